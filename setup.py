@@ -1,0 +1,54 @@
+"""Packaging. Building needs setuptools and nothing else: PyTorch is not imported, no kernel is compiled."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def text(name: str) -> str:
+    path = ROOT / name
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+DEMO = ["dicebear-core", "dicebear-styles", "resvg-py"]
+METRICS = ["lpips", "scipy"]
+
+setup(
+    name="stylegan-cli",
+    version=re.search(r'^__version__ = "(.+)"$', text("stylegan_cli/__init__.py"), re.M)[1],
+    description="StyleGAN on any machine: train, draw, mix, from one command line",
+    long_description=text("README.md"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    install_requires=[
+        "click>=8.4",  # suggests the nearest command
+        "ninja",
+        "numpy",
+        "pillow",
+        "safetensors",
+        "torch>=2.10",  # the first with the whole of the stable ABI that csrc/ is bound with
+        "tqdm",
+    ],
+    extras_require={
+        # nvcc and the parts it calls must be of one release: left to itself, pip takes the newest of each, and
+        # a newer nvvm writes PTX that this ptxas refuses. There is no wheel of nvcc itself for CUDA 12.
+        "cuda": [f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "nvvm", "cuda-runtime", "cuda-cccl")],
+        "demo": DEMO,
+        "hub": ["huggingface_hub"],
+        "metrics": METRICS,
+        "onnx": ["onnx", "onnxscript"],
+        "tb": ["tensorboard"],
+        "test": ["pytest", "setuptools>=77", "wheel", *DEMO],
+        "video": ["av"],
+    },
+    packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],
+    package_dir={"stylegan_cli.csrc": "csrc"},  # top-level in the repository, inside the package once installed
+    package_data={"stylegan_cli": ["assets/**"], "stylegan_cli.csrc": ["*"]},
+    entry_points={"console_scripts": ["sgan = stylegan_cli.cli:main"]},
+    zip_safe=False,
+)

@@ -1,0 +1,76 @@
+"""sgan mix"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from .params import SEEDS, STYLES, device_option, model_option, output_options, resolve_device, sampling_options
+
+
+@click.command(short_help="Draw a grid that mixes the styles of rows and columns.")
+@click.option("--rows", type=SEEDS, default="0-3", help="Seeds of the rows: most styles come from them.")
+@click.option("--cols", type=SEEDS, default="4-9", help="Seeds of the columns: the chosen styles come from them.")
+@click.option("--styles", type=STYLES, default="coarse", help="coarse, middle, fine, or indices of w such as 0-6.")
+@sampling_options
+@model_option
+@device_option
+@output_options
+def command(
+    rows: list[int],
+    cols: list[int],
+    styles: list[int] | str,
+    trunc: float,
+    trunc_cutoff: int | None,
+    class_index: int | None,
+    noise_mode: str,
+    batch: int | None,
+    precision: str,
+    outdir: str,
+    format: str,
+    model: str | None,
+    runs: str,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draw a grid that mixes the styles of rows and columns.
+
+    Each picture has its row's latents, but the column's at the chosen styles: coarse is shape and pose, fine is colour.
+    """
+    import torch
+
+    from ..data.images import labelled_grid, save_image
+    from ..runs import find_model
+    from ..sampling.draw import draw, map_seeds, picture_record
+    from ..sampling.mixing import mix_styles, style_indices
+    from ..snapshot import load_snapshot
+
+    path, which = find_model(model, runs)
+    if not quiet:
+        click.echo(which, err=True)
+    snapshot = load_snapshot(path, resolve_device(device))
+    G = snapshot.G
+    indices = style_indices(G.layers, styles)
+    ws = map_seeds(G, [*rows, *cols], class_index, trunc, trunc_cutoff)
+    mixed = mix_styles(ws[: len(rows)], ws[len(rows) :], indices)  # [R, K, num_ws, w_dim]
+    noise_seeds = [*rows, *cols, *(row for row in rows for _ in cols)]
+    latents = torch.cat([ws, mixed.flatten(0, 1)])
+    pictures = torch.stack(list(draw(G, latents, noise_seeds, noise_mode, batch, precision, quiet)))
+    row_images, col_images, cells = pictures.split([len(rows), len(cols), len(rows) * len(cols)])
+    settings = {"trunc": trunc, "trunc_cutoff": trunc_cutoff, "class": class_index, "noise_mode": noise_mode}
+    record = picture_record(snapshot, ["sgan", *sys.argv[1:]], styles=indices, **settings)
+    folder, files = Path(outdir), []
+    for picture, (row, col) in zip(cells, [(row, col) for row in rows for col in cols], strict=True):
+        files.append(folder / f"mix{row:04d}-{col:04d}.{format}")
+        save_image(picture, files[-1], metadata={"row": str(row), "col": str(col), **record})
+    cells = cells.unflatten(0, (len(rows), len(cols)))
+    sheet = labelled_grid(cells, row_images, col_images, [str(s) for s in rows], [str(s) for s in cols])
+    files.append(folder / f"mix.{format}")
+    save_image(sheet, files[-1], metadata={"rows": str(rows), "cols": str(cols), **record})
+    click.echo(
+        json.dumps({"model": str(path), "styles": indices, "files": [str(f) for f in files]}) if as_json else files[-1]
+    )

@@ -1,0 +1,176 @@
+"""Click types and options that several commands share. None of them imports PyTorch while the line is parsed."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+
+import click
+
+from ..errors import SganError
+
+if typing.TYPE_CHECKING:
+    import torch
+
+# ---------------------------------------------------------------------------------------------- types
+
+
+class Numbers(click.ParamType):
+    """Whole numbers and ranges, '0,5,10-20', as a list[int] in the order given; or one of a few words, as it is."""
+
+    def __init__(
+        self,
+        name: str,  # shown in the help text
+        top: int,  # the largest number
+        count: int = 1_000_000,  # the most numbers
+        words: tuple[str, ...] = (),  # also accepted
+    ):
+        self.name, self.top, self.count, self.words = name, top, count, words
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int] | str:
+        if isinstance(value, list) or value in self.words:
+            return value
+        numbers: list[int] = []
+        for part in value.split(","):
+            first, last = self._bounds(part.strip(), param, ctx)
+            if len(numbers) + last - first + 1 > self.count:
+                self.fail(f"{value!r} is more than {self.count} numbers.", param, ctx)
+            numbers += range(first, last + 1)
+        return numbers
+
+    def _bounds(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part)
+        if not match:
+            also = f", or {', '.join(self.words)}" if self.words else ""
+            self.fail(f"{part!r} is no number or range; write 0,5,10-20 for example{also}.", param, ctx)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            self.fail(f"the range {part!r} runs backwards; write {last}-{first}.", param, ctx)
+        if last > self.top:
+            self.fail(f"{last} is more than {self.top}, the largest that works.", param, ctx)
+        return first, last
+
+
+class Size(click.ParamType):
+    """'256' or '256x384' (height x width, in pixels), as (height, width)."""
+
+    name = "size"
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([0-9]{1,6})(?:[xX]([0-9]{1,6}))?", value.strip())
+        height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not height or not width:
+            self.fail(f"{value!r} is no size; write 256, or 256x384 for height x width.", param, ctx)
+        return height, width
+
+
+class Kimg(click.ParamType):
+    """Thousands of pictures: a number above 0, fractions allowed."""
+
+    name = "kimg"
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is no number of thousands of pictures above 0.", param, ctx)
+        return number
+
+
+class Device(click.ParamType):
+    """'auto', 'cpu', 'cuda' or 'cuda:N', as the string; `resolve_device` makes it a device."""
+
+    name = "device"
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
+            self.fail(f"{value!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...", param, ctx)
+        return value
+
+
+SEEDS = Numbers("seeds", top=2**32 - 1)
+STYLES = Numbers("styles", top=999, count=1000, words=("coarse", "middle", "fine"))  # indices of w, or a named span
+SIZE = Size()
+KIMG = Kimg()
+DEVICE = Device()
+
+
+def resolve_device(
+    name: str,  # what `Device` accepts
+) -> torch.device:
+    """The device of that name; 'auto' is CUDA where there is one. Raises SganError if it is not in this machine."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise SganError(f"There is no device {name}: PyTorch sees {count} CUDA device(s).", hint="Use --device auto.")
+    return device
+
+
+# -------------------------------------------------------------------------------------------- options
+
+
+def _together(*options: typing.Callable) -> typing.Callable:
+    """One decorator from several, shown in the help text in the order given."""
+
+    def decorate(function: typing.Callable) -> typing.Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+# Gives `model` (str or None) and `runs` (str), for `runs.find_model`.
+model_option = _together(
+    click.option(
+        "--model",
+        "--network",
+        "model",
+        metavar="PATH",
+        help="A snapshot or a run folder. Left out: the newest under --runs, else the one that comes with the package.",
+    ),
+    click.option("--runs", metavar="FOLDER", default="./runs", help="Where the run folders are."),
+)
+
+# Gives `as_json` and `quiet`: results go to stdout, everything else to stderr.
+output_options = _together(
+    click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but the result."),
+)
+
+# Gives `device`, for `resolve_device`.
+device_option = click.option("--device", type=DEVICE, default="auto", help="auto, cpu, cuda or cuda:N.")
+
+# Gives `kernels`.
+kernels_option = click.option(
+    "--kernels",
+    type=click.Choice(["auto", "cuda", "reference"]),
+    default="auto",
+    envvar="SGAN_KERNELS",
+    show_envvar=True,
+    help="How the ops run: CUDA kernels where they can, always, or plain PyTorch.",
+)
+
+# Gives `trunc`, `trunc_cutoff`, `class_index`, `noise_mode`, `batch`, `precision`, `outdir` and `format`.
+sampling_options = _together(
+    click.option("--trunc", type=float, default=1.0, help="Truncation psi: 1 is none, 0 the mean picture."),
+    click.option("--trunc-cutoff", type=click.IntRange(0), help="Truncate only the first so many styles."),
+    click.option("--class", "class_index", type=int, help="Class of the pictures. Left out: drawn by each seed."),
+    click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const"),
+    click.option("--batch", type=click.IntRange(1), help="Pictures at a time. Left out: by their size."),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        help="Of the highest levels; half precision is faster where the processor has it.",
+    ),
+    click.option("--outdir", default="./out", metavar="FOLDER", help="Where the pictures are written."),
+    click.option("--format", type=click.Choice(["png", "jpg", "webp"]), default="png"),
+)

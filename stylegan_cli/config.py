@@ -1,0 +1,403 @@
+"""Every setting of a model and of a run, as frozen dataclasses that are saved as JSON beside what they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .errors import SganError
+
+T = TypeVar("T")
+
+
+# ---------------------------------------------------------------------------------------------- sizes
+
+
+def base_size(
+    height: int,
+    width: int,
+) -> tuple[int, int, int]:
+    """Split a picture size into (h0, w0, n) with height = h0 * 2^n and width = w0 * 2^n.
+
+    n is the largest that leaves the smaller base side at 3 or more; the larger one must then be at most 16.
+    256 x 256 is 4 x 4 * 2^6, 384 x 512 is 3 x 4 * 2^7, 24 x 48 is 3 x 6 * 2^3.
+    Raises SganError with the nearest sizes that work.
+    """
+    n = _split(height, width)
+    if n is None:
+        near = ", ".join(f"{h}x{w}" for h, w in nearest_sizes(height, width))
+        raise SganError(
+            f"A size of {height}x{width} (height x width) cannot be halved down to a base of 3 to 16 pixels a side.",
+            hint=f"The nearest sizes that work: {near}.",
+        )
+    return height >> n, width >> n, n
+
+
+def nearest_sizes(
+    height: int,
+    width: int,
+    count: int = 3,  # how many to give
+) -> list[tuple[int, int]]:
+    """The sizes (height, width) nearest to the given one that `base_size` accepts, best first."""
+    found = set()
+    for h0 in range(3, 17):
+        for w0 in range(3, 17):
+            for n in range(1, 12):
+                h, w = h0 << n, w0 << n
+                if _split(h, w) == n and h <= 2 * max(height, 8) and w <= 2 * max(width, 8):
+                    found.add((h, w))
+    return sorted(found, key=lambda s: (abs(s[0] - height) + abs(s[1] - width), s))[:count]
+
+
+def _split(height: int, width: int) -> int | None:
+    if height < 3 or width < 3:
+        return None
+    n = 0
+    while height % (2 << n) == 0 and width % (2 << n) == 0 and min(height, width) >> (n + 1) >= 3:
+        n += 1
+    return n if n >= 1 and max(height, width) >> n <= 16 else None
+
+
+# --------------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """StyleGAN2 generator. Levels are named by their nominal resolution 4 * 2^k, whatever the rectangle."""
+
+    height: int  # of the picture, h0 * 2^n
+    width: int  # of the picture, w0 * 2^n
+    channels: int = 3  # of the picture: 1 grey, 3 RGB, 4 RGBA
+    z_dim: int = 512  # input latent
+    c_dim: int = 0  # classes, 0 = unconditional
+    w_dim: int = 512  # intermediate latent
+    mapping_layers: int = 8  # fully connected layers of the mapping network
+    mapping_lr: float = 0.01  # learning-rate multiplier of the mapping network
+    labels: str = "embed"  # 'embed': normalised, after the normalised z; 'concat': z and label normalised together
+    architecture: str = "skip"  # 'skip': toRGB summed over levels; 'resnet'; 'orig': one toRGB at the end
+    channel_base: int = 32768  # feature maps: min(channel_base / level, channel_max)
+    channel_max: int = 512
+    fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)  # resampling filter
+    half_levels: int = 4  # how many of the highest levels run in half precision when half precision is asked for
+    conv_clamp: float | None = 256.0  # bound on convolution outputs, so that half precision cannot overflow
+    w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
+
+    def __post_init__(self) -> None:
+        base_size(self.height, self.width)
+        _choice("generator labels", self.labels, ("embed", "concat"))
+        _choice("generator architecture", self.architecture, ("skip", "resnet", "orig"))
+        _choice("channels", self.channels, (1, 3, 4))
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """StyleGAN2 discriminator."""
+
+    height: int
+    width: int
+    channels: int = 3
+    c_dim: int = 0  # classes, 0 = unconditional
+    labels: str = "projection"  # 'projection': features dotted with a mapped label; 'dot': one logit a class
+    mapping_layers: int = 8  # of the label's mapping ('projection' only)
+    mapping_lr: float = 0.01
+    architecture: str = "resnet"  # 'resnet', 'skip': picture pyramid; 'orig': plain
+    channel_base: int = 32768
+    channel_max: int = 512
+    fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
+    half_levels: int = 4
+    conv_clamp: float | None = 256.0
+    mbstd_group: int | None = 4  # pictures per group of the minibatch standard deviation; None: the whole batch
+    mbstd_channels: int = 1  # its feature maps, 0 = off
+
+    def __post_init__(self) -> None:
+        base_size(self.height, self.width)
+        _choice("discriminator labels", self.labels, ("projection", "dot"))
+        _choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
+        _choice("channels", self.channels, (1, 3, 4))
+
+
+# ----------------------------------------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Exactly which pictures a model saw: recorded in every snapshot, so that metrics measure against the same."""
+
+    path: str  # zip or folder as given
+    content_hash: str  # SHA-256 over names and bytes of the pictures and labels
+    num: int  # pictures
+    height: int  # as read
+    width: int
+    channels: int  # 1 grey, 3 RGB, 4 RGBA
+    source_height: int  # as stored
+    source_width: int
+    filter: str = "none"  # how stored became read: 'none' or 'box'
+    mirror: bool = False  # x-flips during training
+    label: str | None = None  # which labels: None = unused, 'labels' = those of dataset.json, else an attribute's name
+    classes: tuple[str, ...] = ()  # class names by index; empty without labels
+    pack_filter: str | None = None  # filter recorded when the set was packed, if it says so
+
+    @property
+    def c_dim(self) -> int:
+        return len(self.classes)
+
+
+# -------------------------------------------------------------------------------------------- presets
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What `--cfg` sets. None means: by the rule written beside the field, from the size and the number of GPUs."""
+
+    about: str  # one line for the help text
+    batch: int | None = None  # None: min(gpus * min(4096 / res, 32), 64)
+    mbstd_group: int | None = None  # None: min(batch / gpus, 4)
+    channel_base: int | None = None  # None: 32768 from 512 pixels, else 16384
+    channel_max: int = 512
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 2
+    mapping_lr: float = 0.01
+    lr: float | None = None  # None: 0.002 from 1024 pixels, else 0.0025
+    gamma: float | None = None  # None: 0.0002 * height * width / batch
+    ema_kimg: float | None = None  # None: batch * 10 / 32
+    ema_rampup: float | None = 0.05
+    pl_weight: float = 2.0
+    mixing_prob: float = 0.9
+    d_architecture: str = "resnet"
+    kimg: float = 25000.0
+    snap: float = 200.0
+    size: int | None = None  # read the pictures at this size (longest side)
+
+
+PRESETS: dict[str, Preset] = {
+    "auto": Preset("settings from the size of the pictures and the number of GPUs"),
+    "demo": Preset(
+        "a small network that learns to draw in minutes on two CPU cores",
+        batch=16,
+        mbstd_group=8,
+        channel_base=1024,
+        channel_max=128,
+        z_dim=128,
+        w_dim=128,
+        lr=0.004,
+        gamma=0.1,
+        ema_kimg=4.0,
+        ema_rampup=0.1,
+        pl_weight=0.0,
+        mixing_prob=0.5,
+        kimg=40.0,
+        snap=10.0,
+        size=32,
+    ),
+    "stylegan2": Preset(
+        "StyleGAN2 config F as published",
+        batch=32,
+        mbstd_group=4,
+        channel_base=32768,
+        lr=0.002,
+        gamma=10.0,
+        ema_kimg=10.0,
+        ema_rampup=None,
+        mapping_layers=8,
+    ),
+    "paper256": Preset(
+        "the 256 x 256 settings of the StyleGAN2-ADA paper",
+        batch=64,
+        mbstd_group=8,
+        channel_base=16384,
+        lr=0.0025,
+        gamma=1.0,
+        ema_kimg=20.0,
+        ema_rampup=None,
+        mapping_layers=8,
+    ),
+    "paper512": Preset(
+        "the 512 x 512 settings of the StyleGAN2-ADA paper",
+        batch=64,
+        mbstd_group=8,
+        channel_base=32768,
+        lr=0.0025,
+        gamma=0.5,
+        ema_kimg=20.0,
+        ema_rampup=None,
+        mapping_layers=8,
+    ),
+    "paper1024": Preset(
+        "the 1024 x 1024 settings of the StyleGAN2-ADA paper",
+        batch=32,
+        mbstd_group=4,
+        channel_base=32768,
+        lr=0.002,
+        gamma=2.0,
+        ema_kimg=10.0,
+        ema_rampup=None,
+        mapping_layers=8,
+    ),
+    "cifar": Preset(
+        "32 x 32 pictures, as StyleGAN2-ADA on CIFAR-10",
+        batch=64,
+        mbstd_group=32,
+        channel_base=32768,
+        lr=0.0025,
+        gamma=0.01,
+        ema_kimg=500.0,
+        pl_weight=0.0,
+        mixing_prob=0.0,
+        d_architecture="orig",
+    ),
+}
+
+
+# ------------------------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run, complete: the same TrainConfig gives the same run."""
+
+    cfg: str  # name of the preset that it came from
+    data: DataSpec
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    batch: int  # pictures per step, over all ranks
+    batch_gpu: int  # pictures at a time on one rank; the rest is accumulated
+    gpus: int = 1  # ranks
+    kimg: float = 25000.0  # length of the run in thousands of pictures shown to the discriminator
+    snap: float = 200.0  # thousands of pictures between snapshots
+    seed: int = 0
+    lr: float = 0.0025  # Adam's learning rate, both networks
+    betas: tuple[float, float] = (0.0, 0.99)
+    eps: float = 1e-8
+    gamma: float = 1.0  # weight of R1
+    r1_interval: int = 16  # steps between R1 steps
+    pl_weight: float = 2.0  # weight of path-length regularisation, 0 = off
+    pl_interval: int = 4
+    pl_decay: float = 0.01  # of the running mean of path lengths
+    pl_batch_shrink: int = 2  # the path-length batch is the batch divided by this
+    mixing_prob: float = 0.9  # style-mixing probability
+    ema_kimg: float = 10.0  # half-life of the generator's moving average
+    ema_rampup: float | None = None  # the half-life is at most this fraction of the pictures shown so far; None = off
+    resume: str | None = None  # the model file that the weights came from
+
+    def __post_init__(self) -> None:
+        if self.batch % (self.batch_gpu * self.gpus):
+            raise SganError(
+                f"A batch of {self.batch} does not divide into {self.gpus} rank(s) of {self.batch_gpu} at a time.",
+                hint="Choose --batch as a multiple of --gpus times --batch-gpu.",
+            )
+        group = self.discriminator.mbstd_group
+        if self.discriminator.mbstd_channels and group and self.batch_gpu % min(group, self.batch_gpu):
+            raise SganError(
+                f"{self.batch_gpu} pictures at a time do not divide into minibatch-deviation groups of {group}.",
+                hint="Choose --batch-gpu as a multiple of --mbstd-group.",
+            )
+
+
+def make_train_config(
+    cfg: str,  # a name of PRESETS
+    data: DataSpec,
+    *,
+    gpus: int = 1,
+    **overrides: Any,  # fields of TrainConfig, and channel_base, channel_max, mapping_layers, mbstd_group, ...
+) -> TrainConfig:
+    """A preset, its rules worked out for the data's size, with what the user set on top. None overrides nothing."""
+    if cfg not in PRESETS:
+        raise SganError(f"No preset is called {cfg!r}.", hint="Choose from " + ", ".join(PRESETS) + ".")
+    preset, given = PRESETS[cfg], {k: v for k, v in overrides.items() if v is not None}
+    res = max(data.height, data.width)
+
+    def pick(name: str, rule: Any) -> Any:
+        value = given.pop(name, getattr(preset, name, None))
+        return rule() if value is None else value
+
+    batch = pick("batch", lambda: max(min(gpus * min(4096 // res, 32), 64), gpus))
+    batch_gpu = given.pop("batch_gpu", batch // gpus)
+    both = {
+        "height": data.height,
+        "width": data.width,
+        "channels": data.channels,
+        "c_dim": data.c_dim,
+        "channel_base": pick("channel_base", lambda: 32768 if res >= 512 else 16384),
+        "channel_max": pick("channel_max", lambda: 512),
+        "mapping_lr": pick("mapping_lr", lambda: 0.01),
+        "conv_clamp": None,  # float32 cannot overflow
+    }
+    generator = GeneratorConfig(
+        **both,
+        z_dim=pick("z_dim", lambda: 512),
+        w_dim=pick("w_dim", lambda: 512),
+        mapping_layers=pick("mapping_layers", lambda: 8),
+        architecture=given.pop("g_architecture", "skip"),
+    )
+    discriminator = DiscriminatorConfig(
+        **both,
+        architecture=pick("d_architecture", lambda: "resnet"),
+        mbstd_group=min(pick("mbstd_group", lambda: min(batch // gpus, 4)), batch_gpu),
+    )
+    return TrainConfig(
+        cfg=cfg,
+        data=data,
+        generator=generator,
+        discriminator=discriminator,
+        gpus=gpus,
+        batch=batch,
+        batch_gpu=batch_gpu,
+        lr=pick("lr", lambda: 0.002 if res >= 1024 else 0.0025),
+        gamma=pick("gamma", lambda: 0.0002 * data.height * data.width / batch),
+        ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
+        ema_rampup=given.pop("ema_rampup", preset.ema_rampup),
+        **{name: given.pop(name, getattr(preset, name)) for name in ("pl_weight", "mixing_prob", "kimg", "snap")},
+        **given,
+    )
+
+
+# ----------------------------------------------------------------------------------------------- JSON
+
+
+def to_json(
+    config: Any,  # one of the dataclasses above
+) -> dict[str, Any]:
+    """A dataclass as plain JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_json(
+    kind: type[T],  # the dataclass to make
+    values: dict[str, Any],
+) -> T:
+    """The inverse of `to_json`. Raises SganError on a field that is unknown, missing or of the wrong kind."""
+    if not isinstance(values, dict):
+        raise SganError(f"{kind.__name__}: expected fields, found {type(values).__name__}.")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(values) - set(fields)):
+        raise SganError(f"{kind.__name__}: unknown field(s) {', '.join(unknown)}; was it written by a newer version?")
+    try:
+        return kind(**{name: _value(hints[name], value, f"{kind.__name__}.{name}") for name, value in values.items()})
+    except TypeError as e:
+        raise SganError(f"{kind.__name__}: {e}.") from e
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    if isinstance(hint, types.UnionType):  # T | None
+        return None if value is None else _value(typing.get_args(hint)[0], value, name)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise SganError(f"{name}: expected a list, found {value!r}.")
+        return tuple(_value(typing.get_args(hint)[0], v, name) for v in value)
+    if dataclasses.is_dataclass(hint):
+        return from_json(hint, value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise SganError(f"{name}: expected {hint.__name__}, found {value!r}.")
+    return value
+
+
+def _choice(name: str, value: Any, allowed: tuple) -> None:
+    if value not in allowed:
+        raise SganError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}.")

@@ -1,0 +1,96 @@
+"""Pictures in a numpy file, .npz or .npy, named by their number. Nothing pickled is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import SganError
+from .codec import Header, PictureError
+from .sources import FolderSource, ZipSource, missing, open_source
+
+_IMAGES, _LABELS = ("images", "x", "x_train", "arr_0"), ("labels", "label", "y", "y_train", "arr_1")
+
+
+class ArraySource:
+    """The pictures of one array, with the labels beside it in an .npz."""
+
+    def __init__(self, path: Path):
+        arrays = _load(path)
+        pictures = {k: a for k, a in arrays.items() if a.ndim in (3, 4)}
+        key = next((k for k in (*_IMAGES, *pictures) if k in pictures and (k in _IMAGES or len(pictures) == 1)), None)
+        if key is None:
+            have = ", ".join(f"{k} {list(a.shape)}" for k, a in arrays.items()) or "nothing"
+            raise SganError(f"{path} holds no array of pictures by the name of {', '.join(_IMAGES)}; it has {have}.")
+        self._pixels = _last_channels(pictures[key], f"{path}: {key}")
+        self._labels = next((arrays[k] for k in _LABELS if k in arrays and k != key), None)
+        if self._labels is not None and (self._labels.ndim not in (1, 2) or len(self._labels) != len(self._pixels)):
+            raise SganError(f"{path} has labels of shape {list(self._labels.shape)} for {len(self._pixels)} pictures.")
+        self.names = [f"{i:08d}" for i in range(len(self._pixels))]
+
+    def header(self, name: str, max_pixels: int) -> Header:
+        """Size and channels. Raises PictureError if there are too many pixels."""
+        header = Header(*self._pixels.shape[1:])
+        if header.height * header.width > max_pixels:
+            raise PictureError("too many pixels")
+        return header
+
+    def picture(self, name: str, max_pixels: int) -> Image.Image:
+        """The picture in mode L, RGB or RGBA."""
+        pixels = np.ascontiguousarray(self._pixels[int(name)])
+        return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+    def record(self) -> bytes | None:
+        """The labels, in the form of dataset.json."""
+        if self._labels is None:
+            return None
+        return json.dumps({"labels": list(zip(self.names, self._labels.tolist(), strict=True))}).encode()
+
+
+def open_any(
+    path: str | os.PathLike,  # a folder, a zip, an .npz or .npy
+) -> FolderSource | ZipSource | ArraySource:
+    """The pictures there. Raises SganError if there are none, or if the file is broken."""
+    path = Path(path)
+    if path.suffix.lower() not in (".npz", ".npy") or path.is_dir():
+        return open_source(path)
+    if not path.exists():
+        raise missing(path)
+    return ArraySource(path)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        content = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return {"images": content}
+        with content:
+            return {key: content[key] for key in content.files}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
+        if "allow_pickle" in str(e):
+            e = ValueError("it holds pickled objects, which could run any code")
+        raise SganError(f"{path} cannot be read: {e}.", hint="Save a plain uint8 array with numpy.savez.") from e
+
+
+def _last_channels(pixels: np.ndarray, where: str) -> np.ndarray:
+    """uint8 [N, H, W, C] from [N, H, W], [N, H, W, C] or [N, C, H, W]."""
+    if pixels.dtype != np.uint8:
+        raise SganError(
+            f"{where} holds {pixels.dtype} pixels; expected uint8, 0 to 255.",
+            hint="Convert first: (x * 255).round().astype(numpy.uint8) for x in 0 to 1.",
+        )
+    if not pixels.size:
+        raise SganError(f"{where} is empty.")
+    if pixels.ndim == 3:
+        return pixels[..., None]
+    if pixels.shape[3] in (1, 3, 4):
+        return pixels
+    if pixels.shape[1] in (1, 3, 4):
+        return pixels.transpose(0, 2, 3, 1)
+    raise SganError(f"{where} has shape {list(pixels.shape)}; expected [N, H, W], [N, H, W, C] or [N, C, H, W].")

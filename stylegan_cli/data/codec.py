@@ -1,0 +1,202 @@
+"""One picture file: its header, its pixels, its fitting to a size. Pillow and numpy only, no torch."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MAX_PIXELS = 89_478_485  # Pillow's own limit: a picture of more is refused before it is decoded
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF")  # decoders that Pillow may use
+FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
+HEAD = 4096  # bytes that hold all the chunks before a PNG's pixels, nearly always
+
+_ORIENTATION = 0x0112
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, MemoryError)
+
+
+class PictureError(Exception):
+    """This one file cannot be used; the text says why in a few words."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file's first bytes say about the picture, as it stands upright."""
+
+    height: int
+    width: int
+    channels: int  # 1 grey, 3 colour, 4 with alpha
+
+
+def read_header(
+    data: bytes,  # the whole file, or of a PNG at least its first HEAD bytes
+    max_pixels: int = MAX_PIXELS,
+) -> Header:
+    """Size and channels without decoding. Raises PictureError if it is no picture, or one of too many pixels."""
+    header = _png_header(data) or _pillow_header(data)
+    if header.height * header.width > max_pixels:
+        raise PictureError(
+            f"{header.width} x {header.height} pixels is more than the {max_pixels / 1e6:.3g} million allowed"
+        )
+    return header
+
+
+def decode(
+    data: bytes,  # the whole file
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """The first frame, upright, in mode L, RGB or RGBA with 8 bits a channel. Raises PictureError."""
+    read_header(data, max_pixels)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()
+            turned = image.getexif().get(_ORIENTATION, 1) != 1
+            return _eight_bits(ImageOps.exif_transpose(image) if turned else image)
+    except Image.DecompressionBombError as e:
+        raise PictureError("too many pixels") from e
+    except _BROKEN as e:
+        raise PictureError(_reason(e)) from e
+
+
+def to_channels(
+    image: Image.Image,  # mode L, RGB or RGBA
+    channels: int,  # 1, 3 or 4
+) -> Image.Image:
+    """Grey, RGB or RGBA. Where alpha is dropped, the picture is laid on white."""
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    if image.mode == "RGBA" and channels != 4:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def to_array(
+    image: Image.Image,  # mode L, RGB or RGBA
+) -> np.ndarray:
+    """uint8 [C, H, W]."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def from_array(
+    pixels: np.ndarray,  # uint8 [C, H, W], C = 1, 3 or 4
+) -> Image.Image:
+    """The picture in mode L, RGB or RGBA. Raises ValueError for another type or shape."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] not in (1, 3, 4):
+        raise ValueError(f"expected uint8 [C, H, W] of 1, 3 or 4 channels, got {pixels.dtype} {list(pixels.shape)}")
+    return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))
+
+
+def fit(
+    image: Image.Image,
+    size: tuple[int, int],  # (height, width)
+    crop: str,  # 'center': the largest centred part of that shape; 'none': stretch
+    filter: str,  # 'box' or 'lanczos'
+) -> Image.Image:
+    """Cropped and resized to ``size``; a picture that has the size already is not resampled."""
+    height, width = size
+    w, h = image.size
+    cw, ch = w, h
+    if crop == "center":
+        cw, ch = min(w, max(1, round(h * width / height))), min(h, max(1, round(w * height / width)))
+    left, top = (w - cw) // 2, (h - ch) // 2
+    if (cw, ch) == (width, height):
+        return image.crop((left, top, left + cw, top + ch))
+    return image.resize((width, height), FILTERS[filter], box=(left, top, left + cw, top + ch))
+
+
+def png_bytes(
+    image: Image.Image,
+    **options,  # of Pillow's PNG writer
+) -> bytes:
+    """The picture as a PNG file."""
+    out = io.BytesIO()
+    image.save(out, "PNG", **options)
+    return out.getvalue()
+
+
+def box_reduce(
+    pixels: np.ndarray,  # uint8 [C, H, W]
+    size: tuple[int, int],  # (height, width), not above H and W
+) -> np.ndarray:
+    """Area average, uint8 [C, h, w]; exact up to one rounding where H/h and W/w are whole numbers.
+
+    Colours of a picture with alpha are weighted with it, so that what is invisible does not bleed in.
+    """
+    c, h, w = pixels.shape
+    if h % size[0] or w % size[1]:
+        return to_array(from_array(pixels).resize(size[::-1], Image.Resampling.BOX))
+    fh, fw = h // size[0], w // size[1]
+    blocks = pixels.reshape(c, size[0], fh, size[1], fw).astype(np.int64)
+    if c < 4:
+        return ((blocks.sum((2, 4)) + fh * fw // 2) // (fh * fw)).astype(np.uint8)
+    alpha = blocks[3:].sum((2, 4))
+    colour = (blocks[:3] * blocks[3:]).sum((2, 4))
+    colour = (colour + alpha // 2) // np.maximum(alpha, 1)
+    return np.concatenate([colour, (alpha + fh * fw // 2) // (fh * fw)]).astype(np.uint8)
+
+
+def ends_well(
+    tail: bytes,  # the last 12 bytes of a PNG file
+) -> bool:
+    """Whether a PNG file ends with its end mark; where it does not, it was cut short or something follows it."""
+    return tail[-12:] == b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def _png_header(data: bytes) -> Header | None:
+    """Read IHDR by hand, ten times faster than Pillow; None if it is another format or an unusual PNG."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
+        return None
+    width, height, _, kind = struct.unpack(">IIBB", data[16:26])
+    at = 33
+    while at + 8 <= len(data):  # the chunks before the pixels
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        if name == b"IDAT":
+            return Header(height, width, _PNG_CHANNELS.get(kind, 3)) if width and height else None
+        if name in (b"tRNS", b"eXIf"):  # transparency, orientation
+            return None
+        at += 12 + length
+    return None
+
+
+def _pillow_header(data: bytes) -> Header:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                if turned and image.format == "TIFF":  # which Pillow turns by itself, some releases on loading
+                    image.load()
+                width, height = image.size[::-1] if turned and image.format != "TIFF" else image.size
+                return Header(height, width, _channels(image))
+    except Image.DecompressionBombError as e:
+        raise PictureError(str(e).split(",")[0]) from e
+    except _BROKEN as e:
+        raise PictureError(_reason(e)) from e
+
+
+def _channels(image: Image.Image) -> int:
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        return 4
+    return 1 if image.mode == "1" or image.mode[0] in "LIF" and image.mode != "LAB" else 3
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Mode L, RGB or RGBA, whatever came."""
+    if image.mode == "F":
+        raise PictureError("pixels are floating point numbers, which have no agreed range")
+    if image.mode.startswith("I"):  # 16 bits grey, which Pillow would clip at 255
+        deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
+    return image.convert({1: "L", 3: "RGB", 4: "RGBA"}[_channels(image)])
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture that can be read"
+    return str(error).split("\n")[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,167 @@
+"""Write pictures with what they were made from, and lay many of them out on one sheet."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from ..errors import SganError
+from ..files import atomic_path
+from .codec import from_array, to_channels
+
+_FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+_DESCRIPTION = 0x010E  # EXIF ImageDescription, which JPEG and WebP have in place of PNG's text
+_MARGIN = 245  # grey of a sheet's margin
+_INK_RGB = (40, 40, 40)  # colour of its labels
+
+
+def save_image(
+    image: Tensor | np.ndarray,  # uint8 [C, H, W], C = 1, 3 or 4
+    path: str | os.PathLike,
+    *,
+    metadata: dict[str, str] | None = None,  # kept in the file: PNG text; JPEG and WebP: EXIF description
+    format: str | None = None,  # 'png', 'jpg' or 'webp'; None: by the name's ending
+) -> None:
+    """Write one picture, whole or not at all. JPEG has no alpha: there RGBA is laid on white.
+
+    Raises SganError if the format is unknown or the file cannot be written.
+    """
+    ending = (format or Path(path).suffix.lstrip(".")).lower()
+    if ending not in _FORMATS:
+        raise SganError(f"{path}: pictures are not written as {ending or 'this'!r}.", hint="Choose png, jpg or webp.")
+    picture, kind = _to_pillow(image), _FORMATS[ending]
+    options: dict = {}
+    if kind == "PNG":
+        options["pnginfo"] = info = PngInfo()
+        for key, value in (metadata or {}).items():
+            info.add_text(key, value)
+    else:
+        options["quality"] = 95
+        if metadata:
+            options["exif"] = exif = Image.Exif()
+            exif[_DESCRIPTION] = json.dumps(metadata)
+    if kind == "JPEG" and picture.mode == "RGBA":
+        picture = to_channels(picture, 3)
+    with atomic_path(path) as temporary:
+        picture.save(temporary, kind, **options)
+
+
+def read_metadata(
+    path: str | os.PathLike,
+) -> dict[str, str]:
+    """What `save_image` was given as metadata; of another program's picture its PNG text, or nothing."""
+    try:
+        with Image.open(path) as image:
+            if image.format == "PNG":
+                image.load()  # text may follow the pixels
+                return {k: str(v) for k, v in image.text.items()}
+            content = json.loads(image.getexif().get(_DESCRIPTION, "{}"))
+    except (ValueError, RecursionError):  # a description that is not ours
+        return {}
+    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+        raise SganError(f"{path} is no picture that can be read.") from e
+    return {k: v for k, v in content.items() if isinstance(v, str)} if isinstance(content, dict) else {}
+
+
+def to_uint8(
+    images: Tensor,  # float [N, C, H, W], -1 black to 1 white
+) -> Tensor:
+    """uint8 [N, C, H, W]: x * 127.5 + 128, cut off at 0 and 255 and rounded down."""
+    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def image_grid(
+    images: Tensor | np.ndarray,  # uint8 [N, C, h, w]
+    columns: int,
+    *,
+    pad: int = 0,  # pixels between pictures and around them, after enlarging
+    scale: int = 1,  # enlarge each picture so many times, keeping its pixels square and sharp
+    background: int = 255,  # grey of the gaps and of the places left empty
+) -> Tensor:
+    """All pictures on one sheet, row by row: uint8 [C, H, W]. With alpha, gaps and empty places are transparent."""
+    cells = torch.as_tensor(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    n, c, h, w = cells.shape
+    columns = max(1, min(columns, n))
+    rows = -(-n // columns)
+    sheet = torch.full((c, rows * (h + pad) + pad, columns * (w + pad) + pad), background, dtype=torch.uint8)
+    if c == 4:
+        sheet[3] = 0
+    for i in range(n):
+        y, x = pad + i // columns * (h + pad), pad + i % columns * (w + pad)
+        sheet[:, y : y + h, x : x + w] = cells[i]
+    return sheet
+
+
+def labelled_grid(
+    cells: Tensor | np.ndarray,  # uint8 [R, K, C, h, w], the inner pictures
+    row_images: Tensor | np.ndarray,  # uint8 [R, C, h, w], the left margin
+    col_images: Tensor | np.ndarray,  # uint8 [K, C, h, w], the top margin
+    row_labels: Sequence[str],  # R texts, written left of the row's picture
+    col_labels: Sequence[str],  # K texts, written above the column's picture
+    *,
+    scale: int | None = None,  # enlarge pictures so many times; None: small ones until they are 96 pixels
+) -> Tensor:
+    """A table of pictures with its sources and their labels on the margins: uint8 [3, H, W].
+
+    Grey becomes RGB, alpha is laid on white. All gaps and letters follow the size of a cell.
+    """
+    rows, columns, _, h, w = cells.shape
+    scale = scale or max(1, -(-96 // min(h, w)))
+    h, w = h * scale, w * scale
+    thin, thick = max(2, min(h, w) // 48), max(8, min(h, w) // 8)
+    font, texts = _lettering([*row_labels, *col_labels], max(14, min(h, w) // 9), w - thin)
+    text_width = max((round(font.getlength(t)) for t in texts[:rows]), default=0)
+    text_height = sum(font.getmetrics())
+    left, top = thick + text_width + thick // 2, thick // 2 + text_height + thick // 4  # of the source pictures
+    x0, y0 = left + w + thick, top + h + thick  # of the inner pictures
+    width, height = x0 + columns * (w + thin) - thin + thick, y0 + rows * (h + thin) - thin + thick
+    sheet = Image.new("RGB", (width, height), (_MARGIN,) * 3)
+    draw = ImageDraw.Draw(sheet)
+
+    def place(image: Tensor | np.ndarray, x: int, y: int) -> None:
+        sheet.paste(to_channels(_to_pillow(image), 3).resize((w, h), Image.Resampling.NEAREST), (x, y))
+
+    for k in range(columns):
+        x = x0 + k * (w + thin)
+        draw.text((x + w / 2, top - thick // 4), texts[rows + k], _INK_RGB, font, anchor="md")
+        place(col_images[k], x, top)
+    for r in range(rows):
+        y = y0 + r * (h + thin)
+        draw.text((left - thick // 2, y + h / 2), texts[r], _INK_RGB, font, anchor="rm")
+        place(row_images[r], left, y)
+        for k in range(columns):
+            place(cells[r][k], x0 + k * (w + thin), y)
+    return torch.from_numpy(np.array(sheet).transpose(2, 0, 1).copy())
+
+
+def _lettering(
+    labels: Sequence[object], size: int, width: int
+) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, list[str]]:
+    """Pillow's own font, as large as lets every text fit ``width``, and the texts, shortened where 10 is too large."""
+    texts, font = [str(label) for label in labels], ImageFont.load_default(size)
+    while size > 10 and max((font.getlength(t) for t in texts), default=0) > width:
+        size -= 1
+        font = ImageFont.load_default(size)
+    return font, [_shortened(t, font, width) for t in texts]
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _to_pillow(
+    image: Tensor | np.ndarray,  # uint8 [C, H, W]
+) -> Image.Image:
+    return from_array(image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image))

@@ -1,0 +1,118 @@
+"""Which picture comes when: an endless shuffled order that does not depend on how it is dealt to ranks."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+
+
+class Sampler:
+    """Endless sequence of dataset indices, shuffled anew each epoch by (seed, epoch).
+
+    Position g counts all pictures dealt so far, over all ranks. It is picture g mod num of epoch g // num, and it goes
+    to rank g mod world. The position is the whole state.
+    """
+
+    def __init__(
+        self,
+        num: int,  # pictures in the set
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,  # ranks
+    ):
+        if num < 1 or not 0 <= rank < world:
+            raise ValueError(f"no such sampler: {num} pictures, rank {rank} of {world}")
+        self.num, self.seed, self.rank, self.world = num, seed, rank, world
+        self.position = 0
+        self._orders: dict[int, np.ndarray] = {}  # the permutations in use, by epoch
+
+    def next(
+        self,
+        batch: int,  # pictures over all ranks, a multiple of the ranks
+    ) -> tuple[Tensor, Tensor]:
+        """This rank's share of the next batch: dataset indices and global positions, both int64 [batch / world]."""
+        if batch % self.world:
+            raise ValueError(f"a batch of {batch} does not divide into {self.world} ranks")
+        g = np.arange(self.position, self.position + batch, dtype=np.int64)
+        g = g[g % self.world == self.rank]
+        epochs, offsets = (x.tolist() for x in divmod(g, self.num))
+        self._orders = {e: self._orders[e] if e in self._orders else self._order(e) for e in set(epochs)}
+        indices = np.array([self._orders[e][i] for e, i in zip(epochs, offsets, strict=True)], np.int64)
+        self.position += batch
+        return torch.from_numpy(indices), torch.from_numpy(g)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = int(state["position"])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """A permutation from Philox's raw bits, which no numpy release may change."""
+        bits = np.random.Philox(key=[self.seed % 2**64, epoch]).random_raw(self.num)
+        return np.argsort(bits, kind="stable")
+
+
+class Loader:
+    """Batches of a data set in the sampler's order; the next one is prepared in a thread while this one is used.
+
+    Its state is the position of what was handed out, so that nothing prepared ahead is lost on resuming.
+    Close it, or use it in a `with`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sampler: Sampler,
+        batch: int,  # pictures over all ranks
+    ):
+        self.dataset, self.sampler, self.batch = dataset, sampler, batch
+        self._position = sampler.position
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._ahead: Future | None = None
+
+    def next(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures uint8 [n, C, H, W], labels float32 [n, c_dim], global positions int64 [n] of this rank's share."""
+        ahead = self._ahead or self._thread.submit(self._prepare)
+        self._ahead = None
+        batch = ahead.result()
+        self._position += self.batch
+        self._ahead = self._thread.submit(self._prepare)
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._drop()
+        self.sampler.load_state_dict(state)
+        self._position = self.sampler.position
+
+    def close(self) -> None:
+        """Wait for the thread and put the sampler where the last batch handed out ended."""
+        self._drop()
+        self.sampler.position = self._position
+        self._thread.shutdown()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _prepare(self) -> tuple[Tensor, Tensor, Tensor]:
+        indices, positions = self.sampler.next(self.batch)
+        return self.dataset.images(indices), self.dataset.labels(indices), positions
+
+    def _drop(self) -> None:
+        if self._ahead is not None and not self._ahead.cancel():
+            self._ahead.exception()  # wait; what it made or raised is not wanted
+        self._ahead = None

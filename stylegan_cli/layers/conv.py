@@ -1,0 +1,50 @@
+"""Convolution with equalised learning rate and optional resampling, as the discriminator uses it.
+
+y = clamp(gain act(resample(conv(x, weight / sqrt(fan_in))) + bias))
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import bias_act, conv2d_resample, fir_filter
+from ..ops.bias_act import ACTIVATIONS
+
+
+class EqualConv2d(nn.Module):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,  # 1 or 3
+        act: str = "linear",  # activation, see `bias_act`
+        bias: bool = True,
+        up: int = 1,  # 1 or 2
+        down: int = 1,  # 1 or 2
+        fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0),  # resampling filter
+        clamp: float | None = None,  # bound on the output
+    ):
+        super().__init__()
+        self.act, self.up, self.down, self.clamp = act, up, down, clamp
+        self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.register_buffer("resample_filter", fir_filter(fir), persistent=False)
+
+    def forward(
+        self,
+        x: Tensor,  # [N, in_channels, H, W]
+        gain: float = 1.0,  # factor on the activation's own gain, and on the clamp
+    ) -> Tensor:  # [N, out_channels, H * up / down, W * up / down]
+        w = (self.weight * self.weight_gain).to(x.dtype)
+        b = None if self.bias is None else self.bias.to(x.dtype)
+        x = conv2d_resample(x, w, self.resample_filter, up=self.up, down=self.down)
+        clamp = None if self.clamp is None else self.clamp * gain
+        return bias_act(x, b, act=self.act, gain=ACTIVATIONS[self.act].gain * gain, clamp=clamp)
+
+    def extra_repr(self) -> str:
+        o, i, k, _ = self.weight.shape
+        return f"{i}, {o}, {k}x{k}, act={self.act}, up={self.up}, down={self.down}"

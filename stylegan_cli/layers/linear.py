@@ -1,0 +1,45 @@
+"""Fully connected layer with equalised learning rate (Karras et al. 2018, section 4.1).
+
+y = act(x (weight g / sqrt(fan_in))^T + bias g),   g = lr_multiplier
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..ops import bias_act
+
+
+class EqualLinear(nn.Module):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        act: str = "linear",  # activation, see `bias_act`
+        bias: bool = True,
+        bias_init: float = 0.0,
+        lr_multiplier: float = 1.0,  # learns this many times as fast as the optimizer says
+    ):
+        super().__init__()
+        self.act = act
+        self.lr_multiplier = lr_multiplier
+        self.weight_gain = lr_multiplier / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.full([out_features], bias_init / lr_multiplier)) if bias else None
+
+    def forward(
+        self,
+        x: Tensor,  # [N, in_features]
+    ) -> Tensor:  # [N, out_features]
+        w = self.weight.to(x.dtype) * self.weight_gain
+        b = None if self.bias is None else self.bias.to(x.dtype) * self.lr_multiplier
+        if self.act == "linear":
+            return F.linear(x, w, b)
+        return bias_act(F.linear(x, w), b, act=self.act)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, act={self.act}"

@@ -1,0 +1,126 @@
+"""StyleGAN2 discriminator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figure 7)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..config import DiscriminatorConfig, base_size
+from ..layers import EqualConv2d, EqualLinear, append_minibatch_std
+from ..ops import downsample2d, fir_filter
+from .mapping import MappingNetwork
+
+
+class DiscriminatorBlock(nn.Module):
+    """One level: (fromRGB), conv0, conv1 with downsampling, and a skip connection in 'resnet'."""
+
+    def __init__(
+        self,
+        config: DiscriminatorConfig,
+        in_channels: int,
+        out_channels: int,  # of the next level
+        first: bool,  # the level of the picture
+    ):
+        super().__init__()
+        self.architecture = config.architecture
+        options = {"fir": config.fir, "clamp": config.conv_clamp}
+        if first or self.architecture == "skip":
+            self.fromrgb = EqualConv2d(config.channels, in_channels, 1, act="lrelu", **options)
+        self.conv0 = EqualConv2d(in_channels, in_channels, 3, act="lrelu", **options)
+        self.conv1 = EqualConv2d(in_channels, out_channels, 3, act="lrelu", down=2, **options)
+        if self.architecture == "resnet":
+            self.skip = EqualConv2d(in_channels, out_channels, 1, bias=False, down=2, fir=config.fir)
+        self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
+
+    def forward(
+        self,
+        x: Tensor | None,  # [N, in_channels, H, W]
+        image: Tensor | None,  # [N, channels, H, W], as long as a fromRGB waits for it
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor | None]:  # [N, out_channels, H/2, W/2], [N, channels, H/2, W/2]
+        if hasattr(self, "fromrgb"):
+            y = self.fromrgb(image.to(dtype))
+            x = y if x is None else x.to(dtype) + y
+            image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
+        x = x.to(dtype)
+        if self.architecture == "resnet":
+            y = self.skip(x, gain=math.sqrt(0.5))
+            return y + self.conv1(self.conv0(x), gain=math.sqrt(0.5)), image
+        return self.conv1(self.conv0(x)), image
+
+
+class DiscriminatorEpilogue(nn.Module):
+    """Minibatch standard deviation, a convolution, two fully connected layers; always in full precision."""
+
+    def __init__(
+        self,
+        config: DiscriminatorConfig,
+        channels: int,
+        height: int,  # of the lowest level
+        width: int,
+        out_features: int,
+    ):
+        super().__init__()
+        self.group, self.std_channels = config.mbstd_group, config.mbstd_channels
+        if config.architecture == "skip":
+            self.fromrgb = EqualConv2d(config.channels, channels, 1, act="lrelu")
+        self.conv = EqualConv2d(channels + config.mbstd_channels, channels, 3, act="lrelu", clamp=config.conv_clamp)
+        self.fc = EqualLinear(channels * height * width, channels, act="lrelu")
+        self.out = EqualLinear(channels, out_features)
+
+    def forward(
+        self,
+        x: Tensor,  # [N, channels, h0, w0]
+        image: Tensor | None,  # [N, picture channels, h0, w0] in 'skip'
+    ) -> Tensor:  # [N, out_features]
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        if image is not None:
+            x = x + self.fromrgb(image)
+        if self.std_channels:
+            x = append_minibatch_std(x, self.group, self.std_channels)
+        return self.out(self.fc(self.conv(x).flatten(1)))
+
+
+class Discriminator(nn.Module):
+    def __init__(self, config: DiscriminatorConfig):
+        super().__init__()
+        h0, w0, n = base_size(config.height, config.width)
+        self.config = config
+        self.levels = [4 << k for k in range(n, 0, -1)]  # from the picture's down to 8
+        self.half = set(self.levels[: config.half_levels])
+        width_at = {4 << k: min(config.channel_base // (4 << k), config.channel_max) for k in range(n + 1)}
+        for level in self.levels:
+            block = DiscriminatorBlock(config, width_at[level], width_at[level // 2], first=level == self.levels[0])
+            self.add_module(f"b{level}", block)
+        features = {"projection": width_at[4], "dot": config.c_dim}[config.labels] if config.c_dim else 1
+        self.b4 = DiscriminatorEpilogue(config, width_at[4], h0, w0, features)
+        if config.c_dim and config.labels == "projection":
+            self.mapping = MappingNetwork(
+                0, config.c_dim, features, config.mapping_layers, None, lr_multiplier=config.mapping_lr
+            )
+
+    def forward(
+        self,
+        image: Tensor,  # [N, channels, height, width] in [-1, 1]
+        c: Tensor | None = None,  # [N, c_dim] one-hot
+        dtype: torch.dtype | None = None,  # half precision for the highest levels; None: none
+    ) -> Tensor:  # [N, 1] logits: positive means real
+        """Raises ValueError on pictures of another size."""
+        config = self.config
+        if image.shape[1:] != (config.channels, config.height, config.width):
+            raise ValueError(f"pictures must be [N, {config.channels}, {config.height}, {config.width}]")
+        x, full = None, image.dtype
+        for level in self.levels:
+            kind = dtype if dtype is not None and level in self.half else full
+            x, image = self.get_submodule(f"b{level}")(x, image, kind)
+        x = self.b4(x, image)
+        if config.c_dim == 0:
+            return x
+        if c is None:
+            raise ValueError(f"this discriminator is conditional: it needs c of shape [N, {config.c_dim}]")
+        if config.labels == "dot":
+            return (x * c).sum(1, keepdim=True)
+        # Projection discriminator (Miyato and Koyama 2018), scaled to unit variance.
+        return (x * self.mapping(None, c)).sum(1, keepdim=True) / math.sqrt(x.shape[1])

@@ -1,0 +1,43 @@
+"""What a network consists of, as a table."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def parameter_count(
+    network: nn.Module,
+) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@torch.no_grad()
+def summarize(
+    title: str,
+    network: nn.Module,
+    *inputs: Tensor | None,  # of one picture, for the sizes
+) -> str:
+    """One line for each module that has parameters of its own: name, output size, parameters."""
+    sizes: dict[str, str] = {}
+    hooks = [module.register_forward_hook(_noting(sizes, name)) for name, module in network.named_modules()]
+    network(*inputs)
+    for hook in hooks:
+        hook.remove()
+    rows = [(title, "output", "parameters")]
+    for name, module in network.named_modules():
+        whole = hasattr(module, "affine")  # the affine map of a layer is counted with its layer
+        count = sum(p.numel() for p in module.parameters(recurse=whole))
+        if count and not name.endswith(".affine"):
+            rows.append((name, sizes.get(name, ""), f"{count:,}"))
+    rows.append(("all", "", f"{parameter_count(network):,}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
+
+
+def _noting(sizes: dict[str, str], name: str):
+    def note(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        sizes[name] = " x ".join(str(n) for n in first.shape[1:])
+
+    return note

@@ -1,0 +1,15 @@
+"""The three operations that a StyleGAN spends its time in, each with its reference beside it."""
+
+from .bias_act import bias_act
+from .modulated_conv2d import modulated_conv2d
+from .upfirdn2d import conv2d_resample, downsample2d, fir_filter, upfirdn2d, upsample2d
+
+__all__ = [
+    "bias_act",
+    "conv2d_resample",
+    "downsample2d",
+    "fir_filter",
+    "modulated_conv2d",
+    "upfirdn2d",
+    "upsample2d",
+]

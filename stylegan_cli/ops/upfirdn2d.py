@@ -1,0 +1,141 @@
+"""Resampling: upsample by zeros, pad, filter, keep every n-th sample.
+
+y[i] = gain * sum_k f[k] * u[down * i - k],   u = x with up - 1 zeros after each sample, padded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def fir_filter(
+    taps: Sequence[float],  # one row of a separable filter, for example 1, 3, 3, 1
+) -> Tensor:  # [K] float32
+    """A separable low-pass filter that keeps the mean of what it filters."""
+    f = torch.tensor(taps, dtype=torch.float32)
+    return f / f.sum()
+
+
+def upfirdn2d(
+    x: Tensor,  # [N, C, H, W]
+    f: Tensor,  # [K] applied along both sides, or [KH, KW]
+    up: int = 1,  # zeros are inserted to make up * H by up * W
+    down: int = 1,  # every down-th row and column is kept
+    padding: int | tuple[int, int, int, int] = 0,  # left, right, top, bottom, in upsampled pixels; negative crops
+    flip: bool = False,  # False: convolution, True: correlation
+    gain: float = 1.0,  # factor on the result
+    impl: str = "auto",  # 'auto' or 'reference'
+) -> Tensor:  # [N, C, (H * up + top + bottom - KH) // down + 1, ...]
+    """Upsample, pad, filter and downsample every channel alike.
+
+    Differentiable any number of times in x; f is a constant. Raises ValueError if the padded picture is smaller
+    than the filter.
+    """
+    x0, x1, y0, y1 = (padding,) * 4 if isinstance(padding, int) else padding
+    kh, kw = f.shape[0], f.shape[-1]
+    h, w = x.shape[2] * up + y0 + y1, x.shape[3] * up + x0 + x1
+    if h < kh or w < kw:
+        raise ValueError(f"a filter of {kh}x{kw} does not fit a padded picture of {h}x{w}")
+    if impl == "auto":
+        return _UpFirDn2d.apply(x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
+    return _upfirdn2d_reference(x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
+
+
+def _upfirdn2d_reference(
+    x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int, int, int], flip: bool, gain: float
+) -> Tensor:
+    n, c, h, w = x.shape
+    if up > 1:
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, up - 1, 0, 0, 0, up - 1]).reshape(n, c, h * up, w * up)
+    x = F.pad(x, padding)
+    f = f.to(x.dtype)
+    f = f if flip else f.flip(list(range(f.ndim)))
+    if f.ndim == 2:
+        return F.conv2d(x, (f * gain).expand(c, 1, -1, -1), stride=down, groups=c)
+    x = F.conv2d(x, f.reshape(1, 1, -1, 1).expand(c, 1, -1, 1), stride=(down, 1), groups=c)
+    return F.conv2d(x, (f * gain).reshape(1, 1, 1, -1).expand(c, 1, 1, -1), stride=(1, down), groups=c)
+
+
+def _upfirdn2d_composite(
+    x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int, int, int], flip: bool, gain: float
+) -> Tensor:
+    """One depthwise convolution that pads by itself: for short filters the 2-D form beats two passes over memory."""
+    x0, x1, y0, y1 = padding
+    even = x0 == x1 >= 0 and y0 == y1 >= 0
+    if up > 1 or not even or f.shape[0] > 6:
+        return _upfirdn2d_reference(x, f, up, down, padding, flip, gain)
+    f = f if f.ndim == 2 else f.outer(f)
+    f = (f if flip else f.flip([0, 1])).to(x.dtype) * gain
+    return F.conv2d(x, f.expand(x.shape[1], 1, -1, -1), stride=down, padding=(y0, x0), groups=x.shape[1])
+
+
+class _UpFirDn2d(torch.autograd.Function):
+    """The gradient of resampling is resampling with up and down exchanged and the filter flipped."""
+
+    @staticmethod
+    def forward(ctx, x, f, up, down, padding, flip, gain):
+        y = _upfirdn2d_composite(x, f, up, down, padding, flip, gain)
+        ctx.save_for_backward(f)
+        x0, _, y0, _ = padding
+        kh, kw = f.shape[0], f.shape[-1]
+        (h, w), (oh, ow) = x.shape[2:], y.shape[2:]
+        back = (kw - 1 - x0, w * up - ow * down + x0 - up + 1, kh - 1 - y0, h * up - oh * down + y0 - up + 1)
+        ctx.arguments = (down, up, back, not flip, gain)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        (f,) = ctx.saved_tensors
+        return _UpFirDn2d.apply(dy, f, *ctx.arguments), None, None, None, None, None, None
+
+
+def upsample2d(
+    x: Tensor,  # [N, C, H, W]
+    f: Tensor,  # [K]
+    impl: str = "auto",
+) -> Tensor:  # [N, C, 2H, 2W]
+    """Twice the size, brightness kept."""
+    k = f.shape[0]
+    return upfirdn2d(x, f, up=2, padding=((k + 1) // 2, (k - 2) // 2) * 2, gain=4, impl=impl)
+
+
+def downsample2d(
+    x: Tensor,  # [N, C, H, W]
+    f: Tensor,  # [K]
+    impl: str = "auto",
+) -> Tensor:  # [N, C, H / 2, W / 2]
+    """Half the size, brightness kept."""
+    k = f.shape[0]
+    return upfirdn2d(x, f, down=2, padding=((k - 1) // 2, (k - 2) // 2) * 2, impl=impl)
+
+
+def conv2d_resample(
+    x: Tensor,  # [N, I, H, W]
+    w: Tensor,  # [O, I, k, k], k = 1 or 3
+    f: Tensor | None = None,  # [K] resampling filter, needed when up or down is 2
+    up: int = 1,  # 1 or 2
+    down: int = 1,  # 1 or 2
+    impl: str = "auto",
+) -> Tensor:  # [N, O, H * up / down, W * up / down]
+    """A 'same' convolution with twofold resampling: up after it (true convolution), or down before it (correlation).
+
+    The zeros of the upsampled picture are never multiplied: up = 2 is a transposed convolution followed by the filter.
+    """
+    k = w.shape[-1]
+    if up == 2 and k == 1:
+        return upsample2d(F.conv2d(x, w), f, impl=impl)
+    if up == 2:
+        x = F.conv_transpose2d(x, w.transpose(0, 1), stride=2)  # [N, O, 2H + k - 2, 2W + k - 2]
+        p = f.shape[0] - k + 1
+        return upfirdn2d(x, f, padding=((p + 1) // 2, p // 2) * 2, gain=4, impl=impl)
+    if down == 2 and k == 1:
+        return F.conv2d(downsample2d(x, f, impl=impl), w)
+    if down == 2:
+        p = f.shape[0] + k - 3
+        x = upfirdn2d(x, f, padding=((p + 1) // 2, p // 2) * 2, impl=impl)
+        return F.conv2d(x, w, stride=2)
+    return F.conv2d(x, w, padding=k // 2)

@@ -1,0 +1,146 @@
+"""One file, one model: safetensors with the configuration in its header.
+
+Tensors are named `G.<name in the generator's state_dict>` (the moving average) and `D.<...>` (may be left out).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from . import __version__
+from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, from_json, to_json
+from .errors import SganError
+from .files import atomic_path
+from .models import Discriminator, Generator, build_discriminator, build_generator
+
+FORMAT = "stylegan_cli/1"
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """What a snapshot's header says about the model."""
+
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig | None = None  # None: the file holds no discriminator
+    data: DataSpec | None = None  # what it was trained on
+    kimg: float = 0.0  # thousands of pictures shown to the discriminator
+    metrics: dict = field(default_factory=dict)  # name -> value
+    origin: str = ""  # how it came about: the preset, or the file that it was made from
+    version: str = __version__  # of the program that wrote it
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model in memory."""
+
+    G: Generator  # moving average of the generator's weights, in eval mode
+    D: Discriminator | None
+    info: SnapshotInfo
+    path: Path
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.G)
+
+
+def save_snapshot(
+    path: str | Path,
+    G: nn.Module,
+    D: nn.Module | None,
+    info: SnapshotInfo,
+    dtype: torch.dtype | None = None,  # store in this precision; None: as it is
+) -> None:
+    """Write a model, whole or not at all. Raises SganError if the file cannot be written."""
+    tensors = {f"G.{name}": tensor for name, tensor in G.state_dict().items()}
+    if D is not None:
+        tensors |= {f"D.{name}": tensor for name, tensor in D.state_dict().items()}
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in tensors.items()}
+    info = dataclasses.replace(info, discriminator=info.discriminator if D is not None else None)
+    header = {"format": FORMAT, "info": json.dumps(to_json(info))}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(safetensors.torch.save(tensors, metadata=header))
+
+
+def read_info(
+    path: str | Path,
+) -> SnapshotInfo:
+    """The header alone. Raises SganError if the file is missing, cut short or no snapshot."""
+    with _open(Path(path)) as f:
+        return _info(Path(path), f.metadata())
+
+
+def load_snapshot(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+) -> Snapshot:
+    """A model as it was saved, in float32 and eval mode.
+
+    Raises SganError if the file is missing, cut short, no snapshot, or does not fit its own configuration.
+    """
+    path = Path(path)
+    with _open(path) as f:
+        info = _info(path, f.metadata())
+        tensors = {name: f.get_tensor(name) for name in f.keys()}
+    G = _fill(build_generator(info.generator), tensors, "G.", path)
+    D = _fill(build_discriminator(info.discriminator), tensors, "D.", path) if info.discriminator else None
+    return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
+
+
+def load_generator(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+) -> Generator:
+    """The generator of a snapshot: G(z), G.mapping(z), G.synthesis(ws)."""
+    return load_snapshot(path, device).G
+
+
+def fingerprint(
+    G: nn.Module,
+) -> str:  # 16 hexadecimal digits
+    """A name for the weights themselves: the same wherever and however they are stored in full precision."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(G.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _open(path: Path) -> safetensors.safe_open:
+    if not path.is_file():
+        raise SganError(f"There is no file {path}.")
+    try:
+        return safetensors.safe_open(path, framework="pt")
+    except (safetensors.SafetensorError, OSError) as e:
+        raise SganError(f"{path} is no snapshot, or it is cut short ({e}).") from e
+
+
+def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
+    if not header or header.get("format") != FORMAT:
+        raise SganError(f"{path} is a safetensors file, but not a snapshot of this program.")
+    try:
+        return from_json(SnapshotInfo, json.loads(header["info"]))
+    except (KeyError, ValueError) as e:
+        raise SganError(f"{path} has a header that cannot be read ({e}).") from e
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path) -> nn.Module:
+    state = {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
+    want = network.state_dict()
+    wrong = sorted(name for name in want.keys() | state.keys() if _shape(want, name) != _shape(state, name))
+    if wrong:
+        raise SganError(f"{path} does not fit its own configuration: {', '.join(prefix + name for name in wrong[:3])}.")
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+def _shape(state: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None

@@ -1,0 +1,29 @@
+"""The state protocol: whatever has memory offers state_dict and load_state_dict, and the loop keeps a list of it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+def gather(
+    parts: dict[str, Stateful],  # name -> what has memory
+) -> dict[str, dict[str, Any]]:
+    """The state of everything, by name."""
+    return {name: part.state_dict() for name, part in parts.items()}
+
+
+def restore(
+    parts: dict[str, Stateful],
+    state: dict[str, dict[str, Any]],  # what `gather` gave
+) -> None:
+    """Raises KeyError if a part's state is missing: a run that forgets its optimizer is not a resumed run."""
+    if missing := sorted(parts.keys() - state.keys()):
+        raise KeyError(f"no state for {', '.join(missing)}")
+    for name, part in parts.items():
+        part.load_state_dict(state[name])

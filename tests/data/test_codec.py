@@ -1,0 +1,229 @@
+"""Every kind of picture file comes out upright, in 8 bits, as grey, RGB or RGBA."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from stylegan_cli.data.codec import (
+    PictureError,
+    box_reduce,
+    decode,
+    ends_well,
+    fit,
+    from_array,
+    png_bytes,
+    read_header,
+    to_array,
+    to_channels,
+)
+
+RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+SMOOTH = np.stack(np.broadcast_arrays(np.arange(24)[:, None] * 10, np.arange(40) * 6, 128), -1).astype(np.uint8)
+
+
+def encoded(image, format, **options):
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png16(pixels):
+    """A PNG of 16 bits a channel, uint16 [H, W, C]."""
+    h, w, c = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", w, h, 16, {1: 0, 3: 2, 4: 6}[c], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff16(pixels):
+    """A TIFF of 16 bits a channel, uint16 [H, W, 3], uncompressed."""
+    h, w, c = pixels.shape
+    data = pixels.astype("<u2").tobytes()
+    after = 8 + len(data)
+    bits = struct.pack("<HHH", 16, 16, 16)
+    tags = [
+        (256, 4, 1, w),
+        (257, 4, 1, h),
+        (258, 3, 3, after),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8),
+        (277, 3, 1, c),
+        (278, 4, 1, h),
+        (279, 4, 1, len(data)),
+        (284, 3, 1, 1),
+    ]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *t) for t in tags) + b"\0\0\0\0"
+    return b"II*\0" + struct.pack("<I", after + len(bits)) + data + bits + directory
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_come_back_as_they_were(format):
+    data = encoded(Image.fromarray(RGB), format)
+    assert read_header(data) == read_header(png_bytes(Image.fromarray(RGB)))
+    assert np.array_equal(np.asarray(decode(data)), RGB)
+
+
+@pytest.mark.parametrize(("format", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"quality": 95})])
+def test_lossy_formats_come_back_nearly(format, options):
+    image = decode(encoded(Image.fromarray(SMOOTH), format, **options))
+    assert image.mode == "RGB"
+    assert np.abs(np.asarray(image).astype(int) - SMOOTH).mean() < 4
+
+
+def test_palette_with_and_without_transparency():
+    palette = Image.fromarray(SMOOTH).quantize(16, dither=Image.Dither.NONE)
+    data = encoded(palette, "PNG")
+    assert read_header(data).channels == 3
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(palette.convert("RGB")))
+    data = encoded(palette, "PNG", transparency=palette.getpixel((0, 0)))
+    assert read_header(data).channels == 4
+    image = decode(data)
+    assert image.mode == "RGBA"
+    assert image.getpixel((0, 0))[3] == 0
+    assert to_channels(image, 3).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "out"),
+    [("1", 1, "L"), ("L", 1, "L"), ("LA", 4, "RGBA"), ("RGB", 3, "RGB"), ("RGBA", 4, "RGBA")],
+)
+def test_modes(mode, channels, out):
+    data = encoded(Image.fromarray(SMOOTH).convert(mode), "PNG")
+    assert read_header(data).channels == channels
+    assert decode(data).mode == out
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_16_bits_grey_is_scaled_not_clipped(format):
+    deep = (np.arange(24 * 40).reshape(24, 40) * 68).astype(np.uint16)
+    data = encoded(Image.fromarray(deep), format)
+    assert read_header(data).channels == 1
+    assert np.array_equal(np.asarray(decode(data)), np.round(deep / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("make", [png16, tiff16])
+def test_16_bits_colour(make):
+    deep = RGB.astype(np.uint16) * 257
+    data = make(deep)
+    assert (read_header(data).height, read_header(data).width, read_header(data).channels) == (24, 40, 3)
+    assert np.abs(np.asarray(decode(data)).astype(int) - RGB).max() <= 1
+
+
+def test_16_bits_alpha():
+    deep = np.concatenate([RGB, RGB[..., :1]], -1).astype(np.uint16) * 257
+    assert np.abs(np.asarray(decode(png16(deep))).astype(int) - deep // 257).max() <= 1
+
+
+def test_cmyk_jpeg():
+    data = encoded(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG", quality=95)
+    assert read_header(data).channels == 3
+    assert np.abs(np.asarray(decode(data)).astype(int) - SMOOTH).mean() < 6
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation, format):
+    upright = Image.fromarray(SMOOTH)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(upright, format, exif=exif)
+    image = decode(data)
+    with Image.open(io.BytesIO(data)) as opened:
+        expected = ImageOps.exif_transpose(opened)
+    assert image.size == expected.size == ((24, 40) if orientation >= 5 else (40, 24))
+    assert (read_header(data).width, read_header(data).height) == image.size
+    assert np.array_equal(np.asarray(image), np.asarray(expected.convert("RGB")))
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_of_an_animation_the_first_frame(format):
+    frames = [Image.new("RGB", (16, 16), c) for c in ((255, 0, 0), (0, 0, 255))]
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=100)
+    red, _, blue = to_channels(decode(data), 3).getpixel((8, 8))
+    assert red > 240 and blue < 15
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + b"\0" * 50, b"GIF89a"])
+def test_what_is_no_picture(data):
+    with pytest.raises(PictureError):
+        read_header(data)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+def test_what_is_cut_short(format):
+    data = encoded(Image.fromarray(RGB), format)
+    with pytest.raises(PictureError):
+        decode(data[: len(data) // 2])
+
+
+def test_a_pixel_bomb_is_refused_by_its_header():
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    for read in (read_header, decode):
+        with pytest.raises(PictureError, match="60000 x 60000 pixels is more than"):
+            read(bomb)
+    with pytest.raises(PictureError, match="million allowed"):
+        decode(png_bytes(Image.fromarray(RGB)), max_pixels=100)
+
+
+def test_floating_point_pixels_are_refused():
+    data = encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
+    with pytest.raises(PictureError, match="floating point"):
+        decode(data)
+
+
+def test_the_end_of_a_png():
+    data = png_bytes(Image.fromarray(RGB))
+    assert ends_well(data) and not ends_well(data[:-1]) and not ends_well(b"")
+
+
+def test_fit_crops_the_centre_without_resampling():
+    image = fit(Image.fromarray(RGB), (24, 24), "center", "lanczos")
+    assert np.array_equal(np.asarray(image), RGB[:, 8:32])
+
+
+def test_fit_keeps_the_centre_of_a_rectangle():
+    image = fit(Image.fromarray(RGB), (12, 6), "center", "box")  # the middle 24 x 12, halved
+    expected = RGB[:, 14:26].astype(float).reshape(12, 2, 6, 2, 3).mean((1, 3))
+    assert np.abs(np.asarray(image) - expected).max() <= 1
+
+
+def test_fit_stretches_without_crop():
+    image = fit(Image.fromarray(RGB), (12, 10), "none", "box")
+    expected = RGB.astype(float).reshape(12, 2, 10, 4, 3).mean((1, 3))
+    assert np.abs(np.asarray(image) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_box_reduce_is_the_mean_rounded_once(channels):
+    pixels = np.random.default_rng(1).integers(0, 256, (channels, 24, 36), dtype=np.uint8)
+    mean = pixels.reshape(channels, 8, 3, 6, 6).astype(np.float64).mean((2, 4))
+    assert np.array_equal(box_reduce(pixels, (8, 6)), np.floor(mean + 0.5).astype(np.uint8))
+
+
+def test_box_reduce_does_not_bleed_invisible_colours():
+    pixels = np.zeros((4, 2, 2), np.uint8)
+    pixels[:, 0, 0] = (200, 100, 50, 255)  # one visible pixel, three invisible ones in black
+    assert box_reduce(pixels, (1, 1))[:, 0, 0].tolist() == [200, 100, 50, 64]
+
+
+def test_box_reduce_by_a_fraction():
+    pixels = np.full((3, 9, 9), 77, np.uint8)
+    assert np.array_equal(box_reduce(pixels, (6, 6)), np.full((3, 6, 6), 77, np.uint8))
+
+
+def test_arrays_and_back():
+    for channels in (1, 3, 4):
+        pixels = np.random.default_rng(2).integers(0, 256, (channels, 5, 7), dtype=np.uint8)
+        assert np.array_equal(to_array(from_array(pixels)), pixels)
+    with pytest.raises(ValueError, match="uint8"):
+        from_array(np.zeros((3, 4, 4)))

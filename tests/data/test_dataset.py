@@ -1,0 +1,280 @@
+"""Sets open as they are, whole or with one sentence about what is wrong."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylegan_cli.data import dataset as module
+from stylegan_cli.data.codec import png_bytes
+from stylegan_cli.data.dataset import PACKAGED, open_dataset
+from stylegan_cli.errors import SganError
+
+
+def pictures(num=6, shape=(8, 12, 3), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (num, *shape), dtype=np.uint8)
+
+
+def write_zip(path, files, record=None, date=(2020, 1, 1, 0, 0, 0), method=zipfile.ZIP_STORED):
+    """A zip as the field's packers write it; files: name -> bytes."""
+    with zipfile.ZipFile(path, "w", method) as z:
+        for name, data in files.items():
+            z.writestr(zipfile.ZipInfo(name, date), data, method)
+        if record is not None:
+            z.writestr("dataset.json", record if isinstance(record, str) else json.dumps(record))
+    return path
+
+
+def named(pixels):
+    return {f"{i // 1000:05d}/img{i:08d}.png": png_bytes(Image.fromarray(p)) for i, p in enumerate(pixels)}
+
+
+@pytest.fixture
+def files():
+    return named(pictures())
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_zip_reads_back(tmp_path, files, method):
+    data = open_dataset(write_zip(tmp_path / "a.zip", files, {"labels": None}, method=method))
+    assert len(data) == 6
+    spec = data.spec
+    assert (spec.num, spec.height, spec.width, spec.channels, spec.filter) == (6, 8, 12, 3, "none")
+    images = data.images([4, 0, 4])
+    assert images.dtype == torch.uint8
+    assert np.array_equal(images.numpy(), pictures()[[4, 0, 4]].transpose(0, 3, 1, 2))
+    assert data.labels([0, 1]).shape == (2, 0)
+    assert data.name == "a"
+
+
+def test_a_folder_is_the_same_set_as_its_zip(tmp_path, files):
+    record = {"labels": [[name, i % 2] for i, name in enumerate(files)]}
+    a = open_dataset(write_zip(tmp_path / "a.zip", files, record), label="labels")
+    zipfile.ZipFile(tmp_path / "a.zip").extractall(tmp_path / "folder")
+    b = open_dataset(tmp_path / "folder", label="labels")
+    assert a.spec.content_hash == b.spec.content_hash
+    assert torch.equal(a.images(range(6)), b.images(torch.arange(6)))
+    assert torch.equal(a.labels(range(6)), b.labels(range(6)))
+
+
+def test_the_hash_follows_the_content_only(tmp_path, files):
+    labels = {"labels": [[name, i % 2] for i, name in enumerate(files)]}
+    one = open_dataset(write_zip(tmp_path / "a.zip", files, labels)).spec.content_hash
+    later = write_zip(tmp_path / "b.zip", dict(reversed(files.items())), labels, date=(2024, 5, 5, 5, 5, 4))
+    assert open_dataset(later).spec.content_hash == one
+    assert open_dataset(write_zip(tmp_path / "c.zip", files)).spec.content_hash != one
+    assert open_dataset(write_zip(tmp_path / "d.zip", named(pictures(seed=1)), labels)).spec.content_hash != one
+
+
+def test_numbered_labels_as_the_peers_write_them(tmp_path, files):
+    numbers = [0, 3, 3, 0, 1, 0]  # class 2 has no picture, and counts all the same
+    record = {"labels": [[name, k] for name, k in zip(files, numbers)]}
+    data = open_dataset(write_zip(tmp_path / "a.zip", files, record), label="labels")
+    assert data.spec.classes == ("0", "1", "2", "3")
+    assert torch.equal(data.labels(range(6)), torch.nn.functional.one_hot(torch.tensor(numbers), 4).float())
+    assert data.stored_counts == {"0": 3, "1": 1, "2": 0, "3": 2}
+
+
+def test_one_hot_labels_are_classes(tmp_path, files):
+    record = {"labels": [[name, [0.0, 1.0, 0.0] if i else [1, 0, 0]] for i, name in enumerate(files)]}
+    data = open_dataset(write_zip(tmp_path / "a.zip", files, record), label="labels")
+    assert data.class_index.tolist() == [0, 1, 1, 1, 1, 1]
+    assert data.spec.c_dim == 3
+
+
+def test_class_names_and_attributes(tmp_path, files):
+    record = {
+        "labels": [[name, i % 2] for i, name in enumerate(files)],
+        "attributes": {"hat": ["none", "tall", "flat", "tall", "none", "flat"]},
+        "sgan": {"classes": ["cat", "dog"], "filter": "lanczos"},
+    }
+    path = write_zip(tmp_path / "a.zip", files, record)
+    assert open_dataset(path, label="labels").spec.classes == ("cat", "dog")
+    data = open_dataset(path, label="hat", mirror=True)
+    assert data.spec.classes == ("flat", "none", "tall")
+    assert data.class_index.tolist() == [1, 2, 0, 2, 1, 0]
+    assert (data.spec.pack_filter, data.spec.mirror, data.spec.label) == ("lanczos", True, "hat")
+    with pytest.raises(SganError, match="no attribute 'hatt'") as e:
+        open_dataset(path, label="hatt")
+    assert e.value.hint == "Did you mean hat?"
+
+
+def test_reading_at_a_smaller_size(tmp_path, files):
+    data = open_dataset(write_zip(tmp_path / "a.zip", files), size=(4, 6))
+    spec = data.spec
+    assert (spec.height, spec.width, spec.source_height, spec.source_width, spec.filter) == (4, 6, 8, 12, "box")
+    mean = pictures().astype(float).reshape(6, 4, 2, 6, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2)
+    assert np.array_equal(data.images(range(6)).numpy(), np.floor(mean + 0.5))
+    with pytest.raises(SganError, match="cannot be read larger"):
+        open_dataset(tmp_path / "a.zip", size=(16, 24))
+    with pytest.raises(SganError, match="another shape"):
+        open_dataset(tmp_path / "a.zip", size=(4, 4))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_alpha(tmp_path, channels):
+    pixels = pictures(shape=(8, 8) if channels == 1 else (8, 8, 4))
+    data = open_dataset(write_zip(tmp_path / "a.zip", named(pixels)))
+    assert data.spec.channels == channels
+    assert np.array_equal(data.images([2]).numpy()[0], np.atleast_3d(pixels[2]).transpose(2, 0, 1))
+
+
+def test_without_memory_it_decodes_on_demand(tmp_path):
+    pixels = pictures(8, (128, 128, 3))  # large enough for threads
+    data = open_dataset(write_zip(tmp_path / "a.zip", named(pixels)), cache_bytes=0)
+    assert data._cache is None
+    order = [7, 1, 1, 0, 5]
+    assert np.array_equal(data.images(order).numpy(), pixels[order].transpose(0, 3, 1, 2))
+
+
+def test_other_files_and_mac_litter_are_passed_over(tmp_path, files):
+    more = {"readme.txt": b"x", "__MACOSX/._a.png": b"x", ".hidden/a.png": b"x"}
+    assert len(open_dataset(write_zip(tmp_path / "a.zip", {**files, **more}))) == 6
+
+
+def test_an_index_out_of_range(tmp_path, files):
+    data = open_dataset(write_zip(tmp_path / "a.zip", files))
+    for bad in ([6], [-1]):
+        with pytest.raises(IndexError):
+            data.images(bad)
+
+
+def test_the_packaged_set():
+    data = open_dataset(None, size=(32, 32), label="bodyVariant")
+    assert (len(data), data.spec.source_height, data.spec.channels, data.name) == (4000, 64, 3, "critters64")
+    assert data.spec.path == PACKAGED
+    assert open_dataset(PACKAGED).spec.content_hash == data.spec.content_hash
+    assert set(data.attributes) >= {"bodyVariant", "topVariant", "eyesVariant", "bodyColor", "backgroundColor"}
+    assert all(len(values) == 4000 for values in data.attributes.values())
+    assert data.spec.c_dim == 14
+    images = data.images(range(0, 4000, 100)).float()
+    assert images.std((0, 2, 3)).min() > 30  # colours, in every channel
+    assert module._PACKAGED_FILE.stat().st_size < 4_000_000
+
+
+# ----------------------------------------------------------------------------------------- bad input
+
+
+def refused(path, **options):
+    with pytest.raises(SganError) as e:
+        open_dataset(path, **options)
+    assert "\n" not in str(e.value)
+    return str(e.value)
+
+
+def test_nothing_there(tmp_path, files):
+    write_zip(tmp_path / "faces.zip", files)
+    with pytest.raises(SganError, match="does not exist") as e:
+        open_dataset(tmp_path / "face.zip")
+    assert "faces.zip" in e.value.hint
+
+
+def test_no_pictures(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    assert "holds no pictures" in refused(tmp_path)
+    assert "holds no pictures" in refused(write_zip(tmp_path / "a.zip", {}))
+
+
+def test_no_zip(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"no zip at all")
+    assert "neither a folder nor a zip" in refused(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+def test_a_truncated_zip(tmp_path, files, keep):
+    whole = write_zip(tmp_path / "a.zip", files).read_bytes()
+    (tmp_path / "b.zip").write_bytes(whole[: int(len(whole) * keep)])
+    assert "is cut short" in refused(tmp_path / "b.zip")
+
+
+def test_a_damaged_member(tmp_path, files):
+    data = bytearray(write_zip(tmp_path / "a.zip", files).read_bytes())
+    data[len(data) // 4] ^= 255
+    (tmp_path / "b.zip").write_bytes(data)
+    assert "do not match their checksum" in refused(tmp_path / "b.zip")
+
+
+def test_a_broken_picture(tmp_path, files):
+    names = list(files)
+    files[names[1]] = files[names[1]][:-40]  # cut short
+    files[names[4]] = b"nothing"
+    message = refused(write_zip(tmp_path / "a.zip", {k: files[k] for k in names if k != names[4]}))
+    assert f"1 picture(s) of {tmp_path / 'a.zip'} cannot be read" in message and names[1] in message
+    assert names[4] in refused(write_zip(tmp_path / "b.zip", files))
+
+
+def test_a_cut_picture_of_a_large_set_is_found_by_its_end(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(module, "_CHECK_PIXELS", 0)
+    name = list(files)[3]
+    files[name] = files[name][:-40]
+    assert name in refused(write_zip(tmp_path / "a.zip", files))
+
+
+def test_a_picture_broken_inside_is_named_when_it_is_read(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(module, "_CHECK_PIXELS", 0)
+    name = list(files)[3]
+    broken = bytearray(files[name])
+    broken[60:70] = b"xxxxxxxxxx"
+    files[name] = bytes(broken)
+    data = open_dataset(write_zip(tmp_path / "a.zip", files))
+    data.images([0, 1])
+    with pytest.raises(SganError, match=name):
+        data.images([2, 3])
+
+
+def test_mixed_sizes(tmp_path, files):
+    odd = named(pictures(5, (8, 8, 3)))
+    files.update({f"z{k}": v for k, v in odd.items()})
+    message = refused(write_zip(tmp_path / "a.zip", files))
+    assert "differ in size: most have 12 x 8" in message
+    assert message.count("(8 x 8)") == 3 and "and 2 more" in message
+
+
+def test_mixed_channels(tmp_path, files):
+    files["z.png"] = png_bytes(Image.fromarray(pictures(1, (8, 12))[0]))
+    assert "differ in channels: most have 3, but not z.png (1)" in refused(write_zip(tmp_path / "a.zip", files))
+
+
+def test_a_picture_without_label(tmp_path, files):
+    record = {"labels": [[name, 0] for name in list(files)[:4]]}
+    message = refused(write_zip(tmp_path / "a.zip", files, record))
+    assert "2 picture(s)" in message and "have no label: 00000/img00000004.png" in message
+
+
+def test_a_label_without_picture(tmp_path, files):
+    record = {"labels": [[name, 0] for name in [*files, "gone.png"]]}
+    assert "labels for 1 absent file(s): gone.png" in refused(write_zip(tmp_path / "a.zip", files, record))
+
+
+@pytest.mark.parametrize("value", [-1, 10**9, [0.3, 0.7], [], True])
+def test_labels_that_are_no_classes(tmp_path, files, value):
+    record = {"labels": [[name, value] for name in files]}
+    assert "neither class numbers nor one-hot" in refused(write_zip(tmp_path / "a.zip", files, record))
+
+
+@pytest.mark.parametrize("record", ["{", "7", '{"labels": 3}', '{"labels": [[1, 2]]}', '{"attributes": {"a": 1}}'])
+def test_a_dataset_json_of_another_form(tmp_path, files, record):
+    assert str(tmp_path / "a.zip") in refused(write_zip(tmp_path / "a.zip", files, record))
+
+
+def test_attributes_for_another_number_of_pictures(tmp_path, files):
+    record = {"labels": None, "attributes": {"hat": ["none"]}}
+    assert "1 values for 6 pictures" in refused(write_zip(tmp_path / "a.zip", files, record))
+
+
+def test_labels_asked_for_but_absent(tmp_path, files):
+    assert "has no labels" in refused(write_zip(tmp_path / "a.zip", files), label="labels")
+
+
+def test_a_pixel_bomb(tmp_path, files):
+    files["bomb.png"] = files.pop(next(iter(files)))
+    message = refused(write_zip(tmp_path / "a.zip", files), max_pixels=90)
+    assert "more than the" in message and "and 3 more" in message
+
+
+def test_a_file_bomb(tmp_path, files, monkeypatch):
+    monkeypatch.setattr("stylegan_cli.data.sources.MAX_FILE", 100)
+    assert "larger than 1 GB" in refused(write_zip(tmp_path / "a.zip", files))

@@ -1,0 +1,128 @@
+"""Pictures are written with their metadata, and sheets put every picture where it belongs."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylegan_cli.data.images import image_grid, labelled_grid, read_metadata, save_image, to_uint8
+from stylegan_cli.errors import SganError
+
+METADATA = {"seed": "17", "command": 'sgan generate --seeds "17"', "note": "ä ☃\nzwei"}
+
+
+def noise(*shape):
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+def flat(*colours, size=(4, 6)):
+    """One picture per colour: uint8 [N, C, h, w]."""
+    return torch.stack([torch.tensor(c, dtype=torch.uint8)[:, None, None].expand(-1, *size) for c in colours])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_png_comes_back_to_the_bit(tmp_path, channels):
+    image = noise(channels, 9, 5)
+    save_image(image, tmp_path / "a.png", metadata=METADATA)
+    with Image.open(tmp_path / "a.png") as opened:
+        assert opened.mode == {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+        assert np.array_equal(np.atleast_3d(np.asarray(opened)).transpose(2, 0, 1), image)
+    assert read_metadata(tmp_path / "a.png") == METADATA
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_metadata_of_other_formats(tmp_path, ending, channels):
+    save_image(noise(channels, 16, 16).numpy(), tmp_path / f"a.{ending}", metadata=METADATA)
+    assert read_metadata(tmp_path / f"a.{ending}") == METADATA
+    save_image(noise(channels, 16, 16), tmp_path / f"b.{ending}")
+    assert read_metadata(tmp_path / f"b.{ending}") == {}
+
+
+def test_the_format_may_differ_from_the_ending(tmp_path):
+    save_image(noise(3, 8, 8), tmp_path / "a.tmp", format="webp")
+    with Image.open(tmp_path / "a.tmp") as opened:
+        assert opened.format == "WEBP"
+    with pytest.raises(SganError, match="gif"):
+        save_image(noise(3, 8, 8), tmp_path / "a.gif")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tmp"]
+
+
+def test_an_unwritable_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SganError, match="Cannot write"):
+        save_image(noise(3, 8, 8), tmp_path / "file" / "a.png")
+
+
+def test_no_picture_has_no_metadata(tmp_path):
+    (tmp_path / "a.png").write_text("no")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(SganError, match="no picture"):
+            read_metadata(tmp_path / name)
+
+
+def test_to_uint8():
+    x = torch.tensor([-5.0, -1.0, -0.5, 0.0, 0.5, 0.992, 1.0, 5.0]).reshape(1, 1, 2, 4)
+    assert to_uint8(x).flatten().tolist() == [0, 0, 64, 128, 191, 254, 255, 255]
+    assert to_uint8(x.half()).dtype == torch.uint8
+
+
+def test_grid_places_pictures_row_by_row():
+    sheet = image_grid(flat((10, 0, 0), (20, 0, 0), (30, 0, 0)), 2, pad=1, scale=2)
+    assert sheet.shape == (3, 2 * 8 + 3, 2 * 12 + 3)
+    assert (sheet[0, 1:9, 1:13] == 10).all()
+    assert (sheet[0, 1:9, 14:26] == 20).all()
+    assert (sheet[0, 10:18, 1:13] == 30).all()
+    assert (sheet[:, 10:18, 14:26] == 255).all() and (sheet[:, 0] == 255).all() and (sheet[:, :, 13] == 255).all()
+
+
+def test_grid_with_alpha_is_transparent_between():
+    sheet = image_grid(flat((1, 2, 3, 200)), 1, pad=2)
+    assert sheet[3, 0, 0] == 0 and sheet[3, 3, 3] == 200
+
+
+def test_grid_has_no_more_columns_than_pictures():
+    assert image_grid(flat((1,), (2,)), 8).shape == (1, 4, 12)
+
+
+def find(sheet, colour):
+    """Top, left, height, width of the one rectangle of that colour."""
+    y, x = torch.where((sheet == torch.tensor(colour, dtype=torch.uint8)[:, None, None]).all(0))
+    top, left, height, width = y.min().item(), x.min().item(), y.max() - y.min() + 1, x.max() - x.min() + 1
+    assert len(y) == height * width, f"{colour} is no full rectangle"
+    return top, left, height.item(), width.item()
+
+
+@pytest.mark.parametrize(("size", "scale"), [((4, 6), 24), ((32, 32), 3), ((256, 128), 1)])
+def test_labelled_grid_lines_up(size, scale):
+    cells = flat(*[(100 + 10 * i, 0, 0) for i in range(6)], size=size).reshape(2, 3, 3, *size)
+    rows, cols = flat((0, 90, 0), (0, 100, 0), size=size), flat((0, 0, 90), (0, 0, 100), (0, 0, 110), size=size)
+    sheet = labelled_grid(cells, rows, cols, ["1", "a long label"], ["7", "8", "4294967295"])
+    height, width = size[0] * scale, size[1] * scale
+    for r in range(2):
+        row = find(sheet, (0, 90 + 10 * r, 0))
+        assert row[2:] == (height, width)
+        for k in range(3):
+            col, cell = find(sheet, (0, 0, 90 + 10 * k)), find(sheet, (100 + 10 * (3 * r + k), 0, 0))
+            assert cell == (row[0], col[1], height, width)
+            assert col[0] + height < cell[0] and row[1] + width < cell[1]
+    first = find(sheet, (0, 90, 0))
+    assert (sheet[:, :, : first[1]] < 100).any(), "the rows have no label"
+    assert (sheet[:, : find(sheet, (0, 0, 90))[0]] < 100).any(), "the columns have no label"
+    assert (sheet[:, :, -1] == 245).all() and (sheet[:, -1] == 245).all() and (sheet[:, :, 0] == 245).all()
+
+
+def test_labels_too_long_for_a_column_are_shortened():
+    cells = flat((1, 1, 1), (2, 2, 2)).reshape(1, 2, 3, 4, 6)
+    sheet = labelled_grid(cells, cells[0, :1], cells[0], ["r"], ["x" * 200, "y"])
+    assert torch.equal(sheet[:, :, -1], torch.full_like(sheet[:, :, -1], 245))
+    assert sheet.shape == labelled_grid(cells, cells[0, :1], cells[0], ["r"], ["z" * 300, "y"]).shape
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_labelled_grid_is_rgb(channels):
+    cells = torch.zeros(1, 1, channels, 8, 8, dtype=torch.uint8)
+    sheet = labelled_grid(cells, cells[0], cells[0], [0], [1])
+    assert sheet.shape[0] == 3
+    centre = sheet[:, sheet.shape[1] - 60, sheet.shape[2] - 60]
+    assert centre.tolist() == ([0, 0, 0] if channels == 1 else [255, 255, 255])  # transparent lies on white

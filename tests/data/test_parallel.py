@@ -1,0 +1,56 @@
+"""Results come in order, and failures of any kind end the work instead of hanging it."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from stylegan_cli.data.parallel import ordered_map
+from stylegan_cli.errors import SganError
+
+
+def slow_square(x):
+    time.sleep(0.001 * (x % 3))
+    return x * x
+
+
+def fail_at_70(x):
+    if x == 70:
+        raise SganError("no 70", hint="69")
+    return x
+
+
+def die_at_70(x):
+    if x == 70:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 16, 100, 161])
+def test_results_come_in_order(count, workers):
+    assert list(ordered_map(slow_square, range(count), workers)) == [x * x for x in range(count)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_exception_comes_through(workers):
+    with pytest.raises(SganError, match="no 70") as e:
+        list(ordered_map(fail_at_70, range(200), workers))
+    assert e.value.hint == "69"
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_is_told():
+    with pytest.raises(SganError, match="worker process died"):
+        list(ordered_map(die_at_70, range(200), 2))
+    assert not multiprocessing.active_children()
+
+
+def test_closing_ends_the_processes():
+    work = ordered_map(slow_square, range(1000), 2)
+    assert next(work) == 0
+    assert len(multiprocessing.active_children()) == 2
+    work.close()
+    assert not multiprocessing.active_children()

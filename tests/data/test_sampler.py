@@ -1,0 +1,102 @@
+"""The order of pictures: complete, repeatable, the same for every number of ranks, resumed from one number."""
+
+import pytest
+import torch
+
+from stylegan_cli.data.dataset import Loader, Sampler, open_dataset
+from stylegan_cli.errors import SganError
+
+
+def test_every_epoch_shows_every_picture_once():
+    sampler = Sampler(10, seed=3)
+    order = torch.cat([sampler.next(4)[0] for _ in range(10)])
+    epochs = order.reshape(4, 10)
+    assert all(sorted(e.tolist()) == list(range(10)) for e in epochs)
+    assert len({tuple(e.tolist()) for e in epochs}) == 4
+
+
+PINNED = [6, 1, 8, 5, 2, 7, 9, 4, 3, 0]
+
+
+def test_the_order_is_pinned():
+    """It may not change between releases of numpy or of this package: runs must resume as they were."""
+    indices, positions = Sampler(10, seed=3).next(10)
+    assert indices.tolist() == PINNED
+    assert positions.tolist() == list(range(10))
+    assert Sampler(10, seed=4).next(10)[0].tolist() != PINNED
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_ranks_share_one_order(world):
+    whole = Sampler(7, seed=1)
+    ranks = [Sampler(7, seed=1, rank=r, world=world) for r in range(world)]
+    for _ in range(5):
+        indices, positions = whole.next(12)
+        for rank, sampler in enumerate(ranks):
+            mine, at = sampler.next(12)
+            assert (at % world == rank).all()
+            assert torch.equal(at, positions[positions % world == rank])
+            assert torch.equal(mine, indices[positions % world == rank])
+
+
+def test_a_batch_that_does_not_divide():
+    with pytest.raises(ValueError, match="does not divide"):
+        Sampler(7, seed=1, world=2).next(3)
+
+
+def test_the_position_is_the_whole_state():
+    a = Sampler(9, seed=5)
+    for _ in range(7):
+        a.next(4)
+    assert a.state_dict() == {"position": 28}
+    b = Sampler(9, seed=5)
+    b.load_state_dict(a.state_dict())
+    assert torch.equal(a.next(4)[0], b.next(4)[0])
+
+
+@pytest.fixture(scope="module")
+def critters():
+    return open_dataset(None, size=(16, 16), label="cheeksVariant")
+
+
+def test_the_loader_hands_out_what_the_sampler_says(critters):
+    plain = Sampler(4000, seed=1)
+    with Loader(critters, Sampler(4000, seed=1), 8) as loader:
+        for _ in range(3):
+            indices, positions = plain.next(8)
+            images, labels, at = loader.next()
+            assert torch.equal(images, critters.images(indices))
+            assert torch.equal(labels, critters.labels(indices))
+            assert torch.equal(at, positions)
+            assert loader.state_dict() == plain.state_dict()  # not that of what is prepared ahead
+
+
+def test_the_loader_resumes(critters):
+    with Loader(critters, Sampler(4000, seed=1), 8) as loader:
+        loader.next()
+        state = loader.state_dict()
+        expected = loader.next()[2]
+        loader.next()
+        loader.load_state_dict(state)
+        assert torch.equal(loader.next()[2], expected)
+    with Loader(critters, Sampler(4000, seed=1), 8) as loader:
+        loader.load_state_dict(state)
+        assert torch.equal(loader.next()[2], expected)
+
+
+def test_closing_gives_the_sampler_back(critters):
+    sampler = Sampler(4000, seed=1)
+    with Loader(critters, sampler, 8) as loader:
+        loader.next()
+    assert sampler.position == 8
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_here(critters, monkeypatch):
+    def fail(_):
+        raise SganError("broken picture")
+
+    loader = Loader(critters, Sampler(4000, seed=1), 8)
+    monkeypatch.setattr(critters, "images", fail)
+    with pytest.raises(SganError, match="broken picture"):
+        loader.next()
+    loader.close()

@@ -1,0 +1,116 @@
+"""Sizes, presets, and configurations as JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from stylegan_cli import config
+from stylegan_cli.errors import SganError
+
+
+def data_spec(height=64, width=64, classes=()):
+    return config.DataSpec("faces.zip", "0" * 64, 100, height, width, 3, height, width, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "base"),
+    [
+        (256, 256, (4, 4, 6)),
+        (384, 512, (3, 4, 7)),
+        (24, 48, (3, 6, 3)),
+        (32, 32, (4, 4, 3)),
+        (1024, 1024, (4, 4, 8)),
+        (96, 512, (3, 16, 5)),
+    ],
+)
+def test_base_size(height, width, base):
+    assert config.base_size(height, width) == base
+    assert (base[0] << base[2], base[1] << base[2]) == (height, width)
+
+
+@pytest.mark.parametrize("size", [(31, 47), (0, 0), (2, 2), (3, 3), (100, 2000), (64, 1024)])
+def test_bad_sizes_name_the_nearest(size):
+    with pytest.raises(SganError, match=f"{size[0]}x{size[1]}") as caught:
+        config.base_size(*size)
+    near = config.nearest_sizes(*size)
+    assert near and all(config.base_size(*s) for s in near)
+    assert all(f"{h}x{w}" in caught.value.hint for h, w in near)
+
+
+def test_nearest_size_is_nearest():
+    def far(size):
+        return abs(size[0] - 31) + abs(size[1] - 47)
+
+    best = config.nearest_sizes(31, 47)[0]
+    for h in range(20, 60):
+        for w in range(20, 60):
+            if config._split(h, w) is not None:
+                assert far(best) <= far((h, w))
+
+
+@pytest.mark.parametrize("cfg", config.PRESETS)
+@pytest.mark.parametrize("size", [(64, 64), (512, 384)])
+def test_json_round_trip(cfg, size):
+    made = config.make_train_config(cfg, data_spec(*size, classes=("cat", "dog")))
+    assert config.from_json(config.TrainConfig, json.loads(json.dumps(config.to_json(made)))) == made
+
+
+def test_auto_follows_its_rules():
+    small = config.make_train_config("auto", data_spec(256, 256), gpus=2)
+    assert (small.batch, small.batch_gpu, small.discriminator.mbstd_group) == (32, 16, 4)
+    assert (small.generator.channel_base, small.lr) == (16384, 0.0025)
+    assert small.gamma == pytest.approx(0.0002 * 256 * 256 / 32)
+    assert small.ema_kimg == pytest.approx(10)
+    large = config.make_train_config("auto", data_spec(1024, 1024), gpus=8)
+    assert (large.batch, large.generator.channel_base, large.lr) == (32, 32768, 0.002)
+
+
+def test_what_the_user_sets_wins_and_none_sets_nothing():
+    made = config.make_train_config("paper256", data_spec(256, 256), batch=8, gamma=3.5, lr=None, channel_base=4096)
+    assert (made.batch, made.gamma, made.lr) == (8, 3.5, 0.0025)
+    assert made.generator.channel_base == made.discriminator.channel_base == 4096
+
+
+def test_configurations_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.GeneratorConfig(64, 64).height = 32
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"speed": 1}, "unknown field.*speed"),
+        ({"height": "64"}, "GeneratorConfig.height: expected int"),
+        ({"height": True}, "GeneratorConfig.height: expected int"),
+        ({"fir": 3}, "GeneratorConfig.fir: expected a list"),
+        ({"architecture": "vgg"}, "vgg"),
+        ({"channels": 2}, "none of 1, 3, 4"),
+        ({"height": 31}, "31x64"),
+    ],
+)
+def test_bad_json(change, said):
+    values = {**config.to_json(config.GeneratorConfig(64, 64)), **change}
+    with pytest.raises(SganError, match=said):
+        config.from_json(config.GeneratorConfig, values)
+
+
+@pytest.mark.parametrize("values", [{}, {"height": 64}, [], None])
+def test_incomplete_json(values):
+    with pytest.raises(SganError, match="GeneratorConfig"):
+        config.from_json(config.GeneratorConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"batch": 6, "batch_gpu": 4}, "does not divide"), ({"batch": 8, "batch_gpu": 5}, "does not divide")],
+)
+def test_batches_that_do_not_divide(given, said):
+    with pytest.raises(SganError, match=said):
+        config.make_train_config("auto", data_spec(), **given)
+
+
+def test_unknown_preset():
+    with pytest.raises(SganError, match="paper128") as caught:
+        config.make_train_config("paper128", data_spec())
+    assert "paper256" in caught.value.hint

@@ -1,0 +1,130 @@
+"""Run folders, the snapshots in them, and which model a command means."""
+
+import os
+import threading
+
+import pytest
+
+from stylegan_cli import runs
+from stylegan_cli.errors import SganError
+
+
+def make_run(folder, *kimgs):
+    folder.mkdir(parents=True)
+    for kimg in kimgs:
+        (folder / runs.snapshot_name(kimg)).touch()
+    return folder
+
+
+def test_numbers_follow_each_other(tmp_path):
+    root = tmp_path / "deep" / "runs"
+    assert runs.next_run_dir(root, "faces-auto").name == "00000-faces-auto"
+    assert runs.next_run_dir(root, "cats-demo").name == "00001-cats-demo"
+    (root / "00041-old").mkdir()
+    (root / "00099-file").touch()  # not a run
+    (root / "notes").mkdir()
+    assert runs.next_run_dir(root, "x").name == "00042-x"
+    assert not list(root.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("description", "name"),
+    [
+        ("my faces/é.zip", "00000-my-faces-.zip"),
+        ("../..", "00000-run"),
+        ("", "00000-run"),
+        ("a" * 300, "00000-" + "a" * 100),
+    ],
+)
+def test_names_are_safe(tmp_path, description, name):
+    assert runs.next_run_dir(tmp_path, description) == tmp_path / name
+
+
+def test_nobody_gets_the_same_number(tmp_path):
+    made, start = [], threading.Barrier(8)
+
+    def make(i):
+        start.wait()
+        made.extend(runs.next_run_dir(tmp_path, f"run{i}") for _ in range(5))
+
+    threads = [threading.Thread(target=make, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({path.name[:5] for path in made}) == len(made) == 40
+    assert all(path.is_dir() for path in made)
+
+
+def test_an_abandoned_claim_is_passed_over(tmp_path):
+    (tmp_path / ".00000").mkdir()
+    assert runs.next_run_dir(tmp_path, "x").name == "00001-x"
+
+
+def test_unwritable(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SganError, match="Cannot make a run folder"):
+        runs.next_run_dir(tmp_path / "file" / "runs", "x")
+
+
+@pytest.mark.parametrize(
+    ("kimg", "name"),
+    [(0, "snapshot-000000"), (40.0, "snapshot-000040"), (0.05, "snapshot-000000.050"), (12.9996, "snapshot-000013")],
+)
+def test_snapshot_name(kimg, name):
+    assert runs.snapshot_name(kimg) == name + ".safetensors"
+
+
+def test_latest_snapshot_is_by_kimg(tmp_path):
+    run = make_run(tmp_path / "00000-a", 9, 10, 0.5, 10.25, 1234567)
+    for name in ("snapshot-final.safetensors", "snapshot-9999999.tmp", "snapshot-99999999.safetensors.part"):
+        (run / name).touch()
+    assert runs.latest_snapshot(run).name == "snapshot-1234567.safetensors"
+    assert runs.latest_snapshot(make_run(tmp_path / "00001-b")) is None
+
+
+def test_newest_run(tmp_path):
+    assert runs.newest_run(tmp_path / "absent") is None
+    make_run(tmp_path / "00002-a", 1)
+    newest = make_run(tmp_path / "00010-b", 1)
+    make_run(tmp_path / "00011-began")
+    os.utime(newest, (0, 0))  # times don't matter
+    assert runs.newest_run(tmp_path) == newest
+
+
+def test_find_model(tmp_path, monkeypatch):
+    root = tmp_path / "runs"
+    packaged = tmp_path / "critters.safetensors"
+    monkeypatch.setattr(runs, "PACKAGED_MODEL", packaged)
+    with pytest.raises(SganError) as caught:
+        runs.find_model(None, root)
+    assert caught.value.hint == "Train one: sgan train"
+
+    packaged.touch()
+    path, said = runs.find_model(None, root)
+    assert path == packaged and "comes with the package" in said
+
+    run = make_run(root / "00000-a", 1, 2)
+    newest = run / "snapshot-000002.safetensors"
+    for model in (None, run, str(newest)):
+        path, said = runs.find_model(model, root)
+        assert path == newest and str(newest) in said
+
+
+@pytest.mark.parametrize(
+    ("model", "message", "hint"),
+    [
+        ("runs/00000-a/snapshot-000003.safetensors", "There is no file", "snapshot-000002.safetensors?"),
+        ("runs/00000-b", "There is no file", "00000-a?"),
+        ("runs/00001-empty", "holds no snapshot", "snapshot-000000.safetensors"),
+        ("runs", "holds no snapshot", "--model runs/00000-a?"),
+        ("nowhere/at/all", "There is no file", None),
+    ],
+)
+def test_find_model_that_is_not_there(tmp_path, monkeypatch, model, message, hint):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "runs" / "00000-a", 2)
+    make_run(tmp_path / "runs" / "00001-empty")
+    with pytest.raises(SganError, match=message) as caught:
+        runs.find_model(model, "runs")
+    assert caught.value.hint is None if hint is None else hint in caught.value.hint
