@@ -29,7 +29,7 @@ setup(
         "click>=8.4",  # suggests the nearest command
         "ninja",
         "numpy",
-        "pillow",
+        "pillow>=10.1",
         "safetensors",
         "torch>=2.10",  # the first with the whole of the stable ABI that csrc/ is bound with
         "tqdm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,9 @@ def contact_sheet(
 def sheet_path(
     dataset: Dataset,
 ) -> Path:
-    """Beside the set; for the set that comes with the package, in the current folder."""
-    folder = Path(dataset.spec.path).parent if Path(dataset.spec.path).exists() else Path()
+    """Beside the set; where that cannot be written, and for the packaged set, in the current folder."""
+    path = Path(dataset.spec.path)
+    folder = path.parent if path.exists() and os.access(path.parent, os.W_OK) else Path()
     return folder / f"{dataset.name}-contact.png"
 
 

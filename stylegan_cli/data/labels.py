@@ -114,7 +114,10 @@ def _pairs(labels: Any, where: str) -> dict[str, Any] | None:
         return None
     pairs = list(labels.items()) if isinstance(labels, dict) else labels
     good = isinstance(pairs, list) and all(
-        isinstance(p, (list, tuple)) and len(p) == 2 and isinstance(p[0], str) and isinstance(p[1], (int, str, list))
+        isinstance(p, (list, tuple))
+        and len(p) == 2
+        and isinstance(p[0], str)
+        and isinstance(p[1], (int, float, str, list))
         for p in pairs
     )
     if not good:
@@ -130,8 +133,8 @@ def _is_attributes(attributes: Any) -> bool:
 
 def _class_number(label: Any) -> int | None:
     """0 and up, from a number or a one-hot vector; None if it is neither."""
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < MAX_CLASSES:
-        return label
+    if isinstance(label, (int, float)) and not isinstance(label, bool) and 0 <= label < MAX_CLASSES and label % 1 == 0:
+        return int(label)
     if isinstance(label, list) and label.count(1) == 1 and label.count(0) == len(label) - 1:
         return label.index(1)
     return None

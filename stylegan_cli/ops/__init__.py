@@ -1,8 +1,9 @@
 """The three operations that a StyleGAN spends its time in, each with its reference beside it."""
 
 from .bias_act import bias_act
+from .conv2d import conv2d_resample
 from .modulated_conv2d import modulated_conv2d
-from .upfirdn2d import conv2d_resample, downsample2d, fir_filter, upfirdn2d, upsample2d
+from .upfirdn2d import downsample2d, fir_filter, upfirdn2d, upsample2d
 
 __all__ = [
     "bias_act",

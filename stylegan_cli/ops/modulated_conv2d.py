@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .bias_act import bias_act
-from .upfirdn2d import conv2d_resample
+from .conv2d import conv2d_resample
 
 EPS = 1e-8
 

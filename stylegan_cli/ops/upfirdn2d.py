@@ -111,31 +111,3 @@ def downsample2d(
     """Half the size, brightness kept."""
     k = f.shape[0]
     return upfirdn2d(x, f, down=2, padding=((k - 1) // 2, (k - 2) // 2) * 2, impl=impl)
-
-
-def conv2d_resample(
-    x: Tensor,  # [N, I, H, W]
-    w: Tensor,  # [O, I, k, k], k = 1 or 3
-    f: Tensor | None = None,  # [K] resampling filter, needed when up or down is 2
-    up: int = 1,  # 1 or 2
-    down: int = 1,  # 1 or 2
-    impl: str = "auto",
-) -> Tensor:  # [N, O, H * up / down, W * up / down]
-    """A 'same' convolution with twofold resampling: up after it (true convolution), or down before it (correlation).
-
-    The zeros of the upsampled picture are never multiplied: up = 2 is a transposed convolution followed by the filter.
-    """
-    k = w.shape[-1]
-    if up == 2 and k == 1:
-        return upsample2d(F.conv2d(x, w), f, impl=impl)
-    if up == 2:
-        x = F.conv_transpose2d(x, w.transpose(0, 1), stride=2)  # [N, O, 2H + k - 2, 2W + k - 2]
-        p = f.shape[0] - k + 1
-        return upfirdn2d(x, f, padding=((p + 1) // 2, p // 2) * 2, gain=4, impl=impl)
-    if down == 2 and k == 1:
-        return F.conv2d(downsample2d(x, f, impl=impl), w)
-    if down == 2:
-        p = f.shape[0] + k - 3
-        x = upfirdn2d(x, f, padding=((p + 1) // 2, p // 2) * 2, impl=impl)
-        return F.conv2d(x, w, stride=2)
-    return F.conv2d(x, w, padding=k // 2)

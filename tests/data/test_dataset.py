@@ -70,11 +70,11 @@ def test_the_hash_follows_the_content_only(tmp_path, files):
 
 
 def test_numbered_labels_as_the_peers_write_them(tmp_path, files):
-    numbers = [0, 3, 3, 0, 1, 0]  # class 2 has no picture, and counts all the same
+    numbers = [0, 3, 3.0, 0, 1, 0]  # class 2 has no picture, and counts all the same
     record = {"labels": [[name, k] for name, k in zip(files, numbers)]}
     data = open_dataset(write_zip(tmp_path / "a.zip", files, record), label="labels")
     assert data.spec.classes == ("0", "1", "2", "3")
-    assert torch.equal(data.labels(range(6)), torch.nn.functional.one_hot(torch.tensor(numbers), 4).float())
+    assert torch.equal(data.labels(range(6)), torch.nn.functional.one_hot(torch.tensor(numbers).long(), 4).float())
     assert data.stored_counts == {"0": 3, "1": 1, "2": 0, "3": 2}
 
 
@@ -249,7 +249,7 @@ def test_a_label_without_picture(tmp_path, files):
     assert "labels for 1 absent file(s): gone.png" in refused(write_zip(tmp_path / "a.zip", files, record))
 
 
-@pytest.mark.parametrize("value", [-1, 10**9, [0.3, 0.7], [], True])
+@pytest.mark.parametrize("value", [-1, 10**9, 0.5, float("nan"), [0.3, 0.7], [], True])
 def test_labels_that_are_no_classes(tmp_path, files, value):
     record = {"labels": [[name, value] for name in files]}
     assert "neither class numbers nor one-hot" in refused(write_zip(tmp_path / "a.zip", files, record))

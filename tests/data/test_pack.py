@@ -283,7 +283,7 @@ def test_labels_that_do_not_fit(tmp_path, photos, dest):
         ({"images": np.array([{}, 1], object)}, "pickled objects"),
         ({"p": np.zeros((2, 8, 8), np.uint8), "q": np.zeros((2, 8, 8), np.uint8)}, "no array of pictures"),
         ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.zeros(3, np.int64)}, "labels of shape"),
-        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0.5, 1.5])}, "unknown form"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0.5, 1.5])}, "neither class numbers"),
     ],
 )
 def test_arrays_that_are_no_pictures(tmp_path, dest, arrays, message):

@@ -1,0 +1,82 @@
+"""What several tests share: a tiny set of pictures, tiny runs trained on it, and the command line."""
+
+import json
+import os
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+# Tiny tensors gain nothing from threads. Before PyTorch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+TINY = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2", "--kimg", "0.032", "--snap", "0.016"]
+
+
+@pytest.fixture(scope="session")
+def sgan():
+    """Run one command line in this process: sgan('generate', '--seeds', '1') -> click's result."""
+    from stylegan_cli.cli import main
+
+    def run(*args, code=0):
+        result = CliRunner().invoke(main, [str(a) for a in args])
+        assert result.exit_code == code, f"exit code {result.exit_code}\n{result.stdout}\n{result.stderr}"
+        assert "Traceback" not in result.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def make_set():
+    """Write a zip of noisy pictures with two classes and an attribute: make_set(path, shape, num) -> path."""
+
+    def make(path, shape=(16, 16, 3), num=32):
+        rng = np.random.default_rng(7)
+        names = [f"00000/img{i:08d}.png" for i in range(num)]
+        with zipfile.ZipFile(path, "w") as z:
+            for i, name in enumerate(names):
+                pixels = rng.integers(0, 256, shape, dtype=np.uint8) // 4 + (64 if i % 2 else 128)
+                buffer = BytesIO()
+                Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+                z.writestr(name, buffer.getvalue())
+            record = {
+                "labels": [[name, i % 2] for i, name in enumerate(names)],
+                "attributes": {"hat": [("none", "tall", "flat")[i % 3] for i in range(num)]},
+            }
+            z.writestr("dataset.json", json.dumps(record))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rgba_set(make_set, tmp_path_factory):
+    """40 RGBA pictures of 24 x 48."""
+    return make_set(tmp_path_factory.mktemp("sets") / "rgba.zip", (24, 48, 4), 40)
+
+
+@pytest.fixture(scope="session")
+def rgb_set(make_set, tmp_path_factory):
+    """32 RGB pictures of 16 x 16."""
+    return make_set(tmp_path_factory.mktemp("sets") / "rgb.zip")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(sgan, rgba_set, tmp_path_factory):
+    """The folder of a run of four steps on `rgba_set`."""
+    runs = tmp_path_factory.mktemp("runs")
+    result = sgan("train", "--data", rgba_set, "--runs", runs, *TINY)
+    return Path(result.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def class_run(sgan, rgb_set, tmp_path_factory):
+    """The folder of a conditional run of four steps on `rgb_set`, by its attribute 'hat'."""
+    runs = tmp_path_factory.mktemp("runs")
+    result = sgan("train", "--data", rgb_set, "--runs", runs, "--cond", "hat", "-q", *TINY)
+    return Path(result.stdout.strip())

@@ -1,0 +1,111 @@
+"""`sgan data` from end to end."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from stylegan_cli.cli.data import command
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.errors import SganError
+
+
+def sgan_data(*args):
+    """Exit code 0 is asserted; gives stdout's lines and stderr."""
+    result = CliRunner().invoke(command, [str(a) for a in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines(), result.stderr
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i in range(6):
+        path = tmp_path / "photos" / ("cat" if i % 2 else "dog") / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (40 + i, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "photos"
+
+
+def test_pack_then_info(tmp_path, photos):
+    (photos / "dog" / "bad.png").write_text("bad")
+    dest = tmp_path / "out.zip"
+    lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
+    assert lines == ["6 pictures of 24x32, 3 channel(s), 2 classes", str(dest)]
+    assert "Left out 1 file(s)" in errors and "dog/bad.png: not a picture" in errors
+    lines, _ = sgan_data("info", dest)
+    text = "\n".join(lines)
+    for fact in ("pictures   6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
+        assert fact in text
+    assert open_dataset(dest).spec.content_hash in text
+    assert lines[-1] == str(tmp_path / "out-contact.png")
+    with Image.open(lines[-1]) as sheet:
+        assert sheet.size == (6 * (32 * 4 + 2) + 2, 24 * 4 + 4)
+
+
+def test_results_for_scripts(tmp_path, photos):
+    dest = tmp_path / "out.zip"
+    lines, _ = sgan_data("pack", photos, dest, "--size", "31x47", "--channels", "1", "--workers", "2", "--json")
+    (line,) = lines
+    report = json.loads(line)
+    assert (report["num"], report["channels"], report["path"]) == (6, 1, str(dest)) and "31x47" in report["warning"]
+    (line,), _ = sgan_data("info", dest, "--json", "--out", tmp_path / "sheet.png")
+    facts = json.loads(line)
+    assert (facts["num"], facts["height"], facts["width"], facts["classes"]) == (6, 31, 47, {})
+    assert facts["contact_sheet"] == str(tmp_path / "sheet.png")
+    assert sgan_data("pack", photos, dest, "--size", "16", "-q")[0] == [str(dest)]
+    assert sgan_data("info", dest, "-q")[0] == [str(tmp_path / "out-contact.png")]
+
+
+def test_info_of_the_packaged_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines, _ = sgan_data("info")
+    assert "pictures   4000" in lines and lines[-1] == "critters64-contact.png"
+    assert "bodyVariant (14)" in "\n".join(lines)
+    with Image.open(lines[-1]) as sheet:
+        assert sheet.size == (10 * 130 + 2, 8 * 130 + 2)
+
+
+def test_info_of_large_pictures_and_alpha(tmp_path):
+    (tmp_path / "src").mkdir()
+    Image.new("RGBA", (400, 200), (255, 0, 0, 128)).save(tmp_path / "src" / "a.png")
+    lines, _ = sgan_data("info", tmp_path / "src")
+    assert lines[-1] == str(tmp_path / "src-contact.png")
+    with Image.open(lines[-1]) as sheet:
+        assert sheet.size == (132, 68) and sheet.getpixel((60, 30)) == (255, 0, 0, 128)
+
+
+def test_demo(tmp_path):
+    pytest.importorskip("dicebear", reason="needs the extra demo")
+    dest = tmp_path / "d.zip"
+    lines, _ = sgan_data("demo", dest, "--num", "8", "--size", "16", "--label", "bodyVariant", "--colors", "32")
+    assert lines[0] == "8 pictures of 16x16, CC0 1.0" and lines[-1] == str(dest)
+    assert open_dataset(dest, label="labels").spec.c_dim > 1
+    (line,), _ = sgan_data("demo", dest, "--num", "4", "--size", "16", "--json")
+    assert json.loads(line)["num"] == 4
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["pack", "src"],
+        ["pack", "src", "o.zip", "--size", "x"],
+        ["pack", "src", "o.zip", "--channels", "2"],
+        ["pack", "src", "o.zip", "--crop", "left"],
+        ["pack", "src", "o.zip", "--workers", "0"],
+        ["demo", "o.zip", "--num", "0"],
+        ["demo", "o.zip", "--colors", "1"],
+        ["nothing"],
+    ],
+)
+def test_misuse(args):
+    assert CliRunner().invoke(command, args).exit_code == 2
+
+
+def test_mistakes_are_told_as_such(tmp_path):
+    for args in (["pack", tmp_path, tmp_path / "o.zip"], ["info", tmp_path], ["info", tmp_path / "gone.zip"]):
+        result = CliRunner().invoke(command, [str(a) for a in args])
+        assert isinstance(result.exception, SganError)
+    assert list(tmp_path.iterdir()) == []
