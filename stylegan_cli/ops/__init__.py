@@ -1,7 +1,7 @@
 """The three operations that a StyleGAN spends its time in, each with its reference beside it."""
 
 from .bias_act import bias_act
-from .conv2d import conv2d_resample
+from .conv2d import conv2d_resample, feature_gradients_only
 from .modulated_conv2d import modulated_conv2d
 from .upfirdn2d import downsample2d, fir_filter, upfirdn2d, upsample2d
 
@@ -9,6 +9,7 @@ __all__ = [
     "bias_act",
     "conv2d_resample",
     "downsample2d",
+    "feature_gradients_only",
     "fir_filter",
     "modulated_conv2d",
     "upfirdn2d",

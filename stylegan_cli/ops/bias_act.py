@@ -56,8 +56,9 @@ def bias_act(
     spec = ACTIVATIONS[act]
     gain = spec.gain if gain is None else float(gain)
     alpha = spec.alpha if alpha is None else float(alpha)
-    if impl == "auto" and act in _SLOPES and gain > 0 and alpha >= 0:
-        return _PiecewiseLinear.apply(x, b, _SLOPES[act](alpha), gain, clamp)
+    slope = slope_of(act, alpha, gain)
+    if impl == "auto" and slope is not None:
+        return _PiecewiseLinear.apply(x, b, slope, gain, clamp)
     return _bias_act_reference(x, b, act, gain, alpha, clamp)
 
 
@@ -78,13 +79,25 @@ _SLOPES: dict[str, Callable[[float], float]] = {
 }
 
 
+def slope_of(
+    act: str,  # a name of ACTIVATIONS
+    alpha: float,
+    gain: float,
+) -> float | None:
+    """The slope left of zero of an activation made of two rays, whose gain can be taken inside; None of the others."""
+    return _SLOPES[act](alpha) if act in _SLOPES and gain > 0 and alpha >= 0 else None
+
+
 class _PiecewiseLinear(torch.autograd.Function):
     """linear, relu and lrelu: the derivative is a mask that the output alone determines, so only y is kept."""
 
     @staticmethod
     def forward(ctx, x, b, slope, gain, clamp):  # x [N, C, ...], b [C] or None -> [N, C, ...]
-        y = x.clone() if b is None else x + b.reshape(1, -1, *[1] * (x.ndim - 2))
-        _activate_(y, slope, gain, clamp)
+        if b is None:
+            y = x * gain
+        else:
+            y = torch.add((b * gain).reshape(1, -1, *[1] * (x.ndim - 2)), x, alpha=gain)
+        activate_(y, slope, clamp)
         ctx.save_for_backward(y)
         ctx.bias, ctx.slope, ctx.gain, ctx.clamp = b is not None, slope, gain, clamp
         return y
@@ -92,34 +105,36 @@ class _PiecewiseLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):
         (y,) = ctx.saved_tensors
-        dx = _PiecewiseLinearGrad.apply(dy, y, ctx.slope, ctx.gain, ctx.clamp)
+        dx = PiecewiseLinearGradient.apply(dy, y, ctx.slope, ctx.gain, ctx.clamp)
         db = dx.sum([0, *range(2, dx.ndim)]) if ctx.bias and ctx.needs_input_grad[1] else None
         return dx, db, None, None, None
 
 
-class _PiecewiseLinearGrad(torch.autograd.Function):
+class PiecewiseLinearGradient(torch.autograd.Function):
     """dx = dy * gain * slope(y): linear in dy, and flat in y almost everywhere."""
 
     @staticmethod
     def forward(ctx, dy, y, slope, gain, clamp):  # dy, y [N, C, ...] -> [N, C, ...]
         ctx.save_for_backward(y)
         ctx.slope, ctx.gain, ctx.clamp = slope, gain, clamp
-        dx = dy * gain
-        if slope != 1:
-            dx = torch.ops.aten.leaky_relu_backward(dx, y, slope, True)
+        if slope == 1:
+            dx = dy * gain
+        else:
+            dx = torch.ops.aten.leaky_relu_backward(dy, y, slope, True).mul_(gain)
         return dx if clamp is None else dx.masked_fill_(y.abs() >= clamp, 0)
 
     @staticmethod
     def backward(ctx, ddx):
         (y,) = ctx.saved_tensors
-        return _PiecewiseLinearGrad.apply(ddx, y, ctx.slope, ctx.gain, ctx.clamp), None, None, None, None
+        return PiecewiseLinearGradient.apply(ddx, y, ctx.slope, ctx.gain, ctx.clamp), None, None, None, None
 
 
-def _activate_(y: Tensor, slope: float, gain: float, clamp: float | None) -> None:
-    """act, gain and clamp in place."""
+def activate_(
+    y: Tensor,  # [N, C, ...] with the gain in it, changed in place
+    slope: float,  # left of zero
+    clamp: float | None,
+) -> Tensor:
+    """act and clamp in place."""
     if slope != 1:
         F.leaky_relu_(y, slope)
-    if gain != 1:
-        y.mul_(gain)
-    if clamp is not None:
-        y.clamp_(-clamp, clamp)
+    return y if clamp is None else y.clamp_(-clamp, clamp)

@@ -5,6 +5,9 @@ On the CPU the gradients are our own: they compute what PyTorch's do, each in th
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,6 +43,23 @@ def conv2d_resample(
     return _conv2d(x, w, padding=k // 2, impl=impl)
 
 
+_features_only = False
+
+
+@contextlib.contextmanager
+def feature_gradients_only() -> Iterator[None]:
+    """For `torch.autograd.grad` with respect to pictures or latents: convolutions leave out their weights' gradients.
+
+    PyTorch asks a function for the gradients of all its inputs; R1 and path length would throw these away.
+    """
+    global _features_only
+    before, _features_only = _features_only, True
+    try:
+        yield
+    finally:
+        _features_only = before
+
+
 def _conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, transposed: bool = False, *, impl: str) -> Tensor:
     if impl == "auto" and x.device.type == "cpu":
         return _Conv2d.apply(x, w, stride, padding, transposed)
@@ -66,7 +86,8 @@ class _Conv2d(torch.autograd.Function):
     def backward(ctx, dy):
         x, w = ctx.saved_tensors
         dx = _InputGradient.apply(dy, w, x.shape, *ctx.how) if ctx.needs_input_grad[0] else None
-        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.how) if ctx.needs_input_grad[1] else None
+        wanted = ctx.needs_input_grad[1] and not _features_only
+        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.how) if wanted else None
         return dx, dw, None, None, None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .bias_act import bias_act
+from .bias_act import ACTIVATIONS, PiecewiseLinearGradient, activate_, bias_act, slope_of
 from .conv2d import conv2d_resample
 
 EPS = 1e-8
@@ -45,9 +45,59 @@ def modulated_conv2d(
         style = style / style.abs().amax(1, keepdim=True).clamp_min(EPS)
     y = x * style.to(x.dtype)[:, :, None, None]
     y = conv2d_resample(y, w.to(x.dtype), f, up=up, impl=impl)  # [N, O, H * up, W * up]
+    d = None
     if demodulate:
-        d = (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt()  # [N, O]
-        y = y * d.to(x.dtype)[:, :, None, None]
+        d = (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt().to(x.dtype)  # [N, O]
+    b = None if b is None else b.to(x.dtype)
+    spec = ACTIVATIONS[act]
+    gain = spec.gain if gain is None else float(gain)
+    slope = slope_of(act, spec.alpha, gain)
+    if impl == "auto" and slope is not None and d is not None and b is not None:
+        return _Epilogue.apply(y, d, b, noise, noise_strength, slope, gain, clamp)
+    return _epilogue_reference(y, d, b, noise, noise_strength, act, gain, clamp)
+
+
+def _epilogue_reference(
+    y: Tensor,  # [N, O, H, W]
+    d: Tensor | None,  # [N, O]
+    b: Tensor | None,  # [O]
+    noise: Tensor | None,  # [N or 1, 1, H, W]
+    strength: Tensor | None,  # []
+    act: str,
+    gain: float,
+    clamp: float | None,
+) -> Tensor:  # [N, O, H, W]
+    if d is not None:
+        y = y * d[:, :, None, None]
     if noise is not None:
-        y = y + (noise * noise_strength).to(x.dtype)
-    return bias_act(y, None if b is None else b.to(x.dtype), act=act, gain=gain, clamp=clamp, impl=impl)
+        y = y + (noise * strength).to(y.dtype)
+    return bias_act(y, b, act=act, gain=gain, clamp=clamp, impl="reference")
+
+
+class _Epilogue(torch.autograd.Function):
+    """act(d y + strength noise + b) in as few passes over memory as PyTorch has operations for."""
+
+    @staticmethod
+    def forward(ctx, y, d, b, noise, strength, slope, gain, clamp):  # see _epilogue_reference -> [N, O, H, W]
+        out = torch.addcmul((b * gain)[:, None, None], y, (d * gain)[:, :, None, None])
+        if noise is not None:
+            out.add_((noise * (strength * gain)).to(out.dtype))
+        activate_(out, slope, clamp)
+        ctx.save_for_backward(y, d, noise, strength, out)
+        ctx.how = slope, gain, clamp
+        return out
+
+    @staticmethod
+    def backward(ctx, dout):
+        y, d, noise, strength, out = ctx.saved_tensors
+        need_y, need_d, need_b, need_noise, need_strength, *_ = ctx.needs_input_grad
+        dpre = PiecewiseLinearGradient.apply(dout, out, *ctx.how)
+        dy = dpre * d[:, :, None, None] if need_y else None
+        dd = (dpre * y).sum([2, 3]) if need_d else None
+        db = dpre.sum([0, 2, 3]) if need_b else None
+        dnoise = dstrength = None
+        if noise is not None and (need_noise or need_strength):
+            over_channels = dpre.sum(1, keepdim=True).to(noise.dtype)  # [N, 1, H, W]
+            dnoise = (over_channels * strength).sum_to_size(noise.shape) if need_noise else None
+            dstrength = (over_channels * noise).sum().to(strength.dtype) if need_strength else None
+        return dy, dd, db, dnoise, dstrength, None, None, None

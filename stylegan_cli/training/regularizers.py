@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..distributed import sum_over_ranks
+from ..ops import feature_gradients_only
 
 
 def r1_penalty(
@@ -15,7 +16,8 @@ def r1_penalty(
     images: Tensor,  # [N, C, H, W] real pictures that require a gradient
 ) -> Tensor:  # [N]
     """|| dD/dx ||^2 at real pictures (Mescheder et al. 2018, equation 9, without the factor gamma / 2)."""
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    with feature_gradients_only():
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum([1, 2, 3])
 
 
@@ -27,7 +29,8 @@ def path_lengths(
     """|| J_w^T y ||, y normal with variance 1 / (H W), mean square over the ws of a picture
     (Karras et al. 2020, section 3.2, equation 4)."""
     y = directions / math.sqrt(images.shape[2] * images.shape[3])
-    (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    with feature_gradients_only():
+        (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     return gradient.square().sum(2).mean(1).sqrt()
 
 

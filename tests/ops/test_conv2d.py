@@ -33,7 +33,7 @@ def test_odd_sizes(dense, random, impl):
 @pytest.mark.parametrize("resampling", RESAMPLING, ids=str)
 @pytest.mark.parametrize("k", [1, 3])
 def test_derivatives(random, impl, resampling, k):
-    x, w = random(2, 2, 4, 4, requires_grad=True), random(3, 2, k, k, requires_grad=True)
+    x, w = random(1, 2, 4, 2, requires_grad=True), random(2, 2, k, k, requires_grad=True)
 
     def function(x, w):
         return conv2d_resample(x, w, F.double(), impl=impl, **resampling)
@@ -59,7 +59,7 @@ def test_auto_equals_the_reference_to_the_third_derivative(random, resampling, c
         third = torch.autograd.grad(sum(g.square().sum() for g in second), (x, w))
         results.append((y, *first, *second, *third))
     for mine, theirs in zip(*results):
-        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9 * theirs.abs().max())
+        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9 * theirs.abs().max().item())
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -1,0 +1,117 @@
+"""The named alternatives: StyleGAN2's layers as they are written in plain PyTorch, with no thought to speed.
+
+`use(...)` puts one of them in the place of our ops, in the same networks; their weights should then be in PyTorch's default layout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from stylegan_cli.layers import conv as conv_layer
+from stylegan_cli.layers import linear as linear_layer
+from stylegan_cli.layers import modulated as modulated_layer
+from stylegan_cli.models import discriminator as discriminator_model
+from stylegan_cli.models import stylegan2 as stylegan2_model
+from stylegan_cli.ops.bias_act import ACTIVATIONS
+
+
+def bias_act(x, b=None, act="linear", gain=None, clamp=None):
+    """Bias, activation, gain, each by itself."""
+    if b is not None:
+        x = x + b.reshape(1, -1, *[1] * (x.ndim - 2))
+    spec = ACTIVATIONS[act]
+    x = spec.function(x, spec.alpha)
+    gain = spec.gain if gain is None else gain
+    x = x * gain if gain != 1 else x
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def fir(x: Tensor, f: Tensor, padding: tuple[int, int], up: int = 1, down: int = 1, gain: float = 1.0) -> Tensor:
+    """Zeros, pad, one depthwise convolution."""
+    n, c, h, w = x.shape
+    if up == 2:
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, 1, 0, 0, 0, 1]).reshape(n, c, 2 * h, 2 * w)
+    x = F.pad(x, [*padding, *padding])
+    return F.conv2d(x, (f.outer(f) * gain).repeat(c, 1, 1, 1), stride=down, groups=c)
+
+
+def upsample2d(x, f):
+    return fir(x, f, (2, 1), up=2, gain=4)
+
+
+def downsample2d(x, f):
+    return fir(x, f, (1, 1), down=2)
+
+
+def conv2d_resample(x, w, f=None, up=1, down=1):
+    k = w.shape[-1]
+    if up == 2 and k == 1:
+        return upsample2d(F.conv2d(x, w), f)
+    if up == 2:
+        return fir(F.conv_transpose2d(x, w.transpose(0, 1), stride=2), f, (1, 1), gain=4)
+    if down == 2 and k == 1:
+        return F.conv2d(downsample2d(x, f), w)
+    if down == 2:
+        return F.conv2d(fir(x, f, (2, 2)), w, stride=2)
+    return F.conv2d(x, w, padding=k // 2)
+
+
+def modulated_scale(
+    x, w, style, demodulate=True, up=1, f=None, noise=None, noise_strength=None, b=None, act="linear", gain=None, clamp=None
+):
+    """x * s, convolution, * d, + noise, bias_act."""
+    y = conv2d_resample(x * style[:, :, None, None], w, f, up=up)
+    if demodulate:
+        d = ((w[None] * style[:, None, :, None, None]).square().sum([2, 3, 4]) + 1e-8).rsqrt()
+        y = y * d[:, :, None, None]
+    if noise is not None:
+        y = y + noise * noise_strength
+    return bias_act(y, b, act=act, gain=gain, clamp=clamp)
+
+
+def modulated_grouped(
+    x, w, style, demodulate=True, up=1, f=None, noise=None, noise_strength=None, b=None, act="linear", gain=None, clamp=None
+):
+    """Weights made for each sample, one convolution with as many groups as samples."""
+    n, i, h, wd = x.shape
+    o, k = w.shape[0], w.shape[-1]
+    w = w[None] * style[:, None, :, None, None]  # [N, O, I, k, k]
+    if demodulate:
+        w = w * (w.square().sum([2, 3, 4], keepdim=True) + 1e-8).rsqrt()
+    x = x.reshape(1, n * i, h, wd)
+    if up == 2:
+        w = w.transpose(1, 2).reshape(n * i, o, k, k)
+        y = F.conv_transpose2d(x, w, stride=2, groups=n)
+        y = fir(y.reshape(n, o, *y.shape[2:]), f, (1, 1), gain=4)
+    else:
+        y = F.conv2d(x, w.reshape(n * o, i, k, k), padding=k // 2, groups=n)
+        y = y.reshape(n, o, h, wd)
+    if noise is not None:
+        y = y + noise * noise_strength
+    return bias_act(y, b, act=act, gain=gain, clamp=clamp)
+
+
+@contextlib.contextmanager
+def use(
+    modulated: Callable,  # modulated_scale or modulated_grouped
+) -> Iterator[None]:
+    places = [
+        (linear_layer, "bias_act", bias_act),
+        (conv_layer, "bias_act", bias_act),
+        (conv_layer, "conv2d_resample", conv2d_resample),
+        (modulated_layer, "modulated_conv2d", modulated),
+        (stylegan2_model, "upsample2d", upsample2d),
+        (discriminator_model, "downsample2d", downsample2d),
+    ]
+    ours = [getattr(module, name) for module, name, _ in places]
+    try:
+        for module, name, function in places:
+            setattr(module, name, function)
+        yield
+    finally:
+        for (module, name, _), function in zip(places, ours, strict=True):
+            setattr(module, name, function)

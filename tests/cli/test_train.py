@@ -1,0 +1,275 @@
+"""`sgan train` end to end: what a run writes, how it goes on, what it refuses, how it is stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from stylegan_cli.config import TrainConfig, from_json
+from stylegan_cli.snapshot import load_snapshot, read_info
+
+SMALL = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2"]
+
+
+def told(result, *words):
+    """One sentence and at most a hint, no traceback, each word in it."""
+    assert "Traceback" not in result.stderr and "--debug" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 5
+    assert result.stderr.startswith(("Error: ", "Usage: ")), result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+# --------------------------------------------------------------------------------------- what it writes
+
+
+def test_a_run_folder(tiny_run):
+    assert tiny_run.name == "00000-rgba-auto"
+    assert [n for n in names(tiny_run) if not n.startswith("events.")] == [
+        "config.json",
+        "fakes-000000.016.png",
+        "fakes-000000.032.png",
+        "fakes-000000.png",
+        "log.txt",
+        "reals.png",
+        "snapshot-000000.016.safetensors",
+        "snapshot-000000.032.safetensors",
+        "stats.jsonl",
+    ]
+
+
+def test_its_settings(tiny_run, rgba_set):
+    config = from_json(TrainConfig, json.loads((tiny_run / "config.json").read_text()))
+    assert (config.cfg, config.batch, config.kimg, config.snap) == ("auto", 8, 0.032, 0.016)
+    assert (config.data.path, config.data.num, config.data.channels) == (str(rgba_set), 40, 4)
+    assert (config.generator.height, config.generator.width, config.generator.channels) == (24, 48, 4)
+    assert (config.generator.channel_base, config.discriminator.mapping_layers) == (64, 8)
+    assert config.generator.mapping_layers == 2
+    assert config.gamma == pytest.approx(0.0002 * 24 * 48 / 8)
+
+
+def test_its_statistics(tiny_run):
+    lines = [json.loads(line) for line in (tiny_run / "stats.jsonl").read_text().splitlines()]
+    assert [line["kimg"] for line in lines] == [0.008, 0.016, 0.024, 0.032]
+    assert all(line["sec_per_kimg"] > 0 and line["loss/D"] > 0 and line["loss/G"] > 0 for line in lines)
+    assert "r1/penalty" in lines[0] and "path/length" in lines[0]
+    log = (tiny_run / "log.txt").read_text().splitlines()
+    assert len(log) == 4 and all("loss G" in line for line in log)
+
+
+def test_its_pictures(tiny_run):
+    reals, fakes = (Image.open(tiny_run / name) for name in ("reals.png", "fakes-000000.032.png"))
+    assert reals.size == fakes.size == (8 * 48, 8 * 24)
+    assert reals.mode == fakes.mode == "RGBA"
+    assert Image.open(tiny_run / "fakes-000000.png").tobytes() != fakes.tobytes()
+
+
+def test_its_snapshot(tiny_run):
+    snapshot = load_snapshot(tiny_run / "snapshot-000000.032.safetensors")
+    info = snapshot.info
+    assert info.kimg == 0.032 and info.data.num == 40 and snapshot.D is not None
+    assert "auto" in info.origin
+    with torch.no_grad():
+        assert snapshot.G(torch.randn(1, 512)).shape == (1, 4, 24, 48)
+    assert snapshot.G.mapping.w_avg.abs().sum() > 0
+
+
+def test_a_conditional_run(class_run):
+    info = read_info(class_run / "snapshot-000000.032.safetensors")
+    assert info.data.label == "hat" and info.data.classes == ("flat", "none", "tall")
+    assert info.generator.c_dim == info.discriminator.c_dim == 3
+
+
+def test_results_go_to_stdout_and_the_rest_to_stderr(sgan, rgb_set, tmp_path):
+    result = sgan("train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.016", "--cond")
+    folder = tmp_path / "00000-rgb-auto"
+    assert result.stdout == f"{folder}\n"
+    for words in ("32 pictures of 16x16, 2 classes", f"{folder / 'fakes-000000.016.png'}", "sgan generate", "--resume"):
+        assert words in result.stderr
+    assert f"--runs {tmp_path}" in result.stderr
+
+
+def test_the_same_line_gives_the_same_weights(sgan, rgb_set, tmp_path):
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.016", "-q"]
+    a, b, c = (Path(sgan(*line, "--seed", seed).stdout.strip()) for seed in (3, 3, 4))
+    assert (a.name, b.name) == ("00000-rgb-auto", "00001-rgb-auto")
+    prints = [load_snapshot(run / "snapshot-000000.016.safetensors").fingerprint for run in (a, b, c)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_dry_run(sgan, rgba_set, tmp_path):
+    result = sgan("train", "--data", rgba_set, "--runs", tmp_path / "runs", *SMALL, "--mirror", "--dry-run")
+    settings, end = json.JSONDecoder().raw_decode(result.stdout)
+    assert from_json(TrainConfig, settings).data.mirror is True
+    tables = result.stdout[end:]
+    for words in ("Generator", "Discriminator", "synthesis.b32.conv0", "4 x 24 x 48", "b4.out"):
+        assert words in tables
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_smaller_size_and_other_options(sgan, rgba_set):
+    line = ["--size", "12x24", "--gamma", "3", "--lr", "0.001", "--pl-weight", "0", "--mixing-prob", "0.5"]
+    more = ["--ema-kimg", "2", "--batch-gpu", "4", "--mbstd-group", "2", "--seed", "5", "--cfg", "paper256"]
+    result = sgan("train", "--data", rgba_set, *SMALL, *line, *more, "--dry-run")
+    config = from_json(TrainConfig, json.JSONDecoder().raw_decode(result.stdout)[0])
+    assert (config.generator.height, config.generator.width, config.data.filter) == (12, 24, "box")
+    assert (config.gamma, config.lr, config.pl_weight, config.mixing_prob) == (3, 0.001, 0, 0.5)
+    assert (config.ema_kimg, config.batch_gpu, config.discriminator.mbstd_group, config.seed) == (2, 4, 2, 5)
+
+
+# ------------------------------------------------------------------------------------------ going on
+
+
+def test_a_run_goes_on_in_its_folder(sgan, rgb_set, tmp_path):
+    line = ["--data", rgb_set, "--runs", tmp_path, *SMALL, "-q"]
+    folder = Path(sgan("train", *line, "--kimg", "0.016").stdout.strip())
+    result = sgan("train", "--resume", folder, "--kimg", "0.032", "-q")
+    assert result.stdout == f"{folder}\n" and names(tmp_path) == [folder.name]
+    assert load_snapshot(folder / "snapshot-000000.032.safetensors").info.kimg == 0.032
+    stats = [json.loads(line)["kimg"] for line in (folder / "stats.jsonl").read_text().splitlines()]
+    assert stats == sorted(stats) and stats[-1] == 0.032
+    assert json.loads((folder / "config.json").read_text())["kimg"] == 0.032
+    told(sgan("train", "--resume", folder, code=1), "complete at 0.032 kimg", "--kimg")
+
+
+def test_a_run_goes_on_with_its_own_settings(sgan, tiny_run):
+    for options in (["--batch", "16"], ["--mirror"], ["--data", "x.zip"], ["--cond"]):
+        told(sgan("train", "--resume", tiny_run, "--kimg", "1", *options, code=1), options[0], "cannot be changed")
+
+
+def test_a_run_whose_pictures_changed(sgan, make_set, tmp_path):
+    data = make_set(tmp_path / "a.zip")
+    folder = Path(sgan("train", "--data", data, "--runs", tmp_path / "runs", *SMALL, "--kimg", "0.008").stdout.strip())
+    make_set(data, num=16)
+    told(sgan("train", "--resume", folder, "--kimg", "0.016", "-q", code=1), "not those that this run was started with")
+
+
+def test_folders_that_are_no_runs(sgan, tiny_run, tmp_path):
+    told(sgan("train", "--resume", tmp_path, code=1), "no run folder")
+    (tmp_path / "config.json").write_text((tiny_run / "config.json").read_text())
+    told(sgan("train", "--resume", tmp_path, code=1), "no snapshot")
+    (tmp_path / "config.json").write_text("{")
+    told(sgan("train", "--resume", tmp_path, code=1), "config.json")
+
+
+def test_a_new_run_from_a_models_weights(sgan, tiny_run, rgba_set, tmp_path):
+    start = tiny_run / "snapshot-000000.032.safetensors"
+    line = ["train", "--data", rgba_set, "--runs", tmp_path, "--resume", start, "--batch", "4", "-q"]
+    folder = Path(sgan(*line, "--kimg", "0.004", "--lr", "1e-9", "--pl-weight", "0").stdout.strip())
+    config = from_json(TrainConfig, json.loads((folder / "config.json").read_text()))
+    assert config.resume == str(start) and config.batch == 4
+    assert config.generator == read_info(start).generator
+    before, after = load_snapshot(start), load_snapshot(folder / "snapshot-000000.004.safetensors")
+    for a, b in ((before.G, after.G), (before.D, after.D)):
+        for (name, p), q in zip(a.named_parameters(), b.parameters()):
+            assert torch.allclose(p, q, atol=1e-5), name
+    assert not (folder / "snapshot-000000.036.safetensors").exists()  # it counts from zero
+
+
+def test_weights_that_do_not_fit_the_pictures(sgan, tiny_run, rgb_set, rgba_set):
+    start = tiny_run / "snapshot-000000.032.safetensors"
+    told(sgan("train", "--data", rgb_set, "--resume", start, code=1), "16x16")
+    told(sgan("train", "--data", rgba_set, "--cond", "--resume", start, code=1), "2 class(es)")
+
+
+@pytest.mark.parametrize("kind", ["missing", "pickle", "cut"])
+def test_weights_that_are_none(sgan, tiny_run, rgba_set, tmp_path, kind):
+    file = tmp_path / "network.pkl"
+    if kind == "pickle":
+        file.write_bytes(b"\x80\x04}q\x00.")
+    if kind == "cut":
+        file.write_bytes((tiny_run / "snapshot-000000.032.safetensors").read_bytes()[:5000])
+    told(sgan("train", "--data", rgba_set, "--resume", file, "--runs", tmp_path / "runs", code=1), str(file))
+    assert not (tmp_path / "runs").exists()
+
+
+# ----------------------------------------------------------------------------------------- bad input
+
+
+def test_a_size_that_cannot_be_halved(sgan, make_set, tmp_path):
+    data = make_set(tmp_path / "odd.zip", (31, 47, 3), 4)
+    result = sgan("train", "--data", data, "--runs", tmp_path / "runs", *SMALL, code=1)
+    told(result, "31x47", "nearest sizes", "32x48")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--kimg", "0"], 2, "--kimg"),
+        (["--kimg", "many"], 2, "--kimg"),
+        (["--cfg", "papper256"], 2, "paper256"),
+        (["--batch", "0"], 2, "--batch"),
+        (["--size", "x"], 2, "--size"),
+        (["--size", "32"], 1, "cannot be read larger"),
+        (["--size", "8x16"], 1, "another shape"),
+        (["--cond", "hatt"], 1, "Did you mean hat?"),
+        (["--batch", "9", "--batch-gpu", "2"], 1, "does not divide"),
+        (["--gpus", "3"], 1, "does not divide"),
+        (["--device", "cuda:7"], 1, "cuda:7"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_options_that_do_not_work(sgan, rgb_set, tmp_path, options, code, words):
+    told(sgan("train", "--data", rgb_set, "--runs", tmp_path / "runs", *SMALL, *options, code=code), words)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("options", [["--snap", "0.0001"], ["--kimg", "0.0001"]], ids=" ".join)
+def test_less_than_one_picture_counts_as_one_step(sgan, rgb_set, tmp_path, options):
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "-q", "--kimg", "0.016", *options]
+    folder = Path(sgan(*line).stdout.strip())
+    assert list(folder.glob("snapshot-*.safetensors"))
+
+
+def test_fewer_than_one_channel(sgan, make_set, tmp_path):
+    """--cbase 16 leaves no channel at level 32."""
+    data = make_set(tmp_path / "a.zip", (32, 32, 3), 8)
+    result = sgan("train", "--data", data, "--runs", tmp_path / "runs", "--cbase", "16", "--kimg", "0.008", code=1)
+    told(result, "channel")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_pictures(sgan, tmp_path):
+    told(sgan("train", "--data", tmp_path / "faces.zip", code=1), "faces.zip", "does not exist")
+
+
+def test_runs_that_cannot_be_written(sgan, rgb_set, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    told(sgan("train", "--data", rgb_set, *SMALL, "--runs", tmp_path / "file" / "runs", "-q", code=1), "file")
+
+
+# ------------------------------------------------------------------------------------------- stopped
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_good_order(rgb_set, tmp_path, number):
+    line = [sys.executable, "-m", "stylegan_cli", "train", "--data", str(rgb_set), "--runs", str(tmp_path)]
+    line += [*SMALL, "--kimg", "1000", "--snap", "1000", "--pl-weight", "0"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "00000-rgb-auto"
+    deadline = time.monotonic() + 60
+    while not (folder / "fakes-000000.png").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "Stopping after this step" in stderr and "Traceback" not in stderr
+    assert stdout == f"{folder}\n"
+    (snapshot,) = folder.glob("snapshot-*.safetensors")
+    info = load_snapshot(snapshot).info
+    assert 0 < info.kimg < 1000 and f"sgan train --resume {folder}" in stderr
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]

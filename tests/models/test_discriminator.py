@@ -1,0 +1,123 @@
+"""The discriminator: its size, its equations, what it refuses."""
+
+import math
+
+import pytest
+import torch
+
+from stylegan_cli.config import DiscriminatorConfig
+from stylegan_cli.layers import append_minibatch_std
+from stylegan_cli.models import build_discriminator
+from stylegan_cli.models.summary import parameter_count
+from stylegan_cli.ops import conv2d_resample, downsample2d, fir_filter
+
+ARCHITECTURES = ["resnet", "skip", "orig"]
+FIR = fir_filter([1, 3, 3, 1])
+
+
+def test_parameter_count():
+    with torch.device("meta"):
+        D = build_discriminator(DiscriminatorConfig(256, 256, channel_base=16384))
+    assert parameter_count(D) == 24_001_089
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (24, 48)])
+@pytest.mark.parametrize(("c_dim", "labels"), [(0, "projection"), (3, "projection"), (3, "dot")])
+def test_shapes(make_d, randn, architecture, channels, height, width, c_dim, labels):
+    D = make_d(height, width, architecture=architecture, channels=channels, c_dim=c_dim, labels=labels)
+    c = torch.eye(3).double()[[0, 2, 1, 1]] if c_dim else None
+    logits = D(randn(4, channels, height, width), c)
+    assert logits.shape == (4, 1) and logits.dtype == torch.float64
+    assert logits.std() > 1e-4
+
+
+def epilogue(D, x):
+    x = append_minibatch_std(x, D.config.mbstd_group)
+    return D.b4.out(D.b4.fc(D.b4.conv(x).flatten(1)))
+
+
+def test_resnet(make_d, randn):
+    D, x = make_d(16, 8), randn(4, 3, 16, 8)
+    image, x = x, D.b8.fromrgb(x)
+    shortcut = conv2d_resample(x, D.b8.skip.weight / math.sqrt(8), FIR, down=2, impl="reference")
+    x = (shortcut + D.b8.conv1(D.b8.conv0(x))) * math.sqrt(0.5)
+    assert torch.allclose(D(image), epilogue(D, x))
+
+
+def test_skip_reads_a_pyramid(make_d, randn):
+    D, image = make_d(8, 8, architecture="skip"), randn(4, 3, 8, 8)
+    x = D.b8.conv1(D.b8.conv0(D.b8.fromrgb(image)))
+    x = x + D.b4.fromrgb(downsample2d(image, FIR, impl="reference"))
+    assert torch.allclose(D(image), epilogue(D, x))
+
+
+def test_orig(make_d, randn):
+    D, image = make_d(16, 16, architecture="orig"), randn(4, 3, 16, 16)
+    x = D.b16.conv1(D.b16.conv0(D.b16.fromrgb(image)))
+    assert not hasattr(D.b8, "fromrgb")
+    x = D.b8.conv1(D.b8.conv0(x))
+    assert torch.allclose(D(image), epilogue(D, x))
+
+
+def features(D, image):
+    """What the last layer gives, before the label is asked."""
+    seen = []
+    handle = D.b4.register_forward_hook(lambda m, i, y: seen.append(y))
+    D(image, torch.eye(3).double()[[0] * len(image)])
+    handle.remove()
+    return seen[0]
+
+
+def test_projection_of_the_label(make_d, randn):
+    D, image, c = make_d(8, 8, c_dim=3), randn(4, 3, 8, 8), torch.eye(3).double()[[0, 2, 1, 2]]
+    x = features(D, image)
+    mapped = D.mapping(None, c)
+    assert x.shape == mapped.shape == (4, 8)
+    assert torch.allclose(D(image, c), (x * mapped).sum(1, keepdim=True) / math.sqrt(8))
+
+
+def test_dot_with_the_label(make_d, randn):
+    D, image = make_d(8, 8, c_dim=3, labels="dot"), randn(4, 3, 8, 8)
+    x = features(D, image)
+    assert x.shape == (4, 3)
+    for k in range(3):
+        assert torch.allclose(D(image, torch.eye(3).double()[[k] * 4]), x[:, k : k + 1])
+
+
+def test_minibatch_std_can_be_off(make_d, randn):
+    D, image = make_d(8, 8, mbstd_channels=0), randn(4, 3, 8, 8)
+    whole = D(image)
+    assert torch.allclose(torch.cat([D(image[i : i + 1]) for i in range(4)]), whole)
+    assert not torch.allclose(make_d(8, 8)(image)[:1], make_d(8, 8)(image[:1]))
+
+
+def test_pictures_of_one_group_do_not_see_another(make_d, randn):
+    D, image = make_d(8, 8, mbstd_group=2), randn(4, 3, 8, 8)
+    changed = image.clone()
+    changed[1] += 1
+    moved = (D(changed) != D(image))[:, 0].tolist()
+    assert moved == [False, True, False, True]  # picture n is in group n mod 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_half_precision_is_close(make_d, randn, dtype, architecture):
+    D, image = make_d(architecture=architecture).float(), randn(4, 3, 16, 16).float()
+    exact, half = D(image), D(image, dtype=dtype)
+    assert half.dtype == torch.float32
+    assert (exact - half).abs().max() < (0.02 if dtype == torch.float16 else 0.1) * exact.abs().max()
+    assert not torch.equal(exact, half)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 16), (2, 1, 16, 16), (2, 3, 32, 32), (3, 16, 16)])
+def test_pictures_of_another_size(make_d, shape):
+    with pytest.raises(ValueError, match=r"pictures must be \[N, 3, 16, 16\]"):
+        make_d()(torch.zeros(shape).double())
+
+
+@pytest.mark.parametrize("labels", ["projection", "dot"])
+def test_a_conditional_network_needs_labels(make_d, randn, labels):
+    with pytest.raises(ValueError, match=r"needs c of shape \[N, 3\]"):
+        make_d(c_dim=3, labels=labels)(randn(2, 3, 16, 16))

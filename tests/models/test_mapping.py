@@ -1,0 +1,121 @@
+"""Mapping: its equation with and without labels, truncation, the running mean of w."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stylegan_cli.models.mapping import MappingNetwork
+
+
+@pytest.fixture
+def make():
+    def build(**options):
+        torch.manual_seed(0)
+        settings = {"z_dim": 6, "c_dim": 0, "w_dim": 5, "num_layers": 3, "num_ws": 4} | options
+        mapping = MappingNetwork(**settings).double().requires_grad_(False)
+        for p in mapping.parameters():
+            if not p.any():
+                p.normal_()
+        if mapping.num_ws:
+            mapping.w_avg.normal_()
+        return mapping
+
+    return build
+
+
+def normalise(x):
+    return x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt()
+
+
+def layers(mapping, x, lr=0.01):
+    for i in range(mapping.num_layers):
+        fc = mapping.get_submodule(f"fc{i}")
+        x = F.leaky_relu(x @ fc.weight.t() * (lr / math.sqrt(x.shape[1])) + fc.bias * lr, 0.2) * math.sqrt(2)
+    return x
+
+
+Z = torch.randn(3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+C = torch.eye(7, dtype=torch.float64)[[0, 6, 2]]
+
+
+def test_unconditional(make):
+    mapping = make()
+    ws = mapping(Z)
+    assert ws.shape == (3, 4, 5)
+    assert torch.allclose(ws, layers(mapping, normalise(Z))[:, None].expand(-1, 4, -1))
+    assert torch.equal(ws, mapping(Z, torch.zeros(3, 0)))
+
+
+def test_embedded_labels_are_normalised_and_then_joined(make):
+    mapping = make(c_dim=7)
+    embedded = C @ mapping.embed.weight.t() / math.sqrt(7) + mapping.embed.bias
+    assert embedded.shape[1] == 5  # w_dim
+    x = torch.cat([normalise(Z), normalise(embedded)], 1)
+    assert torch.allclose(mapping(Z, C)[:, 0], layers(mapping, x))
+
+
+def test_concatenated_labels_are_joined_and_then_normalised(make):
+    mapping = make(c_dim=7, labels="concat")
+    assert mapping.embed.bias is None
+    embedded = C @ mapping.embed.weight.t() / math.sqrt(7)
+    assert embedded.shape[1] == 6  # z_dim
+    assert torch.allclose(mapping(Z, C)[:, 0], layers(mapping, normalise(torch.cat([Z, embedded], 1))))
+
+
+def test_from_the_label_alone(make):
+    mapping = make(z_dim=0, c_dim=7, num_ws=None)
+    embedded = C @ mapping.embed.weight.t() / math.sqrt(7) + mapping.embed.bias
+    w = mapping(None, C)
+    assert w.shape == (3, 5) and torch.allclose(w, layers(mapping, normalise(embedded)))
+    assert "w_avg" not in mapping.state_dict()
+
+
+@pytest.mark.parametrize("labels", ["embed", "concat"])
+def test_a_conditional_network_needs_labels(make, labels):
+    with pytest.raises(ValueError, match=r"conditional: it needs c of shape \[N, 7\]"):
+        make(c_dim=7, labels=labels)(Z)
+
+
+def test_the_learning_rate_multiplier(make):
+    mapping = make(lr_multiplier=0.1)
+    assert torch.allclose(mapping(Z)[:, 0], layers(mapping, normalise(Z), 0.1))
+
+
+# --------------------------------------------------------------------------------------- truncation
+
+
+@pytest.mark.parametrize("psi", [0, 0.5, 1, 1.3, -1])
+@pytest.mark.parametrize("cutoff", [None, 0, 1, 3, 4, 9])
+def test_truncation(make, psi, cutoff):
+    mapping = make()
+    ws, expected = mapping(Z), mapping(Z)
+    end = 4 if cutoff is None else cutoff
+    expected[:, :end] = mapping.w_avg + psi * (expected[:, :end] - mapping.w_avg)
+    assert torch.allclose(mapping(Z, None, psi, cutoff), expected, rtol=1e-12)
+    assert torch.allclose(mapping.truncate(ws, psi, cutoff), expected, rtol=1e-12)
+
+
+def test_no_truncation_changes_no_bit(make):
+    mapping = make()
+    assert torch.equal(mapping(Z, None, 1.0), mapping(Z))
+
+
+# -------------------------------------------------------------------------------------- mean of w
+
+
+def test_the_mean_of_w_is_tracked(make):
+    mapping = make(w_avg_beta=0.9)
+    before, batch = mapping.w_avg.clone(), torch.ones(5).double()
+    mapping.track_w_avg(batch)
+    assert torch.allclose(mapping.w_avg, 0.9 * before + 0.1 * batch)
+    for _ in range(400):
+        mapping.track_w_avg(batch)
+    assert torch.allclose(mapping.w_avg, batch)
+
+
+def test_the_mean_of_w_is_saved_and_starts_at_zero():
+    mapping = MappingNetwork(4, 0, 5, 2, 3)
+    assert mapping.w_avg_beta == 0.995
+    assert torch.equal(mapping.state_dict()["w_avg"], torch.zeros(5))

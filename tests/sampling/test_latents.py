@@ -1,0 +1,87 @@
+"""Seeds to latents, classes to labels, noise for each picture."""
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan_cli.config import GeneratorConfig
+from stylegan_cli.errors import SganError
+from stylegan_cli.models import build_generator
+from stylegan_cli.sampling.latents import class_labels, draw_noise, latents_from_seeds, noise_maps
+
+
+@pytest.fixture(scope="module")
+def G():
+    return build_generator(GeneratorConfig(24, 48, z_dim=8, w_dim=8, channel_base=64, channel_max=4, mapping_layers=1))
+
+
+@pytest.mark.parametrize("seed", [0, 85, 2**32 - 1])
+def test_seeds_are_the_fields(seed):
+    z = latents_from_seeds([3, seed], 512)
+    assert z.shape == (2, 512) and z.dtype == torch.float32
+    assert np.array_equal(z[1].numpy(), np.random.RandomState(seed).randn(1, 512)[0].astype(np.float32))
+
+
+def test_a_known_seed():
+    assert latents_from_seeds([0], 3)[0].tolist() == pytest.approx([1.76405235, 0.40015721, 0.97873798])
+
+
+def test_no_seeds():
+    assert latents_from_seeds([], 16).shape == (0, 16)
+
+
+def test_numpys_own_stream_is_left_alone():
+    np.random.seed(1)
+    a = np.random.rand()
+    np.random.seed(1)
+    latents_from_seeds([5], 4)
+    assert np.random.rand() == a
+
+
+def test_a_given_class():
+    assert class_labels(2, [5, 6], 4).tolist() == [[0, 0, 1, 0]] * 2
+
+
+def test_a_class_drawn_by_each_seed():
+    labels = class_labels(None, range(400), 5)
+    assert labels.dtype == torch.float32 and labels.sum(1).eq(1).all()
+    assert labels.sum(0).min() > 50
+    assert torch.equal(class_labels(None, [7, 399, 7], 5), labels[[7, 399, 7]])
+
+
+def test_no_classes():
+    assert class_labels(None, [1, 2], 0) is None
+
+
+def test_a_class_of_a_model_without():
+    with pytest.raises(SganError, match="has no classes") as e:
+        class_labels(0, [1], 0)
+    assert "--class" in e.value.hint
+
+
+@pytest.mark.parametrize("index", [-1, 3, 99])
+def test_a_class_out_of_range(index):
+    with pytest.raises(SganError, match=f"no class {index}") as e:
+        class_labels(index, [1], 3)
+    assert "0 to 2" in e.value.hint
+
+
+@pytest.mark.parametrize("mode", ["const", "none"])
+def test_noise_modes_pass_through(G, mode):
+    assert noise_maps(G, mode, [1, 2]) == mode
+
+
+def test_random_noise_belongs_to_the_seed(G):
+    maps = noise_maps(G, "random", [1, 2, 2**32 - 1])
+    rows = [row for row in G.layers if row.noise]
+    assert [tuple(m.shape) for m in maps] == [(3, 1, row.height, row.width) for row in rows]
+    again = noise_maps(G, "random", [9, 2])
+    for one, other in zip(maps, again):
+        assert torch.equal(one[1], other[1]) and not torch.equal(one[0], other[0])
+
+
+def test_each_layer_has_noise_of_its_own(G):
+    maps = draw_noise(G, 0, "noise", torch.arange(4))
+    alike = [m for m in maps if m.shape == maps[-1].shape]
+    assert len(alike) == 2 and not torch.equal(*alike)
+    assert torch.cat([m.flatten() for m in maps]).std() == pytest.approx(1, abs=0.03)

@@ -1,0 +1,71 @@
+"""Which styles a word means, and what comes of mixing."""
+
+import pytest
+import torch
+
+from stylegan_cli.config import GeneratorConfig
+from stylegan_cli.errors import SganError
+from stylegan_cli.models import build_generator
+from stylegan_cli.sampling.mixing import SPANS, mix_styles, style_indices
+
+
+def table(levels, architecture="skip"):
+    size = 4 << (levels - 1)
+    with torch.device("meta"):
+        config = GeneratorConfig(size, size, channel_base=4096, channel_max=4, architecture=architecture)
+        return build_generator(config).layers
+
+
+def levels_of(layers, indices):
+    """Levels of the convolutions that these latents control."""
+    return sorted({row.level for row in layers if row.kind == "conv" and row.w_index in indices})
+
+
+@pytest.mark.parametrize("architecture", ["skip", "orig"])
+@pytest.mark.parametrize("levels", range(2, 10))
+def test_spans_share_out_all_styles_in_order(levels, architecture):
+    layers = table(levels, architecture)
+    spans = [style_indices(layers, name) for name in SPANS]
+    assert all(spans), "none is empty"
+    assert sum(spans, []) == list(range(2 * levels))
+    assert all(levels_of(layers, span) for span in spans[:2])
+
+
+@pytest.mark.parametrize("levels", [5, 7, 9])
+def test_coarse_middle_and_fine_are_these_levels(levels):
+    layers = table(levels)
+    assert levels_of(layers, style_indices(layers, "coarse")) == [4, 8]
+    assert levels_of(layers, style_indices(layers, "middle")) == [16, 32]
+    assert levels_of(layers, style_indices(layers, "fine")) == [4 << k for k in range(4, levels)]
+
+
+def test_few_levels_are_split():
+    layers = table(4)
+    assert [levels_of(layers, style_indices(layers, name)) for name in SPANS] == [[4, 8], [16], [32]]
+    layers = table(3)
+    assert [levels_of(layers, style_indices(layers, name)) for name in SPANS] == [[4], [8], [16]]
+
+
+def test_styles_by_index():
+    layers = table(3)
+    assert style_indices(layers, [0, 5, 2]) == [0, 5, 2]
+    for wrong in ([6], [0, -1], [0, 99]):
+        with pytest.raises(SganError, match=f"no style {wrong[-1]}") as e:
+            style_indices(layers, wrong)
+        assert "0-5" in e.value.hint
+
+
+def test_mix():
+    rows, columns = torch.zeros(2, 6, 3), torch.arange(1.0, 4)[:, None, None].expand(3, 6, 3)
+    mixed = mix_styles(rows, columns, [1, 4])
+    assert mixed.shape == (2, 3, 6, 3)
+    for r in range(2):
+        for k in range(3):
+            assert mixed[r, k, :, 0].tolist() == [0, k + 1, 0, 0, k + 1, 0]
+    assert not rows.any()
+
+
+def test_mixing_nothing_and_everything():
+    rows, columns = torch.randn(2, 6, 3), torch.randn(3, 6, 3)
+    assert torch.equal(mix_styles(rows, columns, []), rows[:, None].expand(-1, 3, -1, -1))
+    assert torch.equal(mix_styles(rows, columns, range(6)), columns[None].expand(2, -1, -1, -1))

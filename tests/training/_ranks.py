@@ -1,0 +1,66 @@
+"""Trains the same run on as many ranks as it is told and writes down what came of it; a script, for test_ranks.py.
+
+python _ranks.py DATA.zip OUT.pt RANKS
+"""
+
+import sys
+
+import torch
+
+from stylegan_cli import distributed
+from stylegan_cli.config import make_train_config
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.training.loop import Trainer
+from stylegan_cli.training.state import gather
+
+
+def config(dataset, ranks):
+    return make_train_config(
+        *("auto", dataset.spec),
+        gpus=ranks,
+        **{"batch": 8, "mbstd_group": 2, "channel_base": 64, "channel_max": 8},
+        **{"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "gamma": 2.0, "r1_interval": 8, "pl_interval": 4},
+        **{"ema_kimg": 0.1, "mixing_prob": 0.9, "lr": 0.002},
+    )
+
+
+def record_gradients(trainer):
+    """What each phase hands to its optimizer, by phase."""
+    gradients = {}
+    for phase in trainer.phases:
+        step = phase.optimizer.step
+
+        def wrapped(step=step, phase=phase):
+            name = f"{phase.name[0]}{sum(k.startswith(phase.name[0]) for k in gradients)}"
+            gradients[name] = [p.grad.clone() for p in phase.network.parameters() if p.grad is not None]
+            step()
+
+        if not hasattr(phase.optimizer, "recorded"):
+            phase.optimizer.step, phase.optimizer.recorded = wrapped, True
+    return gradients
+
+
+def work(path, out, ranks):
+    dataset = open_dataset(path, size=(8, 8), mirror=True, label="hat")
+    found = {}
+    trainer = Trainer(config(dataset, ranks), dataset, dtype=torch.float64)
+    for _ in range(50):
+        trainer.step()
+    found["state"] = gather(trainer.memory)
+    found["means"] = trainer.means.take()
+    trainer.close()
+    trainer = Trainer(config(dataset, ranks), dataset)
+    gradients = record_gradients(trainer)
+    trainer.step()
+    trainer.close()
+    found["gradients"] = gradients
+    found["world"] = distributed.world_size()
+    flat = torch.cat([p.flatten() for p in trainer.G.parameters()])
+    total = distributed.sum_over_ranks(flat.clone())
+    found["same on all ranks"] = bool(torch.allclose(total, flat * ranks, rtol=1e-6))
+    if distributed.rank() == 0:
+        torch.save(found, out)
+
+
+if __name__ == "__main__":
+    distributed.launch(work, (sys.argv[1], sys.argv[2], int(sys.argv[3])), int(sys.argv[3]))

@@ -1,0 +1,36 @@
+"""Runs that take milliseconds a step."""
+
+import pytest
+
+from stylegan_cli.config import make_train_config
+from stylegan_cli.data.dataset import open_dataset
+
+
+@pytest.fixture
+def make_config(rgb_set):
+    """The settings of a tiny run on the 16 x 16 set: make_config(batch=..., ...) -> TrainConfig."""
+
+    def make(label=None, mirror=True, **overrides):
+        spec = open_dataset(rgb_set, mirror=mirror, label=label).spec
+        tiny = {"batch": 8, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8, "mapping_layers": 2}
+        often = {"mbstd_group": 2, "gamma": 2.0, "r1_interval": 2, "pl_interval": 2, "ema_kimg": 0.05}
+        return make_train_config("auto", spec, **tiny | often | overrides)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(rgb_set):
+    """Trainers that are closed after the test: make_trainer(config) -> Trainer."""
+    from stylegan_cli.training.loop import Trainer
+
+    made = []
+
+    def make(config, **options):
+        dataset = open_dataset(rgb_set, mirror=config.data.mirror, label=config.data.label)
+        made.append(Trainer(config, dataset, **options))
+        return made[-1]
+
+    yield make
+    for trainer in made:
+        trainer.close()

@@ -1,0 +1,254 @@
+"""Steps: the same numbers whatever the parts, the same bits with the same seed, phases in turn, state to go on from."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan_cli.snapshot import Snapshot, SnapshotInfo
+from stylegan_cli.training.state import gather, restore
+
+BETAS = (0.0, 0.99)
+
+
+def everything(trainer):
+    """All tensors that a run remembers, by name."""
+    found = {}
+
+    def walk(name, value):
+        if isinstance(value, torch.Tensor):
+            found[name] = value.detach().clone()
+        elif isinstance(value, dict):
+            for k, v in value.items():
+                walk(f"{name}.{k}", v)
+        elif isinstance(value, (list, tuple)):
+            for k, v in enumerate(value):
+                walk(f"{name}.{k}", v)
+        elif isinstance(value, (int, float)):
+            found[name] = torch.tensor(value)
+
+    walk("", gather(trainer.memory))
+    return found
+
+
+def run(trainer, steps):
+    for _ in range(steps):
+        trainer.step()
+    return everything(trainer)
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    assert not [name for name in a if not torch.equal(a[name], b[name])]
+
+
+@pytest.mark.parametrize("label", [None, "hat"])
+def test_the_same_seed_gives_the_same_bits(make_config, make_trainer, label):
+    config = make_config(label=label)
+    torch.manual_seed(1)
+    first = run(make_trainer(config), 5)
+    torch.manual_seed(2)
+    torch.rand(100)
+    assert_equal(first, run(make_trainer(config), 5))
+
+
+def test_another_seed_gives_another_run(make_config, make_trainer):
+    runs = [run(make_trainer(make_config(seed=seed)), 1) for seed in (0, 1)]
+    assert not torch.equal(runs[0][".G.synthesis.b4.const"], runs[1][".G.synthesis.b4.const"])
+
+
+@pytest.mark.parametrize("label", [None, "labels"])
+@pytest.mark.parametrize("options", [{"batch_gpu": 4}, {"batch_gpu": 2}])
+def test_parts_of_a_batch_add_up(make_config, make_trainer, label, options):
+    """Gradient accumulation changes nothing, with both regularisers and groups of 2."""
+    config = make_config(label=label)
+    whole = run(make_trainer(config, dtype=torch.float64), 6)
+    parts = run(make_trainer(dataclasses.replace(config, **options), dtype=torch.float64), 6)
+    assert whole.keys() == parts.keys()
+    worst = max((whole[k].double() - parts[k].double()).abs().max().item() for k in whole)
+    assert worst < 1e-9
+
+
+def test_training_changes_every_parameter(make_config, make_trainer):
+    trainer = make_trainer(make_config(label="hat"))
+    before = everything(trainer)
+    after = run(trainer, 2)
+    parameters = [f".{n}.{name}" for n in ("G", "D", "G_ema") for name, _ in getattr(trainer, n[0]).named_parameters()]
+    still = [name for name in parameters if torch.equal(before[name], after[name])]
+    assert not still
+    assert all(value.isfinite().all() for value in after.values())
+    assert not any(p.requires_grad for p in trainer.ema.network.parameters())
+
+
+def test_learning_reduces_the_loss_of_a_discriminator_alone(make_config, make_trainer):
+    trainer = make_trainer(make_config(gamma=0, lr=0.01, pl_weight=0))
+    trainer.phases = [p for p in trainer.phases if p.name == "D"]
+    losses = []
+    for _ in range(3):
+        for _ in range(8):
+            trainer.step()
+        losses.append(trainer.means.take()["loss/D"])
+    assert losses[-1] < 0.6 * losses[0]
+
+
+# -------------------------------------------------------------------------------------------- phases
+
+
+def count_phases(trainer, steps):
+    ran = []
+    trainer.phases = [
+        dataclasses.replace(p, loss=lambda part, p=p: (ran.append((trainer.clock.step, p.name)), p.loss(part))[1])
+        for p in trainer.phases
+    ]
+    for _ in range(steps):
+        trainer.step()
+    return ran
+
+
+def test_regularisers_take_turns(make_config, make_trainer):
+    ran = count_phases(make_trainer(make_config(r1_interval=3, pl_interval=2)), 7)
+    assert [s for s, name in ran if name == "G"] == [s for s, name in ran if name == "D"] == list(range(7))
+    assert [s for s, name in ran if name == "D R1"] == [0, 3, 6]
+    assert [s for s, name in ran if name == "G path length"] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, ["G", "G path length", "D", "D R1"]),
+        ({"pl_weight": 0}, ["G", "D", "D R1"]),
+        ({"gamma": 0}, ["G", "G path length", "D"]),
+        ({"gamma": 0, "pl_weight": 0}, ["G", "D"]),
+    ],
+)
+def test_phases_and_the_correction_of_adam(make_config, make_trainer, options, names):
+    """c = k / (k + 1): lr c, beta^c, where a regulariser has steps of its own (Karras et al. 2020, appendix B)."""
+    trainer = make_trainer(make_config(lr=0.003, r1_interval=16, pl_interval=4, **options))
+    assert [p.name for p in trainer.phases] == names
+    for phase in trainer.phases:
+        (group,) = phase.optimizer.param_groups
+        interval = {"G": 4, "D": 16}[phase.name[0]]
+        c = 1 if options.get("pl_weight" if phase.name[0] == "G" else "gamma") == 0 else interval / (interval + 1)
+        assert group["lr"] == pytest.approx(0.003 * c)
+        assert group["betas"] == pytest.approx((BETAS[0] ** c, BETAS[1] ** c))
+        assert group["eps"] == 1e-8
+    assert len({id(p.optimizer) for p in trainer.phases}) == 2
+
+
+def test_gradients_of_a_lazy_regulariser_are_weighted_up(make_config, make_trainer):
+    """The gradient that Adam sees is the interval times that of gamma / 2 mean |dD/dx|^2."""
+    trainer = make_trainer(make_config(r1_interval=4), dtype=torch.float64)
+    seen, batches = [], []
+    trainer.phases = [p for p in trainer.phases if p.name == "D R1"]
+    (phase,) = trainer.phases
+    phase.optimizer.step = lambda: seen.append([p.grad.clone() for p in trainer.D.parameters() if p.grad is not None])
+    trainer.phases = [dataclasses.replace(phase, loss=lambda part: (batches.append(part), phase.loss(part))[1])]
+    trainer.step()
+    trainer.D.requires_grad_(True)
+    x = batches[0].images.clone().requires_grad_(True)
+    (g,) = torch.autograd.grad(trainer.D(x, batches[0].labels).sum(), x, create_graph=True)
+    loss = 4 * 2.0 / 2 * g.square().sum([1, 2, 3]).mean()
+    expected = torch.autograd.grad(loss, list(trainer.D.parameters()), allow_unused=True)
+    for mine, theirs in zip(seen[0], (e for e in expected if e is not None), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_only_one_network_learns_in_a_phase(make_config, make_trainer):
+    trainer = make_trainer(make_config())
+    g, d = ([p for p in trainer.phases if p.name == name] for name in "GD")
+    trainer.phases = g
+    before = everything(trainer)
+    after = run(trainer, 1)
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith(".D."))
+    trainer.phases = d
+    last = run(trainer, 1)
+    weights = [f".G.{name}" for name, _ in trainer.G.named_parameters()]
+    assert all(torch.equal(after[k], last[k]) for k in weights)
+
+
+def test_what_the_discriminator_is_shown(make_config, make_trainer):
+    """Pictures in -1 ... 1, each of an epoch once, about half of them mirrored."""
+    trainer = make_trainer(make_config(label="hat"))
+    seen = [trainer._next_batch() for _ in range(4)]  # 32 pictures, the whole set
+    images, labels = torch.cat([b.images for b in seen]), torch.cat([b.labels for b in seen])
+    assert torch.cat([b.index for b in seen]).tolist() == list(range(32))
+    assert -1 <= images.min() < images.max() <= 1
+    stored = trainer.dataset.images(range(32)) / 127.5 - 1
+    straight = (images[:, None] - stored).abs().amax([2, 3, 4]) < 1e-6  # [shown, stored]
+    flipped = (images[:, None] - stored.flip(3)).abs().amax([2, 3, 4]) < 1e-6
+    which = (straight | flipped).int()
+    assert which.sum(0).eq(1).all() and which.sum(1).eq(1).all()
+    assert 8 <= flipped.sum() <= 24
+    assert torch.equal(labels, trainer.dataset.labels(which.argmax(1)))
+    fake = torch.cat([b.fake_labels for b in seen])
+    assert fake.sum(1).eq(1).all() and not torch.equal(fake, labels)
+
+
+def test_without_mirror_nothing_is_flipped(make_config, make_trainer):
+    trainer = make_trainer(make_config(mirror=False))
+    images = torch.cat([trainer._next_batch().images for _ in range(4)])
+    stored = trainer.dataset.images(range(32)) / 127.5 - 1
+    assert ((images[:, None] - stored).abs().amax([2, 3, 4]) < 1e-6).sum() == 32
+
+
+# ----------------------------------------------------------------------------------- state, restarts
+
+
+def test_a_restored_run_goes_on_as_if_it_had_not_stopped(make_config, make_trainer):
+    config = make_config(label="hat", r1_interval=3, pl_interval=2)
+    trainer = make_trainer(config)
+    run(trainer, 4)
+    state = copy.deepcopy(gather(trainer.memory))
+    uninterrupted = run(trainer, 4)
+    other = make_trainer(config)
+    run(other, 1)  # so that whatever is not restored would differ
+    restore(other.memory, state)
+    assert other.shown == 32
+    assert_equal(uninterrupted, run(other, 4))
+
+
+def test_state_survives_safetensors_types_only(make_config, make_trainer):
+    """Nothing but tensors, numbers, strings and containers: it can be written without a pickle."""
+
+    def check(value):
+        if isinstance(value, dict):
+            for v in value.values():
+                check(v)
+        elif isinstance(value, (list, tuple)):
+            for v in value:
+                check(v)
+        else:
+            assert value is None or isinstance(value, (torch.Tensor, int, float, str, bool)), type(value)
+
+    trainer = make_trainer(make_config())
+    trainer.step()
+    check(gather(trainer.memory))
+
+
+def test_a_run_from_weights(make_config, make_trainer):
+    config = make_config()
+    trainer = make_trainer(config)
+    run(trainer, 3)
+    info = SnapshotInfo(config.generator, config.discriminator)
+    other = make_trainer(config, start=Snapshot(trainer.ema.network, trainer.D, info, Path("x")), shown=24)
+    assert other.shown == 24 and other.clock.step == 3
+    assert_equal(dict(other.G.state_dict()), dict(trainer.ema.network.state_dict()))
+    assert_equal(dict(other.D.state_dict()), dict(trainer.D.state_dict()))
+    assert torch.equal(other._next_batch().index, torch.arange(24, 32))
+    alone = make_trainer(config, start=Snapshot(trainer.ema.network, None, info, Path("x")))
+    assert_equal(dict(alone.D.state_dict()), dict(make_trainer(config).D.state_dict()))
+
+
+def test_the_generators_average_follows(make_config, make_trainer):
+    config = make_config(ema_kimg=0.05, pl_weight=0, gamma=0)
+    trainer = make_trainer(dataclasses.replace(config, ema_rampup=None), dtype=torch.float64)
+    name = "synthesis.b8.conv0.weight"
+    ema = trainer.G.get_parameter(name).clone()
+    for _ in range(3):
+        trainer.step()
+        beta = 0.5 ** (8 / 50)
+        ema = beta * ema + (1 - beta) * trainer.G.get_parameter(name)
+    assert torch.allclose(trainer.ema.network.get_parameter(name), ema, rtol=1e-12)
+    assert torch.equal(trainer.ema.network.mapping.w_avg, trainer.G.mapping.w_avg)

@@ -1,0 +1,60 @@
+"""Two ranks make the run that one makes."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parent / "_ranks.py"
+
+
+@pytest.fixture(scope="module")
+def results(rgb_set, tmp_path_factory):
+    """What one rank, here, and two ranks, in processes of their own, made of the same run."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, str(SCRIPT), str(rgb_set), str(folder / "2.pt"), "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    runpy.run_path(str(SCRIPT))["work"](str(rgb_set), str(folder / "1.pt"), 1)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    one, two = (torch.load(folder / f"{ranks}.pt", weights_only=True) for ranks in (1, 2))
+    assert (one["world"], two["world"]) == (1, 2)
+    return one, two
+
+
+def flat(value, name=""):
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{name}.{key}").items()}
+    if isinstance(value, (list, tuple)):
+        return flat(dict(enumerate(value)), name)
+    return {name: torch.as_tensor(value, dtype=torch.float64)} if value is not None else {}
+
+
+def test_float64_for_50_steps_with_both_regularisers(results):
+    one, two = (flat(r["state"]) for r in results)
+    assert one.keys() == two.keys() and any("path_length" in k for k in one)
+    worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
+    assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
+
+
+def test_statistics_are_of_all_ranks(results):
+    one, two = (r["means"] for r in results)
+    assert one.keys() == two.keys() >= {"loss/G", "loss/D", "r1/penalty", "path/length", "score/real"}
+    assert all(two[k] == pytest.approx(one[k], rel=1e-8) for k in one)
+
+
+def test_gradients_of_the_first_step_in_float32(results):
+    one, two = (r["gradients"] for r in results)
+    assert one.keys() == two.keys() == {"G0", "G1", "D0", "D1"}
+    for phase in one:
+        assert len(one[phase]) == len(two[phase]) > 5
+        a, b = (torch.cat([g.flatten() for g in r[phase]]) for r in (one, two))
+        assert (a - b).norm() <= 1e-4 * a.norm(), phase
+        assert (a - b).abs().max() <= 1e-4 * a.abs().max(), phase
+
+
+def test_all_ranks_hold_the_same_weights(results):
+    assert results[1]["same on all ranks"]
