@@ -1,6 +1,7 @@
 """The named alternatives: StyleGAN2's layers as they are written in plain PyTorch, with no thought to speed.
 
-`use(...)` puts one of them in the place of our ops, in the same networks; their weights should then be in PyTorch's default layout.
+`use(...)` puts one of them in the place of our ops, in the same networks, whose weights should then be in PyTorch's
+default layout.
 """
 
 from __future__ import annotations
@@ -61,7 +62,18 @@ def conv2d_resample(x, w, f=None, up=1, down=1):
 
 
 def modulated_scale(
-    x, w, style, demodulate=True, up=1, f=None, noise=None, noise_strength=None, b=None, act="linear", gain=None, clamp=None
+    x,
+    w,
+    style,
+    demodulate=True,
+    up=1,
+    f=None,
+    noise=None,
+    noise_strength=None,
+    b=None,
+    act="linear",
+    gain=None,
+    clamp=None,
 ):
     """x * s, convolution, * d, + noise, bias_act."""
     y = conv2d_resample(x * style[:, :, None, None], w, f, up=up)
@@ -74,7 +86,18 @@ def modulated_scale(
 
 
 def modulated_grouped(
-    x, w, style, demodulate=True, up=1, f=None, noise=None, noise_strength=None, b=None, act="linear", gain=None, clamp=None
+    x,
+    w,
+    style,
+    demodulate=True,
+    up=1,
+    f=None,
+    noise=None,
+    noise_strength=None,
+    b=None,
+    act="linear",
+    gain=None,
+    clamp=None,
 ):
     """Weights made for each sample, one convolution with as many groups as samples."""
     n, i, h, wd = x.shape

@@ -1,6 +1,6 @@
 """Synthesis of StyleGAN2 pictures, against grouped convolutions over per-sample weights.
 
-    python benchmarks/bench_synthesis.py --size 256 --batch 4
+python benchmarks/bench_synthesis.py --size 256 --batch 4
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One training step with all four phases, against plain x * s, convolution, * d and separate elementwise operations.
 
-    python benchmarks/bench_train_step.py --size 64 --batch 8
+python benchmarks/bench_train_step.py --size 64 --batch 8
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class GeneratorConfig:
     w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
 
     def __post_init__(self) -> None:
-        base_size(self.height, self.width)
+        _check_network(self, self.z_dim, self.w_dim, self.mapping_layers)
         _choice("generator labels", self.labels, ("embed", "concat"))
         _choice("generator architecture", self.architecture, ("skip", "resnet", "orig"))
         _choice("channels", self.channels, (1, 3, 4))
@@ -113,7 +113,7 @@ class DiscriminatorConfig:
     mbstd_channels: int = 1  # its feature maps, 0 = off
 
     def __post_init__(self) -> None:
-        base_size(self.height, self.width)
+        _check_network(self, self.mbstd_channels + 1)
         _choice("discriminator labels", self.labels, ("projection", "dot"))
         _choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
         _choice("channels", self.channels, (1, 3, 4))
@@ -192,8 +192,8 @@ PRESETS: dict[str, Preset] = {
         ema_rampup=0.1,
         pl_weight=0.0,
         mixing_prob=0.5,
-        kimg=56.0,
-        snap=8.0,
+        kimg=44.0,
+        snap=11.0,
         size=32,
     ),
     "stylegan2": Preset(
@@ -400,6 +400,17 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if type(value) is not hint:
         raise SganError(f"{name}: expected {hint.__name__}, found {value!r}.")
     return value
+
+
+def _check_network(config: GeneratorConfig | DiscriminatorConfig, *positive: int) -> None:
+    _, _, n = base_size(config.height, config.width)
+    if min(config.channel_max, config.c_dim + 1, *positive) < 1:
+        raise SganError(f"{type(config).__name__}: a dimension is below 1.")
+    if config.channel_base < 4 << n:
+        raise SganError(
+            f"A channel base of {config.channel_base} leaves no channel at level {4 << n}.",
+            hint=f"Choose --cbase of {4 << n} or more.",
+        )
 
 
 def _choice(name: str, value: Any, allowed: tuple) -> None:

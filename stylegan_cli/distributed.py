@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import Tensor
+
+from .errors import SganError
+from .files import write_atomic
 
 
 def rank() -> int:
@@ -44,26 +52,70 @@ def launch(
     arguments: Sequence,
     ranks: int,
 ) -> None:
-    """Run a function on so many ranks, here if it is one. NCCL where each rank has a GPU, else gloo."""
+    """Run a function on so many ranks, here if it is one. NCCL where each rank has a GPU, else gloo.
+
+    A first Ctrl-C or SIGTERM is handed to the ranks as SIGTERM, a second one ends them. A SganError of a rank is raised
+    here; whatever a rank dies of, the others are ended too.
+    """
     if ranks == 1:
         function(*arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        meeting = f"file://{folder}/meeting"
-        torch.multiprocessing.spawn(_child, (meeting, ranks, function, tuple(arguments)), nprocs=ranks)
+        child = (folder, os.getpid(), ranks, function, tuple(arguments))
+        context = torch.multiprocessing.spawn(_child, child, nprocs=ranks, join=False)
+        with _signals_go_to(context.processes):
+            try:
+                while not context.join():
+                    pass
+            except (torch.multiprocessing.ProcessRaisedException, torch.multiprocessing.ProcessExitedException) as e:
+                told = Path(folder, "error.json")
+                if told.exists():
+                    raise SganError(*json.loads(told.read_text())) from e
+                raise
+            finally:
+                for process in context.processes:
+                    process.kill()
 
 
-def _child(this: int, meeting: str, ranks: int, function: Callable, arguments: tuple) -> None:
+@contextlib.contextmanager
+def _signals_go_to(processes: list) -> Iterator[None]:
+    """The first SIGINT or SIGTERM goes on to the processes as SIGTERM; the second raises KeyboardInterrupt."""
+    asked: list[int] = []
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+        for process in processes:
+            process.terminate()
+
+    old = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _child(this: int, folder: str, parent: int, ranks: int, function: Callable, arguments: tuple) -> None:
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if os.getppid() != parent:  # it is gone; otherwise it tells us what Ctrl-C means
+            os._exit(1)
+
+    signal.signal(signal.SIGINT, interrupted)
     on_gpu = torch.cuda.device_count() >= ranks
     if on_gpu:
         torch.cuda.set_device(this)
     else:
         torch.set_num_threads(max((os.cpu_count() or 1) // ranks, 1))
+    meeting = f"file://{folder}/meeting"
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo", init_method=meeting, rank=this, world_size=ranks)
     try:
         function(*arguments)
-    finally:
-        torch.distributed.destroy_process_group()
+    except SganError as e:
+        write_atomic(Path(folder, "error.json"), json.dumps([str(e), e.hint]))
+        raise
+    torch.distributed.destroy_process_group()
 
 
 def _active() -> bool:

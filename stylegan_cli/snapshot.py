@@ -89,7 +89,7 @@ def load_snapshot(
     path = Path(path)
     with _open(path) as f:
         info = _info(path, f.metadata())
-        tensors = {name: f.get_tensor(name) for name in f.keys()}
+        tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
     G = _fill(build_generator(info.generator), tensors, "G.", path)
     D = _fill(build_discriminator(info.discriminator), tensors, "D.", path) if info.discriminator else None
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
@@ -128,7 +128,7 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
         raise SganError(f"{path} is a safetensors file, but not a snapshot of this program.")
     try:
         return from_json(SnapshotInfo, json.loads(header["info"]))
-    except (KeyError, ValueError) as e:
+    except (KeyError, ValueError, RecursionError, SganError) as e:
         raise SganError(f"{path} has a header that cannot be read ({e}).") from e
 
 

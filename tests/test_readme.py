@@ -2,10 +2,14 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 from stylegan_cli.cli import COMMANDS, main
 
@@ -86,3 +90,57 @@ def test_every_command_is_shown():
 )
 def test_install_commands(command):
     assert command in TEXT.splitlines()
+
+
+# What long commands are shortened to, by replacing an option's value or appending an option.
+SHORT = {"--kimg": "0.016", "--snap": "0.016", "--batch": "8"}
+SHORT_NETWORK = {"--size": "32", "--cbase": "64", "--cmax": "8"}
+
+
+def shortened(args):
+    args = list(args)
+    changes = {}
+    if args[0] == "train":
+        changes = dict(SHORT)
+        if "--resume" not in args:
+            changes |= SHORT_NETWORK
+        elif args[args.index("--resume") + 1].endswith(".safetensors"):
+            args[args.index("--resume") + 1] = "runs/00000-faces-auto/snapshot-000000.016.safetensors"
+        else:
+            changes = {"--kimg": "0.024"}
+    elif args[:2] == ["data", "pack"]:
+        changes = {"--size": "32"}
+    elif args[:2] == ["data", "demo"]:
+        changes = {"--num": "6", "--size": "32"}
+    for option, value in changes.items():
+        if option in args:
+            args[args.index(option) + 1] = value
+        else:
+            args += [option, value]
+    return args
+
+
+def paint(folder, count):
+    """A few random pictures in place of a user's."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(count)
+    for i in range(count):
+        pixels = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.jpg")
+
+
+def test_every_line_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paint(Path("photos"), 9)
+    paint(Path("animals/cats"), 5)
+    paint(Path("animals/dogs"), 4)
+    paint(Path("FOLDER"), 8)
+    lines = [args for args in sgan_lines(TEXT) if args != ["train"]]  # that one has a slow test of its own
+    lines.sort(
+        key=lambda args: (["data", "train"].index(args[0]) if args[0] in ("data", "train") else 2, "info" in args)
+    )
+    for args in lines:
+        if "portraits.zip" in args:
+            shutil.copy("faces.zip", "portraits.zip")
+        result = CliRunner().invoke(main, shortened(args))
+        assert result.exit_code == 0, f"sgan {' '.join(args)}\n{result.output}{result.exception!r}"

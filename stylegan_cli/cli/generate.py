@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .params import SEEDS, device_option, model_option, output_options, resolve_device, sampling_options
+from .params import SEEDS, device_option, model_option, open_model, output_options, sampling_options
 
 
 @click.command(short_help="Draw pictures from a trained model.")
@@ -25,12 +26,6 @@ def command(
     from_w: str | None,
     save_w: bool,
     grid: bool,
-    trunc: float,
-    trunc_cutoff: int | None,
-    class_index: int | None,
-    noise_mode: str,
-    batch: int | None,
-    precision: str,
     outdir: str,
     format: str,
     model: str | None,
@@ -38,6 +33,7 @@ def command(
     device: str,
     as_json: bool,
     quiet: bool,
+    **sampling: Any,  # see sampling_options
 ) -> None:
     """Draw pictures from a trained model, one file a seed.
 
@@ -46,37 +42,36 @@ def command(
     import torch
 
     from ..data.images import image_grid, save_image
-    from ..runs import find_model
-    from ..sampling.draw import draw, load_latents, map_seeds, picture_record, save_latents
-    from ..snapshot import load_snapshot
+    from ..sampling.draw import Sampling, draw, load_latents, map_seeds, picture_record, save_latents
 
-    path, which = find_model(model, runs)
-    if not quiet:
-        click.echo(which, err=True)
-    snapshot = load_snapshot(path, resolve_device(device))
-    G = snapshot.G
+    snapshot, how = open_model(model, runs, device, quiet), Sampling(**sampling)
+    G, folder, name = snapshot.G, Path(outdir), "w" if from_w else "seed"
     if from_w:
-        ws = G.mapping.truncate(load_latents(from_w, G), trunc, trunc_cutoff)
-        seeds = list(range(len(ws)))
-    else:
-        ws = map_seeds(G, seeds, class_index, trunc, trunc_cutoff)
-    folder, name = Path(outdir), "w" if from_w else "seed"
-    settings = {"trunc": trunc, "trunc_cutoff": trunc_cutoff, "class": class_index, "noise_mode": noise_mode}
-    line = ["sgan", *sys.argv[1:]]
-    base = picture_record(snapshot, line, from_w=from_w, **settings)
+        given, seeds = load_latents(from_w, G, how)
+    names = range(len(seeds)) if from_w else seeds
+    kept = []  # latents for w.npz
+
+    def latents(i: int, j: int) -> torch.Tensor:
+        ws = given[i:j] if from_w else map_seeds(G, seeds[i:j], how)
+        if save_w:
+            kept.append(ws.cpu())
+        return ws
+
+    record = picture_record(snapshot, how, ["sgan", *sys.argv[1:]], from_w=from_w)
     files, pictures = [], []
-    for seed, picture in zip(seeds, draw(G, ws, seeds, noise_mode, batch, precision, quiet), strict=True):
-        files.append(folder / f"{name}{seed:04d}.{format}")
-        save_image(picture, files[-1], metadata={name: str(seed), **base})
+    for number, picture in zip(names, draw(G, latents, seeds, how, quiet), strict=True):
+        files.append(folder / f"{name}{number:04d}.{format}")
+        save_image(picture, files[-1], metadata={name: str(number), **record})
         if grid:
             pictures.append(picture)
     if save_w:
         files.append(folder / "w.npz")
-        save_latents(files[-1], ws, seeds)
-    if pictures:
+        save_latents(files[-1], torch.cat(kept), seeds)
+    if grid:
         files.append(folder / f"grid.{format}")
         columns = max(1, round((len(pictures) * G.config.height / G.config.width) ** 0.5))
-        save_image(image_grid(torch.stack(pictures), columns), files[-1], metadata={"seeds": str(seeds), **base})
-    click.echo(
-        json.dumps({"model": str(path), "files": [str(f) for f in files]}) if as_json else files[-1] if grid else folder
-    )
+        scale = max(1, 64 // G.config.width)  # small pictures are enlarged, as in the grids of training
+        sheet = image_grid(torch.stack(pictures), columns, scale=scale)
+        save_image(sheet, files[-1], metadata={"seeds": str(seeds), **record})
+    result = {"model": str(snapshot.path), "files": [str(f) for f in files]}
+    click.echo(json.dumps(result) if as_json else files[-1] if grid else folder)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .params import SEEDS, STYLES, device_option, model_option, output_options, resolve_device, sampling_options
+from .params import SEEDS, STYLES, device_option, model_option, open_model, output_options, sampling_options
 
 
 @click.command(short_help="Draw a grid that mixes the styles of rows and columns.")
@@ -23,12 +24,6 @@ def command(
     rows: list[int],
     cols: list[int],
     styles: list[int] | str,
-    trunc: float,
-    trunc_cutoff: int | None,
-    class_index: int | None,
-    noise_mode: str,
-    batch: int | None,
-    precision: str,
     outdir: str,
     format: str,
     model: str | None,
@@ -36,6 +31,7 @@ def command(
     device: str,
     as_json: bool,
     quiet: bool,
+    **sampling: Any,  # see sampling_options
 ) -> None:
     """Draw a grid that mixes the styles of rows and columns.
 
@@ -44,33 +40,26 @@ def command(
     import torch
 
     from ..data.images import labelled_grid, save_image
-    from ..runs import find_model
-    from ..sampling.draw import draw, map_seeds, picture_record
+    from ..sampling.draw import Sampling, draw, map_seeds, picture_record
     from ..sampling.mixing import mix_styles, style_indices
-    from ..snapshot import load_snapshot
 
-    path, which = find_model(model, runs)
-    if not quiet:
-        click.echo(which, err=True)
-    snapshot = load_snapshot(path, resolve_device(device))
-    G = snapshot.G
+    snapshot, how = open_model(model, runs, device, quiet), Sampling(**sampling)
+    G, folder, files = snapshot.G, Path(outdir), []
     indices = style_indices(G.layers, styles)
-    ws = map_seeds(G, [*rows, *cols], class_index, trunc, trunc_cutoff)
+    ws = map_seeds(G, [*rows, *cols], how)
     mixed = mix_styles(ws[: len(rows)], ws[len(rows) :], indices)  # [R, K, num_ws, w_dim]
-    noise_seeds = [*rows, *cols, *(row for row in rows for _ in cols)]
+    pairs = [(row, col) for row in rows for col in cols]
+    noise_seeds = [*rows, *cols, *(row for row, _ in pairs)]
     latents = torch.cat([ws, mixed.flatten(0, 1)])
-    pictures = torch.stack(list(draw(G, latents, noise_seeds, noise_mode, batch, precision, quiet)))
-    row_images, col_images, cells = pictures.split([len(rows), len(cols), len(rows) * len(cols)])
-    settings = {"trunc": trunc, "trunc_cutoff": trunc_cutoff, "class": class_index, "noise_mode": noise_mode}
-    record = picture_record(snapshot, ["sgan", *sys.argv[1:]], styles=indices, **settings)
-    folder, files = Path(outdir), []
-    for picture, (row, col) in zip(cells, [(row, col) for row in rows for col in cols], strict=True):
+    pictures = torch.stack(list(draw(G, lambda i, j: latents[i:j], noise_seeds, how, quiet)))
+    row_images, col_images, cells = pictures.split([len(rows), len(cols), len(pairs)])
+    record = picture_record(snapshot, how, ["sgan", *sys.argv[1:]], styles=indices)
+    for picture, (row, col) in zip(cells, pairs, strict=True):
         files.append(folder / f"mix{row:04d}-{col:04d}.{format}")
         save_image(picture, files[-1], metadata={"row": str(row), "col": str(col), **record})
     cells = cells.unflatten(0, (len(rows), len(cols)))
     sheet = labelled_grid(cells, row_images, col_images, [str(s) for s in rows], [str(s) for s in cols])
     files.append(folder / f"mix.{format}")
     save_image(sheet, files[-1], metadata={"rows": str(rows), "cols": str(cols), **record})
-    click.echo(
-        json.dumps({"model": str(path), "styles": indices, "files": [str(f) for f in files]}) if as_json else files[-1]
-    )
+    result = {"model": str(snapshot.path), "styles": indices, "files": [str(f) for f in files]}
+    click.echo(json.dumps(result) if as_json else files[-1])

@@ -13,6 +13,8 @@ from ..errors import SganError
 if typing.TYPE_CHECKING:
     import torch
 
+    from ..snapshot import Snapshot
+
 # ---------------------------------------------------------------------------------------------- types
 
 
@@ -113,6 +115,22 @@ def resolve_device(
     return device
 
 
+def open_model(
+    model: str | None,  # what --model said
+    runs: str,  # what --runs said
+    device: str,  # what --device said
+    quiet: bool,  # do not tell which model it is
+) -> Snapshot:
+    """The model that a command draws with. Raises SganError if there is none or it cannot be read."""
+    from ..runs import find_model
+    from ..snapshot import load_snapshot
+
+    path, which = find_model(model, runs)
+    if not quiet:
+        click.echo(which, err=True)
+    return load_snapshot(path, resolve_device(device))
+
+
 # -------------------------------------------------------------------------------------------- options
 
 
@@ -147,16 +165,6 @@ output_options = _together(
 
 # Gives `device`, for `resolve_device`.
 device_option = click.option("--device", type=DEVICE, default="auto", help="auto, cpu, cuda or cuda:N.")
-
-# Gives `kernels`.
-kernels_option = click.option(
-    "--kernels",
-    type=click.Choice(["auto", "cuda", "reference"]),
-    default="auto",
-    envvar="SGAN_KERNELS",
-    show_envvar=True,
-    help="How the ops run: CUDA kernels where they can, always, or plain PyTorch.",
-)
 
 # Gives `trunc`, `trunc_cutoff`, `class_index`, `noise_mode`, `batch`, `precision`, `outdir` and `format`.
 sampling_options = _together(

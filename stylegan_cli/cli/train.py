@@ -31,7 +31,7 @@ from .params import KIMG, SIZE, device_option, resolve_device
 @click.option("--snap", type=KIMG, help="Thousands of pictures between snapshots.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures per step over all GPUs.")
 @click.option("--batch-gpu", type=click.IntRange(1), help="Pictures at a time on one GPU.")
-@click.option("--gpus", type=click.IntRange(1), default=1, help="Processes, one for each GPU.")
+@click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
 @click.option("--gamma", type=click.FloatRange(0), help="Weight of R1.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.")
 @click.option("--pl-weight", type=click.FloatRange(0), help="Weight of path-length regularisation.")
@@ -78,5 +78,5 @@ def command(
     if not quiet:
         click.echo(plan.announcement(run.config, folder), err=True)
     distributed.launch(train, (run.config, folder, where, run.start, run.shown, quiet), run.config.gpus)
-    click.echo(plan.farewell(run.config, folder, runs), err=True)
+    click.echo(plan.farewell(run.config, folder), err=True)
     click.echo(folder)

@@ -1,4 +1,4 @@
-"""StyleGAN2 generator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figures 2 and 7)."""
+"""StyleGAN2 generator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figures 2, 7)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class SynthesisNetwork(nn.Module):
         dtype: torch.dtype | None = None,  # half precision for the highest levels; None: none
     ) -> Tensor:  # [N, channels, height, width]
         """Raises ValueError if ws or noise do not fit the layer table."""
-        if ws.ndim != 3 or ws.shape[1] != self.num_ws:
+        if ws.shape[1:] != (self.num_ws, self.config.w_dim):
             raise ValueError(f"ws must have shape [N, {self.num_ws}, {self.config.w_dim}], not {list(ws.shape)}")
         latents = iter([ws[:, row.w_index] for row in self.layers])
         maps = iter(self._noise(noise, ws))

@@ -26,7 +26,12 @@ def conv2d_resample(
     """A 'same' convolution with twofold resampling: up after it (true convolution), or down before it (correlation).
 
     The zeros of the upsampled picture are never multiplied: up = 2 is a transposed convolution followed by the filter.
+    Raises ValueError on other factors, or if the filter is missing.
     """
+    if (up, down) not in ((1, 1), (2, 1), (1, 2)):
+        raise ValueError(f"up {up} and down {down}: one of them may be 2, the rest is 1")
+    if f is None and (up, down) != (1, 1):
+        raise ValueError("resampling needs a filter f")
     k = w.shape[-1]
     if up == 2 and k == 1:
         return upsample2d(_conv2d(x, w, impl=impl), f, impl=impl)

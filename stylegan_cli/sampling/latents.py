@@ -17,7 +17,7 @@ def latents_from_seeds(
     seeds: Sequence[int],
     z_dim: int,
 ) -> Tensor:  # [N, z_dim] float32
-    """One z for each seed: the numbers that every StyleGAN tool draws for it, so that known seeds keep their picture."""
+    """One z for each seed: the numbers that every StyleGAN tool draws for it, so that seeds keep their picture."""
     rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
     return torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(0, z_dim)
 

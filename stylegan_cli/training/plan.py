@@ -1,4 +1,4 @@
-"""From what the user asked for to a run that can begin: its configuration, its folder and the weights it starts from."""
+"""From what the user asked for to a run that can begin: its configuration, its folder, the weights it starts from."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from typing import Any
 import torch
 
 from ..config import PRESETS, TrainConfig, base_size, from_json, make_train_config, to_json
-from ..data.dataset import Dataset, open_dataset
+from ..data.dataset import open_dataset
 from ..errors import SganError
 from ..models import build_discriminator, build_generator
 from ..models.summary import summarize
 from ..runs import latest_snapshot, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
+
+# Options that say what the networks are, by field.
+_OF_NETWORKS = {"channel_base": "--cbase", "channel_max": "--cmax", "mapping_layers": "--map-depth"}
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,16 @@ def fresh(
     size: tuple[int, int] | None = None,  # (height, width) to read the pictures at
     mirror: bool = False,
     cond: str | None = None,  # labels to learn
-    gpus: int = 1,
+    gpus: int | None = None,
     **overrides: Any,  # see `make_train_config`
 ) -> Plan:
     """A run of its own. Raises SganError if data, settings and snapshot do not go together."""
     cfg = cfg or ("auto" if data else "demo")
+    data = data and os.path.abspath(data)  # so that the run can go on from any folder
     info = read_info(resume) if resume else None
+    if info and (fixed := [name for name in _OF_NETWORKS if overrides.get(name) is not None]):
+        names = ", ".join(_OF_NETWORKS[name] for name in fixed)
+        raise SganError(f"{resume} brings its own networks; {names} cannot be changed.", hint="Leave it out.")
     if info and size is None:
         size = (info.generator.height, info.generator.width)
     if size is None and PRESETS[cfg].size:
@@ -51,7 +58,7 @@ def fresh(
         size = _fitted(spec.height, spec.width, PRESETS[cfg].size)
     dataset = open_dataset(data, size=size, mirror=mirror, label=cond)
     base_size(dataset.spec.height, dataset.spec.width)  # refuse a size before anything else is asked of it
-    config = make_train_config(cfg, dataset.spec, gpus=gpus, **overrides)
+    config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **overrides)
     if info is None:
         return Plan(config)
     return Plan(_with_networks_of(info, config, resume), start=Path(resume))
@@ -127,13 +134,12 @@ def announcement(
 
 def farewell(
     config: TrainConfig,
-    folder: Path,
-    runs: str,
+    folder: Path,  # of the run
 ) -> str:
     """Where the pictures are and what to type next."""
     snapshot = latest_snapshot(folder)
     kimg = read_info(snapshot).kimg
-    option = "" if Path(runs) == Path("runs") else f" --runs {runs}"
+    option = "" if folder.parent.resolve() == Path("runs").resolve() else f" --runs {folder.parent}"
     lines = [
         f"Pictures: {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
         f"Draw more:  sgan generate --seeds 0-99{option}",

@@ -25,7 +25,7 @@ from ..files import write_atomic
 from ..runs import snapshot_name
 from ..sampling import counter
 from ..sampling.latents import latents_from_seeds
-from ..snapshot import Snapshot, SnapshotInfo, load_snapshot, save_snapshot
+from ..snapshot import SnapshotInfo, load_snapshot, save_snapshot
 from .loop import Trainer
 from .stats import RunLog
 
@@ -65,7 +65,7 @@ def train(
 
 
 def _loop(config: TrainConfig, trainer: Trainer, recorder: Recorder | None, stop: list[bool]) -> None:
-    end, snap = round(config.kimg * 1000), round(config.snap * 1000)
+    end, snap = max(round(config.kimg * 1000), 1), max(round(config.snap * 1000), 1)
     tick = max(min(snap // 8, 4000), config.batch)  # pictures between lines of the log
     first = trainer.shown
     if recorder is not None and first == 0:
@@ -183,7 +183,8 @@ def _any_rank(flag: bool, device: torch.device) -> bool:
 
 @contextmanager
 def _stop_on_interrupt():
-    """Ctrl-C or SIGTERM asks for an orderly stop after the step; a second one stops at once."""
+    """Ctrl-C or SIGTERM asks for an orderly stop after the step; a second one stops at once. One of several ranks
+    hears of it from the process that started them, by SIGTERM."""
     stop = [False]
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -193,7 +194,8 @@ def _stop_on_interrupt():
         if distributed.rank() == 0:
             print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGTERM,) if distributed.world_size() > 1 else (signal.SIGINT, signal.SIGTERM)
+    old = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield stop
     finally:

@@ -14,7 +14,7 @@ class Stateful(Protocol):
 def gather(
     parts: dict[str, Stateful],  # name -> what has memory
 ) -> dict[str, dict[str, Any]]:
-    """The state of everything, by name."""
+    """The state of everything, by name: the tensors themselves, so copy them before the next step."""
     return {name: part.state_dict() for name, part in parts.items()}
 
 

@@ -44,8 +44,8 @@ class RunLog:
         self,
         folder: Path,
     ):
-        self._stats = open(folder / "stats.jsonl", "a", encoding="utf-8")
-        self._text = open(folder / "log.txt", "a", encoding="utf-8")
+        self._stats = open(folder / "stats.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+        self._text = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

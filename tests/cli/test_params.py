@@ -103,25 +103,17 @@ def test_absent_device(monkeypatch, name, count):
 @params.model_option
 @params.output_options
 @params.device_option
-@params.kernels_option
 def shared(**given):
     click.echo(json.dumps(given))
 
 
 def test_shared_options():
-    result = CliRunner().invoke(shared, ["--network", "a", "--json", "-q"], env={"SGAN_KERNELS": "reference"})
+    result = CliRunner().invoke(shared, ["--network", "a", "--json", "-q"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {
         "as_json": True,
         "device": "auto",
-        "kernels": "reference",
         "model": "a",
         "quiet": True,
         "runs": "./runs",
     }
-
-
-def test_wrong_kernels_in_the_environment():
-    result = CliRunner().invoke(shared, [], env={"SGAN_KERNELS": "fast"})
-    assert result.exit_code == 2
-    assert "SGAN_KERNELS" in result.output or "--kernels" in result.output

@@ -1,5 +1,6 @@
 """`sgan train` end to end: what a run writes, how it goes on, what it refuses, how it is stopped."""
 
+import contextlib
 import json
 import os
 import signal
@@ -254,18 +255,24 @@ def test_runs_that_cannot_be_written(sgan, rgb_set, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_in_good_order(rgb_set, tmp_path, number):
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_stopped_in_good_order(rgb_set, tmp_path, ranks):
+    """By Ctrl-C, which a terminal sends to all its processes."""
     line = [sys.executable, "-m", "stylegan_cli", "train", "--data", str(rgb_set), "--runs", str(tmp_path)]
-    line += [*SMALL, "--kimg", "1000", "--snap", "1000", "--pl-weight", "0"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line += [*SMALL, "--kimg", "1000", "--snap", "1000", "--pl-weight", "0", "--gpus", str(ranks)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(line, **pipes, start_new_session=True)
     folder = tmp_path / "00000-rgb-auto"
-    deadline = time.monotonic() + 60
-    while not (folder / "fakes-000000.png").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / "fakes-000000.png").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, stderr
     assert "Stopping after this step" in stderr and "Traceback" not in stderr
     assert stdout == f"{folder}\n"

@@ -60,9 +60,10 @@ def test_num_ws_is_the_fields(size):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("height", "width", "levels"), [(24, 48, [4, 8, 16, 32]), (10, 6, [4, 8]), (48, 32, [4, 8, 16, 32])])
-def test_the_table_tells_the_truth(make_g, architecture, height, width, levels):
+@pytest.mark.parametrize(("height", "width", "top"), [(24, 48, 32), (10, 6, 8), (48, 32, 32)])
+def test_the_table_tells_the_truth(make_g, architecture, height, width, top):
     """Names are modules, sizes are those of their outputs, every w is used."""
+    levels = [level for level in (4, 8, 16, 32) if level <= top]
     G = make_g(height, width, architecture=architecture, channels=4)
     seen = {}
     for name, module in G.named_modules():

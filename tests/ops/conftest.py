@@ -61,7 +61,8 @@ def conv_resample(x, w, f=None, up=1, down=1):
         return convolve_full(x, w[:, :, ::-1, ::-1])[:, :, start : start + h, start : start + width]
     f = filter_2d(f)
     shape = (w.shape[0], w.shape[1])
-    spread = convolve_full(w.reshape(-1, 1, k, k) if up == 2 else w[:, :, ::-1, ::-1].reshape(-1, 1, k, k), f[None, None])
+    w = w if up == 2 else w[:, :, ::-1, ::-1]
+    spread = convolve_full(w.reshape(-1, 1, k, k), f[None, None])
     both = spread.reshape(*shape, *spread.shape[2:])  # one kernel for the convolution and the filter
     start = both.shape[-1] // 2 - 1  # an even kernel: half a pixel towards the start
     if up == 2:

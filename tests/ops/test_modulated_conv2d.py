@@ -154,7 +154,7 @@ def test_half_precision(arguments, rms_error, impl, dtype, up, weights):
     a = {k: v.to(dtype).float() if isinstance(v, torch.Tensor) else v for k, v in a.items()}
     a["f"] = F
     exact = modulated_conv2d(**a, act="lrelu", impl="reference")
-    kinds = {name: dtype for name in (NAMES if weights == "half" else ["x"])}
+    kinds = dict.fromkeys(NAMES if weights == "half" else ["x"], dtype)
     mine = modulated_conv2d(**{k: v.to(kinds[k]) if k in kinds else v for k, v in a.items()}, act="lrelu", impl=impl)
     theirs = plain(a["x"], a["w"], a["style"], F, up, a["noise"], a["noise_strength"], a["b"], dtype)
     assert mine.dtype == dtype

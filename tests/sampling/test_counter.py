@@ -59,7 +59,7 @@ def test_a_longer_row_begins_like_a_shorter_one():
 
 def test_uniform_is_inside_the_open_interval_and_normal_is_finite():
     u = counter.uniform(11, "many", torch.arange(1 << 12), (1 << 11,))  # 8 million
-    assert 0 < u.min() and u.max() < 1
+    assert u.min() > 0 and u.max() < 1
     n = counter.normal(11, "many", torch.arange(1 << 12), (1 << 11,))
     assert n.isfinite().all()
     assert 4.5 < n.max() < 6 and -6 < n.min() < -4.5
@@ -69,7 +69,7 @@ def test_the_ends_of_the_interval():
     """The smallest and the largest number that can come out at all."""
     smallest, largest = 0.5 * 2.0**-23, (2**23 - 0.5) * 2.0**-23
     ends = torch.tensor([smallest, largest])
-    assert 0 < ends[0] and ends[1] < 1
+    assert ends[0] > 0 and ends[1] < 1
     assert torch.special.erfinv(2 * ends - 1).isfinite().all()
 
 

@@ -10,6 +10,7 @@ import torch
 from stylegan_cli import distributed
 from stylegan_cli.config import make_train_config
 from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.errors import SganError
 from stylegan_cli.training.loop import Trainer
 from stylegan_cli.training.state import gather
 
@@ -62,5 +63,13 @@ def work(path, out, ranks):
         torch.save(found, out)
 
 
+def fail():
+    raise SganError("The pictures are gone.", hint="Bring them back.")
+
+
 if __name__ == "__main__":
     distributed.launch(work, (sys.argv[1], sys.argv[2], int(sys.argv[3])), int(sys.argv[3]))
+    try:
+        distributed.launch(fail, (), int(sys.argv[3]))
+    except Exception as e:
+        print(type(e).__name__, str(e), getattr(e, "hint", None), sep="|")

@@ -48,10 +48,10 @@ def assert_equal(a, b):
 def test_the_same_seed_gives_the_same_bits(make_config, make_trainer, label):
     config = make_config(label=label)
     torch.manual_seed(1)
-    first = run(make_trainer(config), 5)
+    first = run(make_trainer(config), 4)
     torch.manual_seed(2)
     torch.rand(100)
-    assert_equal(first, run(make_trainer(config), 5))
+    assert_equal(first, run(make_trainer(config), 4))
 
 
 def test_another_seed_gives_another_run(make_config, make_trainer):
@@ -59,13 +59,12 @@ def test_another_seed_gives_another_run(make_config, make_trainer):
     assert not torch.equal(runs[0][".G.synthesis.b4.const"], runs[1][".G.synthesis.b4.const"])
 
 
-@pytest.mark.parametrize("label", [None, "labels"])
-@pytest.mark.parametrize("options", [{"batch_gpu": 4}, {"batch_gpu": 2}])
-def test_parts_of_a_batch_add_up(make_config, make_trainer, label, options):
+@pytest.mark.parametrize(("label", "batch_gpu"), [(None, 2), ("labels", 4)])
+def test_parts_of_a_batch_add_up(make_config, make_trainer, label, batch_gpu):
     """Gradient accumulation changes nothing, with both regularisers and groups of 2."""
     config = make_config(label=label)
-    whole = run(make_trainer(config, dtype=torch.float64), 6)
-    parts = run(make_trainer(dataclasses.replace(config, **options), dtype=torch.float64), 6)
+    whole = run(make_trainer(config, dtype=torch.float64), 5)
+    parts = run(make_trainer(dataclasses.replace(config, batch_gpu=batch_gpu), dtype=torch.float64), 5)
     assert whole.keys() == parts.keys()
     worst = max((whole[k].double() - parts[k].double()).abs().max().item() for k in whole)
     assert worst < 1e-9

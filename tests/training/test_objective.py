@@ -9,6 +9,7 @@ from stylegan_cli.layers import append_minibatch_std
 from stylegan_cli.sampling import counter
 from stylegan_cli.training import losses
 from stylegan_cli.training.objective import Batch
+from stylegan_cli.training.regularizers import path_lengths, r1_penalty
 
 
 def batch_of(n, offset=0):
@@ -127,3 +128,24 @@ def test_the_mean_of_w_follows_the_batch(trainer):
     ws = recorded_ws(trainer, "generator_main", batch_of(8))
     trainer.objective.end_generator_main()
     assert torch.allclose(trainer.G.mapping.w_avg, 0.005 * ws[:, 0].mean(0))
+
+
+def test_gradients_of_both_penalties_are_complete(trainer):
+    """What the penalties leave out on the way is not what their own gradients need: plain autograd agrees."""
+    torch.manual_seed(0)
+    G, D = trainer.G.requires_grad_(True), trainer.D.requires_grad_(True)
+    ws, y = torch.randn(2, G.num_ws, 8).double().requires_grad_(True), torch.randn(2, 3, 16, 16).double()
+    x = torch.randn(4, 3, 16, 16).double().requires_grad_(True)
+    images, logits = G.synthesis(ws), D(x)
+    (pulled,) = torch.autograd.grad((images * y / 16).sum(), ws, create_graph=True)
+    (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    plain = pulled.square().sum(2).mean(1).sqrt().square().sum(), slope.square().sum()
+    ours = path_lengths(images, ws, y).square().sum(), r1_penalty(logits, x).sum()
+    for network, mine, theirs in zip((G, D), ours, plain):
+        assert mine.item() == pytest.approx(theirs.item())
+        parameters = list(network.parameters())
+        a = torch.autograd.grad(mine, parameters, allow_unused=True, retain_graph=True)
+        b = torch.autograd.grad(theirs, parameters, allow_unused=True, retain_graph=True)
+        assert [g is None for g in a] == [g is None for g in b]
+        assert all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(a, b) if p is not None)
+        assert sum(g is not None and g.abs().max() > 0 for g in a) > 10

@@ -16,13 +16,13 @@ def results(rgb_set, tmp_path_factory):
     """What one rank, here, and two ranks, in processes of their own, made of the same run."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, str(SCRIPT), str(rgb_set), str(folder / "2.pt"), "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     runpy.run_path(str(SCRIPT))["work"](str(rgb_set), str(folder / "1.pt"), 1)
-    _, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     one, two = (torch.load(folder / f"{ranks}.pt", weights_only=True) for ranks in (1, 2))
     assert (one["world"], two["world"]) == (1, 2)
-    return one, two
+    return one, two | {"told": stdout}
 
 
 def flat(value, name=""):
@@ -58,3 +58,7 @@ def test_gradients_of_the_first_step_in_float32(results):
 
 def test_all_ranks_hold_the_same_weights(results):
     assert results[1]["same on all ranks"]
+
+
+def test_a_mistake_on_a_rank_is_told_as_on_one(results):
+    assert results[1]["told"] == "SganError|The pictures are gone.|Bring them back.\n"
