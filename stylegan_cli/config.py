@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ class GeneratorConfig:
     w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
 
     def __post_init__(self) -> None:
-        _check_network(self, self.z_dim, self.w_dim, self.mapping_layers)
+        _check_network(self, self.z_dim, self.w_dim)
+        if not 0 <= self.w_avg_beta <= 1:
+            raise SganError(f"GeneratorConfig: w_avg_beta {self.w_avg_beta} is not from 0 to 1.")
         _choice("generator labels", self.labels, ("embed", "concat"))
         _choice("generator architecture", self.architecture, ("skip", "resnet", "orig"))
         _choice("channels", self.channels, (1, 3, 4))
@@ -113,7 +116,13 @@ class DiscriminatorConfig:
     mbstd_channels: int = 1  # its feature maps, 0 = off
 
     def __post_init__(self) -> None:
-        _check_network(self, self.mbstd_channels + 1)
+        _check_network(self, self.mbstd_channels + 1, self.mbstd_group or 1)
+        lowest = min(self.channel_base // 4, self.channel_max)
+        if self.mbstd_channels and lowest % self.mbstd_channels:
+            raise SganError(
+                f"{lowest} channels at the lowest level do not divide into {self.mbstd_channels} deviation maps.",
+                hint=f"Choose --cmax as a multiple of {self.mbstd_channels}.",
+            )
         _choice("discriminator labels", self.labels, ("projection", "dot"))
         _choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
         _choice("channels", self.channels, (1, 3, 4))
@@ -287,6 +296,12 @@ class TrainConfig:
     resume: str | None = None  # the model file that the weights came from
 
     def __post_init__(self) -> None:
+        whole = (self.batch, self.batch_gpu, self.gpus, self.r1_interval, self.pl_interval, self.pl_batch_shrink)
+        numbers = (self.kimg, self.snap, self.lr, self.eps, self.ema_kimg, self.gamma, self.pl_weight, *self.betas)
+        if min(whole) < 1 or not all(math.isfinite(x) and x >= 0 for x in numbers) or self.seed < 0:
+            raise SganError("TrainConfig: a number is negative, zero or not finite where it cannot be.")
+        if len(self.betas) != 2 or max(self.betas) >= 1 or not 0 <= self.mixing_prob <= 1:
+            raise SganError("TrainConfig: betas must be two numbers below 1, and mixing_prob from 0 to 1.")
         if self.batch % (self.batch_gpu * self.gpus):
             raise SganError(
                 f"A batch of {self.batch} does not divide into {self.gpus} rank(s) of {self.batch_gpu} at a time.",
@@ -317,8 +332,11 @@ def make_train_config(
         value = given.pop(name, getattr(preset, name, None))
         return rule() if value is None else value
 
-    batch = pick("batch", lambda: max(min(gpus * min(4096 // res, 32), 64), gpus))
-    batch_gpu = given.pop("batch_gpu", batch // gpus)
+    by_rule = "batch" not in given
+    batch = pick("batch", lambda: min(gpus * min(4096 // res, 32), 64))
+    batch = max(batch - batch % gpus, gpus) if by_rule else batch
+    batch_gpu = given.pop("batch_gpu", max(batch // gpus, 1))
+    group = given.pop("mbstd_group") if "mbstd_group" in given else _divisor(batch_gpu, preset.mbstd_group or 4)
     both = {
         "height": data.height,
         "width": data.width,
@@ -339,7 +357,7 @@ def make_train_config(
     discriminator = DiscriminatorConfig(
         **both,
         architecture=pick("d_architecture", lambda: "resnet"),
-        mbstd_group=min(pick("mbstd_group", lambda: min(batch // gpus, 4)), batch_gpu),
+        mbstd_group=min(group, batch_gpu),
         mbstd_channels=pick("mbstd_channels", lambda: 1),
     )
     return TrainConfig(
@@ -357,6 +375,11 @@ def make_train_config(
         **{name: given.pop(name, getattr(preset, name)) for name in ("pl_weight", "mixing_prob", "kimg", "snap")},
         **given,
     )
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor that is no more than `most`."""
+    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
 
 
 # ----------------------------------------------------------------------------------------------- JSON
@@ -404,6 +427,9 @@ def _value(hint: Any, value: Any, name: str) -> Any:
 
 def _check_network(config: GeneratorConfig | DiscriminatorConfig, *positive: int) -> None:
     _, _, n = base_size(config.height, config.width)
+    sane = 1 <= config.mapping_layers <= 64 and 0 <= config.half_levels <= 20 and 1 <= len(config.fir) <= 12
+    if not (sane and all(map(math.isfinite, config.fir)) and sum(config.fir) > 0 and config.mapping_lr > 0):
+        raise SganError(f"{type(config).__name__}: mapping_layers, mapping_lr, half_levels or fir is out of range.")
     if min(config.channel_max, config.c_dim + 1, *positive) < 1:
         raise SganError(f"{type(config).__name__}: a dimension is below 1.")
     if config.channel_base < 4 << n:

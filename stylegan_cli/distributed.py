@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import tempfile
@@ -51,8 +52,9 @@ def launch(
     function: Callable,  # called as function(*arguments) in each process; must be importable
     arguments: Sequence,
     ranks: int,
+    device: str = "cpu",  # 'cuda': NCCL, rank i on GPU i; else gloo
 ) -> None:
-    """Run a function on so many ranks, here if it is one. NCCL where each rank has a GPU, else gloo.
+    """Run a function on so many ranks, here if it is one.
 
     A first Ctrl-C or SIGTERM is handed to the ranks as SIGTERM, a second one ends them. A SganError of a rank is raised
     here; whatever a rank dies of, the others are ended too.
@@ -60,14 +62,22 @@ def launch(
     if ranks == 1:
         function(*arguments)
         return
+    if device != "cpu" and (device != "cuda" or torch.cuda.device_count() < ranks):
+        raise SganError(
+            f"There are not {ranks} GPUs for as many ranks with --device {device}.", hint="Use --device cpu."
+        )
+    threads = max(torch.get_num_threads() // ranks, 1)
+    logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
-        child = (folder, os.getpid(), ranks, function, tuple(arguments))
+        child = (folder, os.getpid(), ranks, device, threads, function, tuple(arguments))
         context = torch.multiprocessing.spawn(_child, child, nprocs=ranks, join=False)
-        with _signals_go_to(context.processes):
+        with _signals_go_to(context.processes) as asked:
             try:
                 while not context.join():
                     pass
             except (torch.multiprocessing.ProcessRaisedException, torch.multiprocessing.ProcessExitedException) as e:
+                if asked:  # it had not begun to listen
+                    raise KeyboardInterrupt from None
                 told = Path(folder, "error.json")
                 if told.exists():
                     raise SganError(*json.loads(told.read_text())) from e
@@ -78,7 +88,7 @@ def launch(
 
 
 @contextlib.contextmanager
-def _signals_go_to(processes: list) -> Iterator[None]:
+def _signals_go_to(processes: list) -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM goes on to the processes as SIGTERM; the second raises KeyboardInterrupt."""
     asked: list[int] = []
 
@@ -91,29 +101,35 @@ def _signals_go_to(processes: list) -> Iterator[None]:
 
     old = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
 
 
-def _child(this: int, folder: str, parent: int, ranks: int, function: Callable, arguments: tuple) -> None:
+def _child(
+    this: int, folder: str, parent: int, ranks: int, device: str, threads: int, function: Callable, arguments: tuple
+) -> None:
     def interrupted(number: int, frame: FrameType | None) -> None:
         if os.getppid() != parent:  # it is gone; otherwise it tells us what Ctrl-C means
             os._exit(1)
 
     signal.signal(signal.SIGINT, interrupted)
-    on_gpu = torch.cuda.device_count() >= ranks
-    if on_gpu:
+    torch.set_num_threads(threads)
+    if device == "cuda":
         torch.cuda.set_device(this)
-    else:
-        torch.set_num_threads(max((os.cpu_count() or 1) // ranks, 1))
+    backend = "nccl" if device == "cuda" else "gloo"
     meeting = f"file://{folder}/meeting"
-    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", init_method=meeting, rank=this, world_size=ranks)
+    torch.distributed.init_process_group(backend, init_method=meeting, rank=this, world_size=ranks)
     try:
         function(*arguments)
-    except SganError as e:
-        write_atomic(Path(folder, "error.json"), json.dumps([str(e), e.hint]))
+    except Exception as e:
+        mistake = isinstance(e, SganError)
+        sentence = (
+            str(e) if mistake else f"Rank {this} failed with {type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        )
+        hint = e.hint if mistake else "Run again with --debug for the traceback."
+        write_atomic(Path(folder, "error.json"), json.dumps([sentence, hint]))
         raise
     torch.distributed.destroy_process_group()
 

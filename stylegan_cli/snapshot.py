@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,8 +91,8 @@ def load_snapshot(
     with _open(path) as f:
         info = _info(path, f.metadata())
         tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
-    G = _fill(build_generator(info.generator), tensors, "G.", path)
-    D = _fill(build_discriminator(info.discriminator), tensors, "D.", path) if info.discriminator else None
+    G = _fill(lambda: build_generator(info.generator), tensors, "G.", path)
+    D = _fill(lambda: build_discriminator(info.discriminator), tensors, "D.", path) if info.discriminator else None
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
 
 
@@ -132,12 +133,16 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
         raise SganError(f"{path} has a header that cannot be read ({e}).") from e
 
 
-def _fill(network: nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path) -> nn.Module:
+def _fill(build: Callable[[], nn.Module], tensors: dict[str, Tensor], prefix: str, path: Path) -> nn.Module:
+    with torch.device("meta"):  # only shapes: nothing is allocated before the header is known to tell the truth
+        want = build().state_dict()
     state = {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
-    want = network.state_dict()
     wrong = sorted(name for name in want.keys() | state.keys() if _shape(want, name) != _shape(state, name))
     if wrong:
         raise SganError(f"{path} does not fit its own configuration: {', '.join(prefix + name for name in wrong[:3])}.")
+    if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
+        raise SganError(f"{path} holds numbers that are not finite, in {prefix + broken[0]} for one.")
+    network = build()
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
 from stylegan_cli import config
+from stylegan_cli.config import DataSpec, from_json, make_train_config, to_json
 from stylegan_cli.errors import SganError
 
 
@@ -114,3 +116,20 @@ def test_unknown_preset():
     with pytest.raises(SganError, match="paper128") as caught:
         config.make_train_config("paper128", data_spec())
     assert "paper256" in caught.value.hint
+
+
+@pytest.mark.parametrize("gpus", range(1, 9))
+@pytest.mark.parametrize("cfg", ["auto", "demo"])
+def test_presets_fit_any_number_of_gpus(cfg, gpus):
+    config = make_train_config(cfg, DataSpec("a", "", 1, 256, 256, 3, 256, 256), gpus=gpus)
+    assert config.batch % gpus == 0 and config.batch_gpu % config.discriminator.mbstd_group == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch": -4, "batch_gpu": -4}, {"batch_gpu": 0}, {"r1_interval": 0}, {"kimg": math.nan}, {"betas": [0.0, 1.0]}],
+)
+def test_numbers_that_cannot_be(changes):
+    config = make_train_config("auto", DataSpec("a", "", 1, 64, 64, 3, 64, 64))
+    with pytest.raises(SganError):
+        from_json(type(config), {**to_json(config), **changes})

@@ -210,3 +210,35 @@ def test_an_old_file_is_replaced_whole_or_not_at_all(model, saved, monkeypatch):
     monkeypatch.undo()
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"w_dim": 2_000_000},
+        {"z_dim": 10**9},
+        {"mapping_layers": 200_000},
+        {"fir": []},
+        {"fir": [1, -1]},
+        {"half_levels": -3},
+    ],
+)
+def test_headers_that_lie_allocate_nothing(model, tmp_path, field):
+    G, _, info = model
+    header = json.loads(json.dumps(to_json(dataclasses.replace(info, discriminator=None))))
+    header["generator"] |= field
+    tensors = {f"G.{name}": t.contiguous() for name, t in G.state_dict().items()}
+    metadata = {"format": "stylegan_cli/1", "info": json.dumps(header)}
+    safetensors.torch.save_file(tensors, tmp_path / "a.safetensors", metadata=metadata)
+    with pytest.raises(SganError):
+        load_snapshot(tmp_path / "a.safetensors")
+
+
+def test_weights_that_are_not_finite(model, tmp_path):
+    G, _, info = model
+    broken = build_generator(info.generator)
+    broken.load_state_dict(G.state_dict())
+    broken.mapping.w_avg[0] = torch.nan
+    save_snapshot(tmp_path / "a.safetensors", broken, None, info)
+    with pytest.raises(SganError, match="not finite"):
+        load_snapshot(tmp_path / "a.safetensors")

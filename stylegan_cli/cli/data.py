@@ -7,6 +7,7 @@ import typing
 
 import click
 
+from ..config import base_size
 from .params import SIZE, output_options
 
 _SHOWN = 12  # classes, or files left out, that are listed by name
@@ -17,7 +18,7 @@ def command() -> None:
     """Pack pictures into a set, look into one, or draw one to try things with."""
 
 
-@command.command("pack")
+@command.command("pack", short_help="Bring pictures to one form, as a set.")
 @click.argument("src")
 @click.argument("dest")
 @click.option("--size", type=SIZE, help="N, or HxW: bring every picture to it. Left out: all must share one size.")
@@ -55,6 +56,8 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     """
     from ..data.pack import pack
 
+    if options["size"]:
+        base_size(*options["size"])  # refuse what no model could take
     report = pack(src, dest, channels=int(channels) if channels else None, progress=not quiet, **options)
     if as_json:
         return click.echo(json.dumps(vars(report)))
@@ -70,7 +73,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     click.echo(report.path)
 
 
-@command.command("info")
+@command.command("info", short_help="Say what a set holds, and draw it.")
 @click.argument("path", required=False)
 @click.option(
     "--out", metavar="FILE", help="Where to draw the contact sheet. Left out: NAME-contact.png beside the set."
@@ -96,7 +99,7 @@ def info_command(path: str | None, out: str | None, as_json: bool, quiet: bool) 
     click.echo(sheet)
 
 
-@command.command("demo")
+@command.command("demo", short_help="Draw a set with DiceBear.")
 @click.argument("out", metavar="OUT.zip")
 @click.option(
     "--style", default="critters", show_default=True, help="A DiceBear style, such as critters or open-peeps."

@@ -41,13 +41,15 @@ def command(
     """
     import torch
 
-    from ..data.images import image_grid, save_image
+    from ..data.images import grid_columns, image_grid, save_image
     from ..sampling.draw import Sampling, draw, load_latents, map_seeds, picture_record, save_latents
+    from ..sampling.latents import class_labels
 
     snapshot, how = open_model(model, runs, device, quiet), Sampling(**sampling)
     G, folder, name = snapshot.G, Path(outdir), "w" if from_w else "seed"
     if from_w:
         given, seeds = load_latents(from_w, G, how)
+    labels = class_labels(how.class_index, seeds, G.config.c_dim)
     names = range(len(seeds)) if from_w else seeds
     kept = []  # latents for w.npz
 
@@ -61,7 +63,8 @@ def command(
     files, pictures = [], []
     for number, picture in zip(names, draw(G, latents, seeds, how, quiet), strict=True):
         files.append(folder / f"{name}{number:04d}.{format}")
-        save_image(picture, files[-1], metadata={name: str(number), **record})
+        drawn = {} if labels is None or from_w else {"class": str(int(labels[len(files) - 1].argmax()))}
+        save_image(picture, files[-1], metadata={name: str(number), **record, **drawn})
         if grid:
             pictures.append(picture)
     if save_w:
@@ -69,7 +72,7 @@ def command(
         save_latents(files[-1], torch.cat(kept), seeds)
     if grid:
         files.append(folder / f"grid.{format}")
-        columns = max(1, round((len(pictures) * G.config.height / G.config.width) ** 0.5))
+        columns = grid_columns(len(pictures), G.config.height / G.config.width)
         scale = max(1, 64 // G.config.width)  # small pictures are enlarged, as in the grids of training
         sheet = image_grid(torch.stack(pictures), columns, scale=scale)
         save_image(sheet, files[-1], metadata={"seeds": str(seeds), **record})

@@ -84,6 +84,21 @@ class Kimg(click.ParamType):
         return number
 
 
+class Finite(click.ParamType):
+    """Any number but nan and inf."""
+
+    name = "number"
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
+
+
 class Device(click.ParamType):
     """'auto', 'cpu', 'cuda' or 'cuda:N', as the string; `resolve_device` makes it a device."""
 
@@ -168,10 +183,15 @@ device_option = click.option("--device", type=DEVICE, default="auto", help="auto
 
 # Gives `trunc`, `trunc_cutoff`, `class_index`, `noise_mode`, `batch`, `precision`, `outdir` and `format`.
 sampling_options = _together(
-    click.option("--trunc", type=float, default=1.0, help="Truncation psi: 1 is none, 0 the mean picture."),
+    click.option("--trunc", type=Finite(), default=1.0, help="Truncation psi: 1 is none, 0 the mean picture."),
     click.option("--trunc-cutoff", type=click.IntRange(0), help="Truncate only the first so many styles."),
     click.option("--class", "class_index", type=int, help="Class of the pictures. Left out: drawn by each seed."),
-    click.option("--noise-mode", type=click.Choice(["const", "random", "none"]), default="const"),
+    click.option(
+        "--noise-mode",
+        type=click.Choice(["const", "random", "none"]),
+        default="const",
+        help="Of each layer: stored, of the seed, or none.",
+    ),
     click.option("--batch", type=click.IntRange(1), help="Pictures at a time. Left out: by their size."),
     click.option(
         "--precision",
@@ -180,5 +200,5 @@ sampling_options = _together(
         help="Of the highest levels; half precision is faster where the processor has it.",
     ),
     click.option("--outdir", default="./out", metavar="FOLDER", help="Where the pictures are written."),
-    click.option("--format", type=click.Choice(["png", "jpg", "webp"]), default="png"),
+    click.option("--format", type=click.Choice(["png", "jpg", "webp"]), default="png", help="Of the files."),
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..config import PRESETS
+from ..config import PRESETS, to_json
 from .params import KIMG, SIZE, device_option, resolve_device
 
 
@@ -41,7 +41,7 @@ from .params import KIMG, SIZE, device_option, resolve_device
 @click.option("--cmax", "channel_max", type=click.IntRange(1), help="The most channels.")
 @click.option("--map-depth", "mapping_layers", type=click.IntRange(1), help="Layers of the mapping network.")
 @click.option("--mbstd-group", type=click.IntRange(1), help="Pictures per group of the minibatch deviation.")
-@click.option("--seed", type=click.IntRange(0), help="Of everything random.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of everything random.")
 @click.option("--resume", metavar="PATH", help="A run's folder: go on with it. A snapshot: start from its weights.")
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No bar and no log on the terminal.")
@@ -65,18 +65,23 @@ def command(
     from ..training import plan
     from ..training.run import train
 
-    where = resolve_device(device).type
+    where = str(resolve_device(device))
     if resume and Path(resume).is_dir():
         given = [name for name, value in {"data": data, "cfg": cfg, **options}.items() if value not in (None, False)]
         run = plan.continued(Path(resume), {k: options[k] for k in ("kimg", "snap")}, given)
     else:
         run = plan.fresh(data, cfg, resume, **options)
     if dry_run:
-        click.echo(json.dumps(plan.as_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
+        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
         return
     folder = run.folder or plan.new_folder(runs, run.config)
     if not quiet:
         click.echo(plan.announcement(run.config, folder), err=True)
-    distributed.launch(train, (run.config, folder, where, run.start, run.shown, quiet), run.config.gpus)
+    try:
+        distributed.launch(train, (run.config, folder, where, run.start, run.shown, quiet), run.config.gpus, where)
+    except BaseException:
+        if run.folder is None:
+            plan.discard_unused(folder)
+        raise
     click.echo(plan.farewell(run.config, folder), err=True)
     click.echo(folder)

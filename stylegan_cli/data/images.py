@@ -100,6 +100,15 @@ def image_grid(
     return sheet
 
 
+def grid_columns(
+    count: int,  # pictures
+    aspect: float = 1.0,  # height / width of one
+) -> int:
+    """Columns of a sheet that is about square, or up to twice as wide where its last row is then full."""
+    square = max(1, round((count * aspect) ** 0.5))
+    return next((c for c in range(square, 2 * square + 1) if count % c == 0), square)
+
+
 def labelled_grid(
     cells: Tensor | np.ndarray,  # uint8 [R, K, C, h, w], the inner pictures
     row_images: Tensor | np.ndarray,  # uint8 [R, C, h, w], the left margin

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..ops import bias_act, conv2d_resample, fir_filter
 from ..ops.bias_act import ACTIVATIONS
+from .precision import clamp_for
 
 
 class EqualConv2d(nn.Module):
@@ -42,7 +43,8 @@ class EqualConv2d(nn.Module):
         w = (self.weight * self.weight_gain).to(x.dtype)
         b = None if self.bias is None else self.bias.to(x.dtype)
         x = conv2d_resample(x, w, self.resample_filter, up=self.up, down=self.down)
-        clamp = None if self.clamp is None else self.clamp * gain
+        clamp = clamp_for(self.clamp, x.dtype)
+        clamp = None if clamp is None else clamp * gain
         return bias_act(x, b, act=self.act, gain=ACTIVATIONS[self.act].gain * gain, clamp=clamp)
 
     def extra_repr(self) -> str:

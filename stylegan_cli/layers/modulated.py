@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..ops import fir_filter, modulated_conv2d
 from ..ops.bias_act import ACTIVATIONS
 from .linear import EqualLinear
+from .precision import clamp_for
 
 
 class ModulatedConv2d(nn.Module):
@@ -43,6 +44,7 @@ class ModulatedConv2d(nn.Module):
         noise: Tensor | None,  # [N or 1, 1, H, W]; None: no noise
         gain: float = 1.0,  # factor on the activation's own gain, and on the clamp
     ) -> Tensor:  # [N, out_channels, H, W]
+        clamp = clamp_for(self.clamp, x.dtype)
         return modulated_conv2d(
             x,
             # Demodulation undoes the scale; it is kept so that eps means the same at every width.
@@ -55,7 +57,7 @@ class ModulatedConv2d(nn.Module):
             b=self.bias,
             act="lrelu",
             gain=ACTIVATIONS["lrelu"].gain * gain,
-            clamp=None if self.clamp is None else self.clamp * gain,
+            clamp=None if clamp is None else clamp * gain,
         )
 
 
@@ -82,4 +84,6 @@ class ToRGB(nn.Module):
         w: Tensor,  # [N, w_dim]
     ) -> Tensor:  # [N, out_channels, H, W]
         style = self.affine(w) * self.weight_gain
-        return modulated_conv2d(x, self.weight, style, demodulate=False, b=self.bias, clamp=self.clamp)
+        return modulated_conv2d(
+            x, self.weight, style, demodulate=False, b=self.bias, clamp=clamp_for(self.clamp, x.dtype)
+        )

@@ -77,7 +77,7 @@ class SynthesisNetwork(nn.Module):
         h0, w0, n = base_size(config.height, config.width)
         self.config = config
         self.levels = [4 << k for k in range(n + 1)]
-        self.half = set(self.levels[len(self.levels) - config.half_levels :] if config.half_levels else [])
+        self.half = set(self.levels[1:][::-1][: config.half_levels])  # never the lowest
         width_at = {level: min(config.channel_base // level, config.channel_max) for level in self.levels}
         rows: list[LayerInfo] = []
         w_index = 0

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .dispatch import use_fast
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -57,7 +59,7 @@ def bias_act(
     gain = spec.gain if gain is None else float(gain)
     alpha = spec.alpha if alpha is None else float(alpha)
     slope = slope_of(act, alpha, gain)
-    if impl == "auto" and slope is not None:
+    if use_fast(impl) and slope is not None:
         return _PiecewiseLinear.apply(x, b, slope, gain, clamp)
     return _bias_act_reference(x, b, act, gain, alpha, clamp)
 

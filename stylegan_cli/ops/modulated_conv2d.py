@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .bias_act import ACTIVATIONS, PiecewiseLinearGradient, activate_, bias_act, slope_of
 from .conv2d import conv2d_resample
+from .dispatch import use_fast
 
 EPS = 1e-8
 
@@ -54,7 +55,7 @@ def modulated_conv2d(
     spec = ACTIVATIONS[act]
     gain = spec.gain if gain is None else float(gain)
     slope = slope_of(act, spec.alpha, gain)
-    if impl == "auto" and slope is not None and d is not None and b is not None:
+    if use_fast(impl) and slope is not None and d is not None and b is not None:
         return _Epilogue.apply(y, d, b, noise, noise_strength, slope, gain, clamp)
     return _epilogue_reference(y, d, b, noise, noise_strength, act, gain, clamp)
 

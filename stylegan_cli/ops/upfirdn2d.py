@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .dispatch import use_fast
+
 
 def fir_filter(
     taps: Sequence[float],  # one row of a separable filter, for example 1, 3, 3, 1
@@ -40,7 +42,7 @@ def upfirdn2d(
     h, w = x.shape[2] * up + y0 + y1, x.shape[3] * up + x0 + x1
     if h < kh or w < kw:
         raise ValueError(f"a filter of {kh}x{kw} does not fit a padded picture of {h}x{w}")
-    if impl == "auto":
+    if use_fast(impl):
         return _UpFirDn2d.apply(x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
     return _upfirdn2d_reference(x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
 

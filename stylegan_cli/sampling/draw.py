@@ -109,6 +109,8 @@ def load_latents(
         raise SganError("Latents from a file have their class already.", hint="Leave out --class.")
     try:
         with np.load(path, allow_pickle=False) as f:
+            if f["w"].dtype.kind not in "fiu":
+                raise ValueError("not real numbers")
             w = torch.from_numpy(f["w"].astype(np.float32))
             seeds = [int(seed) for seed in f["seeds"]] if "seeds" in f else list(range(len(w)))
     except FileNotFoundError as e:
@@ -118,9 +120,11 @@ def load_latents(
     if w.ndim == 2:
         w = w[:, None].repeat(1, G.num_ws, 1)
     want = (G.num_ws, G.config.w_dim)
-    if w.ndim != 3 or w.shape[1:] != want or len(seeds) != len(w) or not len(w) or not torch.isfinite(w).all():
+    if w.ndim != 3 or w.shape[1:] != want or len(seeds) != len(w) or not len(w):
         raise SganError(
             f"The latents in {path} have shape {list(w.shape)}; this model takes [N, {want[0]}, {want[1]}]."
         )
+    if not torch.isfinite(w).all() or not all(0 <= seed < 2**32 for seed in seeds):
+        raise SganError(f"The latents in {path} are not finite, or their seeds are out of range.")
     w = w.to(next(G.parameters()).device)
     return G.mapping.truncate(w, how.trunc, how.trunc_cutoff), seeds

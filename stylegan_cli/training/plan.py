@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import PRESETS, TrainConfig, base_size, from_json, make_train_config, to_json
+from ..config import PRESETS, TrainConfig, base_size, from_json, make_train_config
 from ..data.dataset import open_dataset
 from ..errors import SganError
 from ..models import build_discriminator, build_generator
@@ -51,6 +53,8 @@ def fresh(
     if info and (fixed := [name for name in _OF_NETWORKS if overrides.get(name) is not None]):
         names = ", ".join(_OF_NETWORKS[name] for name in fixed)
         raise SganError(f"{resume} brings its own networks; {names} cannot be changed.", hint="Leave it out.")
+    if size is not None:
+        base_size(*size)
     if info and size is None:
         size = (info.generator.height, info.generator.width)
     if size is None and PRESETS[cfg].size:
@@ -84,7 +88,10 @@ def continued(
     snapshot = latest_snapshot(folder)
     if snapshot is None:
         raise SganError(f"{folder} has no snapshot to go on from.", hint="Start the run anew: sgan train")
-    shown = round(read_info(snapshot).kimg * 1000)
+    info = read_info(snapshot)
+    if (info.generator, info.discriminator) != (config.generator, config.discriminator):
+        raise SganError(f"{path} describes other networks than {snapshot.name} holds; was it edited?")
+    shown = round(info.kimg * 1000)
     if shown >= config.kimg * 1000:
         raise SganError(
             f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="To go on, give a larger --kimg."
@@ -101,8 +108,13 @@ def new_folder(
     return next_run_dir(runs, f"{name}-{config.cfg}")
 
 
-def as_json(config: TrainConfig) -> dict[str, Any]:
-    return to_json(config)
+def discard_unused(
+    folder: Path,  # of a new run
+) -> None:
+    """Remove the folder of a run that failed before it logged anything."""
+    log = folder / "stats.jsonl"
+    if not (log.is_file() and log.stat().st_size) and latest_snapshot(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def networks(
@@ -139,15 +151,13 @@ def farewell(
     """Where the pictures are and what to type next."""
     snapshot = latest_snapshot(folder)
     kimg = read_info(snapshot).kimg
-    option = "" if folder.parent.resolve() == Path("runs").resolve() else f" --runs {folder.parent}"
+    option = "" if folder.parent.resolve() == Path("runs").resolve() else f" --runs {shlex.quote(str(folder.parent))}"
     lines = [
         f"Pictures: {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
         f"Draw more:  sgan generate --seeds 0-99{option}",
     ]
-    if kimg < config.kimg:
-        lines.append(f"Go on:      sgan train --resume {folder}")
-    else:
-        lines.append(f"Train on:   sgan train --resume {folder} --kimg {2 * config.kimg:g}")
+    resume = f"sgan train --resume {shlex.quote(str(folder))}"
+    lines.append(f"Go on:      {resume}" if kimg < config.kimg else f"Train on:   {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(lines)
 
 

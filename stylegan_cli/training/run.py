@@ -5,11 +5,12 @@ config.json  log.txt  stats.jsonl  reals.png  fakes-<kimg>.png  snapshot-<kimg>.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import signal
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -72,19 +73,35 @@ def _loop(config: TrainConfig, trainer: Trainer, recorder: Recorder | None, stop
         recorder.pictures()
     while trainer.shown < end:
         before = trainer.shown
-        trainer.step()
+        try:
+            trainer.step()
+        except Exception:
+            if recorder is not None and before > first:
+                with contextlib.suppress(Exception):  # what went wrong first is what the user should read
+                    recorder.snapshot()
+            raise
         stopped = _any_rank(stop[0], trainer.device)
         done = stopped or trainer.shown >= end
-        if done or trainer.shown // tick > before // tick:
+        saving = done or trainer.shown // snap > before // snap
+        if saving or trainer.shown // tick > before // tick:
             means = trainer.means.take()  # all ranks together
+            _refuse_divergence(means, trainer.shown)
             if recorder is not None:
                 recorder.line(means)
         if recorder is not None:
             recorder.advance()
-            if done or trainer.shown // snap > before // snap:
+            if saving:
                 recorder.snapshot()
         if stopped:
             return
+
+
+def _refuse_divergence(means: dict[str, float], shown: int) -> None:
+    if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
+        raise SganError(
+            f"Training diverged before kimg {shown / 1000:g}: {wrong[0]} is not finite.",
+            hint="Start again from the last snapshot with a lower --lr or a higher --gamma: sgan train --resume FILE",
+        )
 
 
 class Recorder:
@@ -126,7 +143,8 @@ class Recorder:
             losses += f" R1 {means['r1/penalty']:.3f}"
         left = _duration(max(self.config.kimg * 1000 - shown, 0) * rate)
         self.bar.set_postfix_str(f"{sec_per_kimg:.1f} sec/kimg, {losses}")
-        self.say(f"kimg {shown / 1000:8.1f}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}")
+        kimg = f"{shown / 1000:8.1f}" if self.config.kimg >= 1 else f"{shown / 1000:8.3f}"
+        self.say(f"kimg {kimg}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}")
 
     def say(self, line: str) -> None:
         self.log.text(line)
@@ -181,7 +199,7 @@ def _any_rank(flag: bool, device: torch.device) -> bool:
     return bool(distributed.sum_over_ranks(torch.tensor(float(flag), device=device)))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _stop_on_interrupt():
     """Ctrl-C or SIGTERM asks for an orderly stop after the step; a second one stops at once. One of several ranks
     hears of it from the process that started them, by SIGTERM."""

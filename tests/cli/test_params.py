@@ -117,3 +117,9 @@ def test_shared_options():
         "quiet": True,
         "runs": "./runs",
     }
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "x"])
+def test_truncation_is_a_number(value):
+    with pytest.raises(click.UsageError, match="is no number"):
+        params.Finite().convert(value, None, None)

@@ -280,3 +280,19 @@ def test_stopped_in_good_order(rgb_set, tmp_path, ranks):
     info = load_snapshot(snapshot).info
     assert 0 < info.kimg < 1000 and f"sgan train --resume {folder}" in stderr
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+# ------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_a_run_that_diverges_says_so(sgan, rgb_set, tmp_path):
+    result = sgan(
+        "train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.032", "--lr", "1e20", "-q", code=1
+    )
+    told(result, "diverged", "--lr")
+    assert not list(tmp_path.rglob("snapshot-*"))
+
+
+def test_settings_that_cannot_work_leave_no_folder(sgan, rgb_set, tmp_path):
+    told(sgan("train", "--runs", tmp_path / "runs", "--cmax", "30", code=1), "30 channels", "--cmax")
+    assert not (tmp_path / "runs").exists()

@@ -47,13 +47,13 @@ def test_pack_then_info(tmp_path, photos):
 
 def test_results_for_scripts(tmp_path, photos):
     dest = tmp_path / "out.zip"
-    lines, _ = sgan_data("pack", photos, dest, "--size", "31x47", "--channels", "1", "--workers", "2", "--json")
+    lines, _ = sgan_data("pack", photos, dest, "--size", "32x48", "--channels", "1", "--workers", "2", "--json")
     (line,) = lines
     report = json.loads(line)
-    assert (report["num"], report["channels"], report["path"]) == (6, 1, str(dest)) and "31x47" in report["warning"]
+    assert (report["num"], report["channels"], report["path"]) == (6, 1, str(dest)) and not report["warning"]
     (line,), _ = sgan_data("info", dest, "--json", "--out", tmp_path / "sheet.png")
     facts = json.loads(line)
-    assert (facts["num"], facts["height"], facts["width"], facts["classes"]) == (6, 31, 47, {})
+    assert (facts["num"], facts["height"], facts["width"], facts["classes"]) == (6, 32, 48, {})
     assert facts["contact_sheet"] == str(tmp_path / "sheet.png")
     assert sgan_data("pack", photos, dest, "--size", "16", "-q")[0] == [str(dest)]
     assert sgan_data("info", dest, "-q")[0] == [str(tmp_path / "out-contact.png")]
@@ -109,3 +109,9 @@ def test_mistakes_are_told_as_such(tmp_path):
         result = CliRunner().invoke(command, [str(a) for a in args])
         assert isinstance(result.exception, SganError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_that_no_model_takes(tmp_path, photos):
+    result = CliRunner().invoke(command, ["pack", str(photos), str(tmp_path / "out.zip"), "--size", "31x47"])
+    assert isinstance(result.exception, SganError) and "nearest sizes" in result.exception.hint
+    assert not (tmp_path / "out.zip").exists()

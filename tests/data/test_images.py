@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.data.images import image_grid, labelled_grid, read_metadata, save_image, to_uint8
+from stylegan_cli.data.images import grid_columns, image_grid, labelled_grid, read_metadata, save_image, to_uint8
 from stylegan_cli.errors import SganError
 
 METADATA = {"seed": "17", "command": 'sgan generate --seeds "17"', "note": "ä ☃\nzwei"}
@@ -126,3 +126,8 @@ def test_labelled_grid_is_rgb(channels):
     assert sheet.shape[0] == 3
     centre = sheet[:, sheet.shape[1] - 60, sheet.shape[2] - 60]
     assert centre.tolist() == ([0, 0, 0] if channels == 1 else [255, 255, 255])  # transparent lies on white
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (16, 4), (32, 8), (100, 10), (13, 4), (6, 2)])
+def test_columns_of_a_sheet(count, columns):
+    assert grid_columns(count) == columns

@@ -126,3 +126,10 @@ def test_an_unknown_activation():
 def test_a_bias_of_the_wrong_shape(shape):
     with pytest.raises(ValueError, match=r"b must have shape \[2\]"):
         bias_act(torch.zeros(1, 2, 3, 3), torch.zeros(shape))
+
+
+def test_implementations_by_name():
+    with pytest.raises(RuntimeError, match="no CUDA kernels"):
+        bias_act(torch.ones(1, 2), impl="cuda")
+    with pytest.raises(ValueError, match="impl"):
+        bias_act(torch.ones(1, 2), impl="fast")
