@@ -201,8 +201,8 @@ PRESETS: dict[str, Preset] = {
         ema_rampup=0.1,
         pl_weight=0.0,
         mixing_prob=0.5,
-        kimg=44.0,
-        snap=11.0,
+        kimg=40.0,
+        snap=10.0,
         size=32,
     ),
     "stylegan2": Preset(

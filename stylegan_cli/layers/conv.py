@@ -21,7 +21,7 @@ class EqualConv2d(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel: int,  # 1 or 3
-        act: str = "linear",  # activation, see `bias_act`
+        act: str = "linear",  # 'linear', 'relu' or 'lrelu'
         bias: bool = True,
         up: int = 1,  # 1 or 2
         down: int = 1,  # 1 or 2
@@ -40,12 +40,14 @@ class EqualConv2d(nn.Module):
         x: Tensor,  # [N, in_channels, H, W]
         gain: float = 1.0,  # factor on the activation's own gain, and on the clamp
     ) -> Tensor:  # [N, out_channels, H * up / down, W * up / down]
-        w = (self.weight * self.weight_gain).to(x.dtype)
-        b = None if self.bias is None else self.bias.to(x.dtype)
-        x = conv2d_resample(x, w, self.resample_filter, up=self.up, down=self.down)
         clamp = clamp_for(self.clamp, x.dtype)
         clamp = None if clamp is None else clamp * gain
-        return bias_act(x, b, act=self.act, gain=ACTIVATIONS[self.act].gain * gain, clamp=clamp)
+        gain = gain * ACTIVATIONS[self.act].gain
+        # The activations used here are made of two rays: a factor before them is the same as one after, and cheaper.
+        w = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        b = None if self.bias is None else (self.bias * gain).to(x.dtype)
+        x = conv2d_resample(x, w, self.resample_filter, up=self.up, down=self.down)
+        return bias_act(x, b, act=self.act, gain=1, clamp=clamp)
 
     def extra_repr(self) -> str:
         o, i, k, _ = self.weight.shape

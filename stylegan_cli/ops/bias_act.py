@@ -58,6 +58,8 @@ def bias_act(
     spec = ACTIVATIONS[act]
     gain = spec.gain if gain is None else float(gain)
     alpha = spec.alpha if alpha is None else float(alpha)
+    if act == "linear" and b is None and gain == 1 and clamp is None:
+        return x
     slope = slope_of(act, alpha, gain)
     if use_fast(impl) and slope is not None:
         return _PiecewiseLinear.apply(x, b, slope, gain, clamp)
@@ -122,7 +124,8 @@ class PiecewiseLinearGradient(torch.autograd.Function):
         if slope == 1:
             dx = dy * gain
         else:
-            dx = torch.ops.aten.leaky_relu_backward(dy, y, slope, True).mul_(gain)
+            dx = torch.ops.aten.leaky_relu_backward(dy, y, slope, True)
+            dx = dx if gain == 1 else dx.mul_(gain)
         return dx if clamp is None else dx.masked_fill_(y.abs() >= clamp, 0)
 
     @staticmethod

@@ -56,7 +56,9 @@ def modulated_conv2d(
     gain = spec.gain if gain is None else float(gain)
     slope = slope_of(act, spec.alpha, gain)
     if use_fast(impl) and slope is not None and d is not None and b is not None:
-        return _Epilogue.apply(y, d, b, noise, noise_strength, slope, gain, clamp)
+        # The gain goes inside, where it multiplies small tensors only.
+        strength = None if noise is None else noise_strength * gain
+        return _Epilogue.apply(y, d * gain, b * gain, noise, strength, slope, clamp)
     return _epilogue_reference(y, d, b, noise, noise_strength, act, gain, clamp)
 
 
@@ -95,13 +97,13 @@ class _Epilogue(torch.autograd.Function):
     """act(d y + strength noise + b) in as few passes over memory as PyTorch has operations for."""
 
     @staticmethod
-    def forward(ctx, y, d, b, noise, strength, slope, gain, clamp):  # see _epilogue_reference -> [N, O, H, W]
-        out = torch.addcmul((b * gain)[:, None, None], y, (d * gain)[:, :, None, None])
+    def forward(ctx, y, d, b, noise, strength, slope, clamp):  # see _epilogue_reference -> [N, O, H, W]
+        out = torch.addcmul(b[:, None, None], y, d[:, :, None, None])
         if noise is not None:
-            out.add_((noise * (strength * gain)).to(out.dtype))
+            out.add_((noise * strength).to(out.dtype))
         activate_(out, slope, clamp)
         ctx.save_for_backward(y, d, noise, strength, out)
-        ctx.how = slope, gain, clamp
+        ctx.how = slope, 1, clamp
         return out
 
     @staticmethod
@@ -117,4 +119,4 @@ class _Epilogue(torch.autograd.Function):
             over_channels = dpre.sum(1, keepdim=True).to(noise.dtype)  # [N, 1, H, W]
             dnoise = (over_channels * strength).sum_to_size(noise.shape) if need_noise else None
             dstrength = (over_channels * noise).sum().to(strength.dtype) if need_strength else None
-        return dy, dd, db, dnoise, dstrength, None, None, None
+        return dy, dd, db, dnoise, dstrength, None, None
