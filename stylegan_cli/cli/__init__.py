@@ -74,6 +74,7 @@ class LazyGroup(click.Group):
     ) -> typing.Any:
         """Run one command line. Standing alone it tells what went wrong on stderr and leaves by an exit code."""
         args, debug = _take_debug(sys.argv[1:] if args is None else args)
+        extra.setdefault("obj", ["sgan", *args])  # the line as it was typed, for the record in a picture
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _open_closed_streams()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .params import SEEDS, device_option, model_option, open_model, output_options, sampling_options
+from .params import SEEDS, command_line, device_option, model_option, open_model, output_options, sampling_options
 
 
 @click.command(short_help="Draw pictures from a trained model.")
@@ -59,7 +58,7 @@ def command(
             kept.append(ws.cpu())
         return ws
 
-    record = picture_record(snapshot, how, ["sgan", *sys.argv[1:]], from_w=from_w)
+    record = picture_record(snapshot, how, command_line(), from_w=from_w)
     files, pictures = [], []
     for number, picture in zip(names, draw(G, latents, seeds, how, quiet), strict=True):
         files.append(folder / f"{name}{number:04d}.{format}")

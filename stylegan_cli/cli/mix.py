@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .params import SEEDS, STYLES, device_option, model_option, open_model, output_options, sampling_options
+from .params import (
+    SEEDS,
+    STYLES,
+    command_line,
+    device_option,
+    model_option,
+    open_model,
+    output_options,
+    sampling_options,
+)
 
 
 @click.command(short_help="Draw a grid that mixes the styles of rows and columns.")
@@ -53,7 +61,7 @@ def command(
     latents = torch.cat([ws, mixed.flatten(0, 1)])
     pictures = torch.stack(list(draw(G, lambda i, j: latents[i:j], noise_seeds, how, quiet)))
     row_images, col_images, cells = pictures.split([len(rows), len(cols), len(pairs)])
-    record = picture_record(snapshot, how, ["sgan", *sys.argv[1:]], styles=indices)
+    record = picture_record(snapshot, how, command_line(), styles=indices)
     for picture, (row, col) in zip(cells, pairs, strict=True):
         files.append(folder / f"mix{row:04d}-{col:04d}.{format}")
         save_image(picture, files[-1], metadata={"row": str(row), "col": str(col), **record})

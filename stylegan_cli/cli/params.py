@@ -130,6 +130,11 @@ def resolve_device(
     return device
 
 
+def command_line() -> list[str]:
+    """The line that was typed, word by word."""
+    return click.get_current_context().find_root().obj or ["sgan"]
+
+
 def open_model(
     model: str | None,  # what --model said
     runs: str,  # what --runs said

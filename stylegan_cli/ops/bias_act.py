@@ -58,10 +58,11 @@ def bias_act(
     spec = ACTIVATIONS[act]
     gain = spec.gain if gain is None else float(gain)
     alpha = spec.alpha if alpha is None else float(alpha)
-    if act == "linear" and b is None and gain == 1 and clamp is None:
+    fast = use_fast(impl)
+    if fast and act == "linear" and b is None and gain == 1 and clamp is None:
         return x
     slope = slope_of(act, alpha, gain)
-    if use_fast(impl) and slope is not None:
+    if fast and slope is not None:
         return _PiecewiseLinear.apply(x, b, slope, gain, clamp)
     return _bias_act_reference(x, b, act, gain, alpha, clamp)
 
