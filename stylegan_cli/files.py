@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,23 +21,20 @@ def atomic_path(
     Raises SganError with one sentence if the folder cannot be written or the disk is full.
     """
     path = Path(path)
+    # Named before it is made: whenever a signal comes, there is a name to remove.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp" + path.suffix, dir=path.parent)
-    except OSError as e:
-        raise SganError(f"Cannot write {path}: {e.strerror or e}.") from e
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        temporary.touch(exist_ok=False)
         yield temporary
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private to the user
         os.replace(temporary, path)
     except OSError as e:
         raise SganError(f"Cannot write {path}: {e.strerror or e}.") from e
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is none, or is gone
+            temporary.unlink()
 
 
 def write_atomic(
@@ -47,9 +44,3 @@ def write_atomic(
     """Write a whole file at once, or leave the old one as it was."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
