@@ -1,9 +1,14 @@
-"""Packaging. Building needs setuptools and nothing else: PyTorch is not imported, no kernel is compiled."""
+"""Packaging. Building needs setuptools and nothing else: PyTorch is not imported, no kernel is compiled.
+
+`python setup.py build_kernels` alone does compile: it puts the kernels for all common GPUs into the package, for
+machines without a compiler. It wants PyTorch, nvcc and g++.
+"""
 
 import re
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Command, find_packages, setup
 
 ROOT = Path(__file__).parent
 
@@ -11,6 +16,25 @@ ROOT = Path(__file__).parent
 def text(name: str) -> str:
     path = ROOT / name
     return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+class BuildKernels(Command):
+    """Compile csrc/ into stylegan_cli/prebuilt."""
+
+    description = "compile the CUDA kernels into the package"
+    user_options = []
+
+    def initialize_options(self):
+        pass
+
+    def finalize_options(self):
+        pass
+
+    def run(self):
+        sys.path.insert(0, str(ROOT))
+        from stylegan_cli.ops.build import build_prebuilt
+
+        print(build_prebuilt())
 
 
 DEMO = ["dicebear-core", "dicebear-styles", "resvg-py"]
@@ -48,7 +72,8 @@ setup(
     },
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],
     package_dir={"stylegan_cli.csrc": "csrc"},  # top-level in the repository, inside the package once installed
-    package_data={"stylegan_cli": ["assets/**"], "stylegan_cli.csrc": ["*"]},
+    package_data={"stylegan_cli": ["assets/**", "prebuilt/*"], "stylegan_cli.csrc": ["*"]},
     entry_points={"console_scripts": ["sgan = stylegan_cli.cli:main"]},
+    cmdclass={"build_kernels": BuildKernels},
     zip_safe=False,
 )

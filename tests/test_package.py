@@ -46,7 +46,7 @@ def carried():
     return (
         modules
         | assets
-        | {"stylegan_cli/csrc/README.md", "stylegan_cli/csrc/probe.cu", "stylegan_cli/assets/probe.safetensors"}
+        | {"stylegan_cli/csrc/library.cpp", "stylegan_cli/csrc/probe.cu", "stylegan_cli/assets/probe.safetensors"}
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .dispatch import use_fast
+from .dispatch import choose
 from .upfirdn2d import downsample2d, upfirdn2d, upsample2d
 
 
@@ -67,7 +67,7 @@ def feature_gradients_only() -> Iterator[None]:
 
 
 def _conv2d(x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, transposed: bool = False, *, impl: str) -> Tensor:
-    if use_fast(impl) and x.device.type == "cpu":
+    if choose(impl, x.device.type) == "composite" and x.device.type == "cpu":
         return _Conv2d.apply(x, w, stride, padding, transposed)
     return _convolve(x, w, stride, padding, transposed)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .dispatch import use_fast
+from .dispatch import choose, layout_of
 
 
 def fir_filter(
@@ -30,7 +30,7 @@ def upfirdn2d(
     padding: int | tuple[int, int, int, int] = 0,  # left, right, top, bottom, in upsampled pixels; negative crops
     flip: bool = False,  # False: convolution, True: correlation
     gain: float = 1.0,  # factor on the result
-    impl: str = "auto",  # 'auto' or 'reference'
+    impl: str = "auto",  # 'auto', 'cuda' or 'reference'
 ) -> Tensor:  # [N, C, (H * up + top + bottom - KH) // down + 1, ...]
     """Upsample, pad, filter and downsample every channel alike.
 
@@ -42,14 +42,18 @@ def upfirdn2d(
     h, w = x.shape[2] * up + y0 + y1, x.shape[3] * up + x0 + x1
     if h < kh or w < kw:
         raise ValueError(f"a filter of {kh}x{kw} does not fit a padded picture of {h}x{w}")
-    if use_fast(impl):
-        return _UpFirDn2d.apply(x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
-    return _upfirdn2d_reference(x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
+    return _PATHS[choose(impl, x.device.type)](x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
 
 
 def _upfirdn2d_reference(
-    x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int, int, int], flip: bool, gain: float
-) -> Tensor:
+    x: Tensor,  # [N, C, H, W]
+    f: Tensor,  # [K] or [KH, KW]
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],  # left, right, top, bottom
+    flip: bool,
+    gain: float,
+) -> Tensor:  # [N, C, H', W']
     n, c, h, w = x.shape
     if up > 1:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, up - 1, 0, 0, 0, up - 1]).reshape(n, c, h * up, w * up)
@@ -63,8 +67,14 @@ def _upfirdn2d_reference(
 
 
 def _upfirdn2d_composite(
-    x: Tensor, f: Tensor, up: int, down: int, padding: tuple[int, int, int, int], flip: bool, gain: float
-) -> Tensor:
+    x: Tensor,  # [N, C, H, W]
+    f: Tensor,  # [K] or [KH, KW]
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],  # left, right, top, bottom
+    flip: bool,
+    gain: float,
+) -> Tensor:  # [N, C, H', W']
     """One depthwise convolution, transposed to upsample, that pads by itself: for short filters this beats zeros,
     padding and two passes by far. Filters and paddings that StyleGAN does not use take the reference."""
     x0, x1, y0, y1 = padding
@@ -82,24 +92,77 @@ def _upfirdn2d_composite(
     return _upfirdn2d_reference(x, f, up, down, padding, flip, gain)
 
 
-class _UpFirDn2d(torch.autograd.Function):
-    """The gradient of resampling is resampling with up and down exchanged and the filter flipped."""
+def _adjoint(
+    x_size: tuple[int, int],  # H, W of the input
+    y_size: tuple[int, int],  # H, W of the output
+    f: Tensor,  # [K] or [KH, KW]
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],
+    flip: bool,
+    gain: float,
+) -> tuple[int, int, tuple[int, int, int, int], bool, float]:
+    """The gradient of resampling is resampling with up and down exchanged and the filter flipped: its arguments."""
+    (h, w), (oh, ow), (x0, _, y0, _) = x_size, y_size, padding
+    kh, kw = f.shape[0], f.shape[-1]
+    back = (kw - 1 - x0, w * up - ow * down + x0 - up + 1, kh - 1 - y0, h * up - oh * down + y0 - up + 1)
+    return down, up, back, not flip, gain
 
+
+class _UpFirDn2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, f, up, down, padding, flip, gain):
-        y = _upfirdn2d_composite(x, f, up, down, padding, flip, gain)
+    def forward(ctx, x, f, *how):  # [N, C, H, W], [K] or [KH, KW] -> [N, C, H', W']
+        y = _upfirdn2d_composite(x, f, *how)
         ctx.save_for_backward(f)
-        x0, _, y0, _ = padding
-        kh, kw = f.shape[0], f.shape[-1]
-        (h, w), (oh, ow) = x.shape[2:], y.shape[2:]
-        back = (kw - 1 - x0, w * up - ow * down + x0 - up + 1, kh - 1 - y0, h * up - oh * down + y0 - up + 1)
-        ctx.arguments = (down, up, back, not flip, gain)
+        ctx.adjoint = _adjoint(x.shape[2:], y.shape[2:], f, *how)
         return y
 
     @staticmethod
     def backward(ctx, dy):
         (f,) = ctx.saved_tensors
-        return _UpFirDn2d.apply(dy, f, *ctx.arguments), None, None, None, None, None, None
+        return _UpFirDn2d.apply(dy, f, *ctx.adjoint), None, None, None, None, None, None
+
+
+def _upfirdn2d_cuda(
+    x: Tensor,  # [N, C, H, W]
+    f: Tensor,  # [K] or [KH, KW]
+    *how,
+) -> Tensor:  # [N, C, H', W']
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32  # the type that the kernel adds in
+    return torch.ops.sgan.upfirdn2d(x, f.to(x.device, acc).contiguous(), *how)
+
+
+_PATHS = {"cuda": _upfirdn2d_cuda, "composite": _UpFirDn2d.apply, "reference": _upfirdn2d_reference}
+
+
+# The kernel: csrc/upfirdn2d.cu by csrc/library.cpp.
+
+torch.library.define(
+    "sgan::upfirdn2d", "(Tensor x, Tensor f, int up, int down, int[] padding, bool flip, float gain) -> Tensor"
+)
+
+
+@torch.library.register_fake("sgan::upfirdn2d")
+def _(x, f, up, down, padding, flip, gain):
+    x0, x1, y0, y1 = padding
+    h = (x.shape[2] * up + y0 + y1 - f.shape[0]) // down + 1
+    w = (x.shape[3] * up + x0 + x1 - f.shape[-1]) // down + 1
+    return torch.empty(*x.shape[:2], h, w, dtype=x.dtype, device=x.device).to(memory_format=layout_of(x))
+
+
+def _setup(ctx, inputs, output):
+    x, f, *how = inputs
+    ctx.save_for_backward(f)
+    ctx.adjoint = _adjoint(x.shape[2:], output.shape[2:], f, *how)
+
+
+def _backward(ctx, dy):
+    (f,) = ctx.saved_tensors
+    dx = torch.ops.sgan.upfirdn2d(dy, f, *ctx.adjoint) if ctx.needs_input_grad[0] else None
+    return dx, None, None, None, None, None, None
+
+
+torch.library.register_autograd("sgan::upfirdn2d", _backward, setup_context=_setup)
 
 
 def upsample2d(

@@ -129,7 +129,7 @@ def test_a_bias_of_the_wrong_shape(shape):
 
 
 def test_implementations_by_name():
-    with pytest.raises(RuntimeError, match="no CUDA kernels"):
+    with pytest.raises(ValueError, match="cannot take tensors on cpu"):
         bias_act(torch.ones(1, 2), impl="cuda")
     with pytest.raises(ValueError, match="impl"):
         bias_act(torch.ones(1, 2), impl="fast")

@@ -1,0 +1,154 @@
+// What the kernels share: number types, vectors of 16 bytes, the launch, and instructions that have no C++ name.
+//
+// With SGAN_EMULATE the same sources compile as plain C++: tests/emulator/emulator.h then stands in for CUDA, and for
+// everything in the part of this file that it leaves out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "kernels.h"
+
+#ifdef SGAN_EMULATE
+#include "emulator.h"
+#else
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+namespace sgan {
+
+// The block's dynamic shared memory.
+template <class T>
+__device__ __forceinline__ T* shared_memory() {
+    extern __shared__ __align__(128) unsigned char bytes[];
+    return reinterpret_cast<T*>(bytes);
+}
+
+// The one place where a kernel is launched. Null, or the reason why not.
+template <class... P, class... A>
+const char* launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void* stream, A... args) {
+    if (shared_bytes > 48 * 1024) {  // more than this must be asked for
+        cudaError_t refused =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+        if (refused != cudaSuccess) return cudaGetErrorString(refused);
+    }
+    kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(args...);
+    cudaError_t error = cudaGetLastError();
+    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Copy 16 bytes from global to shared memory in the background; only the first `bytes` are read, the rest are zero.
+__device__ __forceinline__ void copy_async_16(void* shared, const void* global, int bytes) {
+    uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(bytes) : "memory");
+}
+
+// Close the group of the copies begun since the last one.
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Wait for this thread's copies, but for its newest PENDING groups.
+template <int PENDING>
+__device__ __forceinline__ void copy_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// Four 8x8 matrices of 16-bit numbers: lane l gives the address of row l % 8 of matrix l / 8, and gets in r[m] the
+// elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of matrix m. (PTX ISA, ldmatrix)
+__device__ __forceinline__ void load_matrix_x4(uint32_t (&r)[4], const void* row) {
+    uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+// c += a b, with a [16, 16], b [16, 8] of T and c [16, 8] float. With g = lane / 4 and q = 2 (lane % 4):
+// a[0] = a(g, q..q+1), a[1] = a(g + 8, q..), a[2] = a(g, q + 8..), a[3] = a(g + 8, q + 8..);
+// b[0] = b(q..q+1, g), b[1] = b(q + 8.., g);  c = (g, q), (g, q + 1), (g + 8, q), (g + 8, q + 1).
+// (PTX ISA, mma.m16n8k16)
+template <class T>
+__device__ __forceinline__ void matrix_multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    if constexpr (std::is_same_v<T, __half>) {
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    } else {
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    }
+}
+
+}  // namespace sgan
+#endif  // SGAN_EMULATE
+
+namespace sgan {
+
+// The type that sums of T are made in.
+template <class T>
+using acc_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+template <class T>
+__device__ __forceinline__ acc_t<T> to_acc(T x) {
+    if constexpr (std::is_same_v<T, __half>) return __half2float(x);
+    else if constexpr (std::is_same_v<T, __nv_bfloat16>) return __bfloat162float(x);
+    else return x;
+}
+
+template <class T>
+__device__ __forceinline__ T from_acc(acc_t<T> x) {
+    if constexpr (std::is_same_v<T, __half>) return __float2half(x);
+    else if constexpr (std::is_same_v<T, __nv_bfloat16>) return __float2bfloat16(x);
+    else return x;
+}
+
+// V numbers that are read and written at once.
+template <class T, int V>
+struct alignas(sizeof(T) * V) Vec {
+    T at[V];
+};
+
+// How many T fill the 16 bytes that one thread reads or writes at most.
+template <class T>
+constexpr int kVector = 16 / sizeof(T);
+
+template <class T, int V>
+__device__ __forceinline__ Vec<T, V> load(const T* from) {
+    return *reinterpret_cast<const Vec<T, V>*>(from);
+}
+
+template <class T, int V>
+__device__ __forceinline__ void store(T* to, const Vec<T, V>& v) {
+    *reinterpret_cast<Vec<T, V>*>(to) = v;
+}
+
+template <class I>
+__host__ __device__ constexpr I ceil_div(I a, I b) {
+    return (a + b - 1) / b;
+}
+
+inline bool aligned_16(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+constexpr int64_t kMaxGrid = std::numeric_limits<int32_t>::max();
+
+// Call visit(T{}) with the C++ type of dtype.
+template <class F>
+const char* with_dtype(Dtype dtype, F&& visit) {
+    switch (dtype) {
+        case Dtype::float32: return visit(float{});
+        case Dtype::float16: return visit(__half{});
+        case Dtype::bfloat16: return visit(__nv_bfloat16{});
+        case Dtype::float64: return visit(double{});
+    }
+    return "unknown dtype";
+}
+
+}  // namespace sgan

@@ -1,0 +1,97 @@
+// The launchers of csrc/: what they take and give. Plain C++, shared by the kernels, by library.cpp and by the tests.
+//
+// Pointers are device memory. "acc" is the type sums are made in: double for float64, else float.
+// Every launcher returns null, or a sentence saying why nothing was launched.
+#pragma once
+
+#include <cstdint>
+
+namespace sgan {
+
+enum class Dtype : int32_t { float32, float16, bfloat16, float64 };
+
+enum class Activation : int32_t { linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish };
+
+// p = scale x + noise + b,   y = clamp(gain act(p))
+//
+// The forward pass reads x; the backward pass makes dp from dy and, for linear, relu and lrelu, from y, else from x;
+// the second backward pass makes dp' = ddp dy gain act''(p). All but the piecewise linear activations need x there.
+struct BiasAct {
+    const void* x;      // [n, c, p]
+    const void* scale;  // [n, c] acc, or null: 1
+    const void* noise;  // [n or 1, p] acc, or null
+    const void* b;      // [c] acc, or null
+    const void* y;      // [n, c, p] what the forward pass wrote; backward only
+    const void* dy;     // [n, c, p]; backward only
+    const void* ddp;    // [n, c, p] direction in p; second backward pass only
+    void* out;          // [n, c, p] y, dp or dp'
+    int64_t n;
+    int64_t c;
+    int64_t p;             // pixels
+    int64_t noise_stride;  // from one sample's noise to the next; 0: shared
+    Dtype dtype;           // of x, y, dy, ddp, out
+    Activation act;
+    int32_t channels_last;  // memory is [n, p, c]
+    int32_t order;          // 0 forward, 1 backward, 2 second backward
+    double alpha;           // slope of lrelu
+    double gain;
+    double clamp;  // infinity: none
+};
+const char* bias_act(const BiasAct& args, void* stream);
+
+// y[i] = gain sum_k g[k] u[down i + k - pad],   u = x with up - 1 zeros after each sample, and zeros around
+// g is f read from its end (a convolution), or with flip as it stands (a correlation).
+struct UpFirDn2d {
+    const void* x;  // [n, c, h, w], any strides
+    const void* f;  // [taps_y, taps_x] acc, or [taps_x] applied along both sides
+    void* y;        // [n, c, out_h, out_w], any strides
+    int64_t n;
+    int64_t c;
+    int64_t h;
+    int64_t w;
+    int64_t out_h;
+    int64_t out_w;
+    int64_t x_stride[4];
+    int64_t y_stride[4];
+    int64_t pad_x;  // zeros before the first column; negative crops
+    int64_t pad_y;
+    Dtype dtype;  // of x and y
+    int32_t up;
+    int32_t down;
+    int32_t taps_x;
+    int32_t taps_y;
+    int32_t separable;  // f is [taps_x], and taps_y equals taps_x
+    int32_t flip;       // f is read as it stands
+    double gain;
+};
+const char* upfirdn2d(const UpFirDn2d& args, void* stream);
+
+// y = clamp(gain act(d conv(style x, w) + noise + b)) + skip, act one of linear, relu, lrelu
+//
+// With phases = 4 output pixel (2i + r, 2j + s) is a convolution with the weights of phase 2r + s around input pixel
+// (i, j): upsampling by two with the filter already inside the weights.
+struct ModulatedConv2d {
+    const void* x;      // [n, h, w, in_c] dense
+    const void* w;      // [phases, out_c, k, k, in_c] dense
+    const void* style;  // [n, in_c] float32
+    const void* d;      // [n, out_c] float32, or null: 1
+    const void* noise;  // [n or 1, out_h, out_w] float32, or null
+    const void* b;      // [out_c] float32, or null
+    const void* skip;   // [n, out_h, out_w, out_c] float32, or null; then y is float32 too
+    void* y;            // [n, out_h, out_w, out_c] dense
+    int64_t n;
+    int64_t in_c;
+    int64_t out_c;
+    int64_t height;  // of x
+    int64_t width;
+    int64_t noise_stride;  // from one sample's noise to the next; 0: shared
+    Dtype dtype;           // of x, w and y: float16 or bfloat16
+    int32_t k;             // 1 or 3
+    int32_t phases;        // 1 or 4
+    double slope;          // of act left of zero
+    double gain;
+    double clamp;  // infinity: none
+};
+const char* modulated_conv2d(const ModulatedConv2d& args, void* stream);
+
+}  // namespace sgan
