@@ -158,6 +158,7 @@ __global__ void __launch_bounds__(256) bias_act_kernel(BiasAct args, Act act, in
         } else {
             // y has p's sign and says whether it was clamped: where y is given, x need not be read.
             const bool from_y = args.y != nullptr;
+            const A bound = from_y ? to_acc(from_acc<T>(clamp)) : clamp;  // as y holds it
             Vec<T, V> y, dy = load<T, V>(static_cast<const T*>(args.dy) + first), ddp;
             if (from_y) y = load<T, V>(static_cast<const T*>(args.y) + first);
             else preactivation<T, V, I>(p, args, first);
@@ -168,7 +169,7 @@ __global__ void __launch_bounds__(256) bias_act_kernel(BiasAct args, Act act, in
                 const A size = fabs(from_y ? at : act.value(at) * gain);
                 A slope = (ORDER == 1 ? act.first(at) : act.second(at)) * gain * to_acc(dy.at[j]);
                 if (ORDER == 2) slope *= to_acc(ddp.at[j]);
-                out.at[j] = from_acc<T>(size >= clamp ? A(0) : slope);
+                out.at[j] = from_acc<T>(size >= bound ? A(0) : slope);
             }
         }
         store<T, V>(static_cast<T*>(args.out) + first, out);

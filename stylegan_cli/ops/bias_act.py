@@ -146,7 +146,10 @@ class PiecewiseLinearGradient(torch.autograd.Function):
         else:
             dx = torch.ops.aten.leaky_relu_backward(dy, y, slope, True)
             dx = dx if gain == 1 else dx.mul_(gain)
-        return dx if clamp is None else dx.masked_fill_(y.abs() >= clamp, 0)
+        if clamp is None:
+            return dx
+        bound = torch.tensor(clamp, dtype=y.dtype).item()  # as y holds it
+        return dx.masked_fill_(y.abs() >= bound, 0)
 
     @staticmethod
     def backward(ctx, ddx):

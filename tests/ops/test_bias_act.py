@@ -133,3 +133,11 @@ def test_implementations_by_name():
         bias_act(torch.ones(1, 2), impl="cuda")
     with pytest.raises(ValueError, match="impl"):
         bias_act(torch.ones(1, 2), impl="fast")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("clamp", [0.7, 0.3, 181.02])
+def test_no_gradient_through_a_bound_that_half_precision_rounds(dtype, clamp):
+    x = torch.full((1, 1), 2 * clamp, dtype=dtype, requires_grad=True)
+    bias_act(x, act="lrelu", clamp=clamp).sum().backward()
+    assert x.grad.item() == 0

@@ -1,0 +1,345 @@
+// The machine behind emulator.h: blocks one after another, their threads on fibers.
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "common.cuh"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#else  // AddressSanitizer must be told when the stack changes
+static void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
+static void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
+#endif
+
+namespace emulator {
+namespace {
+
+constexpr size_t kStack = 256 * 1024, kGuard = 64 * 1024, kMaxShared = 227 * 1024;
+constexpr int kPoison = 0xff;  // as bytes of a number: NaN in every type
+
+struct Fiber {
+    ucontext_t start{};
+    void* place[5] = {};  // where it left off
+    bool begun = false;
+    void* fake_stack = nullptr;
+    const void* bottom = nullptr;
+    size_t size = 0;
+};
+
+struct Copy {
+    void* to;
+    unsigned char bytes[16];
+    int group;
+};
+
+struct Thread {
+    uint3 index{};
+    unsigned number = 0;          // in the block
+    Fiber* fiber = nullptr;       // null: not begun
+    const char* waits = nullptr;  // in what
+    unsigned mask = 0;            // for which lanes; 0: for the block
+    const void* mine = nullptr;   // what it exchanges
+    void* all = nullptr;
+    size_t bytes = 0;
+    std::vector<Copy> copies;
+    int groups = 0;  // of copies, closed
+};
+
+struct Warp {
+    unsigned alive = 0;   // lanes that haven't returned
+    unsigned inside = 0;  // lanes that wait in a collective
+};
+
+std::vector<Thread> threads;  // of the block
+std::vector<Warp> warps;
+std::vector<Thread*> ready, at_barrier;
+size_t alive = 0;
+unsigned char* shared_begin = nullptr;
+size_t shared_size = 0;
+Thread* current = nullptr;
+Fiber host{{}, {}, true}, *running = &host, *before = nullptr;
+std::vector<Fiber*> idle;
+std::minstd_rand order;
+void (*kernel)(const void*) = nullptr;
+const void* kernel_args = nullptr;
+
+// setjmp's compiler versions: swapcontext makes a system call each time, and AddressSanitizer's clears the redzones of
+// the whole stack. noipa: after a switch every global may have changed.
+__attribute__((noipa, noreturn, no_sanitize("address"))) void go_to(Fiber* fiber) {
+    if (fiber->begun) __builtin_longjmp(fiber->place, 1);
+    fiber->begun = true;
+    setcontext(&fiber->start);
+    std::abort();
+}
+
+__attribute__((noipa, no_sanitize("address"))) void switch_to(Fiber* next) {
+    if (next == running) return;
+    Fiber* const self = before = std::exchange(running, next);
+    __sanitizer_start_switch_fiber(&self->fake_stack, next->bottom, next->size);
+    if (!__builtin_setjmp(self->place)) go_to(next);
+    __sanitizer_finish_switch_fiber(self->fake_stack, nullptr, nullptr);
+}
+
+void go_on();
+void leave();
+
+// A fiber runs one thread after another.
+void fiber_main() {
+    __sanitizer_finish_switch_fiber(nullptr, &before->bottom, &before->size);  // tells where the host's stack is
+    for (;;) {
+        threadIdx = current->index;
+        kernel(kernel_args);
+        leave();
+        idle.push_back(running);
+        go_on();
+    }
+}
+
+Fiber* make_fiber() {
+    void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, kGuard, PROT_NONE)) fail("no memory for a thread's stack");
+    Fiber* fiber = new Fiber;
+    getcontext(&fiber->start);
+    fiber->bottom = fiber->start.uc_stack.ss_sp = memory;
+    fiber->size = fiber->start.uc_stack.ss_size = kStack;
+    makecontext(&fiber->start, fiber_main, 0);
+    return fiber;
+}
+
+Fiber* take_fiber() {
+    if (idle.empty()) return make_fiber();
+    Fiber* fiber = idle.back();
+    idle.pop_back();
+    return fiber;
+}
+
+[[noreturn]] void deadlock() {
+    for (size_t i = 0, end; i < threads.size(); i = end) {
+        const auto same = [&](const Thread& t) { return t.waits == threads[i].waits && t.mask == threads[i].mask; };
+        for (end = i + 1; end < threads.size() && same(threads[end]);) end++;
+        if (threads[i].waits) std::fprintf(stderr, "  threads %zu to %zu: %s\n", i, end - 1, threads[i].waits);
+    }
+    fail("deadlock: every thread waits");
+}
+
+// Let any thread that can go on do so; return when it is the caller's turn again.
+void go_on() {
+    if (ready.empty()) {
+        if (alive) deadlock();
+        current = nullptr;
+        return switch_to(&host);
+    }
+    std::swap(ready[order() % ready.size()], ready.back());
+    current = ready.back();
+    ready.pop_back();
+    if (!current->fiber) current->fiber = take_fiber();
+    switch_to(current->fiber);
+    if (current) threadIdx = current->index;
+}
+
+void release(Thread& thread) {
+    thread.waits = nullptr;
+    ready.push_back(&thread);
+}
+
+void open_barrier_if_all_are_there() {
+    if (at_barrier.size() < alive) return;
+    for (Thread* thread : at_barrier) release(*thread);
+    at_barrier.clear();
+}
+
+Warp& warp() { return warps[current->number / 32]; }
+
+template <class F>
+void for_lanes(unsigned mask, F&& visit) {
+    for (; mask; mask &= mask - 1) visit(threads[current->number / 32 * 32 + __builtin_ctz(mask)]);
+}
+
+// The current thread returns from the kernel.
+void leave() {
+    const size_t under_way = current->copies.size();
+    if (under_way) fail("returned before %zu of its asynchronous copies arrived", under_way);
+    for_lanes(warp().inside, [](const Thread& other) {
+        if (other.mask >> lane() & 1) fail("returned, but thread %u waits for it in %s", other.number, other.waits);
+    });
+    warp().alive &= ~(1u << lane());
+    alive--;
+    open_barrier_if_all_are_there();
+}
+
+// All lanes of the mask are there.
+void hand_out(unsigned mask) {
+    unsigned char all[32 * 64];
+    for_lanes(mask, [&](const Thread& lane) {
+        if (lane.mask != mask || lane.bytes != current->bytes || std::strcmp(lane.waits, current->waits))
+            fail("%s(%08x) meets thread %u in %s(%08x)", current->waits, mask, lane.number, lane.waits, lane.mask);
+        std::memcpy(all + lane.number % 32 * lane.bytes, lane.mine, lane.bytes);
+    });
+    warp().inside &= ~mask;
+    for_lanes(mask, [&](Thread& lane) {
+        std::memcpy(lane.all, all, 32 * lane.bytes);
+        release(lane);
+    });
+}
+
+void run_block() {
+    std::memset(shared_begin, kPoison, shared_size);
+    warps.assign((threads.size() + 31) / 32, Warp());
+    alive = threads.size();
+    for (Thread& thread : threads) {
+        thread.fiber = nullptr;
+        thread.groups = 0;
+        warps[thread.number / 32].alive |= 1u << thread.number % 32;
+        ready.push_back(&thread);
+    }
+    go_on();
+}
+
+const char* refusal(dim3 grid, dim3 block, size_t shared_bytes) {
+    const uint64_t count = uint64_t{block.x} * block.y * block.z;
+    const bool fits = grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535;
+    if (!grid.x || !grid.y || !grid.z || !count) return "invalid configuration argument: nothing to run";
+    if (!fits) return "invalid configuration argument: grid too large";
+    if (block.z > 64 || count > 1024) return "invalid configuration argument: block too large";
+    return shared_bytes > kMaxShared ? "invalid argument: more than 227 KB of shared memory" : nullptr;
+}
+
+unsigned seed() {
+    const char* text = std::getenv("SGAN_EMULATOR_SEED");
+    return text ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : 1;
+}
+
+void check_row(const char* name, const void* row) {  // 16 bytes of shared memory
+    const auto* at = static_cast<const unsigned char*>(row);
+    if (!sgan::aligned_16(row)) fail("%s: %p is not aligned to 16 bytes", name, row);
+    if (at < shared_begin || at + 16 > shared_begin + shared_size) fail("%s: %p is not in shared memory", name, row);
+}
+
+}  // namespace
+
+void print_place() {
+    static bool told = false;
+    if (!current || std::exchange(told, true)) return;
+    const uint3 &b = blockIdx, &t = current->index;
+    std::fprintf(stderr, "in block (%u, %u, %u), thread (%u, %u, %u), SGAN_EMULATOR_SEED=%u\n", b.x, b.y, b.z, t.x, t.y,
+                 t.z, seed());
+}
+
+void fail(const char* format, ...) {
+    std::va_list args;
+    va_start(args, format);
+    std::fprintf(stderr, "emulator: ");
+    std::vfprintf(stderr, format, args);
+    std::fprintf(stderr, "\n");
+    print_place();
+    std::abort();
+}
+
+int lane() { return static_cast<int>(current->number % 32); }
+
+unsigned char* shared() { return shared_begin; }
+
+void block_barrier() {
+    current->waits = "__syncthreads";
+    current->mask = 0;
+    at_barrier.push_back(current);
+    open_barrier_if_all_are_there();
+    go_on();
+}
+
+void exchange(const char* name, unsigned mask, const void* mine, void* all, size_t bytes) {
+    if (!(mask >> lane() & 1)) fail("%s: lane %d is not in its own mask %08x", name, lane(), mask);
+    const unsigned gone = mask & ~warp().alive;
+    if (gone) fail("%s: waits for lanes %08x, which have returned or never were", name, gone);
+    current->waits = name;
+    current->mask = mask;
+    current->mine = mine;
+    current->all = all;
+    current->bytes = bytes;
+    warp().inside |= 1u << lane();
+    if ((warp().inside & mask) == mask) hand_out(mask);
+    go_on();
+}
+
+void wait_for_copies(int pending) {
+    std::vector<Copy> later;
+    for (const Copy& copy : current->copies)
+        if (copy.group + pending < current->groups) std::memcpy(copy.to, copy.bytes, 16);
+        else later.push_back(copy);
+    current->copies.swap(later);
+}
+
+const char* run_grid(dim3 grid, dim3 size, size_t shared_bytes, void (*thread)(const void*), const void* args) {
+    if (const char* reason = refusal(grid, size, shared_bytes)) return reason;
+    static std::mutex one_at_a_time;
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    order.seed(seed());
+    kernel = thread, kernel_args = args, gridDim = grid, blockDim = size;
+    threads.assign(size_t{size.x} * size.y * size.z, Thread());
+    for (unsigned i = 0; i < threads.size(); i++) {
+        threads[i].number = i;
+        threads[i].index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
+    }
+    void* memory = nullptr;  // exactly as large as asked for: AddressSanitizer sees what lies beyond
+    if (posix_memalign(&memory, 128, shared_bytes)) return "out of memory";
+    shared_begin = static_cast<unsigned char*>(memory);
+    shared_size = shared_bytes;
+    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) run_block();
+    std::free(memory);
+    return nullptr;
+}
+
+}  // namespace emulator
+
+namespace sgan {
+
+using namespace emulator;
+
+// The destination is lost from here on, and holds the copy only once the thread has waited for it.
+void copy_async_16(void* to, const void* global, int bytes) {
+    check_row("copy_async_16", to);
+    if (!aligned_16(global)) fail("copy_async_16: %p is not aligned to 16 bytes", global);
+    if (bytes < 0 || bytes > 16) fail("copy_async_16 of %d bytes", bytes);
+    Copy copy{to, {}, current->groups};
+    if (bytes) std::memcpy(copy.bytes, global, bytes);
+    std::memset(to, kPoison, 16);
+    current->copies.push_back(copy);
+}
+
+void copy_async_commit() { current->groups++; }
+
+void load_matrix_x4(uint32_t (&r)[4], const void* row) {
+    check_row("load_matrix_x4", row);
+    const auto rows = exchange("load_matrix_x4", ~0u, static_cast<const uint32_t*>(row));
+    for (int m = 0; m < 4; m++) r[m] = rows[8 * m + lane() / 4][lane() % 4];
+}
+
+template <class T>
+void matrix_multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    const uint32_t pairs[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    std::array<float, 12> mine;
+    for (int i = 0; i < 12; i++) mine[i] = to_acc(T{static_cast<uint16_t>(pairs[i / 2] >> 16 * (i % 2))});
+    const auto all = exchange("matrix_multiply_add", ~0u, mine);
+    for (int i = 0; i < 4; i++) {
+        const int g = lane() / 4, below = i / 2, column = 2 * (lane() % 4) + i % 2;
+        for (int k = 0; k < 16; k++)
+            c[i] += all[4 * g + k % 8 / 2][2 * below + k / 8 * 4 + k % 2] *
+                    all[4 * column + k % 8 / 2][8 + k / 8 * 2 + k % 2];
+    }
+}
+
+template void matrix_multiply_add<__half>(float (&)[4], const uint32_t (&)[4], uint32_t, uint32_t);
+template void matrix_multiply_add<__nv_bfloat16>(float (&)[4], const uint32_t (&)[4], uint32_t, uint32_t);
+
+}  // namespace sgan

@@ -1,0 +1,88 @@
+// The launchers of planted.cu, and the mistakes that can be planted in them.
+#pragma once
+
+#include <cstdint>
+
+namespace sgan {
+
+enum class Plant : int32_t {
+    none,
+    off_by_one,        // a wrong index
+    missing_barrier,   // reads what another thread may not have written yet
+    unwritten,         // reads shared memory that no thread wrote
+    read_global,       // one number beyond the input
+    read_shared,       // one number beyond shared memory
+    write_gap,         // between the rows of the output
+    early_return,      // a lane misses the warp's shuffle
+    late_return,       // the same, when the others wait for it already
+    other_collective,  // a lane is in another one
+    outside_mask,      // shuffles with a lane that takes no part
+    deadlock,          // half of a warp waits for the block, the other half for the warp
+    missing_wait,      // reads what an asynchronous copy may not have brought yet
+    late_group,        // waits for too few groups
+    missing_sync,      // waits for its own copies, but not for the other threads
+    never_waits,       // returns while copies are under way
+    misaligned,        // 16 bytes at once from an odd address
+    misaligned_copy,   // and the same asynchronously
+};
+
+// y[r, n - 1 - i] = x[r, i] for each row of n numbers: one block per row, one thread per number.
+struct Reverse {
+    const void* x;  // [rows, n] float
+    void* y;        // [rows, n] float
+    int64_t rows;
+    int64_t n;
+    int64_t y_stride;
+    Plant plant;
+};
+const char* reverse(const Reverse& args, void* stream);
+
+// y[i] = x[i - 128 mod n] through asynchronous copies of 16 bytes, each of them read by another thread. n: 128 k.
+struct Rotate {
+    const void* x;  // [n] float
+    void* y;        // [n] float
+    int64_t n;
+    Plant plant;
+};
+const char* rotate(const Rotate& args, void* stream);
+
+// What 64 threads get from one collective each: y[collective][thread].
+struct Collectives {
+    const void* x;  // [64] int32
+    void* y;        // [9, 64] int32
+    void* wide;     // [64] double
+};
+const char* collectives(const Collectives& args, void* stream);
+
+// y = a b^T on tensor cores.
+struct Multiply {
+    const void* a;  // [16, 16]
+    const void* b;  // [8, 16]
+    void* y;        // [16, 8] float
+    int32_t bfloat16;
+};
+const char* multiply(const Multiply& args, void* stream);
+
+enum class Format : int32_t { float16, bfloat16 };
+
+struct Convert {
+    const void* x;  // [n] float
+    const void* h;  // [n] of the format
+    void* to;       // [n] x in the format
+    void* back;     // [n] h as float
+    int64_t n;
+    Format format;
+};
+const char* convert(const Convert& args, void* stream);
+
+// Every thread of [grid, block] adds what it is to each sum, and its number to the greatest.
+struct Count {
+    void* sums;      // [4] int64: float, double, int32 and uint64 sums, as integers
+    void* greatest;  // [1] int32
+    int64_t grid[3];
+    int64_t block[3];
+    int64_t shared_bytes;
+};
+const char* count(const Count& args, void* stream);
+
+}  // namespace sgan
