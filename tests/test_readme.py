@@ -112,6 +112,8 @@ def shortened(args):
         changes = {"--size": "32"}
     elif args[:2] == ["data", "demo"]:
         changes = {"--num": "6", "--size": "32"}
+    elif args == ["doctor"]:
+        args = ["doctor", "--no-build"]
     for option, value in changes.items():
         if option in args:
             args[args.index(option) + 1] = value
@@ -143,4 +145,5 @@ def test_every_line_runs(tmp_path, monkeypatch):
         if "portraits.zip" in args:
             shutil.copy("faces.zip", "portraits.zip")
         result = CliRunner().invoke(main, shortened(args))
-        assert result.exit_code == 0, f"sgan {' '.join(args)}\n{result.output}{result.exception!r}"
+        fine = (0, 3) if args[0] == "doctor" else (0,)  # 3: works, but slower than with a GPU
+        assert result.exit_code in fine, f"sgan {' '.join(args)}\n{result.output}{result.exception!r}"

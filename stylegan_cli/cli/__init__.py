@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "Draw pictures from a trained model.",
     "mix": "Draw a grid that mixes the styles of rows and columns.",
     "data": "Pack, inspect and render data sets.",
+    "doctor": "Check what this machine has, build the kernels, compare them with their references.",
 }
 
 # Optional modules, and the extra that brings them.

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from .params import SEEDS, command_line, device_option, model_option, open_model, output_options, sampling_options
+from .params import (
+    SEEDS,
+    command_line,
+    device_option,
+    kernels_option,
+    model_option,
+    open_model,
+    output_options,
+    sampling_options,
+)
 
 
 @click.command(short_help="Draw pictures from a trained model.")
@@ -19,6 +28,7 @@ from .params import SEEDS, command_line, device_option, model_option, open_model
 @sampling_options
 @model_option
 @device_option
+@kernels_option
 @output_options
 def command(
     seeds: list[int],

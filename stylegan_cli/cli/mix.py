@@ -13,6 +13,7 @@ from .params import (
     STYLES,
     command_line,
     device_option,
+    kernels_option,
     model_option,
     open_model,
     output_options,
@@ -27,6 +28,7 @@ from .params import (
 @sampling_options
 @model_option
 @device_option
+@kernels_option
 @output_options
 def command(
     rows: list[int],

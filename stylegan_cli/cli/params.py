@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
 import typing
 
@@ -120,13 +122,18 @@ DEVICE = Device()
 def resolve_device(
     name: str,  # what `Device` accepts
 ) -> torch.device:
-    """The device of that name; 'auto' is CUDA where there is one. Raises SganError if it is not in this machine."""
+    """The device of that name; 'auto' is CUDA where there is one. Raises SganError if it is not in this machine, or if
+    the CUDA kernels are asked for and cannot run there."""
     import torch
+
+    from ..ops import dispatch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
     if device.type == "cuda" and (device.index or 0) >= count:
         raise SganError(f"There is no device {name}: PyTorch sees {count} CUDA device(s).", hint="Use --device auto.")
+    if os.environ.get("SGAN_KERNELS") == "cuda" and device.type != dispatch.KERNEL_DEVICE:
+        raise SganError(f"The CUDA kernels need a GPU, and this would run on {device}.", hint="Use --kernels auto.")
     return device
 
 
@@ -185,6 +192,37 @@ output_options = _together(
 
 # Gives `device`, for `resolve_device`.
 device_option = click.option("--device", type=DEVICE, default="auto", help="auto, cpu, cuda or cuda:N.")
+
+
+def _set_kernels(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Set SGAN_KERNELS for this process and those that it starts, until the command ends."""
+    ctx.with_resource(_environment("SGAN_KERNELS", value))
+    return value
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> typing.Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+# Gives nothing: the ops read the environment. Refuses what a user may have put there.
+kernels_option = click.option(
+    "--kernels",
+    type=click.Choice(["auto", "cuda", "reference"]),
+    default="auto",
+    envvar="SGAN_KERNELS",
+    show_envvar=True,
+    expose_value=False,
+    callback=_set_kernels,
+    help="auto: CUDA kernels where there are any; cuda: those or an error; reference: plain PyTorch.",
+)
 
 # Gives `trunc`, `trunc_cutoff`, `class_index`, `noise_mode`, `batch`, `precision`, `outdir` and `format`.
 sampling_options = _together(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..config import PRESETS, to_json
-from .params import KIMG, SIZE, device_option, resolve_device
+from .params import KIMG, SIZE, device_option, kernels_option, resolve_device
 
 
 @click.command(short_help="Train a StyleGAN2 on your pictures, or on those that come with the package.")
@@ -46,6 +46,7 @@ from .params import KIMG, SIZE, device_option, resolve_device
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No bar and no log on the terminal.")
 @device_option
+@kernels_option
 def command(
     data: str | None,
     cfg: str | None,

@@ -163,14 +163,12 @@ def build(
         return folder / LIBRARY
     try:
         folder = writable(folder) or temporary(name)
-        if is_whole(folder / LIBRARY):
-            return folder / LIBRARY
-        raise_remembered(folder, retry)
         with locked(folder):
             if not is_whole(folder / LIBRARY):
-                raise_remembered(folder, retry)
+                if not retry:
+                    raise_remembered(folder)
                 _compile(folder, wanted, nvcc, host)
-            return folder / LIBRARY
+        return folder / LIBRARY
     except OSError as e:
         if e.errno in FULL:
             raise no_space(folder) from e

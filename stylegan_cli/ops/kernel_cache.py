@@ -22,7 +22,6 @@ from .toolchain import BuildError
 AGAIN = "With the cause mended, `sgan doctor` builds again."
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 3  # seconds of waiting before it is said what for
-_warned = False
 
 
 def cache_folder() -> Path:
@@ -47,18 +46,14 @@ def writable(folder: Path) -> Path | None:
 
 def temporary(name: str) -> Path:
     """A folder for this build among the temporary files, which nobody else can put a library into."""
-    global _warned
     root = Path(tempfile.gettempdir()) / f"stylegan_cli-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         root.mkdir(mode=0o700)
     found = root.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise BuildError(
-            f"{root} is open to others, so no kernels are kept in it.", "Set SGAN_CACHE to your own folder."
-        )
-    if not _warned:
-        warnings.warn(f"{cache_folder()} cannot be written; the CUDA kernels are kept in {root}.", stacklevel=4)
-        _warned = True
+        what = f"{cache_folder()} cannot be written, and {root} is no folder of this user alone."
+        raise BuildError(what, "Set SGAN_CACHE to a folder of your own.")
+    warnings.warn(f"{cache_folder()} cannot be written; the CUDA kernels are kept in {root}.", stacklevel=1)
     (root / name).mkdir(parents=True, exist_ok=True)
     return root / name
 
@@ -113,9 +108,7 @@ def remembered(error: BuildError, folder: Path) -> BuildError:
     return error
 
 
-def raise_remembered(folder: Path, retry: bool) -> None:
-    if retry:
-        return
+def raise_remembered(folder: Path) -> None:
     try:
         told = json.loads((folder / "failed.json").read_text())
         error = BuildError(told["message"], told["hint"], told["log"] and Path(told["log"]))

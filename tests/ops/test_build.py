@@ -153,7 +153,6 @@ def toolkit(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "SOURCES", kit.sources)
     monkeypatch.setattr(build, "PREBUILT", tmp_path / "prebuilt")
     monkeypatch.setattr(build, "_loaded", False)
-    monkeypatch.setattr(kernel_cache, "_warned", False)
     for module in (build, toolchain):
         monkeypatch.setattr(module, "driver_version", lambda: None)
     return kit
@@ -198,6 +197,17 @@ def test_commands(toolkit):
     assert f"-ccbin {toolkit.cxx}" in kernel[0]
     assert "-DTORCH_TARGET_VERSION=0x020a000000000000" in host[0] and f"-I{REAL.parents[1]}/include" in host[0]
     assert "-cudart static" in link[0] and "a.cu.o b.cu.o library.cpp.o" in link[0]
+
+
+def test_compilers_work_in_a_clean_place(toolkit, monkeypatch):
+    """Flags that are in no hash are not passed on; temporary files go when the scratch folder goes."""
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "--use_fast_math")
+    monkeypatch.setenv("NVCC_PREPEND_FLAGS", "-ccbin /other")
+    toolkit.install(action=f"echo $PWD $TMPDIR $NVCC_APPEND_FLAGS $NVCC_PREPEND_FLAGS >> '{toolkit.folder}/seen'")
+    build.build(["90a"])
+    for line in (toolkit.folder / "seen").read_text().splitlines():
+        here, temporary = line.split()
+        assert here == temporary and Path(here).parent.parent == toolkit.cache / "kernels" and not Path(here).exists()
 
 
 def test_importing_starts_nothing(toolkit):
@@ -258,14 +268,18 @@ def test_a_hundred_killed_builders(toolkit):
     toolkit.install(pause=0.1)
     *_, killed = toolkit.run("""
 random.seed(1)
-library, alive, started, killed = None, {}, 0, 0
+alive, started, killed = {}, 0, 0
 def check():
     for path in pathlib.Path(os.environ["SGAN_CACHE"]).glob("kernels/*/*.so"):
         assert path.read_text() == "halfwhole", "half a library"
         path.unlink(missing_ok=True)  # so that there is always something to do
+begin = time.monotonic()
+os.waitpid(start(), 0)
+life = 2 * (time.monotonic() - begin)  # twice what one takes, as most wait for others
+check()
 while started < 100 or alive:
     while started < 100 and len(alive) < 4:
-        alive[start()] = time.monotonic() + random.uniform(0, 0.5)
+        alive[start()] = time.monotonic() + random.uniform(0, life)
         started += 1
     for pid in [pid for pid, end in alive.items() if end < time.monotonic()]:
         os.kill(pid, signal.SIGKILL)
@@ -276,9 +290,9 @@ while started < 100 or alive:
 print()
 print(killed)
 """)
-    assert int(killed) > 60
+    assert int(killed) > 40
     builds = Counter(toolkit.made())
-    assert builds["a.cu.o"] > 10 and builds["sgan_kernels.so"] > 3  # killed at work, early and late
+    assert builds["a.cu.o"] > 5 and builds["a.cu.o"] > builds["sgan_kernels.so"] > 0  # killed at work, early and late
     until(lambda: not toolkit.processes(), 5)
     (folder,) = (toolkit.cache / "kernels").iterdir()
     (folder / "tmp-dead").mkdir(exist_ok=True)
@@ -298,10 +312,11 @@ def test_compilers_end_with_their_builder(toolkit):
 
 
 def test_a_compiler_that_will_not_end_holds_no_lock(toolkit):
-    toolkit.install(pause=60, action="trap '' TERM")
+    deaf = toolkit.folder / "deaf"
+    toolkit.install(pause=60, action=f"trap '' TERM; echo > '{deaf}'")
     builder = toolkit.start("build.build(['90a'])")
     try:
-        until(lambda: len(toolkit.calls()) > 1)
+        until(deaf.exists)
         builder.kill()
         builder.communicate()
         toolkit.install()
@@ -389,7 +404,9 @@ def test_a_killed_compiler_is_tried_again(toolkit, signal_name):
     assert build.build(["90a"]).exists()
 
 
-def test_older_ninjas_tell_a_killed_compiler_by_words_only(toolkit):
+def test_a_killed_compiler_is_known_by_code_or_words(toolkit):
+    for code in (-9, 130, 137, 143):
+        assert "ended from outside" in str(build._failure(code, "FAILED: a.o", toolkit.folder))
     error = build._failure(1, "nvcc error   : 'cicc' died due to signal 9 (Kill signal)", toolkit.folder)
     assert "ended from outside" in str(error)
     error = build._failure(1, "nvcc error   : 'cicc' died due to signal 11 (Invalid memory reference)", toolkit.folder)
@@ -482,11 +499,13 @@ def test_a_library_in_a_read_only_cache_is_used(toolkit, monkeypatch):
     assert build.build(["90a"]) == path
 
 
-@pytest.mark.parametrize("what", ["open", "link", "foreign"])
+@pytest.mark.parametrize("what", ["open", "link", "file", "foreign"])
 def test_a_temporary_folder_of_others_is_refused(toolkit, no_cache, tmp_path, monkeypatch, what):
     if what == "link":
         (tmp_path / "theirs").mkdir(mode=0o700)
         no_cache.symlink_to(tmp_path / "theirs")
+    elif what == "file":
+        no_cache.touch(mode=0o600)
     else:
         no_cache.mkdir(mode=0o700)
         no_cache.chmod(0o777 if what == "open" else 0o700)
@@ -494,7 +513,7 @@ def test_a_temporary_folder_of_others_is_refused(toolkit, no_cache, tmp_path, mo
         mine = os.getuid()
         no_cache.rename(no_cache.with_name(f"stylegan_cli-{mine + 1}"))
         monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-    with refused("open to others") as e:
+    with refused("no folder of this user alone") as e:
         build.build(["90a"])
     assert "SGAN_CACHE" in e.value.hint and not toolkit.calls()
 
@@ -624,6 +643,8 @@ def test_architectures_of_the_devices(toolkit, monkeypatch):
     devices[:] = [(6, 1)]
     with refused("61 is no GPU architecture"):
         build.architectures()
+    monkeypatch.setattr(torch.version, "cuda", None)  # a build for other makes of devices, which calls them cuda too
+    assert build.architectures() == []
 
 
 def test_nothing_is_there(bare):

@@ -1,0 +1,116 @@
+"""`sgan doctor`"""
+
+from __future__ import annotations
+
+import json
+import typing
+from dataclasses import asdict
+
+import click
+
+from .params import output_options
+
+if typing.TYPE_CHECKING:
+    from ..ops.checks import Build, Check
+    from ..ops.machine import Advice, Machine
+
+_SLOWER = 3  # the exit code of a machine where everything works, but not at full speed
+_ORIGINS = {"package": "came with the package", "cache": "built before", "now": "built in {seconds:.0f} s"}
+
+
+@click.command(short_help="Check what this machine has, build the kernels, compare them with their references.")
+@click.option("--build/--no-build", "may_compile", default=True, help="Build the CUDA kernels if they are not there.")
+@output_options
+def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
+    """Check what this machine has, build the kernels, compare them with their references.
+
+    Where there is no GPU, kernels are built for those that SGAN_CUDA_ARCH names (90a, for example), else for sm_80.
+    Exit code 0: training runs at full speed. 3: everything works, but slower than it could. 1: a kernel is wrong.
+    """
+    from ..ops import checks
+    from ..ops.machine import look_around
+
+    machine = look_around()
+    if not as_json:
+        click.echo(_machine_table(machine))  # before what may take long
+    built = checks.build_kernels(may_compile)
+    if not as_json:
+        click.echo(_build_table(built))
+    done = _checked(quiet) if built.loaded else []
+    todo = checks.advice(machine, built)
+    state, sentence = checks.verdict(machine, built, done)
+    code = {checks.FULL: 0, checks.SLOWER: _SLOWER, checks.WRONG: 1}[state]
+    if as_json:
+        result = {"verdict": state, "exit_code": code, "machine": asdict(machine), "build": asdict(built)}
+        result["checks"] = [{**asdict(c), "agrees": c.agrees, "speedup": c.speedup} for c in done]
+        result["todo"] = [asdict(item) for item in todo]
+        click.echo(json.dumps(result, default=str))
+    else:
+        click.echo(
+            "".join(f"\n{part}\n" for part in (_checks_table(done), _todo_text(todo), sentence) if part), nl=False
+        )
+    click.get_current_context().exit(code)
+
+
+def _checked(quiet: bool) -> list[Check]:
+    from tqdm import tqdm
+
+    from ..ops import checks
+
+    # disable=None: off where stderr is no terminal
+    return list(
+        tqdm(checks.check_kernels(), "checking", checks.NUM_CHECKS, leave=False, disable=True if quiet else None)
+    )
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<14}{text}"
+
+
+def _machine_table(m: Machine) -> str:
+    rows = [
+        ("Python", f"{m.python} ({m.python_path})"),
+        ("PyTorch", m.torch),
+        (
+            "CUDA runtime",
+            f"{m.cuda_runtime}, PyTorch's" if m.cuda_runtime else "none: this PyTorch is built without CUDA",
+        ),
+        ("CUDA driver", f"runs CUDA {m.cuda_driver}" if m.cuda_driver else "none"),
+        *((f"GPU {i}", f"{g.name}, {g.architecture}, {g.memory / 2**30:.0f} GiB") for i, g in enumerate(m.gpus)),
+        *([] if m.gpus else [("GPU", "none")]),
+        ("nvcc", f"{'.'.join(map(str, m.nvcc.version))} ({m.nvcc.path}, from {m.nvcc.found})" if m.nvcc else "none"),
+        ("C++ compiler", f"{m.host_compiler.version} ({m.host_compiler.path})" if m.host_compiler else "none"),
+        ("ninja", str(m.ninja or "none")),
+        ("cache", str(m.cache)),
+        ("settings", " ".join(f"{name}={value}" for name, value in m.settings.items()) or "none"),
+    ]
+    return "\n".join(_row(*row) for row in rows)
+
+
+def _build_table(built: Build) -> str:
+    if built.library is None:
+        return _row("kernels", "none")
+    how = _ORIGINS[built.origin].format(seconds=built.seconds)
+    names = ", ".join(f"sm_{name}" for name in built.architectures)
+    used = "loaded" if built.loaded else "do not load" if built.problem else "not loaded, for want of a GPU"
+    return _row("kernels", f"{how} for {names}, {used}") + "\n" + _row("", str(built.library))
+
+
+def _checks_table(done: list[Check]) -> str:
+    if not done:
+        return ""
+    lines = [f"{'kernel':<25}{'type':<10}{'what':<11}{'speed':>7}   error, and what is allowed"]
+    for c in done:
+        speed = f"{c.speedup:.2f} x" if c.speedup else "-"
+        lines.append(f"{c.kernel:<25}{c.dtype:<10}{c.what:<11}{speed:>7}   {_agreement(c)}")
+    return "\n".join([*lines, "(speed: beside PyTorch's own operations; error: beside the reference in float64)"])
+
+
+def _agreement(c: Check) -> str:
+    if c.problem:
+        return f"FAILS: {c.problem}"
+    return f"{c.error:.1e} of {c.allowed:.1e}, " + ("agrees" if c.agrees else "WRONG")
+
+
+def _todo_text(todo: list[Advice]) -> str:
+    return "\n".join(["To do:", *(f"  {item.what} {item.todo}" for item in todo)]) if todo else ""

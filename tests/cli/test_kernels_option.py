@@ -1,0 +1,77 @@
+"""`--kernels`: which implementation of the ops a command runs."""
+
+import os
+import sys
+
+import pytest
+
+from stylegan_cli import distributed
+from stylegan_cli.errors import SganError
+
+COMPOSITE = sys.modules["stylegan_cli.ops.modulated_conv2d"]._Epilogue  # a part of it that every model runs
+DRAW = {"generate": ["--seeds", "1"], "mix": ["--rows", "1", "--cols", "2"]}
+
+
+@pytest.fixture
+def composite(monkeypatch):
+    """Notes each time the composite path is taken."""
+    calls, apply = [], COMPOSITE.apply
+    monkeypatch.setattr(COMPOSITE, "apply", lambda *args: calls.append(1) or apply(*args))
+    monkeypatch.delenv("SGAN_KERNELS", raising=False)
+    return calls
+
+
+@pytest.mark.parametrize("command", DRAW)
+def test_drawing(sgan, tiny_run, tmp_path, composite, command):
+    line = [command, "--model", tiny_run, "--outdir", tmp_path, "-q", *DRAW[command]]
+    sgan(*line, "--kernels", "reference")
+    assert not composite and "SGAN_KERNELS" not in os.environ
+    sgan(*line)
+    assert composite
+
+
+def test_the_environment(sgan, tiny_run, tmp_path, composite, monkeypatch):
+    line = ["generate", "--model", tiny_run, "--outdir", tmp_path, "--seeds", "1", "-q"]
+    monkeypatch.setenv("SGAN_KERNELS", "reference")
+    sgan(*line)
+    assert not composite
+    sgan(*line, "--kernels", "auto")  # the option has the last word
+    assert composite and os.environ["SGAN_KERNELS"] == "reference"
+
+
+@pytest.mark.parametrize("options, seen", [([], "auto"), (["--kernels", "reference"], "reference")])
+def test_ranks_inherit_it(sgan, rgb_set, tmp_path, monkeypatch, composite, options, seen):
+    """They are started while it stands in the environment."""
+    at_start = []
+
+    def launch(*args):
+        at_start.append(os.environ.get("SGAN_KERNELS"))
+        raise SganError("That is all.")
+
+    monkeypatch.setattr(distributed, "launch", launch)
+    sgan("train", "--data", rgb_set, "--runs", tmp_path, "--batch", "8", "--gpus", "2", "-q", *options, code=1)
+    assert at_start == [seen] and "SGAN_KERNELS" not in os.environ
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "mix"])
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_cuda_kernels_on_a_cpu(sgan, rgb_set, tiny_run, tmp_path, monkeypatch, composite, command, how):
+    line = [command, "--device", "cpu", "--outdir", tmp_path / "out"]
+    line += ["--data", rgb_set] if command == "train" else ["--model", tiny_run]
+    if how == "environment":
+        monkeypatch.setenv("SGAN_KERNELS", "cuda")
+    result = sgan(*line, "-q", *(["--kernels", "cuda"] if how == "option" else []), code=1)
+    assert result.stderr.splitlines() == [
+        "Error: The CUDA kernels need a GPU, and this would run on cpu.",
+        "Use --kernels auto.",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_value_that_is_none(sgan, monkeypatch, composite, how):
+    if how == "environment":
+        monkeypatch.setenv("SGAN_KERNELS", "fast")
+    result = sgan("generate", *(["--kernels", "fast"] if how == "option" else []), code=2)
+    assert "SGAN_KERNELS" in result.stderr and "'fast' is not one of 'auto', 'cuda', 'reference'" in result.stderr
+    assert len(result.stderr.splitlines()) <= 5
