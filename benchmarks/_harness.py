@@ -1,108 +1,455 @@
-"""Timing by turns: every candidate runs once a round, so that what else the machine does falls on all of them alike."""
+"""What the benchmarks share: verify, then time by turns, then write down.
+
+Every candidate runs once a round, so that what else the machine does falls on all of them alike. A ratio is given only
+between results that were found right: one's own at most twice as far from the exact result as plain PyTorch is in the
+same precision. On a GPU the clock is CUDA's events; on a CPU with one thread it is the processor's time.
+"""
 
 from __future__ import annotations
 
 import datetime
+import functools
 import json
+import math
 import platform
+import shlex
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import _peer
+import click
 import torch
 from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results"
+OTHERS = ("compiled", "peer")  # candidates that need not be as exact as ours
+Run = Callable[[int], object]  # one call on input set number i; gives a tensor, or several
+
+# ------------------------------------------------------------------------------------------- candidates
 
 
-def compare(
-    candidates: dict[str, Callable[[], object]],  # name -> what to time; the first is ours
-    rounds: int = 7,
-) -> dict[str, dict[str, float]]:
-    """Median seconds of each candidate, and the median over rounds of its time divided by ours in the same round."""
-    for run in candidates.values():  # warm-up
-        run()
-    # One thread's processor time is not stretched by what else runs on the machine.
-    clock = time.process_time if _on_one_thread() else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, run in candidates.items():
-            _synchronize()
-            start = clock()
-            run()
-            _synchronize()
-            times[name].append(clock() - start)
-    ours = times[next(iter(candidates))]
-    return {
-        name: {
-            "seconds": statistics.median(ts),
-            "ratio": statistics.median(t / o for t, o in zip(ts, ours, strict=True)),
-        }
-        for name, ts in times.items()
-    }
+def over(function: Callable, sets: Sequence[tuple]) -> Run:
+    """A candidate that takes the input sets in turn, so that the caches don't keep them."""
+    return lambda i: function(*sets[i % len(sets)])
+
+
+def backward_of(function: Callable, sets: Sequence[tuple]) -> Run:
+    """The gradient of the first input alone: the forward pass ran before. The last of a set is the gradient of y."""
+    ready = {}
+
+    def run(i):
+        i %= len(sets)
+        if i not in ready:
+            x, *rest, dy = sets[i]
+            x = x.detach().requires_grad_(True)
+            with torch.enable_grad():
+                ready[i] = function(x, *rest), x, dy
+        y, x, dy = ready[i]
+        return torch.autograd.grad(y, x, dy, retain_graph=True)[0]
+
+    return run
+
+
+def compiled(function: Callable) -> Callable:
+    """Under torch.compile, for one shape."""
+    import torch._functorch.config
+
+    def call(*arguments):
+        return function(*arguments)
+
+    torch._dynamo.reset()  # else the many shapes of a benchmark exhaust its patience, and it goes back to eager
+    torch._functorch.config.donated_buffer = False  # allows a backward pass to run again
+    return torch.compile(call, dynamic=False)
+
+
+def graphed(
+    function: Callable,
+    sets: Sequence[tuple],
+    pool: object,  # memory of the graphs that are compared: they run one after the other
+) -> Run:
+    """As one CUDA graph, captured at the first call."""
+    static = tuple(t.clone() for t in sets[0])
+    captured = []
+
+    def run(i):
+        if not captured:
+            captured.extend(_capture(lambda: function(*static), pool))
+        for to, new in zip(static, sets[i % len(sets)], strict=True):
+            to.copy_(new)
+        graph, result = captured
+        graph.replay()
+        return result
+
+    return run
+
+
+def _capture(function: Callable[[], object], pool: object) -> tuple[torch.cuda.CUDAGraph, object]:
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # what is chosen or cached at the first call must not fall into the graph
+            function()
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        result = function()
+    return graph, result
+
+
+# --------------------------------------------------------------------------------------------- verifying
+
+
+def error(
+    result: object,  # a tensor, or several
+    exact: Tensor,  # [numbers]
+) -> tuple[float, float]:
+    """How far off: root mean square over that of the exact result, and the largest over its largest."""
+    difference = flat(result, exact.dtype) - exact
+    norm = torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(exact)
+    return norm.item(), (difference.abs().max() / exact.abs().max()).item()
 
 
 def verify(
-    name: str,
-    ours: Tensor,  # [...]
-    theirs: Tensor,  # [...] the same thing by the other way
-    tolerance: float = 1e-3,  # of the largest value
-) -> None:
-    """A ratio between things that differ means nothing: raise if they do."""
-    error = (ours - theirs).abs().max().item() / theirs.abs().max().item()
-    if not error <= tolerance:
-        raise AssertionError(f"{name}: the results differ by {error:.1e}")
+    mine: tuple[float, float],  # error of what is verified
+    plain: tuple[float, float],  # error of plain PyTorch in the same precision
+    eps: float,  # of that precision
+    slack: float = 2.0,
+    tolerance: float = 0.0,  # allowed besides
+) -> bool:
+    """Whether the error is at most so many times plain PyTorch's; its largest one, a matter of luck, twice that.
+    A part of the rounding is allowed where PyTorch's happens to be exact."""
+    norm, largest = slack * plain[0] + eps / 16 + tolerance, 2 * slack * plain[1] + eps / 2 + 2 * tolerance
+    return mine[0] <= norm and mine[1] <= largest  # NaN is wrong
+
+
+def flat(result: object, dtype: torch.dtype) -> Tensor:  # [numbers]
+    tensors = [result] if isinstance(result, Tensor) else list(result)
+    return torch.cat([t.detach().to(dtype).flatten() for t in tensors])
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """What counts as exact."""
+    return torch.float64 if dtype in (torch.float32, torch.float64) else torch.float32
+
+
+# ------------------------------------------------------------------------------------------------ timing
+
+
+def compare(
+    candidates: dict[str, Run],
+    device: torch.device,
+    sets: int = 1,  # different inputs
+    rounds: int = 7,
+    ahead: bool = True,  # on a GPU: its own time alone, the calls having been queued before
+) -> dict[str, list[float]]:
+    """Seconds of one call of each candidate, one number for each round."""
+    for run in candidates.values():
+        for i in range(max(sets, 2)):
+            run(i)
+    if device.type != "cuda":
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+        timers = {name: functools.partial(_cpu_seconds, run, clock) for name, run in candidates.items()}
+    else:
+        timers = {name: _cuda_timer(run, sets, ahead) for name, run in candidates.items()}
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for k in range(rounds):
+        for name, timer in timers.items():
+            times[name].append(timer(k))
+    return times
+
+
+def _cpu_seconds(run: Run, clock: Callable[[], float], i: int) -> float:
+    start = clock()
+    run(i)
+    return clock() - start
+
+
+def _cuda_timer(run: Run, sets: int, ahead: bool) -> Callable[[int], float]:
+    """Enough calls for two milliseconds, and all input sets."""
+    host, device = _queue(run, sets, 0.0)
+    calls = sets * min(max(math.ceil(2e-3 / max(device * sets, 1e-6)), 1), 16)
+    calls = max(min(calls, 32), sets)
+    pause = min(2 * host * calls + 1e-3, 0.1) if ahead else 0.0
+    return lambda _: _queue(run, calls, pause)[1]
+
+
+def _queue(run: Run, calls: int, pause: float) -> tuple[float, float]:
+    """Seconds a call, of the host to queue it and of the device to do it. During the pause the device is held up, and
+    the host gets ahead of it."""
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    results = deque(maxlen=4)  # so that the next result gets other memory
+    torch.cuda.synchronize()
+    if pause:
+        torch.cuda._sleep(int(pause * 2e9))  # cycles
+    began = time.perf_counter()
+    start.record()
+    for i in range(calls):
+        results.append(run(i))
+    end.record()
+    queued = time.perf_counter() - began
+    end.synchronize()
+    return queued / calls, start.elapsed_time(end) / 1000 / calls
+
+
+def sets_for(
+    size: int,  # bytes of one input set
+    device: torch.device,
+) -> int:
+    """How many input sets are together larger than the second-level cache."""
+    if device.type != "cuda":
+        return 2
+    cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 50 << 20)
+    return min(max(math.ceil(2 * cache / size), 2), 32)
 
 
 def time_by_op(
     run: Callable[[], object],
     of: tuple[str, ...],  # parts of operator names, 'convolution' for example
 ) -> float:
-    """The share of the operators' own time that lies in operators with such names."""
+    """The share of the operators' own time on the CPU that lies in operators with such names."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         run()
     rows = [(row.key, row.self_cpu_time_total) for row in profile.key_averages()]
     return sum(t for key, t in rows if any(part in key for part in of)) / sum(t for _, t in rows)
 
 
-def report(
-    title: str,
-    table: dict[str, dict[str, float]],  # what `compare` gave
-    **facts: object,  # more to be kept with it
-) -> None:
-    """Print a table and append it to results/<date>-<device>.json."""
-    print(f"\n{title}")
-    for name, row in table.items():
-        print(f"  {name:<44} {row['seconds'] * 1000:9.1f} ms   {row['ratio']:5.2f} x ours")
-    for name, value in facts.items():
-        print(f"  {name}: {value}")
-    path = RESULTS / f"{datetime.date.today()}-{_device().replace(' ', '-').lower()}.json"
-    path.parent.mkdir(exist_ok=True)
-    entries = json.loads(path.read_text()) if path.exists() else []
-    entries = [entry for entry in entries if entry["title"] != title]
-    entries.append({"title": title, "table": table, **facts, "machine": machine()})
-    path.write_text(json.dumps(entries, indent=1) + "\n")
+# ---------------------------------------------------------------------------------------------- ceilings
 
 
-def machine() -> dict[str, object]:
+@torch.no_grad()
+def ceilings(device: torch.device) -> dict[str, float]:
+    """What the device can do: GB/s of a copy, read and written, and TFLOP/s of matrix products."""
+    cuda = device.type == "cuda"
+    numbers, side = (1 << 28, 8192) if cuda else (1 << 22, 256)
+    pairs = [(torch.zeros(numbers, device=device), torch.ones(numbers, device=device)) for _ in range(2)]
+    found = {"copy_gbs": 2 * 4 * numbers / _median(lambda to, x: to.copy_(x), pairs, device) / 1e9}
+    del pairs
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        pairs = [tuple(torch.randn(side, side, device=device).to(dtype) for _ in "ab") for _ in range(2)]
+        found[f"matmul_tflops_{_name(dtype)}"] = 2 * side**3 / _median(torch.mm, pairs, device) / 1e12
+    return found
+
+
+def _median(function: Callable, pairs: list[tuple[Tensor, Tensor]], device: torch.device) -> float:
+    return statistics.median(compare({"": over(function, pairs)}, device, sets=len(pairs))[""])
+
+
+# ----------------------------------------------------------------------------------------------- writing
+
+
+class Bench:
+    """One run of one benchmark: its rows, printed and written as they come."""
+
+    def __init__(
+        self,
+        device: str,
+        out: Path | None = None,  # results file; None: results/<date>-<device>.json
+        rounds: int = 7,
+        seconds: float | None = None,  # no row is begun after so many
+        peer: str | None = None,  # path of a peer's checkout
+    ):
+        self.device, self.rounds = torch.device(device), rounds
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(0)
+        self.deadline = time.monotonic() + (math.inf if seconds is None else seconds)
+        self.skipped = 0
+        self.peer, self.no_peer = _peer.load(peer, self.device) if peer else (None, "not asked for")
+        self.path = out or results_path(self.device)
+        self.ceilings = ceilings(self.device)
+        self.rows: list[dict] = []
+        print(*(f"{name} {value:.4g}" for name, value in self.ceilings.items()), f"(peer: {self.no_peer or 'loaded'})")
+
+    @property
+    def cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def row(
+        self,
+        case: str,
+        candidates: dict[str, Run],  # the first is ours: ratios are the others' time over its
+        exact: Callable[[], object],  # the result in higher precision
+        plain: Callable[[], object],  # the result of plain PyTorch
+        dtype: torch.dtype,  # that the candidates calculate in
+        sets: int = 1,
+        ahead: bool = True,
+        moved: float = 0,  # bytes that must move
+        flop: float = 0,
+        finish: Callable[[dict], None] | None = None,  # adds what follows from the times
+        tolerance: float = 0.0,  # relative error that is allowed besides twice PyTorch's
+        unverified: tuple[str, ...] = (),  # candidates that draw their own random numbers
+        **facts: object,  # kept with the row
+    ) -> dict | None:
+        """Verify and time. None if the benchmark's time is over."""
+        if time.monotonic() > self.deadline:
+            self.skipped += 1
+            return None
+        row = {"case": case, "dtype": _name(dtype), **facts, "error": {}, "wrong": [], "failed": {}}
+        taken_as_right = {name: run for name, run in candidates.items() if name in unverified}
+        candidates = {name: run for name, run in candidates.items() if name not in unverified}
+        if candidates := self._verified(row, candidates, exact, plain, dtype, tolerance):
+            candidates |= taken_as_right
+        if not self.peer or self.no_peer:
+            candidates = {name: run for name, run in candidates.items() if not name.startswith("peer")}
+        times = {}
+        try:
+            times = compare(candidates, self.device, sets, self.rounds, ahead) if candidates else {}
+        except Exception as e:  # out of memory, say: the other rows are wanted all the same
+            row["failed"]["timing"] = _first_line(e)
+        self._enter_times(row, times)
+        if "ours" in row:
+            self._enter_speeds(row, moved, flop)
+            if finish:
+                finish(row)
+        self.add(row)
+        if self.cuda:
+            torch.cuda.empty_cache()
+        return row
+
+    def _verified(
+        self, row: dict, candidates: dict[str, Run], exact, plain, dtype: torch.dtype, tolerance: float
+    ) -> dict[str, Run]:
+        """The candidates that give the right result. Without ours there is nothing to compare with: none."""
+        row["first"] = next(iter(candidates))
+        try:
+            truth = flat(exact(), wider(dtype))
+            allowed = error(plain(), truth)
+        except Exception as e:
+            row["failed"]["exact"] = _first_line(e)
+            return {}
+        row["error"]["plain"] = allowed
+        right = {}
+        for name, run in candidates.items():
+            try:
+                found = row["error"][name] = error(run(0), truth)
+            except Exception as e:
+                row["failed"][name] = _first_line(e)
+                continue
+            if verify(found, allowed, torch.finfo(dtype).eps, 10 if name.startswith(OTHERS) else 2, tolerance):
+                right[name] = run
+            else:
+                row["wrong"].append(name)
+        return right if row["first"] in right else {}
+
+    def _enter_times(self, row: dict, times: dict[str, list[float]]) -> None:
+        row["seconds"] = {name: statistics.median(ts) for name, ts in times.items()}
+        row["spread"] = {name: _spread(ts) for name, ts in times.items()}
+        row["ratio"] = {}
+        if row["first"] in times:
+            row["ours"] = row["seconds"][row["first"]]
+            first = times.pop(row["first"])
+            rounds = {name: zip(ts, first, strict=True) for name, ts in times.items()}
+            row["ratio"] = {name: statistics.median(t / o for t, o in both) for name, both in rounds.items()}
+
+    def _enter_speeds(self, row: dict, moved: float, flop: float) -> None:
+        if moved:
+            row["gbs"] = moved / row["ours"] / 1e9
+            row["of_copy"] = row["gbs"] / self.ceilings["copy_gbs"]
+        if flop:
+            row["tflops"] = flop / row["ours"] / 1e12
+
+    def add(self, row: dict) -> None:
+        """Print a row and write it down with those before."""
+        self.rows.append(row)
+        print(line(row), flush=True)
+        entry = {"command": _command_line(sys.argv), "ceilings": self.ceilings, "rows": self.rows}
+        entry |= {"skipped": self.skipped, "peer": self.no_peer or "loaded", "machine": machine(self.device)}
+        entries = json.loads(self.path.read_text()) if self.path.exists() else []
+        entries = [e for e in entries if e.get("command") != entry["command"]] + [entry]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(entries, indent=1) + "\n")
+
+    def finish(self) -> None:
+        """Exit code 1 if any of ours was wrong or did not run."""
+        bad = [row["case"] for row in self.rows if row.get("ours") is None]
+        for case in bad:
+            print(f"WRONG OR FAILED: {case}")
+        if self.skipped:
+            print(f"{self.skipped} rows were left out: the time was over")
+        sys.exit(1 if bad else 0)
+
+
+def benchmark(function: Callable) -> Callable:
+    """The options that all benchmarks have; the function gets a Bench in their place."""
+
+    @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+    @click.option("--out", type=click.Path(path_type=Path), help="Results file.")
+    @click.option("--rounds", default=7, show_default=True)
+    @click.option("--seconds", type=float, help="Begin nothing new after so many seconds.")
+    @click.option("--peer", help="Checkout of stylegan3 or stylegan2-ada-pytorch to measure in the same run.")
+    @functools.wraps(function)
+    def main(device, out, rounds, seconds, peer, **options):
+        bench = Bench(device, out, rounds, seconds, peer)
+        function(bench, **options)
+        bench.finish()
+
+    return main
+
+
+class Numbers(click.ParamType):
+    """256,1024"""
+
+    name = "numbers"
+
+    def convert(self, value, param, ctx):
+        try:
+            return tuple(int(part) for part in value.split(",")) if isinstance(value, str) else value
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 256,1024")
+
+
+def line(row: dict) -> str:
+    """A row for the terminal."""
+    if row.get("ours") is None:
+        why = "; ".join(f"{name}: {text}" for name, text in row["failed"].items())
+        return f"{row['case']:<62} {'WRONG' if row['wrong'] else 'FAILED'} {why}"
+    parts = [f"{row['case']:<62} {row['first']} {row['ours'] * 1e3:8.3f} ms"]
+    parts += [f"{row['gbs']:6.0f} GB/s ({row['of_copy']:.0%} of a copy)"] if "gbs" in row else []
+    parts += [f"{row['tflops']:6.1f} TFLOP/s"] if "tflops" in row else []
+    parts += [f"{row['of_floor']:.0%} of the floor's speed"] if "of_floor" in row else []
+    parts += [f"{name} {ratio:.2f}x" for name, ratio in row["ratio"].items()]
+    parts += [f"{name} wrong" for name in row["wrong"]] + [f"{name} failed" for name in row["failed"]]
+    return "  ".join(parts)
+
+
+def results_path(device: torch.device) -> Path:
+    return RESULTS / f"{datetime.date.today()}-{_device(device).replace(' ', '-').lower()}.json"
+
+
+def machine(device: torch.device) -> dict[str, object]:
     """What the numbers depend on."""
     return {
-        "device": _device(),
+        "device": _device(device),
+        "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "clock": "processor time" if _on_one_thread() else "wall time",
+        "clock": "CUDA events" if device.type == "cuda" else "processor time, if on one thread, else wall time",
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "commit": _said("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--abbrev=40"),
+        "date": datetime.datetime.now().isoformat(timespec="seconds"),
     }
 
 
-def _on_one_thread() -> bool:
-    return not torch.cuda.is_available() and torch.get_num_threads() == 1
+@functools.cache
+def _said(*command: str) -> str | None:
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() or None if said.returncode == 0 else None
 
 
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _processor() -> str:
@@ -113,6 +460,27 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _spread(times: list[float]) -> float:
+    """Between the quartiles, as a part of the median."""
+    if len(times) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(times, n=4)
+    return (high - low) / middle if middle else 0.0
+
+
+def _first_line(e: Exception) -> str:
+    return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+
+
+def _command_line(arguments: list[str]) -> str:
+    """As typed, less where the results went; of a peer's path only its name."""
+    kept, before = [], ""
+    for argument in arguments[1:]:
+        if "--out" not in (before, argument) and not argument.startswith("--out="):
+            kept.append(Path(argument).name if before == "--peer" else argument)
+        before = argument
+    return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *kept])

@@ -23,7 +23,7 @@ from stylegan_cli.ops.bias_act import ACTIVATIONS
 def bias_act(x, b=None, act="linear", gain=None, clamp=None):
     """Bias, activation, gain, each by itself."""
     if b is not None:
-        x = x + b.reshape(1, -1, *[1] * (x.ndim - 2))
+        x = x + b.to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
     spec = ACTIVATIONS[act]
     x = spec.function(x, spec.alpha)
     gain = spec.gain if gain is None else gain
@@ -37,7 +37,7 @@ def fir(x: Tensor, f: Tensor, padding: tuple[int, int], up: int = 1, down: int =
     if up == 2:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, 1, 0, 0, 0, 1]).reshape(n, c, 2 * h, 2 * w)
     x = F.pad(x, [*padding, *padding])
-    return F.conv2d(x, (f.outer(f) * gain).repeat(c, 1, 1, 1), stride=down, groups=c)
+    return F.conv2d(x, (f.outer(f) * gain).to(x.dtype).repeat(c, 1, 1, 1), stride=down, groups=c)
 
 
 def upsample2d(x, f):
@@ -105,6 +105,7 @@ def modulated_grouped(
     w = w[None] * style[:, None, :, None, None]  # [N, O, I, k, k]
     if demodulate:
         w = w * (w.square().sum([2, 3, 4], keepdim=True) + 1e-8).rsqrt()
+    w = w.to(x.dtype)
     x = x.reshape(1, n * i, h, wd)
     if up == 2:
         w = w.transpose(1, 2).reshape(n * i, o, k, k)
@@ -114,7 +115,7 @@ def modulated_grouped(
         y = F.conv2d(x, w.reshape(n * o, i, k, k), padding=k // 2, groups=n)
         y = y.reshape(n, o, h, wd)
     if noise is not None:
-        y = y + noise * noise_strength
+        y = y + (noise * noise_strength).to(y.dtype)
     return bias_act(y, b, act=act, gain=gain, clamp=clamp)
 
 

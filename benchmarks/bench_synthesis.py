@@ -1,65 +1,147 @@
-"""Synthesis of StyleGAN2 pictures, against grouped convolutions over per-sample weights.
+"""Synthesis of StyleGAN2 pictures, call by call and as one CUDA graph.
 
 python benchmarks/bench_synthesis.py --size 256 --batch 4
+python benchmarks/bench_synthesis.py --peer ../stylegan3
+
+On a GPU the highest levels are in half precision. 'of the floor' is the time that the device needs for the
+convolutions' multiplications, or to read and write each layer once, whichever is longer, by the measured ceilings.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
+import _peer
 import _plain
 import click
 import torch
-from _harness import compare, report, time_by_op, verify
+from _harness import Bench, Numbers, benchmark, compiled, graphed, over, time_by_op
+from _paths import forced, fused, within
+from torch import nn
 
 from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.models import build_generator
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; PyTorch emulates it elsewhere, slowly."""
-    flags = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.cuda.is_available() or flags
-
-
 @click.command()
-@click.option("--size", default=256)
-@click.option("--channel-base", default=16384)
-@click.option("--batch", default=4)
-@click.option("--rounds", default=7)
-@torch.inference_mode()
-def main(size: int, channel_base: int, batch: int, rounds: int) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(0)
+@click.option("--size", type=Numbers(), help="[default: 256,1024; 256 on a CPU]")
+@click.option("--batch", type=Numbers(), help="[default: 1,8,32; 4 on a CPU]")
+@click.option("--channel-base", type=int, help="[default: 16384, from 512 pixels 32768]")
+@click.option(
+    "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="[default: float16; float32 on a CPU]"
+)
+@click.option(
+    "--compile/--no-compile", "compiles", default=False, help="Also under torch.compile, which takes minutes."
+)
+@benchmark
+@torch.no_grad()
+def main(bench: Bench, size, batch, channel_base: int | None, dtype: str | None, compiles: bool) -> None:
+    dtype = getattr(torch, dtype or ("float16" if bench.cuda else "float32"))
+    for side in size or ((256, 1024) if bench.cuda else (256,)):
+        G = generator(side, channel_base or (16384 if side < 512 else 32768), bench.device)
+        for n in batch or ((1, 8, 32) if bench.cuda else (4,)):
+            measure(bench, G, n, dtype, compiles)
+
+
+def generator(size: int, channel_base: int, device: torch.device) -> nn.Module:
+    """With biases and noise that can be seen in the picture."""
     G = build_generator(GeneratorConfig(size, size, channel_base=channel_base, conv_clamp=None)).eval().to(device)
-    ws = G.mapping(torch.randn(batch, 512, device=device))
+    for name, parameter in G.synthesis.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(0.1)
+        elif name.endswith(("0.bias", "1.bias", "rgb.bias")):
+            parameter.normal_(std=0.1)
+    return G
 
-    def plainly(modulated):
-        # in PyTorch's default layout
-        other = build_generator(G.config).eval().to(device)
-        other.load_state_dict(G.state_dict())
-        other.to(memory_format=torch.contiguous_format)
 
-        def inside():
-            with _plain.use(modulated):
-                return other.synthesis(ws)
+def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles: bool) -> None:
+    half = dtype if dtype != torch.float32 else None
+    sets = [(G.mapping(torch.randn(batch, 512, device=bench.device)),) for _ in range(2)]
+    ours = functools.partial(G.synthesis, dtype=half)
+    reference = within(functools.partial(forced, "reference"), ours)
+    exact = within(functools.partial(forced, "reference"), G.synthesis)
+    ways = {"ours": ours, "reference": reference}
+    if bench.cuda:
+        ways["fused"] = within(functools.partial(fused, True), ours)
+        ways["composite"] = within(functools.partial(forced, "composite"), ours)
+    else:
+        ways["grouped convolutions, per-sample weights"] = plainly(G, _plain.modulated_grouped)
+        ways["x * s, convolution, * d"] = plainly(G, _plain.modulated_scale)
+    if bench.peer:
+        ways["peer"] = theirs(bench, G, half)
+    modes = {"": (over, ways)}
+    if bench.cuda:
+        quick = {name: way for name, way in ways.items() if name != "reference"}
+        modes[", CUDA graph"] = (functools.partial(graphed, pool=torch.cuda.graph_pool_handle()), quick)
+    if compiles:
+        ways["compiled"] = within(functools.partial(forced, "reference"), compiled(ours))
+    for mode, (run, functions) in modes.items():
+        row = bench.row(
+            f"synthesis {G.config.height}x{G.config.width}, base {G.config.channel_base}, batch {batch}{mode}",
+            {name: run(function, sets) for name, function in functions.items()},
+            exact=lambda: exact(sets[0][0]) if half else _in_float64(G, sets[0][0]),
+            plain=lambda: reference(sets[0][0]),
+            dtype=dtype,
+            sets=len(sets),
+            ahead=False,  # as it is felt: with the time that the host needs
+            finish=functools.partial(add_rates, bench, G, batch, half),
+            op="synthesis",
+            size=G.config.height,
+            batch=batch,
+            mode="graph" if mode else "eager",
+        )
+        if row and not bench.cuda:
+            print(f"  outside convolutions: {1 - time_by_op(lambda: ours(*sets[0]), ('conv',)):.0%} of our time")
 
-        return inside
 
-    candidates = {
-        "ours": lambda: G.synthesis(ws),
-        "grouped convolutions, per-sample weights": plainly(_plain.modulated_grouped),
-        "x * s, convolution, * d": plainly(_plain.modulated_scale),
-    }
-    if has_bfloat16():
-        candidates["ours, bfloat16"] = lambda: G.synthesis(ws, dtype=torch.bfloat16)
-    for name, run in candidates.items():
-        verify(name, candidates["ours"](), run(), 0.1 if "bfloat16" in name else 1e-3)
-    outside = 1 - time_by_op(candidates["ours"], ("conv",))
-    report(
-        f"synthesis {size}x{size}, channel_base {channel_base}, batch {batch}, float32, {device}",
-        compare(candidates, rounds),
-        outside_convolutions=f"{outside:.0%} of our time",
-        bfloat16="measured" if has_bfloat16() else "not measured: this processor has no bfloat16 arithmetic",
-    )
+def _in_float64(G: nn.Module, ws: torch.Tensor) -> torch.Tensor:
+    other = build_generator(G.config).eval().to(ws.device)
+    other.load_state_dict(G.state_dict())
+    with forced("reference"):
+        return other.double().synthesis(ws.double())
+
+
+def plainly(G: nn.Module, modulated: Callable) -> Callable:
+    """In PyTorch's default layout."""
+    other = build_generator(G.config).eval()
+    other.load_state_dict(G.state_dict())
+    other.to(memory_format=torch.contiguous_format)
+    return within(functools.partial(_plain.use, modulated), other.synthesis)
+
+
+def theirs(bench: Bench, G: nn.Module, half: torch.dtype | None) -> Callable:
+    """The peer's network with our weights. Its half precision is float16."""
+    network = _peer.synthesis(bench.peer, G.config, half is not None).eval().to(bench.device)
+    _peer.take_weights(network, G.synthesis)
+    return functools.partial(network, noise_mode="const")
+
+
+def add_rates(bench: Bench, G: nn.Module, batch: int, half: torch.dtype | None, row: dict) -> None:
+    row["images_per_second"] = {name: batch / seconds for name, seconds in row["seconds"].items()}
+    row["floor"] = floor(G, batch, half, bench.ceilings)
+    row["of_floor"] = row["floor"] / row["ours"]
+
+
+def floor(
+    G: nn.Module,
+    batch: int,
+    half: torch.dtype | None,  # precision of the highest levels
+    ceilings: dict[str, float],
+) -> float:
+    """Seconds: each convolution as long as its multiplications, or as its one read and one write of features."""
+    total = 0.0
+    for row in G.layers:
+        if row.kind == "conv":
+            layer = G.get_submodule(row.name)
+            dtype = half if half is not None and row.level in G.synthesis.half else torch.float32
+            o, i = layer.weight.shape[:2]
+            y = row.height * row.width
+            x = y // layer.up**2
+            product = ceilings[f"matmul_tflops_{str(dtype).removeprefix('torch.')}"] * 1e12
+            moved = (batch * (i * x + o * y) + 9 * i * o) * dtype.itemsize
+            total += max(2 * 9 * batch * i * o * x / product, moved / (ceilings["copy_gbs"] * 1e9))
+    return total
 
 
 if __name__ == "__main__":

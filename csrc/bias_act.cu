@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(256) bias_act_kernel(BiasAct args, Act act, in
                 const A size = fabs(from_y ? at : act.value(at) * gain);
                 A slope = (ORDER == 1 ? act.first(at) : act.second(at)) * gain * to_acc(dy.at[j]);
                 if (ORDER == 2) slope *= to_acc(ddp.at[j]);
-                out.at[j] = from_acc<T>(size >= bound ? A(0) : slope);
+                out.at[j] = from_acc<T>(size >= bound && bound < A(INFINITY) ? A(0) : slope);
             }
         }
         store<T, V>(static_cast<T*>(args.out) + first, out);

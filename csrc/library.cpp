@@ -8,6 +8,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -289,12 +290,12 @@ Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, c
     args.b = small<1>("b", b, x, {args.out_c});
     MaybeTensor below;
     if (skip) {
-        below = torch::stable::contiguous(*skip, MemoryFormat::ChannelsLast);
         check_device("skip", *skip, x);
         STD_TORCH_CHECK(skip->scalar_type() == ScalarType::Float, "skip must be float32");
         STD_TORCH_CHECK(skip->dim() == 4 && skip->size(0) == args.n && skip->size(1) == args.out_c &&
                             skip->size(2) == out_h && skip->size(3) == out_w,
                         "skip must be [", args.n, ", ", args.out_c, ", ", out_h, ", ", out_w, "], not ", text(*skip));
+        below = torch::stable::contiguous(*skip, MemoryFormat::ChannelsLast);
         args.skip = below->const_data_ptr();
     }
     args.dtype = dtype_of("x", x);

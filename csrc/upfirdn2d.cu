@@ -59,7 +59,7 @@ const char* launch_general(const UpFirDn2d& args, void* stream) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Tiled: a separable filter of at most K taps.
+// Tiled: a separable filter of K taps.
 //
 // Along each side the outputs are taken in groups of UP, so that which tap meets which sample is known when compiling:
 // output r of group q is sum_m g[UP m + r] x[first(q) + r + m], and one group needs W samples, the next begins DOWN on.
@@ -100,11 +100,11 @@ __global__ void __launch_bounds__(Tile::THREADS) upfirdn2d_tiled_kernel(UpFirDn2
     using Vector = Vec<T, V>;
     Vector* tile = shared_memory<Vector>();  // [IN_Y, IN_X, LANES]
 
-    A taps[K];  // beyond the filter: zeros
+    A taps[K];
 #pragma unroll
     for (int k = 0; k < K; k++) {
         const A* f = static_cast<const A*>(args.f);
-        taps[k] = k < args.taps_x ? f[args.flip ? k : args.taps_x - 1 - k] : A(0);
+        taps[k] = f[args.flip ? k : K - 1 - k];
     }
     const int lane = threadIdx.x % LANES, column = threadIdx.x / LANES % Tile::GX;
     const int segment = threadIdx.x / (LANES * Tile::GX);
@@ -218,30 +218,30 @@ Layout layout_of(const UpFirDn2d& args) {
 template <class T>
 const char* launch_any(const UpFirDn2d& args, void* stream) {
     constexpr int V = kVector<T>;
-    const int factors = 10 * args.up + args.down;
+    const int factors = args.up <= 2 && args.down <= 2 ? 10 * args.up + args.down : 0;
     const Layout layout = layout_of<T>(args);
     if constexpr (!std::is_same_v<T, double>) {
-        if (args.separable && args.taps_x <= 4 && layout == Layout::planes) {
+        if (args.separable && args.taps_x == 4 && layout == Layout::planes) {
             if (factors == 11) return launch_tiled<T, Tile<1, 1, 1, 1, 4, 64, 32, 4>>(args, stream);
             if (factors == 21) return launch_tiled<T, Tile<1, 1, 2, 1, 4, 32, 16, 4>>(args, stream);
             if (factors == 12) return launch_tiled<T, Tile<1, 1, 1, 2, 4, 32, 16, 4>>(args, stream);
         }
-        if (args.separable && args.taps_x <= 4 && layout == Layout::vectors) {
+        if (args.separable && args.taps_x == 4 && layout == Layout::vectors) {
             if (factors == 11) return launch_tiled<T, Tile<V, 4, 1, 1, 4, 32, 16, 2>>(args, stream);
             if (factors == 21) return launch_tiled<T, Tile<V, 4, 2, 1, 4, 32, 8, 2>>(args, stream);
             if (factors == 12) return launch_tiled<T, Tile<V, 4, 1, 2, 4, 16, 8, 2>>(args, stream);
         }
     }
     if constexpr (std::is_same_v<T, float>) {
-        if (args.separable && args.taps_x <= 4 && layout == Layout::pixels) {
+        if (args.separable && args.taps_x == 4 && layout == Layout::pixels) {
             if (factors == 21) return launch_tiled<T, Tile<1, 4, 2, 1, 4, 16, 16, 4>>(args, stream);
             if (factors == 12) return launch_tiled<T, Tile<1, 4, 1, 2, 4, 16, 16, 4>>(args, stream);
         }
-        if (args.separable && args.taps_x <= 12 && layout == Layout::planes) {
+        if (args.separable && args.taps_x == 12 && layout == Layout::planes) {
             if (factors == 21) return launch_tiled<T, Tile<1, 1, 2, 1, 12, 32, 16, 4>>(args, stream);
             if (factors == 12) return launch_tiled<T, Tile<1, 1, 1, 2, 12, 32, 16, 4>>(args, stream);
         }
-        if (args.separable && args.taps_x <= 12 && layout == Layout::pixels) {
+        if (args.separable && args.taps_x == 12 && layout == Layout::pixels) {
             if (factors == 21) return launch_tiled<T, Tile<1, 4, 2, 1, 12, 16, 16, 4>>(args, stream);
             if (factors == 12) return launch_tiled<T, Tile<1, 4, 1, 2, 12, 16, 16, 4>>(args, stream);
         }

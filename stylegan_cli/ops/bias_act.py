@@ -148,7 +148,7 @@ class PiecewiseLinearGradient(torch.autograd.Function):
             dx = dx if gain == 1 else dx.mul_(gain)
         if clamp is None:
             return dx
-        bound = torch.tensor(clamp, dtype=y.dtype).item()  # as y holds it
+        bound = torch.tensor(clamp, dtype=y.dtype, device="cpu").item()  # as y holds it
         return dx.masked_fill_(y.abs() >= bound, 0)
 
     @staticmethod
@@ -255,7 +255,7 @@ def _through_p(
     if needed[0]:
         dx = dp if scale is None else dp * scale.to(dp.dtype).reshape(*scale.shape, *[1] * len(pixels))
     if needed[1]:
-        dscale = dp.to(scale.dtype) * x if not pixels else (dp * x).sum(pixels, dtype=scale.dtype)
+        dscale = dp.to(scale.dtype) * x if not pixels else (dp.to(scale.dtype) * x).sum(pixels)  # half would overflow
     if needed[2]:
         dnoise = dp.sum(1, keepdim=True, dtype=noise.dtype).sum_to_size(noise.shape)
     if needed[3]:
@@ -273,7 +273,7 @@ def _backward_backward(ctx, ddp):
     small = (scale, noise, b)
     ddy = torch.ops.sgan.bias_act_backward(ddp, y, x, *small, *ctx.how) if ctx.needs_input_grad[0] else None
     through_p = [None] * 4  # two rays have no curvature
-    if y is None and any(ctx.needs_input_grad[2:6]):
+    if y is None and ctx.how[0] not in _SLOPES and any(ctx.needs_input_grad[2:6]):
         bent = torch.ops.sgan.bias_act_double_backward(ddp, dy, x, *small, *ctx.how)
         through_p = _through_p(bent, x, *small, ctx.needs_input_grad[2:6])
     return ddy, None, *through_p, None, None, None, None

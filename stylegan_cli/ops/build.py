@@ -109,9 +109,9 @@ def load() -> None:
                 _load()
                 _loaded = True
             except BuildError as e:
-                _loaded = e
-        if isinstance(_loaded, BuildError):
-            raise _loaded
+                _loaded = BuildError(str(e), e.hint, e.log)
+        if isinstance(_loaded, BuildError):  # each time a new one: an exception keeps the frames that it went through
+            raise BuildError(str(_loaded), _loaded.hint, _loaded.log)
 
 
 def _load() -> None:

@@ -8,13 +8,12 @@ Scaling the input by s and the output by d equals a convolution with per-sample 
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 import os
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .bias_act import ACTIVATIONS, PiecewiseLinearGradient, activate_, bias_act, epilogue, slope_of
 from .conv2d import conv2d_resample
@@ -187,19 +186,10 @@ def phase_weights(
     output pixel meets 3x3: y[j] = sum_i K[j - 2i] x[i],  K[m] = 4 sum_a w[a] f[3 - (a - m + 1)],  m = -2 ... 3.
     """
     o, i = w.shape[:2]
-    side = 2 * _phase_taps(w.device).to(w.dtype) @ f.to(w.dtype)  # [2, 3, 3] of one side: r, input pixel, a
+    g = F.pad(f.to(w.dtype).flip(0), (2, 2))  # [8]
+    # One side. Phase r, input pixel i + t - 1: K[r - 2 (t - 1)] is three taps of f, two further on for the next t.
+    side = 2 * torch.stack([g[1:].unfold(0, 3, 2), g[:-1].unfold(0, 3, 2)])  # [2, 3, 3]: r, t, a
     return torch.einsum("rta,sub,oiab->rsoitu", side, side, w).reshape(4 * o, i, 3, 3)
-
-
-@functools.cache
-def _phase_taps(device: torch.device) -> Tensor:  # [2, 3, 3, 4] one-hot
-    """Which tap of f stands in K[r - 2 (t - 1)], for phase r and input pixel i + t - 1, beside w[a]."""
-    taps = torch.zeros(2, 3, 3, 4)
-    for r, t, a in itertools.product(range(2), range(3), range(3)):
-        k = 3 - (a - (r - 2 * (t - 1)) + 1)
-        if 0 <= k < 4:
-            taps[r, t, a, k] = 1
-    return taps.to(device)
 
 
 torch.library.define(
@@ -219,19 +209,20 @@ def _(x, w, style, d, noise, b, skip, phases, slope, gain, clamp):
 
 def _setup(ctx, inputs, output):
     x, w, style, d, noise, b, skip, *ctx.how = inputs
-    ctx.save_for_backward(x, w, style, d, noise, b, skip, output)
+    if skip is not None and any(ctx.needs_input_grad):
+        raise RuntimeError("with a skip picture the fused kernel has no gradient: add the picture outside")
+    ctx.save_for_backward(x, w, style, d, noise, b, output)
 
 
 def _backward(ctx, dout):
-    """dL/d of y = act(d conv(style x, w) + noise + b) + skip, made of operations that can be differentiated again."""
-    x, w, style, d, noise, b, skip, out = ctx.saved_tensors
+    """Of y = act(d conv(style x, w) + noise + b), made of operations that can be differentiated again."""
+    x, w, style, d, noise, b, y = ctx.saved_tensors
     phases, slope, gain, clamp = ctx.how
-    need_x, need_w, need_style, need_d, need_noise, need_b, need_skip, *_ = ctx.needs_input_grad
-    y = out if skip is None else out - skip
+    need_x, need_w, need_style, need_d, need_noise, need_b, *_ = ctx.needs_input_grad
     dp = torch.ops.sgan.bias_act_backward(dout, y, None, None, None, None, "lrelu", gain, slope, clamp)  # [N, O, H, W]
     dx = dw = dstyle = dd = dnoise = db = None
     if need_x or need_w or need_style:
-        dconv = (dp if d is None else dp * d[:, :, None, None]).to(x.dtype)
+        dconv = dp if d is None else dp * d.to(dp.dtype)[:, :, None, None]
         if phases == 4:  # [N, O, 2H, 2W] -> [N, 4 O, H, W]
             n, o, h, wide = dconv.shape
             dconv = dconv.reshape(n, o, h // 2, 2, wide // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, *x.shape[2:])
@@ -240,7 +231,7 @@ def _backward(ctx, dout):
             dconv, x * s, w, None, [1, 1], [w.shape[-1] // 2] * 2, [1, 1], False, [0, 0], 1, [True, True, False]
         )
         dx = dscaled * s
-        dstyle = (dscaled * x).sum([2, 3], dtype=style.dtype)
+        dstyle = (dscaled.to(style.dtype) * x).sum([2, 3])  # half would overflow
     if need_d:
         # What the convolution gave follows from y wherever dp is not zero.
         p = y.float() / gain
@@ -252,7 +243,7 @@ def _backward(ctx, dout):
         dnoise = dp.sum(1, keepdim=True, dtype=noise.dtype).sum_to_size(noise.shape)
     if need_b:
         db = dp.sum([0, 2, 3], dtype=b.dtype)
-    return dx, dw, dstyle, dd, dnoise, db, dout if need_skip else None, None, None, None, None
+    return dx, dw, dstyle, dd, dnoise, db, None, None, None, None, None
 
 
 torch.library.register_autograd("sgan::modulated_conv2d", _backward, setup_context=_setup)

@@ -19,21 +19,18 @@ _INSTALL = "pip install 'stylegan-cli[cuda]' brings one; a CUDA toolkit on the P
 
 # Architecture -> the first nvcc that makes it, and the last major release that does.
 _MAKERS = {
-    "70": ((9, 0), 12),
-    "72": ((9, 2), 12),
-    "75": ((10, 0), 99),
-    "80": ((11, 0), 99),
-    "86": ((11, 1), 99),
-    "87": ((11, 4), 99),
-    "88": ((13, 0), 99),
-    "89": ((11, 8), 99),
-    "90": ((11, 8), 99),
-    "90a": ((12, 0), 99),
-    "100": ((12, 8), 99),
-    "103": ((12, 9), 99),
-    "110": ((13, 0), 99),
-    "120": ((12, 8), 99),
-    "121": ((12, 9), 99),
+    "80": (11, 0),
+    "86": (11, 1),
+    "87": (11, 4),
+    "88": (13, 0),
+    "89": (11, 8),
+    "90": (11, 8),
+    "90a": (12, 0),
+    "100": (12, 8),
+    "103": (12, 9),
+    "110": (13, 0),
+    "120": (12, 8),
+    "121": (12, 9),
 }
 _NEWEST = "120"  # of those the kernels are tuned for; later devices compile its PTX for themselves
 
@@ -122,7 +119,7 @@ def in_order(names: Iterable[str]) -> list[str]:
         digits = re.fullmatch(r"(\d+)\.?(\d)(a?)", name)
         if digits is None or digits[1] + digits[2] not in _MAKERS:
             raise BuildError(
-                f"{name} is no GPU architecture that the kernels can be built for.",
+                f"{name} is no GPU architecture that the kernels can be built for: they need sm_80 (Ampere) or newer.",
                 hint=f"Known are {', '.join(_MAKERS)}; SGAN_CUDA_ARCH chooses.",
             )
         known["".join(digits.groups())] = int(digits[1] + digits[2])
@@ -168,11 +165,9 @@ def objection(nvcc: Nvcc, wanted: Sequence[str]) -> tuple[str, str] | None:
         if not (nvcc.home / part).exists():
             return f"{nvcc} lacks the pip package {package}.", _INSTALL
     for name in wanted:
-        first, last = _MAKERS.get(name) or _MAKERS[name.rstrip("a")]
+        first = _MAKERS.get(name) or _MAKERS[name.rstrip("a")]
         if nvcc.version < first:
             return f"{nvcc} is too old for sm_{name}, which needs {dotted(first)}.", _INSTALL
-        if nvcc.version[0] > last:
-            return f"{nvcc} no longer compiles for sm_{name}.", f"Set CUDA_HOME to a toolkit of CUDA {last}."
     driver = driver_version()
     if driver and driver[0] < nvcc.version[0]:  # within a major release, old drivers run what is newer
         what = f"{nvcc} is newer than the driver of this machine, which runs CUDA {dotted(driver)} at most."

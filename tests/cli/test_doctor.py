@@ -142,7 +142,7 @@ def test_not_building(sgan, machine_at, tmp_path):
 def test_an_architecture_that_is_none(sgan, machine_at, monkeypatch):
     monkeypatch.setenv("SGAN_CUDA_ARCH", "fast")
     result = sgan("doctor", code=3)
-    assert result.stdout.count("fast is no GPU architecture") == 1 and "Known are 70, " in result.stdout
+    assert result.stdout.count("fast is no GPU architecture") == 1 and "Known are 80, " in result.stdout
 
 
 @pytest.mark.parametrize(

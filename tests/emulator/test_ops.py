@@ -63,6 +63,20 @@ def test_bias_act_is_differentiable_twice(draw, act, clamp):
     assert gradcheck(function, (x, b)) and gradgradcheck(function, (x, b))
 
 
+@pytest.mark.parametrize("how", [{"gain": -1}, {"alpha": -0.2}], ids=str)
+def test_rays_whose_output_hides_the_sign(draw, how):
+    x, b = draw(2, 3, 2, 2).requires_grad_(), draw(3).requires_grad_()
+    function = functools.partial(ops.bias_act, act="lrelu", impl="cuda", **how)
+    assert gradcheck(function, (x, b)) and gradgradcheck(function, (x, b))
+
+
+def test_the_scale_gradient_is_not_summed_in_half_precision(draw):
+    x, scale = torch.full_like(draw(1, 2, 4, 4), 15000).half(), draw(1, 2, dtype=torch.float32).requires_grad_()
+    y = torch.ops.sgan.bias_act(x, scale, None, None, "linear", 1.0, 0.2, math.inf)
+    (dscale,) = torch.autograd.grad(y, scale, torch.full_like(y, 8))
+    assert torch.equal(dscale, torch.full_like(dscale, 15000.0 * 8 * 16))
+
+
 def test_bias_act_has_no_third_derivative(draw):
     x = draw(1, 2).requires_grad_()
     y = ops.bias_act(x, act="swish", impl="cuda")
@@ -187,6 +201,17 @@ def test_a_generator_and_its_gradients(device, monkeypatch):
     for mine, exact in zip(gradients("cuda"), gradients("reference")):
         if exact is not None:
             torch.testing.assert_close(mine, exact, rtol=2e-4, atol=2e-4 * exact.abs().max().item() + 1e-6)
+
+
+def test_large_factors_and_short_filters_take_no_tile(draw):
+    x = draw(1, 2, 24, 24, dtype=torch.float32)
+    f = ops.fir_filter([1, 3, 3, 1]).to(x.device)
+    for how in ({"down": 11}, {"up": 11}):
+        mine, plain = (ops.upfirdn2d(x, f, padding=2, impl=impl, **how) for impl in ("cuda", "reference"))
+        torch.testing.assert_close(mine, plain)
+    x[0, 0, 12, 12] = math.inf
+    y = ops.upfirdn2d(x, ops.fir_filter([1, 2, 1]).to(x.device), padding=1, impl="cuda")
+    assert not y.isnan().any()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import importlib.machinery
 import json
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 import types
 import venv
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -538,8 +540,23 @@ def test_failing_to_load_happens_once(toolkit, monkeypatch):
     monkeypatch.setattr(build, "_load", None)
     with refused() as second:
         build.load()
-    assert first.value is second.value and isinstance(first.value, RuntimeError)
+    assert str(first.value) == str(second.value) and isinstance(first.value, RuntimeError)
     assert "SGAN_CUDA_ARCH" in first.value.hint
+
+
+def test_a_remembered_failure_keeps_no_frame_alive(toolkit, monkeypatch):
+    """Else every call that falls back would keep its tensors."""
+    monkeypatch.setattr(torch.version, "cuda", None)
+
+    def caller():
+        x = torch.zeros(1)
+        with refused("no CUDA device"):
+            build.load()
+        return weakref.ref(x)
+
+    first, second = caller(), caller()
+    gc.collect()
+    assert first() is None and second() is None
 
 
 def test_what_does_not_load_is_built_again_once(toolkit, monkeypatch):
@@ -583,7 +600,6 @@ def test_what_hinders_prebuilt(toolkit, monkeypatch):
     monkeypatch.setenv("SGAN_CUDA_ARCH", "90a")
     path = build.build_prebuilt()
     assert build._prebuilt(["90a", "103", "121"]) == path
-    assert build._prebuilt(["90a", "75"]) is None
     monkeypatch.setattr(build, "driver_version", lambda: (12, 8))
     assert build._prebuilt(["90a"]) is None
     monkeypatch.setattr(build, "driver_version", lambda: (13, 1))
@@ -696,7 +712,6 @@ def test_only_linux(toolkit, monkeypatch):
     [
         ("12.6.1", "120", "is too old for sm_120, which needs 12.8"),
         ("11.8.0", "90a", "is too old for sm_90a, which needs 12.0"),
-        ("13.0.1", "70", "no longer compiles for sm_70"),
     ],
 )
 def test_an_nvcc_of_another_age(toolkit, version, name, why):

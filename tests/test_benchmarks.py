@@ -1,0 +1,165 @@
+"""The benchmarks run, write what they measured, and compare nothing with a wrong result."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+TINY = {
+    "bench_ops": "--size 16 --batch 2 --channel-max 4",
+    "bench_synthesis": "--size 16 --batch 2 --channel-base 64",
+    "bench_train_step": "--size 16 --batch 2 --channel-base 64",
+}
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a module of benchmarks/, whose files find each other on the path."""
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module
+
+
+@pytest.fixture
+def bench(load, tmp_path):
+    return load("_harness").Bench("cpu", tmp_path / "results.json", rounds=2)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(4, 5)
+
+
+def compare(bench, x, **candidates):
+    functions = {name: lambda i, f=f: f(x) for name, f in candidates.items()}
+    plain = {"exact": lambda: x.double() * 3, "plain": lambda: x * 3, "dtype": torch.float32}
+    return bench.row("times three", functions, **plain, moved=160, flop=20, op="times", size=5)
+
+
+def right(x):
+    return x + x + x
+
+
+def wrong(x):
+    return x * 3.001
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_benchmark_writes_its_rows(load, monkeypatch, tmp_path, name):
+    path = tmp_path / "results.json"
+    arguments = [*TINY[name].split(), "--device", "cpu", "--rounds", "2", "--out", str(path)]
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+    result = CliRunner().invoke(load(name).main, arguments)
+    assert result.exit_code == 0, result.output
+    (entry,) = json.loads(path.read_text())
+    assert entry["command"] == f"python benchmarks/{name}.py {TINY[name]} --device cpu --rounds 2"
+    assert {"device", "torch", "cuda", "driver", "commit", "date"} <= entry["machine"].keys()
+    assert entry["ceilings"]["copy_gbs"] > 0
+    for row in entry["rows"]:
+        assert row["ours"] > 0 and "reference" in row["ratio"] and not row["wrong"] and not row["failed"], row
+    table = load("table").markdown(entry)
+    assert sum(line.startswith("| ") for line in table.splitlines()) == len(entry["rows"]) + 2
+
+
+def test_all_layers_of_both_networks_are_measured(load):
+    layers = list(load("bench_ops").layers(1024, 512))
+    assert len(layers) == 35 and layers[0][-1] == 1024
+    assert {("up", 64, 32, 1024), ("conv", 64, 64, 256), ("torgb", 512, 3, 4)} <= set(layers)
+
+
+@pytest.mark.parametrize(("size", "channel_base", "gflop"), [(256, 16384, 29.8), (1024, 32768, 148.5)])
+def test_the_floor_counts_the_multiplications(load, size, channel_base, gflop):
+    from stylegan_cli.config import GeneratorConfig
+    from stylegan_cli.models import build_generator
+
+    with torch.device("meta"):
+        G = build_generator(GeneratorConfig(size, size, channel_base=channel_base))
+    ceilings = {"copy_gbs": float("inf"), "matmul_tflops_float16": 1.0, "matmul_tflops_float32": 1.0}
+    assert load("bench_synthesis").floor(G, 1, torch.float16, ceilings) == pytest.approx(gflop / 1000, rel=0.01)
+
+
+def test_a_wrong_op_has_no_ratio(load, bench, x):
+    row = compare(bench, x, ours=wrong, reference=right)
+    assert row["wrong"] == ["ours"] and row["ratio"] == {} and "ours" not in row and "gbs" not in row
+    with pytest.raises(SystemExit) as end:
+        bench.finish()
+    assert end.value.code == 1
+    assert "WRONG" in load("_harness").line(row)
+
+
+def test_nothing_is_compared_with_a_wrong_result(bench, x):
+    row = compare(bench, x, ours=right, compiled=wrong, reference=right)
+    assert row["wrong"] == ["compiled"] and row["ratio"].keys() == {"reference"} and row["ours"] > 0
+    with pytest.raises(SystemExit) as end:
+        bench.finish()
+    assert end.value.code == 0
+
+
+def test_an_op_that_raises_is_told_and_the_rest_goes_on(bench, x):
+    def fails(x):
+        raise RuntimeError("no such kernel\nmore")
+
+    row = compare(bench, x, ours=right, composite=fails)
+    assert row["failed"] == {"composite": "RuntimeError: no such kernel"} and row["ours"] > 0
+    assert "ours" not in compare(bench, x, ours=fails, reference=right)
+
+
+def test_a_peer_without_its_kernels_has_no_ratio(bench, x):
+    bench.peer, bench.no_peer = object(), "its kernels want a GPU"
+    row = compare(bench, x, ours=right, peer=right)
+    assert row["ratio"] == {} and "peer" not in row["seconds"] and "peer" in row["error"]
+
+
+def test_a_path_that_is_no_peer_is_told(load, tmp_path):
+    peer, why = load("_peer").load(str(tmp_path), torch.device("cpu"))
+    assert peer is None and "cannot be imported" in why
+
+
+def test_nothing_begins_when_the_time_is_over(bench, x):
+    bench.deadline = 0
+    assert compare(bench, x, ours=right) is None and bench.skipped == 1
+
+
+@pytest.mark.parametrize(
+    ("mine", "expected"), [(1e-3, True), (2e-3, True), (2.2e-3, False), (float("nan"), False), (float("inf"), False)]
+)
+def test_twice_the_error_of_pytorch_is_allowed(load, mine, expected):
+    assert load("_harness").verify((mine, 1e-3), (1e-3, 1e-3), eps=1e-6) == expected
+
+
+def test_one_broken_value_is_wrong(load):
+    harness, exact = load("_harness"), torch.randn(10**6, dtype=torch.float64)
+    broken = exact.half().clone()
+    broken[7] += 1
+    plain = harness.error(exact.half(), exact)
+    assert harness.verify(plain, plain, 1e-3) and not harness.verify(harness.error(broken, exact), plain, 1e-3)
+
+
+def test_the_targets(load):
+    row = {
+        "op": "modulated_conv2d",
+        "case": "layer",
+        "size": 256,
+        "seconds": {},
+        "ratio": {"kernels": 1.2, "grouped": 3},
+    }
+    peers = [{"op": "synthesis", "case": str(r), "ratio": {"peer": r}} for r in (1.1, 1.6, 2.0)]
+    assert [met for _, _, met in load("_targets").targets([row, *peers])] == [True, False, True, True]
+    assert load("_targets").targets([]) == []
+
+
+def test_a_part_that_fails_or_hangs_ends(load, tmp_path):
+    check = load("gpu_check")
+    assert check.run(check.Part("good", [["true"], ["true"]], 5), 5, tmp_path) == "passed"
+    assert check.run(check.Part("bad", [["false"], ["true"]], 5), 5, tmp_path) == "FAILED with exit code 1"
+    assert check.run(check.Part("slow", [["sleep", "60"]], 5), 0.2, tmp_path).startswith("FAILED: stopped")
+    assert check.run(check.Part("absent", [["no-such-tool"]], 5), 5, tmp_path).startswith("left out")
+
+
+def test_the_exercise_of_the_kernels_runs(load, capsys):
+    load("_exercise").main("cpu", "auto")
+    assert "every kernel ran" in capsys.readouterr().out
