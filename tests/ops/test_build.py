@@ -589,7 +589,8 @@ def test_prebuilt(toolkit, monkeypatch):
     toolkit.links_to(REAL)
     path = build.build_prebuilt()
     assert path.parent == build.PREBUILT and path.name == f"sgan_kernels_{build.source_hash()[:16]}.so"
-    assert "code=sm_120 -gencode arch=compute_120,code=compute_120" in toolkit.calls()[0]
+    flags = "code=sm_120 -gencode arch=compute_120,code=compute_120"
+    assert any(flags in call for call in toolkit.calls())  # ninja starts them in any order
     monkeypatch.setattr(build, "build", None)
     monkeypatch.setenv("SGAN_CUDA_ARCH", "8.6, 9.0a")
     build.load()
