@@ -1,6 +1,7 @@
 """The four phases of a StyleGAN2 training step, and seconds per thousand pictures with the regularisers at their turns.
 
 python benchmarks/bench_train_step.py --size 64 --batch 4
+python benchmarks/bench_train_step.py --size 64 --batch 16 --augpipe bgc        (what augmentation adds)
 python benchmarks/bench_train_step.py --peer ../stylegan3
 
 A phase is loss, gradients and Adam's step, at learning rate 0, so that every call does the same. On a GPU the highest
@@ -9,6 +10,7 @@ levels of both networks are in half precision.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -23,10 +25,12 @@ from torch import nn
 from stylegan_cli.config import DataSpec, TrainConfig, make_train_config
 from stylegan_cli.models import build_discriminator, build_generator
 from stylegan_cli.training import loop
+from stylegan_cli.training.augment import PIPES
 from stylegan_cli.training.objective import Batch, Objective
 from stylegan_cli.training.stats import Means
 
 DEFAULTS = {256: 16, 1024: 4}  # size -> batch, on a GPU
+PRECISION = {None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 @click.command()
@@ -36,16 +40,20 @@ DEFAULTS = {256: 16, 1024: 4}  # size -> batch, on a GPU
 @click.option(
     "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="[default: float16; float32 on a CPU]"
 )
+@click.option("--augpipe", type=click.Choice(list(PIPES)), help="Also measure the step with these augmentations.")
 @benchmark
-def main(bench: Bench, size, batch: int | None, channel_base: int | None, dtype: str | None) -> None:
+def main(
+    bench: Bench, size, batch: int | None, channel_base: int | None, dtype: str | None, augpipe: str | None
+) -> None:
     dtype = getattr(torch, dtype or ("float16" if bench.cuda else "float32"))
     for side in size or (DEFAULTS if bench.cuda else (64,)):
         n = batch or (DEFAULTS.get(side, 8) if bench.cuda else 4)
         spec = DataSpec("none", "", 1, side, side, 3, side, side)
-        measure(bench, make_train_config("auto", spec, batch=n, channel_base=channel_base, lr=0.0), dtype)
+        config = make_train_config("auto", spec, batch=n, channel_base=channel_base, lr=0.0, aug="noaug")
+        measure(bench, config, dtype, augpipe)
 
 
-def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype) -> None:
+def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str | None) -> None:
     torch.manual_seed(1)
     side, n = config.data.height, config.batch
     images = torch.randn(n, 3, side, side, device=bench.device)
@@ -59,6 +67,9 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype) -> None:
     if not bench.cuda:
         plain = functools.partial(_plain.use, _plain.modulated_scale)
         ways["x * s, convolution, * d, separate elementwise"] = phases(half, plain, torch.contiguous_format)
+    if augpipe:
+        augmented = dataclasses.replace(config, aug="fixed", augpipe=augpipe, aug_p=0.5)
+        ways[f"with {augpipe}"] = our_phases(augmented, images, half, torch.enable_grad)
     exact = phases(None, reference, dtype=torch.float32 if half else torch.float64)
     plain = phases(half, reference)
     # Their pictures are drawn from a stream: their gradients cannot be those of ours, and are not compared.
@@ -66,7 +77,8 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype) -> None:
         theirs = _peer.training_phases(bench.peer, config, half is not None, images)
         ways["peer"] = theirs
     title = f"training step {side}x{side}, base {config.generator.channel_base}, batch {n}"
-    facts = {"op": "train_step", "size": side, "batch": n, "dtype": dtype, "ahead": False, "unverified": ("peer",)}
+    facts = {"op": "train_step", "size": side, "batch": n, "dtype": dtype, "ahead": False}
+    facts["unverified"] = ("peer", f"with {augpipe}")
     # A value that rounding puts on the other side of an activation's kink moves all gradients behind it: a few may.
     facts["tolerance"] = 3e-2 if half else 3e-3
     rows = {}
@@ -112,8 +124,7 @@ def our_phases(
     torch.manual_seed(0)
     nets = build_generator(config.generator), build_discriminator(config.discriminator)
     G, D = (net.to(images.device, dtype).to(memory_format=layout).requires_grad_(False) for net in nets)
-    for net in (G.synthesis, D):
-        net.forward = functools.partial(net.forward, dtype=half)
+    config = dataclasses.replace(config, precision=PRECISION[half])
     empty = images.new_zeros(len(images), 0, dtype=dtype)
     data = Batch(images.to(dtype), empty, empty, torch.arange(len(images), device=images.device))
     objective = Objective(config, G, D, Means())

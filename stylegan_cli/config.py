@@ -177,6 +177,7 @@ class Preset:
     ema_rampup: float | None = 0.05
     pl_weight: float = 2.0
     mixing_prob: float = 0.9
+    aug: str = "ada"
     d_architecture: str = "resnet"
     kimg: float = 25000.0
     snap: float = 200.0
@@ -201,6 +202,7 @@ PRESETS: dict[str, Preset] = {
         ema_rampup=0.1,
         pl_weight=0.0,
         mixing_prob=0.5,
+        aug="noaug",  # 4,000 pictures are plenty for 40 kimg
         kimg=40.0,
         snap=10.0,
         size=32,
@@ -215,6 +217,7 @@ PRESETS: dict[str, Preset] = {
         ema_kimg=10.0,
         ema_rampup=None,
         mapping_layers=8,
+        aug="noaug",
     ),
     "paper256": Preset(
         "the 256 x 256 settings of the StyleGAN2-ADA paper",
@@ -266,6 +269,8 @@ PRESETS: dict[str, Preset] = {
 
 # ------------------------------------------------------------------------------------------- training
 
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -293,13 +298,25 @@ class TrainConfig:
     mixing_prob: float = 0.9  # style-mixing probability
     ema_kimg: float = 10.0  # half-life of the generator's moving average
     ema_rampup: float | None = None  # the half-life is at most this fraction of the pictures shown so far; None = off
+    aug: str = "noaug"  # augmentation of what D sees: 'ada': p adapts; 'fixed': p stays; 'diffaug'; 'noaug'
+    augpipe: str = "bgc"  # which transformations, a name of training.augment.PIPES ('ada' and 'fixed')
+    aug_p: float = 0.0  # probability of each, at the start ('ada') or throughout ('fixed')
+    ada_target: float = 0.6  # of r_t, the mean sign of D's outputs on reals
+    ada_kimg: float = 500.0  # thousands of pictures in which p can go from 0 to 1
+    ada_interval: int = 4  # steps between changes of p
+    precision: str = "fp32"  # 'fp32'; 'tf32': on CUDA; 'fp16', 'bf16': of the highest levels
+    freezed: int = 0  # Freeze-D: so many of D's layers, from the picture on, do not learn
     resume: str | None = None  # the model file that the weights came from
 
     def __post_init__(self) -> None:
         whole = (self.batch, self.batch_gpu, self.gpus, self.r1_interval, self.pl_interval, self.pl_batch_shrink)
         numbers = (self.kimg, self.snap, self.lr, self.eps, self.ema_kimg, self.gamma, self.pl_weight, *self.betas)
-        if min(whole) < 1 or not all(math.isfinite(x) and x >= 0 for x in numbers) or self.seed < 0:
+        if min(*whole, self.ada_interval) < 1 or not all(math.isfinite(x) and x >= 0 for x in numbers) or self.seed < 0:
             raise SganError("TrainConfig: a number is negative, zero or not finite where it cannot be.")
+        if not (0 <= self.aug_p <= 1 and -1 <= self.ada_target <= 1 and self.ada_kimg > 0 and self.freezed >= 0):
+            raise SganError("TrainConfig: aug_p, ada_target, ada_kimg or freezed is out of range.")
+        _choice("aug", self.aug, ("ada", "fixed", "noaug", "diffaug"))
+        _choice("precision", self.precision, PRECISIONS)
         if len(self.betas) != 2 or max(self.betas) >= 1 or not 0 <= self.mixing_prob <= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1, and mixing_prob from 0 to 1.")
         if self.batch % (self.batch_gpu * self.gpus):
@@ -345,7 +362,7 @@ def make_train_config(
         "channel_base": pick("channel_base", lambda: 32768 if res >= 512 else 16384),
         "channel_max": pick("channel_max", lambda: 512),
         "mapping_lr": pick("mapping_lr", lambda: 0.01),
-        "conv_clamp": None,  # float32 cannot overflow
+        "conv_clamp": 256.0 if given.get("precision") in ("fp16", "bf16") else None,  # float32 cannot overflow
     }
     generator = GeneratorConfig(
         **both,
@@ -372,7 +389,9 @@ def make_train_config(
         gamma=pick("gamma", lambda: 0.0002 * data.height * data.width / batch),
         ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
         ema_rampup=given.pop("ema_rampup", preset.ema_rampup),
-        **{name: given.pop(name, getattr(preset, name)) for name in ("pl_weight", "mixing_prob", "kimg", "snap")},
+        **{
+            name: given.pop(name, getattr(preset, name)) for name in ("pl_weight", "mixing_prob", "aug", "kimg", "snap")
+        },
         **given,
     )
 

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 TINY = {
     "bench_ops": "--size 16 --batch 2 --channel-max 4",
     "bench_synthesis": "--size 16 --batch 2 --channel-base 64",
-    "bench_train_step": "--size 16 --batch 2 --channel-base 64",
+    "bench_train_step": "--size 16 --batch 2 --channel-base 64 --augpipe bgc",
 }
 
 

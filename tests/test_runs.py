@@ -92,10 +92,50 @@ def test_newest_run(tmp_path):
     assert runs.newest_run(tmp_path) == newest
 
 
+def test_list_runs(tmp_path):
+    assert runs.list_runs(tmp_path / "absent") == []
+    made = [make_run(tmp_path / name) for name in ("00002-b", "00010-a", "100000-c")]
+    (tmp_path / "notes").mkdir()
+    assert runs.list_runs(tmp_path) == made
+
+
+def test_find_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, last = (make_run(tmp_path / "runs" / name, 1) for name in ("00003-a-auto", "00012-b-auto"))
+    for given in ("3", "00003", 3, "00003-a-auto", "runs/00003-a-auto", first):
+        assert runs.find_run(given, "runs").resolve() == first
+    assert runs.find_run(None, "runs").resolve() == last
+    elsewhere = make_run(tmp_path / "kept", 5)  # a run that was given another name
+    assert runs.find_run("kept", "runs").resolve() == elsewhere
+    monkeypatch.chdir(first)
+    assert runs.find_run(".", "runs").resolve() == first
+
+
+@pytest.mark.parametrize(
+    ("run", "message", "hint"),
+    [
+        ("4", "no run 4 under runs", "sgan runs --runs runs"),
+        ("00003-a-aut", "no run 00003-a-aut", "Did you mean runs/00003-a-auto?"),
+        ("notes", "The folder notes holds no run", "sgan runs --runs notes"),
+        ("9" * 400, "no run 99", "sgan runs"),
+    ],
+)
+def test_find_run_that_is_not_there(tmp_path, monkeypatch, run, message, hint):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path / "runs" / "00003-a-auto")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(SganError, match=message) as caught:
+        runs.find_run(run, "runs")
+    assert hint in caught.value.hint
+    with pytest.raises(SganError, match="There is no run under notes") as caught:
+        runs.find_run(None, "notes")
+    assert caught.value.hint == "Begin one: sgan train"
+
+
 def test_find_model(tmp_path, monkeypatch):
     root = tmp_path / "runs"
     packaged = tmp_path / "critters.safetensors"
-    monkeypatch.setattr(runs, "PACKAGED_MODEL", packaged)
+    monkeypatch.setattr(runs.folders, "PACKAGED_MODEL", packaged)
     with pytest.raises(SganError) as caught:
         runs.find_model(None, root)
     assert caught.value.hint == "Train one: sgan train"

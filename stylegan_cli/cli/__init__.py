@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "Draw pictures from a trained model.",
     "mix": "Draw a grid that mixes the styles of rows and columns.",
     "data": "Pack, inspect and render data sets.",
+    "runs": "List the runs, or show one as a page with curves and pictures.",
     "doctor": "Check what this machine has, build the kernels, compare them with their references.",
 }
 

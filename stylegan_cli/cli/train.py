@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from ..config import PRESETS, to_json
-from .params import KIMG, SIZE, device_option, kernels_option, resolve_device
+from ..config import PRECISIONS, PRESETS, to_json
+from .params import KIMG, SIZE, Finite, device_option, kernels_option, resolve_device
+
+PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
 
 
 @click.command(short_help="Train a StyleGAN2 on your pictures, or on those that come with the package.")
@@ -41,8 +43,20 @@ from .params import KIMG, SIZE, device_option, kernels_option, resolve_device
 @click.option("--cmax", "channel_max", type=click.IntRange(1), help="The most channels.")
 @click.option("--map-depth", "mapping_layers", type=click.IntRange(1), help="Layers of the mapping network.")
 @click.option("--mbstd-group", type=click.IntRange(1), help="Pictures per group of the minibatch deviation.")
+@click.option(
+    "--aug",
+    type=click.Choice(["ada", "fixed", "noaug", "diffaug"]),
+    help="Augment what the discriminator sees: as much as it overfits, always alike, not at all, or by DiffAugment.",
+)
+@click.option("--augpipe", type=click.Choice(PIPES), help="Which augmentations.  [default: bgc]")
+@click.option("--target", "ada_target", type=Finite(), help="What --aug ada holds r_t at.  [default: 0.6]")
+@click.option("--p", "aug_p", type=click.FloatRange(0, 1), help="Probability of each augmentation, to begin with.")
+@click.option("--freezed", type=click.IntRange(0), help="Freeze so many of the discriminator's first layers.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic.  [default: fp16 on a GPU, else fp32]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of everything random.")
 @click.option("--resume", metavar="PATH", help="A run's folder: go on with it. A snapshot: start from its weights.")
+@click.option("--graphs", type=click.Choice(["auto", "off"]), default="auto", help="CUDA graphs.")
+@click.option("--profile", type=click.IntRange(1), metavar="STEPS", help="Write a trace of so many steps.")
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks, and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No bar and no log on the terminal.")
 @device_option
@@ -52,6 +66,8 @@ def command(
     cfg: str | None,
     runs: str,
     resume: str | None,
+    graphs: str,
+    profile: int | None,
     dry_run: bool,
     quiet: bool,
     device: str,
@@ -60,29 +76,37 @@ def command(
     """Train a StyleGAN2 on your pictures, or on those that come with the package.
 
     Without any option it learns to draw little creatures, in minutes, on two CPU cores.
-    Ctrl-C stops in good order: the step is finished and a snapshot is written.
+    Ctrl-C stops in good order: the step is finished, and everything is saved that --resume FOLDER needs to go on as if
+    nothing had happened.
     """
     from .. import distributed
     from ..training import plan
-    from ..training.run import train
+    from ..training.run import Manner, train
 
     where = str(resolve_device(device))
+    options["gpus"] = options["gpus"] or distributed.launched_ranks()
     if resume and Path(resume).is_dir():
         given = [name for name, value in {"data": data, "cfg": cfg, **options}.items() if value not in (None, False)]
-        run = plan.continued(Path(resume), {k: options[k] for k in ("kimg", "snap")}, given)
+        changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
+        run = plan.continued(Path(resume), changes, given)
     else:
+        options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
         run = plan.fresh(data, cfg, resume, **options)
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
         return
-    folder = run.folder or plan.new_folder(runs, run.config)
-    if not quiet:
+    manner = Manner(quiet=quiet, graphs=graphs == "auto", profile=profile or 0, runs=runs)
+    # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
+    folder = run.folder or (None if distributed.launched() else plan.new_folder(runs, run.config))
+    if not quiet and distributed.first_here():
         click.echo(plan.announcement(run.config, folder), err=True)
     try:
-        distributed.launch(train, (run.config, folder, where, run.start, run.shown, quiet), run.config.gpus, where)
+        result = distributed.launch(train, (run.config, folder, where, run.start, manner), run.config.gpus, where)
     except BaseException:
-        if run.folder is None:
+        if run.folder is None and folder is not None:
             plan.discard_unused(folder)
         raise
-    click.echo(plan.farewell(run.config, folder), err=True)
-    click.echo(folder)
+    if distributed.first_here():
+        folder = folder or result
+        click.echo(plan.farewell(run.config, folder), err=True)
+        click.echo(folder)

@@ -73,8 +73,9 @@ class Loader:
         dataset: Dataset,
         sampler: Sampler,
         batch: int,  # pictures over all ranks
+        pin: bool = False,  # in memory that a GPU copies from while both go on working
     ):
-        self.dataset, self.sampler, self.batch = dataset, sampler, batch
+        self.dataset, self.sampler, self.batch, self.pin = dataset, sampler, batch, pin
         self._position = sampler.position
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._ahead: Future | None = None
@@ -110,7 +111,8 @@ class Loader:
 
     def _prepare(self) -> tuple[Tensor, Tensor, Tensor]:
         indices, positions = self.sampler.next(self.batch)
-        return self.dataset.images(indices), self.dataset.labels(indices), positions
+        parts = self.dataset.images(indices), self.dataset.labels(indices), positions
+        return tuple(part.pin_memory() for part in parts) if self.pin else parts
 
     def _drop(self) -> None:
         if self._ahead is not None and not self._ahead.cancel():

@@ -100,6 +100,13 @@ class Discriminator(nn.Module):
             self.mapping = MappingNetwork(
                 0, config.c_dim, features, config.mapping_layers, None, lr_multiplier=config.mapping_lr
             )
+        # From the picture to the logit, for Freeze-D.
+        self.layers = tuple(
+            f"b{level}.{name}"
+            for level in (*self.levels, 4)
+            for name in ("fromrgb", "conv0", "conv1", "skip", "conv", "fc", "out")
+            if hasattr(self.get_submodule(f"b{level}"), name)
+        )
 
     def forward(
         self,

@@ -2,6 +2,7 @@
 
 from .bias_act import bias_act
 from .conv2d import conv2d_resample, feature_gradients_only
+from .grid_sample import grid_sample
 from .modulated_conv2d import modulated_conv2d
 from .upfirdn2d import downsample2d, fir_filter, upfirdn2d, upsample2d
 
@@ -11,6 +12,7 @@ __all__ = [
     "downsample2d",
     "feature_gradients_only",
     "fir_filter",
+    "grid_sample",
     "modulated_conv2d",
     "upfirdn2d",
     "upsample2d",

@@ -39,8 +39,7 @@ class EMA:
         """Move the parameters towards the network's; copy its buffers, the mean of w among them."""
         weight = 1 - self.beta(shown, batch)
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
+        torch._foreach_copy_(list(self.network.buffers()), list(network.buffers()))
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.network.state_dict()

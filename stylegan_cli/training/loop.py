@@ -1,7 +1,9 @@
-"""The training loop: a list of phases, a list of what has memory, and a clock that counts pictures."""
+"""One training step: a list of phases, a list of what has memory, and a clock that counts pictures."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,12 +13,16 @@ from torch import Tensor, nn
 from .. import distributed
 from ..config import TrainConfig
 from ..data.dataset import Dataset, Loader, Sampler
+from ..errors import SganError
 from ..models import build_discriminator, build_generator
 from ..sampling import counter
 from ..snapshot import Snapshot
 from .ema import EMA
+from .graphs import Graphed
+from .guard import Guard
 from .objective import Batch, Objective
-from .state import Stateful
+from .optimizer import FusedAdam, adam
+from .state import Rng, Stateful, restore
 from .stats import Means
 
 
@@ -26,10 +32,15 @@ class Phase:
 
     name: str
     network: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: FusedAdam
     loss: Callable[[Batch], Tensor]  # sum over the batch's pictures
     interval: int = 1  # run every so many steps, with the loss weighted up by as much
     end: Callable[[], None] | None = None  # after the last part of the batch, on all ranks
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What learns: all of the network but what is frozen."""
+        return self.optimizer.param_groups[0]["params"]
 
 
 class Trainer:
@@ -40,36 +51,41 @@ class Trainer:
         config: TrainConfig,
         dataset: Dataset,
         device: torch.device | str = "cpu",
-        start: Snapshot | None = None,  # weights to begin with; None: fresh ones
-        shown: int = 0,  # pictures shown before, in a run that goes on
+        start: Snapshot | None = None,  # weights to begin with, as far as they fit; None: fresh ones
         dtype: torch.dtype = torch.float32,  # of the weights; float64 is for tests
+        graphs: bool = False,  # run phases as CUDA graphs
     ):
         self.config, self.dataset, self.device, self.dtype = config, dataset, torch.device(device), dtype
         torch.manual_seed(config.seed)  # initial weights, alike on all ranks
         self.G = build_generator(config.generator)
         self.D = build_discriminator(config.discriminator)
+        self.fresh: list[str] = []  # weights that `start` could not give
         if start is not None:
-            self.G.load_state_dict(start.G.state_dict())
-            if start.D is not None:
-                self.D.load_state_dict(start.D.state_dict())
+            self.fresh = _load_what_fits(self.G, start.G, "G.")
+            self.fresh += _load_what_fits(self.D, start.D, "D.") if start.D is not None else []
         self.G.to(self.device, dtype).requires_grad_(False)
         self.D.to(self.device, dtype).requires_grad_(False)
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
         self.means = Means()
+        self.guard = Guard(self.device)
         self.objective = Objective(config, self.G, self.D, self.means)
         sampler = Sampler(len(dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
-        sampler.load_state_dict({"position": shown})
-        self.loader = Loader(dataset, sampler, config.batch)
-        self.clock = Clock(shown // config.batch, shown)
+        self.loader = Loader(dataset, sampler, config.batch, pin=self.device.type == "cuda")
+        self.clock = Clock()
         self.phases = _phases(config, self.G, self.D, self.objective)
+        self._graphs: dict[str, Graphed] | None = {} if graphs else None
+        self._batch: Batch | None = None  # where the graphs find theirs
         self.memory: dict[str, Stateful] = {
             "G": self.G,
             "D": self.D,
             "G_ema": self.ema,
             **{f"optimizer.{name}": opt for name, opt in _optimizers(self.phases)},
             "path_length": self.objective.path_length,
+            "augment": self.objective.p,
+            "guard": self.guard,
             "data": self.loader,
             "clock": self.clock,
+            "rng": Rng(distributed.gather_over_ranks, distributed.rank()),
         }
 
     @property
@@ -79,44 +95,117 @@ class Trainer:
 
     def step(self) -> None:
         """Every phase whose turn it is, then the moving average."""
-        config = self.config
-        parts = self._next_batch().split(config.batch_gpu)
+        batch = self._next_batch()
+        if self._graphs is not None:
+            batch = self._batch = batch if self._batch is None else self._batch.take_over(batch)
         for phase in self.phases:
             if self.clock.step % phase.interval == 0:
-                self._run(phase, parts)
-        self.ema.update(self.G, self.clock.shown, config.batch)
-        self.clock.tick(config.batch)
+                self._run(phase, batch)
+        self.guard.tick()
+        self.objective.p.update(self.config.batch)
+        self.ema.update(self.G, self.clock.shown, self.config.batch)
+        self.clock.tick(self.config.batch)
+
+    def restore(
+        self,
+        state: dict,  # what `gather(memory)` gave, on any number of ranks
+    ) -> None:
+        restore(self.memory, state)
+        self.objective.forget()
+        self._graphs = None if self._graphs is None else {}  # they know where the optimizer's old state was
+
+    def slow_down(
+        self,
+        factor: float,  # on both learning rates
+    ) -> None:
+        for _, optimizer in _optimizers(self.phases):
+            optimizer.param_groups[0]["lr"] *= factor
+        self._graphs = None if self._graphs is None else {}  # the old rate is written into them
+
+    def fit_memory(self) -> None:
+        """Try every phase without learning from it; while a rank runs out of memory, all halve what they look at at
+        a time and accumulate. Changes `config.batch_gpu`, no result. Raises SganError if it cannot be halved."""
+        while distributed.any_rank(self._out_of_memory(), self.device):
+            half, group = self.config.batch_gpu // 2, self.config.discriminator.mbstd_group
+            grouped = self.config.discriminator.mbstd_channels > 0
+            if self.config.batch_gpu % 2 or grouped and (group is None or half % group):
+                raise SganError(
+                    f"Out of memory with {self.config.batch_gpu} pictures at a time on one rank, which is as few as "
+                    f"minibatch-deviation groups of {group or 'all'} allow.",
+                    hint="Choose a smaller --mbstd-group, --batch-gpu, --size or --cbase, or --precision fp16.",
+                )
+            self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=half)
 
     def close(self) -> None:
         self.loader.close()
 
-    def _run(self, phase: Phase, parts: list[Batch]) -> None:
-        phase.network.requires_grad_(True)
+    # ------------------------------------------------------------------------------------------- parts
+
+    def _run(self, phase: Phase, batch: Batch) -> None:
+        if self._graphs is None:
+            self._learn(phase, batch)
+            return
+        if phase.name not in self._graphs:
+            pool = next(iter(self._graphs.values())).pool if self._graphs else torch.cuda.graph_pool_handle()
+            self._graphs[phase.name] = Graphed(lambda: self._learn(phase, batch), pool)
+        self._graphs[phase.name]()
+
+    def _learn(self, phase: Phase, batch: Batch) -> None:
+        self._backward(phase, batch.split(self.config.batch_gpu))
+        distributed.sum_gradients(phase.parameters)
+        if phase.end is not None:
+            phase.end()
+        bad = self.guard.check(p.grad for p in phase.parameters if p.grad is not None)
+        phase.optimizer.step_unless(bad)
+
+    def _backward(self, phase: Phase, parts: list[Batch]) -> None:
+        for parameter in phase.parameters:
+            parameter.requires_grad_(True)
         phase.optimizer.zero_grad(set_to_none=True)
         for part in parts:
             (phase.loss(part) * (phase.interval / self.config.batch)).backward()
         phase.network.requires_grad_(False)
-        distributed.sum_gradients(phase.network.parameters())
-        if phase.end is not None:
-            phase.end()
-        phase.optimizer.step()
+
+    def _out_of_memory(self) -> bool:
+        """Whether this rank lacks the memory for a step. Nothing is sent to others and nothing is learnt."""
+        data, p = self.loader.state_dict(), copy.deepcopy(self.objective.p.state_dict())
+        parts = self._next_batch().split(self.config.batch_gpu)
+        try:
+            for phase in self.phases:
+                self._backward(phase, parts[:1])
+                phase.optimizer.step_unless(torch.ones([], device=self.device))  # only makes its moments
+        except torch.OutOfMemoryError:
+            return True
+        finally:
+            for phase in self.phases:
+                phase.network.requires_grad_(False)
+                phase.optimizer.zero_grad(set_to_none=True)
+            self.objective.forget()
+            self.objective.p.load_state_dict(p)
+            self.loader.load_state_dict(data)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return False
 
     def _next_batch(self) -> Batch:
-        images, labels, index = (t.to(self.device, non_blocking=True) for t in self.loader.next())
+        images, labels, index = self.loader.next()
+        chosen = counter.integers(self.config.seed, "label", index, len(self.dataset))
+        fake_labels = self.dataset.labels(chosen)
+        images, labels, fake_labels, index = (
+            t.to(self.device, non_blocking=True) for t in (images, labels, fake_labels, index)
+        )
         images = images.to(self.dtype) / 127.5 - 1  # [N, C, H, W] in [-1, 1]
         if self.dataset.spec.mirror:
             flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
             images = torch.where(flip[:, None, None, None], images.flip(3), images)
-        chosen = counter.integers(self.config.seed, "label", index, len(self.dataset))
-        fake_labels = self.dataset.labels(chosen.cpu()).to(self.device, self.dtype)
-        return Batch(images, labels.to(self.dtype), fake_labels, index)
+        return Batch(images, labels.to(self.dtype), fake_labels.to(self.dtype), index)
 
 
 class Clock:
     """Steps and pictures so far."""
 
-    def __init__(self, step: int = 0, shown: int = 0):
-        self.step, self.shown = step, shown
+    def __init__(self) -> None:
+        self.step = self.shown = 0
 
     def tick(self, batch: int) -> None:
         self.step += 1
@@ -132,8 +221,8 @@ class Clock:
 def _phases(config: TrainConfig, G: nn.Module, D: nn.Module, objective: Objective) -> list[Phase]:
     g_interval = config.pl_interval if config.pl_weight > 0 else None
     d_interval = config.r1_interval if config.gamma > 0 else None
-    g = _adam(G, config, g_interval)
-    d = _adam(D, config, d_interval)
+    g = adam(list(G.parameters()), config, g_interval)
+    d = adam(_not_frozen(D, config.freezed), config, d_interval)
     phases = [Phase("G", G, g, objective.generator_main, end=objective.end_generator_main)]
     if g_interval:
         path, end = objective.generator_path_length, objective.end_generator_path_length
@@ -144,15 +233,27 @@ def _phases(config: TrainConfig, G: nn.Module, D: nn.Module, objective: Objectiv
     return phases
 
 
-def _adam(network: nn.Module, config: TrainConfig, interval: int | None) -> torch.optim.Adam:
-    """With a regulariser every k steps the optimizer moves k + 1 times where it used to move k times: learning rate
-    and betas are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
-    c = 1 if interval is None else interval / (interval + 1)
-    betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
-    return torch.optim.Adam(network.parameters(), lr=config.lr * c, betas=betas, eps=config.eps)
+def _not_frozen(D: nn.Module, freezed: int) -> list[nn.Parameter]:
+    """Freeze-D (Mo et al. 2020): the layers nearest to the picture keep what they know."""
+    if freezed >= len(D.layers):
+        raise SganError(
+            f"The discriminator has {len(D.layers)} layers; {freezed} of them cannot be frozen.",
+            hint=f"Choose --freezed from 0 to {len(D.layers) - 1}.",
+        )
+    frozen = tuple(f"{name}." for name in D.layers[:freezed])
+    return [p for name, p in D.named_parameters() if not name.startswith(frozen)]
 
 
-def _optimizers(phases: list[Phase]) -> Iterator[tuple[str, torch.optim.Optimizer]]:
+def _load_what_fits(network: nn.Module, other: nn.Module, prefix: str) -> list[str]:
+    """Take over all tensors of the same name and shape; the names of the others, which stay as they are."""
+    state = other.state_dict()
+    own = network.state_dict()
+    fitting = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
+    network.load_state_dict(fitting, strict=False)
+    return [prefix + name for name in own if name not in fitting]
+
+
+def _optimizers(phases: list[Phase]) -> Iterator[tuple[str, FusedAdam]]:
     seen: set[int] = set()
     for phase in phases:
         if id(phase.optimizer) not in seen:

@@ -16,6 +16,8 @@ from ..distributed import sum_over_ranks
 from ..sampling import counter
 from ..sampling.latents import draw_noise
 from . import losses
+from .augment import AdaptiveP, Augment
+from .guard import finite_or
 from .regularizers import PathLengthMean, path_lengths, r1_penalty
 from .stats import Means
 
@@ -35,6 +37,12 @@ class Batch:
         fields = (self.images, self.labels, self.fake_labels, self.index)
         return [Batch(*(field[k::parts] for field in fields)) for k in range(parts)]
 
+    def take_over(self, other: Batch) -> Batch:
+        """Copy another batch's pictures to where these are."""
+        for name in ("images", "labels", "fake_labels", "index"):
+            getattr(self, name).copy_(getattr(other, name))
+        return self
+
     def head(self, size: int) -> Batch:
         return Batch(self.images[:size], self.labels[:size], self.fake_labels[:size], self.index[:size])
 
@@ -48,18 +56,28 @@ class Objective:
         means: Means,  # gets losses and scores
     ):
         self.config, self.G, self.D, self.means = config, G, D, means
-        self.path_length = PathLengthMean(config.pl_decay, next(G.parameters()).device)
-        self._w_sum: Tensor | None = None  # [w_dim] over the batch so far
-        self._length_sum: Tensor | None = None  # []
+        weight = next(G.parameters())
+        self.path_length = PathLengthMean(config.pl_decay, weight.device, weight.dtype)
+        self.half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
+        self.augment = augmentation(config)
+        self.p = AdaptiveP(
+            config.aug_p,
+            config.ada_target if config.aug == "ada" else None,
+            kimg=config.ada_kimg,
+            interval=config.ada_interval,
+            device=weight.device,
+        )
+        # Sums over the parts of a batch, kept in place: CUDA graphs know their address.
+        self._w_sum = weight.new_zeros(config.generator.w_dim)
+        self._length_sum = weight.new_zeros([])
 
     # ------------------------------------------------------------------------------------------ phases
 
     def generator_main(self, batch: Batch) -> Tensor:
         """Non-saturating logistic loss of the generator."""
         ws = self._latents(batch, "g")
-        w_sum = ws[:, 0].detach().sum(0)
-        self._w_sum = w_sum if self._w_sum is None else self._w_sum + w_sum
-        logits = self.D(self._draw(ws, batch, "g"), batch.fake_labels)
+        self._w_sum.add_(ws[:, 0].detach().sum(0))
+        logits = self._judge(self._draw(ws, batch, "g"), batch.fake_labels, batch, "g.aug")
         loss = losses.generator_logistic(logits)
         self.means.add("loss/G", loss)
         return loss.sum()
@@ -71,8 +89,7 @@ class Objective:
         images = self._draw(ws, batch, "pl")
         directions = counter.normal(self.config.seed, "pl.direction", batch.index, images.shape[1:]).to(images.dtype)
         lengths = path_lengths(images, ws, directions)
-        total = lengths.detach().sum()
-        self._length_sum = total if self._length_sum is None else self._length_sum + total
+        self._length_sum.add_(lengths.detach().sum())
         penalty = self.path_length.penalty(lengths)
         self.means.add("path/length", lengths)
         self.means.add("path/penalty", penalty)
@@ -83,8 +100,9 @@ class Objective:
         """Logistic loss of the discriminator on generated and real pictures."""
         with torch.no_grad():
             fakes = self._draw(self._latents(batch, "d"), batch, "d")
-        fake = self.D(fakes, batch.fake_labels)
-        real = self.D(batch.images, batch.labels)
+        fake = self._judge(fakes, batch.fake_labels, batch, "d.fake.aug")
+        real = self._judge(batch.images, batch.labels, batch, "d.real.aug")
+        self.p.observe(real)
         loss = losses.discriminator_logistic(real, fake)
         self.means.add("loss/D", loss)
         self.means.add("score/fake", fake)
@@ -92,9 +110,9 @@ class Objective:
         return loss.sum()
 
     def discriminator_r1(self, batch: Batch) -> Tensor:
-        """gamma / 2 ||dD/dx||^2 at the real pictures."""
+        """gamma / 2 ||dD/dx||^2 at the real pictures, D seeing them augmented."""
         images = batch.images.detach().requires_grad_(True)
-        penalty = r1_penalty(self.D(images, batch.labels), images)
+        penalty = r1_penalty(self._judge(images, batch.labels, batch, "r1.aug"), images)
         self.means.add("r1/penalty", penalty)
         return penalty.sum() * (self.config.gamma / 2)
 
@@ -102,13 +120,20 @@ class Objective:
 
     def end_generator_main(self) -> None:
         """The running mean of w follows the batch of all ranks."""
-        total = sum_over_ranks(self._w_sum.clone())
-        self.G.mapping.track_w_avg(total / self.config.batch)
-        self._w_sum = None
+        mapping = self.G.mapping
+        w_mean = (sum_over_ranks(self._w_sum) / self.config.batch).to(mapping.w_avg.dtype)
+        mapping.track_w_avg(finite_or(w_mean, mapping.w_avg))
+        self._w_sum.zero_()
 
     def end_generator_path_length(self) -> None:
         self.path_length.update(self._length_sum, self._path_length_count())
-        self._length_sum = None
+        self._length_sum.zero_()
+
+    def forget(self) -> None:
+        """Drop what a batch that will not be finished left behind."""
+        for total in (self._w_sum, self._length_sum):
+            total.zero_()
+        self.means.clear()
 
     # ------------------------------------------------------------------------------------------- parts
 
@@ -134,4 +159,18 @@ class Objective:
 
     def _draw(self, ws: Tensor, batch: Batch, purpose: str) -> Tensor:  # [N, C, H, W]
         noise = draw_noise(self.G, self.config.seed, f"{purpose}.noise", batch.index)
-        return self.G.synthesis(ws, noise=[n.to(ws.dtype) for n in noise])
+        return self.G.synthesis(ws, noise=[n.to(ws.dtype) for n in noise], dtype=self.half)
+
+    def _judge(self, images: Tensor, labels: Tensor, batch: Batch, purpose: str) -> Tensor:  # [N, 1] logits
+        if self.augment is not None:
+            images = self.augment(images, self.p.p, purpose, batch.index)
+        return self.D(images, labels, dtype=self.half)
+
+
+def augmentation(
+    config: TrainConfig,
+) -> Augment | None:
+    """What D's pictures go through; None: nothing."""
+    if config.aug == "noaug":
+        return None
+    return Augment("diffaug" if config.aug == "diffaug" else config.augpipe, config.seed)

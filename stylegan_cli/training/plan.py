@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shlex
 import shutil
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import PRESETS, TrainConfig, base_size, from_json, make_train_config
+from ..config import PRESETS, TrainConfig, base_size, from_json, make_train_config, to_json
 from ..data.dataset import open_dataset
 from ..errors import SganError
 from ..models import build_discriminator, build_generator
 from ..models.summary import summarize
-from ..runs import latest_snapshot, next_run_dir
+from ..runs import latest_snapshot, lock_run, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
+from .state_files import list_states, read_about
+
+_MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu")  # from one start of a run to the next
+
+_LAUNCHER = ".launcher"  # in a run's folder: which torchrun started it
+_AUGMENTATIONS = {
+    "ada": "adaptive augmentation ({})",
+    "fixed": "augmentation ({})",
+    "diffaug": "DiffAugment",
+    "noaug": "no augmentation",
+}
 
 # Options that say what the networks are, by field.
 _OF_NETWORKS = {"channel_base": "--cbase", "channel_max": "--cmax", "mapping_layers": "--map-depth"}
@@ -31,7 +44,6 @@ class Plan:
 
     config: TrainConfig
     start: Path | None = None  # snapshot with the weights to begin with
-    shown: int = 0  # pictures shown before
     folder: Path | None = None  # of a run that goes on
 
 
@@ -55,25 +67,23 @@ def fresh(
         raise SganError(f"{resume} brings its own networks; {names} cannot be changed.", hint="Leave it out.")
     if size is not None:
         base_size(*size)
-    if info and size is None:
-        size = (info.generator.height, info.generator.width)
-    if size is None and PRESETS[cfg].size:
-        spec = open_dataset(data).spec
-        size = _fitted(spec.height, spec.width, PRESETS[cfg].size)
-    dataset = open_dataset(data, size=size, mirror=mirror, label=cond)
+    dataset = open_dataset(data, size=_size(data, size, cfg, info), mirror=mirror, label=cond)
     base_size(dataset.spec.height, dataset.spec.width)  # refuse a size before anything else is asked of it
+    if info:
+        # A discriminator that knows pictures overfits sooner.
+        overrides = {"ada_kimg": 100.0} | {k: v for k, v in overrides.items() if v is not None}
     config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **overrides)
     if info is None:
         return Plan(config)
-    return Plan(_with_networks_of(info, config, resume), start=Path(resume))
+    return Plan(_with_networks_of(info, config, os.path.abspath(resume)), start=Path(os.path.abspath(resume)))
 
 
 def continued(
     folder: Path,  # of the run
-    changes: dict[str, Any],  # what may change on the way: kimg, snap; None: as it was
+    changes: dict[str, Any],  # what may change on the way: kimg, snap, gpus, batch_gpu; None: as it was
     given: list[str],  # the options that the user set
 ) -> Plan:
-    """A run that goes on from its newest snapshot."""
+    """A run that goes on from its last state."""
     if set(given) - set(changes):
         names = ", ".join("--" + name.replace("_", "-") for name in sorted(set(given) - set(changes)))
         raise SganError(f"A run goes on with its own settings; {names} cannot be changed.", hint="Leave it out.")
@@ -84,19 +94,23 @@ def continued(
         config = from_json(TrainConfig, json.loads(path.read_text(encoding="utf-8")))
     except ValueError as e:
         raise SganError(f"{path} cannot be read ({e}).") from e
-    config = dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
-    snapshot = latest_snapshot(folder)
-    if snapshot is None:
-        raise SganError(f"{folder} has no snapshot to go on from.", hint="Start the run anew: sgan train")
-    info = read_info(snapshot)
-    if (info.generator, info.discriminator) != (config.generator, config.discriminator):
-        raise SganError(f"{path} describes other networks than {snapshot.name} holds; was it edited?")
-    shown = round(info.kimg * 1000)
-    if shown >= config.kimg * 1000:
+    states = list_states(folder)
+    if not states:
+        snapshot = latest_snapshot(folder)
+        again = (
+            f"sgan train --resume {shlex.quote(str(snapshot))} --data {config.data.path}" if snapshot else "sgan train"
+        )
+        raise SganError(f"{folder} has no training state to go on from.", hint=f"Start a new run: {again}")
+    with lock_run(folder):  # refuses a run in use
+        pass
+    about = _readable(states)
+    _refuse_other_settings(config, about.get("config", {}), path)
+    config = _dealt(config, {k: v for k, v in changes.items() if v is not None})
+    if about.get("kimg", 0) >= config.kimg:
         raise SganError(
             f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="To go on, give a larger --kimg."
         )
-    return Plan(config, snapshot, shown, folder)
+    return Plan(config, Path(config.resume) if config.resume else None, folder)
 
 
 def new_folder(
@@ -108,12 +122,26 @@ def new_folder(
     return next_run_dir(runs, f"{name}-{config.cfg}")
 
 
+def claimed_folder(
+    runs: str | os.PathLike,
+    config: TrainConfig,
+) -> Path:
+    """The folder of a run that torchrun started: a new one, or, when torchrun starts its ranks again, the same."""
+    launcher = f"{socket.gethostname()} {os.getppid()}\n"
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
+        for mark in sorted(Path(runs).glob(f"*/{_LAUNCHER}"), reverse=True):
+            if mark.read_text() == launcher:
+                return mark.parent
+    folder = new_folder(runs, config)
+    (folder / _LAUNCHER).write_text(launcher)
+    return folder
+
+
 def discard_unused(
     folder: Path,  # of a new run
 ) -> None:
     """Remove the folder of a run that failed before it logged anything."""
-    log = folder / "stats.jsonl"
-    if not (log.is_file() and log.stat().st_size) and latest_snapshot(folder) is None:
+    if not list_states(folder) and latest_snapshot(folder) is None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -133,14 +161,15 @@ def networks(
 
 def announcement(
     config: TrainConfig,
-    folder: Path,
+    folder: Path | None,  # of the run, as far as it is known
 ) -> str:
     data = config.data
     classes = f", {data.c_dim} classes" if data.c_dim else ""
     return (
         f"Training on {data.num} pictures of {data.height}x{data.width}{classes} from {data.path}\n"
-        f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}\n"
-        f"Folder {folder} (reals.png shows the pictures, fakes-*.png what has been learnt)"
+        f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}, {config.precision}, "
+        f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}"
+        + (f"\nFolder {folder} (reals.png shows the pictures, fakes-*.png what has been learnt)" if folder else "")
     )
 
 
@@ -161,6 +190,19 @@ def farewell(
     return "\n".join(lines)
 
 
+def _size(data: str | None, size: tuple[int, int] | None, cfg: str, info: SnapshotInfo | None) -> Any:
+    """What to read the pictures at: as asked; as the model to start from drew them, if they are large enough and of its
+    shape; as the preset says."""
+    if size is not None or (info is None and not PRESETS[cfg].size):
+        return size
+    spec = open_dataset(data).spec
+    if info is None:
+        return _fitted(spec.height, spec.width, PRESETS[cfg].size)
+    theirs = info.generator.height, info.generator.width
+    fits = theirs[0] <= spec.height and theirs[0] * spec.width == theirs[1] * spec.height
+    return theirs if fits else None
+
+
 def _fitted(height: int, width: int, longest: int) -> tuple[int, int] | None:
     """The size with the given longest side, None if the pictures are no larger."""
     scale = longest / max(height, width)
@@ -168,15 +210,48 @@ def _fitted(height: int, width: int, longest: int) -> tuple[int, int] | None:
 
 
 def _with_networks_of(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
-    """The snapshot's architecture with the run's settings; the pictures must fit it."""
-    theirs = info.generator
-    ours = (config.data.height, config.data.width, config.data.channels, config.data.c_dim)
-    want = (theirs.height, theirs.width, theirs.channels, theirs.c_dim)
-    if ours != want:
-        form = "{0}x{1} with {2} channel(s) and {3} class(es)"
-        raise SganError(f"{resume} draws {form.format(*want)}, but the pictures are {form.format(*ours)}.")
+    """The snapshot's architecture, for the run's pictures and with its settings. Its average needs no ramp."""
+    data, group = config.data, config.discriminator.mbstd_group
+    ours = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
+    ours["conv_clamp"] = config.generator.conv_clamp
+    generator = dataclasses.replace(info.generator, **ours)
     discriminator = config.discriminator
     if info.discriminator:
-        group = config.discriminator.mbstd_group
-        discriminator = dataclasses.replace(info.discriminator, mbstd_group=group)
-    return dataclasses.replace(config, generator=theirs, discriminator=discriminator, resume=resume)
+        discriminator = dataclasses.replace(info.discriminator, **ours, mbstd_group=group)
+    networks = {"generator": generator, "discriminator": discriminator}
+    return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
+
+
+def _readable(states: list[Path]) -> dict[str, Any]:
+    """What the newest state with a readable header says of itself: damage is told when the run begins."""
+    for path in states:
+        with contextlib.suppress(SganError):
+            return read_about(path)
+    return {}
+
+
+def _refuse_other_settings(config: TrainConfig, stored: dict[str, Any], path: Path) -> None:
+    """The state is of the same configuration but for what may change on the way."""
+    ours, theirs = _flat(to_json(config)), _flat(stored)
+    names = [n for n in theirs if n not in _MAY_CHANGE and ours.get(n) != theirs[n]]
+    if names:
+        shown = "; ".join(f"{n}: {theirs[n]} then, {ours.get(n)} now" for n in names[:4])
+        raise SganError(
+            f"{path} differs from what the run was trained with: {shown}{' ...' if len(names) > 4 else ''}.",
+            hint="Undo the change, or start a new run from a snapshot: sgan train --resume SNAPSHOT",
+        )
+
+
+def _flat(values: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    if not isinstance(values, dict):
+        return {name: list(values) if isinstance(values, tuple) else values}
+    return {k: v for key, part in values.items() for k, v in _flat(part, f"{name}.{key}".strip(".")).items()}
+
+
+def _dealt(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """The same batch on another number of ranks."""
+    gpus = changes.get("gpus", config.gpus)
+    if "batch_gpu" not in changes and config.batch % (config.batch_gpu * gpus):
+        changes = changes | {"batch_gpu": max(config.batch // gpus, 1)}
+    return dataclasses.replace(config, **changes)

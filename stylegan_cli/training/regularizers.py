@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..distributed import sum_over_ranks
 from ..ops import feature_gradients_only
+from .guard import finite_or
 
 
 def r1_penalty(
@@ -45,25 +46,27 @@ class PathLengthMean:
         self,
         decay: float,  # weight of the newest batch
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ):
         self.decay = decay
-        self.mean = torch.zeros([], device=device)
+        self.mean = torch.zeros([], device=device, dtype=dtype)  # changed in place: CUDA graphs know its address
 
     def penalty(
         self,
         lengths: Tensor,  # [N]
     ) -> Tensor:  # [N]
-        return (lengths - self.mean.to(lengths.dtype)).square()
+        return (lengths - self.mean).square()
 
     def update(
         self,
         total: Tensor,  # [] sum of the lengths on this rank
         count: int,  # pictures over all ranks
     ) -> None:
-        self.mean = self.mean.to(total.dtype).lerp(sum_over_ranks(total.detach().clone()) / count, self.decay)
+        new = self.mean.lerp(sum_over_ranks(total.detach().clone()) / count, self.decay)
+        self.mean.copy_(finite_or(new, self.mean))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self.mean}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.mean = state["mean"].to(self.mean.device)
+        self.mean.copy_(state["mean"])

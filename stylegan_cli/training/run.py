@@ -1,34 +1,56 @@
-"""One training run in its folder: what it writes, when, and how it is stopped.
-
-config.json  log.txt  stats.jsonl  reals.png  fakes-<kimg>.png  snapshot-<kimg>.safetensors
-"""
+"""One training run in its folder: begun or gone on with, guarded, saved, and stopped in good order."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import signal
 import sys
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
 from .. import distributed
 from ..config import TrainConfig, to_json
 from ..data.dataset import Dataset, open_dataset
-from ..data.images import image_grid, save_image, to_uint8
 from ..errors import SganError
-from ..files import write_atomic
-from ..runs import snapshot_name
-from ..sampling import counter
-from ..sampling.latents import latents_from_seeds
-from ..snapshot import SnapshotInfo, load_snapshot, save_snapshot
+from ..files import patiently
+from ..models import Generator
+from ..runs import lock_run
+from ..snapshot import load_snapshot
+from .guard import ROLLBACKS, STREAK
 from .loop import Trainer
-from .stats import RunLog
+from .plan import claimed_folder
+from .recorder import Recorder
+from .state import gather
+from .state_files import StateWriter, list_states, load_newest, read_state
+
+FAILURE = "failure.txt"  # in the run's folder: why it ended
+
+
+class Measure(Protocol):
+    """Metrics, handed in by the command. Called on all ranks alike, with the moving average of the generator."""
+
+    higher_is_better: bool  # of the first
+
+    def __call__(self, G: Generator, config: TrainConfig, device: torch.device) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a run goes about it, without a say in what comes out."""
+
+    quiet: bool = False  # no bar and no log on stderr
+    graphs: bool = True  # CUDA graphs, on CUDA
+    profile: int = 0  # steps to write a trace of
+    measure: Measure | None = None  # at every snapshot
+    runs: str = "./runs"  # where a run that has no folder yet makes one
 
 
 def open_run_data(
@@ -39,7 +61,7 @@ def open_run_data(
     dataset = open_dataset(spec.path, size=(spec.height, spec.width), mirror=spec.mirror, label=spec.label)
     if dataset.spec.content_hash != spec.content_hash:
         raise SganError(
-            f"The pictures in {spec.path} are not those that this run was started with.",
+            f"The pictures or labels in {spec.path} are not those that this run was started with.",
             hint="Start a new run from its weights: sgan train --resume SNAPSHOT --data " + spec.path,
         )
     return dataset
@@ -47,168 +69,242 @@ def open_run_data(
 
 def train(
     config: TrainConfig,
-    folder: Path,  # of the run
-    device: str,  # 'cpu', 'cuda'
+    folder: Path | None,  # of the run; where it holds a state, the run goes on from there. None: a new one
+    device: str,  # 'cpu', 'cuda': each rank takes its own
     start: Path | None = None,  # snapshot with the weights to begin with
-    shown: int = 0,  # pictures shown before, in a run that goes on
-    quiet: bool = False,  # no bar and no log on stderr
-) -> None:
+    manner: Manner = Manner(),
+) -> Path:  # the folder
     """Train until kimg is reached or the user interrupts, on every rank alike. The first rank writes."""
-    trainer = Trainer(config, open_run_data(config), device, load_snapshot(start) if start else None, shown)
-    recorder = Recorder(config, folder, trainer, quiet) if distributed.rank() == 0 else None
-    try:
-        with _stop_on_interrupt() as stop:
-            _loop(config, trainer, recorder, stop)
-    finally:
-        trainer.close()
-        if recorder is not None:
-            recorder.close()
+    first = distributed.rank() == 0
+    where = torch.device(device)  # on several ranks 'cuda' is each one's own
+    if where.index is not None:
+        torch.cuda.set_device(where)
+    if folder is None:
+        folder = Path(distributed.broadcast_text(str(claimed_folder(manner.runs, config)) if first else None))
+    _set_precision(config.precision)
+    with contextlib.ExitStack() as stack:
+        if first:
+            stack.enter_context(lock_run(folder))
+            stack.enter_context(_failure_told(folder))
+        stop = stack.enter_context(_stop_on_interrupt(where))
+        begun = bool(list_states(folder))
+        weights = load_snapshot(start) if start and not begun else None
+        graphs = manner.graphs and where.type == "cuda"
+        trainer = Trainer(config, open_run_data(config), where, weights, graphs=graphs)
+        stack.callback(trainer.close)
+        run = Run(config, folder, trainer, manner, stop)
+        stack.callback(run.close)
+        run.begin()
+        run.go()
+    return folder
 
 
-def _loop(config: TrainConfig, trainer: Trainer, recorder: Recorder | None, stop: list[bool]) -> None:
-    end, snap = max(round(config.kimg * 1000), 1), max(round(config.snap * 1000), 1)
-    tick = max(min(snap // 8, 4000), config.batch)  # pictures between lines of the log
-    first = trainer.shown
-    if recorder is not None and first == 0:
-        recorder.pictures()
-    while trainer.shown < end:
-        before = trainer.shown
-        try:
-            trainer.step()
-        except Exception:
-            if recorder is not None and before > first:
-                with contextlib.suppress(Exception):  # what went wrong first is what the user should read
-                    recorder.snapshot()
-            raise
-        stopped = _any_rank(stop[0], trainer.device)
-        done = stopped or trainer.shown >= end
-        saving = done or trainer.shown // snap > before // snap
-        if saving or trainer.shown // tick > before // tick:
-            means = trainer.means.take()  # all ranks together
-            _refuse_divergence(means, trainer.shown)
-            if recorder is not None:
-                recorder.line(means)
-        if recorder is not None:
-            recorder.advance()
-            if saving:
-                recorder.snapshot()
-        if stopped:
-            return
+class Run:
+    """The trainer, what it remembers on disk, and what is recorded of it."""
 
+    def __init__(self, config: TrainConfig, folder: Path, trainer: Trainer, manner: Manner, stop: StopFlag):
+        self.config, self.folder, self.trainer, self.manner, self.stop = config, folder, trainer, manner, stop
+        self.memory: dict[str, Any] = dict(trainer.memory)
+        self.recorder: Recorder | None = None
+        if distributed.rank() == 0:
+            self.recorder = Recorder(config, folder, trainer, manner.quiet)
+            self.memory["record"] = self.recorder
+            self.writer = StateWriter(folder, say=self.recorder.say)
 
-def _refuse_divergence(means: dict[str, float], shown: int) -> None:
-    if wrong := [name for name, value in means.items() if not math.isfinite(value)]:
-        raise SganError(
-            f"Training diverged before kimg {shown / 1000:g}: {wrong[0]} is not finite.",
-            hint="Start again from the last snapshot with a lower --lr or a higher --gamma: sgan train --resume FILE",
-        )
+    def begin(self) -> None:
+        """Go on from the last state, or write the first one."""
+        if self.trainer.device.type == "cuda":
+            self.trainer.fit_memory()
+        said: list[str] = []
+        about = self._load(said.append)
+        if self.recorder is not None:
+            self.recorder.begin()
+            self._announce(about, said)
+        began = time.monotonic()
+        self._each(lambda r: r.pictures(), "the pictures")
+        if about is None:
+            self._save_state()
+        if self.recorder is not None:
+            self.recorder.paused(time.monotonic() - began)
 
-
-class Recorder:
-    """What a run writes and shows."""
-
-    def __init__(self, config: TrainConfig, folder: Path, trainer: Trainer, quiet: bool):
-        self.config, self.folder, self.trainer, self.quiet = config, folder, trainer, quiet
-        write_atomic(folder / "config.json", json.dumps(to_json(config), indent=2) + "\n")
-        self.log = RunLog(folder)
-        self.began, self.began_at = time.monotonic(), trainer.shown
-        self._last, self._last_at = self.began, trainer.shown
-        count, self.columns = _grid_shape(config.data.height, config.data.width)
-        index = counter.integers(config.seed, "reals", torch.arange(count), len(trainer.dataset))
-        labels = trainer.dataset.labels(index)
-        self.labels = labels.to(trainer.device) if config.data.c_dim else None
-        self.z = latents_from_seeds(range(count), config.generator.z_dim).to(trainer.device)
-        self.grid_scale = max(1, 64 // config.data.width)
-        save_image(image_grid(trainer.dataset.images(index), self.columns, scale=self.grid_scale), folder / "reals.png")
-        self.bar = tqdm(
-            total=config.kimg,
-            initial=trainer.shown / 1000,
-            unit="kimg",
-            disable=True if quiet else None,  # None: off when stderr is no terminal
-            bar_format="{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:g} kimg [{elapsed}<{remaining}{postfix}]",
-        )
-
-    def advance(self) -> None:
-        self.bar.update(self.trainer.shown / 1000 - self.bar.n)
-
-    def line(self, means: dict[str, float]) -> None:
-        """One line of stats.jsonl and of log.txt, and what the bar shows."""
-        now, shown = time.monotonic(), self.trainer.shown
-        sec_per_kimg = (now - self._last) / max(shown - self._last_at, 1) * 1000
-        rate = (now - self.began) / max(shown - self.began_at, 1)
-        self._last, self._last_at = now, shown
-        self.log.stats({"kimg": shown / 1000, "seconds": now - self.began, "sec_per_kimg": sec_per_kimg, **means})
-        losses = f"G {means.get('loss/G', 0):.2f} D {means.get('loss/D', 0):.2f}"
-        if "r1/penalty" in means:
-            losses += f" R1 {means['r1/penalty']:.3f}"
-        left = _duration(max(self.config.kimg * 1000 - shown, 0) * rate)
-        self.bar.set_postfix_str(f"{sec_per_kimg:.1f} sec/kimg, {losses}")
-        kimg = f"{shown / 1000:8.1f}" if self.config.kimg >= 1 else f"{shown / 1000:8.3f}"
-        self.say(f"kimg {kimg}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}")
-
-    def say(self, line: str) -> None:
-        self.log.text(line)
-        if not self.quiet and self.bar.disable:  # a bar shows the same already
-            print(line, file=sys.stderr, flush=True)
-
-    def pictures(self) -> None:
-        """The moving average's drawings of the same latents every time."""
-        kimg, G = self.trainer.shown / 1000, self.trainer.ema.network
-        step = max(1, 2**20 // (self.config.data.height * self.config.data.width))  # about a megapixel at a time
-        with torch.no_grad():
-            parts = [
-                to_uint8(G(z, None if self.labels is None else self.labels[i : i + step])).cpu()
-                for i, z in zip(range(0, len(self.z), step), self.z.split(step), strict=True)
-            ]
-        name = snapshot_name(kimg).replace("snapshot", "fakes").replace(".safetensors", ".png")
-        save_image(image_grid(torch.cat(parts), self.columns, scale=self.grid_scale), self.folder / name)
-
-    def snapshot(self) -> None:
-        kimg = self.trainer.shown / 1000
-        info = SnapshotInfo(
-            generator=self.config.generator,
-            discriminator=self.config.discriminator,
-            data=self.config.data,
-            kimg=kimg,
-            origin=f"sgan train --cfg {self.config.cfg}",
-        )
-        save_snapshot(self.folder / snapshot_name(kimg), self.trainer.ema.network, self.trainer.D, info)
-        self.pictures()
+    def go(self) -> None:
+        """Steps, and what is due after each."""
+        trainer, end = self.trainer, max(round(self.config.kimg * 1000), 1)
+        snap = max(round(self.config.snap * 1000), 1)
+        tick = max(min(snap // 8, 4000), self.config.batch)  # pictures between lines of the log
+        with _profile(self.manner.profile, trainer, self.folder) as profiled:
+            while trainer.shown < end:
+                before = trainer.shown
+                self._step()
+                profiled()
+                stopped = self.stop.heard()
+                saving = stopped or trainer.shown >= end or trainer.shown // snap > before // snap
+                if saving or trainer.shown // tick > before // tick:
+                    self._due(saving, stopped)
+                if stopped:
+                    break
+        if self.recorder is not None:
+            self.writer.wait(lambda: self.stop.asked)
 
     def close(self) -> None:
-        self.bar.close()
-        self.log.close()
+        if self.recorder is not None:
+            self.writer.close()
+            self.recorder.close()
+
+    # ------------------------------------------------------------------------------------------- parts
+
+    def _step(self) -> None:
+        try:
+            self.trainer.step()
+        except Exception:
+            if self.recorder is not None and self.trainer.shown > self._began_at:
+                with contextlib.suppress(Exception):  # what went wrong first is what the user should read
+                    self.recorder.snapshot()
+            raise
+        if self.recorder is not None:
+            self.recorder.step()
+            if self.writer.blocked:
+                began = time.monotonic()
+                self.writer.pause_if_blocked(lambda: self.stop.asked)
+                self.recorder.paused(time.monotonic() - began)
+
+    def _due(self, saving: bool, stopped: bool) -> None:
+        """A line of the log; where steps keep failing, back to the last state; else what is to be saved."""
+        means = self.trainer.means.take()  # all ranks together
+        self._each(lambda r: r.line(means), "the log")
+        broken = self.trainer.guard.streak() >= STREAK
+        if broken and not stopped:
+            self._roll_back()
+        elif saving and not broken:
+            self._save()
+
+    def _save(self) -> None:
+        """Snapshot, pictures, metrics, and the state to go on from."""
+        began, trainer = time.monotonic(), self.trainer
+        if not distributed.same_on_all_ranks([*trainer.G.parameters(), *trainer.D.parameters()]):
+            raise SganError("The ranks hold different weights.", hint=f"Go on from the last state: {self._command()}")
+        snapshot = self._each(lambda r: r.snapshot(), "the snapshot")
+        if self.manner.measure is not None:
+            values = self.manner.measure(trainer.ema.network, self.config, trainer.device)
+            higher = self.manner.measure.higher_is_better
+            self._each(lambda r: r.metrics(values, snapshot, higher), "the metrics")
+        self._save_state()
+        if self.recorder is not None:
+            self.recorder.paused(time.monotonic() - began)
+
+    def _save_state(self) -> None:
+        state = gather(self.memory)  # all ranks together
+        if self.recorder is not None:
+            about = {"config": to_json(self.config), "ranks": distributed.world_size()}
+            self.writer.save(state, about, self.trainer.shown, lambda: self.stop.asked)
+
+    def _load(self, say: Callable[[str], None]) -> dict[str, Any] | None:
+        """Put everything where the newest good state says, on all ranks; what the state says of itself."""
+        found = load_newest(self.folder, say) if self.recorder is not None else None
+        path = distributed.broadcast_text(str(found[2]) if found else "")
+        if path:
+            state, about = found[:2] if found else read_state(Path(path))
+            self.trainer.restore(state)
+            if self.recorder is not None:
+                self.recorder.load_state_dict(state["record"])
+        self._began_at = self.trainer.shown
+        return about if path else None
+
+    def _roll_back(self) -> None:
+        """To the last state with half the learning rate; too often and the run ends."""
+        trainer, at, count = self.trainer, self.trainer.shown / 1000, self.trainer.guard.rollbacks + 1
+        if count > ROLLBACKS:
+            raise SganError(
+                f"Training diverged at kimg {at:g}: no finite gradients in {STREAK} steps in a row, also with "
+                f"learning rates down to 1/{2**ROLLBACKS}.",
+                hint="Start again from a snapshot with a lower --lr or a higher --gamma: sgan train --resume FILE",
+            )
+        if self.recorder is not None:
+            self.writer.wait(lambda: self.stop.asked)
+        said: list[str] = []
+        self._load(said.append)
+        trainer.slow_down(0.5 ** (count - trainer.guard.rollbacks))
+        trainer.guard.forgive(count)
+        trainer.means.clear()
+        if self.recorder is not None:
+            self.recorder.close()
+            self.recorder.begin()
+        for line in said:
+            self._say(line)
+        self._say(
+            f"No finite gradients in {STREAK} steps in a row at kimg {at:g}: going on from kimg "
+            f"{trainer.shown / 1000:g} with the learning rate divided by {2**count} ({count} of {ROLLBACKS})."
+        )
+
+    def _announce(self, about: dict[str, Any] | None, said: list[str]) -> None:
+        """What a user should know about how this run begins."""
+        trainer = self.trainer
+        for line in said:
+            self._say(line)
+        if trainer.config.batch_gpu != self.config.batch_gpu:
+            self._say(f"Memory is short: looking at {trainer.config.batch_gpu} pictures at a time.")
+        if about is None and trainer.fresh:
+            names = ", ".join(trainer.fresh[:6]) + (" ..." if len(trainer.fresh) > 6 else "")
+            self._say(f"{len(trainer.fresh)} tensors have another shape than the model's and start fresh: {names}")
+        if about is not None:
+            self._say(f"Going on from kimg {about['kimg']:g}.")
+        if about is not None and about["ranks"] != distributed.world_size():
+            self._say(
+                f"On {distributed.world_size()} rank(s) instead of {about['ranks']}: pictures and random numbers come "
+                "in the same order, but sums over pictures are rounded otherwise: not the same to the last bit."
+            )
+
+    def _say(self, line: str) -> None:
+        if self.recorder is not None:
+            self.recorder.say(line)
+
+    def _each(self, write: Callable[[Recorder], Any], what: str) -> Any:
+        """Let the recorder write, if this is the first rank; where the disk is full, wait until it is not."""
+        if self.recorder is None:
+            return None
+        return patiently(lambda: write(self.recorder), what, self.recorder.say, lambda: self.stop.asked)
+
+    def _command(self) -> str:
+        return f"sgan train --resume {self.folder}"
 
 
-def _grid_shape(height: int, width: int) -> tuple[int, int]:
-    """How many pictures a grid shows, and in how many columns: about 2 megapixels, 4 to 8 columns."""
-    columns = min(max(2048 // width, 4), 8)
-    rows = min(max(1536 // height, 3), 8)
-    return columns * rows, columns
+class StopFlag:
+    """An orderly stop that any rank was asked for, heard by all ranks after the same step."""
 
+    def __init__(self, device: torch.device):
+        self.asked = False
+        self._device = device
+        self._sent: deque[tuple[Tensor, torch.cuda.Event]] = deque()
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {seconds:02d}s"
-
-
-def _any_rank(flag: bool, device: torch.device) -> bool:
-    if distributed.world_size() == 1:
-        return flag
-    return bool(distributed.sum_over_ranks(torch.tensor(float(flag), device=device)))
+    def heard(self) -> bool:
+        """On CUDA it takes two steps, so that no step waits for the device."""
+        if distributed.world_size() == 1:
+            return self.asked
+        if self._device.type != "cuda":
+            return distributed.any_rank(self.asked, self._device)
+        flag = distributed.sum_over_ranks(torch.full([], float(self.asked), device=self._device))
+        host = torch.empty([], pin_memory=True)
+        host.copy_(flag, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._sent.append((host, event))
+        if len(self._sent) <= 2:
+            return False
+        host, event = self._sent.popleft()
+        event.synchronize()
+        return bool(host)
 
 
 @contextlib.contextmanager
-def _stop_on_interrupt():
+def _stop_on_interrupt(device: torch.device) -> Iterator[StopFlag]:
     """Ctrl-C or SIGTERM asks for an orderly stop after the step; a second one stops at once. One of several ranks
     hears of it from the process that started them, by SIGTERM."""
-    stop = [False]
+    stop = StopFlag(device)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stop[0]:
+        if stop.asked:
             raise KeyboardInterrupt
-        stop[0] = True
+        stop.asked = True
         if distributed.rank() == 0:
             print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
 
@@ -219,3 +315,35 @@ def _stop_on_interrupt():
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _failure_told(folder: Path) -> Iterator[None]:
+    """Leave the reason in the folder if the run fails, so that a list of runs can tell."""
+    (folder / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as e:
+        with contextlib.suppress(OSError):
+            (folder / FAILURE).write_text(f"{e}\n" if isinstance(e, SganError) else f"{type(e).__name__}: {e}\n")
+        raise
+
+
+@contextlib.contextmanager
+def _profile(steps: int, trainer: Trainer, folder: Path) -> Iterator[Callable[[], None]]:
+    """Write a trace of so many steps to trace.json, once the first ones, unlike all others, are over."""
+    if not steps or distributed.rank() != 0:
+        yield lambda: None
+        return
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(
+        activities=[activity.CPU, *([activity.CUDA] if trainer.device.type == "cuda" else [])],
+        schedule=torch.profiler.schedule(wait=4 * trainer.config.r1_interval, warmup=1, active=steps, repeat=1),
+        on_trace_ready=lambda p: p.export_chrome_trace(str(folder / "trace.json")),
+    ) as profiler:
+        yield profiler.step
+
+
+def _set_precision(precision: str) -> None:
+    torch.backends.cudnn.benchmark = True  # shapes are always the same
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

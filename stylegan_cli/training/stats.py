@@ -1,8 +1,9 @@
-"""Means of what happens between two lines of the log, taken on the device and over all ranks."""
+"""Means of what happens between two lines of the log, taken on the device and over all ranks, and the log itself."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,27 @@ import torch
 from torch import Tensor
 
 from ..distributed import sum_over_ranks
+from ..files import write_atomic
 
 
 class Means:
-    """Sums and counts by name; nothing is copied to the CPU before `take`."""
+    """Sums and counts by name, added to in place (CUDA graphs know their address); nothing is read before `take`."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}  # name -> [2]: sum, count
+        self._sums: dict[str, Tensor] = {}  # name -> [2] float64: sum, count
 
     def add(
         self,
         name: str,
-        values: Tensor,  # [...] each element counts once
+        values: Tensor,  # [...] each finite element counts once
     ) -> None:
         values = values.detach()
-        total = torch.stack([values.sum().double(), values.new_tensor(values.numel(), dtype=torch.float64)])
-        self._sums[name] = self._sums[name] + total if name in self._sums else total
+        finite = values.isfinite()
+        sums = (torch.where(finite, values, 0).sum(dtype=torch.float64), finite.sum(dtype=torch.float64))
+        if name in self._sums:
+            self._sums[name].add_(torch.stack(sums))
+        else:
+            self._sums[name] = torch.stack(sums)
 
     def take(self) -> dict[str, float]:
         """The mean of each name over all ranks since the last call. All ranks must call it together."""
@@ -33,45 +39,99 @@ class Means:
         if not names:
             return {}
         table = sum_over_ranks(torch.stack([self._sums[name] for name in names])).cpu()  # [names, 2]
-        self._sums = {}
-        return {name: float(total / count) for name, (total, count) in zip(names, table, strict=True)}
+        self.clear()
+        return {name: float(total / count) for name, (total, count) in zip(names, table, strict=True) if count > 0}
+
+    def clear(self) -> None:
+        for total in self._sums.values():
+            total.zero_()
 
 
 class RunLog:
-    """stats.jsonl, log.txt, and TensorBoard where it is installed."""
+    """stats.jsonl, log.txt, metric-<name>.jsonl, and TensorBoard where it is installed."""
 
     def __init__(
         self,
         folder: Path,
+        kimg: float = 0.0,  # the run goes on from here: what was written of later times is taken out
     ):
-        self._stats = open(folder / "stats.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
-        self._text = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+        self.folder = folder
+        for path in [folder / "stats.jsonl", *folder.glob("metric-*.jsonl")]:
+            _forget_after(kimg, path)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             self._board = None
         else:
-            self._board = SummaryWriter(str(folder))
+            self._board = SummaryWriter(str(folder), purge_step=round(kimg * 1000) + 1 if kimg else None)
 
     def stats(
         self,
         values: dict[str, Any],  # one line: numbers by name, 'kimg' among them
     ) -> None:
-        self._stats.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}) + "\n")
-        self._stats.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, global_step=int(values["kimg"] * 1000))
+        line = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
+        _append(self.folder / "stats.jsonl", json.dumps(line))
+        for name, value in values.items():
+            self._scalar(name, value, values["kimg"])
+
+    def metric(
+        self,
+        name: str,
+        value: float,
+        kimg: float,
+        snapshot: str,  # its file name
+    ) -> None:
+        line = {"metric": name, "value": value, "kimg": kimg, "snapshot": snapshot}
+        _append(self.folder / f"metric-{name}.jsonl", json.dumps(line))
+        self._scalar(f"metric/{name}", value, kimg)
+
+    def pictures(
+        self,
+        grid: Tensor,  # [C, H, W] uint8
+        kimg: float,
+    ) -> None:
+        if self._board is not None and grid.shape[0] != 4:
+            self._board.add_image("fakes", grid, global_step=round(kimg * 1000))
 
     def text(
         self,
         line: str,
     ) -> None:
-        self._text.write(line + "\n")
-        self._text.flush()
+        _append(self.folder / "log.txt", line)
 
     def close(self) -> None:
-        self._stats.close()
-        self._text.close()
         if self._board is not None:
             self._board.close()
+
+    def _scalar(self, name: str, value: float, kimg: float) -> None:
+        if self._board is not None:
+            self._board.add_scalar(name, value, global_step=round(kimg * 1000))
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line, whole or not at all."""
+    with open(path, "ab") as f:
+        end = f.seek(0, os.SEEK_END)
+        try:
+            f.write(line.encode() + b"\n")
+            f.flush()
+        except OSError:
+            os.truncate(path, end)
+            raise
+
+
+def _forget_after(kimg: float, path: Path) -> None:
+    """Keep the lines up to that time; one that a kill cut short goes too."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    kept = [line for line in lines if (at := _kimg_of(line)) is not None and at <= kimg + 1e-9]
+    if kept != lines:
+        write_atomic(path, "".join(line + "\n" for line in kept))
+
+
+def _kimg_of(line: str) -> float | None:
+    try:
+        return float(json.loads(line)["kimg"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -37,7 +37,8 @@ def names(folder):
 
 def test_a_run_folder(tiny_run):
     assert tiny_run.name == "00000-rgba-auto"
-    assert [n for n in names(tiny_run) if not n.startswith("events.")] == [
+    shown = [n for n in names(tiny_run) if not n.startswith(("events.", ".", "state-"))]
+    assert shown == [
         "config.json",
         "fakes-000000.016.png",
         "fakes-000000.032.png",
@@ -48,6 +49,7 @@ def test_a_run_folder(tiny_run):
         "snapshot-000000.032.safetensors",
         "stats.jsonl",
     ]
+    assert [n[:16] for n in names(tiny_run) if n.startswith("state-")] == ["state-000000.016", "state-000000.032"]
 
 
 def test_its_settings(tiny_run, rgba_set):
@@ -62,6 +64,8 @@ def test_its_settings(tiny_run, rgba_set):
 
 def test_its_statistics(tiny_run):
     lines = [json.loads(line) for line in (tiny_run / "stats.jsonl").read_text().splitlines()]
+    assert [line["kimg"] for line in lines if "diversity" in line] == [0, 0.016, 0.032]
+    lines = [line for line in lines if "diversity" not in line]
     assert [line["kimg"] for line in lines] == [0.008, 0.016, 0.024, 0.032]
     assert all(line["sec_per_kimg"] > 0 and line["loss/D"] > 0 and line["loss/G"] > 0 for line in lines)
     assert "r1/penalty" in lines[0] and "path/length" in lines[0]
@@ -159,7 +163,7 @@ def test_a_run_whose_pictures_changed(sgan, make_set, tmp_path):
 def test_folders_that_are_no_runs(sgan, tiny_run, tmp_path):
     told(sgan("train", "--resume", tmp_path, code=1), "no run folder")
     (tmp_path / "config.json").write_text((tiny_run / "config.json").read_text())
-    told(sgan("train", "--resume", tmp_path, code=1), "no snapshot")
+    told(sgan("train", "--resume", tmp_path, code=1), "no training state")
     (tmp_path / "config.json").write_text("{")
     told(sgan("train", "--resume", tmp_path, code=1), "config.json")
 
@@ -178,10 +182,19 @@ def test_a_new_run_from_a_models_weights(sgan, tiny_run, rgba_set, tmp_path):
     assert not (folder / "snapshot-000000.036.safetensors").exists()  # it counts from zero
 
 
-def test_weights_that_do_not_fit_the_pictures(sgan, tiny_run, rgb_set, rgba_set):
+def test_weights_that_do_not_fit_the_pictures_start_fresh(sgan, tiny_run, rgb_set, tmp_path):
+    """Another size, other channels: what fits is taken over, the rest is listed."""
     start = tiny_run / "snapshot-000000.032.safetensors"
-    told(sgan("train", "--data", rgb_set, "--resume", start, code=1), "16x16")
-    told(sgan("train", "--data", rgba_set, "--cond", "--resume", start, code=1), "2 class(es)")
+    line = ["train", "--data", rgb_set, "--resume", start, "--batch", "8", "--kimg", "0.008", "--runs", tmp_path]
+    result = sgan(*line, "--freezed", "2")
+    assert "tensors have another shape" in result.stderr and "G.synthesis.b4.const" in result.stderr
+    folder = Path(result.stdout.strip())
+    config = from_json(TrainConfig, json.loads((folder / "config.json").read_text()))
+    assert (config.generator.height, config.generator.channels, config.generator.channel_base) == (16, 3, 64)
+    assert (config.freezed, config.ema_rampup, config.ada_kimg) == (2, None, 100)
+    snapshot = load_snapshot(folder / "snapshot-000000.008.safetensors")
+    assert snapshot.G.num_ws == 6
+    told(sgan(*line, "--freezed", "99", "-q", code=1), "--freezed", "10 layers")
 
 
 @pytest.mark.parametrize("kind", ["missing", "pickle", "cut"])
@@ -286,11 +299,13 @@ def test_stopped_in_good_order(rgb_set, tmp_path, ranks):
 
 
 def test_a_run_that_diverges_says_so(sgan, rgb_set, tmp_path):
-    result = sgan(
-        "train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.032", "--lr", "1e20", "-q", code=1
-    )
+    """With such a rate the first step's weights are beyond repair; the state before it stays."""
+    line = ["--kimg", "1", "--snap", "1", "--lr", "1e30", "--aug", "noaug", "--pl-weight", "0"]
+    result = sgan("train", "--data", rgb_set, "--runs", tmp_path, *SMALL, *line, "-q", code=1)
     told(result, "diverged", "--lr")
-    assert not list(tmp_path.rglob("snapshot-*"))
+    (folder,) = tmp_path.iterdir()
+    assert [n[:12] for n in names(folder) if n.startswith("state-")] == ["state-000000"]
+    assert "diverged" in (folder / "failure.txt").read_text()
 
 
 def test_settings_that_cannot_work_leave_no_folder(sgan, rgb_set, tmp_path):

@@ -21,7 +21,7 @@ def config(dataset, ranks):
         gpus=ranks,
         **{"batch": 8, "mbstd_group": 2, "channel_base": 64, "channel_max": 8},
         **{"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "gamma": 2.0, "r1_interval": 8, "pl_interval": 4},
-        **{"ema_kimg": 0.1, "mixing_prob": 0.9, "lr": 0.002},
+        **{"ema_kimg": 0.1, "mixing_prob": 0.9, "lr": 0.002, "aug": "ada", "ada_kimg": 5.0, "aug_p": 0.3},
     )
 
 

@@ -107,7 +107,7 @@ def test_expected_path_length_does_not_depend_on_the_size(randn):
 
 
 def test_running_mean_of_path_lengths(randn):
-    mean = PathLengthMean(0.25)
+    mean = PathLengthMean(0.25, dtype=torch.float64)
     lengths = randn(6).abs()
     assert torch.allclose(mean.penalty(lengths), lengths.square())
     mean.update(lengths.sum(), 6)
@@ -115,12 +115,12 @@ def test_running_mean_of_path_lengths(randn):
     assert torch.allclose(mean.penalty(lengths), (lengths - mean.mean).square())
     mean.update(torch.tensor(4.0, dtype=torch.float64), 2)
     assert mean.mean.item() == pytest.approx(0.75 * 0.25 * lengths.mean().item() + 0.25 * 2)
-    other = PathLengthMean(0.25)
+    other = PathLengthMean(0.25, dtype=torch.float64)
     other.load_state_dict(mean.state_dict())
     assert other.mean == mean.mean
 
 
 def test_the_running_mean_is_no_part_of_the_graph(randn):
-    mean, lengths = PathLengthMean(0.5), randn(4).requires_grad_(True)
+    mean, lengths = PathLengthMean(0.5, dtype=torch.float64), randn(4).requires_grad_(True)
     mean.update(lengths.sum(), 4)
     assert not mean.mean.requires_grad

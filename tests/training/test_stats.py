@@ -1,5 +1,7 @@
 """Means between two lines of the log, and the files of the log."""
 
+import errno
+import io
 import json
 
 import pytest
@@ -26,13 +28,70 @@ def test_means_keep_no_graph():
 
 def test_log(tmp_path):
     for kimg in (0.5, 1.0):  # a run that goes on appends
-        log = RunLog(tmp_path)
+        log = RunLog(tmp_path, kimg=kimg - 0.5)
         log.stats({"kimg": kimg, "loss/G": 0.123456789})
         log.text(f"kimg {kimg}")
         log.close()
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert lines == [{"kimg": 0.5, "loss/G": 0.123457}, {"kimg": 1.0, "loss/G": 0.123457}]
     assert (tmp_path / "log.txt").read_text() == "kimg 0.5\nkimg 1.0\n"
+
+
+def test_a_run_that_goes_on_forgets_what_came_after_its_state(tmp_path):
+    """Killed at 3, the last state of 1: what is written of later times would be there twice."""
+    log = RunLog(tmp_path)
+    for kimg in (1, 2, 3):
+        log.stats({"kimg": kimg, "loss/G": 1.0})
+        log.metric("fid50k_full", 10.0 / kimg, kimg, f"snapshot-{kimg}")
+        log.text(f"kimg {kimg}")
+    log.close()
+    with open(tmp_path / "stats.jsonl", "a") as f:
+        f.write('{"kimg": 3.5, "loss/')
+    RunLog(tmp_path, kimg=1.0).close()
+    assert [json.loads(line)["kimg"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == [1]
+    (metric,) = (tmp_path / "metric-fid50k_full.jsonl").read_text().splitlines()
+    assert json.loads(metric) == {"metric": "fid50k_full", "value": 10.0, "kimg": 1, "snapshot": "snapshot-1"}
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 3
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
+    log = RunLog(tmp_path)
+    log.text("first")
+    monkeypatch.setattr("builtins.open", lambda *args: Full(*args))
+    with pytest.raises(OSError):
+        log.text("second")
+    monkeypatch.undo()
+    log.text("third")
+    assert (tmp_path / "log.txt").read_text() == "first\nthird\n"
+
+
+class Full:
+    """A file on a disk with room for three more bytes."""
+
+    def __init__(self, path, mode):
+        self.file = io.FileIO(path, "a")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def seek(self, *where):
+        return self.file.seek(*where)
+
+    def write(self, content):
+        self.file.write(content[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_means_leave_out_what_is_not_finite():
+    means = Means()
+    means.add("loss", torch.tensor([1.0, float("nan"), 3.0, float("inf")]))
+    means.add("none", torch.tensor([float("nan")]))
+    assert means.take() == {"loss": 2.0}
+    means.add("loss", torch.tensor([5.0]))
+    assert means.take() == {"loss": 5.0}
 
 
 def test_state_of_many_parts():

@@ -7,9 +7,9 @@ import os
 import re
 from pathlib import Path
 
-from .errors import SganError
+from ..errors import SganError
 
-PACKAGED_MODEL = Path(__file__).parent / "assets" / "critters.safetensors"
+PACKAGED_MODEL = Path(__file__).parents[1] / "assets" / "critters.safetensors"
 
 _RUN = re.compile(r"([0-9]{5,})-.+")
 _SNAPSHOT = re.compile(r"snapshot-([0-9]+(?:\.[0-9]+)?)\.safetensors")
@@ -43,6 +43,14 @@ def snapshot_name(
     return f"snapshot-{whole:06d}" + (f".{fraction:03d}" if fraction else "") + ".safetensors"
 
 
+def list_runs(
+    runs: str | os.PathLike,  # the folder of all runs; need not exist
+) -> list[Path]:
+    """The folders of all runs by their numbers, the newest last."""
+    runs = Path(runs)
+    return [folder for _, folder in sorted(_numbered(runs))] if runs.is_dir() else []
+
+
 def latest_snapshot(
     folder: str | os.PathLike,  # of one run
 ) -> Path | None:
@@ -55,9 +63,30 @@ def newest_run(
     runs: str | os.PathLike,  # the folder of all runs; need not exist
 ) -> Path | None:
     """The run with the highest number that has a snapshot; None if there is none."""
-    runs = Path(runs)
-    numbered = sorted(_numbered(runs), reverse=True) if runs.is_dir() else []
-    return next((folder for _, folder in numbered if latest_snapshot(folder)), None)
+    return next((folder for folder in reversed(list_runs(runs)) if latest_snapshot(folder)), None)
+
+
+def find_run(
+    run: str | os.PathLike | None,  # a folder, the name or the number of one under `runs`; None: the newest
+    runs: str | os.PathLike,  # the folder of all runs
+) -> Path:
+    """The run that is meant, with a snapshot or without. Raises SganError if there is none."""
+    folders = list_runs(runs)
+    if run is None:
+        if not folders:
+            raise SganError(f"There is no run under {runs}.", hint="Begin one: sgan train")
+        return folders[-1]
+    if re.fullmatch("[0-9]{1,9}", str(run)):
+        for number, folder in _numbered(Path(runs)) if folders else ():
+            if number == int(run):
+                return folder
+    for folder in (Path(run), Path(runs) / run):
+        if os.path.isdir(folder) and _holds_run(folder):
+            return folder
+    if os.path.isdir(run):  # Path.is_dir raises where a name is too long
+        raise SganError(f"The folder {run} holds no run.", hint=f"Those there are: sgan runs --runs {run}")
+    hint = _nearest(Path(runs) / run) or f"Those there are: sgan runs --runs {runs}"
+    raise SganError(f"There is no run {run} under {runs}.", hint=hint)
 
 
 def find_model(
@@ -100,6 +129,11 @@ def _nearest(path: Path) -> str | None:
 
 def _numbered(runs: Path) -> list[tuple[int, Path]]:
     return [(int(m[1]), p) for p in runs.iterdir() if (m := _RUN.fullmatch(p.name)) and p.is_dir()]
+
+
+def _holds_run(folder: Path) -> bool:
+    known = bool(_RUN.fullmatch(folder.resolve().name)) or (folder / "config.json").is_file()
+    return known or (folder / "stats.jsonl").is_file() or latest_snapshot(folder) is not None
 
 
 def _claim(runs: Path, number: int) -> bool:

@@ -1,0 +1,73 @@
+"""What augmenting costs: a batch of pictures through a pipeline, and the gradient back to them.
+
+python benchmarks/bench_augment.py --size 64 --batch 16
+python benchmarks/bench_augment.py --pipe bgc,bgcfnc
+
+'graphed' is ours as one CUDA graph: the difference is what launching its many small operations costs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import click
+import torch
+from _harness import Bench, Numbers, backward_of, benchmark, graphed, over, wider
+from _paths import forced, within
+from torch import Tensor
+
+from stylegan_cli.training.augment import PIPES, Augment
+
+
+@click.command()
+@click.option("--pipe", default="bgc", show_default=True, help="Names, with commas between them.")
+@click.option("--size", type=Numbers(), default="64", show_default=True)
+@click.option("--batch", default=16, show_default=True)
+@benchmark
+def main(bench: Bench, pipe: str, size, batch: int) -> None:
+    for name in pipe.split(","):
+        if name not in PIPES:
+            raise click.BadParameter(f"{name}: one of {', '.join(PIPES)}", param_hint="--pipe")
+        for side in size:
+            measure(bench, name, (batch, 3, side, side))
+
+
+def measure(bench: Bench, pipe: str, shape: tuple[int, int, int, int]) -> None:
+    torch.manual_seed(1)
+    sets = [tuple(torch.randn(shape, device=bench.device) for _ in range(2)) for _ in range(2)]  # pictures, dy
+    pictures = [one[:1] for one in sets]
+    title = f"augment {pipe} {shape[2]}x{shape[3]}, batch {shape[0]}"
+    facts = {"op": "augment", "pipe": pipe, "size": shape[2], "batch": shape[0]}
+    augment = augmentation(pipe, shape[0], bench.device)
+    plain = within(functools.partial(forced, "reference"), augment)
+    # What is compared with float64 goes through sampling coordinates, exact to a ten-thousandth of a pixel.
+    facts |= {"dtype": torch.float32, "sets": 2, "ahead": False, "tolerance": 1e-3}
+    runs = {"ours": over(augment, pictures)}
+    if bench.cuda:  # a CPU has nothing faster for the long filter than the reference
+        runs["reference"] = over(plain, pictures)
+        runs["graphed"] = graphed(augment, pictures, torch.cuda.graph_pool_handle())
+    wide = [tuple(t.to(wider(torch.float32)) for t in sets[0])]
+    exact = {"exact": over(plain, [wide[0][:1]]), "plain": over(plain, pictures)}
+    with torch.no_grad():
+        forward = bench.row(f"{title}, forward", runs, **_at_0(exact), **facts)
+    if forward is None:
+        return
+    runs = {name: backward_of(way, sets) for name, way in (("ours", augment), ("reference", plain)) if name in runs}
+    exact = {"exact": backward_of(plain, wide), "plain": backward_of(plain, sets)}
+    bench.row(f"{title}, backward", runs, **_at_0(exact), **facts)
+
+
+def augmentation(pipe: str, batch: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Of pictures 0, 1, 2 and so on, half of the transformations being on."""
+    augment, p = Augment(pipe, seed=0), torch.tensor(0.5, device=device)
+    index = torch.arange(batch, device=device)
+    return lambda images: augment(images, p, "bench", index)
+
+
+def _at_0(runs: dict[str, Callable]) -> dict[str, Callable]:
+    return {name: functools.partial(run, 0) for name, run in runs.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Several processes as one: rank, start and restart, sums and other words between the ranks.
+
+`launch` calls a function on every rank: here if there is one, in processes that torch's elastic launcher starts if
+there are more, and as one rank of many in a process that torchrun started.
+"""
+
+from .launcher import launch
+from .tensors import (
+    any_rank,
+    broadcast_text,
+    gather_over_ranks,
+    rank,
+    same_on_all_ranks,
+    sum_gradients,
+    sum_over_ranks,
+    world_size,
+)
+from .torchrun import first_here, launched, launched_ranks
+
+__all__ = [
+    "any_rank",
+    "broadcast_text",
+    "first_here",
+    "gather_over_ranks",
+    "launch",
+    "launched",
+    "launched_ranks",
+    "rank",
+    "same_on_all_ranks",
+    "sum_gradients",
+    "sum_over_ranks",
+    "world_size",
+]

@@ -1,0 +1,54 @@
+"""Bilinear sampling that can be differentiated any number of times.
+
+y[o] = sum_i k(grid[o] - i) x[i],   k the product of two triangles, x = 0 outside
+
+For a fixed grid this is linear in x: its gradient is the transposed map, and the gradient of that is the map again.
+PyTorch's grid_sample, which does the work here, stops at the first derivative.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def grid_sample(
+    x: Tensor,  # [N, C, H, W]
+    grid: Tensor,  # [N, H', W', 2] where to read, x before y; -1 and 1 are the outer edges of the picture
+) -> Tensor:  # [N, C, H', W']
+    """Read pictures between their pixels (PyTorch's align_corners=False). The grid is a constant: it gets no gradient.
+
+    Raises ValueError if the grid requires one.
+    """
+    if grid.requires_grad:
+        raise ValueError("the grid gets no gradient: detach it")
+    return _Sample.apply(x, grid)
+
+
+class _Sample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, grid):  # [N, C, H, W], [N, H', W', 2] -> [N, C, H', W']
+        ctx.save_for_backward(grid)
+        ctx.size = x.shape
+        return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (grid,) = ctx.saved_tensors
+        return _Spread.apply(dy, grid, ctx.size), None
+
+
+class _Spread(torch.autograd.Function):
+    """dx[i] = sum_o k(grid[o] - i) dy[o]"""
+
+    @staticmethod
+    def forward(ctx, dy, grid, size):  # [N, C, H', W'], [N, H', W', 2] -> [N, C, H, W]
+        ctx.save_for_backward(grid)
+        x = dy.new_zeros([]).expand(size)  # only its shape matters
+        return torch.ops.aten.grid_sampler_2d_backward(dy, x, grid, 0, 0, False, [True, False])[0]
+
+    @staticmethod
+    def backward(ctx, ddx):
+        (grid,) = ctx.saved_tensors
+        return _Sample.apply(ddx, grid), None, None

@@ -1,0 +1,174 @@
+"""Line charts as SVG, with the values that the page shows under the pointer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 400, 216  # of a chart, in units of its viewBox: about pixels, a few less on a phone
+_TOP, _RIGHT, _BOTTOM = 10, 20, 40  # margins; the left one is as wide as its labels
+_LETTER = 6.6  # width of a digit at the size of the labels, 11 units
+_FEW = 40  # points that are also drawn as dots
+_MOST = 600  # points of a line that are drawn; a chart is about as many pixels wide
+
+Points = list[tuple[float, "float | None"]]  # (x, y) by rising x; None: nothing to see there
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart."""
+
+    name: str  # in the legend
+    points: Points
+
+
+@dataclass(frozen=True)
+class Scale:
+    """An axis: from where to where in values, and in units of the picture."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    def __call__(self, value: float) -> float:
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+
+def chart(
+    title: str,
+    unit: str,  # of the vertical axis
+    lines: list[Line],  # at most 4; those without a value are left out
+    span: tuple[float, float],  # kimg at both ends of the horizontal axis
+    smooth: bool = False,  # draw a moving average, and the values themselves faintly
+    note: str = "",  # after the legend
+) -> str:
+    """A <figure>, or nothing if no line has a value."""
+    lines = [line for line in lines if any(y is not None for _, y in line.points)]
+    if not lines:
+        return ""
+    values = [y for line in lines for _, y in line.points if y is not None]
+    y_ticks = _ticks(min(values), max(values), 6)
+    left = 26 + _LETTER * max(map(len, _labels(y_ticks)))
+    y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP, y_ticks)
+    low, high = span if span[0] < span[1] else (span[0], span[0] + 1)
+    x = Scale(low, high, left, WIDTH - _RIGHT, tuple(t for t in _ticks(low, high, 6) if low <= t <= high))
+    drawn = [_prepared(line.points, smooth) for line in lines]
+    marks = "".join(_line(i, segments, x, y) for i, segments in enumerate(drawn))
+    data = {"x": [low, high, x.start, x.end], "y": [y.low, y.high, y.start, y.end]}
+    data["lines"] = [_table(segments) for segments in drawn]
+    keys = [f'<span class="key c{i}">{escape(line.name)} <output></output></span>' for i, line in enumerate(lines)]
+    return (
+        f'<figure class="chart" data-chart="{escape(json.dumps(data, separators=(",", ":")))}">\n'
+        f'<figcaption><b>{escape(title)}</b><span class="at"></span></figcaption>\n'
+        f'<p class="legend">{"".join(keys)}<small>{escape(note)}</small></p>\n'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">\n'
+        f"{_axes(x, y, unit)}{marks}</svg>\n</figure>\n"
+    )
+
+
+def _ticks(low: float, high: float, most: int) -> tuple[float, ...]:
+    """At most `most` + 2 round numbers, the first at or below `low`, the last at or above `high`."""
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        low, high = (low - abs(low) / 2, low + abs(low) / 2) if low else (0.0, 1.0)
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(s for f in (1, 2, 5, 10, 20) if (s := f * power) * most >= high - low)
+    return tuple(i * step for i in range(math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6) + 1))
+
+
+def _labels(ticks: tuple[float, ...]) -> list[str]:
+    """Ticks as text, all with the same number of decimals."""
+    step, largest = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0, max(map(abs, ticks))
+    if step < 1e-4 or largest >= 1e6:
+        digits = math.ceil(math.log10(largest / step) + 1e-9) + 1
+        return [f"{t:.{digits}g}" for t in ticks]
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [f"{t + 0.0:.{decimals}f}" for t in ticks]
+
+
+def _axes(x: Scale, y: Scale, unit: str) -> str:
+    """Grid, frame, tick labels and the names of both axes."""
+    parts = []
+    for tick, label in zip(y.ticks, _labels(y.ticks)):
+        parts.append(f'<path class="grid" d="M{x.start:.1f} {y(tick)}H{x.end}"/>')
+        parts.append(f'<text x="{x.start - 6:.1f}" y="{y(tick) + 4:.1f}" text-anchor="end">{label}</text>')
+    for tick, label in zip(x.ticks, _labels(x.ticks)):
+        parts.append(f'<path class="grid" d="M{x(tick)} {y.start}v4"/>')
+        parts.append(f'<text x="{x(tick)}" y="{y.start + 17}" text-anchor="middle">{label}</text>')
+    middle_x, middle_y = (x.start + x.end) / 2, (y.start + y.end) / 2
+    parts.append(f'<path class="frame" d="M{x.start:.1f} {y.end}V{y.start}H{x.end}"/>')
+    parts.append(f'<text class="name" x="{middle_x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">kimg</text>')
+    turned = f'transform="translate(12 {middle_y:.1f}) rotate(-90)" text-anchor="middle"'
+    parts.append(f'<text class="name" {turned}>{escape(unit if len(unit) < 30 else unit[:28] + "…")}</text>\n')
+    return "".join(parts)
+
+
+def _prepared(points: Points, smooth: bool) -> list[list[tuple[float, float, float]]]:
+    """Unbroken segments of (x, value, what the line shows), no more points than can be seen."""
+    segments = _segments(points)
+    total = sum(map(len, segments))
+    reach = max(total // 24, 1) if smooth and total >= 12 else 0
+    triples = [_smoothed(segment, reach) for segment in segments]
+    return [_thinned(segment, -(-2 * total // _MOST)) for segment in triples] if total > _MOST else triples
+
+
+def _segments(points: Points) -> list[list[tuple[float, float]]]:
+    """Cut the points where a value is none, and where one is missing: a distance far above both its neighbours'."""
+    steps = [b[0] - a[0] for a, b in itertools.pairwise(points)]
+    segments: list[list[tuple[float, float]]] = [[]]
+    for i, (x, y) in enumerate(points):
+        if 1 < i < len(steps) and steps[i - 1] > 3.5 * max(steps[i - 2], steps[i]):
+            segments.append([])
+        if y is None:
+            segments.append([])
+        else:
+            segments[-1].append((x, y))
+    return [segment for segment in segments if segment]
+
+
+def _smoothed(segment: list[tuple[float, float]], reach: int) -> list[tuple[float, float, float]]:
+    """Add the mean of the values up to `reach` places away."""
+    sums = [0.0, *itertools.accumulate(y for _, y in segment)]
+    result = []
+    for i, (x, y) in enumerate(segment):
+        first, end = max(i - reach, 0), min(i + reach + 1, len(segment))
+        result.append((x, y, (sums[end] - sums[first]) / (end - first) if reach else y))
+    return result
+
+
+def _thinned(segment: list[tuple[float, float, float]], size: int) -> list[tuple[float, float, float]]:
+    """Of every `size` points the lowest and the highest, so that no peak is lost."""
+    kept = []
+    for start in range(0, len(segment), size):
+        part = segment[start : start + size]
+        kept += sorted({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
+    return kept
+
+
+def _line(index: int, segments: list[list[tuple[float, float, float]]], x: Scale, y: Scale) -> str:
+    """One line: its values, its average where that is another, dots where there are few or one stands alone."""
+    averaged = any(value != mean for segment in segments for _, value, mean in segment)
+    dotted = not averaged and sum(map(len, segments)) <= _FEW
+    parts = [_path(segments, 1, x, y, f"raw c{index}")] if averaged else []
+    parts.append(_path(segments, 2, x, y, f"line c{index}"))
+    for segment in segments:
+        if dotted or len(segment) == 1:
+            parts += [f'<circle class="c{index}" cx="{x(p[0])}" cy="{y(p[2])}" r="2.6"/>' for p in segment]
+    return "".join(parts) + "\n"
+
+
+def _path(segments: list[list[tuple[float, float, float]]], column: int, x: Scale, y: Scale, kind: str) -> str:
+    d = "".join(
+        "M" + "L".join(f"{x(p[0])} {y(p[column])}" for p in segment) for segment in segments if len(segment) > 1
+    )
+    return f'<path class="{kind}" d="{d}"/>' if d else ""
+
+
+def _table(segments: list[list[tuple[float, float, float]]]) -> list[list[float]]:
+    """[all x, all values, all averages], rounded to what a reader wants to know."""
+    rows = [p for segment in segments for p in segment]
+    return [[float(f"{p[column]:.{8 if column == 0 else 5}g}") for p in rows] for column in range(3)]

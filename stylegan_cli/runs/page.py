@@ -1,0 +1,235 @@
+"""A run as one HTML page that needs nothing beside it: charts, pictures over time, settings, what to type next."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shlex
+import string
+import time
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..files import write_atomic
+from .charts import Line, Points, chart
+from .folders import latest_snapshot
+from .records import number, read_config, read_metrics, read_stats
+from .summary import RunSummary, best_of, summarize_run
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+_FAKES = re.compile(r"fakes-([0-9]+(?:\.[0-9]+)?)\.png")
+_TIMES = 60  # grids of drawings that are shown at most
+_WIDTHS = (1024, 768, 512, 384, 256, 192, 128)  # of a grid: the first with which all of them fit
+_BUDGET = 5_500_000  # bytes of all pictures, before base64 makes a third more of them
+
+# Title, unit, legend -> name in stats.jsonl, whether it is noisy.
+_CHARTS: list[tuple[str, str, dict[str, str], bool]] = [
+    ("Losses", "loss", {"G": "loss/G", "D": "loss/D"}, True),
+    ("Scores of D", "logit", {"real": "score/real", "fake": "score/fake"}, True),
+    ("Augmentation", "p, r_t", {"p": "augment/p", "r_t": "augment/r_t"}, True),
+    ("R1 penalty", "squared gradient", {"R1": "r1/penalty"}, True),
+    ("Path length", "length", {"mean length": "path/length"}, True),
+    ("Path-length penalty", "penalty", {"penalty": "path/penalty"}, True),
+    ("Speed", "sec/kimg", {"sec/kimg": "sec_per_kimg"}, True),
+    ("Diversity", "ratio to the data's", {"fakes": "diversity"}, False),
+    ("Skipped steps", "steps", {"not finite": "guard/skipped"}, False),
+]
+_KNOWN = {"kimg", "seconds", *(name for _, _, lines, _ in _CHARTS for name in lines.values())}
+
+
+def write_page(
+    folder: str | os.PathLike,  # of the run
+    out: str | os.PathLike | None = None,  # the page; None: report.html in the folder
+    progress: bool = False,  # show a bar on stderr while pictures are made smaller
+) -> Path:
+    """Write the page of a run and return its path. Raises SganError if it cannot be written."""
+    folder = Path(folder)
+    path = Path(out) if out else folder / "report.html"
+    write_atomic(path, make_page(folder, progress))
+    return path
+
+
+def make_page(
+    folder: Path,  # of the run
+    progress: bool = False,
+) -> str:
+    """The page as text, at most about 8 MB of it."""
+    summary, config, stats = summarize_run(folder), read_config(folder), read_stats(folder)
+    template = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
+    return template.substitute(
+        title=escape(summary.name),
+        state=summary.state,
+        failure=f'<p class="failure">{escape(summary.failure)}</p>' if summary.failure else "",
+        done=f"{min(summary.kimg / summary.of_kimg, 1):.1%}" if summary.of_kimg else "0%",
+        facts=_rows(_facts(summary, config, stats)),
+        charts=_charts(stats, read_metrics(folder)) or "<p>No statistics yet.</p>",
+        pictures=_pictures(folder, progress),
+        commands=escape("\n".join(_commands(folder.resolve(), summary))),
+        config=_rows(_flat(config)) or "<tr><td>There is no config.json.</td></tr>",
+        made=time.strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+# --------------------------------------------------------------------------------------- header, tables
+
+
+def _facts(summary: RunSummary, config: dict[str, Any], stats: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the header tells."""
+    data = config.get("data") if isinstance(config.get("data"), dict) else {}
+    of, pace = summary.of_kimg, summary.sec_per_kimg
+    left = max(of - summary.kimg, 0) * pace if of and pace and summary.state == "running" else None
+    seconds = [value for line in stats if (value := number(line.get("seconds"))) is not None]
+    facts = {
+        "shown": f"{summary.kimg:g} of {of:g} kimg" if of else f"{summary.kimg:g} kimg",
+        "preset": config.get("cfg"),
+        "data": data.get("path"),
+        "pictures": f"{data['num']} of {data.get('height')}x{data.get('width')}" if "num" in data else None,
+        "time": duration(seconds[-1]) if seconds else None,
+        "time left": duration(left) if left else None,
+        "speed": f"{pace:.3g} sec/kimg" if pace else None,
+        summary.metric: f"{summary.best:.5g} at best, at {summary.best_kimg:g} kimg" if summary.metric else None,
+        "last change": time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.changed)),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def duration(
+    seconds: float,
+) -> str:
+    """'2d 03h', '2h 05m' or '1m 09s'."""
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if hours >= 48:
+        return f"{hours // 24}d {hours % 24:02d}h"
+    return f"{hours}h {minutes % 60:02d}m" if hours else f"{minutes}m {int(seconds % 60):02d}s"
+
+
+def _rows(facts: dict[str, Any]) -> str:
+    return "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>\n" for k, v in facts.items())
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings by dotted names."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = ", ".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
+    return flat
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _commands(folder: Path, summary: RunSummary) -> list[str]:
+    """What to type to go on with the run and to draw with its model."""
+    longer = f" --kimg {2 * summary.of_kimg:g}" if summary.state == "complete" and summary.of_kimg else ""
+    best = folder / "best.safetensors"
+    lines = [f"sgan train --resume {shlex.quote(str(folder))}{longer}"]
+    if best.is_file() or latest_snapshot(folder):
+        model = best if best.is_file() else folder
+        lines.append(f"sgan generate --model {shlex.quote(str(model))} --seeds 0-99")
+    return lines
+
+
+# ----------------------------------------------------------------------------------------------- charts
+
+
+def _charts(stats: list[dict[str, Any]], metrics: dict[str, list[tuple[float, float]]]) -> str:
+    """Every metric, then what the statistics hold, names that nobody knows last."""
+    end = max([line["kimg"] for line in stats[-1:]] + [values[-1][0] for values in metrics.values()], default=0.0)
+    parts = []
+    for name, values in metrics.items():
+        kimg, best = best_of(name, values)
+        parts.append(
+            chart(name, name, [Line("value", list(values))], (0, end), note=f"best {best:.5g} at {kimg:g} kimg")
+        )
+    others = sorted({name for line in stats for name in line} - _KNOWN)
+    for title, unit, names, noisy in [*_CHARTS, *((name, name, {name: name}, True) for name in others)]:
+        lines = [Line(label, _points(stats, name)) for label, name in names.items()]
+        if title != "Skipped steps" or any(y for _, y in lines[0].points):
+            parts.append(chart(title, unit, lines, (0, end), noisy))
+    return "".join(parts)
+
+
+def _points(stats: list[dict[str, Any]], name: str) -> Points:
+    """(kimg, value) of the lines that have the name; None where the value is no finite number."""
+    return [(line["kimg"], number(line[name])) for line in stats if name in line]
+
+
+# --------------------------------------------------------------------------------------------- pictures
+
+
+def _pictures(folder: Path, progress: bool) -> str:
+    """The grids of drawings over time, and the one of the pictures of the set."""
+    found = sorted((float(m[1]), p) for p in folder.iterdir() if (m := _FAKES.fullmatch(p.name)))
+    if len(found) > _TIMES:
+        found = [found[round(i * (len(found) - 1) / (_TIMES - 1))] for i in range(_TIMES)]
+    reals, *fakes = _fitted([folder / "reals.png", *(p for _, p in found)], progress)
+    shown = [(kimg, uri) for (kimg, _), uri in zip(found, fakes, strict=True) if uri]
+    parts = []
+    if shown:
+        parts.append(
+            f'<figure><img id="now" src="{shown[-1][1]}" alt="drawings">'
+            f'<figcaption>drawn at <output id="when">{shown[-1][0]:g}</output> kimg</figcaption></figure>'
+        )
+    if reals:
+        parts.append(f'<figure><img src="{reals}" alt="pictures"><figcaption>pictures of the set</figcaption></figure>')
+    pair = f'<div class="pair">{"".join(parts)}</div>\n' if parts else "<p>No pictures yet.</p>"
+    return pair + (_strip(shown) if len(shown) > 1 else "")
+
+
+def _strip(shown: list[tuple[float, str]]) -> str:
+    last = len(shown) - 1
+    images = "".join(f'<img src="{uri}" data-kimg="{kimg:g}" alt="at {kimg:g} kimg">\n' for kimg, uri in shown)
+    return (
+        '<div class="controls"><button id="play" aria-label="play">▶</button>'
+        f'<input id="slider" type="range" min="0" max="{last}" value="{last}" aria-label="time"></div>\n'
+        f'<div class="strip">{images}</div>'
+    )
+
+
+def _fitted(paths: list[Path], progress: bool) -> list[str | None]:
+    """Pictures as data URIs, small enough that all fit; None for one that cannot be read."""
+    from tqdm import tqdm
+
+    widths = _WIDTHS[_WIDTHS.index(_promising(paths)) :]
+    for width in widths:
+        left, encoded = _BUDGET, []
+        for path in tqdm(paths, "pictures", leave=False, disable=None if progress else True):
+            encoded.append(_encoded(path, width))
+            left -= len(encoded[-1])
+            if left < 0 and width != widths[-1]:
+                break
+        else:
+            break
+    return ["data:image/webp;base64," + base64.b64encode(data).decode() if data else None for data in encoded]
+
+
+def _promising(paths: list[Path]) -> int:
+    """The first width with which a few of the pictures let expect that all fit."""
+    few = paths[:: len(paths) // 4 + 1]
+    for width in _WIDTHS:
+        size = sum(len(_encoded(path, width)) for path in few)
+        if size * len(paths) <= 0.9 * _BUDGET * len(few):
+            return width
+    return _WIDTHS[-1]
+
+
+def _encoded(path: Path, width: int) -> bytes:
+    """One picture as WebP; nothing if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            picture.thumbnail((width, 4 * width))
+            buffer = io.BytesIO()
+            picture.save(buffer, "WEBP", quality=85, method=2)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return b""
+    return buffer.getvalue()

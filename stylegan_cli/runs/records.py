@@ -1,0 +1,96 @@
+"""What a run has written, read leniently: older runs lack some of it, killed ones have a last line cut short."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+_METRIC = re.compile(r"metric-(.+)\.jsonl")
+_TAIL = 1 << 16  # bytes
+_LARGEST = 1e30  # numbers beyond are no measurements
+
+
+def read_config(
+    folder: Path,  # of a run
+) -> dict[str, Any]:
+    """config.json as it stands; empty if it is missing or broken."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        config = json.loads((folder / "config.json").read_bytes())
+        return config if isinstance(config, dict) else {}
+    return {}
+
+
+def read_stats(
+    folder: Path,  # of a run
+    tail: bool = False,  # only the last lines
+) -> list[dict[str, Any]]:
+    """The lines of stats.jsonl by rising `kimg`, one each. Of a stretch gone over again the later lines stand."""
+    kept: list[dict[str, Any]] = []
+    for line in _lines(folder / "stats.jsonl", tail):
+        kimg = number(line.get("kimg"))
+        if kimg is None:
+            continue
+        while kept and kept[-1]["kimg"] > kimg:
+            kept.pop()
+        same = kept.pop() if kept and kept[-1]["kimg"] == kimg else {}
+        kept.append({**same, **line, "kimg": kimg})
+    return kept
+
+
+def read_metrics(
+    folder: Path,  # of a run
+) -> dict[str, list[tuple[float, float]]]:
+    """(kimg, value) of every metric by rising kimg; metrics by the time of their files."""
+    files = [(_modified(p), m[1], p) for p in _entries(folder) if (m := _METRIC.fullmatch(p.name))]
+    found = {}
+    for _, name, path in sorted(files):
+        lines = ((number(line.get("kimg")), number(line.get("value"))) for line in _lines(path))
+        if values := {kimg: value for kimg, value in lines if None not in (kimg, value)}:  # measured again: the last
+            found[name] = sorted(values.items())
+    return found
+
+
+def number(
+    value: Any,  # from JSON
+) -> float | None:
+    """A finite number as a float; None if it is none."""
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST  # nan: not <=
+    return float(value) if fine else None
+
+
+def last_change(
+    folder: Path,  # of a run
+) -> float:
+    """When the run last wrote something, in seconds since 1970. Reports made of it do not count."""
+    times = [_modified(p) for p in _entries(folder) if not p.name.startswith(".") and p.suffix != ".html"]
+    return max(times, default=_modified(folder))
+
+
+def _lines(path: Path, tail: bool = False) -> list[dict[str, Any]]:
+    """What can be read of a file of JSON objects, one a line."""
+    found = []
+    with contextlib.suppress(OSError), open(path, "rb") as f:
+        start = max(os.path.getsize(path) - _TAIL, 0) if tail else 0
+        f.seek(start)
+        for text in f.read().splitlines()[1 if start else 0 :]:
+            with contextlib.suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                if isinstance(line, dict):
+                    found.append(line)
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(folder.iterdir())
+    return []
+
+
+def _modified(path: Path) -> float:
+    with contextlib.suppress(OSError):  # gone since it was listed
+        return path.stat().st_mtime
+    return 0.0

@@ -1,0 +1,66 @@
+"""DiffAugment (Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training")."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...sampling import counter
+from .image import in_window
+
+
+def diff_augment(
+    images: Tensor,  # [N, C, H, W]; of four channels the last one keeps its values
+    seed: int,
+    purpose: str,  # names the use
+    index: Tensor,  # [N] int64, global index of each picture
+) -> Tensor:  # [N, C, H, W]
+    """Colour, translation and cutout, of every picture."""
+    u = counter.uniform(seed, f"{purpose}.diffaug", index, (7,)).to(images.dtype)
+    images = _recolor(images, *u[:, :3].unbind(1))
+    return _shift_and_cut(images, *u[:, 3:].unbind(1))
+
+
+def _recolor(
+    images: Tensor,  # [N, C, H, W]
+    brightness: Tensor,  # [N] uniform in 0 ... 1, like the others
+    saturation: Tensor,  # [N]
+    contrast: Tensor,  # [N]
+) -> Tensor:  # [N, C, H, W]
+    """c s x + c (1 - s) grey + (1 - c) mean + b,   b in -0.5 ... 0.5, s in 0 ... 2, c in 0.5 ... 1.5
+
+    grey is the mean of a pixel's colours, mean that of the picture: brightness moves both, saturation then scales the
+    distance to the one, contrast that to the other.
+    """
+    color, rest = images[:, :3], images[:, 3:]
+    b, s, c = (v[:, None, None, None] for v in (brightness - 0.5, 2 * saturation, contrast + 0.5))
+    grey = color.mean(1, keepdim=True)
+    mean = grey.mean([2, 3], keepdim=True)
+    color = c * s * color + (c * (1 - s) * grey + ((1 - c) * mean + b))
+    return torch.cat([color, rest], 1) if rest.shape[1] else color
+
+
+def _shift_and_cut(
+    images: Tensor,  # [N, C, H, W]
+    x: Tensor,  # [N] uniform in 0 ... 1, like the others
+    y: Tensor,  # [N]
+    cut_x: Tensor,  # [N]
+    cut_y: Tensor,  # [N]
+) -> Tensor:  # [N, C, H, W]
+    """By up to 1/8 of the sides, zeros coming in; then zeros in a window of half the sides."""
+    n, c, h, w = images.shape
+    (column, in_x), (row, in_y) = _shifted(x, w), _shifted(y, h)
+    index = (row[:, :, None] * w + column[:, None, :]).flatten(1)  # [N, H W]
+    images = images.flatten(2).gather(2, index[:, None].expand(-1, c, -1)).view_as(images)
+    cut = in_window(2 * cut_x - 1, w)[:, None, :] & in_window(2 * cut_y - 1, h)[:, :, None]  # [N, H, W]
+    return images.masked_fill((cut | ~(in_x[:, None, :] & in_y[:, :, None]))[:, None], 0)
+
+
+def _shifted(
+    u: Tensor,  # [N] uniform in 0 ... 1
+    side: int,
+) -> tuple[Tensor, Tensor]:  # [N, side] int64 where each pixel comes from, [N, side] bool whether it is in the picture
+    most = round(side / 8)
+    by = (u * (2 * most + 1)).floor().long() - most  # [N] -most ... most, equally likely
+    at = torch.arange(side, device=u.device) - by[:, None]
+    return at.clamp(0, side - 1), (at >= 0) & (at < side)

@@ -1,0 +1,53 @@
+"""Mode collapse, noticed while a run can still be saved: pictures of different latents that grow alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FRACTION = 0.3  # of the reals' distance
+_SIDE = 32  # pixels: differences in noise and fine texture should not hide that the subject is the same
+
+
+def mean_pairwise_distance(
+    images: Tensor,  # [N, C, H, W] uint8
+) -> float:
+    """Mean over all pairs of the root mean square difference of the pictures, averaged down to 32 pixels; 0 to 255."""
+    size = [min(side, _SIDE) for side in images.shape[2:]]
+    x = F.adaptive_avg_pool2d(images.float(), size).flatten(1)  # [N, C h w]
+    n = len(x)
+    return torch.pdist(x).mean().item() / x.shape[1] ** 0.5 if n > 1 else 0.0
+
+
+class CollapseAlarm:
+    """Warns when the distance of the fakes of fixed latents falls under a fraction of the reals', having been above it:
+    at the beginning all fakes are alike."""
+
+    def __init__(
+        self,
+        reals: Tensor,  # [N, C, H, W] uint8
+    ):
+        self.reals = mean_pairwise_distance(reals)
+        self.armed = False
+
+    def look(
+        self,
+        fakes: Tensor,  # [N, C, H, W] uint8
+    ) -> tuple[float, str | None]:
+        """The distance of the fakes over that of the reals, and a warning where there is one."""
+        ratio = mean_pairwise_distance(fakes) / max(self.reals, 1e-6)
+        if ratio >= FRACTION:
+            self.armed = True
+        elif self.armed:
+            return ratio, (
+                f"WARNING: the drawings grow alike (they differ {100 * ratio:.0f} % as much as the pictures do): "
+                "the generator may be collapsing. A higher --gamma often helps."
+            )
+        return ratio, None
+
+    def state_dict(self) -> dict:
+        return {"armed": self.armed}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.armed = state["armed"]

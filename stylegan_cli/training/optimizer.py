@@ -1,0 +1,45 @@
+"""Adam as the loop uses it: one fused kernel a step, which leaves everything as it was when told of a bad gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import TrainConfig
+
+
+class FusedAdam(torch.optim.Adam):
+    """torch.optim.Adam, fused, capturable on CUDA, with a step that the device can skip and a state that comes back."""
+
+    def __init__(self, parameters: list[nn.Parameter], **options: Any):
+        super().__init__(parameters, fused=True, capturable=parameters[0].is_cuda, **options)
+
+    def step_unless(
+        self,
+        bad: Tensor,  # [] float32: 0, or 1 to leave weights, moments and the step's number alone
+    ) -> None:
+        """Decided on the device, by what the fused kernel offers to gradient scaling."""
+        self.grad_scale, self.found_inf = None, bad
+        self.step()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The fused kernel walks through memory: moments must lie as their parameters do, channels-last ones too."""
+        super().load_state_dict(state)
+        for parameter, slots in self.state.items():
+            for name, value in slots.items():
+                if value.shape == parameter.shape:
+                    slots[name] = torch.empty_like(parameter).copy_(value)
+
+
+def adam(
+    parameters: list[nn.Parameter],
+    config: TrainConfig,
+    interval: int | None,  # steps between those of the regulariser; None: there is none
+) -> FusedAdam:
+    """With a regulariser every k steps the optimizer moves k + 1 times where it used to move k times: learning rate
+    and betas are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
+    c = 1 if interval is None else interval / (interval + 1)
+    betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
+    return FusedAdam(parameters, lr=config.lr * c, betas=betas, eps=config.eps)

@@ -1,0 +1,82 @@
+"""How long a run still takes. The time is passed in, so that nothing here depends on a clock."""
+
+from __future__ import annotations
+
+import math
+
+_MEMORY = 60.0  # seconds over which the pace is averaged
+_STEPS = 16  # but at least so many steps: regularisers come every few, and cost several times a plain one
+_WORST = 16  # times the mean: what takes longer was a kernel being built or a machine asleep, and no pace
+_FADE = 0.5  # weight of all earlier pauses beside the last one
+
+
+class Pace:
+    """The recent pace of training steps, and of the pauses between them that come back every `snap` pictures."""
+
+    def __init__(
+        self,
+        total: int,  # pictures at the end of the run
+        snap: int,  # pictures between pauses
+        now: float,  # seconds on any clock that does not run backwards
+        shown: int = 0,  # pictures before the first step, in a run that goes on
+    ):
+        self.total, self.snap = total, max(snap, 1)
+        self._last, self._shown, self._paused_at = now, shown, shown
+        self._steps = self._batch = 0
+        self._seconds = self._pictures = 0.0  # sums over recent steps, the further back the less
+        self._paused, self._pauses, self._estimated = 0.0, 1.0, True  # sums over recent pauses; or a first estimate
+
+    def step(
+        self,
+        now: float,
+        shown: int,  # pictures, this step's included
+    ) -> None:
+        """A training step has ended. Where `shown` does not grow, the run went back to an earlier state."""
+        seconds, pictures = max(now - self._last, 0.0), shown - self._shown
+        self._last, self._shown = now, shown
+        if pictures <= 0:
+            self._paused_at = min(self._paused_at, shown)
+            return
+        self._steps, self._batch = self._steps + 1, pictures
+        mean = self._batch * self._seconds / max(self._pictures, 1)
+        if self._steps <= 2 or (self._steps <= _STEPS and mean > _WORST * seconds > 0):
+            self._seconds = self._pictures = 0.0  # what came before was loading, compiling, allocating
+        else:
+            seconds = min(seconds, max(_WORST * mean, 1.0))
+        keep = math.exp(-min(seconds / _MEMORY, 1 / _STEPS))
+        self._seconds = keep * self._seconds + seconds
+        self._pictures = keep * self._pictures + self._batch
+
+    def pause(
+        self,
+        seconds: float,  # that a snapshot or metrics took
+    ) -> None:
+        """Time since the last step that was not training. Before the first step: an estimate of later pauses."""
+        self._last += seconds
+        if self._shown != self._paused_at:
+            fade = 0.0 if self._estimated else _FADE
+            self._paused, self._pauses = fade * self._paused, fade * self._pauses + 1
+            self._paused_at, self._estimated = self._shown, False
+        self._paused += seconds
+
+    @property
+    def sec_per_kimg(self) -> float | None:
+        """Seconds of training for a thousand pictures, without pauses. None before the second step."""
+        return 1000 * self._seconds / self._pictures if self._steps > 1 else None
+
+    def remaining(
+        self,
+        shown: int,  # pictures
+    ) -> float | None:
+        """Seconds to the end of the run, pauses included. None before the second step."""
+        if self._steps < 2:
+            return None
+        left = max(self.total - shown, 0)
+        return left * self._seconds / self._pictures + self._pauses_left(shown) * self._paused / self._pauses
+
+    def _pauses_left(self, shown: int) -> int:
+        """One for each multiple of `snap` to come, one at the end if that is none, and one that is due now."""
+        multiples = -(-self.total // self.snap) - shown // self.snap
+        steps = -(-(self.total - shown) // self._batch)
+        due = shown // self.snap > self._paused_at // self.snap or shown >= self.total > self._paused_at
+        return max(min(multiples, steps), 0) + due

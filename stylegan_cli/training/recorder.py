@@ -1,0 +1,191 @@
+"""What a run writes into its folder and shows on the terminal, on the first rank.
+
+config.json  log.txt  stats.jsonl  metric-<name>.jsonl  reals.png  fakes-<kimg>.png
+snapshot-<kimg>.safetensors  best.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..config import TrainConfig, to_json
+from ..data.images import image_grid, save_image, to_uint8
+from ..files import atomic_path, write_atomic
+from ..runs import snapshot_name
+from ..sampling import counter
+from ..sampling.latents import latents_from_seeds
+from ..snapshot import SnapshotInfo, save_snapshot
+from .collapse import CollapseAlarm
+from .loop import Trainer
+from .pace import Pace
+from .stats import RunLog
+
+BEST = "best.safetensors"
+
+
+class Recorder:
+    """Has a memory of its own: the seconds that the run took so far, the best value of its first metric, the alarm."""
+
+    def __init__(self, config: TrainConfig, folder: Path, trainer: Trainer, quiet: bool):
+        self.config, self.folder, self.trainer, self.quiet = config, folder, trainer, quiet
+        self.seconds, self.best = 0.0, None
+        write_atomic(folder / "config.json", json.dumps(to_json(config), indent=2) + "\n")
+        count, self.columns = _grid_shape(config.data.height, config.data.width)
+        index = counter.integers(config.seed, "reals", torch.arange(count), len(trainer.dataset))
+        labels = trainer.dataset.labels(index)
+        self.labels = labels.to(trainer.device) if config.data.c_dim else None
+        self.z = latents_from_seeds(range(count), config.generator.z_dim).to(trainer.device)
+        self.grid_scale = max(1, 64 // config.data.width)
+        reals = trainer.dataset.images(index)
+        self.alarm = CollapseAlarm(reals)
+        save_image(image_grid(reals, self.columns, scale=self.grid_scale), folder / "reals.png")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self._elapsed(), "best": self.best, "alarm": self.alarm.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds, self.best = state["seconds"], state["best"]
+        self.alarm.load_state_dict(state["alarm"])
+
+    def begin(self) -> None:
+        """The clock runs, from where the trainer stands."""
+        shown = self.trainer.shown
+        self.began = self._last = time.monotonic()
+        self._last_at = shown
+        self.pace = Pace(round(self.config.kimg * 1000), round(self.config.snap * 1000), self.began, shown)
+        self.log = RunLog(self.folder, shown / 1000)
+        self.bar = tqdm(
+            total=self.config.kimg,
+            initial=shown / 1000,
+            unit="kimg",
+            disable=True if self.quiet else None,  # None: off when stderr is no terminal
+            bar_format="{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:g} kimg [{elapsed}{postfix}]",
+        )
+
+    def step(self) -> None:
+        self.pace.step(time.monotonic(), self.trainer.shown)
+        self.bar.update(self.trainer.shown / 1000 - self.bar.n)
+
+    def paused(
+        self,
+        seconds: float,  # that were spent on anything but steps
+    ) -> None:
+        self.pace.pause(seconds)
+        self._last += seconds
+
+    def line(self, means: dict[str, float]) -> None:
+        """One line of stats.jsonl and of log.txt, and what the bar shows."""
+        now, trainer = time.monotonic(), self.trainer
+        shown = trainer.shown
+        sec_per_kimg = (now - self._last) / max(shown - self._last_at, 1) * 1000
+        self._last, self._last_at = now, shown
+        values = {"kimg": shown / 1000, "seconds": self._elapsed(), "sec_per_kimg": sec_per_kimg, **means}
+        if self.config.aug in ("ada", "fixed"):
+            values |= {"augment/p": float(trainer.objective.p.p), "augment/r_t": float(trainer.objective.p.r_t)}
+        values["guard/skipped"] = int(trainer.guard.skipped)
+        self.log.stats(values)
+        losses = f"G {means.get('loss/G', 0):.2f} D {means.get('loss/D', 0):.2f}"
+        losses += f" R1 {means['r1/penalty']:.3f}" if "r1/penalty" in means else ""
+        losses += f"   p {values['augment/p']:.3f}" if self.config.aug == "ada" else ""
+        losses += f"   {values['guard/skipped']} steps skipped" if values["guard/skipped"] else ""
+        seconds = self.pace.remaining(shown)
+        left = "?" if seconds is None else _duration(seconds)
+        self.bar.set_postfix_str(f"left {left}, {sec_per_kimg:.1f} sec/kimg, {losses}")
+        kimg = f"{shown / 1000:8.1f}" if self.config.kimg >= 1 else f"{shown / 1000:8.3f}"
+        self.say(f"kimg {kimg}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}", in_bar=True)
+
+    def say(
+        self,
+        line: str,
+        in_bar: bool = False,  # a bar shows the same already
+    ) -> None:
+        """To the terminal unless it is to be quiet, and to the log, which may be on a full disk."""
+        if not self.quiet and not (in_bar and not self.bar.disable):
+            tqdm.write(line, file=sys.stderr)
+        self.log.text(line)
+
+    def pictures(self) -> None:
+        """The moving average's drawings of the same latents every time, and how much they differ."""
+        kimg = self.trainer.shown / 1000
+        fakes = self._draw()
+        grid = image_grid(fakes, self.columns, scale=self.grid_scale)
+        name = snapshot_name(kimg).replace("snapshot", "fakes").replace(".safetensors", ".png")
+        save_image(grid, self.folder / name)
+        self.log.pictures(grid, kimg)
+        diversity, warning = self.alarm.look(fakes)
+        self.log.stats({"kimg": kimg, "diversity": diversity})
+        self.bar.set_description_str("COLLAPSING? " if warning else "")
+        if warning:
+            self.say(warning)
+
+    def snapshot(self) -> Path:
+        """The model as it is now, and its pictures."""
+        kimg = self.trainer.shown / 1000
+        path = self.folder / snapshot_name(kimg)
+        save_snapshot(path, self.trainer.ema.network, self.trainer.D, self._info(kimg))
+        self.pictures()
+        return path
+
+    def metrics(
+        self,
+        values: dict[str, float],  # by name; the first decides which snapshot is the best
+        snapshot: Path,
+        higher_is_better: bool,  # of the first
+    ) -> None:
+        kimg = self.trainer.shown / 1000
+        for name, value in values.items():
+            self.log.metric(name, value, kimg, snapshot.name)
+            self.say(f"kimg {kimg:8.1f}   {name} {value:.4g}")
+        name, value = next(iter(values.items()))
+        sign = 1 if higher_is_better else -1
+        if self.best is None or sign * value > sign * self.best["value"]:
+            self.best = {"metric": name, "value": value, "kimg": kimg}
+            with atomic_path(self.folder / BEST) as temporary:
+                shutil.copyfile(snapshot, temporary)
+
+    def close(self) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+            self.log.close()
+
+    def _elapsed(self) -> float:
+        return self.seconds + (time.monotonic() - self.began)
+
+    def _draw(self) -> Tensor:  # [N, C, H, W] uint8
+        step = max(1, 2**20 // (self.config.data.height * self.config.data.width))  # about a megapixel at a time
+        labels = [None] * len(self.z) if self.labels is None else self.labels.split(step)
+        with torch.no_grad():
+            parts = [to_uint8(self.trainer.ema.network(z, c)).cpu() for z, c in zip(self.z.split(step), labels)]
+        return torch.cat(parts)
+
+    def _info(self, kimg: float) -> SnapshotInfo:
+        config = self.config
+        return SnapshotInfo(
+            generator=config.generator,
+            discriminator=config.discriminator,
+            data=config.data,
+            kimg=kimg,
+            origin=f"sgan train --cfg {config.cfg}",
+        )
+
+
+def _grid_shape(height: int, width: int) -> tuple[int, int]:
+    """How many pictures a grid shows, and in how many columns: about 2 megapixels, 4 to 8 columns."""
+    columns = min(max(2048 // width, 4), 8)
+    rows = min(max(1536 // height, 3), 8)
+    return columns * rows, columns
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {seconds:02d}s"

@@ -1,0 +1,27 @@
+"""A command that torchrun starts; a script, for test_distributed.py.
+
+python -m torch.distributed.run --standalone --nproc-per-node 2 _distributed_torchrun.py FOLDER
+"""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _distributed_ranks import write
+
+from stylegan_cli import distributed
+from stylegan_cli.errors import SganError
+
+
+def listen(folder):
+    write(folder, "launched", [distributed.launched(), distributed.launched_ranks(), distributed.first_here()])
+    assert distributed.broadcast_text(os.environ["RANK"]) == "0"
+
+
+if __name__ == "__main__":
+    distributed.launch(listen, (sys.argv[1],), None)
+    try:
+        distributed.launch(listen, (sys.argv[1],), 3)
+    except SganError as e:
+        sys.exit(f"Error: {e}\n{e.hint}")

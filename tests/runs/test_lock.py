@@ -1,0 +1,185 @@
+"""A run's folder has one holder, and none once that one is dead."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from stylegan_cli.errors import SganError
+from stylegan_cli.runs import is_running, lock, lock_run
+
+HOLD = (
+    "import sys, time; from stylegan_cli.runs import lock_run\n"
+    "with lock_run(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
+)
+FORK = HOLD.replace("print(", "import os; (os.fork() or time.sleep(60)) and print(")
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals")
+
+
+@pytest.fixture
+def hold(tmp_path):
+    """Start a process that holds tmp_path: hold(code) -> the process."""
+    started = []
+
+    def start(code=HOLD):
+        line = [sys.executable, "-c", code, str(tmp_path)]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(params=["flock", "pid"])
+def kind(request, monkeypatch):
+    """Also where nothing can be locked, as on Windows, whose folders name their holder only."""
+    if request.param == "pid":
+        monkeypatch.setattr(lock, "fcntl", None)
+    elif lock.fcntl is None:
+        pytest.skip("no flock")
+    monkeypatch.setattr(lock, "_PATIENCE", 0.2)
+
+
+def test_held_and_given_back(tmp_path, kind):
+    assert not is_running(tmp_path)
+    for _ in range(2):
+        with lock_run(tmp_path):
+            assert is_running(tmp_path)
+            assert json.loads((tmp_path / ".lock").read_text()) == {"host": socket.gethostname(), "pid": os.getpid()}
+        assert not is_running(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_given_back_on_an_error(tmp_path, kind):
+    with pytest.raises(ZeroDivisionError), lock_run(tmp_path):
+        raise ZeroDivisionError
+    assert not is_running(tmp_path)
+
+
+def test_a_second_holder_is_told_who_holds_it(tmp_path, kind, hold):
+    process = hold()
+    assert is_running(tmp_path)
+    with pytest.raises(SganError) as caught, lock_run(tmp_path):
+        pass
+    assert f"is in use by process {process.pid} on host {socket.gethostname()}" in str(caught.value)
+    assert str(tmp_path / ".lock") in caught.value.hint
+    assert is_running(tmp_path)
+
+
+def test_in_one_process_too(tmp_path, kind):
+    with lock_run(tmp_path):
+        with pytest.raises(SganError, match=f"process {os.getpid()} "), lock_run(tmp_path):
+            pass
+        assert is_running(tmp_path)
+
+
+@posix
+def test_a_killed_holder_holds_no_more(tmp_path, kind, hold):
+    process = hold()
+    process.kill()
+    process.wait()
+    assert (tmp_path / ".lock").exists()
+    assert not is_running(tmp_path)
+    with lock_run(tmp_path):
+        assert is_running(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or lock.fcntl is None, reason="fork")
+def test_a_forked_child_does_not_hold_on(tmp_path, hold):
+    process = hold(FORK)
+    assert is_running(tmp_path)
+    process.kill()
+    process.wait()
+    assert not is_running(tmp_path)
+
+
+def test_many_take_turns(tmp_path):
+    """Whoever waits for a lock that is removed meanwhile must not hold the removed one."""
+    inside, most, done = [0], [0], []
+
+    def work():
+        for _ in range(15):
+            while True:
+                try:
+                    with lock_run(tmp_path):
+                        inside[0] += 1
+                        most[0] = max(most[0], inside[0])
+                        time.sleep(0.001)
+                        inside[0] -= 1
+                        done.append(1)
+                    break
+                except SganError:
+                    continue
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most[0], len(done)) == (1, 60)
+
+
+def test_looking_does_not_disturb(tmp_path):
+    """A look takes the lock for an instant; a run that begins then waits that instant."""
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            is_running(tmp_path)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(30):
+            with lock_run(tmp_path):
+                assert is_running(tmp_path)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_holder_on_another_host_counts_where_nothing_can_be_locked(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(lock, "_PATIENCE", 0)
+    (tmp_path / ".lock").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+    with pytest.raises(SganError, match="process 1 on host elsewhere"), lock_run(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": "x"}', '{"host": 1, "pid": "x"}'])
+def test_a_lock_file_that_names_nobody(tmp_path, kind, text):
+    (tmp_path / ".lock").write_text(text)
+    assert not is_running(tmp_path)
+    with lock_run(tmp_path):
+        assert is_running(tmp_path)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    assert not is_running(tmp_path / "absent")
+    with pytest.raises(SganError, match="Cannot write"), lock_run(tmp_path / "absent"):
+        pass
+
+
+def test_a_folder_removed_meanwhile(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with lock_run(folder):
+        (folder / ".lock").unlink()
+        folder.rmdir()
+    assert not folder.exists()

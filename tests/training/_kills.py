@@ -1,0 +1,192 @@
+"""Kill a small run again and again, go on each time, and compare its end with that of a run that was left alone.
+
+python tests/training/_kills.py --kills 200 --in-write 50 --ranks 1        (minutes; prints what was counted)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from stylegan_cli import distributed
+from stylegan_cli.training import plan, state_files
+from stylegan_cli.training.run import Manner, train
+
+KIMG, SNAP = 0.24, 0.04  # 30 steps, 7 states
+POINTS = ("header", "content", "fsync", "rename", "remove")  # of a state's way to the disk
+
+
+def options() -> dict:
+    """Everything on that has a memory: ADA that moves, both regularisers, mixing, mirror."""
+    small = {"batch": 8, "mbstd_group": 2, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8}
+    often = {"r1_interval": 4, "pl_interval": 2, "gamma": 1.0, "ada_kimg": 1.0, "mirror": True}
+    return small | often | {"aug": "ada", "kimg": KIMG, "snap": SNAP}
+
+
+def die() -> None:
+    """The whole run at once, as a power cut would: every process of the group."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def arm(kill: str) -> None:  # 'never', 'after SECONDS', 'write COUNT POINT FRACTION'
+    what, *rest = kill.split()
+    if what == "after":
+        threading.Timer(float(rest[0]), die).start()
+    if what == "write":
+        arm_write(int(rest[0]), rest[1], float(rest[2]))
+
+
+def arm_write(count: int, point: str, fraction: float) -> None:
+    """Die in the `count`-th write of a state, at that point of it."""
+    put, fsync, rename, unlink = state_files._put, os.fsync, os.replace, Path.unlink
+    writes = [0, 0]  # states begun, chunks of this one
+
+    def dying_put(f, chunk):
+        header = bytes(chunk[8:9]) == b"{"
+        writes[0] += header
+        if writes[0] == count and (point == "header") == header and point in POINTS[:2]:
+            put(f, chunk[: int(len(chunk) * fraction)])
+            f.flush()
+            die()
+        put(f, chunk)
+
+    def in_writer() -> bool:
+        return writes[0] == count and threading.current_thread().name == "state writer"
+
+    def before(name, function):
+        def called(*arguments, **options):
+            if point == name and in_writer():
+                die()
+            return function(*arguments, **options)
+
+        return called
+
+    state_files._put = dying_put
+    os.fsync, os.replace = before("fsync", fsync), before("rename", rename)
+    Path.unlink = before("remove", unlink)
+
+
+def work(config, folder, start, kill):
+    if distributed.rank() == 0:
+        arm(kill)
+    train(config, folder, "cpu", start, Manner(quiet=True))
+
+
+def go(data: str, folder: Path, ranks: int, kill: str) -> None:
+    """Begin the run or go on with it."""
+    torch.set_num_threads(1)
+    if (folder / "config.json").is_file() and state_files.list_states(folder):
+        run = plan.continued(folder, {}, [])
+    else:
+        run = plan.fresh(data, "auto", gpus=ranks, **options())
+    folder.mkdir(exist_ok=True)
+    distributed.launch(work, (run.config, folder, run.start, kill), ranks)
+
+
+# --------------------------------------------------------------------------------------- from outside
+
+
+def make_data(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(30):  # no multiple of the batch: epochs end inside steps
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def child(data: Path, folder: Path, ranks: int, kill: str) -> int:
+    command = [sys.executable, __file__, "--child", str(data), str(folder), str(ranks), kill]
+    return subprocess.run(command, start_new_session=True, stderr=subprocess.PIPE, text=True, timeout=300).returncode
+
+
+def kills(seed: int, in_write: int, at_random: int, seconds: float) -> list[str]:
+    rng = random.Random(seed)
+    plans = [f"write {rng.randint(1, 2)} {POINTS[i % len(POINTS)]} {rng.random()}" for i in range(in_write)]
+    plans += [f"after {rng.uniform(0, seconds)}" for _ in range(at_random)]
+    rng.shuffle(plans)
+    return plans
+
+
+def killed_run(data: Path, folder: Path, ranks: int, plans: list[str]) -> int:
+    """Die as planned; where the run ends before its turn to die, it is begun anew. The number of deaths."""
+    deaths = 0
+    for kill in plans:
+        before = len(list(folder.glob("*")))
+        if (folder / "config.json").exists() and before and finished(folder):
+            for path in folder.iterdir():
+                path.unlink()
+        code = child(data, folder, ranks, kill)
+        assert code in (0, -signal.SIGKILL), f"{kill}: left with {code}"
+        deaths += code != 0
+    if not finished(folder):
+        assert child(data, folder, ranks, "never") == 0
+    return deaths
+
+
+def finished(folder: Path) -> bool:
+    return any(float(p.name.split("-")[1]) >= KIMG for p in state_files.list_states(folder))
+
+
+def end_of(folder: Path) -> dict[str, object]:
+    """All that the last state holds, but the seconds that it took."""
+    state, about = state_files.read_state(state_files.list_states(folder)[0])
+    found: dict[str, object] = {}
+
+    def walk(name, value):
+        pairs = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+        )
+        for k, v in pairs:
+            walk(f"{name}.{k}", v)
+        if not isinstance(value, (dict, list, tuple)):
+            found[name] = value
+
+    walk("", state)
+    found.pop(".record.seconds")
+    return found
+
+
+def same(a: dict[str, object], b: dict[str, object]) -> bool:
+    def equal(x, y):
+        return torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+
+    return a.keys() == b.keys() and all(equal(a[name], b[name]) for name in a)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--in-write", type=int, default=60)
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        data = make_data(folder / "data")
+        assert child(data, folder / "whole", arguments.ranks, "never") == 0
+        whole, deaths, rounds = end_of(folder / "whole"), 0, 0
+        plans = kills(arguments.seed, arguments.in_write, arguments.kills - arguments.in_write, 4.0)
+        while plans:
+            part, plans = plans[:10], plans[10:]
+            deaths += killed_run(data, folder / str(rounds), arguments.ranks, part)
+            assert same(whole, end_of(folder / str(rounds))), f"round {rounds} ended otherwise"
+            rounds += 1
+            print(f"{deaths} kills, {rounds} runs, all ended with the bits of the one left alone", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--child":
+        go(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+    else:
+        main()

@@ -1,0 +1,532 @@
+"""Augmentations: how often, how strong, that they do what they are called, and nothing else."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from stylegan_cli.training.augment import PIPES, Augment, color, diffaug, geometry, image
+from stylegan_cli.training.augment.parameters import TABLE, Parameters
+
+ADAPTIVE = [name for name in PIPES if name != "diffaug"]
+SIZES = [(3, 16, 16), (1, 24, 48), (4, 8, 8), (3, 32, 16)]
+MANY = 20000
+
+
+class Fixed(dict):
+    """Parameters that are 0 but for those given: Fixed(n, hue=1.0)."""
+
+    def __init__(self, n, dtype=torch.float64, **given):
+        for name, (count, _, _) in TABLE.items():
+            value = given.pop(name.replace(" ", "_"), 0.0)
+            value = torch.as_tensor(value, dtype=dtype)
+            self[name] = value.expand(n, count) if count > 1 else value.expand(n)
+        assert not given
+
+
+def noise(n, c, h, w, dtype=torch.float64):
+    return torch.randn(n, c, h, w, generator=torch.Generator().manual_seed(n + h), dtype=torch.float64).to(dtype)
+
+
+def run(pipe, images, p=1.0, seed=0, purpose="d", start=0):
+    index = torch.arange(start, start + len(images))
+    return Augment(pipe, seed)(images, torch.tensor(p), purpose, index)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return Parameters(0, "d", torch.arange(MANY), torch.tensor(0.3), torch.float64)
+
+
+def close(value, expected, spread):
+    """A mean of MANY values, within four and a half of its standard deviations."""
+    return abs(float(value) - expected) < 4.5 * spread / math.sqrt(MANY)
+
+
+# ----------------------------------------------------------------------------------- how often, how strong
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_distribution(drawn, name):
+    count, kind, strength = TABLE[name]
+    values = drawn[name].reshape(MANY, -1)
+    on = values[:, 0] != 0
+    chance = 1 - math.sqrt(0.7) if name.startswith("rotate") else 0.3
+    assert torch.equal(values != 0, on[:, None].expand(-1, count))  # all of its numbers or none
+    assert close(on.double().mean(), chance, 0.5)
+    x = values[on] / strength
+    second, fourth = (1, 3) if kind == "normal" else (1 / 3, 1 / 5)
+    assert abs(x.mean()) < 0.06 and abs(x.square().mean() - second) < 0.06
+    assert abs(x.pow(4).mean() - fourth) < (0.6 if kind == "normal" else 0.02)
+    assert kind == "normal" or x.abs().max() <= 1
+
+
+def test_strengths_are_the_papers():
+    """Karras et al. 2020, appendix B; logarithms to base 2."""
+    normal = {name: strength for name, (_, kind, strength) in TABLE.items() if kind == "normal"}
+    bands = {f"band {i}": 1 for i in range(4)}
+    colors = {"brightness": 0.2, "contrast": 0.5, "saturation": 1}
+    assert normal == {"scale": 0.2, "stretch": 0.2, "glide": 0.125, "noise": 0.1, **colors, **bands}
+    assert TABLE["shift"][2] == 0.125
+    assert all(TABLE[name][2] == math.pi for name in ("rotate before", "rotate after", "hue"))
+
+
+def test_one_rotation_or_the_other(drawn):
+    either = (drawn["rotate before"] != 0) | (drawn["rotate after"] != 0)
+    assert close(either.double().mean(), 0.3, 0.5)
+
+
+def test_coins_fall_by_themselves(drawn):
+    on = torch.stack([drawn[name].reshape(MANY, -1)[:, 0] != 0 for name in TABLE]).double()
+    off_diagonal = torch.corrcoef(on) - torch.eye(len(TABLE))
+    assert off_diagonal.abs().max() < 4.5 / math.sqrt(MANY)
+
+
+def test_p_reaches_both_ends():
+    index = torch.arange(MANY)
+    for p in (0.0, 1.0):
+        draw = Parameters(0, "d", index, torch.tensor(p), torch.float32)
+        assert all(((draw[name] != 0) == bool(p)).all() for name in TABLE)
+
+
+@pytest.mark.parametrize(("side", "most"), [(64, 8), (24, 3), (8, 1)])
+def test_shifts_are_whole_and_uniform(drawn, side, most):
+    """Measured in a picture of coordinates. The outermost shifts are rounded from half as wide a range."""
+    by = drawn["shift"][drawn["shift"][:, 0] != 0][:4000]
+    pictures = torch.arange(side).double().expand(len(by), 1, 4, side)
+    moved = geometry.move(pictures, Fixed(len(by), shift=by), blit=True, general=False)
+    shift = side // 2 - moved[:, 0, 2, side // 2]
+    assert torch.equal(shift, shift.round()) and shift.abs().max() <= most
+    counts = torch.bincount((shift + most).long(), minlength=2 * most + 1).double()
+    expected = torch.full_like(counts, 1 / (2 * most))
+    expected[[0, -1]] /= 2
+    assert (counts / len(shift) - expected).abs().max() < 4.5 * math.sqrt(0.25 / len(shift))
+
+
+# ------------------------------------------------------------------------------------------ nothing else
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pipe", ADAPTIVE)
+def test_with_probability_0_nothing_changes(pipe, size, dtype):
+    x = noise(3, *size, dtype=dtype)
+    assert torch.equal(run(pipe, x, p=0.0), x)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pipe", PIPES)
+def test_pictures_do_not_depend_on_their_batch(pipe, size):
+    x = noise(8, *size)
+    whole = run(pipe, x, p=0.7)
+    halves = torch.cat([run(pipe, x[:4], p=0.7), run(pipe, x[4:], p=0.7, start=4)])
+    assert whole.shape == x.shape and whole.isfinite().all()
+    assert torch.allclose(whole, halves, rtol=0, atol=1e-12)
+    assert not torch.allclose(whole, x)
+
+
+@pytest.mark.parametrize("pipe", PIPES)
+def test_each_use_has_numbers_of_its_own(pipe):
+    x = noise(1, 3, 16, 16).expand(6, -1, -1, -1)
+    once = run(pipe, x)
+    assert torch.equal(run(pipe, x), once)
+    others = [run(pipe, x, purpose="g"), run(pipe, x, seed=1), run(pipe, x, start=6)]
+    assert all(not torch.allclose(other, once) for other in others)
+    assert all(not torch.allclose(a, b) for a, b in itertools.combinations(once, 2)) or pipe == "blit"
+
+
+@pytest.mark.parametrize("pipe", PIPES)
+def test_single_precision(pipe):
+    x = noise(8, 3, 24, 16)
+    assert torch.allclose(run(pipe, x.float()).double(), run(pipe, x), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("pipe", PIPES)
+def test_nothing_is_read_on_the_host(pipe):
+    """On the device 'meta' tensors have no values: whoever asks for one, or lets a shape depend on one, fails."""
+    x, index = torch.empty(4, 3, 16, 24, device="meta"), torch.empty(4, dtype=torch.int64, device="meta")
+    x.requires_grad_(True)
+    y = Augment(pipe, 0)(x, torch.empty([], device="meta"), "d", index)
+    assert y.shape == x.shape
+    y.sum().backward()
+
+
+@pytest.mark.parametrize(("pipe", "size"), [("bgcfnc", (3, 5, 4)), ("bgcfnc", (4, 4, 4)), ("diffaug", (3, 4, 5))])
+def test_derivatives(pipe, size):
+    x = noise(2, *size).requires_grad_(True)
+    assert gradcheck(lambda x: run(pipe, x), (x,), fast_mode=True)
+    assert gradgradcheck(lambda x: run(pipe, x) + x.pow(3), (x,), fast_mode=True)
+
+
+def test_r1_passes_through():
+    """The gradient of a squared gradient, as in plain operations: every pipeline is an affine map A x + b."""
+    x = noise(2, 1, 4, 4).requires_grad_(True)
+
+    def penalty(y):
+        (g,) = torch.autograd.grad((y.pow(3) + y.flatten(1).prod(1)[:, None, None, None]).sum(), x, create_graph=True)
+        return torch.autograd.grad(g.square().sum(), x)[0]
+
+    with torch.no_grad():
+        b = run("bgcfnc", torch.zeros(2, 1, 4, 4).double())
+        units = torch.eye(16).double().view(16, 1, 1, 4, 4).expand(-1, 2, -1, -1, -1)
+        columns = torch.stack([run("bgcfnc", unit) - b for unit in units])  # [16, 2, 1, 4, 4]
+    y = torch.einsum("ni,in...->n...", x.flatten(1), columns) + b
+    assert torch.allclose(run("bgcfnc", x), y, atol=1e-10)
+    assert torch.allclose(penalty(run("bgcfnc", x)), penalty(y), rtol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("pipe", PIPES)
+def test_a_cuda_graph_does_as_the_cpu(pipe):
+    """Pictures and gradients of a captured pipeline, p having changed since."""
+    x, dy = noise(4, 3, 24, 16).float(), noise(4, 3, 16, 24).mT.float()
+    index = torch.arange(4)
+    inputs = x.cuda().requires_grad_(True), torch.zeros([], device="cuda"), index.cuda(), dy.cuda()
+
+    def both(x, p, index, dy):
+        y = Augment(pipe, 0)(x, p, "d", index)
+        return y.detach(), torch.autograd.grad(y, x, dy)[0]
+
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        both(*inputs)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        mine = both(*inputs)
+    for p in (0.0, 0.8):
+        inputs[1].fill_(p)
+        graph.replay()
+        for a, b in zip(mine, both(x.requires_grad_(True), torch.tensor(p), index, dy)):
+            assert torch.allclose(a.cpu(), b, rtol=0, atol=2e-3)
+
+
+def test_names():
+    assert " ".join(PIPES) == "blit geom color filter noise cutout bg bgc bgcf bgcfn bgcfnc diffaug"
+    assert PIPES["bgc"] == ("blit", "geom", "color")
+    with pytest.raises(ValueError, match="no pipeline 'bgd', but 'bg"):
+        Augment("bgd", 0)
+
+
+# ---------------------------------------------------------------------------------------------- geometry
+
+
+def test_the_wavelet_is_the_symlet():
+    """Orthogonal to its even shifts, with six vanishing moments: of these few filters the least asymmetric."""
+    f = np.array(geometry.SYM6)
+    assert abs(f.sum() - math.sqrt(2)) < 1e-12
+    for k in range(6):
+        assert abs(f[2 * k :] @ f[: 12 - 2 * k] - (k == 0)) < 1e-11
+        assert abs(f @ ((-1.0) ** np.arange(12) * np.arange(12.0) ** k)) < 1e-8
+    omega = np.linspace(0.05, math.pi / 2, 50)
+    phase = np.unwrap(np.angle(np.exp(-1j * np.outer(omega, np.arange(12))) @ f))
+    centre = f @ np.arange(12) / f.sum()
+    assert np.abs(phase + centre * omega).max() < 0.45  # nearly a pure delay
+
+
+def test_pictures_beside_moved_ones_are_copied():
+    x = noise(5, 3, 16, 16)
+    draw = Fixed(
+        5, scale=[0, 0.1, 0, 0, 0], rotate_after=[0, 0, 0.1, 0, 0], glide=[[0, 0], [0, 0], [0, 0], [0, 0.1], [0, 0]]
+    )
+    y = geometry.move(x, draw, blit=True, general=True)
+    assert [torch.equal(a, b) for a, b in zip(x, y)] == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_warp_that_moves_nothing_changes_nothing(size):
+    """All the way to the borders, of pictures of noise."""
+    x = noise(2, *size)
+    still, nowhere = torch.eye(2).double().expand(2, 2, 2), torch.zeros(2, 2).double()
+    assert torch.allclose(geometry.warp(x, still, nowhere), x, rtol=0, atol=1e-6)
+    x, still, nowhere = x.float(), still.float(), nowhere.float()
+    assert torch.allclose(geometry.warp(x, still, nowhere), x, rtol=0, atol=1e-4)
+
+
+def test_a_shift_by_whole_pixels_is_exact_through_the_warp():
+    """So it may be part of the warp's matrix. Next to the border a mirror image comes in, of a filter that is not
+    quite symmetric."""
+    x = noise(2, 3, 16, 24)
+    still, by = torch.eye(2).double().expand(2, 2, 2), torch.tensor([[2.0, -1.0], [-3.0, 2.0]]).double()
+    difference = (geometry.warp(x, still, by) - geometry.copy_pixels(x, still, by)).abs()
+    assert difference[..., 5:-5, 5:-5].max() < 1e-6 and difference.square().mean().sqrt() < 0.05
+
+
+def waves(x, y, h, w):  # coordinates in pixels, from the middle
+    """A smooth picture that is its own mirror image beyond its border."""
+    u, v = (x + (w - 1) / 2) * math.pi / (w - 1), (y + (h - 1) / 2) * math.pi / (h - 1)
+    return np.stack([np.cos(2 * u) * np.cos(v), np.cos(u) * np.cos(2 * v), np.cos(2 * u) + np.cos(v) * np.cos(u)])
+
+
+def pixels(h, w):
+    return np.meshgrid(np.arange(w) - (w - 1) / 2, np.arange(h) - (h - 1) / 2)
+
+
+def matrix(a=1.0, b=0.0, c=0.0, d=1.0, x=0.0, y=0.0):
+    return np.array([[a, b, x], [c, d, y], [0, 0, 1]])
+
+
+def rotation(angle):
+    return matrix(math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle))
+
+
+MOVES = {
+    "scale": {"scale": -0.7},
+    "rotate": {"rotate_before": 0.6},
+    "stretch": {"stretch": 0.5},
+    "glide": {"glide": [0.13, -0.22]},
+    "far out": {"glide": [1.3, 0.9], "scale": -0.5},
+    "general": {"scale": 0.2, "rotate_before": 2.0, "stretch": -0.3, "rotate_after": -0.7, "glide": [0.1, 0.05]},
+    "all": {"flip": 0.5, "turn": 0.3, "shift": [0.1, -0.06], "scale": -0.2, "rotate_before": 0.5}
+    | {"stretch": 0.3, "rotate_after": -1.2, "glide": [-0.07, 0.11]},
+}
+
+
+@pytest.mark.parametrize(("h", "w"), [(48, 48), (40, 64)])
+@pytest.mark.parametrize("name", MOVES)
+def test_moves_against_the_picture_itself(name, h, w):
+    """The paper's transformations, multiplied in its order, inverted, and put into the formula of the picture."""
+    given = {**{key: [0.0, 0.0] for key in ("shift", "glide")}, **MOVES[name]}
+    quarters = (1 if h == w else 0) if "turn" in given else 0
+    steps = [
+        matrix(a=-1.0 if given.get("flip", 0) > 0 else 1.0),
+        rotation(math.pi / 2 * quarters),
+        matrix(x=round(given["shift"][0] * w), y=round(given["shift"][1] * h)),
+        matrix(2 ** given.get("scale", 0), d=2 ** given.get("scale", 0)),
+        rotation(given.get("rotate_before", 0)),
+        matrix(2 ** given.get("stretch", 0), d=2 ** -given.get("stretch", 0)),
+        rotation(given.get("rotate_after", 0)),
+        matrix(x=given["glide"][0] * w, y=given["glide"][1] * h),
+    ]
+    forward = np.eye(3)
+    for step in steps:
+        forward = step @ forward
+    x, y = pixels(h, w)
+    source = np.einsum("ij,jyx->iyx", np.linalg.inv(forward), np.stack([x, y, np.ones_like(x)]))
+    expected = waves(source[0], source[1], h, w)
+    pictures = torch.from_numpy(waves(x, y, h, w))[None]
+    moved = geometry.move(pictures, Fixed(1, **given), blit=True, general=True)[0].numpy()
+    assert np.abs(moved - expected).max() < 8e-3
+    assert np.sqrt(np.square(moved - expected).mean()) < 2e-3  # a tenth of a pixel would be 0.01
+
+
+def test_a_shrunk_picture_does_not_alias():
+    """A checkerboard at half its size is grey."""
+    x, y = np.indices((32, 32))
+    board = torch.from_numpy((-1.0) ** (x + y))[None, None]
+    half = geometry.move(board, Fixed(1, scale=-1.0), blit=False, general=True)
+    assert half.abs().max() < 0.2 and half[..., 8:-8, 8:-8].square().mean() < 1e-3
+
+
+def blits(picture, quarters, flip, x, y):  # [C, H, W]
+    picture = np.rot90(picture[..., ::-1] if flip else picture, -quarters, (1, 2))
+    picture = np.pad(picture, ((0, 0), (2, 2), (2, 2)), "reflect")
+    h, w = picture.shape[1:]
+    return picture[:, 2 - y : h - 2 - y, 2 - x : w - 2 - x]
+
+
+@pytest.mark.parametrize(("h", "w"), [(8, 8), (8, 16)])
+def test_blits_are_copies(h, w):
+    """Flips and turns about equally often, every picture one of the few that are possible."""
+    n = 400
+    x = torch.arange(3 * h * w).float().view(1, 3, h, w).expand(n, -1, -1, -1)
+    quarters = range(4) if h == w else (0, 2)
+    shifts = [range(-(side // 8), side // 8 + 1) for side in (w, h)]
+    possible = {
+        blits(x[0].numpy(), q, f, sx, sy).tobytes(): (q, f)
+        for q, f, sx, sy in itertools.product(quarters, (False, True), *shifts)
+    }
+    found = [possible[picture.numpy().tobytes()] for picture in run("blit", x)]
+    kinds = len(quarters) * 2
+    counts = [found.count(kind) for kind in itertools.product(quarters, (False, True))]
+    assert all(abs(count - n / kinds) < 4.5 * math.sqrt(n / kinds) for count in counts)
+
+
+@pytest.mark.parametrize("pipe", ["bg", "bgc"])
+def test_blits_are_copies_beside_the_warp_too(pipe):
+    """A flip and a turn leave the same pixels in another order."""
+    x = noise(2, 3, 8, 8)
+    turned = geometry.move(x, Fixed(2, flip=0.1, turn=0.6), blit=True, general="geom" in PIPES[pipe])
+    assert np.array_equal(turned.numpy(), np.stack([blits(picture, 2, True, 0, 0) for picture in x.numpy()]))
+
+
+@pytest.mark.parametrize(("h", "w", "margin"), [(8, 8, 6), (8, 5, 21), (3, 2, 7)])
+def test_padding_by_mirrors_of_any_size(h, w, margin):
+    x = noise(1, 2, h, w)
+    wide = np.pad(x.numpy(), ((0, 0), (0, 0), (margin, margin), (margin, margin)), "reflect")
+    assert np.array_equal(geometry.mirror_pad(x, margin).numpy(), wide)
+
+
+# ------------------------------------------------------------------------------------------------ colours
+
+
+def recolor(x, **given):
+    return color.recolor(x, Fixed(len(x), **given))
+
+
+def test_colours():
+    x = noise(2, 3, 4, 5)
+    luma = x.mean(1, keepdim=True)
+    assert torch.allclose(recolor(x, brightness=0.3), x + 0.3)
+    assert torch.allclose(recolor(x, contrast=-1.0), x / 2)
+    assert torch.allclose(recolor(x, brightness=0.3, contrast=1.0), 2 * (x + 0.3))
+    assert torch.allclose(recolor(x, luma=0.1), x - 2 * luma)  # the greys are mirrored at 0, the colours stay
+    assert torch.equal(recolor(x, luma=-0.1), x)
+    assert torch.allclose(recolor(x, saturation=-60.0), luma.expand_as(x))
+    assert torch.allclose(recolor(x, saturation=1.0), luma + 2 * (x - luma))
+
+
+def test_hue():
+    x = noise(2, 3, 4, 5)
+    luma, grey = x.mean(1, keepdim=True), x[:, :1].expand_as(x)
+    turned = recolor(x, hue=0.7)
+    assert torch.allclose(turned.mean(1, keepdim=True), luma)
+    assert torch.allclose(turned.square().sum(1), x.square().sum(1))
+    assert torch.allclose(recolor(grey, hue=0.7), grey)
+    assert torch.allclose(recolor(x, hue=2 * math.pi / 3), x.roll(1, 1))  # red becomes green
+    assert torch.allclose(recolor(x, hue=math.pi), 2 * luma - x)
+
+
+def test_colours_in_the_papers_order():
+    """Brightness, contrast, luma flip, hue and saturation as 4 x 4 matrices, one after the other."""
+    given = {"brightness": 0.2, "contrast": 0.4, "luma": 1.0, "hue": -1.1, "saturation": 0.8}
+    v = np.ones(3) / math.sqrt(3)
+    grey, cross = np.outer(v, v), np.cross(np.eye(3), v)  # rows e_i x v
+    turn = grey + math.cos(-1.1) * (np.eye(3) - grey) + math.sin(-1.1) * cross
+    brightness, others = np.eye(4), [np.eye(3) * 2**0.4, np.eye(3) - 2 * grey, turn]
+    brightness[:3, 3] = 0.2
+    others.append(grey + 2**0.8 * (np.eye(3) - grey))
+    whole = brightness
+    for step in others:
+        whole = np.block([[step, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]) @ whole
+    x = noise(2, 3, 4, 5)
+    expected = np.einsum("ij,njyx->niyx", whole[:3, :3], x.numpy()) + whole[:3, 3, None, None]
+    assert np.allclose(recolor(x, **given).numpy(), expected)
+
+
+def test_one_and_four_channels():
+    given = {"brightness": 0.2, "contrast": 0.4, "luma": 1.0, "hue": -1.1, "saturation": 0.8}
+    x = noise(2, 4, 4, 5)
+    four = recolor(x, **given)
+    assert torch.equal(four[:, 3], x[:, 3]) and torch.equal(four[:, :3], recolor(x[:, :3], **given))
+    one = recolor(x[:, :1], **given)
+    assert torch.allclose(one, -(2**0.4) * (x[:, :1] + 0.2))
+    assert torch.allclose(one.expand(-1, 3, -1, -1), recolor(x[:, :1].expand(-1, 3, -1, -1), **given))
+
+
+# ------------------------------------------------------------------------------------------ in the image
+
+
+def test_bands_are_octaves_that_add_up():
+    bands = np.array(image._BANDS)
+    assert bands.shape == (4, 43) and np.array_equal(bands, bands[:, ::-1])
+    assert np.array_equal(bands.sum(0), np.eye(43)[21])
+    omega = np.linspace(0, math.pi, 512, endpoint=False)
+    response = np.cos(np.outer(omega, np.arange(43) - 21)) @ bands.T  # [512, 4], real: no phase
+    octave = np.array([64, 128, 256, 512])
+    middles = (octave + np.array([0, 64, 128, 256])) // 2
+    assert (response[middles, range(4)] > 0.7).all()
+    assert np.allclose(response[octave[:3], range(3)], 0.5, atol=0.05)  # at the edges two bands meet
+    energy = np.square(response)
+    for band, (start, end) in enumerate(zip((0, *octave[:3]), octave)):
+        assert energy[start:end, band].sum() / energy[:, band].sum() > 0.75
+
+
+def test_amplified_bands_keep_the_expected_power():
+    power = np.array([10, 1, 1, 1]) / 13
+    for band in range(4):
+        gains = image.band_gains(Fixed(1, **{f"band_{band}": 1.5}))[0].numpy()
+        assert np.square(gains) @ power == pytest.approx(1)
+        assert gains[band] / np.delete(gains, band) == pytest.approx([2**1.5] * 3)
+    both = image.band_gains(Fixed(1, band_0=-1.0, band_3=2.0))[0].numpy()
+    norms = math.sqrt(power @ [0.25, 1, 1, 1]) * math.sqrt(power @ [1, 1, 1, 16])
+    assert both == pytest.approx(np.array([0.5, 1, 1, 4]) / norms)
+
+
+@pytest.mark.parametrize("size", [(3, 32, 48), (1, 8, 8)])
+def test_each_picture_is_filtered_by_its_own_gains(size):
+    c, h, w = size
+    x = noise(3, c, h, w)
+    draw = Fixed(3, band_0=torch.tensor([0.5, 0, -1]), band_2=torch.tensor([0, 1.0, 2.0]))
+    taps = image.band_gains(draw).numpy() @ np.array(image._BANDS)
+    wide = np.pad(x.numpy(), ((0, 0), (0, 0), (21, 21), (21, 21)), "reflect")
+    for picture, mine, f in zip(wide, image.amplify_bands(x, draw).numpy(), taps):
+        rows = np.apply_along_axis(np.convolve, 1, picture, f, "valid")
+        assert np.allclose(mine, np.apply_along_axis(np.convolve, 2, rows, f, "valid"))
+
+
+def test_noise():
+    x = torch.zeros(64, 3, 24, 16)
+    y = run("noise", x)
+    sigma = Parameters(0, "d", torch.arange(64), torch.tensor(1.0), torch.float32)["noise"].abs()
+    z = y / sigma[:, None, None, None]
+    assert abs(z.mean()) < 0.02 and abs(z.square().mean() - 1) < 0.02 and abs(z.pow(4).mean() - 3) < 0.1
+    assert abs((z[:, :, 1:] * z[:, :, :-1]).mean()) < 0.02 and abs((z[:, 1:] * z[:, :-1]).mean()) < 0.02
+    assert torch.allclose(run("noise", x + 5), y + 5)
+
+
+@pytest.mark.parametrize(("h", "w"), [(8, 8), (12, 20)])
+def test_cutout(h, w):
+    """A window of half the sides about a uniform centre, clipped."""
+    n = 2000
+    gone = run("cutout", torch.ones(n, 2, h, w), p=0.5) == 0
+    assert torch.equal(gone[:, 0], gone[:, 1])
+    gone = gone[gone.flatten(1).any(1), 0]
+    assert abs(len(gone) - n / 2) < 4.5 * math.sqrt(n / 4)
+    rows, columns = gone.any(2), gone.any(1)
+    assert torch.equal(gone, rows[:, :, None] & columns[:, None, :])
+    for inside, side in ((rows, h), (columns, w)):
+        assert (inside[:, 1:] != inside[:, :-1]).sum(1).max() <= 2  # in one piece
+        whole = ~inside[:, 0] & ~inside[:, -1]
+        assert (inside[whole].sum(1) - side // 2).abs().max() <= 1
+        assert inside.double().mean() == pytest.approx(7 / 16, abs=0.04)  # 1/2, less what fell off the edges
+
+
+# --------------------------------------------------------------------------------------------- DiffAugment
+
+
+def test_colours_of_diffaugment():
+    """Brightness, saturation, contrast, one after the other."""
+    x = noise(3, 4, 4, 5)
+    u = torch.tensor([[0.9, 0.2, 0.7], [0.5, 0.5, 0.5], [0.1, 0.0, 0.0]]).double()
+    y = diffaug._recolor(x, *u.unbind(1))
+    for picture, mine, (b, s, c) in zip(x, y, u):
+        rgb = picture[:3] + (b - 0.5)
+        grey = rgb.mean(0, keepdim=True)
+        rgb = (rgb - grey) * (2 * s) + grey
+        assert torch.allclose(mine[:3], (rgb - rgb.mean()) * (c + 0.5) + rgb.mean())
+        assert torch.equal(mine[3], picture[3])
+    assert torch.allclose(y[1], x[1])
+
+
+@pytest.mark.parametrize(("h", "w"), [(8, 8), (16, 24)])
+def test_translation_and_cutout_of_diffaugment(h, w):
+    n = 1000
+    u = torch.rand(n, 4, generator=torch.Generator().manual_seed(0))
+    far = torch.full((n,), -9.0)  # cuts nothing
+    x = torch.arange(1.0, 1 + h * w).view(1, 1, h, w).expand(n, -1, -1, -1)
+    moved = diffaug._shift_and_cut(x, u[:, 0], u[:, 1], far, far)
+    seen = []
+    for picture in moved[:, 0].numpy():
+        top = picture[h // 2, w // 2] - 1
+        sx, sy = int(w // 2 - top % w), int(h // 2 - top // w)
+        seen.append((sx, sy))
+        wide = np.pad(x[0, 0].numpy(), ((h, h), (w, w)))
+        assert np.array_equal(picture, wide[h - sy : 2 * h - sy, w - sx : 2 * w - sx])
+    for axis, side in enumerate((w, h)):
+        counts = np.bincount([s[axis] + side // 8 for s in seen], minlength=2 * (side // 8) + 1)
+        assert len(counts) == 2 * (side // 8) + 1
+        assert np.abs(counts - n / len(counts)).max() < 4.5 * math.sqrt(n / len(counts))
+    middle = torch.full((n,), 0.5)
+    cut = diffaug._shift_and_cut(x, middle, middle, u[:, 2], u[:, 3])
+    assert ((cut == x) | (cut == 0)).all() and 0.1 < (cut == 0).float().mean() < 0.3
+
+
+def test_diffaugment_is_always_on():
+    x = noise(4, 3, 16, 16)
+    assert torch.equal(run("diffaug", x, p=0.0), run("diffaug", x, p=1.0))
+    assert not any(torch.equal(a, b) for a, b in zip(x, run("diffaug", x, p=0.0)))

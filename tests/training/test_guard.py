@@ -1,0 +1,123 @@
+"""Steps that are skipped on the device, and an optimizer whose state comes back as it was."""
+
+import copy
+
+import pytest
+import torch
+
+from stylegan_cli.training.collapse import FRACTION, CollapseAlarm, mean_pairwise_distance
+from stylegan_cli.training.guard import Guard, finite_or
+from stylegan_cli.training.optimizer import FusedAdam
+
+
+def weights(dtype=torch.float32):
+    torch.manual_seed(0)
+    return [
+        torch.nn.Parameter(torch.randn(4, 3, 5, 5, dtype=dtype).to(memory_format=torch.channels_last)),
+        torch.nn.Parameter(torch.randn(7, dtype=dtype)),
+    ]
+
+
+def give_gradients(parameters, step):
+    torch.manual_seed(step)
+    for p in parameters:
+        p.grad = torch.randn_like(p)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_bad_gradient_changes_nothing(bad):
+    parameters, guard = weights(), Guard()
+    optimizer = FusedAdam(parameters, lr=0.1)
+    for step in range(3):
+        give_gradients(parameters, step)
+        if step == 1:
+            parameters[1].grad[3] = bad
+        before = [p.detach().clone() for p in parameters], copy.deepcopy(optimizer.state_dict()["state"])
+        found = guard.check(p.grad for p in parameters)
+        optimizer.step_unless(found)
+        guard.tick()
+        same = [torch.equal(a, b) for a, b in zip(before[0], parameters)]
+        assert same == [step == 1] * 2 and found.item() == (step == 1)
+        if step == 1:
+            after = optimizer.state_dict()["state"]
+            assert all(torch.equal(before[1][i][k], after[i][k]) for i in after for k in after[i])
+    assert (guard.skipped.item(), guard.streak()) == (1, 0)
+
+
+def test_steps_in_a_row_are_counted_over_phases():
+    guard = Guard()
+    good, bad = [torch.ones(3)], [torch.full([3], float("nan"))]
+    for phases in ([good, good], [bad, good], [good, bad], [bad, bad]):
+        for gradients in phases:
+            guard.check(gradients)
+        guard.tick()
+    assert (guard.skipped.item(), guard.streak()) == (3, 3)
+    other = Guard()
+    other.load_state_dict(guard.state_dict())
+    other.check(good)
+    other.tick()
+    assert (other.skipped.item(), other.streak(), guard.streak()) == (3, 0, 3)
+
+
+def test_running_means_keep_their_value():
+    assert finite_or(torch.tensor(float("nan")), torch.tensor(2.0)).item() == 2
+    new = torch.tensor([1.0, float("inf")])
+    assert finite_or(new, torch.zeros(2)).tolist() == [0, 0] and finite_or(new[:1], torch.zeros(1)).tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_is_adam(dtype):
+    ours, theirs = weights(dtype), weights(dtype)
+    a = FusedAdam(ours, lr=0.1, betas=(0.0, 0.99))
+    b = torch.optim.Adam(theirs, lr=0.1, betas=(0.0, 0.99), foreach=False)
+    for step in range(5):
+        for parameters in (ours, theirs):
+            give_gradients(parameters, step)
+        a.step_unless(torch.zeros([]))
+        b.step()
+    assert all(torch.allclose(p, q, rtol=1e-5, atol=1e-6) for p, q in zip(ours, theirs))
+
+
+def test_moments_lie_as_their_parameters_do():
+    """A state from a file is contiguous; the fused kernel would mix up the moments of channels-last weights."""
+    whole, parts = weights(), weights()
+    straight, resumed = FusedAdam(whole, lr=0.1), FusedAdam(parts, lr=0.1)
+    for step in range(4):
+        if step == 2:
+            state = copy.deepcopy(resumed.state_dict())
+            for slots in state["state"].values():
+                for name in slots:
+                    slots[name] = slots[name].contiguous()
+            resumed = FusedAdam(parts, lr=0.1)
+            resumed.load_state_dict(state)
+        for parameters, optimizer in ((whole, straight), (parts, resumed)):
+            give_gradients(parameters, step)
+            optimizer.step_unless(torch.zeros([]))
+    assert all(torch.equal(p, q) for p, q in zip(whole, parts))
+
+
+# ------------------------------------------------------------------------------------------ collapse
+
+
+def noise(n, seed=0):
+    return torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_distance_of_pictures():
+    black, white = torch.zeros(1, 1, 64, 64, dtype=torch.uint8), torch.full((1, 1, 64, 64), 255, dtype=torch.uint8)
+    assert mean_pairwise_distance(torch.cat([black, white])) == pytest.approx(255)
+    assert mean_pairwise_distance(torch.cat([black, black, white])) == pytest.approx(255 * 2 / 3)
+    assert mean_pairwise_distance(black.repeat(5, 1, 1, 1)) == 0 == mean_pairwise_distance(black)
+
+
+def test_the_alarm_waits_until_there_was_something_to_lose():
+    alarm = CollapseAlarm(noise(16))
+    same = noise(1).repeat(16, 1, 1, 1)
+    assert alarm.look(same) == (0, None)
+    ratio, warning = alarm.look(noise(16, 1))
+    assert ratio == pytest.approx(1, abs=0.05) and warning is None
+    ratio, warning = alarm.look(same)
+    assert ratio < FRACTION and "alike" in warning
+    other = CollapseAlarm(noise(16))
+    other.load_state_dict(alarm.state_dict())
+    assert other.look(same)[1] is not None
