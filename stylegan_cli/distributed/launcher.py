@@ -100,7 +100,8 @@ class _Start:
     def __init__(self, ranks: int, folder: Path, asked: threading.Event):
         self.ranks, self.folder, self.asked = ranks, folder, asked
         self.others = set(multiprocessing.active_children())
-        self.processes: list[multiprocessing.Process] = []
+        self.processes: list[multiprocessing.Process] = []  # by rank, once all are there
+        self.here = False  # all ranks can hear what they are asked
         self.results: dict[int, Any] = {}  # by rank
         self.error: Exception | None = None
         self.over = threading.Event()  # the launcher's thread is; to join it would, interrupted, take it for ended
@@ -131,39 +132,51 @@ class _Start:
         """Return when the ranks are done, or one of them has failed or is lost."""
         told_at = None
         while not self.over.wait(0.05):
-            if len(self.processes) < self.ranks:
-                self.processes = self._children()
+            if not self.processes and len(started := self._children()) == self.ranks:
+                self.processes = started
+            self.here = self.here or self._all("here")
             if self.asked.is_set():
-                (self.folder / "stop").touch()
+                self._ask_to_stop()
             found = failures(self.folder)
             told_at = told_at or (time.monotonic() if found else None)
             if self._lost() or any(f.mistake for f in found) or (told_at and time.monotonic() > told_at + GRACE):
                 return
 
+    def _ask_to_stop(self) -> None:
+        if not self.here:  # no need to wait until they have loaded PyTorch
+            raise KeyboardInterrupt
+        self.folder.mkdir(parents=True, exist_ok=True)  # a long run's temporary folder may have been tidied away
+        (self.folder / "stop").touch()
+
     def _lost(self) -> list[int]:
         """The ranks whose processes have ended and left no word."""
         ended = connection.wait([p.sentinel for p in self.processes], 0)
-        return [i for i, p in enumerate(self.processes) if p.sentinel in ended and not self._done(i)]
+        return [i for i, p in enumerate(self.processes) if p.sentinel in ended and not self._has("done", i)]
 
-    def _done(self, rank: int) -> bool:
-        return (self.folder / f"done-{rank}").exists()
+    def _has(self, mark: str, rank: int) -> bool:
+        return (self.folder / f"{mark}-{rank}").exists()
+
+    def _all(self, mark: str) -> bool:
+        return all(self._has(mark, rank) for rank in range(self.ranks))
 
     def _raise(self, lost: list[int], told: list[Failure]) -> None:
         """What has to be raised, if anything. A mistake comes first; anything else may have come of a loss."""
         if lost and not (told and told[0].mistake):
-            raise self._loss(lost)
+            raise self._loss({i: self.processes[i].exitcode or 0 for i in lost})
         if told:
             raise SganError(told[0].sentence, told[0].hint) from RuntimeError(f"in a rank:\n{told[0].traceback}")
-        if self.error is not None and not all(map(self._done, range(self.ranks))):
-            raise self.error
+        if self.error is not None and not self._all("done"):
+            seen = getattr(self.error, "failures", {})  # a ChildFailedError's: gone before we had looked
+            raise self._loss({i: failure.exitcode for i, failure in seen.items()}) if seen else self.error
 
-    def _loss(self, lost: list[int]) -> BaseException:
-        codes = {i: self.processes[i].exitcode or 0 for i in lost}
+    def _loss(self, codes: dict[int, int]) -> BaseException:
+        """What to raise when the processes of these ranks have ended with these exit codes, and no word."""
         rank = min(codes, key=codes.get)  # a signal's is negative
         if codes[rank] >= 0:
             sentence = f"Rank {rank} ended without a word, with exit code {codes[rank]}."
             return KeyboardInterrupt() if self.asked.is_set() else SganError(sentence)  # had not begun to listen
-        loss = f"Rank {rank} was lost ({signal.Signals(-codes[rank]).name})"
+        names = {number.value: number.name for number in signal.Signals}
+        loss = f"Rank {rank} was lost ({names.get(-codes[rank], -codes[rank])})"
         if self.asked.is_set():
             return SganError(f"{loss} while it was to stop.", hint="What was saved before is there.")
         return _LostRank(loss)
@@ -189,10 +202,16 @@ def _elastic_launch(ranks: int, folder: Path, work: tuple) -> dict[int, Any]:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
-        **{"min_nodes": 1, "max_nodes": 1, "nproc_per_node": ranks, "run_id": "sgan", "max_restarts": 0},
-        # Not 'c10d': it unpickles what anyone sends to its port, and has heartbeats to write.
-        **{"rdzv_backend": "static", "rdzv_endpoint": "localhost:0", "rdzv_configs": {"rank": 0}},
-        **{"start_method": "spawn", "monitor_interval": 0.1},
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id="sgan",
+        rdzv_backend="static",  # 'c10d' unpickles what anyone sends to its port
+        rdzv_endpoint="localhost:0",  # any free port
+        rdzv_configs={"rank": 0},
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="spawn",
         logs_specs=DefaultLogsSpecs(log_dir=f"{folder}/logs"),
     )
     return elastic_launch(config, run_rank)(folder, *work)

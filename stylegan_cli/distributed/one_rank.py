@@ -1,6 +1,7 @@
 """What one rank does in a process that `launcher` started, and how the two speak: by files in a folder of their own.
 
 stop  the launcher wishes that the ranks stop in good order
+here-<rank>  this rank's process can hear that
 done-<rank>  this rank's function has returned
 failed-<rank>  it has raised: what to tell the user, as JSON
 
@@ -69,6 +70,7 @@ def run_rank(
         faulthandler.disable()
     over = threading.Event()
     threading.Thread(target=_heed, args=(folder, parent, over), daemon=True).start()
+    (folder / f"here-{rank}").touch()
     torch.set_num_threads(threads)
     try:
         join_ranks(device, rank, init_method=f"file://{folder}/ranks", rank=rank, world_size=ranks)

@@ -126,7 +126,7 @@ def same_on_all_ranks(
 
 @contextlib.contextmanager
 def _no_greetings() -> Iterator[None]:
-    """Until PyTorch 2.12 or so gloo greets on stdout, from C++, where results go."""
+    """The gloo of some releases, PyTorch 2.10 for one, greets on stdout, where results go, from C++."""
     if sys.stdout is None:
         yield
         return

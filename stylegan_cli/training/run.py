@@ -28,7 +28,7 @@ from .guard import ROLLBACKS, STREAK
 from .loop import Trainer
 from .plan import claimed_folder
 from .recorder import Recorder
-from .state import gather
+from .state import gather, seed_generators
 from .state_files import StateWriter, list_states, load_newest, read_state
 
 FAILURE = "failure.txt"  # in the run's folder: why it ended
@@ -82,6 +82,7 @@ def train(
     if folder is None:
         folder = Path(distributed.broadcast_text(str(claimed_folder(manner.runs, config)) if first else None))
     _set_precision(config.precision)
+    seed_generators(config.seed + distributed.rank())  # nothing here draws from them, but a metric may
     with contextlib.ExitStack() as stack:
         if first:
             stack.enter_context(lock_run(folder))

@@ -64,7 +64,7 @@ class Rng:
             _set_generators(row)
         else:
             content = b"".join(row[name].numpy().tobytes() for name in sorted(row))
-            _seed_generators(int.from_bytes(hashlib.sha256(content + b"%d" % self._rank).digest()[:8], "little"))
+            seed_generators(int.from_bytes(hashlib.sha256(content + b"%d" % self._rank).digest()[:8], "little"))
 
 
 _NUMPY, _PYTHON = "<624Iqqd", "<625Iqd"  # words, position, whether a normal number is kept, which; the same
@@ -91,7 +91,7 @@ def _set_generators(row: dict[str, Tensor]) -> None:
     random.setstate((3, tuple(words), normal if kept else None))
 
 
-def _seed_generators(seed: int) -> None:
+def seed_generators(seed: int) -> None:
     torch.manual_seed(seed)  # the GPUs' too
     np.random.seed(seed % 2**32)
     random.seed(seed)

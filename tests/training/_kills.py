@@ -21,6 +21,7 @@ from PIL import Image
 
 from stylegan_cli import distributed
 from stylegan_cli.training import plan, state_files
+from stylegan_cli.training.ema import EMA
 from stylegan_cli.training.run import Manner, train
 
 KIMG, SNAP = 0.24, 0.04  # 30 steps, 7 states
@@ -77,8 +78,24 @@ def arm_write(count: int, point: str, fraction: float) -> None:
     Path.unlink = before("remove", unlink)
 
 
+def lose_rank(step: int, once: Path) -> None:
+    """The last rank dies in the middle of a step, alone, the first time that it comes there."""
+    average = EMA.update
+
+    def dying(self, network, shown, batch):
+        if shown == step * batch and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        average(self, network, shown, batch)
+
+    EMA.update = dying
+
+
 def work(config, folder, start, kill):
-    if distributed.rank() == 0:
+    if kill.startswith("lose"):
+        if distributed.rank() == distributed.world_size() - 1:
+            lose_rank(int(kill.split()[1]), folder.with_suffix(".lost"))
+    elif distributed.rank() == 0:
         arm(kill)
     train(config, folder, "cpu", start, Manner(quiet=True))
 
@@ -105,9 +122,9 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def child(data: Path, folder: Path, ranks: int, kill: str) -> int:
+def child(data: Path, folder: Path, ranks: int, kill: str) -> subprocess.CompletedProcess:
     command = [sys.executable, __file__, "--child", str(data), str(folder), str(ranks), kill]
-    return subprocess.run(command, start_new_session=True, stderr=subprocess.PIPE, text=True, timeout=300).returncode
+    return subprocess.run(command, start_new_session=True, capture_output=True, text=True, timeout=300)
 
 
 def kills(seed: int, in_write: int, at_random: int, seconds: float) -> list[str]:
@@ -126,11 +143,11 @@ def killed_run(data: Path, folder: Path, ranks: int, plans: list[str]) -> int:
         if (folder / "config.json").exists() and before and finished(folder):
             for path in folder.iterdir():
                 path.unlink()
-        code = child(data, folder, ranks, kill)
-        assert code in (0, -signal.SIGKILL), f"{kill}: left with {code}"
-        deaths += code != 0
+        done = child(data, folder, ranks, kill)
+        assert done.returncode in (0, -signal.SIGKILL), f"{kill}: {done.stderr}"
+        deaths += done.returncode != 0
     if not finished(folder):
-        assert child(data, folder, ranks, "never") == 0
+        assert child(data, folder, ranks, "never").returncode == 0
     return deaths
 
 
@@ -174,7 +191,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         data = make_data(folder / "data")
-        assert child(data, folder / "whole", arguments.ranks, "never") == 0
+        assert child(data, folder / "whole", arguments.ranks, "never").returncode == 0
         whole, deaths, rounds = end_of(folder / "whole"), 0, 0
         plans = kills(arguments.seed, arguments.in_write, arguments.kills - arguments.in_write, 4.0)
         while plans:
