@@ -26,6 +26,7 @@ from stylegan_cli.config import DataSpec, TrainConfig, make_train_config
 from stylegan_cli.models import build_discriminator, build_generator
 from stylegan_cli.training import loop
 from stylegan_cli.training.augment import PIPES
+from stylegan_cli.training.graphs import Graphed
 from stylegan_cli.training.objective import Batch, Objective
 from stylegan_cli.training.stats import Means
 
@@ -63,19 +64,23 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
     contexts: dict[str, Callable] = {"ours": torch.enable_grad, "reference": reference}
     if bench.cuda:
         contexts["composite"] = functools.partial(forced, "composite")
-    ways = {name: phases(half, context) for name, context in contexts.items()}
+    makers = {name: functools.partial(phases, half, context) for name, context in contexts.items()}
+    if bench.cuda:
+        makers["CUDA graphs"] = lambda: {name: captured(run) for name, run in phases(half, torch.enable_grad).items()}
     if not bench.cuda:
         plain = functools.partial(_plain.use, _plain.modulated_scale)
-        ways["x * s, convolution, * d, separate elementwise"] = phases(half, plain, torch.contiguous_format)
+        name = "x * s, convolution, * d, separate elementwise"
+        makers[name] = functools.partial(phases, half, plain, torch.contiguous_format)
     if augpipe:
         augmented = dataclasses.replace(config, aug="fixed", augpipe=augpipe, aug_p=0.5)
-        ways[f"with {augpipe}"] = our_phases(augmented, images, half, torch.enable_grad)
+        makers[f"with {augpipe}"] = functools.partial(our_phases, augmented, images, half, torch.enable_grad)
     exact = phases(None, reference, dtype=torch.float32 if half else torch.float64)
     plain = phases(half, reference)
     # Their pictures are drawn from a stream: their gradients cannot be those of ours, and are not compared.
     if bench.peer and not bench.no_peer:
-        theirs = _peer.training_phases(bench.peer, config, half is not None, images)
-        ways["peer"] = theirs
+        makers["peer"] = lambda: _peer.training_phases(bench.peer, config, half is not None, images)
+    peak = {name: peak_memory(make) for name, make in makers.items()} if bench.cuda else {}
+    ways = {name: make() for name, make in makers.items()}
     title = f"training step {side}x{side}, base {config.generator.channel_base}, batch {n}"
     facts = {"op": "train_step", "size": side, "batch": n, "dtype": dtype, "ahead": False}
     facts["unverified"] = ("peer", f"with {augpipe}")
@@ -87,7 +92,7 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
         at_0 = {"exact": functools.partial(exact[phase], 0), "plain": functools.partial(plain[phase], 0)}
         rows[phase] = bench.row(f"{title}, {phase}", runs, **at_0, **facts)
     if all(row and "ours" in row for row in rows.values()):
-        bench.add(amortized(config, title, rows))
+        bench.add(amortized(config, title, rows) | ({"peak_bytes": peak} if peak else {}))
 
 
 def amortized(config: TrainConfig, title: str, rows: dict[str, dict]) -> dict:
@@ -143,6 +148,32 @@ def _step(phase: loop.Phase, data: Batch) -> Run:
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
 
     return run
+
+
+def captured(run: Run) -> Run:
+    """The same as one CUDA graph, as the training loop runs it."""
+    kept: list[torch.Tensor] = []
+
+    def work() -> None:
+        kept[:] = run(0)
+
+    graph = Graphed(work, torch.cuda.graph_pool_handle())
+
+    def call(_):
+        graph()
+        return list(kept)
+
+    return call
+
+
+def peak_memory(make: Callable[[], dict[str, Run]]) -> int:
+    """Bytes that networks, optimizers and a step of every phase take at most, alone."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    for run in make().values():
+        run(0)
+    return torch.cuda.max_memory_allocated() - before
 
 
 if __name__ == "__main__":

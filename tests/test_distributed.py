@@ -147,12 +147,16 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
     assert not any(alive(pid) for pid in pids)
 
 
-def test_ranks_end_with_their_parent(tmp_path):
+def test_ranks_end_with_their_parent(tmp_path, monkeypatch):
+    """And leave nothing behind."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with started(tmp_path, "training:0") as process:
         pids = wait_for(lambda: of_ranks(tmp_path, "pid"))
+        assert list(tmp_path.glob("sgan-ranks-*"))
         process.kill()
         process.wait()
         wait_for(lambda: not any(alive(pid) for pid in pids), seconds=10)
+        assert not list(tmp_path.glob("sgan-ranks-*"))
 
 
 def test_under_torchrun(tmp_path):

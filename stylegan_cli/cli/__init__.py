@@ -125,6 +125,8 @@ def _tell(
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return FAILED  # torchrun started several of us: the first one tells
     message, hint = _explain(error)
     click.echo(f"Error: {message}" + (f"\n{hint}" if hint else ""), err=True)
     return FAILED

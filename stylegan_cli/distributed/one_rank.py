@@ -17,6 +17,7 @@ import faulthandler
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -114,4 +115,6 @@ def _heed(folder: Path, parent: int, over: threading.Event) -> None:
             if listens:  # otherwise it is about to return by itself
                 _thread.interrupt_main(signal.SIGTERM)
         time.sleep(0.1)
+    if os.getppid() != parent:
+        shutil.rmtree(folder.parent, ignore_errors=True)
     os._exit(1)

@@ -303,6 +303,8 @@ def _stop_on_interrupt(device: torch.device) -> Iterator[StopFlag]:
     stop = StopFlag(device)
 
     def ask(number: int, frame: FrameType | None) -> None:
+        if stop.asked and distributed.world_size() > 1:
+            return  # torchrun and what runs it may each have sent one
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True
