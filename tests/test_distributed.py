@@ -184,5 +184,5 @@ def test_alone():
 
 def test_more_gpus_than_there_are():
     count = torch.cuda.device_count() + 2
-    with pytest.raises(SganError, match=f"There are not {count} GPUs for as many ranks with --device cuda"):
+    with pytest.raises(SganError, match=f"--gpus {count} is more than the {count - 2} GPU"):
         distributed.launch(print, (), count, "cuda")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,9 @@ def command(
     where = str(resolve_device(device))
     options["gpus"] = options["gpus"] or distributed.launched_ranks()
     if resume and Path(resume).is_dir():
-        given = [name for name, value in {"data": data, "cfg": cfg, **options}.items() if value not in (None, False)]
+        given = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
         changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
-        run = plan.continued(Path(resume), changes, given)
+        run = plan.continued(Path(resume), changes, given, data)
     else:
         options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
         run = plan.fresh(data, cfg, resume, **options)
@@ -101,7 +102,8 @@ def command(
     if not quiet and distributed.first_here():
         click.echo(plan.announcement(run.config, folder), err=True)
     try:
-        result = distributed.launch(train, (run.config, folder, where, run.start, manner), run.config.gpus, where)
+        with plan.failure_told(folder) if folder else contextlib.nullcontext():
+            result = distributed.launch(train, (run.config, folder, where, run.start, manner), run.config.gpus, where)
     except BaseException:
         if run.folder is None and folder is not None:
             plan.discard_unused(folder)

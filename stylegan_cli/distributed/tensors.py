@@ -24,8 +24,10 @@ def require_devices(
     device: str,  # 'cpu'; 'cuda': one GPU for each
 ) -> None:
     if device != "cpu" and (device != "cuda" or torch.cuda.device_count() < ranks):
+        count = torch.cuda.device_count() if device == "cuda" else 1
         raise SganError(
-            f"There are not {ranks} GPUs for as many ranks with --device {device}.", hint="Use --device cpu."
+            f"--gpus {ranks} is more than the {count} GPU(s) of --device {device}.",
+            hint=f"Choose --gpus {count}." if count else "Use --device cpu.",
         )
 
 

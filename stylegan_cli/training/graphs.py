@@ -20,8 +20,9 @@ class Graphed:
         self,
         work: Callable[[], None],
         pool: Any,  # torch.cuda.graph_pool_handle(): graphs that never run at the same time share their memory
+        stream: torch.cuda.Stream,  # of the first runs and the captures: memory is kept by stream
     ):
-        self.work, self.pool = work, pool
+        self.work, self.pool, self.stream = work, pool, stream
         self._runs = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -32,16 +33,15 @@ class Graphed:
         if self._graph is None:
             graph = torch.cuda.CUDAGraph()
             # thread_local: the loader's thread pins memory meanwhile, which a capture of all threads would refuse.
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
                 self.work()
             self._graph = graph
         self._graph.replay()
 
     def _eager(self) -> None:
-        """On a side stream, as a capture will: what PyTorch sets up by stream is then there."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        """On the stream of the capture: what PyTorch sets up by stream is then there."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             self.work()
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(self.stream)
         self._runs += 1

@@ -18,7 +18,7 @@ from ..models import build_discriminator, build_generator
 from ..sampling import counter
 from ..snapshot import Snapshot
 from .ema import EMA
-from .graphs import Graphed
+from .graphs import WARM_UP, Graphed
 from .guard import Guard
 from .objective import Batch, Objective
 from .optimizer import FusedAdam, adam
@@ -62,18 +62,19 @@ class Trainer:
         self.fresh: list[str] = []  # weights that `start` could not give
         if start is not None:
             self.fresh = _load_what_fits(self.G, start.G, "G.")
-            self.fresh += _load_what_fits(self.D, start.D, "D.") if start.D is not None else []
+            self.fresh += _load_what_fits(self.D, start.D, "D.") if start.D is not None else ["D"]
         self.G.to(self.device, dtype).requires_grad_(False)
         self.D.to(self.device, dtype).requires_grad_(False)
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
         self.means = Means()
-        self.guard = Guard(self.device)
         self.objective = Objective(config, self.G, self.D, self.means)
         sampler = Sampler(len(dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.clock = Clock()
-        self.phases = _phases(config, self.G, self.D, self.objective)
+        self.phases = _phases(config, self.G, self.D, self.objective, graphs)
+        self.guard = Guard([phase.name for phase in self.phases], self.device)
         self._graphs: dict[str, Graphed] | None = {} if graphs else None
+        self._graph_memory = (torch.cuda.graph_pool_handle(), torch.cuda.Stream()) if graphs else None
         self._batch: Batch | None = None  # where the graphs find theirs
         self.memory: dict[str, Stateful] = {
             "G": self.G,
@@ -95,9 +96,7 @@ class Trainer:
 
     def step(self) -> None:
         """Every phase whose turn it is, then the moving average."""
-        batch = self._next_batch()
-        if self._graphs is not None:
-            batch = self._batch = batch if self._batch is None else self._batch.take_over(batch)
+        batch = self._in_place(self._next_batch())
         for phase in self.phases:
             if self.clock.step % phase.interval == 0:
                 self._run(phase, batch)
@@ -124,7 +123,8 @@ class Trainer:
 
     def fit_memory(self) -> None:
         """Try every phase without learning from it; while a rank runs out of memory, all halve what they look at at
-        a time and accumulate. Changes `config.batch_gpu`, no result. Raises SganError if it cannot be halved."""
+        a time and accumulate. Changes `config.batch_gpu`, and no result as long as that is a multiple of
+        pl_batch_shrink. Raises SganError if it cannot be halved."""
         while distributed.any_rank(self._out_of_memory(), self.device):
             half, group = self.config.batch_gpu // 2, self.config.discriminator.mbstd_group
             grouped = self.config.discriminator.mbstd_channels > 0
@@ -146,16 +146,22 @@ class Trainer:
             self._learn(phase, batch)
             return
         if phase.name not in self._graphs:
-            pool = next(iter(self._graphs.values())).pool if self._graphs else torch.cuda.graph_pool_handle()
-            self._graphs[phase.name] = Graphed(lambda: self._learn(phase, batch), pool)
+            self._graphs[phase.name] = Graphed(lambda: self._learn(phase, batch), *self._graph_memory)
         self._graphs[phase.name]()
+
+    def _in_place(self, batch: Batch) -> Batch:
+        """Where the graphs, if there are any, find their batch."""
+        if self._graphs is None:
+            return batch
+        self._batch = batch if self._batch is None else self._batch.take_over(batch)
+        return self._batch
 
     def _learn(self, phase: Phase, batch: Batch) -> None:
         self._backward(phase, batch.split(self.config.batch_gpu))
         distributed.sum_gradients(phase.parameters)
         if phase.end is not None:
             phase.end()
-        bad = self.guard.check(p.grad for p in phase.parameters if p.grad is not None)
+        bad = self.guard.check(phase.name, [p.grad for p in phase.parameters if p.grad is not None])
         phase.optimizer.step_unless(bad)
 
     def _backward(self, phase: Phase, parts: list[Batch]) -> None:
@@ -167,30 +173,45 @@ class Trainer:
         phase.network.requires_grad_(False)
 
     def _out_of_memory(self) -> bool:
-        """Whether this rank lacks the memory for a step. Nothing is sent to others and nothing is learnt."""
-        data, p = self.loader.state_dict(), copy.deepcopy(self.objective.p.state_dict())
-        parts = self._next_batch().split(self.config.batch_gpu)
+        """Whether this rank lacks the memory for a step. Nothing is learnt."""
+        remembered = ("path_length", "augment", "guard", "data")
+        state = copy.deepcopy({name: self.memory[name].state_dict() for name in remembered})
+        w_avg = self.G.mapping.w_avg.clone()
         try:
-            for phase in self.phases:
-                self._backward(phase, parts[:1])
-                phase.optimizer.step_unless(torch.ones([], device=self.device))  # only makes its moments
+            self._rehearse()
         except torch.OutOfMemoryError:
+            self._graphs = None if self._graphs is None else {}
             return True
         finally:
             for phase in self.phases:
                 phase.network.requires_grad_(False)
                 phase.optimizer.zero_grad(set_to_none=True)
             self.objective.forget()
-            self.objective.p.load_state_dict(p)
-            self.loader.load_state_dict(data)
+            restore({name: self.memory[name] for name in remembered}, state)
+            self.guard.hold.zero_()
+            self.G.mapping.w_avg.copy_(w_avg)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return False
+
+    def _rehearse(self) -> None:
+        """Every phase, with the moments that Adam will need. Ranks that others wait for would hang if one of them ran
+        out of memory between two sums: several go no further than the gradients; one captures its graphs too."""
+        self.guard.hold.fill_(1)
+        batch = self._in_place(self._next_batch())
+        for phase in self.phases:
+            self._backward(phase, batch.split(self.config.batch_gpu)[:1])
+            phase.optimizer.step_unless(self.guard.hold)
+        if distributed.world_size() == 1:
+            for phase in self.phases:
+                for _ in range(1 if self._graphs is None else WARM_UP + 1):
+                    self._run(phase, batch)
 
     def _next_batch(self) -> Batch:
         images, labels, index = self.loader.next()
         chosen = counter.integers(self.config.seed, "label", index, len(self.dataset))
         fake_labels = self.dataset.labels(chosen)
+        fake_labels = fake_labels.pin_memory() if self.loader.pin else fake_labels
         images, labels, fake_labels, index = (
             t.to(self.device, non_blocking=True) for t in (images, labels, fake_labels, index)
         )
@@ -218,11 +239,11 @@ class Clock:
         self.step, self.shown = state["step"], state["shown"]
 
 
-def _phases(config: TrainConfig, G: nn.Module, D: nn.Module, objective: Objective) -> list[Phase]:
+def _phases(config: TrainConfig, G: nn.Module, D: nn.Module, objective: Objective, graphs: bool = False) -> list[Phase]:
     g_interval = config.pl_interval if config.pl_weight > 0 else None
     d_interval = config.r1_interval if config.gamma > 0 else None
-    g = adam(list(G.parameters()), config, g_interval)
-    d = adam(_not_frozen(D, config.freezed), config, d_interval)
+    g = adam(list(G.parameters()), config, g_interval, graphs)
+    d = adam(_not_frozen(D, config.freezed), config, d_interval, graphs)
     phases = [Phase("G", G, g, objective.generator_main, end=objective.end_generator_main)]
     if g_interval:
         path, end = objective.generator_path_length, objective.end_generator_path_length

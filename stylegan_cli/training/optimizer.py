@@ -11,10 +11,17 @@ from ..config import TrainConfig
 
 
 class FusedAdam(torch.optim.Adam):
-    """torch.optim.Adam, fused, capturable on CUDA, with a step that the device can skip and a state that comes back."""
+    """torch.optim.Adam, fused, with a step that the device can skip and a state that any device can take over."""
 
-    def __init__(self, parameters: list[nn.Parameter], **options: Any):
-        super().__init__(parameters, fused=True, capturable=parameters[0].is_cuda, **options)
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        capturable: bool = False,  # in a CUDA graph
+        **options: Any,
+    ):
+        super().__init__(parameters, fused=True, capturable=capturable, **options)
+        self.capturable = capturable
+        self._warned_capturable_if_run_uncaptured = True  # the first steps are, on purpose: PyTorch need not warn
 
     def step_unless(
         self,
@@ -27,6 +34,8 @@ class FusedAdam(torch.optim.Adam):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The fused kernel walks through memory: moments must lie as their parameters do, channels-last ones too."""
         super().load_state_dict(state)
+        for group in self.param_groups:  # how to run is ours to say, not the state's
+            group |= {"fused": True, "capturable": self.capturable}
         for parameter, slots in self.state.items():
             for name, value in slots.items():
                 if value.shape == parameter.shape:
@@ -37,9 +46,10 @@ def adam(
     parameters: list[nn.Parameter],
     config: TrainConfig,
     interval: int | None,  # steps between those of the regulariser; None: there is none
+    capturable: bool = False,  # in a CUDA graph
 ) -> FusedAdam:
     """With a regulariser every k steps the optimizer moves k + 1 times where it used to move k times: learning rate
     and betas are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
     c = 1 if interval is None else interval / (interval + 1)
     betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
-    return FusedAdam(parameters, lr=config.lr * c, betas=betas, eps=config.eps)
+    return FusedAdam(parameters, capturable, lr=config.lr * c, betas=betas, eps=config.eps)

@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from ..runs import latest_snapshot, lock_run, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
 from .state_files import list_states, read_about
 
-_MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu")  # from one start of a run to the next
+_MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # from one start of a run to the next
 
+FAILURE = "failure.txt"  # in a run's folder: why it ended
 _LAUNCHER = ".launcher"  # in a run's folder: which torchrun started it
 _AUGMENTATIONS = {
     "ada": "adaptive augmentation ({})",
@@ -61,6 +63,10 @@ def fresh(
     """A run of its own. Raises SganError if data, settings and snapshot do not go together."""
     cfg = cfg or ("auto" if data else "demo")
     data = data and os.path.abspath(data)  # so that the run can go on from any folder
+    if resume and Path(resume).name.startswith("state-"):
+        hint = f"Go on with its run: sgan train --resume {shlex.quote(str(Path(resume).parent))}"
+        raise SganError(f"{resume} is a training state, which belongs to its run.", hint=hint)
+    _refuse_vain_options(cfg, overrides)
     info = read_info(resume) if resume else None
     if info and (fixed := [name for name in _OF_NETWORKS if overrides.get(name) is not None]):
         names = ", ".join(_OF_NETWORKS[name] for name in fixed)
@@ -82,6 +88,7 @@ def continued(
     folder: Path,  # of the run
     changes: dict[str, Any],  # what may change on the way: kimg, snap, gpus, batch_gpu; None: as it was
     given: list[str],  # the options that the user set
+    data: str | None = None,  # where the same pictures are now
 ) -> Plan:
     """A run that goes on from its last state."""
     if set(given) - set(changes):
@@ -106,6 +113,8 @@ def continued(
     about = _readable(states)
     _refuse_other_settings(config, about.get("config", {}), path)
     config = _dealt(config, {k: v for k, v in changes.items() if v is not None})
+    if data:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=os.path.abspath(data)))
     if about.get("kimg", 0) >= config.kimg:
         raise SganError(
             f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="To go on, give a larger --kimg."
@@ -127,10 +136,12 @@ def claimed_folder(
     config: TrainConfig,
 ) -> Path:
     """The folder of a run that torchrun started: a new one, or, when torchrun starts its ranks again, the same."""
-    launcher = f"{socket.gethostname()} {os.getppid()}\n"
+    launcher = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if launcher == "none":  # torchrun was given no --rdzv-id
+        launcher = f"{socket.gethostname()} {os.getppid()}"
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
         for mark in sorted(Path(runs).glob(f"*/{_LAUNCHER}"), reverse=True):
-            if mark.read_text() == launcher:
+            if mark.read_text().strip() == launcher:
                 return mark.parent
     folder = new_folder(runs, config)
     (folder / _LAUNCHER).write_text(launcher)
@@ -143,6 +154,20 @@ def discard_unused(
     """Remove the folder of a run that failed before it logged anything."""
     if not list_states(folder) and latest_snapshot(folder) is None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def failure_told(
+    folder: Path,  # of the run
+) -> Iterator[None]:
+    """Leave the reason in the folder if the run fails, so that a list of runs can tell."""
+    (folder / FAILURE).unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as e:
+        with contextlib.suppress(OSError):
+            (folder / FAILURE).write_text(f"{e}\n" if isinstance(e, SganError) else f"{type(e).__name__}: {e}\n")
+        raise
 
 
 def networks(
@@ -179,6 +204,8 @@ def farewell(
 ) -> str:
     """Where the pictures are and what to type next."""
     snapshot = latest_snapshot(folder)
+    if snapshot is None:
+        return f"There is no snapshot yet. Go on: sgan train --resume {shlex.quote(str(folder))}"
     kimg = read_info(snapshot).kimg
     option = "" if folder.parent.resolve() == Path("runs").resolve() else f" --runs {shlex.quote(str(folder.parent))}"
     lines = [
@@ -250,8 +277,26 @@ def _flat(values: Any, name: str = "") -> dict[str, Any]:
 
 
 def _dealt(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """The same batch on another number of ranks."""
+    """The same batch on another number of ranks. Raises SganError if the deviation groups of D cannot stay the same."""
     gpus = changes.get("gpus", config.gpus)
     if "batch_gpu" not in changes and config.batch % (config.batch_gpu * gpus):
         changes = changes | {"batch_gpu": max(config.batch // gpus, 1)}
-    return dataclasses.replace(config, **changes)
+    new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
+    if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
+        raise SganError(
+            f"With {new.batch_gpu} picture(s) at a time the minibatch-deviation groups of {group} would be broken up.",
+            hint="Choose fewer --gpus or a larger --batch-gpu.",
+        )
+    return new
+
+
+def _refuse_vain_options(cfg: str, options: dict[str, Any]) -> None:
+    """What would have no effect is a mistake that the user wants to know of."""
+    aug = options.get("aug") or PRESETS[cfg].aug
+    unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
+    names = {"augpipe": "--augpipe", "aug_p": "--p", "ada_target": "--target"}
+    for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):
+        if options.get(name) is not None:
+            raise SganError(f"{names[name]} has no effect with --aug {aug}.", hint="Leave it out, or choose --aug ada.")
+    if aug == "fixed" and not options.get("aug_p"):
+        raise SganError("--aug fixed needs a probability.", hint="Give --p 0.2, for example.")

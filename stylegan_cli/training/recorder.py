@@ -10,8 +10,9 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from ..config import TrainConfig, to_json
 from ..data.images import image_grid, save_image, to_uint8
-from ..files import atomic_path, write_atomic
+from ..files import atomic_path, patiently, write_atomic
 from ..runs import snapshot_name
 from ..sampling import counter
 from ..sampling.latents import latents_from_seeds
@@ -30,15 +31,23 @@ from .pace import Pace
 from .stats import RunLog
 
 BEST = "best.safetensors"
+T = TypeVar("T")
 
 
 class Recorder:
     """Has a memory of its own: the seconds that the run took so far, the best value of its first metric, the alarm."""
 
-    def __init__(self, config: TrainConfig, folder: Path, trainer: Trainer, quiet: bool):
-        self.config, self.folder, self.trainer, self.quiet = config, folder, trainer, quiet
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        trainer: Trainer,
+        quiet: bool,
+        stop: Callable[[], bool],  # true: wait no longer for room on a full disk
+    ):
+        self.config, self.folder, self.trainer, self.quiet, self._stop = config, folder, trainer, quiet, stop
         self.seconds, self.best = 0.0, None
-        write_atomic(folder / "config.json", json.dumps(to_json(config), indent=2) + "\n")
+        self._write(lambda: write_atomic(folder / "config.json", json.dumps(to_json(config), indent=2) + "\n"))
         count, self.columns = _grid_shape(config.data.height, config.data.width)
         index = counter.integers(config.seed, "reals", torch.arange(count), len(trainer.dataset))
         labels = trainer.dataset.labels(index)
@@ -47,7 +56,8 @@ class Recorder:
         self.grid_scale = max(1, 64 // config.data.width)
         reals = trainer.dataset.images(index)
         self.alarm = CollapseAlarm(reals)
-        save_image(image_grid(reals, self.columns, scale=self.grid_scale), folder / "reals.png")
+        grid = image_grid(reals, self.columns, scale=self.grid_scale)
+        self._write(lambda: save_image(grid, folder / "reals.png"))
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self._elapsed(), "best": self.best, "alarm": self.alarm.state_dict()}
@@ -62,7 +72,7 @@ class Recorder:
         self.began = self._last = time.monotonic()
         self._last_at = shown
         self.pace = Pace(round(self.config.kimg * 1000), round(self.config.snap * 1000), self.began, shown)
-        self.log = RunLog(self.folder, shown / 1000)
+        self.log = self._write(lambda: RunLog(self.folder, shown / 1000, self._write))
         self.bar = tqdm(
             total=self.config.kimg,
             initial=shown / 1000,
@@ -108,9 +118,9 @@ class Recorder:
         line: str,
         in_bar: bool = False,  # a bar shows the same already
     ) -> None:
-        """To the terminal unless it is to be quiet, and to the log, which may be on a full disk."""
-        if not self.quiet and not (in_bar and not self.bar.disable):
-            tqdm.write(line, file=sys.stderr)
+        """To the log, and to the terminal unless it is to be quiet."""
+        if not (in_bar and not self.bar.disable):
+            self._print(line)
         self.log.text(line)
 
     def pictures(self) -> None:
@@ -119,7 +129,7 @@ class Recorder:
         fakes = self._draw()
         grid = image_grid(fakes, self.columns, scale=self.grid_scale)
         name = snapshot_name(kimg).replace("snapshot", "fakes").replace(".safetensors", ".png")
-        save_image(grid, self.folder / name)
+        self._write(lambda: save_image(grid, self.folder / name))
         self.log.pictures(grid, kimg)
         diversity, warning = self.alarm.look(fakes)
         self.log.stats({"kimg": kimg, "diversity": diversity})
@@ -131,7 +141,7 @@ class Recorder:
         """The model as it is now, and its pictures."""
         kimg = self.trainer.shown / 1000
         path = self.folder / snapshot_name(kimg)
-        save_snapshot(path, self.trainer.ema.network, self.trainer.D, self._info(kimg))
+        self._write(lambda: save_snapshot(path, self.trainer.ema.network, self.trainer.D, self._info(kimg)))
         self.pictures()
         return path
 
@@ -149,13 +159,20 @@ class Recorder:
         sign = 1 if higher_is_better else -1
         if self.best is None or sign * value > sign * self.best["value"]:
             self.best = {"metric": name, "value": value, "kimg": kimg}
-            with atomic_path(self.folder / BEST) as temporary:
-                shutil.copyfile(snapshot, temporary)
+            self._write(lambda: _copy(snapshot, self.folder / BEST))
 
     def close(self) -> None:
         if hasattr(self, "bar"):
             self.bar.close()
             self.log.close()
+
+    def _write(self, write: Callable[[], T]) -> T:
+        """On a full disk training waits until it is not."""
+        return patiently(write, f"what is written to {self.folder}", self._print, self._stop)
+
+    def _print(self, line: str) -> None:
+        if not self.quiet:
+            tqdm.write(line, file=sys.stderr)
 
     def _elapsed(self) -> float:
         return self.seconds + (time.monotonic() - self.began)
@@ -176,6 +193,11 @@ class Recorder:
             kimg=kimg,
             origin=f"sgan train --cfg {config.cfg}",
         )
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _grid_shape(height: int, width: int) -> tuple[int, int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,18 +20,16 @@ from .. import distributed
 from ..config import TrainConfig, to_json
 from ..data.dataset import Dataset, open_dataset
 from ..errors import SganError
-from ..files import patiently
+from ..files import remove_leftovers
 from ..models import Generator
 from ..runs import lock_run
 from ..snapshot import load_snapshot
 from .guard import ROLLBACKS, STREAK
 from .loop import Trainer
-from .plan import claimed_folder
+from .plan import claimed_folder, failure_told
 from .recorder import Recorder
 from .state import gather, seed_generators
 from .state_files import StateWriter, list_states, load_newest, read_state
-
-FAILURE = "failure.txt"  # in the run's folder: why it ended
 
 
 class Measure(Protocol):
@@ -82,19 +80,19 @@ def train(
     if folder is None:
         folder = Path(distributed.broadcast_text(str(claimed_folder(manner.runs, config)) if first else None))
     _set_precision(config.precision)
-    seed_generators(config.seed + distributed.rank())  # nothing here draws from them, but a metric may
     with contextlib.ExitStack() as stack:
         if first:
             stack.enter_context(lock_run(folder))
-            stack.enter_context(_failure_told(folder))
+            stack.enter_context(failure_told(folder))
         stop = stack.enter_context(_stop_on_interrupt(where))
         begun = bool(list_states(folder))
         weights = load_snapshot(start) if start and not begun else None
         graphs = manner.graphs and where.type == "cuda"
         trainer = Trainer(config, open_run_data(config), where, weights, graphs=graphs)
         stack.callback(trainer.close)
+        seed_generators(config.seed + distributed.rank())  # nothing here draws from them, but a metric may
         run = Run(config, folder, trainer, manner, stop)
-        stack.callback(run.close)
+        stack.push(run.close)
         run.begin()
         run.go()
     return folder
@@ -107,8 +105,11 @@ class Run:
         self.config, self.folder, self.trainer, self.manner, self.stop = config, folder, trainer, manner, stop
         self.memory: dict[str, Any] = dict(trainer.memory)
         self.recorder: Recorder | None = None
+        self._overdue = False  # a save waits for a step that is not skipped
+        self._gone_back_to: str | None = None  # name of the state
         if distributed.rank() == 0:
-            self.recorder = Recorder(config, folder, trainer, manner.quiet)
+            remove_leftovers(folder)
+            self.recorder = Recorder(config, folder, trainer, manner.quiet, lambda: stop.asked)
             self.memory["record"] = self.recorder
             self.writer = StateWriter(folder, say=self.recorder.say)
 
@@ -121,12 +122,11 @@ class Run:
         if self.recorder is not None:
             self.recorder.begin()
             self._announce(about, said)
-        began = time.monotonic()
-        self._each(lambda r: r.pictures(), "the pictures")
         if about is None:
+            began = time.monotonic()
+            self._each(lambda r: r.pictures())
             self._save_state()
-        if self.recorder is not None:
-            self.recorder.paused(time.monotonic() - began)
+            self._each(lambda r: r.paused(time.monotonic() - began))
 
     def go(self) -> None:
         """Steps, and what is due after each."""
@@ -134,12 +134,12 @@ class Run:
         snap = max(round(self.config.snap * 1000), 1)
         tick = max(min(snap // 8, 4000), self.config.batch)  # pictures between lines of the log
         with _profile(self.manner.profile, trainer, self.folder) as profiled:
-            while trainer.shown < end:
+            while trainer.shown < end or self._overdue:
                 before = trainer.shown
                 self._step()
                 profiled()
                 stopped = self.stop.heard()
-                saving = stopped or trainer.shown >= end or trainer.shown // snap > before // snap
+                saving = stopped or trainer.shown >= end or trainer.shown // snap > before // snap or self._overdue
                 if saving or trainer.shown // tick > before // tick:
                     self._due(saving, stopped)
                 if stopped:
@@ -147,9 +147,10 @@ class Run:
         if self.recorder is not None:
             self.writer.wait(lambda: self.stop.asked)
 
-    def close(self) -> None:
+    def close(self, kind: type[BaseException] | None = None, *error: object) -> None:
         if self.recorder is not None:
-            self.writer.close()
+            if kind is not KeyboardInterrupt:  # at once: no state is waited for
+                self.writer.close()
             self.recorder.close()
 
     # ------------------------------------------------------------------------------------------- parts
@@ -170,28 +171,31 @@ class Run:
                 self.recorder.paused(time.monotonic() - began)
 
     def _due(self, saving: bool, stopped: bool) -> None:
-        """A line of the log; where steps keep failing, back to the last state; else what is to be saved."""
+        """A line of the log; where steps keep failing, back to the last state; else what is to be saved. While steps
+        are skipped nothing is: the weights may be beyond repair."""
         means = self.trainer.means.take()  # all ranks together
-        self._each(lambda r: r.line(means), "the log")
-        broken = self.trainer.guard.streak() >= STREAK
-        if broken and not stopped:
+        self._each(lambda r: r.line(means))
+        streak = self.trainer.guard.streak()
+        self._overdue = saving and 0 < streak < STREAK and not stopped
+        if streak >= STREAK and not stopped:
             self._roll_back()
-        elif saving and not broken:
+        elif saving and streak == 0:
             self._save()
+        elif stopped:
+            self._say(f"Not saved, as the last {streak} step(s) were skipped: the last state is where the run goes on.")
 
     def _save(self) -> None:
         """Snapshot, pictures, metrics, and the state to go on from."""
         began, trainer = time.monotonic(), self.trainer
         if not distributed.same_on_all_ranks([*trainer.G.parameters(), *trainer.D.parameters()]):
             raise SganError("The ranks hold different weights.", hint=f"Go on from the last state: {self._command()}")
-        snapshot = self._each(lambda r: r.snapshot(), "the snapshot")
+        snapshot = self._each(lambda r: r.snapshot())
         if self.manner.measure is not None:
             values = self.manner.measure(trainer.ema.network, self.config, trainer.device)
             higher = self.manner.measure.higher_is_better
-            self._each(lambda r: r.metrics(values, snapshot, higher), "the metrics")
+            self._each(lambda r: r.metrics(values, snapshot, higher))
         self._save_state()
-        if self.recorder is not None:
-            self.recorder.paused(time.monotonic() - began)
+        self._each(lambda r: r.paused(time.monotonic() - began))
 
     def _save_state(self) -> None:
         state = gather(self.memory)  # all ranks together
@@ -206,9 +210,8 @@ class Run:
         if path:
             state, about = found[:2] if found else read_state(Path(path))
             self.trainer.restore(state)
-            if self.recorder is not None:
-                self.recorder.load_state_dict(state["record"])
-        self._began_at = self.trainer.shown
+            self._each(lambda r: r.load_state_dict(state["record"]))
+        self._began_at, self._loaded = self.trainer.shown, Path(path).name
         return about if path else None
 
     def _roll_back(self) -> None:
@@ -222,20 +225,27 @@ class Run:
             )
         if self.recorder is not None:
             self.writer.wait(lambda: self.stop.asked)
+            self._abandon_hopeless()
         said: list[str] = []
         self._load(said.append)
+        self._gone_back_to = self._loaded
         trainer.slow_down(0.5 ** (count - trainer.guard.rollbacks))
         trainer.guard.forgive(count)
         trainer.means.clear()
-        if self.recorder is not None:
-            self.recorder.close()
-            self.recorder.begin()
+        self._overdue = False
+        self._each(lambda r: (r.close(), r.begin()))
         for line in said:
             self._say(line)
         self._say(
             f"No finite gradients in {STREAK} steps in a row at kimg {at:g}: going on from kimg "
             f"{trainer.shown / 1000:g} with the learning rate divided by {2**count} ({count} of {ROLLBACKS})."
         )
+
+    def _abandon_hopeless(self) -> None:
+        """A state that was gone back to and led nowhere steps aside for the one before it."""
+        states = list_states(self.folder)
+        if len(states) > 1 and states[0].name == self._gone_back_to:
+            states[0].rename(states[0].with_name(states[0].name + ".abandoned"))
 
     def _announce(self, about: dict[str, Any] | None, said: list[str]) -> None:
         """What a user should know about how this run begins."""
@@ -246,7 +256,7 @@ class Run:
             self._say(f"Memory is short: looking at {trainer.config.batch_gpu} pictures at a time.")
         if about is None and trainer.fresh:
             names = ", ".join(trainer.fresh[:6]) + (" ..." if len(trainer.fresh) > 6 else "")
-            self._say(f"{len(trainer.fresh)} tensors have another shape than the model's and start fresh: {names}")
+            self._say(f"{len(trainer.fresh)} tensors start fresh, as the model has none of their shape: {names}")
         if about is not None:
             self._say(f"Going on from kimg {about['kimg']:g}.")
         if about is not None and about["ranks"] != distributed.world_size():
@@ -259,11 +269,9 @@ class Run:
         if self.recorder is not None:
             self.recorder.say(line)
 
-    def _each(self, write: Callable[[Recorder], Any], what: str) -> Any:
-        """Let the recorder write, if this is the first rank; where the disk is full, wait until it is not."""
-        if self.recorder is None:
-            return None
-        return patiently(lambda: write(self.recorder), what, self.recorder.say, lambda: self.stop.asked)
+    def _each(self, write: Callable[[Recorder], Any]) -> Any:
+        """Let the recorder write, if this is the first rank."""
+        return None if self.recorder is None else write(self.recorder)
 
     def _command(self) -> str:
         return f"sgan train --resume {self.folder}"
@@ -308,8 +316,8 @@ def _stop_on_interrupt(device: torch.device) -> Iterator[StopFlag]:
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True
-        if distributed.rank() == 0:
-            print("\nStopping after this step; press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+        if distributed.rank() == 0:  # past Python's buffers, which whatever this interrupts may be writing to
+            os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")
 
     numbers = (signal.SIGTERM,) if distributed.world_size() > 1 else (signal.SIGINT, signal.SIGTERM)
     old = {number: signal.signal(number, ask) for number in numbers}
@@ -321,27 +329,17 @@ def _stop_on_interrupt(device: torch.device) -> Iterator[StopFlag]:
 
 
 @contextlib.contextmanager
-def _failure_told(folder: Path) -> Iterator[None]:
-    """Leave the reason in the folder if the run fails, so that a list of runs can tell."""
-    (folder / FAILURE).unlink(missing_ok=True)
-    try:
-        yield
-    except Exception as e:
-        with contextlib.suppress(OSError):
-            (folder / FAILURE).write_text(f"{e}\n" if isinstance(e, SganError) else f"{type(e).__name__}: {e}\n")
-        raise
-
-
-@contextlib.contextmanager
 def _profile(steps: int, trainer: Trainer, folder: Path) -> Iterator[Callable[[], None]]:
     """Write a trace of so many steps to trace.json, once the first ones, unlike all others, are over."""
     if not steps or distributed.rank() != 0:
         yield lambda: None
         return
     activity = torch.profiler.ProfilerActivity
+    left = -(-round(trainer.config.kimg * 1000 - trainer.shown) // trainer.config.batch)  # steps
+    wait = max(min(4 * trainer.config.r1_interval, left - steps - 1), 0)
     with torch.profiler.profile(
         activities=[activity.CPU, *([activity.CUDA] if trainer.device.type == "cuda" else [])],
-        schedule=torch.profiler.schedule(wait=4 * trainer.config.r1_interval, warmup=1, active=steps, repeat=1),
+        schedule=torch.profiler.schedule(wait=wait, warmup=1, active=steps, repeat=1),
         on_trace_ready=lambda p: p.export_chrome_trace(str(folder / "trace.json")),
     ) as profiler:
         yield profiler.step

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,9 @@ class RunLog:
         self,
         folder: Path,
         kimg: float = 0.0,  # the run goes on from here: what was written of later times is taken out
+        write: Callable[[Callable[[], None]], Any] = lambda write: write(),  # how, on a disk that may be full
     ):
-        self.folder = folder
+        self.folder, self._write = folder, write
         for path in [folder / "stats.jsonl", *folder.glob("metric-*.jsonl")]:
             _forget_after(kimg, path)
         try:
@@ -70,7 +73,7 @@ class RunLog:
         values: dict[str, Any],  # one line: numbers by name, 'kimg' among them
     ) -> None:
         line = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
-        _append(self.folder / "stats.jsonl", json.dumps(line))
+        self._append("stats.jsonl", json.dumps(line))
         for name, value in values.items():
             self._scalar(name, value, values["kimg"])
 
@@ -82,7 +85,7 @@ class RunLog:
         snapshot: str,  # its file name
     ) -> None:
         line = {"metric": name, "value": value, "kimg": kimg, "snapshot": snapshot}
-        _append(self.folder / f"metric-{name}.jsonl", json.dumps(line))
+        self._append(f"metric-{name}.jsonl", json.dumps(line))
         self._scalar(f"metric/{name}", value, kimg)
 
     def pictures(
@@ -90,22 +93,33 @@ class RunLog:
         grid: Tensor,  # [C, H, W] uint8
         kimg: float,
     ) -> None:
-        if self._board is not None and grid.shape[0] != 4:
-            self._board.add_image("fakes", grid, global_step=round(kimg * 1000))
+        if grid.shape[0] != 4:
+            self._show("add_image", "fakes", grid, kimg)
 
     def text(
         self,
         line: str,
     ) -> None:
-        _append(self.folder / "log.txt", line)
+        self._append("log.txt", line)
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with contextlib.suppress(OSError):
+                self._board.close()
+
+    def _append(self, name: str, line: str) -> None:
+        self._write(lambda: _append(self.folder / name, line))
 
     def _scalar(self, name: str, value: float, kimg: float) -> None:
+        self._show("add_scalar", name, value, kimg)
+
+    def _show(self, method: str, name: str, value: Any, kimg: float) -> None:
+        """On TensorBoard, which goes silent for good when its disk is full: the other files hold the same."""
         if self._board is not None:
-            self._board.add_scalar(name, value, global_step=round(kimg * 1000))
+            try:
+                getattr(self._board, method)(name, value, global_step=round(kimg * 1000))
+            except OSError:
+                self._board = None
 
 
 def _append(path: Path, line: str) -> None:

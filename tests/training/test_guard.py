@@ -26,14 +26,14 @@ def give_gradients(parameters, step):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_bad_gradient_changes_nothing(bad):
-    parameters, guard = weights(), Guard()
+    parameters, guard = weights(), Guard(["D"])
     optimizer = FusedAdam(parameters, lr=0.1)
     for step in range(3):
         give_gradients(parameters, step)
         if step == 1:
             parameters[1].grad[3] = bad
         before = [p.detach().clone() for p in parameters], copy.deepcopy(optimizer.state_dict()["state"])
-        found = guard.check(p.grad for p in parameters)
+        found = guard.check("D", [p.grad for p in parameters])
         optimizer.step_unless(found)
         guard.tick()
         same = [torch.equal(a, b) for a, b in zip(before[0], parameters)]
@@ -44,19 +44,38 @@ def test_a_bad_gradient_changes_nothing(bad):
     assert (guard.skipped.item(), guard.streak()) == (1, 0)
 
 
-def test_steps_in_a_row_are_counted_over_phases():
-    guard = Guard()
+def test_steps_in_a_row_are_counted_by_phase():
+    """R1 fails each time that it runs, the main phase between never does: it is a streak all the same."""
+    guard = Guard(["D", "R1"])
     good, bad = [torch.ones(3)], [torch.full([3], float("nan"))]
-    for phases in ([good, good], [bad, good], [good, bad], [bad, bad]):
-        for gradients in phases:
-            guard.check(gradients)
+    for step in range(6):
+        guard.check("D", bad if step == 0 else good)
+        if step % 2 == 0:
+            guard.check("R1", bad)
         guard.tick()
     assert (guard.skipped.item(), guard.streak()) == (3, 3)
-    other = Guard()
-    other.load_state_dict(guard.state_dict())
-    other.check(good)
-    other.tick()
+    other = Guard(["D", "R1"])
+    other.load_state_dict(copy.deepcopy(guard.state_dict()))
+    other.check("R1", good)
     assert (other.skipped.item(), other.streak(), guard.streak()) == (3, 0, 3)
+    guard.forgive(2)
+    assert (guard.streak(), guard.rollbacks) == (0, 2)
+
+
+def test_nothing_is_learnt_while_held():
+    guard = Guard(["D"])
+    guard.hold.fill_(1)
+    assert guard.check("D", [torch.ones(3)]).item() == 1
+
+
+def test_how_to_run_is_not_taken_from_a_state():
+    """A state of a GPU's run says capturable, one of a CPU's does not."""
+    optimizer = FusedAdam(weights(), lr=0.1)
+    state = copy.deepcopy(optimizer.state_dict())
+    state["param_groups"][0] |= {"capturable": True, "fused": False, "lr": 0.5}
+    optimizer.load_state_dict(state)
+    (group,) = optimizer.param_groups
+    assert (group["capturable"], group["fused"], group["lr"]) == (False, True, 0.5)
 
 
 def test_running_means_keep_their_value():

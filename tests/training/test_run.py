@@ -12,9 +12,10 @@ import torch
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.runs import lock_run
-from stylegan_cli.training import plan, recorder, state_files
+from stylegan_cli.training import plan, recorder, state_files, stats
 from stylegan_cli.training.loop import Trainer
-from stylegan_cli.training.run import FAILURE, Manner, train
+from stylegan_cli.training.plan import FAILURE
+from stylegan_cli.training.run import Manner, train
 from stylegan_cli.training.state_files import list_states, read_about, read_state
 
 QUIET = Manner(quiet=True)
@@ -115,6 +116,41 @@ def test_another_number_of_ranks_keeps_the_batch(make_config):
         plan._dealt(config, {"gpus": 3})
 
 
+def test_ranks_too_many_for_the_groups(make_config):
+    with pytest.raises(SganError, match="groups of 2 would be broken up"):
+        plan._dealt(make_config(batch=8, mbstd_group=2), {"gpus": 8})
+
+
+def test_pictures_that_were_moved(begin, rgb_set, tmp_path, make_set):
+    folder, _ = begin(aug="noaug")
+    moved = tmp_path / "moved.zip"
+    moved.write_bytes(rgb_set.read_bytes())
+    run = plan.continued(folder, {"kimg": 0.056}, ["kimg"], str(moved))
+    train(run.config, folder, "cpu", manner=QUIET)
+    assert read_about(list_states(folder)[0])["config"]["data"]["path"] == str(moved)
+    run = plan.continued(folder, {"kimg": 0.064}, ["kimg"], str(make_set(tmp_path / "others.zip", num=8)))
+    with pytest.raises(SganError, match="are not those that this run was started with"):
+        train(run.config, folder, "cpu", manner=QUIET)
+
+
+def test_leftovers_of_a_kill_are_removed(begin):
+    folder, _ = begin(aug="noaug")
+    (folder / ".snapshot-000000.048.safetensors.abc.tmp.safetensors").touch()
+    go_on(folder, kimg=0.056)
+    assert not list(folder.glob(".*.tmp*"))
+
+
+def test_stopped_while_steps_are_skipped(begin, poison, monkeypatch):
+    """Nothing is saved that could be beyond repair, and the command that goes on is told all the same."""
+    poison(2, until_rate_below=0)
+    monkeypatch.setattr("stylegan_cli.training.run.StopFlag.heard", lambda self: next(steps) == 6)
+    steps = iter(range(99))
+    folder, config = begin(kimg=1)
+    assert "Not saved, as the last 5 step(s) were skipped" in log(folder)
+    assert [p.name[:12] for p in list_states(folder)] == ["state-000000"]
+    assert f"sgan train --resume {folder}" in plan.farewell(config, folder)
+
+
 def test_a_folder_in_use(begin):
     folder, _ = begin()
     with lock_run(folder), pytest.raises(SganError, match=f"in use by process {os.getpid()}"):
@@ -145,13 +181,15 @@ def poison(monkeypatch):
 def test_steps_that_stay_bad_take_the_run_back_with_a_lower_rate(begin, poison):
     poison(10, until_rate_below=0.3 * 0.0025)
     folder, _ = begin(kimg=0.2, snap=0.04, pl_weight=0)
-    assert "going on from kimg 0.12 with the learning rate divided by 2 (1 of 3)" in log(folder)
-    assert "from kimg 0.16 with the learning rate divided by 4 (2 of 3)" in log(folder)
+    assert "going on from kimg 0.08 with the learning rate divided by 2 (1 of 3)" in log(folder)
+    # Nothing was saved while steps were skipped, and what led nowhere makes place for what was before it.
+    assert "from kimg 0.04 with the learning rate divided by 4 (2 of 3)" in log(folder)
+    assert [p.name[:16] for p in folder.glob("*.abandoned")] == ["state-000000.080"]
     state, _ = read_state(list_states(folder)[0])
     assert state["guard"]["rollbacks"] == 2 and state["clock"]["shown"] == 200
     assert state["optimizer.G"]["param_groups"][0]["lr"] == pytest.approx(0.0025 / 4)
     last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-2])
-    assert last["guard/skipped"] == 10  # up to the states that were gone back to
+    assert last["guard/skipped"] == 0  # those after the state that was gone back to
     assert not (folder / FAILURE).exists()
 
 
@@ -162,6 +200,7 @@ def test_three_times_is_enough(begin, poison, tmp_path):
     assert "--lr" in e.value.hint
     assert "diverged" in (tmp_path / "run" / FAILURE).read_text()
     assert log(tmp_path / "run").count("with the learning rate divided by") == 3
+    assert "going on from kimg 0 with the learning rate divided by 4" in log(tmp_path / "run")
     assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run").values())
 
 
@@ -204,6 +243,7 @@ def test_a_full_disk_pauses_training_and_loses_nothing(begin, monkeypatch, capsy
 
 
 def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
+    """And at the first line of the log."""
     save, tries = recorder.save_snapshot, []
 
     def full(*arguments):
@@ -213,10 +253,33 @@ def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
         save(*arguments)
 
     monkeypatch.setattr(recorder, "save_snapshot", full)
-    monkeypatch.setattr("stylegan_cli.files.time.sleep", lambda s: None)
+    append, lines = stats._append, []
+
+    def full_log(path, line):
+        lines.append(line)
+        if len(lines) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, line)
+
+    monkeypatch.setattr(stats, "_append", full_log)
+    monkeypatch.setattr("stylegan_cli.files.time", FastClock())
     folder, _ = begin(Manner(), kimg=0.024)
-    assert "There is no room for the snapshot" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("There is no room for what is written to") == 2
+    assert lines[1] == lines[2] and len((folder / "stats.jsonl").read_text().splitlines()) == 5
     assert (folder / "snapshot-000000.024.safetensors").is_file()
+
+
+class FastClock:
+    """A second passes whenever somebody looks or sleeps."""
+
+    now = 0.0
+
+    def monotonic(self):
+        self.now += 1
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
 
 
 def test_a_full_disk_and_ctrl_c(begin, monkeypatch, tmp_path):
