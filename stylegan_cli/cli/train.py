@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import PRECISIONS, PRESETS, to_json
+from ..config import PRECISIONS, PRESETS, TrainConfig, to_json
 from .params import KIMG, SIZE, Finite, device_option, kernels_option, resolve_device
+
+if TYPE_CHECKING:
+    from ..training.run import Measure
 
 PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
 
@@ -56,6 +59,8 @@ PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgc
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic.  [default: fp16 on a GPU, else fp32]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of everything random.")
 @click.option("--resume", metavar="PATH", help="A run's folder: go on with it. A snapshot: start from its weights.")
+@click.option("--metrics", metavar="NAME,...", help="Measure every snapshot, fid5k_full,kid; the first tells the best.")
+@click.option("--features", default="inception-2015", help="Of the metrics: efficientnet-lite0 needs no download.")
 @click.option("--graphs", type=click.Choice(["auto", "off"]), default="auto", help="CUDA graphs.")
 @click.option("--profile", type=click.IntRange(1), metavar="STEPS", help="Write a trace of so many steps.")
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks, and stop.")
@@ -67,6 +72,8 @@ def command(
     cfg: str | None,
     runs: str,
     resume: str | None,
+    metrics: str | None,
+    features: str,
     graphs: str,
     profile: int | None,
     dry_run: bool,
@@ -96,7 +103,8 @@ def command(
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
         return
-    manner = Manner(quiet=quiet, graphs=graphs == "auto", profile=profile or 0, runs=runs)
+    measure = _measure(metrics, features, run.config, quiet) if metrics else None
+    manner = Manner(quiet, graphs=graphs == "auto", profile=profile or 0, measure=measure, runs=runs)
     # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
     folder = run.folder or (None if distributed.launched() else plan.new_folder(runs, run.config))
     if not quiet and distributed.first_here():
@@ -112,3 +120,13 @@ def command(
         folder = folder or result
         click.echo(plan.farewell(run.config, folder), err=True)
         click.echo(folder)
+
+
+def _measure(names: str, features: str, config: TrainConfig, quiet: bool) -> Measure:
+    """What to call at every snapshot, once everything is there that it needs."""
+    from ..metrics.in_training import TrainingMetrics
+    from ..training.run import open_run_data
+
+    found = TrainingMetrics([name.strip() for name in names.split(",")], features=features, progress=not quiet)
+    found.check(open_run_data(config))
+    return found

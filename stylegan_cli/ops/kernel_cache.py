@@ -16,20 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import SganError
-from ..files import write_atomic
+from ..files import cache_folder, write_atomic
 from .toolchain import BuildError
 
 AGAIN = "With the cause mended, `sgan doctor` builds again."
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _PATIENCE = 3  # seconds of waiting before it is said what for
-
-
-def cache_folder() -> Path:
-    """Where what took long to make is kept: SGAN_CACHE, else stylegan_cli in the user's folder of caches."""
-    if chosen := os.environ.get("SGAN_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root, "stylegan_cli").absolute()
 
 
 def writable(folder: Path) -> Path | None:

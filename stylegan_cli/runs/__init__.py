@@ -9,21 +9,27 @@ from .folders import (
     newest_run,
     next_run_dir,
     snapshot_name,
+    snapshots,
 )
 from .lock import is_running, lock_run
+from .records import append_line, measured, record_metric
 from .summary import RunSummary, summarize_run
 
 __all__ = [
     "PACKAGED_MODEL",
     "RunSummary",
+    "append_line",
     "find_model",
     "find_run",
     "is_running",
     "latest_snapshot",
     "list_runs",
     "lock_run",
+    "measured",
     "newest_run",
     "next_run_dir",
+    "record_metric",
     "snapshot_name",
+    "snapshots",
     "summarize_run",
 ]

@@ -51,12 +51,20 @@ def list_runs(
     return [folder for _, folder in sorted(_numbered(runs))] if runs.is_dir() else []
 
 
+def snapshots(
+    folder: str | os.PathLike,  # of one run
+) -> list[Path]:
+    """Those of a run, the one that has seen the most pictures last."""
+    found = [(float(m[1]), p) for p in Path(folder).iterdir() if (m := _SNAPSHOT.fullmatch(p.name))]
+    return [p for _, p in sorted(found)]
+
+
 def latest_snapshot(
     folder: str | os.PathLike,  # of one run
 ) -> Path | None:
     """The snapshot of a run that has seen the most pictures; None if there is none."""
-    found = [(float(m[1]), p) for p in Path(folder).iterdir() if (m := _SNAPSHOT.fullmatch(p.name))]
-    return max(found)[1] if found else None
+    found = snapshots(folder)
+    return found[-1] if found else None
 
 
 def newest_run(

@@ -54,6 +54,45 @@ def read_metrics(
     return found
 
 
+def measured(
+    folder: str | os.PathLike,  # of a run
+    metric: str,  # full name
+) -> set[str]:
+    """File names of the snapshots whose value is known."""
+    return {str(line.get("snapshot")) for line in _lines(_metric_file(Path(folder), metric))}
+
+
+def record_metric(
+    folder: str | os.PathLike,  # of the model
+    metric: str,  # full name
+    value: float,
+    kimg: float,
+    snapshot: str,  # its file name
+) -> None:
+    """Add a line to metric-<name>.jsonl."""
+    line = {"metric": metric, "value": value, "kimg": kimg, "snapshot": snapshot}
+    append_line(_metric_file(Path(folder), metric), json.dumps(line))
+
+
+def append_line(
+    path: Path,
+    line: str,
+) -> None:
+    """Add a line to a file, whole or not at all."""
+    with open(path, "ab") as f:
+        end = f.seek(0, os.SEEK_END)
+        try:
+            f.write(line.encode() + b"\n")
+            f.flush()
+        except OSError:
+            os.truncate(path, end)
+            raise
+
+
+def _metric_file(folder: Path, metric: str) -> Path:
+    return folder / f"metric-{metric}.jsonl"
+
+
 def number(
     value: Any,  # from JSON
 ) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ..distributed import sum_over_ranks
 from ..files import write_atomic
+from ..runs import append_line, record_metric
 
 
 class Means:
@@ -84,8 +84,7 @@ class RunLog:
         kimg: float,
         snapshot: str,  # its file name
     ) -> None:
-        line = {"metric": name, "value": value, "kimg": kimg, "snapshot": snapshot}
-        self._append(f"metric-{name}.jsonl", json.dumps(line))
+        self._write(lambda: record_metric(self.folder, name, value, kimg, snapshot))
         self._scalar(f"metric/{name}", value, kimg)
 
     def pictures(
@@ -108,7 +107,7 @@ class RunLog:
                 self._board.close()
 
     def _append(self, name: str, line: str) -> None:
-        self._write(lambda: _append(self.folder / name, line))
+        self._write(lambda: append_line(self.folder / name, line))
 
     def _scalar(self, name: str, value: float, kimg: float) -> None:
         self._show("add_scalar", name, value, kimg)
@@ -120,18 +119,6 @@ class RunLog:
                 getattr(self._board, method)(name, value, global_step=round(kimg * 1000))
             except OSError:
                 self._board = None
-
-
-def _append(path: Path, line: str) -> None:
-    """Add a line, whole or not at all."""
-    with open(path, "ab") as f:
-        end = f.seek(0, os.SEEK_END)
-        try:
-            f.write(line.encode() + b"\n")
-            f.flush()
-        except OSError:
-            os.truncate(path, end)
-            raise
 
 
 def _forget_after(kimg: float, path: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
         save(*arguments)
 
     monkeypatch.setattr(recorder, "save_snapshot", full)
-    append, lines = stats._append, []
+    append, lines = stats.append_line, []
 
     def full_log(path, line):
         lines.append(line)
@@ -261,7 +261,7 @@ def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
             raise OSError(errno.ENOSPC, "No space left on device")
         append(path, line)
 
-    monkeypatch.setattr(stats, "_append", full_log)
+    monkeypatch.setattr(stats, "append_line", full_log)
     monkeypatch.setattr("stylegan_cli.files.time", FastClock())
     folder, _ = begin(Manner(), kimg=0.024)
     assert capsys.readouterr().err.count("There is no room for what is written to") == 2

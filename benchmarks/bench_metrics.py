@@ -1,0 +1,270 @@
+"""Metrics: the Fréchet step, Inception features with their moments, and FID from the pictures to the number.
+
+python benchmarks/bench_metrics.py --weights inception.pth
+python benchmarks/bench_metrics.py --part frechet --rounds 3
+
+'scipy' is the root of the product by scipy.linalg.sqrtm, 'eigenvalues' those of the product that is not symmetric.
+'torch-fidelity' is that package on the same pictures and weights, where it can be imported; without --weights they are
+random numbers. With OMP_NUM_THREADS=1 the clock is the processor's.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import MagicMock
+
+import click
+import numpy as np
+import torch
+from _harness import Bench, benchmark
+from torch import Tensor
+
+from stylegan_cli.data.dataset import Dataset, open_dataset
+from stylegan_cli.data.images import save_image
+from stylegan_cli.detectors import inception, load_detector
+from stylegan_cli.detectors.frozen import wanted_shapes
+from stylegan_cli.metrics.frechet import frechet_distance
+from stylegan_cli.metrics.measure import compare_images
+from stylegan_cli.metrics.passes import How, Want, look
+
+PARTS = ("frechet", "features", "fid")
+FIDELITY = "torch-fidelity"
+
+
+@click.command()
+@click.option("--part", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default=True)
+@click.option("--dims", default=2048, show_default=True, help="Features, of the Fréchet step.")
+@click.option("--num", default=256, show_default=True, help="Pictures of a set.")
+@click.option("--size", default=64, show_default=True, help="Of the pictures.")
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="As torch-fidelity's.")
+@benchmark
+@torch.no_grad()
+def main(bench: Bench, part, dims: int, num: int, size: int, weights: Path | None) -> None:
+    if "frechet" in part:
+        time_frechet(bench, dims)
+    if {"features", "fid"} & set(part):
+        with tempfile.TemporaryDirectory() as folder:
+            weights = weights or draw_weights(Path(folder))
+            a, b = (draw_set(Path(folder) / name, num, size, seed) for seed, name in enumerate("ab"))
+            if "features" in part:
+                time_features(bench, a, weights)
+            if "fid" in part:
+                time_fid(bench, a, b, weights)
+
+
+# ---------------------------------------------------------------------------------------------- Fréchet
+
+
+def time_frechet(bench: Bench, dims: int) -> None:
+    """Covariances whose eigenvalues fall as those of features do, and the distance known: the second set is the first
+    one transported by x -> A x + 1, A symmetric and positive, d² = D + tr (A - 1) C (A - 1)."""
+    one = torch.eye(dims, dtype=torch.float64)
+    q = torch.linalg.qr(torch.randn(dims, dims, dtype=torch.float64)).Q
+    cov = q * torch.logspace(0, -5, dims, dtype=torch.float64) @ q.T
+    p = torch.linalg.qr(torch.randn(dims, dims, dtype=torch.float64)).Q
+    A = p * torch.linspace(0.7, 1.4, dims, dtype=torch.float64) @ p.T
+    other = A @ cov @ A
+    moments = one[0] * 0, (cov + cov.T) / 2, one[0] * 0 + 1, (other + other.T) / 2
+    truth = dims + ((A - one) @ cov @ (A - one)).trace()
+    bench.row(
+        f"Fréchet distance, {dims} features",
+        {name: lambda i, f=f: torch.tensor([f(*moments)], dtype=torch.float64) for name, f in roots().items()},
+        exact=lambda: truth,
+        plain=lambda: truth,
+        dtype=torch.float64,
+        tolerance=1e-9,
+        op="frechet",
+        size=dims,
+    )
+
+
+def roots() -> dict[str, Callable[..., float]]:
+    """Ways to the trace of the root."""
+    found = {"ours": frechet_distance}
+    try:
+        linalg = importlib.import_module("scipy.linalg")
+        found["scipy"] = functools.partial(by_trace, lambda product: np.trace(linalg.sqrtm(product)).real)
+    except ImportError:
+        print("scipy cannot be imported: left out")
+    found["eigenvalues"] = functools.partial(
+        by_trace, lambda product: np.sqrt(np.linalg.eigvals(product).astype(complex)).real.sum()
+    )
+    return found
+
+
+def by_trace(
+    trace: Callable[[np.ndarray], float],  # of the root of a matrix
+    mean_a: Tensor,
+    cov_a: Tensor,
+    mean_b: Tensor,
+    cov_b: Tensor,
+) -> float:
+    apart = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace()
+    return float(apart) - 2 * float(trace(cov_a.numpy() @ cov_b.numpy()))
+
+
+# ------------------------------------------------------------------------------------------- from pictures
+
+
+def time_features(bench: Bench, data: Dataset, weights: Path) -> None:
+    """From uint8 pictures in memory to mean and covariance: what an evaluation spends its time with."""
+    images = data.images(range(len(data)))
+    want = Want("moments", "pool", len(data))
+
+    def ours(i):
+        detector = load_detector("inception-2015", bench.device, weights)
+        how = How(bench.device, batch=64 if bench.cuda else 8)
+        found = look(InMemory(images, bench.device), [want], detector, how, "")[want]
+        return found["mean"], found["cov"]
+
+    ways = {"ours": ours}
+    if fidelity := load_fidelity():
+        ways[FIDELITY] = lambda i: their_moments(fidelity, images, weights, bench.device)
+    bench.row(
+        f"Inception features and moments, {len(data)} pictures of {data.spec.height}",
+        ways,
+        exact=lambda: their_moments(fidelity, images, weights, bench.device, "float64") if fidelity else ours(0),
+        plain=lambda: ways.get(FIDELITY, ours)(0),
+        dtype=torch.float32,
+        tolerance=1e-4,
+        op="features",
+        size=data.spec.height,
+    )
+
+
+def time_fid(bench: Bench, a: Dataset, b: Dataset, weights: Path) -> None:
+    """All of it, with nothing from a cache."""
+
+    def ours(i):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["SGAN_CACHE"] = folder
+            found = compare_images(a, b, ["fid"], bench.device, detector_file=weights, progress=False)
+        return torch.tensor(list(found.values.values()), dtype=torch.float64)
+
+    ways = {"ours": ours}
+    if fidelity := load_fidelity():
+        ways[FIDELITY] = lambda i: their_fid(fidelity, a, b, weights, bench.device)
+    bench.row(
+        f"FID of {len(a)} and {len(b)} pictures of {a.spec.height}",
+        ways,
+        exact=lambda: their_fid(fidelity, a, b, weights, bench.device, "float64") if fidelity else ours(0),
+        plain=lambda: ways.get(FIDELITY, ours)(0),
+        dtype=torch.float32,
+        tolerance=1e-4,
+        op="fid",
+        size=a.spec.height,
+    )
+
+
+class InMemory:
+    """Pictures for a pass."""
+
+    def __init__(self, images: Tensor, device: torch.device):
+        self.images, self.device = images, device
+
+    def __call__(self, index: Tensor) -> Tensor:
+        return self.images[index].to(self.device)
+
+    def check(self) -> None:
+        pass
+
+
+def draw_set(
+    folder: Path,
+    num: int,
+    size: int,
+    seed: int,
+) -> Dataset:
+    """Blots with grain."""
+    rng = np.random.RandomState(seed)
+    for i in range(num):
+        wide = rng.randint(0, 200, (3, 4, 4)).repeat(-(-size // 4), 1).repeat(-(-size // 4), 2)[:, :size, :size]
+        save_image((wide + rng.randint(0, 56, wide.shape)).astype(np.uint8), folder / f"{i}.png")
+    return open_dataset(folder)
+
+
+def draw_weights(
+    folder: Path,
+) -> Path:
+    """Random numbers that keep a signal's size, in a file as torch-fidelity has it."""
+    with torch.device("meta"):
+        shapes = wanted_shapes(inception.Inception())
+    tensors = {}
+    for name, shape in shapes.items():
+        tensors[name] = torch.randn(shape) * ((2 / np.prod(shape[1:])) ** 0.5 if len(shape) > 1 else 0.1)
+        if name.endswith(("running_var", "bn.weight")):
+            tensors[name] += 1
+    tensors |= {n.replace("running_var", "num_batches_tracked"): torch.tensor(0) for n in shapes if "_var" in n}
+    torch.save(tensors, folder / "inception.pth")
+    return folder / "inception.pth"
+
+
+# ------------------------------------------------------------------------------------------- torch-fidelity
+
+
+def load_fidelity() -> ModuleType | None:
+    """What it wants torchvision for, other networks and data sets, is not used here: any build will do, or none."""
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError):
+        for name in ("", ".datasets", ".transforms", ".transforms.functional"):
+            sys.modules[f"torchvision{name}"] = MagicMock()
+    try:
+        return importlib.import_module("torch_fidelity")
+    except ImportError as e:
+        print(f"torch-fidelity cannot be imported ({e}): left out")
+        return None
+
+
+def their_moments(
+    fidelity: ModuleType,
+    images: Tensor,  # uint8 [N, 3, H, W]
+    weights: Path,
+    device: torch.device,
+    dtype: str = "float32",
+) -> tuple[Tensor, Tensor]:
+    extractor = fidelity.feature_extractor_inceptionv3.FeatureExtractorInceptionV3(
+        "inception", ["2048"], feature_extractor_weights_path=weights, feature_extractor_internal_dtype=dtype
+    ).to(device)
+    features = torch.cat([extractor(batch.to(device))[0].cpu() for batch in images.split(64)])
+    found = fidelity.metric_fid.fid_features_to_statistics(features)
+    return torch.from_numpy(found["mu"]), torch.from_numpy(found["sigma"])
+
+
+class AsTheirs(torch.utils.data.Dataset):
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.dataset.images([i])[0]
+
+
+def their_fid(
+    fidelity: ModuleType, a: Dataset, b: Dataset, weights: Path, device: torch.device, dtype: str = "float32"
+) -> Tensor:
+    found = fidelity.calculate_metrics(
+        input1=AsTheirs(b),
+        input2=AsTheirs(a),
+        fid=True,
+        cuda=device.type == "cuda",
+        cache=False,
+        verbose=False,
+        save_cpu_ram=True,  # no worker processes: the pictures are in memory
+        feature_extractor_weights_path=str(weights),
+        feature_extractor_internal_dtype=dtype,
+    )
+    return torch.tensor([found["frechet_inception_distance"]], dtype=torch.float64)
+
+
+if __name__ == "__main__":
+    main()

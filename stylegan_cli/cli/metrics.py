@@ -1,0 +1,206 @@
+"""sgan metrics"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import click
+
+from ..errors import SganError
+from .params import SIZE, Finite, device_option, kernels_option, model_option, output_options, resolve_device
+
+if typing.TYPE_CHECKING:
+    from ..data.dataset import Dataset
+    from ..metrics.measure import Results
+    from ..snapshot import SnapshotInfo
+
+
+@click.command(short_help="Measure a model, every snapshot of a run, or two sets of pictures.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@model_option
+@click.option("--data", metavar="PATH", help="Real pictures. Left out: those that the model was trained on.")
+@click.option("--size", type=SIZE, help="Read --data at this size. Left out: the model's.")
+@click.option("--images", nargs=2, metavar="A B", help="Two zips or folders, in place of data and model.")
+@click.option("--num", type=click.IntRange(1), help="Pictures of the model, for a quick look: the name then says so.")
+@click.option("--features", default="inception-2015", help="inception-2015, or efficientnet-lite0: no download.")
+@click.option("--detector", metavar="FILE", help="Weights of the network that looks at the pictures.")
+@click.option("--trunc", type=Finite(), default=1.0, help="Truncation psi.")
+@click.option("--batch", type=click.IntRange(1), help="Pictures at a time on one GPU. Left out: by their size.")
+@click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the model's pictures.")
+@output_options
+@device_option
+@kernels_option
+def command(
+    names: tuple[str, ...],
+    model: str | None,
+    runs: str,
+    data: str | None,
+    size: tuple[int, int] | None,
+    images: tuple[str, str] | None,
+    gpus: int | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+    **options: typing.Any,
+) -> None:
+    """Measure a model by NAME: fid, kid, pr, dc, is, ppl, or a protocol's full name. Without NAME: list them.
+
+    --model takes a file, or a run's folder: then every snapshot that has not been measured is. Values go into
+    metric-NAME.jsonl beside the model.
+
+    \b
+    sgan metrics fid ppl
+    sgan metrics fid --model runs/00000-faces-auto --num 5000
+    sgan metrics kid --features efficientnet-lite0
+    sgan metrics fid --images reals.zip fakes/
+    """
+    from ..metrics.registry import METRICS, SHORT, resolve
+
+    if not names:
+        of = {name: short for short, name in SHORT.items()}
+        rows = [(of.get(name, ""), name, metric.about) for name, metric in METRICS.items()]
+        click.echo("\n".join(f"{short:4} {name:14} {about}" for short, name, about in rows))
+        return
+    resolve(names, options["num"], options["features"])  # before anything takes long
+    options = {"progress": not (quiet or as_json), **options}
+    options |= {"truncation_psi": options.pop("trunc"), "detector_file": options.pop("detector")}
+    call = _Call(names, str(resolve_device(device)), gpus, options)
+    if images:
+        _refuse(model=model, data=data, size=size)
+        _tell(call.images(*images), None, as_json, quiet)
+        return
+    for path in _models(model, runs, names, options, quiet or as_json):
+        results = call.model(path, data, size)
+        _record(results, path)
+        _tell(results, path, as_json, quiet)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """What is asked for, on however many ranks."""
+
+    names: tuple[str, ...]
+    device: str
+    gpus: int | None
+    options: dict[str, typing.Any]
+
+    def model(self, path: Path, data: str | None, size: tuple[int, int] | None) -> Results:
+        return self._launch(_measure_model, path, data, size)
+
+    def images(self, a: str, b: str) -> Results:
+        options = {k: v for k, v in self.options.items() if k != "truncation_psi"}
+        return self._launch(_compare, a, b, options)
+
+    def _launch(self, function: typing.Callable, *arguments: typing.Any) -> Results:
+        from .. import distributed
+
+        return distributed.launch(function, (self, *arguments), self.gpus, self.device)
+
+
+def _measure_model(call: _Call, path: Path, data: str | None, size: tuple[int, int] | None) -> Results:
+    from ..metrics.measure import measure
+    from ..snapshot import load_snapshot
+
+    snapshot = load_snapshot(path, call.device)
+    return measure(call.names, snapshot.G, _reals(snapshot.info, data, size), call.device, **call.options)
+
+
+def _compare(call: _Call, a: str, b: str, options: dict[str, typing.Any]) -> Results:
+    from ..data.dataset import open_dataset
+    from ..metrics.measure import compare_images
+
+    return compare_images(open_dataset(a), open_dataset(b), call.names, call.device, **options)
+
+
+def _reals(info: SnapshotInfo, data: str | None, size: tuple[int, int] | None) -> Dataset | None:
+    """The pictures that the model was trained on, read as then; or those of --data, with the same labels."""
+    from ..data.dataset import open_dataset
+
+    spec, drawn = info.data, (info.generator.height, info.generator.width)
+    if data is None and spec is None:
+        return None
+    label = spec.label if spec and info.generator.c_dim else None
+    mirror = bool(spec and spec.mirror)
+    if data is not None:
+        stored = open_dataset(data).spec
+        return open_dataset(data, size=size or _fitting(drawn, stored), mirror=mirror, label=label)
+    dataset = open_dataset(spec.path, size=size or (spec.height, spec.width), mirror=mirror, label=label)
+    if dataset.spec.content_hash != spec.content_hash:
+        raise SganError(
+            f"The pictures in {spec.path} are not those that the model was trained on.", hint="Give --data."
+        )
+    return dataset
+
+
+def _fitting(drawn: tuple[int, int], stored: typing.Any) -> tuple[int, int] | None:
+    """The model's size, where the pictures can be read at it."""
+    larger = drawn[0] <= stored.height and drawn[0] * stored.width == drawn[1] * stored.height
+    return drawn if larger else None
+
+
+def _models(
+    model: str | None, runs: str, names: tuple[str, ...], options: dict[str, typing.Any], quiet: bool
+) -> list[Path]:
+    """The one that is meant; of a run's folder those that these metrics are not known of."""
+    from ..runs import find_model, measured, snapshots
+
+    if model is None or not Path(model).is_dir():
+        path, which = find_model(model, runs)
+        if not quiet:
+            click.echo(which, err=True)
+        return [path]
+    find_model(model, runs)  # refuses a folder without snapshots
+    found = snapshots(model)
+    done = [p for p in found if all(p.name in measured(model, name) for name in _plain_names(names, options))]
+    if not quiet and done:
+        click.echo(f"{len(done)} of {len(found)} snapshots have been measured before.", err=True)
+    return [p for p in found if p not in done]
+
+
+def _plain_names(names: tuple[str, ...], options: dict[str, typing.Any]) -> list[str]:
+    """Of the values that will come, as far as known weights give them."""
+    from ..metrics.registry import resolve
+
+    psi = options["truncation_psi"]
+    ending = "" if psi == 1 else f"_trunc{psi:g}"
+    return [m.name(e + ending) for m in resolve(names, options["num"], options["features"]) for e, _ in m.outputs]
+
+
+def _record(results: Results, path: Path) -> None:
+    """A line for each value in a file beside the model, unless that is the one in the package."""
+    from ..runs import PACKAGED_MODEL, record_metric
+    from ..snapshot import read_info
+
+    if path != PACKAGED_MODEL:
+        kimg = read_info(path).kimg
+        for name, value in results.values.items():
+            with contextlib.suppress(PermissionError):  # somebody else's folder: it is printed all the same
+                record_metric(path.parent, name, value, kimg, path.name)
+
+
+def _tell(results: Results, path: Path | None, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"model": path and str(path), **dataclasses.asdict(results)}))
+        return
+    if path is not None and not quiet:
+        click.echo(f"{path}:", err=True)
+    width = max(len(name) for name in results.values)
+    for name, value in results.values.items():
+        spread = f" ± {results.deviations[name]:.2g}" if name in results.deviations else ""
+        reals, fakes = results.pictures[name]
+        of = f"{reals} real, {fakes} drawn" if reals else f"{fakes} drawn"
+        click.echo(f"{name:{width}}  {value:.6g}{spread}" + ("" if quiet else f"   ({of})"))
+    if not quiet:
+        for note in results.notes:
+            click.echo(note, err=True)
+
+
+def _refuse(**given: typing.Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise SganError(f"--{name} does not go with --images.", hint="Leave one of them out.")

@@ -1,0 +1,103 @@
+"""EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation): the second family, which a pip package brings.
+
+Fréchet and kernel distances in its features are no FID and no KID, and their names say so.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .frozen import FoldedConv
+
+SIZE = 224
+# repeats, kernel, stride of the first, expansion, channels out
+_STAGES = [
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+]
+
+
+class EfficientNetLite0(nn.Module):
+    """Pictures to the 1280 features before its classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = SameConv(3, 32, 3, 2)
+        blocks, cin = [], 32
+        for repeats, kernel, stride, expansion, cout in _STAGES:
+            for i in range(repeats):
+                blocks.append(Block(cin, cout, kernel, 1 if i else stride, expansion))
+                cin = cout
+        self.blocks = nn.Sequential(*blocks)
+        self.head = SameConv(320, 1280, 1)
+
+    def forward(
+        self,
+        images: Tensor,  # [N, 3, H, W] uint8
+    ) -> dict[str, Tensor]:
+        """{'pool': [N, 1280]}. Pictures of another size are resized by an antialiased bicubic filter."""
+        x = images.float()
+        if images.shape[2:] != (SIZE, SIZE):
+            x = F.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 255)
+        x = (x - 127) / 128
+        return {"pool": F.relu6(self.head(self.blocks(F.relu6(self.stem(x))))).mean((2, 3))}
+
+
+class SameConv(FoldedConv):
+    """A convolution with TensorFlow's padding 'SAME': where an odd number of pixels is missing, more at the end."""
+
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1):
+        super().__init__(cin, cout, kernel, stride, 0, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        (kernel, _), (stride, _) = self.kernel_size, self.stride
+        height, width = (max(0, (-(-n // stride) - 1) * stride + kernel - n) for n in x.shape[2:])
+        return super().forward(F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2)))
+
+
+class Block(nn.Module):
+    """An inverted bottleneck: wide, each channel by itself, narrow; around it a shortcut where the shape allows it."""
+
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        wide = cin * expansion
+        self.expand = SameConv(cin, wide, 1) if expansion > 1 else None
+        self.depthwise = SameConv(wide, wide, kernel, stride, groups=wide)
+        self.project = SameConv(wide, cout, 1)
+        self.shortcut = stride == 1 and cin == cout
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self.expand(x)) if self.expand else x
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.shortcut else y
+
+
+# In the package's file, per layer: our name of it. Within a block (`_blocks.3._expand_conv`) and around the blocks.
+_IN_BLOCK = {
+    "_expand_conv": "expand.conv",
+    "_bn0": "expand.bn",
+    "_depthwise_conv": "depthwise.conv",
+    "_bn1": "depthwise.bn",
+    "_project_conv": "project.conv",
+    "_bn2": "project.bn",
+}
+_AROUND = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.conv", "_bn1": "head.bn"}
+
+
+def from_package(
+    tensors: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Weights by our names, those that are by the names of the package's file."""
+    named = {}
+    for name, tensor in tensors.items():
+        layer, _, field = name.rpartition(".")
+        block, _, part = layer.removeprefix("_blocks.").rpartition(".")
+        if ours := _IN_BLOCK.get(part) if block else _AROUND.get(part):
+            named[f"blocks.{block}.{ours}.{field}" if block else f"{ours}.{field}"] = tensor
+    return named

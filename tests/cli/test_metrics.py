@@ -1,0 +1,135 @@
+"""`sgan metrics`, with a detector that needs no weights in the place of the real ones."""
+
+import json
+
+import pytest
+import torch
+
+from stylegan_cli.metrics import measure as measuring
+from stylegan_cli.metrics import passes
+
+
+class Grey:
+    """Mean brightness of 3 x 3 fields, and three 'classes'."""
+
+    name, fingerprint, known = "inception-2015", "0123abcd", True
+
+    def __call__(self, images):
+        x = torch.nn.functional.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 3).flatten(1)
+        return {"pool": x / 100, "logits": x[:, :3] / 30, "fc2": x / 100}
+
+
+class Difference:
+    fingerprint, known = "0123abcd", True
+
+    def __call__(self, a, b):
+        return (a - b).square().mean([1, 2, 3])
+
+
+@pytest.fixture(autouse=True)
+def detectors(monkeypatch, tmp_path):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(passes, "load_detector", lambda name, device, file=None: Grey())
+    monkeypatch.setattr(measuring, "load_lpips", lambda net, device, file=None: Difference())
+
+
+def told(result, *words):
+    assert result.stderr.startswith("Error: ") and len(result.stderr.strip().splitlines()) <= 5, result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+
+
+@pytest.fixture
+def run(sgan, rgb_set, tmp_path):
+    """The folder of a run with two snapshots."""
+    line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8", "--cbase", "64", "--cmax", "8"]
+    line += ["--map-depth", "2", "--aug", "noaug", "--kimg", "0.016", "--snap", "0.008", "-q"]
+    sgan(*line)
+    return tmp_path / "runs" / "00000-rgb-auto"
+
+
+def test_without_a_name_they_are_listed(sgan):
+    lines = sgan("metrics").stdout.splitlines()
+    assert "fid  fid50k_full" in lines[0] and len(lines) == 14
+
+
+def test_values_and_a_line_beside_the_model(sgan, run):
+    result = sgan("metrics", "fid", "pr", "--num", "40", "--model", run / "snapshot-000000.016.safetensors")
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert names == ["fid40_full", "pr403_full_precision", "pr403_full_recall"]
+    assert "(32 real, 40 drawn)" in result.stdout and "compare it only with others of as few" in result.stderr
+    (line,) = (run / "metric-fid40_full.jsonl").read_text().splitlines()
+    found = json.loads(line)
+    assert found["snapshot"] == "snapshot-000000.016.safetensors" and found["kimg"] == 0.016
+    assert float(result.stdout.split()[1]) == pytest.approx(found["value"], rel=1e-4)
+
+
+def test_a_run_folder_gets_its_history_once(sgan, run):
+    first = sgan("metrics", "fid", "--num", "40", "--model", run)
+    assert len(first.stdout.splitlines()) == 2
+    lines = [json.loads(line) for line in (run / "metric-fid40_full.jsonl").read_text().splitlines()]
+    assert [line["kimg"] for line in lines] == [0.008, 0.016]
+    again = sgan("metrics", "fid", "--num", "40", "--model", run)
+    assert again.stdout == "" and "2 of 2 snapshots have been measured before" in again.stderr
+    page = sgan("runs", "show", run).stdout.strip()
+    assert "fid40_full" in open(page).read()
+
+
+def test_json_is_one_line(sgan, run):
+    result = sgan("metrics", "ppl", "--num", "20", "--model", run / "snapshot-000000.016.safetensors", "--json")
+    found = json.loads(result.stdout)
+    assert found["values"].keys() == {"ppl2_wend_20"} and found["pictures"]["ppl2_wend_20"] == [0, 20]
+    assert result.stderr == ""
+
+
+def test_truncation_is_told_by_the_name(sgan, run):
+    line = ["metrics", "is", "--num", "20", "--trunc", "0.5", "--model", run / "snapshot-000000.016.safetensors"]
+    assert sgan(*line, "-q").stdout.startswith("is20_trunc0.5")
+
+
+def test_two_sets(sgan, rgb_set, make_set, tmp_path):
+    other = make_set(tmp_path / "other.zip", num=20)
+    assert "fid20_full" in sgan("metrics", "fid", "--images", rgb_set, other).stdout
+    told(sgan("metrics", "fid", "--images", rgb_set, other, "--data", "x", code=1), "--data", "--images")
+    told(sgan("metrics", "ppl", "--images", rgb_set, other, code=1), "measures a model")
+    told(sgan("metrics", "fid", "--images", rgb_set, tmp_path / "none", code=1), "none")
+
+
+def test_other_pictures_than_those_of_the_training(sgan, run, make_set, tmp_path):
+    larger = make_set(tmp_path / "larger.zip", (32, 32, 3), 30)
+    model = run / "snapshot-000000.016.safetensors"
+    result = sgan("metrics", "fid", "--num", "20", "--model", model, "--data", larger)
+    assert "30 real" in result.stdout
+    small = make_set(tmp_path / "small.zip", (8, 8, 3), 30)
+    told(sgan("metrics", "fid", "--num", "20", "--model", model, "--data", small, "-q", code=1), "16x16", "8x8")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["fidd"], ("fidd", "Did you mean fid?")),
+        (["fid", "--num", "1"], ("2 pictures at least",)),
+        (["fid", "--features", "dino"], ("dino", "efficientnet-lite0")),
+        (["fid", "--model", "none.safetensors"], ("none.safetensors",)),
+    ],
+    ids=lambda x: " ".join(x),
+)
+def test_bad_input(sgan, line, words):
+    told(sgan("metrics", *line, code=1), *words)
+
+
+def test_in_training(sgan, rgb_set, tmp_path, monkeypatch):
+    from stylegan_cli.metrics import in_training
+
+    monkeypatch.setattr(in_training, "load_detector", lambda name, device, file=None: Grey())
+    line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8", "--cbase", "64", "--cmax", "8"]
+    line += ["--map-depth", "2", "--aug", "noaug", "--kimg", "0.016", "--snap", "0.008"]
+    result = sgan(*line, "--metrics", "fid40_full,is20")
+    run = tmp_path / "runs" / "00000-rgb-auto"
+    assert "fid40_full" in result.stderr and (run / "best.safetensors").is_file()
+    values = [json.loads(x)["value"] for x in (run / "metric-fid40_full.jsonl").read_text().splitlines()]
+    assert len(values) == 2 and (run / "metric-is20.jsonl").is_file()
+    best = min(range(2), key=values.__getitem__)
+    name = ("snapshot-000000.008", "snapshot-000000.016")[best] + ".safetensors"
+    assert (run / "best.safetensors").read_bytes() == (run / name).read_bytes()
+    told(sgan(*line, "--metrics", "fidd", "-q", code=1), "fidd")

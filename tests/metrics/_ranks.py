@@ -1,0 +1,85 @@
+"""Detectors that need no weights, and everything measured with them on as many ranks as told; a script, for
+test_ranks.py.
+
+python _ranks.py DATA.zip OUT.json RANKS
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+
+import torch
+
+from stylegan_cli import distributed
+from stylegan_cli.config import GeneratorConfig
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.metrics import measure, passes
+from stylegan_cli.models import build_generator
+
+SIZES = {
+    "inception-2015": {"pool": 12, "logits": 7},
+    "vgg16": {"fc2": 10},
+    "efficientnet-lite0": {"pool": 9},
+}
+ALL = ("fid", "kid", "pr", "dc", "is", "ppl", "fid50k")
+
+
+@dataclass
+class FakeDetector:
+    """Each feature is a smooth function of the colours of a picture, of every one for itself."""
+
+    name: str
+    known: bool = True
+    fingerprint: str = "01234567"
+    seen: list[int] = field(default_factory=list)  # pictures of each call
+
+    def __call__(self, images):
+        assert images.dtype == torch.uint8 and images.shape[1] == 3 and len(images)
+        self.seen.append(len(images))
+        x = torch.nn.functional.adaptive_avg_pool2d(images.double() / 64, 4).flatten(1)
+        generator = torch.Generator().manual_seed(3)
+        out = {}
+        for key, size in SIZES[self.name].items():
+            weight = torch.randn(size, x.shape[1], generator=generator, dtype=torch.float64)
+            out[key] = (torch.einsum("nd,kd->nk", x, weight) / 4).sin().float()
+        return out
+
+
+@dataclass
+class FakeLpips:
+    """Squared distance of pictures that are made a little smaller."""
+
+    known: bool = True
+    fingerprint: str = "89abcdef"
+
+    def __call__(self, a, b):
+        assert a.is_floating_point() and a.shape == b.shape and a.shape[1] == 3
+        return torch.nn.functional.avg_pool2d((a - b).double(), 2).square().mean((1, 2, 3)).float()
+
+
+def tiny_generator(size=(16, 16), channels=3, c_dim=0):
+    torch.manual_seed(5)
+    config = GeneratorConfig(*size, channels, 8, c_dim, 8, 2, channel_base=64, channel_max=8)
+    G = build_generator(config).eval().requires_grad_(False)
+    for name, parameter in G.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(0.3)
+    return G
+
+
+def work(path, out):
+    passes.load_detector = lambda name, device, file=None: FakeDetector(name)
+    measure.load_lpips = lambda net, device, file=None: FakeLpips()
+    data = open_dataset(path, mirror=True)
+    found = measure.measure(ALL, tiny_generator((16, 16)), data, "cpu", num=30, batch=4, progress=False)
+    values = [found.values, found.deviations]
+    flat = torch.tensor([v for part in values for v in part.values()], dtype=torch.float64)
+    same = distributed.same_on_all_ranks([flat])
+    if distributed.rank() == 0:
+        told = {"values": values, "same": same, "world": distributed.world_size()}
+        with open(out, "w") as f:
+            json.dump(told, f)
+
+
+if __name__ == "__main__":
+    distributed.launch(work, (sys.argv[1], sys.argv[2]), int(sys.argv[3]))

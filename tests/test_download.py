@@ -1,0 +1,214 @@
+"""Downloads, from a server in this process that cuts, refuses and lies."""
+
+import hashlib
+import http.server
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from stylegan_cli import download
+from stylegan_cli.download import fetch
+from stylegan_cli.errors import SganError
+
+BODY = bytes(range(256)) * 400
+RIGHT = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Sends BODY. `ranges` is what was asked for, in order; `cut` bytes come of each answer, if it is not None."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.ranges, self.answers, self.cut, self.resumes, self.pause = [], [], None, True, 0.0
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/weights.bin"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.ranges.append(asked)
+        if answer := server.answers.pop(0) if server.answers else None:
+            status, headers = answer
+            self.send_response(status)
+            for name, value in {"Content-Length": "0", **headers}.items():
+                self.send_header(name, value)
+            return self.end_headers()
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.resumes else 0
+        if start >= len(BODY):
+            self.send_response(416)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+        self.send_header("Content-Length", str(len(BODY) - start))
+        self.end_headers()
+        time.sleep(server.pause)
+        self.wfile.write(BODY[start:][: server.cut])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A server of BODY; the cache is empty, and nobody waits between tries."""
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("SGAN_OFFLINE", raising=False)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def files():
+    return sorted(p.name for p in download.downloads().iterdir() if not p.name.startswith("."))
+
+
+def test_comes_once(server):
+    path = fetch(server.url, RIGHT, "weights.bin")
+    assert path == download.downloads() / "weights.bin" and path.read_bytes() == BODY
+    assert fetch(server.url, RIGHT, "weights.bin") == path
+    assert server.ranges == [None] and files() == ["weights.bin"]
+
+
+def test_any_hash(server):
+    assert fetch(server.url, None, "weights.bin").read_bytes() == BODY
+
+
+def test_goes_on_where_it_was_cut(server):
+    server.cut = 30_000
+    assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
+    assert server.ranges == [None, "bytes=30000-", "bytes=60000-", "bytes=90000-"]
+
+
+def test_goes_on_in_a_later_call(server):
+    server.cut = 0
+    part = download.downloads() / "weights.bin.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(BODY[:50_000])
+    with pytest.raises(SganError, match=r"weights\.bin cannot be downloaded .*: the connection was cut\.$") as e:
+        fetch(server.url, RIGHT, "weights.bin")
+    assert RIGHT in e.value.hint and str(part.with_suffix("")) in e.value.hint
+    assert len(server.ranges) == download.TRIES and part.stat().st_size == 50_000
+    server.cut = None
+    assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
+    assert server.ranges[-1] == "bytes=50000-" and files() == ["weights.bin"]
+
+
+def test_a_server_that_only_sends_whole_files(server):
+    server.resumes, server.cut = False, 30_000
+    with pytest.raises(SganError, match="the connection was cut"):
+        fetch(server.url, RIGHT, "weights.bin")
+    server.cut = None
+    assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
+
+
+def test_a_wrong_hash_is_not_kept(server):
+    with pytest.raises(SganError, match=f"has the SHA-256 {RIGHT}, not {'0' * 64}"):
+        fetch(server.url, "0" * 64, "weights.bin")
+    assert files() == []
+
+
+@pytest.mark.parametrize("length", [1000, len(BODY), len(BODY) + 5])
+def test_the_part_was_of_another_file(server, length):
+    part = download.downloads() / "weights.bin.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * length)
+    assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
+    assert server.ranges == [f"bytes={length}-", None]
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(server):
+    path = fetch(server.url, RIGHT, "weights.bin")
+    path.write_bytes(BODY[:-1])
+    assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
+
+
+def test_a_busy_server_is_asked_again(server):
+    server.answers = [(503, {}), (429, {})]
+    assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
+
+
+def test_a_missing_file_is_asked_for_once(server):
+    server.answers = [(404, {})]
+    with pytest.raises(SganError, match="HTTP 404"):
+        fetch(server.url, RIGHT, "weights.bin")
+    assert len(server.ranges) == 1
+
+
+def test_nobody_listens(server):
+    url = "http://127.0.0.1:9/weights.bin"
+    with pytest.raises(SganError, match=r"Connection refused\.$"):
+        fetch(url, RIGHT, "weights.bin")
+
+
+def test_follows_a_redirection_but_not_into_files(server, tmp_path):
+    (tmp_path / "secret").write_bytes(BODY)
+    server.answers = [(302, {"Location": server.url})]
+    assert fetch(server.url, RIGHT, "a.bin").read_bytes() == BODY
+    server.answers = [(302, {"Location": f"file://{tmp_path}/secret"})]
+    with pytest.raises(SganError, match="cannot be downloaded"):
+        fetch(server.url, RIGHT, "b.bin")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hosts", "ftp://host/weights.bin", "weights.bin"])
+def test_only_web_addresses(server, url):
+    with pytest.raises(SganError, match="only https and http"):
+        fetch(url, RIGHT, "weights.bin")
+
+
+def test_offline(server, monkeypatch):
+    monkeypatch.setenv("SGAN_OFFLINE", "1")
+    with pytest.raises(SganError) as e:
+        fetch(server.url, RIGHT, "weights.bin")
+    assert all(word in str(e.value) for word in ("weights.bin", "SGAN_OFFLINE", server.url, RIGHT))
+    assert e.value.hint == f"Put it at {download.downloads() / 'weights.bin'}."
+    monkeypatch.setenv("SGAN_OFFLINE", "0")
+    path = fetch(server.url, RIGHT, "weights.bin")
+    monkeypatch.setenv("SGAN_OFFLINE", "1")
+    assert fetch(server.url, RIGHT, "weights.bin") == path and len(server.ranges) == 1
+
+
+def test_no_place_to_write(server, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(SganError, match="Cannot write .*weights.bin: Not a directory"):
+        fetch(server.url, RIGHT, "weights.bin")
+
+
+def test_two_processes_download_once(server):
+    server.pause = 0.5
+    code = f"from stylegan_cli.download import fetch; print(fetch({server.url!r}, {RIGHT!r}, 'weights.bin'))"
+    line = [sys.executable, "-c", code]
+    started = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = {process.communicate(timeout=60)[0].strip() for process in started}
+    assert said == {str(download.downloads() / "weights.bin")}
+    assert server.ranges == [None] and files() == ["weights.bin"]
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path):
+    code = (
+        "import pathlib, sys, time; from stylegan_cli.download import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), ''):\n    print('held', flush=True); time.sleep(60)"
+    )
+    line = [sys.executable, "-c", code, str(tmp_path / "a")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            with open(tmp_path / ".a.lock", "a") as f:
+                assert not download._lock(f.fileno())
+        finally:
+            process.kill()
+    with download.locked(tmp_path / "a", ""):
+        pass
