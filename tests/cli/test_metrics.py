@@ -1,6 +1,7 @@
 """`sgan metrics`, with a detector that needs no weights in the place of the real ones."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,8 +72,8 @@ def test_a_run_folder_gets_its_history_once(sgan, run):
     assert [line["kimg"] for line in lines] == [0.008, 0.016]
     again = sgan("metrics", "fid", "--num", "40", "--model", run)
     assert again.stdout == "" and "2 of 2 snapshots have been measured before" in again.stderr
-    page = sgan("runs", "show", run).stdout.strip()
-    assert "fid40_full" in open(page).read()
+    page = Path(sgan("runs", "show", run).stdout.strip())
+    assert "fid40_full" in page.read_text()
 
 
 def test_json_is_one_line(sgan, run):
