@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from .. import distributed
 from ..config import TrainConfig, to_json
@@ -30,6 +25,7 @@ from .plan import claimed_folder, failure_told
 from .recorder import Recorder
 from .state import gather, seed_generators
 from .state_files import StateWriter, list_states, load_newest, read_state
+from .stopping import StopFlag, stop_on_interrupt
 
 
 class Measure(Protocol):
@@ -84,7 +80,7 @@ def train(
         if first:
             stack.enter_context(lock_run(folder))
             stack.enter_context(failure_told(folder))
-        stop = stack.enter_context(_stop_on_interrupt(where))
+        stop = stack.enter_context(stop_on_interrupt(where))
         begun = bool(list_states(folder))
         weights = load_snapshot(start) if start and not begun else None
         graphs = manner.graphs and where.type == "cuda"
@@ -275,57 +271,6 @@ class Run:
 
     def _command(self) -> str:
         return f"sgan train --resume {self.folder}"
-
-
-class StopFlag:
-    """An orderly stop that any rank was asked for, heard by all ranks after the same step."""
-
-    def __init__(self, device: torch.device):
-        self.asked = False
-        self._device = device
-        self._sent: deque[tuple[Tensor, torch.cuda.Event]] = deque()
-
-    def heard(self) -> bool:
-        """On CUDA it takes two steps, so that no step waits for the device."""
-        if distributed.world_size() == 1:
-            return self.asked
-        if self._device.type != "cuda":
-            return distributed.any_rank(self.asked, self._device)
-        flag = distributed.sum_over_ranks(torch.full([], float(self.asked), device=self._device))
-        host = torch.empty([], pin_memory=True)
-        host.copy_(flag, non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        self._sent.append((host, event))
-        if len(self._sent) <= 2:
-            return False
-        host, event = self._sent.popleft()
-        event.synchronize()
-        return bool(host)
-
-
-@contextlib.contextmanager
-def _stop_on_interrupt(device: torch.device) -> Iterator[StopFlag]:
-    """Ctrl-C or SIGTERM asks for an orderly stop after the step; a second one stops at once. One of several ranks
-    hears of it from the process that started them, by SIGTERM."""
-    stop = StopFlag(device)
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.asked and distributed.world_size() > 1:
-            return  # torchrun and what runs it may each have sent one
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
-        if distributed.rank() == 0:  # past Python's buffers, which whatever this interrupts may be writing to
-            os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")
-
-    numbers = (signal.SIGTERM,) if distributed.world_size() > 1 else (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
