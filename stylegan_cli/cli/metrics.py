@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import json
+import re
 import typing
 from pathlib import Path
 
@@ -71,12 +73,19 @@ def command(
     options |= {"truncation_psi": options.pop("trunc"), "detector_file": options.pop("detector")}
     call = _Call(names, str(resolve_device(device)), gpus, options)
     if images:
-        _refuse(model=model, data=data, size=size)
+        _refuse(model=model, data=data, size=size, trunc=None if options["truncation_psi"] == 1 else 1)
         _tell(call.images(*images), None, as_json, quiet)
         return
-    for path in _models(model, runs, names, options, quiet or as_json):
+    hash_given = _hash_of(data) if data else None
+    for path in _models(model, runs, quiet or as_json):
+        asked = _asked(path, names, options, hash_given)
+        if model and Path(model).is_dir() and _known(path, asked):
+            click.echo(f"{path.name} has been measured before.", err=True)
+            continue
         results = call.model(path, data, size)
-        _record(results, path)
+        if asked["foreign"]:
+            results = _renamed(results, "_on_" + re.sub(r"[^A-Za-z0-9.-]+", "-", Path(data).stem))
+        _record(results, path, asked)
         _tell(results, path, as_json, quiet)
 
 
@@ -104,16 +113,22 @@ class _Call:
 
 def _measure_model(call: _Call, path: Path, data: str | None, size: tuple[int, int] | None) -> Results:
     from ..metrics.measure import measure
+    from ..metrics.registry import resolve
     from ..snapshot import load_snapshot
 
+    _keep_memory()
     snapshot = load_snapshot(path, call.device)
-    return measure(call.names, snapshot.G, _reals(snapshot.info, data, size), call.device, **call.options)
+    metrics = resolve(call.names, call.options["num"], call.options["features"])
+    needed = snapshot.info.generator.c_dim or any(m.reals for m in metrics)
+    reals = _reals(snapshot.info, data, size) if needed else None
+    return measure(call.names, snapshot.G, reals, call.device, **call.options)
 
 
 def _compare(call: _Call, a: str, b: str, options: dict[str, typing.Any]) -> Results:
     from ..data.dataset import open_dataset
     from ..metrics.measure import compare_images
 
+    _keep_memory()
     return compare_images(open_dataset(a), open_dataset(b), call.names, call.device, **options)
 
 
@@ -129,7 +144,10 @@ def _reals(info: SnapshotInfo, data: str | None, size: tuple[int, int] | None) -
     if data is not None:
         stored = open_dataset(data).spec
         return open_dataset(data, size=size or _fitting(drawn, stored), mirror=mirror, label=label)
-    dataset = open_dataset(spec.path, size=size or (spec.height, spec.width), mirror=mirror, label=label)
+    try:
+        dataset = open_dataset(spec.path, size=size or (spec.height, spec.width), mirror=mirror, label=label)
+    except SganError as e:
+        raise SganError(f"The pictures that the model was trained on cannot be opened: {e}", hint="Give --data.") from e
     if dataset.spec.content_hash != spec.content_hash:
         raise SganError(
             f"The pictures in {spec.path} are not those that the model was trained on.", hint="Give --data."
@@ -143,47 +161,95 @@ def _fitting(drawn: tuple[int, int], stored: typing.Any) -> tuple[int, int] | No
     return drawn if larger else None
 
 
-def _models(
-    model: str | None, runs: str, names: tuple[str, ...], options: dict[str, typing.Any], quiet: bool
-) -> list[Path]:
-    """The one that is meant; of a run's folder those that these metrics are not known of."""
-    from ..runs import find_model, measured, snapshots
+def _models(model: str | None, runs: str, quiet: bool) -> list[Path]:
+    """The one that is meant; of a run's folder all."""
+    from ..runs import find_model, snapshots
 
-    if model is None or not Path(model).is_dir():
-        path, which = find_model(model, runs)
-        if not quiet:
-            click.echo(which, err=True)
-        return [path]
-    find_model(model, runs)  # refuses a folder without snapshots
-    found = snapshots(model)
-    done = [p for p in found if all(p.name in measured(model, name) for name in _plain_names(names, options))]
-    if not quiet and done:
-        click.echo(f"{len(done)} of {len(found)} snapshots have been measured before.", err=True)
-    return [p for p in found if p not in done]
+    path, which = find_model(model, runs)
+    if model is not None and Path(model).is_dir():
+        return snapshots(model)
+    if not quiet:
+        click.echo(which, err=True)
+    return [path]
 
 
-def _plain_names(names: tuple[str, ...], options: dict[str, typing.Any]) -> list[str]:
-    """Of the values that will come, as far as known weights give them."""
+def _hash_of(data: str) -> str:
+    from ..data.dataset import open_dataset
+
+    return open_dataset(data).spec.content_hash
+
+
+def _asked(
+    path: Path, names: tuple[str, ...], options: dict[str, typing.Any], hash_given: str | None
+) -> dict[str, typing.Any]:
+    """What values of this model depend on, as far as it is known before they are there."""
     from ..metrics.registry import resolve
+    from ..snapshot import read_info
 
-    psi = options["truncation_psi"]
-    ending = "" if psi == 1 else f"_trunc{psi:g}"
-    return [m.name(e + ending) for m in resolve(names, options["num"], options["features"]) for e, _ in m.outputs]
+    spec = read_info(path).data
+    trained_on = spec.content_hash if spec else None
+    metrics = resolve(names, options["num"], options["features"])
+    return {
+        "names": [m.name() for m in metrics],
+        "data": (hash_given or trained_on or "")[:16],
+        "foreign": hash_given is not None and hash_given != trained_on and any(m.reals for m in metrics),
+        "seed": options["seed"],
+        "trunc": options["truncation_psi"],
+        "detector": options["detector_file"],
+    }
 
 
-def _record(results: Results, path: Path) -> None:
+_OF_A_LINE = ("data", "seed", "trunc", "detector")  # of what was asked
+
+
+def _known(path: Path, asked: dict[str, typing.Any]) -> bool:
+    """Whether the folder's files hold a value of this snapshot for all that is asked."""
+    from ..runs import metric_lines
+
+    same = [line for line in metric_lines(path.parent) if all(line.get(k) == asked[k] for k in _OF_A_LINE)]
+    known = {name for line in same if line.get("snapshot") == path.name for name in [line.get("asked")]}
+    return known.issuperset(asked["names"])
+
+
+def _record(results: Results, path: Path, asked: dict[str, typing.Any]) -> None:
     """A line for each value in a file beside the model, unless that is the one in the package."""
+    from .. import distributed
     from ..runs import PACKAGED_MODEL, record_metric
     from ..snapshot import read_info
 
-    if path != PACKAGED_MODEL:
-        kimg = read_info(path).kimg
-        for name, value in results.values.items():
-            with contextlib.suppress(PermissionError):  # somebody else's folder: it is printed all the same
-                record_metric(path.parent, name, value, kimg, path.name)
+    if path == PACKAGED_MODEL or not distributed.first_here():
+        return
+    how = {k: asked[k] for k in _OF_A_LINE}
+    kimg = read_info(path).kimg
+    for name, value in results.values.items():
+        of = max((n for n in asked["names"] if name.startswith(n)), key=len, default=name)
+        with contextlib.suppress(PermissionError):  # somebody else's folder: it is printed all the same
+            record_metric(path.parent, name, value, kimg, path.name, asked=of, **how)
+
+
+def _renamed(results: Results, ending: str) -> Results:
+    """On other pictures than the model's own a metric has a name, and a curve, of its own."""
+    tables = {
+        field: {name + ending: value for name, value in getattr(results, field).items()}
+        for field in ("values", "higher_is_better", "deviations", "pictures")
+    }
+    return dataclasses.replace(results, **tables)
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what it has: it would give each large activation back to the system, which then clears it anew for
+    the next one; on a CPU that takes longer than the network."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def _tell(results: Results, path: Path | None, as_json: bool, quiet: bool) -> None:
+    from .. import distributed
+
+    if not distributed.first_here():
+        return
     if as_json:
         click.echo(json.dumps({"model": path and str(path), **dataclasses.asdict(results)}))
         return

@@ -22,11 +22,10 @@ def frechet_distance(
     cov_b: Tensor,  # [D, D]
 ) -> float:
     """d² of the equation above; below 0 only by rounding."""
-    factor, other = _cholesky(cov_a), cov_b
-    if factor is None:
-        factor, other = _cholesky(cov_b), cov_a
-    if factor is None:
-        factor, other = _by_eigenvectors(cov_a), cov_b
+    # Of a singular matrix the factor is thin, which leaves out eigenvalues that are 0: none of them costs anything.
+    factors = [(_cholesky(cov_a), cov_b), (_cholesky(cov_b), cov_a)]
+    thin = [(_by_eigenvectors(cov), o) for (f, o), cov in zip(factors, (cov_a, cov_b), strict=True) if f is None]
+    factor, other = min(thin, key=lambda pair: pair[0].shape[1]) if thin else factors[0]
     product = factor.T @ other @ factor
     roots = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt()
     apart = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace()

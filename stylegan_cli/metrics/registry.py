@@ -127,14 +127,23 @@ def resolve(
         raise SganError("No metric is named.", hint="Choose from " + ", ".join([*SHORT, *METRICS]) + ".")
     found = {}
     for name in names:
-        metric = _by_name(name)
+        plain, family = _without_features(name)
+        metric = _by_name(plain)
         if num is not None:
             metric = dataclasses.replace(metric, num=num)
-        metric = _with_features(metric, features)
+        metric = _with_features(metric, family or features)
         if metric.num < metric.least:
             raise SganError(f"{metric.name()} takes {metric.least} pictures at least, not {metric.num}.")
         found[metric.name()] = metric
     return list(found.values())
+
+
+def _without_features(name: str) -> tuple[str, str | None]:
+    """A name as it is printed, 'fid_efficientnet5k_full', as the plain one and its features."""
+    for features, infix in FEATURES.items():
+        if infix and infix in name:
+            return name.replace(infix, "", 1), features
+    return name, None
 
 
 def _by_name(name: str) -> Metric:

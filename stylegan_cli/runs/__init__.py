@@ -12,7 +12,7 @@ from .folders import (
     snapshots,
 )
 from .lock import is_running, lock_run
-from .records import append_line, measured, record_metric
+from .records import append_line, metric_lines, read_metrics, record_metric
 from .summary import RunSummary, summarize_run
 
 __all__ = [
@@ -25,9 +25,10 @@ __all__ = [
     "latest_snapshot",
     "list_runs",
     "lock_run",
-    "measured",
+    "metric_lines",
     "newest_run",
     "next_run_dir",
+    "read_metrics",
     "record_metric",
     "snapshot_name",
     "snapshots",

@@ -54,12 +54,11 @@ def read_metrics(
     return found
 
 
-def measured(
+def metric_lines(
     folder: str | os.PathLike,  # of a run
-    metric: str,  # full name
-) -> set[str]:
-    """File names of the snapshots whose value is known."""
-    return {str(line.get("snapshot")) for line in _lines(_metric_file(Path(folder), metric))}
+) -> list[dict[str, Any]]:
+    """What is recorded of all metrics."""
+    return [line for p in _entries(Path(folder)) if _METRIC.fullmatch(p.name) for line in _lines(p)]
 
 
 def record_metric(
@@ -68,10 +67,11 @@ def record_metric(
     value: float,
     kimg: float,
     snapshot: str,  # its file name
+    **how: Any,  # it was measured
 ) -> None:
     """Add a line to metric-<name>.jsonl."""
-    line = {"metric": metric, "value": value, "kimg": kimg, "snapshot": snapshot}
-    append_line(_metric_file(Path(folder), metric), json.dumps(line))
+    line = {"metric": metric, "value": value, "kimg": kimg, "snapshot": snapshot, **how}
+    append_line(Path(folder) / f"metric-{metric}.jsonl", json.dumps(line))
 
 
 def append_line(
@@ -87,10 +87,6 @@ def append_line(
         except OSError:
             os.truncate(path, end)
             raise
-
-
-def _metric_file(folder: Path, metric: str) -> Path:
-    return folder / f"metric-{metric}.jsonl"
 
 
 def number(

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..config import TrainConfig, to_json
 from ..data.images import image_grid, save_image, to_uint8
 from ..files import atomic_path, patiently, write_atomic
-from ..runs import snapshot_name
+from ..runs import read_metrics, snapshot_name
 from ..sampling import counter
 from ..sampling.latents import latents_from_seeds
 from ..snapshot import SnapshotInfo, save_snapshot
@@ -152,12 +152,14 @@ class Recorder:
         higher_is_better: bool,  # of the first
     ) -> None:
         kimg = self.trainer.shown / 1000
+        name, value = next(iter(values.items()))
+        before = [v for _, v in read_metrics(self.folder).get(name, [])]
+        best = not before or (value > max(before) if higher_is_better else value < min(before))
         for name, value in values.items():
             self.log.metric(name, value, kimg, snapshot.name)
             self.say(f"kimg {kimg:8.1f}   {name} {value:.4g}")
-        name, value = next(iter(values.items()))
-        sign = 1 if higher_is_better else -1
-        if self.best is None or sign * value > sign * self.best["value"]:
+        if best:
+            name, value = next(iter(values.items()))
             self.best = {"metric": name, "value": value, "kimg": kimg}
             self._write(lambda: _copy(snapshot, self.folder / BEST))
 

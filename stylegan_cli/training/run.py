@@ -176,22 +176,32 @@ class Run:
         if streak >= STREAK and not stopped:
             self._roll_back()
         elif saving and streak == 0:
-            self._save()
+            self._save(stopped)
         elif stopped:
             self._say(f"Not saved, as the last {streak} step(s) were skipped: the last state is where the run goes on.")
 
-    def _save(self) -> None:
-        """Snapshot, pictures, metrics, and the state to go on from."""
+    def _save(self, stopped: bool) -> None:
+        """Snapshot, pictures, the state to go on from, and metrics unless the user wants an end."""
         began, trainer = time.monotonic(), self.trainer
         if not distributed.same_on_all_ranks([*trainer.G.parameters(), *trainer.D.parameters()]):
             raise SganError("The ranks hold different weights.", hint=f"Go on from the last state: {self._command()}")
         snapshot = self._each(lambda r: r.snapshot())
-        if self.manner.measure is not None:
-            values = self.manner.measure(trainer.ema.network, self.config, trainer.device)
-            higher = self.manner.measure.higher_is_better
-            self._each(lambda r: r.metrics(values, snapshot, higher))
         self._save_state()
+        if self.manner.measure is not None and not stopped:
+            self._measure(snapshot)
         self._each(lambda r: r.paused(time.monotonic() - began))
+
+    def _measure(self, snapshot: Path) -> None:
+        """A metric that fails is told, and on one rank no reason to stop: the others would wait for each other."""
+        measure, trainer = self.manner.measure, self.trainer
+        try:
+            values = measure(trainer.ema.network, self.config, trainer.device)
+        except (SganError, OSError, RuntimeError) as e:
+            if distributed.world_size() > 1:
+                raise
+            self._say(f"The metrics could not be measured: {e}")
+        else:
+            self._each(lambda r: r.metrics(values, snapshot, measure.higher_is_better))
 
     def _save_state(self) -> None:
         state = gather(self.memory)  # all ranks together

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stylegan_cli.errors import SganError
 from stylegan_cli.metrics import measure as measuring
 from stylegan_cli.metrics import passes
 
@@ -71,9 +72,29 @@ def test_a_run_folder_gets_its_history_once(sgan, run):
     lines = [json.loads(line) for line in (run / "metric-fid40_full.jsonl").read_text().splitlines()]
     assert [line["kimg"] for line in lines] == [0.008, 0.016]
     again = sgan("metrics", "fid", "--num", "40", "--model", run)
-    assert again.stdout == "" and "2 of 2 snapshots have been measured before" in again.stderr
+    assert again.stdout == "" and again.stderr.count("has been measured before") == 2
+    assert len(sgan("metrics", "fid", "--num", "40", "--seed", "1", "--model", run).stdout.splitlines()) == 2
     page = Path(sgan("runs", "show", run).stdout.strip())
     assert "fid40_full" in page.read_text()
+
+
+def test_other_pictures_have_a_curve_of_their_own(sgan, run, make_set, tmp_path):
+    other = make_set(tmp_path / "other set.zip", num=20)
+    assert "fid40_full_on_other-set " in sgan("metrics", "fid", "--num", "40", "--model", run, "--data", other).stdout
+    assert not (run / "metric-fid40_full.jsonl").exists()
+    assert len(sgan("metrics", "fid", "--num", "40", "--model", run).stdout.splitlines()) == 2
+    again = sgan("metrics", "fid", "--num", "40", "--model", run, "--data", other)
+    assert again.stdout == ""
+
+
+def test_a_model_without_its_pictures(sgan, run, rgb_set, tmp_path, monkeypatch):
+    """Path length needs none; a distance says what to give."""
+    from stylegan_cli.data import dataset
+
+    monkeypatch.setattr(dataset, "open_source", lambda path: (_ for _ in ()).throw(SganError(f"{path} is gone.")))
+    model = run / "snapshot-000000.016.safetensors"
+    assert "ppl2_wend_20" in sgan("metrics", "ppl", "--num", "20", "--model", model).stdout
+    told(sgan("metrics", "fid", "--num", "20", "--model", model, "-q", code=1), "cannot be opened", "--data")
 
 
 def test_json_is_one_line(sgan, run):
@@ -93,6 +114,7 @@ def test_two_sets(sgan, rgb_set, make_set, tmp_path):
     assert "fid20_full" in sgan("metrics", "fid", "--images", rgb_set, other).stdout
     told(sgan("metrics", "fid", "--images", rgb_set, other, "--data", "x", code=1), "--data", "--images")
     told(sgan("metrics", "ppl", "--images", rgb_set, other, code=1), "measures a model")
+    told(sgan("metrics", "fid", "--images", rgb_set, other, "--trunc", "0.5", code=1), "--trunc")
     told(sgan("metrics", "fid", "--images", rgb_set, tmp_path / "none", code=1), "none")
 
 

@@ -330,6 +330,18 @@ def test_metrics_at_snapshots(begin):
     assert same(weights(plain), weights(folder))
 
 
+def test_a_metric_that_fails_is_no_reason_to_stop(begin, capsys):
+    class Broken:
+        higher_is_better = False
+
+        def __call__(self, G, config, device):
+            raise SganError("The pictures are gone.")
+
+    folder, _ = begin(Manner(measure=Broken()), aug="noaug")
+    assert "could not be measured: The pictures are gone." in capsys.readouterr().err
+    assert list_states(folder)[0].name.startswith("state-000000.048")
+
+
 def test_a_trace(begin):
     folder, _ = begin(Manner(quiet=True, profile=1), kimg=0.1, r1_interval=1, pl_weight=0)
     assert json.loads(Path(folder, "trace.json").read_text())["traceEvents"]
