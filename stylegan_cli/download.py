@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import re
 import ssl
 import sys
 import time
@@ -26,6 +27,7 @@ TRIES = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second try, doubled for each one after it
 _PATIENCE = 3.0  # seconds of waiting for another process before it is said what for
 _BLOCK = 1 << 20
+_MAX_SIZE = 4 << 30  # bytes that a server may send without saying how many
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
@@ -155,22 +157,41 @@ def _receive(url: str, part: Path, name: str) -> None:
     with _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        length = _content_length(response.headers.get("Content-Length"), url)
+        total = have + length if length is not None else None
         bar = tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True, disable=None)
         with open(part, "ab" if have else "wb") as f, bar:
             while block := response.read(_BLOCK):
+                if f.tell() + len(block) > (_MAX_SIZE if total is None else total):
+                    f.truncate(0)
+                    raise SganError(f"{url} sends more for {name} than it may; that was not kept.")
                 f.write(block)
                 bar.update(len(block))
     if total and _size(part) < total:
         raise ConnectionError("the connection was cut")
 
 
+def _content_length(text: str | None, url: str) -> int | None:
+    if text and not re.fullmatch(r"[0-9]{1,18}", text.strip()):
+        raise SganError(f"{url} says that it sends {text[:40]!r} bytes, which is no number.")
+    return int(text) if text else None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows, but not out of https: who listens on the way could send anything else."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise SganError(f"{req.full_url} redirects to {newurl}, which is not https; that is not followed.")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """Follows redirections, but reads neither local files nor anything else that is no web server."""
     opener = urllib.request.OpenerDirector()
-    for name in ("Proxy", "HTTP", "HTTPS", "HTTPRedirect", "HTTPDefaultError", "Unknown"):
+    for name in ("Proxy", "HTTP", "HTTPS", "HTTPDefaultError", "Unknown"):
         opener.add_handler(getattr(urllib.request, f"{name}Handler")())
+    opener.add_handler(_Redirects())
     opener.add_handler(urllib.request.HTTPErrorProcessor())
     return opener
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -39,8 +40,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status, headers = answer
             self.send_response(status)
             for name, value in {"Content-Length": "0", **headers}.items():
-                self.send_header(name, value)
-            return self.end_headers()
+                if value is not None:
+                    self.send_header(name, value)
+            self.end_headers()
+            if status == 200:
+                self.wfile.write(BODY)
+            return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.resumes else 0
         if start >= len(BODY):
             self.send_response(416)
@@ -160,6 +165,34 @@ def test_follows_a_redirection_but_not_into_files(server, tmp_path):
     server.answers = [(302, {"Location": f"file://{tmp_path}/secret"})]
     with pytest.raises(SganError, match="cannot be downloaded"):
         fetch(server.url, RIGHT, "b.bin")
+
+
+def test_does_not_follow_out_of_https(server):
+    """Tested at its handler: a server with a certificate is not worth it."""
+    redirects, request = download._Redirects(), urllib.request.Request("https://host/a")
+    with pytest.raises(SganError, match="redirects to http://host/a, which is not https; that is not followed"):
+        redirects.redirect_request(request, None, 302, "Found", {}, "http://host/a")
+    assert redirects.redirect_request(request, None, 302, "Found", {}, "https://host/b").full_url == "https://host/b"
+    assert [type(h) for h in download._opener().handle_open["https"]] == [urllib.request.HTTPSHandler]
+    followers = download._opener().handle_error["http"][302]
+    assert [type(h) for h in followers] == [download._Redirects]
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "1e3", "9" * 5000])
+def test_a_length_that_is_no_number(server, length):
+    server.answers = [(200, {"Content-Length": length})]
+    with pytest.raises(SganError, match="which is no number"):
+        fetch(server.url, RIGHT, "weights.bin")
+
+
+def test_a_server_that_does_not_end(server, monkeypatch):
+    """Without a length there is a limit."""
+    server.answers = [(200, {"Content-Length": None})] * 2
+    assert fetch(server.url, None, "a.bin").read_bytes() == BODY
+    monkeypatch.setattr(download, "_MAX_SIZE", len(BODY) - 1)
+    with pytest.raises(SganError, match="sends more for b.bin than it may"):
+        fetch(server.url, None, "b.bin")
+    assert (download.downloads() / "b.bin.part").stat().st_size == 0 and not (download.downloads() / "b.bin").exists()
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hosts", "ftp://host/weights.bin", "weights.bin"])

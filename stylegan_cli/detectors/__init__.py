@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from typing import Protocol
 
 import torch
@@ -69,13 +70,16 @@ def load_lpips(
     if net not in ("vgg", "alex"):
         raise SganError(f"There is no LPIPS with the network {net}; there are vgg and alex.")
     found = find_weights(f"lpips-{net}", file)
-    known, tensors = found.known, from_jax(vgg.from_nvidia(read_tensors(found.path)))
+    known, fingerprint = found.known, found.fingerprint
+    tensors = from_jax(vgg.from_nvidia(read_tensors(found.path)))
     if "lin0" not in tensors:  # the file is of the convolutions alone
         linear = find_weights(f"lpips-{net}-linear")
         known, tensors = known and linear.known, tensors | from_lpips(read_tensors(linear.path), linear.path)
+        if not known:  # either file changes the distance
+            fingerprint = sha256(f"{found.sha256} {linear.sha256}".encode()).hexdigest()[:8]
     with torch.device("meta"):
         network = LpipsNetwork(net)
     fill(network, tensors, found.path)
     if any((lin < 0).any() for lin in network.buffers()):
         raise SganError(f"{found.path} gives a channel a negative weight: that is no distance.")
-    return Lpips(net, found.fingerprint, known, to_device(network, device))
+    return Lpips(net, fingerprint, known, to_device(network, device))

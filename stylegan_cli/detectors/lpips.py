@@ -60,7 +60,7 @@ class Lpips:
     """The distance, ready to use. Of no part of it are gradients kept, only of the pictures."""
 
     net: str  # 'vgg', 'alex'
-    fingerprint: str  # first 8 hexadecimal digits of the SHA-256 of the convolutions' file
+    fingerprint: str  # of both files: the convolutions' first 8 digits where the linear weights are the known ones
     known: bool  # the file, and the one with the channels' weights, are published ones
     network: LpipsNetwork
 

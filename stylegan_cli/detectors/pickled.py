@@ -7,10 +7,12 @@ dictionaries. Where the program names a class or a function, the reader looks in
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _MARK = object()
+_MAX_STEPS = 1 << 20  # a step of one byte may make an object of a hundred; networks have some ten thousand
+_MAX_DEPTH = 100  # of containers within containers; modules within modules make two per level
 _CONSTANTS = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -52,7 +54,9 @@ def read_pickle(
     """
     machine = _Machine(known, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if step == _MAX_STEPS:
+                raise PickleError("the pickle is too long for a file of weights")
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument)
@@ -68,18 +72,43 @@ class _Machine:
         self.known, self.persistent = known, persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        # By id, renewed whenever an object is made: an id may have been another one's before
+        self.depths: dict[int, int] = {}
+        self.held: set[int] = set()
 
     def step(self, name: str, argument: Any) -> None:
         if name in _VALUES:
-            self.stack.append(argument)
+            self.make(argument)
         elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
+            self.make(_CONSTANTS[name]())
         elif name in _GROUPS:
-            self.stack.append(tuple(self.pop() for _ in range(_GROUPS[name]))[::-1])
+            items = tuple(self.pop() for _ in range(_GROUPS[name]))[::-1]
+            self.make(items, items)
         elif method := getattr(self, f"do_{_SAME.get(name, name).lower()}", None):
             method(argument)
         else:
             raise PickleError(f"its instruction {name} is not understood here")
+
+    def make(self, value: Any, parts: Iterable = ()) -> None:
+        """Put something new on the stack."""
+        self.depths[id(value)] = 0
+        self.held.discard(id(value))
+        self.hold(value, parts)
+        self.stack.append(value)
+
+    def hold(self, holder: Any, parts: Iterable) -> None:
+        """Count how deep it becomes: many things, also Python's own, go down by recursion and end the process.
+
+        What is held itself must not change: its holders would be deeper than was counted, or in a circle.
+        """
+        ids = [id(part) for part in parts]
+        self.held.update(ids)
+        if ids and id(holder) in self.held:
+            raise PickleError("the pickle changes what is part of something already")
+        depth = 1 + max((self.depths[i] for i in ids), default=0)
+        self.depths[id(holder)] = max(self.depths[id(holder)], depth)
+        if depth > _MAX_DEPTH:
+            raise PickleError("the pickle is nested too deeply")
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is _MARK:
@@ -87,7 +116,9 @@ class _Machine:
         return self.stack.pop()
 
     def pop_to_mark(self) -> list:
-        start = max(i for i, value in enumerate(self.stack) if value is _MARK)
+        start = next((i for i in reversed(range(len(self.stack))) if self.stack[i] is _MARK), None)
+        if start is None:
+            raise PickleError("the pickle has no mark where it wants one")
         items = self.stack[start + 1 :]
         del self.stack[start:]
         return items
@@ -105,38 +136,50 @@ class _Machine:
         self.stack.append(self.memo[index])
 
     def do_tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self.pop_to_mark()))
+        items = tuple(self.pop_to_mark())
+        self.make(items, items)
 
     def do_list(self, _: Any) -> None:
-        self.stack.append(self.pop_to_mark())
+        items = self.pop_to_mark()
+        self.make(items, items)
 
     def do_dict(self, _: Any) -> None:
         items = self.pop_to_mark()
-        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+        self.make({})
+        self._set(items)
 
     def do_append(self, _: Any) -> None:
-        value = self.pop()
-        _container(self.stack[-1], list).append(value)
+        self._extend([self.pop()])
 
     def do_appends(self, _: Any) -> None:
-        items = self.pop_to_mark()
-        _container(self.stack[-1], list).extend(items)
+        self._extend(self.pop_to_mark())
+
+    def _extend(self, items: list) -> None:
+        target = _container(self.stack[-1], list)
+        self.hold(target, items)
+        target.extend(items)
 
     def do_setitem(self, _: Any) -> None:
         value, key = self.pop(), self.pop()
-        _container(self.stack[-1], dict)[key] = value
+        self._set([key, value])
 
     def do_setitems(self, _: Any) -> None:
-        items = self.pop_to_mark()
-        _container(self.stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+        self._set(self.pop_to_mark())
+
+    def _set(self, items: list) -> None:  # key, value, key, value ...
+        target = _container(self.stack[-1], dict)
+        if not all(_is_key(key) for key in items[::2]):
+            raise PickleError("a dictionary of the pickle has keys that are neither texts nor numbers")
+        self.hold(target, items)
+        target.update(zip(items[::2], items[1::2], strict=True))
 
     def do_global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
-        self.stack.append(self._look_up(module, name))
+        self.make(self._look_up(module, name))
 
     def do_stack_global(self, _: Any) -> None:
-        name, module = self.pop(), self.pop()
-        self.stack.append(self._look_up(module, name))
+        name, module = _container(self.pop(), str), _container(self.pop(), str)
+        self.make(self._look_up(module, name))
 
     def _look_up(self, module: str, name: str) -> Name:
         meaning = self.known(module, name)
@@ -146,18 +189,28 @@ class _Machine:
 
     def do_reduce(self, _: Any) -> None:
         arguments = _container(self.pop(), tuple)
-        self.stack.append(_container(self.pop(), Name).meaning(*arguments))
+        result = _container(self.pop(), Name).meaning(*arguments)
+        if any(result is argument for argument in arguments):  # not made here: what was counted for it stays
+            self.stack.append(result)
+        else:
+            self.make(result, arguments)
 
     do_newobj = do_reduce
 
     def do_build(self, _: Any) -> None:
         state = self.pop()
+        self.hold(self.stack[-1], [state])
         self.stack[-1].set_state(state)
 
     def do_binpersid(self, _: Any) -> None:
         if self.persistent is None:
             raise PickleError("it refers to something outside itself")
-        self.stack.append(self.persistent(self.pop()))
+        self.make(self.persistent(self.pop()))
+
+
+def _is_key(key: Any) -> bool:
+    """Whether it is hashed at once: a tuple of tuples takes twice as long per level, a long number its length."""
+    return type(key) is str or (type(key) is int and key.bit_length() <= 64)
 
 
 def _container(value: Any, kind: type) -> Any:

@@ -23,6 +23,7 @@ from .pickled import Name, PickleError, read_pickle
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before it wrote zips
 _MAX_PICKLE = 1 << 26  # bytes that describe the modules of a TorchScript file
+_MAX_NAME = 1000  # characters: nested names grow with their depth, and there is one per tensor
 _STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -53,12 +54,13 @@ def _read(path: Path) -> Any:
         beginning = f.read(len(_LEGACY))
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as z:
+            _check_sizes(z, path.stat().st_size)
             if root := _torchscript_root(z):
                 return _read_torchscript(z, root)
     elif not beginning.startswith(b"\x80"):
         raise PickleError("it is neither a zip nor a pickle")
     elif beginning != _LEGACY:
-        return read_pickle(path.read_bytes(), _numpy_name)
+        return _read_numpy(path.read_bytes())
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -72,11 +74,30 @@ def _flat(
         return
     seen.add(id(tree))
     for name, value in (tree.fields if isinstance(tree, _Object) else tree).items():
+        if len(prefix) + len(str(name)) > _MAX_NAME:
+            raise PickleError("a tensor has too long a name")
         value = value.tensor if isinstance(value, _Array) else value
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         elif isinstance(value, (dict, _Object)):
             yield from _flat(value, f"{prefix}{name}.", seen)
+
+
+def _check_sizes(z: zipfile.ZipFile, size: int) -> None:
+    """That nothing unfolds into more than the file holds: neither by compression nor by entries that overlap."""
+    entries = [i for i in z.infolist() if i.filename.split("/")[1:2] != ["code"]]  # TorchScript packs it; not read
+    if packed := [i.filename for i in entries if i.compress_type != zipfile.ZIP_STORED]:
+        raise PickleError(f"{packed[0]} is compressed, which PyTorch never does")
+    if sum(i.file_size for i in entries) > size:
+        raise PickleError("its entries are larger than the file")
+
+
+def _check_shape(
+    numbers: tuple,  # sizes, and strides and offset where there are some
+) -> None:
+    """That one may calculate with them: other things, and numbers of a million digits, take as long as they like."""
+    if len(numbers) > 20 or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
+        raise PickleError("a tensor has an impossible shape")
 
 
 # TorchScript
@@ -94,7 +115,8 @@ class _Object:
 
 def _torchscript_root(z: zipfile.ZipFile) -> str | None:
     """The folder in the zip, if it is TorchScript; what torch.save writes has no constants.pkl."""
-    return next((n.removesuffix("constants.pkl") for n in z.namelist() if n.endswith("/constants.pkl")), None)
+    found = (re.fullmatch(r"([^/]+/)constants\.pkl", name) for name in z.namelist())
+    return next((match[1] for match in found if match), None)
 
 
 def _read_torchscript(z: zipfile.ZipFile, root: str) -> Any:
@@ -105,7 +127,7 @@ def _read_torchscript(z: zipfile.ZipFile, root: str) -> Any:
         if kind != "storage" or not isinstance(dtype, Name) or not re.fullmatch(r"\d+", key):
             raise PickleError("it refers to something that is no storage")
         if key not in storages:
-            data = bytearray(_entry(z, f"{root}data/{key}"))
+            data = bytearray(z.read(f"{root}data/{key}"))
             storages[key] = torch.frombuffer(data, dtype=dtype.meaning) if data else torch.empty(0, dtype=dtype.meaning)
         if (storages[key].numel(), storages[key].dtype) != (numel, dtype.meaning):
             raise PickleError(f"storage {key} has not the size that the file says")
@@ -113,13 +135,7 @@ def _read_torchscript(z: zipfile.ZipFile, root: str) -> Any:
 
     if z.getinfo(f"{root}data.pkl").file_size > _MAX_PICKLE:
         raise PickleError("its data.pkl is too large")
-    return read_pickle(_entry(z, f"{root}data.pkl"), _torch_name, storage)
-
-
-def _entry(z: zipfile.ZipFile, name: str) -> bytes:
-    if z.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise PickleError(f"{name} is compressed, which PyTorch never does")
-    return z.read(name)
+    return read_pickle(z.read(f"{root}data.pkl"), _torch_name, storage)
 
 
 def _torch_name(module: str, name: str) -> Any:
@@ -129,29 +145,55 @@ def _torch_name(module: str, name: str) -> Any:
         return _STORAGES[name]
     if module == "torch.jit._pickle":  # build_intlist, restore_type_tag ...: the list, without its type
         return lambda value, *_: value
-    return {"torch._utils._rebuild_tensor_v2": _strided, "collections.OrderedDict": dict}.get(f"{module}.{name}")
+    return {"torch._utils._rebuild_tensor_v2": _strided, "collections.OrderedDict": lambda: {}}.get(f"{module}.{name}")
 
 
 def _strided(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
-    """A tensor of its own from a part of a storage, after looking whether the storage has that part."""
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
+    """A view of a part of a storage, after looking whether the storage has that part; a copy would cost per tensor."""
+    _check_shape((offset, *size, *stride))
+    if len(size) != len(stride):
         raise PickleError("a tensor has an impossible shape")
     last = offset + sum((n - 1) * s for n, s in zip(size, stride))
     if math.prod(size) > storage.numel() or (math.prod(size) and last >= storage.numel()):
         raise PickleError("a tensor is larger than its storage")
-    return torch.as_strided(storage, size, stride, offset).clone()
+    return torch.as_strided(storage, size, stride, offset)
 
 
 # Numpy
+
+
+class _Budget:
+    """Bytes that may still be copied: arrays that share one blob would take as much as they like."""
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def take(self, num: int) -> None:
+        self.left -= num
+        if self.left < 0:
+            raise PickleError("its arrays are larger than the file")
+
+
+def _read_numpy(data: bytes) -> Any:
+    budget = _Budget(2 * len(data))
+
+    def array(*_: Any) -> _Array:
+        return _Array(budget)
+
+    known = {"multiarray._reconstruct": array, "ndarray": array, "dtype": _DType}
+
+    def look_up(module: str, name: str) -> Any:
+        return known.get(f"{module}.{name}".removeprefix("numpy.").removeprefix("core.").removeprefix("_core."))
+
+    return read_pickle(data, look_up)
 
 
 class _DType:
     """A numpy type of plain numbers."""
 
     def __init__(self, code: str, *_: Any):
-        if code not in ("f2", "f4", "f8", "i4", "i8"):
-            raise PickleError(f"it holds numbers of the type {code}, which no weights have")
+        if code not in ("f2", "f4", "f8", "i4", "i8"):  # it may be anything, also what takes forever to print
+            raise PickleError("it holds numbers of a type that no weights have")
         self.dtype = np.dtype(f"<{code}")
 
     def set_state(self, state: tuple) -> None:  # (version, byte order, ...)
@@ -162,19 +204,17 @@ class _DType:
 class _Array:
     """A numpy array: empty as it is made, filled by its state."""
 
-    def __init__(self, *_: Any):
+    def __init__(self, budget: _Budget):
+        self.budget = budget
         self.tensor: Tensor | None = None
 
     def set_state(self, state: tuple) -> None:  # (version, shape, type, Fortran order, bytes)
         _, shape, dtype, fortran, data = state
-        if not all(type(n) is int and n >= 0 for n in shape) or not isinstance(dtype, _DType):
-            raise PickleError("an array has an impossible shape or type")
+        _check_shape(shape)
+        if not isinstance(dtype, _DType) or type(data) is not bytes:
+            raise PickleError("an array has an impossible type")
         if math.prod(shape) * dtype.dtype.itemsize != len(data):
             raise PickleError("an array has not the size that the file says")
+        self.budget.take(len(data))
         values = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C")
         self.tensor = torch.from_numpy(values.copy(order="C"))
-
-
-def _numpy_name(module: str, name: str) -> Any:
-    known = {"multiarray._reconstruct": _Array, "ndarray": _Array, "dtype": _DType}
-    return known.get(f"{module}.{name}".removeprefix("numpy.").removeprefix("core.").removeprefix("_core."))

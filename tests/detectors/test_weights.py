@@ -84,6 +84,15 @@ def test_torchvisions_vgg_is_told_apart(tmp_path, monkeypatch):
     assert [find_weights("vgg16", tmp_path / s.file).known for s in sources] == [True, False]
 
 
+def test_nvidias_vgg_is_lpips_under_its_hash(tmp_path, monkeypatch):
+    """What its lpips0 ... 4 are is recorded nowhere: a distance with them carries the file's hash."""
+    body = put(tmp_path / "vgg16.pt", b"nvidia")
+    digest = hashlib.sha256(b"nvidia").hexdigest()
+    sources = tuple(dataclasses.replace(s, sha256=digest) if s.file == body.name else s for s in SOURCES["lpips-vgg"])
+    monkeypatch.setitem(SOURCES, "lpips-vgg", sources)
+    assert not find_weights("lpips-vgg", body).known
+
+
 def test_the_table():
     for name, sources in SOURCES.items():
         for source in sources:
