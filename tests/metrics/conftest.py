@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from stylegan_cli.metrics import in_training, measure, passes
 
@@ -27,6 +28,7 @@ def fakes(monkeypatch, tmp_path):
     state = SimpleNamespace(made=[], known=True, detector=RANKS.FakeDetector, lpips=RANKS.FakeLpips)
 
     def load_detector(name, device="cpu", file=None):
+        torch.rand(1)  # as a network does that is made before it gets its weights
         state.made.append(RANKS.FakeDetector(name, state.known))
         return state.made[-1]
 
