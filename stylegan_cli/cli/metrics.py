@@ -191,6 +191,8 @@ def _asked(
     metrics = resolve(names, options["num"], options["features"])
     return {
         "names": [m.name() for m in metrics],
+        "first": {m.name(m.outputs[0][0]): m.name() for m in metrics},
+        "usual": {"data": (trained_on or "")[:16], "seed": 0, "trunc": 1.0, "detector": None},
         "data": (hash_given or trained_on or "")[:16],
         "foreign": hash_given is not None and hash_given != trained_on and any(m.reals for m in metrics),
         "seed": options["seed"],
@@ -206,9 +208,10 @@ def _known(path: Path, asked: dict[str, typing.Any]) -> bool:
     """Whether the folder's files hold a value of this snapshot for all that is asked."""
     from ..runs import metric_lines
 
-    same = [line for line in metric_lines(path.parent) if all(line.get(k) == asked[k] for k in _OF_A_LINE)]
-    known = {name for line in same if line.get("snapshot") == path.name for name in [line.get("asked")]}
-    return known.issuperset(asked["names"])
+    usual = asked["usual"]  # what training measures says nothing of how
+    same = [x for x in metric_lines(path.parent) if all(x.get(k, usual[k]) == asked[k] for k in _OF_A_LINE)]
+    mine = [line for line in same if line.get("snapshot") == path.name]
+    return {line.get("asked") or asked["first"].get(line.get("metric")) for line in mine}.issuperset(asked["names"])
 
 
 def _record(results: Results, path: Path, asked: dict[str, typing.Any]) -> None:

@@ -155,4 +155,7 @@ def test_in_training(sgan, rgb_set, tmp_path, monkeypatch):
     best = min(range(2), key=values.__getitem__)
     name = ("snapshot-000000.008", "snapshot-000000.016")[best] + ".safetensors"
     assert (run / "best.safetensors").read_bytes() == (run / name).read_bytes()
+    again = sgan("metrics", "fid40_full", "is20", "--model", run)
+    assert again.stdout == "" and again.stderr.count("has been measured before") == 2
+    assert sgan("metrics", "fid40_full", "--seed", "1", "--model", run).stdout != ""
     told(sgan(*line, "--metrics", "fidd", "-q", code=1), "fidd")
