@@ -51,34 +51,37 @@ def command(
     import torch
 
     from ..data.images import grid_columns, image_grid, save_image
-    from ..sampling.draw import Sampling, draw, load_latents, map_seeds, picture_record, save_latents
+    from ..sampling.draw import Sampling, draw, map_seeds, picture_record
+    from ..sampling.latent_files import find_latents, save_latents
     from ..sampling.latents import class_labels
 
     snapshot, how = open_model(model, runs, device, quiet), Sampling(**sampling)
     G, folder, name = snapshot.G, Path(outdir), "w" if from_w else "seed"
-    if from_w:
-        given, seeds = load_latents(from_w, G, how)
+    given = find_latents(G, [from_w], how) if from_w else None
+    if given:
+        G, seeds = given.G, given.seeds
     labels = class_labels(how.class_index, seeds, G.config.c_dim)
-    names = range(len(seeds)) if from_w else seeds
+    names = range(len(seeds)) if given else seeds
     kept = []  # latents for w.npz
 
     def latents(i: int, j: int) -> torch.Tensor:
-        ws = given[i:j] if from_w else map_seeds(G, seeds[i:j], how)
+        ws = given.ws[i:j] if given else map_seeds(G, seeds[i:j], how)
         if save_w:
             kept.append(ws.cpu())
         return ws
 
     record = picture_record(snapshot, how, command_line(), from_w=from_w)
     files, pictures = [], []
-    for number, picture in zip(names, draw(G, latents, seeds, how, quiet), strict=True):
+    drawn_pictures = draw(G, latents, seeds, how, quiet, noise=given and given.noise)
+    for number, picture in zip(names, drawn_pictures, strict=True):
         files.append(folder / f"{name}{number:04d}.{format}")
-        drawn = {} if labels is None or from_w else {"class": str(int(labels[len(files) - 1].argmax()))}
+        drawn = {} if labels is None or given else {"class": str(int(labels[len(files) - 1].argmax()))}
         save_image(picture, files[-1], metadata={name: str(number), **record, **drawn})
         if grid:
             pictures.append(picture)
     if save_w:
         files.append(folder / "w.npz")
-        save_latents(files[-1], torch.cat(kept), seeds)
+        save_latents(files[-1], torch.cat(kept), seeds=seeds, model=snapshot.fingerprint)
     if grid:
         files.append(folder / f"grid.{format}")
         columns = grid_columns(len(pictures), G.config.height / G.config.width)

@@ -29,14 +29,20 @@ class Numbers(click.ParamType):
         top: int,  # the largest number
         count: int = 1_000_000,  # the most numbers
         words: tuple[str, ...] = (),  # also accepted
+        files: str | None = None,  # ending of files that may stand among the numbers, '.npz'
     ):
-        self.name, self.top, self.count, self.words = name, top, count, words
+        self.name, self.top, self.count, self.words, self.files = name, top, count, words, files
 
-    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int] | str:
+    def convert(
+        self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int] | list[int | str] | str:
         if isinstance(value, list) or value in self.words:
             return value
-        numbers: list[int] = []
+        numbers: list = []
         for part in value.split(","):
+            if self.files and part.lower().endswith(self.files):
+                numbers.append(part)
+                continue
             first, last = self._bounds(part.strip(), param, ctx)
             if len(numbers) + last - first + 1 > self.count:
                 self.fail(f"{value!r} is more than {self.count} numbers.", param, ctx)
@@ -46,7 +52,7 @@ class Numbers(click.ParamType):
     def _bounds(self, part: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         match = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part)
         if not match:
-            also = f", or {', '.join(self.words)}" if self.words else ""
+            also = f", or {', '.join(self.words)}" if self.words else f", or a {self.files} file" if self.files else ""
             self.fail(f"{part!r} is no number or range; write 0,5,10-20 for example{also}.", param, ctx)
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
@@ -113,6 +119,7 @@ class Device(click.ParamType):
 
 
 SEEDS = Numbers("seeds", top=2**32 - 1)
+LATENTS = Numbers("latents", top=2**32 - 1, files=".npz")  # seeds, and files of latents: for `find_latents`
 STYLES = Numbers("styles", top=999, count=1000, words=("coarse", "middle", "fine"))  # indices of w, or a named span
 SIZE = Size()
 KIMG = Kimg()

@@ -28,14 +28,12 @@ class LayerInfo:
     noise: bool  # takes a noise map [N or 1, 1, height, width]
 
 
-class Generator(Protocol):
-    """A network from latents to pictures in [-1, 1]."""
+class Mapping(Protocol):
+    """The network from z to w, with the mean that truncation pulls towards."""
 
-    config: GeneratorConfig
-    num_ws: int
-    layers: tuple[LayerInfo, ...]
+    w_avg: Tensor  # [w_dim]
 
-    def mapping(
+    def __call__(
         self,
         z: Tensor,  # [N, z_dim]
         c: Tensor | None = None,  # [N, c_dim] one-hot
@@ -43,9 +41,39 @@ class Generator(Protocol):
         truncation_cutoff: int | None = None,  # truncate only the first so many ws; None: all
     ) -> Tensor: ...  # [N, num_ws, w_dim]
 
+    def truncate(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        psi: float,
+        cutoff: int | None = None,
+    ) -> Tensor: ...  # [N, num_ws, w_dim]
+
+    def track_w_avg(
+        self,
+        w_mean: Tensor,  # [w_dim] mean of a batch's w
+    ) -> None: ...
+
+
+class Generator(Protocol):
+    """A network from latents to pictures in [-1, 1]."""
+
+    config: GeneratorConfig
+    num_ws: int
+    layers: tuple[LayerInfo, ...]
+    mapping: Mapping
+
     def synthesis(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
         noise: Noise = "const",  # or one [N or 1, 1, h, w] for each row of the table that takes noise, in order
         dtype: torch.dtype | None = None,  # half precision for the highest levels; None: none
     ) -> Tensor: ...  # [N, channels, height, width]
+
+    def stored_noise(
+        self,
+    ) -> list[Tensor]: ...  # [h, w] for each row of the table that takes noise, in order: what 'const' means
+
+    def style_weight(
+        self,
+        row: LayerInfo,  # of the table
+    ) -> Tensor: ...  # [styles, w_dim] of the affine map from w to what modulates this layer

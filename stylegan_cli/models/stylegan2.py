@@ -117,6 +117,13 @@ class SynthesisNetwork(nn.Module):
             x, image = self.get_submodule(f"b{level}")(x, image, latents, maps, kind)
         return image
 
+    def stored_noise(
+        self,
+    ) -> list[Tensor]:  # [h, w] for each row of the table that takes noise, in order
+        """The maps that noise 'const' means."""
+        rows = [row for row in self.layers if row.noise]
+        return [self.get_submodule(row.name.removeprefix("synthesis.")).noise_const for row in rows]
+
     def _noise(self, noise: Noise, ws: Tensor) -> list[Tensor | None]:
         rows = [row for row in self.layers if row.noise]
         if noise == "none":
@@ -124,8 +131,7 @@ class SynthesisNetwork(nn.Module):
         if noise == "random":
             return [ws.new_empty(ws.shape[0], 1, row.height, row.width).normal_() for row in rows]
         if noise == "const":
-            blocks = [self.get_submodule(row.name.removeprefix("synthesis.")) for row in rows]
-            return [block.noise_const[None, None] for block in blocks]
+            return [own[None, None] for own in self.stored_noise()]
         if isinstance(noise, str) or len(noise) != len(rows):
             raise ValueError(f"noise must be 'const', 'random', 'none' or {len(rows)} tensors")
         return list(noise)
@@ -160,3 +166,17 @@ class StyleGAN2(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> Tensor:  # [N, channels, height, width]
         return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise=noise, dtype=dtype)
+
+    def stored_noise(
+        self,
+    ) -> list[Tensor]:  # [h, w] for each row of the table that takes noise, in order
+        """The maps that noise 'const' means."""
+        return self.synthesis.stored_noise()
+
+    def style_weight(
+        self,
+        row: LayerInfo,  # of the table
+    ) -> Tensor:  # [in_channels, w_dim]
+        """The affine map from w to the layer's styles, as it acts: style = style_weight w + bias."""
+        affine = self.get_submodule(row.name).affine
+        return affine.weight * affine.weight_gain

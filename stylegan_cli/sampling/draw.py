@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from .. import __version__
 from ..data.images import to_uint8
-from ..errors import SganError
-from ..files import atomic_path
 from ..models import Generator
 from ..snapshot import Snapshot
 from .latents import class_labels, latents_from_seeds, noise_maps
@@ -55,6 +50,7 @@ def draw(
     seeds: Sequence[int],  # [N] of the noise, where it is random
     how: Sampling,
     quiet: bool = False,  # no bar
+    noise: Sequence[Tensor] | None = None,  # [N, 1, h, w] a layer, what 'const' means here; None: the model's
 ) -> Iterator[Tensor]:  # uint8 [C, H, W], one picture after the other
     """Pictures one by one, drawn in batches."""
     config, dtype = G.config, {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[how.precision]
@@ -63,8 +59,11 @@ def draw(
         for i in range(0, len(seeds), batch):
             some = seeds[i : i + batch]
             ws = latents(i, i + len(some))
-            noise = noise_maps(G, how.noise_mode, some, ws.device)
-            images = to_uint8(G.synthesis(ws, noise=noise, dtype=dtype)).cpu()
+            if noise is not None and how.noise_mode == "const":
+                maps = [each[i : i + len(some)] for each in noise]
+            else:
+                maps = noise_maps(G, how.noise_mode, some, ws.device)
+            images = to_uint8(G.synthesis(ws, noise=maps, dtype=dtype)).cpu()
             bar.update(len(images))
             yield from images
 
@@ -83,48 +82,3 @@ def picture_record(
     record["Software"] = f"stylegan_cli {__version__}"
     record["command"] = shlex.join(command)
     return record
-
-
-def save_latents(
-    path: Path,
-    ws: Tensor,  # [N, num_ws, w_dim]
-    seeds: Sequence[int],
-) -> None:
-    """Latents as .npz: `w` float32 [N, num_ws, w_dim] and `seeds` [N]."""
-    with atomic_path(path) as temporary:
-        np.savez(temporary, w=ws.float().cpu().numpy(), seeds=np.array(seeds, dtype=np.int64))
-
-
-def load_latents(
-    path: str | Path,
-    G: Generator,
-    how: Sampling,
-) -> tuple[Tensor, list[int]]:  # ws [N, num_ws, w_dim], and the seeds [N] that they were drawn from
-    """The `w` of a .npz file: [N, num_ws, w_dim], or [N, w_dim] for the same w at every layer; its `seeds`, or 0, 1 ...
-
-    They are truncated as asked. Raises SganError if the file cannot be read or does not fit the model, or if a class
-    is asked for: latents have theirs already.
-    """
-    if how.class_index is not None:
-        raise SganError("Latents from a file have their class already.", hint="Leave out --class.")
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            if f["w"].dtype.kind not in "fiu":
-                raise ValueError("not real numbers")
-            w = torch.from_numpy(f["w"].astype(np.float32))
-            seeds = [int(seed) for seed in f["seeds"]] if "seeds" in f else list(range(len(w)))
-    except FileNotFoundError as e:
-        raise SganError(f"There is no file {path}.") from e
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as e:
-        raise SganError(f"{path} is no .npz file with latents named w.") from e
-    if w.ndim == 2:
-        w = w[:, None].repeat(1, G.num_ws, 1)
-    want = (G.num_ws, G.config.w_dim)
-    if w.ndim != 3 or w.shape[1:] != want or len(seeds) != len(w) or not len(w):
-        raise SganError(
-            f"The latents in {path} have shape {list(w.shape)}; this model takes [N, {want[0]}, {want[1]}]."
-        )
-    if not torch.isfinite(w).all() or not all(0 <= seed < 2**32 for seed in seeds):
-        raise SganError(f"The latents in {path} are not finite, or their seeds are out of range.")
-    w = w.to(next(G.parameters()).device)
-    return G.mapping.truncate(w, how.trunc, how.trunc_cutoff), seeds

@@ -50,9 +50,10 @@ def mix_styles(
     rows: Tensor,  # [R, num_ws, w_dim] what most layers come from
     columns: Tensor,  # [K, num_ws, w_dim] what the chosen layers come from
     indices: Sequence[int],  # of the chosen latents
+    blend: float = 1.0,  # how far the chosen ones go from the row's, 0, to the column's, 1
 ) -> Tensor:  # [R, K, num_ws, w_dim]
-    """Each row's latents with the chosen ones replaced by each column's."""
+    """Each row's latents with the chosen ones replaced by each column's, or moved towards them."""
     mixed = rows[:, None].repeat(1, columns.shape[0], 1, 1)
     chosen = torch.tensor(list(indices), dtype=torch.int64, device=rows.device)
-    mixed[:, :, chosen] = columns[None, :, chosen]
+    mixed[:, :, chosen] = torch.lerp(mixed[:, :, chosen], columns[None, :, chosen], blend)
     return mixed

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from stylegan_cli.config import GeneratorConfig
-from stylegan_cli.errors import SganError
 from stylegan_cli.models import build_generator
-from stylegan_cli.sampling.draw import Sampling, draw, load_latents, map_seeds, picture_record, save_latents
+from stylegan_cli.sampling.draw import Sampling, draw, map_seeds, picture_record
 from stylegan_cli.snapshot import Snapshot, SnapshotInfo, fingerprint
 
 
@@ -68,46 +67,3 @@ def test_record(G):
     assert record["command"] == "sgan generate --model 'a b'"
     assert record["seed"] == "3" and record["trunc"] == "0.7" and "trunc_cutoff" not in record
     assert record["Software"].startswith("stylegan_cli ")
-
-
-# ----------------------------------------------------------------------------------- latents in a file
-
-
-def test_latents_come_back(G, tmp_path):
-    ws = map_seeds(G, [5, 6], Sampling())
-    save_latents(tmp_path / "w.npz", ws, [5, 6])
-    assert torch.equal(load_latents(tmp_path / "w.npz", G, Sampling())[0], ws)
-    assert np.load(tmp_path / "w.npz")["seeds"].tolist() == [5, 6]
-
-
-def test_one_w_for_all_layers(G, tmp_path):
-    np.savez(tmp_path / "w.npz", w=np.ones((2, 8)))
-    assert torch.equal(load_latents(tmp_path / "w.npz", G, Sampling())[0], torch.ones(2, 6, 8))
-
-
-def test_latents_of_another_model(G, tmp_path):
-    for bad in (np.ones((2, 5, 8)), np.ones((2, 6, 9)), np.ones(8), np.full((1, 6, 8), np.nan), np.ones((1, 1, 6, 8))):
-        np.savez(tmp_path / "w.npz", w=bad)
-        with pytest.raises(SganError):
-            load_latents(tmp_path / "w.npz", G, Sampling())
-
-
-def test_files_that_are_no_latents(G, tmp_path):
-    np.savez(tmp_path / "other.npz", z=np.ones(3))
-    np.savez(tmp_path / "words.npz", w=np.array(["a"]))
-    np.save(tmp_path / "bare.npy", np.ones((1, 6, 8)))
-    np.savez(tmp_path / "pickled.npz", w=np.array([{}], dtype=object))
-    np.savez(tmp_path / "whole.npz", w=np.ones((1, 6, 8)))
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:100])
-    (tmp_path / "empty.npz").write_bytes(b"")
-    for name in ("other.npz", "words.npz", "bare.npy", "pickled.npz", "cut.npz", "empty.npz", "missing.npz"):
-        with pytest.raises(SganError, match=name):
-            load_latents(tmp_path / name, G, Sampling())
-    with pytest.raises(SganError):
-        load_latents(tmp_path, G, Sampling())
-
-
-def test_a_file_of_no_latents_at_all(G, tmp_path):
-    np.savez(tmp_path / "w.npz", w=np.zeros((0, 6, 8)))
-    with pytest.raises(SganError):
-        load_latents(tmp_path / "w.npz", G, Sampling())

@@ -1,0 +1,219 @@
+"""Places in the latent space, from seeds and from files, with what else their pictures need.
+
+A file is an .npz without pickles: `w` [N, num_ws, w_dim]; and, where it has them, `names` [N] of the pictures, `seeds`
+[N] of random noise, `noise.<layer>` [N, 1, h, w] of each layer that takes noise, `model`, the fingerprint of the model
+that it belongs to, `tuned`, a file of differences beside it (see tuned.py), and `settings`, JSON for the reader.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import SganError
+from ..files import atomic_path
+from ..models import Generator
+from ..snapshot import fingerprint
+from .draw import Sampling, map_seeds
+from .tuned import apply_tuned
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Places in W+, and the generator that draws them."""
+
+    G: Generator  # the model, tuned where a file says so
+    ws: Tensor  # [N, num_ws, w_dim], truncated as asked
+    names: list[str]  # [N] of the pictures: a seed's number, a file's own name; others have others
+    seeds: list[int]  # [N] of random noise
+    items: list[int]  # [N] which of the things asked for each comes from
+    noise: list[Tensor] | None = None  # [N, 1, h, w] for each layer that takes noise; None: the model's own
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def noise_of(
+        self,
+        index: Sequence[int],  # [M] which pictures
+    ) -> list[Tensor] | None:  # [M, 1, h, w] for each layer that takes noise
+        return None if self.noise is None else [maps[list(index)] for maps in self.noise]
+
+
+@dataclass(frozen=True)
+class LatentFile:
+    """What one file holds."""
+
+    ws: Tensor  # [N, num_ws, w_dim] float32
+    names: list[str]  # [N]
+    seeds: list[int]  # [N]
+    noise: dict[str, Tensor]  # name of the layer -> [N, 1, h, w] float32; empty: the model's own
+    model: str | None  # fingerprint of the model
+    tuned: Path | None  # differences to it
+    settings: dict  # how it was made
+
+
+def find_latents(
+    G: Generator,
+    items: Sequence[int | str],  # seeds, and names of .npz files
+    how: Sampling,
+) -> Latents:
+    """All that is asked for, in the order given; a file gives as many as it holds.
+
+    Raises SganError if a file cannot be read, is of another model or asks for other tuned weights than one before.
+    """
+    files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
+    if files and how.class_index is not None and all(isinstance(item, str) for item in items):
+        raise SganError("Latents from a file have their class already.", hint="Leave out --class.")
+    for path, file in files.items():
+        _check(path, file, G)
+    tuned = sorted({file.tuned for file in files.values() if file.tuned})
+    if len(tuned) > 1:
+        raise SganError(f"{tuned[0]} and {tuned[1]} change the model in two ways; one picture cannot have both.")
+    device = next(G.parameters()).device
+    drawn = iter(map_seeds(G, [item for item in items if not isinstance(item, str)], how))
+    ws, names, seeds, origin = [], [], [], []
+    distinct = _distinct(files)
+    for place, item in enumerate(items):
+        if isinstance(item, str):
+            file = files[item]
+            all_layers = file.ws.to(device).expand(-1, G.num_ws, -1)
+            ws.append(G.mapping.truncate(all_layers, how.trunc, how.trunc_cutoff))
+            names += distinct[item]
+            seeds += file.seeds
+        else:
+            ws.append(next(drawn)[None])
+            names.append(str(item))
+            seeds.append(item)
+        origin += [place] * (len(names) - len(origin))
+    noise = _noise(G, [files.get(item) for item in items], device)
+    return Latents(apply_tuned(G, tuned[0]) if tuned else G, torch.cat(ws), names, seeds, origin, noise)
+
+
+def load_latent_file(
+    path: str | Path,
+) -> LatentFile:
+    """One file. A `w` of [N, w_dim] stands for the same w at every layer and comes back as [N, 1, w_dim].
+
+    Raises SganError if it cannot be read or its parts do not fit together.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as f:
+            if f["w"].dtype.kind not in "fiu":
+                raise ValueError("not real numbers")
+            w = torch.from_numpy(f["w"].astype(np.float32))
+            w = w[:, None] if w.ndim == 2 else w
+            n = len(w)
+            seeds = [int(seed) for seed in f["seeds"]] if "seeds" in f else list(range(n))
+            given = [str(name) for name in f["names"]] if "names" in f else None
+            noise = {
+                name.removeprefix("noise."): torch.from_numpy(f[name].astype(np.float32))
+                for name in f.files
+                if name.startswith("noise.")
+            }
+            model, tuned = (str(f[name]) if name in f else None for name in ("model", "tuned"))
+            settings = json.loads(str(f["settings"])) if "settings" in f else {}
+            if not isinstance(settings, dict):
+                raise ValueError("settings are a dictionary")
+    except FileNotFoundError as e:
+        raise SganError(f"There is no file {path}.") from e
+    except (*_UNREADABLE, RecursionError) as e:
+        raise SganError(f"{path} is no .npz file with latents named w.") from e
+    names = given or ([path.stem] if n == 1 else [f"{path.stem}-{i}" for i in range(n)])
+    if w.ndim != 3 or not n or len(seeds) != n or len(names) != n or any(len(maps) != n for maps in noise.values()):
+        raise SganError(f"The latents in {path} have shape {list(w.shape)}, and its other parts do not fit them.")
+    if not torch.isfinite(w).all() or not all(torch.isfinite(maps).all() for maps in noise.values()):
+        raise SganError(f"The latents in {path} are not finite.")
+    if not all(0 <= seed < 2**32 for seed in seeds):
+        raise SganError(f"The seeds in {path} are out of range.")
+    if tuned is not None and Path(tuned).name != tuned:
+        raise SganError(f"{path} names a file of tuned weights that is not beside it.")
+    return LatentFile(w, names, seeds, noise, model, path.with_name(tuned) if tuned else None, settings)
+
+
+def file_part(
+    name: str,  # of a picture, see `Latents.names`
+) -> str:
+    """A name as a part of a file's: a seed with four digits, anything else without what a file system takes amiss."""
+    return f"{int(name):04d}" if name.isdecimal() else re.sub(r"[^\w.+-]", "_", name)[:80]
+
+
+def save_latents(
+    path: str | Path,
+    ws: Tensor,  # [N, num_ws, w_dim]
+    *,
+    seeds: Sequence[int] | None = None,  # [N]
+    names: Sequence[str] | None = None,  # [N]
+    noise: dict[str, Tensor] | None = None,  # name of the layer -> [N, 1, h, w]
+    model: str | None = None,  # fingerprint
+    tuned: str | None = None,  # name of the file of differences beside it
+    settings: dict | None = None,  # how they were made
+    **more: np.ndarray,  # kept in the file, for the reader
+) -> None:
+    """Write a file that `load_latent_file` reads, whole or not at all."""
+    content: dict[str, np.ndarray] = {"w": ws.detach().float().cpu().numpy(), **more}
+    if seeds is not None:
+        content["seeds"] = np.array(seeds, dtype=np.int64)
+    if names is not None:
+        content["names"] = np.array(names, dtype=np.str_)
+    content |= {f"noise.{name}": maps.detach().float().cpu().numpy() for name, maps in (noise or {}).items()}
+    words = {"model": model, "tuned": tuned, "settings": None if settings is None else json.dumps(settings)}
+    content |= {name: np.array(word, dtype=np.str_) for name, word in words.items() if word is not None}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **content)
+
+
+def _check(path: str, file: LatentFile, G: Generator) -> None:
+    """Raises SganError if a file does not fit the model."""
+    if file.model is not None and file.model != (own := fingerprint(G)):
+        made_with = file.settings.get("model")
+        raise SganError(
+            f"{path} belongs to the model with the fingerprint {file.model}, not to this one, {own}.",
+            hint=f"It was made with --model {made_with}" if made_with else "Give the model that it was made with.",
+        )
+    want = (G.num_ws, G.config.w_dim)
+    if file.ws.shape[1] not in (1, want[0]) or file.ws.shape[2] != want[1]:
+        shape = list(file.ws.shape)
+        raise SganError(f"The latents in {path} have shape {shape}; this model takes [N, {want[0]}, {want[1]}].")
+    sizes = {row.name: (1, row.height, row.width) for row in G.layers if row.noise}
+    if file.noise and {name: tuple(maps.shape[1:]) for name, maps in file.noise.items()} != sizes:
+        raise SganError(f"The noise in {path} is not of this model's layers.")
+
+
+def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.device) -> list[Tensor] | None:
+    """Each picture's own noise where its file has some, the model's where not; None if no file has any."""
+    if not any(file and file.noise for file in files):
+        return None
+    rows = [row for row in G.layers if row.noise]
+    return [
+        torch.cat(
+            [
+                file.noise[row.name].to(device)
+                if file and file.noise
+                else own[None, None].expand(len(file.names) if file else 1, -1, -1, -1)
+                for file in files
+            ]
+        )
+        for row, own in zip(rows, G.stored_noise(), strict=True)
+    ]
+
+
+def _distinct(files: dict[str, LatentFile]) -> dict[str, list[str]]:
+    """The names of each file's pictures; one that another file has already gets a number."""
+    seen: Counter[str] = Counter()
+    result = {}
+    for path, file in files.items():
+        seen.update(file.names)
+        result[path] = [name if seen[name] == 1 else f"{name}-{seen[name]}" for name in file.names]
+    return result

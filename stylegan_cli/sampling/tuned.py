@@ -1,0 +1,68 @@
+"""A tuned model as its difference from the model it was: one safetensors file with the tensors that changed.
+
+Differences are small numbers, so half precision keeps them better than it would keep the weights themselves.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from ..errors import SganError
+from ..files import write_atomic
+from ..models import Generator
+from ..snapshot import fingerprint
+
+FORMAT = "stylegan_cli/tuned/1"
+
+
+def save_tuned(
+    path: str | Path,
+    G: Generator,  # as it was
+    tuned: Generator,  # as it is now
+) -> None:
+    """Write what changed: each tensor's difference, scaled to its largest, in float16."""
+    before, after = G.state_dict(), tuned.state_dict()
+    changed = {name: after[name] - before[name] for name in after if not torch.equal(after[name], before[name])}
+    tensors = {}
+    for name, difference in changed.items():
+        scale = difference.abs().amax().float()
+        tensors[f"scale.{name}"] = scale.cpu()
+        tensors[f"delta.{name}"] = (difference / scale).half().cpu().contiguous()
+    header = {"format": FORMAT, "base": fingerprint(G)}
+    write_atomic(path, safetensors.torch.save(tensors, metadata=header))
+
+
+def apply_tuned(
+    G: Generator,
+    path: str | Path,
+) -> Generator:
+    """A copy of the model with the differences added. Raises SganError if the file is missing, cut short or of another
+    model."""
+    path = Path(path)
+    if not path.is_file():
+        raise SganError(f"There is no file {path}, which holds the tuned weights.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as f:
+            header = f.metadata() or {}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
+    except (safetensors.SafetensorError, OSError) as e:
+        raise SganError(f"{path} holds no tuned weights, or it is cut short ({e}).") from e
+    if header.get("format") != FORMAT:
+        raise SganError(f"{path} is a safetensors file, but holds no tuned weights.")
+    if header.get("base") != (own := fingerprint(G)):
+        raise SganError(f"{path} changes the model with the fingerprint {header.get('base')}, not this one, {own}.")
+    tuned = copy.deepcopy(G)
+    state = tuned.state_dict()
+    for name in {name.partition(".")[2] for name in tensors}:
+        delta, scale = tensors.get(f"delta.{name}"), tensors.get(f"scale.{name}")
+        if delta is None or scale is None or name not in state or delta.shape != state[name].shape:
+            raise SganError(f"{path} does not fit the model: {name}.")
+        state[name].add_((delta.float() * scale).to(state[name].device))
+        if not torch.isfinite(state[name]).all():
+            raise SganError(f"{path} holds numbers that are not finite, in {name} for one.")
+    return tuned

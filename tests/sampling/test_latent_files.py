@@ -1,0 +1,185 @@
+"""Latents from seeds and files: what comes back, what belongs to it, what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan_cli.config import GeneratorConfig
+from stylegan_cli.errors import SganError
+from stylegan_cli.models import build_generator
+from stylegan_cli.sampling.draw import Sampling, draw, map_seeds
+from stylegan_cli.sampling.latent_files import file_part, find_latents, load_latent_file, save_latents
+from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
+from stylegan_cli.snapshot import fingerprint
+
+
+def small_model(seed=0):
+    torch.manual_seed(seed)
+    config = GeneratorConfig(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    G = build_generator(config).eval().requires_grad_(False)
+    G.mapping.w_avg.normal_()
+    for row in G.layers:
+        if row.noise:
+            G.get_submodule(row.name).noise_strength.fill_(0.3)
+    return G
+
+
+@pytest.fixture(scope="module")
+def G():
+    return small_model()
+
+
+@pytest.fixture
+def ws(G):
+    return map_seeds(G, [5, 6], Sampling())
+
+
+def noise_for(G, n, value):
+    rows = [row for row in G.layers if row.noise]
+    return {row.name: torch.full((n, 1, row.height, row.width), float(value)) for row in rows}
+
+
+def pictures(found, how=None):
+    how = how or Sampling()
+    index = range(len(found))
+    drawn = draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, quiet=True, noise=found.noise_of(index))
+    return torch.stack(list(drawn))
+
+
+def test_seeds_and_files_side_by_side(G, ws, tmp_path):
+    save_latents(tmp_path / "w.npz", ws, seeds=[5, 6])
+    found = find_latents(G, [7, str(tmp_path / "w.npz"), 5], Sampling())
+    assert found.names == ["7", "w-0", "w-1", "5"] and found.seeds == [7, 5, 6, 5] and found.items == [0, 1, 1, 2]
+    assert torch.equal(found.ws[1:3], ws) and torch.allclose(found.ws[3], ws[0], atol=1e-6)
+    assert found.noise is None and found.G is G
+
+
+def test_truncation_reaches_files_too(G, ws, tmp_path):
+    save_latents(tmp_path / "w.npz", ws)
+    found = find_latents(G, [str(tmp_path / "w.npz")], Sampling(trunc=0.5, trunc_cutoff=3))
+    assert torch.equal(found.ws, G.mapping.truncate(ws, 0.5, 3))
+
+
+def test_one_w_stands_for_all_layers(G, tmp_path):
+    np.savez(tmp_path / "w.npz", w=np.ones((2, 8)))
+    found = find_latents(G, [str(tmp_path / "w.npz")], Sampling(trunc=0.5, trunc_cutoff=2))
+    assert torch.equal(found.ws, G.mapping.truncate(torch.ones(2, 6, 8), 0.5, 2))
+
+
+def test_each_picture_has_its_own_noise(G, ws, tmp_path):
+    save_latents(tmp_path / "a.npz", ws[:1], noise=noise_for(G, 1, 2))
+    found = find_latents(G, [str(tmp_path / "a.npz"), 5], Sampling())
+    assert all((maps[0] == 2).all() for maps in found.noise)
+    assert all(torch.equal(maps[1, 0], own) for maps, own in zip(found.noise, G.stored_noise(), strict=True))
+    with_noise, plain = pictures(found)  # the same w, with other noise
+    assert not torch.equal(with_noise, plain)
+    assert (plain.int() - pictures(find_latents(G, [5], Sampling()))[0].int()).abs().max() <= 1
+
+
+def test_noise_gives_way_when_another_is_asked_for(G, ws, tmp_path):
+    save_latents(tmp_path / "a.npz", ws[:1], seeds=[9], noise=noise_for(G, 1, 2))
+    save_latents(tmp_path / "b.npz", ws[:1], seeds=[9])
+    for mode in ("none", "random"):
+        how = Sampling(noise_mode=mode)
+        a, b = pictures(find_latents(G, [str(tmp_path / "a.npz"), str(tmp_path / "b.npz")], how), how)
+        assert torch.equal(a, b)
+
+
+def test_names(G, ws, tmp_path):
+    (tmp_path / "x").mkdir()
+    save_latents(tmp_path / "a.npz", ws[:1], names=["face"])
+    save_latents(tmp_path / "x" / "a.npz", ws[:1], names=["face"])
+    one, two = str(tmp_path / "a.npz"), str(tmp_path / "x" / "a.npz")
+    assert find_latents(G, [one, two, one], Sampling()).names == ["face", "face-2", "face"]
+    assert file_part("85") == "0085" and file_part("../a b") == ".._a_b" and "/" not in file_part("/etc/x")
+
+
+def test_a_file_of_another_model(G, ws, tmp_path):
+    save_latents(tmp_path / "w.npz", ws, model=fingerprint(small_model(1)), settings={"model": "runs/1"})
+    with pytest.raises(SganError, match="fingerprint") as e:
+        find_latents(G, [str(tmp_path / "w.npz")], Sampling())
+    assert "runs/1" in e.value.hint
+    save_latents(tmp_path / "w.npz", ws, model=fingerprint(G))
+    assert len(find_latents(G, [str(tmp_path / "w.npz")], Sampling())) == 2
+
+
+def test_tuned_weights_come_along(G, ws, tmp_path):
+    other = small_model()
+    other.get_submodule(G.layers[2].name).weight.add_(torch.randn(8, 8, 3, 3) * 0.05)
+    save_tuned(tmp_path / "tuned.safetensors", G, other)
+    again = apply_tuned(G, tmp_path / "tuned.safetensors")
+    for name, tensor in again.state_dict().items():
+        assert torch.allclose(tensor, other.state_dict()[name], atol=2e-4)
+    assert (tmp_path / "tuned.safetensors").stat().st_size < 4000
+    save_latents(tmp_path / "w.npz", ws, tuned="tuned.safetensors", model=fingerprint(G))
+    found = find_latents(G, [5, str(tmp_path / "w.npz")], Sampling())
+    assert fingerprint(found.G) == fingerprint(again) != fingerprint(G)
+
+
+def test_tuned_weights_that_are_not_to_be_had(G, ws, tmp_path):
+    save_latents(tmp_path / "w.npz", ws, tuned="tuned.safetensors")
+    with pytest.raises(SganError, match="tuned"):
+        find_latents(G, [str(tmp_path / "w.npz")], Sampling())
+    save_tuned(tmp_path / "tuned.safetensors", small_model(1), small_model(2))
+    with pytest.raises(SganError, match="fingerprint"):
+        find_latents(G, [str(tmp_path / "w.npz")], Sampling())
+    (tmp_path / "tuned.safetensors").write_bytes((tmp_path / "tuned.safetensors").read_bytes()[:200])
+    with pytest.raises(SganError, match="cut short"):
+        find_latents(G, [str(tmp_path / "w.npz")], Sampling())
+    for elsewhere in ("../tuned.safetensors", "/etc/passwd"):
+        save_latents(tmp_path / "w.npz", ws, tuned=elsewhere)
+        with pytest.raises(SganError, match="beside"):
+            find_latents(G, [str(tmp_path / "w.npz")], Sampling())
+
+
+def test_two_tunings_do_not_go_together(G, ws, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_latents(tmp_path / name / "w.npz", ws, tuned="tuned.safetensors")
+    with pytest.raises(SganError, match="two ways"):
+        find_latents(G, [str(tmp_path / name / "w.npz") for name in "ab"], Sampling())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"w": np.ones((2, 5, 8))},
+        {"w": np.ones((2, 6, 9))},
+        {"w": np.ones(8)},
+        {"w": np.full((1, 6, 8), np.nan)},
+        {"w": np.ones((1, 1, 6, 8))},
+        {"w": np.zeros((0, 6, 8))},
+        {"w": np.array(["a"])},
+        {"w": np.array([{}], dtype=object)},
+        {"z": np.ones(3)},
+        {"w": np.ones((1, 6, 8)), "seeds": np.array([-1])},
+        {"w": np.ones((1, 6, 8)), "seeds": np.array([1, 2])},
+        {"w": np.ones((1, 6, 8)), "names": np.array(["a", "b"])},
+        {"w": np.ones((1, 6, 8)), "settings": np.array("{")},
+        {"w": np.ones((1, 6, 8)), "settings": np.array("[" * 100000)},
+        {"w": np.ones((1, 6, 8)), "noise.synthesis.b4.conv1": np.ones((1, 1, 4, 4))},
+        {"w": np.ones((1, 6, 8)), "noise.synthesis.b4.conv1": np.ones((2, 1, 4, 4))},
+    ],
+)
+def test_files_that_do_not_fit(G, tmp_path, content):
+    np.savez(tmp_path / "bad.npz", **content)
+    with pytest.raises(SganError, match="bad.npz"):
+        find_latents(G, [str(tmp_path / "bad.npz")], Sampling())
+
+
+def test_files_that_are_no_latents(G, tmp_path):
+    np.save(tmp_path / "bare.npy", np.ones((1, 6, 8)))
+    np.savez(tmp_path / "whole.npz", w=np.ones((1, 6, 8)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:100])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name in ("bare.npy", "cut.npz", "empty.npz", "missing.npz"):
+        with pytest.raises(SganError, match=name):
+            load_latent_file(tmp_path / name)
+    with pytest.raises(SganError):
+        load_latent_file(tmp_path)
+
+
+def test_a_class_does_not_fit_latents(G, ws, tmp_path):
+    save_latents(tmp_path / "w.npz", ws)
+    with pytest.raises(SganError, match="class"):
+        find_latents(G, [str(tmp_path / "w.npz")], Sampling(class_index=1))
