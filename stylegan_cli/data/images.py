@@ -46,24 +46,33 @@ def save_image(
     else:
         options["quality"] = 95
         if metadata:
-            options["exif"] = exif = Image.Exif()
-            exif[_DESCRIPTION] = json.dumps(metadata)
+            options["exif"] = exif_of(json.dumps(metadata))
     if kind == "JPEG" and picture.mode == "RGBA":
         picture = to_channels(picture, 3)
     with atomic_path(path) as temporary:
         picture.save(temporary, kind, **options)
 
 
+def exif_of(
+    description: str,
+) -> Image.Exif:
+    """EXIF that holds a description and nothing else."""
+    exif = Image.Exif()
+    exif[_DESCRIPTION] = description
+    return exif
+
+
 def read_metadata(
     path: str | os.PathLike,
 ) -> dict[str, str]:
-    """What `save_image` was given as metadata; of another program's picture its PNG text, or nothing."""
+    """What `save_image` or `write_video` was given as metadata; of another's picture its PNG text, or nothing."""
     try:
         with Image.open(path) as image:
             if image.format == "PNG":
                 image.load()  # text may follow the pixels
                 return {k: str(v) for k, v in image.text.items()}
-            content = json.loads(image.getexif().get(_DESCRIPTION, "{}"))
+            kept = image.info.get("comment") if image.format == "GIF" else image.getexif().get(_DESCRIPTION)
+            content = json.loads(kept or "{}")
     except (ValueError, RecursionError):  # a description that is not ours
         return {}
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
@@ -76,6 +85,23 @@ def to_uint8(
 ) -> Tensor:
     """uint8 [N, C, H, W]: x * 127.5 + 128, cut off at 0 and 255 and rounded down."""
     return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def to_rgb(
+    images: Tensor,  # [N, 1, 3 or 4, H, W], uint8, or float from -1 black to 1 white
+    background: int = 255,  # grey under what is transparent, 0 to 255
+) -> Tensor:  # [N, 3, H, W] of the same type
+    """Grey repeated, alpha laid on the background."""
+    if images.shape[1] == 1:
+        return images.expand(-1, 3, -1, -1)
+    if images.shape[1] == 3:
+        return images
+    colour, alpha = images[:, :3], images[:, 3:]
+    if images.is_floating_point():
+        alpha = (alpha + 1) / 2
+        return colour * alpha + (background / 127.5 - 1) * (1 - alpha)
+    alpha = alpha.int()
+    return ((colour * alpha + background * (255 - alpha) + 127) // 255).to(torch.uint8)
 
 
 def image_grid(
@@ -111,14 +137,14 @@ def grid_columns(
 
 def labelled_grid(
     cells: Tensor | np.ndarray,  # uint8 [R, K, C, h, w], the inner pictures
-    row_images: Tensor | np.ndarray,  # uint8 [R, C, h, w], the left margin
-    col_images: Tensor | np.ndarray,  # uint8 [K, C, h, w], the top margin
+    row_images: Tensor | np.ndarray | None,  # uint8 [R, C, h, w], the left margin; None: labels alone
+    col_images: Tensor | np.ndarray | None,  # uint8 [K, C, h, w], the top margin; None: labels alone
     row_labels: Sequence[str],  # R texts, written left of the row's picture
     col_labels: Sequence[str],  # K texts, written above the column's picture
     *,
     scale: int | None = None,  # enlarge pictures so many times; None: small ones until they are 96 pixels
 ) -> Tensor:
-    """A table of pictures with its sources and their labels on the margins: uint8 [3, H, W].
+    """A table of pictures with labels and, where there are any, its sources on the margins: uint8 [3, H, W].
 
     Grey becomes RGB, alpha is laid on white. All gaps and letters follow the size of a cell.
     """
@@ -130,7 +156,8 @@ def labelled_grid(
     text_width = max((round(font.getlength(t)) for t in texts[:rows]), default=0)
     text_height = sum(font.getmetrics())
     left, top = thick + text_width + thick // 2, thick // 2 + text_height + thick // 4  # of the source pictures
-    x0, y0 = left + w + thick, top + h + thick  # of the inner pictures
+    x0 = left if row_images is None else left + w + thick  # of the inner pictures
+    y0 = top if col_images is None else top + h + thick
     width, height = x0 + columns * (w + thin) - thin + thick, y0 + rows * (h + thin) - thin + thick
     sheet = Image.new("RGB", (width, height), (_MARGIN,) * 3)
     draw = ImageDraw.Draw(sheet)
@@ -141,11 +168,13 @@ def labelled_grid(
     for k in range(columns):
         x = x0 + k * (w + thin)
         draw.text((x + w / 2, top - thick // 4), texts[rows + k], _INK_RGB, font, anchor="md")
-        place(col_images[k], x, top)
+        if col_images is not None:
+            place(col_images[k], x, top)
     for r in range(rows):
         y = y0 + r * (h + thin)
         draw.text((left - thick // 2, y + h / 2), texts[r], _INK_RGB, font, anchor="rm")
-        place(row_images[r], left, y)
+        if row_images is not None:
+            place(row_images[r], left, y)
         for k in range(columns):
             place(cells[r][k], x0 + k * (w + thin), y)
     return torch.from_numpy(np.array(sheet).transpose(2, 0, 1).copy())

@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.images import to_rgb
 from ..models import Generator
 from ..sampling import counter
+from ..sampling.interpolate import lerp, slerp
 from ..sampling.latents import draw_noise
 from .registry import Path
-from .stream import Finite, draw_labels, to_rgb
+from .stream import Finite, draw_labels
 
 EPSILON = 1e-4
 SMALLEST = 16  # pixels that VGG16 needs
@@ -85,27 +87,6 @@ class PathPairs:
             return a, b
         t = t[..., None]  # [n, 1, 1]
         return lerp(a, b, t), lerp(a, b, t + EPSILON)
-
-
-def slerp(
-    a: Tensor,  # [N, D]
-    b: Tensor,  # [N, D]
-    t: Tensor,  # [N, 1] float64
-) -> Tensor:  # [N, D], of length √D
-    """Along the great circle between the directions of a and b (Shoemake 1985)."""
-    a, b = (torch.nn.functional.normalize(x.double(), dim=1) for x in (a, b))
-    cosine = (a * b).sum(1, keepdim=True)
-    across = torch.nn.functional.normalize(b - cosine * a, dim=1)
-    angle = t * cosine.clamp(-1, 1).acos()
-    return ((a * angle.cos() + across * angle.sin()) * a.shape[1] ** 0.5).float()
-
-
-def lerp(
-    a: Tensor,  # [N, num_ws, w_dim]
-    b: Tensor,  # [N, num_ws, w_dim]
-    t: Tensor,  # [N, 1, 1] float64
-) -> Tensor:  # [N, num_ws, w_dim]
-    return torch.lerp(a.double(), b.double(), t).to(a.dtype)
 
 
 def face_centre(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import distributed
 from ..data.dataset import Dataset
-from ..data.images import to_uint8
+from ..data.images import to_rgb, to_uint8
 from ..errors import SganError
 from ..models import Generator
 from ..sampling import counter
@@ -144,19 +144,3 @@ def draw_labels(
         return None
     chosen = counter.integers(seed, "metrics.class", index, len(classes))
     return torch.nn.functional.one_hot(classes.to(index.device)[chosen], G.config.c_dim).float()
-
-
-def to_rgb(
-    images: Tensor,  # [N, 1, 3 or 4, H, W], uint8, or float from -1 black to 1 white
-) -> Tensor:  # [N, 3, H, W] of the same type
-    """Grey repeated, alpha laid on white."""
-    if images.shape[1] == 1:
-        return images.expand(-1, 3, -1, -1)
-    if images.shape[1] == 3:
-        return images
-    colour, alpha = images[:, :3], images[:, 3:]
-    if images.is_floating_point():
-        alpha = (alpha + 1) / 2
-        return colour * alpha + (1 - alpha)
-    alpha = alpha.int()
-    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -116,12 +117,7 @@ class Discriminator(nn.Module):
     ) -> Tensor:  # [N, 1] logits: positive means real
         """Raises ValueError on pictures of another size."""
         config = self.config
-        if image.shape[1:] != (config.channels, config.height, config.width):
-            raise ValueError(f"pictures must be [N, {config.channels}, {config.height}, {config.width}]")
-        x, full = None, image.dtype
-        for level in self.levels:
-            kind = dtype if dtype is not None and level in self.half else full
-            x, image = self.get_submodule(f"b{level}")(x, image, kind)
+        *_, (x, image) = self._blocks(image, dtype)
         x = self.b4(x, image)
         if config.c_dim == 0:
             return x
@@ -131,3 +127,20 @@ class Discriminator(nn.Module):
             return (x * c).sum(1, keepdim=True)
         # Projection discriminator (Miyato and Koyama 2018), scaled to unit variance.
         return (x * self.mapping(None, c)).sum(1, keepdim=True) / math.sqrt(x.shape[1])
+
+    def features(
+        self,
+        image: Tensor,  # [N, channels, height, width] in [-1, 1]
+    ) -> list[Tensor]:  # [N, C, H/2, W/2], [N, C', H/4, W/4] ...
+        """What each level passes on, of each picture by itself."""
+        return [x for x, _ in self._blocks(image, None)]
+
+    def _blocks(self, image: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        config = self.config
+        if image.shape[1:] != (config.channels, config.height, config.width):
+            raise ValueError(f"pictures must be [N, {config.channels}, {config.height}, {config.width}]")
+        x, full = None, image.dtype
+        for level in self.levels:
+            kind = dtype if dtype is not None and level in self.half else full
+            x, image = self.get_submodule(f"b{level}")(x, image, kind)
+            yield x, image

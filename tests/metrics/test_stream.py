@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.data.images import to_uint8
+from stylegan_cli.data.images import to_rgb, to_uint8
 from stylegan_cli.errors import SganError
-from stylegan_cli.metrics.stream import Fakes, Reals, stream, to_rgb
+from stylegan_cli.metrics.stream import Fakes, Reals, stream
 
 CPU = torch.device("cpu")
 

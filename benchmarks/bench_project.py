@@ -1,0 +1,89 @@
+"""One step of projection beside the bare passes that it cannot do without, and a batch beside single pictures.
+
+python benchmarks/bench_project.py --size 64,256
+
+The loss is LPIPS over a VGG16 with random weights: what it finds means nothing, what it costs does.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+import click
+import torch
+from _harness import Bench, Numbers, Run, benchmark, compare
+from torch import nn
+
+from stylegan_cli.config import DataSpec, make_train_config
+from stylegan_cli.detectors import Lpips
+from stylegan_cli.detectors.frozen import to_device
+from stylegan_cli.detectors.lpips import LpipsNetwork
+from stylegan_cli.inversion.perceptual import LpipsLoss
+from stylegan_cli.inversion.projector import Projection, Projector
+from stylegan_cli.models import build_generator
+
+
+@click.command()
+@click.option("--size", type=Numbers(), default="64,256", show_default=True)
+@click.option("--batch", default=8, show_default=True)
+@click.option("--channel-base", type=int, help="[default: the preset's]")
+@benchmark
+def main(bench: Bench, size: tuple[int, ...], batch: int, channel_base: int | None) -> None:
+    loss = random_lpips(bench.device)
+    for side in size:
+        spec = DataSpec("none", "", 1, side, side, 3, side, side)
+        config = make_train_config("auto", spec, channel_base=channel_base)
+        torch.manual_seed(0)
+        G = build_generator(config.generator).to(bench.device).eval().requires_grad_(False)
+        targets = torch.randn(batch, 3, side, side, device=bench.device).clamp(-1, 1)
+        whole = Projector(G, targets, loss, Projection(steps=10**9, candidates=0))
+        one = Projector(G, targets[:1], loss, Projection(steps=10**9, candidates=0))
+        title = f"projection {side}x{side}, base {config.generator.channel_base}"
+        enter(bench, f"{title}, one step of one picture", ours=step(one), bare=passes(one))
+        enter(bench, f"{title}, one step of {batch}", ours=step(whole), bare=passes(whole), singles=step(one, batch))
+
+
+def enter(bench: Bench, case: str, **runs: Run) -> None:
+    """A row of times. The ratio is the other's time over ours: bare below 1 is what a step adds."""
+    times = compare(runs, bench.device, sets=1, rounds=bench.rounds, ahead=False)
+    seconds = {name: statistics.median(ts) for name, ts in times.items()}
+    ratio = {name: statistics.median(t / o for t, o in zip(ts, times["ours"])) for name, ts in times.items()}
+    row = {"case": case, "op": "project", "dtype": "float32", "first": "ours", "wrong": [], "failed": {}}
+    others = {name: value for name, value in ratio.items() if name != "ours"}
+    bench.add({**row, "seconds": seconds, "ours": seconds["ours"], "ratio": others})
+
+
+def step(projector: Projector, times: int = 1) -> Run:
+    def run(_: int) -> None:
+        for _ in range(times):
+            projector.step()
+
+    return run
+
+
+def passes(projector: Projector) -> Run:
+    """Synthesis, loss and their gradients, and nothing else."""
+    projector = Projector(projector.G, projector.targets, projector.loss, projector.how)
+    noise = projector.noise
+
+    def run(_: int) -> tuple[torch.Tensor, ...]:
+        images = projector.G.synthesis(projector.x.expand(-1, projector.G.num_ws, -1), noise=noise)
+        distance = projector.loss.distance(projector.loss.features(images), projector.features)
+        return torch.autograd.grad(distance.sum(), [projector.x, *noise])
+
+    return run
+
+
+def random_lpips(device: torch.device) -> LpipsLoss:
+    torch.manual_seed(0)
+    network = LpipsNetwork("vgg")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    for name, channels in network.named_buffers():
+        network.get_buffer(name).copy_(torch.rand(len(channels)))
+    return LpipsLoss(Lpips("vgg", "random", False, to_device(network.eval().requires_grad_(False), device)))
+
+
+if __name__ == "__main__":
+    main()

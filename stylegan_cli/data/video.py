@@ -1,0 +1,193 @@
+"""Write videos as GIF, animated WebP or MP4, frame by frame as they are drawn.
+
+GIF: a palette for each frame, without dithering, whose pattern would change from frame to frame. WebP: lossy, as single
+pictures are written. MP4: H.264, or MPEG-4 part 2 where the codecs at hand have no H.264 encoder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import GifImagePlugin, Image
+from torch import Tensor
+
+from ..errors import SganError
+from ..files import atomic_path
+from .codec import from_array, to_channels
+from .images import exif_of, image_grid
+
+_LONGEST = {"gif": 65535, "webp": 16383, "mp4": 16384}  # side of a frame that the format holds
+_GIF_RATE = 50  # frames a second; of anything faster most viewers make ten
+_SHORTER_SIDE = 128  # smaller pictures are enlarged
+_PALETTE_FROM = 4096  # pixels that a frame's palette is chosen by
+_ENCODERS = {  # in order of preference, with their settings: quality where they know it, else bits for each pixel
+    "libx264": {"crf": "16", "preset": "slow"},
+    "libopenh264": 0.4,
+    "mpeg4": 0.8,
+}
+_BT709 = 1  # colour matrix, primaries and curve of HDTV
+_VIDEO_RANGE = 1  # black is 16, white 235
+
+
+def check_video(
+    path: str | os.PathLike,
+    fps: int,
+) -> str:  # 'gif', 'webp' or 'mp4'
+    """The format that a name asks for. Raises SganError if there is none or it is not that fast, and
+    ModuleNotFoundError if MP4 is asked for and PyAV is missing."""
+    ending = Path(path).suffix.lower().lstrip(".")
+    if ending not in _LONGEST:
+        raise SganError(f"{path}: videos are not written as {ending or 'this'!r}.", hint="Choose .gif, .webp or .mp4.")
+    if ending == "gif" and fps > _GIF_RATE:
+        raise SganError(f"A GIF of {fps} frames a second is not played as fast.", hint=f"--fps {_GIF_RATE}, or .webp")
+    if ending == "mp4":
+        import av  # noqa: F401 (whether it is there)
+    return ending
+
+
+def write_video(
+    frames: Iterable[Tensor],  # uint8 [C, H, W], C = 1, 3 or 4
+    count: int,  # of frames
+    path: str | os.PathLike,
+    *,
+    fps: int,  # frames a second
+    loop: bool = True,  # play again and again; a GIF or WebP says so, of an MP4 the player decides
+    metadata: Mapping[str, str] | None = None,  # kept in the file: GIF and MP4: comment; WebP: EXIF description
+) -> None:
+    """Write one video, whole or not at all; frames are not kept. GIF and MP4 have no alpha: RGBA is laid on white.
+
+    Raises what `check_video` does, and SganError if a frame is too large or the file cannot be written.
+    """
+    format = check_video(path, fps)
+    frames = iter(frames)
+    first = next(frames)
+    if max(first.shape[1:]) > _LONGEST[format]:
+        size = f"{first.shape[2]} x {first.shape[1]}"
+        raise SganError(f"A frame of {size} pixels is too large for {format}.", hint="Take fewer cells: --grid.")
+    pictures = (_to_pillow(frame, format) for frame in itertools.chain([first], frames))
+    note = json.dumps(dict(metadata or {}))
+    write = {"gif": _write_gif, "webp": _write_webp, "mp4": _write_mp4}[format]
+    with atomic_path(path) as temporary:
+        write(pictures, count, temporary, fps, loop, note)
+
+
+def sheets(
+    pictures: Iterable[Tensor],  # uint8 [C, h, w], frame by frame, in each frame cell by cell
+    cells: int,
+    columns: int,
+) -> Iterator[Tensor]:  # uint8 [C, H, W]
+    """The pictures of each frame side by side. Small ones are enlarged, with sharp pixels."""
+    pictures = iter(pictures)
+    while frame := list(itertools.islice(pictures, cells)):
+        scale = max(1, -(-_SHORTER_SIDE // min(frame[0].shape[1:])))
+        yield image_grid(torch.stack(frame), columns, scale=scale)
+
+
+def _to_pillow(
+    frame: Tensor,  # uint8 [C, H, W]
+    format: str,
+) -> Image.Image:
+    picture = from_array(frame.cpu().numpy())
+    return picture if format == "webp" or len(frame) == 1 else to_channels(picture, 3)
+
+
+def _durations(
+    count: int,
+    fps: int,
+    unit: int,  # parts of a second that durations are counted in
+) -> list[int]:
+    """How long each frame is shown, so that every one begins at the time nearest to its own: none drifts."""
+    begins = [(2 * i * unit + fps) // (2 * fps) for i in range(count + 1)]
+    return [after - before for before, after in itertools.pairwise(begins)]
+
+
+def _write_gif(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+    """Pillow's own writer of many frames keeps them all; its parts, which are public, write one at a time."""
+    with open(path, "wb") as f:
+        for i, (picture, hundredths) in enumerate(zip(pictures, _durations(count, fps, 100), strict=True)):
+            picture, duration = _few_colours(picture), 10 * hundredths
+            if i == 0:
+                info = {"duration": duration, "comment": note.encode(), "loop": 0 if loop else None}
+                f.writelines(GifImagePlugin.getheader(picture, info=info)[0])
+            f.writelines(GifImagePlugin.getdata(picture, duration=duration, include_color_table=i > 0))
+        f.write(b";")
+
+
+def _few_colours(
+    picture: Image.Image,  # mode L or RGB
+) -> Image.Image:  # mode P
+    """At most 256 colours: those that leave the smallest largest error, moved to the middle of what they stand for."""
+    if picture.mode == "L":
+        return picture.convert("P")
+    pixels = np.asarray(picture)
+    step = math.ceil(math.sqrt(picture.width * picture.height / _PALETTE_FROM))
+    sample = from_array(pixels[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1))
+    palette = sample.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+class _Sequence:
+    """What Pillow takes for a picture of many frames; each comes when it is sought, and is not kept."""
+
+    def __init__(self, pictures: Iterator[Image.Image], count: int):
+        self.pictures, self.n_frames, self.now = pictures, count, None
+
+    def seek(self, frame: int) -> None:
+        self.now = next(self.pictures)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.now, name)
+
+
+def _write_webp(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+    next(pictures).save(
+        path,
+        "WEBP",
+        save_all=True,
+        append_images=[_Sequence(pictures, count - 1)] if count > 1 else [],
+        duration=_durations(count, fps, 1000),
+        loop=0 if loop else 1,
+        quality=95,
+        method=4,
+        exif=exif_of(note),
+    )
+
+
+def _write_mp4(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as video:
+        video.metadata["comment"] = note
+        stream = None
+        for i, picture in enumerate(pictures):
+            pixels = np.asarray(picture.convert("RGB"))
+            pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")  # even sizes
+            stream = stream or _mp4_stream(video, pixels.shape[0], pixels.shape[1], fps)
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+            frame.pts = i
+            video.mux(stream.encode(frame))
+        video.mux(stream.encode())
+
+
+def _mp4_stream(video: object, height: int, width: int, fps: int) -> object:
+    """A stream of the first encoder that is there, with its colours named so that players do not guess."""
+    import av
+
+    encoder = next(name for name in _ENCODERS if name in av.codecs_available)
+    settings = _ENCODERS[encoder]
+    stream = video.add_stream(encoder, rate=fps, options=settings if isinstance(settings, dict) else {})
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    if not isinstance(settings, dict):
+        stream.bit_rate = int(settings * width * height * fps)
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _VIDEO_RANGE
+    return stream

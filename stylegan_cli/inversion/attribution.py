@@ -1,0 +1,149 @@
+"""Was this picture made by this model? (Karras et al. 2020, StyleGAN2, section 5, figures 9 and 10)
+
+Projected, a picture that a model drew comes out nearer than one that it did not. How near pictures of both kinds come
+is measured once for a model and its data; a picture's own distance is then likelier in the one than in the other:
+
+    ratio(d) = p(log d | drawn) / p(log d | real),   two normal densities of one variance
+
+One variance makes the ratio fall with the distance everywhere, tails included. It is never said to be more than there
+were pictures to learn it from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import DataSpec
+from ..data.dataset import Dataset
+from ..data.images import to_uint8
+from ..errors import SganError
+from ..files import cache_folder, write_atomic
+from ..models import Generator
+from ..sampling import counter
+from ..sampling.latents import draw_noise
+from .perceptual import Loss
+from .projector import Projection, project
+
+_PROTOCOL = 1  # rises when the same settings come to give other distances
+_LEAST = 8  # pictures of a kind, below which nothing can be said
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How near projections come, of both kinds of pictures."""
+
+    drawn: tuple[float, ...]  # distances of the model's own
+    real: tuple[float, ...]  # of its data's
+
+    def log_ratio(
+        self,
+        distance: float,
+    ) -> float:  # natural logarithm of p(distance | drawn) / p(distance | real)
+        drawn, real = ([math.log(d) for d in side] for side in (self.drawn, self.real))
+        a, b = statistics.fmean(drawn), statistics.fmean(real)
+        variance = (statistics.pvariance(drawn, a) + statistics.pvariance(real, b)) / 2
+        x = math.log(max(distance, 1e-12))
+        ratio = (a - b) * (x - (a + b) / 2) / max(variance, 1e-12)
+        most = math.log(len(self.drawn) + len(self.real))
+        return max(-most, min(most, ratio))
+
+    @property
+    def auc(self) -> float:
+        """The part of pairs, one of each kind, in which the drawn picture is nearer."""
+        return auc(self.drawn, self.real)
+
+
+def auc(
+    near: tuple[float, ...] | list[float],  # distances that should be the smaller ones
+    far: tuple[float, ...] | list[float],
+) -> float:
+    """Area under the ROC curve: how many of all pairs are in order, ties counted half (Mann and Whitney 1947)."""
+    in_order = sum((a < b) + (a == b) / 2 for a in near for b in far)
+    return in_order / (len(near) * len(far))
+
+
+def calibrate(
+    G: Generator,
+    dataset: Dataset,
+    loss: Loss,
+    how: Projection,
+    num: int,  # pictures of each kind
+    quiet: bool = False,  # no bars
+) -> Calibration:
+    """Project the model's pictures and its data's. Raises SganError if that is too few, or the sizes differ, and
+    KeyboardInterrupt if it did not come to its end."""
+    spec, config = dataset.spec, G.config
+    if (spec.channels, spec.height, spec.width) != (config.channels, config.height, config.width):
+        raise SganError(f"The pictures in {spec.path} have another size or other channels than the model's.")
+    if min(num, spec.num) < _LEAST:
+        raise SganError(f"{min(num, spec.num)} pictures of a kind say nothing; it takes {_LEAST} at least.")
+    num = min(num, spec.num)
+    device = next(G.parameters()).device
+    chosen = counter.uniform(how.seed, "attribute.real", torch.arange(spec.num)).argsort()[:num]
+    real = dataset.images(chosen).to(device)
+    found = [project(G, _as_target(kind), loss, how, quiet=quiet) for kind in (_drawn(G, how.seed, num), real)]
+    if any(part.steps < how.steps or len(part.ws) < num for part in found):
+        raise KeyboardInterrupt
+    return Calibration(*(tuple(part.distance.tolist()) for part in found))
+
+
+def calibration_path(
+    model: str,  # fingerprint
+    data: DataSpec,
+    loss: Loss,
+    how: Projection,
+    num: int,
+) -> Path:
+    """The place of the two distributions in the folder of caches."""
+    size = [data.height, data.width, data.channels, data.filter]
+    settings = {name: value for name, value in dataclasses.asdict(how).items() if name != "batch"}
+    depends = json.dumps([_PROTOCOL, model, data.content_hash, size, loss.name, settings, num], sort_keys=True)
+    return cache_folder() / "attribution" / f"{hashlib.sha256(depends.encode()).hexdigest()}.json"
+
+
+def load_calibration(
+    path: Path,
+) -> Calibration | None:
+    """None if there is no such file, or no whole one."""
+    try:
+        content = json.loads(path.read_text())
+        sides = [tuple(float(d) for d in content[name]) for name in ("drawn", "real")]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    good = all(len(side) >= _LEAST and all(0 < d < math.inf for d in side) for side in sides)
+    return Calibration(*sides) if good else None
+
+
+def save_calibration(
+    path: Path,
+    calibration: Calibration,
+) -> None:
+    write_atomic(path, json.dumps(dataclasses.asdict(calibration)))
+
+
+@torch.no_grad()
+def _drawn(G: Generator, seed: int, num: int) -> Tensor:  # uint8 [N, C, H, W]
+    """Pictures with noise of their own: the search does not begin with it."""
+    device, config, parts = next(G.parameters()).device, G.config, []
+    for index in torch.arange(num, device=device).split(8):
+        z = counter.normal(seed, "attribute.z", index, (config.z_dim,))
+        c = None
+        if config.c_dim:
+            drawn = counter.integers(seed, "attribute.c", index, config.c_dim)
+            c = torch.nn.functional.one_hot(drawn, config.c_dim).float()
+        noise = draw_noise(G, seed, "attribute.noise", index)
+        parts.append(to_uint8(G.synthesis(G.mapping(z, c), noise=noise)))
+    return torch.cat(parts)
+
+
+def _as_target(images: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> [-1, 1]
+    return (images.float() - 127.5) / 127.5

@@ -1,0 +1,295 @@
+"""Projection: the latents whose picture is nearest a target (Karras et al. 2020, StyleGAN2, section 5 and appendix D).
+
+    minimise over w and noise n:  d(G(w + 0.05 sigma t^2 e, n), target) + 1e5 * sum of squared autocorrelations of n
+
+e ~ N(0, 1) is drawn in each step, and t falls from 1 to 0 over the first three quarters of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ..errors import SganError
+from ..models import Generator
+from ..sampling import counter
+from ..sampling.latents import class_labels
+from .perceptual import Loss
+
+SPACES = ("w", "w+", "z")
+_SAMPLES = 10_000  # whose mean and spread W has
+_NOISE_WEIGHT = 1e5
+_ROUND = 32  # candidates drawn at a time, at most
+_PATH = 100  # places kept on the way, at most
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How to project."""
+
+    space: str = "w"  # 'w': one w for all layers; 'w+': one for each; 'z'
+    steps: int = 1000
+    candidates: int | None = None  # random pictures, the nearest of which is the start; 0: the mean; None: steps / 2
+    noise: str = "optimise"  # 'optimise': noise maps too; 'const': the model's own
+    class_index: int | None = None  # of the samples; None: drawn, in a model with classes
+    lr: float = 0.1  # at its highest
+    seed: int = 0
+    batch: int | None = None  # targets at a time; None: by their size
+
+
+@dataclass(frozen=True)
+class Projected:
+    """What was found for N targets, the nearest picture of all steps for each."""
+
+    ws: Tensor  # [N, num_ws, w_dim]
+    noise: list[Tensor] | None  # [N, 1, h, w] for each layer that takes noise; None: the model's own
+    distance: Tensor  # [N] of the loss
+    path: list[Tensor]  # each [N, num_ws, w_dim]: where it was on the way
+    steps: int  # that were made of those asked for
+
+
+def project(
+    G: Generator,
+    targets: Tensor,  # [N, C, H, W] in [-1, 1]
+    loss: Loss,
+    how: Projection,
+    mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
+    start: Tensor | None = None,  # [N or 1, num_ws, w_dim] where to begin: another projection, an encoder's answer
+    quiet: bool = False,  # no bar
+) -> Projected:
+    """All targets, some at a time. Ctrl-C ends it: what was found so far comes back, with the steps that were made.
+
+    Raises KeyboardInterrupt if nothing was found yet, SganError if the class or the start does not fit.
+    """
+    class_labels(how.class_index, [0], G.config.c_dim)  # refuses a class that is not there
+    batch = how.batch or min(max(2**21 // (targets.shape[2] * targets.shape[3]), 1), 8)
+    parts: list[Projected] = []
+    rounds = range(0, len(targets), batch)
+    with tqdm(total=how.steps * len(rounds), unit="step", disable=True if quiet else None) as bar:
+        for i in rounds:
+            begin = start if start is None or len(start) == 1 else start[i : i + batch]
+            try:
+                projector = Projector(G, targets[i : i + batch], loss, how, mask, begin)
+                parts.append(_run(projector, bar))
+            except KeyboardInterrupt:
+                if not parts:
+                    raise
+                break
+            if parts[-1].steps < how.steps:
+                break
+    return _together(parts)
+
+
+def _run(projector: Projector, bar: tqdm) -> Projected:
+    path, every = [], -(-projector.how.steps // _PATH)
+    try:
+        while projector.done < projector.how.steps:
+            if projector.done % every == 0:
+                path.append(projector.ws().detach())
+            projector.step()
+            bar.update()
+            if projector.done % 10 == 0:
+                bar.set_postfix(distance=f"{projector.best.distance.mean():.4f}")
+        projector.look()
+    except KeyboardInterrupt:
+        if projector.done == 0:
+            raise
+    best = projector.best
+    return Projected(best.ws, best.noise, best.distance, [*path, best.ws], projector.done)
+
+
+def _together(parts: list[Projected]) -> Projected:
+    paths = zip(*(part.path for part in parts), strict=False)
+    maps = None if parts[0].noise is None else [torch.cat(m) for m in zip(*(part.noise for part in parts), strict=True)]
+    return Projected(
+        torch.cat([part.ws for part in parts]),
+        maps,
+        torch.cat([part.distance for part in parts]),
+        [torch.cat(places) for places in paths],
+        min(part.steps for part in parts),
+    )
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The nearest picture so far of each target."""
+
+    distance: Tensor  # [N]
+    ws: Tensor  # [N, num_ws, w_dim]
+    noise: list[Tensor] | None  # [N, 1, h, w] each
+
+
+class Projector:
+    """The projection of one batch, step by step. Targets do not touch each other: each gets what it gets alone."""
+
+    def __init__(
+        self,
+        G: Generator,
+        targets: Tensor,  # [N, C, H, W] in [-1, 1]
+        loss: Loss,
+        how: Projection,
+        mask: Tensor | None = None,  # [1, 1, H, W]
+        start: Tensor | None = None,  # [N or 1, num_ws, w_dim]
+    ):
+        self.G, self.targets, self.loss, self.how, self.mask = G, targets, loss, how, mask
+        self.done = 0
+        with torch.no_grad():
+            self.features = loss.features(targets)
+            self.x, self.c, self.spread = self._start(start)
+        self.x = self.x.detach().clone().requires_grad_(True)
+        self.noise = None
+        if how.noise == "optimise":
+            maps = [own[None, None].repeat(len(targets), 1, 1, 1) for own in G.stored_noise()]
+            self.noise = [m.contiguous().requires_grad_(True) for m in maps]
+        self.parameters = [self.x, *(self.noise or [])]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=how.lr, betas=(0.9, 0.999))
+        far = torch.full([len(targets)], math.inf, device=targets.device)
+        self.best = _Best(far, self.ws().detach(), None if self.noise is None else [m.detach() for m in self.noise])
+
+    def step(self) -> None:
+        """One step of Adam on all targets."""
+        t = self.done / self.how.steps
+        self.optimizer.param_groups[0]["lr"] = self.how.lr * rate(t)
+        e = counter.normal(self.how.seed, "project.noise", self._at_step(), tuple(self.x.shape[1:]))
+        distance = self._distance(self.ws(self.x + self.spread * 0.05 * max(0.0, 1 - t / 0.75) ** 2 * e))
+        objective = distance.sum()
+        if self.noise is not None:
+            objective = objective + _NOISE_WEIGHT * roughness(self.noise)
+        gradients = torch.autograd.grad(objective, self.parameters)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        for maps in self.noise or []:
+            _normalise(maps)
+        self.done += 1
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Look at where it is, without a step."""
+        self._distance(self.ws())
+
+    def ws(
+        self,
+        x: Tensor | None = None,  # [N, K, D] in the space; None: where it is
+    ) -> Tensor:  # [N, num_ws, w_dim]
+        x = self.x if x is None else x
+        if self.how.space == "z":
+            return self.G.mapping(x[:, 0], self.c)
+        return x.expand(-1, self.G.num_ws, -1)
+
+    def _distance(self, ws: Tensor) -> Tensor:  # [N]
+        """Draw, compare, and keep what is nearer than all before."""
+        images = self.G.synthesis(ws, noise="const" if self.noise is None else self.noise)
+        if self.mask is not None:
+            images = torch.where(self.mask.bool(), images, self.targets)
+        distance = self.loss.distance(self.loss.features(images), self.features)
+        with torch.no_grad():
+            nearer = distance < self.best.distance
+            maps = self.noise and [
+                torch.where(nearer[:, None, None, None], m, best)
+                for m, best in zip(self.noise, self.best.noise, strict=True)
+            ]
+            self.best = _Best(
+                torch.where(nearer, distance, self.best.distance),
+                torch.where(nearer[:, None, None], ws, self.best.ws),
+                maps,
+            )
+        return distance
+
+    def _at_step(self) -> Tensor:  # [1]
+        return torch.tensor([self.done], device=self.targets.device)
+
+    def _start(self, start: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+        """x [N, K, D], labels [N, c_dim] of the start in z, and the spread of the space []."""
+        how, n = self.how, len(self.targets)
+        z, c, w = self._samples()
+        mean = w.mean(0)
+        # K = 1: one z or w; num_ws: one w for each layer
+        points = z if how.space == "z" else w
+        spread = (points - points.mean(0)).square().sum(1).mean().sqrt()
+        if start is not None:
+            if how.space == "z":
+                raise SganError("A start is a w, and --space z looks for a z.", hint="Use --space w, or w+.")
+            begin = start if how.space == "w+" else start.mean(1, keepdim=True)
+            return begin.expand(n, -1, -1), None, spread
+        count = how.steps // 2 if how.candidates is None else how.candidates
+        candidates = w[: min(count, len(w))]
+        if how.space != "z":
+            candidates = torch.cat([mean[None], candidates])
+        elif not len(candidates):  # the sample whose w is nearest the mean
+            nearest = (w - mean).square().sum(1).argmin()[None]
+            z, c, candidates = z[nearest], None if c is None else c[nearest], w[nearest]
+        chosen = self._nearest(candidates)
+        if how.space == "z":
+            return z[chosen][:, None], None if c is None else c[chosen], spread
+        k = self.G.num_ws if how.space == "w+" else 1
+        return candidates[chosen][:, None].expand(-1, k, -1), None, spread
+
+    def _samples(self) -> tuple[Tensor, Tensor | None, Tensor]:  # z [S, z_dim], c [S, c_dim], w [S, w_dim]
+        config, how = self.G.config, self.how
+        index = torch.arange(_SAMPLES, device=self.targets.device)
+        z = F.normalize(counter.normal(how.seed, "project.z", index, (config.z_dim,)), dim=1) * config.z_dim**0.5
+        c = None
+        if config.c_dim:
+            drawn = counter.integers(how.seed, "project.c", index, config.c_dim)
+            drawn = drawn if how.class_index is None else torch.full_like(drawn, how.class_index)
+            c = F.one_hot(drawn, config.c_dim).float()
+        parts = zip(z.split(1000), [None] * 10 if c is None else c.split(1000), strict=True)
+        return z, c, torch.cat([self.G.mapping(a, b)[:, 0] for a, b in parts])
+
+    def _nearest(self, candidates: Tensor) -> Tensor:  # [M, w_dim] -> [N] which is nearest each target
+        if len(candidates) == 1:
+            return torch.zeros(len(self.targets), dtype=torch.int64, device=candidates.device)
+        height, width = self.targets.shape[2:]
+        at_once = min(max(2**21 // (height * width), 1), _ROUND)
+        distances = []
+        for some in candidates.split(at_once):
+            images = self.G.synthesis(some[:, None].expand(-1, self.G.num_ws, -1))
+            distances.append(torch.stack([self._from_target(images, i) for i in range(len(self.targets))]))
+        return torch.cat(distances, dim=1).argmin(1)
+
+    def _from_target(self, images: Tensor, i: int) -> Tensor:  # [M] of each picture from target i
+        one = [f[i : i + 1] for f in self.features]
+        if self.mask is None:
+            return self.loss.distance(self.loss.features(images), one)
+        return self.loss.distance(self.loss.features(torch.where(self.mask.bool(), images, self.targets[i])), one)
+
+
+def rate(
+    t: float,  # part of the steps that is done, 0 to 1
+) -> float:
+    """The learning rate's course: up over the first twentieth, down by a cosine over the last quarter (appendix D)."""
+    down = min(1.0, (1 - t) / 0.25)
+    return min(1.0, t / 0.05) * (0.5 - 0.5 * math.cos(math.pi * down))
+
+
+def roughness(
+    noise: list[Tensor],  # [N, 1, h, w] each
+) -> Tensor:  # []
+    """Squared autocorrelation at one pixel's distance, over each map's pyramid down to 8 x 8, summed (appendix D).
+
+    Halving averages 2 x 2 and doubles, which leaves white noise of unit variance what it is.
+    """
+    total = noise[0].new_zeros([])
+    for maps in noise:
+        while True:
+            across, down = (maps * maps.roll(1, 3)).mean((1, 2, 3)), (maps * maps.roll(1, 2)).mean((1, 2, 3))
+            total = total + (across.square() + down.square()).sum()
+            if min(maps.shape[2:]) <= 8:
+                break
+            maps = 2 * F.avg_pool2d(maps, 2)
+    return total
+
+
+@torch.no_grad()
+def _normalise(
+    maps: Tensor,  # [N, 1, h, w], in place
+) -> None:
+    """Each map to mean 0 and variance 1."""
+    maps.sub_(maps.mean((1, 2, 3), keepdim=True))
+    maps.mul_(maps.square().mean((1, 2, 3), keepdim=True).add_(1e-12).rsqrt_())

