@@ -46,14 +46,13 @@ def save_finding(
     record: dict[str, str],  # metadata of the pictures
 ) -> list[Path]:  # what was written, the sheet last
     """`projected.npz` and `proj.png`, of several pictures each with its name in front; `compare.png` of all;
-    `tuned.safetensors` where the generator was tuned."""
+    `tuned-<hash>.safetensors` where the generator was tuned."""
     files: list[Path] = []
     rows = [row.name for row in finding.G.layers if row.noise]
     maps = finding.found.noise
     psnr = closeness(finding)
     if finding.tuned is not None:
-        files.append(folder / "tuned.safetensors")
-        save_tuned(files[0], finding.G, finding.tuned)
+        files.append(save_tuned(folder, finding.G, finding.tuned))
     before, after = pictures(finding.G, finding.found), None
     if finding.tuned is not None:
         after = pictures(finding.tuned, finding.found)

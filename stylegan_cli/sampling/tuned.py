@@ -6,6 +6,7 @@ Differences are small numbers, so half precision keeps them better than it would
 from __future__ import annotations
 
 import copy
+import hashlib
 from pathlib import Path
 
 import safetensors
@@ -21,10 +22,10 @@ FORMAT = "stylegan_cli/tuned/1"
 
 
 def save_tuned(
-    path: str | Path,
+    folder: Path,
     G: Generator,  # as it was
     tuned: Generator,  # as it is now
-) -> None:
+) -> Path:  # tuned-<8 digits of its own hash>.safetensors: another tuning does not take its place
     """Write what changed: each tensor's difference, scaled to its largest, in float16."""
     before, after = G.state_dict(), tuned.state_dict()
     changed = {name: after[name] - before[name] for name in after if not torch.equal(after[name], before[name])}
@@ -34,7 +35,10 @@ def save_tuned(
         tensors[f"scale.{name}"] = scale.cpu()
         tensors[f"delta.{name}"] = (difference / scale).half().cpu().contiguous()
     header = {"format": FORMAT, "base": fingerprint(G)}
-    write_atomic(path, safetensors.torch.save(tensors, metadata=header))
+    content = safetensors.torch.save(tensors, metadata=header)
+    path = folder / f"tuned-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
+    write_atomic(path, content)
+    return path
 
 
 def apply_tuned(

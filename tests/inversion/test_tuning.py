@@ -24,12 +24,12 @@ def test_tuning(tmp_path, monkeypatch):
     changed = [name for name, t in tuned.state_dict().items() if not torch.equal(t, G.state_dict()[name])]
     assert changed and all(name.startswith("synthesis.") and "noise_const" not in name for name in changed)
 
-    save_tuned(tmp_path / "tuned.safetensors", G, tuned)
-    kept = apply_tuned(G, tmp_path / "tuned.safetensors")
+    path = save_tuned(tmp_path, G, tuned)
+    kept = apply_tuned(G, path)
     stored = loss.distance(loss.features(kept.synthesis(found.ws, noise=found.noise)), loss.features(targets))
     assert torch.allclose(stored, distance, rtol=1e-3)
     weights = sum(t.numel() for name, t in G.state_dict().items() if name.startswith("synthesis."))
-    assert (tmp_path / "tuned.safetensors").stat().st_size < 2.2 * weights + 20_000
+    assert path.stat().st_size < 2.2 * weights + 20_000
 
     together, alike = tune(G, targets, found, loss, 12, batch=2, quiet=True)  # the same course in other portions
     assert torch.allclose(alike, distance, rtol=0.05)

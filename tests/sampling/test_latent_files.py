@@ -106,12 +106,12 @@ def test_a_file_of_another_model(G, ws, tmp_path):
 def test_tuned_weights_come_along(G, ws, tmp_path):
     other = small_model()
     other.get_submodule(G.layers[2].name).weight.add_(torch.randn(8, 8, 3, 3) * 0.05)
-    save_tuned(tmp_path / "tuned.safetensors", G, other)
-    again = apply_tuned(G, tmp_path / "tuned.safetensors")
+    path = save_tuned(tmp_path, G, other)
+    again = apply_tuned(G, path)
     for name, tensor in again.state_dict().items():
         assert torch.allclose(tensor, other.state_dict()[name], atol=2e-4)
-    assert (tmp_path / "tuned.safetensors").stat().st_size < 4000
-    save_latents(tmp_path / "w.npz", ws, tuned="tuned.safetensors", model=fingerprint(G))
+    assert path.stat().st_size < 4000
+    save_latents(tmp_path / "w.npz", ws, tuned=path.name, model=fingerprint(G))
     found = find_latents(G, [5, str(tmp_path / "w.npz")], Sampling())
     assert fingerprint(found.G) == fingerprint(again) != fingerprint(G)
 
@@ -120,7 +120,7 @@ def test_tuned_weights_that_are_not_to_be_had(G, ws, tmp_path):
     save_latents(tmp_path / "w.npz", ws, tuned="tuned.safetensors")
     with pytest.raises(SganError, match="tuned"):
         find_latents(G, [str(tmp_path / "w.npz")], Sampling())
-    save_tuned(tmp_path / "tuned.safetensors", small_model(1), small_model(2))
+    save_tuned(tmp_path, small_model(1), small_model(2)).rename(tmp_path / "tuned.safetensors")
     with pytest.raises(SganError, match="fingerprint"):
         find_latents(G, [str(tmp_path / "w.npz")], Sampling())
     (tmp_path / "tuned.safetensors").write_bytes((tmp_path / "tuned.safetensors").read_bytes()[:200])
