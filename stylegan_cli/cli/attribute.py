@@ -105,9 +105,8 @@ def command(
     if not quiet:
         told = f"{len(known.drawn)} drawn and {len(known.real)} real pictures to compare with"
         click.echo(f"{told}: of a pair the drawn one is nearer in {known.auc:.1%} (AUC).", err=True)
-    most = len(known.drawn) + len(known.real)
     for one in judged:
-        click.echo(f"{one['name']}: distance {one['distance']:.4f}, {_verdict(one['log_ratio'], most)}")
+        click.echo(f"{one['name']}: distance {one['distance']:.4f}, {_verdict(one['log_ratio'])}")
     click.echo(files[-1])
 
 
@@ -131,10 +130,8 @@ def _calibration(
     return known
 
 
-def _verdict(log_ratio: float, most: int) -> str:
+def _verdict(log_ratio: float) -> str:
     times = math.exp(abs(log_ratio))
-    kind = "drawn by this model" if log_ratio > 0 else "not"
     if times < 3:
         return "undecided: about as likely either way"
-    at_least = "at least " if times > 0.99 * most else ""
-    return f"{kind}: {at_least}{times:.0f} times likelier that way"
+    return f"{'drawn by this model' if log_ratio > 0 else 'not'}: {times:.0f} times likelier that way"

@@ -3,19 +3,21 @@
 Projected, a picture that a model drew comes out nearer than one that it did not. How near pictures of both kinds come
 is measured once for a model and its data; a picture's own distance is then likelier in the one than in the other:
 
-    ratio(d) = p(log d | drawn) / p(log d | real),   two normal densities of one variance
+    ratio(d) = p(d | drawn) / p(d | real)
 
-One variance makes the ratio fall with the distance everywhere, tails included. It is never said to be more than there
-were pictures to learn it from.
+Nothing is taken for granted about the two but that the ratio falls with the distance: the line of all distances is cut
+into the parts that make it fall (Ayer et al. 1955, pool adjacent violators), and in each, pictures of both kinds are
+counted, plus half of one. So it is never said to be more than there were pictures to learn it from.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
-import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,21 @@ _LEAST = 8  # pictures of a kind, below which nothing can be said
 
 
 @dataclass(frozen=True)
+class Part:
+    """Distances of which the same is said."""
+
+    end: float  # the farthest; half way, by ratio, to the next that was seen
+    drawn: int  # how many of each kind were there
+    real: int
+    sides: tuple[int, int]  # of how many of each kind
+
+    @property
+    def log_ratio(self) -> float:
+        drawn, real = ((k + 0.5) / (n + 1) for k, n in zip((self.drawn, self.real), self.sides, strict=True))
+        return math.log(drawn / real)
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How near projections come, of both kinds of pictures."""
 
@@ -48,18 +65,36 @@ class Calibration:
         self,
         distance: float,
     ) -> float:  # natural logarithm of p(distance | drawn) / p(distance | real)
-        drawn, real = ([math.log(d) for d in side] for side in (self.drawn, self.real))
-        a, b = statistics.fmean(drawn), statistics.fmean(real)
-        variance = (statistics.pvariance(drawn, a) + statistics.pvariance(real, b)) / 2
-        x = math.log(max(distance, 1e-12))
-        ratio = (a - b) * (x - (a + b) / 2) / max(variance, 1e-12)
-        most = math.log(len(self.drawn) + len(self.real))
-        return max(-most, min(most, ratio))
+        part = next((part for part in self.parts() if distance <= part.end), self.parts()[-1])
+        return part.log_ratio
+
+    def parts(self) -> list[Part]:
+        """From near to far; the ratio falls from each to the next."""
+        sides = (len(self.drawn), len(self.real))
+        marked = sorted([(d, 1, 0) for d in self.drawn] + [(d, 0, 1) for d in self.real])
+        ends = [math.sqrt(d * after) for (d, *_), (after, *_) in itertools.pairwise(marked)] + [math.inf]
+        single = [Part(end, drawn, real, sides) for end, (_, drawn, real) in zip(ends, marked, strict=True)]
+        pooled = _pool(single, lambda a, b: a.drawn * b.real <= b.drawn * a.real)  # as counted
+        return _pool(pooled, lambda a, b: a.log_ratio <= b.log_ratio)  # with the halves, which weigh more in few
 
     @property
     def auc(self) -> float:
         """The part of pairs, one of each kind, in which the drawn picture is nearer."""
         return auc(self.drawn, self.real)
+
+
+def _pool(
+    parts: list[Part],  # from near to far
+    wrong: Callable[[Part, Part], bool],  # the nearer one does not say more
+) -> list[Part]:
+    """Neighbours in the wrong order become one, until none are."""
+    pooled: list[Part] = []
+    for part in parts:
+        while pooled and wrong(pooled[-1], part):
+            last = pooled.pop()
+            part = Part(part.end, last.drawn + part.drawn, last.real + part.real, part.sides)
+        pooled.append(part)
+    return pooled
 
 
 def auc(

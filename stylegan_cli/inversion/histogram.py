@@ -73,9 +73,11 @@ def _legend(draw: ImageDraw.ImageDraw, font, names: list[str]) -> None:
 
 def _marks(draw: ImageDraw.ImageDraw, font, marks: dict[str, float], x_of, floor: int) -> None:
     """A line for each, its name above; names take turns on three heights so that neighbours do not meet."""
+    placed = []
     for k, (name, value) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
-        x, top = x_of(value), (50 + 20 * (k % 3)) * _FINE
-        draw.line((x, top + 12 * _FINE, x, floor), _INK, 2 * _FINE)
-        half = font.getlength(name) / 2
-        middle = min(max(x, half + 4 * _FINE), _WIDTH * _FINE - half - 4 * _FINE)
-        draw.text((middle, top), name, _INK, font, anchor="mm")
+        x, y, half = x_of(value), (50 + 20 * (k % 3)) * _FINE, font.getlength(name) / 2
+        draw.line((x, y + 12 * _FINE, x, floor), _INK, 2 * _FINE)
+        placed.append((min(max(x, half + 4 * _FINE), _WIDTH * _FINE - half - 4 * _FINE), y, name))
+    for x, y, name in placed:  # over the lines
+        draw.rectangle(draw.textbbox((x, y), name, font, anchor="mm"), _PAPER)
+        draw.text((x, y), name, _INK, font, anchor="mm")
