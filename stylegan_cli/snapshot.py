@@ -92,6 +92,16 @@ def load_snapshot(
     with _open(path) as f:
         info = _info(path, f.metadata())
         tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
+    return assemble(info, tensors, path, device)
+
+
+def assemble(
+    info: SnapshotInfo,
+    tensors: dict[str, Tensor],  # G.<name>, D.<name>
+    path: Path,  # where they come from
+    device: torch.device | str = "cpu",
+) -> Snapshot:
+    """A model of its configuration and its weights. Raises SganError, naming some, if they do not fit each other."""
     G = _fill(lambda: build_generator(info.generator), tensors, "G.", path)
     D = _fill(lambda: build_discriminator(info.discriminator), tensors, "D.", path) if info.discriminator else None
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)

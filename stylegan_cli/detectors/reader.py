@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SganError
-from .pickled import Name, PickleError, read_pickle
+from ..pickled import Name, PickleError, read_pickle
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began before it wrote zips
 _MAX_PICKLE = 1 << 26  # bytes that describe the modules of a TorchScript file

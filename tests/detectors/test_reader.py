@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.detectors.pickled import PickleError, read_pickle
 from stylegan_cli.detectors.reader import read_tensors
 from stylegan_cli.errors import SganError
+from stylegan_cli.pickled import PickleError, read_pickle
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 

@@ -6,9 +6,10 @@ dictionaries. Where the program names a class or a function, the reader looks in
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 _MARK = object()
 _MAX_STEPS = 1 << 20  # a step of one byte may make an object of a hundred; networks have some ten thousand
@@ -20,6 +21,7 @@ _CONSTANTS = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": set,
     "MARK": lambda: _MARK,
 }
 # With an argument in the stream, which is the value
@@ -28,6 +30,9 @@ _VALUES = (
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 )
+_LENGTHS = {"BINBYTES": 4, "BINBYTES8": 8, "BINSTRING": 4}  # bytes that say how many bytes follow
+_LARGE = 1 << 12  # of these, from which on a value may stay where it is
+_MAX_LINE = 1 << 20
 _GROUPS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _SAME = {"FRAME": "PROTO", "BINPUT": "PUT", "LONG_BINPUT": "PUT", "BINGET": "GET", "LONG_BINGET": "GET"}
 
@@ -43,28 +48,82 @@ class Name:
         self.meaning = meaning
 
 
+class Part:
+    """A part of a file that can be read like a file. Nothing is asked for that is not there: a wrong length would make
+    room for as much as it says."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        start: int = 0,
+        length: int | None = None,  # None: to the file's end
+    ):
+        self.file, self.start = file, start
+        self.length = file.seek(0, io.SEEK_END) - start if length is None else length
+        self.place = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def tell(self) -> int:
+        return self.place
+
+    def read(self, count: int) -> bytes:
+        self.file.seek(self.start + self.place)
+        data = self.file.read(max(0, min(count, self.length - self.place)))
+        self.place += len(data)
+        return data
+
+    def readline(self) -> bytes:
+        self.file.seek(self.start + self.place)
+        data = self.file.readline(min(_MAX_LINE, self.length - self.place))
+        self.place += len(data)
+        return data
+
+    def skip(self, count: int) -> Part:  # what was skipped
+        """Raises PickleError if there is not as much."""
+        if count > self.length - self.place:
+            raise PickleError("the pickle is cut short")
+        self.place += count
+        return Part(self.file, self.start + self.place - count, count)
+
+
 def read_pickle(
-    data: bytes,
+    data: bytes | Part,  # a part of a file is read up to the pickle's end
     known: Callable[[str, str], Any],  # (module, name) -> what it means here, mostly what to call; None: refuse
     persistent: Callable[[Any], Any] | None = None,  # what a persistent id stands for; None: refuse
+    parts: bool = False,  # 4 KB of bytes and more stay in the file: what comes is the Part that holds them
 ) -> Any:
     """The object that a pickle describes. An object with a state must have the method `set_state`.
 
     Raises PickleError for whatever is not in the lists, and for a stream that is cut or makes no sense.
     """
     machine = _Machine(known, persistent)
+    stream = Part(io.BytesIO(data)) if isinstance(data, bytes) else data
     try:
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if step == _MAX_STEPS:
-                raise PickleError("the pickle is too long for a file of weights")
+        for _ in range(_MAX_STEPS):
+            opcode = pickletools.code2op.get(stream.read(1).decode("latin-1"))
+            if opcode is None:
+                raise PickleError("the pickle is cut short, or is none")
             if opcode.name == "STOP":
                 return machine.pop()
-            machine.step(opcode.name, argument)
+            machine.step(opcode.name, _argument(opcode, stream, parts))
+        raise PickleError("the pickle is too long for a file of weights")
     except PickleError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as e:
         raise PickleError(f"the pickle is damaged ({type(e).__name__}: {e})") from e
-    raise PickleError("the pickle is cut short")
+
+
+def _argument(opcode: pickletools.OpcodeInfo, stream: Part, parts: bool) -> Any:
+    if opcode.arg is None:
+        return None
+    if parts and (width := _LENGTHS.get(opcode.name)):
+        count = int.from_bytes(stream.read(width), "little")
+        if count >= _LARGE:
+            return stream.skip(count)
+        stream.place -= width
+    return opcode.arg.reader(stream)
 
 
 class _Machine:
@@ -196,6 +255,12 @@ class _Machine:
             self.make(result, arguments)
 
     do_newobj = do_reduce
+
+    def do_additems(self, _: Any) -> None:
+        items = self.pop_to_mark()
+        if not all(_is_key(item) for item in items):
+            raise PickleError("a set of the pickle holds what is neither text nor number")
+        _container(self.stack[-1], set).update(items)
 
     def do_build(self, _: Any) -> None:
         state = self.pop()
