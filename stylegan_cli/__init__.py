@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 def load(
     path: str
     | os.PathLike
-    | None = None,  # a snapshot or a run folder; None: the newest under ./runs, else the bundled
+    | None = None,  # a snapshot, a run folder, another program's checkpoint; None: the newest of ./runs
     device: str | torch.device = "cpu",
 ) -> torch.nn.Module:
     """A trained generator, ready to draw: `G(z)`, or `G.mapping(z, c)` and then `G.synthesis(ws)`.
@@ -23,7 +23,7 @@ def load(
     """
     from pathlib import Path
 
+    from .interop.opening import open_model
     from .runs import find_model
-    from .snapshot import load_generator
 
-    return load_generator(find_model(path, Path("runs"))[0], device=device)
+    return open_model(find_model(path, Path("runs"))[0], device=device).G

@@ -446,7 +446,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
 
 def _check_network(config: GeneratorConfig | DiscriminatorConfig, *positive: int) -> None:
     _, _, n = base_size(config.height, config.width)
-    sane = 1 <= config.mapping_layers <= 64 and 0 <= config.half_levels <= 20 and 1 <= len(config.fir) <= 12
+    fewest = isinstance(config, GeneratorConfig)  # a discriminator's labels may go in as they are embedded
+    sane = fewest <= config.mapping_layers <= 64 and 0 <= config.half_levels <= 20 and 1 <= len(config.fir) <= 12
     if not (sane and all(map(math.isfinite, config.fir)) and sum(config.fir) > 0 and config.mapping_lr > 0):
         raise SganError(f"{type(config).__name__}: mapping_layers, mapping_lr, half_levels or fir is out of range.")
     if min(config.channel_max, config.c_dim + 1, *positive) < 1:

@@ -51,6 +51,19 @@ def atomic_path(
             temporary.unlink()
 
 
+def check_writable(
+    folder: Path,  # made if it is not there
+) -> None:
+    """Raises SganError if no file can be written there: before long work, not after it."""
+    probe = temporary_beside(folder / "probe")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as e:
+        raise SganError(f"Cannot write into {folder}: {e.strerror or e}.") from e
+
+
 def write_atomic(
     path: str | os.PathLike,
     content: str | bytes,  # text is written as UTF-8

@@ -185,6 +185,9 @@ class _Machine:
     def do_proto(self, _: Any) -> None:
         pass
 
+    def do_pop(self, _: Any) -> None:
+        self.pop()
+
     def do_put(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
 
@@ -264,6 +267,8 @@ class _Machine:
 
     def do_build(self, _: Any) -> None:
         state = self.pop()
+        if type(self.stack[-1]) is dict:  # attributes that an OrderedDict has besides: versions of a state_dict's parts
+            return
         self.hold(self.stack[-1], [state])
         self.stack[-1].set_state(state)
 

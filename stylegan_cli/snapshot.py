@@ -16,6 +16,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from . import __version__
 from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, from_json, to_json
@@ -97,7 +98,7 @@ def load_snapshot(
 
 def assemble(
     info: SnapshotInfo,
-    tensors: dict[str, Tensor],  # G.<name>, D.<name>
+    tensors: dict[str, Tensor],  # G.<name>, D.<name>; they are taken out
     path: Path,  # where they come from
     device: torch.device | str = "cpu",
 ) -> Snapshot:
@@ -176,15 +177,25 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
 def _fill(build: Callable[[], nn.Module], tensors: dict[str, Tensor], prefix: str, path: Path) -> nn.Module:
     with torch.device("meta"):  # only shapes: nothing is allocated before the header is known to tell the truth
         want = build().state_dict()
-    state = {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
+    # Taken out of the dictionary: a network is there once while it is laid out anew, not twice.
+    state = {name.removeprefix(prefix): tensors.pop(name).float() for name in list(tensors) if name.startswith(prefix)}
     wrong = sorted(name for name in want.keys() | state.keys() if _shape(want, name) != _shape(state, name))
     if wrong:
         raise SganError(f"{path} does not fit its own configuration: {', '.join(prefix + name for name in wrong[:3])}.")
     if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
         raise SganError(f"{path} holds numbers that are not finite, in {prefix + broken[0]} for one.")
-    network = build()
-    network.load_state_dict(state)
-    return network.eval().requires_grad_(False)
+    with _Undrawn():
+        network = build()
+    network.load_state_dict(state, assign=True)
+    state.clear()
+    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights that are about to be replaced are not drawn: that would take longer than reading the others."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 
 def _shape(state: dict[str, Tensor], name: str) -> tuple[int, ...] | None:

@@ -18,6 +18,7 @@ from .params import (
     model_option,
     open_model,
     output_options,
+    sigterm_as_interrupt,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from ..inversion.perceptual import Loss
     from ..inversion.projector import Projection
     from ..snapshot import Snapshot
+
+
+_TELLING = 0.75  # AUC below which nothing is said
 
 
 @click.command(short_help="Tell whether a picture was made by a model.")
@@ -71,7 +75,8 @@ def command(
     marked, and compare.png.
     """
     from ..data.images import save_image
-    from ..inversion.find import choose_loss, find
+    from ..files import check_writable
+    from ..inversion.find import choose_loss, find, prepare
     from ..inversion.histogram import histogram
     from ..inversion.projector import Projection
     from ..inversion.results import comparison, pictures
@@ -82,21 +87,19 @@ def command(
     keep_memory()
     snapshot, how, folder = open_model(model, runs, device, quiet), Projection(**projection), Path(outdir)
     near = choose_loss(loss, snapshot, detector, lambda text: click.echo(text, err=True))
-    if images:
-        from ..inversion.targets import read_targets
-
-        read_targets(images, snapshot.info, crop)  # a bad one is told before minutes of calibration
+    task = prepare(snapshot, images, crop=crop) if images else None  # a bad one is told before minutes of calibration
+    check_writable(folder)
     known = _calibration(snapshot, data, near, how, num, calibrate, quiet)
-    record = picture_record(snapshot, Sampling(), command_line(), loss=near.name)
+    record = picture_record(snapshot, Sampling(), command_line(), loss=near.name, space=how.space, steps=how.steps)
     sides = {"drawn by this model": known.drawn, "real": known.real}
     files, judged, marks = [folder / "attribute.png"], [], {}
-    if images:
-        finding = find(snapshot, images, how, near, crop=crop, quiet=quiet)
-        if finding.found.steps < how.steps or len(finding.names) < len(images):
+    if task:
+        finding = find(snapshot, task, how, near, quiet)
+        if finding.found.interrupted:
             raise KeyboardInterrupt
         marks = dict(zip(finding.names, finding.distance.tolist(), strict=True))
         judged = [{"name": name, "distance": d, "log_ratio": known.log_ratio(d)} for name, d in marks.items()]
-        files.insert(0, folder / "compare.png")
+        files.insert(0, folder / "attribute-compare.png")
         save_image(comparison(finding, pictures(snapshot.G, finding.found), None), files[0], metadata=record)
     save_image(histogram(sides, marks, f"distance after projection ({near.name})"), files[-1], metadata=record)
     if as_json:
@@ -106,7 +109,7 @@ def command(
         told = f"{len(known.drawn)} drawn and {len(known.real)} real pictures to compare with"
         click.echo(f"{told}: of a pair the drawn one is nearer in {known.auc:.1%} (AUC).", err=True)
     for one in judged:
-        click.echo(f"{one['name']}: distance {one['distance']:.4f}, {_verdict(one['log_ratio'])}")
+        click.echo(f"{one['name']}: distance {one['distance']:.4f}, {_verdict(one['log_ratio'], known.auc)}")
     click.echo(files[-1])
 
 
@@ -114,24 +117,26 @@ def _calibration(
     snapshot: Snapshot, data: str | None, near: Loss, how: Projection, num: int, anew: bool, quiet: bool
 ) -> Calibration:
     """From the cache, else measured and kept."""
-    from ..inversion.attribution import calibrate, calibration_path, load_calibration, save_calibration
+    from ..inversion.attribution import calibrate, calibration_path, load_calibration
     from ..snapshot import open_training_set
 
-    dataset = open_training_set(snapshot.info, data)
-    if dataset is None:
+    spec = snapshot.info.data if data is None else open_training_set(snapshot.info, data).spec
+    if spec is None:
         raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
-    path = calibration_path(snapshot.fingerprint, dataset.spec, near, how, num)
-    known = None if anew else load_calibration(path)
-    if known is None:
+    num = min(num, spec.num)
+    path = calibration_path(snapshot.fingerprint, spec, near, how, num)
+    known = None if anew else load_calibration(path, num)
+    if known is None:  # the pictures themselves are wanted only now
         if not quiet:
             click.echo(f"Projecting {num} pictures of the model and {num} real ones, once.", err=True)
-        known = calibrate(snapshot.G, dataset, near, how, num, quiet)
-        save_calibration(path, known)
+        with sigterm_as_interrupt():
+            known = calibrate(snapshot.G, open_training_set(snapshot.info, data), near, how, num, path, anew, quiet)
     return known
 
 
-def _verdict(log_ratio: float) -> str:
+def _verdict(log_ratio: float, auc: float) -> str:
     times = math.exp(abs(log_ratio))
-    if times < 3:
-        return "undecided: about as likely either way"
-    return f"{'drawn by this model' if log_ratio > 0 else 'not'}: {times:.0f} times likelier that way"
+    if times < 3 or auc < _TELLING:
+        return "undecided: the one is about as likely as the other"
+    kind = "drawn by this model" if log_ratio > 0 else "not drawn by this model"
+    return f"{kind}: {times:.0f} times likelier so than otherwise"

@@ -17,6 +17,7 @@ from .params import (
     open_model,
     output_options,
     sampling_options,
+    tell_tuned,
 )
 
 
@@ -48,6 +49,8 @@ def command(
 
     Each file says in its metadata how to make it again.
     """
+    if from_w and save_w:
+        raise click.UsageError("--save-w is for seeds: the latents of --from-w are in a file already.")
     import torch
 
     from ..data.images import grid_columns, image_grid, save_image
@@ -70,7 +73,8 @@ def command(
             kept.append(ws.cpu())
         return ws
 
-    record = picture_record(snapshot, how, command_line(), from_w=from_w)
+    tuned = tell_tuned(given and given.tuned, quiet)
+    record = picture_record(snapshot, how, command_line(), **tuned, from_w=from_w)
     files, pictures = [], []
     drawn_pictures = draw(G, latents, seeds, how, quiet, noise=given and given.noise)
     for number, picture in zip(names, drawn_pictures, strict=True):

@@ -19,6 +19,7 @@ from .params import (
     open_model,
     output_options,
     speed_options,
+    tell_tuned,
     truncation_options,
 )
 
@@ -110,7 +111,8 @@ def command(
     config = snapshot.G.config
     columns = grid[1] if grid else grid_columns(len(film.keys), config.height / config.width)
     pictures = draw(film.G, lambda i, j: film.ws[i:j], range(len(film.ws)), how, quiet, noise=film.noise)
-    record = picture_record(snapshot, how, command_line(), kind=kind, keys=film.keys, styles=styles, sweep=sweep)
+    told = {**tell_tuned(film.tuned, quiet), "kind": kind, "keys": film.keys, "styles": styles, "sweep": sweep}
+    record = picture_record(snapshot, how, command_line(), **told, frames=frames, fps=fps, loop=loop)
     sheet = sheets(pictures, len(film.keys), columns)
     write_video(sheet, film.frames, out, fps=fps, loop=loop, metadata=record)
     result = {"model": str(snapshot.path), "frames": film.frames, "fps": fps, "keys": film.keys, "files": [out]}

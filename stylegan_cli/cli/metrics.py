@@ -118,12 +118,13 @@ class _Call:
 
 
 def _measure_model(call: _Call, path: Path, data: str | None, size: tuple[int, int] | None) -> Results:
+    from ..interop.opening import open_model
     from ..metrics.measure import measure
     from ..metrics.registry import resolve
-    from ..snapshot import load_snapshot, open_training_set
+    from ..snapshot import open_training_set
 
     keep_memory()
-    snapshot = load_snapshot(path, call.device)
+    snapshot = open_model(path, call.device)
     metrics = resolve(call.names, call.options["num"], call.options["features"])
     needed = snapshot.info.generator.c_dim or any(m.reals for m in metrics)
     reals = open_training_set(snapshot.info, data, size) if needed else None
@@ -140,9 +141,10 @@ def _compare(call: _Call, a: str, b: str, options: dict[str, typing.Any]) -> Res
 
 def _models(model: str | None, runs: str, quiet: bool) -> list[Path]:
     """The one that is meant; of a run's folder all."""
+    from ..interop.conversion import located
     from ..runs import find_model, snapshots
 
-    path, which = find_model(model, runs)
+    path, which = find_model(model and located(model), runs)
     if model is not None and Path(model).is_dir():
         return snapshots(model)
     if not quiet:
@@ -160,10 +162,10 @@ def _asked(
     path: Path, names: tuple[str, ...], options: dict[str, typing.Any], hash_given: str | None
 ) -> dict[str, typing.Any]:
     """What values of this model depend on, as far as it is known before they are there."""
+    from ..interop.conversion import model_info
     from ..metrics.registry import resolve
-    from ..snapshot import read_info
 
-    spec = read_info(path).data
+    spec = model_info(path).data
     trained_on = spec.content_hash if spec else None
     metrics = resolve(names, options["num"], options["features"])
     return {
@@ -194,13 +196,13 @@ def _known(path: Path, asked: dict[str, typing.Any]) -> bool:
 def _record(results: Results, path: Path, asked: dict[str, typing.Any]) -> None:
     """A line for each value in a file beside the model, unless that is the one in the package."""
     from .. import distributed
+    from ..interop.conversion import model_info
     from ..runs import PACKAGED_MODEL, record_metric
-    from ..snapshot import read_info
 
     if path == PACKAGED_MODEL or not distributed.first_here():
         return
     how = {k: asked[k] for k in _OF_A_LINE}
-    kimg = read_info(path).kimg
+    kimg = model_info(path).kimg
     for name, value in results.values.items():
         of = max((n for n in asked["names"] if name.startswith(n)), key=len, default=name)
         with contextlib.suppress(PermissionError):  # somebody else's folder: it is printed all the same

@@ -18,6 +18,7 @@ from .params import (
     open_model,
     output_options,
     sampling_options,
+    tell_tuned,
 )
 
 
@@ -70,7 +71,8 @@ def command(
     noise_seeds = [sources.seeds[i] for i in noise_from]
     drawn = draw(sources.G, lambda i, j: latents[i:j], noise_seeds, how, quiet, noise=sources.noise_of(noise_from))
     row_images, col_images, cells = torch.stack(list(drawn)).split([R, K, len(pairs)])
-    record = picture_record(snapshot, how, command_line(), styles=indices, blend=blend if blend != 1 else None)
+    tuned = tell_tuned(sources.tuned, quiet)
+    record = picture_record(snapshot, how, command_line(), **tuned, styles=indices, blend=blend if blend != 1 else None)
     for picture, pair in zip(cells, pairs, strict=True):
         row, col = (sources.names[i] for i in pair)
         files.append(folder / f"mix{file_part(row)}-{file_part(col)}.{format}")

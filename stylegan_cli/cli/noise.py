@@ -18,6 +18,7 @@ from .params import (
     open_model,
     output_options,
     speed_options,
+    tell_tuned,
     truncation_options,
 )
 
@@ -65,7 +66,8 @@ def command(
     stds = torch.stack([noise_std(found.G, ws, draws, how) for ws in bar])
     white = stds.max().item()
     maps = torch.stack([std_map(std, white) for std in stds])
-    record = picture_record(snapshot, how, command_line(), draws=draws, white=f"{white:.3g}")
+    tuned = tell_tuned(found.tuned, quiet)
+    record = picture_record(snapshot, how, command_line(), **tuned, draws=draws, white=f"{white:.3g}")
     files, folder = [], Path(outdir)
     for name, pictures in {**columns, "std": maps}.items():
         for picture, source in zip(pictures, found.names, strict=True):

@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 import re
+import signal
 import typing
 
 import click
@@ -41,8 +42,8 @@ class Numbers(click.ParamType):
             return value
         numbers: list = []
         for part in value.split(","):
-            if self.files and part.lower().endswith(self.files):
-                numbers.append(part)
+            if self.files and part.strip().lower().endswith(self.files):
+                numbers.append(part.strip())
                 continue
             first, last = self._bounds(part.strip(), param, ctx)
             if len(numbers) + last - first + 1 > self.count:
@@ -163,13 +164,43 @@ def open_model(
     quiet: bool,  # do not tell which model it is
 ) -> Snapshot:
     """The model that a command draws with. Raises SganError if there is none or it cannot be read."""
+    from ..interop import opening
+    from ..interop.conversion import located
     from ..runs import find_model
-    from ..snapshot import load_snapshot
 
-    path, which = find_model(model, runs)
+    path, which = find_model(model and located(model), runs)
     if not quiet:
         click.echo(which, err=True)
-    return load_snapshot(path, resolve_device(device))
+    return opening.open_model(path, resolve_device(device))
+
+
+def tell_tuned(
+    tuned: str | None,  # see `Latents.tuned`
+    quiet: bool,
+) -> dict[str, str]:  # for the record in a picture
+    """Say that all pictures are drawn by a tuned generator, those of seeds too."""
+    if tuned and not quiet:
+        click.echo(f"All pictures are drawn with the tuned weights in {tuned}.", err=True)
+    return {"tuned": tuned} if tuned else {}
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> typing.Iterator[None]:
+    """What Ctrl-C keeps, a polite kill keeps too."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def keep_memory() -> None:
@@ -202,7 +233,7 @@ model_option = _together(
         "--network",
         "model",
         metavar="PATH",
-        help="A snapshot or a run folder. Left out: the newest under --runs, else the one that comes with the package.",
+        help="A snapshot, a run folder, another program's checkpoint or its address. Left out: the newest of --runs.",
     ),
     click.option("--runs", metavar="FOLDER", default="./runs", help="Where the run folders are."),
 )

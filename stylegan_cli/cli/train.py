@@ -58,7 +58,7 @@ PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgc
 @click.option("--freezed", type=click.IntRange(0), help="Freeze so many of the discriminator's first layers.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic.  [default: fp16 on a GPU, else fp32]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of everything random.")
-@click.option("--resume", metavar="PATH", help="A run's folder: go on with it. A snapshot: start from its weights.")
+@click.option("--resume", metavar="PATH", help="A run's folder: go on with it. A model's file: start from its weights.")
 @click.option("--metrics", metavar="NAME,...", help="Measure every snapshot, fid5k_full,kid; the first tells the best.")
 @click.option("--features", default="inception-2015", help="Of the metrics: efficientnet-lite0 needs no download.")
 @click.option("--graphs", type=click.Choice(["auto", "off"]), default="auto", help="CUDA graphs.")
@@ -99,7 +99,7 @@ def command(
         run = plan.continued(Path(resume), changes, given, data)
     else:
         options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
-        run = plan.fresh(data, cfg, resume, **options)
+        run = plan.fresh(data, cfg, resume and _snapshot(resume), **options)
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
         return
@@ -120,6 +120,14 @@ def command(
         folder = folder or result
         click.echo(plan.farewell(run.config, folder), err=True)
         click.echo(folder)
+
+
+def _snapshot(resume: str) -> str:
+    """The snapshot to start from; a checkpoint of another program becomes one in the cache."""
+    from ..interop.conversion import as_snapshot, located
+
+    path = located(resume)
+    return resume if path.name.startswith("state-") else str(as_snapshot(path))
 
 
 def _measure(names: str, features: str, config: TrainConfig, quiet: bool) -> Measure:

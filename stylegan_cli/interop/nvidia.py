@@ -13,10 +13,12 @@ from typing import Any
 
 from ..config import DiscriminatorConfig, GeneratorConfig
 from ..pickled import Part, PickleError, read_pickle
-from .foreign import Foreign, FormatError, Loadable
-from .tensors import LazyTensor, numpy_name, rebuild_tensor, storage_from_bytes
+from .foreign import Foreign, FormatError, Loadable, channel_widths
+from .nvidia_writer import Built, known_by_name, read_built
+from .tensors import LazyTensor, plain_name, rebuild_tensor, storage_from_bytes
 
 PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
+_MOST_LAYERS = 64  # of a mapping network: a million would take a while to be found missing
 _OTHERS = {  # first part of a name that their pickles hold -> whose they are
     "R3GAN": "R3GAN's",
     "dill": "StyleGAN-XL's, or of another program that writes with dill",
@@ -61,26 +63,20 @@ def known(module: str, name: str) -> Any:
     """What a name in such a pickle means. Raises FormatError for those of a format that is known and not read."""
     if (module, name) == PERSISTENT:
         return Module
-    if (module, name) in (("collections", "OrderedDict"), ("dnnlib.util", "EasyDict"), ("builtins", "dict")):
-        return _dictionary
-    if (module, name) == ("builtins", "set"):
-        return lambda items=(): list(items)
-    if (module, name) == ("torch._utils", "_rebuild_parameter"):
-        return lambda tensor, *_: tensor
     if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
         return rebuild_tensor
     if (module, name) == ("torch.storage", "_load_from_bytes"):
         return storage_from_bytes
-    if (module, name) == ("_codecs", "encode"):
-        return _encoded
     if whose := _OTHERS.get(module.partition(".")[0]):
         raise FormatError(f"it is {whose}, whose networks are not built here")
-    return numpy_name(module, name)
+    return known_by_name(module, name) or plain_name(module, name)
 
 
 def read_nvidia(file: Part) -> Foreign:
     """Raises PickleError and FormatError."""
     tree = read_pickle(file, known, parts=True)
+    if isinstance(tree, dict) and isinstance(tree.get("G_ema"), Built):
+        return read_built(tree["G_ema"], tree["D"] if isinstance(tree.get("D"), Built) else None)
     if not isinstance(tree, dict) or not isinstance(tree.get("G_ema"), Module):
         raise PickleError("it holds no G_ema of NVIDIA's")
     G, D, pipe = tree["G_ema"], tree.get("D"), tree.get("augment_pipe")
@@ -116,14 +112,14 @@ def generator_of(G: Module) -> tuple[GeneratorConfig, dict[str, Loadable]]:
         z_dim=_whole(mapping, "z_dim"),
         c_dim=_whole(mapping, "c_dim"),
         w_dim=_whole(mapping, "w_dim"),
-        mapping_layers=_whole(mapping, "num_layers"),
+        mapping_layers=_whole(mapping, "num_layers", _MOST_LAYERS),
         mapping_lr=_number(layers[0], "bias_gain", 1.0) if layers else 0.01,
         architecture=architecture,
         fir=_filter(tensors.get(f"synthesis.b{max(blocks)}.resample_filter")),
         half_levels=sum(bool(block.use_fp16) for block in blocks.values()),
         conv_clamp=_clamp(conv),
         w_avg_beta=_number(mapping, "w_avg_beta", 0.995),
-        **_widths({r: _rows(tensors, f"synthesis.b{r}.conv1.bias") for r in blocks}),
+        **channel_widths({r: _rows(tensors, f"synthesis.b{r}.conv1.bias") for r in blocks}),
     )
     _only_lrelu([*layers, conv])
     return config, _ours(tensors)
@@ -140,7 +136,7 @@ def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable
         *_size(D),
         channels=_whole(D, "img_channels"),
         c_dim=_whole(D, "c_dim"),
-        mapping_layers=_whole(mapping, "num_layers") if mapping else 8,
+        mapping_layers=_whole(mapping, "num_layers", _MOST_LAYERS) if mapping else 8,
         mapping_lr=_number(labels[0], "bias_gain", 1.0) if labels else 0.01,
         architecture=_word(top, "architecture"),
         fir=_filter(tensors.get(f"b{max(blocks)}.resample_filter")),
@@ -148,7 +144,7 @@ def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable
         conv_clamp=_clamp(_part(top, "conv0")),
         mbstd_group=mbstd.group_size if mbstd else 4,
         mbstd_channels=_whole(mbstd, "num_channels") if mbstd else 0,
-        **_widths({r: _rows(tensors, f"b{r}.conv0.bias") for r in blocks} | {4: _rows(tensors, "b4.conv.bias")}),
+        **channel_widths({r: _rows(tensors, f"b{r}.conv0.bias") for r in blocks} | {4: _rows(tensors, "b4.conv.bias")}),
     )
     _only_lrelu([_part(top, "conv0")])
     return config, _ours(tensors)
@@ -169,13 +165,6 @@ def _levels(network: Module) -> dict[int, Module]:
 def _size(network: Module) -> tuple[int, int]:
     side = _whole(network, "img_resolution")
     return side, side
-
-
-def _widths(rows: dict[int, int]) -> dict[str, int]:
-    """channel_base and channel_max of min(base / level, max), from what each level has."""
-    most, narrow = max(rows.values()), [level for level, width in rows.items() if width < max(rows.values())]
-    base = rows[min(narrow)] * min(narrow) if narrow else most * max(rows)
-    return {"channel_base": base, "channel_max": most}
 
 
 def _rows(tensors: dict[str, LazyTensor], name: str) -> int:
@@ -207,9 +196,9 @@ def _part(module: Module, name: str) -> Module:
     return found
 
 
-def _whole(module: Module, name: str) -> int:
+def _whole(module: Module, name: str, most: int = 1 << 20) -> int:
     value = getattr(module, name)
-    if type(value) is not int or not 0 <= value < 1 << 20:
+    if type(value) is not int or not 0 <= value <= most:
         raise PickleError(f"its {name} is no number that makes sense")
     return value
 
@@ -232,14 +221,3 @@ def _word(module: Module, name: str) -> str:
     if type(value) is not str or len(value) > 40:
         raise PickleError(f"its {name} is no word")
     return value
-
-
-def _dictionary(*arguments: Any) -> dict:
-    """OrderedDict() and its like, and of old ones the pairs that they were made of."""
-    return {k: v for k, v in arguments[0]} if arguments and isinstance(arguments[0], list) else {}
-
-
-def _encoded(text: Any, encoding: Any) -> bytes:
-    if type(text) is not str or encoding != "latin1":
-        raise PickleError("it encodes what is no text")
-    return text.encode("latin-1")

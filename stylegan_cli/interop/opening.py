@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
-
+from ..config import DiscriminatorConfig, GeneratorConfig
 from ..errors import SganError
-from ..models import build_discriminator, build_generator
+from ..models import Generator, build_discriminator, build_generator
 from ..pickled import Part, PickleError
+from ..sampling import counter
 from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot
-from . import nvidia
+from . import nvidia, rosinality, tensorflow
 from .foreign import Foreign, FormatError
+from .tensors import is_legacy
 
 _BEGINNING = 4096
+_SAMPLES = 10_000  # whose mean w has, where the file does not hold it
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,13 @@ class Format:
     read: Callable[[Part], Foreign]
 
 
-PICKLE = (Format("NVIDIA's PyTorch pickle", nvidia.read_nvidia),)
+PICKLE = (
+    Format("NVIDIA's PyTorch pickle", nvidia.read_nvidia),
+    Format("TensorFlow pickle", tensorflow.read_tensorflow),
+)
+TORCH = (
+    Format("rosinality's or pSp's .pt", rosinality.read_rosinality),
+)  # what torch.save wrote, a zip or its old form
 
 
 def open_model(
@@ -43,13 +52,25 @@ def open_model(
         return load_snapshot(path, device)
     with open(path, "rb") as f:
         foreign = read_foreign(Part(f), path)
-        info = SnapshotInfo(
-            foreign.generator,
-            foreign.discriminator,
-            kimg=foreign.kimg,
-            origin=f"{foreign.format} {path.name}" + (f", trained on {foreign.data}" if foreign.data else ""),
-        )
-        return assemble(info, _loaded(foreign, path), path, device)
+        model = assemble(_info(foreign, path), load_tensors(foreign, path), path, device)
+    if foreign.measure_w_avg:
+        _measure_w_avg(model.G)
+    return model
+
+
+def foreign_info(
+    path: Path,  # of no snapshot
+) -> tuple[SnapshotInfo, tuple[str, ...]]:  # and what is lost of the file, or was guessed
+    """What a checkpoint of another program says about its model; its tensors are not read."""
+    with open(path, "rb") as f:
+        foreign = read_foreign(Part(f), path)
+    return _info(foreign, path), foreign.notes
+
+
+def _info(foreign: Foreign, path: Path) -> SnapshotInfo:
+    trained = f", trained on {foreign.data}" if foreign.data else ""
+    origin = f"{foreign.format} {path.name}{trained}"
+    return SnapshotInfo(foreign.generator, foreign.discriminator, kimg=foreign.kimg, origin=origin)
 
 
 def is_snapshot(path: Path) -> bool:
@@ -68,7 +89,7 @@ def read_foreign(
     """Raises SganError that says which formats were tried, and why it is none of them."""
     _refuse_what_is_no_model(file, path)
     tried = []
-    for format in PICKLE:
+    for format in TORCH if _is_of_torch_save(file) else PICKLE:
         try:
             return format.read(Part(file.file))
         except FormatError as e:
@@ -78,12 +99,10 @@ def read_foreign(
     raise SganError(f"{path} is no checkpoint that is known here ({'; '.join(tried)}).")
 
 
-def _loaded(foreign: Foreign, path: Path) -> dict[str, torch.Tensor]:
+def load_tensors(foreign: Foreign, path: Path) -> dict[str, torch.Tensor]:
     """The tensors, once it is known that they are those of the configuration: nothing is read in vain."""
     found = {f"G.{k}": v for k, v in foreign.G.items()} | {f"D.{k}": v for k, v in foreign.D.items()}
-    wanted = _shapes(lambda: build_generator(foreign.generator), "G.")
-    if foreign.discriminator is not None:
-        wanted |= _shapes(lambda: build_discriminator(foreign.discriminator), "D.")
+    wanted = _shapes(foreign.generator, foreign.discriminator)
     wrong = sorted(n for n in wanted.keys() | found.keys() if n not in found or found[n].size != wanted.get(n))
     if wrong:
         raise SganError(f"{path} does not fit its own configuration: {', '.join(wrong[:8])}.")
@@ -93,9 +112,29 @@ def _loaded(foreign: Foreign, path: Path) -> dict[str, torch.Tensor]:
         raise SganError(f"{path} cannot be read: {e}.") from e
 
 
-def _shapes(build: Callable[[], nn.Module], prefix: str) -> dict[str, tuple[int, ...]]:
+def _is_of_torch_save(file: Part) -> bool:
+    return Part(file.file).read(4) == b"PK\3\4" or is_legacy(Part(file.file))
+
+
+@torch.inference_mode()
+def _measure_w_avg(G: Generator) -> None:
+    """Set the mean of w, which truncation pulls towards, for an unconditional model that came without."""
+    z = counter.normal(0, "w_avg", torch.arange(_SAMPLES), (G.config.z_dim,)).to(G.mapping.w_avg.device)
+    G.mapping.w_avg.copy_(torch.cat([G.mapping(some)[:, 0] for some in z.split(500)]).mean(0))
+
+
+@functools.lru_cache(4)
+def _shapes(
+    generator: GeneratorConfig,
+    discriminator: DiscriminatorConfig | None,
+) -> dict[str, tuple[int, ...]]:
+    """The tensors of both networks, by their names in a snapshot."""
     with torch.device("meta"):
-        return {prefix + name: tuple(t.shape) for name, t in build().state_dict().items()}
+        networks = {"G": build_generator(generator)}
+        if discriminator is not None:
+            networks["D"] = build_discriminator(discriminator)
+    pairs = [(key, pair) for key, network in networks.items() for pair in network.state_dict().items()]
+    return {f"{key}.{name}": tuple(tensor.shape) for key, (name, tensor) in pairs}
 
 
 def _refuse_what_is_no_model(file: Part, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import sys
 import zipfile
 from collections.abc import Callable
@@ -124,11 +125,10 @@ def read_legacy(
 
     described = read_pickle(file, _with_storages(known), storage)
     keys = read_pickle(file, _nothing)
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(places):
+    if not isinstance(keys, list) or not all(type(k) is str for k in keys) or sorted(keys) != sorted(places):
         raise PickleError("the list of its storages is another than those that it needs")
     for key in keys:
-        (count,) = np.frombuffer(file.read(8), "<i8")
-        if count != places[key].count:
+        if int.from_bytes(file.read(8), "little") != places[key].count:
             raise PickleError(f"storage {key[:40]} has not the size that the file says")
         places[key].part.start = file.skip(len(places[key].part)).start
     return described
@@ -158,36 +158,47 @@ def read_zip(
     known: Known,
 ) -> Any:
     """The object, its tensors as LazyTensor. Raises PickleError."""
-    with zipfile.ZipFile(file.file) as z:
-        entries = {entry.filename: entry for entry in z.infolist()}
-        if len(entries) != len(z.infolist()):
-            raise PickleError("two of its entries have one name")
-        if packed := [name for name, e in entries.items() if e.compress_type or e.flag_bits & 1]:
-            raise PickleError(f"{packed[0][:80]} is compressed or encrypted, which PyTorch never does")
-        roots = [name[: -len("data.pkl")] for name in entries if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
-        if len(roots) != 1 or f"{roots[0]}constants.pkl" in entries:
-            raise PickleError("it is a zip, but not one of torch.save")
-        root = roots[0]
-        order = entries.get(f"{root}byteorder")
-        if sys.byteorder != "little" or (order and z.read(order) != b"little"):
-            raise PickleError("its bytes are in another order")
-        places = {name.removeprefix(f"{root}data/"): _entry(file, e) for name, e in entries.items() if "/data/" in name}
+    entries = zip_entries(file)
+    roots = [name[: -len("data.pkl")] for name in entries if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
+    if len(roots) != 1 or f"{roots[0]}constants.pkl" in entries:
+        raise PickleError("it is a zip, but not one of torch.save")
+    root = roots[0]
+    order = entries.get(f"{root}byteorder")
+    if sys.byteorder != "little" or (order and entry_part(file, order).read(7) != b"little"):
+        raise PickleError("its bytes are in another order")
+    data = {n.removeprefix(f"{root}data/"): e for n, e in entries.items() if n.startswith(f"{root}data/")}
+    places = {key: entry_part(file, entry) for key, entry in data.items()}
 
-        def storage(reference: Any) -> Numbers:
-            key, dtype, count = _reference(reference)
-            if key not in places or len(places[key]) != count * dtype.itemsize:
-                raise PickleError(f"storage {key[:40]} is missing, or not of the size that the file says")
-            return Numbers(dtype, places[key])
+    def storage(reference: Any) -> Numbers:
+        key, dtype, count = _reference(reference)
+        if key not in places or len(places[key]) != count * dtype.itemsize:
+            raise PickleError(f"storage {key[:40]} is missing, or not of the size that the file says")
+        return Numbers(dtype, places[key])
 
-        description = _entry(file, entries[f"{root}data.pkl"])
-        if len(description) > _MAX_DESCRIPTION:
-            raise PickleError("its data.pkl is too large")
-        return read_pickle(description, _with_storages(known), storage)
+    description = entry_part(file, entries[f"{root}data.pkl"])
+    if len(description) > _MAX_DESCRIPTION:
+        raise PickleError("its data.pkl is too large")
+    return read_pickle(description, _with_storages(known), storage)
 
 
-def _entry(file: Part, entry: zipfile.ZipInfo) -> Part:
+def zip_entries(file: Part) -> dict[str, zipfile.ZipInfo]:
+    """By their names. Raises PickleError for what torch.save never writes."""
+    try:
+        with zipfile.ZipFile(file.file) as z:
+            found = z.infolist()
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, struct.error, OSError) as e:
+        raise PickleError(f"its table of contents is damaged ({e})") from e
+    entries = {entry.filename: entry for entry in found}
+    if len(entries) != len(found):
+        raise PickleError("two of its entries have one name")
+    if packed := [name for name, e in entries.items() if e.compress_type or e.flag_bits & 1]:
+        raise PickleError(f"{packed[0][:80]} is compressed or encrypted, which PyTorch never does")
+    return entries
+
+
+def entry_part(file: Part, entry: zipfile.ZipInfo) -> Part:
     """Where an entry's bytes are: after its own header, whose length stands in it. None reaches beyond the file."""
-    header = Part(file.file, entry.header_offset, 30).read(30)
+    header = Part(file.file, entry.header_offset, 30).read(30) if entry.header_offset >= 0 else b""
     if len(header) < 30 or header[:4] != b"PK\3\4":
         raise PickleError(f"{entry.filename[:80]} is not where the zip says")
     name, extra = (int.from_bytes(header[i : i + 2], "little") for i in (26, 28))
@@ -221,6 +232,33 @@ def _with_storages(known: Known) -> Known:
 
 def _nothing(module: str, name: str) -> Any:
     return STORAGES.get(name) if module == "torch" else None
+
+
+# What files of weights name besides
+
+
+def plain_name(module: str, name: str) -> Any:
+    """What names of Python's containers, of torch's wrappers and of numpy mean; None for others."""
+    if (module, name) in (("collections", "OrderedDict"), ("dnnlib.util", "EasyDict"), ("builtins", "dict")):
+        return _dictionary
+    if (module, name) == ("builtins", "set"):
+        return lambda items=(): list(items)
+    if (module, name) == ("torch._utils", "_rebuild_parameter"):
+        return lambda tensor, *_: tensor
+    if (module, name) == ("_codecs", "encode"):
+        return _encoded
+    return numpy_name(module, name)
+
+
+def _dictionary(*arguments: Any) -> dict:
+    """OrderedDict() and its like, and of old ones the pairs that they were made of."""
+    return dict(arguments[0]) if arguments and isinstance(arguments[0], list) else {}
+
+
+def _encoded(text: Any, encoding: Any) -> bytes:
+    if type(text) is not str or encoding != "latin1":
+        raise PickleError("it encodes what is no text")
+    return text.encode("latin-1")
 
 
 # numpy

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..config import DataSpec
 from ..data.dataset import Dataset
@@ -33,9 +34,9 @@ from ..models import Generator
 from ..sampling import counter
 from ..sampling.latents import draw_noise
 from .perceptual import Loss
-from .projector import Projection, project
+from .projector import Projection, batch_size, project
 
-_PROTOCOL = 1  # rises when the same settings come to give other distances
+_PROTOCOL = 2  # rises when the same settings come to give other distances
 _LEAST = 8  # pictures of a kind, below which nothing can be said
 
 
@@ -112,23 +113,36 @@ def calibrate(
     loss: Loss,
     how: Projection,
     num: int,  # pictures of each kind
-    quiet: bool = False,  # no bars
+    path: Path,  # where the distances are kept
+    anew: bool = False,  # not going on from what is there
+    quiet: bool = False,  # no bar
 ) -> Calibration:
-    """Project the model's pictures and its data's. Raises SganError if that is too few, or the sizes differ, and
-    KeyboardInterrupt if it did not come to its end."""
+    """Project the model's pictures and its data's, a batch at a time, each kept: after Ctrl-C it goes on from there.
+
+    Raises SganError if that is too few, or the sizes differ, and KeyboardInterrupt if it did not come to its end.
+    """
     spec, config = dataset.spec, G.config
     if (spec.channels, spec.height, spec.width) != (config.channels, config.height, config.width):
         raise SganError(f"The pictures in {spec.path} have another size or other channels than the model's.")
-    if min(num, spec.num) < _LEAST:
-        raise SganError(f"{min(num, spec.num)} pictures of a kind say nothing; it takes {_LEAST} at least.")
     num = min(num, spec.num)
+    if num < _LEAST:
+        raise SganError(f"{num} pictures of a kind say nothing; it takes {_LEAST} at least.")
     device = next(G.parameters()).device
     chosen = counter.uniform(how.seed, "attribute.real", torch.arange(spec.num)).argsort()[:num]
-    real = dataset.images(chosen).to(device)
-    found = [project(G, _as_target(kind), loss, how, quiet=quiet) for kind in (_drawn(G, how.seed, num), real)]
-    if any(part.steps < how.steps or len(part.ws) < num for part in found):
-        raise KeyboardInterrupt
-    return Calibration(*(tuple(part.distance.tolist()) for part in found))
+    drawers = (lambda index: _drawn(G, how.seed, index), lambda index: dataset.images(chosen[index]).to(device))
+    kept = [list(side) for side in (_read(path) if not anew else None) or ((), ())]
+    batch = how.batch or batch_size(torch.empty(0, config.channels, config.height, config.width))
+    with tqdm(total=2 * num, unit="picture", initial=sum(map(len, kept)), disable=True if quiet else None) as bar:
+        for side, draw in zip(kept, drawers, strict=True):
+            while len(side) < num:
+                index = torch.arange(len(side), min(len(side) + batch, num))
+                found = project(G, _as_target(draw(index)), loss, how, quiet=True)
+                if found.interrupted:
+                    raise KeyboardInterrupt
+                side += found.distance.tolist()
+                write_atomic(path, json.dumps({"drawn": kept[0], "real": kept[1]}))
+                bar.update(len(index))
+    return Calibration(*(tuple(side) for side in kept))
 
 
 def calibration_path(
@@ -147,37 +161,33 @@ def calibration_path(
 
 def load_calibration(
     path: Path,
+    num: int,  # pictures of each kind
 ) -> Calibration | None:
     """None if there is no such file, or no whole one."""
+    sides = _read(path)
+    return Calibration(*map(tuple, sides)) if sides and all(len(side) == num for side in sides) else None
+
+
+def _read(path: Path) -> list[list[float]] | None:
+    """The distances of both kinds, as many as were measured."""
     try:
         content = json.loads(path.read_text())
-        sides = [tuple(float(d) for d in content[name]) for name in ("drawn", "real")]
+        sides = [[float(d) for d in content[name]] for name in ("drawn", "real")]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    good = all(len(side) >= _LEAST and all(0 < d < math.inf for d in side) for side in sides)
-    return Calibration(*sides) if good else None
-
-
-def save_calibration(
-    path: Path,
-    calibration: Calibration,
-) -> None:
-    write_atomic(path, json.dumps(dataclasses.asdict(calibration)))
+    return sides if all(0 < d < math.inf for side in sides for d in side) else None
 
 
 @torch.no_grad()
-def _drawn(G: Generator, seed: int, num: int) -> Tensor:  # uint8 [N, C, H, W]
+def _drawn(G: Generator, seed: int, index: Tensor) -> Tensor:  # [N] -> uint8 [N, C, H, W]
     """Pictures with noise of their own: the search does not begin with it."""
-    device, config, parts = next(G.parameters()).device, G.config, []
-    for index in torch.arange(num, device=device).split(8):
-        z = counter.normal(seed, "attribute.z", index, (config.z_dim,))
-        c = None
-        if config.c_dim:
-            drawn = counter.integers(seed, "attribute.c", index, config.c_dim)
-            c = torch.nn.functional.one_hot(drawn, config.c_dim).float()
-        noise = draw_noise(G, seed, "attribute.noise", index)
-        parts.append(to_uint8(G.synthesis(G.mapping(z, c), noise=noise)))
-    return torch.cat(parts)
+    config, index = G.config, index.to(next(G.parameters()).device)
+    z, c = counter.normal(seed, "attribute.z", index, (config.z_dim,)), None
+    if config.c_dim:
+        drawn = counter.integers(seed, "attribute.c", index, config.c_dim)
+        c = torch.nn.functional.one_hot(drawn, config.c_dim).float()
+    noise = draw_noise(G, seed, "attribute.noise", index)
+    return to_uint8(G.synthesis(G.mapping(z, c), noise=noise))
 
 
 def _as_target(images: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> [-1, 1]

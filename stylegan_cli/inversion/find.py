@@ -1,53 +1,59 @@
-"""From picture files to a finding: read, project, tune."""
+"""From picture files to a finding: everything that was given is looked at before anything is searched."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from ..errors import SganError
 from ..sampling.draw import Sampling
-from ..sampling.latent_files import find_latents
+from ..sampling.latent_files import file_part, find_latents, unlike
 from ..snapshot import Snapshot
 from .perceptual import Loss, load_loss
-from .projector import Projection, project
+from .projector import Projection, Start, project
 from .results import Finding
 from .targets import read_mask, read_targets
-from .tuning import tune
 
 
-def find(
+@dataclass(frozen=True)
+class Task:
+    """What is to be found."""
+
+    names: list[str]  # [N] of the targets, unlike each other as files
+    targets: Tensor  # [N, C, H, W] in [-1, 1]
+    mask: Tensor | None = None  # [1, 1, H, W]: 1 counts, 0 does not
+    start: Start | None = None
+
+
+def prepare(
     snapshot: Snapshot,
     images: Sequence[str],  # files
-    how: Projection,
-    loss: Loss,
     *,
     mask: str | None = None,  # a picture: white counts
     crop: str = "center",  # or 'none'
     init: str | None = None,  # a file of latents to begin at
-    tune_steps: int = 0,  # of the generator, afterwards
-    quiet: bool = False,  # no bars
-) -> Finding:
-    """Everything about these pictures. Nothing is searched before all that was given is known to be good.
-
-    Raises SganError on bad input. After Ctrl-C the finding has fewer steps than were asked for, and fewer pictures if
-    some were not begun.
-    """
-    G, device = snapshot.G, next(snapshot.G.parameters()).device
+) -> Task:
+    """Raises SganError on whatever is wrong with what was given."""
+    device = next(snapshot.G.parameters()).device
     targets = read_targets(images, snapshot.info, crop).to(device)
     counts = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
-    start = None if init is None else _start(snapshot, init, len(targets))
-    found = project(G, targets, loss, how, counts, start, quiet)
+    return Task(_names(images), targets, counts, None if init is None else _start(snapshot, init, len(targets)))
+
+
+def find(
+    snapshot: Snapshot,
+    task: Task,
+    how: Projection,
+    loss: Loss,
+    quiet: bool = False,  # no bars
+) -> Finding:
+    """Project; after Ctrl-C what was found, which says that it was interrupted."""
+    found = project(snapshot.G, task.targets, loss, how, task.mask, task.start, quiet)
     n = len(found.ws)
-    finding = Finding(_names(images)[:n], targets[:n], found, counts, G)
-    if not tune_steps or found.steps < how.steps:
-        return finding
-    tuned, distance = tune(G, finding.targets, found, loss, tune_steps, counts, quiet=quiet)
-    return replace(finding, tuned=tuned, tuned_distance=distance)
+    return Finding(task.names[:n], task.targets[:n], found, task.mask, snapshot.G)
 
 
 def choose_loss(
@@ -57,6 +63,10 @@ def choose_loss(
     say: Callable[[str], object],  # told if another than LPIPS is taken
 ) -> Loss:
     """Raises SganError, with both ways out, if what is asked for cannot be had."""
+    if detector is not None and name not in (None, "lpips"):
+        raise SganError(
+            f"--detector holds weights of LPIPS, and --loss {name} has none.", hint="Leave one of them out."
+        )
     device = next(snapshot.G.parameters()).device
     if name is not None or detector is not None:
         return load_loss(name or "lpips", snapshot, device, detector)
@@ -70,19 +80,16 @@ def choose_loss(
         return load_loss("discriminator", snapshot, device)
 
 
-def _start(snapshot: Snapshot, init: str, n: int) -> Tensor:  # [1 or N, num_ws, w_dim]
+def _start(snapshot: Snapshot, init: str, n: int) -> Start:
     latents = find_latents(snapshot.G, [init], Sampling())
     if len(latents) not in (1, n):
         raise SganError(f"{init} holds {len(latents)} latents for {n} picture(s).", hint="Give one, or one for each.")
-    return latents.ws
+    if latents.tuned:
+        raise SganError(f"{init} belongs to a tuned generator.", hint="Begin at one that was projected without --tune.")
+    return Start(latents.ws, latents.noise)
 
 
 def _names(images: Sequence[str]) -> list[str]:
-    """The files' own names, numbered where two share one."""
-    seen: Counter[str] = Counter()
-    names = []
-    for image in images:
-        stem = Path(image).stem
-        seen[stem] += 1
-        names.append(stem if seen[stem] == 1 else f"{stem}-{seen[stem]}")
-    return names
+    """The files' own names, as parts of others'; numbered where two would be one."""
+    taken: set[str] = set()
+    return [unlike(file_part(f"_{Path(image).stem}")[1:] or "picture", taken) for image in images]

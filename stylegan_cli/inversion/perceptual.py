@@ -59,7 +59,7 @@ def load_loss(
         return LpipsLoss(load_lpips("vgg", device, file))
     except SganError as e:
         other = "--loss discriminator" if snapshot.D is not None else "--loss pixel"
-        raise SganError(str(e), hint=f"{e.hint or 'Put them right.'}\nOr project with {other}: no download.") from e
+        raise SganError(str(e), hint="\n".join(filter(None, [e.hint, f"Or use {other}: no download."]))) from e
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,8 @@ def _between(
     if side < smallest:
         times = -(-smallest // side)
         return images.repeat_interleave(times, 2).repeat_interleave(times, 3)
-    return F.avg_pool2d(images, side // largest) if side >= 2 * largest else images
+    part = side // largest
+    return F.adaptive_avg_pool2d(images, [n // part for n in images.shape[2:]]) if part > 1 else images
 
 
 def _power(

@@ -2,7 +2,8 @@
 
     minimise over w and noise n:  d(G(w + 0.05 sigma t^2 e, n), target) + 1e5 * sum of squared autocorrelations of n
 
-e ~ N(0, 1) is drawn in each step, and t falls from 1 to 0 over the first three quarters of them.
+e ~ N(0, 1) is drawn in each step, and t falls from 1 to 0 over the first three quarters of them. Where the paper begins
+at the mean of W, this begins at the nearest of some random pictures: from the mean, one search in four got stuck.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from tqdm import tqdm
 from ..errors import SganError
 from ..models import Generator
 from ..sampling import counter
-from ..sampling.latents import class_labels
+from ..sampling.latents import class_labels, draw_noise
 from .perceptual import Loss
 
 SPACES = ("w", "w+", "z")
 _SAMPLES = 10_000  # whose mean and spread W has
 _NOISE_WEIGHT = 1e5
-_ROUND = 32  # candidates drawn at a time, at most
 _PATH = 100  # places kept on the way, at most
 
 
@@ -51,6 +51,23 @@ class Projected:
     distance: Tensor  # [N] of the loss
     path: list[Tensor]  # each [N, num_ws, w_dim]: where it was on the way
     steps: int  # that were made of those asked for
+    interrupted: bool = False  # some steps, or some targets, are missing
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where to begin: another projection, an encoder's answer."""
+
+    ws: Tensor  # [N or 1, num_ws, w_dim]
+    noise: list[Tensor] | None = None  # [N or 1, 1, h, w] for each layer that takes noise
+
+    def of(
+        self,
+        part: slice,  # of the targets
+    ) -> Start:
+        if len(self.ws) == 1:
+            return self
+        return Start(self.ws[part], self.noise and [maps[part] for maps in self.noise])
 
 
 def project(
@@ -59,34 +76,40 @@ def project(
     loss: Loss,
     how: Projection,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
-    start: Tensor | None = None,  # [N or 1, num_ws, w_dim] where to begin: another projection, an encoder's answer
+    start: Start | None = None,  # None: the nearest of the candidates
     quiet: bool = False,  # no bar
 ) -> Projected:
-    """All targets, some at a time. Ctrl-C ends it: what was found so far comes back, with the steps that were made.
+    """All targets, some at a time. Ctrl-C ends it, and what was found so far comes back.
 
     Raises KeyboardInterrupt if nothing was found yet, SganError if the class or the start does not fit.
     """
     class_labels(how.class_index, [0], G.config.c_dim)  # refuses a class that is not there
-    batch = how.batch or min(max(2**21 // (targets.shape[2] * targets.shape[3]), 1), 8)
+    batch = how.batch or batch_size(targets)
     parts: list[Projected] = []
     rounds = range(0, len(targets), batch)
     with tqdm(total=how.steps * len(rounds), unit="step", disable=True if quiet else None) as bar:
-        for i in rounds:
-            begin = start if start is None or len(start) == 1 else start[i : i + batch]
-            try:
-                projector = Projector(G, targets[i : i + batch], loss, how, mask, begin)
+        try:
+            for i in rounds:
+                some = slice(i, i + batch)
+                projector = Projector(G, targets[some], loss, how, mask, start and start.of(some), quiet)
                 parts.append(_run(projector, bar))
-            except KeyboardInterrupt:
-                if not parts:
-                    raise
-                break
-            if parts[-1].steps < how.steps:
-                break
-    return _together(parts)
+                if parts[-1].interrupted:
+                    break
+        except KeyboardInterrupt:  # where a batch had not come to anything yet
+            if not parts:
+                raise
+    return _together(parts, len(targets))
+
+
+def batch_size(
+    targets: Tensor,  # [N, C, H, W]
+) -> int:
+    """Targets at a time: so many as a step has work with, no more than 8."""
+    return min(max(2**21 // (targets.shape[2] * targets.shape[3]), 1), 8)
 
 
 def _run(projector: Projector, bar: tqdm) -> Projected:
-    path, every = [], -(-projector.how.steps // _PATH)
+    path, every, interrupted = [], -(-projector.how.steps // _PATH), False
     try:
         while projector.done < projector.how.steps:
             if projector.done % every == 0:
@@ -99,19 +122,22 @@ def _run(projector: Projector, bar: tqdm) -> Projected:
     except KeyboardInterrupt:
         if projector.done == 0:
             raise
+        interrupted = True
     best = projector.best
-    return Projected(best.ws, best.noise, best.distance, [*path, best.ws], projector.done)
+    return Projected(best.ws, best.noise, best.distance, [*path, best.ws], projector.done, interrupted)
 
 
-def _together(parts: list[Projected]) -> Projected:
+def _together(parts: list[Projected], wanted: int) -> Projected:
     paths = zip(*(part.path for part in parts), strict=False)
     maps = None if parts[0].noise is None else [torch.cat(m) for m in zip(*(part.noise for part in parts), strict=True)]
+    ws = torch.cat([part.ws for part in parts])
     return Projected(
-        torch.cat([part.ws for part in parts]),
+        ws,
         maps,
         torch.cat([part.distance for part in parts]),
         [torch.cat(places) for places in paths],
         min(part.steps for part in parts),
+        any(part.interrupted for part in parts) or len(ws) < wanted,
     )
 
 
@@ -134,28 +160,35 @@ class Projector:
         loss: Loss,
         how: Projection,
         mask: Tensor | None = None,  # [1, 1, H, W]
-        start: Tensor | None = None,  # [N or 1, num_ws, w_dim]
+        start: Start | None = None,
+        quiet: bool = True,  # no bar over the candidates
     ):
         self.G, self.targets, self.loss, self.how, self.mask = G, targets, loss, how, mask
-        self.done = 0
+        self.done, self.quiet = 0, quiet
+        n, device = len(targets), targets.device
         with torch.no_grad():
             self.features = loss.features(targets)
             self.x, self.c, self.spread = self._start(start)
         self.x = self.x.detach().clone().requires_grad_(True)
         self.noise = None
         if how.noise == "optimise":
-            maps = [own[None, None].repeat(len(targets), 1, 1, 1) for own in G.stored_noise()]
-            self.noise = [m.contiguous().requires_grad_(True) for m in maps]
+            maps = start.noise if start and start.noise else draw_noise(G, how.seed, "project.maps", self._index(0))
+            self.noise = [m.expand(n, -1, -1, -1).contiguous().clone() for m in maps]
+            for m in self.noise:
+                _normalise(m)
+                m.requires_grad_(True)
         self.parameters = [self.x, *(self.noise or [])]
         self.optimizer = torch.optim.Adam(self.parameters, lr=how.lr, betas=(0.9, 0.999))
-        far = torch.full([len(targets)], math.inf, device=targets.device)
-        self.best = _Best(far, self.ws().detach(), None if self.noise is None else [m.detach() for m in self.noise])
+        far = torch.full([n], math.inf, device=device)
+        self.best = _Best(far, self.ws().detach(), self.noise and [m.detach() for m in self.noise])
+        if start:
+            self.look()  # it may be better than anything that comes after
 
     def step(self) -> None:
         """One step of Adam on all targets."""
         t = self.done / self.how.steps
         self.optimizer.param_groups[0]["lr"] = self.how.lr * rate(t)
-        e = counter.normal(self.how.seed, "project.noise", self._at_step(), tuple(self.x.shape[1:]))
+        e = counter.normal(self.how.seed, "project.noise", self._index(self.done), tuple(self.x.shape[1:]))
         distance = self._distance(self.ws(self.x + self.spread * 0.05 * max(0.0, 1 - t / 0.75) ** 2 * e))
         objective = distance.sum()
         if self.noise is not None:
@@ -201,22 +234,18 @@ class Projector:
             )
         return distance
 
-    def _at_step(self) -> Tensor:  # [1]
-        return torch.tensor([self.done], device=self.targets.device)
+    def _index(self, i: int) -> Tensor:  # [1], the same for all targets: none depends on its place
+        return torch.full([1], i, dtype=torch.int64, device=self.targets.device)
 
-    def _start(self, start: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _start(self, start: Start | None) -> tuple[Tensor, Tensor | None, Tensor]:
         """x [N, K, D], labels [N, c_dim] of the start in z, and the spread of the space []."""
         how, n = self.how, len(self.targets)
         z, c, w = self._samples()
         mean = w.mean(0)
-        # K = 1: one z or w; num_ws: one w for each layer
         points = z if how.space == "z" else w
         spread = (points - points.mean(0)).square().sum(1).mean().sqrt()
         if start is not None:
-            if how.space == "z":
-                raise SganError("A start is a w, and --space z looks for a z.", hint="Use --space w, or w+.")
-            begin = start if how.space == "w+" else start.mean(1, keepdim=True)
-            return begin.expand(n, -1, -1), None, spread
+            return _fitted(start.ws, how.space).expand(n, -1, -1), None, spread
         count = how.steps // 2 if how.candidates is None else how.candidates
         candidates = w[: min(count, len(w))]
         if how.space != "z":
@@ -239,25 +268,40 @@ class Projector:
             drawn = counter.integers(how.seed, "project.c", index, config.c_dim)
             drawn = drawn if how.class_index is None else torch.full_like(drawn, how.class_index)
             c = F.one_hot(drawn, config.c_dim).float()
-        parts = zip(z.split(1000), [None] * 10 if c is None else c.split(1000), strict=True)
+        parts = [(z[i : i + 1000], None if c is None else c[i : i + 1000]) for i in range(0, _SAMPLES, 1000)]
         return z, c, torch.cat([self.G.mapping(a, b)[:, 0] for a, b in parts])
 
     def _nearest(self, candidates: Tensor) -> Tensor:  # [M, w_dim] -> [N] which is nearest each target
+        n = len(self.targets)
         if len(candidates) == 1:
-            return torch.zeros(len(self.targets), dtype=torch.int64, device=candidates.device)
-        height, width = self.targets.shape[2:]
-        at_once = min(max(2**21 // (height * width), 1), _ROUND)
+            return torch.zeros(n, dtype=torch.int64, device=candidates.device)
+        wanted = self.features if self.mask is None else self.loss.features(self.targets * self.mask)
         distances = []
-        for some in candidates.split(at_once):
+        bar = tqdm(
+            total=len(candidates), desc="start", unit="picture", leave=False, disable=True if self.quiet else None
+        )
+        for some in candidates.split(self.how.batch or batch_size(self.targets)):
             images = self.G.synthesis(some[:, None].expand(-1, self.G.num_ws, -1))
-            distances.append(torch.stack([self._from_target(images, i) for i in range(len(self.targets))]))
+            found = self.loss.features(images if self.mask is None else images * self.mask)
+            each = [self.loss.distance(found, [f[i : i + 1] for f in wanted]) for i in range(n)]
+            distances.append(torch.stack(each))
+            bar.update(len(some))
+        bar.close()
         return torch.cat(distances, dim=1).argmin(1)
 
-    def _from_target(self, images: Tensor, i: int) -> Tensor:  # [M] of each picture from target i
-        one = [f[i : i + 1] for f in self.features]
-        if self.mask is None:
-            return self.loss.distance(self.loss.features(images), one)
-        return self.loss.distance(self.loss.features(torch.where(self.mask.bool(), images, self.targets[i])), one)
+
+def _fitted(
+    ws: Tensor,  # [N, num_ws, w_dim]
+    space: str,
+) -> Tensor:  # [N, K, w_dim]
+    """A start in the space. Raises SganError if it is not in it."""
+    if space == "z":
+        raise SganError("A start is a w, and --space z looks for a z.", hint="Use --space w, or w+.")
+    if space == "w+":
+        return ws
+    if not torch.allclose(ws, ws[:, :1], atol=1e-4):
+        raise SganError("The start has another w at each layer, and --space w looks for one.", hint="Use --space w+.")
+    return ws[:, :1]
 
 
 def rate(

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..data.images import labelled_grid, save_image, to_rgb, to_uint8
 from ..models import Generator
 from ..sampling.draw import Sampling, draw
-from ..sampling.latent_files import file_part, save_latents
+from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
 from .projector import Projected, Projection
 
@@ -31,50 +32,57 @@ class Finding:
     G: Generator  # that it was projected into
     tuned: Generator | None = None  # and tuned
     tuned_distance: Tensor | None = None  # [N]
+    tuned_steps: int = 0
 
     @property
-    def distance(self) -> Tensor:  # [N] of the pictures that are written
+    def distance(self) -> Tensor:  # [N] of the loss, for what is written
         return self.found.distance if self.tuned_distance is None else self.tuned_distance
+
+
+def planned(
+    folder: Path,
+    names: Sequence[str],  # of the targets
+) -> list[tuple[Path, Path]]:
+    """Where each target's latents and its picture will be: with its name in front where there are several."""
+    fronts = [f"{name}-" if len(names) > 1 else "" for name in names]
+    return [(folder / f"{front}projected.npz", folder / f"{front}proj.png") for front in fronts]
 
 
 def save_finding(
     folder: Path,
+    names: Sequence[str],  # of all targets, those that were not begun included
     finding: Finding,
     how: Projection,
     model: str,  # fingerprint
     settings: dict,  # for the reader of a file
     record: dict[str, str],  # metadata of the pictures
-) -> list[Path]:  # what was written, the sheet last
-    """`projected.npz` and `proj.png`, of several pictures each with its name in front; `compare.png` of all;
-    `tuned-<hash>.safetensors` where the generator was tuned."""
-    files: list[Path] = []
+) -> tuple[list[Path], list[float]]:  # what was written, the sheet last; PSNR in dB of each picture
+    """Latents first, then pictures, then `compare.png` of all; `tuned-<hash>.safetensors` where G was tuned."""
+    files = [] if finding.tuned is None else [save_tuned(folder, finding.G, finding.tuned)]
+    places = planned(folder, names)[: len(finding.names)]
     rows = [row.name for row in finding.G.layers if row.noise]
-    maps = finding.found.noise
-    psnr = closeness(finding)
-    if finding.tuned is not None:
-        files.append(save_tuned(folder, finding.G, finding.tuned))
-    before, after = pictures(finding.G, finding.found), None
-    if finding.tuned is not None:
-        after = pictures(finding.tuned, finding.found)
-    for i, name in enumerate(finding.names):
-        front = f"{file_part(name)}-" if len(finding.names) > 1 else ""
-        files += [folder / f"{front}projected.npz", folder / f"{front}proj.png"]
+    made = {"projection": asdict(how), "steps_made": finding.found.steps, "tuning_steps": finding.tuned_steps}
+    for i, (name, (path, _)) in enumerate(zip(finding.names, places, strict=True)):
+        maps = finding.found.noise and [m[i : i + 1] for m in finding.found.noise]
         save_latents(
-            files[-2],
+            path,
             finding.found.ws[i : i + 1],
             names=[name],
-            noise=None if maps is None else {row: m[i : i + 1] for row, m in zip(rows, maps, strict=True)},
+            noise=maps and dict(zip(rows, maps, strict=True)),
             model=model,
             tuned=files[0].name if finding.tuned is not None else None,
-            settings={**settings, "projection": asdict(how), "steps_made": finding.found.steps},
+            settings={**settings, **made},
             distance=finding.distance[i : i + 1].cpu().numpy(),
-            psnr=psnr[i : i + 1].cpu().numpy(),
         )
+    before = pictures(finding.G, finding.found)
+    after = None if finding.tuned is None else pictures(finding.tuned, finding.found)
+    for i, (name, (_, path)) in enumerate(zip(finding.names, places, strict=True)):
         about = {"target": name, "distance": f"{finding.distance[i]:.6g}", **record}
-        save_image((before if after is None else after)[i], files[-1], metadata=about)
-    files.append(folder / "compare.png")
-    save_image(comparison(finding, before, after), files[-1], metadata=record)
-    return files
+        save_image((before if after is None else after)[i], path, metadata=about)
+    sheet = folder / "compare.png"
+    save_image(comparison(finding, before, after), sheet, metadata=record)
+    written = [path for pair in places for path in pair]
+    return [*files, *written, sheet], closeness(finding, before if after is None else after).tolist()
 
 
 def pictures(
@@ -106,22 +114,21 @@ def comparison(
 
 def closeness(
     finding: Finding,
+    drawn: Tensor,  # uint8 [N, C, H, W]
 ) -> Tensor:  # [N]
-    """Peak signal to noise ratio in dB of what is written, over the pixels that count."""
-    G = finding.tuned or finding.G
-    drawn = pictures(G, finding.found).float()
-    square = (drawn - to_uint8(finding.targets).cpu().float()).square().mean(1, keepdim=True)
-    if finding.mask is not None:
-        mask = finding.mask.cpu().expand_as(square)
-        square = (square * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))
-    return 20 * math.log10(255) - 10 * square.reshape(len(square), -1).mean(1).clamp_min(1e-4).log10()
+    """Peak signal to noise ratio in dB, over the pixels that count."""
+    square = (drawn.float() - to_uint8(finding.targets).cpu().float()).square().mean(1, keepdim=True)  # [N, 1, H, W]
+    counts = torch.ones_like(square) if finding.mask is None else finding.mask.cpu().expand_as(square)
+    mean = (square * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3))
+    return 20 * math.log10(255) - 10 * mean.clamp_min(1e-4).log10()
 
 
 def way(
     finding: Finding,
+    quiet: bool = False,  # no bar
 ) -> Iterator[Tensor]:  # uint8 [3, H, W]: of each place on the way, each target and, after it, where its projection was
     """The search as it went. The noise is that of the end."""
     targets = to_rgb(to_uint8(finding.targets).cpu())
-    for ws in finding.found.path:
+    for ws in tqdm(finding.found.path, unit="frame", disable=True if quiet else None):
         now = to_rgb(pictures(finding.G, replace(finding.found, ws=ws)))
         yield from (picture for pair in zip(targets, now, strict=True) for picture in pair)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..models import Generator
 from .perceptual import Loss
-from .projector import Projected
+from .projector import Projected, batch_size
 
 _LR = 3e-4
 
@@ -26,10 +26,11 @@ def tune(
     loss: Loss,
     steps: int,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
-    batch: int = 4,  # pivots at a time; each step sees all
+    batch: int | None = None,  # pivots at a time, each step sees all; None: by their size
     quiet: bool = False,  # no bar
-) -> tuple[Generator, Tensor]:  # a copy whose synthesis is tuned, and the distances [N] of its pictures
+) -> tuple[Generator, Tensor, int]:  # a copy whose synthesis is tuned, distances [N] of its pictures, steps made
     """One generator for all targets. Ctrl-C ends it with what was reached."""
+    batch = batch or batch_size(targets)
     tuned = copy.deepcopy(G)
     tuned.synthesis.requires_grad_(True)
     weights = list(tuned.synthesis.parameters())
@@ -45,21 +46,25 @@ def tune(
             images = torch.where(mask.bool(), images, targets[part])
         return loss.distance(loss.features(images), wanted), (images - targets[part]).square().mean((1, 2, 3))
 
+    done = 0
     with tqdm(total=steps, unit="step", desc="tuning", disable=True if quiet else None) as bar:
         try:
-            for _ in range(steps):
-                total = 0.0
+            while done < steps:
+                total = torch.zeros([], device=targets.device)
                 for part, wanted in zip(parts, features, strict=True):
                     far, square = distance(part, wanted)
                     (far + square).sum().backward()
-                    total += float(far.detach().sum())
+                    total += far.detach().sum()
                 optimizer.step()
                 optimizer.zero_grad()
+                done += 1
                 bar.update()
-                bar.set_postfix(distance=f"{total / len(targets):.4f}")
+                if done % 10 == 0:
+                    bar.set_postfix(distance=f"{total / len(targets):.4f}")
         except KeyboardInterrupt:
-            pass
+            if not done:
+                raise
     tuned.requires_grad_(False)
     with torch.no_grad():
         reached = torch.cat([distance(part, wanted)[0] for part, wanted in zip(parts, features, strict=True)])
-    return tuned, reached
+    return tuned, reached, done

@@ -147,6 +147,7 @@ class Film:
     ws: Frames  # of [M, num_ws, w_dim]
     noise: list[Frames] | None  # of [M, 1, h, w] for each layer that takes noise; None: the model's own
     keys: list[list[str]]  # of each cell: the names of its keys
+    tuned: str | None = None  # name of the file that G was tuned by
 
     @property
     def frames(self) -> int:
@@ -191,7 +192,7 @@ def plan_film(
     times = frame_times(2 if kind == "trunc" else len(hands[0]), steps, loop)
     noise = _noise(keys, [hand[:1] if kind in ("mix", "trunc") else hand for hand in hands], times)
     names = [[keys.names[i] for i in hand] for hand in hands]
-    return Film(keys.G, Frames([path(hand) for hand in hands], times), noise, names)
+    return Film(keys.G, Frames([path(hand) for hand in hands], times), noise, names, keys.tuned)
 
 
 def _deal(

@@ -7,10 +7,10 @@ that it belongs to, `tuned`, a file of differences beside it (see tuned.py), and
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ class Latents:
     seeds: list[int]  # [N] of random noise
     items: list[int]  # [N] which of the things asked for each comes from
     noise: list[Tensor] | None = None  # [N, 1, h, w] for each layer that takes noise; None: the model's own
+    tuned: str | None = None  # name of the file that G was tuned by
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,15 +76,17 @@ def find_latents(
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
     if files and how.class_index is not None and all(isinstance(item, str) for item in items):
         raise SganError("Latents from a file have their class already.", hint="Leave out --class.")
+    own = fingerprint(G) if any(file.model for file in files.values()) else None
     for path, file in files.items():
-        _check(path, file, G)
-    tuned = sorted({file.tuned for file in files.values() if file.tuned})
+        _check(path, file, G, own)
+    tuned = {file.tuned.name: file.tuned for file in files.values() if file.tuned}  # the name holds its hash
     if len(tuned) > 1:
-        raise SganError(f"{tuned[0]} and {tuned[1]} change the model in two ways; one picture cannot have both.")
+        one, other, *_ = tuned.values()
+        raise SganError(f"{one} and {other} change the model in two ways; one picture cannot have both.")
     device = next(G.parameters()).device
     drawn = iter(map_seeds(G, [item for item in items if not isinstance(item, str)], how))
     ws, names, seeds, origin = [], [], [], []
-    distinct = _distinct(files)
+    distinct = _distinct(files, [str(item) for item in items if not isinstance(item, str)])
     for place, item in enumerate(items):
         if isinstance(item, str):
             file = files[item]
@@ -97,7 +100,9 @@ def find_latents(
             seeds.append(item)
         origin += [place] * (len(names) - len(origin))
     noise = _noise(G, [files.get(item) for item in items], device)
-    return Latents(apply_tuned(G, tuned[0]) if tuned else G, torch.cat(ws), names, seeds, origin, noise)
+    for path in tuned.values():
+        G = apply_tuned(G, path)
+    return Latents(G, torch.cat(ws), names, seeds, origin, noise, next(iter(tuned), None))
 
 
 def load_latent_file(
@@ -112,7 +117,8 @@ def load_latent_file(
         with np.load(path, allow_pickle=False) as f:
             if f["w"].dtype.kind not in "fiu":
                 raise ValueError("not real numbers")
-            w = torch.from_numpy(f["w"].astype(np.float32))
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+                w = torch.from_numpy(f["w"].astype(np.float32))
             w = w[:, None] if w.ndim == 2 else w
             n = len(w)
             seeds = [int(seed) for seed in f["seeds"]] if "seeds" in f else list(range(n))
@@ -128,10 +134,16 @@ def load_latent_file(
                 raise ValueError("settings are a dictionary")
     except FileNotFoundError as e:
         raise SganError(f"There is no file {path}.") from e
-    except (*_UNREADABLE, RecursionError) as e:
+    except (*_UNREADABLE, RecursionError, OverflowError) as e:
         raise SganError(f"{path} is no .npz file with latents named w.") from e
     names = given or ([path.stem] if n == 1 else [f"{path.stem}-{i}" for i in range(n)])
-    if w.ndim != 3 or not n or len(seeds) != n or len(names) != n or any(len(maps) != n for maps in noise.values()):
+    if (
+        w.ndim != 3
+        or not n
+        or len(seeds) != n
+        or len(names) != n
+        or any(maps.ndim != 4 or len(maps) != n for maps in noise.values())
+    ):
         raise SganError(f"The latents in {path} have shape {list(w.shape)}, and its other parts do not fit them.")
     if not torch.isfinite(w).all() or not all(torch.isfinite(maps).all() for maps in noise.values()):
         raise SganError(f"The latents in {path} are not finite.")
@@ -146,7 +158,22 @@ def file_part(
     name: str,  # of a picture, see `Latents.names`
 ) -> str:
     """A name as a part of a file's: a seed with four digits, anything else without what a file system takes amiss."""
-    return f"{int(name):04d}" if name.isdecimal() else re.sub(r"[^\w.+-]", "_", name)[:80]
+    if re.fullmatch("[0-9]{1,10}", name):
+        return f"{int(name):04d}"
+    kept = re.sub(r"[^\w.+-]", "_", name.encode("utf-8", "replace").decode())
+    return re.sub(r"^[.-]", "_", kept).encode()[:120].decode("utf-8", "ignore") or "_"
+
+
+def unlike(
+    name: str,
+    taken: set[str],  # parts of files' names, in small letters; the new one is added
+) -> str:
+    """The name, with a number if its file would take another's place. One of digits alone is no seed, and says so."""
+    name = f"picture{name}" if name.isdecimal() else name
+    tries = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
+    found = next(one for one in tries if file_part(one).lower() not in taken)
+    taken.add(file_part(found).lower())
+    return found
 
 
 def save_latents(
@@ -174,9 +201,9 @@ def save_latents(
         np.savez(temporary, **content)
 
 
-def _check(path: str, file: LatentFile, G: Generator) -> None:
+def _check(path: str, file: LatentFile, G: Generator, own: str | None) -> None:
     """Raises SganError if a file does not fit the model."""
-    if file.model is not None and file.model != (own := fingerprint(G)):
+    if file.model is not None and file.model != own:
         made_with = file.settings.get("model")
         raise SganError(
             f"{path} belongs to the model with the fingerprint {file.model}, not to this one, {own}.",
@@ -209,11 +236,7 @@ def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.devic
     ]
 
 
-def _distinct(files: dict[str, LatentFile]) -> dict[str, list[str]]:
-    """The names of each file's pictures; one that another file has already gets a number."""
-    seen: Counter[str] = Counter()
-    result = {}
-    for path, file in files.items():
-        seen.update(file.names)
-        result[path] = [name if seen[name] == 1 else f"{name}-{seen[name]}" for name in file.names]
-    return result
+def _distinct(files: dict[str, LatentFile], seeds: list[str]) -> dict[str, list[str]]:
+    """The names of each file's pictures; one that another has already gets a number."""
+    taken = {file_part(seed) for seed in seeds}
+    return {path: [unlike(name, taken) for name in file.names] for path, file in files.items()}

@@ -16,6 +16,7 @@ SPANS = ("coarse", "middle", "fine")
 def style_indices(
     layers: Sequence[LayerInfo],  # the model's layer table
     styles: str | Sequence[int],  # 'coarse', 'middle', 'fine', or indices of w
+    option: str = "--styles",  # that they were given by, for the message
 ) -> list[int]:
     """Which of the num_ws latents a span of styles means.
 
@@ -25,7 +26,7 @@ def style_indices(
     num_ws = max(row.w_index for row in layers) + 1
     if not isinstance(styles, str):
         if wrong := [i for i in styles if not 0 <= i < num_ws]:
-            raise SganError(f"This model has no style {wrong[0]}.", hint=f"Choose --styles from 0-{num_ws - 1}.")
+            raise SganError(f"This model has no style {wrong[0]}.", hint=f"Choose {option} from 0-{num_ws - 1}.")
         return list(styles)
     first = {}  # w index -> level of the first layer that it controls
     for row in layers:

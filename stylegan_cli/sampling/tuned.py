@@ -64,7 +64,8 @@ def apply_tuned(
     state = tuned.state_dict()
     for name in {name.partition(".")[2] for name in tensors}:
         delta, scale = tensors.get(f"delta.{name}"), tensors.get(f"scale.{name}")
-        if delta is None or scale is None or name not in state or delta.shape != state[name].shape:
+        wrong = delta is None or scale is None or name not in state or scale.numel() != 1
+        if wrong or delta.shape != state[name].shape:
             raise SganError(f"{path} does not fit the model: {name}.")
         state[name].add_((delta.float() * scale).to(state[name].device))
         if not torch.isfinite(state[name]).all():

@@ -218,7 +218,7 @@ CRAFTED = {
     "lists from outside in": b"]q\x00" + b"h\x00]q\x00a0" * 200 + b".",
     "a list in itself": b"]q\x00h\x00a.",
     "a doubled name": DOUBLED + DOUBLED + b"\x93.",
-    "too many marks": b"N" * 200_000 + b"(t0" * 60_000 + b".",
+    "too many marks": b"N" * 200_000 + b"(t0" * 60_000,
     "too many steps": b"}0" * DEEP + b".",
     "no mark": b"N" * 1000 + b"t.",
 }

@@ -10,6 +10,7 @@ import torch
 
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
+from stylegan_cli.files import write_atomic
 from stylegan_cli.inversion import attribution
 from stylegan_cli.inversion.attribution import Calibration, auc, calibrate, calibration_path
 from stylegan_cli.inversion.histogram import histogram
@@ -76,7 +77,7 @@ def dataset():
 QUICK = Projection(steps=4, candidates=4)
 
 
-def test_calibration_projects_both_kinds(model, dataset, monkeypatch):
+def test_calibration_projects_both_kinds(model, dataset, monkeypatch, tmp_path):
     seen = []
     real = attribution.project
 
@@ -85,28 +86,41 @@ def test_calibration_projects_both_kinds(model, dataset, monkeypatch):
         return real(G, targets, *rest, **more)
 
     monkeypatch.setattr(attribution, "project", watched)
-    known = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, quiet=True)
+    known = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json", quiet=True)
     assert len(known.drawn) == len(known.real) == 8 and all(d > 0 for d in known.drawn + known.real)
-    drawn, reals = seen
+    drawn, reals = seen[0], seen[1]
     pictures = {p.numpy().tobytes() for p in (dataset.images(range(len(dataset))).float() - 127.5) / 127.5}
     assert all(p.numpy().tobytes() in pictures for p in reals)
     assert not any(p.numpy().tobytes() in pictures for p in drawn)
-    again = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, quiet=True)
-    assert again == known
+    assert calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json", quiet=True) == known
+    assert len(seen) == 2  # all of them were kept
+    again = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json", anew=True, quiet=True)
+    assert again == known and len(seen) == 4
 
 
-def test_too_few(model, dataset):
+def test_too_few(model, dataset, tmp_path):
     with pytest.raises(SganError, match="at least"):
-        calibrate(model.G, dataset, PixelLoss(), QUICK, 3, quiet=True)
+        calibrate(model.G, dataset, PixelLoss(), QUICK, 3, tmp_path / "c.json", quiet=True)
     with pytest.raises(SganError, match="size"):
-        calibrate(model.G, open_dataset(None), PixelLoss(), QUICK, 8, quiet=True)
+        calibrate(model.G, open_dataset(None), PixelLoss(), QUICK, 8, tmp_path / "c.json", quiet=True)
 
 
-def test_an_interrupted_calibration_is_none(model, dataset, monkeypatch):
-    real = attribution.project
-    monkeypatch.setattr(attribution, "project", lambda *a, **k: dataclasses.replace(real(*a, **k), steps=2))
+def test_interrupted_it_goes_on_from_there(model, dataset, monkeypatch, tmp_path):
+    real, how = attribution.project, dataclasses.replace(QUICK, batch=3)
+    whole = calibrate(model.G, dataset, PixelLoss(), how, 8, tmp_path / "whole.json", quiet=True)
+    calls = []
+
+    def interrupted(*arguments, **more):
+        calls.append(1)
+        return dataclasses.replace(real(*arguments, **more), interrupted=len(calls) == 5)
+
+    monkeypatch.setattr(attribution, "project", interrupted)
+    path = tmp_path / "c.json"
     with pytest.raises(KeyboardInterrupt):
-        calibrate(model.G, dataset, PixelLoss(), QUICK, 8, quiet=True)
+        calibrate(model.G, dataset, PixelLoss(), how, 8, path, quiet=True)
+    assert attribution.load_calibration(path, 8) is None
+    assert calibrate(model.G, dataset, PixelLoss(), how, 8, path, quiet=True) == whole
+    assert len(calls) == 7  # three batches of each kind, one of them twice
 
 
 def test_what_the_cache_depends_on(model, dataset, tmp_path, monkeypatch):
@@ -123,12 +137,13 @@ def test_what_the_cache_depends_on(model, dataset, tmp_path, monkeypatch):
     assert len({path, *(calibration_path(*o) for o in others)}) == 6
     assert calibration_path(*base[:3], dataclasses.replace(QUICK, batch=3), 8) == path
     known = Calibration(tuple(i / 10 + 0.1 for i in range(8)), tuple(i / 5 + 0.1 for i in range(8)))
-    assert attribution.load_calibration(path) is None
-    attribution.save_calibration(path, known)
-    assert attribution.load_calibration(path) == known
+    assert attribution.load_calibration(path, 8) is None
+    write_atomic(path, json.dumps(dataclasses.asdict(known)))
+    assert attribution.load_calibration(path, 8) == known
+    assert attribution.load_calibration(path, 9) is None
     for damage in ("", "{", "[]", json.dumps({"drawn": [1] * 8, "real": [-1] * 8}), json.dumps({"drawn": 3})):
         path.write_text(damage)
-        assert attribution.load_calibration(path) is None
+        assert attribution.load_calibration(path, 8) is None
 
 
 def test_the_histogram():
@@ -154,7 +169,7 @@ def test_fifty_and_fifty(model, lpips_jax, tmp_path):
     how = Projection(steps=200)
     draw_set(tmp_path / "fresh.zip", num=50, seed=1, colors=64, progress=False)
     fresh = open_dataset(tmp_path / "fresh.zip", size=(32, 32)).images(range(50))
-    own = attribution._drawn(model.G, 77, 50)
+    own = attribution._drawn(model.G, 77, torch.arange(50))
     near, far = (project(model.G, attribution._as_target(x), loss, how, quiet=True).distance for x in (own, fresh))
     found = auc(near.tolist(), far.tolist())
     print(f"AUC {found:.4f}, median distance {near.median():.4f} of drawn, {far.median():.4f} of real pictures")

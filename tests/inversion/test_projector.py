@@ -10,7 +10,7 @@ from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import projector as module
 from stylegan_cli.inversion.perceptual import LpipsLoss, PixelLoss
-from stylegan_cli.inversion.projector import Projection, Projector, project, rate, roughness
+from stylegan_cli.inversion.projector import Projection, Projector, Start, project, rate, roughness
 from stylegan_cli.models import build_generator
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.draw import Sampling, map_seeds
@@ -132,12 +132,54 @@ def test_a_start_that_is_given(G, targets):
     ws = map_seeds(G, [100, 101, 102], Sampling())
     for space in ("w", "w+"):
         how = dataclasses.replace(SHORT, space=space, noise="const", steps=1)
-        found = project(G, targets, PixelLoss(), how, start=ws, quiet=True)
-        assert found.distance.max() < 0.03  # the end is looked at without noise on w
-    one = Projector(G, targets, PixelLoss(), SHORT, start=ws[:1])
+        found = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=1), start=Start(ws), quiet=True)
+        assert found.distance.max() < 0.03  # the start itself is looked at
+    one = Projector(G, targets, PixelLoss(), SHORT, start=Start(ws[:1]))
     assert torch.allclose(one.ws(), ws[:1].expand(3, -1, -1), atol=1e-6)
+    before = project(G, targets[:1], PixelLoss(), SHORT, quiet=True)
+    further = project(
+        G,
+        targets[:1],
+        PixelLoss(),
+        dataclasses.replace(SHORT, steps=2),
+        start=Start(before.ws, before.noise),
+        quiet=True,
+    )
+    assert further.distance <= before.distance * 1.0001
     with pytest.raises(SganError, match="space z"):
-        project(G, targets, PixelLoss(), dataclasses.replace(SHORT, space="z"), start=ws, quiet=True)
+        project(G, targets, PixelLoss(), dataclasses.replace(SHORT, space="z"), start=Start(ws), quiet=True)
+    each = ws + torch.arange(G.num_ws)[:, None] * 0.1
+    with pytest.raises(SganError, match=r"space w looks"):
+        project(G, targets, PixelLoss(), SHORT, start=Start(each), quiet=True)
+
+
+def test_a_step_follows_the_schedule(G, targets, monkeypatch):
+    """What is drawn in each step is w and noise of the deviation that the paper gives; the rate is set, too."""
+    projector = Projector(G, targets[:1], PixelLoss(), Projection(steps=40, candidates=0, noise="const"))
+    seen, real = [], G.synthesis.forward
+
+    def watch(ws, **more):
+        seen.append(ws.detach()[:, 0])
+        return real(ws, **more)
+
+    monkeypatch.setattr(G.synthesis, "forward", watch)
+    for k in range(40):
+        before = projector.x.detach()[:, 0].clone()
+        projector.step()
+        t = k / 40
+        apart = (seen[-1] - before).square().mean().sqrt()
+        wanted = projector.spread * 0.05 * max(0.0, 1 - t / 0.75) ** 2
+        assert torch.allclose(apart, wanted, rtol=0.25, atol=1e-6)
+        assert projector.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * rate(t))
+
+
+def test_noise_is_kept_from_carrying_the_picture(G, targets, monkeypatch):
+    """With the regularisation the maps stay nearer white noise than without."""
+    how = dataclasses.replace(SHORT, steps=40, candidates=2)
+    kept = project(G, targets[:1], PixelLoss(), how, quiet=True)
+    monkeypatch.setattr(module, "_NOISE_WEIGHT", 0.0)
+    free = project(G, targets[:1], PixelLoss(), how, quiet=True)
+    assert roughness(kept.noise) < 0.7 * roughness(free.noise)
 
 
 def test_only_the_mask_counts(G, targets):
@@ -162,7 +204,11 @@ def test_classes():
         projector = Projector(G, target, PixelLoss(), how)
         _, c, _ = projector._samples()
         assert c.argmax(1).eq(2).all()
-        assert project(G, target, PixelLoss(), how, quiet=True).distance.isfinite().all()
+        found = project(G, target, PixelLoss(), how, quiet=True)
+        assert found.distance.isfinite().all()
+        if space == "z":
+            drawn_by = G.mapping(projector.x.detach()[:, 0], torch.eye(3)[2:])
+            assert torch.equal(projector.ws(), drawn_by)
     _, c, _ = Projector(G, target, PixelLoss(), Projection(steps=2, candidates=2))._samples()
     assert set(c.argmax(1).tolist()) == {0, 1, 2}
     with pytest.raises(SganError, match="no class 7"):
@@ -177,6 +223,20 @@ def test_rectangles_with_alpha():
     G = build_generator(config).eval().requires_grad_(False)
     found = project(G, drawn(G, [1]), PixelLoss(), Projection(steps=3, candidates=3), quiet=True)
     assert found.distance.isfinite().all() and picture(G, found).shape == (1, 4, 12, 24)
+
+
+def test_interrupted_while_a_batch_begins(G, targets, monkeypatch):
+    real, made = Projector._samples, []
+
+    def samples(self):
+        made.append(1)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return real(self)
+
+    monkeypatch.setattr(Projector, "_samples", samples)
+    found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2, steps=3), quiet=True)
+    assert found.interrupted and found.steps == 3 and len(found.ws) == 2
 
 
 @pytest.mark.parametrize("after", [0, 7])
@@ -195,7 +255,7 @@ def test_interrupted(G, targets, monkeypatch, after):
             project(G, targets, PixelLoss(), SHORT, quiet=True)
         return
     found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2), quiet=True)
-    assert found.steps == 7 and len(found.ws) == 2  # the second batch was never begun
+    assert found.steps == 7 and len(found.ws) == 2 and found.interrupted  # the second batch was never begun
     distance = PixelLoss().distance(PixelLoss().features(picture(G, found)), PixelLoss().features(targets[:2]))
     assert torch.allclose(distance, found.distance, rtol=1e-3) and found.distance.max() < math.inf
 

@@ -91,7 +91,12 @@ def test_names(G, ws, tmp_path):
     save_latents(tmp_path / "x" / "a.npz", ws[:1], names=["face"])
     one, two = str(tmp_path / "a.npz"), str(tmp_path / "x" / "a.npz")
     assert find_latents(G, [one, two, one], Sampling()).names == ["face", "face-2", "face"]
-    assert file_part("85") == "0085" and file_part("../a b") == ".._a_b" and "/" not in file_part("/etc/x")
+    save_latents(tmp_path / "a.npz", ws[:1], names=["0007"])
+    save_latents(tmp_path / "x" / "a.npz", ws[:1], names=["Picture0007"])
+    assert find_latents(G, [7, one, two], Sampling()).names == ["7", "picture0007", "Picture0007-2"]
+    assert file_part("85") == "0085" and file_part("../a b") == "_._a_b" and "/" not in file_part("/etc/x")
+    assert file_part("") == "_" and file_part("9" * 5000) == "9" * 120 and len(file_part("字" * 99).encode()) <= 120
+    assert file_part("\udcff") == "_"
 
 
 def test_a_file_of_another_model(G, ws, tmp_path):
@@ -135,7 +140,7 @@ def test_tuned_weights_that_are_not_to_be_had(G, ws, tmp_path):
 def test_two_tunings_do_not_go_together(G, ws, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        save_latents(tmp_path / name / "w.npz", ws, tuned="tuned.safetensors")
+        save_latents(tmp_path / name / "w.npz", ws, tuned=f"tuned-{name}.safetensors")
     with pytest.raises(SganError, match="two ways"):
         find_latents(G, [str(tmp_path / name / "w.npz") for name in "ab"], Sampling())
 
@@ -159,6 +164,9 @@ def test_two_tunings_do_not_go_together(G, ws, tmp_path):
         {"w": np.ones((1, 6, 8)), "settings": np.array("[" * 100000)},
         {"w": np.ones((1, 6, 8)), "noise.synthesis.b4.conv1": np.ones((1, 1, 4, 4))},
         {"w": np.ones((1, 6, 8)), "noise.synthesis.b4.conv1": np.ones((2, 1, 4, 4))},
+        {"w": np.ones((1, 6, 8)), "noise.synthesis.b4.conv1": np.ones(())},
+        {"w": np.full((1, 6, 8), 1e300)},
+        {"w": np.ones((1, 6, 8)), "seeds": np.array([np.inf])},
     ],
 )
 def test_files_that_do_not_fit(G, tmp_path, content):

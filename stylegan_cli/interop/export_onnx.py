@@ -1,0 +1,63 @@
+"""A generator as an ONNX file: for onnxruntime, TensorRT, a browser. `graphs` says what goes in and what comes out."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import SganError
+from ..files import atomic_path
+from ..models import Generator
+from .graphs import described, dynamic_shapes, inputs_of, largest_difference, module_of, quiet, reference_ops, trace
+
+MAX_BYTES = 2_000_000_000  # of the weights: one ONNX file ends at 2 GiB
+
+
+def export_onnx(
+    G: Generator,
+    path: str | Path,  # .onnx
+    what: str = "all",  # 'all', 'mapping' or 'synthesis', see `graphs`
+) -> float | None:
+    """Write the generator, or one half of it, for any number of pictures; the weights are in the file.
+
+    Returns the largest difference between onnxruntime's pictures and PyTorch's, None if onnxruntime is not installed.
+    Raises SganError if it is more than 1e-4, if the model is too large, or if the file cannot be written: then there
+    is no file. Raises ModuleNotFoundError without onnxscript.
+    """
+    import onnxscript  # noqa: F401 (PyTorch's exporter needs it, and would say so in other words)
+
+    module = module_of(G, what)
+    if sum(t.nbytes for t in module.state_dict().values()) > MAX_BYTES:
+        raise SganError("The model is larger than 2 GB, which is as much as one ONNX file holds.")
+    inputs = inputs_of(G, what, 2)
+    program = trace(module, inputs)
+    with quiet():
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes(inputs),
+            output_names=[module.output],
+            verbose=False,
+        )
+    exported.model.metadata_props.update(described(G, what))
+    with atomic_path(path) as temporary:
+        exported.save(temporary, external_data=False)
+        if importlib.util.find_spec("onnxruntime") is None:
+            return None
+        with reference_ops():
+            return largest_difference(module, G, what, _runtime(temporary))
+
+
+def _runtime(path: Path) -> Callable[[dict[str, Tensor]], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(inputs: dict[str, Tensor]) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: x.numpy() for name, x in inputs.items()})[0])
+
+    return run

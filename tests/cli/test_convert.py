@@ -1,0 +1,140 @@
+"""`sgan convert`, `sgan model info`, and foreign checkpoints wherever a model is taken."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from PIL import Image
+
+from stylegan_cli import load
+from stylegan_cli.runs import PACKAGED_MODEL
+from stylegan_cli.snapshot import load_snapshot, read_info
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+@pytest.fixture(scope="module")
+def foreign(sgan, tmp_path_factory):
+    """The model that comes with the package, in NVIDIA's form."""
+    path = tmp_path_factory.mktemp("foreign") / "critters.pkl"
+    assert sgan("convert", PACKAGED_MODEL, path, "--for", "ada", "-q").stdout == f"{path}\n"
+    return path
+
+
+def drawn(sgan, model, folder):
+    sgan("generate", "--model", model, "--seeds", "3,4", "--outdir", folder, "-q")
+    return [pixels(folder / f"seed000{i}.png") for i in (3, 4)]
+
+
+def test_there_and_back(sgan, foreign, tmp_path):
+    sgan("convert", foreign, tmp_path / "again.safetensors", "-q")
+    a, b = load_snapshot(PACKAGED_MODEL), load_snapshot(tmp_path / "again.safetensors")
+    assert a.fingerprint == b.fingerprint and b.D is not None
+    assert "critters.pkl" in b.info.origin and "SHA-256" in b.info.origin
+
+
+def test_a_model_in_any_form_draws_the_same(sgan, foreign, tmp_path):
+    ours, theirs = drawn(sgan, PACKAGED_MODEL, tmp_path / "a"), drawn(sgan, foreign, tmp_path / "b")
+    assert all(np.abs(x - y).max() <= 1 for x, y in zip(ours, theirs, strict=True))
+    z = torch.ones(1, 128)
+    assert torch.allclose(load(foreign)(z), load(PACKAGED_MODEL)(z), atol=1e-5)
+
+
+def test_half_and_without_discriminator(sgan, foreign, tmp_path):
+    sgan("convert", foreign, tmp_path / "a.safetensors", "-q")
+    sgan("convert", foreign, tmp_path / "b.safetensors", "--half", "--drop-discriminator", "-q")
+    assert (tmp_path / "b.safetensors").stat().st_size < 0.35 * (tmp_path / "a.safetensors").stat().st_size
+    assert load_snapshot(tmp_path / "b.safetensors").D is None
+    with safetensors.safe_open(tmp_path / "b.safetensors", "pt") as f:
+        assert f.get_tensor("G.mapping.w_avg").dtype == torch.float16
+
+
+def test_training_starts_from_it(sgan, foreign, tmp_path, monkeypatch):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    line = [
+        "--resume",
+        foreign,
+        "--runs",
+        tmp_path,
+        "--kimg",
+        "0.008",
+        "--snap",
+        "0.008",
+        "--batch",
+        "8",
+        "--size",
+        "32",
+    ]
+    folder = sgan("train", *line, "-q").stdout.strip()
+    assert read_info(f"{folder}/snapshot-000000.008.safetensors").generator == read_info(PACKAGED_MODEL).generator
+    assert len(list((tmp_path / "cache" / "converted").glob("*.safetensors"))) == 1
+
+
+def test_other_commands_take_it(sgan, foreign, tmp_path):
+    sgan("mix", "--model", foreign, "--rows", "1", "--cols", "2", "--outdir", tmp_path, "-q")
+    sgan("interpolate", "--model", foreign, "--seeds", "1,2", "--frames", "2", "--out", tmp_path / "a.gif", "-q")
+    quick = ["--loss", "discriminator", "--steps", "2", "--outdir", tmp_path, "-q"]
+    sgan("project", tmp_path / "mix0001-0002.png", "--model", foreign, *quick)
+
+
+def test_info(sgan, foreign):
+    told = sgan("model", "info", foreign).stdout
+    assert "inert" in told and "UNKNOWN" not in told and "functools.partial" in told
+    assert "32 x 32 RGB" in told and "StyleGAN2" in told and "channel base 768" in told
+    answer = json.loads(sgan("model", "info", PACKAGED_MODEL, "--json").stdout)
+    assert answer["names"] is None and answer["info"]["kimg"] == 140 and answer["parameters"]["G"] > 100_000
+
+
+def test_info_names_what_it_does_not_know(sgan, tmp_path):
+    (tmp_path / "evil.pkl").write_bytes(b"\x80\x04cos\nsystem\n\x8c\x09touch EVIL\x85R.")
+    result = sgan("model", "info", tmp_path / "evil.pkl", code=1)
+    assert "UNKNOWN  os.system" in result.stdout and "evil.pkl" in result.stderr
+    assert not (tmp_path / "EVIL").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["x.safetensors", "y.bin"], "not written"),
+        (["x.safetensors", "y.pkl"], "--for"),
+        (["x.safetensors", "y.onnx", "--half"], "--half"),
+        (["x.safetensors", "y.pt", "--part", "mapping"], "--part"),
+        (["x.safetensors", "y.onnx", "--for", "ada"], "--for"),
+        (["missing.pkl", "y.safetensors"], "missing.pkl"),
+        (["x.safetensors", "x.safetensors"], "is read"),
+        (["x.safetensors", "y.pt"], "rosinality"),
+    ],
+)
+def test_refused(sgan, tmp_path, monkeypatch, args, told):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(PACKAGED_MODEL, "x.safetensors")
+    result = sgan("convert", *args, "-q", code=1)
+    assert told in result.stderr and len(result.stderr.strip().splitlines()) <= 5
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_addresses(sgan, foreign, tmp_path, monkeypatch):
+    """A file in the cache under the address's name is taken; the hash in a name is looked at."""
+    from stylegan_cli.download import sha256_of
+    from stylegan_cli.interop import conversion
+
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    def fetch(url, sha256, name):
+        asked.append((url, sha256, name))
+        return shutil.copy(foreign, tmp_path / "fetched.pkl") and tmp_path / "fetched.pkl"
+
+    monkeypatch.setattr(conversion, "fetch", fetch)
+    right = sha256_of(foreign)
+    for url in ("https://x.org/a/ffhq.pkl?download=1", f"https://x.org/ffhq-{right[:8]}.pkl"):
+        assert conversion.located(url).read_bytes() == foreign.read_bytes()
+    conversion.located(f"https://x.org/ffhq-{right}.pkl")
+    assert asked[2][1] == right and asked[0][1] is None and asked[0][2].endswith("ffhq.pkl")
+    result = sgan("generate", "--model", "https://x.org/ffhq-01234567.pkl", "--outdir", tmp_path / "o", "-q", code=1)
+    assert "01234567" in result.stderr and not (tmp_path / "fetched.pkl").exists()

@@ -1,0 +1,74 @@
+"""StyleGAN2's layers in plain PyTorch, by their definitions: what the programs do whose files are read here.
+
+No layer of ours takes part. Upsampling and downsampling are filters and zeros, convolutions are correlations.
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+
+def unit(x):
+    """Unit second moment along the features."""
+    return x / (x.pow(2).mean(1, keepdim=True) + 1e-8).sqrt()
+
+
+def lrelu(x):
+    return F.leaky_relu(x, 0.2) * math.sqrt(2)
+
+
+def dense(x, w, b, lr=1.0):  # [N, I], [O, I], [O]
+    return x @ (w * lr / math.sqrt(w.shape[1])).t() + b * lr
+
+
+def filtered(x, before, after, taps=(1, 3, 3, 1)):  # [N, C, H, W]
+    """Padded by zeros, then filtered along both sides."""
+    f = torch.tensor(taps, dtype=x.dtype)
+    f = torch.outer(f, f) / f.sum() ** 2
+    x = F.pad(x, (before, after, before, after))
+    return F.conv2d(x, f.flip(0, 1).expand(x.shape[1], 1, -1, -1), groups=x.shape[1])
+
+
+def zeros_between(x):  # [N, C, H, W] -> [N, C, 2 H, 2 W]
+    y = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+    y[:, :, ::2, ::2] = x
+    return y
+
+
+def upsampled(x):
+    return filtered(zeros_between(x), 2, 1) * 4
+
+
+def correlated(x, w, up=False, down=False):  # [N, I, H, W], [O, I, k, k] by its bare numbers
+    """A 'same' correlation after upsampling, or before each second pixel of the filtered is kept."""
+    k = w.shape[-1]
+    if up:  # the filter reaches over the border as far as the kernel wants
+        return F.conv2d(filtered(zeros_between(x), 2 + k // 2, 1 + k // 2) * 4, w)
+    if down:
+        return F.conv2d(filtered(x, 1 + k // 2, 1 + k // 2), w, stride=2)
+    return F.conv2d(x, w, padding=k // 2)
+
+
+def convolution(x, w, b=None, down=False):
+    y = correlated(x, w / math.sqrt(w[0].numel()), down=down)
+    return y if b is None else lrelu(y + b[:, None, None])
+
+
+def modulated(x, w, style, up=False, demodulate=True):  # [N, I, H, W], [O, I, k, k], [N, I]
+    w = w / math.sqrt(w[0].numel())
+    pictures = []
+    for one, s in zip(x, style, strict=True):
+        own = w * s[None, :, None, None]
+        if demodulate:
+            own = own / (own.pow(2).sum([1, 2, 3], keepdim=True) + 1e-8).sqrt()
+        pictures.append(correlated(one[None], own, up=up))
+    return torch.cat(pictures)
+
+
+def with_deviation(x, group, maps=1):  # [N, C, H, W] -> [N, C + maps, H, W]
+    n, c, h, w = x.shape
+    group = min(group or n, n)
+    spread = x.reshape(group, n // group, maps, c // maps, h, w)
+    spread = (spread.var(0, unbiased=False) + 1e-8).sqrt().mean([2, 3, 4])
+    return torch.cat([x, spread.reshape(-1, maps, 1, 1).repeat(group, 1, h, w)], 1)

@@ -1,0 +1,56 @@
+"""torch.export: the file draws what the model draws, for any batch."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from stylegan_cli.config import GeneratorConfig, from_json
+from stylegan_cli.errors import SganError
+from stylegan_cli.interop import graphs
+from stylegan_cli.interop.export_torch import export_torch
+from stylegan_cli.models import build_generator
+
+
+def make(**settings):
+    torch.manual_seed(0)
+    config = GeneratorConfig(8, 8, z_dim=8, w_dim=10, mapping_layers=2, channel_base=64, channel_max=12, **settings)
+    G = build_generator(config).eval().requires_grad_(False)
+    G.mapping.w_avg.normal_()
+    return G
+
+
+@pytest.mark.parametrize("settings", [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}])
+def test_graphs_draw_what_the_model_draws(settings):
+    G = make(**settings)
+    graph = graphs.trace(graphs.module_of(G, "all"), graphs.inputs_of(G, "all", 2)).module()
+    for batch in (1, 3):
+        z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)] if G.config.c_dim else None
+        pictures = graph(z, torch.tensor(0.6), *([c] if G.config.c_dim else []))
+        assert (pictures - G(z, c, 0.6)).abs().max() < 1e-4
+    assert "SGAN_KERNELS" not in os.environ
+
+
+def test_file(tmp_path):
+    G, told = make(), {"config": "", "part": ""}
+    assert export_torch(G, tmp_path / "model.pt2", "synthesis") < 1e-4
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
+    module = torch.export.load(tmp_path / "model.pt2", extra_files=told).module()
+    ws = torch.randn(5, G.num_ws, 10)
+    assert (module(ws) - G.synthesis(ws)).abs().max() < 1e-4
+    assert from_json(GeneratorConfig, json.loads(told["config"])) == G.config and told["part"] == "synthesis"
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "TOLERANCE", -1.0)
+    with pytest.raises(SganError, match="differs from the model"):
+        export_torch(make(), tmp_path / "mapping.pt2", "mapping")
+    assert not list(tmp_path.iterdir())
+
+
+def test_environment_is_put_back(monkeypatch):
+    monkeypatch.setenv("SGAN_KERNELS", "auto")
+    with graphs.reference_ops():
+        assert os.environ["SGAN_KERNELS"] == "reference"
+    assert os.environ["SGAN_KERNELS"] == "auto"

@@ -1,0 +1,124 @@
+"""NVIDIA's pickles: the same networks come back, whatever their settings; what cannot be read is said."""
+
+import pickle
+import sys
+import types
+
+import pytest
+import torch
+
+from stylegan_cli.errors import SganError
+from stylegan_cli.interop.opening import open_model
+
+KINDS = {
+    "plain": {},
+    "conditional": {"c_dim": 3},
+    "orig": {"architecture": "orig", "d_architecture": "orig"},
+    "resnet": {"architecture": "resnet", "d_architecture": "skip"},
+    "narrow": {"channel_base": 32, "channel_max": 4, "size": 32},
+    "wide": {"channel_base": 96, "channel_max": 6},  # no level is narrower than the widest
+    "half": {"half_levels": 2, "conv_clamp": 256.0},
+    "filter": {"fir": (1.0, 2.0, 1.0)},
+    "grey": {"channels": 1},
+}
+
+
+@pytest.fixture
+def opened(tmp_path):
+    def make(data, name="x.pkl"):
+        (tmp_path / name).write_bytes(data)
+        return open_model(tmp_path / name)
+
+    return make
+
+
+def same(found, wanted):
+    assert found.config == wanted.config
+    assert found.state_dict().keys() == wanted.state_dict().keys()
+    assert all(torch.equal(t, wanted.state_dict()[n]) for n, t in found.state_dict().items())
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_networks(networks, nvidia_bytes, opened, kind, protocol):
+    if protocol != 4 and kind not in ("plain", "conditional"):
+        pytest.skip("once is enough")
+    G, D = networks(**KINDS[kind])
+    model = opened(nvidia_bytes(G, D, protocol))
+    same(model.G, G)
+    same(model.D, D)
+    assert "faces.zip" in model.info.origin and "x.pkl" in model.info.origin
+
+
+def test_frozen_weights_are_buffers(networks, nvidia_bytes, opened):
+    G, D = networks()
+    same(opened(nvidia_bytes(G, D, frozen=("b16",))).D, D)
+
+
+def test_without_a_discriminator(networks, nvidia_bytes, opened):
+    assert opened(nvidia_bytes(networks()[0])).D is None
+
+
+def test_half_precision_in_any_layout(networks, nvidia_bytes, opened):
+    """Weights stored as halves, channels last, and as views of a larger storage."""
+    G, _ = networks()
+    weight = G.synthesis.b8.conv1.weight
+    weight.copy_(weight.half())
+    large = torch.cat([torch.zeros(3), G.synthesis.b8.conv0.bias])
+
+    def change(content):
+        block = content["G_ema"].modules["synthesis"].modules["b8"]
+        block.modules["conv1"].parameters["weight"] = weight.half().to(memory_format=torch.channels_last)
+        block.modules["conv0"].parameters["bias"] = large[3:]
+
+    same(opened(nvidia_bytes(G, change=change)).G, G)
+
+
+@pytest.mark.parametrize(
+    ("told", "change"),
+    {
+        "StyleGAN3": lambda c: c["G_ema"].modules["synthesis"].at("input"),
+        "activation relu": lambda c: c["G_ema"].modules["mapping"].modules["fc0"].attributes.update(activation="relu"),
+        "no number": lambda c: c["G_ema"].modules["mapping"].attributes.update(z_dim="many"),
+        "fit its own configuration: G.mapping.w_avg": lambda c: c["G_ema"].modules["mapping"].buffers.pop("w_avg"),
+        "G.synthesis.b4.const": lambda c: (
+            c["G_ema"].modules["synthesis"].modules["b4"].parameters.update(const=torch.zeros(2, 4, 4))
+        ),
+        "not finite": lambda c: c["G_ema"].modules["mapping"].buffers["w_avg"].fill_(float("nan")),
+        "G_ema": lambda c: c.pop("G_ema"),
+    }.items(),
+)
+def test_what_cannot_be_used(networks, nvidia_bytes, opened, told, change):
+    with pytest.raises(SganError, match=told) as e:
+        opened(nvidia_bytes(networks()[0], change=change))
+    assert "x.pkl" in str(e.value) and "\n" not in str(e.value)
+
+
+def test_an_unknown_name_is_named(networks, nvidia_bytes, opened, monkeypatch):
+    module = types.ModuleType("evil")
+
+    class Thing:
+        pass
+
+    Thing.__module__, Thing.__qualname__ = "evil", "Thing"
+    module.Thing = Thing
+    monkeypatch.setitem(sys.modules, "evil", module)
+    with pytest.raises(SganError, match="evil.Thing"):
+        opened(nvidia_bytes(networks()[0], change=lambda c: c.update(extra=Thing())))
+    Thing.__module__ = "R3GAN.Networks"
+    monkeypatch.setitem(sys.modules, "R3GAN", types.ModuleType("R3GAN"))
+    monkeypatch.setitem(sys.modules, "R3GAN.Networks", module)
+    with pytest.raises(SganError, match="R3GAN's"):
+        opened(nvidia_bytes(networks()[0], change=lambda c: c.update(extra=Thing())))
+
+
+def test_what_is_no_checkpoint(opened):
+    for told, data in {
+        "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
+        "web page": b"\n<!DOCTYPE html><html><body>Sign in</body></html>",
+        "empty": b"",
+        "no checkpoint": b"just some text, nothing else",
+        "no checkpoint .*": pickle.dumps({"a": 1}),
+    }.items():
+        with pytest.raises(SganError, match=told):
+            opened(data)

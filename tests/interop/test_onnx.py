@@ -1,0 +1,120 @@
+"""ONNX: what onnxruntime draws is what the model draws, for any batch, truncation and label."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from stylegan_cli.config import GeneratorConfig, from_json
+from stylegan_cli.errors import SganError
+from stylegan_cli.interop import export_onnx as export
+from stylegan_cli.interop import graphs
+from stylegan_cli.interop.export_onnx import export_onnx
+from stylegan_cli.models import build_generator
+
+pytest.importorskip("onnxscript")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+CONFIG = GeneratorConfig(6, 12, z_dim=8, w_dim=10, c_dim=3, mapping_layers=2, channel_base=64, channel_max=12)
+
+
+@pytest.fixture(scope="module")
+def G():
+    torch.manual_seed(0)
+    G = build_generator(CONFIG).eval().requires_grad_(False)
+    G.mapping.w_avg.normal_()
+    for name, p in G.named_parameters():
+        if p.ndim == 1 or name.endswith("noise_strength"):
+            p.add_(0.3 * torch.randn_like(p))
+    return G
+
+
+@pytest.fixture(scope="module")
+def exported(G, tmp_path_factory):
+    """The path, and the difference that was found."""
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    return path, export_onnx(G, path)
+
+
+@pytest.fixture(scope="module")
+def draw(exported):
+    session = onnxruntime.InferenceSession(exported[0], providers=["CPUExecutionProvider"])
+
+    def run(z, c, psi):
+        inputs = {"z": z.numpy(), "c": c.numpy(), "truncation_psi": torch.tensor(psi).numpy()}
+        return torch.from_numpy(session.run(["image"], inputs)[0])
+
+    return run
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("psi", [0.0, 0.6, 1.0])
+def test_pictures_are_the_models(G, exported, draw, batch, psi):
+    z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)]
+    assert (draw(z, c, psi) - G(z, c, psi)).abs().max() < 1e-4
+    assert exported[1] < 1e-4
+
+
+def test_each_input_acts(draw):
+    z, c = torch.randn(2, 8), torch.eye(3)[[0, 1]]
+    pictures = draw(z, c, 1.0)
+    assert (draw(z, c, 0.5) - pictures).abs().max() > 0.01
+    assert (draw(z, c.flip(0), 1.0) - pictures).abs().max() > 0.01
+    assert torch.equal(draw(z, c, 0.0)[0], draw(z, c, 0.0)[1])
+
+
+def test_the_file_says_what_it_is(exported):
+    model = onnx.load(exported[0])
+    inputs = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
+    assert inputs == {"z": ["batch", 8], "truncation_psi": [], "c": ["batch", 3]}
+    told = {p.key: p.value for p in model.metadata_props}
+    assert from_json(GeneratorConfig, json.loads(told["config"])) == CONFIG and told["part"] == "all"
+    assert [p.name for p in exported[0].parent.iterdir()] == ["model.onnx"]
+
+
+def test_weights_are_shared(exported):
+    """No convolution's weight depends on a latent: that would make as many groups as there are pictures."""
+    graph = onnx.load(exported[0]).graph
+    depending = {i.name for i in graph.input}
+    convolutions = 0
+    for node in graph.node:
+        if node.op_type.startswith("Conv"):
+            convolutions += 1
+            assert node.input[1] not in depending
+        if depending & set(node.input):
+            depending |= set(node.output)
+    assert convolutions >= 5
+
+
+def test_mapping_apart(G, tmp_path):
+    export_onnx(G, tmp_path / "mapping.onnx", "mapping")
+    session = onnxruntime.InferenceSession(tmp_path / "mapping.onnx", providers=["CPUExecutionProvider"])
+    z, c = torch.randn(5, 8), torch.eye(3)[[0, 1, 2, 0, 1]]
+    (ws,) = session.run(["ws"], {"z": z.numpy(), "c": c.numpy(), "truncation_psi": torch.tensor(0.3).numpy()})
+    assert (torch.from_numpy(ws) - G.mapping(z, c, 0.3)).abs().max() < 1e-5
+
+
+def test_a_file_that_differs_is_not_kept(G, tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "TOLERANCE", -1.0)
+    with pytest.raises(SganError, match="differs from the model"):
+        export_onnx(G, tmp_path / "mapping.onnx", "mapping")
+    assert not list(tmp_path.iterdir())
+
+
+def test_misuse(G, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="all, mapping, synthesis"):
+        export_onnx(G, tmp_path / "x.onnx", "discriminator")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ModuleNotFoundError) as e:
+        export_onnx(G, tmp_path / "x.onnx")
+    assert e.value.name == "onnxscript"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_one_file_cannot_hold_is_refused(G, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "MAX_BYTES", 1000)
+    with pytest.raises(SganError, match="2 GB"):
+        export_onnx(G, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,395 @@
+"""Pickles in the form of the TensorFlow programs, written here from scratch."""
+
+import math
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from stylegan_cli.errors import SganError
+from stylegan_cli.interop.foreign import FormatError
+from stylegan_cli.interop.opening import open_model
+from stylegan_cli.interop.tensorflow import read_tensorflow
+from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.pickled import Part, PickleError
+
+
+@pytest.fixture(scope="module")
+def Network():
+    """A class that pickles name dnnlib.tflib.network.Network; no module of that name is there when they are read."""
+    modules = {name: types.ModuleType(name) for name in ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network")}
+
+    class Network:
+        def __init__(self, **state):
+            self.__dict__.update(state)
+
+    Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
+    modules["dnnlib.tflib.network"].Network = Network
+    sys.modules.update(modules)
+    yield Network
+    for name in modules:
+        del sys.modules[name]
+
+
+def array(tensor):
+    found = tensor.detach().contiguous().numpy()
+    return found if found.ndim else np.float32(found)  # as a session's run gives numbers
+
+
+def dense(their, our, state):
+    return {f"{their}/weight": array(state[f"{our}.weight"].t()), f"{their}/bias": array(state[f"{our}.bias"])}
+
+
+def kernel(w, turned=False):  # [O, I, k, k] -> [k, k, I, O]
+    return array((w.flip(2, 3) if turned else w).permute(2, 3, 1, 0))
+
+
+def modulated(their, our, state, turned=False, noise=True):
+    found = {
+        f"{their}/weight": kernel(state[f"{our}.weight"], turned),
+        f"{their}/mod_weight": array(state[f"{our}.affine.weight"].t()),
+        f"{their}/mod_bias": array(state[f"{our}.affine.bias"] - 1),
+        f"{their}/bias": array(state[f"{our}.bias"]),
+    }
+    return found | ({f"{their}/noise_strength": array(state[f"{our}.noise_strength"])} if noise else {})
+
+
+def generator_variables(G, grown=False):
+    """Of the whole, of the mapping and of the synthesis network."""
+    config, state = G.config, G.state_dict()
+    mapping = {}
+    if config.c_dim and config.labels == "concat":
+        mapping["LabelConcat/weight"] = array(state["mapping.embed.weight"].t() / math.sqrt(config.c_dim))
+    elif config.c_dim:
+        mapping |= dense("LabelEmbed", "mapping.embed", state)
+    for i in range(config.mapping_layers):
+        mapping |= dense(f"Dense{i}", f"mapping.fc{i}", state)
+    state = {k.removeprefix("synthesis."): v for k, v in state.items()}
+    synthesis = {"4x4/Const/const": array(state["b4.const"][None])} | modulated("4x4/Conv", "b4.conv1", state)
+    for i, noise in enumerate(G.stored_noise()):
+        synthesis[f"noise{i}"] = array(noise[None, None])
+    levels = [8 << k for k in range(int(math.log2(config.height)) - 2)]
+    for r in levels:
+        synthesis |= modulated(f"{r}x{r}/Conv0_up", f"b{r}.conv0", state, turned=True)
+        synthesis |= modulated(f"{r}x{r}/Conv1", f"b{r}.conv1", state)
+        if config.architecture == "resnet":
+            synthesis[f"{r}x{r}/Skip/weight"] = kernel(state[f"b{r}.skip.weight"])
+    for r in (4, *levels):
+        if f"b{r}.torgb.weight" in state:
+            synthesis |= modulated("ToRGB_lod0" if grown else f"{r}x{r}/ToRGB", f"b{r}.torgb", state, noise=False)
+    whole = {"dlatent_avg": array(G.mapping.w_avg)}
+    if grown:
+        whole["lod"] = synthesis["lod"] = np.float32(0)
+        synthesis |= {name.replace("lod0", "lod1"): value for name, value in synthesis.items() if "lod0" in name}
+    return whole, mapping, synthesis
+
+
+def discriminator_variables(D, grown=False):
+    state, config, found = D.state_dict(), D.config, {}
+    if config.c_dim and config.labels == "projection":
+        found |= dense("LabelEmbed", "mapping.embed", state)
+        for i in range(config.mapping_layers):
+            found |= dense(f"Mapping{i}", f"mapping.fc{i}", state)
+    names = {"b4.conv": "4x4/Conv"}
+    for r in (4, *D.levels):
+        names[f"b{r}.fromrgb"] = "FromRGB_lod0" if grown else f"{r}x{r}/FromRGB"
+        names |= {f"b{r}.conv0": f"{r}x{r}/Conv0", f"b{r}.conv1": f"{r}x{r}/Conv1_down", f"b{r}.skip": f"{r}x{r}/Skip"}
+    for our, their in names.items():
+        if f"{our}.weight" in state:
+            found[f"{their}/weight"] = kernel(state[f"{our}.weight"])
+        if f"{our}.bias" in state:
+            found[f"{their}/bias"] = array(state[f"{our}.bias"])
+    return found | dense("4x4/Dense0", "b4.fc", state) | dense("Output", "b4.out", state)
+
+
+def arguments(config, **more):
+    found = {"num_channels": config.channels, "resolution": config.height, "label_size": config.c_dim}
+    return found | {"fmap_base": config.channel_base // 2, "fmap_max": config.channel_max} | more
+
+
+def tree(Network, G, D, version=5, grown=False, g_more=(), d_more=()):
+    """(G, D, Gs)."""
+
+    def network(variables, told, **components):
+        return Network(
+            version=version,
+            name="x",
+            static_kwargs=told,
+            components=components,
+            build_module_src="import os; os.abort()",
+            build_func_name="build",
+            variables=list(variables.items()),
+        )
+
+    told = arguments(G.config, mapping_fmaps=G.config.w_dim, **dict(g_more))
+    whole, mapping, synthesis = generator_variables(G, grown)
+    of_g = network(whole, told, mapping=network(mapping, told), synthesis=network(synthesis, told))
+    of_d = network(discriminator_variables(D, grown), arguments(D.config, mbstd_group_size=2, **dict(d_more)))
+    return of_g, of_d, of_g
+
+
+def save(path, found, protocol=4):
+    path.write_bytes(pickle.dumps(found, protocol=protocol))
+    return path
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return read_tensorflow(Part(f))
+
+
+def make_pair(g=None, d=None, **both):
+    """Networks in which nothing is zero."""
+    torch.manual_seed(1)
+    both = {
+        "height": 16,
+        "width": 16,
+        "channel_base": 64,
+        "channel_max": 8,
+        "half_levels": 0,
+        "conv_clamp": None,
+    } | both
+    config = GeneratorConfig(z_dim=6, w_dim=6, mapping_layers=2, **both, **(g or {}))
+    G = build_generator(config)
+    D = build_discriminator(DiscriminatorConfig(mbstd_group=2, mapping_lr=0.1, **both, **(d or {})))
+    for network in (G, D):
+        for tensor in network.state_dict().values():
+            tensor.add_(torch.randn_like(tensor) * 0.2)
+        network.eval().requires_grad_(False)
+    return G, D
+
+
+CASES = {
+    "skip": {},
+    "resnet": {"g": {"architecture": "resnet"}, "d": {"architecture": "skip"}},
+    "orig": {"g": {"architecture": "orig"}, "d": {"architecture": "orig"}},
+    "classes": {"c_dim": 3, "d": {"mapping_layers": 0}},
+    "mapped classes": {"c_dim": 3, "d": {"mapping_layers": 2}},
+    "classes beside z": {"c_dim": 3, "g": {"labels": "concat"}, "d": {"labels": "dot"}},
+    "another base": {"channel_base": 150, "channel_max": 16, "height": 32, "width": 32},
+    "grey": {"channels": 1, "d": {"mbstd_channels": 2}},
+}
+
+
+def labels(G, count):
+    return torch.eye(G.config.c_dim)[torch.arange(count) % G.config.c_dim] if G.config.c_dim else None
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_a_pickle_gives_its_networks_back(Network, tmp_path, case, protocol):
+    G, D = make_pair(**CASES[case])
+    model = open_model(save(tmp_path / "x.pkl", tree(Network, G, D), protocol))
+    z, x = torch.randn(4, 6), torch.randn(4, G.config.channels, G.config.height, G.config.width)
+    c = labels(G, 4)
+    torch.testing.assert_close(model.G(z, c, truncation_psi=0.5), G(z, c, truncation_psi=0.5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.D(x, c), D(x, c), atol=1e-5, rtol=0)
+    assert (model.G.config.architecture, model.D.config.architecture) == (G.config.architecture, D.config.architecture)
+
+
+def draw(plain, networks, z, c=None):
+    """What their generator of 16 x 16 draws, by the definitions of its layers and from its own variables."""
+    of_g, _, _ = networks
+    m, s = ({k: torch.as_tensor(v) for k, v in of_g.components[n].variables} for n in ("mapping", "synthesis"))
+    if c is None:
+        x = plain.unit(z)
+    elif "LabelConcat/weight" in m:
+        x = plain.unit(torch.cat([z, c @ m["LabelConcat/weight"]], 1))
+    else:
+        embedded = plain.dense(c, m["LabelEmbed/weight"].t(), m["LabelEmbed/bias"])
+        x = torch.cat([plain.unit(z), plain.unit(embedded)], 1)
+    for i in range(2):
+        x = plain.lrelu(plain.dense(x, m[f"Dense{i}/weight"].t(), m[f"Dense{i}/bias"], lr=0.01))
+    w = x
+
+    def modulated(x, name, **how):
+        style = plain.dense(w, s[f"{name}/mod_weight"].t(), s[f"{name}/mod_bias"]) + 1
+        return plain.modulated(x, s[f"{name}/weight"].permute(3, 2, 0, 1), style, **how)
+
+    def layer(x, name, noise, up=False):
+        x = modulated(x, name, up=up) + s[f"{name}/noise_strength"] * s[f"noise{noise}"]
+        return plain.lrelu(x + s[f"{name}/bias"][:, None, None])
+
+    def picture(x, name):
+        return modulated(x, name, demodulate=False) + s[f"{name}/bias"][:, None, None]
+
+    x = layer(s["4x4/Const/const"].repeat(len(z), 1, 1, 1), "4x4/Conv", 0)
+    image = picture(x, "4x4/ToRGB") if "4x4/ToRGB/bias" in s else None
+    for k, r in enumerate(("8x8", "16x16")):
+        y = layer(layer(x, f"{r}/Conv0_up", 2 * k + 1, up=True), f"{r}/Conv1", 2 * k + 2)
+        if f"{r}/Skip/weight" in s:
+            kernel = s[f"{r}/Skip/weight"].permute(3, 2, 0, 1)
+            y = (y + plain.correlated(x, kernel / math.sqrt(kernel.shape[1]), up=True)) / math.sqrt(2)
+        x = y
+        image = plain.upsampled(image) + picture(x, f"{r}/ToRGB") if image is not None else None
+    if image is not None:
+        return image
+    return picture(x, "ToRGB_lod0" if "ToRGB_lod0/bias" in s else "16x16/ToRGB")
+
+
+def judge(plain, networks, image, c=None):
+    """What their discriminator of 16 x 16 says."""
+    t = {k: torch.as_tensor(v) for k, v in networks[1].variables}
+
+    def convolution(x, name, down=False):
+        return plain.convolution(x, t[f"{name}/weight"].permute(3, 2, 0, 1), t.get(f"{name}/bias"), down)
+
+    x = None
+    for r in ("16x16", "8x8"):
+        if f"{r}/FromRGB/bias" in t:
+            y = convolution(image, f"{r}/FromRGB")
+            x = y if x is None else x + y
+        elif x is None:
+            x = convolution(image, "FromRGB_lod0")
+        y = convolution(convolution(x, f"{r}/Conv0"), f"{r}/Conv1_down", down=True)
+        x = (y + convolution(x, f"{r}/Skip", down=True)) / math.sqrt(2) if f"{r}/Skip/weight" in t else y
+        image = plain.filtered(image, 1, 1)[:, :, ::2, ::2]
+    if "4x4/FromRGB/bias" in t:
+        x = x + convolution(image, "4x4/FromRGB")
+    x = convolution(plain.with_deviation(x, 2), "4x4/Conv").flatten(1)
+    x = plain.lrelu(plain.dense(x, t["4x4/Dense0/weight"].t(), t["4x4/Dense0/bias"]))
+    x = plain.dense(x, t["Output/weight"].t(), t["Output/bias"])
+    if c is None:
+        return x
+    if "LabelEmbed/weight" not in t:
+        return (x * c).sum(1, keepdim=True)
+    y = plain.unit(plain.dense(c, t["LabelEmbed/weight"].t(), t["LabelEmbed/bias"]))
+    for i in range(sum(name.startswith("Mapping") for name in t) // 2):
+        y = plain.lrelu(plain.dense(y, t[f"Mapping{i}/weight"].t(), t[f"Mapping{i}/bias"], lr=0.1))
+    return (x * y).sum(1, keepdim=True) / math.sqrt(y.shape[1])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("another base", "grey")])
+def test_the_networks_are_what_the_definitions_say(plain, Network, tmp_path, case):
+    """As found with NVIDIA's own converter: differences of 2e-5 at most in pictures, 3e-6 in logits."""
+    G, D = make_pair(**CASES[case])
+    theirs = tree(Network, G, D, version=4 if case == "classes beside z" else 5)
+    model = open_model(save(tmp_path / "x.pkl", theirs))
+    z, x, c = torch.randn(4, 6), torch.randn(4, 3, 16, 16), labels(G, 4)
+    torch.testing.assert_close(model.G(z, c), draw(plain, theirs, z, c), atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.D(x, c), judge(plain, theirs, x, c), atol=1e-4, rtol=0)
+
+
+def test_a_network_that_has_grown_is_an_orig(plain, Network, tmp_path):
+    G, D = make_pair(g={"architecture": "orig"}, d={"architecture": "orig"})
+    theirs = tree(Network, G, D, version=4, grown=True)
+    path = save(tmp_path / "x.pkl", theirs)
+    z, x = torch.randn(4, 6), torch.randn(4, 3, 16, 16)
+    model = open_model(path)
+    torch.testing.assert_close(model.G(z), draw(plain, theirs, z), atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.D(x), judge(plain, theirs, x), atol=1e-4, rtol=0)
+    assert any("growing" in note for note in read(path).notes)
+
+
+def test_settings_are_kept(Network, tmp_path):
+    G, D = make_pair()
+    more = {"num_fp16_res": 2, "conv_clamp": 256, "resample_kernel": None}
+    g_more = more | {"mapping_lrmul": 0.1, "dlatent_avg_beta": None}
+    for version, group in ((4, 4), (5, None)):
+        theirs = tree(Network, G, D, version, g_more=g_more, d_more=more)
+        del theirs[1].static_kwargs["mbstd_group_size"]  # the default changed
+        found = read(save(tmp_path / "x.pkl", theirs))
+        assert found.discriminator.mbstd_group == group
+        for config in (found.generator, found.discriminator):
+            assert (config.half_levels, config.conv_clamp, config.fir) == (2, 256.0, (1.0, 1.0))
+        assert (found.generator.mapping_lr, found.generator.w_avg_beta) == (0.1, 1.0)
+
+
+def test_a_network_without_noise(Network, tmp_path):
+    G, D = make_pair()
+    theirs = tree(Network, G, D)
+    synthesis = theirs[0].components["synthesis"]
+    synthesis.variables = [(name, value) for name, value in synthesis.variables if "noise" not in name]
+    path = save(tmp_path / "x.pkl", theirs)
+    z = torch.randn(2, 6)
+    torch.testing.assert_close(open_model(path).G(z), G(z, noise="none"), atol=1e-5, rtol=0)
+
+
+def test_a_pickle_of_python_2(Network, tmp_path):
+    """The bytes of its arrays are texts."""
+
+    class Text:
+        """How Python 2 wrote a str: as BINSTRING, which Python 3 reads and never writes."""
+
+        def __init__(self, raw):
+            self.raw = raw
+
+    class Pickler(pickle._Pickler):
+        dispatch = dict(pickle._Pickler.dispatch)
+
+        def save_text(self, text):
+            raw = text.raw
+            self.write(pickle.BINSTRING + len(raw).to_bytes(4, "little") + raw)
+
+        def save_array(self, array):
+            state = (1, array.shape, array.dtype, False, Text(array.tobytes()))
+            self.save_reduce(np.zeros(0).__reduce__()[0], (np.ndarray, (0,), Text(b"b")), state, obj=array)
+
+        dispatch[Text], dispatch[np.ndarray] = save_text, save_array
+
+    G, D = make_pair(channel_max=32, channel_base=128)
+    path = tmp_path / "x.pkl"
+    with open(path, "wb") as f:
+        Pickler(f, 2).dump(tree(Network, G, D))
+    z = torch.randn(2, 6)
+    torch.testing.assert_close(open_model(path).G(z), G(z), atol=1e-5, rtol=0)
+
+
+def _variants(Network):
+    """What is refused, and the words."""
+    G, D = make_pair()
+
+    def changed(change):
+        found = tree(Network, G, D)
+        change(found[2])
+        return found
+
+    def add(name, value):
+        return lambda net: net.components["synthesis"].variables.append((name, np.asarray(value, dtype=np.float32)))
+
+    old = tree(Network, G, D, version=3)
+    return {
+        "version 3": (old, "a StyleGAN of 2018, which there is no model for yet"),
+        "StyleMod": (changed(add("8x8/Conv1/StyleMod/weight", [1.0])), "a StyleGAN of 2018"),
+        "another layer": (changed(add("8x8/Attention/weight", [1.0])), "8x8/Attention/weight"),
+        "activation": (changed(lambda net: net.static_kwargs.update(nonlinearity="relu")), "relu, which"),
+        "growing": (changed(add("lod", 1.5)), "still growing"),
+    }
+
+
+@pytest.mark.parametrize("case", ["version 3", "StyleMod", "another layer", "activation", "growing"])
+def test_networks_that_there_is_no_model_for_are_refused_by_name(Network, tmp_path, case):
+    theirs, words = _variants(Network)[case]
+    path = save(tmp_path / "x.pkl", theirs)
+    with pytest.raises(FormatError, match=words):
+        read(path)
+    with pytest.raises(SganError, match=f"cannot be used: .*{words}"):
+        open_model(path)
+
+
+def test_the_generator_is_kept_where_the_discriminator_is_another(Network, tmp_path):
+    G, D = make_pair()
+    theirs = tree(Network, G, D)
+    theirs[1].variables.append(("16x16/Conv0/weight_sn", np.zeros((1, 4), np.float32)))
+    path = save(tmp_path / "x.pkl", theirs)
+    assert open_model(path).D is None
+    assert any("weight_sn" in note for note in read(path).notes)
+
+
+def test_what_is_no_such_file_is_refused(Network, tmp_path):
+    G, D = make_pair()
+    of_g, of_d, _ = tree(Network, G, D)
+    bare = Network(version=5)
+    for theirs in ((of_g, of_d), [1, 2, 3], (bare, bare, bare), (of_d, of_d, of_d)):
+        with pytest.raises(PickleError):
+            read(save(tmp_path / "x.pkl", theirs))
+    whole = save(tmp_path / "x.pkl", (of_g, of_d, of_g))
+    data = whole.read_bytes()
+    for share in (0.1, 0.5, 0.99):
+        whole.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(SganError, match="NVIDIA.*TensorFlow"):
+            open_model(whole)

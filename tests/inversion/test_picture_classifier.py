@@ -1,0 +1,151 @@
+"""The small classifier of pictures: what it learns, that it is always the same, where it is kept."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylegan_cli.config import GeneratorConfig
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.errors import SganError
+from stylegan_cli.inversion import picture_classifier
+from stylegan_cli.inversion.picture_classifier import (
+    Recognition,
+    choose_attributes,
+    open_classifier,
+    prepare,
+    train_classifier,
+)
+
+N = 120
+SIDES, TONES = ("left", "right"), ("dark", "light", "mid")
+DRAWN = GeneratorConfig(16, 16)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Pictures with one half brighter than the other, on three grounds; what is written on them cannot be seen."""
+    rng = np.random.default_rng(0)
+    side, tone = rng.integers(0, 2, N), rng.integers(0, 3, N)
+    path = tmp_path_factory.mktemp("classifier") / "halves.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        for i in range(N):
+            pixels = rng.integers(0, 30, (16, 16, 3)) + np.array([20, 180, 100])[tone[i]]
+            pixels[:, slice(0, 8) if side[i] == 0 else slice(8, 16), 0] += 40
+            buffer = io.BytesIO()
+            Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+            z.writestr(f"{i:04d}.png", buffer.getvalue())
+        attributes = {"side": [SIDES[s] for s in side], "tone": [TONES[t] for t in tone]}
+        attributes |= {"name": [f"p{i}" for i in range(N)], "style": ["plain"] * N}
+        attributes |= {"luck": ["good" if x < 0.5 else "bad" for x in rng.random(N)]}
+        z.writestr("dataset.json", json.dumps({"labels": None, "attributes": attributes}))
+    return open_dataset(path)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_it_learns_what_can_be_seen(dataset):
+    classifier = train_classifier(dataset, ["side", "tone", "luck"], steps=60, quiet=True)
+    assert classifier.attributes == {"side": SIDES, "tone": TONES, "luck": ("bad", "good")}
+    assert classifier.recognition["side"].skill > 0.8 and classifier.recognition["tone"].skill > 0.8
+    assert classifier.recognition["luck"].skill < 0.6
+    told = classifier.classify(dataset.images(range(N)))
+    sides = torch.tensor([SIDES.index(s) for s in dataset.attributes["side"]])
+    assert (told["side"].argmax(1) == sides).double().mean() > 0.95
+    assert torch.allclose(told["tone"].exp().sum(1), torch.ones(N, dtype=torch.float64), atol=1e-5)
+
+
+def test_the_same_to_the_bit_and_the_stream_is_left_alone(dataset):
+    state = torch.get_rng_state()
+    a, b = (train_classifier(dataset, ["side"], steps=3, quiet=True).state_dict() for _ in range(2))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert torch.equal(torch.get_rng_state(), state)
+    c = train_classifier(dataset, ["side"], seed=1, steps=3, quiet=True).state_dict()
+    assert not torch.equal(a["body.0.weight"], c["body.0.weight"])
+
+
+def test_held_out_pictures_are_not_learnt_from(dataset, monkeypatch):
+    seen = []
+    fit = picture_classifier._fit
+
+    def spy(classifier, x, *rest):
+        seen.append(x)
+        fit(classifier, x, *rest)
+
+    monkeypatch.setattr(picture_classifier, "_fit", spy)
+    train_classifier(dataset, ["side"], pictures=range(0, N, 2), steps=1, quiet=True)
+    assert len(seen[0]) == N // 2 - N // 20
+    rows = {x.numpy().tobytes() for x in seen[0]}
+    assert rows < {x.numpy().tobytes() for x in dataset.images(range(0, N, 2))}
+
+
+def test_every_picture_is_shown_once_a_round():
+    shown = torch.cat([chosen for _, chosen in picture_classifier._batches(100, 5, 0)])
+    assert len(shown) == 320
+    for k in range(3):
+        assert sorted(shown[100 * k : 100 * (k + 1)].tolist()) == list(range(100))
+
+
+def test_large_pictures_are_halved():
+    x = prepare(torch.full((2, 3, 256, 128), 255, dtype=torch.uint8))
+    assert x.shape == (2, 3, 64, 32) and (x == 1).all()
+    assert prepare(torch.zeros(1, 4, 24, 48, dtype=torch.uint8)).shape == (1, 4, 24, 48)
+
+
+def test_it_is_kept(dataset, cache, monkeypatch):
+    first = open_classifier(dataset, DRAWN, steps=2, quiet=True)
+    (file,) = (cache / "classifiers").iterdir()
+    assert set(first.attributes) == {"side", "tone", "luck"}, "neither names nor what is always the same"
+    trained = []
+    monkeypatch.setattr(picture_classifier, "train_classifier", lambda *a, **k: trained.append(1) or first)
+    again = open_classifier(dataset, DRAWN, steps=2, quiet=True)
+    assert not trained and again.recognition == first.recognition and again.attributes == first.attributes
+    images = dataset.images(range(9))
+    assert all(torch.equal(again.classify(images)[name], logs) for name, logs in first.classify(images).items())
+    whole = file.read_bytes()
+    changed = bytearray(whole)
+    changed[-5] ^= 1
+    for damaged in (whole[:-9], bytes(changed), b"", b"{}" * 20):
+        file.write_bytes(damaged)
+        open_classifier(dataset, DRAWN, steps=2, quiet=True)
+        assert file.read_bytes() == whole
+    assert len(trained) == 4
+
+
+def test_other_settings_are_another_file(dataset, cache):
+    for steps in (1, 2):
+        open_classifier(dataset, DRAWN, steps=steps, quiet=True)
+    assert len(list((cache / "classifiers").iterdir())) == 2
+
+
+def test_what_cannot_be_learnt(dataset, cache, rgba_set):
+    with pytest.raises(SganError, match="no attribute 'tune'") as e:
+        open_classifier(dataset, DRAWN, ["side", "tune"])
+    assert e.value.hint == "Did you mean tone?"
+    with pytest.raises(SganError, match="no attribute 'name'"):
+        open_classifier(dataset, DRAWN, ["name"])
+    with pytest.raises(SganError, match="another size"):
+        open_classifier(dataset, GeneratorConfig(32, 32))
+    with pytest.raises(SganError, match="other channels"):
+        open_classifier(open_dataset(rgba_set), GeneratorConfig(24, 48))
+    assert choose_attributes(open_dataset(rgba_set)) == ["hat"]
+
+
+def test_a_set_without_attributes(tmp_path):
+    for i in range(20):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    with pytest.raises(SganError, match="no attributes") as e:
+        choose_attributes(open_dataset(tmp_path))
+    assert "--csv" in e.value.hint
+
+
+def test_skill():
+    assert Recognition(0.5, 0.5).skill == 0 and Recognition(1, 0.5).skill == 1 and Recognition(0.75, 0.5).skill == 0.5
