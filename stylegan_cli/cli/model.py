@@ -34,7 +34,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
 
     path, _ = find_model(located(file), ".")
     names = names_in(path)
-    if not as_json and names:
+    if not as_json and names and names.known:
         _tell_names(names.known, names.complete)
     info = model_info(path)
     import torch
