@@ -38,7 +38,7 @@ FIRST_SEED = 1_000_000  # of those that are judged
 @click.option("--attributes", help="[default: all]")
 @click.option("--num", default=10_000, show_default=True, help="Seeds that directions are found from.")
 @click.option("--seeds", default=100, show_default=True, help="That are judged.")
-@click.option("--random", "draws", default=10, show_default=True, help="Random directions beside each.")
+@click.option("--random", "draws", default=20, show_default=True, help="Random directions beside each.")
 @click.option("--strength", default=STRENGTH, show_default=True, help="In standard deviations.")
 @click.option("--drawings", default=4000, show_default=True, help="That the judge learns from.")
 @click.option("--steps", type=int, help="Of both classifiers. [default: theirs]")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 _MARK = object()
-_MAX_STEPS = 1 << 20  # a step of one byte may make an object of a hundred; networks have some ten thousand
+MAX_STEPS = 1 << 17  # a step of one byte may make an object of 400; the largest networks have some 40,000
 _MAX_DEPTH = 100  # of containers within containers; modules within modules make two per level
 _CONSTANTS = {
     "NONE": lambda: None,
@@ -33,6 +33,9 @@ _VALUES = (
 _LENGTHS = {"BINBYTES": 4, "BINBYTES8": 8, "BINSTRING": 4}  # bytes that say how many bytes follow
 _LARGE = 1 << 12  # of these, from which on a value may stay where it is
 _MAX_LINE = 1 << 20
+_TEXTS = {"BINUNICODE": 4, "BINUNICODE8": 8}
+_MAX_TEXT = 1 << 26  # bytes, each of which may become four
+_SPARE = 1 << 26  # bytes that may be made beyond as many as the file has
 _GROUPS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _SAME = {"FRAME": "PROTO", "BINPUT": "PUT", "LONG_BINPUT": "PUT", "BINGET": "GET", "LONG_BINGET": "GET"}
 
@@ -61,6 +64,7 @@ class Part:
         self.file, self.start = file, start
         self.length = file.seek(0, io.SEEK_END) - start if length is None else length
         self.place = 0
+        self.made: Any = None  # what was made of it: it is read once, however often the pickle says so
 
     def __len__(self) -> int:
         return self.length
@@ -93,15 +97,16 @@ def read_pickle(
     known: Callable[[str, str], Any],  # (module, name) -> what it means here, mostly what to call; None: refuse
     persistent: Callable[[Any], Any] | None = None,  # what a persistent id stands for; None: refuse
     parts: bool = False,  # 4 KB of bytes and more stay in the file: what comes is the Part that holds them
+    steps: int = MAX_STEPS,  # at most
 ) -> Any:
     """The object that a pickle describes. An object with a state must have the method `set_state`.
 
     Raises PickleError for whatever is not in the lists, and for a stream that is cut or makes no sense.
     """
-    machine = _Machine(known, persistent)
     stream = Part(io.BytesIO(data)) if isinstance(data, bytes) else data
+    machine = _Machine(known, persistent, len(stream) + _SPARE)
     try:
-        for _ in range(_MAX_STEPS):
+        for _ in range(steps):
             opcode = pickletools.code2op.get(stream.read(1).decode("latin-1"))
             if opcode is None:
                 raise PickleError("the pickle is cut short, or is none")
@@ -123,12 +128,17 @@ def _argument(opcode: pickletools.OpcodeInfo, stream: Part, parts: bool) -> Any:
         if count >= _LARGE:
             return stream.skip(count)
         stream.place -= width
+    if width := _TEXTS.get(opcode.name):
+        if int.from_bytes(stream.read(width), "little") > _MAX_TEXT:
+            raise PickleError("a text of the pickle is too long")
+        stream.place -= width
     return opcode.arg.reader(stream)
 
 
 class _Machine:
-    def __init__(self, known: Callable[[str, str], Any], persistent: Callable[[Any], Any] | None):
+    def __init__(self, known: Callable[[str, str], Any], persistent: Callable[[Any], Any] | None, spare: int):
         self.known, self.persistent = known, persistent
+        self.spare = spare  # bytes that calls may still make: one of a few bytes may copy what is large
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         # By id, renewed whenever an object is made: an id may have been another one's before
@@ -230,7 +240,7 @@ class _Machine:
 
     def _set(self, items: list) -> None:  # key, value, key, value ...
         target = _container(self.stack[-1], dict)
-        if not all(_is_key(key) for key in items[::2]):
+        if not all(is_key(key) for key in items[::2]):
             raise PickleError("a dictionary of the pickle has keys that are neither texts nor numbers")
         self.hold(target, items)
         target.update(zip(items[::2], items[1::2], strict=True))
@@ -255,13 +265,17 @@ class _Machine:
         if any(result is argument for argument in arguments):  # not made here: what was counted for it stays
             self.stack.append(result)
         else:
+            if isinstance(result, (bytes, str, list, dict, set)):
+                self.spare -= len(result) * (1 if isinstance(result, (bytes, str)) else 64)
+                if self.spare < 0:
+                    raise PickleError("the pickle makes more than it holds")
             self.make(result, arguments)
 
     do_newobj = do_reduce
 
     def do_additems(self, _: Any) -> None:
         items = self.pop_to_mark()
-        if not all(_is_key(item) for item in items):
+        if not all(is_key(item) for item in items):
             raise PickleError("a set of the pickle holds what is neither text nor number")
         _container(self.stack[-1], set).update(items)
 
@@ -278,7 +292,7 @@ class _Machine:
         self.make(self.persistent(self.pop()))
 
 
-def _is_key(key: Any) -> bool:
+def is_key(key: Any) -> bool:
     """Whether it is hashed at once: a tuple of tuples takes twice as long per level, a long number its length."""
     return type(key) is str or (type(key) is int and key.bit_length() <= 64)
 

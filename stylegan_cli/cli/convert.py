@@ -64,6 +64,8 @@ def command(
         raise SganError("--half is for snapshots: .safetensors.", hint="Leave it out.")
     if part != "all" and ending not in (".onnx", ".pt2"):
         raise SganError("--part is for .onnx and .pt2.", hint="Leave it out.")
+    if drop_discriminator and ending in (".onnx", ".pt2"):
+        raise SganError(f"--drop-discriminator: {ending} holds none anyway.", hint="Leave it out.")
     import torch
 
     from ..interop.conversion import convert, located
@@ -87,7 +89,8 @@ def command(
     elif ending == ".onnx":
         from ..interop.export_onnx import export_onnx
 
-        export_onnx(model.G, Path(out), part)
+        if export_onnx(model.G, Path(out), part) is None and not quiet:
+            click.echo("It was not compared with PyTorch, for want of onnxruntime: pip install onnxruntime", err=True)
     else:
         from ..interop.export_torch import export_torch
 

@@ -229,6 +229,8 @@ def apply_command(
     snapshot, how, folder = open_model(model, runs, device, quiet), Sampling(**sampling), Path(outdir)
     path, known, indices = _open(directions, snapshot, layers)
     edits = pair_edits(known, direction, strength)
+    if any(isinstance(item, str) and Path(item).resolve() == (folder / "edited.npz").resolve() for item in seeds):
+        raise SganError(f"{folder / 'edited.npz'} would be replaced by what is made of it.", hint="Give --outdir.")
     found = find_latents(snapshot.G, seeds, how)
     edited = move_all(known, found.ws, edits, indices)
     pictures, sheet = before_and_after(found, edited, how, quiet)

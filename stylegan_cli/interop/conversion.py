@@ -11,12 +11,14 @@ from pathlib import Path
 import safetensors
 import torch
 
+from .. import __version__
 from ..download import fetch, sha256_of
 from ..errors import SganError
 from ..files import cache_folder
 from ..snapshot import Snapshot, SnapshotInfo, read_info, save_snapshot
 from .opening import foreign_info, is_snapshot, open_model
 
+_READERS = 1  # rises when a reader comes to read the same file otherwise
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # the convention of PyTorch's hub: the SHA-256 begins so
 
 
@@ -60,7 +62,7 @@ def as_snapshot(
     if is_snapshot(path):
         return path
     sha256 = sha256_of(path)
-    kept = cache_folder() / "converted" / f"{sha256}.safetensors"
+    kept = cache_folder() / "converted" / f"{sha256}-{__version__}-{_READERS}.safetensors"
     if not kept.is_file():
         convert(open_model(path), kept, sha256=sha256)
     return kept

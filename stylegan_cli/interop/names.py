@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..pickled import Part, PickleError, read_pickle
+from ..pickled import MAX_STEPS, Part, PickleError, read_pickle
 from . import nvidia, rosinality, tensorflow
 from .foreign import FormatError
-from .tensors import STORAGES, entry_part, numpy_name, rebuild_tensor, zip_entries
+from .tensors import STORAGES, entry_part, numpy_name, rebuild_tensor, storage_from_bytes, zip_entries
 
+_FEW = 1000  # steps of a pickle within a storage
 _READERS = (nvidia.known, rosinality.known, tensorflow.known, numpy_name)
 
 
@@ -48,27 +49,28 @@ def names_in(
     return found
 
 
-def _scan(file: Part, found: Names, must: bool = True) -> None:
+def _scan(file: Part, found: Names, must: bool = True, steps: int = MAX_STEPS) -> None:
+    """One pickle; those within it are looked into once each, and not into those within them."""
+
     def known(module: str, name: str) -> Any:
-        if (module, name) == ("torch.storage", "_load_from_bytes"):
-            found.known["torch.storage._load_from_bytes"] = True
-            return lambda part: _nested(part, found)
         meaning = _meaning(module, name)
         found.known[f"{module}.{name}"[:200]] = meaning is not None
-        return _Unknown if meaning is None or meaning is rebuild_tensor else meaning
+        if (module, name) == ("torch.storage", "_load_from_bytes") and steps == MAX_STEPS:
+            return lambda part: _nested(part, found)
+        return _Unknown if meaning is None or meaning in (rebuild_tensor, storage_from_bytes) else meaning
 
     try:
-        read_pickle(file, known, _Unknown, parts=True)
+        read_pickle(file, known, _Unknown, parts=True, steps=steps)
     except PickleError:
         found.complete = found.complete and not must
 
 
 def _nested(part: Any, found: Names) -> Any:
     """The five pickles of a storage: the fourth names its type."""
-    if isinstance(part, Part):
-        stream = Part(part.file, part.start, len(part))
+    if isinstance(part, Part) and part.made is None:
+        part.made = stream = Part(part.file, part.start, len(part))
         for _ in range(5):
-            _scan(stream, found)
+            _scan(stream, found, steps=_FEW)
     return _Unknown()
 
 

@@ -7,7 +7,6 @@ the two repositories.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from .tensors import LazyTensor, plain_name, rebuild_tensor, storage_from_bytes
 
 PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _MOST_LAYERS = 64  # of a mapping network: a million would take a while to be found missing
+_LINEAR = ("embed", "affine", "out", "torgb", "skip")  # layers without an activation
 _OTHERS = {  # first part of a name that their pickles hold -> whose they are
     "R3GAN": "R3GAN's",
     "dill": "StyleGAN-XL's, or of another program that writes with dill",
@@ -32,7 +32,6 @@ class Module:
     def __init__(self, meta: Any):
         if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("state"), dict):
             raise PickleError("a network of it has another form than NVIDIA's")
-        self.class_name = str(meta.get("class_name"))[:80]
         self.state = meta["state"]
 
     def __getattr__(self, name: str) -> Any:  # an attribute as the module had it; None where it had none
@@ -43,20 +42,29 @@ class Module:
 
     @property
     def modules(self) -> dict[str, Module]:
-        found = self.state.get("_modules")
-        return {k: v for k, v in found.items() if isinstance(v, Module)} if isinstance(found, dict) else {}
+        return self._named("_modules", Module)
 
     @property
     def tensors(self) -> dict[str, LazyTensor]:  # frozen weights are buffers
-        groups = (self.state.get("_parameters"), self.state.get("_buffers"))
-        pairs = [pair for group in groups if isinstance(group, dict) for pair in group.items()]
-        return {name: t for name, t in pairs if isinstance(t, LazyTensor)}
+        return self._named("_parameters", LazyTensor) | self._named("_buffers", LazyTensor)
 
-    def named_tensors(self, prefix: str = "") -> Iterator[tuple[str, LazyTensor]]:
-        for name, tensor in self.tensors.items():
-            yield prefix + name, tensor
+    def _named(self, group: str, kind: type) -> dict[str, Any]:
+        found = self.state.get(group)
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {name: value for name, value in pairs if type(name) is str and isinstance(value, kind)}
+
+    def walk(self, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
+        """Itself and all modules in it, by their names. One that is there twice would be there any number of times."""
+        seen = set() if seen is None else seen
+        if id(self) in seen:
+            raise PickleError("a module of it is in two places")
+        seen.add(id(self))
+        yield prefix, self
         for name, module in self.modules.items():
-            yield from module.named_tensors(f"{prefix}{name}.")
+            yield from module.walk(f"{prefix}{name}.", seen)
+
+    def named_tensors(self) -> dict[str, LazyTensor]:
+        return {prefix + name: tensor for prefix, module in self.walk() for name, tensor in module.tensors.items()}
 
 
 def known(module: str, name: str) -> Any:
@@ -91,7 +99,7 @@ def read_nvidia(file: Part) -> Foreign:
         discriminator,
         d_tensors,
         None if p is None or p.size != () else float(p.load()),
-        str(told.get("path", ""))[:200] if isinstance(told, dict) else "",
+        _text(told.get("path")) if isinstance(told, dict) else "",
         notes=("The weights of G itself, which its moving average G_ema was made of, are left out.",),
     )
 
@@ -104,7 +112,7 @@ def generator_of(G: Module) -> tuple[GeneratorConfig, dict[str, Loadable]]:
     top = blocks[max(blocks)]
     conv = _part(top, "conv1")
     layers = [m for name, m in mapping.modules.items() if name.startswith("fc")]
-    tensors = dict(G.named_tensors())
+    tensors = G.named_tensors()
     architecture = _word(top, "architecture")
     config = GeneratorConfig(
         *_size(synthesis),
@@ -121,7 +129,7 @@ def generator_of(G: Module) -> tuple[GeneratorConfig, dict[str, Loadable]]:
         w_avg_beta=_number(mapping, "w_avg_beta", 0.995),
         **channel_widths({r: _rows(tensors, f"synthesis.b{r}.conv1.bias") for r in blocks}),
     )
-    _only_lrelu([*layers, conv])
+    _check_alike(G, config.conv_clamp)
     return config, _ours(tensors)
 
 
@@ -131,7 +139,7 @@ def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable
     top, mbstd = blocks[max(blocks)], epilogue.modules.get("mbstd")
     mapping = D.modules.get("mapping")
     labels = [m for name, m in mapping.modules.items() if name.startswith("fc")] if mapping else []
-    tensors = dict(D.named_tensors())
+    tensors = D.named_tensors()
     config = DiscriminatorConfig(
         *_size(D),
         channels=_whole(D, "img_channels"),
@@ -142,11 +150,11 @@ def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable
         fir=_filter(tensors.get(f"b{max(blocks)}.resample_filter")),
         half_levels=sum(bool(block.use_fp16) for block in blocks.values()),
         conv_clamp=_clamp(_part(top, "conv0")),
-        mbstd_group=mbstd.group_size if mbstd else 4,
+        mbstd_group=_whole(mbstd, "group_size") if mbstd and mbstd.group_size is not None else None if mbstd else 4,
         mbstd_channels=_whole(mbstd, "num_channels") if mbstd else 0,
         **channel_widths({r: _rows(tensors, f"b{r}.conv0.bias") for r in blocks} | {4: _rows(tensors, "b4.conv.bias")}),
     )
-    _only_lrelu([_part(top, "conv0")])
+    _check_alike(D, config.conv_clamp)
     return config, _ours(tensors)
 
 
@@ -175,7 +183,7 @@ def _rows(tensors: dict[str, LazyTensor], name: str) -> int:
 
 def _filter(tensor: LazyTensor | None) -> tuple[float, ...]:
     """The taps of one direction, as whole numbers where they are some."""
-    if tensor is None or len(tensor.size) not in (1, 2) or not 1 <= tensor.size[0] <= 32:
+    if tensor is None or len(tensor.size) not in (1, 2) or not all(1 <= side <= 32 for side in tensor.size):
         raise PickleError("it holds no resampling filter")
     taps = tensor.load().double()
     taps = taps if taps.ndim == 1 else taps.sum(1)
@@ -183,10 +191,34 @@ def _filter(tensor: LazyTensor | None) -> tuple[float, ...]:
     return tuple(round(t, 4) for t in taps.tolist())
 
 
-def _only_lrelu(layers: list[Module]) -> None:
-    acts = Counter(str(layer.activation)[:20] for layer in layers)
-    if set(acts) - {"lrelu"}:
-        raise FormatError(f"its layers have the activation {next(iter(set(acts) - {'lrelu'}))}, which ours have not")
+def _check_alike(network: Module, clamp: float | None) -> None:
+    """Raises FormatError if a layer has a setting of its own, which one for all of them does not tell."""
+    filters = set()
+    for prefix, module in network.walk():
+        name = prefix.rstrip(".")
+        act = "linear" if name.rpartition(".")[2] in _LINEAR else "lrelu"
+        if module.activation not in (None, act):
+            raise FormatError(f"its layer {name[:80]} has the activation {_text(module.activation)}, ours {act}")
+        unclamped = name.endswith(".skip") or name == "b4.fromrgb"
+        if "conv_clamp" in module.state and not unclamped and _clamp(module) != clamp:
+            raise FormatError(f"its layer {name[:80]} has another clamp than the highest")
+        if (kind := module.architecture) is not None and kind != _word(network_top(network), "architecture"):
+            raise FormatError(f"its level {name[:80]} has another architecture than the highest")
+        if (taps := module.tensors.get("resample_filter")) is not None:
+            filters.add(_filter(taps))
+    if len(filters) > 1:
+        raise FormatError("its layers have different resampling filters")
+
+
+def network_top(network: Module) -> Module:
+    """The highest level of a generator or a discriminator."""
+    blocks = _levels(network.modules.get("synthesis", network))
+    return blocks[max(blocks)]
+
+
+def _text(value: Any) -> str:
+    """At most 200 characters, of a text alone: others may take forever to print."""
+    return value[:200] if type(value) is str else ""
 
 
 def _part(module: Module, name: str) -> Module:

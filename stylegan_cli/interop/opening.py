@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from ..pickled import Part, PickleError
 from ..sampling import counter
 from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot
 from . import nvidia, rosinality, tensorflow
-from .foreign import Foreign, FormatError
+from .foreign import Foreign, FormatError, Made
 from .tensors import is_legacy
 
 _BEGINNING = 4096
+# What a tree of the right form with the wrong things in it leads to
+_ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError, zipfile.BadZipFile)
 _SAMPLES = 10_000  # whose mean w has, where the file does not hold it
 
 
@@ -52,7 +55,7 @@ def open_model(
         return load_snapshot(path, device)
     with open(path, "rb") as f:
         foreign = read_foreign(Part(f), path)
-        model = assemble(_info(foreign, path), load_tensors(foreign, path), path, device)
+        model = assemble(_info(foreign, path), load_tensors(foreign, path, path.stat().st_size), path, device)
     if foreign.measure_w_avg:
         _measure_w_avg(model.G)
     return model
@@ -69,7 +72,8 @@ def foreign_info(
 
 def _info(foreign: Foreign, path: Path) -> SnapshotInfo:
     trained = f", trained on {foreign.data}" if foreign.data else ""
-    origin = f"{foreign.format} {path.name}{trained}"
+    p = "" if foreign.aug_p is None else f", augmented with p = {foreign.aug_p:.3g} at its end"
+    origin = f"{foreign.format} {path.name}{trained}{p}"
     return SnapshotInfo(foreign.generator, foreign.discriminator, kimg=foreign.kimg, origin=origin)
 
 
@@ -94,22 +98,30 @@ def read_foreign(
             return format.read(Part(file.file))
         except FormatError as e:
             raise SganError(f"{path} cannot be used: {e}.") from e
-        except (PickleError, zipfile.BadZipFile, SganError) as e:
+        except (PickleError, SganError) as e:
             tried.append(f"{format.name}: {str(e).rstrip('.')}")
+        except _ODD as e:
+            tried.append(f"{format.name}: it makes no sense ({type(e).__name__})")
     raise SganError(f"{path} is no checkpoint that is known here ({'; '.join(tried)}).")
 
 
-def load_tensors(foreign: Foreign, path: Path) -> dict[str, torch.Tensor]:
+def load_tensors(
+    foreign: Foreign,
+    path: Path,  # for the sentence
+    size: int,  # bytes of the file: no tensor's number takes less than one
+) -> dict[str, torch.Tensor]:
     """The tensors, once it is known that they are those of the configuration: nothing is read in vain."""
     found = {f"G.{k}": v for k, v in foreign.G.items()} | {f"D.{k}": v for k, v in foreign.D.items()}
     wanted = _shapes(foreign.generator, foreign.discriminator)
     wrong = sorted(n for n in wanted.keys() | found.keys() if n not in found or found[n].size != wanted.get(n))
     if wrong:
         raise SganError(f"{path} does not fit its own configuration: {', '.join(wrong[:8])}.")
+    if sum(math.prod(t.size) for t in found.values() if not isinstance(t, Made)) > size:
+        raise SganError(f"{path} cannot be read: its tensors are more than it holds.")
     try:
         return {name: tensor.load() for name, tensor in found.items()}
-    except PickleError as e:
-        raise SganError(f"{path} cannot be read: {e}.") from e
+    except (PickleError, *_ODD) as e:
+        raise SganError(f"{path} cannot be read: {e if isinstance(e, PickleError) else type(e).__name__}.") from e
 
 
 def _is_of_torch_save(file: Part) -> bool:

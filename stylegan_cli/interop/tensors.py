@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pickled import Name, Part, PickleError, read_pickle
+from ..pickled import MAX_STEPS, Name, Part, PickleError, is_key, read_pickle
 
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -30,6 +31,7 @@ STORAGES = {
     "BoolStorage": torch.bool,
 }
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # how torch.save began before it wrote zips
+_FEW = 1000  # steps of a pickle that holds next to nothing
 _MAX_DESCRIPTION = 1 << 26  # bytes of a zip's data.pkl
 _DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
@@ -47,11 +49,11 @@ class Numbers:
     def count(self) -> int:
         return len(self.part) // self.dtype.itemsize
 
-    def load(self) -> Tensor:  # [count]
-        numbers = torch.empty(self.count, dtype=self.dtype)
-        into = memoryview(numbers.view(torch.uint8).numpy()) if self.count else b""
-        self.part.file.seek(self.part.start)
-        if self.count and self.part.file.readinto(into) != len(into):
+    def load(self, first: int, count: int) -> Tensor:  # [count] from that one on
+        numbers = torch.empty(count, dtype=self.dtype)
+        into = memoryview(numbers.view(torch.uint8).numpy()) if count else b""
+        self.part.file.seek(self.part.start + first * self.dtype.itemsize)
+        if count and self.part.file.readinto(into) != len(into):
             raise PickleError("the file is cut short")
         return numbers
 
@@ -67,9 +69,10 @@ class LazyTensor:
 
     def load(self) -> Tensor:
         """In memory of its own, contiguous."""
-        numbers = self.numbers.load()
-        view = torch.as_strided(numbers, self.size, self.stride, self.offset)
-        return view if view.numel() == len(numbers) and view.is_contiguous() else view.clone(memory_format=_FLAT)
+        span = 1 + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True)) if math.prod(self.size) else 0
+        numbers = self.numbers.load(self.offset, span)
+        view = torch.as_strided(numbers, self.size, self.stride)
+        return view if view.numel() == span and view.is_contiguous() else view.clone(memory_format=_FLAT)
 
 
 _FLAT = torch.contiguous_format
@@ -107,12 +110,13 @@ def is_legacy(file: Part) -> bool:
 def read_legacy(
     file: Part,
     known: Known,  # what the object's names mean; storages' are known already
+    steps: int = MAX_STEPS,  # of the pickles that describe it
 ) -> Any:
     """The object, its tensors as LazyTensor. Raises PickleError."""
-    beginning = [read_pickle(file, _nothing) for _ in range(3)]
-    if beginning[:2] != [_MAGIC, _VERSION]:
+    if [read_pickle(file, _nothing, steps=_FEW) for _ in range(2)] != [_MAGIC, _VERSION]:
         raise PickleError("it is of another version of torch.save")
-    if isinstance(beginning[2], dict) and beginning[2].get("little_endian") is False or sys.byteorder != "little":
+    system = read_pickle(file, _nothing, steps=_FEW)
+    if isinstance(system, dict) and system.get("little_endian") is False or sys.byteorder != "little":
         raise PickleError("its bytes are in another order")
     places: dict[str, Numbers] = {}
 
@@ -123,8 +127,8 @@ def read_legacy(
             raise PickleError(f"storage {key[:40]} has two sizes")
         return place
 
-    described = read_pickle(file, _with_storages(known), storage)
-    keys = read_pickle(file, _nothing)
+    described = read_pickle(file, _with_storages(known), storage, steps=steps)
+    keys = read_pickle(file, _nothing, steps=steps)
     if not isinstance(keys, list) or not all(type(k) is str for k in keys) or sorted(keys) != sorted(places):
         raise PickleError("the list of its storages is another than those that it needs")
     for key in keys:
@@ -134,19 +138,21 @@ def read_legacy(
     return described
 
 
-def storage_from_bytes(part: Any) -> Numbers:
+def storage_from_bytes(
+    part: Any,  # bytes, or where they are
+) -> Numbers:
     """torch.storage._load_from_bytes: a whole file of torch.save within a pickle, of one storage."""
-    if type(part) is bytes:
-        part = _in_memory(part)
-    found = read_legacy(Part(part.file, part.start, len(part)), _nothing)
-    if not isinstance(found, Numbers):
+    part = _in_memory(part) if type(part) is bytes else part
+    if type(part) is not Part:
+        raise PickleError("it takes something else for a storage")
+    if part.made is None:
+        part.made = read_legacy(Part(part.file, part.start, len(part)), _nothing, _FEW)
+    if not isinstance(part.made, Numbers):
         raise PickleError("it holds something else where a storage should be")
-    return found
+    return part.made
 
 
 def _in_memory(data: bytes) -> Part:
-    import io
-
     return Part(io.BytesIO(data))
 
 
@@ -242,7 +248,7 @@ def plain_name(module: str, name: str) -> Any:
     if (module, name) in (("collections", "OrderedDict"), ("dnnlib.util", "EasyDict"), ("builtins", "dict")):
         return _dictionary
     if (module, name) == ("builtins", "set"):
-        return lambda items=(): list(items)
+        return lambda items=(): list(items) if type(items) is list else []
     if (module, name) == ("torch._utils", "_rebuild_parameter"):
         return lambda tensor, *_: tensor
     if (module, name) == ("_codecs", "encode"):
@@ -252,7 +258,11 @@ def plain_name(module: str, name: str) -> Any:
 
 def _dictionary(*arguments: Any) -> dict:
     """OrderedDict() and its like, and of old ones the pairs that they were made of."""
-    return dict(arguments[0]) if arguments and isinstance(arguments[0], list) else {}
+    if not arguments or type(arguments[0]) is not list:
+        return {}
+    if not all(type(pair) in (tuple, list) and len(pair) == 2 and is_key(pair[0]) for pair in arguments[0]):
+        raise PickleError("a dictionary of the pickle has keys that are neither texts nor numbers")
+    return dict(arguments[0])
 
 
 def _encoded(text: Any, encoding: Any) -> bytes:

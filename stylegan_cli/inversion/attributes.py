@@ -22,8 +22,8 @@ MOVED = 0.85  # of the pictures tried must move towards the value: then of other
 RARE = 0.03  # a value that fewer seeds have, or that so few lack, gives no direction
 _SKILL = 0.3  # an attribute that is told worse than this on real pictures is not used
 _SAME = 0.7  # correlation of two values from which on they are taken for one thing with two names
-_WEIGHTS = (300.0, 100.0, 30.0, 10.0)  # of the others, see `orthogonalise`: the first with which enough pictures move
-_UNTRIED = 30.0  # where there is no picture to try directions on
+_WEIGHTS = (60.0, 20.0, 10.0)  # of the others, see `orthogonalise`: the first with which enough pictures move
+_UNTRIED = 20.0  # where there is no picture to try directions on
 _TRIED = 200  # seeds, those after the ones that directions were found from
 
 _NONE = "No value of these attributes is had by some seeds, and lacked by some."

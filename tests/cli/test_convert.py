@@ -103,6 +103,7 @@ def test_info_names_what_it_does_not_know(sgan, tmp_path):
         (["x.safetensors", "y.bin"], "not written"),
         (["x.safetensors", "y.pkl"], "--for"),
         (["x.safetensors", "y.onnx", "--half"], "--half"),
+        (["x.safetensors", "y.onnx", "--drop-discriminator"], "--drop-discriminator"),
         (["x.safetensors", "y.pt", "--part", "mapping"], "--part"),
         (["x.safetensors", "y.onnx", "--for", "ada"], "--for"),
         (["missing.pkl", "y.safetensors"], "missing.pkl"),

@@ -86,7 +86,7 @@ def mutations(count, seed, paths):
 def read(data):
     path = Path("mutation")
     foreign = opening.read_foreign(Part(io.BytesIO(data)), path)
-    opening.load_tensors(foreign, path)
+    opening.load_tensors(foreign, path, len(data))
 
 
 def mutated(draw, data):

@@ -96,16 +96,17 @@ def describe_discriminator(root, config):
     root.modules["b4"].modules["mbstd"] = mbstd
     if mapping := root.modules.get("mapping"):
         mapping.attributes["num_layers"] = config.mapping_layers
-        for fc in mapping.modules.values():
-            fc.attributes |= {"activation": "lrelu", "bias_gain": config.mapping_lr}
+        for name, fc in mapping.modules.items():
+            fc.attributes |= {"activation": "linear" if name == "embed" else "lrelu", "bias_gain": config.mapping_lr}
 
 
 def describe_block(block, config, half):
     fir = torch.tensor(config.fir)
     block.attributes |= {"architecture": config.architecture, "use_fp16": half}
     block.buffers["resample_filter"] = fir[:, None] * fir / fir.sum() ** 2
-    for layer in block.modules.values():
-        layer.attributes |= {"conv_clamp": config.conv_clamp, "activation": "lrelu"}
+    for name, layer in block.modules.items():
+        clamp = None if name == "skip" else config.conv_clamp
+        layer.attributes |= {"conv_clamp": clamp, "activation": "linear" if name in ("skip", "torgb") else "lrelu"}
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_the_same_networks(networks, nvidia_bytes, opened, kind, protocol):
     model = opened(nvidia_bytes(G, D, protocol))
     same(model.G, G)
     same(model.D, D)
-    assert "faces.zip" in model.info.origin and "x.pkl" in model.info.origin
+    assert all(told in model.info.origin for told in ("faces.zip", "x.pkl", "p = 0.25"))
 
 
 def test_frozen_weights_are_buffers(networks, nvidia_bytes, opened):
@@ -78,6 +78,19 @@ def test_half_precision_in_any_layout(networks, nvidia_bytes, opened):
     ("told", "change"),
     {
         "StyleGAN3": lambda c: c["G_ema"].modules["synthesis"].at("input"),
+        "activation sigmoid": lambda c: (
+            c["G_ema"].modules["synthesis"].modules["b8"].modules["conv0"].attributes.update(activation="sigmoid")
+        ),
+        "another clamp": lambda c: (
+            c["G_ema"].modules["synthesis"].modules["b8"].modules["conv0"].attributes.update(conv_clamp=1.0)
+        ),
+        "different resampling": lambda c: (
+            c["G_ema"].modules["synthesis"].modules["b8"].buffers.update(resample_filter=torch.eye(4))
+        ),
+        "another architecture": lambda c: (
+            c["G_ema"].modules["synthesis"].modules["b8"].attributes.update(architecture="orig")
+        ),
+        "two places": lambda c: c["G_ema"].modules["mapping"].modules.update(again=c["G_ema"].modules["synthesis"]),
         "activation relu": lambda c: c["G_ema"].modules["mapping"].modules["fc0"].attributes.update(activation="relu"),
         "no number": lambda c: c["G_ema"].modules["mapping"].attributes.update(z_dim="many"),
         "fit its own configuration: G.mapping.w_avg": lambda c: c["G_ema"].modules["mapping"].buffers.pop("w_avg"),
