@@ -163,6 +163,7 @@ def critters():
     return load_snapshot(PACKAGED_MODEL).G, open_dataset(None, size=(32, 32))
 
 
+@pytest.mark.slow
 def test_the_model_that_comes_along(critters):
     """In small what benchmarks/measure_editing.py measures: found with one half of the drawings, judged with the other
     half by another classifier, on 100 other seeds, against random directions of the same length."""
