@@ -41,8 +41,8 @@ class Strengths(click.ParamType):
         if isinstance(value, list):
             return value
         try:
-            ends = [float(end) for end in value.split("..")]
-            numbers = evenly(*ends) if len(ends) == 2 else [float(part) for part in value.split(",")]
+            low, is_range, high = value.partition("..")
+            numbers = evenly(float(low), float(high)) if is_range else [float(part) for part in value.split(",")]
         except ValueError:
             numbers = [math.nan]
         if not all(map(math.isfinite, numbers)):

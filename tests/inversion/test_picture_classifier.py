@@ -53,7 +53,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_it_learns_what_can_be_seen(dataset):
-    classifier = train_classifier(dataset, ["side", "tone", "luck"], steps=60, quiet=True)
+    classifier = train_classifier(dataset, ["side", "tone", "luck"], steps=40, quiet=True)
     assert classifier.attributes == {"side": SIDES, "tone": TONES, "luck": ("bad", "good")}
     assert classifier.recognition["side"].skill > 0.8 and classifier.recognition["tone"].skill > 0.8
     assert classifier.recognition["luck"].skill < 0.6
