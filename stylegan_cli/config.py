@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -418,7 +419,7 @@ def from_json(
     """The inverse of `to_json`. Raises SganError on a field that is unknown, missing or of the wrong kind."""
     if not isinstance(values, dict):
         raise SganError(f"{kind.__name__}: expected fields, found {type(values).__name__}.")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(set(values) - set(fields)):
         raise SganError(f"{kind.__name__}: unknown field(s) {', '.join(unknown)}; was it written by a newer version?")
@@ -426,6 +427,9 @@ def from_json(
         return kind(**{name: _value(hints[name], value, f"{kind.__name__}.{name}") for name, value in values.items()})
     except TypeError as e:
         raise SganError(f"{kind.__name__}: {e}.") from e
+
+
+_hints = functools.cache(typing.get_type_hints)  # evaluates the annotations, anew at every call
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:

@@ -25,14 +25,16 @@ _CONSTANTS = {
     "MARK": lambda: _MARK,
 }
 # With an argument in the stream, which is the value
-_VALUES = (
+_VALUES = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-)
+}
+_OPCODES = {code.encode("latin-1"): opcode for code, opcode in pickletools.code2op.items()}
 _LENGTHS = {"BINBYTES": 4, "BINBYTES8": 8, "BINSTRING": 4}  # bytes that say how many bytes follow
 _LARGE = 1 << 12  # of these, from which on a value may stay where it is
 _MAX_LINE = 1 << 20
+_AHEAD = 1 << 9  # bytes
 _TEXTS = {"BINUNICODE": 4, "BINUNICODE8": 8}
 _MAX_TEXT = 1 << 26  # bytes, each of which may become four
 _SPARE = 1 << 26  # bytes that may be made beyond as many as the file has
@@ -64,6 +66,7 @@ class Part:
         self.file, self.start = file, start
         self.length = file.seek(0, io.SEEK_END) - start if length is None else length
         self.place = 0
+        self._window, self._opens = b"", 0  # what was read ahead, and its place: most reads are of a byte or two
         self.made: Any = None  # what was made of it: it is read once, however often the pickle says so
 
     def __len__(self) -> int:
@@ -73,10 +76,16 @@ class Part:
         return self.place
 
     def read(self, count: int) -> bytes:
+        at = self.place - self._opens
+        if 0 <= at <= at + count <= len(self._window):
+            self.place += count
+            return self._window[at : at + count]
+        count = max(0, min(count, self.length - self.place))
         self.file.seek(self.start + self.place)
-        data = self.file.read(max(0, min(count, self.length - self.place)))
-        self.place += len(data)
-        return data
+        ahead = self.file.read(min(max(count, _AHEAD), self.length - self.place))
+        self._window, self._opens = ahead, self.place
+        self.place += min(count, len(ahead))
+        return ahead[:count]
 
     def readline(self) -> bytes:
         self.file.seek(self.start + self.place)
@@ -107,7 +116,7 @@ def read_pickle(
     machine = _Machine(known, persistent, len(stream) + _SPARE)
     try:
         for _ in range(steps):
-            opcode = pickletools.code2op.get(stream.read(1).decode("latin-1"))
+            opcode = _OPCODES.get(stream.read(1))
             if opcode is None:
                 raise PickleError("the pickle is cut short, or is none")
             if opcode.name == "STOP":
@@ -153,16 +162,17 @@ class _Machine:
         elif name in _GROUPS:
             items = tuple(self.pop() for _ in range(_GROUPS[name]))[::-1]
             self.make(items, items)
-        elif method := getattr(self, f"do_{_SAME.get(name, name).lower()}", None):
-            method(argument)
+        elif method := _METHODS.get(name):
+            method(self, argument)
         else:
             raise PickleError(f"its instruction {name} is not understood here")
 
     def make(self, value: Any, parts: Iterable = ()) -> None:
         """Put something new on the stack."""
-        self.depths[id(value)] = 0
+        self.depths[id(value)] = 1
         self.held.discard(id(value))
-        self.hold(value, parts)
+        if parts:
+            self.hold(value, parts)
         self.stack.append(value)
 
     def hold(self, holder: Any, parts: Iterable) -> None:
@@ -290,6 +300,10 @@ class _Machine:
         if self.persistent is None:
             raise PickleError("it refers to something outside itself")
         self.make(self.persistent(self.pop()))
+
+
+_METHODS = {name[3:].upper(): method for name, method in vars(_Machine).items() if name.startswith("do_")}
+_METHODS |= {name: _METHODS[same] for name, same in _SAME.items()}
 
 
 def is_key(key: Any) -> bool:

@@ -145,6 +145,17 @@ def open_training_set(
     return dataset
 
 
+class undrawn(TorchFunctionMode):
+    """Within it networks have the shapes of their weights, on the device 'meta', and no memory: a file that brings the
+    weights may say anything of them. Only constants that follow from the configuration are made, such as filters."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (torch.randn, torch.zeros, torch.ones, torch.full):
+            kwargs |= {"device": "meta"}
+        return func(*args, **kwargs)
+
+
 def fingerprint(
     G: nn.Module,
 ) -> str:  # 16 hexadecimal digits
@@ -175,27 +186,24 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
 
 
 def _fill(build: Callable[[], nn.Module], tensors: dict[str, Tensor], prefix: str, path: Path) -> nn.Module:
-    with torch.device("meta"):  # only shapes: nothing is allocated before the header is known to tell the truth
-        want = build().state_dict()
+    with undrawn():
+        network = build()
+    want = network.state_dict()
     # Taken out of the dictionary: a network is there once while it is laid out anew, not twice.
     state = {name.removeprefix(prefix): tensors.pop(name).float() for name in list(tensors) if name.startswith(prefix)}
     wrong = sorted(name for name in want.keys() | state.keys() if _shape(want, name) != _shape(state, name))
     if wrong:
         raise SganError(f"{path} does not fit its own configuration: {', '.join(prefix + name for name in wrong[:3])}.")
-    if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
+    if broken := [name for name, tensor in state.items() if not _is_finite(tensor)]:
         raise SganError(f"{path} holds numbers that are not finite, in {prefix + broken[0]} for one.")
-    with _Undrawn():
-        network = build()
     network.load_state_dict(state, assign=True)
     state.clear()
     return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-class _Undrawn(TorchFunctionMode):
-    """Weights that are about to be replaced are not drawn: that would take longer than reading the others."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+def _is_finite(tensor: Tensor) -> bool:
+    """The sum shows what is not, in a pass without memory; it may also overflow."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def _shape(state: dict[str, Tensor], name: str) -> tuple[int, ...] | None:

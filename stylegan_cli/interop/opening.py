@@ -16,7 +16,7 @@ from ..errors import SganError
 from ..models import Generator, build_discriminator, build_generator
 from ..pickled import Part, PickleError
 from ..sampling import counter
-from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot
+from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot, undrawn
 from . import nvidia, rosinality, tensorflow
 from .foreign import Foreign, FormatError, Made
 from .tensors import is_legacy
@@ -141,7 +141,7 @@ def _shapes(
     discriminator: DiscriminatorConfig | None,
 ) -> dict[str, tuple[int, ...]]:
     """The tensors of both networks, by their names in a snapshot."""
-    with torch.device("meta"):
+    with undrawn():
         networks = {"G": build_generator(generator)}
         if discriminator is not None:
             networks["D"] = build_discriminator(discriminator)

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 import stylegan_cli
+from stylegan_cli.interop.nvidia_writer import write_nvidia
+from stylegan_cli.interop.rosinality_writer import write_unchecked
 
 SCRIPT = Path(__file__).with_name("_hostile.py")
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -319,24 +321,37 @@ def test_a_corpus(good, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("EVIL"))
 
 
-def mutations(good, tmp_path, count, seed=0):
-    paths = []
-    for name, data in good.items():
-        paths.append(tmp_path / name)
-        paths[-1].write_bytes(data)
+@pytest.fixture(scope="module")
+def tiny(networks, nvidia_bytes, tmp_path_factory):
+    """The smallest files of each form that open, so that thousands of mutations are soon read."""
+    folder = tmp_path_factory.mktemp("tiny")
+    both = {"size": 8, "channel_base": 16, "channel_max": 2, "architecture": "orig"}
+    G, D = networks(d_architecture="orig", **both)
+    contents = {"nvidia.pkl": nvidia_bytes(G, D, 4), "nvidia 2.pkl": nvidia_bytes(G, None, 2)}
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    G, _ = networks(**both | {"architecture": "skip"})
+    write_nvidia(folder / "built.pkl", G, None, "ada")
+    write_unchecked(folder / "rosinality.pt", G, None)
+    tree = torch.load(folder / "rosinality.pt", weights_only=True)
+    torch.save(tree, folder / "rosinality old.pt", _use_new_zipfile_serialization=False)
+    return sorted(folder.iterdir())
+
+
+def mutations(paths, count, seed=0):
     (found,) = run("mutations", count, seed, *paths, timeout=3000)
     assert not found["events"] and not found["crashed"], found
     assert found["opened"] + found["refused"] == count and found["refused"] and found["slowest"] < 5, found
     return found
 
 
-def test_mutations(good, tmp_path):
-    mutations(good, tmp_path, 1000)
+def test_mutations(tiny):
+    mutations(tiny, 1000)
 
 
 @pytest.mark.slow
-def test_ten_thousand_mutations(good, tmp_path):
-    print(mutations(good, tmp_path, 10_000, seed=1))
+def test_ten_thousand_mutations(tiny):
+    print(mutations(tiny, 10_000, seed=1))
 
 
 @pytest.mark.parametrize("step", [401, pytest.param(1, marks=pytest.mark.slow)])
