@@ -75,7 +75,7 @@ def command() -> None:
 @click.option("--attributes", metavar="NAMES", help="Labels of these alone: bodyColor,topVariant.")
 @click.option("--data", metavar="PATH", help="Labels of another set of pictures.")
 @click.option("--csv", metavar="FILE", help="Labels of seeds: a table with columns seed,NAME,...")
-@click.option("--count", type=click.IntRange(1), default=10, help="How many, without labels.")
+@click.option("--count", type=click.IntRange(1), help="How many, without labels.  [default: 10]")
 @click.option("--num", type=click.IntRange(2), default=10_000, help="Seeds to look at: 0 and up.")
 @click.option("--layers", type=STYLES, help="What they are for; sefa looks at these alone. Left out: all.")
 @click.option("--class", "class_index", type=int, help="Class of the seeds. Left out: drawn by each seed.")
@@ -90,7 +90,7 @@ def find_command(
     attributes: str | None,
     data: str | None,
     csv: str | None,
-    count: int,
+    count: int | None,
     layers: list[int] | str | None,
     out: str | None,
     model: str | None,
@@ -118,6 +118,8 @@ def find_command(
     labels = bool(from_labels or attributes or data or csv)
     if labels and method:
         raise SganError(f"--method {method} needs no labels.", hint="Leave out --method, or what is about labels.")
+    if labels and count:
+        raise SganError("--count has no effect with labels: each value makes a direction.", hint="Choose --attributes.")
     keep_memory()
     method = "labels" if labels else method or "pca"
     path = Path(out or f"./out/directions-{method}.npz")
@@ -130,7 +132,7 @@ def find_command(
         names = [name.strip() for name in attributes.split(",")] if attributes else None
         found = _from_labels(snapshot, names, data, csv, how, quiet)
     else:
-        found = find_unlabelled(G, method, count, **how)
+        found = find_unlabelled(G, method, count or 10, **how)
     save_directions(path, found)
     _tell(found, path, as_json, quiet)
 
