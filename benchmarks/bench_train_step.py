@@ -22,8 +22,9 @@ from _harness import Bench, Numbers, Run, benchmark
 from _paths import forced, within
 from torch import nn
 
-from stylegan_cli.config import DataSpec, TrainConfig, make_train_config
+from stylegan_cli.config import DataSpec, TrainConfig
 from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.presets import make_train_config
 from stylegan_cli.training import loop
 from stylegan_cli.training.augment import PIPES
 from stylegan_cli.training.graphs import Graphed

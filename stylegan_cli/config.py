@@ -21,6 +21,7 @@ T = TypeVar("T")
 def base_size(
     height: int,
     width: int,
+    least: int = 1,  # how often a size must be halved at least
 ) -> tuple[int, int, int]:
     """Split a picture size into (h0, w0, n) with height = h0 * 2^n and width = w0 * 2^n.
 
@@ -29,7 +30,7 @@ def base_size(
     Raises SganError with the nearest sizes that work.
     """
     n = _split(height, width)
-    if n is None:
+    if n is None or n < least:
         near = ", ".join(f"{h}x{w}" for h, w in nearest_sizes(height, width))
         raise SganError(
             f"A size of {height}x{width} (height x width) cannot be halved down to a base of 3 to 16 pixels a side.",
@@ -60,7 +61,7 @@ def _split(height: int, width: int) -> int | None:
     n = 0
     while height % (2 << n) == 0 and width % (2 << n) == 0 and min(height, width) >> (n + 1) >= 3:
         n += 1
-    return n if n >= 1 and max(height, width) >> n <= 16 else None
+    return n if max(height, width) >> n <= 16 else None
 
 
 # --------------------------------------------------------------------------------------------- models
@@ -68,7 +69,7 @@ def _split(height: int, width: int) -> int | None:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """StyleGAN2 generator. Levels are named by their nominal resolution 4 * 2^k, whatever the rectangle."""
+    """A generator of any family. Levels are named by their nominal resolution 4 * 2^k, whatever the rectangle."""
 
     height: int  # of the picture, h0 * 2^n
     width: int  # of the picture, w0 * 2^n
@@ -86,9 +87,15 @@ class GeneratorConfig:
     half_levels: int = 4  # how many of the highest levels run in half precision when half precision is asked for
     conv_clamp: float | None = 256.0  # bound on convolution outputs, so that half precision cannot overflow
     w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
+    family: str = "stylegan2"  # or 'stylegan': AdaIN and noise, 2018; 'progan': no styles, 2017
+    blur: tuple[float, ...] = ()  # filter after upsampling ('stylegan'), on top of `fir`
+    fade: bool = False  # the picture is blended with that of the level below, as in a network that grows
 
     def __post_init__(self) -> None:
         _check_network(self, self.z_dim, self.w_dim)
+        _choice("generator family", self.family, ("stylegan2", "stylegan", "progan"))
+        if self.family != "stylegan2":
+            _choice(f"architecture of {self.family}", self.architecture, ("orig",))
         if not 0 <= self.w_avg_beta <= 1:
             raise SganError(f"GeneratorConfig: w_avg_beta {self.w_avg_beta} is not from 0 to 1.")
         _choice("generator labels", self.labels, ("embed", "concat"))
@@ -98,13 +105,13 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """StyleGAN2 discriminator."""
+    """The discriminator; that of ProGAN and StyleGAN is 'orig' with another filter."""
 
     height: int
     width: int
     channels: int = 3
     c_dim: int = 0  # classes, 0 = unconditional
-    labels: str = "projection"  # 'projection': features dotted with a mapped label; 'dot': one logit a class
+    labels: str = "projection"  # or 'dot': a logit for each class; 'classifier': it names the class besides
     mapping_layers: int = 8  # of the label's mapping ('projection' only)
     mapping_lr: float = 0.01
     architecture: str = "resnet"  # 'resnet', 'skip': picture pyramid; 'orig': plain
@@ -115,6 +122,8 @@ class DiscriminatorConfig:
     conv_clamp: float | None = 256.0
     mbstd_group: int | None = 4  # pictures per group of the minibatch standard deviation; None: the whole batch
     mbstd_channels: int = 1  # its feature maps, 0 = off
+    blur: tuple[float, ...] = ()  # filter before downsampling ('orig'), on top of `fir`
+    fade: bool = False  # what it sees is blended with the level below, as in a network that grows
 
     def __post_init__(self) -> None:
         _check_network(self, self.mbstd_channels + 1, self.mbstd_group or 1)
@@ -124,7 +133,7 @@ class DiscriminatorConfig:
                 f"{lowest} channels at the lowest level do not divide into {self.mbstd_channels} deviation maps.",
                 hint=f"Choose --cmax as a multiple of {self.mbstd_channels}.",
             )
-        _choice("discriminator labels", self.labels, ("projection", "dot"))
+        _choice("discriminator labels", self.labels, ("projection", "dot", "classifier"))
         _choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
         _choice("channels", self.channels, (1, 3, 4))
 
@@ -155,122 +164,23 @@ class DataSpec:
         return len(self.classes)
 
 
-# -------------------------------------------------------------------------------------------- presets
-
-
-@dataclass(frozen=True)
-class Preset:
-    """What `--cfg` sets. None means: by the rule written beside the field, from the size and the number of GPUs."""
-
-    about: str  # one line for the help text
-    batch: int | None = None  # None: min(gpus * min(4096 / res, 32), 64)
-    mbstd_group: int | None = None  # None: min(batch / gpus, 4)
-    mbstd_channels: int = 1
-    channel_base: int | None = None  # None: 32768 from 512 pixels, else 16384
-    channel_max: int = 512
-    z_dim: int = 512
-    w_dim: int = 512
-    mapping_layers: int = 2
-    mapping_lr: float = 0.01
-    lr: float | None = None  # None: 0.002 from 1024 pixels, else 0.0025
-    gamma: float | None = None  # None: 0.0002 * height * width / batch
-    ema_kimg: float | None = None  # None: batch * 10 / 32
-    ema_rampup: float | None = 0.05
-    pl_weight: float = 2.0
-    mixing_prob: float = 0.9
-    aug: str = "ada"
-    d_architecture: str = "resnet"
-    kimg: float = 25000.0
-    snap: float = 200.0
-    size: int | None = None  # read the pictures at this size (longest side)
-
-
-PRESETS: dict[str, Preset] = {
-    "auto": Preset("settings from the size of the pictures and the number of GPUs"),
-    "demo": Preset(
-        "a small network that learns to draw in minutes on two CPU cores",
-        batch=16,
-        mbstd_group=16,  # the whole batch and four maps: D must see at once when all creatures look alike
-        mbstd_channels=4,
-        channel_base=512,
-        channel_max=128,
-        z_dim=128,
-        w_dim=128,
-        mapping_lr=0.1,  # in so short a run the mapping has to learn fast
-        lr=0.006,
-        gamma=30.0,  # flat drawings are easy to tell from first attempts; a strong R1 keeps D from winning outright
-        ema_kimg=4.0,
-        ema_rampup=0.1,
-        pl_weight=0.0,
-        mixing_prob=0.5,
-        aug="noaug",  # 4,000 pictures are plenty for 40 kimg
-        kimg=40.0,
-        snap=10.0,
-        size=32,
-    ),
-    "stylegan2": Preset(
-        "StyleGAN2 config F as published",
-        batch=32,
-        mbstd_group=4,
-        channel_base=32768,
-        lr=0.002,
-        gamma=10.0,
-        ema_kimg=10.0,
-        ema_rampup=None,
-        mapping_layers=8,
-        aug="noaug",
-    ),
-    "paper256": Preset(
-        "the 256 x 256 settings of the StyleGAN2-ADA paper",
-        batch=64,
-        mbstd_group=8,
-        channel_base=16384,
-        lr=0.0025,
-        gamma=1.0,
-        ema_kimg=20.0,
-        ema_rampup=None,
-        mapping_layers=8,
-    ),
-    "paper512": Preset(
-        "the 512 x 512 settings of the StyleGAN2-ADA paper",
-        batch=64,
-        mbstd_group=8,
-        channel_base=32768,
-        lr=0.0025,
-        gamma=0.5,
-        ema_kimg=20.0,
-        ema_rampup=None,
-        mapping_layers=8,
-    ),
-    "paper1024": Preset(
-        "the 1024 x 1024 settings of the StyleGAN2-ADA paper",
-        batch=32,
-        mbstd_group=4,
-        channel_base=32768,
-        lr=0.002,
-        gamma=2.0,
-        ema_kimg=10.0,
-        ema_rampup=None,
-        mapping_layers=8,
-    ),
-    "cifar": Preset(
-        "32 x 32 pictures, as StyleGAN2-ADA on CIFAR-10",
-        batch=64,
-        mbstd_group=32,
-        channel_base=32768,
-        lr=0.0025,
-        gamma=0.01,
-        ema_kimg=500.0,
-        pl_weight=0.0,
-        mixing_prob=0.0,
-        d_architecture="orig",
-    ),
-}
-
-
 # ------------------------------------------------------------------------------------------- training
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class GrowthConfig:
+    """Progressive growing (Karras et al. 2018, section 2): levels from low to high, each faded in, then trained on.
+
+    The last one is trained until the run ends.
+    """
+
+    start: int  # level 4 * 2^k that the run begins at
+    stable_kimg: float = 600.0  # thousands of pictures at each level, once it is there
+    fade_kimg: float = 600.0  # in which a level fades in
+    batch: tuple[int, ...] = ()  # of each level from `start` on; empty: the run's
+    lr: tuple[float, ...] = ()  # the same
 
 
 @dataclass(frozen=True)
@@ -290,8 +200,13 @@ class TrainConfig:
     lr: float = 0.0025  # Adam's learning rate, both networks
     betas: tuple[float, float] = (0.0, 0.99)
     eps: float = 1e-8
+    loss: str = "logistic"  # the objective, see training.losses
     gamma: float = 1.0  # weight of R1
-    r1_interval: int = 16  # steps between R1 steps
+    r2_gamma: float = 0.0  # weight of R2
+    gp_weight: float = 0.0  # weight of the gradient penalty ('wgan')
+    drift: float = 0.001  # weight of D's squared output on reals ('wgan')
+    aux_weight: float = 1.0  # weight of the classes that D names (its labels 'classifier')
+    r1_interval: int = 16  # steps between those of D's gradient penalties, whichever they are
     pl_weight: float = 2.0  # weight of path-length regularisation, 0 = off
     pl_interval: int = 4
     pl_decay: float = 0.01  # of the running mean of path lengths
@@ -308,6 +223,7 @@ class TrainConfig:
     precision: str = "fp32"  # 'fp32'; 'tf32': on CUDA; 'fp16', 'bf16': of the highest levels
     freezed: int = 0  # Freeze-D: so many of D's layers, from the picture on, do not learn
     resume: str | None = None  # the model file that the weights came from
+    growth: GrowthConfig | None = None  # None: at full size from the start
 
     def __post_init__(self) -> None:
         whole = (self.batch, self.batch_gpu, self.gpus, self.r1_interval, self.pl_interval, self.pl_batch_shrink)
@@ -331,75 +247,6 @@ class TrainConfig:
                 f"{self.batch_gpu} pictures at a time do not divide into minibatch-deviation groups of {group}.",
                 hint="Choose --batch-gpu as a multiple of --mbstd-group.",
             )
-
-
-def make_train_config(
-    cfg: str,  # a name of PRESETS
-    data: DataSpec,
-    *,
-    gpus: int = 1,
-    **overrides: Any,  # fields of TrainConfig, and channel_base, channel_max, mapping_layers, mbstd_group, ...
-) -> TrainConfig:
-    """A preset, its rules worked out for the data's size, with what the user set on top. None overrides nothing."""
-    if cfg not in PRESETS:
-        raise SganError(f"No preset is called {cfg!r}.", hint="Choose from " + ", ".join(PRESETS) + ".")
-    preset, given = PRESETS[cfg], {k: v for k, v in overrides.items() if v is not None}
-    res = max(data.height, data.width)
-
-    def pick(name: str, rule: Any) -> Any:
-        value = given.pop(name, getattr(preset, name, None))
-        return rule() if value is None else value
-
-    by_rule = "batch" not in given
-    batch = pick("batch", lambda: min(gpus * min(4096 // res, 32), 64))
-    batch = max(batch - batch % gpus, gpus) if by_rule else batch
-    batch_gpu = given.pop("batch_gpu", max(batch // gpus, 1))
-    group = given.pop("mbstd_group") if "mbstd_group" in given else _divisor(batch_gpu, preset.mbstd_group or 4)
-    both = {
-        "height": data.height,
-        "width": data.width,
-        "channels": data.channels,
-        "c_dim": data.c_dim,
-        "channel_base": pick("channel_base", lambda: 32768 if res >= 512 else 16384),
-        "channel_max": pick("channel_max", lambda: 512),
-        "mapping_lr": pick("mapping_lr", lambda: 0.01),
-        "conv_clamp": 256.0 if given.get("precision") in ("fp16", "bf16") else None,  # float32 cannot overflow
-    }
-    generator = GeneratorConfig(
-        **both,
-        z_dim=pick("z_dim", lambda: 512),
-        w_dim=pick("w_dim", lambda: 512),
-        mapping_layers=pick("mapping_layers", lambda: 8),
-        architecture=given.pop("g_architecture", "skip"),
-    )
-    discriminator = DiscriminatorConfig(
-        **both,
-        architecture=pick("d_architecture", lambda: "resnet"),
-        mbstd_group=min(group, batch_gpu),
-        mbstd_channels=pick("mbstd_channels", lambda: 1),
-    )
-    return TrainConfig(
-        cfg=cfg,
-        data=data,
-        generator=generator,
-        discriminator=discriminator,
-        gpus=gpus,
-        batch=batch,
-        batch_gpu=batch_gpu,
-        lr=pick("lr", lambda: 0.002 if res >= 1024 else 0.0025),
-        gamma=pick("gamma", lambda: 0.0002 * data.height * data.width / batch),
-        ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
-        ema_rampup=given.pop("ema_rampup", preset.ema_rampup),
-        **{
-            name: given.pop(name, getattr(preset, name)) for name in ("pl_weight", "mixing_prob", "aug", "kimg", "snap")
-        },
-        **given,
-    )
-
-
-def _divisor(number: int, most: int) -> int:
-    """The largest divisor that is no more than `most`."""
-    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
 
 
 # ----------------------------------------------------------------------------------------------- JSON
@@ -449,11 +296,16 @@ def _value(hint: Any, value: Any, name: str) -> Any:
 
 
 def _check_network(config: GeneratorConfig | DiscriminatorConfig, *positive: int) -> None:
-    _, _, n = base_size(config.height, config.width)
-    fewest = isinstance(config, GeneratorConfig)  # a discriminator's labels may go in as they are embedded
-    sane = fewest <= config.mapping_layers <= 64 and 0 <= config.half_levels <= 20 and 1 <= len(config.fir) <= 12
-    if not (sane and all(map(math.isfinite, config.fir)) and sum(config.fir) > 0 and config.mapping_lr > 0):
-        raise SganError(f"{type(config).__name__}: mapping_layers, mapping_lr, half_levels or fir is out of range.")
+    is_generator = isinstance(config, GeneratorConfig)
+    grows = config.family != "stylegan2" if is_generator else config.architecture == "orig"
+    _, _, n = base_size(config.height, config.width, 0 if grows and not config.fade else 1)
+    if (config.fade or config.blur) and not grows:
+        raise SganError(f"{type(config).__name__}: fade and blur are of networks that grow, and this one does not.")
+    # A discriminator's labels may go in as they are embedded.
+    sane = is_generator <= config.mapping_layers <= 64 and 0 <= config.half_levels <= 20 and 1 <= len(config.fir) <= 12
+    filters = all(math.isfinite(sum(f)) and sum(f) > 0 for f in (config.fir, config.blur) if f)
+    if not (sane and filters and len(config.blur) in (0, 3) and config.mapping_lr > 0):
+        raise SganError(f"{type(config).__name__}: mapping_layers, mapping_lr, half_levels or filter is out of range.")
     if min(config.channel_max, config.c_dim + 1, *positive) < 1:
         raise SganError(f"{type(config).__name__}: a dimension is below 1.")
     if config.channel_base < 4 << n:

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from stylegan_cli import config
-from stylegan_cli.config import DataSpec, from_json, make_train_config, to_json
+from stylegan_cli.config import DataSpec, from_json, to_json
 from stylegan_cli.errors import SganError
+from stylegan_cli.presets import PRESETS, make_train_config
 
 
 def data_spec(height=64, width=64, classes=()):
@@ -51,25 +52,25 @@ def test_nearest_size_is_nearest():
                 assert far(best) <= far((h, w))
 
 
-@pytest.mark.parametrize("cfg", config.PRESETS)
+@pytest.mark.parametrize("cfg", PRESETS)
 @pytest.mark.parametrize("size", [(64, 64), (512, 384)])
 def test_json_round_trip(cfg, size):
-    made = config.make_train_config(cfg, data_spec(*size, classes=("cat", "dog")))
+    made = make_train_config(cfg, data_spec(*size, classes=("cat", "dog")))
     assert config.from_json(config.TrainConfig, json.loads(json.dumps(config.to_json(made)))) == made
 
 
 def test_auto_follows_its_rules():
-    small = config.make_train_config("auto", data_spec(256, 256), gpus=2)
+    small = make_train_config("auto", data_spec(256, 256), gpus=2)
     assert (small.batch, small.batch_gpu, small.discriminator.mbstd_group) == (32, 16, 4)
     assert (small.generator.channel_base, small.lr) == (16384, 0.0025)
     assert small.gamma == pytest.approx(0.0002 * 256 * 256 / 32)
     assert small.ema_kimg == pytest.approx(10)
-    large = config.make_train_config("auto", data_spec(1024, 1024), gpus=8)
+    large = make_train_config("auto", data_spec(1024, 1024), gpus=8)
     assert (large.batch, large.generator.channel_base, large.lr) == (32, 32768, 0.002)
 
 
 def test_what_the_user_sets_wins_and_none_sets_nothing():
-    made = config.make_train_config("paper256", data_spec(256, 256), batch=8, gamma=3.5, lr=None, channel_base=4096)
+    made = make_train_config("paper256", data_spec(256, 256), batch=8, gamma=3.5, lr=None, channel_base=4096)
     assert (made.batch, made.gamma, made.lr) == (8, 3.5, 0.0025)
     assert made.generator.channel_base == made.discriminator.channel_base == 4096
 
@@ -109,12 +110,12 @@ def test_incomplete_json(values):
 )
 def test_batches_that_do_not_divide(given, said):
     with pytest.raises(SganError, match=said):
-        config.make_train_config("auto", data_spec(), **given)
+        make_train_config("auto", data_spec(), **given)
 
 
 def test_unknown_preset():
     with pytest.raises(SganError, match="paper128") as caught:
-        config.make_train_config("paper128", data_spec())
+        make_train_config("paper128", data_spec())
     assert "paper256" in caught.value.hint
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import PRECISIONS, PRESETS, TrainConfig, to_json
+from ..config import PRECISIONS, TrainConfig, to_json
+from ..presets import PRESETS
 from .params import KIMG, SIZE, Finite, device_option, kernels_option, resolve_device
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from ..config import PRESETS, TrainConfig, base_size, from_json, make_train_config, to_json
+from ..config import TrainConfig, base_size, from_json, to_json
 from ..data.dataset import open_dataset
 from ..errors import SganError
 from ..models import build_discriminator, build_generator
 from ..models.summary import summarize
+from ..presets import PRESETS, make_train_config
 from ..runs import latest_snapshot, lock_run, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
 from .state_files import list_states, read_about

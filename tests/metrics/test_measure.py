@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.config import make_train_config
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import to_rgb
 from stylegan_cli.errors import SganError
@@ -17,6 +16,7 @@ from stylegan_cli.metrics.frechet import frechet_distance
 from stylegan_cli.metrics.in_training import TrainingMetrics
 from stylegan_cli.metrics.measure import compare_images, measure
 from stylegan_cli.metrics.stream import Fakes
+from stylegan_cli.presets import make_train_config
 
 QUICK = {"num": 40, "progress": False}
 

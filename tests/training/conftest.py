@@ -2,8 +2,8 @@
 
 import pytest
 
-from stylegan_cli.config import make_train_config
 from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.presets import make_train_config
 
 
 @pytest.fixture

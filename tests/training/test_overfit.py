@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from stylegan_cli.config import make_train_config
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import to_uint8
+from stylegan_cli.presets import make_train_config
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling.latents import latents_from_seeds
 from stylegan_cli.snapshot import load_generator

@@ -1,0 +1,188 @@
+"""What `--cfg` stands for: the published settings, and rules for everything that depends on the data and the GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, TrainConfig
+from .errors import SganError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What `--cfg` sets. None means: by the rule written beside the field, from the size and the number of GPUs."""
+
+    about: str  # one line for the help text
+    batch: int | None = None  # None: min(gpus * min(4096 / res, 32), 64)
+    mbstd_group: int | None = None  # None: min(batch / gpus, 4)
+    mbstd_channels: int = 1
+    channel_base: int | None = None  # None: 32768 from 512 pixels, else 16384
+    channel_max: int = 512
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 2
+    mapping_lr: float = 0.01
+    lr: float | None = None  # None: 0.002 from 1024 pixels, else 0.0025
+    gamma: float | None = None  # None: 0.0002 * height * width / batch
+    ema_kimg: float | None = None  # None: batch * 10 / 32
+    ema_rampup: float | None = 0.05
+    pl_weight: float = 2.0
+    mixing_prob: float = 0.9
+    aug: str = "ada"
+    d_architecture: str = "resnet"
+    kimg: float = 25000.0
+    snap: float = 200.0
+    size: int | None = None  # read the pictures at this size (longest side)
+
+
+PRESETS: dict[str, Preset] = {
+    "auto": Preset("settings from the size of the pictures and the number of GPUs"),
+    "demo": Preset(
+        "a small network that learns to draw in minutes on two CPU cores",
+        batch=16,
+        mbstd_group=16,  # the whole batch and four maps: D must see at once when all creatures look alike
+        mbstd_channels=4,
+        channel_base=512,
+        channel_max=128,
+        z_dim=128,
+        w_dim=128,
+        mapping_lr=0.1,  # in so short a run the mapping has to learn fast
+        lr=0.006,
+        gamma=30.0,  # flat drawings are easy to tell from first attempts; a strong R1 keeps D from winning outright
+        ema_kimg=4.0,
+        ema_rampup=0.1,
+        pl_weight=0.0,
+        mixing_prob=0.5,
+        aug="noaug",  # 4,000 pictures are plenty for 40 kimg
+        kimg=40.0,
+        snap=10.0,
+        size=32,
+    ),
+    "stylegan2": Preset(
+        "StyleGAN2 config F as published",
+        batch=32,
+        mbstd_group=4,
+        channel_base=32768,
+        lr=0.002,
+        gamma=10.0,
+        ema_kimg=10.0,
+        ema_rampup=None,
+        mapping_layers=8,
+        aug="noaug",
+    ),
+    "paper256": Preset(
+        "the 256 x 256 settings of the StyleGAN2-ADA paper",
+        batch=64,
+        mbstd_group=8,
+        channel_base=16384,
+        lr=0.0025,
+        gamma=1.0,
+        ema_kimg=20.0,
+        ema_rampup=None,
+        mapping_layers=8,
+    ),
+    "paper512": Preset(
+        "the 512 x 512 settings of the StyleGAN2-ADA paper",
+        batch=64,
+        mbstd_group=8,
+        channel_base=32768,
+        lr=0.0025,
+        gamma=0.5,
+        ema_kimg=20.0,
+        ema_rampup=None,
+        mapping_layers=8,
+    ),
+    "paper1024": Preset(
+        "the 1024 x 1024 settings of the StyleGAN2-ADA paper",
+        batch=32,
+        mbstd_group=4,
+        channel_base=32768,
+        lr=0.002,
+        gamma=2.0,
+        ema_kimg=10.0,
+        ema_rampup=None,
+        mapping_layers=8,
+    ),
+    "cifar": Preset(
+        "32 x 32 pictures, as StyleGAN2-ADA on CIFAR-10",
+        batch=64,
+        mbstd_group=32,
+        channel_base=32768,
+        lr=0.0025,
+        gamma=0.01,
+        ema_kimg=500.0,
+        pl_weight=0.0,
+        mixing_prob=0.0,
+        d_architecture="orig",
+    ),
+}
+
+
+def make_train_config(
+    cfg: str,  # a name of PRESETS
+    data: DataSpec,
+    *,
+    gpus: int = 1,
+    **overrides: Any,  # fields of TrainConfig, and channel_base, channel_max, mapping_layers, mbstd_group, ...
+) -> TrainConfig:
+    """A preset, its rules worked out for the data's size, with what the user set on top. None overrides nothing."""
+    if cfg not in PRESETS:
+        raise SganError(f"No preset is called {cfg!r}.", hint="Choose from " + ", ".join(PRESETS) + ".")
+    preset, given = PRESETS[cfg], {k: v for k, v in overrides.items() if v is not None}
+    res = max(data.height, data.width)
+
+    def pick(name: str, rule: Any) -> Any:
+        value = given.pop(name, getattr(preset, name, None))
+        return rule() if value is None else value
+
+    by_rule = "batch" not in given
+    batch = pick("batch", lambda: min(gpus * min(4096 // res, 32), 64))
+    batch = max(batch - batch % gpus, gpus) if by_rule else batch
+    batch_gpu = given.pop("batch_gpu", max(batch // gpus, 1))
+    group = given.pop("mbstd_group") if "mbstd_group" in given else _divisor(batch_gpu, preset.mbstd_group or 4)
+    both = {
+        "height": data.height,
+        "width": data.width,
+        "channels": data.channels,
+        "c_dim": data.c_dim,
+        "channel_base": pick("channel_base", lambda: 32768 if res >= 512 else 16384),
+        "channel_max": pick("channel_max", lambda: 512),
+        "mapping_lr": pick("mapping_lr", lambda: 0.01),
+        "conv_clamp": 256.0 if given.get("precision") in ("fp16", "bf16") else None,  # float32 cannot overflow
+    }
+    generator = GeneratorConfig(
+        **both,
+        z_dim=pick("z_dim", lambda: 512),
+        w_dim=pick("w_dim", lambda: 512),
+        mapping_layers=pick("mapping_layers", lambda: 8),
+        architecture=given.pop("g_architecture", "skip"),
+    )
+    discriminator = DiscriminatorConfig(
+        **both,
+        architecture=pick("d_architecture", lambda: "resnet"),
+        mbstd_group=min(group, batch_gpu),
+        mbstd_channels=pick("mbstd_channels", lambda: 1),
+    )
+    return TrainConfig(
+        cfg=cfg,
+        data=data,
+        generator=generator,
+        discriminator=discriminator,
+        gpus=gpus,
+        batch=batch,
+        batch_gpu=batch_gpu,
+        lr=pick("lr", lambda: 0.002 if res >= 1024 else 0.0025),
+        gamma=pick("gamma", lambda: 0.0002 * data.height * data.width / batch),
+        ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
+        ema_rampup=given.pop("ema_rampup", preset.ema_rampup),
+        **{
+            name: given.pop(name, getattr(preset, name)) for name in ("pl_weight", "mixing_prob", "aug", "kimg", "snap")
+        },
+        **given,
+    )
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor that is no more than `most`."""
+    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
