@@ -39,6 +39,30 @@ def base_size(
     return height >> n, width >> n, n
 
 
+def level_of(
+    height: int,
+    width: int,
+) -> int:
+    """The nominal level of a size, 4 * 2^k. Raises SganError as `base_size` does."""
+    return 4 << base_size(height, width, 0)[2]
+
+
+def levels_of(
+    height: int,
+    width: int,
+    start: int,  # the lowest, 4 * 2^k
+) -> list[int]:
+    """The levels of a network that grows to a size. Raises SganError if it cannot start there."""
+    levels = [4 << k for k in range(base_size(height, width)[2] + 1)]
+    if start not in levels:
+        raise SganError(
+            f"Growing cannot start at level {start}: pictures of {height}x{width} have the levels "
+            f"{', '.join(map(str, levels))}.",
+            hint=f"Choose --grow-from {levels[0]}, or another of these.",
+        )
+    return levels[levels.index(start) :]
+
+
 def nearest_sizes(
     height: int,
     width: int,
@@ -87,15 +111,22 @@ class GeneratorConfig:
     half_levels: int = 4  # how many of the highest levels run in half precision when half precision is asked for
     conv_clamp: float | None = 256.0  # bound on convolution outputs, so that half precision cannot overflow
     w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
+    truncated: int | None = None  # how many of the ws truncation changes, unless it is told; None: all
     family: str = "stylegan2"  # or 'stylegan': AdaIN and noise, 2018; 'progan': no styles, 2017
     blur: tuple[float, ...] = ()  # filter after upsampling ('stylegan'), on top of `fir`
     fade: bool = False  # the picture is blended with that of the level below, as in a network that grows
+
+    @property
+    def can_grow(self) -> bool:
+        return self.family != "stylegan2"
 
     def __post_init__(self) -> None:
         _check_network(self, self.z_dim, self.w_dim)
         _choice("generator family", self.family, ("stylegan2", "stylegan", "progan"))
         if self.family != "stylegan2":
             _choice(f"architecture of {self.family}", self.architecture, ("orig",))
+        if self.family == "progan" and (self.w_dim, self.mapping_layers) != (self.z_dim * (1 + (self.c_dim > 0)), 0):
+            raise SganError("GeneratorConfig: progan has no mapping: w is z, and the label's embedding beside it.")
         if not 0 <= self.w_avg_beta <= 1:
             raise SganError(f"GeneratorConfig: w_avg_beta {self.w_avg_beta} is not from 0 to 1.")
         _choice("generator labels", self.labels, ("embed", "concat"))
@@ -124,6 +155,10 @@ class DiscriminatorConfig:
     mbstd_channels: int = 1  # its feature maps, 0 = off
     blur: tuple[float, ...] = ()  # filter before downsampling ('orig'), on top of `fir`
     fade: bool = False  # what it sees is blended with the level below, as in a network that grows
+
+    @property
+    def can_grow(self) -> bool:
+        return self.architecture == "orig"
 
     def __post_init__(self) -> None:
         _check_network(self, self.mbstd_channels + 1, self.mbstd_group or 1)
@@ -167,6 +202,13 @@ class DataSpec:
 # ------------------------------------------------------------------------------------------- training
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+OBJECTIVES = {  # training.losses.LOSSES, in words
+    "logistic": "non-saturating",
+    "saturating": "the minimax game",
+    "hinge": "margins of 1",
+    "lsgan": "least squares",
+    "wgan": "Wasserstein, with the gradient penalty",
+}
 
 
 @dataclass(frozen=True)
@@ -200,7 +242,7 @@ class TrainConfig:
     lr: float = 0.0025  # Adam's learning rate, both networks
     betas: tuple[float, float] = (0.0, 0.99)
     eps: float = 1e-8
-    loss: str = "logistic"  # the objective, see training.losses
+    loss: str = "logistic"  # the objective, a name of OBJECTIVES
     gamma: float = 1.0  # weight of R1
     r2_gamma: float = 0.0  # weight of R2
     gp_weight: float = 0.0  # weight of the gradient penalty ('wgan')
@@ -228,12 +270,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         whole = (self.batch, self.batch_gpu, self.gpus, self.r1_interval, self.pl_interval, self.pl_batch_shrink)
         numbers = (self.kimg, self.snap, self.lr, self.eps, self.ema_kimg, self.gamma, self.pl_weight, *self.betas)
+        numbers += (self.r2_gamma, self.gp_weight, self.drift, self.aux_weight)
         if min(*whole, self.ada_interval) < 1 or not all(math.isfinite(x) and x >= 0 for x in numbers) or self.seed < 0:
             raise SganError("TrainConfig: a number is negative, zero or not finite where it cannot be.")
         if not (0 <= self.aug_p <= 1 and -1 <= self.ada_target <= 1 and self.ada_kimg > 0 and self.freezed >= 0):
             raise SganError("TrainConfig: aug_p, ada_target, ada_kimg or freezed is out of range.")
         _choice("aug", self.aug, ("ada", "fixed", "noaug", "diffaug"))
         _choice("precision", self.precision, PRECISIONS)
+        _check_objective(self)
         if len(self.betas) != 2 or max(self.betas) >= 1 or not 0 <= self.mixing_prob <= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1, and mixing_prob from 0 to 1.")
         if self.batch % (self.batch_gpu * self.gpus):
@@ -297,12 +341,12 @@ def _value(hint: Any, value: Any, name: str) -> Any:
 
 def _check_network(config: GeneratorConfig | DiscriminatorConfig, *positive: int) -> None:
     is_generator = isinstance(config, GeneratorConfig)
-    grows = config.family != "stylegan2" if is_generator else config.architecture == "orig"
-    _, _, n = base_size(config.height, config.width, 0 if grows and not config.fade else 1)
-    if (config.fade or config.blur) and not grows:
+    _, _, n = base_size(config.height, config.width, 0 if config.can_grow and not config.fade else 1)
+    if (config.fade or config.blur) and not config.can_grow:
         raise SganError(f"{type(config).__name__}: fade and blur are of networks that grow, and this one does not.")
-    # A discriminator's labels may go in as they are embedded.
-    sane = is_generator <= config.mapping_layers <= 64 and 0 <= config.half_levels <= 20 and 1 <= len(config.fir) <= 12
+    # A discriminator's labels may go in as they are embedded, and progan's latents as they are.
+    fewest = is_generator and config.family != "progan"
+    sane = fewest <= config.mapping_layers <= 64 and 0 <= config.half_levels <= 20 and 1 <= len(config.fir) <= 12
     filters = all(math.isfinite(sum(f)) and sum(f) > 0 for f in (config.fir, config.blur) if f)
     if not (sane and filters and len(config.blur) in (0, 3) and config.mapping_lr > 0):
         raise SganError(f"{type(config).__name__}: mapping_layers, mapping_lr, half_levels or filter is out of range.")
@@ -313,6 +357,22 @@ def _check_network(config: GeneratorConfig | DiscriminatorConfig, *positive: int
             f"A channel base of {config.channel_base} leaves no channel at level {4 << n}.",
             hint=f"Choose --cbase of {4 << n} or more.",
         )
+
+
+def _check_objective(config: TrainConfig) -> None:
+    """Raises SganError if the objective does not go with its penalties, the augmentation or the labels."""
+    _choice("loss", config.loss, tuple(OBJECTIVES))
+    if config.loss == "wgan" and max(config.gamma, config.r2_gamma) > 0:
+        raise SganError("wgan takes the gradient penalty, neither R1 nor R2.", hint="Leave --gamma and --r2 out.")
+    if config.loss != "wgan" and config.gp_weight > 0:
+        raise SganError(f"{config.loss} takes R1 and R2, not the gradient penalty.", hint="Leave --gp out.")
+    if config.loss == "wgan" and config.aug == "ada":
+        raise SganError(
+            "wgan draws no line between real and generated that --aug ada could count pictures by.",
+            hint="Choose --aug fixed with --p 0.2, or --aug diffaug.",
+        )
+    if config.discriminator.labels == "classifier" and config.discriminator.c_dim == 0:
+        raise SganError("A discriminator that names classes needs labels.", hint="Give --cond.")
 
 
 def _choice(name: str, value: Any, allowed: tuple) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, TrainConfig
+from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, GrowthConfig, TrainConfig, levels_of
 from .errors import SganError
 
 
@@ -24,13 +25,24 @@ class Preset:
     mapping_layers: int = 2
     mapping_lr: float = 0.01
     lr: float | None = None  # None: 0.002 from 1024 pixels, else 0.0025
+    loss: str = "logistic"
     gamma: float | None = None  # None: 0.0002 * height * width / batch
     ema_kimg: float | None = None  # None: batch * 10 / 32
     ema_rampup: float | None = 0.05
     pl_weight: float = 2.0
     mixing_prob: float = 0.9
     aug: str = "ada"
+    family: str = "stylegan2"
+    g_architecture: str = "skip"
     d_architecture: str = "resnet"
+    labels: str = "embed"
+    fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
+    blur: tuple[float, ...] = ()
+    truncated: int | None = None
+    grow_from: int | None = None  # level; None: at full size from the start
+    grow_kimg: float = 600.0
+    fade_kimg: float = 600.0
+    by_level: bool = False  # None for batch and lr: those that the papers of ProGAN and StyleGAN give each level
     kimg: float = 25000.0
     snap: float = 200.0
     size: int | None = None  # read the pictures at this size (longest side)
@@ -57,6 +69,74 @@ PRESETS: dict[str, Preset] = {
         aug="noaug",  # 4,000 pictures are plenty for 40 kimg
         kimg=40.0,
         snap=10.0,
+        size=32,
+    ),
+    "stylegan": Preset(
+        "StyleGAN as published in 2018: AdaIN, grown from 8 x 8",
+        channel_base=16384,
+        mapping_layers=8,
+        gamma=10.0,
+        ema_kimg=10.0,
+        ema_rampup=None,
+        pl_weight=0.0,
+        aug="noaug",
+        family="stylegan",
+        g_architecture="orig",
+        d_architecture="orig",
+        labels="concat",
+        fir=(1.0, 1.0),
+        blur=(1.0, 2.0, 1.0),
+        truncated=8,
+        grow_from=8,
+        by_level=True,
+    ),
+    "progan": Preset(
+        "the traditional generator of 2017, grown from 4 x 4, against WGAN-GP",
+        channel_base=16384,
+        mapping_layers=0,
+        loss="wgan",
+        ema_kimg=10.0,
+        ema_rampup=None,
+        pl_weight=0.0,
+        mixing_prob=0.0,
+        aug="noaug",
+        family="progan",
+        g_architecture="orig",
+        d_architecture="orig",
+        labels="concat",
+        fir=(1.0, 1.0),
+        grow_from=4,
+        by_level=True,
+        kimg=12000.0,
+    ),
+    "demo-stylegan": Preset(
+        "a small StyleGAN of 2018 that grows from 4 x 4 to 32 x 32 in minutes on two CPU cores",
+        batch=16,
+        mbstd_group=16,
+        mbstd_channels=4,
+        channel_base=512,
+        channel_max=128,
+        z_dim=128,
+        w_dim=128,
+        mapping_lr=0.1,
+        lr=0.004,
+        gamma=10.0,
+        ema_kimg=4.0,
+        ema_rampup=0.1,
+        pl_weight=0.0,
+        mixing_prob=0.5,
+        aug="noaug",
+        family="stylegan",
+        g_architecture="orig",
+        d_architecture="orig",
+        labels="concat",
+        fir=(1.0, 1.0),
+        blur=(1.0, 2.0, 1.0),
+        grow_from=4,
+        grow_kimg=6.0,
+        fade_kimg=6.0,
+        kimg=66.0,
+        snap=12.0,
         size=32,
     ),
     "stylegan2": Preset(
@@ -130,15 +210,22 @@ def make_train_config(
     if cfg not in PRESETS:
         raise SganError(f"No preset is called {cfg!r}.", hint="Choose from " + ", ".join(PRESETS) + ".")
     preset, given = PRESETS[cfg], {k: v for k, v in overrides.items() if v is not None}
+    given = for_objective(given.get("loss", preset.loss), preset.aug) | given
     res = max(data.height, data.width)
 
     def pick(name: str, rule: Any) -> Any:
         value = given.pop(name, getattr(preset, name, None))
         return rule() if value is None else value
 
+    levels = _levels(preset, data, given)
+    batches, rates = _by_level(preset, given, gpus)
     by_rule = "batch" not in given
-    batch = pick("batch", lambda: min(gpus * min(4096 // res, 32), 64))
+    batch = pick("batch", lambda: batches(levels[-1]) if preset.by_level else min(gpus * min(4096 // res, 32), 64))
     batch = max(batch - batch % gpus, gpus) if by_rule else batch
+    lr = pick("lr", lambda: rates(levels[-1]) if preset.by_level else 0.002 if res >= 1024 else 0.0025)
+    if not preset.by_level:
+        batches, rates = (lambda _: batch), (lambda _: lr)
+    growth = _growth(preset, levels, batches, rates, given)
     batch_gpu = given.pop("batch_gpu", max(batch // gpus, 1))
     group = given.pop("mbstd_group") if "mbstd_group" in given else _divisor(batch_gpu, preset.mbstd_group or 4)
     both = {
@@ -149,17 +236,23 @@ def make_train_config(
         "channel_base": pick("channel_base", lambda: 32768 if res >= 512 else 16384),
         "channel_max": pick("channel_max", lambda: 512),
         "mapping_lr": pick("mapping_lr", lambda: 0.01),
+        "fir": preset.fir,
+        "blur": preset.blur,
         "conv_clamp": 256.0 if given.get("precision") in ("fp16", "bf16") else None,  # float32 cannot overflow
     }
     generator = GeneratorConfig(
         **both,
         z_dim=pick("z_dim", lambda: 512),
-        w_dim=pick("w_dim", lambda: 512),
+        w_dim=pick("w_dim", lambda: 512) * (2 if preset.family == "progan" and data.c_dim else 1),
         mapping_layers=pick("mapping_layers", lambda: 8),
-        architecture=given.pop("g_architecture", "skip"),
+        architecture=pick("g_architecture", lambda: "skip"),
+        labels=preset.labels,
+        family=preset.family,
+        truncated=preset.truncated,
     )
     discriminator = DiscriminatorConfig(
         **both,
+        labels="classifier" if given.pop("aux_classifier", False) else "projection",
         architecture=pick("d_architecture", lambda: "resnet"),
         mbstd_group=min(group, batch_gpu),
         mbstd_channels=pick("mbstd_channels", lambda: 1),
@@ -172,15 +265,75 @@ def make_train_config(
         gpus=gpus,
         batch=batch,
         batch_gpu=batch_gpu,
-        lr=pick("lr", lambda: 0.002 if res >= 1024 else 0.0025),
+        lr=lr,
         gamma=pick("gamma", lambda: 0.0002 * data.height * data.width / batch),
         ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
         ema_rampup=given.pop("ema_rampup", preset.ema_rampup),
+        growth=growth,
         **{
-            name: given.pop(name, getattr(preset, name)) for name in ("pl_weight", "mixing_prob", "aug", "kimg", "snap")
+            name: given.pop(name, getattr(preset, name))
+            for name in ("loss", "pl_weight", "mixing_prob", "aug", "kimg", "snap")
         },
         **given,
     )
+
+
+def for_objective(
+    loss: str,  # a name of OBJECTIVES
+    aug: str,  # the preset's augmentation
+) -> dict[str, Any]:
+    """What an objective asks of settings that the user leaves alone."""
+    if loss != "wgan":
+        return {}
+    # Gulrajani et al. 2017, algorithm 1: lambda = 10, at every step.
+    penalty = {"gamma": 0.0, "gp_weight": 10.0, "r1_interval": 1}
+    return penalty | ({"aug": "noaug"} if aug == "ada" else {})
+
+
+def _levels(preset: Preset, data: DataSpec, given: dict[str, Any]) -> list[int]:
+    """Those that a run grows through, from low to high; none if it does not grow."""
+    start = given.pop("grow_from", preset.grow_from)
+    if start is None and (
+        vain := [name for name in ("grow_kimg", "fade_kimg", "grow_batch", "grow_lr") if name in given]
+    ):
+        option = vain[0].replace("_", "-")
+        raise SganError(
+            f"--{option} has no effect on a run that does not grow.", hint="Give --grow-from 4, or leave it out."
+        )
+    return [] if start is None else levels_of(data.height, data.width, start)
+
+
+def _by_level(preset: Preset, given: dict[str, Any], gpus: int) -> tuple[Callable[[int], int], Callable[[int], float]]:
+    """Batch and learning rate of a level: the user's, else the published ones if the preset wants them."""
+
+    def batch(level: int) -> int:
+        size = max(4 * gpus, min(2048 // level, 128 * gpus, 512))
+        return max(size - size % gpus, gpus)
+
+    def rate(level: int) -> float:
+        return {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003}.get(level, 0.001)
+
+    fixed = given.get("batch", preset.batch), given.get("lr", preset.lr)
+    return (batch if fixed[0] is None else lambda _: fixed[0]), (rate if fixed[1] is None else lambda _: fixed[1])
+
+
+def _growth(
+    preset: Preset,
+    levels: list[int],
+    batches: Callable[[int], int],
+    rates: Callable[[int], float],
+    given: dict[str, Any],  # what belongs to the schedule is taken out
+) -> GrowthConfig | None:
+    stable, fade = (given.pop(name, getattr(preset, name)) for name in ("grow_kimg", "fade_kimg"))
+    by_level = [given.pop(name, {}) for name in ("grow_batch", "grow_lr")]
+    for values in by_level:
+        if unknown := sorted(values.keys() - set(levels)):
+            known = ", ".join(map(str, levels))
+            raise SganError(f"The run does not grow through level {unknown[0]}.", hint=f"Its levels are {known}.")
+    if len(levels) < 2:
+        return None
+    batch, lr = (tuple(own.get(n, rule(n)) for n in levels) for own, rule in zip(by_level, (batches, rates)))
+    return GrowthConfig(levels[0], stable, fade, batch, lr)
 
 
 def _divisor(number: int, most: int) -> int:

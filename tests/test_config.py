@@ -128,9 +128,59 @@ def test_presets_fit_any_number_of_gpus(cfg, gpus):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"batch": -4, "batch_gpu": -4}, {"batch_gpu": 0}, {"r1_interval": 0}, {"kimg": math.nan}, {"betas": [0.0, 1.0]}],
+    [
+        {"batch": -4, "batch_gpu": -4},
+        {"batch_gpu": 0},
+        {"r1_interval": 0},
+        {"kimg": math.nan},
+        {"betas": [0.0, 1.0]},
+        {"r2_gamma": -1.0},
+        {"loss": "wgan", "gamma": 0.0, "aug": "noaug", "gp_weight": math.inf},
+        {"drift": math.nan},
+        {"aux_weight": -1.0},
+    ],
 )
 def test_numbers_that_cannot_be(changes):
     config = make_train_config("auto", DataSpec("a", "", 1, 64, 64, 3, 64, 64))
     with pytest.raises(SganError):
         from_json(type(config), {**to_json(config), **changes})
+
+
+# -------------------------------------------------------------------------------------------- objectives
+
+
+def test_wgan_takes_its_penalty_at_every_step():
+    made = make_train_config("auto", data_spec(), loss="wgan")
+    assert (made.gamma, made.gp_weight, made.r1_interval, made.aug) == (0, 10, 1, "noaug")
+    made = make_train_config("auto", data_spec(), loss="wgan", gp_weight=3.0, r1_interval=4, aug="diffaug")
+    assert (made.gp_weight, made.r1_interval, made.aug) == (3, 4, "diffaug")
+
+
+def test_other_objectives_keep_the_settings_of_the_preset():
+    usual = make_train_config("auto", data_spec())
+    assert (usual.loss, usual.gp_weight, usual.r1_interval, usual.aug) == ("logistic", 0, 16, "ada")
+    assert make_train_config("auto", data_spec(), loss="hinge") == dataclasses.replace(usual, loss="hinge")
+
+
+def test_a_classifier():
+    made = make_train_config("auto", data_spec(classes=("cat", "dog")), aux_classifier=True)
+    assert (made.discriminator.labels, made.discriminator.c_dim) == ("classifier", 2)
+    usual = make_train_config("auto", data_spec(classes=("cat", "dog")), aux_classifier=False)
+    assert usual.discriminator.labels == "projection"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"loss": "wasserstein"}, "none of logistic, .*wgan"),
+        ({"loss": "wgan", "gamma": 1.0}, "neither R1 nor R2"),
+        ({"loss": "wgan", "r2_gamma": 1.0}, "neither R1 nor R2"),
+        ({"loss": "hinge", "gp_weight": 1.0}, "hinge takes R1 and R2"),
+        ({"loss": "wgan", "aug": "ada"}, "no line"),
+        ({"aux_classifier": True}, "needs labels"),
+    ],
+    ids=lambda x: " ".join(map(str, x.values())) if isinstance(x, dict) else "",
+)
+def test_what_an_objective_does_not_take(given, said):
+    with pytest.raises(SganError, match=said):
+        make_train_config("auto", data_spec(), **given)

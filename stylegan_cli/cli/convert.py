@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Bring a checkpoint of any kind into another form.
 
-    IN is a snapshot, a run's folder, a checkpoint of NVIDIA's repositories, of rosinality's, of TensorFlow's StyleGAN2,
+    IN is a snapshot, a run's folder, a checkpoint of NVIDIA's repositories, of rosinality's, of TensorFlow's StyleGANs,
     or the address of one; what it is is seen from its content, and nothing in it is run. OUT says by its ending what
     to write: .safetensors (a snapshot), .pt (for rosinality/stylegan2-pytorch), .pkl (with --for ada or sg3: for
     NVIDIA's stylegan2-ada-pytorch or stylegan3), .onnx, .pt2 (torch.export).

@@ -53,8 +53,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     if info.data:
         rows["Pictures"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
     rows |= {"Origin": info.origin or "not known", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
-    for note in notes_on(path):
-        rows["Note" if "Note" not in rows else "And"] = note
+    rows |= {f"Note {i}": note for i, note in enumerate(notes_on(path), 1)}
     width = max(map(len, rows))
     for name, value in rows.items():
         click.echo(f"{name:{width}}  {value}")
@@ -66,9 +65,10 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
 def _architecture(info) -> dict[str, str]:
     G, D = info.generator, info.discriminator
     kinds = {1: "grey", 3: "RGB", 4: "RGBA"}
+    family = {"stylegan2": "StyleGAN2", "stylegan": "StyleGAN", "progan": "ProGAN"}[G.family]
     classes = f", {G.c_dim} classes" if G.c_dim else ""
     rows = {
-        "Generator": f"StyleGAN2, {G.architecture}, {G.height} x {G.width} {kinds[G.channels]}{classes}, "
+        "Generator": f"{family}, {G.architecture}, {G.height} x {G.width} {kinds[G.channels]}{classes}, "
         f"z {G.z_dim}, w {G.w_dim}, {G.mapping_layers} mapping layers, channel base {G.channel_base}"
     }
     rows["Discriminator"] = f"{D.architecture}, channel base {D.channel_base}" if D else "none"

@@ -114,6 +114,27 @@ class Finite(click.ParamType):
         return number
 
 
+class ByLevel(click.ParamType):
+    """Positive numbers of levels: '4:64,8:32' -> {4: 64, 8: 32}."""
+
+    name = "level:number"
+
+    def __init__(self, kind: type[int] | type[float]):
+        self.kind = kind
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> dict:
+        if isinstance(value, dict):
+            return value
+        try:
+            pairs = [part.split(":") for part in value.split(",")]
+            numbers = {int(level): self.kind(number) for level, number in pairs}
+        except ValueError:
+            numbers = {0: math.nan}
+        if not all(math.isfinite(number) and number > 0 for number in numbers.values()):
+            self.fail(f"{value!r} is no list such as 4:64,8:32.", param, ctx)
+        return numbers
+
+
 class Device(click.ParamType):
     """'auto', 'cpu', 'cuda' or 'cuda:N', as the string; `resolve_device` makes it a device."""
 

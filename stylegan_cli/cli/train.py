@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import PRECISIONS, TrainConfig, to_json
+from ..config import OBJECTIVES, PRECISIONS, TrainConfig, to_json
 from ..presets import PRESETS
-from .params import KIMG, SIZE, Finite, device_option, kernels_option, resolve_device
+from .params import KIMG, SIZE, ByLevel, Finite, device_option, kernels_option, resolve_device
 
 if TYPE_CHECKING:
     from ..training.run import Measure
@@ -39,7 +39,22 @@ PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgc
 @click.option("--batch", type=click.IntRange(1), help="Pictures per step over all GPUs.")
 @click.option("--batch-gpu", type=click.IntRange(1), help="Pictures at a time on one GPU.")
 @click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
+@click.option(
+    "--loss",
+    type=click.Choice(list(OBJECTIVES)),
+    help="The objective: " + "; ".join(f"{name}, {about}" for name, about in OBJECTIVES.items()) + ".",
+)
 @click.option("--gamma", type=click.FloatRange(0), help="Weight of R1.")
+@click.option("--r2", "r2_gamma", type=click.FloatRange(0), help="Weight of R2.  [default: 0]")
+@click.option("--gp", "gp_weight", type=click.FloatRange(0), help="Weight of wgan's gradient penalty.  [default: 10]")
+@click.option("--drift", type=click.FloatRange(0), help="Weight of wgan's squared outputs.  [default: 0.001]")
+@click.option(
+    "--penalty-interval",
+    "r1_interval",
+    type=click.IntRange(1),
+    help="Steps between R1, R2 and the gradient penalty.  [default: 16; 1 with wgan]",
+)
+@click.option("--aux-classifier", is_flag=True, help="The discriminator names the class besides (AC-GAN); with --cond.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.")
 @click.option("--pl-weight", type=click.FloatRange(0), help="Weight of path-length regularisation.")
 @click.option("--mixing-prob", type=click.FloatRange(0, 1), help="Style-mixing probability.")
@@ -57,6 +72,13 @@ PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgc
 @click.option("--target", "ada_target", type=Finite(), help="What --aug ada holds r_t at.  [default: 0.6]")
 @click.option("--p", "aug_p", type=click.FloatRange(0, 1), help="Probability of each augmentation, to begin with.")
 @click.option("--freezed", type=click.IntRange(0), help="Freeze so many of the discriminator's first layers.")
+@click.option(
+    "--grow-from", type=click.IntRange(4), metavar="LEVEL", help="Grow from this level, 4, 8 ..., to the data's."
+)
+@click.option("--grow-kimg", type=KIMG, help="Thousands of pictures at each level.")
+@click.option("--fade-kimg", type=KIMG, help="Thousands of pictures in which a level fades in.")
+@click.option("--grow-batch", type=ByLevel(int), metavar="LEVEL:BATCH,...", help="Batches of levels.")
+@click.option("--grow-lr", type=ByLevel(float), metavar="LEVEL:RATE,...", help="Learning rates of levels.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic.  [default: fp16 on a GPU, else fp32]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of everything random.")
 @click.option("--resume", metavar="PATH", help="A run's folder: go on with it. A model's file: start from its weights.")

@@ -6,6 +6,8 @@ them (labels.py has the format).
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -56,13 +58,31 @@ class Dataset:
         self.made = record.made  # how the set was packed, empty if it does not say
         self.class_index = class_index
         self.stored_counts = stored_counts
-        self._source, self._max_pixels = source, max_pixels
-        shape = (spec.num, spec.channels, spec.height, spec.width)
-        self._cache = np.empty(shape, np.uint8) if np.prod(shape) <= cache_bytes else None
-        self._cached = np.zeros(spec.num, bool)
+        self._source, self._max_pixels, self._cache_bytes = source, max_pixels, cache_bytes
+        self._forget()
+
+    def resized(
+        self,
+        height: int,  # to read at, by area average; no larger than the pictures are stored
+        width: int,
+    ) -> Dataset:
+        """The same pictures at another size."""
+        if (height, width) == (self.spec.height, self.spec.width):
+            return self
+        other, spec = copy.copy(self), self.spec
+        stored = (height, width) == (spec.source_height, spec.source_width)
+        other.spec = dataclasses.replace(spec, height=height, width=width, filter="none" if stored else "box")
+        other._forget()
+        return other
 
     def __len__(self) -> int:
         return self.spec.num
+
+    def _forget(self) -> None:
+        """No picture has been decoded yet."""
+        size = self.spec.num * self.spec.channels * self.spec.height * self.spec.width
+        self._cache = np.empty((self.spec.num, *self._shape), np.uint8) if size <= self._cache_bytes else None
+        self._cached = np.zeros(self.spec.num, bool)
 
     @property
     def name(self) -> str:

@@ -35,7 +35,7 @@ class _Mapping(nn.Module):
 
     def __init__(self, G: Generator):
         super().__init__()
-        self.mapping = G.mapping
+        self.mapping, self.truncated = G.mapping, G.config.truncated
 
     def forward(
         self,
@@ -43,7 +43,7 @@ class _Mapping(nn.Module):
         truncation_psi: Tensor,  # []
         c: Tensor | None = None,  # [N, c_dim] one-hot
     ) -> Tensor:  # [N, num_ws, w_dim]
-        return truncate(self.mapping, self.mapping(z, c), truncation_psi)
+        return truncate(self.mapping, self.mapping(z, c), truncation_psi, self.truncated)
 
 
 class _Synthesis(nn.Module):
@@ -65,7 +65,7 @@ class _All(nn.Module):
 
     def __init__(self, G: Generator):
         super().__init__()
-        self.mapping, self.synthesis = G.mapping, G.synthesis
+        self.mapping, self.synthesis, self.truncated = G.mapping, G.synthesis, G.config.truncated
 
     def forward(
         self,
@@ -73,16 +73,19 @@ class _All(nn.Module):
         truncation_psi: Tensor,  # []
         c: Tensor | None = None,  # [N, c_dim] one-hot
     ) -> Tensor:  # [N, channels, height, width]
-        return self.synthesis(truncate(self.mapping, self.mapping(z, c), truncation_psi), noise="const")
+        ws = truncate(self.mapping, self.mapping(z, c), truncation_psi, self.truncated)
+        return self.synthesis(ws, noise="const")
 
 
 def truncate(
     mapping: Mapping,
     ws: Tensor,  # [N, num_ws, w_dim]
     psi: Tensor,  # []
+    cutoff: int | None = None,  # truncate only the first so many ws; None: all
 ) -> Tensor:  # [N, num_ws, w_dim]
     """w_avg + psi (w - w_avg): with a psi that is only known when the graph runs, 1 can be no shortcut."""
-    return mapping.w_avg + psi * (ws - mapping.w_avg)
+    head = mapping.w_avg + psi * (ws[:, :cutoff] - mapping.w_avg)
+    return head if cutoff is None or cutoff >= ws.shape[1] else torch.cat([head, ws[:, cutoff:]], dim=1)
 
 
 def module_of(

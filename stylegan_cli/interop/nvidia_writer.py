@@ -34,6 +34,8 @@ _THEIRS = {
     "mbstd_channels": "mbstd_num_channels",
 }
 _OURS = {theirs: ours for ours, theirs in _THEIRS.items()}
+# What they have no argument for: how their networks are in any case, see _refuse_what_they_lack
+_FIXED = ("height", "width", "labels", "truncated", "family", "blur", "fade")
 # Which of their arguments they take in a dictionary of its own
 _SYNTHESIS = ("channel_base", "channel_max", "num_fp16_res", "conv_clamp", "architecture", "resample_filter")
 _NESTED = {
@@ -80,6 +82,10 @@ def write_nvidia(
 
 
 def _refuse_what_they_lack(generator: GeneratorConfig, discriminator: DiscriminatorConfig | None) -> None:
+    if generator.family != "stylegan2":
+        raise SganError(f"NVIDIA's networks are StyleGAN2s: this generator is of the family {generator.family!r}.")
+    if discriminator and (discriminator.blur or discriminator.fade):
+        raise SganError("NVIDIA's discriminator neither grows nor blurs beside its filter: this one does.")
     for config in (generator, discriminator or generator):
         if base_size(config.height, config.width)[:2] != (4, 4):
             size = f"{config.height}x{config.width}"
@@ -96,7 +102,7 @@ def arguments_of(
 ) -> dict[str, Any]:
     """What their class is called with to build such a network. All of it is said: defaults differ between the two."""
     ours = to_json(config) | {"fir": list(config.fir)}
-    flat = {_THEIRS.get(name, name): v for name, v in ours.items() if name not in ("height", "width", "labels")}
+    flat = {_THEIRS.get(name, name): v for name, v in ours.items() if name not in _FIXED}
     nested = _NESTED[repository, type(config)]
     inner = {nest: {name: flat.pop(name) for name in names} for nest, names in nested.items()}
     return {"img_resolution": config.height} | flat | inner
@@ -106,6 +112,8 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
     """By their names, which are ours; they keep filters too, in two dimensions if they are short."""
     tensors = dict(network.named_parameters())
     for name, tensor in network.named_buffers():
+        if name.endswith("blur_filter"):  # of one tap
+            continue
         tensors[name] = tensor
         if name.endswith("resample_filter"):
             layer = network.get_submodule(name.rpartition(".")[0])

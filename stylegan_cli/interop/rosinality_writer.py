@@ -53,6 +53,11 @@ def check_layers(
     config: GeneratorConfig | DiscriminatorConfig,
 ) -> None:
     """Raises SganError if their networks have no such layers, however wide."""
+    if isinstance(config, GeneratorConfig) and config.family != "stylegan2":
+        raise SganError(
+            f"rosinality's generators are StyleGAN2s: this one is of the family {config.family!r}.",
+            hint="An .onnx file can hold any model.",
+        )
     h0, w0, _ = base_size(config.height, config.width)
     both = [
         (config.c_dim > 0, f"take no classes: this one knows {config.c_dim}"),

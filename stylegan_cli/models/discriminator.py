@@ -1,4 +1,5 @@
-"""StyleGAN2 discriminator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figure 7)."""
+"""StyleGAN2 discriminator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figure 7); as
+'orig', with other filters, that of ProGAN and StyleGAN, which grows (Karras et al. 2018, figure 2 and table 2)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config import DiscriminatorConfig, base_size
 from ..layers import EqualConv2d, EqualLinear, append_minibatch_std
-from ..ops import downsample2d, fir_filter
+from ..ops import blur2d, downsample2d, fir_filter
 from .mapping import MappingNetwork
 
 
@@ -22,18 +23,19 @@ class DiscriminatorBlock(nn.Module):
         config: DiscriminatorConfig,
         in_channels: int,
         out_channels: int,  # of the next level
-        first: bool,  # the level of the picture
+        sees: bool,  # has a way in for pictures
     ):
         super().__init__()
         self.architecture = config.architecture
         options = {"fir": config.fir, "clamp": config.conv_clamp}
-        if first or self.architecture == "skip":
+        if sees:
             self.fromrgb = EqualConv2d(config.channels, in_channels, 1, act="lrelu", **options)
         self.conv0 = EqualConv2d(in_channels, in_channels, 3, act="lrelu", **options)
         self.conv1 = EqualConv2d(in_channels, out_channels, 3, act="lrelu", down=2, **options)
         if self.architecture == "resnet":
             self.skip = EqualConv2d(in_channels, out_channels, 1, bias=False, down=2, fir=config.fir)
         self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
+        self.register_buffer("blur_filter", fir_filter(config.blur or [1.0]), persistent=False)
 
     def forward(
         self,
@@ -41,7 +43,7 @@ class DiscriminatorBlock(nn.Module):
         image: Tensor | None,  # [N, channels, H, W], as long as a fromRGB waits for it
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:  # [N, out_channels, H/2, W/2], [N, channels, H/2, W/2]
-        if hasattr(self, "fromrgb"):
+        if hasattr(self, "fromrgb") and image is not None:
             y = self.fromrgb(image.to(dtype))
             x = y if x is None else x.to(dtype) + y
             image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
@@ -49,7 +51,7 @@ class DiscriminatorBlock(nn.Module):
         if self.architecture == "resnet":
             y = self.skip(x, gain=math.sqrt(0.5))
             return y + self.conv1(self.conv0(x), gain=math.sqrt(0.5)), image
-        return self.conv1(self.conv0(x)), image
+        return self.conv1(blur2d(self.conv0(x), self.blur_filter)), image
 
 
 class DiscriminatorEpilogue(nn.Module):
@@ -62,10 +64,11 @@ class DiscriminatorEpilogue(nn.Module):
         height: int,  # of the lowest level
         width: int,
         out_features: int,
+        sees: bool,  # has a way in for pictures
     ):
         super().__init__()
         self.group, self.std_channels = config.mbstd_group, config.mbstd_channels
-        if config.architecture == "skip":
+        if sees:
             self.fromrgb = EqualConv2d(config.channels, channels, 1, act="lrelu")
         self.conv = EqualConv2d(channels + config.mbstd_channels, channels, 3, act="lrelu", clamp=config.conv_clamp)
         self.fc = EqualLinear(channels * height * width, channels, act="lrelu")
@@ -73,12 +76,13 @@ class DiscriminatorEpilogue(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # [N, channels, h0, w0]
-        image: Tensor | None,  # [N, picture channels, h0, w0] in 'skip'
+        x: Tensor | None,  # [N, channels, h0, w0]
+        image: Tensor | None,  # [N, picture channels, h0, w0], as long as a fromRGB waits for it
     ) -> Tensor:  # [N, out_features]
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
         if image is not None:
-            x = x + self.fromrgb(image)
+            y = self.fromrgb(image)
+            x = y if x is None else x.to(y.dtype) + y
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.std_channels:
             x = append_minibatch_std(x, self.group, self.std_channels)
         return self.out(self.fc(self.conv(x).flatten(1)))
@@ -87,16 +91,22 @@ class DiscriminatorEpilogue(nn.Module):
 class Discriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
-        h0, w0, n = base_size(config.height, config.width)
+        h0, w0, n = base_size(config.height, config.width, 0)
         self.config = config
         self.levels = [4 << k for k in range(n, 0, -1)]  # from the picture's down to 8
         self.half = set(self.levels[: config.half_levels])
         width_at = {4 << k: min(config.channel_base // (4 << k), config.channel_max) for k in range(n + 1)}
+        top = 4 << n
+        seeing = width_at if config.architecture == "skip" else (top, top // 2) if config.fade else (top,)
         for level in self.levels:
-            block = DiscriminatorBlock(config, width_at[level], width_at[level // 2], first=level == self.levels[0])
+            block = DiscriminatorBlock(config, width_at[level], width_at[level // 2], sees=level in seeing)
             self.add_module(f"b{level}", block)
-        features = {"projection": width_at[4], "dot": config.c_dim}[config.labels] if config.c_dim else 1
-        self.b4 = DiscriminatorEpilogue(config, width_at[4], h0, w0, features)
+        outputs = {"projection": width_at[4], "dot": config.c_dim, "classifier": 1 + config.c_dim}
+        features = outputs[config.labels] if config.c_dim else 1
+        self.b4 = DiscriminatorEpilogue(config, width_at[4], h0, w0, features, sees=4 in seeing)
+        if config.fade:
+            self.register_buffer("alpha", torch.ones([]))
+            self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
         if config.c_dim and config.labels == "projection":
             self.mapping = MappingNetwork(
                 0, config.c_dim, features, config.mapping_layers, None, lr_multiplier=config.mapping_lr
@@ -116,17 +126,28 @@ class Discriminator(nn.Module):
         dtype: torch.dtype | None = None,  # half precision for the highest levels; None: none
     ) -> Tensor:  # [N, 1] logits: positive means real
         """Raises ValueError on pictures of another size."""
+        return self.judge(image, c, dtype)[0]
+
+    def judge(
+        self,
+        image: Tensor,  # [N, channels, height, width] in [-1, 1]
+        c: Tensor | None = None,  # [N, c_dim] one-hot; a classifier does not need it
+        dtype: torch.dtype | None = None,  # as above
+    ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] logits of the classes, None if it names none
+        """Real or not and, by a discriminator with labels 'classifier', which class."""
         config = self.config
-        *_, (x, image) = self._blocks(image, dtype)
+        *_, (x, image) = (None, image), *self._blocks(image, dtype)
         x = self.b4(x, image)
         if config.c_dim == 0:
-            return x
+            return x, None
+        if config.labels == "classifier":
+            return x[:, :1], x[:, 1:]
         if c is None:
             raise ValueError(f"this discriminator is conditional: it needs c of shape [N, {config.c_dim}]")
         if config.labels == "dot":
-            return (x * c).sum(1, keepdim=True)
+            return (x * c).sum(1, keepdim=True), None
         # Projection discriminator (Miyato and Koyama 2018), scaled to unit variance.
-        return (x * self.mapping(None, c)).sum(1, keepdim=True) / math.sqrt(x.shape[1])
+        return (x * self.mapping(None, c)).sum(1, keepdim=True) / math.sqrt(x.shape[1]), None
 
     def features(
         self,
@@ -139,8 +160,19 @@ class Discriminator(nn.Module):
         config = self.config
         if image.shape[1:] != (config.channels, config.height, config.width):
             raise ValueError(f"pictures must be [N, {config.channels}, {config.height}, {config.width}]")
-        x, full = None, image.dtype
+        x, full, whole = None, image.dtype, image
         for level in self.levels:
             kind = dtype if dtype is not None and level in self.half else full
             x, image = self.get_submodule(f"b{level}")(x, image, kind)
+            if config.fade and level == self.levels[0]:
+                x = self._blended(x, whole)
             yield x, image
+
+    def _blended(
+        self,
+        x: Tensor,  # [N, C, H/2, W/2] what the highest level passes on
+        image: Tensor,  # [N, channels, H, W]
+    ) -> Tensor:  # [N, C, H/2, W/2]
+        """As far as the highest level has not faded in, the one below sees the picture itself, at half the size."""
+        below = self.get_submodule(f"b{self.levels[0] // 2}").fromrgb
+        return torch.lerp(below(downsample2d(image, self.resample_filter).to(x.dtype)), x, self.alpha.to(x.dtype))

@@ -22,10 +22,12 @@ class MappingNetwork(nn.Module):
         labels: str = "embed",  # 'embed': each normalised, then concatenated; 'concat': the other way round
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.995,  # decay of the running mean of w
+        truncated: int | None = None,  # how many ws truncation changes, where it is not said; None: all
     ):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.num_layers, self.labels, self.w_avg_beta = num_layers, labels, w_avg_beta
+        self.truncated = truncated
         embed_dim = w_dim if labels == "embed" else z_dim
         if c_dim > 0:
             self.embed = EqualLinear(c_dim, embed_dim, bias=labels == "embed")
@@ -41,7 +43,7 @@ class MappingNetwork(nn.Module):
         z: Tensor | None,  # [N, z_dim]
         c: Tensor | None = None,  # [N, c_dim] one-hot; None for an unconditional network
         truncation_psi: float = 1.0,  # 1: none, 0: always the mean
-        truncation_cutoff: int | None = None,  # truncate only the first so many ws; None: all
+        truncation_cutoff: int | None = None,  # truncate only the first so many ws; None: as the network has it, or all
     ) -> Tensor:  # [N, num_ws, w_dim], or [N, w_dim] if num_ws is None
         x = self._input(z, c)
         for i in range(self.num_layers):
@@ -60,6 +62,7 @@ class MappingNetwork(nn.Module):
         """The truncation trick: w_avg + psi (w - w_avg) for the first `cutoff` ws (Karras et al. 2019, appendix B)."""
         if psi == 1:
             return ws
+        cutoff = self.truncated if cutoff is None else cutoff
         head = torch.lerp(self.w_avg.to(ws.dtype), ws[:, :cutoff], psi)
         return head if cutoff is None else torch.cat([head, ws[:, cutoff:]], dim=1)
 

@@ -38,7 +38,7 @@ class Mapping(Protocol):
         z: Tensor,  # [N, z_dim]
         c: Tensor | None = None,  # [N, c_dim] one-hot
         truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,  # truncate only the first so many ws; None: all
+        truncation_cutoff: int | None = None,  # only the first so many ws; None: as the network has it, mostly all
     ) -> Tensor: ...  # [N, num_ws, w_dim]
 
     def truncate(

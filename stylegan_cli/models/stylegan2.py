@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import GeneratorConfig, base_size
 from ..layers import EqualConv2d, ModulatedConv2d, ToRGB
 from ..ops import fir_filter, upsample2d
-from .mapping import MappingNetwork
+from .generator import MappedGenerator, Synthesis
 from .protocol import LayerInfo, Noise
 
 
@@ -71,11 +71,10 @@ class SynthesisBlock(nn.Module):
         return x, image
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     def __init__(self, config: GeneratorConfig):
-        super().__init__()
+        super().__init__(config)
         h0, w0, n = base_size(config.height, config.width)
-        self.config = config
         self.levels = [4 << k for k in range(n + 1)]
         self.half = set(self.levels[1:][::-1][: config.half_levels])  # never the lowest
         width_at = {level: min(config.channel_base // level, config.channel_max) for level in self.levels}
@@ -107,76 +106,14 @@ class SynthesisNetwork(nn.Module):
         dtype: torch.dtype | None = None,  # half precision for the highest levels; None: none
     ) -> Tensor:  # [N, channels, height, width]
         """Raises ValueError if ws or noise do not fit the layer table."""
-        if ws.shape[1:] != (self.num_ws, self.config.w_dim):
-            raise ValueError(f"ws must have shape [N, {self.num_ws}, {self.config.w_dim}], not {list(ws.shape)}")
-        latents = iter([ws[:, row.w_index] for row in self.layers])
-        maps = iter(self._noise(noise, ws))
+        latents, maps = iter(self.latents(ws)), iter(self.noise_maps(noise, ws))
         x = image = None
         for level in self.levels:
             kind = dtype if dtype is not None and level in self.half else ws.dtype
             x, image = self.get_submodule(f"b{level}")(x, image, latents, maps, kind)
         return image
 
-    def stored_noise(
-        self,
-    ) -> list[Tensor]:  # [h, w] for each row of the table that takes noise, in order
-        """The maps that noise 'const' means."""
-        rows = [row for row in self.layers if row.noise]
-        return [self.get_submodule(row.name.removeprefix("synthesis.")).noise_const for row in rows]
 
-    def _noise(self, noise: Noise, ws: Tensor) -> list[Tensor | None]:
-        rows = [row for row in self.layers if row.noise]
-        if noise == "none":
-            return [None] * len(rows)
-        if noise == "random":
-            return [ws.new_empty(ws.shape[0], 1, row.height, row.width).normal_() for row in rows]
-        if noise == "const":
-            return [own[None, None] for own in self.stored_noise()]
-        if isinstance(noise, str) or len(noise) != len(rows):
-            raise ValueError(f"noise must be 'const', 'random', 'none' or {len(rows)} tensors")
-        return list(noise)
-
-
-class StyleGAN2(nn.Module):
-    """Mapping and synthesis: G(z, c) is a picture in about [-1, 1]. Offers the generator protocol."""
-
+class StyleGAN2(MappedGenerator):
     def __init__(self, config: GeneratorConfig):
-        super().__init__()
-        self.config = config
-        self.synthesis = SynthesisNetwork(config)
-        self.layers, self.num_ws = self.synthesis.layers, self.synthesis.num_ws
-        self.mapping = MappingNetwork(
-            config.z_dim,
-            config.c_dim,
-            config.w_dim,
-            config.mapping_layers,
-            self.num_ws,
-            labels=config.labels,
-            lr_multiplier=config.mapping_lr,
-            w_avg_beta=config.w_avg_beta,
-        )
-
-    def forward(
-        self,
-        z: Tensor,  # [N, z_dim]
-        c: Tensor | None = None,  # [N, c_dim] one-hot
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise: Noise = "const",
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:  # [N, channels, height, width]
-        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise=noise, dtype=dtype)
-
-    def stored_noise(
-        self,
-    ) -> list[Tensor]:  # [h, w] for each row of the table that takes noise, in order
-        """The maps that noise 'const' means."""
-        return self.synthesis.stored_noise()
-
-    def style_weight(
-        self,
-        row: LayerInfo,  # of the table
-    ) -> Tensor:  # [in_channels, w_dim]
-        """The affine map from w to the layer's styles, as it acts: style = style_weight w + bias."""
-        affine = self.get_submodule(row.name).affine
-        return affine.weight * affine.weight_gain
+        super().__init__(config, SynthesisNetwork(config))

@@ -4,10 +4,11 @@ from .bias_act import bias_act
 from .conv2d import conv2d_resample, feature_gradients_only
 from .grid_sample import grid_sample
 from .modulated_conv2d import modulated_conv2d
-from .upfirdn2d import downsample2d, fir_filter, upfirdn2d, upsample2d
+from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d
 
 __all__ = [
     "bias_act",
+    "blur2d",
     "conv2d_resample",
     "downsample2d",
     "feature_gradients_only",

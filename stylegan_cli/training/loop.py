@@ -14,15 +14,16 @@ from .. import distributed
 from ..config import TrainConfig
 from ..data.dataset import Dataset, Loader, Sampler
 from ..errors import SganError
-from ..models import build_discriminator, build_generator
+from ..models import build_discriminator, build_generator, set_alpha
 from ..sampling import counter
 from ..snapshot import Snapshot
 from .ema import EMA
 from .graphs import WARM_UP, Graphed
+from .growth import Growth, faded_reals
 from .guard import Guard
 from .objective import Batch, Objective
 from .optimizer import FusedAdam, adam
-from .state import Rng, Stateful, restore
+from .state import Rng, Stateful, gather, restore
 from .stats import Means
 
 
@@ -44,7 +45,10 @@ class Phase:
 
 
 class Trainer:
-    """Networks, optimizers, data and the phases that join them. `step()` shows one batch; nothing here prints."""
+    """Networks, optimizers, data and the phases that join them. `step()` shows one batch; nothing here prints.
+
+    In a run that grows, `config` and everything else is that of its stage.
+    """
 
     def __init__(
         self,
@@ -55,26 +59,39 @@ class Trainer:
         dtype: torch.dtype = torch.float32,  # of the weights; float64 is for tests
         graphs: bool = False,  # run phases as CUDA graphs
     ):
-        self.config, self.dataset, self.device, self.dtype = config, dataset, torch.device(device), dtype
+        self.device, self.dtype, self.whole = torch.device(device), dtype, dataset
+        self.growth = Growth(config) if config.growth else None
+        self.means, self.clock = Means(), Clock()
+        self.fresh: list[str] = []  # weights that `start` could not give
+        self.short_of_memory = False  # less is looked at at a time than was asked for
+        self._use_graphs = graphs
+        self._graph_memory = (torch.cuda.graph_pool_handle(), torch.cuda.Stream()) if graphs else None
+        self._build(self.growth.stage.config if self.growth else config, start)
+
+    def _build(
+        self,
+        config: TrainConfig,  # of the run, or of its stage
+        start: Snapshot | None = None,
+    ) -> None:
+        """Fresh networks and everything around them."""
+        spec = config.data
+        self.config, self.dataset = config, self.whole.resized(spec.height, spec.width)
         torch.manual_seed(config.seed)  # initial weights, alike on all ranks
         self.G = build_generator(config.generator)
         self.D = build_discriminator(config.discriminator)
-        self.fresh: list[str] = []  # weights that `start` could not give
         if start is not None:
-            self.fresh = _load_what_fits(self.G, start.G, "G.")
-            self.fresh += _load_what_fits(self.D, start.D, "D.") if start.D is not None else ["D"]
-        self.G.to(self.device, dtype).requires_grad_(False)
-        self.D.to(self.device, dtype).requires_grad_(False)
+            self.fresh = [f"G.{name}" for name in _load_what_fits(self.G, start.G.state_dict())]
+            left = ["D"] if start.D is None else _load_what_fits(self.D, start.D.state_dict())
+            self.fresh += [f"D.{name}" if start.D is not None else name for name in left]
+        self.G.to(self.device, dtype=self.dtype).requires_grad_(False)
+        self.D.to(self.device, dtype=self.dtype).requires_grad_(False)
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
-        self.means = Means()
         self.objective = Objective(config, self.G, self.D, self.means)
-        sampler = Sampler(len(dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
-        self.loader = Loader(dataset, sampler, config.batch, pin=self.device.type == "cuda")
-        self.clock = Clock()
-        self.phases = _phases(config, self.G, self.D, self.objective, graphs)
+        sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
+        self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
+        self.phases = _phases(config, self.G, self.D, self.objective, self._use_graphs)
         self.guard = Guard([phase.name for phase in self.phases], self.device)
-        self._graphs: dict[str, Graphed] | None = {} if graphs else None
-        self._graph_memory = (torch.cuda.graph_pool_handle(), torch.cuda.Stream()) if graphs else None
+        self._graphs: dict[str, Graphed] | None = {} if self._use_graphs else None
         self._batch: Batch | None = None  # where the graphs find theirs
         self.memory: dict[str, Stateful] = {
             "G": self.G,
@@ -87,6 +104,7 @@ class Trainer:
             "data": self.loader,
             "clock": self.clock,
             "rng": Rng(distributed.gather_over_ranks, distributed.rank()),
+            **({"growth": self.growth} if self.growth else {}),
         }
 
     @property
@@ -94,8 +112,16 @@ class Trainer:
         """Pictures shown to the discriminator so far."""
         return self.clock.shown
 
+    @property
+    def must_grow(self) -> bool:
+        """Whether the next step is the first of another stage."""
+        return self.growth is not None and self.growth.is_over(self.clock.shown)
+
     def step(self) -> None:
-        """Every phase whose turn it is, then the moving average."""
+        """Every phase whose turn it is, then the moving average. A network that is to grow grows first."""
+        if self.must_grow:
+            self._grow()
+        self._fade()
         batch = self._in_place(self._next_batch())
         for phase in self.phases:
             if self.clock.step % phase.interval == 0:
@@ -109,6 +135,10 @@ class Trainer:
         self,
         state: dict,  # what `gather(memory)` gave, on any number of ranks
     ) -> None:
+        if self.growth is not None and state["growth"] != self.growth.state_dict():
+            self.loader.close()
+            self.growth.load_state_dict(state["growth"])
+            self._build(self.growth.stage.config)
         restore(self.memory, state)
         self.objective.forget()
         self._graphs = None if self._graphs is None else {}  # they know where the optimizer's old state was
@@ -135,11 +165,36 @@ class Trainer:
                     hint="Choose a smaller --mbstd-group, --batch-gpu, --size or --cbase, or --precision fp16.",
                 )
             self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=half)
+            self.short_of_memory = True
 
     def close(self) -> None:
         self.loader.close()
 
     # ------------------------------------------------------------------------------------------- parts
+
+    def _grow(self) -> None:
+        """On to the next stage, with everything that both know."""
+        before, phases, level = gather(self.memory), self.phases, self.growth.stage.level
+        self.loader.close()
+        self.growth.index += 1
+        self._build(self.growth.stage.config)
+        for network, name in ((self.G, "G"), (self.D, "D"), (self.ema.network, "G_ema")):
+            _load_what_fits(network, before[name])
+        for name in ("path_length", "augment", "guard", "data"):
+            self.memory[name].load_state_dict(before[name])
+        for old, new in zip(phases, self.phases):
+            # Where a level is added both optimizers begin anew, as published: their moments tell of another loss.
+            if self.growth.stage.level == level:
+                _take_over_moments(old, new)
+        self.slow_down(0.5**self.guard.rollbacks)
+        if self.device.type == "cuda":
+            self.fit_memory()
+
+    def _fade(self) -> None:
+        """Say to the networks how far their highest level has come."""
+        if self.growth is not None:
+            for network in (self.G, self.D):
+                set_alpha(network, self.growth.alpha(self.clock.shown))
 
     def _run(self, phase: Phase, batch: Batch) -> None:
         if self._graphs is None:
@@ -219,6 +274,8 @@ class Trainer:
         if self.dataset.spec.mirror:
             flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
             images = torch.where(flip[:, None, None, None], images.flip(3), images)
+        if self.growth is not None:
+            images = faded_reals(images, self.growth.alpha(self.clock.shown))
         return Batch(images, labels.to(self.dtype), fake_labels.to(self.dtype), index)
 
 
@@ -241,16 +298,19 @@ class Clock:
 
 def _phases(config: TrainConfig, G: nn.Module, D: nn.Module, objective: Objective, graphs: bool = False) -> list[Phase]:
     g_interval = config.pl_interval if config.pl_weight > 0 else None
-    d_interval = config.r1_interval if config.gamma > 0 else None
+    weights = {"R1": config.gamma, "R2": config.r2_gamma, "GP": config.gp_weight}
+    penalties = [name for name, weight in weights.items() if weight > 0]
+    d_interval = config.r1_interval if penalties and config.r1_interval > 1 else None
     g = adam(list(G.parameters()), config, g_interval, graphs)
     d = adam(_not_frozen(D, config.freezed), config, d_interval, graphs)
     phases = [Phase("G", G, g, objective.generator_main, end=objective.end_generator_main)]
     if g_interval:
         path, end = objective.generator_path_length, objective.end_generator_path_length
         phases.append(Phase("G path length", G, g, path, g_interval, end))
-    phases.append(Phase("D", D, d, objective.discriminator_main))
+    at_once = bool(penalties) and d_interval is None
+    phases.append(Phase("D", D, d, objective.discriminator_whole if at_once else objective.discriminator_main))
     if d_interval:
-        phases.append(Phase("D R1", D, d, objective.discriminator_r1, d_interval))
+        phases.append(Phase(f"D {' '.join(penalties)}", D, d, objective.discriminator_penalties, d_interval))
     return phases
 
 
@@ -265,13 +325,20 @@ def _not_frozen(D: nn.Module, freezed: int) -> list[nn.Parameter]:
     return [p for name, p in D.named_parameters() if not name.startswith(frozen)]
 
 
-def _load_what_fits(network: nn.Module, other: nn.Module, prefix: str) -> list[str]:
+def _load_what_fits(network: nn.Module, state: dict[str, Tensor]) -> list[str]:
     """Take over all tensors of the same name and shape; the names of the others, which stay as they are."""
-    state = other.state_dict()
     own = network.state_dict()
     fitting = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
     network.load_state_dict(fitting, strict=False)
-    return [prefix + name for name in own if name not in fitting]
+    return [name for name in own if name not in fitting]
+
+
+def _take_over_moments(old: Phase, new: Phase) -> None:
+    """What an optimizer knows of the parameters that both networks have."""
+    known = dict(old.network.named_parameters())
+    for name, parameter in new.network.named_parameters():
+        if name in known and known[name] in old.optimizer.state:
+            new.optimizer.state[parameter] = old.optimizer.state[known[name]]
 
 
 def _optimizers(phases: list[Phase]) -> Iterator[tuple[str, FusedAdam]]:

@@ -1,4 +1,4 @@
-"""The four phases of a StyleGAN2 step: what each network is trained on, and when it is regularised.
+"""The phases of a step: what each network is trained on, and when it is regularised.
 
 Every random number comes from (seed, purpose, global index of the picture), see sampling/counter.py. Each phase
 returns the sum over its pictures; the loop divides by the pictures of the whole batch, over all ranks.
@@ -6,6 +6,8 @@ returns the sum over its pictures; the loop divides by the pictures of the whole
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +20,7 @@ from ..sampling.latents import draw_noise
 from . import losses
 from .augment import AdaptiveP, Augment
 from .guard import finite_or
-from .regularizers import PathLengthMean, path_lengths, r1_penalty
+from .regularizers import PathLengthMean, gradient_penalty, mixture, path_lengths, wgan_gp
 from .stats import Means
 
 
@@ -56,6 +58,7 @@ class Objective:
         means: Means,  # gets losses and scores
     ):
         self.config, self.G, self.D, self.means = config, G, D, means
+        self.loss = losses.LOSSES[config.loss]
         weight = next(G.parameters())
         self.path_length = PathLengthMean(config.pl_decay, weight.device, weight.dtype)
         self.half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
@@ -74,13 +77,13 @@ class Objective:
     # ------------------------------------------------------------------------------------------ phases
 
     def generator_main(self, batch: Batch) -> Tensor:
-        """Non-saturating logistic loss of the generator."""
+        """The objective's loss of the generator, and the classes that D names."""
         ws = self._latents(batch, "g")
         self._w_sum.add_(ws[:, 0].detach().sum(0))
-        logits = self._judge(self._draw(ws, batch, "g"), batch.fake_labels, batch, "g.aug")
-        loss = losses.generator_logistic(logits)
+        logits, classes = self._judge(self._draw(ws, batch, "g"), batch.fake_labels, batch, "g.aug")
+        loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
-        return loss.sum()
+        return loss.sum() + self._classes("loss/G aux", (classes, batch.fake_labels))
 
     def generator_path_length(self, batch: Batch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, on the first of every pl_batch_shrink pictures."""
@@ -97,24 +100,34 @@ class Objective:
         return penalty.sum() * (self.config.pl_weight * shrink)
 
     def discriminator_main(self, batch: Batch) -> Tensor:
-        """Logistic loss of the discriminator on generated and real pictures."""
-        with torch.no_grad():
-            fakes = self._draw(self._latents(batch, "d"), batch, "d")
-        fake = self._judge(fakes, batch.fake_labels, batch, "d.fake.aug")
-        real = self._judge(batch.images, batch.labels, batch, "d.real.aug")
-        self.p.observe(real)
-        loss = losses.discriminator_logistic(real, fake)
+        """The objective's loss of the discriminator on generated and real pictures, and the classes that it names."""
+        fake, fake_classes = self._judge(self._fakes(batch, "d"), batch.fake_labels, batch, "d.fake.aug")
+        real, real_classes = self._judge(batch.images, batch.labels, batch, "d.real.aug")
+        loss = self.loss.discriminator(real, fake)
+        if self.loss.boundary is None:
+            loss = loss + self.config.drift * losses.drift(real)
+        self.p.observe(real - (self.loss.boundary or 0))
         self.means.add("loss/D", loss)
         self.means.add("score/fake", fake)
         self.means.add("score/real", real)
-        return loss.sum()
+        named = (real_classes, batch.labels), (fake_classes, batch.fake_labels)
+        return loss.sum() + self._classes("loss/D aux", *named)
 
-    def discriminator_r1(self, batch: Batch) -> Tensor:
-        """gamma / 2 ||dD/dx||^2 at the real pictures, D seeing them augmented."""
-        images = batch.images.detach().requires_grad_(True)
-        penalty = r1_penalty(self._judge(images, batch.labels, batch, "r1.aug"), images)
-        self.means.add("r1/penalty", penalty)
-        return penalty.sum() * (self.config.gamma / 2)
+    def discriminator_penalties(self, batch: Batch) -> Tensor:
+        """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP, as far as they weigh anything, D seeing pictures augmented."""
+        config, total = self.config, batch.images.new_zeros([])
+        if config.gamma > 0:
+            total = total + config.gamma / 2 * self._penalty("r1", gradient_penalty, batch.images, batch.labels, batch)
+        if config.r2_gamma > 0:
+            fakes = self._fakes(batch, "r2")
+            total = total + config.r2_gamma / 2 * self._penalty("r2", gradient_penalty, fakes, batch.fake_labels, batch)
+        if config.gp_weight > 0:
+            total = total + config.gp_weight * self._penalty("gp", wgan_gp, self._mixed(batch), batch.labels, batch)
+        return total
+
+    def discriminator_whole(self, batch: Batch) -> Tensor:
+        """Loss and penalties together, for an optimizer that has no steps of its own for these."""
+        return self.discriminator_main(batch) + self.discriminator_penalties(batch)
 
     # ----------------------------------------------------------------------- after a phase's last batch
 
@@ -148,7 +161,7 @@ class Objective:
         kind = next(self.G.parameters()).dtype
         shape = (self.config.generator.z_dim,)
         ws = self.G.mapping(counter.normal(seed, f"{purpose}.z", index, shape).to(kind), batch.fake_labels)
-        if self.config.mixing_prob == 0:
+        if self.config.mixing_prob == 0 or self.G.num_ws == 1:
             return ws
         other = self.G.mapping(counter.normal(seed, f"{purpose}.z2", index, shape).to(kind), batch.fake_labels)
         cut = 1 + counter.integers(seed, f"{purpose}.cut", index, self.G.num_ws - 1)  # [N] 1 ... num_ws - 1
@@ -161,10 +174,45 @@ class Objective:
         noise = draw_noise(self.G, self.config.seed, f"{purpose}.noise", batch.index)
         return self.G.synthesis(ws, noise=[n.to(ws.dtype) for n in noise], dtype=self.half)
 
-    def _judge(self, images: Tensor, labels: Tensor, batch: Batch, purpose: str) -> Tensor:  # [N, 1] logits
+    @torch.no_grad()
+    def _fakes(self, batch: Batch, purpose: str) -> Tensor:  # [N, C, H, W], nothing for G to learn from
+        return self._draw(self._latents(batch, purpose), batch, purpose)
+
+    def _mixed(self, batch: Batch) -> Tensor:  # [N, C, H, W] between real and generated pictures of the same labels
+        fakes = self._fakes(dataclasses.replace(batch, fake_labels=batch.labels), "gp")
+        weight = counter.uniform(self.config.seed, "gp.mix", batch.index)
+        return mixture(batch.images, fakes, weight.to(fakes.dtype))
+
+    def _penalty(
+        self,
+        name: str,
+        penalty: Callable[[Tensor, Tensor], Tensor],  # of logits and images -> [N]
+        images: Tensor,  # [N, C, H, W]
+        labels: Tensor,  # [N, c_dim]
+        batch: Batch,
+    ) -> Tensor:  # [] sum over the pictures
+        images = images.detach().requires_grad_(True)
+        values = penalty(self._judge(images, labels, batch, f"{name}.aug")[0], images)
+        self.means.add(f"{name}/penalty", values)
+        return values.sum()
+
+    def _classes(
+        self,
+        name: str,
+        *named: tuple[Tensor | None, Tensor],  # [N, c_dim] what D names, None: nothing; [N, c_dim] what they are
+    ) -> Tensor | float:  # [] sum over the pictures
+        if named[0][0] is None:
+            return 0.0
+        loss = sum(losses.classification(classes, labels) for classes, labels in named)
+        self.means.add(name, loss)
+        return self.config.aux_weight * loss.sum()
+
+    def _judge(
+        self, images: Tensor, labels: Tensor, batch: Batch, purpose: str
+    ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] those of the classes
         if self.augment is not None:
             images = self.augment(images, self.p.p, purpose, batch.index)
-        return self.D(images, labels, dtype=self.half)
+        return self.D.judge(images, labels, dtype=self.half)
 
 
 def augmentation(

@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from ..config import TrainConfig, base_size, from_json, to_json
+from ..config import TrainConfig, base_size, from_json, level_of, to_json
 from ..data.dataset import open_dataset
 from ..errors import SganError
 from ..models import build_discriminator, build_generator
 from ..models.summary import summarize
-from ..presets import PRESETS, make_train_config
+from ..presets import PRESETS, for_objective, make_train_config
 from ..runs import latest_snapshot, lock_run, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
+from .growth import Growth
 from .state_files import list_states, read_about
 
 _MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # from one start of a run to the next
@@ -39,6 +40,9 @@ _AUGMENTATIONS = {
 
 # Options that say what the networks are, by field.
 _OF_NETWORKS = {"channel_base": "--cbase", "channel_max": "--cmax", "mapping_layers": "--map-depth"}
+# Those whose names are not their fields'.
+_NAMES = {"aug_p": "--p", "ada_target": "--target", "r2_gamma": "--r2", "gp_weight": "--gp"}
+_NAMES |= {"r1_interval": "--penalty-interval", **_OF_NETWORKS}
 
 
 @dataclass(frozen=True)
@@ -67,22 +71,28 @@ def fresh(
     if resume and Path(resume).name.startswith("state-"):
         hint = f"Go on with its run: sgan train --resume {shlex.quote(str(Path(resume).parent))}"
         raise SganError(f"{resume} is a training state, which belongs to its run.", hint=hint)
-    _refuse_vain_options(cfg, overrides)
+    _refuse_vain_options(cfg, overrides | {"cond": cond})
     info = read_info(resume) if resume else None
     if info and (fixed := [name for name in _OF_NETWORKS if overrides.get(name) is not None]):
         names = ", ".join(_OF_NETWORKS[name] for name in fixed)
         raise SganError(f"{resume} brings its own networks; {names} cannot be changed.", hint="Leave it out.")
     if size is not None:
         base_size(*size)
-    dataset = open_dataset(data, size=_size(data, size, cfg, info), mirror=mirror, label=cond)
+    dataset = open_dataset(
+        data, size=_size(data, size, cfg, None if PRESETS[cfg].grow_from else info), mirror=mirror, label=cond
+    )
     base_size(dataset.spec.height, dataset.spec.width)  # refuse a size before anything else is asked of it
     if info:
         # A discriminator that knows pictures overfits sooner.
         overrides = {"ada_kimg": 100.0} | {k: v for k, v in overrides.items() if v is not None}
+        if PRESETS[cfg].grow_from:  # a model has the levels below its own already
+            overrides = {"grow_from": level_of(info.generator.height, info.generator.width)} | overrides
     config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **overrides)
-    if info is None:
-        return Plan(config)
-    return Plan(_with_networks_of(info, config, os.path.abspath(resume)), start=Path(os.path.abspath(resume)))
+    if info is not None:
+        config = _with_networks_of(info, config, os.path.abspath(resume))
+    if config.growth is not None:
+        Growth(config)  # refuses a schedule that fits nothing before anything starts
+    return Plan(config, start=Path(os.path.abspath(resume)) if resume else None)
 
 
 def continued(
@@ -93,7 +103,7 @@ def continued(
 ) -> Plan:
     """A run that goes on from its last state."""
     if set(given) - set(changes):
-        names = ", ".join("--" + name.replace("_", "-") for name in sorted(set(given) - set(changes)))
+        names = ", ".join(map(_option, sorted(set(given) - set(changes))))
         raise SganError(f"A run goes on with its own settings; {names} cannot be changed.", hint="Leave it out.")
     path = folder / "config.json"
     if not path.is_file():
@@ -193,10 +203,17 @@ def announcement(
     classes = f", {data.c_dim} classes" if data.c_dim else ""
     return (
         f"Training on {data.num} pictures of {data.height}x{data.width}{classes} from {data.path}\n"
-        f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, gamma {config.gamma:g}, {config.precision}, "
+        f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
         f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}"
         + (f"\nFolder {folder} (reals.png shows the pictures, fakes-*.png what has been learnt)" if folder else "")
     )
+
+
+def _objective(config: TrainConfig) -> str:
+    """hinge, gamma 1, R2 0.5, classes"""
+    weights = {"gamma": config.gamma, "R2": config.r2_gamma, "gradient penalty": config.gp_weight}
+    classes = ["classes"] if config.discriminator.labels == "classifier" else []
+    return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes])
 
 
 def farewell(
@@ -241,11 +258,13 @@ def _with_networks_of(info: SnapshotInfo, config: TrainConfig, resume: str) -> T
     """The snapshot's architecture, for the run's pictures and with its settings. Its average needs no ramp."""
     data, group = config.data, config.discriminator.mbstd_group
     ours = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
-    ours["conv_clamp"] = config.generator.conv_clamp
+    ours |= {"conv_clamp": config.generator.conv_clamp, "fade": False}
     generator = dataclasses.replace(info.generator, **ours)
     discriminator = config.discriminator
     if info.discriminator:
-        discriminator = dataclasses.replace(info.discriminator, **ours, mbstd_group=group)
+        asked = not data.c_dim or discriminator.labels == "classifier"
+        labels = discriminator.labels if asked else info.discriminator.labels
+        discriminator = dataclasses.replace(info.discriminator, **ours, mbstd_group=group, labels=labels)
     networks = {"generator": generator, "discriminator": discriminator}
     return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
 
@@ -291,13 +310,28 @@ def _dealt(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     return new
 
 
+def _option(field: str) -> str:
+    return _NAMES.get(field, "--" + field.replace("_", "-"))
+
+
 def _refuse_vain_options(cfg: str, options: dict[str, Any]) -> None:
     """What would have no effect is a mistake that the user wants to know of."""
-    aug = options.get("aug") or PRESETS[cfg].aug
+    loss = options.get("loss") or PRESETS[cfg].loss
+    _refuse_of_other_objectives(loss, options)
+    if options.get("aux_classifier") and not options.get("cond"):
+        raise SganError("--aux-classifier needs labels to learn.", hint="Give --cond.")
+    aug = options.get("aug") or for_objective(loss, PRESETS[cfg].aug).get("aug", PRESETS[cfg].aug)
     unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
-    names = {"augpipe": "--augpipe", "aug_p": "--p", "ada_target": "--target"}
     for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):
         if options.get(name) is not None:
-            raise SganError(f"{names[name]} has no effect with --aug {aug}.", hint="Leave it out, or choose --aug ada.")
+            hint = "Leave it out, or choose --aug ada."
+            raise SganError(f"{_option(name)} has no effect with --aug {aug}.", hint=hint)
     if aug == "fixed" and not options.get("aug_p"):
         raise SganError("--aug fixed needs a probability.", hint="Give --p 0.2, for example.")
+
+
+def _refuse_of_other_objectives(loss: str, options: dict[str, Any]) -> None:
+    for name in ("gamma", "r2_gamma") if loss == "wgan" else ("gp_weight", "drift"):
+        if options.get(name) is not None:
+            hint = "Leave it out, or choose " + ("another --loss." if loss == "wgan" else "--loss wgan.")
+            raise SganError(f"{_option(name)} has no effect with --loss {loss}.", hint=hint)

@@ -1,7 +1,7 @@
 """What a run writes into its folder and shows on the terminal, on the first rank.
 
 config.json  log.txt  stats.jsonl  metric-<name>.jsonl  reals.png  fakes-<kimg>.png
-snapshot-<kimg>.safetensors  best.safetensors
+snapshot-<kimg>.safetensors  best.safetensors  phases.png
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from ..config import TrainConfig, to_json
-from ..data.images import image_grid, save_image, to_uint8
+from ..data.images import image_grid, labelled_grid, save_image, to_uint8
 from ..files import atomic_path, patiently, write_atomic
 from ..runs import read_metrics, snapshot_name
 from ..sampling import counter
@@ -31,6 +33,7 @@ from .pace import Pace
 from .stats import RunLog
 
 BEST = "best.safetensors"
+PHASES = "phases.png"  # of a run that grows: a row for each level
 T = TypeVar("T")
 
 
@@ -49,12 +52,12 @@ class Recorder:
         self.seconds, self.best = 0.0, None
         self._write(lambda: write_atomic(folder / "config.json", json.dumps(to_json(config), indent=2) + "\n"))
         count, self.columns = _grid_shape(config.data.height, config.data.width)
-        index = counter.integers(config.seed, "reals", torch.arange(count), len(trainer.dataset))
-        labels = trainer.dataset.labels(index)
+        index = counter.integers(config.seed, "reals", torch.arange(count), len(trainer.whole))
+        labels = trainer.whole.labels(index)
         self.labels = labels.to(trainer.device) if config.data.c_dim else None
         self.z = latents_from_seeds(range(count), config.generator.z_dim).to(trainer.device)
         self.grid_scale = max(1, 64 // config.data.width)
-        reals = trainer.dataset.images(index)
+        reals = trainer.whole.images(index)
         self.alarm = CollapseAlarm(reals)
         grid = image_grid(reals, self.columns, scale=self.grid_scale)
         self._write(lambda: save_image(grid, folder / "reals.png"))
@@ -109,6 +112,7 @@ class Recorder:
         losses += f"   {values['guard/skipped']} steps skipped" if values["guard/skipped"] else ""
         seconds = self.pace.remaining(shown)
         left = "?" if seconds is None else _duration(seconds)
+        left = f">{left}" if trainer.growth and not trainer.growth.is_last else left  # higher levels take longer
         self.bar.set_postfix_str(f"left {left}, {sec_per_kimg:.1f} sec/kimg, {losses}")
         kimg = f"{shown / 1000:8.1f}" if self.config.kimg >= 1 else f"{shown / 1000:8.3f}"
         self.say(f"kimg {kimg}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}", in_bar=True)
@@ -136,6 +140,24 @@ class Recorder:
         self.bar.set_description_str("COLLAPSING? " if warning else "")
         if warning:
             self.say(warning)
+
+    def stage(self) -> None:
+        """The end of a stage of a run that grows: what its level has learnt is a row of phases.png."""
+        trainer, growth = self.trainer, self.trainer.growth
+        spec = trainer.config.data
+        if not trainer.config.generator.fade:
+            label = [f"{spec.height}x{spec.width}, {trainer.shown / 1000:.1f} kimg"]
+            fakes = self._draw(self.columns)
+            row = labelled_grid(fakes[None], None, None, label, [""] * self.columns)
+            self._write(lambda: self._add_row(growth.levels.index(growth.stage.level), row))
+        if growth.is_last:
+            return
+        after = growth.stages[growth.index + 1].config
+        how = "fades in" if after.generator.fade else "is there"
+        self.say(
+            f"kimg {trainer.shown / 1000:8.1f}   {after.data.height}x{after.data.width} {how}, "
+            f"batch {after.batch}, learning rate {after.lr:g}"
+        )
 
     def snapshot(self) -> Path:
         """The model as it is now, and its pictures."""
@@ -179,15 +201,35 @@ class Recorder:
     def _elapsed(self) -> float:
         return self.seconds + (time.monotonic() - self.began)
 
-    def _draw(self) -> Tensor:  # [N, C, H, W] uint8
+    def _add_row(
+        self,
+        place: int,  # rows before it, which the file has; what it has beyond, from a state gone back from, goes
+        row: Tensor,  # uint8 [3, h, W]
+    ) -> None:
+        path, rows = self.folder / PHASES, [row]
+        if place and path.is_file():
+            with Image.open(path) as image:
+                rows.insert(0, torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, : place * row.shape[1]])
+        width = max(r.shape[2] for r in rows)  # labels differ in length
+        rows = [torch.cat([r[:, :, :1].expand(-1, -1, width - r.shape[2]), r], 2) for r in rows]
+        save_image(torch.cat(rows, 1), path)
+
+    def _draw(
+        self,
+        count: int | None = None,  # of the grid's pictures; None: all
+    ) -> Tensor:  # [N, C, H, W] uint8
+        """At the size of the whole run, also while the network draws smaller ones."""
         step = max(1, 2**20 // (self.config.data.height * self.config.data.width))  # about a megapixel at a time
-        labels = [None] * len(self.z) if self.labels is None else self.labels.split(step)
+        z = self.z[:count]
+        labels = [None] * len(z) if self.labels is None else self.labels[:count].split(step)
         with torch.no_grad():
-            parts = [to_uint8(self.trainer.ema.network(z, c)).cpu() for z, c in zip(self.z.split(step), labels)]
-        return torch.cat(parts)
+            parts = [to_uint8(self.trainer.ema.network(z, c)).cpu() for z, c in zip(z.split(step), labels)]
+        fakes = torch.cat(parts)
+        enlarge = self.config.data.height // fakes.shape[2]
+        return fakes.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
 
     def _info(self, kimg: float) -> SnapshotInfo:
-        config = self.config
+        config = self.trainer.config
         return SnapshotInfo(
             generator=config.generator,
             discriminator=config.discriminator,

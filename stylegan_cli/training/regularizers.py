@@ -1,4 +1,4 @@
-"""Penalties on gradients: R1 for the discriminator, path length for the generator."""
+"""Penalties on gradients: R1, R2 and that of WGAN-GP for the discriminator, path length for the generator."""
 
 from __future__ import annotations
 
@@ -12,14 +12,37 @@ from ..ops import feature_gradients_only
 from .guard import finite_or
 
 
-def r1_penalty(
+def gradient_penalty(
     logits: Tensor,  # [N, 1] D(images)
-    images: Tensor,  # [N, C, H, W] real pictures that require a gradient
+    images: Tensor,  # [N, C, H, W] that require a gradient
 ) -> Tensor:  # [N]
-    """|| dD/dx ||^2 at real pictures (Mescheder et al. 2018, equation 9, without the factor gamma / 2)."""
+    """|| dD/dx ||^2: R1 at real pictures, R2 at generated ones (Mescheder et al. 2018, equations 9 and 10, without the
+    factor gamma / 2)."""
+    return _slope(logits, images).square().sum([1, 2, 3])
+
+
+def wgan_gp(
+    logits: Tensor,  # [N, 1] D(images)
+    images: Tensor,  # [N, C, H, W] see `mixture`, that require a gradient
+) -> Tensor:  # [N]
+    """(|| dD/dx || - 1)^2 (Gulrajani et al. 2017, equation 3, without the factor lambda)."""
+    # This norm's derivative at 0 is 0; that of a square root would not be finite.
+    return (torch.linalg.vector_norm(_slope(logits, images), dim=(1, 2, 3)) - 1).square()
+
+
+def mixture(
+    real: Tensor,  # [N, C, H, W]
+    fake: Tensor,  # [N, C, H, W]
+    weight: Tensor,  # [N] of the real ones, uniform in 0 ... 1
+) -> Tensor:  # [N, C, H, W]
+    """u real + (1 - u) fake: where WGAN-GP looks at slopes (Gulrajani et al. 2017, algorithm 1)."""
+    return torch.lerp(fake, real, weight[:, None, None, None])
+
+
+def _slope(logits: Tensor, images: Tensor) -> Tensor:  # [N, C, H, W] dD/dx, differentiable once more
     with feature_gradients_only():
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradient.square().sum([1, 2, 3])
+    return gradient
 
 
 def path_lengths(

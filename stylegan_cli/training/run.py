@@ -99,14 +99,12 @@ class Run:
 
     def __init__(self, config: TrainConfig, folder: Path, trainer: Trainer, manner: Manner, stop: StopFlag):
         self.config, self.folder, self.trainer, self.manner, self.stop = config, folder, trainer, manner, stop
-        self.memory: dict[str, Any] = dict(trainer.memory)
         self.recorder: Recorder | None = None
         self._overdue = False  # a save waits for a step that is not skipped
         self._gone_back_to: str | None = None  # name of the state
         if distributed.rank() == 0:
             remove_leftovers(folder)
             self.recorder = Recorder(config, folder, trainer, manner.quiet, lambda: stop.asked)
-            self.memory["record"] = self.recorder
             self.writer = StateWriter(folder, say=self.recorder.say)
 
     def begin(self) -> None:
@@ -132,6 +130,8 @@ class Run:
         with _profile(self.manner.profile, trainer, self.folder) as profiled:
             while trainer.shown < end or self._overdue:
                 before = trainer.shown
+                if trainer.must_grow:
+                    self._each(lambda r: r.stage())
                 self._step()
                 profiled()
                 stopped = self.stop.heard()
@@ -140,6 +140,8 @@ class Run:
                     self._due(saving, stopped)
                 if stopped:
                     break
+        if trainer.growth and trainer.shown >= end:
+            self._each(lambda r: r.stage())
         if self.recorder is not None:
             self.writer.wait(lambda: self.stop.asked)
 
@@ -204,7 +206,8 @@ class Run:
             self._each(lambda r: r.metrics(values, snapshot, measure.higher_is_better))
 
     def _save_state(self) -> None:
-        state = gather(self.memory)  # all ranks together
+        record = {} if self.recorder is None else {"record": self.recorder}
+        state = gather(self.trainer.memory | record)  # all ranks together
         if self.recorder is not None:
             about = {"config": to_json(self.config), "ranks": distributed.world_size()}
             self.writer.save(state, about, self.trainer.shown, lambda: self.stop.asked)
@@ -258,7 +261,7 @@ class Run:
         trainer = self.trainer
         for line in said:
             self._say(line)
-        if trainer.config.batch_gpu != self.config.batch_gpu:
+        if trainer.short_of_memory:
             self._say(f"Memory is short: looking at {trainer.config.batch_gpu} pictures at a time.")
         if about is None and trainer.fresh:
             names = ", ".join(trainer.fresh[:6]) + (" ..." if len(trainer.fresh) > 6 else "")

@@ -133,6 +133,35 @@ def test_a_smaller_size_and_other_options(sgan, rgba_set):
     assert (config.ema_kimg, config.batch_gpu, config.discriminator.mbstd_group, config.seed) == (2, 4, 2, 5)
 
 
+def test_other_objectives(sgan, rgb_set, tmp_path):
+    """They train, they go on, and what they log says what they do."""
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.016", "--snap", "0.008"]
+    wgan = ["--loss", "wgan", "--gp", "5", "--drift", "0.01", "--penalty-interval", "2"]
+    other = ["--loss", "lsgan", "--r2", "1", "--cond", "--aux-classifier"]
+    for options, words, logged in (
+        (wgan, "wgan, gradient penalty 5", {"gp/penalty"}),
+        (other, "lsgan, gamma 0.0064, R2 1, classes", {"r1/penalty", "r2/penalty", "loss/D aux", "loss/G aux"}),
+    ):
+        result = sgan(*line, *options)
+        assert words in result.stderr
+        folder = Path(result.stdout.strip())
+        sgan("train", "--resume", folder, "--kimg", "0.024", "-q")
+        stats = [json.loads(text) for text in (folder / "stats.jsonl").read_text().splitlines()]
+        assert logged <= set().union(*stats) and stats[-1]["kimg"] == 0.024
+    config = from_json(TrainConfig, json.loads((folder / "config.json").read_text()))
+    assert (config.loss, config.r2_gamma, config.discriminator.labels) == ("lsgan", 1, "classifier")
+    snapshot = next(folder.glob("snapshot-000000.024*"))
+    # Its discriminator names classes, which pictures without labels do not have.
+    line = ["train", "--data", rgb_set, "--resume", snapshot, "--batch", "8", "--dry-run"]
+    for options, labels in (
+        ([], "projection"),
+        (["--cond"], "classifier"),
+        (["--cond", "--aux-classifier"], "classifier"),
+    ):
+        config = from_json(TrainConfig, json.JSONDecoder().raw_decode(sgan(*line, *options).stdout)[0])
+        assert config.discriminator.labels == labels
+
+
 # ------------------------------------------------------------------------------------------ going on
 
 
@@ -149,7 +178,8 @@ def test_a_run_goes_on_in_its_folder(sgan, rgb_set, tmp_path):
 
 
 def test_a_run_goes_on_with_its_own_settings(sgan, tiny_run):
-    for options in (["--batch", "16"], ["--mirror"], ["--gamma", "0"], ["--cond"]):
+    new = ["--loss", "logistic"], ["--r2", "1"], ["--penalty-interval", "16"], ["--aux-classifier"]
+    for options in (["--batch", "16"], ["--mirror"], ["--gamma", "0"], ["--cond"], *new):
         told(sgan("train", "--resume", tiny_run, "--kimg", "1", *options, code=1), options[0], "cannot be changed")
 
 
@@ -234,6 +264,16 @@ def test_a_size_that_cannot_be_halved(sgan, make_set, tmp_path):
         (["--aug", "fixed"], 1, "--p"),
         (["--aug", "noaug", "--augpipe", "bg"], 1, "no effect"),
         (["--aug", "diffaug", "--p", "0.5"], 1, "no effect"),
+        (["--loss", "wasserstein"], 2, "wgan"),
+        (["--loss", "wgan", "--gamma", "1"], 1, "--gamma has no effect with --loss wgan"),
+        (["--loss", "wgan", "--r2", "1"], 1, "--r2 has no effect"),
+        (["--loss", "wgan", "--aug", "ada"], 1, "--aug fixed"),
+        (["--loss", "wgan", "--target", "0.5"], 1, "--target has no effect"),
+        (["--loss", "hinge", "--gp", "1"], 1, "--gp has no effect with --loss hinge"),
+        (["--drift", "1"], 1, "--drift has no effect with --loss logistic"),
+        (["--gp", "-1"], 2, "--gp"),
+        (["--r2", "nan"], 1, "not finite"),
+        (["--aux-classifier"], 1, "Give --cond"),
         (["--resume", "x/state-000000-0123456789abcdef.safetensors"], 1, "sgan train --resume x"),
         (["--device", "cuda:7"], 1, "cuda:7"),
     ],

@@ -155,3 +155,20 @@ def plain():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def Network():
+    """A class that pickles name dnnlib.tflib.network.Network; no module of that name is there when they are read."""
+    modules = {name: types.ModuleType(name) for name in ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network")}
+
+    class Network:
+        def __init__(self, **state):
+            self.__dict__.update(state)
+
+    Network.__module__, Network.__qualname__ = "dnnlib.tflib.network", "Network"
+    modules["dnnlib.tflib.network"].Network = Network
+    sys.modules.update(modules)
+    yield Network
+    for name in modules:
+        del sys.modules[name]

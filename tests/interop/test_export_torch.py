@@ -15,13 +15,19 @@ from stylegan_cli.models import build_generator
 
 def make(**settings):
     torch.manual_seed(0)
-    config = GeneratorConfig(8, 8, z_dim=8, w_dim=10, mapping_layers=2, channel_base=64, channel_max=12, **settings)
-    G = build_generator(config).eval().requires_grad_(False)
+    sizes = {"z_dim": 8, "w_dim": 10, "mapping_layers": 2, "channel_base": 64, "channel_max": 12}
+    G = build_generator(GeneratorConfig(8, 8, **sizes | settings)).eval().requires_grad_(False)
     G.mapping.w_avg.normal_()
     return G
 
 
-@pytest.mark.parametrize("settings", [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}])
+FIRST = {"family": "stylegan", "architecture": "orig", "fir": (1.0, 1.0), "truncated": 2}
+NO_STYLES = FIRST | {"family": "progan", "w_dim": 8, "mapping_layers": 0, "truncated": None}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}, FIRST, NO_STYLES]
+)
 def test_graphs_draw_what_the_model_draws(settings):
     G = make(**settings)
     graph = graphs.trace(graphs.module_of(G, "all"), graphs.inputs_of(G, "all", 2)).module()

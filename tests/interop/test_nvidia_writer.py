@@ -154,6 +154,18 @@ def test_what_they_lack_is_refused(changes, why, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_other_families_are_refused(tmp_path):
+    orig = {"architecture": "orig", "channel_base": 64, "channel_max": 8}
+    G = build_generator(GeneratorConfig(16, 16, family="stylegan", **orig))
+    with pytest.raises(SganError, match="are StyleGAN2s: this generator is of the family 'stylegan'"):
+        write_nvidia(tmp_path / "m.pkl", G, None, "ada")
+    for changes in ({"blur": (1.0, 2.0, 1.0)}, {"fade": True}):
+        D = build_discriminator(DiscriminatorConfig(16, 16, **orig, **changes))
+        with pytest.raises(SganError, match="neither grows nor blurs"):
+            write_nvidia(tmp_path / "m.pkl", make("plain")[0], D, "sg3")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -11,7 +11,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.interop import export_onnx as export
 from stylegan_cli.interop import graphs
 from stylegan_cli.interop.export_onnx import export_onnx
-from stylegan_cli.models import build_generator
+from stylegan_cli.models import build_generator, set_alpha
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
@@ -86,6 +86,23 @@ def test_weights_are_shared(exported):
         if depending & set(node.input):
             depending |= set(node.output)
     assert convolutions >= 5
+
+
+def test_a_stylegan(tmp_path):
+    """Its noise, styles and fade, and truncation of the first ws only."""
+    torch.manual_seed(0)
+    kind = {"family": "stylegan", "architecture": "orig", "fir": (1.0, 1.0), "blur": (1.0, 2.0, 1.0), "truncated": 3}
+    sizes = {"z_dim": 8, "w_dim": 10, "mapping_layers": 2, "channel_base": 64, "channel_max": 12}
+    G = build_generator(GeneratorConfig(8, 8, **sizes, **kind, fade=True)).eval().requires_grad_(False)
+    for tensor in G.state_dict().values():
+        tensor.add_(0.2 * torch.randn_like(tensor))
+    set_alpha(G, 0.3)
+    path, z = tmp_path / "model.onnx", torch.randn(3, 8)
+    assert export_onnx(G, path) < 1e-4
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (image,) = session.run(["image"], {"z": z.numpy(), "truncation_psi": torch.tensor(0.5).numpy()})
+    assert (torch.from_numpy(image) - G(z, truncation_psi=0.5)).abs().max() < 1e-4
+    assert (torch.from_numpy(image) - G(z, truncation_psi=0.5, truncation_cutoff=8)).abs().max() > 0.01
 
 
 def test_mapping_apart(G, tmp_path):

@@ -138,6 +138,7 @@ G64, D64 = GeneratorConfig(64, 64), DiscriminatorConfig(64, 64)
         (G64, {"architecture": "resnet"}, "'skip': this one has 'resnet'"),
         (G64, {"architecture": "orig"}, "'skip': this one has 'orig'"),
         (D64, {"architecture": "skip"}, "'resnet': this one has 'skip'"),
+        (G64, {"family": "stylegan", "architecture": "orig"}, "are StyleGAN2s: this one is of the family 'stylegan'"),
         (G64, {"mapping_lr": 0.1}, "mapping_lr of 0.01: this one has 0.1"),
         (G64, {"z_dim": 256}, "256 and 512 numbers"),
         (D64, {"mbstd_channels": 4}, "this one has 4"),

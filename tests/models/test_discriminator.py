@@ -24,13 +24,23 @@ def test_parameter_count():
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (24, 48)])
-@pytest.mark.parametrize(("c_dim", "labels"), [(0, "projection"), (3, "projection"), (3, "dot")])
+@pytest.mark.parametrize(("c_dim", "labels"), [(0, "projection"), (3, "projection"), (3, "dot"), (3, "classifier")])
 def test_shapes(make_d, randn, architecture, channels, height, width, c_dim, labels):
     D = make_d(height, width, architecture=architecture, channels=channels, c_dim=c_dim, labels=labels)
     c = torch.eye(3).double()[[0, 2, 1, 1]] if c_dim else None
     logits = D(randn(4, channels, height, width), c)
     assert logits.shape == (4, 1) and logits.dtype == torch.float64
     assert logits.std() > 1e-4
+
+
+def test_a_classifier_names_the_class_besides(make_d, randn):
+    """One output is the logit, the others are the classes'; the label is not told."""
+    D, x = make_d(8, 8, c_dim=3, labels="classifier"), randn(4, 3, 8, 8)
+    logits, classes = D.judge(x)
+    assert logits.shape == (4, 1) and classes.shape == (4, 3)
+    assert torch.equal(D(x, torch.eye(3).double()[[0, 1, 2, 0]]), logits) and torch.equal(D(x), logits)
+    assert D.b4.out.weight.shape[0] == 4 and not hasattr(D, "mapping")
+    assert make_d(8, 8, c_dim=3).judge(x, torch.eye(3).double()[[0, 1, 2, 0]])[1] is None
 
 
 def epilogue(D, x):

@@ -62,10 +62,21 @@ def test_another_seed_gives_another_run(make_config, make_trainer):
     assert not torch.equal(runs[0][".G.synthesis.b4.const"], runs[1][".G.synthesis.b4.const"])
 
 
-@pytest.mark.parametrize(("label", "batch_gpu"), [(None, 2), ("labels", 4)])
-def test_parts_of_a_batch_add_up(make_config, make_trainer, label, batch_gpu):
-    """Gradient accumulation changes nothing, with both regularisers and groups of 2."""
-    config = make_config(label=label)
+WGAN = {"loss": "wgan", "gamma": 0, "gp_weight": 10.0, "aug": "noaug"}
+
+
+@pytest.mark.parametrize(
+    ("label", "batch_gpu", "objective"),
+    [
+        (None, 2, {}),
+        ("labels", 4, {}),
+        ("labels", 4, {"loss": "hinge", "r2_gamma": 3.0, "aux_classifier": True}),
+        ("labels", 2, {**WGAN, "r1_interval": 1}),
+    ],
+)
+def test_parts_of_a_batch_add_up(make_config, make_trainer, label, batch_gpu, objective):
+    """Gradient accumulation changes nothing, with all regularisers and groups of 2."""
+    config = make_config(label=label, **objective)
     whole = run(make_trainer(config, dtype=torch.float64), 5)
     parts = run(make_trainer(dataclasses.replace(config, batch_gpu=batch_gpu), dtype=torch.float64), 5)
     assert whole.keys() == parts.keys()
@@ -123,6 +134,8 @@ def test_regularisers_take_turns(make_config, make_trainer):
         ({"pl_weight": 0}, ["G", "D", "D R1"]),
         ({"gamma": 0}, ["G", "G path length", "D"]),
         ({"gamma": 0, "pl_weight": 0}, ["G", "D"]),
+        ({"r2_gamma": 1.0}, ["G", "G path length", "D", "D R1 R2"]),
+        (WGAN, ["G", "G path length", "D", "D GP"]),
     ],
 )
 def test_phases_and_the_correction_of_adam(make_config, make_trainer, options, names):
@@ -132,11 +145,24 @@ def test_phases_and_the_correction_of_adam(make_config, make_trainer, options, n
     for phase in trainer.phases:
         (group,) = phase.optimizer.param_groups
         interval = {"G": 4, "D": 16}[phase.name[0]]
-        c = 1 if options.get("pl_weight" if phase.name[0] == "G" else "gamma") == 0 else interval / (interval + 1)
+        c = interval / (interval + 1) if sum(name[0] == phase.name[0] for name in names) == 2 else 1
         assert group["lr"] == pytest.approx(0.003 * c)
         assert group["betas"] == pytest.approx((BETAS[0] ** c, BETAS[1] ** c))
         assert group["eps"] == 1e-8
     assert len({id(p.optimizer) for p in trainer.phases}) == 2
+
+
+@pytest.mark.parametrize("options", [{}, WGAN], ids=["r1", "gp"])
+def test_penalties_of_every_step_are_part_of_its_loss(make_config, make_trainer, options):
+    """One step of the optimizer, at the rate and the betas that were asked for."""
+    trainer = make_trainer(make_config(lr=0.003, r1_interval=1, pl_weight=0, **options), dtype=torch.float64)
+    assert [p.name for p in trainer.phases] == ["G", "D"]
+    (phase,) = (p for p in trainer.phases if p.name == "D")
+    (group,) = phase.optimizer.param_groups
+    assert (group["lr"], group["betas"]) == (0.003, BETAS)
+    batch, objective = trainer._next_batch(), trainer.objective
+    whole = objective.discriminator_main(batch) + objective.discriminator_penalties(batch)
+    assert phase.loss(batch).item() == pytest.approx(whole.item())
 
 
 def test_gradients_of_a_lazy_regulariser_are_weighted_up(make_config, make_trainer):

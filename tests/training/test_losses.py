@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from stylegan_cli.training.losses import discriminator_logistic, generator_logistic
-from stylegan_cli.training.regularizers import PathLengthMean, path_lengths, r1_penalty
+from stylegan_cli.config import OBJECTIVES
+from stylegan_cli.training.losses import LOSSES, classification, discriminator_logistic, drift, generator_logistic
+from stylegan_cli.training.regularizers import PathLengthMean, gradient_penalty, mixture, path_lengths, wgan_gp
 
 
 @pytest.fixture
@@ -51,12 +52,98 @@ def test_generator_gradient_is_that_of_the_non_saturating_loss(randn):
     assert torch.allclose(gradient, fake.sigmoid() - 1)
 
 
-# ------------------------------------------------------------------------------------------------ R1
+def log1pexp(x):
+    return math.log(1 + math.exp(x))
+
+
+# Name -> f and f' of the generator's loss, of the discriminator's on reals and on fakes.
+CLOSED = {
+    "logistic": (
+        (lambda f: log1pexp(-f), lambda f: sigmoid(f) - 1),
+        (lambda r: log1pexp(-r), lambda r: sigmoid(r) - 1),
+        (log1pexp, sigmoid),
+    ),
+    "saturating": (
+        (lambda f: math.log(1 - sigmoid(f)), lambda f: -sigmoid(f)),
+        (lambda r: -math.log(sigmoid(r)), lambda r: sigmoid(r) - 1),
+        (lambda f: -math.log(1 - sigmoid(f)), sigmoid),
+    ),
+    "hinge": (
+        (lambda f: -f, lambda f: -1),
+        (lambda r: max(0, 1 - r), lambda r: -1 if r < 1 else 0),
+        (lambda f: max(0, 1 + f), lambda f: 1 if f > -1 else 0),
+    ),
+    "lsgan": (
+        (lambda f: (f - 1) ** 2 / 2, lambda f: f - 1),
+        (lambda r: (r - 1) ** 2 / 2, lambda r: r - 1),
+        (lambda f: f**2 / 2, lambda f: f),
+    ),
+    "wgan": (
+        (lambda f: -f, lambda f: -1),
+        (lambda r: -r, lambda r: -1),
+        (lambda f: f, lambda f: 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_objectives_and_their_derivatives(randn, name):
+    """Each against its equation, in float64, on both sides of every corner."""
+    loss, (g, d_real, d_fake) = LOSSES[name], CLOSED[name]
+    real, fake = (2 * randn(40, 1)).requires_grad_(True), (2 * randn(40, 1)).requires_grad_(True)
+    r, f = real.flatten().tolist(), fake.flatten().tolist()
+    for values, inputs, expected, slopes in (
+        (loss.generator(fake), [fake], map(g[0], f), [map(g[1], f)]),
+        (
+            loss.discriminator(real, fake),
+            [real, fake],
+            [d_real[0](a) + d_fake[0](b) for a, b in zip(r, f)],
+            [map(d_real[1], r), map(d_fake[1], f)],
+        ),
+    ):
+        assert values.shape == (40, 1)
+        assert values.flatten().tolist() == pytest.approx(list(expected), rel=1e-12)
+        gradients = torch.autograd.grad(values.sum(), inputs)
+        for gradient, slope in zip(gradients, slopes, strict=True):
+            assert gradient.flatten().tolist() == pytest.approx(list(slope), rel=1e-12)
+
+
+def test_objectives_are_those_that_there_are():
+    """The settings name them without importing PyTorch."""
+    assert list(OBJECTIVES) == list(LOSSES) == list(CLOSED)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_boundary_is_where_the_discriminator_is_undecided(name):
+    """Pictures that are as often real as generated get this output: there the slopes of both parts cancel."""
+    boundary = LOSSES[name].boundary
+    if boundary is None:  # they cancel everywhere
+        return
+    x = torch.tensor([[boundary]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(LOSSES[name].discriminator(x, x), x)
+    assert gradient.item() == 0
+
+
+def test_drift():
+    assert drift(torch.tensor([[-3.0], [2.0]])).tolist() == [[9], [4]]
+
+
+def test_classification(randn):
+    """-log softmax, and its derivative softmax - c."""
+    classes, c = randn(4, 3).requires_grad_(True), torch.eye(3).double()[[0, 2, 1, 1]]
+    loss = classification(classes, c)
+    p = classes.exp() / classes.exp().sum(1, keepdim=True)
+    assert loss.shape == (4,) and torch.allclose(loss, -p[c == 1].log())
+    (gradient,) = torch.autograd.grad(loss.sum(), classes)
+    assert torch.allclose(gradient, p - c)
+
+
+# ----------------------------------------------------------------------------- gradient penalties of D
 
 
 def test_r1_of_a_linear_discriminator(randn):
     x, a = randn(4, 3, 5, 6).requires_grad_(True), randn(3, 5, 6)
-    penalty = r1_penalty((x * a).sum([1, 2, 3])[:, None] + 7, x)
+    penalty = gradient_penalty((x * a).sum([1, 2, 3])[:, None] + 7, x)
     assert penalty.shape == (4,)
     assert torch.allclose(penalty, a.square().sum().expand(4))
 
@@ -64,7 +151,7 @@ def test_r1_of_a_linear_discriminator(randn):
 def test_r1_of_a_quadratic_discriminator_and_its_gradient(randn):
     x, q = randn(4, 2, 3, 3).requires_grad_(True), randn(18, 18).requires_grad_(True)
     flat = x.flatten(1)
-    penalty = r1_penalty(((flat @ q) * flat).sum(1, keepdim=True), x)
+    penalty = gradient_penalty(((flat @ q) * flat).sum(1, keepdim=True), x)
     symmetric = (q + q.t()).detach()
     assert torch.allclose(penalty, (flat.detach() @ symmetric).square().sum(1))
     (gradient,) = torch.autograd.grad(penalty.sum(), q)  # d/dq sum |(q + q^T) x|^2 = 2 (g x^T + x g^T)
@@ -72,6 +159,42 @@ def test_r1_of_a_quadratic_discriminator_and_its_gradient(randn):
     g = v @ symmetric
     expected = 2 * (g.t() @ v + v.t() @ g)
     assert torch.allclose(gradient, expected)
+
+
+def test_wgan_gp_of_a_linear_discriminator(randn):
+    """(|a| - 1)^2 everywhere, and its derivative 2 (|a| - 1) a / |a|."""
+    x, a = randn(4, 3, 5, 6).requires_grad_(True), randn(3, 5, 6).requires_grad_(True)
+    penalty = wgan_gp((x * a).sum([1, 2, 3])[:, None] + 7, x)
+    norm = a.detach().norm()
+    assert penalty.shape == (4,) and torch.allclose(penalty, (norm - 1).square().expand(4))
+    (gradient,) = torch.autograd.grad(penalty.sum(), a)
+    assert torch.allclose(gradient, 4 * 2 * (norm - 1) * a.detach() / norm)
+
+
+def test_wgan_gp_of_a_flat_discriminator():
+    """Where the slope is 0 the penalty is 1 and pulls nowhere: no nan."""
+    x, a = torch.zeros(2, 1, 2, 2, requires_grad=True), torch.zeros(1, 2, 2, requires_grad=True)
+    penalty = wgan_gp((x * a).sum([1, 2, 3])[:, None], x)
+    assert penalty.tolist() == [1, 1]
+    assert torch.autograd.grad(penalty.sum(), a)[0].abs().max() == 0
+
+
+@pytest.mark.parametrize("penalty", [gradient_penalty, wgan_gp])
+def test_derivatives_of_penalties(randn, penalty):
+    """By finite differences, for a D that is curved, over its weights and the pictures."""
+    x, q, a = randn(2, 1, 2, 2).requires_grad_(True), randn(4, 3).requires_grad_(True), randn(3).requires_grad_(True)
+
+    def of(x, q, a):
+        return penalty(((x.flatten(1) @ q).tanh() @ a)[:, None], x)
+
+    assert torch.autograd.gradcheck(of, (x, q, a))
+
+
+def test_mixtures_lie_between(randn):
+    real, fake = randn(3, 2, 4, 4), randn(3, 2, 4, 4)
+    mixed = mixture(real, fake, torch.tensor([1.0, 0.0, 0.25]).double())
+    assert torch.equal(mixed[0], real[0]) and torch.equal(mixed[1], fake[1])
+    assert torch.allclose(mixed[2], 0.25 * real[2] + 0.75 * fake[2])
 
 
 # --------------------------------------------------------------------------------------- path length

@@ -7,9 +7,10 @@ import torch
 
 from stylegan_cli.layers import append_minibatch_std
 from stylegan_cli.sampling import counter
+from stylegan_cli.sampling.latents import draw_noise
 from stylegan_cli.training import losses
 from stylegan_cli.training.objective import Batch
-from stylegan_cli.training.regularizers import path_lengths, r1_penalty
+from stylegan_cli.training.regularizers import gradient_penalty, path_lengths
 
 
 def batch_of(n, offset=0):
@@ -105,13 +106,124 @@ def test_main_losses_are_sums_over_the_batch(trainer):
     assert losses.generator_logistic(torch.zeros(1, 1)).item() > 0
 
 
-def test_r1_is_weighted_by_half_of_gamma(trainer):
+def slope(D, images, labels):  # -> [N, C, H, W]
+    x = images.detach().clone().requires_grad_(True)
+    return torch.autograd.grad(D(x, labels).sum(), x)[0]
+
+
+def some_batch():
     torch.manual_seed(0)
-    batch = dataclasses.replace(batch_of(4), images=torch.randn(4, 3, 16, 16).double())
-    loss = trainer.objective.discriminator_r1(batch)
-    x = batch.images.clone().requires_grad_(True)
-    (g,) = torch.autograd.grad(trainer.D(x, batch.labels).sum(), x)
-    assert loss.item() == pytest.approx(2.0 / 2 * g.square().sum().item())
+    return dataclasses.replace(batch_of(4), images=torch.randn(4, 3, 16, 16).double())
+
+
+@pytest.mark.parametrize(("gamma", "r2_gamma"), [(2.0, 0.0), (0.0, 3.0), (2.0, 3.0)])
+def test_r1_and_r2_are_weighted_by_half_of_their_gammas(make_config, make_trainer, gamma, r2_gamma):
+    config = make_config(gamma=gamma, r2_gamma=r2_gamma, mixing_prob=0, aug="noaug")
+    trainer, batch = make_trainer(config, dtype=torch.float64), some_batch()
+    loss = trainer.objective.discriminator_penalties(batch)
+    r1, r2 = (slope(trainer.D, x, batch.labels).square().sum() for x in (batch.images, fakes_of(trainer, "r2", batch)))
+    assert loss.item() == pytest.approx((gamma / 2 * r1 + r2_gamma / 2 * r2).item())
+    means = trainer.means.take()
+    assert set(means) == {name for name, weight in (("r1/penalty", gamma), ("r2/penalty", r2_gamma)) if weight}
+
+
+def fakes_of(trainer, purpose, batch):
+    with torch.no_grad():
+        z = counter.normal(0, f"{purpose}.z", batch.index, (8,)).double()
+        noise = draw_noise(trainer.G, 0, f"{purpose}.noise", batch.index)
+        ws = trainer.G.mapping(z, batch.fake_labels)
+        return trainer.G.synthesis(ws, noise=[n.double() for n in noise])
+
+
+WGAN = {"loss": "wgan", "gamma": 0.0, "aug": "noaug"}
+
+
+def test_the_gradient_penalty_looks_between_reals_and_fakes(make_config, make_trainer):
+    trainer, batch = make_trainer(make_config(mixing_prob=0, gp_weight=5.0, **WGAN), dtype=torch.float64), some_batch()
+    loss = trainer.objective.discriminator_penalties(batch)
+    u = counter.uniform(0, "gp.mix", batch.index).double()[:, None, None, None]
+    between = u * batch.images + (1 - u) * fakes_of(trainer, "gp", batch)
+    norms = slope(trainer.D, between, batch.labels).square().sum([1, 2, 3]).sqrt()
+    assert loss.item() == pytest.approx(5.0 * (norms - 1).square().sum().item())
+    assert trainer.means.take() == {"gp/penalty": pytest.approx((norms - 1).square().mean().item())}
+
+
+def test_labels_of_a_mixture_are_those_of_its_real_picture(make_config, make_trainer):
+    trainer = make_trainer(make_config(label="labels", gp_weight=5.0, **WGAN), dtype=torch.float64)
+    asked = []
+    trainer.G.mapping.register_forward_pre_hook(lambda m, args: asked.append(args[1]))
+    eye = torch.eye(2).double()
+    batch = dataclasses.replace(some_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
+    trainer.objective.discriminator_penalties(batch)
+    assert asked and all(torch.equal(c, batch.labels) for c in asked)
+
+
+def test_drift_holds_the_critic_near_zero(make_config, make_trainer):
+    trainer = make_trainer(make_config(drift=0.5, **WGAN), dtype=torch.float64)
+    batch = some_batch()
+    loss = trainer.objective.discriminator_main(batch)
+    means, real = trainer.means.take(), trainer.D(batch.images, batch.labels)
+    expected = means["score/fake"] - means["score/real"] + 0.5 * real.square().mean().item()
+    assert loss.item() / 4 == pytest.approx(expected) == means["loss/D"]
+
+
+def test_adaptive_augmentation_counts_from_the_boundary(make_config, make_trainer):
+    trainer, batch = make_trainer(make_config(loss="lsgan"), dtype=torch.float64), some_batch()
+    trainer.D.b4.out.weight.data.zero_()
+    for output, sign in ((0.3, -1), (0.7, 1)):
+        trainer.D.b4.out.bias.data.fill_(output)
+        trainer.objective.discriminator_main(batch)
+        assert trainer.objective.p._seen.tolist() == [4 * sign, 4]
+        trainer.objective.p._seen.zero_()
+
+
+def test_both_networks_learn_the_classes(make_config, make_trainer):
+    """AC-GAN: aux_weight times the cross entropy, of D on real and generated pictures, of G on generated ones."""
+    config = make_config(label="labels", aux_classifier=True, aux_weight=3.0, mixing_prob=0, aug="noaug")
+    trainer = make_trainer(config, dtype=torch.float64)
+    eye = torch.eye(2).double()
+    batch = dataclasses.replace(some_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
+
+    def entropy(images, c):
+        return losses.classification(trainer.D.judge(images)[1], c).sum().item()
+
+    loss, means = trainer.objective.discriminator_main(batch).item(), trainer.means.take()
+    aux = entropy(batch.images, batch.labels) + entropy(fakes_of(trainer, "d", batch), batch.fake_labels)
+    assert means["loss/D aux"] == pytest.approx(aux / 4)
+    assert loss == pytest.approx(4 * means["loss/D"] + 3.0 * aux)
+    loss, means = trainer.objective.generator_main(batch).item(), trainer.means.take()
+    aux = entropy(fakes_of(trainer, "g", batch), batch.fake_labels)
+    assert means["loss/G aux"] == pytest.approx(aux / 4)
+    assert loss == pytest.approx(4 * means["loss/G"] + 3.0 * aux)
+
+
+GAMMAS = [(2, 0), (0, 3), (2, 3), (0, 0)]
+EVERY = [
+    {"loss": name, "gamma": gamma, "r2_gamma": r2}
+    for name, loss in losses.LOSSES.items()
+    for gamma, r2 in (GAMMAS if loss.boundary is not None else [])
+]
+EVERY += [{"gp_weight": weight, **WGAN} for weight in (10.0, 0.0)]
+EVERY += [{"label": "labels", "aux_classifier": True, **options} for options in (EVERY[0], EVERY[-2])]
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+@pytest.mark.parametrize("options", EVERY, ids=lambda o: " ".join(map(str, o.values())))
+def test_a_step_of_every_objective(make_config, make_trainer, options, interval):
+    """Every parameter of both networks gets a finite gradient, and not all of them 0."""
+    trainer = make_trainer(make_config(r1_interval=interval, **options))
+    seen = {}
+    for phase in trainer.phases:
+        learn = phase.optimizer.step_unless
+        phase.optimizer.step_unless = lambda bad, phase=phase, learn=learn: (
+            seen.setdefault(phase.network, []).append([p.grad.clone() for p in phase.parameters if p.grad is not None]),
+            learn(bad),
+        )
+    trainer.step()
+    assert set(seen) == {trainer.G, trainer.D}
+    for gradients in (g for step in seen.values() for g in step):
+        assert all(g.isfinite().all() for g in gradients) and max(g.abs().max() for g in gradients) > 0
+    assert trainer.guard.state_dict()["skipped"] == 0
 
 
 def test_path_length_uses_half_of_the_batch_at_the_weight_of_all(trainer):
@@ -140,7 +252,7 @@ def test_gradients_of_both_penalties_are_complete(trainer):
     (pulled,) = torch.autograd.grad((images * y / 16).sum(), ws, create_graph=True)
     (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     plain = pulled.square().sum(2).mean(1).sqrt().square().sum(), slope.square().sum()
-    ours = path_lengths(images, ws, y).square().sum(), r1_penalty(logits, x).sum()
+    ours = path_lengths(images, ws, y).square().sum(), gradient_penalty(logits, x).sum()
     for network, mine, theirs in zip((G, D), ours, plain):
         assert mine.item() == pytest.approx(theirs.item())
         parameters = list(network.parameters())

@@ -1,0 +1,56 @@
+"""What networks that grow have in common: a picture that is blended with that of the level below while one fades in.
+
+picture = alpha toRGB(x) + (1 - alpha) up(toRGB(x below))    (Karras et al. 2018, figure 2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ..config import GeneratorConfig
+from ..layers import EqualConv2d
+from ..ops import fir_filter, upsample2d
+
+
+class Pictures(nn.Module):
+    """From the features of the highest level to the picture; while that level fades in, of the two highest."""
+
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        channels: dict[int, int],  # feature maps by level, from the lowest on
+    ):
+        super().__init__()
+        self.levels = list(channels)[-2:] if config.fade else list(channels)[-1:]
+        for level in self.levels:
+            self.add_module(f"torgb{level}", EqualConv2d(channels[level], config.channels, 1))
+        if config.fade:
+            self.register_buffer("alpha", torch.ones([]))
+            self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
+
+    def forward(
+        self,
+        features: Iterable[Tensor],  # [N, C, h, w] of each level, from the lowest on
+    ) -> Tensor:  # [N, channels, H, W] in float32 or float64
+        *_, below, x = None, *features
+        top = self._picture(x, self.levels[-1])
+        if len(self.levels) == 1:
+            return top
+        below = upsample2d(self._picture(below, self.levels[0]), self.resample_filter)
+        return torch.lerp(below, top, self.alpha.to(top.dtype))
+
+    def _picture(self, x: Tensor, level: int) -> Tensor:
+        return self.get_submodule(f"torgb{level}")(x.to(torch.promote_types(x.dtype, torch.float32)))
+
+
+def set_alpha(
+    network: nn.Module,
+    alpha: float,  # 0: the level is not there yet, 1: it is there
+) -> None:
+    """Say how far the highest level of a network has faded in. Without effect on one that does not fade."""
+    for name, buffer in network.named_buffers():
+        if name.rpartition(".")[2] == "alpha":
+            buffer.fill_(alpha)

@@ -1,0 +1,133 @@
+"""Progressive growing (Karras et al. 2018, section 2 and appendix A): which networks a run trains when.
+
+A run goes through stages, each an ordinary configuration of its own: the lowest level; then, for each higher one, a
+stage in which it fades in and one in which it is there. Between two stages the networks are built anew and take over
+what they share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..config import TrainConfig, base_size, levels_of
+from ..errors import SganError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From picture `start` on, until the next stage starts."""
+
+    config: TrainConfig  # networks, pictures, batch and learning rate of this stage
+    level: int  # 4 * 2^k
+    start: int  # pictures
+    length: int  # pictures; of the last stage none that counts
+
+
+class Growth:
+    """The stages of a run, and where it stands."""
+
+    def __init__(self, config: TrainConfig):
+        """Raises SganError if the schedule does not fit the pictures, the batch or the length of the run."""
+        self.stages = _stages(config)
+        self.index = 0
+
+    @property
+    def stage(self) -> Stage:
+        return self.stages[self.index]
+
+    @property
+    def levels(self) -> list[int]:
+        return sorted({stage.level for stage in self.stages})
+
+    @property
+    def is_last(self) -> bool:
+        return self.index + 1 == len(self.stages)
+
+    def is_over(
+        self,
+        shown: int,  # pictures so far
+    ) -> bool:
+        """Whether the next stage is due."""
+        return not self.is_last and shown >= self.stages[self.index + 1].start
+
+    def alpha(
+        self,
+        shown: int,
+    ) -> float:
+        """How far the highest level has faded in."""
+        fades = self.stage.config.generator.fade
+        return min(max((shown - self.stage.start) / self.stage.length, 0.0), 1.0) if fades else 1.0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"stage": self.index}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.index = int(state["stage"])
+
+
+def faded_reals(
+    images: Tensor,  # [N, C, H, W]
+    alpha: float,
+) -> Tensor:  # [N, C, H, W]
+    """What the discriminator is to see of real pictures while a level fades in: they lose what fakes cannot have yet.
+
+    alpha x + (1 - alpha) up(down(x))
+    """
+    if alpha == 1:
+        return images
+    return F.interpolate(F.avg_pool2d(images, 2), scale_factor=2, mode="nearest").lerp(images, alpha)
+
+
+def _stages(config: TrainConfig) -> list[Stage]:
+    if not (config.generator.can_grow and config.discriminator.can_grow):
+        raise SganError(
+            f"The networks of {config.cfg} do not grow.",
+            hint="Choose --cfg stylegan or progan, or leave out --grow-from.",
+        )
+    if config.freezed:
+        raise SganError("A discriminator that grows cannot be frozen.", hint="Leave out --freezed.")
+    growth, (h0, w0, _) = config.growth, base_size(config.data.height, config.data.width, 0)
+    levels, stages, start = levels_of(config.data.height, config.data.width, growth.start), [], 0
+    stable, fade = (round(kimg * 1000) for kimg in (growth.stable_kimg, growth.fade_kimg))
+    for i, level in enumerate(levels):
+        batch = growth.batch[i] if growth.batch else config.batch
+        lr = growth.lr[i] if growth.lr else config.lr
+        for fades, length in ((True, fade), (False, stable)):
+            if length and not (fades and i == 0):
+                size = (h0 * level // 4, w0 * level // 4)
+                stages.append(Stage(_at(config, size, fades, batch, lr), level, start, length))
+                start += length
+    if stages[-1].start >= config.kimg * 1000:
+        kimg = stages[-1].start / 1000
+        raise SganError(
+            f"Growing reaches {config.data.height}x{config.data.width} at {kimg:g} kimg, and the run ends at "
+            f"{config.kimg:g}.",
+            hint="Choose a larger --kimg, a smaller --grow-kimg or --fade-kimg, or a higher --grow-from.",
+        )
+    return stages
+
+
+def _at(
+    config: TrainConfig,  # of the whole run
+    size: tuple[int, int],  # (height, width) of this stage
+    fade: bool,
+    batch: int,
+    lr: float,
+) -> TrainConfig:
+    """The run's settings at another size. What is accumulated stays as many parts."""
+    parts = config.batch // config.batch_gpu
+    if batch % parts:
+        raise SganError(f"A batch of {batch} does not divide into {parts} parts, as the batch of {config.batch} does.")
+    height, width = size
+    networks = {
+        name: dataclasses.replace(getattr(config, name), height=height, width=width, fade=fade)
+        for name in ("generator", "discriminator")
+    }
+    data = config.data
+    as_stored = size == (data.source_height, data.source_width)
+    data = dataclasses.replace(data, height=height, width=width, filter="none" if as_stored else "box")
+    return dataclasses.replace(config, data=data, batch=batch, batch_gpu=batch // parts, lr=lr, **networks)
