@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, GrowthConfig, TrainConfig, levels_of
+from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, GrowthConfig, TrainConfig, level_of, levels_of
 from .errors import SganError
 
 
@@ -42,6 +42,7 @@ class Preset:
     grow_from: int | None = None  # level; None: at full size from the start
     grow_kimg: float = 600.0
     fade_kimg: float = 600.0
+    grow_batch: tuple[tuple[int, int], ...] = ()  # (level, batch) where it is not `batch`
     by_level: bool = False  # None for batch and lr: those that the papers of ProGAN and StyleGAN give each level
     kimg: float = 25000.0
     snap: float = 200.0
@@ -115,7 +116,7 @@ PRESETS: dict[str, Preset] = {
         mbstd_group=16,
         mbstd_channels=4,
         channel_base=512,
-        channel_max=128,
+        channel_max=64,
         z_dim=128,
         w_dim=128,
         mapping_lr=0.1,
@@ -135,6 +136,7 @@ PRESETS: dict[str, Preset] = {
         grow_from=4,
         grow_kimg=6.0,
         fade_kimg=6.0,
+        grow_batch=((4, 64), (8, 32)),  # small pictures wait for everything but their pixels
         kimg=66.0,
         snap=12.0,
         size=32,
@@ -217,15 +219,10 @@ def make_train_config(
         value = given.pop(name, getattr(preset, name, None))
         return rule() if value is None else value
 
-    levels = _levels(preset, data, given)
-    batches, rates = _by_level(preset, given, gpus)
-    by_rule = "batch" not in given
-    batch = pick("batch", lambda: batches(levels[-1]) if preset.by_level else min(gpus * min(4096 // res, 32), 64))
-    batch = max(batch - batch % gpus, gpus) if by_rule else batch
-    lr = pick("lr", lambda: rates(levels[-1]) if preset.by_level else 0.002 if res >= 1024 else 0.0025)
-    if not preset.by_level:
-        batches, rates = (lambda _: batch), (lambda _: lr)
-    growth = _growth(preset, levels, batches, rates, given)
+    batch_of, lr_of = _by_level(preset, given, res, gpus)
+    growth = _growth(preset, data, batch_of, lr_of, given)
+    top = level_of(data.height, data.width)
+    batch = batch_of(top)
     batch_gpu = given.pop("batch_gpu", max(batch // gpus, 1))
     group = given.pop("mbstd_group") if "mbstd_group" in given else _divisor(batch_gpu, preset.mbstd_group or 4)
     both = {
@@ -265,7 +262,7 @@ def make_train_config(
         gpus=gpus,
         batch=batch,
         batch_gpu=batch_gpu,
-        lr=lr,
+        lr=lr_of(top),
         gamma=pick("gamma", lambda: 0.0002 * data.height * data.width / batch),
         ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
         ema_rampup=given.pop("ema_rampup", preset.ema_rampup),
@@ -290,50 +287,56 @@ def for_objective(
     return penalty | ({"aug": "noaug"} if aug == "ada" else {})
 
 
-def _levels(preset: Preset, data: DataSpec, given: dict[str, Any]) -> list[int]:
-    """Those that a run grows through, from low to high; none if it does not grow."""
-    start = given.pop("grow_from", preset.grow_from)
-    if start is None and (
-        vain := [name for name in ("grow_kimg", "fade_kimg", "grow_batch", "grow_lr") if name in given]
-    ):
-        option = vain[0].replace("_", "-")
-        raise SganError(
-            f"--{option} has no effect on a run that does not grow.", hint="Give --grow-from 4, or leave it out."
-        )
-    return [] if start is None else levels_of(data.height, data.width, start)
-
-
-def _by_level(preset: Preset, given: dict[str, Any], gpus: int) -> tuple[Callable[[int], int], Callable[[int], float]]:
-    """Batch and learning rate of a level: the user's, else the published ones if the preset wants them."""
+def _by_level(
+    preset: Preset,
+    given: dict[str, Any],  # batch and lr are taken out
+    res: int,
+    gpus: int,
+) -> tuple[Callable[[int], int], Callable[[int], float]]:
+    """Batch and learning rate at a level: the user's, else the preset's, else by rule."""
+    own_batch, own_lr = given.pop("batch", None), given.pop("lr", None)
 
     def batch(level: int) -> int:
-        size = max(4 * gpus, min(2048 // level, 128 * gpus, 512))
+        if own_batch:
+            return own_batch
+        size = dict(preset.grow_batch).get(level, preset.batch)
+        if size is None:
+            published = max(4 * gpus, min(2048 // level, 128 * gpus, 512))
+            size = published if preset.by_level else min(gpus * min(4096 // res, 32), 64)
         return max(size - size % gpus, gpus)
 
-    def rate(level: int) -> float:
-        return {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003}.get(level, 0.001)
+    def lr(level: int) -> float:
+        published = {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003}.get(level, 0.001)
+        return own_lr or preset.lr or (published if preset.by_level else 0.002 if res >= 1024 else 0.0025)
 
-    fixed = given.get("batch", preset.batch), given.get("lr", preset.lr)
-    return (batch if fixed[0] is None else lambda _: fixed[0]), (rate if fixed[1] is None else lambda _: fixed[1])
+    return batch, lr
 
 
 def _growth(
     preset: Preset,
-    levels: list[int],
-    batches: Callable[[int], int],
-    rates: Callable[[int], float],
+    data: DataSpec,
+    batch_of: Callable[[int], int],
+    lr_of: Callable[[int], float],
     given: dict[str, Any],  # what belongs to the schedule is taken out
 ) -> GrowthConfig | None:
+    """The schedule; None for a run at full size from the start."""
+    start = given.pop("grow_from", preset.grow_from)
+    vain = [name for name in ("grow_kimg", "fade_kimg", "grow_batch", "grow_lr") if name in given]
+    if start is None and vain:
+        option = "--" + vain[0].replace("_", "-")
+        raise SganError(
+            f"{option} has no effect on a run that does not grow.", hint="Leave it out, or give --grow-from."
+        )
+    levels = [] if start is None else levels_of(data.height, data.width, start)
     stable, fade = (given.pop(name, getattr(preset, name)) for name in ("grow_kimg", "fade_kimg"))
-    by_level = [given.pop(name, {}) for name in ("grow_batch", "grow_lr")]
-    for values in by_level:
-        if unknown := sorted(values.keys() - set(levels)):
-            known = ", ".join(map(str, levels))
-            raise SganError(f"The run does not grow through level {unknown[0]}.", hint=f"Its levels are {known}.")
+    batches, rates = (given.pop(name, {}) for name in ("grow_batch", "grow_lr"))
+    if unknown := sorted((batches.keys() | rates.keys()) - set(levels)):
+        known = ", ".join(map(str, levels))
+        raise SganError(f"The run does not grow through level {unknown[0]}.", hint=f"Its levels are {known}.")
     if len(levels) < 2:
         return None
-    batch, lr = (tuple(own.get(n, rule(n)) for n in levels) for own, rule in zip(by_level, (batches, rates)))
-    return GrowthConfig(levels[0], stable, fade, batch, lr)
+    batch = tuple(batches.get(level, batch_of(level)) for level in levels)
+    return GrowthConfig(levels[0], stable, fade, batch, tuple(rates.get(level, lr_of(level)) for level in levels))
 
 
 def _divisor(number: int, most: int) -> int:
