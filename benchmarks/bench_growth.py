@@ -1,0 +1,81 @@
+"""What progressive growing saves: each stage of a run beside the same pictures at full size.
+
+python benchmarks/bench_growth.py
+python benchmarks/bench_growth.py --cfg stylegan --data faces.zip --pictures 512
+
+The ratio of the last row is the time that the full size would take up to the start of the last level, over what
+growing takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+
+import click
+from _harness import Bench, Run, benchmark, compare
+
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.presets import PRESETS, make_train_config
+from stylegan_cli.training.growth import Growth
+from stylegan_cli.training.loop import Trainer
+
+
+@click.command()
+@click.option("--cfg", type=click.Choice(list(PRESETS)), default="demo-stylegan", show_default=True)
+@click.option("--data", help="[default: the pictures that come with the package]")
+@click.option("--size", type=int, help="[default: the preset's]")
+@click.option("--pictures", default=1024, show_default=True, help="Of a measurement.")
+@benchmark
+def main(bench: Bench, cfg: str, data: str | None, size: int | None, pictures: int) -> None:
+    size = size or PRESETS[cfg].size
+    dataset = open_dataset(data, size=(size, size) if size else None)
+    config = make_train_config(cfg, dataset.spec, kimg=1e9)
+    growth = Growth(config)
+    trainers = [Trainer(dataclasses.replace(s.config, growth=None), dataset, bench.device) for s in growth.stages]
+    whole = Trainer(dataclasses.replace(config, growth=None), dataset, bench.device)
+    runs = {f"stage {i}": shown(trainer, pictures) for i, trainer in enumerate(trainers)}
+    times = compare(
+        {"full size": shown(whole, pictures), **runs}, bench.device, sets=1, rounds=bench.rounds, ahead=False
+    )
+    for trainer in (*trainers, whole):
+        trainer.close()
+    enter(bench, cfg, growth, {name: [t / pictures * 1000 for t in ts] for name, ts in times.items()})
+
+
+def shown(trainer: Trainer, pictures: int) -> Run:
+    """Steps that show so many pictures, the penalties at their turns."""
+
+    def run(_: int) -> None:
+        for _ in range(max(pictures // trainer.config.batch, 1)):
+            trainer.step()
+
+    return run
+
+
+def enter(
+    bench: Bench,
+    cfg: str,
+    growth: Growth,
+    times: dict[str, list[float]],  # of a thousand pictures, by round
+) -> None:
+    row = {"op": "growth", "dtype": "float32", "first": "growing", "wrong": [], "failed": {}}
+    for i, stage in enumerate(growth.stages):
+        how = "fades in" if stage.config.generator.fade else "is there"
+        others = {"full size": statistics.median(a / b for a, b in zip(times["full size"], times[f"stage {i}"]))}
+        seconds = {"growing": statistics.median(times[f"stage {i}"]), "full size": statistics.median(times["full size"])}
+        case = f"{cfg}, a thousand pictures, {stage.config.data.height}x{stage.config.data.width} {how}"
+        bench.add({**row, "case": case, "seconds": seconds, "ours": seconds["growing"], "ratio": others})
+    before = [(i, s) for i, s in enumerate(growth.stages) if s.level < growth.levels[-1]]
+    kimg = sum(s.length for _, s in before) / 1000
+    rounds = range(len(times["full size"]))
+    grown = [sum(times[f"stage {i}"][r] * s.length / 1000 for i, s in before) for r in rounds]
+    full = [times["full size"][r] * kimg for r in rounds]
+    seconds = {"growing": statistics.median(grown), "full size": statistics.median(full)}
+    others = {"full size": statistics.median(f / g for f, g in zip(full, grown))}
+    case = f"{cfg}, the {kimg:g} kimg before the last level"
+    bench.add({**row, "case": case, "seconds": seconds, "ours": seconds["growing"], "ratio": others})
+
+
+if __name__ == "__main__":
+    main()
