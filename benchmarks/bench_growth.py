@@ -63,7 +63,10 @@ def enter(
     for i, stage in enumerate(growth.stages):
         how = "fades in" if stage.config.generator.fade else "is there"
         others = {"full size": statistics.median(a / b for a, b in zip(times["full size"], times[f"stage {i}"]))}
-        seconds = {"growing": statistics.median(times[f"stage {i}"]), "full size": statistics.median(times["full size"])}
+        seconds = {
+            "growing": statistics.median(times[f"stage {i}"]),
+            "full size": statistics.median(times["full size"]),
+        }
         case = f"{cfg}, a thousand pictures, {stage.config.data.height}x{stage.config.data.width} {how}"
         bench.add({**row, "case": case, "seconds": seconds, "ours": seconds["growing"], "ratio": others})
     before = [(i, s) for i, s in enumerate(growth.stages) if s.level < growth.levels[-1]]

@@ -21,13 +21,17 @@ def style_indices(
     """Which of the num_ws latents a span of styles means.
 
     Coarse, middle and fine are the levels 4-8, 16-32, and 64 and up. A model with fewer levels has its levels dealt
-    out so that none of the three is empty; with two levels its layers are. Raises SganError on an index out of range.
+    out so that none of the three is empty; with two levels its layers are. Raises SganError on an index out of range,
+    and on a span of a model that has fewer than three latents.
     """
     num_ws = max(row.w_index for row in layers) + 1
     if not isinstance(styles, str):
         if wrong := [i for i in styles if not 0 <= i < num_ws]:
             raise SganError(f"This model has no style {wrong[0]}.", hint=f"Choose {option} from 0-{num_ws - 1}.")
         return list(styles)
+    if num_ws < len(SPANS):
+        kinds = ", ".join(SPANS)
+        raise SganError(f"This model has {num_ws} style(s), too few for {kinds}.", hint=f"Choose {option} by number.")
     first = {}  # w index -> level of the first layer that it controls
     for row in layers:
         first[row.w_index] = min(first.get(row.w_index, row.level), row.level) if row.kind == "torgb" else row.level

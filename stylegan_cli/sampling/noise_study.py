@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import to_rgb
+from ..errors import SganError
 from ..models import Generator, LayerInfo
 from .draw import Sampling, draw
 from .latent_files import Latents
@@ -23,8 +24,10 @@ _PURPOSE = "noise.study"
 def fine_layers(
     layers: Sequence[LayerInfo],  # the model's layer table
 ) -> list[bool]:
-    """Of each layer that takes noise: whether it is fine, 64² and up; in small models what `style_indices` calls so."""
-    fine = style_indices(layers, "fine")
+    """Of each layer that takes noise: whether it is fine, 64² and up; in small models what `style_indices` calls so, in
+    one of a single level its last."""
+    last = max(row.w_index for row in layers)
+    fine = style_indices(layers, "fine") if last > 1 else [last]
     return [row.w_index in fine for row in layers if row.noise]
 
 
@@ -33,6 +36,8 @@ def noise_columns(
 ) -> dict[str, list[Tensor]]:  # name of the column -> [N, 1, h, w] for each layer that takes noise
     """The pictures' own noise on all layers, on none, on the fine or the coarse ones; and two draws of it on all."""
     n, fine = len(found), fine_layers(found.G.layers)
+    if not fine:
+        raise SganError("This model takes no noise.")
     own = found.noise or [maps.expand(n, 1, -1, -1) for maps in found.G.stored_noise()]
     columns = {
         "all": own,
