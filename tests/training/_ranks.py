@@ -25,6 +25,17 @@ def config(dataset, ranks):
     )
 
 
+def growing(dataset, ranks):
+    return make_train_config(
+        *("demo-stylegan", dataset.spec),
+        gpus=ranks,
+        **{"batch": 8, "mbstd_group": 2, "mbstd_channels": 1, "channel_base": 64, "channel_max": 8},
+        **{"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "r1_interval": 4, "ema_kimg": 0.1, "loss": "hinge"},
+        **{"r2_gamma": 1.0, "aux_classifier": True, "grow_batch": {4: 16}},
+        **{"grow_kimg": 0.064, "fade_kimg": 0.064, "kimg": 1.0},
+    )
+
+
 def record_gradients(trainer):
     """What each phase hands to its optimizer, by phase."""
     gradients = {}
@@ -49,6 +60,11 @@ def work(path, out, ranks):
         trainer.step()
     found["state"] = gather(trainer.memory)
     found["means"] = trainer.means.take()
+    trainer.close()
+    trainer = Trainer(growing(dataset, ranks), dataset, dtype=torch.float64)
+    for _ in range(24):  # into the third stage
+        trainer.step()
+    found["grown"] = gather(trainer.memory)
     trainer.close()
     trainer = Trainer(config(dataset, ranks), dataset)
     gradients = record_gradients(trainer)

@@ -42,6 +42,14 @@ def test_float64_for_50_steps_with_both_regularisers(results):
     assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
 
 
+def test_a_run_that_grows(results):
+    """With AC-GAN, R1 and R2, from 4 to 8. Instance norm leaves some gradients next to nothing, and Adam divides by it."""
+    one, two = (flat({k: v for k, v in r["grown"].items() if k != "rng"}) for r in results)
+    assert one[".growth.stage"] == 2 and one.keys() == two.keys()
+    worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
+    assert max(worst.values()) < 1e-6, max(worst, key=worst.get)
+
+
 def test_statistics_are_of_all_ranks(results):
     one, two = (r["means"] for r in results)
     assert one.keys() == two.keys() >= {"loss/G", "loss/D", "r1/penalty", "path/length", "score/real"}
