@@ -107,7 +107,8 @@ class Recorder:
         values["guard/skipped"] = int(trainer.guard.skipped)
         self.log.stats(values)
         losses = f"G {means.get('loss/G', 0):.2f} D {means.get('loss/D', 0):.2f}"
-        losses += f" R1 {means['r1/penalty']:.3f}" if "r1/penalty" in means else ""
+        for name in ("R1", "R2", "GP"):
+            losses += f" {name} {means[key]:.3f}" if (key := f"{name.lower()}/penalty") in means else ""
         losses += f"   p {values['augment/p']:.3f}" if self.config.aug == "ada" else ""
         losses += f"   {values['guard/skipped']} steps skipped" if values["guard/skipped"] else ""
         seconds = self.pace.remaining(shown)

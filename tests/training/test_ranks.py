@@ -43,7 +43,7 @@ def test_float64_for_50_steps_with_both_regularisers(results):
 
 
 def test_a_run_that_grows(results):
-    """With AC-GAN, R1 and R2, from 4 to 8. Instance norm leaves some gradients next to nothing, and Adam divides by it."""
+    """With AC-GAN, R1 and R2. Instance norm leaves some gradients next to nothing, and Adam divides by their size."""
     one, two = (flat({k: v for k, v in r["grown"].items() if k != "rng"}) for r in results)
     assert one[".growth.stage"] == 2 and one.keys() == two.keys()
     worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
