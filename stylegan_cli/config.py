@@ -91,6 +91,10 @@ def _split(height: int, width: int) -> int | None:
 # --------------------------------------------------------------------------------------------- models
 
 
+FAMILIES = {"stylegan2": "StyleGAN2", "stylegan": "StyleGAN (2018)", "progan": "ProGAN"}  # of generators, with titles
+_NO_DEPTH = "Leave out --map-depth."
+
+
 @dataclass(frozen=True)
 class GeneratorConfig:
     """A generator of any family. Levels are named by their nominal resolution 4 * 2^k, whatever the rectangle."""
@@ -122,16 +126,28 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         _check_network(self, self.z_dim, self.w_dim)
-        _choice("generator family", self.family, ("stylegan2", "stylegan", "progan"))
+        _choice("generator family", self.family, tuple(FAMILIES))
         if self.family != "stylegan2":
             _choice(f"architecture of {self.family}", self.architecture, ("orig",))
-        if self.family == "progan" and (self.w_dim, self.mapping_layers) != (self.z_dim * (1 + (self.c_dim > 0)), 0):
-            raise SganError("GeneratorConfig: progan has no mapping: w is z, and the label's embedding beside it.")
+        if self.family == "progan" and (
+            self.w_dim != latent_size(self.family, self.w_dim, self.z_dim, self.c_dim) or self.mapping_layers
+        ):
+            raise SganError("progan has no mapping network: its w is z, and a label's embedding.", hint=_NO_DEPTH)
         if not 0 <= self.w_avg_beta <= 1:
             raise SganError(f"GeneratorConfig: w_avg_beta {self.w_avg_beta} is not from 0 to 1.")
         _choice("generator labels", self.labels, ("embed", "concat"))
         _choice("generator architecture", self.architecture, ("skip", "resnet", "orig"))
         _choice("channels", self.channels, (1, 3, 4))
+
+
+def latent_size(
+    family: str,  # of FAMILIES
+    w_dim: int,  # that is wanted
+    z_dim: int,
+    c_dim: int,
+) -> int:
+    """w_dim as it must be: without a mapping network z goes in as it is, the label's embedding beside it."""
+    return w_dim if family != "progan" else z_dim * (2 if c_dim else 1)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, GrowthConfig, TrainConfig, level_of, levels_of
+from .config import (
+    DataSpec,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    GrowthConfig,
+    TrainConfig,
+    latent_size,
+    level_of,
+    levels_of,
+)
 from .errors import SganError
 
 
@@ -27,6 +36,7 @@ class Preset:
     lr: float | None = None  # None: 0.002 from 1024 pixels, else 0.0025
     loss: str = "logistic"
     gamma: float | None = None  # None: 0.0002 * height * width / batch
+    r1_interval: int = 16
     ema_kimg: float | None = None  # None: batch * 10 / 32
     ema_rampup: float | None = 0.05
     pl_weight: float = 2.0
@@ -77,6 +87,7 @@ PRESETS: dict[str, Preset] = {
         channel_base=16384,
         mapping_layers=8,
         gamma=10.0,
+        r1_interval=1,
         ema_kimg=10.0,
         ema_rampup=None,
         pl_weight=0.0,
@@ -116,12 +127,12 @@ PRESETS: dict[str, Preset] = {
         mbstd_group=16,
         mbstd_channels=4,
         channel_base=512,
-        channel_max=64,
+        channel_max=128,
         z_dim=128,
         w_dim=128,
         mapping_lr=0.1,
-        lr=0.004,
-        gamma=10.0,
+        lr=0.006,
+        gamma=30.0,
         ema_kimg=4.0,
         ema_rampup=0.1,
         pl_weight=0.0,
@@ -134,11 +145,11 @@ PRESETS: dict[str, Preset] = {
         fir=(1.0, 1.0),
         blur=(1.0, 2.0, 1.0),
         grow_from=4,
-        grow_kimg=6.0,
-        fade_kimg=6.0,
+        grow_kimg=5.0,
+        fade_kimg=5.0,
         grow_batch=((4, 64), (8, 64), (16, 32)),  # small pictures wait for everything but their pixels
-        kimg=66.0,
-        snap=12.0,
+        kimg=65.0,
+        snap=10.0,
         size=32,
     ),
     "stylegan2": Preset(
@@ -239,8 +250,8 @@ def make_train_config(
     }
     generator = GeneratorConfig(
         **both,
-        z_dim=pick("z_dim", lambda: 512),
-        w_dim=pick("w_dim", lambda: 512) * (2 if preset.family == "progan" and data.c_dim else 1),
+        z_dim=(z_dim := pick("z_dim", lambda: 512)),
+        w_dim=latent_size(preset.family, pick("w_dim", lambda: 512), z_dim, data.c_dim),
         mapping_layers=pick("mapping_layers", lambda: 8),
         architecture=pick("g_architecture", lambda: "skip"),
         labels=preset.labels,
@@ -269,7 +280,7 @@ def make_train_config(
         growth=growth,
         **{
             name: given.pop(name, getattr(preset, name))
-            for name in ("loss", "pl_weight", "mixing_prob", "aug", "kimg", "snap")
+            for name in ("loss", "r1_interval", "pl_weight", "mixing_prob", "aug", "kimg", "snap")
         },
         **given,
     )
@@ -333,6 +344,10 @@ def _growth(
     if unknown := sorted((batches.keys() | rates.keys()) - set(levels)):
         known = ", ".join(map(str, levels))
         raise SganError(f"The run does not grow through level {unknown[0]}.", hint=f"Its levels are {known}.")
+    if len(levels) == 1 and vain:
+        raise SganError(
+            f"A run that begins at level {levels[0]} is at full size: --grow-from is all it takes of these."
+        )
     if len(levels) < 2:
         return None
     batch = tuple(batches.get(level, batch_of(level)) for level in levels)

@@ -19,7 +19,7 @@ from ..errors import SganError
 
 # One line each, the same as the command's own short help (a test compares). In the order a newcomer meets them.
 COMMANDS = {
-    "train": "Train a StyleGAN2 on your pictures, or on those that come with the package.",
+    "train": "Train a StyleGAN on your pictures, or on those that come with the package.",
     "generate": "Draw pictures from a trained model.",
     "mix": "Draw a grid that mixes the styles of rows and columns.",
     "edit": "Find directions in the latent space, show them, move pictures along them.",

@@ -7,6 +7,7 @@ import json
 
 import click
 
+from ..config import FAMILIES
 from .params import output_options
 
 
@@ -65,10 +66,9 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
 def _architecture(info) -> dict[str, str]:
     G, D = info.generator, info.discriminator
     kinds = {1: "grey", 3: "RGB", 4: "RGBA"}
-    family = {"stylegan2": "StyleGAN2", "stylegan": "StyleGAN", "progan": "ProGAN"}[G.family]
     classes = f", {G.c_dim} classes" if G.c_dim else ""
     rows = {
-        "Generator": f"{family}, {G.architecture}, {G.height} x {G.width} {kinds[G.channels]}{classes}, "
+        "Generator": f"{FAMILIES[G.family]}, {G.architecture}, {G.height} x {G.width} {kinds[G.channels]}{classes}, "
         f"z {G.z_dim}, w {G.w_dim}, {G.mapping_layers} mapping layers, channel base {G.channel_base}"
     }
     rows["Discriminator"] = f"{D.architecture}, channel base {D.channel_base}" if D else "none"

@@ -128,6 +128,7 @@ class ByLevel(click.ParamType):
         try:
             pairs = [part.split(":") for part in value.split(",")]
             numbers = {int(level): self.kind(number) for level, number in pairs}
+            numbers = numbers if len(numbers) == len(pairs) else {0: math.nan}
         except ValueError:
             numbers = {0: math.nan}
         if not all(math.isfinite(number) and number > 0 for number in numbers.values()):

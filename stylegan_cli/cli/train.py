@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
 
 
-@click.command(short_help="Train a StyleGAN2 on your pictures, or on those that come with the package.")
+@click.command(short_help="Train a StyleGAN on your pictures, or on those that come with the package.")
 @click.option(
     "--data", metavar="PATH", help="Zip or folder of pictures. Left out: the set that comes with the package."
 )
@@ -104,7 +104,7 @@ def command(
     device: str,
     **options: Any,
 ) -> None:
-    """Train a StyleGAN2 on your pictures, or on those that come with the package.
+    """Train a StyleGAN on your pictures, or on those that come with the package.
 
     Without any option it learns to draw little creatures, in minutes, on two CPU cores.
     Ctrl-C stops in good order: the step is finished, and everything is saved that --resume FOLDER needs to go on as if

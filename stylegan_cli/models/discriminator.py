@@ -153,8 +153,8 @@ class Discriminator(nn.Module):
         self,
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
     ) -> list[Tensor]:  # [N, C, H/2, W/2], [N, C', H/4, W/4] ...
-        """What each level passes on, of each picture by itself."""
-        return [x for x, _ in self._blocks(image, None)]
+        """What each level passes on, of each picture by itself; of one of a single level what it sees."""
+        return [x for x, _ in self._blocks(image, None)] or [self.b4.fromrgb(image)]
 
     def _blocks(self, image: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[Tensor, Tensor | None]]:
         config = self.config

@@ -44,6 +44,10 @@ class Growth:
         return sorted({stage.level for stage in self.stages})
 
     @property
+    def is_at_full_size(self) -> bool:
+        return self.stage.level == self.levels[-1]
+
+    @property
     def is_last(self) -> bool:
         return self.index + 1 == len(self.stages)
 
@@ -92,14 +96,14 @@ def _stages(config: TrainConfig) -> list[Stage]:
         raise SganError("A discriminator that grows cannot be frozen.", hint="Leave out --freezed.")
     growth, (h0, w0, _) = config.growth, base_size(config.data.height, config.data.width, 0)
     levels, stages, start = levels_of(config.data.height, config.data.width, growth.start), [], 0
-    stable, fade = (round(kimg * 1000) for kimg in (growth.stable_kimg, growth.fade_kimg))
+    stable, fade = max(round(growth.stable_kimg * 1000), 1), round(growth.fade_kimg * 1000)
     for i, level in enumerate(levels):
         batch = growth.batch[i] if growth.batch else config.batch
         lr = growth.lr[i] if growth.lr else config.lr
         for fades, length in ((True, fade), (False, stable)):
             if length and not (fades and i == 0):
-                size = (h0 * level // 4, w0 * level // 4)
-                stages.append(Stage(_at(config, size, fades, batch, lr), level, start, length))
+                size, length = (h0 * level // 4, w0 * level // 4), -(-length // batch) * batch  # of whole batches
+                stages.append(Stage(_at(config, size, level, fades, batch, lr), level, start, length))
                 start += length
     if stages[-1].start >= config.kimg * 1000:
         kimg = stages[-1].start / 1000
@@ -114,14 +118,20 @@ def _stages(config: TrainConfig) -> list[Stage]:
 def _at(
     config: TrainConfig,  # of the whole run
     size: tuple[int, int],  # (height, width) of this stage
+    level: int,
     fade: bool,
     batch: int,
     lr: float,
 ) -> TrainConfig:
     """The run's settings at another size. What is accumulated stays as many parts."""
     parts = config.batch // config.batch_gpu
-    if batch % parts:
-        raise SganError(f"A batch of {batch} does not divide into {parts} parts, as the batch of {config.batch} does.")
+    group = config.discriminator.mbstd_group or 1
+    if batch % parts or (config.discriminator.mbstd_channels and batch // parts % min(group, batch // parts)):
+        raise SganError(
+            f"At level {level} a batch of {batch} does not divide into {parts} part(s) of groups of {group} pictures, "
+            f"as that of {config.batch} does.",
+            hint="Choose another --grow-batch for this level.",
+        )
     height, width = size
     networks = {
         name: dataclasses.replace(getattr(config, name), height=height, width=width, fade=fade)

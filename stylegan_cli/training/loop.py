@@ -121,7 +121,6 @@ class Trainer:
         """Every phase whose turn it is, then the moving average. A network that is to grow grows first."""
         if self.must_grow:
             self._grow()
-        self._fade()
         batch = self._in_place(self._next_batch())
         for phase in self.phases:
             if self.clock.step % phase.interval == 0:
@@ -130,6 +129,7 @@ class Trainer:
         self.objective.p.update(self.config.batch)
         self.ema.update(self.G, self.clock.shown, self.config.batch)
         self.clock.tick(self.config.batch)
+        self._fade()
 
     def restore(
         self,
@@ -139,7 +139,11 @@ class Trainer:
             self.loader.close()
             self.growth.load_state_dict(state["growth"])
             self._build(self.growth.stage.config)
-        restore(self.memory, state)
+            restore(self.memory, state)
+            if self.device.type == "cuda":
+                self.fit_memory()
+        else:
+            restore(self.memory, state)
         self.objective.forget()
         self._graphs = None if self._graphs is None else {}  # they know where the optimizer's old state was
 
@@ -183,9 +187,11 @@ class Trainer:
         for name in ("path_length", "augment", "guard", "data"):
             self.memory[name].load_state_dict(before[name])
         for old, new in zip(phases, self.phases):
-            # Where a level is added both optimizers begin anew, as published: their moments tell of another loss.
+            # Where a level is added both optimizers begin anew: their moments tell of another loss. (The papers' code
+            # drops them at the end of a fade too, when nothing has changed.)
             if self.growth.stage.level == level:
                 _take_over_moments(old, new)
+        self._fade()
         self.slow_down(0.5**self.guard.rollbacks)
         if self.device.type == "cuda":
             self.fit_memory()
@@ -193,7 +199,7 @@ class Trainer:
     def _fade(self) -> None:
         """Say to the networks how far their highest level has come."""
         if self.growth is not None:
-            for network in (self.G, self.D):
+            for network in (self.G, self.D, self.ema.network):
                 set_alpha(network, self.growth.alpha(self.clock.shown))
 
     def _run(self, phase: Phase, batch: Batch) -> None:

@@ -89,6 +89,7 @@ class Objective:
         """pl_weight (|J^T y| - a)^2, on the first of every pl_batch_shrink pictures."""
         batch = batch.head(max(len(batch.index) // self.config.pl_batch_shrink, 1))
         ws = self._latents(batch, "pl")
+        ws = ws if ws.requires_grad else ws.requires_grad_(True)  # a mapping may have nothing to learn
         images = self._draw(ws, batch, "pl")
         directions = counter.normal(self.config.seed, "pl.direction", batch.index, images.shape[1:]).to(images.dtype)
         lengths = path_lengths(images, ws, directions)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..config import TrainConfig, base_size, from_json, level_of, to_json
+from ..config import FAMILIES, TrainConfig, base_size, from_json, latent_size, level_of, to_json
 from ..data.dataset import open_dataset
 from ..errors import SganError
 from ..models import build_discriminator, build_generator
@@ -85,8 +85,8 @@ def fresh(
     if info:
         # A discriminator that knows pictures overfits sooner.
         overrides = {"ada_kimg": 100.0} | {k: v for k, v in overrides.items() if v is not None}
-        if PRESETS[cfg].grow_from:  # a model has the levels below its own already
-            overrides = {"grow_from": level_of(info.generator.height, info.generator.width)} | overrides
+        if PRESETS[cfg].grow_from:
+            overrides = {"grow_from": _level_to_grow_from(info, cfg, resume)} | overrides
     config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **overrides)
     if info is not None:
         config = _with_networks_of(info, config, os.path.abspath(resume))
@@ -254,12 +254,25 @@ def _fitted(height: int, width: int, longest: int) -> tuple[int, int] | None:
     return (max(round(height * scale), 1), max(round(width * scale), 1)) if scale < 1 else None
 
 
+def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
+    """The model's own, as it has those below; while that fades in, the one below. Raises SganError if it is a model of
+    another kind than the preset's."""
+    theirs, ours = info.generator.family, PRESETS[cfg].family
+    if theirs != ours:
+        raise SganError(
+            f"{resume} is a {FAMILIES[theirs]} model, and --cfg {cfg} trains a {FAMILIES[ours]}.",
+            hint="Leave out --cfg.",
+        )
+    return level_of(info.generator.height, info.generator.width) // (2 if info.generator.fade else 1)
+
+
 def _with_networks_of(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
     """The snapshot's architecture, for the run's pictures and with its settings. Its average needs no ramp."""
     data, group = config.data, config.discriminator.mbstd_group
     ours = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
     ours |= {"conv_clamp": config.generator.conv_clamp, "fade": False}
-    generator = dataclasses.replace(info.generator, **ours)
+    g = info.generator
+    generator = dataclasses.replace(g, **ours, w_dim=latent_size(g.family, g.w_dim, g.z_dim, data.c_dim))
     discriminator = config.discriminator
     if info.discriminator:
         asked = not data.c_dim or discriminator.labels == "classifier"

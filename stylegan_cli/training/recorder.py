@@ -115,8 +115,7 @@ class Recorder:
         left = "?" if seconds is None else _duration(seconds)
         left = f">{left}" if trainer.growth and not trainer.growth.is_last else left  # higher levels take longer
         self.bar.set_postfix_str(f"left {left}, {sec_per_kimg:.1f} sec/kimg, {losses}")
-        kimg = f"{shown / 1000:8.1f}" if self.config.kimg >= 1 else f"{shown / 1000:8.3f}"
-        self.say(f"kimg {kimg}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}", in_bar=True)
+        self.say(f"kimg {self._kimg():>8}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}", in_bar=True)
 
     def say(
         self,
@@ -147,7 +146,7 @@ class Recorder:
         trainer, growth = self.trainer, self.trainer.growth
         spec = trainer.config.data
         if not trainer.config.generator.fade:
-            label = [f"{spec.height}x{spec.width}, {trainer.shown / 1000:.1f} kimg"]
+            label = [f"{spec.height}x{spec.width}, {self._kimg()} kimg"]
             fakes = self._draw(self.columns)
             row = labelled_grid(fakes[None], None, None, label, [""] * self.columns)
             self._write(lambda: self._add_row(growth.levels.index(growth.stage.level), row))
@@ -156,7 +155,7 @@ class Recorder:
         after = growth.stages[growth.index + 1].config
         how = "fades in" if after.generator.fade else "is there"
         self.say(
-            f"kimg {trainer.shown / 1000:8.1f}   {after.data.height}x{after.data.width} {how}, "
+            f"kimg {self._kimg():>8}   {after.data.height}x{after.data.width} {how}, "
             f"batch {after.batch}, learning rate {after.lr:g}"
         )
 
@@ -198,6 +197,9 @@ class Recorder:
     def _print(self, line: str) -> None:
         if not self.quiet:
             tqdm.write(line, file=sys.stderr)
+
+    def _kimg(self) -> str:
+        return f"{self.trainer.shown / 1000:.{1 if self.config.kimg >= 1 else 3}f}"
 
     def _elapsed(self) -> float:
         return self.seconds + (time.monotonic() - self.began)

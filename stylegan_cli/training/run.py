@@ -189,7 +189,8 @@ class Run:
             raise SganError("The ranks hold different weights.", hint=f"Go on from the last state: {self._command()}")
         snapshot = self._each(lambda r: r.snapshot())
         self._save_state()
-        if self.manner.measure is not None and not stopped:
+        grown = trainer.growth is None or trainer.growth.is_at_full_size
+        if self.manner.measure is not None and not stopped and grown:  # smaller pictures are no match for the data's
             self._measure(snapshot)
         self._each(lambda r: r.paused(time.monotonic() - began))
 

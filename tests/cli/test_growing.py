@@ -68,6 +68,7 @@ def test_project_and_edit(sgan, family, model, side, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (side, side), (200, 30, 90)).save("target.png")
     sgan("project", "target.png", "--model", model, "--loss", "pixel", "--steps", "3", "-q")
+    sgan("project", "target.png", "--model", model, "--loss", "discriminator", "--steps", "2", "-q")
     for method in ("pca", "sefa"):
         sgan("edit", "find", "--model", model, "--method", method, "--num", "20", "--count", "2", "-q")
         sgan("edit", "show", "--model", model, "--directions", f"out/directions-{method}.npz", "--seeds", "1", "-q")
@@ -115,7 +116,7 @@ def test_what_is_refused_before_anything_starts(sgan, rgb_set, tmp_path, options
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("value", ["4", "4:x", "a:3", "4:-1", "4:nan", "4:8;8:16"])
+@pytest.mark.parametrize("value", ["4", "4:x", "a:3", "4:-1", "4:nan", "4:8;8:16", "4:8,4:16"])
 def test_lists_of_levels_that_are_none(sgan, rgb_set, value):
     for option in ("--grow-batch", "--grow-lr"):
         result = sgan("train", "--data", rgb_set, "--cfg", "stylegan", option, value, code=2)
