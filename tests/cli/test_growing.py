@@ -94,7 +94,7 @@ def test_runs(sgan, run):
     [
         (
             ["--cfg", "stylegan", "--grow-from", "4", "--kimg", "1"],
-            "Growing reaches 16x16 at 2400 kimg, and the run ends at 1",
+            "Growing reaches 16x16 at 2400.26 kimg, and the run ends at 1",
         ),
         (
             ["--cfg", "stylegan", "--grow-from", "64"],

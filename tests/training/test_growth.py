@@ -272,7 +272,6 @@ def test_a_traditional_generator_for_classes_and_with_path_length(make_config, m
         "z_dim": 8,
         "w_dim": 8,
         "mbstd_group": 2,
-        "pl_weight": 2.0,
     }
     spec = open_dataset(rgb_set).spec
     config = make_train_config(
