@@ -9,6 +9,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from stylegan_cli.runs import PACKAGED_MODEL
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 TINY = {
     "bench_ops": "--size 16 --batch 2 --channel-max 4",
@@ -166,3 +168,20 @@ def test_a_part_that_fails_or_hangs_ends(load, tmp_path):
 def test_the_exercise_of_the_kernels_runs(load, capsys):
     load("_exercise").main("cpu", "auto")
     assert "every kernel ran" in capsys.readouterr().out
+
+
+def test_droplets(load, tmp_path):
+    """A spike in an even map is what the figure says of it; and the sheet is drawn."""
+    droplets = load("measure_droplets")
+    even = torch.randn(1, 4, 8, 8).sign()
+    maps = droplets.energy(even)
+    assert maps.amax() / maps.mean() < 1.5
+    even[:, :, 3, 3] = 100
+    maps = droplets.energy(even)
+    assert maps.amax() / maps.mean() > 50 and maps.flatten().argmax() == 27
+    arguments = ["--model", str(PACKAGED_MODEL), "--num", "3", "--show", "2", "--out", str(tmp_path / "sheet.png")]
+    result = CliRunner().invoke(droplets.main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "synthesis.b32.conv1" in result.output and (tmp_path / "sheet.png").is_file()
+    (figures,) = json.loads((tmp_path / "sheet.json").read_text()).values()
+    assert all(1 <= layer["median"] <= layer["largest"] for layer in figures.values())
