@@ -146,7 +146,7 @@ class Recorder:
         trainer, growth = self.trainer, self.trainer.growth
         spec = trainer.config.data
         if not trainer.config.generator.fade:
-            label = [f"{spec.height}x{spec.width}, {self._kimg()} kimg"]
+            label = [f"{spec.height}x{spec.width}"]
             fakes = self._draw(self.columns)
             row = labelled_grid(fakes[None], None, None, label, [""] * self.columns)
             self._write(lambda: self._add_row(growth.levels.index(growth.stage.level), row))
