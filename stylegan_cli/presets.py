@@ -308,7 +308,7 @@ def _by_level(
     own_batch, own_lr = given.pop("batch", None), given.pop("lr", None)
 
     def batch(level: int) -> int:
-        if own_batch:
+        if own_batch is not None:
             return own_batch
         size = dict(preset.grow_batch).get(level, preset.batch)
         if size is None:
@@ -317,8 +317,10 @@ def _by_level(
         return max(size - size % gpus, gpus)
 
     def lr(level: int) -> float:
+        if own_lr is not None:
+            return own_lr
         published = {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003}.get(level, 0.001)
-        return own_lr or preset.lr or (published if preset.by_level else 0.002 if res >= 1024 else 0.0025)
+        return preset.lr or (published if preset.by_level else 0.002 if res >= 1024 else 0.0025)
 
     return batch, lr
 
