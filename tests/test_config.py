@@ -71,6 +71,7 @@ def test_auto_follows_its_rules():
 
 def test_what_the_user_sets_wins_and_none_sets_nothing():
     made = make_train_config("paper256", data_spec(256, 256), batch=8, gamma=3.5, lr=None, channel_base=4096)
+    assert make_train_config("auto", data_spec(256, 256), lr=0.0).lr == 0, "a number like others"
     assert (made.batch, made.gamma, made.lr) == (8, 3.5, 0.0025)
     assert made.generator.channel_base == made.discriminator.channel_base == 4096
 
