@@ -59,98 +59,69 @@ class Preset:
     size: int | None = None  # read the pictures at this size (longest side)
 
 
+# What several presets share.
+_MINUTES: dict[str, Any] = {  # on two CPU cores
+    "batch": 16,
+    "mbstd_group": 16,  # the whole batch and four maps: D must see at once when all creatures look alike
+    "mbstd_channels": 4,
+    "channel_base": 512,
+    "channel_max": 128,
+    "z_dim": 128,
+    "w_dim": 128,
+    "mapping_lr": 0.1,  # in so short a run the mapping has to learn fast
+    "lr": 0.006,
+    "gamma": 30.0,  # flat drawings are easy to tell from first attempts; a strong R1 keeps D from winning outright
+    "ema_kimg": 4.0,
+    "ema_rampup": 0.1,
+    "pl_weight": 0.0,
+    "mixing_prob": 0.5,
+    "aug": "noaug",  # 4,000 pictures are plenty for so few kimg
+    "snap": 10.0,
+    "size": 32,
+}
+_OF_2018: dict[str, Any] = {  # networks that grow
+    "g_architecture": "orig",
+    "d_architecture": "orig",
+    "labels": "concat",
+    "fir": (1.0, 1.0),
+    "pl_weight": 0.0,
+    "aug": "noaug",
+}
+_STYLED = _OF_2018 | {"family": "stylegan", "blur": (1.0, 2.0, 1.0)}
+_PUBLISHED = {"channel_base": 16384, "ema_kimg": 10.0, "ema_rampup": None, "by_level": True}
+
 PRESETS: dict[str, Preset] = {
     "auto": Preset("settings from the size of the pictures and the number of GPUs"),
-    "demo": Preset(
-        "a small network that learns to draw in minutes on two CPU cores",
-        batch=16,
-        mbstd_group=16,  # the whole batch and four maps: D must see at once when all creatures look alike
-        mbstd_channels=4,
-        channel_base=512,
-        channel_max=128,
-        z_dim=128,
-        w_dim=128,
-        mapping_lr=0.1,  # in so short a run the mapping has to learn fast
-        lr=0.006,
-        gamma=30.0,  # flat drawings are easy to tell from first attempts; a strong R1 keeps D from winning outright
-        ema_kimg=4.0,
-        ema_rampup=0.1,
-        pl_weight=0.0,
-        mixing_prob=0.5,
-        aug="noaug",  # 4,000 pictures are plenty for 40 kimg
-        kimg=40.0,
-        snap=10.0,
-        size=32,
-    ),
+    "demo": Preset("a small network that learns to draw in minutes on two CPU cores", **_MINUTES, kimg=40.0),
     "stylegan": Preset(
         "StyleGAN as published in 2018: AdaIN, grown from 8 x 8",
-        channel_base=16384,
+        **_STYLED,
+        **_PUBLISHED,
         mapping_layers=8,
         gamma=10.0,
         r1_interval=1,
-        ema_kimg=10.0,
-        ema_rampup=None,
-        pl_weight=0.0,
-        aug="noaug",
-        family="stylegan",
-        g_architecture="orig",
-        d_architecture="orig",
-        labels="concat",
-        fir=(1.0, 1.0),
-        blur=(1.0, 2.0, 1.0),
         truncated=8,
         grow_from=8,
-        by_level=True,
     ),
     "progan": Preset(
         "the traditional generator of 2017, grown from 4 x 4, against WGAN-GP",
-        channel_base=16384,
+        **_OF_2018,
+        **_PUBLISHED,
+        family="progan",
         mapping_layers=0,
         loss="wgan",
-        ema_kimg=10.0,
-        ema_rampup=None,
-        pl_weight=0.0,
         mixing_prob=0.0,
-        aug="noaug",
-        family="progan",
-        g_architecture="orig",
-        d_architecture="orig",
-        labels="concat",
-        fir=(1.0, 1.0),
         grow_from=4,
-        by_level=True,
         kimg=12000.0,
     ),
     "demo-stylegan": Preset(
         "a small StyleGAN of 2018 that grows from 4 x 4 to 32 x 32 in minutes on two CPU cores",
-        batch=16,
-        mbstd_group=16,
-        mbstd_channels=4,
-        channel_base=512,
-        channel_max=128,
-        z_dim=128,
-        w_dim=128,
-        mapping_lr=0.1,
-        lr=0.006,
-        gamma=30.0,
-        ema_kimg=4.0,
-        ema_rampup=0.1,
-        pl_weight=0.0,
-        mixing_prob=0.5,
-        aug="noaug",
-        family="stylegan",
-        g_architecture="orig",
-        d_architecture="orig",
-        labels="concat",
-        fir=(1.0, 1.0),
-        blur=(1.0, 2.0, 1.0),
+        **_MINUTES | _STYLED,
         grow_from=4,
         grow_kimg=5.0,
         fade_kimg=5.0,
         grow_batch=((4, 64), (8, 64), (16, 32)),  # small pictures wait for everything but their pixels
         kimg=65.0,
-        snap=10.0,
-        size=32,
     ),
     "stylegan2": Preset(
         "StyleGAN2 config F as published",
@@ -236,40 +207,15 @@ def make_train_config(
     batch = batch_of(top)
     batch_gpu = given.pop("batch_gpu", max(batch // gpus, 1))
     group = given.pop("mbstd_group") if "mbstd_group" in given else _divisor(batch_gpu, preset.mbstd_group or 4)
-    both = {
-        "height": data.height,
-        "width": data.width,
-        "channels": data.channels,
-        "c_dim": data.c_dim,
-        "channel_base": pick("channel_base", lambda: 32768 if res >= 512 else 16384),
-        "channel_max": pick("channel_max", lambda: 512),
-        "mapping_lr": pick("mapping_lr", lambda: 0.01),
-        "fir": preset.fir,
-        "blur": preset.blur,
-        "conv_clamp": 256.0 if given.get("precision") in ("fp16", "bf16") else None,  # float32 cannot overflow
-    }
-    generator = GeneratorConfig(
-        **both,
-        z_dim=(z_dim := pick("z_dim", lambda: 512)),
-        w_dim=latent_size(preset.family, pick("w_dim", lambda: 512), z_dim, data.c_dim),
-        mapping_layers=pick("mapping_layers", lambda: 8),
-        architecture=pick("g_architecture", lambda: "skip"),
-        labels=preset.labels,
-        family=preset.family,
-        truncated=preset.truncated,
-    )
-    discriminator = DiscriminatorConfig(
-        **both,
-        labels="classifier" if given.pop("aux_classifier", False) else "projection",
-        architecture=pick("d_architecture", lambda: "resnet"),
-        mbstd_group=min(group, batch_gpu),
-        mbstd_channels=pick("mbstd_channels", lambda: 1),
-    )
+    networks = _networks(preset, data, pick, given.get("precision") in ("fp16", "bf16"))
+    networks["discriminator"] |= {"mbstd_group": min(group, batch_gpu)}
+    if given.pop("aux_classifier", False):
+        networks["discriminator"]["labels"] = "classifier"
     return TrainConfig(
         cfg=cfg,
         data=data,
-        generator=generator,
-        discriminator=discriminator,
+        generator=GeneratorConfig(**networks["generator"]),
+        discriminator=DiscriminatorConfig(**networks["discriminator"]),
         gpus=gpus,
         batch=batch,
         batch_gpu=batch_gpu,
@@ -284,6 +230,42 @@ def make_train_config(
         },
         **given,
     )
+
+
+def _networks(
+    preset: Preset,
+    data: DataSpec,
+    pick: Callable[[str, Any], Any],  # (name, rule) -> what the user set, else the preset, else by the rule
+    half: bool,  # in half precision, as far as that goes
+) -> dict[str, dict[str, Any]]:
+    """Fields of both networks' configurations."""
+    both = {
+        "height": data.height,
+        "width": data.width,
+        "channels": data.channels,
+        "c_dim": data.c_dim,
+        "channel_base": pick("channel_base", lambda: 32768 if max(data.height, data.width) >= 512 else 16384),
+        "channel_max": pick("channel_max", None),
+        "mapping_lr": pick("mapping_lr", None),
+        "fir": preset.fir,
+        "blur": preset.blur,
+        "conv_clamp": 256.0 if half else None,  # float32 cannot overflow
+    }
+    z_dim, w_dim = pick("z_dim", None), pick("w_dim", None)
+    generator = both | {
+        "z_dim": z_dim,
+        "w_dim": latent_size(preset.family, w_dim, z_dim, data.c_dim),
+        "mapping_layers": pick("mapping_layers", None),
+        "architecture": pick("g_architecture", None),
+        "labels": preset.labels,
+        "family": preset.family,
+        "truncated": preset.truncated,
+    }
+    discriminator = both | {
+        "architecture": pick("d_architecture", None),
+        "mbstd_channels": pick("mbstd_channels", None),
+    }
+    return {"generator": generator, "discriminator": discriminator}
 
 
 def for_objective(

@@ -135,15 +135,14 @@ class Trainer:
         self,
         state: dict,  # what `gather(memory)` gave, on any number of ranks
     ) -> None:
-        if self.growth is not None and state["growth"] != self.growth.state_dict():
+        elsewhere = self.growth is not None and state["growth"] != self.growth.state_dict()
+        if elsewhere:
             self.loader.close()
             self.growth.load_state_dict(state["growth"])
             self._build(self.growth.stage.config)
-            restore(self.memory, state)
-            if self.device.type == "cuda":
-                self.fit_memory()
-        else:
-            restore(self.memory, state)
+        restore(self.memory, state)
+        if elsewhere and self.device.type == "cuda":
+            self.fit_memory()
         self.objective.forget()
         self._graphs = None if self._graphs is None else {}  # they know where the optimizer's old state was
 

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from ..config import TrainConfig, to_json
-from ..data.images import image_grid, labelled_grid, save_image, to_uint8
+from ..data.codec import to_array
+from ..data.images import image_grid, save_image, to_uint8
 from ..files import atomic_path, patiently, write_atomic
 from ..runs import read_metrics, snapshot_name
 from ..sampling import counter
@@ -144,11 +144,8 @@ class Recorder:
     def stage(self) -> None:
         """The end of a stage of a run that grows: what its level has learnt is a row of phases.png."""
         trainer, growth = self.trainer, self.trainer.growth
-        spec = trainer.config.data
         if not trainer.config.generator.fade:
-            label = [f"{spec.height}x{spec.width}"]
-            fakes = self._draw(self.columns)
-            row = labelled_grid(fakes[None], None, None, label, [""] * self.columns)
+            row = image_grid(self._draw(self.columns), self.columns, scale=self.grid_scale, pad=4)
             self._write(lambda: self._add_row(growth.levels.index(growth.stage.level), row))
         if growth.is_last:
             return
@@ -207,14 +204,12 @@ class Recorder:
     def _add_row(
         self,
         place: int,  # rows before it, which the file has; what it has beyond, from a state gone back from, goes
-        row: Tensor,  # uint8 [3, h, W]
+        row: Tensor,  # uint8 [C, h, W], as large as every other
     ) -> None:
         path, rows = self.folder / PHASES, [row]
         if place and path.is_file():
             with Image.open(path) as image:
-                rows.insert(0, torch.from_numpy(np.array(image)).permute(2, 0, 1)[:, : place * row.shape[1]])
-        width = max(r.shape[2] for r in rows)  # labels differ in length
-        rows = [torch.cat([r[:, :, :1].expand(-1, -1, width - r.shape[2]), r], 2) for r in rows]
+                rows.insert(0, torch.tensor(to_array(image))[:, : place * row.shape[1]])
         save_image(torch.cat(rows, 1), path)
 
     def _draw(

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -68,10 +69,16 @@ def test_project_and_edit(sgan, family, model, side, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (side, side), (200, 30, 90)).save("target.png")
     sgan("project", "target.png", "--model", model, "--loss", "pixel", "--steps", "3", "-q")
+    found = np.load("out/projected.npz")["w"]
+    assert found.shape[0] == 1 and np.isfinite(found).all()
     sgan("project", "target.png", "--model", model, "--loss", "discriminator", "--steps", "2", "-q")
     for method in ("pca", "sefa"):
         sgan("edit", "find", "--model", model, "--method", method, "--num", "20", "--count", "2", "-q")
         sgan("edit", "show", "--model", model, "--directions", f"out/directions-{method}.npz", "--seeds", "1", "-q")
+        strips = sorted(tmp_path.glob("out/strip*.png"))
+        assert len(strips) == 2
+        for strip in strips:
+            strip.unlink()
 
 
 def test_convert_and_info(sgan, family, model, side, tmp_path):

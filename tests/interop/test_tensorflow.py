@@ -1,5 +1,6 @@
 """Pickles in the form of the TensorFlow programs, written here from scratch."""
 
+import functools
 import math
 import pickle
 
@@ -94,18 +95,7 @@ def arguments(config, **more):
 
 def tree(Network, G, D, version=5, grown=False, g_more=(), d_more=()):
     """(G, D, Gs)."""
-
-    def network(variables, told, **components):
-        return Network(
-            version=version,
-            name="x",
-            static_kwargs=told,
-            components=components,
-            build_module_src="import os; os.abort()",
-            build_func_name="build",
-            variables=list(variables.items()),
-        )
-
+    network = functools.partial(Network, version)
     told = arguments(G.config, mapping_fmaps=G.config.w_dim, **dict(g_more))
     whole, mapping, synthesis = generator_variables(G, grown)
     of_g = network(whole, told, mapping=network(mapping, told), synthesis=network(synthesis, told))
@@ -361,7 +351,7 @@ def test_the_generator_is_kept_where_the_discriminator_is_another(Network, tmp_p
 def test_what_is_no_such_file_is_refused(Network, tmp_path):
     G, D = make_pair()
     of_g, of_d, _ = tree(Network, G, D)
-    bare, first = Network(version=5), tree(Network, G, D, version=3)
+    bare, first = Network(5, {}, {}), tree(Network, G, D, version=3)
     for theirs in ((of_g, of_d), [1, 2, 3], (bare, bare, bare), (of_d, of_d, of_d), first):
         with pytest.raises(PickleError):
             read(save(tmp_path / "x.pkl", theirs))

@@ -1,5 +1,6 @@
 """Pickles of 2018's StyleGAN, written here from scratch, and its networks by their definition."""
 
+import functools
 import math
 import pickle
 import random
@@ -106,18 +107,7 @@ def discriminator_variables(D, lod=0.0):
 
 def tree(Network, G, D, lod=0.0, version=3, **g_more):
     """(G, D, Gs)."""
-
-    def network(variables, told, **components):
-        return Network(
-            version=version,
-            name="x",
-            static_kwargs=told,
-            components=components,
-            build_module_src="import os; os.abort()",
-            build_func_name="build",
-            variables=list(variables.items()),
-        )
-
+    network = functools.partial(Network, version)
     config, fused = G.config, g_more.get("fused_scale", "auto")
     told = {"num_channels": config.channels, "resolution": config.height, "label_size": config.c_dim}
     whole, mapping, synthesis = generator_variables(
