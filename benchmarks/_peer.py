@@ -17,8 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.ops import toolchain
+from stylegan_cli.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,11 @@ def _offer_toolchain() -> None:
 # ---------------------------------------------------------------------------------------------- networks
 
 
-def synthesis(peer: Peer, config: GeneratorConfig, half: bool) -> nn.Module:
+def synthesis(peer: Peer, config: StyleGAN2Config, half: bool) -> nn.Module:
     return peer.networks.SynthesisNetwork(**_arguments(config, half), w_dim=config.w_dim)
 
 
-def generator(peer: Peer, config: GeneratorConfig, half: bool) -> nn.Module:
+def generator(peer: Peer, config: StyleGAN2Config, half: bool) -> nn.Module:
     arguments = {"z_dim": config.z_dim, "c_dim": 0, "w_dim": config.w_dim} | _arguments(config, half)
     sizes = {key: arguments.pop(key) for key in ("channel_base", "channel_max", "num_fp16_res", "conv_clamp")}
     nested = peer.networks.__name__ == "training.networks"  # stylegan2-ada-pytorch
@@ -121,7 +123,7 @@ def discriminator(peer: Peer, config: DiscriminatorConfig, half: bool) -> nn.Mod
     return peer.networks.Discriminator(c_dim=0, **_arguments(config, half), epilogue_kwargs=epilogue)
 
 
-def _arguments(config: GeneratorConfig | DiscriminatorConfig, half: bool) -> dict[str, object]:
+def _arguments(config: StyleGAN2Config | DiscriminatorConfig, half: bool) -> dict[str, object]:
     return {
         "img_resolution": config.height,
         "img_channels": config.channels,

@@ -16,9 +16,9 @@ import click
 from _harness import Bench, Run, benchmark, compare
 
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.presets import PRESETS, make_train_config
 from stylegan_cli.training.growth import Growth
 from stylegan_cli.training.loop import Trainer
+from stylegan_cli.training.presets import PRESETS, make_train_config
 
 
 @click.command()

@@ -20,8 +20,8 @@ from stylegan_cli.detectors.frozen import to_device
 from stylegan_cli.detectors.lpips import LpipsNetwork
 from stylegan_cli.inversion.perceptual import LpipsLoss
 from stylegan_cli.inversion.projector import Projection, Projector
-from stylegan_cli.models import build_generator
-from stylegan_cli.presets import make_train_config
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.training.presets import make_train_config
 
 
 @click.command()

@@ -20,8 +20,8 @@ from _harness import Bench, Numbers, benchmark, compiled, graphed, over, time_by
 from _paths import forced, fused, within
 from torch import nn
 
-from stylegan_cli.config import GeneratorConfig
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 
 @click.command()
@@ -46,7 +46,7 @@ def main(bench: Bench, size, batch, channel_base: int | None, dtype: str | None,
 
 def generator(size: int, channel_base: int, device: torch.device) -> nn.Module:
     """With biases and noise that can be seen in the picture."""
-    G = build_generator(GeneratorConfig(size, size, channel_base=channel_base, conv_clamp=None)).eval().to(device)
+    G = build_generator(StyleGAN2Config(size, size, channel_base=channel_base, conv_clamp=None)).eval().to(device)
     for name, parameter in G.synthesis.named_parameters():
         if name.endswith("noise_strength"):
             parameter.fill_(0.1)
@@ -134,7 +134,7 @@ def floor(
     for row in G.layers:
         if row.kind == "conv":
             layer = G.get_submodule(row.name)
-            dtype = half if half is not None and row.level in G.synthesis.half else torch.float32
+            dtype = half if half is not None and row.half else torch.float32
             o, i = layer.weight.shape[:2]
             y = row.height * row.width
             x = y // layer.up**2

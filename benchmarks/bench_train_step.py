@@ -22,13 +22,14 @@ from _harness import Bench, Numbers, Run, benchmark
 from _paths import forced, within
 from torch import nn
 
-from stylegan_cli.config import DataSpec, TrainConfig
-from stylegan_cli.models import build_discriminator, build_generator
-from stylegan_cli.presets import make_train_config
+from stylegan_cli.config import DataSpec
+from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.training import loop
 from stylegan_cli.training.augment import PIPES
+from stylegan_cli.training.config import TrainConfig
 from stylegan_cli.training.graphs import Graphed
 from stylegan_cli.training.objective import Batch, Objective
+from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.stats import Means
 
 DEFAULTS = {256: 16, 1024: 4}  # size -> batch, on a GPU

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import stylegan_cli
 from stylegan_cli.data.images import labelled_grid, save_image, to_rgb, to_uint8
-from stylegan_cli.models import Generator
+from stylegan_cli.models.generator import Generator
 from stylegan_cli.sampling.latents import latents_from_seeds
 
 

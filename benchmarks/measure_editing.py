@@ -25,7 +25,7 @@ from stylegan_cli.inversion.attributes import STRENGTH, find_from_pictures
 from stylegan_cli.inversion.directions import Directions, sample_w, unit
 from stylegan_cli.inversion.picture_classifier import PictureClassifier, open_classifier, train_classifier
 from stylegan_cli.inversion.trying import everywhere, try_out
-from stylegan_cli.models import Generator
+from stylegan_cli.models.generator import Generator
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import counter
 from stylegan_cli.snapshot import Snapshot, load_snapshot, open_training_set

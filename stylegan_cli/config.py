@@ -1,13 +1,15 @@
-"""Every setting of a model and of a run, as frozen dataclasses that are saved as JSON beside what they describe."""
+"""Sizes of images, and configurations, frozen dataclasses, as JSON beside what they describe."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
-import math
 import types
 import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from .errors import SganError
@@ -88,107 +90,6 @@ def _split(height: int, width: int) -> int | None:
     return n if max(height, width) >> n <= 16 else None
 
 
-# --------------------------------------------------------------------------------------------- models
-
-
-FAMILIES = {"stylegan2": "StyleGAN2", "stylegan": "StyleGAN (2018)", "progan": "ProGAN"}  # of generators, with titles
-_NO_DEPTH = "Leave out --map-depth."
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """A generator of any family. Levels are named by their nominal resolution 4 * 2^k, whatever the rectangle."""
-
-    height: int  # of the picture, h0 * 2^n
-    width: int  # of the picture, w0 * 2^n
-    channels: int = 3  # of the picture: 1 grey, 3 RGB, 4 RGBA
-    z_dim: int = 512  # input latent
-    c_dim: int = 0  # classes, 0 = unconditional
-    w_dim: int = 512  # intermediate latent
-    mapping_layers: int = 8  # fully connected layers of the mapping network
-    mapping_lr: float = 0.01  # learning-rate multiplier of the mapping network
-    labels: str = "embed"  # 'embed': normalised, after the normalised z; 'concat': z and label normalised together
-    architecture: str = "skip"  # 'skip': toRGB summed over levels; 'resnet'; 'orig': one toRGB at the end
-    channel_base: int = 32768  # feature maps: min(channel_base / level, channel_max)
-    channel_max: int = 512
-    fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)  # resampling filter
-    half_levels: int = 4  # how many of the highest levels run in half precision when half precision is asked for
-    conv_clamp: float | None = 256.0  # bound on convolution outputs, so that half precision cannot overflow
-    w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
-    truncated: int | None = None  # how many of the ws truncation changes, unless it is told; None: all
-    family: str = "stylegan2"  # or 'stylegan': AdaIN and noise, 2018; 'progan': no styles, 2017
-    blur: tuple[float, ...] = ()  # filter after upsampling ('stylegan'), on top of `fir`
-    fade: bool = False  # the picture is blended with that of the level below, as in a network that grows
-
-    @property
-    def can_grow(self) -> bool:
-        return self.family != "stylegan2"
-
-    def __post_init__(self) -> None:
-        _check_network(self, self.z_dim, self.w_dim)
-        _choice("generator family", self.family, tuple(FAMILIES))
-        if self.family != "stylegan2":
-            _choice(f"architecture of {self.family}", self.architecture, ("orig",))
-        if self.family == "progan" and (
-            self.w_dim != latent_size(self.family, self.w_dim, self.z_dim, self.c_dim) or self.mapping_layers
-        ):
-            raise SganError("progan has no mapping network: its w is z, and a label's embedding.", hint=_NO_DEPTH)
-        if not 0 <= self.w_avg_beta <= 1:
-            raise SganError(f"GeneratorConfig: w_avg_beta {self.w_avg_beta} is not from 0 to 1.")
-        _choice("generator labels", self.labels, ("embed", "concat"))
-        _choice("generator architecture", self.architecture, ("skip", "resnet", "orig"))
-        _choice("channels", self.channels, (1, 3, 4))
-
-
-def latent_size(
-    family: str,  # of FAMILIES
-    w_dim: int,  # that is wanted
-    z_dim: int,
-    c_dim: int,
-) -> int:
-    """w_dim as it must be: without a mapping network z goes in as it is, the label's embedding beside it."""
-    return w_dim if family != "progan" else z_dim * (2 if c_dim else 1)
-
-
-@dataclass(frozen=True)
-class DiscriminatorConfig:
-    """The discriminator; that of ProGAN and StyleGAN is 'orig' with another filter."""
-
-    height: int
-    width: int
-    channels: int = 3
-    c_dim: int = 0  # classes, 0 = unconditional
-    labels: str = "projection"  # or 'dot': a logit for each class; 'classifier': it names the class besides
-    mapping_layers: int = 8  # of the label's mapping ('projection' only)
-    mapping_lr: float = 0.01
-    architecture: str = "resnet"  # 'resnet', 'skip': picture pyramid; 'orig': plain
-    channel_base: int = 32768
-    channel_max: int = 512
-    fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)
-    half_levels: int = 4
-    conv_clamp: float | None = 256.0
-    mbstd_group: int | None = 4  # pictures per group of the minibatch standard deviation; None: the whole batch
-    mbstd_channels: int = 1  # its feature maps, 0 = off
-    blur: tuple[float, ...] = ()  # filter before downsampling ('orig'), on top of `fir`
-    fade: bool = False  # what it sees is blended with the level below, as in a network that grows
-
-    @property
-    def can_grow(self) -> bool:
-        return self.architecture == "orig"
-
-    def __post_init__(self) -> None:
-        _check_network(self, self.mbstd_channels + 1, self.mbstd_group or 1)
-        lowest = min(self.channel_base // 4, self.channel_max)
-        if self.mbstd_channels and lowest % self.mbstd_channels:
-            raise SganError(
-                f"{lowest} channels at the lowest level do not divide into {self.mbstd_channels} deviation maps.",
-                hint=f"Choose --cmax as a multiple of {self.mbstd_channels}.",
-            )
-        _choice("discriminator labels", self.labels, ("projection", "dot", "classifier"))
-        _choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
-        _choice("channels", self.channels, (1, 3, 4))
-
-
 # ----------------------------------------------------------------------------------------------- data
 
 
@@ -215,113 +116,32 @@ class DataSpec:
         return len(self.classes)
 
 
-# ------------------------------------------------------------------------------------------- training
-
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-OBJECTIVES = {  # training.losses.LOSSES, in words
-    "logistic": "non-saturating",
-    "saturating": "the minimax game",
-    "hinge": "margins of 1",
-    "lsgan": "least squares",
-    "wgan": "Wasserstein, with the gradient penalty",
-}
-
-
-@dataclass(frozen=True)
-class GrowthConfig:
-    """Progressive growing (Karras et al. 2018, section 2): levels from low to high, each faded in, then trained on.
-
-    The last one is trained until the run ends.
-    """
-
-    start: int  # level 4 * 2^k that the run begins at
-    stable_kimg: float = 600.0  # thousands of pictures at each level, once it is there
-    fade_kimg: float = 600.0  # in which a level fades in
-    batch: tuple[int, ...] = ()  # of each level from `start` on; empty: the run's
-    lr: tuple[float, ...] = ()  # the same
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run, complete: the same TrainConfig gives the same run."""
-
-    cfg: str  # name of the preset that it came from
-    data: DataSpec
-    generator: GeneratorConfig
-    discriminator: DiscriminatorConfig
-    batch: int  # pictures per step, over all ranks
-    batch_gpu: int  # pictures at a time on one rank; the rest is accumulated
-    gpus: int = 1  # ranks
-    kimg: float = 25000.0  # length of the run in thousands of pictures shown to the discriminator
-    snap: float = 200.0  # thousands of pictures between snapshots
-    seed: int = 0
-    lr: float = 0.0025  # Adam's learning rate, both networks
-    betas: tuple[float, float] = (0.0, 0.99)
-    eps: float = 1e-8
-    loss: str = "logistic"  # the objective, a name of OBJECTIVES
-    gamma: float = 1.0  # weight of R1
-    r2_gamma: float = 0.0  # weight of R2
-    gp_weight: float = 0.0  # weight of the gradient penalty ('wgan')
-    drift: float = 0.001  # weight of D's squared output on reals ('wgan')
-    aux_weight: float = 1.0  # weight of the classes that D names (its labels 'classifier')
-    r1_interval: int = 16  # steps between those of D's gradient penalties, whichever they are
-    pl_weight: float = 2.0  # weight of path-length regularisation, 0 = off
-    pl_interval: int = 4
-    pl_decay: float = 0.01  # of the running mean of path lengths
-    pl_batch_shrink: int = 2  # the path-length batch is the batch divided by this
-    mixing_prob: float = 0.9  # style-mixing probability
-    ema_kimg: float = 10.0  # half-life of the generator's moving average
-    ema_rampup: float | None = None  # the half-life is at most this fraction of the pictures shown so far; None = off
-    aug: str = "noaug"  # augmentation of what D sees: 'ada': p adapts; 'fixed': p stays; 'diffaug'; 'noaug'
-    augpipe: str = "bgc"  # which transformations, a name of training.augment.PIPES ('ada' and 'fixed')
-    aug_p: float = 0.0  # probability of each, at the start ('ada') or throughout ('fixed')
-    ada_target: float = 0.6  # of r_t, the mean sign of D's outputs on reals
-    ada_kimg: float = 500.0  # thousands of pictures in which p can go from 0 to 1
-    ada_interval: int = 4  # steps between changes of p
-    precision: str = "fp32"  # 'fp32'; 'tf32': on CUDA; 'fp16', 'bf16': of the highest levels
-    freezed: int = 0  # Freeze-D: so many of D's layers, from the picture on, do not learn
-    resume: str | None = None  # the model file that the weights came from
-    growth: GrowthConfig | None = None  # None: at full size from the start
-
-    def __post_init__(self) -> None:
-        whole = (self.batch, self.batch_gpu, self.gpus, self.r1_interval, self.pl_interval, self.pl_batch_shrink)
-        numbers = (self.kimg, self.snap, self.lr, self.eps, self.ema_kimg, self.gamma, self.pl_weight, *self.betas)
-        numbers += (self.r2_gamma, self.gp_weight, self.drift, self.aux_weight)
-        if min(*whole, self.ada_interval) < 1 or not all(math.isfinite(x) and x >= 0 for x in numbers) or self.seed < 0:
-            raise SganError("TrainConfig: a number is negative, zero or not finite where it cannot be.")
-        if not (0 <= self.aug_p <= 1 and -1 <= self.ada_target <= 1 and self.ada_kimg > 0 and self.freezed >= 0):
-            raise SganError("TrainConfig: aug_p, ada_target, ada_kimg or freezed is out of range.")
-        _choice("aug", self.aug, ("ada", "fixed", "noaug", "diffaug"))
-        _choice("precision", self.precision, PRECISIONS)
-        _check_objective(self)
-        if len(self.betas) != 2 or max(self.betas) >= 1 or not 0 <= self.mixing_prob <= 1:
-            raise SganError("TrainConfig: betas must be two numbers below 1, and mixing_prob from 0 to 1.")
-        if self.batch % (self.batch_gpu * self.gpus):
-            raise SganError(
-                f"A batch of {self.batch} does not divide into {self.gpus} rank(s) of {self.batch_gpu} at a time.",
-                hint="Choose --batch as a multiple of --gpus times --batch-gpu.",
-            )
-        group = self.discriminator.mbstd_group
-        if self.discriminator.mbstd_channels and group and self.batch_gpu % min(group, self.batch_gpu):
-            raise SganError(
-                f"{self.batch_gpu} pictures at a time do not divide into minibatch-deviation groups of {group}.",
-                hint="Choose --batch-gpu as a multiple of --mbstd-group.",
-            )
-
-
 # ----------------------------------------------------------------------------------------------- JSON
 
 
+def check_choice(
+    name: str,  # for the sentence
+    value: Any,
+    allowed: tuple,
+) -> None:
+    """Raises SganError if the value is none of those allowed."""
+    if value not in allowed:
+        raise SganError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}.")
+
+
 def to_json(
-    config: Any,  # one of the dataclasses above
+    config: Any,  # one of the dataclasses above, or of networks
 ) -> dict[str, Any]:
-    """A dataclass as plain JSON values."""
-    return dataclasses.asdict(config)
+    """A dataclass as plain JSON values; a generator's also says its family."""
+    tag = {"family": config.family} if hasattr(config, "family") else {}
+    values = ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
+    return tag | {name: to_json(x) if dataclasses.is_dataclass(x) else copy.deepcopy(x) for name, x in values}
 
 
 def from_json(
     kind: type[T],  # the dataclass to make
     values: dict[str, Any],
+    readers: Mapping[type, Callable[[Any], Any]] = MappingProxyType({}),  # of fields that are read otherwise, by type
 ) -> T:
     """The inverse of `to_json`. Raises SganError on a field that is unknown, missing or of the wrong kind."""
     if not isinstance(values, dict):
@@ -331,7 +151,7 @@ def from_json(
     if unknown := sorted(set(values) - set(fields)):
         raise SganError(f"{kind.__name__}: unknown field(s) {', '.join(unknown)}; was it written by a newer version?")
     try:
-        return kind(**{name: _value(hints[name], value, f"{kind.__name__}.{name}") for name, value in values.items()})
+        return kind(**{k: _value(hints[k], value, f"{kind.__name__}.{k}", readers) for k, value in values.items()})
     except TypeError as e:
         raise SganError(f"{kind.__name__}: {e}.") from e
 
@@ -339,58 +159,19 @@ def from_json(
 _hints = functools.cache(typing.get_type_hints)  # evaluates the annotations, anew at every call
 
 
-def _value(hint: Any, value: Any, name: str) -> Any:
+def _value(hint: Any, value: Any, name: str, readers: Mapping[type, Callable[[Any], Any]]) -> Any:
     if isinstance(hint, types.UnionType):  # T | None
-        return None if value is None else _value(typing.get_args(hint)[0], value, name)
+        return None if value is None else _value(typing.get_args(hint)[0], value, name, readers)
+    if hint in readers:
+        return readers[hint](value)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise SganError(f"{name}: expected a list, found {value!r}.")
-        return tuple(_value(typing.get_args(hint)[0], v, name) for v in value)
+        return tuple(_value(typing.get_args(hint)[0], v, name, readers) for v in value)
     if dataclasses.is_dataclass(hint):
-        return from_json(hint, value)
+        return from_json(hint, value, readers)
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
         raise SganError(f"{name}: expected {hint.__name__}, found {value!r}.")
     return value
-
-
-def _check_network(config: GeneratorConfig | DiscriminatorConfig, *positive: int) -> None:
-    is_generator = isinstance(config, GeneratorConfig)
-    _, _, n = base_size(config.height, config.width, 0 if config.can_grow and not config.fade else 1)
-    if (config.fade or config.blur) and not config.can_grow:
-        raise SganError(f"{type(config).__name__}: fade and blur are of networks that grow, and this one does not.")
-    # A discriminator's labels may go in as they are embedded, and progan's latents as they are.
-    fewest = is_generator and config.family != "progan"
-    sane = fewest <= config.mapping_layers <= 64 and 0 <= config.half_levels <= 20 and 1 <= len(config.fir) <= 12
-    filters = all(math.isfinite(sum(f)) and sum(f) > 0 for f in (config.fir, config.blur) if f)
-    if not (sane and filters and len(config.blur) in (0, 3) and config.mapping_lr > 0):
-        raise SganError(f"{type(config).__name__}: mapping_layers, mapping_lr, half_levels or filter is out of range.")
-    if min(config.channel_max, config.c_dim + 1, *positive) < 1:
-        raise SganError(f"{type(config).__name__}: a dimension is below 1.")
-    if config.channel_base < 4 << n:
-        raise SganError(
-            f"A channel base of {config.channel_base} leaves no channel at level {4 << n}.",
-            hint=f"Choose --cbase of {4 << n} or more.",
-        )
-
-
-def _check_objective(config: TrainConfig) -> None:
-    """Raises SganError if the objective does not go with its penalties, the augmentation or the labels."""
-    _choice("loss", config.loss, tuple(OBJECTIVES))
-    if config.loss == "wgan" and max(config.gamma, config.r2_gamma) > 0:
-        raise SganError("wgan takes the gradient penalty, neither R1 nor R2.", hint="Leave --gamma and --r2 out.")
-    if config.loss != "wgan" and config.gp_weight > 0:
-        raise SganError(f"{config.loss} takes R1 and R2, not the gradient penalty.", hint="Leave --gp out.")
-    if config.loss == "wgan" and config.aug == "ada":
-        raise SganError(
-            "wgan draws no line between real and generated that --aug ada could count pictures by.",
-            hint="Choose --aug fixed with --p 0.2, or --aug diffaug.",
-        )
-    if config.discriminator.labels == "classifier" and config.discriminator.c_dim == 0:
-        raise SganError("A discriminator that names classes needs labels.", hint="Give --cond.")
-
-
-def _choice(name: str, value: Any, allowed: tuple) -> None:
-    if value not in allowed:
-        raise SganError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}.")

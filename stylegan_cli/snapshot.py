@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import __version__
-from .config import DataSpec, DiscriminatorConfig, GeneratorConfig, from_json, to_json
+from .config import DataSpec, from_json, to_json
 from .data.dataset import Dataset, open_dataset
 from .errors import SganError
 from .files import atomic_path
-from .models import Discriminator, Generator, build_discriminator, build_generator
+from .models.config import DiscriminatorConfig, GeneratorConfig
+from .models.discriminator import Discriminator
+from .models.generator import Generator
+from .models.registry import READERS, build_discriminator, build_generator
 
 FORMAT = "stylegan_cli/1"
 
@@ -180,7 +183,7 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
     if not header or header.get("format") != FORMAT:
         raise SganError(f"{path} is a safetensors file, but not a snapshot of this program.")
     try:
-        return from_json(SnapshotInfo, json.loads(header["info"]))
+        return from_json(SnapshotInfo, json.loads(header["info"]), READERS)
     except (KeyError, ValueError, RecursionError, SganError) as e:
         raise SganError(f"{path} has a header that cannot be read ({e}).") from e
 

@@ -78,11 +78,11 @@ def test_all_layers_of_both_networks_are_measured(load):
 
 @pytest.mark.parametrize(("size", "channel_base", "gflop"), [(256, 16384, 29.8), (1024, 32768, 148.5)])
 def test_the_floor_counts_the_multiplications(load, size, channel_base, gflop):
-    from stylegan_cli.config import GeneratorConfig
-    from stylegan_cli.models import build_generator
+    from stylegan_cli.models.registry import build_generator
+    from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
     with torch.device("meta"):
-        G = build_generator(GeneratorConfig(size, size, channel_base=channel_base))
+        G = build_generator(StyleGAN2Config(size, size, channel_base=channel_base))
     ceilings = {"copy_gbs": float("inf"), "matmul_tflops_float16": 1.0, "matmul_tflops_float32": 1.0}
     assert load("bench_synthesis").floor(G, 1, torch.float16, ceilings) == pytest.approx(gflop / 1000, rel=0.01)
 

@@ -9,9 +9,11 @@ import safetensors.torch
 import torch
 
 import stylegan_cli
-from stylegan_cli.config import DataSpec, DiscriminatorConfig, GeneratorConfig, to_json
+from stylegan_cli.config import DataSpec, to_json
 from stylegan_cli.errors import SganError
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.snapshot import SnapshotInfo, fingerprint, load_generator, load_snapshot, read_info, save_snapshot
 
 SPEC = DataSpec("a.zip", "abc", 40, 24, 48, 4, 24, 48, mirror=True, label="hat", classes=("flat", "tall"))
@@ -22,7 +24,7 @@ def model():
     """G, D, info"""
     torch.manual_seed(0)
     small = {"channels": 4, "c_dim": 2, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
-    g = GeneratorConfig(24, 48, z_dim=8, w_dim=8, **small)
+    g = StyleGAN2Config(24, 48, z_dim=8, w_dim=8, **small)
     d = DiscriminatorConfig(24, 48, **small)
     G, D = build_generator(g), build_discriminator(d)
     G.mapping.w_avg.normal_()
@@ -105,7 +107,7 @@ def test_the_fingerprint_is_of_the_weights(model, saved, tmp_path):
 
 def test_a_known_fingerprint():
     """Names of weights stay what they are: pictures bear them."""
-    config = GeneratorConfig(8, 8, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1)
+    config = StyleGAN2Config(8, 8, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1)
     G = build_generator(config)
     for k, t in enumerate(G.state_dict().values()):
         t.copy_((torch.arange(t.numel()) * 0.125 + k).reshape(t.shape))

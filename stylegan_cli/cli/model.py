@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from ..config import FAMILIES
 from .params import output_options
+
+if TYPE_CHECKING:
+    from ..snapshot import SnapshotInfo
 
 
 @click.group(short_help="Say what is in a model's file, of any format.")
@@ -29,7 +32,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     from ..config import to_json
     from ..interop.conversion import located, model_info, notes_on, written_by
     from ..interop.names import names_in
-    from ..models import build_discriminator, build_generator
+    from ..models.registry import build_discriminator, build_generator
     from ..models.summary import parameter_count
     from ..runs import find_model
 
@@ -63,16 +66,10 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
             click.echo(f"{row.name}  w {row.w_index}  {row.height} x {row.width}  {row.channels} channels")
 
 
-def _architecture(info) -> dict[str, str]:
-    G, D = info.generator, info.discriminator
-    kinds = {1: "grey", 3: "RGB", 4: "RGBA"}
-    classes = f", {G.c_dim} classes" if G.c_dim else ""
-    rows = {
-        "Generator": f"{FAMILIES[G.family]}, {G.architecture}, {G.height} x {G.width} {kinds[G.channels]}{classes}, "
-        f"z {G.z_dim}, w {G.w_dim}, {G.mapping_layers} mapping layers, channel base {G.channel_base}"
-    }
-    rows["Discriminator"] = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
-    return rows
+def _architecture(info: SnapshotInfo) -> dict[str, str]:
+    D = info.discriminator
+    discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
+    return {"Generator": info.generator.describe(), "Discriminator": discriminator}
 
 
 def _tell_names(known: dict[str, bool], complete: bool) -> None:

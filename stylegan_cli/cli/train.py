@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import OBJECTIVES, PRECISIONS, TrainConfig, to_json
-from ..presets import PRESETS
+from ..config import to_json
+from ..training.config import OBJECTIVES, PRECISIONS, TrainConfig
+from ..training.presets import PRESETS
 from .params import KIMG, SIZE, ByLevel, Finite, device_option, kernels_option, resolve_device
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..files import atomic_path
-from ..models import Generator
+from ..models.generator import Generator
 from .graphs import described, dynamic_shapes, inputs_of, largest_difference, module_of, quiet, reference_ops, trace
 
 MAX_BYTES = 2_000_000_000  # of the weights: one ONNX file ends at 2 GiB

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..files import atomic_path
-from ..models import Generator
+from ..models.generator import Generator
 from .graphs import described, inputs_of, largest_difference, module_of, quiet, reference_ops, trace
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..pickled import PickleError
 
 Names = dict[str, tuple[str, Callable[[Tensor], Tensor] | None]]  # our name -> theirs, and how it becomes ours

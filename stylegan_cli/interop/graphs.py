@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..config import to_json
 from ..errors import SganError
-from ..models import Generator
-from ..models.protocol import Mapping
+from ..models.generator import Generator
 
 PARTS = ("all", "mapping", "synthesis")
 TOLERANCE = 1e-4  # of a picture's largest value, or of 1
@@ -35,7 +34,7 @@ class _Mapping(nn.Module):
 
     def __init__(self, G: Generator):
         super().__init__()
-        self.mapping, self.truncated = G.mapping, G.config.truncated
+        self.mapping = G.mapping
 
     def forward(
         self,
@@ -43,7 +42,7 @@ class _Mapping(nn.Module):
         truncation_psi: Tensor,  # []
         c: Tensor | None = None,  # [N, c_dim] one-hot
     ) -> Tensor:  # [N, num_ws, w_dim]
-        return truncate(self.mapping, self.mapping(z, c), truncation_psi, self.truncated)
+        return self.mapping(z, c, truncation_psi)
 
 
 class _Synthesis(nn.Module):
@@ -65,7 +64,7 @@ class _All(nn.Module):
 
     def __init__(self, G: Generator):
         super().__init__()
-        self.mapping, self.synthesis, self.truncated = G.mapping, G.synthesis, G.config.truncated
+        self.mapping, self.synthesis = G.mapping, G.synthesis
 
     def forward(
         self,
@@ -73,19 +72,7 @@ class _All(nn.Module):
         truncation_psi: Tensor,  # []
         c: Tensor | None = None,  # [N, c_dim] one-hot
     ) -> Tensor:  # [N, channels, height, width]
-        ws = truncate(self.mapping, self.mapping(z, c), truncation_psi, self.truncated)
-        return self.synthesis(ws, noise="const")
-
-
-def truncate(
-    mapping: Mapping,
-    ws: Tensor,  # [N, num_ws, w_dim]
-    psi: Tensor,  # []
-    cutoff: int | None = None,  # truncate only the first so many ws; None: all
-) -> Tensor:  # [N, num_ws, w_dim]
-    """w_avg + psi (w - w_avg): with a psi that is only known when the graph runs, 1 can be no shortcut."""
-    head = mapping.w_avg + psi * (ws[:, :cutoff] - mapping.w_avg)
-    return head if cutoff is None or cutoff >= ws.shape[1] else torch.cat([head, ws[:, cutoff:]], dim=1)
+        return self.synthesis(self.mapping(z, c, truncation_psi), noise="const")
 
 
 def module_of(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import DiscriminatorConfig
+from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError, read_pickle
 from .foreign import Foreign, FormatError, Loadable, channel_widths
 from .nvidia_writer import Built, known_by_name, read_built
@@ -104,7 +105,7 @@ def read_nvidia(file: Part) -> Foreign:
     )
 
 
-def generator_of(G: Module) -> tuple[GeneratorConfig, dict[str, Loadable]]:
+def generator_of(G: Module) -> tuple[StyleGAN2Config, dict[str, Loadable]]:
     mapping, synthesis = (_part(G, name) for name in ("mapping", "synthesis"))
     if "input" in synthesis.modules:
         raise FormatError("it is a StyleGAN3 network, which there is no model for yet")
@@ -114,7 +115,7 @@ def generator_of(G: Module) -> tuple[GeneratorConfig, dict[str, Loadable]]:
     layers = [m for name, m in mapping.modules.items() if name.startswith("fc")]
     tensors = G.named_tensors()
     architecture = _word(top, "architecture")
-    config = GeneratorConfig(
+    config = StyleGAN2Config(
         *_size(synthesis),
         channels=_whole(synthesis, "img_channels"),
         z_dim=_whole(mapping, "z_dim"),

@@ -14,9 +14,11 @@ from typing import Any, BinaryIO
 
 from torch import Tensor, nn
 
-from ..config import DiscriminatorConfig, GeneratorConfig, base_size, from_json, to_json
+from ..config import base_size, from_json, to_json
 from ..errors import SganError
 from ..files import atomic_path
+from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan2.config import StyleGAN2Config
 from ..ops import fir_filter
 from ..pickled import Name, PickleError
 from .foreign import Foreign
@@ -35,15 +37,15 @@ _THEIRS = {
 }
 _OURS = {theirs: ours for ours, theirs in _THEIRS.items()}
 # What they have no argument for: how their networks are in any case, see _refuse_what_they_lack
-_FIXED = ("height", "width", "labels", "truncated", "family", "blur", "fade")
+_FIXED = ("height", "width", "labels", "family", "blur", "fade")
 # Which of their arguments they take in a dictionary of its own
 _SYNTHESIS = ("channel_base", "channel_max", "num_fp16_res", "conv_clamp", "architecture", "resample_filter")
 _NESTED = {
-    ("ada", GeneratorConfig): {
+    ("ada", StyleGAN2Config): {
         "mapping_kwargs": ("num_layers", "lr_multiplier", "w_avg_beta"),
         "synthesis_kwargs": _SYNTHESIS,
     },
-    ("sg3", GeneratorConfig): {"mapping_kwargs": ("num_layers", "lr_multiplier", "w_avg_beta")},
+    ("sg3", StyleGAN2Config): {"mapping_kwargs": ("num_layers", "lr_multiplier", "w_avg_beta")},
     **dict.fromkeys(
         [("ada", DiscriminatorConfig), ("sg3", DiscriminatorConfig)],
         {
@@ -82,7 +84,7 @@ def write_nvidia(
 
 
 def _refuse_what_they_lack(generator: GeneratorConfig, discriminator: DiscriminatorConfig | None) -> None:
-    if generator.family != "stylegan2":
+    if not isinstance(generator, StyleGAN2Config):
         raise SganError(f"NVIDIA's networks are StyleGAN2s: this generator is of the family {generator.family!r}.")
     if discriminator and (discriminator.blur or discriminator.fade):
         raise SganError("NVIDIA's discriminator neither grows nor blurs beside its filter: this one does.")
@@ -274,7 +276,7 @@ class _Recipe:
         self.arguments = state[2]
 
 
-_KINDS = {"Generator": GeneratorConfig, "Discriminator": DiscriminatorConfig}
+_KINDS = {"Generator": StyleGAN2Config, "Discriminator": DiscriminatorConfig}
 
 
 def known_by_name(module: str, name: str) -> Any:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from ..config import DiscriminatorConfig, GeneratorConfig
 from ..errors import SganError
-from ..models import Generator, build_discriminator, build_generator
+from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.generator import Generator
+from ..models.registry import build_discriminator, build_generator
 from ..pickled import Part, PickleError
 from ..sampling import counter
 from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot, undrawn

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError
 from ..sampling import counter
 from .foreign import Changed, Foreign, FormatError, Loadable, Made, Names, channel_widths, ours, shape_of
@@ -86,13 +87,13 @@ def _weights_of(tree: dict) -> tuple[dict[str, Any], bool]:  # the moving averag
 def generator_of(
     weights: dict[str, Any],
     w_avg: Any,  # LazyTensor [w_dim] or [copies, w_dim]; else there is none
-) -> tuple[GeneratorConfig, dict[str, Loadable], tuple[str, ...]]:  # and what was guessed
+) -> tuple[StyleGAN2Config, dict[str, Loadable], tuple[str, ...]]:  # and what was guessed
     levels = _count(weights, "to_rgbs", "bias")
     _, rows, h0, w0 = shape_of(weights, "input.input", 4)
     widths = {4: rows} | {8 << j: shape_of(weights, f"convs.{2 * j}.activate.bias", 1)[0] for j in range(levels)}
     w_dim = shape_of(weights, "conv1.conv.modulation.weight", 2)[1]
     mapping = _count(weights, "style", "weight")
-    config = GeneratorConfig(
+    config = StyleGAN2Config(
         h0 << levels,
         w0 << levels,
         channels=shape_of(weights, "to_rgb1.bias", 4)[1],

@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..config import DiscriminatorConfig, GeneratorConfig, base_size
+from ..config import base_size
 from ..errors import SganError
 from ..files import write_atomic
+from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan2.config import StyleGAN2Config
 from ..ops import fir_filter
 from .foreign import Names
 from .rosinality import discriminator_names, mapping_names, synthesis_names
@@ -53,7 +55,7 @@ def check_layers(
     config: GeneratorConfig | DiscriminatorConfig,
 ) -> None:
     """Raises SganError if their networks have no such layers, however wide."""
-    if isinstance(config, GeneratorConfig) and config.family != "stylegan2":
+    if isinstance(config, GeneratorConfig) and not isinstance(config, StyleGAN2Config):
         raise SganError(
             f"rosinality's generators are StyleGAN2s: this one is of the family {config.family!r}.",
             hint="An .onnx file can hold any model.",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError, read_pickle
 from . import tensorflow1
 from .foreign import Foreign, FormatError, Loadable, Made, Names, channel_widths, ours, shape_of
@@ -62,7 +63,7 @@ def read_tensorflow(file: Part) -> Foreign:
 def generator_of(
     G: Network,
     weights: dict[str, Loadable],
-) -> tuple[GeneratorConfig, dict[str, Loadable]]:
+) -> tuple[StyleGAN2Config, dict[str, Loadable]]:
     told, levels = Arguments(G), levels_of(weights, r"synthesis/(\d+)x\1/Conv1/bias")
     told.must(nonlinearity="lrelu")
     lod = weights.get("synthesis/lod", weights.get("lod"))
@@ -70,7 +71,7 @@ def generator_of(
         raise FormatError("its network was still growing when it was written, and ours does not grow")
     top = max(levels)
     to_rgb = "ToRGB_lod0" if "synthesis/ToRGB_lod0/bias" in weights else f"{top}x{top}/ToRGB"
-    config = GeneratorConfig(
+    config = StyleGAN2Config(
         top,
         top,
         channels=shape_of(weights, f"synthesis/{to_rgb}/bias", 1)[0],
@@ -122,7 +123,7 @@ def discriminator_of(
     return config, ours(_discriminator_names(config, levels, from_rgb), weights, _is_of_growing)
 
 
-def _generator_names(config: GeneratorConfig, levels: list[int], to_rgb: str) -> Names:
+def _generator_names(config: StyleGAN2Config, levels: list[int], to_rgb: str) -> Names:
     names = mapping_names(config) | {"synthesis.b4.const": ("synthesis/4x4/Const/const", only)}
     names |= _styled("b4.conv1", "4x4/Conv", 0)
     for k, level in enumerate(levels):

@@ -15,7 +15,8 @@ import re
 import torch
 from torch import Tensor
 
-from ..config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan.config import StyleGANConfig
 from ..pickled import PickleError
 from .foreign import FormatError, Loadable, Made, Names, channel_widths, ours, shape_of
 from .tensorflow_network import (
@@ -40,17 +41,16 @@ _FUSED = 128  # the level from which on 'auto' is fused
 def generator_of(
     G: Network,
     weights: dict[str, Loadable],
-) -> tuple[GeneratorConfig, dict[str, Loadable]]:
+) -> tuple[StyleGANConfig, dict[str, Loadable]]:
     told, levels = Arguments(G), [4, *levels_of(weights, r"synthesis/(\d+)x\1/Conv1/bias")]
     told.must(nonlinearity="lrelu", use_wscale=True, use_styles=True, const_input_layer=True, use_noise=True)
     told.must(use_instance_norm=True, use_pixel_norm=False)
     lod = _lod(weights, "synthesis/lod", levels)
     level, above = levels[-1 - int(lod)], levels[len(levels) - int(lod) :]
-    config = GeneratorConfig(
+    config = StyleGANConfig(
         level,
         level,
         channels=shape_of(weights, f"synthesis/ToRGB_lod{int(lod)}/bias", 1)[0],
-        family="stylegan",
         truncated=told.whole("truncation_cutoff", 8),
         fade=lod > int(lod),
         **mapping_of(weights, told),
@@ -94,7 +94,9 @@ def discriminator_of(
         labels="dot" if generator.c_dim else "projection",
         mbstd_group=told.whole("mbstd_group_size", 4) or None,
         mbstd_channels=seen - lowest,
-        fade=generator.fade,
+        fade=generator.fades,
+        architecture="orig",
+        conv_clamp=None,
         **_of_convolutions(told),
         **channel_widths({r: shape_of(weights, f"{_judging(r)[0]}/bias", 1)[0] for r in kept}),
     )
@@ -110,7 +112,7 @@ def discriminator_of(
 
 def _of_convolutions(told: Arguments) -> dict:
     blur = told.taps("blur_filter", [1, 2, 1], none=())[::-1]  # theirs correlates
-    return {"architecture": "orig", "fir": (1.0, 1.0), "blur": blur, "half_levels": 0, "conv_clamp": None}
+    return {"fir": (1.0, 1.0), "blur": blur, "half_levels": 0}
 
 
 def _level(r: int, told: Arguments) -> Names:
@@ -156,7 +158,7 @@ def _judging(r: int) -> tuple[str, ...]:
 
 def _seen(config: GeneratorConfig | DiscriminatorConfig) -> tuple[int, ...]:
     """The levels at which pictures come out or go in."""
-    return (config.height, config.height // 2) if config.fade else (config.height,)
+    return (config.height, config.height // 2) if config.fades else (config.height,)
 
 
 def _lod_of(level: int, levels: list[int]) -> int:
@@ -179,7 +181,7 @@ def _alpha(
     level: int,
     levels: list[int],
 ) -> dict[str, Loadable]:
-    if not config.fade:
+    if not config.fades:
         return {}
     alpha = min(max(1 - (lod - _lod_of(level, levels)), 0.0), 1.0)
     return {name: Made((), lambda size: torch.full(size, alpha))}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import GeneratorConfig
+from ..models.config import StyledConfig
 from ..pickled import PickleError
 from .foreign import FormatError, Loadable, Made, Names, shape_of
 from .tensors import Array, plain_name
@@ -119,7 +119,7 @@ def mapping_of(weights: dict[str, Loadable], told: Arguments) -> dict[str, Any]:
     }
 
 
-def mapping_names(config: GeneratorConfig, bias: Change | None = None) -> Names:
+def mapping_names(config: StyledConfig, bias: Change | None = None) -> Names:
     names: Names = {"mapping.w_avg": ("dlatent_avg", None)}
     if config.labels == "concat":  # as many ones as classes, without the scale that ours divides by
         names["mapping.embed.weight"] = ("mapping/LabelConcat/weight", lambda w: w.t() * math.sqrt(len(w)))

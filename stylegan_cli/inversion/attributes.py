@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SganError
-from ..models import Generator
+from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .directions import USUAL_STRENGTH, Directions, sample_w, spread, together, unit
 from .linear import White, auc, held_out, logistic, orthogonalise, whiten

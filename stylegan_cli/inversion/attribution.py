@@ -30,7 +30,7 @@ from ..data.dataset import Dataset
 from ..data.images import to_uint8
 from ..errors import SganError
 from ..files import cache_folder, write_atomic
-from ..models import Generator
+from ..models.generator import Generator
 from ..sampling import counter
 from ..sampling.latents import draw_noise
 from .perceptual import Loss

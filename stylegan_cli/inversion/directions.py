@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..files import atomic_path
-from ..models import Generator
+from ..models.generator import Generator
 from ..sampling.draw import Sampling, map_seeds
 from ..sampling.mixing import style_indices
 from ..snapshot import fingerprint

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SganError
-from ..models import Generator
+from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .directions import Directions, sample_w, spread, unit
 

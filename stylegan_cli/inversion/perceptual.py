@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..data.images import to_rgb
 from ..detectors import Lpips, load_lpips
 from ..errors import SganError
-from ..models import Discriminator
+from ..models.discriminator import Discriminator
 from ..snapshot import Snapshot
 
 LOSSES = ("lpips", "discriminator", "pixel")

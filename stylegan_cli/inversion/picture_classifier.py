@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from tqdm import tqdm
 
-from ..config import GeneratorConfig
 from ..data.dataset import Dataset
 from ..data.labels import classes_by_value
 from ..errors import SganError
 from ..files import cache_folder, write_atomic
+from ..models.config import GeneratorConfig
 from ..sampling import counter
 
 _PROTOCOL = 1  # rises when the same pictures come to give another network

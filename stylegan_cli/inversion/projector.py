@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..errors import SganError
-from ..models import Generator
+from ..models.generator import Generator
 from ..sampling import counter
 from ..sampling.latents import class_labels, draw_noise
 from .perceptual import Loss

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.images import labelled_grid, save_image, to_rgb, to_uint8
-from ..models import Generator
+from ..models.generator import Generator
 from ..sampling.draw import Sampling, draw
 from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned

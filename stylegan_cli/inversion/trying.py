@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..models import Generator
+from ..models.generator import Generator
 from ..sampling.draw import Sampling, draw
 from .directions import Directions
 from .picture_classifier import PictureClassifier

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..models import Generator
+from ..models.generator import Generator
 from .perceptual import Loss
 from .projector import Projected, batch_size
 

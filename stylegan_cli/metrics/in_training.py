@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from ..config import DataSpec, TrainConfig
+from ..config import DataSpec
 from ..data.dataset import Dataset, open_dataset
 from ..detectors import load_detector, load_lpips
 from ..errors import SganError
-from ..models import Generator
+from ..models.generator import Generator
+from ..training.config import TrainConfig
 from .measure import check_enough, check_sizes, measure
 from .registry import STANDARD, resolve
 

@@ -19,7 +19,7 @@ from .. import distributed
 from ..data.dataset import Dataset
 from ..detectors import load_lpips
 from ..errors import SganError
-from ..models import Generator
+from ..models.generator import Generator
 from .passes import How, Measured, look, measure_path_length, measure_with_detectors, of_set
 from .perceptual_path_length import SMALLEST, PathPairs
 from .registry import DIMENSIONS, STANDARD, Metric, resolve

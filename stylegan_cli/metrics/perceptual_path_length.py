@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import to_rgb
-from ..models import Generator
+from ..models.generator import Generator
 from ..sampling import counter
 from ..sampling.interpolate import lerp, slerp
 from ..sampling.latents import draw_noise

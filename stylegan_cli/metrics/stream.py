@@ -22,7 +22,7 @@ from .. import distributed
 from ..data.dataset import Dataset
 from ..data.images import to_rgb, to_uint8
 from ..errors import SganError
-from ..models import Generator
+from ..models.generator import Generator
 from ..sampling import counter
 from ..sampling.latents import draw_noise
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..config import DiscriminatorConfig, base_size
 from ..layers import EqualConv2d, EqualLinear, append_minibatch_std
 from ..ops import blur2d, downsample2d, fir_filter
+from .config import DiscriminatorConfig, Level
 from .mapping import MappingNetwork
 
 
@@ -21,12 +21,13 @@ class DiscriminatorBlock(nn.Module):
     def __init__(
         self,
         config: DiscriminatorConfig,
-        in_channels: int,
-        out_channels: int,  # of the next level
-        sees: bool,  # has a way in for pictures
+        level: Level,
+        below: Level,  # the next
+        sees: bool,  # has a way in for images
     ):
         super().__init__()
         self.architecture = config.architecture
+        in_channels, out_channels = level.channels, below.channels
         options = {"fir": config.fir, "clamp": config.conv_clamp}
         if sees:
             self.fromrgb = EqualConv2d(config.channels, in_channels, 1, act="lrelu", **options)
@@ -60,18 +61,17 @@ class DiscriminatorEpilogue(nn.Module):
     def __init__(
         self,
         config: DiscriminatorConfig,
-        channels: int,
-        height: int,  # of the lowest level
-        width: int,
+        level: Level,  # the lowest
         out_features: int,
-        sees: bool,  # has a way in for pictures
+        sees: bool,  # has a way in for images
     ):
         super().__init__()
+        channels = level.channels
         self.group, self.std_channels = config.mbstd_group, config.mbstd_channels
         if sees:
             self.fromrgb = EqualConv2d(config.channels, channels, 1, act="lrelu")
         self.conv = EqualConv2d(channels + config.mbstd_channels, channels, 3, act="lrelu", clamp=config.conv_clamp)
-        self.fc = EqualLinear(channels * height * width, channels, act="lrelu")
+        self.fc = EqualLinear(channels * level.height * level.width, channels, act="lrelu")
         self.out = EqualLinear(channels, out_features)
 
     def forward(
@@ -91,19 +91,17 @@ class DiscriminatorEpilogue(nn.Module):
 class Discriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
-        h0, w0, n = base_size(config.height, config.width, 0)
         self.config = config
-        self.levels = [4 << k for k in range(n, 0, -1)]  # from the picture's down to 8
-        self.half = set(self.levels[: config.half_levels])
-        width_at = {4 << k: min(config.channel_base // (4 << k), config.channel_max) for k in range(n + 1)}
-        top = 4 << n
-        seeing = width_at if config.architecture == "skip" else (top, top // 2) if config.fade else (top,)
-        for level in self.levels:
-            block = DiscriminatorBlock(config, width_at[level], width_at[level // 2], sees=level in seeing)
-            self.add_module(f"b{level}", block)
-        outputs = {"projection": width_at[4], "dot": config.c_dim, "classifier": 1 + config.c_dim}
+        lowest, *above = config.levels()
+        self.levels = above[::-1]  # from the image's down to the last that is halved
+        with_fromrgb = (
+            config.levels() if config.architecture == "skip" else config.levels()[-2 if config.fade else -1 :]
+        )
+        for level, below in zip(self.levels, [*self.levels[1:], lowest]):
+            self.add_module(f"b{level.name}", DiscriminatorBlock(config, level, below, sees=level in with_fromrgb))
+        outputs = {"projection": lowest.channels, "dot": config.c_dim, "classifier": 1 + config.c_dim}
         features = outputs[config.labels] if config.c_dim else 1
-        self.b4 = DiscriminatorEpilogue(config, width_at[4], h0, w0, features, sees=4 in seeing)
+        self.b4 = DiscriminatorEpilogue(config, lowest, features, sees=lowest in with_fromrgb)
         if config.fade:
             self.register_buffer("alpha", torch.ones([]))
             self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
@@ -111,12 +109,12 @@ class Discriminator(nn.Module):
             self.mapping = MappingNetwork(
                 0, config.c_dim, features, config.mapping_layers, None, lr_multiplier=config.mapping_lr
             )
-        # From the picture to the logit, for Freeze-D.
+        # From the image to the logit, for Freeze-D.
         self.layers = tuple(
-            f"b{level}.{name}"
-            for level in (*self.levels, 4)
+            f"b{level.name}.{name}"
+            for level in (*self.levels, lowest)
             for name in ("fromrgb", "conv0", "conv1", "skip", "conv", "fc", "out")
-            if hasattr(self.get_submodule(f"b{level}"), name)
+            if hasattr(self.get_submodule(f"b{level.name}"), name)
         )
 
     def forward(
@@ -162,9 +160,9 @@ class Discriminator(nn.Module):
             raise ValueError(f"pictures must be [N, {config.channels}, {config.height}, {config.width}]")
         x, full, whole = None, image.dtype, image
         for level in self.levels:
-            kind = dtype if dtype is not None and level in self.half else full
-            x, image = self.get_submodule(f"b{level}")(x, image, kind)
-            if config.fade and level == self.levels[0]:
+            kind = dtype if dtype is not None and level.half else full
+            x, image = self.get_submodule(f"b{level.name}")(x, image, kind)
+            if config.fade and level is self.levels[0]:
                 x = self._blended(x, whole)
             yield x, image
 
@@ -174,5 +172,5 @@ class Discriminator(nn.Module):
         image: Tensor,  # [N, channels, H, W]
     ) -> Tensor:  # [N, C, H/2, W/2]
         """As far as the highest level has not faded in, the one below sees the picture itself, at half the size."""
-        below = self.get_submodule(f"b{self.levels[0] // 2}").fromrgb
+        below = self.get_submodule(f"b{self.levels[0].name // 2}").fromrgb
         return torch.lerp(below(downsample2d(image, self.resample_filter).to(x.dtype)), x, self.alpha.to(x.dtype))

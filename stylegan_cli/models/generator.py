@@ -1,48 +1,91 @@
-"""What the generators of all families share: a mapping and a synthesis network, and noise by the layer table."""
+"""The base class of all generators: from a latent z to w, from w to an image. Code outside models/ relies on this."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..config import GeneratorConfig
+from .config import GeneratorConfig
 from .mapping import MappingNetwork
-from .protocol import LayerInfo, Noise
+from .statistics import RunningMean
+
+Noise = Literal["const", "random", "none"] | Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One row of the layer table, in the order of computation."""
+
+    name: str  # of the module inside the generator, as in its state_dict
+    kind: Literal["conv", "torgb"]
+    w_index: int  # which of the num_ws latents controls it
+    group: int  # of styles: latents of one group are mixed together; rising from coarse to fine
+    height: int  # of its output
+    width: int
+    channels: int  # of its output
+    noise: bool  # takes a noise map [N or 1, 1, height, width]
+    half: bool  # runs in half precision when half precision is asked for
+    bandwidth: float | None = None  # highest frequency of its output in cycles per image; None: not limited
+
+    @property
+    def path(self) -> str:
+        """Of the module inside the synthesis network."""
+        return self.name.removeprefix("synthesis.")
 
 
 class Synthesis(nn.Module):
-    """From latents to a picture. A family says how in `forward`, and fills the layer table."""
+    """From latents to an image. A family declares the layer table, makes its modules, and says in `synthesize` how the
+    table is walked."""
 
-    layers: tuple[LayerInfo, ...]
-    num_ws: int
+    takes_transform = False  # whether the input can be moved by `transform`
 
-    def __init__(self, config: GeneratorConfig):
+    def __init__(
+        self,
+        layers: Sequence[LayerInfo],
+        w_dim: int,
+    ):
         super().__init__()
-        self.config = config
+        self.layers, self.w_dim = tuple(layers), w_dim
+        self.noise_layers = tuple(row for row in self.layers if row.noise)
+        self.num_ws = max(row.w_index for row in self.layers) + 1
+
+    def synthesize(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        noise: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer that takes noise
+        dtype: torch.dtype | None,  # half precision for the rows that say so; None: none
+        transform: Tensor | None,  # [3, 3] or [N, 3, 3], where the family takes one
+    ) -> Tensor:  # [N, channels, height, width]
+        raise NotImplementedError
+
+    def forward(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        noise: Noise = "const",  # or one [N or 1, 1, h, w] for each of `noise_layers`, in order
+        dtype: torch.dtype | None = None,  # half precision for the rows that say so; None: none
+        transform: Tensor | None = None,  # [3, 3] or [N, 3, 3] of the input, where the family takes one
+    ) -> Tensor:  # [N, channels, height, width]
+        """Raises ValueError if ws, noise or transform do not fit the network."""
+        if ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f"ws must have shape [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
+        if transform is not None and not self.takes_transform:
+            raise ValueError("the input of this generator cannot be transformed")
+        maps = zip((row.name for row in self.noise_layers), self._noise_maps(noise, ws))
+        return self.synthesize(ws, dict(maps), dtype, transform)
 
     def stored_noise(
         self,
-    ) -> list[Tensor]:  # [h, w] for each row of the table that takes noise, in order
+    ) -> list[Tensor]:  # [h, w] for each of `noise_layers`, in order
         """The maps that noise 'const' means."""
-        rows = [row for row in self.layers if row.noise]
-        return [self.get_submodule(row.name.removeprefix("synthesis.")).noise_const for row in rows]
+        return [self.get_buffer(f"{row.path}.noise_const") for row in self.noise_layers]
 
-    def latents(
-        self,
-        ws: Tensor,  # [N, num_ws, w_dim]
-    ) -> list[Tensor]:  # [N, w_dim] for each row of the table
-        """Raises ValueError if ws do not fit the table."""
-        if ws.shape[1:] != (self.num_ws, self.config.w_dim):
-            raise ValueError(f"ws must have shape [N, {self.num_ws}, {self.config.w_dim}], not {list(ws.shape)}")
-        return [ws[:, row.w_index] for row in self.layers]
-
-    def noise_maps(
-        self,
-        noise: Noise,
-        ws: Tensor,  # [N, num_ws, w_dim] that the picture is made of
-    ) -> list[Tensor | None]:  # [N or 1, 1, h, w] for each row of the table that takes noise
-        """Raises ValueError if the noise does not fit the table."""
-        rows = [row for row in self.layers if row.noise]
+    def _noise_maps(self, noise: Noise, ws: Tensor) -> list[Tensor | None]:  # [N or 1, 1, h, w] of each
+        rows = self.noise_layers
         if noise == "none":
             return [None] * len(rows)
         if noise == "random":
@@ -54,28 +97,33 @@ class Synthesis(nn.Module):
         return list(noise)
 
 
-class MappedGenerator(nn.Module):
-    """Mapping and synthesis: G(z, c) is a picture in about [-1, 1]. Offers the generator protocol."""
+class Generator(nn.Module):
+    """Mapping and synthesis: G(z, c) is an image in about [-1, 1]."""
 
     def __init__(
         self,
         config: GeneratorConfig,
         synthesis: Synthesis,
+        mapping: MappingNetwork,
     ):
         super().__init__()
-        self.config, self.synthesis = config, synthesis
-        self.layers, self.num_ws = synthesis.layers, synthesis.num_ws
-        self.mapping = MappingNetwork(
-            config.z_dim,
-            config.c_dim,
-            config.w_dim,
-            config.mapping_layers,
-            self.num_ws,
-            labels=config.labels,
-            lr_multiplier=config.mapping_lr,
-            w_avg_beta=config.w_avg_beta,
-            truncated=config.truncated,
-        )
+        self.config, self.synthesis, self.mapping = config, synthesis, mapping
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        return self.synthesis.layers
+
+    @property
+    def noise_layers(self) -> tuple[LayerInfo, ...]:
+        return self.synthesis.noise_layers
+
+    @property
+    def num_ws(self) -> int:
+        return self.synthesis.num_ws
+
+    @property
+    def device(self) -> torch.device:
+        return self.mapping.w_avg.device
 
     def forward(
         self,
@@ -88,9 +136,18 @@ class MappedGenerator(nn.Module):
     ) -> Tensor:  # [N, channels, height, width]
         return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise=noise, dtype=dtype)
 
+    def truncate(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        psi: float | Tensor,
+        cutoff: int | None = None,  # truncate only the first so many ws; None: as the network has it, or all
+    ) -> Tensor:  # [N, num_ws, w_dim]
+        """w_avg + psi (w - w_avg)"""
+        return self.mapping.truncate(ws, psi, cutoff)
+
     def stored_noise(
         self,
-    ) -> list[Tensor]:  # [h, w] for each row of the table that takes noise, in order
+    ) -> list[Tensor]:  # [h, w] for each of `noise_layers`, in order
         """The maps that noise 'const' means."""
         return self.synthesis.stored_noise()
 
@@ -99,5 +156,36 @@ class MappedGenerator(nn.Module):
         row: LayerInfo,  # of the table
     ) -> Tensor:  # [styles, w_dim]
         """The affine map from w to the layer's styles, as it acts: style = style_weight w + bias."""
-        affine = self.get_submodule(row.name).affine
+        affine = self.get_submodule(f"{row.name}.affine")
         return affine.weight * affine.weight_gain
+
+    # ------------------------------------------------------------------------------ training statistics
+
+    @contextlib.contextmanager
+    def collect_statistics(self) -> Iterator[None]:
+        """Within it, forward passes add to the sums that `commit_statistics` moves the running means by."""
+        modules = self._running_means()
+        for module in modules:
+            module.collecting = True
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.collecting = False
+
+    def commit_statistics(
+        self,
+        count: int,  # images over all ranks
+        reduce: Callable[[Tensor], Tensor],  # sums a tensor over all ranks
+    ) -> None:
+        """A batch is over: the running means follow what was collected, unless that is not finite."""
+        for module in self._running_means():
+            module.commit(count, reduce)
+
+    def discard_statistics(self) -> None:
+        """Forget what was collected of a batch that will not be finished."""
+        for module in self._running_means():
+            module.discard()
+
+    def _running_means(self) -> list[RunningMean]:
+        return [module for module in self.modules() if isinstance(module, RunningMean)]

@@ -1,6 +1,6 @@
-"""What networks that grow have in common: a picture that is blended with that of the level below while one fades in.
+"""What networks that grow have in common: an image that is blended with that of the level below while one fades in.
 
-picture = alpha toRGB(x) + (1 - alpha) up(toRGB(x below))    (Karras et al. 2018, figure 2)
+image = alpha toRGB(x) + (1 - alpha) up(toRGB(x below))    (Karras et al. 2018, figure 2)
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ..config import GeneratorConfig
 from ..layers import EqualConv2d
 from ..ops import fir_filter, upsample2d
+from .config import GrowingConfig
 
 
-class Pictures(nn.Module):
-    """From the features of the highest level to the picture; while that level fades in, of the two highest."""
+class Images(nn.Module):
+    """From the features of the highest level to the image; while that level fades in, of the two highest."""
 
-    def __init__(
-        self,
-        config: GeneratorConfig,
-        channels: dict[int, int],  # feature maps by level, from the lowest on
-    ):
+    def __init__(self, config: GrowingConfig):
         super().__init__()
-        self.levels = list(channels)[-2:] if config.fade else list(channels)[-1:]
-        for level in self.levels:
-            self.add_module(f"torgb{level}", EqualConv2d(channels[level], config.channels, 1))
+        levels = config.levels()[-2 if config.fade else -1 :]
+        self.names = [level.name for level in levels]
+        for level in levels:
+            self.add_module(f"torgb{level.name}", EqualConv2d(level.channels, config.channels, 1))
         if config.fade:
             self.register_buffer("alpha", torch.ones([]))
             self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
@@ -36,14 +33,14 @@ class Pictures(nn.Module):
         features: Iterable[Tensor],  # [N, C, h, w] of each level, from the lowest on
     ) -> Tensor:  # [N, channels, H, W] in float32 or float64
         *_, below, x = None, *features
-        top = self._picture(x, self.levels[-1])
-        if len(self.levels) == 1:
+        top = self._image(x, self.names[-1])
+        if len(self.names) == 1:
             return top
-        below = upsample2d(self._picture(below, self.levels[0]), self.resample_filter)
+        below = upsample2d(self._image(below, self.names[0]), self.resample_filter)
         return torch.lerp(below, top, self.alpha.to(top.dtype))
 
-    def _picture(self, x: Tensor, level: int) -> Tensor:
-        return self.get_submodule(f"torgb{level}")(x.to(torch.promote_types(x.dtype, torch.float32)))
+    def _image(self, x: Tensor, name: int) -> Tensor:
+        return self.get_submodule(f"torgb{name}")(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 def set_alpha(

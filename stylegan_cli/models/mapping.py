@@ -6,12 +6,18 @@ w = fc(... fc([normalise(z), normalise(embed(c))]))
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..layers import EqualLinear, normalize_2nd_moment
+from .config import StyledConfig
+from .statistics import RunningMean
 
 
-class MappingNetwork(nn.Module):
+class MappingNetwork(RunningMean):
+    """With `num_ws`, the first half of a generator: it keeps the running mean of w, for truncation."""
+
+    w_avg: Tensor  # [w_dim], with num_ws
+
     def __init__(
         self,
         z_dim: int,  # 0: from the label alone, as the discriminator does
@@ -22,7 +28,7 @@ class MappingNetwork(nn.Module):
         labels: str = "embed",  # 'embed': each normalised, then concatenated; 'concat': the other way round
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.995,  # decay of the running mean of w
-        truncated: int | None = None,  # how many ws truncation changes, where it is not said; None: all
+        truncated: int | None = None,  # how many ws truncation changes where no cutoff is given; None: all
     ):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
@@ -38,11 +44,31 @@ class MappingNetwork(nn.Module):
         if num_ws is not None:
             self.register_buffer("w_avg", torch.zeros(w_dim))
 
+    @classmethod
+    def of(
+        cls,
+        config: StyledConfig,
+        num_ws: int,
+        truncated: int | None = None,  # see __init__
+    ) -> MappingNetwork:
+        """That of a generator with styles."""
+        return cls(
+            config.z_dim,
+            config.c_dim,
+            config.w_dim,
+            config.mapping_layers,
+            num_ws,
+            labels=config.labels,
+            lr_multiplier=config.mapping_lr,
+            w_avg_beta=config.w_avg_beta,
+            truncated=truncated,
+        )
+
     def forward(
         self,
         z: Tensor | None,  # [N, z_dim]
         c: Tensor | None = None,  # [N, c_dim] one-hot; None for an unconditional network
-        truncation_psi: float = 1.0,  # 1: none, 0: always the mean
+        truncation_psi: float | Tensor = 1.0,  # 1: none, 0: always the mean
         truncation_cutoff: int | None = None,  # truncate only the first so many ws; None: as the network has it, or all
     ) -> Tensor:  # [N, num_ws, w_dim], or [N, w_dim] if num_ws is None
         x = self._input(z, c)
@@ -50,29 +76,29 @@ class MappingNetwork(nn.Module):
             x = self.get_submodule(f"fc{i}")(x)
         if self.num_ws is None:
             return x
+        self.collect(x)
         ws = x[:, None].repeat(1, self.num_ws, 1)
         return self.truncate(ws, truncation_psi, truncation_cutoff)
 
     def truncate(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
-        psi: float,
+        psi: float | Tensor,  # a tensor [] is only known when an exported graph runs: then 1 can be no shortcut
         cutoff: int | None = None,
     ) -> Tensor:  # [N, num_ws, w_dim]
         """The truncation trick: w_avg + psi (w - w_avg) for the first `cutoff` ws (Karras et al. 2019, appendix B)."""
-        if psi == 1:
+        if not isinstance(psi, Tensor) and psi == 1:
             return ws
         cutoff = self.truncated if cutoff is None else cutoff
         head = torch.lerp(self.w_avg.to(ws.dtype), ws[:, :cutoff], psi)
-        return head if cutoff is None else torch.cat([head, ws[:, cutoff:]], dim=1)
+        return head if cutoff is None or cutoff >= ws.shape[1] else torch.cat([head, ws[:, cutoff:]], dim=1)
 
-    @torch.no_grad()
-    def track_w_avg(
+    def _follow(
         self,
-        w_mean: Tensor,  # [w_dim] mean of a batch's w
+        mean: Tensor,  # [w_dim] of a batch's w
     ) -> None:
-        """Move the running mean of w towards a batch's."""
-        self.w_avg.lerp_(w_mean.to(self.w_avg.dtype), 1 - self.w_avg_beta)
+        mean = mean.to(self.w_avg.dtype)
+        self.w_avg.lerp_(torch.where(mean.isfinite().all(), mean, self.w_avg), 1 - self.w_avg_beta)
 
     def _input(self, z: Tensor | None, c: Tensor | None) -> Tensor:
         if self.c_dim == 0:

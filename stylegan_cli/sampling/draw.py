@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..data.images import to_uint8
-from ..models import Generator
+from ..models.generator import Generator
 from ..snapshot import Snapshot
 from .latents import class_labels, latents_from_seeds, noise_maps
 

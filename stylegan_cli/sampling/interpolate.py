@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SganError
-from ..models import Generator
+from ..models.generator import Generator
 from .draw import Sampling
 from .latent_files import Latents, find_latents
 from .latents import class_labels, latents_from_seeds

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..files import atomic_path
-from ..models import Generator
+from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .draw import Sampling, map_seeds
 from .tuned import apply_tuned

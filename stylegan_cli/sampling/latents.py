@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SganError
-from ..models import Generator
+from ..models.generator import Generator
 from . import counter
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SganError
-from ..models import LayerInfo
+from ..models.generator import LayerInfo
 
 SPANS = ("coarse", "middle", "fine")
 
@@ -32,10 +32,8 @@ def style_indices(
     if num_ws < len(SPANS):
         kinds = ", ".join(SPANS)
         raise SganError(f"This model has {num_ws} style(s), too few for {kinds}.", hint=f"Choose {option} by number.")
-    first = {}  # w index -> level of the first layer that it controls
-    for row in layers:
-        first[row.w_index] = min(first.get(row.w_index, row.level), row.level) if row.kind == "torgb" else row.level
-    units = [first[i] for i in range(num_ws)]  # what is dealt out: levels, or single layers if those are too few
+    group = {row.w_index: row.group for row in layers}
+    units = [group[i] for i in range(num_ws)]  # what is dealt out: levels, or single layers if those are too few
     if len(set(units)) < 3:
         units = list(range(num_ws))
     names = sorted(set(units))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.images import to_rgb
 from ..errors import SganError
-from ..models import Generator, LayerInfo
+from ..models.generator import Generator, LayerInfo
 from .draw import Sampling, draw
 from .latent_files import Latents
 from .latents import draw_noise

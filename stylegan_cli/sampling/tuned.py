@@ -15,7 +15,7 @@ import torch
 
 from ..errors import SganError
 from ..files import write_atomic
-from ..models import Generator
+from ..models.generator import Generator
 from ..snapshot import fingerprint
 
 FORMAT = "stylegan_cli/tuned/1"

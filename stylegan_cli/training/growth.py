@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import TrainConfig, base_size, levels_of
+from ..config import base_size, levels_of
 from ..errors import SganError
+from .config import TrainConfig
+from .presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Growth:
         shown: int,
     ) -> float:
         """How far the highest level has faded in."""
-        fades = self.stage.config.generator.fade
+        fades = self.stage.config.generator.fades
         return min(max((shown - self.stage.start) / self.stage.length, 0.0), 1.0) if fades else 1.0
 
     def state_dict(self) -> dict[str, int]:
@@ -87,10 +89,11 @@ def faded_reals(
 
 
 def _stages(config: TrainConfig) -> list[Stage]:
-    if not (config.generator.can_grow and config.discriminator.can_grow):
+    if not (config.generator.grows and config.discriminator.grows):
         raise SganError(
             f"The networks of {config.cfg} do not grow.",
-            hint="Choose --cfg stylegan or progan, or leave out --grow-from.",
+            hint=f"Choose --cfg {' or '.join(name for name, p in PRESETS.items() if p.grow_from)}, or leave out "
+            "--grow-from.",
         )
     if config.freezed:
         raise SganError("A discriminator that grows cannot be frozen.", hint="Leave out --freezed.")

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import distributed
-from ..config import TrainConfig
 from ..data.dataset import Dataset, Loader, Sampler
 from ..errors import SganError
-from ..models import build_discriminator, build_generator, set_alpha
+from ..models.growing import set_alpha
+from ..models.registry import build_discriminator, build_generator
 from ..sampling import counter
 from ..snapshot import Snapshot
+from ..training.config import TrainConfig
 from .ema import EMA
 from .graphs import WARM_UP, Graphed
 from .growth import Growth, faded_reals
@@ -236,7 +237,7 @@ class Trainer:
         """Whether this rank lacks the memory for a step. Nothing is learnt."""
         remembered = ("path_length", "augment", "guard", "data")
         state = copy.deepcopy({name: self.memory[name].state_dict() for name in remembered})
-        w_avg = self.G.mapping.w_avg.clone()
+        buffers = [(buffer, buffer.clone()) for buffer in self.G.buffers()]
         try:
             self._rehearse()
         except torch.OutOfMemoryError:
@@ -249,7 +250,8 @@ class Trainer:
             self.objective.forget()
             restore({name: self.memory[name] for name in remembered}, state)
             self.guard.hold.zero_()
-            self.G.mapping.w_avg.copy_(w_avg)
+            for buffer, before in buffers:
+                buffer.copy_(before)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return False

@@ -6,6 +6,7 @@ returns the sum over its pictures; the loop divides by the pictures of the whole
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..config import TrainConfig
 from ..distributed import sum_over_ranks
 from ..sampling import counter
 from ..sampling.latents import draw_noise
+from ..training.config import TrainConfig
 from . import losses
 from .augment import AdaptiveP, Augment
-from .guard import finite_or
 from .regularizers import PathLengthMean, gradient_penalty, mixture, path_lengths, wgan_gp
 from .stats import Means
 
@@ -71,15 +71,13 @@ class Objective:
             device=weight.device,
         )
         # Sums over the parts of a batch, kept in place: CUDA graphs know their address.
-        self._w_sum = weight.new_zeros(config.generator.w_dim)
         self._length_sum = weight.new_zeros([])
 
     # ------------------------------------------------------------------------------------------ phases
 
     def generator_main(self, batch: Batch) -> Tensor:
         """The objective's loss of the generator, and the classes that D names."""
-        ws = self._latents(batch, "g")
-        self._w_sum.add_(ws[:, 0].detach().sum(0))
+        ws = self._latents(batch, "g", collect=True)
         logits, classes = self._judge(self._draw(ws, batch, "g"), batch.fake_labels, batch, "g.aug")
         loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
@@ -134,10 +132,7 @@ class Objective:
 
     def end_generator_main(self) -> None:
         """The running mean of w follows the batch of all ranks."""
-        mapping = self.G.mapping
-        w_mean = (sum_over_ranks(self._w_sum) / self.config.batch).to(mapping.w_avg.dtype)
-        mapping.track_w_avg(finite_or(w_mean, mapping.w_avg))
-        self._w_sum.zero_()
+        self.G.commit_statistics(self.config.batch, sum_over_ranks)
 
     def end_generator_path_length(self) -> None:
         self.path_length.update(self._length_sum, self._path_length_count())
@@ -145,8 +140,8 @@ class Objective:
 
     def forget(self) -> None:
         """Drop what a batch that will not be finished left behind."""
-        for total in (self._w_sum, self._length_sum):
-            total.zero_()
+        self._length_sum.zero_()
+        self.G.discard_statistics()
         self.means.clear()
 
     # ------------------------------------------------------------------------------------------- parts
@@ -156,12 +151,13 @@ class Objective:
         parts = self.config.batch // self.config.batch_gpu
         return parts * max(self.config.batch_gpu // self.config.pl_batch_shrink, 1)
 
-    def _latents(self, batch: Batch, purpose: str) -> Tensor:  # [N, num_ws, w_dim]
+    def _latents(self, batch: Batch, purpose: str, collect: bool = False) -> Tensor:  # [N, num_ws, w_dim]
         """Mapped latents; with probability mixing_prob those from a random layer on come from a second z."""
         seed, index = self.config.seed, batch.index
         kind = next(self.G.parameters()).dtype
         shape = (self.config.generator.z_dim,)
-        ws = self.G.mapping(counter.normal(seed, f"{purpose}.z", index, shape).to(kind), batch.fake_labels)
+        with self.G.collect_statistics() if collect else contextlib.nullcontext():
+            ws = self.G.mapping(counter.normal(seed, f"{purpose}.z", index, shape).to(kind), batch.fake_labels)
         if self.config.mixing_prob == 0 or self.G.num_ws == 1:
             return ws
         other = self.G.mapping(counter.normal(seed, f"{purpose}.z2", index, shape).to(kind), batch.fake_labels)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import TrainConfig
+from ..training.config import TrainConfig
 
 
 class FusedAdam(torch.optim.Adam):

@@ -16,15 +16,17 @@ from typing import Any
 
 import torch
 
-from ..config import FAMILIES, TrainConfig, base_size, from_json, latent_size, level_of, to_json
+from ..config import base_size, level_of, to_json
 from ..data.dataset import open_dataset
 from ..errors import SganError
-from ..models import build_discriminator, build_generator
+from ..models.config import with_known
+from ..models.registry import build_discriminator, build_generator, presets
 from ..models.summary import summarize
-from ..presets import PRESETS, for_objective, make_train_config
 from ..runs import latest_snapshot, lock_run, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
+from .config import TrainConfig, read_config
 from .growth import Growth
+from .presets import NETWORK_OPTIONS, PRESETS, for_objective, make_train_config
 from .state_files import list_states, read_about
 
 _MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # from one start of a run to the next
@@ -38,11 +40,9 @@ _AUGMENTATIONS = {
     "noaug": "no augmentation",
 }
 
-# Options that say what the networks are, by field.
-_OF_NETWORKS = {"channel_base": "--cbase", "channel_max": "--cmax", "mapping_layers": "--map-depth"}
 # Those whose names are not their fields'.
 _NAMES = {"aug_p": "--p", "ada_target": "--target", "r2_gamma": "--r2", "gp_weight": "--gp"}
-_NAMES |= {"r1_interval": "--penalty-interval", **_OF_NETWORKS}
+_NAMES |= {"r1_interval": "--penalty-interval", **NETWORK_OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def fresh(
         raise SganError(f"{resume} is a training state, which belongs to its run.", hint=hint)
     _refuse_vain_options(cfg, overrides | {"cond": cond})
     info = read_info(resume) if resume else None
-    if info and (fixed := [name for name in _OF_NETWORKS if overrides.get(name) is not None]):
-        names = ", ".join(_OF_NETWORKS[name] for name in fixed)
+    if info and (fixed := [name for name in NETWORK_OPTIONS if overrides.get(name) is not None]):
+        names = ", ".join(NETWORK_OPTIONS[name] for name in fixed)
         raise SganError(f"{resume} brings its own networks; {names} cannot be changed.", hint="Leave it out.")
     if size is not None:
         base_size(*size)
@@ -109,7 +109,7 @@ def continued(
     if not path.is_file():
         raise SganError(f"{folder} is no run folder: it has no config.json.")
     try:
-        config = from_json(TrainConfig, json.loads(path.read_text(encoding="utf-8")))
+        config = read_config(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as e:
         raise SganError(f"{path} cannot be read ({e}).") from e
     states = list_states(folder)
@@ -257,27 +257,25 @@ def _fitted(height: int, width: int, longest: int) -> tuple[int, int] | None:
 def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
     """The model's own, as it has those below; while that fades in, the one below. Raises SganError if it is a model of
     another kind than the preset's."""
-    theirs, ours = info.generator.family, PRESETS[cfg].family
-    if theirs != ours:
+    theirs, ours = info.generator, presets()[cfg][0]
+    if theirs.family != ours.name:
         raise SganError(
-            f"{resume} is a {FAMILIES[theirs]} model, and --cfg {cfg} trains a {FAMILIES[ours]}.",
-            hint="Leave out --cfg.",
+            f"{resume} is a {theirs.title} model, and --cfg {cfg} trains a {ours.title}.", hint="Leave out --cfg."
         )
-    return level_of(info.generator.height, info.generator.width) // (2 if info.generator.fade else 1)
+    return level_of(theirs.height, theirs.width) // (2 if theirs.fades else 1)
 
 
 def _with_networks_of(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
     """The snapshot's architecture, for the run's pictures and with its settings. Its average needs no ramp."""
     data, group = config.data, config.discriminator.mbstd_group
     ours = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
-    ours |= {"conv_clamp": config.generator.conv_clamp, "fade": False}
-    g = info.generator
-    generator = dataclasses.replace(g, **ours, w_dim=latent_size(g.family, g.w_dim, g.z_dim, data.c_dim))
+    ours |= {"conv_clamp": config.discriminator.conv_clamp, "fade": False}
+    generator = with_known(info.generator, **ours)
     discriminator = config.discriminator
     if info.discriminator:
         asked = not data.c_dim or discriminator.labels == "classifier"
         labels = discriminator.labels if asked else info.discriminator.labels
-        discriminator = dataclasses.replace(info.discriminator, **ours, mbstd_group=group, labels=labels)
+        discriminator = with_known(info.discriminator, **ours, mbstd_group=group, labels=labels)
     networks = {"generator": generator, "discriminator": discriminator}
     return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
 
@@ -292,7 +290,7 @@ def _readable(states: list[Path]) -> dict[str, Any]:
 
 def _refuse_other_settings(config: TrainConfig, stored: dict[str, Any], path: Path) -> None:
     """The state is of the same configuration but for what may change on the way."""
-    ours, theirs = _flat(to_json(config)), _flat(stored)
+    ours, theirs = _flat(to_json(config)), _flat(to_json(read_config(stored)) if stored else {})
     names = [n for n in theirs if n not in _MAY_CHANGE and ours.get(n) != theirs[n]]
     if names:
         shown = "; ".join(f"{n}: {theirs[n]} then, {ours.get(n)} now" for n in names[:4])

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..config import TrainConfig, to_json
+from ..config import to_json
 from ..data.codec import to_array
 from ..data.images import image_grid, save_image, to_uint8
 from ..files import atomic_path, patiently, write_atomic
@@ -27,6 +27,7 @@ from ..runs import read_metrics, snapshot_name
 from ..sampling import counter
 from ..sampling.latents import latents_from_seeds
 from ..snapshot import SnapshotInfo, save_snapshot
+from ..training.config import TrainConfig
 from .collapse import CollapseAlarm
 from .loop import Trainer
 from .pace import Pace
@@ -144,13 +145,13 @@ class Recorder:
     def stage(self) -> None:
         """The end of a stage of a run that grows: what its level has learnt is a row of phases.png."""
         trainer, growth = self.trainer, self.trainer.growth
-        if not trainer.config.generator.fade:
+        if not trainer.config.generator.fades:
             row = image_grid(self._draw(self.columns), self.columns, scale=self.grid_scale, pad=4)
             self._write(lambda: self._add_row(growth.levels.index(growth.stage.level), row))
         if growth.is_last:
             return
         after = growth.stages[growth.index + 1].config
-        how = "fades in" if after.generator.fade else "is there"
+        how = "fades in" if after.generator.fades else "is there"
         self.say(
             f"kimg {self._kimg():>8}   {after.data.height}x{after.data.width} {how}, "
             f"batch {after.batch}, learning rate {after.lr:g}"

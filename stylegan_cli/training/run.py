@@ -12,13 +12,14 @@ from typing import Any, Protocol
 import torch
 
 from .. import distributed
-from ..config import TrainConfig, to_json
+from ..config import to_json
 from ..data.dataset import Dataset, open_dataset
 from ..errors import SganError
 from ..files import remove_leftovers
-from ..models import Generator
+from ..models.generator import Generator
 from ..runs import lock_run
 from ..snapshot import load_snapshot
+from ..training.config import TrainConfig
 from .guard import ROLLBACKS, STREAK
 from .loop import Trainer
 from .plan import claimed_folder, failure_told

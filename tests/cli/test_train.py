@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.config import TrainConfig, from_json
 from stylegan_cli.snapshot import load_snapshot, read_info
+from stylegan_cli.training.config import read_config
 
 SMALL = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2"]
 
@@ -53,7 +53,7 @@ def test_a_run_folder(tiny_run):
 
 
 def test_its_settings(tiny_run, rgba_set):
-    config = from_json(TrainConfig, json.loads((tiny_run / "config.json").read_text()))
+    config = read_config(json.loads((tiny_run / "config.json").read_text()))
     assert (config.cfg, config.batch, config.kimg, config.snap) == ("auto", 8, 0.032, 0.016)
     assert (config.data.path, config.data.num, config.data.channels) == (str(rgba_set), 40, 4)
     assert (config.generator.height, config.generator.width, config.generator.channels) == (24, 48, 4)
@@ -116,7 +116,7 @@ def test_the_same_line_gives_the_same_weights(sgan, rgb_set, tmp_path):
 def test_dry_run(sgan, rgba_set, tmp_path):
     result = sgan("train", "--data", rgba_set, "--runs", tmp_path / "runs", *SMALL, "--mirror", "--dry-run")
     settings, end = json.JSONDecoder().raw_decode(result.stdout)
-    assert from_json(TrainConfig, settings).data.mirror is True
+    assert read_config(settings).data.mirror is True
     tables = result.stdout[end:]
     for words in ("Generator", "Discriminator", "synthesis.b32.conv0", "4 x 24 x 48", "b4.out"):
         assert words in tables
@@ -127,7 +127,7 @@ def test_a_smaller_size_and_other_options(sgan, rgba_set):
     line = ["--size", "12x24", "--gamma", "3", "--lr", "0.001", "--pl-weight", "0", "--mixing-prob", "0.5"]
     more = ["--ema-kimg", "2", "--batch-gpu", "4", "--mbstd-group", "2", "--seed", "5", "--cfg", "paper256"]
     result = sgan("train", "--data", rgba_set, *SMALL, *line, *more, "--dry-run")
-    config = from_json(TrainConfig, json.JSONDecoder().raw_decode(result.stdout)[0])
+    config = read_config(json.JSONDecoder().raw_decode(result.stdout)[0])
     assert (config.generator.height, config.generator.width, config.data.filter) == (12, 24, "box")
     assert (config.gamma, config.lr, config.pl_weight, config.mixing_prob) == (3, 0.001, 0, 0.5)
     assert (config.ema_kimg, config.batch_gpu, config.discriminator.mbstd_group, config.seed) == (2, 4, 2, 5)
@@ -148,7 +148,7 @@ def test_other_objectives(sgan, rgb_set, tmp_path):
         sgan("train", "--resume", folder, "--kimg", "0.024", "-q")
         stats = [json.loads(text) for text in (folder / "stats.jsonl").read_text().splitlines()]
         assert logged <= set().union(*stats) and stats[-1]["kimg"] == 0.024
-    config = from_json(TrainConfig, json.loads((folder / "config.json").read_text()))
+    config = read_config(json.loads((folder / "config.json").read_text()))
     assert (config.loss, config.r2_gamma, config.discriminator.labels) == ("lsgan", 1, "classifier")
     snapshot = next(folder.glob("snapshot-000000.024*"))
     # Its discriminator names classes, which pictures without labels do not have.
@@ -158,7 +158,7 @@ def test_other_objectives(sgan, rgb_set, tmp_path):
         (["--cond"], "classifier"),
         (["--cond", "--aux-classifier"], "classifier"),
     ):
-        config = from_json(TrainConfig, json.JSONDecoder().raw_decode(sgan(*line, *options).stdout)[0])
+        config = read_config(json.JSONDecoder().raw_decode(sgan(*line, *options).stdout)[0])
         assert config.discriminator.labels == labels
 
 
@@ -202,7 +202,7 @@ def test_a_new_run_from_a_models_weights(sgan, tiny_run, rgba_set, tmp_path):
     start = tiny_run / "snapshot-000000.032.safetensors"
     line = ["train", "--data", rgba_set, "--runs", tmp_path, "--resume", start, "--batch", "4", "-q"]
     folder = Path(sgan(*line, "--kimg", "0.004", "--lr", "1e-9", "--pl-weight", "0").stdout.strip())
-    config = from_json(TrainConfig, json.loads((folder / "config.json").read_text()))
+    config = read_config(json.loads((folder / "config.json").read_text()))
     assert config.resume == str(start) and config.batch == 4
     assert config.generator == read_info(start).generator
     before, after = load_snapshot(start), load_snapshot(folder / "snapshot-000000.004.safetensors")
@@ -219,7 +219,7 @@ def test_weights_that_do_not_fit_the_pictures_start_fresh(sgan, tiny_run, rgb_se
     result = sgan(*line, "--freezed", "2")
     assert "tensors start fresh" in result.stderr and "G.synthesis.b4.const" in result.stderr
     folder = Path(result.stdout.strip())
-    config = from_json(TrainConfig, json.loads((folder / "config.json").read_text()))
+    config = read_config(json.loads((folder / "config.json").read_text()))
     assert (config.generator.height, config.generator.channels, config.generator.channel_base) == (16, 3, 64)
     assert (config.freezed, config.ema_rampup, config.ada_kimg) == (2, None, 100)
     snapshot = load_snapshot(folder / "snapshot-000000.008.safetensors")

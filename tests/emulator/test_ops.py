@@ -12,8 +12,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import stylegan_cli
 from stylegan_cli import ops
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.ops import build, dispatch
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
@@ -186,7 +187,7 @@ def test_a_generator_and_its_gradients(device, monkeypatch):
     """The whole network, by the kernels and by the references; so too the gradients of R1's kind."""
     torch.manual_seed(0)
     config = {"height": 16, "width": 16, "channels": 3, "c_dim": 0, "channel_base": 256, "channel_max": 16}
-    G = build_generator(GeneratorConfig(**config, z_dim=8, w_dim=8, mapping_layers=2)).to(device)
+    G = build_generator(StyleGAN2Config(**config, z_dim=8, w_dim=8, mapping_layers=2)).to(device)
     D = build_discriminator(DiscriminatorConfig(**config)).to(device)
     z = torch.randn(4, 8, device=device)
 

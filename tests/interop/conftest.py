@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 
 class Persistent:
@@ -116,7 +117,7 @@ def networks():
     def make(seed=0, size=16, c_dim=0, architecture="skip", d_architecture="resnet", fir=(1.0, 3.0, 3.0, 1.0), **both):
         torch.manual_seed(seed)
         both = {"c_dim": c_dim, "channel_base": 64, "channel_max": 8, "fir": fir, "half_levels": 0} | both
-        config = GeneratorConfig(size, size, z_dim=6, w_dim=5, mapping_layers=2, architecture=architecture, **both)
+        config = StyleGAN2Config(size, size, z_dim=6, w_dim=5, mapping_layers=2, architecture=architecture, **both)
         d_config = DiscriminatorConfig(size, size, architecture=d_architecture, mbstd_group=2, **both)
         G, D = build_generator(config), build_discriminator(d_config)
         for network in (G, D):

@@ -11,12 +11,15 @@ import types
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig, from_json
+from stylegan_cli.config import from_json
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop import nvidia_writer
 from stylegan_cli.interop.nvidia_writer import REPOSITORIES, write_nvidia
 from stylegan_cli.interop.opening import open_model
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan.config import StyleGANConfig
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 SIZES = {"channel_base": 64, "channel_max": 12, "mapping_layers": 2}
 KINDS = {  # settings of G, of D, of both
@@ -31,7 +34,7 @@ KINDS = {  # settings of G, of D, of both
 def make(kind, size=(16, 16)):
     torch.manual_seed(0)
     own_G, own_D, both = KINDS[kind]
-    G = build_generator(GeneratorConfig(*size, z_dim=8, w_dim=10, **SIZES, **both, **own_G))
+    G = build_generator(StyleGAN2Config(*size, z_dim=8, w_dim=10, **SIZES, **both, **own_G))
     D = build_discriminator(DiscriminatorConfig(*size, **SIZES, **both, **own_D))
     G.mapping.w_avg.normal_()
     for network in (G, D):
@@ -64,7 +67,7 @@ def repositories(monkeypatch):
         class Generator(StandIn):
             def __init__(self, *, mapping_kwargs, synthesis_kwargs=None, **others):
                 assert (synthesis_kwargs is None) == (not nested)
-                super().__init__(others | mapping_kwargs | (synthesis_kwargs or {}), GeneratorConfig, build_generator)
+                super().__init__(others | mapping_kwargs | (synthesis_kwargs or {}), StyleGAN2Config, build_generator)
 
         class Discriminator(StandIn):
             def __init__(self, *, mapping_kwargs, block_kwargs, epilogue_kwargs, **others):
@@ -156,7 +159,7 @@ def test_what_they_lack_is_refused(changes, why, tmp_path):
 
 def test_other_families_are_refused(tmp_path):
     orig = {"architecture": "orig", "channel_base": 64, "channel_max": 8}
-    G = build_generator(GeneratorConfig(16, 16, family="stylegan", **orig))
+    G = build_generator(StyleGANConfig(16, 16, fir=(1.0, 1.0), z_dim=8, w_dim=8, channel_base=64, channel_max=8))
     with pytest.raises(SganError, match="are StyleGAN2s: this generator is of the family 'stylegan'"):
         write_nvidia(tmp_path / "m.pkl", G, None, "ada")
     for changes in ({"blur": (1.0, 2.0, 1.0)}, {"fade": True}):

@@ -8,12 +8,13 @@ import random
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop.foreign import FormatError
 from stylegan_cli.interop.opening import open_model, read_foreign
 from stylegan_cli.interop.rosinality import read_rosinality
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.pickled import Part, PickleError
 
 SHAPE = {"channel_base": 256, "channel_max": 16, "half_levels": 0, "conv_clamp": None}
@@ -23,7 +24,7 @@ SHAPE = {"channel_base": 256, "channel_max": 16, "half_levels": 0, "conv_clamp":
 def pair():
     """A generator and a discriminator at 32 x 32 in which nothing is zero."""
     torch.manual_seed(3)
-    G = build_generator(GeneratorConfig(32, 32, z_dim=24, w_dim=24, mapping_layers=3, **SHAPE)).eval()
+    G = build_generator(StyleGAN2Config(32, 32, z_dim=24, w_dim=24, mapping_layers=3, **SHAPE)).eval()
     D = build_discriminator(DiscriminatorConfig(32, 32, **SHAPE)).eval()
     with torch.no_grad():
         for name, p in [*G.named_parameters(), *D.named_parameters()]:

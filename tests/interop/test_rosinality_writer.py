@@ -6,12 +6,14 @@ import re
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop import rosinality_writer
 from stylegan_cli.interop.opening import open_model
 from stylegan_cli.interop.rosinality_writer import check_layers, check_widths, write_rosinality, write_unchecked
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan.config import StyleGANConfig
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 SHAPE = {"channel_base": 128, "channel_max": 12, "half_levels": 0, "conv_clamp": None}
 
@@ -20,7 +22,7 @@ SHAPE = {"channel_base": 128, "channel_max": 12, "half_levels": 0, "conv_clamp":
 def pair():
     """A generator and a discriminator at 16 x 16 in which nothing is zero."""
     torch.manual_seed(5)
-    G = build_generator(GeneratorConfig(16, 16, z_dim=10, w_dim=10, mapping_layers=3, **SHAPE))
+    G = build_generator(StyleGAN2Config(16, 16, z_dim=10, w_dim=10, mapping_layers=3, **SHAPE))
     D = build_discriminator(DiscriminatorConfig(16, 16, **SHAPE))
     with torch.no_grad():
         for p in (*G.parameters(), *D.parameters()):
@@ -119,7 +121,7 @@ def test_the_file_is_small_plain_and_always_the_same(pair, tmp_path):
     assert torch.load(tmp_path / "c.pt", weights_only=True)["d"]["convs.0.0.weight"].dtype == torch.float32
 
 
-G64, D64 = GeneratorConfig(64, 64), DiscriminatorConfig(64, 64)
+G64, D64 = StyleGAN2Config(64, 64), DiscriminatorConfig(64, 64)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ G64, D64 = GeneratorConfig(64, 64), DiscriminatorConfig(64, 64)
         (G64, {"architecture": "resnet"}, "'skip': this one has 'resnet'"),
         (G64, {"architecture": "orig"}, "'skip': this one has 'orig'"),
         (D64, {"architecture": "skip"}, "'resnet': this one has 'skip'"),
-        (G64, {"family": "stylegan", "architecture": "orig"}, "are StyleGAN2s: this one is of the family 'stylegan'"),
+        (StyleGANConfig(64, 64), {}, "are StyleGAN2s: this one is of the family 'stylegan'"),
         (G64, {"mapping_lr": 0.1}, "mapping_lr of 0.01: this one has 0.1"),
         (G64, {"z_dim": 256}, "256 and 512 numbers"),
         (D64, {"mbstd_channels": 4}, "this one has 4"),
@@ -172,7 +174,7 @@ def test_what_is_lost_is_not_refused():
         (64, 65536, 1024, None),
     ],
 )
-@pytest.mark.parametrize("kind", [GeneratorConfig, DiscriminatorConfig])
+@pytest.mark.parametrize("kind", [StyleGAN2Config, DiscriminatorConfig])
 def test_widths(kind, size, base, most, multipliers):
     config = kind(size, size, channel_base=base, channel_max=most)
     if multipliers is not None:

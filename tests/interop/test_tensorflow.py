@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop.foreign import FormatError
 from stylegan_cli.interop.opening import open_model
 from stylegan_cli.interop.tensorflow import read_tensorflow
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.pickled import Part, PickleError
 
 
@@ -77,7 +78,7 @@ def discriminator_variables(D, grown=False):
         for i in range(config.mapping_layers):
             found |= dense(f"Mapping{i}", f"mapping.fc{i}", state)
     names = {"b4.conv": "4x4/Conv"}
-    for r in (4, *D.levels):
+    for r in (4, *(level.name for level in D.levels)):
         names[f"b{r}.fromrgb"] = "FromRGB_lod0" if grown else f"{r}x{r}/FromRGB"
         names |= {f"b{r}.conv0": f"{r}x{r}/Conv0", f"b{r}.conv1": f"{r}x{r}/Conv1_down", f"b{r}.skip": f"{r}x{r}/Skip"}
     for our, their in names.items():
@@ -124,7 +125,7 @@ def make_pair(g=None, d=None, **both):
         "half_levels": 0,
         "conv_clamp": None,
     } | both
-    config = GeneratorConfig(z_dim=6, w_dim=6, mapping_layers=2, **both, **(g or {}))
+    config = StyleGAN2Config(z_dim=6, w_dim=6, mapping_layers=2, **both, **(g or {}))
     G = build_generator(config)
     D = build_discriminator(DiscriminatorConfig(mbstd_group=2, mapping_lr=0.1, **both, **(d or {})))
     for network in (G, D):

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop.foreign import FormatError
 from stylegan_cli.interop.opening import open_model
 from stylegan_cli.interop.tensorflow import read_tensorflow
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.pickled import Part, PickleError
 
 
@@ -25,16 +26,15 @@ def make_pair(side=16, d=None, **both):
     both = {
         "channel_base": max(64, side),
         "channel_max": 8,
-        "architecture": "orig",
         "fir": (1.0, 1.0),
         "blur": (1.0, 2.0, 1.0),
         "half_levels": 0,
-        "conv_clamp": None,
     } | both
     shape = {"z_dim": 6, "w_dim": 6, "mapping_layers": 2, "truncated": 8}
     labels = ("concat", "dot") if both.get("c_dim") else ("embed", "projection")
-    G = build_generator(GeneratorConfig(side, side, family="stylegan", labels=labels[0], **shape, **both))
-    D = build_discriminator(DiscriminatorConfig(side, side, labels=labels[1], mbstd_group=2, **both, **(d or {})))
+    G = build_generator(StyleGANConfig(side, side, labels=labels[0], **shape, **both))
+    judge = {"architecture": "orig", "conv_clamp": None, "labels": labels[1], "mbstd_group": 2}
+    D = build_discriminator(DiscriminatorConfig(side, side, **judge, **both, **(d or {})))
     for network in (G, D):
         for tensor in network.state_dict().values():
             tensor.add_(torch.randn_like(tensor) * 0.2)

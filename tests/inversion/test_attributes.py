@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import attributes
@@ -15,7 +14,8 @@ from stylegan_cli.inversion.directions import sample_w, unit
 from stylegan_cli.inversion.picture_classifier import Recognition, train_classifier
 from stylegan_cli.inversion.seed_labels import SeedLabels
 from stylegan_cli.inversion.trying import everywhere, log_odds, look, try_out
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling import counter
 from stylegan_cli.snapshot import fingerprint, load_snapshot
@@ -23,7 +23,7 @@ from stylegan_cli.snapshot import fingerprint, load_snapshot
 
 def small_model():
     torch.manual_seed(0)
-    config = GeneratorConfig(16, 16, z_dim=12, w_dim=12, channel_base=64, channel_max=8, mapping_layers=1)
+    config = StyleGAN2Config(16, 16, z_dim=12, w_dim=12, channel_base=64, channel_max=8, mapping_layers=1)
     return build_generator(config).eval().requires_grad_(False)
 
 

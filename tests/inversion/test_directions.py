@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion.directions import (
     Directions,
@@ -17,14 +16,15 @@ from stylegan_cli.inversion.directions import (
     spread,
     unit,
 )
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.draw import Sampling, map_seeds
 from stylegan_cli.snapshot import fingerprint
 
 
 def small_model(seed=0):
     torch.manual_seed(seed)
-    config = GeneratorConfig(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    config = StyleGAN2Config(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     return build_generator(config).eval().requires_grad_(False)
 
 

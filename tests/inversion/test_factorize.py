@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion.directions import sample_w
 from stylegan_cli.inversion.factorize import find_unlabelled, pca, sefa
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 
 @pytest.fixture(scope="module")
 def G():
     torch.manual_seed(0)
-    config = GeneratorConfig(16, 16, c_dim=2, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    config = StyleGAN2Config(16, 16, c_dim=2, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     return build_generator(config).eval().requires_grad_(False)
 
 

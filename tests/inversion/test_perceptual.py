@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from stylegan_cli.detectors import load_lpips
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion.perceptual import DiscriminatorLoss, LpipsLoss, PixelLoss, _between, load_loss
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.snapshot import Snapshot, SnapshotInfo
 
 
@@ -105,7 +106,7 @@ def test_what_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("SGAN_DETECTORS", raising=False)
-    config = GeneratorConfig(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    config = StyleGAN2Config(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     with_D = Snapshot(build_generator(config), discriminator(), SnapshotInfo(config), Path("x"))
     without = Snapshot(build_generator(config), None, SnapshotInfo(config), Path("x"))
     with pytest.raises(SganError, match="offline|OFFLINE") as e:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import picture_classifier
@@ -20,10 +19,11 @@ from stylegan_cli.inversion.picture_classifier import (
     prepare,
     train_classifier,
 )
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 N = 120
 SIDES, TONES = ("left", "right"), ("dark", "light", "mid")
-DRAWN = GeneratorConfig(16, 16)
+DRAWN = StyleGAN2Config(16, 16)
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +133,9 @@ def test_what_cannot_be_learnt(dataset, cache, rgba_set):
     with pytest.raises(SganError, match="no attribute 'name'"):
         open_classifier(dataset, DRAWN, ["name"])
     with pytest.raises(SganError, match="another size"):
-        open_classifier(dataset, GeneratorConfig(32, 32))
+        open_classifier(dataset, StyleGAN2Config(32, 32))
     with pytest.raises(SganError, match="other channels"):
-        open_classifier(open_dataset(rgba_set), GeneratorConfig(24, 48))
+        open_classifier(open_dataset(rgba_set), StyleGAN2Config(24, 48))
     assert choose_attributes(open_dataset(rgba_set)) == ["hat"]
 
 

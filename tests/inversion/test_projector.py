@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import projector as module
 from stylegan_cli.inversion.perceptual import LpipsLoss, PixelLoss
 from stylegan_cli.inversion.projector import Projection, Projector, Start, project, rate, roughness
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.draw import Sampling, map_seeds
 from stylegan_cli.snapshot import load_snapshot
@@ -40,7 +40,7 @@ def picture(G, found):
 
 def small(c_dim=0, seed=0, **more):
     torch.manual_seed(seed)
-    config = GeneratorConfig(
+    config = StyleGAN2Config(
         16, 16, c_dim=c_dim, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2, **more
     )
     return build_generator(config).eval().requires_grad_(False)
@@ -219,7 +219,7 @@ def test_classes():
 
 def test_rectangles_with_alpha():
     torch.manual_seed(0)
-    config = GeneratorConfig(12, 24, channels=4, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    config = StyleGAN2Config(12, 24, channels=4, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     G = build_generator(config).eval().requires_grad_(False)
     found = project(G, drawn(G, [1]), PixelLoss(), Projection(steps=3, candidates=3), quiet=True)
     assert found.distance.isfinite().all() and picture(G, found).shape == (1, 4, 12, 24)

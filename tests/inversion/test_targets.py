@@ -7,15 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.config import DataSpec, GeneratorConfig
+from stylegan_cli.config import DataSpec
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion.targets import read_mask, read_targets
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.snapshot import SnapshotInfo
 
 
 def info(channels=3, height=16, width=16, filter="none", pack_filter=None):
     spec = DataSpec("x", "", 1, height, width, channels, 2 * height, 2 * width, filter=filter, pack_filter=pack_filter)
-    return SnapshotInfo(GeneratorConfig(height, width, channels=channels), data=spec)
+    return SnapshotInfo(StyleGAN2Config(height, width, channels=channels), data=spec)
 
 
 @pytest.fixture

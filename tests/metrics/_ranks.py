@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import torch
 
 from stylegan_cli import distributed
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.metrics import measure, passes
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 SIZES = {
     "inception-2015": {"pool": 12, "logits": 7},
@@ -59,7 +59,7 @@ class FakeLpips:
 
 def tiny_generator(size=(16, 16), channels=3, c_dim=0):
     torch.manual_seed(5)
-    config = GeneratorConfig(*size, channels, 8, c_dim, 8, 2, channel_base=64, channel_max=8)
+    config = StyleGAN2Config(*size, channels, 8, c_dim, 8, 2, channel_base=64, channel_max=8)
     G = build_generator(config).eval().requires_grad_(False)
     for name, parameter in G.named_parameters():
         if name.endswith("noise_strength"):

@@ -16,7 +16,7 @@ from stylegan_cli.metrics.frechet import frechet_distance
 from stylegan_cli.metrics.in_training import TrainingMetrics
 from stylegan_cli.metrics.measure import compare_images, measure
 from stylegan_cli.metrics.stream import Fakes
-from stylegan_cli.presets import make_train_config
+from stylegan_cli.training.presets import make_train_config
 
 QUICK = {"num": 40, "progress": False}
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
-from stylegan_cli.models import build_discriminator, build_generator
+from stylegan_cli.models.config import DiscriminatorConfig, field_names
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 
 def awake(network):
@@ -18,10 +19,11 @@ def awake(network):
 
 @pytest.fixture
 def make_g():
-    def make(height=16, width=16, **options):
+    def make(height=16, width=16, kind=StyleGAN2Config, **options):
         torch.manual_seed(0)
-        options = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 64, "channel_max": 8} | options
-        return awake(build_generator(GeneratorConfig(height, width, **options)))
+        sizes = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 64, "channel_max": 8}
+        sizes = {name: size for name, size in sizes.items() if name in field_names(kind)}
+        return awake(build_generator(kind(height, width, **sizes | options)))
 
     return make
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig
 from stylegan_cli.layers import append_minibatch_std
-from stylegan_cli.models import build_discriminator
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator
 from stylegan_cli.models.summary import parameter_count
 from stylegan_cli.ops import conv2d_resample, downsample2d, fir_filter
 

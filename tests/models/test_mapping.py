@@ -105,14 +105,34 @@ def test_no_truncation_changes_no_bit(make):
 # -------------------------------------------------------------------------------------- mean of w
 
 
-def test_the_mean_of_w_is_tracked(make):
+def test_the_mean_of_w_follows_what_was_collected(make):
     mapping = make(w_avg_beta=0.9)
-    before, batch = mapping.w_avg.clone(), torch.ones(5).double()
-    mapping.track_w_avg(batch)
-    assert torch.allclose(mapping.w_avg, 0.9 * before + 0.1 * batch)
-    for _ in range(400):
-        mapping.track_w_avg(batch)
-    assert torch.allclose(mapping.w_avg, batch)
+    before, parts = mapping.w_avg.clone(), [torch.randn(2, 6).double(), torch.randn(3, 6).double()]
+    with torch.no_grad():
+        mapping.collecting = True
+        ws = torch.cat([mapping(z)[:, 0] for z in parts])
+        mapping.collecting = False
+        mapping(parts[0])  # not collected
+    mapping.commit(10, lambda total: total * 2)  # as if another rank had seen the same
+    assert torch.allclose(mapping.w_avg, 0.9 * before + 0.1 * ws.mean(0))
+    after = mapping.w_avg.clone()
+    mapping.commit(10, lambda total: total)
+    assert torch.allclose(mapping.w_avg, 0.9 * after), "the sum begins anew: a batch of zeros"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_mean_of_w_stays_finite_and_forgets(make, bad):
+    mapping = make(w_avg_beta=0.5)
+    mapping.w_avg.fill_(2.0)
+    mapping.collecting = True
+    mapping.collect(torch.full((1, 5), bad).double())
+    mapping.commit(1, lambda total: total)
+    assert (mapping.w_avg == 2).all()
+    mapping.collect(torch.ones(1, 5).double())
+    mapping.discard()
+    mapping.collect(torch.full((1, 5), 4.0).double())
+    mapping.commit(1, lambda total: total)
+    assert (mapping.w_avg == 3).all()
 
 
 def test_the_mean_of_w_is_saved_and_starts_at_zero():

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.layers import normalize_2nd_moment
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.summary import parameter_count, summarize
 from stylegan_cli.ops import conv2d_resample, fir_filter, upsample2d
 
@@ -19,14 +19,14 @@ ARCHITECTURES = ["skip", "resnet", "orig"]
 )
 def test_parameter_counts(size, base, millions):
     with torch.device("meta"):
-        G = build_generator(GeneratorConfig(size, size, channel_base=base))
+        G = build_generator(StyleGAN2Config(size, size, channel_base=base))
     assert parameter_count(G) == round(millions * 1e6)
 
 
 def test_channels_follow_the_level():
     with torch.device("meta"):
-        G = build_generator(GeneratorConfig(256, 256, channel_base=16384))
-    widths = {row.level: row.channels for row in G.layers if row.kind == "conv"}
+        G = build_generator(StyleGAN2Config(256, 256, channel_base=16384))
+    widths = {row.height: row.channels for row in G.layers if row.kind == "conv"}
     assert widths == {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64}
 
 
@@ -35,7 +35,7 @@ def test_channels_follow_the_level():
 
 def test_the_table_of_a_square(make_g):
     G = make_g(32, 32)
-    rows = [(row.name.removeprefix("synthesis."), row.w_index, row.level, row.height, row.width) for row in G.layers]
+    rows = [(row.name.removeprefix("synthesis."), row.w_index, row.height, row.height, row.width) for row in G.layers]
     assert rows == [
         ("b4.conv1", 0, 4, 4, 4),
         ("b4.torgb", 1, 4, 4, 4),
@@ -55,7 +55,7 @@ def test_the_table_of_a_square(make_g):
 @pytest.mark.parametrize("size", [8, 16, 64, 256, 1024])
 def test_num_ws_is_the_fields(size):
     with torch.device("meta"):
-        G = build_generator(GeneratorConfig(size, size, channel_base=1024))
+        G = build_generator(StyleGAN2Config(size, size, channel_base=1024))
     assert G.num_ws == 2 * int(math.log2(size)) - 2
 
 
@@ -72,11 +72,13 @@ def test_the_table_tells_the_truth(make_g, architecture, height, width, top):
     for row in G.layers:
         assert seen[row.name].shape == (2, row.channels, row.height, row.width)
         assert row.noise == (row.kind == "conv") == hasattr(G.get_submodule(row.name), "noise_const")
-    assert sorted({row.level for row in G.layers}) == levels
+    assert sorted({row.height for row in G.layers}) == [height * level // top for level in levels]
+    groups = {row.w_index: row.group for row in G.layers}
+    assert list(groups.values()) == sorted(groups.values()) and set(groups.values()) == set(range(len(levels)))
     assert sorted({row.w_index for row in G.layers}) == list(range(G.num_ws))
     modulated = {name for name, m in G.synthesis.named_modules(prefix="synthesis") if hasattr(m, "affine")}
     assert {row.name for row in G.layers} == modulated
-    torgb = [row.level for row in G.layers if row.kind == "torgb"]
+    torgb = [row.height * top // height for row in G.layers if row.kind == "torgb"]
     assert torgb == (levels if architecture == "skip" else levels[-1:])
 
 
@@ -121,7 +123,7 @@ def block_input(G, ws, level):
     """The convolutions of every level below, from the table."""
     x = G.synthesis.b4.const.expand(len(ws), -1, -1, -1)
     for row in G.layers:
-        if row.kind == "conv" and row.level < level:
+        if row.kind == "conv" and row.height < level:
             x = G.get_submodule(row.name)(x, ws[:, row.w_index], None)
     return x
 
@@ -132,7 +134,7 @@ def test_skip_sums_the_pictures_of_all_levels(make_g, randn):
     f, image = fir_filter([1, 3, 3, 1]), None
     for row in G.layers:
         if row.kind == "torgb":
-            rgb = G.get_submodule(row.name)(block_input(G, ws, row.level * 2), ws[:, row.w_index])
+            rgb = G.get_submodule(row.name)(block_input(G, ws, row.height * 2), ws[:, row.w_index])
             image = rgb if image is None else rgb + upsample2d(image, f, impl="reference")
     assert torch.allclose(G.synthesis(ws, noise="none"), image, rtol=1e-10)
 
@@ -161,7 +163,7 @@ def test_layers_alike_start_alike():
     networks = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        networks.append(build_generator(GeneratorConfig(8, 8, channel_base=64, z_dim=8, w_dim=8)).state_dict())
+        networks.append(build_generator(StyleGAN2Config(8, 8, channel_base=64, z_dim=8, w_dim=8)).state_dict())
     assert all(torch.equal(networks[0][k], networks[1][k]) for k in networks[0])
     assert not torch.equal(networks[0]["synthesis.b4.const"], networks[2]["synthesis.b4.const"])
 
@@ -247,7 +249,7 @@ def test_the_highest_levels_are_those_in_half_precision(make_g, randn):
         hook(lambda m, i, y, name=row.name: seen.update({name: y.dtype}))
     G(randn(1, 8).float(), dtype=torch.bfloat16)
     for row in G.layers:
-        assert seen[row.name] == (torch.bfloat16 if row.level == 16 else torch.float32)
+        assert seen[row.name] == (torch.bfloat16 if row.height == 16 else torch.float32)
 
 
 # ------------------------------------------------------------------------------------------ summary

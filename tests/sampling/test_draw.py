@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.draw import Sampling, draw, map_seeds, picture_record
 from stylegan_cli.snapshot import Snapshot, SnapshotInfo, fingerprint
 
@@ -16,7 +16,7 @@ from stylegan_cli.snapshot import Snapshot, SnapshotInfo, fingerprint
 @pytest.fixture(scope="module")
 def G():
     torch.manual_seed(0)
-    config = GeneratorConfig(16, 16, c_dim=3, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    config = StyleGAN2Config(16, 16, c_dim=3, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     G = build_generator(config).eval().requires_grad_(False)
     G.mapping.w_avg.normal_()
     for row in G.layers:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.interpolate import CubicSpline
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.errors import SganError
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.draw import Sampling, draw, map_seeds
 from stylegan_cli.sampling.interpolate import (
     Frames,
@@ -31,7 +31,7 @@ KINDS = ("spline", "linear", "slerp", "trunc", "mix")
 
 def small_model(**changes):
     torch.manual_seed(0)
-    config = GeneratorConfig(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2, **changes)
+    config = StyleGAN2Config(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2, **changes)
     G = build_generator(config).eval().requires_grad_(False)
     G.mapping.w_avg.normal_()
     for row in G.layers:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.errors import SganError
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.draw import Sampling, draw, map_seeds
 from stylegan_cli.sampling.latent_files import file_part, find_latents, load_latent_file, save_latents
 from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
@@ -15,7 +15,7 @@ from stylegan_cli.snapshot import fingerprint
 
 def small_model(seed=0):
     torch.manual_seed(seed)
-    config = GeneratorConfig(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
+    config = StyleGAN2Config(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     G = build_generator(config).eval().requires_grad_(False)
     G.mapping.w_avg.normal_()
     for row in G.layers:

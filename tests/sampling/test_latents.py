@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.errors import SganError
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.latents import class_labels, draw_noise, latents_from_seeds, noise_maps
 
 
 @pytest.fixture(scope="module")
 def G():
-    return build_generator(GeneratorConfig(24, 48, z_dim=8, w_dim=8, channel_base=64, channel_max=4, mapping_layers=1))
+    return build_generator(StyleGAN2Config(24, 48, z_dim=8, w_dim=8, channel_base=64, channel_max=4, mapping_layers=1))
 
 
 @pytest.mark.parametrize("seed", [0, 85, 2**32 - 1])

@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
 from stylegan_cli.errors import SganError
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.mixing import SPANS, mix_styles, style_indices
 
 
 def table(levels, architecture="skip"):
     size = 4 << (levels - 1)
     with torch.device("meta"):
-        config = GeneratorConfig(size, size, channel_base=4096, channel_max=4, architecture=architecture)
+        config = StyleGAN2Config(size, size, channel_base=4096, channel_max=4, architecture=architecture)
         return build_generator(config).layers
 
 
 def levels_of(layers, indices):
     """Levels of the convolutions that these latents control."""
-    return sorted({row.level for row in layers if row.kind == "conv" and row.w_index in indices})
+    return sorted({row.height for row in layers if row.kind == "conv" and row.w_index in indices})
 
 
 @pytest.mark.parametrize("architecture", ["skip", "orig"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.config import GeneratorConfig
-from stylegan_cli.models import build_generator
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.draw import Sampling, draw, map_seeds
 from stylegan_cli.sampling.latent_files import find_latents, save_latents
 from stylegan_cli.sampling.latents import draw_noise
@@ -14,7 +14,7 @@ from stylegan_cli.sampling.noise_study import NOTHING, draw_columns, fine_layers
 
 def small_model(strength=0.3, size=32, channels=3):
     torch.manual_seed(0)
-    config = GeneratorConfig(
+    config = StyleGAN2Config(
         size, size, channels=channels, z_dim=8, w_dim=8, channel_base=256, channel_max=8, mapping_layers=2
     )
     G = build_generator(config).eval().requires_grad_(False)
@@ -36,7 +36,7 @@ def found(G):
 
 def levels(G, wanted):
     rows = [row for row in G.layers if row.noise]
-    return {row.level for row, fine in zip(rows, fine_layers(G.layers), strict=True) if fine == wanted}
+    return {row.height for row, fine in zip(rows, fine_layers(G.layers), strict=True) if fine == wanted}
 
 
 @pytest.mark.parametrize(("size", "fine"), [(256, {64, 128, 256}), (64, {64}), (32, {32}), (16, {16})])

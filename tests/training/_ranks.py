@@ -10,8 +10,8 @@ import torch
 from stylegan_cli import distributed
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
-from stylegan_cli.presets import make_train_config
 from stylegan_cli.training.loop import Trainer
+from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.state import gather
 
 

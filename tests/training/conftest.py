@@ -3,7 +3,7 @@
 import pytest
 
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.presets import make_train_config
+from stylegan_cli.training.presets import make_train_config
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.config import GrowthConfig, from_json, to_json
+from stylegan_cli.config import from_json, to_json
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
-from stylegan_cli.presets import make_train_config
 from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training import plan
+from stylegan_cli.training.config import GrowthConfig
 from stylegan_cli.training.growth import Growth, faded_reals
 from stylegan_cli.training.loop import Trainer
+from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.run import Manner, train
 from stylegan_cli.training.state import gather
 
@@ -281,7 +282,7 @@ def test_a_traditional_generator_for_classes_and_with_path_length(make_config, m
     snapshot = str(next((tmp_path / "run").glob("snapshot-000000.016*")))
     run = plan.fresh(str(rgb_set), "progan", snapshot, cond="hat", grow_from=16, batch=8)
     assert (run.config.generator.c_dim, run.config.generator.w_dim) == (3, 16)
-    with pytest.raises(SganError, match="progan has no mapping network"):
+    with pytest.raises(SganError, match="--map-depth has no effect on a ProGAN"):
         make_train_config("progan", spec, mapping_layers=2)
 
 

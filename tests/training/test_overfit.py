@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import to_uint8
-from stylegan_cli.presets import make_train_config
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling.latents import latents_from_seeds
 from stylegan_cli.snapshot import load_generator
+from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.run import Manner, train
 
 

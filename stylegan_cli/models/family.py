@@ -1,0 +1,29 @@
+"""What makes a family of generators. Nothing here or in a family's `__init__` imports PyTorch: presets and
+configurations are looked at without it."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .config import GeneratorConfig
+from .presets import Preset
+
+if typing.TYPE_CHECKING:
+    from .generator import Generator
+
+
+@dataclass(frozen=True)
+class Family:
+    config: type[GeneratorConfig]
+    build: Callable[[typing.Any], Generator]  # from its configuration to a network with fresh weights
+    presets: Mapping[str, Preset]  # by name; the first one is the family's usual one
+
+    @property
+    def name(self) -> str:
+        return self.config.family
+
+    @property
+    def title(self) -> str:
+        return self.config.title

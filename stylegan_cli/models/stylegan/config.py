@@ -1,0 +1,21 @@
+"""What a StyleGAN generator of 2018 is made of (Karras et al. 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..config import GrowingConfig, StyledConfig, is_filter
+
+
+@dataclass(frozen=True)
+class StyleGANConfig(GrowingConfig, StyledConfig):
+    family: ClassVar[str] = "stylegan"
+    title: ClassVar[str] = "StyleGAN (2018)"
+
+    truncated: int | None = None  # how many of the ws truncation changes where no cutoff is given; None: all
+    blur: tuple[float, ...] = ()  # filter after upsampling, on top of `fir`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(not self.blur or (len(self.blur) == 3 and is_filter(self.blur)), "the filter blur")

@@ -1,0 +1,111 @@
+"""StyleGAN generator of 2018 (Karras et al. 2019, "A Style-Based Generator Architecture", figure 1b, appendix C)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ...layers import EqualLinear, adain
+from ...ops import bias_act, blur2d, conv2d_resample, fir_filter
+from ..generator import Generator, LayerInfo, Synthesis
+from ..growing import Images
+from ..mapping import MappingNetwork
+from .config import StyleGANConfig
+
+
+def layer_table(
+    config: StyleGANConfig,
+) -> tuple[LayerInfo, ...]:
+    """Two layers a level; the first of the lowest has no convolution."""
+    return tuple(
+        LayerInfo(
+            f"synthesis.b{level.name}.{name}", "conv", i, k, level.height, level.width, level.channels, True, level.half
+        )
+        for k, level in enumerate(config.levels())
+        for i, name in enumerate(("conv0", "conv1"), 2 * k)
+    )
+
+
+class StyledConv2d(nn.Module):
+    """y = AdaIN(lrelu(blur(conv(up(x))) + strength * noise + bias), A w); the lowest level has one without conv."""
+
+    def __init__(
+        self,
+        config: StyleGANConfig,
+        in_channels: int,  # 0: no convolution
+        row: LayerInfo,
+        up: int = 1,  # 1, or 2: the input has half the size
+    ):
+        super().__init__()
+        self.up = up
+        if in_channels:
+            self.weight_gain = math.sqrt(2 / (in_channels * 9))
+            self.weight = nn.Parameter(torch.randn(row.channels, in_channels, 3, 3))
+        if up == 2:
+            self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
+            self.register_buffer("blur_filter", fir_filter(config.blur or [1.0]), persistent=False)
+        self.noise_strength = nn.Parameter(torch.zeros(row.channels))
+        self.register_buffer("noise_const", torch.randn(row.height, row.width))
+        self.bias = nn.Parameter(torch.zeros(row.channels))
+        self.affine = EqualLinear(config.w_dim, 2 * row.channels)
+
+    def forward(
+        self,
+        x: Tensor,  # [N, in_channels, H / up, W / up]
+        w: Tensor,  # [N, w_dim]
+        noise: Tensor | None,  # [N or 1, 1, H, W]; None: no noise
+    ) -> Tensor:  # [N, out_channels, H, W]
+        if hasattr(self, "weight"):
+            w3 = (self.weight * self.weight_gain).to(x.dtype)
+            x = conv2d_resample(x, w3, self.resample_filter if self.up == 2 else None, up=self.up)
+        if self.up == 2:
+            x = blur2d(x, self.blur_filter)
+        if noise is not None:
+            x = torch.addcmul(x, noise.to(x.dtype), self.noise_strength[:, None, None].to(x.dtype))
+        x = bias_act(x, self.bias.to(x.dtype), act="lrelu", gain=1)
+        return adain(x, self.affine(w))
+
+
+class SynthesisNetwork(Synthesis):
+    def __init__(self, config: StyleGANConfig):
+        super().__init__(layer_table(config), config.w_dim)
+        levels = config.levels()
+        self.const = nn.Parameter(torch.ones(levels[0].channels, levels[0].height, levels[0].width))
+        channels = 0
+        for row in self.layers:
+            block, _, name = row.path.rpartition(".")
+            if name == "conv0":
+                self.add_module(block, nn.Module())
+            layer = StyledConv2d(config, channels, row, up=2 if name == "conv0" and channels else 1)
+            self.get_submodule(block).add_module(name, layer)
+            channels = row.channels
+        self.pictures = Images(config)
+
+    def synthesize(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        noise: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer
+        dtype: torch.dtype | None,
+        transform: None,
+    ) -> Tensor:  # [N, channels, height, width]
+        return self.pictures(self._features(ws, noise, dtype))
+
+    def _features(
+        self, ws: Tensor, noise: dict[str, Tensor | None], half: torch.dtype | None
+    ) -> Iterator[Tensor]:  # [N, C, h, w] of each level, from the lowest on
+        x = self.const.expand(ws.shape[0], -1, -1, -1)
+        for row in self.layers:
+            x = x.to(half if half is not None and row.half else ws.dtype)
+            x = self.get_submodule(row.path)(x, ws[:, row.w_index], noise[row.name])
+            if row.path.endswith("conv1"):
+                yield x
+
+
+class StyleGAN(Generator):
+    def __init__(self, config: StyleGANConfig):
+        synthesis = SynthesisNetwork(config)
+        mapping = MappingNetwork.of(config, synthesis.num_ws, truncated=config.truncated)
+        super().__init__(config, synthesis, mapping)

@@ -1,0 +1,25 @@
+"""What a StyleGAN2 generator is made of (Karras et al. 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...config import check_choice
+from ..config import LevelsConfig, StyledConfig
+
+
+@dataclass(frozen=True)
+class StyleGAN2Config(LevelsConfig, StyledConfig):
+    family: ClassVar[str] = "stylegan2"
+    title: ClassVar[str] = "StyleGAN2"
+
+    architecture: str = "skip"  # 'skip': the sum of toRGBs of all levels; 'resnet'; 'orig': one toRGB at the end
+    conv_clamp: float | None = 256.0  # bound on convolution outputs, so that half precision cannot overflow
+
+    def _kind(self) -> str:
+        return f"{self.title}, {self.architecture}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("generator architecture", self.architecture, ("skip", "resnet", "orig"))

@@ -1,0 +1,111 @@
+"""StyleGAN2 generator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figures 2, 7)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ...layers import EqualConv2d, ModulatedConv2d, ToRGB
+from ...ops import fir_filter, upsample2d
+from ..config import Level
+from ..generator import Generator, LayerInfo, Synthesis
+from ..mapping import MappingNetwork
+from .config import StyleGAN2Config
+
+
+def layer_table(
+    config: StyleGAN2Config,
+) -> tuple[LayerInfo, ...]:
+    """Two convolutions a level, one at the lowest, and a toRGB where the architecture has it."""
+    rows: list[LayerInfo] = []
+    levels, w_index = config.levels(), 0
+    for k, level in enumerate(levels):
+        at, size = f"synthesis.b{level.name}", (level.height, level.width)
+        last = level is levels[-1]
+        for name in ("conv0", "conv1") if k else ("conv1",):
+            rows.append(LayerInfo(f"{at}.{name}", "conv", w_index, k, *size, level.channels, True, level.half))
+            w_index += 1
+        if last or config.architecture == "skip":  # shares its latent with the next level's first convolution
+            group = k if last else k + 1
+            rows.append(LayerInfo(f"{at}.torgb", "torgb", w_index, group, *size, config.channels, False, level.half))
+    return tuple(rows)
+
+
+class Block(nn.Module):
+    """The modules of one level: the constant at the lowest, else conv0; conv1; toRGB and the shortcut where the
+    architecture has them."""
+
+    def __init__(
+        self,
+        config: StyleGAN2Config,
+        level: Level,
+        below: Level | None,  # None at the lowest
+        has_torgb: bool,
+    ):
+        super().__init__()
+        options = {"w_dim": config.w_dim, "height": level.height, "width": level.width}
+        options |= {"fir": config.fir, "clamp": config.conv_clamp}
+        if below is None:
+            self.const = nn.Parameter(torch.randn(level.channels, level.height, level.width))
+        else:
+            self.conv0 = ModulatedConv2d(below.channels, level.channels, up=2, **options)
+        self.conv1 = ModulatedConv2d(level.channels, level.channels, **options)
+        if has_torgb:
+            self.torgb = ToRGB(level.channels, config.channels, config.w_dim, clamp=config.conv_clamp)
+        if below is not None and config.architecture == "resnet":
+            self.skip = EqualConv2d(below.channels, level.channels, 1, bias=False, up=2, fir=config.fir)
+        self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
+
+    def forward(
+        self,
+        count: int,
+    ) -> Tensor:  # [count, channels, height, width]
+        """The lowest level's constant."""
+        return self.const.expand(count, -1, -1, -1)
+
+
+class SynthesisNetwork(Synthesis):
+    def __init__(self, config: StyleGAN2Config):
+        super().__init__(layer_table(config), config.w_dim)
+        self.is_residual = config.architecture == "resnet"
+        with_torgb = {row.name for row in self.layers if row.kind == "torgb"}
+        below = None
+        for level in config.levels():
+            name = f"b{level.name}"
+            self.add_module(name, Block(config, level, below, f"synthesis.{name}.torgb" in with_torgb))
+            below = level
+
+    def synthesize(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        noise: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer that takes noise
+        dtype: torch.dtype | None,
+        transform: None,
+    ) -> Tensor:  # [N, channels, height, width]
+        x, image = self.get_submodule("b4")(ws.shape[0]), None
+        shortcut = None  # 'resnet': from the level below, to be added after conv1
+        for row in self.layers:
+            block, _, name = row.path.rpartition(".")
+            block, layer, w = self.get_submodule(block), self.get_submodule(row.path), ws[:, row.w_index]
+            if row.kind == "torgb":
+                rgb = layer(x, w)
+                rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))  # the sum stays precise
+                image = rgb if image is None else upsample2d(image, block.resample_filter) + rgb
+                continue
+            x = x.to(dtype if dtype is not None and row.half else ws.dtype)
+            if name == "conv0" and self.is_residual:
+                shortcut = block.skip(x, gain=math.sqrt(0.5))
+            if shortcut is None or name == "conv0":
+                x = layer(x, w, noise[row.name])
+            else:
+                x = shortcut + layer(x, w, noise[row.name], gain=math.sqrt(0.5))
+        assert image is not None  # the highest level has a toRGB
+        return image
+
+
+class StyleGAN2(Generator):
+    def __init__(self, config: StyleGAN2Config):
+        synthesis = SynthesisNetwork(config)
+        super().__init__(config, synthesis, MappingNetwork.of(config, synthesis.num_ws))

@@ -1,0 +1,65 @@
+"""The presets of StyleGAN2: by rule, in minutes, and as published (Karras et al. 2020, both papers)."""
+
+from typing import Any
+
+from ..presets import MINUTES, Preset
+
+_PAPER: dict[str, Any] = {"ema_rampup": None, "mapping_layers": 8}
+
+PRESETS: dict[str, Preset] = {
+    "auto": Preset("settings from the size of the pictures and the number of GPUs"),
+    "demo": Preset("a small network that learns to draw in minutes on two CPU cores", **MINUTES, kimg=40.0),
+    "stylegan2": Preset(
+        "StyleGAN2 config F as published",
+        **_PAPER,
+        batch=32,
+        mbstd_group=4,
+        channel_base=32768,
+        lr=0.002,
+        gamma=10.0,
+        ema_kimg=10.0,
+        aug="noaug",
+    ),
+    "paper256": Preset(
+        "the 256 x 256 settings of the StyleGAN2-ADA paper",
+        **_PAPER,
+        batch=64,
+        mbstd_group=8,
+        channel_base=16384,
+        lr=0.0025,
+        gamma=1.0,
+        ema_kimg=20.0,
+    ),
+    "paper512": Preset(
+        "the 512 x 512 settings of the StyleGAN2-ADA paper",
+        **_PAPER,
+        batch=64,
+        mbstd_group=8,
+        channel_base=32768,
+        lr=0.0025,
+        gamma=0.5,
+        ema_kimg=20.0,
+    ),
+    "paper1024": Preset(
+        "the 1024 x 1024 settings of the StyleGAN2-ADA paper",
+        **_PAPER,
+        batch=32,
+        mbstd_group=4,
+        channel_base=32768,
+        lr=0.002,
+        gamma=2.0,
+        ema_kimg=10.0,
+    ),
+    "cifar": Preset(
+        "32 x 32 pictures, as StyleGAN2-ADA on CIFAR-10",
+        batch=64,
+        mbstd_group=32,
+        channel_base=32768,
+        lr=0.0025,
+        gamma=0.01,
+        ema_kimg=500.0,
+        pl_weight=0.0,
+        mixing_prob=0.0,
+        discriminator={"architecture": "orig"},
+    ),
+}
