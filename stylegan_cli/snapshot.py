@@ -16,7 +16,6 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from . import __version__
 from .config import DataSpec, from_json, to_json
@@ -148,17 +147,6 @@ def open_training_set(
     return dataset
 
 
-class undrawn(TorchFunctionMode):
-    """Within it networks have the shapes of their weights, on the device 'meta', and no memory: a file that brings the
-    weights may say anything of them. Only constants that follow from the configuration are made, such as filters."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func in (torch.randn, torch.zeros, torch.ones, torch.full):
-            kwargs |= {"device": "meta"}
-        return func(*args, **kwargs)
-
-
 def fingerprint(
     G: nn.Module,
 ) -> str:  # 16 hexadecimal digits
@@ -189,7 +177,7 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
 
 
 def _fill(build: Callable[[], nn.Module], tensors: dict[str, Tensor], prefix: str, path: Path) -> nn.Module:
-    with undrawn():
+    with torch.device("meta"):  # no memory: a file may say anything of shapes before its tensors are seen
         network = build()
     want = network.state_dict()
     # Taken out of the dictionary: a network is there once while it is laid out anew, not twice.

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..models.checkpoints import Names
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..pickled import PickleError
-
-Names = dict[str, tuple[str, Callable[[Tensor], Tensor] | None]]  # our name -> theirs, and how it becomes ours
 
 _MOST = 1 << 22  # numbers of a tensor that is made here: the noise of 2048 x 2048
 _WIDEST = 1 << 14  # side of a tensor

@@ -17,7 +17,7 @@ from ..models.generator import Generator
 from ..models.registry import build_discriminator, build_generator
 from ..pickled import Part, PickleError
 from ..sampling import counter
-from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot, undrawn
+from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot
 from . import nvidia, rosinality, tensorflow
 from .foreign import Foreign, FormatError, Made
 from .tensors import is_legacy
@@ -142,7 +142,7 @@ def _shapes(
     discriminator: DiscriminatorConfig | None,
 ) -> dict[str, tuple[int, ...]]:
     """The tensors of both networks, by their names in a snapshot."""
-    with undrawn():
+    with torch.device("meta"):
         networks = {"G": build_generator(generator)}
         if discriminator is not None:
             networks["D"] = build_discriminator(discriminator)

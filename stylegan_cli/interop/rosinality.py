@@ -10,13 +10,13 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan2.checkpoints import first_row, rosinality_discriminator, rosinality_generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError
 from ..sampling import counter
-from .foreign import Changed, Foreign, FormatError, Loadable, Made, Names, channel_widths, ours, shape_of
+from .foreign import Changed, Foreign, FormatError, Loadable, Made, channel_widths, ours, shape_of
 from .tensors import LazyTensor, is_legacy, plain_name, read_legacy, read_zip
 
 _MODULES = 16  # in a row, at most: levels above the lowest, layers of the mapping network
@@ -105,7 +105,7 @@ def generator_of(
         conv_clamp=None,
         **channel_widths(widths),
     )
-    names = mapping_names(mapping) | synthesis_names(levels)
+    names = rosinality_generator(mapping, levels)
     guessed = []
     if "noises.noise_0" not in weights:  # the first versions kept none
         noises = [name for name in names if name.endswith(".noise_const")]
@@ -113,7 +113,7 @@ def generator_of(
         guessed.append("The file holds no noise: that of noise mode 'const' was drawn.")
     tensors = ours(names, weights, lambda name: name.endswith(".kernel"))
     if isinstance(w_avg, LazyTensor):  # pSp repeats it for each layer
-        return config, tensors | {"mapping.w_avg": Changed(w_avg, _first_row)}, tuple(guessed)
+        return config, tensors | {"mapping.w_avg": Changed(w_avg, first_row)}, tuple(guessed)
     guessed.append("The file holds no mean of w: it was measured, from 10,000 latents.")
     return config, tensors | {"mapping.w_avg": Made((w_dim,))}, tuple(guessed)
 
@@ -133,65 +133,8 @@ def discriminator_of(
         conv_clamp=None,
         **channel_widths(inputs | {4: shape_of(weights, "final_conv.1.bias", 1)[0]}),
     )
-    names = discriminator_names(blocks)
+    names = rosinality_discriminator(blocks)
     return config, ours(names, weights, lambda name: name.endswith(".kernel"))
-
-
-def mapping_names(layers: int) -> Names:  # style.0 normalises
-    pairs = [(i, what) for i in range(layers) for what in ("weight", "bias")]
-    return {f"mapping.fc{i}.{what}": (f"style.{i + 1}.{what}", None) for i, what in pairs}
-
-
-def synthesis_names(levels: int) -> Names:
-    names: Names = {"synthesis.b4.const": ("input.input", _first_row)}
-    names |= _styled("b4.conv1", "conv1", 0) | _to_rgb("b4.torgb", "to_rgb1")
-    for j in range(levels):
-        level = 8 << j
-        names |= _styled(f"b{level}.conv0", f"convs.{2 * j}", 2 * j + 1)
-        names |= _styled(f"b{level}.conv1", f"convs.{2 * j + 1}", 2 * j + 2)
-        names |= _to_rgb(f"b{level}.torgb", f"to_rgbs.{j}")
-    return names
-
-
-def _styled(our: str, their: str, noise: int) -> Names:
-    return _modulated(our, their) | {
-        f"synthesis.{our}.bias": (f"{their}.activate.bias", None),
-        f"synthesis.{our}.noise_strength": (f"{their}.noise.weight", lambda strength: strength.reshape([])),
-        f"synthesis.{our}.noise_const": (f"noises.noise_{noise}", lambda noise: noise[0, 0]),
-    }
-
-
-def _to_rgb(our: str, their: str) -> Names:
-    return _modulated(our, their) | {f"synthesis.{our}.bias": (f"{their}.bias", lambda bias: bias[0, :, 0, 0])}
-
-
-def _modulated(our: str, their: str) -> Names:
-    affine = {f"synthesis.{our}.affine.{w}": (f"{their}.conv.modulation.{w}", None) for w in ("weight", "bias")}
-    return affine | {f"synthesis.{our}.weight": (f"{their}.conv.weight", _first_row)}
-
-
-def discriminator_names(levels: int) -> Names:
-    names = convolution(f"b{4 << levels}.fromrgb", "convs.0", 0) | convolution("b4.conv", "final_conv", 0)
-    for i in range(1, levels + 1):
-        level = 8 << (levels - i)
-        names |= convolution(f"b{level}.conv0", f"convs.{i}.conv1", 0)
-        names |= convolution(f"b{level}.conv1", f"convs.{i}.conv2", 1)
-        names[f"b{level}.skip.weight"] = (f"convs.{i}.skip.1.weight", None)
-    for our, index in (("fc", 0), ("out", 1)):
-        names |= {f"b4.{our}.{what}": (f"final_linear.{index}.{what}", None) for what in ("weight", "bias")}
-    return names
-
-
-def convolution(
-    our: str,
-    their: str,
-    index: int,  # of the convolution in its row of modules; the activation with the bias comes after it
-) -> Names:
-    return {f"{our}.weight": (f"{their}.{index}.weight", None), f"{our}.bias": (f"{their}.{index + 1}.bias", None)}
-
-
-def _first_row(tensor: Tensor) -> Tensor:  # [copies, N] or [1, ...]; [N] stays
-    return tensor if tensor.ndim == 1 else tensor[0]
 
 
 def _count(weights: dict[str, Any], start: str, end: str) -> int:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ..config import base_size
 from ..errors import SganError
 from ..files import write_atomic
+from ..models.checkpoints import Names
 from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan2.checkpoints import rosinality_discriminator, rosinality_generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..ops import fir_filter
-from .foreign import Names
-from .rosinality import discriminator_names, mapping_names, synthesis_names
 
 _TAPS = (1.0, 3.0, 3.0, 1.0)
 _LARGEST = 1024  # their tables of widths end there
@@ -138,7 +138,7 @@ def write_unchecked(
 
 def _generator(G: nn.Module) -> dict[str, Tensor]:  # their names
     levels = base_size(G.config.height, G.config.width)[2]
-    names = mapping_names(G.config.mapping_layers) | synthesis_names(levels)
+    names = rosinality_generator(G.config.mapping_layers, levels)
     up = _kernel() * 4  # zeros between the pixels take three quarters of the light
     kernels = [name for j in range(levels) for name in (f"convs.{2 * j}.conv.blur", f"to_rgbs.{j}.upsample")]
     return _renamed(G, names) | {f"{name}.kernel": up for name in kernels}
@@ -147,7 +147,7 @@ def _generator(G: nn.Module) -> dict[str, Tensor]:  # their names
 def _discriminator(D: nn.Module) -> dict[str, Tensor]:  # their names
     levels = base_size(D.config.height, D.config.width)[2]
     kernels = [f"convs.{i}.{branch}.0.kernel" for i in range(1, levels + 1) for branch in ("conv2", "skip")]
-    return _renamed(D, discriminator_names(levels)) | dict.fromkeys(kernels, _kernel())
+    return _renamed(D, rosinality_discriminator(levels)) | dict.fromkeys(kernels, _kernel())
 
 
 def _renamed(network: nn.Module, names: Names) -> dict[str, Tensor]:

@@ -9,27 +9,12 @@ import re
 from typing import Any
 
 from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan2.checkpoints import tensorflow_discriminator, tensorflow_generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError, read_pickle
 from . import tensorflow1
-from .foreign import Foreign, FormatError, Loadable, Made, Names, channel_widths, ours, shape_of
-from .tensorflow_network import (
-    Arguments,
-    Change,
-    Network,
-    convolution,
-    count_of,
-    dense,
-    flipped,
-    kernel_of,
-    known,
-    levels_of,
-    mapping_names,
-    mapping_of,
-    noise_map,
-    only,
-    transposed,
-)
+from .foreign import Foreign, FormatError, Loadable, Made, channel_widths, ours, shape_of
+from .tensorflow_network import Arguments, Network, count_of, known, levels_of, mapping_of
 
 _SECOND = 4  # the version that StyleGAN2 writes
 _MODERN = 5  # that of StyleGAN2-ADA; some defaults changed with it
@@ -82,7 +67,7 @@ def generator_of(
     )
     if "synthesis/noise0" not in weights:
         weights = weights | _no_noise(levels)
-    return config, ours(_generator_names(config, levels, to_rgb), weights, _is_of_growing)
+    return config, ours(tensorflow_generator(config, levels, to_rgb), weights, _is_of_growing)
 
 
 def discriminator_of(
@@ -120,53 +105,7 @@ def discriminator_of(
             {r: shape_of(weights, f"{'4x4/Conv' if r == 4 else f'{r}x{r}/Conv0'}/bias", 1)[0] for r in (4, *levels)}
         ),
     )
-    return config, ours(_discriminator_names(config, levels, from_rgb), weights, _is_of_growing)
-
-
-def _generator_names(config: StyleGAN2Config, levels: list[int], to_rgb: str) -> Names:
-    names = mapping_names(config) | {"synthesis.b4.const": ("synthesis/4x4/Const/const", only)}
-    names |= _styled("b4.conv1", "4x4/Conv", 0)
-    for k, level in enumerate(levels):
-        names |= _styled(f"b{level}.conv0", f"{level}x{level}/Conv0_up", 2 * k + 1, flipped)
-        names |= _styled(f"b{level}.conv1", f"{level}x{level}/Conv1", 2 * k + 2)
-        if config.architecture == "resnet":
-            names[f"synthesis.b{level}.skip.weight"] = (f"synthesis/{level}x{level}/Skip/weight", kernel_of)
-    for level in (4, *levels) if config.architecture == "skip" else ():
-        names |= _modulated(f"b{level}.torgb", f"{level}x{level}/ToRGB")
-    return names | _modulated(f"b{max(levels)}.torgb", to_rgb)
-
-
-def _discriminator_names(config: DiscriminatorConfig, levels: list[int], from_rgb: str) -> Names:
-    names: Names = dense("b4.fc", "4x4/Dense0") | dense("b4.out", "Output") | convolution("b4.conv", "4x4/Conv")
-    for level in (4, *levels) if config.architecture == "skip" else ():
-        names |= convolution(f"b{level}.fromrgb", f"{level}x{level}/FromRGB")
-    names |= convolution(f"b{max(levels)}.fromrgb", from_rgb)
-    for level in levels:
-        names |= convolution(f"b{level}.conv0", f"{level}x{level}/Conv0")
-        names |= convolution(f"b{level}.conv1", f"{level}x{level}/Conv1_down")
-        if config.architecture == "resnet":
-            names[f"b{level}.skip.weight"] = (f"{level}x{level}/Skip/weight", kernel_of)
-    if config.c_dim and config.labels == "projection":
-        names |= dense("mapping.embed", "LabelEmbed")
-        for i in range(config.mapping_layers):
-            names |= dense(f"mapping.fc{i}", f"Mapping{i}")
-    return names
-
-
-def _styled(our: str, their: str, noise: int, kernel: Change | None = None) -> Names:
-    return _modulated(our, their, kernel) | {
-        f"synthesis.{our}.noise_strength": (f"synthesis/{their}/noise_strength", None),
-        f"synthesis.{our}.noise_const": (f"synthesis/noise{noise}", noise_map),
-    }
-
-
-def _modulated(our: str, their: str, kernel: Change | None = None) -> Names:
-    return {
-        f"synthesis.{our}.weight": (f"synthesis/{their}/weight", kernel or kernel_of),
-        f"synthesis.{our}.bias": (f"synthesis/{their}/bias", None),
-        f"synthesis.{our}.affine.weight": (f"synthesis/{their}/mod_weight", transposed),
-        f"synthesis.{our}.affine.bias": (f"synthesis/{their}/mod_bias", lambda bias: bias + 1),
-    }
+    return config, ours(tensorflow_discriminator(config, levels, from_rgb), weights, _is_of_growing)
 
 
 def _of_convolutions(told: Arguments) -> dict[str, Any]:

@@ -9,31 +9,23 @@ that of the level below, (1 - t) picture + t up(picture below). What is read is 
 
 from __future__ import annotations
 
-import math
 import re
 
 import torch
-from torch import Tensor
 
+from ..models.checkpoints import Change, convolution, dense, flipped, kernel_of, mapping_names, only
 from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.stylegan.checkpoints import (
+    before_gain,
+    tensorflow_judging,
+    tensorflow_judging_level,
+    tensorflow_layers,
+    tensorflow_level,
+)
 from ..models.stylegan.config import StyleGANConfig
 from ..pickled import PickleError
-from .foreign import FormatError, Loadable, Made, Names, channel_widths, ours, shape_of
-from .tensorflow_network import (
-    Arguments,
-    Change,
-    Network,
-    convolution,
-    dense,
-    flipped,
-    kernel_of,
-    levels_of,
-    mapping_names,
-    mapping_of,
-    noise_map,
-    only,
-    transposed,
-)
+from .foreign import FormatError, Loadable, Made, channel_widths, ours, shape_of
+from .tensorflow_network import Arguments, Network, levels_of, mapping_of
 
 _FUSED = 128  # the level from which on 'auto' is fused
 
@@ -56,16 +48,16 @@ def generator_of(
         **mapping_of(weights, told),
         **_of_convolutions(told),
         **channel_widths(
-            {r: shape_of(weights, f"synthesis/{_layers(r)[1]}/bias", 1)[0] for r in levels if r not in above}
+            {r: shape_of(weights, f"synthesis/{tensorflow_layers(r)[1]}/bias", 1)[0] for r in levels if r not in above}
         ),
     )
-    names = mapping_names(config, _before_gain) | {"synthesis.const": ("synthesis/4x4/Const/const", only)}
+    names = mapping_names(config, before_gain) | {"synthesis.const": ("synthesis/4x4/Const/const", only)}
     for r in levels:
         if r <= level:
-            names |= _level(r, told)
+            names |= tensorflow_level(r, _enlarging(r, told))
     for r in _seen(config):
         names |= convolution(f"synthesis.pictures.torgb{r}", f"synthesis/ToRGB_lod{_lod_of(r, levels)}")
-    spare = {their for r in above for their, _ in _level(r, told).values()}
+    spare = {their for r in above for their, _ in tensorflow_level(r, _enlarging(r, told)).values()}
     tensors = ours(names, weights, lambda name: name in spare or _is_of_growing(name))
     return config, tensors | _alpha(config, "synthesis.pictures.alpha", lod, level, levels)
 
@@ -98,14 +90,14 @@ def discriminator_of(
         architecture="orig",
         conv_clamp=None,
         **_of_convolutions(told),
-        **channel_widths({r: shape_of(weights, f"{_judging(r)[0]}/bias", 1)[0] for r in kept}),
+        **channel_widths({r: shape_of(weights, f"{tensorflow_judging(r)[0]}/bias", 1)[0] for r in kept}),
     )
-    names = dense("b4.fc", "4x4/Dense0", _before_gain) | dense("b4.out", "4x4/Dense1")
+    names = dense("b4.fc", "4x4/Dense0", before_gain) | dense("b4.out", "4x4/Dense1")
     for r in kept:
-        names |= _judging_level(r)
+        names |= tensorflow_judging_level(r)
     for r in _seen(config):
-        names |= convolution(f"b{r}.fromrgb", f"FromRGB_lod{_lod_of(r, levels)}", _before_gain)
-    spare = {their for r in above for their, _ in _judging_level(r).values()}
+        names |= convolution(f"b{r}.fromrgb", f"FromRGB_lod{_lod_of(r, levels)}", before_gain)
+    spare = {their for r in above for their, _ in tensorflow_judging_level(r).values()}
     tensors = ours(names, weights, lambda name: name in spare or _is_of_growing(name))
     return config, tensors | _alpha(config, "alpha", _lod(weights, "lod", levels), level, levels)
 
@@ -115,23 +107,6 @@ def _of_convolutions(told: Arguments) -> dict:
     return {"fir": (1.0, 1.0), "blur": blur, "half_levels": 0}
 
 
-def _level(r: int, told: Arguments) -> Names:
-    """Of the synthesis network."""
-    first = 2 * (r.bit_length() - 3)  # how many layers are below
-    (lower, upper), names = _layers(r), {}
-    for i, (our, their) in enumerate(((f"synthesis.b{r}.conv0", lower), (f"synthesis.b{r}.conv1", upper)), first):
-        names |= {
-            f"{our}.bias": (f"synthesis/{their}/bias", None),
-            f"{our}.noise_strength": (f"synthesis/{their}/Noise/weight", None),
-            f"{our}.noise_const": (f"synthesis/noise{i}", noise_map),
-            f"{our}.affine.weight": (f"synthesis/{their}/StyleMod/weight", transposed),
-            f"{our}.affine.bias": (f"synthesis/{their}/StyleMod/bias", None),
-        }
-    if r > 4:
-        names[f"synthesis.b{r}.conv0.weight"] = (f"synthesis/{lower}/weight", _enlarging(r, told))
-    return names | {f"synthesis.b{r}.conv1.weight": (f"synthesis/{upper}/weight", kernel_of)}
-
-
 def _enlarging(r: int, told: Arguments) -> Change:
     """Theirs enlarges, then correlates. Fused into one transposed convolution it convolves, as ours does: that is
     another network, with the same names."""
@@ -139,21 +114,6 @@ def _enlarging(r: int, told: Arguments) -> Change:
     if type(fused) is not bool and (type(fused) is not str or fused != "auto"):
         raise PickleError("its fused_scale makes no sense")
     return kernel_of if fused is True or (fused == "auto" and r >= _FUSED) else flipped
-
-
-def _layers(r: int) -> tuple[str, str]:
-    return ("4x4/Const", "4x4/Conv") if r == 4 else (f"{r}x{r}/Conv0_up", f"{r}x{r}/Conv1")
-
-
-def _judging_level(r: int) -> Names:
-    names: Names = {}
-    for our, their in zip(("conv",) if r == 4 else ("conv0", "conv1"), _judging(r)):
-        names |= convolution(f"b{r}.{our}", their, _before_gain)
-    return names
-
-
-def _judging(r: int) -> tuple[str, ...]:
-    return ("4x4/Conv",) if r == 4 else (f"{r}x{r}/Conv0", f"{r}x{r}/Conv1_down")
 
 
 def _seen(config: GeneratorConfig | DiscriminatorConfig) -> tuple[int, ...]:
@@ -185,10 +145,6 @@ def _alpha(
         return {}
     alpha = min(max(1 - (lod - _lod_of(level, levels)), 0.0), 1.0)
     return {name: Made((), lambda size: torch.full(size, alpha))}
-
-
-def _before_gain(bias: Tensor) -> Tensor:  # [out]
-    return bias / math.sqrt(2)
 
 
 def _is_of_growing(name: str) -> bool:

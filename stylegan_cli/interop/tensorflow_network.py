@@ -5,20 +5,14 @@ unread, their arguments, their parts and their variables. Dense weights are [in,
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..models.config import StyledConfig
 from ..pickled import PickleError
-from .foreign import FormatError, Loadable, Made, Names, shape_of
+from .foreign import FormatError, Loadable, Made, shape_of
 from .tensors import Array, plain_name
-
-Change = Callable[[Tensor], Tensor]  # from their form to ours
 
 _LEVELS = 10  # above the lowest, at most
 
@@ -117,46 +111,6 @@ def mapping_of(weights: dict[str, Loadable], told: Arguments) -> dict[str, Any]:
         "labels": "concat" if label == "LabelConcat" else "embed",
         "w_avg_beta": told.number("dlatent_avg_beta", 0.995, none=1.0),
     }
-
-
-def mapping_names(config: StyledConfig, bias: Change | None = None) -> Names:
-    names: Names = {"mapping.w_avg": ("dlatent_avg", None)}
-    if config.labels == "concat":  # as many ones as classes, without the scale that ours divides by
-        names["mapping.embed.weight"] = ("mapping/LabelConcat/weight", lambda w: w.t() * math.sqrt(len(w)))
-    elif config.c_dim:
-        names |= dense("mapping.embed", "mapping/LabelEmbed")
-    for i in range(config.mapping_layers):
-        names |= dense(f"mapping.fc{i}", f"mapping/Dense{i}", bias)
-    return names
-
-
-def dense(our: str, their: str, bias: Change | None = None) -> Names:
-    return {f"{our}.weight": (f"{their}/weight", transposed), f"{our}.bias": (f"{their}/bias", bias)}
-
-
-def convolution(our: str, their: str, bias: Change | None = None) -> Names:
-    return {f"{our}.weight": (f"{their}/weight", kernel_of), f"{our}.bias": (f"{their}/bias", bias)}
-
-
-def noise_map(noise: Tensor) -> Tensor:  # [1, 1, h, w] -> [h, w]
-    return noise[0, 0]
-
-
-def kernel_of(w: Tensor) -> Tensor:  # [k, k, in, out] -> [out, in, k, k]
-    return w.permute(3, 2, 0, 1)
-
-
-def flipped(w: Tensor) -> Tensor:  # [k, k, in, out] -> [out, in, k, k]
-    """Where they upsample they correlate, and ours convolves."""
-    return kernel_of(w.flip([0, 1]))
-
-
-def transposed(w: Tensor) -> Tensor:  # [in, out] -> [out, in]
-    return w.permute(1, 0)
-
-
-def only(x: Tensor) -> Tensor:  # [1, ...] -> [...]
-    return x.squeeze(0)
 
 
 def levels_of(weights: dict[str, Loadable], pattern: str) -> list[int]:

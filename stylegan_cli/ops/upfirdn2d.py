@@ -17,8 +17,11 @@ from .dispatch import choose, layout_of
 def fir_filter(
     taps: Sequence[float],  # one row of a separable filter, for example 1, 3, 3, 1
 ) -> Tensor:  # [K] float32
-    """A separable low-pass filter that keeps the mean of what it filters."""
-    f = torch.tensor(taps, dtype=torch.float32)
+    """A separable low-pass filter that keeps the mean of what it filters.
+
+    On the CPU whatever the default device is: a network made on 'meta' has its filters, which no file brings.
+    """
+    f = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return f / f.sum()
 
 
