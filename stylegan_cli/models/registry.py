@@ -58,8 +58,8 @@ def read_generator(
     name = values.get("family", _OLD_FAMILY)
     if not isinstance(name, str) or name not in FAMILIES:
         raise SganError(
-            f"The generator is of the family {name!r}, which is not known here.",
-            hint=f"Known are {', '.join(FAMILIES)}; was the file written by a newer version?",
+            f"The generator is of the family {name!r}, which is none of {', '.join(FAMILIES)}; "
+            "was the file written by a newer version?"
         )
     kind = FAMILIES[name].config
     without = _OLD_FIELDS - field_names(kind) | {"family"}
