@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 
 from .errors import SganError
 
-T = TypeVar("T")
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 # ---------------------------------------------------------------------------------------------- sizes
@@ -168,7 +171,7 @@ def _value(hint: Any, value: Any, name: str, readers: Mapping[type, Callable[[An
         if not isinstance(value, (list, tuple)):
             raise SganError(f"{name}: expected a list, found {value!r}.")
         return tuple(_value(typing.get_args(hint)[0], v, name, readers) for v in value)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_json(hint, value, readers)
     if hint is float and type(value) is int:
         return float(value)

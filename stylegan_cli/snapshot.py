@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors
 import safetensors.torch
@@ -22,12 +23,14 @@ from .config import DataSpec, from_json, to_json
 from .data.dataset import Dataset, open_dataset
 from .errors import SganError
 from .files import atomic_path
+from .layers import laid_out
 from .models.config import DiscriminatorConfig, GeneratorConfig
 from .models.discriminator import Discriminator
 from .models.generator import Generator
 from .models.registry import READERS, build_discriminator, build_generator
 
 FORMAT = "stylegan_cli/1"
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def assemble(
 ) -> Snapshot:
     """A model of its configuration and its weights. Raises SganError, naming some, if they do not fit each other."""
     G = _fill(lambda: build_generator(info.generator), tensors, "G.", path)
-    D = _fill(lambda: build_discriminator(info.discriminator), tensors, "D.", path) if info.discriminator else None
+    judge = info.discriminator
+    D = _fill(lambda: build_discriminator(judge), tensors, "D.", path) if judge else None
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
 
 
@@ -176,7 +180,7 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
         raise SganError(f"{path} has a header that cannot be read ({e}).") from e
 
 
-def _fill(build: Callable[[], nn.Module], tensors: dict[str, Tensor], prefix: str, path: Path) -> nn.Module:
+def _fill(build: Callable[[], N], tensors: dict[str, Tensor], prefix: str, path: Path) -> N:
     with torch.device("meta"):  # no memory: a file may say anything of shapes before its tensors are seen
         network = build()
     want = network.state_dict()
@@ -189,7 +193,7 @@ def _fill(build: Callable[[], nn.Module], tensors: dict[str, Tensor], prefix: st
         raise SganError(f"{path} holds numbers that are not finite, in {prefix + broken[0]} for one.")
     network.load_state_dict(state, assign=True)
     state.clear()
-    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return laid_out(network).eval().requires_grad_(False)
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from .adain import adain, instance_norm
 from .conv import EqualConv2d
+from .layout import laid_out
 from .linear import EqualLinear
 from .minibatch import append_minibatch_std
 from .modulated import ModulatedConv2d, ToRGB
@@ -15,5 +16,6 @@ __all__ = [
     "adain",
     "append_minibatch_std",
     "instance_norm",
+    "laid_out",
     "normalize_2nd_moment",
 ]

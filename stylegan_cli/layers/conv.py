@@ -33,6 +33,7 @@ class EqualConv2d(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(fir), persistent=False)
 
     def forward(

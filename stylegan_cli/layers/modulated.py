@@ -35,6 +35,7 @@ class ModulatedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", torch.randn(height, width))
+        self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(fir), persistent=False)
 
     def forward(

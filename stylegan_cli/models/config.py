@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..config import base_size, check_choice
 from ..errors import SganError
@@ -53,10 +53,10 @@ class GeneratorConfig(ImageConfig):
     z_dim: int = 512  # input latent
     c_dim: int = 0  # classes, 0 = unconditional
 
-    @property
-    def w_dim(self) -> int:
-        """Numbers of a latent w; most families have a field of this name."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+        # Numbers of a latent w: a field in most families, elsewhere it follows from the others.
+        @property
+        def w_dim(self) -> int: ...
 
     def describe(self) -> str:
         """One line for people: family, image, latents, and what the family says of itself."""
@@ -77,7 +77,7 @@ class GeneratorConfig(ImageConfig):
 class StyledConfig(GeneratorConfig):
     """Generators whose layers take styles from a mapped latent w."""
 
-    w_dim: int = 512  # intermediate latent
+    w_dim: int = 512  # intermediate latent  # pyright: ignore[reportIncompatibleMethodOverride] (frozen: as good)
     mapping_layers: int = 8  # fully connected layers of the mapping network
     mapping_lr: float = 0.01  # learning-rate multiplier of the mapping network
     labels: str = "embed"  # 'embed': normalised, after the normalised z; 'concat': z and label normalised together

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import collections
+import functools
 import math
 from collections.abc import Iterator
 
@@ -28,13 +30,15 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         self.architecture = config.architecture
         in_channels, out_channels = level.channels, below.channels
-        options = {"fir": config.fir, "clamp": config.conv_clamp}
+        convolution = functools.partial(EqualConv2d, fir=config.fir, clamp=config.conv_clamp, act="lrelu")
         if sees:
-            self.fromrgb = EqualConv2d(config.channels, in_channels, 1, act="lrelu", **options)
-        self.conv0 = EqualConv2d(in_channels, in_channels, 3, act="lrelu", **options)
-        self.conv1 = EqualConv2d(in_channels, out_channels, 3, act="lrelu", down=2, **options)
+            self.fromrgb = convolution(config.channels, in_channels, 1)
+        self.conv0 = convolution(in_channels, in_channels, 3)
+        self.conv1 = convolution(in_channels, out_channels, 3, down=2)
         if self.architecture == "resnet":
             self.skip = EqualConv2d(in_channels, out_channels, 1, bias=False, down=2, fir=config.fir)
+        self.resample_filter: Tensor
+        self.blur_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
         self.register_buffer("blur_filter", fir_filter(config.blur or [1.0]), persistent=False)
 
@@ -48,6 +52,7 @@ class DiscriminatorBlock(nn.Module):
             y = self.fromrgb(image.to(dtype))
             x = y if x is None else x.to(dtype) + y
             image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
+        assert x is not None  # the highest level has a fromRGB
         x = x.to(dtype)
         if self.architecture == "resnet":
             y = self.skip(x, gain=math.sqrt(0.5))
@@ -82,6 +87,7 @@ class DiscriminatorEpilogue(nn.Module):
         if image is not None:
             y = self.fromrgb(image)
             x = y if x is None else x.to(y.dtype) + y
+        assert x is not None
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.std_channels:
             x = append_minibatch_std(x, self.group, self.std_channels)
@@ -103,6 +109,8 @@ class Discriminator(nn.Module):
         features = outputs[config.labels] if config.c_dim else 1
         self.b4 = DiscriminatorEpilogue(config, lowest, features, sees=lowest in with_fromrgb)
         if config.fade:
+            self.alpha: Tensor
+            self.resample_filter: Tensor
             self.register_buffer("alpha", torch.ones([]))
             self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
         if config.c_dim and config.labels == "projection":
@@ -134,8 +142,9 @@ class Discriminator(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] logits of the classes, None if it names none
         """Real or not and, by a discriminator with labels 'classifier', which class."""
         config = self.config
-        *_, (x, image) = (None, image), *self._blocks(image, dtype)
-        x = self.b4(x, image)
+        last = collections.deque(self._blocks(image, dtype), maxlen=1)  # what a level passed on is let go at once
+        x, rest = last[0] if last else (None, image)
+        x = self.b4(x, rest)
         if config.c_dim == 0:
             return x, None
         if config.labels == "classifier":
@@ -158,13 +167,13 @@ class Discriminator(nn.Module):
         config = self.config
         if image.shape[1:] != (config.channels, config.height, config.width):
             raise ValueError(f"pictures must be [N, {config.channels}, {config.height}, {config.width}]")
-        x, full, whole = None, image.dtype, image
+        x, rest, full = None, image, image.dtype
         for level in self.levels:
             kind = dtype if dtype is not None and level.half else full
-            x, image = self.get_submodule(f"b{level.name}")(x, image, kind)
+            x, rest = self.get_submodule(f"b{level.name}")(x, rest, kind)
             if config.fade and level is self.levels[0]:
-                x = self._blended(x, whole)
-            yield x, image
+                x = self._blended(x, image)
+            yield x, rest
 
     def _blended(
         self,
@@ -172,5 +181,6 @@ class Discriminator(nn.Module):
         image: Tensor,  # [N, channels, H, W]
     ) -> Tensor:  # [N, C, H/2, W/2]
         """As far as the highest level has not faded in, the one below sees the picture itself, at half the size."""
-        below = self.get_submodule(f"b{self.levels[0].name // 2}").fromrgb
-        return torch.lerp(below(downsample2d(image, self.resample_filter).to(x.dtype)), x, self.alpha.to(x.dtype))
+        fromrgb = self.get_submodule(f"b{self.levels[0].name // 2}.fromrgb")
+        below = fromrgb(downsample2d(image, self.resample_filter).to(x.dtype))
+        return torch.lerp(below, x, self.alpha.to(x.dtype))

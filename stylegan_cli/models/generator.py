@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..layers import EqualLinear
 from .config import GeneratorConfig
 from .mapping import MappingNetwork
 from .statistics import RunningMean
@@ -157,6 +158,7 @@ class Generator(nn.Module):
     ) -> Tensor:  # [styles, w_dim]
         """The affine map from w to the layer's styles, as it acts: style = style_weight w + bias."""
         affine = self.get_submodule(f"{row.name}.affine")
+        assert isinstance(affine, EqualLinear)
         return affine.weight * affine.weight_gain
 
     # ------------------------------------------------------------------------------ training statistics

@@ -25,6 +25,8 @@ class Images(nn.Module):
         for level in levels:
             self.add_module(f"torgb{level.name}", EqualConv2d(level.channels, config.channels, 1))
         if config.fade:
+            self.alpha: Tensor
+            self.resample_filter: Tensor
             self.register_buffer("alpha", torch.ones([]))
             self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
 

@@ -101,12 +101,13 @@ class MappingNetwork(RunningMean):
         self.w_avg.lerp_(torch.where(mean.isfinite().all(), mean, self.w_avg), 1 - self.w_avg_beta)
 
     def _input(self, z: Tensor | None, c: Tensor | None) -> Tensor:
-        if self.c_dim == 0:
-            return normalize_2nd_moment(z)
-        if c is None:
+        if self.c_dim > 0 and c is None:
             raise ValueError(f"this network is conditional: it needs c of shape [N, {self.c_dim}]")
-        y = self.embed(c)
+        y = self.embed(c) if self.c_dim > 0 else None
+        if z is None or y is None:
+            alone = z if y is None else y
+            assert alone is not None
+            return normalize_2nd_moment(alone)
         if self.labels == "concat":
             return normalize_2nd_moment(torch.cat([z, y], dim=1))
-        y = normalize_2nd_moment(y)
-        return y if self.z_dim == 0 else torch.cat([normalize_2nd_moment(z), y], dim=1)
+        return torch.cat([normalize_2nd_moment(z), normalize_2nd_moment(y)], dim=1)

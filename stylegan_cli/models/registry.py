@@ -33,20 +33,19 @@ def build_generator(
     config: GeneratorConfig,
 ) -> Generator:
     """A generator with fresh weights, laid out as the convolutions like them best."""
-    import torch
+    from ..layers import laid_out
 
-    return FAMILIES[config.family].build(config).to(memory_format=torch.channels_last)
+    return laid_out(FAMILIES[config.family].build(config))
 
 
 def build_discriminator(
     config: DiscriminatorConfig,
 ) -> Discriminator:
     """A discriminator with fresh weights, laid out as the convolutions like them best."""
-    import torch
-
+    from ..layers import laid_out
     from .discriminator import Discriminator
 
-    return Discriminator(config).to(memory_format=torch.channels_last)
+    return laid_out(Discriminator(config))
 
 
 def read_generator(

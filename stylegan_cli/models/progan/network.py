@@ -70,7 +70,7 @@ class SynthesisNetwork(Synthesis):
         ws: Tensor,  # [N, 1, w_dim]
         noise: dict[str, Tensor | None],  # none
         dtype: torch.dtype | None,
-        transform: None,
+        transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         return self.pictures(self._features(ws[:, 0], dtype))
 
@@ -83,8 +83,8 @@ class SynthesisNetwork(Synthesis):
         for level in self.levels:
             block = self.get_submodule(f"b{level.name}")
             x = x.to(half if half is not None and level.half else w.dtype)
-            for layer in (block.conv0, block.conv1):
-                x = normalize_2nd_moment(layer(x))
+            for name in ("conv0", "conv1"):
+                x = normalize_2nd_moment(block.get_submodule(name)(x))
             yield x
 
 

@@ -19,7 +19,8 @@ def tensorflow_level(
 ) -> Names:
     """Of a level of the synthesis network, without its toRGB."""
     first = 2 * (r.bit_length() - 3)  # how many layers are below
-    (lower, upper), names = tensorflow_layers(r), {}
+    lower, upper = tensorflow_layers(r)
+    names: Names = {f"synthesis.b{r}.conv1.weight": (f"synthesis/{upper}/weight", kernel_of)}
     for i, (our, their) in enumerate(((f"synthesis.b{r}.conv0", lower), (f"synthesis.b{r}.conv1", upper)), first):
         names |= {
             f"{our}.bias": (f"synthesis/{their}/bias", None),
@@ -30,7 +31,7 @@ def tensorflow_level(
         }
     if r > 4:
         names[f"synthesis.b{r}.conv0.weight"] = (f"synthesis/{lower}/weight", enlarging)
-    return names | {f"synthesis.b{r}.conv1.weight": (f"synthesis/{upper}/weight", kernel_of)}
+    return names
 
 
 def tensorflow_layers(r: int) -> tuple[str, str]:

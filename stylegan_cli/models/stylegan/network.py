@@ -44,6 +44,8 @@ class StyledConv2d(nn.Module):
         if in_channels:
             self.weight_gain = math.sqrt(2 / (in_channels * 9))
             self.weight = nn.Parameter(torch.randn(row.channels, in_channels, 3, 3))
+        self.resample_filter: Tensor
+        self.blur_filter: Tensor
         if up == 2:
             self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
             self.register_buffer("blur_filter", fir_filter(config.blur or [1.0]), persistent=False)
@@ -89,7 +91,7 @@ class SynthesisNetwork(Synthesis):
         ws: Tensor,  # [N, num_ws, w_dim]
         noise: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer
         dtype: torch.dtype | None,
-        transform: None,
+        transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         return self.pictures(self._features(ws, noise, dtype))
 

@@ -100,8 +100,8 @@ def _to_rgb(our: str, their: str) -> Names:
 
 
 def _modulated(our: str, their: str) -> Names:
-    affine = {f"synthesis.{our}.affine.{w}": (f"{their}.conv.modulation.{w}", None) for w in ("weight", "bias")}
-    return affine | {f"synthesis.{our}.weight": (f"{their}.conv.weight", first_row)}
+    names: Names = {f"synthesis.{our}.affine.{w}": (f"{their}.conv.modulation.{w}", None) for w in ("weight", "bias")}
+    return names | {f"synthesis.{our}.weight": (f"{their}.conv.weight", first_row)}
 
 
 def rosinality_discriminator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -45,17 +46,25 @@ class Block(nn.Module):
         has_torgb: bool,
     ):
         super().__init__()
-        options = {"w_dim": config.w_dim, "height": level.height, "width": level.width}
-        options |= {"fir": config.fir, "clamp": config.conv_clamp}
+        convolution = functools.partial(
+            ModulatedConv2d,
+            out_channels=level.channels,
+            w_dim=config.w_dim,
+            height=level.height,
+            width=level.width,
+            fir=config.fir,
+            clamp=config.conv_clamp,
+        )
         if below is None:
             self.const = nn.Parameter(torch.randn(level.channels, level.height, level.width))
         else:
-            self.conv0 = ModulatedConv2d(below.channels, level.channels, up=2, **options)
-        self.conv1 = ModulatedConv2d(level.channels, level.channels, **options)
+            self.conv0 = convolution(below.channels, up=2)
+        self.conv1 = convolution(level.channels)
         if has_torgb:
             self.torgb = ToRGB(level.channels, config.channels, config.w_dim, clamp=config.conv_clamp)
         if below is not None and config.architecture == "resnet":
             self.skip = EqualConv2d(below.channels, level.channels, 1, bias=False, up=2, fir=config.fir)
+        self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
 
     def forward(
@@ -82,13 +91,14 @@ class SynthesisNetwork(Synthesis):
         ws: Tensor,  # [N, num_ws, w_dim]
         noise: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer that takes noise
         dtype: torch.dtype | None,
-        transform: None,
+        transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         x, image = self.get_submodule("b4")(ws.shape[0]), None
         shortcut = None  # 'resnet': from the level below, to be added after conv1
         for row in self.layers:
-            block, _, name = row.path.rpartition(".")
-            block, layer, w = self.get_submodule(block), self.get_submodule(row.path), ws[:, row.w_index]
+            place, _, name = row.path.rpartition(".")
+            block, layer, w = self.get_submodule(place), self.get_submodule(row.path), ws[:, row.w_index]
+            assert isinstance(block, Block)
             if row.kind == "torgb":
                 rgb = layer(x, w)
                 rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))  # the sum stays precise
