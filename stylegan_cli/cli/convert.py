@@ -10,14 +10,6 @@ import click
 from ..errors import SganError
 from .params import output_options
 
-_ENDINGS = {
-    ".safetensors": "a snapshot",
-    ".pt": "rosinality's form",
-    ".pkl": "NVIDIA's form",
-    ".onnx": "ONNX",
-    ".pt2": "torch.export's form",
-}
-
 
 @click.command(short_help="Bring a checkpoint of any kind into another form.")
 @click.argument("source", metavar="IN")
@@ -54,45 +46,16 @@ def command(
     sgan convert ffhq.safetensors ffhq.pt
     sgan convert ffhq.pkl ffhq.onnx --part synthesis
     """
-    ending = Path(out).suffix.lower()
-    if ending not in _ENDINGS:
-        known = ", ".join(f"{e} ({what})" for e, what in _ENDINGS.items())
-        raise SganError(f"{out}: models are not written as {ending or 'this'!r}.", hint=f"Choose {known}.")
-    if (repository is not None) != (ending == ".pkl"):
-        raise SganError(f"{out}: a .pkl is written --for ada or sg3, and nothing else is.")
-    if half and ending != ".safetensors":
-        raise SganError("--half is for snapshots: .safetensors.", hint="Leave it out.")
-    if part != "all" and ending not in (".onnx", ".pt2"):
-        raise SganError("--part is for .onnx and .pt2.", hint="Leave it out.")
-    if drop_discriminator and ending in (".onnx", ".pt2"):
-        raise SganError(f"--drop-discriminator: {ending} holds none anyway.", hint="Leave it out.")
-    import torch
-
-    from ..interop.conversion import convert, located
+    from ..interop.conversion import located
     from ..interop.opening import open_model
+    from ..interop.writing import Output, write_model
     from ..runs import find_model
 
+    output = Output(Path(out), half, not drop_discriminator, repository, part)
     path, _ = find_model(located(source), ".")
-    if Path(out).exists() and Path(out).samefile(path):
+    if output.path.exists() and output.path.samefile(path):
         raise SganError(f"{out} is the file that is read.", hint="Give another name.")
-    model = open_model(path)
-    if ending == ".safetensors":
-        convert(model, Path(out), dtype=torch.float16 if half else None, discriminator=not drop_discriminator)
-    elif ending == ".pt":
-        from ..interop.rosinality_writer import write_rosinality
-
-        write_rosinality(Path(out), model.G, None if drop_discriminator else model.D)
-    elif ending == ".pkl":
-        from ..interop.nvidia_writer import write_nvidia
-
-        write_nvidia(Path(out), model.G, None if drop_discriminator else model.D, repository)
-    elif ending == ".onnx":
-        from ..interop.export_onnx import export_onnx
-
-        if export_onnx(model.G, Path(out), part) is None and not quiet:
-            click.echo("It was not compared with PyTorch, for want of onnxruntime: pip install onnxruntime", err=True)
-    else:
-        from ..interop.export_torch import export_torch
-
-        export_torch(model.G, Path(out), part)
+    for warning in write_model(open_model(path), output):
+        if not quiet:
+            click.echo(warning, err=True)
     click.echo(json.dumps({"model": str(path), "file": out}) if as_json else out)
