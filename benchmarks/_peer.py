@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
-from stylegan_cli.ops import toolchain
+from stylegan_cli.kernels import toolchain
 
 
 @dataclass(frozen=True)
