@@ -1,7 +1,6 @@
 """torch.export: the file draws what the model draws, for any batch."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.interop import graphs
 from stylegan_cli.interop.export_torch import export_torch
 from stylegan_cli.models import build_generator
+from stylegan_cli.ops.dispatch import chosen
 
 
 def make(**settings):
@@ -35,7 +35,7 @@ def test_graphs_draw_what_the_model_draws(settings):
         z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)] if G.config.c_dim else None
         pictures = graph(z, torch.tensor(0.6), *([c] if G.config.c_dim else []))
         assert (pictures - G(z, c, 0.6)).abs().max() < 1e-4
-    assert "SGAN_KERNELS" not in os.environ
+    assert chosen() == "auto"
 
 
 def test_file(tmp_path):
@@ -53,10 +53,3 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(SganError, match="differs from the model"):
         export_torch(make(), tmp_path / "mapping.pt2", "mapping")
     assert not list(tmp_path.iterdir())
-
-
-def test_environment_is_put_back(monkeypatch):
-    monkeypatch.setenv("SGAN_KERNELS", "auto")
-    with graphs.reference_ops():
-        assert os.environ["SGAN_KERNELS"] == "reference"
-    assert os.environ["SGAN_KERNELS"] == "auto"
