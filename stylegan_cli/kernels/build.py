@@ -21,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 
 from tqdm import tqdm
 
@@ -318,14 +319,7 @@ def _run_ninja(scratch: Path, log: Path) -> tuple[int, str]:
     with (
         open(log, "w") as f,
         subprocess.Popen(
-            command,
-            cwd=scratch,
-            env=env,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            command, cwd=scratch, env=env, text=True, errors="replace", stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
         ) as ninja,
         tqdm(total=total, desc="building CUDA kernels", unit="file", disable=None) as bar,
     ):

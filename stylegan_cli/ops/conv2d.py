@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .composite import convolve
 from .dispatch import choose
-from .upfirdn2d import downsampling, upfirdn2d_composite, upfirdn2d_cuda, upfirdn2d_reference, upsampling
+from .upfirdn2d import downsample2d, upfirdn2d_composite, upfirdn2d_cuda, upfirdn2d_reference, upsample2d
 
 
 def conv2d_resample(
@@ -31,7 +31,7 @@ def conv2d_resample(
 
 def _conv2d_resample(
     convolution: Callable[..., Tensor],  # (x, w, stride=, padding=, transposed=)
-    upfirdn2d: Callable[..., Tensor],  # (x, f, up=, down=, padding=, gain=)
+    resample: Callable[..., Tensor],  # (x, f, up, down, padding, flip, gain)
     x: Tensor,  # [N, I, H, W]
     w: Tensor,  # [O, I, k, k]
     f: Tensor | None,  # [K]
@@ -47,15 +47,15 @@ def _conv2d_resample(
     if f is None:
         raise ValueError("resampling needs a filter f")
     if up == 2 and k == 1:
-        return upfirdn2d(convolution(x, w), f, **upsampling(f))
+        return upsample2d(convolution(x, w), f, resample)
     if up == 2:
         x = convolution(x, w.transpose(0, 1), stride=2, transposed=True)  # [N, O, 2H + k - 2, 2W + k - 2]
         p = f.shape[0] - k + 1
-        return upfirdn2d(x, f, padding=((p + 1) // 2, p // 2) * 2, gain=4.0)
+        return resample(x, f, 1, 1, ((p + 1) // 2, p // 2) * 2, False, 4.0)
     if k == 1:
-        return convolution(upfirdn2d(x, f, **downsampling(f)), w)
+        return convolution(downsample2d(x, f, resample), w)
     p = f.shape[0] + k - 3
-    return convolution(upfirdn2d(x, f, padding=((p + 1) // 2, p // 2) * 2), w, stride=2)
+    return convolution(resample(x, f, 1, 1, ((p + 1) // 2, p // 2) * 2, False, 1.0), w, stride=2)
 
 
 def _convolve(

@@ -5,8 +5,7 @@ y[i] = gain * sum_k f[k] * u[down * i - k],   u = x with up - 1 zeros after each
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,11 +47,11 @@ def upfirdn2d(
 def upfirdn2d_reference(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K] or [KH, KW]
-    up: int = 1,
-    down: int = 1,
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0),  # left, right, top, bottom
-    flip: bool = False,
-    gain: float = 1.0,
+    up: int,
+    down: int,
+    padding: tuple[int, int, int, int],  # left, right, top, bottom
+    flip: bool,
+    gain: float,
 ) -> Tensor:  # [N, C, H', W']
     n, c, h, w = x.shape
     if up > 1:
@@ -64,18 +63,6 @@ def upfirdn2d_reference(
         return F.conv2d(x, (f * gain).expand(c, 1, -1, -1), stride=down, groups=c)
     x = F.conv2d(x, f.reshape(1, 1, -1, 1).expand(c, 1, -1, 1), stride=(down, 1), groups=c)
     return F.conv2d(x, (f * gain).reshape(1, 1, 1, -1).expand(c, 1, 1, -1), stride=(1, down), groups=c)
-
-
-def upfirdn2d_composite(
-    x: Tensor,  # [N, C, H, W]
-    f: Tensor,  # [K] or [KH, KW]
-    up: int = 1,
-    down: int = 1,
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0),  # left, right, top, bottom
-    flip: bool = False,
-    gain: float = 1.0,
-) -> Tensor:  # [N, C, H', W']
-    return _UpFirDn2d.apply(x, f, up, down, padding, flip, gain)
 
 
 def _depthwise(
@@ -142,16 +129,13 @@ class _UpFirDn2d(torch.autograd.Function):
 def upfirdn2d_cuda(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K] or [KH, KW]
-    up: int = 1,
-    down: int = 1,
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0),  # left, right, top, bottom
-    flip: bool = False,
-    gain: float = 1.0,
+    *resampling,  # as the reference takes it
 ) -> Tensor:  # [N, C, H', W']
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32  # the type that the kernel adds in
-    return torch.ops.sgan.upfirdn2d(x, f.to(x.device, acc).contiguous(), up, down, padding, flip, gain)
+    return torch.ops.sgan.upfirdn2d(x, f.to(x.device, acc).contiguous(), *resampling)
 
 
+upfirdn2d_composite = _UpFirDn2d.apply
 _IMPLEMENTATIONS = {"cuda": upfirdn2d_cuda, "composite": upfirdn2d_composite, "reference": upfirdn2d_reference}
 
 torch.library.define(
@@ -182,39 +166,24 @@ def _backward(ctx, dy):
 torch.library.register_autograd("sgan::upfirdn2d", _backward, setup_context=_setup)
 
 
-# By a factor of two, and by none. What is seen in a picture stays where it is.
-
-
-def upsampling(
-    f: Tensor,  # [K]
-) -> dict[str, Any]:
-    """What makes a picture twice as large, brightness kept: arguments of `upfirdn2d`."""
-    k = f.shape[0]
-    return {"up": 2, "padding": ((k + 1) // 2, (k - 2) // 2) * 2, "gain": 4.0}
-
-
-def downsampling(
-    f: Tensor,  # [K]
-) -> dict[str, Any]:
-    """What halves a picture, brightness kept: arguments of `upfirdn2d`."""
-    k = f.shape[0]
-    return {"down": 2, "padding": ((k - 1) // 2, (k - 2) // 2) * 2}
-
-
 def upsample2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K]
+    resample: Callable[..., Tensor] = upfirdn2d,  # or one implementation of it
 ) -> Tensor:  # [N, C, 2H, 2W]
     """Twice the size, brightness kept."""
-    return upfirdn2d(x, f, **upsampling(f))
+    k = f.shape[0]
+    return resample(x, f, 2, 1, ((k + 1) // 2, (k - 2) // 2) * 2, False, 4.0)
 
 
 def downsample2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K]
+    resample: Callable[..., Tensor] = upfirdn2d,  # or one implementation of it
 ) -> Tensor:  # [N, C, H / 2, W / 2]
     """Half the size, brightness kept."""
-    return upfirdn2d(x, f, **downsampling(f))
+    k = f.shape[0]
+    return resample(x, f, 1, 2, ((k - 1) // 2, (k - 2) // 2) * 2, False, 1.0)
 
 
 def blur2d(
