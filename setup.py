@@ -32,7 +32,7 @@ class BuildKernels(Command):
 
     def run(self):
         sys.path.insert(0, str(ROOT))
-        from stylegan_cli.ops.build import build_prebuilt
+        from stylegan_cli.kernels.build import build_prebuilt
 
         print(build_prebuilt())
 

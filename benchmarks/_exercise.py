@@ -9,7 +9,7 @@ import itertools
 
 import torch
 
-from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d
+from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d, use
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -20,44 +20,43 @@ def draw(device, dtype, layout, *shape):
     return torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
 
 
-def exercise_bias_act(device: str, impl: str) -> None:
+def exercise_bias_act(device: str) -> None:
     """Forward, backward and second backward."""
     for act, dtype, layout in itertools.product(ACTIVATIONS, DTYPES, LAYOUTS):
         x = draw(device, dtype, layout, 2, 13, 7, 9).requires_grad_(True)
         b = torch.randn(13, device=device).to(dtype).requires_grad_(True)
-        y = bias_act(x, b, act=act, clamp=1.5, impl=impl)
+        y = bias_act(x, b, act=act, clamp=1.5)
         (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         dx.square().sum().backward()
 
 
-def exercise_upfirdn2d(device: str, impl: str) -> None:
+def exercise_upfirdn2d(device: str) -> None:
     """Forward and backward, both ways of the filter, cropping too."""
     filters = [fir_filter((1, 3, 3, 1)), fir_filter(range(1, 13)), torch.rand(3, 4)]
     for f, (up, down), layout in itertools.product(filters, ((2, 1), (1, 2), (1, 1), (3, 2)), LAYOUTS):
         for dtype in DTYPES:
             x = draw(device, dtype, layout, 2, 5, 17, 35).requires_grad_(True)
-            upfirdn2d(x, f.to(device), up, down, (5, 4, -1, 6), impl=impl).square().sum().backward()
+            upfirdn2d(x, f.to(device), up, down, (5, 4, -1, 6)).square().sum().backward()
 
 
-def exercise_modulated_conv2d(device: str, impl: str, dtype: torch.dtype) -> None:
+def exercise_modulated_conv2d(device: str, dtype: torch.dtype) -> None:
     """The fused kernel's forward pass: its derivatives are other operators'."""
     f = fir_filter((1, 3, 3, 1)).to(device)
     for (i, o), (h, w), (k, up) in itertools.product(((24, 40), (64, 3)), ((5, 7), (16, 16)), ((3, 1), (3, 2), (1, 1))):
         x = draw(device, dtype, torch.channels_last, 2, i, h, w)
         weight, style, b = (torch.randn(s, device=device) for s in ((o, i, k, k), (2, i), (o,)))
         noise = torch.randn(1, 1, h * up, w * up, device=device)
-        modulated_conv2d(x, weight, style, up=up, f=f, noise=noise, b=b, act="lrelu", clamp=256, impl=impl)
+        modulated_conv2d(x, weight, style, up=up, f=f, noise=noise, b=b, act="lrelu", clamp=256)
 
 
-def main(device: str = "cuda", impl: str = "cuda") -> None:
-    from _paths import fused
-
+def main(device: str = "cuda") -> None:
     torch.manual_seed(0)
-    exercise_bias_act(device, impl)
-    exercise_upfirdn2d(device, impl)
-    half = torch.float16 if device == "cuda" else torch.float32
-    with torch.no_grad(), fused(True):
-        exercise_modulated_conv2d(device, impl, half)
+    kernels, fused, half = ("cuda", "fused", torch.float16) if device == "cuda" else ("auto", "auto", torch.float32)
+    with use(kernels):
+        exercise_bias_act(device)
+        exercise_upfirdn2d(device)
+    with torch.no_grad(), use(fused):
+        exercise_modulated_conv2d(device, half)
     if device == "cuda":
         torch.cuda.synchronize()
     print("every kernel ran")

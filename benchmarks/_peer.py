@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stylegan_cli.kernels import toolchain
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.ops import toolchain
 from stylegan_cli.training.config import TrainConfig
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import click
 import torch
 from _harness import Bench, Numbers, backward_of, benchmark, graphed, over, wider
-from _paths import forced, within
 from torch import Tensor
 
+from stylegan_cli.ops import use
 from stylegan_cli.training.augment import PIPES, Augment
 
 
@@ -40,7 +40,7 @@ def measure(bench: Bench, pipe: str, shape: tuple[int, int, int, int]) -> None:
     title = f"augment {pipe} {shape[2]}x{shape[3]}, batch {shape[0]}"
     facts = {"op": "augment", "pipe": pipe, "size": shape[2], "batch": shape[0]}
     augment = augmentation(pipe, shape[0], bench.device)
-    plain = within(functools.partial(forced, "reference"), augment)
+    plain = use("reference")(augment)
     # What is compared with float64 goes through sampling coordinates, exact to a ten-thousandth of a pixel.
     facts |= {"dtype": torch.float32, "sets": 2, "ahead": False, "tolerance": 1e-3}
     runs = {"ours": over(augment, pictures)}

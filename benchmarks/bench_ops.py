@@ -19,10 +19,9 @@ import _plain
 import click
 import torch
 from _harness import Bench, Numbers, backward_of, benchmark, compiled, over, sets_for, wider
-from _paths import forced, fused, within
 from torch import Tensor
 
-from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d
+from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d, use
 
 OPS = ("bias_act", "upfirdn2d", "modulated_conv2d")
 TAPS = (1, 3, 3, 1)
@@ -82,17 +81,16 @@ def title(name: str, shape: tuple[int, ...], channels_last: bool) -> str:
 
 def alternatives(
     bench: Bench,
-    function: Callable,  # (*tensors, impl=...)
+    function: Callable,  # (*tensors)
     theirs: Callable | None,  # the peer's
     compiles: bool,
 ) -> dict[str, Callable]:
     """The ways to run an op that is made by one kernel of ours."""
-    reference = functools.partial(function, impl="reference")
-    ways = {"ours": function, "reference": reference}
+    ways = {"ours": function, "reference": use("reference")(function)}
     if bench.cuda:
-        ways["composite"] = within(functools.partial(forced, "composite"), function)
+        ways["composite"] = use("composite")(function)
     if compiles:
-        ways["compiled"] = compiled(reference)
+        ways["compiled"] = use("reference")(compiled(function))
     if bench.peer:
         ways["peer"] = theirs
     return ways
@@ -115,13 +113,13 @@ def time_bias_act(
     backward = [(x, b, dy) for x, dy in zip(more[::2], more[1::2])]
     exact = [t.to(wider(dtype)) for t in backward[0]]
 
-    def act(x, b, impl="auto"):
-        return bias_act(x, b, act="lrelu", clamp=CLAMP, impl=impl)
+    def act(x, b):
+        return bias_act(x, b, act="lrelu", clamp=CLAMP)
 
     def theirs(x, b):
         return bench.peer.bias_act.bias_act(x, b, act="lrelu", clamp=CLAMP)
 
-    reference = functools.partial(act, impl="reference")
+    reference = use("reference")(act)
     facts = {"op": "bias_act", "size": shape[-1], "dtype": dtype, "sets": len(forward)}
     for name, planes, run, sets, truth in (
         ("bias_act", 2, over, forward, exact[:2]),
@@ -163,9 +161,10 @@ def time_upfirdn2d(
     ]
     how = {"up": up, "down": down, "padding": padding, "gain": float(up**2)}
 
-    def resample(x, impl="auto"):
-        return upfirdn2d(x, f, **how, impl=impl)
+    def resample(x):
+        return upfirdn2d(x, f, **how)
 
+    reference = use("reference")(resample)
     theirs = None
     if bench.peer:
         their_f = bench.peer.upfirdn2d.setup_filter(list(taps), device=bench.device)
@@ -176,8 +175,8 @@ def time_upfirdn2d(
     bench.row(
         title(f"upfirdn2d {kind}, {k} taps", shape, channels_last),
         {way: over(g, sets) for way, g in alternatives(bench, resample, theirs, compiles).items()},
-        exact=lambda: resample(x.to(wider(dtype)), impl="reference"),
-        plain=lambda: resample(x, impl="reference"),
+        exact=lambda: reference(x.to(wider(dtype))),
+        plain=lambda: reference(x),
         dtype=dtype,
         sets=len(sets),
         moved=moved,
@@ -220,9 +219,9 @@ def time_modulated_conv2d(
         w = draw(bench, torch.float32, o, i, k, k, channels_last=True) / (i * k * k) ** 0.5
         return x, w, 1 + 0.3 * draw(bench, torch.float32, batch, i), draw(bench, torch.float32, o)
 
-    def layer(x, w, style, b, impl="auto"):
+    def layer(x, w, style, b):
         more = {} if noise is None else {"noise": noise.to(w.dtype), "noise_strength": strength.to(w.dtype)}
-        return modulated_conv2d(x, w, style, b=b, f=f, clamp=CLAMP, **more, **how, impl=impl)
+        return modulated_conv2d(x, w, style, b=b, f=f, clamp=CLAMP, **more, **how)
 
     first = some()
     y = torch.empty(batch, o, size, size, dtype=dtype, device="meta")
@@ -235,8 +234,8 @@ def time_modulated_conv2d(
     bench.row(
         title(f"modulated_conv2d {kind}", (batch, i, o, size, size), False),
         candidates,
-        exact=lambda: layer(*(t.to(wider(dtype)) for t in first), impl="reference"),
-        plain=lambda: layer(*first, impl="reference"),
+        exact=lambda: ways["reference"](*(t.to(wider(dtype)) for t in first)),
+        plain=lambda: ways["reference"](*first),
         dtype=dtype,
         sets=len(sets),
         moved=moved,
@@ -248,19 +247,18 @@ def time_modulated_conv2d(
 
 
 def _ways(bench: Bench, layer: Callable, noise, strength, f: Tensor, how: dict, compiles: bool) -> dict[str, Callable]:
-    reference = functools.partial(layer, impl="reference")
     ways = {"ours": layer}
     if bench.cuda:
         # What cannot be fused raises no error: it takes the kernels, and shows their time.
-        ways["fused"] = within(functools.partial(fused, True), layer)
-        ways["kernels"] = within(functools.partial(fused, False), layer)
-        ways["composite"] = within(functools.partial(forced, "composite"), layer)
-    ways["reference"] = reference
+        ways["fused"] = use("fused")(layer)
+        ways["kernels"] = use("cuda")(layer)
+        ways["composite"] = use("composite")(layer)
+    ways["reference"] = use("reference")(layer)
     ways["grouped"] = lambda x, w, s, b: _plain.modulated_grouped(
         x, w, s, f=f, noise=noise, noise_strength=strength, b=b, clamp=CLAMP, **how
     )
     if compiles:
-        ways["compiled"] = compiled(reference)
+        ways["compiled"] = use("reference")(compiled(layer))
     return ways
 
 

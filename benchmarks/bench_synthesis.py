@@ -17,11 +17,11 @@ import _plain
 import click
 import torch
 from _harness import Bench, Numbers, benchmark, compiled, graphed, over, time_by_op
-from _paths import forced, fused, within
 from torch import nn
 
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.ops import use
 
 
 @click.command()
@@ -59,12 +59,12 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
     half = dtype if dtype != torch.float32 else None
     sets = [(G.mapping(torch.randn(batch, 512, device=bench.device)),) for _ in range(2)]
     ours = functools.partial(G.synthesis, dtype=half)
-    reference = within(functools.partial(forced, "reference"), ours)
-    exact = within(functools.partial(forced, "reference"), G.synthesis)
+    reference = use("reference")(ours)
+    exact = use("reference")(G.synthesis)
     ways = {"ours": ours, "reference": reference}
     if bench.cuda:
-        ways["fused"] = within(functools.partial(fused, True), ours)
-        ways["composite"] = within(functools.partial(forced, "composite"), ours)
+        ways["fused"] = use("fused")(ours)
+        ways["composite"] = use("composite")(ours)
     else:
         ways["grouped convolutions, per-sample weights"] = plainly(G, _plain.modulated_grouped)
         ways["x * s, convolution, * d"] = plainly(G, _plain.modulated_scale)
@@ -75,7 +75,7 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
         quick = {name: way for name, way in ways.items() if name != "reference"}
         modes[", CUDA graph"] = (functools.partial(graphed, pool=torch.cuda.graph_pool_handle()), quick)
     if compiles:
-        ways["compiled"] = within(functools.partial(forced, "reference"), compiled(ours))
+        ways["compiled"] = use("reference")(compiled(ours))
     for mode, (run, functions) in modes.items():
         row = bench.row(
             f"synthesis {G.config.height}x{G.config.width}, base {G.config.channel_base}, batch {batch}{mode}",
@@ -98,7 +98,7 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
 def _in_float64(G: nn.Module, ws: torch.Tensor) -> torch.Tensor:
     other = build_generator(G.config).eval().to(ws.device)
     other.load_state_dict(G.state_dict())
-    with forced("reference"):
+    with use("reference"):
         return other.double().synthesis(ws.double())
 
 
@@ -107,7 +107,7 @@ def plainly(G: nn.Module, modulated: Callable) -> Callable:
     other = build_generator(G.config).eval()
     other.load_state_dict(G.state_dict())
     other.to(memory_format=torch.contiguous_format)
-    return within(functools.partial(_plain.use, modulated), other.synthesis)
+    return _plain.use(modulated)(other.synthesis)
 
 
 def theirs(bench: Bench, G: nn.Module, half: torch.dtype | None) -> Callable:

@@ -19,11 +19,11 @@ import _plain
 import click
 import torch
 from _harness import Bench, Numbers, Run, benchmark
-from _paths import forced, within
 from torch import nn
 
 from stylegan_cli.config import DataSpec
 from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.ops import use
 from stylegan_cli.training import loop
 from stylegan_cli.training.augment import PIPES
 from stylegan_cli.training.config import TrainConfig
@@ -62,10 +62,10 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
     images = torch.randn(n, 3, side, side, device=bench.device)
     half = dtype if dtype != torch.float32 else None
     phases = functools.partial(our_phases, config, images)
-    reference = functools.partial(forced, "reference")
+    reference = functools.partial(use, "reference")
     contexts: dict[str, Callable] = {"ours": torch.enable_grad, "reference": reference}
     if bench.cuda:
-        contexts["composite"] = functools.partial(forced, "composite")
+        contexts["composite"] = functools.partial(use, "composite")
     makers = {name: functools.partial(phases, half, context) for name, context in contexts.items()}
     if bench.cuda:
         makers["CUDA graphs"] = lambda: {name: captured(run) for name, run in phases(half, torch.enable_grad).items()}
@@ -135,7 +135,7 @@ def our_phases(
     empty = images.new_zeros(len(images), 0, dtype=dtype)
     data = Batch(images.to(dtype), empty, empty, torch.arange(len(images), device=images.device))
     objective = Objective(config, G, D, Means())
-    return {phase.name: within(context, _step(phase, data)) for phase in loop._phases(config, G, D, objective)}
+    return {phase.name: context()(_step(phase, data)) for phase in loop._phases(config, G, D, objective)}
 
 
 def _step(phase: loop.Phase, data: Batch) -> Run:

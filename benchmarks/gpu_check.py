@@ -24,7 +24,7 @@ import click
 HERE = Path(__file__).parent
 BUILD = """
 import time
-from stylegan_cli.ops import build
+from stylegan_cli.kernels import build
 start = time.time()
 build.load()
 print(f"built and loaded in {time.time() - start:.1f} s")
@@ -80,7 +80,7 @@ def parts_for(device: str, results: Path, peer: str | None, tiny: bool) -> list[
 
 def _sanitizer() -> str:
     """On the PATH, or beside nvcc."""
-    from stylegan_cli.ops.toolchain import find_nvcc
+    from stylegan_cli.kernels.toolchain import find_nvcc
 
     name, nvcc = "compute-sanitizer", find_nvcc()
     beside = str(nvcc.home / "bin") if nvcc else None

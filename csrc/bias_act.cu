@@ -31,27 +31,6 @@ struct Sigmoid {
     template <class A> __device__ A second(A p) const { A s = value(p); return s * (1 - s) * (1 - 2 * s); }
 };
 
-struct Elu {
-    template <class A> __device__ A value(A p) const { return p > 0 ? p : expm1(p); }
-    template <class A> __device__ A first(A p) const { return p > 0 ? A(1) : exp(p); }
-    template <class A> __device__ A second(A p) const { return p > 0 ? A(0) : exp(p); }
-};
-
-// Klambauer et al. 2017, "Self-Normalizing Neural Networks", equations 2 and 14.
-struct Selu {
-    static constexpr double kScale = 1.0507009873554804934193349852946;
-    static constexpr double kAlpha = 1.6732632423543772848170429916717;
-    template <class A> __device__ A value(A p) const { return A(kScale) * (p > 0 ? p : A(kAlpha) * expm1(p)); }
-    template <class A> __device__ A first(A p) const { return A(kScale) * (p > 0 ? A(1) : A(kAlpha) * exp(p)); }
-    template <class A> __device__ A second(A p) const { return p > 0 ? A(0) : A(kScale * kAlpha) * exp(p); }
-};
-
-struct Softplus {
-    template <class A> __device__ A value(A p) const { return (p > 0 ? p : A(0)) + log1p(exp(p > 0 ? -p : p)); }
-    template <class A> __device__ A first(A p) const { return Sigmoid().value(p); }
-    template <class A> __device__ A second(A p) const { return Sigmoid().first(p); }
-};
-
 struct Swish {
     template <class A> __device__ A value(A p) const { return p * Sigmoid().value(p); }
     template <class A> __device__ A first(A p) const {
@@ -71,9 +50,6 @@ struct Smooth {
         switch (act) {
             case Activation::tanh: return visit(Tanh());
             case Activation::sigmoid: return visit(Sigmoid());
-            case Activation::elu: return visit(Elu());
-            case Activation::selu: return visit(Selu());
-            case Activation::softplus: return visit(Softplus());
             default: return visit(Swish());
         }
     }

@@ -10,7 +10,7 @@ namespace sgan {
 
 enum class Dtype : int32_t { float32, float16, bfloat16, float64 };
 
-enum class Activation : int32_t { linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish };
+enum class Activation : int32_t { linear, relu, lrelu, tanh, sigmoid, swish };
 
 // p = scale x + noise + b,   y = clamp(gain act(p))
 //
@@ -66,7 +66,7 @@ struct UpFirDn2d {
 };
 const char* upfirdn2d(const UpFirDn2d& args, void* stream);
 
-// y = clamp(gain act(d conv(style x, w) + noise + b)) + skip, act one of linear, relu, lrelu
+// y = clamp(gain act(d conv(style x, w) + noise + b)), act one of linear, relu, lrelu
 //
 // With phases = 4 output pixel (2i + r, 2j + s) is a convolution with the weights of phase 2r + s around input pixel
 // (i, j): upsampling by two with the filter already inside the weights.
@@ -77,7 +77,6 @@ struct ModulatedConv2d {
     const void* d;      // [n, out_c] float32, or null: 1
     const void* noise;  // [n or 1, out_h, out_w] float32, or null
     const void* b;      // [out_c] float32, or null
-    const void* skip;   // [n, out_h, out_w, out_c] float32, or null; then y is float32 too
     void* y;            // [n, out_h, out_w, out_c] dense
     int64_t n;
     int64_t in_c;

@@ -150,7 +150,7 @@ Tensor empty(std::array<int64_t, 4> sizes, ScalarType dtype, const Tensor& x, Me
 }
 
 sgan::Activation activation(const std::string& name) {
-    constexpr std::array names{"linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"};
+    constexpr std::array names{"linear", "relu", "lrelu", "tanh", "sigmoid", "swish"};
     for (size_t i = 0; i < names.size(); i++)
         if (name == names[i]) return static_cast<sgan::Activation>(i);
     STD_TORCH_CHECK(false, "act: there is no activation ", name);
@@ -261,8 +261,8 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std
 // modulated_conv2d
 
 Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, const MaybeTensor& d,
-                        const MaybeTensor& noise, const MaybeTensor& b, const MaybeTensor& skip, int64_t phases,
-                        double slope, double gain, double clamp) {
+                        const MaybeTensor& noise, const MaybeTensor& b, int64_t phases, double slope, double gain,
+                        double clamp) {
     STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
     STD_TORCH_CHECK(x.dim() == 4, "x must be [N, I, H, W], not ", text(x));
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Half || x.scalar_type() == ScalarType::BFloat16,
@@ -288,20 +288,9 @@ Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, c
                     args.n);
     args.noise_stride = !noise || noise->size(0) == 1 ? 0 : out_h * out_w;
     args.b = small<1>("b", b, x, {args.out_c});
-    MaybeTensor below;
-    if (skip) {
-        check_device("skip", *skip, x);
-        STD_TORCH_CHECK(skip->scalar_type() == ScalarType::Float, "skip must be float32");
-        STD_TORCH_CHECK(skip->dim() == 4 && skip->size(0) == args.n && skip->size(1) == args.out_c &&
-                            skip->size(2) == out_h && skip->size(3) == out_w,
-                        "skip must be [", args.n, ", ", args.out_c, ", ", out_h, ", ", out_w, "], not ", text(*skip));
-        below = torch::stable::contiguous(*skip, MemoryFormat::ChannelsLast);
-        args.skip = below->const_data_ptr();
-    }
     args.dtype = dtype_of("x", x);
     args.slope = slope, args.gain = gain, args.clamp = clamp;
-    Tensor y = empty({args.n, args.out_c, out_h, out_w}, skip ? ScalarType::Float : x.scalar_type(), x,
-                     MemoryFormat::ChannelsLast);
+    Tensor y = empty({args.n, args.out_c, out_h, out_w}, x.scalar_type(), x, MemoryFormat::ChannelsLast);
     args.x = in.const_data_ptr(), args.w = weights.const_data_ptr(), args.y = y.mutable_data_ptr();
     Launch launch(x);
     raise("modulated_conv2d", sgan::modulated_conv2d(args, launch.stream));

@@ -1,6 +1,6 @@
 // Modulated convolution as one implicit matrix product on tensor cores: pixels by output channels, summed over input
 // channels and taps. Styles multiply the input on its way into shared memory; what follows the convolution (demodulation,
-// noise, bias, activation, gain, clamp, skip picture) happens in registers before the one store.
+// noise, bias, activation, gain, clamp) happens in registers before the one store.
 //
 // A block makes 8 x 16 pixels of BN channels. It takes 32 input channels at a time: their 10 x 18 pixels (3x3 needs a
 // border of one) are read once and serve all nine taps, while the weights of one tap after the other stream through a
@@ -153,13 +153,12 @@ __device__ __forceinline__ float finish(float y, float d, float noise, float b, 
     return out > clamp ? clamp : out < -clamp ? -clamp : out;  // written so that NaN stays NaN
 }
 
-// Finish the sums. Half precision goes to shared memory, from where it leaves in whole vectors; with a skip picture,
-// which has three channels or so, the sum goes straight to memory.
+// Finish the sums and put them into shared memory, from where they leave in whole vectors.
 template <class C>
 __device__ __forceinline__ void finish_tile(const float (&acc)[C::MT][C::NT][4], typename C::T* tile,
                                             const ModulatedConv2d& args, const Place& at) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, side = args.phases == 4 ? 2 : 1;
-    const int64_t out_w = args.width * side, out_h = args.height * side;
+    const int64_t out_w = args.width * side;
     const float* noise = static_cast<const float*>(args.noise);
     const float* d = static_cast<const float*>(args.d);
     const float* b = static_cast<const float*>(args.b);
@@ -180,12 +179,7 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[C::MT][C::NT][4],
                     if (o >= args.out_c) continue;
                     const float value = finish(acc[m][t][2 * half + j], d ? d[at.n * args.out_c + o] : 1.f, strength,
                                                b ? b[o] : 0.f, args);
-                    if (args.skip) {
-                        const int64_t i = ((at.n * out_h + y) * out_w + x) * args.out_c + o;
-                        static_cast<float*>(args.y)[i] = static_cast<const float*>(args.skip)[i] + value;
-                    } else {
-                        tile[(row * TILE_X + column) * C::OUT_ROW + channel] = from_acc<typename C::T>(value);
-                    }
+                    tile[(row * TILE_X + column) * C::OUT_ROW + channel] = from_acc<typename C::T>(value);
                 }
         }
 }
@@ -253,7 +247,7 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
     __syncthreads();  // the tiles are free: the output takes their place
     finish_tile<C>(acc, x_tiles, args, at);
     __syncthreads();
-    if (!args.skip) write_tile<C>(x_tiles, args, at);
+    write_tile<C>(x_tiles, args, at);
 }
 
 template <class C>

@@ -166,7 +166,7 @@ def test_a_part_that_fails_or_hangs_ends(load, tmp_path):
 
 
 def test_the_exercise_of_the_kernels_runs(load, capsys):
-    load("_exercise").main("cpu", "auto")
+    load("_exercise").main("cpu")
     assert "every kernel ran" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stylegan_cli.ops.build import find_nvcc
+from stylegan_cli.kernels.toolchain import find_nvcc
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_name("registers.json")  # SGAN_RECORD=1 pytest tests/test_csrc.py writes it anew

@@ -20,7 +20,9 @@ sampling
 snapshot runs
 models | data | detectors
 layers
+doctor
 ops
+kernels
 distributed
 download
 config errors files pickled presets

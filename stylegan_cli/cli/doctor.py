@@ -11,8 +11,8 @@ import click
 from .params import output_options
 
 if typing.TYPE_CHECKING:
-    from ..ops.checks import Build, Check
-    from ..ops.machine import Advice, Machine
+    from ..doctor.checks import Build, Check
+    from ..doctor.machine import Advice, Machine
 
 _SLOWER = 3  # the exit code of a machine where everything works, but not at full speed
 _ORIGINS = {"package": "came with the package", "cache": "built before", "now": "built in {seconds:.0f} s"}
@@ -27,8 +27,8 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
     Where there is no GPU, kernels are built for those that SGAN_CUDA_ARCH names (90a, for example), else for sm_80.
     Exit code 0: training runs at full speed. 3: everything works, but slower than it could. 1: a kernel is wrong.
     """
-    from ..ops import checks
-    from ..ops.machine import look_around
+    from ..doctor import checks
+    from ..doctor.machine import look_around
 
     machine = look_around()
     if not as_json:
@@ -41,7 +41,12 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
     state, sentence = checks.verdict(machine, built, done)
     code = {checks.FULL: 0, checks.SLOWER: _SLOWER, checks.WRONG: 1}[state]
     if as_json:
-        result = {"verdict": state, "exit_code": code, "machine": asdict(machine), "build": asdict(built)}
+        result: dict[str, typing.Any] = {
+            "verdict": state,
+            "exit_code": code,
+            "machine": asdict(machine),
+            "build": asdict(built),
+        }
         result["checks"] = [{**asdict(c), "agrees": c.agrees, "speedup": c.speedup} for c in done]
         result["todo"] = [asdict(item) for item in todo]
         click.echo(json.dumps(result, default=str))
@@ -55,7 +60,7 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
 def _checked(quiet: bool) -> list[Check]:
     from tqdm import tqdm
 
-    from ..ops import checks
+    from ..doctor import checks
 
     # disable=None: off where stderr is no terminal
     return list(
@@ -88,7 +93,7 @@ def _machine_table(m: Machine) -> str:
 
 
 def _build_table(built: Build) -> str:
-    if built.library is None:
+    if built.library is None or built.origin is None:
         return _row("kernels", "none")
     how = _ORIGINS[built.origin].format(seconds=built.seconds)
     names = ", ".join(f"sm_{name}" for name in built.architectures)

@@ -169,7 +169,7 @@ def resolve_device(
     device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
     if device.type == "cuda" and (device.index or 0) >= count:
         raise SganError(f"There is no device {name}: PyTorch sees {count} CUDA device(s).", hint="Use --device auto.")
-    if os.environ.get("SGAN_KERNELS") == "cuda" and device.type != dispatch.KERNEL_DEVICE:
+    if dispatch.chosen() in ("cuda", "fused") and device.type != dispatch.kernel_device():
         raise SganError(f"The CUDA kernels need a GPU, and this would run on {device}.", hint="Use --kernels auto.")
     return device
 
@@ -270,34 +270,30 @@ output_options = _together(
 device_option = click.option("--device", type=DEVICE, default="auto", help="auto, cpu, cuda or cuda:N.")
 
 
-def _set_kernels(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Set SGAN_KERNELS for this process and those that it starts, until the command ends."""
-    ctx.with_resource(_environment("SGAN_KERNELS", value))
-    return value
-
-
 @contextlib.contextmanager
-def _environment(name: str, value: str) -> typing.Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _default_kernels(value: str) -> typing.Iterator[None]:
+    """What `ops.use` would choose, as the default of this process: those that it starts inherit it, and PyTorch need
+    not be imported."""
+    before = os.environ.get("SGAN_KERNELS")
+    os.environ["SGAN_KERNELS"] = value
     try:
         yield
     finally:
-        del os.environ[name]
+        del os.environ["SGAN_KERNELS"]
         if before is not None:
-            os.environ[name] = before
+            os.environ["SGAN_KERNELS"] = before
 
 
-# Gives nothing: the ops read the environment. Refuses what a user may have put there.
+# Gives nothing: it chooses for all that the command calls. Refuses what a user may have put into the environment.
 kernels_option = click.option(
     "--kernels",
-    type=click.Choice(["auto", "cuda", "reference"]),
+    type=click.Choice(["auto", "cuda", "fused", "composite", "reference"]),
     default="auto",
     envvar="SGAN_KERNELS",
     show_envvar=True,
     expose_value=False,
-    callback=_set_kernels,
-    help="auto: CUDA kernels where there are any; cuda: those or an error; reference: plain PyTorch.",
+    callback=lambda ctx, param, value: ctx.with_resource(_default_kernels(value)),
+    help="auto: CUDA kernels where there are any; cuda, fused: those or an error; composite, reference: PyTorch alone.",
 )
 
 # Gives `trunc`, `trunc_cutoff` and `class_index`.

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..errors import SganError
 from ..files import atomic_path
 from ..models.generator import Generator
-from .graphs import described, dynamic_shapes, inputs_of, largest_difference, module_of, quiet, reference_ops, trace
+from .graphs import described, dynamic_shapes, inputs_of, largest_difference, module_of, quiet, trace
 
 MAX_BYTES = 2_000_000_000  # of the weights: one ONNX file ends at 2 GiB
 
@@ -48,7 +49,7 @@ def export_onnx(
         exported.save(temporary, external_data=False)
         if importlib.util.find_spec("onnxruntime") is None:
             return None
-        with reference_ops():
+        with ops.use("reference"):
             return largest_difference(module, G, what, _runtime(temporary))
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
+from .. import ops
 from ..files import atomic_path
 from ..models.generator import Generator
-from .graphs import described, inputs_of, largest_difference, module_of, quiet, reference_ops, trace
+from .graphs import described, inputs_of, largest_difference, module_of, quiet, trace
 
 
 def export_torch(
@@ -31,5 +32,5 @@ def export_torch(
     with atomic_path(path) as temporary, quiet():
         torch.export.save(program, temporary, extra_files=described(G, what))
         loaded = torch.export.load(temporary).module()
-        with reference_ops():
+        with ops.use("reference"):
             return largest_difference(module, G, what, lambda inputs: loaded(*inputs.values()))

@@ -13,14 +13,13 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from .. import __version__
+from .. import __version__, ops
 from ..config import to_json
 from ..errors import SganError
 from ..models.generator import Generator
@@ -107,7 +106,7 @@ def trace(
     module: nn.Module,
     inputs: dict[str, Tensor],  # of two pictures: one would be taken for a constant
 ) -> torch.export.ExportedProgram:
-    with reference_ops(), quiet():
+    with ops.use("reference"), quiet():
         return torch.export.export(module, tuple(inputs.values()), dynamic_shapes=dynamic_shapes(inputs), strict=False)
 
 
@@ -143,19 +142,6 @@ def described(
 ) -> dict[str, str]:
     """What goes into the file beside the graph."""
     return {"config": json.dumps(to_json(G.config)), "part": what, "writer": f"stylegan_cli {__version__}"}
-
-
-@contextlib.contextmanager
-def reference_ops() -> Iterator[None]:
-    """Within it all our ops are PyTorch's own operations, without autograd functions of ours."""
-    before = os.environ.get("SGAN_KERNELS")
-    os.environ["SGAN_KERNELS"] = "reference"
-    try:
-        yield
-    finally:
-        os.environ.pop("SGAN_KERNELS")
-        if before is not None:
-            os.environ["SGAN_KERNELS"] = before
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
-"""The three operations that a StyleGAN spends its time in, each with its reference beside it."""
+"""The operations that a StyleGAN spends its time in, each with its reference beside it; `use` chooses what runs."""
 
 from .bias_act import bias_act
-from .conv2d import conv2d_resample, feature_gradients_only
+from .composite import feature_gradients_only
+from .conv2d import conv2d_resample
+from .dispatch import use
 from .grid_sample import grid_sample
 from .modulated_conv2d import modulated_conv2d
 from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d
@@ -17,4 +19,5 @@ __all__ = [
     "modulated_conv2d",
     "upfirdn2d",
     "upsample2d",
+    "use",
 ]

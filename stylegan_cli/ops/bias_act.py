@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .composite import PiecewiseLinear
 from .dispatch import choose, layout_of
 
 
@@ -26,6 +27,7 @@ class Activation:
     function: Callable[[Tensor, float], Tensor]  # (x, alpha) -> act(x)
     gain: float = 1.0  # default gain
     alpha: float = 0.0  # default slope or shape parameter
+    kernel: bool = True  # csrc/bias_act.cu has it
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -34,9 +36,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "lrelu": Activation(lambda x, alpha: F.leaky_relu(x, alpha), gain=math.sqrt(2), alpha=0.2),
     "tanh": Activation(lambda x, alpha: torch.tanh(x)),
     "sigmoid": Activation(lambda x, alpha: torch.sigmoid(x)),
-    "elu": Activation(lambda x, alpha: F.elu(x)),
-    "selu": Activation(lambda x, alpha: F.selu(x)),
-    "softplus": Activation(lambda x, alpha: F.softplus(x)),
+    "elu": Activation(lambda x, alpha: F.elu(x), kernel=False),
+    "selu": Activation(lambda x, alpha: F.selu(x), kernel=False),
+    "softplus": Activation(lambda x, alpha: F.softplus(x), kernel=False),
     "swish": Activation(lambda x, alpha: x * torch.sigmoid(x), gain=math.sqrt(2)),
 }
 
@@ -48,9 +50,8 @@ def bias_act(
     gain: float | None = None,  # factor after the activation; None: the activation's own
     alpha: float | None = None,  # slope of lrelu; None: 0.2
     clamp: float | None = None,  # bound on the absolute value of the result; None: no bound
-    impl: str = "auto",  # 'auto', 'cuda' or 'reference'
 ) -> Tensor:  # [N, C, ...]
-    """Add a bias to every channel, activate, scale, clamp.
+    """Add a bias to every channel, activate, scale, clamp. An activation without a kernel takes the composite.
 
     Differentiable twice in x and b. Raises ValueError on an unknown activation or a bias of the wrong shape.
     """
@@ -61,13 +62,13 @@ def bias_act(
     spec = ACTIVATIONS[act]
     gain = spec.gain if gain is None else float(gain)
     alpha = spec.alpha if alpha is None else float(alpha)
-    path = choose(impl, x.device.type)
-    if path != "reference" and act == "linear" and b is None and gain == 1 and clamp is None:
+    implementation = choose(x.device.type, cuda=spec.kernel)
+    if implementation != "reference" and act == "linear" and b is None and gain == 1 and clamp is None:
         return x
-    return _PATHS[path](x, b, act, gain, alpha, clamp)
+    return _IMPLEMENTATIONS[implementation](x, b, act, gain, alpha, clamp)
 
 
-def _bias_act_reference(
+def bias_act_reference(
     x: Tensor,  # [N, C, ...]
     b: Tensor | None,  # [C]
     act: str,
@@ -108,64 +109,12 @@ def _bias_act_composite(
 ) -> Tensor:  # [N, C, ...]
     slope = slope_of(act, alpha, gain)
     if slope is None:
-        return _bias_act_reference(x, b, act, gain, alpha, clamp)
-    return _PiecewiseLinear.apply(x, b, slope, gain, clamp)
+        return bias_act_reference(x, b, act, gain, alpha, clamp)
+    return PiecewiseLinear.apply(x, b, slope, gain, clamp)
 
 
-class _PiecewiseLinear(torch.autograd.Function):
-    """linear, relu and lrelu: the derivative is a mask that the output alone determines, so only y is kept."""
-
-    @staticmethod
-    def forward(ctx, x, b, slope, gain, clamp):  # x [N, C, ...], b [C] or None -> [N, C, ...]
-        if b is None:
-            y = x * gain
-        else:
-            y = torch.add((b * gain).reshape(1, -1, *[1] * (x.ndim - 2)), x, alpha=gain)
-        activate_(y, slope, clamp)
-        ctx.save_for_backward(y)
-        ctx.bias, ctx.slope, ctx.gain, ctx.clamp = b is not None, slope, gain, clamp
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        (y,) = ctx.saved_tensors
-        dx = PiecewiseLinearGradient.apply(dy, y, ctx.slope, ctx.gain, ctx.clamp)
-        db = dx.sum([0, *range(2, dx.ndim)]) if ctx.bias and ctx.needs_input_grad[1] else None
-        return dx, db, None, None, None
-
-
-class PiecewiseLinearGradient(torch.autograd.Function):
-    """dx = dy * gain * slope(y): linear in dy, and flat in y almost everywhere."""
-
-    @staticmethod
-    def forward(ctx, dy, y, slope, gain, clamp):  # dy, y [N, C, ...] -> [N, C, ...]
-        ctx.save_for_backward(y)
-        ctx.slope, ctx.gain, ctx.clamp = slope, gain, clamp
-        if slope == 1:
-            dx = dy * gain
-        else:
-            dx = torch.ops.aten.leaky_relu_backward(dy, y, slope, True)
-            dx = dx if gain == 1 else dx.mul_(gain)
-        if clamp is None:
-            return dx
-        bound = torch.tensor(clamp, dtype=y.dtype, device="cpu").item()  # as y holds it
-        return dx.masked_fill_(y.abs() >= bound, 0)
-
-    @staticmethod
-    def backward(ctx, ddx):
-        (y,) = ctx.saved_tensors
-        return PiecewiseLinearGradient.apply(ddx, y, ctx.slope, ctx.gain, ctx.clamp), None, None, None, None
-
-
-def activate_(
-    y: Tensor,  # [N, C, ...] with the gain in it, changed in place
-    slope: float,  # left of zero
-    clamp: float | None,
-) -> Tensor:
-    """act and clamp in place."""
-    if slope != 1:
-        F.leaky_relu_(y, slope)
-    return y if clamp is None else y.clamp_(-clamp, clamp)
+# The kernels: csrc/bias_act.cu by csrc/library.cpp. Derivatives are made of the same operators, so that they can be
+# differentiated again. Notation: p = scale x + noise + b, y = F(p), dy = dL/dy, dp = dL/dp = F'(p) dy.
 
 
 def _bias_act_cuda(
@@ -179,7 +128,7 @@ def _bias_act_cuda(
     return epilogue(x, None, None, b, act, gain, alpha, clamp)
 
 
-_PATHS = {"cuda": _bias_act_cuda, "composite": _bias_act_composite, "reference": _bias_act_reference}
+_IMPLEMENTATIONS = {"cuda": _bias_act_cuda, "composite": _bias_act_composite, "reference": bias_act_reference}
 
 
 def epilogue(
@@ -198,14 +147,13 @@ def epilogue(
     return torch.ops.sgan.bias_act(x, scale, noise, b, act, gain, alpha, math.inf if clamp is None else clamp)
 
 
-# The kernels: csrc/bias_act.cu by csrc/library.cpp. Derivatives are made of the same operators, so that they can be
-# differentiated again. Notation: p = scale x + noise + b, y = F(p), dy = dL/dy, dp = dL/dp = F'(p) dy.
-
-_HOW = "str act, float gain, float alpha, float clamp"
+_FORM = "str act, float gain, float alpha, float clamp"
 _SMALL = "Tensor? scale, Tensor? noise, Tensor? b"
-torch.library.define("sgan::bias_act", f"(Tensor x, {_SMALL}, {_HOW}) -> Tensor")
-torch.library.define("sgan::bias_act_backward", f"(Tensor dy, Tensor? y, Tensor? x, {_SMALL}, {_HOW}) -> Tensor")
-torch.library.define("sgan::bias_act_double_backward", f"(Tensor ddp, Tensor dy, Tensor x, {_SMALL}, {_HOW}) -> Tensor")
+torch.library.define("sgan::bias_act", f"(Tensor x, {_SMALL}, {_FORM}) -> Tensor")
+torch.library.define("sgan::bias_act_backward", f"(Tensor dy, Tensor? y, Tensor? x, {_SMALL}, {_FORM}) -> Tensor")
+torch.library.define(
+    "sgan::bias_act_double_backward", f"(Tensor ddp, Tensor dy, Tensor x, {_SMALL}, {_FORM}) -> Tensor"
+)
 
 
 @torch.library.register_fake("sgan::bias_act")
@@ -225,8 +173,8 @@ def _(ddp, dy, x, scale, noise, b, act, gain, alpha, clamp):
 
 
 def _setup_forward(ctx, inputs, output):
-    x, scale, noise, b, *ctx.how = inputs
-    act, gain, alpha, _ = ctx.how
+    x, scale, noise, b, *ctx.form = inputs
+    act, gain, alpha, _ = ctx.form
     from_y = slope_of(act, alpha, gain) is not None  # y has p's sign: x need not be kept, unless for the scale's sake
     keep_x = not from_y or (scale is not None and ctx.needs_input_grad[1])
     ctx.save_for_backward(x if keep_x else None, output if from_y else None, scale, noise, b)
@@ -235,9 +183,9 @@ def _setup_forward(ctx, inputs, output):
 def _forward_backward(ctx, dy):
     x, y, scale, noise, b = ctx.saved_tensors
     if y is None:
-        dp = torch.ops.sgan.bias_act_backward(dy, None, x, scale, noise, b, *ctx.how)
+        dp = torch.ops.sgan.bias_act_backward(dy, None, x, scale, noise, b, *ctx.form)
     else:
-        dp = torch.ops.sgan.bias_act_backward(dy, y, None, None, None, None, *ctx.how)
+        dp = torch.ops.sgan.bias_act_backward(dy, y, None, None, None, None, *ctx.form)
     return *_through_p(dp, x, scale, noise, b, ctx.needs_input_grad[:4]), None, None, None, None
 
 
@@ -254,33 +202,33 @@ def _through_p(
     dx = dscale = dnoise = db = None
     if needed[0]:
         dx = dp if scale is None else dp * scale.to(dp.dtype).reshape(*scale.shape, *[1] * len(pixels))
-    if needed[1]:
+    if needed[1] and scale is not None and x is not None:
         dscale = dp.to(scale.dtype) * x if not pixels else (dp.to(scale.dtype) * x).sum(pixels)  # half would overflow
-    if needed[2]:
+    if needed[2] and noise is not None:
         dnoise = dp.sum(1, keepdim=True, dtype=noise.dtype).sum_to_size(noise.shape)
-    if needed[3]:
+    if needed[3] and b is not None:
         db = dp.sum([0, *pixels], dtype=b.dtype)
     return [dx, dscale, dnoise, db]
 
 
 def _setup_backward(ctx, inputs, output):
-    dy, y, x, scale, noise, b, *ctx.how = inputs
+    dy, y, x, scale, noise, b, *ctx.form = inputs
     ctx.save_for_backward(dy if y is None else None, y, x, scale, noise, b)
 
 
 def _backward_backward(ctx, ddp):
     dy, y, x, scale, noise, b = ctx.saved_tensors
     small = (scale, noise, b)
-    ddy = torch.ops.sgan.bias_act_backward(ddp, y, x, *small, *ctx.how) if ctx.needs_input_grad[0] else None
+    ddy = torch.ops.sgan.bias_act_backward(ddp, y, x, *small, *ctx.form) if ctx.needs_input_grad[0] else None
     through_p = [None] * 4  # two rays have no curvature
-    if y is None and ctx.how[0] not in _SLOPES and any(ctx.needs_input_grad[2:6]):
-        bent = torch.ops.sgan.bias_act_double_backward(ddp, dy, x, *small, *ctx.how)
+    if y is None and ctx.form[0] not in _SLOPES and any(ctx.needs_input_grad[2:6]):
+        bent = torch.ops.sgan.bias_act_double_backward(ddp, dy, x, *small, *ctx.form)
         through_p = _through_p(bent, x, *small, ctx.needs_input_grad[2:6])
     return ddy, None, *through_p, None, None, None, None
 
 
 def _no_third_derivative(ctx, *_):
-    raise RuntimeError("bias_act is differentiable twice: for a third derivative choose impl='reference'")
+    raise RuntimeError("bias_act is differentiable twice: for a third derivative ops.use('reference')")
 
 
 torch.library.register_autograd("sgan::bias_act", _forward_backward, setup_context=_setup_forward)

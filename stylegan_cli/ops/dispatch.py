@@ -2,57 +2,109 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
-from . import build
+from ..kernels.build import load
+from ..kernels.toolchain import BuildError
 
-IMPLS = ("auto", "cuda", "reference")
+IMPLEMENTATIONS = ("auto", "cuda", "fused", "composite", "reference")
 
-KERNEL_DEVICE = "cuda"  # the type of device that the kernels run on
-_warned = False
+_chosen: ContextVar[str | None] = ContextVar("implementation of the ops", default=None)
+_kernel_device: ContextVar[str] = ContextVar("type of device that the kernels run on", default="cuda")
+
+
+@contextlib.contextmanager
+def use(
+    implementation: str,  # of IMPLEMENTATIONS
+) -> Iterator[None]:
+    """Choose the implementation of every op called within the block, in this thread or asynchronous task.
+
+    'reference'  the equations in plain PyTorch
+    'composite'  PyTorch's own operations, arranged to be fast
+    'cuda'       the kernels of csrc/, or an error: ValueError for tensors that are not on a GPU, BuildError with the
+                 compiler's log where the kernels cannot be built. What no kernel is made for is composite.
+    'fused'      as 'cuda', with modulated convolutions in one kernel where it is able to
+    'auto'       the kernels for tensors on a GPU, else the composite; where they cannot be built, it warns once
+
+    Blocks may be nested. Outside of all, the environment variable SGAN_KERNELS has the word, 'auto' where it is not
+    set. Gradients are computed by the implementation of the forward pass; so are later calls of a function that was
+    compiled (torch.compile) within the block. Raises ValueError on an unknown name.
+    """
+    token = _chosen.set(_known(implementation, "implementation"))
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def chosen() -> str:  # of IMPLEMENTATIONS
+    """The choice in force. Raises ValueError if SGAN_KERNELS has the word and is none."""
+    return _chosen.get() or _known(os.environ.get("SGAN_KERNELS", "auto"), "SGAN_KERNELS")
+
+
+def _known(implementation: str, source: str) -> str:
+    if implementation not in IMPLEMENTATIONS:
+        names = ", ".join(map(repr, IMPLEMENTATIONS[:-1]))
+        raise ValueError(f"{source} must be {names} or {IMPLEMENTATIONS[-1]!r}, not {implementation!r}")
+    return implementation
+
+
+@contextlib.contextmanager
+def kernels_on(
+    device: str,  # a type of device, 'cpu'
+) -> Iterator[None]:
+    """Within the block the kernels are those that are registered for this type of device already: the emulator of the
+    tests registers some for the CPU."""
+    token = _kernel_device.set(device)
+    try:
+        yield
+    finally:
+        _kernel_device.reset(token)
+
+
+def kernel_device() -> str:
+    """The type of device that the kernels run on."""
+    return _kernel_device.get()
 
 
 @torch.compiler.assume_constant_result
 def choose(
-    impl: str,  # 'auto', 'cuda' or 'reference'
     device: str,  # type of the device that the tensors are on
+    cuda: bool = True,  # the op's kernel takes this call
+    fused: bool = False,  # the op's fused kernel does
 ) -> str:
-    """'cuda' (the kernels of csrc/), 'composite' (PyTorch's own operations, arranged to be fast) or 'reference'.
-
-    'auto' is what the environment variable SGAN_KERNELS says, else the kernels for tensors on a GPU: where they cannot
-    be built, it warns once and takes the composite. 'cuda' raises instead: ValueError for tensors that are elsewhere,
-    `build.BuildError` with the compiler's log. Raises ValueError on an unknown name.
-    """
-    source = "impl"
-    if impl == "auto" and "SGAN_KERNELS" in os.environ:
-        impl, source = os.environ["SGAN_KERNELS"], "SGAN_KERNELS"
-    if impl not in IMPLS:
-        raise ValueError(f"{source} must be 'auto', 'cuda' or 'reference', not {impl!r}")
-    if impl == "reference":
-        return "reference"
-    if device != KERNEL_DEVICE:
-        if impl == "cuda":
+    """The implementation for one call of an op: 'fused', 'cuda', 'composite' or 'reference'. Raises as `use` says."""
+    choice = chosen()
+    if choice in ("composite", "reference"):
+        return choice
+    if device != kernel_device():
+        if choice != "auto":
             raise ValueError(f"the CUDA kernels cannot take tensors on {device}: move them, or choose 'auto'")
         return "composite"
-    try:
-        build.load()
-    except build.BuildError as error:
-        if impl == "cuda":
-            raise
-        _warn_once(error)
-        return "composite"
-    return "cuda"
+    if device == "cuda":
+        try:
+            load()
+        except BuildError as error:
+            if choice != "auto":
+                raise
+            _warn_once(str(error))
+            return "composite"
+    if choice == "fused" and fused:
+        return "fused"
+    return "cuda" if cuda else "composite"
 
 
-def _warn_once(error: build.BuildError) -> None:
-    global _warned
-    if not _warned:
-        warnings.warn(f"{error} Going on without the CUDA kernels, slower; `sgan doctor` says more.", stacklevel=4)
-    _warned = True
+@functools.cache
+def _warn_once(problem: str) -> None:
+    warnings.warn(f"{problem} Going on without the CUDA kernels, slower; `sgan doctor` says more.", stacklevel=4)
 
 
 def layout_of(x: Tensor) -> torch.memory_format:

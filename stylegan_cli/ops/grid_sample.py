@@ -34,7 +34,8 @@ class _Sample(torch.autograd.Function):
         return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx, *grads):
+        (dy,) = grads
         (grid,) = ctx.saved_tensors
         return _Spread.apply(dy, grid, ctx.size), None
 
@@ -49,6 +50,7 @@ class _Spread(torch.autograd.Function):
         return torch.ops.aten.grid_sampler_2d_backward(dy, x, grid, 0, 0, False, [True, False])[0]
 
     @staticmethod
-    def backward(ctx, ddx):
+    def backward(ctx, *grads):
+        (ddx,) = grads
         (grid,) = ctx.saved_tensors
         return _Sample.apply(ddx, grid), None, None

@@ -9,14 +9,16 @@ Scaling the input by s and the output by d equals a convolution with per-sample 
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bias_act import ACTIVATIONS, PiecewiseLinearGradient, activate_, bias_act, epilogue, slope_of
-from .conv2d import conv2d_resample
+from .bias_act import ACTIVATIONS, bias_act_reference, epilogue, slope_of
+from .composite import Epilogue
+from .conv2d import conv2d_resample_composite, conv2d_resample_cuda, conv2d_resample_reference
 from .dispatch import choose
 
 EPS = 1e-8
@@ -36,7 +38,6 @@ def modulated_conv2d(
     act: str = "linear",  # activation, see `bias_act`
     gain: float | None = None,  # factor after the activation; None: the activation's own
     clamp: float | None = None,  # bound on the result
-    impl: str = "auto",  # 'auto', 'cuda' or 'reference'
 ) -> Tensor:  # [N, O, H * up, W * up]
     """Modulate, convolve, demodulate, add noise and bias, activate.
 
@@ -44,32 +45,35 @@ def modulated_conv2d(
     precision than x; the result has x's type. Raises ValueError on shapes that do not fit.
     """
     _check(x, w, style, up, noise, b, act)
-    path = choose(impl, x.device.type)
-    if demodulate and x.dtype in HALF:
-        # d undoes any common factor. With weights of at most 1 / sqrt(fan_in) and styles of at most 1, the sum over
-        # 512 x 3 x 3 inputs of at most 256 stays below 17,400: half precision cannot overflow.
-        w = w.float() / (w[0].numel() ** 0.5 * w.abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
-        style = style.float() / style.abs().amax(1, keepdim=True).clamp_min(EPS)
-    d = (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt() if demodulate else None  # [N, O]
-    if noise is not None and noise_strength is not None and path == "cuda":
-        noise, noise_strength = noise * noise_strength, None
-    spec = ACTIVATIONS[act]
-    gain = spec.gain if gain is None else float(gain)
-    slope = slope_of(act, spec.alpha, gain)
-    if path == "cuda" and fuses(x, w, up, f, slope):
-        return _fused(x, w, style, d, noise, b, up, f, slope, gain, clamp)
-    y = x * style.to(x.dtype)[:, :, None, None]
-    y = conv2d_resample(y, w.to(x.dtype), f, up=up, impl=impl)  # [N, O, H * up, W * up]
-    if path == "cuda":
-        return epilogue(y, d, noise, b, act, gain, spec.alpha, clamp)
-    d, b = (None if t is None else t.to(x.dtype) for t in (d, b))
-    if noise is not None and noise_strength is None:
-        noise_strength = noise.new_ones([])
-    if path == "composite" and slope is not None and d is not None and b is not None:
-        # The gain goes inside, where it multiplies small tensors only.
-        strength = None if noise is None else noise_strength * gain
-        return _Epilogue.apply(y, d * gain, b * gain, noise, strength, slope, clamp)
-    return _epilogue_reference(y, d, b, noise, noise_strength, act, gain, clamp)
+    gain = ACTIVATIONS[act].gain if gain is None else float(gain)
+    layer = _Layer(x, w, style, demodulate, up, f, noise, noise_strength, b, act, gain, clamp)
+    return _IMPLEMENTATIONS[choose(x.device.type, cuda=ACTIVATIONS[act].kernel, fused=_fuses(layer))](layer)
+
+
+class _Layer(NamedTuple):
+    """The arguments of `modulated_conv2d`, which fit each other."""
+
+    x: Tensor  # [N, I, H, W]
+    w: Tensor  # [O, I, k, k]
+    style: Tensor  # [N, I]
+    demodulate: bool
+    up: int
+    f: Tensor | None  # [K]
+    noise: Tensor | None  # [N or 1, 1, H * up, W * up]
+    strength: Tensor | None  # []
+    b: Tensor | None  # [O]
+    act: str
+    gain: float
+    clamp: float | None
+
+    @property
+    def slope(self) -> float | None:
+        """Of the activation left of zero, see `slope_of`."""
+        return slope_of(self.act, ACTIVATIONS[self.act].alpha, self.gain)
+
+    @property
+    def scaled_noise(self) -> Tensor | None:  # [N or 1, 1, H * up, W * up]
+        return self.noise if self.noise is None or self.strength is None else self.noise * self.strength
 
 
 def _check(
@@ -94,86 +98,85 @@ def _check(
         raise ValueError(f"act must be one of {', '.join(ACTIVATIONS)}, not {act!r}")
 
 
+def _reference(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
+    return _epilogue_reference(*_convolved(layer, conv2d_resample_reference), layer)
+
+
+def _convolved(
+    layer: _Layer,
+    conv2d_resample: Callable[..., Tensor],
+) -> tuple[Tensor, Tensor | None]:  # [N, O, H * up, W * up], [N, O]
+    """The convolution of the modulated input, and the factors d that demodulate it."""
+    w, style, d = _factors(layer)
+    x = layer.x * style.to(layer.x.dtype)[:, :, None, None]
+    return conv2d_resample(x, w.to(x.dtype), layer.f, layer.up), d
+
+
+def _factors(layer: _Layer) -> tuple[Tensor, Tensor, Tensor | None]:  # [O, I, k, k], [N, I], [N, O]
+    """The weights and the styles to convolve with, and the factors d that demodulate the result."""
+    w, style = layer.w, layer.style
+    if not layer.demodulate:
+        return w, style, None
+    if layer.x.dtype in HALF:
+        # d undoes any common factor. With weights of at most 1 / sqrt(fan_in) and styles of at most 1, the sum over
+        # 512 x 3 x 3 inputs of at most 256 stays below 17,400: half precision cannot overflow.
+        w = w.float() / (w[0].numel() ** 0.5 * w.abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
+        style = style.float() / style.abs().amax(1, keepdim=True).clamp_min(EPS)
+    return w, style, (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt()
+
+
 def _epilogue_reference(
-    y: Tensor,  # [N, O, H, W]
+    y: Tensor,  # [N, O, H, W] the convolution
     d: Tensor | None,  # [N, O]
-    b: Tensor | None,  # [O]
-    noise: Tensor | None,  # [N or 1, 1, H, W]
-    strength: Tensor | None,  # []
-    act: str,
-    gain: float,
-    clamp: float | None,
+    layer: _Layer,
 ) -> Tensor:  # [N, O, H, W]
     if d is not None:
-        y = y * d[:, :, None, None]
+        y = y * d.to(y.dtype)[:, :, None, None]
+    if (noise := layer.scaled_noise) is not None:
+        y = y + noise.to(y.dtype)
+    b = None if layer.b is None else layer.b.to(y.dtype)
+    return bias_act_reference(y, b, layer.act, layer.gain, ACTIVATIONS[layer.act].alpha, layer.clamp)
+
+
+def _composite(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
+    y, d = _convolved(layer, conv2d_resample_composite)
+    noise, strength, b, slope = layer.noise, layer.strength, layer.b, layer.slope
+    if slope is None or d is None or b is None:
+        return _epilogue_reference(y, d, layer)
+    # The gain goes inside, where it multiplies small tensors only.
     if noise is not None:
-        y = y + (noise * strength).to(y.dtype)
-    return bias_act(y, b, act=act, gain=gain, clamp=clamp, impl="reference")
+        strength = (noise.new_ones([]) if strength is None else strength) * layer.gain
+    d, b = d.to(y.dtype) * layer.gain, b.to(y.dtype) * layer.gain
+    return Epilogue.apply(y, d, b, noise, strength, slope, layer.clamp)
 
 
-class _Epilogue(torch.autograd.Function):
-    """act(d y + strength noise + b) in as few passes over memory as PyTorch has operations for."""
-
-    @staticmethod
-    def forward(ctx, y, d, b, noise, strength, slope, clamp):  # see _epilogue_reference -> [N, O, H, W]
-        out = torch.addcmul(b[:, None, None], y, d[:, :, None, None])
-        if noise is not None:
-            out.add_((noise * strength).to(out.dtype))
-        activate_(out, slope, clamp)
-        ctx.save_for_backward(y, d, noise, strength, out)
-        ctx.how = slope, 1, clamp
-        return out
-
-    @staticmethod
-    def backward(ctx, dout):
-        y, d, noise, strength, out = ctx.saved_tensors
-        need_y, need_d, need_b, need_noise, need_strength, *_ = ctx.needs_input_grad
-        dpre = PiecewiseLinearGradient.apply(dout, out, *ctx.how)
-        dy = dpre * d[:, :, None, None] if need_y else None
-        dd = (dpre * y).sum([2, 3]) if need_d else None
-        db = dpre.sum([0, 2, 3]) if need_b else None
-        dnoise = dstrength = None
-        if noise is not None and (need_noise or need_strength):
-            over_channels = dpre.sum(1, keepdim=True).to(noise.dtype)  # [N, 1, H, W]
-            dnoise = (over_channels * strength).sum_to_size(noise.shape) if need_noise else None
-            dstrength = (over_channels * noise).sum().to(strength.dtype) if need_strength else None
-        return dy, dd, db, dnoise, dstrength, None, None
+def _cuda(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
+    """cuDNN's convolution between our kernels."""
+    y, d = _convolved(layer, conv2d_resample_cuda)
+    alpha = ACTIVATIONS[layer.act].alpha
+    return epilogue(y, d, layer.scaled_noise, layer.b, layer.act, layer.gain, alpha, layer.clamp)
 
 
 # The fused kernel: csrc/modulated_conv2d.cu by csrc/library.cpp. It makes the whole layer in one pass over memory.
 
 
-def fuses(
-    x: Tensor,  # [N, I, H, W]
-    w: Tensor,  # [O, I, k, k]
-    up: int,
-    f: Tensor | None,  # [K]
-    slope: float | None,  # of the activation, see `slope_of`
-) -> bool:
-    """Whether the fused kernel takes this layer. It enters for a shape by beating the convolution between our other
-    kernels in a results file of benchmarks/; until then only SGAN_FUSED=1 calls it."""
-    able = x.dtype in HALF and slope is not None and (up == 1 or (w.shape[-1] == 3 and f.shape == (4,)))
-    return able and os.environ.get("SGAN_FUSED") == "1"
+def _fuses(layer: _Layer) -> bool:
+    """Whether the fused kernel takes this layer. It becomes the default for a shape by beating the convolution between
+    our other kernels in a results file of benchmarks/; until then only ops.use('fused') calls it."""
+    four_taps = layer.w.shape[-1] == 3 and layer.f is not None and layer.f.shape == (4,)
+    return layer.x.dtype in HALF and layer.slope is not None and (layer.up == 1 or four_taps)
 
 
-def _fused(
-    x: Tensor,  # [N, I, H, W] half precision
-    w: Tensor,  # [O, I, k, k]
-    style: Tensor,  # [N, I]
-    d: Tensor | None,  # [N, O]
-    noise: Tensor | None,  # [N or 1, 1, H * up, W * up]
-    b: Tensor | None,  # [O]
-    up: int,
-    f: Tensor | None,  # [4]
-    slope: float,
-    gain: float,
-    clamp: float | None,
-) -> Tensor:  # [N, O, H * up, W * up]
-    phases = 1 if up == 1 else 4
-    w = (w if up == 1 else phase_weights(w, f)).to(x.dtype)
-    style, d, noise, b = (None if t is None else t.float().contiguous() for t in (style, d, noise, b))
-    clamp = math.inf if clamp is None else clamp
-    return torch.ops.sgan.modulated_conv2d(x, w, style, d, noise, b, None, phases, slope, gain, clamp)
+def _fused(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
+    w, style, d = _factors(layer)
+    w = (w if layer.f is None or layer.up == 1 else phase_weights(w, layer.f)).to(layer.x.dtype)
+    small = (style, d, layer.scaled_noise, layer.b)
+    style, d, noise, b = (None if t is None else t.float().contiguous() for t in small)
+    phases, clamp = 1 if layer.up == 1 else 4, math.inf if layer.clamp is None else layer.clamp
+    return torch.ops.sgan.modulated_conv2d(layer.x, w, style, d, noise, b, phases, layer.slope, layer.gain, clamp)
+
+
+_IMPLEMENTATIONS = {"fused": _fused, "cuda": _cuda, "composite": _composite, "reference": _reference}
 
 
 def phase_weights(
@@ -194,30 +197,27 @@ def phase_weights(
 
 torch.library.define(
     "sgan::modulated_conv2d",
-    "(Tensor x, Tensor w, Tensor style, Tensor? d, Tensor? noise, Tensor? b, Tensor? skip, int phases, "
-    "float slope, float gain, float clamp) -> Tensor",
+    "(Tensor x, Tensor w, Tensor style, Tensor? d, Tensor? noise, Tensor? b, int phases, float slope, "
+    "float gain, float clamp) -> Tensor",
 )
 
 
 @torch.library.register_fake("sgan::modulated_conv2d")
-def _(x, w, style, d, noise, b, skip, phases, slope, gain, clamp):
+def _(x, w, style, d, noise, b, phases, slope, gain, clamp):
     side = 2 if phases == 4 else 1
     size = (x.shape[0], w.shape[0] // phases, x.shape[2] * side, x.shape[3] * side)
-    dtype = x.dtype if skip is None else torch.float32
-    return torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _setup(ctx, inputs, output):
-    x, w, style, d, noise, b, skip, *ctx.how = inputs
-    if skip is not None and any(ctx.needs_input_grad):
-        raise RuntimeError("with a skip picture the fused kernel has no gradient: add the picture outside")
+    x, w, style, d, noise, b, *ctx.form = inputs
     ctx.save_for_backward(x, w, style, d, noise, b, output)
 
 
 def _backward(ctx, dout):
     """Of y = act(d conv(style x, w) + noise + b), made of operations that can be differentiated again."""
     x, w, style, d, noise, b, y = ctx.saved_tensors
-    phases, slope, gain, clamp = ctx.how
+    phases, slope, gain, clamp = ctx.form
     need_x, need_w, need_style, need_d, need_noise, need_b, *_ = ctx.needs_input_grad
     dp = torch.ops.sgan.bias_act_backward(dout, y, None, None, None, None, "lrelu", gain, slope, clamp)  # [N, O, H, W]
     dx = dw = dstyle = dd = dnoise = db = None
@@ -232,18 +232,18 @@ def _backward(ctx, dout):
         )
         dx = dscaled * s
         dstyle = (dscaled.to(style.dtype) * x).sum([2, 3])  # half would overflow
-    if need_d:
+    if d is not None and need_d:
         # What the convolution gave follows from y wherever dp is not zero.
         p = y.float() / gain
         p = torch.where(p > 0, p, p / slope if slope else 0.0)
         for term in (noise, None if b is None else b[:, None, None]):
             p = p if term is None else p - term
         dd = (dp * p).sum([2, 3]) / d
-    if need_noise:
+    if noise is not None and need_noise:
         dnoise = dp.sum(1, keepdim=True, dtype=noise.dtype).sum_to_size(noise.shape)
-    if need_b:
+    if b is not None and need_b:
         db = dp.sum([0, 2, 3], dtype=b.dtype)
-    return dx, dw, dstyle, dd, dnoise, db, None, None, None, None, None
+    return dx, dw, dstyle, dd, dnoise, db, None, None, None, None
 
 
 torch.library.register_autograd("sgan::modulated_conv2d", _backward, setup_context=_setup)

@@ -5,7 +5,7 @@ y[i] = gain * sum_k f[k] * u[down * i - k],   u = x with up - 1 zeros after each
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,7 +33,6 @@ def upfirdn2d(
     padding: int | tuple[int, int, int, int] = 0,  # left, right, top, bottom, in upsampled pixels; negative crops
     flip: bool = False,  # False: convolution, True: correlation
     gain: float = 1.0,  # factor on the result
-    impl: str = "auto",  # 'auto', 'cuda' or 'reference'
 ) -> Tensor:  # [N, C, (H * up + top + bottom - KH) // down + 1, ...]
     """Upsample, pad, filter and downsample every channel alike.
 
@@ -45,10 +44,10 @@ def upfirdn2d(
     h, w = x.shape[2] * up + y0 + y1, x.shape[3] * up + x0 + x1
     if h < kh or w < kw:
         raise ValueError(f"a filter of {kh}x{kw} does not fit a padded picture of {h}x{w}")
-    return _PATHS[choose(impl, x.device.type)](x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
+    return _IMPLEMENTATIONS[choose(x.device.type)](x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
 
 
-def _upfirdn2d_reference(
+def upfirdn2d_reference(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K] or [KH, KW]
     up: int,
@@ -69,7 +68,7 @@ def _upfirdn2d_reference(
     return F.conv2d(x, (f * gain).reshape(1, 1, 1, -1).expand(c, 1, 1, -1), stride=(1, down), groups=c)
 
 
-def _upfirdn2d_composite(
+def _depthwise(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K] or [KH, KW]
     up: int,
@@ -86,18 +85,18 @@ def _upfirdn2d_composite(
     kernel = (kernel.flip([0, 1]) if flip == (up > 1) else kernel).to(x.dtype) * gain
     kernel = kernel.expand(x.shape[1], 1, -1, -1)
     if max(kh, kw) > 6:
-        return _upfirdn2d_reference(x, f, up, down, padding, flip, gain)
+        return upfirdn2d_reference(x, f, up, down, padding, flip, gain)
     if up == 1 and x0 == x1 >= 0 and y0 == y1 >= 0:
         return F.conv2d(x, kernel, stride=down, padding=(y0, x0), groups=x.shape[1])
     crop_y, crop_x = kh - 1 - y0, kw - 1 - x0  # of the whole transposed convolution
     if up > 1 and down == 1 and crop_y == kh - up - y1 >= 0 and crop_x == kw - up - x1 >= 0:
         return F.conv_transpose2d(x, kernel, stride=up, padding=(crop_y, crop_x), groups=x.shape[1])
-    return _upfirdn2d_reference(x, f, up, down, padding, flip, gain)
+    return upfirdn2d_reference(x, f, up, down, padding, flip, gain)
 
 
 def _adjoint(
-    x_size: tuple[int, int],  # H, W of the input
-    y_size: tuple[int, int],  # H, W of the output
+    x_size: Sequence[int],  # H, W of the input
+    y_size: Sequence[int],  # H, W of the output
     f: Tensor,  # [K] or [KH, KW]
     up: int,
     down: int,
@@ -114,31 +113,33 @@ def _adjoint(
 
 class _UpFirDn2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, f, *how):  # [N, C, H, W], [K] or [KH, KW] -> [N, C, H', W']
-        y = _upfirdn2d_composite(x, f, *how)
+    def forward(ctx, x, f, *resampling):  # [N, C, H, W], [K] or [KH, KW] -> [N, C, H', W']
+        y = _depthwise(x, f, *resampling)
         ctx.save_for_backward(f)
-        ctx.adjoint = _adjoint(x.shape[2:], y.shape[2:], f, *how)
+        ctx.adjoint = _adjoint(x.shape[2:], y.shape[2:], f, *resampling)
         return y
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx, *grads):
+        (dy,) = grads
         (f,) = ctx.saved_tensors
         return _UpFirDn2d.apply(dy, f, *ctx.adjoint), None, None, None, None, None, None
 
 
-def _upfirdn2d_cuda(
+# The kernel: csrc/upfirdn2d.cu by csrc/library.cpp.
+
+
+def upfirdn2d_cuda(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K] or [KH, KW]
-    *how,
+    *resampling,  # as the reference takes it
 ) -> Tensor:  # [N, C, H', W']
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32  # the type that the kernel adds in
-    return torch.ops.sgan.upfirdn2d(x, f.to(x.device, acc).contiguous(), *how)
+    return torch.ops.sgan.upfirdn2d(x, f.to(x.device, acc).contiguous(), *resampling)
 
 
-_PATHS = {"cuda": _upfirdn2d_cuda, "composite": _UpFirDn2d.apply, "reference": _upfirdn2d_reference}
-
-
-# The kernel: csrc/upfirdn2d.cu by csrc/library.cpp.
+upfirdn2d_composite = _UpFirDn2d.apply
+_IMPLEMENTATIONS = {"cuda": upfirdn2d_cuda, "composite": upfirdn2d_composite, "reference": upfirdn2d_reference}
 
 torch.library.define(
     "sgan::upfirdn2d", "(Tensor x, Tensor f, int up, int down, int[] padding, bool flip, float gain) -> Tensor"
@@ -154,9 +155,9 @@ def _(x, f, up, down, padding, flip, gain):
 
 
 def _setup(ctx, inputs, output):
-    x, f, *how = inputs
+    x, f, *resampling = inputs
     ctx.save_for_backward(f)
-    ctx.adjoint = _adjoint(x.shape[2:], output.shape[2:], f, *how)
+    ctx.adjoint = _adjoint(x.shape[2:], output.shape[2:], f, *resampling)
 
 
 def _backward(ctx, dy):
@@ -171,27 +172,26 @@ torch.library.register_autograd("sgan::upfirdn2d", _backward, setup_context=_set
 def upsample2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K]
-    impl: str = "auto",
+    resample: Callable[..., Tensor] = upfirdn2d,  # or one implementation of it
 ) -> Tensor:  # [N, C, 2H, 2W]
     """Twice the size, brightness kept."""
     k = f.shape[0]
-    return upfirdn2d(x, f, up=2, padding=((k + 1) // 2, (k - 2) // 2) * 2, gain=4, impl=impl)
+    return resample(x, f, 2, 1, ((k + 1) // 2, (k - 2) // 2) * 2, False, 4.0)
 
 
 def downsample2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K]
-    impl: str = "auto",
+    resample: Callable[..., Tensor] = upfirdn2d,  # or one implementation of it
 ) -> Tensor:  # [N, C, H / 2, W / 2]
     """Half the size, brightness kept."""
     k = f.shape[0]
-    return upfirdn2d(x, f, down=2, padding=((k - 1) // 2, (k - 2) // 2) * 2, impl=impl)
+    return resample(x, f, 1, 2, ((k - 1) // 2, (k - 2) // 2) * 2, False, 1.0)
 
 
 def blur2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K], K odd
-    impl: str = "auto",
 ) -> Tensor:  # [N, C, H, W]
     """The same size, brightness kept; beyond its edges the picture is zero."""
-    return x if f.shape[0] == 1 else upfirdn2d(x, f, padding=f.shape[0] // 2, impl=impl)
+    return x if f.shape[0] == 1 else upfirdn2d(x, f, padding=f.shape[0] // 2)

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ..config import base_size, levels_of
 from ..errors import SganError
-from .config import TrainConfig
-from .presets import PRESETS
+from .training.config import TrainConfig
+from .training.presets import PRESETS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan_cli.ops import build, checks, dispatch, machine, toolchain
+from stylegan_cli import ops
+from stylegan_cli.doctor import checks, machine
+from stylegan_cli.kernels import build, toolchain
+from stylegan_cli.ops.dispatch import kernels_on
 
 # Says its version; else notes that it was called, and writes its output or fails.
 STAND_IN = """#!/bin/sh
@@ -146,7 +149,13 @@ def test_an_architecture_that_is_none(sgan, machine_at, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("reference", "keeps the CUDA kernels"), ("cuda", "need a GPU"), ("fast", "means nothing")]
+    ("value", "said"),
+    [
+        ("reference", "keeps the CUDA kernels"),
+        ("cuda", "need a GPU"),
+        ("fused", "need a GPU"),
+        ("fast", "means nothing"),
+    ],
 )
 def test_settings_in_the_way(sgan, machine_at, monkeypatch, value, said):
     monkeypatch.setenv("SGAN_KERNELS", value)
@@ -207,9 +216,10 @@ def emulated():
 @pytest.fixture
 def kernels(emulated, one_gpu, monkeypatch):
     """A machine whose GPU is the CPU: kernels are built, loaded, and run."""
-    monkeypatch.setattr(dispatch, "KERNEL_DEVICE", "cpu")
     monkeypatch.setattr(build, "load", lambda: None)
     monkeypatch.setattr(checks, "SIZE", (1, 8, 5, 6))
+    with kernels_on("cpu"):
+        yield
 
 
 def module(name):
@@ -217,8 +227,9 @@ def module(name):
 
 
 def test_kernels_that_agree(sgan, kernels, monkeypatch):
-    fused, real = [], module("modulated_conv2d")._fused
-    monkeypatch.setattr(module("modulated_conv2d"), "_fused", lambda x, *a: fused.append(x.dtype) or real(x, *a))
+    fused, paths = [], module("modulated_conv2d")._IMPLEMENTATIONS
+    real = paths["fused"]
+    monkeypatch.setitem(paths, "fused", lambda layer: fused.append(layer.x.dtype) or real(layer))
     result = sgan("doctor", code=0)
     assert "loaded" in rows(result)["kernels"] and last(result) == "All is well: training runs at full speed."
     lines = [line for line in result.stdout.splitlines() if line.endswith(", agrees")]
@@ -228,14 +239,14 @@ def test_kernels_that_agree(sgan, kernels, monkeypatch):
     assert {(line[:25].strip(), line[25:35].strip()) for line in lines} == expected
     assert len(lines) == checks.NUM_CHECKS == 22 and all(" x   " in line for line in lines)
     assert set(fused) == {torch.float16, torch.bfloat16}
-    assert "To do" not in result.stdout and "SGAN_FUSED" not in os.environ and dispatch.KERNEL_DEVICE == "cpu"
+    assert "To do" not in result.stdout and ops.dispatch.chosen() == "auto"
 
 
 @pytest.fixture
 def plant(kernels, monkeypatch):
     """Put a mistake after the bias kernel, and check that kernel only: plant(result -> another)."""
     monkeypatch.setattr(checks, "CASES", checks.CASES[:1])
-    paths, right = module("bias_act")._PATHS, module("bias_act")._PATHS["cuda"]
+    paths, right = module("bias_act")._IMPLEMENTATIONS, module("bias_act")._IMPLEMENTATIONS["cuda"]
 
     def put(mistake):
         monkeypatch.setitem(paths, "cuda", lambda *args: mistake(right(*args)))
@@ -273,7 +284,7 @@ def test_a_kernel_that_fails(sgan, plant, mistake):
     assert all(check["error"] is None for check in json.loads(sgan("doctor", "--json", code=1).stdout)["checks"])
 
 
-@pytest.mark.parametrize(("setting", "code"), [("reference", 3), ("cuda", 0)])
+@pytest.mark.parametrize(("setting", "code"), [("reference", 3), ("composite", 3), ("cuda", 0), ("fused", 0)])
 def test_settings_with_kernels_that_agree(sgan, plant, monkeypatch, setting, code):
     monkeypatch.setenv("SGAN_KERNELS", setting)
     result = sgan("doctor", code=code)

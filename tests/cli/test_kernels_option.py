@@ -1,22 +1,21 @@
 """`--kernels`: which implementation of the ops a command runs."""
 
 import os
-import sys
 
 import pytest
 
 from stylegan_cli import distributed
 from stylegan_cli.errors import SganError
+from stylegan_cli.ops.composite import Epilogue  # a part that every model runs
 
-COMPOSITE = sys.modules["stylegan_cli.ops.modulated_conv2d"]._Epilogue  # a part of it that every model runs
 DRAW = {"generate": ["--seeds", "1"], "mix": ["--rows", "1", "--cols", "2"]}
 
 
 @pytest.fixture
 def composite(monkeypatch):
     """Notes each time the composite path is taken."""
-    calls, apply = [], COMPOSITE.apply
-    monkeypatch.setattr(COMPOSITE, "apply", lambda *args: calls.append(1) or apply(*args))
+    calls, apply = [], Epilogue.apply
+    monkeypatch.setattr(Epilogue, "apply", lambda *args: calls.append(1) or apply(*args))
     monkeypatch.delenv("SGAN_KERNELS", raising=False)
     return calls
 
@@ -73,5 +72,6 @@ def test_a_value_that_is_none(sgan, monkeypatch, composite, how):
     if how == "environment":
         monkeypatch.setenv("SGAN_KERNELS", "fast")
     result = sgan("generate", *(["--kernels", "fast"] if how == "option" else []), code=2)
-    assert "SGAN_KERNELS" in result.stderr and "'fast' is not one of 'auto', 'cuda', 'reference'" in result.stderr
+    words = "'fast' is not one of 'auto', 'cuda', 'fused', 'composite', 'reference'"
+    assert "SGAN_KERNELS" in result.stderr and words in result.stderr
     assert len(result.stderr.splitlines()) <= 5

@@ -1,7 +1,6 @@
 """torch.export: the file draws what the model draws, for any batch."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_generator, read_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.ops.dispatch import chosen
 
 
 def make(kind=StyleGAN2Config, **settings):
@@ -39,7 +39,7 @@ def test_graphs_draw_what_the_model_draws(settings):
         z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)] if G.config.c_dim else None
         pictures = graph(z, torch.tensor(0.6), *([c] if G.config.c_dim else []))
         assert (pictures - G(z, c, 0.6)).abs().max() < 1e-4
-    assert "SGAN_KERNELS" not in os.environ
+    assert chosen() == "auto"
 
 
 def test_file(tmp_path):
@@ -57,10 +57,3 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(SganError, match="differs from the model"):
         export_torch(make(), tmp_path / "mapping.pt2", "mapping")
     assert not list(tmp_path.iterdir())
-
-
-def test_environment_is_put_back(monkeypatch):
-    monkeypatch.setenv("SGAN_KERNELS", "auto")
-    with graphs.reference_ops():
-        assert os.environ["SGAN_KERNELS"] == "reference"
-    assert os.environ["SGAN_KERNELS"] == "auto"

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from stylegan_cli import ops
+
 
 def filter_2d(f):
     f = np.asarray(f, np.float64)
@@ -126,6 +128,13 @@ def random():
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_(requires_grad)
 
     return make
+
+
+@pytest.fixture(params=["auto", "reference"])
+def implementation(request):
+    """The test runs once by each."""
+    with ops.use(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

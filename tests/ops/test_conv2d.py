@@ -4,39 +4,39 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from stylegan_cli import ops
 from stylegan_cli.ops import conv2d_resample
 
-IMPLS = ["auto", "reference"]
 RESAMPLING = [{}, {"up": 2}, {"down": 2}]
 F = torch.tensor([1.0, 2.0, 4.0, 3.0]) / 10  # lopsided, so that a flipped filter is seen
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("resampling", RESAMPLING, ids=str)
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("size", [(4, 4), (6, 10), (8, 2)])
-def test_equation(dense, random, impl, resampling, k, size):
+def test_equation(dense, random, resampling, k, size):
     x, w = random(2, 3, *size), random(4, 3, k, k)
-    y = conv2d_resample(x, w, F.double(), impl=impl, **resampling)
+    y = conv2d_resample(x, w, F.double(), **resampling)
     assert torch.allclose(y, torch.from_numpy(dense.conv_resample(x, w, F.double(), **resampling)), rtol=1e-11)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
-def test_odd_sizes(dense, random, impl):
+@pytest.mark.usefixtures("implementation")
+def test_odd_sizes(dense, random):
     x, w = random(1, 2, 5, 7), random(3, 2, 3, 3)
     for resampling in ({}, {"up": 2}):
-        y = conv2d_resample(x, w, F.double(), impl=impl, **resampling)
+        y = conv2d_resample(x, w, F.double(), **resampling)
         assert torch.allclose(y, torch.from_numpy(dense.conv_resample(x, w, F.double(), **resampling)), rtol=1e-11)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("resampling", RESAMPLING, ids=str)
 @pytest.mark.parametrize("k", [1, 3])
-def test_derivatives(random, impl, resampling, k):
+def test_derivatives(random, resampling, k):
     x, w = random(1, 2, 4, 2, requires_grad=True), random(2, 2, k, k, requires_grad=True)
 
     def function(x, w):
-        return conv2d_resample(x, w, F.double(), impl=impl, **resampling)
+        return conv2d_resample(x, w, F.double(), **resampling)
 
     assert gradcheck(function, (x, w))
     assert gradgradcheck(function, (x, w))
@@ -52,8 +52,9 @@ def test_auto_equals_the_reference_to_the_third_derivative(random, resampling, c
     x = random(2, i, 4, 6).contiguous(memory_format=layout).requires_grad_(True)
     w = random(o, i, 3, 3).contiguous(memory_format=layout).requires_grad_(True)
     results = []
-    for impl in IMPLS:
-        y = conv2d_resample(x, w, F.double(), impl=impl, **resampling)
+    for implementation in ("auto", "reference"):
+        with ops.use(implementation):
+            y = conv2d_resample(x, w, F.double(), **resampling)
         first = torch.autograd.grad(y.square().mean(), (x, w), create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), (x, w), create_graph=True)
         third = torch.autograd.grad(sum(g.square().sum() for g in second), (x, w))
@@ -62,13 +63,13 @@ def test_auto_equals_the_reference_to_the_third_derivative(random, resampling, c
         assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9 * theirs.abs().max().item())
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("resampling", RESAMPLING, ids=str)
-def test_half_precision(dense, random, rms_error, impl, dtype, resampling):
+def test_half_precision(dense, random, rms_error, dtype, resampling):
     x, w = random(2, 16, 8, 8).to(dtype), (random(16, 16, 3, 3) / 12).to(dtype)
     exact = torch.from_numpy(dense.conv_resample(x.double(), w.double(), F, **resampling))
-    mine = conv2d_resample(x, w, F, impl=impl, **resampling)
+    mine = conv2d_resample(x, w, F, **resampling)
     f = F.outer(F).to(dtype).flip([0, 1]).expand(16, 1, -1, -1)
     conv2d = torch.nn.functional.conv2d
     if "up" in resampling:

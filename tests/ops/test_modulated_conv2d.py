@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from stylegan_cli import ops
 from stylegan_cli.ops import modulated_conv2d
 
-IMPLS = ["auto", "reference"]
 F = torch.tensor([1.0, 2.0, 4.0, 3.0]) / 10  # lopsided, so that a flipped filter is seen
 NAMES = ["x", "w", "style", "noise", "noise_strength", "b"]
 
@@ -37,33 +37,33 @@ def expected(dense, a, demodulate=True, **epilogue):
     return torch.from_numpy(dense.bias_act(y, a["b"], **epilogue))
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize("up", [1, 2])
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("shared_noise", [True, False])
-def test_equation(dense, arguments, impl, demodulate, up, k, shared_noise):
+def test_equation(dense, arguments, demodulate, up, k, shared_noise):
     a = arguments(k=k, up=up, shared_noise=shared_noise)
-    y = modulated_conv2d(**a, demodulate=demodulate, impl=impl)
+    y = modulated_conv2d(**a, demodulate=demodulate)
     assert y.shape == (2, 4, 4 * up, 5 * up)
     assert torch.allclose(y, expected(dense, a, demodulate), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("act", ["linear", "lrelu", "swish"])
 @pytest.mark.parametrize("up", [1, 2])
 @pytest.mark.parametrize(("gain", "clamp"), [(None, None), (0.5, None), (None, 0.6), (1.5, 0.6)])
-def test_epilogue(dense, arguments, impl, act, up, gain, clamp):
+def test_epilogue(dense, arguments, act, up, gain, clamp):
     a = arguments(up=up)
-    y = modulated_conv2d(**a, act=act, gain=gain, clamp=clamp, impl=impl)
+    y = modulated_conv2d(**a, act=act, gain=gain, clamp=clamp)
     assert torch.allclose(y, expected(dense, a, act=act, gain=gain, clamp=clamp), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("left_out", [["noise", "noise_strength"], ["b"], ["noise", "noise_strength", "b"]])
-def test_without_noise_or_bias(dense, arguments, impl, left_out):
+def test_without_noise_or_bias(dense, arguments, left_out):
     a = arguments() | dict.fromkeys(left_out)
-    y = modulated_conv2d(**a, act="lrelu", impl=impl)
+    y = modulated_conv2d(**a, act="lrelu")
     assert torch.allclose(y, expected(dense, a, act="lrelu"), rtol=1e-10, atol=1e-12)
 
 
@@ -79,21 +79,21 @@ def test_demodulated_output_has_unit_variance(random):
     assert y.square().mean() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("wanted", [NAMES, *([name] for name in NAMES)], ids="+".join)
 @pytest.mark.parametrize(
     "options",
     [{"up": 1, "demodulate": True}, {"up": 2, "demodulate": True}, {"up": 1, "demodulate": False, "k": 1}],
     ids=str,
 )
-def test_derivatives(arguments, impl, wanted, options):
+def test_derivatives(arguments, wanted, options):
     options = dict(options)
     demodulate = options.pop("demodulate")
     a = arguments(n=2, i=2, o=2, h=3, w=2, **options)
 
     def function(*tensors):
         given = a | dict(zip(wanted, tensors, strict=True))
-        return modulated_conv2d(**given, demodulate=demodulate, act="lrelu", clamp=1.5, impl=impl)
+        return modulated_conv2d(**given, demodulate=demodulate, act="lrelu", clamp=1.5)
 
     tensors = tuple(a[name].clone().requires_grad_(True) for name in wanted)
     assert gradcheck(function, tensors)
@@ -107,8 +107,9 @@ def test_auto_equals_the_reference_in_all_derivatives(arguments, up, act, channe
     a = arguments(i=channels[0], o=channels[1], up=up)
     inputs = [a[name].requires_grad_(True) for name in NAMES]
     results = []
-    for impl in IMPLS:
-        y = modulated_conv2d(**a, act=act, clamp=2, impl=impl)
+    for implementation in ("auto", "reference"):
+        with ops.use(implementation):
+            y = modulated_conv2d(**a, act=act, clamp=2)
         first = torch.autograd.grad(y.sin().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
         results.append((y, *first, *second))
@@ -116,13 +117,13 @@ def test_auto_equals_the_reference_in_all_derivatives(arguments, up, act, channe
         assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9 * theirs.abs().max().item())
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("up", [1, 2])
-def test_channels_last(arguments, impl, up):
+def test_channels_last(arguments, up):
     a = arguments(i=8, o=8, up=up)
     last = {name: a[name].contiguous(memory_format=torch.channels_last) for name in ("x", "w")}
-    y = modulated_conv2d(**a, act="lrelu", impl=impl)
-    assert torch.allclose(modulated_conv2d(**a | last, act="lrelu", impl=impl), y, rtol=1e-10, atol=1e-12)
+    y = modulated_conv2d(**a, act="lrelu")
+    assert torch.allclose(modulated_conv2d(**a | last, act="lrelu"), y, rtol=1e-10, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------ half precision
@@ -145,44 +146,47 @@ def plain(x, w, style, f, up, noise, strength, b, dtype):
     return torch.nn.functional.leaky_relu(y, 0.2) * 2**0.5
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("up", [1, 2])
 @pytest.mark.parametrize("weights", ["half", "float32"])
-def test_half_precision(arguments, rms_error, impl, dtype, up, weights):
+def test_half_precision(arguments, rms_error, dtype, up, weights):
     a = arguments(i=16, o=16, h=8, w=8, up=up)
     a = {k: v.to(dtype).float() if isinstance(v, torch.Tensor) else v for k, v in a.items()}
     a["f"] = F
-    exact = modulated_conv2d(**a, act="lrelu", impl="reference")
+    with ops.use("reference"):
+        exact = modulated_conv2d(**a, act="lrelu")
     kinds = dict.fromkeys(NAMES if weights == "half" else ["x"], dtype)
-    mine = modulated_conv2d(**{k: v.to(kinds[k]) if k in kinds else v for k, v in a.items()}, act="lrelu", impl=impl)
+    mine = modulated_conv2d(**{k: v.to(kinds[k]) if k in kinds else v for k, v in a.items()}, act="lrelu")
     theirs = plain(a["x"], a["w"], a["style"], F, up, a["noise"], a["noise_strength"], a["b"], dtype)
     assert mine.dtype == dtype
     assert rms_error(mine, exact) <= 2 * rms_error(theirs, exact)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("up", [1, 2])
 @pytest.mark.parametrize("scale", [1e-4, 1e6])
-def test_styles_out_of_half_precisions_range(arguments, impl, up, scale):
+def test_styles_out_of_half_precisions_range(arguments, up, scale):
     a = arguments(i=32, o=8, h=8, w=8, up=up)
     a = {k: v.float() if isinstance(v, torch.Tensor) else v for k, v in a.items()}
     a["style"] = a["style"] * scale
-    exact = modulated_conv2d(**a, impl="reference")
-    mine = modulated_conv2d(**a | {"x": a["x"].half()}, impl=impl)
+    with ops.use("reference"):
+        exact = modulated_conv2d(**a)
+    mine = modulated_conv2d(**a | {"x": a["x"].half()})
     assert mine.isfinite().all()
     assert (mine.float() - exact).abs().max() < 0.01 * exact.abs().max()
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("up", [1, 2])
-def test_no_overflow_on_the_way_to_a_result_that_fits(impl, up):
+def test_no_overflow_on_the_way_to_a_result_that_fits(up):
     """512 channels at the clamp of the layer before: the result is in range, and so must be what leads to it."""
     x = torch.full([1, 512, 8, 8], 256.0)
     w, style = torch.ones(2, 512, 3, 3), torch.ones(1, 512)
-    exact = modulated_conv2d(x, w, style, up=up, f=F, impl="reference")
+    with ops.use("reference"):
+        exact = modulated_conv2d(x, w, style, up=up, f=F)
     assert exact.abs().max() < 65504
-    mine = modulated_conv2d(x.half(), w, style, up=up, f=F, impl=impl)
+    mine = modulated_conv2d(x.half(), w, style, up=up, f=F)
     assert mine.isfinite().all()
     assert torch.allclose(mine.float(), exact, rtol=0.01)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from stylegan_cli import ops
 from stylegan_cli.ops import downsample2d, fir_filter, upfirdn2d, upsample2d
 
-IMPLS = ["auto", "reference"]
 FILTERS = {
     "even": torch.tensor([1.0, 3.0, 4.0, 2.0]),
     "odd": torch.tensor([1.0, -2.0, 4.0]),
@@ -24,10 +24,10 @@ def equal(mine, dense):
     return mine.shape == dense.shape and np.allclose(mine.detach().numpy(), dense, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (3, 1), (1, 2), (1, 3), (2, 2), (3, 2), (2, 3)])
-def test_equation(dense, random, impl, name, up, down):
+def test_equation(dense, random, name, up, down):
     f = FILTERS[name].double()
     x = random(2, 3, 7, 10)
     for padding, flip, gain in itertools.product(PADDINGS, [False, True], [1, 2.5]):
@@ -35,7 +35,7 @@ def test_equation(dense, random, impl, name, up, down):
         size = [7 * up + sides[2] + sides[3], 10 * up + sides[0] + sides[1]]
         if size[0] < f.shape[0] or size[1] < f.shape[-1]:
             continue
-        y = upfirdn2d(x, f, up=up, down=down, padding=padding, flip=flip, gain=gain, impl=impl)
+        y = upfirdn2d(x, f, up=up, down=down, padding=padding, flip=flip, gain=gain)
         assert equal(y, dense.upfirdn(x, f, up, down, sides, flip, gain)), (padding, flip, gain)
         assert y.shape[2:] == tuple((s - k) // down + 1 for s, k in zip(size, (f.shape[0], f.shape[-1])))
 
@@ -48,20 +48,20 @@ def test_flip_tells_convolution_from_correlation():
     assert upfirdn2d(x, f, flip=True).flatten().tolist() == [3, 2, 1]
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("name", ["even", "rectangle", "long"])
 @pytest.mark.parametrize(
     ("up", "down", "padding"),
     [(1, 1, 1), (2, 1, (2, 1, 2, 1)), (1, 2, 1), (3, 2, (4, 2, 3, 3)), (1, 2, (9, -1, 6, -1)), (2, 3, (5, 4, 4, 5))],
 )
-def test_derivatives(random, impl, name, up, down, padding):
+def test_derivatives(random, name, up, down, padding):
     x = random(1, 2, 5, 6, requires_grad=True)
     f = FILTERS[name].double() / 10
     if name == "long" and padding == 1:
         padding = 3
 
     def function(x):
-        return upfirdn2d(x, f, up=up, down=down, padding=padding, gain=1.5, impl=impl)
+        return upfirdn2d(x, f, up=up, down=down, padding=padding, gain=1.5)
 
     assert gradcheck(function, (x,))
     assert gradgradcheck(function, (x,))
@@ -70,30 +70,33 @@ def test_derivatives(random, impl, name, up, down, padding):
 def test_third_derivatives_agree(random):
     x, f = random(1, 2, 6, 6, requires_grad=True), fir_filter([1, 3, 3, 1]).double()
     results = []
-    for impl in IMPLS:
-        (g,) = torch.autograd.grad(upfirdn2d(x, f, down=2, padding=1, impl=impl).pow(4).sum(), x, create_graph=True)
+    for implementation in ("auto", "reference"):
+        with ops.use(implementation):
+            y = upfirdn2d(x, f, down=2, padding=1)
+        (g,) = torch.autograd.grad(y.pow(4).sum(), x, create_graph=True)
         (g,) = torch.autograd.grad(g.pow(2).sum(), x, create_graph=True)
         results.append(torch.autograd.grad(g.pow(2).sum(), x)[0])
     assert torch.allclose(*results, rtol=1e-12)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize(("up", "down", "padding"), [(1, 1, 2), (2, 1, (2, 1, 2, 1)), (1, 2, 1)])
-def test_channels_last(random, impl, up, down, padding):
+def test_channels_last(random, up, down, padding):
     x, f = random(2, 8, 6, 6), FILTERS["even"]
-    y = upfirdn2d(x, f, up=up, down=down, padding=padding, impl=impl)
+    y = upfirdn2d(x, f, up=up, down=down, padding=padding)
     last = x.contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(upfirdn2d(last, f, up=up, down=down, padding=padding, impl=impl), y, rtol=1e-12)
+    assert torch.allclose(upfirdn2d(last, f, up=up, down=down, padding=padding), y, rtol=1e-12)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("up", "down", "padding"), [(1, 1, 2), (2, 1, (2, 1, 2, 1)), (1, 2, 1)])
-def test_half_precision(dense, random, rms_error, impl, dtype, up, down, padding):
+def test_half_precision(dense, random, rms_error, dtype, up, down, padding):
     x, f = random(2, 4, 16, 16).to(dtype), fir_filter([1, 3, 3, 1])
     options = {"up": up, "down": down, "padding": padding, "gain": up**2}
-    exact = upfirdn2d(x.float(), f, impl="reference", **options)
-    mine = upfirdn2d(x, f, impl=impl, **options)
+    with ops.use("reference"):
+        exact = upfirdn2d(x.float(), f, **options)
+    mine = upfirdn2d(x, f, **options)
     u = torch.nn.functional.pad(x.reshape(2, 4, 16, 1, 16, 1), [0, up - 1, 0, 0, 0, up - 1])
     u = u.reshape(2, 4, 16 * up, 16 * up)
     u = torch.nn.functional.pad(u, (padding,) * 4 if isinstance(padding, int) else padding)
@@ -103,17 +106,17 @@ def test_half_precision(dense, random, rms_error, impl, dtype, up, down, padding
     assert rms_error(mine, exact) <= 2 * rms_error(plain, exact)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 1), (1, 5, 10, 10, 5, 1)])
-def test_twice_and_half_the_size(dense, random, impl, taps):
+def test_twice_and_half_the_size(dense, random, taps):
     x, f = random(2, 3, 6, 8), fir_filter(taps)
     k = len(taps)
-    up = upsample2d(x, f, impl=impl)
+    up = upsample2d(x, f)
     assert up.shape == (2, 3, 12, 16)
     whole = dense.upfirdn(x, f, up=2, padding=(k, k, k, k), gain=4)
     start = k // 2  # where the centre of the filter comes to lie
     assert equal(up, whole[:, :, start : start + 12, start : start + 16])
-    down = downsample2d(x, f, impl=impl)
+    down = downsample2d(x, f)
     assert down.shape == (2, 3, 3, 4)
     whole = dense.upfirdn(x, f, padding=(k, k, k, k))
     assert equal(down, whole[:, :, start + 1 : start + 7 : 2, start + 1 : start + 9 : 2])

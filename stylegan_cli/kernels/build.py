@@ -21,13 +21,14 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 
 from tqdm import tqdm
 
+from ..files import cache_folder
 from .kernel_cache import (
     AGAIN,
     FULL,
-    cache_folder,
     discard,
     is_whole,
     locked,
@@ -50,22 +51,6 @@ from .toolchain import (
     in_order,
     missing,
 )
-
-__all__ = [
-    "BuildError",
-    "HostCompiler",
-    "Nvcc",
-    "architectures",
-    "build",
-    "build_prebuilt",
-    "cache_folder",
-    "find_host_compiler",
-    "find_ninja",
-    "find_nvcc",
-    "load",
-    "missing",
-    "source_hash",
-]
 
 PACKAGE = Path(__file__).parents[1]
 PREBUILT = PACKAGE / "prebuilt"
@@ -154,10 +139,10 @@ def build(
     Raises BuildError, in one sentence: no compiler, no space, or what the compiler said, with its log.
     """
     wanted = in_order(architectures)
-    for what, hint in missing(wanted):
-        raise BuildError(what, hint)
-    nvcc, host = find_nvcc(wanted), find_host_compiler()
-    name = os.path.join("kernels", _build_hash(wanted, nvcc, host)[:16])
+    nvcc, host, lacks = find_nvcc(wanted), find_host_compiler(), missing(wanted)
+    if lacks or nvcc is None or host is None:
+        raise BuildError(*lacks[0])
+    name = _name(wanted, nvcc, host)
     folder = cache_folder() / name
     if is_whole(folder / LIBRARY):  # also where nothing can be written
         return folder / LIBRARY
@@ -187,6 +172,21 @@ def build_prebuilt() -> Path:
     shutil.copy(library, path)
     shutil.copy(record(library), record(path))
     return path
+
+
+def ready(
+    architectures: Sequence[str],  # such as ["80", "90a"]
+) -> tuple[Path, str] | None:
+    """The library that is there without compiling, and where it is from: 'package' or 'cache'. Raises BuildError if
+    the sources are not there."""
+    wanted = in_order(architectures)
+    if path := _prebuilt(wanted):
+        return path, "package"
+    nvcc, host = find_nvcc(wanted), find_host_compiler()
+    if missing(wanted) or nvcc is None or host is None:
+        return None
+    path = cache_folder() / _name(wanted, nvcc, host) / LIBRARY
+    return (path, "cache") if is_whole(path) else None
 
 
 def _prebuilt(wanted: list[str]) -> Path | None:
@@ -227,8 +227,10 @@ def source_hash() -> str:
     return content.hexdigest()
 
 
-def _build_hash(wanted: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
-    return hashlib.sha256(repr((source_hash(), _gencode(wanted), nvcc.version, host.version)).encode()).hexdigest()
+def _name(wanted: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
+    """The folder of a build within the cache."""
+    made_of = repr((source_hash(), _gencode(wanted), nvcc.version, host.version))
+    return os.path.join("kernels", hashlib.sha256(made_of.encode()).hexdigest()[:16])
 
 
 # The build itself
@@ -287,7 +289,10 @@ def _gencode(wanted: list[str]) -> list[str]:
 
 def _plan(wanted: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
     """The text of build.ninja: one command per source, one that links."""
-    torch = Path(importlib.util.find_spec("torch").origin).parent  # without the work of importing it
+    spec = importlib.util.find_spec("torch")  # without the work of importing it
+    if spec is None or spec.origin is None:
+        raise BuildError("PyTorch is not installed.", "pip install torch")
+    torch = Path(spec.origin).parent
     cuda = [nvcc.path, "-ccbin", host.path]
     binding = [host.path, *HOST_FLAGS, *(f"-I{p}" for p in (torch / "include", *nvcc.includes))]
     steps, objects = [], []
@@ -310,15 +315,16 @@ def _run_ninja(scratch: Path, log: Path) -> tuple[int, str]:
     env = {k: v for k, v in os.environ.items() if k not in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")}
     env |= {"TMPDIR": str(scratch), "NINJA_STATUS": "[%f/%t] "}  # what compilers leave behind goes with the folder
     total = (scratch / "build.ninja").read_text().count("\nbuild ")
-    pipe = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     said = []
     with (
         open(log, "w") as f,
-        subprocess.Popen(command, cwd=scratch, env=env, text=True, errors="replace", **pipe) as ninja,
+        subprocess.Popen(
+            command, cwd=scratch, env=env, text=True, errors="replace", stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+        ) as ninja,
         tqdm(total=total, desc="building CUDA kernels", unit="file", disable=None) as bar,
     ):
         try:
-            for line in ninja.stdout:
+            for line in ninja.stdout or ():
                 f.write(line)
                 said.append(line)
                 bar.update(line.startswith("["))

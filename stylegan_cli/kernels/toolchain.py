@@ -201,10 +201,11 @@ def find_host_compiler() -> HostCompiler | None:
 def find_ninja() -> Path | None:
     """The one that pip put beside this package, else that of the PATH."""
     try:
-        from ninja import BIN_DIR
+        import ninja
     except ImportError:
-        BIN_DIR = ""
-    path = shutil.which("ninja", path=BIN_DIR) if BIN_DIR else None
+        path = None
+    else:
+        path = shutil.which("ninja", path=ninja.BIN_DIR)
     return Path(found) if (found := path or shutil.which("ninja")) else None
 
 

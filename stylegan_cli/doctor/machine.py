@@ -10,9 +10,8 @@ from pathlib import Path
 
 import torch
 
-from . import dispatch
-from .kernel_cache import cache_folder
-from .toolchain import (
+from ..files import cache_folder
+from ..kernels.toolchain import (
     BuildError,
     HostCompiler,
     Nvcc,
@@ -24,6 +23,7 @@ from .toolchain import (
     find_nvcc,
     missing,
 )
+from ..ops.dispatch import IMPLEMENTATIONS, kernel_device
 
 WITHOUT_GPU = ("80",)  # what to build for where there is no GPU: by its PTX it runs on all later ones, too
 
@@ -74,7 +74,7 @@ def look_around() -> Machine:
         wanted = wanted_architectures()
         in_building = [Advice(*found) for found in missing(wanted)]
     except BuildError as e:
-        wanted, in_building = (), [Advice(str(e), e.hint)]
+        wanted, in_building = (), [Advice(str(e), e.hint or "")]
     return Machine(
         python=platform.python_version(),
         python_path=sys.executable,
@@ -99,7 +99,7 @@ def wanted_architectures() -> tuple[str, ...]:
 
 def can_run_kernels() -> bool:
     """Whether PyTorch sees a device of the kind that the kernels are made for."""
-    return dispatch.KERNEL_DEVICE != "cuda" or (torch.version.cuda is not None and torch.cuda.is_available())
+    return kernel_device() != "cuda" or (torch.version.cuda is not None and torch.cuda.is_available())
 
 
 def _gpus() -> tuple[Gpu, ...]:
@@ -131,10 +131,10 @@ def _setting_in_the_way(
     kernels: str,  # what SGAN_KERNELS says
     gpu: bool,  # there is one
 ) -> list[Advice]:
-    if kernels not in dispatch.IMPLS:
+    if kernels not in IMPLEMENTATIONS:
         return [Advice(f"SGAN_KERNELS is {kernels!r}, which means nothing.", "Set it to auto, or unset it.")]
-    if kernels == "reference":
-        return [Advice("SGAN_KERNELS=reference keeps the CUDA kernels from being used.", "Unset it.")]
-    if kernels == "cuda" and not gpu:
-        return [Advice("SGAN_KERNELS=cuda asks for kernels that need a GPU.", "Unset it.")]
+    if kernels in ("composite", "reference"):
+        return [Advice(f"SGAN_KERNELS={kernels} keeps the CUDA kernels from being used.", "Unset it.")]
+    if kernels != "auto" and not gpu:
+        return [Advice(f"SGAN_KERNELS={kernels} asks for kernels that need a GPU.", "Unset it.")]
     return []

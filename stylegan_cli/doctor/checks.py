@@ -6,24 +6,23 @@ makes in the kernel's type, or what rounding explains. Errors are relative: root
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from . import build, dispatch
-from .bias_act import bias_act
+from ..kernels import build
+from ..kernels.toolchain import BuildError
+from ..ops import bias_act, downsample2d, fir_filter, modulated_conv2d, upsample2d, use
+from ..ops.dispatch import kernel_device
+from ..ops.modulated_conv2d import HALF
 from .machine import Advice, Machine, can_run_kernels, wanted_architectures
-from .modulated_conv2d import HALF, modulated_conv2d
-from .upfirdn2d import downsample2d, fir_filter, upsample2d
 
 FULL, SLOWER, WRONG = "full speed", "slower", "wrong"
 
@@ -49,31 +48,21 @@ def build_kernels(
     may_compile: bool = True,  # False: only what is there already
 ) -> Build:
     """Find or build the library, and load it where there is a GPU. A build that failed before is tried again."""
-    start, found = time.perf_counter(), {"architectures": ()}
+    start, made = time.perf_counter(), Build(())
     try:
-        found["architectures"] = wanted = wanted_architectures()
-        found["library"], found["origin"] = _ready(wanted)
-        if found["library"] is None:
+        made = replace(made, architectures=wanted_architectures())
+        found = build.ready(made.architectures)
+        if found is None:
             if not may_compile:
-                raise build.BuildError("The CUDA kernels are not built yet.", "sgan doctor builds them.")
-            found["library"], found["origin"] = build.build(wanted, retry=True), "now"
+                raise BuildError("The CUDA kernels are not built yet.", "sgan doctor builds them.")
+            found = build.build(made.architectures, retry=True), "now"
+        made = replace(made, library=found[0], origin=found[1])
         if can_run_kernels():
             build.load()
-            found["loaded"] = True
-    except build.BuildError as e:
-        found |= {"problem": str(e), "todo": e.hint, "log": e.log}
-    return Build(**found, seconds=time.perf_counter() - start)
-
-
-def _ready(wanted: tuple[str, ...]) -> tuple[Path | None, str | None]:
-    """The library that is there without compiling, and where it is from."""
-    if path := build._prebuilt(list(wanted)):
-        return path, "package"
-    if build.missing(wanted):
-        return None, None
-    name = build._build_hash(list(wanted), build.find_nvcc(wanted), build.find_host_compiler())[:16]
-    path = build.cache_folder() / "kernels" / name / build.LIBRARY
-    return (path, "cache") if build.is_whole(path) else (None, None)
+            made = replace(made, loaded=True)
+    except BuildError as e:
+        made = replace(made, problem=str(e), todo=e.hint, log=e.log)
+    return replace(made, seconds=time.perf_counter() - start)
 
 
 # ---------------------------------------------------------------------------------------------- the checks
@@ -94,7 +83,7 @@ class Check:
 
     @property
     def agrees(self) -> bool:
-        return self.problem is None and self.error <= self.allowed
+        return self.error is not None and self.allowed is not None and self.error <= self.allowed
 
     @property
     def speedup(self) -> float | None:
@@ -104,10 +93,10 @@ class Check:
 @dataclass(frozen=True)
 class _Case:
     kernel: str
-    functions: tuple[Callable[..., Tensor], ...]  # function(*inputs, impl=...); the first one is timed
+    functions: tuple[Callable[..., Tensor], ...]  # function(*inputs); the first one is timed
     inputs: Callable[..., list[Tensor]]  # from (n, c, h, w); the first takes the kernel's type
     dtypes: tuple[torch.dtype, ...] = (torch.float32, *HALF)
-    fused: bool = False  # by the fused kernel
+    implementation: str = "cuda"  # or 'fused'
 
 
 SIZE = (2, 24, 9, 11)  # n, c, h, w of what is compared: no multiple of what a block of threads takes
@@ -124,20 +113,20 @@ def _bias_act_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
     return [3 * _signs((n, c, h, w)) + 0.3 * torch.randn(n, c, h, w), 4 * _signs((c,))]
 
 
-def _bias_act(x: Tensor, b: Tensor, impl: str) -> Tensor:
-    return bias_act(x, b.to(x.dtype), act="lrelu", clamp=5, impl=impl)
+def _bias_act(x: Tensor, b: Tensor) -> Tensor:
+    return bias_act(x, b.to(x.dtype), act="lrelu", clamp=5)
 
 
-def _bias_swish(x: Tensor, b: Tensor, impl: str) -> Tensor:
-    return bias_act(x, b.to(x.dtype), act="swish", impl=impl)
+def _bias_swish(x: Tensor, b: Tensor) -> Tensor:
+    return bias_act(x, b.to(x.dtype), act="swish")
 
 
-def _up(x: Tensor, impl: str) -> Tensor:
-    return upsample2d(x, _fir(x), impl=impl)
+def _up(x: Tensor) -> Tensor:
+    return upsample2d(x, _fir(x))
 
 
-def _down(x: Tensor, impl: str) -> Tensor:
-    return downsample2d(x, _fir(x), impl=impl)
+def _down(x: Tensor) -> Tensor:
+    return downsample2d(x, _fir(x))
 
 
 def _fir(x: Tensor) -> Tensor:
@@ -150,9 +139,9 @@ def _modulated_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
 
 
 def _modulated(up: int) -> Callable[..., Tensor]:
-    def function(x: Tensor, w: Tensor, style: Tensor, noise: Tensor, b: Tensor, impl: str) -> Tensor:
+    def function(x: Tensor, w: Tensor, style: Tensor, noise: Tensor, b: Tensor) -> Tensor:
         noise = noise.repeat(1, 1, up, up)
-        return modulated_conv2d(x, w, style, up=up, f=_fir(x), noise=noise, b=b, act="lrelu", impl=impl)
+        return modulated_conv2d(x, w, style, up=up, f=_fir(x), noise=noise, b=b, act="lrelu")
 
     return function
 
@@ -161,7 +150,7 @@ CASES = (
     _Case("bias_act", (_bias_act, _bias_swish), _bias_act_inputs),
     _Case("upfirdn2d", (_up, _down), lambda *size: [torch.randn(*size)]),
     _Case("modulated_conv2d", (_modulated(1), _modulated(2)), _modulated_inputs),
-    _Case("modulated_conv2d, fused", (_modulated(1), _modulated(2)), _modulated_inputs, HALF, fused=True),
+    _Case("modulated_conv2d, fused", (_modulated(1), _modulated(2)), _modulated_inputs, HALF, "fused"),
 )
 NUM_CHECKS = 2 * sum(len(case.dtypes) for case in CASES)
 
@@ -175,15 +164,15 @@ def check_kernels() -> Iterator[Check]:
 
 
 def _check(case: _Case, dtype: torch.dtype, what: str) -> Check:
-    found = {"kernel": case.kernel, "dtype": str(dtype).removeprefix("torch."), "what": what}
+    check = Check(case.kernel, str(dtype).removeprefix("torch."), what)
     try:
         error, allowed = max((_compare(case, *how, dtype, what) for how in _ways(case)), key=_excess)
         if not math.isfinite(error):
-            return Check(**found, problem="its result is not finite")
-        seconds = [_time(case, dtype, what, kernels) for kernels in (True, False)]
+            return replace(check, problem="its result is not finite")
+        seconds, composite = (_time(case, dtype, what, path) for path in (case.implementation, "composite"))
     except RuntimeError as e:
-        return Check(**found, problem=" ".join(str(e).split())[:300])
-    return Check(**found, error=error, allowed=allowed, seconds=seconds[0], composite_seconds=seconds[1])
+        return replace(check, problem=" ".join(str(e).split())[:300])
+    return replace(check, error=error, allowed=allowed, seconds=seconds, composite_seconds=composite)
 
 
 def _ways(case: _Case) -> Iterator[tuple[Callable[..., Tensor], torch.memory_format]]:
@@ -200,10 +189,12 @@ def _compare(
 ) -> tuple[float, float]:
     """(relative error of the kernel, what is allowed)"""
     inputs = _inputs(case, SIZE, dtype, layout)
-    with _ops(kernels=True, fused=case.fused), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        exact = _results(function, [t.double() for t in inputs], what, "reference")
-        plain = _results(function, inputs, what, "reference")
-        ours = _results(function, inputs, what, "cuda")
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with use("reference"):
+            exact = _results(function, [t.double() for t in inputs], what)
+            plain = _results(function, inputs, what)
+        with use(case.implementation):
+            ours = _results(function, inputs, what)
     return _error(ours, exact), 2 * max(_error(plain, exact), FLOORS[dtype])
 
 
@@ -213,7 +204,7 @@ def _inputs(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         x, *others = case.inputs(*size)
-    return [t.to(dispatch.KERNEL_DEVICE) for t in (x.to(dtype).contiguous(memory_format=layout), *others)]
+    return [t.to(kernel_device()) for t in (x.to(dtype).contiguous(memory_format=layout), *others)]
 
 
 def _signs(shape: Sequence[int]) -> Tensor:
@@ -225,13 +216,13 @@ def _direction(like: Tensor) -> Tensor:
     return torch.randn(like.shape).bfloat16().to(like)
 
 
-def _results(function: Callable[..., Tensor], inputs: list[Tensor], what: str, impl: str) -> list[Tensor]:
+def _results(function: Callable[..., Tensor], inputs: list[Tensor], what: str) -> list[Tensor]:
     """The output; or the first derivatives in a direction, and those of these in the inputs and the direction."""
     if what == "forward":
         with torch.no_grad():
-            return [function(*inputs, impl=impl)]
+            return [function(*inputs)]
     inputs = [t.detach().requires_grad_() for t in inputs]
-    y = function(*inputs, impl=impl)
+    y = function(*inputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         dy = _direction(y).requires_grad_()
@@ -253,19 +244,18 @@ def _rms(t: Tensor) -> float:
     return t.square().mean().sqrt().item()
 
 
-def _time(case: _Case, dtype: torch.dtype, what: str, kernels: bool) -> float | None:
+def _time(case: _Case, dtype: torch.dtype, what: str, implementation: str) -> float | None:
     """Seconds of the case's first function, alone or with its first derivatives; None if there is no memory for it."""
-    function, on_gpu = case.functions[0], dispatch.KERNEL_DEVICE == "cuda"
+    function, on_gpu = case.functions[0], kernel_device() == "cuda"
     try:
         inputs = _inputs(case, TIMED if on_gpu else SIZE, dtype, torch.channels_last)  # as in the models
         if what == "gradients":
             inputs = [t.requires_grad_() for t in inputs]
-        impl = "cuda" if kernels else "auto"
-        with _ops(kernels, case.fused), torch.set_grad_enabled(what == "gradients"):
-            dy = torch.ones_like(function(*inputs, impl=impl))
+        with use(implementation), torch.set_grad_enabled(what == "gradients"):
+            dy = torch.ones_like(function(*inputs))
 
             def run() -> None:
-                y = function(*inputs, impl=impl)
+                y = function(*inputs)
                 if what == "gradients":
                     torch.autograd.grad(y, inputs, dy)
 
@@ -294,24 +284,6 @@ def _clocked(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-@contextlib.contextmanager
-def _ops(kernels: bool, fused: bool) -> Iterator[None]:
-    """Let impl='auto' be the kernels, or else PyTorch's own operations, whatever the environment says."""
-    device, environment = dispatch.KERNEL_DEVICE, dict(os.environ)
-    if not kernels:
-        dispatch.KERNEL_DEVICE = "none"
-    os.environ.pop("SGAN_KERNELS", None)
-    os.environ["SGAN_FUSED"] = str(int(fused))
-    try:
-        yield
-    finally:
-        dispatch.KERNEL_DEVICE = device
-        for name in ("SGAN_KERNELS", "SGAN_FUSED"):
-            os.environ.pop(name, None)
-            if name in environment:
-                os.environ[name] = environment[name]
-
-
 # ---------------------------------------------------------------------------------------------- what it comes to
 
 
@@ -333,6 +305,6 @@ def verdict(machine: Machine, built: Build, checks: Sequence[Check]) -> tuple[st
         return SLOWER, "It works, on the CPU: much slower than on a GPU."
     if not built.loaded or not checks:
         return SLOWER, "It works, but slower than it could: without the CUDA kernels."
-    if machine.settings.get("SGAN_KERNELS", "auto") not in ("auto", "cuda"):
+    if machine.settings.get("SGAN_KERNELS", "auto") not in ("auto", "cuda", "fused"):
         return SLOWER, "It works, but slower than it could: SGAN_KERNELS is set against the CUDA kernels."
     return FULL, "All is well: training runs at full speed."

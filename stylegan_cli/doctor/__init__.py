@@ -1,0 +1,1 @@
+"""What this machine has for training at full speed, and whether its kernels agree with their references."""

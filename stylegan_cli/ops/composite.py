@@ -1,0 +1,214 @@
+"""The parts of the fast path without kernels that PyTorch's autograd would make slower: their derivatives are our own.
+
+Bias and activation keep only their output; convolutions on the CPU compute what PyTorch's do, each in the memory layout
+that is fast for it. All can be differentiated any number of times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Bias and activation
+
+
+class PiecewiseLinear(torch.autograd.Function):
+    """linear, relu and lrelu: the derivative is a mask that the output alone determines, so only y is kept."""
+
+    @staticmethod
+    def forward(ctx, x, b, slope, gain, clamp):  # x [N, C, ...], b [C] or None -> [N, C, ...]
+        if b is None:
+            y = x * gain
+        else:
+            y = torch.add((b * gain).reshape(1, -1, *[1] * (x.ndim - 2)), x, alpha=gain)
+        _activate_(y, slope, clamp)
+        ctx.save_for_backward(y)
+        ctx.bias, ctx.slope, ctx.gain, ctx.clamp = b is not None, slope, gain, clamp
+        return y
+
+    @staticmethod
+    def backward(ctx, *grads):
+        (dy,) = grads
+        (y,) = ctx.saved_tensors
+        dx = _PiecewiseLinearGradient.apply(dy, y, ctx.slope, ctx.gain, ctx.clamp)
+        db = dx.sum([0, *range(2, dx.ndim)]) if ctx.bias and ctx.needs_input_grad[1] else None
+        return dx, db, None, None, None
+
+
+class _PiecewiseLinearGradient(torch.autograd.Function):
+    """dx = dy * gain * slope(y): linear in dy, and flat in y almost everywhere."""
+
+    @staticmethod
+    def forward(ctx, dy, y, slope, gain, clamp):  # dy, y [N, C, ...] -> [N, C, ...]
+        ctx.save_for_backward(y)
+        ctx.slope, ctx.gain, ctx.clamp = slope, gain, clamp
+        if slope == 1:
+            dx = dy * gain
+        else:
+            dx = torch.ops.aten.leaky_relu_backward(dy, y, slope, True)
+            dx = dx if gain == 1 else dx.mul_(gain)
+        if clamp is None:
+            return dx
+        bound = torch.tensor(clamp, dtype=y.dtype, device="cpu").item()  # as y holds it
+        return dx.masked_fill_(y.abs() >= bound, 0)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        (ddx,) = grads
+        (y,) = ctx.saved_tensors
+        return _PiecewiseLinearGradient.apply(ddx, y, ctx.slope, ctx.gain, ctx.clamp), None, None, None, None
+
+
+def _activate_(
+    y: Tensor,  # [N, C, ...] with the gain in it, changed in place
+    slope: float,  # left of zero
+    clamp: float | None,
+) -> None:
+    """act and clamp in place."""
+    if slope != 1:
+        F.leaky_relu_(y, slope)
+    if clamp is not None:
+        y.clamp_(-clamp, clamp)
+
+
+class Epilogue(torch.autograd.Function):
+    """act(d y + strength noise + b), what follows a modulated convolution, in as few passes over memory as PyTorch has
+    operations for."""
+
+    @staticmethod
+    def forward(ctx, y, d, b, noise, strength, slope, clamp):
+        # y [N, O, H, W], d [N, O], b [O], noise [N or 1, 1, H, W] or None, strength [] or None -> [N, O, H, W]
+        out = torch.addcmul(b[:, None, None], y, d[:, :, None, None])
+        if noise is not None:
+            out.add_((noise * strength).to(out.dtype))
+        _activate_(out, slope, clamp)
+        ctx.save_for_backward(y, d, noise, strength, out)
+        ctx.activation = slope, 1, clamp
+        return out
+
+    @staticmethod
+    def backward(ctx, *grads):
+        (dout,) = grads
+        y, d, noise, strength, out = ctx.saved_tensors
+        need_y, need_d, need_b, need_noise, need_strength, *_ = ctx.needs_input_grad
+        dpre = _PiecewiseLinearGradient.apply(dout, out, *ctx.activation)
+        dy = dpre * d[:, :, None, None] if need_y else None
+        dd = (dpre * y).sum([2, 3]) if need_d else None
+        db = dpre.sum([0, 2, 3]) if need_b else None
+        dnoise = dstrength = None
+        if noise is not None and (need_noise or need_strength):
+            over_channels = dpre.sum(1, keepdim=True).to(noise.dtype)  # [N, 1, H, W]
+            dnoise = (over_channels * strength).sum_to_size(noise.shape) if need_noise else None
+            dstrength = (over_channels * noise).sum().to(strength.dtype) if need_strength else None
+        return dy, dd, db, dnoise, dstrength, None, None
+
+
+# Convolution
+
+
+def convolve(
+    x: Tensor,  # [N, I, H, W]
+    w: Tensor,  # [O, I, k, k], transposed: [I, O, k, k]
+    stride: int = 1,
+    padding: int = 0,
+    transposed: bool = False,
+) -> Tensor:  # [N, O, H', W']
+    """PyTorch's convolution; on the CPU with gradients of our own."""
+    function = _Convolution.apply if x.device.type == "cpu" else _convolve
+    return function(x, w, stride, padding, transposed)
+
+
+_features_only = False
+
+
+@contextlib.contextmanager
+def feature_gradients_only() -> Iterator[None]:
+    """For `torch.autograd.grad` with respect to pictures or latents: convolutions leave out their weights' gradients.
+
+    PyTorch asks a function for the gradients of all its inputs; R1 and path length would throw these away.
+    """
+    global _features_only
+    before, _features_only = _features_only, True
+    try:
+        yield
+    finally:
+        _features_only = before
+
+
+def _convolve(x: Tensor, w: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
+    function = F.conv_transpose2d if transposed else F.conv2d
+    return function(x, w, stride=stride, padding=padding)
+
+
+# Convolution is linear in x and in w, so the three functions below are closed under differentiation:
+#   y = x * w,   dx = dy *T w,   dw = dy ** x,   and the derivatives of each are again of these three forms.
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, *form):  # [N, I, H, W], [O, I, k, k] (transposed: [I, O, k, k]) -> [N, O, H', W']
+        ctx.save_for_backward(x, w)
+        ctx.form = form
+        return _convolve(x, w, *form)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        (dy,) = grads
+        x, w = ctx.saved_tensors
+        dx = _InputGradient.apply(dy, w, x.shape, *ctx.form) if ctx.needs_input_grad[0] else None
+        wanted = ctx.needs_input_grad[1] and not _features_only
+        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.form) if wanted else None
+        return dx, dw, None, None, None
+
+
+class _InputGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, dy, w, shape, *form):  # [N, O, H', W'], w -> [N, I, H, W]
+        ctx.save_for_backward(dy, w)
+        ctx.form = form
+        x = torch.empty(shape, dtype=dy.dtype, memory_format=torch.channels_last)  # only its shape is read
+        return _convolution_backward(dy, x, w, form, [True, False, False])[0]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        (ddx,) = grads
+        dy, w = ctx.saved_tensors
+        ddy = _Convolution.apply(ddx, w, *ctx.form) if ctx.needs_input_grad[0] else None
+        dw = _WeightGradient.apply(dy, ddx, w.shape, *ctx.form) if ctx.needs_input_grad[1] else None
+        return ddy, dw, None, None, None, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, dy, x, shape, *form):  # [N, O, H', W'], [N, I, H, W] -> w
+        ctx.save_for_backward(dy, x)
+        ctx.form = form
+        if min(shape[:2]) >= 64:  # many channels: oneDNN sums over pixels 2 to 4 times as fast in this layout
+            dy, x = dy.contiguous(), x.contiguous()
+        w = torch.empty(shape, dtype=dy.dtype)  # only its shape is read
+        return _convolution_backward(dy, x, w, form, [False, True, False])[1]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        (ddw,) = grads
+        dy, x = ctx.saved_tensors
+        ddy = _Convolution.apply(x, ddw, *ctx.form) if ctx.needs_input_grad[0] else None
+        dx = _InputGradient.apply(dy, ddw, x.shape, *ctx.form) if ctx.needs_input_grad[1] else None
+        return ddy, dx, None, None, None, None
+
+
+def _convolution_backward(
+    dy: Tensor,  # [N, O, H', W']
+    x: Tensor,  # [N, I, H, W]
+    w: Tensor,  # [O, I, k, k], transposed: [I, O, k, k]
+    form: tuple[int, int, bool],  # stride, padding, transposed
+    wanted: Sequence[bool],  # gradients of x, w and a bias
+) -> tuple[Tensor, Tensor, Tensor]:
+    stride, padding, transposed = form
+    return torch.ops.aten.convolution_backward(
+        dy, x, w, None, [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, wanted
+    )

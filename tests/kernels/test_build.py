@@ -1,0 +1,299 @@
+"""Building the kernels, with shell scripts in the place of the compilers."""
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan_cli.kernels import build, kernel_cache
+
+TORCH = Path(torch.__file__).parent
+
+
+def until(condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+# One build
+
+
+def test_build(toolkit):
+    path = build.build(["90a", "8.0"])
+    assert toolkit.made() == toolkit.parts
+    assert path.parent.parent == toolkit.cache / "kernels" and len(path.parent.name) == 16
+    assert path.read_text() == "halfwhole"
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "build.log",
+        "lock",
+        "sgan_kernels.json",
+        "sgan_kernels.so",
+    ]
+    assert build.build(["80", "90a"]) == path and len(toolkit.calls()) == 4  # from the cache
+
+
+def test_commands(toolkit):
+    build.build(["90a", "80"])
+    build.build(["8.0"])
+    kernel, host, link = (
+        [line for line in toolkit.calls() if f"-o {name}" in line]
+        for name in ("a.cu.o", "library.cpp.o", toolkit.parts[-1])
+    )
+    assert "arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a" in kernel[0]
+    assert "code=compute" not in kernel[0]  # PTX of 90a runs nowhere else
+    assert "arch=compute_80,code=sm_80 -gencode arch=compute_80,code=compute_80" in kernel[1]
+    assert not any("fast_math" in line for line in kernel)
+    assert f"-ccbin {toolkit.cxx}" in kernel[0]
+    assert "-DTORCH_TARGET_VERSION=0x020a000000000000" in host[0] and f"-I{TORCH}/include" in host[0]
+    assert "-cudart static" in link[0] and "a.cu.o b.cu.o library.cpp.o" in link[0]
+
+
+def test_compilers_work_in_a_clean_place(toolkit, monkeypatch):
+    """Flags that are in no hash are not passed on; temporary files go when the scratch folder goes."""
+    monkeypatch.setenv("NVCC_APPEND_FLAGS", "--use_fast_math")
+    monkeypatch.setenv("NVCC_PREPEND_FLAGS", "-ccbin /other")
+    toolkit.install(action=f"echo $PWD $TMPDIR $NVCC_APPEND_FLAGS $NVCC_PREPEND_FLAGS >> '{toolkit.folder}/seen'")
+    build.build(["90a"])
+    for line in (toolkit.folder / "seen").read_text().splitlines():
+        here, temporary = line.split()
+        assert here == temporary and Path(here).parent.parent == toolkit.cache / "kernels" and not Path(here).exists()
+
+
+def test_importing_starts_nothing(toolkit):
+    toolkit.run("")
+    assert not toolkit.cache.exists() and not toolkit.calls()
+
+
+def test_folders_with_odd_names(toolkit, monkeypatch):
+    odd = toolkit.folder / "a $b 'c"
+    shutil.copytree(toolkit.sources, odd)
+    monkeypatch.setattr(build, "SOURCES", odd)
+    monkeypatch.setenv("SGAN_CACHE", str(odd / "cache: 1"))
+    assert build.build(["90a"]).read_text() == "halfwhole"
+    assert any(f"-c {odd}/a.cu" in line for line in toolkit.calls())
+
+
+def test_the_hash_is_of_all_that_goes_in(toolkit, monkeypatch):
+    paths = [build.build(["90a"])]
+
+    def build_another(architectures=("90a",)):
+        paths.append(build.build(architectures))
+        assert len(set(paths)) == len(paths)
+
+    build_another(["90"])
+    for name in ("a.cu", "kernels.h", "library.cpp"):
+        (toolkit.sources / name).write_text("// other\n")
+        build_another()
+    (toolkit.sources / "a.cu").rename(toolkit.sources / "c.cu")
+    build_another()
+    toolkit.install(version="13.0.89")
+    build_another()
+    toolkit.install(version="13.0.89", host="13.1.0")
+    build_another()
+    for name in ("NVCC_FLAGS", "HOST_FLAGS", "LINK_FLAGS"):
+        monkeypatch.setattr(build, name, (*getattr(build, name), "-g"))
+        build_another()
+    monkeypatch.setattr(build.platform, "machine", lambda: "abacus")
+    build_another()
+    # Not of where things lie, nor of what no compiler reads.
+    (toolkit.sources / "README.md").write_text("words")
+    moved = shutil.copytree(toolkit.sources, toolkit.folder / "elsewhere")
+    monkeypatch.setattr(build, "SOURCES", moved)
+    assert build.build(["90a"]) == paths[-1]
+
+
+# Many processes
+
+
+def test_eight_at_once_build_once(toolkit):
+    toolkit.install(pause=0.2)
+    paths = toolkit.run("for pid in [start() for _ in range(8)]: assert os.waitpid(pid, 0)[1] == 0")
+    assert toolkit.made() == toolkit.parts
+    assert len(paths) == 8 and len(set(paths)) == 1 and Path(paths[0]).read_text() == "halfwhole"
+
+
+def test_a_hundred_killed_builders(toolkit):
+    """Whatever the moment, none leaves a half library, a lock or a compiler."""
+    toolkit.install(pause=0.1)
+    *_, killed = toolkit.run("""
+random.seed(1)
+alive, started, killed = {}, 0, 0
+def check():
+    for path in pathlib.Path(os.environ["SGAN_CACHE"]).glob("kernels/*/*.so"):
+        assert path.read_text() == "halfwhole", "half a library"
+        path.unlink(missing_ok=True)  # so that there is always something to do
+begin = time.monotonic()
+os.waitpid(start(), 0)
+life = 2 * (time.monotonic() - begin)  # twice what one takes, as most wait for others
+check()
+while started < 100 or alive:
+    while started < 100 and len(alive) < 4:
+        alive[start()] = time.monotonic() + random.uniform(0, life)
+        started += 1
+    for pid in [pid for pid, end in alive.items() if end < time.monotonic()]:
+        os.kill(pid, signal.SIGKILL)
+        killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        del alive[pid]
+    check()
+    time.sleep(0.01)
+print()
+print(killed)
+""")
+    assert int(killed) > 40
+    builds = Counter(toolkit.made())
+    assert builds["a.cu.o"] > 5 and builds["a.cu.o"] > builds["sgan_kernels.so"] > 0  # killed at work, early and late
+    until(lambda: not toolkit.processes(), 5)
+    (folder,) = (toolkit.cache / "kernels").iterdir()
+    (folder / "tmp-dead").mkdir(exist_ok=True)
+    toolkit.install()
+    assert build.build(["90a"]).read_text() == "halfwhole"
+    assert not list(folder.glob("tmp-*"))
+
+
+def test_compilers_end_with_their_builder(toolkit):
+    toolkit.install(pause=60)
+    builder = toolkit.start("build.build(['90a'])")
+    until(lambda: len(toolkit.calls()) > 1)
+    assert toolkit.processes()
+    builder.kill()
+    builder.communicate()
+    until(lambda: not toolkit.processes(), 5)
+
+
+def test_a_compiler_that_will_not_end_holds_no_lock(toolkit):
+    deaf = toolkit.folder / "deaf"
+    toolkit.install(pause=60, action=f"trap '' TERM; echo > '{deaf}'")
+    builder = toolkit.start("build.build(['90a'])")
+    try:
+        until(deaf.exists)
+        builder.kill()
+        builder.communicate()
+        toolkit.install()
+        start = time.monotonic()
+        assert build.build(["90a"]).read_text() == "halfwhole"
+        assert time.monotonic() - start < 10
+        assert toolkit.processes()  # it was still there
+    finally:
+        for pid in toolkit.processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_an_interrupted_build_is_not_a_failed_one(toolkit):
+    toolkit.install(pause=60)
+    builder = toolkit.start("build.build(['90a'])")
+    until(lambda: len(toolkit.calls()) > 1)
+    builder.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in builder.communicate(timeout=10)[1]
+    (folder,) = (toolkit.cache / "kernels").iterdir()
+    assert not (folder / "failed.json").exists() and not list(folder.glob("tmp-*")) and not toolkit.processes()
+    toolkit.install()
+    build.build(["90a"])
+
+
+def test_waiting_is_said_once(toolkit, monkeypatch, capsys):
+    monkeypatch.setattr(kernel_cache, "_PATIENCE", 0.1)
+    path = build.build(["90a"])
+    path.unlink()
+    with open(path.parent / "lock") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=build.build, args=(["90a"],))
+        waiting.start()
+        time.sleep(0.5)
+        assert waiting.is_alive() and not path.exists()
+    waiting.join(10)
+    assert path.exists()
+    assert capsys.readouterr().err.count("Another process builds the CUDA kernels") == 1
+
+
+# Builds that fail
+
+
+def test_a_failed_build_is_remembered(toolkit, refused):
+    (toolkit.sources / "a.cu").write_text("ERROR\n")
+    with refused("a.cu.1.: error: it holds an ERROR", "build.log") as first:
+        build.build(["90a"])
+    calls = toolkit.calls()
+    assert first.value.log.parent.parent.parent == toolkit.cache and str(first.value.log) in str(first.value)
+    assert (
+        "it holds an ERROR" in first.value.log.read_text()
+        and str(toolkit.sources / "a.cu") in first.value.log.read_text()
+    )
+    with refused() as second:
+        build.build(["90a"])
+    assert toolkit.calls() == calls
+    told = [(str(e.value), e.value.hint, e.value.log) for e in (first, second)]
+    assert told[0] == told[1] and "sgan doctor" in told[0][1]
+    with refused():
+        build.build(["90a"], retry=True)
+    assert len(toolkit.calls()) > len(calls)
+    with refused():  # other architectures are another build
+        build.build(["80"])
+    (toolkit.sources / "a.cu").write_text("// mended\n")
+    assert build.build(["90a"]).exists()
+
+
+def test_after_a_retry_the_failure_is_forgotten(toolkit, refused):
+    toolkit.install(action="echo 'nvcc fatal   : no licence'; exit 1")
+    with refused("no licence"):
+        build.build(["90a"])
+    toolkit.install()
+    with refused("no licence"):
+        build.build(["90a"])
+    path = build.build(["90a"], retry=True)
+    path.unlink()
+    assert build.build(["90a"]) == path
+
+
+@pytest.mark.parametrize("signal_name", ["KILL", "TERM"])
+def test_a_killed_compiler_is_tried_again(toolkit, signal_name, refused):
+    toolkit.install(action=f"kill -{signal_name} $$")
+    with refused("ended from outside"):
+        build.build(["90a"])
+    toolkit.install()
+    assert build.build(["90a"]).exists()
+
+
+def test_a_killed_compiler_is_known_by_code_or_words(toolkit):
+    for code in (-9, 130, 137, 143):
+        assert "ended from outside" in str(build._failure(code, "FAILED: a.o", toolkit.folder))
+    error = build._failure(1, "nvcc error   : 'cicc' died due to signal 9 (Kill signal)", toolkit.folder)
+    assert "ended from outside" in str(error)
+    error = build._failure(1, "nvcc error   : 'cicc' died due to signal 11 (Invalid memory reference)", toolkit.folder)
+    assert "signal 11" in str(error) and (toolkit.folder / "failed.json").exists()
+
+
+def test_a_too_new_host_compiler_gets_its_own_hint(toolkit):
+    error = build._failure(1, "host_config.h:1:2: error: #error -- unsupported GNU version!", toolkit.folder)
+    assert "CXX" in error.hint
+
+
+def test_no_space_for_the_compilers(toolkit, refused):
+    toolkit.install(action="echo 'fatal error: error writing to a.o: No space left on device'; exit 1")
+    with refused("no space left", str(toolkit.cache)) as e:
+        build.build(["90a"])
+    assert "SGAN_CACHE" in e.value.hint
+    toolkit.install()
+    assert build.build(["90a"]).exists()
+
+
+@pytest.mark.parametrize("where", ["pathlib.Path.mkdir", "tempfile.mkdtemp", "pathlib.Path.write_text", "os.replace"])
+def test_no_space_for_us(toolkit, monkeypatch, where, refused):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as m:
+        m.setattr(where, full)
+        with refused("no space left", str(toolkit.cache)) as e:
+            build.build(["90a"])
+    assert "SGAN_CACHE" in e.value.hint
+    assert build.build(["90a"]).read_text() == "halfwhole"
