@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ..config import base_size, levels_of
 from ..errors import SganError
-from .training.config import TrainConfig
-from .training.presets import PRESETS
+from .config import TrainConfig
+from .presets import PRESETS
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from ..snapshot import SnapshotInfo, read_info
 from .config import read_config
 from .growth import Growth
 from .state_files import list_states, read_about
-from .training.config import TrainConfig
-from .training.presets import NETWORK_OPTIONS, PRESETS, for_objective, make_train_config
+from .config import TrainConfig
+from .presets import NETWORK_OPTIONS, PRESETS, for_objective, make_train_config
 
 _MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # from one start of a run to the next
 

@@ -11,7 +11,7 @@ from ..models.config import DiscriminatorConfig, field_names
 from ..models.family import Family
 from ..models.presets import Preset
 from ..models.registry import presets
-from .training.config import GrowthConfig, TrainConfig
+from .config import GrowthConfig, TrainConfig
 
 PRESETS = {name: preset for name, (_, preset) in presets().items()}
 
