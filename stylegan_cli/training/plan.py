@@ -24,11 +24,10 @@ from ..models.registry import build_discriminator, build_generator, presets
 from ..models.summary import summarize
 from ..runs import latest_snapshot, lock_run, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
-from .config import read_config
+from .config import TrainConfig, read_config
 from .growth import Growth
-from .state_files import list_states, read_about
-from .config import TrainConfig
 from .presets import NETWORK_OPTIONS, PRESETS, for_objective, make_train_config
+from .state_files import list_states, read_about
 
 _MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # from one start of a run to the next
 
