@@ -1,7 +1,8 @@
-"""Write videos as GIF, animated WebP or MP4, frame by frame as they are drawn.
+"""Write videos as GIF, animated WebP or MP4.
 
 GIF: a palette for each frame, without dithering, whose pattern would change from frame to frame. WebP: lossy, as single
-pictures are written. MP4: H.264, or MPEG-4 part 2 where the codecs at hand have no H.264 encoder.
+images are written. MP4: H.264, or MPEG-4 part 2 where the codecs at hand have no H.264 encoder. MP4 is written frame by
+frame; Pillow, which writes the others, keeps the frames until the last one is there, of a GIF one byte a pixel.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import GifImagePlugin, Image
+from PIL import Image
 from torch import Tensor
 
 from ..errors import SganError
@@ -61,7 +62,7 @@ def write_video(
     loop: bool = True,  # play again and again; a GIF or WebP says so, of an MP4 the player decides
     metadata: Mapping[str, str] | None = None,  # kept in the file: GIF and MP4: comment; WebP: EXIF description
 ) -> None:
-    """Write one video, whole or not at all; frames are not kept. GIF and MP4 have no alpha: RGBA is laid on white.
+    """Write one video, whole or not at all. GIF and MP4 have no alpha: RGBA is laid on white.
 
     Raises what `check_video` does, and SganError if a frame is too large or the file cannot be written.
     """
@@ -109,15 +110,10 @@ def _durations(
 
 
 def _write_gif(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
-    """Pillow's own writer of many frames keeps them all; its parts, which are public, write one at a time."""
-    with open(path, "wb") as f:
-        for i, (picture, hundredths) in enumerate(zip(pictures, _durations(count, fps, 100), strict=True)):
-            picture, duration = _few_colours(picture), 10 * hundredths
-            if i == 0:
-                info = {"duration": duration, "comment": note.encode(), "loop": 0 if loop else None}
-                f.writelines(GifImagePlugin.getheader(picture, info=info)[0])
-            f.writelines(GifImagePlugin.getdata(picture, duration=duration, include_color_table=i > 0))
-        f.write(b";")
+    durations = [10 * hundredths for hundredths in _durations(count, fps, 100)]
+    few = map(_few_colours, pictures)
+    options = {"duration": durations, "loop": 0 if loop else None, "comment": note.encode()}
+    next(few).save(path, "GIF", save_all=True, append_images=few, **options)
 
 
 def _few_colours(
@@ -133,25 +129,12 @@ def _few_colours(
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-class _Sequence:
-    """What Pillow takes for a picture of many frames; each comes when it is sought, and is not kept."""
-
-    def __init__(self, pictures: Iterator[Image.Image], count: int):
-        self.pictures, self.n_frames, self.now = pictures, count, None
-
-    def seek(self, frame: int) -> None:
-        self.now = next(self.pictures)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.now, name)
-
-
 def _write_webp(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
     next(pictures).save(
         path,
         "WEBP",
         save_all=True,
-        append_images=[_Sequence(pictures, count - 1)] if count > 1 else [],
+        append_images=pictures,
         duration=_durations(count, fps, 1000),
         loop=0 if loop else 1,
         quality=95,
