@@ -10,6 +10,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from .data.dataset import DataSpec
 from .errors import SganError
 
 T = TypeVar("T")
@@ -187,32 +188,6 @@ class DiscriminatorConfig:
         _choice("discriminator labels", self.labels, ("projection", "dot", "classifier"))
         _choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
         _choice("channels", self.channels, (1, 3, 4))
-
-
-# ----------------------------------------------------------------------------------------------- data
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Exactly which pictures a model saw: recorded in every snapshot, so that metrics measure against the same."""
-
-    path: str  # zip or folder as given, or packaged:critters64
-    content_hash: str  # SHA-256 over names, checksums and lengths of the pictures, and over the labels
-    num: int  # pictures
-    height: int  # as read
-    width: int
-    channels: int  # 1 grey, 3 RGB, 4 RGBA
-    source_height: int  # as stored
-    source_width: int
-    filter: str = "none"  # how stored became read: 'none' or 'box'
-    mirror: bool = False  # x-flips during training
-    label: str | None = None  # which labels: None = unused, 'labels' = those of dataset.json, else an attribute's name
-    classes: tuple[str, ...] = ()  # class names by index; empty without labels
-    pack_filter: str | None = None  # filter recorded when the set was packed, if it says so
-
-    @property
-    def c_dim(self) -> int:
-        return len(self.classes)
 
 
 # ------------------------------------------------------------------------------------------- training

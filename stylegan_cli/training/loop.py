@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..config import TrainConfig
-from ..data.dataset import Dataset, Loader, Sampler
+from ..data.dataset import Dataset
+from ..data.sampler import Loader, Sampler
 from ..errors import SganError
 from ..models import build_discriminator, build_generator, set_alpha
 from ..sampling import counter

@@ -169,9 +169,9 @@ def test_what_is_cut_short(format):
 def test_a_pixel_bomb_is_refused_by_its_header(side):
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    words = "12000 x 12000 pixels is more than" if side == 12_000 else "3600000000 pixels. exceeds limit"  # Pillow's own
+    words = {12_000: "12000 x 12000 pixels is more than", 60_000: "3600000000 pixels. exceeds limit"}  # ours, Pillow's
     for read in (read_header, decode):
-        with pytest.raises(PictureError, match=words):
+        with pytest.raises(PictureError, match=words[side]):
             read(bomb)
 
 
