@@ -129,8 +129,10 @@ def command(
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
         return
-    dataset = open_run_data(run.config, progress) if metrics and run.dataset is None else run.dataset
-    measure = _measure(metrics, features, dataset, quiet) if metrics else None
+    dataset, measure = run.dataset, None
+    if metrics:
+        dataset = dataset or open_run_data(run.config, progress)
+        measure = _measure(metrics, features, dataset, quiet)
     manner = Manner(quiet, graphs=graphs == "auto", profile=profile or 0, measure=measure, runs=runs)
     # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
     folder = run.folder or (None if distributed.launched() else plan.new_folder(runs, run.config))
@@ -140,8 +142,8 @@ def command(
         with plan.failure_told(folder) if folder else contextlib.nullcontext():
             if run.config.gpus > 1 and not distributed.launched():
                 dataset = None  # each rank opens its own
-            elif dataset is None:
-                dataset = open_run_data(run.config, progress)
+            else:
+                dataset = dataset or open_run_data(run.config, progress)
             arguments = run.config, folder, where, run.start, manner, dataset
             result = distributed.launch(train, arguments, run.config.gpus, where)
     except BaseException:

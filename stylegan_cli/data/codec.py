@@ -127,7 +127,7 @@ def box_reduce(
     """
     c, h, w = pixels.shape
     if h % size[0] or w % size[1]:
-        return to_array(from_array(pixels).resize(size[::-1], Image.Resampling.BOX))
+        return to_array(from_array(pixels).resize((size[1], size[0]), Image.Resampling.BOX))
     fh, fw = h // size[0], w // size[1]
     blocks = pixels.reshape(c, size[0], fh, size[1], fw).astype(np.int64)
     if c < 4:

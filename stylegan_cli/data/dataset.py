@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,7 +143,7 @@ class Dataset:
 
     def images(
         self,
-        indices: Sequence[int] | Tensor,  # [N]
+        indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
         """The pictures, uint8 [N, C, H, W], not flipped. Raises SganError naming a file that cannot be decoded."""
         index = np.asarray(indices, np.int64).reshape(-1)
@@ -161,7 +161,7 @@ class Dataset:
 
     def labels(
         self,
-        indices: Sequence[int] | Tensor,  # [N]
+        indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
         """One-hot classes, float32 [N, c_dim]; [N, 0] where labels are not used."""
         index = np.asarray(indices, np.int64).reshape(-1)
@@ -178,7 +178,7 @@ class Dataset:
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
 
-    def _decode_into(self, out: np.ndarray, slots: Sequence[int], index: Sequence[int]) -> None:
+    def _decode_into(self, out: np.ndarray, slots: Iterable[int], index: Iterable[int]) -> None:
         def one(pair: tuple[int, int]) -> None:
             out[pair[0]] = self._decode(pair[1])
 
@@ -218,9 +218,9 @@ def open_dataset(
     folder it unpacks to. For a zip the checksums are those of its directory; a folder is read through once.
     Raises SganError with one sentence that names the first offenders.
     """
-    packaged = path is None or str(path) == PACKAGED
-    where = PACKAGED if packaged else str(path)
-    source = open_source(_PACKAGED_FILE if packaged else path)
+    where = PACKAGED if path is None else str(path)
+    packaged = where == PACKAGED
+    source = open_source(_PACKAGED_FILE if packaged else where)
     record = read_record(source.record(), where, len(source.names))
     header = common_header(source, where, max_pixels, progress)
     stored = stored_classes(record, source.names, where)

@@ -170,22 +170,23 @@ def _labels(
 ) -> tuple[Record, dict[str, int] | None, tuple[str, ...]]:
     """The source's record, the class number of every name, and the class names."""
     record = read_record(source.record(), str(src), len(source.names))
-    if labels == "none" or labels is None and record.labels is None:
-        return record, None, ()
     if labels == "folders":
         if loose := [n for n in source.names if "/" not in n]:
             raise SganError(f"{len(loose)} picture(s) of {src} lie in no sub-folder: {first_three(loose)}.")
         numbers, classes = classes_by_value([n.split("/")[0] for n in source.names])
-    elif labels is None:
+    elif labels is None and record.labels is not None:
         hint = "--labels none drops the labels."
         numbers, classes = classes_of(record.labels, source.names, str(src), record.made.get("classes"), hint)
+    elif labels is None or labels == "none":
+        return record, None, ()
     else:
-        given = _label_file(Path(labels))
-        numbers, classes = classes_of(given.labels, source.names, str(labels), given.made.get("classes"))
+        given, known = _label_file(Path(labels))
+        numbers, classes = classes_of(given, source.names, str(labels), known)
     return record, dict(zip(source.names, numbers.tolist(), strict=True)), classes
 
 
-def _label_file(path: Path) -> Record:
+def _label_file(path: Path) -> tuple[dict[str, Any], list[str] | None]:
+    """The label of every name, and the names of the classes where the file knows them."""
     try:
         text = path.read_bytes()
     except OSError as e:
@@ -195,7 +196,7 @@ def _label_file(path: Path) -> Record:
     record = read_record(text, str(path))
     if record.labels is None:
         raise SganError(f"{path} holds no labels.", hint='Expected {"labels": [["a.png", 0], ...]}.')
-    return record
+    return record.labels, record.made.get("classes")
 
 
 def _picture(source: Source, form: _Form, name: str) -> bytes | str:

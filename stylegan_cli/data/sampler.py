@@ -110,8 +110,10 @@ class Loader:
 
     def _prepare(self) -> tuple[Tensor, Tensor, Tensor]:
         indices, positions = self.sampler.next(self.batch)
-        parts = self.dataset.images(indices), self.dataset.labels(indices), positions
-        return tuple(part.pin_memory() for part in parts) if self.pin else parts
+        images, labels = self.dataset.images(indices), self.dataset.labels(indices)
+        if self.pin:
+            return images.pin_memory(), labels.pin_memory(), positions.pin_memory()
+        return images, labels, positions
 
     def _drop(self) -> None:
         if self._ahead is not None and not self._ahead.cancel():

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ from ..errors import SganError
 from ..files import atomic_path
 from .codec import from_array, to_channels
 from .images import exif_of, image_grid
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
 
 _LONGEST = {"gif": 65535, "webp": 16383, "mp4": 16384}  # side of a frame that the format holds
 _GIF_RATE = 50  # frames a second; of anything faster most viewers make ten
@@ -148,11 +153,11 @@ def _write_mp4(pictures: Iterator[Image.Image], count: int, path: Path, fps: int
 
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as video:
         video.metadata["comment"] = note
-        stream = None
-        for i, picture in enumerate(pictures):
+        first = next(pictures)
+        stream = _mp4_stream(video, first.height + first.height % 2, first.width + first.width % 2, fps)
+        for i, picture in enumerate(itertools.chain([first], pictures)):
             pixels = np.asarray(picture.convert("RGB"))
             pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")  # even sizes
-            stream = stream or _mp4_stream(video, pixels.shape[0], pixels.shape[1], fps)
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
             frame.pts = i
@@ -160,13 +165,14 @@ def _write_mp4(pictures: Iterator[Image.Image], count: int, path: Path, fps: int
         video.mux(stream.encode())
 
 
-def _mp4_stream(video: object, height: int, width: int, fps: int) -> object:
+def _mp4_stream(video: OutputContainer, height: int, width: int, fps: int) -> VideoStream:
     """A stream of the first encoder that is there, with its colours named so that players do not guess."""
     import av
 
     encoder = next(name for name in _ENCODERS if name in av.codecs_available)
     settings = _ENCODERS[encoder]
     stream = video.add_stream(encoder, rate=fps, options=settings if isinstance(settings, dict) else {})
+    assert isinstance(stream, av.VideoStream)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     if not isinstance(settings, dict):
         stream.bit_rate = int(settings * width * height * fps)

@@ -32,7 +32,8 @@ from .stopping import StopFlag, stop_on_interrupt
 class Measure(Protocol):
     """Metrics, handed in by the command. Called on all ranks alike, with the moving average of the generator."""
 
-    higher_is_better: bool  # of the first
+    @property
+    def higher_is_better(self) -> bool: ...  # of the first
 
     def __call__(self, G: Generator, dataset: Dataset, device: torch.device) -> dict[str, float]: ...
 
