@@ -54,7 +54,7 @@ class TrainingMetrics:
     def __call__(
         self,
         G: Generator,
-        data: Dataset,  # of the run
+        dataset: Dataset,  # of the run
         device: torch.device,
     ) -> dict[str, float]:
-        return measure(self.names, G, data, device, **self.options, progress=self.progress).values
+        return measure(self.names, G, dataset, device, **self.options, progress=self.progress).values
