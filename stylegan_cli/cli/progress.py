@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from tqdm import tqdm
-
 from ..progress import Progress, silent
 
 
@@ -15,6 +13,8 @@ def bar(
     quiet: bool,
 ) -> Iterator[Progress]:
     """A bar for each thing that is counted, with rate and time left; none where stderr is no terminal."""
+    from tqdm import tqdm  # here, so that a command's help does not wait for it
+
     bars: dict[str, tqdm] = {}
 
     def show(what: str, done: int, total: int) -> None:
