@@ -14,7 +14,7 @@ import torch
 from _harness import Bench, Numbers, Run, benchmark, compare
 from torch import nn
 
-from stylegan_cli.config import DataSpec
+from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.detectors import Lpips
 from stylegan_cli.detectors.frozen import to_device
 from stylegan_cli.detectors.lpips import LpipsNetwork

@@ -21,7 +21,7 @@ import torch
 from _harness import Bench, Numbers, Run, benchmark
 from torch import nn
 
-from stylegan_cli.config import DataSpec
+from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.ops import use
 from stylegan_cli.training import loop

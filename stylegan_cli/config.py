@@ -8,7 +8,6 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -91,32 +90,6 @@ def _split(height: int, width: int) -> int | None:
     while height % (2 << n) == 0 and width % (2 << n) == 0 and min(height, width) >> (n + 1) >= 3:
         n += 1
     return n if max(height, width) >> n <= 16 else None
-
-
-# ----------------------------------------------------------------------------------------------- data
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Exactly which pictures a model saw: recorded in every snapshot, so that metrics measure against the same."""
-
-    path: str  # zip or folder as given, or packaged:critters64
-    content_hash: str  # SHA-256 over names, checksums and lengths of the pictures, and over the labels
-    num: int  # pictures
-    height: int  # as read
-    width: int
-    channels: int  # 1 grey, 3 RGB, 4 RGBA
-    source_height: int  # as stored
-    source_width: int
-    filter: str = "none"  # how stored became read: 'none' or 'box'
-    mirror: bool = False  # x-flips during training
-    label: str | None = None  # which labels: None = unused, 'labels' = those of dataset.json, else an attribute's name
-    classes: tuple[str, ...] = ()  # class names by index; empty without labels
-    pack_filter: str | None = None  # filter recorded when the set was packed, if it says so
-
-    @property
-    def c_dim(self) -> int:
-        return len(self.classes)
 
 
 # ----------------------------------------------------------------------------------------------- JSON

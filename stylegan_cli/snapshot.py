@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__
-from .config import DataSpec, from_json, to_json
-from .data.dataset import Dataset, open_dataset
+from .config import from_json, to_json
+from .data.dataset import Dataset, DataSpec, open_dataset
 from .errors import SganError
 from .files import atomic_path
 from .layers import laid_out
@@ -28,6 +28,7 @@ from .models.config import DiscriminatorConfig, GeneratorConfig
 from .models.discriminator import Discriminator
 from .models.generator import Generator
 from .models.registry import READERS, build_discriminator, build_generator
+from .progress import Progress, silent
 
 FORMAT = "stylegan_cli/1"
 N = TypeVar("N", bound=nn.Module)
@@ -126,29 +127,25 @@ def open_training_set(
     info: SnapshotInfo,
     data: str | None = None,  # others, read with the same labels
     size: tuple[int, int] | None = None,  # to read at; None: the model's, where the pictures can be read at it
+    progress: Progress = silent,
 ) -> Dataset | None:
     """The pictures that a model was trained on, read as then; None if its snapshot names none and none are given.
 
     Raises SganError if they are not there any more, or others are in their place.
     """
     spec, drawn = info.data, (info.generator.height, info.generator.width)
-    if data is None and spec is None:
-        return None
-    label = spec.label if spec and info.generator.c_dim else None
-    mirror = bool(spec and spec.mirror)
+    labelled = info.generator.c_dim > 0
     if data is not None:
-        stored = open_dataset(data).spec
-        fits = drawn[0] <= stored.height and drawn[0] * stored.width == drawn[1] * stored.height
-        return open_dataset(data, size=size or (drawn if fits else None), mirror=mirror, label=label)
-    try:
-        dataset = open_dataset(spec.path, size=size or (spec.height, spec.width), mirror=mirror, label=label)
-    except SganError as e:
-        raise SganError(f"The pictures that the model was trained on cannot be opened: {e}", hint="Give --data.") from e
-    if dataset.spec.content_hash != spec.content_hash:
-        raise SganError(
-            f"The pictures in {spec.path} are not those that the model was trained on.", hint="Give --data."
-        )
-    return dataset
+        label = spec.label if spec and labelled else None
+        dataset = open_dataset(data, size=size, mirror=bool(spec and spec.mirror), label=label, progress=progress)
+        height, width = dataset.spec.height, dataset.spec.width
+        fits = drawn[0] <= height and drawn[0] * width == drawn[1] * height
+        return dataset.resized(*drawn) if fits and size is None else dataset
+    if spec is None:
+        return None
+    changed = f"The pictures in {spec.path} are not those that the model was trained on."
+    gone = "The pictures that the model was trained on cannot be opened"
+    return spec.open(size=size, labels=labelled, changed=changed, gone=gone, hint="Give --data.", progress=progress)
 
 
 def fingerprint(

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from stylegan_cli import config
-from stylegan_cli.config import DataSpec, to_json
+from stylegan_cli.config import to_json
+from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import read_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config

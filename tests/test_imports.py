@@ -25,7 +25,7 @@ ops
 kernels
 distributed
 download
-config errors files pickled presets
+config errors files pickled presets progress
 """.strip().splitlines()
 ROW = {name: row for row, names in enumerate(ORDER) for name in names.replace("|", " ").split()}
 PARTED = {row for row, names in enumerate(ORDER) if "|" in names}

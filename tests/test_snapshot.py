@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 import stylegan_cli
-from stylegan_cli.config import DataSpec, to_json
+from stylegan_cli.config import to_json
+from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator

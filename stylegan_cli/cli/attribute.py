@@ -120,7 +120,8 @@ def _calibration(
     from ..inversion.attribution import calibrate, calibration_path, load_calibration
     from ..snapshot import open_training_set
 
-    spec = snapshot.info.data if data is None else open_training_set(snapshot.info, data).spec
+    dataset = open_training_set(snapshot.info, data) if data else None
+    spec = dataset.spec if dataset else snapshot.info.data
     if spec is None:
         raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
     num = min(num, spec.num)
@@ -130,7 +131,8 @@ def _calibration(
         if not quiet:
             click.echo(f"Projecting {num} pictures of the model and {num} real ones, once.", err=True)
         with sigterm_as_interrupt():
-            known = calibrate(snapshot.G, open_training_set(snapshot.info, data), near, how, num, path, anew, quiet)
+            dataset = dataset or open_training_set(snapshot.info)
+            known = calibrate(snapshot.G, dataset, near, how, num, path, anew, quiet)
     return known
 
 

@@ -9,6 +9,7 @@ import click
 
 from ..config import base_size
 from .params import SIZE, output_options
+from .progress import bar
 
 _SHOWN = 12  # classes, or files left out, that are listed by name
 
@@ -58,7 +59,8 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
 
     if options["size"]:
         base_size(*options["size"])  # refuse what no model could take
-    report = pack(src, dest, channels=int(channels) if channels else None, progress=not quiet, **options)
+    with bar(quiet) as progress:
+        report = pack(src, dest, channels=int(channels) if channels else None, progress=progress, **options)
     if as_json:
         return click.echo(json.dumps(vars(report)))
     _tell_skipped(report.skipped)
@@ -88,7 +90,8 @@ def info_command(path: str | None, out: str | None, as_json: bool, quiet: bool) 
     from ..data.images import save_image
     from ..data.info import contact_sheet, sheet_path, summary
 
-    dataset = open_dataset(path)
+    with bar(quiet) as progress:
+        dataset = open_dataset(path, progress=progress)
     sheet = out or str(sheet_path(dataset))
     save_image(contact_sheet(dataset), sheet)
     facts = {**summary(dataset), "contact_sheet": sheet}
@@ -120,7 +123,8 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
     """
     from ..data.demo import draw_set
 
-    report = draw_set(out, progress=not quiet, **options)
+    with bar(quiet) as progress:
+        report = draw_set(out, progress=progress, **options)
     if as_json:
         return click.echo(json.dumps(vars(report)))
     if not quiet:

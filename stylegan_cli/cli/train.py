@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config import to_json
-from ..training.config import OBJECTIVES, PRECISIONS, TrainConfig
+from ..training.config import OBJECTIVES, PRECISIONS
 from ..training.presets import PRESETS
 from .params import KIMG, SIZE, ByLevel, Finite, device_option, kernels_option, resolve_device
+from .progress import bar
 
 if TYPE_CHECKING:
+    from ..data.dataset import Dataset
     from ..training.run import Measure
 
 PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
@@ -113,8 +115,9 @@ def command(
     """
     from .. import distributed
     from ..training import plan
-    from ..training.run import Manner, train
+    from ..training.run import Manner, open_run_data, train
 
+    progress = click.get_current_context().with_resource(bar(quiet))
     where = str(resolve_device(device))
     options["gpus"] = options["gpus"] or distributed.launched_ranks()
     if resume and Path(resume).is_dir():
@@ -123,11 +126,14 @@ def command(
         run = plan.continued(Path(resume), changes, given, data)
     else:
         options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
-        run = plan.fresh(data, cfg, resume and _snapshot(resume), **options)
+        run = plan.fresh(data, cfg, resume and _snapshot(resume), progress=progress, **options)
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
         return
-    measure = _measure(metrics, features, run.config, quiet) if metrics else None
+    dataset, measure = run.dataset, None
+    if metrics:
+        dataset = dataset or open_run_data(run.config, progress)
+        measure = _measure(metrics, features, dataset, quiet)
     manner = Manner(quiet, graphs=graphs == "auto", profile=profile or 0, measure=measure, runs=runs)
     # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
     folder = run.folder or (None if distributed.launched() else plan.new_folder(runs, run.config))
@@ -135,7 +141,12 @@ def command(
         click.echo(plan.announcement(run.config, folder), err=True)
     try:
         with plan.failure_told(folder) if folder else contextlib.nullcontext():
-            result = distributed.launch(train, (run.config, folder, where, run.start, manner), run.config.gpus, where)
+            if run.config.gpus > 1 and not distributed.launched():
+                dataset = None  # each rank opens its own
+            else:
+                dataset = dataset or open_run_data(run.config, progress)
+            arguments = run.config, folder, where, run.start, manner, dataset
+            result = distributed.launch(train, arguments, run.config.gpus, where)
     except BaseException:
         if run.folder is None and folder is not None:
             plan.discard_unused(folder)
@@ -154,11 +165,10 @@ def _snapshot(resume: str) -> str:
     return resume if path.name.startswith("state-") else str(as_snapshot(path))
 
 
-def _measure(names: str, features: str, config: TrainConfig, quiet: bool) -> Measure:
+def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:
     """What to call at every snapshot, once everything is there that it needs."""
     from ..metrics.in_training import TrainingMetrics
-    from ..training.run import open_run_data
 
     found = TrainingMetrics([name.strip() for name in names.split(",")], features=features, progress=not quiet)
-    found.check(open_run_data(config))
+    found.check(data)
     return found

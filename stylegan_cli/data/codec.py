@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,6 @@ FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 HEAD = 4096  # bytes that hold all the chunks before a PNG's pixels, nearly always
 
 _ORIENTATION = 0x0112
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 4, 6: 4}
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, MemoryError)
 
 
@@ -39,12 +40,14 @@ def read_header(
     max_pixels: int = MAX_PIXELS,
 ) -> Header:
     """Size and channels without decoding. Raises PictureError if it is no picture, or one of too many pixels."""
-    header = _png_header(data) or _pillow_header(data)
-    if header.height * header.width > max_pixels:
-        raise PictureError(
-            f"{header.width} x {header.height} pixels is more than the {max_pixels / 1e6:.3g} million allowed"
-        )
-    return header
+    with _opened(data, max_pixels) as image:
+        # Of a PNG without orientation Pillow would decode the pixels, to look for one behind them.
+        has_exif = image.format != "PNG" or "exif" in image.info
+        turned = has_exif and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        if turned and image.format == "TIFF":  # which Pillow turns by itself, some releases on loading
+            image.load()
+        width, height = image.size[::-1] if turned and image.format != "TIFF" else image.size
+        return Header(height, width, _channels(image))
 
 
 def decode(
@@ -52,16 +55,10 @@ def decode(
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """The first frame, upright, in mode L, RGB or RGBA with 8 bits a channel. Raises PictureError."""
-    read_header(data, max_pixels)
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.load()
-            turned = image.getexif().get(_ORIENTATION, 1) != 1
-            return _eight_bits(ImageOps.exif_transpose(image) if turned else image)
-    except Image.DecompressionBombError as e:
-        raise PictureError("too many pixels") from e
-    except _BROKEN as e:
-        raise PictureError(_reason(e)) from e
+    with _opened(data, max_pixels) as image:
+        image.load()
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        return _eight_bits(ImageOps.exif_transpose(image) if turned else image)
 
 
 def to_channels(
@@ -130,7 +127,7 @@ def box_reduce(
     """
     c, h, w = pixels.shape
     if h % size[0] or w % size[1]:
-        return to_array(from_array(pixels).resize(size[::-1], Image.Resampling.BOX))
+        return to_array(from_array(pixels).resize((size[1], size[0]), Image.Resampling.BOX))
     fh, fw = h // size[0], w // size[1]
     blocks = pixels.reshape(c, size[0], fh, size[1], fw).astype(np.int64)
     if c < 4:
@@ -148,32 +145,18 @@ def ends_well(
     return tail[-12:] == b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def _png_header(data: bytes) -> Header | None:
-    """Read IHDR by hand, ten times faster than Pillow; None if it is another format or an unusual PNG."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
-        return None
-    width, height, _, kind = struct.unpack(">IIBB", data[16:26])
-    at = 33
-    while at + 8 <= len(data):  # the chunks before the pixels
-        length, name = struct.unpack(">I4s", data[at : at + 8])
-        if name == b"IDAT":
-            return Header(height, width, _PNG_CHANNELS.get(kind, 3)) if width and height else None
-        if name in (b"tRNS", b"eXIf"):  # transparency, orientation
-            return None
-        at += 12 + length
-    return None
-
-
-def _pillow_header(data: bytes) -> Header:
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture, whose pixels are not decoded yet. What goes wrong with it is raised as PictureError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-                if turned and image.format == "TIFF":  # which Pillow turns by itself, some releases on loading
-                    image.load()
-                width, height = image.size[::-1] if turned and image.format != "TIFF" else image.size
-                return Header(height, width, _channels(image))
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
+            if image.width * image.height > max_pixels:
+                size = f"{image.width} x {image.height}"
+                raise PictureError(f"{size} pixels is more than the {max_pixels / 1e6:.3g} million allowed")
+            yield image
     except Image.DecompressionBombError as e:
         raise PictureError(str(e).split(",")[0]) from e
     except _BROKEN as e:

@@ -8,35 +8,85 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
-import hashlib
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
 
-from ..config import DataSpec
 from ..errors import SganError
-from .codec import MAX_PIXELS, Header, PictureError, box_reduce, decode, ends_well, to_array, to_channels
-from .labels import Record, classes_by_value, classes_of, read_record
-from .sampler import Loader, Sampler
-from .sources import FolderSource, ZipSource, first_three, open_source
+from ..progress import Progress, silent
+from .checks import (
+    REPACK,
+    check_each,
+    check_size,
+    chosen_classes,
+    class_counts,
+    common_header,
+    content_hash,
+    stored_classes,
+)
+from .codec import MAX_PIXELS, PictureError, box_reduce, to_array, to_channels
+from .labels import Record, read_record
+from .sources import FolderSource, ZipSource, open_source
 
-__all__ = ["PACKAGED", "Dataset", "Loader", "Sampler", "open_dataset"]
+if TYPE_CHECKING:  # configurations hold a DataSpec, and are read without torch
+    from torch import Tensor
 
 PACKAGED = "packaged:critters64"  # in place of a path: the set that comes with the package
 _PACKAGED_FILE = Path(__file__).resolve().parent.parent / "assets" / "critters64.zip"
 _CHECK_PIXELS = 30_000_000  # a set of fewer pixels is decoded when it is opened, which takes about a second
 _CACHE_BYTES = 1 << 30
 _SMALL = 128 * 128  # pixels
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Exactly which pictures a model saw: recorded in every snapshot, so that metrics measure against the same."""
+
+    path: str  # zip or folder as given, or packaged:critters64
+    content_hash: str  # SHA-256 over names, checksums and lengths of the pictures, and over the labels
+    num: int  # pictures
+    height: int  # as read
+    width: int
+    channels: int  # 1 grey, 3 RGB, 4 RGBA
+    source_height: int  # as stored
+    source_width: int
+    filter: str = "none"  # how stored became read: 'none' or 'box'
+    mirror: bool = False  # x-flips during training
+    label: str | None = None  # which labels: None = unused, 'labels' = those of dataset.json, else an attribute's name
+    classes: tuple[str, ...] = ()  # class names by index; empty without labels
+    pack_filter: str | None = None  # filter recorded when the set was packed, if it says so
+
+    @property
+    def c_dim(self) -> int:
+        return len(self.classes)
+
+    def open(
+        self,
+        *,
+        size: tuple[int, int] | None = None,  # (height, width) to read at instead
+        labels: bool = True,  # False: without them
+        changed: str | None = None,  # what to say if other pictures or labels are there now
+        gone: str | None = None,  # what to say first if it cannot be opened
+        hint: str | None = None,  # what to do about either
+        progress: Progress = silent,
+    ) -> Dataset:
+        """The set as it was recorded. Raises SganError if it cannot be opened, or holds something else now."""
+        size, label = size or (self.height, self.width), self.label if labels else None
+        try:
+            dataset = open_dataset(self.path, size=size, mirror=self.mirror, label=label, progress=progress)
+        except SganError as e:
+            if gone is None:
+                raise
+            raise SganError(f"{gone}: {e}", hint=hint) from e
+        if dataset.spec.content_hash != self.content_hash:
+            raise SganError(changed or f"The pictures or labels in {self.path} have changed.", hint=hint)
+        return dataset
 
 
 class Dataset:
@@ -66,12 +116,14 @@ class Dataset:
         height: int,  # to read at, by area average; no larger than the pictures are stored
         width: int,
     ) -> Dataset:
-        """The same pictures at another size."""
+        """The same pictures at another size. Raises SganError if they cannot be read at it."""
         if (height, width) == (self.spec.height, self.spec.width):
             return self
         other, spec = copy.copy(self), self.spec
-        stored = (height, width) == (spec.source_height, spec.source_width)
-        other.spec = dataclasses.replace(spec, height=height, width=width, filter="none" if stored else "box")
+        stored = spec.source_height, spec.source_width
+        check_size(stored, (height, width), spec.path)
+        filter = "none" if (height, width) == stored else "box"
+        other.spec = dataclasses.replace(spec, height=height, width=width, filter=filter)
         other._forget()
         return other
 
@@ -91,7 +143,7 @@ class Dataset:
 
     def images(
         self,
-        indices: Sequence[int] | Tensor,  # [N]
+        indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
         """The pictures, uint8 [N, C, H, W], not flipped. Raises SganError naming a file that cannot be decoded."""
         index = np.asarray(indices, np.int64).reshape(-1)
@@ -100,23 +152,23 @@ class Dataset:
         if self._cache is None:
             out = np.empty((len(index), *self._shape), np.uint8)
             self._decode_into(out, range(len(index)), index)
-            return torch.from_numpy(out)
+            return _tensor(out)
         if not self._cached[index].all():
             missing = np.unique(index[~self._cached[index]])
             self._decode_into(self._cache, missing, missing)
             self._cached[missing] = True
-        return torch.from_numpy(self._cache[index])
+        return _tensor(self._cache[index])
 
     def labels(
         self,
-        indices: Sequence[int] | Tensor,  # [N]
+        indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
         """One-hot classes, float32 [N, c_dim]; [N, 0] where labels are not used."""
         index = np.asarray(indices, np.int64).reshape(-1)
-        out = torch.zeros(len(index), self.spec.c_dim)
+        out = np.zeros((len(index), self.spec.c_dim), np.float32)
         if self.class_index is not None:
-            out[torch.arange(len(index)), torch.from_numpy(self.class_index[index])] = 1
-        return out
+            out[np.arange(len(index)), self.class_index[index]] = 1
+        return _tensor(out)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -126,7 +178,7 @@ class Dataset:
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
 
-    def _decode_into(self, out: np.ndarray, slots: Sequence[int], index: Sequence[int]) -> None:
+    def _decode_into(self, out: np.ndarray, slots: Iterable[int], index: Iterable[int]) -> None:
         def one(pair: tuple[int, int]) -> None:
             out[pair[0]] = self._decode(pair[1])
 
@@ -143,7 +195,7 @@ class Dataset:
         try:
             pixels = to_array(to_channels(self._source.picture(name, self._max_pixels), spec.channels))
         except PictureError as e:
-            raise SganError(f"{name} in {spec.path} cannot be read: {e}.", hint=_REPACK) from e
+            raise SganError(f"{name} in {spec.path} cannot be read: {e}.", hint=REPACK) from e
         if pixels.shape[1:] != (spec.source_height, spec.source_width):
             raise SganError(f"{name} in {spec.path} changed its size since the set was opened.")
         return pixels if spec.filter == "none" else box_reduce(pixels, (spec.height, spec.width))
@@ -157,6 +209,7 @@ def open_dataset(
     label: str | None = None,  # None: no labels; 'labels': those of dataset.json; else an attribute's name
     max_pixels: int = MAX_PIXELS,  # a larger picture is refused before it is decoded
     cache_bytes: int = _CACHE_BYTES,  # a set that takes less, decoded, is kept in memory
+    progress: Progress = silent,
 ) -> Dataset:
     """Open a set and check it: sizes, channels and labels of all, the pixels too where that takes only a second.
 
@@ -165,145 +218,50 @@ def open_dataset(
     folder it unpacks to. For a zip the checksums are those of its directory; a folder is read through once.
     Raises SganError with one sentence that names the first offenders.
     """
-    packaged = path is None or str(path) == PACKAGED
-    where = PACKAGED if packaged else str(path)
-    source = open_source(_PACKAGED_FILE if packaged else path)
+    where = PACKAGED if path is None else str(path)
+    packaged = where == PACKAGED
+    source = open_source(_PACKAGED_FILE if packaged else where)
     record = read_record(source.record(), where, len(source.names))
-    header = _common_header(source, where, max_pixels)
-    stored = _stored_classes(record, source.names, where)
-    class_index, classes = _classes(record, stored, label, where)
-    height, width = _read_size(header, size, where)
+    header = common_header(source, where, max_pixels, progress)
+    stored = stored_classes(record, source.names, where)
+    class_index, classes = chosen_classes(record, stored, label, where)
+    stored_size = header.height, header.width
+    height, width = size or stored_size
+    check_size(stored_size, (height, width), where)
     spec = DataSpec(
         path=where,
-        content_hash=_content_hash(source, record),
+        content_hash=content_hash(source, record, progress),
         num=len(source.names),
         height=height,
         width=width,
         channels=header.channels,
         source_height=header.height,
         source_width=header.width,
-        filter="none" if (height, width) == (header.height, header.width) else "box",
+        filter="none" if (height, width) == stored_size else "box",
         mirror=mirror,
         label=label,
         classes=classes,
         pack_filter=record.made.get("filter") if isinstance(record.made.get("filter"), str) else None,
     )
-    dataset = Dataset(source, spec, record, class_index, _counts(stored), max_pixels, cache_bytes)
+    dataset = Dataset(source, spec, record, class_index, class_counts(stored), max_pixels, cache_bytes)
     if not packaged and spec.num * header.height * header.width <= _CHECK_PIXELS:
-        _check_pixels(dataset)
+        _check_pixels(dataset, progress)
     return dataset
 
 
-_REPACK = "`sgan data pack FOLDER OUT.zip` leaves out what cannot be read and brings the rest to one form."
-
-
-def _common_header(source: FolderSource | ZipSource, where: str, max_pixels: int) -> Header:
-    """The size and channels that all pictures share."""
-
-    headers = _each(source.names, lambda n: source.header(n, max_pixels), where, "checking")
-    for what, of in (("size", lambda h: f"{h.width} x {h.height}"), ("channels", lambda h: str(h.channels))):
-        kinds: dict[str, list[str]] = {}
-        for name, h in zip(source.names, headers, strict=True):
-            kinds.setdefault(of(h), []).append(name)
-        if len(kinds) > 1:
-            common = max(kinds, key=lambda k: len(kinds[k]))
-            odd = [f"{n} ({k})" for k, names in kinds.items() if k != common for n in names]
-            mend = "--size N" if what == "size" else "--channels 3"
-            raise SganError(
-                f"The pictures of {where} differ in {what}: most have {common}, but not {first_three(odd)}.",
-                hint=f"`sgan data pack {where} OUT.zip {mend}` brings them to one form.",
-            )
-    _each([n for n in source.names if n.lower().endswith(".png")], lambda n: _check_end(source, n), where, "checking")
-    return headers[0]
-
-
-def _check_end(source: FolderSource | ZipSource, name: str) -> None:
-    if not ends_well(source.tail(name)):
-        decode(source.read(name))
-
-
-def _check_pixels(dataset: Dataset) -> None:
+def _check_pixels(dataset: Dataset, progress: Progress) -> None:
     """Decode everything once. What fits in memory stays there, so that nothing is decoded twice."""
     step = 256 if dataset._cache is not None else 8
     try:
         for start in range(0, len(dataset), step):
             dataset.images(range(start, min(start + step, len(dataset))))
     except SganError:
-        _each(dataset.names, lambda n: dataset._source.picture(n, dataset._max_pixels), dataset.spec.path, "checking")
+        source, most = dataset._source, dataset._max_pixels
+        check_each(dataset.names, lambda n: source.picture(n, most), dataset.spec.path, progress)
         raise
 
 
-def _each(names: Sequence[str], work: Callable[[str], Any], where: str, title: str) -> list[Any]:
-    """``work`` on every name; if any raise PictureError, a SganError names the first three."""
-    results, bad = [], []
-    for name in tqdm(names, title, unit="picture", delay=2, disable=None, leave=False):
-        try:
-            results.append(work(name))
-        except PictureError as e:
-            bad.append(f"{name} ({e})")
-    if bad:
-        raise SganError(f"{len(bad)} picture(s) of {where} cannot be read: {first_three(bad)}.", hint=_REPACK)
-    return results
+def _tensor(array: np.ndarray) -> Tensor:
+    import torch
 
-
-_Classes = tuple[np.ndarray, tuple[str, ...]]  # class number of every picture, int64 [N]; class names
-
-
-def _stored_classes(record: Record, names: list[str], where: str) -> _Classes | None:
-    """What dataset.json says, which must fit the pictures even where labels are not used."""
-    if record.labels is None:
-        return None
-    known = record.made.get("classes")
-    hint = f"`sgan data pack {where} OUT.zip --labels none` drops the labels."
-    return classes_of(record.labels, names, where, known if isinstance(known, list) else None, hint)
-
-
-def _counts(classes: _Classes | None) -> dict[str, int]:
-    if classes is None:
-        return {}
-    return dict(zip(classes[1], np.bincount(classes[0], minlength=len(classes[1])).tolist(), strict=True))
-
-
-def _classes(record: Record, stored: _Classes | None, label: str | None, where: str) -> tuple[np.ndarray | None, tuple]:
-    """The classes that are asked for."""
-    if label is None:
-        return None, ()
-    if label == "labels":
-        if stored is None:
-            raise SganError(f"{where} has no labels.", hint=_attribute_hint(record))
-        return stored
-    if label not in record.attributes:
-        near = difflib.get_close_matches(label, record.attributes, 1)
-        hint = f"Did you mean {near[0]}?" if near else _attribute_hint(record)
-        raise SganError(f"{where} has no attribute {label!r}.", hint=hint)
-    return classes_by_value(record.attributes[label])
-
-
-def _attribute_hint(record: Record) -> str:
-    if record.attributes:
-        return "Its attributes can be labels: " + ", ".join(record.attributes) + "."
-    return "`sgan data pack FOLDER OUT.zip --labels folders` makes a class of each sub-folder."
-
-
-def _read_size(header: Header, size: tuple[int, int] | None, where: str) -> tuple[int, int]:
-    stored = (header.height, header.width)
-    if size is None:
-        return stored
-    text = f"{where} holds pictures of {stored[0]}x{stored[1]} (height x width)"
-    if size[0] > stored[0] or size[1] > stored[1]:
-        raise SganError(f"{text}; they cannot be read larger, at {size[0]}x{size[1]}.", hint="Choose a smaller --size.")
-    if size[0] * stored[1] != size[1] * stored[0]:
-        raise SganError(
-            f"{text}; a size of {size[0]}x{size[1]} has another shape.",
-            hint=f"`sgan data pack {where} OUT.zip --size {size[0]}x{size[1]}` crops them to it.",
-        )
-    return size
-
-
-def _content_hash(source: FolderSource | ZipSource, record: Record) -> str:
-    digest = hashlib.sha256()
-    for name in tqdm(source.names, "hashing", unit="picture", delay=2, disable=None, leave=False):
-        crc, length = source.checksum(name)
-        digest.update(f"{name}\0{crc:08x}\0{length}\n".encode("utf-8", "surrogateescape"))
-    digest.update(json.dumps([record.labels, record.attributes], sort_keys=True).encode())
-    return digest.hexdigest()
+    return torch.from_numpy(array)

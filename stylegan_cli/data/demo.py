@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from .. import __version__
 from ..errors import SganError
+from ..progress import Progress, silent
 from .codec import fit, png_bytes, to_channels
 from .labels import classes_by_value
 from .parallel import ordered_map
@@ -47,7 +47,7 @@ def draw_set(
     label: str | None = None,  # the attribute whose values become the classes
     colors: int | None = None,  # palette PNGs of so many colours, to keep the file small; None: full colour
     workers: int | None = None,  # processes; None: one per core
-    progress: bool = True,  # a bar on stderr, where that is a terminal
+    progress: Progress = silent,
 ) -> DemoReport:
     """Draw a set with its attributes: the parts and colours that differ from picture to picture.
 
@@ -61,9 +61,10 @@ def draw_set(
     every: list[dict[str, str]] = []
     work = ordered_map(draw, range(num), workers)
     with writing(dest) as out, contextlib.closing(work):
-        for png, attributes in tqdm(work, "drawing", num, unit="picture", disable=None if progress else True):
+        for png, attributes in work:
             out.add(png)
             every.append(attributes)
+            progress("drawing", len(every), num)
         attributes = _columns(every)
         numbers, classes = _classes(attributes, label, style)
         made = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 
 from ..errors import SganError
@@ -68,7 +68,7 @@ def read_metadata(
     """What `save_image` or `write_video` was given as metadata; of another's picture its PNG text, or nothing."""
     try:
         with Image.open(path) as image:
-            if image.format == "PNG":
+            if isinstance(image, PngImageFile):
                 image.load()  # text may follow the pixels
                 return {k: str(v) for k, v in image.text.items()}
             kept = image.info.get("comment") if image.format == "GIF" else image.getexif().get(_DESCRIPTION)
@@ -149,8 +149,8 @@ def labelled_grid(
     Grey becomes RGB, alpha is laid on white. All gaps and letters follow the size of a cell.
     """
     rows, columns, _, h, w = cells.shape
-    scale = scale or max(1, -(-96 // min(h, w)))
-    h, w = h * scale, w * scale
+    times = scale or max(1, -(-96 // min(h, w)))
+    h, w = h * times, w * times
     thin, thick = max(2, min(h, w) // 48), max(8, min(h, w) // 8)
     font, texts = _lettering([*row_labels, *col_labels], max(14, min(h, w) // 9), w - thin)
     text_width = max((round(font.getlength(t)) for t in texts[:rows]), default=0)
@@ -180,18 +180,22 @@ def labelled_grid(
     return torch.from_numpy(np.array(sheet).transpose(2, 0, 1).copy())
 
 
-def _lettering(
-    labels: Sequence[object], size: int, width: int
-) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, list[str]]:
+def _lettering(labels: Sequence[object], size: int, width: int) -> tuple[ImageFont.FreeTypeFont, list[str]]:
     """Pillow's own font, as large as lets every text fit ``width``, and the texts, shortened where 10 is too large."""
-    texts, font = [str(label) for label in labels], ImageFont.load_default(size)
+    texts, font = [str(label) for label in labels], _font(size)
     while size > 10 and max((font.getlength(t) for t in texts), default=0) > width:
         size -= 1
-        font = ImageFont.load_default(size)
+        font = _font(size)
     return font, [_shortened(t, font, width) for t in texts]
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow's font of a given size is a TrueType font"
+    return font
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

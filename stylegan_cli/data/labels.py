@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -78,8 +78,9 @@ def classes_of(
     values = [labels[n] for n in names]
     if all(isinstance(v, str) for v in values):
         return classes_by_value(values)
-    numbers = [_class_number(v) for v in values]
-    if bad := [n for n, k in zip(names, numbers, strict=True) if k is None]:
+    numbers = [k for v in values if (k := _class_number(v)) is not None]
+    if len(numbers) < len(values):
+        bad = [n for n, v in zip(names, values, strict=True) if _class_number(v) is None]
         raise SganError(
             f"{where} has labels that are neither class numbers nor one-hot: {first_three(bad)}.",
             hint="Only classes can be learnt, 0 and up; turn the values into classes first.",
@@ -125,7 +126,7 @@ def _pairs(labels: Any, where: str) -> dict[str, Any] | None:
     return {name.replace("\\", "/"): value for name, value in pairs} or None
 
 
-def _is_attributes(attributes: Any) -> bool:
+def _is_attributes(attributes: Any) -> TypeGuard[dict[str, list[str]]]:
     return isinstance(attributes, dict) and all(
         isinstance(v, list) and all(isinstance(x, str) for x in v) for v in attributes.values()
     )

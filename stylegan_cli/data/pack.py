@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from .. import __version__
 from ..config import base_size
 from ..errors import SganError
+from ..progress import Progress, silent
 from .arrays import ArraySource, open_any
 from .codec import MAX_PIXELS, Header, PictureError, fit, png_bytes, to_channels
 from .labels import Record, classes_by_value, classes_of, read_record
@@ -63,7 +62,7 @@ def pack(
     workers: int | None = None,  # processes; None: one per core
     strict: bool = False,  # fail on the first file that cannot be read, instead of leaving such files out
     max_pixels: int = MAX_PIXELS,  # larger pictures count as unreadable
-    progress: bool = True,  # a bar on stderr, where that is a terminal
+    progress: Progress = silent,
 ) -> PackReport:
     """Write the set; it appears whole or not at all, and is the same whatever the number of workers.
 
@@ -75,7 +74,7 @@ def pack(
     if Path(src).resolve() == Path(dest).resolve():
         raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new set.")
     source = open_any(src)
-    headers, skipped = _scan(source, max_pixels)
+    headers, skipped = _scan(source, max_pixels, progress)
     _refuse_skipped(skipped, strict, src)
     if not headers:
         raise _nothing_left(skipped, src)
@@ -84,14 +83,14 @@ def pack(
     kept: list[str] = []
     work = ordered_map(functools.partial(_picture, source, form), list(headers), workers)
     with writing(dest) as out, contextlib.closing(work):
-        bar = tqdm(work, "packing", len(headers), unit="picture", disable=None if progress else True)
-        for name, png in zip(headers, bar, strict=True):
+        for i, (name, png) in enumerate(zip(headers, work, strict=True), 1):
             if isinstance(png, bytes):
                 out.add(png)
                 kept.append(name)
             else:
                 skipped[name] = png
                 _refuse_skipped({name: png}, strict, src)
+            progress("packing", i, len(headers))
         if not kept:
             raise _nothing_left(skipped, src)
         out.finish(
@@ -111,14 +110,16 @@ def pack(
     )
 
 
-def _scan(source: Source, max_pixels: int) -> tuple[dict[str, Header], dict[str, str]]:
+def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str, Header], dict[str, str]]:
     """The header of every picture that has one, and why the others have none."""
-    headers, skipped = {}, {}
-    for name in tqdm(source.names, "looking", unit="picture", delay=2, disable=None, leave=False):
+    headers: dict[str, Header] = {}
+    skipped: dict[str, str] = {}
+    for i, name in enumerate(source.names, 1):
         try:
             headers[name] = source.header(name, max_pixels)
         except PictureError as e:
             skipped[name] = str(e)
+        progress("looking", i, len(source.names))
     return headers, skipped
 
 
@@ -169,22 +170,23 @@ def _labels(
 ) -> tuple[Record, dict[str, int] | None, tuple[str, ...]]:
     """The source's record, the class number of every name, and the class names."""
     record = read_record(source.record(), str(src), len(source.names))
-    if labels == "none" or labels is None and record.labels is None:
-        return record, None, ()
     if labels == "folders":
         if loose := [n for n in source.names if "/" not in n]:
             raise SganError(f"{len(loose)} picture(s) of {src} lie in no sub-folder: {first_three(loose)}.")
         numbers, classes = classes_by_value([n.split("/")[0] for n in source.names])
-    elif labels is None:
+    elif labels is None and record.labels is not None:
         hint = "--labels none drops the labels."
         numbers, classes = classes_of(record.labels, source.names, str(src), record.made.get("classes"), hint)
+    elif labels is None or labels == "none":
+        return record, None, ()
     else:
-        given = _label_file(Path(labels))
-        numbers, classes = classes_of(given.labels, source.names, str(labels), given.made.get("classes"))
+        given, known = _label_file(Path(labels))
+        numbers, classes = classes_of(given, source.names, str(labels), known)
     return record, dict(zip(source.names, numbers.tolist(), strict=True)), classes
 
 
-def _label_file(path: Path) -> Record:
+def _label_file(path: Path) -> tuple[dict[str, Any], list[str] | None]:
+    """The label of every name, and the names of the classes where the file knows them."""
     try:
         text = path.read_bytes()
     except OSError as e:
@@ -194,7 +196,7 @@ def _label_file(path: Path) -> Record:
     record = read_record(text, str(path))
     if record.labels is None:
         raise SganError(f"{path} holds no labels.", hint='Expected {"labels": [["a.png", 0], ...]}.')
-    return record
+    return record.labels, record.made.get("classes")
 
 
 def _picture(source: Source, form: _Form, name: str) -> bytes | str:

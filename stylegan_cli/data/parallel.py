@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -23,7 +23,7 @@ def ordered_map(
     work: Callable[[Any], Any],  # picklable, as are its results
     items: Sequence[Any],
     workers: int | None = None,  # processes; None: one per core that this process may use; 1: no other process
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """work(item) for every item, in order: chunk k is worker k mod workers' to do.
 
     Few chunks are under way at a time, so memory stays bounded. Closing the iterator, an exception or Ctrl-C ends the
@@ -59,7 +59,7 @@ def available_cores() -> int:
 @contextlib.contextmanager
 def _team(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[list[Connection]]:
     """A pipe to each of so many processes, which end with the block."""
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     team: list[tuple[Connection, BaseProcess]] = []
     try:
         with _interrupts_held():

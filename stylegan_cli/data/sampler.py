@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .dataset import Dataset
+from .dataset import Dataset
 
 
 class Sampler:
@@ -111,8 +110,10 @@ class Loader:
 
     def _prepare(self) -> tuple[Tensor, Tensor, Tensor]:
         indices, positions = self.sampler.next(self.batch)
-        parts = self.dataset.images(indices), self.dataset.labels(indices), positions
-        return tuple(part.pin_memory() for part in parts) if self.pin else parts
+        images, labels = self.dataset.images(indices), self.dataset.labels(indices)
+        if self.pin:
+            return images.pin_memory(), labels.pin_memory(), positions.pin_memory()
+        return images, labels, positions
 
     def _drop(self) -> None:
         if self._ahead is not None and not self._ahead.cancel():

@@ -89,7 +89,7 @@ class FolderSource(_Files):
 
 
 class ZipSource(_Files):
-    """A zip of picture files. Members are read through a handle per thread, without zipfile's lock."""
+    """A zip of picture files. Members are read by hand, a handle per thread: benchmarks/bench_data.py."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -1,7 +1,8 @@
-"""Write videos as GIF, animated WebP or MP4, frame by frame as they are drawn.
+"""Write videos as GIF, animated WebP or MP4.
 
 GIF: a palette for each frame, without dithering, whose pattern would change from frame to frame. WebP: lossy, as single
-pictures are written. MP4: H.264, or MPEG-4 part 2 where the codecs at hand have no H.264 encoder.
+images are written. MP4: H.264, or MPEG-4 part 2 where the codecs at hand have no H.264 encoder. MP4 is written frame by
+frame; Pillow, which writes the others, keeps the frames until the last one is there, of a GIF one byte a pixel.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import GifImagePlugin, Image
+from PIL import Image
 from torch import Tensor
 
 from ..errors import SganError
 from ..files import atomic_path
 from .codec import from_array, to_channels
 from .images import exif_of, image_grid
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
 
 _LONGEST = {"gif": 65535, "webp": 16383, "mp4": 16384}  # side of a frame that the format holds
 _GIF_RATE = 50  # frames a second; of anything faster most viewers make ten
@@ -61,7 +67,7 @@ def write_video(
     loop: bool = True,  # play again and again; a GIF or WebP says so, of an MP4 the player decides
     metadata: Mapping[str, str] | None = None,  # kept in the file: GIF and MP4: comment; WebP: EXIF description
 ) -> None:
-    """Write one video, whole or not at all; frames are not kept. GIF and MP4 have no alpha: RGBA is laid on white.
+    """Write one video, whole or not at all. GIF and MP4 have no alpha: RGBA is laid on white.
 
     Raises what `check_video` does, and SganError if a frame is too large or the file cannot be written.
     """
@@ -109,15 +115,10 @@ def _durations(
 
 
 def _write_gif(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
-    """Pillow's own writer of many frames keeps them all; its parts, which are public, write one at a time."""
-    with open(path, "wb") as f:
-        for i, (picture, hundredths) in enumerate(zip(pictures, _durations(count, fps, 100), strict=True)):
-            picture, duration = _few_colours(picture), 10 * hundredths
-            if i == 0:
-                info = {"duration": duration, "comment": note.encode(), "loop": 0 if loop else None}
-                f.writelines(GifImagePlugin.getheader(picture, info=info)[0])
-            f.writelines(GifImagePlugin.getdata(picture, duration=duration, include_color_table=i > 0))
-        f.write(b";")
+    durations = [10 * hundredths for hundredths in _durations(count, fps, 100)]
+    few = map(_few_colours, pictures)
+    options = {"duration": durations, "loop": 0 if loop else None, "comment": note.encode()}
+    next(few).save(path, "GIF", save_all=True, append_images=few, **options)
 
 
 def _few_colours(
@@ -133,25 +134,12 @@ def _few_colours(
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-class _Sequence:
-    """What Pillow takes for a picture of many frames; each comes when it is sought, and is not kept."""
-
-    def __init__(self, pictures: Iterator[Image.Image], count: int):
-        self.pictures, self.n_frames, self.now = pictures, count, None
-
-    def seek(self, frame: int) -> None:
-        self.now = next(self.pictures)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.now, name)
-
-
 def _write_webp(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
     next(pictures).save(
         path,
         "WEBP",
         save_all=True,
-        append_images=[_Sequence(pictures, count - 1)] if count > 1 else [],
+        append_images=pictures,
         duration=_durations(count, fps, 1000),
         loop=0 if loop else 1,
         quality=95,
@@ -165,11 +153,11 @@ def _write_mp4(pictures: Iterator[Image.Image], count: int, path: Path, fps: int
 
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as video:
         video.metadata["comment"] = note
-        stream = None
-        for i, picture in enumerate(pictures):
+        first = next(pictures)
+        stream = _mp4_stream(video, first.height + first.height % 2, first.width + first.width % 2, fps)
+        for i, picture in enumerate(itertools.chain([first], pictures)):
             pixels = np.asarray(picture.convert("RGB"))
             pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")  # even sizes
-            stream = stream or _mp4_stream(video, pixels.shape[0], pixels.shape[1], fps)
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
             frame.pts = i
@@ -177,13 +165,14 @@ def _write_mp4(pictures: Iterator[Image.Image], count: int, path: Path, fps: int
         video.mux(stream.encode())
 
 
-def _mp4_stream(video: object, height: int, width: int, fps: int) -> object:
+def _mp4_stream(video: OutputContainer, height: int, width: int, fps: int) -> VideoStream:
     """A stream of the first encoder that is there, with its colours named so that players do not guess."""
     import av
 
     encoder = next(name for name in _ENCODERS if name in av.codecs_available)
     settings = _ENCODERS[encoder]
     stream = video.add_stream(encoder, rate=fps, options=settings if isinstance(settings, dict) else {})
+    assert isinstance(stream, av.VideoStream)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     if not isinstance(settings, dict):
         stream.bit_rate = int(settings * width * height * fps)

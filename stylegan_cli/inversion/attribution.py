@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..config import DataSpec
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, DataSpec
 from ..data.images import to_uint8
 from ..errors import SganError
 from ..files import cache_folder, write_atomic

@@ -14,7 +14,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 
-from ..config import DataSpec
+from ..data.dataset import DataSpec
 from ..errors import SganError
 from ..files import atomic_path, cache_folder
 from .statistics import Tensors

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ..config import DataSpec
-from ..data.dataset import Dataset, open_dataset
+from ..data.dataset import Dataset
 from ..detectors import load_detector, load_lpips
-from ..errors import SganError
 from ..models.generator import Generator
-from ..training.config import TrainConfig
 from .measure import check_enough, check_sizes, measure
 from .registry import STANDARD, resolve
 
 
 class TrainingMetrics:
-    """Picklable; each process opens the data set once, when it first measures."""
+    """Picklable: each process has its own."""
 
     def __init__(
         self,
@@ -36,7 +32,6 @@ class TrainingMetrics:
         self.options = {"num": num, "batch": batch, "features": features, "detector_file": detector_file}
         self.progress = progress
         self.metrics = resolve(self.names, num, features)
-        self._dataset: Dataset | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -59,20 +54,7 @@ class TrainingMetrics:
     def __call__(
         self,
         G: Generator,
-        config: TrainConfig,
+        dataset: Dataset,  # of the run
         device: torch.device,
     ) -> dict[str, float]:
-        self._dataset = self._dataset or _open(config.data)
-        return measure(self.names, G, self._dataset, device, **self.options, progress=self.progress).values
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_dataset": None}
-
-
-def _open(spec: DataSpec) -> Dataset:
-    """As training reads it; nothing of it is kept in memory a second time."""
-    size = (spec.height, spec.width)
-    dataset = open_dataset(spec.path, size=size, mirror=spec.mirror, label=spec.label, cache_bytes=0)
-    if dataset.spec.content_hash != spec.content_hash:
-        raise SganError(f"The pictures or labels in {spec.path} have changed since the run began.")
-    return dataset
+        return measure(self.names, G, dataset, device, **self.options, progress=self.progress).values

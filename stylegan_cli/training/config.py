@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import DataSpec, check_choice, from_json
+from ..config import check_choice, from_json
+from ..data.dataset import DataSpec
 from ..errors import SganError
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.registry import READERS

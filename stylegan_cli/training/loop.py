@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import distributed
-from ..data.dataset import Dataset, Loader, Sampler
+from ..data.dataset import Dataset
+from ..data.sampler import Loader, Sampler
 from ..errors import SganError
 from ..models.growing import set_alpha
 from ..models.registry import build_discriminator, build_generator

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from ..config import base_size, level_of, to_json
-from ..data.dataset import open_dataset
+from ..data.dataset import Dataset, DataSpec, open_dataset
 from ..errors import SganError
 from ..models.config import with_known
 from ..models.registry import build_discriminator, build_generator, presets
 from ..models.summary import summarize
+from ..progress import Progress, silent
 from ..runs import latest_snapshot, lock_run, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
 from .config import TrainConfig, read_config
@@ -52,6 +53,7 @@ class Plan:
     config: TrainConfig
     start: Path | None = None  # snapshot with the weights to begin with
     folder: Path | None = None  # of a run that goes on
+    dataset: Dataset | None = None  # where it has been opened
 
 
 def fresh(
@@ -63,6 +65,7 @@ def fresh(
     mirror: bool = False,
     cond: str | None = None,  # labels to learn
     gpus: int | None = None,
+    progress: Progress = silent,
     **overrides: Any,  # see `make_train_config`
 ) -> Plan:
     """A run of its own. Raises SganError if data, settings and snapshot do not go together."""
@@ -78,9 +81,9 @@ def fresh(
         raise SganError(f"{resume} brings its own networks; {names} cannot be changed.", hint="Leave it out.")
     if size is not None:
         base_size(*size)
-    dataset = open_dataset(
-        data, size=_size(data, size, cfg, None if PRESETS[cfg].grow_from else info), mirror=mirror, label=cond
-    )
+    dataset = open_dataset(data, size=size, mirror=mirror, label=cond, progress=progress)
+    if size is None and (size := _size(dataset.spec, cfg, None if PRESETS[cfg].grow_from else info)):
+        dataset = dataset.resized(*size)
     base_size(dataset.spec.height, dataset.spec.width)  # refuse a size before anything else is asked of it
     if info:
         # A discriminator that knows pictures overfits sooner.
@@ -92,7 +95,7 @@ def fresh(
         config = _with_networks_of(info, config, os.path.abspath(resume))
     if config.growth is not None:
         Growth(config)  # refuses a schedule that fits nothing before anything starts
-    return Plan(config, start=Path(os.path.abspath(resume)) if resume else None)
+    return Plan(config, start=Path(os.path.abspath(resume)) if resume else None, dataset=dataset)
 
 
 def continued(
@@ -235,14 +238,12 @@ def farewell(
     return "\n".join(lines)
 
 
-def _size(data: str | None, size: tuple[int, int] | None, cfg: str, info: SnapshotInfo | None) -> Any:
-    """What to read the pictures at: as asked; as the model to start from drew them, if they are large enough and of its
-    shape; as the preset says."""
-    if size is not None or (info is None and not PRESETS[cfg].size):
-        return size
-    spec = open_dataset(data).spec
+def _size(spec: DataSpec, cfg: str, info: SnapshotInfo | None) -> tuple[int, int] | None:
+    """What to read the pictures at: as the model to start from drew them, if they are large enough and of its shape; as
+    the preset says; None: as they are stored."""
     if info is None:
-        return _fitted(spec.height, spec.width, PRESETS[cfg].size)
+        longest = PRESETS[cfg].size
+        return _fitted(spec.height, spec.width, longest) if longest else None
     theirs = info.generator.height, info.generator.width
     fits = theirs[0] <= spec.height and theirs[0] * spec.width == theirs[1] * spec.height
     return theirs if fits else None

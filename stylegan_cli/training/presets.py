@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..config import DataSpec, level_of, levels_of
+from ..config import level_of, levels_of
+from ..data.dataset import DataSpec
 from ..errors import SganError
 from ..models.config import DiscriminatorConfig, field_names
 from ..models.family import Family

@@ -13,10 +13,11 @@ import torch
 
 from .. import distributed
 from ..config import to_json
-from ..data.dataset import Dataset, open_dataset
+from ..data.dataset import Dataset
 from ..errors import SganError
 from ..files import remove_leftovers
 from ..models.generator import Generator
+from ..progress import Progress, silent
 from ..runs import lock_run
 from ..snapshot import load_snapshot
 from ..training.config import TrainConfig
@@ -32,9 +33,10 @@ from .stopping import StopFlag, stop_on_interrupt
 class Measure(Protocol):
     """Metrics, handed in by the command. Called on all ranks alike, with the moving average of the generator."""
 
-    higher_is_better: bool  # of the first
+    @property
+    def higher_is_better(self) -> bool: ...  # of the first
 
-    def __call__(self, G: Generator, config: TrainConfig, device: torch.device) -> dict[str, float]: ...
+    def __call__(self, G: Generator, dataset: Dataset, device: torch.device) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,15 @@ class Manner:
 
 def open_run_data(
     config: TrainConfig,
+    progress: Progress = silent,
 ) -> Dataset:
     """The pictures that a run was configured for. Raises SganError if they are gone or have changed since."""
-    spec = config.data
-    dataset = open_dataset(spec.path, size=(spec.height, spec.width), mirror=spec.mirror, label=spec.label)
-    if dataset.spec.content_hash != spec.content_hash:
-        raise SganError(
-            f"The pictures or labels in {spec.path} are not those that this run was started with.",
-            hint="Start a new run from its weights: sgan train --resume SNAPSHOT --data " + spec.path,
-        )
-    return dataset
+    path = config.data.path
+    return config.data.open(
+        changed=f"The pictures or labels in {path} are not those that this run was started with.",
+        hint=f"Start a new run from its weights: sgan train --resume SNAPSHOT --data {path}",
+        progress=progress,
+    )
 
 
 def train(
@@ -68,6 +69,7 @@ def train(
     device: str,  # 'cpu', 'cuda': each rank takes its own
     start: Path | None = None,  # snapshot with the weights to begin with
     manner: Manner = Manner(),
+    dataset: Dataset | None = None,  # the run's; None: to be opened here
 ) -> Path:  # the folder
     """Train until kimg is reached or the user interrupts, on every rank alike. The first rank writes."""
     first = distributed.rank() == 0
@@ -85,7 +87,7 @@ def train(
         begun = bool(list_states(folder))
         weights = load_snapshot(start) if start and not begun else None
         graphs = manner.graphs and where.type == "cuda"
-        trainer = Trainer(config, open_run_data(config), where, weights, graphs=graphs)
+        trainer = Trainer(config, dataset or open_run_data(config), where, weights, graphs=graphs)
         stack.callback(trainer.close)
         seed_generators(config.seed + distributed.rank())  # nothing here draws from them, but a metric may
         run = Run(config, folder, trainer, manner, stop)
@@ -199,7 +201,7 @@ class Run:
         """A metric that fails is told, and on one rank no reason to stop: the others would wait for each other."""
         measure, trainer = self.manner.measure, self.trainer
         try:
-            values = measure(trainer.ema.network, self.config, trainer.device)
+            values = measure(trainer.ema.network, trainer.whole, trainer.device)
         except (SganError, OSError, RuntimeError) as e:
             if distributed.world_size() > 1:
                 raise

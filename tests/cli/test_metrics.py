@@ -142,12 +142,16 @@ def test_bad_input(sgan, line, words):
 
 
 def test_in_training(sgan, rgb_set, tmp_path, monkeypatch):
+    from stylegan_cli.data import dataset
     from stylegan_cli.metrics import in_training
 
     monkeypatch.setattr(in_training, "load_detector", lambda name, device, file=None: Grey())
+    opened, open_source = [], dataset.open_source
+    monkeypatch.setattr(dataset, "open_source", lambda path: opened.append(path) or open_source(path))
     line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8", "--cbase", "64", "--cmax", "8"]
     line += ["--map-depth", "2", "--aug", "noaug", "--kimg", "0.016", "--snap", "0.008"]
     result = sgan(*line, "--metrics", "fid40_full,is20")
+    assert len(opened) == 1, "planned, trained on and measured with the same set"
     run = tmp_path / "runs" / "00000-rgb-auto"
     assert "fid40_full" in result.stderr and (run / "best.safetensors").is_file()
     values = [json.loads(x)["value"] for x in (run / "metric-fid40_full.jsonl").read_text().splitlines()]

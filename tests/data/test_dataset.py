@@ -155,7 +155,49 @@ def test_the_packaged_set():
     assert module._PACKAGED_FILE.stat().st_size < 4_000_000
 
 
+def test_a_record_opens_as_it_was_recorded(tmp_path, files):
+    record = {"labels": None, "attributes": {"hat": ["none", "tall", "flat", "tall", "none", "flat"]}}
+    path = write_zip(tmp_path / "a.zip", files, record)
+    spec = open_dataset(path, size=(4, 6), mirror=True, label="hat").spec
+    assert spec.open().spec == spec
+    assert torch.equal(spec.open().images(range(6)), open_dataset(path, size=(4, 6)).images(range(6)))
+    other = spec.open(size=(8, 12), labels=False).spec
+    assert (other.height, other.filter, other.mirror, other.label, other.classes) == (8, "none", True, None, ())
+
+
+def test_another_size_of_an_open_set(tmp_path, files):
+    data = open_dataset(write_zip(tmp_path / "a.zip", files))
+    small = open_dataset(tmp_path / "a.zip", size=(4, 6))
+    assert data.resized(4, 6).spec == small.spec and data.resized(4, 6).resized(8, 12).spec == data.spec
+    assert torch.equal(data.resized(4, 6).images(range(6)), small.images(range(6)))
+    with pytest.raises(SganError, match="cannot be read larger"):
+        data.resized(16, 24)
+
+
+def test_progress_is_told(tmp_path, files):
+    told = []
+    open_dataset(write_zip(tmp_path / "a.zip", files), progress=lambda *step: told.append(step))
+    assert told.count(("hashing", 6, 6)) == 1 and ("checking", 1, 6) in told and ("checking", 6, 6) in told
+
+
 # ----------------------------------------------------------------------------------------- bad input
+
+
+def test_a_record_of_what_has_changed_or_gone(tmp_path, files):
+    path = write_zip(tmp_path / "a.zip", files)
+    spec = open_dataset(path).spec
+    write_zip(path, named(pictures(seed=1)))
+    with pytest.raises(SganError, match="The pictures or labels in .*a.zip have changed."):
+        spec.open()
+    with pytest.raises(SganError, match="^Not those.$") as e:
+        spec.open(changed="Not those.", gone="Gone", hint="Look.")
+    assert e.value.hint == "Look."
+    path.unlink()
+    with pytest.raises(SganError, match="^Gone: .*a.zip does not exist.$") as e:
+        spec.open(gone="Gone", hint="Look.")
+    assert e.value.hint == "Look."
+    with pytest.raises(SganError, match="^.*a.zip does not exist.$"):
+        spec.open(changed="Not those.", hint="Look.")
 
 
 def refused(path, **options):

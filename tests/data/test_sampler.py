@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stylegan_cli.data.dataset import Loader, Sampler, open_dataset
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.data.sampler import Loader, Sampler
 from stylegan_cli.errors import SganError
 
 

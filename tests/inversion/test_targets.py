@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.config import DataSpec
+from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion.targets import read_mask, read_targets
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config

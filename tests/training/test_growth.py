@@ -221,7 +221,7 @@ class Measure:
     def __init__(self):
         self.sizes = []
 
-    def __call__(self, G, config, device):
+    def __call__(self, G, dataset, device):
         self.sizes.append(G.config.height)
         return {"far": 1.0}
 

@@ -311,9 +311,9 @@ class Count:
     def __init__(self):
         self.values = iter([5.0, 3.0, 4.0])
 
-    def __call__(self, G, config, device):
+    def __call__(self, G, dataset, device):
         torch.rand(100)
-        assert not G.training and G(torch.zeros(1, config.generator.z_dim)).shape[1] == 3
+        assert not G.training and G(torch.zeros(1, G.config.z_dim)).shape[1] == 3
         return {"fid": next(self.values), "second": 1.0}
 
 
@@ -334,7 +334,7 @@ def test_a_metric_that_fails_is_no_reason_to_stop(begin, capsys):
     class Broken:
         higher_is_better = False
 
-        def __call__(self, G, config, device):
+        def __call__(self, G, dataset, device):
             raise SganError("The pictures are gone.")
 
     folder, _ = begin(Manner(measure=Broken()), aug="noaug")
