@@ -23,7 +23,7 @@ layers
 ops
 distributed
 download
-config errors files pickled presets
+config errors files pickled presets progress
 """.strip().splitlines()
 ROW = {name: row for row, names in enumerate(ORDER) for name in names.replace("|", " ").split()}
 PARTED = {row for row, names in enumerate(ORDER) if "|" in names}

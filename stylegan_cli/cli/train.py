@@ -12,6 +12,7 @@ import click
 from ..config import OBJECTIVES, PRECISIONS, TrainConfig, to_json
 from ..presets import PRESETS
 from .params import KIMG, SIZE, ByLevel, Finite, device_option, kernels_option, resolve_device
+from .progress import Bars
 
 if TYPE_CHECKING:
     from ..training.run import Measure
@@ -156,8 +157,10 @@ def _snapshot(resume: str) -> str:
 def _measure(names: str, features: str, config: TrainConfig, quiet: bool) -> Measure:
     """What to call at every snapshot, once everything is there that it needs."""
     from ..metrics.in_training import TrainingMetrics
+    from ..metrics.registry import resolve
     from ..training.run import open_run_data
 
-    found = TrainingMetrics([name.strip() for name in names.split(",")], features=features, progress=not quiet)
-    found.check(open_run_data(config))
-    return found
+    protocol = resolve([name.strip() for name in names.split(",")], features=features)
+    metrics = TrainingMetrics(protocol, Bars(quiet, leave=False))
+    metrics.check(open_run_data(config))
+    return metrics
