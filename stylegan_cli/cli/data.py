@@ -59,7 +59,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
 
     if options["size"]:
         base_size(*options["size"])  # refuse what no model could take
-    with bar(quiet) as progress:
+    with bar(quiet, leave=False) as progress:
         report = pack(src, dest, channels=int(channels) if channels else None, progress=progress, **options)
     if as_json:
         return click.echo(json.dumps(vars(report)))
@@ -90,7 +90,7 @@ def info_command(path: str | None, out: str | None, as_json: bool, quiet: bool) 
     from ..data.images import save_image
     from ..data.info import contact_sheet, sheet_path, summary
 
-    with bar(quiet) as progress:
+    with bar(quiet, leave=False) as progress:
         dataset = open_dataset(path, progress=progress)
     sheet = out or str(sheet_path(dataset))
     save_image(contact_sheet(dataset), sheet)
@@ -123,7 +123,7 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
     """
     from ..data.demo import draw_set
 
-    with bar(quiet) as progress:
+    with bar(quiet, leave=False) as progress:
         report = draw_set(out, progress=progress, **options)
     if as_json:
         return click.echo(json.dumps(vars(report)))
