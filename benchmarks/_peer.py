@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
+from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from stylegan_cli.ops import toolchain
+from stylegan_cli.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from .config import (
     DataSpec,
     DiscriminatorConfig,
     GeneratorConfig,
-    GrowthConfig,
-    TrainConfig,
     latent_size,
     level_of,
     levels_of,
 )
 from .errors import SganError
+from .training.config import GrowthConfig, TrainConfig
 
 
 @dataclass(frozen=True)

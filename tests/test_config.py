@@ -10,6 +10,7 @@ from stylegan_cli import config
 from stylegan_cli.config import DataSpec, from_json, to_json
 from stylegan_cli.errors import SganError
 from stylegan_cli.presets import PRESETS, make_train_config
+from stylegan_cli.training.config import TrainConfig
 
 
 def data_spec(height=64, width=64, classes=()):
@@ -56,7 +57,7 @@ def test_nearest_size_is_nearest():
 @pytest.mark.parametrize("size", [(64, 64), (512, 384)])
 def test_json_round_trip(cfg, size):
     made = make_train_config(cfg, data_spec(*size, classes=("cat", "dog")))
-    assert config.from_json(config.TrainConfig, json.loads(json.dumps(config.to_json(made)))) == made
+    assert config.from_json(TrainConfig, json.loads(json.dumps(config.to_json(made)))) == made
 
 
 def test_auto_follows_its_rules():

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import OBJECTIVES, PRECISIONS, TrainConfig, to_json
+from ..config import to_json
 from ..presets import PRESETS
+from ..training.config import OBJECTIVES, PRECISIONS, TrainConfig
 from .params import KIMG, SIZE, ByLevel, Finite, device_option, kernels_option, resolve_device
 
 if TYPE_CHECKING:
-    from ..training.run import Measure
+    from ..training.plan import Plan
+    from ..training.run import Measure, RunOptions
 
 PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
 
@@ -110,31 +112,51 @@ def command(
     Ctrl-C stops in good order: the step is finished, and everything is saved that --resume FOLDER needs to go on as if
     nothing had happened.
     """
-    from .. import distributed
     from ..training import plan
-    from ..training.run import Manner, train
+    from ..training.run import RunOptions
 
     where = str(resolve_device(device))
-    options["gpus"] = options["gpus"] or distributed.launched_ranks()
-    if resume and Path(resume).is_dir():
-        given = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
-        changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
-        run = plan.continued(Path(resume), changes, given, data)
-    else:
-        options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
-        run = plan.fresh(data, cfg, resume and _snapshot(resume), **options)
+    run = _planned(data, cfg, resume, where, options)
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
         return
     measure = _measure(metrics, features, run.config, quiet) if metrics else None
-    manner = Manner(quiet, graphs=graphs == "auto", profile=profile or 0, measure=measure, runs=runs)
+    _train(run, where, RunOptions(quiet, graphs == "auto", profile or 0, measure, runs))
+
+
+def _planned(
+    data: str | None,
+    cfg: str | None,
+    resume: str | None,
+    where: str,  # device
+    options: dict[str, Any],
+) -> Plan:
+    """A run that goes on, or one of its own."""
+    from .. import distributed
+    from ..training import plan
+
+    options["gpus"] = options["gpus"] or distributed.launched_ranks()
+    if resume and Path(resume).is_dir():
+        given = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
+        changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
+        return plan.continued(Path(resume), changes, given, data)
+    options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
+    return plan.fresh(data, cfg, resume and _snapshot(resume), **options)
+
+
+def _train(run: Plan, where: str, options: RunOptions) -> None:
+    """In the run's folder, on all ranks, with a word before and after."""
+    from .. import distributed
+    from ..training import plan
+    from ..training.recipes.gan import train
+
     # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
-    folder = run.folder or (None if distributed.launched() else plan.new_folder(runs, run.config))
-    if not quiet and distributed.first_here():
+    folder = run.folder or (None if distributed.launched() else plan.new_folder(options.runs, run.config))
+    if not options.quiet and distributed.first_here():
         click.echo(plan.announcement(run.config, folder), err=True)
     try:
         with plan.failure_told(folder) if folder else contextlib.nullcontext():
-            result = distributed.launch(train, (run.config, folder, where, run.start, manner), run.config.gpus, where)
+            result = distributed.launch(train, (run.config, folder, where, run.start, options), run.config.gpus, where)
     except BaseException:
         if run.folder is None and folder is not None:
             plan.discard_unused(folder)
@@ -156,7 +178,7 @@ def _snapshot(resume: str) -> str:
 def _measure(names: str, features: str, config: TrainConfig, quiet: bool) -> Measure:
     """What to call at every snapshot, once everything is there that it needs."""
     from ..metrics.in_training import TrainingMetrics
-    from ..training.run import open_run_data
+    from ..training.recipes.gan import open_run_data
 
     found = TrainingMetrics([name.strip() for name in names.split(",")], features=features, progress=not quiet)
     found.check(open_run_data(config))

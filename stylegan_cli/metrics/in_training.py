@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..config import DataSpec, TrainConfig
+from ..config import DataSpec
 from ..data.dataset import Dataset, open_dataset
 from ..detectors import load_detector, load_lpips
 from ..errors import SganError
@@ -58,10 +58,10 @@ class TrainingMetrics:
     def __call__(
         self,
         G: Generator,
-        config: TrainConfig,
+        data: DataSpec,
         device: torch.device,
     ) -> dict[str, float]:
-        self._dataset = self._dataset or _open(config.data)
+        self._dataset = self._dataset or _open(data)
         return measure(self.names, G, self._dataset, device, **self.options, progress=self.progress).values
 
     def __getstate__(self) -> dict[str, Any]:

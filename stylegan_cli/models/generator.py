@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -101,3 +104,24 @@ class MappedGenerator(nn.Module):
         """The affine map from w to the layer's styles, as it acts: style = style_weight w + bias."""
         affine = self.get_submodule(row.name).affine
         return affine.weight * affine.weight_gain
+
+    @contextlib.contextmanager
+    def collect_statistics(self) -> Iterator[None]:
+        """Within it, forward passes add to the sums that `commit_statistics` moves the running means by."""
+        self.mapping.collecting = True
+        try:
+            yield
+        finally:
+            self.mapping.collecting = False
+
+    def commit_statistics(
+        self,
+        count: int,  # images over all ranks
+        reduce: Callable[[Tensor], Tensor],  # sums over ranks, in place
+    ) -> None:
+        """A batch is over: move the running means."""
+        self.mapping.commit(count, reduce)
+
+    def discard_statistics(self) -> None:
+        """Drop what a batch that will not be finished has added."""
+        self.mapping.discard()

@@ -5,6 +5,8 @@ w = fc(... fc([normalise(z), normalise(embed(c))]))
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,8 @@ class MappingNetwork(nn.Module):
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
         self.num_layers, self.labels, self.w_avg_beta = num_layers, labels, w_avg_beta
         self.truncated = truncated
+        self.collecting = False  # whether forward passes add to the sum of w
+        self._w_sum: Tensor | None = None  # [w_dim]; stays where it is once it is there: CUDA graphs know its address
         embed_dim = w_dim if labels == "embed" else z_dim
         if c_dim > 0:
             self.embed = EqualLinear(c_dim, embed_dim, bias=labels == "embed")
@@ -50,6 +54,10 @@ class MappingNetwork(nn.Module):
             x = self.get_submodule(f"fc{i}")(x)
         if self.num_ws is None:
             return x
+        if self.collecting:
+            total = x.detach().sum(0)
+            self._w_sum = torch.zeros_like(total) if self._w_sum is None else self._w_sum
+            self._w_sum.add_(total)
         ws = x[:, None].repeat(1, self.num_ws, 1)
         return self.truncate(ws, truncation_psi, truncation_cutoff)
 
@@ -73,6 +81,22 @@ class MappingNetwork(nn.Module):
     ) -> None:
         """Move the running mean of w towards a batch's."""
         self.w_avg.lerp_(w_mean.to(self.w_avg.dtype), 1 - self.w_avg_beta)
+
+    @torch.no_grad()
+    def commit(
+        self,
+        count: int,  # images over all ranks
+        reduce: Callable[[Tensor], Tensor],  # sums over ranks, in place
+    ) -> None:
+        """Move the running mean of w by what was collected, unless that is not finite."""
+        if self._w_sum is not None:
+            w_mean = (reduce(self._w_sum) / count).to(self.w_avg.dtype)
+            self.track_w_avg(torch.where(w_mean.isfinite().all(), w_mean, self.w_avg))
+        self.discard()
+
+    def discard(self) -> None:
+        if self._w_sum is not None:
+            self._w_sum.zero_()
 
     def _input(self, z: Tensor | None, c: Tensor | None) -> Tensor:
         if self.c_dim == 0:

@@ -9,12 +9,33 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import TrainConfig, base_size, levels_of
+from ..config import base_size, levels_of
 from ..errors import SganError
+from .config import TrainConfig
+from .engine import Engine
+from .recipe import Recipe
+from .transfer import load_what_fits, take_over_moments
+
+G = TypeVar("G", bound="GrowingRecipe")
+
+
+class GrowingRecipe(Recipe):
+    """One whose networks can be had at several sizes."""
+
+    def at(self: G, config: TrainConfig) -> G:
+        """The same with fresh networks, those of another stage."""
+        raise NotImplementedError
+
+    def fade(
+        self,
+        alpha: float,  # how far the highest level has come
+    ) -> None:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -28,7 +49,7 @@ class Stage:
 
 
 class Growth:
-    """The stages of a run, and where it stands."""
+    """The stages of a run, and where it stands. A hook of the engine."""
 
     def __init__(self, config: TrainConfig):
         """Raises SganError if the schedule does not fit the pictures, the batch or the length of the run."""
@@ -51,11 +72,11 @@ class Growth:
     def is_last(self) -> bool:
         return self.index + 1 == len(self.stages)
 
-    def is_over(
+    def is_due(
         self,
         shown: int,  # pictures so far
     ) -> bool:
-        """Whether the next stage is due."""
+        """Whether the next stage is."""
         return not self.is_last and shown >= self.stages[self.index + 1].start
 
     def alpha(
@@ -66,11 +87,40 @@ class Growth:
         fades = self.stage.config.generator.fade
         return min(max((shown - self.stage.start) / self.stage.length, 0.0), 1.0) if fades else 1.0
 
-    def state_dict(self) -> dict[str, int]:
+    def before_step(self, engine: Engine[GrowingRecipe]) -> None:
+        if self.is_due(engine.shown):
+            self._grow(engine)
+        self.after_step(engine)
+
+    def after_step(self, engine: Engine[GrowingRecipe]) -> None:
+        engine.recipe.fade(self.alpha(engine.shown))
+
+    def before_restore(self, engine: Engine[GrowingRecipe], state: dict[str, Any]) -> None:
+        if state != self.state_dict():
+            self.load_state_dict(state)
+            engine.adopt(engine.recipe.at(self.stage.config))
+
+    def state_dict(self) -> dict[str, Any]:
         return {"stage": self.index}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.index = int(state["stage"])
+
+    def _grow(self, engine: Engine[GrowingRecipe]) -> None:
+        """On to the next stage, with everything that both know."""
+        old, level = engine.recipe, self.stage.level
+        self.index += 1
+        new = old.at(self.stage.config)
+        for name, network in new.networks.items():
+            load_what_fits(network, old.networks[name].state_dict())
+        for name, part in new.parts.items():
+            part.load_state_dict(old.parts[name].state_dict())
+        # Where a level is added the optimizers begin anew: their moments tell of another loss. (The papers' code drops
+        # them at the end of a fade too, when nothing has changed.)
+        if self.stage.level == level:
+            for before, after in zip(old.phases, new.phases, strict=True):
+                take_over_moments(before, after)
+        engine.adopt(new)
 
 
 def faded_reals(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..config import FAMILIES, TrainConfig, base_size, from_json, latent_size, level_of, to_json
+from ..config import FAMILIES, base_size, from_json, latent_size, level_of, to_json
 from ..data.dataset import open_dataset
 from ..errors import SganError
 from ..models import build_discriminator, build_generator
@@ -24,6 +24,7 @@ from ..models.summary import summarize
 from ..presets import PRESETS, for_objective, make_train_config
 from ..runs import latest_snapshot, lock_run, next_run_dir
 from ..snapshot import SnapshotInfo, read_info
+from .config import TrainConfig
 from .growth import Growth
 from .state_files import list_states, read_about
 
@@ -47,7 +48,7 @@ _NAMES |= {"r1_interval": "--penalty-interval", **_OF_NETWORKS}
 
 @dataclass(frozen=True)
 class Plan:
-    """What `training.run.train` needs."""
+    """What `recipes.gan.train` needs."""
 
     config: TrainConfig
     start: Path | None = None  # snapshot with the weights to begin with

@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.config import TrainConfig, from_json
+from stylegan_cli.config import from_json
 from stylegan_cli.snapshot import load_snapshot, read_info
+from stylegan_cli.training.config import TrainConfig
 
 SMALL = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2"]
 
