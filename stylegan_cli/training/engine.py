@@ -23,31 +23,17 @@ from .stats import Means
 R = TypeVar("R", bound=Recipe)
 
 
-class Hook(Protocol):
+class Hook(Stateful, Protocol):
     """Acts between the steps of an engine, and may put another recipe in the place of the one that runs."""
 
-    def is_due(
-        self,
-        shown: int,  # images so far
-    ) -> bool:
-        """Whether `before_step` will change what is trained."""
-        ...
+    def is_due(self, shown: int) -> bool: ...  # whether `before_step` will change what is trained
 
     def before_step(self, engine: Engine[Any]) -> None: ...
 
     def after_step(self, engine: Engine[Any]) -> None: ...
 
-    def before_restore(
-        self,
-        engine: Engine[Any],
-        state: dict[str, Any],  # the hook's own, not loaded yet
-    ) -> None:
-        """Bring the recipe that the state is of."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+    def before_restore(self, engine: Engine[Any], state: dict[str, Any]) -> None:
+        """Bring the recipe that the state, the hook's own, is of."""
 
 
 class Clock:

@@ -65,10 +65,6 @@ class Growth:
         return sorted({stage.level for stage in self.stages})
 
     @property
-    def is_at_full_size(self) -> bool:
-        return self.stage.level == self.levels[-1]
-
-    @property
     def is_last(self) -> bool:
         return self.index + 1 == len(self.stages)
 
@@ -144,7 +140,9 @@ def _stages(config: TrainConfig) -> list[Stage]:
         )
     if config.freezed:
         raise SganError("A discriminator that grows cannot be frozen.", hint="Leave out --freezed.")
-    growth, (h0, w0, _) = config.growth, base_size(config.data.height, config.data.width, 0)
+    if (growth := config.growth) is None:
+        raise ValueError("a run without growth has no stages")
+    h0, w0, _ = base_size(config.data.height, config.data.width, 0)
     levels, stages, start = levels_of(config.data.height, config.data.width, growth.start), [], 0
     stable, fade = max(round(growth.stable_kimg * 1000), 1), round(growth.fade_kimg * 1000)
     for i, level in enumerate(levels):

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainConfig
+from .state import Stateful
 
 
-class GuardedOptimizer(Protocol):
+class GuardedOptimizer(Stateful, Protocol):
     """What the engine asks of an optimizer."""
 
     param_groups: list[dict[str, Any]]
@@ -18,14 +19,7 @@ class GuardedOptimizer(Protocol):
 
     def zero_grad(self, set_to_none: bool = True) -> None: ...
 
-    def step_unless(
-        self,
-        bad: Tensor,  # [] float32: 0, or 1 to leave weights and moments alone
-    ) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+    def step_unless(self, bad: Tensor) -> None: ...
 
 
 class GuardedAdamW(torch.optim.AdamW):

@@ -28,13 +28,13 @@ class Batch:
         size: int,  # images of a part
     ) -> list[B]:
         """Dealt round-robin, so that what was dealt to ranks in this way stays together in groups."""
-        parts = len(self._tensors()[0]) // size
+        parts = len(next(iter(vars(self).values()))) // size
         return [dataclasses.replace(self, **{n: t[k::parts] for n, t in vars(self).items()}) for k in range(parts)]
 
     def take_over(self: B, other: B) -> B:
         """Copy another batch's images to where these are."""
-        for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
-            mine.copy_(theirs)
+        for name, tensor in vars(self).items():
+            tensor.copy_(vars(other)[name])
         return self
 
     def head(
@@ -43,9 +43,6 @@ class Batch:
     ) -> B:
         """The first images."""
         return dataclasses.replace(self, **{name: tensor[:size] for name, tensor in vars(self).items()})
-
-    def _tensors(self) -> list[Tensor]:
-        return list(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -73,6 +70,7 @@ class Recipe:
     phases: list[Phase]  # in the order of a step
     parts: dict[str, Stateful]  # what else has a memory, by name; small
     product: nn.Module | None = None  # what a run measures at a snapshot; None: nothing yet
+    cure = "a lower learning rate"  # for training that diverges
     fresh: Sequence[str] = ()  # tensors that the weights to begin with could not give
 
     def __init__(
@@ -122,69 +120,30 @@ class RunConfig(Protocol):
     """What a run asks of its settings, a dataclass that becomes config.json."""
 
     @property
-    def kimg(self) -> float:
-        """Length of the run in thousands of images."""
-        ...
+    def kimg(self) -> float: ...  # length of the run in thousands of images
+    @property
+    def snap(self) -> float: ...  # thousands of images between snapshots
+    @property
+    def batch(self) -> int: ...  # images of a step, over all ranks
+    @property
+    def data(self) -> DataSpec: ...  # the images that metrics measure against
+
+
+class Report(Stateful, Protocol):
+    """What a run of a recipe records and shows, on the first rank."""
 
     @property
-    def snap(self) -> float:
-        """Thousands of images between snapshots."""
-        ...
+    def slows_down(self) -> bool: ...  # later steps will take longer
 
-    @property
-    def batch(self) -> int:
-        """Images of a step, over all ranks."""
-        ...
+    def stills(self) -> dict[str, Tensor]: ...  # images that stay the same, uint8 [C, H, W] by the name of the file
 
-    @property
-    def data(self) -> DataSpec:
-        """The images that metrics measure against."""
-        ...
+    def draw(self) -> Drawn: ...  # at every snapshot
 
+    def save(self, path: Path, kimg: float) -> None: ...  # the model as it is now
 
-class Report(Protocol):
-    """What a run of a recipe records and shows, on the first rank. Its state is part of the run's record."""
+    def values(self) -> dict[str, float]: ...  # of a line of the log, besides the means
 
-    def stills(self) -> dict[str, Tensor]:
-        """Images that stay the same, uint8 [C, H, W] by the name of the file."""
-        ...
+    def summary(self, values: dict[str, float]) -> str: ...  # a line of the log in a few words
 
-    def draw(self) -> Drawn:
-        """At every snapshot."""
-        ...
-
-    def save(
-        self,
-        path: Path,
-        kimg: float,
-    ) -> None:
-        """The model as it is now."""
-        ...
-
-    def values(self) -> dict[str, float]:
-        """What a line of the log holds besides the means."""
-        ...
-
-    def summary(
-        self,
-        values: dict[str, float],  # of a line of the log
-    ) -> str:
-        """The line in a few words."""
-        ...
-
-    def end_of_stage(
-        self,
-        folder: Path,  # of the run
-        kimg: str,
-    ) -> str | None:
-        """Whatever is worth keeping before the networks change or the run ends; a sentence on what follows."""
-        ...
-
-    @property
-    def slows_down(self) -> bool:
-        """Later steps will take longer."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+    def end_of_stage(self, folder: Path, kimg: str) -> str | None:
+        """Before the networks change, and at the end of the run: a sentence on what follows, if anything does."""

@@ -192,9 +192,8 @@ class Run:
             self._each(lambda r: r.metrics(values, snapshot, measure.higher_is_better))
 
     def _save_state(self) -> None:
-        record = {} if self.recorder is None else {"record": self.recorder}
-        state = gather(self.engine.memory | record)  # all ranks together
         if self.recorder is not None:
+            state = gather({**self.engine.memory, "record": self.recorder})
             about = {"config": to_json(self.config), "ranks": distributed.world_size()}
             self.writer.save(state, about, self.engine.shown, lambda: self.stop.asked)
 
@@ -202,12 +201,13 @@ class Run:
         """Put everything where the newest good state says, on all ranks; what the state says of itself."""
         found = load_newest(self.folder, say) if self.recorder is not None else None
         path = distributed.broadcast_text(str(found[2]) if found else "")
+        about = None
         if path:
             state, about = found[:2] if found else read_state(Path(path))
             self.engine.restore(state)
             self._each(lambda r: r.load_state_dict(state["record"]))
         self._began_at, self._loaded = self.engine.shown, Path(path).name
-        return about if path else None
+        return about
 
     def _roll_back(self) -> None:
         """To the last state with half the learning rate; too often and the run ends."""
@@ -216,7 +216,7 @@ class Run:
             raise SganError(
                 f"Training diverged at kimg {at:g}: no finite gradients in {STREAK} steps in a row, also with "
                 f"learning rates down to 1/{2**ROLLBACKS}.",
-                hint="Start again from a snapshot with a lower --lr or a higher --gamma: sgan train --resume FILE",
+                hint=f"Start again from a snapshot with {engine.recipe.cure}: sgan train --resume FILE",
             )
         if self.recorder is not None:
             self.writer.wait(lambda: self.stop.asked)

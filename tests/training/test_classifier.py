@@ -137,6 +137,7 @@ def test_a_batch_that_is_not_finite_is_skipped(dataset):
     torch.manual_seed(0)
     network = PictureClassifier({"side": SIDES}, 3, fine=True)
     engine = Engine(ClassifierRecipe(network, dataset.images(range(N)), torch.zeros(N, 1, dtype=torch.int64), 0, 9))
+    engine.step()
     good = engine.recipe.next_batch
     engine.recipe.next_batch = lambda: dataclasses.replace(good(), images=torch.full((64, 3, 16, 16), torch.nan))
     before = {name: p.clone() for name, p in network.named_parameters()}

@@ -143,14 +143,14 @@ def test_what_crosses_to_the_next_stage(make_config, make_trainer):
     trainer = make_trainer(make_config(lr=1e-12))  # nothing moves but by growing
     steps(trainer, 4)
     before = {k: v.clone() for k, v in trainer.recipe.G.state_dict().items()}
-    ema = {k: v.clone() for k, v in trainer.recipe.ema.state_dict().items()}
+    ema = {k: v.clone() for k, v in trainer.recipe.ema.network.state_dict().items()}
     w_avg = trainer.recipe.G.mapping.w_avg.clone()
     steps(trainer, 1)  # a level is added: what was there stays, also the mean of w; Adam begins anew
     assert trainer.recipe.config.generator.height == 8 and trainer.recipe.config.generator.fade
     for name, tensor in before.items():
         if name != "mapping.w_avg":
             assert torch.allclose(trainer.recipe.G.state_dict()[name], tensor, atol=1e-6), name
-            assert torch.allclose(trainer.recipe.ema.state_dict()[name], ema[name], atol=1e-6), name
+            assert torch.allclose(trainer.recipe.ema.network.state_dict()[name], ema[name], atol=1e-6), name
     assert w_avg.any() and torch.allclose(trainer.recipe.G.mapping.w_avg, w_avg, atol=0.1)
     assert {int(s["step"]) for s in trainer.recipe.phases[0].optimizer.state.values()} == {1}
     steps(trainer, 4)  # the level is there: nothing is added, and Adam goes on

@@ -11,8 +11,7 @@ from torch import nn
 from ... import distributed
 from ...data.dataset import Dataset, Loader, Sampler, open_dataset
 from ...errors import SganError
-from ...models import Discriminator, build_discriminator, build_generator, set_alpha
-from ...models.generator import MappedGenerator
+from ...models import Discriminator, Generator, build_discriminator, build_generator, set_alpha
 from ...sampling import counter
 from ...snapshot import Snapshot, load_snapshot
 from ..config import TrainConfig
@@ -32,6 +31,8 @@ from .gan_report import GanReport
 class Gan(GrowingRecipe):
     """In a run that grows, `config`, `dataset` and the networks are those of its stage."""
 
+    cure = "a lower --lr or a higher --gamma"
+
     def __init__(
         self,
         config: TrainConfig,  # of the run, or of its stage
@@ -47,8 +48,8 @@ class Gan(GrowingRecipe):
         self.dataset = dataset.resized(config.data.height, config.data.width)
         self.alpha = 1.0  # how far the highest level has faded in
         torch.manual_seed(config.seed)  # initial weights, alike on all ranks
-        self.G: MappedGenerator = build_generator(config.generator)
-        self.D: Discriminator = build_discriminator(config.discriminator)
+        self.G: Generator = build_generator(config.generator)
+        self.D = build_discriminator(config.discriminator)
         if start is not None:
             self.fresh = self._begin_with(start)
         self.G.to(self.device, dtype=dtype).requires_grad_(False)

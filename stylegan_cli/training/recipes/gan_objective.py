@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ...distributed import sum_over_ranks
-from ...models import Discriminator
-from ...models.generator import MappedGenerator
+from ...models import Discriminator, Generator
 from ...sampling import counter
 from ...sampling.latents import draw_noise
 from .. import losses
@@ -42,7 +41,7 @@ class Objective:
     def __init__(
         self,
         config: TrainConfig,
-        G: MappedGenerator,
+        G: Generator,
         D: Discriminator,
         means: Means,  # gets losses and scores
     ):
@@ -193,9 +192,10 @@ class Objective:
         name: str,
         *named: tuple[Tensor | None, Tensor],  # [N, c_dim] what D names, None: nothing; [N, c_dim] what they are
     ) -> Tensor | float:  # [] sum over the pictures
-        if named[0][0] is None:
+        terms = [losses.classification(classes, labels) for classes, labels in named if classes is not None]
+        if not terms:
             return 0.0
-        loss = sum(losses.classification(classes, labels) for classes, labels in named)
+        loss = sum(terms[1:], terms[0])
         self.means.add(name, loss)
         return self.config.aux_weight * loss.sum()
 
