@@ -16,9 +16,10 @@ import click
 from _harness import Bench, Run, benchmark, compare
 
 from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.growth import Growth
-from stylegan_cli.training.loop import Trainer
 from stylegan_cli.training.presets import PRESETS, make_train_config
+from stylegan_cli.training.recipes.gan import make_engine
 
 
 @click.command()
@@ -32,23 +33,23 @@ def main(bench: Bench, cfg: str, data: str | None, size: int | None, pictures: i
     dataset = open_dataset(data, size=(size, size) if size else None)
     config = make_train_config(cfg, dataset.spec, kimg=1e9)
     growth = Growth(config)
-    trainers = [Trainer(dataclasses.replace(s.config, growth=None), dataset, bench.device) for s in growth.stages]
-    whole = Trainer(dataclasses.replace(config, growth=None), dataset, bench.device)
-    runs = {f"stage {i}": shown(trainer, pictures) for i, trainer in enumerate(trainers)}
+    engines = [make_engine(dataclasses.replace(s.config, growth=None), dataset, bench.device) for s in growth.stages]
+    whole = make_engine(dataclasses.replace(config, growth=None), dataset, bench.device)
+    runs = {f"stage {i}": shown(engine, pictures) for i, engine in enumerate(engines)}
     times = compare(
         {"full size": shown(whole, pictures), **runs}, bench.device, sets=1, rounds=bench.rounds, ahead=False
     )
-    for trainer in (*trainers, whole):
-        trainer.close()
+    for engine in (*engines, whole):
+        engine.close()
     enter(bench, cfg, growth, {name: [t / pictures * 1000 for t in ts] for name, ts in times.items()})
 
 
-def shown(trainer: Trainer, pictures: int) -> Run:
+def shown(engine: Engine, pictures: int) -> Run:
     """Steps that show so many pictures, the penalties at their turns."""
 
     def run(_: int) -> None:
-        for _ in range(max(pictures // trainer.config.batch, 1)):
-            trainer.step()
+        for _ in range(max(pictures // engine.recipe.batch, 1)):
+            engine.step()
 
     return run
 

@@ -24,12 +24,13 @@ from torch import nn
 from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.ops import use
-from stylegan_cli.training import loop
 from stylegan_cli.training.augment import PIPES
 from stylegan_cli.training.config import TrainConfig
 from stylegan_cli.training.graphs import Graphed
-from stylegan_cli.training.objective import Batch, Objective
 from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipe import Phase
+from stylegan_cli.training.recipes.gan import gan_phases
+from stylegan_cli.training.recipes.gan_objective import GanBatch, Objective
 from stylegan_cli.training.stats import Means
 
 DEFAULTS = {256: 16, 1024: 4}  # size -> batch, on a GPU
@@ -133,12 +134,12 @@ def our_phases(
     G, D = (net.to(images.device, dtype).to(memory_format=layout).requires_grad_(False) for net in nets)
     config = dataclasses.replace(config, precision=PRECISION[half])
     empty = images.new_zeros(len(images), 0, dtype=dtype)
-    data = Batch(images.to(dtype), empty, empty, torch.arange(len(images), device=images.device))
+    data = GanBatch(images.to(dtype), empty, empty, torch.arange(len(images), device=images.device))
     objective = Objective(config, G, D, Means())
-    return {phase.name: context()(_step(phase, data)) for phase in loop._phases(config, G, D, objective)}
+    return {phase.name: context()(_step(phase, data)) for phase in gan_phases(config, G, D, objective)}
 
 
-def _step(phase: loop.Phase, data: Batch) -> Run:
+def _step(phase: Phase, data: GanBatch) -> Run:
     network: nn.Module = phase.network
 
     def run(_):

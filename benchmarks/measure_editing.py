@@ -19,16 +19,18 @@ from pathlib import Path
 import click
 import torch
 
+from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.demo import draw_set
+from stylegan_cli.detectors.picture_classifier import PictureClassifier
 from stylegan_cli.inversion.attributes import STRENGTH, find_from_pictures
 from stylegan_cli.inversion.directions import Directions, sample_w, unit
-from stylegan_cli.inversion.picture_classifier import PictureClassifier, open_classifier, train_classifier
 from stylegan_cli.inversion.trying import everywhere, try_out
 from stylegan_cli.models.generator import Generator
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import counter
 from stylegan_cli.snapshot import Snapshot, load_snapshot, open_training_set
+from stylegan_cli.training.recipes.classifier import open_classifier, train_classifier
 
 FIRST_SEED = 1_000_000  # of those that are judged
 
@@ -57,7 +59,8 @@ def main(
     snapshot = load_snapshot(find_model(model, "nowhere")[0])
     G, wanted = snapshot.G, attributes.split(",") if attributes else None
     dataset = open_training_set(snapshot.info)
-    classifier = open_classifier(dataset, G.config, wanted, steps)
+    with bar(quiet=False) as progress:
+        classifier = open_classifier(dataset, G.config, wanted, steps, progress)
     found = find_from_pictures(G, classifier, range(G.num_ws), num, wanted)
     judge = train_judge(snapshot, list(classifier.attributes), drawings, steps)
     rows = measure(G, found, judge, range(FIRST_SEED, FIRST_SEED + seeds), draws, strength)
@@ -72,7 +75,8 @@ def train_judge(snapshot: Snapshot, names: list[str], drawings: int, steps: int 
     with tempfile.TemporaryDirectory() as folder:
         draw_set(Path(folder) / "judge.zip", num=drawings, seed=1, workers=1)
         dataset = open_dataset(Path(folder) / "judge.zip", size=(config.height, config.width))
-        return train_classifier(dataset, names, seed=1, steps=steps)
+        with bar(quiet=False) as progress:
+            return train_classifier(dataset, names, seed=1, steps=steps, progress=progress)
 
 
 def measure(

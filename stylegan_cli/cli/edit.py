@@ -257,9 +257,10 @@ def _from_labels(
     quiet: bool,
 ) -> Directions:
     from ..inversion.attributes import find_from_pictures, find_from_table
-    from ..inversion.picture_classifier import open_classifier
     from ..inversion.seed_labels import read_table
     from ..snapshot import open_training_set
+    from ..training.recipes.classifier import open_classifier
+    from .progress import bar
 
     if csv and data:
         raise SganError("--csv and --data are two sources of labels.", hint="Leave one of them out.")
@@ -268,7 +269,8 @@ def _from_labels(
     dataset = open_training_set(snapshot.info, data)
     if dataset is None:
         raise SganError("This model does not say which pictures it was trained on.", hint="Give --data or --csv.")
-    classifier = open_classifier(dataset, snapshot.G.config, names, quiet=quiet)
+    with bar(quiet) as progress:
+        classifier = open_classifier(dataset, snapshot.G.config, names, progress=progress)
     return find_from_pictures(snapshot.G, classifier, wanted=names, quiet=quiet, **how)
 
 

@@ -17,7 +17,9 @@ from .progress import Bars, bar
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..training.run import Measure
+    from ..progress import Progress
+    from ..training.plan import Plan
+    from ..training.run import Measure, RunOptions
 
 PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
 
@@ -115,37 +117,56 @@ def command(
     """
     from .. import distributed
     from ..training import plan
-    from ..training.run import Manner, open_run_data, train
+    from ..training.recipes.gan import open_run_data
+    from ..training.run import RunOptions
 
     progress = click.get_current_context().with_resource(bar(quiet, leave=False))
     where = str(resolve_device(device))
+    run = _planned(data, cfg, resume, where, options, progress)
+    if dry_run:
+        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
+        return
+    # Ranks of their own open the data themselves; here it is opened once.
+    here = distributed.launched() or run.config.gpus == 1
+    dataset = run.dataset or (open_run_data(run.config, progress) if here or metrics else None)
+    measure = _measure(metrics, features, dataset, quiet) if metrics and dataset else None
+    _train(run, where, RunOptions(quiet, graphs == "auto", profile or 0, measure, runs), dataset if here else None)
+
+
+def _planned(
+    data: str | None,
+    cfg: str | None,
+    resume: str | None,
+    where: str,  # device
+    options: dict[str, Any],
+    progress: Progress,
+) -> Plan:
+    """A run that goes on, or one of its own."""
+    from .. import distributed
+    from ..training import plan
+
     options["gpus"] = options["gpus"] or distributed.launched_ranks()
     if resume and Path(resume).is_dir():
         given = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
         changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
-        run = plan.continued(Path(resume), changes, given, data)
-    else:
-        options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
-        run = plan.fresh(data, cfg, resume and _snapshot(resume), progress=progress, **options)
-    if dry_run:
-        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + plan.networks(run.config))
-        return
-    dataset, measure = run.dataset, None
-    if metrics:
-        dataset = dataset or open_run_data(run.config, progress)
-        measure = _measure(metrics, features, dataset, quiet)
-    manner = Manner(quiet, graphs=graphs == "auto", profile=profile or 0, measure=measure, runs=runs)
+        return plan.continued(Path(resume), changes, given, data)
+    options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
+    return plan.fresh(data, cfg, resume and _snapshot(resume), progress=progress, **options)
+
+
+def _train(run: Plan, where: str, options: RunOptions, dataset: Dataset | None) -> None:
+    """In the run's folder, on all ranks, with a word before and after."""
+    from .. import distributed
+    from ..training import plan
+    from ..training.recipes.gan import train
+
     # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
-    folder = run.folder or (None if distributed.launched() else plan.new_folder(runs, run.config))
-    if not quiet and distributed.first_here():
+    folder = run.folder or (None if distributed.launched() else plan.new_folder(options.runs, run.config))
+    if not options.quiet and distributed.first_here():
         click.echo(plan.announcement(run.config, folder), err=True)
     try:
         with plan.failure_told(folder) if folder else contextlib.nullcontext():
-            if run.config.gpus > 1 and not distributed.launched():
-                dataset = None  # each rank opens its own
-            else:
-                dataset = dataset or open_run_data(run.config, progress)
-            arguments = run.config, folder, where, run.start, manner, dataset
+            arguments = run.config, folder, where, run.start, options, dataset
             result = distributed.launch(train, arguments, run.config.gpus, where)
     except BaseException:
         if run.folder is None and folder is not None:

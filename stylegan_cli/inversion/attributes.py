@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..detectors.picture_classifier import PictureClassifier
 from ..errors import SganError
 from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .directions import USUAL_STRENGTH, Directions, sample_w, spread, together, unit
 from .linear import White, auc, held_out, logistic, orthogonalise, whiten
-from .picture_classifier import PictureClassifier
 from .seed_labels import SeedLabels
 from .trying import everywhere, look, try_out
 

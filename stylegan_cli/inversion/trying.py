@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..detectors.picture_classifier import PictureClassifier
 from ..models.generator import Generator
 from ..sampling.draw import Sampling, draw
 from .directions import Directions
-from .picture_classifier import PictureClassifier
 
 
 def everywhere(

@@ -21,7 +21,7 @@ from .records import number, read_config, read_metrics, read_stats
 from .summary import RunSummary, best_of, summarize_run
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_FAKES = re.compile(r"fakes-([0-9]+(?:\.[0-9]+)?)\.png")
+_DRAWN = re.compile(r"([a-z]+)-([0-9]+(?:\.[0-9]+)?)\.png")  # what a recipe draws at every snapshot
 _TIMES = 60  # grids of drawings that are shown at most
 _WIDTHS = (1024, 768, 512, 384, 256, 192, 128)  # of a grid: the first with which all of them fit
 _BUDGET = 5_500_000  # bytes of all pictures, before base64 makes a third more of them
@@ -167,7 +167,9 @@ def _points(stats: list[dict[str, Any]], name: str) -> Points:
 
 def _pictures(folder: Path, progress: bool) -> str:
     """The grids of drawings over time, and the one of the pictures of the set."""
-    found = sorted((float(m[1]), p) for p in folder.iterdir() if (m := _FAKES.fullmatch(p.name)))
+    drawn = [(m[1], float(m[2]), p) for p in folder.iterdir() if (m := _DRAWN.fullmatch(p.name))]
+    first = min((name for name, _, _ in drawn), default="")
+    found = sorted((kimg, path) for name, kimg, path in drawn if name == first)
     if len(found) > _TIMES:
         found = [found[round(i * (len(found) - 1) / (_TIMES - 1))] for i in range(_TIMES)]
     reals, *fakes = _fitted([folder / "reals.png", *(p for _, p in found)], progress)

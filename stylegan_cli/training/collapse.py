@@ -14,7 +14,7 @@ def mean_pairwise_distance(
     images: Tensor,  # [N, C, H, W] uint8
 ) -> float:
     """Mean over all pairs of the root mean square difference of the pictures, averaged down to 32 pixels; 0 to 255."""
-    size = [min(side, _SIDE) for side in images.shape[2:]]
+    size = min(images.shape[2], _SIDE), min(images.shape[3], _SIDE)
     x = F.adaptive_avg_pool2d(images.float(), size).flatten(1)  # [N, C h w]
     n = len(x)
     return torch.pdist(x).mean().item() / x.shape[1] ** 0.5 if n > 1 else 0.0

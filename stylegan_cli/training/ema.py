@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class EMA:
@@ -38,11 +38,5 @@ class EMA:
     ) -> None:
         """Move the parameters towards the network's; copy its buffers, the mean of w among them."""
         weight = 1 - self.beta(shown, batch)
-        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)
-        torch._foreach_copy_(list(self.network.buffers()), list(network.buffers()))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.network.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.network.load_state_dict(state)
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_copy_(list(self.network.buffers()), list(network.buffers()))  # pyright: ignore[reportPrivateImportUsage]

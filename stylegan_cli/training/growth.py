@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,7 +17,26 @@ from torch.nn import functional as F
 from ..config import base_size, levels_of
 from ..errors import SganError
 from .config import TrainConfig
+from .engine import Engine
 from .presets import PRESETS
+from .recipe import Recipe
+from .transfer import load_what_fits, take_over_moments
+
+G = TypeVar("G", bound="GrowingRecipe")
+
+
+class GrowingRecipe(Recipe):
+    """One whose networks can be had at several sizes."""
+
+    def at(self: G, config: TrainConfig) -> G:
+        """The same with fresh networks, those of another stage."""
+        raise NotImplementedError
+
+    def fade(
+        self,
+        alpha: float,  # how far the highest level has come
+    ) -> None:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -30,7 +50,7 @@ class Stage:
 
 
 class Growth:
-    """The stages of a run, and where it stands."""
+    """The stages of a run, and where it stands. A hook of the engine."""
 
     def __init__(self, config: TrainConfig):
         """Raises SganError if the schedule does not fit the pictures, the batch or the length of the run."""
@@ -46,18 +66,14 @@ class Growth:
         return sorted({stage.level for stage in self.stages})
 
     @property
-    def is_at_full_size(self) -> bool:
-        return self.stage.level == self.levels[-1]
-
-    @property
     def is_last(self) -> bool:
         return self.index + 1 == len(self.stages)
 
-    def is_over(
+    def is_due(
         self,
         shown: int,  # pictures so far
     ) -> bool:
-        """Whether the next stage is due."""
+        """Whether the next stage is."""
         return not self.is_last and shown >= self.stages[self.index + 1].start
 
     def alpha(
@@ -68,11 +84,40 @@ class Growth:
         fades = self.stage.config.generator.fades
         return min(max((shown - self.stage.start) / self.stage.length, 0.0), 1.0) if fades else 1.0
 
-    def state_dict(self) -> dict[str, int]:
+    def before_step(self, engine: Engine[GrowingRecipe]) -> None:
+        if self.is_due(engine.shown):
+            self._grow(engine)
+        self.after_step(engine)
+
+    def after_step(self, engine: Engine[GrowingRecipe]) -> None:
+        engine.recipe.fade(self.alpha(engine.shown))
+
+    def before_restore(self, engine: Engine[GrowingRecipe], state: dict[str, Any]) -> None:
+        if state != self.state_dict():
+            self.load_state_dict(state)
+            engine.adopt(engine.recipe.at(self.stage.config))
+
+    def state_dict(self) -> dict[str, Any]:
         return {"stage": self.index}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.index = int(state["stage"])
+
+    def _grow(self, engine: Engine[GrowingRecipe]) -> None:
+        """On to the next stage, with everything that both know."""
+        old, level = engine.recipe, self.stage.level
+        self.index += 1
+        new = old.at(self.stage.config)
+        for name, network in new.networks.items():
+            load_what_fits(network, old.networks[name].state_dict())
+        for name, part in new.parts.items():
+            part.load_state_dict(old.parts[name].state_dict())
+        # Where a level is added the optimizers begin anew: their moments tell of another loss. (The papers' code drops
+        # them at the end of a fade too, when nothing has changed.)
+        if self.stage.level == level:
+            for before, after in zip(old.phases, new.phases, strict=True):
+                take_over_moments(before, after)
+        engine.adopt(new)
 
 
 def faded_reals(
@@ -97,7 +142,9 @@ def _stages(config: TrainConfig) -> list[Stage]:
         )
     if config.freezed:
         raise SganError("A discriminator that grows cannot be frozen.", hint="Leave out --freezed.")
-    growth, (h0, w0, _) = config.growth, base_size(config.data.height, config.data.width, 0)
+    if (growth := config.growth) is None:
+        raise ValueError("a run without growth has no stages")
+    h0, w0, _ = base_size(config.data.height, config.data.width, 0)
     levels, stages, start = levels_of(config.data.height, config.data.width, growth.start), [], 0
     stable, fade = max(round(growth.stable_kimg * 1000), 1), round(growth.fade_kimg * 1000)
     for i, level in enumerate(levels):

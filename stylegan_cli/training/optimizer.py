@@ -1,13 +1,36 @@
-"""Adam as the loop uses it: one fused kernel a step, which leaves everything as it was when told of a bad gradient."""
+"""Optimizers whose step a bad gradient holds back."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..training.config import TrainConfig
+from .config import TrainConfig
+from .state import Stateful
+
+
+class GuardedOptimizer(Stateful, Protocol):
+    """What the engine asks of an optimizer."""
+
+    param_groups: list[dict[str, Any]]
+    state: Any  # by parameter
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def step_unless(self, bad: Tensor) -> None: ...
+
+
+class GuardedAdamW(torch.optim.AdamW):
+    """torch.optim.AdamW with a step that can be skipped, which the host decides."""
+
+    def step_unless(
+        self,
+        bad: Tensor,  # [] float32: 0, or 1 to leave weights, moments and the step's number alone
+    ) -> None:
+        if not bad:
+            self.step()
 
 
 class FusedAdam(torch.optim.Adam):
@@ -31,9 +54,9 @@ class FusedAdam(torch.optim.Adam):
         self.grad_scale, self.found_inf = None, bad
         self.step()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The fused kernel walks through memory: moments must lie as their parameters do, channels-last ones too."""
-        super().load_state_dict(state)
+        super().load_state_dict(state_dict)
         for group in self.param_groups:  # how to run is ours to say, not the state's
             group |= {"fused": True, "capturable": self.capturable}
         for parameter, slots in self.state.items():

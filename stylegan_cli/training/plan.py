@@ -48,7 +48,7 @@ _NAMES |= {"r1_interval": "--penalty-interval", **NETWORK_OPTIONS}
 
 @dataclass(frozen=True)
 class Plan:
-    """What `training.run.train` needs."""
+    """What `recipes.gan.train` needs."""
 
     config: TrainConfig
     start: Path | None = None  # snapshot with the weights to begin with

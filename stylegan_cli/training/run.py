@@ -7,41 +7,39 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from .. import distributed
 from ..config import to_json
-from ..data.dataset import Dataset
 from ..errors import SganError
 from ..files import remove_leftovers
-from ..models.generator import Generator
-from ..progress import Progress, silent
 from ..runs import lock_run
-from ..snapshot import load_snapshot
-from ..training.config import TrainConfig
+from .engine import Engine
 from .guard import ROLLBACKS, STREAK
-from .loop import Trainer
-from .plan import claimed_folder, failure_told
+from .plan import failure_told
+from .recipe import Report, RunConfig
 from .recorder import Recorder
-from .state import gather, seed_generators
+from .state import gather
 from .state_files import StateWriter, list_states, load_newest, read_state
 from .stopping import StopFlag, stop_on_interrupt
 
 
 class Measure(Protocol):
-    """Metrics, handed in by the command. Called on all ranks alike, with the moving average of the generator."""
+    """Metrics, handed in by the command. Called on all ranks alike, with what the recipe offers to be measured."""
 
     @property
-    def higher_is_better(self) -> bool: ...  # of the first
+    def higher_is_better(self) -> bool:
+        """Of the first."""
+        ...
 
-    def __call__(self, G: Generator, dataset: Dataset, device: torch.device) -> dict[str, float]: ...
+    def __call__(self, network: Any, data: Any, device: torch.device, /) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a run goes about it, without a say in what comes out."""
+class RunOptions:
+    """How a run proceeds, without a say in what comes out."""
 
     quiet: bool = False  # no bar and no log on stderr
     graphs: bool = True  # CUDA graphs, on CUDA
@@ -50,70 +48,56 @@ class Manner:
     runs: str = "./runs"  # where a run that has no folder yet makes one
 
 
-def open_run_data(
-    config: TrainConfig,
-    progress: Progress = silent,
-) -> Dataset:
-    """The pictures that a run was configured for. Raises SganError if they are gone or have changed since."""
-    path = config.data.path
-    return config.data.open(
-        changed=f"The pictures or labels in {path} are not those that this run was started with.",
-        hint=f"Start a new run from its weights: sgan train --resume SNAPSHOT --data {path}",
-        progress=progress,
-    )
+C = TypeVar("C", bound=RunConfig)
 
 
-def train(
-    config: TrainConfig,
-    folder: Path | None,  # of the run; where it holds a state, the run goes on from there. None: a new one
-    device: str,  # 'cpu', 'cuda': each rank takes its own
-    start: Path | None = None,  # snapshot with the weights to begin with
-    manner: Manner = Manner(),
-    dataset: Dataset | None = None,  # the run's; None: to be opened here
-) -> Path:  # the folder
+def run_training(
+    config: C,
+    folder: Path,  # of the run; where it holds a state, the run goes on from there
+    device: torch.device,
+    build: Callable[[bool], Engine[Any]],  # told whether there is a state to go on from
+    report: Callable[[Engine[Any], C], Report],  # called on the first rank
+    options: RunOptions,
+) -> None:
     """Train until kimg is reached or the user interrupts, on every rank alike. The first rank writes."""
-    first = distributed.rank() == 0
-    where = torch.device(device)  # on several ranks 'cuda' is each one's own
-    if where.index is not None:
-        torch.cuda.set_device(where)
-    if folder is None:
-        folder = Path(distributed.broadcast_text(str(claimed_folder(manner.runs, config)) if first else None))
-    _set_precision(config.precision)
     with contextlib.ExitStack() as stack:
-        if first:
+        if distributed.rank() == 0:
             stack.enter_context(lock_run(folder))
             stack.enter_context(failure_told(folder))
-        stop = stack.enter_context(stop_on_interrupt(where))
-        begun = bool(list_states(folder))
-        weights = load_snapshot(start) if start and not begun else None
-        graphs = manner.graphs and where.type == "cuda"
-        trainer = Trainer(config, dataset or open_run_data(config), where, weights, graphs=graphs)
-        stack.callback(trainer.close)
-        seed_generators(config.seed + distributed.rank())  # nothing here draws from them, but a metric may
-        run = Run(config, folder, trainer, manner, stop)
+        stop = stack.enter_context(stop_on_interrupt(device))
+        engine = build(bool(list_states(folder)))
+        stack.callback(engine.close)
+        run = Run(config, folder, engine, lambda: report(engine, config), options, stop)
         stack.push(run.close)
         run.begin()
         run.go()
-    return folder
 
 
 class Run:
-    """The trainer, what it remembers on disk, and what is recorded of it."""
+    """The engine, what it remembers on disk, and what is recorded of it."""
 
-    def __init__(self, config: TrainConfig, folder: Path, trainer: Trainer, manner: Manner, stop: StopFlag):
-        self.config, self.folder, self.trainer, self.manner, self.stop = config, folder, trainer, manner, stop
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        engine: Engine[Any],
+        report: Callable[[], Report],
+        options: RunOptions,
+        stop: StopFlag,
+    ):
+        self.config, self.folder, self.engine, self.options, self.stop = config, folder, engine, options, stop
         self.recorder: Recorder | None = None
         self._overdue = False  # a save waits for a step that is not skipped
         self._gone_back_to: str | None = None  # name of the state
         if distributed.rank() == 0:
             remove_leftovers(folder)
-            self.recorder = Recorder(config, folder, trainer, manner.quiet, lambda: stop.asked)
+            self.recorder = Recorder(config, folder, engine, report(), options.quiet, lambda: stop.asked)
             self.writer = StateWriter(folder, say=self.recorder.say)
 
     def begin(self) -> None:
         """Go on from the last state, or write the first one."""
-        if self.trainer.device.type == "cuda":
-            self.trainer.fit_memory()
+        if self.engine.device.type == "cuda":
+            self.engine.fit_memory()
         said: list[str] = []
         about = self._load(said.append)
         if self.recorder is not None:
@@ -121,30 +105,30 @@ class Run:
             self._announce(about, said)
         if about is None:
             began = time.monotonic()
-            self._each(lambda r: r.pictures())
+            self._each(lambda r: r.draw())
             self._save_state()
             self._each(lambda r: r.paused(time.monotonic() - began))
 
     def go(self) -> None:
         """Steps, and what is due after each."""
-        trainer, end = self.trainer, max(round(self.config.kimg * 1000), 1)
+        engine, end = self.engine, max(round(self.config.kimg * 1000), 1)
         snap = max(round(self.config.snap * 1000), 1)
-        tick = max(min(snap // 8, 4000), self.config.batch)  # pictures between lines of the log
-        with _profile(self.manner.profile, trainer, self.folder) as profiled:
-            while trainer.shown < end or self._overdue:
-                before = trainer.shown
-                if trainer.must_grow:
-                    self._each(lambda r: r.stage())
+        tick = max(min(snap // 8, 4000), self.config.batch)  # images between lines of the log
+        with _profile(self.options.profile, end, engine, self.folder) as profiled:
+            while engine.shown < end or self._overdue:
+                before = engine.shown
+                if engine.is_to_change:
+                    self._each(lambda r: r.end_of_stage())
                 self._step()
                 profiled()
                 stopped = self.stop.heard()
-                saving = stopped or trainer.shown >= end or trainer.shown // snap > before // snap or self._overdue
-                if saving or trainer.shown // tick > before // tick:
+                saving = stopped or engine.shown >= end or engine.shown // snap > before // snap or self._overdue
+                if saving or engine.shown // tick > before // tick:
                     self._due(saving, stopped)
                 if stopped:
                     break
-        if trainer.growth and trainer.shown >= end:
-            self._each(lambda r: r.stage())
+        if engine.shown >= end:
+            self._each(lambda r: r.end_of_stage())
         if self.recorder is not None:
             self.writer.wait(lambda: self.stop.asked)
 
@@ -158,9 +142,9 @@ class Run:
 
     def _step(self) -> None:
         try:
-            self.trainer.step()
+            self.engine.step()
         except Exception:
-            if self.recorder is not None and self.trainer.shown > self._began_at:
+            if self.recorder is not None and self.engine.shown > self._began_at:
                 with contextlib.suppress(Exception):  # what went wrong first is what the user should read
                     self.recorder.snapshot()
             raise
@@ -174,9 +158,9 @@ class Run:
     def _due(self, saving: bool, stopped: bool) -> None:
         """A line of the log; where steps keep failing, back to the last state; else what is to be saved. While steps
         are skipped nothing is: the weights may be beyond repair."""
-        means = self.trainer.means.take()  # all ranks together
+        means = self.engine.means.take()  # all ranks together
         self._each(lambda r: r.line(means))
-        streak = self.trainer.guard.streak()
+        streak = self.engine.guard.streak()
         self._overdue = saving and 0 < streak < STREAK and not stopped
         if streak >= STREAK and not stopped:
             self._roll_back()
@@ -186,22 +170,20 @@ class Run:
             self._say(f"Not saved, as the last {streak} step(s) were skipped: the last state is where the run goes on.")
 
     def _save(self, stopped: bool) -> None:
-        """Snapshot, pictures, the state to go on from, and metrics unless the user wants an end."""
-        began, trainer = time.monotonic(), self.trainer
-        if not distributed.same_on_all_ranks([*trainer.G.parameters(), *trainer.D.parameters()]):
+        """Snapshot, images, the state to go on from, and metrics unless the user wants an end."""
+        began = time.monotonic()
+        if not distributed.same_on_all_ranks(self.engine.learning):
             raise SganError("The ranks hold different weights.", hint=f"Go on from the last state: {self._command()}")
         snapshot = self._each(lambda r: r.snapshot())
         self._save_state()
-        grown = trainer.growth is None or trainer.growth.is_at_full_size
-        if self.manner.measure is not None and not stopped and grown:  # smaller pictures are no match for the data's
-            self._measure(snapshot)
+        if self.options.measure is not None and not stopped and self.engine.recipe.product is not None:
+            self._measure(self.options.measure, snapshot)
         self._each(lambda r: r.paused(time.monotonic() - began))
 
-    def _measure(self, snapshot: Path) -> None:
+    def _measure(self, measure: Measure, snapshot: Path) -> None:
         """A metric that fails is told, and on one rank no reason to stop: the others would wait for each other."""
-        measure, trainer = self.manner.measure, self.trainer
         try:
-            values = measure(trainer.ema.network, trainer.whole, trainer.device)
+            values = measure(self.engine.recipe.product, self.engine.recipe.reals, self.engine.device)
         except (SganError, OSError, RuntimeError) as e:
             if distributed.world_size() > 1:
                 raise
@@ -210,31 +192,31 @@ class Run:
             self._each(lambda r: r.metrics(values, snapshot, measure.higher_is_better))
 
     def _save_state(self) -> None:
-        record = {} if self.recorder is None else {"record": self.recorder}
-        state = gather(self.trainer.memory | record)  # all ranks together
         if self.recorder is not None:
+            state = gather({**self.engine.memory, "record": self.recorder})
             about = {"config": to_json(self.config), "ranks": distributed.world_size()}
-            self.writer.save(state, about, self.trainer.shown, lambda: self.stop.asked)
+            self.writer.save(state, about, self.engine.shown, lambda: self.stop.asked)
 
     def _load(self, say: Callable[[str], None]) -> dict[str, Any] | None:
         """Put everything where the newest good state says, on all ranks; what the state says of itself."""
         found = load_newest(self.folder, say) if self.recorder is not None else None
         path = distributed.broadcast_text(str(found[2]) if found else "")
+        about = None
         if path:
             state, about = found[:2] if found else read_state(Path(path))
-            self.trainer.restore(state)
+            self.engine.restore(state)
             self._each(lambda r: r.load_state_dict(state["record"]))
-        self._began_at, self._loaded = self.trainer.shown, Path(path).name
-        return about if path else None
+        self._began_at, self._loaded = self.engine.shown, Path(path).name
+        return about
 
     def _roll_back(self) -> None:
         """To the last state with half the learning rate; too often and the run ends."""
-        trainer, at, count = self.trainer, self.trainer.shown / 1000, self.trainer.guard.rollbacks + 1
+        engine, at, count = self.engine, self.engine.shown / 1000, self.engine.guard.rollbacks + 1
         if count > ROLLBACKS:
             raise SganError(
                 f"Training diverged at kimg {at:g}: no finite gradients in {STREAK} steps in a row, also with "
                 f"learning rates down to 1/{2**ROLLBACKS}.",
-                hint="Start again from a snapshot with a lower --lr or a higher --gamma: sgan train --resume FILE",
+                hint=f"Start again from a snapshot with {engine.recipe.cure}: sgan train --resume FILE",
             )
         if self.recorder is not None:
             self.writer.wait(lambda: self.stop.asked)
@@ -242,16 +224,16 @@ class Run:
         said: list[str] = []
         self._load(said.append)
         self._gone_back_to = self._loaded
-        trainer.slow_down(0.5 ** (count - trainer.guard.rollbacks))
-        trainer.guard.forgive(count)
-        trainer.means.clear()
+        engine.slow_down(0.5 ** (count - engine.guard.rollbacks))
+        engine.guard.forgive(count)
+        engine.means.clear()
         self._overdue = False
         self._each(lambda r: (r.close(), r.begin()))
         for line in said:
             self._say(line)
         self._say(
             f"No finite gradients in {STREAK} steps in a row at kimg {at:g}: going on from kimg "
-            f"{trainer.shown / 1000:g} with the learning rate divided by {2**count} ({count} of {ROLLBACKS})."
+            f"{engine.shown / 1000:g} with the learning rate divided by {2**count} ({count} of {ROLLBACKS})."
         )
 
     def _abandon_hopeless(self) -> None:
@@ -262,14 +244,15 @@ class Run:
 
     def _announce(self, about: dict[str, Any] | None, said: list[str]) -> None:
         """What a user should know about how this run begins."""
-        trainer = self.trainer
+        engine = self.engine
         for line in said:
             self._say(line)
-        if trainer.short_of_memory:
-            self._say(f"Memory is short: looking at {trainer.config.batch_gpu} pictures at a time.")
-        if about is None and trainer.fresh:
-            names = ", ".join(trainer.fresh[:6]) + (" ..." if len(trainer.fresh) > 6 else "")
-            self._say(f"{len(trainer.fresh)} tensors start fresh, as the model has none of their shape: {names}")
+        if engine.short_of_memory:
+            self._say(f"Memory is short: looking at {engine.recipe.batch_gpu} pictures at a time.")
+        fresh = engine.recipe.fresh
+        if about is None and fresh:
+            names = ", ".join(fresh[:6]) + (" ..." if len(fresh) > 6 else "")
+            self._say(f"{len(fresh)} tensors start fresh, as the model has none of their shape: {names}")
         if about is not None:
             self._say(f"Going on from kimg {about['kimg']:g}.")
         if about is not None and about["ranks"] != distributed.world_size():
@@ -291,22 +274,22 @@ class Run:
 
 
 @contextlib.contextmanager
-def _profile(steps: int, trainer: Trainer, folder: Path) -> Iterator[Callable[[], None]]:
+def _profile(
+    steps: int,
+    end: int,  # of the run, in images
+    engine: Engine[Any],
+    folder: Path,
+) -> Iterator[Callable[[], None]]:
     """Write a trace of so many steps to trace.json, once the first ones, unlike all others, are over."""
     if not steps or distributed.rank() != 0:
         yield lambda: None
         return
     activity = torch.profiler.ProfilerActivity
-    left = -(-round(trainer.config.kimg * 1000 - trainer.shown) // trainer.config.batch)  # steps
-    wait = max(min(4 * trainer.config.r1_interval, left - steps - 1), 0)
+    left = -(-(end - engine.shown) // engine.recipe.batch)  # steps
+    wait = max(min(4 * max(phase.interval for phase in engine.recipe.phases), left - steps - 1), 0)
     with torch.profiler.profile(
-        activities=[activity.CPU, *([activity.CUDA] if trainer.device.type == "cuda" else [])],
+        activities=[activity.CPU, *([activity.CUDA] if engine.device.type == "cuda" else [])],
         schedule=torch.profiler.schedule(wait=wait, warmup=1, active=steps, repeat=1),
         on_trace_ready=lambda p: p.export_chrome_trace(str(folder / "trace.json")),
     ) as profiler:
         yield profiler.step
-
-
-def _set_precision(precision: str) -> None:
-    torch.backends.cudnn.benchmark = True  # shapes are always the same
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

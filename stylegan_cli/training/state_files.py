@@ -103,7 +103,8 @@ class StateWriter:
             if stop():
                 self.give_up()
                 return
-            self._thread.join(0.1)
+            if self._thread is not None:
+                self._thread.join(0.1)
         self._tell()
 
     def wait(
@@ -194,7 +195,7 @@ class _HostMemory:
             target.copy_(tensor, non_blocking=tensor.is_cuda)
         for device in devices:
             torch.cuda.synchronize(device)
-        return memoryview(self._buffer[:size].numpy())
+        return self._buffer[:size].numpy().data
 
 
 def _empty(size: int, pinned: bool) -> Tensor:  # uint8 [size]

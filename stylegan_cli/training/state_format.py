@@ -40,7 +40,7 @@ def freeze(
         return ["tensor", name]
     if kind in (list, tuple):
         return [_TAGS[kind], *(freeze(v, tensors, f"{path}.{i}") for i, v in enumerate(value))]
-    if kind in (dict, OrderedDict):
+    if isinstance(value, dict) and kind in (dict, OrderedDict):
         below = f"{path}." if path else ""
         pairs = ([freeze(k, tensors), freeze(v, tensors, f"{below}{k}")] for k, v in value.items())
         return [_TAGS[kind], *pairs]

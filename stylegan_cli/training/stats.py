@@ -87,13 +87,14 @@ class RunLog:
         self._write(lambda: record_metric(self.folder, name, value, kimg, snapshot))
         self._scalar(f"metric/{name}", value, kimg)
 
-    def pictures(
+    def image(
         self,
-        grid: Tensor,  # [C, H, W] uint8
+        name: str,
+        image: Tensor,  # [C, H, W] uint8
         kimg: float,
     ) -> None:
-        if grid.shape[0] != 4:
-            self._show("add_image", "fakes", grid, kimg)
+        if image.shape[0] != 4:
+            self._show("add_image", name, image, kimg)
 
     def text(
         self,

@@ -163,7 +163,7 @@ def test_a_table(edit, here):
 
 def test_labels_that_nobody_can_see(edit, monkeypatch):
     """The tiny set's hats are not in its pictures."""
-    monkeypatch.setattr("stylegan_cli.inversion.picture_classifier._STEPS", 3)
+    monkeypatch.setattr("stylegan_cli.training.recipes.classifier._STEPS", 3)
     result = edit("find", "--from-labels", code=1)
     assert "No value" in result.stderr and "Traceback" not in result.stderr
 

@@ -7,11 +7,11 @@ import torch
 from torch.nn.functional import normalize, one_hot
 
 from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.detectors.picture_classifier import Recognition
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import attributes
 from stylegan_cli.inversion.attributes import find_from_pictures, find_from_table
 from stylegan_cli.inversion.directions import sample_w, unit
-from stylegan_cli.inversion.picture_classifier import Recognition, train_classifier
 from stylegan_cli.inversion.seed_labels import SeedLabels
 from stylegan_cli.inversion.trying import everywhere, log_odds, look, try_out
 from stylegan_cli.models.registry import build_generator
@@ -19,6 +19,7 @@ from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling import counter
 from stylegan_cli.snapshot import fingerprint, load_snapshot
+from stylegan_cli.training.recipes.classifier import train_classifier
 
 
 def small_model():
@@ -170,8 +171,7 @@ def test_the_model_that_comes_along(critters, monkeypatch):
     monkeypatch.setattr(attributes, "_TRIED", 60)
     names, halves = ["backgroundColor", "bodyVariant"], [range(half, len(drawings), 2) for half in (0, 1)]
     classifier, judge = (
-        train_classifier(drawings, names, pictures=half, seed=seed, steps=40, quiet=True)
-        for seed, half in enumerate(halves)
+        train_classifier(drawings, names, pictures=half, seed=seed, steps=40) for seed, half in enumerate(halves)
     )
     assert all(r.skill > 0.8 for c in (classifier, judge) for r in c.recognition.values())
     found = find_from_pictures(G, classifier, range(G.num_ws), 1200, ["bodyVariant"], quiet=True)

@@ -22,7 +22,8 @@ from PIL import Image
 from stylegan_cli import distributed
 from stylegan_cli.training import plan, state_files
 from stylegan_cli.training.ema import EMA
-from stylegan_cli.training.run import Manner, train
+from stylegan_cli.training.recipes.gan import train
+from stylegan_cli.training.run import RunOptions
 
 KIMG, SNAP = 0.24, 0.04  # 30 steps, 7 states
 POINTS = ("header", "content", "fsync", "rename", "remove")  # of a state's way to the disk
@@ -97,7 +98,7 @@ def work(config, folder, start, kill):
             lose_rank(int(kill.split()[1]), folder.with_suffix(".lost"))
     elif distributed.rank() == 0:
         arm(kill)
-    train(config, folder, "cpu", start, Manner(quiet=True))
+    train(config, folder, "cpu", start, RunOptions(quiet=True))
 
 
 def go(data: str, folder: Path, ranks: int, kill: str) -> None:

@@ -10,8 +10,8 @@ import torch
 from stylegan_cli import distributed
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
-from stylegan_cli.training.loop import Trainer
 from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipes.gan import make_engine
 from stylegan_cli.training.state import gather
 
 
@@ -39,7 +39,7 @@ def growing(dataset, ranks):
 def record_gradients(trainer):
     """What each phase hands to its optimizer, by phase."""
     gradients = {}
-    for phase in trainer.phases:
+    for phase in trainer.recipe.phases:
         step = phase.optimizer.step
 
         def wrapped(step=step, phase=phase):
@@ -55,24 +55,24 @@ def record_gradients(trainer):
 def work(path, out, ranks):
     dataset = open_dataset(path, size=(8, 8), mirror=True, label="hat")
     found = {}
-    trainer = Trainer(config(dataset, ranks), dataset, dtype=torch.float64)
+    trainer = make_engine(config(dataset, ranks), dataset, dtype=torch.float64)
     for _ in range(50):
         trainer.step()
     found["state"] = gather(trainer.memory)
     found["means"] = trainer.means.take()
     trainer.close()
-    trainer = Trainer(growing(dataset, ranks), dataset, dtype=torch.float64)
+    trainer = make_engine(growing(dataset, ranks), dataset, dtype=torch.float64)
     for _ in range(24):  # into the third stage
         trainer.step()
     found["grown"] = gather(trainer.memory)
     trainer.close()
-    trainer = Trainer(config(dataset, ranks), dataset)
+    trainer = make_engine(config(dataset, ranks), dataset)
     gradients = record_gradients(trainer)
     trainer.step()
     trainer.close()
     found["gradients"] = gradients
     found["world"] = distributed.world_size()
-    flat = torch.cat([p.flatten() for p in trainer.G.parameters()])
+    flat = torch.cat([p.flatten() for p in trainer.recipe.G.parameters()])
     total = distributed.sum_over_ranks(flat.clone())
     found["same on all ranks"] = bool(torch.allclose(total, flat * ranks, rtol=1e-6))
     if distributed.rank() == 0:

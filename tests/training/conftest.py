@@ -21,14 +21,14 @@ def make_config(rgb_set):
 
 @pytest.fixture
 def make_trainer(rgb_set):
-    """Trainers that are closed after the test: make_trainer(config) -> Trainer."""
-    from stylegan_cli.training.loop import Trainer
+    """Engines that are closed after the test: make_trainer(config) -> Engine."""
+    from stylegan_cli.training.recipes.gan import make_engine
 
     made = []
 
     def make(config, **options):
         dataset = open_dataset(rgb_set, mirror=config.data.mirror, label=config.data.label)
-        made.append(Trainer(config, dataset, **options))
+        made.append(make_engine(config, dataset, **options))
         return made[-1]
 
     yield make

@@ -49,9 +49,3 @@ def test_it_is_a_copy_that_takes_no_gradient():
     net.weight.data.fill_(9)
     assert ema.network.weight.tolist() == [1] * 3
     assert not ema.network.weight.requires_grad and not ema.network.training and net.weight.requires_grad
-
-
-def test_state():
-    ema, other = EMA(Net(3), half_life=10), EMA(Net(0), half_life=10)
-    other.load_state_dict(ema.state_dict())
-    assert other.network.weight.tolist() == [3] * 3

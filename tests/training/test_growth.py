@@ -14,9 +14,9 @@ from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training import plan
 from stylegan_cli.training.config import GrowthConfig
 from stylegan_cli.training.growth import Growth, faded_reals
-from stylegan_cli.training.loop import Trainer
 from stylegan_cli.training.presets import make_train_config
-from stylegan_cli.training.run import Manner, train
+from stylegan_cli.training.recipes.gan import make_engine, train
+from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state import gather
 
 
@@ -38,7 +38,7 @@ def make_trainer():
     made = []
 
     def make(config):
-        made.append(Trainer(config, open_dataset(config.data.path)))
+        made.append(make_engine(config, open_dataset(config.data.path)))
         return made[-1]
 
     yield make
@@ -100,7 +100,7 @@ def test_the_published_schedule():
 
 def test_alpha_and_what_reals_lose(make_config):
     growth = Growth(make_config())
-    assert growth.alpha(31) == 1 and not growth.is_over(31) and growth.is_over(32)
+    assert growth.alpha(31) == 1 and not growth.is_due(31) and growth.is_due(32)
     growth.index = 1
     assert [growth.alpha(n) for n in (32, 40, 64)] == [0, 0.25, 1]
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
@@ -142,38 +142,37 @@ def steps(trainer, count):
 def test_what_crosses_to_the_next_stage(make_config, make_trainer):
     trainer = make_trainer(make_config(lr=1e-12))  # nothing moves but by growing
     steps(trainer, 4)
-    before = {k: v.clone() for k, v in trainer.G.state_dict().items()}
-    ema = {k: v.clone() for k, v in trainer.ema.state_dict().items()}
-    w_avg = trainer.G.mapping.w_avg.clone()
+    before = {k: v.clone() for k, v in trainer.recipe.G.state_dict().items()}
+    ema = {k: v.clone() for k, v in trainer.recipe.ema.network.state_dict().items()}
+    w_avg = trainer.recipe.G.mapping.w_avg.clone()
     steps(trainer, 1)  # a level is added: what was there stays, also the mean of w; Adam begins anew
-    assert trainer.config.generator.height == 8 and trainer.config.generator.fade
+    assert trainer.recipe.config.generator.height == 8 and trainer.recipe.config.generator.fade
     for name, tensor in before.items():
         if name != "mapping.w_avg":
-            assert torch.allclose(trainer.G.state_dict()[name], tensor, atol=1e-6), name
-            assert torch.allclose(trainer.ema.state_dict()[name], ema[name], atol=1e-6), name
-    assert w_avg.any() and torch.allclose(trainer.G.mapping.w_avg, w_avg, atol=0.1)
-    assert {int(s["step"]) for s in trainer.phases[0].optimizer.state.values()} == {1}
+            assert torch.allclose(trainer.recipe.G.state_dict()[name], tensor, atol=1e-6), name
+            assert torch.allclose(trainer.recipe.ema.network.state_dict()[name], ema[name], atol=1e-6), name
+    assert w_avg.any() and torch.allclose(trainer.recipe.G.mapping.w_avg, w_avg, atol=0.1)
+    assert {int(s["step"]) for s in trainer.recipe.phases[0].optimizer.state.values()} == {1}
     steps(trainer, 4)  # the level is there: nothing is added, and Adam goes on
-    assert trainer.config.generator.height == 8 and not trainer.config.generator.fade
-    assert {int(s["step"]) for s in trainer.phases[0].optimizer.state.values()} == {5}
-    assert trainer.clock.shown == 72 and trainer.loader.state_dict() == {"position": 72}
+    assert trainer.recipe.config.generator.height == 8 and not trainer.recipe.config.generator.fade
+    assert {int(s["step"]) for s in trainer.recipe.phases[0].optimizer.state.values()} == {5}
+    assert trainer.clock.shown == 72 and trainer.recipe.loader.state_dict() == {"position": 72}
 
 
 def test_a_fade_begins_where_the_level_below_ended(make_config, make_trainer):
     """With alpha 0 the new network draws what the old one drew, twice as large, and D judges it as before."""
     trainer = make_trainer(make_config())
     steps(trainer, 4)
-    z, old, D = torch.randn(4, 8), trainer.G, trainer.D
-    trainer._grow()
-    trainer._fade()
-    small, large = old(z), trainer.G(z)
+    z, old, D = torch.randn(4, 8), trainer.recipe.G, trainer.recipe.D
+    trainer.hooks["growth"].before_step(trainer)
+    small, large = old(z), trainer.recipe.G(z)
     assert torch.allclose(large, small.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=1e-6)
-    assert torch.allclose(trainer.D(large), D(small), atol=1e-5)
+    assert torch.allclose(trainer.recipe.D(large), D(small), atol=1e-5)
 
 
-def begun(config, folder, **manner):
+def begun(config, folder, **options):
     folder.mkdir(exist_ok=True)
-    train(config, folder, "cpu", manner=Manner(quiet=True, **manner))
+    train(config, folder, "cpu", options=RunOptions(quiet=True, **options))
 
 
 @pytest.mark.parametrize("at", [0.040, 0.072, 0.104, 0.136])  # in a fade, in a level, in the last fade, in the last
@@ -189,7 +188,7 @@ def test_stopped_anywhere_and_gone_on_with(make_config, make_trainer, at):
     for name in ("G", "D", "G_ema"):
         for key, tensor in gather(whole.memory)[name].items():
             assert torch.equal(tensor, gather(other.memory)[name][key]), key
-    assert whole.growth.state_dict() == other.growth.state_dict() == {"stage": 4}
+    assert whole.hooks["growth"].state_dict() == other.hooks["growth"].state_dict() == {"stage": 4}
 
 
 def test_snapshots_of_every_stage_draw_at_their_level(make_config, tmp_path):
@@ -221,7 +220,7 @@ class Measure:
     def __init__(self):
         self.sizes = []
 
-    def __call__(self, G, dataset, device):
+    def __call__(self, G, data, device):
         self.sizes.append(G.config.height)
         return {"far": 1.0}
 
@@ -238,21 +237,21 @@ def test_back_over_a_boundary(make_config, make_trainer):
     steps(trainer, 6)
     state = copy.deepcopy(gather(trainer.memory))
     steps(trainer, 12)
-    assert trainer.growth.index == 4
+    assert trainer.hooks["growth"].index == 4
     trainer.restore(state)
     trainer.slow_down(0.5)
     trainer.guard.forgive(1)
-    rate = trainer.phases[0].optimizer.param_groups[0]["lr"]
+    rate = trainer.recipe.phases[0].optimizer.param_groups[0]["lr"]
     steps(trainer, 12)
-    assert trainer.growth.index == 4 and trainer.clock.shown == 144
-    assert trainer.phases[0].optimizer.param_groups[0]["lr"] == rate == trainer.config.lr / 2
+    assert trainer.hooks["growth"].index == 4 and trainer.clock.shown == 144
+    assert trainer.recipe.phases[0].optimizer.param_groups[0]["lr"] == rate == trainer.recipe.config.lr / 2
 
 
 def test_rectangles_with_alpha(make_config, make_trainer, rgba_set):
     trainer = make_trainer(make_config(rgba_set, kimg=0.256))
-    assert (trainer.config.data.height, trainer.config.data.width) == (3, 6)
+    assert (trainer.recipe.config.data.height, trainer.recipe.config.data.width) == (3, 6)
     steps(trainer, 29)
-    assert trainer.G(torch.zeros(1, 8)).shape == (1, 4, 24, 48)
+    assert trainer.recipe.G(torch.zeros(1, 8)).shape == (1, 4, 24, 48)
 
 
 def test_models_of_another_kind(make_config, rgb_set, tmp_path):
@@ -298,5 +297,5 @@ def test_a_model_grows_on_from_its_own_level(make_config, rgb_set, tmp_path):
     assert run.config.growth.start == 8 and not run.config.generator.fade and run.config.generator.height == 16
     folder = tmp_path / "on"
     folder.mkdir()
-    train(run.config, folder, "cpu", run.start, Manner(quiet=True))
+    train(run.config, folder, "cpu", run.start, RunOptions(quiet=True))
     assert load_snapshot(next(folder.glob("snapshot-000000.192*"))).G(torch.zeros(1, 8)).shape[2] == 16

@@ -88,16 +88,18 @@ def test_training_changes_every_parameter(make_config, make_trainer):
     trainer = make_trainer(make_config(label="hat"))
     before = everything(trainer)
     after = run(trainer, 2)
-    parameters = [f".{n}.{name}" for n in ("G", "D", "G_ema") for name, _ in getattr(trainer, n[0]).named_parameters()]
+    parameters = [
+        f".{n}.{name}" for n in ("G", "D", "G_ema") for name, _ in getattr(trainer.recipe, n[0]).named_parameters()
+    ]
     still = [name for name in parameters if torch.equal(before[name], after[name])]
     assert not still
     assert all(value.isfinite().all() for value in after.values())
-    assert not any(p.requires_grad for p in trainer.ema.network.parameters())
+    assert not any(p.requires_grad for p in trainer.recipe.ema.network.parameters())
 
 
 def test_learning_reduces_the_loss_of_a_discriminator_alone(make_config, make_trainer):
     trainer = make_trainer(make_config(gamma=0, lr=0.01, pl_weight=0))
-    trainer.phases = [p for p in trainer.phases if p.name == "D"]
+    trainer.recipe.phases = [p for p in trainer.recipe.phases if p.name == "D"]
     losses = []
     for _ in range(3):
         for _ in range(8):
@@ -111,9 +113,9 @@ def test_learning_reduces_the_loss_of_a_discriminator_alone(make_config, make_tr
 
 def count_phases(trainer, steps):
     ran = []
-    trainer.phases = [
+    trainer.recipe.phases = [
         dataclasses.replace(p, loss=lambda part, p=p: (ran.append((trainer.clock.step, p.name)), p.loss(part))[1])
-        for p in trainer.phases
+        for p in trainer.recipe.phases
     ]
     for _ in range(steps):
         trainer.step()
@@ -141,26 +143,26 @@ def test_regularisers_take_turns(make_config, make_trainer):
 def test_phases_and_the_correction_of_adam(make_config, make_trainer, options, names):
     """c = k / (k + 1): lr c, beta^c, where a regulariser has steps of its own (Karras et al. 2020, appendix B)."""
     trainer = make_trainer(make_config(lr=0.003, r1_interval=16, pl_interval=4, **options))
-    assert [p.name for p in trainer.phases] == names
-    for phase in trainer.phases:
+    assert [p.name for p in trainer.recipe.phases] == names
+    for phase in trainer.recipe.phases:
         (group,) = phase.optimizer.param_groups
         interval = {"G": 4, "D": 16}[phase.name[0]]
         c = interval / (interval + 1) if sum(name[0] == phase.name[0] for name in names) == 2 else 1
         assert group["lr"] == pytest.approx(0.003 * c)
         assert group["betas"] == pytest.approx((BETAS[0] ** c, BETAS[1] ** c))
         assert group["eps"] == 1e-8
-    assert len({id(p.optimizer) for p in trainer.phases}) == 2
+    assert len({id(p.optimizer) for p in trainer.recipe.phases}) == 2
 
 
 @pytest.mark.parametrize("options", [{}, WGAN], ids=["r1", "gp"])
 def test_penalties_of_every_step_are_part_of_its_loss(make_config, make_trainer, options):
     """One step of the optimizer, at the rate and the betas that were asked for."""
     trainer = make_trainer(make_config(lr=0.003, r1_interval=1, pl_weight=0, **options), dtype=torch.float64)
-    assert [p.name for p in trainer.phases] == ["G", "D"]
-    (phase,) = (p for p in trainer.phases if p.name == "D")
+    assert [p.name for p in trainer.recipe.phases] == ["G", "D"]
+    (phase,) = (p for p in trainer.recipe.phases if p.name == "D")
     (group,) = phase.optimizer.param_groups
     assert (group["lr"], group["betas"]) == (0.003, BETAS)
-    batch, objective = trainer._next_batch(), trainer.objective
+    batch, objective = trainer.recipe.next_batch(), trainer.recipe.objective
     whole = objective.discriminator_main(batch) + objective.discriminator_penalties(batch)
     assert phase.loss(batch).item() == pytest.approx(whole.item())
 
@@ -169,55 +171,57 @@ def test_gradients_of_a_lazy_regulariser_are_weighted_up(make_config, make_train
     """The gradient that Adam sees is the interval times that of gamma / 2 mean |dD/dx|^2."""
     trainer = make_trainer(make_config(r1_interval=4), dtype=torch.float64)
     seen, batches = [], []
-    trainer.phases = [p for p in trainer.phases if p.name == "D R1"]
-    (phase,) = trainer.phases
-    phase.optimizer.step = lambda: seen.append([p.grad.clone() for p in trainer.D.parameters() if p.grad is not None])
-    trainer.phases = [dataclasses.replace(phase, loss=lambda part: (batches.append(part), phase.loss(part))[1])]
+    trainer.recipe.phases = [p for p in trainer.recipe.phases if p.name == "D R1"]
+    (phase,) = trainer.recipe.phases
+    phase.optimizer.step = lambda: seen.append(
+        [p.grad.clone() for p in trainer.recipe.D.parameters() if p.grad is not None]
+    )
+    trainer.recipe.phases = [dataclasses.replace(phase, loss=lambda part: (batches.append(part), phase.loss(part))[1])]
     trainer.step()
-    trainer.D.requires_grad_(True)
+    trainer.recipe.D.requires_grad_(True)
     x = batches[0].images.clone().requires_grad_(True)
-    (g,) = torch.autograd.grad(trainer.D(x, batches[0].labels).sum(), x, create_graph=True)
+    (g,) = torch.autograd.grad(trainer.recipe.D(x, batches[0].labels).sum(), x, create_graph=True)
     loss = 4 * 2.0 / 2 * g.square().sum([1, 2, 3]).mean()
-    expected = torch.autograd.grad(loss, list(trainer.D.parameters()), allow_unused=True)
+    expected = torch.autograd.grad(loss, list(trainer.recipe.D.parameters()), allow_unused=True)
     for mine, theirs in zip(seen[0], (e for e in expected if e is not None), strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_only_one_network_learns_in_a_phase(make_config, make_trainer):
     trainer = make_trainer(make_config())
-    g, d = ([p for p in trainer.phases if p.name == name] for name in "GD")
-    trainer.phases = g
+    g, d = ([p for p in trainer.recipe.phases if p.name == name] for name in "GD")
+    trainer.recipe.phases = g
     before = everything(trainer)
     after = run(trainer, 1)
     assert all(torch.equal(before[k], after[k]) for k in before if k.startswith(".D."))
-    trainer.phases = d
+    trainer.recipe.phases = d
     last = run(trainer, 1)
-    weights = [f".G.{name}" for name, _ in trainer.G.named_parameters()]
+    weights = [f".G.{name}" for name, _ in trainer.recipe.G.named_parameters()]
     assert all(torch.equal(after[k], last[k]) for k in weights)
 
 
 def test_what_the_discriminator_is_shown(make_config, make_trainer):
     """Pictures in -1 ... 1, each of an epoch once, about half of them mirrored."""
     trainer = make_trainer(make_config(label="hat"))
-    seen = [trainer._next_batch() for _ in range(4)]  # 32 pictures, the whole set
+    seen = [trainer.recipe.next_batch() for _ in range(4)]  # 32 pictures, the whole set
     images, labels = torch.cat([b.images for b in seen]), torch.cat([b.labels for b in seen])
     assert torch.cat([b.index for b in seen]).tolist() == list(range(32))
     assert -1 <= images.min() < images.max() <= 1
-    stored = trainer.dataset.images(range(32)) / 127.5 - 1
+    stored = trainer.recipe.dataset.images(range(32)) / 127.5 - 1
     straight = (images[:, None] - stored).abs().amax([2, 3, 4]) < 1e-6  # [shown, stored]
     flipped = (images[:, None] - stored.flip(3)).abs().amax([2, 3, 4]) < 1e-6
     which = (straight | flipped).int()
     assert which.sum(0).eq(1).all() and which.sum(1).eq(1).all()
     assert 8 <= flipped.sum() <= 24
-    assert torch.equal(labels, trainer.dataset.labels(which.argmax(1)))
+    assert torch.equal(labels, trainer.recipe.dataset.labels(which.argmax(1)))
     fake = torch.cat([b.fake_labels for b in seen])
     assert fake.sum(1).eq(1).all() and not torch.equal(fake, labels)
 
 
 def test_without_mirror_nothing_is_flipped(make_config, make_trainer):
     trainer = make_trainer(make_config(mirror=False))
-    images = torch.cat([trainer._next_batch().images for _ in range(4)])
-    stored = trainer.dataset.images(range(32)) / 127.5 - 1
+    images = torch.cat([trainer.recipe.next_batch().images for _ in range(4)])
+    stored = trainer.recipe.dataset.images(range(32)) / 127.5 - 1
     assert ((images[:, None] - stored).abs().amax([2, 3, 4]) < 1e-6).sum() == 32
 
 
@@ -260,35 +264,35 @@ def test_a_run_from_weights(make_config, make_trainer):
     trainer = make_trainer(config)
     run(trainer, 3)
     info = SnapshotInfo(config.generator, config.discriminator)
-    other = make_trainer(config, start=Snapshot(trainer.ema.network, trainer.D, info, Path("x")))
-    assert other.shown == 0 and other.fresh == []
-    assert_equal(dict(other.G.state_dict()), dict(trainer.ema.network.state_dict()))
-    assert_equal(dict(other.D.state_dict()), dict(trainer.D.state_dict()))
-    alone = make_trainer(config, start=Snapshot(trainer.ema.network, None, info, Path("x")))
-    assert_equal(dict(alone.D.state_dict()), dict(make_trainer(config).D.state_dict()))
+    other = make_trainer(config, start=Snapshot(trainer.recipe.ema.network, trainer.recipe.D, info, Path("x")))
+    assert other.shown == 0 and other.recipe.fresh == []
+    assert_equal(dict(other.recipe.G.state_dict()), dict(trainer.recipe.ema.network.state_dict()))
+    assert_equal(dict(other.recipe.D.state_dict()), dict(trainer.recipe.D.state_dict()))
+    alone = make_trainer(config, start=Snapshot(trainer.recipe.ema.network, None, info, Path("x")))
+    assert_equal(dict(alone.recipe.D.state_dict()), dict(make_trainer(config).recipe.D.state_dict()))
 
 
 def test_a_run_from_weights_of_another_shape(make_config, make_trainer):
     """What fits is taken over by name; the rest is listed and begins as in a fresh run."""
     old = make_trainer(make_config(label="hat"))
-    info = SnapshotInfo(old.config.generator, old.config.discriminator)
-    new = make_trainer(make_config(), start=Snapshot(old.G, old.D, info, Path("x")))
-    assert {"G.mapping.fc0.weight", "D.b4.out.weight"} <= set(new.fresh)
-    assert not [name for name in new.fresh if ".conv" in name]
-    assert torch.equal(new.G.synthesis.b8.conv0.weight, old.G.synthesis.b8.conv0.weight)
-    assert torch.equal(new.G.mapping.fc0.weight, make_trainer(make_config()).G.mapping.fc0.weight)
+    info = SnapshotInfo(old.recipe.config.generator, old.recipe.config.discriminator)
+    new = make_trainer(make_config(), start=Snapshot(old.recipe.G, old.recipe.D, info, Path("x")))
+    assert {"G.mapping.fc0.weight", "D.b4.out.weight"} <= set(new.recipe.fresh)
+    assert not [name for name in new.recipe.fresh if ".conv" in name]
+    assert torch.equal(new.recipe.G.synthesis.b8.conv0.weight, old.recipe.G.synthesis.b8.conv0.weight)
+    assert torch.equal(new.recipe.G.mapping.fc0.weight, make_trainer(make_config()).recipe.G.mapping.fc0.weight)
     new.step()
 
 
 def test_frozen_layers_of_the_discriminator(make_config, make_trainer):
-    assert make_trainer(make_config()).D.layers == (
+    assert make_trainer(make_config()).recipe.D.layers == (
         *("b16.fromrgb", "b16.conv0", "b16.conv1", "b16.skip", "b8.conv0", "b8.conv1", "b8.skip"),
         *("b4.conv", "b4.fc", "b4.out"),
     )
     trainer = make_trainer(make_config(freezed=4))
-    before = {name: p.clone() for name, p in trainer.D.named_parameters()}
+    before = {name: p.clone() for name, p in trainer.recipe.D.named_parameters()}
     run(trainer, 2)
-    still = {name for name, p in trainer.D.named_parameters() if torch.equal(before[name], p)}
+    still = {name for name, p in trainer.recipe.D.named_parameters() if torch.equal(before[name], p)}
     assert still == {name for name in before if name.startswith("b16.")}
     with pytest.raises(SganError, match="has 10 layers; 10 of them"):
         make_trainer(make_config(freezed=10))
@@ -301,23 +305,23 @@ def test_a_step_that_is_not_finite_is_skipped(make_config, make_trainer):
     """One bad picture: D's step is left out, nothing that is kept is spoilt, and the next step learns again."""
     trainer = make_trainer(make_config(pl_weight=0, aug="ada"))
     run(trainer, 1)
-    good = trainer._next_batch
+    good = trainer.recipe.next_batch
 
     def bad():
         batch = good()
         batch.images[3, 0, 5, 5] = float("nan")
         return batch
 
-    trainer._next_batch = bad
-    before = {name: p.clone() for name, p in trainer.D.named_parameters()}
+    trainer.recipe.next_batch = bad
+    before = {name: p.clone() for name, p in trainer.recipe.D.named_parameters()}
     trainer.step()
-    assert all(torch.equal(before[name], p) for name, p in trainer.D.named_parameters())
+    assert all(torch.equal(before[name], p) for name, p in trainer.recipe.D.named_parameters())
     assert (trainer.guard.skipped.item(), trainer.guard.streak()) == (1, 1)
-    trainer._next_batch = good
+    trainer.recipe.next_batch = good
     after = run(trainer, 3)
     assert trainer.guard.streak() == 0 and trainer.guard.skipped.item() == 1
     assert all(value.isfinite().all() for value in after.values())
-    assert not torch.equal(before["b4.out.weight"], trainer.D.b4.out.weight)
+    assert not torch.equal(before["b4.out.weight"], trainer.recipe.D.b4.out.weight)
     assert all(value == value for value in trainer.means.take().values())
 
 
@@ -325,22 +329,22 @@ def test_out_of_memory_halves_what_is_looked_at_at_a_time(make_config, make_trai
     config = make_config(aug="ada", label="hat")
     usual = run(make_trainer(dataclasses.replace(config, batch_gpu=2)), 4)
     trainer = make_trainer(config)
-    judge = trainer.objective._judge
+    judge = trainer.recipe.objective._judge
 
     def small_memory(images, *rest):
         if len(images) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return judge(images, *rest)
 
-    trainer.objective._judge = small_memory
+    trainer.recipe.objective._judge = small_memory
     trainer.fit_memory()
-    assert trainer.config.batch_gpu == trainer.objective.config.batch_gpu == 2
+    assert trainer.recipe.config.batch_gpu == trainer.recipe.objective.config.batch_gpu == 2
     assert_equal(usual, run(trainer, 4))
 
 
 def test_out_of_memory_and_no_way_out(make_config, make_trainer):
     trainer = make_trainer(make_config(mbstd_group=8))
-    trainer.objective._judge = lambda *args: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+    trainer.recipe.objective._judge = lambda *args: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(SganError, match="groups of 8 allow"):
         trainer.fit_memory()
 
@@ -357,7 +361,7 @@ def test_a_step_draws_nothing_from_a_global_generator(make_config, make_trainer)
 def test_half_precision_keeps_its_weights_in_full(make_config, make_trainer):
     trainer = make_trainer(make_config(precision="bf16", aug="ada"))
     after = run(trainer, 2)
-    for part in (trainer.G, trainer.D, trainer.ema.network):
+    for part in (trainer.recipe.G, trainer.recipe.D, trainer.recipe.ema.network):
         assert {p.dtype for p in part.parameters()} == {torch.float32}
     assert all(value.isfinite().all() for value in after.values())
     assert trainer.guard.skipped.item() == 0
@@ -382,10 +386,10 @@ def test_the_generators_average_follows(make_config, make_trainer):
     config = make_config(ema_kimg=0.05, pl_weight=0, gamma=0)
     trainer = make_trainer(dataclasses.replace(config, ema_rampup=None), dtype=torch.float64)
     name = "synthesis.b8.conv0.weight"
-    ema = trainer.G.get_parameter(name).clone()
+    ema = trainer.recipe.G.get_parameter(name).clone()
     for _ in range(3):
         trainer.step()
         beta = 0.5 ** (8 / 50)
-        ema = beta * ema + (1 - beta) * trainer.G.get_parameter(name)
-    assert torch.allclose(trainer.ema.network.get_parameter(name), ema, rtol=1e-12)
-    assert torch.equal(trainer.ema.network.mapping.w_avg, trainer.G.mapping.w_avg)
+        ema = beta * ema + (1 - beta) * trainer.recipe.G.get_parameter(name)
+    assert torch.allclose(trainer.recipe.ema.network.get_parameter(name), ema, rtol=1e-12)
+    assert torch.equal(trainer.recipe.ema.network.mapping.w_avg, trainer.recipe.G.mapping.w_avg)

@@ -9,14 +9,14 @@ from stylegan_cli.layers import append_minibatch_std
 from stylegan_cli.sampling import counter
 from stylegan_cli.sampling.latents import draw_noise
 from stylegan_cli.training import losses
-from stylegan_cli.training.objective import Batch
+from stylegan_cli.training.recipes.gan_objective import GanBatch
 from stylegan_cli.training.regularizers import gradient_penalty, path_lengths
 
 
 def batch_of(n, offset=0):
     index = torch.arange(offset, offset + n)
     images = index.double()[:, None, None, None].expand(-1, 3, 16, 16) / 100
-    return Batch(images, torch.zeros(n, 0), torch.zeros(n, 0), index)
+    return GanBatch(images, torch.zeros(n, 0), torch.zeros(n, 0), index)
 
 
 def test_parts_are_dealt_round_robin():
@@ -37,7 +37,7 @@ def test_parts_keep_the_groups_of_the_minibatch_deviation(group, ranks, size):
     for rank in range(ranks):
         share = slice(rank, None, ranks)
         batch = dataclasses.replace(batch_of(16), images=x, index=torch.arange(16))
-        mine = Batch(batch.images[share], batch.labels[share], batch.fake_labels[share], batch.index[share])
+        mine = GanBatch(batch.images[share], batch.labels[share], batch.fake_labels[share], batch.index[share])
         for part in mine.split(size):
             assert torch.allclose(append_minibatch_std(part.images, group), whole[part.index])
 
@@ -54,8 +54,10 @@ def trainer(make_config, make_trainer):
 def recorded_ws(trainer, phase, batch):
     """The latents that reach synthesis in a phase."""
     seen = []
-    handle = trainer.G.synthesis.register_forward_pre_hook(lambda m, args, kw: seen.append(args[0]), with_kwargs=True)
-    getattr(trainer.objective, phase)(batch)
+    handle = trainer.recipe.G.synthesis.register_forward_pre_hook(
+        lambda m, args, kw: seen.append(args[0]), with_kwargs=True
+    )
+    getattr(trainer.recipe.objective, phase)(batch)
     handle.remove()
     return seen[0].detach()
 
@@ -66,7 +68,7 @@ def test_styles_are_mixed_from_a_random_layer_on(trainer):
     with torch.no_grad():
         ws = recorded_ws(trainer, "generator_main", batch)
         z, z2 = (counter.normal(0, f"g.{name}", batch.index, (8,)).double() for name in ("z", "z2"))
-        first, second = trainer.G.mapping(z), trainer.G.mapping(z2)
+        first, second = trainer.recipe.G.mapping(z), trainer.recipe.G.mapping(z2)
     is_second = (ws == second).all(2)
     assert ((ws == first).all(2) | is_second).all()
     cut = (~is_second).sum(1)
@@ -86,7 +88,7 @@ def test_without_mixing(make_config, make_trainer):
 
 def test_phases_draw_different_latents(trainer):
     batch = batch_of(8)
-    trainer.G.requires_grad_(True)
+    trainer.recipe.G.requires_grad_(True)
     phases = ("generator_main", "generator_path_length", "discriminator_main")
     a, b, c = (recorded_ws(trainer, phase, batch)[:4, 0] for phase in phases)
     assert not torch.allclose(a, b) and not torch.allclose(a, c) and not torch.allclose(b, c)
@@ -96,12 +98,12 @@ def test_phases_draw_different_latents(trainer):
 
 def test_main_losses_are_sums_over_the_batch(trainer):
     batch = batch_of(4)
-    loss = trainer.objective.discriminator_main(batch)
+    loss = trainer.recipe.objective.discriminator_main(batch)
     means = trainer.means.take()
     assert loss.item() == pytest.approx(4 * means["loss/D"])
-    real = trainer.D(batch.images, batch.labels)
+    real = trainer.recipe.D(batch.images, batch.labels)
     assert means["score/real"] == pytest.approx(real.mean().item())
-    loss = trainer.objective.generator_main(batch)
+    loss = trainer.recipe.objective.generator_main(batch)
     assert loss.item() == pytest.approx(4 * trainer.means.take()["loss/G"])
     assert losses.generator_logistic(torch.zeros(1, 1)).item() > 0
 
@@ -120,8 +122,10 @@ def some_batch():
 def test_r1_and_r2_are_weighted_by_half_of_their_gammas(make_config, make_trainer, gamma, r2_gamma):
     config = make_config(gamma=gamma, r2_gamma=r2_gamma, mixing_prob=0, aug="noaug")
     trainer, batch = make_trainer(config, dtype=torch.float64), some_batch()
-    loss = trainer.objective.discriminator_penalties(batch)
-    r1, r2 = (slope(trainer.D, x, batch.labels).square().sum() for x in (batch.images, fakes_of(trainer, "r2", batch)))
+    loss = trainer.recipe.objective.discriminator_penalties(batch)
+    r1, r2 = (
+        slope(trainer.recipe.D, x, batch.labels).square().sum() for x in (batch.images, fakes_of(trainer, "r2", batch))
+    )
     assert loss.item() == pytest.approx((gamma / 2 * r1 + r2_gamma / 2 * r2).item())
     means = trainer.means.take()
     assert set(means) == {name for name, weight in (("r1/penalty", gamma), ("r2/penalty", r2_gamma)) if weight}
@@ -130,9 +134,9 @@ def test_r1_and_r2_are_weighted_by_half_of_their_gammas(make_config, make_traine
 def fakes_of(trainer, purpose, batch):
     with torch.no_grad():
         z = counter.normal(0, f"{purpose}.z", batch.index, (8,)).double()
-        noise = draw_noise(trainer.G, 0, f"{purpose}.noise", batch.index)
-        ws = trainer.G.mapping(z, batch.fake_labels)
-        return trainer.G.synthesis(ws, noise=[n.double() for n in noise])
+        noise = draw_noise(trainer.recipe.G, 0, f"{purpose}.noise", batch.index)
+        ws = trainer.recipe.G.mapping(z, batch.fake_labels)
+        return trainer.recipe.G.synthesis(ws, noise=[n.double() for n in noise])
 
 
 WGAN = {"loss": "wgan", "gamma": 0.0, "aug": "noaug"}
@@ -140,10 +144,10 @@ WGAN = {"loss": "wgan", "gamma": 0.0, "aug": "noaug"}
 
 def test_the_gradient_penalty_looks_between_reals_and_fakes(make_config, make_trainer):
     trainer, batch = make_trainer(make_config(mixing_prob=0, gp_weight=5.0, **WGAN), dtype=torch.float64), some_batch()
-    loss = trainer.objective.discriminator_penalties(batch)
+    loss = trainer.recipe.objective.discriminator_penalties(batch)
     u = counter.uniform(0, "gp.mix", batch.index).double()[:, None, None, None]
     between = u * batch.images + (1 - u) * fakes_of(trainer, "gp", batch)
-    norms = slope(trainer.D, between, batch.labels).square().sum([1, 2, 3]).sqrt()
+    norms = slope(trainer.recipe.D, between, batch.labels).square().sum([1, 2, 3]).sqrt()
     assert loss.item() == pytest.approx(5.0 * (norms - 1).square().sum().item())
     assert trainer.means.take() == {"gp/penalty": pytest.approx((norms - 1).square().mean().item())}
 
@@ -151,30 +155,30 @@ def test_the_gradient_penalty_looks_between_reals_and_fakes(make_config, make_tr
 def test_labels_of_a_mixture_are_those_of_its_real_picture(make_config, make_trainer):
     trainer = make_trainer(make_config(label="labels", gp_weight=5.0, **WGAN), dtype=torch.float64)
     asked = []
-    trainer.G.mapping.register_forward_pre_hook(lambda m, args: asked.append(args[1]))
+    trainer.recipe.G.mapping.register_forward_pre_hook(lambda m, args: asked.append(args[1]))
     eye = torch.eye(2).double()
     batch = dataclasses.replace(some_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
-    trainer.objective.discriminator_penalties(batch)
+    trainer.recipe.objective.discriminator_penalties(batch)
     assert asked and all(torch.equal(c, batch.labels) for c in asked)
 
 
 def test_drift_holds_the_critic_near_zero(make_config, make_trainer):
     trainer = make_trainer(make_config(drift=0.5, **WGAN), dtype=torch.float64)
     batch = some_batch()
-    loss = trainer.objective.discriminator_main(batch)
-    means, real = trainer.means.take(), trainer.D(batch.images, batch.labels)
+    loss = trainer.recipe.objective.discriminator_main(batch)
+    means, real = trainer.means.take(), trainer.recipe.D(batch.images, batch.labels)
     expected = means["score/fake"] - means["score/real"] + 0.5 * real.square().mean().item()
     assert loss.item() / 4 == pytest.approx(expected) == means["loss/D"]
 
 
 def test_adaptive_augmentation_counts_from_the_boundary(make_config, make_trainer):
     trainer, batch = make_trainer(make_config(loss="lsgan"), dtype=torch.float64), some_batch()
-    trainer.D.b4.out.weight.data.zero_()
+    trainer.recipe.D.b4.out.weight.data.zero_()
     for output, sign in ((0.3, -1), (0.7, 1)):
-        trainer.D.b4.out.bias.data.fill_(output)
-        trainer.objective.discriminator_main(batch)
-        assert trainer.objective.p._seen.tolist() == [4 * sign, 4]
-        trainer.objective.p._seen.zero_()
+        trainer.recipe.D.b4.out.bias.data.fill_(output)
+        trainer.recipe.objective.discriminator_main(batch)
+        assert trainer.recipe.objective.p._seen.tolist() == [4 * sign, 4]
+        trainer.recipe.objective.p._seen.zero_()
 
 
 def test_both_networks_learn_the_classes(make_config, make_trainer):
@@ -185,13 +189,13 @@ def test_both_networks_learn_the_classes(make_config, make_trainer):
     batch = dataclasses.replace(some_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
 
     def entropy(images, c):
-        return losses.classification(trainer.D.judge(images)[1], c).sum().item()
+        return losses.classification(trainer.recipe.D.judge(images)[1], c).sum().item()
 
-    loss, means = trainer.objective.discriminator_main(batch).item(), trainer.means.take()
+    loss, means = trainer.recipe.objective.discriminator_main(batch).item(), trainer.means.take()
     aux = entropy(batch.images, batch.labels) + entropy(fakes_of(trainer, "d", batch), batch.fake_labels)
     assert means["loss/D aux"] == pytest.approx(aux / 4)
     assert loss == pytest.approx(4 * means["loss/D"] + 3.0 * aux)
-    loss, means = trainer.objective.generator_main(batch).item(), trainer.means.take()
+    loss, means = trainer.recipe.objective.generator_main(batch).item(), trainer.means.take()
     aux = entropy(fakes_of(trainer, "g", batch), batch.fake_labels)
     assert means["loss/G aux"] == pytest.approx(aux / 4)
     assert loss == pytest.approx(4 * means["loss/G"] + 3.0 * aux)
@@ -213,39 +217,39 @@ def test_a_step_of_every_objective(make_config, make_trainer, options, interval)
     """Every parameter of both networks gets a finite gradient, and not all of them 0."""
     trainer = make_trainer(make_config(r1_interval=interval, **options))
     seen = {}
-    for phase in trainer.phases:
+    for phase in trainer.recipe.phases:
         learn = phase.optimizer.step_unless
         phase.optimizer.step_unless = lambda bad, phase=phase, learn=learn: (
             seen.setdefault(phase.network, []).append([p.grad.clone() for p in phase.parameters if p.grad is not None]),
             learn(bad),
         )
     trainer.step()
-    assert set(seen) == {trainer.G, trainer.D}
+    assert set(seen) == {trainer.recipe.G, trainer.recipe.D}
     for gradients in (g for step in seen.values() for g in step):
         assert all(g.isfinite().all() for g in gradients) and max(g.abs().max() for g in gradients) > 0
     assert trainer.guard.state_dict()["skipped"] == 0
 
 
 def test_path_length_uses_half_of_the_batch_at_the_weight_of_all(trainer):
-    trainer.G.requires_grad_(True)
-    loss = trainer.objective.generator_path_length(batch_of(8))
+    trainer.recipe.G.requires_grad_(True)
+    loss = trainer.recipe.objective.generator_path_length(batch_of(8))
     means = trainer.means.take()
     assert loss.item() == pytest.approx(8 * 2.0 * means["path/penalty"])  # pl_weight 2; the mean starts at 0
     assert means["path/penalty"] >= means["path/length"] ** 2
-    trainer.objective.end_generator_path_length()
-    assert trainer.objective.path_length.mean.item() == pytest.approx(0.01 * means["path/length"])
+    trainer.recipe.objective.end_generator_path_length()
+    assert trainer.recipe.objective.path_length.mean.item() == pytest.approx(0.01 * means["path/length"])
 
 
 def test_the_mean_of_w_follows_the_batch(trainer):
     ws = recorded_ws(trainer, "generator_main", batch_of(8))
-    trainer.objective.end_generator_main()
-    assert torch.allclose(trainer.G.mapping.w_avg, 0.005 * ws[:, 0].mean(0))
+    trainer.recipe.objective.end_generator_main()
+    assert torch.allclose(trainer.recipe.G.mapping.w_avg, 0.005 * ws[:, 0].mean(0))
 
 
 def test_gradients_of_both_penalties_are_complete(trainer):
     """What the penalties leave out on the way is not what their own gradients need: plain autograd agrees."""
     torch.manual_seed(0)
-    G, D = trainer.G.requires_grad_(True), trainer.D.requires_grad_(True)
+    G, D = trainer.recipe.G.requires_grad_(True), trainer.recipe.D.requires_grad_(True)
     ws, y = torch.randn(2, G.num_ws, 8).double().requires_grad_(True), torch.randn(2, 3, 16, 16).double()
     x = torch.randn(4, 3, 16, 16).double().requires_grad_(True)
     images, logits = G.synthesis(ws), D(x)

@@ -17,7 +17,8 @@ from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling.latents import latents_from_seeds
 from stylegan_cli.snapshot import load_generator
 from stylegan_cli.training.presets import make_train_config
-from stylegan_cli.training.run import Manner, train
+from stylegan_cli.training.recipes.gan import train
+from stylegan_cli.training.run import RunOptions
 
 
 def features(images):  # uint8 [N, C, H, W] -> [N, 256] float64
@@ -60,7 +61,7 @@ def distance_after(folder, data, others, aug, kimg=120):
     )
     run = folder / aug
     run.mkdir()
-    train(config, run, "cpu", manner=Manner(quiet=True))
+    train(config, run, "cpu", manner=RunOptions(quiet=True))
     G = load_generator(latest_snapshot(run))
     with torch.no_grad():
         fakes = torch.cat([to_uint8(G(z)) for z in latents_from_seeds(range(2000), 128).split(100)])

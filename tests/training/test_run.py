@@ -12,31 +12,32 @@ import torch
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.runs import lock_run
-from stylegan_cli.training import plan, recorder, state_files, stats
-from stylegan_cli.training.loop import Trainer
+from stylegan_cli.training import plan, state_files, stats
 from stylegan_cli.training.plan import FAILURE
-from stylegan_cli.training.run import Manner, train
+from stylegan_cli.training.recipes import gan_report
+from stylegan_cli.training.recipes.gan import Gan, train
+from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state_files import list_states, read_about, read_state
 
-QUIET = Manner(quiet=True)
+QUIET = RunOptions(quiet=True)
 
 
 @pytest.fixture
 def begin(make_config, tmp_path):
     """Train a new tiny run: begin(kimg=..., ...) -> its folder and configuration."""
 
-    def make(manner=QUIET, name="run", **options):
-        config = make_config(**{"kimg": 0.048, "snap": 0.024, "aug": "ada"} | options)
+    def make(options=QUIET, name="run", **settings):
+        config = make_config(**{"kimg": 0.048, "snap": 0.024, "aug": "ada"} | settings)
         (tmp_path / name).mkdir()
-        train(config, tmp_path / name, "cpu", manner=manner)
+        train(config, tmp_path / name, "cpu", options=options)
         return tmp_path / name, config
 
     return make
 
 
-def go_on(folder, manner=QUIET, **changes):
+def go_on(folder, options=QUIET, **changes):
     run = plan.continued(folder, changes, list(changes))
-    train(run.config, folder, "cpu", run.start, manner)
+    train(run.config, folder, "cpu", run.start, options)
 
 
 def weights(folder):
@@ -62,7 +63,7 @@ def test_what_a_state_tells(begin):
     assert about["kimg"] == 0.048 and about["ranks"] == 1 and about["config"]["batch"] == config.batch
     state, _ = read_state(list_states(folder)[0])
     expected = {"G", "D", "G_ema", "optimizer.G", "optimizer.D", "path_length", "augment", "guard", "data", "clock"}
-    assert state.keys() == expected | {"rng", "record"}
+    assert state.keys() == expected | {"record"}
 
 
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(begin):
@@ -82,7 +83,7 @@ def test_a_damaged_state_is_told_and_the_one_before_taken(begin, capsys):
     newest, before = list_states(folder)
     expected = weights(folder)
     newest.write_bytes(newest.read_bytes()[:-100])
-    go_on(folder, Manner(), kimg=0.072 + 1e-9)
+    go_on(folder, RunOptions(), kimg=0.072 + 1e-9)
     told = capsys.readouterr().err
     assert f"{newest.name}; {before.name} is taken instead" in told and "Traceback" not in told
     assert same(expected, weights(folder))
@@ -126,11 +127,11 @@ def test_pictures_that_were_moved(begin, rgb_set, tmp_path, make_set):
     moved = tmp_path / "moved.zip"
     moved.write_bytes(rgb_set.read_bytes())
     run = plan.continued(folder, {"kimg": 0.056}, ["kimg"], str(moved))
-    train(run.config, folder, "cpu", manner=QUIET)
+    train(run.config, folder, "cpu", options=QUIET)
     assert read_about(list_states(folder)[0])["config"]["data"]["path"] == str(moved)
     run = plan.continued(folder, {"kimg": 0.064}, ["kimg"], str(make_set(tmp_path / "others.zip", num=8)))
     with pytest.raises(SganError, match="are not those that this run was started with"):
-        train(run.config, folder, "cpu", manner=QUIET)
+        train(run.config, folder, "cpu", options=QUIET)
 
 
 def test_leftovers_of_a_kill_are_removed(begin):
@@ -165,15 +166,18 @@ def poison(monkeypatch):
     """Make pictures from a step on not a number, as long as the learning rate is what it was: poison(step, below)."""
 
     def make(step, until_rate_below):
-        good = Trainer._next_batch
+        good = Gan.next_batch
 
         def bad(self):
             batch = good(self)
-            if self.clock.step >= step and self.phases[0].optimizer.param_groups[0]["lr"] > until_rate_below:
+            if (
+                int(batch.index[0]) // self.batch >= step
+                and self.phases[0].optimizer.param_groups[0]["lr"] > until_rate_below
+            ):
                 batch.images.fill_(float("nan"))
             return batch
 
-        monkeypatch.setattr(Trainer, "_next_batch", bad)
+        monkeypatch.setattr(Gan, "next_batch", bad)
 
     return make
 
@@ -213,8 +217,8 @@ def test_a_failure_is_forgotten_when_the_run_goes_on(begin):
 
 def test_the_drawings_growing_alike_is_told(begin, monkeypatch, capsys):
     ratios = iter([1.0, 0.1])
-    monkeypatch.setattr(recorder.CollapseAlarm, "look", lambda self, fakes: (next(ratios), "WARNING: alike"))
-    folder, _ = begin(Manner(), kimg=0.024)
+    monkeypatch.setattr(gan_report.CollapseAlarm, "look", lambda self, fakes: (next(ratios), "WARNING: alike"))
+    folder, _ = begin(RunOptions(), kimg=0.024)
     assert "WARNING: alike" in log(folder) and "WARNING: alike" in capsys.readouterr().err
     lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert [line["diversity"] for line in lines if "diversity" in line] == [1.0, 0.1]
@@ -236,7 +240,7 @@ def test_a_full_disk_pauses_training_and_loses_nothing(begin, monkeypatch, capsy
 
     monkeypatch.setattr(state_files, "_put", full)
     monkeypatch.setattr(state_files.StateWriter, "every", 0.05)
-    folder, _ = begin(Manner())
+    folder, _ = begin(RunOptions())
     told = capsys.readouterr().err
     assert told.count("There is no room for the training state") == 1 and "going on" in told
     assert same(weights(whole), weights(folder)) and len(list_states(folder)) == 2
@@ -244,7 +248,7 @@ def test_a_full_disk_pauses_training_and_loses_nothing(begin, monkeypatch, capsy
 
 def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
     """And at the first line of the log."""
-    save, tries = recorder.save_snapshot, []
+    save, tries = gan_report.save_snapshot, []
 
     def full(*arguments):
         tries.append(1)
@@ -252,7 +256,7 @@ def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
             raise SganError("Cannot write") from OSError(errno.ENOSPC, "No space left on device")
         save(*arguments)
 
-    monkeypatch.setattr(recorder, "save_snapshot", full)
+    monkeypatch.setattr(gan_report, "save_snapshot", full)
     append, lines = stats.append_line, []
 
     def full_log(path, line):
@@ -263,7 +267,7 @@ def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
 
     monkeypatch.setattr(stats, "append_line", full_log)
     monkeypatch.setattr("stylegan_cli.files.time", FastClock())
-    folder, _ = begin(Manner(), kimg=0.024)
+    folder, _ = begin(RunOptions(), kimg=0.024)
     assert capsys.readouterr().err.count("There is no room for what is written to") == 2
     assert lines[1] == lines[2] and len((folder / "stats.jsonl").read_text().splitlines()) == 5
     assert (folder / "snapshot-000000.024.safetensors").is_file()
@@ -311,7 +315,7 @@ class Count:
     def __init__(self):
         self.values = iter([5.0, 3.0, 4.0])
 
-    def __call__(self, G, dataset, device):
+    def __call__(self, G, data, device):
         torch.rand(100)
         assert not G.training and G(torch.zeros(1, G.config.z_dim)).shape[1] == 3
         return {"fid": next(self.values), "second": 1.0}
@@ -319,7 +323,7 @@ class Count:
 
 def test_metrics_at_snapshots(begin):
     plain, _ = begin(name="plain", kimg=0.072)
-    folder, _ = begin(Manner(quiet=True, measure=Count()), kimg=0.072)
+    folder, _ = begin(RunOptions(quiet=True, measure=Count()), kimg=0.072)
     lines = [json.loads(line) for line in (folder / "metric-fid.jsonl").read_text().splitlines()]
     assert [(line["kimg"], line["value"]) for line in lines] == [(0.024, 5.0), (0.048, 3.0), (0.072, 4.0)]
     assert lines[1]["snapshot"] == "snapshot-000000.048.safetensors"
@@ -334,14 +338,14 @@ def test_a_metric_that_fails_is_no_reason_to_stop(begin, capsys):
     class Broken:
         higher_is_better = False
 
-        def __call__(self, G, dataset, device):
+        def __call__(self, G, data, device):
             raise SganError("The pictures are gone.")
 
-    folder, _ = begin(Manner(measure=Broken()), aug="noaug")
+    folder, _ = begin(RunOptions(measure=Broken()), aug="noaug")
     assert "could not be measured: The pictures are gone." in capsys.readouterr().err
     assert list_states(folder)[0].name.startswith("state-000000.048")
 
 
 def test_a_trace(begin):
-    folder, _ = begin(Manner(quiet=True, profile=1), kimg=0.1, r1_interval=1, pl_weight=0)
+    folder, _ = begin(RunOptions(quiet=True, profile=1), kimg=0.1, r1_interval=1, pl_weight=0)
     assert json.loads(Path(folder, "trace.json").read_text())["traceEvents"]

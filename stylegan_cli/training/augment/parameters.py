@@ -76,7 +76,7 @@ def _columns(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     normal = tuple(kind == "normal" for _, count, kind, _ in rows for _ in range(count))
     strength = tuple(float(s) for _, count, _, s in rows for _ in range(count))
     rotation = tuple(name.startswith("rotate") for name in TABLE)
-    return tuple(constant(values, device) for values in (coin, normal, rotation, strength))
+    return constant(coin, device), constant(normal, device), constant(rotation, device), constant(strength, device)
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,7 +1,7 @@
-"""A small network that tells a picture's attributes, trained on the attributes of a set.
+"""The classifier of pictures: AdamW with a rate that rises and falls once, on the attributes of a set.
 
-One body, one head for each attribute. It sees pictures a little blurred and noisy while it learns, as a model draws
-them. It is trained on the CPU, so that what it says does not depend on the device.
+It sees pictures a little blurred and noisy while it learns, as a model draws them. It is trained on the CPU, so that
+what it says does not depend on the device.
 """
 
 from __future__ import annotations
@@ -9,28 +9,31 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
-from tqdm import tqdm
 
-from ..data.dataset import Dataset
-from ..data.labels import classes_by_value
-from ..errors import SganError
-from ..files import cache_folder, write_atomic
-from ..models.config import GeneratorConfig
-from ..sampling import counter
+from ...data.dataset import Dataset
+from ...data.labels import classes_by_value
+from ...detectors.picture_classifier import PictureClassifier, Recognition, prepare
+from ...errors import SganError
+from ...files import cache_folder, write_atomic
+from ...models.config import GeneratorConfig
+from ...progress import Progress, silent
+from ...sampling import counter
+from ..engine import Engine
+from ..optimizer import GuardedAdamW
+from ..recipe import Batch, Phase, Recipe
 
 _PROTOCOL = 1  # rises when the same pictures come to give another network
-_WIDTHS = (16, 48, 96, 128)  # channels of the body's convolutions
 _FINE = 32  # pixels: in larger pictures the first convolution halves the size too
-_LARGEST = 64  # pixels: larger pictures are halved by area average until they are this size
 _PICTURES = 10_000  # of a set that are looked at
 _BATCH, _STEPS, _EPOCHS = 64, 450, 4  # a large set is seen so often at least
 _RATE, _DECAY = 3e-3, 0.01
@@ -38,63 +41,72 @@ _FEW = 10  # an attribute with fewer pictures for each value is a name or a numb
 
 
 @dataclass(frozen=True)
-class Recognition:
-    """How well an attribute is told on pictures that were held out."""
-
-    accuracy: float
-    majority: float  # accuracy of who always says the commonest value
-
-    @property
-    def skill(self) -> float:
-        """0 for guessing the commonest value, 1 for no mistake."""
-        return (self.accuracy - self.majority) / max(1 - self.majority, 1e-9)
+class LabelledBatch(Batch):
+    images: Tensor  # float [N, C, h, w] as `prepare` makes them
+    targets: Tensor  # [N, attributes] int64
 
 
-class PictureClassifier(nn.Module):
-    """Pictures to the log-probabilities of each attribute's values."""
+class ClassifierRecipe(Recipe):
+    """Every round shows all pictures, in another order."""
 
     def __init__(
         self,
-        attributes: dict[str, tuple[str, ...]],  # name -> values
-        channels: int,  # of the pictures
-        fine: bool,  # the first convolution keeps the size
+        classifier: PictureClassifier,
+        x: Tensor,  # uint8 [N, C, h, w]
+        targets: Tensor,  # [N, attributes] int64
+        seed: int,
+        steps: int,
     ):
-        super().__init__()
-        self.attributes = attributes
-        self.recognition: dict[str, Recognition] = {}  # by attribute, once trained
-        body: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip((channels, *_WIDTHS), _WIDTHS, strict=False)):
-            stride = 1 if i == 0 and fine else 2
-            body += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        self.body = nn.Sequential(*body, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.2))
-        self.heads = nn.ModuleList(nn.Linear(_WIDTHS[-1] * 16, len(values)) for values in attributes.values())
+        super().__init__(_BATCH, _BATCH, x.device)
+        self.classifier, self.x, self.targets, self.seed = classifier, x, targets, seed
+        optimizer = GuardedAdamW(classifier.parameters(), _RATE, weight_decay=_DECAY)
+        self.rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
+        self.order = Rounds(len(x), seed)
+        self.networks = {"classifier": classifier}
+        self.phases = [Phase("classifier", classifier, optimizer, self._loss)]
+        self.parts = {"rate": self.rate, "data": self.order}
 
-    def forward(
+    def next_batch(self) -> LabelledBatch:
+        shown, chosen = self.order.next(_BATCH)
+        return LabelledBatch(_as_drawn(prepare(self.x[chosen]), self.seed, shown), self.targets[chosen])
+
+    def after_step(self, shown: int) -> None:
+        self.rate.step()
+
+    def _loss(self, batch: LabelledBatch) -> Tensor:  # [] sum over the pictures and the attributes
+        heads = zip(self.classifier(batch.images), batch.targets.unbind(1), strict=True)
+        return torch.stack([cross_entropy(logs, target, reduction="sum") for logs, target in heads]).sum()
+
+
+class Rounds:
+    """Which of N pictures come when: each round all of them. What has been shown is the whole state."""
+
+    def __init__(
         self,
-        x: Tensor,  # float [N, C, h, w] as `prepare` makes it
-    ) -> list[Tensor]:  # [N, values] for each attribute
-        x = self.body(x)
-        return [head(x).log_softmax(1) for head in self.heads]
+        num: int,
+        seed: int,
+    ):
+        self.num, self.seed, self.shown = num, seed, 0
+        self._orders: dict[int, Tensor] = {}  # the permutations in use, by round
 
-    @torch.inference_mode()
-    def classify(
+    def next(
         self,
-        images: Tensor,  # uint8 [N, C, H, W]
-    ) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
-        """What the pictures show."""
-        parts = [self(prepare(part)) for part in images.cpu().split(256)]
-        columns = (torch.cat(column).double() for column in zip(*parts, strict=True))
-        return dict(zip(self.attributes, columns, strict=True))
+        batch: int,
+    ) -> tuple[Tensor, Tensor]:  # running numbers [batch] of the pictures shown, and which they are [batch]
+        shown = torch.arange(self.shown, self.shown + batch)
+        self.shown += batch
+        rounds = range(int(shown[0]) // self.num, int(shown[-1]) // self.num + 1)
+        self._orders = {k: self._orders[k] if k in self._orders else self._order(k) for k in rounds}
+        return shown, torch.cat(list(self._orders.values()))[shown - rounds[0] * self.num]
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"shown": self.shown}
 
-def prepare(
-    images: Tensor,  # uint8 [N, C, H, W]
-) -> Tensor:  # float [N, C, h, w] in [-1, 1], at most 64 pixels
-    """Pictures as the classifier takes them."""
-    x = images.float() / 127.5 - 1
-    while max(x.shape[2:]) > _LARGEST:
-        x = avg_pool2d(x, 2)
-    return x
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.shown = int(state["shown"])
+
+    def _order(self, k: int) -> Tensor:  # [num]
+        return counter.uniform(self.seed, f"classifier.round{k}", torch.arange(self.num)).argsort()
 
 
 def train_classifier(
@@ -104,7 +116,7 @@ def train_classifier(
     pictures: Sequence[int] | None = None,  # of the set; None: all
     seed: int = 0,
     steps: int | None = None,  # of 64 pictures; None: 450, or four times through the set
-    quiet: bool = False,  # no bar
+    progress: Progress = silent,
 ) -> PictureClassifier:
     """Learn attributes from nine tenths of the pictures, at random; `recognition` is measured on the last tenth."""
     index = torch.arange(len(dataset)) if pictures is None else torch.tensor(list(pictures))
@@ -117,9 +129,9 @@ def train_classifier(
         torch.manual_seed(seed)
         values = {name: values for name, (_, values) in classes.items()}
         classifier = PictureClassifier(values, x.shape[1], fine=max(x.shape[2:]) <= _FINE)
-        _fit(classifier, x[held:], [t[held:] for t in targets], seed, steps, quiet)
-    told = classifier.eval().requires_grad_(False).classify(x[:held]).values()
-    for name, logs, target in zip(names, told, targets, strict=True):
+        _fit(classifier, x[held:], [t[held:] for t in targets], seed, steps, progress)
+    predictions = classifier.eval().requires_grad_(False).classify(x[:held]).values()
+    for name, logs, target in zip(names, predictions, targets, strict=True):
         right = (logs.argmax(1) == target[:held]).double().mean().item()
         classifier.recognition[name] = Recognition(right, (target.bincount().max() / len(target)).item())
     return classifier
@@ -130,7 +142,7 @@ def open_classifier(
     drawn: GeneratorConfig,  # of the model whose pictures it will see
     wanted: Sequence[str] | None = None,  # attributes that must be among those it tells; it learns all in any case
     steps: int | None = None,  # see `train_classifier`
-    quiet: bool = False,  # no bar
+    progress: Progress = silent,
 ) -> PictureClassifier:
     """From the folder of caches; else trained and kept there, where the folder can be written.
 
@@ -146,7 +158,7 @@ def open_classifier(
     path = cache_folder() / "classifiers" / f"{name}.safetensors"
     classifier = _load(path)
     if classifier is None:
-        classifier = train_classifier(dataset, names, steps=steps, quiet=quiet)
+        classifier = train_classifier(dataset, names, steps=steps, progress=progress)
         _save(path, classifier)
     return classifier
 
@@ -175,32 +187,14 @@ def _fit(
     targets: list[Tensor],  # [N] int64 for each attribute
     seed: int,
     steps: int | None,
-    quiet: bool,
+    progress: Progress,
 ) -> None:
-    """AdamW with a rate that rises and falls once."""
     steps = steps or max(_STEPS, _EPOCHS * len(x) // _BATCH)
-    optimizer = torch.optim.AdamW(classifier.parameters(), _RATE, weight_decay=_DECAY)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
-    bar = tqdm(_batches(len(x), steps, seed), "learning attributes", steps, disable=True if quiet else None)
-    for shown, chosen in bar:
-        told = classifier(_as_drawn(prepare(x[chosen]), seed, shown))
-        loss = sum(cross_entropy(logs, target[chosen]) for logs, target in zip(told, targets, strict=True))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rate.step()
-
-
-def _batches(n: int, steps: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Running numbers [64] of the pictures shown, and which they are [64]: each round all of them, in another order."""
-    order = torch.cat(
-        [
-            counter.uniform(seed, f"classifier.round{k}", torch.arange(n)).argsort()
-            for k in range(-(-steps * _BATCH // n))
-        ]
-    )
-    for shown in torch.arange(steps * _BATCH).split(_BATCH):
-        yield shown, order[shown]
+    engine = Engine(ClassifierRecipe(classifier, x, torch.stack(targets, 1), seed, steps))
+    for step in range(steps):
+        progress("learning attributes", step, steps)
+        engine.step()
+    progress("learning attributes", steps, steps)
 
 
 def _as_drawn(

@@ -1,5 +1,7 @@
 """The small classifier of pictures: what it learns, that it is always the same, where it is kept."""
 
+import copy
+import dataclasses
 import io
 import json
 import zipfile
@@ -10,16 +12,19 @@ import torch
 from PIL import Image
 
 from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.detectors.picture_classifier import PictureClassifier, Recognition, prepare
 from stylegan_cli.errors import SganError
-from stylegan_cli.inversion import picture_classifier
-from stylegan_cli.inversion.picture_classifier import (
-    Recognition,
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.training.engine import Engine
+from stylegan_cli.training.recipes import classifier as recipe
+from stylegan_cli.training.recipes.classifier import (
+    ClassifierRecipe,
+    Rounds,
     choose_attributes,
     open_classifier,
-    prepare,
     train_classifier,
 )
-from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.training.state import gather
 
 N = 120
 SIDES, TONES = ("left", "right"), ("dark", "light", "mid")
@@ -53,7 +58,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_it_learns_what_can_be_seen(dataset):
-    classifier = train_classifier(dataset, ["side", "tone", "luck"], steps=40, quiet=True)
+    classifier = train_classifier(dataset, ["side", "tone", "luck"], steps=40)
     assert classifier.attributes == {"side": SIDES, "tone": TONES, "luck": ("bad", "good")}
     assert classifier.recognition["side"].skill > 0.8 and classifier.recognition["tone"].skill > 0.8
     assert classifier.recognition["luck"].skill < 0.6
@@ -65,33 +70,80 @@ def test_it_learns_what_can_be_seen(dataset):
 
 def test_the_same_to_the_bit_and_the_stream_is_left_alone(dataset):
     state = torch.get_rng_state()
-    a, b = (train_classifier(dataset, ["side"], steps=3, quiet=True).state_dict() for _ in range(2))
+    a, b = (train_classifier(dataset, ["side"], steps=3).state_dict() for _ in range(2))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert torch.equal(torch.get_rng_state(), state)
-    c = train_classifier(dataset, ["side"], seed=1, steps=3, quiet=True).state_dict()
+    c = train_classifier(dataset, ["side"], seed=1, steps=3).state_dict()
     assert not torch.equal(a["body.0.weight"], c["body.0.weight"])
 
 
 def test_held_out_pictures_are_not_learnt_from(dataset, monkeypatch):
     seen = []
-    fit = picture_classifier._fit
+    fit = recipe._fit
 
     def spy(classifier, x, *rest):
         seen.append(x)
         fit(classifier, x, *rest)
 
-    monkeypatch.setattr(picture_classifier, "_fit", spy)
-    train_classifier(dataset, ["side"], pictures=range(0, N, 2), steps=1, quiet=True)
+    monkeypatch.setattr(recipe, "_fit", spy)
+    train_classifier(dataset, ["side"], pictures=range(0, N, 2), steps=1)
     assert len(seen[0]) == N // 2 - N // 20
     rows = {x.numpy().tobytes() for x in seen[0]}
     assert rows < {x.numpy().tobytes() for x in dataset.images(range(0, N, 2))}
 
 
 def test_every_picture_is_shown_once_a_round():
-    shown = torch.cat([chosen for _, chosen in picture_classifier._batches(100, 5, 0)])
-    assert len(shown) == 320
+    rounds = Rounds(100, seed=0)
+    numbers, shown = (torch.cat(parts) for parts in zip(*(rounds.next(64) for _ in range(5)), strict=True))
+    assert numbers.tolist() == list(range(320))
     for k in range(3):
         assert sorted(shown[100 * k : 100 * (k + 1)].tolist()) == list(range(100))
+
+
+def test_rounds_go_on_where_they_were():
+    few, whole = Rounds(10, seed=3), Rounds(10, seed=3)  # a batch spans rounds
+    whole.next(25)
+    few.load_state_dict(whole.state_dict())
+    assert torch.equal(few.next(25)[1], whole.next(25)[1])
+
+
+def test_the_engine_goes_on_with_it_as_if_it_had_not_stopped(dataset):
+    """The seam: all that this recipe remembers is in what it declares."""
+    x = dataset.images(range(N))
+    targets = torch.tensor([[SIDES.index(s)] for s in dataset.attributes["side"]])
+
+    def make():
+        torch.manual_seed(0)
+        network = PictureClassifier({"side": SIDES}, 3, fine=True)
+        return Engine(ClassifierRecipe(network, x, targets, 0, 9))
+
+    def go_on(engine, steps):
+        torch.manual_seed(1)  # of dropout
+        for _ in range(steps):
+            engine.step()
+        return engine.recipe.classifier.state_dict()
+
+    whole, other = make(), make()
+    go_on(whole, 4)
+    state = copy.deepcopy(gather(whole.memory))
+    assert state.keys() == {"classifier", "optimizer.classifier", "rate", "data", "guard", "clock"}
+    go_on(other, 1)
+    other.restore(state)
+    expected, found = go_on(whole, 4), go_on(other, 4)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_batch_that_is_not_finite_is_skipped(dataset):
+    torch.manual_seed(0)
+    network = PictureClassifier({"side": SIDES}, 3, fine=True)
+    engine = Engine(ClassifierRecipe(network, dataset.images(range(N)), torch.zeros(N, 1, dtype=torch.int64), 0, 9))
+    engine.step()
+    good = engine.recipe.next_batch
+    engine.recipe.next_batch = lambda: dataclasses.replace(good(), images=torch.full((64, 3, 16, 16), torch.nan))
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    engine.step()
+    assert engine.guard.streak() == 1
+    assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
 def test_large_pictures_are_halved():
@@ -101,12 +153,12 @@ def test_large_pictures_are_halved():
 
 
 def test_it_is_kept(dataset, cache, monkeypatch):
-    first = open_classifier(dataset, DRAWN, steps=2, quiet=True)
+    first = open_classifier(dataset, DRAWN, steps=2)
     (file,) = (cache / "classifiers").iterdir()
     assert set(first.attributes) == {"side", "tone", "luck"}, "neither names nor what is always the same"
     trained = []
-    monkeypatch.setattr(picture_classifier, "train_classifier", lambda *a, **k: trained.append(1) or first)
-    again = open_classifier(dataset, DRAWN, steps=2, quiet=True)
+    monkeypatch.setattr(recipe, "train_classifier", lambda *a, **k: trained.append(1) or first)
+    again = open_classifier(dataset, DRAWN, steps=2)
     assert not trained and again.recognition == first.recognition and again.attributes == first.attributes
     images = dataset.images(range(9))
     assert all(torch.equal(again.classify(images)[name], logs) for name, logs in first.classify(images).items())
@@ -115,14 +167,14 @@ def test_it_is_kept(dataset, cache, monkeypatch):
     changed[-5] ^= 1
     for damaged in (whole[:-9], bytes(changed), b"", b"{}" * 20):
         file.write_bytes(damaged)
-        open_classifier(dataset, DRAWN, steps=2, quiet=True)
+        open_classifier(dataset, DRAWN, steps=2)
         assert len(file.read_bytes()) == len(whole)  # the header's entries come in any order
     assert len(trained) == 4
 
 
 def test_other_settings_are_another_file(dataset, cache):
     for steps in (1, 2):
-        open_classifier(dataset, DRAWN, steps=steps, quiet=True)
+        open_classifier(dataset, DRAWN, steps=steps)
     assert len(list((cache / "classifiers").iterdir())) == 2
 
 

@@ -1,7 +1,7 @@
-"""The phases of a step: what each network is trained on, and when it is regularised.
+"""What the phases of a GAN minimise: what each network is trained on, and how it is regularised.
 
 Every random number comes from (seed, purpose, global index of the picture), see sampling/counter.py. Each phase
-returns the sum over its pictures; the loop divides by the pictures of the whole batch, over all ranks.
+returns the sum over its pictures; the engine divides by the pictures of the whole batch, over all ranks.
 """
 
 from __future__ import annotations
@@ -9,23 +9,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..distributed import sum_over_ranks
-from ..sampling import counter
-from ..sampling.latents import draw_noise
-from ..training.config import TrainConfig
-from . import losses
-from .augment import AdaptiveP, Augment
-from .regularizers import PathLengthMean, gradient_penalty, mixture, path_lengths, wgan_gp
-from .stats import Means
+from ...distributed import sum_over_ranks
+from ...models.discriminator import Discriminator
+from ...models.generator import Generator
+from ...sampling import counter
+from ...sampling.latents import draw_noise
+from .. import losses
+from ..augment import AdaptiveP, Augment
+from ..config import TrainConfig
+from ..recipe import Batch
+from ..regularizers import PathLengthMean, gradient_penalty, mixture, path_lengths, wgan_gp
+from ..stats import Means
 
 
 @dataclass(frozen=True)
-class Batch:
+class GanBatch(Batch):
     """The part of a step's pictures that one rank looks at at a time."""
 
     images: Tensor  # [N, C, H, W] real pictures in [-1, 1]
@@ -33,28 +37,13 @@ class Batch:
     fake_labels: Tensor  # [N, c_dim] for the generated pictures
     index: Tensor  # [N] int64, global index of each picture since the run began
 
-    def split(self, size: int) -> list[Batch]:
-        """Parts of `size` pictures, dealt round-robin: minibatch-deviation groups stay as they are."""
-        parts = len(self.index) // size
-        fields = (self.images, self.labels, self.fake_labels, self.index)
-        return [Batch(*(field[k::parts] for field in fields)) for k in range(parts)]
-
-    def take_over(self, other: Batch) -> Batch:
-        """Copy another batch's pictures to where these are."""
-        for name in ("images", "labels", "fake_labels", "index"):
-            getattr(self, name).copy_(getattr(other, name))
-        return self
-
-    def head(self, size: int) -> Batch:
-        return Batch(self.images[:size], self.labels[:size], self.fake_labels[:size], self.index[:size])
-
 
 class Objective:
     def __init__(
         self,
         config: TrainConfig,
-        G: nn.Module,
-        D: nn.Module,
+        G: Generator,
+        D: Discriminator,
         means: Means,  # gets losses and scores
     ):
         self.config, self.G, self.D, self.means = config, G, D, means
@@ -70,20 +59,21 @@ class Objective:
             interval=config.ada_interval,
             device=weight.device,
         )
-        # Sums over the parts of a batch, kept in place: CUDA graphs know their address.
-        self._length_sum = weight.new_zeros([])
+        self._length_sum = weight.new_zeros([])  # over the parts of a batch, in place: CUDA graphs know its address
 
     # ------------------------------------------------------------------------------------------ phases
 
-    def generator_main(self, batch: Batch) -> Tensor:
+    def generator_main(self, batch: GanBatch) -> Tensor:
         """The objective's loss of the generator, and the classes that D names."""
-        ws = self._latents(batch, "g", collect=True)
-        logits, classes = self._judge(self._draw(ws, batch, "g"), batch.fake_labels, batch, "g.aug")
+        ws = self._latents(batch, "g", self.G.collect_statistics)
+        with self.G.collect_statistics():
+            images = self._draw(ws, batch, "g")
+        logits, classes = self._judge(images, batch.fake_labels, batch, "g.aug")
         loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
         return loss.sum() + self._classes("loss/G aux", (classes, batch.fake_labels))
 
-    def generator_path_length(self, batch: Batch) -> Tensor:
+    def generator_path_length(self, batch: GanBatch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, on the first of every pl_batch_shrink pictures."""
         batch = batch.head(max(len(batch.index) // self.config.pl_batch_shrink, 1))
         ws = self._latents(batch, "pl")
@@ -98,7 +88,7 @@ class Objective:
         shrink = self.config.batch / self._path_length_count()
         return penalty.sum() * (self.config.pl_weight * shrink)
 
-    def discriminator_main(self, batch: Batch) -> Tensor:
+    def discriminator_main(self, batch: GanBatch) -> Tensor:
         """The objective's loss of the discriminator on generated and real pictures, and the classes that it names."""
         fake, fake_classes = self._judge(self._fakes(batch, "d"), batch.fake_labels, batch, "d.fake.aug")
         real, real_classes = self._judge(batch.images, batch.labels, batch, "d.real.aug")
@@ -112,7 +102,7 @@ class Objective:
         named = (real_classes, batch.labels), (fake_classes, batch.fake_labels)
         return loss.sum() + self._classes("loss/D aux", *named)
 
-    def discriminator_penalties(self, batch: Batch) -> Tensor:
+    def discriminator_penalties(self, batch: GanBatch) -> Tensor:
         """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP, as far as they weigh anything, D seeing pictures augmented."""
         config, total = self.config, batch.images.new_zeros([])
         if config.gamma > 0:
@@ -124,14 +114,14 @@ class Objective:
             total = total + config.gp_weight * self._penalty("gp", wgan_gp, self._mixed(batch), batch.labels, batch)
         return total
 
-    def discriminator_whole(self, batch: Batch) -> Tensor:
+    def discriminator_whole(self, batch: GanBatch) -> Tensor:
         """Loss and penalties together, for an optimizer that has no steps of its own for these."""
         return self.discriminator_main(batch) + self.discriminator_penalties(batch)
 
     # ----------------------------------------------------------------------- after a phase's last batch
 
     def end_generator_main(self) -> None:
-        """The running mean of w follows the batch of all ranks."""
+        """What the generator keeps of its training follows the batch of all ranks."""
         self.G.commit_statistics(self.config.batch, sum_over_ranks)
 
     def end_generator_path_length(self) -> None:
@@ -140,9 +130,8 @@ class Objective:
 
     def forget(self) -> None:
         """Drop what a batch that will not be finished left behind."""
-        self._length_sum.zero_()
         self.G.discard_statistics()
-        self.means.clear()
+        self._length_sum.zero_()
 
     # ------------------------------------------------------------------------------------------- parts
 
@@ -151,13 +140,19 @@ class Objective:
         parts = self.config.batch // self.config.batch_gpu
         return parts * max(self.config.batch_gpu // self.config.pl_batch_shrink, 1)
 
-    def _latents(self, batch: Batch, purpose: str, collect: bool = False) -> Tensor:  # [N, num_ws, w_dim]
+    def _latents(
+        self,
+        batch: GanBatch,
+        purpose: str,
+        collect: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,  # around the first mapping
+    ) -> Tensor:  # [N, num_ws, w_dim]
         """Mapped latents; with probability mixing_prob those from a random layer on come from a second z."""
         seed, index = self.config.seed, batch.index
         kind = next(self.G.parameters()).dtype
         shape = (self.config.generator.z_dim,)
-        with self.G.collect_statistics() if collect else contextlib.nullcontext():
-            ws = self.G.mapping(counter.normal(seed, f"{purpose}.z", index, shape).to(kind), batch.fake_labels)
+        z = counter.normal(seed, f"{purpose}.z", index, shape).to(kind)
+        with collect():
+            ws = self.G.mapping(z, batch.fake_labels)
         if self.config.mixing_prob == 0 or self.G.num_ws == 1:
             return ws
         other = self.G.mapping(counter.normal(seed, f"{purpose}.z2", index, shape).to(kind), batch.fake_labels)
@@ -167,15 +162,15 @@ class Objective:
         second = mixed[:, None] & (layer[None, :] >= cut[:, None])  # [N, num_ws]
         return torch.where(second[:, :, None], other, ws)
 
-    def _draw(self, ws: Tensor, batch: Batch, purpose: str) -> Tensor:  # [N, C, H, W]
+    def _draw(self, ws: Tensor, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W]
         noise = draw_noise(self.G, self.config.seed, f"{purpose}.noise", batch.index)
         return self.G.synthesis(ws, noise=[n.to(ws.dtype) for n in noise], dtype=self.half)
 
     @torch.no_grad()
-    def _fakes(self, batch: Batch, purpose: str) -> Tensor:  # [N, C, H, W], nothing for G to learn from
+    def _fakes(self, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W], nothing for G to learn from
         return self._draw(self._latents(batch, purpose), batch, purpose)
 
-    def _mixed(self, batch: Batch) -> Tensor:  # [N, C, H, W] between real and generated pictures of the same labels
+    def _mixed(self, batch: GanBatch) -> Tensor:  # [N, C, H, W] between real and generated pictures of the same labels
         fakes = self._fakes(dataclasses.replace(batch, fake_labels=batch.labels), "gp")
         weight = counter.uniform(self.config.seed, "gp.mix", batch.index)
         return mixture(batch.images, fakes, weight.to(fakes.dtype))
@@ -186,7 +181,7 @@ class Objective:
         penalty: Callable[[Tensor, Tensor], Tensor],  # of logits and images -> [N]
         images: Tensor,  # [N, C, H, W]
         labels: Tensor,  # [N, c_dim]
-        batch: Batch,
+        batch: GanBatch,
     ) -> Tensor:  # [] sum over the pictures
         images = images.detach().requires_grad_(True)
         values = penalty(self._judge(images, labels, batch, f"{name}.aug")[0], images)
@@ -198,14 +193,15 @@ class Objective:
         name: str,
         *named: tuple[Tensor | None, Tensor],  # [N, c_dim] what D names, None: nothing; [N, c_dim] what they are
     ) -> Tensor | float:  # [] sum over the pictures
-        if named[0][0] is None:
+        terms = [losses.classification(classes, labels) for classes, labels in named if classes is not None]
+        if not terms:
             return 0.0
-        loss = sum(losses.classification(classes, labels) for classes, labels in named)
+        loss = sum(terms[1:], terms[0])
         self.means.add(name, loss)
         return self.config.aux_weight * loss.sum()
 
     def _judge(
-        self, images: Tensor, labels: Tensor, batch: Batch, purpose: str
+        self, images: Tensor, labels: Tensor, batch: GanBatch, purpose: str
     ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] those of the classes
         if self.augment is not None:
             images = self.augment(images, self.p.p, purpose, batch.index)

@@ -1,0 +1,72 @@
+"""A small network that tells a picture's attributes: one body, one head for each attribute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+_WIDTHS = (16, 48, 96, 128)  # channels of the body's convolutions
+_LARGEST = 64  # pixels: larger pictures are halved by area average until they are this size
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """How well an attribute is told on pictures that were held out."""
+
+    accuracy: float
+    majority: float  # accuracy of who always says the commonest value
+
+    @property
+    def skill(self) -> float:
+        """0 for guessing the commonest value, 1 for no mistake."""
+        return (self.accuracy - self.majority) / max(1 - self.majority, 1e-9)
+
+
+class PictureClassifier(nn.Module):
+    """Pictures to the log-probabilities of each attribute's values."""
+
+    def __init__(
+        self,
+        attributes: dict[str, tuple[str, ...]],  # name -> values
+        channels: int,  # of the pictures
+        fine: bool,  # the first convolution keeps the size
+    ):
+        super().__init__()
+        self.attributes = attributes
+        self.recognition: dict[str, Recognition] = {}  # by attribute, once trained
+        body: list[nn.Module] = []
+        for i, (before, after) in enumerate(zip((channels, *_WIDTHS), _WIDTHS, strict=False)):
+            stride = 1 if i == 0 and fine else 2
+            body += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.body = nn.Sequential(*body, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.2))
+        self.heads = nn.ModuleList(nn.Linear(_WIDTHS[-1] * 16, len(values)) for values in attributes.values())
+
+    def forward(
+        self,
+        x: Tensor,  # float [N, C, h, w] as `prepare` makes it
+    ) -> list[Tensor]:  # [N, values] for each attribute
+        x = self.body(x)
+        return [head(x).log_softmax(1) for head in self.heads]
+
+    @torch.inference_mode()
+    def classify(
+        self,
+        images: Tensor,  # uint8 [N, C, H, W]
+    ) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
+        """What the pictures show."""
+        parts = [self(prepare(part)) for part in images.cpu().split(256)]
+        columns = (torch.cat(column).double() for column in zip(*parts, strict=True))
+        return dict(zip(self.attributes, columns, strict=True))
+
+
+def prepare(
+    images: Tensor,  # uint8 [N, C, H, W]
+) -> Tensor:  # float [N, C, h, w] in [-1, 1], at most 64 pixels
+    """Pictures as the classifier takes them."""
+    x = images.float() / 127.5 - 1
+    while max(x.shape[2:]) > _LARGEST:
+        x = avg_pool2d(x, 2)
+    return x

@@ -1,0 +1,214 @@
+"""A generator against a discriminator, with the generator's moving average: StyleGAN and its kin."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ... import distributed
+from ...data.dataset import Dataset
+from ...data.sampler import Loader, Sampler
+from ...errors import SganError
+from ...models.discriminator import Discriminator
+from ...models.generator import Generator
+from ...models.growing import set_alpha
+from ...models.registry import build_discriminator, build_generator
+from ...progress import Progress, silent
+from ...sampling import counter
+from ...snapshot import Snapshot, load_snapshot
+from ..config import TrainConfig
+from ..ema import EMA
+from ..engine import Engine
+from ..growth import GrowingRecipe, Growth, faded_reals
+from ..optimizer import adam
+from ..plan import claimed_folder
+from ..recipe import Phase
+from ..run import RunOptions, run_training
+from ..stats import Means
+from ..transfer import load_what_fits
+from .gan_objective import GanBatch, Objective
+from .gan_report import GanReport
+
+
+class Gan(GrowingRecipe):
+    """In a run that grows, `config`, `dataset` and the networks are those of its stage."""
+
+    cure = "a lower --lr or a higher --gamma"
+
+    def __init__(
+        self,
+        config: TrainConfig,  # of the run, or of its stage
+        dataset: Dataset,  # at the size of the whole run
+        device: torch.device | str = "cpu",
+        start: Snapshot | None = None,  # weights to begin with, as far as they fit; None: fresh ones
+        dtype: torch.dtype = torch.float32,  # of the weights; float64 is for tests
+        graphs: bool = False,  # run phases as CUDA graphs
+        means: Means | None = None,  # None: new ones
+    ):
+        super().__init__(config.batch, config.batch_gpu, torch.device(device), graphs, means)
+        self.config, self.whole, self.dtype = config, dataset, dtype
+        self.dataset = dataset.resized(config.data.height, config.data.width)
+        self.alpha = 1.0  # how far the highest level has faded in
+        torch.manual_seed(config.seed)  # initial weights, alike on all ranks
+        self.G: Generator = build_generator(config.generator)
+        self.D = build_discriminator(config.discriminator)
+        if start is not None:
+            self.fresh = self._begin_with(start)
+        self.G.to(self.device, dtype=dtype).requires_grad_(False)
+        self.D.to(self.device, dtype=dtype).requires_grad_(False)
+        self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
+        self.objective = Objective(config, self.G, self.D, self.means)
+        sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
+        self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
+        self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
+        self.parts = {"path_length": self.objective.path_length, "augment": self.objective.p, "data": self.loader}
+        self.phases = gan_phases(config, self.G, self.D, self.objective, graphs)
+        # Smaller pictures are no match for the data's.
+        self.product, self.reals = (self.ema.network if self.dataset is dataset else None), dataset
+
+    def at(self, config: TrainConfig) -> Gan:
+        return Gan(config, self.whole, self.device, None, self.dtype, self.graphs, self.means)
+
+    def fade(self, alpha: float) -> None:
+        self.alpha = alpha
+        for network in self.networks.values():
+            set_alpha(network, alpha)
+
+    def next_batch(self) -> GanBatch:
+        images, labels, index = self.loader.next()
+        chosen = counter.integers(self.config.seed, "label", index, len(self.dataset))
+        fake_labels = self.dataset.labels(chosen)
+        fake_labels = fake_labels.pin_memory() if self.loader.pin else fake_labels
+        images, labels, fake_labels, index = (
+            t.to(self.device, non_blocking=True) for t in (images, labels, fake_labels, index)
+        )
+        images = images.to(self.dtype) / 127.5 - 1  # [N, C, H, W] in [-1, 1]
+        if self.dataset.spec.mirror:
+            flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
+            images = torch.where(flip[:, None, None, None], images.flip(3), images)
+        images = faded_reals(images, self.alpha)
+        return GanBatch(images, labels.to(self.dtype), fake_labels.to(self.dtype), index)
+
+    def after_step(self, shown: int) -> None:
+        self.objective.p.update(self.batch)
+        self.ema.update(self.G, shown, self.batch)
+
+    def halve_batch_gpu(self) -> None:
+        """No result changes as long as `batch_gpu` is a multiple of pl_batch_shrink."""
+        half, group = self.batch_gpu // 2, self.config.discriminator.mbstd_group
+        grouped = self.config.discriminator.mbstd_channels > 0
+        if self.batch_gpu % 2 or grouped and (group is None or half % group):
+            raise SganError(
+                f"Out of memory with {self.batch_gpu} pictures at a time on one rank, which is as few as "
+                f"minibatch-deviation groups of {group or 'all'} allow.",
+                hint="Choose a smaller --mbstd-group, --batch-gpu, --size or --cbase, or --precision fp16.",
+            )
+        self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=half)
+        self.batch_gpu = half
+
+    def forget(self) -> None:
+        super().forget()
+        self.objective.forget()
+
+    def close(self) -> None:
+        self.loader.close()
+
+    def _begin_with(self, start: Snapshot) -> list[str]:
+        """Take over weights; the names of those that the snapshot does not have."""
+        fresh = [f"G.{name}" for name in load_what_fits(self.G, start.G.state_dict())]
+        if start.D is None:
+            return [*fresh, "D"]
+        return fresh + [f"D.{name}" for name in load_what_fits(self.D, start.D.state_dict())]
+
+
+def make_engine(
+    config: TrainConfig,  # of the run
+    dataset: Dataset,
+    device: torch.device | str = "cpu",
+    start: Snapshot | None = None,  # weights to begin with, as far as they fit; None: fresh ones
+    dtype: torch.dtype = torch.float32,  # of the weights; float64 is for tests
+    graphs: bool = False,  # run phases as CUDA graphs
+) -> Engine[Gan]:
+    """What trains a run, and grows if it is to."""
+    growth = Growth(config) if config.growth else None
+    recipe = Gan(growth.stage.config if growth else config, dataset, device, start, dtype, graphs)
+    return Engine(recipe, {"growth": growth} if growth else {})
+
+
+def gan_phases(
+    config: TrainConfig,
+    G: nn.Module,
+    D: Discriminator,
+    objective: Objective,
+    graphs: bool = False,
+) -> list[Phase]:
+    g_interval = config.pl_interval if config.pl_weight > 0 else None
+    weights = {"R1": config.gamma, "R2": config.r2_gamma, "GP": config.gp_weight}
+    penalties = [name for name, weight in weights.items() if weight > 0]
+    d_interval = config.r1_interval if penalties and config.r1_interval > 1 else None
+    g = adam(list(G.parameters()), config, g_interval, graphs)
+    d = adam(_not_frozen(D, config.freezed), config, d_interval, graphs)
+    phases = [Phase("G", G, g, objective.generator_main, end=objective.end_generator_main)]
+    if g_interval:
+        path, end = objective.generator_path_length, objective.end_generator_path_length
+        phases.append(Phase("G path length", G, g, path, g_interval, end))
+    at_once = bool(penalties) and d_interval is None
+    phases.append(Phase("D", D, d, objective.discriminator_whole if at_once else objective.discriminator_main))
+    if d_interval:
+        phases.append(Phase(f"D {' '.join(penalties)}", D, d, objective.discriminator_penalties, d_interval))
+    return phases
+
+
+def open_run_data(
+    config: TrainConfig,
+    progress: Progress = silent,
+) -> Dataset:
+    """The pictures that a run was configured for. Raises SganError if they are gone or have changed since."""
+    path = config.data.path
+    return config.data.open(
+        changed=f"The pictures or labels in {path} are not those that this run was started with.",
+        hint=f"Start a new run from its weights: sgan train --resume SNAPSHOT --data {path}",
+        progress=progress,
+    )
+
+
+def train(
+    config: TrainConfig,
+    folder: Path | None,  # of the run; where it holds a state, the run goes on from there. None: a new one
+    device: str,  # 'cpu', 'cuda': each rank takes its own
+    start: Path | None = None,  # snapshot with the weights to begin with
+    options: RunOptions | None = None,  # None: the usual ones
+    dataset: Dataset | None = None,  # the run's; None: to be opened here
+) -> Path:  # the folder
+    """Train until kimg is reached or the user interrupts, on every rank alike. The first rank writes."""
+    options = options or RunOptions()
+    where = torch.device(device)  # on several ranks 'cuda' is each one's own
+    if where.index is not None:
+        torch.cuda.set_device(where)
+    if folder is None:
+        claimed = str(claimed_folder(options.runs, config)) if distributed.rank() == 0 else None
+        folder = Path(distributed.broadcast_text(claimed))
+    torch.backends.cudnn.benchmark = True  # shapes are always the same
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
+
+    def build(begun: bool) -> Engine[Gan]:
+        weights = load_snapshot(start) if start and not begun else None
+        graphs = options.graphs and where.type == "cuda"
+        return make_engine(config, dataset or open_run_data(config), where, weights, graphs=graphs)
+
+    run_training(config, folder, where, build, GanReport, options)
+    return folder
+
+
+def _not_frozen(D: Discriminator, freezed: int) -> list[nn.Parameter]:
+    """Freeze-D (Mo et al. 2020): the layers nearest to the picture keep what they know."""
+    if freezed >= len(D.layers):
+        raise SganError(
+            f"The discriminator has {len(D.layers)} layers; {freezed} of them cannot be frozen.",
+            hint=f"Choose --freezed from 0 to {len(D.layers) - 1}.",
+        )
+    frozen = tuple(f"{name}." for name in D.layers[:freezed])
+    return [p for name, p in D.named_parameters() if not name.startswith(frozen)]

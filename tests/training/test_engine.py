@@ -1,0 +1,179 @@
+"""The engine and a run know no recipe: one that learns a line is trained, recorded, shown and gone on with as any."""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import stylegan_cli.training
+from stylegan_cli.data.dataset import DataSpec
+from stylegan_cli.runs.page import make_page
+from stylegan_cli.sampling import counter
+from stylegan_cli.training.engine import Engine
+from stylegan_cli.training.optimizer import FusedAdam
+from stylegan_cli.training.recipe import Batch, Drawn, Phase, Recipe
+from stylegan_cli.training.run import RunOptions, run_training
+from stylegan_cli.training.state_files import list_states, read_state
+
+
+@dataclass(frozen=True)
+class Settings:
+    kimg: float
+    snap: float = 0.064
+    batch: int = 8
+    data: DataSpec = DataSpec("none", "", 1, 4, 4, 3, 4, 4)
+
+
+@dataclass(frozen=True)
+class Numbers(Batch):
+    x: Tensor  # [N, 1]
+
+
+class Position:
+    shown = 0
+
+    def state_dict(self):
+        return {"shown": self.shown}
+
+    def load_state_dict(self, state):
+        self.shown = state["shown"]
+
+
+class LineRecipe(Recipe):
+    """y = 3 x + 1"""
+
+    def __init__(self, config):
+        super().__init__(config.batch, config.batch, torch.device("cpu"))
+        torch.manual_seed(0)
+        self.line, self.position = nn.Linear(1, 1).requires_grad_(False), Position()
+        self.networks, self.parts = {"line": self.line}, {"position": self.position}
+        optimizer = FusedAdam(list(self.line.parameters()), lr=0.1)
+        self.phases = [Phase("fit", self.line, optimizer, self._loss)]
+        self.product = self.line
+
+    def next_batch(self):
+        index = torch.arange(self.position.shown, self.position.shown + self.batch)
+        self.position.shown += self.batch
+        return Numbers(counter.normal(0, "x", index, (1,)))
+
+    def _loss(self, batch):
+        loss = (self.line(batch.x) - 3 * batch.x - 1).square()
+        self.means.add("loss/fit", loss)
+        return loss.sum()
+
+
+class LineReport:
+    slows_down = False
+
+    def __init__(self, engine, config):
+        self.engine, self.seen = engine, 0
+
+    def stills(self):
+        return {"reals": torch.zeros(3, 8, 8, dtype=torch.uint8)}
+
+    def draw(self):
+        self.seen += 1
+        weight = self.engine.recipe.line.weight.item()
+        return Drawn({"guesses": torch.full((3, 8, 8), 40, dtype=torch.uint8)}, {"weight": weight})
+
+    def save(self, path, kimg):
+        save_file(self.engine.recipe.line.state_dict(), path)
+
+    def values(self):
+        return {"line/weight": self.engine.recipe.line.weight.item()}
+
+    def summary(self, values):
+        return f"fit {values['loss/fit']:.2f}"
+
+    def end_of_stage(self, folder, kimg):
+        return None
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
+
+def train(folder, kimg, **options):
+    folder.mkdir(exist_ok=True)
+    config = Settings(kimg)
+    build = lambda begun: Engine(LineRecipe(config))  # noqa: E731
+    run_training(config, folder, torch.device("cpu"), build, LineReport, RunOptions(quiet=True, **options))
+
+
+def test_a_run_of_another_recipe(tmp_path):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    train(whole, 1.28)
+    line = load_file(whole / "snapshot-000001.280.safetensors")
+    assert line["weight"].item() == pytest.approx(3, abs=0.2) and line["bias"].item() == pytest.approx(1, abs=0.2)
+    assert {"reals.png", "guesses-000000.png", "guesses-000001.280.png"} <= {p.name for p in whole.iterdir()}
+    lines = [json.loads(text) for text in (whole / "stats.jsonl").read_text().splitlines()]
+    assert {"loss/fit", "line/weight", "guard/skipped"} <= lines[-2].keys() and "weight" in lines[-1]
+    assert re.search(r"loss fit 0\.\d\d$", (whole / "log.txt").read_text(), re.MULTILINE)
+    train(part, 0.64)
+    train(part, 1.28)
+    state, _ = read_state(list_states(part)[0])
+    expected, _ = read_state(list_states(whole)[0])
+    assert state.keys() == {"line", "optimizer.fit", "position", "guard", "clock", "record"}
+    assert state["record"]["seen"] == expected["record"]["seen"] == 21
+    assert all(torch.equal(state["line"][name], expected["line"][name]) for name in ("weight", "bias"))
+
+
+def test_its_page_shows_what_it_drew_and_counted(tmp_path):
+    train(tmp_path / "run", 0.128)
+    page = make_page(tmp_path / "run")
+    assert 'drawn at <output id="when">0.128</output>' in page and "pictures of the set" in page
+    assert "loss/fit" in page and "line/weight" in page
+
+
+def test_it_is_measured(tmp_path):
+    class Weight:
+        higher_is_better = True
+
+        def __call__(self, network, data, device):
+            return {"weight": network.weight.item()}
+
+    train(tmp_path / "run", 0.128, measure=Weight())
+    assert len((tmp_path / "run" / "metric-weight.jsonl").read_text().splitlines()) == 2
+
+
+def test_parts_of_a_batch_and_what_a_rehearsal_leaves_behind(monkeypatch):
+    """Memory runs out once: half is looked at at a time, and nothing that the recipe remembers has moved."""
+    recipe = LineRecipe(Settings(1))
+    recipe.line.register_buffer("mean", torch.ones(1))
+    recipe.halve_batch_gpu = lambda: setattr(recipe, "batch_gpu", recipe.batch_gpu // 2)
+    sizes = []
+
+    def loss(batch):
+        sizes.append(len(batch.x))
+        recipe.line.mean += 1
+        if len(batch.x) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return LineRecipe._loss(recipe, batch)
+
+    recipe.phases = [dataclasses.replace(recipe.phases[0], loss=loss)]
+    engine = Engine(recipe)
+    before = {name: tensor.clone() for name, tensor in recipe.line.state_dict().items()}
+    engine.fit_memory()
+    assert (recipe.batch_gpu, recipe.position.shown, engine.shown) == (4, 0, 0) and engine.short_of_memory
+    assert all(torch.equal(before[name], tensor) for name, tensor in recipe.line.state_dict().items())
+    sizes.clear()
+    engine.step()
+    assert sizes == [4, 4] and recipe.line.weight != before["weight"]
+
+
+def test_the_engine_names_nothing_of_a_gan():
+    folder = Path(stylegan_cli.training.__file__).parent
+    of_gans = re.compile(
+        r"discriminator|generator|latent|mbstd|path.length|augment|\bfakes?\b|(?-i:\b[GD]\b)", re.IGNORECASE
+    )
+    for name in ("engine.py", "recipe.py", "run.py", "transfer.py", "state.py"):
+        found = of_gans.findall((folder / name).read_text())
+        assert not found, f"{name}: {found}"
