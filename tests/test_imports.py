@@ -1,6 +1,13 @@
-"""The order of the house: imports point down, nothing runs foreign code, nothing needs torchvision."""
+"""The order of the house: imports point down, without cycles; functions fit a screen; families keep to their folders;
+nothing runs foreign code, nothing needs torchvision.
+
+`python tests/test_imports.py` writes the table of who may import whom to docs/architecture.md.
+"""
 
 import ast
+import functools
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,30 +18,40 @@ import stylegan_cli
 
 PACKAGE = Path(stylegan_cli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+DOCS = Path(__file__).parent.parent / "docs" / "architecture.md"
 
-# Highest first. Within a row, '|' parts siblings that don't know each other.
-ORDER = """
-cli
-training | inversion | metrics | interop
-sampling
-snapshot runs
-models | data | detectors
-layers
-doctor
-ops
-kernels
-distributed
-download
-config errors files pickled presets progress
-""".strip().splitlines()
-ROW = {name: row for row, names in enumerate(ORDER) for name in names.replace("|", " ").split()}
-PARTED = {row for row, names in enumerate(ORDER) if "|" in names}
+# Highest first: what a part is for. Within a row, '|' parts siblings that don't know each other.
+ORDER = [
+    ("cli", "one file for each command: parse, call, write, print"),
+    ("session", "what commands, notebooks and other faces share: requests in, results out"),
+    ("training | inversion | metrics | interop", "how models learn, are searched, measured and exchanged"),
+    ("sampling", "seeds, truncation, mixing, interpolation, files bound to a model"),
+    ("snapshot runs", "one file, one model; run folders, records, the page of a run"),
+    ("models", "the families, each in its folder; what they share; the registry"),
+    ("detectors", "frozen networks that look at images; distances"),
+    ("data", "zip or folder to uint8 tensors; packing"),
+    ("layers", "one definition of each layer"),
+    ("ops", "one file for each op, and the CPU's fast path"),
+    ("kernels", "compiler search, build, cache of binaries"),
+    ("distributed", "ranks and what they exchange"),
+    ("cache download", "what took long to make or came from elsewhere"),
+    ("config errors files pickled progress version", "the ground"),
+]
+ROW = {name: row for row, (names, _) in enumerate(ORDER) for name in names.replace("|", " ").split()}
+PARTED = {row for row, (names, _) in enumerate(ORDER) if "|" in names}
+FACES = ((), ("__main__",))  # they may take what they show
+BY_NAME = {"ids": lambda path: ".".join(name_of(path)) or "stylegan_cli"}
 
 
 def name_of(path):
     """('ops', 'bias_act') for stylegan_cli/ops/bias_act.py; () for the package's own __init__.py."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text())
 
 
 def imported(path, tree):
@@ -52,27 +69,20 @@ def imported(path, tree):
 
 def wings(path, tree):
     """The parts of the package that a module imports."""
-    return {
-        wing(name[1:]) for name in imported(path, tree) if name[0] == "stylegan_cli" and name[1:2] and name[1] in ROW
-    }
-
-
-def wing(name):
-    """The part that a module belongs to, its folder mostly. The settings of a run stand lower than training."""
-    return "training.config" if name[:2] == ("training", "config") else name[0]
+    return {name[1] for name in imported(path, tree) if name[0] == "stylegan_cli" and name[1:2] and name[1] in ROW}
 
 
 def may_import(mine, other):
     return mine == other or ROW[other] > ROW[mine] or (ROW[other] == ROW[mine] and ROW[mine] not in PARTED)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: ".".join(name_of(p)) or "stylegan_cli")
+@pytest.mark.parametrize("path", MODULES, **BY_NAME)
 def test_imports_point_down(path):
     name = name_of(path)
-    if name in ((), ("__main__",)):  # the two faces of the package may take what they show
+    if name in FACES:
         return
     assert name[0] in ROW, f"{name[0]} has no place in the order"
-    up = {other for other in wings(path, ast.parse(path.read_text())) if not may_import(wing(name), other)}
+    up = {other for other in wings(path, tree_of(path)) if not may_import(name[0], other)}
     assert not up, f"{'.'.join(name)} imports {', '.join(sorted(up))}"
 
 
@@ -88,12 +98,123 @@ def test_the_order_is_enforced():
         "files",
     }
     assert may_import("ops", "config") and may_import("snapshot", "runs") and may_import("training", "data")
-    assert not may_import("ops", "layers") and not may_import("models", "data") and not may_import("config", "ops")
+    assert not may_import("ops", "layers") and not may_import("data", "models") and not may_import("config", "ops")
+    assert not may_import("training", "metrics") and may_import("session", "training")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: ".".join(name_of(p)) or "stylegan_cli")
+def without_type_checking(tree):
+    """The tree without what only a type checker reads."""
+
+    class Remove(ast.NodeTransformer):
+        def visit_If(self, node):
+            return None if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
+
+    return Remove().visit(ast.parse(ast.unparse(tree)))
+
+
+def graph(sources):  # {path: tree} -> {module: modules that it imports, also lazily}
+    known = {("stylegan_cli", *name_of(path)) for path in sources}
+    edges = {}
+    for path, tree in sources.items():
+        me = ("stylegan_cli", *name_of(path))
+        names = imported(path, without_type_checking(tree))
+        edges[me] = {name if name in known else name[:-1] for name in names} & known - {me}
+    return edges
+
+
+def test_no_import_cycle():
+    graphlib.TopologicalSorter(graph({path: tree_of(path) for path in MODULES})).prepare()
+
+
+def test_a_cycle_is_seen():
+    a, b = PACKAGE / "ops" / "a.py", PACKAGE / "ops" / "b.py"
+    sources = {a: ast.parse("from .b import x"), b: ast.parse("def f():\n    from . import a")}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(graph(sources)).prepare()
+    sources[b] = ast.parse("import typing\nif typing.TYPE_CHECKING:\n    from . import a")
+    graphlib.TopologicalSorter(graph(sources)).prepare()
+
+
+# ------------------------------------------------------------------------------------------ families
+
+
+def words(tree):
+    """Identifiers and strings, without docstrings: they may cite whom they like."""
+    cited = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in cited:
+            yield node.value
+        for field in ("id", "attr", "name", "arg", "module"):
+            if isinstance(value := getattr(node, field, None), str):
+                yield value
+
+
+def families_named(tree):
+    from stylegan_cli.models.registry import FAMILIES
+
+    names = [name for family in FAMILIES.values() for name in (family.name, family.config.__name__)]
+    pattern = re.compile("|".join(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9]|_cli|-cli)" for name in names))
+    return {match for word in words(tree) for match in pattern.findall(re.sub(r"https?://\S+", "", word))}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if name_of(p)[:1] not in (("models",), ("interop",))], **BY_NAME)
+def test_families_are_named_in_their_folders_and_in_interop_alone(path):
+    assert not families_named(tree_of(path))
+
+
+def test_a_family_that_is_named_is_seen():
+    named = 'def f(config):\n    """progan."""\n    return config.family == "stylegan" or "--cfg stylegan2"'
+    assert families_named(ast.parse(named)) == {"stylegan", "stylegan2"}
+    assert families_named(ast.parse("from ..models.progan import x")) == {"progan"}
+    assert not families_named(ast.parse('import stylegan_cli; name = "stylegan_cli-state/1"'))
+
+
+# ---------------------------------------------------------------------------------------------- size
+
+
+@pytest.mark.parametrize("path", MODULES, **BY_NAME)
+def test_a_function_fits_a_screen_and_a_file_has_one_subject(path):
+    assert len(path.read_text().splitlines()) <= 400
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
+    assert not {name: length for name, length in lengths.items() if length > 60}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), **BY_NAME)
+def test_a_command_parses_calls_writes_and_prints(path):
+    """Its body, without options, parameters and the help text."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef) and any("command" in ast.unparse(d) for d in node.decorator_list):
+            body = [
+                part for part in node.body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+            ]
+            assert body[-1].end_lineno - body[0].lineno + 1 <= 40, node.name
+
+
+# ---------------------------------------------------------------------------------------------- docs
+
+
+def table():
+    rows = [f"| {' '.join(f'`{n}`' if n != '|' else '·' for n in names.split())} | {about} |" for names, about in ORDER]
+    return "\n".join(["| part | what it is for |", "|---|---|", *rows])
+
+
+def test_the_table_in_the_docs_is_this_order():
+    assert table() in DOCS.read_text(encoding="utf-8"), "write it anew: python tests/test_imports.py"
+
+
+# ---------------------------------------------------------------------------------- foreign code
+
+
+@pytest.mark.parametrize("path", MODULES, **BY_NAME)
 def test_nothing_runs_foreign_code(path):
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     tops = {name[0] for name in imported(path, tree)}
     assert not tops & {
         "pickle",
@@ -127,3 +248,10 @@ def test_every_folder_with_modules_is_a_package():
 def test_importing_the_package_is_light():
     code = "import sys, stylegan_cli, stylegan_cli.runs, stylegan_cli.config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+if __name__ == "__main__":
+    text = DOCS.read_text(encoding="utf-8")
+    DOCS.write_text(
+        re.sub(r"\| part \|.*?(?=\n\n)", lambda _: table(), text, count=1, flags=re.DOTALL), encoding="utf-8"
+    )
