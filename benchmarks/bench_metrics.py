@@ -32,7 +32,9 @@ from stylegan_cli.detectors import inception, load_detector
 from stylegan_cli.detectors.frozen import wanted_shapes
 from stylegan_cli.metrics.frechet import frechet_distance
 from stylegan_cli.metrics.measure import compare_images
-from stylegan_cli.metrics.passes import How, Want, look
+from stylegan_cli.metrics.metric import Settings
+from stylegan_cli.metrics.passes import Want, look
+from stylegan_cli.metrics.registry import resolve
 
 PARTS = ("frechet", "features", "fid")
 FIDELITY = "torch-fidelity"
@@ -120,8 +122,8 @@ def time_features(bench: Bench, data: Dataset, weights: Path) -> None:
 
     def ours(i):
         detector = load_detector("inception-2015", bench.device, weights)
-        how = How(bench.device, batch=64 if bench.cuda else 8)
-        found = look(InMemory(images, bench.device), [want], detector, how, "")[want]
+        settings = Settings(bench.device, batch=64 if bench.cuda else 8)
+        found = look(InMemory(images, bench.device), [want], detector, settings, "")[want]
         return found["mean"], found["cov"]
 
     ways = {"ours": ours}
@@ -145,7 +147,7 @@ def time_fid(bench: Bench, a: Dataset, b: Dataset, weights: Path) -> None:
     def ours(i):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["SGAN_CACHE"] = folder
-            found = compare_images(a, b, ["fid"], bench.device, detector_file=weights, progress=False)
+            found = compare_images(resolve(["fid"], detector_file=weights), a, b, bench.device)
         return torch.tensor(list(found.values.values()), dtype=torch.float64)
 
     ways = {"ours": ours}

@@ -1,11 +1,24 @@
-"""How far long work has come, told by a callback: who asked for the work decides how to show it."""
+"""How long work says how far it has come: through a callback, which commands show as a bar."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-Progress = Callable[[str, int, int], None]  # what, a short phrase such as "images"; how many are done; of how many
+T = TypeVar("T")
+
+# What is counted, how many are done, of how many. What is a short phrase, "images"; a figure that changes on the way
+# may follow it after a comma: "steps, distance=0.0312".
+Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Shows nothing."""
+    """For who does not want to know."""
+
+
+def track(items: Sequence[T], what: str, progress: Progress) -> Iterator[T]:
+    """The items, one after the other, with word of how many have been dealt with."""
+    for done, item in enumerate(items):
+        progress(what, done, len(items))
+        yield item
+    progress(what, len(items), len(items))

@@ -160,10 +160,10 @@ class Detector:
 
 
 def test_every_line_runs(tmp_path, monkeypatch):
-    from stylegan_cli.metrics import measure, passes
+    from stylegan_cli.metrics import passes
 
     monkeypatch.setattr(passes, "load_detector", lambda *arguments: Detector())
-    monkeypatch.setattr(measure, "load_lpips", lambda *arguments: Detector())
+    monkeypatch.setattr(passes, "load_lpips", lambda *arguments: Detector())
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     paint(Path("photos"), 9)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import re
 import typing
 from pathlib import Path
 
@@ -22,9 +20,14 @@ from .params import (
     output_options,
     resolve_device,
 )
+from .progress import bar
 
 if typing.TYPE_CHECKING:
     from ..metrics.measure import Results
+    from ..metrics.metric import EvaluationProtocol
+    from ..metrics.requests import Request
+
+T = typing.TypeVar("T")
 
 
 @click.command(short_help="Measure a model, every snapshot of a run, or two sets of pictures.")
@@ -35,8 +38,8 @@ if typing.TYPE_CHECKING:
 @click.option("--images", nargs=2, metavar="A B", help="Two zips or folders, in place of data and model.")
 @click.option("--num", type=click.IntRange(1), help="Pictures of the model, for a quick look: the name then says so.")
 @click.option("--features", default="inception-2015", help="inception-2015, or efficientnet-lite0: no download.")
-@click.option("--detector", metavar="FILE", help="Weights of the network that looks at the pictures.")
-@click.option("--trunc", type=Finite(), default=1.0, help="Truncation psi.")
+@click.option("--detector", "detector_file", metavar="FILE", help="Weights of the network that looks at the pictures.")
+@click.option("--trunc", "truncation_psi", type=Finite(), default=1.0, help="Truncation psi.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures at a time on one GPU. Left out: by their size.")
 @click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the model's pictures.")
@@ -67,158 +70,72 @@ def command(
     sgan metrics kid --features efficientnet-lite0
     sgan metrics fid --images reals.zip fakes/
     """
-    from ..metrics.registry import METRICS, SHORT, resolve
+    from .. import distributed
+    from ..metrics.registry import resolve
 
     if not names:
-        of = {name: short for short, name in SHORT.items()}
-        rows = [(of.get(name, ""), name, metric.about) for name, metric in METRICS.items()]
-        click.echo("\n".join(f"{short:4} {name:14} {about}" for short, name, about in rows))
+        click.echo(_list())
         return
-    resolve(names, options["num"], options["features"])  # before anything takes long
-    options = {"progress": not (quiet or as_json), **options}
-    options |= {"truncation_psi": options.pop("trunc"), "detector_file": options.pop("detector")}
-    call = _Call(names, str(resolve_device(device)), gpus, options)
+    protocol = resolve(names, **options)
+    where = str(resolve_device(device))
     if images:
-        _refuse(model=model, data=data, size=size, trunc=None if options["truncation_psi"] == 1 else 1)
-        _tell(call.images(*images), None, as_json, quiet)
-        return
-    hash_given = _hash_of(data) if data else None
-    for path in _models(model, runs, quiet or as_json):
-        asked = _asked(path, names, options, hash_given)
-        if model and Path(model).is_dir() and _known(path, asked):
-            click.echo(f"{path.name} has been measured before.", err=True)
-            continue
-        results = call.model(path, data, size)
-        if asked["foreign"]:
-            results = _renamed(results, "_on_" + re.sub(r"[^A-Za-z0-9.-]+", "-", Path(data).stem))
-        _record(results, path, asked)
-        _tell(results, path, as_json, quiet)
+        _refuse(model=model, data=data, size=size, trunc=None if protocol.truncation_psi == 1 else 1)
 
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """What is asked for, on however many ranks."""
-
-    names: tuple[str, ...]
-    device: str
-    gpus: int | None
-    options: dict[str, typing.Any]
-
-    def model(self, path: Path, data: str | None, size: tuple[int, int] | None) -> Results:
-        return self._launch(_measure_model, path, data, size)
-
-    def images(self, a: str, b: str) -> Results:
-        options = {k: v for k, v in self.options.items() if k != "truncation_psi"}
-        return self._launch(_compare, a, b, options)
-
-    def _launch(self, function: typing.Callable, *arguments: typing.Any) -> Results:
-        from .. import distributed
-
-        return distributed.launch(function, (self, *arguments), self.gpus, self.device)
-
-
-def _measure_model(call: _Call, path: Path, data: str | None, size: tuple[int, int] | None) -> Results:
     from ..interop.opening import open_model
-    from ..metrics.measure import measure
-    from ..metrics.registry import resolve
-    from ..snapshot import open_training_set
+    from ..metrics.requests import compare_files, measure_file, record
 
+    with bar(quiet or as_json) as progress:
+        if images:
+            work = (compare_files, protocol, *images, where, progress)
+            _print(distributed.launch(_on_a_rank, work, gpus, where), None, as_json, quiet)
+            return
+        for request in _requests(protocol, model, runs, data, size, quiet or as_json):
+            results = distributed.launch(_on_a_rank, (measure_file, request, open_model, where, progress), gpus, where)
+            if distributed.first_here():
+                record(request, results)
+            _print(results, request.path, as_json, quiet)
+
+
+def _list() -> str:
+    """The metrics, one a line."""
+    from ..metrics.registry import METRICS
+
+    return "\n".join(f"{metric.short:4} {name:14} {metric.about}" for name, metric in METRICS.items())
+
+
+def _on_a_rank(work: typing.Callable[..., T], *arguments: typing.Any) -> T:
     keep_memory()
-    snapshot = open_model(path, call.device)
-    metrics = resolve(call.names, call.options["num"], call.options["features"])
-    needed = snapshot.info.generator.c_dim or any(m.reals for m in metrics)
-    reals = open_training_set(snapshot.info, data, size) if needed else None
-    return measure(call.names, snapshot.G, reals, call.device, **call.options)
+    return work(*arguments)
 
 
-def _compare(call: _Call, a: str, b: str, options: dict[str, typing.Any]) -> Results:
+def _requests(
+    protocol: EvaluationProtocol,
+    model: str | None,
+    runs: str,
+    data: str | None,
+    size: tuple[int, int] | None,
+    quiet: bool,
+) -> typing.Iterator[Request]:
+    """For the model that is meant; of a run's folder for all that have not been measured."""
     from ..data.dataset import open_dataset
-    from ..metrics.measure import compare_images
-
-    keep_memory()
-    return compare_images(open_dataset(a), open_dataset(b), call.names, call.device, **options)
-
-
-def _models(model: str | None, runs: str, quiet: bool) -> list[Path]:
-    """The one that is meant; of a run's folder all."""
-    from ..interop.conversion import located
+    from ..interop.conversion import located, model_info
+    from ..metrics.requests import RealImages, Request, is_measured
     from ..runs import find_model, snapshots
 
-    path, which = find_model(model and located(model), runs)
-    if model is not None and Path(model).is_dir():
-        return snapshots(model)
-    if not quiet:
+    reals = RealImages(data, open_dataset(data).spec.content_hash) if data else None
+    newest, which = find_model(model and located(model), runs)
+    run = model if model is not None and Path(model).is_dir() else None
+    if not quiet and run is None:
         click.echo(which, err=True)
-    return [path]
+    for path in [newest] if run is None else snapshots(run):
+        request = Request(protocol, path, model_info(path), reals, size)
+        if run is not None and is_measured(request):
+            click.echo(f"{path.name} has been measured before.", err=True)
+        else:
+            yield request
 
 
-def _hash_of(data: str) -> str:
-    from ..data.dataset import open_dataset
-
-    return open_dataset(data).spec.content_hash
-
-
-def _asked(
-    path: Path, names: tuple[str, ...], options: dict[str, typing.Any], hash_given: str | None
-) -> dict[str, typing.Any]:
-    """What values of this model depend on, as far as it is known before they are there."""
-    from ..interop.conversion import model_info
-    from ..metrics.registry import resolve
-
-    spec = model_info(path).data
-    trained_on = spec.content_hash if spec else None
-    metrics = resolve(names, options["num"], options["features"])
-    return {
-        "names": [m.name() for m in metrics],
-        "first": {m.name(m.outputs[0][0]): m.name() for m in metrics},
-        "usual": {"data": (trained_on or "")[:16], "seed": 0, "trunc": 1.0, "detector": None},
-        "data": (hash_given or trained_on or "")[:16],
-        "foreign": hash_given is not None and hash_given != trained_on and any(m.reals for m in metrics),
-        "seed": options["seed"],
-        "trunc": options["truncation_psi"],
-        "detector": options["detector_file"],
-    }
-
-
-_OF_A_LINE = ("data", "seed", "trunc", "detector")  # of what was asked
-
-
-def _known(path: Path, asked: dict[str, typing.Any]) -> bool:
-    """Whether the folder's files hold a value of this snapshot for all that is asked."""
-    from ..runs import metric_lines
-
-    usual = asked["usual"]  # what training measures says nothing of how
-    same = [x for x in metric_lines(path.parent) if all(x.get(k, usual[k]) == asked[k] for k in _OF_A_LINE)]
-    mine = [line for line in same if line.get("snapshot") == path.name]
-    return {line.get("asked") or asked["first"].get(line.get("metric")) for line in mine}.issuperset(asked["names"])
-
-
-def _record(results: Results, path: Path, asked: dict[str, typing.Any]) -> None:
-    """A line for each value in a file beside the model, unless that is the one in the package."""
-    from .. import distributed
-    from ..interop.conversion import model_info
-    from ..runs import PACKAGED_MODEL, record_metric
-
-    if path == PACKAGED_MODEL or not distributed.first_here():
-        return
-    how = {k: asked[k] for k in _OF_A_LINE}
-    kimg = model_info(path).kimg
-    for name, value in results.values.items():
-        of = max((n for n in asked["names"] if name.startswith(n)), key=len, default=name)
-        with contextlib.suppress(PermissionError):  # somebody else's folder: it is printed all the same
-            record_metric(path.parent, name, value, kimg, path.name, asked=of, **how)
-
-
-def _renamed(results: Results, ending: str) -> Results:
-    """On other pictures than the model's own a metric has a name, and a curve, of its own."""
-    tables = {
-        field: {name + ending: value for name, value in getattr(results, field).items()}
-        for field in ("values", "higher_is_better", "deviations", "pictures")
-    }
-    return dataclasses.replace(results, **tables)
-
-
-def _tell(results: Results, path: Path | None, as_json: bool, quiet: bool) -> None:
+def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> None:
     from .. import distributed
 
     if not distributed.first_here():

@@ -1,31 +1,55 @@
-"""Bars on stderr."""
+"""Progress as bars on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from ..progress import Progress, silent
+from ..progress import Progress
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 @contextlib.contextmanager
 def bar(
-    quiet: bool,
+    quiet: bool,  # no bars
 ) -> Iterator[Progress]:
-    """A bar for each thing that is counted, with rate and time left; none where stderr is no terminal."""
-    from tqdm import tqdm  # here, so that a command's help does not wait for it
+    """A bar for each thing that is counted, with its rate and the time left; none where stderr is no terminal.
 
-    bars: dict[str, tqdm] = {}
-
-    def show(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = tqdm(desc=what, total=total, leave=False, disable=None)
-        bars[what].update(done - bars[what].n)
-        if done >= total:
-            bars.pop(what).close()
-
+    What it gives may go to another process, which then shows bars of its own.
+    """
+    bars = Bars(quiet)
     try:
-        yield silent if quiet else show
+        yield bars
     finally:
-        for shown in bars.values():
-            shown.close()
+        bars.close()
+
+
+class Bars:
+    """A `Progress`. See `bar`."""
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self._bars: dict[str, tqdm] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        from tqdm import tqdm  # here, so that a command's help does not wait for it
+
+        if self.quiet:
+            return
+        name, _, figure = what.partition(", ")
+        if name not in self._bars:
+            self._bars[name] = tqdm(desc=name, initial=done, total=total, leave=False, disable=None)
+        self._bars[name].set_postfix_str(figure, refresh=False)
+        self._bars[name].update(done - self._bars[name].n)
+        if done >= total:
+            self._bars.pop(name).close()
+
+    def close(self) -> None:
+        while self._bars:
+            self._bars.popitem()[1].close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_bars": {}}

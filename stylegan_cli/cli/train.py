@@ -13,7 +13,7 @@ from ..config import to_json
 from ..training.config import OBJECTIVES, PRECISIONS
 from ..training.presets import PRESETS
 from .params import KIMG, SIZE, ByLevel, Finite, device_option, kernels_option, resolve_device
-from .progress import bar
+from .progress import Bars, bar
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -168,7 +168,9 @@ def _snapshot(resume: str) -> str:
 def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:
     """What to call at every snapshot, once everything is there that it needs."""
     from ..metrics.in_training import TrainingMetrics
+    from ..metrics.registry import resolve
 
-    found = TrainingMetrics([name.strip() for name in names.split(",")], features=features, progress=not quiet)
+    protocol = resolve([name.strip() for name in names.split(",")], features=features)
+    found = TrainingMetrics(protocol, Bars(quiet))
     found.check(data)
     return found

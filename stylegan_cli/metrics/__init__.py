@@ -1,6 +1,7 @@
-"""Numbers that tell how good pictures are; one file for each metric, a pure function of features.
+"""Numbers that tell how good pictures are. One file for each metric says its detector, statistic and computation.
 
-A stream of pictures (stream.py) is seen by a detector, its features go into statistics (statistics.py), and of these
-the function makes a number. registry.py names the protocols, passes.py lets metrics share their passes, measure.py and
-in_training.py are what commands call.
+A stream of pictures (stream.py, path_pairs.py) is seen by a detector, its features go into statistics (statistics.py),
+and of these the metric's function makes numbers; passes.py lets metrics share their passes. registry.py collects the
+metrics and resolves names into a protocol, the value that measure.py, requests.py (models' files, and what is recorded
+beside them) and in_training.py are given.
 """

@@ -11,8 +11,15 @@ about 1e-12 of their traces. Eigenvalues below 1e-16 of the largest cannot be to
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import sys
+from typing import TYPE_CHECKING
+
+from .metric import ALL, INCEPTION, Metric, Settings, Value, against_reals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .statistics import Tensors
 
 
 def frechet_distance(
@@ -22,32 +29,49 @@ def frechet_distance(
     cov_b: Tensor,  # [D, D]
 ) -> float:
     """d² of the equation above; below 0 only by rounding."""
-    # Of a singular matrix the factor is thin, which leaves out eigenvalues that are 0: none of them costs anything.
-    factors = [(_cholesky(cov_a), cov_b), (_cholesky(cov_b), cov_a)]
-    thin = [(_by_eigenvectors(cov), o) for (f, o), cov in zip(factors, (cov_a, cov_b), strict=True) if f is None]
-    factor, other = min(thin, key=lambda pair: pair[0].shape[1]) if thin else factors[0]
+    import torch
+
+    # The factor with fewer columns: what a singular matrix leaves out costs nothing.
+    factor, other = min((_factor(cov_a), cov_b), (_factor(cov_b), cov_a), key=lambda pair: pair[0].shape[1])
     product = factor.T @ other @ factor
     roots = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt()
     apart = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace()
     return float(apart - 2 * roots.sum())
 
 
-def _cholesky(
+def _factor(
     cov: Tensor,  # [D, D]
-) -> Tensor | None:  # [D, D], L with L Lᵀ = cov; None of a singular matrix: of fewer pictures than features, say
+) -> Tensor:  # [D, rank], L with L Lᵀ = cov; thin of a singular matrix: of fewer pictures than features, say
+    import torch
+
+    smallest = len(cov) * sys.float_info.epsilon  # that is not 0 in comparison with 1
     factor, failed = torch.linalg.cholesky_ex(cov)
     pivots = factor.diagonal().square()
-    return None if failed or pivots.min() <= _smallest(cov) * pivots.max() else factor
-
-
-def _by_eigenvectors(
-    cov: Tensor,  # [D, D]
-) -> Tensor:  # [D, rank], L with L Lᵀ = cov
+    if not failed and pivots.min() > smallest * pivots.max():
+        return factor
     values, vectors = torch.linalg.eigh(cov)
-    kept = values > _smallest(cov) * values[-1]
+    kept = values > smallest * values[-1]
     return vectors[:, kept] * values[kept].sqrt()
 
 
-def _smallest(cov: Tensor) -> float:
-    """What is not 0 in comparison with 1."""
-    return len(cov) * torch.finfo(cov.dtype).eps
+def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:
+    return [Value(frechet_distance(reals["mean"], reals["cov"], fakes["mean"], fakes["cov"]))]
+
+
+def _note(metric: Metric) -> str | None:
+    size = metric.features.size
+    return (
+        None
+        if metric.num > size
+        else (
+            f"{metric.name()}: with {metric.num} pictures for {size} features it is far too high; compare it only with "
+            "others of as few."
+        )
+    )
+
+
+METRICS = against_reals(
+    Metric(
+        "fid{features}{num}", "Fréchet distance to", INCEPTION, "moments", _compute, short="fid", reals=ALL, note=_note
+    )
+)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import torch
 
 from ..data.dataset import Dataset
-from ..detectors import load_detector, load_lpips
 from ..models.generator import Generator
+from ..progress import Progress, silent
 from .measure import check_enough, check_sizes, measure
-from .registry import STANDARD, resolve
+from .metric import EvaluationProtocol
+from .passes import require_detectors
 
 
 class TrainingMetrics:
@@ -19,37 +17,20 @@ class TrainingMetrics:
 
     def __init__(
         self,
-        names: Sequence[str],  # as for `measure`; the first value decides which snapshot is the best
-        *,
-        num: int | None = None,
-        batch: int | None = None,
-        features: str = STANDARD,
-        detector_file: str | Path | None = None,
-        progress: bool = True,
+        protocol: EvaluationProtocol,  # the first value decides which snapshot is the best
+        progress: Progress = silent,
     ):
-        """Raises SganError for a metric that there is not."""
-        self.names = tuple(names)
-        self.options = {"num": num, "batch": batch, "features": features, "detector_file": detector_file}
-        self.progress = progress
-        self.metrics = resolve(self.names, num, features)
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Of the first value."""
-        return self.metrics[0].outputs[0][1]
+        self.protocol, self.progress = protocol, progress
+        self.higher_is_better = protocol.metrics[0].outputs[0].higher_is_better  # of the first value
 
     def check(
         self,
         data: Dataset,
     ) -> None:
         """To be called before a run begins: raises SganError if pictures are too few, or weights are missing."""
-        check_sizes(self.metrics, data.spec.height, data.spec.width)
-        check_enough(self.metrics, data)
-        for name in dict.fromkeys(m.detector for m in self.metrics):
-            if name == "lpips-vgg":
-                load_lpips("vgg", "cpu", self.options["detector_file"])
-            else:
-                load_detector(name, "cpu", self.options["detector_file"])
+        check_sizes(self.protocol.metrics, data.spec.height, data.spec.width)
+        check_enough(self.protocol.metrics, data)
+        require_detectors(self.protocol.metrics, self.protocol.detector_file)
 
     def __call__(
         self,
@@ -57,4 +38,4 @@ class TrainingMetrics:
         dataset: Dataset,  # of the run
         device: torch.device,
     ) -> dict[str, float]:
-        return measure(self.names, G, dataset, device, **self.options, progress=self.progress).values
+        return measure(self.protocol, G, dataset, device, self.progress).values

@@ -8,8 +8,14 @@ each with a p(y) of its own. Of a part only Σ p and Σ p log p are needed: no l
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+from .metric import CLASSES, Metric, Output, Settings, Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .statistics import Tensors
 
 
 def inception_score(
@@ -18,19 +24,15 @@ def inception_score(
     negentropies: Tensor,  # [splits] float64, Σ_x Σ_y p(y|x) log p(y|x)
 ) -> tuple[float, float]:  # mean over the parts, their standard deviation
     mean = sums / counts[:, None]
-    divergence = negentropies / counts - torch.xlogy(mean, mean).sum(1)
+    divergence = negentropies / counts - mean.xlogy(mean).sum(1)
     scores = divergence.exp()
     return float(scores.mean()), float(scores.std(correction=0))
 
 
-def split_sums(
-    logits: Tensor,  # [N, C]
-    split: Tensor,  # [N] int64, which part each picture belongs to
-    splits: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # counts, sums and negentropies of these pictures, as `inception_score` takes them
-    log_p = logits.double().log_softmax(1)
-    p = log_p.exp()
-    counts = torch.bincount(split, minlength=splits).double()
-    sums = p.new_zeros(splits, p.shape[1]).index_add_(0, split, p)
-    negentropies = p.new_zeros(splits).index_add_(0, split, (p * log_p).sum(1))
-    return counts, sums, negentropies
+def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:
+    return [Value(*inception_score(fakes["counts"], fakes["sums"], fakes["negentropies"]))]
+
+
+METRICS = (
+    Metric("is{num}", "Inception score", CLASSES, "splits", _compute, (Output(higher_is_better=True),), "is", least=10),
+)

@@ -8,11 +8,17 @@ It is the mean over random subsets of m pictures each.
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from .progress import Track, untracked
+import numpy as np
+
+from ..progress import Progress, silent, track
+from .metric import INCEPTION, Metric, Settings, Value, against_reals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .statistics import Tensors
 
 
 def kernel_distance(
@@ -22,7 +28,7 @@ def kernel_distance(
     seed: int = 0,  # of the subsets
     subsets: int = 100,
     size: int = 1000,  # of a subset; N or M where that is less
-    track: Track = untracked,
+    progress: Progress = silent,
 ) -> tuple[float, float]:  # MMD², its standard error
     """One subset after the other, in float64.
 
@@ -31,11 +37,13 @@ def kernel_distance(
     variance fell with the number n of pictures, which it does, or faster:
     variance = mean of the subsets' jackknife variances * m / n + variance between subsets / number of subsets.
     """
+    import torch
+
     rng = np.random.RandomState(seed)
     n, dim = min(len(real), len(fake)), real.shape[1]
     m = min(n, size)
     values, variances = [], []
-    for _ in track(range(subsets)):
+    for _ in track(range(subsets), "subsets", progress):
         x = real[torch.from_numpy(rng.choice(len(real), m, replace=False))].double() / dim**0.5
         y = fake[torch.from_numpy(rng.choice(len(fake), m, replace=False))].double() / dim**0.5
         value, variance = _mmd2(_kernel(x, x), _kernel(y, y), _kernel(x, y))
@@ -49,7 +57,7 @@ def _kernel(
     x: Tensor,  # [m, D], divided by the root of D
     y: Tensor,  # [m, D]
 ) -> Tensor:  # [m, m]
-    return torch.addmm(x.new_ones(1, 1), x, y.T).pow_(3)
+    return x.new_ones(1, 1).addmm(x, y.T).pow_(3)
 
 
 def _mmd2(
@@ -65,3 +73,15 @@ def _mmd2(
     between_left = xy.sum() - xy.sum(0) - xy.sum(1) + xy.diagonal()
     left = within_left / ((m - 1) * (m - 2)) - 2 * between_left / (m - 1) ** 2
     return float(total), float((m - 1) / m * (left - left.mean()).square().sum())
+
+
+def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:
+    x, y = (side["features"].to(settings.device) for side in (reals, fakes))
+    return [Value(*kernel_distance(x, y, seed=settings.seed, progress=settings.progress))]
+
+
+METRICS = against_reals(
+    Metric(
+        "kid{features}{num}", "kernel distance to", INCEPTION, "features", _compute, short="kid", reals=10**6, least=3
+    )
+)

@@ -17,12 +17,12 @@ import torch
 
 from .. import distributed
 from ..data.dataset import Dataset
-from ..detectors import load_lpips
 from ..errors import SganError
 from ..models.generator import Generator
-from .passes import How, Measured, look, measure_path_length, measure_with_detectors, of_set
-from .perceptual_path_length import SMALLEST, PathPairs
-from .registry import DIMENSIONS, STANDARD, Metric, resolve
+from ..progress import Progress, silent
+from .metric import EvaluationProtocol, Metric, Settings
+from .passes import Measured, look, measure_path_lengths, measure_with_detectors, of_set
+from .path_pairs import PathPairs
 from .stream import Fakes
 
 _BATCH_PIXELS = 1 << 22  # of a batch, where nothing else is said
@@ -40,80 +40,83 @@ class Results:
     notes: tuple[str, ...]  # sentences that belong under a table of these
     seconds: float
 
+    def renamed(self, ending: str) -> Results:
+        """The same with an ending to all names."""
+        tables = {
+            field: {name + ending: value for name, value in getattr(self, field).items()}
+            for field in ("values", "higher_is_better", "deviations", "pictures")
+        }
+        return dataclasses.replace(self, **tables)
+
 
 def measure(
-    names: Sequence[str],  # of registry.METRICS, or short
+    protocol: EvaluationProtocol,  # of registry.resolve
     G: Generator,  # on the device, in float32
     data: Dataset | None,  # the real pictures; None where nothing that is asked for needs them
     device: torch.device | str,
-    *,
-    num: int | None = None,  # pictures of the model; None: as the names say
-    batch: int | None = None,  # pictures at a time on one rank; None: by their size
-    seed: int = 0,
-    truncation_psi: float = 1.0,
-    features: str = STANDARD,  # a name of registry.FEATURES
-    detector_file: str | Path | None = None,  # weights of the one detector that these metrics use
-    progress: bool = True,  # bars, where stderr is a terminal
+    progress: Progress = silent,  # called on the first rank
 ) -> Results:
-    """Raises SganError if a metric is unknown, if pictures are too few or of another size than the model's, if a
-    detector's weights are missing, or if the model draws numbers that are not finite."""
+    """Raises SganError if pictures are too few or of another size than the model's, if a detector's weights are
+    missing, or if the model draws numbers that are not finite."""
     began = time.monotonic()
-    metrics = resolve(names, num, features)
+    metrics = protocol.metrics
     _check_model(metrics, G, data)
     check_sizes(metrics, G.config.height, G.config.width)
     check_enough(metrics, data)
-    device = torch.device(device)
-    batch = batch or _batch(G.config.height * G.config.width, device)
-    how = How(device, batch, seed, progress, _one_file(detector_file, metrics))
+    settings = _settings(protocol, torch.device(device), G.config.height * G.config.width, progress)
     classes = torch.from_numpy(data.class_index) if data is not None and G.config.c_dim else None
-    drawing = (classes, device, seed, truncation_psi)
-    with _apart(device):
-        found = measure_with_detectors(
-            [m for m in metrics if m.path is None],
+    drawing = (classes, settings.device, protocol.seed, protocol.truncation_psi)
+    with _apart(settings.device):
+        measured = measure_with_detectors(
+            metrics,
             data,
-            lambda wanted, by: look(Fakes(G, *drawing), wanted, by, how, f"{by.name}, pictures of the model"),
-            how,
+            lambda wanted, by: look(Fakes(G, *drawing), wanted, by, settings, f"{by.name}, pictures of the model"),
+            settings,
         )
-        if paths := [m for m in metrics if m.path is not None]:
-            lpips = load_lpips("vgg", device, how.file)
-            halved = dataclasses.replace(how, batch=max(batch // 2, 1))  # a pair is two pictures
-            for m in paths:
-                found[m] = measure_path_length(m, PathPairs(G, lpips, m.path, *drawing), lpips, halved)
-    truncation = "" if truncation_psi == 1 else f"_trunc{truncation_psi:g}"
+        measured |= measure_path_lengths(metrics, lambda path, lpips: PathPairs(G, lpips, path, *drawing), settings)
+    truncation = "" if protocol.truncation_psi == 1 else f"_trunc{protocol.truncation_psi:g}"
     notes = _channel_notes({"the model": G.config.channels} | _channels(metrics, data))
-    return _results(metrics, found, data, truncation, notes, began)
+    return _results(metrics, measured, data, truncation, notes, began)
 
 
 def compare_images(
+    protocol: EvaluationProtocol,  # its number is cut down to the pictures that b has; nothing is truncated
     a: Dataset,  # in the place of the real pictures
     b: Dataset,  # in the place of the model's
-    names: Sequence[str],
     device: torch.device | str = "cpu",
-    *,
-    num: int | None = None,  # pictures of b; None: as the names say, or as many as there are
-    batch: int | None = None,
-    seed: int = 0,
-    features: str = STANDARD,
-    detector_file: str | Path | None = None,
-    progress: bool = True,
+    progress: Progress = silent,
 ) -> Results:
     """The same with no model. Names tell how many pictures of b were taken. Raises SganError as `measure` does."""
     began = time.monotonic()
-    metrics = [dataclasses.replace(m, num=min(m.num, len(b))) for m in resolve(names, num, features)]
+    metrics = [dataclasses.replace(m, num=min(m.num, len(b))) for m in protocol.metrics]
     for m in metrics:
         if m.path is not None:
             raise SganError(f"{m.name()} measures a model, not pictures.", hint="Give a --model in place of --images.")
     check_enough(metrics, a, b)
-    device = torch.device(device)
-    batch = batch or _batch(max(d.spec.height * d.spec.width for d in (a, b)), device)
-    how = How(device, batch, seed, progress, _one_file(detector_file, metrics))
-    with _apart(device):
-        found = measure_with_detectors(metrics, a, lambda wanted, by: of_set(b, False, wanted, by, how), how)
+    pixels = max(d.spec.height * d.spec.width for d in (a, b))
+    settings = _settings(protocol, torch.device(device), pixels, progress)
+    with _apart(settings.device):
+        measured = measure_with_detectors(
+            metrics, a, lambda wanted, by: of_set(b, False, wanted, by, settings), settings
+        )
     notes = _channel_notes(_channels(metrics, a) | _channels(metrics, b))
     sizes = [f"{d.spec.height}x{d.spec.width}" for d in (a, b)]
     if sizes[0] != sizes[1]:
         notes.append(f"The sets differ in size: {sizes[0]} and {sizes[1]} (height x width).")
-    return _results(metrics, found, a, "", notes, began)
+    return _results(metrics, measured, a, "", notes, began)
+
+
+def _settings(
+    protocol: EvaluationProtocol,
+    device: torch.device,
+    pixels: int,  # of a picture
+    progress: Progress,
+) -> Settings:
+    most = 64 if device.type == "cuda" else 8  # beyond which a CPU's caches are too small for a detector
+    batch = protocol.batch or min(max(_BATCH_PIXELS // pixels, 1), most)
+    progress = progress if distributed.rank() == 0 else silent
+    file = None if protocol.detector_file is None else Path(protocol.detector_file)
+    return Settings(device, batch, protocol.seed, progress, file)
 
 
 @contextlib.contextmanager
@@ -131,11 +134,6 @@ def _apart(
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
         if cuda:
             torch.cuda.empty_cache()
-
-
-def _batch(pixels: int, device: torch.device) -> int:
-    most = 64 if device.type == "cuda" else 8  # beyond which a CPU's caches are too small for a detector
-    return min(max(_BATCH_PIXELS // pixels, 1), most)
 
 
 # ------------------------------------------------------------------------------------------- what goes wrong
@@ -169,11 +167,10 @@ def check_sizes(
     height: int,  # of the model's pictures
     width: int,
 ) -> None:
-    """Raises SganError if the perceptual distance cannot see pictures so small."""
+    """Raises SganError if a network cannot see pictures so small."""
     for m in metrics:
-        least = SMALLEST * (2 if m.path and m.path.crop else 1)
-        if m.path and min(height, width) < least:
-            raise SganError(f"{m.name()} takes pictures of {least} pixels a side at least, not {height}x{width}.")
+        if min(height, width) < m.smallest:
+            raise SganError(f"{m.name()} takes pictures of {m.smallest} pixels a side at least, not {height}x{width}.")
 
 
 def check_enough(
@@ -184,23 +181,11 @@ def check_enough(
     """Raises SganError unless there are enough pictures on both sides, and one for each rank."""
     for m in metrics:
         least = max(m.least, distributed.world_size())
-        sides = [(m.reals_of(data), data.spec.path)] if m.reals else []
+        sides = [(m.reals_of(data), data.spec.path)] if m.reals and data is not None else []
         sides.append((m.num, others.spec.path if others else "the model"))
         for count, where in sides:
             if count < least:
                 raise SganError(f"{m.name()} takes {least} pictures at least; of {where} there are {count}.")
-
-
-def _one_file(file: str | Path | None, metrics: Sequence[Metric]) -> Path | None:
-    detectors = list(dict.fromkeys(m.detector for m in metrics))
-    if file is None:
-        return None
-    if len(detectors) > 1:
-        raise SganError(
-            f"One file of weights, {file}, cannot serve {' and '.join(detectors)}, which these metrics take.",
-            hint="Ask for one of them at a time, or put all files into a folder and name it in SGAN_DETECTORS.",
-        )
-    return Path(file)
 
 
 # ------------------------------------------------------------------------------------------- what comes out
@@ -208,7 +193,7 @@ def _one_file(file: str | Path | None, metrics: Sequence[Metric]) -> Path | None
 
 def _results(
     metrics: Sequence[Metric],
-    found: dict[Metric, Measured],
+    measured: dict[Metric, Measured],
     data: Dataset | None,
     truncation: str,  # as names tell it
     notes: list[str],
@@ -216,18 +201,15 @@ def _results(
 ) -> Results:
     values, higher, deviations, pictures = {}, {}, {}, {}
     for m in metrics:
-        suffix = truncation + (f"@{found[m].fingerprint}" if found[m].fingerprint else "")
+        suffix = truncation + (f"@{measured[m].fingerprint}" if measured[m].fingerprint else "")
         counts = (m.reals_of(data), m.num)
-        for (ending, better_up), (value, deviation) in zip(m.outputs, found[m].values, strict=True):
-            name = m.name(ending + suffix)
-            values[name], higher[name], pictures[name] = value, better_up, counts
+        for output, (value, deviation) in zip(m.outputs, measured[m].values, strict=True):
+            name = m.name(output.ending + suffix)
+            values[name], higher[name], pictures[name] = value, output.higher_is_better, counts
             if deviation is not None:
                 deviations[name] = deviation
-        if m.kind == "fid" and m.num <= DIMENSIONS[m.detector]:
-            notes.append(
-                f"{m.name()}: with {m.num} pictures for {DIMENSIONS[m.detector]} features it is far too high; compare "
-                "it only with others of as few."
-            )
+        if m.note and (note := m.note(m)):
+            notes.append(note)
     return Results(values, higher, deviations, pictures, tuple(notes), time.monotonic() - began)
 
 
@@ -236,6 +218,6 @@ def _channels(metrics: Sequence[Metric], data: Dataset | None) -> dict[str, int]
 
 
 def _channel_notes(channels: dict[str, int]) -> list[str]:
-    told = {1: "Grey pictures were repeated to RGB: {}.", 4: "Transparent pictures were laid on white: {}."}
-    where = {c: ", ".join(name for name, n in channels.items() if n == c) for c in told}
-    return [text.format(where[c]) for c, text in told.items() if where[c]]
+    notes = {1: "Grey pictures were repeated to RGB: {}.", 4: "Transparent pictures were laid on white: {}."}
+    where = {c: ", ".join(name for name, n in channels.items() if n == c) for c in notes}
+    return [note.format(where[c]) for c, note in notes.items() if where[c]]

@@ -5,70 +5,53 @@ All ranks share a pass; what came of it is on the first rank, which alone makes 
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from .. import distributed
 from ..data.dataset import Dataset
-from ..detectors import Detector, Lpips, load_detector
+from ..detectors import Detector, Lpips, load_detector, load_lpips
 from .cache import load_statistics, save_statistics, statistics_path
-from .frechet import frechet_distance
-from .inception_score import inception_score
-from .kernel import kernel_distance
-from .perceptual_path_length import perceptual_path_length
-from .precision_recall import density_coverage, precision_recall
-from .progress import bar
-from .registry import Metric
-from .statistics import KINDS, Tensors
+from .metric import LatentPath, Metric, Settings, Value
+from .statistics import STATISTICS, Tensors
 from .stream import Pictures, Reals, stream
-
-
-@dataclass(frozen=True)
-class How:
-    """What all passes of one measurement have in common."""
-
-    device: torch.device
-    batch: int  # pictures at a time on one rank
-    seed: int = 0
-    progress: bool = False
-    file: Path | None = None  # weights in place of the detector's
 
 
 @dataclass(frozen=True)
 class Want:
     """A statistic that is wanted of a stream."""
 
-    kind: str  # a name of KINDS
-    key: str  # of the detector's output
+    statistic: str  # a name of STATISTICS
+    output: str  # of the detector
     count: int  # pictures
-
-
-Values = list[tuple[float, float | None]]  # each with its deviation where one is known
 
 
 @dataclass(frozen=True)
 class Measured:
-    values: Values  # one for each of the metric's outputs
+    values: list[Value]  # one for each of the metric's outputs
     fingerprint: str  # of weights that are not the known ones, else empty
 
 
 def measure_with_detectors(
-    metrics: Sequence[Metric],  # no path lengths
+    metrics: Sequence[Metric],
     data: Dataset | None,  # the real pictures
     of_fakes: Callable[[list[Want], Detector], dict[Want, Tensors]],
-    how: How,
+    settings: Settings,
 ) -> dict[Metric, Measured]:
-    """One detector after the other, so that only one is in memory."""
-    found = {}
-    for name in dict.fromkeys(m.detector for m in metrics):
-        found |= _measure_with(name, [m for m in metrics if m.detector == name], data, of_fakes, how)
-    return found
+    """Those of the metrics that have no path. One detector after the other, so that only one is in memory."""
+    served: dict[str, list[Metric]] = {}
+    for m in metrics:
+        if m.path is None:
+            served.setdefault(m.features.detector, []).append(m)
+    measured = {}
+    for name, some in served.items():
+        measured |= _measure_with(name, some, data, of_fakes, settings)
+    return measured
 
 
 def _measure_with(
@@ -76,30 +59,47 @@ def _measure_with(
     metrics: Sequence[Metric],  # that it serves
     data: Dataset | None,
     of_fakes: Callable[[list[Want], Detector], dict[Want, Tensors]],
-    how: How,
+    settings: Settings,
 ) -> dict[Metric, Measured]:
-    detector = load_detector(name, how.device, how.file)
-    reals, found = {}, {}
+    detector = load_detector(name, settings.device, settings.detector_file)
+    reals: dict[bool, dict[Want, Tensors]] = {}
     for mirror in (False, True):
         wanted = [_want(m, m.reals_of(data)) for m in metrics if m.reals and m.mirrors(data) == mirror]
-        if wanted:
-            reals[mirror] = of_set(data, mirror, wanted, detector, how)
+        if data is not None and wanted:
+            reals[mirror] = of_set(data, mirror, wanted, detector, settings)
     fakes = of_fakes([_want(m, m.num) for m in metrics], detector)
+    measured = {}
     for m in metrics:
         real = reals[m.mirrors(data)][_want(m, m.reals_of(data))] if m.reals else {}
-        found[m] = Measured(_shared(_values, m, real, fakes[_want(m, m.num)], how), unknown(detector))
-    return found
+        values = _computed(m, real, fakes[_want(m, m.num)], settings)
+        measured[m] = Measured(values, unknown(detector))
+    return measured
 
 
-def measure_path_length(
-    metric: Metric,
-    pairs: Pictures,  # gives distances [n]
-    lpips: Lpips,
-    how: How,
-) -> Measured:
-    want = Want("features", "distances", metric.num)
-    found = look(pairs, [want], lambda distances: {"distances": distances}, how, metric.name())
-    return Measured(_shared(_values, metric, {}, found[want], how), unknown(lpips))
+def measure_path_lengths(
+    metrics: Sequence[Metric],
+    pairs_along: Callable[[LatentPath, Lpips], Pictures],  # gives distances [n]
+    settings: Settings,
+) -> dict[Metric, Measured]:
+    """Those of the metrics that have a path."""
+    measured, paths = {}, [(m, m.path) for m in metrics if m.path is not None]
+    if paths:
+        lpips = load_lpips("vgg", settings.device, settings.detector_file)
+        settings = dataclasses.replace(settings, batch=max(settings.batch // 2, 1))  # a pair is two pictures
+        for m, path in paths:
+            want, outputs = _want(m, m.num), lambda distances, name=m.features.output: {name: distances}
+            found = look(pairs_along(path, lpips), [want], outputs, settings, m.name())
+            measured[m] = Measured(_computed(m, {}, found[want], settings), unknown(lpips))
+    return measured
+
+
+def require_detectors(metrics: Sequence[Metric], file: str | Path | None) -> None:
+    """Raises SganError if weights of a network that these metrics use are missing."""
+    for path_length, name in dict.fromkeys((m.path is not None, m.features.detector) for m in metrics):
+        if path_length:
+            load_lpips("vgg", "cpu", file)
+        else:
+            load_detector(name, "cpu", file)
 
 
 def of_set(
@@ -107,18 +107,19 @@ def of_set(
     mirror: bool,
     wanted: Sequence[Want],
     detector: Detector,
-    how: How,
+    settings: Settings,
 ) -> dict[Want, Tensors]:
     """Statistics of a set, from the cache where they are there."""
     first = distributed.rank() == 0
     by = f"{detector.name} {detector.fingerprint}"
     wanted = list(dict.fromkeys(wanted))
-    paths = {w: statistics_path(dataset.spec, mirror, w.count, f"{w.kind} {w.key}", by) for w in wanted}
+    paths = {w: statistics_path(dataset.spec, mirror, w.count, f"{w.statistic} {w.output}", by) for w in wanted}
     found = {w: load_statistics(paths[w]) or {} for w in wanted} if first else {w: {} for w in wanted}
-    absent = distributed.broadcast_text(" ".join(str(i) for i, w in enumerate(wanted) if not found[w]))
-    if absent:
-        absent = [wanted[int(i)] for i in absent.split()]
-        made = look(Reals(dataset, mirror, how.device), absent, detector, how, f"{detector.name}, {dataset.name}", True)
+    missing = distributed.broadcast_text(" ".join(str(i) for i, w in enumerate(wanted) if not found[w]))
+    if missing:
+        absent = [wanted[int(i)] for i in missing.split()]
+        reals, title = Reals(dataset, mirror, settings.device), f"{detector.name}, {dataset.name}"
+        made = look(reals, absent, detector, settings, title, ahead=True)
         found |= made
         for want in absent if first else ():
             save_statistics(paths[want], made[want])
@@ -129,21 +130,21 @@ def look(
     pictures: Pictures,
     wanted: Sequence[Want],
     detector: Callable[[Tensor], Tensors],
-    how: How,
-    title: str,  # of the bar
+    settings: Settings,
+    title: str,  # for progress
     ahead: bool = False,  # prepare pictures in a thread
 ) -> dict[Want, Tensors]:
     """One pass of all ranks together."""
-    statistics = {want: KINDS[want.kind](want.key, want.count) for want in wanted}
+    statistics = {want: STATISTICS[want.statistic](want.output, want.count) for want in wanted}
     count, ranks = max(want.count for want in wanted), distributed.world_size()
-    with bar(how.progress, title, total=count, unit="picture") as shown:
-        for index, images in stream(pictures, count, how.batch, ahead):
-            outputs = detector(images)
-            for statistic in statistics.values():
-                statistic.add(index, outputs)
-            if index[0] < ranks:  # the first batch: where it is broken the rest is not worth the time
-                pictures.check()
-            shown.update(min(len(index) * ranks, count - shown.n))
+    settings.progress(title, 0, count)
+    for index, images in stream(pictures, count, settings.batch, ahead):
+        outputs = detector(images)
+        for statistic in statistics.values():
+            statistic.add(index, outputs)
+        if index[0] < ranks:  # the first batch: where it is broken the rest is not worth the time
+            pictures.check()
+        settings.progress(title, min(int(index[-1]) + ranks, count), count)
     pictures.check()
     return {want: statistic.result() for want, statistic in statistics.items()}
 
@@ -156,37 +157,18 @@ def unknown(
 
 
 def _want(metric: Metric, count: int) -> Want:
-    return Want(metric.statistic, metric.key, count)
+    return Want(metric.statistic, metric.features.output, count)
 
 
-def _values(
+def _computed(
     metric: Metric,
     real: Tensors,  # its statistic of the reals, empty if it needs none
     fake: Tensors,
-    how: How,
-) -> Values:
-    if metric.kind == "fid":
-        return [(frechet_distance(real["mean"], real["cov"], fake["mean"], fake["cov"]), None)]
-    if metric.kind == "is":
-        return [inception_score(fake["counts"], fake["sums"], fake["negentropies"])]
-    if metric.kind == "ppl":
-        return [(perceptual_path_length(fake["features"]), None)]
-    x, y = (side["features"].to(how.device) for side in (real, fake))
-    track = functools.partial(_tracked, how.progress, metric.name())
-    if metric.kind == "kid":
-        return [kernel_distance(x, y, seed=how.seed, track=track)]
-    both = (precision_recall if metric.kind == "pr" else density_coverage)(x, y, track=track)
-    return [(value, None) for value in both]
-
-
-def _tracked(progress: bool, title: str, items: Sequence) -> Iterator:
-    with bar(progress, title, total=len(items)) as shown:
-        for item in items:
-            yield item
-            shown.update()
-
-
-def _shared(make: Callable[..., Values], *arguments: object) -> Values:
-    """What the first rank makes, on every rank, to the bit."""
-    text = json.dumps(make(*arguments)) if distributed.rank() == 0 else None
-    return [tuple(value) for value in json.loads(distributed.broadcast_text(text))]
+    settings: Settings,
+) -> list[Value]:
+    """What the first rank computes, on every rank, to the bit."""
+    text = None
+    if distributed.rank() == 0:
+        named = dataclasses.replace(settings, progress=lambda what, *count: settings.progress(metric.name(), *count))
+        text = json.dumps(metric.compute(real, fake, named))
+    return [Value(*value) for value in json.loads(distributed.broadcast_text(text))]

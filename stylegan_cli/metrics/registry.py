@@ -1,4 +1,4 @@
-"""The metrics by name, and what each is measured on. Imports no PyTorch."""
+"""The metrics by name, collected from their files. Imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -6,121 +6,41 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ..errors import SganError
+from . import frechet, inception_score, kernel, perceptual_path_length, precision_recall
+from .metric import EFFICIENTNET, EvaluationProtocol, Features, Metric
 
-if TYPE_CHECKING:
-    from ..data.dataset import Dataset
-
-ALL = 1 << 62  # more pictures than any set has
 STANDARD = "inception-2015"
-FEATURES = {STANDARD: "", "efficientnet-lite0": "_efficientnet"}  # families of features -> how names tell
-OUTPUT = {STANDARD: "pool", "efficientnet-lite0": "pool", "vgg16": "fc2"}  # detector -> what distances are taken of
-DIMENSIONS = {STANDARD: 2048, "efficientnet-lite0": 1280, "vgg16": 4096}  # of that
+# Families of features; None: each metric's own
+FEATURES: dict[str, Features | None] = {STANDARD: None, "efficientnet-lite0": EFFICIENTNET}
 
-
-@dataclass(frozen=True)
-class Path:
-    """Where perceptual path length is measured."""
-
-    space: str  # 'z' or 'w'
-    full: bool  # t ~ U(0, 1); else 0
-    crop: bool  # the centre of an aligned face
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One protocol."""
-
-    template: str  # of the name
-    kind: str  # 'fid', 'kid', 'pr', 'dc', 'is' or 'ppl'
-    detector: str  # what looks at the pictures
-    about: str  # one line for the help text
-    outputs: tuple[tuple[str, bool], ...]  # (what the name of each value ends with, whether higher is better)
-    reals: int = 0  # at most so many of the data set
-    mirror: bool = False  # reals also flipped, where training did so
-    least: int = 2  # pictures it takes, of each side
-    path: Path | None = None  # of 'ppl'
-    num: int = 50_000  # pictures, or pairs, of the model
-    features: str = STANDARD  # which family the detector stands for
-
-    @property
-    def statistic(self) -> str:
-        """What has to be known of the pictures, a name of `statistics.KINDS`."""
-        return {"fid": "moments", "is": "splits"}.get(self.kind, "features")
-
-    @property
-    def key(self) -> str:
-        """Which output of the detector that is about."""
-        return "logits" if self.kind == "is" else OUTPUT[self.detector]
-
-    def mirrors(self, data: Dataset | None) -> bool:
-        """Whether this set's pictures are also taken flipped."""
-        return self.mirror and data is not None and data.spec.mirror
-
-    def reals_of(self, data: Dataset | None) -> int:
-        """How many real pictures are taken."""
-        return 0 if data is None else min(self.reals, len(data) * (2 if self.mirrors(data) else 1))
-
-    def name(
-        self,
-        ending: str = "",
-    ) -> str:
-        """'fid50k_full', 'fid_efficientnet5k_full', 'ppl2_wend_500', 'pr50k3_full_precision'."""
-        usual = self.kind == "ppl" and self.num == 50_000  # whose names tell no number
-        number = "" if usual else f"{self.num // 1000}k" if self.num % 1000 == 0 else str(self.num)
-        return self.template.format(features=FEATURES[self.features], num=number).rstrip("_") + ending
-
-
-def _metrics() -> dict[str, Metric]:
-    lower, higher = (("", False),), (("", True),)
-    precision = ("_precision", True), ("_recall", True)
-    density = ("_density", True), ("_coverage", True)
-    found = []
-    for full, mirror, of_fid, of_kid, of_balls in (
-        ("_full", False, ALL, 1_000_000, 200_000),
-        ("", True, 50_000, 50_000, 50_000),
-    ):
-        reals = "at most 50,000 real pictures, mirrored as in training" if mirror else "the real pictures"
-        fid, kid = f"Fréchet distance to {reals}", f"kernel distance to {reals}"
-        pr, dc = f"improved precision and recall against {reals}", f"density and coverage of {reals}"
-        found += [
-            Metric("fid{features}{num}" + full, "fid", STANDARD, fid, lower, of_fid, mirror),
-            Metric("kid{features}{num}" + full, "kid", STANDARD, kid, lower, of_kid, mirror, least=3),
-            Metric("pr{features}{num}3" + full, "pr", "vgg16", pr, precision, of_balls, mirror, least=4),
-            Metric("dc{features}{num}5" + full, "dc", "vgg16", dc, density, of_balls, mirror, least=6),
-        ]
-    found.append(Metric("is{num}", "is", STANDARD, "Inception score", higher, least=10))
-    for name, about, path in (
-        ("ppl2_wend", "perceptual path length in W, at the ends of paths", Path("w", False, False)),
-        ("ppl_zfull", "... along paths in Z, the centre of a face", Path("z", True, True)),
-        ("ppl_wfull", "... along paths in W, the centre of a face", Path("w", True, True)),
-        ("ppl_zend", "... at the ends of paths in Z, the centre of a face", Path("z", False, True)),
-        ("ppl_wend", "... at the ends of paths in W, the centre of a face", Path("w", False, True)),
-    ):
-        found.append(Metric(name + "_{num}", "ppl", "lpips-vgg", about, lower, path=path))
-    return {metric.name(): metric for metric in found}
-
-
-METRICS = _metrics()
-SHORT = {
-    "fid": "fid50k_full",
-    "kid": "kid50k_full",
-    "pr": "pr50k3_full",
-    "dc": "dc50k5_full",
-    "is": "is50k",
-    "ppl": "ppl2_wend",
-}
+_DEFINED = (
+    *frechet.METRICS,
+    *kernel.METRICS,
+    *precision_recall.PRECISION_RECALL,
+    *precision_recall.DENSITY_COVERAGE,
+    *inception_score.METRICS,
+    *perceptual_path_length.METRICS,
+)
+# Those against real images come first, and of these the ones against all of them
+METRICS = {m.name(): m for m in sorted(_DEFINED, key=lambda m: (not m.reals, m.mirror))}
+SHORT = {m.short: name for name, m in METRICS.items() if m.short}
 
 
 def resolve(
     names: Sequence[str],  # of METRICS or SHORT; the number in a name may be another: fid5k_full
-    num: int | None = None,  # pictures of the model, whatever the names say; None: as they say
+    num: int | None = None,  # images of the model, whatever the names say; None: as they say
     features: str = STANDARD,  # a name of FEATURES
-) -> list[Metric]:
-    """The protocols meant, each once. Raises SganError for a name that there is not, or that the features rule out."""
+    *,
+    batch: int | None = None,  # see `EvaluationProtocol`
+    seed: int = 0,
+    truncation_psi: float = 1.0,
+    detector_file: str | Path | None = None,
+) -> EvaluationProtocol:
+    """What these names mean. Raises SganError for a name that there is not, or that the features rule out, for too few
+    images, and for one file of weights where the metrics use several detectors."""
     if features not in FEATURES:
         raise SganError(f"No features are called {features!r}.", hint="Choose from " + ", ".join(FEATURES) + ".")
     if not names:
@@ -135,14 +55,21 @@ def resolve(
         if metric.num < metric.least:
             raise SganError(f"{metric.name()} takes {metric.least} pictures at least, not {metric.num}.")
         found[metric.name()] = metric
-    return list(found.values())
+    metrics = tuple(found.values())
+    detectors = list(dict.fromkeys(m.features.detector for m in metrics))
+    if detector_file is not None and len(detectors) > 1:
+        raise SganError(
+            f"One file of weights, {detector_file}, cannot serve {' and '.join(detectors)}, which these metrics take.",
+            hint="Ask for one of them at a time, or put all files into a folder and name it in SGAN_DETECTORS.",
+        )
+    return EvaluationProtocol(metrics, batch, seed, truncation_psi, detector_file)
 
 
 def _without_features(name: str) -> tuple[str, str | None]:
     """A name as it is printed, 'fid_efficientnet5k_full', as the plain one and its features."""
-    for features, infix in FEATURES.items():
-        if infix and infix in name:
-            return name.replace(infix, "", 1), features
+    for family, features in FEATURES.items():
+        if features and features.infix in name:
+            return name.replace(features.infix, "", 1), family
     return name, None
 
 
@@ -160,12 +87,13 @@ def _by_name(name: str) -> Metric:
     raise SganError(f"No metric is called {name!r}.", hint=hint)
 
 
-def _with_features(metric: Metric, features: str) -> Metric:
-    if features == STANDARD or metric.kind == "ppl":
+def _with_features(metric: Metric, family: str) -> Metric:
+    features = FEATURES[family]
+    if features is None or metric.path is not None:
         return metric
-    if metric.kind == "is":
+    if "{features}" not in metric.template:
         raise SganError(
-            f"{metric.name()} is made of the Inception network's classes, which {features} does not have.",
+            f"{metric.name()} is made of the Inception network's classes, which {family} does not have.",
             hint="Leave it out, or leave out --features.",
         )
-    return dataclasses.replace(metric, detector=features, features=features)
+    return dataclasses.replace(metric, features=features)

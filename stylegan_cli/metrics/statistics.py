@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .. import distributed
-from .inception_score import split_sums
 
 _ROWS = 4096  # of features that the ranks exchange at a time
 
@@ -93,7 +93,7 @@ class Splits:
             return
         # Part k is pictures k n // splits up to (k + 1) n // splits, also where n is no multiple.
         split = ((self.splits * (index[: len(logits)] + 1) - 1) // self.count).to(logits.device)
-        new = split_sums(logits, split, self.splits)
+        new = _split_sums(logits, split, self.splits)
         self.sums = tuple(a + b for a, b in zip(self.sums, new, strict=True)) if self.sums else new
 
     def result(self) -> Tensors:  # counts [splits], sums [splits, C], negentropies [splits]
@@ -101,7 +101,7 @@ class Splits:
         return {name: distributed.sum_over_ranks(x).cpu() for name, x in zip(names, self.sums, strict=True)}
 
 
-KINDS: dict[str, type] = {"moments": Moments, "features": Features, "splits": Splits}
+STATISTICS: dict[str, Callable[[str, int], Statistic]] = {"moments": Moments, "features": Features, "splits": Splits}
 
 
 def gather_rows(
@@ -131,3 +131,16 @@ def _first(
 ) -> Tensor:
     """Of the pictures that come before place `count`."""
     return x[: int((index < count).sum())]
+
+
+def _split_sums(
+    logits: Tensor,  # [N, C]
+    split: Tensor,  # [N] int64, which part each picture belongs to
+    splits: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # counts, sums and negentropies of these pictures, as `inception_score` takes them
+    log_p = logits.double().log_softmax(1)
+    p = log_p.exp()
+    counts = torch.bincount(split, minlength=splits).double()
+    sums = p.new_zeros(splits, p.shape[1]).index_add_(0, split, p)
+    negentropies = p.new_zeros(splits).index_add_(0, split, (p * log_p).sum(1))
+    return counts, sums, negentropies

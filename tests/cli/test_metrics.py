@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.metrics import measure as measuring
 from stylegan_cli.metrics import passes
 
 
@@ -32,7 +31,7 @@ class Difference:
 def detectors(monkeypatch, tmp_path):
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(passes, "load_detector", lambda name, device, file=None: Grey())
-    monkeypatch.setattr(measuring, "load_lpips", lambda net, device, file=None: Difference())
+    monkeypatch.setattr(passes, "load_lpips", lambda net, device, file=None: Difference())
 
 
 def told(result, *words):
@@ -143,9 +142,7 @@ def test_bad_input(sgan, line, words):
 
 def test_in_training(sgan, rgb_set, tmp_path, monkeypatch):
     from stylegan_cli.data import dataset
-    from stylegan_cli.metrics import in_training
 
-    monkeypatch.setattr(in_training, "load_detector", lambda name, device, file=None: Grey())
     opened, open_source = [], dataset.open_source
     monkeypatch.setattr(dataset, "open_source", lambda path: opened.append(path) or open_source(path))
     line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8", "--cbase", "64", "--cmax", "8"]

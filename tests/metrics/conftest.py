@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stylegan_cli.metrics import in_training, measure, passes
+from stylegan_cli.metrics import passes
 
 HERE = Path(__file__).parent
 RANKS = SimpleNamespace(**runpy.run_path(str(HERE / "_ranks.py")))
@@ -34,8 +34,6 @@ def fakes(monkeypatch, tmp_path):
     def load_lpips(net="vgg", device="cpu", file=None):
         return RANKS.FakeLpips(state.known)
 
-    for module in (passes, in_training):
-        monkeypatch.setattr(module, "load_detector", load_detector)
-    for module in (measure, in_training):
-        monkeypatch.setattr(module, "load_lpips", load_lpips)
+    monkeypatch.setattr(passes, "load_detector", load_detector)
+    monkeypatch.setattr(passes, "load_lpips", load_lpips)
     return state

@@ -8,12 +8,8 @@ import torch
 
 from stylegan_cli.detectors import load_lpips
 from stylegan_cli.errors import SganError
-from stylegan_cli.metrics.perceptual_path_length import (
-    PathPairs,
-    face_centre,
-    perceptual_path_length,
-    shrink,
-)
+from stylegan_cli.metrics.path_pairs import PathPairs, face_centre, shrink
+from stylegan_cli.metrics.perceptual_path_length import perceptual_path_length
 from stylegan_cli.metrics.registry import METRICS
 from stylegan_cli.sampling import counter
 from stylegan_cli.sampling.latents import draw_noise

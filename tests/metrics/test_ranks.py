@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stylegan_cli.metrics import measure, passes
+from stylegan_cli.metrics import passes
 
 SCRIPT = Path(__file__).parent / "_ranks.py"
 
@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parent / "_ranks.py"
 def test_two_ranks_give_the_numbers_of_one(rgb_set, tmp_path, monkeypatch):
     """With caches of their own. 32 reals and 30 fakes in batches of 4: the ranks' last batches differ in size."""
     monkeypatch.setattr(passes, "load_detector", None)
-    monkeypatch.setattr(measure, "load_lpips", None)
+    monkeypatch.setattr(passes, "load_lpips", None)
     command = [sys.executable, str(SCRIPT), str(rgb_set), str(tmp_path / "2.json"), "2"]
     environment = os.environ | {"SGAN_CACHE": str(tmp_path / "cache2")}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,84 @@
+"""Pairs of images at two ends of a small step along a path of latents, and how far apart they are.
+
+As the papers' own implementation does it: the generator in float32; both ends with the same class and the same noise
+(theirs is drawn for each batch, ours for each pair, so that no batch matters); pictures not cut off at black and white;
+the crop, rows 3/8 to 7/8 and columns 2/8 to 6/8, comes first, then whole numbers of pixels are averaged while the
+height is above 256 (a later port divides by the factor of the uncropped picture: 128 pixels of a cropped 1024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..data.images import to_rgb
+from ..models.generator import Generator
+from ..sampling import counter
+from ..sampling.interpolate import lerp, slerp
+from ..sampling.latents import draw_noise
+from .metric import LatentPath
+from .perceptual_path_length import EPSILON
+from .stream import Finite, draw_labels
+
+
+class PathPairs:
+    """Distances of pairs of pictures, by the pair's place: the same for any batch and on any rank."""
+
+    def __init__(
+        self,
+        G: Generator,
+        lpips: Callable[[Tensor, Tensor], Tensor],  # two [N, 3, H, W] in [-1, 1] -> [N]
+        path: LatentPath,
+        classes: Tensor | None,  # as for `Fakes`
+        device: torch.device,
+        seed: int = 0,
+        truncation_psi: float = 1.0,
+    ):
+        self.G, self.lpips, self.path, self.classes = G, lpips, path, classes
+        self.device, self.seed, self.psi = device, seed, truncation_psi
+        self.finite = Finite(device)
+        self.check = self.finite.check
+
+    def __call__(
+        self,
+        index: Tensor,  # [n] int64
+    ) -> Tensor:  # [n] d / ε²
+        index = index.to(self.device)
+        noise = [torch.cat([x, x]) for x in draw_noise(self.G, self.seed, "metrics.noise", index)]
+        images = self.G.synthesis(torch.cat(self.ends(index)), noise=noise)
+        self.finite.add(images)
+        images = to_rgb(shrink(face_centre(images) if self.path.crop else images))
+        return self.lpips(*images.chunk(2)).reshape(-1) / EPSILON**2
+
+    def ends(
+        self,
+        index: Tensor,  # [n] int64
+    ) -> tuple[Tensor, Tensor]:  # two [n, num_ws, w_dim]
+        """The latents at t and t + ε."""
+        za, zb = (counter.normal(self.seed, f"metrics.path.{k}", index, (self.G.config.z_dim,)) for k in "ab")
+        t = counter.uniform(self.seed, "metrics.path.t", index, (1,)).double() * self.path.full
+        c = draw_labels(self.G, self.classes, self.seed, index)
+        both = None if c is None else torch.cat([c, c])
+        if self.path.space == "z":
+            za, zb = slerp(za, zb, t), slerp(za, zb, t + EPSILON)
+        a, b = self.G.mapping(torch.cat([za, zb]), both, self.psi).chunk(2)
+        if self.path.space == "z":
+            return a, b
+        t = t[..., None]  # [n, 1, 1]
+        return lerp(a, b, t), lerp(a, b, t + EPSILON)
+
+
+def face_centre(
+    images: Tensor,  # [N, C, H, W]
+) -> Tensor:  # [N, C, H/2, W/2]
+    h, w = images.shape[2] // 8, images.shape[3] // 8
+    return images[:, :, 3 * h : 7 * h, 2 * w : 6 * w]
+
+
+def shrink(
+    images: Tensor,  # [N, C, H, W]
+) -> Tensor:  # [N, C, H/f, W/f], f = H // 256, at least 1
+    factor = images.shape[2] // 256
+    return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images
