@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Highest first. Within a row, '|' parts siblings that don't know each other.
 ORDER = """
 cli
+session
 training | inversion | metrics | interop
 sampling
 snapshot runs
@@ -23,7 +24,7 @@ layers
 ops
 distributed
 download
-config errors files pickled presets
+config errors files pickled presets progress
 """.strip().splitlines()
 ROW = {name: row for row, names in enumerate(ORDER) for name in names.replace("|", " ").split()}
 PARTED = {row for row, names in enumerate(ORDER) if "|" in names}

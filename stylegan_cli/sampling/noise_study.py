@@ -58,7 +58,7 @@ def draw_columns(
     """Each latent with each of the columns' noise."""
     how = dataclasses.replace(how, noise_mode="const")
     return {
-        name: torch.stack(list(draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, quiet=True, noise=noise)))
+        name: torch.stack(list(draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, noise=noise)))
         for name, noise in noise_columns(found).items()
     }
 
