@@ -187,7 +187,7 @@ def unit(
 
 def _parse(f: np.lib.npyio.NpzFile) -> Directions:
     """What stands in the file, of the right types."""
-    kinds = {"vectors": "f", "scales": "f", "layers": "iu", "names": "U", "strength": "f"}
+    kinds = {"vectors": "f", "scales": "f", "layers": "iu", "names": "U", "strength": "f", "settings": "U"}
     if any(f[name].dtype.kind not in kind for name, kind in kinds.items()):
         raise ValueError("another kind of numbers")
     figures = {name.removeprefix("figure."): f[name] for name in f.files if name.startswith("figure.")}

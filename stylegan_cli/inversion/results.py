@@ -124,9 +124,8 @@ def closeness(
     finding: Finding,
 ) -> Tensor:  # [N]
     """Peak signal to noise ratio in dB, over the pixels that count."""
-    square = (
-        (finding.images.float() - to_uint8(finding.targets).cpu().float()).square().mean(1, keepdim=True)
-    )  # [N, 1, H, W]
+    targets = to_uint8(finding.targets).cpu().float()
+    square = (finding.images.float() - targets).square().mean(1, keepdim=True)  # [N, 1, H, W]
     counts = torch.ones_like(square) if finding.mask is None else finding.mask.cpu().expand_as(square)
     mean = (square * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3))
     return 20 * math.log10(255) - 10 * mean.clamp_min(1e-4).log10()

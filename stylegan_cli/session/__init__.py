@@ -166,7 +166,7 @@ class Session(Model):
         task: AttributeTask,
         progress: Progress = silent,
     ) -> AttributeTask:
-        """The same, knowing how near projections come of the model's images and of real ones. It is kept in the cache."""
+        """The same, with how near projections of the model's images and of real ones come; that is kept in the cache."""
         with self.chosen_kernels():
             return attribute.measure_both_kinds(self, task, progress)
 

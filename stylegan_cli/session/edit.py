@@ -97,7 +97,7 @@ class EditResult(Pictures):
     about: dict[str, Any] = field(default_factory=dict)  # the file, the edits and the layers
 
     def save(self, folder: str | Path, format: str = "png") -> list[Path]:
-        """Also edited.npz, which other requests take, before the sheet. Raises SganError if that is one of the sources."""
+        """Also edited.npz, which other requests take, before the sheet. Raises SganError if it is one of the sources."""
         place = Path(folder) / "edited.npz"
         if any(isinstance(item, str) and Path(item).resolve() == place.resolve() for item in self.items):
             raise SganError(f"{place} would be replaced by what is made of it.", hint="Give --outdir.")
@@ -115,7 +115,7 @@ def find_directions(
     """Raises SganError if there is nothing to find, or what is asked for cannot be had."""
     layers = style_indices(model.G.layers, request.layers or list(range(model.G.num_ws)), "--layers")
     settings = {"model": str(model.path), "command": model.command}
-    common = {"layers": layers, "num": request.num, "class_index": request.class_index}
+    common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
     common |= {"settings": settings, "model": model.fingerprint}
     if not request.labelled:
         return find_unlabelled(model.G, request.method or "pca", request.count or 10, **common)

@@ -29,7 +29,7 @@ class GenerateRequest(Sampling):
 
 @dataclass(frozen=True, eq=False)
 class GenerateResult:
-    """N images, drawn when they are asked for: `images` and `ws` keep all, iterating and `save` only a batch at a time."""
+    """N images, drawn when they are asked for: `images` and `ws` keep all, iterating and `save` a batch at a time."""
 
     model: Model
     seeds: list[int]  # [N]
@@ -101,13 +101,13 @@ def generate(
     progress: Progress,
 ) -> GenerateResult:
     """Raises SganError if the class or the file does not fit the model."""
-    sampling, G, seeds = part(Sampling, request), model.G, list(request.seeds)
+    sampling = part(Sampling, request)
     file = model.latents([request.from_w], sampling) if request.from_w else None
-    if file:
-        G, seeds = file.G, file.seeds
+    G, seeds = (file.G, file.seeds) if file else (model.G, list(request.seeds))
     labels = class_labels(sampling.class_index, seeds, G.config.c_dim)
     kind, numbers = ("w", list(range(len(seeds)))) if file else ("seed", seeds)
-    record = model.record(sampling, tuned=file and file.tuned, from_w=request.from_w)
+    tuned, noise = (file.tuned, file.noise) if file else (None, None)
+    record = model.record(sampling, tuned=tuned, from_w=request.from_w)
     records = [{kind: str(number), **record} for number in numbers]
     if labels is not None and not file:
         records = [r | {"class": str(int(c))} for r, c in zip(records, labels.argmax(1), strict=True)]
@@ -120,10 +120,8 @@ def generate(
             ready.extend(ws.cpu())
             return ws
 
-        for image in draw(G, latents, seeds, sampling, progress, noise=file and file.noise):
+        for image in draw(G, latents, seeds, sampling, progress, noise=noise):
             yield ready.popleft(), image
 
     names = [f"{kind}{number:04d}" for number in numbers]
-    return GenerateResult(
-        model, seeds, names, records, record, tuned_note(file and file.tuned), lambda: model.drawing(pairs())
-    )
+    return GenerateResult(model, seeds, names, records, record, tuned_note(tuned), lambda: model.drawing(pairs()))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -160,7 +160,7 @@ def part(
     request: Any,  # of a class derived from it
 ) -> T:
     """The part of a request that has a name of its own."""
-    return kind(**{f.name: getattr(request, f.name) for f in dataclasses.fields(kind)})  # type: ignore[arg-type]
+    return kind(**{name: getattr(request, name) for name in inspect.signature(kind).parameters})
 
 
 def tuned_note(

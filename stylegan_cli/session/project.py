@@ -167,14 +167,5 @@ def tune_projection(
     task, finding = result.task, result.finding
     targets, batch = finding.targets, task.request.batch
     G, distance, done = tune(result.model.G, targets, finding.found, task.loss, steps, task.task.mask, batch, progress)
-    tuned = Finding(
-        finding.names,
-        targets,
-        finding.found,
-        finding.mask,
-        finding.G,
-        tuned=G,
-        tuned_distance=distance,
-        tuned_steps=done,
-    )
-    return dataclasses.replace(result, finding=tuned, interrupted=done < steps)
+    finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=done)
+    return dataclasses.replace(result, finding=finding, interrupted=done < steps)
