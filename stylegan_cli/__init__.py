@@ -6,6 +6,8 @@ import os
 import typing
 
 if typing.TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from .session import Session
@@ -43,9 +45,7 @@ def load(
     return open_model(_find(path), device=device).G
 
 
-def _find(path: str | os.PathLike | None) -> os.PathLike:
-    from pathlib import Path
-
+def _find(path: str | os.PathLike | None) -> Path:
     from .runs import find_model
 
-    return find_model(path, Path("runs"))[0]
+    return find_model(path, "runs")[0]

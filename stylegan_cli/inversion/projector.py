@@ -231,7 +231,7 @@ class Projector:
             nearer = distance < self.best.distance
             maps = self.noise and [
                 torch.where(nearer[:, None, None, None], m, best)
-                for m, best in zip(self.noise, self.best.noise, strict=True)
+                for m, best in zip(self.noise, self.best.noise or [], strict=True)
             ]
             self.best = _Best(
                 torch.where(nearer, distance, self.best.distance),

@@ -76,12 +76,12 @@ def save_finding(
     rows = [row.name for row in finding.G.layers if row.noise]
     made = {"projection": asdict(how), "steps_made": finding.found.steps, "tuning_steps": finding.tuned_steps}
     for i, (name, (path, _)) in enumerate(zip(finding.names, places, strict=True)):
-        maps = finding.found.noise and [m[i : i + 1] for m in finding.found.noise]
+        maps = [m[i : i + 1] for m in finding.found.noise or []]
         save_latents(
             path,
             finding.found.ws[i : i + 1],
             names=[name],
-            noise=maps and dict(zip(rows, maps, strict=True)),
+            noise=dict(zip(rows, maps, strict=True)) if maps else None,
             model=model,
             tuned=files[0].name if finding.tuned is not None else None,
             settings={**settings, **made},

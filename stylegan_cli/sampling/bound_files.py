@@ -9,7 +9,7 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -59,8 +59,9 @@ def write_npz(
     """Write a file that `read_npz` reads, whole or not at all."""
     words = {**words, "settings": None if settings is None else json.dumps(settings)}
     texts = {name: np.array(word, dtype=np.str_) for name, word in words.items() if word is not None}
+    content: dict[str, Any] = {**arrays, **texts}
     with atomic_path(path) as temporary, open(temporary, "wb") as f:
-        np.savez(f, **arrays, **texts)
+        np.savez(f, **content)
 
 
 def read_floats(

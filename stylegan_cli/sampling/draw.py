@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,12 @@ from ..progress import Progress, silent
 from .latents import class_labels, latents_from_seeds, noise_maps
 
 
+class Batches(Protocol):
+    """A tensor, or what makes one when a part of it is asked for."""
+
+    def __getitem__(self, part: slice, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a model is asked for pictures: what `sgan generate` and `sgan mix` have in common."""
@@ -24,7 +31,7 @@ class Sampling:
     trunc: float = 1.0  # truncation psi
     trunc_cutoff: int | None = None  # truncate only the first so many ws; None: all
     class_index: int | None = None  # None: drawn by each seed, in a model with classes
-    noise_mode: str = "const"  # 'const', 'random' or 'none'
+    noise_mode: Literal["const", "random", "none"] = "const"
     batch: int | None = None  # pictures at a time; None: by their size
     precision: str = "fp32"  # of the highest levels: 'fp32', 'bf16' or 'fp16'
 
@@ -49,7 +56,7 @@ def draw(
     seeds: Sequence[int],  # [N] of the noise, where it is random
     how: Sampling,
     progress: Progress = silent,
-    noise: Sequence[Tensor] | None = None,  # [N, 1, h, w] a layer, what 'const' means here; None: the model's
+    noise: Sequence[Batches] | None = None,  # [N, 1, h, w] a layer, what 'const' means here; None: the model's
 ) -> Iterator[Tensor]:  # uint8 [C, H, W], one picture after the other
     """Pictures one by one, drawn in batches."""
     config, dtype = G.config, {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[how.precision]

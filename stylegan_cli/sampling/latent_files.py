@@ -99,7 +99,7 @@ def find_latents(
             names.append(str(item))
             seeds.append(item)
         origin += [place] * (len(names) - len(origin))
-    noise = _noise(G, [files.get(item) for item in items], device)
+    noise = _noise(G, [files[item] if isinstance(item, str) else None for item in items], device)
     for path in tuned.values():
         G = apply_tuned(G, path, str(model))
     return Latents(G, torch.cat(ws), names, seeds, origin, noise, next(iter(tuned), None))

@@ -66,8 +66,12 @@ def apply_tuned(
     state = tuned.state_dict()
     for name in {name.partition(".")[2] for name in tensors}:
         delta, scale = tensors.get(f"delta.{name}"), tensors.get(f"scale.{name}")
-        wrong = delta is None or scale is None or name not in state or scale.numel() != 1
-        if wrong or delta.shape != state[name].shape:
+        if (
+            delta is None
+            or scale is None
+            or scale.numel() != 1
+            or delta.shape != getattr(state.get(name), "shape", None)
+        ):
             raise SganError(f"{path} does not fit the model: {name}.")
         state[name].add_((delta.float() * scale).to(state[name].device))
         if not torch.isfinite(state[name]).all():

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..inversion.directions import Directions
-from ..metrics.measure import Results, measure
+from ..metrics.measure import STANDARD, Results, measure
+from ..metrics.registry import resolve
 from ..progress import Progress, silent
 from ..snapshot import open_training_set
 from . import attribute, edit, generate, interpolate, mix, noise, project
@@ -166,7 +167,7 @@ class Session(Model):
         task: AttributeTask,
         progress: Progress = silent,
     ) -> AttributeTask:
-        """The same, with how near projections of the model's images and of real ones come; that is kept in the cache."""
+        """The same, with how near projections of the model's images and of real ones come; that is kept."""
         with self.chosen_kernels():
             return attribute.measure_both_kinds(self, task, progress)
 
@@ -188,6 +189,8 @@ class Session(Model):
         **options: Any,  # see metrics.measure.measure
     ) -> Results:
         """Measure the model."""
-        reals = open_training_set(self.info, None if data is None else str(data))
+        asked = resolve(names, options.get("num"), options.get("features", STANDARD))
+        needed = self.info.generator.c_dim or any(metric.reals for metric in asked)
+        reals = open_training_set(self.info, None if data is None else str(data)) if needed else None
         with self.chosen_kernels():
             return measure(names, self.G, reals, self.device, **{"progress": False, **options})

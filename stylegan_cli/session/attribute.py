@@ -71,11 +71,8 @@ def prepare_attribution(
     """Look at everything that is given before anything is measured. Raises SganError on whatever is wrong with it."""
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     task = prepare(model.snapshot, request.images, crop=request.crop) if request.images else None
-    if request.data is None:
-        spec = model.info.data
-    else:
-        dataset = open_training_set(model.info, request.data)
-        spec = dataset and dataset.spec
+    others = open_training_set(model.info, request.data) if request.data is not None else None
+    spec = model.info.data if others is None else others.spec
     if spec is None:
         raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
     num = min(request.num, spec.num)

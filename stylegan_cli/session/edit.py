@@ -97,7 +97,7 @@ class EditResult(Pictures):
     about: dict[str, Any] = field(default_factory=dict)  # the file, the edits and the layers
 
     def save(self, folder: str | Path, format: str = "png") -> list[Path]:
-        """Also edited.npz, which other requests take, before the sheet. Raises SganError if it is one of the sources."""
+        """Also edited.npz, for other requests, before the sheet. Raises SganError if it is one of its sources."""
         place = Path(folder) / "edited.npz"
         if any(isinstance(item, str) and Path(item).resolve() == place.resolve() for item in self.items):
             raise SganError(f"{place} would be replaced by what is made of it.", hint="Give --outdir.")

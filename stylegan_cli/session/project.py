@@ -99,9 +99,14 @@ class ProjectResult:
     def record(self) -> dict[str, str]:
         """Metadata of all that is written."""
         request, loss = self.task.request, self.task.loss.name
-        sampling = Sampling(class_index=request.class_index, noise_mode=request.noise)
-        more = {"space": request.space, "steps": request.steps, "seed": request.seed, "crop": request.crop}
-        return self.model.record(sampling, loss=loss, **more)
+        more = {
+            "noise_mode": request.noise,
+            "space": request.space,
+            "steps": request.steps,
+            "seed": request.seed,
+            "crop": request.crop,
+        }
+        return self.model.record(Sampling(class_index=request.class_index), loss=loss, **more)
 
     def save(
         self,
