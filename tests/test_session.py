@@ -67,6 +67,8 @@ def test_generate(session, tmp_path):
     assert read_metadata(files[0]) == result.records[0]
     again = session.generate(GenerateRequest(from_w=str(files[2])))
     assert torch.equal(again.images, result.images) and again.names == ["w0000", "w0001"]
+    with pytest.raises(SganError, match="already"):
+        again.save(tmp_path, latents=True)
 
 
 def test_a_request_or_its_fields(session):

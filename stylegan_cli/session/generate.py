@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..data.images import grid_columns, image_grid
+from ..errors import SganError
 from ..progress import Progress
 from ..sampling.draw import Sampling, draw, map_seeds
 from ..sampling.latent_files import save_latents
@@ -36,8 +37,10 @@ class GenerateResult:
     names: list[str]  # [N] of the files, without their ending
     records: list[dict[str, str]]  # [N] metadata
     record: dict[str, str]  # what they have in common
-    notes: list[str]
+    from_w: str | None  # the file that they are drawn from
+    notes: list[str]  # what is good to know
     draw: Callable[[], Iterator[tuple[Tensor, Tensor]]]  # w [num_ws, w_dim] and image uint8 [C, H, W] of each
+    warnings: list[str] = field(default_factory=list)  # what one has to know
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,7 +70,9 @@ class GenerateResult:
         latents: bool = False,  # also w.npz, for `from_w`
         grid: bool = False,  # also all images on one sheet
     ) -> list[Path]:
-        """Write each image as soon as it is drawn."""
+        """Write each image as soon as it is drawn. Raises SganError if the latents are from a file already."""
+        if latents and self.from_w:
+            raise SganError(f"The latents are in {self.from_w} already.")
         files, ws, images = [], [], []
         for w, picture in self._pictures():
             files.append(picture.save(folder, format))
@@ -124,4 +129,6 @@ def generate(
             yield ready.popleft(), image
 
     names = [f"{kind}{number:04d}" for number in numbers]
-    return GenerateResult(model, seeds, names, records, record, tuned_note(tuned), lambda: model.drawing(pairs()))
+    return GenerateResult(
+        model, seeds, names, records, record, request.from_w, tuned_note(tuned), lambda: model.drawing(pairs())
+    )

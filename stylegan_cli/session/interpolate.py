@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -41,8 +41,9 @@ class InterpolateResult:
     loop: bool
     keys: list[list[str]]  # of each cell: the names of its keys
     record: dict[str, str]  # metadata
-    notes: list[str]
+    notes: list[str]  # what is good to know
     draw: Callable[[], Iterator[Tensor]]  # uint8 [C, H, W], frame by frame
+    warnings: list[str] = field(default_factory=list)  # what one has to know
 
     @functools.cached_property
     def images(self) -> Tensor:  # uint8 [F, C, H, W]
