@@ -69,12 +69,12 @@ def prepare_attribution(
     request: AttributeRequest,
 ) -> AttributeTask:
     """Look at everything that is given before anything is measured. Raises SganError on whatever is wrong with it."""
-    loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     task = prepare(model.snapshot, request.images, crop=request.crop) if request.images else None
     others = open_training_set(model.info, request.data) if request.data is not None else None
     spec = model.info.data if others is None else others.spec
     if spec is None:
         raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
+    loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     num = min(request.num, spec.num)
     place = calibration_path(model.fingerprint, spec, loss, part(Projection, request), num)
     known = None if request.calibrate else load_calibration(place, num)

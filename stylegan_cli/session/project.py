@@ -145,11 +145,11 @@ def prepare_projection(
     request: ProjectRequest,
 ) -> ProjectTask:
     """Look at everything that is given before anything is searched. Raises SganError on whatever is wrong with it."""
-    loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     fingerprint = model.fingerprint if request.init else None
     task = prepare(
         model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
     )
+    loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     return ProjectTask(request, task, loss, warnings)
 
 
