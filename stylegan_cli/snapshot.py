@@ -18,7 +18,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from . import __version__
 from .config import from_json, to_json
 from .data.dataset import Dataset, DataSpec, open_dataset
 from .errors import SganError
@@ -29,6 +28,7 @@ from .models.discriminator import Discriminator
 from .models.generator import Generator
 from .models.registry import READERS, build_discriminator, build_generator
 from .progress import Progress, silent
+from .version import __version__
 
 FORMAT = "stylegan_cli/1"
 N = TypeVar("N", bound=nn.Module)

@@ -31,6 +31,7 @@ ORDER = [
     ("detectors", "frozen networks that look at images; distances"),
     ("data", "zip or folder to uint8 tensors; packing"),
     ("layers", "one definition of each layer"),
+    ("doctor", "what this machine can do: kernels checked against their references"),
     ("ops", "one file for each op, and the CPU's fast path"),
     ("kernels", "compiler search, build, cache of binaries"),
     ("distributed", "ranks and what they exchange"),

@@ -14,8 +14,8 @@ import typing
 
 import click
 
-from .. import __version__
 from ..errors import SganError
+from ..version import __version__
 
 # One line each, the same as the command's own short help (a test compares). In the order a newcomer meets them.
 COMMANDS = {
@@ -61,10 +61,10 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f".{name}", __name__).command
+        return importlib.import_module(f".{cmd_name}", __name__).command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         if args[0] not in COMMANDS and not args[0].startswith("-"):

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..errors import SganError
-from .params import (
-    command_line,
-    device_option,
-    keep_memory,
-    kernels_option,
-    model_option,
-    open_model,
-    output_options,
-    sigterm_as_interrupt,
-)
-
-if TYPE_CHECKING:
-    from ..inversion.attribution import Calibration
-    from ..inversion.perceptual import Loss
-    from ..inversion.projector import Projection
-    from ..snapshot import Snapshot
-
+from .params import Call, keep_memory, session_options, sigterm_as_interrupt, warn
 
 _TELLING = 0.75  # AUC below which nothing is said
 
@@ -48,25 +32,11 @@ _TELLING = 0.75  # AUC below which nothing is said
 @click.option("--batch", type=click.IntRange(1), help="Pictures at a time. Left out: by their size.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of what is random.")
 @click.option("--outdir", default="./out", metavar="FOLDER", help="Where the files are written.")
-@model_option
-@device_option
-@kernels_option
-@output_options
+@session_options
 def command(
-    images: tuple[str, ...],
-    calibrate: bool,
-    num: int,
-    data: str | None,
-    loss: str | None,
-    detector: str | None,
-    crop: str,
+    call: Call,
     outdir: str,
-    model: str | None,
-    runs: str,
-    device: str,
-    as_json: bool,
-    quiet: bool,
-    **projection: Any,  # see inversion.projector.Projection
+    **request: Any,  # see session.AttributeRequest
 ) -> None:
     """Tell whether a picture was made by a model, by how near the model comes to it.
 
@@ -74,66 +44,30 @@ def command(
     many times likelier among the one kind than among the other. Writes attribute.png, both kinds with the pictures
     marked, and compare.png.
     """
-    from ..data.images import save_image
     from ..files import check_writable
-    from ..inversion.find import choose_loss, find, prepare
-    from ..inversion.histogram import histogram
-    from ..inversion.projector import Projection
-    from ..inversion.results import comparison, pictures
-    from ..sampling.draw import Sampling, picture_record
 
-    if not images and not calibrate:
+    if not request["images"] and not request["calibrate"]:
         raise SganError("There is no picture to judge.", hint="sgan attribute face.png")
     keep_memory()
-    snapshot, how, folder = open_model(model, runs, device, quiet), Projection(**projection), Path(outdir)
-    near = choose_loss(loss, snapshot, detector, lambda text: click.echo(text, err=True))
-    task = prepare(snapshot, images, crop=crop) if images else None  # a bad one is told before minutes of calibration
-    check_writable(folder)
-    known = _calibration(snapshot, data, near, how, num, calibrate, quiet)
-    record = picture_record(snapshot, Sampling(), command_line(), loss=near.name, space=how.space, steps=how.steps)
-    sides = {"drawn by this model": known.drawn, "real": known.real}
-    files, judged, marks = [folder / "attribute.png"], [], {}
-    if task:
-        finding = find(snapshot, task, how, near, quiet)
-        if finding.found.interrupted:
-            raise KeyboardInterrupt
-        marks = dict(zip(finding.names, finding.distance.tolist(), strict=True))
-        judged = [{"name": name, "distance": d, "log_ratio": known.log_ratio(d)} for name, d in marks.items()]
-        files.insert(0, folder / "attribute-compare.png")
-        save_image(comparison(finding, pictures(snapshot.G, finding.found), None), files[0], metadata=record)
-    save_image(histogram(sides, marks, f"distance after projection ({near.name})"), files[-1], metadata=record)
-    if as_json:
-        result = {"auc": known.auc, "judged": judged, "files": [str(f) for f in files]}
-        return click.echo(json.dumps(result))
-    if not quiet:
-        told = f"{len(known.drawn)} drawn and {len(known.real)} real pictures to compare with"
-        click.echo(f"{told}: of a pair the drawn one is nearer in {known.auc:.1%} (AUC).", err=True)
-    for one in judged:
-        click.echo(f"{one['name']}: distance {one['distance']:.4f}, {_verdict(one['log_ratio'], known.auc)}")
-    click.echo(files[-1])
-
-
-def _calibration(
-    snapshot: Snapshot, data: str | None, near: Loss, how: Projection, num: int, anew: bool, quiet: bool
-) -> Calibration:
-    """From the cache, else measured and kept."""
-    from ..inversion.attribution import calibrate, calibration_path, load_calibration
-    from ..snapshot import open_training_set
-
-    dataset = open_training_set(snapshot.info, data) if data else None
-    spec = dataset.spec if dataset else snapshot.info.data
-    if spec is None:
-        raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
-    num = min(num, spec.num)
-    path = calibration_path(snapshot.fingerprint, spec, near, how, num)
-    known = None if anew else load_calibration(path, num)
-    if known is None:  # the pictures themselves are wanted only now
-        if not quiet:
-            click.echo(f"Projecting {num} pictures of the model and {num} real ones, once.", err=True)
-        with sigterm_as_interrupt():
-            dataset = dataset or open_training_set(snapshot.info)
-            known = calibrate(snapshot.G, dataset, near, how, num, path, anew, quiet)
-    return known
+    with call.progress() as progress:
+        session = call.open()
+        task = session.prepare_attribution(**request)
+        warn(*task.warnings)
+        check_writable(Path(outdir))
+        if task.known is None:
+            call.say(f"Projecting {task.num} pictures of the model and {task.num} real ones, once.")
+            with sigterm_as_interrupt():
+                task = session.calibrate(task, progress)
+        result = session.attribute(task, progress)
+    files = result.save(outdir)
+    known, auc = result.calibration, result.calibration.auc
+    if not call.as_json:
+        sides = f"{len(known.drawn)} drawn and {len(known.real)} real pictures to compare with"
+        call.say(f"{sides}: of a pair the drawn one is nearer in {auc:.1%} (AUC).")
+        for one in result.judged:
+            click.echo(f"{one.name}: distance {one.distance:.4f}, {_verdict(one.log_ratio, auc)}")
+    judged = [dataclasses.asdict(one) for one in result.judged]
+    call.finish({"auc": auc, "judged": judged, "files": files}, files[-1])
 
 
 def _verdict(log_ratio: float, auc: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -11,15 +10,10 @@ from .params import (
     GRID,
     LATENTS,
     STYLES,
+    Call,
     Finite,
-    command_line,
-    device_option,
-    kernels_option,
-    model_option,
-    open_model,
-    output_options,
+    session_options,
     speed_options,
-    tell_tuned,
     truncation_options,
 )
 
@@ -53,26 +47,11 @@ from .params import (
 @truncation_options
 @click.option("--noise-mode", type=click.Choice(["const", "none"]), default="const", help="The same in every frame.")
 @speed_options
-@model_option
-@device_option
-@kernels_option
-@output_options
+@session_options
 def command(
-    seeds: list[int | str] | None,
-    kind: str,
-    frames: int,
-    fps: int,
-    loop: bool,
-    grid: tuple[int, int] | None,
-    styles: list[int] | str | None,
-    sweep: tuple[float, float] | None,
+    call: Call,
     out: str,
-    model: str | None,
-    runs: str,
-    device: str,
-    as_json: bool,
-    quiet: bool,
-    **sampling: Any,  # see truncation_options and speed_options
+    **request: Any,  # see session.InterpolateRequest
 ) -> None:
     """Film a walk through the latent space: GIF, WebP or MP4.
 
@@ -87,33 +66,16 @@ def command(
     sgan interpolate --kind trunc --seeds 0-3 --sweep -1 1
     sgan interpolate --kind mix --styles fine
     """
-    from ..data.images import grid_columns
-    from ..data.video import check_video, sheets, write_video
-    from ..sampling.draw import Sampling, draw, picture_record
-    from ..sampling.interpolate import plan_film
+    from ..data.video import check_video
 
-    for option, given, its in (("--styles", styles, "mix"), ("--sweep", sweep, "trunc")):
-        if given and kind != its:
-            raise click.UsageError(f"{option} is for --kind {its}, not for {kind}.")
-    check_video(out, fps)
-    snapshot, how = open_model(model, runs, device, quiet), Sampling(**sampling)
-    film = plan_film(
-        snapshot.G,
-        seeds,
-        how,
-        kind,
-        cells=grid and grid[0] * grid[1],
-        steps=frames,
-        loop=loop,
-        styles=styles or "coarse",
-        sweep=sweep or (0.0, 1.0),
-    )
-    config = snapshot.G.config
-    columns = grid[1] if grid else grid_columns(len(film.keys), config.height / config.width)
-    pictures = draw(film.G, lambda i, j: film.ws[i:j], range(len(film.ws)), how, quiet, noise=film.noise)
-    told = {**tell_tuned(film.tuned, quiet), "kind": kind, "keys": film.keys, "styles": styles, "sweep": sweep}
-    record = picture_record(snapshot, how, command_line(), **told, frames=frames, fps=fps, loop=loop)
-    sheet = sheets(pictures, len(film.keys), columns)
-    write_video(sheet, film.frames, out, fps=fps, loop=loop, metadata=record)
-    result = {"model": str(snapshot.path), "frames": film.frames, "fps": fps, "keys": film.keys, "files": [out]}
-    click.echo(json.dumps(result) if as_json else out)
+    for option, its in (("styles", "mix"), ("sweep", "trunc")):
+        if request[option] and request["kind"] != its:
+            raise click.UsageError(f"--{option} is for --kind {its}, not for {request['kind']}.")
+    check_video(out, request["fps"])
+    with call.progress() as progress:
+        session = call.open()
+        result = session.interpolate(progress=progress, **request)
+        call.say(*result.notes)
+        result.save(out)
+    shape = {"frames": result.count, "fps": result.fps, "keys": result.keys}
+    call.finish({"model": session.path, **shape, "files": [out]}, out)

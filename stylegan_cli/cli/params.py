@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
+import functools
+import json
 import math
 import os
 import re
@@ -17,7 +20,8 @@ from ..errors import SganError
 if typing.TYPE_CHECKING:
     import torch
 
-    from ..snapshot import Snapshot
+    from ..progress import Progress
+    from ..session import Session
 
 # ---------------------------------------------------------------------------------------------- types
 
@@ -179,31 +183,53 @@ def command_line() -> list[str]:
     return click.get_current_context().find_root().obj or ["sgan"]
 
 
-def open_model(
-    model: str | None,  # what --model said
-    runs: str,  # what --runs said
-    device: str,  # what --device said
-    quiet: bool,  # do not tell which model it is
-) -> Snapshot:
-    """The model that a command draws with. Raises SganError if there is none or it cannot be read."""
-    from ..interop import opening
-    from ..interop.conversion import located
-    from ..runs import find_model
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What every command that draws with a model is given, see `session_options`."""
 
-    path, which = find_model(model and located(model), runs)
-    if not quiet:
-        click.echo(which, err=True)
-    return opening.open_model(path, resolve_device(device))
+    model: str | None
+    runs: str
+    device: str
+    as_json: bool
+    quiet: bool
+
+    def open(self) -> Session:
+        """The model that is meant; says which it is. Raises SganError if there is none or it cannot be read."""
+        from ..interop.conversion import located
+        from ..runs import find_model
+        from ..session import Session
+
+        path, which = find_model(self.model and located(self.model), self.runs)
+        self.say(which)
+        return Session(path, resolve_device(self.device), command=command_line())
+
+    def progress(self) -> contextlib.AbstractContextManager[Progress]:
+        """Bars, unless there shall be none."""
+        from .progress import bar
+
+        return bar(self.quiet)
+
+    def say(
+        self,
+        *sentences: str,  # good to know
+    ) -> None:
+        """On stderr."""
+        if not self.quiet:
+            warn(*sentences)
+
+    def finish(
+        self,
+        result: dict[str, typing.Any],  # for --json; paths are written as text
+        line: object,  # else
+    ) -> None:
+        """Print the result."""
+        click.echo(json.dumps(result, default=str) if self.as_json else line)
 
 
-def tell_tuned(
-    tuned: str | None,  # see `Latents.tuned`
-    quiet: bool,
-) -> dict[str, str]:  # for the record in a picture
-    """Say that all pictures are drawn by a tuned generator, those of seeds too."""
-    if tuned and not quiet:
-        click.echo(f"All pictures are drawn with the tuned weights in {tuned}.", err=True)
-    return {"tuned": tuned} if tuned else {}
+def warn(*sentences: str) -> None:
+    """On stderr, with --quiet too."""
+    for sentence in sentences:
+        click.echo(sentence, err=True)
 
 
 @contextlib.contextmanager
@@ -295,6 +321,18 @@ kernels_option = click.option(
     callback=lambda ctx, param, value: ctx.with_resource(_default_kernels(value)),
     help="auto: CUDA kernels where there are any; cuda, fused: those or an error; composite, reference: PyTorch alone.",
 )
+
+
+def session_options(command: typing.Callable) -> typing.Callable:
+    """Gives `call`, a `Call`, in place of all that `model_option`, `device_option` and `output_options` give."""
+
+    @functools.wraps(command)
+    def run(**options: typing.Any) -> None:
+        shared = {field.name: options.pop(field.name) for field in dataclasses.fields(Call)}
+        command(call=Call(**shared), **options)
+
+    return _together(model_option, device_option, kernels_option, output_options)(run)
+
 
 # Gives `trunc`, `trunc_cutoff` and `class_index`.
 truncation_options = _together(

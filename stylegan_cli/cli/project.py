@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import SganError
-from .params import (
-    command_line,
-    device_option,
-    keep_memory,
-    kernels_option,
-    model_option,
-    open_model,
-    output_options,
-    sigterm_as_interrupt,
-)
+from .params import Call, keep_memory, session_options, sigterm_as_interrupt, warn
 
-_FPS = 20  # of the film of the way
+if TYPE_CHECKING:
+    from ..session import ProjectResult
 
 
 @click.command(short_help="Find the latents that draw a picture.")
@@ -60,82 +48,56 @@ _FPS = 20  # of the film of the way
 @click.option("--batch", type=click.IntRange(1), help="Pictures at a time. Left out: by their size.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of what is random in the search.")
 @click.option("--outdir", default="./out", metavar="FOLDER", help="Where the files are written.")
-@model_option
-@device_option
-@kernels_option
-@output_options
+@session_options
 def command(
-    images: tuple[str, ...],
-    loss: str | None,
-    detector: str | None,
-    mask: str | None,
-    crop: str,
-    init: str | None,
+    call: Call,
     tune_steps: int,
     video: str | None,
     outdir: str,
-    model: str | None,
-    runs: str,
-    device: str,
-    as_json: bool,
-    quiet: bool,
-    **projection: Any,  # see inversion.projector.Projection
+    **request: Any,  # see session.ProjectRequest
 ) -> None:
     """Find the latents that draw a picture, or the pictures nearest to it.
 
     Writes projected.npz (for `sgan mix --rows projected.npz`, `sgan edit apply`, `sgan generate --from-w` ...),
     proj.png and compare.png; of several pictures each with its name in front. Ctrl-C keeps the best so far.
     """
-    from ..data.images import grid_columns
-    from ..data.video import check_video, sheets, write_video
+    from ..data.video import check_video
     from ..files import check_writable
-    from ..inversion.find import choose_loss, find, prepare
-    from ..inversion.projector import Projection
-    from ..inversion.results import planned, save_finding, way
-    from ..inversion.tuning import tune
-    from ..sampling.draw import Sampling, picture_record
+    from ..session.project import FILM_RATE
 
-    if not images:
+    _check(request)
+    folder, film = Path(outdir), Path(outdir, f"project.{video}") if video else None
+    if film:
+        check_video(film, FILM_RATE)
+    keep_memory()
+    with call.progress() as progress:
+        session = call.open()
+        task = session.prepare_projection(**request)
+        warn(*task.warnings)
+        _spare_the_inputs([*request["images"], request["mask"], request["init"]], task.files(folder))
+        check_writable(folder)
+        with sigterm_as_interrupt():
+            result = session.project(task, progress)
+            files = result.save(folder)
+            if tune_steps and not result.interrupted:
+                result = session.tune(result, tune_steps, progress)
+                files = result.save(folder)
+            if film:
+                files.append(result.save_film(film, progress))
+    _print(result, files, call)
+    if result.interrupted:
+        if result.missing:
+            warn(f"Not begun: {', '.join(result.missing)}.")
+        raise KeyboardInterrupt
+
+
+def _check(request: dict[str, Any]) -> None:
+    """Raises SganError or UsageError on what needs no model to be wrong."""
+    if not request["images"]:
         raise SganError("There is no picture to project.", hint="sgan project face.png")
     for option in ("candidates", "class_index"):
-        if init is not None and projection[option] is not None:
+        if request["init"] is not None and request[option] is not None:
             raise click.UsageError(f"--{option.removesuffix('_index')} says where to begin, and so does --init.")
-    folder, how = Path(outdir), Projection(**projection)
-    film = folder / f"project.{video}" if video else None
-    if film:
-        check_video(film, _FPS)
-    keep_memory()
-    snapshot = open_model(model, runs, device, quiet)
-    near = choose_loss(loss, snapshot, detector, lambda text: click.echo(text, err=True))
-    task = prepare(snapshot, images, mask=mask, crop=crop, init=init)
-    _spare_the_inputs([*images, mask, init], [path for pair in planned(folder, task.names) for path in pair])
-    check_writable(folder)
-    settings = {"model": str(snapshot.path), "loss": near.name, "targets": list(images), "command": command_line()}
-    told = {"loss": near.name, "space": how.space, "steps": how.steps, "seed": how.seed, "crop": crop}
-    record = picture_record(
-        snapshot, Sampling(class_index=how.class_index, noise_mode=how.noise), command_line(), **told
-    )
-    save = functools.partial(save_finding, folder, task.names, how=how, model=snapshot.fingerprint)
-    with sigterm_as_interrupt():
-        finding = find(snapshot, task, how, near, quiet)
-        files, psnr = save(finding=finding, settings=settings, record=record)
-        interrupted = finding.found.interrupted
-        if tune_steps and not interrupted:
-            G, distance, done = tune(
-                snapshot.G, finding.targets, finding.found, near, tune_steps, task.mask, how.batch, quiet
-            )
-            finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=done)
-            files, psnr = save(finding=finding, settings=settings, record=record)
-            interrupted = done < tune_steps
-        if film:
-            files.append(film)
-            cells = sheets(way(finding, quiet), 2 * len(finding.names), 2 * grid_columns(len(finding.names)))
-            write_video(cells, len(finding.found.path), film, fps=_FPS, metadata=record)
-    _tell(finding.names, finding.distance.tolist(), psnr, near.name, files, as_json, quiet)
-    if interrupted:
-        if missing := task.names[len(finding.names) :]:
-            click.echo(f"Not begun: {', '.join(missing)}.", err=True)
-        raise KeyboardInterrupt
 
 
 def _spare_the_inputs(inputs: list[str | None], outputs: list[Path]) -> None:
@@ -145,22 +107,10 @@ def _spare_the_inputs(inputs: list[str | None], outputs: list[Path]) -> None:
         raise SganError(f"{hit[0]} would be overwritten by its own projection.", hint="Give another --outdir.")
 
 
-def _tell(
-    names: Sequence[str],
-    distances: list[float],
-    psnr: list[float],
-    loss: str,
-    files: list[Path],
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    rows = zip(names, distances, psnr, strict=True)
-    found = [{"name": name, "distance": distance, "psnr": close} for name, distance, close in rows]
-    if as_json:
-        click.echo(json.dumps({"loss": loss, "found": found, "files": [str(f) for f in files]}))
-        return
-    if not quiet:
+def _print(result: ProjectResult, files: list[Path], call: Call) -> None:
+    loss, rows = result.task.loss.name, zip(result.names, result.distance, result.psnr, strict=True)
+    found = [{"name": name, "distance": distance, "psnr": psnr} for name, distance, psnr in rows]
+    if not call.as_json:
         for row in found:
-            told = f"{row['name']}: distance {row['distance']:.4f} ({loss}), PSNR {row['psnr']:.1f} dB"
-            click.echo(told, err=True)
-    click.echo(files[-1])
+            call.say(f"{row['name']}: distance {row['distance']:.4f} ({loss}), PSNR {row['psnr']:.1f} dB")
+    call.finish({"loss": loss, "found": found, "files": files}, files[-1])

@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from .. import __version__
 from ..errors import SganError
 from ..progress import Progress, silent
+from ..version import __version__
 from .codec import fit, png_bytes, to_channels
 from .labels import classes_by_value
 from .parallel import ordered_map

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..config import base_size
 from ..errors import SganError
 from ..progress import Progress, silent
+from ..version import __version__
 from .arrays import ArraySource, open_any
 from .codec import MAX_PIXELS, Header, PictureError, fit, png_bytes, to_channels
 from .labels import Record, classes_by_value, classes_of, read_record

@@ -11,11 +11,11 @@ from pathlib import Path
 import safetensors
 import torch
 
-from .. import __version__
 from ..download import fetch, sha256_of
 from ..errors import SganError
 from ..files import cache_folder
 from ..snapshot import Snapshot, SnapshotInfo, read_info, save_snapshot
+from ..version import __version__
 from .opening import foreign_info, is_snapshot, open_model
 
 _READERS = 1  # rises when a reader comes to read the same file otherwise

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..detectors.picture_classifier import PictureClassifier
 from ..errors import SganError
 from ..models.generator import Generator
+from ..progress import Progress, silent
 from ..snapshot import fingerprint
 from .directions import USUAL_STRENGTH, Directions, sample_w, spread, together, unit
 from .linear import White, auc, held_out, logistic, orthogonalise, whiten
@@ -40,10 +41,10 @@ class _Known:
     white: White
     every: Tensor  # [M, w_dim] that say how w is spread
     figures: dict[str, list[float]]  # name -> [K]
+    model: str  # fingerprint
 
     def directions(
         self,
-        G: Generator,
         which: Sequence[int],
         weight: float,  # see `orthogonalise`
         layers: Sequence[int],
@@ -56,7 +57,7 @@ class _Known:
             names=[self.names[k] for k in which],
             layers=list(layers),
             method="labels",
-            model=fingerprint(G),
+            model=self.model,
             strength=STRENGTH,
             figures={name: [values[k] for k in which] for name, values in self.figures.items()},
             settings={"values": [self.values[k] for k in which]},
@@ -71,7 +72,8 @@ def find_from_pictures(
     wanted: Sequence[str] | None = None,  # attributes; None: all. The others are left alone in any case
     class_index: int | None = None,
     settings: dict | None = None,  # for the file
-    quiet: bool = False,  # no bars
+    model: str | None = None,  # fingerprint of G, where it is known
+    progress: Progress = silent,
 ) -> Directions:
     """A direction for each value that the classifier knows, that the model draws, and that other seeds move towards:
     of several the one that leaves the other attributes most alone.
@@ -81,16 +83,16 @@ def find_from_pictures(
     unknown = [name for name, r in classifier.recognition.items() if r.skill < _SKILL]
     left_out = {name: "not recognised on real pictures" for name in unknown if wanted is None or name in wanted}
     w = sample_w(G, range(num), class_index)
-    told = look(G, everywhere(G, w), classifier, quiet, "looking at seeds")
+    told = look(G, everywhere(G, w), classifier, progress)
     shares = {name: logs.exp() for name, logs in told.items() if name not in unknown}
     labels = [SeedLabels(name, classifier.attributes[name], share) for name, share in shares.items()]
-    known = _learn(labels, w, w, left_out)
+    known = _learn(labels, w, w, left_out, model or fingerprint(G))
     pending = [k for k, (name, _) in enumerate(known.values) if wanted is None or name in wanted]
     tried = everywhere(G, sample_w(G, range(num, num + _TRIED), class_index))
     found: dict[int, Directions] = {}
     for weight in _WEIGHTS if pending else ():
-        some = known.directions(G, pending, weight, layers)
-        figures = try_out(G, some, classifier, tried, STRENGTH, quiet)
+        some = known.directions(pending, weight, layers)
+        figures = try_out(G, some, classifier, tried, STRENGTH, progress)
         some = replace(some, figures={**some.figures, "weight": [weight] * len(some), **figures})
         found |= {k: some.only([i]) for i, k in enumerate(pending)}
         pending = [k for k in pending if found[k].figures["moved"][0] < MOVED]
@@ -112,15 +114,16 @@ def find_from_table(
     wanted: Sequence[str] | None = None,  # attributes; None: all. The others are left alone in any case
     class_index: int | None = None,
     settings: dict | None = None,  # for the file
+    model: str | None = None,  # fingerprint of G, where it is known
 ) -> Directions:
     """A direction for each value of a table. Raises SganError if all are too rare."""
     left_out: dict[str, str] = {}
     w, every = (sample_w(G, some, class_index) for some in (seeds, range(num)))
-    known = _learn(labels, w, every, left_out)
+    known = _learn(labels, w, every, left_out, model or fingerprint(G))
     which = [k for k, (name, _) in enumerate(known.values) if wanted is None or name in wanted]
     if not which:
         raise SganError(_NONE)
-    found = known.directions(G, which, _UNTRIED, layers)
+    found = known.directions(which, _UNTRIED, layers)
     return _with_settings(replace(found, strength=USUAL_STRENGTH), num, class_index, left_out, settings)
 
 
@@ -129,6 +132,7 @@ def _learn(
     w: Tensor,  # [N, w_dim] where they are
     every: Tensor,  # [M, w_dim] that say how w is spread
     left_out: dict[str, str],  # value -> why: what is too rare is added
+    model: str,  # fingerprint
 ) -> _Known:
     """A linear classifier for each value that is not too rare, measured on seeds that are held out."""
     chosen = _frequent(labels, left_out)
@@ -144,7 +148,7 @@ def _learn(
         "auc": [auc(scores[:, k], has[held, k] > 0) for k in range(len(chosen))],  # of the linear classifier
     }
     values, names = [[one.name, one.values[k]] for one, k in chosen], [one.direction_name(k) for one, k in chosen]
-    return _Known(values, names, normals, elsewhere & ~alike, white, every, figures)
+    return _Known(values, names, normals, elsewhere & ~alike, white, every, figures, model)
 
 
 def _frequent(

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.dataset import Dataset, DataSpec
 from ..data.images import to_uint8
 from ..errors import SganError
 from ..files import cache_folder, write_atomic
 from ..models.generator import Generator
+from ..progress import Progress, silent
 from ..sampling import counter
 from ..sampling.latents import draw_noise
 from .perceptual import Loss
@@ -114,7 +114,7 @@ def calibrate(
     num: int,  # pictures of each kind
     path: Path,  # where the distances are kept
     anew: bool = False,  # not going on from what is there
-    quiet: bool = False,  # no bar
+    progress: Progress = silent,
 ) -> Calibration:
     """Project the model's pictures and its data's, a batch at a time, each kept: after Ctrl-C it goes on from there.
 
@@ -131,16 +131,16 @@ def calibrate(
     drawers = (lambda index: _drawn(G, how.seed, index), lambda index: dataset.images(chosen[index]).to(device))
     kept = [list(side) for side in (_read(path) if not anew else None) or ((), ())]
     batch = how.batch or batch_size(torch.empty(0, config.channels, config.height, config.width))
-    with tqdm(total=2 * num, unit="picture", initial=sum(map(len, kept)), disable=True if quiet else None) as bar:
-        for side, draw in zip(kept, drawers, strict=True):
-            while len(side) < num:
-                index = torch.arange(len(side), min(len(side) + batch, num))
-                found = project(G, _as_target(draw(index)), loss, how, quiet=True)
-                if found.interrupted:
-                    raise KeyboardInterrupt
-                side += found.distance.tolist()
-                write_atomic(path, json.dumps({"drawn": kept[0], "real": kept[1]}))
-                bar.update(len(index))
+    progress("images projected", sum(map(len, kept)), 2 * num)
+    for side, draw in zip(kept, drawers, strict=True):
+        while len(side) < num:
+            index = torch.arange(len(side), min(len(side) + batch, num))
+            found = project(G, _as_target(draw(index)), loss, how)
+            if found.interrupted:
+                raise KeyboardInterrupt
+            side += found.distance.tolist()
+            write_atomic(path, json.dumps({"drawn": kept[0], "real": kept[1]}))
+            progress("images projected", sum(map(len, kept)), 2 * num)
     return Calibration(*(tuple(side) for side in kept))
 
 

@@ -8,10 +8,8 @@ them well, `figure.<name>` [K], what is known about each, and `settings`, JSON f
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,15 +19,14 @@ import torch
 from torch import Tensor
 
 from ..errors import SganError
-from ..files import atomic_path
 from ..models.generator import Generator
+from ..sampling.bound_files import check_model, read_floats, read_npz, read_settings, write_npz
 from ..sampling.draw import Sampling, map_seeds
 from ..sampling.mixing import style_indices
 from ..snapshot import fingerprint
 
 USUAL_STRENGTH = 3.0  # of directions that nothing more is known about
 _AT_ONCE = 1000  # seeds to map
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -125,36 +122,27 @@ def save_directions(
 ) -> None:
     """Write a file that `load_directions` reads, whole or not at all."""
     d = directions
-    words = {"method": d.method, "model": d.model, "settings": json.dumps(d.settings)}
-    content: dict[str, np.ndarray] = {name: np.array(word, dtype=np.str_) for name, word in words.items()}
-    content |= {"vectors": d.vectors.float().cpu().numpy(), "scales": d.scales.float().cpu().numpy()}
-    content |= {"names": np.array(d.names, dtype=np.str_), "layers": np.array(d.layers, dtype=np.int64)}
-    content |= {f"figure.{name}": np.array(values, dtype=np.float64) for name, values in d.figures.items()}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, strength=np.array(d.strength), **content)
+    arrays: dict[str, np.ndarray] = {
+        "vectors": d.vectors.float().cpu().numpy(),
+        "scales": d.scales.float().cpu().numpy(),
+    }
+    arrays |= {"names": np.array(d.names, dtype=np.str_), "layers": np.array(d.layers, dtype=np.int64)}
+    arrays |= {f"figure.{name}": np.array(values, dtype=np.float64) for name, values in d.figures.items()}
+    arrays["strength"] = np.array(d.strength)
+    write_npz(path, arrays, {"method": d.method, "model": d.model}, d.settings)
 
 
 def load_directions(
     path: str | Path,
     G: Generator,  # the model that they are to be used with
+    model: str | None = None,  # its fingerprint, where it is known
 ) -> Directions:
     """One file. Raises SganError if it cannot be read, its parts do not fit together, or it is of another model."""
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            directions = _read(f)
-    except FileNotFoundError as e:
-        raise SganError(f"There is no file {path}.", hint="`sgan edit find` makes one.") from e
-    except _UNREADABLE as e:
-        raise SganError(f"{path} holds no directions, or it is damaged.") from e
+    directions = read_npz(path, _parse, "holds no directions, or it is damaged", "`sgan edit find` makes one.")
     if wrong := _misfit(directions):
         raise SganError(f"{path} does not fit together: {wrong}.")
-    if directions.model != (own := fingerprint(G)):
-        made_with = directions.settings.get("model")
-        raise SganError(
-            f"{path} belongs to the model with the fingerprint {directions.model}, not to this one, {own}.",
-            hint=f"It was made with --model {made_with}" if made_with else "Give the model that it was made with.",
-        )
+    check_model(path, directions.model, model or fingerprint(G), directions.settings.get("model"))
     if directions.vectors.shape[1] != G.config.w_dim:
         raise SganError(f"{path} does not fit together: vectors of another length than the model's w.")
     style_indices(G.layers, directions.layers)
@@ -197,27 +185,22 @@ def unit(
     return torch.nn.functional.normalize(vectors.double(), dim=1).float()
 
 
-def _read(f: np.lib.npyio.NpzFile) -> Directions:
+def _parse(f: np.lib.npyio.NpzFile) -> Directions:
     """What stands in the file, of the right types."""
-    kinds = {"vectors": "f", "scales": "f", "layers": "iu", "names": "U", "strength": "f"}
+    kinds = {"vectors": "f", "scales": "f", "layers": "iu", "names": "U", "strength": "f", "settings": "U"}
     if any(f[name].dtype.kind not in kind for name, kind in kinds.items()):
         raise ValueError("another kind of numbers")
-    settings = json.loads(str(f["settings"]))
-    if not isinstance(settings, dict):
-        raise ValueError("settings are a dictionary")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-        vectors, scales = (torch.from_numpy(f[name].astype(np.float32)) for name in ("vectors", "scales"))
     figures = {name.removeprefix("figure."): f[name] for name in f.files if name.startswith("figure.")}
     return Directions(
-        vectors=vectors,
-        scales=scales,
+        vectors=read_floats(f, "vectors"),
+        scales=read_floats(f, "scales"),
         names=[str(name) for name in f["names"]],
         layers=[int(i) for i in f["layers"]],
         method=str(f["method"]),
         model=str(f["model"]),
         strength=float(f["strength"]),
         figures={name: values.astype(np.float64).tolist() for name, values in figures.items()},
-        settings=settings,
+        settings=read_settings(f),
     )
 
 

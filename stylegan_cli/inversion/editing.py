@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data.images import labelled_grid
 from ..errors import SganError
 from ..files import write_atomic
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling, draw
 from ..sampling.latent_files import Latents, load_latent_file, save_latents
 from .directions import Directions
@@ -52,22 +53,22 @@ def strip(
     strengths: Sequence[float],  # M of them
     layers: Sequence[int],  # indices of w
     how: Sampling,
-    quiet: bool = False,  # no bar
+    progress: Progress = silent,
 ) -> Tensor:  # uint8 [3, H, W]
     """A row for each picture, a column for each strength."""
     versions = [directions.move(found.ws, which, strength, layers) for strength in strengths]
     labels = [f"{strength:+.3g}" if strength else "0" for strength in strengths]
-    return labelled_grid(_table(found, versions, how, quiet), None, None, found.names, labels)
+    return labelled_grid(_table(found, versions, how, progress), None, None, found.names, labels)
 
 
 def before_and_after(
     found: Latents,  # N of them
     edited: Tensor,  # [N, num_ws, w_dim]
     how: Sampling,
-    quiet: bool = False,  # no bar
+    progress: Progress = silent,
 ) -> tuple[Tensor, Tensor]:  # the edited pictures, uint8 [N, C, h, w]; the sheet of all, uint8 [3, H, W]
     """A row for each picture."""
-    cells = _table(found, [found.ws, edited], how, quiet)
+    cells = _table(found, [found.ws, edited], how, progress)
     return cells[:, 1], labelled_grid(cells, None, None, found.names, ["before", "after"])
 
 
@@ -103,10 +104,12 @@ def _table(
     found: Latents,  # N of them
     versions: list[Tensor],  # M times [N, num_ws, w_dim]
     how: Sampling,
-    quiet: bool,
+    progress: Progress,
 ) -> Tensor:  # uint8 [N, M, C, h, w]
     """Every version of every picture, with the picture's own noise."""
     n, m = len(found), len(versions)
     ws, index = torch.stack(versions, 1).flatten(0, 1), [i for i in range(n) for _ in range(m)]
     seeds, noise = [found.seeds[i] for i in index], found.noise_of(index)
-    return torch.stack(list(draw(found.G, lambda i, j: ws[i:j], seeds, how, quiet, noise=noise))).unflatten(0, (n, m))
+    return torch.stack(list(draw(found.G, lambda i, j: ws[i:j], seeds, how, progress, noise=noise))).unflatten(
+        0, (n, m)
+    )

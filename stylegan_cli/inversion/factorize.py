@@ -21,6 +21,7 @@ def find_unlabelled(
     num: int,  # seeds, from 0 on
     class_index: int | None = None,
     settings: dict | None = None,  # for the file
+    model: str | None = None,  # fingerprint of G, where it is known
 ) -> Directions:
     """The strongest directions first. Raises SganError if more are asked for than w has dimensions, or than samples."""
     w = sample_w(G, range(num), class_index)
@@ -39,7 +40,7 @@ def find_unlabelled(
         names=[f"{method}{i}" for i in range(count)],
         layers=list(layers),
         method=method,
-        model=fingerprint(G),
+        model=model or fingerprint(G),
         figures=figures,
         settings={"num": num, "class": class_index, **(settings or {})},
     )

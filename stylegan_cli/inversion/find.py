@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from ..errors import SganError
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import file_part, find_latents, unlike
 from ..snapshot import Snapshot
@@ -30,17 +31,18 @@ class Task:
 
 def prepare(
     snapshot: Snapshot,
-    images: Sequence[str],  # files
+    images: Sequence[str | Path],  # files
     *,
     mask: str | None = None,  # a picture: white counts
     crop: str = "center",  # or 'none'
     init: str | None = None,  # a file of latents to begin at
+    model: str | None = None,  # fingerprint, where it is known
 ) -> Task:
     """Raises SganError on whatever is wrong with what was given."""
     device = next(snapshot.G.parameters()).device
     targets = read_targets(images, snapshot.info, crop).to(device)
     counts = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
-    return Task(_names(images), targets, counts, None if init is None else _start(snapshot, init, len(targets)))
+    return Task(_names(images), targets, counts, None if init is None else _start(snapshot, init, len(targets), model))
 
 
 def find(
@@ -48,10 +50,10 @@ def find(
     task: Task,
     how: Projection,
     loss: Loss,
-    quiet: bool = False,  # no bars
+    progress: Progress = silent,
 ) -> Finding:
     """Project; after Ctrl-C what was found, which says that it was interrupted."""
-    found = project(snapshot.G, task.targets, loss, how, task.mask, task.start, quiet)
+    found = project(snapshot.G, task.targets, loss, how, task.mask, task.start, progress)
     n = len(found.ws)
     return Finding(task.names[:n], task.targets[:n], found, task.mask, snapshot.G)
 
@@ -60,8 +62,7 @@ def choose_loss(
     name: str | None,  # of perceptual.LOSSES; None: LPIPS where its weights can be had, else the discriminator
     snapshot: Snapshot,
     detector: str | None,  # weights of LPIPS by hand
-    say: Callable[[str], object],  # told if another than LPIPS is taken
-) -> Loss:
+) -> tuple[Loss, list[str]]:  # and what to warn of, if another than LPIPS is taken
     """Raises SganError, with both ways out, if what is asked for cannot be had."""
     if detector is not None and name not in (None, "lpips"):
         raise SganError(
@@ -69,19 +70,21 @@ def choose_loss(
         )
     device = next(snapshot.G.parameters()).device
     if name is not None or detector is not None:
-        return load_loss(name or "lpips", snapshot, device, detector)
+        return load_loss(name or "lpips", snapshot, device, detector), []
     try:
-        return load_loss("lpips", snapshot, device)
+        return load_loss("lpips", snapshot, device), []
     except SganError as e:
         if snapshot.D is None:
             raise
-        say(f"LPIPS cannot be had, so the discriminator's features say what is near (--loss discriminator): {e}")
-        say(f"For LPIPS: {e.hint}")
-        return load_loss("discriminator", snapshot, device)
+        warnings = [
+            f"LPIPS cannot be had, so the discriminator's features say what is near (--loss discriminator): {e}",
+            f"For LPIPS: {e.hint}",
+        ]
+        return load_loss("discriminator", snapshot, device), warnings
 
 
-def _start(snapshot: Snapshot, init: str, n: int) -> Start:
-    latents = find_latents(snapshot.G, [init], Sampling())
+def _start(snapshot: Snapshot, init: str, n: int, model: str | None) -> Start:
+    latents = find_latents(snapshot.G, [init], Sampling(), model)
     if len(latents) not in (1, n):
         raise SganError(f"{init} holds {len(latents)} latents for {n} picture(s).", hint="Give one, or one for each.")
     if latents.tuned:
@@ -89,7 +92,7 @@ def _start(snapshot: Snapshot, init: str, n: int) -> Start:
     return Start(latents.ws, latents.noise)
 
 
-def _names(images: Sequence[str]) -> list[str]:
+def _names(images: Sequence[str | Path]) -> list[str]:
     """The files' own names, as parts of others'; numbered where two would be one."""
     taken: set[str] = set()
     return [unlike(file_part(f"_{Path(image).stem}")[1:] or "picture", taken) for image in images]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ _COLOURS = ((31, 119, 180), (230, 120, 20))
 
 
 def histogram(
-    sides: dict[str, Sequence[float]],  # two names, each with its values, all above 0
+    sides: Mapping[str, Sequence[float]],  # two names, each with its values, all above 0
     marks: dict[str, float],  # name -> value, drawn as a line
     axis: str,  # what the values are
 ) -> Tensor:  # uint8 [3, H, W]

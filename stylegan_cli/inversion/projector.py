@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ..errors import SganError
 from ..models.generator import Generator
+from ..progress import Progress, silent
 from ..sampling import counter
 from ..sampling.latents import class_labels, draw_noise
 from .perceptual import Loss
@@ -77,7 +77,7 @@ def project(
     how: Projection,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
     start: Start | None = None,  # None: the nearest of the candidates
-    quiet: bool = False,  # no bar
+    progress: Progress = silent,
 ) -> Projected:
     """All targets, some at a time. Ctrl-C ends it, and what was found so far comes back.
 
@@ -87,17 +87,18 @@ def project(
     batch = how.batch or batch_size(targets)
     parts: list[Projected] = []
     rounds = range(0, len(targets), batch)
-    with tqdm(total=how.steps * len(rounds), unit="step", disable=True if quiet else None) as bar:
-        try:
-            for i in rounds:
-                some = slice(i, i + batch)
-                projector = Projector(G, targets[some], loss, how, mask, start and start.of(some), quiet)
-                parts.append(_run(projector, bar))
-                if parts[-1].interrupted:
-                    break
-        except KeyboardInterrupt:  # where a batch had not come to anything yet
-            if not parts:
-                raise
+    total = how.steps * len(rounds)
+    progress("steps", 0, total)
+    try:
+        for k, i in enumerate(rounds):
+            some = slice(i, i + batch)
+            projector = Projector(G, targets[some], loss, how, mask, start and start.of(some), progress)
+            parts.append(_run(projector, progress, k * how.steps, total))
+            if parts[-1].interrupted:
+                break
+    except KeyboardInterrupt:  # where a batch had not come to anything yet
+        if not parts:
+            raise
     return _together(parts, len(targets))
 
 
@@ -108,16 +109,21 @@ def batch_size(
     return min(max(2**21 // (targets.shape[2] * targets.shape[3]), 1), 8)
 
 
-def _run(projector: Projector, bar: tqdm) -> Projected:
-    path, every, interrupted = [], -(-projector.how.steps // _PATH), False
+def _run(
+    projector: Projector,
+    progress: Progress,
+    before: int,  # steps made for other targets
+    total: int,  # steps for all
+) -> Projected:
+    path, every, interrupted, figure = [], -(-projector.how.steps // _PATH), False, ""
     try:
         while projector.done < projector.how.steps:
             if projector.done % every == 0:
                 path.append(projector.ws().detach())
             projector.step()
-            bar.update()
             if projector.done % 10 == 0:
-                bar.set_postfix(distance=f"{projector.best.distance.mean():.4f}")
+                figure = f", distance={projector.best.distance.mean():.4f}"
+            progress(f"steps{figure}", before + projector.done, total)
         projector.look()
     except KeyboardInterrupt:
         if projector.done == 0:
@@ -161,10 +167,10 @@ class Projector:
         how: Projection,
         mask: Tensor | None = None,  # [1, 1, H, W]
         start: Start | None = None,
-        quiet: bool = True,  # no bar over the candidates
+        progress: Progress = silent,  # over the candidates
     ):
         self.G, self.targets, self.loss, self.how, self.mask = G, targets, loss, how, mask
-        self.done, self.quiet = 0, quiet
+        self.done, self.progress = 0, progress
         n, device = len(targets), targets.device
         with torch.no_grad():
             self.features = loss.features(targets)
@@ -225,7 +231,7 @@ class Projector:
             nearer = distance < self.best.distance
             maps = self.noise and [
                 torch.where(nearer[:, None, None, None], m, best)
-                for m, best in zip(self.noise, self.best.noise, strict=True)
+                for m, best in zip(self.noise, self.best.noise or [], strict=True)
             ]
             self.best = _Best(
                 torch.where(nearer, distance, self.best.distance),
@@ -276,17 +282,14 @@ class Projector:
         if len(candidates) == 1:
             return torch.zeros(n, dtype=torch.int64, device=candidates.device)
         wanted = self.features if self.mask is None else self.loss.features(self.targets * self.mask)
-        distances = []
-        bar = tqdm(
-            total=len(candidates), desc="start", unit="picture", leave=False, disable=True if self.quiet else None
-        )
+        distances, looked_at = [], 0
         for some in candidates.split(self.how.batch or batch_size(self.targets)):
             images = self.G.synthesis(some[:, None].expand(-1, self.G.num_ws, -1))
             found = self.loss.features(images if self.mask is None else images * self.mask)
             each = [self.loss.distance(found, [f[i : i + 1] for f in wanted]) for i in range(n)]
             distances.append(torch.stack(each))
-            bar.update(len(some))
-        bar.close()
+            looked_at += len(some)
+            self.progress("images to begin at", looked_at, len(candidates))
         return torch.cat(distances, dim=1).argmin(1)
 
 

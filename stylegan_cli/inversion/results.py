@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.images import labelled_grid, save_image, to_rgb, to_uint8
 from ..models.generator import Generator
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling, draw
 from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
@@ -38,6 +39,18 @@ class Finding:
     def distance(self) -> Tensor:  # [N] of the loss, for what is written
         return self.found.distance if self.tuned_distance is None else self.tuned_distance
 
+    @functools.cached_property
+    def projected_images(self) -> Tensor:  # uint8 [N, C, H, W]
+        return pictures(self.G, self.found)
+
+    @functools.cached_property
+    def tuned_images(self) -> Tensor | None:  # uint8 [N, C, H, W]; None: the generator was not tuned
+        return None if self.tuned is None else pictures(self.tuned, self.found)
+
+    @property
+    def images(self) -> Tensor:  # uint8 [N, C, H, W], by the tuned generator where there is one
+        return self.projected_images if self.tuned_images is None else self.tuned_images
+
 
 def planned(
     folder: Path,
@@ -56,33 +69,30 @@ def save_finding(
     model: str,  # fingerprint
     settings: dict,  # for the reader of a file
     record: dict[str, str],  # metadata of the pictures
-) -> tuple[list[Path], list[float]]:  # what was written, the sheet last; PSNR in dB of each picture
+) -> list[Path]:  # what was written, the sheet last
     """Latents first, then pictures, then `compare.png` of all; `tuned-<hash>.safetensors` where G was tuned."""
-    files = [] if finding.tuned is None else [save_tuned(folder, finding.G, finding.tuned)]
+    files = [] if finding.tuned is None else [save_tuned(folder, finding.G, finding.tuned, model)]
     places = planned(folder, names)[: len(finding.names)]
     rows = [row.name for row in finding.G.layers if row.noise]
     made = {"projection": asdict(how), "steps_made": finding.found.steps, "tuning_steps": finding.tuned_steps}
     for i, (name, (path, _)) in enumerate(zip(finding.names, places, strict=True)):
-        maps = finding.found.noise and [m[i : i + 1] for m in finding.found.noise]
+        maps = [m[i : i + 1] for m in finding.found.noise or []]
         save_latents(
             path,
             finding.found.ws[i : i + 1],
             names=[name],
-            noise=maps and dict(zip(rows, maps, strict=True)),
+            noise=dict(zip(rows, maps, strict=True)) if maps else None,
             model=model,
             tuned=files[0].name if finding.tuned is not None else None,
             settings={**settings, **made},
             distance=finding.distance[i : i + 1].cpu().numpy(),
         )
-    before = pictures(finding.G, finding.found)
-    after = None if finding.tuned is None else pictures(finding.tuned, finding.found)
     for i, (name, (_, path)) in enumerate(zip(finding.names, places, strict=True)):
         about = {"target": name, "distance": f"{finding.distance[i]:.6g}", **record}
-        save_image((before if after is None else after)[i], path, metadata=about)
+        save_image(finding.images[i], path, metadata=about)
     sheet = folder / "compare.png"
-    save_image(comparison(finding, before, after), sheet, metadata=record)
-    written = [path for pair in places for path in pair]
-    return [*files, *written, sheet], closeness(finding, before if after is None else after).tolist()
+    save_image(comparison(finding), sheet, metadata=record)
+    return [*files, *(path for pair in places for path in pair), sheet]
 
 
 def pictures(
@@ -91,19 +101,17 @@ def pictures(
 ) -> Tensor:  # uint8 [N, C, H, W]
     """What the latents draw."""
     ws = found.ws
-    drawn = draw(G, lambda i, j: ws[i:j], range(len(ws)), Sampling(), quiet=True, noise=found.noise)
+    drawn = draw(G, lambda i, j: ws[i:j], range(len(ws)), Sampling(), noise=found.noise)
     return torch.stack(list(drawn))
 
 
 def comparison(
     finding: Finding,
-    before: Tensor,  # uint8 [N, C, H, W]
-    after: Tensor | None,  # uint8 [N, C, H, W] of the tuned generator
 ) -> Tensor:  # uint8 [3, H', W']
     """A row for each target: itself, its projection, that of the tuned generator, and where the last one differs."""
     targets = to_uint8(finding.targets).cpu()
-    last = before if after is None else after
-    difference = (to_rgb(last).int() - to_rgb(targets).int()).abs().float().mean(1, keepdim=True)
+    before, after = finding.projected_images, finding.tuned_images
+    difference = (to_rgb(finding.images).int() - to_rgb(targets).int()).abs().float().mean(1, keepdim=True)
     if finding.mask is not None:
         difference = difference * finding.mask.cpu()
     shown = (difference * _AMPLIFIED).clamp(0, 255).to(torch.uint8)
@@ -114,10 +122,10 @@ def comparison(
 
 def closeness(
     finding: Finding,
-    drawn: Tensor,  # uint8 [N, C, H, W]
 ) -> Tensor:  # [N]
     """Peak signal to noise ratio in dB, over the pixels that count."""
-    square = (drawn.float() - to_uint8(finding.targets).cpu().float()).square().mean(1, keepdim=True)  # [N, 1, H, W]
+    targets = to_uint8(finding.targets).cpu().float()
+    square = (finding.images.float() - targets).square().mean(1, keepdim=True)  # [N, 1, H, W]
     counts = torch.ones_like(square) if finding.mask is None else finding.mask.cpu().expand_as(square)
     mean = (square * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3))
     return 20 * math.log10(255) - 10 * mean.clamp_min(1e-4).log10()
@@ -125,10 +133,13 @@ def closeness(
 
 def way(
     finding: Finding,
-    quiet: bool = False,  # no bar
+    progress: Progress = silent,
 ) -> Iterator[Tensor]:  # uint8 [3, H, W]: of each place on the way, each target and, after it, where its projection was
     """The search as it went. The noise is that of the end."""
     targets = to_rgb(to_uint8(finding.targets).cpu())
-    for ws in tqdm(finding.found.path, unit="frame", disable=True if quiet else None):
+    path = finding.found.path
+    for i, ws in enumerate(path):
+        progress("frames", i, len(path))
         now = to_rgb(pictures(finding.G, replace(finding.found, ws=ws)))
         yield from (picture for pair in zip(targets, now, strict=True) for picture in pair)
+    progress("frames", len(path), len(path))

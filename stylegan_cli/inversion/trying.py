@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..detectors.picture_classifier import PictureClassifier
 from ..models.generator import Generator
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling, draw
 from .directions import Directions
 
@@ -24,14 +24,18 @@ def look(
     G: Generator,
     ws: Tensor,  # [N, num_ws, w_dim]
     classifier: PictureClassifier,
-    quiet: bool = True,  # no bar
-    title: str | None = None,  # of the bar
+    progress: Progress = silent,
 ) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
     """What the pictures of latents show."""
     device = next(G.parameters()).device
-    pictures = draw(G, lambda i, j: ws[i:j].to(device), range(len(ws)), Sampling(), quiet=True)
-    bar = tqdm(pictures, title, len(ws), unit="picture", disable=True if quiet else None)
-    return classifier.classify(torch.stack(list(bar)))
+    pictures = draw(
+        G,
+        lambda i, j: ws[i:j].to(device),
+        range(len(ws)),
+        Sampling(),
+        lambda what, done, total: progress("looking at seeds", done, total),
+    )
+    return classifier.classify(torch.stack(list(pictures)))
 
 
 def try_out(
@@ -40,7 +44,7 @@ def try_out(
     classifier: PictureClassifier,  # that judges
     ws: Tensor,  # [N, num_ws, w_dim]
     strength: float,
-    quiet: bool = True,  # no bar
+    progress: Progress = silent,
 ) -> dict[str, list[float]]:
     """How far pictures go along, for each direction.
 
@@ -50,8 +54,9 @@ def try_out(
     """
     before = look(G, ws, classifier)
     figures: dict[str, list[float]] = {"moved": [], "reached": [], "changed": [], "kept": []}
-    bar = tqdm(directions.settings["values"], "trying directions", unit="direction", disable=True if quiet else None)
-    for which, (name, value) in enumerate(bar):
+    values = directions.settings["values"]
+    for which, (name, value) in enumerate(values):
+        progress("trying directions", which, len(values))
         after = look(G, directions.move(ws, which, strength), classifier)
         k = classifier.attributes[name].index(value)
         was, now = before[name], after[name]
@@ -61,6 +66,7 @@ def try_out(
         same = {a: (after[a].argmax(1) == before[a].argmax(1)).double().mean().item() for a in before}
         figures["changed"].append(1 - same.pop(name))
         figures["kept"].append(sum(same.values()) / len(same) if same else 1.0)
+    progress("trying directions", len(values), len(values))
     return figures
 
 

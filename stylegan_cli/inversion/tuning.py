@@ -10,9 +10,9 @@ import copy
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..models.generator import Generator
+from ..progress import Progress, silent
 from .perceptual import Loss
 from .projector import Projected, batch_size
 
@@ -27,7 +27,7 @@ def tune(
     steps: int,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
     batch: int | None = None,  # pivots at a time, each step sees all; None: by their size
-    quiet: bool = False,  # no bar
+    progress: Progress = silent,
 ) -> tuple[Generator, Tensor, int]:  # a copy whose synthesis is tuned, distances [N] of its pictures, steps made
     """One generator for all targets. Ctrl-C ends it with what was reached."""
     batch = batch or batch_size(targets)
@@ -46,24 +46,24 @@ def tune(
             images = torch.where(mask.bool(), images, targets[part])
         return loss.distance(loss.features(images), wanted), (images - targets[part]).square().mean((1, 2, 3))
 
-    done = 0
-    with tqdm(total=steps, unit="step", desc="tuning", disable=True if quiet else None) as bar:
-        try:
-            while done < steps:
-                total = torch.zeros([], device=targets.device)
-                for part, wanted in zip(parts, features, strict=True):
-                    far, square = distance(part, wanted)
-                    (far + square).sum().backward()
-                    total += far.detach().sum()
-                optimizer.step()
-                optimizer.zero_grad()
-                done += 1
-                bar.update()
-                if done % 10 == 0:
-                    bar.set_postfix(distance=f"{total / len(targets):.4f}")
-        except KeyboardInterrupt:
-            if not done:
-                raise
+    done, figure = 0, ""
+    progress("tuning", 0, steps)
+    try:
+        while done < steps:
+            total = torch.zeros([], device=targets.device)
+            for part, wanted in zip(parts, features, strict=True):
+                far, square = distance(part, wanted)
+                (far + square).sum().backward()
+                total += far.detach().sum()
+            optimizer.step()
+            optimizer.zero_grad()
+            done += 1
+            if done % 10 == 0:
+                figure = f", distance={total / len(targets):.4f}"
+            progress(f"tuning{figure}", done, steps)
+    except KeyboardInterrupt:
+        if not done:
+            raise
     tuned.requires_grad_(False)
     with torch.no_grad():
         reached = torch.cat([distance(part, wanted)[0] for part, wanted in zip(parts, features, strict=True)])

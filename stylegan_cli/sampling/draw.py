@@ -6,16 +6,22 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from .. import __version__
 from ..data.images import to_uint8
 from ..models.generator import Generator
-from ..snapshot import Snapshot
+from ..progress import Progress, silent
+from ..version import __version__
 from .latents import class_labels, latents_from_seeds, noise_maps
+
+
+class Batches(Protocol):
+    """A tensor, or what makes one when a part of it is asked for."""
+
+    def __getitem__(self, part: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Sampling:
     trunc: float = 1.0  # truncation psi
     trunc_cutoff: int | None = None  # truncate only the first so many ws; None: all
     class_index: int | None = None  # None: drawn by each seed, in a model with classes
-    noise_mode: str = "const"  # 'const', 'random' or 'none'
+    noise_mode: Literal["const", "random", "none"] = "const"
     batch: int | None = None  # pictures at a time; None: by their size
     precision: str = "fp32"  # of the highest levels: 'fp32', 'bf16' or 'fp16'
 
@@ -49,36 +55,35 @@ def draw(
     latents: Callable[[int, int], Tensor],  # (i, j) -> ws [j - i, num_ws, w_dim] of pictures i to j
     seeds: Sequence[int],  # [N] of the noise, where it is random
     how: Sampling,
-    quiet: bool = False,  # no bar
-    noise: Sequence[Tensor] | None = None,  # [N, 1, h, w] a layer, what 'const' means here; None: the model's
+    progress: Progress = silent,
+    noise: Sequence[Batches] | None = None,  # [N, 1, h, w] a layer, what 'const' means here; None: the model's
 ) -> Iterator[Tensor]:  # uint8 [C, H, W], one picture after the other
     """Pictures one by one, drawn in batches."""
     config, dtype = G.config, {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[how.precision]
     batch = how.batch or min(max(2**20 // (config.height * config.width), 1), 32)
-    with tqdm(total=len(seeds), unit="picture", disable=True if quiet else None) as bar:
-        for i in range(0, len(seeds), batch):
-            some = seeds[i : i + batch]
-            ws = latents(i, i + len(some))
-            if noise is not None and how.noise_mode == "const":
-                maps = [each[i : i + len(some)] for each in noise]
-            else:
-                maps = noise_maps(G, how.noise_mode, some, ws.device)
-            images = to_uint8(G.synthesis(ws, noise=maps, dtype=dtype)).cpu()
-            bar.update(len(images))
-            yield from images
+    progress("images", 0, len(seeds))
+    for i in range(0, len(seeds), batch):
+        some = seeds[i : i + batch]
+        ws = latents(i, i + len(some))
+        if noise is not None and how.noise_mode == "const":
+            maps = [each[i : i + len(some)] for each in noise]
+        else:
+            maps = noise_maps(G, how.noise_mode, some, ws.device)
+        images = to_uint8(G.synthesis(ws, noise=maps, dtype=dtype)).cpu()
+        progress("images", i + len(images), len(seeds))
+        yield from images
 
 
 def picture_record(
-    model: Snapshot,
+    model: str,  # its fingerprint
     how: Sampling,
-    command: Sequence[str],  # the command line, word by word
+    command: Sequence[str],  # the command line, word by word; empty: it was none
     **more: object,  # what else made the picture
 ) -> dict[str, str]:
     """What stands in a picture's metadata, so that it can be made again."""
     settings = {**dataclasses.asdict(how), **more}
     settings["class"] = settings.pop("class_index")
     record = {name: str(value) for name, value in settings.items() if value is not None and name != "batch"}
-    record["model"] = model.fingerprint
+    record["model"] = model
     record["Software"] = f"stylegan_cli {__version__}"
-    record["command"] = shlex.join(command)
-    return record
+    return record | ({"command": shlex.join(command)} if command else {})

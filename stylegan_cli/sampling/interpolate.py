@@ -165,6 +165,7 @@ def plan_film(
     loop: bool = True,
     styles: str | Sequence[int] = "coarse",  # what fades, for 'mix'
     sweep: tuple[float, float] = (0.0, 1.0),  # of psi, for 'trunc'
+    model: str | None = None,  # fingerprint of G, where it is known
 ) -> Film:
     """A video through keys. Raises SganError if they are too few, do not fit the cells, or cannot be had."""
     each = 1 if kind == "trunc" else 2  # keys that a cell needs
@@ -175,7 +176,7 @@ def plan_film(
         raise SganError(
             "--kind trunc moves the truncation itself.", hint="Leave out --trunc, and give --sweep FROM TO."
         )
-    keys = find_latents(G, items, how)
+    keys = find_latents(G, items, how, model)
     indices = style_indices(G.layers, styles) if kind == "mix" else []
     hands = _deal(len(keys), cells, each)
 

@@ -8,9 +8,7 @@ that it belongs to, `tuned`, a file of differences beside it (see tuned.py), and
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,11 @@ import torch
 from torch import Tensor
 
 from ..errors import SganError
-from ..files import atomic_path
 from ..models.generator import Generator
 from ..snapshot import fingerprint
+from .bound_files import check_model, read_floats, read_npz, read_settings, write_npz
 from .draw import Sampling, map_seeds
 from .tuned import apply_tuned
-
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError)
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,7 @@ def find_latents(
     G: Generator,
     items: Sequence[int | str],  # seeds, and names of .npz files
     how: Sampling,
+    model: str | None = None,  # fingerprint of G, where it is known
 ) -> Latents:
     """All that is asked for, in the order given; a file gives as many as it holds.
 
@@ -76,9 +73,12 @@ def find_latents(
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
     if files and how.class_index is not None and all(isinstance(item, str) for item in items):
         raise SganError("Latents from a file have their class already.", hint="Leave out --class.")
-    own = fingerprint(G) if any(file.model for file in files.values()) else None
+    if files and model is None:
+        model = fingerprint(G)
     for path, file in files.items():
-        _check(path, file, G, own)
+        if file.model is not None:
+            check_model(path, file.model, str(model), file.settings.get("model"))
+        _check_form(path, file, G)
     tuned = {file.tuned.name: file.tuned for file in files.values() if file.tuned}  # the name holds its hash
     if len(tuned) > 1:
         one, other, *_ = tuned.values()
@@ -99,9 +99,9 @@ def find_latents(
             names.append(str(item))
             seeds.append(item)
         origin += [place] * (len(names) - len(origin))
-    noise = _noise(G, [files.get(item) for item in items], device)
+    noise = _noise(G, [files[item] if isinstance(item, str) else None for item in items], device)
     for path in tuned.values():
-        G = apply_tuned(G, path)
+        G = apply_tuned(G, path, str(model))
     return Latents(G, torch.cat(ws), names, seeds, origin, noise, next(iter(tuned), None))
 
 
@@ -113,45 +113,17 @@ def load_latent_file(
     Raises SganError if it cannot be read or its parts do not fit together.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            if f["w"].dtype.kind not in "fiu":
-                raise ValueError("not real numbers")
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
-                w = torch.from_numpy(f["w"].astype(np.float32))
-            w = w[:, None] if w.ndim == 2 else w
-            n = len(w)
-            seeds = [int(seed) for seed in f["seeds"]] if "seeds" in f else list(range(n))
-            given = [str(name) for name in f["names"]] if "names" in f else None
-            noise = {
-                name.removeprefix("noise."): torch.from_numpy(f[name].astype(np.float32))
-                for name in f.files
-                if name.startswith("noise.")
-            }
-            model, tuned = (str(f[name]) if name in f else None for name in ("model", "tuned"))
-            settings = json.loads(str(f["settings"])) if "settings" in f else {}
-            if not isinstance(settings, dict):
-                raise ValueError("settings are a dictionary")
-    except FileNotFoundError as e:
-        raise SganError(f"There is no file {path}.") from e
-    except (*_UNREADABLE, RecursionError, OverflowError) as e:
-        raise SganError(f"{path} is no .npz file with latents named w.") from e
-    names = given or ([path.stem] if n == 1 else [f"{path.stem}-{i}" for i in range(n)])
-    if (
-        w.ndim != 3
-        or not n
-        or len(seeds) != n
-        or len(names) != n
-        or any(maps.ndim != 4 or len(maps) != n for maps in noise.values())
-    ):
-        raise SganError(f"The latents in {path} have shape {list(w.shape)}, and its other parts do not fit them.")
-    if not torch.isfinite(w).all() or not all(torch.isfinite(maps).all() for maps in noise.values()):
+    file = read_npz(path, lambda f: _parse(f, path), "is no .npz file with latents named w")
+    n = len(file.ws)
+    fits = file.ws.ndim == 3 and n == len(file.seeds) == len(file.names) > 0
+    if not fits or any(maps.ndim != 4 or len(maps) != n for maps in file.noise.values()):
+        shape = list(file.ws.shape)
+        raise SganError(f"The latents in {path} have shape {shape}, and its other parts do not fit them.")
+    if not all(torch.isfinite(numbers).all() for numbers in (file.ws, *file.noise.values())):
         raise SganError(f"The latents in {path} are not finite.")
-    if not all(0 <= seed < 2**32 for seed in seeds):
+    if not all(0 <= seed < 2**32 for seed in file.seeds):
         raise SganError(f"The seeds in {path} are out of range.")
-    if tuned is not None and Path(tuned).name != tuned:
-        raise SganError(f"{path} names a file of tuned weights that is not beside it.")
-    return LatentFile(w, names, seeds, noise, model, path.with_name(tuned) if tuned else None, settings)
+    return file
 
 
 def file_part(
@@ -189,26 +161,39 @@ def save_latents(
     **more: np.ndarray,  # kept in the file, for the reader
 ) -> None:
     """Write a file that `load_latent_file` reads, whole or not at all."""
-    content: dict[str, np.ndarray] = {"w": ws.detach().float().cpu().numpy(), **more}
+    arrays: dict[str, np.ndarray] = {"w": ws.detach().float().cpu().numpy(), **more}
     if seeds is not None:
-        content["seeds"] = np.array(seeds, dtype=np.int64)
+        arrays["seeds"] = np.array(seeds, dtype=np.int64)
     if names is not None:
-        content["names"] = np.array(names, dtype=np.str_)
-    content |= {f"noise.{name}": maps.detach().float().cpu().numpy() for name, maps in (noise or {}).items()}
-    words = {"model": model, "tuned": tuned, "settings": None if settings is None else json.dumps(settings)}
-    content |= {name: np.array(word, dtype=np.str_) for name, word in words.items() if word is not None}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, **content)
+        arrays["names"] = np.array(names, dtype=np.str_)
+    arrays |= {f"noise.{name}": maps.detach().float().cpu().numpy() for name, maps in (noise or {}).items()}
+    write_npz(path, arrays, {"model": model, "tuned": tuned}, settings)
 
 
-def _check(path: str, file: LatentFile, G: Generator, own: str | None) -> None:
-    """Raises SganError if a file does not fit the model."""
-    if file.model is not None and file.model != own:
-        made_with = file.settings.get("model")
-        raise SganError(
-            f"{path} belongs to the model with the fingerprint {file.model}, not to this one, {own}.",
-            hint=f"It was made with --model {made_with}" if made_with else "Give the model that it was made with.",
-        )
+def _parse(f: np.lib.npyio.NpzFile, path: Path) -> LatentFile:
+    """What stands in the file, of the right types. Raises SganError if it names a tuned file in another folder."""
+    if f["w"].dtype.kind not in "fiu":
+        raise ValueError("not real numbers")
+    w = read_floats(f, "w")
+    w = w[:, None] if w.ndim == 2 else w
+    n = len(w)
+    own = [path.stem] if n == 1 else [f"{path.stem}-{i}" for i in range(n)]
+    tuned = str(f["tuned"]) if "tuned" in f else None
+    if tuned is not None and Path(tuned).name != tuned:
+        raise SganError(f"{path} names a file of tuned weights that is not beside it.")
+    return LatentFile(
+        ws=w,
+        names=[str(name) for name in f["names"]] if "names" in f else own,
+        seeds=[int(seed) for seed in f["seeds"]] if "seeds" in f else list(range(n)),
+        noise={name.removeprefix("noise."): read_floats(f, name) for name in f.files if name.startswith("noise.")},
+        model=str(f["model"]) if "model" in f else None,
+        tuned=path.with_name(tuned) if tuned else None,
+        settings=read_settings(f),
+    )
+
+
+def _check_form(path: str, file: LatentFile, G: Generator) -> None:
+    """Raises SganError if a file does not fit the model's layers."""
     want = (G.num_ws, G.config.w_dim)
     if file.ws.shape[1] not in (1, want[0]) or file.ws.shape[2] != want[1]:
         shape = list(file.ws.shape)

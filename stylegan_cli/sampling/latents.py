@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import SganError
-from ..models.generator import Generator
+from ..models.generator import Generator, Noise
 from . import counter
 
 
@@ -46,10 +47,10 @@ def class_labels(
 
 def noise_maps(
     G: Generator,
-    mode: str,  # 'const', 'random' or 'none'
+    mode: Literal["const", "random", "none"],
     seeds: Sequence[int],  # of the pictures in the batch
     device: torch.device | str = "cpu",
-) -> str | list[Tensor]:  # what `G.synthesis` takes as noise
+) -> Noise:  # what `G.synthesis` takes
     """'random' noise is drawn by each picture's own seed, so that it can be made again in any other batch."""
     if mode != "random":
         return mode

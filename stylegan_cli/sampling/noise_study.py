@@ -58,7 +58,7 @@ def draw_columns(
     """Each latent with each of the columns' noise."""
     how = dataclasses.replace(how, noise_mode="const")
     return {
-        name: torch.stack(list(draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, quiet=True, noise=noise)))
+        name: torch.stack(list(draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, noise=noise)))
         for name, noise in noise_columns(found).items()
     }
 
@@ -77,7 +77,7 @@ def noise_std(
     """
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[how.precision]
     batch = how.batch or min(max(2**20 // (G.config.height * G.config.width), 1), 32)
-    first, total, squares = None, 0.0, 0.0
+    first, total, squares = None, *torch.zeros(2, dtype=torch.float64, device=ws.device)
     for index in torch.arange(draws, device=ws.device).split(batch):
         noise = draw_noise(G, 0, _PURPOSE, index)
         images = G.synthesis(ws.expand(len(index), -1, -1), noise=noise, dtype=dtype).double()

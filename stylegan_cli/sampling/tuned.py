@@ -17,6 +17,7 @@ from ..errors import SganError
 from ..files import write_atomic
 from ..models.generator import Generator
 from ..snapshot import fingerprint
+from .bound_files import check_model
 
 FORMAT = "stylegan_cli/tuned/1"
 
@@ -25,6 +26,7 @@ def save_tuned(
     folder: Path,
     G: Generator,  # as it was
     tuned: Generator,  # as it is now
+    model: str | None = None,  # fingerprint of G, where it is known
 ) -> Path:  # tuned-<8 digits of its own hash>.safetensors: another tuning does not take its place
     """Write what changed: each tensor's difference, scaled to its largest, in float16."""
     before, after = G.state_dict(), tuned.state_dict()
@@ -34,7 +36,7 @@ def save_tuned(
         scale = difference.abs().amax().float()
         tensors[f"scale.{name}"] = scale.cpu()
         tensors[f"delta.{name}"] = (difference / scale).half().cpu().contiguous()
-    header = {"format": FORMAT, "base": fingerprint(G)}
+    header = {"format": FORMAT, "base": model or fingerprint(G)}
     content = safetensors.torch.save(tensors, metadata=header)
     path = folder / f"tuned-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
     write_atomic(path, content)
@@ -44,6 +46,7 @@ def save_tuned(
 def apply_tuned(
     G: Generator,
     path: str | Path,
+    model: str | None = None,  # fingerprint of G, where it is known
 ) -> Generator:
     """A copy of the model with the differences added. Raises SganError if the file is missing, cut short or of another
     model."""
@@ -58,14 +61,17 @@ def apply_tuned(
         raise SganError(f"{path} holds no tuned weights, or it is cut short ({e}).") from e
     if header.get("format") != FORMAT:
         raise SganError(f"{path} is a safetensors file, but holds no tuned weights.")
-    if header.get("base") != (own := fingerprint(G)):
-        raise SganError(f"{path} changes the model with the fingerprint {header.get('base')}, not this one, {own}.")
+    check_model(path, header.get("base"), model or fingerprint(G))
     tuned = copy.deepcopy(G)
     state = tuned.state_dict()
     for name in {name.partition(".")[2] for name in tensors}:
         delta, scale = tensors.get(f"delta.{name}"), tensors.get(f"scale.{name}")
-        wrong = delta is None or scale is None or name not in state or scale.numel() != 1
-        if wrong or delta.shape != state[name].shape:
+        if (
+            delta is None
+            or scale is None
+            or scale.numel() != 1
+            or delta.shape != getattr(state.get(name), "shape", None)
+        ):
             raise SganError(f"{path} does not fit the model: {name}.")
         state[name].add_((delta.float() * scale).to(state[name].device))
         if not torch.isfinite(state[name]).all():

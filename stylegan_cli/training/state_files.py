@@ -23,10 +23,10 @@ import safetensors
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..errors import SganError
 from ..files import no_room, patiently, remove_leftovers, sync_folder, tell, temporary_beside
 from ..runs import snapshot_name
+from ..version import __version__
 from .state_format import freeze, layout, thaw
 
 FORMAT = "stylegan_cli-state/1"

@@ -110,7 +110,7 @@ class Eye:
 
 
 def test_directions_from_pictures(G):
-    found = find_from_pictures(G, Eye(), range(G.num_ws), 1500, quiet=True)
+    found = find_from_pictures(G, Eye(), range(G.num_ws), 1500)
     assert "left=light" in found.names and "left=dark" in found.names
     assert "left=never" in found.settings["left_out"] and found.method == "labels"
     assert min(found.figures["moved"]) >= attributes.MOVED and found.model == fingerprint(G)
@@ -119,23 +119,23 @@ def test_directions_from_pictures(G):
     k = found.names.index("left=light")
     before, after = (look(G, x, Eye())["left"] for x in (ws, found.move(ws, k, found.strength)))
     assert (log_odds(after, 1) > log_odds(before, 1)).double().mean() > 0.75
-    again = find_from_pictures(G, Eye(), range(G.num_ws), 1500, quiet=True)
+    again = find_from_pictures(G, Eye(), range(G.num_ws), 1500)
     assert torch.equal(found.vectors, again.vectors) and torch.equal(found.scales, again.scales)
     assert found.figures == again.figures and found.settings == again.settings
 
 
 def test_what_is_not_recognised_gives_no_direction(G):
-    found = find_from_pictures(G, Eye(right=0.5), [0, 1], 600, quiet=True)
+    found = find_from_pictures(G, Eye(right=0.5), [0, 1], 600)
     assert all(name.startswith("left") for name in found.names) and found.layers == [0, 1]
     assert found.settings["left_out"]["right"] == "not recognised on real pictures"
     with pytest.raises(SganError, match="No value"):
-        find_from_pictures(G, Eye(right=0.5), range(G.num_ws), 600, ["right"], quiet=True)
+        find_from_pictures(G, Eye(right=0.5), range(G.num_ws), 600, ["right"])
 
 
 def test_what_does_not_move_is_left_out(G, monkeypatch):
     monkeypatch.setattr(attributes, "MOVED", 1.01)
     with pytest.raises(SganError, match="moves 101%"):
-        find_from_pictures(G, Eye(), range(G.num_ws), 300, quiet=True)
+        find_from_pictures(G, Eye(), range(G.num_ws), 300)
 
 
 def test_trying_counts(G, monkeypatch):
@@ -174,7 +174,7 @@ def test_the_model_that_comes_along(critters, monkeypatch):
         train_classifier(drawings, names, pictures=half, seed=seed, steps=40) for seed, half in enumerate(halves)
     )
     assert all(r.skill > 0.8 for c in (classifier, judge) for r in c.recognition.values())
-    found = find_from_pictures(G, classifier, range(G.num_ws), 1200, ["bodyVariant"], quiet=True)
+    found = find_from_pictures(G, classifier, range(G.num_ws), 1200, ["bodyVariant"])
     best = found.only([max(range(len(found)), key=lambda k: found.figures["reached"][k])])
     ws = everywhere(G, sample_w(G, range(10**6, 10**6 + 100)))
     (moved,), (reached,), (changed,), (kept,) = try_out(G, best, judge, ws, best.strength).values()

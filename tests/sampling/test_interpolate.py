@@ -64,7 +64,7 @@ def film(G, items=(0, 1, 2), kind="spline", how=None, **options):
 
 def pictures(film, how=None):
     how = how or Sampling()
-    drawn = draw(film.G, lambda i, j: film.ws[i:j], range(len(film.ws)), how, quiet=True, noise=film.noise)
+    drawn = draw(film.G, lambda i, j: film.ws[i:j], range(len(film.ws)), how, noise=film.noise)
     return torch.stack(list(drawn))
 
 

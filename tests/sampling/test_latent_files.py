@@ -42,7 +42,7 @@ def noise_for(G, n, value):
 def pictures(found, how=None):
     how = how or Sampling()
     index = range(len(found))
-    drawn = draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, quiet=True, noise=found.noise_of(index))
+    drawn = draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, noise=found.noise_of(index))
     return torch.stack(list(drawn))
 
 

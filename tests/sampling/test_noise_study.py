@@ -50,7 +50,7 @@ def test_columns_are_the_noise_modes(G, found):
     assert list(columns) == ["all", "none", "fine", "coarse", "draw 0", "draw 1"]
     for name, mode in (("all", "const"), ("none", "none")):
         how = Sampling(noise_mode=mode)
-        drawn = torch.stack(list(draw(G, lambda i, j: found.ws[i:j], [0, 0], how, quiet=True)))
+        drawn = torch.stack(list(draw(G, lambda i, j: found.ws[i:j], [0, 0], how)))
         assert (columns[name].int() - drawn.int()).abs().max() <= 1
     different = list(columns.values())
     for i, a in enumerate(different):

@@ -1,0 +1,124 @@
+"""Whether images were made by a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import SganError
+from ..inversion.attribution import Calibration, calibrate, calibration_path, load_calibration
+from ..inversion.find import Task, choose_loss, find, prepare
+from ..inversion.histogram import histogram
+from ..inversion.perceptual import Loss
+from ..inversion.projector import Projection
+from ..inversion.results import comparison
+from ..progress import Progress
+from ..sampling.draw import Sampling
+from ..snapshot import open_training_set
+from .model import Model, Picture, Pictures, part
+
+
+@dataclass(frozen=True)
+class AttributeRequest(Projection):
+    """What to judge, and what to compare it with."""
+
+    steps: int = 200  # of each projection
+    images: Sequence[str | Path] = ()  # files; none: measure alone
+    calibrate: bool = False  # measure the model's images and real ones anew
+    num: int = 50  # images of each kind to measure
+    data: str | None = None  # real images; None: those that the model was trained on
+    loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips where its weights can be had
+    detector: str | None = None  # a file with weights of LPIPS
+    crop: str = "center"  # to the model's shape; or 'none'
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeTask:
+    """A request whose files have been read."""
+
+    request: AttributeRequest
+    task: Task | None  # None: nothing is to be judged
+    loss: Loss
+    num: int  # images of each kind
+    place: Path  # where distances are kept
+    known: Calibration | None  # None: to be measured
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of one image."""
+
+    name: str
+    distance: float  # of its projection
+    log_ratio: float  # how many times likelier it was drawn by the model than not, natural logarithm
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttributeResult(Pictures):
+    """Images beside their projections, and as the sheet how they lie among those of both kinds."""
+
+    calibration: Calibration
+    judged: list[Judgement] = field(default_factory=list)
+
+
+def prepare_attribution(
+    model: Model,
+    request: AttributeRequest,
+) -> AttributeTask:
+    """Look at everything that is given before anything is measured. Raises SganError on whatever is wrong with it."""
+    task = prepare(model.snapshot, request.images, crop=request.crop) if request.images else None
+    others = open_training_set(model.info, request.data) if request.data is not None else None
+    spec = model.info.data if others is None else others.spec
+    if spec is None:
+        raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
+    loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
+    num = min(request.num, spec.num)
+    place = calibration_path(model.fingerprint, spec, loss, part(Projection, request), num)
+    known = None if request.calibrate else load_calibration(place, num)
+    return AttributeTask(request, task, loss, num, place, known, warnings)
+
+
+def measure_both_kinds(
+    model: Model,
+    task: AttributeTask,
+    progress: Progress,
+) -> AttributeTask:  # with what is known then
+    """Project images of the model and real ones; they are kept. Raises KeyboardInterrupt before its end, SganError if
+    the real ones are not there or not of the model's size."""
+    dataset, projection = open_training_set(model.info, task.request.data), part(Projection, task.request)
+    assert dataset is not None  # the task has its specification
+    anew = task.request.calibrate
+    known = calibrate(model.G, dataset, task.loss, projection, task.num, task.place, anew, progress)
+    return dataclasses.replace(task, known=known)
+
+
+def attribute(
+    model: Model,
+    task: AttributeTask,
+    progress: Progress,
+) -> AttributeResult:
+    """Raises KeyboardInterrupt if it is interrupted: a part of the search would mislead."""
+    if task.known is None:
+        task = measure_both_kinds(model, task, progress)
+    request, loss, known, pictures, judged = task.request, task.loss, task.known, [], []
+    assert known is not None
+    record = model.record(Sampling(), loss=loss.name, space=request.space, steps=request.steps)
+    if task.task:
+        finding = find(model.snapshot, task.task, part(Projection, request), loss, progress)
+        if finding.found.interrupted:
+            raise KeyboardInterrupt
+        rows = zip(finding.names, finding.distance.tolist(), strict=True)
+        judged = [Judgement(name, distance, known.log_ratio(distance)) for name, distance in rows]
+        pictures.append(Picture("attribute-compare", comparison(finding), record))
+    sides, marks = {"drawn by this model": known.drawn, "real": known.real}, {one.name: one.distance for one in judged}
+    sheet = histogram(sides, marks, f"distance after projection ({loss.name})")
+    return AttributeResult(
+        pictures=pictures,
+        sheet=Picture("attribute", sheet, record),
+        warnings=task.warnings,
+        calibration=known,
+        judged=judged,
+    )

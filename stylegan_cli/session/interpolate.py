@@ -1,0 +1,98 @@
+"""Films of a walk through the latent space."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.images import grid_columns
+from ..data.video import sheets, write_video
+from ..progress import Progress
+from ..sampling.draw import Sampling, draw
+from ..sampling.interpolate import Kind, plan_film
+from .model import Model, part, tuned_note
+
+
+@dataclass(frozen=True)
+class InterpolateRequest(Sampling):
+    """Where to go, and how fast."""
+
+    seeds: Sequence[int | str] | None = None  # keys: seeds, and names of .npz files; None: six a cell, of 'trunc' one
+    kind: Kind = "spline"
+    frames: int = 45  # from one key to the next
+    fps: int = 30  # frames a second
+    loop: bool = True  # back to the first key
+    grid: tuple[int, int] | None = None  # rows and columns of cells, each with keys of its own
+    styles: str | Sequence[int] | None = None  # of kind 'mix'; None: 'coarse'
+    sweep: tuple[float, float] | None = None  # of kind 'trunc', of psi; None: 0 to 1
+
+
+@dataclass(frozen=True, eq=False)
+class InterpolateResult:
+    """F frames, drawn when they are asked for: `images` keeps all, `save` only what is being drawn."""
+
+    count: int  # F
+    fps: int
+    loop: bool
+    keys: list[list[str]]  # of each cell: the names of its keys
+    record: dict[str, str]  # metadata
+    notes: list[str]  # what is good to know
+    draw: Callable[[], Iterator[Tensor]]  # uint8 [C, H, W], frame by frame
+    warnings: list[str] = field(default_factory=list)  # what one has to know
+
+    @functools.cached_property
+    def images(self) -> Tensor:  # uint8 [F, C, H, W]
+        return torch.stack(list(self.draw()))
+
+    def save(
+        self,
+        path: str | Path,  # its ending says what: .gif, .webp or .mp4
+    ) -> Path:
+        """Write the film, whole or not at all. Raises what `write_video` does."""
+        frames = self.images if "images" in self.__dict__ else self.draw()
+        write_video(frames, self.count, path, fps=self.fps, loop=self.loop, metadata=self.record)
+        return Path(path)
+
+
+def interpolate(
+    model: Model,
+    request: InterpolateRequest,
+    progress: Progress,
+) -> InterpolateResult:
+    """Raises SganError if the keys are too few, do not fit the cells, or cannot be had."""
+    sampling, grid, config = part(Sampling, request), request.grid, model.G.config
+    film = plan_film(
+        model.G,
+        request.seeds,
+        sampling,
+        request.kind,
+        cells=grid and grid[0] * grid[1],
+        steps=request.frames,
+        loop=request.loop,
+        styles=request.styles or "coarse",
+        sweep=request.sweep or (0.0, 1.0),
+        model=model.fingerprint,
+    )
+    columns = grid[1] if grid else grid_columns(len(film.keys), config.height / config.width)
+    record = model.record(
+        sampling,
+        tuned=film.tuned,
+        kind=request.kind,
+        keys=film.keys,
+        styles=request.styles,
+        sweep=request.sweep,
+        frames=request.frames,
+        fps=request.fps,
+        loop=request.loop,
+    )
+
+    def frames() -> Iterator[Tensor]:
+        cells = draw(film.G, lambda i, j: film.ws[i:j], range(len(film.ws)), sampling, progress, noise=film.noise)
+        return model.drawing(sheets(cells, len(film.keys), columns))
+
+    return InterpolateResult(film.frames, request.fps, request.loop, film.keys, record, tuned_note(film.tuned), frames)

@@ -1,0 +1,182 @@
+"""An open model, and what everything that is made with it has in common."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..data.images import save_image
+from ..errors import SganError
+from ..files import cache_folder, write_atomic
+from ..interop.opening import open_model
+from ..models.discriminator import Discriminator
+from ..models.generator import Generator
+from ..sampling.draw import Sampling, picture_record
+from ..sampling.latent_files import Latents, find_latents
+from ..snapshot import Snapshot, SnapshotInfo, fingerprint
+from ..version import __version__
+
+T = TypeVar("T")
+
+
+class Model:
+    """A model in memory, ready to draw."""
+
+    def __init__(
+        self,
+        path: str | Path,  # a snapshot, or another program's checkpoint
+        device: torch.device | str = "cpu",
+        kernels: str | None = None,  # implementation of the ops while this model draws; None: as it is chosen elsewhere
+        command: Sequence[str] = (),  # the command line, word by word, for the records of images
+    ):
+        """Raises SganError if the file is no model."""
+        self.kernels, self.command = kernels, list(command)
+        self._identity = _identity(Path(path))
+        self.snapshot: Snapshot = open_model(path, device)
+
+    @property
+    def G(self) -> Generator:
+        return self.snapshot.G
+
+    @property
+    def D(self) -> Discriminator | None:
+        return self.snapshot.D
+
+    @property
+    def info(self) -> SnapshotInfo:
+        return self.snapshot.info
+
+    @property
+    def path(self) -> Path:
+        return self.snapshot.path
+
+    @property
+    def device(self) -> torch.device:
+        return self.G.device
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the generator's weights; kept in the folder of caches as long as the file is the same."""
+        if self._identity is None or self._identity != _identity(self.path):  # replaced since it was opened
+            return fingerprint(self.G)
+        kept = cache_folder() / "fingerprints" / f"{self._identity}.txt"
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if re.fullmatch("[0-9a-f]{16}", known := kept.read_text()):
+                return known
+        found = fingerprint(self.G)
+        with contextlib.suppress(SganError):  # a cache that cannot be written
+            write_atomic(kept, found)
+        return found
+
+    def chosen_kernels(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it the ops run as this session chose."""
+        return contextlib.nullcontext() if self.kernels is None else ops.use(self.kernels)
+
+    def drawing(
+        self,
+        images: Iterable[T],
+    ) -> Iterator[T]:
+        """The same, each made with this session's kernels; who receives them goes on with his own."""
+        images = iter(images)
+        while True:
+            with self.chosen_kernels():
+                try:
+                    image = next(images)
+                except StopIteration:
+                    return
+            yield image
+
+    def latents(
+        self,
+        items: Sequence[int | str],  # seeds, and names of .npz files
+        sampling: Sampling,
+    ) -> Latents:
+        """See `find_latents`."""
+        return find_latents(self.G, items, sampling, self.fingerprint)
+
+    def record(
+        self,
+        sampling: Sampling,
+        **more: object,  # what else made the image; None is left out
+    ) -> dict[str, str]:
+        """What stands in an image's metadata, so that it can be made again."""
+        return picture_record(self.fingerprint, sampling, self.command, **more)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image, and how it was made."""
+
+    name: str  # of its file, without the ending
+    image: Tensor  # uint8 [C, H, W]
+    record: dict[str, str]  # its metadata
+
+    def save(
+        self,
+        folder: str | Path,
+        format: str = "png",  # or 'jpg', 'webp'
+    ) -> Path:
+        """Write it, whole or not at all."""
+        path = Path(folder) / f"{self.name}.{format}"
+        save_image(self.image, path, metadata=self.record)
+        return path
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pictures:
+    """What a request led to: some images, and a sheet that shows them together."""
+
+    pictures: list[Picture]
+    sheet: Picture | None
+    notes: list[str] = field(default_factory=list)  # what is good to know
+    warnings: list[str] = field(default_factory=list)  # what one has to know
+
+    @property
+    def images(self) -> Tensor:  # uint8 [N, C, H, W]
+        return torch.stack([picture.image for picture in self.pictures])
+
+    def save(
+        self,
+        folder: str | Path,
+        format: str = "png",
+    ) -> list[Path]:  # of the files, the sheet's last
+        """Write all of them."""
+        sheet = [] if self.sheet is None else [self.sheet]
+        return [picture.save(folder, format) for picture in (*self.pictures, *sheet)]
+
+
+def part(
+    kind: type[T],  # a dataclass
+    request: Any,  # of a class derived from it
+) -> T:
+    """The part of a request that has a name of its own."""
+    return kind(**{name: getattr(request, name) for name in inspect.signature(kind).parameters})
+
+
+def tuned_note(
+    tuned: str | None,  # see `Latents.tuned`
+) -> list[str]:
+    """That all images are drawn by a tuned generator, those of seeds too."""
+    return [f"All pictures are drawn with the tuned weights in {tuned}."] if tuned else []
+
+
+def _identity(path: Path) -> str | None:
+    """A name for a file as it is now; None if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    parts = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, __version__]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,79 @@
+"""What noise does to images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data.images import labelled_grid, to_rgb
+from ..progress import Progress
+from ..sampling.draw import Sampling
+from ..sampling.latent_files import file_part
+from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
+from .model import Model, Picture, Pictures, part, tuned_note
+
+
+@dataclass(frozen=True)
+class NoiseRequest(Sampling):
+    """What to look at."""
+
+    seeds: Sequence[int | str] = range(3)  # seeds, and names of .npz files
+    draws: int = 100  # of noise, for the standard deviation
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NoiseResult(Pictures):
+    """N images with noise on all layers, on some, on none; and how much each pixel varies."""
+
+    names: list[str]  # [N] of the images
+    std: Tensor  # [N, H, W] standard deviation of each pixel, in steps of 1/255
+    white: float  # the largest of them
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean standard deviation of each image."""
+        return {name: std.mean().item() for name, std in zip(self.names, self.std, strict=True)}
+
+
+def noise_study(
+    model: Model,
+    request: NoiseRequest,
+    progress: Progress,
+) -> NoiseResult:
+    """Raises SganError if the model takes no noise, or a file does not fit it."""
+    sampling = part(Sampling, request)
+    sources = model.latents(request.seeds, sampling)
+    columns = draw_columns(sources, sampling)
+    progress("images", 0, len(sources))
+    stds = []
+    for ws in sources.ws:
+        stds.append(noise_std(sources.G, ws, request.draws, sampling))
+        progress("images", len(stds), len(sources))
+    std = torch.stack(stds)
+    white = std.max().item()
+    maps = torch.stack([std_map(one, white) for one in std])
+    record = model.record(sampling, tuned=sources.tuned, draws=request.draws, white=f"{white:.3g}")
+    pictures = [
+        Picture(f"noise{file_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **record})
+        for name, images in {**columns, "std": maps}.items()
+        for image, source in zip(images, sources.names, strict=True)
+    ]
+    cells = torch.stack([to_rgb(images) for images in (*columns.values(), maps)], 1)
+    sheet = labelled_grid(cells, None, None, sources.names, [*columns, f"std 0-{white:.2g}"])
+    notes, warnings = tuned_note(sources.tuned), []
+    if white < NOTHING:
+        warnings.append("Noise does nothing in this model: its strengths are 0, and the maps are black.")
+    elif white < 1:
+        notes.append("The standard deviation is below 1/255 everywhere: only the maps show what noise does.")
+    return NoiseResult(
+        pictures=pictures,
+        sheet=Picture("noise", sheet, {"seeds": str(list(request.seeds)), **record}),
+        notes=notes,
+        warnings=warnings,
+        names=sources.names,
+        std=std,
+        white=white,
+    )

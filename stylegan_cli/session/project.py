@@ -1,0 +1,176 @@
+"""The latents whose images are nearest given ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from ..data.images import grid_columns
+from ..data.video import sheets, write_video
+from ..inversion.find import Task, choose_loss, find, prepare
+from ..inversion.perceptual import Loss
+from ..inversion.projector import Projection
+from ..inversion.results import Finding, closeness, planned, save_finding, way
+from ..inversion.tuning import tune
+from ..progress import Progress, silent
+from ..sampling.draw import Sampling
+from .model import Model, part
+
+FILM_RATE = 20  # frames a second of the way
+
+
+@dataclass(frozen=True)
+class ProjectRequest(Projection):
+    """What to project, and how."""
+
+    images: Sequence[str | Path] = ()  # files
+    loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips where its weights can be had
+    detector: str | None = None  # a file with weights of LPIPS
+    mask: str | None = None  # an image: where it is white pixels count
+    crop: str = "center"  # to the model's shape; or 'none'
+    init: str | None = None  # a file of latents to begin at
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectTask:
+    """A request whose files have been read."""
+
+    request: ProjectRequest
+    task: Task
+    loss: Loss
+    warnings: list[str]
+
+    def files(
+        self,
+        folder: str | Path,
+    ) -> list[Path]:
+        """What `ProjectResult.save` will write there for each image."""
+        return [path for pair in planned(Path(folder), self.task.names) for path in pair]
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectResult:
+    """What was found for N images: fewer than were asked for if it was interrupted."""
+
+    model: Model
+    task: ProjectTask
+    finding: Finding
+    interrupted: bool
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.task.warnings
+
+    @property
+    def names(self) -> list[str]:  # [N]
+        return list(self.finding.names)
+
+    @property
+    def missing(self) -> list[str]:
+        """The images that were not begun."""
+        return self.task.task.names[len(self.names) :]
+
+    @property
+    def ws(self) -> Tensor:  # [N, num_ws, w_dim]
+        return self.finding.found.ws
+
+    @property
+    def images(self) -> Tensor:  # uint8 [N, C, H, W]
+        with self.model.chosen_kernels():
+            return self.finding.images
+
+    @property
+    def distance(self) -> list[float]:
+        """Of each image from its target, by the loss."""
+        return self.finding.distance.tolist()
+
+    @property
+    def psnr(self) -> list[float]:
+        """Of each image, in dB."""
+        with self.model.chosen_kernels():
+            return closeness(self.finding).tolist()
+
+    @property
+    def record(self) -> dict[str, str]:
+        """Metadata of all that is written."""
+        request, loss = self.task.request, self.task.loss.name
+        more = {
+            "noise_mode": request.noise,
+            "space": request.space,
+            "steps": request.steps,
+            "seed": request.seed,
+            "crop": request.crop,
+        }
+        return self.model.record(Sampling(class_index=request.class_index), loss=loss, **more)
+
+    def save(
+        self,
+        folder: str | Path,
+    ) -> list[Path]:
+        """Latents first, then images, compare.png last."""
+        request, loss = self.task.request, self.task.loss.name
+        targets = [str(path) for path in request.images]
+        settings = {"model": str(self.model.path), "loss": loss, "targets": targets, "command": self.model.command}
+        with self.model.chosen_kernels():
+            return save_finding(
+                Path(folder),
+                self.task.task.names,
+                self.finding,
+                part(Projection, request),
+                self.model.fingerprint,
+                settings,
+                self.record,
+            )
+
+    def save_film(
+        self,
+        path: str | Path,  # its ending says what: .gif, .webp or .mp4
+        progress: Progress = silent,
+    ) -> Path:
+        """Write the way there: beside each target its projection."""
+        count = len(self.names)
+        frames = sheets(way(self.finding, progress), 2 * count, 2 * grid_columns(count))
+        frames = self.model.drawing(frames)
+        write_video(frames, len(self.finding.found.path), path, fps=FILM_RATE, metadata=self.record)
+        return Path(path)
+
+
+def prepare_projection(
+    model: Model,
+    request: ProjectRequest,
+) -> ProjectTask:
+    """Look at everything that is given before anything is searched. Raises SganError on whatever is wrong with it."""
+    fingerprint = model.fingerprint if request.init else None
+    task = prepare(
+        model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
+    )
+    loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
+    return ProjectTask(request, task, loss, warnings)
+
+
+def project(
+    model: Model,
+    task: ProjectTask,
+    progress: Progress,
+) -> ProjectResult:
+    """Ctrl-C ends it with what was found; raises KeyboardInterrupt if that is nothing."""
+    finding = find(model.snapshot, task.task, part(Projection, task.request), task.loss, progress)
+    return ProjectResult(model, task, finding, finding.found.interrupted)
+
+
+def tune_projection(
+    result: ProjectResult,
+    steps: int,
+    progress: Progress,
+) -> ProjectResult:
+    """The same with the generator tuned around the latents. Ctrl-C ends it with what was reached."""
+    task, finding = result.task, result.finding
+    targets, batch = finding.targets, task.request.batch
+    G, distance, done = tune(result.model.G, targets, finding.found, task.loss, steps, task.task.mask, batch, progress)
+    finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=done)
+    return dataclasses.replace(result, finding=finding, interrupted=done < steps)

@@ -1,0 +1,250 @@
+"""What commands, notebooks and the explorer share: requests in, results out."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import stylegan_cli
+from stylegan_cli.data.images import read_metadata, to_uint8
+from stylegan_cli.errors import SganError
+from stylegan_cli.runs import PACKAGED_MODEL
+from stylegan_cli.sampling.latents import latents_from_seeds
+from stylegan_cli.session import GenerateRequest, MixRequest, Session
+from stylegan_cli.session import model as session_model
+from stylegan_cli.snapshot import fingerprint, load_snapshot
+
+
+@pytest.fixture(scope="module")
+def session():
+    return stylegan_cli.open(PACKAGED_MODEL)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Watch:
+    """A progress callback that remembers; each thing is counted to its end."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, what, done, total):
+        self.calls.append((what.partition(", ")[0], done, total))
+
+    def counted(self, *names):
+        assert {what for what, _, _ in self.calls} == set(names)
+        for name in names:
+            done = [d for what, d, _ in self.calls if what == name]
+            assert max(done) == next(total for what, _, total in self.calls if what == name)
+
+
+def by_hand(G, seeds, **options):
+    return to_uint8(G.synthesis(G.mapping(latents_from_seeds(seeds, G.config.z_dim), None, **options), noise="const"))
+
+
+def test_generate(session, tmp_path):
+    watch = Watch()
+    result = session.generate(seeds=[3, 5], trunc=0.7, progress=watch)
+    assert not watch.calls, "nothing is drawn before it is asked for"
+    assert torch.equal(result.images, by_hand(session.G, [3, 5], truncation_psi=0.7))
+    assert result.images.shape == (2, 3, 32, 32) and result.ws.shape == (2, session.G.num_ws, 128)
+    assert [p.name for p in result] == result.names == ["seed0003", "seed0005"] and len(result) == 2
+    watch.counted("images")
+    assert result.records[1]["seed"] == "5" and result.records[1]["model"] == session.fingerprint
+    assert "command" not in result.records[0]
+    files = result.save(tmp_path, "png", latents=True, grid=True)
+    assert [f.name for f in files] == ["seed0003.png", "seed0005.png", "w.npz", "grid.png"]
+    assert len(watch.calls) == 2, "images that are kept are not drawn again"
+    assert np.array_equal(np.asarray(Image.open(files[0])).transpose(2, 0, 1), result.images[0].numpy())
+    assert read_metadata(files[0]) == result.records[0]
+    again = session.generate(GenerateRequest(from_w=str(files[2])))
+    assert torch.equal(again.images, result.images) and again.names == ["w0000", "w0001"]
+    with pytest.raises(SganError, match="already"):
+        again.save(tmp_path, latents=True)
+
+
+def test_a_request_or_its_fields(session):
+    request = MixRequest(rows=[1], cols=[2], styles="fine", trunc=0.5)
+    one, other = session.mix(request), session.mix(rows=[1], cols=[2], styles="fine", trunc=0.5)
+    assert torch.equal(one.images, other.images)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        request.trunc = 1.0
+    with pytest.raises(TypeError, match="sedes"):
+        session.generate(sedes=[1])
+
+
+def test_mix(session, tmp_path):
+    watch = Watch()
+    result = session.mix(rows=[1, 2], cols=[3], styles=range(session.G.num_ws), progress=watch)
+    watch.counted("images")
+    assert torch.equal(result.images, result.col_images.expand(2, -1, -1, -1)), "all styles are the column's"
+    assert torch.equal(result.row_images, by_hand(session.G, [1, 2]))
+    assert [p.name for p in result.pictures] == ["mix0001-0003", "mix0002-0003"]
+    assert [f.name for f in result.save(tmp_path, "webp")][-1] == "mix.webp"
+    assert session.mix(rows=[1], cols=[2]).styles == [0, 1, 2] and result.notes == result.warnings == []
+
+
+def test_interpolate(session, tmp_path):
+    watch = Watch()
+    film = session.interpolate(seeds=[1, 2], kind="linear", frames=2, loop=False, progress=watch)
+    assert film.count == 3 and film.keys == [["1", "2"]]
+    assert film.images.shape[0] == 3 and torch.equal(film.images[0, :, ::4, ::4], by_hand(session.G, [1])[0])
+    watch.counted("images")
+    assert Image.open(film.save(tmp_path / "film.gif")).n_frames == 3
+    with pytest.raises(SganError, match="only one"):
+        session.interpolate(seeds=[1])
+
+
+def test_noise_study(session, tiny_run, tmp_path):
+    watch = Watch()
+    result = session.noise_study(seeds=[4], draws=3, progress=watch)
+    watch.counted("images")
+    assert len(result.pictures) == 7 and result.std.shape == (1, 32, 32)
+    assert result.means == {"4": pytest.approx(result.std.mean().item())} and result.white == result.std.max()
+    assert torch.equal(result.pictures[0].image, by_hand(session.G, [4])[0])
+    with torch.no_grad():
+        quiet = stylegan_cli.open(PACKAGED_MODEL)
+        for row in quiet.G.layers:
+            if row.noise:
+                quiet.G.get_submodule(row.name).noise_strength.fill_(0.0)
+    assert "does nothing" in quiet.noise_study(seeds=[4], draws=2).warnings[0]
+
+
+def test_directions(session, tmp_path):
+    found = session.find_directions(num=60, count=2)
+    assert found.names == ["pca0", "pca1"] and found.model == session.fingerprint
+    watch = Watch()
+    shown = session.show_directions(directions=found, direction="1", strengths=[-1, 0, 1], seeds=[2], progress=watch)
+    watch.counted("images")
+    assert [p.name for p in shown.pictures] == ["strip01-pca1"] and shown.sheet is None
+    edited = session.edit(directions=found, direction=["0", "pca1"], strength=[1.5], seeds=[2, 3])
+    moved = found.move(found.move(edited.sources.ws, 0, 1.5), 1, 1.5)
+    assert torch.equal(edited.ws, moved)
+    files = edited.save(tmp_path)
+    assert [f.name for f in files] == ["edit0002.png", "edit0003.png", "edited.npz", "edit.png"]
+    again = session.generate(from_w=str(files[2]))
+    assert torch.equal(again.images, edited.images)
+    mine = session.edit(directions=found, seeds=[str(files[2])])
+    with pytest.raises(SganError, match="would be replaced"):
+        mine.save(tmp_path)
+    for wrong in ({"from_labels": True, "method": "pca"}, {"csv": "x.csv", "count": 2}):
+        with pytest.raises(SganError):
+            session.find_directions(**wrong)
+
+
+def test_project_and_tune(session, tmp_path):
+    session.generate(seeds=[7]).save(tmp_path)
+    watch = Watch()
+    task = session.prepare_projection(images=[tmp_path / "seed0007.png"], loss="pixel", steps=4, candidates=6)
+    assert [f.name for f in task.files(tmp_path)] == ["projected.npz", "proj.png"]
+    result = session.project(task, watch)
+    watch.counted("steps", "images to begin at")
+    assert result.names == ["seed0007"] and not result.interrupted and not result.missing
+    assert result.distance[0] > 0 and result.psnr[0] > 5 and result.images.shape == (1, 3, 32, 32)
+    assert torch.equal(session.project(task).ws, result.ws)
+    files = result.save(tmp_path / "out")
+    assert [f.name for f in files] == ["projected.npz", "proj.png", "compare.png"]
+    watch = Watch()
+    tuned = session.tune(result, 3, watch)
+    watch.counted("tuning")
+    assert tuned.distance[0] < result.distance[0] and not torch.equal(tuned.images, result.images)
+    assert tuned.save(tmp_path / "out")[0].name.startswith("tuned-")
+    again = session.generate(from_w=str(tmp_path / "out" / "projected.npz"))
+    assert "tuned weights" in again.notes[0] and (again.images.int() - tuned.images.int()).abs().max() <= 2
+
+
+def test_a_loss_that_cannot_be_had_is_told(session, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("SGAN_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("SGAN_DETECTORS", raising=False)
+    session.generate(seeds=[7]).save(tmp_path)
+    result = session.project(images=[tmp_path / "seed0007.png"], steps=1, candidates=0)
+    assert result.task.loss.name == "discriminator" and "LPIPS cannot be had" in result.warnings[0]
+
+
+def test_attribute(session, cache, tmp_path):
+    session.generate(seeds=[7]).save(tmp_path)
+    request = {"images": [tmp_path / "seed0007.png"], "loss": "pixel", "steps": 2, "num": 8, "candidates": 2}
+    assert session.prepare_attribution(**request).known is None
+    watch = Watch()
+    result = session.attribute(**request, progress=watch)
+    watch.counted("images projected", "steps", "images to begin at")
+    assert len(result.calibration.drawn) == len(result.calibration.real) == 8
+    (judged,) = result.judged
+    assert judged.name == "seed0007" and judged.log_ratio == result.calibration.log_ratio(judged.distance)
+    assert session.prepare_attribution(**request).known == result.calibration, "it is kept"
+    assert [f.name for f in result.save(tmp_path)] == ["attribute-compare.png", "attribute.png"]
+
+
+def test_metrics(class_run):
+    results = stylegan_cli.open(class_run).metrics("fid", num=16, features="efficientnet-lite0")
+    ((name, value),) = results.values.items()
+    assert name.startswith("fid") and value > 0 and results.pictures[name] == (32, 16)
+
+
+def test_two_sessions_side_by_side(session, class_run):
+    other = stylegan_cli.open(class_run)
+    mine, theirs = iter(session.generate(seeds=[1, 2], batch=1)), iter(other.generate(seeds=[1, 2], batch=1))
+    a, b, c, d = next(mine), next(theirs), next(mine), next(theirs)
+    assert torch.equal(torch.stack([a.image, c.image]), by_hand(session.G, [1, 2]))
+    assert b.image.shape == d.image.shape == (3, 16, 16) and b.record["model"] == other.fingerprint
+    assert a.record["model"] == session.fingerprint != other.fingerprint and "class" in b.record
+
+
+def test_files_of_another_model_are_refused_in_one_way(session, class_run, tmp_path):
+    """Latents, directions, tuned weights."""
+    from stylegan_cli.inversion.directions import save_directions
+    from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
+
+    other = stylegan_cli.open(class_run)
+    other.generate(seeds=[1]).save(tmp_path, latents=True)
+    save_directions(tmp_path / "d.npz", other.find_directions(num=20, count=1))
+    path = save_tuned(tmp_path, other.G, other.G)
+    for call in (
+        lambda: session.generate(from_w=str(tmp_path / "w.npz")),
+        lambda: session.edit(directions=tmp_path / "d.npz"),
+        lambda: apply_tuned(session.G, path, session.fingerprint),
+    ):
+        with pytest.raises(SganError, match=f"fingerprint {other.fingerprint}, not to this one, {session.fingerprint}"):
+            call()
+
+
+def test_the_fingerprint_is_computed_once(cache, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(PACKAGED_MODEL.read_bytes())
+    hashed, real = [], session_model.fingerprint
+    monkeypatch.setattr(session_model, "fingerprint", lambda G: hashed.append(1) or real(G))
+    known = Session(path).fingerprint
+    assert known == fingerprint(load_snapshot(PACKAGED_MODEL).G) and len(hashed) == 1
+    assert Session(path).fingerprint == known and len(hashed) == 1, "the file is the same"
+    (kept,) = (cache / "fingerprints").iterdir()
+    kept.write_text("damaged")
+    assert Session(path).fingerprint == known and len(hashed) == 2
+    session = Session(path)
+    path.write_bytes(path.read_bytes())
+    assert session.fingerprint == known and len(hashed) == 3, "replaced since it was opened"
+    assert Session(path).fingerprint == known and len(hashed) == 4, "another file, as far as anybody can tell"
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
+    assert len(Session(PACKAGED_MODEL).fingerprint) == 16
+
+
+def test_opening_needs_a_model(tmp_path):
+    with pytest.raises(SganError, match="no file or folder"):
+        stylegan_cli.open(tmp_path / "missing.safetensors")
+
+
+def test_the_package_is_light():
+    code = "import sys, stylegan_cli; stylegan_cli.open, stylegan_cli.load; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
