@@ -58,7 +58,7 @@ PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgc
     "r1_interval",
     type=click.IntRange(1),
     help="Steps between R1, R2 and the gradient penalty.  "
-    f"[default: 16; 1 with wgan or --cfg {', '.join(name for name, preset in PRESETS.items() if preset.r1_interval == 1)}]",
+    f"[default: 16; 1 with wgan or --cfg {', '.join(n for n, preset in PRESETS.items() if preset.r1_interval == 1)}]",
 )
 @click.option("--aux-classifier", is_flag=True, help="The discriminator names the class besides (AC-GAN); with --cond.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.")
