@@ -23,6 +23,7 @@ layers
 ops
 distributed
 download
+cache
 config errors files pickled presets
 """.strip().splitlines()
 ROW = {name: row for row, names in enumerate(ORDER) for name in names.replace("|", " ").split()}

@@ -117,20 +117,20 @@ def _calibration(
     snapshot: Snapshot, data: str | None, near: Loss, how: Projection, num: int, anew: bool, quiet: bool
 ) -> Calibration:
     """From the cache, else measured and kept."""
-    from ..inversion.attribution import calibrate, calibration_path, load_calibration
+    from ..inversion.attribution import calibrate, calibration_key, load_calibration
     from ..snapshot import open_training_set
 
     spec = snapshot.info.data if data is None else open_training_set(snapshot.info, data).spec
     if spec is None:
         raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
     num = min(num, spec.num)
-    path = calibration_path(snapshot.fingerprint, spec, near, how, num)
-    known = None if anew else load_calibration(path, num)
+    key = calibration_key(snapshot.fingerprint, spec, near, how, num)
+    known = None if anew else load_calibration(key, num)
     if known is None:  # the pictures themselves are wanted only now
         if not quiet:
             click.echo(f"Projecting {num} pictures of the model and {num} real ones, once.", err=True)
         with sigterm_as_interrupt():
-            known = calibrate(snapshot.G, open_training_set(snapshot.info, data), near, how, num, path, anew, quiet)
+            known = calibrate(snapshot.G, open_training_set(snapshot.info, data), near, how, num, key, anew, quiet)
     return known
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from .. import distributed
+from ..cache import claim
 from ..data.dataset import Dataset
 from ..detectors import Detector, Lpips, load_detector
-from .cache import load_statistics, save_statistics, statistics_path
+from .cache import KIND, load_statistics, save_statistics, statistics_key
 from .frechet import frechet_distance
 from .inception_score import inception_score
 from .kernel import kernel_distance
@@ -113,15 +114,16 @@ def of_set(
     first = distributed.rank() == 0
     by = f"{detector.name} {detector.fingerprint}"
     wanted = list(dict.fromkeys(wanted))
-    paths = {w: statistics_path(dataset.spec, mirror, w.count, f"{w.kind} {w.key}", by) for w in wanted}
-    found = {w: load_statistics(paths[w]) or {} for w in wanted} if first else {w: {} for w in wanted}
-    absent = distributed.broadcast_text(" ".join(str(i) for i, w in enumerate(wanted) if not found[w]))
-    if absent:
-        absent = [wanted[int(i)] for i in absent.split()]
-        made = look(Reals(dataset, mirror, how.device), absent, detector, how, f"{detector.name}, {dataset.name}", True)
-        found |= made
-        for want in absent if first else ():
-            save_statistics(paths[want], made[want])
+    keys = {w: statistics_key(dataset.spec, mirror, w.count, f"{w.kind} {w.key}", by) for w in wanted}
+    found = {w: load_statistics(keys[w]) or {} for w in wanted} if first else {w: {} for w in wanted}
+    with claim(KIND, *(keys[w] for w in wanted if first and not found[w])):
+        found |= {w: load_statistics(keys[w]) or {} for w in wanted if first and not found[w]}
+        absent = distributed.broadcast_text(" ".join(str(i) for i, w in enumerate(wanted) if not found[w]))
+        if absent:
+            absent, title = [wanted[int(i)] for i in absent.split()], f"{detector.name}, {dataset.name}"
+            found |= (made := look(Reals(dataset, mirror, how.device), absent, detector, how, title, True))
+            for want in absent if first else ():
+                save_statistics(keys[want], made[want])
     return found
 
 
