@@ -89,6 +89,14 @@ def test_what_a_killed_process_left_is_tidied_away(root):
         assert not mine.exists() and others.exists()
 
 
+def test_claims_are_made_in_the_same_order_everywhere(monkeypatch):
+    """Otherwise two processes would wait for each other."""
+    names, lock = [], cache.lock
+    monkeypatch.setattr(cache, "lock", lambda path, waiting: names.append(path.name) or lock(path, waiting))
+    with cache.claim("things", "b", "a", "c", "b"):
+        assert names == ["a", "b", "c"]
+
+
 MAKE = """if 1:
     import sys, time, torch
     from stylegan_cli import cache
