@@ -22,8 +22,8 @@ from .params import (
 )
 
 if TYPE_CHECKING:
+    from ..detectors.distances import Loss
     from ..inversion.attribution import Calibration
-    from ..inversion.perceptual import Loss
     from ..inversion.projector import Projection
     from ..snapshot import Snapshot
 

@@ -26,11 +26,11 @@ from .. import cache
 from ..config import DataSpec
 from ..data.dataset import Dataset
 from ..data.images import to_uint8
+from ..detectors.distances import Loss
 from ..errors import SganError
 from ..models import Generator
 from ..sampling import counter
 from ..sampling.latents import draw_noise
-from .perceptual import Loss
 from .projector import Projection, batch_size, project
 
 _PROTOCOL = 2  # rises when the same settings come to give other distances

@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..detectors.distances import Loss
 from ..errors import SganError
 from ..models import Generator
 from ..sampling import counter
 from ..sampling.latents import class_labels, draw_noise
-from .perceptual import Loss
 
 SPACES = ("w", "w+", "z")
 _SAMPLES = 10_000  # whose mean and spread W has

