@@ -52,6 +52,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "click>=8.4",  # suggests the nearest command
+        "filelock",
         "ninja",
         "numpy",
         "pillow>=10.1",

@@ -16,9 +16,9 @@ from torch import nn
 
 from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.detectors import Lpips
+from stylegan_cli.detectors.distances import LpipsLoss
 from stylegan_cli.detectors.frozen import to_device
 from stylegan_cli.detectors.lpips import LpipsNetwork
-from stylegan_cli.inversion.perceptual import LpipsLoss
 from stylegan_cli.inversion.projector import Projection, Projector
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.training.presets import make_train_config

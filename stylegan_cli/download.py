@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import http.client
 import os
 import re
 import ssl
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from . import cache
 from .errors import SganError
-from .files import cache_folder, sync_folder
+from .files import sync_folder
 from .version import __version__
 
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second try, doubled for each one after it
-_PATIENCE = 3.0  # seconds of waiting for another process before it is said what for
 _BLOCK = 1 << 20
 _MAX_SIZE = 4 << 30  # bytes that a server may send without saying how many
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
@@ -40,7 +36,7 @@ def fetch(
 
     Raises SganError if it cannot be had: SGAN_OFFLINE is set, the address or the hash is wrong, no network, no room.
     """
-    path = downloads() / name
+    path = cache.folder("downloads") / name
     if _is_right(path, sha256):
         return path
     if urlsplit(url).scheme not in ("https", "http"):
@@ -49,8 +45,7 @@ def fetch(
         told = f"{name} is not here, and SGAN_OFFLINE forbids to download it from {url}{_hash(sha256)}."
         raise SganError(told, hint=f"Put it at {path}.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path, f"Another process downloads {name}; waiting for it."):
+        with cache.lock(path, f"Another process downloads {name}; waiting for it."):
             if not _is_right(path, sha256):  # it may have come while this process waited
                 _download(url, sha256, path)
     except OSError as e:
@@ -59,64 +54,16 @@ def fetch(
     return path
 
 
-def downloads() -> Path:
-    """The folder of what was downloaded. It need not exist."""
-    return cache_folder() / "downloads"
-
-
 def is_offline() -> bool:
     """Whether SGAN_OFFLINE forbids downloads."""
     return os.environ.get("SGAN_OFFLINE", "0") not in ("", "0")
-
-
-def sha256_of(
-    path: Path,
-) -> str:  # 64 hexadecimal digits
-    """The hash of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def locked(
-    path: Path,  # a file in a folder that is there; the lock is a hidden file beside it
-    waiting: str,  # said on stderr when it takes long
-) -> Iterator[None]:
-    """Be the only process that writes this file. The lock ends with its holder, however that ends."""
-    with open(path.with_name(f".{path.name}.lock"), "a") as f:
-        start, said = time.monotonic(), False
-        while not _lock(f.fileno()):
-            if not said and time.monotonic() - start > _PATIENCE:
-                said = True
-                print(waiting, file=sys.stderr, flush=True)
-            time.sleep(0.1)
-        yield
-
-
-def _lock(fd: int) -> bool:
-    """Try to lock an open file, without waiting."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except (BlockingIOError, PermissionError):
-        return False
 
 
 def _download(url: str, sha256: str | None, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     resumed = part.is_file()
     _receive_patiently(url, sha256, part, path)
-    if sha256 and (found := sha256_of(part)) != sha256:
+    if sha256 and (found := cache.sha256_of(part)) != sha256:
         part.unlink()
         if resumed:  # the beginning may have been another file's
             return _download(url, sha256, path)
@@ -197,7 +144,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _is_right(path: Path, sha256: str | None) -> bool:
-    return path.is_file() and (sha256 is None or sha256_of(path) == sha256)
+    return path.is_file() and (sha256 is None or cache.sha256_of(path) == sha256)
 
 
 def _size(path: Path) -> int:

@@ -17,7 +17,7 @@ from stylegan_cli.training.presets import PRESETS, make_train_config
 
 
 def data_spec(height=64, width=64, classes=()):
-    return config.DataSpec("faces.zip", "0" * 64, 100, height, width, 3, height, width, classes=classes)
+    return DataSpec("faces.zip", "0" * 64, 100, height, width, 3, height, width, classes=classes)
 
 
 @pytest.mark.parametrize(

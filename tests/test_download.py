@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from stylegan_cli import download
+from stylegan_cli import cache, download
 from stylegan_cli.download import fetch
 from stylegan_cli.errors import SganError
 
@@ -76,13 +76,17 @@ def server(monkeypatch, tmp_path):
         server.shutdown()
 
 
+def kept(name):
+    return cache.folder("downloads") / name
+
+
 def files():
-    return sorted(p.name for p in download.downloads().iterdir() if not p.name.startswith("."))
+    return sorted(p.name for p in cache.folder("downloads").iterdir() if not p.name.startswith("."))
 
 
 def test_comes_once(server):
     path = fetch(server.url, RIGHT, "weights.bin")
-    assert path == download.downloads() / "weights.bin" and path.read_bytes() == BODY
+    assert path == kept("weights.bin") and path.read_bytes() == BODY
     assert fetch(server.url, RIGHT, "weights.bin") == path
     assert server.ranges == [None] and files() == ["weights.bin"]
 
@@ -99,7 +103,7 @@ def test_goes_on_where_it_was_cut(server):
 
 def test_goes_on_in_a_later_call(server):
     server.cut = 0
-    part = download.downloads() / "weights.bin.part"
+    part = kept("weights.bin.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(BODY[:50_000])
     with pytest.raises(SganError, match=r"weights\.bin cannot be downloaded .*: the connection was cut\.$") as e:
@@ -127,7 +131,7 @@ def test_a_wrong_hash_is_not_kept(server):
 
 @pytest.mark.parametrize("length", [1000, len(BODY), len(BODY) + 5])
 def test_the_part_was_of_another_file(server, length):
-    part = download.downloads() / "weights.bin.part"
+    part = kept("weights.bin.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * length)
     assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
@@ -192,7 +196,7 @@ def test_a_server_that_does_not_end(server, monkeypatch):
     monkeypatch.setattr(download, "_MAX_SIZE", len(BODY) - 1)
     with pytest.raises(SganError, match="sends more for b.bin than it may"):
         fetch(server.url, None, "b.bin")
-    assert (download.downloads() / "b.bin.part").stat().st_size == 0 and not (download.downloads() / "b.bin").exists()
+    assert kept("b.bin.part").stat().st_size == 0 and not kept("b.bin").exists()
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hosts", "ftp://host/weights.bin", "weights.bin"])
@@ -206,7 +210,7 @@ def test_offline(server, monkeypatch):
     with pytest.raises(SganError) as e:
         fetch(server.url, RIGHT, "weights.bin")
     assert all(word in str(e.value) for word in ("weights.bin", "SGAN_OFFLINE", server.url, RIGHT))
-    assert e.value.hint == f"Put it at {download.downloads() / 'weights.bin'}."
+    assert e.value.hint == f"Put it at {kept('weights.bin')}."
     monkeypatch.setenv("SGAN_OFFLINE", "0")
     path = fetch(server.url, RIGHT, "weights.bin")
     monkeypatch.setenv("SGAN_OFFLINE", "1")
@@ -226,22 +230,5 @@ def test_two_processes_download_once(server):
     line = [sys.executable, "-c", code]
     started = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = {process.communicate(timeout=60)[0].strip() for process in started}
-    assert said == {str(download.downloads() / "weights.bin")}
+    assert said == {str(kept("weights.bin"))}
     assert server.ranges == [None] and files() == ["weights.bin"]
-
-
-def test_a_killed_holder_leaves_no_lock(tmp_path):
-    code = (
-        "import pathlib, sys, time; from stylegan_cli.download import locked\n"
-        "with locked(pathlib.Path(sys.argv[1]), ''):\n    print('held', flush=True); time.sleep(60)"
-    )
-    line = [sys.executable, "-c", code, str(tmp_path / "a")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "held\n"
-            with open(tmp_path / ".a.lock", "a") as f:
-                assert not download._lock(f.fileno())
-        finally:
-            process.kill()
-    with download.locked(tmp_path / "a", ""):
-        pass

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ..download import downloads, fetch, sha256_of
+from .. import cache
+from ..download import fetch
 from ..errors import SganError
 
 
@@ -126,10 +127,10 @@ def find_weights(
     sources = SOURCES[name]
     if (folder := _own_folder()) and (given := [p for s in sources if (p := folder / s.file).is_file()]):
         return _examined(given[0], sources)
-    for folder in (downloads(), Path(torch.hub.get_dir(), "checkpoints")):
+    for folder in (cache.folder("downloads"), Path(torch.hub.get_dir(), "checkpoints")):
         for source in sources:
             path = folder / source.file
-            if path.is_file() and sha256_of(path) == source.sha256:
+            if path.is_file() and cache.sha256_of(path) == source.sha256:
                 return Found(path, source.sha256, source.standard)
     return _in_package(sources[0]) or _downloaded(name, sources[0])
 
@@ -147,7 +148,7 @@ def _own_folder() -> Path | None:
 def _examined(path: Path, sources: tuple[Source, ...]) -> Found:
     if not path.is_file():
         raise SganError(f"There is no file {path}.")
-    sha256 = sha256_of(path)
+    sha256 = cache.sha256_of(path)
     return Found(path, sha256, any(source.sha256 == sha256 and source.standard for source in sources))
 
 

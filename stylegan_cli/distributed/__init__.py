@@ -1,7 +1,7 @@
 """Several processes as one: rank, start and restart, sums and other words between the ranks.
 
-`launch` calls a function on every rank: here if there is one, in processes that torch's elastic launcher starts if
-there are more, and as one rank of many in a process that torchrun started.
+`launch` calls a function on every rank: here if there is one, in new processes if there are more, and as one rank of
+many in a process that torchrun started.
 """
 
 from .launcher import launch

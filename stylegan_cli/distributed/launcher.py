@@ -1,17 +1,20 @@
-"""The process that starts the ranks: it hands on signals, restarts after a loss, and tells what went wrong."""
+"""The process that starts the ranks: it hands on signals, restarts after a loss, and tells what went wrong.
+
+Not torch's elastic launcher: it hands every signal on at once, ends the ranks while they still save and loses what they
+return, and starts them again after a mistake of the user's, which would only be repeated.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import connection, resource_tracker
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +22,7 @@ from typing import Any
 import torch
 
 from ..errors import SganError
-from .one_rank import BLOCKED, Failure, failures, hush, run_rank
+from .one_rank import BLOCKED, DONE, FAILED, HERE, STOP, Failure, run_rank
 from .tensors import require_devices
 from .torchrun import call_as_launched, launched, launched_ranks
 
@@ -28,8 +31,8 @@ GRACE = 2.0  # seconds
 
 
 def launch(
-    function: Callable,  # called as function(*arguments) in each process; must be importable
-    arguments: Sequence,
+    function: Callable[..., Any],  # called as function(*arguments) in each process; must be importable
+    arguments: Sequence[Any],
     ranks: int | None,  # None: as many as a launcher such as torchrun started, else one
     device: str = "cpu",  # 'cuda': NCCL, rank i on GPU i; else gloo
     restarts: int = 3,  # how often all ranks start again, with the same arguments, when one was lost to a signal
@@ -47,22 +50,22 @@ def launch(
         return function(*arguments)
     require_devices(ranks, device)
     threads = max(torch.get_num_threads() // ranks, 1)
-    return _start_and_restart(ranks, restarts, (os.getpid(), device, threads, function, tuple(arguments)))
+    return _start_and_restart(ranks, restarts, (device, threads, function, tuple(arguments)))
 
 
 class _LostRank(Exception):
     """A process has died of a signal. The message says whose and which."""
 
 
-def _start_and_restart(ranks: int, restarts: int, work: tuple) -> Any:
-    hush()
-    prefix = {"prefix": "sgan-ranks-", "ignore_cleanup_errors": True}
-    with tempfile.TemporaryDirectory(**prefix) as name, _asked_to_stop() as asked:
+def _start_and_restart(ranks: int, restarts: int, work: tuple[Any, ...]) -> Any:
+    loss = ""
+    with (
+        tempfile.TemporaryDirectory(prefix="sgan-ranks-", ignore_cleanup_errors=True) as folder,
+        _asked_to_stop() as asked,
+    ):
         for start in range(restarts + 1):
-            folder = Path(name, str(start))
-            folder.mkdir()
             try:
-                return _Start(ranks, folder, asked).run(work)
+                return _run(ranks, Path(folder, str(start)), work, asked)
             except _LostRank as e:
                 loss = str(e)
             if start < restarts:
@@ -90,131 +93,99 @@ def _asked_to_stop() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class _Start:
-    """One start of all ranks by torch's elastic launcher, which works in a thread of its own.
+class _Rank:
+    """A rank's process, and what it has said."""
 
-    In the main thread it would take our signal handlers' place. It never restarts by itself: it cannot tell a lost rank
-    from a mistake.
-    """
+    def __init__(self, number: int, work: tuple[Any, ...]):
+        context = multiprocessing.get_context("spawn")
+        self.number, self.ended = number, False
+        self.words: dict[str, Any] = {}  # HERE: None; DONE: what the function returned; FAILED: Failure
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=run_rank, args=(theirs, number, *work))
+        self.process.start()
+        theirs.close()
 
-    def __init__(self, ranks: int, folder: Path, asked: threading.Event):
-        self.ranks, self.folder, self.asked = ranks, folder, asked
-        self.others = set(multiprocessing.active_children())
-        self.processes: list[multiprocessing.Process] = []  # by rank, once all are there
-        self.here = False  # all ranks can hear what they are asked
-        self.results: dict[int, Any] = {}  # by rank
-        self.error: Exception | None = None
-        self.over = threading.Event()  # the launcher's thread is; to join it would, interrupted, take it for ended
+    def listen(self) -> None:
+        self.ended = not self.process.is_alive()  # looked at first: nothing that it said is missed
+        with contextlib.suppress(EOFError, OSError):
+            while self.pipe.poll():
+                word, value = self.pipe.recv()
+                self.words[word] = value
 
-    def run(self, work: tuple) -> Any:
-        """What the first rank returned, when all have. Raises what one has raised, _LostRank if one has died."""
+    @property
+    def lost(self) -> bool:
+        """Its process has ended and left no word."""
+        return self.ended and not self.words.keys() & {DONE, FAILED}
+
+
+def _run(ranks: int, meeting: Path, work: tuple[Any, ...], asked: threading.Event) -> Any:
+    """One start of all ranks: what the first rank returned, when all have. Raises what one has raised, _LostRank if
+    one has died."""
+    group: list[_Rank] = []
+    try:
+        resource_tracker.ensure_running()  # starting it would lift the mask
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)  # the ranks inherit it
         try:
-            threading.Thread(target=self._elastic, args=(work,), daemon=True).start()
-            self._watch()
-            lost, told = self._lost(), failures(self.folder)
+            for number in range(ranks):
+                group.append(_Rank(number, (ranks, meeting, *work)))
         finally:
-            self._end()
-        self._raise(lost, told)
-        return self.results.get(0)
-
-    def _elastic(self, work: tuple) -> None:
-        """What torch's launcher's thread does."""
-        try:
-            resource_tracker.ensure_running()  # starting it would lift the mask
-            signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)  # the ranks inherit it
-            self.results = _elastic_launch(self.ranks, self.folder, work)
-        except Exception as e:
-            self.error = e
-        finally:
-            self.over.set()
-
-    def _watch(self) -> None:
-        """Return when the ranks are done, or one of them has failed or is lost."""
-        told_at = None
-        while not self.over.wait(0.05):
-            if not self.processes and len(started := self._children()) == self.ranks:
-                self.processes = started
-            self.here = self.here or self._all("here")
-            if self.asked.is_set():
-                self._ask_to_stop()
-            found = failures(self.folder)
-            told_at = told_at or (time.monotonic() if found else None)
-            if self._lost() or any(f.mistake for f in found) or (told_at and time.monotonic() > told_at + GRACE):
-                return
-
-    def _ask_to_stop(self) -> None:
-        if not self.here:  # no need to wait until they have loaded PyTorch
-            raise KeyboardInterrupt
-        self.folder.mkdir(parents=True, exist_ok=True)  # a long run's temporary folder may have been tidied away
-        (self.folder / "stop").touch()
-
-    def _lost(self) -> list[int]:
-        """The ranks whose processes have ended and left no word."""
-        ended = connection.wait([p.sentinel for p in self.processes], 0)
-        return [i for i, p in enumerate(self.processes) if p.sentinel in ended and not self._has("done", i)]
-
-    def _has(self, mark: str, rank: int) -> bool:
-        return (self.folder / f"{mark}-{rank}").exists()
-
-    def _all(self, mark: str) -> bool:
-        return all(self._has(mark, rank) for rank in range(self.ranks))
-
-    def _raise(self, lost: list[int], told: list[Failure]) -> None:
-        """What has to be raised, if anything. A mistake comes first; anything else may have come of a loss."""
-        if lost and not (told and told[0].mistake):
-            raise self._loss({i: self.processes[i].exitcode or 0 for i in lost})
-        if told:
-            raise SganError(told[0].sentence, told[0].hint) from RuntimeError(f"in a rank:\n{told[0].traceback}")
-        if self.error is not None and not self._all("done"):
-            seen = getattr(self.error, "failures", {})  # a ChildFailedError's: gone before we had looked
-            raise self._loss({i: failure.exitcode for i, failure in seen.items()}) if seen else self.error
-
-    def _loss(self, codes: dict[int, int]) -> BaseException:
-        """What to raise when the processes of these ranks have ended with these exit codes, and no word."""
-        rank = min(codes, key=codes.get)  # a signal's is negative
-        if codes[rank] >= 0:
-            sentence = f"Rank {rank} ended without a word, with exit code {codes[rank]}."
-            return KeyboardInterrupt() if self.asked.is_set() else SganError(sentence)  # had not begun to listen
-        names = {number.value: number.name for number in signal.Signals}
-        loss = f"Rank {rank} was lost ({names.get(-codes[rank], -codes[rank])})"
-        if self.asked.is_set():
-            return SganError(f"{loss} while it was to stop.", hint="What was saved before is there.")
-        return _LostRank(loss)
-
-    def _end(self) -> None:
-        """End what is left of the ranks, and the thread with them."""
-        until = time.monotonic() + 30
-        while not self.over.wait(0.1) and time.monotonic() < until:
-            for process in self._children():
-                process.kill()
-
-    def _children(self) -> list[multiprocessing.Process]:
-        """The ranks' processes, those that have been started, by rank.
-
-        To list them is to wait for them, and torch's thread waits too: not to be done around a rank's good end.
-        """
-        new = set(multiprocessing.active_children()) - self.others
-        return sorted(new, key=lambda process: int(process.name.rpartition("-")[2]))
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _watch(group, asked)
+        _raise(group, asked.is_set())
+        for rank in group:
+            rank.process.join(30)
+    finally:
+        for rank in group:
+            rank.process.kill()
+            rank.process.join(30)
+            rank.pipe.close()
+    return group[0].words[DONE]
 
 
-def _elastic_launch(ranks: int, folder: Path, work: tuple) -> dict[int, Any]:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+def _watch(group: list[_Rank], asked: threading.Event) -> None:
+    """Return when the ranks are done, or one of them has failed or is lost."""
+    stopping, until = False, float("inf")
+    while not all(DONE in rank.words for rank in group):
+        if asked.is_set() and not stopping:
+            if not all(HERE in rank.words for rank in group):  # no need to wait until they have loaded PyTorch
+                raise KeyboardInterrupt
+            stopping = True
+            for rank in group:
+                with contextlib.suppress(OSError):  # it has just ended
+                    rank.pipe.send(STOP)
+        failures = [rank.words[FAILED] for rank in group if FAILED in rank.words]
+        if failures:
+            until = min(until, time.monotonic() + GRACE)
+        if any(rank.lost for rank in group) or any(f.mistake for f in failures) or time.monotonic() > until:
+            return
+        time.sleep(0.05)
+        for rank in group:
+            rank.listen()
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=ranks,
-        run_id="sgan",
-        rdzv_backend="static",  # 'c10d' unpickles what anyone sends to its port
-        rdzv_endpoint="localhost:0",  # any free port
-        rdzv_configs={"rank": 0},
-        max_restarts=0,
-        monitor_interval=0.1,
-        start_method="spawn",
-        logs_specs=DefaultLogsSpecs(log_dir=f"{folder}/logs"),
-    )
-    return elastic_launch(config, run_rank)(folder, *work)
+
+def _raise(group: list[_Rank], asked: bool) -> None:
+    """What has to be raised, if anything. A mistake comes first; anything else may have come of a loss."""
+    failures: list[Failure] = [rank.words[FAILED] for rank in group if FAILED in rank.words]
+    failures.sort(key=lambda failure: not failure.mistake)
+    lost = [rank for rank in group if rank.lost]
+    if lost and not (failures and failures[0].mistake):
+        raise _loss(min(lost, key=lambda rank: rank.process.exitcode or 0), asked)  # a signal's is negative
+    if failures:
+        first = failures[0]
+        raise SganError(first.sentence, first.hint) from RuntimeError(f"in a rank:\n{first.traceback}")
+
+
+def _loss(rank: _Rank, asked: bool) -> BaseException:
+    """What to raise when this rank's process has ended without a word."""
+    code = rank.process.exitcode or 0
+    if code >= 0:
+        sentence = f"Rank {rank.number} ended without a word, with exit code {code}."
+        return KeyboardInterrupt() if asked else SganError(sentence)  # had not begun to listen
+    names = {number.value: number.name for number in signal.Signals}
+    loss = f"Rank {rank.number} was lost ({names.get(-code, -code)})"
+    if asked:
+        return SganError(f"{loss} while it was to stop.", hint="What was saved before is there.")
+    return _LostRank(loss)
 
 
 def _say(sentence: str) -> None:

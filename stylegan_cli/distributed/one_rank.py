@@ -1,21 +1,12 @@
-"""What one rank does in a process that `launcher` started, and how the two speak: by files in a folder of their own.
+"""What one rank does in a process that `launcher` started. The two speak through a pipe.
 
-stop  the launcher wishes that the ranks stop in good order
-here-<rank>  this rank's process can hear that
-done-<rank>  this rank's function has returned
-failed-<rank>  it has raised: what to tell the user, as JSON
-
-Signals would not do. They reach the ranks from the terminal, from whoever ends a whole control group, and from torch's
-launcher when another rank is lost, and only one of these is a wish to stop. So they are blocked here, from before the
-first line of Python on.
+Signals would not do. They reach the ranks from the terminal and from whoever ends a whole control group, and only the
+launcher knows which of them is a wish to stop. So they are blocked here, from before the first line of Python on.
 """
 
 from __future__ import annotations
 
 import _thread
-import faulthandler
-import json
-import logging
 import os
 import shutil
 import signal
@@ -23,18 +14,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import SganError
-from ..files import write_atomic
 from .tensors import join_ranks
-from .torchrun import ENVIRONMENT
 
 BLOCKED = {signal.SIGINT, signal.SIGTERM}
+STOP = "stop"  # said by the launcher: the ranks are to stop in good order
+HERE, DONE, FAILED = "here", "done", "failed"  # said by a rank: it can hear that; its function has returned, or raised
 
 
 @dataclass(frozen=True)
@@ -47,51 +39,31 @@ class Failure:
     traceback: str
 
 
-def hush() -> None:
-    """Keep what torch's launcher logs off the terminal."""
-    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
-        logging.getLogger(name).propagate = False
-
-
 def run_rank(
-    folder: Path,  # of this start of all ranks
-    parent: int,  # process id of the launcher
+    pipe: Connection,  # to the launcher
+    rank: int,
+    ranks: int,
+    meeting: Path,  # a file by which the ranks find each other, in a folder of their own
     device: str,  # 'cpu' or 'cuda'
     threads: int,  # of this rank
-    function: Callable,
-    arguments: tuple,
-) -> Any:  # what the function returned, on the first rank
-    """Join the other ranks, call the function and write down how it ended."""
-    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    for name in ENVIRONMENT:  # what this process may start is no rank
-        del os.environ[name]
-    hush()
-    if "PYTHONFAULTHANDLER" not in os.environ:  # torch's launcher turned it on
-        faulthandler.disable()
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    """Join the other ranks, call the function and say how it ended, and what it returned on the first rank."""
     over = threading.Event()
-    threading.Thread(target=_heed, args=(folder, parent, over), daemon=True).start()
-    (folder / f"here-{rank}").touch()
+    threading.Thread(target=_heed, args=(pipe, meeting.parent, over), daemon=True).start()
+    pipe.send((HERE, None))
     torch.set_num_threads(threads)
     try:
-        join_ranks(device, rank, init_method=f"file://{folder}/ranks", rank=rank, world_size=ranks)
+        join_ranks(device, rank, init_method=f"file://{meeting}", rank=rank, world_size=ranks)
         result = function(*arguments)
         torch.distributed.destroy_process_group()
+        over.set()
+        pipe.send((DONE, result if rank == 0 else None))
     except BaseException as e:
-        write_atomic(folder / f"failed-{rank}", json.dumps(asdict(_failure(rank, e))))
+        pipe.send((FAILED, _failure(rank, e)))
         while True:  # the connections stay open, so that no other rank fails of this, until the launcher ends us all
             time.sleep(60)
-    over.set()
-    write_atomic(folder / f"done-{rank}", "")
-    return result if rank == 0 else None
-
-
-def failures(
-    folder: Path,  # of this start of all ranks
-) -> list[Failure]:
-    """What ranks have raised, mistakes first."""
-    found = [Failure(**json.loads(p.read_text())) for p in sorted(folder.glob("failed-*"))]
-    return sorted(found, key=lambda failure: not failure.mistake)
 
 
 def _failure(rank: int, error: BaseException) -> Failure:
@@ -102,19 +74,19 @@ def _failure(rank: int, error: BaseException) -> Failure:
     return Failure(False, sentence, "Run again with --debug for the traceback.", told)
 
 
-def _heed(folder: Path, parent: int, over: threading.Event) -> None:
-    """End with the parent. Hand its wish to stop to whoever listens to SIGTERM here; end if nobody has ever done so."""
-    listened = stopped = False
-    while os.getppid() == parent:
+def _heed(pipe: Connection, folder: Path, over: threading.Event) -> None:
+    """End with the launcher. Hand its wish to stop to whoever listens to SIGTERM; end if nobody has ever done so."""
+    try:
+        listened = False
+        while not pipe.poll(0.1):
+            listened |= callable(signal.getsignal(signal.SIGTERM))
+        pipe.recv()  # STOP
         listens = callable(signal.getsignal(signal.SIGTERM))
-        listened |= listens
-        if not stopped and not over.is_set() and (folder / "stop").exists():
-            if not listened:
-                break
-            stopped = True
-            if listens:  # otherwise it is about to return by itself
-                _thread.interrupt_main(signal.SIGTERM)
-        time.sleep(0.1)
-    if os.getppid() != parent:
-        shutil.rmtree(folder.parent, ignore_errors=True)
+        if not (listens or listened or over.is_set()):
+            os._exit(1)
+        if listens and not over.is_set():  # otherwise it is about to return by itself
+            _thread.interrupt_main(signal.SIGTERM)
+        pipe.recv()  # nothing more is said
+    except (EOFError, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

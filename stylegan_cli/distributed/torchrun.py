@@ -36,8 +36,8 @@ def first_here() -> bool:
 
 
 def call_as_launched(
-    function: Callable,
-    arguments: Sequence,
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
     ranks: int,  # as the user wants it
     device: str,  # 'cpu' or 'cuda'
 ) -> Any:  # what the function returned here

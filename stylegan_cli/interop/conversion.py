@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 import safetensors
 import torch
 
-from ..download import fetch, sha256_of
+from .. import cache
+from ..download import fetch
 from ..errors import SganError
-from ..files import cache_folder
 from ..snapshot import Snapshot, SnapshotInfo, read_info, save_snapshot
 from ..version import __version__
 from .opening import foreign_info, is_snapshot, open_model
@@ -34,8 +33,8 @@ def located(
     name = re.sub(r"[^\w.-]", "_", model.split("?")[0].rstrip("/").rpartition("/")[2]) or "model"
     said = _HASH_IN_NAME.search(name)
     whole = said[1] if said and len(said[1]) == 64 else None
-    path = fetch(model, whole, name if whole else f"{_short(model)}-{name}")
-    if said and not (found := sha256_of(path)).startswith(said[1]):
+    path = fetch(model, whole, name if whole else f"{cache.key(model)[:12]}-{name}")
+    if said and not (found := cache.sha256_of(path)).startswith(said[1]):
         path.unlink()
         raise SganError(f"What {model} sent has the SHA-256 {found}, not the {said[1]} of its name; it was not kept.")
     return path
@@ -61,11 +60,12 @@ def as_snapshot(
     """The file itself if it is a snapshot; else a snapshot of it in the cache, made once."""
     if is_snapshot(path):
         return path
-    sha256 = sha256_of(path)
-    kept = cache_folder() / "converted" / f"{sha256}-{__version__}-{_READERS}.safetensors"
-    if not kept.is_file():
-        convert(open_model(path), kept, sha256=sha256)
-    return kept
+    sha256 = cache.sha256_of(path)
+    key = cache.key(sha256, __version__, _READERS)
+    with cache.claim("conversions", key):
+        return cache.find("conversions", key) or cache.store_file(
+            "conversions", key, lambda draft: convert(open_model(path), draft, sha256=sha256)
+        )
 
 
 def convert(
@@ -77,8 +77,10 @@ def convert(
     discriminator: bool = True,  # keep it
 ) -> None:
     """Write a snapshot that says where it came from. Raises SganError if the file cannot be written."""
-    came = f"{model.info.origin}, SHA-256 {sha256 or sha256_of(model.path)}" if not is_snapshot(model.path) else None
-    info = dataclasses.replace(model.info, origin=came or model.info.origin)
+    info = model.info
+    if not is_snapshot(model.path):
+        sha256 = sha256 or cache.sha256_of(model.path)
+        info = dataclasses.replace(info, origin=f"{info.origin}, SHA-256 {sha256}")
     save_snapshot(out, model.G, model.D if discriminator else None, info, dtype)
 
 
@@ -91,8 +93,3 @@ def written_by(
     with safetensors.safe_open(path, framework="pt") as f:
         info = json.loads((f.metadata() or {}).get("info", "{}"))
     return f"snapshot of stylegan_cli {info.get('version', '')}".strip()
-
-
-def _short(text: str) -> str:
-
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

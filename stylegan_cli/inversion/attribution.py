@@ -13,26 +13,23 @@ counted, plus half of one. So it is never said to be more than there were pictur
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .. import cache
 from ..data.dataset import Dataset, DataSpec
 from ..data.images import to_uint8
+from ..detectors.distances import Loss
 from ..errors import SganError
-from ..files import cache_folder, write_atomic
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import counter
 from ..sampling.latents import draw_noise
-from .perceptual import Loss
 from .projector import Projection, batch_size, project
 
 _PROTOCOL = 2  # rises when the same settings come to give other distances
@@ -112,7 +109,7 @@ def calibrate(
     loss: Loss,
     how: Projection,
     num: int,  # pictures of each kind
-    path: Path,  # where the distances are kept
+    key: str,  # what the distances are kept under
     anew: bool = False,  # not going on from what is there
     progress: Progress = silent,
 ) -> Calibration:
@@ -129,52 +126,54 @@ def calibrate(
     device = next(G.parameters()).device
     chosen = counter.uniform(how.seed, "attribute.real", torch.arange(spec.num)).argsort()[:num]
     drawers = (lambda index: _drawn(G, how.seed, index), lambda index: dataset.images(chosen[index]).to(device))
-    kept = [list(side) for side in (_read(path) if not anew else None) or ((), ())]
     batch = how.batch or batch_size(torch.empty(0, config.channels, config.height, config.width))
-    progress("images projected", sum(map(len, kept)), 2 * num)
-    for side, draw in zip(kept, drawers, strict=True):
-        while len(side) < num:
-            index = torch.arange(len(side), min(len(side) + batch, num))
-            found = project(G, _as_target(draw(index)), loss, how)
-            if found.interrupted:
-                raise KeyboardInterrupt
-            side += found.distance.tolist()
-            write_atomic(path, json.dumps({"drawn": kept[0], "real": kept[1]}))
-            progress("images projected", sum(map(len, kept)), 2 * num)
+    with cache.claim("calibrations", key):
+        kept = [list(side) for side in (_load(key) if not anew else None) or ((), ())]
+        progress("images projected", sum(map(len, kept)), 2 * num)
+        for side, draw in zip(kept, drawers, strict=True):
+            while len(side) < num:
+                index = torch.arange(len(side), min(len(side) + batch, num))
+                found = project(G, _as_target(draw(index)), loss, how)
+                if found.interrupted:
+                    raise KeyboardInterrupt
+                side += found.distance.tolist()
+                _store(key, kept)
+                progress("images projected", sum(map(len, kept)), 2 * num)
     return Calibration(*(tuple(side) for side in kept))
 
 
-def calibration_path(
+def calibration_key(
     model: str,  # fingerprint
     data: DataSpec,
     loss: Loss,
     how: Projection,
     num: int,
-) -> Path:
-    """The place of the two distributions in the folder of caches."""
+) -> str:
+    """What the two distributions are kept under in the folder of caches."""
     size = [data.height, data.width, data.channels, data.filter]
     settings = {name: value for name, value in dataclasses.asdict(how).items() if name != "batch"}
-    depends = json.dumps([_PROTOCOL, model, data.content_hash, size, loss.name, settings, num], sort_keys=True)
-    return cache_folder() / "attribution" / f"{hashlib.sha256(depends.encode()).hexdigest()}.json"
+    return cache.key(_PROTOCOL, model, data.content_hash, size, loss.name, settings, num)
 
 
 def load_calibration(
-    path: Path,
+    key: str,
     num: int,  # pictures of each kind
 ) -> Calibration | None:
-    """None if there is no such file, or no whole one."""
-    sides = _read(path)
+    """None if it is not kept, or not all of it."""
+    sides = _load(key)
     return Calibration(*map(tuple, sides)) if sides and all(len(side) == num for side in sides) else None
 
 
-def _read(path: Path) -> list[list[float]] | None:
+def _load(key: str) -> list[list[float]] | None:
     """The distances of both kinds, as many as were measured."""
-    try:
-        content = json.loads(path.read_text())
-        sides = [[float(d) for d in content[name]] for name in ("drawn", "real")]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return sides if all(0 < d < math.inf for side in sides for d in side) else None
+    kept = cache.load("calibrations", key)
+    sides = [kept.tensors[name].tolist() for name in ("drawn", "real")] if kept else []
+    return sides if sides and all(0 < d < math.inf for side in sides for d in side) else None
+
+
+def _store(key: str, sides: list[list[float]]) -> None:
+    drawn, real = (torch.tensor(side, dtype=torch.float64) for side in sides)
+    cache.store("calibrations", key, {"drawn": drawn, "real": real})
 
 
 @torch.no_grad()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..detectors.distances import Loss
 from ..errors import SganError
 from ..progress import Progress, silent
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import file_part, find_latents, unlike
 from ..snapshot import Snapshot
-from .perceptual import Loss, load_loss
+from .perceptual import load_loss
 from .projector import Projection, Start, project
 from .results import Finding
 from .targets import read_mask, read_targets

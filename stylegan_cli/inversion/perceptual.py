@@ -1,42 +1,15 @@
-"""How far a picture is from its target: three distances that can be descended.
-
-Each gives features of pictures, computed once for the target, and a distance between two sets of them.
-"""
+"""The distance that a projection goes down, by its name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from ..data.images import to_rgb
-from ..detectors import Lpips, load_lpips
+from ..detectors import load_lpips
+from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
 from ..errors import SganError
-from ..models.discriminator import Discriminator
 from ..snapshot import Snapshot
 
 LOSSES = ("lpips", "discriminator", "pixel")
-_LARGEST = 256  # pixels of the shorter side that LPIPS looks at (Karras et al. 2020, appendix D)
-
-
-class Loss(Protocol):
-    """A distance between pictures, differentiable."""
-
-    name: str  # with what it depends on, for the record
-
-    def features(
-        self,
-        images: Tensor,  # [N, C, H, W] in about [-1, 1]
-    ) -> list[Tensor]: ...  # each [N, ...]
-
-    def distance(
-        self,
-        a: list[Tensor],  # features of N pictures, or of one
-        b: list[Tensor],  # features of the targets
-    ) -> Tensor: ...  # [N]
 
 
 def load_loss(
@@ -54,111 +27,9 @@ def load_loss(
                 f"{snapshot.path} holds no discriminator, which --loss discriminator compares with.",
                 hint="Use --loss lpips, or --loss pixel, which needs nothing.",
             )
-        return DiscriminatorLoss(snapshot.D)
+        return DiscriminatorLoss(snapshot.D.features)
     try:
         return LpipsLoss(load_lpips("vgg", device, file))
     except SganError as e:
         other = "--loss discriminator" if snapshot.D is not None else "--loss pixel"
         raise SganError(str(e), hint="\n".join(filter(None, [e.hint, f"Or use {other}: no download."]))) from e
-
-
-@dataclass(frozen=True, eq=False)
-class LpipsLoss:
-    """LPIPS over VGG16 (Zhang et al. 2018), of pictures of more than 256 pixels reduced to about that.
-
-    Pictures with alpha are compared twice, on white and on black: together the two say what is where and what is seen.
-    """
-
-    lpips: Lpips
-
-    @property
-    def name(self) -> str:
-        return f"lpips-{self.lpips.fingerprint}"
-
-    def features(
-        self,
-        images: Tensor,  # [N, C, H, W]
-    ) -> list[Tensor]:  # each [N, D]
-        images = _between(images, self.lpips.network.smallest, _LARGEST)
-        views = [images] if images.shape[1] != 4 else [to_rgb(images), to_rgb(images, background=0)]
-        return [self.lpips.features(to_rgb(view)) for view in views]
-
-    def distance(
-        self,
-        a: list[Tensor],
-        b: list[Tensor],
-    ) -> Tensor:  # [N]
-        return sum((x - y).square().sum(1) for x, y in zip(a, b, strict=True)) / len(a)
-
-
-@dataclass(frozen=True, eq=False)
-class DiscriminatorLoss:
-    """Feature matching on the model's own discriminator (Salimans et al. 2016, section 3.1).
-
-    d = mean over levels of |D_l(x) - D_l(t)|^2 / |D_l(t)|^2
-    """
-
-    D: Discriminator
-
-    @property
-    def name(self) -> str:
-        return "discriminator"
-
-    def features(
-        self,
-        images: Tensor,  # [N, C, H, W]
-    ) -> list[Tensor]:
-        return self.D.features(images)
-
-    def distance(
-        self,
-        a: list[Tensor],
-        b: list[Tensor],
-    ) -> Tensor:  # [N]
-        levels = [_power(x - y) / _power(y).clamp_min(1e-8) for x, y in zip(a, b, strict=True)]
-        return sum(levels) / len(levels)
-
-
-@dataclass(frozen=True)
-class PixelLoss:
-    """Mean absolute difference of pixels and of their gradients, at every halving of the size down to 4 pixels."""
-
-    name: str = "pixel"
-
-    def features(
-        self,
-        images: Tensor,  # [N, C, H, W]
-    ) -> list[Tensor]:  # per size: pixels, horizontal and vertical gradients
-        found = []
-        while True:
-            found += [images, images.diff(dim=3), images.diff(dim=2)]
-            if min(images.shape[2:]) < 8:
-                return found
-            images = F.avg_pool2d(images, 2)
-
-    def distance(
-        self,
-        a: list[Tensor],
-        b: list[Tensor],
-    ) -> Tensor:  # [N]
-        return sum((x - y).abs().mean((1, 2, 3)) for x, y in zip(a, b, strict=True)) / (len(a) / 3)
-
-
-def _between(
-    images: Tensor,  # [N, C, H, W]
-    smallest: int,  # pixels
-    largest: int,
-) -> Tensor:
-    """Enlarged by whole pixels or averaged until the shorter side lies between the two, as well as halving allows."""
-    side = min(images.shape[2:])
-    if side < smallest:
-        times = -(-smallest // side)
-        return images.repeat_interleave(times, 2).repeat_interleave(times, 3)
-    part = side // largest
-    return F.adaptive_avg_pool2d(images, [n // part for n in images.shape[2:]]) if part > 1 else images
-
-
-def _power(
-    x: Tensor,  # [N, C, H, W]
-) -> Tensor:  # [N]
-    return x.square().mean((1, 2, 3))

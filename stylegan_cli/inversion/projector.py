@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..detectors.distances import Loss
 from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import counter
 from ..sampling.latents import class_labels, draw_noise
-from .perceptual import Loss
 
 SPACES = ("w", "w+", "z")
 _SAMPLES = 10_000  # whose mean and spread W has

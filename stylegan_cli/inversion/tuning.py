@@ -11,9 +11,9 @@ import copy
 import torch
 from torch import Tensor
 
+from ..detectors.distances import Loss
 from ..models.generator import Generator
 from ..progress import Progress, silent
-from .perceptual import Loss
 from .projector import Projected, batch_size
 
 _LR = 3e-4

@@ -14,9 +14,10 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import distributed
+from ..cache import claim
 from ..data.dataset import Dataset
 from ..detectors import Detector, Lpips, load_detector, load_lpips
-from .cache import load_statistics, save_statistics, statistics_path
+from .cache import KIND, load_statistics, save_statistics, statistics_key
 from .metric import LatentPath, Metric, Settings, Value
 from .statistics import STATISTICS, Tensors
 from .stream import Pictures, Reals, stream
@@ -113,16 +114,18 @@ def of_set(
     first = distributed.rank() == 0
     by = f"{detector.name} {detector.fingerprint}"
     wanted = list(dict.fromkeys(wanted))
-    paths = {w: statistics_path(dataset.spec, mirror, w.count, f"{w.statistic} {w.output}", by) for w in wanted}
-    found = {w: load_statistics(paths[w]) or {} for w in wanted} if first else {w: {} for w in wanted}
-    missing = distributed.broadcast_text(" ".join(str(i) for i, w in enumerate(wanted) if not found[w]))
-    if missing:
-        absent = [wanted[int(i)] for i in missing.split()]
-        reals, title = Reals(dataset, mirror, settings.device), f"{detector.name}, {dataset.name}"
-        made = look(reals, absent, detector, settings, title, ahead=True)
-        found |= made
-        for want in absent if first else ():
-            save_statistics(paths[want], made[want])
+    keys = {w: statistics_key(dataset.spec, mirror, w.count, f"{w.statistic} {w.output}", by) for w in wanted}
+    found = {w: load_statistics(keys[w]) or {} for w in wanted} if first else {w: {} for w in wanted}
+    with claim(KIND, *(keys[w] for w in wanted if first and not found[w])):
+        found |= {w: load_statistics(keys[w]) or {} for w in wanted if first and not found[w]}
+        missing = distributed.broadcast_text(" ".join(str(i) for i, w in enumerate(wanted) if not found[w]))
+        if missing:
+            absent = [wanted[int(i)] for i in missing.split()]
+            reals, title = Reals(dataset, mirror, settings.device), f"{detector.name}, {dataset.name}"
+            made = look(reals, absent, detector, settings, title, ahead=True)
+            found |= made
+            for want in absent if first else ():
+                save_statistics(keys[want], made[want])
     return found
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..detectors.distances import Loss
 from ..errors import SganError
-from ..inversion.attribution import Calibration, calibrate, calibration_path, load_calibration
+from ..inversion.attribution import Calibration, calibrate, calibration_key, load_calibration
 from ..inversion.find import Task, choose_loss, find, prepare
 from ..inversion.histogram import histogram
-from ..inversion.perceptual import Loss
 from ..inversion.projector import Projection
 from ..inversion.results import comparison
 from ..progress import Progress
@@ -42,7 +42,7 @@ class AttributeTask:
     task: Task | None  # None: nothing is to be judged
     loss: Loss
     num: int  # images of each kind
-    place: Path  # where distances are kept
+    key: str  # what distances are kept under
     known: Calibration | None  # None: to be measured
     warnings: list[str]
 
@@ -76,9 +76,9 @@ def prepare_attribution(
         raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     num = min(request.num, spec.num)
-    place = calibration_path(model.fingerprint, spec, loss, part(Projection, request), num)
-    known = None if request.calibrate else load_calibration(place, num)
-    return AttributeTask(request, task, loss, num, place, known, warnings)
+    key = calibration_key(model.fingerprint, spec, loss, part(Projection, request), num)
+    known = None if request.calibrate else load_calibration(key, num)
+    return AttributeTask(request, task, loss, num, key, known, warnings)
 
 
 def measure_both_kinds(
@@ -91,7 +91,7 @@ def measure_both_kinds(
     dataset, projection = open_training_set(model.info, task.request.data), part(Projection, task.request)
     assert dataset is not None  # the task has its specification
     anew = task.request.calibrate
-    known = calibrate(model.G, dataset, task.loss, projection, task.num, task.place, anew, progress)
+    known = calibrate(model.G, dataset, task.loss, projection, task.num, task.key, anew, progress)
     return dataclasses.replace(task, known=known)
 
 

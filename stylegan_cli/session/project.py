@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..data.images import grid_columns
 from ..data.video import sheets, write_video
+from ..detectors.distances import Loss
 from ..inversion.find import Task, choose_loss, find, prepare
-from ..inversion.perceptual import Loss
 from ..inversion.projector import Projection
 from ..inversion.results import Finding, closeness, planned, save_finding, way
 from ..inversion.tuning import tune

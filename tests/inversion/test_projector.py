@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
+from stylegan_cli.detectors.distances import LpipsLoss, PixelLoss
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import projector as module
-from stylegan_cli.inversion.perceptual import LpipsLoss, PixelLoss
 from stylegan_cli.inversion.projector import Projection, Projector, Start, project, rate, roughness
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config

@@ -2,7 +2,7 @@
 
 import torch
 
-from stylegan_cli.inversion.perceptual import PixelLoss
+from stylegan_cli.detectors.distances import PixelLoss
 from stylegan_cli.inversion.projector import Projection, project
 from stylegan_cli.inversion.tuning import tune
 from stylegan_cli.runs import PACKAGED_MODEL

@@ -6,25 +6,21 @@ what it says does not depend on the device.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 
+from ... import cache
 from ...data.dataset import Dataset
 from ...data.labels import classes_by_value
 from ...detectors.picture_classifier import PictureClassifier, Recognition, prepare
 from ...errors import SganError
-from ...files import cache_folder, write_atomic
 from ...models.config import GeneratorConfig
 from ...progress import Progress, silent
 from ...sampling import counter
@@ -154,12 +150,12 @@ def open_classifier(
         raise SganError(f"The pictures in {spec.path} have another size or other channels than the model's.")
     names = choose_attributes(dataset, wanted)
     depends = [_PROTOCOL, spec.content_hash, *form, spec.filter, names, steps, torch.get_num_threads()]
-    name = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
-    path = cache_folder() / "classifiers" / f"{name}.safetensors"
-    classifier = _load(path)
-    if classifier is None:
-        classifier = train_classifier(dataset, names, steps=steps, progress=progress)
-        _save(path, classifier)
+    key = cache.key(*depends)
+    with cache.claim("classifiers", key):
+        classifier = _load(key)
+        if classifier is None:
+            classifier = train_classifier(dataset, names, steps=steps, progress=progress)
+            _store(key, classifier)
     return classifier
 
 
@@ -214,43 +210,24 @@ def _bytes(x: Tensor) -> Tensor:  # float [N, C, h, w] in [-1, 1] -> uint8
     return ((x + 1) * 127.5).round().to(torch.uint8)
 
 
-def _load(path: Path) -> PictureClassifier | None:
-    """None if there is no such file, or no whole one."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as f:
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
-            header = f.metadata() or {}
-        if header.get("sha256") != _checksum(tensors, header["about"]):
-            return None
-        about = json.loads(header["about"])
-        attributes = {name: tuple(values) for name, values in about["attributes"].items()}
-        classifier = PictureClassifier(attributes, about["channels"], about["fine"])
-        classifier.load_state_dict(tensors)
-        classifier.recognition = {name: Recognition(*r) for name, r in about["recognition"].items()}
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+def _load(key: str) -> PictureClassifier | None:
+    """None if none is kept."""
+    if (kept := cache.load("classifiers", key)) is None:
         return None
+    attributes = {name: tuple(values) for name, values in kept.about["attributes"].items()}
+    classifier = PictureClassifier(attributes, kept.about["channels"], kept.about["fine"])
+    classifier.load_state_dict(kept.tensors)
+    classifier.recognition = {name: Recognition(*r) for name, r in kept.about["recognition"].items()}
     return classifier.eval().requires_grad_(False)
 
 
-def _save(path: Path, classifier: PictureClassifier) -> None:
-    first, tensors = classifier.body[0], classifier.state_dict()
+def _store(key: str, classifier: PictureClassifier) -> None:
+    first = classifier.body[0]
     about = {
         "attributes": classifier.attributes,
         "channels": first.in_channels,
         "fine": first.stride == (1, 1),
         "recognition": {name: [r.accuracy, r.majority] for name, r in classifier.recognition.items()},
     }
-    text = json.dumps(about)
-    header = {"about": text, "sha256": _checksum(tensors, text)}
-    try:
-        write_atomic(path, safetensors.torch.save(tensors, metadata=header))
-    except SganError:  # no room, or nobody may write there: it is trained again next time
-        return
-
-
-def _checksum(tensors: dict[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy())
-    return digest.hexdigest()
+    with contextlib.suppress(SganError):  # no room, or nobody may write there: it is trained again next time
+        cache.store("classifiers", key, classifier.state_dict(), about)

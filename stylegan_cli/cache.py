@@ -1,0 +1,153 @@
+"""What took long to make, kept in one folder so that it is made once.
+
+A kept file is named KEY-SHA256: by the hash of all that it depends on, and by that of its content, which tells whether
+it is whole. A damaged one counts as none and is made anew. Files appear whole, and of several processes that want the
+same one, one makes it while the others wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import SganError
+from .files import cache_folder, remove_leftovers, sync_folder, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATIENCE = 3.0  # seconds of waiting for another process before it is said what for
+_BLOCK = 1 << 20
+
+
+class Kept(NamedTuple):
+    tensors: dict[str, Tensor]
+    about: Any  # what JSON can hold
+
+
+def folder(
+    kind: str,  # 'statistics', 'downloads' ...
+) -> Path:
+    """Where files of a kind are kept. It need not exist."""
+    return cache_folder() / kind
+
+
+def key(
+    *depends: Any,  # everything that the content depends on, as JSON can hold it
+) -> str:  # 64 hexadecimal digits
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of(
+    path: Path,
+) -> str:  # 64 hexadecimal digits
+    """The hash of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def lock(
+    path: Path,  # of what is made; the lock is a hidden file beside it, and its folder is made
+    waiting: str,  # said on stderr when it takes long
+) -> Iterator[None]:
+    """Be the only process that makes this. The lock ends with its holder, however that ends; no program started
+    meanwhile inherits it. Raises OSError where nothing can be written."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        held.acquire(timeout=PATIENCE)
+    except Timeout:
+        print(waiting, file=sys.stderr, flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextlib.contextmanager
+def claim(
+    kind: str,
+    *keys: str,
+) -> Iterator[None]:
+    """Be the only process that makes these files: look for them within, another process may have made them meanwhile.
+
+    Where nothing can be written nothing is claimed: then each process makes its own.
+    """
+    with contextlib.ExitStack() as locks:
+        for name in sorted(set(keys)):  # in the same order everywhere: no two processes wait for each other
+            with contextlib.suppress(OSError, NotImplementedError):  # some disks know no locks
+                locks.enter_context(lock(folder(kind) / name, f"Another process makes these {kind}; waiting for it."))
+                remove_leftovers(folder(kind), name)
+        yield
+
+
+def find(
+    kind: str,
+    key: str,
+) -> Path | None:
+    """The file that is kept under this key, if it is whole."""
+    for path in folder(kind).glob(f"{key}-*"):
+        with contextlib.suppress(OSError):  # it has just been replaced, or cannot be read
+            if path.stem == f"{key}-{sha256_of(path)}":
+                return path
+    return None
+
+
+def load(
+    kind: str,
+    key: str,
+) -> Kept | None:
+    """The tensors that are kept under this key, if they are whole."""
+    import safetensors
+
+    if (path := find(kind, key)) is not None:
+        with contextlib.suppress(OSError), safetensors.safe_open(path, framework="pt") as f:
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
+            return Kept(tensors, json.loads(f.metadata()["about"]))
+    return None
+
+
+def store(
+    kind: str,
+    key: str,
+    tensors: dict[str, Tensor],  # on the CPU
+    about: Any = None,  # what JSON can hold
+) -> None:
+    """Keep tensors under this key. Raises SganError where that cannot be written."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    content = save(tensors, {"about": json.dumps(about)})
+    store_file(kind, key, lambda path: write_atomic(path, content))
+
+
+def store_file(
+    kind: str,
+    key: str,
+    write: Callable[[Path], object],  # called with the path of a .safetensors file that it writes atomically
+) -> Path:
+    """Keep a file under this key, instead of what was kept under it. Raises SganError where that cannot be written."""
+    draft = folder(kind) / f"{key}.safetensors"
+    write(draft)
+    try:
+        path = draft.with_stem(f"{key}-{sha256_of(draft)}")
+        os.replace(draft, path)
+        sync_folder(path.parent)
+        for other in set(folder(kind).glob(f"{key}-*")) - {path}:
+            other.unlink(missing_ok=True)
+    except OSError as e:
+        raise SganError(f"Cannot write {draft}: {e.strerror or e}.") from e
+    return path

@@ -1,0 +1,164 @@
+"""What is kept: found again, never trusted when damaged, made by one process at a time."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from stylegan_cli import cache
+from stylegan_cli.errors import SganError
+from stylegan_cli.files import temporary_beside, write_atomic
+
+TENSORS = {"mean": torch.arange(5.0).double(), "cov": torch.eye(5).t()[1:], "count": torch.tensor([9])}
+KEY = cache.key("model", 3, None)
+
+
+@pytest.fixture(autouse=True)
+def root(monkeypatch, tmp_path):
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_found_again(root):
+    assert cache.load("things", KEY) is None
+    cache.store("things", KEY, TENSORS, {"b": [1, "ü"], "a": None})
+    tensors, about = cache.load("things", KEY)
+    assert tensors.keys() == TENSORS.keys() and all(torch.equal(tensors[k], TENSORS[k]) for k in tensors)
+    assert list(about.items()) == [("b", [1, "ü"]), ("a", None)]
+    assert cache.load("things", cache.key("model", 4, None)) is None and cache.load("others", KEY) is None
+    (name,) = visible(root / "things")
+    assert name == f"{KEY}-{cache.sha256_of(root / 'things' / name)}.safetensors"
+
+
+def test_the_key_is_of_all_that_it_depends_on():
+    assert cache.key({"a": 1, "b": 2}) == cache.key({"b": 2, "a": 1})
+    assert len({cache.key(*depends) for depends in [(), (None,), (1,), ("1",), (1, 2), ([1, 2],), (2, 1)]}) == 7
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "header", "empty"])
+def test_a_damaged_file_counts_as_none_and_is_replaced(root, damage):
+    cache.store("things", KEY, TENSORS)
+    path = cache.find("things", KEY)
+    whole = path.read_bytes()
+    content = bytearray(whole)
+    if damage == "bit":
+        content[-20] ^= 4
+    elif damage == "header":
+        content[:8] = b"\xff" * 8
+    path.write_bytes({"cut": whole[:-3], "empty": b""}.get(damage, content))
+    assert cache.load("things", KEY) is None
+    cache.store("things", KEY, {"x": torch.ones(2)}, "new")
+    assert cache.load("things", KEY).about == "new" and len(visible(root / "things")) == 1
+
+
+def test_the_newer_one_replaces_the_older_one(root):
+    for number in range(3):
+        cache.store("things", KEY, {}, number)
+        assert cache.load("things", KEY).about == number
+    assert len(visible(root / "things")) == 1
+
+
+def test_any_file(root):
+    path = cache.store_file("things", KEY, lambda draft: write_atomic(draft, b"content"))
+    assert path.read_bytes() == b"content" and cache.find("things", KEY) == path
+    assert visible(root / "things") == [path.name]
+
+
+def test_where_nothing_can_be_written(root):
+    root.write_text("a file")
+    with cache.claim("things", KEY):
+        assert cache.load("things", KEY) is None
+    with pytest.raises(SganError, match="Cannot write"):
+        cache.store("things", KEY, TENSORS)
+    with pytest.raises(OSError), cache.lock(cache.folder("things") / "a", ""):
+        pass
+
+
+def test_what_a_killed_process_left_is_tidied_away(root):
+    cache.folder("things").mkdir(parents=True)
+    mine, others = (temporary_beside(cache.folder("things") / f"{key}.safetensors") for key in (KEY, "other"))
+    mine.touch()
+    others.touch()
+    with cache.claim("things", KEY):
+        assert not mine.exists() and others.exists()
+
+
+def test_claims_are_made_in_the_same_order_everywhere(monkeypatch):
+    """Otherwise two processes would wait for each other."""
+    names, lock = [], cache.lock
+    monkeypatch.setattr(cache, "lock", lambda path, waiting: names.append(path.name) or lock(path, waiting))
+    with cache.claim("things", "b", "a", "c", "b"):
+        assert names == ["a", "b", "c"]
+
+
+MAKE = """if 1:
+    import sys, time, torch
+    from stylegan_cli import cache
+    print("ready", flush=True)
+    sys.stdin.readline()
+    keys = sys.argv[1:]
+    with cache.claim("things", *keys):
+        for key in keys:
+            if cache.load("things", key) is None:
+                time.sleep(0.3)
+                cache.store("things", key, {"x": torch.ones(4000)})
+                print("made", flush=True)
+"""
+
+
+def test_one_process_makes_it_and_the_others_wait():
+    """Each wants two things, and names them in another order."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    orders = (["a", "b"], ["b", "a"], ["a", "b"])
+    started = [subprocess.Popen([sys.executable, "-c", MAKE, *order], **pipes) for order in orders]
+    for process in started:
+        process.stdout.readline()
+    for process in started:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60)[0].split() for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert sorted(said) == [[], [], ["made", "made"]]
+
+
+def test_who_reads_while_others_write_gets_nothing_or_everything():
+    """The writers claim nothing."""
+    code = """if 1:
+        import torch
+        from stylegan_cli import cache
+        print("ready", flush=True)
+        for _ in range(25):
+            cache.store("things", "a", {"x": torch.ones(4000)})
+    """
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        seen = 0
+        while writer.poll() is None:
+            found = cache.load("things", "a")
+            seen += found is not None
+            assert found is not None or not seen
+    assert writer.returncode == 0 and seen
+    assert torch.equal(cache.load("things", "a").tensors["x"], torch.ones(4000))
+
+
+def test_a_killed_holder_leaves_no_lock_and_who_waits_says_so(tmp_path, monkeypatch, capsys):
+    code = (
+        "import pathlib, sys, time; from stylegan_cli import cache\n"
+        "with cache.lock(pathlib.Path(sys.argv[1]), ''):\n    print('held', flush=True); time.sleep(60)"
+    )
+    monkeypatch.setattr(cache, "PATIENCE", 0.1)
+    line = [sys.executable, "-c", code, str(tmp_path / "a")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        kill = f"import os, time; time.sleep(1); os.kill({process.pid}, 9)"
+        subprocess.Popen([sys.executable, "-c", kill])
+        began = time.monotonic()
+        with cache.lock(tmp_path / "a", "Another process is at it."):
+            assert time.monotonic() - began > 0.5
+    assert capsys.readouterr().err == "Another process is at it.\n"
