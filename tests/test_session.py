@@ -12,6 +12,8 @@ from PIL import Image
 import stylegan_cli
 from stylegan_cli.data.images import read_metadata, to_uint8
 from stylegan_cli.errors import SganError
+from stylegan_cli.ops import use
+from stylegan_cli.ops.dispatch import chosen
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.latents import latents_from_seeds
 from stylegan_cli.session import GenerateRequest, MixRequest, Session
@@ -248,3 +250,19 @@ def test_opening_needs_a_model(tmp_path):
 def test_the_package_is_light():
     code = "import sys, stylegan_cli; stylegan_cli.open, stylegan_cli.load; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_each_session_has_its_kernels():
+    """Also while images of two sessions are drawn in turn; what is chosen around them stays."""
+    one, other = (stylegan_cli.open(PACKAGED_MODEL, kernels=kernels) for kernels in ("reference", "composite"))
+    seen = []
+    for session in (one, other):
+        session.G.get_submodule(session.G.layers[0].name).register_forward_pre_hook(lambda *_: seen.append(chosen()))
+    with use("auto"):
+        mine, theirs = (iter(session.generate(seeds=[1, 2], batch=1)) for session in (one, other))
+        for images in (mine, theirs, mine, theirs):
+            next(images)
+            assert chosen() == "auto"
+        assert seen == ["reference", "composite"] * 2
+    one.mix(rows=[1], cols=[2])
+    assert seen[-1] == "reference"

@@ -123,7 +123,7 @@ def calibrate(
     num = min(num, spec.num)
     if num < _LEAST:
         raise SganError(f"{num} pictures of a kind say nothing; it takes {_LEAST} at least.")
-    device = next(G.parameters()).device
+    device = G.device
     chosen = counter.uniform(how.seed, "attribute.real", torch.arange(spec.num)).argsort()[:num]
     drawers = (lambda index: _drawn(G, how.seed, index), lambda index: dataset.images(chosen[index]).to(device))
     batch = how.batch or batch_size(torch.empty(0, config.channels, config.height, config.width))
@@ -179,7 +179,7 @@ def _store(key: str, sides: list[list[float]]) -> None:
 @torch.no_grad()
 def _drawn(G: Generator, seed: int, index: Tensor) -> Tensor:  # [N] -> uint8 [N, C, H, W]
     """Pictures with noise of their own: the search does not begin with it."""
-    config, index = G.config, index.to(next(G.parameters()).device)
+    config, index = G.config, index.to(G.device)
     z, c = counter.normal(seed, "attribute.z", index, (config.z_dim,)), None
     if config.c_dim:
         drawn = counter.integers(seed, "attribute.c", index, config.c_dim)

@@ -40,7 +40,7 @@ def prepare(
     model: str | None = None,  # fingerprint, where it is known
 ) -> Task:
     """Raises SganError on whatever is wrong with what was given."""
-    device = next(snapshot.G.parameters()).device
+    device = snapshot.G.device
     targets = read_targets(images, snapshot.info, crop).to(device)
     counts = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
     return Task(_names(images), targets, counts, None if init is None else _start(snapshot, init, len(targets), model))
@@ -69,7 +69,7 @@ def choose_loss(
         raise SganError(
             f"--detector holds weights of LPIPS, and --loss {name} has none.", hint="Leave one of them out."
         )
-    device = next(snapshot.G.parameters()).device
+    device = snapshot.G.device
     if name is not None or detector is not None:
         return load_loss(name or "lpips", snapshot, device, detector), []
     try:

@@ -27,7 +27,7 @@ def look(
     progress: Progress = silent,
 ) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
     """What the pictures of latents show."""
-    device = next(G.parameters()).device
+    device = G.device
     pictures = draw(
         G,
         lambda i, j: ws[i:j].to(device),

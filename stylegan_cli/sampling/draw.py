@@ -43,7 +43,7 @@ def map_seeds(
     how: Sampling,
 ) -> Tensor:  # [N, num_ws, w_dim]
     """The latents of seeds, truncated."""
-    device = next(G.parameters()).device
+    device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
     c = class_labels(how.class_index, seeds, G.config.c_dim)
     return G.mapping(z, None if c is None else c.to(device), how.trunc, how.trunc_cutoff)

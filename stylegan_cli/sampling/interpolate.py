@@ -89,7 +89,7 @@ def spherical(
     how: Sampling,
 ) -> Path:
     """Along great circles in Z (White 2016, section 2.1), then through the mapping network; classes fade."""
-    device = next(G.parameters()).device
+    device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
     c = class_labels(how.class_index, seeds, G.config.c_dim)
     classes = None if c is None else linear(c.to(device))
@@ -108,7 +108,7 @@ def truncation_sweep(
     cutoff: int | None = None,  # truncate only the first so many ws; None: all
 ) -> Path:
     """One latent with psi from one value to the other, by the same amount every frame, and back."""
-    return linear(torch.cat([G.mapping.truncate(w[None], psi, cutoff) for psi in sweep]))
+    return linear(torch.cat([G.truncate(w[None], psi, cutoff) for psi in sweep]))
 
 
 def style_sweep(

@@ -83,7 +83,7 @@ def find_latents(
     if len(tuned) > 1:
         one, other, *_ = tuned.values()
         raise SganError(f"{one} and {other} change the model in two ways; one picture cannot have both.")
-    device = next(G.parameters()).device
+    device = G.device
     drawn = iter(map_seeds(G, [item for item in items if not isinstance(item, str)], how))
     ws, names, seeds, origin = [], [], [], []
     distinct = _distinct(files, [str(item) for item in items if not isinstance(item, str)])
@@ -91,7 +91,7 @@ def find_latents(
         if isinstance(item, str):
             file = files[item]
             all_layers = file.ws.to(device).expand(-1, G.num_ws, -1)
-            ws.append(G.mapping.truncate(all_layers, how.trunc, how.trunc_cutoff))
+            ws.append(G.truncate(all_layers, how.trunc, how.trunc_cutoff))
             names += distinct[item]
             seeds += file.seeds
         else:
