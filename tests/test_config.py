@@ -105,7 +105,7 @@ def test_bad_json(change, said):
 
 @pytest.mark.parametrize("values", [{}, {"height": 64}, [], None])
 def test_incomplete_json(values):
-    with pytest.raises(SganError, match="StyleGAN2Config|StyleGAN2Config"):
+    with pytest.raises(SganError, match="GeneratorConfig|StyleGAN2Config"):
         read_generator(values)
 
 
