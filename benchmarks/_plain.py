@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from stylegan_cli.layers import conv as conv_layer
 from stylegan_cli.layers import linear as linear_layer
 from stylegan_cli.layers import modulated as modulated_layer
-from stylegan_cli.models.generator import discriminator as discriminator_model
+from stylegan_cli.models import discriminator as discriminator_model
 from stylegan_cli.models.stylegan2 import network as stylegan2_model
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
