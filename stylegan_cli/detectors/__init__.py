@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from hashlib import sha256
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from ..errors import SganError
 from . import efficientnet, inception, vgg
-from .frozen import Frozen, fill, to_device
+from .frozen import Detector, fill, to_device
 from .lpips import Lpips, LpipsNetwork, from_jax, from_lpips
 from .reader import read_tensors
 from .weights import find_weights
@@ -24,25 +22,6 @@ DETECTORS = {
     "vgg16": (vgg.Vgg16, vgg.from_nvidia),
     "efficientnet-lite0": (efficientnet.EfficientNetLite0, efficientnet.from_package),
 }
-
-
-class Detector(Protocol):
-    """A network that makes features of pictures."""
-
-    name: str  # of DETECTORS
-    fingerprint: str  # first 8 hexadecimal digits of the SHA-256 of its file of weights
-    known: bool  # published figures are measured with this file; if not, its fingerprint belongs into a metric's name
-
-    def __call__(
-        self,
-        images: Tensor,  # [N, 3, H, W] uint8, of any height and width, on the detector's device
-    ) -> dict[str, Tensor]:
-        """Features by name, each [N, D] float32, of each picture by itself.
-
-        inception-2015: pool [N, 2048], logits [N, 1008] without the bias; vgg16: fc2 [N, 4096];
-        efficientnet-lite0: pool [N, 1280].
-        """
-        ...
 
 
 def load_detector(
@@ -58,7 +37,7 @@ def load_detector(
     with torch.device("meta"):  # only shapes: the numbers come from the file
         network = build()
     fill(network, rename(read_tensors(found.path)), found.path)
-    return Frozen(name, found.fingerprint, found.known, to_device(network, device))
+    return Detector(name, found.fingerprint, found.known, to_device(network, device))
 
 
 def load_lpips(

@@ -55,12 +55,12 @@ class SameConv(FoldedConv):
     def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(cin, cout, kernel, stride, 0, groups)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         (kernel, _), (stride, _) = self.kernel_size, self.stride
-        height, width = (max(0, (-(-n // stride) - 1) * stride + kernel - n) for n in x.shape[2:])
+        height, width = (max(0, (-(-n // stride) - 1) * stride + kernel - n) for n in input.shape[2:])
         if height % 2 or width % 2:  # only this needs a copy; the convolution itself pads both ends alike
-            x = F.pad(x, (0, width % 2, 0, height % 2))
-        return F.conv2d(x, self.weight, self.bias, stride, (height // 2, width // 2), groups=self.groups)
+            input = F.pad(input, (0, width % 2, 0, height % 2))
+        return F.conv2d(input, self.weight, self.bias, stride, (height // 2, width // 2), groups=self.groups)
 
 
 class Block(nn.Module):

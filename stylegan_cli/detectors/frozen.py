@@ -6,11 +6,15 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import SganError
+from ..layers import laid_out
+
+N = TypeVar("N", bound=nn.Module)
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _EPS = 1e-3  # of the batch norms of both Inception and EfficientNet
@@ -32,7 +36,8 @@ class FoldedConv(nn.Conv2d):
         groups: int = 1,
     ):
         self.parts = cout if isinstance(cout, dict) else {}
-        super().__init__(cin, sum(self.parts.values()) or cout, kernel, stride, padding, groups=groups)
+        channels = sum(cout.values()) if isinstance(cout, dict) else cout
+        super().__init__(cin, channels, kernel, stride, padding, groups=groups)
 
     def part_names(
         self,
@@ -103,18 +108,23 @@ def full_precision() -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Frozen:
-    """A network as a detector: see `Detector`."""
+class Detector:
+    """A network that makes features of pictures."""
 
-    name: str
-    fingerprint: str
-    known: bool
+    name: str  # of DETECTORS
+    fingerprint: str  # first 8 hexadecimal digits of the SHA-256 of its file of weights
+    known: bool  # published figures are measured with this file; if not, its fingerprint belongs into a metric's name
     network: nn.Module  # uint8 pictures -> dictionary of features
 
     def __call__(
         self,
-        images: Tensor,  # [N, 3, H, W] uint8
-    ) -> dict[str, Tensor]:  # each [N, D] float32
+        images: Tensor,  # [N, 3, H, W] uint8, of any height and width, on the detector's device
+    ) -> dict[str, Tensor]:
+        """Features by name, each [N, D] float32, of each picture by itself.
+
+        inception-2015: pool [N, 2048], logits [N, 1008] without the bias; vgg16: fc2 [N, 4096];
+        efficientnet-lite0: pool [N, 1280].
+        """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             got = f"{list(images.shape)} {str(images.dtype).removeprefix('torch.')}"
             raise SganError(f"The detector {self.name} looks at pictures of [N, 3, H, W] uint8, not {got}.")
@@ -123,9 +133,9 @@ class Frozen:
 
 
 def to_device(
-    network: nn.Module,
+    network: N,
     device: torch.device | str,
-) -> nn.Module:
+) -> N:
     """On a CPU with the channels last, in which convolutions are half as fast again."""
     on_cpu = torch.device(device).type == "cpu"
-    return network.to(device, memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
+    return laid_out(network.to(device), torch.channels_last if on_cpu else torch.contiguous_format)

@@ -62,8 +62,8 @@ class Inception(nn.Module):
 class Conv(FoldedConv):
     """A convolution, its batch norm and a ReLU."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(super().forward(x))
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu_(super().forward(input))
 
 
 class Heads(FoldedConv):
@@ -73,8 +73,8 @@ class Heads(FoldedConv):
     def __init__(self, cin: int, **parts: int):  # name -> channels
         super().__init__(cin, parts, 1)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        parts = list(super().forward(x).split(list(self.parts.values()), 1))
+    def branches(self, x: Tensor) -> list[Tensor]:
+        parts = list(self(x).split(list(self.parts.values()), 1))
         if "branch_pool" in self.parts:
             parts[-1] = F.avg_pool2d(parts[-1], 3, 1, 1, count_include_pad=False)
         return [F.relu_(part) for part in parts]
@@ -91,7 +91,7 @@ class BlockA(nn.Module):
         self.branch3x3dbl_3 = Conv(96, 96, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b, c, pool = self.heads(x)
+        a, b, c, pool = self.heads.branches(x)
         return torch.cat([a, self.branch5x5_2(b), self.branch3x3dbl_3(self.branch3x3dbl_2(c)), pool], 1)
 
 
@@ -124,7 +124,7 @@ class BlockC(nn.Module):
         self.branch7x7dbl_5 = row(inner, 192)
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b, c, pool = self.heads(x)
+        a, b, c, pool = self.heads.branches(x)
         b = self.branch7x7_3(self.branch7x7_2(b))
         c = self.branch7x7dbl_3(self.branch7x7dbl_2(c))
         return torch.cat([a, b, self.branch7x7dbl_5(self.branch7x7dbl_4(c)), pool], 1)
@@ -142,7 +142,7 @@ class BlockD(nn.Module):
         self.branch7x7x3_4 = Conv(192, 192, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = self.heads(x)
+        a, b = self.heads.branches(x)
         b = self.branch7x7x3_4(self.branch7x7x3_3(self.branch7x7x3_2(b)))
         return torch.cat([self.branch3x3_2(a), b, F.max_pool2d(x, 3, 2)], 1)
 
@@ -161,7 +161,7 @@ class BlockE(nn.Module):
         self.branch3x3dbl_3a, self.branch3x3dbl_3b = row(384, 384, 3), column(384, 384, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b, c, *pool = self.heads(x)
+        a, b, c, *pool = self.heads.branches(x)
         c = self.branch3x3dbl_2(c)
         pool = pool or [self.branch_pool(F.max_pool2d(x, 3, 1, 1))]
         b, c = [self.branch3x3_2a(b), self.branch3x3_2b(b)], [self.branch3x3dbl_3a(c), self.branch3x3dbl_3b(c)]
@@ -212,7 +212,9 @@ def _nvidia_name(conv: str) -> str:
     if conv in _STEM:
         return _numbered("conv", _STEM.index(conv))
     block, branch = conv.removeprefix("Mixed_").split(".")
-    branch, place, end = re.fullmatch(r"(branch\w+?)(?:_(\d)([ab]?))?", branch).groups()
+    match = re.fullmatch(r"(branch\w+?)(?:_(\d)([ab]?))?", branch)
+    assert match is not None  # these are the names of our own modules
+    branch, place, end = match.groups()
     tower = (_BRANCHES.get(block) or _BRANCHES[block[0]]).index(branch)
     path = _numbered("tower", tower - 1) + ("_" if block in ("7b", "7c") else ".") if tower else ""
     last = _numbered("mixed_conv", "ab".index(end)) if end else _numbered("conv", int(place or 1) - 1)

@@ -7,6 +7,7 @@ taken from the package where that is installed, else downloaded.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _SMALLEST = {"vgg": 16, "alex": 31}  # pixels; below them nothing is left after 
 class LpipsNetwork(nn.Module):
     """Convolutions, looked at in five places, and a weight for each of their channels."""
 
+    lin0: Tensor  # [C] of the first place; lin1 ... lin4 likewise
+
     def __init__(
         self,
         net: str,  # 'vgg', 'alex'
@@ -36,7 +39,7 @@ class LpipsNetwork(nn.Module):
         self.taps = vgg.TAPS if net == "vgg" else ALEXNET_TAPS
         self.smallest = _SMALLEST[net]
         for i, tap in enumerate(self.taps):
-            channels = next(m.out_channels for m in self.features[tap::-1] if isinstance(m, nn.Conv2d))
+            channels = next(m.out_channels for m in list(self.features)[tap::-1] if isinstance(m, nn.Conv2d))
             self.register_buffer(f"lin{i}", torch.empty(channels))
 
     def forward(
@@ -46,7 +49,7 @@ class LpipsNetwork(nn.Module):
         """Per layer, features whose squared distances add up to LPIPS (equation 1, its means within the weights)."""
         shift, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (_SHIFT, _SCALE))
         x, seen = (images.to(self.lin0.dtype) - shift) / scale, []
-        for i, layer in enumerate(self.features[: self.taps[-1] + 1]):
+        for i, layer in enumerate(list(self.features)[: self.taps[-1] + 1]):
             x = layer(x)
             if i in self.taps:
                 weight = getattr(self, f"lin{len(seen)}")[:, None, None] / math.prod(x.shape[2:])
@@ -70,7 +73,8 @@ class Lpips:
         b: Tensor,  # [N, 3, H, W]
     ) -> Tensor:  # [N]
         """The distance of each pair, differentiable in both. For values of 0 to 255, as PPL has them: x / 127.5 - 1."""
-        return sum((x - y).square().sum(1) for x, y in zip(self._layers(a), self._layers(b)))
+        layers = zip(self._layers(a), self._layers(b))
+        return functools.reduce(torch.add, ((x - y).square().sum(1) for x, y in layers))
 
     def features(
         self,
@@ -137,7 +141,7 @@ def from_lpips(
     path: Path,  # where they come from: for the sentence
 ) -> dict[str, Tensor]:
     """The channels' weights by our names, from the package's `lin0.model.1.weight` [1, C, 1, 1] ..."""
-    found = {f"lin{i}": tensors.get(f"lin{i}.model.1.weight") for i in range(5)}
-    if any(tensor is None for tensor in found.values()):
+    names = [f"lin{i}.model.1.weight" for i in range(5)]
+    if not tensors.keys() >= set(names):
         raise SganError(f"{path} holds no weights of LPIPS's linear layers.")
-    return {name: tensor.flatten() for name, tensor in found.items()}
+    return {name.partition(".")[0]: tensors[name].flatten() for name in names}
