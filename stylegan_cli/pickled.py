@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickletools
 from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO
+from typing import Any
 
 _MARK = object()
 MAX_STEPS = 1 << 17  # a step of one byte may make an object of 400; the largest networks have some 40,000
@@ -30,7 +30,7 @@ _VALUES = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 }
-_OPCODES = {code.encode("latin-1"): opcode for code, opcode in pickletools.code2op.items()}
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 _LENGTHS = {"BINBYTES": 4, "BINBYTES8": 8, "BINSTRING": 4}  # bytes that say how many bytes follow
 _LARGE = 1 << 12  # of these, from which on a value may stay where it is
 _MAX_LINE = 1 << 20
@@ -59,7 +59,7 @@ class Part:
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: io.BufferedIOBase,  # an open file, or io.BytesIO
         start: int = 0,
         length: int | None = None,  # None: to the file's end
     ):
@@ -141,7 +141,8 @@ def _argument(opcode: pickletools.OpcodeInfo, stream: Part, parts: bool) -> Any:
         if int.from_bytes(stream.read(width), "little") > _MAX_TEXT:
             raise PickleError("a text of the pickle is too long")
         stream.place -= width
-    return opcode.arg.reader(stream)
+    reader: Callable[[Any], Any] = opcode.arg.reader  # of whatever has read and readline
+    return reader(stream)
 
 
 class _Machine:

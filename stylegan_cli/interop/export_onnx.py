@@ -44,6 +44,7 @@ def export_onnx(
             output_names=[module.output],
             verbose=False,
         )
+    assert exported is not None  # only the old exporter (dynamo=False) returns nothing
     exported.model.metadata_props.update(described(G, what))
     with atomic_path(path) as temporary:
         exported.save(temporary, external_data=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,7 +21,8 @@ _WIDEST = 1 << 14  # side of a tensor
 class Loadable(Protocol):
     """A tensor that is read when it is wanted."""
 
-    size: tuple[int, ...]
+    @property
+    def size(self) -> tuple[int, ...]: ...
 
     def load(self) -> Tensor: ...
 
@@ -32,9 +33,9 @@ class Foreign:
 
     format: str  # what wrote it, for the reader
     generator: GeneratorConfig
-    G: dict[str, Loadable]  # by the names of our generator's state_dict
+    G: Mapping[str, Loadable]  # by the names of our generator's state_dict
     discriminator: DiscriminatorConfig | None = None
-    D: dict[str, Loadable] = field(default_factory=dict)
+    D: Mapping[str, Loadable] = field(default_factory=dict)
     aug_p: float | None = None  # of adaptive augmentation
     data: str = ""  # what it says about its pictures
     kimg: float = 0.0
@@ -85,7 +86,7 @@ class Made:
 
 def channel_widths(
     widths: dict[int, int],  # level -> feature maps
-) -> dict[str, int]:  # of the configuration
+) -> dict[str, Any]:  # of the configuration
     """channel_base and channel_max of min(base / level, max). Raises FormatError if the widths are no such row."""
     most = max(widths.values())
     narrow = [level for level, width in widths.items() if width < most]

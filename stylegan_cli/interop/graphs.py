@@ -28,7 +28,13 @@ PARTS = ("all", "mapping", "synthesis")
 TOLERANCE = 1e-4  # of a picture's largest value, or of 1
 
 
-class _Mapping(nn.Module):
+class Part(nn.Module):
+    """A generator, or one half of it."""
+
+    output: str  # name of what comes out
+
+
+class _Mapping(Part):
     output = "ws"
 
     def __init__(self, G: Generator):
@@ -44,7 +50,7 @@ class _Mapping(nn.Module):
         return self.mapping(z, c, truncation_psi)
 
 
-class _Synthesis(nn.Module):
+class _Synthesis(Part):
     output = "image"
 
     def __init__(self, G: Generator):
@@ -58,7 +64,7 @@ class _Synthesis(nn.Module):
         return self.synthesis(ws, noise="const")
 
 
-class _All(nn.Module):
+class _All(Part):
     output = "image"
 
     def __init__(self, G: Generator):
@@ -77,7 +83,7 @@ class _All(nn.Module):
 def module_of(
     G: Generator,
     what: str,  # of PARTS
-) -> nn.Module:
+) -> Part:
     """The part as a module by itself, on the CPU, in float32; the generator stays as it is. Raises ValueError on a
     name that is none of PARTS."""
     if what not in PARTS:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import base_size, from_json, to_json
 from ..errors import SganError
 from ..files import atomic_path
 from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.discriminator import Discriminator
+from ..models.generator import Generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..ops import fir_filter
 from ..pickled import Name, PickleError
@@ -59,8 +61,8 @@ _NESTED = {
 
 def write_nvidia(
     path: str | Path,  # .pkl
-    G: nn.Module,  # moving average; the file has no other one
-    D: nn.Module | None,
+    G: Generator,  # moving average; the file has no other one
+    D: Discriminator | None,
     repository: str,  # of REPOSITORIES: 'ada' is stylegan2-ada-pytorch, 'sg3' is stylegan3
 ) -> None:
     """Write a model that the repository's programs open, in full precision. Without a discriminator a layer that does
@@ -99,7 +101,7 @@ def _refuse_what_they_lack(generator: GeneratorConfig, discriminator: Discrimina
 
 
 def arguments_of(
-    config: GeneratorConfig | DiscriminatorConfig,
+    config: StyleGAN2Config | DiscriminatorConfig,
     repository: str,  # of REPOSITORIES
 ) -> dict[str, Any]:
     """What their class is called with to build such a network. All of it is said: defaults differ between the two."""
@@ -110,9 +112,9 @@ def arguments_of(
     return {"img_resolution": config.height} | flat | inner
 
 
-def _weights(network: nn.Module) -> dict[str, Tensor]:
+def _weights(network: Generator | Discriminator) -> dict[str, Tensor]:
     """By their names, which are ours; they keep filters too, in two dimensions if they are short."""
-    tensors = dict(network.named_parameters())
+    tensors: dict[str, Tensor] = dict(network.named_parameters())
     for name, tensor in network.named_buffers():
         if name.endswith("blur_filter"):  # of one tap
             continue
@@ -157,10 +159,12 @@ _NOTHING = _Call(_Global("torch.nn.modules.linear", "Identity"))
 _FLOAT32 = _Call(_Global("numpy", "dtype"), ("f4", False, True), (3, "<", None, None, None, -1, -1, 0), again=True)
 
 
-def _network(network: nn.Module, name: str, repository: str) -> _Prepared:
+def _network(network: Generator | Discriminator, name: str, repository: str) -> _Prepared:
+    config = network.config
+    assert isinstance(config, (StyleGAN2Config, DiscriminatorConfig))  # others were refused
     # A pickle calls with arguments by position only; a partial holds the others.
     kind = _Global(REPOSITORIES[repository], name)
-    call = _Call(_PARTIAL, (kind,), (kind, (), arguments_of(network.config, repository), None))
+    call = _Call(_PARTIAL, (kind,), (kind, (), arguments_of(config, repository), None))
     made = _Call(_CALL, (call,), again=True)
     return _Prepared(
         made,
@@ -248,7 +252,7 @@ class _Writer:
 def _array(tensor: Tensor) -> _Call:
     numbers = tensor.detach().float().cpu().contiguous().numpy()
     empty = (_Global("numpy", "ndarray"), (0,), b"b")
-    state = (1, numbers.shape, _FLOAT32, False, memoryview(numbers.reshape(-1).view("u1")))
+    state = (1, numbers.shape, _FLOAT32, False, numbers.reshape(-1).view("u1").data)
     array = _Call(_Global("numpy.core.multiarray", "_reconstruct"), empty, state)
     return _Call(_Global("torch", "from_numpy"), (array,))
 

@@ -143,7 +143,7 @@ def _shapes(
 ) -> dict[str, tuple[int, ...]]:
     """The tensors of both networks, by their names in a snapshot."""
     with torch.device("meta"):
-        networks = {"G": build_generator(generator)}
+        networks: dict[str, torch.nn.Module] = {"G": build_generator(generator)}
         if discriminator is not None:
             networks["D"] = build_discriminator(discriminator)
     pairs = [(key, pair) for key, network in networks.items() for pair in network.state_dict().items()]

@@ -61,7 +61,7 @@ def read_rosinality(file: Part) -> Foreign:
         tensors,
         discriminator,
         d_tensors,
-        float(p) if type(p) in (int, float) and 0 <= p <= 1 else None,
+        float(p) if (type(p) is int or type(p) is float) and 0 <= p <= 1 else None,
         told["path"][:200] if type(told.get("path")) is str else "",
         notes=(f"What is left out: the {lost}.", *guessed),
         measure_w_avg=not isinstance(tree.get("latent_avg"), LazyTensor),

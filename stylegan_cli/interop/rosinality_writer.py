@@ -10,13 +10,15 @@ import io
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import base_size
 from ..errors import SganError
 from ..files import write_atomic
 from ..models.checkpoints import Names
 from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.discriminator import Discriminator
+from ..models.generator import Generator
 from ..models.stylegan2.checkpoints import rosinality_discriminator, rosinality_generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..ops import fir_filter
@@ -30,8 +32,8 @@ _WITHOUT = "Leave it out: --drop-discriminator."
 
 def write_rosinality(
     path: Path,  # .pt
-    G: nn.Module,  # moving average; the file's `g`, which training would go on from, is the same
-    D: nn.Module | None,
+    G: Generator,  # moving average; the file's `g`, which training would go on from, is the same
+    D: Discriminator | None,
 ) -> None:
     """Write what their Generator(size, w_dim, mapping_layers, channel_multiplier) and Discriminator(size,
     channel_multiplier) load strictly, in full precision; their programs call the first with w_dim 512 and 8 layers.
@@ -40,6 +42,7 @@ def write_rosinality(
     4 there. Raises SganError if their networks cannot be such a model, or if the file cannot be written.
     """
     check_layers(G.config)
+    assert isinstance(G.config, StyleGAN2Config)  # others were refused
     multipliers = check_widths(G.config)
     if D is not None:
         check_layers(D.config)
@@ -73,13 +76,13 @@ def check_layers(
             f"resample by 1,3,3,1: this one by {','.join(f'{tap:g}' for tap in config.fir)}",
         ),
     ]
-    kind = _generator_lacks if isinstance(config, GeneratorConfig) else _discriminator_lacks
-    for lacking, what in both + kind(config):
+    own = _discriminator_lacks(config) if isinstance(config, DiscriminatorConfig) else _generator_lacks(config)
+    for lacking, what in both + own:
         if lacking:
             raise SganError(f"rosinality's {_kind(config)}s {what}.", hint=_hint(config))
 
 
-def _generator_lacks(config: GeneratorConfig) -> list[tuple[bool, str]]:
+def _generator_lacks(config: StyleGAN2Config) -> list[tuple[bool, str]]:
     return [
         (config.architecture != "skip", f"have the architecture 'skip': this one has {config.architecture!r}"),
         (config.mapping_lr != 0.01, f"have a mapping_lr of 0.01: this one has {config.mapping_lr:g}"),
@@ -96,7 +99,7 @@ def _discriminator_lacks(config: DiscriminatorConfig) -> list[tuple[bool, str]]:
 
 
 def check_widths(
-    config: GeneratorConfig | DiscriminatorConfig,
+    config: StyleGAN2Config | DiscriminatorConfig,
 ) -> set[int]:  # each channel_multiplier with which theirs is as wide; up to 32 pixels all are
     """Raises SganError if there is none."""
     levels = [4 << k for k in range(base_size(config.height, config.width)[2] + 1)]
@@ -113,18 +116,18 @@ def _their_width(level: int, multiplier: int) -> int:
     return 512 if level < 64 else 16384 // level * multiplier
 
 
-def _kind(config: GeneratorConfig | DiscriminatorConfig) -> str:
+def _kind(config: StyleGAN2Config | DiscriminatorConfig) -> str:
     return "generator" if isinstance(config, GeneratorConfig) else "discriminator"
 
 
-def _hint(config: GeneratorConfig | DiscriminatorConfig) -> str:
+def _hint(config: StyleGAN2Config | DiscriminatorConfig) -> str:
     return _OTHER_FORMS if isinstance(config, GeneratorConfig) else _WITHOUT
 
 
 def write_unchecked(
     path: Path,
-    G: nn.Module,
-    D: nn.Module | None,
+    G: Generator,
+    D: Discriminator | None,
 ) -> None:
     """`write_rosinality` for networks whose layers are known to be theirs, of any width."""
     generator = _generator(G)
@@ -136,21 +139,21 @@ def write_unchecked(
     write_atomic(path, file.getvalue())
 
 
-def _generator(G: nn.Module) -> dict[str, Tensor]:  # their names
+def _generator(G: Generator) -> dict[str, Tensor]:  # their names
     levels = base_size(G.config.height, G.config.width)[2]
-    names = rosinality_generator(G.config.mapping_layers, levels)
+    names = rosinality_generator(G.mapping.num_layers, levels)
     up = _kernel() * 4  # zeros between the pixels take three quarters of the light
     kernels = [name for j in range(levels) for name in (f"convs.{2 * j}.conv.blur", f"to_rgbs.{j}.upsample")]
     return _renamed(G, names) | {f"{name}.kernel": up for name in kernels}
 
 
-def _discriminator(D: nn.Module) -> dict[str, Tensor]:  # their names
+def _discriminator(D: Discriminator) -> dict[str, Tensor]:  # their names
     levels = base_size(D.config.height, D.config.width)[2]
     kernels = [f"convs.{i}.{branch}.0.kernel" for i in range(1, levels + 1) for branch in ("conv2", "skip")]
     return _renamed(D, rosinality_discriminator(levels)) | dict.fromkeys(kernels, _kernel())
 
 
-def _renamed(network: nn.Module, names: Names) -> dict[str, Tensor]:
+def _renamed(network: Generator | Discriminator, names: Names) -> dict[str, Tensor]:
     ours = network.state_dict()
     return {their: _with_their_sides(their, _plain(ours[our])) for our, (their, _) in names.items()}
 

@@ -89,6 +89,9 @@ def discriminator_of(
         raise FormatError("its last layers have several widths, which ours have not")
     if scores != (generator.c_dim or 1) and labels == "dot":
         raise FormatError(f"it gives {scores} numbers for a picture")
+    mapping_lr = told.number("mapping_lrmul", 0.1)
+    if mapping_lr is None:
+        raise PickleError("its mapping_lrmul is no number that makes sense")
     config = DiscriminatorConfig(
         top,
         top,
@@ -96,7 +99,7 @@ def discriminator_of(
         c_dim=generator.c_dim,
         labels=labels if generator.c_dim else "projection",
         mapping_layers=count_of(weights, r"Mapping\d+/bias") if generator.c_dim and labels == "projection" else 8,
-        mapping_lr=told.number("mapping_lrmul", 0.1),
+        mapping_lr=mapping_lr,
         architecture=_architecture(weights, f"{top}x{top}/Skip/weight", "4x4/FromRGB/weight"),
         mbstd_group=told.whole("mbstd_group_size", None if D.version >= _MODERN else 4) or None,
         mbstd_channels=seen - lowest,

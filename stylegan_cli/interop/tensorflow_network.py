@@ -43,9 +43,10 @@ class Network:
         pairs = [pair for pair in self.state["variables"] if type(pair) in (tuple, list) and len(pair) == 2]
         found = {name: _loadable(value) for name, value in pairs if type(name) is str}
         components = self.state.get("components")
-        for part in parts if isinstance(components, dict) else ():
-            if isinstance(components.get(part), Network):
-                found |= {f"{part}/{name}": value for name, value in components[part].variables().items()}
+        components = components if isinstance(components, dict) else {}
+        for part in parts:
+            if isinstance(component := components.get(part), Network):
+                found |= {f"{part}/{name}": value for name, value in component.variables().items()}
         return {name: value for name, value in found.items() if value is not None}
 
 

@@ -51,7 +51,7 @@ class Numbers:
 
     def load(self, first: int, count: int) -> Tensor:  # [count] from that one on
         numbers = torch.empty(count, dtype=self.dtype)
-        into = memoryview(numbers.view(torch.uint8).numpy()) if count else b""
+        into = numbers.view(torch.uint8).numpy().data
         self.part.file.seek(self.part.start + first * self.dtype.itemsize)
         if count and self.part.file.readinto(into) != len(into):
             raise PickleError("the file is cut short")
