@@ -59,8 +59,8 @@ def chart(
     x = Scale(low, high, left, WIDTH - _RIGHT, tuple(t for t in _ticks(low, high, 6) if low <= t <= high))
     drawn = [_prepared(line.points, smooth) for line in lines]
     marks = "".join(_line(i, segments, x, y) for i, segments in enumerate(drawn))
-    data = {"x": [low, high, x.start, x.end], "y": [y.low, y.high, y.start, y.end]}
-    data["lines"] = [_table(segments) for segments in drawn]
+    ends = {"x": [low, high, x.start, x.end], "y": [y.low, y.high, y.start, y.end]}
+    data = {**ends, "lines": [_table(segments) for segments in drawn]}
     keys = [f'<span class="key c{i}">{escape(line.name)} <output></output></span>' for i, line in enumerate(lines)]
     return (
         f'<figure class="chart" data-chart="{escape(json.dumps(data, separators=(",", ":")))}">\n'

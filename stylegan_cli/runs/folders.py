@@ -86,7 +86,7 @@ def find_run(
         return folders[-1]
     if re.fullmatch("[0-9]{1,9}", str(run)):
         for number, folder in _numbered(Path(runs)) if folders else ():
-            if number == int(run):
+            if number == int(str(run)):
                 return folder
     for folder in (Path(run), Path(runs) / run):
         if os.path.isdir(folder) and _holds_run(folder):
@@ -107,8 +107,7 @@ def find_model(
     """
     if model is not None:
         return _given_model(Path(model))
-    if run := newest_run(runs):
-        path = latest_snapshot(run)
+    if (run := newest_run(runs)) and (path := latest_snapshot(run)):
         return path, f"Model: {path}, the newest under {runs}."
     if PACKAGED_MODEL.is_file():
         return PACKAGED_MODEL, f"Model: {PACKAGED_MODEL.name}, which comes with the package (nothing under {runs} yet)."

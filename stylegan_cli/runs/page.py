@@ -79,7 +79,8 @@ def make_page(
 
 def _facts(summary: RunSummary, config: dict[str, Any], stats: list[dict[str, Any]]) -> dict[str, Any]:
     """What the header tells."""
-    data = config.get("data") if isinstance(config.get("data"), dict) else {}
+    data = config.get("data")
+    data = data if isinstance(data, dict) else {}
     of, pace = summary.of_kimg, summary.sec_per_kimg
     left = max(of - summary.kimg, 0) * pace if of and pace and summary.state == "running" else None
     seconds = [value for line in stats if (value := number(line.get("seconds"))) is not None]
@@ -201,6 +202,7 @@ def _fitted(paths: list[Path], progress: bool) -> list[str | None]:
     from tqdm import tqdm
 
     widths = _WIDTHS[_WIDTHS.index(_promising(paths)) :]
+    encoded: list[bytes] = []
     for width in widths:
         left, encoded = _BUDGET, []
         for path in tqdm(paths, "pictures", leave=False, disable=None if progress else True):

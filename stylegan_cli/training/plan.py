@@ -85,13 +85,13 @@ def fresh(
     if size is None and (size := _size(dataset.spec, cfg, None if PRESETS[cfg].grow_from else info)):
         dataset = dataset.resized(*size)
     base_size(dataset.spec.height, dataset.spec.width)  # refuse a size before anything else is asked of it
-    if info:
+    if resume and info:
         # A discriminator that knows pictures overfits sooner.
         overrides = {"ada_kimg": 100.0} | {k: v for k, v in overrides.items() if v is not None}
         if PRESETS[cfg].grow_from:
             overrides = {"grow_from": _level_to_grow_from(info, cfg, resume)} | overrides
     config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **overrides)
-    if info is not None:
+    if resume and info:
         config = _with_networks_of(info, config, os.path.abspath(resume))
     if config.growth is not None:
         Growth(config)  # refuses a schedule that fits nothing before anything starts
