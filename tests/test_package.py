@@ -47,6 +47,7 @@ def carried():
         modules
         | assets
         | {"stylegan_cli/csrc/library.cpp", "stylegan_cli/csrc/probe.cu", "stylegan_cli/assets/probe.safetensors"}
+        | {"stylegan_cli/py.typed"}
     )
 
 
