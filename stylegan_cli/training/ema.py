@@ -38,5 +38,5 @@ class EMA:
     ) -> None:
         """Move the parameters towards the network's; copy its buffers, the mean of w among them."""
         weight = 1 - self.beta(shown, batch)
-        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)  # pyright: ignore[reportPrivateImportUsage]
-        torch._foreach_copy_(list(self.network.buffers()), list(network.buffers()))  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)  # pyright: ignore[reportPrivateImportUsage] (has no public name)
+        torch._foreach_copy_(list(self.network.buffers()), list(network.buffers()))  # pyright: ignore[reportPrivateImportUsage] (has no public name)

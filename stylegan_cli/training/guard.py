@@ -31,7 +31,7 @@ class Guard:
         gradients: Iterable[Tensor],  # after the sum over ranks: all ranks find the same
     ) -> Tensor:  # [] float32, 1 if any number is not finite
         """A norm is finite only if all numbers are."""
-        norms = torch.stack(torch._foreach_norm(list(gradients)))  # pyright: ignore[reportPrivateImportUsage]
+        norms = torch.stack(torch._foreach_norm(list(gradients)))  # pyright: ignore[reportPrivateImportUsage] (has no public name)
         bad = torch.maximum((~norms.sum().isfinite()).float(), self.hold)
         self.in_a_row[phase].add_(1).mul_(bad)
         torch.maximum(self._bad, bad, out=self._bad)
