@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config import to_json
-from ..training.config import OBJECTIVES, PRECISIONS
-from ..training.presets import PRESETS
+from ..models.registry import presets
+from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
 from .params import KIMG, SIZE, ByLevel, Finite, device_option, kernels_option, resolve_device
 from .progress import Bars, bar
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from ..training.plan import Plan
     from ..training.run import Measure, RunOptions
 
-PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
+_EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == 1)
+_PIPES = [name for name in PIPES if name != "diffaug"]
 
 
 @click.command(short_help="Train a StyleGAN on your pictures, or on those that come with the package.")
 @click.option(
     "--data", metavar="PATH", help="Zip or folder of pictures. Left out: the set that comes with the package."
 )
-@click.option("--cfg", type=click.Choice(list(PRESETS)), help="Preset.  [default: auto; demo without --data]")
+@click.option("--cfg", type=click.Choice(list(presets())), help="Preset.  [default: auto; demo without --data]")
 @click.option("--size", type=SIZE, help="Read the pictures at this smaller size, 64 or 48x64 (height x width).")
 @click.option("--mirror", is_flag=True, help="Also show every picture flipped left to right.")
 @click.option(
@@ -57,8 +58,7 @@ PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgc
     "--penalty-interval",
     "r1_interval",
     type=click.IntRange(1),
-    help="Steps between R1, R2 and the gradient penalty.  "
-    f"[default: 16; 1 with wgan or --cfg {', '.join(n for n, preset in PRESETS.items() if preset.r1_interval == 1)}]",
+    help=f"Steps between R1, R2 and the gradient penalty.  [default: 16; 1 with wgan or --cfg {_EVERY_STEP}]",
 )
 @click.option("--aux-classifier", is_flag=True, help="The discriminator names the class besides (AC-GAN); with --cond.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.")
@@ -74,7 +74,11 @@ PIPES = ("blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgc
     type=click.Choice(["ada", "fixed", "noaug", "diffaug"]),
     help="Augment what the discriminator sees: as much as it overfits, always alike, not at all, or by DiffAugment.",
 )
-@click.option("--augpipe", type=click.Choice(PIPES), help="Which augmentations.  [default: bgc]")
+@click.option(
+    "--augpipe",
+    type=click.Choice(_PIPES),
+    help="Which augmentations.  [default: bgc]",
+)
 @click.option("--target", "ada_target", type=Finite(), help="What --aug ada holds r_t at.  [default: 0.6]")
 @click.option("--p", "aug_p", type=click.FloatRange(0, 1), help="Probability of each augmentation, to begin with.")
 @click.option("--freezed", type=click.IntRange(0), help="Freeze so many of the discriminator's first layers.")

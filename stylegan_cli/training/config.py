@@ -11,15 +11,7 @@ from ..data.dataset import DataSpec
 from ..errors import SganError
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.registry import READERS
-
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-OBJECTIVES = {  # training.losses.LOSSES, in words
-    "logistic": "non-saturating",
-    "saturating": "the minimax game",
-    "hinge": "margins of 1",
-    "lsgan": "least squares",
-    "wgan": "Wasserstein, with the gradient penalty",
-}
+from .choices import OBJECTIVES, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ class TrainConfig:
     lr: float = 0.0025  # Adam's learning rate, both networks
     betas: tuple[float, float] = (0.0, 0.99)
     eps: float = 1e-8
-    loss: str = "logistic"  # the objective, a name of OBJECTIVES
+    loss: str = "logistic"  # the objective, a name of choices.OBJECTIVES
     gamma: float = 1.0  # weight of R1
     r2_gamma: float = 0.0  # weight of R2
     gp_weight: float = 0.0  # weight of the gradient penalty ('wgan')
@@ -68,7 +60,7 @@ class TrainConfig:
     ema_kimg: float = 10.0  # half-life of the generator's moving average
     ema_rampup: float | None = None  # the half-life is at most this fraction of the pictures shown so far; None = off
     aug: str = "noaug"  # augmentation of what D sees: 'ada': p adapts; 'fixed': p stays; 'diffaug'; 'noaug'
-    augpipe: str = "bgc"  # which transformations, a name of training.augment.PIPES ('ada' and 'fixed')
+    augpipe: str = "bgc"  # which transformations, a name of choices.PIPES ('ada' and 'fixed')
     aug_p: float = 0.0  # probability of each, at the start ('ada') or throughout ('fixed')
     ada_target: float = 0.6  # of r_t, the mean sign of D's outputs on reals
     ada_kimg: float = 500.0  # thousands of pictures in which p can go from 0 to 1

@@ -93,7 +93,7 @@ class Loss:
     boundary: float | None  # the output between real and fake; None: only differences count
 
 
-LOSSES: dict[str, Loss] = {  # the names of config.OBJECTIVES
+LOSSES: dict[str, Loss] = {  # the names of choices.OBJECTIVES
     "logistic": Loss(generator_logistic, discriminator_logistic, 0.0),
     "saturating": Loss(generator_saturating, discriminator_logistic, 0.0),
     "hinge": Loss(generator_linear, discriminator_hinge, 0.0),

@@ -291,14 +291,6 @@ def test_less_than_one_picture_counts_as_one_step(sgan, rgb_set, tmp_path, optio
     assert list(folder.glob("snapshot-*.safetensors"))
 
 
-def test_pipelines_are_those_that_there_are():
-    """The command names them without importing PyTorch."""
-    from stylegan_cli.cli.train import PIPES
-    from stylegan_cli.training import augment
-
-    assert {*PIPES, "diffaug"} == set(augment.PIPES)
-
-
 def test_fewer_than_one_channel(sgan, make_set, tmp_path):
     """--cbase 16 leaves no channel at level 32."""
     data = make_set(tmp_path / "a.zip", (32, 32, 3), 8)

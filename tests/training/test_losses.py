@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stylegan_cli.training.config import OBJECTIVES
+from stylegan_cli.training.choices import OBJECTIVES
 from stylegan_cli.training.losses import LOSSES, classification, discriminator_logistic, drift, generator_logistic
 from stylegan_cli.training.regularizers import PathLengthMean, gradient_penalty, mixture, path_lengths, wgan_gp
 

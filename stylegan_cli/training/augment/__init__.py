@@ -12,6 +12,7 @@ import difflib
 
 from torch import Tensor
 
+from ..choices import PIPES
 from .adaptive import AdaptiveP
 from .color import recolor
 from .diffaug import diff_augment
@@ -20,13 +21,6 @@ from .image import add_noise, amplify_bands, cut_out
 from .parameters import Parameters
 
 __all__ = ["PIPES", "AdaptiveP", "Augment"]
-
-_GROUPS = ("blit", "geom", "color", "filter", "noise", "cutout")
-PIPES: dict[str, tuple[str, ...]] = {  # name -> groups of transformations, in their order
-    **{group: (group,) for group in _GROUPS},
-    **{"bgcfnc"[:n]: _GROUPS[:n] for n in range(2, 7)},  # bg, bgc, bgcf, bgcfn, bgcfnc
-    "diffaug": ("diffaug",),
-}
 
 
 class Augment:
