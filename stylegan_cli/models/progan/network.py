@@ -90,7 +90,8 @@ class SynthesisNetwork(Synthesis):
 
 class ProGAN(Generator):
     def __init__(self, config: ProGANConfig):
+        synthesis = SynthesisNetwork(config)
         mapping = MappingNetwork(
             config.z_dim, config.c_dim, config.w_dim, 0, 1, labels="concat", w_avg_beta=config.w_avg_beta
         )
-        super().__init__(config, SynthesisNetwork(config), mapping)
+        super().__init__(config, synthesis, mapping)
