@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import SganError
-from .files import cache_folder, remove_leftovers, sync_folder, write_atomic
+from .files import remove_leftovers, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,10 +32,14 @@ class Kept(NamedTuple):
 
 
 def folder(
-    kind: str,  # 'statistics', 'downloads' ...
+    kind: str = "",  # 'statistics', 'downloads' ...; empty: all of them
 ) -> Path:
-    """Where files of a kind are kept. It need not exist."""
-    return cache_folder() / kind
+    """Where files of a kind are kept: in SGAN_CACHE, else in stylegan_cli in the user's folder of caches. It need not
+    exist."""
+    if chosen := os.environ.get("SGAN_CACHE"):
+        return Path(chosen).expanduser().absolute() / kind
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root, "stylegan_cli", kind).absolute()
 
 
 def key(

@@ -16,14 +16,6 @@ from .errors import SganError
 T = TypeVar("T")
 
 
-def cache_folder() -> Path:
-    """Where what took long to make is kept: SGAN_CACHE, else stylegan_cli in the user's folder of caches."""
-    if chosen := os.environ.get("SGAN_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root, "stylegan_cli").absolute()
-
-
 @contextlib.contextmanager
 def atomic_path(
     path: str | os.PathLike,  # where the file shall stand in the end
