@@ -97,10 +97,12 @@ def measure_both_kinds(
 
 def attribute(
     model: Model,
-    task: AttributeTask,
+    request: AttributeRequest | AttributeTask,
     progress: Progress,
 ) -> AttributeResult:
-    """Raises KeyboardInterrupt if it is interrupted: a part of the search would mislead."""
+    """Whether images were made by this model. Raises KeyboardInterrupt if it is interrupted: a part of the search would
+    mislead."""
+    task = request if isinstance(request, AttributeTask) else prepare_attribution(model, request)
     if task.known is None:
         task = measure_both_kinds(model, task, progress)
     request, loss, known, pictures, judged = task.request, task.loss, task.known, [], []

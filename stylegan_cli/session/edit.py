@@ -112,7 +112,8 @@ def find_directions(
     request: FindRequest,
     progress: Progress,
 ) -> Directions:
-    """Raises SganError if there is nothing to find, or what is asked for cannot be had."""
+    """Directions in the latent space, for `show_directions` and `edit`. Raises SganError if there is nothing to find,
+    or what is asked for cannot be had."""
     layers = style_indices(model.G.layers, request.layers or list(range(model.G.num_ws)), "--layers")
     settings = {"model": str(model.path), "command": model.command}
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
@@ -136,7 +137,8 @@ def show_directions(
     request: ShowRequest,
     progress: Progress,
 ) -> ShowResult:
-    """A row for each image, a column for each strength. Raises SganError if the file or a direction does not fit."""
+    """A strip for each direction: a row for each image, a column for each strength. Raises SganError if the file or a
+    direction does not fit."""
     sampling = part(Sampling, request)
     path, known, layers = _open(model, request)
     chosen = known.choose(request.direction) if request.direction else range(min(_SHOWN, len(known)))
@@ -165,7 +167,7 @@ def edit(
     request: EditRequest,
     progress: Progress,
 ) -> EditResult:
-    """Raises SganError if the file, a direction or its strength does not fit."""
+    """Images moved along directions. Raises SganError if the file, a direction or its strength does not fit."""
     sampling, items = part(Sampling, request), list(request.seeds)
     path, known, layers = _open(model, request)
     edits = pair_edits(known, request.direction, request.strength)

@@ -105,7 +105,7 @@ def generate(
     request: GenerateRequest,
     progress: Progress,
 ) -> GenerateResult:
-    """Raises SganError if the class or the file does not fit the model."""
+    """Images of seeds, or of latents in a file. Raises SganError if the class or the file does not fit the model."""
     sampling = part(Sampling, request)
     file = model.latents([request.from_w], sampling) if request.from_w else None
     G, seeds = (file.G, file.seeds) if file else (model.G, list(request.seeds))

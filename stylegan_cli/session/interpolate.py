@@ -64,7 +64,8 @@ def interpolate(
     request: InterpolateRequest,
     progress: Progress,
 ) -> InterpolateResult:
-    """Raises SganError if the keys are too few, do not fit the cells, or cannot be had."""
+    """A film of a walk through the latent space. Raises SganError if the keys are too few, do not fit the cells, or
+    cannot be had."""
     sampling, grid, config = part(Sampling, request), request.grid, model.G.config
     film = plan_film(
         model.G,

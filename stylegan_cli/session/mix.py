@@ -40,7 +40,8 @@ def mix(
     request: MixRequest,
     progress: Progress,
 ) -> MixResult:
-    """Raises SganError if a file or the styles do not fit the model."""
+    """A grid of images with the styles of rows and columns. Raises SganError if a file or the styles do not fit the
+    model."""
     sampling = part(Sampling, request)
     indices = style_indices(model.G.layers, request.styles)
     sources = model.latents([*request.rows, *request.cols], sampling)

@@ -155,10 +155,12 @@ def prepare_projection(
 
 def project(
     model: Model,
-    task: ProjectTask,
+    request: ProjectRequest | ProjectTask,
     progress: Progress,
 ) -> ProjectResult:
-    """Ctrl-C ends it with what was found; raises KeyboardInterrupt if that is nothing."""
+    """The latents whose images are nearest given ones. Ctrl-C ends the search with what was found; raises
+    KeyboardInterrupt if that is nothing."""
+    task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
     finding = find(model.snapshot, task.task, part(Projection, task.request), task.loss, progress)
     return ProjectResult(model, task, finding, finding.found.interrupted)
 
