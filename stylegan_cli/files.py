@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import SganError
+from .errors import SganError, nearest
 
 T = TypeVar("T")
 
@@ -80,6 +80,16 @@ def remove_leftovers(
     for path in folder.glob(f".{beginning}*.tmp*"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def nearest_path(
+    path: Path,  # that there is not
+) -> str | None:
+    """Which one in the same folder may be meant, as a hint."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(path.parent))
+    return nearest(path.name, names, path.parent.joinpath) or None
 
 
 def sync_folder(
