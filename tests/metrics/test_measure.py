@@ -100,6 +100,13 @@ def test_a_damaged_cache_is_made_again(fakes, tiny_generator, data, tmp_path):
     assert sum(fakes.made[1].seen) == 32 + 40
 
 
+def test_a_cache_that_cannot_be_written_is_no_mistake(fakes, tiny_generator, data, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    measured(["fid"], tiny_generator(), data, **QUICK)
+    measured(["fid"], tiny_generator(), data, **QUICK)
+    assert sum(fakes.made[1].seen) == 32 + 40, "nothing was kept"
+
+
 def test_nothing_outside_changes(fakes, tiny_generator, data):
     torch.manual_seed(1)
     np.random.seed(1)
