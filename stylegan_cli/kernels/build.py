@@ -27,17 +27,7 @@ from tqdm import tqdm
 
 from .. import cache
 from ..files import no_room
-from .kernel_cache import (
-    AGAIN,
-    discard,
-    is_whole,
-    no_space,
-    raise_remembered,
-    record,
-    remembered,
-    temporary,
-    writable,
-)
+from .kernel_cache import AGAIN, discard, is_whole, no_space, raise_remembered, record, remembered, temporary, writable
 from .toolchain import (
     BuildError,
     HostCompiler,
