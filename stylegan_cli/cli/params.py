@@ -169,11 +169,6 @@ def resolve_device(
     return device
 
 
-def command_line() -> list[str]:
-    """The line that was typed, word by word."""
-    return click.get_current_context().find_root().obj or ["sgan"]
-
-
 @dataclasses.dataclass(frozen=True)
 class Call:
     """What every command that draws with a model is given, see `session_options`."""
@@ -192,7 +187,8 @@ class Call:
 
         path, which = find_model(self.model and located(self.model), self.runs)
         self.say(which)
-        return Session(path, resolve_device(self.device), command=command_line())
+        typed = click.get_current_context().find_root().obj or ["sgan"]  # word by word
+        return Session(path, resolve_device(self.device), command=typed)
 
     def progress(self) -> contextlib.AbstractContextManager[Progress]:
         """Bars, unless there shall be none."""

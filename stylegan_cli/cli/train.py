@@ -193,7 +193,7 @@ def _snapshot(resume: str) -> str:
 
 def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:
     """What to call at every snapshot, once everything is there that it needs."""
-    from ..metrics.in_training import TrainingMetrics
+    from ..metrics.measure import TrainingMetrics
     from ..metrics.registry import resolve
 
     protocol = resolve([name.strip() for name in names.split(",")], features=features)

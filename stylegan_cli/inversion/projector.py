@@ -22,7 +22,6 @@ from ..progress import Progress, silent
 from ..sampling import counter
 from ..sampling.latents import class_labels, draw_noise
 
-SPACES = ("w", "w+", "z")
 _SAMPLES = 10_000  # whose mean and spread W has
 _NOISE_WEIGHT = 1e5
 _PATH = 100  # places kept on the way, at most

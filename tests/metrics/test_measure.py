@@ -12,8 +12,7 @@ from stylegan_cli.data.images import to_rgb
 from stylegan_cli.errors import SganError
 from stylegan_cli.metrics import passes
 from stylegan_cli.metrics.frechet import frechet_distance
-from stylegan_cli.metrics.in_training import TrainingMetrics
-from stylegan_cli.metrics.measure import compare_images, measure
+from stylegan_cli.metrics.measure import TrainingMetrics, compare_images, measure
 from stylegan_cli.metrics.registry import resolve
 from stylegan_cli.metrics.stream import Fakes
 
