@@ -6,6 +6,7 @@ come is told through a callback, see `stylegan_cli.progress`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,19 +51,20 @@ __all__ = [
 ]
 
 
-R = TypeVar("R")
 T = TypeVar("T")
 
 
 def _method(
-    kind: type[R],  # of request
-    function: Callable[[Any, R, Progress], T],
+    kind: type,  # of request
+    function: Callable[..., T],  # of the model, a request and, most of them, `progress`
 ) -> Callable[..., T]:
     """A method that takes a request, or the fields of one by name."""
+    names = {field.name for field in dataclasses.fields(kind)}
 
-    def method(self: Session, request: R | None = None, progress: Progress = silent, **fields: Any) -> T:
+    def method(self: Session, request: object = None, *more: Any, **options: Any) -> T:
+        fields = {name: options.pop(name) for name in names & options.keys()}
         with self.chosen_kernels():
-            return function(self, request or kind(**fields), progress)
+            return function(self, request or kind(**fields), *more, **options)
 
     method.__name__, method.__doc__ = function.__name__, function.__doc__
     return method
@@ -78,17 +80,10 @@ class Session(Model):
     find_directions = _method(FindRequest, edit.find_directions)
     show_directions = _method(ShowRequest, edit.show_directions)
     edit = _method(EditRequest, edit.edit)
+    prepare_projection = _method(ProjectRequest, project.prepare_projection)
     project = _method(ProjectRequest, project.project)
+    prepare_attribution = _method(AttributeRequest, attribute.prepare_attribution)
     attribute = _method(AttributeRequest, attribute.attribute)
-
-    def prepare_projection(
-        self,
-        request: ProjectRequest | None = None,
-        **fields: Any,
-    ) -> ProjectTask:
-        """The files of a request, read and found good: for `project`, which takes minutes."""
-        with self.chosen_kernels():
-            return project.prepare_projection(self, request or ProjectRequest(**fields))
 
     def tune(
         self,
@@ -99,15 +94,6 @@ class Session(Model):
         """A projection with the generator tuned around it. Ctrl-C ends it with what was reached."""
         with self.chosen_kernels():
             return project.tune_projection(result, steps, progress)
-
-    def prepare_attribution(
-        self,
-        request: AttributeRequest | None = None,
-        **fields: Any,
-    ) -> AttributeTask:
-        """The files of a request, read and found good: for `calibrate` and `attribute`, which take minutes."""
-        with self.chosen_kernels():
-            return attribute.prepare_attribution(self, request or AttributeRequest(**fields))
 
     def calibrate(
         self,

@@ -15,7 +15,7 @@ from ..inversion.directions import Directions, load_directions, newest_direction
 from ..inversion.editing import before_and_after, move_all, pair_edits, save_edited, strip
 from ..inversion.factorize import find_unlabelled
 from ..inversion.seed_labels import read_table
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import Latents, file_part
 from ..sampling.mixing import style_indices
@@ -110,7 +110,7 @@ class EditResult(Pictures):
 def find_directions(
     model: Model,
     request: FindRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> Directions:
     """Directions in the latent space, for `show_directions` and `edit`. Raises SganError if there is nothing to find,
     or what is asked for cannot be had."""
@@ -135,7 +135,7 @@ def find_directions(
 def show_directions(
     model: Model,
     request: ShowRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> ShowResult:
     """A strip for each direction: a row for each image, a column for each strength. Raises SganError if the file or a
     direction does not fit."""
@@ -165,7 +165,7 @@ def show_directions(
 def edit(
     model: Model,
     request: EditRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> EditResult:
     """Images moved along directions. Raises SganError if the file, a direction or its strength does not fit."""
     sampling, items = part(Sampling, request), list(request.seeds)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import labelled_grid, to_rgb
-from ..progress import Progress, track
+from ..progress import Progress, silent, track
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import file_part
 from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
@@ -41,7 +41,7 @@ class NoiseResult(Pictures):
 def noise_study(
     model: Model,
     request: NoiseRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> NoiseResult:
     """What noise does to images. Raises SganError if the model takes no noise, or a file does not fit it."""
     sampling = part(Sampling, request)

@@ -144,7 +144,8 @@ def prepare_projection(
     model: Model,
     request: ProjectRequest,
 ) -> ProjectTask:
-    """Look at everything that is given before anything is searched. Raises SganError on whatever is wrong with it."""
+    """The files of a request, for `project`, which takes minutes: all that is given is looked at before anything is
+    searched. Raises SganError on whatever is wrong with it."""
     fingerprint = model.fingerprint if request.init else None
     task = prepare(
         model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
@@ -156,7 +157,7 @@ def prepare_projection(
 def project(
     model: Model,
     request: ProjectRequest | ProjectTask,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> ProjectResult:
     """The latents whose images are nearest given ones. Ctrl-C ends the search with what was found; raises
     KeyboardInterrupt if that is nothing."""
