@@ -12,6 +12,7 @@ N = TypeVar("N", bound=nn.Module)
 
 def laid_out(
     network: N,
+    layout: torch.memory_format = torch.channels_last,  # what convolutions like best on most devices
 ) -> N:
-    """The same network, its weights [O, I, k, k] as convolutions like them best on most devices: channels last."""
-    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (PyTorch declares no such argument)
+    """The same network, its weights [O, I, k, k] in that order."""
+    return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue] (PyTorch declares no such argument)
