@@ -8,6 +8,7 @@ same one, one makes it while the others wait.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -65,7 +66,7 @@ def lock(
     waiting: str,  # said on stderr when it takes long
 ) -> Iterator[None]:
     """Be the only process that makes this. The lock ends with its holder, however that ends; no program started
-    meanwhile inherits it. Raises OSError where nothing can be written."""
+    meanwhile inherits it. Raises OSError where nothing can be written or locked."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,8 @@ def lock(
     except Timeout:
         print(waiting, file=sys.stderr, flush=True)
         held.acquire()
+    except NotImplementedError as e:  # some disks know no locks
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from e
     try:
         yield
     finally:
@@ -92,7 +95,7 @@ def claim(
     """
     with contextlib.ExitStack() as locks:
         for name in sorted(set(keys)):  # in the same order everywhere: no two processes wait for each other
-            with contextlib.suppress(OSError, NotImplementedError):  # some disks know no locks
+            with contextlib.suppress(OSError):
                 locks.enter_context(lock(folder(kind) / name, f"Another process makes these {kind}; waiting for it."))
                 remove_leftovers(folder(kind), name)
         yield
