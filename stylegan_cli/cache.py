@@ -8,6 +8,7 @@ same one, one makes it while the others wait.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import SganError
-from .files import cache_folder, remove_leftovers, sync_folder, write_atomic
+from .files import remove_leftovers, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,10 +33,14 @@ class Kept(NamedTuple):
 
 
 def folder(
-    kind: str,  # 'statistics', 'downloads' ...
+    kind: str = "",  # 'statistics', 'downloads' ...; empty: all of them
 ) -> Path:
-    """Where files of a kind are kept. It need not exist."""
-    return cache_folder() / kind
+    """Where files of a kind are kept: in SGAN_CACHE, else in stylegan_cli in the user's folder of caches. It need not
+    exist."""
+    if chosen := os.environ.get("SGAN_CACHE"):
+        return Path(chosen).expanduser().absolute() / kind
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root, "stylegan_cli", kind).absolute()
 
 
 def key(
@@ -61,7 +66,7 @@ def lock(
     waiting: str,  # said on stderr when it takes long
 ) -> Iterator[None]:
     """Be the only process that makes this. The lock ends with its holder, however that ends; no program started
-    meanwhile inherits it. Raises OSError where nothing can be written."""
+    meanwhile inherits it. Raises OSError where nothing can be written or locked."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +76,8 @@ def lock(
     except Timeout:
         print(waiting, file=sys.stderr, flush=True)
         held.acquire()
+    except NotImplementedError as e:  # some disks know no locks
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from e
     try:
         yield
     finally:
@@ -88,7 +95,7 @@ def claim(
     """
     with contextlib.ExitStack() as locks:
         for name in sorted(set(keys)):  # in the same order everywhere: no two processes wait for each other
-            with contextlib.suppress(OSError, NotImplementedError):  # some disks know no locks
+            with contextlib.suppress(OSError):
                 locks.enter_context(lock(folder(kind) / name, f"Another process makes these {kind}; waiting for it."))
                 remove_leftovers(folder(kind), name)
         yield

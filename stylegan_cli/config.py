@@ -70,9 +70,8 @@ def levels_of(
 def nearest_sizes(
     height: int,
     width: int,
-    count: int = 3,  # how many to give
 ) -> list[tuple[int, int]]:
-    """The sizes (height, width) nearest to the given one that `base_size` accepts, best first."""
+    """The three sizes (height, width) nearest to the given one that `base_size` accepts, best first."""
     found = set()
     for h0 in range(3, 17):
         for w0 in range(3, 17):
@@ -80,7 +79,7 @@ def nearest_sizes(
                 h, w = h0 << n, w0 << n
                 if _split(h, w) == n and h <= 2 * max(height, 8) and w <= 2 * max(width, 8):
                     found.add((h, w))
-    return sorted(found, key=lambda s: (abs(s[0] - height) + abs(s[1] - width), s))[:count]
+    return sorted(found, key=lambda s: (abs(s[0] - height) + abs(s[1] - width), s))[:3]
 
 
 def _split(height: int, width: int) -> int | None:

@@ -1,4 +1,9 @@
-"""The one kind of exception that a user is meant to read."""
+"""The one kind of exception that a user is meant to read, and what it often says."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
 
 
 class SganError(Exception):
@@ -14,3 +19,13 @@ class SganError(Exception):
     ):
         super().__init__(message)
         self.hint = hint
+
+
+def nearest(
+    name: str,  # that there is not
+    known: Iterable[str],
+    shown: Callable[[str], object] = str,  # how a known one is written
+) -> str:  # 'Did you mean cat?'; empty if none is like it
+    """The hint for a name that is misspelt."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"Did you mean {shown(near[0])}?" if near else ""

@@ -11,17 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import SganError
+from .errors import SganError, nearest
 
 T = TypeVar("T")
-
-
-def cache_folder() -> Path:
-    """Where what took long to make is kept: SGAN_CACHE, else stylegan_cli in the user's folder of caches."""
-    if chosen := os.environ.get("SGAN_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root, "stylegan_cli").absolute()
 
 
 @contextlib.contextmanager
@@ -88,6 +80,16 @@ def remove_leftovers(
     for path in folder.glob(f".{beginning}*.tmp*"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def nearest_path(
+    path: Path,  # that there is not
+) -> str | None:
+    """Which one in the same folder may be meant, as a hint."""
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(path.parent))
+    return nearest(path.name, names, path.parent.joinpath) or None
 
 
 def sync_folder(

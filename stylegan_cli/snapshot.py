@@ -27,7 +27,6 @@ from .models.config import DiscriminatorConfig, GeneratorConfig
 from .models.discriminator import Discriminator
 from .models.generator import Generator
 from .models.registry import READERS, build_discriminator, build_generator
-from .progress import Progress, silent
 from .version import __version__
 
 FORMAT = "stylegan_cli/1"
@@ -115,19 +114,10 @@ def assemble(
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
 
 
-def load_generator(
-    path: str | Path,
-    device: torch.device | str = "cpu",
-) -> Generator:
-    """The generator of a snapshot: G(z), G.mapping(z), G.synthesis(ws)."""
-    return load_snapshot(path, device).G
-
-
 def open_training_set(
     info: SnapshotInfo,
     data: str | None = None,  # others, read with the same labels
     size: tuple[int, int] | None = None,  # to read at; None: the model's, where the pictures can be read at it
-    progress: Progress = silent,
 ) -> Dataset | None:
     """The pictures that a model was trained on, read as then; None if its snapshot names none and none are given.
 
@@ -137,7 +127,7 @@ def open_training_set(
     labelled = info.generator.c_dim > 0
     if data is not None:
         label = spec.label if spec and labelled else None
-        dataset = open_dataset(data, size=size, mirror=bool(spec and spec.mirror), label=label, progress=progress)
+        dataset = open_dataset(data, size=size, mirror=bool(spec and spec.mirror), label=label)
         height, width = dataset.spec.height, dataset.spec.width
         fits = drawn[0] <= height and drawn[0] * width == drawn[1] * height
         return dataset.resized(*drawn) if fits and size is None else dataset
@@ -145,7 +135,7 @@ def open_training_set(
         return None
     changed = f"The pictures in {spec.path} are not those that the model was trained on."
     gone = "The pictures that the model was trained on cannot be opened"
-    return spec.open(size=size, labels=labelled, changed=changed, gone=gone, hint="Give --data.", progress=progress)
+    return spec.open(size=size, labels=labelled, changed=changed, gone=gone, hint="Give --data.")
 
 
 def fingerprint(

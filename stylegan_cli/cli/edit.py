@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .params import LATENTS, STYLES, Call, Finite, keep_memory, sampling_options, session_options
+from .params import LATENTS, STYLES, Call, Number, keep_memory, sampling_options, session_options
 
 if typing.TYPE_CHECKING:
     from ..inversion.directions import Directions
@@ -131,7 +131,7 @@ def show_command(
 @command.command("apply", short_help="Move pictures along directions.")
 @_directions_option
 @click.option("--direction", multiple=True, default=["0"], help="A number or a name. May be given several times.")
-@click.option("--strength", multiple=True, type=Finite(), help="Of each. Left out: as they were found for.")
+@click.option("--strength", multiple=True, type=Number(), help="Of each. Left out: as they were found for.")
 @_seeds_option
 @_layers_option
 @sampling_options

@@ -6,16 +6,7 @@ from typing import Any
 
 import click
 
-from .params import (
-    GRID,
-    LATENTS,
-    STYLES,
-    Call,
-    Finite,
-    session_options,
-    speed_options,
-    truncation_options,
-)
+from .params import GRID, LATENTS, STYLES, Call, Number, session_options, speed_options, truncation_options
 
 
 @click.command(short_help="Film a walk through the latent space: GIF, WebP or MP4.")
@@ -37,7 +28,7 @@ from .params import (
 @click.option(
     "--styles", type=STYLES, help="Of --kind mix: coarse (the default), middle, fine, or indices such as 0-6."
 )
-@click.option("--sweep", type=Finite(), nargs=2, metavar="FROM TO", help="Of --kind trunc: psi. Left out: 0 1.")
+@click.option("--sweep", type=Number(), nargs=2, metavar="FROM TO", help="Of --kind trunc: psi. Left out: 0 1.")
 @click.option(
     "--out",
     default="./out/interpolate.gif",

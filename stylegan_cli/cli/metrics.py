@@ -12,7 +12,7 @@ import click
 from ..errors import SganError
 from .params import (
     SIZE,
-    Finite,
+    Number,
     device_option,
     keep_memory,
     kernels_option,
@@ -39,7 +39,7 @@ T = typing.TypeVar("T")
 @click.option("--num", type=click.IntRange(1), help="Pictures of the model, for a quick look: the name then says so.")
 @click.option("--features", default="inception-2015", help="inception-2015, or efficientnet-lite0: no download.")
 @click.option("--detector", "detector_file", metavar="FILE", help="Weights of the network that looks at the pictures.")
-@click.option("--trunc", "truncation_psi", type=Finite(), default=1.0, help="Truncation psi.")
+@click.option("--trunc", "truncation_psi", type=Number(), default=1.0, help="Truncation psi.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures at a time on one GPU. Left out: by their size.")
 @click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the model's pictures.")
@@ -119,10 +119,10 @@ def _requests(
     """For the model that is meant; of a run's folder for all that have not been measured."""
     from ..data.dataset import open_dataset
     from ..interop.conversion import located, model_info
-    from ..metrics.requests import RealImages, Request, is_measured
+    from ..metrics.requests import Request, is_measured
     from ..runs import find_model, snapshots
 
-    reals = RealImages(data, open_dataset(data).spec.content_hash) if data else None
+    reals = open_dataset(data).spec if data else None
     newest, which = find_model(model and located(model), runs)
     run = model if model is not None and Path(model).is_dir() else None
     if not quiet and run is None:

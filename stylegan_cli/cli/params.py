@@ -88,33 +88,24 @@ class Size(click.ParamType):
         return height, width
 
 
-class Kimg(click.ParamType):
-    """Thousands of pictures: a number above 0, fractions allowed."""
+class Number(click.ParamType):
+    """A number; nan and inf are none."""
 
-    name = "kimg"
-
-    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not 0 < number < math.inf:
-            self.fail(f"{value!r} is no number of thousands of pictures above 0.", param, ctx)
-        return number
-
-
-class Finite(click.ParamType):
-    """Any number but nan and inf."""
-
-    name = "number"
+    def __init__(
+        self,
+        name: str = "number",  # shown in the help text
+        above: float = -math.inf,
+        what: str = "number",  # for the message
+    ):
+        self.name, self.above, self.what = name, above, what
 
     def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             number = float(value)
         except ValueError:
             number = math.nan
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no number.", param, ctx)
+        if not self.above < number < math.inf:
+            self.fail(f"{value!r} is no {self.what}.", param, ctx)
         return number
 
 
@@ -156,7 +147,7 @@ LATENTS = Numbers("latents", top=2**32 - 1, files=".npz")  # seeds, and files of
 STYLES = Numbers("styles", top=999, count=1000, words=("coarse", "middle", "fine"))  # indices of w, or a named span
 SIZE = Size()
 GRID = Size("grid", "3x2 for 3 rows of 2")
-KIMG = Kimg()
+KIMG = Number("kimg", above=0, what="number of thousands of pictures above 0")
 DEVICE = Device()
 
 
@@ -178,11 +169,6 @@ def resolve_device(
     return device
 
 
-def command_line() -> list[str]:
-    """The line that was typed, word by word."""
-    return click.get_current_context().find_root().obj or ["sgan"]
-
-
 @dataclasses.dataclass(frozen=True)
 class Call:
     """What every command that draws with a model is given, see `session_options`."""
@@ -201,7 +187,8 @@ class Call:
 
         path, which = find_model(self.model and located(self.model), self.runs)
         self.say(which)
-        return Session(path, resolve_device(self.device), command=command_line())
+        typed = click.get_current_context().find_root().obj or ["sgan"]  # word by word
+        return Session(path, resolve_device(self.device), command=typed)
 
     def progress(self) -> contextlib.AbstractContextManager[Progress]:
         """Bars, unless there shall be none."""
@@ -336,7 +323,7 @@ def session_options(command: typing.Callable) -> typing.Callable:
 
 # Gives `trunc`, `trunc_cutoff` and `class_index`.
 truncation_options = _together(
-    click.option("--trunc", type=Finite(), default=1.0, help="Truncation psi: 1 is none, 0 the mean picture."),
+    click.option("--trunc", type=Number(), default=1.0, help="Truncation psi: 1 is none, 0 the mean picture."),
     click.option("--trunc-cutoff", type=click.IntRange(0), help="Truncate only the first so many styles."),
     click.option("--class", "class_index", type=int, help="Class of the pictures. Left out: drawn by each seed."),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
@@ -12,20 +11,15 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-@contextlib.contextmanager
 def bar(
     quiet: bool,  # no bars
     leave: bool | None = None,  # let bars stand when they are full; None: those that began within no other
-) -> Iterator[Progress]:
+) -> contextlib.AbstractContextManager[Progress]:
     """A bar for each thing that is counted, with its rate and the time left; none where stderr is no terminal.
 
     What it gives may go to another process, which then shows bars of its own.
     """
-    bars = Bars(quiet, leave)
-    try:
-        yield bars
-    finally:
-        bars.close()
+    return contextlib.closing(Bars(quiet, leave))
 
 
 class Bars:

@@ -12,7 +12,7 @@ import click
 from ..config import to_json
 from ..models.registry import presets
 from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
-from .params import KIMG, SIZE, ByLevel, Finite, device_option, kernels_option, resolve_device
+from .params import KIMG, SIZE, ByLevel, Number, device_option, kernels_option, resolve_device
 from .progress import Bars, bar
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     type=click.Choice(_PIPES),
     help="Which augmentations.  [default: bgc]",
 )
-@click.option("--target", "ada_target", type=Finite(), help="What --aug ada holds r_t at.  [default: 0.6]")
+@click.option("--target", "ada_target", type=Number(), help="What --aug ada holds r_t at.  [default: 0.6]")
 @click.option("--p", "aug_p", type=click.FloatRange(0, 1), help="Probability of each augmentation, to begin with.")
 @click.option("--freezed", type=click.IntRange(0), help="Freeze so many of the discriminator's first layers.")
 @click.option(
@@ -193,7 +193,7 @@ def _snapshot(resume: str) -> str:
 
 def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:
     """What to call at every snapshot, once everything is there that it needs."""
-    from ..metrics.in_training import TrainingMetrics
+    from ..metrics.measure import TrainingMetrics
     from ..metrics.registry import resolve
 
     protocol = resolve([name.strip() for name in names.split(",")], features=features)

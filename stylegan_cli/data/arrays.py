@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import SganError
+from ..files import nearest_path
 from .codec import Header, PictureError
-from .sources import FolderSource, ZipSource, missing, open_source
+from .sources import FolderSource, ZipSource, open_source
 
 _IMAGES, _LABELS = ("images", "x", "x_train", "arr_0"), ("labels", "label", "y", "y_train", "arr_1")
 
@@ -61,7 +62,7 @@ def open_any(
     if path.suffix.lower() not in (".npz", ".npy") or path.is_dir():
         return open_source(path)
     if not path.exists():
-        raise missing(path)
+        raise SganError(f"{path} does not exist.", hint=nearest_path(path))
     return ArraySource(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import SganError
+from ..errors import SganError, nearest
 from ..progress import Progress
 from .codec import Header, PictureError, decode, ends_well
 from .labels import Record, classes_by_value, classes_of
@@ -88,8 +87,7 @@ def chosen_classes(
             raise SganError(f"{where} has no labels.", hint=_attribute_hint(record))
         return stored
     if label not in record.attributes:
-        near = difflib.get_close_matches(label, record.attributes, 1)
-        hint = f"Did you mean {near[0]}?" if near else _attribute_hint(record)
+        hint = nearest(label, record.attributes) or _attribute_hint(record)
         raise SganError(f"{where} has no attribute {label!r}.", hint=hint)
     return classes_by_value(record.attributes[label])
 

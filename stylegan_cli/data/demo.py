@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import io
 import json
@@ -13,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import SganError
+from ..errors import SganError, nearest
 from ..progress import Progress, silent
 from ..version import __version__
 from .codec import fit, png_bytes, to_channels
@@ -93,8 +92,7 @@ def _definition(style: str) -> dict[str, Any]:
         raise SganError("Drawing demo sets needs DiceBear.", hint="pip install 'stylegan-cli[demo]'") from e
     known = sorted(f.name[:-5] for f in files(dicebear_styles).iterdir() if f.name.endswith(".json"))
     if style not in known:
-        near = difflib.get_close_matches(style, known, 1)
-        hint = f"Did you mean {near[0]}?" if near else "There are " + ", ".join(known) + "."
+        hint = nearest(style, known) or "There are " + ", ".join(known) + "."
         raise SganError(f"DiceBear has no style {style!r}.", hint=hint)
     return json.loads((files(dicebear_styles) / f"{style}.json").read_text("utf-8"))
 
@@ -144,8 +142,7 @@ def _classes(attributes: dict[str, list[str]], label: str | None, style: str) ->
     if label is None:
         return None, ()
     if label not in attributes:
-        near = difflib.get_close_matches(label, attributes, 1)
-        hint = f"Did you mean {near[0]}?" if near else "There are " + ", ".join(attributes) + "."
+        hint = nearest(label, attributes) or "There are " + ", ".join(attributes) + "."
         raise SganError(f"Pictures of the style {style} do not differ in an attribute {label!r}.", hint=hint)
     numbers, classes = classes_by_value(attributes[label])
     return numbers.tolist(), classes

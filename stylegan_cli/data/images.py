@@ -110,14 +110,13 @@ def image_grid(
     *,
     pad: int = 0,  # pixels between pictures and around them, after enlarging
     scale: int = 1,  # enlarge each picture so many times, keeping its pixels square and sharp
-    background: int = 255,  # grey of the gaps and of the places left empty
 ) -> Tensor:
-    """All pictures on one sheet, row by row: uint8 [C, H, W]. With alpha, gaps and empty places are transparent."""
+    """All pictures on one sheet, row by row: uint8 [C, H, W]. Gaps and empty places are white or, with alpha, clear."""
     cells = torch.as_tensor(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     n, c, h, w = cells.shape
     columns = max(1, min(columns, n))
     rows = -(-n // columns)
-    sheet = torch.full((c, rows * (h + pad) + pad, columns * (w + pad) + pad), background, dtype=torch.uint8)
+    sheet = torch.full((c, rows * (h + pad) + pad, columns * (w + pad) + pad), 255, dtype=torch.uint8)
     if c == 4:
         sheet[3] = 0
     for i in range(n):
@@ -141,15 +140,14 @@ def labelled_grid(
     col_images: Tensor | np.ndarray | None,  # uint8 [K, C, h, w], the top margin; None: labels alone
     row_labels: Sequence[str],  # R texts, written left of the row's picture
     col_labels: Sequence[str],  # K texts, written above the column's picture
-    *,
-    scale: int | None = None,  # enlarge pictures so many times; None: small ones until they are 96 pixels
 ) -> Tensor:
     """A table of pictures with labels and, where there are any, its sources on the margins: uint8 [3, H, W].
 
-    Grey becomes RGB, alpha is laid on white. All gaps and letters follow the size of a cell.
+    Small pictures are enlarged until they are 96 pixels. Grey becomes RGB, alpha is laid on white. All gaps and letters
+    follow the size of a cell.
     """
     rows, columns, _, h, w = cells.shape
-    times = scale or max(1, -(-96 // min(h, w)))
+    times = max(1, -(-96 // min(h, w)))
     h, w = h * times, w * times
     thin, thick = max(2, min(h, w) // 48), max(8, min(h, w) // 8)
     font, texts = _lettering([*row_labels, *col_labels], max(14, min(h, w) // 9), w - thin)

@@ -39,7 +39,6 @@ def summary(
 
 def contact_sheet(
     dataset: Dataset,
-    columns: int = 10,
 ) -> Tensor:
     """Pictures taken evenly from the whole set, uint8 [C, H, W], small ones enlarged and large ones made smaller."""
     index = np.linspace(0, len(dataset) - 1, min(len(dataset), _CELLS)).round().astype(np.int64)
@@ -47,7 +46,7 @@ def contact_sheet(
     longest = max(images.shape[2:])
     if longest > _CELL:
         images = torch.stack([_shrunk(i, _CELL / longest) for i in images])
-    return image_grid(images, columns, pad=2, scale=max(1, _CELL // longest))
+    return image_grid(images, 10, pad=2, scale=max(1, _CELL // longest))
 
 
 def sheet_path(

@@ -63,8 +63,7 @@ class Sampler:
 class Loader:
     """Batches of a data set in the sampler's order; the next one is prepared in a thread while this one is used.
 
-    Its state is the position of what was handed out, so that nothing prepared ahead is lost on resuming.
-    Close it, or use it in a `with`.
+    Its state is the position of what was handed out, so that nothing prepared ahead is lost on resuming. Close it.
     """
 
     def __init__(
@@ -101,12 +100,6 @@ class Loader:
         self._drop()
         self.sampler.position = self._position
         self._thread.shutdown()
-
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _prepare(self) -> tuple[Tensor, Tensor, Tensor]:
         indices, positions = self.sampler.next(self.batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import struct
 import threading
@@ -14,6 +13,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from ..errors import SganError
+from ..files import nearest_path
 from .codec import HEAD, SUFFIXES, Header, PictureError, decode, read_header
 
 MAX_FILE = 1 << 30  # bytes of one picture file: larger ones are refused unread
@@ -178,22 +178,11 @@ def open_source(
     """The pictures there. Raises SganError if nothing is there, if it is no zip, or if it holds no picture."""
     path = Path(path)
     if not path.exists():
-        raise missing(path)
+        raise SganError(f"{path} does not exist.", hint=nearest_path(path))
     source = FolderSource(path) if path.is_dir() else ZipSource(path)
     if not source.names:
         raise SganError(f"{path} holds no pictures.", hint="Known endings: " + " ".join(SUFFIXES) + ".")
     return source
-
-
-def missing(
-    path: Path,
-) -> SganError:
-    """Says that there is no such file, and which is called nearly so."""
-    try:
-        near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1)
-    except OSError:
-        near = []
-    return SganError(f"{path} does not exist.", hint=f"Did you mean {path.parent / near[0]}?" if near else None)
 
 
 def first_three(

@@ -14,8 +14,6 @@ from .lpips import Lpips, LpipsNetwork, from_jax, from_lpips
 from .reader import read_tensors
 from .weights import find_weights
 
-__all__ = ["DETECTORS", "Detector", "Lpips", "load_detector", "load_lpips"]
-
 # Name -> the network, and what gives the tensors of a file the names of its modules
 DETECTORS = {
     "inception-2015": (inception.Inception, inception.from_nvidia),

@@ -16,18 +16,3 @@ from .tensors import (
     world_size,
 )
 from .torchrun import first_here, launched, launched_ranks
-
-__all__ = [
-    "any_rank",
-    "broadcast_text",
-    "first_here",
-    "gather_over_ranks",
-    "launch",
-    "launched",
-    "launched_ranks",
-    "rank",
-    "same_on_all_ranks",
-    "sum_gradients",
-    "sum_over_ranks",
-    "world_size",
-]

@@ -113,20 +113,8 @@ def _bias_act_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
     return [3 * _signs((n, c, h, w)) + 0.3 * torch.randn(n, c, h, w), 4 * _signs((c,))]
 
 
-def _bias_act(x: Tensor, b: Tensor) -> Tensor:
-    return bias_act(x, b.to(x.dtype), act="lrelu", clamp=5)
-
-
-def _bias_swish(x: Tensor, b: Tensor) -> Tensor:
-    return bias_act(x, b.to(x.dtype), act="swish")
-
-
-def _up(x: Tensor) -> Tensor:
-    return upsample2d(x, _fir(x))
-
-
-def _down(x: Tensor) -> Tensor:
-    return downsample2d(x, _fir(x))
+def _bias_act(act: str, clamp: float | None = None) -> Callable[..., Tensor]:
+    return lambda x, b: bias_act(x, b.to(x.dtype), act=act, clamp=clamp)
 
 
 def _fir(x: Tensor) -> Tensor:
@@ -147,8 +135,12 @@ def _modulated(up: int) -> Callable[..., Tensor]:
 
 
 CASES = (
-    _Case("bias_act", (_bias_act, _bias_swish), _bias_act_inputs),
-    _Case("upfirdn2d", (_up, _down), lambda *size: [torch.randn(*size)]),
+    _Case("bias_act", (_bias_act("lrelu", 5), _bias_act("swish")), _bias_act_inputs),
+    _Case(
+        "upfirdn2d",
+        (lambda x: upsample2d(x, _fir(x)), lambda x: downsample2d(x, _fir(x))),
+        lambda *size: [torch.randn(*size)],
+    ),
     _Case("modulated_conv2d", (_modulated(1), _modulated(2)), _modulated_inputs),
     _Case("modulated_conv2d, fused", (_modulated(1), _modulated(2)), _modulated_inputs, HALF, "fused"),
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..files import cache_folder
+from .. import cache
 from ..kernels.toolchain import (
     BuildError,
     HostCompiler,
@@ -85,7 +85,7 @@ def look_around() -> Machine:
         nvcc=find_nvcc(wanted),
         host_compiler=find_host_compiler(),
         ninja=find_ninja(),
-        cache=cache_folder(),
+        cache=cache.folder(),
         settings=settings,
         hinders_use=tuple(in_use),
         hinders_building=tuple(in_building),

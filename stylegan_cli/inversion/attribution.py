@@ -30,6 +30,7 @@ from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import counter
 from ..sampling.latents import draw_noise
+from .linear import auc
 from .projector import Projection, batch_size, project
 
 _PROTOCOL = 2  # rises when the same settings come to give other distances
@@ -77,7 +78,8 @@ class Calibration:
     @property
     def auc(self) -> float:
         """The part of pairs, one of each kind, in which the drawn picture is nearer."""
-        return auc(self.drawn, self.real)
+        distances = torch.tensor([*self.drawn, *self.real], dtype=torch.float64)
+        return auc(distances, torch.arange(len(distances)) >= len(self.drawn))
 
 
 def _pool(
@@ -92,15 +94,6 @@ def _pool(
             part = Part(part.end, last.drawn + part.drawn, last.real + part.real, part.sides)
         pooled.append(part)
     return pooled
-
-
-def auc(
-    near: tuple[float, ...] | list[float],  # distances that should be the smaller ones
-    far: tuple[float, ...] | list[float],
-) -> float:
-    """Area under the ROC curve: how many of all pairs are in order, ties counted half (Mann and Whitney 1947)."""
-    in_order = sum((a < b) + (a == b) / 2 for a in near for b in far)
-    return in_order / (len(near) * len(far))
 
 
 def calibrate(

@@ -7,7 +7,6 @@ them well, `figure.<name>` [K], what is known about each, and `settings`, JSON f
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import SganError, nearest
 from ..models.generator import Generator
 from ..sampling.bound_files import check_model, read_floats, read_npz, read_settings, write_npz
 from ..sampling.draw import Sampling, map_seeds
@@ -96,9 +95,8 @@ class Directions:
         return chosen
 
     def _near(self, part: str) -> str:
-        near = difflib.get_close_matches(part, self.names, 1)
         some = ", ".join(self.names[:5]) + (" ..." if len(self) > 5 else "")
-        return f"Did you mean {near[0]!r}?" if near else f"Choose from 0-{len(self) - 1}, or by name: {some}"
+        return nearest(part, self.names, repr) or f"Choose from 0-{len(self) - 1}, or by name: {some}"
 
 
 def together(

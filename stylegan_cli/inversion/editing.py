@@ -85,7 +85,7 @@ def save_edited(
         tuned = next(t for item in items if isinstance(item, str) and (t := load_latent_file(item).tuned))
         if tuned.parent.resolve() != folder.resolve():
             write_atomic(folder / tuned.name, tuned.read_bytes())
-    rows = [row.name for row in found.G.layers if row.noise]
+    rows = [row.name for row in found.G.noise_layers]
     path = folder / "edited.npz"
     save_latents(
         path,

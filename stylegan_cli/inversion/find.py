@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from ..detectors.distances import Loss
+from ..detectors import load_lpips
+from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
 from ..errors import SganError
 from ..progress import Progress, silent
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import file_part, find_latents, unlike
 from ..snapshot import Snapshot
-from .perceptual import load_loss
 from .projector import Projection, Start, project
 from .results import Finding
 from .targets import read_mask, read_targets
@@ -60,7 +61,7 @@ def find(
 
 
 def choose_loss(
-    name: str | None,  # of perceptual.LOSSES; None: LPIPS where its weights can be had, else the discriminator
+    name: str | None,  # see `load_loss`; None: LPIPS where its weights can be had, else the discriminator
     snapshot: Snapshot,
     detector: str | None,  # weights of LPIPS by hand
 ) -> tuple[Loss, list[str]]:  # and what to warn of, if another than LPIPS is taken
@@ -82,6 +83,29 @@ def choose_loss(
             f"For LPIPS: {e.hint}",
         ]
         return load_loss("discriminator", snapshot, device), warnings
+
+
+def load_loss(
+    name: str,  # 'lpips', 'discriminator' or 'pixel'
+    snapshot: Snapshot,
+    device: torch.device,
+    file: str | None = None,  # weights of LPIPS by hand
+) -> Loss:
+    """A loss, ready to use. Raises SganError if the model or the weights that it needs cannot be had."""
+    if name == "pixel":
+        return PixelLoss()
+    if name == "discriminator":
+        if snapshot.D is None:
+            raise SganError(
+                f"{snapshot.path} holds no discriminator, which --loss discriminator compares with.",
+                hint="Use --loss lpips, or --loss pixel, which needs nothing.",
+            )
+        return DiscriminatorLoss(snapshot.D.features)
+    try:
+        return LpipsLoss(load_lpips("vgg", device, file))
+    except SganError as e:
+        other = "--loss discriminator" if snapshot.D is not None else "--loss pixel"
+        raise SganError(str(e), hint="\n".join(filter(None, [e.hint, f"Or use {other}: no download."]))) from e
 
 
 def _start(snapshot: Snapshot, init: str, n: int, model: str | None) -> Start:

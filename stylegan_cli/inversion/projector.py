@@ -22,7 +22,6 @@ from ..progress import Progress, silent
 from ..sampling import counter
 from ..sampling.latents import class_labels, draw_noise
 
-SPACES = ("w", "w+", "z")
 _SAMPLES = 10_000  # whose mean and spread W has
 _NOISE_WEIGHT = 1e5
 _PATH = 100  # places kept on the way, at most
@@ -177,7 +176,7 @@ class Projector:
             self.x, self.c, self.spread = self._start(start)
         self.x = self.x.detach().clone().requires_grad_(True)
         self.noise = None
-        if how.noise == "optimise" and any(row.noise for row in G.layers):
+        if how.noise == "optimise" and G.noise_layers:
             maps = start.noise if start and start.noise else draw_noise(G, how.seed, "project.maps", self._index(0))
             self.noise = [m.expand(n, -1, -1, -1).contiguous().clone() for m in maps]
             for m in self.noise:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data.images import labelled_grid, save_image, to_rgb, to_uint8
 from ..models.generator import Generator
-from ..progress import Progress, silent
+from ..progress import Progress, silent, track
 from ..sampling.draw import Sampling, draw
 from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
@@ -73,7 +73,7 @@ def save_finding(
     """Latents first, then pictures, then `compare.png` of all; `tuned-<hash>.safetensors` where G was tuned."""
     files = [] if finding.tuned is None else [save_tuned(folder, finding.G, finding.tuned, model)]
     places = planned(folder, names)[: len(finding.names)]
-    rows = [row.name for row in finding.G.layers if row.noise]
+    rows = [row.name for row in finding.G.noise_layers]
     made = {"projection": asdict(how), "steps_made": finding.found.steps, "tuning_steps": finding.tuned_steps}
     for i, (name, (path, _)) in enumerate(zip(finding.names, places, strict=True)):
         maps = [m[i : i + 1] for m in finding.found.noise or []]
@@ -137,9 +137,6 @@ def way(
 ) -> Iterator[Tensor]:  # uint8 [3, H, W]: of each place on the way, each target and, after it, where its projection was
     """The search as it went. The noise is that of the end."""
     targets = to_rgb(to_uint8(finding.targets).cpu())
-    path = finding.found.path
-    for i, ws in enumerate(path):
-        progress("frames", i, len(path))
+    for ws in track(finding.found.path, "frames", progress):
         now = to_rgb(pictures(finding.G, replace(finding.found, ws=ws)))
         yield from (picture for pair in zip(targets, now, strict=True) for picture in pair)
-    progress("frames", len(path), len(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import SganError, nearest
 
 _WORDS = 10  # a column of numbers with more than so many distinct ones is split at its median
 
@@ -61,8 +60,7 @@ def read_table(
     seeds = _seeds(columns.pop("seed"), path)
     for name in wanted or ():
         if name not in columns:
-            near = difflib.get_close_matches(name, columns, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(columns)}."
+            hint = nearest(name, columns) or f"Choose from {', '.join(columns)}."
             raise SganError(f"{path} has no column {name!r}.", hint=hint)
     return seeds, [_labels(name, columns[name], path) for name in columns]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..detectors.picture_classifier import PictureClassifier
 from ..models.generator import Generator
-from ..progress import Progress, silent
+from ..progress import Progress, silent, track
 from ..sampling.draw import Sampling, draw
 from .directions import Directions
 
@@ -55,8 +55,7 @@ def try_out(
     before = look(G, ws, classifier)
     figures: dict[str, list[float]] = {"moved": [], "reached": [], "changed": [], "kept": []}
     values = directions.settings["values"]
-    for which, (name, value) in enumerate(values):
-        progress("trying directions", which, len(values))
+    for which, (name, value) in enumerate(track(values, "trying directions", progress)):
         after = look(G, directions.move(ws, which, strength), classifier)
         k = classifier.attributes[name].index(value)
         was, now = before[name], after[name]
@@ -66,7 +65,6 @@ def try_out(
         same = {a: (after[a].argmax(1) == before[a].argmax(1)).double().mean().item() for a in before}
         figures["changed"].append(1 - same.pop(name))
         figures["kept"].append(sum(same.values()) / len(same) if same else 1.0)
-    progress("trying directions", len(values), len(values))
     return figures
 
 

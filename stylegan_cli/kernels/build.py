@@ -25,20 +25,9 @@ from subprocess import DEVNULL, PIPE, STDOUT
 
 from tqdm import tqdm
 
-from ..files import cache_folder
-from .kernel_cache import (
-    AGAIN,
-    FULL,
-    discard,
-    is_whole,
-    locked,
-    no_space,
-    raise_remembered,
-    record,
-    remembered,
-    temporary,
-    writable,
-)
+from .. import cache
+from ..files import no_room
+from .kernel_cache import AGAIN, discard, is_whole, no_space, raise_remembered, record, remembered, temporary, writable
 from .toolchain import (
     BuildError,
     HostCompiler,
@@ -60,6 +49,7 @@ SOURCES = next(
 )
 PREBUILT_FOR = ("80", "86", "89", "90a", "100", "120")
 LIBRARY = "sgan_kernels.so"
+KIND = "kernels"  # in the cache
 
 # The functions of PyTorch 2.10 and no later ones: what is built runs with every release from there on.
 TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"
@@ -143,19 +133,19 @@ def build(
     if lacks or nvcc is None or host is None:
         raise BuildError(*lacks[0])
     name = _name(wanted, nvcc, host)
-    folder = cache_folder() / name
+    folder = cache.folder(KIND) / name
     if is_whole(folder / LIBRARY):  # also where nothing can be written
         return folder / LIBRARY
     try:
         folder = writable(folder) or temporary(name)
-        with locked(folder):
+        with cache.lock(folder / LIBRARY, "Another process builds the CUDA kernels; waiting for it."):
             if not is_whole(folder / LIBRARY):
                 if not retry:
                     raise_remembered(folder)
                 _compile(folder, wanted, nvcc, host)
         return folder / LIBRARY
     except OSError as e:
-        if e.errno in FULL:
+        if no_room(e):
             raise no_space(folder) from e
         raise BuildError(f"The CUDA kernels cannot be built in {folder}: {e.strerror or e}.", AGAIN) from e
 
@@ -185,7 +175,7 @@ def ready(
     nvcc, host = find_nvcc(wanted), find_host_compiler()
     if missing(wanted) or nvcc is None or host is None:
         return None
-    path = cache_folder() / _name(wanted, nvcc, host) / LIBRARY
+    path = cache.folder(KIND) / _name(wanted, nvcc, host) / LIBRARY
     return (path, "cache") if is_whole(path) else None
 
 
@@ -228,9 +218,9 @@ def source_hash() -> str:
 
 
 def _name(wanted: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
-    """The folder of a build within the cache."""
+    """The folder of a build within those of its kind."""
     made_of = repr((source_hash(), _gencode(wanted), nvcc.version, host.version))
-    return os.path.join("kernels", hashlib.sha256(made_of.encode()).hexdigest()[:16])
+    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
 # The build itself
@@ -247,7 +237,7 @@ def _compile(folder: Path, wanted: list[str], nvcc: Nvcc, host: HostCompiler) ->
         code, said = _run_ninja(scratch, folder / "build.log")
         if code:
             raise _failure(code, said, folder)
-        content = hashlib.sha256((scratch / LIBRARY).read_bytes()).hexdigest()
+        content = cache.sha256_of(scratch / LIBRARY)
         made = {"sha256": content, "architectures": wanted, "nvcc": nvcc.version, "host": host.version}
         record(scratch / LIBRARY).write_text(json.dumps(made))
         for path in (scratch / LIBRARY, record(scratch / LIBRARY)):

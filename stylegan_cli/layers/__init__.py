@@ -1,21 +1,9 @@
 """The building blocks that the networks are made of. A block exists once, whichever family uses it."""
 
-from .adain import adain, instance_norm
+from .adain import adain
 from .conv import EqualConv2d
 from .layout import laid_out
 from .linear import EqualLinear
 from .minibatch import append_minibatch_std
 from .modulated import ModulatedConv2d, ToRGB
 from .normalize import normalize_2nd_moment
-
-__all__ = [
-    "EqualConv2d",
-    "EqualLinear",
-    "ModulatedConv2d",
-    "ToRGB",
-    "adain",
-    "append_minibatch_std",
-    "instance_norm",
-    "laid_out",
-    "normalize_2nd_moment",
-]

@@ -2,6 +2,6 @@
 
 A stream of pictures (stream.py, path_pairs.py) is seen by a detector, its features go into statistics (statistics.py),
 and of these the metric's function makes numbers; passes.py lets metrics share their passes. registry.py collects the
-metrics and resolves names into a protocol, the value that measure.py, requests.py (models' files, and what is recorded
-beside them) and in_training.py are given.
+metrics and resolves names into a protocol, the value that measure.py and requests.py (models' files, and what is
+recorded beside them) are given.
 """

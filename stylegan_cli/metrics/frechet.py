@@ -60,14 +60,10 @@ def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:
 
 def _note(metric: Metric) -> str | None:
     size = metric.features.size
-    return (
-        None
-        if metric.num > size
-        else (
-            f"{metric.name()}: with {metric.num} pictures for {size} features it is far too high; compare it only with "
-            "others of as few."
-        )
-    )
+    if metric.num > size:
+        return None
+    few = f"{metric.num} pictures for {size} features"
+    return f"{metric.name()}: with {few} it is far too high; compare it only with others of as few."
 
 
 METRICS = against_reals(

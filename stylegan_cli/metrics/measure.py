@@ -21,7 +21,7 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from .metric import EvaluationProtocol, Metric, Settings
-from .passes import Measured, look, measure_path_lengths, measure_with_detectors, of_set
+from .passes import Measured, look, measure_path_lengths, measure_with_detectors, of_set, require_detectors
 from .path_pairs import PathPairs
 from .stream import Fakes
 
@@ -77,6 +77,35 @@ def measure(
     truncation = "" if protocol.truncation_psi == 1 else f"_trunc{protocol.truncation_psi:g}"
     notes = _channel_notes({"the model": G.config.channels} | _channels(metrics, data))
     return _results(metrics, measured, data, truncation, notes, began)
+
+
+class TrainingMetrics:
+    """Metrics as training calls them at every snapshot. Picklable: each process has its own."""
+
+    def __init__(
+        self,
+        protocol: EvaluationProtocol,  # the first value decides which snapshot is the best
+        progress: Progress = silent,
+    ):
+        self.protocol, self.progress = protocol, progress
+        self.higher_is_better = protocol.metrics[0].outputs[0].higher_is_better  # of the first value
+
+    def check(
+        self,
+        data: Dataset,
+    ) -> None:
+        """To be called before a run begins: raises SganError if pictures are too few, or weights are missing."""
+        check_sizes(self.protocol.metrics, data.spec.height, data.spec.width)
+        check_enough(self.protocol.metrics, data)
+        require_detectors(self.protocol.metrics, self.protocol.detector_file)
+
+    def __call__(
+        self,
+        G: Generator,
+        dataset: Dataset,  # of the run
+        device: torch.device,
+    ) -> dict[str, float]:
+        return measure(self.protocol, G, dataset, device, self.progress).values
 
 
 def compare_images(

@@ -5,6 +5,7 @@ All ranks share a pass; what came of it is on the first rank, which alone makes 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -13,14 +14,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .. import distributed
-from ..cache import claim
-from ..data.dataset import Dataset
+from .. import cache, distributed
+from ..data.dataset import Dataset, DataSpec
 from ..detectors import Detector, Lpips, load_detector, load_lpips
-from .cache import KIND, load_statistics, save_statistics, statistics_key
+from ..errors import SganError
 from .metric import LatentPath, Metric, Settings, Value
 from .statistics import STATISTICS, Tensors
 from .stream import Pictures, Reals, stream
+
+KIND = "statistics"  # in the cache
+_PROTOCOL = 1  # rises when the same pictures come to give another statistic
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,9 @@ def of_set(
     by = f"{detector.name} {detector.fingerprint}"
     wanted = list(dict.fromkeys(wanted))
     keys = {w: statistics_key(dataset.spec, mirror, w.count, f"{w.statistic} {w.output}", by) for w in wanted}
-    found = {w: load_statistics(keys[w]) or {} for w in wanted} if first else {w: {} for w in wanted}
-    with claim(KIND, *(keys[w] for w in wanted if first and not found[w])):
-        found |= {w: load_statistics(keys[w]) or {} for w in wanted if first and not found[w]}
+    found = {w: _kept(keys[w]) for w in wanted} if first else {w: {} for w in wanted}
+    with cache.claim(KIND, *(keys[w] for w in wanted if first and not found[w])):
+        found |= {w: _kept(keys[w]) for w in wanted if first and not found[w]}
         missing = distributed.broadcast_text(" ".join(str(i) for i, w in enumerate(wanted) if not found[w]))
         if missing:
             absent = [wanted[int(i)] for i in missing.split()]
@@ -125,8 +128,25 @@ def of_set(
             made = look(reals, absent, detector, settings, title, ahead=True)
             found |= made
             for want in absent if first else ():
-                save_statistics(keys[want], made[want])
+                with contextlib.suppress(SganError):  # where the folder cannot be written, or is full
+                    cache.store(KIND, keys[want], made[want])
     return found
+
+
+def statistics_key(
+    data: DataSpec,
+    mirror: bool,
+    count: int,  # pictures
+    kind: str,  # of statistic, with the key of the detector's output
+    detector: str,  # name and fingerprint
+) -> str:
+    size = [data.height, data.width, data.channels, data.filter]
+    return cache.key(_PROTOCOL, data.content_hash, *size, mirror, count, kind, detector)
+
+
+def _kept(key: str) -> Tensors:
+    """Empty if nothing is."""
+    return kept.tensors if (kept := cache.load(KIND, key)) else {}
 
 
 def look(

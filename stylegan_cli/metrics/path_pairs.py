@@ -9,6 +9,7 @@ height is above 256 (a later port divides by the factor of the uncropped picture
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +18,12 @@ from ..data.images import to_rgb
 from ..models.generator import Generator
 from ..sampling import counter
 from ..sampling.interpolate import lerp, slerp
-from ..sampling.latents import draw_noise
 from .metric import LatentPath
 from .perceptual_path_length import EPSILON
-from .stream import Finite, draw_labels
+from .stream import Drawn
 
 
-class PathPairs:
+class PathPairs(Drawn):
     """Distances of pairs of pictures, by the pair's place: the same for any batch and on any rank."""
 
     def __init__(
@@ -31,24 +31,18 @@ class PathPairs:
         G: Generator,
         lpips: Callable[[Tensor, Tensor], Tensor],  # two [N, 3, H, W] in [-1, 1] -> [N]
         path: LatentPath,
-        classes: Tensor | None,  # as for `Fakes`
-        device: torch.device,
-        seed: int = 0,
-        truncation_psi: float = 1.0,
+        *drawing: Any,  # see `Drawn`
     ):
-        self.G, self.lpips, self.path, self.classes = G, lpips, path, classes
-        self.device, self.seed, self.psi = device, seed, truncation_psi
-        self.finite = Finite(device)
-        self.check = self.finite.check
+        super().__init__(G, *drawing)
+        self.lpips, self.path = lpips, path
 
     def __call__(
         self,
         index: Tensor,  # [n] int64
     ) -> Tensor:  # [n] d / ε²
         index = index.to(self.device)
-        noise = [torch.cat([x, x]) for x in draw_noise(self.G, self.seed, "metrics.noise", index)]
-        images = self.G.synthesis(torch.cat(self.ends(index)), noise=noise)
-        self.finite.add(images)
+        noise = [torch.cat([x, x]) for x in self.noise(index)]
+        images = self.synthesize(torch.cat(self.ends(index)), noise)
         images = to_rgb(shrink(face_centre(images) if self.path.crop else images))
         return self.lpips(*images.chunk(2)).reshape(-1) / EPSILON**2
 
@@ -59,7 +53,7 @@ class PathPairs:
         """The latents at t and t + ε."""
         za, zb = (counter.normal(self.seed, f"metrics.path.{k}", index, (self.G.config.z_dim,)) for k in "ab")
         t = counter.uniform(self.seed, "metrics.path.t", index, (1,)).double() * self.path.full
-        c = draw_labels(self.G, self.classes, self.seed, index)
+        c = self.labels(index)
         both = None if c is None else torch.cat([c, c])
         if self.path.space == "z":
             za, zb = slerp(za, zb, t), slerp(za, zb, t + EPSILON)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import SganError
+from ..errors import SganError, nearest
 from . import frechet, inception_score, kernel, perceptual_path_length, precision_recall
 from .metric import EFFICIENTNET, EvaluationProtocol, Features, Metric
 
@@ -82,8 +81,8 @@ def _by_name(name: str) -> Metric:
         if match := re.fullmatch(pattern, name):
             number = match[1]
             return dataclasses.replace(metric, num=int(number.removesuffix("k")) * (1000 if number[-1] == "k" else 1))
-    near = difflib.get_close_matches(name, [*SHORT, *METRICS], 1)
-    hint = (f"Did you mean {near[0]}? " if near else "") + "There are: " + ", ".join([*SHORT, *METRICS]) + "."
+    known = [*SHORT, *METRICS]
+    hint = f"{nearest(name, known)} There are: {', '.join(known)}.".strip()
     raise SganError(f"No metric is called {name!r}.", hint=hint)
 
 

@@ -9,20 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.dataset import open_dataset
+from ..data.dataset import DataSpec, open_dataset
 from ..progress import Progress, silent
 from ..runs import PACKAGED_MODEL, metric_lines, record_metric
 from ..snapshot import Snapshot, SnapshotInfo, open_training_set
 from .measure import Results, compare_images, measure
 from .metric import EvaluationProtocol
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """Real images in place of those that a model was trained on."""
-
-    path: str
-    content_hash: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,7 @@ class Request:
     protocol: EvaluationProtocol
     path: Path
     info: SnapshotInfo  # of the file
-    reals: RealImages | None = None  # None: those that it was trained on
+    reals: DataSpec | None = None  # real images in place of those that it was trained on
     size: tuple[int, int] | None = None  # to read real images at; None: the model's
 
     @property

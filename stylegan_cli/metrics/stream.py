@@ -86,8 +86,8 @@ class Reals:
         """Files hold numbers, always."""
 
 
-class Fakes:
-    """The pictures of a model."""
+class Drawn:
+    """What is drawn with a model, by places. Counts the pictures that hold a number which is not finite."""
 
     def __init__(
         self,
@@ -98,34 +98,37 @@ class Fakes:
         truncation_psi: float = 1.0,
     ):
         self.G, self.classes, self.device, self.seed, self.psi = G, classes, device, seed, truncation_psi
-        self.finite = Finite(device)
-        self.check = self.finite.check
+        self._counts = torch.zeros(2, dtype=torch.int64, device=device)  # those, all
 
-    def __call__(self, index: Tensor) -> Tensor:
-        index = index.to(self.device)
-        z = counter.normal(self.seed, "metrics.z", index, (self.G.config.z_dim,))
-        ws = self.G.mapping(z, draw_labels(self.G, self.classes, self.seed, index), self.psi)
-        images = self.G.synthesis(ws, noise=draw_noise(self.G, self.seed, "metrics.noise", index))
-        self.finite.add(images)
-        return to_rgb(to_uint8(images))
-
-
-class Finite:
-    """Counts the pictures that hold a number which is not finite."""
-
-    def __init__(self, device: torch.device):
-        self.counts = torch.zeros(2, dtype=torch.int64, device=device)  # those, all
-
-    def add(
+    def labels(
         self,
-        images: Tensor,  # [n, C, H, W]
-    ) -> None:
-        self.counts[0] += (~images.isfinite().flatten(1).all(1)).sum()
-        self.counts[1] += len(images)
+        index: Tensor,  # [n] int64
+    ) -> Tensor | None:  # [n, c_dim] one-hot
+        """The class of a random picture of the data set for each."""
+        if self.classes is None:
+            return None
+        chosen = counter.integers(self.seed, "metrics.class", index, len(self.classes))
+        return torch.nn.functional.one_hot(self.classes.to(index.device)[chosen], self.G.config.c_dim).float()
+
+    def noise(
+        self,
+        index: Tensor,  # [n] int64
+    ) -> list[Tensor]:  # one [n, 1, h, w] for each layer that takes noise
+        return draw_noise(self.G, self.seed, "metrics.noise", index)
+
+    def synthesize(
+        self,
+        ws: Tensor,  # [n, num_ws, w_dim]
+        noise: list[Tensor],  # one [n, 1, h, w] for each layer that takes noise
+    ) -> Tensor:  # [n, C, H, W]
+        images = self.G.synthesis(ws, noise=noise)
+        self._counts[0] += (~images.isfinite().flatten(1).all(1)).sum()
+        self._counts[1] += len(images)
+        return images
 
     def check(self) -> None:
-        """Raises SganError on every rank if there is one on any."""
-        broken, seen = distributed.sum_over_ranks(self.counts.clone()).tolist()
+        """Raises SganError on every rank if there is a picture that is not finite on any."""
+        broken, seen = distributed.sum_over_ranks(self._counts.clone()).tolist()
         if broken:
             raise SganError(
                 f"{broken} of {seen} pictures of the model hold numbers that are not finite.",
@@ -133,14 +136,11 @@ class Finite:
             )
 
 
-def draw_labels(
-    G: Generator,
-    classes: Tensor | None,  # [M] int64
-    seed: int,
-    index: Tensor,  # [n] int64
-) -> Tensor | None:  # [n, c_dim] one-hot
-    """The class of a random picture of the data set for each."""
-    if classes is None:
-        return None
-    chosen = counter.integers(seed, "metrics.class", index, len(classes))
-    return torch.nn.functional.one_hot(classes.to(index.device)[chosen], G.config.c_dim).float()
+class Fakes(Drawn):
+    """The pictures of a model."""
+
+    def __call__(self, index: Tensor) -> Tensor:
+        index = index.to(self.device)
+        z = counter.normal(self.seed, "metrics.z", index, (self.G.config.z_dim,))
+        ws = self.G.mapping(z, self.labels(index), self.psi)
+        return to_rgb(to_uint8(self.synthesize(ws, self.noise(index))))

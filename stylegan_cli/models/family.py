@@ -3,6 +3,7 @@ configurations are looked at without it."""
 
 from __future__ import annotations
 
+import importlib
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,13 @@ from .presets import Preset
 
 if typing.TYPE_CHECKING:
     from .generator import Generator
+
+
+def lazily(
+    package: str,  # of a family
+) -> Callable[[typing.Any], Generator]:
+    """`build` of the package's network.py, which imports PyTorch, when it is called."""
+    return lambda config: importlib.import_module(".network", package).build(config)
 
 
 @dataclass(frozen=True)

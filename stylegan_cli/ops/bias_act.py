@@ -117,20 +117,6 @@ def _bias_act_composite(
 # differentiated again. Notation: p = scale x + noise + b, y = F(p), dy = dL/dy, dp = dL/dp = F'(p) dy.
 
 
-def _bias_act_cuda(
-    x: Tensor,  # [N, C, ...]
-    b: Tensor | None,  # [C]
-    act: str,
-    gain: float,
-    alpha: float,
-    clamp: float | None,
-) -> Tensor:  # [N, C, ...]
-    return epilogue(x, None, None, b, act, gain, alpha, clamp)
-
-
-_IMPLEMENTATIONS = {"cuda": _bias_act_cuda, "composite": _bias_act_composite, "reference": bias_act_reference}
-
-
 def epilogue(
     x: Tensor,  # [N, C, ...] on the GPU
     scale: Tensor | None,  # [N, C]
@@ -146,6 +132,12 @@ def epilogue(
     scale, noise, b = (None if t is None else t.to(acc).contiguous() for t in (scale, noise, b))
     return torch.ops.sgan.bias_act(x, scale, noise, b, act, gain, alpha, math.inf if clamp is None else clamp)
 
+
+_IMPLEMENTATIONS = {
+    "cuda": lambda x, b, *form: epilogue(x, None, None, b, *form),
+    "composite": _bias_act_composite,
+    "reference": bias_act_reference,
+}
 
 _FORM = "str act, float gain, float alpha, float clamp"
 _SMALL = "Tensor? scale, Tensor? noise, Tensor? b"

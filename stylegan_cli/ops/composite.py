@@ -110,6 +110,18 @@ class Epilogue(torch.autograd.Function):
 # Convolution
 
 
+def plain_convolution(
+    x: Tensor,  # [N, I, H, W]
+    w: Tensor,  # [O, I, k, k], transposed: [I, O, k, k]
+    stride: int = 1,
+    padding: int = 0,
+    transposed: bool = False,
+) -> Tensor:  # [N, O, H', W']
+    """PyTorch's convolution."""
+    function = F.conv_transpose2d if transposed else F.conv2d
+    return function(x, w, stride=stride, padding=padding)
+
+
 def convolve(
     x: Tensor,  # [N, I, H, W]
     w: Tensor,  # [O, I, k, k], transposed: [I, O, k, k]
@@ -117,8 +129,8 @@ def convolve(
     padding: int = 0,
     transposed: bool = False,
 ) -> Tensor:  # [N, O, H', W']
-    """PyTorch's convolution; on the CPU with gradients of our own."""
-    function = _Convolution.apply if x.device.type == "cpu" else _convolve
+    """The same; on the CPU with gradients of our own."""
+    function = _Convolution.apply if x.device.type == "cpu" else plain_convolution
     return function(x, w, stride, padding, transposed)
 
 
@@ -139,11 +151,6 @@ def feature_gradients_only() -> Iterator[None]:
         _features_only = before
 
 
-def _convolve(x: Tensor, w: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
-    function = F.conv_transpose2d if transposed else F.conv2d
-    return function(x, w, stride=stride, padding=padding)
-
-
 # Convolution is linear in x and in w, so the three functions below are closed under differentiation:
 #   y = x * w,   dx = dy *T w,   dw = dy ** x,   and the derivatives of each are again of these three forms.
 
@@ -153,7 +160,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx, x, w, *form):  # [N, I, H, W], [O, I, k, k] (transposed: [I, O, k, k]) -> [N, O, H', W']
         ctx.save_for_backward(x, w)
         ctx.form = form
-        return _convolve(x, w, *form)
+        return plain_convolution(x, w, *form)
 
     @staticmethod
     def backward(ctx, *grads):

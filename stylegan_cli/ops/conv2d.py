@@ -6,9 +6,8 @@ import functools
 from collections.abc import Callable
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from .composite import convolve
+from .composite import convolve, plain_convolution
 from .dispatch import choose
 from .upfirdn2d import downsample2d, upfirdn2d_composite, upfirdn2d_cuda, upfirdn2d_reference, upsample2d
 
@@ -58,20 +57,9 @@ def _conv2d_resample(
     return convolution(resample(x, f, 1, 1, ((p + 1) // 2, p // 2) * 2, False, 1.0), w, stride=2)
 
 
-def _convolve(
-    x: Tensor,  # [N, I, H, W]
-    w: Tensor,  # [O, I, k, k], transposed: [I, O, k, k]
-    stride: int = 1,
-    padding: int = 0,
-    transposed: bool = False,
-) -> Tensor:  # [N, O, H', W']
-    function = F.conv_transpose2d if transposed else F.conv2d
-    return function(x, w, stride=stride, padding=padding)
-
-
-conv2d_resample_reference = functools.partial(_conv2d_resample, _convolve, upfirdn2d_reference)
+conv2d_resample_reference = functools.partial(_conv2d_resample, plain_convolution, upfirdn2d_reference)
 conv2d_resample_composite = functools.partial(_conv2d_resample, convolve, upfirdn2d_composite)
-conv2d_resample_cuda = functools.partial(_conv2d_resample, _convolve, upfirdn2d_cuda)
+conv2d_resample_cuda = functools.partial(_conv2d_resample, plain_convolution, upfirdn2d_cuda)
 
 _IMPLEMENTATIONS = {
     "cuda": conv2d_resample_cuda,

@@ -14,23 +14,3 @@ from .folders import (
 from .lock import is_running, lock_run
 from .records import append_line, metric_lines, read_metrics, record_metric
 from .summary import RunSummary, summarize_run
-
-__all__ = [
-    "PACKAGED_MODEL",
-    "RunSummary",
-    "append_line",
-    "find_model",
-    "find_run",
-    "is_running",
-    "latest_snapshot",
-    "list_runs",
-    "lock_run",
-    "metric_lines",
-    "newest_run",
-    "next_run_dir",
-    "read_metrics",
-    "record_metric",
-    "snapshot_name",
-    "snapshots",
-    "summarize_run",
-]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
 
 from ..errors import SganError
+from ..files import nearest_path
 
 PACKAGED_MODEL = Path(__file__).parents[1] / "assets" / "critters.safetensors"
 
@@ -93,7 +93,7 @@ def find_run(
             return folder
     if os.path.isdir(run):  # Path.is_dir raises where a name is too long
         raise SganError(f"The folder {run} holds no run.", hint=f"Those there are: sgan runs --runs {run}")
-    hint = _nearest(Path(runs) / run) or f"Those there are: sgan runs --runs {runs}"
+    hint = nearest_path(Path(runs) / run) or f"Those there are: sgan runs --runs {runs}"
     raise SganError(f"There is no run {run} under {runs}.", hint=hint)
 
 
@@ -118,20 +118,12 @@ def _given_model(path: Path) -> tuple[Path, str]:
     if path.is_file():
         return path, f"Model: {path}."
     if not path.is_dir():
-        raise SganError(f"There is no file or folder {path}.", hint=_nearest(path))
+        raise SganError(f"There is no file or folder {path}.", hint=nearest_path(path))
     if snapshot := latest_snapshot(path):
         return snapshot, f"Model: {snapshot}, the newest of its run."
     run = newest_run(path)
     hint = f"Did you mean --model {run}?" if run else f"Snapshots are called {snapshot_name(0)} and so on."
     raise SganError(f"The folder {path} holds no snapshot.", hint=hint)
-
-
-def _nearest(path: Path) -> str | None:
-    """A question with the path most like one that does not exist."""
-    folder = path.parent
-    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"Did you mean {folder / close[0]}?" if close else None
 
 
 def _numbered(runs: Path) -> list[tuple[int, Path]]:

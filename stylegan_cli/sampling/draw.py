@@ -35,6 +35,15 @@ class Sampling:
     batch: int | None = None  # pictures at a time; None: by their size
     precision: str = "fp32"  # of the highest levels: 'fp32', 'bf16' or 'fp16'
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the highest levels; None: full precision."""
+        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+    def batch_for(self, G: Generator) -> int:
+        """Pictures at a time."""
+        return self.batch or min(max(2**20 // (G.config.height * G.config.width), 1), 32)
+
 
 @torch.inference_mode()
 def map_seeds(
@@ -59,8 +68,7 @@ def draw(
     noise: Sequence[Batches] | None = None,  # [N, 1, h, w] a layer, what 'const' means here; None: the model's
 ) -> Iterator[Tensor]:  # uint8 [C, H, W], one picture after the other
     """Pictures one by one, drawn in batches."""
-    config, dtype = G.config, {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[how.precision]
-    batch = how.batch or min(max(2**20 // (config.height * config.width), 1), 32)
+    batch = how.batch_for(G)
     progress("images", 0, len(seeds))
     for i in range(0, len(seeds), batch):
         some = seeds[i : i + batch]
@@ -69,7 +77,7 @@ def draw(
             maps = [each[i : i + len(some)] for each in noise]
         else:
             maps = noise_maps(G, how.noise_mode, some, ws.device)
-        images = to_uint8(G.synthesis(ws, noise=maps, dtype=dtype)).cpu()
+        images = to_uint8(G.synthesis(ws, noise=maps, dtype=how.dtype)).cpu()
         progress("images", i + len(images), len(seeds))
         yield from images
 

@@ -198,7 +198,7 @@ def _check_form(path: str, file: LatentFile, G: Generator) -> None:
     if file.ws.shape[1] not in (1, want[0]) or file.ws.shape[2] != want[1]:
         shape = list(file.ws.shape)
         raise SganError(f"The latents in {path} have shape {shape}; this model takes [N, {want[0]}, {want[1]}].")
-    sizes = {row.name: (1, row.height, row.width) for row in G.layers if row.noise}
+    sizes = {row.name: (1, row.height, row.width) for row in G.noise_layers}
     if file.noise and {name: tuple(maps.shape[1:]) for name, maps in file.noise.items()} != sizes:
         raise SganError(f"The noise in {path} is not of this model's layers.")
 
@@ -207,7 +207,6 @@ def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.devic
     """Each picture's own noise where its file has some, the model's where not; None if no file has any."""
     if not any(file and file.noise for file in files):
         return None
-    rows = [row for row in G.layers if row.noise]
     return [
         torch.cat(
             [
@@ -217,7 +216,7 @@ def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.devic
                 for file in files
             ]
         )
-        for row, own in zip(rows, G.stored_noise(), strict=True)
+        for row, own in zip(G.noise_layers, G.stored_noise(), strict=True)
     ]
 
 

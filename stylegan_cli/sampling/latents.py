@@ -65,5 +65,5 @@ def draw_noise(
     index: Tensor,  # [N] int64
 ) -> list[Tensor]:  # one [N, 1, h, w] for each layer that takes noise
     """Noise for a batch, by counter."""
-    rows = [row for row in G.layers if row.noise]
-    return [counter.normal(seed, f"{purpose}.{row.name}", index, (1, row.height, row.width)) for row in rows]
+    sizes = {row.name: (1, row.height, row.width) for row in G.noise_layers}
+    return [counter.normal(seed, f"{purpose}.{name}", index, size) for name, size in sizes.items()]

@@ -75,12 +75,10 @@ def noise_std(
     Of pictures as they are seen: cut off at black and white, alpha laid on white; but not rounded to bytes, beside
     which the noise of a small model is little.
     """
-    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[how.precision]
-    batch = how.batch or min(max(2**20 // (G.config.height * G.config.width), 1), 32)
     first, total, squares = None, *torch.zeros(2, dtype=torch.float64, device=ws.device)
-    for index in torch.arange(draws, device=ws.device).split(batch):
+    for index in torch.arange(draws, device=ws.device).split(how.batch_for(G)):
         noise = draw_noise(G, 0, _PURPOSE, index)
-        images = G.synthesis(ws.expand(len(index), -1, -1), noise=noise, dtype=dtype).double()
+        images = G.synthesis(ws.expand(len(index), -1, -1), noise=noise, dtype=how.dtype).double()
         images = to_rgb(images.clamp(-1, 1)) * 127.5
         first = images[:1] if first is None else first
         apart = images - first  # small numbers: their squares lose no digits to a mean that is far from 0

@@ -6,10 +6,11 @@ come is told through a callback, see `stylegan_cli.progress`.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..inversion.directions import Directions
 from ..metrics.measure import Results, measure
 from ..metrics.registry import resolve
 from ..progress import Progress, silent
@@ -50,98 +51,39 @@ __all__ = [
 ]
 
 
+T = TypeVar("T")
+
+
+def _method(
+    kind: type,  # of request
+    function: Callable[..., T],  # of the model, a request and, most of them, `progress`
+) -> Callable[..., T]:
+    """A method that takes a request, or the fields of one by name."""
+    names = {field.name for field in dataclasses.fields(kind)}
+
+    def method(self: Session, request: object = None, *more: Any, **options: Any) -> T:
+        fields = {name: options.pop(name) for name in names & options.keys()}
+        with self.chosen_kernels():
+            return function(self, request or kind(**fields), *more, **options)
+
+    method.__name__, method.__doc__ = function.__name__, function.__doc__
+    return method
+
+
 class Session(Model):
-    """A model that is open. Every method takes a request, or the fields of one by name."""
+    """A model that is open. What takes a request, here or in the modules beside, also takes its fields by name."""
 
-    def generate(
-        self,
-        request: GenerateRequest | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of a GenerateRequest
-    ) -> GenerateResult:
-        """Images of seeds, or of latents in a file."""
-        with self.chosen_kernels():
-            return generate.generate(self, request or GenerateRequest(**fields), progress)
-
-    def mix(
-        self,
-        request: MixRequest | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of a MixRequest
-    ) -> MixResult:
-        """A grid of images with the styles of rows and columns."""
-        with self.chosen_kernels():
-            return mix.mix(self, request or MixRequest(**fields), progress)
-
-    def interpolate(
-        self,
-        request: InterpolateRequest | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of an InterpolateRequest
-    ) -> InterpolateResult:
-        """A film of a walk through the latent space."""
-        with self.chosen_kernels():
-            return interpolate.interpolate(self, request or InterpolateRequest(**fields), progress)
-
-    def noise_study(
-        self,
-        request: NoiseRequest | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of a NoiseRequest
-    ) -> NoiseResult:
-        """What noise does to images."""
-        with self.chosen_kernels():
-            return noise.noise_study(self, request or NoiseRequest(**fields), progress)
-
-    def find_directions(
-        self,
-        request: FindRequest | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of a FindRequest
-    ) -> Directions:
-        """Directions in the latent space, for `show_directions` and `edit`."""
-        with self.chosen_kernels():
-            return edit.find_directions(self, request or FindRequest(**fields), progress)
-
-    def show_directions(
-        self,
-        request: ShowRequest | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of a ShowRequest
-    ) -> ShowResult:
-        """A strip for each direction: a row for each image, a column for each strength."""
-        with self.chosen_kernels():
-            return edit.show_directions(self, request or ShowRequest(**fields), progress)
-
-    def edit(
-        self,
-        request: EditRequest | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of an EditRequest
-    ) -> EditResult:
-        """Images moved along directions."""
-        with self.chosen_kernels():
-            return edit.edit(self, request or EditRequest(**fields), progress)
-
-    def prepare_projection(
-        self,
-        request: ProjectRequest | None = None,
-        **fields: Any,  # of a ProjectRequest
-    ) -> ProjectTask:
-        """The files of a request, read and found good: for `project`, which takes minutes."""
-        with self.chosen_kernels():
-            return project.prepare_projection(self, request or ProjectRequest(**fields))
-
-    def project(
-        self,
-        request: ProjectRequest | ProjectTask | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of a ProjectRequest
-    ) -> ProjectResult:
-        """The latents whose images are nearest given ones. Ctrl-C ends the search with what was found."""
-        task = request if isinstance(request, ProjectTask) else self.prepare_projection(request, **fields)
-        with self.chosen_kernels():
-            return project.project(self, task, progress)
+    generate = _method(GenerateRequest, generate.generate)
+    mix = _method(MixRequest, mix.mix)
+    interpolate = _method(InterpolateRequest, interpolate.interpolate)
+    noise_study = _method(NoiseRequest, noise.noise_study)
+    find_directions = _method(FindRequest, edit.find_directions)
+    show_directions = _method(ShowRequest, edit.show_directions)
+    edit = _method(EditRequest, edit.edit)
+    prepare_projection = _method(ProjectRequest, project.prepare_projection)
+    project = _method(ProjectRequest, project.project)
+    prepare_attribution = _method(AttributeRequest, attribute.prepare_attribution)
+    attribute = _method(AttributeRequest, attribute.attribute)
 
     def tune(
         self,
@@ -153,15 +95,6 @@ class Session(Model):
         with self.chosen_kernels():
             return project.tune_projection(result, steps, progress)
 
-    def prepare_attribution(
-        self,
-        request: AttributeRequest | None = None,
-        **fields: Any,  # of an AttributeRequest
-    ) -> AttributeTask:
-        """The files of a request, read and found good: for `calibrate` and `attribute`, which take minutes."""
-        with self.chosen_kernels():
-            return attribute.prepare_attribution(self, request or AttributeRequest(**fields))
-
     def calibrate(
         self,
         task: AttributeTask,
@@ -170,17 +103,6 @@ class Session(Model):
         """The same, with how near projections of the model's images and of real ones come; that is kept."""
         with self.chosen_kernels():
             return attribute.measure_both_kinds(self, task, progress)
-
-    def attribute(
-        self,
-        request: AttributeRequest | AttributeTask | None = None,
-        progress: Progress = silent,
-        **fields: Any,  # of an AttributeRequest
-    ) -> AttributeResult:
-        """Whether images were made by this model."""
-        task = request if isinstance(request, AttributeTask) else self.prepare_attribution(request, **fields)
-        with self.chosen_kernels():
-            return attribute.attribute(self, task, progress)
 
     def metrics(
         self,

@@ -14,7 +14,7 @@ from ..inversion.find import Task, choose_loss, find, prepare
 from ..inversion.histogram import histogram
 from ..inversion.projector import Projection
 from ..inversion.results import comparison
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling
 from ..snapshot import open_training_set
 from .model import Model, Picture, Pictures, part
@@ -68,7 +68,8 @@ def prepare_attribution(
     model: Model,
     request: AttributeRequest,
 ) -> AttributeTask:
-    """Look at everything that is given before anything is measured. Raises SganError on whatever is wrong with it."""
+    """The files of a request, for `calibrate` and `attribute`, which take minutes: all that is given is looked at
+    before anything is measured. Raises SganError on whatever is wrong with it."""
     task = prepare(model.snapshot, request.images, crop=request.crop) if request.images else None
     others = open_training_set(model.info, request.data) if request.data is not None else None
     spec = model.info.data if others is None else others.spec
@@ -97,10 +98,12 @@ def measure_both_kinds(
 
 def attribute(
     model: Model,
-    task: AttributeTask,
-    progress: Progress,
+    request: AttributeRequest | AttributeTask,
+    progress: Progress = silent,
 ) -> AttributeResult:
-    """Raises KeyboardInterrupt if it is interrupted: a part of the search would mislead."""
+    """Whether images were made by this model. Raises KeyboardInterrupt if it is interrupted: a part of the search would
+    mislead."""
+    task = request if isinstance(request, AttributeTask) else prepare_attribution(model, request)
     if task.known is None:
         task = measure_both_kinds(model, task, progress)
     request, loss, known, pictures, judged = task.request, task.loss, task.known, [], []

@@ -15,7 +15,7 @@ from ..inversion.directions import Directions, load_directions, newest_direction
 from ..inversion.editing import before_and_after, move_all, pair_edits, save_edited, strip
 from ..inversion.factorize import find_unlabelled
 from ..inversion.seed_labels import read_table
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import Latents, file_part
 from ..sampling.mixing import style_indices
@@ -110,9 +110,10 @@ class EditResult(Pictures):
 def find_directions(
     model: Model,
     request: FindRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> Directions:
-    """Raises SganError if there is nothing to find, or what is asked for cannot be had."""
+    """Directions in the latent space, for `show_directions` and `edit`. Raises SganError if there is nothing to find,
+    or what is asked for cannot be had."""
     layers = style_indices(model.G.layers, request.layers or list(range(model.G.num_ws)), "--layers")
     settings = {"model": str(model.path), "command": model.command}
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
@@ -134,9 +135,10 @@ def find_directions(
 def show_directions(
     model: Model,
     request: ShowRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> ShowResult:
-    """A row for each image, a column for each strength. Raises SganError if the file or a direction does not fit."""
+    """A strip for each direction: a row for each image, a column for each strength. Raises SganError if the file or a
+    direction does not fit."""
     sampling = part(Sampling, request)
     path, known, layers = _open(model, request)
     chosen = known.choose(request.direction) if request.direction else range(min(_SHOWN, len(known)))
@@ -163,9 +165,9 @@ def show_directions(
 def edit(
     model: Model,
     request: EditRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> EditResult:
-    """Raises SganError if the file, a direction or its strength does not fit."""
+    """Images moved along directions. Raises SganError if the file, a direction or its strength does not fit."""
     sampling, items = part(Sampling, request), list(request.seeds)
     path, known, layers = _open(model, request)
     edits = pair_edits(known, request.direction, request.strength)

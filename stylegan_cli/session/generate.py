@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data.images import grid_columns, image_grid
 from ..errors import SganError
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling, draw, map_seeds
 from ..sampling.latent_files import save_latents
 from ..sampling.latents import class_labels
@@ -103,9 +103,9 @@ class GenerateResult:
 def generate(
     model: Model,
     request: GenerateRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> GenerateResult:
-    """Raises SganError if the class or the file does not fit the model."""
+    """Images of seeds, or of latents in a file. Raises SganError if the class or the file does not fit the model."""
     sampling = part(Sampling, request)
     file = model.latents([request.from_w], sampling) if request.from_w else None
     G, seeds = (file.G, file.seeds) if file else (model.G, list(request.seeds))

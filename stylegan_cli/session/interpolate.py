@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..data.images import grid_columns
 from ..data.video import sheets, write_video
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling, draw
 from ..sampling.interpolate import Kind, plan_film
 from .model import Model, part, tuned_note
@@ -62,9 +62,10 @@ class InterpolateResult:
 def interpolate(
     model: Model,
     request: InterpolateRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> InterpolateResult:
-    """Raises SganError if the keys are too few, do not fit the cells, or cannot be had."""
+    """A film of a walk through the latent space. Raises SganError if the keys are too few, do not fit the cells, or
+    cannot be had."""
     sampling, grid, config = part(Sampling, request), request.grid, model.G.config
     film = plan_film(
         model.G,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import labelled_grid
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..sampling.draw import Sampling, draw
 from ..sampling.latent_files import file_part
 from ..sampling.mixing import mix_styles, style_indices
@@ -38,9 +38,10 @@ class MixResult(Pictures):
 def mix(
     model: Model,
     request: MixRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> MixResult:
-    """Raises SganError if a file or the styles do not fit the model."""
+    """A grid of images with the styles of rows and columns. Raises SganError if a file or the styles do not fit the
+    model."""
     sampling = part(Sampling, request)
     indices = style_indices(model.G.layers, request.styles)
     sources = model.latents([*request.rows, *request.cols], sampling)

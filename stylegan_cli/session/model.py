@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import inspect
-import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .. import ops
+from .. import cache, ops
 from ..data.images import save_image
 from ..errors import SganError
-from ..files import cache_folder, write_atomic
 from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
@@ -71,13 +67,11 @@ class Model:
         """Of the generator's weights; kept in the folder of caches as long as the file is the same."""
         if self._identity is None or self._identity != _identity(self.path):  # replaced since it was opened
             return fingerprint(self.G)
-        kept = cache_folder() / "fingerprints" / f"{self._identity}.txt"
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if re.fullmatch("[0-9a-f]{16}", known := kept.read_text()):
-                return known
+        if kept := cache.load("fingerprints", self._identity):
+            return kept.about
         found = fingerprint(self.G)
         with contextlib.suppress(SganError):  # a cache that cannot be written
-            write_atomic(kept, found)
+            cache.store("fingerprints", self._identity, {}, found)
         return found
 
     def chosen_kernels(self) -> contextlib.AbstractContextManager[Any]:
@@ -178,5 +172,4 @@ def _identity(path: Path) -> str | None:
         stat = path.stat()
     except OSError:
         return None
-    parts = [str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, __version__]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return cache.key(str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, __version__)

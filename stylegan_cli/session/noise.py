@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import labelled_grid, to_rgb
-from ..progress import Progress
+from ..progress import Progress, silent, track
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import file_part
 from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
@@ -41,18 +41,14 @@ class NoiseResult(Pictures):
 def noise_study(
     model: Model,
     request: NoiseRequest,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> NoiseResult:
-    """Raises SganError if the model takes no noise, or a file does not fit it."""
+    """What noise does to images. Raises SganError if the model takes no noise, or a file does not fit it."""
     sampling = part(Sampling, request)
     sources = model.latents(request.seeds, sampling)
     columns = draw_columns(sources, sampling)
-    progress("images", 0, len(sources))
-    stds = []
-    for ws in sources.ws:
-        stds.append(noise_std(sources.G, ws, request.draws, sampling))
-        progress("images", len(stds), len(sources))
-    std = torch.stack(stds)
+    each = track(sources.ws.unbind(), "images", progress)
+    std = torch.stack([noise_std(sources.G, ws, request.draws, sampling) for ws in each])
     white = std.max().item()
     maps = torch.stack([std_map(one, white) for one in std])
     record = model.record(sampling, tuned=sources.tuned, draws=request.draws, white=f"{white:.3g}")

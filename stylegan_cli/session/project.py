@@ -144,7 +144,8 @@ def prepare_projection(
     model: Model,
     request: ProjectRequest,
 ) -> ProjectTask:
-    """Look at everything that is given before anything is searched. Raises SganError on whatever is wrong with it."""
+    """The files of a request, for `project`, which takes minutes: all that is given is looked at before anything is
+    searched. Raises SganError on whatever is wrong with it."""
     fingerprint = model.fingerprint if request.init else None
     task = prepare(
         model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
@@ -155,10 +156,12 @@ def prepare_projection(
 
 def project(
     model: Model,
-    task: ProjectTask,
-    progress: Progress,
+    request: ProjectRequest | ProjectTask,
+    progress: Progress = silent,
 ) -> ProjectResult:
-    """Ctrl-C ends it with what was found; raises KeyboardInterrupt if that is nothing."""
+    """The latents whose images are nearest given ones. Ctrl-C ends the search with what was found; raises
+    KeyboardInterrupt if that is nothing."""
+    task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
     finding = find(model.snapshot, task.task, part(Projection, task.request), task.loss, progress)
     return ProjectResult(model, task, finding, finding.found.interrupted)
 

@@ -173,7 +173,8 @@ class Run:
         """Snapshot, images, the state to go on from, and metrics unless the user wants an end."""
         began = time.monotonic()
         if not distributed.same_on_all_ranks(self.engine.learning):
-            raise SganError("The ranks hold different weights.", hint=f"Go on from the last state: {self._command()}")
+            hint = f"Go on from the last state: sgan train --resume {self.folder}"
+            raise SganError("The ranks hold different weights.", hint=hint)
         snapshot = self._each(lambda r: r.snapshot())
         self._save_state()
         if self.options.measure is not None and not stopped and self.engine.recipe.product is not None:
@@ -268,9 +269,6 @@ class Run:
     def _each(self, write: Callable[[Recorder], Any]) -> Any:
         """Let the recorder write, if this is the first rank."""
         return None if self.recorder is None else write(self.recorder)
-
-    def _command(self) -> str:
-        return f"sgan train --resume {self.folder}"
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from ..cache import sha256_of
 from ..errors import SganError
 from ..files import no_room, patiently, remove_leftovers, sync_folder, tell, temporary_beside
 from ..runs import snapshot_name
@@ -252,7 +253,7 @@ def read_state(
     if not (name := _NAME.fullmatch(path.name)):
         raise SganError(f"{path} is no training state: their names are state-<kimg>-<checksum>.safetensors.")
     with _reading(path):
-        if _checksum(path) != name[2]:
+        if sha256_of(path)[:16] != name[2]:
             raise DamagedState(f"{path} is damaged: its content does not fit the checksum in its name.")
         with _open(path) as f:
             texts = f.metadata()
@@ -314,11 +315,3 @@ def _written(path: Path) -> int:
     with contextlib.suppress(FileNotFoundError):  # a run that goes on removes its old states
         return path.stat().st_mtime_ns
     return 0
-
-
-def _checksum(path: Path) -> str:
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK))
-    with open(path, "rb", buffering=0) as f:
-        while count := f.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()[:16]

@@ -122,4 +122,4 @@ def test_shared_options():
 @pytest.mark.parametrize("value", ["nan", "inf", "x"])
 def test_truncation_is_a_number(value):
     with pytest.raises(click.UsageError, match="is no number"):
-        params.Finite().convert(value, None, None)
+        params.Number().convert(value, None, None)

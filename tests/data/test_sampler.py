@@ -1,5 +1,7 @@
 """The order of pictures: complete, repeatable, the same for every number of ranks, resumed from one number."""
 
+from contextlib import closing
+
 import pytest
 import torch
 
@@ -62,7 +64,7 @@ def critters():
 
 def test_the_loader_hands_out_what_the_sampler_says(critters):
     plain = Sampler(4000, seed=1)
-    with Loader(critters, Sampler(4000, seed=1), 8) as loader:
+    with closing(Loader(critters, Sampler(4000, seed=1), 8)) as loader:
         for _ in range(3):
             indices, positions = plain.next(8)
             images, labels, at = loader.next()
@@ -73,21 +75,21 @@ def test_the_loader_hands_out_what_the_sampler_says(critters):
 
 
 def test_the_loader_resumes(critters):
-    with Loader(critters, Sampler(4000, seed=1), 8) as loader:
+    with closing(Loader(critters, Sampler(4000, seed=1), 8)) as loader:
         loader.next()
         state = loader.state_dict()
         expected = loader.next()[2]
         loader.next()
         loader.load_state_dict(state)
         assert torch.equal(loader.next()[2], expected)
-    with Loader(critters, Sampler(4000, seed=1), 8) as loader:
+    with closing(Loader(critters, Sampler(4000, seed=1), 8)) as loader:
         loader.load_state_dict(state)
         assert torch.equal(loader.next()[2], expected)
 
 
 def test_closing_gives_the_sampler_back(critters):
     sampler = Sampler(4000, seed=1)
-    with Loader(critters, sampler, 8) as loader:
+    with closing(Loader(critters, sampler, 8)) as loader:
         loader.next()
     assert sampler.position == 8
 

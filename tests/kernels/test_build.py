@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan_cli.kernels import build, kernel_cache
+from stylegan_cli import cache
+from stylegan_cli.kernels import build
 
 TORCH = Path(torch.__file__).parent
 
@@ -34,8 +35,8 @@ def test_build(toolkit):
     assert path.parent.parent == toolkit.cache / "kernels" and len(path.parent.name) == 16
     assert path.read_text() == "halfwhole"
     assert sorted(p.name for p in path.parent.iterdir()) == [
+        ".sgan_kernels.so.lock",
         "build.log",
-        "lock",
         "sgan_kernels.json",
         "sgan_kernels.so",
     ]
@@ -201,10 +202,10 @@ def test_an_interrupted_build_is_not_a_failed_one(toolkit):
 
 
 def test_waiting_is_said_once(toolkit, monkeypatch, capsys):
-    monkeypatch.setattr(kernel_cache, "_PATIENCE", 0.1)
+    monkeypatch.setattr(cache, "PATIENCE", 0.1)
     path = build.build(["90a"])
     path.unlink()
-    with open(path.parent / "lock") as f:
+    with open(path.with_name(f".{path.name}.lock")) as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         waiting = threading.Thread(target=build.build, args=(["90a"],))
         waiting.start()

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from stylegan_cli.files import cache_folder
+from stylegan_cli import cache
 from stylegan_cli.kernels import build
 
 
@@ -25,11 +25,11 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("SGAN_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "stylegan_cli"
+    assert cache.folder() == tmp_path / ".cache" / "stylegan_cli"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "stylegan_cli"
+    assert cache.folder() == tmp_path / "xdg" / "stylegan_cli"
     monkeypatch.setenv("SGAN_CACHE", "~/own")
-    assert cache_folder() == tmp_path / "own"
+    assert cache.folder() == tmp_path / "own"
 
 
 @pytest.fixture

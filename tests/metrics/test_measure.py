@@ -12,8 +12,7 @@ from stylegan_cli.data.images import to_rgb
 from stylegan_cli.errors import SganError
 from stylegan_cli.metrics import passes
 from stylegan_cli.metrics.frechet import frechet_distance
-from stylegan_cli.metrics.in_training import TrainingMetrics
-from stylegan_cli.metrics.measure import compare_images, measure
+from stylegan_cli.metrics.measure import TrainingMetrics, compare_images, measure
 from stylegan_cli.metrics.registry import resolve
 from stylegan_cli.metrics.stream import Fakes
 
@@ -98,6 +97,13 @@ def test_a_damaged_cache_is_made_again(fakes, tiny_generator, data, tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     assert measured(["fid"], G, data, **QUICK).values == first.values
     assert sum(fakes.made[1].seen) == 32 + 40
+
+
+def test_a_cache_that_cannot_be_written_is_no_mistake(fakes, tiny_generator, data, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    measured(["fid"], tiny_generator(), data, **QUICK)
+    measured(["fid"], tiny_generator(), data, **QUICK)
+    assert sum(fakes.made[1].seen) == 32 + 40, "nothing was kept"
 
 
 def test_nothing_outside_changes(fakes, tiny_generator, data):

@@ -53,13 +53,11 @@ def slowly(G, distance, path, count, seed=0, labels=None):
 def test_transcription(tiny_generator, name, c_dim):
     """Ours works in float32 as the field's does: a step of 1e-4 has three digits left in it."""
     G, path, classes = tiny_generator(c_dim=c_dim), METRICS[name].path, torch.arange(7) % 3 if c_dim else None
-    pairs = PathPairs(G, mean_square, path, classes, CPU, seed=3)
+    pairs = PathPairs(G, mean_square, path, classes, CPU, 3)
     distances = torch.cat([pairs(index) for index in torch.arange(30).split(7)])
     labels = None
     if c_dim:
-        from stylegan_cli.metrics.stream import draw_labels
-
-        labels = draw_labels(G, classes, 3, torch.arange(30))
+        labels = pairs.labels(torch.arange(30))
     truth = slowly(G.double(), mean_square, path, 30, 3, labels)
     assert perceptual_path_length(distances) == pytest.approx(truth, rel=5e-3)
 

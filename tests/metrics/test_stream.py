@@ -74,10 +74,8 @@ def test_noise_is_each_pictures_own_and_truncation_is_heard(tiny_generator):
 
 
 def test_classes_are_drawn_as_the_set_has_them(tiny_generator):
-    from stylegan_cli.metrics.stream import draw_labels
-
     G, classes = tiny_generator(c_dim=3), torch.tensor([0] * 6 + [2] * 4)
-    labels = draw_labels(G, classes, 0, torch.arange(4000))
+    labels = Fakes(G, classes, CPU).labels(torch.arange(4000))
     assert labels.shape == (4000, 3) and labels.mean(0).tolist() == pytest.approx([0.6, 0, 0.4], abs=0.03)
 
 

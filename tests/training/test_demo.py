@@ -9,7 +9,7 @@ from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import to_uint8
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling.latents import latents_from_seeds
-from stylegan_cli.snapshot import load_generator
+from stylegan_cli.snapshot import load_snapshot
 
 
 def edge_distance(images):  # uint8 [N, C, H, W]
@@ -35,7 +35,7 @@ def test_creatures_differ_in_shape(tmp_path):
     result = CliRunner().invoke(main, ["train", "--runs", str(tmp_path), "-q"])
     assert result.exit_code == 0, result.output
     (run,) = tmp_path.iterdir()
-    G = load_generator(latest_snapshot(run))
+    G = load_snapshot(latest_snapshot(run)).G
     with torch.inference_mode():
         fakes = to_uint8(G(latents_from_seeds(range(64), G.config.z_dim)))
     reals = open_dataset(None, size=(32, 32)).images(range(64))

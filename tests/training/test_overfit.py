@@ -15,7 +15,7 @@ from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import to_uint8
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling.latents import latents_from_seeds
-from stylegan_cli.snapshot import load_generator
+from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
@@ -62,7 +62,7 @@ def distance_after(folder, data, others, aug, kimg=120):
     run = folder / aug
     run.mkdir()
     train(config, run, "cpu", manner=RunOptions(quiet=True))
-    G = load_generator(latest_snapshot(run))
+    G = load_snapshot(latest_snapshot(run)).G
     with torch.no_grad():
         fakes = torch.cat([to_uint8(G(z)) for z in latents_from_seeds(range(2000), 128).split(100)])
     p = [json.loads(line).get("augment/p", 0) for line in (run / "stats.jsonl").read_text().splitlines()]

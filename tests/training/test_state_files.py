@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_read_now_is_not_set_aside(tmp_path, writer, monke
 
     write(writer, 1)
     path = write(writer, 2)
-    monkeypatch.setattr(state_files, "_checksum", fail)
+    monkeypatch.setattr(state_files, "sha256_of", fail)
     number = errno.EMFILE
     with pytest.raises(SganError, match="Cannot read .*Too many open files"):
         load_newest(tmp_path, print)

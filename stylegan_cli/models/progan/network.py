@@ -95,3 +95,6 @@ class ProGAN(Generator):
             config.z_dim, config.c_dim, config.w_dim, 0, 1, labels="concat", w_avg_beta=config.w_avg_beta
         )
         super().__init__(config, synthesis, mapping)
+
+
+build = ProGAN  # for `family.lazily`

@@ -111,3 +111,6 @@ class StyleGAN(Generator):
         synthesis = SynthesisNetwork(config)
         mapping = MappingNetwork.of(config, synthesis.num_ws, truncated=config.truncated)
         super().__init__(config, synthesis, mapping)
+
+
+build = StyleGAN  # for `family.lazily`

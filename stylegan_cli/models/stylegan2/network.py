@@ -119,3 +119,6 @@ class StyleGAN2(Generator):
     def __init__(self, config: StyleGAN2Config):
         synthesis = SynthesisNetwork(config)
         super().__init__(config, synthesis, MappingNetwork.of(config, synthesis.num_ws))
+
+
+build = StyleGAN2  # for `family.lazily`

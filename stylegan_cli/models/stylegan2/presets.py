@@ -6,6 +6,11 @@ from ..presets import MINUTES, Preset
 
 _PAPER: dict[str, Any] = {"ema_rampup": None, "mapping_layers": 8}
 
+
+def _of_paper(size: int, **settings: Any) -> Preset:
+    return Preset(f"the {size} x {size} settings of the StyleGAN2-ADA paper", **_PAPER, **settings)
+
+
 PRESETS: dict[str, Preset] = {
     "auto": Preset("settings from the size of the pictures and the number of GPUs"),
     "demo": Preset("a small network that learns to draw in minutes on two CPU cores", **MINUTES, kimg=40.0),
@@ -20,36 +25,9 @@ PRESETS: dict[str, Preset] = {
         ema_kimg=10.0,
         aug="noaug",
     ),
-    "paper256": Preset(
-        "the 256 x 256 settings of the StyleGAN2-ADA paper",
-        **_PAPER,
-        batch=64,
-        mbstd_group=8,
-        channel_base=16384,
-        lr=0.0025,
-        gamma=1.0,
-        ema_kimg=20.0,
-    ),
-    "paper512": Preset(
-        "the 512 x 512 settings of the StyleGAN2-ADA paper",
-        **_PAPER,
-        batch=64,
-        mbstd_group=8,
-        channel_base=32768,
-        lr=0.0025,
-        gamma=0.5,
-        ema_kimg=20.0,
-    ),
-    "paper1024": Preset(
-        "the 1024 x 1024 settings of the StyleGAN2-ADA paper",
-        **_PAPER,
-        batch=32,
-        mbstd_group=4,
-        channel_base=32768,
-        lr=0.002,
-        gamma=2.0,
-        ema_kimg=10.0,
-    ),
+    "paper256": _of_paper(256, batch=64, mbstd_group=8, channel_base=16384, lr=0.0025, gamma=1.0, ema_kimg=20.0),
+    "paper512": _of_paper(512, batch=64, mbstd_group=8, channel_base=32768, lr=0.0025, gamma=0.5, ema_kimg=20.0),
+    "paper1024": _of_paper(1024, batch=32, mbstd_group=4, channel_base=32768, lr=0.002, gamma=2.0, ema_kimg=10.0),
     "cifar": Preset(
         "32 x 32 pictures, as StyleGAN2-ADA on CIFAR-10",
         batch=64,

@@ -20,8 +20,6 @@ from .geometry import move
 from .image import add_noise, amplify_bands, cut_out
 from .parameters import Parameters
 
-__all__ = ["PIPES", "AdaptiveP", "Augment"]
-
 
 class Augment:
     """The transformations of a pipeline, each with probability p: what a picture gets depends on its index alone."""

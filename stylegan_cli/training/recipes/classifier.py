@@ -7,11 +7,10 @@ what it says does not depend on the device.
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
@@ -19,10 +18,11 @@ from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from ... import cache
 from ...data.dataset import Dataset
 from ...data.labels import classes_by_value
+from ...data.sampler import Sampler
 from ...detectors.picture_classifier import PictureClassifier, Recognition, prepare
-from ...errors import SganError
+from ...errors import SganError, nearest
 from ...models.config import GeneratorConfig
-from ...progress import Progress, silent
+from ...progress import Progress, silent, track
 from ...sampling import counter
 from ..engine import Engine
 from ..optimizer import GuardedAdamW
@@ -57,13 +57,13 @@ class ClassifierRecipe(Recipe):
         self.classifier, self.x, self.targets, self.seed = classifier, x, targets, seed
         optimizer = GuardedAdamW(classifier.parameters(), _RATE, weight_decay=_DECAY)
         self.rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
-        self.order = Rounds(len(x), seed)
+        self.order = Rounds(len(x), seed=seed)
         self.networks = {"classifier": classifier}
         self.phases = [Phase("classifier", classifier, optimizer, self._loss)]
         self.parts = {"rate": self.rate, "data": self.order}
 
     def next_batch(self) -> LabelledBatch:
-        shown, chosen = self.order.next(_BATCH)
+        chosen, shown = self.order.next(_BATCH)
         return LabelledBatch(_as_drawn(prepare(self.x[chosen]), self.seed, shown), self.targets[chosen])
 
     def after_step(self, shown: int) -> None:
@@ -74,35 +74,11 @@ class ClassifierRecipe(Recipe):
         return torch.stack([cross_entropy(logs, target, reduction="sum") for logs, target in heads]).sum()
 
 
-class Rounds:
-    """Which of N pictures come when: each round all of them. What has been shown is the whole state."""
+class Rounds(Sampler):
+    """Which of N pictures come when: each round all of them."""
 
-    def __init__(
-        self,
-        num: int,
-        seed: int,
-    ):
-        self.num, self.seed, self.shown = num, seed, 0
-        self._orders: dict[int, Tensor] = {}  # the permutations in use, by round
-
-    def next(
-        self,
-        batch: int,
-    ) -> tuple[Tensor, Tensor]:  # running numbers [batch] of the pictures shown, and which they are [batch]
-        shown = torch.arange(self.shown, self.shown + batch)
-        self.shown += batch
-        rounds = range(int(shown[0]) // self.num, int(shown[-1]) // self.num + 1)
-        self._orders = {k: self._orders[k] if k in self._orders else self._order(k) for k in rounds}
-        return shown, torch.cat(list(self._orders.values()))[shown - rounds[0] * self.num]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"shown": self.shown}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.shown = int(state["shown"])
-
-    def _order(self, k: int) -> Tensor:  # [num]
-        return counter.uniform(self.seed, f"classifier.round{k}", torch.arange(self.num)).argsort()
+    def _order(self, epoch: int) -> np.ndarray:
+        return counter.uniform(self.seed, f"classifier.round{epoch}", torch.arange(self.num)).argsort().numpy()
 
 
 def train_classifier(
@@ -171,8 +147,7 @@ def choose_attributes(
         raise SganError(f"The pictures in {dataset.spec.path} have no attributes that sort them into kinds.", hint=hint)
     for name in wanted or ():
         if name not in kinds:
-            near = difflib.get_close_matches(name, kinds, 1)
-            hint = f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(kinds)}."
+            hint = nearest(name, kinds) or f"Choose from {', '.join(kinds)}."
             raise SganError(f"The pictures in {dataset.spec.path} have no attribute {name!r} to learn.", hint=hint)
     return kinds
 
@@ -187,10 +162,8 @@ def _fit(
 ) -> None:
     steps = steps or max(_STEPS, _EPOCHS * len(x) // _BATCH)
     engine = Engine(ClassifierRecipe(classifier, x, torch.stack(targets, 1), seed, steps))
-    for step in range(steps):
-        progress("learning attributes", step, steps)
+    for _ in track(range(steps), "learning attributes", progress):
         engine.step()
-    progress("learning attributes", steps, steps)
 
 
 def _as_drawn(
