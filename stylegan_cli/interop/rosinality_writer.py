@@ -102,9 +102,8 @@ def check_widths(
     config: StyleGAN2Config | DiscriminatorConfig,
 ) -> set[int]:  # each channel_multiplier with which theirs is as wide; up to 32 pixels all are
     """Raises SganError if there is none."""
-    levels = [4 << k for k in range(base_size(config.height, config.width)[2] + 1)]
-    widths = {level: min(config.channel_base // level, config.channel_max) for level in levels}
-    found = {m for m in _MULTIPLIERS if all(widths[level] == _their_width(level, m) for level in levels)}
+    widths = {level.name: level.channels for level in config.levels()}
+    found = {m for m in _MULTIPLIERS if all(width == _their_width(level, m) for level, width in widths.items())}
     if not found:
         theirs = "512 feature maps from level 4 to 32, then 256, 128, 64, 32, 16 times a channel_multiplier"
         told = ", ".join(f"{width} at {level}" for level, width in widths.items())

@@ -188,7 +188,7 @@ class DiscriminatorConfig(LevelsConfig):
         self._check(0 <= self.mapping_layers <= 64 and self.mapping_lr > 0, "mapping_layers or mapping_lr")
         self._check(not self.blur or (len(self.blur) == 3 and is_filter(self.blur)), "the filter blur")
         self._check(min(self.c_dim, self.mbstd_channels, (self.mbstd_group or 1) - 1) >= 0, "a dimension")
-        lowest = min(self.channel_base // 4, self.channel_max)
+        lowest = self.levels()[0].channels
         if self.mbstd_channels and lowest % self.mbstd_channels:
             raise SganError(
                 f"{lowest} channels at the lowest level do not divide into {self.mbstd_channels} deviation maps.",

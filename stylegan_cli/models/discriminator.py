@@ -28,7 +28,7 @@ class DiscriminatorBlock(nn.Module):
         sees: bool,  # has a way in for images
     ):
         super().__init__()
-        self.architecture = config.architecture
+        self.architecture, self.sees = config.architecture, sees
         in_channels, out_channels = level.channels, below.channels
         convolution = functools.partial(EqualConv2d, fir=config.fir, clamp=config.conv_clamp, act="lrelu")
         if sees:
@@ -48,7 +48,7 @@ class DiscriminatorBlock(nn.Module):
         image: Tensor | None,  # [N, channels, H, W], as long as a fromRGB waits for it
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:  # [N, out_channels, H/2, W/2], [N, channels, H/2, W/2]
-        if hasattr(self, "fromrgb") and image is not None:
+        if self.sees and image is not None:
             y = self.fromrgb(image.to(dtype))
             x = y if x is None else x.to(dtype) + y
             image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
@@ -118,11 +118,9 @@ class Discriminator(nn.Module):
                 0, config.c_dim, features, config.mapping_layers, None, lr_multiplier=config.mapping_lr
             )
         # From the image to the logit, for Freeze-D.
+        levels = (f"b{level.name}." for level in (*self.levels, lowest))
         self.layers = tuple(
-            f"b{level.name}.{name}"
-            for level in (*self.levels, lowest)
-            for name in ("fromrgb", "conv0", "conv1", "skip", "conv", "fc", "out")
-            if hasattr(self.get_submodule(f"b{level.name}"), name)
+            prefix + name for prefix in levels for name, _ in self.get_submodule(prefix[:-1]).named_children()
         )
 
     def forward(

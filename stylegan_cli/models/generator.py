@@ -20,7 +20,7 @@ Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One row of the layer table, in the order of computation."""
+    """One row of the layer table, in the order of computation: a layer that a latent controls."""
 
     name: str  # of the module inside the generator, as in its state_dict
     kind: Literal["conv", "torgb"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -134,21 +135,21 @@ def convolve(
     return function(x, w, stride, padding, transposed)
 
 
-_features_only = False
+_features_only: ContextVar[bool] = ContextVar("features_only", default=False)
 
 
 @contextlib.contextmanager
 def feature_gradients_only() -> Iterator[None]:
     """For `torch.autograd.grad` with respect to pictures or latents: convolutions leave out their weights' gradients.
 
-    PyTorch asks a function for the gradients of all its inputs; R1 and path length would throw these away.
+    PyTorch asks a function for the gradients of all its inputs; R1 and path length would throw these away. Other
+    threads are not affected: on the CPU, gradients are made in the thread that asks for them.
     """
-    global _features_only
-    before, _features_only = _features_only, True
+    before = _features_only.set(True)
     try:
         yield
     finally:
-        _features_only = before
+        _features_only.reset(before)
 
 
 # Convolution is linear in x and in w, so the three functions below are closed under differentiation:
@@ -167,7 +168,7 @@ class _Convolution(torch.autograd.Function):
         (dy,) = grads
         x, w = ctx.saved_tensors
         dx = _InputGradient.apply(dy, w, x.shape, *ctx.form) if ctx.needs_input_grad[0] else None
-        wanted = ctx.needs_input_grad[1] and not _features_only
+        wanted = ctx.needs_input_grad[1] and not _features_only.get()
         dw = _WeightGradient.apply(dy, x, w.shape, *ctx.form) if wanted else None
         return dx, dw, None, None, None
 

@@ -1,5 +1,7 @@
 """Convolution with resampling against one dense kernel, and its own gradients against PyTorch's."""
 
+import threading
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -87,3 +89,22 @@ def test_gradients_in_half_precision_have_their_type(random):
     x, w = random(1, 4, 4, 4).bfloat16().requires_grad_(True), random(4, 4, 3, 3).bfloat16().requires_grad_(True)
     for gradient in torch.autograd.grad(conv2d_resample(x, w, F, up=2).float().square().sum(), (x, w)):
         assert gradient.dtype == torch.bfloat16 and gradient.isfinite().all()
+
+
+def test_another_threads_penalty_takes_no_gradient_away():
+    """`feature_gradients_only` holds in its own thread."""
+    x, w = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3, requires_grad=True)
+    inside, done = threading.Event(), threading.Event()
+
+    def penalty():
+        with ops.feature_gradients_only():
+            inside.set()
+            done.wait()
+
+    thread = threading.Thread(target=penalty)
+    thread.start()
+    inside.wait()
+    conv2d_resample(x, w).square().sum().backward()
+    done.set()
+    thread.join()
+    assert w.grad is not None and w.grad.abs().sum() > 0

@@ -40,7 +40,7 @@ class StyledConv2d(nn.Module):
         up: int = 1,  # 1, or 2: the input has half the size
     ):
         super().__init__()
-        self.up = up
+        self.up, self.convolves = up, in_channels > 0
         if in_channels:
             self.weight_gain = math.sqrt(2 / (in_channels * 9))
             self.weight = nn.Parameter(torch.randn(row.channels, in_channels, 3, 3))
@@ -60,7 +60,7 @@ class StyledConv2d(nn.Module):
         w: Tensor,  # [N, w_dim]
         noise: Tensor | None,  # [N or 1, 1, H, W]; None: no noise
     ) -> Tensor:  # [N, out_channels, H, W]
-        if hasattr(self, "weight"):
+        if self.convolves:
             w3 = (self.weight * self.weight_gain).to(x.dtype)
             x = conv2d_resample(x, w3, self.resample_filter if self.up == 2 else None, up=self.up)
         if self.up == 2:
