@@ -195,7 +195,11 @@ def test_mp4(tmp_path, monkeypatch, encoder, channels):
         assert read_back[:, :, :6].mean() > 245, "alpha is laid on white"
 
 
-def test_the_same_mp4_again(tmp_path):
-    pytest.importorskip("av")
+def test_the_same_mp4_again(tmp_path, monkeypatch):
+    """By an encoder that makes the same bytes of the same frames: on some processors libx264 now and then does not."""
+    av = pytest.importorskip("av")
+    if "mpeg4" not in av.codecs_available:
+        pytest.skip("no mpeg4")
+    monkeypatch.setattr(video, "_ENCODERS", {"mpeg4": video._ENCODERS["mpeg4"]})
     a, b = (write(tmp_path / f"{name}.mp4", moving(5), metadata=METADATA) for name in "ab")
     assert a.read_bytes() == b.read_bytes()
