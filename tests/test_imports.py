@@ -198,6 +198,59 @@ def test_a_command_parses_calls_writes_and_prints(path):
             assert body[-1].end_lineno - body[0].lineno + 1 <= 40, node.name
 
 
+class Nameless(ast.NodeTransformer):
+    """What stays of code when names, strings and numbers are alike."""
+
+    def visit_Name(self, node):
+        return ast.Name("n")
+
+    def visit_Attribute(self, node):
+        return ast.Attribute(self.visit(node.value), "n")
+
+    def visit_JoinedStr(self, node):
+        return ast.Constant(0)
+
+    def visit_Constant(self, node):
+        return ast.Constant(0) if isinstance(node.value, (str, int, float)) else node
+
+    def visit_keyword(self, node):
+        return ast.keyword(node.arg and "n", self.visit(node.value))
+
+
+def stretches(tree, length=10):
+    """Every `length` lines of every function's body, without names, unless they are one line over and over."""
+    for function in ast.walk(tree):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = [Nameless().visit(part) for part in ast.parse(ast.unparse(function)).body[0].body]
+            lines = [
+                line.strip() for part in body for line in ast.unparse(ast.fix_missing_locations(part)).splitlines()
+            ]
+            for start in range(len(lines) - length + 1):
+                if len(set(lines[start : start + length])) > length // 2:
+                    yield function.name, "\n".join(lines[start : start + length])
+
+
+def repeated(trees):  # {path: tree} -> pairs of places
+    seen, found = {}, set()
+    for path, tree in trees.items():
+        for name, text in stretches(tree):
+            place = (path.name, name)
+            if seen.setdefault(text, place) != place:
+                found.add((seen[text], place))
+    return found
+
+
+def test_no_ten_lines_stand_twice():
+    assert not repeated({path: tree_of(path) for path in MODULES})
+
+
+def test_ten_lines_that_stand_twice_are_seen():
+    lines = "\n".join(f"    {'x' * (i + 1)}{i} = f{i}({', '.join('a' * (i + 1))})" for i in range(10))
+    other = lines.replace("f", "g").replace("x", "y").replace("a,", "b,")
+    trees = {PACKAGE / "a.py": ast.parse(f"def f():\n{lines}"), PACKAGE / "b.py": ast.parse(f"def g():\n{other}")}
+    assert len(repeated(trees)) == 1
+
+
 # ---------------------------------------------------------------------------------------------- docs
 
 
