@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .config import TrainConfig
 from .state import Stateful
 
 
@@ -63,16 +62,3 @@ class FusedAdam(torch.optim.Adam):
             for name, value in slots.items():
                 if value.shape == parameter.shape:
                     slots[name] = torch.empty_like(parameter).copy_(value)
-
-
-def adam(
-    parameters: list[nn.Parameter],
-    config: TrainConfig,
-    interval: int | None,  # steps between those of the regulariser; None: there is none
-    capturable: bool = False,  # in a CUDA graph
-) -> FusedAdam:
-    """With a regulariser every k steps the optimizer moves k + 1 times where it used to move k times: learning rate
-    and betas are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
-    c = 1 if interval is None else interval / (interval + 1)
-    betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
-    return FusedAdam(parameters, capturable, lr=config.lr * c, betas=betas, eps=config.eps)

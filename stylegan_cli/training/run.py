@@ -17,8 +17,8 @@ from ..errors import SganError
 from ..files import remove_leftovers
 from ..runs import lock_run
 from .engine import Engine
+from .folders import failure_told
 from .guard import ROLLBACKS, STREAK
-from .plan import failure_told
 from .recipe import Report, RunConfig
 from .recorder import Recorder
 from .state import gather

@@ -20,8 +20,9 @@ import torch
 from PIL import Image
 
 from stylegan_cli import distributed
-from stylegan_cli.training import plan, state_files
+from stylegan_cli.training import state_files
 from stylegan_cli.training.ema import EMA
+from stylegan_cli.training.recipes import gan_plan as plan
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
 

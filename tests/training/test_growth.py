@@ -11,10 +11,10 @@ from stylegan_cli.config import from_json, to_json
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
 from stylegan_cli.snapshot import load_snapshot
-from stylegan_cli.training import plan
 from stylegan_cli.training.config import GrowthConfig
 from stylegan_cli.training.growth import Growth, faded_reals
 from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipes import gan_plan as plan
 from stylegan_cli.training.recipes.gan import make_engine, train
 from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state import gather

@@ -12,8 +12,9 @@ import torch
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.runs import lock_run
-from stylegan_cli.training import plan, state_files, stats
-from stylegan_cli.training.plan import FAILURE
+from stylegan_cli.training import state_files, stats
+from stylegan_cli.training.folders import FAILURE
+from stylegan_cli.training.recipes import gan_plan as plan
 from stylegan_cli.training.recipes import gan_report
 from stylegan_cli.training.recipes.gan import Gan, train
 from stylegan_cli.training.run import RunOptions

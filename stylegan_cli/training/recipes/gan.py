@@ -22,14 +22,15 @@ from ...snapshot import Snapshot, load_snapshot
 from ..config import TrainConfig
 from ..ema import EMA
 from ..engine import Engine
+from ..folders import claimed_folder
 from ..growth import GrowingRecipe, Growth, faded_reals
-from ..optimizer import adam
-from ..plan import claimed_folder
+from ..optimizer import FusedAdam
 from ..recipe import Phase
 from ..run import RunOptions, run_training
 from ..stats import Means
 from ..transfer import load_what_fits
 from .gan_objective import GanBatch, Objective
+from .gan_plan import folder_name
 from .gan_report import GanReport
 
 
@@ -149,8 +150,8 @@ def gan_phases(
     weights = {"R1": config.gamma, "R2": config.r2_gamma, "GP": config.gp_weight}
     penalties = [name for name, weight in weights.items() if weight > 0]
     d_interval = config.r1_interval if penalties and config.r1_interval > 1 else None
-    g = adam(list(G.parameters()), config, g_interval, graphs)
-    d = adam(_not_frozen(D, config.freezed), config, d_interval, graphs)
+    g = _adam(list(G.parameters()), config, g_interval, graphs)
+    d = _adam(_not_frozen(D, config.freezed), config, d_interval, graphs)
     phases = [Phase("G", G, g, objective.generator_main, end=objective.end_generator_main)]
     if g_interval:
         path, end = objective.generator_path_length, objective.end_generator_path_length
@@ -160,6 +161,19 @@ def gan_phases(
     if d_interval:
         phases.append(Phase(f"D {' '.join(penalties)}", D, d, objective.discriminator_penalties, d_interval))
     return phases
+
+
+def _adam(
+    parameters: list[nn.Parameter],
+    config: TrainConfig,
+    interval: int | None,  # steps between those of the regulariser; None: there is none
+    capturable: bool = False,  # in a CUDA graph
+) -> FusedAdam:
+    """With a regulariser every k steps the optimizer moves k + 1 times where it used to move k times: learning rate
+    and betas are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
+    c = 1 if interval is None else interval / (interval + 1)
+    betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
+    return FusedAdam(parameters, capturable, lr=config.lr * c, betas=betas, eps=config.eps)
 
 
 def open_run_data(
@@ -189,7 +203,7 @@ def train(
     if where.index is not None:
         torch.cuda.set_device(where)
     if folder is None:
-        claimed = str(claimed_folder(options.runs, config)) if distributed.rank() == 0 else None
+        claimed = str(claimed_folder(options.runs, folder_name(config))) if distributed.rank() == 0 else None
         folder = Path(distributed.broadcast_text(claimed))
     torch.backends.cudnn.benchmark = True  # shapes are always the same
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"

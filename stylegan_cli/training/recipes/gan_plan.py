@@ -1,4 +1,4 @@
-"""From what the user asked for to a run that can begin: its configuration, its folder, the weights it starts from."""
+"""From what the user asked for to a GAN's run that can begin: its configuration, the weights it starts from."""
 
 from __future__ import annotations
 
@@ -7,33 +7,27 @@ import dataclasses
 import json
 import os
 import shlex
-import shutil
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import base_size, level_of, to_json
-from ..data.dataset import Dataset, DataSpec, open_dataset
-from ..errors import SganError
-from ..models.config import with_known
-from ..models.registry import build_discriminator, build_generator, presets
-from ..models.summary import summarize
-from ..progress import Progress, silent
-from ..runs import latest_snapshot, lock_run, next_run_dir
-from ..snapshot import SnapshotInfo, read_info
-from .config import TrainConfig, read_config
-from .growth import Growth
-from .presets import NETWORK_OPTIONS, PRESETS, for_objective, make_train_config
-from .state_files import list_states, read_about
+from ...config import base_size, level_of, to_json
+from ...data.dataset import Dataset, DataSpec, open_dataset
+from ...errors import SganError
+from ...models.config import with_known
+from ...models.registry import build_discriminator, build_generator, presets
+from ...models.summary import summarize
+from ...progress import Progress, silent
+from ...runs import latest_snapshot, lock_run
+from ...snapshot import SnapshotInfo, read_info
+from ..config import TrainConfig, read_config
+from ..growth import Growth
+from ..presets import NETWORK_OPTIONS, PRESETS, for_objective, make_train_config
+from ..state_files import list_states, read_about
 
 _MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # from one start of a run to the next
-
-FAILURE = "failure.txt"  # in a run's folder: why it ended
-_LAUNCHER = ".launcher"  # in a run's folder: which torchrun started it
 _AUGMENTATIONS = {
     "ada": "adaptive augmentation ({})",
     "fixed": "augmentation ({})",
@@ -136,52 +130,11 @@ def continued(
     return Plan(config, Path(config.resume) if config.resume else None, folder)
 
 
-def new_folder(
-    runs: str | os.PathLike,
+def folder_name(
     config: TrainConfig,
-) -> Path:
-    """The next run folder, `00000-<data>-<preset>`."""
-    name = Path(config.data.path.split(":")[-1]).stem
-    return next_run_dir(runs, f"{name}-{config.cfg}")
-
-
-def claimed_folder(
-    runs: str | os.PathLike,
-    config: TrainConfig,
-) -> Path:
-    """The folder of a run that torchrun started: a new one, or, when torchrun starts its ranks again, the same."""
-    launcher = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if launcher == "none":  # torchrun was given no --rdzv-id
-        launcher = f"{socket.gethostname()} {os.getppid()}"
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
-        for mark in sorted(Path(runs).glob(f"*/{_LAUNCHER}"), reverse=True):
-            if mark.read_text().strip() == launcher:
-                return mark.parent
-    folder = new_folder(runs, config)
-    (folder / _LAUNCHER).write_text(launcher)
-    return folder
-
-
-def discard_unused(
-    folder: Path,  # of a new run
-) -> None:
-    """Remove the folder of a run that failed before it logged anything."""
-    if not list_states(folder) and latest_snapshot(folder) is None:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def failure_told(
-    folder: Path,  # of the run
-) -> Iterator[None]:
-    """Leave the reason in the folder if the run fails, so that a list of runs can tell."""
-    (folder / FAILURE).unlink(missing_ok=True)
-    try:
-        yield
-    except Exception as e:
-        with contextlib.suppress(OSError):
-            (folder / FAILURE).write_text(f"{e}\n" if isinstance(e, SganError) else f"{type(e).__name__}: {e}\n")
-        raise
+) -> str:
+    """What its run folder is called after the number, `<data>-<preset>`."""
+    return f"{Path(config.data.path.split(':')[-1]).stem}-{config.cfg}"
 
 
 def networks(
