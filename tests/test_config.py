@@ -60,7 +60,13 @@ def test_nearest_size_is_nearest():
 @pytest.mark.parametrize("size", [(64, 64), (512, 384)])
 def test_json_round_trip(cfg, size):
     made = make_train_config(cfg, data_spec(*size, classes=("cat", "dog")))
-    assert read_config(json.loads(json.dumps(config.to_json(made)))) == made
+    values = json.loads(json.dumps(config.to_json(made)))
+    assert read_config(values) == read_config({"recipe": "gan", **values}) == made
+
+
+def test_settings_of_another_recipe():
+    with pytest.raises(SganError, match="settings of the recipe 'encoder', not of 'gan'"):
+        read_config({"recipe": "encoder", "kimg": 1.0})
 
 
 def test_auto_follows_its_rules():

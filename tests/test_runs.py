@@ -1,6 +1,8 @@
 """Run folders, the snapshots in them, and which model a command means."""
 
+import json
 import os
+import shutil
 import threading
 
 import pytest
@@ -90,6 +92,19 @@ def test_newest_run(tmp_path):
     make_run(tmp_path / "00011-began")
     os.utime(newest, (0, 0))  # times don't matter
     assert runs.newest_run(tmp_path) == newest
+
+
+def test_runs_of_other_recipes_have_no_models(tmp_path):
+    recipes = {"00000-old": {}, "00001-new": {"recipe": "gan"}, "00002-other": {"recipe": "other"}}
+    for name, recipe in recipes.items():
+        (make_run(tmp_path / name, 1) / "config.json").write_text(json.dumps({"kimg": 1} | recipe))
+    assert runs.newest_run(tmp_path).name == "00001-new"
+    shutil.rmtree(tmp_path / "00001-new")
+    assert runs.newest_run(tmp_path).name == "00000-old"
+    (tmp_path / "00000-old" / "config.json").write_text("{")
+    assert runs.newest_run(tmp_path).name == "00000-old"
+    shutil.rmtree(tmp_path / "00000-old")
+    assert runs.newest_run(tmp_path) is None
 
 
 def test_list_runs(tmp_path):

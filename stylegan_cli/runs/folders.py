@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import SganError
 from ..files import nearest_path
+from .records import GAN, read_config, recipe_of
 
 PACKAGED_MODEL = Path(__file__).parents[1] / "assets" / "critters.safetensors"
 
@@ -70,8 +71,9 @@ def latest_snapshot(
 def newest_run(
     runs: str | os.PathLike,  # the folder of all runs; need not exist
 ) -> Path | None:
-    """The run with the highest number that has a snapshot; None if there is none."""
-    return next((folder for folder in reversed(list_runs(runs)) if latest_snapshot(folder)), None)
+    """The run with the highest number that has a model; None if there is none. Snapshots of other recipes are none."""
+    folders = (folder for folder in reversed(list_runs(runs)) if latest_snapshot(folder))
+    return next((folder for folder in folders if recipe_of(read_config(folder)) in (None, GAN)), None)
 
 
 def find_run(

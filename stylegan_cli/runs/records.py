@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+GAN = "gan"  # the recipe whose snapshots are models; also that of runs from before recipes had names
+
 _METRIC = re.compile(r"metric-(.+)\.jsonl")
 _TAIL = 1 << 16  # bytes
 _LARGEST = 1e30  # numbers beyond are no measurements
@@ -22,6 +24,13 @@ def read_config(
         config = json.loads((folder / "config.json").read_bytes())
         return config if isinstance(config, dict) else {}
     return {}
+
+
+def recipe_of(
+    values: dict[str, Any],  # of config.json, or what a training state says of itself
+) -> str | None:
+    """The name of the recipe that a run trains; None if there are no values to tell it."""
+    return str(values.get("recipe", GAN)) if values else None
 
 
 def read_stats(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..config import check_choice, from_json
 from ..data.dataset import DataSpec
 from ..errors import SganError
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.registry import READERS
+from ..runs.records import GAN, recipe_of
 from .choices import OBJECTIVES, PRECISIONS
 
 
@@ -32,6 +33,7 @@ class GrowthConfig:
 class TrainConfig:
     """One training run, complete: the same TrainConfig gives the same run."""
 
+    recipe: ClassVar[str] = GAN
     cfg: str  # name of the preset that it came from
     data: DataSpec
     generator: GeneratorConfig
@@ -113,7 +115,11 @@ def _check_objective(config: TrainConfig) -> None:
 
 
 def read_config(
-    values: dict[str, Any],  # what `to_json` made of a TrainConfig, today's or an old one
+    values: dict[str, Any],  # what `to_json` made of a TrainConfig, today's or an old one; config.json
 ) -> TrainConfig:
-    """Raises SganError as `from_json` does."""
+    """Raises SganError as `from_json` does, and if they are the settings of another recipe."""
+    if isinstance(values, dict):
+        if (recipe := recipe_of(values)) not in (None, TrainConfig.recipe):
+            raise SganError(f"These are settings of the recipe {recipe!r}, not of {TrainConfig.recipe!r}.")
+        values = {name: value for name, value in values.items() if name != "recipe"}
     return from_json(TrainConfig, values, READERS)

@@ -8,10 +8,12 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import SganError
 from ..runs import latest_snapshot, next_run_dir
-from .state_files import list_states
+from ..runs.records import read_config, recipe_of
+from .state_files import list_states, read_about
 
 FAILURE = "failure.txt"  # in a run's folder: why it ended
 _LAUNCHER = ".launcher"  # in a run's folder: which torchrun started it
@@ -54,3 +56,23 @@ def failure_told(
         with contextlib.suppress(OSError):
             (folder / FAILURE).write_text(f"{e}\n" if isinstance(e, SganError) else f"{type(e).__name__}: {e}\n")
         raise
+
+
+def newest_about(
+    folder: Path,  # of the run
+) -> dict[str, Any]:
+    """What the newest state with a readable header says of itself: damage is told when the run begins. Empty: none."""
+    for path in list_states(folder):
+        with contextlib.suppress(SganError):
+            return read_about(path)
+    return {}
+
+
+def refuse_other_recipe(
+    folder: Path,  # of the run
+    recipe: str,  # name of the one that is to be trained
+) -> None:
+    """Raises SganError if the settings or the newest state in the folder are those of another recipe."""
+    for values in (read_config(folder), newest_about(folder)):
+        if (theirs := recipe_of(values)) not in (None, recipe):
+            raise SganError(f"The run in {folder} is of the recipe {theirs!r} and cannot go on as one of {recipe!r}.")

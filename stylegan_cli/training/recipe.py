@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,8 @@ class Drawn:
 
 class RunConfig(Protocol):
     """What a run asks of its settings, a dataclass that becomes config.json."""
+
+    recipe: ClassVar[str]  # the name of the recipe that they are for
 
     @property
     def kimg(self) -> float: ...  # length of the run in thousands of images

@@ -46,7 +46,8 @@ class Recorder:
         self.config, self.folder, self.engine, self.report = config, folder, engine, report
         self.quiet, self._stop = quiet, stop
         self.seconds, self.best = 0.0, None
-        self._write(lambda: write_atomic(folder / "config.json", json.dumps(to_json(config), indent=2) + "\n"))
+        settings = json.dumps({"recipe": config.recipe, **to_json(config)}, indent=2) + "\n"
+        self._write(lambda: write_atomic(folder / "config.json", settings))
         for name, image in report.stills().items():
             self._save_image(image, f"{name}.png")
 

@@ -17,7 +17,7 @@ from ..errors import SganError
 from ..files import remove_leftovers
 from ..runs import lock_run
 from .engine import Engine
-from .folders import failure_told
+from .folders import failure_told, refuse_other_recipe
 from .guard import ROLLBACKS, STREAK
 from .recipe import Report, RunConfig
 from .recorder import Recorder
@@ -63,6 +63,7 @@ def run_training(
     with contextlib.ExitStack() as stack:
         if distributed.rank() == 0:
             stack.enter_context(lock_run(folder))
+            refuse_other_recipe(folder, config.recipe)
             stack.enter_context(failure_told(folder))
         stop = stack.enter_context(stop_on_interrupt(device))
         engine = build(bool(list_states(folder)))
@@ -195,7 +196,8 @@ class Run:
     def _save_state(self) -> None:
         if self.recorder is not None:
             state = gather({**self.engine.memory, "record": self.recorder})
-            about = {"config": to_json(self.config), "ranks": distributed.world_size()}
+            about = {"recipe": self.config.recipe, "config": to_json(self.config)}
+            about["ranks"] = distributed.world_size()
             self.writer.save(state, about, self.engine.shown, lambda: self.stop.asked)
 
     def _load(self, say: Callable[[str], None]) -> dict[str, Any] | None:

@@ -239,7 +239,7 @@ def list_states(
 
 def read_about(
     path: str | os.PathLike,
-) -> dict[str, Any]:  # config, kimg, shown, ranks, version
+) -> dict[str, Any]:  # recipe, config, kimg, shown, ranks, version
     """The header alone, unchecked but for its form. Raises as `read_state` does."""
     with _reading(Path(path)), _open(Path(path)) as f:
         return json.loads(f.metadata()["about"])

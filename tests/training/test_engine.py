@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,17 +14,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stylegan_cli.data.dataset import DataSpec
+from stylegan_cli.errors import SganError
+from stylegan_cli.runs import find_model
 from stylegan_cli.runs.page import make_page
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.optimizer import FusedAdam
 from stylegan_cli.training.recipe import Batch, Drawn, Phase, Recipe
+from stylegan_cli.training.recipes.gan_plan import continued
 from stylegan_cli.training.run import RunOptions, run_training
-from stylegan_cli.training.state_files import list_states, read_state
+from stylegan_cli.training.state_files import list_states, read_about, read_state
 
 
 @dataclass(frozen=True)
 class Settings:
+    recipe: ClassVar[str] = "line"
     kimg: float
     snap: float = 0.064
     batch: int = 8
@@ -124,6 +129,44 @@ def test_a_run_of_another_recipe(tmp_path):
     assert state.keys() == {"line", "optimizer.fit", "position", "guard", "clock", "record"}
     assert state["record"]["seen"] == expected["record"]["seen"] == 21
     assert all(torch.equal(state["line"][name], expected["line"][name]) for name in ("weight", "bias"))
+
+
+def test_its_folder_says_of_which_recipe_it_is(tmp_path):
+    train(tmp_path, 0.064)
+    settings, about = json.loads((tmp_path / "config.json").read_text()), read_about(list_states(tmp_path)[0])
+    assert settings == {"recipe": "line", **about["config"]} and about["recipe"] == "line"
+
+
+@pytest.mark.parametrize("left", ["both", "settings", "state"])
+def test_another_recipe_does_not_go_on_with_it(tmp_path, left):
+    """By what the settings and the state say, or one of them alone."""
+    folder = tmp_path / "00000-line"
+    train(folder, 0.064)
+    (folder / "failure.txt").write_text("before")
+    if left == "settings":
+        for path in list_states(folder):
+            path.unlink()
+    if left == "state":
+        settings = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "recipe"}))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(SganError, match=r"^The run in .*00000-line is of the recipe 'line' .* one of 'gan'\.$"):
+        continued(folder, {}, [])
+
+    class Other(Settings):
+        recipe = "curve"
+
+    with pytest.raises(SganError, match="is of the recipe '(line|gan)' .* one of 'curve'"):
+        run_training(Other(1), folder, torch.device("cpu"), None, LineReport, RunOptions(quiet=True))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_its_snapshots_are_not_taken_for_models(tmp_path):
+    model = tmp_path / "00000-faces" / "snapshot-000001.safetensors"
+    model.parent.mkdir()
+    model.touch()
+    train(tmp_path / "00001-line", 0.064)
+    assert find_model(None, tmp_path)[0] == model
 
 
 def test_its_page_shows_what_it_drew_and_counted(tmp_path):

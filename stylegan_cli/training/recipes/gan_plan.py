@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -23,9 +22,10 @@ from ...progress import Progress, silent
 from ...runs import latest_snapshot, lock_run
 from ...snapshot import SnapshotInfo, read_info
 from ..config import TrainConfig, read_config
+from ..folders import newest_about, refuse_other_recipe
 from ..growth import Growth
 from ..presets import NETWORK_OPTIONS, PRESETS, for_objective, make_train_config
-from ..state_files import list_states, read_about
+from ..state_files import list_states
 
 _MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # from one start of a run to the next
 _AUGMENTATIONS = {
@@ -105,12 +105,12 @@ def continued(
     path = folder / "config.json"
     if not path.is_file():
         raise SganError(f"{folder} is no run folder: it has no config.json.")
+    refuse_other_recipe(folder, TrainConfig.recipe)
     try:
         config = read_config(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as e:
         raise SganError(f"{path} cannot be read ({e}).") from e
-    states = list_states(folder)
-    if not states:
+    if not list_states(folder):
         snapshot = latest_snapshot(folder)
         again = (
             f"sgan train --resume {shlex.quote(str(snapshot))} --data {config.data.path}" if snapshot else "sgan train"
@@ -118,7 +118,7 @@ def continued(
         raise SganError(f"{folder} has no training state to go on from.", hint=f"Start a new run: {again}")
     with lock_run(folder):  # refuses a run in use
         pass
-    about = _readable(states)
+    about = newest_about(folder)
     _refuse_other_settings(config, about.get("config", {}), path)
     config = _dealt(config, {k: v for k, v in changes.items() if v is not None})
     if data:
@@ -232,14 +232,6 @@ def _with_networks_of(info: SnapshotInfo, config: TrainConfig, resume: str) -> T
         discriminator = with_known(info.discriminator, **ours, mbstd_group=group, labels=labels)
     networks = {"generator": generator, "discriminator": discriminator}
     return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
-
-
-def _readable(states: list[Path]) -> dict[str, Any]:
-    """What the newest state with a readable header says of itself: damage is told when the run begins."""
-    for path in states:
-        with contextlib.suppress(SganError):
-            return read_about(path)
-    return {}
 
 
 def _refuse_other_settings(config: TrainConfig, stored: dict[str, Any], path: Path) -> None:
