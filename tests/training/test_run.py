@@ -18,7 +18,7 @@ from stylegan_cli.training.recipes import gan_plan as plan
 from stylegan_cli.training.recipes import gan_report
 from stylegan_cli.training.recipes.gan import Gan, train
 from stylegan_cli.training.run import RunOptions
-from stylegan_cli.training.state_files import StateWriter, list_states, read_about, read_state
+from stylegan_cli.training.state_files import list_states, read_about, read_state
 
 QUIET = RunOptions(quiet=True)
 
@@ -98,20 +98,6 @@ def test_settings_that_were_edited(begin):
     path.write_text(json.dumps(settings | {"gamma": 99.0, "seed": 5}))
     with pytest.raises(SganError, match="seed: 0 then, 5 now; gamma: 2.0 then, 99.0 now"):
         go_on(folder, kimg=1.0)
-
-
-def test_a_run_from_before_recipes_had_names_goes_on(begin):
-    """Neither its settings nor its state name one."""
-    folder, _ = begin()
-    path = folder / "config.json"
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "recipe"}))
-    state, about = read_state(list_states(folder)[0])
-    writer = StateWriter(folder, keep=1)
-    writer.save(state, {name: about[name] for name in ("config", "ranks")}, about["shown"])
-    writer.wait()
-    assert ["recipe" in read_about(state) for state in list_states(folder)] == [False]
-    go_on(folder, kimg=0.056)
-    assert read_about(list_states(folder)[0])["recipe"] == json.loads(path.read_text())["recipe"] == "gan"
 
 
 def test_a_folder_without_states(begin):
