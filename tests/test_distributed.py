@@ -138,7 +138,8 @@ def test_a_second_signal_ends_all_at_once(tmp_path):
         os.killpg(process.pid, signal.SIGTERM)
         assert wait_for(lambda: of_ranks(tmp_path, "heard")) == [1, 1]
         time.sleep(0.5)
-        assert of_ranks(tmp_path, "heard") == [1, 1] and all(alive(pid) for pid in pids)
+        assert of_ranks(tmp_path, "heard") == [1, 1] and alive(pids[0])
+        assert alive(pids[1]) or Path(tmp_path, "saved-1").exists()  # it has nothing to save, and may be done
         os.killpg(process.pid, signal.SIGINT)
         began = time.monotonic()
         stdout, stderr = process.communicate(timeout=60)
