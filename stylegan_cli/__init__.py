@@ -8,8 +8,6 @@ import typing
 from .version import __version__
 
 if typing.TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
     from .session import Session
@@ -20,18 +18,18 @@ __all__ = ["__version__", "load", "open"]
 def open(
     path: str
     | os.PathLike
-    | None = None,  # a snapshot, a run folder, another program's checkpoint; None: the newest of ./runs
+    | None = None,  # a snapshot, a run folder, another program's checkpoint, or its address; None: the newest of ./runs
     device: str | torch.device = "cpu",
     kernels: str
     | None = None,  # implementation of the ops: 'auto', 'cuda', 'reference' ...; None: as SGAN_KERNELS says
 ) -> Session:
     """A trained model with all that the commands do: `open().generate(seeds=[1, 2, 3]).images`.
 
-    Raises SganError if there is no such model.
+    Raises SganError if there is no such model, or the kernels are unknown or cannot run on the device.
     """
-    from .session import Session
+    from .session import Session, find_model
 
-    return Session(_find(path), device, kernels)
+    return Session(find_model(path)[0], device, kernels)
 
 
 def load(
@@ -42,12 +40,7 @@ def load(
 
     Pictures are float [N, C, H, W] with -1 black and 1 white. Raises SganError if there is no such model.
     """
+    from .interop.conversion import find_model
     from .interop.opening import open_model
 
-    return open_model(_find(path), device=device).G
-
-
-def _find(path: str | os.PathLike | None) -> Path:
-    from .runs import find_model
-
-    return find_model(path, "runs")[0]
+    return open_model(find_model(path)[0], device=device).G

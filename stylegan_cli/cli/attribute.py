@@ -59,6 +59,7 @@ def command(
             with sigterm_as_interrupt():
                 task = session.calibrate(task, progress)
         result = session.attribute(task, progress)
+    warn(*result.calibration.warnings)
     files = result.save(outdir)
     known, auc = result.calibration, result.calibration.auc
     if not call.as_json:

@@ -46,13 +46,12 @@ def command(
     sgan convert ffhq.safetensors ffhq.pt
     sgan convert ffhq.pkl ffhq.onnx --part synthesis
     """
-    from ..interop.conversion import located
+    from ..interop.conversion import find_model
     from ..interop.opening import open_model
     from ..interop.writing import Output, write_model
-    from ..runs import find_model
 
     output = Output(Path(out), half, not drop_discriminator, repository, part)
-    path, _ = find_model(located(source), ".")
+    path, _ = find_model(source)
     if output.path.exists() and output.path.samefile(path):
         raise SganError(f"{out} is the file that is read.", hint="Give another name.")
     for warning in write_model(open_model(path), output):

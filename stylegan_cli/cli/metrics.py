@@ -118,12 +118,12 @@ def _requests(
 ) -> typing.Iterator[Request]:
     """For the model that is meant; of a run's folder for all that have not been measured."""
     from ..data.dataset import open_dataset
-    from ..interop.conversion import located, model_info
+    from ..interop.conversion import find_model, model_info
     from ..metrics.requests import Request, is_measured
-    from ..runs import find_model, snapshots
+    from ..runs import snapshots
 
     reals = open_dataset(data).spec if data else None
-    newest, which = find_model(model and located(model), runs)
+    newest, which = find_model(model, runs)
     run = model if model is not None and Path(model).is_dir() else None
     if not quiet and run is None:
         click.echo(which, err=True)

@@ -30,13 +30,12 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     function is listed that it names: inert, if we know what data it stands for, else unknown. None of them is run.
     """
     from ..config import to_json
-    from ..interop.conversion import located, model_info, notes_on, written_by
+    from ..interop.conversion import find_model, model_info, notes_on, written_by
     from ..interop.names import names_in
     from ..models.registry import build_discriminator, build_generator
     from ..models.summary import parameter_count
-    from ..runs import find_model
 
-    path, _ = find_model(located(file), ".")
+    path, _ = find_model(file)
     names = names_in(path)
     if not as_json and names and names.known:
         _tell_names(names.known, names.complete)

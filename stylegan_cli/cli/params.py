@@ -164,8 +164,7 @@ def resolve_device(
     device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
     if device.type == "cuda" and (device.index or 0) >= count:
         raise SganError(f"There is no device {name}: PyTorch sees {count} CUDA device(s).", hint="Use --device auto.")
-    if dispatch.chosen() in ("cuda", "fused") and device.type != dispatch.kernel_device():
-        raise SganError(f"The CUDA kernels need a GPU, and this would run on {device}.", hint="Use --kernels auto.")
+    dispatch.check(None, device)
     return device
 
 
@@ -181,11 +180,9 @@ class Call:
 
     def open(self) -> Session:
         """The model that is meant; says which it is. Raises SganError if there is none or it cannot be read."""
-        from ..interop.conversion import located
-        from ..runs import find_model
-        from ..session import Session
+        from ..session import Session, find_model
 
-        path, which = find_model(self.model and located(self.model), self.runs)
+        path, which = find_model(self.model, self.runs)
         self.say(which)
         typed = click.get_current_context().find_root().obj or ["sgan"]  # word by word
         return Session(path, resolve_device(self.device), command=typed)

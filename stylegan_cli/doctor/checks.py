@@ -297,6 +297,6 @@ def verdict(machine: Machine, built: Build, checks: Sequence[Check]) -> tuple[st
         return SLOWER, "It works, on the CPU: much slower than on a GPU."
     if not built.loaded or not checks:
         return SLOWER, "It works, but slower than it could: without the CUDA kernels."
-    if machine.settings.get("SGAN_KERNELS", "auto") not in ("auto", "cuda", "fused"):
+    if (machine.settings.get("SGAN_KERNELS") or "auto") not in ("auto", "cuda", "fused"):
         return SLOWER, "It works, but slower than it could: SGAN_KERNELS is set against the CUDA kernels."
     return FULL, "All is well: training runs at full speed."

@@ -69,7 +69,7 @@ def look_around() -> Machine:
     driver, gpus = driver_version(), _gpus()
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("SGAN_")}
     in_use = [] if gpus else [_no_gpu(torch.version.cuda, driver)]
-    in_use += _setting_in_the_way(settings.get("SGAN_KERNELS", "auto"), bool(gpus))
+    in_use += _setting_in_the_way(settings.get("SGAN_KERNELS") or "auto", bool(gpus))
     try:
         wanted = wanted_architectures()
         in_building = [Advice(*found) for found in missing(wanted)]

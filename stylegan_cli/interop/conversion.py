@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 
@@ -13,12 +14,24 @@ import torch
 from .. import cache
 from ..download import fetch
 from ..errors import SganError
+from ..runs import folders
 from ..snapshot import Snapshot, SnapshotInfo, read_info, save_snapshot
 from ..version import __version__
 from .opening import foreign_info, is_snapshot, open_model
 
 _READERS = 1  # rises when a reader comes to read the same file otherwise
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # the convention of PyTorch's hub: the SHA-256 begins so
+
+
+def find_model(
+    model: str | os.PathLike | None,  # a file, a run folder, an address; None: the newest of `runs`, else packaged
+    runs: str | os.PathLike = "runs",  # the folder of all runs
+) -> tuple[Path, str]:
+    """The model file that is meant, and a sentence that says which it is: all that is opened is found here.
+
+    Raises SganError if there is no such file, it cannot be downloaded, or the folder holds no snapshot.
+    """
+    return folders.find_model(None if model is None else located(os.fspath(model)), runs)
 
 
 def located(

@@ -16,7 +16,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -58,6 +58,7 @@ class Calibration:
 
     drawn: tuple[float, ...]  # distances of the model's own
     real: tuple[float, ...]  # of its data's
+    warnings: tuple[str, ...] = field(default=(), compare=False)  # of how it was measured
 
     def log_ratio(
         self,
@@ -107,6 +108,7 @@ def calibrate(
     progress: Progress = silent,
 ) -> Calibration:
     """Project the model's pictures and its data's, a batch at a time, each kept: after Ctrl-C it goes on from there.
+    Where nothing can be kept there is a warning.
 
     Raises SganError if that is too few, or the sizes differ, and KeyboardInterrupt if it did not come to its end.
     """
@@ -122,6 +124,7 @@ def calibrate(
     batch = how.batch or batch_size(torch.empty(0, config.channels, config.height, config.width))
     with cache.claim("calibrations", key):
         kept = [list(side) for side in (_load(key) if not anew else None) or ((), ())]
+        warnings: tuple[str, ...] = ()
         progress("images projected", sum(map(len, kept)), 2 * num)
         for side, draw in zip(kept, drawers, strict=True):
             while len(side) < num:
@@ -130,9 +133,9 @@ def calibrate(
                 if found.interrupted:
                     raise KeyboardInterrupt
                 side += found.distance.tolist()
-                _store(key, kept)
+                warnings = _store(key, kept)
                 progress("images projected", sum(map(len, kept)), 2 * num)
-    return Calibration(*(tuple(side) for side in kept))
+    return Calibration(*(tuple(side) for side in kept), warnings=warnings)
 
 
 def calibration_key(
@@ -164,9 +167,14 @@ def _load(key: str) -> list[list[float]] | None:
     return sides if sides and all(0 < d < math.inf for side in sides for d in side) else None
 
 
-def _store(key: str, sides: list[list[float]]) -> None:
+def _store(key: str, sides: list[list[float]]) -> tuple[str, ...]:
+    """Keep them; or say why that cannot be done."""
     drawn, real = (torch.tensor(side, dtype=torch.float64) for side in sides)
-    cache.store("calibrations", key, {"drawn": drawn, "real": real})
+    try:
+        cache.store("calibrations", key, {"drawn": drawn, "real": real})
+    except SganError as error:
+        return (f"What was measured cannot be kept, and will be measured again: {error}",)
+    return ()
 
 
 @torch.no_grad()

@@ -20,6 +20,8 @@ from .projector import Projection, Start, project
 from .results import Finding
 from .targets import read_mask, read_targets
 
+LOSSES = ("lpips", "discriminator", "pixel")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -86,7 +88,7 @@ def choose_loss(
 
 
 def load_loss(
-    name: str,  # 'lpips', 'discriminator' or 'pixel'
+    name: str,  # of LOSSES
     snapshot: Snapshot,
     device: torch.device,
     file: str | None = None,  # weights of LPIPS by hand

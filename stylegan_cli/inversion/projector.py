@@ -19,7 +19,7 @@ from ..detectors.distances import Loss
 from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
-from ..sampling import counter
+from ..sampling import checks, counter
 from ..sampling.latents import class_labels, draw_noise
 
 _SAMPLES = 10_000  # whose mean and spread W has
@@ -39,6 +39,19 @@ class Projection:
     lr: float = 0.1  # at its highest
     seed: int = 0
     batch: int | None = None  # targets at a time; None: by their size
+
+    def __post_init__(self) -> None:
+        checks.check_fields(
+            self,
+            space=checks.choice("w", "w+", "z"),
+            steps=checks.whole(1),
+            candidates=checks.whole(0),
+            noise=checks.choice("optimise", "const"),
+            class_index=checks.whole(),
+            lr=checks.number(0),
+            seed=checks.whole(0),
+            batch=checks.whole(1),
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from ..errors import SganError
 from ..kernels.build import load
 from ..kernels.toolchain import BuildError
 
@@ -35,8 +36,8 @@ def use(
     'auto'       the kernels for tensors on a GPU, else the composite; where they cannot be built, it warns once
 
     Blocks may be nested. Outside of all, the environment variable SGAN_KERNELS has the word, 'auto' where it is not
-    set. Gradients are computed by the implementation of the forward pass; so are later calls of a function that was
-    compiled (torch.compile) within the block. Raises ValueError on an unknown name.
+    set or empty. Gradients are computed by the implementation of the forward pass; so are later calls of a function
+    that was compiled (torch.compile) within the block. Raises ValueError on an unknown name.
     """
     token = _chosen.set(_known(implementation, "implementation"))
     try:
@@ -47,7 +48,20 @@ def use(
 
 def chosen() -> str:  # of IMPLEMENTATIONS
     """The choice in force. Raises ValueError if SGAN_KERNELS has the word and is none."""
-    return _chosen.get() or _known(os.environ.get("SGAN_KERNELS", "auto"), "SGAN_KERNELS")
+    return _chosen.get() or _known(os.environ.get("SGAN_KERNELS") or "auto", "SGAN_KERNELS")
+
+
+def check(
+    implementation: str | None,  # None: the choice in force
+    device: torch.device,
+) -> None:
+    """Raises SganError if there is no such implementation, or it cannot run on that device."""
+    try:
+        implementation = chosen() if implementation is None else _known(implementation, "kernels")
+    except ValueError as error:
+        raise SganError(f"{error}.") from error
+    if implementation in ("cuda", "fused") and device.type != kernel_device():
+        raise SganError(f"The CUDA kernels need a GPU, and this would run on {device}.", hint="Use --kernels auto.")
 
 
 def _known(implementation: str, source: str) -> str:

@@ -15,6 +15,7 @@ from ..data.images import to_uint8
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..version import __version__
+from . import checks
 from .latents import class_labels, latents_from_seeds, noise_maps
 
 
@@ -34,6 +35,17 @@ class Sampling:
     noise_mode: Literal["const", "random", "none"] = "const"
     batch: int | None = None  # pictures at a time; None: by their size
     precision: str = "fp32"  # of the highest levels: 'fp32', 'bf16' or 'fp16'
+
+    def __post_init__(self) -> None:
+        checks.check_fields(
+            self,
+            trunc=checks.number(),
+            trunc_cutoff=checks.whole(0),
+            class_index=checks.whole(),
+            noise_mode=checks.choice("const", "random", "none"),
+            batch=checks.whole(1),
+            precision=checks.choice("fp32", "bf16", "fp16"),
+        )
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..interop.conversion import find_model
 from ..metrics.measure import Results, measure
 from ..metrics.registry import resolve
 from ..progress import Progress, silent
@@ -48,6 +49,7 @@ __all__ = [
     "Session",
     "ShowRequest",
     "ShowResult",
+    "find_model",
 ]
 
 
@@ -63,8 +65,12 @@ def _method(
 
     def method(self: Session, request: object = None, *more: Any, **options: Any) -> T:
         fields = {name: options.pop(name) for name in names & options.keys()}
+        if request is None:
+            request = kind(**fields)
+        elif fields or not dataclasses.is_dataclass(request):
+            raise TypeError(f"{function.__name__} takes a request, or its fields by name")
         with self.chosen_kernels():
-            return function(self, request or kind(**fields), *more, **options)
+            return function(self, request, *more, **options)
 
     method.__name__, method.__doc__ = function.__name__, function.__doc__
     return method
@@ -91,7 +97,8 @@ class Session(Model):
         steps: int,
         progress: Progress = silent,
     ) -> ProjectResult:
-        """A projection with the generator tuned around it. Ctrl-C ends it with what was reached."""
+        """A projection with the generator tuned around it; one that is tuned already, further. Ctrl-C ends it with what
+        was reached."""
         with self.chosen_kernels():
             return project.tune_projection(result, steps, progress)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from ..detectors.distances import Loss
 from ..errors import SganError
 from ..inversion.attribution import Calibration, calibrate, calibration_key, load_calibration
-from ..inversion.find import Task, choose_loss, find, prepare
+from ..inversion.find import LOSSES, Task, choose_loss, find, prepare
 from ..inversion.histogram import histogram
 from ..inversion.projector import Projection
 from ..inversion.results import comparison
 from ..progress import Progress, silent
+from ..sampling import checks
 from ..sampling.draw import Sampling
 from ..snapshot import open_training_set
 from .model import Model, Picture, Pictures, part
@@ -32,6 +33,17 @@ class AttributeRequest(Projection):
     loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips where its weights can be had
     detector: str | None = None  # a file with weights of LPIPS
     crop: str = "center"  # to the model's shape; or 'none'
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_fields(
+            self,
+            images=checks.list_of(checks.path(), "['face.png']", 0),
+            calibrate=checks.flag(),
+            num=checks.whole(1),
+            loss=checks.choice(*LOSSES),
+            crop=checks.choice("center", "none"),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +133,7 @@ def attribute(
     return AttributeResult(
         pictures=pictures,
         sheet=Picture("attribute", sheet, record),
-        warnings=task.warnings,
+        warnings=[*task.warnings, *known.warnings],
         calibration=known,
         judged=judged,
     )

@@ -16,6 +16,7 @@ from ..inversion.editing import before_and_after, move_all, pair_edits, save_edi
 from ..inversion.factorize import find_unlabelled
 from ..inversion.seed_labels import read_table
 from ..progress import Progress, silent
+from ..sampling import checks
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import Latents, file_part
 from ..sampling.mixing import style_indices
@@ -41,6 +42,15 @@ class FindRequest:
     class_index: int | None = None  # of the seeds; None: drawn by each
 
     def __post_init__(self) -> None:
+        checks.check_fields(
+            self,
+            method=checks.choice("pca", "sefa"),
+            attributes=checks.list_of(checks.text(), "['hat', 'backgroundColor']"),
+            count=checks.whole(1),
+            num=checks.whole(2),
+            layers=checks.styles(),
+            class_index=checks.whole(),
+        )
         if self.labelled and self.method:
             raise SganError(
                 f"--method {self.method} needs no labels.", hint="Leave out --method, or what is about labels."
@@ -65,6 +75,16 @@ class ShowRequest(Sampling):
     seeds: Sequence[int | str] = range(4)  # seeds, and names of .npz files
     layers: str | Sequence[int] | None = None  # that are moved; None: those of the file
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_fields(
+            self,
+            direction=checks.text(),
+            strengths=checks.list_of(checks.number(), "[-2, 0, 2]"),
+            seeds=checks.latents(),
+            layers=checks.styles(),
+        )
+
 
 @dataclass(frozen=True)
 class EditRequest(Sampling):
@@ -75,6 +95,16 @@ class EditRequest(Sampling):
     strength: Sequence[float] = ()  # of each, or one for all, in standard deviations; none: as they were found for
     seeds: Sequence[int | str] = range(4)  # seeds, and names of .npz files
     layers: str | Sequence[int] | None = None  # that are moved; None: those of the file
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_fields(
+            self,
+            direction=checks.list_of(checks.text(), "['0', 'hat=tall']"),
+            strength=checks.list_of(checks.number(), "[1.5]", 0),
+            seeds=checks.latents(),
+            layers=checks.styles(),
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

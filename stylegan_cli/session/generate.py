@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.images import grid_columns, image_grid
 from ..errors import SganError
 from ..progress import Progress, silent
+from ..sampling import checks
 from ..sampling.draw import Sampling, draw, map_seeds
 from ..sampling.latent_files import save_latents
 from ..sampling.latents import class_labels
@@ -25,7 +26,11 @@ class GenerateRequest(Sampling):
     """What to draw."""
 
     seeds: Sequence[int] = range(16)
-    from_w: str | None = None  # a file of latents, in place of seeds
+    from_w: str | Path | None = None  # a file of latents, in place of seeds
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_fields(self, seeds=checks.seeds())
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,7 @@ class GenerateResult:
     names: list[str]  # [N] of the files, without their ending
     records: list[dict[str, str]]  # [N] metadata
     record: dict[str, str]  # what they have in common
-    from_w: str | None  # the file that they are drawn from
+    from_w: str | Path | None  # the file that they are drawn from
     notes: list[str]  # what is good to know
     draw: Callable[[], Iterator[tuple[Tensor, Tensor]]]  # w [num_ws, w_dim] and image uint8 [C, H, W] of each
     warnings: list[str] = field(default_factory=list)  # what one has to know
@@ -107,7 +112,7 @@ def generate(
 ) -> GenerateResult:
     """Images of seeds, or of latents in a file. Raises SganError if the class or the file does not fit the model."""
     sampling = part(Sampling, request)
-    file = model.latents([request.from_w], sampling) if request.from_w else None
+    file = model.latents([str(request.from_w)], sampling) if request.from_w else None
     G, seeds = (file.G, file.seeds) if file else (model.G, list(request.seeds))
     labels = class_labels(sampling.class_index, seeds, G.config.c_dim)
     kind, numbers = ("w", list(range(len(seeds)))) if file else ("seed", seeds)

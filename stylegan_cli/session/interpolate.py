@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..data.images import grid_columns
 from ..data.video import sheets, write_video
 from ..progress import Progress, silent
+from ..sampling import checks
 from ..sampling.draw import Sampling, draw
 from ..sampling.interpolate import Kind, plan_film
 from .model import Model, part, tuned_note
@@ -30,6 +32,20 @@ class InterpolateRequest(Sampling):
     grid: tuple[int, int] | None = None  # rows and columns of cells, each with keys of its own
     styles: str | Sequence[int] | None = None  # of kind 'mix'; None: 'coarse'
     sweep: tuple[float, float] | None = None  # of kind 'trunc', of psi; None: 0 to 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_fields(
+            self,
+            seeds=checks.latents(),
+            kind=checks.choice(*get_args(Kind)),
+            frames=checks.whole(1),
+            fps=checks.whole(1, 120),
+            loop=checks.flag(),
+            grid=checks.list_of(checks.whole(1), "(2, 3)", 2, 2),
+            styles=checks.styles(),
+            sweep=checks.list_of(checks.number(), "(0.0, 1.0)", 2, 2),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.images import labelled_grid
 from ..progress import Progress, silent
+from ..sampling import checks
 from ..sampling.draw import Sampling, draw
 from ..sampling.latent_files import file_part
 from ..sampling.mixing import mix_styles, style_indices
@@ -24,6 +25,16 @@ class MixRequest(Sampling):
     cols: Sequence[int | str] = range(4, 10)  # but for the chosen styles, which it has of these
     styles: str | Sequence[int] = "coarse"  # 'coarse', 'middle', 'fine', or indices of w
     blend: float = 1.0  # how far towards the column, 0 to 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_fields(
+            self,
+            rows=checks.latents(),
+            cols=checks.latents(),
+            styles=checks.styles(),
+            blend=checks.number(0, 1),
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ..errors import SganError
 from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
+from ..ops import dispatch
 from ..sampling.draw import Sampling, picture_record
 from ..sampling.latent_files import Latents, find_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
@@ -37,13 +37,18 @@ class Model:
         kernels: str | None = None,  # implementation of the ops while this model draws; None: as it is chosen elsewhere
         command: Sequence[str] = (),  # the command line, word by word, for the records of images
     ):
-        """Raises SganError if the file is no model."""
+        """Raises SganError if the file is no model, or the kernels are unknown or cannot run on the device."""
+        dispatch.check(kernels, torch.device(device))
         self.kernels, self.command = kernels, list(command)
         self._identity = _identity(Path(path))
         self.snapshot: Snapshot = open_model(path, device)
+        self._opened = _versions(self.G)
+        self._known: tuple[object, str] | None = None  # a fingerprint, and the versions of the weights that have it
 
     @property
     def G(self) -> Generator:
+        """The generator itself. Where its weights are changed, what is made from then on has their fingerprint in place
+        of the file's; changes through a weight's `.data` go unnoticed, as they do to autograd."""
         return self.snapshot.G
 
     @property
@@ -62,9 +67,16 @@ class Model:
     def device(self) -> torch.device:
         return self.G.device
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
-        """Of the generator's weights; kept in the folder of caches as long as the file is the same."""
+        """Of the generator's weights as they are; that of the file's is kept in the folder of caches as long as the
+        file is the same."""
+        versions = _versions(self.G)
+        if self._known is None or self._known[0] != versions:
+            self._known = versions, fingerprint(self.G) if versions != self._opened else self._file_fingerprint()
+        return self._known[1]
+
+    def _file_fingerprint(self) -> str:
         if self._identity is None or self._identity != _identity(self.path):  # replaced since it was opened
             return fingerprint(self.G)
         if kept := cache.load("fingerprints", self._identity):
@@ -164,6 +176,12 @@ def tuned_note(
 ) -> list[str]:
     """That all images are drawn by a tuned generator, those of seeds too."""
     return [f"All pictures are drawn with the tuned weights in {tuned}."] if tuned else []
+
+
+def _versions(G: Generator) -> list[tuple[int, int]]:
+    """What is another list once a weight has been changed in place or replaced."""
+    weights = G.state_dict(keep_vars=True).values()
+    return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
 
 
 def _identity(path: Path) -> str | None:

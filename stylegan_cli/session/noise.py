@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..data.images import labelled_grid, to_rgb
 from ..progress import Progress, silent, track
+from ..sampling import checks
 from ..sampling.draw import Sampling
 from ..sampling.latent_files import file_part
 from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
@@ -22,6 +23,10 @@ class NoiseRequest(Sampling):
 
     seeds: Sequence[int | str] = range(3)  # seeds, and names of .npz files
     draws: int = 100  # of noise, for the standard deviation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_fields(self, seeds=checks.latents(), draws=checks.whole(2))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,11 +12,12 @@ from torch import Tensor
 from ..data.images import grid_columns
 from ..data.video import sheets, write_video
 from ..detectors.distances import Loss
-from ..inversion.find import Task, choose_loss, find, prepare
+from ..inversion.find import LOSSES, Task, choose_loss, find, prepare
 from ..inversion.projector import Projection
 from ..inversion.results import Finding, closeness, planned, save_finding, way
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
+from ..sampling import checks
 from ..sampling.draw import Sampling
 from .model import Model, part
 
@@ -33,6 +34,15 @@ class ProjectRequest(Projection):
     mask: str | None = None  # an image: where it is white pixels count
     crop: str = "center"  # to the model's shape; or 'none'
     init: str | None = None  # a file of latents to begin at
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.check_fields(
+            self,
+            images=checks.list_of(checks.path(), "['face.png']"),
+            loss=checks.choice(*LOSSES),
+            crop=checks.choice("center", "none"),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,9 +181,13 @@ def tune_projection(
     steps: int,
     progress: Progress,
 ) -> ProjectResult:
-    """The same with the generator tuned around the latents. Ctrl-C ends it with what was reached."""
+    """The same with the generator tuned around the latents, further where it has been. Ctrl-C ends it with what was
+    reached."""
+    checks.whole(1)("steps", steps)
     task, finding = result.task, result.finding
     targets, batch = finding.targets, task.request.batch
-    G, distance, done = tune(result.model.G, targets, finding.found, task.loss, steps, task.task.mask, batch, progress)
-    finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=done)
+    G = finding.G if finding.tuned is None else finding.tuned
+    G, distance, done = tune(G, targets, finding.found, task.loss, steps, task.task.mask, batch, progress)
+    made = finding.tuned_steps + done
+    finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=made)
     return dataclasses.replace(result, finding=finding, interrupted=done < steps)
