@@ -1,6 +1,7 @@
 """What commands, notebooks and the explorer share: requests in, results out."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 import stylegan_cli
 from stylegan_cli.data.images import read_metadata, to_uint8
 from stylegan_cli.errors import SganError
+from stylegan_cli.interop import conversion
 from stylegan_cli.ops import use
 from stylegan_cli.ops.dispatch import chosen
 from stylegan_cli.runs import PACKAGED_MODEL
@@ -81,6 +83,106 @@ def test_a_request_or_its_fields(session):
         request.trunc = 1.0
     with pytest.raises(TypeError, match="sedes"):
         session.generate(sedes=[1])
+
+
+WRONG = {
+    "generate": [
+        ("seeds", [], "[0, 1, 2]"),
+        ("seeds", 3, "[0, 1, 2]"),
+        ("seeds", "0-3", "[0, 1, 2]"),
+        ("seeds", ["a"], "whole number from 0"),
+        ("seeds", [1.5], "whole number from 0"),
+        ("seeds", [-1], "whole number from 0"),
+        ("seeds", [0, 2**32], "to 4294967295"),
+        ("seeds", range(-1, 3), "whole number from 0"),
+        ("seeds", [True], "whole number from 0"),
+        ("trunc", math.nan, "a number"),
+        ("trunc", math.inf, "a number"),
+        ("trunc", "0.7", "a number"),
+        ("trunc", None, "a number"),
+        ("trunc_cutoff", -1, "0 or more"),
+        ("class_index", "cat", "whole number"),
+        ("noise_mode", "loud", "const, random, none"),
+        ("batch", 0, "1 or more"),
+        ("precision", "x", "fp32, bf16, fp16"),
+    ],
+    "mix": [
+        ("rows", [], "projected.npz"),
+        ("cols", [None], "whole number from 0"),
+        ("styles", "foo", "coarse, middle, fine"),
+        ("styles", ["1"], "whole number"),
+        ("styles", [], "[0, 1, 2]"),
+        ("blend", 7, "from 0 to 1"),
+        ("blend", math.nan, "from 0 to 1"),
+    ],
+    "interpolate": [
+        ("seeds", [], "projected.npz"),
+        ("kind", "zigzag", "spline, linear, slerp, trunc, mix"),
+        ("frames", 0, "1 or more"),
+        ("fps", 0, "from 1 to 120"),
+        ("loop", "no", "True or False"),
+        ("grid", (2,), "(2, 3)"),
+        ("grid", (3, 0), "1 or more"),
+        ("sweep", (0, math.inf), "a number"),
+    ],
+    "noise_study": [("seeds", "1", "projected.npz"), ("draws", 1, "2 or more")],
+    "find_directions": [
+        ("method", "ica", "pca, sefa"),
+        ("attributes", "hat", "['hat', "),
+        ("count", 0, "1 or more"),
+        ("num", 1, "2 or more"),
+        ("layers", "foo", "coarse, middle, fine"),
+    ],
+    "show_directions": [
+        ("direction", 1, "text"),
+        ("strengths", [math.nan], "a number"),
+        ("strengths", [], "[-2, 0, 2]"),
+    ],
+    "edit": [
+        ("direction", "12", "['0', "),
+        ("direction", [0], "text"),
+        ("strength", 2.0, "[1.5]"),
+        ("seeds", [], "npz"),
+    ],
+    "project": [
+        ("images", (), "['face.png']"),
+        ("images", "face.png", "['face.png']"),
+        ("space", "x", "w, w+, z"),
+        ("steps", 0, "1 or more"),
+        ("candidates", -1, "0 or more"),
+        ("noise", "random", "optimise, const"),
+        ("lr", math.nan, "a number"),
+        ("loss", "l2", "lpips, discriminator, pixel"),
+        ("crop", "left", "center, none"),
+    ],
+    "attribute": [("images", "face.png", "['face.png']"), ("num", 0, "1 or more"), ("loss", "l2", "pixel")],
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value", "wanted"), [(method, *row) for method, rows in WRONG.items() for row in rows]
+)
+def test_a_value_that_makes_no_sense(session, method, field, value, wanted):
+    """One sentence with the value, and what to give; before anything is drawn."""
+    given = {"images": ["face.png"], field: value} if method == "project" else {field: value}
+    with pytest.raises(SganError, match="cannot be") as told:
+        getattr(session, method)(**given)
+    item = value[-1] if isinstance(value, (list, tuple)) and value and repr(value) not in str(told.value) else value
+    assert field in str(told.value) and (repr(item) in str(told.value) or isinstance(value, range))
+    assert wanted in told.value.hint
+
+
+def test_values_that_make_sense(session):
+    """Numbers of NumPy, None where it is the default, an edge."""
+    assert len(session.generate(seeds=tuple(np.arange(2)), trunc=np.float32(0.5), trunc_cutoff=0, batch=None)) == 2
+    assert session.generate(seeds=[2**32 - 1], trunc=-1).images.shape[0] == 1
+    assert session.mix(rows=[1], cols=(2,), styles=[0], blend=0).styles == [0]
+
+
+def test_a_request_and_fields_are_not_both_given(session):
+    for given, fields in ((GenerateRequest(), {"seeds": [1]}), ([1, 2], {})):
+        with pytest.raises(TypeError, match="generate takes a request, or its fields"):
+            session.generate(given, **fields)
 
 
 def test_mix(session, tmp_path):
@@ -157,6 +259,10 @@ def test_project_and_tune(session, tmp_path):
     watch = Watch()
     tuned = session.tune(result, 3, watch)
     watch.counted("tuning")
+    further = session.tune(tuned, 2)
+    assert further.finding.tuned_steps == 5 and further.distance[0] < tuned.distance[0]
+    with pytest.raises(SganError, match="steps cannot be 0"):
+        session.tune(tuned, 0)
     assert tuned.distance[0] < result.distance[0] and not torch.equal(tuned.images, result.images)
     assert tuned.save(tmp_path / "out")[0].name.startswith("tuned-")
     again = session.generate(from_w=str(tmp_path / "out" / "projected.npz"))
@@ -184,6 +290,15 @@ def test_attribute(session, cache, tmp_path):
     assert judged.name == "seed0007" and judged.log_ratio == result.calibration.log_ratio(judged.distance)
     assert session.prepare_attribution(**request).known == result.calibration, "it is kept"
     assert [f.name for f in result.save(tmp_path)] == ["attribute-compare.png", "attribute.png"]
+
+
+def test_a_calibration_that_cannot_be_kept(session, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
+    result = session.attribute(loss="pixel", steps=1, num=8, candidates=0)
+    assert len(result.calibration.real) == 8
+    (warning,) = result.warnings
+    assert "cannot be kept" in warning and str(tmp_path / "file") in warning
 
 
 def test_metrics(class_run):
@@ -240,6 +355,60 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
     assert len(Session(PACKAGED_MODEL).fingerprint) == 16
+
+
+def test_records_follow_the_weights(cache, tmp_path):
+    session = Session(PACKAGED_MODEL)
+    of_file = session.fingerprint
+    session.generate(seeds=[1]).save(tmp_path)
+    assert session.fingerprint == of_file, "drawing changes nothing"
+    weight = session.G.get_submodule(session.G.layers[0].name).weight
+    for change in (
+        lambda: weight.detach().mul_(2),
+        lambda: setattr(weight, "data", weight.data * 2),
+        lambda: session.G.mapping.w_avg.zero_(),
+    ):
+        before = session.fingerprint
+        change()
+        assert before != session.fingerprint == fingerprint(session.G)
+    assert session.generate(seeds=[1]).records[0]["model"] == fingerprint(session.G)
+    assert Session(PACKAGED_MODEL).fingerprint == of_file, "what is kept is the file's"
+    session.generate(seeds=[1]).save(tmp_path, latents=True)
+    with pytest.raises(SganError, match=of_file):
+        stylegan_cli.open(PACKAGED_MODEL).generate(from_w=tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("opened", [stylegan_cli.open, stylegan_cli.load])
+def test_what_is_opened_may_be_an_address(cache, tmp_path, monkeypatch, opened):
+    """As for the commands."""
+    monkeypatch.setenv("SGAN_OFFLINE", "1")
+    with pytest.raises(SganError, match="SGAN_OFFLINE forbids to download it from https://example.org/x.pkl"):
+        opened("https://example.org/x.pkl")
+    monkeypatch.setattr(conversion, "fetch", lambda url, sha256, name: PACKAGED_MODEL)
+    assert opened("https://example.org/x.pkl") is not None
+
+
+@pytest.mark.parametrize(
+    ("kernels", "variable", "told"),
+    [
+        ("bogus", None, "kernels must be 'auto', .* not 'bogus'"),
+        ("", None, "kernels must be"),
+        ("cuda", None, "need a GPU, and this would run on cpu"),
+        ("fused", None, "need a GPU"),
+        (None, "bogus", "SGAN_KERNELS must be"),
+        (None, "cuda", "need a GPU"),
+    ],
+)
+def test_kernels_are_checked_at_opening(monkeypatch, kernels, variable, told):
+    if variable is not None:
+        monkeypatch.setenv("SGAN_KERNELS", variable)
+    with pytest.raises(SganError, match=told):
+        stylegan_cli.open(PACKAGED_MODEL, kernels=kernels)
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch):
+    monkeypatch.setenv("SGAN_KERNELS", "")
+    assert chosen() == "auto" and len(stylegan_cli.open(PACKAGED_MODEL).generate(seeds=[1]).images) == 1
 
 
 def test_opening_needs_a_model(tmp_path):

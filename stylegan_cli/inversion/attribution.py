@@ -156,8 +156,8 @@ def load_calibration(
     num: int,  # pictures of each kind
 ) -> Calibration | None:
     """None if it is not kept, or not all of it."""
-    sides = _load(key)
-    return Calibration(*map(tuple, sides)) if sides and all(len(side) == num for side in sides) else None
+    drawn, real = _load(key) or ((), ())
+    return Calibration(tuple(drawn), tuple(real)) if len(drawn) == len(real) == num > 0 else None
 
 
 def _load(key: str) -> list[list[float]] | None:
