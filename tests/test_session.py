@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import reprlib
 import subprocess
 import sys
 
@@ -100,6 +101,8 @@ WRONG = {
         ("trunc", math.inf, "a number"),
         ("trunc", "0.7", "a number"),
         ("trunc", None, "a number"),
+        ("trunc", 10**400, "a number"),
+        ("from_w", 3, "name of a file"),
         ("trunc_cutoff", -1, "0 or more"),
         ("class_index", "cat", "whole number"),
         ("noise_mode", "loud", "const, random, none"),
@@ -137,6 +140,7 @@ WRONG = {
         ("direction", 1, "text"),
         ("strengths", [math.nan], "a number"),
         ("strengths", [], "[-2, 0, 2]"),
+        ("directions", 3, "name of a file"),
     ],
     "edit": [
         ("direction", "12", "['0', "),
@@ -154,6 +158,8 @@ WRONG = {
         ("lr", math.nan, "a number"),
         ("loss", "l2", "lpips, discriminator, pixel"),
         ("crop", "left", "center, none"),
+        ("init", 3, "name of a file"),
+        ("mask", [1], "name of a file"),
     ],
     "attribute": [("images", "face.png", "['face.png']"), ("num", 0, "1 or more"), ("loss", "l2", "pixel")],
 }
@@ -168,7 +174,7 @@ def test_a_value_that_makes_no_sense(session, method, field, value, wanted):
     with pytest.raises(SganError, match="cannot be") as told:
         getattr(session, method)(**given)
     item = value[-1] if isinstance(value, (list, tuple)) and value and repr(value) not in str(told.value) else value
-    assert field in str(told.value) and (repr(item) in str(told.value) or isinstance(value, range))
+    assert field in str(told.value) and (reprlib.repr(item) in str(told.value) or isinstance(value, range))
     assert wanted in told.value.hint
 
 
@@ -176,6 +182,10 @@ def test_values_that_make_sense(session):
     """Numbers of NumPy, None where it is the default, an edge."""
     assert len(session.generate(seeds=tuple(np.arange(2)), trunc=np.float32(0.5), trunc_cutoff=0, batch=None)) == 2
     assert session.generate(seeds=[2**32 - 1], trunc=-1).images.shape[0] == 1
+    request = MixRequest(rows=np.arange(2), cols=(np.int64(3), 4), trunc=np.float32(0.5), trunc_cutoff=np.int64(2))
+    assert request == MixRequest(rows=[0, 1], cols=(3, 4), trunc=0.5, trunc_cutoff=2)
+    assert type(request.rows[1]) is type(request.trunc_cutoff) is int and type(request.trunc) is float
+    assert GenerateRequest(seeds=range(10**6)).seeds == range(10**6)
     assert session.mix(rows=[1], cols=(2,), styles=[0], blend=0).styles == [0]
 
 

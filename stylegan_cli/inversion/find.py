@@ -37,9 +37,9 @@ def prepare(
     snapshot: Snapshot,
     images: Sequence[str | Path],  # files
     *,
-    mask: str | None = None,  # a picture: white counts
+    mask: str | Path | None = None,  # a picture: white counts
     crop: str = "center",  # or 'none'
-    init: str | None = None,  # a file of latents to begin at
+    init: str | Path | None = None,  # a file of latents to begin at
     model: str | None = None,  # fingerprint, where it is known
 ) -> Task:
     """Raises SganError on whatever is wrong with what was given."""
@@ -110,8 +110,8 @@ def load_loss(
         raise SganError(str(e), hint="\n".join(filter(None, [e.hint, f"Or use {other}: no download."]))) from e
 
 
-def _start(snapshot: Snapshot, init: str, n: int, model: str | None) -> Start:
-    latents = find_latents(snapshot.G, [init], Sampling(), model)
+def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> Start:
+    latents = find_latents(snapshot.G, [str(init)], Sampling(), model)
     if len(latents) not in (1, n):
         raise SganError(f"{init} holds {len(latents)} latents for {n} picture(s).", hint="Give one, or one for each.")
     if latents.tuned:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 import reprlib
+import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from ..errors import SganError
 from .mixing import SPANS
 
-Check = Callable[[str, Any], None]  # of a name and a value
+Check = Callable[[str, Any], Any]  # a name and a value -> the value, with numbers of NumPy as plain ones
 LARGEST_SEED = 2**32 - 1
 
 
@@ -20,11 +22,11 @@ def check_fields(
     request: Any,  # a dataclass
     **checks: Check,  # of its fields, by name; None passes where it is the default
 ) -> None:
-    """Raises SganError on the first value that does not pass."""
+    """For `__post_init__`. Raises SganError on the first value that does not pass."""
     for name, check in checks.items():
         value = getattr(request, name)
         if value is not None or getattr(type(request), name) is not None:
-            check(name, value)
+            object.__setattr__(request, name, check(name, value))  # it is frozen
 
 
 def choice(*words: str) -> Check:
@@ -63,20 +65,24 @@ def list_of(
     least: int = 1,  # items
     most: int | None = None,
 ) -> Check:
-    """A list, a tuple or a range; a text is none."""
+    """A list, a tuple, a range or an array; a text is none."""
     is_list = _check(
         lambda value: (
-            isinstance(value, Sequence)
+            isinstance(value, (Sequence, np.ndarray))
             and not isinstance(value, (str, bytes))
             and least <= len(value) <= (len(value) if most is None else most)
         ),
         f"a list such as {example}",
     )
 
-    def check_all(name: str, value: Any) -> None:
+    def check_all(name: str, value: Any) -> Any:
         is_list(name, value)
-        for item in {value[0], value[-1]} if isinstance(value, range) and value else value:
-            check(f"An item of {name}", item)
+        if isinstance(value, range):
+            for end in {*value[:1], *value[-1:]}:
+                check(f"An item of {name}", end)
+            return value
+        items = [check(f"An item of {name}", item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
 
     return check_all
 
@@ -89,7 +95,7 @@ def seeds() -> Check:
 def latents() -> Check:
     """A list of seeds and names of files: whether those can be read is seen when they are."""
     seed = whole(0, LARGEST_SEED)
-    return list_of(lambda name, item: None if isinstance(item, str) else seed(name, item), "[0, 1, 'projected.npz']")
+    return list_of(lambda name, item: item if isinstance(item, str) else seed(name, item), "[0, 1, 'projected.npz']")
 
 
 def styles() -> Check:
@@ -99,15 +105,19 @@ def styles() -> Check:
 
 
 def _check(fits: Callable[[Any], bool], wanted: str) -> Check:
-    def check(name: str, value: Any) -> None:
+    def check(name: str, value: Any) -> Any:
+        value = value.item() if isinstance(value, np.generic) else value
         if not fits(value):
             raise SganError(f"{name} cannot be {reprlib.repr(value)}.", hint=f"Give {wanted}.")
+        return value
 
     return check
 
 
 def _within(value: Any, kind: type, least: float | None, most: float | None) -> bool:
-    if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return False
+    if kind is Real and not abs(value) <= sys.float_info.max:  # nan, infinite, or whole and too large for a float
         return False
     return (least is None or value >= least) and (most is None or value <= most)
 

@@ -41,7 +41,9 @@ class AttributeRequest(Projection):
             images=checks.list_of(checks.path(), "['face.png']", 0),
             calibrate=checks.flag(),
             num=checks.whole(1),
+            data=checks.path(),
             loss=checks.choice(*LOSSES),
+            detector=checks.path(),
             crop=checks.choice("center", "none"),
         )
 

@@ -27,6 +27,10 @@ from .model import Model, Picture, Pictures, part, tuned_note
 _SHOWN = 5  # directions, where none are asked for
 
 
+def _directions(name: str, value: Any) -> Any:
+    return value if isinstance(value, Directions) else checks.path()(name, value)
+
+
 @dataclass(frozen=True)
 class FindRequest:
     """Where directions come from."""
@@ -45,6 +49,9 @@ class FindRequest:
         checks.check_fields(
             self,
             method=checks.choice("pca", "sefa"),
+            from_labels=checks.flag(),
+            data=checks.path(),
+            csv=checks.path(),
             attributes=checks.list_of(checks.text(), "['hat', 'backgroundColor']"),
             count=checks.whole(1),
             num=checks.whole(2),
@@ -79,6 +86,7 @@ class ShowRequest(Sampling):
         super().__post_init__()
         checks.check_fields(
             self,
+            directions=_directions,
             direction=checks.text(),
             strengths=checks.list_of(checks.number(), "[-2, 0, 2]"),
             seeds=checks.latents(),
@@ -100,6 +108,7 @@ class EditRequest(Sampling):
         super().__post_init__()
         checks.check_fields(
             self,
+            directions=_directions,
             direction=checks.list_of(checks.text(), "['0', 'hat=tall']"),
             strength=checks.list_of(checks.number(), "[1.5]", 0),
             seeds=checks.latents(),

@@ -30,7 +30,7 @@ class GenerateRequest(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.check_fields(self, seeds=checks.seeds())
+        checks.check_fields(self, seeds=checks.seeds(), from_w=checks.path())
 
 
 @dataclass(frozen=True, eq=False)

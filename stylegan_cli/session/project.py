@@ -31,9 +31,9 @@ class ProjectRequest(Projection):
     images: Sequence[str | Path] = ()  # files
     loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips where its weights can be had
     detector: str | None = None  # a file with weights of LPIPS
-    mask: str | None = None  # an image: where it is white pixels count
+    mask: str | Path | None = None  # an image: where it is white pixels count
     crop: str = "center"  # to the model's shape; or 'none'
-    init: str | None = None  # a file of latents to begin at
+    init: str | Path | None = None  # a file of latents to begin at
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +41,9 @@ class ProjectRequest(Projection):
             self,
             images=checks.list_of(checks.path(), "['face.png']"),
             loss=checks.choice(*LOSSES),
+            detector=checks.path(),
+            mask=checks.path(),
+            init=checks.path(),
             crop=checks.choice("center", "none"),
         )
 
