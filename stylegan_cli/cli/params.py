@@ -258,7 +258,7 @@ def _together(*options: typing.Callable) -> typing.Callable:
     return decorate
 
 
-# Gives `model` (str or None) and `runs` (str), for `runs.find_model`.
+# Gives `model` (str or None) and `runs` (str), for `interop.conversion.find_model`.
 model_option = _together(
     click.option(
         "--model",
