@@ -1,7 +1,9 @@
 """A family of generators that the package does not have: `python _toy_family.py ARGUMENTS` is `sgan ARGUMENTS` with it.
 
-Its generator multiplies features by styles and enlarges them by nearest neighbours. All that makes it a family is in
-this file: a configuration, a layer table, a network, a preset, and one line that registers it.
+Its generator multiplies features by styles and enlarges them by nearest neighbours; its layers divide by the running
+magnitude of their input, say their bandwidth, and its input can be moved, as those of alias-free generators do. All
+that makes it a family is in this file: a configuration, a layer table, a network, a preset, and one line that registers
+it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from stylegan_cli.models.generator import Generator, LayerInfo, Synthesis
 from stylegan_cli.models.mapping import MappingNetwork
 from stylegan_cli.models.presets import Preset
 from stylegan_cli.models.registry import FAMILIES
+from stylegan_cli.models.statistics import RunningMean
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,10 @@ class ToyConfig(LevelsConfig, StyledConfig):
     slope: float = 0.1  # of the activation: a field that no other family has
 
 
-class ToyLayer(nn.Module):
+class ToyLayer(RunningMean):
     def __init__(self, config: ToyConfig, in_channels: int, row: LayerInfo):
         super().__init__()
+        self.register_buffer("magnitude", torch.ones([]))
         self.slope = config.slope
         self.conv = EqualConv2d(in_channels, row.channels, 3)
         self.affine = EqualLinear(config.w_dim, row.channels, bias_init=1)
@@ -41,16 +45,22 @@ class ToyLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(row.height, row.width))
 
     def forward(self, x, w, noise):  # [N, I, H, W], [N, w_dim], [N or 1, 1, H, W] or None -> [N, O, H, W]
-        x = self.conv(x) * self.affine(w).to(x.dtype)[:, :, None, None]
+        self.collect(x.detach().float().square().mean([1, 2, 3]))
+        x = self.conv(x * self.magnitude.rsqrt().to(x.dtype)) * self.affine(w).to(x.dtype)[:, :, None, None]
         if noise is not None:
             x = x + (noise * self.strength).to(x.dtype)
         return F.leaky_relu(x, self.slope)
 
+    def _follow(self, mean):
+        self.magnitude.lerp_(torch.where(mean.isfinite(), mean, self.magnitude), 0.1)
+
 
 class ToySynthesis(Synthesis):
+    takes_transform = True
+
     def __init__(self, config: ToyConfig):
         rows = [
-            LayerInfo(f"synthesis.l{k}", "conv", k, k, at.height, at.width, at.channels, True, at.half)
+            LayerInfo(f"synthesis.l{k}", "conv", k, k, at.height, at.width, at.channels, True, at.half, at.width / 2)
             for k, at in enumerate(config.levels())
         ]
         super().__init__(rows, config.w_dim)
@@ -64,6 +74,8 @@ class ToySynthesis(Synthesis):
 
     def synthesize(self, ws, noise, dtype, transform):
         x = self.const.expand(len(ws), -1, -1, -1)
+        if transform is not None:
+            x = F.grid_sample(x, F.affine_grid(transform[:2].expand(len(ws), 2, 3), x.shape), align_corners=False)
         for k, row in enumerate(self.layers):
             x = x.to(dtype if dtype is not None and row.half else ws.dtype)
             x = F.interpolate(x, scale_factor=2) if k else x

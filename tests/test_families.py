@@ -127,3 +127,20 @@ def test_a_new_family_trains_draws_mixes_and_projects_without_a_change_to_the_pa
         assert image.size == (16, 16)
     with pytest.raises(SganError, match="family 'toy'"):
         read_info(snapshot)  # this process does not know it
+    magnitudes = [
+        t for n, t in safetensors.torch.load_file(snapshot).items() if n.endswith(".magnitude") and n[0] == "G"
+    ]
+    assert all(0 < magnitude != 1 for magnitude in magnitudes), "what its layers keep of their training"
+
+
+def test_hooks_of_a_new_family_an_input_that_moves_and_bandwidths():
+    script = (
+        "import torch, _toy_family as toy\n"
+        "G = toy.build(toy.ToyConfig(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8))\n"
+        "ws = G.mapping(torch.randn(2, 8))\n"
+        "assert [row.bandwidth for row in G.layers] == [2, 4, 8]\n"
+        "still, moved = G.synthesis(ws), G.synthesis(ws, transform=torch.tensor([[0., -1, 0], [1, 0, 0], [0, 0, 1]]))\n"
+        "assert torch.allclose(G.synthesis(ws, transform=torch.eye(3)), still, atol=1e-5)\n"
+        "assert (still - moved).abs().max() > 0.01"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=TOY.parent, check=True)
