@@ -11,6 +11,7 @@ import click
 
 from ..runs import RunSummary, find_run, list_runs, summarize_run
 from .params import output_options
+from .progress import bar
 
 
 @click.group(
@@ -56,7 +57,8 @@ def show_command(
     from ..runs.page import write_page
 
     folder = find_run(run, runs or typing.cast(click.Context, ctx.parent).params["runs"])
-    page = write_page(folder, out, progress=not (quiet or as_json))
+    with bar(quiet or as_json, leave=False) as progress:
+        page = write_page(folder, out, progress)
     if as_json:
         return click.echo(json.dumps({**asdict(summarize_run(folder)), "page": str(page)}))
     if not quiet:

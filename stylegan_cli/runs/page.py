@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomic
+from ..progress import Progress, silent, track
 from .charts import Line, Points, chart
 from .folders import latest_snapshot
 from .records import number, read_config, read_metrics, read_stats
@@ -44,7 +45,7 @@ _KNOWN = {"kimg", "seconds", *(name for _, _, lines, _ in _CHARTS for name in li
 def write_page(
     folder: str | os.PathLike,  # of the run
     out: str | os.PathLike | None = None,  # the page; None: report.html in the folder
-    progress: bool = False,  # show a bar on stderr while pictures are made smaller
+    progress: Progress = silent,  # while pictures are made smaller
 ) -> Path:
     """Write the page of a run and return its path. Raises SganError if it cannot be written."""
     folder = Path(folder)
@@ -55,7 +56,7 @@ def write_page(
 
 def make_page(
     folder: Path,  # of the run
-    progress: bool = False,
+    progress: Progress = silent,
 ) -> str:
     """The page as text, at most about 8 MB of it."""
     summary, config, stats = summarize_run(folder), read_config(folder), read_stats(folder)
@@ -166,7 +167,7 @@ def _points(stats: list[dict[str, Any]], name: str) -> Points:
 # --------------------------------------------------------------------------------------------- pictures
 
 
-def _pictures(folder: Path, progress: bool) -> str:
+def _pictures(folder: Path, progress: Progress) -> str:
     """The grids of drawings over time, and the one of the pictures of the set."""
     drawn = [(m[1], float(m[2]), p) for p in folder.iterdir() if (m := _DRAWN.fullmatch(p.name))]
     first = min((name for name, _, _ in drawn), default="")
@@ -197,15 +198,13 @@ def _strip(shown: list[tuple[float, str]]) -> str:
     )
 
 
-def _fitted(paths: list[Path], progress: bool) -> list[str | None]:
+def _fitted(paths: list[Path], progress: Progress) -> list[str | None]:
     """Pictures as data URIs, small enough that all fit; None for one that cannot be read."""
-    from tqdm import tqdm
-
     widths = _WIDTHS[_WIDTHS.index(_promising(paths)) :]
     encoded: list[bytes] = []
     for width in widths:
         left, encoded = _BUDGET, []
-        for path in tqdm(paths, "pictures", leave=False, disable=None if progress else True):
+        for path in track(paths, "pictures", progress):
             encoded.append(_encoded(path, width))
             left -= len(encoded[-1])
             if left < 0 and width != widths[-1]:
