@@ -191,7 +191,7 @@ def test_values_that_make_sense(session):
 
 def test_a_request_and_fields_are_not_both_given(session):
     for given, fields in ((GenerateRequest(), {"seeds": [1]}), ([1, 2], {})):
-        with pytest.raises(TypeError, match="generate takes a request, or its fields"):
+        with pytest.raises(TypeError, match="generate takes a GenerateRequest, or the fields"):
             session.generate(given, **fields)
 
 
@@ -445,3 +445,25 @@ def test_each_session_has_its_kernels():
         assert seen == ["reference", "composite"] * 2
     one.mix(rows=[1], cols=[2])
     assert seen[-1] == "reference"
+
+
+def test_grey_maps_stand_beside_images_in_colour(session):
+    images = session.noise_study(seeds=[1], draws=2).images
+    assert images.shape[1:] == (3, 32, 32)
+
+
+def test_another_methods_request_is_no_request(session):
+    with pytest.raises(TypeError, match="generate takes a GenerateRequest"):
+        session.generate(MixRequest(rows=[1], cols=[2]))
+
+
+def test_files_may_be_paths(session, tmp_path):
+    session.generate(seeds=[1]).save(tmp_path, latents=True)
+    mixed = session.mix(rows=[tmp_path / "w.npz"], cols=[2], styles="coarse")
+    assert mixed.images.shape == session.mix(rows=[1], cols=[2], styles="coarse").images.shape
+
+
+@pytest.mark.parametrize("seeds", [np.array(3), range(2**70)], ids=["no sides", "too long"])
+def test_what_is_no_list(session, seeds):
+    with pytest.raises(SganError, match="seeds cannot be"):
+        session.generate(seeds=seeds)

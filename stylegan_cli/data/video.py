@@ -115,10 +115,15 @@ def _durations(
 
 
 def _write_gif(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+    """Pillow joins frames that are alike into one that is shown for as long."""
     durations = [10 * hundredths for hundredths in _durations(count, fps, 100)]
     few = map(_few_colours, pictures)
     options = {"duration": durations, "loop": 0 if loop else None, "comment": note.encode()}
-    next(few).save(path, "GIF", save_all=True, append_images=few, **options)
+    try:
+        next(few).save(path, "GIF", save_all=True, append_images=few, **options)
+    except OverflowError as e:  # 16 bits of hundredths of a second
+        hint = "Choose a higher --fps, or .webp or .mp4."
+        raise SganError("The pictures stand still for longer than a GIF can say, 655 seconds.", hint=hint) from e
 
 
 def _few_colours(

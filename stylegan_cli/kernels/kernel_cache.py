@@ -26,7 +26,8 @@ def writable(folder: Path) -> Path | None:
         if no_room(e):
             raise no_space(folder) from e
         return None
-    return folder
+    locks = folder.glob(".*.lock")  # of other users, where several share the folder
+    return folder if all(os.access(lock, os.W_OK) for lock in locks) else None
 
 
 def temporary(name: str) -> Path:

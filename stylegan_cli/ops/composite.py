@@ -152,12 +152,6 @@ def feature_gradients_only() -> Iterator[None]:
         _features_only.reset(before)
 
 
-@torch.compiler.assume_constant_result
-def _without_weights() -> bool:
-    """A compiled function keeps what held when it was compiled."""
-    return _features_only.get()
-
-
 # Convolution is linear in x and in w, so the three functions below are closed under differentiation:
 #   y = x * w,   dx = dy *T w,   dw = dy ** x,   and the derivatives of each are again of these three forms.
 
@@ -174,7 +168,9 @@ class _Convolution(torch.autograd.Function):
         (dy,) = grads
         x, w = ctx.saved_tensors
         dx = _InputGradient.apply(dy, w, x.shape, *ctx.form) if ctx.needs_input_grad[0] else None
-        wanted = ctx.needs_input_grad[1] and not _without_weights()
+        # What is compiled stays as it is: a gradient too many costs time, one too few is wrong.
+        left_out = not torch.compiler.is_compiling() and _features_only.get()
+        wanted = ctx.needs_input_grad[1] and not left_out
         dw = _WeightGradient.apply(dy, x, w.shape, *ctx.form) if wanted else None
         return dx, dw, None, None, None
 

@@ -66,14 +66,16 @@ def list_of(
     most: int | None = None,
 ) -> Check:
     """A list, a tuple, a range or an array; a text is none."""
-    is_list = _check(
-        lambda value: (
-            isinstance(value, (Sequence, np.ndarray))
-            and not isinstance(value, (str, bytes))
-            and least <= len(value) <= (len(value) if most is None else most)
-        ),
-        f"a list such as {example}",
-    )
+
+    def fits(value: Any) -> bool:
+        if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, (str, bytes)):
+            return False
+        try:
+            return least <= len(value) <= (len(value) if most is None else most)
+        except (TypeError, OverflowError):  # an array without sides; a range longer than any list
+            return False
+
+    is_list = _check(fits, f"a list such as {example}")
 
     def check_all(name: str, value: Any) -> Any:
         is_list(name, value)
@@ -95,7 +97,11 @@ def seeds() -> Check:
 def latents() -> Check:
     """A list of seeds and names of files: whether those can be read is seen when they are."""
     seed = whole(0, LARGEST_SEED)
-    return list_of(lambda name, item: item if isinstance(item, str) else seed(name, item), "[0, 1, 'projected.npz']")
+
+    def seed_or_file(name: str, item: Any) -> Any:
+        return os.fspath(item) if isinstance(item, (str, os.PathLike)) else seed(name, item)
+
+    return list_of(seed_or_file, "[0, 1, 'projected.npz']")
 
 
 def styles() -> Check:

@@ -58,38 +58,41 @@ T = TypeVar("T")
 
 def _method(
     kind: type,  # of request
+    *tasks: type,  # what a method that prepares the request makes of it, taken as well
     function: Callable[..., T],  # of the model, a request and, most of them, `progress`
 ) -> Callable[..., T]:
     """A method that takes a request, or the fields of one by name."""
-    names = {field.name for field in dataclasses.fields(kind)}
+    names, kinds = {field.name for field in dataclasses.fields(kind)}, (kind, *tasks)
 
     def method(self: Session, request: object = None, *more: Any, **options: Any) -> T:
         fields = {name: options.pop(name) for name in names & options.keys()}
         if request is None:
             request = kind(**fields)
-        elif fields or not dataclasses.is_dataclass(request):
-            raise TypeError(f"{function.__name__} takes a request, or its fields by name")
+        elif fields or not isinstance(request, kinds):
+            names_of_kinds = " or ".join(k.__name__ for k in kinds)
+            raise TypeError(f"{function.__name__} takes a {names_of_kinds}, or the fields of a request by name")
         with self.chosen_kernels():
             return function(self, request, *more, **options)
 
-    method.__name__, method.__doc__ = function.__name__, function.__doc__
+    method.__name__, method.__qualname__ = function.__name__, f"Session.{function.__name__}"
+    method.__doc__ = function.__doc__
     return method
 
 
 class Session(Model):
     """A model that is open. What takes a request, here or in the modules beside, also takes its fields by name."""
 
-    generate = _method(GenerateRequest, generate.generate)
-    mix = _method(MixRequest, mix.mix)
-    interpolate = _method(InterpolateRequest, interpolate.interpolate)
-    noise_study = _method(NoiseRequest, noise.noise_study)
-    find_directions = _method(FindRequest, edit.find_directions)
-    show_directions = _method(ShowRequest, edit.show_directions)
-    edit = _method(EditRequest, edit.edit)
-    prepare_projection = _method(ProjectRequest, project.prepare_projection)
-    project = _method(ProjectRequest, project.project)
-    prepare_attribution = _method(AttributeRequest, attribute.prepare_attribution)
-    attribute = _method(AttributeRequest, attribute.attribute)
+    generate = _method(GenerateRequest, function=generate.generate)
+    mix = _method(MixRequest, function=mix.mix)
+    interpolate = _method(InterpolateRequest, function=interpolate.interpolate)
+    noise_study = _method(NoiseRequest, function=noise.noise_study)
+    find_directions = _method(FindRequest, function=edit.find_directions)
+    show_directions = _method(ShowRequest, function=edit.show_directions)
+    edit = _method(EditRequest, function=edit.edit)
+    prepare_projection = _method(ProjectRequest, function=project.prepare_projection)
+    project = _method(ProjectRequest, ProjectTask, function=project.project)
+    prepare_attribution = _method(AttributeRequest, function=attribute.prepare_attribution)
+    attribute = _method(AttributeRequest, AttributeTask, function=attribute.attribute)
 
     def tune(
         self,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import cache, ops
-from ..data.images import save_image
+from ..data.images import save_image, to_rgb
 from ..errors import SganError
 from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
@@ -151,7 +151,10 @@ class Pictures:
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
-        return torch.stack([picture.image for picture in self.pictures])
+        images = [picture.image for picture in self.pictures]
+        return torch.stack(
+            images if len({len(image) for image in images}) == 1 else [to_rgb(image[None])[0] for image in images]
+        )
 
     def save(
         self,

@@ -96,6 +96,12 @@ def test_a_still_gif_lasts_as_long(tmp_path):
     assert len(read_back) == 2 and durations == [130, 40]
 
 
+def test_a_still_that_no_gif_can_show(tmp_path):
+    with pytest.raises(SganError, match="stand still for longer"):
+        write(tmp_path / "a.gif", moving(1).expand(700, -1, -1, -1), fps=1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_few_colours_are_kept_to_the_bit(tmp_path):
     """Flat drawings, and no pattern laid over them."""
     frames = torch.zeros(2, 3, 200, 150, dtype=torch.uint8)
