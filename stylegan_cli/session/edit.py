@@ -142,7 +142,8 @@ class EditResult(Pictures):
             raise SganError(f"{place} would be replaced by what is made of it.", hint="Give --outdir.")
         files = [picture.save(folder, format) for picture in self.pictures]
         settings = {"model": str(self.model.path), "command": self.model.command, **self.about}
-        files.append(save_edited(Path(folder), self.sources, self.ws, self.items, self.model.fingerprint, settings))
+        fingerprint = self.pictures[0].record["model"]  # as it was then
+        files.append(save_edited(Path(folder), self.sources, self.ws, self.items, fingerprint, settings))
         return [*files, *([self.sheet.save(folder, format)] if self.sheet else [])]
 
 

@@ -87,7 +87,7 @@ class GenerateResult:
                 images.append(picture.image)
         if latents:
             files.append(Path(folder) / "w.npz")
-            save_latents(files[-1], torch.stack(ws), seeds=self.seeds, model=self.model.fingerprint)
+            save_latents(files[-1], torch.stack(ws), seeds=self.seeds, model=self.record["model"])
         if grid:
             files.append(self._grid(images).save(folder, format))
         return files
