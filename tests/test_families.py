@@ -56,6 +56,15 @@ def test_flat_configurations_of_old_files_are_read(config, old):
     assert read_generator({k: v for k, v in (FLAT | old).items() if k != "family" or v != "stylegan2"}) == config
 
 
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [("stylegan2", {"fade": True}), ("stylegan2", {"blur": [1.0, 2.0, 1.0]}), ("progan", {"truncated": 3})],
+)
+def test_what_a_family_cannot_do_is_not_dropped(family, change):
+    with pytest.raises(SganError, match=f"unknown field.*{next(iter(change))}"):
+        read_generator(FLAT | {"family": family} | change)
+
+
 def test_an_unknown_family_is_named_with_those_that_exist():
     with pytest.raises(SganError, match="family 'stylegan9'.* none of stylegan2, stylegan, progan"):
         read_generator(FLAT | {"family": "stylegan9"})

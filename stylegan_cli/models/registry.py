@@ -18,9 +18,10 @@ if typing.TYPE_CHECKING:
 
 FAMILIES: dict[str, Family] = {f.name: f for f in (stylegan2.FAMILY, stylegan.FAMILY, progan.FAMILY)}
 
-# Until version 0.1 one flat configuration had the fields of all families: those that a family lacks meant nothing.
-_OLD_FIELDS = {"w_dim", "mapping_layers", "mapping_lr", "labels", "truncated", "architecture", "conv_clamp", "blur"}
-_OLD_FIELDS |= {"fade"}
+# Before families had configurations of their own, one flat configuration had the fields of all of them. Those that a
+# family lacks meant nothing, or had to be empty.
+_MEANT_NOTHING = {"w_dim", "mapping_layers", "mapping_lr", "labels", "architecture", "conv_clamp"}
+_HAD_TO_BE_EMPTY = {"truncated", "blur", "fade"}
 _OLD_FAMILY = "stylegan2"  # where a file names none
 
 
@@ -61,8 +62,9 @@ def read_generator(
             "was the file written by a newer version?"
         )
     kind = FAMILIES[name].config
-    without = _OLD_FIELDS - field_names(kind) | {"family"}
-    return from_json(kind, {field: value for field, value in values.items() if field not in without})
+    unused = {field for field, value in values.items() if field in _HAD_TO_BE_EMPTY and not value} | _MEANT_NOTHING
+    unused = unused - field_names(kind) | {"family"}
+    return from_json(kind, {field: value for field, value in values.items() if field not in unused})
 
 
 READERS: dict[type, Callable[[typing.Any], typing.Any]] = {GeneratorConfig: read_generator}  # for `from_json`

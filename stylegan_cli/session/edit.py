@@ -73,47 +73,42 @@ class FindRequest:
 
 
 @dataclass(frozen=True)
-class ShowRequest(Sampling):
-    """Which directions to draw, and on what."""
+class _DirectionsRequest(Sampling):
+    """Images, and directions to move them along."""
 
     directions: str | Path | Directions | None = None  # a file; None: the newest in ./out
-    direction: str | None = None  # which: '3', '0-4', or names; None: the first five
-    strengths: Sequence[float] | None = None  # in standard deviations; None: seven, as they were found for
     seeds: Sequence[int | str] = range(4)  # seeds, and names of .npz files
     layers: str | Sequence[int] | None = None  # that are moved; None: those of the file
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.check_fields(
-            self,
-            directions=_directions,
-            direction=checks.text(),
-            strengths=checks.list_of(checks.number(), "[-2, 0, 2]"),
-            seeds=checks.latents(),
-            layers=checks.styles(),
-        )
+        checks.check_fields(self, directions=_directions, seeds=checks.latents(), layers=checks.styles())
 
 
 @dataclass(frozen=True)
-class EditRequest(Sampling):
-    """Which images to move, and along what."""
+class ShowRequest(_DirectionsRequest):
+    """Which directions to draw, and on what."""
 
-    directions: str | Path | Directions | None = None  # a file; None: the newest in ./out
-    direction: Sequence[str] = ("0",)  # numbers or names
-    strength: Sequence[float] = ()  # of each, or one for all, in standard deviations; none: as they were found for
-    seeds: Sequence[int | str] = range(4)  # seeds, and names of .npz files
-    layers: str | Sequence[int] | None = None  # that are moved; None: those of the file
+    direction: str | None = None  # which: '3', '0-4', or names; None: the first five
+    strengths: Sequence[float] | None = None  # in standard deviations; None: seven, as they were found for
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.check_fields(
-            self,
-            directions=_directions,
-            direction=checks.list_of(checks.text(), "['0', 'hat=tall']"),
-            strength=checks.list_of(checks.number(), "[1.5]", 0),
-            seeds=checks.latents(),
-            layers=checks.styles(),
-        )
+        strengths = checks.list_of(checks.number(), "[-2, 0, 2]")
+        checks.check_fields(self, direction=checks.text(), strengths=strengths)
+
+
+@dataclass(frozen=True)
+class EditRequest(_DirectionsRequest):
+    """Which images to move, and along what."""
+
+    direction: Sequence[str] = ("0",)  # numbers or names
+    strength: Sequence[float] = ()  # of each, or one for all, in standard deviations; none: as they were found for
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        direction = checks.list_of(checks.text(), "['0', 'hat=tall']")
+        checks.check_fields(self, direction=direction, strength=checks.list_of(checks.number(), "[1.5]", 0))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -237,7 +232,7 @@ def evenly(low: float, high: float) -> list[float]:
     return [low + (high - low) * i / 6 for i in range(7)]
 
 
-def _open(model: Model, request: ShowRequest | EditRequest) -> tuple[str | None, Directions, list[int]]:
+def _open(model: Model, request: _DirectionsRequest) -> tuple[str | None, Directions, list[int]]:
     """The file, what it holds, and the indices of w to move."""
     if isinstance(request.directions, Directions):
         path, known = None, request.directions
