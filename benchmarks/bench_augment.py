@@ -1,4 +1,4 @@
-"""What augmenting costs: a batch of pictures through a pipeline, and the gradient back to them.
+"""What augmenting costs: a batch of images through a pipeline, and the gradient back to them.
 
 python benchmarks/bench_augment.py --size 64 --batch 16
 python benchmarks/bench_augment.py --pipe bgc,bgcfnc
@@ -35,20 +35,20 @@ def main(bench: Bench, pipe: str, size, batch: int) -> None:
 
 def measure(bench: Bench, pipe: str, shape: tuple[int, int, int, int]) -> None:
     torch.manual_seed(1)
-    sets = [tuple(torch.randn(shape, device=bench.device) for _ in range(2)) for _ in range(2)]  # pictures, dy
-    pictures = [one[:1] for one in sets]
+    sets = [tuple(torch.randn(shape, device=bench.device) for _ in range(2)) for _ in range(2)]  # samples, dy
+    samples = [one[:1] for one in sets]
     title = f"augment {pipe} {shape[2]}x{shape[3]}, batch {shape[0]}"
     facts = {"op": "augment", "pipe": pipe, "size": shape[2], "batch": shape[0]}
     augment = augmentation(pipe, shape[0], bench.device)
     plain = use("reference")(augment)
     # What is compared with float64 goes through sampling coordinates, exact to a ten-thousandth of a pixel.
     facts |= {"dtype": torch.float32, "sets": 2, "ahead": False, "tolerance": 1e-3}
-    runs = {"ours": over(augment, pictures)}
+    runs = {"ours": over(augment, samples)}
     if bench.cuda:  # a CPU has nothing faster for the long filter than the reference
-        runs["reference"] = over(plain, pictures)
-        runs["graphed"] = graphed(augment, pictures, torch.cuda.graph_pool_handle())
+        runs["reference"] = over(plain, samples)
+        runs["graphed"] = graphed(augment, samples, torch.cuda.graph_pool_handle())
     wide = [tuple(t.to(wider(torch.float32)) for t in sets[0])]
-    exact = {"exact": over(plain, [wide[0][:1]]), "plain": over(plain, pictures)}
+    exact = {"exact": over(plain, [wide[0][:1]]), "plain": over(plain, samples)}
     with torch.no_grad():
         forward = bench.row(f"{title}, forward", runs, **_at_0(exact), **facts)
     if forward is None:
@@ -59,7 +59,7 @@ def measure(bench: Bench, pipe: str, shape: tuple[int, int, int, int]) -> None:
 
 
 def augmentation(pipe: str, batch: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Of pictures 0, 1, 2 and so on, half of the transformations being on."""
+    """Of images 0, 1, 2 and so on, half of the transformations being on."""
     augment, p = Augment(pipe, seed=0), torch.tensor(0.5, device=device)
     index = torch.arange(batch, device=device)
     return lambda images: augment(images, p, "bench", index)

@@ -1,4 +1,4 @@
-"""Opening a zip of pictures and reading it once: members found and read by our own code, beside Python's zipfile.
+"""Opening a zip of images and reading it once: members found and read by our own code, beside Python's zipfile.
 
 OMP_NUM_THREADS=1 python benchmarks/bench_data.py
 
@@ -45,14 +45,14 @@ class LibrarySource(ZipSource):
 
 @click.command()
 @click.option("--packaged/--no-packaged", default=True, help="The set that comes with the package.")
-@click.option("--small", default=3000, show_default=True, help="Pictures of 64x64.")
-@click.option("--large", default=300, show_default=True, help="Pictures of 256x256.")
+@click.option("--small", default=3000, show_default=True, help="Images of 64x64.")
+@click.option("--large", default=300, show_default=True, help="Images of 256x256.")
 @benchmark
 def main(bench: Bench, packaged: bool, small: int, large: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths: dict[str, Path | None] = {"the packaged set": None} if packaged else {}
         for num, side in ((small, 64), (large, 256)):
-            paths[f"{num} pictures of {side}x{side}"] = write_set(Path(folder, f"{side}.zip"), num, side)
+            paths[f"{num} images of {side}x{side}"] = write_set(Path(folder, f"{side}.zip"), num, side)
         for what, path in paths.items():
             candidates = {"ours": reading(ZipSource, path), "zipfile": reading(LibrarySource, path)}
             row = {"op": "data", "case": f"{what}, opened and read", "dtype": "uint8", "first": "ours", "failed": {}}

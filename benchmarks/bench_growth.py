@@ -1,7 +1,7 @@
-"""What progressive growing saves: each stage of a run beside the same pictures at full size.
+"""What progressive growing saves: each stage of a run beside the same images at full size.
 
 python benchmarks/bench_growth.py
-python benchmarks/bench_growth.py --cfg stylegan --data faces.zip --pictures 512
+python benchmarks/bench_growth.py --cfg stylegan --data faces.zip --images 512
 
 The ratio of the last row is the time that the full size would take up to the start of the last level, over what
 growing takes.
@@ -24,31 +24,29 @@ from stylegan_cli.training.recipes.gan import make_engine
 
 @click.command()
 @click.option("--cfg", type=click.Choice(list(PRESETS)), default="demo-stylegan", show_default=True)
-@click.option("--data", help="[default: the pictures that come with the package]")
+@click.option("--data", help="[default: the images that come with the package]")
 @click.option("--size", type=int, help="[default: the preset's]")
-@click.option("--pictures", default=1024, show_default=True, help="Of a measurement.")
+@click.option("--images", default=1024, show_default=True, help="Of a measurement.")
 @benchmark
-def main(bench: Bench, cfg: str, data: str | None, size: int | None, pictures: int) -> None:
+def main(bench: Bench, cfg: str, data: str | None, size: int | None, images: int) -> None:
     size = size or PRESETS[cfg].size
     dataset = open_dataset(data, size=(size, size) if size else None)
     config = make_train_config(cfg, dataset.spec, kimg=1e9)
     growth = Growth(config)
     engines = [make_engine(dataclasses.replace(s.config, growth=None), dataset, bench.device) for s in growth.stages]
     whole = make_engine(dataclasses.replace(config, growth=None), dataset, bench.device)
-    runs = {f"stage {i}": shown(engine, pictures) for i, engine in enumerate(engines)}
-    times = compare(
-        {"full size": shown(whole, pictures), **runs}, bench.device, sets=1, rounds=bench.rounds, ahead=False
-    )
+    runs = {f"stage {i}": shown(engine, images) for i, engine in enumerate(engines)}
+    times = compare({"full size": shown(whole, images), **runs}, bench.device, sets=1, rounds=bench.rounds, ahead=False)
     for engine in (*engines, whole):
         engine.close()
-    enter(bench, cfg, growth, {name: [t / pictures * 1000 for t in ts] for name, ts in times.items()})
+    enter(bench, cfg, growth, {name: [t / images * 1000 for t in ts] for name, ts in times.items()})
 
 
-def shown(engine: Engine, pictures: int) -> Run:
-    """Steps that show so many pictures, the penalties at their turns."""
+def shown(engine: Engine, images: int) -> Run:
+    """Steps that show so many images, the penalties at their turns."""
 
     def run(_: int) -> None:
-        for _ in range(max(pictures // engine.recipe.batch, 1)):
+        for _ in range(max(images // engine.recipe.batch, 1)):
             engine.step()
 
     return run
@@ -58,7 +56,7 @@ def enter(
     bench: Bench,
     cfg: str,
     growth: Growth,
-    times: dict[str, list[float]],  # of a thousand pictures, by round
+    times: dict[str, list[float]],  # of a thousand images, by round
 ) -> None:
     row = {"op": "growth", "dtype": "float32", "first": "growing", "wrong": [], "failed": {}}
     for i, stage in enumerate(growth.stages):
@@ -68,7 +66,7 @@ def enter(
             "growing": statistics.median(times[f"stage {i}"]),
             "full size": statistics.median(times["full size"]),
         }
-        case = f"{cfg}, a thousand pictures, {stage.config.data.height}x{stage.config.data.width} {how}"
+        case = f"{cfg}, a thousand images, {stage.config.data.height}x{stage.config.data.width} {how}"
         bench.add({**row, "case": case, "seconds": seconds, "ours": seconds["growing"], "ratio": others})
     before = [(i, s) for i, s in enumerate(growth.stages) if s.level < growth.levels[-1]]
     kimg = sum(s.length for _, s in before) / 1000

@@ -1,10 +1,10 @@
-"""Metrics: the Fréchet step, Inception features with their moments, and FID from the pictures to the number.
+"""Metrics: the Fréchet step, Inception features with their moments, and FID from the images to the number.
 
 python benchmarks/bench_metrics.py --weights inception.pth
 python benchmarks/bench_metrics.py --part frechet --rounds 3
 
 'scipy' is the root of the product by scipy.linalg.sqrtm, 'eigenvalues' those of the product that is not symmetric.
-'torch-fidelity' is that package on the same pictures and weights, where it can be imported; without --weights they are
+'torch-fidelity' is that package on the same images and weights, where it can be imported; without --weights they are
 random numbers. With OMP_NUM_THREADS=1 the clock is the processor's.
 """
 
@@ -43,8 +43,8 @@ FIDELITY = "torch-fidelity"
 @click.command()
 @click.option("--part", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default=True)
 @click.option("--dims", default=2048, show_default=True, help="Features, of the Fréchet step.")
-@click.option("--num", default=256, show_default=True, help="Pictures of a set.")
-@click.option("--size", default=64, show_default=True, help="Of the pictures.")
+@click.option("--num", default=256, show_default=True, help="Images of a set.")
+@click.option("--size", default=64, show_default=True, help="Of the images.")
 @click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="As torch-fidelity's.")
 @benchmark
 @torch.no_grad()
@@ -112,11 +112,11 @@ def by_trace(
     return float(apart) - 2 * float(trace(cov_a.numpy() @ cov_b.numpy()))
 
 
-# ------------------------------------------------------------------------------------------- from pictures
+# ------------------------------------------------------------------------------------------- from images
 
 
 def time_features(bench: Bench, data: Dataset, weights: Path) -> None:
-    """From uint8 pictures in memory to mean and covariance: what an evaluation spends its time with."""
+    """From uint8 images in memory to mean and covariance: what an evaluation spends its time with."""
     images = data.images(range(len(data)))
     want = Want("moments", "pool", len(data))
 
@@ -130,7 +130,7 @@ def time_features(bench: Bench, data: Dataset, weights: Path) -> None:
     if fidelity := load_fidelity():
         ways[FIDELITY] = lambda i: their_moments(fidelity, images, weights, bench.device)
     bench.row(
-        f"Inception features and moments, {len(data)} pictures of {data.spec.height}",
+        f"Inception features and moments, {len(data)} images of {data.spec.height}",
         ways,
         exact=lambda: their_moments(fidelity, images, weights, bench.device, "float64") if fidelity else ours(0),
         plain=lambda: ways.get(FIDELITY, ours)(0),
@@ -154,7 +154,7 @@ def time_fid(bench: Bench, a: Dataset, b: Dataset, weights: Path) -> None:
     if fidelity := load_fidelity():
         ways[FIDELITY] = lambda i: their_fid(fidelity, a, b, weights, bench.device)
     bench.row(
-        f"FID of {len(a)} and {len(b)} pictures of {a.spec.height}",
+        f"FID of {len(a)} and {len(b)} images of {a.spec.height}",
         ways,
         exact=lambda: their_fid(fidelity, a, b, weights, bench.device, "float64") if fidelity else ours(0),
         plain=lambda: ways.get(FIDELITY, ours)(0),
@@ -166,7 +166,7 @@ def time_fid(bench: Bench, a: Dataset, b: Dataset, weights: Path) -> None:
 
 
 class InMemory:
-    """Pictures for a pass."""
+    """Images for a pass."""
 
     def __init__(self, images: Tensor, device: torch.device):
         self.images, self.device = images, device
@@ -261,7 +261,7 @@ def their_fid(
         cuda=device.type == "cuda",
         cache=False,
         verbose=False,
-        save_cpu_ram=True,  # no worker processes: the pictures are in memory
+        save_cpu_ram=True,  # no worker processes: the images are in memory
         feature_extractor_weights_path=str(weights),
         feature_extractor_internal_dtype=dtype,
     )

@@ -189,7 +189,7 @@ def time_upfirdn2d(
 
 
 def layers(
-    largest: int,  # size of the larger network's pictures
+    largest: int,  # size of the larger network's images
     channel_max: int,
 ) -> Iterator[tuple[str, int, int, int]]:
     """Kind, input channels, output channels, size of the output: the layers of the 256x256 network with channel base

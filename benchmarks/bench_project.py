@@ -1,4 +1,4 @@
-"""One step of projection beside the bare passes that it cannot do without, and a batch beside single pictures.
+"""One step of projection beside the bare passes that it cannot do without, and a batch beside single images.
 
 python benchmarks/bench_project.py --size 64,256
 
@@ -40,7 +40,7 @@ def main(bench: Bench, size: tuple[int, ...], batch: int, channel_base: int | No
         whole = Projector(G, targets, loss, Projection(steps=10**9, candidates=0))
         one = Projector(G, targets[:1], loss, Projection(steps=10**9, candidates=0))
         title = f"projection {side}x{side}, base {config.generator.channel_base}"
-        enter(bench, f"{title}, one step of one picture", ours=step(one), bare=passes(one))
+        enter(bench, f"{title}, one step of one image", ours=step(one), bare=passes(one))
         enter(bench, f"{title}, one step of {batch}", ours=step(whole), bare=passes(whole), singles=step(one, batch))
 
 

@@ -1,4 +1,4 @@
-"""Synthesis of StyleGAN2 pictures, call by call and as one CUDA graph.
+"""Synthesis of StyleGAN2 images, call by call and as one CUDA graph.
 
 python benchmarks/bench_synthesis.py --size 256 --batch 4
 python benchmarks/bench_synthesis.py --peer ../stylegan3
@@ -45,7 +45,7 @@ def main(bench: Bench, size, batch, channel_base: int | None, dtype: str | None,
 
 
 def generator(size: int, channel_base: int, device: torch.device) -> nn.Module:
-    """With biases and noise that can be seen in the picture."""
+    """With biases and noise that can be seen in the image."""
     G = build_generator(StyleGAN2Config(size, size, channel_base=channel_base, conv_clamp=None)).eval().to(device)
     for name, parameter in G.synthesis.named_parameters():
         if name.endswith("noise_strength"):

@@ -1,4 +1,4 @@
-"""The four phases of a StyleGAN2 training step, and seconds per thousand pictures with the regularisers at their turns.
+"""The four phases of a StyleGAN2 training step, and seconds per thousand images with the regularizers at their turns.
 
 python benchmarks/bench_train_step.py --size 64 --batch 4
 python benchmarks/bench_train_step.py --size 64 --batch 16 --augpipe bgc        (what augmentation adds)
@@ -79,7 +79,7 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
         makers[f"with {augpipe}"] = functools.partial(our_phases, augmented, images, half, torch.enable_grad)
     exact = phases(None, reference, dtype=torch.float32 if half else torch.float64)
     plain = phases(half, reference)
-    # Their pictures are drawn from a stream: their gradients cannot be those of ours, and are not compared.
+    # Their images are drawn from a stream: their gradients cannot be those of ours, and are not compared.
     if bench.peer and not bench.no_peer:
         makers["peer"] = lambda: _peer.training_phases(bench.peer, config, half is not None, images)
     peak = {name: peak_memory(make) for name, make in makers.items()} if bench.cuda else {}
@@ -99,7 +99,7 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
 
 
 def amortized(config: TrainConfig, title: str, rows: dict[str, dict]) -> dict:
-    """A step's time, of a regulariser its part, per thousand pictures."""
+    """A step's time, of a regularizer its part, per thousand images."""
     interval = {"G path length": config.pl_interval, "D R1": config.r1_interval}
     names = [name for name in rows["G"]["seconds"] if all(name in row["seconds"] for row in rows.values())]
     step = {name: sum(row["seconds"][name] / interval.get(phase, 1) for phase, row in rows.items()) for name in names}

@@ -5,7 +5,7 @@ python benchmarks/measure_droplets.py --model stylegan.safetensors --model style
 Instance norm takes a map's size away; a generator gets it through in a spike that makes up most of the map's deviation
 (Karras et al. 2020, section 2). The energy of a layer is the mean square over its feature maps, each divided by its
 deviation; its peak over its mean is 1 in an even map and grows with a spike. Weight demodulation, which StyleGAN2 has
-in its place, knows nothing of the maps themselves, and leaves no reason for one. Where pictures have eyes, energy has
+in its place, knows nothing of the maps themselves, and leaves no reason for one. Where images have eyes, energy has
 peaks too: look at the sheet. Published droplets begin at 64 x 64.
 """
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import stylegan_cli
-from stylegan_cli.data.images import labelled_grid, save_image, to_rgb, to_uint8
+from stylegan_cli.data.images import labeled_grid, save_image, to_rgb, to_uint8
 from stylegan_cli.models.generator import Generator
 from stylegan_cli.sampling.latents import latents_from_seeds
 
@@ -28,33 +28,33 @@ from stylegan_cli.sampling.latents import latents_from_seeds
 @click.option(
     "--model", "models", multiple=True, required=True, help="Snapshot or foreign checkpoint; may be repeated."
 )
-@click.option("--num", default=100, show_default=True, help="Pictures of the figures.")
-@click.option("--show", default=6, show_default=True, help="Pictures that are drawn.")
-@click.option("--out", default="droplets.png", show_default=True, help="Pictures and the energy of their layers.")
+@click.option("--num", default=100, show_default=True, help="Images of the figures.")
+@click.option("--show", default=6, show_default=True, help="Images that are drawn.")
+@click.option("--out", default="droplets.png", show_default=True, help="Images and the energy of their layers.")
 def main(models: tuple[str, ...], num: int, show: int, out: str) -> None:
     cells, labels, found = [], [], {}
     for path in models:
         G = stylegan_cli.load(path)
         found[path] = {}
-        for name, peaks, pictures, maps in measured(G, num, show):
+        for name, peaks, images, maps in measured(G, num, show):
             found[path][name] = {"median": peaks.median().item(), "largest": peaks.max().item()}
             click.echo(f"{path}  {name:24} peak over mean: median {peaks.median():7.2f}  largest {peaks.max():7.2f}")
             if not labels or labels[-1][0] != path:
-                labels.append((path, "pictures"))
-                cells.append(pictures)
+                labels.append((path, "images"))
+                cells.append(images)
             labels.append((path, name.removeprefix("synthesis.")))
             cells.append(maps)
     size = max(row.shape[2] for row in cells)
     rows = torch.stack([enlarged(row, size) for row in cells])
     names = [f"{models.index(path) + 1}: {name}" for path, name in labels]
-    save_image(labelled_grid(rows, None, None, names, [str(i) for i in range(show)]), out)
+    save_image(labeled_grid(rows, None, None, names, [str(i) for i in range(show)]), out)
     Path(out).with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n")
     click.echo(out)
 
 
 @torch.inference_mode()
 def measured(G: Generator, num: int, show: int):
-    """For each convolution: its name, peaks [num], pictures and energies uint8 [show, 3, h, w]."""
+    """For each convolution: its name, peaks [num], images and energies uint8 [show, 3, h, w]."""
     energies: dict[str, list[Tensor]] = {row.name: [] for row in G.layers if row.kind == "conv"}
     handles = [
         G.get_submodule(name).register_forward_hook(lambda m, i, y, name=name: energies[name].append(energy(y)))
@@ -63,12 +63,12 @@ def measured(G: Generator, num: int, show: int):
     c = torch.zeros(1, G.config.c_dim) if G.config.c_dim else None
     if c is not None:
         c[:, 0] = 1
-    pictures = torch.cat([to_uint8(G(latents_from_seeds([seed], G.config.z_dim), c)) for seed in range(num)])
+    images = torch.cat([to_uint8(G(latents_from_seeds([seed], G.config.z_dim), c)) for seed in range(num)])
     for handle in handles:
         handle.remove()
     for name, maps in energies.items():
         maps = torch.cat(maps)  # [num, h, w]
-        yield name, maps.amax((1, 2)) / maps.mean((1, 2)), to_rgb(pictures[:show]), heat(maps[:show])
+        yield name, maps.amax((1, 2)) / maps.mean((1, 2)), to_rgb(images[:show]), heat(maps[:show])
 
 
 def energy(

@@ -22,8 +22,8 @@ import torch
 from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.demo import draw_set
-from stylegan_cli.detectors.picture_classifier import PictureClassifier
-from stylegan_cli.inversion.attributes import STRENGTH, find_from_pictures
+from stylegan_cli.detectors.image_classifier import ImageClassifier
+from stylegan_cli.inversion.attributes import STRENGTH, find_from_images
 from stylegan_cli.inversion.directions import Directions, sample_w, unit
 from stylegan_cli.inversion.trying import everywhere, try_out
 from stylegan_cli.models.generator import Generator
@@ -61,7 +61,7 @@ def main(
     dataset = open_training_set(snapshot.info)
     with bar(quiet=False) as progress:
         classifier = open_classifier(dataset, G.config, wanted, steps, progress)
-    found = find_from_pictures(G, classifier, range(G.num_ws), num, wanted)
+    found = find_from_images(G, classifier, range(G.num_ws), num, wanted)
     judge = train_judge(snapshot, list(classifier.attributes), drawings, steps)
     rows = measure(G, found, judge, range(FIRST_SEED, FIRST_SEED + seeds), draws, strength)
     tell(rows, judge)
@@ -69,7 +69,7 @@ def main(
         out.write_text(json.dumps({"model": snapshot.fingerprint, "strength": strength, "rows": rows}, indent=1))
 
 
-def train_judge(snapshot: Snapshot, names: list[str], drawings: int, steps: int | None) -> PictureClassifier:
+def train_judge(snapshot: Snapshot, names: list[str], drawings: int, steps: int | None) -> ImageClassifier:
     """On drawings of another seed than those of the package."""
     config = snapshot.G.config
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def train_judge(snapshot: Snapshot, names: list[str], drawings: int, steps: int 
 def measure(
     G: Generator,
     found: Directions,
-    judge: PictureClassifier,
+    judge: ImageClassifier,
     seeds: Sequence[int],
     draws: int,
     strength: float,
@@ -102,11 +102,11 @@ def measure(
     return rows
 
 
-def tell(rows: list[dict], judge: PictureClassifier) -> None:
+def tell(rows: list[dict], judge: ImageClassifier) -> None:
     columns = [name for name in rows[0] if name != "name"]
-    recognised = {name: f"{r.accuracy:.2f} ({r.majority:.2f})" for name, r in judge.recognition.items()}
+    recognized = {name: f"{r.accuracy:.2f} ({r.majority:.2f})" for name, r in judge.recognition.items()}
     print("The judge's accuracy on real drawings (guessing the commonest value):")
-    print(", ".join(f"{name} {told}" for name, told in recognised.items()))
+    print(", ".join(f"{name} {told}" for name, told in recognized.items()))
     print("direction," + ",".join(columns))
     for row in rows:
         print(row["name"] + "," + ",".join(f"{row[name]:.2f}" for name in columns))
@@ -114,7 +114,7 @@ def tell(rows: list[dict], judge: PictureClassifier) -> None:
     better = [row for row in good if row["kept"] > row.get("random kept", 0)]
     of = sorted({row["name"].partition("=")[0] for row in better})
     print(
-        f"{len(rows)} directions; {len(good)} move 80 % of the pictures; {len(better)} of these keep the others better."
+        f"{len(rows)} directions; {len(good)} move 80 % of the images; {len(better)} of these keep the others better."
     )
     print(f"Attributes with such a direction: {', '.join(of)}")
 

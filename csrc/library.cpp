@@ -240,7 +240,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std
     args.taps_x = static_cast<int32_t>(f.size(-1)), args.taps_y = static_cast<int32_t>(f.size(0));
     const int64_t h = x.size(2) * up + padding[2] + padding[3], w = x.size(3) * up + padding[0] + padding[1];
     STD_TORCH_CHECK(args.taps_x >= 1 && args.taps_y >= 1 && h >= args.taps_y && w >= args.taps_x, "f ", text(f),
-                    " does not fit a padded picture of [", h, ", ", w, "]");
+                    " does not fit a padded image of [", h, ", ", w, "]");
     args.f = f.dim() == 1 ? small<1>("f", f, x, {-1}) : small<2>("f", f, x, {-1, -1});
     args.separable = f.dim() == 1;
     args.n = x.size(0), args.c = x.size(1), args.h = x.size(2), args.w = x.size(3);

@@ -277,7 +277,7 @@ const char* launch_typed(const ModulatedConv2d& args, void* stream) {
 
 const char* modulated_conv2d(const ModulatedConv2d& args, void* stream) {
     if (args.n * args.out_c * args.height * args.width == 0) return nullptr;
-    if (args.height * args.width * args.phases > std::numeric_limits<int32_t>::max()) return "the picture is too large";
+    if (args.height * args.width * args.phases > std::numeric_limits<int32_t>::max()) return "the image is too large";
     if (args.dtype == Dtype::float16) return launch_typed<__half>(args, stream);
     if (args.dtype == Dtype::bfloat16) return launch_typed<__nv_bfloat16>(args, stream);
     return "tensor cores take float16 and bfloat16";

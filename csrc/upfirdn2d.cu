@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(256) upfirdn2d_general_kernel(UpFirDn2d args, 
     using A = acc_t<T>;
     const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
     for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
-        // Neighbouring threads write neighbouring memory.
+        // Neighboring threads write neighboring memory.
         int64_t rest = i, c = 0;
         if (channels_inner) c = rest % args.c, rest /= args.c;
         const int64_t ox = rest % args.out_w;
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(Tile::THREADS) upfirdn2d_tiled_kernel(UpFirDn2
     const int segment = threadIdx.x / (LANES * Tile::GX);
 
     for (int64_t id = blockIdx.x; id < tiles; id += gridDim.x) {
-        // Neighbouring blocks read neighbouring memory.
+        // Neighboring blocks read neighboring memory.
         int64_t rest = id, chunk = 0;
         if (LANES > 1) chunk = rest % chunks, rest /= chunks;
         const int64_t group_x = rest % tiles_x * Tile::GX;
@@ -214,7 +214,7 @@ Layout layout_of(const UpFirDn2d& args) {
     return vectors ? Layout::vectors : Layout::pixels;
 }
 
-// What is used, and no more: filters of 4 taps in every layout, of 12 (augmentations) in float32, where pictures are.
+// What is used, and no more: filters of 4 taps in every layout, of 12 (augmentations) in float32, where images are.
 template <class T>
 const char* launch_any(const UpFirDn2d& args, void* stream) {
     constexpr int V = kVector<T>;

@@ -38,7 +38,7 @@ def load(
 ) -> torch.nn.Module:
     """A trained generator, ready to draw: `G(z)`, or `G.mapping(z, c)` and then `G.synthesis(ws)`.
 
-    Pictures are float [N, C, H, W] with -1 black and 1 white. Raises SganError if there is no such model.
+    Images are float [N, C, H, W] with -1 black and 1 white. Raises SganError if there is no such model.
     """
     from .interop.conversion import find_model
     from .interop.opening import open_model

@@ -27,7 +27,7 @@ def base_size(
     width: int,
     least: int = 1,  # how often a size must be halved at least
 ) -> tuple[int, int, int]:
-    """Split a picture size into (h0, w0, n) with height = h0 * 2^n and width = w0 * 2^n.
+    """Split an image size into (h0, w0, n) with height = h0 * 2^n and width = w0 * 2^n.
 
     n is the largest that leaves the smaller base side at 3 or more; the larger one must then be at most 16.
     256 x 256 is 4 x 4 * 2^6, 384 x 512 is 3 x 4 * 2^7, 24 x 48 is 3 x 6 * 2^3.
@@ -60,7 +60,7 @@ def levels_of(
     levels = [4 << k for k in range(base_size(height, width)[2] + 1)]
     if start not in levels:
         raise SganError(
-            f"Growing cannot start at level {start}: pictures of {height}x{width} have the levels "
+            f"Growing cannot start at level {start}: images of {height}x{width} have the levels "
             f"{', '.join(map(str, levels))}.",
             hint=f"Choose --grow-from {levels[0]}, or another of these.",
         )

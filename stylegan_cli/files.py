@@ -115,7 +115,7 @@ def no_room(
     return None
 
 
-def patiently(
+def wait_for_space(
     write: Callable[[], T],  # called again from its beginning until it succeeds
     what: str,  # 'the snapshot in runs/00000-x': for the sentence
     say: Callable[[str], object],  # told once that there is no room, and once that it goes on

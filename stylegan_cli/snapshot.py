@@ -40,7 +40,7 @@ class SnapshotInfo:
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig | None = None  # None: the file holds no discriminator
     data: DataSpec | None = None  # what it was trained on
-    kimg: float = 0.0  # thousands of pictures shown to the discriminator
+    kimg: float = 0.0  # thousands of images shown to the discriminator
     metrics: dict = field(default_factory=dict)  # name -> value
     origin: str = ""  # how it came about: the preset, or the file that it was made from
     version: str = __version__  # of the program that wrote it
@@ -117,25 +117,25 @@ def assemble(
 def open_training_set(
     info: SnapshotInfo,
     data: str | None = None,  # others, read with the same labels
-    size: tuple[int, int] | None = None,  # to read at; None: the model's, where the pictures can be read at it
+    size: tuple[int, int] | None = None,  # to read at; None: the model's, where the images can be read at it
 ) -> Dataset | None:
-    """The pictures that a model was trained on, read as then; None if its snapshot names none and none are given.
+    """The images that a model was trained on, read as then; None if its snapshot names none and none are given.
 
     Raises SganError if they are not there any more, or others are in their place.
     """
     spec, drawn = info.data, (info.generator.height, info.generator.width)
-    labelled = info.generator.c_dim > 0
+    labeled = info.generator.c_dim > 0
     if data is not None:
-        label = spec.label if spec and labelled else None
+        label = spec.label if spec and labeled else None
         dataset = open_dataset(data, size=size, mirror=bool(spec and spec.mirror), label=label)
         height, width = dataset.spec.height, dataset.spec.width
         fits = drawn[0] <= height and drawn[0] * width == drawn[1] * height
         return dataset.resized(*drawn) if fits and size is None else dataset
     if spec is None:
         return None
-    changed = f"The pictures in {spec.path} are not those that the model was trained on."
-    gone = "The pictures that the model was trained on cannot be opened"
-    return spec.open(size=size, labels=labelled, changed=changed, gone=gone, hint="Give --data.")
+    changed = f"The images in {spec.path} are not those that the model was trained on."
+    gone = "The images that the model was trained on cannot be opened"
+    return spec.open(size=size, labels=labeled, changed=changed, gone=gone, hint="Give --data.")
 
 
 def fingerprint(

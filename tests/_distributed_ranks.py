@@ -76,7 +76,7 @@ def mistaken(folder):
     with Path(folder, "mistaken").open("a") as f:
         f.write("started\n")
     if distributed.rank() == 1:
-        raise SganError("The pictures are gone.", hint="Bring them back.")
+        raise SganError("The images are gone.", hint="Bring them back.")
     distributed.sum_over_ranks(torch.ones(1))
 
 

@@ -1,6 +1,6 @@
 """A family of generators that the package does not have: `python _toy_family.py ARGUMENTS` is `sgan ARGUMENTS` with it.
 
-Its generator multiplies features by styles and enlarges them by nearest neighbours; its layers divide by the running
+Its generator multiplies features by styles and enlarges them by nearest neighbors; its layers divide by the running
 magnitude of their input, say their bandwidth, and its input can be moved, as those of alias-free generators do. All
 that makes it a family is in this file: a configuration, a layer table, a network, a preset, and one line that registers
 it.

@@ -38,7 +38,7 @@ def sgan():
 
 @pytest.fixture(scope="session")
 def make_set():
-    """Write a zip of noisy pictures with two classes and an attribute: make_set(path, shape, num) -> path."""
+    """Write a zip of noisy images with two classes and an attribute: make_set(path, shape, num) -> path."""
 
     def make(path, shape=(16, 16, 3), num=32):
         rng = np.random.default_rng(7)
@@ -61,13 +61,13 @@ def make_set():
 
 @pytest.fixture(scope="session")
 def rgba_set(make_set, tmp_path_factory):
-    """40 RGBA pictures of 24 x 48."""
+    """40 RGBA images of 24 x 48."""
     return make_set(tmp_path_factory.mktemp("sets") / "rgba.zip", (24, 48, 4), 40)
 
 
 @pytest.fixture(scope="session")
 def rgb_set(make_set, tmp_path_factory):
-    """32 RGB pictures of 16 x 16."""
+    """32 RGB images of 16 x 16."""
     return make_set(tmp_path_factory.mktemp("sets") / "rgb.zip")
 
 

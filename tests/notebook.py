@@ -32,11 +32,11 @@ directions = session.find_directions(method="sefa", count=2, num=50)
 moved = session.edit(directions=directions, direction=["sefa0"], strength=[2.0], seeds=["found/projected.npz"])
 print(moved.save("moved"))
 
-# %% A film.
-film = session.interpolate(seeds=[1, 2], frames=3)
-print(film.images.shape, film.save("film.gif"))
+# %% A video.
+video = session.interpolate(seeds=[1, 2], frames=3)
+print(video.images.shape, video.save("video.gif"))
 
-# %% What pictures were made with, and the generator itself.
+# %% What images were made with, and the generator itself.
 print(drawn.records[0])
 images = session.G.synthesis(session.G.mapping(session.G.mapping.w_avg.new_zeros(1, session.G.config.z_dim)))
 print(images.shape)

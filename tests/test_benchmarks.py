@@ -16,7 +16,7 @@ TINY = {
     "bench_data": "--no-packaged --small 3 --large 2",
     "bench_ops": "--size 16 --batch 2 --channel-max 4",
     "bench_synthesis": "--size 16 --batch 2 --channel-base 64",
-    "bench_growth": "--size 16 --pictures 64",
+    "bench_growth": "--size 16 --images 64",
     "bench_project": "--size 16 --batch 2 --channel-base 64",
     "bench_train_step": "--size 16 --batch 2 --channel-base 64 --augpipe bgc",
 }

@@ -104,7 +104,7 @@ def test_no_more_often_than_said(told):
 
 def test_a_mistake_is_told_once_and_not_repeated(told):
     raised, seconds, _, stderr = told["mistaken"]
-    assert raised[:3] == ["SganError", "The pictures are gone.", "Bring them back."] and stderr == ""
+    assert raised[:3] == ["SganError", "The images are gone.", "Bring them back."] and stderr == ""
     assert (told["folder"] / "mistaken").read_text() == "started\n" * 2  # one line for each rank
     assert seconds < 15
 

@@ -14,5 +14,5 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert "torch.Size([3, 3, 32, 32])" in said and "steps" in said and "done" in said
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if "cache" not in path.parts}
     images = {f"images/seed000{i}.png" for i in (1, 2, 3)}
-    assert images | {"images/w.npz", "mixed/mix.png", "found/projected.npz", "moved/edited.npz", "film.gif"} <= made
+    assert images | {"images/w.npz", "mixed/mix.png", "found/projected.npz", "moved/edited.npz", "video.gif"} <= made
     assert read_metadata(tmp_path / "images/seed0001.png")["trunc"] == "0.7"

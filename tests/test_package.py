@@ -1,4 +1,4 @@
-"""The wheel and the sdist: built without PyTorch, complete, and rightly labelled."""
+"""The wheel and the sdist: built without PyTorch, complete, and rightly labeled."""
 
 import email
 import shutil

@@ -125,7 +125,7 @@ def shortened(args):
         args = ["convert", args[1], "other.safetensors"]
     elif args[:2] == ["edit", "find"]:
         changes = {"--num": "64"}
-        if "--from-labels" in args:  # the pictures that were painted here have no attributes
+        if "--from-labels" in args:  # the images that were painted here have no attributes
             args = ["edit", "find", "--csv", "labels.csv"]
     elif args[0] == "interpolate":
         changes = {"--frames": "2"}
@@ -142,7 +142,7 @@ def shortened(args):
 
 
 def paint(folder, count):
-    """A few random pictures in place of a user's."""
+    """A few random images in place of a user's."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(count)
     for i in range(count):

@@ -154,7 +154,7 @@ WRONG = {
         ("space", "x", "w, w+, z"),
         ("steps", 0, "1 or more"),
         ("candidates", -1, "0 or more"),
-        ("noise", "random", "optimise, const"),
+        ("noise", "random", "optimize, const"),
         ("lr", math.nan, "a number"),
         ("loss", "l2", "lpips, discriminator, pixel"),
         ("crop", "left", "center, none"),
@@ -201,18 +201,18 @@ def test_mix(session, tmp_path):
     watch.counted("images")
     assert torch.equal(result.images, result.col_images.expand(2, -1, -1, -1)), "all styles are the column's"
     assert torch.equal(result.row_images, by_hand(session.G, [1, 2]))
-    assert [p.name for p in result.pictures] == ["mix0001-0003", "mix0002-0003"]
+    assert [p.name for p in result.outputs] == ["mix0001-0003", "mix0002-0003"]
     assert [f.name for f in result.save(tmp_path, "webp")][-1] == "mix.webp"
     assert session.mix(rows=[1], cols=[2]).styles == [0, 1, 2] and result.notes == result.warnings == []
 
 
 def test_interpolate(session, tmp_path):
     watch = Watch()
-    film = session.interpolate(seeds=[1, 2], kind="linear", frames=2, loop=False, progress=watch)
-    assert film.count == 3 and film.keys == [["1", "2"]]
-    assert film.images.shape[0] == 3 and torch.equal(film.images[0, :, ::4, ::4], by_hand(session.G, [1])[0])
+    video = session.interpolate(seeds=[1, 2], kind="linear", frames=2, loop=False, progress=watch)
+    assert video.count == 3 and video.keys == [["1", "2"]]
+    assert video.images.shape[0] == 3 and torch.equal(video.images[0, :, ::4, ::4], by_hand(session.G, [1])[0])
     watch.counted("images")
-    assert Image.open(film.save(tmp_path / "film.gif")).n_frames == 3
+    assert Image.open(video.save(tmp_path / "video.gif")).n_frames == 3
     with pytest.raises(SganError, match="only one"):
         session.interpolate(seeds=[1])
 
@@ -221,9 +221,9 @@ def test_noise_study(session, tiny_run, tmp_path):
     watch = Watch()
     result = session.noise_study(seeds=[4], draws=3, progress=watch)
     watch.counted("images")
-    assert len(result.pictures) == 7 and result.std.shape == (1, 32, 32)
+    assert len(result.outputs) == 7 and result.std.shape == (1, 32, 32)
     assert result.means == {"4": pytest.approx(result.std.mean().item())} and result.white == result.std.max()
-    assert torch.equal(result.pictures[0].image, by_hand(session.G, [4])[0])
+    assert torch.equal(result.outputs[0].image, by_hand(session.G, [4])[0])
     with torch.no_grad():
         quiet = stylegan_cli.open(PACKAGED_MODEL)
         for row in quiet.G.layers:
@@ -238,7 +238,7 @@ def test_directions(session, tmp_path):
     watch = Watch()
     shown = session.show_directions(directions=found, direction="1", strengths=[-1, 0, 1], seeds=[2], progress=watch)
     watch.counted("images")
-    assert [p.name for p in shown.pictures] == ["strip01-pca1"] and shown.sheet is None
+    assert [p.name for p in shown.outputs] == ["strip01-pca1"] and shown.sheet is None
     edited = session.edit(directions=found, direction=["0", "pca1"], strength=[1.5], seeds=[2, 3])
     moved = found.move(found.move(edited.sources.ws, 0, 1.5), 1, 1.5)
     assert torch.equal(edited.ws, moved)
@@ -314,7 +314,7 @@ def test_a_calibration_that_cannot_be_kept(session, tmp_path, monkeypatch):
 def test_metrics(class_run):
     results = stylegan_cli.open(class_run).metrics("fid", num=16, features="efficientnet-lite0")
     ((name, value),) = results.values.items()
-    assert name.startswith("fid") and value > 0 and results.pictures[name] == (32, 16)
+    assert name.startswith("fid") and value > 0 and results.num_images[name] == (32, 16)
 
 
 def test_two_sessions_side_by_side(session, class_run):
@@ -447,7 +447,7 @@ def test_each_session_has_its_kernels():
     assert seen[-1] == "reference"
 
 
-def test_grey_maps_stand_beside_images_in_colour(session):
+def test_gray_maps_stand_beside_images_in_color(session):
     images = session.noise_study(seeds=[1], draws=2).images
     assert images.shape[1:] == (3, 32, 32)
 

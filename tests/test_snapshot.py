@@ -107,7 +107,7 @@ def test_the_fingerprint_is_of_the_weights(model, saved, tmp_path):
 
 
 def test_a_known_fingerprint():
-    """Names of weights stay what they are: pictures bear them."""
+    """Names of weights stay what they are: images bear them."""
     config = StyleGAN2Config(8, 8, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1)
     G = build_generator(config)
     for k, t in enumerate(G.state_dict().values()):

@@ -19,19 +19,19 @@ from ..version import __version__
 
 # One line each, the same as the command's own short help (a test compares). In the order a newcomer meets them.
 COMMANDS = {
-    "train": "Train a StyleGAN on your pictures, or on those that come with the package.",
-    "generate": "Draw pictures from a trained model.",
+    "train": "Train a StyleGAN on your images, or on those that come with the package.",
+    "generate": "Draw images from a trained model.",
     "mix": "Draw a grid that mixes the styles of rows and columns.",
-    "edit": "Find directions in the latent space, show them, move pictures along them.",
-    "interpolate": "Film a walk through the latent space: GIF, WebP or MP4.",
+    "edit": "Find directions in the latent space, show them, move images along them.",
+    "interpolate": "Video a walk through the latent space: GIF, WebP or MP4.",
     "noise": "Show what noise does: on all layers, none, some, and how much each pixel varies.",
-    "project": "Find the latents that draw a picture.",
-    "attribute": "Tell whether a picture was made by a model.",
-    "metrics": "Measure a model, every snapshot of a run, or two sets of pictures.",
+    "project": "Find the latents that draw an image.",
+    "attribute": "Tell whether an image was made by a model.",
+    "metrics": "Measure a model, every snapshot of a run, or two sets of images.",
     "model": "Say what is in a model's file, of any format.",
     "convert": "Bring a checkpoint of any kind into another form.",
     "data": "Pack, inspect and render data sets.",
-    "runs": "List the runs, or show one as a page with curves and pictures.",
+    "runs": "List the runs, or show one as a page with curves and images.",
     "doctor": "Check what this machine has, build the kernels, compare them with their references.",
 }
 
@@ -85,7 +85,7 @@ class LazyGroup(click.Group):
     ) -> typing.Any:
         """Run one command line. Standing alone it tells what went wrong on stderr and leaves by an exit code."""
         args, debug = _take_debug(sys.argv[1:] if args is None else args)
-        extra.setdefault("obj", ["sgan", *args])  # the line as it was typed, for the record in a picture
+        extra.setdefault("obj", ["sgan", *args])  # the line as it was typed, for the record in an image
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _open_closed_streams()
@@ -107,9 +107,9 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="sgan", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error. May stand anywhere on the line.")
 def main(debug: bool) -> None:
-    """StyleGAN: train on pictures, draw new ones, mix them.
+    """StyleGAN: train on images, draw new ones, mix them.
 
-    Try it: `sgan train` learns to draw the pictures that come with the package, `sgan generate` draws.
+    Try it: `sgan train` learns to draw the images that come with the package, `sgan generate` draws.
     """
 
 
@@ -148,7 +148,7 @@ def _explain(error: BaseException) -> tuple[str, str | None]:
     if isinstance(error, ModuleNotFoundError) and (top := (error.name or "").partition(".")[0]) in EXTRAS:
         return f"This needs the package {top}.", f"pip install 'stylegan-cli[{EXTRAS[top]}]'"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):  # torch's, without importing it
-        return "Out of memory.", "Take fewer pictures at a time: --batch, or --batch-gpu in training."
+        return "Out of memory.", "Take fewer images at a time: --batch, or --batch-gpu in training."
     if isinstance(error, OSError) and error.errno in DISK:
         where = f" {error.filename}" if error.filename else ""
         return f"Cannot read or write{where}: {error.strerror}.", None

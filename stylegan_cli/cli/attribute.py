@@ -15,11 +15,11 @@ from .params import Call, keep_memory, session_options, sigterm_as_interrupt, wa
 _TELLING = 0.75  # AUC below which nothing is said
 
 
-@click.command(short_help="Tell whether a picture was made by a model.")
+@click.command(short_help="Tell whether an image was made by a model.")
 @click.argument("images", metavar="IMAGE...", nargs=-1)
-@click.option("--calibrate", is_flag=True, help="Measure pictures of both kinds anew, or without any picture to judge.")
-@click.option("--num", type=click.IntRange(8), default=50, help="Pictures of each kind to measure.")
-@click.option("--data", metavar="PATH", help="Real pictures. Left out: those that the model was trained on.")
+@click.option("--calibrate", is_flag=True, help="Measure images of both kinds anew, or without any image to judge.")
+@click.option("--num", type=click.IntRange(8), default=50, help="Images of each kind to measure.")
+@click.option("--data", metavar="PATH", help="Real images. Left out: those that the model was trained on.")
 @click.option("--steps", type=click.IntRange(1), default=200, help="Of each projection.")
 @click.option("--space", type=click.Choice(["w", "w+", "z"]), default="w", help="One w, one for each layer, or z.")
 @click.option(
@@ -29,7 +29,7 @@ _TELLING = 0.75  # AUC below which nothing is said
 )
 @click.option("--detector", metavar="FILE", help="Weights of LPIPS's VGG16. Left out: found or downloaded.")
 @click.option("--crop", type=click.Choice(["center", "none"]), default="center", help="To the model's shape, or not.")
-@click.option("--batch", type=click.IntRange(1), help="Pictures at a time. Left out: by their size.")
+@click.option("--batch", type=click.IntRange(1), help="Images at a time. Left out: by their size.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of what is random.")
 @click.option("--outdir", default="./out", metavar="FOLDER", help="Where the files are written.")
 @session_options
@@ -38,16 +38,16 @@ def command(
     outdir: str,
     **request: Any,  # see session.AttributeRequest
 ) -> None:
-    """Tell whether a picture was made by a model, by how near the model comes to it.
+    """Tell whether an image was made by a model, by how near the model comes to it.
 
-    The first time, the model's own pictures and real ones are projected, which is kept; then a picture's distance is so
-    many times likelier among the one kind than among the other. Writes attribute.png, both kinds with the pictures
+    The first time, the model's own images and real ones are projected, which is kept; then an image's distance is so
+    many times likelier among the one kind than among the other. Writes attribute.png, both kinds with the images
     marked, and compare.png.
     """
     from ..files import check_writable
 
     if not request["images"] and not request["calibrate"]:
-        raise SganError("There is no picture to judge.", hint="sgan attribute face.png")
+        raise SganError("There is no image to judge.", hint="sgan attribute face.png")
     keep_memory()
     with call.progress() as progress:
         session = call.open()
@@ -55,7 +55,7 @@ def command(
         warn(*task.warnings)
         check_writable(Path(outdir))
         if task.known is None:
-            call.say(f"Projecting {task.num} pictures of the model and {task.num} real ones, once.")
+            call.say(f"Projecting {task.num} images of the model and {task.num} real ones, once.")
             with sigterm_as_interrupt():
                 task = session.calibrate(task, progress)
         result = session.attribute(task, progress)
@@ -63,7 +63,7 @@ def command(
     files = result.save(outdir)
     known, auc = result.calibration, result.calibration.auc
     if not call.as_json:
-        sides = f"{len(known.drawn)} drawn and {len(known.real)} real pictures to compare with"
+        sides = f"{len(known.drawn)} drawn and {len(known.real)} real images to compare with"
         call.say(f"{sides}: of a pair the drawn one is nearer in {auc:.1%} (AUC).")
         for one in result.judged:
             click.echo(f"{one.name}: distance {one.distance:.4f}, {_verdict(one.log_ratio, auc)}")

@@ -21,7 +21,7 @@ from .params import output_options
     "--part",
     type=click.Choice(["all", "mapping", "synthesis"]),
     default="all",
-    help="Of .onnx and .pt2: from z to the picture, or one network.",
+    help="Of .onnx and .pt2: from z to the image, or one network.",
 )
 @output_options
 def command(

@@ -16,19 +16,19 @@ _SHOWN = 12  # classes, or files left out, that are listed by name
 
 @click.group("data", short_help="Pack, inspect and render data sets.")
 def command() -> None:
-    """Pack pictures into a set, look into one, or draw one to try things with."""
+    """Pack images into a set, look into one, or draw one to try things with."""
 
 
-@command.command("pack", short_help="Bring pictures to one form, as a set.")
+@command.command("pack", short_help="Bring images to one form, as a set.")
 @click.argument("src")
 @click.argument("dest")
-@click.option("--size", type=SIZE, help="N, or HxW: bring every picture to it. Left out: all must share one size.")
+@click.option("--size", type=SIZE, help="N, or HxW: bring every image to it. Left out: all must share one size.")
 @click.option(
     "--crop",
     type=click.Choice(["center", "none"]),
     default="center",
     show_default=True,
-    help="With --size: cut the largest centred part of its shape, or stretch.",
+    help="With --size: cut the largest centered part of its shape, or stretch.",
 )
 @click.option(
     "--filter", type=click.Choice(["box", "lanczos"]), default="lanczos", show_default=True, help="Of resizing."
@@ -41,15 +41,15 @@ def command() -> None:
 @click.option(
     "--channels",
     type=click.Choice(["1", "3", "4"]),
-    help="Grey, RGB or RGBA. Left out: as all pictures have them, or RGB where they differ.",
+    help="Gray, RGB or RGBA. Left out: as all images have them, or RGB where they differ.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes. Left out: one per core.")
 @click.option("--strict", is_flag=True, help="Fail if a file cannot be read, instead of leaving it out.")
 @output_options
 def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet: bool, **options: typing.Any) -> None:
-    """Bring the pictures of SRC to one form and write them as the set DEST.zip.
+    """Bring the images of SRC to one form and write them as the set DEST.zip.
 
-    SRC is a folder, searched to the bottom, a zip, or an .npz or .npy file of pictures.
+    SRC is a folder, searched to the bottom, a zip, or an .npz or .npy file of images.
 
     \b
     sgan data pack photos/ faces.zip --size 256
@@ -65,13 +65,13 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
         return click.echo(json.dumps(vars(report)))
     _tell_skipped(report.skipped)
     if report.enlarged:
-        click.echo(f"{report.enlarged} pictures were smaller than the size and have been enlarged.", err=True)
+        click.echo(f"{report.enlarged} images were smaller than the size and have been enlarged.", err=True)
     if report.warning:
         click.echo(report.warning, err=True)
     if not quiet:
         classes = f", {len(report.classes)} classes" if report.classes else ""
         size = f"{report.height}x{report.width}, {report.channels} channel(s)"
-        click.echo(f"{report.num} pictures of {size}{classes}")
+        click.echo(f"{report.num} images of {size}{classes}")
     click.echo(report.path)
 
 
@@ -107,15 +107,15 @@ def info_command(path: str | None, out: str | None, as_json: bool, quiet: bool) 
 @click.option(
     "--style", default="critters", show_default=True, help="A DiceBear style, such as critters or open-peeps."
 )
-@click.option("--num", type=click.IntRange(1), default=4000, show_default=True, help="Pictures.")
+@click.option("--num", type=click.IntRange(1), default=4000, show_default=True, help="Images.")
 @click.option("--size", type=SIZE, default="64", show_default=True, help="N, or HxW cut from the middle of a square.")
 @click.option("--label", metavar="ATTRIBUTE", help="Make the values of this attribute the classes.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed draws other pictures.")
-@click.option("--colors", type=click.IntRange(2, 256), help="Write palette PNGs of so many colours: a smaller file.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed draws other images.")
+@click.option("--colors", type=click.IntRange(2, 256), help="Write palette PNGs of so many colors: a smaller file.")
 @click.option("--workers", type=click.IntRange(1), help="Processes. Left out: one per core.")
 @output_options
 def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) -> None:
-    """Draw a set of pictures with DiceBear: any number, at any size, with attributes.
+    """Draw a set of images with DiceBear: any number, at any size, with attributes.
 
     \b
     sgan data demo critters.zip --num 1000 --size 64
@@ -128,7 +128,7 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
     if as_json:
         return click.echo(json.dumps(vars(report)))
     if not quiet:
-        click.echo(f"{report.num} pictures of {report.height}x{report.width}, {report.license}")
+        click.echo(f"{report.num} images of {report.height}x{report.width}, {report.license}")
         click.echo("Attributes: " + _counted(report.attributes))
         if report.classes:
             click.echo(f"{len(report.classes)} classes: " + ", ".join(report.classes))
@@ -138,9 +138,9 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
 def _table(facts: dict[str, typing.Any]) -> str:
     rows = {
         "set": facts["path"],
-        "pictures": facts["num"],
+        "images": facts["num"],
         "size": f"{facts['height']}x{facts['width']} (height x width)",
-        "channels": f"{facts['channels']} ({ {1: 'grey', 3: 'RGB', 4: 'RGBA'}[facts['channels']] })",
+        "channels": f"{facts['channels']} ({ {1: 'gray', 3: 'RGB', 4: 'RGBA'}[facts['channels']] })",
         "classes": _counted(facts["classes"]) or "none",
         "attributes": _counted(facts["attributes"]) or "none",
         "made": _made(facts["made"]) or "does not say",

@@ -40,22 +40,22 @@ def _evenly(low: float, high: float) -> list[float]:
 _directions_option = click.option(
     "--directions", metavar="FILE", help="Of `sgan edit find`. Left out: the newest in ./out."
 )
-_seeds_option = click.option("--seeds", type=LATENTS, default="0-3", help="Pictures: seeds or projected files (.npz).")
+_seeds_option = click.option("--seeds", type=LATENTS, default="0-3", help="Images: seeds or projected files (.npz).")
 _layers_option = click.option(
     "--layers", type=STYLES, help="coarse, middle, fine, or indices of w such as 0-4. Left out: those of the file."
 )
 
 
-@click.group("edit", short_help="Find directions in the latent space, show them, move pictures along them.")
+@click.group("edit", short_help="Find directions in the latent space, show them, move images along them.")
 def command() -> None:
-    """Find directions in the latent space, show them, and move pictures along them."""
+    """Find directions in the latent space, show them, and move images along them."""
 
 
 @command.command("find", short_help="Find directions: from samples, from the weights, from labels.")
 @click.option("--method", type=click.Choice(["pca", "sefa"]), help="From samples, or from the weights. Left out: pca.")
-@click.option("--from-labels", is_flag=True, help="From the attributes of the pictures that the model was trained on.")
+@click.option("--from-labels", is_flag=True, help="From the attributes of the images that the model was trained on.")
 @click.option("--attributes", metavar="NAMES", help="Labels of these alone: bodyColor,topVariant.")
-@click.option("--data", metavar="PATH", help="Labels of another set of pictures.")
+@click.option("--data", metavar="PATH", help="Labels of another set of images.")
 @click.option("--csv", metavar="FILE", help="Labels of seeds: a table with columns seed,NAME,...")
 @click.option("--count", type=click.IntRange(1), help="How many, without labels.  [default: 10]")
 @click.option("--num", type=click.IntRange(2), default=10_000, help="Seeds to look at: 0 and up.")
@@ -86,7 +86,7 @@ def find_command(
     names = [name.strip() for name in attributes.split(",")] if attributes else None
     asked = FindRequest(attributes=names, **request)
     keep_memory()
-    path = Path(out or f"./out/directions-{'labels' if asked.labelled else asked.method or 'pca'}.npz")
+    path = Path(out or f"./out/directions-{'labels' if asked.labeled else asked.method or 'pca'}.npz")
     check_writable(path.parent)
     with call.progress() as progress:
         directions = call.open().find_directions(asked, progress)
@@ -115,7 +115,7 @@ def show_command(
     format: str,
     **request: typing.Any,  # see session.ShowRequest
 ) -> None:
-    """Draw a strip for each direction: a row for each picture, a column for each strength.
+    """Draw a strip for each direction: a row for each image, a column for each strength.
 
     A strength of 1 is one standard deviation of the latents along the direction.
     """
@@ -128,7 +128,7 @@ def show_command(
     call.finish({"model": session.path, **about, "files": files}, files[-1])
 
 
-@command.command("apply", short_help="Move pictures along directions.")
+@command.command("apply", short_help="Move images along directions.")
 @_directions_option
 @click.option("--direction", multiple=True, default=["0"], help="A number or a name. May be given several times.")
 @click.option("--strength", multiple=True, type=Number(), help="Of each. Left out: as they were found for.")
@@ -142,9 +142,9 @@ def apply_command(
     format: str,
     **request: typing.Any,  # see session.EditRequest
 ) -> None:
-    """Move pictures along directions: seeds, or files that `sgan project` wrote.
+    """Move images along directions: seeds, or files that `sgan project` wrote.
 
-    Writes each picture, edit.png with all before and after, and edited.npz, which other commands take as they take
+    Writes each image, edit.png with all before and after, and edited.npz, which other commands take as they take
     projected files. A strength of 1 is one standard deviation of the latents along the direction.
 
     \b

@@ -10,11 +10,11 @@ import click
 from .params import SEEDS, Call, sampling_options, session_options
 
 
-@click.command(short_help="Draw pictures from a trained model.")
-@click.option("--seeds", type=SEEDS, default="0-15", help="Which pictures: 0,5,10-20.")
+@click.command(short_help="Draw images from a trained model.")
+@click.option("--seeds", type=SEEDS, default="0-15", help="Which images: 0,5,10-20.")
 @click.option("--from-w", metavar="FILE", help="Draw the latents in this .npz instead of seeds.")
 @click.option("--save-w", is_flag=True, help="Also write the latents to w.npz, for --from-w.")
-@click.option("--grid", is_flag=True, help="Also lay all pictures on one sheet, grid.png.")
+@click.option("--grid", is_flag=True, help="Also lay all images on one sheet, grid.png.")
 @sampling_options
 @session_options
 def command(
@@ -25,7 +25,7 @@ def command(
     format: str,
     **request: Any,  # see session.GenerateRequest
 ) -> None:
-    """Draw pictures from a trained model, one file a seed.
+    """Draw images from a trained model, one file a seed.
 
     Each file says in its metadata how to make it again.
     """

@@ -9,7 +9,7 @@ import click
 from .params import GRID, LATENTS, STYLES, Call, Number, session_options, speed_options, truncation_options
 
 
-@click.command(short_help="Film a walk through the latent space: GIF, WebP or MP4.")
+@click.command(short_help="Video a walk through the latent space: GIF, WebP or MP4.")
 @click.option(
     "--seeds",
     type=LATENTS,
@@ -44,9 +44,9 @@ def command(
     out: str,
     **request: Any,  # see session.InterpolateRequest
 ) -> None:
-    """Film a walk through the latent space: GIF, WebP or MP4.
+    """Video a walk through the latent space: GIF, WebP or MP4.
 
-    The way leads through the pictures of --seeds and back to the first; noise stands still. --grid shows several side
+    The way leads through the images of --seeds and back to the first; noise stands still. --grid shows several side
     by side: the seeds are dealt out to the cells in turn. --kind trunc moves each seed's truncation, --kind mix fades
     the chosen styles of the first seed into those of the others.
 

@@ -30,19 +30,19 @@ if typing.TYPE_CHECKING:
 T = typing.TypeVar("T")
 
 
-@click.command(short_help="Measure a model, every snapshot of a run, or two sets of pictures.")
+@click.command(short_help="Measure a model, every snapshot of a run, or two sets of images.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @model_option
-@click.option("--data", metavar="PATH", help="Real pictures. Left out: those that the model was trained on.")
+@click.option("--data", metavar="PATH", help="Real images. Left out: those that the model was trained on.")
 @click.option("--size", type=SIZE, help="Read --data at this size. Left out: the model's.")
 @click.option("--images", nargs=2, metavar="A B", help="Two zips or folders, in place of data and model.")
-@click.option("--num", type=click.IntRange(1), help="Pictures of the model, for a quick look: the name then says so.")
+@click.option("--num", type=click.IntRange(1), help="Images of the model, for a quick look: the name then says so.")
 @click.option("--features", default="inception-2015", help="inception-2015, or efficientnet-lite0: no download.")
-@click.option("--detector", "detector_file", metavar="FILE", help="Weights of the network that looks at the pictures.")
+@click.option("--detector", "detector_file", metavar="FILE", help="Weights of the network that looks at the images.")
 @click.option("--trunc", "truncation_psi", type=Number(), default=1.0, help="Truncation psi.")
-@click.option("--batch", type=click.IntRange(1), help="Pictures at a time on one GPU. Left out: by their size.")
+@click.option("--batch", type=click.IntRange(1), help="Images at a time on one GPU. Left out: by their size.")
 @click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the model's pictures.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the model's images.")
 @output_options
 @device_option
 @kernels_option
@@ -148,7 +148,7 @@ def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> N
     width = max(len(name) for name in results.values)
     for name, value in results.values.items():
         spread = f" ± {results.deviations[name]:.2g}" if name in results.deviations else ""
-        reals, fakes = results.pictures[name]
+        reals, fakes = results.num_images[name]
         of = f"{reals} real, {fakes} drawn" if reals else f"{fakes} drawn"
         click.echo(f"{name:{width}}  {value:.6g}{spread}" + ("" if quiet else f"   ({of})"))
     if not quiet:

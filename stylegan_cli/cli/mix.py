@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """Draw a grid that mixes the styles of rows and columns.
 
-    Each picture has its row's latents, but the column's at the chosen styles: coarse is shape and pose, fine is colour.
+    Each image has its row's latents, but the column's at the chosen styles: coarse is shape and pose, fine is color.
     Rows and columns are seeds, or files that `sgan project` wrote: `--rows 1-4,face.npz`.
     """
     with call.progress() as progress:

@@ -54,7 +54,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
     if info.data:
-        rows["Pictures"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
+        rows["Images"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
     rows |= {"Origin": info.origin or "not known", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
     rows |= {f"Note {i}": note for i, note in enumerate(notes_on(path), 1)}
     width = max(map(len, rows))

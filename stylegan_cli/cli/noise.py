@@ -10,7 +10,7 @@ from .params import LATENTS, Call, file_options, session_options, speed_options,
 
 
 @click.command(short_help="Show what noise does: on all layers, none, some, and how much each pixel varies.")
-@click.option("--seeds", type=LATENTS, default="0-2", help="Pictures: seeds or projected files (.npz).")
+@click.option("--seeds", type=LATENTS, default="0-2", help="Images: seeds or projected files (.npz).")
 @click.option("--draws", type=click.IntRange(2), default=100, help="Of noise, for the standard deviation.")
 @truncation_options
 @speed_options
@@ -24,9 +24,9 @@ def command(
 ) -> None:
     """Show what noise does: on all layers, none, some, and how much each pixel varies.
 
-    One row a picture: noise on all layers, on none, on the fine ones alone (64x64 pixels and up; of a small model the
+    One row an image: noise on all layers, on none, on the fine ones alone (64x64 pixels and up; of a small model the
     largest), on the coarse ones alone; two other draws of noise; and the standard deviation of each pixel over --draws
-    of them, in steps of 1/255, in grey.
+    of them, in steps of 1/255, in gray.
     """
     with call.progress() as progress:
         session = call.open()

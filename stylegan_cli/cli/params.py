@@ -147,7 +147,7 @@ LATENTS = Numbers("latents", top=2**32 - 1, files=".npz")  # seeds, and files of
 STYLES = Numbers("styles", top=999, count=1000, words=("coarse", "middle", "fine"))  # indices of w, or a named span
 SIZE = Size()
 GRID = Size("grid", "3x2 for 3 rows of 2")
-KIMG = Number("kimg", above=0, what="number of thousands of pictures above 0")
+KIMG = Number("kimg", above=0, what="number of thousands of images above 0")
 DEVICE = Device()
 
 
@@ -320,14 +320,14 @@ def session_options(command: typing.Callable) -> typing.Callable:
 
 # Gives `trunc`, `trunc_cutoff` and `class_index`.
 truncation_options = _together(
-    click.option("--trunc", type=Number(), default=1.0, help="Truncation psi: 1 is none, 0 the mean picture."),
+    click.option("--trunc", type=Number(), default=1.0, help="Truncation psi: 1 is none, 0 the mean image."),
     click.option("--trunc-cutoff", type=click.IntRange(0), help="Truncate only the first so many styles."),
-    click.option("--class", "class_index", type=int, help="Class of the pictures. Left out: drawn by each seed."),
+    click.option("--class", "class_index", type=int, help="Class of the images. Left out: drawn by each seed."),
 )
 
 # Gives `batch` and `precision`.
 speed_options = _together(
-    click.option("--batch", type=click.IntRange(1), help="Pictures at a time. Left out: by their size."),
+    click.option("--batch", type=click.IntRange(1), help="Images at a time. Left out: by their size."),
     click.option(
         "--precision",
         type=click.Choice(["fp32", "bf16", "fp16"]),
@@ -338,7 +338,7 @@ speed_options = _together(
 
 # Gives `outdir` and `format`.
 file_options = _together(
-    click.option("--outdir", default="./out", metavar="FOLDER", help="Where the pictures are written."),
+    click.option("--outdir", default="./out", metavar="FOLDER", help="Where the images are written."),
     click.option("--format", type=click.Choice(["png", "jpg", "webp"]), default="png", help="Of the files."),
 )
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..session import ProjectResult
 
 
-@click.command(short_help="Find the latents that draw a picture.")
+@click.command(short_help="Find the latents that draw an image.")
 @click.argument("images", metavar="IMAGE...", nargs=-1)
 @click.option("--space", type=click.Choice(["w", "w+", "z"]), default="w", help="One w, one for each layer, or z.")
 @click.option("--steps", type=click.IntRange(1), default=1000, help="Of the search.")
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 )
 @click.option("--detector", metavar="FILE", help="Weights of LPIPS's VGG16. Left out: found or downloaded.")
 @click.option(
-    "--noise", type=click.Choice(["optimise", "const"]), default="optimise", help="Search noise maps too, or not."
+    "--noise", type=click.Choice(["optimize", "const"]), default="optimize", help="Search noise maps too, or not."
 )
-@click.option("--mask", metavar="PICTURE", help="Only where it is white do pixels count.")
+@click.option("--mask", metavar="IMAGE", help="Only where it is white do pixels count.")
 @click.option("--crop", type=click.Choice(["center", "none"]), default="center", help="To the model's shape, or not.")
 @click.option("--class", "class_index", type=int, help="Class to begin in. Left out: any.")
 @click.option("--init", metavar="FILE", help="Begin at the latents in this .npz.")
 @click.option(
     "--candidates",
     type=click.IntRange(0, 10_000),
-    help="Begin at the nearest of so many random pictures; 0: at the mean. Left out: half the steps.",
+    help="Begin at the nearest of so many random images; 0: at the mean. Left out: half the steps.",
 )
 @click.option(
     "--tune",
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     help="Then tune the generator around them.",
 )
 @click.option("--video", type=click.Choice(["gif", "webp", "mp4"]), help="Also write the way there.")
-@click.option("--batch", type=click.IntRange(1), help="Pictures at a time. Left out: by their size.")
+@click.option("--batch", type=click.IntRange(1), help="Images at a time. Left out: by their size.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of what is random in the search.")
 @click.option("--outdir", default="./out", metavar="FOLDER", help="Where the files are written.")
 @session_options
@@ -56,19 +56,19 @@ def command(
     outdir: str,
     **request: Any,  # see session.ProjectRequest
 ) -> None:
-    """Find the latents that draw a picture, or the pictures nearest to it.
+    """Find the latents that draw an image, or the images nearest to it.
 
     Writes projected.npz (for `sgan mix --rows projected.npz`, `sgan edit apply`, `sgan generate --from-w` ...),
-    proj.png and compare.png; of several pictures each with its name in front. Ctrl-C keeps the best so far.
+    proj.png and compare.png; of several images each with its name in front. Ctrl-C keeps the best so far.
     """
     from ..data.video import check_video
     from ..files import check_writable
-    from ..session.project import FILM_RATE
+    from ..session.project import VIDEO_RATE
 
     _check(request)
-    folder, film = Path(outdir), Path(outdir, f"project.{video}") if video else None
-    if film:
-        check_video(film, FILM_RATE)
+    folder, path = Path(outdir), Path(outdir, f"project.{video}") if video else None
+    if path:
+        check_video(path, VIDEO_RATE)
     keep_memory()
     with call.progress() as progress:
         session = call.open()
@@ -82,8 +82,8 @@ def command(
             if tune_steps and not result.interrupted:
                 result = session.tune(result, tune_steps, progress)
                 files = result.save(folder)
-            if film:
-                files.append(result.save_film(film, progress))
+            if path:
+                files.append(result.save_video(path, progress))
     _print(result, files, call)
     if result.interrupted:
         if result.missing:
@@ -94,7 +94,7 @@ def command(
 def _check(request: dict[str, Any]) -> None:
     """Raises SganError or UsageError on what needs no model to be wrong."""
     if not request["images"]:
-        raise SganError("There is no picture to project.", hint="sgan project face.png")
+        raise SganError("There is no image to project.", hint="sgan project face.png")
     for option in ("candidates", "class_index"):
         if request["init"] is not None and request[option] is not None:
             raise click.UsageError(f"--{option.removesuffix('_index')} says where to begin, and so does --init.")

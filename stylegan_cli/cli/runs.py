@@ -15,12 +15,12 @@ from .progress import bar
 
 
 @click.group(
-    "runs", invoke_without_command=True, short_help="List the runs, or show one as a page with curves and pictures."
+    "runs", invoke_without_command=True, short_help="List the runs, or show one as a page with curves and images."
 )
 @click.option("--runs", metavar="FOLDER", default="./runs", help="Where the run folders are.")
 @output_options
 def command(runs: str, as_json: bool, quiet: bool) -> None:
-    """List the runs, the newest last; or show one as a page with curves and pictures.
+    """List the runs, the newest last; or show one as a page with curves and images.
 
     \b
     sgan runs
@@ -38,7 +38,7 @@ def command(runs: str, as_json: bool, quiet: bool) -> None:
         click.echo(f"There is no run under {runs} yet.\nBegin one: sgan train", err=True)
 
 
-@command.command("show", short_help="Write a run as one page with curves and pictures.")
+@command.command("show", short_help="Write a run as one page with curves and images.")
 @click.argument("run", required=False)
 @click.option("--runs", metavar="FOLDER", help="Where the run folders are.  [default: ./runs]")
 @click.option("--out", metavar="FILE", help="The page. Left out: report.html in the run's folder.")

@@ -25,13 +25,11 @@ _EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if prese
 _PIPES = [name for name in PIPES if name != "diffaug"]
 
 
-@click.command(short_help="Train a StyleGAN on your pictures, or on those that come with the package.")
-@click.option(
-    "--data", metavar="PATH", help="Zip or folder of pictures. Left out: the set that comes with the package."
-)
+@click.command(short_help="Train a StyleGAN on your images, or on those that come with the package.")
+@click.option("--data", metavar="PATH", help="Zip or folder of images. Left out: the set that comes with the package.")
 @click.option("--cfg", type=click.Choice(list(presets())), help="Preset.  [default: auto; demo without --data]")
-@click.option("--size", type=SIZE, help="Read the pictures at this smaller size, 64 or 48x64 (height x width).")
-@click.option("--mirror", is_flag=True, help="Also show every picture flipped left to right.")
+@click.option("--size", type=SIZE, help="Read the images at this smaller size, 64 or 48x64 (height x width).")
+@click.option("--mirror", is_flag=True, help="Also show every image flipped left to right.")
 @click.option(
     "--cond",
     is_flag=False,
@@ -40,10 +38,10 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     help="Learn the classes of the set's labels, or of its attribute NAME.",
 )
 @click.option("--runs", "--outdir", "runs", default="./runs", metavar="FOLDER", help="Where the run's folder is made.")
-@click.option("--kimg", type=KIMG, help="Length of the run in thousands of pictures.")
-@click.option("--snap", type=KIMG, help="Thousands of pictures between snapshots.")
-@click.option("--batch", type=click.IntRange(1), help="Pictures per step over all GPUs.")
-@click.option("--batch-gpu", type=click.IntRange(1), help="Pictures at a time on one GPU.")
+@click.option("--kimg", type=KIMG, help="Length of the run in thousands of images.")
+@click.option("--snap", type=KIMG, help="Thousands of images between snapshots.")
+@click.option("--batch", type=click.IntRange(1), help="Images per step over all GPUs.")
+@click.option("--batch-gpu", type=click.IntRange(1), help="Images at a time on one GPU.")
 @click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
 @click.option(
     "--loss",
@@ -62,13 +60,13 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 )
 @click.option("--aux-classifier", is_flag=True, help="The discriminator names the class besides (AC-GAN); with --cond.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.")
-@click.option("--pl-weight", type=click.FloatRange(0), help="Weight of path-length regularisation.")
+@click.option("--pl-weight", type=click.FloatRange(0), help="Weight of path-length regularization.")
 @click.option("--mixing-prob", type=click.FloatRange(0, 1), help="Style-mixing probability.")
 @click.option("--ema-kimg", type=KIMG, help="Half-life of the moving average.")
 @click.option("--cbase", "channel_base", type=click.IntRange(16), help="Channels at level r: min(cbase / r, cmax).")
 @click.option("--cmax", "channel_max", type=click.IntRange(1), help="The most channels.")
 @click.option("--map-depth", "mapping_layers", type=click.IntRange(1), help="Layers of the mapping network.")
-@click.option("--mbstd-group", type=click.IntRange(1), help="Pictures per group of the minibatch deviation.")
+@click.option("--mbstd-group", type=click.IntRange(1), help="Images per group of the minibatch deviation.")
 @click.option(
     "--aug",
     type=click.Choice(["ada", "fixed", "noaug", "diffaug"]),
@@ -85,8 +83,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--grow-from", type=click.IntRange(4), metavar="LEVEL", help="Grow from this level, 4, 8 ..., to the data's."
 )
-@click.option("--grow-kimg", type=KIMG, help="Thousands of pictures at each level.")
-@click.option("--fade-kimg", type=KIMG, help="Thousands of pictures in which a level fades in.")
+@click.option("--grow-kimg", type=KIMG, help="Thousands of images at each level.")
+@click.option("--fade-kimg", type=KIMG, help="Thousands of images in which a level fades in.")
 @click.option("--grow-batch", type=ByLevel(int), metavar="LEVEL:BATCH,...", help="Batches of levels.")
 @click.option("--grow-lr", type=ByLevel(float), metavar="LEVEL:RATE,...", help="Learning rates of levels.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic.  [default: fp16 on a GPU, else fp32]")
@@ -114,7 +112,7 @@ def command(
     device: str,
     **options: Any,
 ) -> None:
-    """Train a StyleGAN on your pictures, or on those that come with the package.
+    """Train a StyleGAN on your images, or on those that come with the package.
 
     Without any option it learns to draw little creatures, in minutes, on two CPU cores.
     Ctrl-C stops in good order: the step is finished, and everything is saved that --resume FOLDER needs to go on as if

@@ -1,1 +1,1 @@
-"""Pictures in and out: reading sets, packing them, drawing demo sets, writing pictures and sheets."""
+"""Images in and out: reading sets, packing them, drawing demo sets, writing images and sheets."""

@@ -1,4 +1,4 @@
-"""Pictures in a numpy file, .npz or .npy, named by their number. Nothing pickled is loaded."""
+"""Images in a numpy file, .npz or .npy, named by their number. Nothing pickled is loaded."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from PIL import Image
 
 from ..errors import SganError
 from ..files import nearest_path
-from .codec import Header, PictureError
+from .codec import Header, ImageError
 from .sources import FolderSource, ZipSource, open_source
 
 _IMAGES, _LABELS = ("images", "x", "x_train", "arr_0"), ("labels", "label", "y", "y_train", "arr_1")
 
 
 class ArraySource:
-    """The pictures of one array, with the labels beside it in an .npz."""
+    """The images of one array, with the labels beside it in an .npz."""
 
     def __init__(self, path: Path):
         arrays = _load(path)
-        pictures = {k: a for k, a in arrays.items() if a.ndim in (3, 4)}
-        key = next((k for k in (*_IMAGES, *pictures) if k in pictures and (k in _IMAGES or len(pictures) == 1)), None)
+        images = {k: a for k, a in arrays.items() if a.ndim in (3, 4)}
+        key = next((k for k in (*_IMAGES, *images) if k in images and (k in _IMAGES or len(images) == 1)), None)
         if key is None:
             have = ", ".join(f"{k} {list(a.shape)}" for k, a in arrays.items()) or "nothing"
-            raise SganError(f"{path} holds no array of pictures by the name of {', '.join(_IMAGES)}; it has {have}.")
-        self._pixels = _last_channels(pictures[key], f"{path}: {key}")
+            raise SganError(f"{path} holds no array of images by the name of {', '.join(_IMAGES)}; it has {have}.")
+        self._pixels = _last_channels(images[key], f"{path}: {key}")
         self._labels = next((arrays[k] for k in _LABELS if k in arrays and k != key), None)
         if self._labels is not None and (self._labels.ndim not in (1, 2) or len(self._labels) != len(self._pixels)):
-            raise SganError(f"{path} has labels of shape {list(self._labels.shape)} for {len(self._pixels)} pictures.")
+            raise SganError(f"{path} has labels of shape {list(self._labels.shape)} for {len(self._pixels)} images.")
         self.names = [f"{i:08d}" for i in range(len(self._pixels))]
 
     def header(self, name: str, max_pixels: int) -> Header:
-        """Size and channels. Raises PictureError if there are too many pixels."""
+        """Size and channels. Raises ImageError if there are too many pixels."""
         header = Header(*self._pixels.shape[1:])
         if header.height * header.width > max_pixels:
-            raise PictureError("too many pixels")
+            raise ImageError("too many pixels")
         return header
 
-    def picture(self, name: str, max_pixels: int) -> Image.Image:
-        """The picture in mode L, RGB or RGBA."""
+    def image(self, name: str, max_pixels: int) -> Image.Image:
+        """The image in mode L, RGB or RGBA."""
         pixels = np.ascontiguousarray(self._pixels[int(name)])
         return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
@@ -57,7 +57,7 @@ class ArraySource:
 def open_any(
     path: str | os.PathLike,  # a folder, a zip, an .npz or .npy
 ) -> FolderSource | ZipSource | ArraySource:
-    """The pictures there. Raises SganError if there are none, or if the file is broken."""
+    """The images there. Raises SganError if there are none, or if the file is broken."""
     path = Path(path)
     if path.suffix.lower() not in (".npz", ".npy") or path.is_dir():
         return open_source(path)

@@ -11,18 +11,18 @@ import numpy as np
 
 from ..errors import SganError, nearest
 from ..progress import Progress
-from .codec import Header, PictureError, decode, ends_well
+from .codec import Header, ImageError, decode, ends_well
 from .labels import Record, classes_by_value, classes_of
 from .sources import FolderSource, ZipSource, first_three
 
 T = TypeVar("T")
-Classes = tuple[np.ndarray, tuple[str, ...]]  # class number of every picture, int64 [N]; class names
+Classes = tuple[np.ndarray, tuple[str, ...]]  # class number of every image, int64 [N]; class names
 
 REPACK = "`sgan data pack FOLDER OUT.zip` leaves out what cannot be read and brings the rest to one form."
 
 
 def common_header(source: FolderSource | ZipSource, where: str, max_pixels: int, progress: Progress) -> Header:
-    """The size and channels that all pictures share. Raises SganError, naming those that differ or cannot be read."""
+    """The size and channels that all images share. Raises SganError, naming those that differ or cannot be read."""
     headers = check_each(source.names, lambda n: source.header(n, max_pixels), where, progress)
     for what, of in (("size", lambda h: f"{h.width} x {h.height}"), ("channels", lambda h: str(h.channels))):
         kinds: dict[str, list[str]] = {}
@@ -33,7 +33,7 @@ def common_header(source: FolderSource | ZipSource, where: str, max_pixels: int,
             odd = [f"{n} ({k})" for k, names in kinds.items() if k != common for n in names]
             mend = "--size N" if what == "size" else "--channels 3"
             raise SganError(
-                f"The pictures of {where} differ in {what}: most have {common}, but not {first_three(odd)}.",
+                f"The images of {where} differ in {what}: most have {common}, but not {first_three(odd)}.",
                 hint=f"`sgan data pack {where} OUT.zip {mend}` brings them to one form.",
             )
     pngs = [n for n in source.names if n.lower().endswith(".png")]
@@ -47,22 +47,22 @@ def _check_end(source: FolderSource | ZipSource, name: str) -> None:
 
 
 def check_each(names: Sequence[str], work: Callable[[str], T], where: str, progress: Progress) -> list[T]:
-    """``work`` on every name; if any raise PictureError, a SganError names the first three."""
+    """``work`` on every name; if any raise ImageError, a SganError names the first three."""
     results: list[T] = []
     bad: list[str] = []
     for i, name in enumerate(names, 1):
         try:
             results.append(work(name))
-        except PictureError as e:
+        except ImageError as e:
             bad.append(f"{name} ({e})")
         progress("checking", i, len(names))
     if bad:
-        raise SganError(f"{len(bad)} picture(s) of {where} cannot be read: {first_three(bad)}.", hint=REPACK)
+        raise SganError(f"{len(bad)} image(s) of {where} cannot be read: {first_three(bad)}.", hint=REPACK)
     return results
 
 
 def stored_classes(record: Record, names: list[str], where: str) -> Classes | None:
-    """What dataset.json says, which must fit the pictures even where labels are not used."""
+    """What dataset.json says, which must fit the images even where labels are not used."""
     if record.labels is None:
         return None
     known = record.made.get("classes")
@@ -104,7 +104,7 @@ def check_size(
     where: str,
 ) -> None:
     """Raises SganError for a size that is larger, or of another shape."""
-    text = f"{where} holds pictures of {stored[0]}x{stored[1]} (height x width)"
+    text = f"{where} holds images of {stored[0]}x{stored[1]} (height x width)"
     if size[0] > stored[0] or size[1] > stored[1]:
         raise SganError(f"{text}; they cannot be read larger, at {size[0]}x{size[1]}.", hint="Choose a smaller --size.")
     if size[0] * stored[1] != size[1] * stored[0]:

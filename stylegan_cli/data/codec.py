@@ -1,4 +1,4 @@
-"""One picture file: its header, its pixels, its fitting to a size. Pillow and numpy only, no torch."""
+"""One image file: its header, its pixels, its fitting to a size. Pillow and numpy only, no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-MAX_PIXELS = 89_478_485  # Pillow's own limit: a picture of more is refused before it is decoded
+MAX_PIXELS = 89_478_485  # Pillow's own limit: an image of more is refused before it is decoded
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF")  # decoders that Pillow may use
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
@@ -22,24 +22,24 @@ _ORIENTATION = 0x0112
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, MemoryError)
 
 
-class PictureError(Exception):
+class ImageError(Exception):
     """This one file cannot be used; the text says why in a few words."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's first bytes say about the picture, as it stands upright."""
+    """What a file's first bytes say about the image, as it stands upright."""
 
     height: int
     width: int
-    channels: int  # 1 grey, 3 colour, 4 with alpha
+    channels: int  # 1 gray, 3 color, 4 with alpha
 
 
 def read_header(
     data: bytes,  # the whole file, or of a PNG at least its first HEAD bytes
     max_pixels: int = MAX_PIXELS,
 ) -> Header:
-    """Size and channels without decoding. Raises PictureError if it is no picture, or one of too many pixels."""
+    """Size and channels without decoding. Raises ImageError if it is no image, or one of too many pixels."""
     with _opened(data, max_pixels) as image:
         # Of a PNG without orientation Pillow would decode the pixels, to look for one behind them.
         has_exif = image.format != "PNG" or "exif" in image.info
@@ -54,7 +54,7 @@ def decode(
     data: bytes,  # the whole file
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """The first frame, upright, in mode L, RGB or RGBA with 8 bits a channel. Raises PictureError."""
+    """The first frame, upright, in mode L, RGB or RGBA with 8 bits a channel. Raises ImageError."""
     with _opened(data, max_pixels) as image:
         image.load()
         turned = image.getexif().get(_ORIENTATION, 1) != 1
@@ -65,7 +65,7 @@ def to_channels(
     image: Image.Image,  # mode L, RGB or RGBA
     channels: int,  # 1, 3 or 4
 ) -> Image.Image:
-    """Grey, RGB or RGBA. Where alpha is dropped, the picture is laid on white."""
+    """Gray, RGB or RGBA. Where alpha is dropped, the image is laid on white."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if image.mode == "RGBA" and channels != 4:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -83,7 +83,7 @@ def to_array(
 def from_array(
     pixels: np.ndarray,  # uint8 [C, H, W], C = 1, 3 or 4
 ) -> Image.Image:
-    """The picture in mode L, RGB or RGBA. Raises ValueError for another type or shape."""
+    """The image in mode L, RGB or RGBA. Raises ValueError for another type or shape."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] not in (1, 3, 4):
         raise ValueError(f"expected uint8 [C, H, W] of 1, 3 or 4 channels, got {pixels.dtype} {list(pixels.shape)}")
     return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))
@@ -92,10 +92,10 @@ def from_array(
 def fit(
     image: Image.Image,
     size: tuple[int, int],  # (height, width)
-    crop: str,  # 'center': the largest centred part of that shape; 'none': stretch
+    crop: str,  # 'center': the largest centered part of that shape; 'none': stretch
     filter: str,  # 'box' or 'lanczos'
 ) -> Image.Image:
-    """Cropped and resized to ``size``; a picture that has the size already is not resampled."""
+    """Cropped and resized to ``size``; an image that has the size already is not resampled."""
     height, width = size
     w, h = image.size
     cw, ch = w, h
@@ -111,7 +111,7 @@ def png_bytes(
     image: Image.Image,
     **options,  # of Pillow's PNG writer
 ) -> bytes:
-    """The picture as a PNG file."""
+    """The image as a PNG file."""
     out = io.BytesIO()
     image.save(out, "PNG", **options)
     return out.getvalue()
@@ -123,7 +123,7 @@ def box_reduce(
 ) -> np.ndarray:
     """Area average, uint8 [C, h, w]; exact up to one rounding where H/h and W/w are whole numbers.
 
-    Colours of a picture with alpha are weighted with it, so that what is invisible does not bleed in.
+    Colors of an image with alpha are weighted with it, so that what is invisible does not bleed in.
     """
     c, h, w = pixels.shape
     if h % size[0] or w % size[1]:
@@ -133,9 +133,9 @@ def box_reduce(
     if c < 4:
         return ((blocks.sum((2, 4)) + fh * fw // 2) // (fh * fw)).astype(np.uint8)
     alpha = blocks[3:].sum((2, 4))
-    colour = (blocks[:3] * blocks[3:]).sum((2, 4))
-    colour = (colour + alpha // 2) // np.maximum(alpha, 1)
-    return np.concatenate([colour, (alpha + fh * fw // 2) // (fh * fw)]).astype(np.uint8)
+    color = (blocks[:3] * blocks[3:]).sum((2, 4))
+    color = (color + alpha // 2) // np.maximum(alpha, 1)
+    return np.concatenate([color, (alpha + fh * fw // 2) // (fh * fw)]).astype(np.uint8)
 
 
 def ends_well(
@@ -147,7 +147,7 @@ def ends_well(
 
 @contextlib.contextmanager
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture, whose pixels are not decoded yet. What goes wrong with it is raised as PictureError."""
+    """The image, whose pixels are not decoded yet. What goes wrong with it is raised as ImageError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
@@ -155,12 +155,12 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         with image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} x {image.height}"
-                raise PictureError(f"{size} pixels is more than the {max_pixels / 1e6:.3g} million allowed")
+                raise ImageError(f"{size} pixels is more than the {max_pixels / 1e6:.3g} million allowed")
             yield image
     except Image.DecompressionBombError as e:
-        raise PictureError(str(e).split(",")[0]) from e
+        raise ImageError(str(e).split(",")[0]) from e
     except _BROKEN as e:
-        raise PictureError(_reason(e)) from e
+        raise ImageError(_reason(e)) from e
 
 
 def _channels(image: Image.Image) -> int:
@@ -172,8 +172,8 @@ def _channels(image: Image.Image) -> int:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Mode L, RGB or RGBA, whatever came."""
     if image.mode == "F":
-        raise PictureError("pixels are floating point numbers, which have no agreed range")
-    if image.mode.startswith("I"):  # 16 bits grey, which Pillow would clip at 255
+        raise ImageError("pixels are floating point numbers, which have no agreed range")
+    if image.mode.startswith("I"):  # 16 bits gray, which Pillow would clip at 255
         deep = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
     return image.convert({1: "L", 3: "RGB", 4: "RGBA"}[_channels(image)])
@@ -181,5 +181,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture that can be read"
+        return "not an image that can be read"
     return str(error).split("\n")[0].rstrip(".") or type(error).__name__

@@ -1,6 +1,6 @@
-"""A set of pictures, opened for training or measuring: checked, read at a size, labelled.
+"""A set of images, opened for training or measuring: checked, read at a size, labeled.
 
-A set is a zip or a folder of picture files with an optional dataset.json, as stylegan2-ada-pytorch and stylegan3 write
+A set is a zip or a folder of image files with an optional dataset.json, as stylegan2-ada-pytorch and stylegan3 write
 them (labels.py has the format).
 """
 
@@ -30,7 +30,7 @@ from .checks import (
     content_hash,
     stored_classes,
 )
-from .codec import MAX_PIXELS, PictureError, box_reduce, to_array, to_channels
+from .codec import MAX_PIXELS, ImageError, box_reduce, to_array, to_channels
 from .labels import Record, read_record
 from .sources import FolderSource, ZipSource, open_source
 
@@ -46,14 +46,14 @@ _SMALL = 128 * 128  # pixels
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Exactly which pictures a model saw: recorded in every snapshot, so that metrics measure against the same."""
+    """Exactly which images a model saw: recorded in every snapshot, so that metrics measure against the same."""
 
     path: str  # zip or folder as given, or packaged:critters64
-    content_hash: str  # SHA-256 over names, checksums and lengths of the pictures, and over the labels
-    num: int  # pictures
+    content_hash: str  # SHA-256 over names, checksums and lengths of the images, and over the labels
+    num: int  # images
     height: int  # as read
     width: int
-    channels: int  # 1 grey, 3 RGB, 4 RGBA
+    channels: int  # 1 gray, 3 RGB, 4 RGBA
     source_height: int  # as stored
     source_width: int
     filter: str = "none"  # how stored became read: 'none' or 'box'
@@ -71,7 +71,7 @@ class DataSpec:
         *,
         size: tuple[int, int] | None = None,  # (height, width) to read at instead
         labels: bool = True,  # False: without them
-        changed: str | None = None,  # what to say if other pictures or labels are there now
+        changed: str | None = None,  # what to say if other images or labels are there now
         gone: str | None = None,  # what to say first if it cannot be opened
         hint: str | None = None,  # what to do about either
         progress: Progress = silent,
@@ -85,12 +85,12 @@ class DataSpec:
                 raise
             raise SganError(f"{gone}: {e}", hint=hint) from e
         if dataset.spec.content_hash != self.content_hash:
-            raise SganError(changed or f"The pictures or labels in {self.path} have changed.", hint=hint)
+            raise SganError(changed or f"The images or labels in {self.path} have changed.", hint=hint)
         return dataset
 
 
 class Dataset:
-    """Pictures by index, in the order of their sorted names. Made by `open_dataset`. Safe to use from threads."""
+    """Images by index, in the order of their sorted names. Made by `open_dataset`. Safe to use from threads."""
 
     def __init__(
         self,
@@ -98,13 +98,13 @@ class Dataset:
         spec: DataSpec,
         record: Record,
         class_index: np.ndarray | None,  # int64 [N], None without labels
-        stored_counts: dict[str, int],  # pictures per class of dataset.json, used or not; empty if it has no labels
+        stored_counts: dict[str, int],  # images per class of dataset.json, used or not; empty if it has no labels
         max_pixels: int,
         cache_bytes: int,
     ):
         self.spec = spec
         self.names: tuple[str, ...] = tuple(source.names)  # of the files
-        self.attributes = record.attributes  # per attribute's name, one value a picture
+        self.attributes = record.attributes  # per attribute's name, one value an image
         self.made = record.made  # how the set was packed, empty if it does not say
         self.class_index = class_index
         self.stored_counts = stored_counts
@@ -113,10 +113,10 @@ class Dataset:
 
     def resized(
         self,
-        height: int,  # to read at, by area average; no larger than the pictures are stored
+        height: int,  # to read at, by area average; no larger than the images are stored
         width: int,
     ) -> Dataset:
-        """The same pictures at another size. Raises SganError if they cannot be read at it."""
+        """The same images at another size. Raises SganError if they cannot be read at it."""
         if (height, width) == (self.spec.height, self.spec.width):
             return self
         other, spec = copy.copy(self), self.spec
@@ -131,7 +131,7 @@ class Dataset:
         return self.spec.num
 
     def _forget(self) -> None:
-        """No picture has been decoded yet."""
+        """No image has been decoded yet."""
         size = self.spec.num * self.spec.channels * self.spec.height * self.spec.width
         self._cache = np.empty((self.spec.num, *self._shape), np.uint8) if size <= self._cache_bytes else None
         self._cached = np.zeros(self.spec.num, bool)
@@ -145,10 +145,10 @@ class Dataset:
         self,
         indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
-        """The pictures, uint8 [N, C, H, W], not flipped. Raises SganError naming a file that cannot be decoded."""
+        """The images, uint8 [N, C, H, W], not flipped. Raises SganError naming a file that cannot be decoded."""
         index = np.asarray(indices, np.int64).reshape(-1)
         if len(index) and not 0 <= index.min() <= index.max() < len(self):
-            raise IndexError(f"picture {index.min()} to {index.max()} of {len(self)}")
+            raise IndexError(f"image {index.min()} to {index.max()} of {len(self)}")
         if self._cache is None:
             out = np.empty((len(index), *self._shape), np.uint8)
             self._decode_into(out, range(len(index)), index)
@@ -190,11 +190,11 @@ class Dataset:
             pass
 
     def _decode(self, i: int) -> np.ndarray:
-        """One picture, uint8 [C, H, W], as read."""
+        """One image, uint8 [C, H, W], as read."""
         name, spec = self.names[i], self.spec
         try:
-            pixels = to_array(to_channels(self._source.picture(name, self._max_pixels), spec.channels))
-        except PictureError as e:
+            pixels = to_array(to_channels(self._source.image(name, self._max_pixels), spec.channels))
+        except ImageError as e:
             raise SganError(f"{name} in {spec.path} cannot be read: {e}.", hint=REPACK) from e
         if pixels.shape[1:] != (spec.source_height, spec.source_width):
             raise SganError(f"{name} in {spec.path} changed its size since the set was opened.")
@@ -207,13 +207,13 @@ def open_dataset(
     size: tuple[int, int] | None = None,  # (height, width) to read at, by area average; None: as stored
     mirror: bool = False,  # recorded; the training loop does the flips
     label: str | None = None,  # None: no labels; 'labels': those of dataset.json; else an attribute's name
-    max_pixels: int = MAX_PIXELS,  # a larger picture is refused before it is decoded
+    max_pixels: int = MAX_PIXELS,  # a larger image is refused before it is decoded
     cache_bytes: int = _CACHE_BYTES,  # a set that takes less, decoded, is kept in memory
     progress: Progress = silent,
 ) -> Dataset:
     """Open a set and check it: sizes, channels and labels of all, the pixels too where that takes only a second.
 
-    The content hash of the spec is the SHA-256 over, for each picture by sorted name, its name, CRC-32 and number of
+    The content hash of the spec is the SHA-256 over, for each image by sorted name, its name, CRC-32 and number of
     bytes, followed by labels and attributes: independent of time stamps, and the same for a zip as for the
     folder it unpacks to. For a zip the checksums are those of its directory; a folder is read through once.
     Raises SganError with one sentence that names the first offenders.
@@ -257,7 +257,7 @@ def _check_pixels(dataset: Dataset, progress: Progress) -> None:
             dataset.images(range(start, min(start + step, len(dataset))))
     except SganError:
         source, most = dataset._source, dataset._max_pixels
-        check_each(dataset.names, lambda n: source.picture(n, most), dataset.spec.path, progress)
+        check_each(dataset.names, lambda n: source.image(n, most), dataset.spec.path, progress)
         raise
 
 

@@ -40,21 +40,21 @@ def draw_set(
     dest: str | os.PathLike,  # the zip to write
     *,
     style: str = "critters",  # a DiceBear style
-    num: int = 4000,  # pictures
+    num: int = 4000,  # images
     size: tuple[int, int] = (64, 64),  # (height, width); drawings are square, a rectangle is cut from the middle
     seed: int = 0,
     label: str | None = None,  # the attribute whose values become the classes
-    colors: int | None = None,  # palette PNGs of so many colours, to keep the file small; None: full colour
+    colors: int | None = None,  # palette PNGs of so many colors, to keep the file small; None: full color
     workers: int | None = None,  # processes; None: one per core
     progress: Progress = silent,
 ) -> DemoReport:
-    """Draw a set with its attributes: the parts and colours that differ from picture to picture.
+    """Draw a set with its attributes: the parts and colors that differ from image to image.
 
-    Picture i is drawn from the seed text '<seed>-<i>'. Raises SganError if DiceBear is not installed, or if it has no
+    Image i is drawn from the seed text '<seed>-<i>'. Raises SganError if DiceBear is not installed, or if it has no
     such style or attribute.
     """
     if num < 1:
-        raise SganError(f"{num} is no number of pictures.")
+        raise SganError(f"{num} is no number of images.")
     definition = _definition(style)
     draw = functools.partial(_draw, definition, size, seed, colors)
     every: list[dict[str, str]] = []
@@ -126,13 +126,13 @@ def _style(name: str, definition: dict[str, Any]) -> Any:
 
 
 def _attributes(options: dict[str, Any]) -> dict[str, str]:
-    """The options that are words: variants and colours. Numbers, such as shifts and angles, are no classes."""
+    """The options that are words: variants and colors. Numbers, such as shifts and angles, are no classes."""
     words = {k: v if isinstance(v, list) else [v] for k, v in options.items() if not k.endswith("ColorFill")}
     return {k: " ".join(v) for k, v in words.items() if v and all(isinstance(x, str) for x in v)}
 
 
 def _columns(every: list[dict[str, str]]) -> dict[str, list[str]]:
-    """Per attribute that differs among the pictures, one value a picture."""
+    """Per attribute that differs among the images, one value an image."""
     names = sorted({name for attributes in every for name in attributes})
     columns = {name: [attributes.get(name, MISSING) for attributes in every] for name in names}
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
@@ -143,7 +143,7 @@ def _classes(attributes: dict[str, list[str]], label: str | None, style: str) ->
         return None, ()
     if label not in attributes:
         hint = nearest(label, attributes) or "There are " + ", ".join(attributes) + "."
-        raise SganError(f"Pictures of the style {style} do not differ in an attribute {label!r}.", hint=hint)
+        raise SganError(f"Images of the style {style} do not differ in an attribute {label!r}.", hint=hint)
     numbers, classes = classes_by_value(attributes[label])
     return numbers.tolist(), classes
 

@@ -1,4 +1,4 @@
-"""Write pictures with what they were made from, and lay many of them out on one sheet."""
+"""Write images with what they were made from, and lay many of them out on one sheet."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .codec import from_array, to_channels
 
 _FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 _DESCRIPTION = 0x010E  # EXIF ImageDescription, which JPEG and WebP have in place of PNG's text
-_MARGIN = 245  # grey of a sheet's margin
-_INK_RGB = (40, 40, 40)  # colour of its labels
+_MARGIN = 245  # gray of a sheet's margin
+_INK_RGB = (40, 40, 40)  # color of its labels
 
 
 def save_image(
@@ -30,14 +30,14 @@ def save_image(
     metadata: dict[str, str] | None = None,  # kept in the file: PNG text; JPEG and WebP: EXIF description
     format: str | None = None,  # 'png', 'jpg' or 'webp'; None: by the name's ending
 ) -> None:
-    """Write one picture, whole or not at all. JPEG has no alpha: there RGBA is laid on white.
+    """Write one image, whole or not at all. JPEG has no alpha: there RGBA is laid on white.
 
     Raises SganError if the format is unknown or the file cannot be written.
     """
     ending = (format or Path(path).suffix.lstrip(".")).lower()
     if ending not in _FORMATS:
-        raise SganError(f"{path}: pictures are not written as {ending or 'this'!r}.", hint="Choose png, jpg or webp.")
-    picture, kind = _to_pillow(image), _FORMATS[ending]
+        raise SganError(f"{path}: images are not written as {ending or 'this'!r}.", hint="Choose png, jpg or webp.")
+    pillow_image, kind = _to_pillow(image), _FORMATS[ending]
     options: dict = {}
     if kind == "PNG":
         options["pnginfo"] = info = PngInfo()
@@ -47,10 +47,10 @@ def save_image(
         options["quality"] = 95
         if metadata:
             options["exif"] = exif_of(json.dumps(metadata))
-    if kind == "JPEG" and picture.mode == "RGBA":
-        picture = to_channels(picture, 3)
+    if kind == "JPEG" and pillow_image.mode == "RGBA":
+        pillow_image = to_channels(pillow_image, 3)
     with atomic_path(path) as temporary:
-        picture.save(temporary, kind, **options)
+        pillow_image.save(temporary, kind, **options)
 
 
 def exif_of(
@@ -65,7 +65,7 @@ def exif_of(
 def read_metadata(
     path: str | os.PathLike,
 ) -> dict[str, str]:
-    """What `save_image` or `write_video` was given as metadata; of another's picture its PNG text, or nothing."""
+    """What `save_image` or `write_video` was given as metadata; of another's image its PNG text, or nothing."""
     try:
         with Image.open(path) as image:
             if isinstance(image, PngImageFile):
@@ -76,7 +76,7 @@ def read_metadata(
     except (ValueError, RecursionError):  # a description that is not ours
         return {}
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
-        raise SganError(f"{path} is no picture that can be read.") from e
+        raise SganError(f"{path} is no image that can be read.") from e
     return {k: v for k, v in content.items() if isinstance(v, str)} if isinstance(content, dict) else {}
 
 
@@ -89,29 +89,29 @@ def to_uint8(
 
 def to_rgb(
     images: Tensor,  # [N, 1, 3 or 4, H, W], uint8, or float from -1 black to 1 white
-    background: int = 255,  # grey under what is transparent, 0 to 255
+    background: int = 255,  # gray under what is transparent, 0 to 255
 ) -> Tensor:  # [N, 3, H, W] of the same type
-    """Grey repeated, alpha laid on the background."""
+    """Gray repeated, alpha laid on the background."""
     if images.shape[1] == 1:
         return images.expand(-1, 3, -1, -1)
     if images.shape[1] == 3:
         return images
-    colour, alpha = images[:, :3], images[:, 3:]
+    color, alpha = images[:, :3], images[:, 3:]
     if images.is_floating_point():
         alpha = (alpha + 1) / 2
-        return colour * alpha + (background / 127.5 - 1) * (1 - alpha)
+        return color * alpha + (background / 127.5 - 1) * (1 - alpha)
     alpha = alpha.int()
-    return ((colour * alpha + background * (255 - alpha) + 127) // 255).to(torch.uint8)
+    return ((color * alpha + background * (255 - alpha) + 127) // 255).to(torch.uint8)
 
 
 def image_grid(
     images: Tensor | np.ndarray,  # uint8 [N, C, h, w]
     columns: int,
     *,
-    pad: int = 0,  # pixels between pictures and around them, after enlarging
-    scale: int = 1,  # enlarge each picture so many times, keeping its pixels square and sharp
+    pad: int = 0,  # pixels between images and around them, after enlarging
+    scale: int = 1,  # enlarge each image so many times, keeping its pixels square and sharp
 ) -> Tensor:
-    """All pictures on one sheet, row by row: uint8 [C, H, W]. Gaps and empty places are white or, with alpha, clear."""
+    """All images on one sheet, row by row: uint8 [C, H, W]. Gaps and empty places are white or, with alpha, clear."""
     cells = torch.as_tensor(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     n, c, h, w = cells.shape
     columns = max(1, min(columns, n))
@@ -126,7 +126,7 @@ def image_grid(
 
 
 def grid_columns(
-    count: int,  # pictures
+    count: int,  # images
     aspect: float = 1.0,  # height / width of one
 ) -> int:
     """Columns of a sheet that is about square, or up to twice as wide where its last row is then full."""
@@ -134,16 +134,16 @@ def grid_columns(
     return next((c for c in range(square, 2 * square + 1) if count % c == 0), square)
 
 
-def labelled_grid(
-    cells: Tensor | np.ndarray,  # uint8 [R, K, C, h, w], the inner pictures
+def labeled_grid(
+    cells: Tensor | np.ndarray,  # uint8 [R, K, C, h, w], the inner images
     row_images: Tensor | np.ndarray | None,  # uint8 [R, C, h, w], the left margin; None: labels alone
     col_images: Tensor | np.ndarray | None,  # uint8 [K, C, h, w], the top margin; None: labels alone
-    row_labels: Sequence[str],  # R texts, written left of the row's picture
-    col_labels: Sequence[str],  # K texts, written above the column's picture
+    row_labels: Sequence[str],  # R texts, written left of the row's image
+    col_labels: Sequence[str],  # K texts, written above the column's image
 ) -> Tensor:
-    """A table of pictures with labels and, where there are any, its sources on the margins: uint8 [3, H, W].
+    """A table of images with labels and, where there are any, its sources on the margins: uint8 [3, H, W].
 
-    Small pictures are enlarged until they are 96 pixels. Grey becomes RGB, alpha is laid on white. All gaps and letters
+    Small images are enlarged until they are 96 pixels. Gray becomes RGB, alpha is laid on white. All gaps and letters
     follow the size of a cell.
     """
     rows, columns, _, h, w = cells.shape
@@ -153,8 +153,8 @@ def labelled_grid(
     font, texts = _lettering([*row_labels, *col_labels], max(14, min(h, w) // 9), w - thin)
     text_width = max((round(font.getlength(t)) for t in texts[:rows]), default=0)
     text_height = sum(font.getmetrics())
-    left, top = thick + text_width + thick // 2, thick // 2 + text_height + thick // 4  # of the source pictures
-    x0 = left if row_images is None else left + w + thick  # of the inner pictures
+    left, top = thick + text_width + thick // 2, thick // 2 + text_height + thick // 4  # of the source images
+    x0 = left if row_images is None else left + w + thick  # of the inner images
     y0 = top if col_images is None else top + h + thick
     width, height = x0 + columns * (w + thin) - thin + thick, y0 + rows * (h + thin) - thin + thick
     sheet = Image.new("RGB", (width, height), (_MARGIN,) * 3)

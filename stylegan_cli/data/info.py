@@ -16,7 +16,7 @@ from .dataset import Dataset
 from .images import image_grid
 
 _CELL = 128  # pixels of a sheet's cell, about
-_CELLS = 80  # pictures on a sheet, at most
+_CELLS = 80  # images on a sheet, at most
 
 
 def summary(
@@ -40,7 +40,7 @@ def summary(
 def contact_sheet(
     dataset: Dataset,
 ) -> Tensor:
-    """Pictures taken evenly from the whole set, uint8 [C, H, W], small ones enlarged and large ones made smaller."""
+    """Images taken evenly from the whole set, uint8 [C, H, W], small ones enlarged and large ones made smaller."""
     index = np.linspace(0, len(dataset) - 1, min(len(dataset), _CELLS)).round().astype(np.int64)
     images = dataset.images(index)
     longest = max(images.shape[2:])

@@ -4,7 +4,7 @@
      "attributes": {"bodyVariant": ["bell", ...], ...},
      "sgan": {"source": ..., "version": ..., "size": [h, w], "crop": ..., "filter": ..., "classes": [...], ...}}
 
-"labels" is the field's convention. "attributes" holds, per attribute, one value for each picture in the order of
+"labels" is the field's convention. "attributes" holds, per attribute, one value for each image in the order of
 the sorted names. "sgan" says how the set was packed. Other programs ignore the last two.
 """
 
@@ -26,15 +26,15 @@ MAX_CLASSES = 65536  # a larger class number is taken for a mistake
 class Record:
     """What dataset.json says. Every part may be empty."""
 
-    labels: dict[str, Any] | None = None  # name of the picture -> class number, one-hot list, or class name
-    attributes: dict[str, list[str]] = field(default_factory=dict)  # per attribute, one value a picture
+    labels: dict[str, Any] | None = None  # name of the image -> class number, one-hot list, or class name
+    attributes: dict[str, list[str]] = field(default_factory=dict)  # per attribute, one value an image
     made: dict[str, Any] = field(default_factory=dict)  # how the set was made
 
 
 def read_record(
     text: str | bytes | None,  # dataset.json; None if there is none
     where: str,  # for messages: the set or the file
-    count: int | None = None,  # pictures in the set, to check the attributes against
+    count: int | None = None,  # images in the set, to check the attributes against
 ) -> Record:
     """Parse dataset.json. Raises SganError if it is no JSON or of another form."""
     if text is None:
@@ -54,24 +54,24 @@ def read_record(
         raise SganError(f"The attributes of {where} have an unknown form; expected {{name: [value, ...]}}.")
     for name, values in attributes.items():
         if count is not None and len(values) != count:
-            raise SganError(f"The attribute {name!r} of {where} has {len(values)} values for {count} pictures.")
+            raise SganError(f"The attribute {name!r} of {where} has {len(values)} values for {count} images.")
     return Record(_pairs(content.get("labels"), where), attributes, made)
 
 
 def classes_of(
     labels: dict[str, Any],  # name -> class number, one-hot list or class name
-    names: list[str],  # of the pictures; each must have a label, and each label a picture
+    names: list[str],  # of the images; each must have a label, and each label an image
     where: str,  # for messages
     class_names: list[str] | None = None,  # where known, by class number
     hint: str | None = None,  # how to mend labels that do not match
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class number of every picture, int64 [N], and the names of the classes.
+    """Class number of every image, int64 [N], and the names of the classes.
 
-    Raises SganError, naming the first offenders, for pictures without label, labels without picture, and labels
+    Raises SganError, naming the first offenders, for images without label, labels without image, and labels
     that are no classes.
     """
     if missing := [n for n in names if n not in labels]:
-        raise SganError(f"{len(missing)} picture(s) of {where} have no label: {first_three(missing)}.", hint=hint)
+        raise SganError(f"{len(missing)} image(s) of {where} have no label: {first_three(missing)}.", hint=hint)
     known = set(names)
     if absent := [n for n in labels if n not in known]:
         raise SganError(f"{where} has labels for {len(absent)} absent file(s): {first_three(absent)}.", hint=hint)
@@ -92,9 +92,9 @@ def classes_of(
 
 
 def classes_by_value(
-    values: list[str],  # one a picture
+    values: list[str],  # one an image
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The sorted distinct values become classes: class number of every picture, int64 [N], and the class names."""
+    """The sorted distinct values become classes: class number of every image, int64 [N], and the class names."""
     names = sorted(set(values))
     number = {v: k for k, v in enumerate(names)}
     return np.array([number[v] for v in values], np.int64), tuple(names)

@@ -1,4 +1,4 @@
-"""Pack pictures of any kind into a set: one size, one form, PNGs in a zip, with labels and a record of how."""
+"""Pack images of any kind into a set: one size, one form, PNGs in a zip, with labels and a record of how."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import SganError
 from ..progress import Progress, silent
 from ..version import __version__
 from .arrays import ArraySource, open_any
-from .codec import MAX_PIXELS, Header, PictureError, fit, png_bytes, to_channels
+from .codec import MAX_PIXELS, Header, ImageError, fit, png_bytes, to_channels
 from .labels import Record, classes_by_value, classes_of, read_record
 from .parallel import ordered_map
 from .sources import FolderSource, ZipSource, first_three
@@ -29,19 +29,19 @@ class PackReport:
     """What `pack` wrote and what it left out."""
 
     path: str
-    num: int  # pictures written
+    num: int  # images written
     height: int
     width: int
     channels: int
     classes: tuple[str, ...]  # names; empty without labels
-    enlarged: int  # pictures that were smaller than the size
+    enlarged: int  # images that were smaller than the size
     skipped: tuple[tuple[str, str], ...]  # (name, why) of files that could not be read
     warning: str | None  # where models cannot take the size
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What every picture is brought to."""
+    """What every image is brought to."""
 
     size: tuple[int, int]  # (height, width)
     crop: str
@@ -54,19 +54,19 @@ def pack(
     src: str | os.PathLike,  # a folder (searched to the bottom), a zip, an .npz or .npy
     dest: str | os.PathLike,  # the zip to write
     *,
-    size: tuple[int, int] | None = None,  # (height, width); None: all pictures must share one
-    crop: str = "center",  # with a size: 'center' cuts the largest centred part of its shape, 'none' stretches
+    size: tuple[int, int] | None = None,  # (height, width); None: all images must share one
+    crop: str = "center",  # with a size: 'center' cuts the largest centered part of its shape, 'none' stretches
     filter: str = "lanczos",  # of resizing: 'lanczos' or 'box'
     labels: str | os.PathLike | None = None,  # 'folders', 'none', a JSON file; None: the source's own, if it has any
-    channels: int | None = None,  # 1, 3, 4; None: 1 if all are grey, 4 if all have alpha, else 3
+    channels: int | None = None,  # 1, 3, 4; None: 1 if all are gray, 4 if all have alpha, else 3
     workers: int | None = None,  # processes; None: one per core
     strict: bool = False,  # fail on the first file that cannot be read, instead of leaving such files out
-    max_pixels: int = MAX_PIXELS,  # larger pictures count as unreadable
+    max_pixels: int = MAX_PIXELS,  # larger images count as unreadable
     progress: Progress = silent,
 ) -> PackReport:
     """Write the set; it appears whole or not at all, and is the same whatever the number of workers.
 
-    Where alpha is dropped the picture is laid on white; EXIF orientation is applied; 16 bits become 8; of an animation
+    Where alpha is dropped the image is laid on white; EXIF orientation is applied; 16 bits become 8; of an animation
     the first frame is taken. `labels` as a file is {"labels": [[name, class], ...]}, bare pairs, or {name: class}, with
     names relative to the source and classes as numbers or words.
     Raises SganError, with one sentence, for what the source, the labels or the destination do not allow.
@@ -81,7 +81,7 @@ def pack(
     form = _form(headers, size, crop, filter, channels, max_pixels, src)
     record, numbers, classes = _labels(source, labels, src)
     kept: list[str] = []
-    work = ordered_map(functools.partial(_picture, source, form), list(headers), workers)
+    work = ordered_map(functools.partial(_image, source, form), list(headers), workers)
     with writing(dest) as out, contextlib.closing(work):
         for i, (name, png) in enumerate(zip(headers, work, strict=True), 1):
             if isinstance(png, bytes):
@@ -111,13 +111,13 @@ def pack(
 
 
 def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str, Header], dict[str, str]]:
-    """The header of every picture that has one, and why the others have none."""
+    """The header of every image that has one, and why the others have none."""
     headers: dict[str, Header] = {}
     skipped: dict[str, str] = {}
     for i, name in enumerate(source.names, 1):
         try:
             headers[name] = source.header(name, max_pixels)
-        except PictureError as e:
+        except ImageError as e:
             skipped[name] = str(e)
         progress("looking", i, len(source.names))
     return headers, skipped
@@ -134,7 +134,7 @@ def _refuse_skipped(skipped: dict[str, str], strict: bool, src: Any) -> None:
 
 def _nothing_left(skipped: dict[str, str], src: Any) -> SganError:
     offenders = [f"{name} ({why})" for name, why in sorted(skipped.items())]
-    return SganError(f"None of the pictures of {src} can be read: {first_three(offenders)}.")
+    return SganError(f"None of the images of {src} can be read: {first_three(offenders)}.")
 
 
 def _form(
@@ -152,7 +152,7 @@ def _form(
         size = sizes.most_common(1)[0][0]
         if odd := [f"{n} ({h.width} x {h.height})" for n, h in headers.items() if (h.height, h.width) != size]:
             raise SganError(
-                f"The pictures of {src} differ in size: most have {size[1]} x {size[0]}, but not {first_three(odd)}.",
+                f"The images of {src} differ in size: most have {size[1]} x {size[0]}, but not {first_three(odd)}.",
                 hint="Give the size that all shall have, such as --size 256.",
             )
     if size[0] * size[1] > max_pixels:
@@ -172,7 +172,7 @@ def _labels(
     record = read_record(source.record(), str(src), len(source.names))
     if labels == "folders":
         if loose := [n for n in source.names if "/" not in n]:
-            raise SganError(f"{len(loose)} picture(s) of {src} lie in no sub-folder: {first_three(loose)}.")
+            raise SganError(f"{len(loose)} image(s) of {src} lie in no sub-folder: {first_three(loose)}.")
         numbers, classes = classes_by_value([n.split("/")[0] for n in source.names])
     elif labels is None and record.labels is not None:
         hint = "--labels none drops the labels."
@@ -199,11 +199,11 @@ def _label_file(path: Path) -> tuple[dict[str, Any], list[str] | None]:
     return record.labels, record.made.get("classes")
 
 
-def _picture(source: Source, form: _Form, name: str) -> bytes | str:
-    """The picture as it goes into the set, a PNG; or why it cannot be read."""
+def _image(source: Source, form: _Form, name: str) -> bytes | str:
+    """The image as it goes into the set, a PNG; or why it cannot be read."""
     try:
-        image = to_channels(source.picture(name, form.max_pixels), form.channels)
-    except PictureError as e:
+        image = to_channels(source.image(name, form.max_pixels), form.channels)
+    except ImageError as e:
         return str(e)
     if form.filter == "none":
         return png_bytes(image) if image.size == form.size[::-1] else "its size is not what its header says"
@@ -211,7 +211,7 @@ def _picture(source: Source, form: _Form, name: str) -> bytes | str:
 
 
 def _kept_attributes(record: Record, names: list[str], kept: list[str]) -> dict[str, list[str]]:
-    """The source's attributes without those of skipped pictures."""
+    """The source's attributes without those of skipped images."""
     place = {name: i for i, name in enumerate(names)}
     return {key: [values[place[name]] for name in kept] for key, values in record.attributes.items()}
 

@@ -1,4 +1,4 @@
-"""Which picture comes when: an endless shuffled order that does not depend on how it is dealt to ranks."""
+"""Which image comes when: an endless shuffled order that does not depend on how it is dealt to ranks."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .dataset import Dataset
 class Sampler:
     """Endless sequence of dataset indices, shuffled anew each epoch by (seed, epoch).
 
-    Position g counts all pictures dealt so far, over all ranks. It is picture g mod num of epoch g // num, and it goes
+    Position g counts all images dealt so far, over all ranks. It is image g mod num of epoch g // num, and it goes
     to rank g mod world. The position is the whole state.
     """
 
     def __init__(
         self,
-        num: int,  # pictures in the set
+        num: int,  # images in the set
         *,
         seed: int,
         rank: int = 0,
         world: int = 1,  # ranks
     ):
         if num < 1 or not 0 <= rank < world:
-            raise ValueError(f"no such sampler: {num} pictures, rank {rank} of {world}")
+            raise ValueError(f"no such sampler: {num} images, rank {rank} of {world}")
         self.num, self.seed, self.rank, self.world = num, seed, rank, world
         self.position = 0
         self._orders: dict[int, np.ndarray] = {}  # the permutations in use, by epoch
 
     def next(
         self,
-        batch: int,  # pictures over all ranks, a multiple of the ranks
+        batch: int,  # images over all ranks, a multiple of the ranks
     ) -> tuple[Tensor, Tensor]:
         """This rank's share of the next batch: dataset indices and global positions, both int64 [batch / world]."""
         if batch % self.world:
@@ -70,7 +70,7 @@ class Loader:
         self,
         dataset: Dataset,
         sampler: Sampler,
-        batch: int,  # pictures over all ranks
+        batch: int,  # images over all ranks
         pin: bool = False,  # in memory that a GPU copies from while both go on working
     ):
         self.dataset, self.sampler, self.batch, self.pin = dataset, sampler, batch, pin
@@ -79,7 +79,7 @@ class Loader:
         self._ahead: Future | None = None
 
     def next(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures uint8 [n, C, H, W], labels float32 [n, c_dim], global positions int64 [n] of this rank's share."""
+        """Images uint8 [n, C, H, W], labels float32 [n, c_dim], global positions int64 [n] of this rank's share."""
         ahead = self._ahead or self._thread.submit(self._prepare)
         self._ahead = None
         batch = ahead.result()

@@ -1,4 +1,4 @@
-"""Where picture files lie: a folder or a zip. Both are read by name, from any thread or process."""
+"""Where image files lie: a folder or a zip. Both are read by name, from any thread or process."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from PIL import Image
 
 from ..errors import SganError
 from ..files import nearest_path
-from .codec import HEAD, SUFFIXES, Header, PictureError, decode, read_header
+from .codec import HEAD, SUFFIXES, Header, ImageError, decode, read_header
 
-MAX_FILE = 1 << 30  # bytes of one picture file: larger ones are refused unread
+MAX_FILE = 1 << 30  # bytes of one image file: larger ones are refused unread
 RECORD = "dataset.json"
 
 
 class _Files:
-    """What folder and zip share: pictures from bytes."""
+    """What folder and zip share: images from bytes."""
 
-    names: list[str]  # of the picture files, sorted
+    names: list[str]  # of the image files, sorted
 
     def header(self, name: str, max_pixels: int) -> Header:
-        """Size and channels. Raises PictureError if it is no picture, or one of too many pixels."""
+        """Size and channels. Raises ImageError if it is no image, or one of too many pixels."""
         head = self.head(name)
         try:
             return read_header(head, max_pixels)
-        except PictureError:  # not a PNG, or one whose chunks go on for longer
+        except ImageError:  # not a PNG, or one whose chunks go on for longer
             return read_header(self.read(name), max_pixels)
 
-    def picture(self, name: str, max_pixels: int) -> Image.Image:
-        """The picture in mode L, RGB or RGBA. Raises PictureError."""
+    def image(self, name: str, max_pixels: int) -> Image.Image:
+        """The image in mode L, RGB or RGBA. Raises ImageError."""
         return decode(self.read(name), max_pixels)
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises PictureError."""
+        """The whole file. Raises ImageError."""
         raise NotImplementedError
 
     def head(self, name: str) -> bytes:
-        """The first HEAD bytes, or more. Raises PictureError."""
+        """The first HEAD bytes, or more. Raises ImageError."""
         raise NotImplementedError
 
 
 class FolderSource(_Files):
-    """A folder of picture files, searched through to the bottom."""
+    """A folder of image files, searched through to the bottom."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -55,7 +55,7 @@ class FolderSource(_Files):
         for folder, folders, files in os.walk(path):
             folders[:] = [f for f in folders if not f.startswith(".")]
             found += [Path(folder, f).relative_to(path).as_posix() for f in files]
-        self.names = sorted(n for n in found if _is_picture(n))  # paths with '/', relative to the folder
+        self.names = sorted(n for n in found if _is_image(n))  # paths with '/', relative to the folder
 
     def read(self, name: str) -> bytes:
         return _guarded(lambda: self._bytes(name, MAX_FILE + 1))
@@ -84,12 +84,12 @@ class FolderSource(_Files):
         with open(self.path / name, "rb") as f:
             data = f.read(most)
         if len(data) > MAX_FILE:
-            raise PictureError("the file is larger than 1 GB")
+            raise ImageError("the file is larger than 1 GB")
         return data
 
 
 class ZipSource(_Files):
-    """A zip of picture files. Members are read by hand, a handle per thread: benchmarks/bench_data.py."""
+    """A zip of image files. Members are read by hand, a handle per thread: benchmarks/bench_data.py."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -100,7 +100,7 @@ class ZipSource(_Files):
             raise _bad_zip(path) from e
         except OSError as e:
             raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e
-        self.names = sorted(n for n in self._members if _is_picture(n))
+        self.names = sorted(n for n in self._members if _is_image(n))
         self._local = threading.local()
 
     def __getstate__(self):  # handles stay behind when the source goes to another process
@@ -131,15 +131,15 @@ class ZipSource(_Files):
         """The set's dataset.json, if there is one."""
         try:
             return self.read(RECORD) if RECORD in self._members else None
-        except PictureError as e:
+        except ImageError as e:
             raise SganError(f"Cannot read {RECORD} in {self.path}: {e}.") from e
 
     def _member(self, name: str, most: int | None = None) -> bytes:
         info = self._members[name]
         if info.file_size > MAX_FILE:
-            raise PictureError("the file is larger than 1 GB")
+            raise ImageError("the file is larger than 1 GB")
         if info.flag_bits & 1:
-            raise PictureError("the file is encrypted")
+            raise ImageError("the file is encrypted")
         if info.compress_type == zipfile.ZIP_STORED:
             data = self._raw(info, 0, info.file_size if most is None else min(most, info.file_size))
         elif info.compress_type == zipfile.ZIP_DEFLATED:
@@ -149,7 +149,7 @@ class ZipSource(_Files):
             with zipfile.ZipFile(self.path) as z:
                 return z.read(name)
         if most is None and (len(data) != info.file_size or zlib.crc32(data) != info.CRC):
-            raise PictureError("the bytes do not match their checksum")
+            raise ImageError("the bytes do not match their checksum")
         return data
 
     def _raw(self, info: zipfile.ZipInfo, start: int, count: int) -> bytes:
@@ -158,12 +158,12 @@ class ZipSource(_Files):
         file.seek(info.header_offset)
         head = file.read(30)
         if len(head) < 30 or head[:4] != b"PK\x03\x04":
-            raise PictureError("the zip is damaged here")
+            raise ImageError("the zip is damaged here")
         name_length, extra_length = struct.unpack("<HH", head[26:30])
         file.seek(info.header_offset + 30 + name_length + extra_length + start)
         data = file.read(count)
         if len(data) < count:
-            raise PictureError("the zip is cut short here")
+            raise ImageError("the zip is cut short here")
         return data
 
     def _handle(self) -> BinaryIO:
@@ -175,13 +175,13 @@ class ZipSource(_Files):
 def open_source(
     path: str | os.PathLike,  # a folder or a zip
 ) -> FolderSource | ZipSource:
-    """The pictures there. Raises SganError if nothing is there, if it is no zip, or if it holds no picture."""
+    """The images there. Raises SganError if nothing is there, if it is no zip, or if it holds no image."""
     path = Path(path)
     if not path.exists():
         raise SganError(f"{path} does not exist.", hint=nearest_path(path))
     source = FolderSource(path) if path.is_dir() else ZipSource(path)
     if not source.names:
-        raise SganError(f"{path} holds no pictures.", hint="Known endings: " + " ".join(SUFFIXES) + ".")
+        raise SganError(f"{path} holds no images.", hint="Known endings: " + " ".join(SUFFIXES) + ".")
     return source
 
 
@@ -192,7 +192,7 @@ def first_three(
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     parts = PurePosixPath(name).parts
     return name.lower().endswith(SUFFIXES) and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
 
@@ -201,7 +201,7 @@ def _guarded(read):
     try:
         return read()
     except (OSError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as e:
-        raise PictureError(getattr(e, "strerror", None) or str(e)) from e
+        raise ImageError(getattr(e, "strerror", None) or str(e)) from e
 
 
 def _bad_zip(path: Path) -> SganError:
@@ -211,5 +211,5 @@ def _bad_zip(path: Path) -> SganError:
         return SganError(f"{path} is cut short: its directory, the end of the zip, is missing.", hint="Copy it again.")
     return SganError(
         f"{path} is neither a folder nor a zip.",
-        hint="Give a folder or a zip of pictures; `sgan data pack FOLDER OUT.zip` makes such a zip.",
+        hint="Give a folder or a zip of images; `sgan data pack FOLDER OUT.zip` makes such a zip.",
     )

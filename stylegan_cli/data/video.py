@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 _LONGEST = {"gif": 65535, "webp": 16383, "mp4": 16384}  # side of a frame that the format holds
 _GIF_RATE = 50  # frames a second; of anything faster most viewers make ten
-_SHORTER_SIDE = 128  # smaller pictures are enlarged
+_SHORTER_SIDE = 128  # smaller images are enlarged
 _PALETTE_FROM = 4096  # pixels that a frame's palette is chosen by
 _ENCODERS = {  # in order of preference, with their settings: quality where they know it, else bits for each pixel
     "libx264": {"crf": "16", "preset": "slow"},
     "libopenh264": 0.4,
     "mpeg4": 0.8,
 }
-_BT709 = 1  # colour matrix, primaries and curve of HDTV
+_BT709 = 1  # color matrix, primaries and curve of HDTV
 _VIDEO_RANGE = 1  # black is 16, white 235
 
 
@@ -77,21 +77,21 @@ def write_video(
     if max(first.shape[1:]) > _LONGEST[format]:
         size = f"{first.shape[2]} x {first.shape[1]}"
         raise SganError(f"A frame of {size} pixels is too large for {format}.", hint="Take fewer cells: --grid.")
-    pictures = (_to_pillow(frame, format) for frame in itertools.chain([first], frames))
+    images = (_to_pillow(frame, format) for frame in itertools.chain([first], frames))
     note = json.dumps(dict(metadata or {}))
     write = {"gif": _write_gif, "webp": _write_webp, "mp4": _write_mp4}[format]
     with atomic_path(path) as temporary:
-        write(pictures, count, temporary, fps, loop, note)
+        write(images, count, temporary, fps, loop, note)
 
 
 def sheets(
-    pictures: Iterable[Tensor],  # uint8 [C, h, w], frame by frame, in each frame cell by cell
+    images: Iterable[Tensor],  # uint8 [C, h, w], frame by frame, in each frame cell by cell
     cells: int,
     columns: int,
 ) -> Iterator[Tensor]:  # uint8 [C, H, W]
-    """The pictures of each frame side by side. Small ones are enlarged, with sharp pixels."""
-    pictures = iter(pictures)
-    while frame := list(itertools.islice(pictures, cells)):
+    """The images of each frame side by side. Small ones are enlarged, with sharp pixels."""
+    images = iter(images)
+    while frame := list(itertools.islice(images, cells)):
         scale = max(1, -(-_SHORTER_SIDE // min(frame[0].shape[1:])))
         yield image_grid(torch.stack(frame), columns, scale=scale)
 
@@ -100,8 +100,8 @@ def _to_pillow(
     frame: Tensor,  # uint8 [C, H, W]
     format: str,
 ) -> Image.Image:
-    picture = from_array(frame.cpu().numpy())
-    return picture if format == "webp" or len(frame) == 1 else to_channels(picture, 3)
+    image = from_array(frame.cpu().numpy())
+    return image if format == "webp" or len(frame) == 1 else to_channels(image, 3)
 
 
 def _durations(
@@ -114,37 +114,37 @@ def _durations(
     return [after - before for before, after in itertools.pairwise(begins)]
 
 
-def _write_gif(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+def _write_gif(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
     """Pillow joins frames that are alike into one that is shown for as long."""
     durations = [10 * hundredths for hundredths in _durations(count, fps, 100)]
-    few = map(_few_colours, pictures)
+    few = map(_few_colors, images)
     options = {"duration": durations, "loop": 0 if loop else None, "comment": note.encode()}
     try:
         next(few).save(path, "GIF", save_all=True, append_images=few, **options)
     except OverflowError as e:  # 16 bits of hundredths of a second
         hint = "Choose a higher --fps, or .webp or .mp4."
-        raise SganError("The pictures stand still for longer than a GIF can say, 655 seconds.", hint=hint) from e
+        raise SganError("The images stand still for longer than a GIF can say, 655 seconds.", hint=hint) from e
 
 
-def _few_colours(
-    picture: Image.Image,  # mode L or RGB
+def _few_colors(
+    image: Image.Image,  # mode L or RGB
 ) -> Image.Image:  # mode P
-    """At most 256 colours: those that leave the smallest largest error, moved to the middle of what they stand for."""
-    if picture.mode == "L":
-        return picture.convert("P")
-    pixels = np.asarray(picture)
-    step = math.ceil(math.sqrt(picture.width * picture.height / _PALETTE_FROM))
+    """At most 256 colors: those that leave the smallest largest error, moved to the middle of what they stand for."""
+    if image.mode == "L":
+        return image.convert("P")
+    pixels = np.asarray(image)
+    step = math.ceil(math.sqrt(image.width * image.height / _PALETTE_FROM))
     sample = from_array(pixels[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1))
     palette = sample.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def _write_webp(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
-    next(pictures).save(
+def _write_webp(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+    next(images).save(
         path,
         "WEBP",
         save_all=True,
-        append_images=pictures,
+        append_images=images,
         duration=_durations(count, fps, 1000),
         loop=0 if loop else 1,
         quality=95,
@@ -153,15 +153,15 @@ def _write_webp(pictures: Iterator[Image.Image], count: int, path: Path, fps: in
     )
 
 
-def _write_mp4(pictures: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+def _write_mp4(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
     import av
 
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as video:
         video.metadata["comment"] = note
-        first = next(pictures)
+        first = next(images)
         stream = _mp4_stream(video, first.height + first.height % 2, first.width + first.width % 2, fps)
-        for i, picture in enumerate(itertools.chain([first], pictures)):
-            pixels = np.asarray(picture.convert("RGB"))
+        for i, image in enumerate(itertools.chain([first], images)):
+            pixels = np.asarray(image.convert("RGB"))
             pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")  # even sizes
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
@@ -171,7 +171,7 @@ def _write_mp4(pictures: Iterator[Image.Image], count: int, path: Path, fps: int
 
 
 def _mp4_stream(video: OutputContainer, height: int, width: int, fps: int) -> VideoStream:
-    """A stream of the first encoder that is there, with its colours named so that players do not guess."""
+    """A stream of the first encoder that is there, with its colors named so that players do not guess."""
     import av
 
     encoder = next(name for name in _ENCODERS if name in av.codecs_available)

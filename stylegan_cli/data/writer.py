@@ -25,7 +25,7 @@ class SetWriter:
         self,
         png: bytes,  # a PNG file
     ) -> str:
-        """Store the next picture; gives its name, 00000/img00000000.png and so on."""
+        """Store the next image; gives its name, 00000/img00000000.png and so on."""
         number = f"{len(self.names):08d}"
         name = f"{number[:5]}/img{number}.png"
         self._store(name, png, zipfile.ZIP_STORED)
@@ -34,8 +34,8 @@ class SetWriter:
 
     def finish(
         self,
-        labels: list[int] | None,  # class number of every picture
-        attributes: dict[str, list[str]],  # per attribute, one value a picture
+        labels: list[int] | None,  # class number of every image
+        attributes: dict[str, list[str]],  # per attribute, one value an image
         made: dict[str, Any],  # how the set was made
     ) -> None:
         """Store dataset.json. Call it last, once."""
@@ -43,7 +43,7 @@ class SetWriter:
         self._store(RECORD, write_record(Record(by_name, attributes, made)).encode(), zipfile.ZIP_DEFLATED)
 
     def _store(self, name: str, data: bytes, method: int) -> None:
-        entry = zipfile.ZipInfo(name)  # dated 1980, so that equal pictures give equal files
+        entry = zipfile.ZipInfo(name)  # dated 1980, so that equal images give equal files
         entry.compress_type, entry.create_system, entry.external_attr = method, 3, 0o644 << 16
         self._archive.writestr(entry, data)
 

@@ -1,4 +1,4 @@
-"""Frozen networks that look at pictures: features for the metrics, a distance for the metrics and for projection."""
+"""Frozen networks that look at images: features for the metrics, a distance for the metrics and for projection."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How far a picture is from another: three distances that can be descended.
+"""How far an image is from another: three distances that can be descended.
 
-Each gives features of pictures, computed once for a target, and a distance between two sets of them.
+Each gives features of images, computed once for a target, and a distance between two sets of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LARGEST = 256  # pixels of the shorter side that LPIPS looks at (Karras et al. 
 
 
 class Loss(Protocol):
-    """A distance between pictures, differentiable."""
+    """A distance between images, differentiable."""
 
     @property
     def name(self) -> str: ...  # with what it depends on, for the record
@@ -31,16 +31,16 @@ class Loss(Protocol):
 
     def distance(
         self,
-        a: list[Tensor],  # features of N pictures, or of one
+        a: list[Tensor],  # features of N images, or of one
         b: list[Tensor],  # features of the targets
     ) -> Tensor: ...  # [N]
 
 
 @dataclass(frozen=True, eq=False)
 class LpipsLoss:
-    """LPIPS over VGG16 (Zhang et al. 2018), of pictures of more than 256 pixels reduced to about that.
+    """LPIPS over VGG16 (Zhang et al. 2018), of images of more than 256 pixels reduced to about that.
 
-    Pictures with alpha are compared twice, on white and on black: together the two say what is where and what is seen.
+    Images with alpha are compared twice, on white and on black: together the two say what is where and what is seen.
     """
 
     lpips: Lpips

@@ -24,7 +24,7 @@ _STAGES = [
 
 
 class EfficientNetLite0(nn.Module):
-    """Pictures to the 1280 features before its classifier."""
+    """Images to the 1280 features before its classifier."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class EfficientNetLite0(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W] uint8
     ) -> dict[str, Tensor]:
-        """{'pool': [N, 1280]}. Pictures of another size are resized by an antialiased bicubic filter."""
+        """{'pool': [N, 1280]}. Images of another size are resized by an antialiased bicubic filter."""
         x = images.float()
         if images.shape[2:] != (SIZE, SIZE):
             x = F.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 255)

@@ -109,25 +109,25 @@ def full_precision() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A network that makes features of pictures."""
+    """A network that makes features of images."""
 
     name: str  # of DETECTORS
     fingerprint: str  # first 8 hexadecimal digits of the SHA-256 of its file of weights
     known: bool  # published figures are measured with this file; if not, its fingerprint belongs into a metric's name
-    network: nn.Module  # uint8 pictures -> dictionary of features
+    network: nn.Module  # uint8 images -> dictionary of features
 
     def __call__(
         self,
         images: Tensor,  # [N, 3, H, W] uint8, of any height and width, on the detector's device
     ) -> dict[str, Tensor]:
-        """Features by name, each [N, D] float32, of each picture by itself.
+        """Features by name, each [N, D] float32, of each image by itself.
 
         inception-2015: pool [N, 2048], logits [N, 1008] without the bias; vgg16: fc2 [N, 4096];
         efficientnet-lite0: pool [N, 1280].
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             got = f"{list(images.shape)} {str(images.dtype).removeprefix('torch.')}"
-            raise SganError(f"The detector {self.name} looks at pictures of [N, 3, H, W] uint8, not {got}.")
+            raise SganError(f"The detector {self.name} looks at images of [N, 3, H, W] uint8, not {got}.")
         with full_precision(), torch.no_grad():
             return self.network(images)
 

@@ -21,7 +21,7 @@ CLASSES = 1008
 
 
 class Inception(nn.Module):
-    """Pictures to the 2048 features before the last layer, and that layer's logits."""
+    """Images to the 2048 features before the last layer, and that layer's logits."""
 
     def __init__(self):
         super().__init__()

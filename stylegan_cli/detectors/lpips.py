@@ -60,7 +60,7 @@ class LpipsNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Lpips:
-    """The distance, ready to use. Of no part of it are gradients kept, only of the pictures."""
+    """The distance, ready to use. Of no part of it are gradients kept, only of the images."""
 
     net: str  # 'vgg', 'alex'
     fingerprint: str  # of both files: the convolutions' first 8 digits where the linear weights are the known ones
@@ -80,12 +80,12 @@ class Lpips:
         self,
         images: Tensor,  # [N, 3, H, W] float, black is -1 and white 1
     ) -> Tensor:  # [N, D]
-        """Points whose squared Euclidean distance is LPIPS: where one picture is compared often, compute it once."""
+        """Points whose squared Euclidean distance is LPIPS: where one image is compared often, compute it once."""
         return torch.cat(self._layers(images), 1)
 
     def _layers(self, images: Tensor) -> list[Tensor]:
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.network.smallest:
-            told = f"LPIPS looks at pictures of [N, 3, H, W], at least {self.network.smallest} pixels"
+            told = f"LPIPS looks at images of [N, 3, H, W], at least {self.network.smallest} pixels"
             raise SganError(f"{told} high and wide, not {list(images.shape)}.")
         with full_precision():
             return self.network(images)

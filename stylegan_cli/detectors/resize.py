@@ -1,4 +1,4 @@
-"""The way in which TensorFlow 1 changes a picture's size: bilinear, without antialiasing, the corner as the origin."""
+"""The way in which TensorFlow 1 changes an image's size: bilinear, without antialiasing, the corner as the origin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def resize_like_tensorflow(
 ) -> Tensor:  # [N, C, size, size] float32
     """`tf.image.resize_bilinear(x, [size, size], align_corners=False)` of TensorFlow 1, half_pixel_centers off.
 
-    Output pixel i lies at i * H / size of the input, so that the picture moves by up to half a pixel and, reduced, is
+    Output pixel i lies at i * H / size of the input, so that the image moves by up to half a pixel and, reduced, is
     read only here and there (Parmar, Zhang and Zhu 2022 show what that does to FID). The published figures have it.
     """
     return _interpolate(_interpolate(x, 3, size), 2, size)

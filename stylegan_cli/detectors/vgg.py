@@ -16,12 +16,12 @@ TAPS = (3, 8, 15, 22, 29)  # the last ReLU of each group, in `convolutions`
 
 
 class Vgg16(nn.Module):
-    """Pictures to the 4096 features of the second fully connected layer, after its ReLU (Kynkäänniemi et al. 2019).
+    """Images to the 4096 features of the second fully connected layer, after its ReLU (Kynkäänniemi et al. 2019).
 
     Names are torchvision's: `features.0.weight` ... `features.28.bias`, `classifier.0.weight` ... `classifier.3.bias`.
 
     The papers' precision and recall are measured with the weights in NVIDIA's vgg16.pt. What its network does to a
-    picture (TensorFlow's resize to 224, torchvision's mean and deviation) is known from a port of it; whether its
+    image (TensorFlow's resize to 224, torchvision's mean and deviation) is known from a port of it; whether its
     weights are those of torchvision's file is not, so figures from that file carry its hash in their names.
     """
 

@@ -70,7 +70,7 @@ def _start_and_restart(ranks: int, restarts: int, work: tuple[Any, ...]) -> Any:
                 loss = str(e)
             if start < restarts:
                 _say(f"{loss}; all ranks start again from the last state.")
-    hint = "Memory may have run out: take fewer pictures at a time, --batch-gpu." if "SIGKILL" in loss else None
+    hint = "Memory may have run out: take fewer images at a time, --batch-gpu." if "SIGKILL" in loss else None
     raise SganError(f"{loss}, after {restarts} restart(s).", hint=hint)
 
 

@@ -23,9 +23,9 @@ def export_onnx(
     path: str | Path,  # .onnx
     what: str = "all",  # 'all', 'mapping' or 'synthesis', see `graphs`
 ) -> float | None:
-    """Write the generator, or one half of it, for any number of pictures; the weights are in the file.
+    """Write the generator, or one half of it, for any number of images; the weights are in the file.
 
-    Returns the largest difference between onnxruntime's pictures and PyTorch's, None if onnxruntime is not installed.
+    Returns the largest difference between onnxruntime's images and PyTorch's, None if onnxruntime is not installed.
     Raises SganError if it is more than 1e-4, if the model is too large, or if the file cannot be written: then there
     is no file. Raises ModuleNotFoundError without onnxscript.
     """

@@ -22,7 +22,7 @@ def export_torch(
     path: str | Path,  # .pt2
     what: str = "all",  # 'all', 'mapping' or 'synthesis', see `graphs`
 ) -> float:
-    """Write the generator, or one half of it, for any number of pictures.
+    """Write the generator, or one half of it, for any number of images.
 
     Returns the largest difference between what the file draws and the model. Raises SganError if it is more than 1e-4,
     or if the file cannot be written: then there is no file.

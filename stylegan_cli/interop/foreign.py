@@ -37,7 +37,7 @@ class Foreign:
     discriminator: DiscriminatorConfig | None = None
     D: Mapping[str, Loadable] = field(default_factory=dict)
     aug_p: float | None = None  # of adaptive augmentation
-    data: str = ""  # what it says about its pictures
+    data: str = ""  # what it says about its images
     kimg: float = 0.0
     notes: tuple[str, ...] = ()  # what of the file is lost or was guessed
     measure_w_avg: bool = False  # the file holds no mean of w: the one in G is zero, and is to be measured

@@ -1,4 +1,4 @@
-"""A generator as a graph of PyTorch's own operations that takes any number of pictures: what other runtimes are given.
+"""A generator as a graph of PyTorch's own operations that takes any number of images: what other runtimes are given.
 
     'all'         z [N, z_dim], truncation_psi [], c [N, c_dim]  ->  image [N, channels, height, width] in [-1, 1]
     'mapping'     z, truncation_psi, c                           ->  ws [N, num_ws, w_dim]
@@ -25,7 +25,7 @@ from ..errors import SganError
 from ..models.generator import Generator
 
 PARTS = ("all", "mapping", "synthesis")
-TOLERANCE = 1e-4  # of a picture's largest value, or of 1
+TOLERANCE = 1e-4  # of an image's largest value, or of 1
 
 
 class Part(nn.Module):
@@ -110,7 +110,7 @@ def inputs_of(
 
 def trace(
     module: nn.Module,
-    inputs: dict[str, Tensor],  # of two pictures: one would be taken for a constant
+    inputs: dict[str, Tensor],  # of two images: one would be taken for a constant
 ) -> torch.export.ExportedProgram:
     with ops.use("reference"), quiet():
         return torch.export.export(module, tuple(inputs.values()), dynamic_shapes=dynamic_shapes(inputs), strict=False)
@@ -129,7 +129,7 @@ def largest_difference(
     what: str,  # of PARTS
     run: Callable[[dict[str, Tensor]], Tensor],  # what was exported
 ) -> float:
-    """Between what was exported and PyTorch, for one picture and for three. Raises SganError if it is too large."""
+    """Between what was exported and PyTorch, for one image and for three. Raises SganError if it is too large."""
     worst = 0.0
     for batch in (1, 3):
         inputs = inputs_of(G, what, batch)

@@ -95,7 +95,7 @@ def _refuse_what_they_lack(generator: GeneratorConfig, discriminator: Discrimina
             size = f"{config.height}x{config.width}"
             raise SganError(f"NVIDIA's networks draw squares of 8, 16, 32 and so on pixels: {size} they cannot.")
     if generator.c_dim and generator.labels != "embed":
-        raise SganError("NVIDIA's generator normalises labels by themselves: one that takes them with z it has not.")
+        raise SganError("NVIDIA's generator normalizes labels by themselves: one that takes them with z it has not.")
     if discriminator and discriminator.c_dim and discriminator.labels != "projection":
         raise SganError("NVIDIA's discriminator maps labels: one with a logit for each class they have not.")
 

@@ -88,7 +88,7 @@ def discriminator_of(
     ):
         raise FormatError("its last layers have several widths, which ours have not")
     if scores != (generator.c_dim or 1) and labels == "dot":
-        raise FormatError(f"it gives {scores} numbers for a picture")
+        raise FormatError(f"it gives {scores} numbers for an image")
     mapping_lr = told.number("mapping_lrmul", 0.1)
     if mapping_lr is None:
         raise PickleError("its mapping_lrmul is no number that makes sense")
@@ -123,10 +123,10 @@ def _first(level: int) -> str:
     return "4x4/Conv" if level == 4 else f"{level}x{level}/Conv1"
 
 
-def _architecture(weights: dict[str, Loadable], skip_layer: str, lowest_picture: str) -> str:
+def _architecture(weights: dict[str, Loadable], skip_layer: str, lowest_image: str) -> str:
     if skip_layer in weights:
         return "resnet"
-    return "skip" if lowest_picture in weights else "orig"
+    return "skip" if lowest_image in weights else "orig"
 
 
 def _is_of_growing(name: str) -> bool:

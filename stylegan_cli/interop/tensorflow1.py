@@ -3,8 +3,8 @@
 Their gain of sqrt(2) is in front of the bias and the activation. Ours is there in synthesis; elsewhere it comes after
 both, and the bias is theirs divided by it.
 
-While a network grew, its variable `lod` was l + t: the picture is made at the l-th level from the top, and blended with
-that of the level below, (1 - t) picture + t up(picture below). What is read is the network up to that level.
+While a network grew, its variable `lod` was l + t: the image is made at the l-th level from the top, and blended with
+that of the level below, (1 - t) image + t up(image below). What is read is the network up to that level.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ def discriminator_of(
     levels = [4, *levels_of(weights, r"(\d+)x\1/Conv0/bias")]
     told.must(nonlinearity="lrelu", use_wscale=True)
     if level not in levels:
-        raise FormatError("it judges pictures of another size")
+        raise FormatError("it judges images of another size")
     kept, above = [r for r in levels if r <= level], [r for r in levels if r > level]
     _, _, seen, lowest = shape_of(weights, "4x4/Conv/weight", 4)
     features, scores = shape_of(weights, "4x4/Dense1/weight", 2)
     if features != lowest:
         raise FormatError("its last layers have several widths, which ours have not")
     if scores != (generator.c_dim or 1):
-        raise FormatError(f"it gives {scores} numbers for a picture")
+        raise FormatError(f"it gives {scores} numbers for an image")
     config = DiscriminatorConfig(
         level,
         level,
@@ -117,7 +117,7 @@ def _enlarging(r: int, told: Arguments) -> Change:
 
 
 def _seen(config: GeneratorConfig | DiscriminatorConfig) -> tuple[int, ...]:
-    """The levels at which pictures come out or go in."""
+    """The levels at which images come out or go in."""
     return (config.height, config.height // 2) if config.fades else (config.height,)
 
 

@@ -115,7 +115,7 @@ def mapping_of(weights: dict[str, Loadable], told: Arguments) -> dict[str, Any]:
 
 
 def levels_of(weights: dict[str, Loadable], pattern: str) -> list[int]:
-    """8, 16 ... up to the picture's."""
+    """8, 16 ... up to the image's."""
     found = sorted(int(m[1]) for name in weights if (m := re.fullmatch(pattern, name)) and len(m[1]) < 6)
     found = [level for level in found if level > 4]
     if not found or len(found) > _LEVELS or found != [8 << k for k in range(len(found))]:

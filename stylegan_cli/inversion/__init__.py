@@ -1,1 +1,1 @@
-"""From pictures to the latents that draw them, and what can be done with latents once they are known."""
+"""From images to the latents that draw them, and what can be done with latents once they are known."""

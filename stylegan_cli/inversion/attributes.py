@@ -8,23 +8,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..detectors.picture_classifier import PictureClassifier
+from ..detectors.image_classifier import ImageClassifier
 from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..snapshot import fingerprint
 from .directions import USUAL_STRENGTH, Directions, sample_w, spread, together, unit
-from .linear import White, auc, held_out, logistic, orthogonalise, whiten
+from .linear import White, auc, held_out, logistic, orthogonalize, whiten
 from .seed_labels import SeedLabels
 from .trying import everywhere, look, try_out
 
 STRENGTH = 6.0  # standard deviations at which directions are tried
-MOVED = 0.85  # of the pictures tried must move towards the value: then of others four in five do
+MOVED = 0.85  # of the images tried must move towards the value: then of others four in five do
 RARE = 0.03  # a value that fewer seeds have, or that so few lack, gives no direction
-_SKILL = 0.3  # an attribute that is told worse than this on real pictures is not used
+_SKILL = 0.3  # an attribute that is told worse than this on real images is not used
 _SAME = 0.7  # correlation of two values from which on they are taken for one thing with two names
-_WEIGHTS = (60.0, 20.0, 10.0)  # of the others, see `orthogonalise`: the first with which enough pictures move
-_UNTRIED = 20.0  # where there is no picture to try directions on
+_WEIGHTS = (60.0, 20.0, 10.0)  # of the others, see `orthogonalize`: the first with which enough images move
+_UNTRIED = 20.0  # where there is no image to try directions on
 _TRIED = 200  # seeds, those after the ones that directions were found from
 
 _NONE = "No value of these attributes is had by some seeds, and lacked by some."
@@ -32,7 +32,7 @@ _NONE = "No value of these attributes is had by some seeds, and lacked by some."
 
 @dataclass(frozen=True)
 class _Known:
-    """What labelled seeds tell of K values."""
+    """What labeled seeds tell of K values."""
 
     values: list[list[str]]  # [K] name of the attribute, value
     names: list[str]  # [K] of the directions
@@ -46,10 +46,10 @@ class _Known:
     def directions(
         self,
         which: Sequence[int],
-        weight: float,  # see `orthogonalise`
+        weight: float,  # see `orthogonalize`
         layers: Sequence[int],
     ) -> Directions:
-        z = [orthogonalise(self.normals[k], self.normals[self.aside[k]], weight) for k in which]
+        z = [orthogonalize(self.normals[k], self.normals[self.aside[k]], weight) for k in which]
         vectors = unit(self.white.back(torch.stack(z)))
         return Directions(
             vectors=vectors,
@@ -64,9 +64,9 @@ class _Known:
         )
 
 
-def find_from_pictures(
+def find_from_images(
     G: Generator,
-    classifier: PictureClassifier,
+    classifier: ImageClassifier,
     layers: Sequence[int],  # indices of w that the directions are meant for
     num: int,  # seeds, from 0 on
     wanted: Sequence[str] | None = None,  # attributes; None: all. The others are left alone in any case
@@ -81,7 +81,7 @@ def find_from_pictures(
     The rest stands in the settings as `left_out`. Raises SganError if no value is left.
     """
     unknown = [name for name, r in classifier.recognition.items() if r.skill < _SKILL]
-    left_out = {name: "not recognised on real pictures" for name in unknown if wanted is None or name in wanted}
+    left_out = {name: "not recognized on real images" for name in unknown if wanted is None or name in wanted}
     w = sample_w(G, range(num), class_index)
     told = look(G, everywhere(G, w), classifier, progress)
     shares = {name: logs.exp() for name, logs in told.items() if name not in unknown}
@@ -101,7 +101,7 @@ def find_from_pictures(
     left_out |= {known.names[k]: f"moves {found[k].figures['moved'][0]:.0%}" for k in pending}
     good = [found[k] for k in sorted(found) if k not in pending]
     if not good:
-        raise SganError(f"No value of these attributes moves {MOVED:.0%} of the pictures towards it.")
+        raise SganError(f"No value of these attributes moves {MOVED:.0%} of the images towards it.")
     return _with_settings(together(good), num, class_index, left_out, settings)
 
 

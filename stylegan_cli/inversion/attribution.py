@@ -1,13 +1,13 @@
-"""Was this picture made by this model? (Karras et al. 2020, StyleGAN2, section 5, figures 9 and 10)
+"""Was this image made by this model? (Karras et al. 2020, StyleGAN2, section 5, figures 9 and 10)
 
-Projected, a picture that a model drew comes out nearer than one that it did not. How near pictures of both kinds come
-is measured once for a model and its data; a picture's own distance is then likelier in the one than in the other:
+Projected, an image that a model drew comes out nearer than one that it did not. How near images of both kinds come
+is measured once for a model and its data; an image's own distance is then likelier in the one than in the other:
 
     ratio(d) = p(d | drawn) / p(d | real)
 
 Nothing is taken for granted about the two but that the ratio falls with the distance: the line of all distances is cut
-into the parts that make it fall (Ayer et al. 1955, pool adjacent violators), and in each, pictures of both kinds are
-counted, plus half of one. So it is never said to be more than there were pictures to learn it from.
+into the parts that make it fall (Ayer et al. 1955, pool adjacent violators), and in each, images of both kinds are
+counted, plus half of one. So it is never said to be more than there were images to learn it from.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .linear import auc
 from .projector import Projection, batch_size, project
 
 _PROTOCOL = 2  # rises when the same settings come to give other distances
-_LEAST = 8  # pictures of a kind, below which nothing can be said
+_LEAST = 8  # images of a kind, below which nothing can be said
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How near projections come, of both kinds of pictures."""
+    """How near projections come, of both kinds of images."""
 
     drawn: tuple[float, ...]  # distances of the model's own
     real: tuple[float, ...]  # of its data's
@@ -78,7 +78,7 @@ class Calibration:
 
     @property
     def auc(self) -> float:
-        """The part of pairs, one of each kind, in which the drawn picture is nearer."""
+        """The part of pairs, one of each kind, in which the drawn image is nearer."""
         distances = torch.tensor([*self.drawn, *self.real], dtype=torch.float64)
         return auc(distances, torch.arange(len(distances)) >= len(self.drawn))
 
@@ -87,7 +87,7 @@ def _pool(
     parts: list[Part],  # from near to far
     wrong: Callable[[Part, Part], bool],  # the nearer one does not say more
 ) -> list[Part]:
-    """Neighbours in the wrong order become one, until none are."""
+    """Neighbors in the wrong order become one, until none are."""
     pooled: list[Part] = []
     for part in parts:
         while pooled and wrong(pooled[-1], part):
@@ -101,27 +101,27 @@ def calibrate(
     G: Generator,
     dataset: Dataset,
     loss: Loss,
-    how: Projection,
-    num: int,  # pictures of each kind
+    options: Projection,
+    num: int,  # images of each kind
     key: str,  # what the distances are kept under
     anew: bool = False,  # not going on from what is there
     progress: Progress = silent,
 ) -> Calibration:
-    """Project the model's pictures and its data's, a batch at a time, each kept: after Ctrl-C it goes on from there.
+    """Project the model's images and its data's, a batch at a time, each kept: after Ctrl-C it goes on from there.
     Where nothing can be kept there is a warning.
 
     Raises SganError if that is too few, or the sizes differ, and KeyboardInterrupt if it did not come to its end.
     """
     spec, config = dataset.spec, G.config
     if (spec.channels, spec.height, spec.width) != (config.channels, config.height, config.width):
-        raise SganError(f"The pictures in {spec.path} have another size or other channels than the model's.")
+        raise SganError(f"The images in {spec.path} have another size or other channels than the model's.")
     num = min(num, spec.num)
     if num < _LEAST:
-        raise SganError(f"{num} pictures of a kind say nothing; it takes {_LEAST} at least.")
+        raise SganError(f"{num} images of a kind say nothing; it takes {_LEAST} at least.")
     device = G.device
-    chosen = counter.uniform(how.seed, "attribute.real", torch.arange(spec.num)).argsort()[:num]
-    drawers = (lambda index: _drawn(G, how.seed, index), lambda index: dataset.images(chosen[index]).to(device))
-    batch = how.batch or batch_size(torch.empty(0, config.channels, config.height, config.width))
+    chosen = counter.uniform(options.seed, "attribute.real", torch.arange(spec.num)).argsort()[:num]
+    drawers = (lambda index: _drawn(G, options.seed, index), lambda index: dataset.images(chosen[index]).to(device))
+    batch = options.batch or batch_size(torch.empty(0, config.channels, config.height, config.width))
     with cache.claim("calibrations", key):
         kept = [list(side) for side in (_load(key) if not anew else None) or ((), ())]
         warnings: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ def calibrate(
         for side, draw in zip(kept, drawers, strict=True):
             while len(side) < num:
                 index = torch.arange(len(side), min(len(side) + batch, num))
-                found = project(G, _as_target(draw(index)), loss, how)
+                found = project(G, _as_target(draw(index)), loss, options)
                 if found.interrupted:
                     raise KeyboardInterrupt
                 side += found.distance.tolist()
@@ -142,18 +142,18 @@ def calibration_key(
     model: str,  # fingerprint
     data: DataSpec,
     loss: Loss,
-    how: Projection,
+    options: Projection,
     num: int,
 ) -> str:
     """What the two distributions are kept under in the folder of caches."""
     size = [data.height, data.width, data.channels, data.filter]
-    settings = {name: value for name, value in dataclasses.asdict(how).items() if name != "batch"}
+    settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "batch"}
     return cache.key(_PROTOCOL, model, data.content_hash, size, loss.name, settings, num)
 
 
 def load_calibration(
     key: str,
-    num: int,  # pictures of each kind
+    num: int,  # images of each kind
 ) -> Calibration | None:
     """None if it is not kept, or not all of it."""
     drawn, real = _load(key) or ((), ())
@@ -179,7 +179,7 @@ def _store(key: str, sides: list[list[float]]) -> tuple[str, ...]:
 
 @torch.no_grad()
 def _drawn(G: Generator, seed: int, index: Tensor) -> Tensor:  # [N] -> uint8 [N, C, H, W]
-    """Pictures with noise of their own: the search does not begin with it."""
+    """Images with noise of their own: the search does not begin with it."""
     config, index = G.config, index.to(G.device)
     z, c = counter.normal(seed, "attribute.z", index, (config.z_dim,)), None
     if config.c_dim:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import SganError, nearest
 from ..models.generator import Generator
 from ..sampling.bound_files import check_model, read_floats, read_npz, read_settings, write_npz
-from ..sampling.draw import Sampling, map_seeds
+from ..sampling.draw import SamplingOptions, map_seeds
 from ..sampling.mixing import style_indices
 from ..snapshot import fingerprint
 
@@ -163,8 +163,8 @@ def sample_w(
     class_index: int | None = None,  # None: drawn by each seed, in a model with classes
 ) -> Tensor:  # [N, w_dim] float64, on the CPU
     """Where seeds are in W."""
-    how = Sampling(class_index=class_index)
-    parts = [map_seeds(G, seeds[i : i + _AT_ONCE], how)[:, 0].cpu() for i in range(0, len(seeds), _AT_ONCE)]
+    options = SamplingOptions(class_index=class_index)
+    parts = [map_seeds(G, seeds[i : i + _AT_ONCE], options)[:, 0].cpu() for i in range(0, len(seeds), _AT_ONCE)]
     return torch.cat(parts).double()
 
 

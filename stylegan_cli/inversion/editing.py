@@ -1,4 +1,4 @@
-"""Pictures along directions: strips to look at, and edited latents to go on with."""
+"""Images along directions: strips to look at, and edited latents to go on with."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.images import labelled_grid
+from ..data.images import labeled_grid
 from ..errors import SganError
 from ..files import write_atomic
 from ..progress import Progress, silent
-from ..sampling.draw import Sampling, draw
+from ..sampling.draw import SamplingOptions, draw
 from ..sampling.latent_files import Latents, load_latent_file, save_latents
 from .directions import Directions
 
@@ -52,24 +52,24 @@ def strip(
     which: int,
     strengths: Sequence[float],  # M of them
     layers: Sequence[int],  # indices of w
-    how: Sampling,
+    options: SamplingOptions,
     progress: Progress = silent,
 ) -> Tensor:  # uint8 [3, H, W]
-    """A row for each picture, a column for each strength."""
+    """A row for each image, a column for each strength."""
     versions = [directions.move(found.ws, which, strength, layers) for strength in strengths]
     labels = [f"{strength:+.3g}" if strength else "0" for strength in strengths]
-    return labelled_grid(_table(found, versions, how, progress), None, None, found.names, labels)
+    return labeled_grid(_table(found, versions, options, progress), None, None, found.names, labels)
 
 
 def before_and_after(
     found: Latents,  # N of them
     edited: Tensor,  # [N, num_ws, w_dim]
-    how: Sampling,
+    options: SamplingOptions,
     progress: Progress = silent,
-) -> tuple[Tensor, Tensor]:  # the edited pictures, uint8 [N, C, h, w]; the sheet of all, uint8 [3, H, W]
-    """A row for each picture."""
-    cells = _table(found, [found.ws, edited], how, progress)
-    return cells[:, 1], labelled_grid(cells, None, None, found.names, ["before", "after"])
+) -> tuple[Tensor, Tensor]:  # the edited images, uint8 [N, C, h, w]; the sheet of all, uint8 [3, H, W]
+    """A row for each image."""
+    cells = _table(found, [found.ws, edited], options, progress)
+    return cells[:, 1], labeled_grid(cells, None, None, found.names, ["before", "after"])
 
 
 def save_edited(
@@ -80,7 +80,7 @@ def save_edited(
     model: str,  # fingerprint of the model before it was tuned
     settings: dict,  # how they were made
 ) -> Path:
-    """Write edited.npz, with the noise of the pictures and, beside it, the tuned weights that they need."""
+    """Write edited.npz, with the noise of the images and, beside it, the tuned weights that they need."""
     if found.tuned:
         tuned = next(t for item in items if isinstance(item, str) and (t := load_latent_file(item).tuned))
         if tuned.parent.resolve() != folder.resolve():
@@ -103,13 +103,13 @@ def save_edited(
 def _table(
     found: Latents,  # N of them
     versions: list[Tensor],  # M times [N, num_ws, w_dim]
-    how: Sampling,
+    options: SamplingOptions,
     progress: Progress,
 ) -> Tensor:  # uint8 [N, M, C, h, w]
-    """Every version of every picture, with the picture's own noise."""
+    """Every version of every image, with the image's own noise."""
     n, m = len(found), len(versions)
     ws, index = torch.stack(versions, 1).flatten(0, 1), [i for i in range(n) for _ in range(m)]
     seeds, noise = [found.seeds[i] for i in index], found.noise_of(index)
-    return torch.stack(list(draw(found.G, lambda i, j: ws[i:j], seeds, how, progress, noise=noise))).unflatten(
+    return torch.stack(list(draw(found.G, lambda i, j: ws[i:j], seeds, options, progress, noise=noise))).unflatten(
         0, (n, m)
     )

@@ -13,7 +13,7 @@ from ..snapshot import fingerprint
 from .directions import Directions, sample_w, spread, unit
 
 
-def find_unlabelled(
+def find_unlabeled(
     G: Generator,
     method: str,  # 'pca' or 'sefa'
     count: int,  # directions

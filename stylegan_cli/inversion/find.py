@@ -1,4 +1,4 @@
-"""From picture files to a finding: everything that was given is looked at before anything is searched."""
+"""From image files to a finding: everything that was given is looked at before anything is searched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..detectors import load_lpips
 from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
 from ..errors import SganError
 from ..progress import Progress, silent
-from ..sampling.draw import Sampling
+from ..sampling.draw import SamplingOptions
 from ..sampling.latent_files import file_part, find_latents, unlike
 from ..snapshot import Snapshot
 from .projector import Projection, Start, project
@@ -37,7 +37,7 @@ def prepare(
     snapshot: Snapshot,
     images: Sequence[str | Path],  # files
     *,
-    mask: str | Path | None = None,  # a picture: white counts
+    mask: str | Path | None = None,  # an image: white counts
     crop: str = "center",  # or 'none'
     init: str | Path | None = None,  # a file of latents to begin at
     model: str | None = None,  # fingerprint, where it is known
@@ -52,12 +52,12 @@ def prepare(
 def find(
     snapshot: Snapshot,
     task: Task,
-    how: Projection,
+    options: Projection,
     loss: Loss,
     progress: Progress = silent,
 ) -> Finding:
     """Project; after Ctrl-C what was found, which says that it was interrupted."""
-    found = project(snapshot.G, task.targets, loss, how, task.mask, task.start, progress)
+    found = project(snapshot.G, task.targets, loss, options, task.mask, task.start, progress)
     n = len(found.ws)
     return Finding(task.names[:n], task.targets[:n], found, task.mask, snapshot.G)
 
@@ -111,9 +111,9 @@ def load_loss(
 
 
 def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> Start:
-    latents = find_latents(snapshot.G, [str(init)], Sampling(), model)
+    latents = find_latents(snapshot.G, [str(init)], SamplingOptions(), model)
     if len(latents) not in (1, n):
-        raise SganError(f"{init} holds {len(latents)} latents for {n} picture(s).", hint="Give one, or one for each.")
+        raise SganError(f"{init} holds {len(latents)} latents for {n} image(s).", hint="Give one, or one for each.")
     if latents.tuned:
         raise SganError(f"{init} belongs to a tuned generator.", hint="Begin at one that was projected without --tune.")
     return Start(latents.ws, latents.noise)
@@ -122,4 +122,4 @@ def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> S
 def _names(images: Sequence[str | Path]) -> list[str]:
     """The files' own names, as parts of others'; numbered where two would be one."""
     taken: set[str] = set()
-    return [unlike(file_part(f"_{Path(image).stem}")[1:] or "picture", taken) for image in images]
+    return [unlike(file_part(f"_{Path(image).stem}")[1:] or "image", taken) for image in images]

@@ -1,4 +1,4 @@
-"""Two distributions and some values in one picture."""
+"""Two distributions and some values in one image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-_WIDTH, _HEIGHT = 960, 540  # pixels of the picture
+_WIDTH, _HEIGHT = 960, 540  # pixels of the image
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 40, 110, 70  # margins
 _FINE = 2  # drawn so many times as large, then reduced: smooth edges
 _BINS = 30
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
-_COLOURS = ((31, 119, 180), (230, 120, 20))
+_COLORS = ((31, 119, 180), (230, 120, 20))
 
 
 def histogram(
@@ -37,13 +37,13 @@ def histogram(
     edges = np.linspace(low, high, _BINS + 1)
     counts = [np.histogram(np.log(list(side)), edges)[0] / len(side) for side in sides.values()]
     tallest = max(c.max() for c in counts)
-    for heights, colour in zip(counts, _COLOURS, strict=True):
+    for heights, color in zip(counts, _COLORS, strict=True):
         layer = Image.new("RGBA", sheet.size)
         draw = ImageDraw.Draw(layer)
         for k in np.flatnonzero(heights):
             top = floor - heights[k] / tallest * (_HEIGHT - _TOP - _BOTTOM) * _FINE
             left, right = x_of(math.exp(edges[k])), x_of(math.exp(edges[k + 1]))
-            draw.rectangle((left + 1, top, right - 1, floor), (*colour, 150))
+            draw.rectangle((left + 1, top, right - 1, floor), (*color, 150))
         sheet = Image.alpha_composite(sheet, layer)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18 * _FINE)
     _axis(draw, font, (math.exp(low), math.exp(high)), x_of, floor, axis)
@@ -65,14 +65,14 @@ def _axis(draw: ImageDraw.ImageDraw, font, span: tuple[float, float], x_of, floo
 
 def _legend(draw: ImageDraw.ImageDraw, font, names: list[str]) -> None:
     x, y = _LEFT * _FINE, 20 * _FINE
-    for name, colour in zip(names, _COLOURS, strict=True):
-        draw.rectangle((x, y - 7 * _FINE, x + 14 * _FINE, y + 7 * _FINE), (*colour, 255))
+    for name, color in zip(names, _COLORS, strict=True):
+        draw.rectangle((x, y - 7 * _FINE, x + 14 * _FINE, y + 7 * _FINE), (*color, 255))
         draw.text((x + 22 * _FINE, y), name, _INK, font, anchor="lm")
         x += 50 * _FINE + font.getlength(name)
 
 
 def _marks(draw: ImageDraw.ImageDraw, font, marks: dict[str, float], x_of, floor: int) -> None:
-    """A line for each, its name above; names take turns on three heights so that neighbours do not meet."""
+    """A line for each, its name above; names take turns on three heights so that neighbors do not meet."""
     placed = []
     for k, (name, value) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
         x, y, half = x_of(value), (50 + 20 * (k % 3)) * _FINE, font.getlength(name) / 2

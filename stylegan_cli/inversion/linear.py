@@ -69,14 +69,14 @@ def logistic(
     return normals.detach()
 
 
-def orthogonalise(
+def orthogonalize(
     normal: Tensor,  # [D]
     others: Tensor,  # [M, D] normals of what shall stay
     weight: float,
 ) -> Tensor:  # [D]
     """A direction u that raises one log-odds and leaves the others alone.
 
-    It minimises |u|²/2 - normal·u + weight/2 Σ (other·u)². With a large weight that is the projection of the normal
+    It minimizes |u|²/2 - normal·u + weight/2 Σ (other·u)². With a large weight that is the projection of the normal
     onto what is orthogonal to all others: conditional manipulation (Shen et al. 2020, "Interpreting the Latent Space of
     GANs for Semantic Face Editing", section 2.3). But dozens of others fill much of W, many with normals that are
     little but chance, and not much would remain; with a finite weight each counts as much as W decides it.

@@ -1,9 +1,9 @@
-"""Projection: the latents whose picture is nearest a target (Karras et al. 2020, StyleGAN2, section 5 and appendix D).
+"""Projection: the latents whose image is nearest a target (Karras et al. 2020, StyleGAN2, section 5 and appendix D).
 
-    minimise over w and noise n:  d(G(w + 0.05 sigma t^2 e, n), target) + 1e5 * sum of squared autocorrelations of n
+    minimize over w and noise n:  d(G(w + 0.05 sigma t^2 e, n), target) + 1e5 * sum of squared autocorrelations of n
 
 e ~ N(0, 1) is drawn in each step, and t falls from 1 to 0 over the first three quarters of them. Where the paper begins
-at the mean of W, this begins at the nearest of some random pictures: from the mean, one search in four got stuck.
+at the mean of W, this begins at the nearest of some random images: from the mean, one search in four got stuck.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Projection:
 
     space: str = "w"  # 'w': one w for all layers; 'w+': one for each; 'z'
     steps: int = 1000
-    candidates: int | None = None  # random pictures, the nearest of which is the start; 0: the mean; None: steps / 2
-    noise: str = "optimise"  # 'optimise': noise maps too; 'const': the model's own
+    candidates: int | None = None  # random images, the nearest of which is the start; 0: the mean; None: steps / 2
+    noise: str = "optimize"  # 'optimize': noise maps too; 'const': the model's own
     class_index: int | None = None  # of the samples; None: drawn, in a model with classes
     lr: float = 0.1  # at its highest
     seed: int = 0
@@ -46,7 +46,7 @@ class Projection:
             space=checks.choice("w", "w+", "z"),
             steps=checks.whole(1),
             candidates=checks.whole(0),
-            noise=checks.choice("optimise", "const"),
+            noise=checks.choice("optimize", "const"),
             class_index=checks.whole(),
             lr=checks.number(0),
             seed=checks.whole(0),
@@ -56,7 +56,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Projected:
-    """What was found for N targets, the nearest picture of all steps for each."""
+    """What was found for N targets, the nearest image of all steps for each."""
 
     ws: Tensor  # [N, num_ws, w_dim]
     noise: list[Tensor] | None  # [N, 1, h, w] for each layer that takes noise; None: the model's own
@@ -86,7 +86,7 @@ def project(
     G: Generator,
     targets: Tensor,  # [N, C, H, W] in [-1, 1]
     loss: Loss,
-    how: Projection,
+    options: Projection,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
     start: Start | None = None,  # None: the nearest of the candidates
     progress: Progress = silent,
@@ -95,17 +95,17 @@ def project(
 
     Raises KeyboardInterrupt if nothing was found yet, SganError if the class or the start does not fit.
     """
-    class_labels(how.class_index, [0], G.config.c_dim)  # refuses a class that is not there
-    batch = how.batch or batch_size(targets)
+    class_labels(options.class_index, [0], G.config.c_dim)  # refuses a class that is not there
+    batch = options.batch or batch_size(targets)
     parts: list[Projected] = []
     rounds = range(0, len(targets), batch)
-    total = how.steps * len(rounds)
+    total = options.steps * len(rounds)
     progress("steps", 0, total)
     try:
         for k, i in enumerate(rounds):
             some = slice(i, i + batch)
-            projector = Projector(G, targets[some], loss, how, mask, start and start.of(some), progress)
-            parts.append(_run(projector, progress, k * how.steps, total))
+            projector = Projector(G, targets[some], loss, options, mask, start and start.of(some), progress)
+            parts.append(_run(projector, progress, k * options.steps, total))
             if parts[-1].interrupted:
                 break
     except KeyboardInterrupt:  # where a batch had not come to anything yet
@@ -127,9 +127,9 @@ def _run(
     before: int,  # steps made for other targets
     total: int,  # steps for all
 ) -> Projected:
-    path, every, interrupted, figure = [], -(-projector.how.steps // _PATH), False, ""
+    path, every, interrupted, figure = [], -(-projector.options.steps // _PATH), False, ""
     try:
-        while projector.done < projector.how.steps:
+        while projector.done < projector.options.steps:
             if projector.done % every == 0:
                 path.append(projector.ws().detach())
             projector.step()
@@ -161,7 +161,7 @@ def _together(parts: list[Projected], wanted: int) -> Projected:
 
 @dataclass(frozen=True)
 class _Best:
-    """The nearest picture so far of each target."""
+    """The nearest image so far of each target."""
 
     distance: Tensor  # [N]
     ws: Tensor  # [N, num_ws, w_dim]
@@ -176,12 +176,12 @@ class Projector:
         G: Generator,
         targets: Tensor,  # [N, C, H, W] in [-1, 1]
         loss: Loss,
-        how: Projection,
+        options: Projection,
         mask: Tensor | None = None,  # [1, 1, H, W]
         start: Start | None = None,
         progress: Progress = silent,  # over the candidates
     ):
-        self.G, self.targets, self.loss, self.how, self.mask = G, targets, loss, how, mask
+        self.G, self.targets, self.loss, self.options, self.mask = G, targets, loss, options, mask
         self.done, self.progress = 0, progress
         n, device = len(targets), targets.device
         with torch.no_grad():
@@ -189,14 +189,14 @@ class Projector:
             self.x, self.c, self.spread = self._start(start)
         self.x = self.x.detach().clone().requires_grad_(True)
         self.noise = None
-        if how.noise == "optimise" and G.noise_layers:
-            maps = start.noise if start and start.noise else draw_noise(G, how.seed, "project.maps", self._index(0))
+        if options.noise == "optimize" and G.noise_layers:
+            maps = start.noise if start and start.noise else draw_noise(G, options.seed, "project.maps", self._index(0))
             self.noise = [m.expand(n, -1, -1, -1).contiguous().clone() for m in maps]
             for m in self.noise:
-                _normalise(m)
+                _normalize(m)
                 m.requires_grad_(True)
         self.parameters = [self.x, *(self.noise or [])]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=how.lr, betas=(0.9, 0.999))
+        self.optimizer = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.999))
         far = torch.full([n], math.inf, device=device)
         self.best = _Best(far, self.ws().detach(), self.noise and [m.detach() for m in self.noise])
         if start:
@@ -204,9 +204,9 @@ class Projector:
 
     def step(self) -> None:
         """One step of Adam on all targets."""
-        t = self.done / self.how.steps
-        self.optimizer.param_groups[0]["lr"] = self.how.lr * rate(t)
-        e = counter.normal(self.how.seed, "project.noise", self._index(self.done), tuple(self.x.shape[1:]))
+        t = self.done / self.options.steps
+        self.optimizer.param_groups[0]["lr"] = self.options.lr * rate(t)
+        e = counter.normal(self.options.seed, "project.noise", self._index(self.done), tuple(self.x.shape[1:]))
         distance = self._distance(self.ws(self.x + self.spread * 0.05 * max(0.0, 1 - t / 0.75) ** 2 * e))
         objective = distance.sum()
         if self.noise is not None:
@@ -216,7 +216,7 @@ class Projector:
             parameter.grad = gradient
         self.optimizer.step()
         for maps in self.noise or []:
-            _normalise(maps)
+            _normalize(maps)
         self.done += 1
 
     @torch.no_grad()
@@ -229,7 +229,7 @@ class Projector:
         x: Tensor | None = None,  # [N, K, D] in the space; None: where it is
     ) -> Tensor:  # [N, num_ws, w_dim]
         x = self.x if x is None else x
-        if self.how.space == "z":
+        if self.options.space == "z":
             return self.G.mapping(x[:, 0], self.c)
         return x.expand(-1, self.G.num_ws, -1)
 
@@ -257,34 +257,34 @@ class Projector:
 
     def _start(self, start: Start | None) -> tuple[Tensor, Tensor | None, Tensor]:
         """x [N, K, D], labels [N, c_dim] of the start in z, and the spread of the space []."""
-        how, n = self.how, len(self.targets)
+        options, n = self.options, len(self.targets)
         z, c, w = self._samples()
         mean = w.mean(0)
-        points = z if how.space == "z" else w
+        points = z if options.space == "z" else w
         spread = (points - points.mean(0)).square().sum(1).mean().sqrt()
         if start is not None:
-            return _fitted(start.ws, how.space).expand(n, -1, -1), None, spread
-        count = how.steps // 2 if how.candidates is None else how.candidates
+            return _fitted(start.ws, options.space).expand(n, -1, -1), None, spread
+        count = options.steps // 2 if options.candidates is None else options.candidates
         candidates = w[: min(count, len(w))]
-        if how.space != "z":
+        if options.space != "z":
             candidates = torch.cat([mean[None], candidates])
         elif not len(candidates):  # the sample whose w is nearest the mean
             nearest = (w - mean).square().sum(1).argmin()[None]
             z, c, candidates = z[nearest], None if c is None else c[nearest], w[nearest]
         chosen = self._nearest(candidates)
-        if how.space == "z":
+        if options.space == "z":
             return z[chosen][:, None], None if c is None else c[chosen], spread
-        k = self.G.num_ws if how.space == "w+" else 1
+        k = self.G.num_ws if options.space == "w+" else 1
         return candidates[chosen][:, None].expand(-1, k, -1), None, spread
 
     def _samples(self) -> tuple[Tensor, Tensor | None, Tensor]:  # z [S, z_dim], c [S, c_dim], w [S, w_dim]
-        config, how = self.G.config, self.how
+        config, options = self.G.config, self.options
         index = torch.arange(_SAMPLES, device=self.targets.device)
-        z = F.normalize(counter.normal(how.seed, "project.z", index, (config.z_dim,)), dim=1) * config.z_dim**0.5
+        z = F.normalize(counter.normal(options.seed, "project.z", index, (config.z_dim,)), dim=1) * config.z_dim**0.5
         c = None
         if config.c_dim:
-            drawn = counter.integers(how.seed, "project.c", index, config.c_dim)
-            drawn = drawn if how.class_index is None else torch.full_like(drawn, how.class_index)
+            drawn = counter.integers(options.seed, "project.c", index, config.c_dim)
+            drawn = drawn if options.class_index is None else torch.full_like(drawn, options.class_index)
             c = F.one_hot(drawn, config.c_dim).float()
         parts = [(z[i : i + 1000], None if c is None else c[i : i + 1000]) for i in range(0, _SAMPLES, 1000)]
         return z, c, torch.cat([self.G.mapping(a, b)[:, 0] for a, b in parts])
@@ -295,7 +295,7 @@ class Projector:
             return torch.zeros(n, dtype=torch.int64, device=candidates.device)
         wanted = self.features if self.mask is None else self.loss.features(self.targets * self.mask)
         distances, looked_at = [], 0
-        for some in candidates.split(self.how.batch or batch_size(self.targets)):
+        for some in candidates.split(self.options.batch or batch_size(self.targets)):
             images = self.G.synthesis(some[:, None].expand(-1, self.G.num_ws, -1))
             found = self.loss.features(images if self.mask is None else images * self.mask)
             each = [self.loss.distance(found, [f[i : i + 1] for f in wanted]) for i in range(n)]
@@ -346,7 +346,7 @@ def roughness(
 
 
 @torch.no_grad()
-def _normalise(
+def _normalize(
     maps: Tensor,  # [N, 1, h, w], in place
 ) -> None:
     """Each map to mean 0 and variance 1."""

@@ -1,4 +1,4 @@
-"""What a projection leaves behind: latents for other commands, pictures for the eye."""
+"""What a projection leaves behind: latents for other commands, images for the eye."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.images import labelled_grid, save_image, to_rgb, to_uint8
+from ..data.images import labeled_grid, save_image, to_rgb, to_uint8
 from ..models.generator import Generator
 from ..progress import Progress, silent, track
-from ..sampling.draw import Sampling, draw
+from ..sampling.draw import SamplingOptions, draw
 from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
 from .projector import Projected, Projection
@@ -24,7 +24,7 @@ _AMPLIFIED = 4  # differences are shown so many times as large
 
 @dataclass(frozen=True)
 class Finding:
-    """Everything about N projected pictures."""
+    """Everything about N projected images."""
 
     names: Sequence[str]  # [N] of the targets
     targets: Tensor  # [N, C, H, W] in [-1, 1]
@@ -41,11 +41,11 @@ class Finding:
 
     @functools.cached_property
     def projected_images(self) -> Tensor:  # uint8 [N, C, H, W]
-        return pictures(self.G, self.found)
+        return render_latents(self.G, self.found)
 
     @functools.cached_property
     def tuned_images(self) -> Tensor | None:  # uint8 [N, C, H, W]; None: the generator was not tuned
-        return None if self.tuned is None else pictures(self.tuned, self.found)
+        return None if self.tuned is None else render_latents(self.tuned, self.found)
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W], by the tuned generator where there is one
@@ -56,7 +56,7 @@ def planned(
     folder: Path,
     names: Sequence[str],  # of the targets
 ) -> list[tuple[Path, Path]]:
-    """Where each target's latents and its picture will be: with its name in front where there are several."""
+    """Where each target's latents and its image will be: with its name in front where there are several."""
     fronts = [f"{name}-" if len(names) > 1 else "" for name in names]
     return [(folder / f"{front}projected.npz", folder / f"{front}proj.png") for front in fronts]
 
@@ -65,16 +65,16 @@ def save_finding(
     folder: Path,
     names: Sequence[str],  # of all targets, those that were not begun included
     finding: Finding,
-    how: Projection,
+    options: Projection,
     model: str,  # fingerprint
     settings: dict,  # for the reader of a file
-    record: dict[str, str],  # metadata of the pictures
+    record: dict[str, str],  # metadata of the images
 ) -> list[Path]:  # what was written, the sheet last
-    """Latents first, then pictures, then `compare.png` of all; `tuned-<hash>.safetensors` where G was tuned."""
+    """Latents first, then images, then `compare.png` of all; `tuned-<hash>.safetensors` where G was tuned."""
     files = [] if finding.tuned is None else [save_tuned(folder, finding.G, finding.tuned, model)]
     places = planned(folder, names)[: len(finding.names)]
     rows = [row.name for row in finding.G.noise_layers]
-    made = {"projection": asdict(how), "steps_made": finding.found.steps, "tuning_steps": finding.tuned_steps}
+    made = {"projection": asdict(options), "steps_made": finding.found.steps, "tuning_steps": finding.tuned_steps}
     for i, (name, (path, _)) in enumerate(zip(finding.names, places, strict=True)):
         maps = [m[i : i + 1] for m in finding.found.noise or []]
         save_latents(
@@ -95,13 +95,13 @@ def save_finding(
     return [*files, *(path for pair in places for path in pair), sheet]
 
 
-def pictures(
+def render_latents(
     G: Generator,
     found: Projected,
 ) -> Tensor:  # uint8 [N, C, H, W]
     """What the latents draw."""
     ws = found.ws
-    drawn = draw(G, lambda i, j: ws[i:j], range(len(ws)), Sampling(), noise=found.noise)
+    drawn = draw(G, lambda i, j: ws[i:j], range(len(ws)), SamplingOptions(), noise=found.noise)
     return torch.stack(list(drawn))
 
 
@@ -117,7 +117,7 @@ def comparison(
     shown = (difference * _AMPLIFIED).clamp(0, 255).to(torch.uint8)
     columns = [to_rgb(x) for x in (targets, before, after, shown) if x is not None]
     labels = ["target", "projection", *(["tuned"] if after is not None else []), f"difference x {_AMPLIFIED}"]
-    return labelled_grid(torch.stack(columns, dim=1), None, None, list(finding.names), labels)
+    return labeled_grid(torch.stack(columns, dim=1), None, None, list(finding.names), labels)
 
 
 def closeness(
@@ -138,5 +138,5 @@ def way(
     """The search as it went. The noise is that of the end."""
     targets = to_rgb(to_uint8(finding.targets).cpu())
     for ws in track(finding.found.path, "frames", progress):
-        now = to_rgb(pictures(finding.G, replace(finding.found, ws=ws)))
-        yield from (picture for pair in zip(targets, now, strict=True) for picture in pair)
+        now = to_rgb(render_latents(finding.G, replace(finding.found, ws=ws)))
+        yield from (image for pair in zip(targets, now, strict=True) for image in pair)

@@ -1,4 +1,4 @@
-"""What is known of seeds: each attribute's value, told by a classifier of their pictures or by a table."""
+"""What is known of seeds: each attribute's value, told by a classifier of their images or by a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures to project: read, fitted to the model's size and channels."""
+"""Images to project: read, fitted to the model's size and channels."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.codec import PictureError, decode, fit, to_array, to_channels
+from ..data.codec import ImageError, decode, fit, to_array, to_channels
 from ..errors import SganError
 from ..snapshot import SnapshotInfo
 
-_MOST_CUT = 8  # a picture whose shape is so many times longer than the model's is no picture of its kind
+_MOST_CUT = 8  # an image whose shape is so many times longer than the model's is no image of its kind
 
 
 def read_targets(
     paths: Sequence[str | Path],
     info: SnapshotInfo,  # of the model
-    crop: str = "center",  # 'center' cuts the largest centred part of the model's shape, 'none' stretches
+    crop: str = "center",  # 'center' cuts the largest centered part of the model's shape, 'none' stretches
 ) -> Tensor:  # [N, channels, height, width], -1 to 1 in steps of 1 / 127.5
-    """The pictures as the model would have seen them in training: resized with the filter of its data.
+    """The images as the model would have seen them in training: resized with the filter of its data.
 
     Raises SganError naming the first that cannot be read, or is far from the model's shape.
     """
@@ -53,7 +53,7 @@ def _read(path: str | Path, size: tuple[int, int], channels: int, crop: str, fil
         raise SganError(f"There is no file {path}.") from e
     except (OSError, ValueError) as e:
         raise SganError(f"{path} cannot be read: {getattr(e, 'strerror', None) or e}.") from e
-    except PictureError as e:
+    except ImageError as e:
         raise SganError(f"{path} cannot be read: {e}.") from e
     longer = (image.width * size[0]) / (image.height * size[1])
     if max(longer, 1 / longer) > _MOST_CUT:

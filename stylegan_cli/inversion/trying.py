@@ -1,14 +1,14 @@
-"""Directions tried on pictures: what moves, and what stays, as a classifier sees it."""
+"""Directions tried on images: what moves, and what stays, as a classifier sees it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..detectors.picture_classifier import PictureClassifier
+from ..detectors.image_classifier import ImageClassifier
 from ..models.generator import Generator
 from ..progress import Progress, silent, track
-from ..sampling.draw import Sampling, draw
+from ..sampling.draw import SamplingOptions, draw
 from .directions import Directions
 
 
@@ -23,33 +23,33 @@ def everywhere(
 def look(
     G: Generator,
     ws: Tensor,  # [N, num_ws, w_dim]
-    classifier: PictureClassifier,
+    classifier: ImageClassifier,
     progress: Progress = silent,
 ) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
-    """What the pictures of latents show."""
+    """What the images of latents show."""
     device = G.device
-    pictures = draw(
+    images = draw(
         G,
         lambda i, j: ws[i:j].to(device),
         range(len(ws)),
-        Sampling(),
+        SamplingOptions(),
         lambda what, done, total: progress("looking at seeds", done, total),
     )
-    return classifier.classify(torch.stack(list(pictures)))
+    return classifier.classify(torch.stack(list(images)))
 
 
 def try_out(
     G: Generator,
     directions: Directions,  # from labels: their settings say which values they go to
-    classifier: PictureClassifier,  # that judges
+    classifier: ImageClassifier,  # that judges
     ws: Tensor,  # [N, num_ws, w_dim]
     strength: float,
     progress: Progress = silent,
 ) -> dict[str, list[float]]:
-    """How far pictures go along, for each direction.
+    """How far images go along, for each direction.
 
-    `moved`: of the pictures judged not to have the value, the share in which its odds rise; `reached`: of the same, the
-    share judged to have it then; `changed`: of all pictures, the share judged to have another value of the attribute
+    `moved`: of the images judged not to have the value, the share in which its odds rise; `reached`: of the same, the
+    share judged to have it then; `changed`: of all images, the share judged to have another value of the attribute
     than before; `kept`: the share judged as before, the mean over the other attributes.
     """
     before = look(G, ws, classifier)

@@ -1,7 +1,7 @@
 """Pivotal tuning (Roich et al. 2021, "Pivotal Tuning for Latent-based Editing of Real Images"): the generator is moved
-a little until the pictures of latents already found, the pivots, are their targets.
+a little until the images of latents already found, the pivots, are their targets.
 
-    minimise over the weights of synthesis:  d(G(w_pivot), target) + mean |G(w_pivot) - target|^2
+    minimize over the weights of synthesis:  d(G(w_pivot), target) + mean |G(w_pivot) - target|^2
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def tune(
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
     batch: int | None = None,  # pivots at a time, each step sees all; None: by their size
     progress: Progress = silent,
-) -> tuple[Generator, Tensor, int]:  # a copy whose synthesis is tuned, distances [N] of its pictures, steps made
+) -> tuple[Generator, Tensor, int]:  # a copy whose synthesis is tuned, distances [N] of its images, steps made
     """One generator for all targets. Ctrl-C ends it with what was reached."""
     batch = batch or batch_size(targets)
     tuned = copy.deepcopy(G)

@@ -1,4 +1,4 @@
-"""Adaptive instance normalisation (Huang and Belongie 2017; Karras et al. 2019, equation 1).
+"""Adaptive instance normalization (Huang and Belongie 2017; Karras et al. 2019, equation 1).
 
 AdaIN(x, y) = y_s (x - mean(x)) / sigma(x) + y_b,   (y_s - 1, y_b) = A w
 """

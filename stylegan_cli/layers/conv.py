@@ -1,4 +1,4 @@
-"""Convolution with equalised learning rate and optional resampling, as the discriminator uses it.
+"""Convolution with equalized learning rate and optional resampling, as the discriminator uses it.
 
 y = clamp(gain act(resample(conv(x, weight / sqrt(fan_in))) + bias))
 """

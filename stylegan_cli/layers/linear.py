@@ -1,4 +1,4 @@
-"""Fully connected layer with equalised learning rate (Karras et al. 2018, section 4.1).
+"""Fully connected layer with equalized learning rate (Karras et al. 2018, section 4.1).
 
 y = act(x (weight g / sqrt(fan_in))^T + bias g),   g = lr_multiplier
 """

@@ -8,12 +8,12 @@ from torch import Tensor
 
 def append_minibatch_std(
     x: Tensor,  # [N, C, H, W]
-    group: int | None,  # pictures per group; None: the whole batch
+    group: int | None,  # images per group; None: the whole batch
     channels: int = 1,  # feature maps to add; the features are split into as many sets
 ) -> Tensor:  # [N, C + channels, H, W]
     """Append, per group, the standard deviation over the group averaged over features and pixels.
 
-    With M = N / group groups, picture n is in group n mod M: dealing pictures to ranks by index modulo ranks
+    With M = N / group groups, image n is in group n mod M: dealing images to ranks by index modulo ranks
     leaves the groups as they are. Raises ValueError if the batch does not divide into groups.
     """
     n, c, h, w = x.shape

@@ -1,4 +1,4 @@
-"""The two layers of StyleGAN2 synthesis that a w controls: convolution with noise, and conversion to a picture."""
+"""The two layers of StyleGAN2 synthesis that a w controls: convolution with noise, and conversion to an image."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class ModulatedConv2d(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A modulated 1x1 convolution to picture channels, without demodulation, noise or activation."""
+    """A modulated 1x1 convolution to image channels, without demodulation, noise or activation."""
 
     def __init__(
         self,
         in_channels: int,
-        out_channels: int,  # of the picture
+        out_channels: int,  # of the image
         w_dim: int,
         clamp: float | None = None,
     ):

@@ -1,4 +1,4 @@
-"""Normalisation without parameters."""
+"""Normalization without parameters."""
 
 from __future__ import annotations
 

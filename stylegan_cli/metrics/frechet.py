@@ -41,7 +41,7 @@ def frechet_distance(
 
 def _factor(
     cov: Tensor,  # [D, D]
-) -> Tensor:  # [D, rank], L with L Lᵀ = cov; thin of a singular matrix: of fewer pictures than features, say
+) -> Tensor:  # [D, rank], L with L Lᵀ = cov; thin of a singular matrix: of fewer images than features, say
     import torch
 
     smallest = len(cov) * sys.float_info.epsilon  # that is not 0 in comparison with 1
@@ -62,7 +62,7 @@ def _note(metric: Metric) -> str | None:
     size = metric.features.size
     if metric.num > size:
         return None
-    few = f"{metric.num} pictures for {size} features"
+    few = f"{metric.num} images for {size} features"
     return f"{metric.name()}: with {few} it is far too high; compare it only with others of as few."
 
 

@@ -2,8 +2,8 @@
 
 IS = exp(E_x KL(p(y|x) || p(y))),   p(y) = E_x p(y|x)
 
-p(y|x) is the softmax of the classifier's logits, 1008 of them. The score is the mean over ten parts of the pictures,
-each with a p(y) of its own. Of a part only Σ p and Σ p log p are needed: no list of pictures is kept.
+p(y|x) is the softmax of the classifier's logits, 1008 of them. The score is the mean over ten parts of the images,
+each with a p(y) of its own. Of a part only Σ p and Σ p log p are needed: no list of images is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def inception_score(
-    counts: Tensor,  # [splits] pictures in each part
+    counts: Tensor,  # [splits] images in each part
     sums: Tensor,  # [splits, C] float64, Σ_x p(y|x)
     negentropies: Tensor,  # [splits] float64, Σ_x Σ_y p(y|x) log p(y|x)
 ) -> tuple[float, float]:  # mean over the parts, their standard deviation

@@ -3,7 +3,7 @@
 
 MMD²(X, Y) = 1/m(m-1) Σ_{i≠j} [k(x_i, x_j) + k(y_i, y_j)] - 2/m² Σ_{i,j} k(x_i, y_j),   k(x, y) = (xᵀy / D + 1)³
 
-It is the mean over random subsets of m pictures each.
+It is the mean over random subsets of m images each.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def kernel_distance(
 ) -> tuple[float, float]:  # MMD², its standard error
     """One subset after the other, in float64.
 
-    The subsets overlap, and where a set has no more pictures than a subset they are all the same: their scatter tells
+    The subsets overlap, and where a set has no more images than a subset they are all the same: their scatter tells
     little of the error. It is estimated from within each subset, by the jackknife (Efron and Stein 1981), as if the
-    variance fell with the number n of pictures, which it does, or faster:
+    variance fell with the number n of images, which it does, or faster:
     variance = mean of the subsets' jackknife variances * m / n + variance between subsets / number of subsets.
     """
     import torch

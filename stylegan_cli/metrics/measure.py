@@ -1,4 +1,4 @@
-"""Metrics of a model, or of two sets of pictures: a stream of pictures -> a detector -> statistics -> a function.
+"""Metrics of a model, or of two sets of images: a stream of images -> a detector -> statistics -> a function.
 
 Called on all ranks alike, which get the same numbers. Random numbers come from the seed by counter; the generators of
 PyTorch are left as they were.
@@ -30,13 +30,13 @@ _BATCH_PIXELS = 1 << 22  # of a batch, where nothing else is said
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured. A name tells what differs from the field's protocol: another number of the model's pictures,
+    """What was measured. A name tells what differs from the field's protocol: another number of the model's images,
     other features, truncation, and behind an '@' the hash of weights that are not the known ones."""
 
     values: dict[str, float]  # by full name, in the order asked for; precision and recall have one each
     higher_is_better: dict[str, bool]  # by the same names
     deviations: dict[str, float]  # kernel distance: its standard error; Inception score: between its ten parts
-    pictures: dict[str, tuple[int, int]]  # real ones; the model's, or of path lengths pairs
+    num_images: dict[str, tuple[int, int]]  # real ones; the model's, or of path lengths pairs
     notes: tuple[str, ...]  # sentences that belong under a table of these
     seconds: float
 
@@ -44,7 +44,7 @@ class Results:
         """The same with an ending to all names."""
         tables = {
             field: {name + ending: value for name, value in getattr(self, field).items()}
-            for field in ("values", "higher_is_better", "deviations", "pictures")
+            for field in ("values", "higher_is_better", "deviations", "num_images")
         }
         return dataclasses.replace(self, **tables)
 
@@ -52,11 +52,11 @@ class Results:
 def measure(
     protocol: EvaluationProtocol,  # of registry.resolve
     G: Generator,  # on the device, in float32
-    data: Dataset | None,  # the real pictures; None where nothing that is asked for needs them
+    data: Dataset | None,  # the real images; None where nothing that is asked for needs them
     device: torch.device | str,
     progress: Progress = silent,  # called on the first rank
 ) -> Results:
-    """Raises SganError if pictures are too few or of another size than the model's, if a detector's weights are
+    """Raises SganError if images are too few or of another size than the model's, if a detector's weights are
     missing, or if the model draws numbers that are not finite."""
     began = time.monotonic()
     metrics = protocol.metrics
@@ -70,7 +70,7 @@ def measure(
         measured = measure_with_detectors(
             metrics,
             data,
-            lambda wanted, by: look(Fakes(G, *drawing), wanted, by, settings, f"{by.name}, pictures of the model"),
+            lambda wanted, by: look(Fakes(G, *drawing), wanted, by, settings, f"{by.name}, images of the model"),
             settings,
         )
         measured |= measure_path_lengths(metrics, lambda path, lpips: PathPairs(G, lpips, path, *drawing), settings)
@@ -94,7 +94,7 @@ class TrainingMetrics:
         self,
         data: Dataset,
     ) -> None:
-        """To be called before a run begins: raises SganError if pictures are too few, or weights are missing."""
+        """To be called before a run begins: raises SganError if images are too few, or weights are missing."""
         check_sizes(self.protocol.metrics, data.spec.height, data.spec.width)
         check_enough(self.protocol.metrics, data)
         require_detectors(self.protocol.metrics, self.protocol.detector_file)
@@ -109,18 +109,18 @@ class TrainingMetrics:
 
 
 def compare_images(
-    protocol: EvaluationProtocol,  # its number is cut down to the pictures that b has; nothing is truncated
-    a: Dataset,  # in the place of the real pictures
+    protocol: EvaluationProtocol,  # its number is cut down to the images that b has; nothing is truncated
+    a: Dataset,  # in the place of the real images
     b: Dataset,  # in the place of the model's
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Results:
-    """The same with no model. Names tell how many pictures of b were taken. Raises SganError as `measure` does."""
+    """The same with no model. Names tell how many images of b were taken. Raises SganError as `measure` does."""
     began = time.monotonic()
     metrics = [dataclasses.replace(m, num=min(m.num, len(b))) for m in protocol.metrics]
     for m in metrics:
         if m.path is not None:
-            raise SganError(f"{m.name()} measures a model, not pictures.", hint="Give a --model in place of --images.")
+            raise SganError(f"{m.name()} measures a model, not images.", hint="Give a --model in place of --images.")
     check_enough(metrics, a, b)
     pixels = max(d.spec.height * d.spec.width for d in (a, b))
     settings = _settings(protocol, torch.device(device), pixels, progress)
@@ -138,7 +138,7 @@ def compare_images(
 def _settings(
     protocol: EvaluationProtocol,
     device: torch.device,
-    pixels: int,  # of a picture
+    pixels: int,  # of an image
     progress: Progress,
 ) -> Settings:
     most = 64 if device.type == "cuda" else 8  # beyond which a CPU's caches are too small for a detector
@@ -172,7 +172,7 @@ def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) 
     config = G.config
     if data is None:
         if real := [m for m in metrics if m.reals]:
-            raise SganError(f"{real[0].name()} compares with real pictures.", hint="Give them with --data.")
+            raise SganError(f"{real[0].name()} compares with real images.", hint="Give them with --data.")
         if config.c_dim:
             raise SganError("This model draws classes as often as its data set has them.", hint="Give it with --data.")
         spec = None
@@ -180,7 +180,7 @@ def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) 
         spec = data.spec
     if spec and any(m.reals for m in metrics) and (spec.height, spec.width) != (config.height, config.width):
         raise SganError(
-            f"The model draws {config.height}x{config.width} (height x width), but the pictures of {spec.path} are "
+            f"The model draws {config.height}x{config.width} (height x width), but the images of {spec.path} are "
             f"read at {spec.height}x{spec.width}.",
             hint=f"Read them with --size {config.height}x{config.width}, or pack them so.",
         )
@@ -193,13 +193,13 @@ def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) 
 
 def check_sizes(
     metrics: Sequence[Metric],
-    height: int,  # of the model's pictures
+    height: int,  # of the model's images
     width: int,
 ) -> None:
-    """Raises SganError if a network cannot see pictures so small."""
+    """Raises SganError if a network cannot see images so small."""
     for m in metrics:
         if min(height, width) < m.smallest:
-            raise SganError(f"{m.name()} takes pictures of {m.smallest} pixels a side at least, not {height}x{width}.")
+            raise SganError(f"{m.name()} takes images of {m.smallest} pixels a side at least, not {height}x{width}.")
 
 
 def check_enough(
@@ -207,14 +207,14 @@ def check_enough(
     data: Dataset | None,  # the real ones
     others: Dataset | None = None,  # in the place of the model's
 ) -> None:
-    """Raises SganError unless there are enough pictures on both sides, and one for each rank."""
+    """Raises SganError unless there are enough images on both sides, and one for each rank."""
     for m in metrics:
         least = max(m.least, distributed.world_size())
         sides = [(m.reals_of(data), data.spec.path)] if m.reals and data is not None else []
         sides.append((m.num, others.spec.path if others else "the model"))
         for count, where in sides:
             if count < least:
-                raise SganError(f"{m.name()} takes {least} pictures at least; of {where} there are {count}.")
+                raise SganError(f"{m.name()} takes {least} images at least; of {where} there are {count}.")
 
 
 # ------------------------------------------------------------------------------------------- what comes out
@@ -228,18 +228,18 @@ def _results(
     notes: list[str],
     began: float,
 ) -> Results:
-    values, higher, deviations, pictures = {}, {}, {}, {}
+    values, higher, deviations, num_images = {}, {}, {}, {}
     for m in metrics:
         suffix = truncation + (f"@{measured[m].fingerprint}" if measured[m].fingerprint else "")
         counts = (m.reals_of(data), m.num)
         for output, (value, deviation) in zip(m.outputs, measured[m].values, strict=True):
             name = m.name(output.ending + suffix)
-            values[name], higher[name], pictures[name] = value, output.higher_is_better, counts
+            values[name], higher[name], num_images[name] = value, output.higher_is_better, counts
             if deviation is not None:
                 deviations[name] = deviation
         if m.note and (note := m.note(m)):
             notes.append(note)
-    return Results(values, higher, deviations, pictures, tuple(notes), time.monotonic() - began)
+    return Results(values, higher, deviations, num_images, tuple(notes), time.monotonic() - began)
 
 
 def _channels(metrics: Sequence[Metric], data: Dataset | None) -> dict[str, int]:
@@ -247,6 +247,6 @@ def _channels(metrics: Sequence[Metric], data: Dataset | None) -> dict[str, int]
 
 
 def _channel_notes(channels: dict[str, int]) -> list[str]:
-    notes = {1: "Grey pictures were repeated to RGB: {}.", 4: "Transparent pictures were laid on white: {}."}
+    notes = {1: "Gray images were repeated to RGB: {}.", 4: "Transparent images were laid on white: {}."}
     where = {c: ", ".join(name for name, n in channels.items() if n == c) for c in notes}
     return [note.format(where[c]) for c, note in notes.items() if where[c]]

@@ -61,7 +61,7 @@ class LatentPath:
 
     space: Literal["z", "w"]
     full: bool  # t ~ U(0, 1); else 0
-    crop: bool  # the centre of an aligned face
+    crop: bool  # the center of an aligned face
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ def against_reals(
     metric: Metric,  # as it is measured against all real images
 ) -> tuple[Metric, Metric]:
     """The two protocols of the field: against all real images, and against few, which are mirrored as in training."""
-    few = "at most 50,000 real pictures, mirrored as in training"
+    few = "at most 50,000 real images, mirrored as in training"
     return (
-        dataclasses.replace(metric, template=metric.template + "_full", about=f"{metric.about} the real pictures"),
+        dataclasses.replace(metric, template=metric.template + "_full", about=f"{metric.about} the real images"),
         dataclasses.replace(metric, about=f"{metric.about} {few}", short="", reals=50_000, mirror=True),
     )
 

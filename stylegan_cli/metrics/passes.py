@@ -1,4 +1,4 @@
-"""Passes over pictures, as few as can be: each detector looks at each picture once, and at a data set once and for all.
+"""Passes over images, as few as can be: each detector looks at each image once, and at a data set once and for all.
 
 All ranks share a pass; what came of it is on the first rank, which alone makes the values and tells the others.
 """
@@ -20,10 +20,10 @@ from ..detectors import Detector, Lpips, load_detector, load_lpips
 from ..errors import SganError
 from .metric import LatentPath, Metric, Settings, Value
 from .statistics import STATISTICS, Tensors
-from .stream import Pictures, Reals, stream
+from .stream import ImageSource, Reals, stream
 
 KIND = "statistics"  # in the cache
-_PROTOCOL = 1  # rises when the same pictures come to give another statistic
+_PROTOCOL = 1  # rises when the same images come to give another statistic
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Want:
 
     statistic: str  # a name of STATISTICS
     output: str  # of the detector
-    count: int  # pictures
+    count: int  # images
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Measured:
 
 def measure_with_detectors(
     metrics: Sequence[Metric],
-    data: Dataset | None,  # the real pictures
+    data: Dataset | None,  # the real images
     of_fakes: Callable[[list[Want], Detector], dict[Want, Tensors]],
     settings: Settings,
 ) -> dict[Metric, Measured]:
@@ -82,14 +82,14 @@ def _measure_with(
 
 def measure_path_lengths(
     metrics: Sequence[Metric],
-    pairs_along: Callable[[LatentPath, Lpips], Pictures],  # gives distances [n]
+    pairs_along: Callable[[LatentPath, Lpips], ImageSource],  # gives distances [n]
     settings: Settings,
 ) -> dict[Metric, Measured]:
     """Those of the metrics that have a path."""
     measured, paths = {}, [(m, m.path) for m in metrics if m.path is not None]
     if paths:
         lpips = load_lpips("vgg", settings.device, settings.detector_file)
-        settings = dataclasses.replace(settings, batch=max(settings.batch // 2, 1))  # a pair is two pictures
+        settings = dataclasses.replace(settings, batch=max(settings.batch // 2, 1))  # a pair is two images
         for m, path in paths:
             want, outputs = _want(m, m.num), lambda distances, name=m.features.output: {name: distances}
             found = look(pairs_along(path, lpips), [want], outputs, settings, m.name())
@@ -136,7 +136,7 @@ def of_set(
 def statistics_key(
     data: DataSpec,
     mirror: bool,
-    count: int,  # pictures
+    count: int,  # images
     kind: str,  # of statistic, with the key of the detector's output
     detector: str,  # name and fingerprint
 ) -> str:
@@ -150,25 +150,25 @@ def _kept(key: str) -> Tensors:
 
 
 def look(
-    pictures: Pictures,
+    source: ImageSource,
     wanted: Sequence[Want],
     detector: Callable[[Tensor], Tensors],
     settings: Settings,
     title: str,  # for progress
-    ahead: bool = False,  # prepare pictures in a thread
+    ahead: bool = False,  # prepare images in a thread
 ) -> dict[Want, Tensors]:
     """One pass of all ranks together."""
     statistics = {want: STATISTICS[want.statistic](want.output, want.count) for want in wanted}
     count, ranks = max(want.count for want in wanted), distributed.world_size()
     settings.progress(title, 0, count)
-    for index, images in stream(pictures, count, settings.batch, ahead):
+    for index, images in stream(source, count, settings.batch, ahead):
         outputs = detector(images)
         for statistic in statistics.values():
             statistic.add(index, outputs)
         if index[0] < ranks:  # the first batch: where it is broken the rest is not worth the time
-            pictures.check()
+            source.check()
         settings.progress(title, min(int(index[-1]) + ranks, count), count)
-    pictures.check()
+    source.check()
     return {want: statistic.result() for want, statistic in statistics.items()}
 
 

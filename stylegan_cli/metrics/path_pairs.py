@@ -1,9 +1,9 @@
 """Pairs of images at two ends of a small step along a path of latents, and how far apart they are.
 
 As the papers' own implementation does it: the generator in float32; both ends with the same class and the same noise
-(theirs is drawn for each batch, ours for each pair, so that no batch matters); pictures not cut off at black and white;
+(theirs is drawn for each batch, ours for each pair, so that no batch matters); images not cut off at black and white;
 the crop, rows 3/8 to 7/8 and columns 2/8 to 6/8, comes first, then whole numbers of pixels are averaged while the
-height is above 256 (a later port divides by the factor of the uncropped picture: 128 pixels of a cropped 1024).
+height is above 256 (a later port divides by the factor of the uncropped image: 128 pixels of a cropped 1024).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .stream import Drawn
 
 
 class PathPairs(Drawn):
-    """Distances of pairs of pictures, by the pair's place: the same for any batch and on any rank."""
+    """Distances of pairs of images, by the pair's place: the same for any batch and on any rank."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class PathPairs(Drawn):
         index = index.to(self.device)
         noise = [torch.cat([x, x]) for x in self.noise(index)]
         images = self.synthesize(torch.cat(self.ends(index)), noise)
-        images = to_rgb(shrink(face_centre(images) if self.path.crop else images))
+        images = to_rgb(shrink(face_center(images) if self.path.crop else images))
         return self.lpips(*images.chunk(2)).reshape(-1) / EPSILON**2
 
     def ends(
@@ -64,7 +64,7 @@ class PathPairs(Drawn):
         return lerp(a, b, t), lerp(a, b, t + EPSILON)
 
 
-def face_centre(
+def face_center(
     images: Tensor,  # [N, C, H, W]
 ) -> Tensor:  # [N, C, H/2, W/2]
     h, w = images.shape[2] // 8, images.shape[3] // 8

@@ -55,8 +55,8 @@ def _metric(name: str, about: str, space: Literal["z", "w"], full: bool, crop: b
 
 METRICS = (
     _metric("ppl2_wend", "perceptual path length in W, at the ends of paths", "w", full=False, crop=False, short="ppl"),
-    _metric("ppl_zfull", "... along paths in Z, the centre of a face", "z", full=True, crop=True),
-    _metric("ppl_wfull", "... along paths in W, the centre of a face", "w", full=True, crop=True),
-    _metric("ppl_zend", "... at the ends of paths in Z, the centre of a face", "z", full=False, crop=True),
-    _metric("ppl_wend", "... at the ends of paths in W, the centre of a face", "w", full=False, crop=True),
+    _metric("ppl_zfull", "... along paths in Z, the center of a face", "z", full=True, crop=True),
+    _metric("ppl_wfull", "... along paths in W, the center of a face", "w", full=True, crop=True),
+    _metric("ppl_zend", "... at the ends of paths in Z, the center of a face", "z", full=False, crop=True),
+    _metric("ppl_wend", "... at the ends of paths in W, the center of a face", "w", full=False, crop=True),
 )

@@ -1,4 +1,4 @@
-"""How much of one set lies where the other one is, by balls around its features that reach to their k-th neighbours.
+"""How much of one set lies where the other one is, by balls around its features that reach to their k-th neighbors.
 
 Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), k = 3:
 precision = mean over fakes y of [y lies in the ball of any real x], recall = mean over reals x of [... of any fake y]
@@ -34,7 +34,7 @@ def precision_recall(
     block: int = _BLOCK,
     progress: Progress = silent,
 ) -> tuple[float, float]:
-    of_reals, of_fakes = neighbour_radii(real, k, block, progress), neighbour_radii(fake, k, block, progress)
+    of_reals, of_fakes = neighbor_radii(real, k, block, progress), neighbor_radii(fake, k, block, progress)
     precise, recalled = (x.new_zeros(len(x)).bool() for x in (fake, real))
     for rows, columns, d in _blocks(real, fake, block, progress):
         precise[columns] |= (d <= of_reals[rows, None]).any(0)
@@ -49,7 +49,7 @@ def density_coverage(
     block: int = _BLOCK,
     progress: Progress = silent,
 ) -> tuple[float, float]:
-    radii = neighbour_radii(real, k, block, progress)
+    radii = neighbor_radii(real, k, block, progress)
     balls = fake.new_zeros(len(fake)).long()  # that each fake lies in
     covered = real.new_zeros(len(real)).bool()
     for rows, columns, d in _blocks(real, fake, block, progress):
@@ -59,18 +59,18 @@ def density_coverage(
     return _mean(balls) / k, _mean(covered)
 
 
-def neighbour_radii(
+def neighbor_radii(
     x: Tensor,  # [N, D]
     k: int,
     block: int = _BLOCK,
     progress: Progress = silent,
-) -> Tensor:  # [N] float64, squared distance of each to its k-th nearest neighbour
+) -> Tensor:  # [N] float64, squared distance of each to its k-th nearest neighbor
     import torch
 
     nearest = x.new_full([len(x), k], torch.inf).double()
     for rows, columns, d in _blocks(x, x, block, progress):
         if rows == columns:
-            d.fill_diagonal_(torch.inf)  # nobody is a neighbour of its own
+            d.fill_diagonal_(torch.inf)  # nobody is a neighbor of its own
         nearest[rows] = torch.cat([nearest[rows], d], 1).topk(k, dim=1, largest=False).values
     return nearest.amax(1)
 

@@ -52,7 +52,7 @@ def resolve(
             metric = dataclasses.replace(metric, num=num)
         metric = _with_features(metric, family or features)
         if metric.num < metric.least:
-            raise SganError(f"{metric.name()} takes {metric.least} pictures at least, not {metric.num}.")
+            raise SganError(f"{metric.name()} takes {metric.least} images at least, not {metric.num}.")
         found[metric.name()] = metric
     metrics = tuple(found.values())
     detectors = list(dict.fromkeys(m.features.detector for m in metrics))

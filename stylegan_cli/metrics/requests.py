@@ -1,4 +1,4 @@
-"""A model's file measured, and what is recorded beside it: which values are known, and which are of other pictures."""
+"""A model's file measured, and what is recorded beside it: which values are known, and which are of other images."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def measure_file(
 
 def compare_files(
     protocol: EvaluationProtocol,
-    a: str,  # a zip or folder, in the place of the real pictures
+    a: str,  # a zip or folder, in the place of the real images
     b: str,  # in the place of the model's
     device: str,
     progress: Progress = silent,

@@ -16,13 +16,13 @@ Tensors = dict[str, Tensor]
 
 
 class Statistic(Protocol):
-    """What one pass over pictures can leave behind."""
+    """What one pass over images can leave behind."""
 
-    count: int  # of the pictures that it is about: the first so many of the stream
+    count: int  # of the images that it is about: the first so many of the stream
 
     def add(
         self,
-        index: Tensor,  # [n] int64 on the CPU, rising: places of these pictures in the stream
+        index: Tensor,  # [n] int64 on the CPU, rising: places of these images in the stream
         outputs: Tensors,  # of the detector, [n, ...] each
     ) -> None: ...
 
@@ -37,7 +37,7 @@ class Moments:
     """
 
     def __init__(self, key: str, count: int):
-        self.key, self.count = key, count  # of the detector's output; of pictures
+        self.key, self.count = key, count  # of the detector's output; of images
         self.n = 0
 
     def add(self, index: Tensor, outputs: Tensors) -> None:
@@ -91,7 +91,7 @@ class Splits:
         logits = _first(index, outputs[self.key], self.count)
         if not len(logits):
             return
-        # Part k is pictures k n // splits up to (k + 1) n // splits, also where n is no multiple.
+        # Part k is images k n // splits up to (k + 1) n // splits, also where n is no multiple.
         split = ((self.splits * (index[: len(logits)] + 1) - 1) // self.count).to(logits.device)
         new = _split_sums(logits, split, self.splits)
         self.sums = tuple(a + b for a, b in zip(self.sums, new, strict=True)) if self.sums else new
@@ -129,15 +129,15 @@ def _first(
     x: Tensor,  # [n, ...]
     count: int,
 ) -> Tensor:
-    """Of the pictures that come before place `count`."""
+    """Of the images that come before place `count`."""
     return x[: int((index < count).sum())]
 
 
 def _split_sums(
     logits: Tensor,  # [N, C]
-    split: Tensor,  # [N] int64, which part each picture belongs to
+    split: Tensor,  # [N] int64, which part each image belongs to
     splits: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # counts, sums and negentropies of these pictures, as `inception_score` takes them
+) -> tuple[Tensor, Tensor, Tensor]:  # counts, sums and negentropies of these images, as `inception_score` takes them
     log_p = logits.double().log_softmax(1)
     p = log_p.exp()
     counts = torch.bincount(split, minlength=splits).double()

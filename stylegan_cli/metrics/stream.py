@@ -1,10 +1,10 @@
-"""One lazy stream of pictures, from a data set or from a model, that a detector can look at: uint8 [n, 3, H, W].
+"""One lazy stream of images, from a data set or from a model, that a detector can look at: uint8 [n, 3, H, W].
 
-Picture i of a stream is the same in any batch and on any rank; it goes to rank i mod ranks. Grey pictures are repeated
-to RGB, pictures with alpha are laid on white.
+Image i of a stream is the same in any batch and on any rank; it goes to rank i mod ranks. Gray images are repeated
+to RGB, images with alpha are laid on white.
 
-A model's pictures are drawn as in the field's implementations, which hand no options to the generator: from
-z ~ N(0, 1), with the class of a random picture of the data set, with random noise, each picture its own (NVIDIA's
+A model's images are drawn as in the field's implementations, which hand no options to the generator: from
+z ~ N(0, 1), with the class of a random image of the data set, with random noise, each image its own (NVIDIA's
 noise_mode is 'random' where nothing is said), in float32.
 """
 
@@ -27,8 +27,8 @@ from ..sampling import counter
 from ..sampling.latents import draw_noise
 
 
-class Pictures(Protocol):
-    """Pictures by their places in the stream."""
+class ImageSource(Protocol):
+    """ImageSource by their places in the stream."""
 
     def __call__(
         self,
@@ -39,29 +39,29 @@ class Pictures(Protocol):
 
 
 def stream(
-    pictures: Pictures,
-    count: int,  # pictures in all
+    source: ImageSource,
+    count: int,  # images in all
     batch: int,  # at a time
     ahead: bool = False,  # prepare the next batch in a thread: where the disk and the decoder are what takes time
-) -> Iterator[tuple[Tensor, Tensor]]:  # places [n] int64 on the CPU, pictures [n, 3, H, W]
-    """This rank's share of the pictures, in rising order."""
+) -> Iterator[tuple[Tensor, Tensor]]:  # places [n] int64 on the CPU, images [n, 3, H, W]
+    """This rank's share of the images, in rising order."""
     places = torch.arange(distributed.rank(), count, distributed.world_size()).split(batch)
     if not ahead:
-        yield from ((index, pictures(index)) for index in places)
+        yield from ((index, source(index)) for index in places)
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="pictures") as thread:
-        following = thread.submit(pictures, places[0])
+    with ThreadPoolExecutor(1, thread_name_prefix="images") as thread:
+        following = thread.submit(source, places[0])
         for i, index in enumerate(places):
             images = following.result()
             if i + 1 < len(places):
-                following = thread.submit(pictures, places[i + 1])
+                following = thread.submit(source, places[i + 1])
             yield index, images
 
 
 class Reals:
-    """The pictures of a data set in an order shuffled once and for all, so that the first so many are a fair sample.
+    """The images of a data set in an order shuffled once and for all, so that the first so many are a fair sample.
 
-    Mirrored, the set has every picture twice, once flipped.
+    Mirrored, the set has every image twice, once flipped.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Reals:
 
 
 class Drawn:
-    """What is drawn with a model, by places. Counts the pictures that hold a number which is not finite."""
+    """What is drawn with a model, by places. Counts the images that hold a number which is not finite."""
 
     def __init__(
         self,
         G: Generator,
-        classes: Tensor | None,  # [M] int64, of all pictures of the data set; None: the model has none
+        classes: Tensor | None,  # [M] int64, of all images of the data set; None: the model has none
         device: torch.device,
         seed: int = 0,
         truncation_psi: float = 1.0,
@@ -104,7 +104,7 @@ class Drawn:
         self,
         index: Tensor,  # [n] int64
     ) -> Tensor | None:  # [n, c_dim] one-hot
-        """The class of a random picture of the data set for each."""
+        """The class of a random image of the data set for each."""
         if self.classes is None:
             return None
         chosen = counter.integers(self.seed, "metrics.class", index, len(self.classes))
@@ -127,17 +127,17 @@ class Drawn:
         return images
 
     def check(self) -> None:
-        """Raises SganError on every rank if there is a picture that is not finite on any."""
+        """Raises SganError on every rank if there is an image that is not finite on any."""
         broken, seen = distributed.sum_over_ranks(self._counts.clone()).tolist()
         if broken:
             raise SganError(
-                f"{broken} of {seen} pictures of the model hold numbers that are not finite.",
+                f"{broken} of {seen} images of the model hold numbers that are not finite.",
                 hint="Measure an earlier snapshot: by this one training had diverged.",
             )
 
 
 class Fakes(Drawn):
-    """The pictures of a model."""
+    """The images of a model."""
 
     def __call__(self, index: Tensor) -> Tensor:
         index = index.to(self.device)

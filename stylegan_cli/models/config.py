@@ -19,7 +19,7 @@ class ImageConfig:
 
     height: int  # of the image, h0 * 2^n
     width: int  # of the image, w0 * 2^n
-    channels: int = 3  # of the image: 1 grey, 3 RGB, 4 RGBA
+    channels: int = 3  # of the image: 1 gray, 3 RGB, 4 RGBA
 
     def __post_init__(self) -> None:
         check_choice("channels", self.channels, (1, 3, 4))
@@ -60,7 +60,7 @@ class GeneratorConfig(ImageConfig):
 
     def describe(self) -> str:
         """One line for people: family, image, latents, and what the family says of itself."""
-        kind = {1: "grey", 3: "RGB", 4: "RGBA"}[self.channels]
+        kind = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
         classes = f", {self.c_dim} classes" if self.c_dim else ""
         latents = f"z {self.z_dim}, w {self.w_dim}"
         return ", ".join([self._kind(), f"{self.height} x {self.width} {kind}{classes}", latents, *self._details()])
@@ -80,7 +80,7 @@ class StyledConfig(GeneratorConfig):
     w_dim: int = 512  # intermediate latent  # pyright: ignore[reportIncompatibleMethodOverride] (frozen: as good)
     mapping_layers: int = 8  # fully connected layers of the mapping network
     mapping_lr: float = 0.01  # learning-rate multiplier of the mapping network
-    labels: str = "embed"  # 'embed': normalised, after the normalised z; 'concat': z and label normalised together
+    labels: str = "embed"  # 'embed': normalized, after the normalized z; 'concat': z and label normalized together
     w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
 
     def _details(self) -> list[str]:

@@ -82,7 +82,7 @@ class DiscriminatorEpilogue(nn.Module):
     def forward(
         self,
         x: Tensor | None,  # [N, channels, h0, w0]
-        image: Tensor | None,  # [N, picture channels, h0, w0], as long as a fromRGB waits for it
+        image: Tensor | None,  # [N, image channels, h0, w0], as long as a fromRGB waits for it
     ) -> Tensor:  # [N, out_features]
         if image is not None:
             y = self.fromrgb(image)
@@ -129,7 +129,7 @@ class Discriminator(nn.Module):
         c: Tensor | None = None,  # [N, c_dim] one-hot
         dtype: torch.dtype | None = None,  # half precision for the highest levels; None: none
     ) -> Tensor:  # [N, 1] logits: positive means real
-        """Raises ValueError on pictures of another size."""
+        """Raises ValueError on images of another size."""
         return self.judge(image, c, dtype)[0]
 
     def judge(
@@ -158,13 +158,13 @@ class Discriminator(nn.Module):
         self,
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
     ) -> list[Tensor]:  # [N, C, H/2, W/2], [N, C', H/4, W/4] ...
-        """What each level passes on, of each picture by itself; of one of a single level what it sees."""
+        """What each level passes on, of each image by itself; of one of a single level what it sees."""
         return [x for x, _ in self._blocks(image, None)] or [self.b4.fromrgb(image)]
 
     def _blocks(self, image: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[Tensor, Tensor | None]]:
         config = self.config
         if image.shape[1:] != (config.channels, config.height, config.width):
-            raise ValueError(f"pictures must be [N, {config.channels}, {config.height}, {config.width}]")
+            raise ValueError(f"images must be [N, {config.channels}, {config.height}, {config.width}]")
         x, rest, full = None, image, image.dtype
         for level in self.levels:
             kind = dtype if dtype is not None and level.half else full
@@ -178,7 +178,7 @@ class Discriminator(nn.Module):
         x: Tensor,  # [N, C, H/2, W/2] what the highest level passes on
         image: Tensor,  # [N, channels, H, W]
     ) -> Tensor:  # [N, C, H/2, W/2]
-        """As far as the highest level has not faded in, the one below sees the picture itself, at half the size."""
+        """As far as the highest level has not faded in, the one below sees the image itself, at half the size."""
         fromrgb = self.get_submodule(f"b{self.levels[0].name // 2}.fromrgb")
         below = fromrgb(downsample2d(image, self.resample_filter).to(x.dtype))
         return torch.lerp(below, x, self.alpha.to(x.dtype))

@@ -1,6 +1,6 @@
 """The mapping network f: Z -> W (Karras et al. 2019, section 2).
 
-w = fc(... fc([normalise(z), normalise(embed(c))]))
+w = fc(... fc([normalize(z), normalize(embed(c))]))
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MappingNetwork(RunningMean):
         w_dim: int,
         num_layers: int,
         num_ws: int | None,  # how often w is repeated; None: [N, w_dim] comes out, and no mean is kept
-        labels: str = "embed",  # 'embed': each normalised, then concatenated; 'concat': the other way round
+        labels: str = "embed",  # 'embed': each normalized, then concatenated; 'concat': the other way round
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.995,  # decay of the running mean of w
         truncated: int | None = None,  # how many ws truncation changes where no cutoff is given; None: all

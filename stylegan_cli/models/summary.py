@@ -16,7 +16,7 @@ def parameter_count(
 def summarize(
     title: str,
     network: nn.Module,
-    *inputs: Tensor | None,  # of one picture, for the sizes
+    *inputs: Tensor | None,  # of one image, for the sizes
 ) -> str:
     """One line for each module that has parameters of its own: name, output size, parameters."""
     sizes: dict[str, str] = {}

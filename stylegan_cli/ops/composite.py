@@ -140,7 +140,7 @@ _features_only: ContextVar[bool] = ContextVar("features_only", default=False)
 
 @contextlib.contextmanager
 def feature_gradients_only() -> Iterator[None]:
-    """For `torch.autograd.grad` with respect to pictures or latents: convolutions leave out their weights' gradients.
+    """For `torch.autograd.grad` with respect to images or latents: convolutions leave out their weights' gradients.
 
     PyTorch asks a function for the gradients of all its inputs; R1 and path length would throw these away. Other
     threads are not affected: on the CPU, gradients are made in the thread that asks for them.

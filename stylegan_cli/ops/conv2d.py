@@ -21,7 +21,7 @@ def conv2d_resample(
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
     """A 'same' convolution with twofold resampling: up after it (true convolution), or down before it (correlation).
 
-    The zeros of the upsampled picture are never multiplied: up = 2 is a transposed convolution followed by the filter.
+    The zeros of the upsampled image are never multiplied: up = 2 is a transposed convolution followed by the filter.
     Differentiable any number of times in x and w; f is a constant. Raises ValueError on other factors, or if the
     filter is missing.
     """

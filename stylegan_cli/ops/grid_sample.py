@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 def grid_sample(
     x: Tensor,  # [N, C, H, W]
-    grid: Tensor,  # [N, H', W', 2] where to read, x before y; -1 and 1 are the outer edges of the picture
+    grid: Tensor,  # [N, H', W', 2] where to read, x before y; -1 and 1 are the outer edges of the image
 ) -> Tensor:  # [N, C, H', W']
-    """Read pictures between their pixels (PyTorch's align_corners=False). The grid is a constant: it gets no gradient.
+    """Read images between their pixels (PyTorch's align_corners=False). The grid is a constant: it gets no gradient.
 
     Raises ValueError if the grid requires one.
     """

@@ -36,14 +36,14 @@ def upfirdn2d(
 ) -> Tensor:  # [N, C, (H * up + top + bottom - KH) // down + 1, ...]
     """Upsample, pad, filter and downsample every channel alike.
 
-    Differentiable any number of times in x; f is a constant. Raises ValueError if the padded picture is smaller
+    Differentiable any number of times in x; f is a constant. Raises ValueError if the padded image is smaller
     than the filter.
     """
     x0, x1, y0, y1 = (padding,) * 4 if isinstance(padding, int) else padding
     kh, kw = f.shape[0], f.shape[-1]
     h, w = x.shape[2] * up + y0 + y1, x.shape[3] * up + x0 + x1
     if h < kh or w < kw:
-        raise ValueError(f"a filter of {kh}x{kw} does not fit a padded picture of {h}x{w}")
+        raise ValueError(f"a filter of {kh}x{kw} does not fit a padded image of {h}x{w}")
     return _IMPLEMENTATIONS[choose(x.device.type)](x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
 
 
@@ -193,5 +193,5 @@ def blur2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K], K odd
 ) -> Tensor:  # [N, C, H, W]
-    """The same size, brightness kept; beyond its edges the picture is zero."""
+    """The same size, brightness kept; beyond its edges the image is zero."""
     return x if f.shape[0] == 1 else upfirdn2d(x, f, padding=f.shape[0] // 2)

@@ -27,7 +27,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: from where to where in values, and in units of the picture."""
+    """An axis: from where to where in values, and in units of the image."""
 
     low: float
     high: float
@@ -117,7 +117,7 @@ def _prepared(points: Points, smooth: bool) -> list[list[tuple[float, float, flo
 
 
 def _segments(points: Points) -> list[list[tuple[float, float]]]:
-    """Cut the points where a value is none, and where one is missing: a distance far above both its neighbours'."""
+    """Cut the points where a value is none, and where one is missing: a distance far above both its neighbors'."""
     steps = [b[0] - a[0] for a, b in itertools.pairwise(points)]
     segments: list[list[tuple[float, float]]] = [[]]
     for i, (x, y) in enumerate(points):

@@ -37,7 +37,7 @@ def next_run_dir(
 
 
 def snapshot_name(
-    kimg: float,  # thousands of pictures that the model has seen
+    kimg: float,  # thousands of images that the model has seen
 ) -> str:
     """The file name of a snapshot; thousandths are shown only where there are any."""
     whole, fraction = divmod(round(kimg * 1000), 1000)
@@ -55,7 +55,7 @@ def list_runs(
 def snapshots(
     folder: str | os.PathLike,  # of one run
 ) -> list[Path]:
-    """Those of a run, the one that has seen the most pictures last."""
+    """Those of a run, the one that has seen the most images last."""
     found = [(float(m[1]), p) for p in Path(folder).iterdir() if (m := _SNAPSHOT.fullmatch(p.name))]
     return [p for _, p in sorted(found)]
 
@@ -63,7 +63,7 @@ def snapshots(
 def latest_snapshot(
     folder: str | os.PathLike,  # of one run
 ) -> Path | None:
-    """The snapshot of a run that has seen the most pictures; None if there is none."""
+    """The snapshot of a run that has seen the most images; None if there is none."""
     found = snapshots(folder)
     return found[-1] if found else None
 

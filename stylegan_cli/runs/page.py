@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing beside it: charts, pictures over time, settings, what to type next."""
+"""A run as one HTML page that needs nothing beside it: charts, images over time, settings, what to type next."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 _DRAWN = re.compile(r"([a-z]+)-([0-9]+(?:\.[0-9]+)?)\.png")  # what a recipe draws at every snapshot
 _TIMES = 60  # grids of drawings that are shown at most
 _WIDTHS = (1024, 768, 512, 384, 256, 192, 128)  # of a grid: the first with which all of them fit
-_BUDGET = 5_500_000  # bytes of all pictures, before base64 makes a third more of them
+_BUDGET = 5_500_000  # bytes of all images, before base64 makes a third more of them
 
 # Title, unit, legend -> name in stats.jsonl, whether it is noisy.
 _CHARTS: list[tuple[str, str, dict[str, str], bool]] = [
@@ -45,7 +45,7 @@ _KNOWN = {"kimg", "seconds", *(name for _, _, lines, _ in _CHARTS for name in li
 def write_page(
     folder: str | os.PathLike,  # of the run
     out: str | os.PathLike | None = None,  # the page; None: report.html in the folder
-    progress: Progress = silent,  # while pictures are made smaller
+    progress: Progress = silent,  # while images are made smaller
 ) -> Path:
     """Write the page of a run and return its path. Raises SganError if it cannot be written."""
     folder = Path(folder)
@@ -68,7 +68,7 @@ def make_page(
         done=f"{min(summary.kimg / summary.of_kimg, 1):.1%}" if summary.of_kimg else "0%",
         facts=_rows(_facts(summary, config, stats)),
         charts=_charts(stats, read_metrics(folder)) or "<p>No statistics yet.</p>",
-        pictures=_pictures(folder, progress),
+        images=_images(folder, progress),
         commands=escape("\n".join(_commands(folder.resolve(), summary))),
         config=_rows(_flat(config)) or "<tr><td>There is no config.json.</td></tr>",
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -89,7 +89,7 @@ def _facts(summary: RunSummary, config: dict[str, Any], stats: list[dict[str, An
         "shown": f"{summary.kimg:g} of {of:g} kimg" if of else f"{summary.kimg:g} kimg",
         "preset": config.get("cfg"),
         "data": data.get("path"),
-        "pictures": f"{data['num']} of {data.get('height')}x{data.get('width')}" if "num" in data else None,
+        "images": f"{data['num']} of {data.get('height')}x{data.get('width')}" if "num" in data else None,
         "time": duration(seconds[-1]) if seconds else None,
         "time left": duration(left) if left else None,
         "speed": f"{pace:.3g} sec/kimg" if pace else None,
@@ -164,11 +164,11 @@ def _points(stats: list[dict[str, Any]], name: str) -> Points:
     return [(line["kimg"], number(line[name])) for line in stats if name in line]
 
 
-# --------------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------------- images
 
 
-def _pictures(folder: Path, progress: Progress) -> str:
-    """The grids of drawings over time, and the one of the pictures of the set."""
+def _images(folder: Path, progress: Progress) -> str:
+    """The grids of drawings over time, and the one of the images of the set."""
     drawn = [(m[1], float(m[2]), p) for p in folder.iterdir() if (m := _DRAWN.fullmatch(p.name))]
     first = min((name for name, _, _ in drawn), default="")
     found = sorted((kimg, path) for name, kimg, path in drawn if name == first)
@@ -183,8 +183,8 @@ def _pictures(folder: Path, progress: Progress) -> str:
             f'<figcaption>drawn at <output id="when">{shown[-1][0]:g}</output> kimg</figcaption></figure>'
         )
     if reals:
-        parts.append(f'<figure><img src="{reals}" alt="pictures"><figcaption>pictures of the set</figcaption></figure>')
-    pair = f'<div class="pair">{"".join(parts)}</div>\n' if parts else "<p>No pictures yet.</p>"
+        parts.append(f'<figure><img src="{reals}" alt="images"><figcaption>images of the set</figcaption></figure>')
+    pair = f'<div class="pair">{"".join(parts)}</div>\n' if parts else "<p>No images yet.</p>"
     return pair + (_strip(shown) if len(shown) > 1 else "")
 
 
@@ -199,12 +199,12 @@ def _strip(shown: list[tuple[float, str]]) -> str:
 
 
 def _fitted(paths: list[Path], progress: Progress) -> list[str | None]:
-    """Pictures as data URIs, small enough that all fit; None for one that cannot be read."""
+    """Images as data URIs, small enough that all fit; None for one that cannot be read."""
     widths = _WIDTHS[_WIDTHS.index(_promising(paths)) :]
     encoded: list[bytes] = []
     for width in widths:
         left, encoded = _BUDGET, []
-        for path in track(paths, "pictures", progress):
+        for path in track(paths, "images", progress):
             encoded.append(_encoded(path, width))
             left -= len(encoded[-1])
             if left < 0 and width != widths[-1]:
@@ -215,7 +215,7 @@ def _fitted(paths: list[Path], progress: Progress) -> list[str | None]:
 
 
 def _promising(paths: list[Path]) -> int:
-    """The first width with which a few of the pictures let expect that all fit."""
+    """The first width with which a few of the images let expect that all fit."""
     few = paths[:: len(paths) // 4 + 1]
     for width in _WIDTHS:
         size = sum(len(_encoded(path, width)) for path in few)
@@ -225,14 +225,14 @@ def _promising(paths: list[Path]) -> int:
 
 
 def _encoded(path: Path, width: int) -> bytes:
-    """One picture as WebP; nothing if it cannot be read."""
+    """One image as WebP; nothing if it cannot be read."""
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            picture.thumbnail((width, 4 * width))
+        with Image.open(path) as image:
+            image.thumbnail((width, 4 * width))
             buffer = io.BytesIO()
-            picture.save(buffer, "WEBP", quality=85, method=2)
+            image.save(buffer, "WEBP", quality=85, method=2)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return b""
     return buffer.getvalue()

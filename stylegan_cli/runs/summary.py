@@ -23,7 +23,7 @@ class RunSummary:
     name: str  # of the folder
     path: str  # of the folder
     state: str  # 'running', 'complete', 'stopped', 'failed'
-    kimg: float  # thousands of pictures shown so far
+    kimg: float  # thousands of images shown so far
     of_kimg: float | None  # the length of the run; None: nobody knows
     sec_per_kimg: float | None  # at the last line of its statistics
     metric: str | None  # the one that its configuration names first, else the one whose file is the oldest

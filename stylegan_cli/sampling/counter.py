@@ -1,6 +1,6 @@
 """Randomness by counter: every number is a pure function of (seed, purpose, index, position).
 
-Nothing is drawn from a stream, so what picture number 1000 gets does not depend on the batch it is in, on the rank
+Nothing is drawn from a stream, so what image number 1000 gets does not depend on the batch it is in, on the rank
 that makes it, or on what was drawn before. The same integers come out on every device.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor
 def uniform(
     seed: int,
     purpose: str,  # names the use; each purpose has numbers of its own
-    index: Tensor,  # [N] int64, global number of each picture
-    shape: tuple[int, ...] = (),  # of what each picture gets
+    index: Tensor,  # [N] int64, global number of each image
+    shape: tuple[int, ...] = (),  # of what each image gets
 ) -> Tensor:  # [N, *shape] float32 in (0, 1)
     """Uniform numbers on the device of `index`."""
     n, count = index.shape[0], math.prod(shape)
@@ -50,7 +50,7 @@ def integers(
 
 
 def _keys(seed: int, purpose: str, index: Tensor) -> tuple[Tensor, Tensor]:  # two [N] int32
-    """A 64-bit key for each picture: the index through one round of SplitMix64, offset by the seed and the purpose."""
+    """A 64-bit key for each image: the index through one round of SplitMix64, offset by the seed and the purpose."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     x = index * _signed(0x9E3779B97F4A7C15, 64) + int.from_bytes(digest[:8], "little", signed=True)
     x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9, 64)
@@ -60,7 +60,7 @@ def _keys(seed: int, purpose: str, index: Tensor) -> tuple[Tensor, Tensor]:  # t
 
 
 def _mix_(x: Tensor) -> Tensor:  # [...] int32, in place
-    """A 32-bit finaliser: every bit of the input changes about half the bits of the output (Wellons, lowbias32)."""
+    """A 32-bit finalizer: every bit of the input changes about half the bits of the output (Wellons, lowbias32)."""
     x.bitwise_xor_((x >> 16) & 0xFFFF).mul_(0x7FEB352D)
     x.bitwise_xor_((x >> 15) & 0x1FFFF).mul_(_signed(0x846CA68B))
     return x.bitwise_xor_((x >> 16) & 0xFFFF)

@@ -1,4 +1,4 @@
-"""From latents to pictures, a few at a time, with a record of how each can be made again."""
+"""From latents to images, a few at a time, with a record of how each can be made again."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How a model is asked for pictures: what `sgan generate` and `sgan mix` have in common."""
+class SamplingOptions:
+    """How a model is asked for images: what `sgan generate` and `sgan mix` have in common."""
 
     trunc: float = 1.0  # truncation psi
     trunc_cutoff: int | None = None  # truncate only the first so many ws; None: all
     class_index: int | None = None  # None: drawn by each seed, in a model with classes
     noise_mode: Literal["const", "random", "none"] = "const"
-    batch: int | None = None  # pictures at a time; None: by their size
+    batch: int | None = None  # images at a time; None: by their size
     precision: str = "fp32"  # of the highest levels: 'fp32', 'bf16' or 'fp16'
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class Sampling:
         return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     def batch_for(self, G: Generator) -> int:
-        """Pictures at a time."""
+        """Images at a time."""
         return self.batch or min(max(2**20 // (G.config.height * G.config.width), 1), 32)
 
 
@@ -61,47 +61,47 @@ class Sampling:
 def map_seeds(
     G: Generator,
     seeds: Sequence[int],
-    how: Sampling,
+    options: SamplingOptions,
 ) -> Tensor:  # [N, num_ws, w_dim]
     """The latents of seeds, truncated."""
     device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
-    c = class_labels(how.class_index, seeds, G.config.c_dim)
-    return G.mapping(z, None if c is None else c.to(device), how.trunc, how.trunc_cutoff)
+    c = class_labels(options.class_index, seeds, G.config.c_dim)
+    return G.mapping(z, None if c is None else c.to(device), options.trunc, options.trunc_cutoff)
 
 
 @torch.inference_mode()
 def draw(
     G: Generator,
-    latents: Callable[[int, int], Tensor],  # (i, j) -> ws [j - i, num_ws, w_dim] of pictures i to j
+    latents: Callable[[int, int], Tensor],  # (i, j) -> ws [j - i, num_ws, w_dim] of images i to j
     seeds: Sequence[int],  # [N] of the noise, where it is random
-    how: Sampling,
+    options: SamplingOptions,
     progress: Progress = silent,
     noise: Sequence[Batches] | None = None,  # [N, 1, h, w] a layer, what 'const' means here; None: the model's
-) -> Iterator[Tensor]:  # uint8 [C, H, W], one picture after the other
-    """Pictures one by one, drawn in batches."""
-    batch = how.batch_for(G)
+) -> Iterator[Tensor]:  # uint8 [C, H, W], one image after the other
+    """Images one by one, drawn in batches."""
+    batch = options.batch_for(G)
     progress("images", 0, len(seeds))
     for i in range(0, len(seeds), batch):
         some = seeds[i : i + batch]
         ws = latents(i, i + len(some))
-        if noise is not None and how.noise_mode == "const":
+        if noise is not None and options.noise_mode == "const":
             maps = [each[i : i + len(some)] for each in noise]
         else:
-            maps = noise_maps(G, how.noise_mode, some, ws.device)
-        images = to_uint8(G.synthesis(ws, noise=maps, dtype=how.dtype)).cpu()
+            maps = noise_maps(G, options.noise_mode, some, ws.device)
+        images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype)).cpu()
         progress("images", i + len(images), len(seeds))
         yield from images
 
 
-def picture_record(
+def image_record(
     model: str,  # its fingerprint
-    how: Sampling,
+    options: SamplingOptions,
     command: Sequence[str],  # the command line, word by word; empty: it was none
-    **more: object,  # what else made the picture
+    **more: object,  # what else made the image
 ) -> dict[str, str]:
-    """What stands in a picture's metadata, so that it can be made again."""
-    settings = {**dataclasses.asdict(how), **more}
+    """What stands in an image's metadata, so that it can be made again."""
+    settings = {**dataclasses.asdict(options), **more}
     settings["class"] = settings.pop("class_index")
     record = {name: str(value) for name, value in settings.items() if value is not None and name != "batch"}
     record["model"] = model

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..models.generator import Generator
-from .draw import Sampling
+from .draw import SamplingOptions
 from .latent_files import Latents, find_latents
 from .latents import class_labels, latents_from_seeds
 from .mixing import mix_styles, style_indices
@@ -86,17 +86,17 @@ def spline(
 def spherical(
     G: Generator,
     seeds: Sequence[int],  # [K]
-    how: Sampling,
+    options: SamplingOptions,
 ) -> Path:
     """Along great circles in Z (White 2016, section 2.1), then through the mapping network; classes fade."""
     device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
-    c = class_labels(how.class_index, seeds, G.config.c_dim)
+    c = class_labels(options.class_index, seeds, G.config.c_dim)
     classes = None if c is None else linear(c.to(device))
 
     def path(t: Tensor) -> Tensor:
         i, j, part = _between(t, z)
-        return G.mapping(slerp(z[i], z[j], part), classes and classes(t), how.trunc, how.trunc_cutoff)
+        return G.mapping(slerp(z[i], z[j], part), classes and classes(t), options.trunc, options.trunc_cutoff)
 
     return path
 
@@ -120,7 +120,7 @@ def style_sweep(
 
 
 class Frames:
-    """What the pictures of a video are drawn from, made when a slice of it is asked for: frame by frame, in each frame
+    """What the images of a video are drawn from, made when a slice of it is asked for: frame by frame, in each frame
     cell by cell."""
 
     def __init__(
@@ -135,13 +135,13 @@ class Frames:
 
     def __getitem__(self, part: slice) -> Tensor:  # [M, ...]
         cells = len(self.paths)  # each alone, so that no batch matters
-        places = [divmod(picture, cells) for picture in range(len(self))[part]]
+        places = [divmod(image, cells) for image in range(len(self))[part]]
         return torch.cat([self.paths[cell](self.times[frame : frame + 1]) for frame, cell in places])
 
 
 @dataclass(frozen=True)
-class Film:
-    """A video that has not been drawn: what `draw` needs for all its pictures."""
+class Video:
+    """A video that has not been drawn: what `draw` needs for all its images."""
 
     G: Generator  # the model, tuned where a file says so
     ws: Frames  # of [M, num_ws, w_dim]
@@ -154,10 +154,10 @@ class Film:
         return len(self.ws.times)
 
 
-def plan_film(
+def plan_video(
     G: Generator,
     items: Sequence[int | str] | None,  # the keys: seeds, and names of .npz files; None: seeds, six for each cell
-    how: Sampling,
+    options: SamplingOptions,
     kind: Kind,
     *,
     cells: int | None = None,  # that the keys are dealt out to in turn; None: one, for 'trunc' as many as keys
@@ -166,17 +166,17 @@ def plan_film(
     styles: str | Sequence[int] = "coarse",  # what fades, for 'mix'
     sweep: tuple[float, float] = (0.0, 1.0),  # of psi, for 'trunc'
     model: str | None = None,  # fingerprint of G, where it is known
-) -> Film:
+) -> Video:
     """A video through keys. Raises SganError if they are too few, do not fit the cells, or cannot be had."""
     each = 1 if kind == "trunc" else 2  # keys that a cell needs
     items = items or range(6 if cells is None else cells if each == 1 else 6 * cells)
     if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
         raise SganError(f"{files[0]} holds no z to go along the sphere from.", hint="Use --kind spline or linear.")
-    if kind == "trunc" and how.trunc != 1:
+    if kind == "trunc" and options.trunc != 1:
         raise SganError(
             "--kind trunc moves the truncation itself.", hint="Leave out --trunc, and give --sweep FROM TO."
         )
-    keys = find_latents(G, items, how, model)
+    keys = find_latents(G, items, options, model)
     indices = style_indices(G.layers, styles) if kind == "mix" else []
     hands = _deal(len(keys), cells, each)
 
@@ -185,15 +185,15 @@ def plan_film(
         if kind == "spline":
             return spline(ws, loop)
         if kind == "slerp":
-            return spherical(G, [keys.seeds[i] for i in hand], how)
+            return spherical(G, [keys.seeds[i] for i in hand], options)
         if kind == "trunc":
-            return truncation_sweep(G, ws[0], sweep, how.trunc_cutoff)
+            return truncation_sweep(G, ws[0], sweep, options.trunc_cutoff)
         return style_sweep(ws, indices) if kind == "mix" else linear(ws)
 
     times = frame_times(2 if kind == "trunc" else len(hands[0]), steps, loop)
     noise = _noise(keys, [hand[:1] if kind in ("mix", "trunc") else hand for hand in hands], times)
     names = [[keys.names[i] for i in hand] for hand in hands]
-    return Film(keys.G, Frames([path(hand) for hand in hands], times), noise, names, keys.tuned)
+    return Video(keys.G, Frames([path(hand) for hand in hands], times), noise, names, keys.tuned)
 
 
 def _deal(

@@ -1,6 +1,6 @@
-"""Places in the latent space, from seeds and from files, with what else their pictures need.
+"""Places in the latent space, from seeds and from files, with what else their images need.
 
-A file is an .npz without pickles: `w` [N, num_ws, w_dim]; and, where it has them, `names` [N] of the pictures, `seeds`
+A file is an .npz without pickles: `w` [N, num_ws, w_dim]; and, where it has them, `names` [N] of the images, `seeds`
 [N] of random noise, `noise.<layer>` [N, 1, h, w] of each layer that takes noise, `model`, the fingerprint of the model
 that it belongs to, `tuned`, a file of differences beside it (see tuned.py), and `settings`, JSON for the reader.
 """
@@ -21,7 +21,7 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .bound_files import check_model, read_floats, read_npz, read_settings, write_npz
-from .draw import Sampling, map_seeds
+from .draw import SamplingOptions, map_seeds
 from .tuned import apply_tuned
 
 
@@ -31,7 +31,7 @@ class Latents:
 
     G: Generator  # the model, tuned where a file says so
     ws: Tensor  # [N, num_ws, w_dim], truncated as asked
-    names: list[str]  # [N] of the pictures: a seed's number, a file's own name; others have others
+    names: list[str]  # [N] of the images: a seed's number, a file's own name; others have others
     seeds: list[int]  # [N] of random noise
     items: list[int]  # [N] which of the things asked for each comes from
     noise: list[Tensor] | None = None  # [N, 1, h, w] for each layer that takes noise; None: the model's own
@@ -42,7 +42,7 @@ class Latents:
 
     def noise_of(
         self,
-        index: Sequence[int],  # [M] which pictures
+        index: Sequence[int],  # [M] which images
     ) -> list[Tensor] | None:  # [M, 1, h, w] for each layer that takes noise
         return None if self.noise is None else [maps[list(index)] for maps in self.noise]
 
@@ -63,7 +63,7 @@ class LatentFile:
 def find_latents(
     G: Generator,
     items: Sequence[int | str],  # seeds, and names of .npz files
-    how: Sampling,
+    options: SamplingOptions,
     model: str | None = None,  # fingerprint of G, where it is known
 ) -> Latents:
     """All that is asked for, in the order given; a file gives as many as it holds.
@@ -71,7 +71,7 @@ def find_latents(
     Raises SganError if a file cannot be read, is of another model or asks for other tuned weights than one before.
     """
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
-    if files and how.class_index is not None and all(isinstance(item, str) for item in items):
+    if files and options.class_index is not None and all(isinstance(item, str) for item in items):
         raise SganError("Latents from a file have their class already.", hint="Leave out --class.")
     if files and model is None:
         model = fingerprint(G)
@@ -82,16 +82,16 @@ def find_latents(
     tuned = {file.tuned.name: file.tuned for file in files.values() if file.tuned}  # the name holds its hash
     if len(tuned) > 1:
         one, other, *_ = tuned.values()
-        raise SganError(f"{one} and {other} change the model in two ways; one picture cannot have both.")
+        raise SganError(f"{one} and {other} change the model in two ways; one image cannot have both.")
     device = G.device
-    drawn = iter(map_seeds(G, [item for item in items if not isinstance(item, str)], how))
+    drawn = iter(map_seeds(G, [item for item in items if not isinstance(item, str)], options))
     ws, names, seeds, origin = [], [], [], []
     distinct = _distinct(files, [str(item) for item in items if not isinstance(item, str)])
     for place, item in enumerate(items):
         if isinstance(item, str):
             file = files[item]
             all_layers = file.ws.to(device).expand(-1, G.num_ws, -1)
-            ws.append(G.truncate(all_layers, how.trunc, how.trunc_cutoff))
+            ws.append(G.truncate(all_layers, options.trunc, options.trunc_cutoff))
             names += distinct[item]
             seeds += file.seeds
         else:
@@ -127,7 +127,7 @@ def load_latent_file(
 
 
 def file_part(
-    name: str,  # of a picture, see `Latents.names`
+    name: str,  # of an image, see `Latents.names`
 ) -> str:
     """A name as a part of a file's: a seed with four digits, anything else without what a file system takes amiss."""
     if re.fullmatch("[0-9]{1,10}", name):
@@ -141,7 +141,7 @@ def unlike(
     taken: set[str],  # parts of files' names, in small letters; the new one is added
 ) -> str:
     """The name, with a number if its file would take another's place. One of digits alone is no seed, and says so."""
-    name = f"picture{name}" if name.isdecimal() else name
+    name = f"image{name}" if name.isdecimal() else name
     tries = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
     found = next(one for one in tries if file_part(one).lower() not in taken)
     taken.add(file_part(found).lower())
@@ -204,7 +204,7 @@ def _check_form(path: str, file: LatentFile, G: Generator) -> None:
 
 
 def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.device) -> list[Tensor] | None:
-    """Each picture's own noise where its file has some, the model's where not; None if no file has any."""
+    """Each image's own noise where its file has some, the model's where not; None if no file has any."""
     if not any(file and file.noise for file in files):
         return None
     return [
@@ -221,6 +221,6 @@ def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.devic
 
 
 def _distinct(files: dict[str, LatentFile], seeds: list[str]) -> dict[str, list[str]]:
-    """The names of each file's pictures; one that another has already gets a number."""
+    """The names of each file's images; one that another has already gets a number."""
     taken = {file_part(seed) for seed in seeds}
     return {path: [unlike(name, taken) for name in file.names] for path, file in files.items()}

@@ -1,4 +1,4 @@
-"""From seeds and classes to latents, and what steers a picture before synthesis: truncation and noise."""
+"""From seeds and classes to latents, and what steers an image before synthesis: truncation and noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def latents_from_seeds(
     seeds: Sequence[int],
     z_dim: int,
 ) -> Tensor:  # [N, z_dim] float32
-    """One z for each seed: the numbers that every StyleGAN tool draws for it, so that seeds keep their picture."""
+    """One z for each seed: the numbers that every StyleGAN tool draws for it, so that seeds keep their image."""
     rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
     return torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(0, z_dim)
 
@@ -48,10 +48,10 @@ def class_labels(
 def noise_maps(
     G: Generator,
     mode: Literal["const", "random", "none"],
-    seeds: Sequence[int],  # of the pictures in the batch
+    seeds: Sequence[int],  # of the images in the batch
     device: torch.device | str = "cpu",
 ) -> Noise:  # what `G.synthesis` takes
-    """'random' noise is drawn by each picture's own seed, so that it can be made again in any other batch."""
+    """'random' noise is drawn by each image's own seed, so that it can be made again in any other batch."""
     if mode != "random":
         return mode
     index = torch.tensor(list(seeds), dtype=torch.int64, device=device)

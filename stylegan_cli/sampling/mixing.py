@@ -1,4 +1,4 @@
-"""Style mixing: some layers of one picture, the rest of another (Karras et al. 2019, section 3.1)."""
+"""Style mixing: some layers of one image, the rest of another (Karras et al. 2019, section 3.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What noise does to a picture: on all layers, none, the fine or the coarse ones alone, and how much each pixel varies
+"""What noise does to an image: on all layers, none, the fine or the coarse ones alone, and how much each pixel varies
 (Karras et al. 2019, section 3.2, figures 4 and 5)."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.images import to_rgb
 from ..errors import SganError
 from ..models.generator import Generator, LayerInfo
-from .draw import Sampling, draw
+from .draw import SamplingOptions, draw
 from .latent_files import Latents
 from .latents import draw_noise
 from .mixing import style_indices
@@ -34,7 +34,7 @@ def fine_layers(
 def noise_columns(
     found: Latents,  # N of them
 ) -> dict[str, list[Tensor]]:  # name of the column -> [N, 1, h, w] for each layer that takes noise
-    """The pictures' own noise on all layers, on none, on the fine or the coarse ones; and two draws of it on all."""
+    """The images' own noise on all layers, on none, on the fine or the coarse ones; and two draws of it on all."""
     n, fine = len(found), fine_layers(found.G.layers)
     if not fine:
         raise SganError("This model takes no noise.")
@@ -53,12 +53,12 @@ def noise_columns(
 
 def draw_columns(
     found: Latents,  # N of them
-    how: Sampling,
+    options: SamplingOptions,
 ) -> dict[str, Tensor]:  # name of the column -> uint8 [N, C, H, W]
     """Each latent with each of the columns' noise."""
-    how = dataclasses.replace(how, noise_mode="const")
+    options = dataclasses.replace(options, noise_mode="const")
     return {
-        name: torch.stack(list(draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, noise=noise)))
+        name: torch.stack(list(draw(found.G, lambda i, j: found.ws[i:j], found.seeds, options, noise=noise)))
         for name, noise in noise_columns(found).items()
     }
 
@@ -67,18 +67,18 @@ def draw_columns(
 def noise_std(
     G: Generator,
     ws: Tensor,  # [num_ws, w_dim]
-    draws: int,  # the same for every picture: number 0 and up
-    how: Sampling,
+    draws: int,  # the same for every image: number 0 and up
+    options: SamplingOptions,
 ) -> Tensor:  # [H, W] float64, in steps of 1/255
-    """The standard deviation of each pixel over draws of noise, the root mean square of its three colours'.
+    """The standard deviation of each pixel over draws of noise, the root mean square of its three colors'.
 
-    Of pictures as they are seen: cut off at black and white, alpha laid on white; but not rounded to bytes, beside
+    Of images as they are seen: cut off at black and white, alpha laid on white; but not rounded to bytes, beside
     which the noise of a small model is little.
     """
     first, total, squares = None, *torch.zeros(2, dtype=torch.float64, device=ws.device)
-    for index in torch.arange(draws, device=ws.device).split(how.batch_for(G)):
+    for index in torch.arange(draws, device=ws.device).split(options.batch_for(G)):
         noise = draw_noise(G, 0, _PURPOSE, index)
-        images = G.synthesis(ws.expand(len(index), -1, -1), noise=noise, dtype=how.dtype).double()
+        images = G.synthesis(ws.expand(len(index), -1, -1), noise=noise, dtype=options.dtype).double()
         images = to_rgb(images.clamp(-1, 1)) * 127.5
         first = images[:1] if first is None else first
         apart = images - first  # small numbers: their squares lose no digits to a mean that is far from 0
@@ -91,7 +91,7 @@ def std_map(
     std: Tensor,  # [H, W], in steps of 1/255
     white: float,  # which of them is white
 ) -> Tensor:  # uint8 [1, H, W]
-    """As a grey picture."""
+    """As a gray image."""
     return (std[None] * (255 / max(white, NOTHING))).round().clamp(0, 255).to(torch.uint8)
 
 

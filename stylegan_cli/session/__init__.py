@@ -22,7 +22,7 @@ from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
 from .generate import GenerateRequest, GenerateResult
 from .interpolate import InterpolateRequest, InterpolateResult
 from .mix import MixRequest, MixResult
-from .model import Model, Picture, Pictures
+from .model import ImagesResult, Model, OutputImage
 from .noise import NoiseRequest, NoiseResult
 from .project import ProjectRequest, ProjectResult, ProjectTask
 
@@ -41,8 +41,8 @@ __all__ = [
     "MixResult",
     "NoiseRequest",
     "NoiseResult",
-    "Picture",
-    "Pictures",
+    "OutputImage",
+    "Images",
     "ProjectRequest",
     "ProjectResult",
     "ProjectTask",

@@ -16,9 +16,9 @@ from ..inversion.projector import Projection
 from ..inversion.results import comparison
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import Sampling
+from ..sampling.draw import SamplingOptions
 from ..snapshot import open_training_set
-from .model import Model, Picture, Pictures, part
+from .model import ImagesResult, Model, OutputImage, part
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class AttributeTask:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """Of one image."""
 
     name: str
@@ -71,11 +71,11 @@ class Judgement:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AttributeResult(Pictures):
+class AttributeResult(ImagesResult):
     """Images beside their projections, and as the sheet how they lie among those of both kinds."""
 
     calibration: Calibration
-    judged: list[Judgement] = field(default_factory=list)
+    judged: list[Judgment] = field(default_factory=list)
 
 
 def prepare_attribution(
@@ -88,7 +88,7 @@ def prepare_attribution(
     others = open_training_set(model.info, request.data) if request.data is not None else None
     spec = model.info.data if others is None else others.spec
     if spec is None:
-        raise SganError("This model does not say which pictures it was trained on.", hint="Give --data.")
+        raise SganError("This model does not say which images it was trained on.", hint="Give --data.")
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     num = min(request.num, spec.num)
     key = calibration_key(model.fingerprint, spec, loss, part(Projection, request), num)
@@ -120,21 +120,21 @@ def attribute(
     task = request if isinstance(request, AttributeTask) else prepare_attribution(model, request)
     if task.known is None:
         task = measure_both_kinds(model, task, progress)
-    request, loss, known, pictures, judged = task.request, task.loss, task.known, [], []
+    request, loss, known, outputs, judged = task.request, task.loss, task.known, [], []
     assert known is not None
-    record = model.record(Sampling(), loss=loss.name, space=request.space, steps=request.steps)
+    record = model.record(SamplingOptions(), loss=loss.name, space=request.space, steps=request.steps)
     if task.task:
         finding = find(model.snapshot, task.task, part(Projection, request), loss, progress)
         if finding.found.interrupted:
             raise KeyboardInterrupt
         rows = zip(finding.names, finding.distance.tolist(), strict=True)
-        judged = [Judgement(name, distance, known.log_ratio(distance)) for name, distance in rows]
-        pictures.append(Picture("attribute-compare", comparison(finding), record))
+        judged = [Judgment(name, distance, known.log_ratio(distance)) for name, distance in rows]
+        outputs.append(OutputImage("attribute-compare", comparison(finding), record))
     sides, marks = {"drawn by this model": known.drawn, "real": known.real}, {one.name: one.distance for one in judged}
     sheet = histogram(sides, marks, f"distance after projection ({loss.name})")
     return AttributeResult(
-        pictures=pictures,
-        sheet=Picture("attribute", sheet, record),
+        outputs=outputs,
+        sheet=OutputImage("attribute", sheet, record),
         warnings=[*task.warnings, *known.warnings],
         calibration=known,
         judged=judged,

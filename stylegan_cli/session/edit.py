@@ -10,19 +10,19 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import SganError
-from ..inversion.attributes import find_from_pictures, find_from_table
+from ..inversion.attributes import find_from_images, find_from_table
 from ..inversion.directions import Directions, load_directions, newest_directions
 from ..inversion.editing import before_and_after, move_all, pair_edits, save_edited, strip
-from ..inversion.factorize import find_unlabelled
+from ..inversion.factorize import find_unlabeled
 from ..inversion.seed_labels import read_table
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import Sampling
+from ..sampling.draw import SamplingOptions
 from ..sampling.latent_files import Latents, file_part
 from ..sampling.mixing import style_indices
 from ..snapshot import open_training_set
 from ..training.recipes.classifier import open_classifier
-from .model import Model, Picture, Pictures, part, tuned_note
+from .model import ImagesResult, Model, OutputImage, part, tuned_note
 
 _SHOWN = 5  # directions, where none are asked for
 
@@ -58,22 +58,22 @@ class FindRequest:
             layers=checks.styles(),
             class_index=checks.whole(),
         )
-        if self.labelled and self.method:
+        if self.labeled and self.method:
             raise SganError(
                 f"--method {self.method} needs no labels.", hint="Leave out --method, or what is about labels."
             )
-        if self.labelled and self.count:
+        if self.labeled and self.count:
             raise SganError(
                 "--count has no effect with labels: each value makes a direction.", hint="Choose --attributes."
             )
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         return bool(self.from_labels or self.attributes or self.data or self.csv)
 
 
 @dataclass(frozen=True)
-class _DirectionsRequest(Sampling):
+class _DirectionsRequest(SamplingOptions):
     """Images, and directions to move them along."""
 
     directions: str | Path | Directions | None = None  # a file; None: the newest in ./out
@@ -112,7 +112,7 @@ class EditRequest(_DirectionsRequest):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ShowResult(Pictures):
+class ShowResult(ImagesResult):
     """A strip for each direction."""
 
     directions: str | None  # the file
@@ -121,7 +121,7 @@ class ShowResult(Pictures):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EditResult(Pictures):
+class EditResult(ImagesResult):
     """N images, moved."""
 
     model: Model
@@ -135,9 +135,9 @@ class EditResult(Pictures):
         place = Path(folder) / "edited.npz"
         if any(isinstance(item, str) and Path(item).resolve() == place.resolve() for item in self.items):
             raise SganError(f"{place} would be replaced by what is made of it.", hint="Give --outdir.")
-        files = [picture.save(folder, format) for picture in self.pictures]
+        files = [output.save(folder, format) for output in self.outputs]
         settings = {"model": str(self.model.path), "command": self.model.command, **self.about}
-        fingerprint = self.pictures[0].record["model"]  # as it was then
+        fingerprint = self.outputs[0].record["model"]  # as it was then
         files.append(save_edited(Path(folder), self.sources, self.ws, self.items, fingerprint, settings))
         return [*files, *([self.sheet.save(folder, format)] if self.sheet else [])]
 
@@ -153,8 +153,8 @@ def find_directions(
     settings = {"model": str(model.path), "command": model.command}
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
     common |= {"settings": settings, "model": model.fingerprint}
-    if not request.labelled:
-        return find_unlabelled(model.G, request.method or "pca", request.count or 10, **common)
+    if not request.labeled:
+        return find_unlabeled(model.G, request.method or "pca", request.count or 10, **common)
     names = request.attributes
     if request.csv and request.data:
         raise SganError("--csv and --data are two sources of labels.", hint="Leave one of them out.")
@@ -162,9 +162,9 @@ def find_directions(
         return find_from_table(model.G, *read_table(request.csv, names), wanted=names, **common)
     dataset = open_training_set(model.info, request.data)
     if dataset is None:
-        raise SganError("This model does not say which pictures it was trained on.", hint="Give --data or --csv.")
+        raise SganError("This model does not say which images it was trained on.", hint="Give --data or --csv.")
     classifier = open_classifier(dataset, model.G.config, names, progress=progress)
-    return find_from_pictures(model.G, classifier, wanted=names, progress=progress, **common)
+    return find_from_images(model.G, classifier, wanted=names, progress=progress, **common)
 
 
 def show_directions(
@@ -174,7 +174,7 @@ def show_directions(
 ) -> ShowResult:
     """A strip for each direction: a row for each image, a column for each strength. Raises SganError if the file or a
     direction does not fit."""
-    sampling = part(Sampling, request)
+    sampling = part(SamplingOptions, request)
     path, known, layers = _open(model, request)
     chosen = known.choose(request.direction) if request.direction else range(min(_SHOWN, len(known)))
     strengths = list(request.strengths or evenly(-known.strength, known.strength))
@@ -192,9 +192,9 @@ def show_directions(
             seeds=list(request.seeds),
         )
         image = strip(sources, known, which, strengths, layers, sampling, progress)
-        strips.append(Picture(f"strip{which:02d}-{file_part(name)}", image, record))
+        strips.append(OutputImage(f"strip{which:02d}-{file_part(name)}", image, record))
     notes = tuned_note(sources.tuned)
-    return ShowResult(pictures=strips, sheet=None, notes=notes, directions=path, strengths=strengths, layers=layers)
+    return ShowResult(outputs=strips, sheet=None, notes=notes, directions=path, strengths=strengths, layers=layers)
 
 
 def edit(
@@ -203,7 +203,7 @@ def edit(
     progress: Progress = silent,
 ) -> EditResult:
     """Images moved along directions. Raises SganError if the file, a direction or its strength does not fit."""
-    sampling, items = part(Sampling, request), list(request.seeds)
+    sampling, items = part(SamplingOptions, request), list(request.seeds)
     path, known, layers = _open(model, request)
     edits = pair_edits(known, request.direction, request.strength)
     sources = model.latents(items, sampling)
@@ -211,13 +211,13 @@ def edit(
     images, sheet = before_and_after(sources, edited, sampling, progress)
     about = {"directions": path, "edits": [[known.names[which], size] for which, size in edits], "layers": layers}
     record = model.record(sampling, tuned=sources.tuned, **about)
-    pictures = [
-        Picture(f"edit{file_part(name)}", image, {"seed": name, **record})
+    outputs = [
+        OutputImage(f"edit{file_part(name)}", image, {"seed": name, **record})
         for image, name in zip(images, sources.names, strict=True)
     ]
     return EditResult(
-        pictures=pictures,
-        sheet=Picture("edit", sheet, {"seeds": str(items), **record}),
+        outputs=outputs,
+        sheet=OutputImage("edit", sheet, {"seeds": str(items), **record}),
         notes=tuned_note(sources.tuned),
         model=model,
         sources=sources,

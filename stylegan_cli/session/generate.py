@@ -15,14 +15,14 @@ from ..data.images import grid_columns, image_grid
 from ..errors import SganError
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import Sampling, draw, map_seeds
+from ..sampling.draw import SamplingOptions, draw, map_seeds
 from ..sampling.latent_files import save_latents
 from ..sampling.latents import class_labels
-from .model import Model, Picture, part, tuned_note
+from .model import Model, OutputImage, part, tuned_note
 
 
 @dataclass(frozen=True)
-class GenerateRequest(Sampling):
+class GenerateRequest(SamplingOptions):
     """What to draw."""
 
     seeds: Sequence[int] = range(16)
@@ -50,9 +50,9 @@ class GenerateResult:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __iter__(self) -> Iterator[Picture]:
-        for _, picture in self._pictures():
-            yield picture
+    def __iter__(self) -> Iterator[OutputImage]:
+        for _, output in self._outputs():
+            yield output
 
     @functools.cached_property
     def drawn(self) -> list[tuple[Tensor, Tensor]]:
@@ -79,12 +79,12 @@ class GenerateResult:
         if latents and self.from_w:
             raise SganError(f"The latents are in {self.from_w} already.")
         files, ws, images = [], [], []
-        for w, picture in self._pictures():
-            files.append(picture.save(folder, format))
+        for w, output in self._outputs():
+            files.append(output.save(folder, format))
             if latents:
                 ws.append(w)
             if grid:
-                images.append(picture.image)
+                images.append(output.image)
         if latents:
             files.append(Path(folder) / "w.npz")
             save_latents(files[-1], torch.stack(ws), seeds=self.seeds, model=self.record["model"])
@@ -92,17 +92,17 @@ class GenerateResult:
             files.append(self._grid(images).save(folder, format))
         return files
 
-    def _pictures(self) -> Iterator[tuple[Tensor, Picture]]:
+    def _outputs(self) -> Iterator[tuple[Tensor, OutputImage]]:
         drawn = self.drawn if "drawn" in self.__dict__ else self.draw()
         for (w, image), name, record in zip(drawn, self.names, self.records, strict=True):
-            yield w, Picture(name, image, record)
+            yield w, OutputImage(name, image, record)
 
-    def _grid(self, images: list[Tensor]) -> Picture:
+    def _grid(self, images: list[Tensor]) -> OutputImage:
         config = self.model.G.config
         columns = grid_columns(len(images), config.height / config.width)
-        scale = max(1, 64 // config.width)  # small pictures are enlarged, as in the grids of training
+        scale = max(1, 64 // config.width)  # small images are enlarged, as in the grids of training
         sheet = image_grid(torch.stack(images), columns, scale=scale)
-        return Picture("grid", sheet, {"seeds": str(self.seeds), **self.record})
+        return OutputImage("grid", sheet, {"seeds": str(self.seeds), **self.record})
 
 
 def generate(
@@ -111,7 +111,7 @@ def generate(
     progress: Progress = silent,
 ) -> GenerateResult:
     """Images of seeds, or of latents in a file. Raises SganError if the class or the file does not fit the model."""
-    sampling = part(Sampling, request)
+    sampling = part(SamplingOptions, request)
     file = model.latents([str(request.from_w)], sampling) if request.from_w else None
     G, seeds = (file.G, file.seeds) if file else (model.G, list(request.seeds))
     labels = class_labels(sampling.class_index, seeds, G.config.c_dim)

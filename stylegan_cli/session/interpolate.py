@@ -1,4 +1,4 @@
-"""Films of a walk through the latent space."""
+"""Videos of a walk through the latent space."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..data.images import grid_columns
 from ..data.video import sheets, write_video
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import Sampling, draw
-from ..sampling.interpolate import Kind, plan_film
+from ..sampling.draw import SamplingOptions, draw
+from ..sampling.interpolate import Kind, plan_video
 from .model import Model, part, tuned_note
 
 
 @dataclass(frozen=True)
-class InterpolateRequest(Sampling):
+class InterpolateRequest(SamplingOptions):
     """Where to go, and how fast."""
 
     seeds: Sequence[int | str] | None = None  # keys: seeds, and names of .npz files; None: six a cell, of 'trunc' one
@@ -69,7 +69,7 @@ class InterpolateResult:
         self,
         path: str | Path,  # its ending says what: .gif, .webp or .mp4
     ) -> Path:
-        """Write the film, whole or not at all. Raises what `write_video` does."""
+        """Write the video, whole or not at all. Raises what `write_video` does."""
         frames = self.images if "images" in self.__dict__ else self.draw()
         write_video(frames, self.count, path, fps=self.fps, loop=self.loop, metadata=self.record)
         return Path(path)
@@ -80,10 +80,10 @@ def interpolate(
     request: InterpolateRequest,
     progress: Progress = silent,
 ) -> InterpolateResult:
-    """A film of a walk through the latent space. Raises SganError if the keys are too few, do not fit the cells, or
+    """A video of a walk through the latent space. Raises SganError if the keys are too few, do not fit the cells, or
     cannot be had."""
-    sampling, grid, config = part(Sampling, request), request.grid, model.G.config
-    film = plan_film(
+    sampling, grid, config = part(SamplingOptions, request), request.grid, model.G.config
+    video = plan_video(
         model.G,
         request.seeds,
         sampling,
@@ -95,12 +95,12 @@ def interpolate(
         sweep=request.sweep or (0.0, 1.0),
         model=model.fingerprint,
     )
-    columns = grid[1] if grid else grid_columns(len(film.keys), config.height / config.width)
+    columns = grid[1] if grid else grid_columns(len(video.keys), config.height / config.width)
     record = model.record(
         sampling,
-        tuned=film.tuned,
+        tuned=video.tuned,
         kind=request.kind,
-        keys=film.keys,
+        keys=video.keys,
         styles=request.styles,
         sweep=request.sweep,
         frames=request.frames,
@@ -109,7 +109,9 @@ def interpolate(
     )
 
     def frames() -> Iterator[Tensor]:
-        cells = draw(film.G, lambda i, j: film.ws[i:j], range(len(film.ws)), sampling, progress, noise=film.noise)
-        return model.drawing(sheets(cells, len(film.keys), columns))
+        cells = draw(video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), sampling, progress, noise=video.noise)
+        return model.drawing(sheets(cells, len(video.keys), columns))
 
-    return InterpolateResult(film.frames, request.fps, request.loop, film.keys, record, tuned_note(film.tuned), frames)
+    return InterpolateResult(
+        video.frames, request.fps, request.loop, video.keys, record, tuned_note(video.tuned), frames
+    )

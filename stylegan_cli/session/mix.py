@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.images import labelled_grid
+from ..data.images import labeled_grid
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import Sampling, draw
+from ..sampling.draw import SamplingOptions, draw
 from ..sampling.latent_files import file_part
 from ..sampling.mixing import mix_styles, style_indices
-from .model import Model, Picture, Pictures, part, tuned_note
+from .model import ImagesResult, Model, OutputImage, part, tuned_note
 
 
 @dataclass(frozen=True)
-class MixRequest(Sampling):
+class MixRequest(SamplingOptions):
     """What to mix. Rows and columns are seeds, and names of .npz files."""
 
     rows: Sequence[int | str] = range(4)  # whose latents an image has
@@ -38,7 +38,7 @@ class MixRequest(Sampling):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MixResult(Pictures):
+class MixResult(ImagesResult):
     """R x K images, row by row, and the sheet of all."""
 
     styles: list[int]  # indices of w that come from the column
@@ -53,14 +53,14 @@ def mix(
 ) -> MixResult:
     """A grid of images with the styles of rows and columns. Raises SganError if a file or the styles do not fit the
     model."""
-    sampling = part(Sampling, request)
+    sampling = part(SamplingOptions, request)
     indices = style_indices(model.G.layers, request.styles)
     sources = model.latents([*request.rows, *request.cols], sampling)
     R = sum(item < len(request.rows) for item in sources.items)
     K = len(sources) - R
     mixed = mix_styles(sources.ws[:R], sources.ws[R:], indices, request.blend)  # [R, K, num_ws, w_dim]
     pairs = [(r, R + k) for r in range(R) for k in range(K)]
-    noise_from = [*range(R + K), *(r for r, _ in pairs)]  # a mixed picture has its row's
+    noise_from = [*range(R + K), *(r for r, _ in pairs)]  # a mixed image has its row's
     latents = torch.cat([sources.ws, mixed.flatten(0, 1)])
     noise_seeds = [sources.seeds[i] for i in noise_from]
     noise = sources.noise_of(noise_from)
@@ -68,17 +68,17 @@ def mix(
     row_images, col_images, cells = torch.stack(list(drawn)).split([R, K, len(pairs)])
     blend = request.blend if request.blend != 1 else None
     record = model.record(sampling, tuned=sources.tuned, styles=indices, blend=blend)
-    pictures = []
+    outputs = []
     for image, pair in zip(cells, pairs, strict=True):
         row, col = (sources.names[i] for i in pair)
         name = f"mix{file_part(row)}-{file_part(col)}"
-        pictures.append(Picture(name, image, {"row": row, "col": col, **record}))
+        outputs.append(OutputImage(name, image, {"row": row, "col": col, **record}))
     table = cells.unflatten(0, (R, K))
-    sheet = labelled_grid(table, row_images, col_images, sources.names[:R], sources.names[R:])
+    sheet = labeled_grid(table, row_images, col_images, sources.names[:R], sources.names[R:])
     about = {"rows": str(list(request.rows)), "cols": str(list(request.cols)), **record}
     return MixResult(
-        pictures=pictures,
-        sheet=Picture("mix", sheet, about),
+        outputs=outputs,
+        sheet=OutputImage("mix", sheet, about),
         notes=tuned_note(sources.tuned),
         styles=indices,
         row_images=row_images,

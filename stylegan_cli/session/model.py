@@ -19,7 +19,7 @@ from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
 from ..ops import dispatch
-from ..sampling.draw import Sampling, picture_record
+from ..sampling.draw import SamplingOptions, image_record
 from ..sampling.latent_files import Latents, find_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
 from ..version import __version__
@@ -107,22 +107,22 @@ class Model:
     def latents(
         self,
         items: Sequence[int | str],  # seeds, and names of .npz files
-        sampling: Sampling,
+        sampling: SamplingOptions,
     ) -> Latents:
         """See `find_latents`."""
         return find_latents(self.G, items, sampling, self.fingerprint)
 
     def record(
         self,
-        sampling: Sampling,
+        sampling: SamplingOptions,
         **more: object,  # what else made the image; None is left out
     ) -> dict[str, str]:
         """What stands in an image's metadata, so that it can be made again."""
-        return picture_record(self.fingerprint, sampling, self.command, **more)
+        return image_record(self.fingerprint, sampling, self.command, **more)
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class OutputImage:
     """One image, and how it was made."""
 
     name: str  # of its file, without the ending
@@ -141,17 +141,17 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Pictures:
+class ImagesResult:
     """What a request led to: some images, and a sheet that shows them together."""
 
-    pictures: list[Picture]
-    sheet: Picture | None
+    outputs: list[OutputImage]
+    sheet: OutputImage | None
     notes: list[str] = field(default_factory=list)  # what is good to know
     warnings: list[str] = field(default_factory=list)  # what one has to know
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
-        images = [picture.image for picture in self.pictures]
+        images = [output.image for output in self.outputs]
         return torch.stack(
             images if len({len(image) for image in images}) == 1 else [to_rgb(image[None])[0] for image in images]
         )
@@ -163,7 +163,7 @@ class Pictures:
     ) -> list[Path]:  # of the files, the sheet's last
         """Write all of them."""
         sheet = [] if self.sheet is None else [self.sheet]
-        return [picture.save(folder, format) for picture in (*self.pictures, *sheet)]
+        return [output.save(folder, format) for output in (*self.outputs, *sheet)]
 
 
 def part(
@@ -178,7 +178,7 @@ def tuned_note(
     tuned: str | None,  # see `Latents.tuned`
 ) -> list[str]:
     """That all images are drawn by a tuned generator, those of seeds too."""
-    return [f"All pictures are drawn with the tuned weights in {tuned}."] if tuned else []
+    return [f"All images are drawn with the tuned weights in {tuned}."] if tuned else []
 
 
 def _versions(G: Generator) -> list[tuple[int, int]]:

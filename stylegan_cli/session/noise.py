@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.images import labelled_grid, to_rgb
+from ..data.images import labeled_grid, to_rgb
 from ..progress import Progress, silent, track
 from ..sampling import checks
-from ..sampling.draw import Sampling
+from ..sampling.draw import SamplingOptions
 from ..sampling.latent_files import file_part
 from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
-from .model import Model, Picture, Pictures, part, tuned_note
+from .model import ImagesResult, Model, OutputImage, part, tuned_note
 
 
 @dataclass(frozen=True)
-class NoiseRequest(Sampling):
+class NoiseRequest(SamplingOptions):
     """What to look at."""
 
     seeds: Sequence[int | str] = range(3)  # seeds, and names of .npz files
@@ -30,7 +30,7 @@ class NoiseRequest(Sampling):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class NoiseResult(Pictures):
+class NoiseResult(ImagesResult):
     """N images with noise on all layers, on some, on none; and how much each pixel varies."""
 
     names: list[str]  # [N] of the images
@@ -49,7 +49,7 @@ def noise_study(
     progress: Progress = silent,
 ) -> NoiseResult:
     """What noise does to images. Raises SganError if the model takes no noise, or a file does not fit it."""
-    sampling = part(Sampling, request)
+    sampling = part(SamplingOptions, request)
     sources = model.latents(request.seeds, sampling)
     columns = draw_columns(sources, sampling)
     each = track(sources.ws.unbind(), "images", progress)
@@ -57,21 +57,23 @@ def noise_study(
     white = std.max().item()
     maps = torch.stack([std_map(one, white) for one in std])
     record = model.record(sampling, tuned=sources.tuned, draws=request.draws, white=f"{white:.3g}")
-    pictures = [
-        Picture(f"noise{file_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **record})
+    outputs = [
+        OutputImage(
+            f"noise{file_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **record}
+        )
         for name, images in {**columns, "std": maps}.items()
         for image, source in zip(images, sources.names, strict=True)
     ]
     cells = torch.stack([to_rgb(images) for images in (*columns.values(), maps)], 1)
-    sheet = labelled_grid(cells, None, None, sources.names, [*columns, f"std 0-{white:.2g}"])
+    sheet = labeled_grid(cells, None, None, sources.names, [*columns, f"std 0-{white:.2g}"])
     notes, warnings = tuned_note(sources.tuned), []
     if white < NOTHING:
         warnings.append("Noise does nothing in this model: its strengths are 0, and the maps are black.")
     elif white < 1:
         notes.append("The standard deviation is below 1/255 everywhere: only the maps show what noise does.")
     return NoiseResult(
-        pictures=pictures,
-        sheet=Picture("noise", sheet, {"seeds": str(list(request.seeds)), **record}),
+        outputs=outputs,
+        sheet=OutputImage("noise", sheet, {"seeds": str(list(request.seeds)), **record}),
         notes=notes,
         warnings=warnings,
         names=sources.names,

@@ -18,10 +18,10 @@ from ..inversion.results import Finding, closeness, planned, save_finding, way
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import Sampling
+from ..sampling.draw import SamplingOptions
 from .model import Model, part
 
-FILM_RATE = 20  # frames a second of the way
+VIDEO_RATE = 20  # frames a second of the way
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class ProjectResult:
             "seed": request.seed,
             "crop": request.crop,
         }
-        return self.model.record(Sampling(class_index=request.class_index), loss=loss, **more)
+        return self.model.record(SamplingOptions(class_index=request.class_index), loss=loss, **more)
 
     def save(
         self,
@@ -140,7 +140,7 @@ class ProjectResult:
                 self.record,
             )
 
-    def save_film(
+    def save_video(
         self,
         path: str | Path,  # its ending says what: .gif, .webp or .mp4
         progress: Progress = silent,
@@ -149,7 +149,7 @@ class ProjectResult:
         count = len(self.names)
         frames = sheets(way(self.finding, progress), 2 * count, 2 * grid_columns(count))
         frames = self.model.drawing(frames)
-        write_video(frames, len(self.finding.found.path), path, fps=FILM_RATE, metadata=self.record)
+        write_video(frames, len(self.finding.found.path), path, fps=VIDEO_RATE, metadata=self.record)
         return Path(path)
 
 

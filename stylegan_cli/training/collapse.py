@@ -1,4 +1,4 @@
-"""Mode collapse, noticed while a run can still be saved: pictures of different latents that grow alike."""
+"""Mode collapse, noticed while a run can still be saved: images of different latents that grow alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIDE = 32  # pixels: differences in noise and fine texture should not hide that
 def mean_pairwise_distance(
     images: Tensor,  # [N, C, H, W] uint8
 ) -> float:
-    """Mean over all pairs of the root mean square difference of the pictures, averaged down to 32 pixels; 0 to 255."""
+    """Mean over all pairs of the root mean square difference of the images, averaged down to 32 pixels; 0 to 255."""
     size = min(images.shape[2], _SIDE), min(images.shape[3], _SIDE)
     x = F.adaptive_avg_pool2d(images.float(), size).flatten(1)  # [N, C h w]
     n = len(x)
@@ -41,7 +41,7 @@ class CollapseAlarm:
             self.armed = True
         elif self.armed:
             return ratio, (
-                f"WARNING: the drawings grow alike (they differ {100 * ratio:.0f} % as much as the pictures do): "
+                f"WARNING: the drawings grow alike (they differ {100 * ratio:.0f} % as much as the images do): "
                 "the generator may be collapsing. A higher --gamma often helps."
             )
         return ratio, None

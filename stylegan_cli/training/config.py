@@ -23,7 +23,7 @@ class GrowthConfig:
     """
 
     start: int  # level 4 * 2^k that the run begins at
-    stable_kimg: float = 600.0  # thousands of pictures at each level, once it is there
+    stable_kimg: float = 600.0  # thousands of images at each level, once it is there
     fade_kimg: float = 600.0  # in which a level fades in
     batch: tuple[int, ...] = ()  # of each level from `start` on; empty: the run's
     lr: tuple[float, ...] = ()  # the same
@@ -38,11 +38,11 @@ class TrainConfig:
     data: DataSpec
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
-    batch: int  # pictures per step, over all ranks
-    batch_gpu: int  # pictures at a time on one rank; the rest is accumulated
+    batch: int  # images per step, over all ranks
+    batch_gpu: int  # images at a time on one rank; the rest is accumulated
     gpus: int = 1  # ranks
-    kimg: float = 25000.0  # length of the run in thousands of pictures shown to the discriminator
-    snap: float = 200.0  # thousands of pictures between snapshots
+    kimg: float = 25000.0  # length of the run in thousands of images shown to the discriminator
+    snap: float = 200.0  # thousands of images between snapshots
     seed: int = 0
     lr: float = 0.0025  # Adam's learning rate, both networks
     betas: tuple[float, float] = (0.0, 0.99)
@@ -54,21 +54,21 @@ class TrainConfig:
     drift: float = 0.001  # weight of D's squared output on reals ('wgan')
     aux_weight: float = 1.0  # weight of the classes that D names (its labels 'classifier')
     r1_interval: int = 16  # steps between those of D's gradient penalties, whichever they are
-    pl_weight: float = 2.0  # weight of path-length regularisation, 0 = off
+    pl_weight: float = 2.0  # weight of path-length regularization, 0 = off
     pl_interval: int = 4
     pl_decay: float = 0.01  # of the running mean of path lengths
     pl_batch_shrink: int = 2  # the path-length batch is the batch divided by this
     mixing_prob: float = 0.9  # style-mixing probability
     ema_kimg: float = 10.0  # half-life of the generator's moving average
-    ema_rampup: float | None = None  # the half-life is at most this fraction of the pictures shown so far; None = off
+    ema_rampup: float | None = None  # the half-life is at most this fraction of the images shown so far; None = off
     aug: str = "noaug"  # augmentation of what D sees: 'ada': p adapts; 'fixed': p stays; 'diffaug'; 'noaug'
     augpipe: str = "bgc"  # which transformations, a name of choices.PIPES ('ada' and 'fixed')
     aug_p: float = 0.0  # probability of each, at the start ('ada') or throughout ('fixed')
     ada_target: float = 0.6  # of r_t, the mean sign of D's outputs on reals
-    ada_kimg: float = 500.0  # thousands of pictures in which p can go from 0 to 1
+    ada_kimg: float = 500.0  # thousands of images in which p can go from 0 to 1
     ada_interval: int = 4  # steps between changes of p
     precision: str = "fp32"  # 'fp32'; 'tf32': on CUDA; 'fp16', 'bf16': of the highest levels
-    freezed: int = 0  # Freeze-D: so many of D's layers, from the picture on, do not learn
+    freezed: int = 0  # Freeze-D: so many of D's layers, from the image on, do not learn
     resume: str | None = None  # the model file that the weights came from
     growth: GrowthConfig | None = None  # None: at full size from the start
 
@@ -93,7 +93,7 @@ class TrainConfig:
         group = self.discriminator.mbstd_group
         if self.discriminator.mbstd_channels and group and self.batch_gpu % min(group, self.batch_gpu):
             raise SganError(
-                f"{self.batch_gpu} pictures at a time do not divide into minibatch-deviation groups of {group}.",
+                f"{self.batch_gpu} images at a time do not divide into minibatch-deviation groups of {group}.",
                 hint="Choose --batch-gpu as a multiple of --mbstd-group.",
             )
 
@@ -107,7 +107,7 @@ def _check_objective(config: TrainConfig) -> None:
         raise SganError(f"{config.loss} takes R1 and R2, not the gradient penalty.", hint="Leave --gp out.")
     if config.loss == "wgan" and config.aug == "ada":
         raise SganError(
-            "wgan draws no line between real and generated that --aug ada could count pictures by.",
+            "wgan draws no line between real and generated that --aug ada could count images by.",
             hint="Choose --aug fixed with --p 0.2, or --aug diffaug.",
         )
     if config.discriminator.labels == "classifier" and config.discriminator.c_dim == 0:

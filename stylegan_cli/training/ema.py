@@ -15,16 +15,16 @@ class EMA:
     def __init__(
         self,
         network: nn.Module,
-        half_life: float,  # in pictures
-        rampup: float | None = None,  # the half-life is at most this fraction of the pictures shown so far; None: off
+        half_life: float,  # in images
+        rampup: float | None = None,  # the half-life is at most this fraction of the images shown so far; None: off
     ):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.half_life, self.rampup = half_life, rampup
 
     def beta(
         self,
-        shown: int,  # pictures so far
-        batch: int,  # pictures of this step
+        shown: int,  # images so far
+        batch: int,  # images of this step
     ) -> float:
         half_life = self.half_life if self.rampup is None else min(self.half_life, shown * self.rampup)
         return 0.5 ** (batch / max(half_life, 1e-8))

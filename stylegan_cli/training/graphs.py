@@ -1,4 +1,4 @@
-"""A phase of the step as one CUDA graph: one launch instead of thousands, which is what small pictures wait for."""
+"""A phase of the step as one CUDA graph: one launch instead of thousands, which is what small images wait for."""
 
 from __future__ import annotations
 

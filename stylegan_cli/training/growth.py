@@ -41,19 +41,19 @@ class GrowingRecipe(Recipe):
 
 @dataclass(frozen=True)
 class Stage:
-    """From picture `start` on, until the next stage starts."""
+    """From image `start` on, until the next stage starts."""
 
-    config: TrainConfig  # networks, pictures, batch and learning rate of this stage
+    config: TrainConfig  # networks, images, batch and learning rate of this stage
     level: int  # 4 * 2^k
-    start: int  # pictures
-    length: int  # pictures; of the last stage none that counts
+    start: int  # images
+    length: int  # images; of the last stage none that counts
 
 
 class Growth:
     """The stages of a run, and where it stands. A hook of the engine."""
 
     def __init__(self, config: TrainConfig):
-        """Raises SganError if the schedule does not fit the pictures, the batch or the length of the run."""
+        """Raises SganError if the schedule does not fit the images, the batch or the length of the run."""
         self.stages = _stages(config)
         self.index = 0
 
@@ -71,7 +71,7 @@ class Growth:
 
     def is_due(
         self,
-        shown: int,  # pictures so far
+        shown: int,  # images so far
     ) -> bool:
         """Whether the next stage is."""
         return not self.is_last and shown >= self.stages[self.index + 1].start
@@ -124,7 +124,7 @@ def faded_reals(
     images: Tensor,  # [N, C, H, W]
     alpha: float,
 ) -> Tensor:  # [N, C, H, W]
-    """What the discriminator is to see of real pictures while a level fades in: they lose what fakes cannot have yet.
+    """What the discriminator is to see of real images while a level fades in: they lose what fakes cannot have yet.
 
     alpha x + (1 - alpha) up(down(x))
     """
@@ -178,7 +178,7 @@ def _at(
     group = config.discriminator.mbstd_group or 1
     if batch % parts or (config.discriminator.mbstd_channels and batch // parts % min(group, batch // parts)):
         raise SganError(
-            f"At level {level} a batch of {batch} does not divide into {parts} part(s) of groups of {group} pictures, "
+            f"At level {level} a batch of {batch} does not divide into {parts} part(s) of groups of {group} images, "
             f"as that of {config.batch} does.",
             hint="Choose another --grow-batch for this level.",
         )

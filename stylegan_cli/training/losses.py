@@ -1,4 +1,4 @@
-"""What the networks minimise, as pure functions of the discriminator's logits."""
+"""What the networks minimize, as pure functions of the discriminator's logits."""
 
 from __future__ import annotations
 
@@ -10,67 +10,67 @@ from torch.nn import functional as F
 
 
 def generator_logistic(
-    fake: Tensor,  # [N, 1] logits of generated pictures
+    fake: Tensor,  # [N, 1] logits of generated images
 ) -> Tensor:  # [N, 1]
     """-log(sigmoid(D(fake))): the non-saturating loss of Goodfellow et al. 2014, section 3."""
     return F.softplus(-fake)
 
 
 def generator_saturating(
-    fake: Tensor,  # [N, 1] logits of generated pictures
+    fake: Tensor,  # [N, 1] logits of generated images
 ) -> Tensor:  # [N, 1]
     """log(1 - sigmoid(D(fake))): the minimax game of Goodfellow et al. 2014, equation 1."""
     return -F.softplus(fake)
 
 
 def discriminator_logistic(
-    real: Tensor,  # [N, 1] logits of real pictures
-    fake: Tensor,  # [N, 1] logits of generated pictures
+    real: Tensor,  # [N, 1] logits of real images
+    fake: Tensor,  # [N, 1] logits of generated images
 ) -> Tensor:  # [N, 1]
     """-log(sigmoid(D(real))) - log(1 - sigmoid(D(fake))): Goodfellow et al. 2014, equation 1, negated."""
     return F.softplus(-real) + F.softplus(fake)
 
 
 def discriminator_hinge(
-    real: Tensor,  # [N, 1] logits of real pictures
-    fake: Tensor,  # [N, 1] logits of generated pictures
+    real: Tensor,  # [N, 1] logits of real images
+    fake: Tensor,  # [N, 1] logits of generated images
 ) -> Tensor:  # [N, 1]
     """max(0, 1 - D(real)) + max(0, 1 + D(fake)) (Lim and Ye 2017; Miyato et al. 2018, equation 16)."""
     return F.relu(1 - real) + F.relu(1 + fake)
 
 
 def generator_least_squares(
-    fake: Tensor,  # [N, 1] outputs for generated pictures
+    fake: Tensor,  # [N, 1] outputs for generated images
 ) -> Tensor:  # [N, 1]
     """(D(fake) - c)^2 / 2 with c = 1 (Mao et al. 2017, equation 9)."""
     return (fake - 1).square() / 2
 
 
 def discriminator_least_squares(
-    real: Tensor,  # [N, 1] outputs for real pictures
-    fake: Tensor,  # [N, 1] outputs for generated pictures
+    real: Tensor,  # [N, 1] outputs for real images
+    fake: Tensor,  # [N, 1] outputs for generated images
 ) -> Tensor:  # [N, 1]
     """(D(real) - b)^2 / 2 + (D(fake) - a)^2 / 2 with a = 0 and b = 1 (Mao et al. 2017, equation 9)."""
     return ((real - 1).square() + fake.square()) / 2
 
 
 def generator_linear(
-    fake: Tensor,  # [N, 1] outputs for generated pictures
+    fake: Tensor,  # [N, 1] outputs for generated images
 ) -> Tensor:  # [N, 1]
     """-D(fake): the generator's part of the hinge loss and of Wasserstein's."""
     return -fake
 
 
 def discriminator_wasserstein(
-    real: Tensor,  # [N, 1] outputs for real pictures
-    fake: Tensor,  # [N, 1] outputs for generated pictures
+    real: Tensor,  # [N, 1] outputs for real images
+    fake: Tensor,  # [N, 1] outputs for generated images
 ) -> Tensor:  # [N, 1]
     """D(fake) - D(real), D being held to slopes of 1 by a penalty (Arjovsky et al. 2017, equation 2, negated)."""
     return fake - real
 
 
 def drift(
-    real: Tensor,  # [N, 1] outputs for real pictures
+    real: Tensor,  # [N, 1] outputs for real images
 ) -> Tensor:  # [N, 1]
     """D(real)^2: where only differences count, it holds the outputs near 0 (Karras et al. 2018, appendix A.1)."""
     return real.square()
@@ -80,13 +80,13 @@ def classification(
     classes: Tensor,  # [N, c_dim] logits of the classes that D names
     c: Tensor,  # [N, c_dim] one-hot: what they are
 ) -> Tensor:  # [N]
-    """-log P(class = c | picture): what AC-GAN adds for both networks (Odena et al. 2017, equation 3, negated)."""
+    """-log P(class = c | image): what AC-GAN adds for both networks (Odena et al. 2017, equation 3, negated)."""
     return F.cross_entropy(classes, c, reduction="none")
 
 
 @dataclass(frozen=True)
 class Loss:
-    """An objective: what each network minimises."""
+    """An objective: what each network minimizes."""
 
     generator: Callable[[Tensor], Tensor]  # of D(fake) [N, 1] -> [N, 1]
     discriminator: Callable[[Tensor, Tensor], Tensor]  # of D(real), D(fake) [N, 1] -> [N, 1]

@@ -5,47 +5,47 @@ from __future__ import annotations
 import math
 
 _MEMORY = 60.0  # seconds over which the pace is averaged
-_STEPS = 16  # but at least so many steps: regularisers come every few, and cost several times a plain one
+_STEPS = 16  # but at least so many steps: regularizers come every few, and cost several times a plain one
 _WORST = 16  # times the mean: what takes longer was a kernel being built or a machine asleep, and no pace
 _FADE = 0.5  # weight of all earlier pauses beside the last one
 
 
 class Pace:
-    """The recent pace of training steps, and of the pauses between them that come back every `snap` pictures."""
+    """The recent pace of training steps, and of the pauses between them that come back every `snap` images."""
 
     def __init__(
         self,
-        total: int,  # pictures at the end of the run
-        snap: int,  # pictures between pauses
+        total: int,  # images at the end of the run
+        snap: int,  # images between pauses
         now: float,  # seconds on any clock that does not run backwards
-        shown: int = 0,  # pictures before the first step, in a run that goes on
+        shown: int = 0,  # images before the first step, in a run that goes on
     ):
         self.total, self.snap = total, max(snap, 1)
         self._last, self._shown, self._paused_at = now, shown, shown
         self._steps = self._batch = 0
-        self._seconds = self._pictures = 0.0  # sums over recent steps, the further back the less
+        self._seconds = self._images = 0.0  # sums over recent steps, the further back the less
         self._paused, self._pauses, self._estimated = 0.0, 1.0, True  # sums over recent pauses; or a first estimate
 
     def step(
         self,
         now: float,
-        shown: int,  # pictures, this step's included
+        shown: int,  # images, this step's included
     ) -> None:
         """A training step has ended. Where `shown` does not grow, the run went back to an earlier state."""
-        seconds, pictures = max(now - self._last, 0.0), shown - self._shown
+        seconds, images = max(now - self._last, 0.0), shown - self._shown
         self._last, self._shown = now, shown
-        if pictures <= 0:
+        if images <= 0:
             self._paused_at = min(self._paused_at, shown)
             return
-        self._steps, self._batch = self._steps + 1, pictures
-        mean = self._batch * self._seconds / max(self._pictures, 1)
+        self._steps, self._batch = self._steps + 1, images
+        mean = self._batch * self._seconds / max(self._images, 1)
         if self._steps <= 2 or (self._steps <= _STEPS and mean > _WORST * seconds > 0):
-            self._seconds = self._pictures = 0.0  # what came before was loading, compiling, allocating
+            self._seconds = self._images = 0.0  # what came before was loading, compiling, allocating
         else:
             seconds = min(seconds, max(_WORST * mean, 1.0))
         keep = math.exp(-min(seconds / _MEMORY, 1 / _STEPS))
         self._seconds = keep * self._seconds + seconds
-        self._pictures = keep * self._pictures + self._batch
+        self._images = keep * self._images + self._batch
 
     def pause(
         self,
@@ -61,18 +61,18 @@ class Pace:
 
     @property
     def sec_per_kimg(self) -> float | None:
-        """Seconds of training for a thousand pictures, without pauses. None before the second step."""
-        return 1000 * self._seconds / self._pictures if self._steps > 1 else None
+        """Seconds of training for a thousand images, without pauses. None before the second step."""
+        return 1000 * self._seconds / self._images if self._steps > 1 else None
 
     def remaining(
         self,
-        shown: int,  # pictures
+        shown: int,  # images
     ) -> float | None:
         """Seconds to the end of the run, pauses included. None before the second step."""
         if self._steps < 2:
             return None
         left = max(self.total - shown, 0)
-        return left * self._seconds / self._pictures + self._pauses_left(shown) * self._paused / self._pauses
+        return left * self._seconds / self._images + self._pauses_left(shown) * self._paused / self._pauses
 
     def _pauses_left(self, shown: int) -> int:
         """One for each multiple of `snap` to come, one at the end if that is none, and one that is due now."""

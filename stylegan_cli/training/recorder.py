@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..config import to_json
 from ..data.images import save_image
-from ..files import atomic_path, patiently, write_atomic
+from ..files import atomic_path, wait_for_space, write_atomic
 from ..runs import read_metrics, snapshot_name
 from .engine import Engine
 from .pace import Pace
@@ -161,7 +161,7 @@ class Recorder:
 
     def _write(self, write: Callable[[], T]) -> T:
         """On a full disk training waits until it is not."""
-        return patiently(write, f"what is written to {self.folder}", self._print, self._stop)
+        return wait_for_space(write, f"what is written to {self.folder}", self._print, self._stop)
 
     def _save_image(self, image: Tensor, file: str) -> None:
         self._write(lambda: save_image(image, self.folder / file))

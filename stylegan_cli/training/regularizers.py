@@ -16,7 +16,7 @@ def gradient_penalty(
     logits: Tensor,  # [N, 1] D(images)
     images: Tensor,  # [N, C, H, W] that require a gradient
 ) -> Tensor:  # [N]
-    """|| dD/dx ||^2: R1 at real pictures, R2 at generated ones (Mescheder et al. 2018, equations 9 and 10, without the
+    """|| dD/dx ||^2: R1 at real images, R2 at generated ones (Mescheder et al. 2018, equations 9 and 10, without the
     factor gamma / 2)."""
     return _slope(logits, images).square().sum([1, 2, 3])
 
@@ -50,7 +50,7 @@ def path_lengths(
     ws: Tensor,  # [N, num_ws, w_dim] that require a gradient
     directions: Tensor,  # [N, C, H, W] N(0, 1)
 ) -> Tensor:  # [N]
-    """|| J_w^T y ||, y normal with variance 1 / (H W), mean square over the ws of a picture
+    """|| J_w^T y ||, y normal with variance 1 / (H W), mean square over the ws of an image
     (Karras et al. 2020, section 3.2, equation 4)."""
     y = directions / math.sqrt(images.shape[2] * images.shape[3])
     with feature_gradients_only():
@@ -83,7 +83,7 @@ class PathLengthMean:
     def update(
         self,
         total: Tensor,  # [] sum of the lengths on this rank
-        count: int,  # pictures over all ranks
+        count: int,  # images over all ranks
     ) -> None:
         new = self.mean.lerp(sum_over_ranks(total.detach().clone()) / count, self.decay)
         self.mean.copy_(finite_or(new, self.mean))

@@ -251,7 +251,7 @@ class Run:
         for line in said:
             self._say(line)
         if engine.short_of_memory:
-            self._say(f"Memory is short: looking at {engine.recipe.batch_gpu} pictures at a time.")
+            self._say(f"Memory is short: looking at {engine.recipe.batch_gpu} images at a time.")
         fresh = engine.recipe.fresh
         if about is None and fresh:
             names = ", ".join(fresh[:6]) + (" ..." if len(fresh) > 6 else "")
@@ -260,8 +260,8 @@ class Run:
             self._say(f"Going on from kimg {about['kimg']:g}.")
         if about is not None and about["ranks"] != distributed.world_size():
             self._say(
-                f"On {distributed.world_size()} rank(s) instead of {about['ranks']}: pictures and random numbers come "
-                "in the same order, but sums over pictures are rounded otherwise: not the same to the last bit."
+                f"On {distributed.world_size()} rank(s) instead of {about['ranks']}: images and random numbers come "
+                "in the same order, but sums over images are rounded otherwise: not the same to the last bit."
             )
 
     def _say(self, line: str) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..cache import sha256_of
 from ..errors import SganError
-from ..files import no_room, patiently, remove_leftovers, sync_folder, tell, temporary_beside
+from ..files import no_room, remove_leftovers, sync_folder, tell, temporary_beside, wait_for_space
 from ..runs import snapshot_name
 from ..version import __version__
 from .state_format import freeze, layout, thaw
@@ -73,7 +73,7 @@ class StateWriter:
         self,
         state: dict[str, Any],  # what `gather` gave; may change as soon as this returns
         about: dict[str, Any],  # what `read_about` shall tell; JSON. kimg, shown and version are added
-        shown: int,  # pictures so far
+        shown: int,  # images so far
         stop: Callable[[], bool] = lambda: False,  # true: wait no longer for room for the previous state
     ) -> None:
         """Wait for the previous write, copy the state, and begin to write it.
@@ -151,7 +151,7 @@ class StateWriter:
 
         what = f"the training state in {self.folder}"
         try:
-            patiently(lambda: self._write(kimg, header, content), what, hear, self._given_up.is_set, self.every)
+            wait_for_space(lambda: self._write(kimg, header, content), what, hear, self._given_up.is_set, self.every)
         except BaseException as e:  # whatever it is: the next `save` or `wait` raises it
             self._error = e
         finally:
@@ -232,7 +232,7 @@ def _kimg(shown: int) -> str:
 def list_states(
     folder: str | os.PathLike,  # of a run; need not exist
 ) -> list[Path]:
-    """The states of a run, newest first: by pictures shown, then by time. Only names are looked at."""
+    """The states of a run, newest first: by images shown, then by time. Only names are looked at."""
     found = [(m, p) for p in Path(folder).glob("state-*") if (m := _NAME.fullmatch(p.name))]
     return [p for m, p in sorted(found, key=lambda f: (float(f[0][1]), _written(f[1])), reverse=True)]
 

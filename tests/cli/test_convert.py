@@ -82,8 +82,8 @@ def test_other_commands_take_it(sgan, foreign, tmp_path):
     sgan("project", tmp_path / "mix0001-0002.png", "--model", foreign, *quick)
     with np.load(tmp_path / "projected.npz") as found:
         assert found["w"].shape[0] == 1 and np.isfinite(found["w"]).all()
-    with Image.open(tmp_path / "a.gif") as film:
-        assert film.size == (128, 128) and film.n_frames > 1  # small ones are enlarged
+    with Image.open(tmp_path / "a.gif") as video:
+        assert video.size == (128, 128) and video.n_frames > 1  # small ones are enlarged
 
 
 def test_info(sgan, foreign):

@@ -83,7 +83,7 @@ def test_strips(edit, pca, here):
     assert "sgan edit show" in record["command"]
 
 
-def test_a_strip_has_seven_columns_and_the_picture_in_the_middle(edit, pca, here):
+def test_a_strip_has_seven_columns_and_the_image_in_the_middle(edit, pca, here):
     edit("show", "--direction", "0", "--seeds", "3", "--strengths", "-2..2")
     assert read_metadata(here / "out/strip00-pca0.png")["strengths"].count(",") == 6
     whole = pixels(here / "out/strip00-pca0.png")
@@ -91,7 +91,7 @@ def test_a_strip_has_seven_columns_and_the_picture_in_the_middle(edit, pca, here
     other = pixels(here / "out/strip01-pca1.png")
     differ = (whole != other).any((0, 2)).nonzero()[0]
     cells = [np.arange(a, b) for a, b in zip(differ[:-1], differ[1:]) if b - a > 150]
-    assert len(cells) == 1, "both strips have the seed's own picture in the middle"
+    assert len(cells) == 1, "both strips have the seed's own image in the middle"
     assert abs(cells[0].mean() - (differ[0] + differ[-1]) / 2) < 48
 
 
@@ -113,7 +113,7 @@ def test_apply(sgan, edit, pca, tiny_run, here):
     assert read_metadata("out/edit0001.png")["edits"] == "[['pca3', 2.0]]"
 
 
-def test_a_strength_of_0_is_the_picture(sgan, edit, pca, tiny_run):
+def test_a_strength_of_0_is_the_image(sgan, edit, pca, tiny_run):
     edit("apply", "--strength", "0", "--seeds", "4")
     sgan("generate", "--model", tiny_run, "--seeds", "4", "--save-w", "--outdir", "plain", "-q")
     with np.load("out/edited.npz") as after, np.load("plain/w.npz") as before:
@@ -162,7 +162,7 @@ def test_a_table(edit, here):
 
 
 def test_labels_that_nobody_can_see(edit, monkeypatch):
-    """The tiny set's hats are not in its pictures."""
+    """The tiny set's hats are not in its images."""
     monkeypatch.setattr("stylegan_cli.training.recipes.classifier._STEPS", 3)
     result = edit("find", "--from-labels", code=1)
     assert "No value" in result.stderr and "Traceback" not in result.stderr

@@ -35,7 +35,7 @@ def told(result, *words):
 
 @pytest.fixture
 def generate(sgan, tiny_run, tmp_path):
-    """Draw from the tiny run: generate('--seeds', '1') -> the folder of the pictures."""
+    """Draw from the tiny run: generate('--seeds', '1') -> the folder of the images."""
 
     def run(*args, into="out", model=tiny_run):
         folder = tmp_path / into
@@ -48,15 +48,15 @@ def generate(sgan, tiny_run, tmp_path):
 def test_one_file_a_seed(generate, sgan, tiny_run, tmp_path):
     out = generate("--seeds", "0,5,10-12")
     assert names(out) == ["seed0000.png", "seed0005.png", "seed0010.png", "seed0011.png", "seed0012.png"]
-    pictures = [pixels(out / name) for name in names(out)]
-    assert all(p.shape == (24, 48, 4) for p in pictures)
-    assert len({p.tobytes() for p in pictures}) == 5
+    images = [pixels(out / name) for name in names(out)]
+    assert all(p.shape == (24, 48, 4) for p in images)
+    assert len({p.tobytes() for p in images}) == 5
     result = sgan("generate", "--model", tiny_run, "--outdir", tmp_path / "b", "--seeds", "1")
     assert result.stdout == f"{tmp_path / 'b'}\n"
     assert f"Model: {tiny_run / 'snapshot-000000.032.safetensors'}" in result.stderr
 
 
-def test_what_stands_in_a_picture(generate, tiny_run):
+def test_what_stands_in_a_image(generate, tiny_run):
     out = generate("--seeds", "7", "--trunc", "0.7", "--trunc-cutoff", "3", "--noise-mode", "random")
     record = read_metadata(out / "seed0007.png")
     model = load_snapshot(tiny_run / "snapshot-000000.032.safetensors")
@@ -73,7 +73,7 @@ def test_other_formats(generate, format):
     assert read_metadata(out / f"seed0007.{format}")["seed"] == "7"
 
 
-def test_the_grid_shows_the_pictures(generate):
+def test_the_grid_shows_the_images(generate):
     out = generate("--seeds", "3-8", "--grid")
     sheet, cells = pixels(out / "grid.png"), [pixels(out / f"seed{s:04d}.png") for s in range(3, 9)]
     assert sheet.shape[0] % 24 == sheet.shape[1] % 48 == 0
@@ -92,7 +92,7 @@ def test_json(sgan, tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize("noise", ["const", "random"])
-def test_the_batch_does_not_change_a_picture(generate, noise):
+def test_the_batch_does_not_change_a_image(generate, noise):
     options = ["--noise-mode", noise, "--trunc", "0.8"]
     a = generate("--seeds", "0-6", *options, "--batch", "7")
     b = generate("--seeds", "6,3,1", *options, "--batch", "2", into="b")
@@ -121,7 +121,7 @@ def test_half_precision_draws_about_the_same(generate, precision):
 
 
 @pytest.mark.parametrize("noise", ["const", "none", "random"])
-def test_saved_latents_draw_the_same_pictures(generate, noise):
+def test_saved_latents_draw_the_same_images(generate, noise):
     a = generate("--seeds", "4,9", "--trunc", "0.6", "--save-w", "--noise-mode", noise)
     assert names(a) == ["seed0004.png", "seed0009.png", "w.npz"]
     b = generate("--from-w", a / "w.npz", "--noise-mode", noise, into="b")
@@ -242,9 +242,9 @@ def test_a_folder_that_cannot_be_written(sgan, tiny_run, tmp_path, command):
 
 
 def test_a_disk_that_is_full(sgan, tiny_run, tmp_path, monkeypatch):
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PillowImage
 
-    save, calls = Picture.save, []
+    save, calls = PillowImage.save, []
 
     def full(self, path, *args, **options):
         calls.append(path)
@@ -252,7 +252,7 @@ def test_a_disk_that_is_full(sgan, tiny_run, tmp_path, monkeypatch):
         if len(calls) == 3:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Picture, "save", full)
+    monkeypatch.setattr(PillowImage, "save", full)
     out = tmp_path / "out"
     told(sgan("generate", "--model", tiny_run, "--seeds", "0-9", "--outdir", out, "-q", code=1), "No space left")
     assert names(out) == ["seed0000.png", "seed0001.png"]

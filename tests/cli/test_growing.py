@@ -105,7 +105,7 @@ def test_runs(sgan, run):
         ),
         (
             ["--cfg", "stylegan", "--grow-from", "64"],
-            "Growing cannot start at level 64: pictures of 16x16 have the levels 4, 8, 16",
+            "Growing cannot start at level 64: images of 16x16 have the levels 4, 8, 16",
         ),
         (["--cfg", "auto", "--grow-from", "4"], "The networks of auto do not grow"),
         (["--cfg", "auto", "--grow-batch", "4:16"], "--grow-batch has no effect"),

@@ -1,4 +1,4 @@
-"""`sgan interpolate` end to end: the film, what it says, and what it refuses."""
+"""`sgan interpolate` end to end: the video, what it says, and what it refuses."""
 
 import json
 import sys
@@ -17,8 +17,8 @@ def frames(path):
 
 
 @pytest.fixture
-def film(sgan, tiny_run, tmp_path):
-    """Film in the tiny run, whose pictures are RGBA of 24 x 48: film('--seeds', '1,2') -> the answer and its frames."""
+def video(sgan, tiny_run, tmp_path):
+    """Video in the tiny run, whose images are RGBA of 24 x 48: video('--seeds', '1,2') -> the answer and its frames."""
 
     def run(*args, out="a.gif", model=tiny_run):
         line = ["--model", model, "--out", tmp_path / out, "--json", "-q", *args]
@@ -31,7 +31,7 @@ def film(sgan, tiny_run, tmp_path):
 
 @pytest.fixture
 def still(sgan, tiny_run, tmp_path):
-    """A seed's picture as a frame shows it."""
+    """A seed's image as a frame shows it."""
 
     def draw(seed):
         sgan("generate", "--model", tiny_run, "--outdir", tmp_path / "s", "--seeds", seed, "-q")
@@ -50,8 +50,8 @@ def near(a, b):
     return np.abs(a - b).mean() < 4
 
 
-def test_a_loop_through_seeds(film, still):
-    answer, shown = film("--seeds", "1,2,3", "--frames", "4")
+def test_a_loop_through_seeds(video, still):
+    answer, shown = video("--seeds", "1,2,3", "--frames", "4")
     assert answer["frames"] == 12 == len(shown) and answer["keys"] == [["1", "2", "3"]] and answer["fps"] == 30
     assert shown.shape[1:] == (24 * 6, 48 * 6, 3), "laid on white, the shorter side enlarged to 128 or more"
     assert all(near(shown[4 * i], still(seed)) for i, seed in enumerate((1, 2, 3)))
@@ -59,54 +59,54 @@ def test_a_loop_through_seeds(film, still):
 
 
 @pytest.mark.parametrize("kind", ["spline", "linear", "slerp"])
-def test_once(film, still, kind):
-    shown = film("--seeds", "1,2", "--frames", "3", "--once", "--kind", kind)[1]
+def test_once(video, still, kind):
+    shown = video("--seeds", "1,2", "--frames", "3", "--once", "--kind", kind)[1]
     assert len(shown) == 4 and near(shown[0], still(1)) and near(shown[3], still(2))
 
 
-def test_truncation(film, still):
-    answer, shown = film("--kind", "trunc", "--seeds", "1,2", "--frames", "3", "--sweep", "-1", "1")
+def test_truncation(video, still):
+    answer, shown = video("--kind", "trunc", "--seeds", "1,2", "--frames", "3", "--sweep", "-1", "1")
     assert len(shown) == 6 and answer["keys"] == [["1"], ["2"]]
-    top, bottom = shown[3][:144], shown[3][-144:]  # one column: the pictures are wide
+    top, bottom = shown[3][:144], shown[3][-144:]  # one column: the images are wide
     assert near(top, still(1)) and near(bottom, still(2)) and not near(shown[0][:144], still(1))
 
 
-def test_styles(film, still):
-    every = film("--kind", "mix", "--styles", "0-7", "--seeds", "1,2", "--frames", "2")[1]
+def test_styles(video, still):
+    every = video("--kind", "mix", "--styles", "0-7", "--seeds", "1,2", "--frames", "2")[1]
     assert len(every) == 4 and near(every[0], still(1)) and near(every[2], still(2))
-    some = film("--kind", "mix", "--styles", "fine", "--seeds", "1,2", "--frames", "2")[1]
+    some = video("--kind", "mix", "--styles", "fine", "--seeds", "1,2", "--frames", "2")[1]
     assert near(some[0], still(1)) and not near(some[2], still(2))
 
 
-def test_a_grid(film, still):
-    answer, shown = film("--grid", "1x2", "--seeds", "1-4", "--frames", "2")
+def test_a_grid(video, still):
+    answer, shown = video("--grid", "1x2", "--seeds", "1-4", "--frames", "2")
     assert answer["keys"] == [["1", "3"], ["2", "4"]] and shown.shape == (4, 144, 2 * 288, 3)
     assert near(shown[0], np.hstack([still(1), still(2)])) and near(shown[2], np.hstack([still(3), still(4)]))
 
 
-def test_a_projected_file_is_a_key(sgan, film, still, tiny_run, tmp_path):
+def test_a_projected_file_is_a_key(sgan, video, still, tiny_run, tmp_path):
     sgan("generate", "--model", tiny_run, "--outdir", tmp_path, "--seeds", "5", "--save-w", "-q")
-    answer, shown = film("--seeds", f"{tmp_path / 'w.npz'},6", "--frames", "2")
+    answer, shown = video("--seeds", f"{tmp_path / 'w.npz'},6", "--frames", "2")
     assert answer["keys"] == [["w", "6"]] and near(shown[0], still(5)) and near(shown[2], still(6))
 
 
-def test_what_stands_in_it(film, tmp_path):
+def test_what_stands_in_it(video, tmp_path):
     for name in ("a.gif", "a.webp"):
-        film("--seeds", "1,2", "--frames", "1", "--trunc", "0.7", out=name)
+        video("--seeds", "1,2", "--frames", "1", "--trunc", "0.7", out=name)
         record = read_metadata(tmp_path / name)
         assert (record["kind"], record["trunc"], record["keys"]) == ("spline", "0.7", "[['1', '2']]")
         assert len(record["model"]) == 16 and record["command"].startswith("sgan ")
 
 
-def test_the_same_bytes_again(film, tmp_path):
+def test_the_same_bytes_again(video, tmp_path):
     for name in ("a.gif", "b.gif"):
-        film("--seeds", "1,2", "--frames", "3", out=name)
+        video("--seeds", "1,2", "--frames", "3", out=name)
     a, b = ((tmp_path / name).read_bytes() for name in ("a.gif", "b.gif"))
     assert a.replace(b"a.gif", b"b.gif") == b
 
 
-def test_nothing_boils(film):
-    shown = film("--seeds", "1,1", "--frames", "3", "--batch", "1")[1]
+def test_nothing_boils(video):
+    shown = video("--seeds", "1,1", "--frames", "3", "--batch", "1")[1]
     assert (shown == shown[:1]).all()
 
 
@@ -116,9 +116,9 @@ def test_the_path_is_the_last_line(sgan, tiny_run, tmp_path):
     assert result.stdout == f"{tmp_path / 'x' / 'a.webp'}\n" and "Model: " in result.stderr
 
 
-def test_classes(film, class_run):
-    film("--seeds", "1,2", "--frames", "2", "--class", "1", model=class_run)
-    film("--seeds", "1,2", "--frames", "2", "--kind", "slerp", model=class_run)
+def test_classes(video, class_run):
+    video("--seeds", "1,2", "--frames", "2", "--class", "1", model=class_run)
+    video("--seeds", "1,2", "--frames", "2", "--kind", "slerp", model=class_run)
 
 
 @pytest.mark.parametrize(

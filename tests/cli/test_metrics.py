@@ -10,7 +10,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.metrics import passes
 
 
-class Grey:
+class Gray:
     """Mean brightness of 3 x 3 fields, and three 'classes'."""
 
     name, fingerprint, known = "inception-2015", "0123abcd", True
@@ -30,7 +30,7 @@ class Difference:
 @pytest.fixture(autouse=True)
 def detectors(monkeypatch, tmp_path):
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(passes, "load_detector", lambda name, device, file=None: Grey())
+    monkeypatch.setattr(passes, "load_detector", lambda name, device, file=None: Gray())
     monkeypatch.setattr(passes, "load_lpips", lambda net, device, file=None: Difference())
 
 
@@ -77,7 +77,7 @@ def test_a_run_folder_gets_its_history_once(sgan, run):
     assert "fid40_full" in page.read_text()
 
 
-def test_other_pictures_have_a_curve_of_their_own(sgan, run, make_set, tmp_path):
+def test_other_images_have_a_curve_of_their_own(sgan, run, make_set, tmp_path):
     other = make_set(tmp_path / "other set.zip", num=20)
     assert "fid40_full_on_other-set " in sgan("metrics", "fid", "--num", "40", "--model", run, "--data", other).stdout
     assert not (run / "metric-fid40_full.jsonl").exists()
@@ -86,7 +86,7 @@ def test_other_pictures_have_a_curve_of_their_own(sgan, run, make_set, tmp_path)
     assert again.stdout == ""
 
 
-def test_a_model_without_its_pictures(sgan, run, rgb_set, tmp_path, monkeypatch):
+def test_a_model_without_its_images(sgan, run, rgb_set, tmp_path, monkeypatch):
     """Path length needs none; a distance says what to give."""
     from stylegan_cli.data import dataset
 
@@ -99,7 +99,7 @@ def test_a_model_without_its_pictures(sgan, run, rgb_set, tmp_path, monkeypatch)
 def test_json_is_one_line(sgan, run):
     result = sgan("metrics", "ppl", "--num", "20", "--model", run / "snapshot-000000.016.safetensors", "--json")
     found = json.loads(result.stdout)
-    assert found["values"].keys() == {"ppl2_wend_20"} and found["pictures"]["ppl2_wend_20"] == [0, 20]
+    assert found["values"].keys() == {"ppl2_wend_20"} and found["num_images"]["ppl2_wend_20"] == [0, 20]
     assert result.stderr == ""
 
 
@@ -117,7 +117,7 @@ def test_two_sets(sgan, rgb_set, make_set, tmp_path):
     told(sgan("metrics", "fid", "--images", rgb_set, tmp_path / "none", code=1), "none")
 
 
-def test_other_pictures_than_those_of_the_training(sgan, run, make_set, tmp_path):
+def test_other_images_than_those_of_the_training(sgan, run, make_set, tmp_path):
     larger = make_set(tmp_path / "larger.zip", (32, 32, 3), 30)
     model = run / "snapshot-000000.016.safetensors"
     result = sgan("metrics", "fid", "--num", "20", "--model", model, "--data", larger)
@@ -130,7 +130,7 @@ def test_other_pictures_than_those_of_the_training(sgan, run, make_set, tmp_path
     ("line", "words"),
     [
         (["fidd"], ("fidd", "Did you mean fid?")),
-        (["fid", "--num", "1"], ("2 pictures at least",)),
+        (["fid", "--num", "1"], ("2 images at least",)),
         (["fid", "--features", "dino"], ("dino", "efficientnet-lite0")),
         (["fid", "--model", "none.safetensors"], ("none.safetensors",)),
     ],

@@ -1,4 +1,4 @@
-"""`sgan mix` end to end: the sheet and the single pictures."""
+"""`sgan mix` end to end: the sheet and the single images."""
 
 import json
 
@@ -31,7 +31,7 @@ def mix(sgan, tiny_run, tmp_path):
 
 @pytest.fixture
 def source(sgan, tiny_run, tmp_path):
-    """The picture of a seed, as `sgan generate` draws it."""
+    """The image of a seed, as `sgan generate` draws it."""
 
     def draw(seed):
         sgan("generate", "--model", tiny_run, "--outdir", tmp_path / "sources", "--seeds", seed, "-q")
@@ -70,7 +70,7 @@ def test_styles(sgan, tiny_run, tmp_path, styles, indices):
     assert answer["files"] == [str(tmp_path / "mix0001-0002.png"), str(tmp_path / "mix.png")]
 
 
-def test_all_styles_of_the_column_are_its_picture(mix, source):
+def test_all_styles_of_the_column_are_its_image(mix, source):
     out = mix("--rows", "1-2", "--cols", "7,8", "--styles", "0-7")
     for row in (1, 2):
         for col in (7, 8):
@@ -83,7 +83,7 @@ def test_some_styles_give_neither(mix, source):
     assert np.abs(mixed - source(1)).max() > 1 and np.abs(mixed - source(7)).max() > 1
 
 
-def test_a_picture_with_itself_is_itself(mix, source):
+def test_a_image_with_itself_is_itself(mix, source):
     out = mix("--rows", "4", "--cols", "4", "--styles", "coarse")
     assert np.abs(pixels(out / "mix0004-0004.png") - source(4)).max() <= 1
 

@@ -1,4 +1,4 @@
-"""`sgan noise` end to end: the sheet, the single pictures, the numbers."""
+"""`sgan noise` end to end: the sheet, the single images, the numbers."""
 
 import json
 
@@ -67,11 +67,11 @@ def test_the_maps_have_one_scale(noise):
     result, out = noise("--seeds", "1,2,3", "--json", "-q")
     answer, maps = json.loads(result.stdout), [pixels(out / f"noise{seed:04d}-std.png") for seed in (1, 2, 3)]
     assert max(x.max() for x in maps) == 255
-    for mean, grey in zip(answer["std"].values(), maps):
-        assert grey.mean() * answer["white"] / 255 == pytest.approx(mean, rel=0.05)
+    for mean, gray in zip(answer["std"].values(), maps):
+        assert gray.mean() * answer["white"] / 255 == pytest.approx(mean, rel=0.05)
 
 
-def test_the_pictures_are_those_of_generate(sgan, noise, noisy, tmp_path):
+def test_the_images_are_those_of_generate(sgan, noise, noisy, tmp_path):
     out = noise("--seeds", "4")[1]
     for mode, name in (("const", "all"), ("none", "none")):
         sgan("generate", "--model", noisy, "--seeds", "4", "--noise-mode", mode, "--outdir", tmp_path / mode, "-q")

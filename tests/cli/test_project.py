@@ -21,9 +21,9 @@ def names(folder):
 
 
 @pytest.fixture(scope="module")
-def pictures(sgan, tmp_path_factory):
+def images(sgan, tmp_path_factory):
     """Two drawings of the model that comes with the package: the files."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     sgan("generate", "--runs", folder, "--seeds", "7,8", "--outdir", folder, "-q")
     return [folder / "seed0007.png", folder / "seed0008.png"]
 
@@ -36,8 +36,8 @@ def project(sgan, tmp_path):
     return run
 
 
-def test_one_picture(project, pictures, tmp_path):
-    result = project(pictures[0])
+def test_one_image(project, images, tmp_path):
+    result = project(images[0])
     out = tmp_path / "out"
     assert names(out) == ["compare.png", "proj.png", "projected.npz"]
     assert result.stdout == f"{out / 'compare.png'}\n" and result.stderr == ""
@@ -51,8 +51,8 @@ def test_one_picture(project, pictures, tmp_path):
     assert settings["projection"]["steps"] == settings["steps_made"] == 6 and settings["loss"] == "pixel"
 
 
-def test_several_pictures_and_what_follows(sgan, project, pictures, tmp_path):
-    answer = json.loads(project(*pictures, "--noise", "const", "--space", "w+", "--json").stdout)
+def test_several_images_and_what_follows(sgan, project, images, tmp_path):
+    answer = json.loads(project(*images, "--noise", "const", "--space", "w+", "--json").stdout)
     out = tmp_path / "out"
     assert [f["name"] for f in answer["found"]] == ["seed0007", "seed0008"]
     assert names(out) == [
@@ -76,8 +76,8 @@ def test_several_pictures_and_what_follows(sgan, project, pictures, tmp_path):
     assert all(np.abs(half - pixels(out / f"seed000{i}-proj.png")).max() > 1 for i in (7, 8))
 
 
-def test_tuned(sgan, project, pictures, tmp_path):
-    project(*pictures, "--tune", "4")
+def test_tuned(sgan, project, images, tmp_path):
+    project(*images, "--tune", "4")
     out = tmp_path / "out"
     mixed = ["--rows", out / "seed0007-projected.npz", "--cols", "3", "--outdir", tmp_path / "m"]
     assert "tuned weights" in sgan("mix", "--runs", tmp_path, *mixed).stderr
@@ -86,45 +86,45 @@ def test_tuned(sgan, project, pictures, tmp_path):
     sgan("generate", "--runs", tmp_path, "--from-w", out / "seed0007-projected.npz", "--outdir", tmp_path / "g", "-q")
     assert np.abs(pixels(tmp_path / "g" / "w0000.png") - pixels(out / "seed0007-proj.png")).max() <= 2
     compare = Image.open(out / "compare.png")
-    project(*pictures, into="plain")
+    project(*images, into="plain")
     assert compare.width > Image.open(tmp_path / "plain" / "compare.png").width  # a column more
 
 
-def test_begin_at_a_file(project, pictures, tmp_path):
-    project(pictures[0], quick=["--loss", "pixel", "--steps", "40", "-q"])
+def test_begin_at_a_file(project, images, tmp_path):
+    project(images[0], quick=["--loss", "pixel", "--steps", "40", "-q"])
     with np.load(tmp_path / "out" / "projected.npz") as f:
         before = float(f["distance"][0])
     more = ["--init", tmp_path / "out" / "projected.npz", "--json"]
-    (found,) = json.loads(project(pictures[0], *more, into="b").stdout)["found"]
+    (found,) = json.loads(project(images[0], *more, into="b").stdout)["found"]
     assert found["distance"] <= before * 1.001
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_the_way_as_a_film(project, pictures, tmp_path, ending):
-    project(*pictures, "--video", ending)
-    film = Image.open(tmp_path / "out" / f"project.{ending}")
-    assert film.size == (256, 256) and 2 <= film.n_frames <= 7  # a writer may join frames that are alike
+def test_the_way_as_a_video(project, images, tmp_path, ending):
+    project(*images, "--video", ending)
+    video = Image.open(tmp_path / "out" / f"project.{ending}")
+    assert video.size == (256, 256) and 2 <= video.n_frames <= 7  # a writer may join frames that are alike
 
 
 def test_a_mask_and_other_modes(sgan, tiny_run, tmp_path):
-    """Into a model of 24 x 48 with alpha: a grey picture, a masked one."""
-    Image.new("L", (100, 60), 90).save(tmp_path / "grey.png")
+    """Into a model of 24 x 48 with alpha: a gray image, a masked one."""
+    Image.new("L", (100, 60), 90).save(tmp_path / "gray.png")
     mask = np.zeros((60, 100), np.uint8)
     mask[:30] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     more = ["--mask", tmp_path / "mask.png", "--model", tiny_run, "--outdir", tmp_path / "o", "--space", "z"]
-    sgan("project", tmp_path / "grey.png", *more, *QUICK)
+    sgan("project", tmp_path / "gray.png", *more, *QUICK)
     assert Image.open(tmp_path / "o" / "proj.png").mode == "RGBA"
 
 
-def test_a_conditional_model(sgan, class_run, pictures, tmp_path):
+def test_a_conditional_model(sgan, class_run, images, tmp_path):
     for space in ("w", "z"):
         more = ["--class", "1", "--space", space, "--model", class_run, "--outdir", tmp_path, "--loss", "discriminator"]
-        sgan("project", pictures[0], *more, "--steps", "3", "-q")
+        sgan("project", images[0], *more, "--steps", "3", "-q")
         assert read_metadata(tmp_path / "proj.png")["class"] == "1"
 
 
-def test_interrupted_it_keeps_the_best(project, pictures, tmp_path, monkeypatch):
+def test_interrupted_it_keeps_the_best(project, images, tmp_path, monkeypatch):
     real = Projector.step
 
     def step(self):
@@ -135,17 +135,17 @@ def test_interrupted_it_keeps_the_best(project, pictures, tmp_path, monkeypatch)
     monkeypatch.setattr(Projector, "step", step)
     from stylegan_cli.cli import main
 
-    args = ["project", str(pictures[0]), "--runs", str(tmp_path), "--outdir", str(tmp_path / "out"), *QUICK]
+    args = ["project", str(images[0]), "--runs", str(tmp_path), "--outdir", str(tmp_path / "out"), *QUICK]
     with pytest.raises(SystemExit) as e:
         main(args)
     assert e.value.code == 130 and names(tmp_path / "out") == ["compare.png", "proj.png", "projected.npz"]
 
 
-def test_one_name_for_two(project, pictures, tmp_path):
+def test_one_name_for_two(project, images, tmp_path):
     """Files of one name, or of names that would be one file: each keeps its own."""
     for folder, name in (("x", "a.png"), ("y", "a.png"), ("y", "a-2.png"), ("y", "7.png"), ("y", "007.png")):
         (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / name).write_bytes(pictures[0].read_bytes())
+        (tmp_path / folder / name).write_bytes(images[0].read_bytes())
     files = [*tmp_path.glob("x/*.png"), *sorted(tmp_path.glob("y/*.png"))]
     project(*files, quick=["--loss", "pixel", "--steps", "1", "--candidates", "0", "-q"])
     made = names(tmp_path / "out")
@@ -165,27 +165,27 @@ def test_crop(project, tmp_path, monkeypatch, crop):
     assert (seen[0].amax() > 0.9) == (crop == "none")  # the white side is cut off, or squeezed in
 
 
-def test_a_folder_that_cannot_be_written(sgan, pictures, tmp_path):
+def test_a_folder_that_cannot_be_written(sgan, images, tmp_path):
     (tmp_path / "file").write_text("x")
-    result = sgan("project", pictures[0], "--runs", tmp_path, "--outdir", tmp_path / "file", *QUICK, code=1)
+    result = sgan("project", images[0], "--runs", tmp_path, "--outdir", tmp_path / "file", *QUICK, code=1)
     assert "Cannot write" in result.stderr
 
 
-def test_its_own_input_is_spared(sgan, pictures, tmp_path):
-    (tmp_path / "proj.png").write_bytes(pictures[0].read_bytes())
+def test_its_own_input_is_spared(sgan, images, tmp_path):
+    (tmp_path / "proj.png").write_bytes(images[0].read_bytes())
     result = sgan("project", tmp_path / "proj.png", "--runs", tmp_path, "--outdir", tmp_path, *QUICK, code=1)
-    assert "overwritten" in result.stderr and (tmp_path / "proj.png").read_bytes() == pictures[0].read_bytes()
+    assert "overwritten" in result.stderr and (tmp_path / "proj.png").read_bytes() == images[0].read_bytes()
 
 
-def test_options_that_say_nothing(project, pictures, tmp_path):
-    project(pictures[0])
+def test_options_that_say_nothing(project, images, tmp_path):
+    project(images[0])
     made = tmp_path / "out" / "projected.npz"
-    assert "--init" in project(pictures[0], "--init", made, "--candidates", "3", code=2).stderr
-    assert "--detector" in project(pictures[0], "--detector", "x.ckpt", code=1).stderr
+    assert "--init" in project(images[0], "--init", made, "--candidates", "3", code=2).stderr
+    assert "--detector" in project(images[0], "--detector", "x.ckpt", code=1).stderr
 
 
-def test_each_file_has_its_own_noise(sgan, project, pictures, tmp_path):
-    project(*pictures)
+def test_each_file_has_its_own_noise(sgan, project, images, tmp_path):
+    project(*images)
     for name in ("seed0007", "seed0008"):
         file = tmp_path / "out" / f"{name}-projected.npz"
         sgan("generate", "--runs", tmp_path, "--from-w", file, "--outdir", tmp_path / name, "-q")
@@ -193,39 +193,39 @@ def test_each_file_has_its_own_noise(sgan, project, pictures, tmp_path):
         assert np.abs(again - pixels(tmp_path / "out" / f"{name}-proj.png")).max() <= 1
 
 
-def test_what_is_refused(sgan, project, pictures, tiny_run, tmp_path):
+def test_what_is_refused(sgan, project, images, tiny_run, tmp_path):
     (tmp_path / "text.png").write_text("x")
     Image.new("RGB", (5000, 20)).save(tmp_path / "long.png")
     Image.new("L", (8, 8), 0).save(tmp_path / "black.png")
     cases = {
-        "no picture": [],
+        "no image": [],
         "There is no file": [tmp_path / "missing.png"],
         "cannot be read": [tmp_path / "text.png"],
         "5000 x 20": [tmp_path / "long.png"],
-        "black": [pictures[0], "--mask", tmp_path / "black.png"],
-        "no classes": [pictures[0], "--class", "1"],
-        "no .npz": [pictures[0], "--init", tmp_path / "text.png"],
+        "black": [images[0], "--mask", tmp_path / "black.png"],
+        "no classes": [images[0], "--class", "1"],
+        "no .npz": [images[0], "--init", tmp_path / "text.png"],
     }
     for told, args in cases.items():
         result = project(*args, code=1)
         assert told in result.stderr and len(result.stderr.strip().splitlines()) <= 5, told
-    project(pictures[0])
+    project(images[0])
     made = tmp_path / "out" / "projected.npz"
     result = sgan("mix", "--model", tiny_run, "--rows", made, "--outdir", tmp_path / "m", "-q", code=1)
     assert "fingerprint" in result.stderr and "--model" in result.stderr and not (tmp_path / "m").exists()
-    result = project(pictures[0], "--init", made, "--model", tiny_run, code=1)
+    result = project(images[0], "--init", made, "--model", tiny_run, code=1)
     assert "fingerprint" in result.stderr
 
 
-def test_without_weights_of_lpips(project, pictures, tmp_path, monkeypatch):
+def test_without_weights_of_lpips(project, images, tmp_path, monkeypatch):
     monkeypatch.setenv("SGAN_OFFLINE", "1")
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.delenv("SGAN_DETECTORS", raising=False)
-    result = project(pictures[0], quick=["--loss", "lpips", "--steps", "2", "-q"], code=1)
+    result = project(images[0], quick=["--loss", "lpips", "--steps", "2", "-q"], code=1)
     assert "--detector" in result.stderr and "--loss discriminator" in result.stderr
     assert len(result.stderr.strip().splitlines()) <= 5
-    result = project(pictures[0], quick=["--steps", "2"])
+    result = project(images[0], quick=["--steps", "2"])
     assert "discriminator" in result.stderr and "--detector" in result.stderr
     assert read_metadata(tmp_path / "out" / "proj.png")["loss"] == "discriminator"
 
@@ -244,15 +244,15 @@ def attribute(sgan, tmp_path, monkeypatch):
     return run
 
 
-def test_attribute(attribute, pictures, tmp_path):
-    first = attribute(*pictures, quiet=())
+def test_attribute(attribute, images, tmp_path):
+    first = attribute(*images, quiet=())
     assert "once" in first.stderr and "AUC" in first.stderr
     assert names(tmp_path / "out") == ["attribute-compare.png", "attribute.png"]
     *lines, last = first.stdout.splitlines()
     assert last == str(tmp_path / "out" / "attribute.png") and len(lines) == 2 and "distance" in lines[0]
-    second = attribute(*pictures, quiet=())
+    second = attribute(*images, quiet=())
     assert "once" not in second.stderr and second.stdout == first.stdout
-    answer = json.loads(attribute(*pictures, "--json").stdout)
+    answer = json.loads(attribute(*images, "--json").stdout)
     assert [one["name"] for one in answer["judged"]] == ["seed0007", "seed0008"] and 0 <= answer["auc"] <= 1
 
 
@@ -262,9 +262,9 @@ def test_calibrate_alone(attribute, tmp_path):
     assert len(list((tmp_path / "cache" / "calibrations").glob("*.safetensors"))) == 1
 
 
-def test_attribute_refuses(attribute, pictures, tmp_path, sgan, tiny_run):
-    assert "no picture" in attribute(code=1).stderr
+def test_attribute_refuses(attribute, images, tmp_path, sgan, tiny_run):
+    assert "no image" in attribute(code=1).stderr
     assert "There is no file" in attribute(tmp_path / "missing.png", code=1).stderr
     assert not (tmp_path / "cache").exists()
-    result = sgan("attribute", pictures[0], "--model", tiny_run, "--data", tmp_path / "none.zip", "-q", code=1)
+    result = sgan("attribute", images[0], "--model", tiny_run, "--data", tmp_path / "none.zip", "-q", code=1)
     assert "none.zip" in result.stderr

@@ -73,7 +73,7 @@ def test_its_statistics(tiny_run):
     assert len(log) == 4 and all("loss G" in line for line in log)
 
 
-def test_its_pictures(tiny_run):
+def test_its_images(tiny_run):
     reals, fakes = (Image.open(tiny_run / name) for name in ("reals.png", "fakes-000000.032.png"))
     assert reals.size == fakes.size == (8 * 48, 8 * 24)
     assert reals.mode == fakes.mode == "RGBA"
@@ -100,7 +100,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(sgan, rgb_set, tmp_path):
     result = sgan("train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.016", "--cond")
     folder = tmp_path / "00000-rgb-auto"
     assert result.stdout == f"{folder}\n"
-    for words in ("32 pictures of 16x16, 2 classes", f"{folder / 'fakes-000000.016.png'}", "sgan generate", "--resume"):
+    for words in ("32 images of 16x16, 2 classes", f"{folder / 'fakes-000000.016.png'}", "sgan generate", "--resume"):
         assert words in result.stderr
     assert f"--runs {tmp_path}" in result.stderr
 
@@ -151,7 +151,7 @@ def test_other_objectives(sgan, rgb_set, tmp_path):
     config = read_config(json.loads((folder / "config.json").read_text()))
     assert (config.loss, config.r2_gamma, config.discriminator.labels) == ("lsgan", 1, "classifier")
     snapshot = next(folder.glob("snapshot-000000.024*"))
-    # Its discriminator names classes, which pictures without labels do not have.
+    # Its discriminator names classes, which images without labels do not have.
     line = ["train", "--data", rgb_set, "--resume", snapshot, "--batch", "8", "--dry-run"]
     for options, labels in (
         ([], "projection"),
@@ -183,7 +183,7 @@ def test_a_run_goes_on_with_its_own_settings(sgan, tiny_run):
         told(sgan("train", "--resume", tiny_run, "--kimg", "1", *options, code=1), options[0], "cannot be changed")
 
 
-def test_a_run_whose_pictures_changed(sgan, make_set, tmp_path):
+def test_a_run_whose_images_changed(sgan, make_set, tmp_path):
     data = make_set(tmp_path / "a.zip")
     folder = Path(sgan("train", "--data", data, "--runs", tmp_path / "runs", *SMALL, "--kimg", "0.008").stdout.strip())
     make_set(data, num=16)
@@ -212,7 +212,7 @@ def test_a_new_run_from_a_models_weights(sgan, tiny_run, rgba_set, tmp_path):
     assert not (folder / "snapshot-000000.036.safetensors").exists()  # it counts from zero
 
 
-def test_weights_that_do_not_fit_the_pictures_start_fresh(sgan, tiny_run, rgb_set, tmp_path):
+def test_weights_that_do_not_fit_the_images_start_fresh(sgan, tiny_run, rgb_set, tmp_path):
     """Another size, other channels: what fits is taken over, the rest is listed."""
     start = tiny_run / "snapshot-000000.032.safetensors"
     line = ["train", "--data", rgb_set, "--resume", start, "--batch", "8", "--kimg", "0.008", "--runs", tmp_path]
@@ -285,7 +285,7 @@ def test_options_that_do_not_work(sgan, rgb_set, tmp_path, options, code, words)
 
 
 @pytest.mark.parametrize("options", [["--snap", "0.0001"], ["--kimg", "0.0001"]], ids=" ".join)
-def test_less_than_one_picture_counts_as_one_step(sgan, rgb_set, tmp_path, options):
+def test_less_than_one_image_counts_as_one_step(sgan, rgb_set, tmp_path, options):
     line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "-q", "--kimg", "0.016", *options]
     folder = Path(sgan(*line).stdout.strip())
     assert list(folder.glob("snapshot-*.safetensors"))
@@ -299,7 +299,7 @@ def test_fewer_than_one_channel(sgan, make_set, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_no_pictures(sgan, tmp_path):
+def test_no_images(sgan, tmp_path):
     told(sgan("train", "--data", tmp_path / "faces.zip", code=1), "faces.zip", "does not exist")
 
 

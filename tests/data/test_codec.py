@@ -1,4 +1,4 @@
-"""Every kind of picture file comes out upright, in 8 bits, as grey, RGB or RGBA."""
+"""Every kind of image file comes out upright, in 8 bits, as gray, RGB or RGBA."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from stylegan_cli.data.codec import (
-    PictureError,
+    ImageError,
     box_reduce,
     decode,
     ends_well,
@@ -103,7 +103,7 @@ def test_modes(mode, channels, out):
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_16_bits_grey_is_scaled_not_clipped(format):
+def test_16_bits_gray_is_scaled_not_clipped(format):
     deep = (np.arange(24 * 40).reshape(24, 40) * 68).astype(np.uint16)
     data = encoded(Image.fromarray(deep), format)
     assert read_header(data).channels == 1
@@ -111,7 +111,7 @@ def test_16_bits_grey_is_scaled_not_clipped(format):
 
 
 @pytest.mark.parametrize("make", [png16, tiff16])
-def test_16_bits_colour(make):
+def test_16_bits_color(make):
     deep = RGB.astype(np.uint16) * 257
     data = make(deep)
     assert (read_header(data).height, read_header(data).width, read_header(data).channels) == (24, 40, 3)
@@ -153,15 +153,15 @@ def test_of_an_animation_the_first_frame(format):
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0" + b"\0" * 50, b"GIF89a"])
-def test_what_is_no_picture(data):
-    with pytest.raises(PictureError):
+def test_what_is_no_image(data):
+    with pytest.raises(ImageError):
         read_header(data)
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
 def test_what_is_cut_short(format):
     data = encoded(Image.fromarray(RGB), format)
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         decode(data[: len(data) // 2])
 
 
@@ -171,18 +171,18 @@ def test_a_pixel_bomb_is_refused_by_its_header(side):
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     words = {12_000: "12000 x 12000 pixels is more than", 60_000: "3600000000 pixels. exceeds limit"}  # ours, Pillow's
     for read in (read_header, decode):
-        with pytest.raises(PictureError, match=words[side]):
+        with pytest.raises(ImageError, match=words[side]):
             read(bomb)
 
 
 def test_a_small_limit():
-    with pytest.raises(PictureError, match="million allowed"):
+    with pytest.raises(ImageError, match="million allowed"):
         decode(png_bytes(Image.fromarray(RGB)), max_pixels=100)
 
 
 def test_floating_point_pixels_are_refused():
     data = encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
-    with pytest.raises(PictureError, match="floating point"):
+    with pytest.raises(ImageError, match="floating point"):
         decode(data)
 
 
@@ -191,12 +191,12 @@ def test_the_end_of_a_png():
     assert ends_well(data) and not ends_well(data[:-1]) and not ends_well(b"")
 
 
-def test_fit_crops_the_centre_without_resampling():
+def test_fit_crops_the_center_without_resampling():
     image = fit(Image.fromarray(RGB), (24, 24), "center", "lanczos")
     assert np.array_equal(np.asarray(image), RGB[:, 8:32])
 
 
-def test_fit_keeps_the_centre_of_a_rectangle():
+def test_fit_keeps_the_center_of_a_rectangle():
     image = fit(Image.fromarray(RGB), (12, 6), "center", "box")  # the middle 24 x 12, halved
     expected = RGB[:, 14:26].astype(float).reshape(12, 2, 6, 2, 3).mean((1, 3))
     assert np.abs(np.asarray(image) - expected).max() <= 1
@@ -215,7 +215,7 @@ def test_box_reduce_is_the_mean_rounded_once(channels):
     assert np.array_equal(box_reduce(pixels, (8, 6)), np.floor(mean + 0.5).astype(np.uint8))
 
 
-def test_box_reduce_does_not_bleed_invisible_colours():
+def test_box_reduce_does_not_bleed_invisible_colors():
     pixels = np.zeros((4, 2, 2), np.uint8)
     pixels[:, 0, 0] = (200, 100, 50, 255)  # one visible pixel, three invisible ones in black
     assert box_reduce(pixels, (1, 1))[:, 0, 0].tolist() == [200, 100, 50, 64]

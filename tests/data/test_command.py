@@ -33,11 +33,11 @@ def test_pack_then_info(tmp_path, photos):
     (photos / "dog" / "bad.png").write_text("bad")
     dest = tmp_path / "out.zip"
     lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
-    assert lines == ["6 pictures of 24x32, 3 channel(s), 2 classes", str(dest)]
-    assert "Left out 1 file(s)" in errors and "dog/bad.png: not a picture" in errors
+    assert lines == ["6 images of 24x32, 3 channel(s), 2 classes", str(dest)]
+    assert "Left out 1 file(s)" in errors and "dog/bad.png: not an image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
-    for fact in ("pictures   6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
+    for fact in ("images     6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
         assert fact in text
     assert open_dataset(dest).spec.content_hash in text
     assert lines[-1] == str(tmp_path / "out-contact.png")
@@ -62,13 +62,13 @@ def test_results_for_scripts(tmp_path, photos):
 def test_info_of_the_packaged_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines, _ = sgan_data("info")
-    assert "pictures   4000" in lines and lines[-1] == "critters64-contact.png"
+    assert "images     4000" in lines and lines[-1] == "critters64-contact.png"
     assert "bodyVariant (14)" in "\n".join(lines)
     with Image.open(lines[-1]) as sheet:
         assert sheet.size == (10 * 130 + 2, 8 * 130 + 2)
 
 
-def test_info_of_large_pictures_and_alpha(tmp_path):
+def test_info_of_large_images_and_alpha(tmp_path):
     (tmp_path / "src").mkdir()
     Image.new("RGBA", (400, 200), (255, 0, 0, 128)).save(tmp_path / "src" / "a.png")
     lines, _ = sgan_data("info", tmp_path / "src")
@@ -81,7 +81,7 @@ def test_demo(tmp_path):
     pytest.importorskip("dicebear", reason="needs the extra demo")
     dest = tmp_path / "d.zip"
     lines, _ = sgan_data("demo", dest, "--num", "8", "--size", "16", "--label", "bodyVariant", "--colors", "32")
-    assert lines[0] == "8 pictures of 16x16, CC0 1.0" and lines[-1] == str(dest)
+    assert lines[0] == "8 images of 16x16, CC0 1.0" and lines[-1] == str(dest)
     assert open_dataset(dest, label="labels").spec.c_dim > 1
     (line,), _ = sgan_data("demo", dest, "--num", "4", "--size", "16", "--json")
     assert json.loads(line)["num"] == 4

@@ -14,7 +14,7 @@ from stylegan_cli.data.dataset import PACKAGED, open_dataset
 from stylegan_cli.errors import SganError
 
 
-def pictures(num=6, shape=(8, 12, 3), seed=0):
+def make_images(num=6, shape=(8, 12, 3), seed=0):
     return np.random.default_rng(seed).integers(0, 256, (num, *shape), dtype=np.uint8)
 
 
@@ -34,7 +34,7 @@ def named(pixels):
 
 @pytest.fixture
 def files():
-    return named(pictures())
+    return named(make_images())
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
@@ -45,7 +45,7 @@ def test_a_zip_reads_back(tmp_path, files, method):
     assert (spec.num, spec.height, spec.width, spec.channels, spec.filter) == (6, 8, 12, 3, "none")
     images = data.images([4, 0, 4])
     assert images.dtype == torch.uint8
-    assert np.array_equal(images.numpy(), pictures()[[4, 0, 4]].transpose(0, 3, 1, 2))
+    assert np.array_equal(images.numpy(), make_images()[[4, 0, 4]].transpose(0, 3, 1, 2))
     assert data.labels([0, 1]).shape == (2, 0)
     assert data.name == "a"
 
@@ -66,11 +66,11 @@ def test_the_hash_follows_the_content_only(tmp_path, files):
     later = write_zip(tmp_path / "b.zip", dict(reversed(files.items())), labels, date=(2024, 5, 5, 5, 5, 4))
     assert open_dataset(later).spec.content_hash == one
     assert open_dataset(write_zip(tmp_path / "c.zip", files)).spec.content_hash != one
-    assert open_dataset(write_zip(tmp_path / "d.zip", named(pictures(seed=1)), labels)).spec.content_hash != one
+    assert open_dataset(write_zip(tmp_path / "d.zip", named(make_images(seed=1)), labels)).spec.content_hash != one
 
 
 def test_numbered_labels_as_the_peers_write_them(tmp_path, files):
-    numbers = [0, 3, 3.0, 0, 1, 0]  # class 2 has no picture, and counts all the same
+    numbers = [0, 3, 3.0, 0, 1, 0]  # class 2 has no image, and counts all the same
     record = {"labels": [[name, k] for name, k in zip(files, numbers)]}
     data = open_dataset(write_zip(tmp_path / "a.zip", files, record), label="labels")
     assert data.spec.classes == ("0", "1", "2", "3")
@@ -106,7 +106,7 @@ def test_reading_at_a_smaller_size(tmp_path, files):
     data = open_dataset(write_zip(tmp_path / "a.zip", files), size=(4, 6))
     spec = data.spec
     assert (spec.height, spec.width, spec.source_height, spec.source_width, spec.filter) == (4, 6, 8, 12, "box")
-    mean = pictures().astype(float).reshape(6, 4, 2, 6, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2)
+    mean = make_images().astype(float).reshape(6, 4, 2, 6, 2, 3).mean((2, 4)).transpose(0, 3, 1, 2)
     assert np.array_equal(data.images(range(6)).numpy(), np.floor(mean + 0.5))
     with pytest.raises(SganError, match="cannot be read larger"):
         open_dataset(tmp_path / "a.zip", size=(16, 24))
@@ -115,15 +115,15 @@ def test_reading_at_a_smaller_size(tmp_path, files):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_grey_and_alpha(tmp_path, channels):
-    pixels = pictures(shape=(8, 8) if channels == 1 else (8, 8, 4))
+def test_gray_and_alpha(tmp_path, channels):
+    pixels = make_images(shape=(8, 8) if channels == 1 else (8, 8, 4))
     data = open_dataset(write_zip(tmp_path / "a.zip", named(pixels)))
     assert data.spec.channels == channels
     assert np.array_equal(data.images([2]).numpy()[0], np.atleast_3d(pixels[2]).transpose(2, 0, 1))
 
 
 def test_without_memory_it_decodes_on_demand(tmp_path):
-    pixels = pictures(8, (128, 128, 3))  # large enough for threads
+    pixels = make_images(8, (128, 128, 3))  # large enough for threads
     data = open_dataset(write_zip(tmp_path / "a.zip", named(pixels)), cache_bytes=0)
     assert data._cache is None
     order = [7, 1, 1, 0, 5]
@@ -151,7 +151,7 @@ def test_the_packaged_set():
     assert all(len(values) == 4000 for values in data.attributes.values())
     assert data.spec.c_dim == 14
     images = data.images(range(0, 4000, 100)).float()
-    assert images.std((0, 2, 3)).min() > 30  # colours, in every channel
+    assert images.std((0, 2, 3)).min() > 30  # colors, in every channel
     assert module._PACKAGED_FILE.stat().st_size < 4_000_000
 
 
@@ -186,8 +186,8 @@ def test_progress_is_told(tmp_path, files):
 def test_a_record_of_what_has_changed_or_gone(tmp_path, files):
     path = write_zip(tmp_path / "a.zip", files)
     spec = open_dataset(path).spec
-    write_zip(path, named(pictures(seed=1)))
-    with pytest.raises(SganError, match="The pictures or labels in .*a.zip have changed."):
+    write_zip(path, named(make_images(seed=1)))
+    with pytest.raises(SganError, match="The images or labels in .*a.zip have changed."):
         spec.open()
     with pytest.raises(SganError, match="^Not those.$") as e:
         spec.open(changed="Not those.", gone="Gone", hint="Look.")
@@ -214,10 +214,10 @@ def test_nothing_there(tmp_path, files):
     assert "faces.zip" in e.value.hint
 
 
-def test_no_pictures(tmp_path):
+def test_no_images(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    assert "holds no pictures" in refused(tmp_path)
-    assert "holds no pictures" in refused(write_zip(tmp_path / "a.zip", {}))
+    assert "holds no images" in refused(tmp_path)
+    assert "holds no images" in refused(write_zip(tmp_path / "a.zip", {}))
 
 
 def test_no_zip(tmp_path):
@@ -239,23 +239,23 @@ def test_a_damaged_member(tmp_path, files):
     assert "do not match their checksum" in refused(tmp_path / "b.zip")
 
 
-def test_a_broken_picture(tmp_path, files):
+def test_a_broken_image(tmp_path, files):
     names = list(files)
     files[names[1]] = files[names[1]][:-40]  # cut short
     files[names[4]] = b"nothing"
     message = refused(write_zip(tmp_path / "a.zip", {k: files[k] for k in names if k != names[4]}))
-    assert f"1 picture(s) of {tmp_path / 'a.zip'} cannot be read" in message and names[1] in message
+    assert f"1 image(s) of {tmp_path / 'a.zip'} cannot be read" in message and names[1] in message
     assert names[4] in refused(write_zip(tmp_path / "b.zip", files))
 
 
-def test_a_cut_picture_of_a_large_set_is_found_by_its_end(tmp_path, files, monkeypatch):
+def test_a_cut_image_of_a_large_set_is_found_by_its_end(tmp_path, files, monkeypatch):
     monkeypatch.setattr(module, "_CHECK_PIXELS", 0)
     name = list(files)[3]
     files[name] = files[name][:-40]
     assert name in refused(write_zip(tmp_path / "a.zip", files))
 
 
-def test_a_picture_broken_inside_is_named_when_it_is_read(tmp_path, files, monkeypatch):
+def test_a_image_broken_inside_is_named_when_it_is_read(tmp_path, files, monkeypatch):
     monkeypatch.setattr(module, "_CHECK_PIXELS", 0)
     name = list(files)[3]
     broken = bytearray(files[name])
@@ -268,7 +268,7 @@ def test_a_picture_broken_inside_is_named_when_it_is_read(tmp_path, files, monke
 
 
 def test_mixed_sizes(tmp_path, files):
-    odd = named(pictures(5, (8, 8, 3)))
+    odd = named(make_images(5, (8, 8, 3)))
     files.update({f"z{k}": v for k, v in odd.items()})
     message = refused(write_zip(tmp_path / "a.zip", files))
     assert "differ in size: most have 12 x 8" in message
@@ -276,17 +276,17 @@ def test_mixed_sizes(tmp_path, files):
 
 
 def test_mixed_channels(tmp_path, files):
-    files["z.png"] = png_bytes(Image.fromarray(pictures(1, (8, 12))[0]))
+    files["z.png"] = png_bytes(Image.fromarray(make_images(1, (8, 12))[0]))
     assert "differ in channels: most have 3, but not z.png (1)" in refused(write_zip(tmp_path / "a.zip", files))
 
 
-def test_a_picture_without_label(tmp_path, files):
+def test_a_image_without_label(tmp_path, files):
     record = {"labels": [[name, 0] for name in list(files)[:4]]}
     message = refused(write_zip(tmp_path / "a.zip", files, record))
-    assert "2 picture(s)" in message and "have no label: 00000/img00000004.png" in message
+    assert "2 image(s)" in message and "have no label: 00000/img00000004.png" in message
 
 
-def test_a_label_without_picture(tmp_path, files):
+def test_a_label_without_image(tmp_path, files):
     record = {"labels": [[name, 0] for name in [*files, "gone.png"]]}
     assert "labels for 1 absent file(s): gone.png" in refused(write_zip(tmp_path / "a.zip", files, record))
 
@@ -302,9 +302,9 @@ def test_a_dataset_json_of_another_form(tmp_path, files, record):
     assert str(tmp_path / "a.zip") in refused(write_zip(tmp_path / "a.zip", files, record))
 
 
-def test_attributes_for_another_number_of_pictures(tmp_path, files):
+def test_attributes_for_another_number_of_images(tmp_path, files):
     record = {"labels": None, "attributes": {"hat": ["none"]}}
-    assert "1 values for 6 pictures" in refused(write_zip(tmp_path / "a.zip", files, record))
+    assert "1 values for 6 images" in refused(write_zip(tmp_path / "a.zip", files, record))
 
 
 def test_labels_asked_for_but_absent(tmp_path, files):

@@ -64,7 +64,7 @@ def test_the_packaged_set_tells_its_origin():
         ({"style": "crittres"}, "no style 'crittres'", "Did you mean critters?"),
         ({"style": "zzz"}, "no style 'zzz'", "critters"),
         ({"label": "bodyVarian"}, "'bodyVarian'", "Did you mean bodyVariant?"),
-        ({"num": 0}, "no number of pictures", None),
+        ({"num": 0}, "no number of images", None),
     ],
 )
 def test_bad_input(tmp_path, dicebear, options, message, hint):

@@ -1,11 +1,11 @@
-"""Pictures are written with their metadata, and sheets put every picture where it belongs."""
+"""Images are written with their metadata, and sheets put every image where it belongs."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.data.images import grid_columns, image_grid, labelled_grid, read_metadata, save_image, to_uint8
+from stylegan_cli.data.images import grid_columns, image_grid, labeled_grid, read_metadata, save_image, to_uint8
 from stylegan_cli.errors import SganError
 
 METADATA = {"seed": "17", "command": 'sgan generate --seeds "17"', "note": "ä ☃\nzwei"}
@@ -15,9 +15,9 @@ def noise(*shape):
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
-def flat(*colours, size=(4, 6)):
-    """One picture per colour: uint8 [N, C, h, w]."""
-    return torch.stack([torch.tensor(c, dtype=torch.uint8)[:, None, None].expand(-1, *size) for c in colours])
+def flat(*colors, size=(4, 6)):
+    """One image per color: uint8 [N, C, h, w]."""
+    return torch.stack([torch.tensor(c, dtype=torch.uint8)[:, None, None].expand(-1, *size) for c in colors])
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -54,10 +54,10 @@ def test_an_unwritable_place(tmp_path):
         save_image(noise(3, 8, 8), tmp_path / "file" / "a.png")
 
 
-def test_no_picture_has_no_metadata(tmp_path):
+def test_no_image_has_no_metadata(tmp_path):
     (tmp_path / "a.png").write_text("no")
     for name in ("a.png", "b.png"):
-        with pytest.raises(SganError, match="no picture"):
+        with pytest.raises(SganError, match="no image"):
             read_metadata(tmp_path / name)
 
 
@@ -67,7 +67,7 @@ def test_to_uint8():
     assert to_uint8(x.half()).dtype == torch.uint8
 
 
-def test_grid_places_pictures_row_by_row():
+def test_grid_places_images_row_by_row():
     sheet = image_grid(flat((10, 0, 0), (20, 0, 0), (30, 0, 0)), 2, pad=1, scale=2)
     assert sheet.shape == (3, 2 * 8 + 3, 2 * 12 + 3)
     assert (sheet[0, 1:9, 1:13] == 10).all()
@@ -81,23 +81,23 @@ def test_grid_with_alpha_is_transparent_between():
     assert sheet[3, 0, 0] == 0 and sheet[3, 3, 3] == 200
 
 
-def test_grid_has_no_more_columns_than_pictures():
+def test_grid_has_no_more_columns_than_images():
     assert image_grid(flat((1,), (2,)), 8).shape == (1, 4, 12)
 
 
-def find(sheet, colour):
-    """Top, left, height, width of the one rectangle of that colour."""
-    y, x = torch.where((sheet == torch.tensor(colour, dtype=torch.uint8)[:, None, None]).all(0))
+def find(sheet, color):
+    """Top, left, height, width of the one rectangle of that color."""
+    y, x = torch.where((sheet == torch.tensor(color, dtype=torch.uint8)[:, None, None]).all(0))
     top, left, height, width = y.min().item(), x.min().item(), y.max() - y.min() + 1, x.max() - x.min() + 1
-    assert len(y) == height * width, f"{colour} is no full rectangle"
+    assert len(y) == height * width, f"{color} is no full rectangle"
     return top, left, height.item(), width.item()
 
 
 @pytest.mark.parametrize(("size", "scale"), [((4, 6), 24), ((32, 32), 3), ((256, 128), 1)])
-def test_labelled_grid_lines_up(size, scale):
+def test_labeled_grid_lines_up(size, scale):
     cells = flat(*[(100 + 10 * i, 0, 0) for i in range(6)], size=size).reshape(2, 3, 3, *size)
     rows, cols = flat((0, 90, 0), (0, 100, 0), size=size), flat((0, 0, 90), (0, 0, 100), (0, 0, 110), size=size)
-    sheet = labelled_grid(cells, rows, cols, ["1", "a long label"], ["7", "8", "4294967295"])
+    sheet = labeled_grid(cells, rows, cols, ["1", "a long label"], ["7", "8", "4294967295"])
     height, width = size[0] * scale, size[1] * scale
     for r in range(2):
         row = find(sheet, (0, 90 + 10 * r, 0))
@@ -114,18 +114,18 @@ def test_labelled_grid_lines_up(size, scale):
 
 def test_labels_too_long_for_a_column_are_shortened():
     cells = flat((1, 1, 1), (2, 2, 2)).reshape(1, 2, 3, 4, 6)
-    sheet = labelled_grid(cells, cells[0, :1], cells[0], ["r"], ["x" * 200, "y"])
+    sheet = labeled_grid(cells, cells[0, :1], cells[0], ["r"], ["x" * 200, "y"])
     assert torch.equal(sheet[:, :, -1], torch.full_like(sheet[:, :, -1], 245))
-    assert sheet.shape == labelled_grid(cells, cells[0, :1], cells[0], ["r"], ["z" * 300, "y"]).shape
+    assert sheet.shape == labeled_grid(cells, cells[0, :1], cells[0], ["r"], ["z" * 300, "y"]).shape
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_labelled_grid_is_rgb(channels):
+def test_labeled_grid_is_rgb(channels):
     cells = torch.zeros(1, 1, channels, 8, 8, dtype=torch.uint8)
-    sheet = labelled_grid(cells, cells[0], cells[0], [0], [1])
+    sheet = labeled_grid(cells, cells[0], cells[0], [0], [1])
     assert sheet.shape[0] == 3
-    centre = sheet[:, sheet.shape[1] - 60, sheet.shape[2] - 60]
-    assert centre.tolist() == ([0, 0, 0] if channels == 1 else [255, 255, 255])  # transparent lies on white
+    center = sheet[:, sheet.shape[1] - 60, sheet.shape[2] - 60]
+    assert center.tolist() == ([0, 0, 0] if channels == 1 else [255, 255, 255])  # transparent lies on white
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (16, 4), (32, 8), (100, 10), (13, 4), (6, 2)])

@@ -1,4 +1,4 @@
-"""Packing: any pictures in, one checked form out, nothing half-written."""
+"""Packing: any images in, one checked form out, nothing half-written."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ from stylegan_cli.data.pack import pack
 from stylegan_cli.errors import SganError
 
 
-def picture(h, w, seed=0, channels=3):
+def make_image(h, w, seed=0, channels=3):
     x = np.random.default_rng(seed).integers(0, 256, (h, w, channels), dtype=np.uint8)
     return Image.fromarray(x[..., 0] if channels == 1 else x)
 
@@ -32,13 +32,13 @@ def save(path, image, **options):
 def photos(tmp_path):
     """Two classes, many formats, sizes and modes."""
     src = tmp_path / "photos"
-    save(src / "cat" / "a.jpg", picture(40, 60))
-    save(src / "cat" / "b.png", picture(50, 50, 1).quantize(16))
-    save(src / "cat" / "deep" / "c.webp", picture(64, 48, 2))
-    save(src / "dog" / "d.tif", picture(33, 77, 3))
-    save(src / "dog" / "e.bmp", picture(20, 20, 4))
-    save(src / "dog" / "f.png", picture(40, 40, 5, 4))
-    save(src / "dog" / "g.png", picture(40, 40, 6, 1))
+    save(src / "cat" / "a.jpg", make_image(40, 60))
+    save(src / "cat" / "b.png", make_image(50, 50, 1).quantize(16))
+    save(src / "cat" / "deep" / "c.webp", make_image(64, 48, 2))
+    save(src / "dog" / "d.tif", make_image(33, 77, 3))
+    save(src / "dog" / "e.bmp", make_image(20, 20, 4))
+    save(src / "dog" / "f.png", make_image(40, 40, 5, 4))
+    save(src / "dog" / "g.png", make_image(40, 40, 6, 1))
     return src
 
 
@@ -57,8 +57,8 @@ def test_a_mixed_folder_becomes_a_set(tmp_path, photos):
     assert data.class_index.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert data.spec.pack_filter == "lanczos"
     assert data.made["source"] == "photos" and data.made["size"] == [32, 32] and data.made["crop"] == "center"
-    grey = data.images([6])[0]
-    assert (grey[0] == grey[1]).all()
+    gray = data.images([6])[0]
+    assert (gray[0] == gray[1]).all()
 
 
 def test_the_zip_is_as_the_field_has_it(tmp_path, photos):
@@ -73,7 +73,7 @@ def test_the_zip_is_as_the_field_has_it(tmp_path, photos):
 
 def test_the_number_of_workers_changes_nothing(tmp_path):
     for i in range(60):
-        save(tmp_path / "src" / f"{i:02d}.png", picture(12, 16, i))
+        save(tmp_path / "src" / f"{i:02d}.png", make_image(12, 16, i))
     for workers in (1, 3):
         pack(tmp_path / "src", tmp_path / f"{workers}.zip", size=(8, 8), workers=workers)
     assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "3.zip").read_bytes()
@@ -81,9 +81,9 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
 
 
 def test_the_channels_are_those_that_all_have(tmp_path):
-    for name, channels in (("grey", 1), ("colour", 3), ("alpha", 4)):
+    for name, channels in (("gray", 1), ("color", 3), ("alpha", 4)):
         for i in range(2):
-            save(tmp_path / name / f"{i}.png", picture(8, 8, i, channels))
+            save(tmp_path / name / f"{i}.png", make_image(8, 8, i, channels))
         assert pack(tmp_path / name, tmp_path / "o.zip").channels == channels
         for wanted in (1, 3, 4):
             assert pack(tmp_path / name, tmp_path / "o.zip", channels=wanted).channels == wanted
@@ -96,8 +96,8 @@ def test_alpha_is_laid_on_white(tmp_path):
     assert (open_dataset(tmp_path / "o.zip").images([0]) == 255).all()
 
 
-def test_pictures_of_one_size_are_kept_to_the_bit(tmp_path):
-    image = picture(12, 20)
+def test_images_of_one_size_are_kept_to_the_bit(tmp_path):
+    image = make_image(12, 20)
     save(tmp_path / "src" / "a.png", image)
     pack(tmp_path / "src", tmp_path / "o.zip")
     data = open_dataset(tmp_path / "o.zip")
@@ -107,7 +107,7 @@ def test_pictures_of_one_size_are_kept_to_the_bit(tmp_path):
 
 @pytest.mark.parametrize("filter", ["box", "lanczos"])
 def test_filters(tmp_path, filter):
-    image = picture(32, 32)
+    image = make_image(32, 32)
     save(tmp_path / "src" / "a.png", image)
     pack(tmp_path / "src", tmp_path / "o.zip", size=(8, 8), filter=filter)
     data = open_dataset(tmp_path / "o.zip")
@@ -155,7 +155,7 @@ def test_a_set_is_repacked_with_its_labels_and_attributes(tmp_path, photos):
 )
 def test_labels_from_a_file(tmp_path, content):
     for name in "ab":
-        save(tmp_path / "src" / f"{name}.png", picture(8, 8))
+        save(tmp_path / "src" / f"{name}.png", make_image(8, 8))
     (tmp_path / "labels.json").write_text(json.dumps(content))
     report = pack(tmp_path / "src", tmp_path / "o.zip", labels=tmp_path / "labels.json")
     assert open_dataset(tmp_path / "o.zip", label="labels").class_index.tolist() == [1, 0]
@@ -182,7 +182,7 @@ def test_arrays(tmp_path, layout, ending):
 
 
 def test_a_size_that_models_cannot_take_is_told(tmp_path):
-    save(tmp_path / "src" / "a.png", picture(40, 60))
+    save(tmp_path / "src" / "a.png", make_image(40, 60))
     report = pack(tmp_path / "src", tmp_path / "o.zip", size=(31, 47))
     assert "31x47" in report.warning and "nearest sizes" in report.warning
 
@@ -222,7 +222,7 @@ def test_unreadable_files_are_left_out_and_named(tmp_path, photos):
 
 
 def test_strict(photos, dest):
-    save(photos / "whole.png", picture(16, 16))
+    save(photos / "whole.png", make_image(16, 16))
     broken = (photos / "whole.png").read_bytes()[:-60]  # its header is good: found only while packing
     (photos / "whole.png").unlink()
     (photos / "cut.png").write_bytes(broken)
@@ -234,13 +234,13 @@ def test_strict(photos, dest):
 def test_nothing_readable(tmp_path, dest):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.png").write_bytes(b"bad")
-    assert "None of the pictures" in refused(tmp_path / "src", dest)
+    assert "None of the images" in refused(tmp_path / "src", dest)
 
 
 def test_sources_that_are_none(tmp_path, dest):
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.zip").write_bytes(b"no zip")
-    assert "holds no pictures" in refused(tmp_path / "empty", dest)
+    assert "holds no images" in refused(tmp_path / "empty", dest)
     assert "does not exist" in refused(tmp_path / "gone", dest)
     assert "does not exist" in refused(tmp_path / "gone.npz", dest)
     assert "neither a folder nor a zip" in refused(tmp_path / "a.zip", dest)
@@ -270,7 +270,7 @@ def test_labels_that_do_not_fit(tmp_path, photos, dest):
     file.write_text("{}")
     assert "holds no labels" in refused(photos, dest, size=(8, 8), labels=file)
     assert "Cannot read the labels folder" in refused(photos, dest, size=(8, 8), labels="folder")
-    save(photos / "loose.png", picture(8, 8))
+    save(photos / "loose.png", make_image(8, 8))
     assert "no sub-folder: loose.png" in refused(photos, dest, size=(8, 8), labels="folders")
 
 
@@ -281,12 +281,12 @@ def test_labels_that_do_not_fit(tmp_path, photos, dest):
         ({"images": np.zeros((2, 8, 8, 2), np.uint8)}, "has shape"),
         ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "is empty"),
         ({"images": np.array([{}, 1], object)}, "pickled objects"),
-        ({"p": np.zeros((2, 8, 8), np.uint8), "q": np.zeros((2, 8, 8), np.uint8)}, "no array of pictures"),
+        ({"p": np.zeros((2, 8, 8), np.uint8), "q": np.zeros((2, 8, 8), np.uint8)}, "no array of images"),
         ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.zeros(3, np.int64)}, "labels of shape"),
         ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0.5, 1.5])}, "neither class numbers"),
     ],
 )
-def test_arrays_that_are_no_pictures(tmp_path, dest, arrays, message):
+def test_arrays_that_are_no_images(tmp_path, dest, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     assert message in refused(tmp_path / "a.npz", dest)
 

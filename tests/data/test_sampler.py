@@ -1,4 +1,4 @@
-"""The order of pictures: complete, repeatable, the same for every number of ranks, resumed from one number."""
+"""The order of images: complete, repeatable, the same for every number of ranks, resumed from one number."""
 
 from contextlib import closing
 
@@ -10,7 +10,7 @@ from stylegan_cli.data.sampler import Loader, Sampler
 from stylegan_cli.errors import SganError
 
 
-def test_every_epoch_shows_every_picture_once():
+def test_every_epoch_shows_every_image_once():
     sampler = Sampler(10, seed=3)
     order = torch.cat([sampler.next(4)[0] for _ in range(10)])
     epochs = order.reshape(4, 10)
@@ -96,10 +96,10 @@ def test_closing_gives_the_sampler_back(critters):
 
 def test_what_goes_wrong_in_the_thread_is_raised_here(critters, monkeypatch):
     def fail(_):
-        raise SganError("broken picture")
+        raise SganError("broken image")
 
     loader = Loader(critters, Sampler(4000, seed=1), 8)
     monkeypatch.setattr(critters, "images", fail)
-    with pytest.raises(SganError, match="broken picture"):
+    with pytest.raises(SganError, match="broken image"):
         loader.next()
     loader.close()

@@ -17,7 +17,7 @@ METADATA = {"seeds": "1, 2", "command": 'sgan interpolate --seeds "1,2"', "note"
 
 
 def moving(count, channels=3, size=(24, 32)):
-    """A soft ramp of colours that goes on from frame to frame: uint8 [N, C, H, W]."""
+    """A soft ramp of colors that goes on from frame to frame: uint8 [N, C, H, W]."""
     y, x = np.mgrid[: size[0], : size[1]]
     frames = [
         [128 + 100 * np.sin((y + x * (c + 1)) / 30 + i / 4 + 2 * c) for c in range(min(channels, 3))]
@@ -102,7 +102,7 @@ def test_a_still_that_no_gif_can_show(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_few_colours_are_kept_to_the_bit(tmp_path):
+def test_few_colors_are_kept_to_the_bit(tmp_path):
     """Flat drawings, and no pattern laid over them."""
     frames = torch.zeros(2, 3, 200, 150, dtype=torch.uint8)
     frames[:, 0, 40:90], frames[1, 1, :, 70:] = 201, 99
@@ -111,19 +111,19 @@ def test_few_colours_are_kept_to_the_bit(tmp_path):
 
 
 def test_frames_of_a_gif_are_taken_one_at_a_time(tmp_path, monkeypatch):
-    """None is held in full colour for longer than it takes to find its palette."""
-    pictures, most, to_pillow = [], 0, video._to_pillow
+    """None is held in full color for longer than it takes to find its palette."""
+    frames, most, to_pillow = [], 0, video._to_pillow
 
     def counted(*args):
         nonlocal most
-        picture = to_pillow(*args)
-        pictures.append(weakref.ref(picture))
-        most = max(most, sum(ref() is not None for ref in pictures))
-        return picture
+        frame = to_pillow(*args)
+        frames.append(weakref.ref(frame))
+        most = max(most, sum(ref() is not None for ref in frames))
+        return frame
 
     monkeypatch.setattr(video, "_to_pillow", counted)
     write(tmp_path / "a.gif", moving(20))
-    assert len(pictures) == 20 and most <= 3
+    assert len(frames) == 20 and most <= 3
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
@@ -163,10 +163,10 @@ def test_too_large_a_frame(tmp_path):
 
 
 def test_sheets():
-    pictures = moving(12, size=(24, 48))
-    frames = list(sheets(iter(pictures), 6, 3))
+    images = moving(12, size=(24, 48))
+    frames = list(sheets(iter(images), 6, 3))
     assert [f.shape for f in frames] == [(3, 2 * 144, 3 * 288)] * 2, "enlarged, by 6, to 128 or more"
-    assert torch.equal(frames[1], image_grid(pictures[6:], 3, scale=6))
+    assert torch.equal(frames[1], image_grid(images[6:], 3, scale=6))
     assert next(sheets(iter(moving(1, size=(128, 200))), 1, 1)).shape == (3, 128, 200)
 
 
@@ -180,7 +180,7 @@ def test_mp4_needs_av(tmp_path, monkeypatch):
 @pytest.mark.parametrize("encoder", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_mp4(tmp_path, monkeypatch, encoder, channels):
-    """Frames, colours, even sizes, rate and note, with either encoder."""
+    """Frames, colors, even sizes, rate and note, with either encoder."""
     av = pytest.importorskip("av")
     if encoder not in av.codecs_available:
         pytest.skip(f"no {encoder}")

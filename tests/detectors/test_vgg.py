@@ -25,7 +25,7 @@ def test_names_are_torchvisions(empty):
     assert wanted["classifier.0.weight"] == (4096, 25088) and wanted["classifier.3.weight"] == (4096, 4096)
 
 
-def test_features_of_a_picture(empty, drawn_weights, pictures, tmp_path):
+def test_features_of_a_image(empty, drawn_weights, make_images, tmp_path):
     """Fully connected layers that only pick features: what comes out is then known from the convolutions alone."""
     convolutions = torch.nn.ModuleDict({"features": vgg.convolutions()})
     tensors = drawn_weights(convolutions)
@@ -36,7 +36,7 @@ def test_features_of_a_picture(empty, drawn_weights, pictures, tmp_path):
     tensors |= {"classifier.0.weight": first, "classifier.0.bias": zero}
     tensors |= {"classifier.3.weight": second, "classifier.3.bias": zero}
     network = fill(empty, tensors, tmp_path)
-    images = pictures(1, 50, 30)
+    images = make_images(1, 50, 30)
 
     x = resize_like_tensorflow(images, 224) / 255
     x = (x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]

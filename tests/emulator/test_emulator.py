@@ -118,7 +118,7 @@ def test_tensor_cores(planted, dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_conversions(planted, dtype):
     every = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(dtype)
-    # Half-way between neighbours and next to it, what the exponents do at both ends, and anything.
+    # Half-way between neighbors and next to it, what the exponents do at both ends, and anything.
     values = every.float()
     values = values[values.isfinite()].sort().values
     between = ((values[1:].double() + values[:-1].double()) / 2).float()

@@ -1,4 +1,4 @@
-"""Every kernel of csrc/ against its op's reference, on the CPU, under the address and undefined-behaviour sanitizer."""
+"""Every kernel of csrc/ against its op's reference, on the CPU, under the address and undefined-behavior sanitizer."""
 
 import itertools
 import math

@@ -321,8 +321,8 @@ def test_bias_act_refuses(draw, change, message):
     [
         ((3, 4, 4), (4,), (1, 1, [0] * 4), "x must be"),
         ((1, 3, 4, 4), (4, 4, 4), (1, 1, [0] * 4), "f must be"),
-        ((1, 3, 4, 4), (6,), (1, 1, [0] * 4), "does not fit a padded picture"),
-        ((1, 3, 4, 4), (4,), (1, 1, [-4, 0, 0, 0]), "does not fit a padded picture"),
+        ((1, 3, 4, 4), (6,), (1, 1, [0] * 4), "does not fit a padded image"),
+        ((1, 3, 4, 4), (4,), (1, 1, [-4, 0, 0, 0]), "does not fit a padded image"),
         ((1, 3, 4, 4), (4,), (0, 1, [0] * 4), "up and down must be"),
         ((1, 3, 4, 4), (4,), (1, 1, [0] * 3), "padding must be"),
     ],

@@ -57,13 +57,13 @@ def convolution(x, w, b=None, down=False):
 
 def modulated(x, w, style, up=False, demodulate=True):  # [N, I, H, W], [O, I, k, k], [N, I]
     w = w / math.sqrt(w[0].numel())
-    pictures = []
+    images = []
     for one, s in zip(x, style, strict=True):
         own = w * s[None, :, None, None]
         if demodulate:
             own = own / (own.pow(2).sum([1, 2, 3], keepdim=True) + 1e-8).sqrt()
-        pictures.append(correlated(one[None], own, up=up))
-    return torch.cat(pictures)
+        images.append(correlated(one[None], own, up=up))
+    return torch.cat(images)
 
 
 def with_deviation(x, group, maps=1):  # [N, C, H, W] -> [N, C + maps, H, W]

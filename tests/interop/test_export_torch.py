@@ -37,8 +37,8 @@ def test_graphs_draw_what_the_model_draws(settings):
     graph = graphs.trace(graphs.module_of(G, "all"), graphs.inputs_of(G, "all", 2)).module()
     for batch in (1, 3):
         z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)] if G.config.c_dim else None
-        pictures = graph(z, torch.tensor(0.6), *([c] if G.config.c_dim else []))
-        assert (pictures - G(z, c, 0.6)).abs().max() < 1e-4
+        images = graph(z, torch.tensor(0.6), *([c] if G.config.c_dim else []))
+        assert (images - G(z, c, 0.6)).abs().max() < 1e-4
     assert chosen() == "auto"
 
 

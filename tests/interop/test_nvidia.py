@@ -19,7 +19,7 @@ KINDS = {
     "wide": {"channel_base": 96, "channel_max": 6},  # no level is narrower than the widest
     "half": {"half_levels": 2, "conv_clamp": 256.0},
     "filter": {"fir": (1.0, 2.0, 1.0)},
-    "grey": {"channels": 1},
+    "gray": {"channels": 1},
 }
 
 

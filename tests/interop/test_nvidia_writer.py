@@ -27,7 +27,7 @@ KINDS = {  # settings of G, of D, of both
     "classes": ({}, {"mbstd_channels": 2, "mbstd_group": None}, {"c_dim": 3, "mapping_lr": 0.1}),
     "resnet": ({"architecture": "resnet", "w_avg_beta": 0.998}, {"architecture": "skip"}, {"conv_clamp": None}),
     "orig": ({"architecture": "orig"}, {"architecture": "orig", "mbstd_channels": 0}, {"fir": (1.0, 2.0, 1.0)}),
-    "grey": ({}, {}, {"channels": 1, "half_levels": 1, "fir": (1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0, 1.0)}),
+    "gray": ({}, {}, {"channels": 1, "half_levels": 1, "fir": (1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0, 1.0)}),
 }
 
 

@@ -53,7 +53,7 @@ def draw(exported):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("psi", [0.0, 0.6, 1.0])
-def test_pictures_are_the_models(G, exported, draw, batch, psi):
+def test_images_are_the_models(G, exported, draw, batch, psi):
     z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)]
     assert (draw(z, c, psi) - G(z, c, psi)).abs().max() < 1e-4
     assert exported[1] < 1e-4
@@ -61,9 +61,9 @@ def test_pictures_are_the_models(G, exported, draw, batch, psi):
 
 def test_each_input_acts(draw):
     z, c = torch.randn(2, 8), torch.eye(3)[[0, 1]]
-    pictures = draw(z, c, 1.0)
-    assert (draw(z, c, 0.5) - pictures).abs().max() > 0.01
-    assert (draw(z, c.flip(0), 1.0) - pictures).abs().max() > 0.01
+    images = draw(z, c, 1.0)
+    assert (draw(z, c, 0.5) - images).abs().max() > 0.01
+    assert (draw(z, c.flip(0), 1.0) - images).abs().max() > 0.01
     assert torch.equal(draw(z, c, 0.0)[0], draw(z, c, 0.0)[1])
 
 
@@ -77,7 +77,7 @@ def test_the_file_says_what_it_is(exported):
 
 
 def test_weights_are_shared(exported):
-    """No convolution's weight depends on a latent: that would make as many groups as there are pictures."""
+    """No convolution's weight depends on a latent: that would make as many groups as there are images."""
     graph = onnx.load(exported[0]).graph
     depending = {i.name for i in graph.input}
     convolutions = 0

@@ -43,13 +43,13 @@ def their_generator(G):
             theirs[f"style.{i + 1}.{what}"] = ours[f"mapping.fc{i}.{what}"]
     layers = [("b4.conv1", "conv1"), ("b8.conv0", "convs.0"), ("b8.conv1", "convs.1"), ("b16.conv0", "convs.2")]
     layers += [("b16.conv1", "convs.3"), ("b32.conv0", "convs.4"), ("b32.conv1", "convs.5")]
-    pictures = [
+    images = [
         ("b4.torgb", "to_rgb1"),
         ("b8.torgb", "to_rgbs.0"),
         ("b16.torgb", "to_rgbs.1"),
         ("b32.torgb", "to_rgbs.2"),
     ]
-    for our, their in layers + pictures:
+    for our, their in layers + images:
         theirs[f"{their}.conv.weight"] = ours[f"{our}.weight"][None]
         for what in ("weight", "bias"):
             theirs[f"{their}.conv.modulation.{what}"] = ours[f"{our}.affine.{what}"]
@@ -57,7 +57,7 @@ def their_generator(G):
         theirs[f"{their}.noise.weight"] = ours[f"{our}.noise_strength"].reshape(1)
         theirs[f"{their}.activate.bias"] = ours[f"{our}.bias"]
         theirs[f"noises.noise_{i}"] = ours[f"{our}.noise_const"][None, None]
-    for our, their in pictures:
+    for our, their in images:
         theirs[f"{their}.bias"] = ours[f"{our}.bias"].reshape(1, -1, 1, 1)
     theirs["convs.0.conv.blur.kernel"] = torch.zeros(4, 4)
     return theirs
@@ -95,14 +95,14 @@ def draw(plain, t, z, psi=1.0, mean=None):
         x = x + t[f"{name}.noise.weight"] * t[f"noises.noise_{noise}"]
         return plain.lrelu(x + t[f"{name}.activate.bias"][:, None, None])
 
-    def picture(x, name):
+    def to_rgb(x, name):
         return plain.modulated(x, t[f"{name}.conv.weight"][0], style(name), demodulate=False) + t[f"{name}.bias"]
 
     x = layer(t["input.input"].repeat(len(z), 1, 1, 1), "conv1", 0)
-    image = picture(x, "to_rgb1")
+    image = to_rgb(x, "to_rgb1")
     for j in range(3):
         x = layer(layer(x, f"convs.{2 * j}", 2 * j + 1, up=True), f"convs.{2 * j + 1}", 2 * j + 2)
-        image = plain.upsampled(image) + picture(x, f"to_rgbs.{j}")
+        image = plain.upsampled(image) + to_rgb(x, f"to_rgbs.{j}")
     return image
 
 
@@ -151,7 +151,7 @@ def test_a_converted_file_gives_its_networks_back(pair, tmp_path, old):
 
 
 def test_the_networks_are_what_the_definitions_say(plain, pair, tmp_path):
-    """As found with the original program: differences of 6e-5 at most in pictures, 3e-6 in logits."""
+    """As found with the original program: differences of 6e-5 at most in images, 3e-6 in logits."""
     tree = {"g_ema": their_generator(pair[0]), "latent_avg": torch.randn(24), "d": their_discriminator(pair[1])}
     model = open_model(save(tmp_path / "converted.pt", tree))
     z, x = torch.randn(3, 24), torch.randn(8, 3, 32, 32)

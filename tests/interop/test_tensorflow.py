@@ -143,7 +143,7 @@ CASES = {
     "mapped classes": {"c_dim": 3, "d": {"mapping_layers": 2}},
     "classes beside z": {"c_dim": 3, "g": {"labels": "concat"}, "d": {"labels": "dot"}},
     "another base": {"channel_base": 150, "channel_max": 16, "height": 32, "width": 32},
-    "grey": {"channels": 1, "d": {"mbstd_channels": 2}},
+    "gray": {"channels": 1, "d": {"mbstd_channels": 2}},
 }
 
 
@@ -186,21 +186,21 @@ def draw(plain, networks, z, c=None):
         x = modulated(x, name, up=up) + s[f"{name}/noise_strength"] * s[f"noise{noise}"]
         return plain.lrelu(x + s[f"{name}/bias"][:, None, None])
 
-    def picture(x, name):
+    def to_rgb(x, name):
         return modulated(x, name, demodulate=False) + s[f"{name}/bias"][:, None, None]
 
     x = layer(s["4x4/Const/const"].repeat(len(z), 1, 1, 1), "4x4/Conv", 0)
-    image = picture(x, "4x4/ToRGB") if "4x4/ToRGB/bias" in s else None
+    image = to_rgb(x, "4x4/ToRGB") if "4x4/ToRGB/bias" in s else None
     for k, r in enumerate(("8x8", "16x16")):
         y = layer(layer(x, f"{r}/Conv0_up", 2 * k + 1, up=True), f"{r}/Conv1", 2 * k + 2)
         if f"{r}/Skip/weight" in s:
             kernel = s[f"{r}/Skip/weight"].permute(3, 2, 0, 1)
             y = (y + plain.correlated(x, kernel / math.sqrt(kernel.shape[1]), up=True)) / math.sqrt(2)
         x = y
-        image = plain.upsampled(image) + picture(x, f"{r}/ToRGB") if image is not None else None
+        image = plain.upsampled(image) + to_rgb(x, f"{r}/ToRGB") if image is not None else None
     if image is not None:
         return image
-    return picture(x, "ToRGB_lod0" if "ToRGB_lod0/bias" in s else "16x16/ToRGB")
+    return to_rgb(x, "ToRGB_lod0" if "ToRGB_lod0/bias" in s else "16x16/ToRGB")
 
 
 def judge(plain, networks, image, c=None):
@@ -235,9 +235,9 @@ def judge(plain, networks, image, c=None):
     return (x * y).sum(1, keepdim=True) / math.sqrt(y.shape[1])
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in ("another base", "grey")])
+@pytest.mark.parametrize("case", [case for case in CASES if case not in ("another base", "gray")])
 def test_the_networks_are_what_the_definitions_say(plain, Network, tmp_path, case):
-    """As found with NVIDIA's own converter: differences of 2e-5 at most in pictures, 3e-6 in logits."""
+    """As found with NVIDIA's own converter: differences of 2e-5 at most in images, 3e-6 in logits."""
     G, D = make_pair(**CASES[case])
     theirs = tree(Network, G, D, version=4 if case == "classes beside z" else 5)
     model = open_model(save(tmp_path / "x.pkl", theirs))

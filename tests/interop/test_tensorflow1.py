@@ -222,7 +222,7 @@ def draw(networks, w, fused=lambda level: level >= 128):
 
 
 def judge(networks, image, c=None):
-    """What D says about pictures of full size."""
+    """What D says about images of full size."""
     v, image = numbers(networks[1]), image.double()
 
     def convolved(x, name, change=lambda x: x):
@@ -247,7 +247,7 @@ CASES = {
     "plain": {},
     "32": {"side": 32},
     "classes": {"c_dim": 3},
-    "grey": {"channels": 1},
+    "gray": {"channels": 1},
     "another base": {"channel_base": 144, "channel_max": 16},
     "128": {"side": 128},
 }
@@ -355,7 +355,7 @@ DAMAGE = {
     "lod beyond": (change("lod", 3.0), PickleError, "lod is no level"),
     "no noise": (change("noise3", None), PickleError, "no synthesis/noise3"),
     "no style": (change("8x8/Conv1/StyleMod/bias", None), PickleError, "no synthesis/8x8/Conv1/StyleMod/bias"),
-    "no picture": (change("ToRGB_lod0/bias", None), PickleError, "no synthesis/ToRGB_lod0/bias"),
+    "no image": (change("ToRGB_lod0/bias", None), PickleError, "no synthesis/ToRGB_lod0/bias"),
     "noise of one side": (change("noise3", np.ones(3, "f4")), PickleError, "shape"),
 }
 

@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import normalize, one_hot
 
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.detectors.picture_classifier import Recognition
+from stylegan_cli.detectors.image_classifier import Recognition
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import attributes
-from stylegan_cli.inversion.attributes import find_from_pictures, find_from_table
+from stylegan_cli.inversion.attributes import find_from_images, find_from_table
 from stylegan_cli.inversion.directions import sample_w, unit
 from stylegan_cli.inversion.seed_labels import SeedLabels
 from stylegan_cli.inversion.trying import everywhere, log_odds, look, try_out
@@ -95,7 +95,7 @@ def test_few_seeds(G, plane):
 
 
 class Eye:
-    """Stands in for a classifier: how bright the left and the right half of a picture are."""
+    """Stands in for a classifier: how bright the left and the right half of an image are."""
 
     attributes = {"left": ("dark", "light", "never"), "right": ("dark", "light")}
 
@@ -109,8 +109,8 @@ class Eye:
         return {name: x.log_softmax(1) for name, x in zip(self.attributes, odds)}
 
 
-def test_directions_from_pictures(G):
-    found = find_from_pictures(G, Eye(), range(G.num_ws), 1500)
+def test_directions_from_images(G):
+    found = find_from_images(G, Eye(), range(G.num_ws), 1500)
     assert "left=light" in found.names and "left=dark" in found.names
     assert "left=never" in found.settings["left_out"] and found.method == "labels"
     assert min(found.figures["moved"]) >= attributes.MOVED and found.model == fingerprint(G)
@@ -119,23 +119,23 @@ def test_directions_from_pictures(G):
     k = found.names.index("left=light")
     before, after = (look(G, x, Eye())["left"] for x in (ws, found.move(ws, k, found.strength)))
     assert (log_odds(after, 1) > log_odds(before, 1)).double().mean() > 0.75
-    again = find_from_pictures(G, Eye(), range(G.num_ws), 1500)
+    again = find_from_images(G, Eye(), range(G.num_ws), 1500)
     assert torch.equal(found.vectors, again.vectors) and torch.equal(found.scales, again.scales)
     assert found.figures == again.figures and found.settings == again.settings
 
 
-def test_what_is_not_recognised_gives_no_direction(G):
-    found = find_from_pictures(G, Eye(right=0.5), [0, 1], 600)
+def test_what_is_not_recognized_gives_no_direction(G):
+    found = find_from_images(G, Eye(right=0.5), [0, 1], 600)
     assert all(name.startswith("left") for name in found.names) and found.layers == [0, 1]
-    assert found.settings["left_out"]["right"] == "not recognised on real pictures"
+    assert found.settings["left_out"]["right"] == "not recognized on real images"
     with pytest.raises(SganError, match="No value"):
-        find_from_pictures(G, Eye(right=0.5), range(G.num_ws), 600, ["right"])
+        find_from_images(G, Eye(right=0.5), range(G.num_ws), 600, ["right"])
 
 
 def test_what_does_not_move_is_left_out(G, monkeypatch):
     monkeypatch.setattr(attributes, "MOVED", 1.01)
     with pytest.raises(SganError, match="moves 101%"):
-        find_from_pictures(G, Eye(), range(G.num_ws), 300)
+        find_from_images(G, Eye(), range(G.num_ws), 300)
 
 
 def test_trying_counts(G, monkeypatch):
@@ -171,10 +171,10 @@ def test_the_model_that_comes_along(critters, monkeypatch):
     monkeypatch.setattr(attributes, "_TRIED", 60)
     names, halves = ["backgroundColor", "bodyVariant"], [range(half, len(drawings), 2) for half in (0, 1)]
     classifier, judge = (
-        train_classifier(drawings, names, pictures=half, seed=seed, steps=40) for seed, half in enumerate(halves)
+        train_classifier(drawings, names, indices=half, seed=seed, steps=40) for seed, half in enumerate(halves)
     )
     assert all(r.skill > 0.8 for c in (classifier, judge) for r in c.recognition.values())
-    found = find_from_pictures(G, classifier, range(G.num_ws), 1200, ["bodyVariant"])
+    found = find_from_images(G, classifier, range(G.num_ws), 1200, ["bodyVariant"])
     best = found.only([max(range(len(found)), key=lambda k: found.figures["reached"][k])])
     ws = everywhere(G, sample_w(G, range(10**6, 10**6 + 100)))
     (moved,), (reached,), (changed,), (kept,) = try_out(G, best, judge, ws, best.strength).values()

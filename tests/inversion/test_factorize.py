@@ -6,7 +6,7 @@ import torch
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion.directions import sample_w
-from stylegan_cli.inversion.factorize import find_unlabelled, pca, sefa
+from stylegan_cli.inversion.factorize import find_unlabeled, pca, sefa
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
@@ -48,10 +48,10 @@ def test_no_direction_changes_styles_more():
 
 def test_sefa_looks_at_the_chosen_layers(G):
     weights = [G.style_weight(row) for row in G.layers if row.w_index in (1, 2)]
-    assert len(weights) == 3, "the picture's layer and the next level's first share a w"
-    found = find_unlabelled(G, "sefa", 4, [1, 2], 50)
+    assert len(weights) == 3, "the image's layer and the next level's first share a w"
+    found = find_unlabeled(G, "sefa", 4, [1, 2], 50)
     assert torch.equal(found.vectors, sefa(weights, 4)[0]) and found.layers == [1, 2]
-    assert not torch.equal(found.vectors, find_unlabelled(G, "sefa", 4, [0], 50).vectors)
+    assert not torch.equal(found.vectors, find_unlabeled(G, "sefa", 4, [0], 50).vectors)
     assert found.names == ["sefa0", "sefa1", "sefa2", "sefa3"]
     assert found.figures["eigenvalue"] == sorted(found.figures["eigenvalue"], reverse=True)
 
@@ -66,7 +66,7 @@ def test_pca_is_numpys():
 
 
 def test_pca_of_a_model(G):
-    found = find_unlabelled(G, "pca", 8, range(6), 300)
+    found = find_unlabeled(G, "pca", 8, range(6), 300)
     w = sample_w(G, range(300))
     assert torch.allclose(found.scales.double(), (w @ found.vectors.double().T).std(0))
     assert found.scales.tolist() == sorted(found.scales.tolist(), reverse=True)
@@ -75,19 +75,19 @@ def test_pca_of_a_model(G):
 
 
 def test_the_class_matters(G):
-    one, other, any_class = (find_unlabelled(G, "pca", 3, [0], 100, c) for c in (0, 1, None))
+    one, other, any_class = (find_unlabeled(G, "pca", 3, [0], 100, c) for c in (0, 1, None))
     assert not torch.equal(one.vectors, other.vectors) and not torch.equal(one.vectors, any_class.vectors)
 
 
 @pytest.mark.parametrize("method", ["pca", "sefa"])
 def test_the_same_to_the_bit(G, method):
-    a, b = (find_unlabelled(G, method, 5, range(6), 200) for _ in range(2))
+    a, b = (find_unlabeled(G, method, 5, range(6), 200) for _ in range(2))
     assert torch.equal(a.vectors, b.vectors) and torch.equal(a.scales, b.scales) and a.figures == b.figures
 
 
 @pytest.mark.parametrize(("method", "num", "most"), [("pca", 300, 8), ("pca", 4, 3), ("sefa", 4, 8)])
 def test_too_many(G, method, num, most):
-    find_unlabelled(G, method, most, [0], num)
+    find_unlabeled(G, method, most, [0], num)
     with pytest.raises(SganError, match=f"{most} directions at most") as e:
-        find_unlabelled(G, method, most + 1, [0], num)
+        find_unlabeled(G, method, most + 1, [0], num)
     assert f"1 to {most}" in e.value.hint

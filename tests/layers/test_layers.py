@@ -113,16 +113,16 @@ def test_equal_conv_without_bias():
 # ------------------------------------------------------------------------------ modulated by a style
 
 
-def by_picture(layer, x, style, f, demodulate):
-    """One picture at a time, with weights of its own."""
+def by_image(layer, x, style, f, demodulate):
+    """One image at a time, with weights of its own."""
     rows = []
-    for picture, s in zip(x, style):
+    for image, s in zip(x, style):
         w = layer.weight * layer.weight_gain * s[None, :, None, None]
         if demodulate:
             w = w / (w.square().sum([1, 2, 3], keepdim=True) + 1e-8).sqrt()
         up = getattr(layer, "up", 1)
         with use("reference"):
-            rows.append(conv2d_resample(picture[None], w, f, up=up))
+            rows.append(conv2d_resample(image[None], w, f, up=up))
     return torch.cat(rows)
 
 
@@ -134,7 +134,7 @@ def test_modulated_conv(up, noise):
     if noise is not None:
         noise = randn(1 if noise == "one" else 2, 1, 6 * up, 8 * up)
     style = w @ layer.affine.weight.t() / math.sqrt(5) + layer.affine.bias
-    y = by_picture(layer, x, style, layer.resample_filter, True)
+    y = by_image(layer, x, style, layer.resample_filter, True)
     if noise is not None:
         y = y + layer.noise_strength * noise
     assert close(layer(x, w, noise), lrelu(y + layer.bias[None, :, None, None]))
@@ -162,7 +162,7 @@ def test_to_rgb():
     layer, x, w = double(ToRGB(4, 3, 5)), randn(2, 4, 6, 8), randn(2, 5)
     style = w @ layer.affine.weight.t() / math.sqrt(5) + layer.affine.bias
     assert layer.weight_gain == 0.5
-    assert close(layer(x, w), by_picture(layer, x, style, None, False) + layer.bias[None, :, None, None])
+    assert close(layer(x, w), by_image(layer, x, style, None, False) + layer.bias[None, :, None, None])
     assert ToRGB(4, 3, 5, clamp=0.1)(x.float(), w.float()).abs().max().item() == pytest.approx(0.1)
 
 
@@ -195,7 +195,7 @@ def test_minibatch_std(n, group, channels):
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_minibatch_std_is_the_same_on_ranks_that_take_every_other_picture(ranks):
+def test_minibatch_std_is_the_same_on_ranks_that_take_every_other_image(ranks):
     x = randn(8, 4, 3, 3)
     whole = append_minibatch_std(x, 2)
     for r in range(ranks):
@@ -221,7 +221,7 @@ def test_minibatch_std_of_a_batch_that_does_not_divide(n, group, channels):
         append_minibatch_std(torch.zeros(n, 4, 2, 2), group, channels)
 
 
-# ------------------------------------------------------------------------------------ normalisation
+# ------------------------------------------------------------------------------------ normalization
 
 
 def test_normalize_2nd_moment():

@@ -28,12 +28,12 @@ ALL = ("fid", "kid", "pr", "dc", "is", "ppl", "fid50k")
 
 @dataclass
 class FakeDetector:
-    """Each feature is a smooth function of the colours of a picture, of every one for itself."""
+    """Each feature is a smooth function of the colors of an image, of every one for itself."""
 
     name: str
     known: bool = True
     fingerprint: str = "01234567"
-    seen: list[int] = field(default_factory=list)  # pictures of each call
+    seen: list[int] = field(default_factory=list)  # images of each call
 
     def __call__(self, images):
         assert images.dtype == torch.uint8 and images.shape[1] == 3 and len(images)
@@ -49,7 +49,7 @@ class FakeDetector:
 
 @dataclass
 class FakeLpips:
-    """Squared distance of pictures that are made a little smaller."""
+    """Squared distance of images that are made a little smaller."""
 
     known: bool = True
     fingerprint: str = "89abcdef"
@@ -70,8 +70,8 @@ def tiny_generator(size=(16, 16), channels=3, c_dim=0):
 
 
 def one_by_one(G):
-    """The same model, which draws each picture of a batch by itself: how floats are rounded depends on the batch on
-    some processors, and then a byte of a picture differs now and then."""
+    """The same model, which draws each image of a batch by itself: how floats are rounded depends on the batch on
+    some processors, and then a byte of an image differs now and then."""
     mapping, synthesis = G.mapping.forward, G.synthesis.forward
     G.mapping.forward = lambda z, c=None, *more: torch.cat([mapping(x, c, *more) for x in z.split(1)])
     G.synthesis.forward = lambda ws, noise: torch.cat(

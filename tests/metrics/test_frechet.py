@@ -51,7 +51,7 @@ def test_a_set_and_itself():
 
 
 @pytest.mark.parametrize("rows", [(200, 200), (20, 200), (200, 20), (20, 30), (2, 2)])
-def test_against_a_dense_root_also_with_fewer_pictures_than_features(rows):
+def test_against_a_dense_root_also_with_fewer_images_than_features(rows):
     """With the square root of the smallest numbers there are no more than 7 digits where a matrix is singular."""
     a, b = normal(rows[0], 40), normal(rows[1], 40, seed=1) * 1.5 + 0.2
     moments = a.mean(0), a.T.cov(), b.mean(0), b.T.cov()
@@ -59,7 +59,7 @@ def test_against_a_dense_root_also_with_fewer_pictures_than_features(rows):
 
 
 def test_covariance_of_nothing_but_zeros():
-    """Pictures that are all the same: d² = |m - n|² + tr D."""
+    """Images that are all the same: d² = |m - n|² + tr D."""
     zero, cov = torch.zeros(4, 4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
     m = torch.ones(4, dtype=torch.float64)
     assert frechet_distance(m, zero, 0 * m, cov) == pytest.approx(8)

@@ -50,7 +50,7 @@ def test_the_jackknife_leaves_out_one_pair_after_the_other():
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_the_standard_error_is_what_the_distance_scatters_by(size, shift):
     """Drawn again and again. Where both sets are of one kind it may be too large, by twice at most: more there falls
-    faster with the number of pictures than it assumes."""
+    faster with the number of images than it assumes."""
     found = [
         kernel_distance(features(100, 4, 2 * i), features(100, 4, 2 * i + 1, shift), subsets=20, size=size)
         for i in range(60)

@@ -33,7 +33,7 @@ def data(rgb_set):
 
 
 def drawn(G, batch, seed=0):
-    """40 pictures, in the batches of the measurement: on some processors another batch rounds otherwise, and then a
+    """40 images, in the batches of the measurement: on some processors another batch rounds otherwise, and then a
     byte differs here and there."""
     fakes = Fakes(G, None, torch.device("cpu"), seed)
     return torch.cat([fakes(index) for index in torch.arange(40).split(batch)])
@@ -55,8 +55,8 @@ def test_everything_in_as_few_passes_as_can_be(fakes, tiny_generator, data):
     inception, vgg = fakes.made
     assert (inception.name, sum(inception.seen)) == ("inception-2015", 32 + 64 + 40)  # reals, mirrored reals, fakes
     assert (vgg.name, sum(vgg.seen)) == ("vgg16", 32 + 40) and max(vgg.seen) == 9
-    assert found.pictures["fid40_full"] == (32, 40) and found.pictures["fid40"] == (64, 40)
-    assert found.pictures["ppl2_wend_40"] == (0, 40)
+    assert found.num_images["fid40_full"] == (32, 40) and found.num_images["fid40"] == (64, 40)
+    assert found.num_images["ppl2_wend_40"] == (0, 40)
     assert found.deviations.keys() == {"kid40_full", "is40"} and found.seconds > 0
     higher = {name for name, up in found.higher_is_better.items() if up}
     assert higher == {name for name in found.values if name.startswith(("pr", "dc", "is"))}
@@ -65,7 +65,7 @@ def test_everything_in_as_few_passes_as_can_be(fakes, tiny_generator, data):
 def test_progress_is_told_of_passes_and_of_computations(fakes, tiny_generator, data):
     told = []
     measure(resolve(["kid", "ppl"], batch=9, **QUICK), tiny_generator(), data, "cpu", lambda *news: told.append(news))
-    reals, drawn = f"inception-2015, {data.name}", "inception-2015, pictures of the model"
+    reals, drawn = f"inception-2015, {data.name}", "inception-2015, images of the model"
     assert [what for what, done, _ in told if done == 0] == [reals, drawn, "kid40_full", "ppl2_wend_40"]
     assert [news[1:] for news in told if news[0] == drawn] == [(n, 40) for n in (0, 9, 18, 27, 36, 40)]
     assert told[-1] == ("ppl2_wend_40", 40, 40) and ("kid40_full", 100, 100) in told
@@ -77,7 +77,7 @@ def test_fid_is_what_one_gets_by_hand(fakes, tiny_generator, data):
     detector = fakes.detector("inception-2015")
     truth = frechet_distance(*moments(detector, data.images(range(32))), *moments(detector, drawn(G, 7, seed=4)))
     assert found.values["fid40_full"] == pytest.approx(truth, rel=1e-9)
-    assert "with 40 pictures for 2048 features it is far too high" in found.notes[0]
+    assert "with 40 images for 2048 features it is far too high" in found.notes[0]
 
 
 def test_real_statistics_come_from_the_cache(fakes, tiny_generator, data):
@@ -135,7 +135,7 @@ def test_names_tell_of_other_weights_and_of_truncation(fakes, tiny_generator, da
         "pr403_full_recall_trunc0.7@01234567",
         "ppl2_wend_40_trunc0.7@89abcdef",
     ]
-    assert list(found.pictures) == list(found.higher_is_better) == list(found.values)
+    assert list(found.num_images) == list(found.higher_is_better) == list(found.values)
 
 
 def test_other_features(fakes, tiny_generator, data):
@@ -160,7 +160,7 @@ def test_a_conditional_model_draws_classes_as_the_data_has_them(fakes, tiny_gene
         measured(["ppl"], G, None, **QUICK)
 
 
-@pytest.mark.parametrize(("channels", "note"), [(1, "Grey pictures were repeated to RGB: "), (4, "laid on white: ")])
+@pytest.mark.parametrize(("channels", "note"), [(1, "Gray images were repeated to RGB: "), (4, "laid on white: ")])
 def test_other_channels(fakes, tiny_generator, make_set, tmp_path, channels, note):
     path = make_set(tmp_path / "set.zip", (16, 16) if channels == 1 else (16, 16, 4))
     data = open_dataset(path)
@@ -176,8 +176,8 @@ def test_other_channels(fakes, tiny_generator, make_set, tmp_path, channels, not
 
 def test_models_that_need_no_data(fakes, tiny_generator):
     found = measured(["is", "ppl"], tiny_generator(), None, **QUICK)
-    assert list(found.values) == ["is40", "ppl2_wend_40"] and found.pictures["is40"] == (0, 40)
-    with pytest.raises(SganError, match="fid40_full compares with real pictures"):
+    assert list(found.values) == ["is40", "ppl2_wend_40"] and found.num_images["is40"] == (0, 40)
+    with pytest.raises(SganError, match="fid40_full compares with real images"):
         measured(["is", "fid"], tiny_generator(), None, **QUICK)
 
 
@@ -187,11 +187,11 @@ def test_bad_input(fakes, tiny_generator, make_set, data, tmp_path):
         measured(["fid"], tiny_generator((32, 16)), data, **QUICK)
     assert "--size 32x16" in e.value.hint
     few = open_dataset(make_set(tmp_path / "few.zip", num=3))
-    with pytest.raises(SganError, match=r"pr403_full takes 4 pictures at least; of .*few.zip there are 3"):
+    with pytest.raises(SganError, match=r"pr403_full takes 4 images at least; of .*few.zip there are 3"):
         measured(["pr"], G, few, **QUICK)
-    with pytest.raises(SganError, match="is9 takes 10 pictures at least"):
+    with pytest.raises(SganError, match="is9 takes 10 images at least"):
         measured(["is"], G, data, num=9)
-    with pytest.raises(SganError, match="ppl_zfull_40 takes pictures of 32 pixels a side at least, not 16x16"):
+    with pytest.raises(SganError, match="ppl_zfull_40 takes images of 32 pixels a side at least, not 16x16"):
         measured(["ppl_zfull"], G, data, **QUICK)
     assert not fakes.made, "all this is known before anything is done"
 
@@ -199,7 +199,7 @@ def test_bad_input(fakes, tiny_generator, make_set, data, tmp_path):
 def test_a_model_that_diverged_is_refused_after_one_batch(fakes, tiny_generator, data):
     G = tiny_generator()
     G.synthesis.forward = lambda ws, noise: ws.new_full([len(ws), 3, 16, 16], torch.nan)
-    with pytest.raises(SganError, match="8 of 8 pictures of the model hold numbers that are not finite"):
+    with pytest.raises(SganError, match="8 of 8 images of the model hold numbers that are not finite"):
         measured(["fid"], G, data, batch=8, **QUICK)
 
 
@@ -212,7 +212,7 @@ def test_file_and_device_reach_the_detector(fakes, tiny_generator, data, monkeyp
     assert (name, str(device), str(file)) == ("inception-2015", "cpu", "weights.pt")
 
 
-# --------------------------------------------------------------------------------------- pictures alone
+# --------------------------------------------------------------------------------------- images alone
 
 
 def test_two_sets(fakes, make_set, data, tmp_path):
@@ -223,7 +223,7 @@ def test_two_sets(fakes, make_set, data, tmp_path):
         Image.fromarray(pixels).save(folder / f"{i}.png")
     other = open_dataset(folder)
     found = compared(data, other, ["fid", "kid", "pr", "is"])
-    assert list(found.values)[:2] == ["fid20_full", "kid20_full"] and found.pictures["fid20_full"] == (32, 20)
+    assert list(found.values)[:2] == ["fid20_full", "kid20_full"] and found.num_images["fid20_full"] == (32, 20)
     detector = fakes.detector("inception-2015")
     sides = (moments(detector, d.images(range(len(d)))) for d in (data, other))
     assert found.values["fid20_full"] == pytest.approx(frechet_distance(*next(sides), *next(sides)), rel=1e-9)
@@ -244,7 +244,7 @@ def test_sets_of_different_sizes_are_told(fakes, make_set, data, tmp_path):
     other = open_dataset(make_set(tmp_path / "x.zip", (24, 48, 4), 12))
     notes = compared(data, other, ["fid"]).notes
     assert "The sets differ in size: 16x16 and 24x48 (height x width)." in notes
-    assert f"Transparent pictures were laid on white: {tmp_path / 'x.zip'}." in notes
+    assert f"Transparent images were laid on white: {tmp_path / 'x.zip'}." in notes
 
 
 # ------------------------------------------------------------------------------------------ in training
@@ -261,7 +261,7 @@ def test_in_training(fakes, tiny_generator, data):
 
 
 def test_what_is_missing_is_told_before_training(fakes, make_set, tmp_path, monkeypatch, data):
-    with pytest.raises(SganError, match="takes 4 pictures at least"):
+    with pytest.raises(SganError, match="takes 4 images at least"):
         TrainingMetrics(resolve(["pr"])).check(open_dataset(make_set(tmp_path / "few.zip", num=3)))
     with pytest.raises(SganError, match="32 pixels a side at least, not 16x16"):
         TrainingMetrics(resolve(["ppl_wend"])).check(data)

@@ -8,7 +8,7 @@ import torch
 
 from stylegan_cli.detectors import load_lpips
 from stylegan_cli.errors import SganError
-from stylegan_cli.metrics.path_pairs import PathPairs, face_centre, shrink
+from stylegan_cli.metrics.path_pairs import PathPairs, face_center, shrink
 from stylegan_cli.metrics.perceptual_path_length import perceptual_path_length
 from stylegan_cli.metrics.registry import METRICS
 from stylegan_cli.sampling import counter
@@ -114,7 +114,7 @@ def test_each_pair_is_drawn_once_with_one_noise(tiny_generator):
 
 
 def test_the_length_of_a_straight_path_is_known(tiny_generator):
-    """Pictures that are linear in w: d is the square of the path's length, seen through the distance."""
+    """Images that are linear in w: d is the square of the path's length, seen through the distance."""
     G = tiny_generator()
     G.synthesis.forward = lambda ws, noise: ws[:, :1, :, None].expand(-1, 3, -1, 8)
     a, b = (counter.normal(0, f"metrics.path.{k}", torch.arange(40), (8,)) for k in "ab")
@@ -134,19 +134,19 @@ def test_the_mean_between_the_percentiles():
 
 
 def test_crop_and_average():
-    """The face comes first: of a 1024 the centre of 512 is averaged by two."""
+    """The face comes first: of a 1024 the center of 512 is averaged by two."""
     x = torch.randn(1, 1, 1024, 1024)
-    centre = face_centre(x)
-    assert torch.equal(centre, x[:, :, 384:896, 256:768])
-    assert shrink(centre).shape == (1, 1, 256, 256) == shrink(x).shape
+    center = face_center(x)
+    assert torch.equal(center, x[:, :, 384:896, 256:768])
+    assert shrink(center).shape == (1, 1, 256, 256) == shrink(x).shape
     assert shrink(x)[0, 0, 1, 2] == pytest.approx(x[0, 0, 4:8, 8:12].mean().item(), abs=1e-6)
     assert shrink(x[:, :, :511, :511]).shape == (1, 1, 511, 511)
 
 
-def test_pictures_that_are_not_finite_are_counted(tiny_generator):
+def test_images_that_are_not_finite_are_counted(tiny_generator):
     G = tiny_generator()
     G.synthesis.forward = lambda ws, noise: ws.new_full([len(ws), 3, 16, 16], torch.nan)
     pairs = PathPairs(G, mean_square, METRICS["ppl2_wend"].path, None, CPU)
     pairs(torch.arange(3))
-    with pytest.raises(SganError, match="6 of 6 pictures"):
+    with pytest.raises(SganError, match="6 of 6 images"):
         pairs.check()

@@ -6,7 +6,7 @@ import torch
 
 from stylegan_cli.metrics.precision_recall import (
     density_coverage,
-    neighbour_radii,
+    neighbor_radii,
     precision_recall,
     squared_distances,
 )
@@ -60,14 +60,14 @@ def test_a_set_and_itself():
     x = features(80)
     assert precision_recall(x, x) == (1, 1)
     density, coverage = density_coverage(x, x)
-    assert coverage == 1 and density == pytest.approx(1.2)  # k neighbours and the point itself, of k
+    assert coverage == 1 and density == pytest.approx(1.2)  # k neighbors and the point itself, of k
 
 
-def test_pictures_that_come_more_than_once():
+def test_images_that_come_more_than_once():
     """Their distance is exactly 0, also far from the origin, so that a ball of radius 0 holds its own copies alone."""
     x = features(6, 300, shift=1000.0).repeat(5, 1)
     assert torch.equal(squared_distances(x, x) == 0, torch.arange(30)[:, None] % 6 == torch.arange(30) % 6)
-    assert (neighbour_radii(x, 3) == 0).all()
+    assert (neighbor_radii(x, 3) == 0).all()
     near = x[:6] + 0.01
     assert precision_recall(x, x[:6]) == (1, 1)
     assert precision_recall(x, torch.cat([x[:3], near]))[0] == 3 / 9

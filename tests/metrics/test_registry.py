@@ -70,7 +70,7 @@ def test_other_mistakes():
         resolve(["is"], features="efficientnet-lite0")
     with pytest.raises(SganError, match="No features are called 'vgg'"):
         resolve(["fid"], features="vgg")
-    with pytest.raises(SganError, match="pr33_full takes 4 pictures at least, not 3"):
+    with pytest.raises(SganError, match="pr33_full takes 4 images at least, not 3"):
         resolve(["pr"], num=3)
     with pytest.raises(SganError, match="No metric is named"):
         resolve([])

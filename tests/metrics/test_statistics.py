@@ -35,7 +35,7 @@ def test_mean_and_covariance_in_any_batches_and_order(batch, offset):
     assert torch.equal(found["cov"], found["cov"].T)
 
 
-def test_only_the_first_pictures_count():
+def test_only_the_first_images_count():
     x = features(50)
     found = Moments("pool", 30)
     for i in range(0, 50, 8):

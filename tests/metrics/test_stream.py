@@ -1,4 +1,4 @@
-"""Pictures of a stream: which, in what order, and made RGB."""
+"""Images of a stream: which, in what order, and made RGB."""
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ from stylegan_cli.metrics.stream import Fakes, Reals, stream
 CPU = torch.device("cpu")
 
 
-def test_grey_is_repeated():
-    grey = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
-    assert torch.equal(to_rgb(grey), grey.repeat(1, 3, 1, 1))
+def test_gray_is_repeated():
+    gray = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
+    assert torch.equal(to_rgb(gray), gray.repeat(1, 3, 1, 1))
 
 
 def test_alpha_is_laid_on_white_as_pillow_does_it():
@@ -62,7 +62,7 @@ def test_a_fake_is_the_same_in_any_batch(tiny_generator, c_dim):
     assert not torch.equal(Fakes(G, classes, CPU, seed=3)(torch.arange(6)), together)
 
 
-def test_noise_is_each_pictures_own_and_truncation_is_heard(tiny_generator):
+def test_noise_is_each_images_own_and_truncation_is_heard(tiny_generator):
     G = tiny_generator()
     mean = Fakes(G, None, CPU, truncation_psi=0.0)(torch.arange(2)).int()
     assert 0 < (mean[0] - mean[1]).abs().float().mean() < 60  # one w, two noises
@@ -79,7 +79,7 @@ def test_classes_are_drawn_as_the_set_has_them(tiny_generator):
     assert labels.shape == (4000, 3) and labels.mean(0).tolist() == pytest.approx([0.6, 0, 0.4], abs=0.03)
 
 
-def test_pictures_that_are_not_finite_are_counted(tiny_generator):
+def test_images_that_are_not_finite_are_counted(tiny_generator):
     G = tiny_generator()
     synthesis = G.synthesis.forward
 
@@ -92,5 +92,5 @@ def test_pictures_that_are_not_finite_are_counted(tiny_generator):
     fakes = Fakes(G, None, CPU)
     fakes.check()
     fakes(torch.arange(5))
-    with pytest.raises(SganError, match="2 of 5 pictures of the model"):
+    with pytest.raises(SganError, match="2 of 5 images of the model"):
         fakes.check()

@@ -9,7 +9,7 @@ from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 
 def awake(network):
-    """Float64, with random numbers in what starts at zero, so that nothing is left out of the picture."""
+    """Float64, with random numbers in what starts at zero, so that nothing is left out of the image."""
     generator = torch.Generator().manual_seed(5)
     for p in network.parameters():
         if not p.any():

@@ -106,12 +106,12 @@ def test_minibatch_std_can_be_off(make_d, randn):
     assert not torch.allclose(make_d(8, 8)(image)[:1], make_d(8, 8)(image[:1]))
 
 
-def test_pictures_of_one_group_do_not_see_another(make_d, randn):
+def test_images_of_one_group_do_not_see_another(make_d, randn):
     D, image = make_d(8, 8, mbstd_group=2), randn(4, 3, 8, 8)
     changed = image.clone()
     changed[1] += 1
     moved = (D(changed) != D(image))[:, 0].tolist()
-    assert moved == [False, True, False, True]  # picture n is in group n mod 2
+    assert moved == [False, True, False, True]  # image n is in group n mod 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -125,8 +125,8 @@ def test_half_precision_is_close(make_d, randn, dtype, architecture):
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 16), (2, 1, 16, 16), (2, 3, 32, 32), (3, 16, 16)])
-def test_pictures_of_another_size(make_d, shape):
-    with pytest.raises(ValueError, match=r"pictures must be \[N, 3, 16, 16\]"):
+def test_images_of_another_size(make_d, shape):
+    with pytest.raises(ValueError, match=r"images must be \[N, 3, 16, 16\]"):
         make_d()(torch.zeros(shape).double())
 
 

@@ -25,7 +25,7 @@ def make():
     return build
 
 
-def normalise(x):
+def normalize(x):
     return x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt()
 
 
@@ -44,31 +44,31 @@ def test_unconditional(make):
     mapping = make()
     ws = mapping(Z)
     assert ws.shape == (3, 4, 5)
-    assert torch.allclose(ws, layers(mapping, normalise(Z))[:, None].expand(-1, 4, -1))
+    assert torch.allclose(ws, layers(mapping, normalize(Z))[:, None].expand(-1, 4, -1))
     assert torch.equal(ws, mapping(Z, torch.zeros(3, 0)))
 
 
-def test_embedded_labels_are_normalised_and_then_joined(make):
+def test_embedded_labels_are_normalized_and_then_joined(make):
     mapping = make(c_dim=7)
     embedded = C @ mapping.embed.weight.t() / math.sqrt(7) + mapping.embed.bias
     assert embedded.shape[1] == 5  # w_dim
-    x = torch.cat([normalise(Z), normalise(embedded)], 1)
+    x = torch.cat([normalize(Z), normalize(embedded)], 1)
     assert torch.allclose(mapping(Z, C)[:, 0], layers(mapping, x))
 
 
-def test_concatenated_labels_are_joined_and_then_normalised(make):
+def test_concatenated_labels_are_joined_and_then_normalized(make):
     mapping = make(c_dim=7, labels="concat")
     assert mapping.embed.bias is None
     embedded = C @ mapping.embed.weight.t() / math.sqrt(7)
     assert embedded.shape[1] == 6  # z_dim
-    assert torch.allclose(mapping(Z, C)[:, 0], layers(mapping, normalise(torch.cat([Z, embedded], 1))))
+    assert torch.allclose(mapping(Z, C)[:, 0], layers(mapping, normalize(torch.cat([Z, embedded], 1))))
 
 
 def test_from_the_label_alone(make):
     mapping = make(z_dim=0, c_dim=7, num_ws=None)
     embedded = C @ mapping.embed.weight.t() / math.sqrt(7) + mapping.embed.bias
     w = mapping(None, C)
-    assert w.shape == (3, 5) and torch.allclose(w, layers(mapping, normalise(embedded)))
+    assert w.shape == (3, 5) and torch.allclose(w, layers(mapping, normalize(embedded)))
     assert "w_avg" not in mapping.state_dict()
 
 
@@ -80,7 +80,7 @@ def test_a_conditional_network_needs_labels(make, labels):
 
 def test_the_learning_rate_multiplier(make):
     mapping = make(lr_multiplier=0.1)
-    assert torch.allclose(mapping(Z)[:, 0], layers(mapping, normalise(Z), 0.1))
+    assert torch.allclose(mapping(Z)[:, 0], layers(mapping, normalize(Z), 0.1))
 
 
 # --------------------------------------------------------------------------------------- truncation

@@ -60,13 +60,13 @@ def styled(layer, x, w, noise):
     return x * (scale + 1)[:, :, None, None] + shift[:, :, None, None]
 
 
-def rgb(pictures, x, level):
-    layer = pictures.get_submodule(f"torgb{level}")
+def rgb(images, x, level):
+    layer = images.get_submodule(f"torgb{level}")
     return conv(x, layer.weight, 1) + layer.bias[:, None, None]
 
 
 def levels_of_stylegan(G, ws, noise):
-    """The features of each level, by the definition: nearest neighbours, convolution, blur, noise, bias, AdaIN."""
+    """The features of each level, by the definition: nearest neighbors, convolution, blur, noise, bias, AdaIN."""
     s, ws, noise = G.synthesis, list(ws.unbind(1)), [n[:, None] for n in noise]
     x = s.const.expand(ws[0].shape[0], -1, -1, -1)
     for level in (level.name for level in G.config.levels()):
@@ -122,7 +122,7 @@ def test_the_discriminator_is_its_definition(make_d, randn):
 
 
 @pytest.mark.parametrize("options", [STYLEGAN, PROGAN], ids=["stylegan", "progan"])
-def test_a_fade_blends_the_pictures_of_two_networks(make_g, randn, options):
+def test_a_fade_blends_the_images_of_two_networks(make_g, randn, options):
     """That of the level and that of the level below, which have its weights as far as they have them."""
     G, z = make_g(16, 16, fade=True, **options), randn(3, 8)
     low, high = make_g(8, 8, **options), make_g(16, 16, **options)
@@ -187,8 +187,8 @@ def test_labels_and_summary(make_g, randn, options):
     labels = {"labels": "concat"} if options is STYLEGAN else {}
     G = make_g(8, 8, c_dim=3, **labels, **options).float()
     c = torch.eye(3)[[0, 2]]
-    pictures = G(randn(2, 8).float(), c)
-    assert pictures.shape == (2, 3, 8, 8) and not torch.equal(pictures, G(randn(2, 8).float(), c[[1, 1]]))
+    images = G(randn(2, 8).float(), c)
+    assert images.shape == (2, 3, 8, 8) and not torch.equal(images, G(randn(2, 8).float(), c[[1, 1]]))
     table = summarize("Generator", G, torch.zeros(1, 8), c[:1])
     counts = [int(line.split()[-1].replace(",", "")) for line in table.splitlines()[1:]]
     assert sum(counts[:-1]) == counts[-1] == parameter_count(G)

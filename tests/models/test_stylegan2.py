@@ -128,7 +128,7 @@ def block_input(G, ws, level):
     return x
 
 
-def test_skip_sums_the_pictures_of_all_levels(make_g, randn):
+def test_skip_sums_the_images_of_all_levels(make_g, randn):
     G = make_g(16, 16)
     ws = randn(2, G.num_ws, 8)
     f, image = fir_filter([1, 3, 3, 1]), None
@@ -140,7 +140,7 @@ def test_skip_sums_the_pictures_of_all_levels(make_g, randn):
     assert torch.allclose(G.synthesis(ws, noise="none"), image, rtol=1e-10)
 
 
-def test_orig_has_one_picture_at_the_end(make_g, randn):
+def test_orig_has_one_image_at_the_end(make_g, randn):
     G = make_g(16, 16, architecture="orig")
     ws = randn(2, G.num_ws, 8)
     image = G.synthesis.b16.torgb(block_input(G, ws, 32), ws[:, -1])
@@ -187,7 +187,7 @@ def test_no_noise_is_noise_of_zero(make_g, randn):
     assert torch.allclose(G(z, noise="none"), G(z, noise=zeros))
 
 
-def test_random_noise_is_new_each_time_and_for_each_picture(make_g, randn):
+def test_random_noise_is_new_each_time_and_for_each_image(make_g, randn):
     G, z = make_g(), randn(1, 8).expand(2, -1)
     first, second = G(z, noise="random"), G(z, noise="random")
     assert not torch.equal(first, second) and not torch.allclose(first[0], first[1])
@@ -274,5 +274,5 @@ def test_mapping_enters_synthesis(make_g, randn):
     G, z = make_g(), randn(3, 8)
     assert torch.equal(G(z), G.synthesis(G.mapping(z)))
     assert torch.equal(G.mapping(z)[:, 0], G.mapping(z)[:, -1])
-    assert torch.allclose(G(z), G(z * 7), atol=1e-6)  # z is normalised
+    assert torch.allclose(G(z), G(z * 7), atol=1e-6)  # z is normalized
     assert torch.allclose(normalize_2nd_moment(z).square().mean(1), torch.ones(3).double())

@@ -51,7 +51,7 @@ def convolve_full(x, w):  # [N, I, H, W], [O, I, a, b] -> [N, O, H + a - 1, W + 
 
 
 def conv_resample(x, w, f=None, up=1, down=1):
-    """'same' convolution with resampling, pixels seen as squares: what the picture shows stays where it is.
+    """'same' convolution with resampling, pixels seen as squares: what the image shows stays where it is.
 
     up: zeros between the samples, true convolution with w, then with 4 f. down: true convolution with f, correlation
     with w, every other sample. Neither: correlation with w.
@@ -73,14 +73,14 @@ def conv_resample(x, w, f=None, up=1, down=1):
 
 
 def modulated_conv(x, w, style, f=None, up=1, demodulate=True):
-    """Per-sample weights, one picture after the other."""
+    """Per-sample weights, one image after the other."""
     x, w, style = (np.asarray(t, np.float64) for t in (x, w, style))
     rows = []
-    for picture, s in zip(x, style):
+    for image, s in zip(x, style):
         weight = w * s[None, :, None, None]
         if demodulate:
             weight = weight / np.sqrt(np.square(weight).sum((1, 2, 3), keepdims=True) + 1e-8)
-        rows.append(conv_resample(picture[None], weight, f, up))
+        rows.append(conv_resample(image[None], weight, f, up))
     return np.concatenate(rows)
 
 

@@ -1,4 +1,4 @@
-"""Bilinear sampling against the sum over its four neighbours, and in its higher derivatives."""
+"""Bilinear sampling against the sum over its four neighbors, and in its higher derivatives."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from stylegan_cli.ops import grid_sample
 
 @pytest.fixture
 def grid():
-    """[2, 4, 6, 2], some of it outside the picture."""
+    """[2, 4, 6, 2], some of it outside the image."""
     return 1.3 * (2 * torch.rand(2, 4, 6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1)
 
 
@@ -18,7 +18,7 @@ def slow(x, grid):  # [N, C, H, W], [N, H', W', 2]
     n, c, h, w = x.shape
     y = np.zeros((n, c, *grid.shape[1:3]))
     for at in np.ndindex(n, *grid.shape[1:3]):
-        gx, gy = (grid[at] + 1) * np.array([w, h]) / 2 - 0.5  # the first pixel's centre is 0
+        gx, gy = (grid[at] + 1) * np.array([w, h]) / 2 - 0.5  # the first pixel's center is 0
         for iy, ix in np.ndindex(h, w):
             weight = max(0, 1 - abs(gx - ix)) * max(0, 1 - abs(gy - iy))
             y[at[0], :, at[1], at[2]] += weight * x[at[0], :, iy, ix]

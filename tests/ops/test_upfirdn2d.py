@@ -114,7 +114,7 @@ def test_twice_and_half_the_size(dense, random, taps):
     up = upsample2d(x, f)
     assert up.shape == (2, 3, 12, 16)
     whole = dense.upfirdn(x, f, up=2, padding=(k, k, k, k), gain=4)
-    start = k // 2  # where the centre of the filter comes to lie
+    start = k // 2  # where the center of the filter comes to lie
     assert equal(up, whole[:, :, start : start + 12, start : start + 16])
     down = downsample2d(x, f)
     assert down.shape == (2, 3, 3, 4)
@@ -128,8 +128,8 @@ def test_brightness_is_kept(resample):
     assert torch.allclose(y[:, :, 2:-2, 2:-2], torch.tensor(1.0))
 
 
-def test_a_picture_stays_where_it_is():
-    """Resampling a ramp leaves a ramp whose values belong to the centres of the new pixels."""
+def test_a_image_stays_where_it_is():
+    """Resampling a ramp leaves a ramp whose values belong to the centers of the new pixels."""
     x = (torch.arange(16.0) + 0.5).expand(1, 1, 16, 16)
     f = fir_filter([1, 3, 3, 1])
     up, down = upsample2d(x, f)[0, 0, 8], downsample2d(x, f)[0, 0, 4]
@@ -144,5 +144,5 @@ def test_fir_filter():
 
 @pytest.mark.parametrize(("padding", "size"), [(0, "3x3"), ((0, 0, -1, -1), "1x3")])
 def test_a_filter_that_does_not_fit(padding, size):
-    with pytest.raises(ValueError, match=f"4x4 does not fit a padded picture of {size}"):
+    with pytest.raises(ValueError, match=f"4x4 does not fit a padded image of {size}"):
         upfirdn2d(torch.zeros(1, 1, 3, 3), torch.ones(4), padding=padding)

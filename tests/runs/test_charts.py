@@ -21,7 +21,7 @@ def numbers(text):
 
 
 def drawn(fig, kind):
-    """The points of a path by segment, in the picture's units."""
+    """The points of a path by segment, in the image's units."""
     d = next((p.get("d") for p in fig.iter("path") if p.get("class") == kind), "")  # "M1 2L3 4M5 6L7 8"
     pairs = [numbers(part) for part in d.split("M")[1:]]
     return [list(zip(p[::2], p[1::2])) for p in pairs]

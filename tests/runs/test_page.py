@@ -51,7 +51,7 @@ def rows(reader):
     return dict(zip(words, words[1:]))
 
 
-def pictures(reader):
+def images(reader):
     """What is embedded, decoded."""
     data = [attrs["src"].partition("base64,")[2] for attrs in reader.all("img")]
     return [Image.open(BytesIO(base64.b64decode(d))) for d in data]
@@ -65,14 +65,14 @@ def test_a_whole_page(tmp_path, make_run):
     told = rows(reader)
     assert told["00003-faces-auto"] == "complete"
     assert (told["shown"], told["preset"], told["data"]) == ("100 of 100 kimg", "auto", "faces.zip")
-    assert (told["time"], told["pictures"]) == ("25m 00s", "40 of 32x48")
+    assert (told["time"], told["images"]) == ("25m 00s", "40 of 32x48")
     assert (told["generator.fir"], told["generator.conv_clamp"], told["data.classes"]) == ("1.0, 3.0", "null", "a, b")
     charts = [json.loads(attrs["data-chart"]) for attrs in reader.all("figure") if "data-chart" in attrs]
     assert [len(c["lines"]) for c in charts] == [1, 2, 1]  # FID, losses, speed
     assert charts[0]["lines"][0] == [[0, 10, 20], [300, 8.5, 9], [300, 8.5, 9]]
     assert "best 8.5 at 10 kimg" in "".join(reader.text)
     assert [attrs["data-kimg"] for attrs in reader.all("img") if "data-kimg" in attrs] == ["0", "10", "20", "30"]
-    assert all(p.format == "WEBP" and p.size == (96, 64) for p in pictures(reader))
+    assert all(p.format == "WEBP" and p.size == (96, 64) for p in images(reader))
 
 
 def test_it_needs_nothing_beside_it(tmp_path, make_run):
@@ -162,7 +162,7 @@ def test_many_large_grids_are_chosen_evenly_and_made_small(tmp_path, make_run, m
     assert (len(kimgs), kimgs[0], kimgs[-1]) == (60, 0, 130)
     assert {b - a for a, b in zip(kimgs, kimgs[1:])} == {2, 3}
     assert len(text) < 900_000 * 4 / 3 * 62 / 60 + 60_000
-    widths = {picture.width for picture in pictures(reader)}
+    widths = {image.width for image in images(reader)}
     assert len(widths) == 1 and widths < set(page._WIDTHS)
 
 
@@ -170,7 +170,7 @@ def test_few_grids_are_at_most_1024_wide(tmp_path, make_run):
     run = make_run(tmp_path / "00000-a", grids=0)
     Image.new("RGBA", (2048, 1024), (255, 0, 0, 128)).save(run / "fakes-000000.png")
     Image.new("L", (640, 480), 77).save(run / "reals.png")
-    fakes, reals = pictures(Reader(make_page(run)))
+    fakes, reals = images(Reader(make_page(run)))
     assert (fakes.size, fakes.mode, reals.size) == ((1024, 512), "RGBA", (640, 480))
 
 

@@ -120,7 +120,7 @@ def test_different_uses_are_uncorrelated():
         assert correlation(base, other) < LIMIT, name
 
 
-def test_rows_of_different_pictures_are_uncorrelated():
+def test_rows_of_different_images_are_uncorrelated():
     """Also shifted against each other: positions are spread by a constant stride, which could show."""
     u = counter.uniform(1, "g.z", torch.arange(64), (4096,)).double() - 0.5
     spectrum = torch.fft.fft(u)
@@ -134,7 +134,7 @@ def test_seed_and_purpose_do_not_run_into_each_other():
     assert correlation(a, b) < 4.5 / math.sqrt(1000)
 
 
-def test_no_two_of_many_pictures_are_alike():
+def test_no_two_of_many_images_are_alike():
     first = counter.uniform(0, "z", torch.arange(300_000), (3,))
     assert len(torch.unique(first, dim=0)) == 300_000
 

@@ -1,4 +1,4 @@
-"""Drawing in batches, the record in a picture, latents in a file."""
+"""Drawing in batches, the record in an image, latents in a file."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import torch
 
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import Sampling, draw, map_seeds, picture_record
+from stylegan_cli.sampling.draw import SamplingOptions, draw, image_record, map_seeds
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def G():
 
 
 def test_seeds_become_latents(G):
-    ws = map_seeds(G, [5, 6], Sampling(trunc=0.5, trunc_cutoff=2, class_index=1))
+    ws = map_seeds(G, [5, 6], SamplingOptions(trunc=0.5, trunc_cutoff=2, class_index=1))
     z = torch.from_numpy(np.stack([np.random.RandomState(s).randn(8) for s in (5, 6)])).float()
     c = torch.tensor([[0.0, 1, 0]] * 2)
     assert torch.equal(ws, G.mapping(z, c, 0.5, 2))
@@ -32,9 +32,9 @@ def test_seeds_become_latents(G):
 
 @pytest.mark.parametrize("noise_mode", ["const", "random", "none"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_the_batch_does_not_change_the_pictures(G, noise_mode, precision):
+def test_the_batch_does_not_change_the_images(G, noise_mode, precision):
     seeds = [3, 1, 4, 15, 9]
-    how = Sampling(noise_mode=noise_mode, precision=precision)
+    how = SamplingOptions(noise_mode=noise_mode, precision=precision)
     ws = map_seeds(G, seeds, how)
     whole = torch.stack(list(draw(G, lambda i, j: ws[i:j], seeds, how)))
     assert whole.dtype == torch.uint8 and whole.shape == (5, 3, 16, 16)
@@ -43,23 +43,25 @@ def test_the_batch_does_not_change_the_pictures(G, noise_mode, precision):
         assert (whole.int() - parts.int()).abs().max() <= (1 if precision == "fp32" else 4)
 
 
-def test_pictures_are_bytes_of_what_the_network_gives(G):
-    ws = map_seeds(G, [2], Sampling())
+def test_images_are_bytes_of_what_the_network_gives(G):
+    ws = map_seeds(G, [2], SamplingOptions())
     image = G.synthesis(ws, noise="const")[0]
-    (picture,) = draw(G, lambda i, j: ws[i:j], [2], Sampling())
-    assert torch.equal(picture, (image * 127.5 + 128).clamp(0, 255).to(torch.uint8))
+    (result,) = draw(G, lambda i, j: ws[i:j], [2], SamplingOptions())
+    assert torch.equal(result, (image * 127.5 + 128).clamp(0, 255).to(torch.uint8))
 
 
 def test_random_noise_is_of_the_seed(G):
-    ws = map_seeds(G, [2], Sampling()).expand(3, -1, -1)
-    a, b, c = draw(G, lambda i, j: ws[i:j], [7, 8, 7], Sampling(noise_mode="random"))
+    ws = map_seeds(G, [2], SamplingOptions()).expand(3, -1, -1)
+    a, b, c = draw(G, lambda i, j: ws[i:j], [7, 8, 7], SamplingOptions(noise_mode="random"))
     assert torch.equal(a, c) and not torch.equal(a, b)
 
 
 def test_record(G):
-    record = picture_record("0123456789abcdef", Sampling(trunc=0.7), ["sgan", "generate", "--model", "a b"], seed=3)
+    record = image_record(
+        "0123456789abcdef", SamplingOptions(trunc=0.7), ["sgan", "generate", "--model", "a b"], seed=3
+    )
     assert record["model"] == "0123456789abcdef"
     assert record["command"] == "sgan generate --model 'a b'"
     assert record["seed"] == "3" and record["trunc"] == "0.7" and "trunc_cutoff" not in record
     assert record["Software"].startswith("stylegan_cli ")
-    assert "command" not in picture_record("0123456789abcdef", Sampling(), [])
+    assert "command" not in image_record("0123456789abcdef", SamplingOptions(), [])

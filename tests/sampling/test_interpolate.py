@@ -10,13 +10,13 @@ from scipy.interpolate import CubicSpline
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import Sampling, draw, map_seeds
+from stylegan_cli.sampling.draw import SamplingOptions, draw, map_seeds
 from stylegan_cli.sampling.interpolate import (
     Frames,
     frame_times,
     lerp,
     linear,
-    plan_film,
+    plan_video,
     slerp,
     spherical,
     spline,
@@ -58,13 +58,13 @@ def noise_for(G, value):
     return {row.name: torch.full((1, 1, row.height, row.width), float(value)) for row in G.layers if row.noise}
 
 
-def film(G, items=(0, 1, 2), kind="spline", how=None, **options):
-    return plan_film(G, list(items), how or Sampling(), kind, **{"steps": 4, **options})
+def video(G, items=(0, 1, 2), kind="spline", how=None, **options):
+    return plan_video(G, list(items), how or SamplingOptions(), kind, **{"steps": 4, **options})
 
 
-def pictures(film, how=None):
-    how = how or Sampling()
-    drawn = draw(film.G, lambda i, j: film.ws[i:j], range(len(film.ws)), how, noise=film.noise)
+def images(video, how=None):
+    how = how or SamplingOptions()
+    drawn = draw(video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), how, noise=video.noise)
     return torch.stack(list(drawn))
 
 
@@ -148,7 +148,7 @@ def test_one_key_stands_still(keys):
 
 
 def test_the_sphere_through_the_mapping(G):
-    how = Sampling(trunc=0.7, trunc_cutoff=2)
+    how = SamplingOptions(trunc=0.7, trunc_cutoff=2)
     path = spherical(G, [5, 6], how)
     assert torch.allclose(path(times(0, 1, 2)), map_seeds(G, [5, 6, 5], how), atol=1e-5)
     a, b = latents_from_seeds([5, 6], 8).chunk(2)
@@ -157,8 +157,8 @@ def test_the_sphere_through_the_mapping(G):
 
 def test_classes_fade():
     G = small_model(c_dim=3)
-    path = spherical(G, [1, 2, 3, 4], Sampling())
-    assert torch.allclose(path(torch.arange(4).double()), map_seeds(G, [1, 2, 3, 4], Sampling()), atol=1e-5)
+    path = spherical(G, [1, 2, 3, 4], SamplingOptions())
+    assert torch.allclose(path(torch.arange(4).double()), map_seeds(G, [1, 2, 3, 4], SamplingOptions()), atol=1e-5)
     t = torch.linspace(0, 4, 401).double()
     assert (path(t[1:]) - path(t[:-1])).norm(dim=2).max() < 0.2, "no jump from class to class"
 
@@ -190,7 +190,7 @@ def test_frames_go_cell_by_cell(keys):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loop_has_no_jump_and_no_doubled_frame(G, kind):
     """The step over the seam is like the others, on an even path the same; and none is nought."""
-    one = film(G, kind=kind, steps=32, cells=3 if kind == "trunc" else None)
+    one = video(G, kind=kind, steps=32, cells=3 if kind == "trunc" else None)
     ws = one.ws[0 : len(one.ws)].unflatten(0, (one.frames, -1))
     assert one.frames == (64 if kind == "trunc" else 96)
     step = (ws - ws.roll(-1, 0)).double().square().mean((1, 2, 3)).sqrt()
@@ -200,8 +200,8 @@ def test_a_loop_has_no_jump_and_no_doubled_frame(G, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_once_shows_both_ends(G, kind):
-    one = film(G, items=[5, 6], kind=kind, loop=False, styles=range(6), cells=2 if kind == "trunc" else None)
-    ends = map_seeds(G, [5, 6], Sampling())
+    one = video(G, items=[5, 6], kind=kind, loop=False, styles=range(6), cells=2 if kind == "trunc" else None)
+    ends = map_seeds(G, [5, 6], SamplingOptions())
     assert one.frames == 5
     if kind == "trunc":
         assert torch.equal(one.ws[8:10], ends) and torch.equal(one.ws[0:1], one.ws[1:2])
@@ -210,17 +210,17 @@ def test_once_shows_both_ends(G, kind):
 
 
 def test_keys_are_dealt_out_in_turn(G):
-    one = film(G, items=range(6), kind="linear", cells=3)
+    one = video(G, items=range(6), kind="linear", cells=3)
     assert one.keys == [["0", "3"], ["1", "4"], ["2", "5"]] and one.frames == 8
-    assert torch.allclose(one.ws[0:3], map_seeds(G, [0, 1, 2], Sampling()), atol=1e-6)
-    assert torch.allclose(one.ws[12:15], map_seeds(G, [3, 4, 5], Sampling()), atol=1e-6)
+    assert torch.allclose(one.ws[0:3], map_seeds(G, [0, 1, 2], SamplingOptions()), atol=1e-6)
+    assert torch.allclose(one.ws[12:15], map_seeds(G, [3, 4, 5], SamplingOptions()), atol=1e-6)
 
 
 def test_without_keys_there_are_six_for_each_cell(G):
     counts = {}
     for kind in ("spline", "trunc"):
         for cells in (None, 2):
-            one = plan_film(G, None, Sampling(), kind, cells=cells)
+            one = plan_video(G, None, SamplingOptions(), kind, cells=cells)
             counts[kind, cells] = [len(hand) for hand in one.keys]
     assert counts == {
         ("spline", None): [6],
@@ -243,52 +243,52 @@ def test_without_keys_there_are_six_for_each_cell(G):
 )
 def test_refused(G, items, kind, cells, words):
     with pytest.raises(SganError, match=words) as e:
-        film(G, items, kind, cells=cells)
+        video(G, items, kind, cells=cells)
     assert e.value.hint
 
 
 def test_truncation_is_not_asked_for_twice(G):
     with pytest.raises(SganError, match="itself") as e:
-        film(G, kind="trunc", how=Sampling(trunc=0.7))
+        video(G, kind="trunc", how=SamplingOptions(trunc=0.7))
     assert "--sweep" in e.value.hint
 
 
 def test_files_go_with_seeds(G, tmp_path):
-    ws = map_seeds(G, [8, 9], Sampling())
+    ws = map_seeds(G, [8, 9], SamplingOptions())
     save_latents(tmp_path / "w.npz", ws)
-    one = film(G, [str(tmp_path / "w.npz"), 3])
+    one = video(G, [str(tmp_path / "w.npz"), 3])
     assert one.keys == [["w-0", "w-1", "3"]] and torch.equal(one.ws[0:1], ws[:1]) and one.noise is None
 
 
 def test_noise_fades_from_file_to_file(G, tmp_path):
-    ws = map_seeds(G, [8, 9], Sampling())
+    ws = map_seeds(G, [8, 9], SamplingOptions())
     for name, value in (("a", 2), ("b", 4)):
         save_latents(tmp_path / f"{name}.npz", ws[:1], noise=noise_for(G, value))
     items = [str(tmp_path / f"{name}.npz") for name in "ab"]
-    one = film(G, items, "linear", loop=False)
+    one = video(G, items, "linear", loop=False)
     for maps in one.noise:
         assert maps[0:5][:, 0, 0, 0].tolist() == [2, 2.5, 3, 3.5, 4]
-    assert all((maps[3:4] == 2).all() for maps in film(G, items, "mix").noise), "the first one's"
-    drawn = pictures(film(G, [items[0], items[0]], "linear"))
+    assert all((maps[3:4] == 2).all() for maps in video(G, items, "mix").noise), "the first one's"
+    drawn = images(video(G, [items[0], items[0]], "linear"))
     assert (drawn == drawn[:1]).all(), "the same noise in both stays as it is"
 
 
 @pytest.mark.parametrize("noise_mode", ["const", "none"])
 @pytest.mark.parametrize("kind", ["spline", "linear", "slerp", "mix"])
 def test_nothing_moves_where_the_latents_stand_still(G, noise_mode, kind):
-    how = Sampling(noise_mode=noise_mode, batch=1)
-    drawn = pictures(film(G, [3, 3], kind), how)
+    how = SamplingOptions(noise_mode=noise_mode, batch=1)
+    drawn = images(video(G, [3, 3], kind), how)
     assert (drawn == drawn[:1]).all()
 
 
 def test_the_same_bits_again(G):
     for kind in KINDS:
-        assert torch.equal(pictures(film(G, kind=kind)), pictures(film(G, kind=kind)))
+        assert torch.equal(images(video(G, kind=kind)), images(video(G, kind=kind)))
 
 
 def test_a_batch_does_not_change_the_latents(G):
     for kind in KINDS:
-        one = film(G, kind=kind)
+        one = video(G, kind=kind)
         alone = torch.cat([one.ws[i : i + 1] for i in range(len(one.ws))])
         assert torch.equal(one.ws[0 : len(one.ws)], alone)
         assert math.prod(alone.shape[1:]) == 6 * 8

@@ -1,4 +1,4 @@
-"""Seeds to latents, classes to labels, noise for each picture."""
+"""Seeds to latents, classes to labels, noise for each image."""
 
 import numpy as np
 import pytest

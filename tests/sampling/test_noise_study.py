@@ -6,7 +6,7 @@ import torch
 
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import Sampling, draw, map_seeds
+from stylegan_cli.sampling.draw import SamplingOptions, draw, map_seeds
 from stylegan_cli.sampling.latent_files import find_latents, save_latents
 from stylegan_cli.sampling.latents import draw_noise
 from stylegan_cli.sampling.noise_study import NOTHING, draw_columns, fine_layers, noise_columns, noise_std, std_map
@@ -31,7 +31,7 @@ def G():
 
 @pytest.fixture
 def found(G):
-    return find_latents(G, [3, 4], Sampling())
+    return find_latents(G, [3, 4], SamplingOptions())
 
 
 def levels(G, wanted):
@@ -46,10 +46,10 @@ def test_fine_is_64_and_up_or_the_largest(size, fine):
 
 
 def test_columns_are_the_noise_modes(G, found):
-    columns = draw_columns(found, Sampling())
+    columns = draw_columns(found, SamplingOptions())
     assert list(columns) == ["all", "none", "fine", "coarse", "draw 0", "draw 1"]
     for name, mode in (("all", "const"), ("none", "none")):
-        how = Sampling(noise_mode=mode)
+        how = SamplingOptions(noise_mode=mode)
         drawn = torch.stack(list(draw(G, lambda i, j: found.ws[i:j], [0, 0], how)))
         assert (columns[name].int() - drawn.int()).abs().max() <= 1
     different = list(columns.values())
@@ -67,14 +67,14 @@ def test_fine_and_coarse_make_all(G, found):
 def test_a_file_has_its_own_noise(G, found, tmp_path):
     noise = {row.name: torch.full((1, 1, row.height, row.width), 2.0) for row in G.layers if row.noise}
     save_latents(tmp_path / "w.npz", found.ws[:1], noise=noise)
-    columns = noise_columns(find_latents(G, [str(tmp_path / "w.npz"), 4], Sampling()))
+    columns = noise_columns(find_latents(G, [str(tmp_path / "w.npz"), 4], SamplingOptions()))
     assert (columns["all"][0][0] == 2).all() and torch.equal(columns["all"][0][1, 0], G.stored_noise()[0])
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_the_deviation_is_numpys(channels):
     G = small_model(size=16, channels=channels)
-    (ws,) = map_seeds(G, [3], Sampling())
+    (ws,) = map_seeds(G, [3], SamplingOptions())
     images = [
         G.synthesis(ws[None], noise=draw_noise(G, 0, "noise.study", torch.tensor([k])))[0].double().clamp(-1, 1)
         for k in range(20)
@@ -84,30 +84,30 @@ def test_the_deviation_is_numpys(channels):
     true = (np.stack(images).std(0) ** 2).mean(0) ** 0.5 * 127.5
     assert true.max() > 1
     for batch in (1, 7, None):
-        assert np.allclose(noise_std(G, ws, 20, Sampling(batch=batch)), true, atol=1e-3)
+        assert np.allclose(noise_std(G, ws, 20, SamplingOptions(batch=batch)), true, atol=1e-3)
 
 
 def test_no_strength_no_deviation():
     G = small_model(0.0)
-    (ws,) = map_seeds(G, [3], Sampling())
+    (ws,) = map_seeds(G, [3], SamplingOptions())
     for batch in (None, 7):
-        std = noise_std(G, ws, 20, Sampling(batch=batch))
+        std = noise_std(G, ws, 20, SamplingOptions(batch=batch))
         assert std.shape == (32, 32) and std.max() < NOTHING / 10
         assert not std_map(std, std.max().item()).any(), "what rounding leaves is not blown up"
 
 
 def test_a_small_deviation_is_not_lost():
-    """Of a thousandth of a step of 1/255 the bytes of a picture know nothing."""
-    (ws,) = map_seeds(small_model(), [3], Sampling())
-    a, b = (noise_std(small_model(strength), ws, 10, Sampling()) for strength in (1e-4, 2e-4))
+    """Of a thousandth of a step of 1/255 the bytes of an image know nothing."""
+    (ws,) = map_seeds(small_model(), [3], SamplingOptions())
+    a, b = (noise_std(small_model(strength), ws, 10, SamplingOptions()) for strength in (1e-4, 2e-4))
     assert NOTHING < a.max() < 0.5
     assert torch.allclose(2 * a, b, rtol=0.05, atol=1e-4)
 
 
 def test_the_same_bits_again(G, found):
-    again = draw_columns(found, Sampling())
-    assert all(torch.equal(again[name], pictures) for name, pictures in draw_columns(found, Sampling()).items())
-    assert torch.equal(noise_std(G, found.ws[0], 5, Sampling()), noise_std(G, found.ws[0], 5, Sampling()))
+    again = draw_columns(found, SamplingOptions())
+    assert all(torch.equal(again[name], column) for name, column in draw_columns(found, SamplingOptions()).items())
+    assert torch.equal(noise_std(G, found.ws[0], 5, SamplingOptions()), noise_std(G, found.ws[0], 5, SamplingOptions()))
 
 
 def test_map():

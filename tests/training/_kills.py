@@ -31,7 +31,7 @@ POINTS = ("header", "content", "fsync", "rename", "remove")  # of a state's way 
 
 
 def options() -> dict:
-    """Everything on that has a memory: ADA that moves, both regularisers, mixing, mirror."""
+    """Everything on that has a memory: ADA that moves, both regularizers, mixing, mirror."""
     small = {"batch": 8, "mbstd_group": 2, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8}
     often = {"r1_interval": 4, "pl_interval": 2, "gamma": 1.0, "ada_kimg": 1.0, "mirror": True}
     return small | often | {"aug": "ada", "kimg": KIMG, "snap": SNAP}

@@ -80,7 +80,7 @@ def work(path, out, ranks):
 
 
 def fail():
-    raise SganError("The pictures are gone.", hint="Bring them back.")
+    raise SganError("The images are gone.", hint="Bring them back.")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def test_a_move(positive, r, sign):
     assert control.p.item() == pytest.approx(0.5 + sign * 10 * 2 / 100_000)
 
 
-def test_r_is_the_mean_over_the_pictures_since_the_last_move():
+def test_r_is_the_mean_over_the_images_since_the_last_move():
     control = AdaptiveP(0.5, target=0.0, interval=2)
     for steps in ([(4, 0), (0, 8)], [(3, 1), (3, 1)]):
         for step in steps:
@@ -40,7 +40,7 @@ def test_p_stays_a_probability(start, positive):
     assert control.p == start
 
 
-def test_so_many_pictures_take_p_from_0_to_1():
+def test_so_many_images_take_p_from_0_to_1():
     control, steps = AdaptiveP(0.0, target=0.6, kimg=6.4), 0
     while control.p < 0.9999:
         control.observe(logits(64, 0))
@@ -68,7 +68,7 @@ def test_what_is_not_finite_does_not_count():
 
 
 def test_ranks_are_added_up(monkeypatch):
-    """As if another rank had seen as many pictures, all of them below 0."""
+    """As if another rank had seen as many images, all of them below 0."""
     calls = []
 
     def two_ranks(sums):

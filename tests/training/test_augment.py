@@ -94,10 +94,10 @@ def test_p_reaches_both_ends():
 
 @pytest.mark.parametrize(("side", "most"), [(64, 8), (24, 3), (8, 1)])
 def test_shifts_are_whole_and_uniform(drawn, side, most):
-    """Measured in a picture of coordinates. The outermost shifts are rounded from half as wide a range."""
+    """Measured in an image of coordinates. The outermost shifts are rounded from half as wide a range."""
     by = drawn["shift"][drawn["shift"][:, 0] != 0][:4000]
-    pictures = torch.arange(side).double().expand(len(by), 1, 4, side)
-    moved = geometry.move(pictures, Fixed(len(by), shift=by), blit=True, general=False)
+    samples = torch.arange(side).double().expand(len(by), 1, 4, side)
+    moved = geometry.move(samples, Fixed(len(by), shift=by), blit=True, general=False)
     shift = side // 2 - moved[:, 0, 2, side // 2]
     assert torch.equal(shift, shift.round()) and shift.abs().max() <= most
     counts = torch.bincount((shift + most).long(), minlength=2 * most + 1).double()
@@ -119,7 +119,7 @@ def test_with_probability_0_nothing_changes(pipe, size, dtype):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("pipe", PIPES)
-def test_pictures_do_not_depend_on_their_batch(pipe, size):
+def test_images_do_not_depend_on_their_batch(pipe, size):
     x = noise(8, *size)
     whole = run(pipe, x, p=0.7)
     halves = torch.cat([run(pipe, x[:4], p=0.7), run(pipe, x[4:], p=0.7, start=4)])
@@ -182,7 +182,7 @@ def test_r1_passes_through():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("pipe", PIPES)
 def test_a_cuda_graph_does_as_the_cpu(pipe):
-    """Pictures and gradients of a captured pipeline, p having changed since."""
+    """Images and gradients of a captured pipeline, p having changed since."""
     x, dy = noise(4, 3, 24, 16).float(), noise(4, 3, 16, 24).mT.float()
     index = torch.arange(4)
     inputs = x.cuda().requires_grad_(True), torch.zeros([], device="cuda"), index.cuda(), dy.cuda()
@@ -224,11 +224,11 @@ def test_the_wavelet_is_the_symlet():
         assert abs(f @ ((-1.0) ** np.arange(12) * np.arange(12.0) ** k)) < 1e-8
     omega = np.linspace(0.05, math.pi / 2, 50)
     phase = np.unwrap(np.angle(np.exp(-1j * np.outer(omega, np.arange(12))) @ f))
-    centre = f @ np.arange(12) / f.sum()
-    assert np.abs(phase + centre * omega).max() < 0.45  # nearly a pure delay
+    center = f @ np.arange(12) / f.sum()
+    assert np.abs(phase + center * omega).max() < 0.45  # nearly a pure delay
 
 
-def test_pictures_beside_moved_ones_are_copied():
+def test_images_beside_moved_ones_are_copied():
     x = noise(5, 3, 16, 16)
     draw = Fixed(
         5, scale=[0, 0.1, 0, 0, 0], rotate_after=[0, 0, 0.1, 0, 0], glide=[[0, 0], [0, 0], [0, 0], [0, 0.1], [0, 0]]
@@ -239,7 +239,7 @@ def test_pictures_beside_moved_ones_are_copied():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_warp_that_moves_nothing_changes_nothing(size):
-    """All the way to the borders, of pictures of noise."""
+    """All the way to the borders, of images of noise."""
     x = noise(2, *size)
     still, nowhere = torch.eye(2).double().expand(2, 2, 2), torch.zeros(2, 2).double()
     assert torch.allclose(geometry.warp(x, still, nowhere), x, rtol=0, atol=1e-6)
@@ -257,7 +257,7 @@ def test_a_shift_by_whole_pixels_is_exact_through_the_warp():
 
 
 def waves(x, y, h, w):  # coordinates in pixels, from the middle
-    """A smooth picture that is its own mirror image beyond its border."""
+    """A smooth image that is its own mirror image beyond its border."""
     u, v = (x + (w - 1) / 2) * math.pi / (w - 1), (y + (h - 1) / 2) * math.pi / (h - 1)
     return np.stack([np.cos(2 * u) * np.cos(v), np.cos(u) * np.cos(2 * v), np.cos(2 * u) + np.cos(v) * np.cos(u)])
 
@@ -288,8 +288,8 @@ MOVES = {
 
 @pytest.mark.parametrize(("h", "w"), [(48, 48), (40, 64)])
 @pytest.mark.parametrize("name", MOVES)
-def test_moves_against_the_picture_itself(name, h, w):
-    """The paper's transformations, multiplied in its order, inverted, and put into the formula of the picture."""
+def test_moves_against_the_image_itself(name, h, w):
+    """The paper's transformations, multiplied in its order, inverted, and put into the formula of the image."""
     given = {**{key: [0.0, 0.0] for key in ("shift", "glide")}, **MOVES[name]}
     quarters = (1 if h == w else 0) if "turn" in given else 0
     steps = [
@@ -308,30 +308,30 @@ def test_moves_against_the_picture_itself(name, h, w):
     x, y = pixels(h, w)
     source = np.einsum("ij,jyx->iyx", np.linalg.inv(forward), np.stack([x, y, np.ones_like(x)]))
     expected = waves(source[0], source[1], h, w)
-    pictures = torch.from_numpy(waves(x, y, h, w))[None]
-    moved = geometry.move(pictures, Fixed(1, **given), blit=True, general=True)[0].numpy()
+    samples = torch.from_numpy(waves(x, y, h, w))[None]
+    moved = geometry.move(samples, Fixed(1, **given), blit=True, general=True)[0].numpy()
     assert np.abs(moved - expected).max() < 8e-3
     assert np.sqrt(np.square(moved - expected).mean()) < 2e-3  # a tenth of a pixel would be 0.01
 
 
-def test_a_shrunk_picture_does_not_alias():
-    """A checkerboard at half its size is grey."""
+def test_a_shrunk_image_does_not_alias():
+    """A checkerboard at half its size is gray."""
     x, y = np.indices((32, 32))
     board = torch.from_numpy((-1.0) ** (x + y))[None, None]
     half = geometry.move(board, Fixed(1, scale=-1.0), blit=False, general=True)
     assert half.abs().max() < 0.2 and half[..., 8:-8, 8:-8].square().mean() < 1e-3
 
 
-def blits(picture, quarters, flip, x, y):  # [C, H, W]
-    picture = np.rot90(picture[..., ::-1] if flip else picture, -quarters, (1, 2))
-    picture = np.pad(picture, ((0, 0), (2, 2), (2, 2)), "reflect")
-    h, w = picture.shape[1:]
-    return picture[:, 2 - y : h - 2 - y, 2 - x : w - 2 - x]
+def blits(sample, quarters, flip, x, y):  # [C, H, W]
+    sample = np.rot90(sample[..., ::-1] if flip else sample, -quarters, (1, 2))
+    sample = np.pad(sample, ((0, 0), (2, 2), (2, 2)), "reflect")
+    h, w = sample.shape[1:]
+    return sample[:, 2 - y : h - 2 - y, 2 - x : w - 2 - x]
 
 
 @pytest.mark.parametrize(("h", "w"), [(8, 8), (8, 16)])
 def test_blits_are_copies(h, w):
-    """Flips and turns about equally often, every picture one of the few that are possible."""
+    """Flips and turns about equally often, every image one of the few that are possible."""
     n = 400
     x = torch.arange(3 * h * w).float().view(1, 3, h, w).expand(n, -1, -1, -1)
     quarters = range(4) if h == w else (0, 2)
@@ -340,7 +340,7 @@ def test_blits_are_copies(h, w):
         blits(x[0].numpy(), q, f, sx, sy).tobytes(): (q, f)
         for q, f, sx, sy in itertools.product(quarters, (False, True), *shifts)
     }
-    found = [possible[picture.numpy().tobytes()] for picture in run("blit", x)]
+    found = [possible[sample.numpy().tobytes()] for sample in run("blit", x)]
     kinds = len(quarters) * 2
     counts = [found.count(kind) for kind in itertools.product(quarters, (False, True))]
     assert all(abs(count - n / kinds) < 4.5 * math.sqrt(n / kinds) for count in counts)
@@ -351,7 +351,7 @@ def test_blits_are_copies_beside_the_warp_too(pipe):
     """A flip and a turn leave the same pixels in another order."""
     x = noise(2, 3, 8, 8)
     turned = geometry.move(x, Fixed(2, flip=0.1, turn=0.6), blit=True, general="geom" in PIPES[pipe])
-    assert np.array_equal(turned.numpy(), np.stack([blits(picture, 2, True, 0, 0) for picture in x.numpy()]))
+    assert np.array_equal(turned.numpy(), np.stack([blits(sample, 2, True, 0, 0) for sample in x.numpy()]))
 
 
 @pytest.mark.parametrize(("h", "w", "margin"), [(8, 8, 6), (8, 5, 21), (3, 2, 7)])
@@ -361,20 +361,20 @@ def test_padding_by_mirrors_of_any_size(h, w, margin):
     assert np.array_equal(geometry.mirror_pad(x, margin).numpy(), wide)
 
 
-# ------------------------------------------------------------------------------------------------ colours
+# ------------------------------------------------------------------------------------------------ colors
 
 
 def recolor(x, **given):
     return color.recolor(x, Fixed(len(x), **given))
 
 
-def test_colours():
+def test_colors():
     x = noise(2, 3, 4, 5)
     luma = x.mean(1, keepdim=True)
     assert torch.allclose(recolor(x, brightness=0.3), x + 0.3)
     assert torch.allclose(recolor(x, contrast=-1.0), x / 2)
     assert torch.allclose(recolor(x, brightness=0.3, contrast=1.0), 2 * (x + 0.3))
-    assert torch.allclose(recolor(x, luma=0.1), x - 2 * luma)  # the greys are mirrored at 0, the colours stay
+    assert torch.allclose(recolor(x, luma=0.1), x - 2 * luma)  # the grays are mirrored at 0, the colors stay
     assert torch.equal(recolor(x, luma=-0.1), x)
     assert torch.allclose(recolor(x, saturation=-60.0), luma.expand_as(x))
     assert torch.allclose(recolor(x, saturation=1.0), luma + 2 * (x - luma))
@@ -382,24 +382,24 @@ def test_colours():
 
 def test_hue():
     x = noise(2, 3, 4, 5)
-    luma, grey = x.mean(1, keepdim=True), x[:, :1].expand_as(x)
+    luma, gray = x.mean(1, keepdim=True), x[:, :1].expand_as(x)
     turned = recolor(x, hue=0.7)
     assert torch.allclose(turned.mean(1, keepdim=True), luma)
     assert torch.allclose(turned.square().sum(1), x.square().sum(1))
-    assert torch.allclose(recolor(grey, hue=0.7), grey)
+    assert torch.allclose(recolor(gray, hue=0.7), gray)
     assert torch.allclose(recolor(x, hue=2 * math.pi / 3), x.roll(1, 1))  # red becomes green
     assert torch.allclose(recolor(x, hue=math.pi), 2 * luma - x)
 
 
-def test_colours_in_the_papers_order():
+def test_colors_in_the_papers_order():
     """Brightness, contrast, luma flip, hue and saturation as 4 x 4 matrices, one after the other."""
     given = {"brightness": 0.2, "contrast": 0.4, "luma": 1.0, "hue": -1.1, "saturation": 0.8}
     v = np.ones(3) / math.sqrt(3)
-    grey, cross = np.outer(v, v), np.cross(np.eye(3), v)  # rows e_i x v
-    turn = grey + math.cos(-1.1) * (np.eye(3) - grey) + math.sin(-1.1) * cross
-    brightness, others = np.eye(4), [np.eye(3) * 2**0.4, np.eye(3) - 2 * grey, turn]
+    gray, cross = np.outer(v, v), np.cross(np.eye(3), v)  # rows e_i x v
+    turn = gray + math.cos(-1.1) * (np.eye(3) - gray) + math.sin(-1.1) * cross
+    brightness, others = np.eye(4), [np.eye(3) * 2**0.4, np.eye(3) - 2 * gray, turn]
     brightness[:3, 3] = 0.2
-    others.append(grey + 2**0.8 * (np.eye(3) - grey))
+    others.append(gray + 2**0.8 * (np.eye(3) - gray))
     whole = brightness
     for step in others:
         whole = np.block([[step, np.zeros((3, 1))], [np.zeros((1, 3)), np.ones((1, 1))]]) @ whole
@@ -448,14 +448,14 @@ def test_amplified_bands_keep_the_expected_power():
 
 
 @pytest.mark.parametrize("size", [(3, 32, 48), (1, 8, 8)])
-def test_each_picture_is_filtered_by_its_own_gains(size):
+def test_each_image_is_filtered_by_its_own_gains(size):
     c, h, w = size
     x = noise(3, c, h, w)
     draw = Fixed(3, band_0=torch.tensor([0.5, 0, -1]), band_2=torch.tensor([0, 1.0, 2.0]))
     taps = image.band_gains(draw).numpy() @ np.array(image._BANDS)
     wide = np.pad(x.numpy(), ((0, 0), (0, 0), (21, 21), (21, 21)), "reflect")
-    for picture, mine, f in zip(wide, image.amplify_bands(x, draw).numpy(), taps):
-        rows = np.apply_along_axis(np.convolve, 1, picture, f, "valid")
+    for sample, mine, f in zip(wide, image.amplify_bands(x, draw).numpy(), taps):
+        rows = np.apply_along_axis(np.convolve, 1, sample, f, "valid")
         assert np.allclose(mine, np.apply_along_axis(np.convolve, 2, rows, f, "valid"))
 
 
@@ -471,7 +471,7 @@ def test_noise():
 
 @pytest.mark.parametrize(("h", "w"), [(8, 8), (12, 20)])
 def test_cutout(h, w):
-    """A window of half the sides about a uniform centre, clipped."""
+    """A window of half the sides about a uniform center, clipped."""
     n = 2000
     gone = run("cutout", torch.ones(n, 2, h, w), p=0.5) == 0
     assert torch.equal(gone[:, 0], gone[:, 1])
@@ -489,17 +489,17 @@ def test_cutout(h, w):
 # --------------------------------------------------------------------------------------------- DiffAugment
 
 
-def test_colours_of_diffaugment():
+def test_colors_of_diffaugment():
     """Brightness, saturation, contrast, one after the other."""
     x = noise(3, 4, 4, 5)
     u = torch.tensor([[0.9, 0.2, 0.7], [0.5, 0.5, 0.5], [0.1, 0.0, 0.0]]).double()
     y = diffaug._recolor(x, *u.unbind(1))
-    for picture, mine, (b, s, c) in zip(x, y, u):
-        rgb = picture[:3] + (b - 0.5)
-        grey = rgb.mean(0, keepdim=True)
-        rgb = (rgb - grey) * (2 * s) + grey
+    for sample, mine, (b, s, c) in zip(x, y, u):
+        rgb = sample[:3] + (b - 0.5)
+        gray = rgb.mean(0, keepdim=True)
+        rgb = (rgb - gray) * (2 * s) + gray
         assert torch.allclose(mine[:3], (rgb - rgb.mean()) * (c + 0.5) + rgb.mean())
-        assert torch.equal(mine[3], picture[3])
+        assert torch.equal(mine[3], sample[3])
     assert torch.allclose(y[1], x[1])
 
 
@@ -511,12 +511,12 @@ def test_translation_and_cutout_of_diffaugment(h, w):
     x = torch.arange(1.0, 1 + h * w).view(1, 1, h, w).expand(n, -1, -1, -1)
     moved = diffaug._shift_and_cut(x, u[:, 0], u[:, 1], far, far)
     seen = []
-    for picture in moved[:, 0].numpy():
-        top = picture[h // 2, w // 2] - 1
+    for sample in moved[:, 0].numpy():
+        top = sample[h // 2, w // 2] - 1
         sx, sy = int(w // 2 - top % w), int(h // 2 - top // w)
         seen.append((sx, sy))
         wide = np.pad(x[0, 0].numpy(), ((h, h), (w, w)))
-        assert np.array_equal(picture, wide[h - sy : 2 * h - sy, w - sx : 2 * w - sx])
+        assert np.array_equal(sample, wide[h - sy : 2 * h - sy, w - sx : 2 * w - sx])
     for axis, side in enumerate((w, h)):
         counts = np.bincount([s[axis] + side // 8 for s in seen], minlength=2 * (side // 8) + 1)
         assert len(counts) == 2 * (side // 8) + 1

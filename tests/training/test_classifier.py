@@ -1,4 +1,4 @@
-"""The small classifier of pictures: what it learns, that it is always the same, where it is kept."""
+"""The small classifier of images: what it learns, that it is always the same, where it is kept."""
 
 import copy
 import dataclasses
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.detectors.picture_classifier import PictureClassifier, Recognition, prepare
+from stylegan_cli.detectors.image_classifier import ImageClassifier, Recognition, prepare
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.training.engine import Engine
@@ -33,7 +33,7 @@ DRAWN = StyleGAN2Config(16, 16)
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Pictures with one half brighter than the other, on three grounds; what is written on them cannot be seen."""
+    """Images with one half brighter than the other, on three grounds; what is written on them cannot be seen."""
     rng = np.random.default_rng(0)
     side, tone = rng.integers(0, 2, N), rng.integers(0, 3, N)
     path = tmp_path_factory.mktemp("classifier") / "halves.zip"
@@ -77,7 +77,7 @@ def test_the_same_to_the_bit_and_the_stream_is_left_alone(dataset):
     assert not torch.equal(a["body.0.weight"], c["body.0.weight"])
 
 
-def test_held_out_pictures_are_not_learnt_from(dataset, monkeypatch):
+def test_held_out_images_are_not_learnt_from(dataset, monkeypatch):
     seen = []
     fit = recipe._fit
 
@@ -86,13 +86,13 @@ def test_held_out_pictures_are_not_learnt_from(dataset, monkeypatch):
         fit(classifier, x, *rest)
 
     monkeypatch.setattr(recipe, "_fit", spy)
-    train_classifier(dataset, ["side"], pictures=range(0, N, 2), steps=1)
+    train_classifier(dataset, ["side"], indices=range(0, N, 2), steps=1)
     assert len(seen[0]) == N // 2 - N // 20
     rows = {x.numpy().tobytes() for x in seen[0]}
     assert rows < {x.numpy().tobytes() for x in dataset.images(range(0, N, 2))}
 
 
-def test_every_picture_is_shown_once_a_round():
+def test_every_image_is_shown_once_a_round():
     rounds = Rounds(100, seed=0)
     shown, numbers = (torch.cat(parts) for parts in zip(*(rounds.next(64) for _ in range(5)), strict=True))
     assert numbers.tolist() == list(range(320))
@@ -114,7 +114,7 @@ def test_the_engine_goes_on_with_it_as_if_it_had_not_stopped(dataset):
 
     def make():
         torch.manual_seed(0)
-        network = PictureClassifier({"side": SIDES}, 3, fine=True)
+        network = ImageClassifier({"side": SIDES}, 3, fine=True)
         return Engine(ClassifierRecipe(network, x, targets, 0, 9))
 
     def go_on(engine, steps):
@@ -135,7 +135,7 @@ def test_the_engine_goes_on_with_it_as_if_it_had_not_stopped(dataset):
 
 def test_a_batch_that_is_not_finite_is_skipped(dataset):
     torch.manual_seed(0)
-    network = PictureClassifier({"side": SIDES}, 3, fine=True)
+    network = ImageClassifier({"side": SIDES}, 3, fine=True)
     engine = Engine(ClassifierRecipe(network, dataset.images(range(N)), torch.zeros(N, 1, dtype=torch.int64), 0, 9))
     engine.step()
     good = engine.recipe.next_batch
@@ -146,7 +146,7 @@ def test_a_batch_that_is_not_finite_is_skipped(dataset):
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
-def test_large_pictures_are_halved():
+def test_large_images_are_halved():
     x = prepare(torch.full((2, 3, 256, 128), 255, dtype=torch.uint8))
     assert x.shape == (2, 3, 64, 32) and (x == 1).all()
     assert prepare(torch.zeros(1, 4, 24, 48, dtype=torch.uint8)).shape == (1, 4, 24, 48)

@@ -13,11 +13,11 @@ from stylegan_cli.snapshot import load_snapshot
 
 
 def edge_distance(images):  # uint8 [N, C, H, W]
-    """Mean pairwise cosine distance of edge maps: absolute grey differences in x plus y, each map of norm 1."""
-    grey = images.float().mean(1)
-    edges = torch.zeros_like(grey)
-    edges[:, :, 1:] += (grey[:, :, 1:] - grey[:, :, :-1]).abs()
-    edges[:, 1:, :] += (grey[:, 1:, :] - grey[:, :-1, :]).abs()
+    """Mean pairwise cosine distance of edge maps: absolute gray differences in x plus y, each map of norm 1."""
+    gray = images.float().mean(1)
+    edges = torch.zeros_like(gray)
+    edges[:, :, 1:] += (gray[:, :, 1:] - gray[:, :, :-1]).abs()
+    edges[:, 1:, :] += (gray[:, 1:, :] - gray[:, :-1, :]).abs()
     maps = torch.nn.functional.normalize(edges.flatten(1))
     n = len(maps)
     return 1 - ((maps @ maps.t()).sum() - n).item() / (n * (n - 1))

@@ -22,7 +22,7 @@ from stylegan_cli.training.state import gather
 
 @pytest.fixture
 def make_config(rgba_set, rgb_set):
-    """A tiny run that grows: 4, 8 and 16 on 16 x 16 pictures, 8 steps a stage."""
+    """A tiny run that grows: 4, 8 and 16 on 16 x 16 images, 8 steps a stage."""
 
     def make(data=rgb_set, **overrides):
         tiny = {"batch": 8, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8, "mapping_layers": 2}
@@ -70,7 +70,7 @@ def test_the_stages(make_config):
 
 
 def test_stages_last_whole_batches_and_each_level_has_one(make_config):
-    """Whatever the batch: a run ends at the size of its pictures, or is refused."""
+    """Whatever the batch: a run ends at the size of its images, or is refused."""
     config = make_config(grow_batch={4: 256, 8: 128}, grow_kimg=0.03, fade_kimg=0.03, kimg=0.6)
     assert [row[:3] for row in table(config)] == [
         (4, False, 0),
@@ -113,7 +113,7 @@ def test_alpha_and_what_reals_lose(make_config):
     ("overrides", "message"),
     [
         ({"kimg": 0.128}, "Growing reaches 16x16 at 0.128 kimg, and the run ends at 0.128"),
-        ({"grow_from": 32}, "cannot start at level 32: pictures of 16x16 have the levels 4, 8, 16"),
+        ({"grow_from": 32}, "cannot start at level 32: images of 16x16 have the levels 4, 8, 16"),
         ({"grow_from": 5}, "cannot start at level 5"),
         ({"grow_batch": {32: 8}}, "does not grow through level 32"),
         ({"grow_batch": {4: 6}, "batch_gpu": 2, "mbstd_group": 2}, "At level 4 a batch of 6 does not divide"),
@@ -196,12 +196,12 @@ def test_snapshots_of_every_stage_draw_at_their_level(make_config, tmp_path):
     sizes = {}
     for path in sorted((tmp_path / "run").glob("snapshot-*.safetensors")):
         model = load_snapshot(path)
-        picture = model.G(torch.randn(2, 8))
-        assert picture.shape[2:] == (model.info.data.height, model.info.data.width)
-        assert model.D(picture).shape == (2, 1)
+        image = model.G(torch.randn(2, 8))
+        assert image.shape[2:] == (model.info.data.height, model.info.data.width)
+        assert model.D(image).shape == (2, 1)
         alpha = model.G.synthesis.pictures.alpha.item() if model.info.generator.fade else None
         assert alpha is None or model.D.alpha.item() == alpha
-        sizes[model.info.kimg] = (picture.shape[2], alpha)
+        sizes[model.info.kimg] = (image.shape[2], alpha)
     assert sizes == {0.024: (4, None), 0.048: (8, 0.5), 0.072: (8, None), 0.096: (8, None)} | {
         0.120: (16, 0.75),
         0.144: (16, None),
@@ -225,7 +225,7 @@ class Measure:
         return {"far": 1.0}
 
 
-def test_metrics_are_measured_at_the_pictures_size(make_config, tmp_path):
+def test_metrics_are_measured_at_the_images_size(make_config, tmp_path):
     measure = Measure()
     begun(make_config(), tmp_path / "run", measure=measure)
     assert measure.sizes == [16, 16, 16]

@@ -122,7 +122,7 @@ def noise(n, seed=0):
     return torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_distance_of_pictures():
+def test_distance_of_images():
     black, white = torch.zeros(1, 1, 64, 64, dtype=torch.uint8), torch.full((1, 1, 64, 64), 255, dtype=torch.uint8)
     assert mean_pairwise_distance(torch.cat([black, white])) == pytest.approx(255)
     assert mean_pairwise_distance(torch.cat([black, black, white])) == pytest.approx(255 * 2 / 3)

@@ -75,7 +75,7 @@ WGAN = {"loss": "wgan", "gamma": 0, "gp_weight": 10.0, "aug": "noaug"}
     ],
 )
 def test_parts_of_a_batch_add_up(make_config, make_trainer, label, batch_gpu, objective):
-    """Gradient accumulation changes nothing, with all regularisers and groups of 2."""
+    """Gradient accumulation changes nothing, with all regularizers and groups of 2."""
     config = make_config(label=label, **objective)
     whole = run(make_trainer(config, dtype=torch.float64), 5)
     parts = run(make_trainer(dataclasses.replace(config, batch_gpu=batch_gpu), dtype=torch.float64), 5)
@@ -122,7 +122,7 @@ def count_phases(trainer, steps):
     return ran
 
 
-def test_regularisers_take_turns(make_config, make_trainer):
+def test_regularizers_take_turns(make_config, make_trainer):
     ran = count_phases(make_trainer(make_config(r1_interval=3, pl_interval=2)), 7)
     assert [s for s, name in ran if name == "G"] == [s for s, name in ran if name == "D"] == list(range(7))
     assert [s for s, name in ran if name == "D R1"] == [0, 3, 6]
@@ -141,7 +141,7 @@ def test_regularisers_take_turns(make_config, make_trainer):
     ],
 )
 def test_phases_and_the_correction_of_adam(make_config, make_trainer, options, names):
-    """c = k / (k + 1): lr c, beta^c, where a regulariser has steps of its own (Karras et al. 2020, appendix B)."""
+    """c = k / (k + 1): lr c, beta^c, where a regularizer has steps of its own (Karras et al. 2020, appendix B)."""
     trainer = make_trainer(make_config(lr=0.003, r1_interval=16, pl_interval=4, **options))
     assert [p.name for p in trainer.recipe.phases] == names
     for phase in trainer.recipe.phases:
@@ -167,7 +167,7 @@ def test_penalties_of_every_step_are_part_of_its_loss(make_config, make_trainer,
     assert phase.loss(batch).item() == pytest.approx(whole.item())
 
 
-def test_gradients_of_a_lazy_regulariser_are_weighted_up(make_config, make_trainer):
+def test_gradients_of_a_lazy_regularizer_are_weighted_up(make_config, make_trainer):
     """The gradient that Adam sees is the interval times that of gamma / 2 mean |dD/dx|^2."""
     trainer = make_trainer(make_config(r1_interval=4), dtype=torch.float64)
     seen, batches = [], []
@@ -201,9 +201,9 @@ def test_only_one_network_learns_in_a_phase(make_config, make_trainer):
 
 
 def test_what_the_discriminator_is_shown(make_config, make_trainer):
-    """Pictures in -1 ... 1, each of an epoch once, about half of them mirrored."""
+    """Images in -1 ... 1, each of an epoch once, about half of them mirrored."""
     trainer = make_trainer(make_config(label="hat"))
-    seen = [trainer.recipe.next_batch() for _ in range(4)]  # 32 pictures, the whole set
+    seen = [trainer.recipe.next_batch() for _ in range(4)]  # 32 images, the whole set
     images, labels = torch.cat([b.images for b in seen]), torch.cat([b.labels for b in seen])
     assert torch.cat([b.index for b in seen]).tolist() == list(range(32))
     assert -1 <= images.min() < images.max() <= 1
@@ -302,7 +302,7 @@ def test_frozen_layers_of_the_discriminator(make_config, make_trainer):
 
 
 def test_a_step_that_is_not_finite_is_skipped(make_config, make_trainer):
-    """One bad picture: D's step is left out, nothing that is kept is spoilt, and the next step learns again."""
+    """One bad image: D's step is left out, nothing that is kept is spoilt, and the next step learns again."""
     trainer = make_trainer(make_config(pl_weight=0, aug="ada"))
     run(trainer, 1)
     good = trainer.recipe.next_batch

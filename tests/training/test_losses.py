@@ -115,7 +115,7 @@ def test_objectives_are_those_that_there_are():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_boundary_is_where_the_discriminator_is_undecided(name):
-    """Pictures that are as often real as generated get this output: there the slopes of both parts cancel."""
+    """Images that are as often real as generated get this output: there the slopes of both parts cancel."""
     boundary = LOSSES[name].boundary
     if boundary is None:  # they cancel everywhere
         return
@@ -181,7 +181,7 @@ def test_wgan_gp_of_a_flat_discriminator():
 
 @pytest.mark.parametrize("penalty", [gradient_penalty, wgan_gp])
 def test_derivatives_of_penalties(randn, penalty):
-    """By finite differences, for a D that is curved, over its weights and the pictures."""
+    """By finite differences, for a D that is curved, over its weights and the images."""
     x, q, a = randn(2, 1, 2, 2).requires_grad_(True), randn(4, 3).requires_grad_(True), randn(3).requires_grad_(True)
 
     def of(x, q, a):
@@ -212,7 +212,7 @@ def test_path_lengths_of_a_linear_generator(randn):
     assert torch.allclose(lengths, pulled.square().sum(2).mean(1).sqrt())
 
 
-def test_path_lengths_can_be_minimised(randn):
+def test_path_lengths_can_be_minimized(randn):
     ws, a, y = randn(3, 4, 5).requires_grad_(True), randn(4, 5, 1, 4, 4).requires_grad_(True), randn(3, 1, 4, 4)
     lengths = path_lengths(linear_generator(ws, a), ws, y)
     (gradient,) = torch.autograd.grad(lengths.square().sum(), a)

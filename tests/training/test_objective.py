@@ -30,7 +30,7 @@ def test_parts_are_dealt_round_robin():
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("size", [4, 8])
 def test_parts_keep_the_groups_of_the_minibatch_deviation(group, ranks, size):
-    """Ranks take every other picture, then parts of their share: the deviations are those of the whole batch."""
+    """Ranks take every other image, then parts of their share: the deviations are those of the whole batch."""
     torch.manual_seed(0)
     x = torch.randn(16, 3, 16, 16).double()
     whole = append_minibatch_std(x, group)
@@ -63,7 +63,7 @@ def recorded_ws(trainer, phase, batch):
 
 
 def test_styles_are_mixed_from_a_random_layer_on(trainer):
-    """w1 ... w1 w2 ... w2 in about 0.9 of the pictures, every cut between 1 and num_ws - 1 about as often."""
+    """w1 ... w1 w2 ... w2 in about 0.9 of the images, every cut between 1 and num_ws - 1 about as often."""
     batch = batch_of(600)
     with torch.no_grad():
         ws = recorded_ws(trainer, "generator_main", batch)
@@ -152,7 +152,7 @@ def test_the_gradient_penalty_looks_between_reals_and_fakes(make_config, make_tr
     assert trainer.means.take() == {"gp/penalty": pytest.approx((norms - 1).square().mean().item())}
 
 
-def test_labels_of_a_mixture_are_those_of_its_real_picture(make_config, make_trainer):
+def test_labels_of_a_mixture_are_those_of_its_real_image(make_config, make_trainer):
     trainer = make_trainer(make_config(label="labels", gp_weight=5.0, **WGAN), dtype=torch.float64)
     asked = []
     trainer.recipe.G.mapping.register_forward_pre_hook(lambda m, args: asked.append(args[1]))
@@ -182,7 +182,7 @@ def test_adaptive_augmentation_counts_from_the_boundary(make_config, make_traine
 
 
 def test_both_networks_learn_the_classes(make_config, make_trainer):
-    """AC-GAN: aux_weight times the cross entropy, of D on real and generated pictures, of G on generated ones."""
+    """AC-GAN: aux_weight times the cross entropy, of D on real and generated images, of G on generated ones."""
     config = make_config(label="labels", aux_classifier=True, aux_weight=3.0, mixing_prob=0, aug="noaug")
     trainer = make_trainer(config, dtype=torch.float64)
     eye = torch.eye(2).double()

@@ -1,4 +1,4 @@
-"""What ADA is for: on 200 pictures p rises, and the run stays nearer to pictures it has not seen than one without.
+"""What ADA is for: on 200 images p rises, and the run stays nearer to images it has not seen than one without.
 
 Twenty minutes on a quiet core: pytest -m slow tests/training/test_overfit.py -s
 """
@@ -22,10 +22,10 @@ from stylegan_cli.training.run import RunOptions
 
 
 def features(images):  # uint8 [N, C, H, W] -> [N, 256] float64
-    """Colours and edges at 8 x 8."""
+    """Colors and edges at 8 x 8."""
     x = images.double() / 255
-    grey = x.mean(1, keepdim=True)
-    edges = F.pad(grey.diff(dim=3).abs(), [0, 1]) + F.pad(grey.diff(dim=2).abs(), [0, 0, 0, 1])
+    gray = x.mean(1, keepdim=True)
+    edges = F.pad(gray.diff(dim=3).abs(), [0, 1]) + F.pad(gray.diff(dim=2).abs(), [0, 0, 0, 1])
     return torch.cat([F.adaptive_avg_pool2d(x, 8), 4 * F.adaptive_avg_pool2d(edges, 8)], 1).flatten(1)
 
 
@@ -46,11 +46,11 @@ def test_the_distance():
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
     """200 of the packaged creatures, and features of 2,000 others."""
-    pictures = open_dataset(None, size=(16, 16)).images(range(2200))
+    photos = open_dataset(None, size=(16, 16)).images(range(2200))
     folder = tmp_path_factory.mktemp("few")
-    for i, picture in enumerate(pictures[:200]):
-        Image.fromarray(np.moveaxis(picture.numpy(), 0, 2)).save(folder / f"{i:03d}.png")
-    return folder, features(pictures[200:])
+    for i, photo in enumerate(photos[:200]):
+        Image.fromarray(np.moveaxis(photo.numpy(), 0, 2)).save(folder / f"{i:03d}.png")
+    return folder, features(photos[200:])
 
 
 def distance_after(folder, data, others, aug, kimg=120):
@@ -70,8 +70,8 @@ def distance_after(folder, data, others, aug, kimg=120):
 
 
 @pytest.mark.slow
-def test_ada_keeps_nearer_to_unseen_pictures(few, tmp_path):
+def test_ada_keeps_nearer_to_unseen_images(few, tmp_path):
     data, others = few
     (ada, p), (plain, _) = (distance_after(tmp_path, data, others, aug) for aug in ("ada", "noaug"))
-    print(f"distance to unseen pictures: ada {ada:.4f} with p up to {p:.3f}, noaug {plain:.4f}")
+    print(f"distance to unseen photos: ada {ada:.4f} with p up to {p:.3f}, noaug {plain:.4f}")
     assert p > 0.1 and ada < plain

@@ -26,7 +26,7 @@ def slowing(steps):
 
 
 def simulate(steps, total, snap=None, first=0.0, shown=0, pause=30.0):
-    """[(time, pictures, seconds of the pause that follows)] of every step, and the time at the end."""
+    """[(time, images, seconds of the pause that follows)] of every step, and the time at the end."""
     now, events, snap = first, [], snap or total + 1
     for step in range(-(-(total - shown) // BATCH)):
         now += steps(step, now)
@@ -62,14 +62,14 @@ def every_200_seconds(mean):
 
 
 @pytest.mark.parametrize("base", [0.05, 0.2, 1.0, 4.0])
-def test_compiling_kernels_and_lazy_regularisers(base):
+def test_compiling_kernels_and_lazy_regularizers(base):
     check(compiling(lazy(base)), HOURS, 1.375 * base, 4 * base, most=0.1)
 
 
 @pytest.mark.parametrize("base", [0.05, 0.2, 1.0, 4.0])
 @pytest.mark.parametrize("first", [0.0, 20.0, 30.0])
 def test_snapshots(base, first):
-    """The first one has not been seen yet; the initial pictures may have taken about as long."""
+    """The first one has not been seen yet; the initial images may have taken about as long."""
     snap = every_200_seconds(1.375 * base)
     check(compiling(lazy(base)), HOURS, 1.375 * base, 4 * base, snap, first)
 

@@ -33,7 +33,7 @@ def flat(value, name=""):
     return {name: torch.as_tensor(value, dtype=torch.float64)} if value is not None else {}
 
 
-def test_float64_for_50_steps_with_both_regularisers(results):
+def test_float64_for_50_steps_with_both_regularizers(results):
     """And with augmentation whose p moves."""
     one, two = (flat(r["state"]) for r in results)
     assert 0.2 < one[".augment.p"] != pytest.approx(0.3)
@@ -71,4 +71,4 @@ def test_all_ranks_hold_the_same_weights(results):
 
 
 def test_a_mistake_on_a_rank_is_told_as_on_one(results):
-    assert results[1]["told"] == "SganError|The pictures are gone.|Bring them back.\n"
+    assert results[1]["told"] == "SganError|The images are gone.|Bring them back.\n"

@@ -124,7 +124,7 @@ def test_ranks_too_many_for_the_groups(make_config):
         plan._dealt(make_config(batch=8, mbstd_group=2), {"gpus": 8})
 
 
-def test_pictures_that_were_moved(begin, rgb_set, tmp_path, make_set):
+def test_images_that_were_moved(begin, rgb_set, tmp_path, make_set):
     folder, _ = begin(aug="noaug")
     moved = tmp_path / "moved.zip"
     moved.write_bytes(rgb_set.read_bytes())
@@ -165,7 +165,7 @@ def test_a_folder_in_use(begin):
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Make pictures from a step on not a number, as long as the learning rate is what it was: poison(step, below)."""
+    """Make images from a step on not a number, as long as the learning rate is what it was: poison(step, below)."""
 
     def make(step, until_rate_below):
         good = Gan.next_batch
@@ -341,10 +341,10 @@ def test_a_metric_that_fails_is_no_reason_to_stop(begin, capsys):
         higher_is_better = False
 
         def __call__(self, G, data, device):
-            raise SganError("The pictures are gone.")
+            raise SganError("The images are gone.")
 
     folder, _ = begin(RunOptions(measure=Broken()), aug="noaug")
-    assert "could not be measured: The pictures are gone." in capsys.readouterr().err
+    assert "could not be measured: The images are gone." in capsys.readouterr().err
     assert list_states(folder)[0].name.startswith("state-000000.048")
 
 

@@ -19,7 +19,7 @@ import safetensors
 import torch
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.files import atomic_path, no_room, patiently
+from stylegan_cli.files import atomic_path, no_room, wait_for_space
 from stylegan_cli.training import state_files
 from stylegan_cli.training.state import gather, restore
 from stylegan_cli.training.state_files import (
@@ -323,7 +323,7 @@ def test_the_one_just_written_is_never_removed(tmp_path, said):
     assert [read_about(p)["shown"] for p in list_states(tmp_path)] == [100]
 
 
-def test_newest_is_by_pictures_then_by_time(tmp_path):
+def test_newest_is_by_images_then_by_time(tmp_path):
     for i, kimg in enumerate(["000009", "000010", "1000000", "000010.001", "000010"]):
         path = tmp_path / f"state-{kimg}-{i:016x}.safetensors"
         path.touch()
@@ -494,8 +494,8 @@ def write_when_full(tmp_path):
 
 
 def test_patiently(tmp_path, said, write_when_full):
-    assert patiently(write_when_full(0), "the log", said.append, lambda: False) == "written" and said == []
-    assert patiently(write_when_full(3), "the log", said.append, lambda: False, every=0.01) == "written"
+    assert wait_for_space(write_when_full(0), "the log", said.append, lambda: False) == "written" and said == []
+    assert wait_for_space(write_when_full(3), "the log", said.append, lambda: False, every=0.01) == "written"
     assert len(said) == 2 and "no room for the log (No space left on device)" in said[0] and "going on" in said[1]
     assert names(tmp_path) == ["a.txt"]
 
@@ -506,11 +506,11 @@ def test_patience_ends(said, write_when_full):
 
     answers = iter([False, False, True, True])  # to: stop?
     with pytest.raises(SganError, match="Cannot write .*a.txt: No space left"):
-        patiently(write_when_full(9), "the log", said.append, lambda: next(answers), every=0.2)
+        wait_for_space(write_when_full(9), "the log", said.append, lambda: next(answers), every=0.2)
     with pytest.raises(SganError, match="a.txt: Read-only file system"):  # not a matter of time
-        patiently(write_when_full(1, errno.EROFS), "the log", said.append, lambda: False)
+        wait_for_space(write_when_full(1, errno.EROFS), "the log", said.append, lambda: False)
     with pytest.raises(SganError, match="Cannot write the log: Read-only file system"):
-        patiently(fail, "the log", said.append, lambda: False)
+        wait_for_space(fail, "the log", said.append, lambda: False)
     assert len(said) == 1
 
 

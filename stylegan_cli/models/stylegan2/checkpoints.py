@@ -76,7 +76,7 @@ def rosinality_generator(
     levels: int,  # above the lowest
 ) -> Names:
     pairs = [(i, what) for i in range(mapping_layers) for what in ("weight", "bias")]
-    names: Names = {f"mapping.fc{i}.{what}": (f"style.{i + 1}.{what}", None) for i, what in pairs}  # style.0 normalises
+    names: Names = {f"mapping.fc{i}.{what}": (f"style.{i + 1}.{what}", None) for i, what in pairs}  # style.0 normalizes
     names["synthesis.b4.const"] = ("input.input", first_row)
     names |= _styled("b4.conv1", "conv1", 0) | _to_rgb("b4.torgb", "to_rgb1")
     for j in range(levels):

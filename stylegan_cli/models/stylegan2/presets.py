@@ -12,7 +12,7 @@ def _of_paper(size: int, **settings: Any) -> Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "auto": Preset("settings from the size of the pictures and the number of GPUs"),
+    "auto": Preset("settings from the size of the images and the number of GPUs"),
     "demo": Preset("a small network that learns to draw in minutes on two CPU cores", **MINUTES, kimg=40.0),
     "stylegan2": Preset(
         "StyleGAN2 config F as published",
@@ -29,7 +29,7 @@ PRESETS: dict[str, Preset] = {
     "paper512": _of_paper(512, batch=64, mbstd_group=8, channel_base=32768, lr=0.0025, gamma=0.5, ema_kimg=20.0),
     "paper1024": _of_paper(1024, batch=32, mbstd_group=4, channel_base=32768, lr=0.002, gamma=2.0, ema_kimg=10.0),
     "cifar": Preset(
-        "32 x 32 pictures, as StyleGAN2-ADA on CIFAR-10",
+        "32 x 32 images, as StyleGAN2-ADA on CIFAR-10",
         batch=64,
         mbstd_group=32,
         channel_base=32768,

@@ -1,8 +1,8 @@
-"""What the discriminator sees instead of pictures, so that few of them do not get learned by heart.
+"""What the discriminator sees instead of images, so that few of them do not get learned by heart.
 
 The transformations of adaptive discriminator augmentation (Karras et al. 2020, "Training Generative Adversarial
 Networks with Limited Data", appendix B) and those of DiffAugment (Zhao et al. 2020). Each is differentiable twice in
-the pictures, which the generator's loss and R1 pass through, and reads nothing back to the host: a CUDA graph can
+the images, which the generator's loss and R1 pass through, and reads nothing back to the host: a CUDA graph can
 capture it once it has run on that device.
 """
 
@@ -22,7 +22,7 @@ from .parameters import Parameters
 
 
 class Augment:
-    """The transformations of a pipeline, each with probability p: what a picture gets depends on its index alone."""
+    """The transformations of a pipeline, each with probability p: what an image gets depends on its index alone."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class Augment:
         images: Tensor,  # [N, C, H, W] about [-1, 1], float32 or float64; C is 1, 3 or 4
         p: Tensor,  # [] probability, on the images' device
         purpose: str,  # names the use; each has random numbers of its own
-        index: Tensor,  # [N] int64, global index of each picture
+        index: Tensor,  # [N] int64, global index of each image
     ) -> Tensor:  # [N, C, H, W]
-        """Colours leave a fourth channel alone; all else treats the channels alike."""
+        """Colors leave a fourth channel alone; all else treats the channels alike."""
         groups = PIPES[self.pipe]
         if "diffaug" in groups:
             return diff_augment(images, self.seed, purpose, index)

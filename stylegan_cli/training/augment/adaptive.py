@@ -22,21 +22,21 @@ class AdaptiveP:
         self,
         p: float,  # to begin with
         target: float | None,  # of r; None: p stays
-        kimg: float = 500,  # thousands of pictures that take p from 0 to 1
+        kimg: float = 500,  # thousands of images that take p from 0 to 1
         interval: int = 4,  # steps between two moves
         device: torch.device | str = "cpu",
     ):
         self.target, self.kimg, self.interval = target, kimg, interval
         self.p = torch.tensor(float(p), device=device)  # []
         self.r_t = torch.zeros([], device=device)  # r at the last move
-        self._seen = torch.zeros(2, device=device)  # sum of signs and number of pictures in this step, on this rank
+        self._seen = torch.zeros(2, device=device)  # sum of signs and number of images in this step, on this rank
         self._sums = torch.zeros(2, device=device)  # the same since the last move, over all ranks
         self._steps = 0  # since then
 
     @torch.no_grad()
     def observe(
         self,
-        logits: Tensor,  # [N, 1] the discriminator's, of real pictures; what is not finite does not count
+        logits: Tensor,  # [N, 1] the discriminator's, of real images; what is not finite does not count
     ) -> None:
         finite = logits.isfinite()
         signs = torch.where(finite, logits, 0).sign().sum()
@@ -45,7 +45,7 @@ class AdaptiveP:
     @torch.no_grad()
     def update(
         self,
-        batch: int,  # pictures of a step, over all ranks
+        batch: int,  # images of a step, over all ranks
     ) -> None:
         """Once a step, on all ranks together; every `interval` steps p moves."""
         self._sums += sum_over_ranks(self._seen)  # every step, so that one rank's state is that of all

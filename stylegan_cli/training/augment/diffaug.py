@@ -13,9 +13,9 @@ def diff_augment(
     images: Tensor,  # [N, C, H, W]; of four channels the last one keeps its values
     seed: int,
     purpose: str,  # names the use
-    index: Tensor,  # [N] int64, global index of each picture
+    index: Tensor,  # [N] int64, global index of each image
 ) -> Tensor:  # [N, C, H, W]
-    """Colour, translation and cutout, of every picture."""
+    """Color, translation and cutout, of every image."""
     u = counter.uniform(seed, f"{purpose}.diffaug", index, (7,)).to(images.dtype)
     images = _recolor(images, *u[:, :3].unbind(1))
     return _shift_and_cut(images, *u[:, 3:].unbind(1))
@@ -27,16 +27,16 @@ def _recolor(
     saturation: Tensor,  # [N]
     contrast: Tensor,  # [N]
 ) -> Tensor:  # [N, C, H, W]
-    """c s x + c (1 - s) grey + (1 - c) mean + b,   b in -0.5 ... 0.5, s in 0 ... 2, c in 0.5 ... 1.5
+    """c s x + c (1 - s) gray + (1 - c) mean + b,   b in -0.5 ... 0.5, s in 0 ... 2, c in 0.5 ... 1.5
 
-    grey is the mean of a pixel's colours, mean that of the picture: brightness moves both, saturation then scales the
+    gray is the mean of a pixel's colors, mean that of the image: brightness moves both, saturation then scales the
     distance to the one, contrast that to the other.
     """
     color, rest = images[:, :3], images[:, 3:]
     b, s, c = (v[:, None, None, None] for v in (brightness - 0.5, 2 * saturation, contrast + 0.5))
-    grey = color.mean(1, keepdim=True)
-    mean = grey.mean([2, 3], keepdim=True)
-    color = c * s * color + (c * (1 - s) * grey + ((1 - c) * mean + b))
+    gray = color.mean(1, keepdim=True)
+    mean = gray.mean([2, 3], keepdim=True)
+    color = c * s * color + (c * (1 - s) * gray + ((1 - c) * mean + b))
     return torch.cat([color, rest], 1) if rest.shape[1] else color
 
 
@@ -59,7 +59,7 @@ def _shift_and_cut(
 def _shifted(
     u: Tensor,  # [N] uniform in 0 ... 1
     side: int,
-) -> tuple[Tensor, Tensor]:  # [N, side] int64 where each pixel comes from, [N, side] bool whether it is in the picture
+) -> tuple[Tensor, Tensor]:  # [N, side] int64 where each pixel comes from, [N, side] bool whether it is in the image
     most = round(side / 8)
     by = (u * (2 * most + 1)).floor().long() - most  # [N] -most ... most, equally likely
     at = torch.arange(side, device=u.device) - by[:, None]

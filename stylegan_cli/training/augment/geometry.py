@@ -1,10 +1,10 @@
-"""Moving pictures about: exact copies of their pixels, and one affine warp between filters.
+"""Moving images about: exact copies of their pixels, and one affine warp between filters.
 
-y(o) = x(M o - t),   o in pixels from the middle of the picture
+y(o) = x(M o - t),   o in pixels from the middle of the image
 
-The warp reads a picture of twice the size, made by the low-pass filter of a wavelet, and the same filter halves the
+The warp reads an image of twice the size, made by the low-pass filter of a wavelet, and the same filter halves the
 size of what was read: nothing aliases, and since the wavelet is orthogonal, a warp that moves nothing changes nothing.
-Beyond its border a picture goes on as in a mirror that stands on the outermost pixels.
+Beyond its border an image goes on as in a mirror that stands on the outermost pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def move(
     general: bool,  # scaling, rotation, stretching, shifts by fractions of a pixel
 ) -> Tensor:  # [N, C, H, W]
     """In the order of the words above. Flips and turns are exact in any case; shifts too, unless there is a warp to
-    make them: it then makes both at once, of the pictures that are to move, and leaves the others as they are."""
+    make them: it then makes both at once, of the images that are to move, and leaves the others as they are."""
     sides = constant((images.shape[3], images.shape[2]), images.device, images.dtype)
     shift = (draw["shift"] * sides).round() if blit else torch.zeros_like(draw["shift"])  # [N, 2]
     if blit:
@@ -66,7 +66,7 @@ def warp(
     inverse: Tensor,  # [N, 2, 2] M
     offset: Tensor,  # [N, 2] t: x and y, in pixels
 ) -> Tensor:  # [N, C, H, W]
-    """y(o) = x(M o - t), through a picture of twice the size"""
+    """y(o) = x(M o - t), through an image of twice the size"""
     n, c, h, w = images.shape
     taps = constant(_TAPS, images.device)
     x = mirror_pad(images, 6).reshape(1, n * c, h + 12, w + 12)  # filtered as channels, which is faster on a CPU
@@ -82,7 +82,7 @@ def _fine_grid(
     h: int,
     w: int,
 ) -> Tensor:  # [N, 2H + 10, 2W + 10, 2] for grid_sample
-    """Where the fine picture is read for each pixel of the next one: 5 more than the picture has on each side, for the
+    """Where the fine image is read for each pixel of the next one: 5 more than the image has on each side, for the
     filter; what is read has 7. Within these 5 it is read as it is, and farther out from the mirror."""
     sides = constant(((w,), (h,)), inverse.device, inverse.dtype)[:, :, None]  # [2, 1, 1]
     # The filter's middle lies a bit beside that of the fine pixels: M turns about it, and it is where the mirrors are.

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from .geometry import mirror_pad
 from .parameters import Parameters, constant
 
-_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected in the bands of a natural picture
+_POWER = (10 / 13, 1 / 13, 1 / 13, 1 / 13)  # expected in the bands of a natural image
 
 
 def _bands() -> tuple[tuple[float, ...], ...]:  # [4][43]
     """Filters for frequencies up to 1/8, 1/4, 1/2 and 1 of the highest, whose sum is the identity.
 
-    The autocorrelations of a wavelet's low-pass and high-pass filter (sym2: -1, 0, 9, 16, 9, 0, -1) split a picture
+    The autocorrelations of a wavelet's low-pass and high-pass filter (sym2: -1, 0, 9, 16, 9, 0, -1) split an image
     into two bands; the lower one is split again by the same filters, spread to twice the length.
     """
     odd = np.array([-1, 0, 9, 0, 9, 0, -1]) / 32
@@ -47,7 +47,7 @@ def amplify_bands(
     images: Tensor,  # [N, C, H, W]
     draw: Parameters,
 ) -> Tensor:  # [N, C, H, W]
-    """Each picture by its own filter sum_j g_j band_j, along both sides."""
+    """Each image by its own filter sum_j g_j band_j, along both sides."""
     n, c, h, w = images.shape
     taps = band_gains(draw) @ constant(_BANDS, images.device, images.dtype)  # [N, 43]
     taps = taps.repeat_interleave(c, 0)[:, None, :, None]  # [N C, 1, 43, 1]
@@ -69,7 +69,7 @@ def cut_out(
     images: Tensor,  # [N, C, H, W]
     draw: Parameters,
 ) -> Tensor:  # [N, C, H, W]
-    """0 in a rectangle of half the sides, wherever its centre fell."""
+    """0 in a rectangle of half the sides, wherever its center fell."""
     h, w = images.shape[2:]
     x, y, on = draw["cutout"].unbind(1)
     inside = in_window(x, w)[:, None, None, :] & in_window(y, h)[:, None, :, None] & (on != 0)[:, None, None, None]
@@ -77,10 +77,10 @@ def cut_out(
 
 
 def in_window(
-    centre: Tensor,  # [N] -1 and 1 are the edges
+    center: Tensor,  # [N] -1 and 1 are the edges
     side: int,  # in pixels
 ) -> Tensor:  # [N, side] bool
     """The pixels of a window that is half as long as the side; what lies outside is lost."""
-    centre = ((centre + 1) / 2)[:, None]
-    pixel = torch.arange(side, device=centre.device)
-    return (pixel >= ((centre - 1 / 4) * side).round()) & (pixel < ((centre + 1 / 4) * side).round())
+    center = ((center + 1) / 2)[:, None]
+    pixel = torch.arange(side, device=center.device)
+    return (pixel >= ((center - 1 / 4) * side).round()) & (pixel < ((center + 1 / 4) * side).round())

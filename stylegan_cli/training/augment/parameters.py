@@ -1,4 +1,4 @@
-"""What each picture is to undergo: one table of distributions, one draw for all of them."""
+"""What each image is to undergo: one table of distributions, one draw for all of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TABLE: dict[str, tuple[int, str, float]] = {
     "glide": (2, "normal", 1 / 8),  # of the sides
     "brightness": (1, "normal", 0.2),
     "contrast": (1, "normal", 0.5),  # log2
-    "luma": (1, "uniform", 1),  # light becomes dark, the colours stay, if above 0
+    "luma": (1, "uniform", 1),  # light becomes dark, the colors stay, if above 0
     "hue": (1, "uniform", math.pi),
     "saturation": (1, "normal", 1),  # log2
     "band 0": (1, "normal", 1),  # log2 of the amplification; 0 has the lowest frequencies
@@ -31,20 +31,20 @@ TABLE: dict[str, tuple[int, str, float]] = {
     "band 2": (1, "normal", 1),
     "band 3": (1, "normal", 1),
     "noise": (1, "normal", 0.1),  # the magnitude is the standard deviation
-    "cutout": (3, "uniform", 1),  # centre, -1 and 1 being the edges; 3: not 0 where it is to happen
+    "cutout": (3, "uniform", 1),  # center, -1 and 1 being the edges; 3: not 0 where it is to happen
 }
 _COUNTS = [count for count, _, _ in TABLE.values()]
 _START = {name: sum(_COUNTS[:i]) for i, name in enumerate(TABLE)}
 
 
 class Parameters:
-    """Numbers for each transformation of each picture, 0 where its coin fell against it."""
+    """Numbers for each transformation of each image, 0 where its coin fell against it."""
 
     def __init__(
         self,
         seed: int,
         purpose: str,  # names the use
-        index: Tensor,  # [N] int64, global index of each picture
+        index: Tensor,  # [N] int64, global index of each image
         p: Tensor,  # [] probability of each transformation
         dtype: torch.dtype,  # of the numbers
     ):
@@ -65,7 +65,7 @@ class Parameters:
         self,
         name: str,
         shape: tuple[int, ...],
-    ) -> Tensor:  # [N, *shape] N(0, 1), of each picture whatever its coins
+    ) -> Tensor:  # [N, *shape] N(0, 1), of each image whatever its coins
         return counter.normal(self.seed, f"{self.purpose}.{name}", self.index, shape)
 
 

@@ -1,6 +1,6 @@
-"""The classifier of pictures: AdamW with a rate that rises and falls once, on the attributes of a set.
+"""The classifier of images: AdamW with a rate that rises and falls once, on the attributes of a set.
 
-It sees pictures a little blurred and noisy while it learns, as a model draws them. It is trained on the CPU, so that
+It sees images a little blurred and noisy while it learns, as a model draws them. It is trained on the CPU, so that
 what it says does not depend on the device.
 """
 
@@ -19,7 +19,7 @@ from ... import cache
 from ...data.dataset import Dataset
 from ...data.labels import classes_by_value
 from ...data.sampler import Sampler
-from ...detectors.picture_classifier import PictureClassifier, Recognition, prepare
+from ...detectors.image_classifier import ImageClassifier, Recognition, prepare
 from ...errors import SganError, nearest
 from ...models.config import GeneratorConfig
 from ...progress import Progress, silent, track
@@ -28,26 +28,26 @@ from ..engine import Engine
 from ..optimizer import GuardedAdamW
 from ..recipe import Batch, Phase, Recipe
 
-_PROTOCOL = 1  # rises when the same pictures come to give another network
-_FINE = 32  # pixels: in larger pictures the first convolution halves the size too
-_PICTURES = 10_000  # of a set that are looked at
+_PROTOCOL = 1  # rises when the same images come to give another network
+_FINE = 32  # pixels: in larger images the first convolution halves the size too
+_IMAGES = 10_000  # of a set that are looked at
 _BATCH, _STEPS, _EPOCHS = 64, 450, 4  # a large set is seen so often at least
 _RATE, _DECAY = 3e-3, 0.01
-_FEW = 10  # an attribute with fewer pictures for each value is a name or a number, no kind of picture
+_FEW = 10  # an attribute with fewer images for each value is a name or a number, no kind of image
 
 
 @dataclass(frozen=True)
-class LabelledBatch(Batch):
+class LabeledBatch(Batch):
     images: Tensor  # float [N, C, h, w] as `prepare` makes them
     targets: Tensor  # [N, attributes] int64
 
 
 class ClassifierRecipe(Recipe):
-    """Every round shows all pictures, in another order."""
+    """Every round shows all images, in another order."""
 
     def __init__(
         self,
-        classifier: PictureClassifier,
+        classifier: ImageClassifier,
         x: Tensor,  # uint8 [N, C, h, w]
         targets: Tensor,  # [N, attributes] int64
         seed: int,
@@ -62,20 +62,20 @@ class ClassifierRecipe(Recipe):
         self.phases = [Phase("classifier", classifier, optimizer, self._loss)]
         self.parts = {"rate": self.rate, "data": self.order}
 
-    def next_batch(self) -> LabelledBatch:
+    def next_batch(self) -> LabeledBatch:
         chosen, shown = self.order.next(_BATCH)
-        return LabelledBatch(_as_drawn(prepare(self.x[chosen]), self.seed, shown), self.targets[chosen])
+        return LabeledBatch(_as_drawn(prepare(self.x[chosen]), self.seed, shown), self.targets[chosen])
 
     def after_step(self, shown: int) -> None:
         self.rate.step()
 
-    def _loss(self, batch: LabelledBatch) -> Tensor:  # [] sum over the pictures and the attributes
+    def _loss(self, batch: LabeledBatch) -> Tensor:  # [] sum over the images and the attributes
         heads = zip(self.classifier(batch.images), batch.targets.unbind(1), strict=True)
         return torch.stack([cross_entropy(logs, target, reduction="sum") for logs, target in heads]).sum()
 
 
 class Rounds(Sampler):
-    """Which of N pictures come when: each round all of them."""
+    """Which of N images come when: each round all of them."""
 
     def _order(self, epoch: int) -> np.ndarray:
         return counter.uniform(self.seed, f"classifier.round{epoch}", torch.arange(self.num)).argsort().numpy()
@@ -85,14 +85,14 @@ def train_classifier(
     dataset: Dataset,
     names: Sequence[str],  # of attributes
     *,
-    pictures: Sequence[int] | None = None,  # of the set; None: all
+    indices: Sequence[int] | None = None,  # of the set; None: all
     seed: int = 0,
-    steps: int | None = None,  # of 64 pictures; None: 450, or four times through the set
+    steps: int | None = None,  # of 64 images; None: 450, or four times through the set
     progress: Progress = silent,
-) -> PictureClassifier:
-    """Learn attributes from nine tenths of the pictures, at random; `recognition` is measured on the last tenth."""
-    index = torch.arange(len(dataset)) if pictures is None else torch.tensor(list(pictures))
-    index = index[counter.uniform(seed, "classifier.split", index).argsort()[:_PICTURES]]
+) -> ImageClassifier:
+    """Learn attributes from nine tenths of the images, at random; `recognition` is measured on the last tenth."""
+    index = torch.arange(len(dataset)) if indices is None else torch.tensor(list(indices))
+    index = index[counter.uniform(seed, "classifier.split", index).argsort()[:_IMAGES]]
     x = torch.cat([_bytes(prepare(dataset.images(part))) for part in index.split(256)])
     classes = {name: classes_by_value(dataset.attributes[name]) for name in names}
     targets = [torch.from_numpy(numbers)[index] for numbers, _ in classes.values()]
@@ -100,7 +100,7 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         values = {name: values for name, (_, values) in classes.items()}
-        classifier = PictureClassifier(values, x.shape[1], fine=max(x.shape[2:]) <= _FINE)
+        classifier = ImageClassifier(values, x.shape[1], fine=max(x.shape[2:]) <= _FINE)
         _fit(classifier, x[held:], [t[held:] for t in targets], seed, steps, progress)
     predictions = classifier.eval().requires_grad_(False).classify(x[:held]).values()
     for name, logs, target in zip(names, predictions, targets, strict=True):
@@ -111,19 +111,19 @@ def train_classifier(
 
 def open_classifier(
     dataset: Dataset,
-    drawn: GeneratorConfig,  # of the model whose pictures it will see
+    drawn: GeneratorConfig,  # of the model whose images it will see
     wanted: Sequence[str] | None = None,  # attributes that must be among those it tells; it learns all in any case
     steps: int | None = None,  # see `train_classifier`
     progress: Progress = silent,
-) -> PictureClassifier:
+) -> ImageClassifier:
     """From the folder of caches; else trained and kept there, where the folder can be written.
 
-    Raises SganError if the pictures are of another form than the model's, or have no attributes to learn.
+    Raises SganError if the images are of another form than the model's, or have no attributes to learn.
     """
     spec = dataset.spec
     form = (spec.channels, spec.height, spec.width)
     if form != (drawn.channels, drawn.height, drawn.width):
-        raise SganError(f"The pictures in {spec.path} have another size or other channels than the model's.")
+        raise SganError(f"The images in {spec.path} have another size or other channels than the model's.")
     names = choose_attributes(dataset, wanted)
     depends = [_PROTOCOL, spec.content_hash, *form, spec.filter, names, steps, torch.get_num_threads()]
     key = cache.key(*depends)
@@ -139,21 +139,21 @@ def choose_attributes(
     dataset: Dataset,
     wanted: Sequence[str] | None = None,  # must be among them
 ) -> list[str]:
-    """The attributes of a set that are kinds of pictures. Raises SganError if there are none, or not those wanted."""
+    """The attributes of a set that are kinds of images. Raises SganError if there are none, or not those wanted."""
     counts = {name: len(set(values)) for name, values in dataset.attributes.items()}
     kinds = [name for name, count in counts.items() if 1 < count <= len(dataset) / _FEW]
     if not kinds:
         hint = "Give --data with attributes (`sgan data demo` draws some), or --csv with labels of seeds."
-        raise SganError(f"The pictures in {dataset.spec.path} have no attributes that sort them into kinds.", hint=hint)
+        raise SganError(f"The images in {dataset.spec.path} have no attributes that sort them into kinds.", hint=hint)
     for name in wanted or ():
         if name not in kinds:
             hint = nearest(name, kinds) or f"Choose from {', '.join(kinds)}."
-            raise SganError(f"The pictures in {dataset.spec.path} have no attribute {name!r} to learn.", hint=hint)
+            raise SganError(f"The images in {dataset.spec.path} have no attribute {name!r} to learn.", hint=hint)
     return kinds
 
 
 def _fit(
-    classifier: PictureClassifier,
+    classifier: ImageClassifier,
     x: Tensor,  # uint8 [N, C, h, w]
     targets: list[Tensor],  # [N] int64 for each attribute
     seed: int,
@@ -171,7 +171,7 @@ def _as_drawn(
     seed: int,
     shown: Tensor,  # [N] running numbers
 ) -> Tensor:  # float [N, C, h, w]
-    """A model's pictures are softer and less clean than those it learnt from: blur most a little, add noise to all."""
+    """A model's images are softer and less clean than those it learnt from: blur most a little, add noise to all."""
     n = len(x)
     soft, blurred, level = counter.uniform(seed, "classifier.blur", shown, (3, 1, 1, 1)).unbind(1)
     x = torch.lerp(x, avg_pool2d(pad(x, (1, 1, 1, 1), "replicate"), 3, 1), soft * (blurred < 0.7))
@@ -183,18 +183,18 @@ def _bytes(x: Tensor) -> Tensor:  # float [N, C, h, w] in [-1, 1] -> uint8
     return ((x + 1) * 127.5).round().to(torch.uint8)
 
 
-def _load(key: str) -> PictureClassifier | None:
+def _load(key: str) -> ImageClassifier | None:
     """None if none is kept."""
     if (kept := cache.load("classifiers", key)) is None:
         return None
     attributes = {name: tuple(values) for name, values in kept.about["attributes"].items()}
-    classifier = PictureClassifier(attributes, kept.about["channels"], kept.about["fine"])
+    classifier = ImageClassifier(attributes, kept.about["channels"], kept.about["fine"])
     classifier.load_state_dict(kept.tensors)
     classifier.recognition = {name: Recognition(*r) for name, r in kept.about["recognition"].items()}
     return classifier.eval().requires_grad_(False)
 
 
-def _store(key: str, classifier: PictureClassifier) -> None:
+def _store(key: str, classifier: ImageClassifier) -> None:
     first = classifier.body[0]
     about = {
         "attributes": classifier.attributes,

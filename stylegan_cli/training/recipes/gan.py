@@ -67,7 +67,7 @@ class Gan(GrowingRecipe):
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
         self.parts = {"path_length": self.objective.path_length, "augment": self.objective.p, "data": self.loader}
         self.phases = gan_phases(config, self.G, self.D, self.objective, graphs)
-        # Smaller pictures are no match for the data's.
+        # Smaller images are no match for the data's.
         self.product, self.reals = (self.ema.network if self.dataset is dataset else None), dataset
 
     def at(self, config: TrainConfig) -> Gan:
@@ -103,7 +103,7 @@ class Gan(GrowingRecipe):
         grouped = self.config.discriminator.mbstd_channels > 0
         if self.batch_gpu % 2 or grouped and (group is None or half % group):
             raise SganError(
-                f"Out of memory with {self.batch_gpu} pictures at a time on one rank, which is as few as "
+                f"Out of memory with {self.batch_gpu} images at a time on one rank, which is as few as "
                 f"minibatch-deviation groups of {group or 'all'} allow.",
                 hint="Choose a smaller --mbstd-group, --batch-gpu, --size or --cbase, or --precision fp16.",
             )
@@ -166,10 +166,10 @@ def gan_phases(
 def _adam(
     parameters: list[nn.Parameter],
     config: TrainConfig,
-    interval: int | None,  # steps between those of the regulariser; None: there is none
+    interval: int | None,  # steps between those of the regularizer; None: there is none
     capturable: bool = False,  # in a CUDA graph
 ) -> FusedAdam:
-    """With a regulariser every k steps the optimizer moves k + 1 times where it used to move k times: learning rate
+    """With a regularizer every k steps the optimizer moves k + 1 times where it used to move k times: learning rate
     and betas are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
     c = 1 if interval is None else interval / (interval + 1)
     betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
@@ -180,10 +180,10 @@ def open_run_data(
     config: TrainConfig,
     progress: Progress = silent,
 ) -> Dataset:
-    """The pictures that a run was configured for. Raises SganError if they are gone or have changed since."""
+    """The images that a run was configured for. Raises SganError if they are gone or have changed since."""
     path = config.data.path
     return config.data.open(
-        changed=f"The pictures or labels in {path} are not those that this run was started with.",
+        changed=f"The images or labels in {path} are not those that this run was started with.",
         hint=f"Start a new run from its weights: sgan train --resume SNAPSHOT --data {path}",
         progress=progress,
     )
@@ -218,7 +218,7 @@ def train(
 
 
 def _not_frozen(D: Discriminator, freezed: int) -> list[nn.Parameter]:
-    """Freeze-D (Mo et al. 2020): the layers nearest to the picture keep what they know."""
+    """Freeze-D (Mo et al. 2020): the layers nearest to the image keep what they know."""
     if freezed >= len(D.layers):
         raise SganError(
             f"The discriminator has {len(D.layers)} layers; {freezed} of them cannot be frozen.",

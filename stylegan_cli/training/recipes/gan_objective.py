@@ -1,7 +1,7 @@
-"""What the phases of a GAN minimise: what each network is trained on, and how it is regularised.
+"""What the phases of a GAN minimize: what each network is trained on, and how it is regularized.
 
-Every random number comes from (seed, purpose, global index of the picture), see sampling/counter.py. Each phase
-returns the sum over its pictures; the engine divides by the pictures of the whole batch, over all ranks.
+Every random number comes from (seed, purpose, global index of the image), see sampling/counter.py. Each phase
+returns the sum over its images; the engine divides by the images of the whole batch, over all ranks.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ..stats import Means
 
 @dataclass(frozen=True)
 class GanBatch(Batch):
-    """The part of a step's pictures that one rank looks at at a time."""
+    """The part of a step's images that one rank looks at at a time."""
 
-    images: Tensor  # [N, C, H, W] real pictures in [-1, 1]
-    labels: Tensor  # [N, c_dim] of the real pictures
-    fake_labels: Tensor  # [N, c_dim] for the generated pictures
-    index: Tensor  # [N] int64, global index of each picture since the run began
+    images: Tensor  # [N, C, H, W] real images in [-1, 1]
+    labels: Tensor  # [N, c_dim] of the real images
+    fake_labels: Tensor  # [N, c_dim] for the generated images
+    index: Tensor  # [N] int64, global index of each image since the run began
 
 
 class Objective:
@@ -74,7 +74,7 @@ class Objective:
         return loss.sum() + self._classes("loss/G aux", (classes, batch.fake_labels))
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
-        """pl_weight (|J^T y| - a)^2, on the first of every pl_batch_shrink pictures."""
+        """pl_weight (|J^T y| - a)^2, on the first of every pl_batch_shrink images."""
         batch = batch.head(max(len(batch.index) // self.config.pl_batch_shrink, 1))
         ws = self._latents(batch, "pl")
         ws = ws if ws.requires_grad else ws.requires_grad_(True)  # a mapping may have nothing to learn
@@ -89,7 +89,7 @@ class Objective:
         return penalty.sum() * (self.config.pl_weight * shrink)
 
     def discriminator_main(self, batch: GanBatch) -> Tensor:
-        """The objective's loss of the discriminator on generated and real pictures, and the classes that it names."""
+        """The objective's loss of the discriminator on generated and real images, and the classes that it names."""
         fake, fake_classes = self._judge(self._fakes(batch, "d"), batch.fake_labels, batch, "d.fake.aug")
         real, real_classes = self._judge(batch.images, batch.labels, batch, "d.real.aug")
         loss = self.loss.discriminator(real, fake)
@@ -103,7 +103,7 @@ class Objective:
         return loss.sum() + self._classes("loss/D aux", *named)
 
     def discriminator_penalties(self, batch: GanBatch) -> Tensor:
-        """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP, as far as they weigh anything, D seeing pictures augmented."""
+        """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP, as far as they weigh anything, D seeing images augmented."""
         config, total = self.config, batch.images.new_zeros([])
         if config.gamma > 0:
             total = total + config.gamma / 2 * self._penalty("r1", gradient_penalty, batch.images, batch.labels, batch)
@@ -136,7 +136,7 @@ class Objective:
     # ------------------------------------------------------------------------------------------- parts
 
     def _path_length_count(self) -> int:
-        """Pictures of a path-length step over all ranks."""
+        """Images of a path-length step over all ranks."""
         parts = self.config.batch // self.config.batch_gpu
         return parts * max(self.config.batch_gpu // self.config.pl_batch_shrink, 1)
 
@@ -170,7 +170,7 @@ class Objective:
     def _fakes(self, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W], nothing for G to learn from
         return self._draw(self._latents(batch, purpose), batch, purpose)
 
-    def _mixed(self, batch: GanBatch) -> Tensor:  # [N, C, H, W] between real and generated pictures of the same labels
+    def _mixed(self, batch: GanBatch) -> Tensor:  # [N, C, H, W] between real and generated images of the same labels
         fakes = self._fakes(dataclasses.replace(batch, fake_labels=batch.labels), "gp")
         weight = counter.uniform(self.config.seed, "gp.mix", batch.index)
         return mixture(batch.images, fakes, weight.to(fakes.dtype))
@@ -182,7 +182,7 @@ class Objective:
         images: Tensor,  # [N, C, H, W]
         labels: Tensor,  # [N, c_dim]
         batch: GanBatch,
-    ) -> Tensor:  # [] sum over the pictures
+    ) -> Tensor:  # [] sum over the images
         images = images.detach().requires_grad_(True)
         values = penalty(self._judge(images, labels, batch, f"{name}.aug")[0], images)
         self.means.add(f"{name}/penalty", values)
@@ -192,7 +192,7 @@ class Objective:
         self,
         name: str,
         *named: tuple[Tensor | None, Tensor],  # [N, c_dim] what D names, None: nothing; [N, c_dim] what they are
-    ) -> Tensor | float:  # [] sum over the pictures
+    ) -> Tensor | float:  # [] sum over the images
         terms = [losses.classification(classes, labels) for classes, labels in named if classes is not None]
         if not terms:
             return 0.0
@@ -211,7 +211,7 @@ class Objective:
 def augmentation(
     config: TrainConfig,
 ) -> Augment | None:
-    """What D's pictures go through; None: nothing."""
+    """What D's images go through; None: nothing."""
     if config.aug == "noaug":
         return None
     return Augment("diffaug" if config.aug == "diffaug" else config.augpipe, config.seed)

@@ -55,7 +55,7 @@ def fresh(
     cfg: str | None,  # preset; None: auto, or demo on the packaged set
     resume: str | None = None,  # snapshot to take the networks and their weights from
     *,
-    size: tuple[int, int] | None = None,  # (height, width) to read the pictures at
+    size: tuple[int, int] | None = None,  # (height, width) to read the images at
     mirror: bool = False,
     cond: str | None = None,  # labels to learn
     gpus: int | None = None,
@@ -80,7 +80,7 @@ def fresh(
         dataset = dataset.resized(*size)
     base_size(dataset.spec.height, dataset.spec.width)  # refuse a size before anything else is asked of it
     if resume and info:
-        # A discriminator that knows pictures overfits sooner.
+        # A discriminator that knows images overfits sooner.
         overrides = {"ada_kimg": 100.0} | {k: v for k, v in overrides.items() if v is not None}
         if PRESETS[cfg].grow_from:
             overrides = {"grow_from": _level_to_grow_from(info, cfg, resume)} | overrides
@@ -96,7 +96,7 @@ def continued(
     folder: Path,  # of the run
     changes: dict[str, Any],  # what may change on the way: kimg, snap, gpus, batch_gpu; None: as it was
     given: list[str],  # the options that the user set
-    data: str | None = None,  # where the same pictures are now
+    data: str | None = None,  # where the same images are now
 ) -> Plan:
     """A run that goes on from its last state."""
     if set(given) - set(changes):
@@ -143,10 +143,10 @@ def networks(
     """Both networks' layers, output sizes and parameter counts."""
     g, d = config.generator, config.discriminator
     label = torch.zeros(1, g.c_dim) if g.c_dim else None
-    picture = torch.zeros(1, d.channels, d.height, d.width)
+    image = torch.zeros(1, d.channels, d.height, d.width)
     tables = [
         summarize("Generator", build_generator(g), torch.zeros(1, g.z_dim), label),
-        summarize("Discriminator", build_discriminator(d), picture, label),
+        summarize("Discriminator", build_discriminator(d), image, label),
     ]
     return "\n\n".join(tables)
 
@@ -158,10 +158,10 @@ def announcement(
     data = config.data
     classes = f", {data.c_dim} classes" if data.c_dim else ""
     return (
-        f"Training on {data.num} pictures of {data.height}x{data.width}{classes} from {data.path}\n"
+        f"Training on {data.num} images of {data.height}x{data.width}{classes} from {data.path}\n"
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
         f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}"
-        + (f"\nFolder {folder} (reals.png shows the pictures, fakes-*.png what has been learnt)" if folder else "")
+        + (f"\nFolder {folder} (reals.png shows the images, fakes-*.png what has been learnt)" if folder else "")
     )
 
 
@@ -176,14 +176,14 @@ def farewell(
     config: TrainConfig,
     folder: Path,  # of the run
 ) -> str:
-    """Where the pictures are and what to type next."""
+    """Where the images are and what to type next."""
     snapshot = latest_snapshot(folder)
     if snapshot is None:
         return f"There is no snapshot yet. Go on: sgan train --resume {shlex.quote(str(folder))}"
     kimg = read_info(snapshot).kimg
     option = "" if folder.parent.resolve() == Path("runs").resolve() else f" --runs {shlex.quote(str(folder.parent))}"
     lines = [
-        f"Pictures: {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
+        f"Images: {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
         f"Draw more:  sgan generate --seeds 0-99{option}",
     ]
     resume = f"sgan train --resume {shlex.quote(str(folder))}"
@@ -192,7 +192,7 @@ def farewell(
 
 
 def _size(spec: DataSpec, cfg: str, info: SnapshotInfo | None) -> tuple[int, int] | None:
-    """What to read the pictures at: as the model to start from drew them, if they are large enough and of its shape; as
+    """What to read the images at: as the model to start from drew them, if they are large enough and of its shape; as
     the preset says; None: as they are stored."""
     if info is None:
         longest = PRESETS[cfg].size
@@ -203,7 +203,7 @@ def _size(spec: DataSpec, cfg: str, info: SnapshotInfo | None) -> tuple[int, int
 
 
 def _fitted(height: int, width: int, longest: int) -> tuple[int, int] | None:
-    """The size with the given longest side, None if the pictures are no larger."""
+    """The size with the given longest side, None if the images are no larger."""
     scale = longest / max(height, width)
     return (max(round(height * scale), 1), max(round(width * scale), 1)) if scale < 1 else None
 
@@ -220,7 +220,7 @@ def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
 
 
 def _with_networks_of(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
-    """The snapshot's architecture, for the run's pictures and with its settings. Its average needs no ramp."""
+    """The snapshot's architecture, for the run's images and with its settings. Its average needs no ramp."""
     data, group = config.data, config.discriminator.mbstd_group
     ours = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
     ours |= {"conv_clamp": config.discriminator.conv_clamp, "fade": False}
@@ -261,7 +261,7 @@ def _dealt(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
     if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
         raise SganError(
-            f"With {new.batch_gpu} picture(s) at a time the minibatch-deviation groups of {group} would be broken up.",
+            f"With {new.batch_gpu} image(s) at a time the minibatch-deviation groups of {group} would be broken up.",
             hint="Choose fewer --gpus or a larger --batch-gpu.",
         )
     return new

@@ -107,7 +107,7 @@ class GanReport:
 
     def _fakes(
         self,
-        count: int | None = None,  # of the grid's pictures; None: all
+        count: int | None = None,  # of the grid's images; None: all
     ) -> Tensor:  # [N, C, H, W] uint8
         """At the size of the whole run, also while the network draws smaller ones."""
         step = max(1, 2**20 // (self.config.data.height * self.config.data.width))  # about a megapixel at a time
@@ -134,7 +134,7 @@ def _add_row(
 
 
 def _grid_shape(height: int, width: int) -> tuple[int, int]:
-    """How many pictures a grid shows, and in how many columns: about 2 megapixels, 4 to 8 columns."""
+    """How many images a grid shows, and in how many columns: about 2 megapixels, 4 to 8 columns."""
     columns = min(max(2048 // width, 4), 8)
     rows = min(max(1536 // height, 3), 8)
     return columns * rows, columns

@@ -1,4 +1,4 @@
-"""A small network that tells a picture's attributes: one body, one head for each attribute."""
+"""A small network that tells an image's attributes: one body, one head for each attribute."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 _WIDTHS = (16, 48, 96, 128)  # channels of the body's convolutions
-_LARGEST = 64  # pixels: larger pictures are halved by area average until they are this size
+_LARGEST = 64  # pixels: larger images are halved by area average until they are this size
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """How well an attribute is told on pictures that were held out."""
+    """How well an attribute is told on images that were held out."""
 
     accuracy: float
     majority: float  # accuracy of who always says the commonest value
@@ -25,13 +25,13 @@ class Recognition:
         return (self.accuracy - self.majority) / max(1 - self.majority, 1e-9)
 
 
-class PictureClassifier(nn.Module):
-    """Pictures to the log-probabilities of each attribute's values."""
+class ImageClassifier(nn.Module):
+    """Images to the log-probabilities of each attribute's values."""
 
     def __init__(
         self,
         attributes: dict[str, tuple[str, ...]],  # name -> values
-        channels: int,  # of the pictures
+        channels: int,  # of the images
         fine: bool,  # the first convolution keeps the size
     ):
         super().__init__()
@@ -56,7 +56,7 @@ class PictureClassifier(nn.Module):
         self,
         images: Tensor,  # uint8 [N, C, H, W]
     ) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
-        """What the pictures show."""
+        """What the images show."""
         parts = [self(prepare(part)) for part in images.cpu().split(256)]
         columns = (torch.cat(column).double() for column in zip(*parts, strict=True))
         return dict(zip(self.attributes, columns, strict=True))
@@ -65,7 +65,7 @@ class PictureClassifier(nn.Module):
 def prepare(
     images: Tensor,  # uint8 [N, C, H, W]
 ) -> Tensor:  # float [N, C, h, w] in [-1, 1], at most 64 pixels
-    """Pictures as the classifier takes them."""
+    """Images as the classifier takes them."""
     x = images.float() / 127.5 - 1
     while max(x.shape[2:]) > _LARGEST:
         x = avg_pool2d(x, 2)
