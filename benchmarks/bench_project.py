@@ -64,7 +64,7 @@ def step(projector: Projector, times: int = 1) -> Run:
 
 def passes(projector: Projector) -> Run:
     """Synthesis, loss and their gradients, and nothing else."""
-    projector = Projector(projector.G, projector.targets, projector.loss, projector.how)
+    projector = Projector(projector.G, projector.targets, projector.loss, projector.options)
     noise = projector.noise
 
     def run(_: int) -> tuple[torch.Tensor, ...]:

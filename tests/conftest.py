@@ -11,6 +11,7 @@ from pathlib import Path
 
 # Tiny tensors gain nothing from threads. Before PyTorch is imported, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # where a test takes more threads, see stylegan_cli/threads.py
 
 import numpy as np
 import pytest

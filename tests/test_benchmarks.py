@@ -13,6 +13,7 @@ from stylegan_cli.runs import PACKAGED_MODEL
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 TINY = {
+    "bench_busy": "--busy 0 --threads 1 --steps 1",
     "bench_data": "--no-packaged --small 3 --large 2",
     "bench_ops": "--size 16 --batch 2 --channel-max 4",
     "bench_synthesis": "--size 16 --batch 2 --channel-base 64",
@@ -53,7 +54,9 @@ def wrong(x):
     return x * 3.001
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "bench_busy" else ()) for name in TINY]
+)
 def test_a_benchmark_writes_its_rows(load, monkeypatch, tmp_path, name):
     path = tmp_path / "results.json"
     arguments = [*TINY[name].split(), "--device", "cpu", "--rounds", "2", "--out", str(path)]
@@ -65,7 +68,7 @@ def test_a_benchmark_writes_its_rows(load, monkeypatch, tmp_path, name):
     assert {"device", "torch", "cuda", "driver", "commit", "date"} <= entry["machine"].keys()
     assert entry["ceilings"]["copy_gbs"] > 0
     for row in entry["rows"]:
-        assert row["ours"] > 0 and row["ratio"].keys() & {"reference", "bare", "full size", "zipfile"}, row
+        assert row["ours"] > 0 and row["ratio"].keys() & {"reference", "bare", "full size", "zipfile", "default"}, row
         assert not row["wrong"] and not row["failed"], row
     table = load("table").markdown(entry)
     assert sum(line.startswith("| ") for line in table.splitlines()) == len(entry["rows"]) + 2

@@ -15,6 +15,7 @@ import typing
 import click
 
 from ..errors import SganError
+from ..threads import configure_openmp
 from ..version import __version__
 
 # One line each, the same as the command's own short help (a test compares). In the order a newcomer meets them.
@@ -90,6 +91,7 @@ class LazyGroup(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _open_closed_streams()
         try:
+            configure_openmp()
             # Click returns the code of `ctx.exit(code)` here; commands themselves return nothing.
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
             sys.stdout.flush()

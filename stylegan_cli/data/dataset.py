@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import SganError
 from ..progress import Progress, silent
+from ..threads import available_cores
 from .checks import (
     REPACK,
     check_each,
@@ -176,7 +177,7 @@ class Dataset:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+        return ThreadPoolExecutor(min(8, available_cores()), thread_name_prefix="decode")
 
     def _decode_into(self, out: np.ndarray, slots: Iterable[int], index: Iterable[int]) -> None:
         def one(pair: tuple[int, int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ..errors import SganError
+from ..threads import available_cores
 
 _CHUNK = 16  # items that a process is asked for at a time
 _AHEAD = 2  # chunks that a process may be asked for before its first one is fetched
@@ -49,11 +49,6 @@ def ordered_map(
             raise SganError(
                 "A worker process died, most likely for want of memory.", hint="Try fewer --workers."
             ) from e
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

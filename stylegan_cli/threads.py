@@ -1,0 +1,75 @@
+"""How many cores there are, and OpenMP's settings, which must be in the environment before PyTorch is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+
+from .errors import SganError
+
+# An OpenMP thread that waits at a barrier spins by default. When another process takes the core of one thread, the
+# others spin through their time slices, and a training step takes 20 times as long (benchmarks/bench_busy.py). After
+# 1000 spins, some microseconds, a thread sleeps instead, which costs next to nothing on a quiet machine.
+GOMP_SPINCOUNT = "1000"
+KMP_BLOCKTIME = "0"  # milliseconds; the same for the OpenMP runtimes of Intel and LLVM
+
+
+def configure_openmp(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set OpenMP's spinning and, under a cgroup quota, its number of threads, unless the environment already does.
+
+    Has no effect once PyTorch is imported. The library never calls it: only the command line and the tests do.
+    Raises SganError if OMP_NUM_THREADS is not a number of threads.
+    """
+    threads = environment.get("OMP_NUM_THREADS", "")
+    if threads and not re.fullmatch(r"(\s*[1-9][0-9]{0,4}\s*)(,\s*[1-9][0-9]{0,4}\s*)*", threads):
+        raise SganError(
+            f"OMP_NUM_THREADS={threads!r} is not a number of threads.",
+            hint="Set it to a whole number such as 2, or unset it to use every available core.",
+        )
+    if "torch" in sys.modules:
+        return
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
+        environment.setdefault("KMP_BLOCKTIME", KMP_BLOCKTIME)
+    if not threads and (cores := available_cores()) < _affinity():
+        environment["OMP_NUM_THREADS"] = str(cores)
+
+
+def available_cores(
+    cgroups: Path = Path("/sys/fs/cgroup"),
+    membership: Path = Path("/proc/self/cgroup"),  # names this process's cgroups
+) -> int:
+    """Number of cores that this process may keep busy: its affinity, limited by the quota of its cgroup. At least 1."""
+    quota = min(_quotas(cgroups, membership), default=float("inf"))
+    return max(1, int(min(_affinity(), quota)))
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:  # in cores
+    """The CPU quotas of this process's cgroup and of those above it: version 2, or the CPU controller of version 1."""
+    for line in _read(membership).splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = cgroups / "cpu" if controllers else cgroups
+        group = root / name.lstrip("/")  # in a container perhaps the host's name for it, and no folder here
+        for folder in (group, *group.parents):
+            if controllers:
+                numbers = [_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")]
+            else:
+                numbers = _read(folder / "cpu.max").split()
+            if len(numbers) == 2 and all(re.fullmatch("[1-9][0-9]*", number) for number in numbers):  # or max, or -1
+                yield int(numbers[0]) / int(numbers[1])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

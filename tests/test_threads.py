@@ -1,0 +1,108 @@
+"""The number of cores from affinity and cgroup quota; OpenMP's environment in the command line, and not elsewhere."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stylegan_cli import threads
+
+SHOW = (
+    "import os, sys; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('KMP_BLOCKTIME'), 'torch' in sys.modules)"
+)
+COMMAND_LINE = f"""
+from stylegan_cli.cli import main
+try:
+    main(['--version'])
+except SystemExit:
+    pass
+{SHOW}"""
+
+
+def run(code, **environment):
+    """What a new process prints, with no OpenMP variable set but those given."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP", "KMP", "OMP"))}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True)
+
+
+def test_command_line_sets_the_environment_before_torch_is_imported():
+    assert run(COMMAND_LINE).stdout.splitlines()[-1] == "1000 0 False"
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"GOMP_SPINCOUNT": "20000"}, "20000 0 False"),
+        ({"KMP_BLOCKTIME": "200"}, "1000 200 False"),
+        ({"OMP_WAIT_POLICY": "active"}, "None None False"),
+    ],
+)
+def test_the_user_decides(environment, line):
+    assert run(COMMAND_LINE, **environment).stdout.splitlines()[-1] == line
+
+
+def test_the_library_leaves_the_environment_alone():
+    assert run(f"import stylegan_cli.session\n{SHOW}").stdout == "None None True\n"
+
+
+@pytest.mark.parametrize("value", ["two", "0", "-1", "1.5", "2,", "2 3"])
+def test_bad_number_of_threads(value):
+    done = run(COMMAND_LINE, OMP_NUM_THREADS=value)
+    assert done.stderr == (
+        f"Error: OMP_NUM_THREADS={value!r} is not a number of threads.\n"
+        "Set it to a whole number such as 2, or unset it to use every available core.\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "stylegan_cli"], env=os.environ | {"OMP_NUM_THREADS": value})
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("value", ["2", " 4 ", "4,2"])
+def test_good_number_of_threads(value):
+    environment = {"OMP_NUM_THREADS": value}
+    threads.configure_openmp(environment)
+    assert environment["OMP_NUM_THREADS"] == value
+
+
+@pytest.fixture
+def cgroup(tmp_path, monkeypatch):
+    """Pretend that this process may use 8 cores, and belongs to a cgroup of these lines and files."""
+    monkeypatch.setattr(threads, "_affinity", lambda: 8)
+
+    def make(membership, files):
+        (tmp_path / "membership").write_text(membership)
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text + "\n")
+        return threads.available_cores(tmp_path, tmp_path / "membership")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cores"),
+    [
+        ("0::/\n", {}, 8),
+        ("0::/\n", {"cpu.max": "max 100000"}, 8),
+        ("0::/\n", {"cpu.max": "250000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "50000 100000"}, 1),  # half a core
+        ("0::/\n", {"cpu.max": "1600000 100000"}, 8),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),  # the group above limits
+        ("0::/host/name\n", {"cpu.max": "200000 100000"}, 2),  # inside a container
+        ("1:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "400000", "cpu/a/cpu.cfs_period_us": "100000"}, 4),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("2:cpuset:/a\n", {"cpuset/a/cpu.max": "100000 100000"}, 8),
+    ],
+)
+def test_quota(cgroup, membership, files, cores):
+    assert cgroup(membership, files) == cores
+
+
+def test_a_quota_limits_the_threads(monkeypatch):
+    monkeypatch.setattr(threads, "_affinity", lambda: 8)
+    monkeypatch.setattr(threads, "available_cores", lambda: 2)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    environment = {}
+    threads.configure_openmp(environment)
+    assert environment["OMP_NUM_THREADS"] == "2"
