@@ -69,7 +69,7 @@ setup(
         "metrics": METRICS,
         "onnx": ONNX,
         "tb": ["tensorboard"],
-        "test": ["av", "pytest", "setuptools>=77", "wheel", *DEMO, *METRICS, *ONNX],
+        "test": ["av", "pytest", "pytest-xdist", "setuptools>=77", "wheel", *DEMO, *METRICS, *ONNX],
         "video": ["av"],
     },
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],

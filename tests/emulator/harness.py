@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from filelock import FileLock
+
+from stylegan_cli.threads import available_cores
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
@@ -76,9 +79,9 @@ def compile_all(name: str, sources, link=()) -> Path:  # [(source, flags)]
         args = ["-x", "c++", "-DSGAN_EMULATE", "-I", HERE, "-I", CSRC, *flags, "-c", source]
         return compile_once(f"{source.stem}.o", args, [version, headers, source.read_text()])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with FileLock(cache_folder() / "lock"), ThreadPoolExecutor(available_cores()) as pool:  # once, for all workers
         objects = list(pool.map(compile_one, sources))
-    return compile_once(name, [*objects, *link], version)
+        return compile_once(name, [*objects, *link], version)
 
 
 def build_library() -> Path:
