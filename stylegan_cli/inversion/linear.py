@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 _FLOOR = 1e-3  # of the mean variance: directions in which w hardly varies are not blown up beyond this
 _EVERY = 10  # one seed of so many is held out
@@ -53,20 +53,23 @@ def logistic(
     decay: float | None = None,  # weight of ½ |normal|² beside the mean loss of a seed; None: 10 / N
 ) -> Tensor:  # [K, D] normals towards each label: log-odds for each step of 1
     """Logistic regression for each label by itself, by L-BFGS to its optimum."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
     decay = 10 / len(z) if decay is None else decay
-    normals = torch.zeros(targets.shape[1], z.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(targets.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([normals, bias], max_iter=200, line_search_fn="strong_wolfe")
+    t = targets.numpy()
+    x = np.column_stack([z, np.ones(len(z))])  # the last column is for the bias, which does not decay
+    decays = np.append(np.full(z.shape[1], decay), 0)
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        wrong = binary_cross_entropy_with_logits(z @ normals.T + bias, targets, reduction="none")
-        total = wrong.sum(1).mean() + decay / 2 * normals.square().sum()
-        total.backward()
-        return total
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:  # and its gradient
+        weights = weights.reshape(t.shape[1], -1)
+        scores = x @ weights.T
+        value = (np.logaddexp(0, scores) - t * scores).sum() / len(x) + (decays * weights**2).sum() / 2
+        return value, ((expit(scores) - t).T @ x / len(x) + decays * weights).ravel()
 
-    optimizer.step(loss)
-    return normals.detach()
+    start = np.zeros(t.shape[1] * x.shape[1])
+    weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-8}).x
+    return torch.from_numpy(weights.reshape(t.shape[1], -1)[:, :-1])
 
 
 def orthogonalize(
@@ -97,9 +100,10 @@ def auc(
     positive: Tensor,  # [N] bool
 ) -> float:
     """How many of all pairs of a positive and a negative are in order, ties counted half; 0.5 where one kind lacks."""
+    from scipy.stats import mannwhitneyu
+
     p = int(positive.sum())
     if p in (0, len(positive)):
         return 0.5
-    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
-    rank = (counts.cumsum(0) - (counts - 1) / 2).double()[place]  # from 1, ties share their mean
-    return ((rank[positive].sum() - p * (p + 1) / 2) / (p * (len(positive) - p))).item()
+    u = mannwhitneyu(scores[positive].numpy(), scores[~positive].numpy(), method="asymptotic").statistic
+    return float(u) / (p * (len(positive) - p))

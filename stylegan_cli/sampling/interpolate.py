@@ -72,15 +72,11 @@ def spline(
     loop: bool,  # closed; otherwise without curvature at both ends
 ) -> Path:
     """The cubic spline through the keys, twice continuously differentiable (de Boor 1978, chapter 4)."""
-    bends = _second_derivatives(keys, loop)
+    from scipy.interpolate import CubicSpline
 
-    def path(t: Tensor) -> Tensor:
-        i, j, b = _between(t, keys)
-        a = 1 - b
-        straight = a * keys[i].double() + b * keys[j].double()
-        return (straight + ((a**3 - a) * bends[i] + (b**3 - b) * bends[j]) / 6).to(keys.dtype)
-
-    return path
+    y = (torch.cat([keys, keys[:1]]) if loop else keys).double().cpu().numpy()
+    curve = CubicSpline(range(len(y)), y, bc_type="periodic" if loop else "natural")
+    return lambda t: torch.from_numpy(curve(t.numpy())).to(keys)
 
 
 def spherical(
@@ -233,18 +229,3 @@ def _between(
     i = before.long() % len(keys)
     part = (t - before).to(keys.device).reshape(-1, *[1] * (keys.ndim - 1))
     return i, (i + 1) % len(keys), part
-
-
-def _second_derivatives(
-    keys: Tensor,  # [K, ...]
-    loop: bool,
-) -> Tensor:  # [K, ...] float64
-    """Of the spline at its keys: m[i-1] + 4 m[i] + m[i+1] = 6 (y[i-1] - 2 y[i] + y[i+1]), cyclic or 0 at both ends."""
-    y = keys.double()
-    one = torch.eye(len(y), dtype=y.dtype, device=y.device)
-    system = 4 * one + one.roll(1, 0) + one.roll(-1, 0)
-    right = 6 * (y.roll(1, 0) - 2 * y + y.roll(-1, 0))
-    if not loop:
-        ends = [0, len(y) - 1]
-        system[ends], right[ends] = one[ends], 0.0
-    return torch.linalg.solve(system, right.flatten(1)).reshape(y.shape)
