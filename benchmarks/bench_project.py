@@ -19,7 +19,7 @@ from stylegan_cli.detectors import Lpips
 from stylegan_cli.detectors.distances import LpipsLoss
 from stylegan_cli.detectors.frozen import to_device
 from stylegan_cli.detectors.lpips import LpipsNetwork
-from stylegan_cli.inversion.projector import Projection, Projector
+from stylegan_cli.inversion.projector import ProjectionOptions, Projector
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.training.presets import make_train_config
 
@@ -37,8 +37,8 @@ def main(bench: Bench, size: tuple[int, ...], batch: int, channel_base: int | No
         torch.manual_seed(0)
         G = build_generator(config.generator).to(bench.device).eval().requires_grad_(False)
         targets = torch.randn(batch, 3, side, side, device=bench.device).clamp(-1, 1)
-        whole = Projector(G, targets, loss, Projection(steps=10**9, candidates=0))
-        one = Projector(G, targets[:1], loss, Projection(steps=10**9, candidates=0))
+        whole = Projector(G, targets, loss, ProjectionOptions(steps=10**9, candidates=0))
+        one = Projector(G, targets[:1], loss, ProjectionOptions(steps=10**9, candidates=0))
         title = f"projection {side}x{side}, base {config.generator.channel_base}"
         enter(bench, f"{title}, one step of one image", ours=step(one), bare=passes(one))
         enter(bench, f"{title}, one step of {batch}", ours=step(whole), bare=passes(whole), singles=step(one, batch))

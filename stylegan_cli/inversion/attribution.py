@@ -31,7 +31,7 @@ from ..progress import Progress, silent
 from ..sampling import counter
 from ..sampling.latents import draw_noise
 from .linear import auc
-from .projector import Projection, batch_size, project
+from .projector import ProjectionOptions, batch_size, project
 
 _PROTOCOL = 2  # rises when the same settings come to give other distances
 _LEAST = 8  # images of a kind, below which nothing can be said
@@ -101,7 +101,7 @@ def calibrate(
     G: Generator,
     dataset: Dataset,
     loss: Loss,
-    options: Projection,
+    options: ProjectionOptions,
     num: int,  # images of each kind
     key: str,  # what the distances are kept under
     anew: bool = False,  # not going on from what is there
@@ -142,7 +142,7 @@ def calibration_key(
     model: str,  # fingerprint
     data: DataSpec,
     loss: Loss,
-    options: Projection,
+    options: ProjectionOptions,
     num: int,
 ) -> str:
     """What the two distributions are kept under in the folder of caches."""

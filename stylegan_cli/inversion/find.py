@@ -16,7 +16,7 @@ from ..progress import Progress, silent
 from ..sampling.draw import SamplingOptions
 from ..sampling.latent_files import file_part, find_latents, unlike
 from ..snapshot import Snapshot
-from .projector import Projection, Start, project
+from .projector import ProjectionOptions, Start, project
 from .results import Finding
 from .targets import read_mask, read_targets
 
@@ -52,7 +52,7 @@ def prepare(
 def find(
     snapshot: Snapshot,
     task: Task,
-    options: Projection,
+    options: ProjectionOptions,
     loss: Loss,
     progress: Progress = silent,
 ) -> Finding:

@@ -28,7 +28,7 @@ _PATH = 100  # places kept on the way, at most
 
 
 @dataclass(frozen=True)
-class Projection:
+class ProjectionOptions:
     """How to project."""
 
     space: str = "w"  # 'w': one w for all layers; 'w+': one for each; 'z'
@@ -86,7 +86,7 @@ def project(
     G: Generator,
     targets: Tensor,  # [N, C, H, W] in [-1, 1]
     loss: Loss,
-    options: Projection,
+    options: ProjectionOptions,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
     start: Start | None = None,  # None: the nearest of the candidates
     progress: Progress = silent,
@@ -176,7 +176,7 @@ class Projector:
         G: Generator,
         targets: Tensor,  # [N, C, H, W] in [-1, 1]
         loss: Loss,
-        options: Projection,
+        options: ProjectionOptions,
         mask: Tensor | None = None,  # [1, 1, H, W]
         start: Start | None = None,
         progress: Progress = silent,  # over the candidates

@@ -17,7 +17,7 @@ from ..progress import Progress, silent, track
 from ..sampling.draw import SamplingOptions, draw
 from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
-from .projector import Projected, Projection
+from .projector import Projected, ProjectionOptions
 
 _AMPLIFIED = 4  # differences are shown so many times as large
 
@@ -65,7 +65,7 @@ def save_finding(
     folder: Path,
     names: Sequence[str],  # of all targets, those that were not begun included
     finding: Finding,
-    options: Projection,
+    options: ProjectionOptions,
     model: str,  # fingerprint
     settings: dict,  # for the reader of a file
     record: dict[str, str],  # metadata of the images

