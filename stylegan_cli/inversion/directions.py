@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import SganError, nearest
 from ..models.generator import Generator
 from ..sampling.bound_files import check_model, read_floats, read_npz, read_settings, write_npz
-from ..sampling.draw import SamplingOptions, map_seeds
+from ..sampling.generate import SamplingOptions, map_seeds
 from ..sampling.mixing import style_indices
 from ..snapshot import fingerprint
 

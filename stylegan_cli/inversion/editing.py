@@ -12,7 +12,7 @@ from ..data.images import labeled_grid
 from ..errors import SganError
 from ..files import write_atomic
 from ..progress import Progress, silent
-from ..sampling.draw import SamplingOptions, draw
+from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.latent_files import Latents, load_latent_file, save_latents
 from .directions import Directions
 
@@ -110,6 +110,5 @@ def _table(
     n, m = len(found), len(versions)
     ws, index = torch.stack(versions, 1).flatten(0, 1), [i for i in range(n) for _ in range(m)]
     seeds, noise = [found.seeds[i] for i in index], found.noise_of(index)
-    return torch.stack(list(draw(found.G, lambda i, j: ws[i:j], seeds, options, progress, noise=noise))).unflatten(
-        0, (n, m)
-    )
+    images = generate_images(found.G, lambda i, j: ws[i:j], seeds, options, progress, noise=noise)
+    return torch.stack(list(images)).unflatten(0, (n, m))

@@ -13,7 +13,7 @@ from ..detectors import load_lpips
 from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
 from ..errors import SganError
 from ..progress import Progress, silent
-from ..sampling.draw import SamplingOptions
+from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import file_part, find_latents, unlike
 from ..snapshot import Snapshot
 from .projector import ProjectionOptions, Start, project

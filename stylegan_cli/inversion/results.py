@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.images import labeled_grid, save_image, to_rgb, to_uint8
 from ..models.generator import Generator
 from ..progress import Progress, silent, track
-from ..sampling.draw import SamplingOptions, draw
+from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
 from .projector import Projected, ProjectionOptions
@@ -101,7 +101,7 @@ def render_latents(
 ) -> Tensor:  # uint8 [N, C, H, W]
     """What the latents draw."""
     ws = found.ws
-    drawn = draw(G, lambda i, j: ws[i:j], range(len(ws)), SamplingOptions(), noise=found.noise)
+    drawn = generate_images(G, lambda i, j: ws[i:j], range(len(ws)), SamplingOptions(), noise=found.noise)
     return torch.stack(list(drawn))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..detectors.image_classifier import ImageClassifier
 from ..models.generator import Generator
 from ..progress import Progress, silent, track
-from ..sampling.draw import SamplingOptions, draw
+from ..sampling.generate import SamplingOptions, generate_images
 from .directions import Directions
 
 
@@ -28,7 +28,7 @@ def look(
 ) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
     """What the images of latents show."""
     device = G.device
-    images = draw(
+    images = generate_images(
         G,
         lambda i, j: ws[i:j].to(device),
         range(len(ws)),

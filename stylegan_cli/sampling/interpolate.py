@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..models.generator import Generator
-from .draw import SamplingOptions
+from .generate import SamplingOptions
 from .latent_files import Latents, find_latents
 from .latents import class_labels, latents_from_seeds
 from .mixing import mix_styles, style_indices
@@ -137,7 +137,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Video:
-    """A video that has not been drawn: what `draw` needs for all its images."""
+    """A video that has not been drawn: what `generate_images` needs for all its images."""
 
     G: Generator  # the model, tuned where a file says so
     ws: Frames  # of [M, num_ws, w_dim]

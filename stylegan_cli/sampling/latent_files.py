@@ -21,7 +21,7 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .bound_files import check_model, read_floats, read_npz, read_settings, write_npz
-from .draw import SamplingOptions, map_seeds
+from .generate import SamplingOptions, map_seeds
 from .tuned import apply_tuned
 
 

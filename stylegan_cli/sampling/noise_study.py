@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.images import to_rgb
 from ..errors import SganError
 from ..models.generator import Generator, LayerInfo
-from .draw import SamplingOptions, draw
+from .generate import SamplingOptions, generate_images
 from .latent_files import Latents
 from .latents import draw_noise
 from .mixing import style_indices
@@ -58,7 +58,7 @@ def draw_columns(
     """Each latent with each of the columns' noise."""
     options = dataclasses.replace(options, noise_mode="const")
     return {
-        name: torch.stack(list(draw(found.G, lambda i, j: found.ws[i:j], found.seeds, options, noise=noise)))
+        name: torch.stack(list(generate_images(found.G, lambda i, j: found.ws[i:j], found.seeds, options, noise=noise)))
         for name, noise in noise_columns(found).items()
     }
 

@@ -16,7 +16,7 @@ from ..inversion.projector import ProjectionOptions
 from ..inversion.results import comparison
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions
+from ..sampling.generate import SamplingOptions
 from ..snapshot import open_training_set
 from .model import ImagesResult, Model, OutputImage, part
 

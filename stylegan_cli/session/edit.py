@@ -17,7 +17,7 @@ from ..inversion.factorize import find_unlabeled
 from ..inversion.seed_labels import read_table
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions
+from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import Latents, file_part
 from ..sampling.mixing import style_indices
 from ..snapshot import open_training_set

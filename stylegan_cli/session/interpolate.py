@@ -15,7 +15,7 @@ from ..data.images import grid_columns
 from ..data.video import sheets, write_video
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions, draw
+from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.interpolate import Kind, plan_video
 from .model import Model, part, tuned_note
 
@@ -109,7 +109,9 @@ def interpolate(
     )
 
     def frames() -> Iterator[Tensor]:
-        cells = draw(video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), sampling, progress, noise=video.noise)
+        cells = generate_images(
+            video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), sampling, progress, noise=video.noise
+        )
         return model.drawing(sheets(cells, len(video.keys), columns))
 
     return InterpolateResult(

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.images import labeled_grid
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions, draw
+from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.latent_files import file_part
 from ..sampling.mixing import mix_styles, style_indices
 from .model import ImagesResult, Model, OutputImage, part, tuned_note
@@ -64,7 +64,7 @@ def mix(
     latents = torch.cat([sources.ws, mixed.flatten(0, 1)])
     noise_seeds = [sources.seeds[i] for i in noise_from]
     noise = sources.noise_of(noise_from)
-    drawn = draw(sources.G, lambda i, j: latents[i:j], noise_seeds, sampling, progress, noise=noise)
+    drawn = generate_images(sources.G, lambda i, j: latents[i:j], noise_seeds, sampling, progress, noise=noise)
     row_images, col_images, cells = torch.stack(list(drawn)).split([R, K, len(pairs)])
     blend = request.blend if request.blend != 1 else None
     record = model.record(sampling, tuned=sources.tuned, styles=indices, blend=blend)

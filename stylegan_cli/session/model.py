@@ -19,7 +19,7 @@ from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
 from ..ops import dispatch
-from ..sampling.draw import SamplingOptions, image_record
+from ..sampling.generate import SamplingOptions, image_metadata
 from ..sampling.latent_files import Latents, find_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
 from ..version import __version__
@@ -118,7 +118,7 @@ class Model:
         **more: object,  # what else made the image; None is left out
     ) -> dict[str, str]:
         """What stands in an image's metadata, so that it can be made again."""
-        return image_record(self.fingerprint, sampling, self.command, **more)
+        return image_metadata(self.fingerprint, sampling, self.command, **more)
 
 
 @dataclass(frozen=True, eq=False)

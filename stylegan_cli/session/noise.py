@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.images import labeled_grid, to_rgb
 from ..progress import Progress, silent, track
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions
+from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import file_part
 from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
 from .model import ImagesResult, Model, OutputImage, part, tuned_note

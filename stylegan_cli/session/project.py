@@ -18,7 +18,7 @@ from ..inversion.results import Finding, closeness, planned, save_finding, way
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions
+from ..sampling.generate import SamplingOptions
 from .model import Model, part
 
 VIDEO_RATE = 20  # frames a second of the way

@@ -18,7 +18,7 @@ from stylegan_cli.inversion.directions import (
 )
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import SamplingOptions, map_seeds
+from stylegan_cli.sampling.generate import SamplingOptions, map_seeds
 from stylegan_cli.snapshot import fingerprint
 
 

@@ -13,7 +13,7 @@ from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
-from stylegan_cli.sampling.draw import SamplingOptions, map_seeds
+from stylegan_cli.sampling.generate import SamplingOptions, map_seeds
 from stylegan_cli.snapshot import load_snapshot
 
 SHORT = ProjectionOptions(steps=20, candidates=8)

@@ -8,7 +8,7 @@ import torch
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import SamplingOptions, draw, map_seeds
+from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.interpolate import (
     Frames,
     frame_times,
@@ -62,7 +62,7 @@ def video(G, items=(0, 1, 2), kind="spline", how=None, **options):
 
 def images(video, how=None):
     how = how or SamplingOptions()
-    drawn = draw(video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), how, noise=video.noise)
+    drawn = generate_images(video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), how, noise=video.noise)
     return torch.stack(list(drawn))
 
 

@@ -7,7 +7,7 @@ import torch
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import SamplingOptions, draw, map_seeds
+from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latent_files import file_part, find_latents, load_latent_file, save_latents
 from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
 from stylegan_cli.snapshot import fingerprint
@@ -42,7 +42,7 @@ def noise_for(G, n, value):
 def images(found, how=None):
     how = how or SamplingOptions()
     index = range(len(found))
-    drawn = draw(found.G, lambda i, j: found.ws[i:j], found.seeds, how, noise=found.noise_of(index))
+    drawn = generate_images(found.G, lambda i, j: found.ws[i:j], found.seeds, how, noise=found.noise_of(index))
     return torch.stack(list(drawn))
 
 

@@ -6,7 +6,7 @@ import torch
 
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import SamplingOptions, draw, map_seeds
+from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latent_files import find_latents, save_latents
 from stylegan_cli.sampling.latents import draw_noise
 from stylegan_cli.sampling.noise_study import NOTHING, draw_columns, fine_layers, noise_columns, noise_std, std_map
@@ -50,7 +50,7 @@ def test_columns_are_the_noise_modes(G, found):
     assert list(columns) == ["all", "none", "fine", "coarse", "draw 0", "draw 1"]
     for name, mode in (("all", "const"), ("none", "none")):
         how = SamplingOptions(noise_mode=mode)
-        drawn = torch.stack(list(draw(G, lambda i, j: found.ws[i:j], [0, 0], how)))
+        drawn = torch.stack(list(generate_images(G, lambda i, j: found.ws[i:j], [0, 0], how)))
         assert (columns[name].int() - drawn.int()).abs().max() <= 1
     different = list(columns.values())
     for i, a in enumerate(different):

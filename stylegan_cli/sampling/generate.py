@@ -71,7 +71,7 @@ def map_seeds(
 
 
 @torch.inference_mode()
-def draw(
+def generate_images(
     G: Generator,
     latents: Callable[[int, int], Tensor],  # (i, j) -> ws [j - i, num_ws, w_dim] of images i to j
     seeds: Sequence[int],  # [N] of the noise, where it is random
@@ -94,7 +94,7 @@ def draw(
         yield from images
 
 
-def image_record(
+def image_metadata(
     model: str,  # its fingerprint
     options: SamplingOptions,
     command: Sequence[str],  # the command line, word by word; empty: it was none

@@ -8,7 +8,7 @@ import torch
 
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import SamplingOptions, draw, image_record, map_seeds
+from stylegan_cli.sampling.generate import SamplingOptions, generate_images, image_metadata, map_seeds
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +36,33 @@ def test_the_batch_does_not_change_the_images(G, noise_mode, precision):
     seeds = [3, 1, 4, 15, 9]
     how = SamplingOptions(noise_mode=noise_mode, precision=precision)
     ws = map_seeds(G, seeds, how)
-    whole = torch.stack(list(draw(G, lambda i, j: ws[i:j], seeds, how)))
+    whole = torch.stack(list(generate_images(G, lambda i, j: ws[i:j], seeds, how)))
     assert whole.dtype == torch.uint8 and whole.shape == (5, 3, 16, 16)
     for batch in (1, 2, 3):
-        parts = torch.stack(list(draw(G, lambda i, j: ws[i:j], seeds, dataclasses.replace(how, batch=batch))))
+        options = dataclasses.replace(how, batch=batch)
+        parts = torch.stack(list(generate_images(G, lambda i, j: ws[i:j], seeds, options)))
         assert (whole.int() - parts.int()).abs().max() <= (1 if precision == "fp32" else 4)
 
 
 def test_images_are_bytes_of_what_the_network_gives(G):
     ws = map_seeds(G, [2], SamplingOptions())
     image = G.synthesis(ws, noise="const")[0]
-    (result,) = draw(G, lambda i, j: ws[i:j], [2], SamplingOptions())
+    (result,) = generate_images(G, lambda i, j: ws[i:j], [2], SamplingOptions())
     assert torch.equal(result, (image * 127.5 + 128).clamp(0, 255).to(torch.uint8))
 
 
 def test_random_noise_is_of_the_seed(G):
     ws = map_seeds(G, [2], SamplingOptions()).expand(3, -1, -1)
-    a, b, c = draw(G, lambda i, j: ws[i:j], [7, 8, 7], SamplingOptions(noise_mode="random"))
+    a, b, c = generate_images(G, lambda i, j: ws[i:j], [7, 8, 7], SamplingOptions(noise_mode="random"))
     assert torch.equal(a, c) and not torch.equal(a, b)
 
 
 def test_record(G):
-    record = image_record(
+    record = image_metadata(
         "0123456789abcdef", SamplingOptions(trunc=0.7), ["sgan", "generate", "--model", "a b"], seed=3
     )
     assert record["model"] == "0123456789abcdef"
     assert record["command"] == "sgan generate --model 'a b'"
     assert record["seed"] == "3" and record["trunc"] == "0.7" and "trunc_cutoff" not in record
     assert record["Software"].startswith("stylegan_cli ")
-    assert "command" not in image_record("0123456789abcdef", SamplingOptions(), [])
+    assert "command" not in image_metadata("0123456789abcdef", SamplingOptions(), [])
