@@ -29,7 +29,7 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import counter
-from ..sampling.latents import draw_noise
+from ..sampling.latents import sample_noise
 from .linear import auc
 from .projector import ProjectionOptions, batch_size, project
 
@@ -185,7 +185,7 @@ def _drawn(G: Generator, seed: int, index: Tensor) -> Tensor:  # [N] -> uint8 [N
     if config.c_dim:
         drawn = counter.integers(seed, "attribute.c", index, config.c_dim)
         c = torch.nn.functional.one_hot(drawn, config.c_dim).float()
-    noise = draw_noise(G, seed, "attribute.noise", index)
+    noise = sample_noise(G, seed, "attribute.noise", index)
     return to_uint8(G.synthesis(G.mapping(z, c), noise=noise))
 
 

@@ -20,7 +20,7 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import checks, counter
-from ..sampling.latents import class_labels, draw_noise
+from ..sampling.latents import class_labels, sample_noise
 
 _SAMPLES = 10_000  # whose mean and spread W has
 _NOISE_WEIGHT = 1e5
@@ -190,7 +190,9 @@ class Projector:
         self.x = self.x.detach().clone().requires_grad_(True)
         self.noise = None
         if options.noise == "optimize" and G.noise_layers:
-            maps = start.noise if start and start.noise else draw_noise(G, options.seed, "project.maps", self._index(0))
+            maps = (
+                start.noise if start and start.noise else sample_noise(G, options.seed, "project.maps", self._index(0))
+            )
             self.noise = [m.expand(n, -1, -1, -1).contiguous().clone() for m in maps]
             for m in self.noise:
                 _normalize(m)

@@ -55,10 +55,10 @@ def noise_maps(
     if mode != "random":
         return mode
     index = torch.tensor(list(seeds), dtype=torch.int64, device=device)
-    return draw_noise(G, 0, "noise", index)
+    return sample_noise(G, 0, "noise", index)
 
 
-def draw_noise(
+def sample_noise(
     G: Generator,
     seed: int,
     purpose: str,

@@ -14,7 +14,7 @@ from ..errors import SganError
 from ..models.generator import Generator, LayerInfo
 from .generate import SamplingOptions, generate_images
 from .latent_files import Latents
-from .latents import draw_noise
+from .latents import sample_noise
 from .mixing import style_indices
 
 NOTHING = 1e-3  # of 255: what rounding alone makes of noise that does nothing stays far below
@@ -46,7 +46,7 @@ def noise_columns(
         "coarse": _only(own, [not is_fine for is_fine in fine]),
     }
     for k in (0, 1):
-        drawn = draw_noise(found.G, 0, _PURPOSE, torch.tensor([k], device=found.ws.device))
+        drawn = sample_noise(found.G, 0, _PURPOSE, torch.tensor([k], device=found.ws.device))
         columns[f"draw {k}"] = [maps.expand(n, -1, -1, -1) for maps in drawn]
     return columns
 
@@ -77,7 +77,7 @@ def noise_std(
     """
     first, total, squares = None, *torch.zeros(2, dtype=torch.float64, device=ws.device)
     for index in torch.arange(draws, device=ws.device).split(options.batch_for(G)):
-        noise = draw_noise(G, 0, _PURPOSE, index)
+        noise = sample_noise(G, 0, _PURPOSE, index)
         images = G.synthesis(ws.expand(len(index), -1, -1), noise=noise, dtype=options.dtype).double()
         images = to_rgb(images.clamp(-1, 1)) * 127.5
         first = images[:1] if first is None else first

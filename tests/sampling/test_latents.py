@@ -7,7 +7,7 @@ import torch
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.latents import class_labels, draw_noise, latents_from_seeds, noise_maps
+from stylegan_cli.sampling.latents import class_labels, latents_from_seeds, noise_maps, sample_noise
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_random_noise_belongs_to_the_seed(G):
 
 
 def test_each_layer_has_noise_of_its_own(G):
-    maps = draw_noise(G, 0, "noise", torch.arange(4))
+    maps = sample_noise(G, 0, "noise", torch.arange(4))
     alike = [m for m in maps if m.shape == maps[-1].shape]
     assert len(alike) == 2 and not torch.equal(*alike)
     assert torch.cat([m.flatten() for m in maps]).std() == pytest.approx(1, abs=0.03)

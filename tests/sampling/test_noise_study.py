@@ -8,7 +8,7 @@ from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latent_files import find_latents, save_latents
-from stylegan_cli.sampling.latents import draw_noise
+from stylegan_cli.sampling.latents import sample_noise
 from stylegan_cli.sampling.noise_study import NOTHING, draw_columns, fine_layers, noise_columns, noise_std, std_map
 
 
@@ -76,7 +76,7 @@ def test_the_deviation_is_numpys(channels):
     G = small_model(size=16, channels=channels)
     (ws,) = map_seeds(G, [3], SamplingOptions())
     images = [
-        G.synthesis(ws[None], noise=draw_noise(G, 0, "noise.study", torch.tensor([k])))[0].double().clamp(-1, 1)
+        G.synthesis(ws[None], noise=sample_noise(G, 0, "noise.study", torch.tensor([k])))[0].double().clamp(-1, 1)
         for k in range(20)
     ]
     if channels == 4:

@@ -7,7 +7,7 @@ import torch
 
 from stylegan_cli.layers import append_minibatch_std
 from stylegan_cli.sampling import counter
-from stylegan_cli.sampling.latents import draw_noise
+from stylegan_cli.sampling.latents import sample_noise
 from stylegan_cli.training import losses
 from stylegan_cli.training.recipes.gan_objective import GanBatch
 from stylegan_cli.training.regularizers import gradient_penalty, path_lengths
@@ -134,7 +134,7 @@ def test_r1_and_r2_are_weighted_by_half_of_their_gammas(make_config, make_traine
 def fakes_of(trainer, purpose, batch):
     with torch.no_grad():
         z = counter.normal(0, f"{purpose}.z", batch.index, (8,)).double()
-        noise = draw_noise(trainer.recipe.G, 0, f"{purpose}.noise", batch.index)
+        noise = sample_noise(trainer.recipe.G, 0, f"{purpose}.noise", batch.index)
         ws = trainer.recipe.G.mapping(z, batch.fake_labels)
         return trainer.recipe.G.synthesis(ws, noise=[n.double() for n in noise])
 

@@ -19,7 +19,7 @@ from ...distributed import sum_over_ranks
 from ...models.discriminator import Discriminator
 from ...models.generator import Generator
 from ...sampling import counter
-from ...sampling.latents import draw_noise
+from ...sampling.latents import sample_noise
 from .. import losses
 from ..augment import AdaptiveP, Augment
 from ..config import TrainConfig
@@ -163,7 +163,7 @@ class Objective:
         return torch.where(second[:, :, None], other, ws)
 
     def _draw(self, ws: Tensor, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W]
-        noise = draw_noise(self.G, self.config.seed, f"{purpose}.noise", batch.index)
+        noise = sample_noise(self.G, self.config.seed, f"{purpose}.noise", batch.index)
         return self.G.synthesis(ws, noise=[n.to(ws.dtype) for n in noise], dtype=self.half)
 
     @torch.no_grad()
