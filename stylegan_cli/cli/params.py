@@ -143,7 +143,7 @@ class Device(click.ParamType):
 
 
 SEEDS = Numbers("seeds", top=2**32 - 1)
-LATENTS = Numbers("latents", top=2**32 - 1, files=".npz")  # seeds, and files of latents: for `find_latents`
+LATENTS = Numbers("latents", top=2**32 - 1, files=".npz")  # seeds, and files of latents: for `collect_latents`
 STYLES = Numbers("styles", top=999, count=1000, words=("coarse", "middle", "fine"))  # indices of w, or a named span
 SIZE = Size()
 GRID = Size("grid", "3x2 for 3 rows of 2")

@@ -14,7 +14,7 @@ from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
 from ..errors import SganError
 from ..progress import Progress, silent
 from ..sampling.generate import SamplingOptions
-from ..sampling.latent_files import file_part, find_latents, unlike
+from ..sampling.latent_files import collect_latents, filename_part, unique_name
 from ..snapshot import Snapshot
 from .projector import ProjectionOptions, Start, project
 from .results import Finding
@@ -111,7 +111,7 @@ def load_loss(
 
 
 def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> Start:
-    latents = find_latents(snapshot.G, [str(init)], SamplingOptions(), model)
+    latents = collect_latents(snapshot.G, [str(init)], SamplingOptions(), model)
     if len(latents) not in (1, n):
         raise SganError(f"{init} holds {len(latents)} latents for {n} image(s).", hint="Give one, or one for each.")
     if latents.tuned:
@@ -122,4 +122,4 @@ def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> S
 def _names(images: Sequence[str | Path]) -> list[str]:
     """The files' own names, as parts of others'; numbered where two would be one."""
     taken: set[str] = set()
-    return [unlike(file_part(f"_{Path(image).stem}")[1:] or "image", taken) for image in images]
+    return [unique_name(filename_part(f"_{Path(image).stem}")[1:] or "image", taken) for image in images]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import SganError
 from ..models.generator import Generator
 from .generate import SamplingOptions
-from .latent_files import Latents, find_latents
+from .latent_files import Latents, collect_latents
 from .latents import class_labels, latents_from_seeds
 from .mixing import mix_styles, style_indices
 
@@ -172,7 +172,7 @@ def plan_video(
         raise SganError(
             "--kind trunc moves the truncation itself.", hint="Leave out --trunc, and give --sweep FROM TO."
         )
-    keys = find_latents(G, items, options, model)
+    keys = collect_latents(G, items, options, model)
     indices = style_indices(G.layers, styles) if kind == "mix" else []
     hands = _deal(len(keys), cells, each)
 

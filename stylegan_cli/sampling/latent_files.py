@@ -60,7 +60,7 @@ class LatentFile:
     settings: dict  # how it was made
 
 
-def find_latents(
+def collect_latents(
     G: Generator,
     items: Sequence[int | str],  # seeds, and names of .npz files
     options: SamplingOptions,
@@ -126,7 +126,7 @@ def load_latent_file(
     return file
 
 
-def file_part(
+def filename_part(
     name: str,  # of an image, see `Latents.names`
 ) -> str:
     """A name as a part of a file's: a seed with four digits, anything else without what a file system takes amiss."""
@@ -136,15 +136,15 @@ def file_part(
     return re.sub(r"^[.-]", "_", kept).encode()[:120].decode("utf-8", "ignore") or "_"
 
 
-def unlike(
+def unique_name(
     name: str,
     taken: set[str],  # parts of files' names, in small letters; the new one is added
 ) -> str:
     """The name, with a number if its file would take another's place. One of digits alone is no seed, and says so."""
     name = f"image{name}" if name.isdecimal() else name
     tries = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
-    found = next(one for one in tries if file_part(one).lower() not in taken)
-    taken.add(file_part(found).lower())
+    found = next(one for one in tries if filename_part(one).lower() not in taken)
+    taken.add(filename_part(found).lower())
     return found
 
 
@@ -222,5 +222,5 @@ def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.devic
 
 def _distinct(files: dict[str, LatentFile], seeds: list[str]) -> dict[str, list[str]]:
     """The names of each file's images; one that another has already gets a number."""
-    taken = {file_part(seed) for seed in seeds}
-    return {path: [unlike(name, taken) for name in file.names] for path, file in files.items()}
+    taken = {filename_part(seed) for seed in seeds}
+    return {path: [unique_name(name, taken) for name in file.names] for path, file in files.items()}

@@ -18,7 +18,7 @@ from ..inversion.seed_labels import read_table
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
-from ..sampling.latent_files import Latents, file_part
+from ..sampling.latent_files import Latents, filename_part
 from ..sampling.mixing import style_indices
 from ..snapshot import open_training_set
 from ..training.recipes.classifier import open_classifier
@@ -192,7 +192,7 @@ def show_directions(
             seeds=list(request.seeds),
         )
         image = strip(sources, known, which, strengths, layers, sampling, progress)
-        strips.append(OutputImage(f"strip{which:02d}-{file_part(name)}", image, record))
+        strips.append(OutputImage(f"strip{which:02d}-{filename_part(name)}", image, record))
     notes = tuned_note(sources.tuned)
     return ShowResult(outputs=strips, sheet=None, notes=notes, directions=path, strengths=strengths, layers=layers)
 
@@ -212,7 +212,7 @@ def edit(
     about = {"directions": path, "edits": [[known.names[which], size] for which, size in edits], "layers": layers}
     record = model.record(sampling, tuned=sources.tuned, **about)
     outputs = [
-        OutputImage(f"edit{file_part(name)}", image, {"seed": name, **record})
+        OutputImage(f"edit{filename_part(name)}", image, {"seed": name, **record})
         for image, name in zip(images, sources.names, strict=True)
     ]
     return EditResult(

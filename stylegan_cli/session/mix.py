@@ -12,7 +12,7 @@ from ..data.images import labeled_grid
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images
-from ..sampling.latent_files import file_part
+from ..sampling.latent_files import filename_part
 from ..sampling.mixing import mix_styles, style_indices
 from .model import ImagesResult, Model, OutputImage, part, tuned_note
 
@@ -71,7 +71,7 @@ def mix(
     outputs = []
     for image, pair in zip(cells, pairs, strict=True):
         row, col = (sources.names[i] for i in pair)
-        name = f"mix{file_part(row)}-{file_part(col)}"
+        name = f"mix{filename_part(row)}-{filename_part(col)}"
         outputs.append(OutputImage(name, image, {"row": row, "col": col, **record}))
     table = cells.unflatten(0, (R, K))
     sheet = labeled_grid(table, row_images, col_images, sources.names[:R], sources.names[R:])

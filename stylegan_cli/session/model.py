@@ -20,7 +20,7 @@ from ..models.discriminator import Discriminator
 from ..models.generator import Generator
 from ..ops import dispatch
 from ..sampling.generate import SamplingOptions, image_metadata
-from ..sampling.latent_files import Latents, find_latents
+from ..sampling.latent_files import Latents, collect_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
 from ..version import __version__
 
@@ -109,8 +109,8 @@ class Model:
         items: Sequence[int | str],  # seeds, and names of .npz files
         sampling: SamplingOptions,
     ) -> Latents:
-        """See `find_latents`."""
-        return find_latents(self.G, items, sampling, self.fingerprint)
+        """See `collect_latents`."""
+        return collect_latents(self.G, items, sampling, self.fingerprint)
 
     def record(
         self,

@@ -12,7 +12,7 @@ from ..data.images import labeled_grid, to_rgb
 from ..progress import Progress, silent, track
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
-from ..sampling.latent_files import file_part
+from ..sampling.latent_files import filename_part
 from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
 from .model import ImagesResult, Model, OutputImage, part, tuned_note
 
@@ -59,7 +59,7 @@ def noise_study(
     record = model.record(sampling, tuned=sources.tuned, draws=request.draws, white=f"{white:.3g}")
     outputs = [
         OutputImage(
-            f"noise{file_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **record}
+            f"noise{filename_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **record}
         )
         for name, images in {**columns, "std": maps}.items()
         for image, source in zip(images, sources.names, strict=True)

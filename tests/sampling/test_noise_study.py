@@ -7,7 +7,7 @@ import torch
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
-from stylegan_cli.sampling.latent_files import find_latents, save_latents
+from stylegan_cli.sampling.latent_files import collect_latents, save_latents
 from stylegan_cli.sampling.latents import sample_noise
 from stylegan_cli.sampling.noise_study import NOTHING, draw_columns, fine_layers, noise_columns, noise_std, std_map
 
@@ -31,7 +31,7 @@ def G():
 
 @pytest.fixture
 def found(G):
-    return find_latents(G, [3, 4], SamplingOptions())
+    return collect_latents(G, [3, 4], SamplingOptions())
 
 
 def levels(G, wanted):
@@ -67,7 +67,7 @@ def test_fine_and_coarse_make_all(G, found):
 def test_a_file_has_its_own_noise(G, found, tmp_path):
     noise = {row.name: torch.full((1, 1, row.height, row.width), 2.0) for row in G.layers if row.noise}
     save_latents(tmp_path / "w.npz", found.ws[:1], noise=noise)
-    columns = noise_columns(find_latents(G, [str(tmp_path / "w.npz"), 4], SamplingOptions()))
+    columns = noise_columns(collect_latents(G, [str(tmp_path / "w.npz"), 4], SamplingOptions()))
     assert (columns["all"][0][0] == 2).all() and torch.equal(columns["all"][0][1, 0], G.stored_noise()[0])
 
 
