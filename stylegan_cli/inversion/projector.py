@@ -44,13 +44,13 @@ class ProjectionOptions:
         checks.check_fields(
             self,
             space=checks.choice("w", "w+", "z"),
-            steps=checks.whole(1),
-            candidates=checks.whole(0),
+            steps=checks.integer(1),
+            candidates=checks.integer(0),
             noise=checks.choice("optimize", "const"),
-            class_index=checks.whole(),
+            class_index=checks.integer(),
             lr=checks.number(0),
-            seed=checks.whole(0),
-            batch=checks.whole(1),
+            seed=checks.integer(0),
+            batch=checks.integer(1),
         )
 
 

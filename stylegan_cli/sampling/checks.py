@@ -34,7 +34,7 @@ def choice(*words: str) -> Check:
     return _check(lambda value: isinstance(value, str) and value in words, f"one of {', '.join(words)}")
 
 
-def text() -> Check:
+def string() -> Check:
     """Some text."""
     return _check(lambda value: isinstance(value, str), "a text")
 
@@ -49,7 +49,7 @@ def flag() -> Check:
     return _check(lambda value: isinstance(value, bool), "True or False")
 
 
-def whole(least: int | None = None, most: int | None = None) -> Check:
+def integer(least: int | None = None, most: int | None = None) -> Check:
     """A whole number."""
     return _check(lambda value: _within(value, Integral, least, most), f"a whole number{_bounds(least, most)}")
 
@@ -91,12 +91,12 @@ def list_of(
 
 def seeds() -> Check:
     """A list of seeds."""
-    return list_of(whole(0, LARGEST_SEED), "[0, 1, 2]")
+    return list_of(integer(0, LARGEST_SEED), "[0, 1, 2]")
 
 
 def latents() -> Check:
     """A list of seeds and names of files: whether those can be read is seen when they are."""
-    seed = whole(0, LARGEST_SEED)
+    seed = integer(0, LARGEST_SEED)
 
     def seed_or_file(name: str, item: Any) -> Any:
         return os.fspath(item) if isinstance(item, (str, os.PathLike)) else seed(name, item)
@@ -106,7 +106,7 @@ def latents() -> Check:
 
 def styles() -> Check:
     """A span of styles, or indices of w: whether the model has them is seen when it is there."""
-    span, indices = choice(*SPANS), list_of(whole(), "[0, 1, 2]")
+    span, indices = choice(*SPANS), list_of(integer(), "[0, 1, 2]")
     return lambda name, value: span(name, value) if isinstance(value, str) else indices(name, value)
 
 

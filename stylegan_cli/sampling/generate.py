@@ -40,10 +40,10 @@ class SamplingOptions:
         checks.check_fields(
             self,
             trunc=checks.number(),
-            trunc_cutoff=checks.whole(0),
-            class_index=checks.whole(),
+            trunc_cutoff=checks.integer(0),
+            class_index=checks.integer(),
             noise_mode=checks.choice("const", "random", "none"),
-            batch=checks.whole(1),
+            batch=checks.integer(1),
             precision=checks.choice("fp32", "bf16", "fp16"),
         )
 

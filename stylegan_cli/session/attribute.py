@@ -40,7 +40,7 @@ class AttributeRequest(ProjectionOptions):
             self,
             images=checks.list_of(checks.path(), "['face.png']", 0),
             calibrate=checks.flag(),
-            num=checks.whole(1),
+            num=checks.integer(1),
             data=checks.path(),
             loss=checks.choice(*LOSSES),
             detector=checks.path(),

@@ -52,11 +52,11 @@ class FindRequest:
             from_labels=checks.flag(),
             data=checks.path(),
             csv=checks.path(),
-            attributes=checks.list_of(checks.text(), "['hat', 'backgroundColor']"),
-            count=checks.whole(1),
-            num=checks.whole(2),
+            attributes=checks.list_of(checks.string(), "['hat', 'backgroundColor']"),
+            count=checks.integer(1),
+            num=checks.integer(2),
             layers=checks.styles(),
-            class_index=checks.whole(),
+            class_index=checks.integer(),
         )
         if self.labeled and self.method:
             raise SganError(
@@ -95,7 +95,7 @@ class ShowRequest(_DirectionsRequest):
     def __post_init__(self) -> None:
         super().__post_init__()
         strengths = checks.list_of(checks.number(), "[-2, 0, 2]")
-        checks.check_fields(self, direction=checks.text(), strengths=strengths)
+        checks.check_fields(self, direction=checks.string(), strengths=strengths)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class EditRequest(_DirectionsRequest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        direction = checks.list_of(checks.text(), "['0', 'hat=tall']")
+        direction = checks.list_of(checks.string(), "['0', 'hat=tall']")
         checks.check_fields(self, direction=direction, strength=checks.list_of(checks.number(), "[1.5]", 0))
 
 

@@ -39,10 +39,10 @@ class InterpolateRequest(SamplingOptions):
             self,
             seeds=checks.latents(),
             kind=checks.choice(*get_args(Kind)),
-            frames=checks.whole(1),
-            fps=checks.whole(1, 120),
+            frames=checks.integer(1),
+            fps=checks.integer(1, 120),
             loop=checks.flag(),
-            grid=checks.list_of(checks.whole(1), "(2, 3)", 2, 2),
+            grid=checks.list_of(checks.integer(1), "(2, 3)", 2, 2),
             styles=checks.styles(),
             sweep=checks.list_of(checks.number(), "(0.0, 1.0)", 2, 2),
         )

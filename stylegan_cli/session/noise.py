@@ -26,7 +26,7 @@ class NoiseRequest(SamplingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.check_fields(self, seeds=checks.latents(), draws=checks.whole(2))
+        checks.check_fields(self, seeds=checks.latents(), draws=checks.integer(2))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -186,7 +186,7 @@ def tune_projection(
 ) -> ProjectResult:
     """The same with the generator tuned around the latents, further where it has been. Ctrl-C ends it with what was
     reached."""
-    checks.whole(1)("steps", steps)
+    checks.integer(1)("steps", steps)
     task, finding = result.task, result.finding
     targets, batch = finding.targets, task.request.batch
     G = finding.G if finding.tuned is None else finding.tuned
