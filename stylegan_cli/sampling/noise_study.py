@@ -17,7 +17,7 @@ from .latent_files import Latents
 from .latents import sample_noise
 from .mixing import style_indices
 
-NOTHING = 1e-3  # of 255: what rounding alone makes of noise that does nothing stays far below
+NEGLIGIBLE = 1e-3  # of 255: what rounding alone makes of noise that does nothing stays far below
 _PURPOSE = "noise.study"
 
 
@@ -51,7 +51,7 @@ def noise_columns(
     return columns
 
 
-def draw_columns(
+def render_columns(
     found: Latents,  # N of them
     options: SamplingOptions,
 ) -> dict[str, Tensor]:  # name of the column -> uint8 [N, C, H, W]
@@ -92,7 +92,7 @@ def std_map(
     white: float,  # which of them is white
 ) -> Tensor:  # uint8 [1, H, W]
     """As a gray image."""
-    return (std[None] * (255 / max(white, NOTHING))).round().clamp(0, 255).to(torch.uint8)
+    return (std[None] * (255 / max(white, NEGLIGIBLE))).round().clamp(0, 255).to(torch.uint8)
 
 
 def _only(

@@ -13,7 +13,7 @@ from ..progress import Progress, silent, track
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import filename_part
-from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
+from ..sampling.noise_study import NEGLIGIBLE, noise_std, render_columns, std_map
 from .model import ImagesResult, Model, OutputImage, part, tuned_note
 
 
@@ -51,7 +51,7 @@ def noise_study(
     """What noise does to images. Raises SganError if the model takes no noise, or a file does not fit it."""
     sampling = part(SamplingOptions, request)
     sources = model.latents(request.seeds, sampling)
-    columns = draw_columns(sources, sampling)
+    columns = render_columns(sources, sampling)
     each = track(sources.ws.unbind(), "images", progress)
     std = torch.stack([noise_std(sources.G, ws, request.draws, sampling) for ws in each])
     white = std.max().item()
@@ -67,7 +67,7 @@ def noise_study(
     cells = torch.stack([to_rgb(images) for images in (*columns.values(), maps)], 1)
     sheet = labeled_grid(cells, None, None, sources.names, [*columns, f"std 0-{white:.2g}"])
     notes, warnings = tuned_note(sources.tuned), []
-    if white < NOTHING:
+    if white < NEGLIGIBLE:
         warnings.append("Noise does nothing in this model: its strengths are 0, and the maps are black.")
     elif white < 1:
         notes.append("The standard deviation is below 1/255 everywhere: only the maps show what noise does.")

@@ -9,7 +9,7 @@ from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latent_files import collect_latents, save_latents
 from stylegan_cli.sampling.latents import sample_noise
-from stylegan_cli.sampling.noise_study import NOTHING, draw_columns, fine_layers, noise_columns, noise_std, std_map
+from stylegan_cli.sampling.noise_study import NEGLIGIBLE, fine_layers, noise_columns, noise_std, render_columns, std_map
 
 
 def small_model(strength=0.3, size=32, channels=3):
@@ -46,7 +46,7 @@ def test_fine_is_64_and_up_or_the_largest(size, fine):
 
 
 def test_columns_are_the_noise_modes(G, found):
-    columns = draw_columns(found, SamplingOptions())
+    columns = render_columns(found, SamplingOptions())
     assert list(columns) == ["all", "none", "fine", "coarse", "draw 0", "draw 1"]
     for name, mode in (("all", "const"), ("none", "none")):
         how = SamplingOptions(noise_mode=mode)
@@ -92,7 +92,7 @@ def test_no_strength_no_deviation():
     (ws,) = map_seeds(G, [3], SamplingOptions())
     for batch in (None, 7):
         std = noise_std(G, ws, 20, SamplingOptions(batch=batch))
-        assert std.shape == (32, 32) and std.max() < NOTHING / 10
+        assert std.shape == (32, 32) and std.max() < NEGLIGIBLE / 10
         assert not std_map(std, std.max().item()).any(), "what rounding leaves is not blown up"
 
 
@@ -100,13 +100,13 @@ def test_a_small_deviation_is_not_lost():
     """Of a thousandth of a step of 1/255 the bytes of an image know nothing."""
     (ws,) = map_seeds(small_model(), [3], SamplingOptions())
     a, b = (noise_std(small_model(strength), ws, 10, SamplingOptions()) for strength in (1e-4, 2e-4))
-    assert NOTHING < a.max() < 0.5
+    assert NEGLIGIBLE < a.max() < 0.5
     assert torch.allclose(2 * a, b, rtol=0.05, atol=1e-4)
 
 
 def test_the_same_bits_again(G, found):
-    again = draw_columns(found, SamplingOptions())
-    assert all(torch.equal(again[name], column) for name, column in draw_columns(found, SamplingOptions()).items())
+    again = render_columns(found, SamplingOptions())
+    assert all(torch.equal(again[name], column) for name, column in render_columns(found, SamplingOptions()).items())
     assert torch.equal(noise_std(G, found.ws[0], 5, SamplingOptions()), noise_std(G, found.ws[0], 5, SamplingOptions()))
 
 
