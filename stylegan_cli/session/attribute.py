@@ -10,8 +10,8 @@ from pathlib import Path
 from ..detectors.distances import Loss
 from ..errors import SganError
 from ..inversion.attribution import Calibration, calibrate, calibration_key, load_calibration
-from ..inversion.find import LOSSES, Task, choose_loss, find, prepare
 from ..inversion.histogram import histogram
+from ..inversion.projection import LOSSES, ProjectionInput, choose_loss, prepare_input, project_images
 from ..inversion.projector import ProjectionOptions
 from ..inversion.results import comparison
 from ..progress import Progress, silent
@@ -53,7 +53,7 @@ class AttributeTask:
     """A request whose files have been read."""
 
     request: AttributeRequest
-    task: Task | None  # None: nothing is to be judged
+    task: ProjectionInput | None  # None: nothing is to be judged
     loss: Loss
     num: int  # images of each kind
     key: str  # what distances are kept under
@@ -84,7 +84,7 @@ def prepare_attribution(
 ) -> AttributeTask:
     """The files of a request, for `calibrate` and `attribute`, which take minutes: all that is given is looked at
     before anything is measured. Raises SganError on whatever is wrong with it."""
-    task = prepare(model.snapshot, request.images, crop=request.crop) if request.images else None
+    task = prepare_input(model.snapshot, request.images, crop=request.crop) if request.images else None
     others = open_training_set(model.info, request.data) if request.data is not None else None
     spec = model.info.data if others is None else others.spec
     if spec is None:
@@ -124,7 +124,7 @@ def attribute(
     assert known is not None
     record = model.record(SamplingOptions(), loss=loss.name, space=request.space, steps=request.steps)
     if task.task:
-        finding = find(model.snapshot, task.task, part(ProjectionOptions, request), loss, progress)
+        finding = project_images(model.snapshot, task.task, part(ProjectionOptions, request), loss, progress)
         if finding.found.interrupted:
             raise KeyboardInterrupt
         rows = zip(finding.names, finding.distance.tolist(), strict=True)

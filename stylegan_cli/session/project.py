@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.images import grid_columns
 from ..data.video import sheets, write_video
 from ..detectors.distances import Loss
-from ..inversion.find import LOSSES, Task, choose_loss, find, prepare
+from ..inversion.projection import LOSSES, ProjectionInput, choose_loss, prepare_input, project_images
 from ..inversion.projector import ProjectionOptions
 from ..inversion.results import Finding, closeness, planned, save_finding, way
 from ..inversion.tuning import tune
@@ -53,7 +53,7 @@ class ProjectTask:
     """A request whose files have been read."""
 
     request: ProjectRequest
-    task: Task
+    task: ProjectionInput
     loss: Loss
     warnings: list[str]
 
@@ -160,7 +160,7 @@ def prepare_projection(
     """The files of a request, for `project`, which takes minutes: all that is given is looked at before anything is
     searched. Raises SganError on whatever is wrong with it."""
     fingerprint = model.fingerprint if request.init else None
-    task = prepare(
+    task = prepare_input(
         model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
     )
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
@@ -175,7 +175,7 @@ def project(
     """The latents whose images are nearest given ones. Ctrl-C ends the search with what was found; raises
     KeyboardInterrupt if that is nothing."""
     task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
-    finding = find(model.snapshot, task.task, part(ProjectionOptions, task.request), task.loss, progress)
+    finding = project_images(model.snapshot, task.task, part(ProjectionOptions, task.request), task.loss, progress)
     return ProjectResult(model, task, finding, finding.found.interrupted)
 
 

@@ -154,13 +154,15 @@ def test_one_name_for_two(project, images, tmp_path):
 
 @pytest.mark.parametrize("crop", ["center", "none"])
 def test_crop(project, tmp_path, monkeypatch, crop):
-    from stylegan_cli.inversion import find
+    from stylegan_cli.inversion import projection
 
     wide = np.zeros((32, 64, 3), np.uint8)
     wide[:, :16] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    seen, real = [], find.project
-    monkeypatch.setattr(find, "project", lambda G, targets, *rest: seen.append(targets) or real(G, targets, *rest))
+    seen, real = [], projection.project
+    monkeypatch.setattr(
+        projection, "project", lambda G, targets, *rest: seen.append(targets) or real(G, targets, *rest)
+    )
     project(tmp_path / "wide.png", "--crop", crop, quick=["--loss", "pixel", "--steps", "1", "-q"])
     assert (seen[0].amax() > 0.9) == (crop == "none")  # the white side is cut off, or squeezed in
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.inversion.find import load_loss
+from stylegan_cli.inversion.projection import load_loss
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config

@@ -24,7 +24,7 @@ LOSSES = ("lpips", "discriminator", "pixel")
 
 
 @dataclass(frozen=True)
-class Task:
+class ProjectionInput:
     """What is to be found."""
 
     names: list[str]  # [N] of the targets, unlike each other as files
@@ -33,7 +33,7 @@ class Task:
     start: Start | None = None
 
 
-def prepare(
+def prepare_input(
     snapshot: Snapshot,
     images: Sequence[str | Path],  # files
     *,
@@ -41,17 +41,19 @@ def prepare(
     crop: str = "center",  # or 'none'
     init: str | Path | None = None,  # a file of latents to begin at
     model: str | None = None,  # fingerprint, where it is known
-) -> Task:
+) -> ProjectionInput:
     """Raises SganError on whatever is wrong with what was given."""
     device = snapshot.G.device
     targets = read_targets(images, snapshot.info, crop).to(device)
     counts = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
-    return Task(_names(images), targets, counts, None if init is None else _start(snapshot, init, len(targets), model))
+    return ProjectionInput(
+        _names(images), targets, counts, None if init is None else _start(snapshot, init, len(targets), model)
+    )
 
 
-def find(
+def project_images(
     snapshot: Snapshot,
-    task: Task,
+    task: ProjectionInput,
     options: ProjectionOptions,
     loss: Loss,
     progress: Progress = silent,
