@@ -17,7 +17,7 @@ from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import collect_latents, filename_part, unique_name
 from ..snapshot import Snapshot
 from .projector import ProjectionOptions, Start, project
-from .results import Finding
+from .results import Projection
 from .targets import read_mask, read_targets
 
 LOSSES = ("lpips", "discriminator", "pixel")
@@ -57,11 +57,11 @@ def project_images(
     options: ProjectionOptions,
     loss: Loss,
     progress: Progress = silent,
-) -> Finding:
+) -> Projection:
     """Project; after Ctrl-C what was found, which says that it was interrupted."""
     found = project(snapshot.G, task.targets, loss, options, task.mask, task.start, progress)
     n = len(found.ws)
-    return Finding(task.names[:n], task.targets[:n], found, task.mask, snapshot.G)
+    return Projection(task.names[:n], task.targets[:n], found, task.mask, snapshot.G)
 
 
 def choose_loss(

@@ -55,7 +55,7 @@ class ProjectionOptions:
 
 
 @dataclass(frozen=True)
-class Projected:
+class ProjectedLatents:
     """What was found for N targets, the nearest image of all steps for each."""
 
     ws: Tensor  # [N, num_ws, w_dim]
@@ -90,14 +90,14 @@ def project(
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
     start: Start | None = None,  # None: the nearest of the candidates
     progress: Progress = silent,
-) -> Projected:
+) -> ProjectedLatents:
     """All targets, some at a time. Ctrl-C ends it, and what was found so far comes back.
 
     Raises KeyboardInterrupt if nothing was found yet, SganError if the class or the start does not fit.
     """
     class_labels(options.class_index, [0], G.config.c_dim)  # refuses a class that is not there
     batch = options.batch or batch_size(targets)
-    parts: list[Projected] = []
+    parts: list[ProjectedLatents] = []
     rounds = range(0, len(targets), batch)
     total = options.steps * len(rounds)
     progress("steps", 0, total)
@@ -126,7 +126,7 @@ def _run(
     progress: Progress,
     before: int,  # steps made for other targets
     total: int,  # steps for all
-) -> Projected:
+) -> ProjectedLatents:
     path, every, interrupted, figure = [], -(-projector.options.steps // _PATH), False, ""
     try:
         while projector.done < projector.options.steps:
@@ -142,14 +142,14 @@ def _run(
             raise
         interrupted = True
     best = projector.best
-    return Projected(best.ws, best.noise, best.distance, [*path, best.ws], projector.done, interrupted)
+    return ProjectedLatents(best.ws, best.noise, best.distance, [*path, best.ws], projector.done, interrupted)
 
 
-def _together(parts: list[Projected], wanted: int) -> Projected:
+def _together(parts: list[ProjectedLatents], wanted: int) -> ProjectedLatents:
     paths = zip(*(part.path for part in parts), strict=False)
     maps = None if parts[0].noise is None else [torch.cat(m) for m in zip(*(part.noise for part in parts), strict=True)]
     ws = torch.cat([part.ws for part in parts])
-    return Projected(
+    return ProjectedLatents(
         ws,
         maps,
         torch.cat([part.distance for part in parts]),

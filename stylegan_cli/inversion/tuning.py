@@ -14,7 +14,7 @@ from torch import Tensor
 from ..detectors.distances import Loss
 from ..models.generator import Generator
 from ..progress import Progress, silent
-from .projector import Projected, batch_size
+from .projector import ProjectedLatents, batch_size
 
 _LR = 3e-4
 
@@ -22,7 +22,7 @@ _LR = 3e-4
 def tune(
     G: Generator,
     targets: Tensor,  # [N, C, H, W] in [-1, 1]
-    pivots: Projected,  # their latents
+    pivots: ProjectedLatents,  # their latents
     loss: Loss,
     steps: int,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not

@@ -13,7 +13,7 @@ from ..inversion.attribution import Calibration, calibrate, calibration_key, loa
 from ..inversion.histogram import histogram
 from ..inversion.projection import LOSSES, ProjectionInput, choose_loss, prepare_input, project_images
 from ..inversion.projector import ProjectionOptions
-from ..inversion.results import comparison
+from ..inversion.results import comparison_sheet
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
@@ -125,11 +125,11 @@ def attribute(
     record = model.record(SamplingOptions(), loss=loss.name, space=request.space, steps=request.steps)
     if task.task:
         finding = project_images(model.snapshot, task.task, part(ProjectionOptions, request), loss, progress)
-        if finding.found.interrupted:
+        if finding.latents.interrupted:
             raise KeyboardInterrupt
         rows = zip(finding.names, finding.distance.tolist(), strict=True)
         judged = [Judgment(name, distance, known.log_ratio(distance)) for name, distance in rows]
-        outputs.append(OutputImage("attribute-compare", comparison(finding), record))
+        outputs.append(OutputImage("attribute-compare", comparison_sheet(finding), record))
     sides, marks = {"drawn by this model": known.drawn, "real": known.real}, {one.name: one.distance for one in judged}
     sheet = histogram(sides, marks, f"distance after projection ({loss.name})")
     return AttributeResult(

@@ -14,7 +14,7 @@ from ..data.video import sheets, write_video
 from ..detectors.distances import Loss
 from ..inversion.projection import LOSSES, ProjectionInput, choose_loss, prepare_input, project_images
 from ..inversion.projector import ProjectionOptions
-from ..inversion.results import Finding, closeness, planned, save_finding, way
+from ..inversion.results import Projection, output_paths, path_frames, psnr, save_projection
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
@@ -62,7 +62,7 @@ class ProjectTask:
         folder: str | Path,
     ) -> list[Path]:
         """What `ProjectResult.save` will write there for each image."""
-        return [path for pair in planned(Path(folder), self.task.names) for path in pair]
+        return [path for pair in output_paths(Path(folder), self.task.names) for path in pair]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class ProjectResult:
 
     model: Model
     task: ProjectTask
-    finding: Finding
+    finding: Projection
     interrupted: bool
     notes: list[str] = field(default_factory=list)
 
@@ -90,7 +90,7 @@ class ProjectResult:
 
     @property
     def ws(self) -> Tensor:  # [N, num_ws, w_dim]
-        return self.finding.found.ws
+        return self.finding.latents.ws
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
@@ -106,7 +106,7 @@ class ProjectResult:
     def psnr(self) -> list[float]:
         """Of each image, in dB."""
         with self.model.chosen_kernels():
-            return closeness(self.finding).tolist()
+            return psnr(self.finding).tolist()
 
     @property
     def record(self) -> dict[str, str]:
@@ -130,7 +130,7 @@ class ProjectResult:
         targets = [str(path) for path in request.images]
         settings = {"model": str(self.model.path), "loss": loss, "targets": targets, "command": self.model.command}
         with self.model.chosen_kernels():
-            return save_finding(
+            return save_projection(
                 Path(folder),
                 self.task.task.names,
                 self.finding,
@@ -147,9 +147,9 @@ class ProjectResult:
     ) -> Path:
         """Write the way there: beside each target its projection."""
         count = len(self.names)
-        frames = sheets(way(self.finding, progress), 2 * count, 2 * grid_columns(count))
+        frames = sheets(path_frames(self.finding, progress), 2 * count, 2 * grid_columns(count))
         frames = self.model.drawing(frames)
-        write_video(frames, len(self.finding.found.path), path, fps=VIDEO_RATE, metadata=self.record)
+        write_video(frames, len(self.finding.latents.path), path, fps=VIDEO_RATE, metadata=self.record)
         return Path(path)
 
 
@@ -176,7 +176,7 @@ def project(
     KeyboardInterrupt if that is nothing."""
     task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
     finding = project_images(model.snapshot, task.task, part(ProjectionOptions, task.request), task.loss, progress)
-    return ProjectResult(model, task, finding, finding.found.interrupted)
+    return ProjectResult(model, task, finding, finding.latents.interrupted)
 
 
 def tune_projection(
@@ -190,7 +190,7 @@ def tune_projection(
     task, finding = result.task, result.finding
     targets, batch = finding.targets, task.request.batch
     G = finding.G if finding.tuned is None else finding.tuned
-    G, distance, done = tune(G, targets, finding.found, task.loss, steps, task.task.mask, batch, progress)
+    G, distance, done = tune(G, targets, finding.latents, task.loss, steps, task.task.mask, batch, progress)
     made = finding.tuned_steps + done
     finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=made)
     return dataclasses.replace(result, finding=finding, interrupted=done < steps)
