@@ -34,7 +34,7 @@ def pair_edits(
     return list(zip(chosen, strengths * (len(chosen) if len(strengths) == 1 else 1), strict=True))
 
 
-def move_all(
+def apply_edits(
     directions: Directions,
     ws: Tensor,  # [N, num_ws, w_dim]
     edits: Sequence[Edit],
@@ -46,7 +46,7 @@ def move_all(
     return ws
 
 
-def strip(
+def render_strip(
     found: Latents,  # N of them
     directions: Directions,
     which: int,
@@ -61,7 +61,7 @@ def strip(
     return labeled_grid(_table(found, versions, options, progress), None, None, found.names, labels)
 
 
-def before_and_after(
+def render_before_after(
     found: Latents,  # N of them
     edited: Tensor,  # [N, num_ws, w_dim]
     options: SamplingOptions,

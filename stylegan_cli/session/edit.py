@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import SganError
 from ..inversion.attributes import find_from_images, find_from_table
 from ..inversion.directions import Directions, load_directions, newest_directions
-from ..inversion.editing import before_and_after, move_all, pair_edits, save_edited, strip
+from ..inversion.editing import apply_edits, pair_edits, render_before_after, render_strip, save_edited
 from ..inversion.factorize import find_unlabeled
 from ..inversion.seed_labels import read_table
 from ..progress import Progress, silent
@@ -191,7 +191,7 @@ def show_directions(
             layers=layers,
             seeds=list(request.seeds),
         )
-        image = strip(sources, known, which, strengths, layers, sampling, progress)
+        image = render_strip(sources, known, which, strengths, layers, sampling, progress)
         strips.append(OutputImage(f"strip{which:02d}-{filename_part(name)}", image, record))
     notes = tuned_note(sources.tuned)
     return ShowResult(outputs=strips, sheet=None, notes=notes, directions=path, strengths=strengths, layers=layers)
@@ -207,8 +207,8 @@ def edit(
     path, known, layers = _open(model, request)
     edits = pair_edits(known, request.direction, request.strength)
     sources = model.latents(items, sampling)
-    edited = move_all(known, sources.ws, edits, layers)
-    images, sheet = before_and_after(sources, edited, sampling, progress)
+    edited = apply_edits(known, sources.ws, edits, layers)
+    images, sheet = render_before_after(sources, edited, sampling, progress)
     about = {"directions": path, "edits": [[known.names[which], size] for which, size in edits], "layers": layers}
     record = model.record(sampling, tuned=sources.tuned, **about)
     outputs = [
