@@ -23,9 +23,9 @@ from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.demo import draw_set
 from stylegan_cli.detectors.image_classifier import ImageClassifier
-from stylegan_cli.inversion.attributes import STRENGTH, find_from_images
-from stylegan_cli.inversion.directions import Directions, sample_w, unit
-from stylegan_cli.inversion.trying import everywhere, try_out
+from stylegan_cli.inversion.attributes import TEST_STRENGTH, find_from_images
+from stylegan_cli.inversion.directions import Directions, sample_w, unit_vectors
+from stylegan_cli.inversion.evaluate_directions import evaluate_directions, to_all_layers
 from stylegan_cli.models.generator import Generator
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import counter
@@ -41,7 +41,7 @@ FIRST_SEED = 1_000_000  # of those that are judged
 @click.option("--num", default=10_000, show_default=True, help="Seeds that directions are found from.")
 @click.option("--seeds", default=100, show_default=True, help="That are judged.")
 @click.option("--random", "draws", default=20, show_default=True, help="Random directions beside each.")
-@click.option("--strength", default=STRENGTH, show_default=True, help="In standard deviations.")
+@click.option("--strength", default=TEST_STRENGTH, show_default=True, help="In standard deviations.")
 @click.option("--drawings", default=4000, show_default=True, help="That the judge learns from.")
 @click.option("--steps", type=int, help="Of both classifiers. [default: theirs]")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table as JSON.")
@@ -88,12 +88,16 @@ def measure(
     strength: float,
 ) -> list[dict]:
     """A row for each direction: the judge's figures, and the means of random directions of the same length."""
-    ws = everywhere(G, sample_w(G, seeds))
-    mine = try_out(G, found, judge, ws, strength, quiet=False)
+    ws = to_all_layers(G, sample_w(G, seeds))
+    mine = evaluate_directions(G, found, judge, ws, strength, quiet=False)
     random = []
     for i in range(draws):
-        vectors = unit(counter.normal(i, "measure.direction", torch.arange(len(found)), found.vectors.shape[1:]))
-        random.append(try_out(G, dataclasses.replace(found, vectors=vectors), judge, ws, strength, quiet=False))
+        vectors = unit_vectors(
+            counter.normal(i, "measure.direction", torch.arange(len(found)), found.vectors.shape[1:])
+        )
+        random.append(
+            evaluate_directions(G, dataclasses.replace(found, vectors=vectors), judge, ws, strength, quiet=False)
+        )
     rows = []
     for k, name in enumerate(found.names):
         mean = {f"random {f}": sum(r[f][k] for r in random) / max(draws, 1) for f in mine} if draws else {}

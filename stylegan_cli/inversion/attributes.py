@@ -13,12 +13,12 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..snapshot import fingerprint
-from .directions import USUAL_STRENGTH, Directions, sample_w, spread, together, unit
+from .directions import DEFAULT_STRENGTH, Directions, concatenate, sample_w, std_along, unit_vectors
+from .evaluate_directions import classify_latents, evaluate_directions, to_all_layers
 from .linear import White, auc, held_out, logistic, orthogonalize, whiten
 from .seed_labels import SeedLabels
-from .trying import everywhere, look, try_out
 
-STRENGTH = 6.0  # standard deviations at which directions are tried
+TEST_STRENGTH = 6.0  # standard deviations at which directions are tried
 MOVED = 0.85  # of the images tried must move towards the value: then of others four in five do
 RARE = 0.03  # a value that fewer seeds have, or that so few lack, gives no direction
 _SKILL = 0.3  # an attribute that is told worse than this on real images is not used
@@ -50,15 +50,15 @@ class _Known:
         layers: Sequence[int],
     ) -> Directions:
         z = [orthogonalize(self.normals[k], self.normals[self.aside[k]], weight) for k in which]
-        vectors = unit(self.white.back(torch.stack(z)))
+        vectors = unit_vectors(self.white.back(torch.stack(z)))
         return Directions(
             vectors=vectors,
-            scales=spread(self.every, vectors),
+            scales=std_along(self.every, vectors),
             names=[self.names[k] for k in which],
             layers=list(layers),
             method="labels",
             model=self.model,
-            strength=STRENGTH,
+            strength=TEST_STRENGTH,
             figures={name: [values[k] for k in which] for name, values in self.figures.items()},
             settings={"values": [self.values[k] for k in which]},
         )
@@ -83,16 +83,16 @@ def find_from_images(
     unknown = [name for name, r in classifier.recognition.items() if r.skill < _SKILL]
     left_out = {name: "not recognized on real images" for name in unknown if wanted is None or name in wanted}
     w = sample_w(G, range(num), class_index)
-    told = look(G, everywhere(G, w), classifier, progress)
+    told = classify_latents(G, to_all_layers(G, w), classifier, progress)
     shares = {name: logs.exp() for name, logs in told.items() if name not in unknown}
     labels = [SeedLabels(name, classifier.attributes[name], share) for name, share in shares.items()]
     known = _learn(labels, w, w, left_out, model or fingerprint(G))
     pending = [k for k, (name, _) in enumerate(known.values) if wanted is None or name in wanted]
-    tried = everywhere(G, sample_w(G, range(num, num + _TRIED), class_index))
+    tried = to_all_layers(G, sample_w(G, range(num, num + _TRIED), class_index))
     found: dict[int, Directions] = {}
     for weight in _WEIGHTS if pending else ():
         some = known.directions(pending, weight, layers)
-        figures = try_out(G, some, classifier, tried, STRENGTH, progress)
+        figures = evaluate_directions(G, some, classifier, tried, TEST_STRENGTH, progress)
         some = replace(some, figures={**some.figures, "weight": [weight] * len(some), **figures})
         found |= {k: some.only([i]) for i, k in enumerate(pending)}
         pending = [k for k in pending if found[k].figures["moved"][0] < MOVED]
@@ -102,7 +102,7 @@ def find_from_images(
     good = [found[k] for k in sorted(found) if k not in pending]
     if not good:
         raise SganError(f"No value of these attributes moves {MOVED:.0%} of the images towards it.")
-    return _with_settings(together(good), num, class_index, left_out, settings)
+    return _with_settings(concatenate(good), num, class_index, left_out, settings)
 
 
 def find_from_table(
@@ -124,7 +124,7 @@ def find_from_table(
     if not which:
         raise SganError(_NONE)
     found = known.directions(which, _UNTRIED, layers)
-    return _with_settings(replace(found, strength=USUAL_STRENGTH), num, class_index, left_out, settings)
+    return _with_settings(replace(found, strength=DEFAULT_STRENGTH), num, class_index, left_out, settings)
 
 
 def _learn(

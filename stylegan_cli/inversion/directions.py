@@ -24,7 +24,7 @@ from ..sampling.generate import SamplingOptions, map_seeds
 from ..sampling.mixing import style_indices
 from ..snapshot import fingerprint
 
-USUAL_STRENGTH = 3.0  # of directions that nothing more is known about
+DEFAULT_STRENGTH = 3.0  # of directions that nothing more is known about
 _AT_ONCE = 1000  # seeds to map
 
 
@@ -38,7 +38,7 @@ class Directions:
     layers: list[int]  # indices of w that are moved where no others are asked for
     method: str  # 'pca', 'sefa' or 'labels'
     model: str  # fingerprint
-    strength: float = USUAL_STRENGTH  # that shows them well
+    strength: float = DEFAULT_STRENGTH  # that shows them well
     figures: dict[str, list[float]] = field(default_factory=dict)  # name -> [K], what is known about each
     settings: dict = field(default_factory=dict)  # how they were found
 
@@ -99,7 +99,7 @@ class Directions:
         return nearest(part, self.names, repr) or f"Choose from 0-{len(self) - 1}, or by name: {some}"
 
 
-def together(
+def concatenate(
     parts: Sequence[Directions],  # of one model, method and strength
 ) -> Directions:
     """All of them, in this order."""
@@ -168,7 +168,7 @@ def sample_w(
     return torch.cat(parts).double()
 
 
-def spread(
+def std_along(
     w: Tensor,  # [N, w_dim]
     vectors: Tensor,  # [K, w_dim] of unit length
 ) -> Tensor:  # [K]
@@ -176,7 +176,7 @@ def spread(
     return (w.double() @ vectors.double().T).std(0).float()
 
 
-def unit(
+def unit_vectors(
     vectors: Tensor,  # [K, w_dim]
 ) -> Tensor:  # [K, w_dim] float32
     """Each of length 1."""

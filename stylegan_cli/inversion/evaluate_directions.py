@@ -12,7 +12,7 @@ from ..sampling.generate import SamplingOptions, generate_images
 from .directions import Directions
 
 
-def everywhere(
+def to_all_layers(
     G: Generator,
     w: Tensor,  # [N, w_dim]
 ) -> Tensor:  # [N, num_ws, w_dim] float32
@@ -20,7 +20,7 @@ def everywhere(
     return w.float()[:, None].expand(-1, G.num_ws, -1)
 
 
-def look(
+def classify_latents(
     G: Generator,
     ws: Tensor,  # [N, num_ws, w_dim]
     classifier: ImageClassifier,
@@ -38,7 +38,7 @@ def look(
     return classifier.classify(torch.stack(list(images)))
 
 
-def try_out(
+def evaluate_directions(
     G: Generator,
     directions: Directions,  # from labels: their settings say which values they go to
     classifier: ImageClassifier,  # that judges
@@ -52,11 +52,11 @@ def try_out(
     share judged to have it then; `changed`: of all images, the share judged to have another value of the attribute
     than before; `kept`: the share judged as before, the mean over the other attributes.
     """
-    before = look(G, ws, classifier)
+    before = classify_latents(G, ws, classifier)
     figures: dict[str, list[float]] = {"moved": [], "reached": [], "changed": [], "kept": []}
     values = directions.settings["values"]
     for which, (name, value) in enumerate(track(values, "trying directions", progress)):
-        after = look(G, directions.move(ws, which, strength), classifier)
+        after = classify_latents(G, directions.move(ws, which, strength), classifier)
         k = classifier.attributes[name].index(value)
         was, now = before[name], after[name]
         without = was.argmax(1) != k

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import SganError
 from ..models.generator import Generator
 from ..snapshot import fingerprint
-from .directions import Directions, sample_w, spread, unit
+from .directions import Directions, sample_w, std_along, unit_vectors
 
 
 def find_unlabeled(
@@ -36,7 +36,7 @@ def find_unlabeled(
         figures = {"variance": share.tolist()}
     return Directions(
         vectors=vectors,
-        scales=spread(w, vectors),
+        scales=std_along(w, vectors),
         names=[f"{method}{i}" for i in range(count)],
         layers=list(layers),
         method=method,
@@ -77,4 +77,4 @@ def _strongest(
     values, vectors = torch.linalg.eigh(matrix)
     vectors = vectors.T.flip(0)[:count]
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
-    return unit(vectors * largest.sign()), values.flip(0)[:count]
+    return unit_vectors(vectors * largest.sign()), values.flip(0)[:count]

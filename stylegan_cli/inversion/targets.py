@@ -42,7 +42,7 @@ def read_mask(
     pixels = _read(path, (config.height, config.width), 1, crop, "box")
     mask = torch.from_numpy(pixels >= 128).float()[None]
     if not mask.any():
-        raise SganError(f"The mask {path} is black everywhere: no pixel would count.", hint="White is what counts.")
+        raise SganError(f"The mask {path} is black to_all_layers: no pixel would count.", hint="White is what counts.")
     return mask
 
 

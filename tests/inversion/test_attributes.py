@@ -11,9 +11,9 @@ from stylegan_cli.detectors.image_classifier import Recognition
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import attributes
 from stylegan_cli.inversion.attributes import find_from_images, find_from_table
-from stylegan_cli.inversion.directions import sample_w, unit
+from stylegan_cli.inversion.directions import sample_w, unit_vectors
+from stylegan_cli.inversion.evaluate_directions import classify_latents, evaluate_directions, log_odds, to_all_layers
 from stylegan_cli.inversion.seed_labels import SeedLabels
-from stylegan_cli.inversion.trying import everywhere, log_odds, look, try_out
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
@@ -115,9 +115,9 @@ def test_directions_from_images(G):
     assert "left=never" in found.settings["left_out"] and found.method == "labels"
     assert min(found.figures["moved"]) >= attributes.MOVED and found.model == fingerprint(G)
     assert {len(values) for values in found.figures.values()} == {len(found)}
-    ws = everywhere(G, sample_w(G, range(9000, 9050)))
+    ws = to_all_layers(G, sample_w(G, range(9000, 9050)))
     k = found.names.index("left=light")
-    before, after = (look(G, x, Eye())["left"] for x in (ws, found.move(ws, k, found.strength)))
+    before, after = (classify_latents(G, x, Eye())["left"] for x in (ws, found.move(ws, k, found.strength)))
     assert (log_odds(after, 1) > log_odds(before, 1)).double().mean() > 0.75
     again = find_from_images(G, Eye(), range(G.num_ws), 1500)
     assert torch.equal(found.vectors, again.vectors) and torch.equal(found.scales, again.scales)
@@ -144,11 +144,11 @@ def test_trying_counts(G, monkeypatch):
     before = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.2, 0.8]]).double().log()
     after = torch.tensor([[0.8, 0.2], [0.4, 0.6], [0.9, 0.1], [0.7, 0.3]]).double().log()
     told = iter([{"hat": before, "fur": before}, {"hat": after, "fur": before}])
-    monkeypatch.setattr("stylegan_cli.inversion.trying.look", lambda *a: next(told))
+    monkeypatch.setattr("stylegan_cli.inversion.evaluate_directions.classify_latents", lambda *a: next(told))
     found = find_from_table(G, range(4), [SeedLabels("hat", names, before.exp())], [0], 50)
     eye = Eye()
     eye.attributes = {"hat": names, "fur": names}
-    figures = try_out(G, found, eye, torch.zeros(4, G.num_ws, 12), 2.0)
+    figures = evaluate_directions(G, found, eye, torch.zeros(4, G.num_ws, 12), 2.0)
     assert figures == {"moved": [2 / 3], "reached": [1 / 3], "changed": [0.5], "kept": [1.0]}
 
 
@@ -176,9 +176,9 @@ def test_the_model_that_comes_along(critters, monkeypatch):
     assert all(r.skill > 0.8 for c in (classifier, judge) for r in c.recognition.values())
     found = find_from_images(G, classifier, range(G.num_ws), 1200, ["bodyVariant"])
     best = found.only([max(range(len(found)), key=lambda k: found.figures["reached"][k])])
-    ws = everywhere(G, sample_w(G, range(10**6, 10**6 + 100)))
-    (moved,), (reached,), (changed,), (kept,) = try_out(G, best, judge, ws, best.strength).values()
+    ws = to_all_layers(G, sample_w(G, range(10**6, 10**6 + 100)))
+    (moved,), (reached,), (changed,), (kept,) = evaluate_directions(G, best, judge, ws, best.strength).values()
     assert moved >= 0.8 and reached >= 0.5 and changed >= 0.5
-    vectors = unit(counter.normal(0, "test.direction", torch.arange(4), (G.config.w_dim,)))
+    vectors = unit_vectors(counter.normal(0, "test.direction", torch.arange(4), (G.config.w_dim,)))
     random = [dataclasses.replace(best, vectors=vector[None]) for vector in vectors]
-    assert kept > sum(try_out(G, one, judge, ws, best.strength)["kept"][0] for one in random) / 4
+    assert kept > sum(evaluate_directions(G, one, judge, ws, best.strength)["kept"][0] for one in random) / 4

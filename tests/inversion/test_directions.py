@@ -13,8 +13,8 @@ from stylegan_cli.inversion.directions import (
     newest_directions,
     sample_w,
     save_directions,
-    spread,
-    unit,
+    std_along,
+    unit_vectors,
 )
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
@@ -38,7 +38,7 @@ def directions(G):
     torch.manual_seed(1)
     names = ["hat=tall", "hat=flat", "3", "a,b", "age>40"]
     figures = {"auc": [0.5, 0.6, 0.7, 0.8, 0.9]}
-    vectors = unit(torch.randn(5, 8))
+    vectors = unit_vectors(torch.randn(5, 8))
     return Directions(vectors, torch.rand(5) + 1, names, [0, 1, 4], "labels", fingerprint(G), 6.0, figures, {"num": 9})
 
 
@@ -123,7 +123,7 @@ DAMAGE = {
     "negative layers": {"layers": [-1]},
     "fewer figures": {"figures": {"auc": [0.5]}},
     "no strength": {"strength": 0.0},
-    "narrow": {"vectors": unit(torch.ones(5, 7))},
+    "narrow": {"vectors": unit_vectors(torch.ones(5, 7))},
 }
 
 
@@ -176,4 +176,4 @@ def test_samples_are_where_seeds_are(G, monkeypatch):
 
 def test_spread(G):
     w = torch.randn(4000, 8, dtype=torch.float64) * torch.arange(1.0, 9)
-    assert torch.allclose(spread(w, torch.eye(8)), torch.arange(1.0, 9), rtol=0.05)
+    assert torch.allclose(std_along(w, torch.eye(8)), torch.arange(1.0, 9), rtol=0.05)
