@@ -95,12 +95,12 @@ def interpolate(
         sweep=request.sweep or (0.0, 1.0),
         model=model.fingerprint,
     )
-    columns = grid[1] if grid else grid_columns(len(video.keys), config.height / config.width)
+    columns = grid[1] if grid else grid_columns(len(video.keyframes), config.height / config.width)
     record = model.record(
         sampling,
         tuned=video.tuned,
         kind=request.kind,
-        keys=video.keys,
+        keys=video.keyframes,
         styles=request.styles,
         sweep=request.sweep,
         frames=request.frames,
@@ -112,8 +112,8 @@ def interpolate(
         cells = generate_images(
             video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), sampling, progress, noise=video.noise
         )
-        return model.drawing(sheets(cells, len(video.keys), columns))
+        return model.drawing(sheets(cells, len(video.keyframes), columns))
 
     return InterpolateResult(
-        video.frames, request.fps, request.loop, video.keys, record, tuned_note(video.tuned), frames
+        video.frames, request.fps, request.loop, video.keyframes, record, tuned_note(video.tuned), frames
     )

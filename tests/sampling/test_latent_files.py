@@ -1,4 +1,4 @@
-"""Latents from seeds and files: what comes back, what belongs to it, what is refused."""
+"""Latents from seeds and files: names, noise, tuned weights and invalid files."""
 
 import numpy as np
 import pytest
@@ -39,53 +39,52 @@ def noise_for(G, n, value):
     return {row.name: torch.full((n, 1, row.height, row.width), float(value)) for row in rows}
 
 
-def images(found, how=None):
-    how = how or SamplingOptions()
-    index = range(len(found))
-    drawn = generate_images(found.G, lambda i, j: found.ws[i:j], found.seeds, how, noise=found.noise_of(index))
-    return torch.stack(list(drawn))
+def images(latents, options=None):
+    options, noise = options or SamplingOptions(), latents.noise_of(range(len(latents)))
+    generated = generate_images(latents.G, lambda i, j: latents.ws[i:j], latents.seeds, options, noise=noise)
+    return torch.stack(list(generated))
 
 
-def test_seeds_and_files_side_by_side(G, ws, tmp_path):
+def test_seeds_and_files_are_combined(G, ws, tmp_path):
     save_latents(tmp_path / "w.npz", ws, seeds=[5, 6])
-    found = collect_latents(G, [7, str(tmp_path / "w.npz"), 5], SamplingOptions())
-    assert found.names == ["7", "w-0", "w-1", "5"] and found.seeds == [7, 5, 6, 5] and found.items == [0, 1, 1, 2]
-    assert torch.equal(found.ws[1:3], ws) and torch.allclose(found.ws[3], ws[0], atol=1e-6)
-    assert found.noise is None and found.G is G
+    latents = collect_latents(G, [7, str(tmp_path / "w.npz"), 5], SamplingOptions())
+    assert latents.names == ["7", "w-0", "w-1", "5"] and latents.seeds == [7, 5, 6, 5] and latents.items == [0, 1, 1, 2]
+    assert torch.equal(latents.ws[1:3], ws) and torch.allclose(latents.ws[3], ws[0], atol=1e-6)
+    assert latents.noise is None and latents.G is G
 
 
-def test_truncation_reaches_files_too(G, ws, tmp_path):
+def test_truncation_applies_to_files(G, ws, tmp_path):
     save_latents(tmp_path / "w.npz", ws)
-    found = collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions(trunc=0.5, trunc_cutoff=3))
-    assert torch.equal(found.ws, G.mapping.truncate(ws, 0.5, 3))
+    latents = collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions(trunc=0.5, trunc_cutoff=3))
+    assert torch.equal(latents.ws, G.mapping.truncate(ws, 0.5, 3))
 
 
-def test_one_w_stands_for_all_layers(G, tmp_path):
+def test_one_w_is_used_in_all_layers(G, tmp_path):
     np.savez(tmp_path / "w.npz", w=np.ones((2, 8)))
-    found = collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions(trunc=0.5, trunc_cutoff=2))
-    assert torch.equal(found.ws, G.mapping.truncate(torch.ones(2, 6, 8), 0.5, 2))
+    latents = collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions(trunc=0.5, trunc_cutoff=2))
+    assert torch.equal(latents.ws, G.mapping.truncate(torch.ones(2, 6, 8), 0.5, 2))
 
 
 def test_each_image_has_its_own_noise(G, ws, tmp_path):
     save_latents(tmp_path / "a.npz", ws[:1], noise=noise_for(G, 1, 2))
-    found = collect_latents(G, [str(tmp_path / "a.npz"), 5], SamplingOptions())
-    assert all((maps[0] == 2).all() for maps in found.noise)
-    assert all(torch.equal(maps[1, 0], own) for maps, own in zip(found.noise, G.stored_noise(), strict=True))
-    with_noise, plain = images(found)  # the same w, with other noise
+    latents = collect_latents(G, [str(tmp_path / "a.npz"), 5], SamplingOptions())
+    assert all((maps[0] == 2).all() for maps in latents.noise)
+    assert all(torch.equal(maps[1, 0], own) for maps, own in zip(latents.noise, G.stored_noise(), strict=True))
+    with_noise, plain = images(latents)  # the same w, with other noise
     assert not torch.equal(with_noise, plain)
     assert (plain.int() - images(collect_latents(G, [5], SamplingOptions()))[0].int()).abs().max() <= 1
 
 
-def test_noise_gives_way_when_another_is_asked_for(G, ws, tmp_path):
+def test_noise_of_a_file_is_unused_in_other_noise_modes(G, ws, tmp_path):
     save_latents(tmp_path / "a.npz", ws[:1], seeds=[9], noise=noise_for(G, 1, 2))
     save_latents(tmp_path / "b.npz", ws[:1], seeds=[9])
     for mode in ("none", "random"):
-        how = SamplingOptions(noise_mode=mode)
-        a, b = images(collect_latents(G, [str(tmp_path / "a.npz"), str(tmp_path / "b.npz")], how), how)
+        options = SamplingOptions(noise_mode=mode)
+        a, b = images(collect_latents(G, [str(tmp_path / "a.npz"), str(tmp_path / "b.npz")], options), options)
         assert torch.equal(a, b)
 
 
-def test_names(G, ws, tmp_path):
+def test_names_are_unique_and_safe(G, ws, tmp_path):
     (tmp_path / "x").mkdir()
     save_latents(tmp_path / "a.npz", ws[:1], names=["face"])
     save_latents(tmp_path / "x" / "a.npz", ws[:1], names=["face"])
@@ -103,7 +102,7 @@ def test_names(G, ws, tmp_path):
     assert filename_part("\udcff") == "_"
 
 
-def test_a_file_of_another_model(G, ws, tmp_path):
+def test_a_file_of_another_model_is_rejected(G, ws, tmp_path):
     save_latents(tmp_path / "w.npz", ws, model=fingerprint(small_model(1)), settings={"model": "runs/1"})
     with pytest.raises(SganError, match="fingerprint") as e:
         collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())
@@ -112,7 +111,7 @@ def test_a_file_of_another_model(G, ws, tmp_path):
     assert len(collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())) == 2
 
 
-def test_tuned_weights_come_along(G, ws, tmp_path):
+def test_tuned_weights_of_a_file_are_applied(G, ws, tmp_path):
     other = small_model()
     other.get_submodule(G.layers[2].name).weight.add_(torch.randn(8, 8, 3, 3) * 0.05)
     path = save_tuned(tmp_path, G, other)
@@ -121,11 +120,11 @@ def test_tuned_weights_come_along(G, ws, tmp_path):
         assert torch.allclose(tensor, other.state_dict()[name], atol=2e-4)
     assert path.stat().st_size < 4000
     save_latents(tmp_path / "w.npz", ws, tuned=path.name, model=fingerprint(G))
-    found = collect_latents(G, [5, str(tmp_path / "w.npz")], SamplingOptions())
-    assert fingerprint(found.G) == fingerprint(again) != fingerprint(G)
+    latents = collect_latents(G, [5, str(tmp_path / "w.npz")], SamplingOptions())
+    assert fingerprint(latents.G) == fingerprint(again) != fingerprint(G)
 
 
-def test_tuned_weights_that_are_not_to_be_had(G, ws, tmp_path):
+def test_invalid_tuned_weights(G, ws, tmp_path):
     save_latents(tmp_path / "w.npz", ws, tuned="tuned.safetensors")
     with pytest.raises(SganError, match="tuned"):
         collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())
@@ -133,19 +132,19 @@ def test_tuned_weights_that_are_not_to_be_had(G, ws, tmp_path):
     with pytest.raises(SganError, match="fingerprint"):
         collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())
     (tmp_path / "tuned.safetensors").write_bytes((tmp_path / "tuned.safetensors").read_bytes()[:200])
-    with pytest.raises(SganError, match="cut short"):
+    with pytest.raises(SganError, match="damaged"):
         collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())
     for elsewhere in ("../tuned.safetensors", "/etc/passwd"):
         save_latents(tmp_path / "w.npz", ws, tuned=elsewhere)
-        with pytest.raises(SganError, match="beside"):
+        with pytest.raises(SganError, match="same folder"):
             collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())
 
 
-def test_two_tunings_do_not_go_together(G, ws, tmp_path):
+def test_different_tuned_weights_cannot_be_combined(G, ws, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         save_latents(tmp_path / name / "w.npz", ws, tuned=f"tuned-{name}.safetensors")
-    with pytest.raises(SganError, match="two ways"):
+    with pytest.raises(SganError, match="different tuned weights"):
         collect_latents(G, [str(tmp_path / name / "w.npz") for name in "ab"], SamplingOptions())
 
 
@@ -173,13 +172,13 @@ def test_two_tunings_do_not_go_together(G, ws, tmp_path):
         {"w": np.ones((1, 6, 8)), "seeds": np.array([np.inf])},
     ],
 )
-def test_files_that_do_not_fit(G, tmp_path, content):
+def test_files_with_wrong_content(G, tmp_path, content):
     np.savez(tmp_path / "bad.npz", **content)
     with pytest.raises(SganError, match="bad.npz"):
         collect_latents(G, [str(tmp_path / "bad.npz")], SamplingOptions())
 
 
-def test_files_that_are_no_latents(G, tmp_path):
+def test_files_that_are_not_latents(G, tmp_path):
     np.save(tmp_path / "bare.npy", np.ones((1, 6, 8)))
     np.savez(tmp_path / "whole.npz", w=np.ones((1, 6, 8)))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:100])
@@ -191,7 +190,7 @@ def test_files_that_are_no_latents(G, tmp_path):
         load_latent_file(tmp_path)
 
 
-def test_a_class_does_not_fit_latents(G, ws, tmp_path):
+def test_a_class_is_rejected_for_latents(G, ws, tmp_path):
     save_latents(tmp_path / "w.npz", ws)
     with pytest.raises(SganError, match="class"):
         collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions(class_index=1))
