@@ -260,7 +260,7 @@ def test_project_and_tune(session, tmp_path):
     task = session.prepare_projection(images=[tmp_path / "seed0007.png"], loss="pixel", steps=4, candidates=6)
     assert [f.name for f in task.files(tmp_path)] == ["projected.npz", "proj.png"]
     result = session.project(task, watch)
-    watch.counted("steps", "images to begin at")
+    watch.counted("steps", "candidates")
     assert result.names == ["seed0007"] and not result.interrupted and not result.missing
     assert result.distance[0] > 0 and result.psnr[0] > 5 and result.images.shape == (1, 3, 32, 32)
     assert torch.equal(session.project(task).ws, result.ws)
@@ -285,7 +285,7 @@ def test_a_loss_that_cannot_be_had_is_told(session, cache, tmp_path, monkeypatch
     monkeypatch.delenv("SGAN_DETECTORS", raising=False)
     session.generate(seeds=[7]).save(tmp_path)
     result = session.project(images=[tmp_path / "seed0007.png"], steps=1, candidates=0)
-    assert result.task.loss.name == "discriminator" and "LPIPS cannot be had" in result.warnings[0]
+    assert result.task.loss.name == "discriminator" and "LPIPS is not available" in result.warnings[0]
 
 
 def test_attribute(session, cache, tmp_path):
@@ -294,8 +294,8 @@ def test_attribute(session, cache, tmp_path):
     assert session.prepare_attribution(**request).known is None
     watch = Watch()
     result = session.attribute(**request, progress=watch)
-    watch.counted("images projected", "steps", "images to begin at")
-    assert len(result.calibration.drawn) == len(result.calibration.real) == 8
+    watch.counted("images projected", "steps", "candidates")
+    assert len(result.calibration.generated) == len(result.calibration.real) == 8
     (judged,) = result.judged
     assert judged.name == "seed0007" and judged.log_ratio == result.calibration.log_ratio(judged.distance)
     assert session.prepare_attribution(**request).known == result.calibration, "it is kept"
@@ -308,7 +308,7 @@ def test_a_calibration_that_cannot_be_kept(session, tmp_path, monkeypatch):
     result = session.attribute(loss="pixel", steps=1, num=8, candidates=0)
     assert len(result.calibration.real) == 8
     (warning,) = result.warnings
-    assert "cannot be kept" in warning and str(tmp_path / "file") in warning
+    assert "cannot be cached" in warning and str(tmp_path / "file") in warning
 
 
 def test_metrics(class_run):

@@ -63,7 +63,7 @@ def command(
     files = result.save(outdir)
     known, auc = result.calibration, result.calibration.auc
     if not call.as_json:
-        sides = f"{len(known.drawn)} drawn and {len(known.real)} real images to compare with"
+        sides = f"{len(known.generated)} drawn and {len(known.real)} real images to compare with"
         call.say(f"{sides}: of a pair the drawn one is nearer in {auc:.1%} (AUC).")
         for one in result.judged:
             click.echo(f"{one.name}: distance {one.distance:.4f}, {_verdict(one.log_ratio, auc)}")

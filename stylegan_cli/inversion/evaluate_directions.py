@@ -1,4 +1,4 @@
-"""Directions tried on images: what moves, and what stays, as a classifier sees it."""
+"""Evaluation of directions with a classifier: what changes in the images, and what does not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def to_all_layers(
     G: Generator,
     w: Tensor,  # [N, w_dim]
 ) -> Tensor:  # [N, num_ws, w_dim] float32
-    """The same w at every layer."""
+    """Use the same w in every layer."""
     return w.float()[:, None].expand(-1, G.num_ws, -1)
 
 
@@ -25,43 +25,42 @@ def classify_latents(
     ws: Tensor,  # [N, num_ws, w_dim]
     classifier: ImageClassifier,
     progress: Progress = silent,
-) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
-    """What the images of latents show."""
+) -> dict[str, Tensor]:  # attribute -> log-probabilities [N, values] float64
+    """Classify the images of latents."""
     device = G.device
     images = generate_images(
         G,
         lambda i, j: ws[i:j].to(device),
         range(len(ws)),
         SamplingOptions(),
-        lambda what, done, total: progress("looking at seeds", done, total),
+        lambda _, done, total: progress("classifying images", done, total),
     )
     return classifier.classify(torch.stack(list(images)))
 
 
 def evaluate_directions(
     G: Generator,
-    directions: Directions,  # from labels: their settings say which values they go to
-    classifier: ImageClassifier,  # that judges
+    directions: Directions,  # from labels: their settings contain the value that each moves toward
+    classifier: ImageClassifier,
     ws: Tensor,  # [N, num_ws, w_dim]
     strength: float,
     progress: Progress = silent,
-) -> dict[str, list[float]]:
-    """How far images go along, for each direction.
+) -> dict[str, list[float]]:  # figure -> one number per direction
+    """Measure the effect of each direction on images, according to the classifier.
 
-    `moved`: of the images judged not to have the value, the share in which its odds rise; `reached`: of the same, the
-    share judged to have it then; `changed`: of all images, the share judged to have another value of the attribute
-    than before; `kept`: the share judged as before, the mean over the other attributes.
+    `moved`: among the images without the value, the fraction whose odds of the value increase; `reached`: among the
+    same, the fraction that has the value afterwards; `changed`: among all images, the fraction with another value of
+    the attribute than before; `kept`: the fraction with the same value as before, averaged over the other attributes.
     """
     before = classify_latents(G, ws, classifier)
     figures: dict[str, list[float]] = {"moved": [], "reached": [], "changed": [], "kept": []}
     values = directions.settings["values"]
-    for which, (name, value) in enumerate(track(values, "trying directions", progress)):
-        after = classify_latents(G, directions.move(ws, which, strength), classifier)
+    for index, (name, value) in enumerate(track(values, "evaluating directions", progress)):
+        after = classify_latents(G, directions.move(ws, index, strength), classifier)
         k = classifier.attributes[name].index(value)
-        was, now = before[name], after[name]
-        without = was.argmax(1) != k
-        figures["moved"].append(_share(log_odds(now, k) > log_odds(was, k), without))
-        figures["reached"].append(_share(now.argmax(1) == k, without))
+        is_without = before[name].argmax(1) != k
+        figures["moved"].append(_fraction(log_odds(after[name], k) > log_odds(before[name], k), is_without))
+        figures["reached"].append(_fraction(after[name].argmax(1) == k, is_without))
         same = {a: (after[a].argmax(1) == before[a].argmax(1)).double().mean().item() for a in before}
         figures["changed"].append(1 - same.pop(name))
         figures["kept"].append(sum(same.values()) / len(same) if same else 1.0)
@@ -69,14 +68,14 @@ def evaluate_directions(
 
 
 def log_odds(
-    logs: Tensor,  # [N, values] log-probabilities
+    log_probabilities: Tensor,  # [N, values]
     k: int,
 ) -> Tensor:  # [N]
-    """Of value k against all others. Not from 1 - p, which is rounded to 0 where p is near 1."""
-    others = torch.cat([logs[:, :k], logs[:, k + 1 :]], 1).logsumexp(1)
-    return logs[:, k] - others
+    """Return the log-odds of value k. Does not compute 1 - p, which rounds to 0 where p is near 1."""
+    others = torch.cat([log_probabilities[:, :k], log_probabilities[:, k + 1 :]], 1).logsumexp(1)
+    return log_probabilities[:, k] - others
 
 
-def _share(good: Tensor, among: Tensor) -> float:  # [N] bool, [N] bool
-    """1 where there are none."""
-    return good[among].double().mean().item() if among.any() else 1.0
+def _fraction(condition: Tensor, among: Tensor) -> float:  # [N] bool, [N] bool
+    """Return the fraction that meets the condition; 1 if there are none."""
+    return condition[among].double().mean().item() if among.any() else 1.0

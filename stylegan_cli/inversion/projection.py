@@ -1,4 +1,4 @@
-"""From image files to a finding: everything that was given is looked at before anything is searched."""
+"""Projection of image files. All inputs are checked before the search starts."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ LOSSES = ("lpips", "discriminator", "pixel")
 
 @dataclass(frozen=True)
 class ProjectionInput:
-    """What is to be found."""
+    """Targets, and where to start."""
 
-    names: list[str]  # [N] of the targets, unlike each other as files
+    names: list[str]  # [N] of the targets, unique as file names
     targets: Tensor  # [N, C, H, W] in [-1, 1]
     mask: Tensor | None = None  # [1, 1, H, W]: 1 counts, 0 does not
     start: Start | None = None
@@ -35,44 +35,43 @@ class ProjectionInput:
 
 def prepare_input(
     snapshot: Snapshot,
-    images: Sequence[str | Path],  # files
+    images: Sequence[str | Path],
     *,
-    mask: str | Path | None = None,  # an image: white counts
+    mask: str | Path | None = None,  # image file; white pixels count
     crop: str = "center",  # or 'none'
-    init: str | Path | None = None,  # a file of latents to begin at
-    model: str | None = None,  # fingerprint, where it is known
+    init: str | Path | None = None,  # file of initial latents
+    model: str | None = None,  # fingerprint, if known
 ) -> ProjectionInput:
-    """Raises SganError on whatever is wrong with what was given."""
+    """Read all input files. Raises SganError if any is not valid."""
     device = snapshot.G.device
     targets = read_targets(images, snapshot.info, crop).to(device)
-    counts = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
-    return ProjectionInput(
-        _names(images), targets, counts, None if init is None else _start(snapshot, init, len(targets), model)
-    )
+    mask_pixels = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
+    start = None if init is None else _start(snapshot, init, len(targets), model)
+    return ProjectionInput(_names(images), targets, mask_pixels, start)
 
 
 def project_images(
     snapshot: Snapshot,
-    task: ProjectionInput,
+    inputs: ProjectionInput,
     options: ProjectionOptions,
     loss: Loss,
     progress: Progress = silent,
 ) -> Projection:
-    """Project; after Ctrl-C what was found, which says that it was interrupted."""
-    found = project(snapshot.G, task.targets, loss, options, task.mask, task.start, progress)
-    n = len(found.ws)
-    return Projection(task.names[:n], task.targets[:n], found, task.mask, snapshot.G)
+    """Project images. Ctrl-C stops early and returns the result so far, which is marked as interrupted."""
+    latents = project(snapshot.G, inputs.targets, loss, options, inputs.mask, inputs.start, progress)
+    n = len(latents.ws)
+    return Projection(inputs.names[:n], inputs.targets[:n], latents, inputs.mask, snapshot.G)
 
 
 def choose_loss(
-    name: str | None,  # see `load_loss`; None: LPIPS where its weights can be had, else the discriminator
+    name: str | None,  # see `load_loss`; None: LPIPS if its weights are available, else the discriminator
     snapshot: Snapshot,
-    detector: str | None,  # weights of LPIPS by hand
-) -> tuple[Loss, list[str]]:  # and what to warn of, if another than LPIPS is taken
-    """Raises SganError, with both ways out, if what is asked for cannot be had."""
+    detector: str | None,  # file with the weights of LPIPS
+) -> tuple[Loss, list[str]]:  # and warnings, if LPIPS is not available
+    """Choose a loss. Raises SganError, with a hint about the alternatives, if it is not available."""
     if detector is not None and name not in (None, "lpips"):
         raise SganError(
-            f"--detector holds weights of LPIPS, and --loss {name} has none.", hint="Leave one of them out."
+            f"--detector has the weights of LPIPS, which --loss {name} does not use.", hint="Omit one of them."
         )
     device = snapshot.G.device
     if name is not None or detector is not None:
@@ -83,8 +82,8 @@ def choose_loss(
         if snapshot.D is None:
             raise
         warnings = [
-            f"LPIPS cannot be had, so the discriminator's features say what is near (--loss discriminator): {e}",
-            f"For LPIPS: {e.hint}",
+            f"LPIPS is not available; using --loss discriminator instead: {e}",
+            f"To use LPIPS: {e.hint}",
         ]
         return load_loss("discriminator", snapshot, device), warnings
 
@@ -93,35 +92,36 @@ def load_loss(
     name: str,  # of LOSSES
     snapshot: Snapshot,
     device: torch.device,
-    file: str | None = None,  # weights of LPIPS by hand
+    file: str | None = None,  # with the weights of LPIPS
 ) -> Loss:
-    """A loss, ready to use. Raises SganError if the model or the weights that it needs cannot be had."""
+    """Load a loss. Raises SganError if the discriminator or the weights that it needs are not available."""
     if name == "pixel":
         return PixelLoss()
     if name == "discriminator":
         if snapshot.D is None:
             raise SganError(
-                f"{snapshot.path} holds no discriminator, which --loss discriminator compares with.",
-                hint="Use --loss lpips, or --loss pixel, which needs nothing.",
+                f"{snapshot.path} has no discriminator, which --loss discriminator needs.",
+                hint="Use --loss lpips, or --loss pixel, which needs no network.",
             )
         return DiscriminatorLoss(snapshot.D.features)
     try:
         return LpipsLoss(load_lpips("vgg", device, file))
     except SganError as e:
-        other = "--loss discriminator" if snapshot.D is not None else "--loss pixel"
-        raise SganError(str(e), hint="\n".join(filter(None, [e.hint, f"Or use {other}: no download."]))) from e
+        alternative = "--loss discriminator" if snapshot.D is not None else "--loss pixel"
+        hints = [e.hint, f"Or use {alternative}, which needs no download."]
+        raise SganError(str(e), hint="\n".join(filter(None, hints))) from e
 
 
 def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> Start:
     latents = collect_latents(snapshot.G, [str(init)], SamplingOptions(), model)
     if len(latents) not in (1, n):
-        raise SganError(f"{init} holds {len(latents)} latents for {n} image(s).", hint="Give one, or one for each.")
+        raise SganError(f"{init} has {len(latents)} latents for {n} image(s).", hint="Use one, or one per image.")
     if latents.tuned:
-        raise SganError(f"{init} belongs to a tuned generator.", hint="Begin at one that was projected without --tune.")
+        raise SganError(f"{init} belongs to a tuned generator.", hint="Use latents projected without --tune.")
     return Start(latents.ws, latents.noise)
 
 
 def _names(images: Sequence[str | Path]) -> list[str]:
-    """The files' own names, as parts of others'; numbered where two would be one."""
+    """Return unique names of the images, for use in file names."""
     taken: set[str] = set()
     return [unique_name(filename_part(f"_{Path(image).stem}")[1:] or "image", taken) for image in images]

@@ -91,5 +91,5 @@ def check_model(
     if bound_to != model:
         raise SganError(
             f"{path} belongs to the model with fingerprint {bound_to}, not to this one, {model}.",
-            hint=f"It was made with --model {made_with}." if made_with else "Use the model that it was made with.",
+            hint=f"It was made with --model {made_with}" if made_with else "Use the model that it was made with.",
         )

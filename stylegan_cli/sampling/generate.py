@@ -27,7 +27,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """Options that all commands share that generate images."""
+    """Options shared by all commands that generate images."""
 
     trunc: float = 1.0  # truncation psi
     trunc_cutoff: int | None = None  # number of leading ws to truncate; None: all

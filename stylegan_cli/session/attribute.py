@@ -130,7 +130,10 @@ def attribute(
         rows = zip(finding.names, finding.distance.tolist(), strict=True)
         judged = [Judgment(name, distance, known.log_ratio(distance)) for name, distance in rows]
         outputs.append(OutputImage("attribute-compare", comparison_sheet(finding), record))
-    sides, marks = {"drawn by this model": known.drawn, "real": known.real}, {one.name: one.distance for one in judged}
+    sides, marks = (
+        {"drawn by this model": known.generated, "real": known.real},
+        {one.name: one.distance for one in judged},
+    )
     sheet = histogram(sides, marks, f"distance after projection ({loss.name})")
     return AttributeResult(
         outputs=outputs,

@@ -159,12 +159,12 @@ def find_directions(
     if request.csv and request.data:
         raise SganError("--csv and --data are two sources of labels.", hint="Leave one of them out.")
     if request.csv:
-        return find_from_table(model.G, *read_table(request.csv, names), wanted=names, **common)
+        return find_from_table(model.G, *read_table(request.csv, names), attributes=names, **common)
     dataset = open_training_set(model.info, request.data)
     if dataset is None:
         raise SganError("This model does not say which images it was trained on.", hint="Give --data or --csv.")
     classifier = open_classifier(dataset, model.G.config, names, progress=progress)
-    return find_from_images(model.G, classifier, wanted=names, progress=progress, **common)
+    return find_from_images(model.G, classifier, attributes=names, progress=progress, **common)
 
 
 def show_directions(
