@@ -206,7 +206,7 @@ def test_what_is_refused(sgan, project, images, tiny_run, tmp_path):
         "5000 x 20": [tmp_path / "long.png"],
         "black": [images[0], "--mask", tmp_path / "black.png"],
         "no classes": [images[0], "--class", "1"],
-        "no .npz": [images[0], "--init", tmp_path / "text.png"],
+        "not an .npz": [images[0], "--init", tmp_path / "text.png"],
     }
     for told, args in cases.items():
         result = project(*args, code=1)

@@ -167,7 +167,7 @@ def critters():
 
 
 def test_directions_of_the_bundled_model(critters, monkeypatch):
-    """A small version of benchmarks/measure_editing.py: find directions with a classifier trained on half of the dataset;
+    """A small version of benchmarks/measure_editing.py: find directions with a classifier trained on half of the data;
     evaluate them with one trained on the other half, on 100 other seeds, against random directions of equal length."""
     G, drawings = critters
     monkeypatch.setattr(attributes, "_NUM_TEST_SEEDS", 60)
