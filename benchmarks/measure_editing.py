@@ -89,15 +89,13 @@ def measure(
 ) -> list[dict]:
     """A row for each direction: the judge's figures, and the means of random directions of the same length."""
     ws = to_all_layers(G, sample_w(G, seeds))
-    mine = evaluate_directions(G, found, judge, ws, strength, quiet=False)
+    mine = evaluate_directions(G, found, judge, ws, strength)
     random = []
     for i in range(draws):
         vectors = unit_vectors(
             counter.normal(i, "measure.direction", torch.arange(len(found)), found.vectors.shape[1:])
         )
-        random.append(
-            evaluate_directions(G, dataclasses.replace(found, vectors=vectors), judge, ws, strength, quiet=False)
-        )
+        random.append(evaluate_directions(G, dataclasses.replace(found, vectors=vectors), judge, ws, strength))
     rows = []
     for k, name in enumerate(found.names):
         mean = {f"random {f}": sum(r[f][k] for r in random) / max(draws, 1) for f in mine} if draws else {}
