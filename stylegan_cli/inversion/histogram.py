@@ -12,7 +12,7 @@ from torch import Tensor
 
 _WIDTH, _HEIGHT = 960, 540  # pixels of the image
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 40, 110, 70  # margins
-_OVERSAMPLING = 2  # for smooth edges
+_SCALE = 2  # oversampling, for smooth edges
 _BINS = 30
 _BACKGROUND, _FOREGROUND = (255, 255, 255), (40, 40, 40)
 _COLORS = ((31, 119, 180), (230, 120, 20))
@@ -30,10 +30,10 @@ def histogram(
     low, high = low - margin, high + margin
 
     def x_of(value: float) -> float:
-        return _OVERSAMPLING * (_LEFT + (math.log(value) - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT))
+        return _SCALE * (_LEFT + (math.log(value) - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT))
 
-    sheet = Image.new("RGBA", (_WIDTH * _OVERSAMPLING, _HEIGHT * _OVERSAMPLING), (*_BACKGROUND, 255))
-    baseline = (_HEIGHT - _BOTTOM) * _OVERSAMPLING
+    sheet = Image.new("RGBA", (_WIDTH * _SCALE, _HEIGHT * _SCALE), (*_BACKGROUND, 255))
+    baseline = (_HEIGHT - _BOTTOM) * _SCALE
     edges = np.linspace(low, high, _BINS + 1)
     counts = [np.histogram(np.log(list(samples)), edges)[0] / len(samples) for samples in distributions.values()]
     tallest = max(c.max() for c in counts)
@@ -41,11 +41,11 @@ def histogram(
         layer = Image.new("RGBA", sheet.size)
         draw = ImageDraw.Draw(layer)
         for k in np.flatnonzero(heights):
-            top = baseline - heights[k] / tallest * (_HEIGHT - _TOP - _BOTTOM) * _OVERSAMPLING
+            top = baseline - heights[k] / tallest * (_HEIGHT - _TOP - _BOTTOM) * _SCALE
             left, right = x_of(math.exp(edges[k])), x_of(math.exp(edges[k + 1]))
             draw.rectangle((left + 1, top, right - 1, baseline), (*color, 150))
         sheet = Image.alpha_composite(sheet, layer)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18 * _OVERSAMPLING)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18 * _SCALE)
     _draw_axis(draw, font, (math.exp(low), math.exp(high)), x_of, baseline, axis)
     _draw_legend(draw, font, list(distributions))
     _draw_marks(draw, font, marks, x_of, baseline)
@@ -54,34 +54,30 @@ def histogram(
 
 
 def _draw_axis(draw: ImageDraw.ImageDraw, font, span: tuple[float, float], x_of, baseline: int, title: str) -> None:
-    draw.line(
-        (_LEFT * _OVERSAMPLING, baseline, (_WIDTH - _RIGHT) * _OVERSAMPLING, baseline), _FOREGROUND, 2 * _OVERSAMPLING
-    )
+    draw.line((_LEFT * _SCALE, baseline, (_WIDTH - _RIGHT) * _SCALE, baseline), _FOREGROUND, 2 * _SCALE)
     decades = range(math.floor(math.log10(span[0])), math.ceil(math.log10(span[1])) + 1)
     ticks = [m * 10.0**k for k in decades for m in (1, 2, 5) if span[0] <= m * 10.0**k <= span[1]]
     for tick in ticks:
-        draw.line((x_of(tick), baseline, x_of(tick), baseline + 6 * _OVERSAMPLING), _FOREGROUND, _OVERSAMPLING)
-        draw.text((x_of(tick), baseline + 9 * _OVERSAMPLING), f"{tick:g}", _FOREGROUND, font, anchor="ma")
-    draw.text((_WIDTH / 2 * _OVERSAMPLING, (_HEIGHT - 8) * _OVERSAMPLING), title, _FOREGROUND, font, anchor="md")
+        draw.line((x_of(tick), baseline, x_of(tick), baseline + 6 * _SCALE), _FOREGROUND, _SCALE)
+        draw.text((x_of(tick), baseline + 9 * _SCALE), f"{tick:g}", _FOREGROUND, font, anchor="ma")
+    draw.text((_WIDTH / 2 * _SCALE, (_HEIGHT - 8) * _SCALE), title, _FOREGROUND, font, anchor="md")
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, font, names: list[str]) -> None:
-    x, y = _LEFT * _OVERSAMPLING, 20 * _OVERSAMPLING
+    x, y = _LEFT * _SCALE, 20 * _SCALE
     for name, color in zip(names, _COLORS, strict=True):
-        draw.rectangle((x, y - 7 * _OVERSAMPLING, x + 14 * _OVERSAMPLING, y + 7 * _OVERSAMPLING), (*color, 255))
-        draw.text((x + 22 * _OVERSAMPLING, y), name, _FOREGROUND, font, anchor="lm")
-        x += 50 * _OVERSAMPLING + font.getlength(name)
+        draw.rectangle((x, y - 7 * _SCALE, x + 14 * _SCALE, y + 7 * _SCALE), (*color, 255))
+        draw.text((x + 22 * _SCALE, y), name, _FOREGROUND, font, anchor="lm")
+        x += 50 * _SCALE + font.getlength(name)
 
 
 def _draw_marks(draw: ImageDraw.ImageDraw, font, marks: dict[str, float], x_of, baseline: int) -> None:
     """Draw a line with a label for each mark. Labels alternate between three heights to reduce overlap."""
     labels = []
     for k, (name, value) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
-        x, y, half = x_of(value), (50 + 20 * (k % 3)) * _OVERSAMPLING, font.getlength(name) / 2
-        draw.line((x, y + 12 * _OVERSAMPLING, x, baseline), _FOREGROUND, 2 * _OVERSAMPLING)
-        labels.append(
-            (min(max(x, half + 4 * _OVERSAMPLING), _WIDTH * _OVERSAMPLING - half - 4 * _OVERSAMPLING), y, name)
-        )
+        x, y, half = x_of(value), (50 + 20 * (k % 3)) * _SCALE, font.getlength(name) / 2
+        draw.line((x, y + 12 * _SCALE, x, baseline), _FOREGROUND, 2 * _SCALE)
+        labels.append((min(max(x, half + 4 * _SCALE), _WIDTH * _SCALE - half - 4 * _SCALE), y, name))
     for x, y, name in labels:  # on top of all lines
         draw.rectangle(draw.textbbox((x, y), name, font, anchor="mm"), _BACKGROUND)
         draw.text((x, y), name, _FOREGROUND, font, anchor="mm")

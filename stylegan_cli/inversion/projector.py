@@ -190,9 +190,8 @@ class Projector:
         self.x = self.x.detach().clone().requires_grad_(True)
         self.noise = None
         if options.noise == "optimize" and G.noise_layers:
-            maps = (
-                start.noise if start and start.noise else sample_noise(G, options.seed, "project.maps", self._index(0))
-            )
+            maps = start.noise if start else None
+            maps = maps or sample_noise(G, options.seed, "project.maps", self._index(0))
             self.noise = [m.expand(n, -1, -1, -1).contiguous().clone() for m in maps]
             for m in self.noise:
                 _normalize(m)
@@ -207,7 +206,7 @@ class Projector:
     def step(self) -> None:
         """Update all targets by one step of Adam."""
         t = self.done / self.options.steps
-        self.optimizer.param_groups[0]["lr"] = self.options.lr * rate(t)
+        self.optimizer.param_groups[0]["lr"] = self.options.lr * lr_multiplier(t)
         e = counter.normal(self.options.seed, "project.noise", self._index(self.done), tuple(self.x.shape[1:]))
         distance = self._distance(self.ws(self.x + self.std * 0.05 * max(0.0, 1 - t / 0.75) ** 2 * e))
         objective = distance.sum()
@@ -321,10 +320,10 @@ def _to_space(
     return ws[:, :1]
 
 
-def rate(
+def lr_multiplier(
     t: float,  # fraction of completed steps
 ) -> float:
-    """Learning rate schedule: a ramp up over the first 1/20, a cosine ramp down over the last quarter (appendix D)."""
+    """Ramp the learning rate up over the first 1/20, and down by a cosine over the last quarter (appendix D)."""
     down = min(1.0, (1 - t) / 0.25)
     return min(1.0, t / 0.05) * (0.5 - 0.5 * math.cos(math.pi * down))
 

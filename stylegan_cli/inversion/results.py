@@ -130,9 +130,8 @@ def psnr(
     """Compute the peak signal-to-noise ratio in dB of the pixels that count."""
     targets = to_uint8(projection.targets).cpu().float()
     squared_error = (projection.images.float() - targets).square().mean(1, keepdim=True)  # [N, 1, H, W]
-    counts = (
-        torch.ones_like(squared_error) if projection.mask is None else projection.mask.cpu().expand_as(squared_error)
-    )
+    mask = torch.ones(1) if projection.mask is None else projection.mask.cpu()
+    counts = mask.expand_as(squared_error)
     mean = (squared_error * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3))
     return 20 * math.log10(255) - 10 * mean.clamp_min(1e-4).log10()
 

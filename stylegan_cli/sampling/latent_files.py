@@ -132,8 +132,8 @@ def filename_part(
     """Make a name safe as part of a file name: pad seeds to four digits, replace special characters."""
     if re.fullmatch("[0-9]{1,10}", name):
         return f"{int(name):04d}"
-    kept = re.sub(r"[^\w.+-]", "_", name.encode("utf-8", "replace").decode())
-    return re.sub(r"^[.-]", "_", kept).encode()[:120].decode("utf-8", "ignore") or "_"
+    safe = re.sub(r"[^\w.+-]", "_", name.encode("utf-8", "replace").decode())
+    return re.sub(r"^[.-]", "_", safe).encode()[:120].decode("utf-8", "ignore") or "_"
 
 
 def unique_name(

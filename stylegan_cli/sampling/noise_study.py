@@ -51,7 +51,7 @@ def noise_columns(
     return columns
 
 
-def render_columns(
+def generate_columns(
     latents: Latents,  # N
     options: SamplingOptions,
 ) -> dict[str, Tensor]:  # column name -> uint8 [N, C, H, W]

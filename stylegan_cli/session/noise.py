@@ -13,7 +13,7 @@ from ..progress import Progress, silent, track
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import filename_part
-from ..sampling.noise_study import NEGLIGIBLE, noise_std, render_columns, std_map
+from ..sampling.noise_study import NEGLIGIBLE, noise_std, generate_columns, std_map
 from .model import ImagesResult, Model, OutputImage, part, tuned_note
 
 
@@ -51,7 +51,7 @@ def noise_study(
     """What noise does to images. Raises SganError if the model takes no noise, or a file does not fit it."""
     sampling = part(SamplingOptions, request)
     sources = model.latents(request.seeds, sampling)
-    columns = render_columns(sources, sampling)
+    columns = generate_columns(sources, sampling)
     each = track(sources.ws.unbind(), "images", progress)
     std = torch.stack([noise_std(sources.G, ws, request.draws, sampling) for ws in each])
     white = std.max().item()

@@ -9,7 +9,7 @@ import torch
 from stylegan_cli.detectors.distances import LpipsLoss, PixelLoss
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import projector as projector_module
-from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start, project, rate, roughness
+from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start, project, lr_multiplier, roughness
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
@@ -47,8 +47,12 @@ def small_model(c_dim=0, seed=0, **more):
 
 
 def test_learning_rate():
-    assert rate(0) == 0 and rate(0.025) == 0.5 and rate(0.05) == rate(0.5) == rate(0.75) == 1
-    assert rate(0.875) == pytest.approx(0.5) and rate(1) == pytest.approx(0)
+    assert (
+        lr_multiplier(0) == 0
+        and lr_multiplier(0.025) == 0.5
+        and lr_multiplier(0.05) == lr_multiplier(0.5) == lr_multiplier(0.75) == 1
+    )
+    assert lr_multiplier(0.875) == pytest.approx(0.5) and lr_multiplier(1) == pytest.approx(0)
 
 
 def test_roughness():
@@ -169,7 +173,7 @@ def test_a_step_follows_the_schedule(G, targets, monkeypatch):
         deviation = (seen[-1] - before).square().mean().sqrt()
         expected = projector.std * 0.05 * max(0.0, 1 - t / 0.75) ** 2
         assert torch.allclose(deviation, expected, rtol=0.25, atol=1e-6)
-        assert projector.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * rate(t))
+        assert projector.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * lr_multiplier(t))
 
 
 def test_regularization_keeps_noise_white(G, targets, monkeypatch):

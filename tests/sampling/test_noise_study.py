@@ -9,7 +9,14 @@ from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latent_files import collect_latents, save_latents
 from stylegan_cli.sampling.latents import sample_noise
-from stylegan_cli.sampling.noise_study import NEGLIGIBLE, fine_layers, noise_columns, noise_std, render_columns, std_map
+from stylegan_cli.sampling.noise_study import (
+    NEGLIGIBLE,
+    fine_layers,
+    noise_columns,
+    noise_std,
+    generate_columns,
+    std_map,
+)
 
 
 def small_model(strength=0.3, size=32, channels=3):
@@ -46,7 +53,7 @@ def test_fine_is_64_and_up_or_the_largest(size, fine):
 
 
 def test_columns_match_the_noise_modes(G, latents):
-    columns = render_columns(latents, SamplingOptions())
+    columns = generate_columns(latents, SamplingOptions())
     assert list(columns) == ["all", "none", "fine", "coarse", "draw 0", "draw 1"]
     for name, mode in (("all", "const"), ("none", "none")):
         options = SamplingOptions(noise_mode=mode)
@@ -105,8 +112,10 @@ def test_a_small_standard_deviation_is_measured():
 
 
 def test_results_are_reproducible(G, latents):
-    again = render_columns(latents, SamplingOptions())
-    assert all(torch.equal(again[name], column) for name, column in render_columns(latents, SamplingOptions()).items())
+    again = generate_columns(latents, SamplingOptions())
+    assert all(
+        torch.equal(again[name], column) for name, column in generate_columns(latents, SamplingOptions()).items()
+    )
     assert torch.equal(
         noise_std(G, latents.ws[0], 5, SamplingOptions()), noise_std(G, latents.ws[0], 5, SamplingOptions())
     )
