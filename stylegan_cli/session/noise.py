@@ -13,7 +13,7 @@ from ..progress import Progress, silent, track
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import filename_part
-from ..sampling.noise_study import NEGLIGIBLE, noise_std, generate_columns, std_map
+from ..sampling.noise_study import NEGLIGIBLE, generate_columns, noise_std, std_map
 from .model import ImagesResult, Model, OutputImage, part, tuned_note
 
 

@@ -9,7 +9,7 @@ import torch
 from stylegan_cli.detectors.distances import LpipsLoss, PixelLoss
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion import projector as projector_module
-from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start, project, lr_multiplier, roughness
+from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start, lr_multiplier, project, roughness
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
@@ -47,11 +47,8 @@ def small_model(c_dim=0, seed=0, **more):
 
 
 def test_learning_rate():
-    assert (
-        lr_multiplier(0) == 0
-        and lr_multiplier(0.025) == 0.5
-        and lr_multiplier(0.05) == lr_multiplier(0.5) == lr_multiplier(0.75) == 1
-    )
+    for t, expected in ((0, 0), (0.025, 0.5), (0.05, 1), (0.5, 1), (0.75, 1)):
+        assert lr_multiplier(t) == expected
     assert lr_multiplier(0.875) == pytest.approx(0.5) and lr_multiplier(1) == pytest.approx(0)
 
 

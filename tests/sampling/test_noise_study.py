@@ -12,9 +12,9 @@ from stylegan_cli.sampling.latents import sample_noise
 from stylegan_cli.sampling.noise_study import (
     NEGLIGIBLE,
     fine_layers,
+    generate_columns,
     noise_columns,
     noise_std,
-    generate_columns,
     std_map,
 )
 
