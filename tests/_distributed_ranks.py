@@ -48,7 +48,7 @@ def helpers(folder):
         "any": [distributed.any_rank(flag, "cpu") for flag in (mine == 2, False)],
         "sum": parameter.grad.tolist(),
         "threads": torch.get_num_threads(),
-        "launched": distributed.launched(),
+        "launched": distributed.has_launcher(),
     }
     write(folder, "helpers", found)
 

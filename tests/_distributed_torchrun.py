@@ -15,7 +15,7 @@ from stylegan_cli.errors import SganError
 
 
 def listen(folder):
-    write(folder, "launched", [distributed.launched(), distributed.launched_ranks(), distributed.first_here()])
+    write(folder, "launched", [distributed.has_launcher(), distributed.launcher_world_size(), distributed.is_first_on_machine()])
     assert distributed.broadcast_text(os.environ["RANK"]) == "0"
 
 

@@ -15,4 +15,4 @@ from .tensors import (
     sum_over_ranks,
     world_size,
 )
-from .torchrun import first_here, launched, launched_ranks
+from .torchrun import has_launcher, is_first_on_machine, launcher_world_size

@@ -24,7 +24,7 @@ import torch
 from ..errors import SganError
 from .one_rank import BLOCKED, DONE, FAILED, HERE, STOP, Failure, run_rank
 from .tensors import require_devices
-from .torchrun import call_as_launched, launched, launched_ranks
+from .torchrun import call_as_launched, has_launcher, launcher_world_size
 
 # What a survivor raises may be seen before the loss that it raises for: a process's connections are closed first.
 GRACE = 2.0  # seconds
@@ -43,8 +43,8 @@ def launch(
     them. KeyboardInterrupt: they were ended, or had not begun to listen. What a rank raises is raised here, a SganError
     as it is, anything else as a SganError that names it; the other ranks are ended, as they are when this process ends.
     """
-    ranks = ranks or launched_ranks() or 1
-    if launched():
+    ranks = ranks or launcher_world_size() or 1
+    if has_launcher():
         return call_as_launched(function, arguments, ranks, device)
     if ranks == 1:
         return function(*arguments)

@@ -19,20 +19,20 @@ from .tensors import join_ranks, require_devices
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def launched() -> bool:
+def has_launcher() -> bool:
     """Whether a launcher started this process as one rank of many."""
     return all(name in os.environ for name in ENVIRONMENT)
 
 
-def launched_ranks() -> int | None:
+def launcher_world_size() -> int | None:
     """How many ranks the launcher started on all machines; None if there was no launcher."""
-    return int(os.environ["WORLD_SIZE"]) if launched() else None
+    return int(os.environ["WORLD_SIZE"]) if has_launcher() else None
 
 
-def first_here() -> bool:
+def is_first_on_machine() -> bool:
     """Whether this process is the one of its machine that speaks to the user: the first that a launcher started
     there, or the only one."""
-    return not launched() or int(os.environ["LOCAL_RANK"]) == 0
+    return not has_launcher() or int(os.environ["LOCAL_RANK"]) == 0
 
 
 def call_as_launched(
@@ -55,19 +55,19 @@ def call_as_launched(
         torch.distributed.destroy_process_group()
         return result
     except KeyboardInterrupt:
-        if first_here():
+        if is_first_on_machine():
             raise
         raise SystemExit(130) from None
     except Exception as e:
-        if first_here():
+        if is_first_on_machine():
             raise
         _tell_if_alone(e)
 
 
 def _refuse(ranks: int, device: str) -> None:
-    if ranks != launched_ranks():
+    if ranks != launcher_world_size():
         raise SganError(
-            f"--gpus {ranks} does not go with the {launched_ranks()} process(es) that the launcher started.",
+            f"--gpus {ranks} does not go with the {launcher_world_size()} process(es) that the launcher started.",
             hint="Leave --gpus out.",
         )
     require_devices(int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ["LOCAL_RANK"]) + 1)), device)
