@@ -64,7 +64,7 @@ class Machine:
     hinders_building: tuple[Advice, ...]
 
 
-def look_around() -> Machine:
+def inspect_machine() -> Machine:
     """Everything that decides whether the kernels can be built and run here. Builds nothing."""
     driver, gpus = driver_version(), _gpus()
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("SGAN_")}
