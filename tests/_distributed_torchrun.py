@@ -15,7 +15,8 @@ from stylegan_cli.errors import SganError
 
 
 def listen(folder):
-    write(folder, "launched", [distributed.has_launcher(), distributed.launcher_world_size(), distributed.is_first_on_machine()])
+    facts = distributed.has_launcher(), distributed.launcher_world_size(), distributed.is_first_on_machine()
+    write(folder, "launched", facts)
     assert distributed.broadcast_text(os.environ["RANK"]) == "0"
 
 

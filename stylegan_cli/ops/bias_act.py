@@ -90,7 +90,7 @@ _SLOPES: dict[str, Callable[[float], float]] = {
 }
 
 
-def slope_of(
+def negative_slope(
     act: str,  # a name of ACTIVATIONS
     alpha: float,
     gain: float,
@@ -107,7 +107,7 @@ def _bias_act_composite(
     alpha: float,
     clamp: float | None,
 ) -> Tensor:  # [N, C, ...]
-    slope = slope_of(act, alpha, gain)
+    slope = negative_slope(act, alpha, gain)
     if slope is None:
         return bias_act_reference(x, b, act, gain, alpha, clamp)
     return PiecewiseLinear.apply(x, b, slope, gain, clamp)
@@ -167,7 +167,9 @@ def _(ddp, dy, x, scale, noise, b, act, gain, alpha, clamp):
 def _setup_forward(ctx, inputs, output):
     x, scale, noise, b, *ctx.form = inputs
     act, gain, alpha, _ = ctx.form
-    from_y = slope_of(act, alpha, gain) is not None  # y has p's sign: x need not be kept, unless for the scale's sake
+    from_y = (
+        negative_slope(act, alpha, gain) is not None
+    )  # y has p's sign: x need not be kept, unless for the scale's sake
     keep_x = not from_y or (scale is not None and ctx.needs_input_grad[1])
     ctx.save_for_backward(x if keep_x else None, output if from_y else None, scale, noise, b)
 

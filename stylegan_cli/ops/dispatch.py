@@ -46,7 +46,7 @@ def use(
         _chosen.reset(token)
 
 
-def chosen() -> str:  # of IMPLEMENTATIONS
+def current_implementation() -> str:  # of IMPLEMENTATIONS
     """The choice in force. Raises ValueError if SGAN_KERNELS has the word and is none."""
     return _chosen.get() or _known(os.environ.get("SGAN_KERNELS") or "auto", "SGAN_KERNELS")
 
@@ -57,7 +57,7 @@ def check(
 ) -> None:
     """Raises SganError if there is no such implementation, or it cannot run on that device."""
     try:
-        implementation = chosen() if implementation is None else _known(implementation, "kernels")
+        implementation = current_implementation() if implementation is None else _known(implementation, "kernels")
     except ValueError as error:
         raise SganError(f"{error}.") from error
     if implementation in ("cuda", "fused") and device.type != kernel_device():
@@ -96,7 +96,7 @@ def choose(
     fused: bool = False,  # the op's fused kernel does
 ) -> str:
     """The implementation for one call of an op: 'fused', 'cuda', 'composite' or 'reference'. Raises as `use` says."""
-    choice = chosen()
+    choice = current_implementation()
     if choice in ("composite", "reference"):
         return choice
     if device != kernel_device():

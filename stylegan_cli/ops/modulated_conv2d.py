@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bias_act import ACTIVATIONS, bias_act_reference, epilogue, slope_of
+from .bias_act import ACTIVATIONS, bias_act_reference, epilogue, negative_slope
 from .composite import Epilogue
 from .conv2d import conv2d_resample_composite, conv2d_resample_cuda, conv2d_resample_reference
 from .dispatch import choose
@@ -68,8 +68,8 @@ class _Layer(NamedTuple):
 
     @property
     def slope(self) -> float | None:
-        """Of the activation left of zero, see `slope_of`."""
-        return slope_of(self.act, ACTIVATIONS[self.act].alpha, self.gain)
+        """Of the activation left of zero, see `negative_slope`."""
+        return negative_slope(self.act, ACTIVATIONS[self.act].alpha, self.gain)
 
     @property
     def scaled_noise(self) -> Tensor | None:  # [N or 1, 1, H * up, W * up]

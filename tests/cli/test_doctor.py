@@ -239,7 +239,7 @@ def test_kernels_that_agree(sgan, kernels, monkeypatch):
     assert {(line[:25].strip(), line[25:35].strip()) for line in lines} == expected
     assert len(lines) == checks.NUM_CHECKS == 22 and all(" x   " in line for line in lines)
     assert set(fused) == {torch.float16, torch.bfloat16}
-    assert "To do" not in result.stdout and ops.dispatch.chosen() == "auto"
+    assert "To do" not in result.stdout and ops.dispatch.current_implementation() == "auto"
 
 
 @pytest.fixture

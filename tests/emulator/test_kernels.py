@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from stylegan_cli.ops import upfirdn2d, use
-from stylegan_cli.ops.bias_act import ACTIVATIONS, slope_of
+from stylegan_cli.ops.bias_act import ACTIVATIONS, negative_slope
 from stylegan_cli.ops.modulated_conv2d import phase_weights
 
 EPS = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 1.1e-3, torch.bfloat16: 9e-3}
@@ -53,7 +53,7 @@ def bias_act_call(act, dtype, layout, shape, small, order, clamp):
     if order == 2:
         exact = torch.autograd.grad(exact, p, ddp.double())[0]
     out = torch.empty_like(x)
-    from_y = order == 1 and slope_of(act, 0.2, gain) is not None
+    from_y = order == 1 and negative_slope(act, 0.2, gain) is not None
     used = small and not from_y
     fields = {
         "x": None if from_y else x,
@@ -74,7 +74,7 @@ def bias_act_call(act, dtype, layout, shape, small, order, clamp):
 def test_bias_act(emulator, dtype):
     cases = []
     acts = [name for name, activation in ACTIVATIONS.items() if activation.kernel]
-    smooth = [a for a in acts if slope_of(a, 0.2, 1) is None]
+    smooth = [a for a in acts if negative_slope(a, 0.2, 1) is None]
     for act, order in [*itertools.product(acts, (0, 1)), *itertools.product(smooth, (2,))]:
         for layout, shape in itertools.product(LAYOUTS, [(2, 8, 4, 4), (2, 5, 3, 7)]):  # whole vectors, and none
             for small, clamp in [(True, INF), (False, 0.7)]:

@@ -9,7 +9,7 @@ import torch
 from stylegan_cli import ops
 from stylegan_cli.kernels.toolchain import BuildError
 from stylegan_cli.ops import dispatch
-from stylegan_cli.ops.dispatch import IMPLEMENTATIONS, choose, chosen, kernels_on
+from stylegan_cli.ops.dispatch import IMPLEMENTATIONS, choose, current_implementation, kernels_on
 
 
 @pytest.fixture(autouse=True)
@@ -18,25 +18,25 @@ def nothing_in_the_environment(monkeypatch):
 
 
 def test_blocks_may_be_nested():
-    assert chosen() == "auto"
+    assert current_implementation() == "auto"
     with ops.use("reference"):
         with ops.use("auto"):
-            assert chosen() == "auto"
-        assert chosen() == "reference"
+            assert current_implementation() == "auto"
+        assert current_implementation() == "reference"
         with pytest.raises(ZeroDivisionError), ops.use("composite"):
             raise ZeroDivisionError
-        assert chosen() == "reference"
-    assert chosen() == "auto"
+        assert current_implementation() == "reference"
+    assert current_implementation() == "auto"
 
 
 def test_the_environment_is_the_default(monkeypatch):
     monkeypatch.setenv("SGAN_KERNELS", "reference")
-    assert chosen() == choose("cpu") == "reference"
+    assert current_implementation() == choose("cpu") == "reference"
     with ops.use("auto"):
-        assert chosen() == "auto" and choose("cpu") == "composite"
+        assert current_implementation() == "auto" and choose("cpu") == "composite"
     monkeypatch.setenv("SGAN_KERNELS", "fast")
     with pytest.raises(ValueError, match="SGAN_KERNELS must be 'auto', .* or 'reference', not 'fast'"):
-        chosen()
+        current_implementation()
 
 
 def test_other_threads_and_tasks_decide_for_themselves():
@@ -45,12 +45,12 @@ def test_other_threads_and_tasks_decide_for_themselves():
     def work(name):
         with ops.use(name):
             barrier.wait(5)  # all are within their blocks
-            seen[name] = chosen()
+            seen[name] = current_implementation()
 
     async def task(name):
         with ops.use(name):
             await asyncio.sleep(0.01)
-            return chosen()
+            return current_implementation()
 
     async def tasks():
         return await asyncio.gather(*map(task, IMPLEMENTATIONS))
@@ -61,7 +61,7 @@ def test_other_threads_and_tasks_decide_for_themselves():
         for thread in threads:
             thread.start()
         barrier.wait(5)
-        assert chosen() == "reference"
+        assert current_implementation() == "reference"
         assert asyncio.run(tasks()) == list(IMPLEMENTATIONS)
     for thread in threads:
         thread.join()
