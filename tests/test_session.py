@@ -403,7 +403,7 @@ def test_what_is_opened_may_be_an_address(cache, tmp_path, monkeypatch, opened):
     [
         ("bogus", None, "kernels must be 'auto', .* not 'bogus'"),
         ("", None, "kernels must be"),
-        ("cuda", None, "need a GPU, and this would run on cpu"),
+        ("cuda", None, "need a GPU, but the device is cpu"),
         ("fused", None, "need a GPU"),
         (None, "bogus", "SGAN_KERNELS must be"),
         (None, "cuda", "need a GPU"),

@@ -144,5 +144,5 @@ def test_fir_filter():
 
 @pytest.mark.parametrize(("padding", "size"), [(0, "3x3"), ((0, 0, -1, -1), "1x3")])
 def test_a_filter_that_does_not_fit(padding, size):
-    with pytest.raises(ValueError, match=f"4x4 does not fit a padded image of {size}"):
+    with pytest.raises(ValueError, match=f"4x4 filter does not fit into a padded image of {size}"):
         upfirdn2d(torch.zeros(1, 1, 3, 3), torch.ones(4), padding=padding)
