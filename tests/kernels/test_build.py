@@ -270,9 +270,7 @@ def test_killed_compilers_are_recognized_by_exit_code_or_output(toolkit):
     output = "nvcc error   : 'cicc' died due to signal "
     error = build._build_error(1, f"{output}9 (Kill signal)", toolkit.folder)
     assert "a compiler was killed" in str(error)
-    error = build._build_error(
-        1, "nvcc error   : 'cicc' died due to signal 11 (Invalid memory reference)", toolkit.folder
-    )
+    error = build._build_error(1, f"{output}11 (Invalid memory reference)", toolkit.folder)
     assert "signal 11" in str(error) and (toolkit.folder / "failed.json").exists()
 
 
