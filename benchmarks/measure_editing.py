@@ -27,6 +27,7 @@ from stylegan_cli.inversion.attributes import STRENGTH, find_from_images
 from stylegan_cli.inversion.directions import Directions, sample_w, unit
 from stylegan_cli.inversion.trying import everywhere, try_out
 from stylegan_cli.models.generator import Generator
+from stylegan_cli.progress import Progress
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import counter
 from stylegan_cli.snapshot import Snapshot, load_snapshot, open_training_set
@@ -67,7 +68,9 @@ def main(
         classifier = open_classifier(dataset, G.config, names, steps, progress)
     directions = find_from_images(G, classifier, range(G.num_ws), num, names)
     judge = train_judge(snapshot, list(classifier.attributes), drawings, steps)
-    rows = measure(G, directions, judge, range(FIRST_SEED, FIRST_SEED + seeds), num_random, strength)
+    with bar(quiet=False) as progress:
+        evaluated = range(FIRST_SEED, FIRST_SEED + seeds)
+        rows = measure(G, directions, judge, evaluated, num_random, strength, progress)
     print_rows(rows, judge)
     if out:
         out.write_text(json.dumps({"model": snapshot.fingerprint, "strength": strength, "rows": rows}, indent=1))
@@ -90,17 +93,18 @@ def measure(
     seeds: Sequence[int],
     num_random: int,
     strength: float,
+    progress: Progress,
 ) -> list[dict]:
     """A row per direction: the judge's measurements, and the means for random directions of the same length."""
     ws = everywhere(G, sample_w(G, seeds))
-    results = try_out(G, directions, judge, ws, strength, quiet=False)
+    results = try_out(G, directions, judge, ws, strength, progress)
     random = []
     for i in range(num_random):
         vectors = unit(
             counter.normal(i, "measure.direction", torch.arange(len(directions)), directions.vectors.shape[1:])
         )
         random_directions = dataclasses.replace(directions, vectors=vectors)
-        random.append(try_out(G, random_directions, judge, ws, strength, quiet=False))
+        random.append(try_out(G, random_directions, judge, ws, strength, progress))
     rows = []
     for k, name in enumerate(directions.names):
         mean = {f"random {f}": sum(r[f][k] for r in random) / max(num_random, 1) for f in results} if num_random else {}
