@@ -20,7 +20,7 @@ from _targets import targets
 # Title of a table -> the ops in it. Tables appear in this order.
 KINDS = {
     "Synthesis": ("synthesis",),
-    "Training": ("train_step", "growth", "augment"),
+    "Training": ("train_step", "growth", "augment", "busy"),
     "Projection": ("project",),
     "Metrics": ("frechet", "features", "fid"),
     "Ops": ("bias_act", "upfirdn2d", "modulated_conv2d"),
@@ -36,10 +36,12 @@ ALTERNATIVES = {
     "bare": "only the passes of generator and loss network",
     "compiled": "plain PyTorch under torch.compile",
     "composite": "PyTorch operations arranged to be fast",
+    "default": "OpenMP's default settings",
     "eigenvalues": "eigenvalues of the matrix product",
     "full size": "training at full size",
     "graphed": "ours as a CUDA graph",
     "grouped": "grouped convolution with per-sample weights",
+    "passive": "OMP_WAIT_POLICY=passive",
     "peer": "the peer named in the command",
     "reference": "plain PyTorch",
     "scipy": "scipy.linalg.sqrtm",
