@@ -51,12 +51,12 @@ def build_kernels(
     start, result = time.perf_counter(), Build(())
     try:
         result = replace(result, architectures=target_architectures())
-        library = build.find_built(result.architectures)
-        if library is None:
+        built = build.find_built(result.architectures)  # (library, origin)
+        if built is None:
             if not may_compile:
                 raise BuildError("The CUDA kernels are not built yet.", "Run `sgan doctor` to build them.")
-            library = build.build(result.architectures, retry=True), "now"
-        result = replace(result, library=library[0], origin=library[1])
+            built = build.build(result.architectures, retry=True), "now"
+        result = replace(result, library=built[0], origin=built[1])
         if can_run_kernels():
             build.load()
             result = replace(result, loaded=True)
