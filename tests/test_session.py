@@ -16,7 +16,7 @@ from stylegan_cli.data.images import read_metadata, to_uint8
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop import conversion
 from stylegan_cli.ops import use
-from stylegan_cli.ops.dispatch import chosen
+from stylegan_cli.ops.dispatch import current_implementation
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.latents import latents_from_seeds
 from stylegan_cli.session import GenerateRequest, MixRequest, Session
@@ -403,7 +403,7 @@ def test_what_is_opened_may_be_an_address(cache, tmp_path, monkeypatch, opened):
     [
         ("bogus", None, "kernels must be 'auto', .* not 'bogus'"),
         ("", None, "kernels must be"),
-        ("cuda", None, "need a GPU, and this would run on cpu"),
+        ("cuda", None, "need a GPU, but the device is cpu"),
         ("fused", None, "need a GPU"),
         (None, "bogus", "SGAN_KERNELS must be"),
         (None, "cuda", "need a GPU"),
@@ -418,7 +418,7 @@ def test_kernels_are_checked_at_opening(monkeypatch, kernels, variable, told):
 
 def test_an_empty_variable_is_as_good_as_none(monkeypatch):
     monkeypatch.setenv("SGAN_KERNELS", "")
-    assert chosen() == "auto" and len(stylegan_cli.open(PACKAGED_MODEL).generate(seeds=[1]).images) == 1
+    assert current_implementation() == "auto" and len(stylegan_cli.open(PACKAGED_MODEL).generate(seeds=[1]).images) == 1
 
 
 def test_opening_needs_a_model(tmp_path):
@@ -436,12 +436,14 @@ def test_each_session_has_its_kernels():
     one, other = (stylegan_cli.open(PACKAGED_MODEL, kernels=kernels) for kernels in ("reference", "composite"))
     seen = []
     for session in (one, other):
-        session.G.get_submodule(session.G.layers[0].name).register_forward_pre_hook(lambda *_: seen.append(chosen()))
+        session.G.get_submodule(session.G.layers[0].name).register_forward_pre_hook(
+            lambda *_: seen.append(current_implementation())
+        )
     with use("auto"):
         mine, theirs = (iter(session.generate(seeds=[1, 2], batch=1)) for session in (one, other))
         for images in (mine, theirs, mine, theirs):
             next(images)
-            assert chosen() == "auto"
+            assert current_implementation() == "auto"
         assert seen == ["reference", "composite"] * 2
     one.mix(rows=[1], cols=[2])
     assert seen[-1] == "reference"

@@ -28,9 +28,9 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
     Exit code 0: training runs at full speed. 3: everything works, but slower than it could. 1: a kernel is wrong.
     """
     from ..doctor import checks
-    from ..doctor.machine import look_around
+    from ..doctor.machine import inspect_machine
 
-    machine = look_around()
+    machine = inspect_machine()
     if not as_json:
         click.echo(_machine_table(machine))  # before what may take long
     built = checks.build_kernels(may_compile)

@@ -130,7 +130,7 @@ def command(
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + networks(run.config))
         return
     # Ranks of their own open the data themselves; here it is opened once.
-    here = distributed.launched() or run.config.gpus == 1
+    here = distributed.has_launcher() or run.config.gpus == 1
     dataset = run.dataset or (open_run_data(run.config, progress) if here or metrics else None)
     measure = _measure(metrics, features, dataset, quiet) if metrics and dataset else None
     _train(run, where, RunOptions(quiet, graphs == "auto", profile or 0, measure, runs), dataset if here else None)
@@ -148,7 +148,7 @@ def _planned(
     from .. import distributed
     from ..training.recipes.gan_plan import continued, fresh
 
-    options["gpus"] = options["gpus"] or distributed.launched_ranks()
+    options["gpus"] = options["gpus"] or distributed.launcher_world_size()
     if resume and Path(resume).is_dir():
         given = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
         changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
@@ -166,8 +166,8 @@ def _train(run: Plan, where: str, options: RunOptions, dataset: Dataset | None) 
     from ..training.recipes.gan_plan import announcement, farewell, folder_name
 
     # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
-    folder = run.folder or (None if distributed.launched() else next_run_dir(options.runs, folder_name(run.config)))
-    if not options.quiet and distributed.first_here():
+    folder = run.folder or (None if distributed.has_launcher() else next_run_dir(options.runs, folder_name(run.config)))
+    if not options.quiet and distributed.is_first_on_machine():
         click.echo(announcement(run.config, folder), err=True)
     try:
         with failure_told(folder) if folder else contextlib.nullcontext():
@@ -177,7 +177,7 @@ def _train(run: Plan, where: str, options: RunOptions, dataset: Dataset | None) 
         if run.folder is None and folder is not None:
             discard_unused(folder)
         raise
-    if distributed.first_here():
+    if distributed.is_first_on_machine():
         folder = folder or result
         click.echo(farewell(run.config, folder), err=True)
         click.echo(folder)

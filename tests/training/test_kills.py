@@ -36,6 +36,6 @@ def test_killed_at_every_point_of_a_write_and_between(kills, data, tmp_path):
 def test_a_lost_rank_makes_all_go_on_from_the_last_state(kills, data, tmp_path):
     done = kills["child"](data, tmp_path / "lost", 2, "lose 13")
     assert done.returncode == 0 and (tmp_path / "lost.lost").exists()
-    assert "Rank 1 was lost (SIGKILL)" in done.stderr and "Traceback" not in done.stderr
+    assert "Rank 1 was killed by SIGKILL" in done.stderr and "Traceback" not in done.stderr
     assert "Going on from kimg 0.08." in (tmp_path / "lost" / "log.txt").read_text()
     assert kills["same"](left_alone(kills, data, tmp_path / "whole", 2), kills["end_of"](tmp_path / "lost"))
