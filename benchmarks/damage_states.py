@@ -120,7 +120,7 @@ def full_disks(folder: Path, tries: int, dice: random.Random) -> int:
         _, content = two_states(folder)
         room, times = dice.randrange(len(content)), dice.randrange(1, 4)
         said, kept = [], []
-        writer = StateWriter(folder, say=said.append)
+        writer = StateWriter(folder, notify=said.append)
         writer.every = 0.001
 
         def scarce(f, chunk, room=room, kept=kept, times=times):

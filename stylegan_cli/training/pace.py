@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-_MEMORY = 60.0  # seconds over which the pace is averaged
+_WINDOW = 60.0  # seconds over which the pace is averaged
 _STEPS = 16  # minimum number of steps to average: steps with regularizers are several times slower
 _WORST = 16  # times the mean; longer steps (kernel compilation, suspended machine) are clipped to it
 _FADE = 0.5  # weight of all earlier pauses relative to the last one
@@ -44,7 +44,7 @@ class Pace:
             self._seconds = self._images = 0.0  # the steps before were loading, compiling, allocating
         else:
             seconds = min(seconds, max(_WORST * mean, 1.0))
-        keep = math.exp(-min(seconds / _MEMORY, 1 / _STEPS))
+        keep = math.exp(-min(seconds / _WINDOW, 1 / _STEPS))
         self._seconds = keep * self._seconds + seconds
         self._images = keep * self._images + self._batch
 

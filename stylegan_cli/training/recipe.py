@@ -111,10 +111,10 @@ class Recipe:
 class Samples:
     """Images that show the state of a model."""
 
-    images: dict[str, Tensor]  # file name -> uint8 [C, H, W]
+    images: dict[str, Tensor]  # name -> uint8 [C, H, W]
     values: dict[str, float] = field(default_factory=dict)  # statistics of the images, for the log
     warning: str | None = None  # a sentence for the log
-    alarm: str = ""  # the same in a word, for the progress bar
+    alarm: str = ""  # short form of the warning, for the progress bar
 
 
 class RunConfig(Protocol):
@@ -138,7 +138,7 @@ class Report(Stateful, Protocol):
     @property
     def slows_down(self) -> bool: ...  # whether later steps take longer
 
-    def fixed_images(self) -> dict[str, Tensor]: ...  # file name -> uint8 [C, H, W], saved once
+    def fixed_images(self) -> dict[str, Tensor]: ...  # name -> uint8 [C, H, W], saved once
 
     def make_samples(self) -> Samples: ...  # called at every snapshot
 

@@ -31,8 +31,8 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Its state: the seconds that the run has taken so far, the best value of the first metric, and the state of the
-    recipe's report."""
+    """Logs and saves a run. Its state: the seconds that the run has taken so far, the best value of the first metric,
+    and the state of the recipe's report."""
 
     def __init__(
         self,

@@ -26,6 +26,6 @@ def restore(
     """Load the state of each part. Raises KeyError, before loading anything, if a part's state is missing: a run that
     lost its optimizer is not a resumed run. Other entries are ignored, because older states have more of them."""
     if missing := sorted(parts.keys() - state.keys()):
-        raise KeyError(f"no state for {', '.join(missing)}")
+        raise KeyError(f"the state has no entry for {', '.join(missing)}")
     for name, part in parts.items():
         part.load_state_dict(state[name])

@@ -150,10 +150,10 @@ class StateWriter:
             self._messages.append(message)
             self._blocked = True
 
-        what = f"the training state in {self.folder}"
+        description = f"the training state in {self.folder}"
         try:
             write = functools.partial(self._write, kimg, header, content)
-            wait_for_space(write, what, on_message, self._given_up.is_set, self.every)
+            wait_for_space(write, description, on_message, self._given_up.is_set, self.every)
         except BaseException as e:  # raised by the next `save` or `wait`
             self._error = e
         finally:

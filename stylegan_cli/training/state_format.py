@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _CONTAINERS = {"list": list, "tuple": tuple, "dict": dict, "ordered": OrderedDict}
-_TAGS = {kind: tag for tag, kind in _CONTAINERS.items()}
+_TAGS = {container: tag for tag, container in _CONTAINERS.items()}
 _DTYPES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
     **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8"},
@@ -29,8 +29,8 @@ def encode(
 ) -> Any:  # JSON
     """Encode a value for `decode`. Raises TypeError for any other type, subclasses included, as it would not survive
     the round trip."""
-    kind = type(value)
-    if value is None or kind in (bool, int, float, str):
+    value_type = type(value)
+    if value is None or value_type in (bool, int, float, str):
         return value
     if isinstance(value, Tensor) and value.layout is torch.strided and value.dtype in _DTYPES:
         name = path.encode("ascii", "backslashreplace").decode()
@@ -38,13 +38,13 @@ def encode(
             name += "'"
         tensors[name] = value
         return ["tensor", name]
-    if kind in (list, tuple):
-        return [_TAGS[kind], *(encode(v, tensors, f"{path}.{i}") for i, v in enumerate(value))]
-    if isinstance(value, dict) and kind in (dict, OrderedDict):
+    if value_type in (list, tuple):
+        return [_TAGS[value_type], *(encode(v, tensors, f"{path}.{i}") for i, v in enumerate(value))]
+    if isinstance(value, dict) and value_type in (dict, OrderedDict):
         below = f"{path}." if path else ""
         pairs = ([encode(k, tensors), encode(v, tensors, f"{below}{k}")] for k, v in value.items())
-        return [_TAGS[kind], *pairs]
-    description = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else kind.__name__
+        return [_TAGS[value_type], *pairs]
+    description = f"{value.dtype}, {value.layout}" if isinstance(value, Tensor) else value_type.__name__
     raise TypeError(f"{path} cannot be saved in a training state: unsupported type {description}")
 
 

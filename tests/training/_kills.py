@@ -43,11 +43,11 @@ def die() -> None:
 
 
 def arm(kill: str) -> None:  # 'never', 'after SECONDS', 'write COUNT POINT FRACTION'
-    what, *rest = kill.split()
-    if what == "after":
-        threading.Timer(float(rest[0]), die).start()
-    if what == "write":
-        arm_write(int(rest[0]), rest[1], float(rest[2]))
+    action, *arguments = kill.split()
+    if action == "after":
+        threading.Timer(float(arguments[0]), die).start()
+    if action == "write":
+        arm_write(int(arguments[0]), arguments[1], float(arguments[2]))
 
 
 def arm_write(count: int, point: str, fraction: float) -> None:

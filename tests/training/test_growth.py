@@ -70,7 +70,7 @@ def test_stages(make_config):
 
 
 def test_stages_are_whole_batches_and_every_level_has_one(make_config):
-    """Whatever the batch, a run ends at the size of its images, or is refused."""
+    """With any batch, a run ends at the size of its images, or is refused."""
     config = make_config(grow_batch={4: 256, 8: 128}, grow_kimg=0.03, fade_kimg=0.03, kimg=0.6)
     assert [row[:3] for row in stage_table(config)] == [
         (4, False, 0),
@@ -281,7 +281,7 @@ def test_progan_with_labels_and_path_length(make_config, make_trainer, rgb_set, 
     snapshot = str(next((tmp_path / "run").glob("snapshot-000000.016*")))
     plan = gan_plan.plan_new_run(str(rgb_set), "progan", snapshot, cond="hat", grow_from=16, batch=8)
     assert (plan.config.generator.c_dim, plan.config.generator.w_dim) == (3, 16)
-    with pytest.raises(SganError, match="--map-depth has no effect on ProGAN"):
+    with pytest.raises(SganError, match="--map-depth has no effect on ProGAN models"):
         make_train_config("progan", spec, mapping_layers=2)
 
 

@@ -294,7 +294,7 @@ def test_frozen_layers_of_the_discriminator(make_config, make_trainer):
     run(trainer, 2)
     unchanged = {name for name, p in trainer.recipe.D.named_parameters() if torch.equal(before[name], p)}
     assert unchanged == {name for name in before if name.startswith("b16.")}
-    with pytest.raises(SganError, match="Cannot freeze 10 layers of the discriminator, which has 10"):
+    with pytest.raises(SganError, match="--freezed is 10, but the discriminator has 10 layers"):
         make_trainer(make_config(freezed=10))
 
 

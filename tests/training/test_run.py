@@ -200,7 +200,7 @@ def test_persistent_bad_steps_roll_back_with_a_lower_learning_rate(train_run, po
 
 def test_training_ends_after_three_rollbacks(train_run, poison, tmp_path):
     poison(5, until_rate_below=0)
-    with pytest.raises(SganError, match="diverged at kimg .* down to 1/8") as e:
+    with pytest.raises(SganError, match="diverged at kimg .* reduced to 1/8") as e:
         train_run(kimg=1, snap=0.024)
     assert "--lr" in e.value.hint
     assert "diverged" in (tmp_path / "run" / FAILURE).read_text()

@@ -21,7 +21,7 @@ class Part:
 
 def test_nothing_is_loaded_if_a_part_is_missing():
     parts = {"G": Part(), "D": Part(), "clock": Part()}
-    with pytest.raises(KeyError, match="no state for D, clock"):
+    with pytest.raises(KeyError, match="no entry for D, clock"):
         restore(parts, {"G": {"a": 2}})
     assert parts["G"].loaded is None
     restore(parts, gather(parts) | {"more": {}})

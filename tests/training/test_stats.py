@@ -110,5 +110,5 @@ def test_state_of_several_parts():
     parts = {"a": Part(0), "b": Part(0)}
     restore(parts, state)
     assert (parts["a"].value, parts["b"].value) == (1, 2)
-    with pytest.raises(KeyError, match="no state for c"):
+    with pytest.raises(KeyError, match="no entry for c"):
         restore(parts | {"c": Part(0)}, state)

@@ -222,7 +222,7 @@ def _unfrozen(D: Discriminator, freezed: int) -> list[nn.Parameter]:
     """Return the parameters to train with Freeze-D (Mo et al. 2020): the layers nearest to the image are frozen."""
     if freezed >= len(D.layers):
         raise SganError(
-            f"Cannot freeze {freezed} layers of the discriminator, which has {len(D.layers)}.",
+            f"--freezed is {freezed}, but the discriminator has {len(D.layers)} layers.",
             hint=f"Choose --freezed from 0 to {len(D.layers) - 1}.",
         )
     frozen = tuple(f"{name}." for name in D.layers[:freezed])
