@@ -73,10 +73,10 @@ class TrainConfig:
     growth: GrowthConfig | None = None  # None: full size from the start
 
     def __post_init__(self) -> None:
-        integers = (self.batch, self.batch_gpu, self.gpus, self.r1_interval, self.pl_interval, self.pl_batch_shrink)
+        ints = (self.batch, self.batch_gpu, self.gpus, self.r1_interval, self.pl_interval, self.pl_batch_shrink)
         numbers = (self.kimg, self.snap, self.lr, self.eps, self.ema_kimg, self.gamma, self.pl_weight, *self.betas)
         numbers += (self.r2_gamma, self.gp_weight, self.drift, self.aux_weight)
-        if min(*integers, self.ada_interval) < 1 or not all(math.isfinite(x) and x >= 0 for x in numbers) or self.seed < 0:
+        if min(*ints, self.ada_interval) < 1 or not all(math.isfinite(x) and x >= 0 for x in numbers) or self.seed < 0:
             raise SganError("TrainConfig: a number is negative, zero or not finite where that is not allowed.")
         if not (0 <= self.aug_p <= 1 and -1 <= self.ada_target <= 1 and self.ada_kimg > 0 and self.freezed >= 0):
             raise SganError("TrainConfig: aug_p, ada_target, ada_kimg or freezed is out of range.")

@@ -98,7 +98,7 @@ class Gan(GrowingRecipe):
         self.ema.update(self.G, shown, self.batch)
 
     def halve_batch_gpu(self) -> None:
-        """Halve `batch_gpu`. The result is the same as long as it is a multiple of pl_batch_shrink."""
+        """Halve `batch_gpu`. Results stay the same as long as it is a multiple of pl_batch_shrink."""
         half, group = self.batch_gpu // 2, self.config.discriminator.mbstd_group
         grouped = self.config.discriminator.mbstd_channels > 0
         if self.batch_gpu % 2 or grouped and (group is None or half % group):
@@ -118,11 +118,11 @@ class Gan(GrowingRecipe):
         self.loader.close()
 
     def _load_start(self, start: Snapshot) -> list[str]:
-        """Take over weights; the names of those that the snapshot does not have."""
-        fresh = [f"G.{name}" for name in load_matching_tensors(self.G, start.G.state_dict())]
+        """Load matching weights. Return the names of tensors that the snapshot does not have."""
+        new = [f"G.{name}" for name in load_matching_tensors(self.G, start.G.state_dict())]
         if start.D is None:
-            return [*fresh, "D"]
-        return fresh + [f"D.{name}" for name in load_matching_tensors(self.D, start.D.state_dict())]
+            return [*new, "D"]
+        return new + [f"D.{name}" for name in load_matching_tensors(self.D, start.D.state_dict())]
 
 
 def make_engine(
