@@ -31,7 +31,7 @@ POINTS = ("header", "content", "fsync", "rename", "remove")  # in the write of a
 
 
 def options() -> dict:
-    """Turn on everything that has state: adaptive ADA, both regularizers, mixing, mirror."""
+    """Turn on everything that has state: ADA with a varying p, both regularizers, mixing, mirror."""
     small = {"batch": 8, "mbstd_group": 2, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8}
     frequent = {"r1_interval": 4, "pl_interval": 2, "gamma": 1.0, "ada_kimg": 1.0, "mirror": True}
     return small | frequent | {"aug": "ada", "kimg": KIMG, "snap": SNAP}
