@@ -29,7 +29,7 @@ from stylegan_cli.training.config import TrainConfig
 from stylegan_cli.training.graphs import Graphed
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipe import Phase
-from stylegan_cli.training.recipes.gan import gan_phases
+from stylegan_cli.training.recipes.gan import make_gan_phases
 from stylegan_cli.training.recipes.gan_objective import GanBatch, Objective
 from stylegan_cli.training.stats import Means
 
@@ -136,7 +136,7 @@ def our_phases(
     empty = images.new_zeros(len(images), 0, dtype=dtype)
     data = GanBatch(images.to(dtype), empty, empty, torch.arange(len(images), device=images.device))
     objective = Objective(config, G, D, Means())
-    return {phase.name: context()(_step(phase, data)) for phase in gan_phases(config, G, D, objective)}
+    return {phase.name: context()(_step(phase, data)) for phase in make_gan_phases(config, G, D, objective)}
 
 
 def _step(phase: Phase, data: GanBatch) -> Run:

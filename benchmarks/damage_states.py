@@ -121,7 +121,7 @@ def fill_disk(folder: Path, trials: int, rng: random.Random) -> int:
         _, content = write_two_states(folder)
         space, times = rng.randrange(len(content)), rng.randrange(1, 4)
         messages, states = [], []
-        writer = StateWriter(folder, say=messages.append)
+        writer = StateWriter(folder, notify=messages.append)
         writer.every = 0.001
 
         def put_limited(f, chunk, space=space, states=states, times=times):

@@ -120,14 +120,14 @@ def command(
     """
     from .. import distributed
     from ..training.recipes.gan import open_run_data
-    from ..training.recipes.gan_plan import networks
+    from ..training.recipes.gan_plan import summarize_networks
     from ..training.run import RunOptions
 
     progress = click.get_current_context().with_resource(bar(quiet, leave=False))
     where = str(resolve_device(device))
     run = _planned(data, cfg, resume, where, options, progress)
     if dry_run:
-        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + networks(run.config))
+        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
         return
     # Ranks of their own open the data themselves; here it is opened once.
     here = distributed.has_launcher() or run.config.gpus == 1
@@ -146,31 +146,31 @@ def _planned(
 ) -> Plan:
     """A run that goes on, or one of its own."""
     from .. import distributed
-    from ..training.recipes.gan_plan import continued, fresh
+    from ..training.recipes.gan_plan import plan_new_run, plan_resumed_run
 
     options["gpus"] = options["gpus"] or distributed.launcher_world_size()
     if resume and Path(resume).is_dir():
         given = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
         changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
-        return continued(Path(resume), changes, given, data)
+        return plan_resumed_run(Path(resume), changes, given, data)
     options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
-    return fresh(data, cfg, resume and _snapshot(resume), progress=progress, **options)
+    return plan_new_run(data, cfg, resume and _snapshot(resume), progress=progress, **options)
 
 
 def _train(run: Plan, where: str, options: RunOptions, dataset: Dataset | None) -> None:
     """In the run's folder, on all ranks, with a word before and after."""
     from .. import distributed
     from ..runs import next_run_dir
-    from ..training.folders import discard_unused, failure_told
+    from ..training.folders import discard_unused, record_failure
     from ..training.recipes.gan import train
-    from ..training.recipes.gan_plan import announcement, farewell, folder_name
+    from ..training.recipes.gan_plan import describe_next_steps, describe_run, folder_name
 
     # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
     folder = run.folder or (None if distributed.has_launcher() else next_run_dir(options.runs, folder_name(run.config)))
     if not options.quiet and distributed.is_first_on_machine():
-        click.echo(announcement(run.config, folder), err=True)
+        click.echo(describe_run(run.config, folder), err=True)
     try:
-        with failure_told(folder) if folder else contextlib.nullcontext():
+        with record_failure(folder) if folder else contextlib.nullcontext():
             arguments = run.config, folder, where, run.start, options, dataset
             result = distributed.launch(train, arguments, run.config.gpus, where)
     except BaseException:
@@ -179,7 +179,7 @@ def _train(run: Plan, where: str, options: RunOptions, dataset: Dataset | None) 
         raise
     if distributed.is_first_on_machine():
         folder = folder or result
-        click.echo(farewell(run.config, folder), err=True)
+        click.echo(describe_next_steps(run.config, folder), err=True)
         click.echo(folder)
 
 
