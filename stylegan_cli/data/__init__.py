@@ -1,1 +1,1 @@
-"""Images in and out: reading sets, packing them, drawing demo sets, writing images and sheets."""
+"""Images in and out: reading and packing datasets, generating demo datasets, writing images, sheets and videos."""

@@ -1,4 +1,4 @@
-"""Images in a numpy file, .npz or .npy, named by their number. Nothing pickled is loaded."""
+"""Images in a NumPy file, .npz or .npy, named by index. Pickled objects are never loaded."""
 
 from __future__ import annotations
 
@@ -20,44 +20,50 @@ _IMAGES, _LABELS = ("images", "x", "x_train", "arr_0"), ("labels", "label", "y",
 
 
 class ArraySource:
-    """The images of one array, with the labels beside it in an .npz."""
+    """The images of one array, with the labels stored beside it in an .npz."""
 
     def __init__(self, path: Path):
         arrays = _load(path)
         images = {k: a for k, a in arrays.items() if a.ndim in (3, 4)}
         key = next((k for k in (*_IMAGES, *images) if k in images and (k in _IMAGES or len(images) == 1)), None)
         if key is None:
-            have = ", ".join(f"{k} {list(a.shape)}" for k, a in arrays.items()) or "nothing"
-            raise SganError(f"{path} holds no array of images by the name of {', '.join(_IMAGES)}; it has {have}.")
+            available = ", ".join(f"{k} {list(a.shape)}" for k, a in arrays.items()) or "nothing"
+            raise SganError(
+                f"{path} has no image array; it has {available}.",
+                hint="Name the array one of " + ", ".join(_IMAGES) + ".",
+            )
         self._pixels = _last_channels(images[key], f"{path}: {key}")
         self._labels = next((arrays[k] for k in _LABELS if k in arrays and k != key), None)
         if self._labels is not None and (self._labels.ndim not in (1, 2) or len(self._labels) != len(self._pixels)):
-            raise SganError(f"{path} has labels of shape {list(self._labels.shape)} for {len(self._pixels)} images.")
+            raise SganError(
+                f"{path} has labels of shape {list(self._labels.shape)} for {len(self._pixels)} images.",
+                hint="Store one class number or one one-hot row per image.",
+            )
         self.names = [f"{i:08d}" for i in range(len(self._pixels))]
 
     def header(self, name: str, max_pixels: int) -> Header:
-        """Size and channels. Raises ImageError if there are too many pixels."""
+        """Return size and channels. Raises ImageError if there are too many pixels."""
         header = Header(*self._pixels.shape[1:])
         if header.height * header.width > max_pixels:
             raise ImageError("too many pixels")
         return header
 
     def image(self, name: str, max_pixels: int) -> Image.Image:
-        """The image in mode L, RGB or RGBA."""
+        """Return the image in mode L, RGB or RGBA."""
         pixels = np.ascontiguousarray(self._pixels[int(name)])
         return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
-    def record(self) -> bytes | None:
-        """The labels, in the form of dataset.json."""
+    def dataset_json(self) -> bytes | None:
+        """Return the labels as the text of a dataset.json."""
         if self._labels is None:
             return None
         return json.dumps({"labels": list(zip(self.names, self._labels.tolist(), strict=True))}).encode()
 
 
 def open_any(
-    path: str | os.PathLike,  # a folder, a zip, an .npz or .npy
+    path: str | os.PathLike,  # folder, zip, .npz or .npy
 ) -> FolderSource | ZipSource | ArraySource:
-    """The images there. Raises SganError if there are none, or if the file is broken."""
+    """Open any source of images. Raises SganError if it has no images or cannot be read."""
     path = Path(path)
     if path.suffix.lower() not in (".npz", ".npy") or path.is_dir():
         return open_source(path)
@@ -75,16 +81,16 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             return {key: content[key] for key in content.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
         if "allow_pickle" in str(e):
-            e = ValueError("it holds pickled objects, which could run any code")
-        raise SganError(f"{path} cannot be read: {e}.", hint="Save a plain uint8 array with numpy.savez.") from e
+            e = ValueError("it contains pickled objects, which could run arbitrary code")
+        raise SganError(f"{path} cannot be read: {e}.", hint="Save plain uint8 arrays with numpy.savez.") from e
 
 
 def _last_channels(pixels: np.ndarray, where: str) -> np.ndarray:
-    """uint8 [N, H, W, C] from [N, H, W], [N, H, W, C] or [N, C, H, W]."""
+    """Convert uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] to [N, H, W, C]."""
     if pixels.dtype != np.uint8:
         raise SganError(
-            f"{where} holds {pixels.dtype} pixels; expected uint8, 0 to 255.",
-            hint="Convert first: (x * 255).round().astype(numpy.uint8) for x in 0 to 1.",
+            f"{where} has {pixels.dtype} pixels; expected uint8, 0 to 255.",
+            hint="For pixels from 0 to 1, convert with (x * 255).round().astype(numpy.uint8).",
         )
     if not pixels.size:
         raise SganError(f"{where} is empty.")

@@ -1,7 +1,7 @@
-"""A set of images, opened for training or measuring: checked, read at a size, labeled.
+"""Datasets, opened for training or measuring: checked, read at a chosen size, labeled.
 
-A set is a zip or a folder of image files with an optional dataset.json, as stylegan2-ada-pytorch and stylegan3 write
-them (labels.py has the format).
+A dataset is a zip or a folder of image files with an optional dataset.json, as stylegan2-ada-pytorch and stylegan3
+write them (labels.py documents the format).
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from .checks import (
     stored_classes,
 )
 from .codec import MAX_PIXELS, ImageError, box_reduce, to_array, to_channels
-from .labels import Record, read_record
+from .labels import DatasetJson, parse_dataset_json
 from .sources import FolderSource, ZipSource, open_source
 
-if TYPE_CHECKING:  # configurations hold a DataSpec, and are read without torch
+if TYPE_CHECKING:  # configurations contain a DataSpec and are read without importing PyTorch
     from torch import Tensor
 
-PACKAGED = "packaged:critters64"  # in place of a path: the set that comes with the package
-_PACKAGED_FILE = Path(__file__).resolve().parent.parent / "assets" / "critters64.zip"
-_CHECK_PIXELS = 30_000_000  # a set of fewer pixels is decoded when it is opened, which takes about a second
+BUNDLED = "packaged:critters64"  # stands in for the path of the bundled dataset
+_BUNDLED_FILE = Path(__file__).resolve().parent.parent / "assets" / "critters64.zip"
+_CHECK_PIXELS = 30_000_000  # smaller datasets are decoded when opened, which takes about a second
 _CACHE_BYTES = 1 << 30
-_SMALL = 128 * 128  # pixels
+_SMALL = 128 * 128  # pixels of an image: below, threads only slow decoding down
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Exactly which images a model saw: recorded in every snapshot, so that metrics measure against the same."""
+    """Which images a model was trained on: saved in every snapshot, so that metrics use the same ones."""
 
-    path: str  # zip or folder as given, or packaged:critters64
-    content_hash: str  # SHA-256 over names, checksums and lengths of the images, and over the labels
-    num: int  # images
+    path: str  # path of a zip or folder, or packaged:critters64
+    content_hash: str  # SHA-256 of the names, checksums and lengths of the images, and of the labels
+    num: int  # number of images
     height: int  # as read
     width: int
     channels: int  # 1 gray, 3 RGB, 4 RGBA
     source_height: int  # as stored
     source_width: int
-    filter: str = "none"  # how stored became read: 'none' or 'box'
-    mirror: bool = False  # x-flips during training
-    label: str | None = None  # which labels: None = unused, 'labels' = those of dataset.json, else an attribute's name
+    filter: str = "none"  # resizing from stored to read: 'none' or 'box'
+    mirror: bool = False  # whether training flips images horizontally
+    label: str | None = None  # None: no labels; 'labels': those of dataset.json; else the name of an attribute
     classes: tuple[str, ...] = ()  # class names by index; empty without labels
-    pack_filter: str | None = None  # filter recorded when the set was packed, if it says so
+    pack_filter: str | None = None  # filter that the dataset was packed with, if known
 
     @property
     def c_dim(self) -> int:
@@ -70,14 +70,14 @@ class DataSpec:
     def open(
         self,
         *,
-        size: tuple[int, int] | None = None,  # (height, width) to read at instead
-        labels: bool = True,  # False: without them
-        changed: str | None = None,  # what to say if other images or labels are there now
-        gone: str | None = None,  # what to say first if it cannot be opened
-        hint: str | None = None,  # what to do about either
+        size: tuple[int, int] | None = None,  # (height, width) to read at; None: as recorded
+        labels: bool = True,  # whether to read the labels
+        changed: str | None = None,  # message if the images or labels have changed
+        gone: str | None = None,  # prefix of the message if the dataset cannot be opened
+        hint: str | None = None,  # hint of either error
         progress: Progress = silent,
     ) -> Dataset:
-        """The set as it was recorded. Raises SganError if it cannot be opened, or holds something else now."""
+        """Open the dataset as recorded. Raises SganError if it cannot be opened or its content has changed."""
         size, label = size or (self.height, self.width), self.label if labels else None
         try:
             dataset = open_dataset(self.path, size=size, mirror=self.mirror, label=label, progress=progress)
@@ -91,33 +91,33 @@ class DataSpec:
 
 
 class Dataset:
-    """Images by index, in the order of their sorted names. Made by `open_dataset`. Safe to use from threads."""
+    """Images by index, in the order of their sorted names. Created by `open_dataset`. Thread-safe."""
 
     def __init__(
         self,
         source: FolderSource | ZipSource,
         spec: DataSpec,
-        record: Record,
+        dataset_json: DatasetJson,
         class_index: np.ndarray | None,  # int64 [N], None without labels
-        stored_counts: dict[str, int],  # images per class of dataset.json, used or not; empty if it has no labels
+        stored_counts: dict[str, int],  # images per class of dataset.json, even if unused; empty if it has no labels
         max_pixels: int,
         cache_bytes: int,
     ):
         self.spec = spec
-        self.names: tuple[str, ...] = tuple(source.names)  # of the files
-        self.attributes = record.attributes  # per attribute's name, one value an image
-        self.made = record.made  # how the set was packed, empty if it does not say
+        self.names: tuple[str, ...] = tuple(source.names)  # file names
+        self.attributes = dataset_json.attributes  # by name: one value per image
+        self.provenance = dataset_json.provenance  # how the dataset was made; empty if unknown
         self.class_index = class_index
         self.stored_counts = stored_counts
         self._source, self._max_pixels, self._cache_bytes = source, max_pixels, cache_bytes
-        self._forget()
+        self._reset_cache()
 
     def resized(
         self,
-        height: int,  # to read at, by area average; no larger than the images are stored
+        height: int,  # size to read at, by area average; at most the stored size
         width: int,
     ) -> Dataset:
-        """The same images at another size. Raises SganError if they cannot be read at it."""
+        """Return the same images at another size. Raises SganError if they cannot be read at that size."""
         if (height, width) == (self.spec.height, self.spec.width):
             return self
         other, spec = copy.copy(self), self.spec
@@ -125,14 +125,13 @@ class Dataset:
         check_size(stored, (height, width), spec.path)
         filter = "none" if (height, width) == stored else "box"
         other.spec = dataclasses.replace(spec, height=height, width=width, filter=filter)
-        other._forget()
+        other._reset_cache()
         return other
 
     def __len__(self) -> int:
         return self.spec.num
 
-    def _forget(self) -> None:
-        """No image has been decoded yet."""
+    def _reset_cache(self) -> None:
         size = self.spec.num * self.spec.channels * self.spec.height * self.spec.width
         self._cache = np.empty((self.spec.num, *self._shape), np.uint8) if size <= self._cache_bytes else None
         self._cached = np.zeros(self.spec.num, bool)
@@ -140,13 +139,13 @@ class Dataset:
     @property
     def name(self) -> str:
         """A short name for folders and titles."""
-        return self.spec.path.split(":")[1] if self.spec.path == PACKAGED else Path(self.spec.path).stem
+        return self.spec.path.split(":")[1] if self.spec.path == BUNDLED else Path(self.spec.path).stem
 
     def images(
         self,
         indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
-        """The images, uint8 [N, C, H, W], not flipped. Raises SganError naming a file that cannot be decoded."""
+        """Return images, uint8 [N, C, H, W], not flipped. Raises SganError if a file cannot be decoded."""
         index = np.asarray(indices, np.int64).reshape(-1)
         if len(index) and not 0 <= index.min() <= index.max() < len(self):
             raise IndexError(f"image {index.min()} to {index.max()} of {len(self)}")
@@ -164,7 +163,7 @@ class Dataset:
         self,
         indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
-        """One-hot classes, float32 [N, c_dim]; [N, 0] where labels are not used."""
+        """Return one-hot classes, float32 [N, c_dim]; [N, 0] without labels."""
         index = np.asarray(indices, np.int64).reshape(-1)
         out = np.zeros((len(index), self.spec.c_dim), np.float32)
         if self.class_index is not None:
@@ -180,58 +179,57 @@ class Dataset:
         return ThreadPoolExecutor(min(8, available_cores()), thread_name_prefix="decode")
 
     def _decode_into(self, out: np.ndarray, slots: Iterable[int], index: Iterable[int]) -> None:
-        def one(pair: tuple[int, int]) -> None:
+        def decode_one(pair: tuple[int, int]) -> None:
             out[pair[0]] = self._decode(pair[1])
 
         pairs = list(zip(slots, index, strict=True))
-        small = (
-            self.spec.source_height * self.spec.source_width < _SMALL
-        )  # for these, threads only get in each other's way
-        for _ in map(one, pairs) if small or len(pairs) < 2 else self._threads.map(one, pairs):
+        is_small = self.spec.source_height * self.spec.source_width < _SMALL
+        for _ in map(decode_one, pairs) if is_small or len(pairs) < 2 else self._threads.map(decode_one, pairs):
             pass
 
     def _decode(self, i: int) -> np.ndarray:
-        """One image, uint8 [C, H, W], as read."""
+        """Decode one image at the size to read at, uint8 [C, H, W]."""
         name, spec = self.names[i], self.spec
         try:
             pixels = to_array(to_channels(self._source.image(name, self._max_pixels), spec.channels))
         except ImageError as e:
             raise SganError(f"{name} in {spec.path} cannot be read: {e}.", hint=REPACK) from e
         if pixels.shape[1:] != (spec.source_height, spec.source_width):
-            raise SganError(f"{name} in {spec.path} changed its size since the set was opened.")
+            raise SganError(f"{name} in {spec.path} has changed size since the dataset was opened.")
         return pixels if spec.filter == "none" else box_reduce(pixels, (spec.height, spec.width))
 
 
 def open_dataset(
-    path: str | os.PathLike | None,  # zip or folder; None or PACKAGED: the set that comes with the package
+    path: str | os.PathLike | None,  # zip or folder; None or BUNDLED: the bundled dataset
     *,
     size: tuple[int, int] | None = None,  # (height, width) to read at, by area average; None: as stored
-    mirror: bool = False,  # recorded; the training loop does the flips
-    label: str | None = None,  # None: no labels; 'labels': those of dataset.json; else an attribute's name
-    max_pixels: int = MAX_PIXELS,  # a larger image is refused before it is decoded
-    cache_bytes: int = _CACHE_BYTES,  # a set that takes less, decoded, is kept in memory
+    mirror: bool = False,  # only recorded: the training loop does the flipping
+    label: str | None = None,  # None: no labels; 'labels': those of dataset.json; else the name of an attribute
+    max_pixels: int = MAX_PIXELS,  # larger images are rejected before they are decoded
+    cache_bytes: int = _CACHE_BYTES,  # datasets whose decoded size is below are kept in memory
     progress: Progress = silent,
 ) -> Dataset:
-    """Open a set and check it: sizes, channels and labels of all, the pixels too where that takes only a second.
+    """Open a dataset and check sizes, channels and labels of all images; small datasets are also decoded.
 
-    The content hash of the spec is the SHA-256 over, for each image by sorted name, its name, CRC-32 and number of
-    bytes, followed by labels and attributes: independent of time stamps, and the same for a zip as for the
-    folder it unpacks to. For a zip the checksums are those of its directory; a folder is read through once.
-    Raises SganError with one sentence that names the first offenders.
+    The content hash of the spec is the SHA-256 of the name, CRC-32 and length of each image, by sorted name, followed
+    by labels and attributes. It does not depend on time stamps, and is the same for a zip and for the folder that it
+    unpacks to. For a zip, the checksums come from its directory; a folder is read through once.
+    Raises SganError that names the first files at fault.
     """
-    where = PACKAGED if path is None else str(path)
-    packaged = where == PACKAGED
-    source = open_source(_PACKAGED_FILE if packaged else where)
-    record = read_record(source.record(), where, len(source.names))
+    where = BUNDLED if path is None else str(path)
+    is_bundled = where == BUNDLED
+    source = open_source(_BUNDLED_FILE if is_bundled else where)
+    dataset_json = parse_dataset_json(source.dataset_json(), where, len(source.names))
     header = common_header(source, where, max_pixels, progress)
-    stored = stored_classes(record, source.names, where)
-    class_index, classes = chosen_classes(record, stored, label, where)
+    stored = stored_classes(dataset_json, source.names, where)
+    class_index, classes = chosen_classes(dataset_json, stored, label, where)
     stored_size = header.height, header.width
     height, width = size or stored_size
     check_size(stored_size, (height, width), where)
+    pack_filter = dataset_json.provenance.get("filter")
     spec = DataSpec(
         path=where,
-        content_hash=content_hash(source, record, progress),
+        content_hash=content_hash(source, dataset_json, progress),
         num=len(source.names),
         height=height,
         width=width,
@@ -242,23 +240,23 @@ def open_dataset(
         mirror=mirror,
         label=label,
         classes=classes,
-        pack_filter=record.made.get("filter") if isinstance(record.made.get("filter"), str) else None,
+        pack_filter=pack_filter if isinstance(pack_filter, str) else None,
     )
-    dataset = Dataset(source, spec, record, class_index, class_counts(stored), max_pixels, cache_bytes)
-    if not packaged and spec.num * header.height * header.width <= _CHECK_PIXELS:
+    dataset = Dataset(source, spec, dataset_json, class_index, class_counts(stored), max_pixels, cache_bytes)
+    if not is_bundled and spec.num * header.height * header.width <= _CHECK_PIXELS:
         _check_pixels(dataset, progress)
     return dataset
 
 
 def _check_pixels(dataset: Dataset, progress: Progress) -> None:
-    """Decode everything once. What fits in memory stays there, so that nothing is decoded twice."""
+    """Decode every image once; the images stay in the cache if there is one."""
     step = 256 if dataset._cache is not None else 8
     try:
         for start in range(0, len(dataset), step):
             dataset.images(range(start, min(start + step, len(dataset))))
     except SganError:
-        source, most = dataset._source, dataset._max_pixels
-        check_each(dataset.names, lambda n: source.image(n, most), dataset.spec.path, progress)
+        source, max_pixels = dataset._source, dataset._max_pixels
+        check_each(dataset.names, lambda n: source.image(n, max_pixels), dataset.spec.path, progress)
         raise
 
 

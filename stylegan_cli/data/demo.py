@@ -1,4 +1,4 @@
-"""Sets to try things with: drawings by DiceBear, any number at any size, the same for the same seed."""
+"""Demo datasets of DiceBear avatars: any number, any size, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from ..version import __version__
 from .codec import fit, png_bytes, to_channels
 from .labels import classes_by_value
 from .parallel import ordered_map
-from .writer import writing
+from .writer import dataset_writer
 
-MISSING = "none"  # value of an attribute that a drawing lacks
+MISSING = "none"  # value of an attribute that an image lacks
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What `draw_set` made."""
+    """What `draw_set` wrote."""
 
     path: str
-    num: int
+    num: int  # number of images
     height: int
     width: int
     attributes: dict[str, int]  # distinct values per attribute
     classes: tuple[str, ...]  # empty without labels
-    license: str  # of the drawings
+    license: str  # license of the images
 
 
 def draw_set(
-    dest: str | os.PathLike,  # the zip to write
+    dest: str | os.PathLike,  # path of the zip
     *,
-    style: str = "critters",  # a DiceBear style
-    num: int = 4000,  # images
-    size: tuple[int, int] = (64, 64),  # (height, width); drawings are square, a rectangle is cut from the middle
+    style: str = "critters",  # DiceBear style
+    num: int = 4000,  # number of images
+    size: tuple[int, int] = (64, 64),  # (height, width); a rectangle is cropped from the center of a square
     seed: int = 0,
-    label: str | None = None,  # the attribute whose values become the classes
-    colors: int | None = None,  # palette PNGs of so many colors, to keep the file small; None: full color
-    workers: int | None = None,  # processes; None: one per core
+    label: str | None = None,  # attribute whose values become the classes
+    colors: int | None = None,  # number of palette colors, for a smaller file; None: full color
+    workers: int | None = None,  # number of processes; None: one per core
     progress: Progress = silent,
 ) -> DemoReport:
-    """Draw a set with its attributes: the parts and colors that differ from image to image.
+    """Write a dataset of avatars; its attributes are the parts and colors in which they differ.
 
-    Image i is drawn from the seed text '<seed>-<i>'. Raises SganError if DiceBear is not installed, or if it has no
-    such style or attribute.
+    Image i is made from the seed text '<seed>-<i>'. Raises SganError if DiceBear is not installed, or does not have
+    the style or the attribute.
     """
     if num < 1:
-        raise SganError(f"{num} is no number of images.")
+        raise SganError(f"The number of images is {num}.", hint="It must be at least 1.")
     definition = _definition(style)
-    draw = functools.partial(_draw, definition, size, seed, colors)
-    every: list[dict[str, str]] = []
-    work = ordered_map(draw, range(num), workers)
-    with writing(dest) as out, contextlib.closing(work):
+    render = functools.partial(_render, definition, size, seed, colors)
+    all_attributes: list[dict[str, str]] = []
+    work = ordered_map(render, range(num), workers)
+    with dataset_writer(dest) as out, contextlib.closing(work):
         for png, attributes in work:
             out.add(png)
-            every.append(attributes)
-            progress("drawing", len(every), num)
-        attributes = _columns(every)
+            all_attributes.append(attributes)
+            progress("rendering", len(all_attributes), num)
+        attributes = _columns(all_attributes)
         numbers, classes = _classes(attributes, label, style)
-        made = {
-            **_made(style, definition),
+        provenance = {
+            **_provenance(style, definition),
             "size": list(size),
             "seed": seed,
             "colors": colors,
@@ -75,13 +75,13 @@ def draw_set(
             "label": label,
             "classes": list(classes),
         }
-        out.finish(numbers, attributes, made)
+        out.finish(numbers, attributes, provenance)
     counts = {name: len(set(values)) for name, values in attributes.items()}
-    return DemoReport(str(dest), num, *size, counts, classes, made["license"])
+    return DemoReport(str(dest), num, *size, counts, classes, provenance["license"])
 
 
 def _definition(style: str) -> dict[str, Any]:
-    """The style as DiceBear publishes it."""
+    """Load the definition of a style from DiceBear's package."""
     try:
         from importlib.resources import files
 
@@ -89,18 +89,18 @@ def _definition(style: str) -> dict[str, Any]:
         import dicebear_styles
         import resvg_py  # noqa: F401
     except ImportError as e:
-        raise SganError("Drawing demo sets needs DiceBear.", hint="pip install 'stylegan-cli[demo]'") from e
-    known = sorted(f.name[:-5] for f in files(dicebear_styles).iterdir() if f.name.endswith(".json"))
-    if style not in known:
-        hint = nearest(style, known) or "There are " + ", ".join(known) + "."
+        raise SganError("Demo datasets need DiceBear.", hint="pip install 'stylegan-cli[demo]'") from e
+    styles = sorted(f.name[:-5] for f in files(dicebear_styles).iterdir() if f.name.endswith(".json"))
+    if style not in styles:
+        hint = nearest(style, styles) or "Choose from " + ", ".join(styles) + "."
         raise SganError(f"DiceBear has no style {style!r}.", hint=hint)
     return json.loads((files(dicebear_styles) / f"{style}.json").read_text("utf-8"))
 
 
-def _draw(
+def _render(
     definition: dict[str, Any], size: tuple[int, int], seed: int, colors: int | None, number: int
 ) -> tuple[bytes, dict[str, str]]:
-    """One drawing as a PNG, and its attributes."""
+    """Render one avatar as a PNG; return it with its attributes."""
     import resvg_py
     from dicebear import Avatar
 
@@ -114,7 +114,7 @@ def _draw(
     return png_bytes(image, optimize=True), _attributes(avatar.to_json()["options"])
 
 
-_styles: dict[str, Any] = {}  # in each process, so that a definition is validated once
+_styles: dict[str, Any] = {}  # a definition is validated once per process
 
 
 def _style(name: str, definition: dict[str, Any]) -> Any:
@@ -126,15 +126,15 @@ def _style(name: str, definition: dict[str, Any]) -> Any:
 
 
 def _attributes(options: dict[str, Any]) -> dict[str, str]:
-    """The options that are words: variants and colors. Numbers, such as shifts and angles, are no classes."""
+    """Keep the options that are words: variants and colors. Numbers, such as offsets and angles, make no classes."""
     words = {k: v if isinstance(v, list) else [v] for k, v in options.items() if not k.endswith("ColorFill")}
     return {k: " ".join(v) for k, v in words.items() if v and all(isinstance(x, str) for x in v)}
 
 
-def _columns(every: list[dict[str, str]]) -> dict[str, list[str]]:
-    """Per attribute that differs among the images, one value an image."""
-    names = sorted({name for attributes in every for name in attributes})
-    columns = {name: [attributes.get(name, MISSING) for attributes in every] for name in names}
+def _columns(all_attributes: list[dict[str, str]]) -> dict[str, list[str]]:
+    """Return one value per image for each attribute that differs between images."""
+    names = sorted({name for attributes in all_attributes for name in attributes})
+    columns = {name: [attributes.get(name, MISSING) for attributes in all_attributes] for name in names}
     return {name: values for name, values in columns.items() if len(set(values)) > 1}
 
 
@@ -142,13 +142,13 @@ def _classes(attributes: dict[str, list[str]], label: str | None, style: str) ->
     if label is None:
         return None, ()
     if label not in attributes:
-        hint = nearest(label, attributes) or "There are " + ", ".join(attributes) + "."
-        raise SganError(f"Images of the style {style} do not differ in an attribute {label!r}.", hint=hint)
+        hint = nearest(label, attributes) or "Choose from " + ", ".join(attributes) + "."
+        raise SganError(f"The images of style {style} do not differ in an attribute {label!r}.", hint=hint)
     numbers, classes = classes_by_value(attributes[label])
     return numbers.tolist(), classes
 
 
-def _made(style: str, definition: dict[str, Any]) -> dict[str, Any]:
+def _provenance(style: str, definition: dict[str, Any]) -> dict[str, Any]:
     from importlib.metadata import version
 
     meta = definition["meta"]

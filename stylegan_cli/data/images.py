@@ -1,4 +1,4 @@
-"""Write images with what they were made from, and lay many of them out on one sheet."""
+"""Write images with their metadata, and arrange many of them in one grid or sheet."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ..files import atomic_path
 from .codec import from_array, to_channels
 
 _FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
-_DESCRIPTION = 0x010E  # EXIF ImageDescription, which JPEG and WebP have in place of PNG's text
-_MARGIN = 245  # gray of a sheet's margin
-_INK_RGB = (40, 40, 40)  # color of its labels
+_DESCRIPTION = 0x010E  # EXIF ImageDescription: holds the metadata in JPEG and WebP, as text chunks do in PNG
+_MARGIN = 245  # gray level of a sheet's margins
+_INK_RGB = (40, 40, 40)  # color of a sheet's labels
 
 
 def save_image(
     image: Tensor | np.ndarray,  # uint8 [C, H, W], C = 1, 3 or 4
     path: str | os.PathLike,
     *,
-    metadata: dict[str, str] | None = None,  # kept in the file: PNG text; JPEG and WebP: EXIF description
-    format: str | None = None,  # 'png', 'jpg' or 'webp'; None: by the name's ending
+    metadata: dict[str, str] | None = None,  # saved as text chunks (PNG) or as EXIF description (JPEG, WebP)
+    format: str | None = None,  # 'png', 'jpg' or 'webp'; None: from the file name
 ) -> None:
-    """Write one image, whole or not at all. JPEG has no alpha: there RGBA is laid on white.
+    """Write one image atomically. JPEG has no alpha: RGBA is composited onto white.
 
     Raises SganError if the format is unknown or the file cannot be written.
     """
-    ending = (format or Path(path).suffix.lstrip(".")).lower()
-    if ending not in _FORMATS:
-        raise SganError(f"{path}: images are not written as {ending or 'this'!r}.", hint="Choose png, jpg or webp.")
-    pillow_image, kind = _to_pillow(image), _FORMATS[ending]
+    suffix = (format or Path(path).suffix.lstrip(".")).lower()
+    if suffix not in _FORMATS:
+        raise SganError(f"{path}: {suffix!r} is not a supported image format.", hint="Choose png, jpg or webp.")
+    pillow_image, kind = _to_pillow(image), _FORMATS[suffix]
     options: dict = {}
     if kind == "PNG":
         options["pnginfo"] = info = PngInfo()
@@ -46,17 +46,17 @@ def save_image(
     else:
         options["quality"] = 95
         if metadata:
-            options["exif"] = exif_of(json.dumps(metadata))
+            options["exif"] = exif_with_description(json.dumps(metadata))
     if kind == "JPEG" and pillow_image.mode == "RGBA":
         pillow_image = to_channels(pillow_image, 3)
     with atomic_path(path) as temporary:
         pillow_image.save(temporary, kind, **options)
 
 
-def exif_of(
+def exif_with_description(
     description: str,
 ) -> Image.Exif:
-    """EXIF that holds a description and nothing else."""
+    """Create EXIF data with a description and nothing else."""
     exif = Image.Exif()
     exif[_DESCRIPTION] = description
     return exif
@@ -65,33 +65,36 @@ def exif_of(
 def read_metadata(
     path: str | os.PathLike,
 ) -> dict[str, str]:
-    """What `save_image` or `write_video` was given as metadata; of another's image its PNG text, or nothing."""
+    """Read the metadata that `save_image` or `write_video` saved. Files of other programs give their PNG text, if any.
+
+    Raises SganError if the file is not a readable image.
+    """
     try:
         with Image.open(path) as image:
             if isinstance(image, PngImageFile):
-                image.load()  # text may follow the pixels
+                image.load()  # text chunks may follow the pixels
                 return {k: str(v) for k, v in image.text.items()}
-            kept = image.info.get("comment") if image.format == "GIF" else image.getexif().get(_DESCRIPTION)
-            content = json.loads(kept or "{}")
-    except (ValueError, RecursionError):  # a description that is not ours
+            text = image.info.get("comment") if image.format == "GIF" else image.getexif().get(_DESCRIPTION)
+            content = json.loads(text or "{}")
+    except (ValueError, RecursionError):  # another program's description
         return {}
     except (OSError, SyntaxError, Image.DecompressionBombError) as e:
-        raise SganError(f"{path} is no image that can be read.") from e
+        raise SganError(f"{path} is not a readable image.") from e
     return {k: v for k, v in content.items() if isinstance(v, str)} if isinstance(content, dict) else {}
 
 
 def to_uint8(
     images: Tensor,  # float [N, C, H, W], -1 black to 1 white
 ) -> Tensor:
-    """uint8 [N, C, H, W]: x * 127.5 + 128, cut off at 0 and 255 and rounded down."""
+    """Convert to uint8 [N, C, H, W]: x * 127.5 + 128, clamped to 0..255 and rounded down."""
     return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def to_rgb(
     images: Tensor,  # [N, 1, 3 or 4, H, W], uint8, or float from -1 black to 1 white
-    background: int = 255,  # gray under what is transparent, 0 to 255
-) -> Tensor:  # [N, 3, H, W] of the same type
-    """Gray repeated, alpha laid on the background."""
+    background: int = 255,  # gray level behind transparent pixels, 0 to 255
+) -> Tensor:  # [N, 3, H, W], same dtype
+    """Convert to RGB: repeat gray, composite alpha onto the background."""
     if images.shape[1] == 1:
         return images.expand(-1, 3, -1, -1)
     if images.shape[1] == 3:
@@ -108,53 +111,53 @@ def image_grid(
     images: Tensor | np.ndarray,  # uint8 [N, C, h, w]
     columns: int,
     *,
-    pad: int = 0,  # pixels between images and around them, after enlarging
-    scale: int = 1,  # enlarge each image so many times, keeping its pixels square and sharp
+    pad: int = 0,  # pixels between and around the images, after scaling
+    scale: int = 1,  # whole factor to enlarge each image by, without interpolation
 ) -> Tensor:
-    """All images on one sheet, row by row: uint8 [C, H, W]. Gaps and empty places are white or, with alpha, clear."""
+    """Arrange images in a grid, row by row: uint8 [C, H, W]. Gaps are white, or transparent if there is alpha."""
     cells = torch.as_tensor(images).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     n, c, h, w = cells.shape
     columns = max(1, min(columns, n))
     rows = -(-n // columns)
-    sheet = torch.full((c, rows * (h + pad) + pad, columns * (w + pad) + pad), 255, dtype=torch.uint8)
+    grid = torch.full((c, rows * (h + pad) + pad, columns * (w + pad) + pad), 255, dtype=torch.uint8)
     if c == 4:
-        sheet[3] = 0
+        grid[3] = 0
     for i in range(n):
         y, x = pad + i // columns * (h + pad), pad + i % columns * (w + pad)
-        sheet[:, y : y + h, x : x + w] = cells[i]
-    return sheet
+        grid[:, y : y + h, x : x + w] = cells[i]
+    return grid
 
 
 def grid_columns(
-    count: int,  # images
-    aspect: float = 1.0,  # height / width of one
+    count: int,  # number of images
+    aspect: float = 1.0,  # height / width of an image
 ) -> int:
-    """Columns of a sheet that is about square, or up to twice as wide where its last row is then full."""
+    """Number of columns for a roughly square grid; up to twice that many if it fills the last row."""
     square = max(1, round((count * aspect) ** 0.5))
     return next((c for c in range(square, 2 * square + 1) if count % c == 0), square)
 
 
 def labeled_grid(
-    cells: Tensor | np.ndarray,  # uint8 [R, K, C, h, w], the inner images
-    row_images: Tensor | np.ndarray | None,  # uint8 [R, C, h, w], the left margin; None: labels alone
-    col_images: Tensor | np.ndarray | None,  # uint8 [K, C, h, w], the top margin; None: labels alone
-    row_labels: Sequence[str],  # R texts, written left of the row's image
-    col_labels: Sequence[str],  # K texts, written above the column's image
+    cells: Tensor | np.ndarray,  # uint8 [R, K, C, h, w], inner images
+    row_images: Tensor | np.ndarray | None,  # uint8 [R, C, h, w], left margin; None: only labels
+    col_images: Tensor | np.ndarray | None,  # uint8 [K, C, h, w], top margin; None: only labels
+    row_labels: Sequence[str],  # R texts, left of the row's image
+    col_labels: Sequence[str],  # K texts, above the column's image
 ) -> Tensor:
-    """A table of images with labels and, where there are any, its sources on the margins: uint8 [3, H, W].
+    """Render a sheet of images with labels and, optionally, source images in the margins: uint8 [3, H, W].
 
-    Small images are enlarged until they are 96 pixels. Gray becomes RGB, alpha is laid on white. All gaps and letters
-    follow the size of a cell.
+    Images are enlarged to at least 96 pixels. Gray becomes RGB, alpha is composited onto white. Gaps and font size
+    scale with the cells.
     """
     rows, columns, _, h, w = cells.shape
     times = max(1, -(-96 // min(h, w)))
     h, w = h * times, w * times
     thin, thick = max(2, min(h, w) // 48), max(8, min(h, w) // 8)
-    font, texts = _lettering([*row_labels, *col_labels], max(14, min(h, w) // 9), w - thin)
+    font, texts = _fit_labels([*row_labels, *col_labels], max(14, min(h, w) // 9), w - thin)
     text_width = max((round(font.getlength(t)) for t in texts[:rows]), default=0)
     text_height = sum(font.getmetrics())
-    left, top = thick + text_width + thick // 2, thick // 2 + text_height + thick // 4  # of the source images
-    x0 = left if row_images is None else left + w + thick  # of the inner images
+    left, top = thick + text_width + thick // 2, thick // 2 + text_height + thick // 4  # corner of the source images
+    x0 = left if row_images is None else left + w + thick  # corner of the inner images
     y0 = top if col_images is None else top + h + thick
     width, height = x0 + columns * (w + thin) - thin + thick, y0 + rows * (h + thin) - thin + thick
     sheet = Image.new("RGB", (width, height), (_MARGIN,) * 3)
@@ -178,8 +181,11 @@ def labeled_grid(
     return torch.from_numpy(np.array(sheet).transpose(2, 0, 1).copy())
 
 
-def _lettering(labels: Sequence[object], size: int, width: int) -> tuple[ImageFont.FreeTypeFont, list[str]]:
-    """Pillow's own font, as large as lets every text fit ``width``, and the texts, shortened where 10 is too large."""
+def _fit_labels(labels: Sequence[object], size: int, width: int) -> tuple[ImageFont.FreeTypeFont, list[str]]:
+    """Return a font, of ``size`` or as small as needed to fit all texts to ``width``, and the texts.
+
+    The font is at least of size 10; texts that do not fit then are shortened.
+    """
     texts, font = [str(label) for label in labels], _font(size)
     while size > 10 and max((font.getlength(t) for t in texts), default=0) > width:
         size -= 1
@@ -189,7 +195,7 @@ def _lettering(labels: Sequence[object], size: int, width: int) -> tuple[ImageFo
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow's font of a given size is a TrueType font"
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow returns a TrueType font when a size is passed"
     return font
 
 

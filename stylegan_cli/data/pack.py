@@ -1,4 +1,4 @@
-"""Pack images of any kind into a set: one size, one form, PNGs in a zip, with labels and a record of how."""
+"""Pack images of any kind into a dataset: PNGs of one size in a zip, with labels and provenance."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from ..progress import Progress, silent
 from ..version import __version__
 from .arrays import ArraySource, open_any
 from .codec import MAX_PIXELS, Header, ImageError, fit, png_bytes, to_channels
-from .labels import Record, classes_by_value, classes_of, read_record
+from .labels import DatasetJson, classes_by_value, classes_of, parse_dataset_json
 from .parallel import ordered_map
 from .sources import FolderSource, ZipSource, first_three
-from .writer import writing
+from .writer import dataset_writer
 
 Source = FolderSource | ZipSource | ArraySource
 
 
 @dataclass(frozen=True)
 class PackReport:
-    """What `pack` wrote and what it left out."""
+    """What `pack` wrote and what it skipped."""
 
     path: str
-    num: int  # images written
+    num: int  # number of images written
     height: int
     width: int
     channels: int
     classes: tuple[str, ...]  # names; empty without labels
-    enlarged: int  # images that were smaller than the size
-    skipped: tuple[tuple[str, str], ...]  # (name, why) of files that could not be read
-    warning: str | None  # where models cannot take the size
+    enlarged: int  # number of images that were smaller than the size
+    skipped: tuple[tuple[str, str], ...]  # (name, reason) of unreadable files
+    warning: str | None  # set if no model can be trained at this size
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What every image is brought to."""
+    """The form that every image is converted to."""
 
     size: tuple[int, int]  # (height, width)
     crop: str
@@ -51,67 +51,69 @@ class _Form:
 
 
 def pack(
-    src: str | os.PathLike,  # a folder (searched to the bottom), a zip, an .npz or .npy
-    dest: str | os.PathLike,  # the zip to write
+    src: str | os.PathLike,  # folder (searched recursively), zip, .npz or .npy
+    dest: str | os.PathLike,  # path of the zip
     *,
-    size: tuple[int, int] | None = None,  # (height, width); None: all images must share one
-    crop: str = "center",  # with a size: 'center' cuts the largest centered part of its shape, 'none' stretches
-    filter: str = "lanczos",  # of resizing: 'lanczos' or 'box'
-    labels: str | os.PathLike | None = None,  # 'folders', 'none', a JSON file; None: the source's own, if it has any
-    channels: int | None = None,  # 1, 3, 4; None: 1 if all are gray, 4 if all have alpha, else 3
-    workers: int | None = None,  # processes; None: one per core
-    strict: bool = False,  # fail on the first file that cannot be read, instead of leaving such files out
+    size: tuple[int, int] | None = None,  # (height, width); None: all images must have the same
+    crop: str = "center",  # with a size: 'center' takes the largest centered crop of its aspect ratio, 'none' stretches
+    filter: str = "lanczos",  # resizing filter: 'lanczos' or 'box'
+    labels: str | os.PathLike | None = None,  # 'folders', 'none', or a JSON file; None: those of the source, if any
+    channels: int | None = None,  # 1, 3 or 4; None: 1 if all are gray, 4 if all have alpha, else 3
+    workers: int | None = None,  # number of processes; None: one per core
+    strict: bool = False,  # fail on unreadable files instead of skipping them
     max_pixels: int = MAX_PIXELS,  # larger images count as unreadable
     progress: Progress = silent,
 ) -> PackReport:
-    """Write the set; it appears whole or not at all, and is the same whatever the number of workers.
+    """Write a dataset atomically. Its bytes do not depend on the number of workers.
 
-    Where alpha is dropped the image is laid on white; EXIF orientation is applied; 16 bits become 8; of an animation
-    the first frame is taken. `labels` as a file is {"labels": [[name, class], ...]}, bare pairs, or {name: class}, with
-    names relative to the source and classes as numbers or words.
-    Raises SganError, with one sentence, for what the source, the labels or the destination do not allow.
+    Dropping alpha composites the image onto white; EXIF orientation is applied; 16 bits become 8; an animation gives
+    its first frame. A `labels` file is {"labels": [[name, class], ...]}, bare pairs, or {name: class}, with names
+    relative to the source and classes as numbers or words.
+    Raises SganError if the source, the labels or the destination cannot be used.
     """
     if Path(src).resolve() == Path(dest).resolve():
-        raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new set.")
+        raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
     source = open_any(src)
     headers, skipped = _scan(source, max_pixels, progress)
-    _refuse_skipped(skipped, strict, src)
+    if strict:
+        _reject_skipped(skipped, src)
     if not headers:
-        raise _nothing_left(skipped, src)
+        raise _nothing_readable(skipped, src)
     form = _form(headers, size, crop, filter, channels, max_pixels, src)
-    record, numbers, classes = _labels(source, labels, src)
-    kept: list[str] = []
+    dataset_json, numbers, classes = _labels(source, labels, src)
+    packed: list[str] = []
     work = ordered_map(functools.partial(_image, source, form), list(headers), workers)
-    with writing(dest) as out, contextlib.closing(work):
+    with dataset_writer(dest) as out, contextlib.closing(work):
         for i, (name, png) in enumerate(zip(headers, work, strict=True), 1):
             if isinstance(png, bytes):
                 out.add(png)
-                kept.append(name)
+                packed.append(name)
             else:
                 skipped[name] = png
-                _refuse_skipped({name: png}, strict, src)
+                if strict:
+                    _reject_skipped({name: png}, src)
             progress("packing", i, len(headers))
-        if not kept:
-            raise _nothing_left(skipped, src)
+        if not packed:
+            raise _nothing_readable(skipped, src)
         out.finish(
-            None if numbers is None else [numbers[name] for name in kept],
-            _kept_attributes(record, source.names, kept),
-            _made(src, form, record, skipped, classes),
+            None if numbers is None else [numbers[name] for name in packed],
+            _packed_attributes(dataset_json, source.names, packed),
+            _provenance(src, form, dataset_json, skipped, classes),
         )
     return PackReport(
         str(dest),
-        len(kept),
+        len(packed),
         *form.size,
         form.channels,
         classes,
-        sum(_is_smaller(headers[n], form) for n in kept),
+        sum(_is_smaller(headers[n], form) for n in packed),
         tuple(sorted(skipped.items())),
         _warning(form.size),
     )
 
 
 def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str, Header], dict[str, str]]:
-    """The header of every image that has one, and why the others have none."""
+    """Return the headers of the readable images, and the reasons why the others are not."""
     headers: dict[str, Header] = {}
     skipped: dict[str, str] = {}
     for i, name in enumerate(source.names, 1):
@@ -119,22 +121,22 @@ def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str
             headers[name] = source.header(name, max_pixels)
         except ImageError as e:
             skipped[name] = str(e)
-        progress("looking", i, len(source.names))
+        progress("scanning", i, len(source.names))
     return headers, skipped
 
 
-def _refuse_skipped(skipped: dict[str, str], strict: bool, src: Any) -> None:
-    if strict and skipped:
-        offenders = [f"{name} ({why})" for name, why in sorted(skipped.items())]
+def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
+    if skipped:
+        files = [f"{name} ({reason})" for name, reason in sorted(skipped.items())]
         raise SganError(
-            f"{len(skipped)} file(s) of {src} cannot be read: {first_three(offenders)}.",
-            hint="Without --strict they are left out.",
+            f"{len(skipped)} file(s) of {src} cannot be read: {first_three(files)}.",
+            hint="Without --strict they are skipped.",
         )
 
 
-def _nothing_left(skipped: dict[str, str], src: Any) -> SganError:
-    offenders = [f"{name} ({why})" for name, why in sorted(skipped.items())]
-    return SganError(f"None of the images of {src} can be read: {first_three(offenders)}.")
+def _nothing_readable(skipped: dict[str, str], src: Any) -> SganError:
+    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items())]
+    return SganError(f"None of the images of {src} can be read: {first_three(files)}.")
 
 
 def _form(
@@ -146,79 +148,86 @@ def _form(
     max_pixels: int,
     src: Any,
 ) -> _Form:
-    """Work out the size and the channels where they are not given."""
+    """Settle the size and the channels if they are None."""
     sizes = Counter((h.height, h.width) for h in headers.values())
     if size is None:
         size = sizes.most_common(1)[0][0]
-        if odd := [f"{n} ({h.width} x {h.height})" for n, h in headers.items() if (h.height, h.width) != size]:
+        if others := [f"{n} ({h.width} x {h.height})" for n, h in headers.items() if (h.height, h.width) != size]:
             raise SganError(
-                f"The images of {src} differ in size: most have {size[1]} x {size[0]}, but not {first_three(odd)}.",
-                hint="Give the size that all shall have, such as --size 256.",
+                f"The images of {src} differ in size: most have {size[1]} x {size[0]}, but not {first_three(others)}.",
+                hint="Resize all to one size, such as --size 256.",
             )
     if size[0] * size[1] > max_pixels:
-        raise SganError(f"A size of {size[0]}x{size[1]} is above the {max_pixels / 1e6:.3g} million pixels allowed.")
+        raise SganError(f"The size {size[0]}x{size[1]} exceeds the limit of {max_pixels / 1e6:.3g} million pixels.")
     if set(sizes) == {size}:
         crop = filter = "none"
     if channels is None:
-        kinds = {h.channels for h in headers.values()}
-        channels = kinds.pop() if len(kinds) == 1 else 3
+        distinct = {h.channels for h in headers.values()}
+        channels = distinct.pop() if len(distinct) == 1 else 3
     return _Form(size, crop, filter, channels, max_pixels)
 
 
 def _labels(
     source: Source, labels: str | os.PathLike | None, src: Any
-) -> tuple[Record, dict[str, int] | None, tuple[str, ...]]:
-    """The source's record, the class number of every name, and the class names."""
-    record = read_record(source.record(), str(src), len(source.names))
+) -> tuple[DatasetJson, dict[str, int] | None, tuple[str, ...]]:
+    """Return the source's dataset.json, the class number of every image, and the class names."""
+    dataset_json = parse_dataset_json(source.dataset_json(), str(src), len(source.names))
     if labels == "folders":
         if loose := [n for n in source.names if "/" not in n]:
-            raise SganError(f"{len(loose)} image(s) of {src} lie in no sub-folder: {first_three(loose)}.")
+            raise SganError(
+                f"{len(loose)} image(s) of {src} are not in a subfolder: {first_three(loose)}.",
+                hint="--labels folders needs one subfolder per class.",
+            )
         numbers, classes = classes_by_value([n.split("/")[0] for n in source.names])
-    elif labels is None and record.labels is not None:
+    elif labels is None and dataset_json.labels is not None:
         hint = "--labels none drops the labels."
-        numbers, classes = classes_of(record.labels, source.names, str(src), record.made.get("classes"), hint)
+        numbers, classes = classes_of(
+            dataset_json.labels, source.names, str(src), dataset_json.provenance.get("classes"), hint
+        )
     elif labels is None or labels == "none":
-        return record, None, ()
+        return dataset_json, None, ()
     else:
-        given, known = _label_file(Path(labels))
-        numbers, classes = classes_of(given, source.names, str(labels), known)
-    return record, dict(zip(source.names, numbers.tolist(), strict=True)), classes
+        file_labels, class_names = _read_label_file(Path(labels))
+        numbers, classes = classes_of(file_labels, source.names, str(labels), class_names)
+    return dataset_json, dict(zip(source.names, numbers.tolist(), strict=True)), classes
 
 
-def _label_file(path: Path) -> tuple[dict[str, Any], list[str] | None]:
-    """The label of every name, and the names of the classes where the file knows them."""
+def _read_label_file(path: Path) -> tuple[dict[str, Any], list[str] | None]:
+    """Return the label of every name, and the class names if the file has them."""
     try:
         text = path.read_bytes()
     except OSError as e:
         raise SganError(
             f"Cannot read the labels {path}: {e.strerror or e}.", hint="--labels takes folders, none, or a JSON file."
         ) from e
-    record = read_record(text, str(path))
-    if record.labels is None:
-        raise SganError(f"{path} holds no labels.", hint='Expected {"labels": [["a.png", 0], ...]}.')
-    return record.labels, record.made.get("classes")
+    dataset_json = parse_dataset_json(text, str(path))
+    if dataset_json.labels is None:
+        raise SganError(f"{path} has no labels.", hint='Expected {"labels": [["a.png", 0], ...]}.')
+    return dataset_json.labels, dataset_json.provenance.get("classes")
 
 
 def _image(source: Source, form: _Form, name: str) -> bytes | str:
-    """The image as it goes into the set, a PNG; or why it cannot be read."""
+    """Convert one image to a PNG; return the reason as text if it cannot be read."""
     try:
         image = to_channels(source.image(name, form.max_pixels), form.channels)
     except ImageError as e:
         return str(e)
     if form.filter == "none":
-        return png_bytes(image) if image.size == form.size[::-1] else "its size is not what its header says"
+        return png_bytes(image) if image.size == form.size[::-1] else "its size does not match its header"
     return png_bytes(fit(image, form.size, form.crop, form.filter))
 
 
-def _kept_attributes(record: Record, names: list[str], kept: list[str]) -> dict[str, list[str]]:
-    """The source's attributes without those of skipped images."""
-    place = {name: i for i, name in enumerate(names)}
-    return {key: [values[place[name]] for name in kept] for key, values in record.attributes.items()}
+def _packed_attributes(dataset_json: DatasetJson, names: list[str], packed: list[str]) -> dict[str, list[str]]:
+    """Return the source's attributes without those of skipped images."""
+    index = {name: i for i, name in enumerate(names)}
+    return {key: [values[index[name]] for name in packed] for key, values in dataset_json.attributes.items()}
 
 
-def _made(src: Any, form: _Form, record: Record, skipped: dict[str, str], classes: tuple[str, ...]) -> dict[str, Any]:
-    """The record of how the set was made."""
-    made = {
+def _provenance(
+    src: Any, form: _Form, dataset_json: DatasetJson, skipped: dict[str, str], classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Describe how the dataset was made."""
+    provenance = {
         "source": Path(src).resolve().name,
         "version": __version__,
         "size": list(form.size),
@@ -228,7 +237,7 @@ def _made(src: Any, form: _Form, record: Record, skipped: dict[str, str], classe
         "skipped": sorted(skipped),
         "classes": list(classes),
     }
-    return {**made, "from": record.made} if record.made else made
+    return {**provenance, "from": dataset_json.provenance} if dataset_json.provenance else provenance
 
 
 def _is_smaller(header: Header, form: _Form) -> bool:
@@ -239,5 +248,5 @@ def _warning(size: tuple[int, int]) -> str | None:
     try:
         base_size(*size)
     except SganError as e:
-        return f"{e} Models cannot learn from this set as it is. {e.hint}"
+        return f"{e} No model can be trained on this dataset at its stored size. {e.hint}"
     return None

@@ -1,4 +1,4 @@
-"""Work spread over processes, its results in the order of the input."""
+"""Map a function over items in several processes, with results in input order."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Any
 from ..errors import SganError
 from ..threads import available_cores
 
-_CHUNK = 16  # items that a process is asked for at a time
-_AHEAD = 2  # chunks that a process may be asked for before its first one is fetched
+_CHUNK = 16  # items per request to a process
+_AHEAD = 2  # chunks that each process may have pending
 
 
 def ordered_map(
-    work: Callable[[Any], Any],  # picklable, as are its results
+    work: Callable[[Any], Any],  # picklable, with picklable results
     items: Sequence[Any],
-    workers: int | None = None,  # processes; None: one per core that this process may use; 1: no other process
+    workers: int | None = None,  # number of processes; None: one per available core; 1: only this process
 ) -> Generator[Any, None, None]:
-    """work(item) for every item, in order: chunk k is worker k mod workers' to do.
+    """Yield work(item) for every item, in order; chunk k goes to worker k mod workers.
 
-    Few chunks are under way at a time, so memory stays bounded. Closing the iterator, an exception or Ctrl-C ends the
+    Memory is bounded, because few chunks are pending at a time. Closing the iterator, an exception or Ctrl-C ends the
     processes at once. Raises what ``work`` raises, and SganError if a process dies.
     """
     chunks = -(-len(items) // _CHUNK)
@@ -46,35 +46,33 @@ def ordered_map(
                     raise result
                 yield from result
         except (EOFError, BrokenPipeError, ConnectionResetError) as e:
-            raise SganError(
-                "A worker process died, most likely for want of memory.", hint="Try fewer --workers."
-            ) from e
+            raise SganError("A worker process died, most likely out of memory.", hint="Use fewer --workers.") from e
 
 
 @contextlib.contextmanager
 def _team(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[list[Connection]]:
-    """A pipe to each of so many processes, which end with the block."""
+    """Start worker processes, which end with the block; yield a pipe to each."""
     context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     team: list[tuple[Connection, BaseProcess]] = []
     try:
-        with _interrupts_held():
+        with _interrupts_deferred():
             for _ in range(workers):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, work, items), daemon=True)
+                pipe, remote = context.Pipe()
+                process = context.Process(target=_serve, args=(remote, work, items), daemon=True)
                 process.start()
-                theirs.close()  # so that a pipe ends when its process does
-                team.append((ours, process))
+                remote.close()  # so that the pipe closes when the process ends
+                team.append((pipe, process))
         yield [pipe for pipe, _ in team]
     finally:
         for pipe, process in team:
-            process.kill()  # it holds nothing that would be lost
+            process.kill()  # workers have no state to lose
             process.join()
             pipe.close()
 
 
 def _serve(pipe: Connection, work: Callable[[Any], Any], items: Sequence[Any]) -> None:
-    """In a worker process: answer chunk numbers with results, until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    """Run in a worker process: answer chunk numbers with results until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             start = pipe.recv() * _CHUNK
@@ -86,16 +84,16 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], items: Sequence[Any]) -
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits while processes are forked: what it raises in Python's own hooks around a fork would be lost."""
+def _interrupts_deferred() -> Iterator[None]:
+    """Defer Ctrl-C while processes are forked: an exception inside Python's own fork hooks would be lost."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield  # not ours to handle
+        yield  # signals cannot be handled here
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    received: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
+        signal.signal(signal.SIGINT, previous)
+        if received:
             signal.raise_signal(signal.SIGINT)

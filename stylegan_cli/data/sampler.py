@@ -1,4 +1,4 @@
-"""Which image comes when: an endless shuffled order that does not depend on how it is dealt to ranks."""
+"""The order of training images: endless, shuffled, and independent of the number of ranks."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from .dataset import Dataset
 
 
 class Sampler:
-    """Endless sequence of dataset indices, shuffled anew each epoch by (seed, epoch).
+    """Endless sequence of dataset indices, reshuffled each epoch by (seed, epoch).
 
-    Position g counts all images dealt so far, over all ranks. It is image g mod num of epoch g // num, and it goes
-    to rank g mod world. The position is the whole state.
+    Position g counts images over all ranks: it is image g mod num of epoch g // num, and belongs to rank g mod world.
+    The position is the whole state.
     """
 
     def __init__(
         self,
-        num: int,  # images in the set
+        num: int,  # number of images in the dataset
         *,
         seed: int,
         rank: int = 0,
-        world: int = 1,  # ranks
+        world: int = 1,  # number of ranks
     ):
         if num < 1 or not 0 <= rank < world:
-            raise ValueError(f"no such sampler: {num} images, rank {rank} of {world}")
+            raise ValueError(f"invalid sampler: {num} images, rank {rank} of {world}")
         self.num, self.seed, self.rank, self.world = num, seed, rank, world
         self.position = 0
-        self._orders: dict[int, np.ndarray] = {}  # the permutations in use, by epoch
+        self._orders: dict[int, np.ndarray] = {}  # permutations in use, by epoch
 
     def next(
         self,
-        batch: int,  # images over all ranks, a multiple of the ranks
+        batch: int,  # number of images over all ranks, a multiple of world
     ) -> tuple[Tensor, Tensor]:
-        """This rank's share of the next batch: dataset indices and global positions, both int64 [batch / world]."""
+        """Return this rank's share of the next batch: dataset indices and positions, both int64 [batch / world]."""
         if batch % self.world:
-            raise ValueError(f"a batch of {batch} does not divide into {self.world} ranks")
+            raise ValueError(f"a batch of {batch} is not divisible by {self.world} ranks")
         g = np.arange(self.position, self.position + batch, dtype=np.int64)
         g = g[g % self.world == self.rank]
         epochs, offsets = (x.tolist() for x in divmod(g, self.num))
@@ -55,23 +55,24 @@ class Sampler:
         self.position = int(state["position"])
 
     def _order(self, epoch: int) -> np.ndarray:
-        """A permutation from Philox's raw bits, which no numpy release may change."""
+        """Permutation of an epoch, from Philox's raw bits, which NumPy guarantees not to change."""
         bits = np.random.Philox(key=[self.seed % 2**64, epoch]).random_raw(self.num)
         return np.argsort(bits, kind="stable")
 
 
 class Loader:
-    """Batches of a data set in the sampler's order; the next one is prepared in a thread while this one is used.
+    """Batches of a dataset in the sampler's order; a thread prepares the next batch in advance.
 
-    Its state is the position of what was handed out, so that nothing prepared ahead is lost on resuming. Close it.
+    Its state is the position after the last batch returned, so that resuming does not skip the batch prepared in
+    advance. Must be closed.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         sampler: Sampler,
-        batch: int,  # images over all ranks
-        pin: bool = False,  # in memory that a GPU copies from while both go on working
+        batch: int,  # number of images over all ranks
+        pin: bool = False,  # whether to use pinned memory, for asynchronous copies to a GPU
     ):
         self.dataset, self.sampler, self.batch, self.pin = dataset, sampler, batch, pin
         self._position = sampler.position
@@ -79,7 +80,7 @@ class Loader:
         self._ahead: Future | None = None
 
     def next(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Images uint8 [n, C, H, W], labels float32 [n, c_dim], global positions int64 [n] of this rank's share."""
+        """Return this rank's images uint8 [n, C, H, W], labels float32 [n, c_dim] and positions int64 [n]."""
         ahead = self._ahead or self._thread.submit(self._prepare)
         self._ahead = None
         batch = ahead.result()
@@ -91,13 +92,13 @@ class Loader:
         return {"position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._drop()
+        self._discard_ahead()
         self.sampler.load_state_dict(state)
         self._position = self.sampler.position
 
     def close(self) -> None:
-        """Wait for the thread and put the sampler where the last batch handed out ended."""
-        self._drop()
+        """Wait for the thread and reset the sampler to the end of the last batch returned."""
+        self._discard_ahead()
         self.sampler.position = self._position
         self._thread.shutdown()
 
@@ -108,7 +109,7 @@ class Loader:
             return images.pin_memory(), labels.pin_memory(), positions.pin_memory()
         return images, labels, positions
 
-    def _drop(self) -> None:
+    def _discard_ahead(self) -> None:
         if self._ahead is not None and not self._ahead.cancel():
-            self._ahead.exception()  # wait; what it made or raised is not wanted
+            self._ahead.exception()  # waits, and ignores errors
         self._ahead = None

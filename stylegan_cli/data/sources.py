@@ -1,4 +1,4 @@
-"""Where image files lie: a folder or a zip. Both are read by name, from any thread or process."""
+"""Sources of image files: a folder or a zip. Both are read by name, from any thread or process."""
 
 from __future__ import annotations
 
@@ -16,80 +16,80 @@ from ..errors import SganError
 from ..files import nearest_path
 from .codec import HEAD, SUFFIXES, Header, ImageError, decode, read_header
 
-MAX_FILE = 1 << 30  # bytes of one image file: larger ones are refused unread
-RECORD = "dataset.json"
+MAX_FILE = 1 << 30  # bytes of an image file: larger ones are rejected
+DATASET_JSON = "dataset.json"
 
 
 class _Files:
-    """What folder and zip share: images from bytes."""
+    """Base class of folders and zips: decodes images from bytes."""
 
-    names: list[str]  # of the image files, sorted
+    names: list[str]  # sorted names of the image files
 
     def header(self, name: str, max_pixels: int) -> Header:
-        """Size and channels. Raises ImageError if it is no image, or one of too many pixels."""
+        """Read size and channels. Raises ImageError if the file is not an image or has too many pixels."""
         head = self.head(name)
         try:
             return read_header(head, max_pixels)
-        except ImageError:  # not a PNG, or one whose chunks go on for longer
+        except ImageError:  # not a PNG, or a PNG with longer chunks
             return read_header(self.read(name), max_pixels)
 
     def image(self, name: str, max_pixels: int) -> Image.Image:
-        """The image in mode L, RGB or RGBA. Raises ImageError."""
+        """Decode the image, in mode L, RGB or RGBA. Raises ImageError."""
         return decode(self.read(name), max_pixels)
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises ImageError."""
+        """Read the whole file. Raises ImageError."""
         raise NotImplementedError
 
     def head(self, name: str) -> bytes:
-        """The first HEAD bytes, or more. Raises ImageError."""
+        """Read at least the first HEAD bytes, if there are as many. Raises ImageError."""
         raise NotImplementedError
 
 
 class FolderSource(_Files):
-    """A folder of image files, searched through to the bottom."""
+    """A folder of image files, searched recursively."""
 
     def __init__(self, path: Path):
         self.path = path
-        found = []
-        for folder, folders, files in os.walk(path):
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            found += [Path(folder, f).relative_to(path).as_posix() for f in files]
-        self.names = sorted(n for n in found if _is_image(n))  # paths with '/', relative to the folder
+        names = []
+        for folder, subfolders, files in os.walk(path):
+            subfolders[:] = [f for f in subfolders if not f.startswith(".")]
+            names += [Path(folder, f).relative_to(path).as_posix() for f in files]
+        self.names = sorted(n for n in names if _is_image(n))  # paths with '/', relative to the folder
 
     def read(self, name: str) -> bytes:
-        return _guarded(lambda: self._bytes(name, MAX_FILE + 1))
+        return _as_image_errors(lambda: self._bytes(name, MAX_FILE + 1))
 
     def head(self, name: str) -> bytes:
-        return _guarded(lambda: self._bytes(name, HEAD))
+        return _as_image_errors(lambda: self._bytes(name, HEAD))
 
     def tail(self, name: str) -> bytes:
-        """The last 12 bytes or more."""
+        """Read the last 12 bytes."""
         return self.read(name)[-12:]
 
     def checksum(self, name: str) -> tuple[int, int]:
-        """(CRC-32, number of bytes)."""
+        """Return (CRC-32, number of bytes)."""
         data = self.read(name)
         return zlib.crc32(data), len(data)
 
-    def record(self) -> bytes | None:
-        """The set's dataset.json, if there is one."""
-        path = self.path / RECORD
+    def dataset_json(self) -> bytes | None:
+        """Read dataset.json, if there is one."""
+        path = self.path / DATASET_JSON
         try:
             return path.read_bytes() if path.is_file() else None
         except OSError as e:
             raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e
 
-    def _bytes(self, name: str, most: int) -> bytes:
+    def _bytes(self, name: str, max_bytes: int) -> bytes:
         with open(self.path / name, "rb") as f:
-            data = f.read(most)
+            data = f.read(max_bytes)
         if len(data) > MAX_FILE:
             raise ImageError("the file is larger than 1 GB")
         return data
 
 
 class ZipSource(_Files):
-    """A zip of image files. Members are read by hand, a handle per thread: benchmarks/bench_data.py."""
+    """A zip of image files. Reads members without zipfile, for speed: see benchmarks/bench_data.py."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -103,92 +103,92 @@ class ZipSource(_Files):
         self.names = sorted(n for n in self._members if _is_image(n))
         self._local = threading.local()
 
-    def __getstate__(self):  # handles stay behind when the source goes to another process
+    def __getstate__(self):  # file handles cannot be sent to another process
         return {k: v for k, v in self.__dict__.items() if k != "_local"}
 
     def __setstate__(self, state):
         self.__dict__.update(state, _local=threading.local())
 
     def read(self, name: str) -> bytes:
-        return _guarded(lambda: self._member(name))
+        return _as_image_errors(lambda: self._member(name))
 
     def head(self, name: str) -> bytes:
-        return _guarded(lambda: self._member(name, HEAD))
+        return _as_image_errors(lambda: self._member(name, HEAD))
 
     def tail(self, name: str) -> bytes:
-        """The last 12 bytes or more."""
+        """Read the last 12 bytes."""
         info = self._members[name]
         if info.compress_type != zipfile.ZIP_STORED or info.file_size < 12:
             return self.read(name)
-        return _guarded(lambda: self._raw(info, info.file_size - 12, 12))
+        return _as_image_errors(lambda: self._raw(info, info.file_size - 12, 12))
 
     def checksum(self, name: str) -> tuple[int, int]:
-        """(CRC-32, number of bytes), from the zip's directory: nothing is read."""
+        """Return (CRC-32, number of bytes) from the zip's directory, without reading the file."""
         info = self._members[name]
         return info.CRC, info.file_size
 
-    def record(self) -> bytes | None:
-        """The set's dataset.json, if there is one."""
+    def dataset_json(self) -> bytes | None:
+        """Read dataset.json, if there is one."""
         try:
-            return self.read(RECORD) if RECORD in self._members else None
+            return self.read(DATASET_JSON) if DATASET_JSON in self._members else None
         except ImageError as e:
-            raise SganError(f"Cannot read {RECORD} in {self.path}: {e}.") from e
+            raise SganError(f"Cannot read {DATASET_JSON} in {self.path}: {e}.") from e
 
-    def _member(self, name: str, most: int | None = None) -> bytes:
+    def _member(self, name: str, max_bytes: int | None = None) -> bytes:
         info = self._members[name]
         if info.file_size > MAX_FILE:
             raise ImageError("the file is larger than 1 GB")
         if info.flag_bits & 1:
             raise ImageError("the file is encrypted")
         if info.compress_type == zipfile.ZIP_STORED:
-            data = self._raw(info, 0, info.file_size if most is None else min(most, info.file_size))
+            data = self._raw(info, 0, info.file_size if max_bytes is None else min(max_bytes, info.file_size))
         elif info.compress_type == zipfile.ZIP_DEFLATED:
             packed = self._raw(info, 0, info.compress_size)
-            data = zlib.decompressobj(-15).decompress(packed, min(most or info.file_size, info.file_size))
+            data = zlib.decompressobj(-15).decompress(packed, min(max_bytes or info.file_size, info.file_size))
         else:
             with zipfile.ZipFile(self.path) as z:
                 return z.read(name)
-        if most is None and (len(data) != info.file_size or zlib.crc32(data) != info.CRC):
-            raise ImageError("the bytes do not match their checksum")
+        if max_bytes is None and (len(data) != info.file_size or zlib.crc32(data) != info.CRC):
+            raise ImageError("its bytes do not match the checksum")
         return data
 
     def _raw(self, info: zipfile.ZipInfo, start: int, count: int) -> bytes:
-        """Bytes of a member as they are stored."""
+        """Read stored (possibly compressed) bytes of a member."""
         file = self._handle()
         file.seek(info.header_offset)
         head = file.read(30)
         if len(head) < 30 or head[:4] != b"PK\x03\x04":
-            raise ImageError("the zip is damaged here")
+            raise ImageError("its header in the zip is damaged")
         name_length, extra_length = struct.unpack("<HH", head[26:30])
         file.seek(info.header_offset + 30 + name_length + extra_length + start)
         data = file.read(count)
         if len(data) < count:
-            raise ImageError("the zip is cut short here")
+            raise ImageError("its data in the zip is truncated")
         return data
 
     def _handle(self) -> BinaryIO:
-        if getattr(self._local, "pid", None) != os.getpid():  # a forked process must not share the file's position
-            self._local.file, self._local.pid = open(self.path, "rb"), os.getpid()  # noqa: SIM115 (kept open)
+        if getattr(self._local, "pid", None) != os.getpid():  # a forked process would share the file position
+            self._local.file, self._local.pid = open(self.path, "rb"), os.getpid()  # noqa: SIM115 (stays open)
         return self._local.file
 
 
 def open_source(
-    path: str | os.PathLike,  # a folder or a zip
+    path: str | os.PathLike,  # folder or zip
 ) -> FolderSource | ZipSource:
-    """The images there. Raises SganError if nothing is there, if it is no zip, or if it holds no image."""
+    """Open a source. Raises SganError if the path does not exist, is not a zip, or contains no images."""
     path = Path(path)
     if not path.exists():
         raise SganError(f"{path} does not exist.", hint=nearest_path(path))
     source = FolderSource(path) if path.is_dir() else ZipSource(path)
     if not source.names:
-        raise SganError(f"{path} holds no images.", hint="Known endings: " + " ".join(SUFFIXES) + ".")
+        raise SganError(f"{path} contains no images.", hint="Supported suffixes: " + " ".join(SUFFIXES) + ".")
     return source
 
 
 def first_three(
     names: list[str],
 ) -> str:
-    """'a, b, c and 5 more'."""
+    """Format names as 'a, b, c and 5 more'."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -197,7 +197,7 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
 
 
-def _guarded(read):
+def _as_image_errors(read):
     try:
         return read()
     except (OSError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as e:
@@ -208,8 +208,8 @@ def _bad_zip(path: Path) -> SganError:
     with open(path, "rb") as f:
         start = f.read(4)
     if start == b"PK\x03\x04":
-        return SganError(f"{path} is cut short: its directory, the end of the zip, is missing.", hint="Copy it again.")
+        return SganError(f"{path} is truncated: the directory at the end of the zip is missing.", hint="Copy it again.")
     return SganError(
         f"{path} is neither a folder nor a zip.",
-        hint="Give a folder or a zip of images; `sgan data pack FOLDER OUT.zip` makes such a zip.",
+        hint="Pass a folder or a zip of images; `sgan data pack FOLDER OUT.zip` makes such a zip.",
     )

@@ -1,8 +1,8 @@
 """Write videos as GIF, animated WebP or MP4.
 
-GIF: a palette for each frame, without dithering, whose pattern would change from frame to frame. WebP: lossy, as single
-images are written. MP4: H.264, or MPEG-4 part 2 where the codecs at hand have no H.264 encoder. MP4 is written frame by
-frame; Pillow, which writes the others, keeps the frames until the last one is there, of a GIF one byte a pixel.
+GIF: one palette per frame, without dithering, whose pattern would flicker. WebP: lossy, at the quality of single
+images. MP4: H.264, or MPEG-4 part 2 if PyAV has no H.264 encoder. MP4 is written frame by frame; Pillow, which writes
+the others, keeps all frames in memory, for GIF at one byte per pixel.
 """
 
 from __future__ import annotations
@@ -23,76 +23,81 @@ from torch import Tensor
 from ..errors import SganError
 from ..files import atomic_path
 from .codec import from_array, to_channels
-from .images import exif_of, image_grid
+from .images import exif_with_description, image_grid
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-_LONGEST = {"gif": 65535, "webp": 16383, "mp4": 16384}  # side of a frame that the format holds
-_GIF_RATE = 50  # frames a second; of anything faster most viewers make ten
-_SHORTER_SIDE = 128  # smaller images are enlarged
-_PALETTE_FROM = 4096  # pixels that a frame's palette is chosen by
-_ENCODERS = {  # in order of preference, with their settings: quality where they know it, else bits for each pixel
+_MAX_SIDE = {"gif": 65535, "webp": 16383, "mp4": 16384}  # pixels that the format supports
+_MAX_GIF_FPS = 50  # most viewers play faster GIFs at 10 frames per second
+_MIN_SIDE = 128  # images with a smaller side are enlarged
+_PALETTE_PIXELS = 4096  # number of pixels that a frame's palette is computed from
+_ENCODERS = {  # in order of preference, with options, or with bits per pixel if quality cannot be set
     "libx264": {"crf": "16", "preset": "slow"},
     "libopenh264": 0.4,
     "mpeg4": 0.8,
 }
-_BT709 = 1  # color matrix, primaries and curve of HDTV
-_VIDEO_RANGE = 1  # black is 16, white 235
+_BT709 = 1  # color matrix, primaries and transfer curve of HDTV
+_VIDEO_RANGE = 1  # black is 16, white is 235
 
 
 def check_video(
     path: str | os.PathLike,
     fps: int,
 ) -> str:  # 'gif', 'webp' or 'mp4'
-    """The format that a name asks for. Raises SganError if there is none or it is not that fast, and
-    ModuleNotFoundError if MP4 is asked for and PyAV is missing."""
-    ending = Path(path).suffix.lower().lstrip(".")
-    if ending not in _LONGEST:
-        raise SganError(f"{path}: videos are not written as {ending or 'this'!r}.", hint="Choose .gif, .webp or .mp4.")
-    if ending == "gif" and fps > _GIF_RATE:
-        raise SganError(f"A GIF of {fps} frames a second is not played as fast.", hint=f"--fps {_GIF_RATE}, or .webp")
-    if ending == "mp4":
-        import av  # noqa: F401 (whether it is there)
-    return ending
+    """Return the video format of a file name.
+
+    Raises SganError if the format is unknown or does not support the frame rate, and ModuleNotFoundError if it is MP4
+    and PyAV is not installed.
+    """
+    suffix = Path(path).suffix.lower().lstrip(".")
+    if suffix not in _MAX_SIDE:
+        raise SganError(f"{path}: {suffix!r} is not a supported video format.", hint="Choose .gif, .webp or .mp4.")
+    if suffix == "gif" and fps > _MAX_GIF_FPS:
+        raise SganError(
+            f"Viewers do not play a GIF at {fps} frames per second.", hint=f"Use --fps {_MAX_GIF_FPS} or a .webp file."
+        )
+    if suffix == "mp4":
+        import av  # noqa: F401 (only to see whether it is installed)
+    return suffix
 
 
 def write_video(
     frames: Iterable[Tensor],  # uint8 [C, H, W], C = 1, 3 or 4
-    count: int,  # of frames
+    count: int,  # number of frames
     path: str | os.PathLike,
     *,
-    fps: int,  # frames a second
-    loop: bool = True,  # play again and again; a GIF or WebP says so, of an MP4 the player decides
-    metadata: Mapping[str, str] | None = None,  # kept in the file: GIF and MP4: comment; WebP: EXIF description
+    fps: int,  # frames per second
+    loop: bool = True,  # whether a GIF or WebP repeats; for an MP4 the player decides
+    metadata: Mapping[str, str] | None = None,  # saved as comment (GIF, MP4) or as EXIF description (WebP)
 ) -> None:
-    """Write one video, whole or not at all. GIF and MP4 have no alpha: RGBA is laid on white.
+    """Write one video atomically. GIF and MP4 have no alpha: RGBA is composited onto white.
 
     Raises what `check_video` does, and SganError if a frame is too large or the file cannot be written.
     """
     format = check_video(path, fps)
     frames = iter(frames)
     first = next(frames)
-    if max(first.shape[1:]) > _LONGEST[format]:
+    if max(first.shape[1:]) > _MAX_SIDE[format]:
         size = f"{first.shape[2]} x {first.shape[1]}"
-        raise SganError(f"A frame of {size} pixels is too large for {format}.", hint="Take fewer cells: --grid.")
+        raise SganError(f"A frame of {size} pixels is too large for {format}.", hint="Use a smaller --grid.")
     images = (_to_pillow(frame, format) for frame in itertools.chain([first], frames))
-    note = json.dumps(dict(metadata or {}))
+    comment = json.dumps(dict(metadata or {}))
     write = {"gif": _write_gif, "webp": _write_webp, "mp4": _write_mp4}[format]
     with atomic_path(path) as temporary:
-        write(images, count, temporary, fps, loop, note)
+        write(images, count, temporary, fps, loop, comment)
 
 
 def sheets(
-    images: Iterable[Tensor],  # uint8 [C, h, w], frame by frame, in each frame cell by cell
-    cells: int,
+    images: Iterable[Tensor],  # uint8 [C, h, w], frame by frame, and cell by cell within a frame
+    cells: int,  # number of images per frame
     columns: int,
 ) -> Iterator[Tensor]:  # uint8 [C, H, W]
-    """The images of each frame side by side. Small ones are enlarged, with sharp pixels."""
+    """Arrange the images of each frame in a grid. Small images are enlarged without interpolation."""
     images = iter(images)
     while frame := list(itertools.islice(images, cells)):
-        scale = max(1, -(-_SHORTER_SIDE // min(frame[0].shape[1:])))
+        scale = max(1, -(-_MIN_SIDE // min(frame[0].shape[1:])))
         yield image_grid(torch.stack(frame), columns, scale=scale)
 
 
@@ -107,39 +112,39 @@ def _to_pillow(
 def _durations(
     count: int,
     fps: int,
-    unit: int,  # parts of a second that durations are counted in
+    unit: int,  # units per second
 ) -> list[int]:
-    """How long each frame is shown, so that every one begins at the time nearest to its own: none drifts."""
-    begins = [(2 * i * unit + fps) // (2 * fps) for i in range(count + 1)]
-    return [after - before for before, after in itertools.pairwise(begins)]
+    """Return the duration of each frame in units, rounded so that start times do not drift."""
+    starts = [(2 * i * unit + fps) // (2 * fps) for i in range(count + 1)]
+    return [after - before for before, after in itertools.pairwise(starts)]
 
 
-def _write_gif(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
-    """Pillow joins frames that are alike into one that is shown for as long."""
+def _write_gif(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, comment: str) -> None:
+    """Write a GIF. Pillow merges identical frames and adds up their durations."""
     durations = [10 * hundredths for hundredths in _durations(count, fps, 100)]
-    few = map(_few_colors, images)
-    options = {"duration": durations, "loop": 0 if loop else None, "comment": note.encode()}
+    frames = map(_quantize, images)
+    options = {"duration": durations, "loop": 0 if loop else None, "comment": comment.encode()}
     try:
-        next(few).save(path, "GIF", save_all=True, append_images=few, **options)
-    except OverflowError as e:  # 16 bits of hundredths of a second
-        hint = "Choose a higher --fps, or .webp or .mp4."
-        raise SganError("The images stand still for longer than a GIF can say, 655 seconds.", hint=hint) from e
+        next(frames).save(path, "GIF", save_all=True, append_images=frames, **options)
+    except OverflowError as e:  # durations are hundredths of a second in 16 bits
+        hint = "Use a higher --fps, or a .webp or .mp4 file."
+        raise SganError("The frames are identical for more than 655 seconds, the limit of GIF.", hint=hint) from e
 
 
-def _few_colors(
+def _quantize(
     image: Image.Image,  # mode L or RGB
 ) -> Image.Image:  # mode P
-    """At most 256 colors: those that leave the smallest largest error, moved to the middle of what they stand for."""
+    """Reduce to at most 256 colors: those that minimize the largest error, refined by one step of k-means."""
     if image.mode == "L":
         return image.convert("P")
     pixels = np.asarray(image)
-    step = math.ceil(math.sqrt(image.width * image.height / _PALETTE_FROM))
+    step = math.ceil(math.sqrt(image.width * image.height / _PALETTE_PIXELS))
     sample = from_array(pixels[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1))
     palette = sample.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def _write_webp(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+def _write_webp(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, comment: str) -> None:
     next(images).save(
         path,
         "WEBP",
@@ -149,20 +154,22 @@ def _write_webp(images: Iterator[Image.Image], count: int, path: Path, fps: int,
         loop=0 if loop else 1,
         quality=95,
         method=4,
-        exif=exif_of(note),
+        exif=exif_with_description(comment),
     )
 
 
-def _write_mp4(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, note: str) -> None:
+def _write_mp4(images: Iterator[Image.Image], count: int, path: Path, fps: int, loop: bool, comment: str) -> None:
     import av
 
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as video:
-        video.metadata["comment"] = note
+        video.metadata["comment"] = comment
         first = next(images)
         stream = _mp4_stream(video, first.height + first.height % 2, first.width + first.width % 2, fps)
         for i, image in enumerate(itertools.chain([first], images)):
             pixels = np.asarray(image.convert("RGB"))
-            pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")  # even sizes
+            pixels = np.pad(
+                pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge"
+            )  # yuv420p needs even sizes
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
             frame.pts = i
@@ -171,7 +178,7 @@ def _write_mp4(images: Iterator[Image.Image], count: int, path: Path, fps: int, 
 
 
 def _mp4_stream(video: OutputContainer, height: int, width: int, fps: int) -> VideoStream:
-    """A stream of the first encoder that is there, with its colors named so that players do not guess."""
+    """Add a stream with the first available encoder, with color tags so that players do not guess."""
     import av
 
     encoder = next(name for name in _ENCODERS if name in av.codecs_available)

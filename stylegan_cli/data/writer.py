@@ -1,4 +1,4 @@
-"""Write a set: an uncompressed zip of PNGs named as the field names them, with dataset.json, whole or not at all."""
+"""Write a dataset atomically: an uncompressed zip of PNGs, named as by stylegan2-ada-pytorch, with dataset.json."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from ..errors import SganError
 from ..files import atomic_path
-from .labels import Record, write_record
-from .sources import RECORD
+from .labels import DatasetJson, format_dataset_json
+from .sources import DATASET_JSON
 
 
-class SetWriter:
-    """Takes PNG files one by one. Made by `writing`."""
+class DatasetWriter:
+    """Adds PNG files one by one. Created by `dataset_writer`."""
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
@@ -23,9 +23,9 @@ class SetWriter:
 
     def add(
         self,
-        png: bytes,  # a PNG file
+        png: bytes,  # content of a PNG file
     ) -> str:
-        """Store the next image; gives its name, 00000/img00000000.png and so on."""
+        """Add the next image; return its name, such as 00000/img00000000.png."""
         number = f"{len(self.names):08d}"
         name = f"{number[:5]}/img{number}.png"
         self._store(name, png, zipfile.ZIP_STORED)
@@ -35,25 +35,29 @@ class SetWriter:
     def finish(
         self,
         labels: list[int] | None,  # class number of every image
-        attributes: dict[str, list[str]],  # per attribute, one value an image
-        made: dict[str, Any],  # how the set was made
+        attributes: dict[str, list[str]],  # by name: one value per image
+        provenance: dict[str, Any],  # how the dataset was made
     ) -> None:
-        """Store dataset.json. Call it last, once."""
+        """Add dataset.json. Must be called once, after all images."""
         by_name = None if labels is None else dict(zip(self.names, labels, strict=True))
-        self._store(RECORD, write_record(Record(by_name, attributes, made)).encode(), zipfile.ZIP_DEFLATED)
+        self._store(
+            DATASET_JSON,
+            format_dataset_json(DatasetJson(by_name, attributes, provenance)).encode(),
+            zipfile.ZIP_DEFLATED,
+        )
 
     def _store(self, name: str, data: bytes, method: int) -> None:
-        entry = zipfile.ZipInfo(name)  # dated 1980, so that equal images give equal files
+        entry = zipfile.ZipInfo(name)  # dated 1980, so that the same images give the same bytes
         entry.compress_type, entry.create_system, entry.external_attr = method, 3, 0o644 << 16
         self._archive.writestr(entry, data)
 
 
 @contextlib.contextmanager
-def writing(
-    dest: str | os.PathLike,  # the zip to write
-) -> Iterator[SetWriter]:
-    """A SetWriter whose zip appears under ``dest`` when the block ends well. Raises SganError if it cannot."""
+def dataset_writer(
+    dest: str | os.PathLike,  # path of the zip
+) -> Iterator[DatasetWriter]:
+    """Open a DatasetWriter; the zip appears at ``dest`` if the block succeeds. Raises SganError if it cannot."""
     if os.path.isdir(dest) or not str(dest).lower().endswith(".zip"):
-        raise SganError(f"{dest} is no name for a set.", hint="Name a file that ends in .zip.")
+        raise SganError(f"{dest} is not a .zip file name.", hint="Datasets are written as zips, such as faces.zip.")
     with atomic_path(dest) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        yield SetWriter(archive)
+        yield DatasetWriter(archive)

@@ -1,4 +1,4 @@
-"""`sgan data` from end to end."""
+"""`sgan data`, end to end."""
 
 import json
 
@@ -13,7 +13,7 @@ from stylegan_cli.errors import SganError
 
 
 def sgan_data(*args):
-    """Exit code 0 is asserted; gives stdout's lines and stderr."""
+    """Run a command, which must succeed; return the lines of stdout, and stderr."""
     result = CliRunner().invoke(command, [str(a) for a in args], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout.splitlines(), result.stderr
@@ -34,7 +34,7 @@ def test_pack_then_info(tmp_path, photos):
     dest = tmp_path / "out.zip"
     lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
     assert lines == ["6 images of 24x32, 3 channel(s), 2 classes", str(dest)]
-    assert "Left out 1 file(s)" in errors and "dog/bad.png: not an image" in errors
+    assert "Left out 1 file(s)" in errors and "dog/bad.png: not a readable image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
     for fact in ("images     6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
@@ -45,7 +45,7 @@ def test_pack_then_info(tmp_path, photos):
         assert sheet.size == (6 * (32 * 4 + 2) + 2, 24 * 4 + 4)
 
 
-def test_results_for_scripts(tmp_path, photos):
+def test_json_and_quiet_output(tmp_path, photos):
     dest = tmp_path / "out.zip"
     lines, _ = sgan_data("pack", photos, dest, "--size", "32x48", "--channels", "1", "--workers", "2", "--json")
     (line,) = lines
@@ -59,7 +59,7 @@ def test_results_for_scripts(tmp_path, photos):
     assert sgan_data("info", dest, "-q")[0] == [str(tmp_path / "out-contact.png")]
 
 
-def test_info_of_the_packaged_set(tmp_path, monkeypatch):
+def test_info_of_the_bundled_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines, _ = sgan_data("info")
     assert "images     4000" in lines and lines[-1] == "critters64-contact.png"
@@ -68,7 +68,7 @@ def test_info_of_the_packaged_set(tmp_path, monkeypatch):
         assert sheet.size == (10 * 130 + 2, 8 * 130 + 2)
 
 
-def test_info_of_large_images_and_alpha(tmp_path):
+def test_info_of_large_images_with_alpha(tmp_path):
     (tmp_path / "src").mkdir()
     Image.new("RGBA", (400, 200), (255, 0, 0, 128)).save(tmp_path / "src" / "a.png")
     lines, _ = sgan_data("info", tmp_path / "src")
@@ -100,18 +100,18 @@ def test_demo(tmp_path):
         ["nothing"],
     ],
 )
-def test_misuse(args):
+def test_invalid_options_exit_with_2(args):
     assert CliRunner().invoke(command, args).exit_code == 2
 
 
-def test_mistakes_are_told_as_such(tmp_path):
+def test_user_errors_raise_sgan_error_and_write_nothing(tmp_path):
     for args in (["pack", tmp_path, tmp_path / "o.zip"], ["info", tmp_path], ["info", tmp_path / "gone.zip"]):
         result = CliRunner().invoke(command, [str(a) for a in args])
         assert isinstance(result.exception, SganError)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_size_that_no_model_takes(tmp_path, photos):
+def test_size_that_no_model_supports_is_rejected(tmp_path, photos):
     result = CliRunner().invoke(command, ["pack", str(photos), str(tmp_path / "out.zip"), "--size", "31x47"])
     assert isinstance(result.exception, SganError) and "nearest sizes" in result.exception.hint
     assert not (tmp_path / "out.zip").exists()

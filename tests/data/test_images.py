@@ -1,4 +1,4 @@
-"""Images are written with their metadata, and sheets put every image where it belongs."""
+"""Images are saved with their metadata; grids and sheets place every image correctly."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def flat(*colors, size=(4, 6)):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_png_comes_back_to_the_bit(tmp_path, channels):
+def test_png_round_trip_is_exact(tmp_path, channels):
     image = noise(channels, 9, 5)
     save_image(image, tmp_path / "a.png", metadata=METADATA)
     with Image.open(tmp_path / "a.png") as opened:
@@ -31,15 +31,15 @@ def test_png_comes_back_to_the_bit(tmp_path, channels):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("ending", ["jpg", "webp"])
-def test_metadata_of_other_formats(tmp_path, ending, channels):
-    save_image(noise(channels, 16, 16).numpy(), tmp_path / f"a.{ending}", metadata=METADATA)
-    assert read_metadata(tmp_path / f"a.{ending}") == METADATA
-    save_image(noise(channels, 16, 16), tmp_path / f"b.{ending}")
-    assert read_metadata(tmp_path / f"b.{ending}") == {}
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_metadata_of_other_formats(tmp_path, suffix, channels):
+    save_image(noise(channels, 16, 16).numpy(), tmp_path / f"a.{suffix}", metadata=METADATA)
+    assert read_metadata(tmp_path / f"a.{suffix}") == METADATA
+    save_image(noise(channels, 16, 16), tmp_path / f"b.{suffix}")
+    assert read_metadata(tmp_path / f"b.{suffix}") == {}
 
 
-def test_the_format_may_differ_from_the_ending(tmp_path):
+def test_format_may_differ_from_the_suffix(tmp_path):
     save_image(noise(3, 8, 8), tmp_path / "a.tmp", format="webp")
     with Image.open(tmp_path / "a.tmp") as opened:
         assert opened.format == "WEBP"
@@ -48,16 +48,16 @@ def test_the_format_may_differ_from_the_ending(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.tmp"]
 
 
-def test_an_unwritable_place(tmp_path):
+def test_unwritable_path_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SganError, match="Cannot write"):
         save_image(noise(3, 8, 8), tmp_path / "file" / "a.png")
 
 
-def test_no_image_has_no_metadata(tmp_path):
+def test_metadata_of_a_file_that_is_not_an_image(tmp_path):
     (tmp_path / "a.png").write_text("no")
     for name in ("a.png", "b.png"):
-        with pytest.raises(SganError, match="no image"):
+        with pytest.raises(SganError, match="not a readable image"):
             read_metadata(tmp_path / name)
 
 
@@ -76,7 +76,7 @@ def test_grid_places_images_row_by_row():
     assert (sheet[:, 10:18, 14:26] == 255).all() and (sheet[:, 0] == 255).all() and (sheet[:, :, 13] == 255).all()
 
 
-def test_grid_with_alpha_is_transparent_between():
+def test_grid_with_alpha_has_transparent_gaps():
     sheet = image_grid(flat((1, 2, 3, 200)), 1, pad=2)
     assert sheet[3, 0, 0] == 0 and sheet[3, 3, 3] == 200
 
@@ -85,11 +85,11 @@ def test_grid_has_no_more_columns_than_images():
     assert image_grid(flat((1,), (2,)), 8).shape == (1, 4, 12)
 
 
-def find(sheet, color):
-    """Top, left, height, width of the one rectangle of that color."""
+def find_rectangle(sheet, color):
+    """Return top, left, height, width of the only rectangle of that color."""
     y, x = torch.where((sheet == torch.tensor(color, dtype=torch.uint8)[:, None, None]).all(0))
     top, left, height, width = y.min().item(), x.min().item(), y.max() - y.min() + 1, x.max() - x.min() + 1
-    assert len(y) == height * width, f"{color} is no full rectangle"
+    assert len(y) == height * width, f"{color} is not a full rectangle"
     return top, left, height.item(), width.item()
 
 
@@ -100,19 +100,22 @@ def test_labeled_grid_lines_up(size, scale):
     sheet = labeled_grid(cells, rows, cols, ["1", "a long label"], ["7", "8", "4294967295"])
     height, width = size[0] * scale, size[1] * scale
     for r in range(2):
-        row = find(sheet, (0, 90 + 10 * r, 0))
+        row = find_rectangle(sheet, (0, 90 + 10 * r, 0))
         assert row[2:] == (height, width)
         for k in range(3):
-            col, cell = find(sheet, (0, 0, 90 + 10 * k)), find(sheet, (100 + 10 * (3 * r + k), 0, 0))
+            col, cell = (
+                find_rectangle(sheet, (0, 0, 90 + 10 * k)),
+                find_rectangle(sheet, (100 + 10 * (3 * r + k), 0, 0)),
+            )
             assert cell == (row[0], col[1], height, width)
             assert col[0] + height < cell[0] and row[1] + width < cell[1]
-    first = find(sheet, (0, 90, 0))
+    first = find_rectangle(sheet, (0, 90, 0))
     assert (sheet[:, :, : first[1]] < 100).any(), "the rows have no label"
-    assert (sheet[:, : find(sheet, (0, 0, 90))[0]] < 100).any(), "the columns have no label"
+    assert (sheet[:, : find_rectangle(sheet, (0, 0, 90))[0]] < 100).any(), "the columns have no label"
     assert (sheet[:, :, -1] == 245).all() and (sheet[:, -1] == 245).all() and (sheet[:, :, 0] == 245).all()
 
 
-def test_labels_too_long_for_a_column_are_shortened():
+def test_labels_wider_than_a_column_are_shortened():
     cells = flat((1, 1, 1), (2, 2, 2)).reshape(1, 2, 3, 4, 6)
     sheet = labeled_grid(cells, cells[0, :1], cells[0], ["r"], ["x" * 200, "y"])
     assert torch.equal(sheet[:, :, -1], torch.full_like(sheet[:, :, -1], 245))
@@ -125,9 +128,9 @@ def test_labeled_grid_is_rgb(channels):
     sheet = labeled_grid(cells, cells[0], cells[0], [0], [1])
     assert sheet.shape[0] == 3
     center = sheet[:, sheet.shape[1] - 60, sheet.shape[2] - 60]
-    assert center.tolist() == ([0, 0, 0] if channels == 1 else [255, 255, 255])  # transparent lies on white
+    assert center.tolist() == ([0, 0, 0] if channels == 1 else [255, 255, 255])  # transparency becomes white
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (16, 4), (32, 8), (100, 10), (13, 4), (6, 2)])
-def test_columns_of_a_sheet(count, columns):
+def test_grid_columns(count, columns):
     assert grid_columns(count) == columns

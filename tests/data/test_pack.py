@@ -1,4 +1,4 @@
-"""Packing: any images in, one checked form out, nothing half-written."""
+"""Packing converts images of any kind to one form, and never leaves a partial file."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ def save(path, image, **options):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes, many formats, sizes and modes."""
+    """A folder with two classes and many formats, sizes and modes."""
     src = tmp_path / "photos"
     save(src / "cat" / "a.jpg", make_image(40, 60))
     save(src / "cat" / "b.png", make_image(50, 50, 1).quantize(16))
@@ -47,7 +47,7 @@ def read(path):
         return {n: z.read(n) for n in z.namelist()}, z.infolist()
 
 
-def test_a_mixed_folder_becomes_a_set(tmp_path, photos):
+def test_mixed_folder_becomes_a_dataset(tmp_path, photos):
     report = pack(photos, tmp_path / "out.zip", size=(32, 32), labels="folders")
     assert (report.num, report.height, report.width, report.channels) == (7, 32, 32, 3)
     assert report.classes == ("cat", "dog")
@@ -56,12 +56,16 @@ def test_a_mixed_folder_becomes_a_set(tmp_path, photos):
     assert data.spec.classes == ("cat", "dog")
     assert data.class_index.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert data.spec.pack_filter == "lanczos"
-    assert data.made["source"] == "photos" and data.made["size"] == [32, 32] and data.made["crop"] == "center"
+    assert (
+        data.provenance["source"] == "photos"
+        and data.provenance["size"] == [32, 32]
+        and data.provenance["crop"] == "center"
+    )
     gray = data.images([6])[0]
     assert (gray[0] == gray[1]).all()
 
 
-def test_the_zip_is_as_the_field_has_it(tmp_path, photos):
+def test_zip_layout_is_that_of_stylegan2_ada(tmp_path, photos):
     pack(photos, tmp_path / "out.zip", size=(16, 16), labels="folders")
     content, infos = read(tmp_path / "out.zip")
     names = [f"00000/img{i:08d}.png" for i in range(7)]
@@ -71,7 +75,7 @@ def test_the_zip_is_as_the_field_has_it(tmp_path, photos):
     assert labels == [[n, k] for n, k in zip(names, [0, 0, 0, 1, 1, 1, 1])]
 
 
-def test_the_number_of_workers_changes_nothing(tmp_path):
+def test_output_does_not_depend_on_the_number_of_workers(tmp_path):
     for i in range(60):
         save(tmp_path / "src" / f"{i:02d}.png", make_image(12, 16, i))
     for workers in (1, 3):
@@ -80,29 +84,29 @@ def test_the_number_of_workers_changes_nothing(tmp_path):
     assert open_dataset(tmp_path / "1.zip").spec.num == 60
 
 
-def test_the_channels_are_those_that_all_have(tmp_path):
+def test_default_channels_are_those_of_all_images(tmp_path):
     for name, channels in (("gray", 1), ("color", 3), ("alpha", 4)):
         for i in range(2):
             save(tmp_path / name / f"{i}.png", make_image(8, 8, i, channels))
         assert pack(tmp_path / name, tmp_path / "o.zip").channels == channels
-        for wanted in (1, 3, 4):
-            assert pack(tmp_path / name, tmp_path / "o.zip", channels=wanted).channels == wanted
-            assert open_dataset(tmp_path / "o.zip").spec.channels == wanted
+        for requested in (1, 3, 4):
+            assert pack(tmp_path / name, tmp_path / "o.zip", channels=requested).channels == requested
+            assert open_dataset(tmp_path / "o.zip").spec.channels == requested
 
 
-def test_alpha_is_laid_on_white(tmp_path):
+def test_alpha_is_composited_onto_white(tmp_path):
     save(tmp_path / "src" / "a.png", Image.new("RGBA", (8, 8), (255, 0, 0, 0)))
     pack(tmp_path / "src", tmp_path / "o.zip", channels=3)
     assert (open_dataset(tmp_path / "o.zip").images([0]) == 255).all()
 
 
-def test_images_of_one_size_are_kept_to_the_bit(tmp_path):
+def test_images_of_one_size_are_kept_exactly(tmp_path):
     image = make_image(12, 20)
     save(tmp_path / "src" / "a.png", image)
     pack(tmp_path / "src", tmp_path / "o.zip")
     data = open_dataset(tmp_path / "o.zip")
     assert np.array_equal(data.images([0])[0].numpy(), np.asarray(image).transpose(2, 0, 1))
-    assert (data.made["filter"], data.made["crop"]) == ("none", "none")
+    assert (data.provenance["filter"], data.provenance["crop"]) == ("none", "none")
 
 
 @pytest.mark.parametrize("filter", ["box", "lanczos"])
@@ -125,13 +129,13 @@ def test_crop_none_stretches(tmp_path):
     assert columns == [0] * 10 + [255] * 10
 
 
-def test_a_set_is_repacked_with_its_labels_and_attributes(tmp_path, photos):
+def test_repacking_keeps_labels_and_attributes(tmp_path, photos):
     pack(photos, tmp_path / "a.zip", size=(32, 32), labels="folders")
     with zipfile.ZipFile(tmp_path / "a.zip") as z:
         z.extractall(tmp_path / "a")
-    record = json.loads((tmp_path / "a" / "dataset.json").read_text())
-    record["attributes"] = {"legs": [str(i) for i in range(7)]}
-    (tmp_path / "a" / "dataset.json").write_text(json.dumps(record))
+    content = json.loads((tmp_path / "a" / "dataset.json").read_text())
+    content["attributes"] = {"legs": [str(i) for i in range(7)]}
+    (tmp_path / "a" / "dataset.json").write_text(json.dumps(content))
     broken = tmp_path / "a" / "00000" / "img00000001.png"
     broken.write_bytes(b"broken")
     report = pack(tmp_path / "a", tmp_path / "b.zip", size=(16, 16))
@@ -139,7 +143,7 @@ def test_a_set_is_repacked_with_its_labels_and_attributes(tmp_path, photos):
     data = open_dataset(tmp_path / "b.zip", label="labels")
     assert data.class_index.tolist() == [0, 0, 1, 1, 1, 1] and data.spec.classes == ("cat", "dog")
     assert data.attributes["legs"] == ["0", "2", "3", "4", "5", "6"]
-    assert data.made["from"]["source"] == "photos" and data.made["skipped"] == ["00000/img00000001.png"]
+    assert data.provenance["from"]["source"] == "photos" and data.provenance["skipped"] == ["00000/img00000001.png"]
     pack(tmp_path / "a", tmp_path / "c.zip", labels="none")
     assert open_dataset(tmp_path / "c.zip").stored_counts == {}
 
@@ -163,25 +167,25 @@ def test_labels_from_a_file(tmp_path, content):
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW", "NHW"])
-@pytest.mark.parametrize("ending", ["npz", "npy"])
-def test_arrays(tmp_path, layout, ending):
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_arrays(tmp_path, layout, suffix):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 12, 3), dtype=np.uint8)
     stored = {"NHWC": pixels, "NCHW": pixels.transpose(0, 3, 1, 2), "NHW": pixels[..., 0]}[layout]
-    path = tmp_path / f"a.{ending}"
-    if ending == "npy":
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "npy":
         np.save(path, stored)
     else:
         np.savez(path, images=stored, labels=np.array([2, 0, 1, 2, 2]))
     report = pack(path, tmp_path / "o.zip")
     assert (report.num, report.channels) == (5, 1 if layout == "NHW" else 3)
-    data = open_dataset(tmp_path / "o.zip", label="labels" if ending == "npz" else None)
+    data = open_dataset(tmp_path / "o.zip", label="labels" if suffix == "npz" else None)
     expected = pixels.transpose(0, 3, 1, 2)[:, : report.channels]
     assert np.array_equal(data.images(range(5)).numpy(), expected)
-    if ending == "npz":
+    if suffix == "npz":
         assert data.class_index.tolist() == [2, 0, 1, 2, 2]
 
 
-def test_a_size_that_models_cannot_take_is_told(tmp_path):
+def test_size_that_no_model_supports_gives_a_warning(tmp_path):
     save(tmp_path / "src" / "a.png", make_image(40, 60))
     report = pack(tmp_path / "src", tmp_path / "o.zip", size=(31, 47))
     assert "31x47" in report.warning and "nearest sizes" in report.warning
@@ -190,7 +194,7 @@ def test_a_size_that_models_cannot_take_is_told(tmp_path):
 # ----------------------------------------------------------------------------------------- bad input
 
 
-def refused(*args, **options):
+def error_of(*args, **options):
     with pytest.raises(SganError) as e:
         pack(*args, **options)
     assert "\n" not in str(e.value)
@@ -199,79 +203,79 @@ def refused(*args, **options):
 
 @pytest.fixture
 def dest(tmp_path):
-    """A place where nothing may be left."""
+    """A destination whose folder must stay empty."""
     folder = tmp_path / "dest"
     folder.mkdir()
     yield folder / "out.zip"
     assert list(folder.iterdir()) == []
 
 
-def test_mixed_sizes_without_a_size(photos, dest):
-    message = refused(photos, dest)
+def test_mixed_sizes_without_a_size_are_rejected(photos, dest):
+    message = error_of(photos, dest)
     assert "differ in size" in message and "cat/a.jpg (60 x 40)" in message
 
 
-def test_unreadable_files_are_left_out_and_named(tmp_path, photos):
+def test_unreadable_files_are_skipped_and_named(tmp_path, photos):
     (photos / "cat" / "bad.png").write_bytes(b"bad")
     whole = (photos / "dog" / "d.tif").read_bytes()
     (photos / "dog" / "cut.tif").write_bytes(whole[: len(whole) // 2])
     report = pack(photos, tmp_path / "o.zip", size=(16, 16), labels="folders")
     assert report.num == 7
     assert [name for name, _ in report.skipped] == ["cat/bad.png", "dog/cut.tif"]
-    assert open_dataset(tmp_path / "o.zip").made["skipped"] == ["cat/bad.png", "dog/cut.tif"]
+    assert open_dataset(tmp_path / "o.zip").provenance["skipped"] == ["cat/bad.png", "dog/cut.tif"]
 
 
-def test_strict(photos, dest):
+def test_strict_rejects_unreadable_files(photos, dest):
     save(photos / "whole.png", make_image(16, 16))
-    broken = (photos / "whole.png").read_bytes()[:-60]  # its header is good: found only while packing
+    broken = (photos / "whole.png").read_bytes()[:-60]  # the header is valid, so it fails only while packing
     (photos / "whole.png").unlink()
     (photos / "cut.png").write_bytes(broken)
-    assert "cut.png" in refused(photos, dest, size=(16, 16), strict=True)
+    assert "cut.png" in error_of(photos, dest, size=(16, 16), strict=True)
     (photos / "bad.jpg").write_bytes(b"bad")
-    assert "bad.jpg" in refused(photos, dest, size=(16, 16), strict=True)
+    assert "bad.jpg" in error_of(photos, dest, size=(16, 16), strict=True)
 
 
 def test_nothing_readable(tmp_path, dest):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.png").write_bytes(b"bad")
-    assert "None of the images" in refused(tmp_path / "src", dest)
+    assert "None of the images" in error_of(tmp_path / "src", dest)
 
 
-def test_sources_that_are_none(tmp_path, dest):
+def test_invalid_sources(tmp_path, dest):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "a.zip").write_bytes(b"no zip")
-    assert "holds no images" in refused(tmp_path / "empty", dest)
-    assert "does not exist" in refused(tmp_path / "gone", dest)
-    assert "does not exist" in refused(tmp_path / "gone.npz", dest)
-    assert "neither a folder nor a zip" in refused(tmp_path / "a.zip", dest)
+    (tmp_path / "a.zip").write_bytes(b"not a zip")
+    assert "contains no images" in error_of(tmp_path / "empty", dest)
+    assert "does not exist" in error_of(tmp_path / "gone", dest)
+    assert "does not exist" in error_of(tmp_path / "gone.npz", dest)
+    assert "neither a folder nor a zip" in error_of(tmp_path / "a.zip", dest)
 
 
-def test_a_truncated_zip(tmp_path, photos, dest):
+def test_truncated_zip(tmp_path, photos, dest):
     pack(photos, tmp_path / "a.zip", size=(16, 16))
     whole = (tmp_path / "a.zip").read_bytes()
     (tmp_path / "b.zip").write_bytes(whole[: len(whole) // 2])
-    assert "cut short" in refused(tmp_path / "b.zip", dest)
+    assert "is truncated" in error_of(tmp_path / "b.zip", dest)
 
 
-def test_a_pixel_bomb_counts_as_unreadable(tmp_path, photos):
+def test_pixel_bomb_counts_as_unreadable(tmp_path, photos):
     report = pack(photos, tmp_path / "o.zip", size=(16, 16), max_pixels=2500)
-    assert ("dog/d.tif", "77 x 33 pixels is more than the 0.0025 million allowed") in report.skipped
+    assert ("dog/d.tif", "77 x 33 pixels exceed the limit of 0.0025 million") in report.skipped
 
 
-def test_labels_that_do_not_fit(tmp_path, photos, dest):
+def test_labels_that_do_not_match_are_rejected(tmp_path, photos, dest):
     file = tmp_path / "l.json"
     file.write_text(json.dumps({"cat/a.jpg": 0, "gone.png": 1}))
-    assert "have no label" in refused(photos, dest, size=(8, 8), labels=file)
+    assert "have no label" in error_of(photos, dest, size=(8, 8), labels=file)
     names = sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.*"))
     file.write_text(json.dumps([[n, 0] for n in [*names, "gone.png"]]))
-    assert "absent file(s): gone.png" in refused(photos, dest, size=(8, 8), labels=file)
+    assert "missing file(s): gone.png" in error_of(photos, dest, size=(8, 8), labels=file)
     file.write_text("{")
-    assert "no JSON" in refused(photos, dest, size=(8, 8), labels=file)
+    assert "not valid JSON" in error_of(photos, dest, size=(8, 8), labels=file)
     file.write_text("{}")
-    assert "holds no labels" in refused(photos, dest, size=(8, 8), labels=file)
-    assert "Cannot read the labels folder" in refused(photos, dest, size=(8, 8), labels="folder")
+    assert "has no labels" in error_of(photos, dest, size=(8, 8), labels=file)
+    assert "Cannot read the labels folder" in error_of(photos, dest, size=(8, 8), labels="folder")
     save(photos / "loose.png", make_image(8, 8))
-    assert "no sub-folder: loose.png" in refused(photos, dest, size=(8, 8), labels="folders")
+    assert "not in a subfolder: loose.png" in error_of(photos, dest, size=(8, 8), labels="folders")
 
 
 @pytest.mark.parametrize(
@@ -281,49 +285,49 @@ def test_labels_that_do_not_fit(tmp_path, photos, dest):
         ({"images": np.zeros((2, 8, 8, 2), np.uint8)}, "has shape"),
         ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "is empty"),
         ({"images": np.array([{}, 1], object)}, "pickled objects"),
-        ({"p": np.zeros((2, 8, 8), np.uint8), "q": np.zeros((2, 8, 8), np.uint8)}, "no array of images"),
+        ({"p": np.zeros((2, 8, 8), np.uint8), "q": np.zeros((2, 8, 8), np.uint8)}, "no image array"),
         ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.zeros(3, np.int64)}, "labels of shape"),
         ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0.5, 1.5])}, "neither class numbers"),
     ],
 )
-def test_arrays_that_are_no_images(tmp_path, dest, arrays, message):
+def test_arrays_that_are_not_images(tmp_path, dest, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
-    assert message in refused(tmp_path / "a.npz", dest)
+    assert message in error_of(tmp_path / "a.npz", dest)
 
 
 def test_broken_array_files(tmp_path, dest):
     for name in ("a.npz", "a.npy"):
-        (tmp_path / name).write_bytes(b"PK\x03\x04 no array")
-        assert "cannot be read" in refused(tmp_path / name, dest)
+        (tmp_path / name).write_bytes(b"PK\x03\x04 not an array")
+        assert "cannot be read" in error_of(tmp_path / name, dest)
 
 
-def test_a_destination_that_is_none(tmp_path, photos):
-    assert "no name for a set" in refused(photos, tmp_path / "out.tar", size=(8, 8))
-    assert "no name for a set" in refused(photos, tmp_path, size=(8, 8))
+def test_invalid_destinations(tmp_path, photos):
+    assert "not a .zip file name" in error_of(photos, tmp_path / "out.tar", size=(8, 8))
+    assert "not a .zip file name" in error_of(photos, tmp_path, size=(8, 8))
     (tmp_path / "file").write_text("")
-    assert "Cannot write" in refused(photos, tmp_path / "file" / "o.zip", size=(8, 8))
+    assert "Cannot write" in error_of(photos, tmp_path / "file" / "o.zip", size=(8, 8))
     (tmp_path / "self.zip").write_text("")
-    assert "is the source itself" in refused(tmp_path / "self.zip", tmp_path / "self.zip")
+    assert "is the source itself" in error_of(tmp_path / "self.zip", tmp_path / "self.zip")
 
 
-def test_a_full_disk(photos, dest, monkeypatch):
+def test_full_disk_is_reported(photos, dest, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
-    assert "No space left on device" in refused(photos, dest, size=(8, 8))
+    assert "No space left on device" in error_of(photos, dest, size=(8, 8))
 
 
-def test_an_old_set_stays_when_the_new_one_fails(tmp_path, photos):
+def test_failed_packing_keeps_the_existing_dataset(tmp_path, photos):
     dest = tmp_path / "o.zip"
     dest.write_bytes(b"old")
     (photos / "bad.png").write_bytes(b"bad")
-    refused(photos, dest, size=(8, 8), strict=True)
+    error_of(photos, dest, size=(8, 8), strict=True)
     assert dest.read_bytes() == b"old"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to a process there")
-def test_ctrl_c_leaves_nothing(tmp_path, dest):
+def test_ctrl_c_leaves_no_files(tmp_path, dest):
     np.save(tmp_path / "a.npy", np.zeros((300, 700, 700, 3), np.uint8))
     run = subprocess.Popen(
         [sys.executable, "-m", "stylegan_cli", "data", "pack", tmp_path / "a.npy", dest, "--workers", "2"],
@@ -335,12 +339,12 @@ def test_ctrl_c_leaves_nothing(tmp_path, dest):
     deadline = time.monotonic() + 20
     while not list(dest.parent.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    os.killpg(run.pid, signal.SIGINT)  # to the workers too, like a terminal
     _, errors = run.communicate(timeout=20)
     assert run.returncode == 130, errors
     assert "Traceback" not in errors
 
 
-def test_packing_imports_no_torch():
+def test_packing_does_not_import_torch():
     code = "import sys, stylegan_cli.data.pack, stylegan_cli.data.demo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""Results come in order, and failures of any kind end the work instead of hanging it."""
+"""Results come in order, and no kind of failure makes the work hang."""
 
 import multiprocessing
 import os
@@ -35,14 +35,14 @@ def test_results_come_in_order(count, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_an_exception_comes_through(workers):
+def test_exceptions_are_raised_in_the_parent(workers):
     with pytest.raises(SganError, match="no 70") as e:
         list(ordered_map(fail_at_70, range(200), workers))
     assert e.value.hint == "69"
     assert not multiprocessing.active_children()
 
 
-def test_a_process_that_dies_is_told():
+def test_death_of_a_process_is_reported():
     with pytest.raises(SganError, match="worker process died"):
         list(ordered_map(die_at_70, range(200), 2))
     assert not multiprocessing.active_children()

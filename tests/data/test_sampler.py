@@ -1,4 +1,4 @@
-"""The order of images: complete, repeatable, the same for every number of ranks, resumed from one number."""
+"""The order of images is complete, reproducible, independent of the number of ranks, and resumes from one number."""
 
 from contextlib import closing
 
@@ -10,7 +10,7 @@ from stylegan_cli.data.sampler import Loader, Sampler
 from stylegan_cli.errors import SganError
 
 
-def test_every_epoch_shows_every_image_once():
+def test_every_epoch_has_every_image_once():
     sampler = Sampler(10, seed=3)
     order = torch.cat([sampler.next(4)[0] for _ in range(10)])
     epochs = order.reshape(4, 10)
@@ -21,8 +21,8 @@ def test_every_epoch_shows_every_image_once():
 PINNED = [6, 1, 8, 5, 2, 7, 9, 4, 3, 0]
 
 
-def test_the_order_is_pinned():
-    """It may not change between releases of numpy or of this package: runs must resume as they were."""
+def test_order_is_pinned():
+    """It must not change between releases of NumPy or of this package, so that runs can resume."""
     indices, positions = Sampler(10, seed=3).next(10)
     assert indices.tolist() == PINNED
     assert positions.tolist() == list(range(10))
@@ -36,18 +36,18 @@ def test_ranks_share_one_order(world):
     for _ in range(5):
         indices, positions = whole.next(12)
         for rank, sampler in enumerate(ranks):
-            mine, at = sampler.next(12)
-            assert (at % world == rank).all()
-            assert torch.equal(at, positions[positions % world == rank])
-            assert torch.equal(mine, indices[positions % world == rank])
+            rank_indices, rank_positions = sampler.next(12)
+            assert (rank_positions % world == rank).all()
+            assert torch.equal(rank_positions, positions[positions % world == rank])
+            assert torch.equal(rank_indices, indices[positions % world == rank])
 
 
-def test_a_batch_that_does_not_divide():
-    with pytest.raises(ValueError, match="does not divide"):
+def test_indivisible_batch_is_rejected():
+    with pytest.raises(ValueError, match="not divisible"):
         Sampler(7, seed=1, world=2).next(3)
 
 
-def test_the_position_is_the_whole_state():
+def test_position_is_the_whole_state():
     a = Sampler(9, seed=5)
     for _ in range(7):
         a.next(4)
@@ -62,19 +62,19 @@ def critters():
     return open_dataset(None, size=(16, 16), label="cheeksVariant")
 
 
-def test_the_loader_hands_out_what_the_sampler_says(critters):
+def test_loader_follows_the_sampler(critters):
     plain = Sampler(4000, seed=1)
     with closing(Loader(critters, Sampler(4000, seed=1), 8)) as loader:
         for _ in range(3):
             indices, positions = plain.next(8)
-            images, labels, at = loader.next()
+            images, labels, rank_positions = loader.next()
             assert torch.equal(images, critters.images(indices))
             assert torch.equal(labels, critters.labels(indices))
-            assert torch.equal(at, positions)
-            assert loader.state_dict() == plain.state_dict()  # not that of what is prepared ahead
+            assert torch.equal(rank_positions, positions)
+            assert loader.state_dict() == plain.state_dict()  # not that of the batch prepared in advance
 
 
-def test_the_loader_resumes(critters):
+def test_loader_resumes(critters):
     with closing(Loader(critters, Sampler(4000, seed=1), 8)) as loader:
         loader.next()
         state = loader.state_dict()
@@ -87,14 +87,14 @@ def test_the_loader_resumes(critters):
         assert torch.equal(loader.next()[2], expected)
 
 
-def test_closing_gives_the_sampler_back(critters):
+def test_closing_resets_the_sampler_position(critters):
     sampler = Sampler(4000, seed=1)
     with closing(Loader(critters, sampler, 8)) as loader:
         loader.next()
     assert sampler.position == 8
 
 
-def test_what_goes_wrong_in_the_thread_is_raised_here(critters, monkeypatch):
+def test_exceptions_in_the_thread_are_raised(critters, monkeypatch):
     def fail(_):
         raise SganError("broken image")
 

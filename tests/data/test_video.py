@@ -1,4 +1,4 @@
-"""Videos are read back with what was written: frames, sizes, times, loop and note."""
+"""Videos keep frames, sizes, durations, looping and metadata."""
 
 import sys
 import weakref
@@ -16,8 +16,8 @@ from stylegan_cli.errors import SganError
 METADATA = {"seeds": "1, 2", "command": 'sgan interpolate --seeds "1,2"', "note": "ä ☃\n" + "long " * 200}
 
 
-def moving(count, channels=3, size=(24, 32)):
-    """A soft ramp of colors that goes on from frame to frame: uint8 [N, C, H, W]."""
+def moving_gradient(count, channels=3, size=(24, 32)):
+    """A smooth color gradient that moves from frame to frame: uint8 [N, C, H, W]."""
     y, x = np.mgrid[: size[0], : size[1]]
     frames = [
         [128 + 100 * np.sin((y + x * (c + 1)) / 30 + i / 4 + 2 * c) for c in range(min(channels, 3))]
@@ -32,7 +32,7 @@ def moving(count, channels=3, size=(24, 32)):
 
 
 def read(path):
-    """The frames [N, H, W, C], how long each is shown, and how often all (0: for ever, None: once)."""
+    """Return the frames [N, H, W, C], their durations, and the loop count (0: forever, None: once)."""
     with Image.open(path) as image:
         loop, mode = image.info.get("loop"), "RGBA" if image.format == "WEBP" else "RGB"
         frames = [(np.asarray(f.convert(mode)), f.info["duration"]) for f in ImageSequence.Iterator(image)]
@@ -45,129 +45,129 @@ def write(path, frames, **options):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_frames_come_back(tmp_path, ending, channels):
-    frames = moving(7, channels)
-    read_back = read(write(tmp_path / f"a.{ending}", frames))[0]
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_frames_round_trip(tmp_path, suffix, channels):
+    frames = moving_gradient(7, channels)
+    read_back = read(write(tmp_path / f"a.{suffix}", frames))[0]
     assert read_back.shape[:3] == (7, 24, 32)
     pixels = frames.permute(0, 2, 3, 1).numpy().astype(int)
     if channels == 4:
-        shown = pixels[..., :3].copy()
-        shown[:, :, :8] = 255
-        pixels = shown
-        if ending == "webp":
+        composited = pixels[..., :3].copy()
+        composited[:, :, :8] = 255
+        pixels = composited
+        if suffix == "webp":
             assert (read_back[:, :, :6, 3] == 0).all() and (read_back[:, :, 10:, 3] == 255).all()
             read_back, pixels = read_back[:, :, 10:], pixels[:, :, 10:]
     error = np.abs(read_back[..., :3].astype(int) - pixels)
-    assert error.mean() < 2 and error.max() <= (0 if (ending, channels) == ("gif", 1) else 24)
+    assert error.mean() < 2 and error.max() <= (0 if (suffix, channels) == ("gif", 1) else 24)
 
 
-@pytest.mark.parametrize(("ending", "unit"), [("gif", 10), ("webp", 1)])
+@pytest.mark.parametrize(("suffix", "unit"), [("gif", 10), ("webp", 1)])
 @pytest.mark.parametrize("fps", [1, 7, 24, 30, 50])
-def test_times_do_not_drift(tmp_path, ending, unit, fps):
-    durations = read(write(tmp_path / f"a.{ending}", moving(31, size=(8, 8)), fps=fps))[1]
-    begins = np.cumsum([0, *durations])
-    assert np.abs(begins - 1000 * np.arange(32) / fps).max() <= unit / 2
+def test_start_times_do_not_drift(tmp_path, suffix, unit, fps):
+    durations = read(write(tmp_path / f"a.{suffix}", moving_gradient(31, size=(8, 8)), fps=fps))[1]
+    starts = np.cumsum([0, *durations])
+    assert np.abs(starts - 1000 * np.arange(32) / fps).max() <= unit / 2
 
 
-@pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_loop_and_once(tmp_path, ending):
-    assert read(write(tmp_path / f"a.{ending}", moving(3)))[2] == 0
-    assert read(write(tmp_path / f"b.{ending}", moving(3), loop=False))[2] == {"gif": None, "webp": 1}[ending]
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_loop_flag(tmp_path, suffix):
+    assert read(write(tmp_path / f"a.{suffix}", moving_gradient(3)))[2] == 0
+    assert read(write(tmp_path / f"b.{suffix}", moving_gradient(3), loop=False))[2] == {"gif": None, "webp": 1}[suffix]
 
 
-@pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_metadata(tmp_path, ending):
-    assert read_metadata(write(tmp_path / f"a.{ending}", moving(3), metadata=METADATA)) == METADATA
-    assert read_metadata(write(tmp_path / f"b.{ending}", moving(3))) == {}
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_metadata(tmp_path, suffix):
+    assert read_metadata(write(tmp_path / f"a.{suffix}", moving_gradient(3), metadata=METADATA)) == METADATA
+    assert read_metadata(write(tmp_path / f"b.{suffix}", moving_gradient(3))) == {}
 
 
-@pytest.mark.parametrize("ending", ["gif", "webp"])
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_few_frames(tmp_path, ending, count):
-    with Image.open(write(tmp_path / f"a.{ending}", moving(count))) as image:
+def test_one_or_two_frames(tmp_path, suffix, count):
+    with Image.open(write(tmp_path / f"a.{suffix}", moving_gradient(count))) as image:
         assert getattr(image, "n_frames", 1) == count
 
 
-def test_a_still_gif_lasts_as_long(tmp_path):
-    """Pillow joins frames that are alike: the time they are shown for is what counts."""
-    frames = torch.cat([moving(1).expand(3, -1, -1, -1), moving(2)])
+def test_identical_frames_keep_their_total_duration(tmp_path):
+    """Pillow merges identical frames, so only their total duration matters."""
+    frames = torch.cat([moving_gradient(1).expand(3, -1, -1, -1), moving_gradient(2)])
     read_back, durations, _ = read(write(tmp_path / "a.gif", frames))
     assert len(read_back) == 2 and durations == [130, 40]
 
 
-def test_a_still_that_no_gif_can_show(tmp_path):
-    with pytest.raises(SganError, match="stand still for longer"):
-        write(tmp_path / "a.gif", moving(1).expand(700, -1, -1, -1), fps=1)
+def test_identical_frames_beyond_the_gif_limit_are_rejected(tmp_path):
+    with pytest.raises(SganError, match="identical for more than 655 seconds"):
+        write(tmp_path / "a.gif", moving_gradient(1).expand(700, -1, -1, -1), fps=1)
     assert not list(tmp_path.iterdir())
 
 
-def test_few_colors_are_kept_to_the_bit(tmp_path):
-    """Flat drawings, and no pattern laid over them."""
+def test_few_colors_are_kept_exactly(tmp_path):
+    """Flat areas stay flat: there is no dithering."""
     frames = torch.zeros(2, 3, 200, 150, dtype=torch.uint8)
     frames[:, 0, 40:90], frames[1, 1, :, 70:] = 201, 99
     read_back = read(write(tmp_path / "a.gif", frames))[0]
     assert np.array_equal(read_back, frames.permute(0, 2, 3, 1))
 
 
-def test_frames_of_a_gif_are_taken_one_at_a_time(tmp_path, monkeypatch):
-    """None is held in full color for longer than it takes to find its palette."""
-    frames, most, to_pillow = [], 0, video._to_pillow
+def test_gif_frames_are_consumed_one_at_a_time(tmp_path, monkeypatch):
+    """No full-color frame is kept longer than it takes to quantize it."""
+    frames, max_alive, to_pillow = [], 0, video._to_pillow
 
-    def counted(*args):
-        nonlocal most
+    def count_alive(*args):
+        nonlocal max_alive
         frame = to_pillow(*args)
         frames.append(weakref.ref(frame))
-        most = max(most, sum(ref() is not None for ref in frames))
+        max_alive = max(max_alive, sum(ref() is not None for ref in frames))
         return frame
 
-    monkeypatch.setattr(video, "_to_pillow", counted)
-    write(tmp_path / "a.gif", moving(20))
-    assert len(frames) == 20 and most <= 3
+    monkeypatch.setattr(video, "_to_pillow", count_alive)
+    write(tmp_path / "a.gif", moving_gradient(20))
+    assert len(frames) == 20 and max_alive <= 3
 
 
-@pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_the_same_bytes_again(tmp_path, ending):
-    a, b = (write(tmp_path / f"{name}.{ending}", moving(5), metadata=METADATA) for name in "ab")
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_output_is_reproducible(tmp_path, suffix):
+    a, b = (write(tmp_path / f"{name}.{suffix}", moving_gradient(5), metadata=METADATA) for name in "ab")
     assert a.read_bytes() == b.read_bytes()
 
 
-def test_whole_or_not_at_all(tmp_path):
+def test_failed_writing_keeps_the_existing_file(tmp_path):
     def broken():
-        yield from moving(3)
+        yield from moving_gradient(3)
         raise KeyboardInterrupt
 
-    for ending in ("gif", "webp"):
-        write(tmp_path / f"a.{ending}", moving(2))
-        before = (tmp_path / f"a.{ending}").read_bytes()
+    for suffix in ("gif", "webp"):
+        write(tmp_path / f"a.{suffix}", moving_gradient(2))
+        before = (tmp_path / f"a.{suffix}").read_bytes()
         with pytest.raises(KeyboardInterrupt):
-            write_video(broken(), 9, tmp_path / f"a.{ending}", fps=30)
-        assert (tmp_path / f"a.{ending}").read_bytes() == before
+            write_video(broken(), 9, tmp_path / f"a.{suffix}", fps=30)
+        assert (tmp_path / f"a.{suffix}").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "a.webp"]
 
 
 @pytest.mark.parametrize(
-    ("name", "fps", "words"),
-    [("a.avi", 30, "avi"), ("a", 30, "this"), ("a.gif", 60, "60 frames"), ("a.png", 30, "png")],
+    ("name", "fps", "message"),
+    [("a.avi", 30, "avi"), ("a", 30, "'' is not"), ("a.gif", 60, "60 frames"), ("a.png", 30, "png")],
 )
-def test_refused(tmp_path, name, fps, words):
-    with pytest.raises(SganError, match=words) as e:
-        write(tmp_path / name, moving(2), fps=fps)
+def test_unsupported_formats_and_rates_are_rejected(tmp_path, name, fps, message):
+    with pytest.raises(SganError, match=message) as e:
+        write(tmp_path / name, moving_gradient(2), fps=fps)
     assert e.value.hint and not list(tmp_path.iterdir())
 
 
-def test_too_large_a_frame(tmp_path):
+def test_too_large_frame_is_rejected(tmp_path):
     with pytest.raises(SganError, match="too large for webp"):
-        write(tmp_path / "a.webp", moving(2, size=(2, 16384)))
+        write(tmp_path / "a.webp", moving_gradient(2, size=(2, 16384)))
     assert not list(tmp_path.iterdir())
 
 
 def test_sheets():
-    images = moving(12, size=(24, 48))
+    images = moving_gradient(12, size=(24, 48))
     frames = list(sheets(iter(images), 6, 3))
-    assert [f.shape for f in frames] == [(3, 2 * 144, 3 * 288)] * 2, "enlarged, by 6, to 128 or more"
+    assert [f.shape for f in frames] == [(3, 2 * 144, 3 * 288)] * 2, "enlarged by 6, to at least 128"
     assert torch.equal(frames[1], image_grid(images[6:], 3, scale=6))
-    assert next(sheets(iter(moving(1, size=(128, 200))), 1, 1)).shape == (3, 128, 200)
+    assert next(sheets(iter(moving_gradient(1, size=(128, 200))), 1, 1)).shape == (3, 128, 200)
 
 
 def test_mp4_needs_av(tmp_path, monkeypatch):
@@ -180,12 +180,12 @@ def test_mp4_needs_av(tmp_path, monkeypatch):
 @pytest.mark.parametrize("encoder", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_mp4(tmp_path, monkeypatch, encoder, channels):
-    """Frames, colors, even sizes, rate and note, with either encoder."""
+    """Frames, colors, even sizes, frame rate and metadata, with either encoder."""
     av = pytest.importorskip("av")
     if encoder not in av.codecs_available:
         pytest.skip(f"no {encoder}")
     monkeypatch.setattr(video, "_ENCODERS", {encoder: video._ENCODERS[encoder]})
-    frames = moving(20, channels, (41, 63))
+    frames = moving_gradient(20, channels, (41, 63))
     path = write(tmp_path / "a.mp4", frames, fps=24, metadata=METADATA)
     with av.open(str(path)) as opened:
         stream = opened.streams.video[0]
@@ -198,14 +198,14 @@ def test_mp4(tmp_path, monkeypatch, encoder, channels):
     error = read_back[:, :41, 10:63].astype(int) - pixels[:, :, 10:]
     assert np.abs(error).mean() < 6 and np.abs(error.mean((0, 1, 2))).max() < 2
     if channels == 4:
-        assert read_back[:, :, :6].mean() > 245, "alpha is laid on white"
+        assert read_back[:, :, :6].mean() > 245, "alpha is composited onto white"
 
 
-def test_the_same_mp4_again(tmp_path, monkeypatch):
-    """By an encoder that makes the same bytes of the same frames: on some processors libx264 now and then does not."""
+def test_mp4_is_reproducible(tmp_path, monkeypatch):
+    """With an encoder that is deterministic: on some processors libx264 is not."""
     av = pytest.importorskip("av")
     if "mpeg4" not in av.codecs_available:
         pytest.skip("no mpeg4")
     monkeypatch.setattr(video, "_ENCODERS", {"mpeg4": video._ENCODERS["mpeg4"]})
-    a, b = (write(tmp_path / f"{name}.mp4", moving(5), metadata=METADATA) for name in "ab")
+    a, b = (write(tmp_path / f"{name}.mp4", moving_gradient(5), metadata=METADATA) for name in "ab")
     assert a.read_bytes() == b.read_bytes()
