@@ -21,7 +21,7 @@ import torch
 
 from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.data.demo import draw_set
+from stylegan_cli.data.demo import make_demo_dataset
 from stylegan_cli.detectors.image_classifier import ImageClassifier
 from stylegan_cli.inversion.attributes import TEST_STRENGTH, find_from_images
 from stylegan_cli.inversion.directions import Directions, sample_w, unit_vectors
@@ -80,7 +80,7 @@ def train_judge(snapshot: Snapshot, names: list[str], drawings: int, steps: int 
     """Train a classifier on images from a different seed than the bundled dataset."""
     config = snapshot.G.config
     with tempfile.TemporaryDirectory() as folder:
-        draw_set(Path(folder) / "judge.zip", num=drawings, seed=1, workers=1)
+        make_demo_dataset(Path(folder) / "judge.zip", num=drawings, seed=1, workers=1)
         dataset = open_dataset(Path(folder) / "judge.zip", size=(config.height, config.width))
         with bar(quiet=False) as progress:
             return train_classifier(dataset, names, seed=1, steps=steps, progress=progress)

@@ -121,10 +121,10 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
     sgan data demo critters.zip --num 1000 --size 64
     sgan data demo peeps.zip --style open-peeps --label headVariant
     """
-    from ..data.demo import draw_set
+    from ..data.demo import make_demo_dataset
 
     with bar(quiet, leave=False) as progress:
-        report = draw_set(out, progress=progress, **options)
+        report = make_demo_dataset(out, progress=progress, **options)
     if as_json:
         return click.echo(json.dumps(vars(report)))
     if not quiet:

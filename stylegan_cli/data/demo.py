@@ -25,7 +25,7 @@ MISSING = "none"  # value of an attribute that an image lacks
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What `draw_set` wrote."""
+    """What `make_demo_dataset` wrote."""
 
     path: str
     num: int  # number of images
@@ -36,7 +36,7 @@ class DemoReport:
     license: str  # license of the images
 
 
-def draw_set(
+def make_demo_dataset(
     dest: str | os.PathLike,  # path of the zip
     *,
     style: str = "critters",  # DiceBear style

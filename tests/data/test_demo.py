@@ -8,7 +8,7 @@ import torch
 
 from stylegan_cli.data import dataset as dataset_module
 from stylegan_cli.data.dataset import open_dataset
-from stylegan_cli.data.demo import draw_set
+from stylegan_cli.data.demo import make_demo_dataset
 from stylegan_cli.errors import SganError
 
 
@@ -20,13 +20,13 @@ def dicebear():
 
 def test_dataset_depends_only_on_the_seed(tmp_path, dicebear):
     for name, seed, workers in (("a", 0, 1), ("b", 0, 2), ("c", 1, 1)):
-        draw_set(tmp_path / f"{name}.zip", num=20, size=(32, 32), seed=seed, workers=workers)
+        make_demo_dataset(tmp_path / f"{name}.zip", num=20, size=(32, 32), seed=seed, workers=workers)
     a, b, c = ((tmp_path / f"{n}.zip").read_bytes() for n in "abc")
     assert a == b != c
 
 
 def test_attributes_are_stored_and_can_serve_as_labels(tmp_path, dicebear):
-    report = draw_set(tmp_path / "a.zip", num=40, size=(32, 32), label="bodyVariant")
+    report = make_demo_dataset(tmp_path / "a.zip", num=40, size=(32, 32), label="bodyVariant")
     assert report.num == 40 and report.license == "CC0 1.0"
     data = open_dataset(tmp_path / "a.zip", label="labels")
     assert data.spec.classes == report.classes == tuple(sorted(set(data.attributes["bodyVariant"])))
@@ -37,7 +37,7 @@ def test_attributes_are_stored_and_can_serve_as_labels(tmp_path, dicebear):
 
 
 def test_another_style_at_a_rectangular_size(tmp_path, dicebear):
-    draw_set(tmp_path / "a.zip", style="open-peeps", num=3, size=(48, 32), colors=16)
+    make_demo_dataset(tmp_path / "a.zip", style="open-peeps", num=3, size=(48, 32), colors=16)
     data = open_dataset(tmp_path / "a.zip")
     assert (data.spec.height, data.spec.width, data.spec.channels) == (48, 32, 3)
     for image in data.images(range(3)):
@@ -45,7 +45,7 @@ def test_another_style_at_a_rectangular_size(tmp_path, dicebear):
 
 
 def test_bundled_dataset_is_reproducible(tmp_path, dicebear):
-    draw_set(tmp_path / "a.zip", style="critters", num=25, size=(64, 64), seed=0, colors=64)
+    make_demo_dataset(tmp_path / "a.zip", style="critters", num=25, size=(64, 64), seed=0, colors=64)
     generated, bundled = open_dataset(tmp_path / "a.zip"), open_dataset(None)
     assert (generated.images(range(25)).int() - bundled.images(range(25)).int()).abs().float().mean() < 1
     assert generated.attributes["bodyVariant"] == bundled.attributes["bodyVariant"][:25]
@@ -74,7 +74,7 @@ def test_bundled_dataset_records_its_provenance():
 )
 def test_invalid_options_are_rejected(tmp_path, dicebear, options, message, hint):
     with pytest.raises(SganError) as e:
-        draw_set(tmp_path / "a.zip", **{"num": 4, **options})
+        make_demo_dataset(tmp_path / "a.zip", **{"num": 4, **options})
     assert message in str(e.value)
     assert hint is None or hint in e.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -90,5 +90,5 @@ def test_missing_dicebear_says_what_to_install(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", import_without_dicebear)
     with pytest.raises(SganError) as e:
-        draw_set(tmp_path / "a.zip", num=4)
+        make_demo_dataset(tmp_path / "a.zip", num=4)
     assert e.value.hint == "pip install 'stylegan-cli[demo]'"

@@ -167,14 +167,14 @@ def test_histogram():
 @pytest.mark.slow
 def test_auc_of_fifty_images_of_each_kind(model, lpips_jax, tmp_path):
     """pytest -m slow -s tests/inversion/test_attribution.py: new drawings and generated images."""
-    from stylegan_cli.data.demo import draw_set
+    from stylegan_cli.data.demo import make_demo_dataset
     from stylegan_cli.detectors import load_lpips
     from stylegan_cli.detectors.distances import LpipsLoss
     from stylegan_cli.inversion.projector import project
 
     loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
     options = ProjectionOptions(steps=200)
-    draw_set(tmp_path / "fresh.zip", num=50, seed=1, colors=64)
+    make_demo_dataset(tmp_path / "fresh.zip", num=50, seed=1, colors=64)
     fresh = open_dataset(tmp_path / "fresh.zip", size=(32, 32)).images(range(50))
     own = attribution._generate(model.G, 77, torch.arange(50))
     near, far = (project(model.G, attribution._as_target(x), loss, options).distance for x in (own, fresh))
