@@ -89,7 +89,7 @@ def write_video(
         write(images, count, temporary, fps, loop, comment)
 
 
-def sheets(
+def frame_grids(
     images: Iterable[Tensor],  # uint8 [C, h, w], frame by frame, and cell by cell within a frame
     cells: int,  # number of images per frame
     columns: int,

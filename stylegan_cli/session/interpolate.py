@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import grid_columns
-from ..data.video import sheets, write_video
+from ..data.video import frame_grids, write_video
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images
@@ -112,7 +112,7 @@ def interpolate(
         cells = generate_images(
             video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), sampling, progress, noise=video.noise
         )
-        return model.drawing(sheets(cells, len(video.keyframes), columns))
+        return model.drawing(frame_grids(cells, len(video.keyframes), columns))
 
     return InterpolateResult(
         video.frames, request.fps, request.loop, video.keyframes, record, tuned_note(video.tuned), frames

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..data.images import grid_columns
-from ..data.video import sheets, write_video
+from ..data.video import frame_grids, write_video
 from ..detectors.distances import Loss
 from ..inversion.projection import LOSSES, ProjectionInput, choose_loss, prepare_input, project_images
 from ..inversion.projector import ProjectionOptions
@@ -147,7 +147,7 @@ class ProjectResult:
     ) -> Path:
         """Write the way there: beside each target its projection."""
         count = len(self.names)
-        frames = sheets(path_frames(self.finding, progress), 2 * count, 2 * grid_columns(count))
+        frames = frame_grids(path_frames(self.finding, progress), 2 * count, 2 * grid_columns(count))
         frames = self.model.drawing(frames)
         write_video(frames, len(self.finding.latents.path), path, fps=VIDEO_RATE, metadata=self.record)
         return Path(path)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from stylegan_cli.data.images import read_metadata
-from stylegan_cli.data.video import sheets
+from stylegan_cli.data.video import frame_grids
 
 
 def frames(path):
@@ -39,7 +39,7 @@ def still(sgan, tiny_run, tmp_path):
             white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         import torch
 
-        (sheet,) = sheets([torch.from_numpy(np.array(white)).permute(2, 0, 1)], 1, 1)
+        (sheet,) = frame_grids([torch.from_numpy(np.array(white)).permute(2, 0, 1)], 1, 1)
         return sheet.permute(1, 2, 0).numpy().astype(int)
 
     return draw

@@ -10,7 +10,7 @@ from PIL import Image, ImageSequence
 
 from stylegan_cli.data import video
 from stylegan_cli.data.images import image_grid, read_metadata
-from stylegan_cli.data.video import check_video, sheets, write_video
+from stylegan_cli.data.video import check_video, frame_grids, write_video
 from stylegan_cli.errors import SganError
 
 METADATA = {"seeds": "1, 2", "command": 'sgan interpolate --seeds "1,2"', "note": "ä ☃\n" + "long " * 200}
@@ -162,12 +162,12 @@ def test_too_large_frame_is_rejected(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_sheets():
+def test_frame_grids():
     images = moving_gradient(12, size=(24, 48))
-    frames = list(sheets(iter(images), 6, 3))
+    frames = list(frame_grids(iter(images), 6, 3))
     assert [f.shape for f in frames] == [(3, 2 * 144, 3 * 288)] * 2, "enlarged by 6, to at least 128"
     assert torch.equal(frames[1], image_grid(images[6:], 3, scale=6))
-    assert next(sheets(iter(moving_gradient(1, size=(128, 200))), 1, 1)).shape == (3, 128, 200)
+    assert next(frame_grids(iter(moving_gradient(1, size=(128, 200))), 1, 1)).shape == (3, 128, 200)
 
 
 def test_mp4_needs_av(tmp_path, monkeypatch):
