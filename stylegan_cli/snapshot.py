@@ -135,7 +135,7 @@ def open_training_set(
         return None
     changed = f"The images in {spec.path} are not those that the model was trained on."
     gone = "The images that the model was trained on cannot be opened"
-    return spec.open(size=size, labels=labeled, changed=changed, gone=gone, hint="Give --data.")
+    return spec.open(size=size, labels=labeled, changed_message=changed, missing_message=gone, hint="Give --data.")
 
 
 def fingerprint(

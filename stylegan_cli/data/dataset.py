@@ -72,8 +72,8 @@ class DataSpec:
         *,
         size: tuple[int, int] | None = None,  # (height, width) to read at; None: as recorded
         labels: bool = True,  # whether to read the labels
-        changed: str | None = None,  # message if the images or labels have changed
-        gone: str | None = None,  # prefix of the message if the dataset cannot be opened
+        changed_message: str | None = None,  # error if the images or labels have changed
+        missing_message: str | None = None,  # start of the error if the dataset cannot be opened
         hint: str | None = None,  # hint of either error
         progress: Progress = silent,
     ) -> Dataset:
@@ -82,11 +82,11 @@ class DataSpec:
         try:
             dataset = open_dataset(self.path, size=size, mirror=self.mirror, label=label, progress=progress)
         except SganError as e:
-            if gone is None:
+            if missing_message is None:
                 raise
-            raise SganError(f"{gone}: {e}", hint=hint) from e
+            raise SganError(f"{missing_message}: {e}", hint=hint) from e
         if dataset.spec.content_hash != self.content_hash:
-            raise SganError(changed or f"The images or labels in {self.path} have changed.", hint=hint)
+            raise SganError(changed_message or f"The images or labels in {self.path} have changed.", hint=hint)
         return dataset
 
 

@@ -54,7 +54,7 @@ def pack(
     src: str | os.PathLike,  # folder (searched recursively), zip, .npz or .npy
     dest: str | os.PathLike,  # path of the zip
     *,
-    size: tuple[int, int] | None = None,  # (height, width); None: all images must have the same
+    size: tuple[int, int] | None = None,  # (height, width); None: the size that all images share
     crop: str = "center",  # with a size: 'center' takes the largest centered crop of its aspect ratio, 'none' stretches
     filter: str = "lanczos",  # resizing filter: 'lanczos' or 'box'
     labels: str | os.PathLike | None = None,  # 'folders', 'none', or a JSON file; None: those of the source, if any

@@ -190,14 +190,14 @@ def test_spec_of_a_changed_or_missing_dataset_is_rejected(tmp_path, files):
     with pytest.raises(SganError, match="The images or labels in .*a.zip have changed."):
         spec.open()
     with pytest.raises(SganError, match="^Not those.$") as e:
-        spec.open(changed="Not those.", gone="Gone", hint="Look.")
+        spec.open(changed_message="Not those.", missing_message="Gone", hint="Look.")
     assert e.value.hint == "Look."
     path.unlink()
     with pytest.raises(SganError, match="^Gone: .*a.zip does not exist.$") as e:
-        spec.open(gone="Gone", hint="Look.")
+        spec.open(missing_message="Gone", hint="Look.")
     assert e.value.hint == "Look."
     with pytest.raises(SganError, match="^.*a.zip does not exist.$"):
-        spec.open(changed="Not those.", hint="Look.")
+        spec.open(changed_message="Not those.", hint="Look.")
 
 
 def error_of(path, **options):

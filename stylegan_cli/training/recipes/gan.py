@@ -184,7 +184,7 @@ def open_run_data(
     """Open the dataset of a run. Raises SganError if it is missing or has changed since the run was started."""
     path = config.data.path
     return config.data.open(
-        changed=f"The images or labels in {path} have changed since this run was started.",
+        changed_message=f"The images or labels in {path} have changed since this run was started.",
         hint=f"Start a new run with its weights: sgan train --resume SNAPSHOT --data {path}",
         progress=progress,
     )
