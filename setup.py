@@ -67,6 +67,7 @@ setup(
         "cuda": [f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "nvvm", "cuda-runtime", "cuda-cccl")],
         "demo": DEMO,
         "hub": ["huggingface_hub"],
+        "lpips": ["lpips"],  # brings torchvision, so it is not required: see stylegan_cli/detectors/lpips.py
         "metrics": METRICS,
         "onnx": ONNX,
         "tb": ["tensorboard"],

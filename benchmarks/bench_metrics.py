@@ -29,7 +29,7 @@ from torch import Tensor
 from stylegan_cli.data.dataset import Dataset, open_dataset
 from stylegan_cli.data.images import save_image
 from stylegan_cli.detectors import inception, load_detector
-from stylegan_cli.detectors.frozen import wanted_shapes
+from stylegan_cli.detectors.frozen import expected_shapes
 from stylegan_cli.metrics.frechet import frechet_distance
 from stylegan_cli.metrics.measure import compare_images
 from stylegan_cli.metrics.metric import Settings
@@ -201,7 +201,7 @@ def random_weights(
 ) -> Path:
     """Random weights that keep the scale of a signal, in a file like torch-fidelity's."""
     with torch.device("meta"):
-        shapes = wanted_shapes(inception.Inception())
+        shapes = expected_shapes(inception.Inception())
     tensors = {}
     for name, shape in shapes.items():
         tensors[name] = torch.randn(shape) * ((2 / np.prod(shape[1:])) ** 0.5 if len(shape) > 1 else 0.1)

@@ -1,6 +1,6 @@
-"""How far an image is from another: three distances that can be descended.
+"""Three differentiable distances between images.
 
-Each gives features of images, computed once for a target, and a distance between two sets of them.
+Each extracts features of images, once for a target, and computes the distance between two sets of features.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from ..data.images import to_rgb
 from .lpips import Lpips
 
-_LARGEST = 256  # pixels of the shorter side that LPIPS looks at (Karras et al. 2020, appendix D)
+_MAX_SIDE = 256  # pixels of the shorter side that LPIPS is computed at (Karras et al. 2020, appendix D)
 
 
 class Loss(Protocol):
-    """A distance between images, differentiable."""
+    """A differentiable distance between images."""
 
     @property
-    def name(self) -> str: ...  # with what it depends on, for the record
+    def name(self) -> str: ...  # including the weights that it depends on, for metadata
 
     def features(
         self,
@@ -31,16 +31,16 @@ class Loss(Protocol):
 
     def distance(
         self,
-        a: list[Tensor],  # features of N images, or of one
+        a: list[Tensor],  # features of N images, or of one image
         b: list[Tensor],  # features of the targets
     ) -> Tensor: ...  # [N]
 
 
 @dataclass(frozen=True, eq=False)
 class LpipsLoss:
-    """LPIPS over VGG16 (Zhang et al. 2018), of images of more than 256 pixels reduced to about that.
+    """LPIPS with VGG16 (Zhang et al. 2018); images with a shorter side above 256 pixels are reduced to about that.
 
-    Images with alpha are compared twice, on white and on black: together the two say what is where and what is seen.
+    Images with alpha are compared on white and on black, which together reveal both alpha and color.
     """
 
     lpips: Lpips
@@ -53,7 +53,7 @@ class LpipsLoss:
         self,
         images: Tensor,  # [N, C, H, W]
     ) -> list[Tensor]:  # each [N, D]
-        images = _between(images, self.lpips.network.smallest, _LARGEST)
+        images = _fit_side(images, self.lpips.network.min_side, _MAX_SIDE)
         views = [images] if images.shape[1] != 4 else [to_rgb(images), to_rgb(images, background=0)]
         return [self.lpips.features(to_rgb(view)) for view in views]
 
@@ -67,12 +67,12 @@ class LpipsLoss:
 
 @dataclass(frozen=True, eq=False)
 class DiscriminatorLoss:
-    """Feature matching on the model's own discriminator (Salimans et al. 2016, section 3.1).
+    """Feature matching with the model's own discriminator (Salimans et al. 2016, section 3.1).
 
     d = mean over levels of |D_l(x) - D_l(t)|^2 / |D_l(t)|^2
     """
 
-    levels: Callable[[Tensor], list[Tensor]]  # features of a discriminator: [N, C, H, W] to each [N, c, h, w]
+    levels: Callable[[Tensor], list[Tensor]]  # discriminator's features per level: [N, C, H, W] to [N, c, h, w] each
 
     @property
     def name(self) -> str:
@@ -89,24 +89,24 @@ class DiscriminatorLoss:
         a: list[Tensor],
         b: list[Tensor],
     ) -> Tensor:  # [N]
-        return _mean([_power(x - y) / _power(y).clamp_min(1e-8) for x, y in zip(a, b, strict=True)])
+        return _mean([_mean_square(x - y) / _mean_square(y).clamp_min(1e-8) for x, y in zip(a, b, strict=True)])
 
 
 @dataclass(frozen=True)
 class PixelLoss:
-    """Mean absolute difference of pixels and of their gradients, at every halving of the size down to 4 pixels."""
+    """Mean absolute difference of pixels and their gradients, at the full size and every halving down to 4 pixels."""
 
     name: str = "pixel"
 
     def features(
         self,
         images: Tensor,  # [N, C, H, W]
-    ) -> list[Tensor]:  # per size: pixels, horizontal and vertical gradients
-        found = []
+    ) -> list[Tensor]:  # for each size: pixels, horizontal gradients, vertical gradients
+        features = []
         while True:
-            found += [images, images.diff(dim=3), images.diff(dim=2)]
+            features += [images, images.diff(dim=3), images.diff(dim=2)]
             if min(images.shape[2:]) < 8:
-                return found
+                return features
             images = F.avg_pool2d(images, 2)
 
     def distance(
@@ -117,28 +117,28 @@ class PixelLoss:
         return _mean([(x - y).abs().mean((1, 2, 3)) for x, y in zip(a, b, strict=True)], len(a) / 3)
 
 
-def _between(
+def _fit_side(
     images: Tensor,  # [N, C, H, W]
-    smallest: int,  # pixels
-    largest: int,
+    min_side: int,  # pixels
+    max_side: int,
 ) -> Tensor:
-    """Enlarged by whole pixels or averaged until the shorter side lies between the two, as well as halving allows."""
+    """Enlarge or average by a whole factor to bring the shorter side to at least min_side and about max_side."""
     side = min(images.shape[2:])
-    if side < smallest:
-        times = -(-smallest // side)
-        return images.repeat_interleave(times, 2).repeat_interleave(times, 3)
-    part, (height, width) = side // largest, images.shape[2:]
-    return F.adaptive_avg_pool2d(images, (height // part, width // part)) if part > 1 else images
+    if side < min_side:
+        factor = -(-min_side // side)
+        return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    factor, (height, width) = side // max_side, images.shape[2:]
+    return F.adaptive_avg_pool2d(images, (height // factor, width // factor)) if factor > 1 else images
 
 
 def _mean(
     parts: list[Tensor],  # each [N]
-    count: float | None = None,  # how many they count as
+    count: float | None = None,  # divisor of the sum; None: the number of parts
 ) -> Tensor:  # [N]
     return sum(parts, parts[0].new_zeros(())) / (count or len(parts))
 
 
-def _power(
+def _mean_square(
     x: Tensor,  # [N, C, H, W]
 ) -> Tensor:  # [N]
     return x.square().mean((1, 2, 3))

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation): the second family, which a pip package brings.
+"""EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation): a detector whose weights come with a package.
 
-Fréchet and kernel distances in its features are no FID and no KID, and their names say so.
+Fréchet and kernel distances of its features are not FID and KID, and the names of those metrics say so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .frozen import FoldedConv
 
 SIZE = 224
-# repeats, kernel, stride of the first, expansion, channels out
+# repeats, kernel, stride of the first block, expansion, output channels
 _STAGES = [
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -24,7 +24,7 @@ _STAGES = [
 
 
 class EfficientNetLite0(nn.Module):
-    """Images to the 1280 features before its classifier."""
+    """Maps images to the 1280 features before the classifier."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class EfficientNetLite0(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W] uint8
     ) -> dict[str, Tensor]:
-        """{'pool': [N, 1280]}. Images of another size are resized by an antialiased bicubic filter."""
+        """Return {'pool': [N, 1280]}. Resizes images of other sizes with an antialiased bicubic filter."""
         x = images.float()
         if images.shape[2:] != (SIZE, SIZE):
             x = F.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 255)
@@ -50,7 +50,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class SameConv(FoldedConv):
-    """A convolution with TensorFlow's padding 'SAME': where an odd number of pixels is missing, more at the end."""
+    """A convolution with TensorFlow's 'SAME' padding: an odd number of pixels is padded more at the end."""
 
     def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(cin, cout, kernel, stride, 0, groups)
@@ -58,13 +58,13 @@ class SameConv(FoldedConv):
     def forward(self, input: Tensor) -> Tensor:
         (kernel, _), (stride, _) = self.kernel_size, self.stride
         height, width = (max(0, (-(-n // stride) - 1) * stride + kernel - n) for n in input.shape[2:])
-        if height % 2 or width % 2:  # only this needs a copy; the convolution itself pads both ends alike
+        if height % 2 or width % 2:  # only this needs a copy: the convolution itself pads both ends equally
             input = F.pad(input, (0, width % 2, 0, height % 2))
         return F.conv2d(input, self.weight, self.bias, stride, (height // 2, width // 2), groups=self.groups)
 
 
 class Block(nn.Module):
-    """An inverted bottleneck: wide, each channel by itself, narrow; around it a shortcut where the shape allows it."""
+    """An inverted bottleneck: expand, depthwise, project; with a shortcut if the shape stays the same."""
 
     def __init__(self, cin: int, cout: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -81,11 +81,11 @@ class Block(nn.Module):
 
 
 def _relu6(x: Tensor) -> Tensor:
-    """In place: on a CPU the first touch of fresh memory costs more than the function."""
+    """ReLU6 in place: on a CPU, touching new memory costs more than the function."""
     return F.relu6(x, inplace=True)
 
 
-# In the package's file, per layer: our name of it. Within a block (`_blocks.3._expand_conv`) and around the blocks.
+# Names of layers in the package's file -> our names: within a block (`_blocks.3._expand_conv`), and around the blocks
 _IN_BLOCK = {
     "_expand_conv": "expand.conv",
     "_bn0": "expand.bn",
@@ -100,11 +100,11 @@ _AROUND = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.con
 def from_package(
     tensors: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Weights by our names, those that are by the names of the package's file."""
+    """Rename the tensors of the package's file; drop those that the network does not have."""
     named = {}
     for name, tensor in tensors.items():
         layer, _, field = name.rpartition(".")
         block, _, part = layer.removeprefix("_blocks.").rpartition(".")
-        if ours := _IN_BLOCK.get(part) if block else _AROUND.get(part):
-            named[f"blocks.{block}.{ours}.{field}" if block else f"{ours}.{field}"] = tensor
+        if target := _IN_BLOCK.get(part) if block else _AROUND.get(part):
+            named[f"blocks.{block}.{target}.{field}" if block else f"{target}.{field}"] = tensor
     return named

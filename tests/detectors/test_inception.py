@@ -1,4 +1,4 @@
-"""The 2015 Inception network: its features, and the three kinds of file that it takes."""
+"""The 2015 Inception network: its features, and the three kinds of file that it loads."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from torch import nn
 from stylegan_cli.detectors import inception, load_detector
 from stylegan_cli.errors import SganError
 
-# `make_images(2, 40, 56)` through `drawn_weights`; the network agrees with torch-fidelity's where that can be imported
+# For `make_images(2, 40, 56)` and `random_weights`. The features agree with torch-fidelity's.
 POOL = [
     [0.09797, 4.49141, 0.0, 0.0, 3.93748, 0.04127, 2.25874, 0.93342],
     [0.07362, 4.34916, 0.0, 0.01074, 4.32271, 0.10045, 2.38063, 0.89637],
@@ -21,15 +21,15 @@ LOGITS = [
 
 
 @pytest.fixture(scope="module")
-def tensors(drawn_weights):
+def tensors(random_weights):
     with torch.device("meta"):
         network = inception.Inception()
-    return drawn_weights(network)
+    return random_weights(network)
 
 
 @pytest.fixture(scope="module")
 def weights(tensors, tmp_path_factory):
-    """A file as pytorch-fid and torch-fidelity have it."""
+    """A file in the format of pytorch-fid and torch-fidelity."""
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     counters = {n.replace("running_var", "num_batches_tracked"): torch.tensor(0) for n in tensors if "_var" in n}
     torch.save(tensors | counters, path)
@@ -41,8 +41,8 @@ def detector(weights):
     return load_detector("inception-2015", "cpu", weights)
 
 
-def test_what_it_says_of_itself(detector, weights):
-    assert detector.name == "inception-2015" and not detector.known
+def test_name_and_fingerprint(detector, weights):
+    assert detector.name == "inception-2015" and not detector.is_standard
     assert detector.fingerprint == hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
 
 
@@ -60,26 +60,26 @@ def test_recorded_features(detector, make_images):
 def test_agrees_with_torch_fidelity(detector, weights, make_images, oracle, shape):
     module = oracle("torch_fidelity.feature_extractor_inceptionv3")
     names = ["2048", "logits_unbiased"]
-    theirs = module.FeatureExtractorInceptionV3("x", names, feature_extractor_weights_path=weights)
+    original = module.FeatureExtractorInceptionV3("x", names, feature_extractor_weights_path=weights)
     images = make_images(2, *shape)
-    ours = detector(images)
-    pool, logits = theirs(images)
-    assert pool.std(0).mean() > 0.02  # the images are told apart
-    torch.testing.assert_close(ours["pool"], pool, rtol=0, atol=1e-4)
-    torch.testing.assert_close(ours["logits"], logits, rtol=0, atol=1e-4)
+    features = detector(images)
+    pool, logits = original(images)
+    assert pool.std(0).mean() > 0.02  # features differ between images
+    torch.testing.assert_close(features["pool"], pool, rtol=0, atol=1e-4)
+    torch.testing.assert_close(features["logits"], logits, rtol=0, atol=1e-4)
 
 
-def test_each_image_by_itself(detector, make_images):
+def test_images_do_not_affect_each_other(detector, make_images):
     images = make_images(3, 40, 56)
     together = detector(images)
     torch.testing.assert_close(detector(images[1:2])["pool"], together["pool"][1:2], rtol=0, atol=1e-5)
 
 
-def test_no_gradients_and_no_other_images(detector, make_images):
+def test_weights_are_frozen_and_other_images_are_rejected(detector, make_images):
     assert not any(p.requires_grad for p in detector.network.parameters()) and not detector.network.training
-    for wrong in (make_images(1, 8, 8).float(), make_images(1, 8, 8)[:, :1], make_images(1, 8, 8)[0]):
-        with pytest.raises(SganError, match=r"looks at images of \[N, 3, H, W\] uint8, not"):
-            detector(wrong)
+    for invalid in (make_images(1, 8, 8).float(), make_images(1, 8, 8)[:, :1], make_images(1, 8, 8)[0]):
+        with pytest.raises(SganError, match=r"takes images \[N, 3, H, W\] in uint8, not"):
+            detector(invalid)
 
 
 class Branch(nn.Module):
@@ -103,17 +103,17 @@ def save_torchscript(tensors, path):
 
 
 def nvidia_names(tensors):
-    """As in NVIDIA's inception-2015-12-05.pt: without the scale of the batch norms, which is one."""
+    """Rename as in NVIDIA's inception-2015-12-05.pt, which omits the scale of the batch norms, because it is one."""
     named = {"output.weight": tensors["fc.weight"], "output.bias": tensors["fc.bias"]}
     for name, tensor in tensors.items():
-        for ours, field in inception._FIELDS.items():
-            if name.endswith(f".{ours}"):
-                named[f"layers.{inception._nvidia_name(name.removesuffix(f'.{ours}'))}.{field}"] = tensor
+        for part, field in inception._FIELDS.items():
+            if name.endswith(f".{part}"):
+                named[f"layers.{inception._nvidia_name(name.removesuffix(f'.{part}'))}.{field}"] = tensor
     return named
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-def test_reads_nvidias_file_as_weights(tensors, make_images, tmp_path):
+def test_reads_nvidia_file(tensors, make_images, tmp_path):
     named = nvidia_names(tensors)
     save_torchscript(named, tmp_path / "nvidia.pt")
     ones = {n: torch.ones_like(t) if n.endswith("bn.weight") else t for n, t in tensors.items()}
@@ -123,9 +123,9 @@ def test_reads_nvidias_file_as_weights(tensors, make_images, tmp_path):
     assert torch.equal(a(images)["logits"], b(images)["logits"])
 
 
-def test_nvidias_names(tensors):
-    """Names that people who printed the file's code have told, for every kind of branch."""
-    told = {
+def test_nvidia_names(tensors):
+    """Names known from printouts of the file's code, for every kind of branch."""
+    expected = {
         "Conv2d_1a_3x3": "conv",
         "Conv2d_4a_3x3": "conv_4",
         "Mixed_5b.branch1x1": "mixed.conv",
@@ -147,21 +147,22 @@ def test_nvidias_names(tensors):
         "Mixed_7c.branch3x3dbl_3b": "mixed_10.tower_1_mixed_conv_1",
         "Mixed_7c.branch_pool": "mixed_10.tower_2_conv",
     }
-    assert {ours: inception._nvidia_name(ours) for ours in told} == told
+    assert {name: inception._nvidia_name(name) for name in expected} == expected
     assert len(nvidia_names(tensors)) == 94 * 4 + 2
 
 
 @pytest.mark.parametrize("change", ["another network", "another shape", "not finite", "html"])
-def test_wrong_files_are_told(tensors, tmp_path, change):
-    path, told = tmp_path / "w.pth", "holds other weights than Inception's: fc.weight is missing, must be"
+def test_invalid_files_are_rejected(tensors, tmp_path, change):
+    path, expected = tmp_path / "w.pth", "not have the weights of Inception: fc.weight is missing, expected"
     broken = {n: t for n, t in tensors.items() if n != "fc.weight"}
     if change == "another shape":  # torchvision's own Inception has 1000 classes
-        broken["fc.weight"], told = torch.zeros(1000, 2048), r"fc.weight is \[1000, 2048\], must be \[1008, 2048\]"
+        broken["fc.weight"] = torch.zeros(1000, 2048)
+        expected = r"fc.weight has shape \[1000, 2048\], expected \[1008, 2048\]"
     elif change == "not finite":
-        broken["fc.weight"], told = tensors["fc.weight"] / 0, "not finite, in fc.weight"
+        broken["fc.weight"], expected = tensors["fc.weight"] / 0, "not finite, for example in fc.weight"
     torch.save(broken, path)
     if change == "html":
         path.write_text("<html>")
-        told = "cannot be read as a file of weights .it is neither a zip nor a pickle"
-    with pytest.raises(SganError, match=told):
+        expected = "cannot be read as a file of weights .it is neither a zip nor a pickle"
+    with pytest.raises(SganError, match=expected):
         load_detector("inception-2015", "cpu", path)

@@ -1,4 +1,4 @@
-"""TensorFlow 1's resize, against its definition written out."""
+"""TensorFlow 1's resizing, compared with its definition."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from stylegan_cli.detectors.resize import resize_like_tensorflow
 
 
 def by_definition(x, size):
-    """Each output pixel by itself, in float32 as TensorFlow's kernel computes it (x: [H, W] uint8)."""
+    """Compute each output pixel separately, in float32 like TensorFlow's kernel (x: uint8 [H, W])."""
     height, width = x.shape
     x = x.astype(np.float32)
     scale_y, scale_x = np.float32(height / size), np.float32(width / size)
@@ -28,11 +28,11 @@ def by_definition(x, size):
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (31, 31), (64, 1), (1, 40), (100, 77)])
-def test_to_the_bit(shape):
+def test_equals_the_definition(shape):
     x = torch.randint(0, 256, (1, 1, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     assert np.array_equal(resize_like_tensorflow(x, 31)[0, 0].numpy(), by_definition(x[0, 0].numpy(), 31))
 
 
-def test_the_corner_is_the_origin():
+def test_top_left_corner_is_the_origin():
     x = torch.tensor([[[[0, 100]]]], dtype=torch.uint8)
     assert resize_like_tensorflow(x, 4)[0, 0, 0].tolist() == [0, 50, 100, 100]

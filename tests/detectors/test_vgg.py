@@ -1,11 +1,11 @@
-"""VGG16 for precision and recall, and the names in NVIDIA's file."""
+"""VGG16 for precision and recall, and the names of tensors in NVIDIA's file."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from stylegan_cli.detectors import vgg
-from stylegan_cli.detectors.frozen import fill, wanted_shapes
+from stylegan_cli.detectors.frozen import expected_shapes, load_weights
 from stylegan_cli.detectors.resize import resize_like_tensorflow
 
 TORCHVISION_CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -17,25 +17,25 @@ def empty():
         return vgg.Vgg16()
 
 
-def test_names_are_torchvisions(empty):
-    wanted = wanted_shapes(empty)
+def test_names_are_those_of_torchvision(empty):
+    shapes = expected_shapes(empty)
     convs = {f"features.{i}" for i in TORCHVISION_CONVS}
-    assert {name.rpartition(".")[0] for name in wanted} == convs | {"classifier.0", "classifier.3"}
-    assert wanted["features.28.weight"] == (512, 512, 3, 3)
-    assert wanted["classifier.0.weight"] == (4096, 25088) and wanted["classifier.3.weight"] == (4096, 4096)
+    assert {name.rpartition(".")[0] for name in shapes} == convs | {"classifier.0", "classifier.3"}
+    assert shapes["features.28.weight"] == (512, 512, 3, 3)
+    assert shapes["classifier.0.weight"] == (4096, 25088) and shapes["classifier.3.weight"] == (4096, 4096)
 
 
-def test_features_of_a_image(empty, drawn_weights, make_images, tmp_path):
-    """Fully connected layers that only pick features: what comes out is then known from the convolutions alone."""
+def test_features(empty, random_weights, make_images, tmp_path):
+    """With fully connected layers that only select features, the output follows from the convolutions alone."""
     convolutions = torch.nn.ModuleDict({"features": vgg.convolutions()})
-    tensors = drawn_weights(convolutions)
-    picked = torch.arange(4096) * 6
+    tensors = random_weights(convolutions)
+    selected = torch.arange(4096) * 6
     first, second = torch.zeros(4096, 25088), torch.eye(4096).flip(0)
-    first[torch.arange(4096), picked] = 1
+    first[torch.arange(4096), selected] = 1
     zero = torch.zeros(4096)
     tensors |= {"classifier.0.weight": first, "classifier.0.bias": zero}
     tensors |= {"classifier.3.weight": second, "classifier.3.bias": zero}
-    network = fill(empty, tensors, tmp_path)
+    network = load_weights(empty, tensors, tmp_path)
     images = make_images(1, 50, 30)
 
     x = resize_like_tensorflow(images, 224) / 255
@@ -45,12 +45,12 @@ def test_features_of_a_image(empty, drawn_weights, make_images, tmp_path):
         if i in (2, 7, 14, 21, 28):
             x = F.max_pool2d(x, 2)
     with torch.no_grad():
-        found = network(images)["fc2"]
-    assert found.std() > 0.01
-    torch.testing.assert_close(found, x.flatten(1)[:, picked].flip(1), rtol=1e-5, atol=1e-5)
+        features = network(images)["fc2"]
+    assert features.std() > 0.01
+    torch.testing.assert_close(features, x.flatten(1)[:, selected].flip(1), rtol=1e-5, atol=1e-5)
 
 
-def test_nvidias_names():
+def test_nvidia_names():
     tensors = {f"layers.conv{n}.{field}": torch.tensor(n) for n in range(1, 14) for field in ("weight", "bias")}
     tensors |= {f"layers.fc{n}.weight": torch.tensor(n) for n in (1, 2, 3)} | {"lpips4": torch.ones(512, 1, 1)}
     named = vgg.from_nvidia(tensors)

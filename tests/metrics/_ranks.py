@@ -31,7 +31,7 @@ class FakeDetector:
     """Each feature is a smooth function of the colors of an image, of every one for itself."""
 
     name: str
-    known: bool = True
+    is_standard: bool = True
     fingerprint: str = "01234567"
     seen: list[int] = field(default_factory=list)  # images of each call
 
@@ -51,7 +51,7 @@ class FakeDetector:
 class FakeLpips:
     """Squared distance of images that are made a little smaller."""
 
-    known: bool = True
+    is_standard: bool = True
     fingerprint: str = "89abcdef"
 
     def __call__(self, a, b):

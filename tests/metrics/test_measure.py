@@ -127,7 +127,7 @@ def flags():
 
 
 def test_names_tell_of_other_weights_and_of_truncation(fakes, tiny_generator, data):
-    fakes.known = False
+    fakes.is_standard = False
     found = measured(["fid", "pr", "ppl"], tiny_generator(), data, truncation_psi=0.7, **QUICK)
     assert list(found.values) == [
         "fid40_full_trunc0.7@01234567",
@@ -193,7 +193,7 @@ def test_bad_input(fakes, tiny_generator, make_set, data, tmp_path):
         measured(["is"], G, data, num=9)
     with pytest.raises(SganError, match="ppl_zfull_40 takes images of 32 pixels a side at least, not 16x16"):
         measured(["ppl_zfull"], G, data, **QUICK)
-    assert not fakes.made, "all this is known before anything is done"
+    assert not fakes.made, "all this is is_standard before anything is done"
 
 
 def test_a_model_that_diverged_is_refused_after_one_batch(fakes, tiny_generator, data):
