@@ -33,7 +33,7 @@ from stylegan_cli.detectors.frozen import expected_shapes
 from stylegan_cli.metrics.frechet import frechet_distance
 from stylegan_cli.metrics.measure import compare_images
 from stylegan_cli.metrics.metric import Settings
-from stylegan_cli.metrics.passes import Want, look
+from stylegan_cli.metrics.passes import StatisticSpec, run_pass
 from stylegan_cli.metrics.registry import resolve
 
 PARTS = ("frechet", "features", "fid")
@@ -122,12 +122,12 @@ def distance_by_trace(
 def time_features(bench: Bench, data: Dataset, weights: Path) -> None:
     """Time from uint8 images in memory to mean and covariance, the main cost of an evaluation."""
     images = data.images(range(len(data)))
-    want = Want("moments", "pool", len(data))
+    spec = StatisticSpec("moments", "pool", len(data))
 
     def ours(i):
         detector = load_detector("inception-2015", bench.device, weights)
         settings = Settings(bench.device, batch=64 if bench.cuda else 8)
-        moments = look(InMemory(images, bench.device), [want], detector, settings, "")[want]
+        moments = run_pass(InMemory(images, bench.device), [spec], detector, settings, "")[spec]
         return moments["mean"], moments["cov"]
 
     runs = {"ours": ours}

@@ -100,7 +100,7 @@ def _list() -> str:
     """The metrics, one a line."""
     from ..metrics.registry import METRICS
 
-    return "\n".join(f"{metric.short:4} {name:14} {metric.about}" for name, metric in METRICS.items())
+    return "\n".join(f"{metric.alias:4} {name:14} {metric.description}" for name, metric in METRICS.items())
 
 
 def _on_a_rank(work: typing.Callable[..., T], *arguments: typing.Any) -> T:

@@ -1,7 +1,7 @@
-"""Numbers that tell how good images are. One file for each metric says its detector, statistic and computation.
+"""Metrics of image quality. Each metric is one file that declares its detector, its statistic and its computation.
 
-A stream of images (stream.py, path_pairs.py) is seen by a detector, its features go into statistics (statistics.py),
-and of these the metric's function makes numbers; passes.py lets metrics share their passes. registry.py collects the
-metrics and resolves names into a protocol, the value that measure.py and requests.py (models' files, and what is
-recorded beside them) are given.
+A detector extracts features of a stream of images (stream.py, path_pairs.py), statistics.py accumulates them, and the
+metric's function computes values from the statistics; passes.py shares passes between metrics. registry.py collects
+the metrics and resolves names into a protocol, which measure.py measures; requests.py does so for a model's file and
+records the values beside it.
 """

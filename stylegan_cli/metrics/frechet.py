@@ -1,12 +1,12 @@
-"""Fréchet distance between two normal distributions (Dowson and Landau 1982); of Inception features it is FID
+"""Fréchet distance between two normal distributions (Dowson and Landau 1982). With Inception features it is FID
 (Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update Rule", equation 6):
 
 d²((m, C), (n, D)) = |m - n|² + tr(C + D - 2 (C D)^½)
 
-With C = L Lᵀ the eigenvalues of C D are those of the symmetric Lᵀ D L, and tr (C D)^½ is the sum of their roots: no
-root of a matrix is taken. All is in float64. Between well conditioned covariances rounding changes the distance by
-about 1e-12 of their traces. Eigenvalues below 1e-16 of the largest cannot be told from 0; each of them costs up to
-1e-8 of the largest one's root.
+With C = L Lᵀ, the eigenvalues of C D are those of the symmetric Lᵀ D L, and tr (C D)^½ is the sum of their square
+roots, so no matrix square root is needed. Everything is in float64. For well-conditioned covariances, the rounding
+error is about 1e-12 of their traces. Eigenvalues below 1e-16 of the largest are indistinguishable from 0; each of them
+adds an error of up to 1e-8 of the square root of the largest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from .metric import ALL, INCEPTION, Metric, Settings, Value, against_reals
+from .metric import ALL_REALS, INCEPTION, Metric, Settings, Value, full_and_50k
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,30 +28,29 @@ def frechet_distance(
     mean_b: Tensor,  # [D]
     cov_b: Tensor,  # [D, D]
 ) -> float:
-    """d² of the equation above; below 0 only by rounding."""
+    """Compute d² of the equation above; it is negative only by rounding."""
     import torch
 
-    # The factor with fewer columns: what a singular matrix leaves out costs nothing.
+    # The factor with fewer columns, if one covariance is singular, makes the smaller product.
     factor, other = min((_factor(cov_a), cov_b), (_factor(cov_b), cov_a), key=lambda pair: pair[0].shape[1])
     product = factor.T @ other @ factor
     roots = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt()
-    apart = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace()
-    return float(apart - 2 * roots.sum())
+    return float((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * roots.sum())
 
 
 def _factor(
     cov: Tensor,  # [D, D]
-) -> Tensor:  # [D, rank], L with L Lᵀ = cov; thin of a singular matrix: of fewer images than features, say
+) -> Tensor:  # [D, rank]: L with L Lᵀ = cov; rank < D if cov is singular, for example with fewer images than features
     import torch
 
-    smallest = len(cov) * sys.float_info.epsilon  # that is not 0 in comparison with 1
+    tolerance = len(cov) * sys.float_info.epsilon
     factor, failed = torch.linalg.cholesky_ex(cov)
     pivots = factor.diagonal().square()
-    if not failed and pivots.min() > smallest * pivots.max():
+    if not failed and pivots.min() > tolerance * pivots.max():
         return factor
     values, vectors = torch.linalg.eigh(cov)
-    kept = values > smallest * values[-1]
-    return vectors[:, kept] * values[kept].sqrt()
+    nonzero = values > tolerance * values[-1]
+    return vectors[:, nonzero] * values[nonzero].sqrt()
 
 
 def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:
@@ -62,12 +61,21 @@ def _note(metric: Metric) -> str | None:
     size = metric.features.size
     if metric.num > size:
         return None
-    few = f"{metric.num} images for {size} features"
-    return f"{metric.name()}: with {few} it is far too high; compare it only with others of as few."
+    return (
+        f"{metric.name()} is far too high with only {metric.num} images for {size} features. "
+        "Compare it only with values measured with as few."
+    )
 
 
-METRICS = against_reals(
+METRICS = full_and_50k(
     Metric(
-        "fid{features}{num}", "Fréchet distance to", INCEPTION, "moments", _compute, short="fid", reals=ALL, note=_note
+        "fid{features}{num}",
+        "Fréchet distance to",
+        INCEPTION,
+        "moments",
+        _compute,
+        alias="fid",
+        max_reals=ALL_REALS,
+        note=_note,
     )
 )

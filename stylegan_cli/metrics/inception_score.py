@@ -2,8 +2,8 @@
 
 IS = exp(E_x KL(p(y|x) || p(y))),   p(y) = E_x p(y|x)
 
-p(y|x) is the softmax of the classifier's logits, 1008 of them. The score is the mean over ten parts of the images,
-each with a p(y) of its own. Of a part only Σ p and Σ p log p are needed: no list of images is kept.
+p(y|x) is the softmax of the classifier's 1008 logits. The score is the mean over ten splits of the images, each with
+its own p(y). A split only needs Σ p and Σ p log p, so no logits are stored.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def inception_score(
-    counts: Tensor,  # [splits] images in each part
+    counts: Tensor,  # [splits] number of images
     sums: Tensor,  # [splits, C] float64, Σ_x p(y|x)
     negentropies: Tensor,  # [splits] float64, Σ_x Σ_y p(y|x) log p(y|x)
-) -> tuple[float, float]:  # mean over the parts, their standard deviation
+) -> tuple[float, float]:
+    """Return the mean and the standard deviation over the splits."""
     mean = sums / counts[:, None]
     divergence = negentropies / counts - mean.xlogy(mean).sum(1)
     scores = divergence.exp()
@@ -34,5 +35,7 @@ def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:
 
 
 METRICS = (
-    Metric("is{num}", "Inception score", CLASSES, "splits", _compute, (Output(higher_is_better=True),), "is", least=10),
+    Metric(
+        "is{num}", "Inception score", CLASSES, "splits", _compute, (Output(higher_is_better=True),), "is", min_images=10
+    ),
 )

@@ -1,9 +1,9 @@
-"""Kernel distance: the squared maximum mean discrepancy between two sets of features; of Inception features it is KID
+"""Kernel distance: the squared maximum mean discrepancy between two sets of features. With Inception features it is KID
 (Binkowski et al. 2018, "Demystifying MMD GANs", section 4; the unbiased estimator is Gretton et al. 2012, equation 3):
 
 MMD²(X, Y) = 1/m(m-1) Σ_{i≠j} [k(x_i, x_j) + k(y_i, y_j)] - 2/m² Σ_{i,j} k(x_i, y_j),   k(x, y) = (xᵀy / D + 1)³
 
-It is the mean over random subsets of m images each.
+The distance is the mean over random subsets of m images each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..progress import Progress, silent, track
-from .metric import INCEPTION, Metric, Settings, Value, against_reals
+from .metric import INCEPTION, Metric, Settings, Value, full_and_50k
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,16 +25,16 @@ def kernel_distance(
     real: Tensor,  # [N, D]
     fake: Tensor,  # [M, D]
     *,
-    seed: int = 0,  # of the subsets
-    subsets: int = 100,
-    size: int = 1000,  # of a subset; N or M where that is less
+    seed: int = 0,  # seed for choosing the subsets
+    subsets: int = 100,  # number of subsets
+    size: int = 1000,  # images per subset; at most N and M
     progress: Progress = silent,
-) -> tuple[float, float]:  # MMD², its standard error
-    """One subset after the other, in float64.
+) -> tuple[float, float]:
+    """Return MMD² and its standard error, computed in float64.
 
-    The subsets overlap, and where a set has no more images than a subset they are all the same: their scatter tells
-    little of the error. It is estimated from within each subset, by the jackknife (Efron and Stein 1981), as if the
-    variance fell with the number n of images, which it does, or faster:
+    The subsets overlap, and are all the same if there are no more images than in a subset, so the variance between
+    them says little about the error. The error is estimated within each subset by the jackknife (Efron and Stein
+    1981), assuming that the variance decreases with the number n of images, which it does at least as fast:
     variance = mean of the subsets' jackknife variances * m / n + variance between subsets / number of subsets.
     """
     import torch
@@ -46,7 +46,7 @@ def kernel_distance(
     for _ in track(range(subsets), "subsets", progress):
         x = real[torch.from_numpy(rng.choice(len(real), m, replace=False))].double() / dim**0.5
         y = fake[torch.from_numpy(rng.choice(len(fake), m, replace=False))].double() / dim**0.5
-        value, variance = _mmd2(_kernel(x, x), _kernel(y, y), _kernel(x, y))
+        value, variance = _mmd2_and_variance(_kernel(x, x), _kernel(y, y), _kernel(x, y))
         values.append(value)
         variances.append(variance)
     variance = np.mean(variances) * m / n + np.var(values, ddof=1) / subsets
@@ -54,25 +54,25 @@ def kernel_distance(
 
 
 def _kernel(
-    x: Tensor,  # [m, D], divided by the root of D
-    y: Tensor,  # [m, D]
+    x: Tensor,  # [m, D], divided by √D
+    y: Tensor,  # [m, D], likewise
 ) -> Tensor:  # [m, m]
     return x.new_ones(1, 1).addmm(x, y.T).pow_(3)
 
 
-def _mmd2(
+def _mmd2_and_variance(
     xx: Tensor,  # [m, m]
     yy: Tensor,  # [m, m]
     xy: Tensor,  # [m, m]
-) -> tuple[float, float]:  # MMD², the jackknife's estimate of its variance
-    """The jackknife leaves out one pair (x_i, y_i) after the other."""
+) -> tuple[float, float]:
+    """Return MMD² and the jackknife estimate of its variance, leaving out one pair (x_i, y_i) at a time."""
     m = len(xx)
     within = (xx + yy).fill_diagonal_(0)
     total = within.sum() / (m * (m - 1)) - 2 * xy.sum() / m**2
-    within_left = within.sum() - 2 * within.sum(1)  # [m], without i
-    between_left = xy.sum() - xy.sum(0) - xy.sum(1) + xy.diagonal()
-    left = within_left / ((m - 1) * (m - 2)) - 2 * between_left / (m - 1) ** 2
-    return float(total), float((m - 1) / m * (left - left.mean()).square().sum())
+    within_without = within.sum() - 2 * within.sum(1)  # [m], leaving out i
+    between_without = xy.sum() - xy.sum(0) - xy.sum(1) + xy.diagonal()
+    without = within_without / ((m - 1) * (m - 2)) - 2 * between_without / (m - 1) ** 2
+    return float(total), float((m - 1) / m * (without - without.mean()).square().sum())
 
 
 def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:
@@ -80,8 +80,15 @@ def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:
     return [Value(*kernel_distance(x, y, seed=settings.seed, progress=settings.progress))]
 
 
-METRICS = against_reals(
+METRICS = full_and_50k(
     Metric(
-        "kid{features}{num}", "kernel distance to", INCEPTION, "features", _compute, short="kid", reals=10**6, least=3
+        "kid{features}{num}",
+        "kernel distance to",
+        INCEPTION,
+        "features",
+        _compute,
+        alias="kid",
+        max_reals=10**6,
+        min_images=3,
     )
 )

@@ -1,7 +1,7 @@
-"""What a metric is: a name, a detector, a statistic of what that sees, and a function that makes numbers of it.
+"""Definition of a metric: a name, a detector, a statistic of its features, and a function that computes values.
 
-Each metric's file defines its own. These files are read without PyTorch, which they import where they compute: so names
-are listed, and wrong ones refused, at once.
+Each metric is defined in its own file. These files import PyTorch only where they compute, so that listing and checking
+names is fast.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from .statistics import Tensors
 
-ALL = 1 << 62  # more images than any set has
-USUAL_NUM = 50_000
+ALL_REALS = 1 << 62  # more images than any dataset has
+DEFAULT_NUM = 50_000
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a detector says of an image."""
+    """One output of a detector."""
 
     detector: str
-    output: str  # of the detector
-    size: int  # numbers for each image
-    infix: str = ""  # how names of metrics tell that they are measured with these
+    output: str  # key of the detector's output
+    size: int  # number of features per image
+    infix: str = ""  # part of the metric's name
 
 
 INCEPTION = Features("inception-2015", "pool", 2048)
@@ -44,99 +44,103 @@ DISTANCES = Features("lpips-vgg", "distances", 1)
 class Output(NamedTuple):
     """One of a metric's values."""
 
-    ending: str = ""  # of its name
+    suffix: str = ""  # suffix of its name
     higher_is_better: bool = False
 
 
 class Value(NamedTuple):
-    """A number that was measured."""
+    """A measured number."""
 
     value: float
-    deviation: float | None = None  # where one is known
+    deviation: float | None = None  # standard error or standard deviation, if known
 
 
 @dataclass(frozen=True)
 class LatentPath:
-    """A path from one latent to another, of which pairs of images are drawn."""
+    """A path between two latents, along which pairs of images are generated."""
 
     space: Literal["z", "w"]
-    full: bool  # t ~ U(0, 1); else 0
-    crop: bool  # the center of an aligned face
+    full: bool  # t ~ U(0, 1); else t = 0
+    crop: bool  # whether to crop the center of an aligned face
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all passes over images, and all computations, of one measurement have in common."""
+    """Settings of one measurement, common to all its passes and computations."""
 
     device: torch.device
     batch: int  # images at a time on one rank
     seed: int = 0
     progress: Progress = silent  # called on the first rank
-    detector_file: Path | None = None  # weights in place of the detector's
+    detector_file: Path | None = None  # file of the detector's weights; None: the published ones
 
 
-# Makes a metric's values of the statistic of the reals, which is empty where it needs none, and that of the fakes
+# Computes a metric's values from the statistics of the reals (empty if it needs none) and of the fakes
 Compute: TypeAlias = "Callable[[Tensors, Tensors, Settings], list[Value]]"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric, as one protocol measures it."""
+    """A metric with all parameters of its protocol."""
 
-    template: str  # of the name, with places for {num} and, where the features may be others, {features}
-    about: str  # one line for the help text
+    template: str  # of the name, with {num} and, if other features are possible, {features}
+    description: str  # one line for the help text
     features: Features
-    statistic: str  # of the features, a name of `statistics.STATISTICS`
+    statistic: str  # of the features, key of `statistics.STATISTICS`
     compute: Compute
-    outputs: tuple[Output, ...] = (Output(),)  # one for each value
-    short: str = ""  # another name of the usual protocol
-    reals: int = 0  # at most so many of the data set
-    mirror: bool = False  # reals also flipped, where training did so
-    least: int = 2  # images it takes, of each side
-    smallest: int = 0  # pixels a side of the images that it takes
-    path: LatentPath | None = None  # it is measured on pairs of images
-    num: int = USUAL_NUM  # images, or pairs, of the model
-    note: Callable[[Metric], str | None] | None = None  # gives a sentence that belongs under the value
+    outputs: tuple[Output, ...] = (Output(),)  # one per value
+    alias: str = ""  # short name of the standard protocol
+    max_reals: int = 0  # maximum number of real images
+    mirror: bool = False  # whether reals are also flipped, if training does so
+    min_images: int = 2  # minimum number of real and of generated images
+    min_side: int = 0  # minimum height and width of the images, in pixels
+    path: LatentPath | None = None  # set if it is measured on pairs of images
+    num: int = DEFAULT_NUM  # number of generated images or pairs
+    note: Callable[[Metric], str | None] | None = None  # returns a sentence to show below the value
 
-    def mirrors(self, data: Dataset | None) -> bool:
-        """Whether this set's images are also taken flipped."""
+    def uses_mirrored(self, data: Dataset | None) -> bool:
+        """Whether the images of this dataset are also used flipped."""
         return self.mirror and data is not None and data.spec.mirror
 
-    def reals_of(self, data: Dataset | None) -> int:
-        """How many real images are taken."""
-        return 0 if data is None else min(self.reals, len(data) * (2 if self.mirrors(data) else 1))
+    def num_reals(self, data: Dataset | None) -> int:
+        """Number of real images used."""
+        return 0 if data is None else min(self.max_reals, len(data) * (2 if self.uses_mirrored(data) else 1))
 
     def name(
         self,
-        ending: str = "",
+        suffix: str = "",
     ) -> str:
-        """'fid50k_full', 'fid_efficientnet5k_full', 'ppl2_wend_500', 'pr50k3_full_precision'."""
-        untold = self.path is not None and self.num == USUAL_NUM  # names of path lengths tell no usual number
-        number = "" if untold else f"{self.num // 1000}k" if self.num % 1000 == 0 else str(self.num)
-        return self.template.format(features=self.features.infix, num=number).rstrip("_") + ending
+        """Full name, such as fid50k_full, fid_efficientnet5k_full, ppl2_wend_500 or pr50k3_full_precision."""
+        is_omitted = self.path is not None and self.num == DEFAULT_NUM  # names of path lengths omit the default
+        number = "" if is_omitted else f"{self.num // 1000}k" if self.num % 1000 == 0 else str(self.num)
+        return self.template.format(features=self.features.infix, num=number).rstrip("_") + suffix
 
 
-def against_reals(
-    metric: Metric,  # as it is measured against all real images
+def full_and_50k(
+    metric: Metric,  # measured against all real images
 ) -> tuple[Metric, Metric]:
-    """The two protocols of the field: against all real images, and against few, which are mirrored as in training."""
-    few = "at most 50,000 real images, mirrored as in training"
+    """The two standard protocols: against all real images, and against at most 50,000, mirrored as in training."""
+    limited = "at most 50,000 real images, mirrored as in training"
     return (
-        dataclasses.replace(metric, template=metric.template + "_full", about=f"{metric.about} the real images"),
-        dataclasses.replace(metric, about=f"{metric.about} {few}", short="", reals=50_000, mirror=True),
+        dataclasses.replace(
+            metric, template=metric.template + "_full", description=f"{metric.description} all real images"
+        ),
+        dataclasses.replace(
+            metric, description=f"{metric.description} {limited}", alias="", max_reals=50_000, mirror=True
+        ),
     )
 
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """What is measured and how, settled once and passed on, to every rank."""
+    """Which metrics to measure, and with which options; sent to every rank."""
 
-    metrics: tuple[Metric, ...]  # each once
-    batch: int | None = None  # images at a time on one rank; None: by their size
+    metrics: tuple[Metric, ...]  # without duplicates
+    batch: int | None = None  # images at a time on one rank; None: depends on their size
     seed: int = 0
     truncation_psi: float = 1.0
-    detector_file: str | Path | None = None  # weights of the one detector that these metrics use
+    detector_file: str | Path | None = None  # file of weights, if these metrics use only one detector
 
     @property
     def needs_reals(self) -> bool:
-        return any(m.reals for m in self.metrics)
+        return any(m.max_reals for m in self.metrics)

@@ -1,6 +1,7 @@
-"""Passes over images, as few as can be: each detector looks at each image once, and at a data set once and for all.
+"""Passes over images, as few as possible: each detector sees each generated image once, and statistics of datasets are
+cached.
 
-All ranks share a pass; what came of it is on the first rank, which alone makes the values and tells the others.
+All ranks share a pass; the first rank gets its statistics, computes the values and sends them to the others.
 """
 
 from __future__ import annotations
@@ -22,83 +23,84 @@ from .metric import LatentPath, Metric, Settings, Value
 from .statistics import STATISTICS, Tensors
 from .stream import ImageSource, Reals, stream
 
-KIND = "statistics"  # in the cache
-_PROTOCOL = 1  # rises when the same images come to give another statistic
+CACHE_KIND = "statistics"
+_PROTOCOL = 1  # part of cache keys: to be increased when a change affects statistics
 
 
 @dataclass(frozen=True)
-class Want:
-    """A statistic that is wanted of a stream."""
+class StatisticSpec:
+    """A statistic of a stream."""
 
-    statistic: str  # a name of STATISTICS
-    output: str  # of the detector
-    count: int  # images
+    statistic: str  # key of STATISTICS
+    output: str  # key of the detector's output
+    count: int  # number of images
 
 
 @dataclass(frozen=True)
-class Measured:
-    values: list[Value]  # one for each of the metric's outputs
-    fingerprint: str  # of weights that are not the known ones, else empty
+class Measurement:
+    values: list[Value]  # one per output of the metric
+    fingerprint: str  # of weights that are not standard, else empty
 
 
 def measure_with_detectors(
     metrics: Sequence[Metric],
-    data: Dataset | None,  # the real images
-    of_fakes: Callable[[list[Want], Detector], dict[Want, Tensors]],
+    data: Dataset | None,  # real images
+    fake_statistics: Callable[[list[StatisticSpec], Detector], dict[StatisticSpec, Tensors]],
     settings: Settings,
-) -> dict[Metric, Measured]:
-    """Those of the metrics that have no path. One detector after the other, so that only one is in memory."""
-    served: dict[str, list[Metric]] = {}
+) -> dict[Metric, Measurement]:
+    """Measure the metrics without a path, one detector after the other, so that only one is in memory."""
+    by_detector: dict[str, list[Metric]] = {}
     for m in metrics:
         if m.path is None:
-            served.setdefault(m.features.detector, []).append(m)
+            by_detector.setdefault(m.features.detector, []).append(m)
     measured = {}
-    for name, some in served.items():
-        measured |= _measure_with(name, some, data, of_fakes, settings)
+    for name, group in by_detector.items():
+        measured |= _measure_with(name, group, data, fake_statistics, settings)
     return measured
 
 
 def _measure_with(
-    name: str,  # of the detector
-    metrics: Sequence[Metric],  # that it serves
+    name: str,  # name of the detector
+    metrics: Sequence[Metric],  # metrics that use it
     data: Dataset | None,
-    of_fakes: Callable[[list[Want], Detector], dict[Want, Tensors]],
+    fake_statistics: Callable[[list[StatisticSpec], Detector], dict[StatisticSpec, Tensors]],
     settings: Settings,
-) -> dict[Metric, Measured]:
+) -> dict[Metric, Measurement]:
     detector = load_detector(name, settings.device, settings.detector_file)
-    reals: dict[bool, dict[Want, Tensors]] = {}
+    reals: dict[bool, dict[StatisticSpec, Tensors]] = {}
     for mirror in (False, True):
-        wanted = [_want(m, m.reals_of(data)) for m in metrics if m.reals and m.mirrors(data) == mirror]
-        if data is not None and wanted:
-            reals[mirror] = of_set(data, mirror, wanted, detector, settings)
-    fakes = of_fakes([_want(m, m.num) for m in metrics], detector)
+        specs = [_spec(m, m.num_reals(data)) for m in metrics if m.max_reals and m.uses_mirrored(data) == mirror]
+        if data is not None and specs:
+            reals[mirror] = dataset_statistics(data, mirror, specs, detector, settings)
+    fakes = fake_statistics([_spec(m, m.num) for m in metrics], detector)
     measured = {}
     for m in metrics:
-        real = reals[m.mirrors(data)][_want(m, m.reals_of(data))] if m.reals else {}
-        values = _computed(m, real, fakes[_want(m, m.num)], settings)
-        measured[m] = Measured(values, unknown(detector))
+        real = reals[m.uses_mirrored(data)][_spec(m, m.num_reals(data))] if m.max_reals else {}
+        values = _compute_values(m, real, fakes[_spec(m, m.num)], settings)
+        measured[m] = Measurement(values, nonstandard_fingerprint(detector))
     return measured
 
 
 def measure_path_lengths(
     metrics: Sequence[Metric],
-    pairs_along: Callable[[LatentPath, Lpips], ImageSource],  # gives distances [n]
+    make_pairs: Callable[[LatentPath, Lpips], ImageSource],  # the source yields distances [n]
     settings: Settings,
-) -> dict[Metric, Measured]:
-    """Those of the metrics that have a path."""
+) -> dict[Metric, Measurement]:
+    """Measure the metrics with a path."""
     measured, paths = {}, [(m, m.path) for m in metrics if m.path is not None]
     if paths:
         lpips = load_lpips("vgg", settings.device, settings.detector_file)
         settings = dataclasses.replace(settings, batch=max(settings.batch // 2, 1))  # a pair is two images
         for m, path in paths:
-            want, outputs = _want(m, m.num), lambda distances, name=m.features.output: {name: distances}
-            found = look(pairs_along(path, lpips), [want], outputs, settings, m.name())
-            measured[m] = Measured(_computed(m, {}, found[want], settings), unknown(lpips))
+            spec, outputs = _spec(m, m.num), lambda distances, name=m.features.output: {name: distances}
+            statistics = run_pass(make_pairs(path, lpips), [spec], outputs, settings, m.name())
+            values = _compute_values(m, {}, statistics[spec], settings)
+            measured[m] = Measurement(values, nonstandard_fingerprint(lpips))
     return measured
 
 
 def require_detectors(metrics: Sequence[Metric], file: str | Path | None) -> None:
-    """Raises SganError if weights of a network that these metrics use are missing."""
+    """Raise SganError if the weights of a detector that these metrics use are missing."""
     for path_length, name in dict.fromkeys((m.path is not None, m.features.detector) for m in metrics):
         if path_length:
             load_lpips("vgg", "cpu", file)
@@ -106,92 +108,94 @@ def require_detectors(metrics: Sequence[Metric], file: str | Path | None) -> Non
             load_detector(name, "cpu", file)
 
 
-def of_set(
+def dataset_statistics(
     dataset: Dataset,
     mirror: bool,
-    wanted: Sequence[Want],
+    specs: Sequence[StatisticSpec],
     detector: Detector,
     settings: Settings,
-) -> dict[Want, Tensors]:
-    """Statistics of a set, from the cache where they are there."""
-    first = distributed.rank() == 0
-    by = f"{detector.name} {detector.fingerprint}"
-    wanted = list(dict.fromkeys(wanted))
-    keys = {w: statistics_key(dataset.spec, mirror, w.count, f"{w.statistic} {w.output}", by) for w in wanted}
-    found = {w: _kept(keys[w]) for w in wanted} if first else {w: {} for w in wanted}
-    with cache.claim(KIND, *(keys[w] for w in wanted if first and not found[w])):
-        found |= {w: _kept(keys[w]) for w in wanted if first and not found[w]}
-        missing = distributed.broadcast_text(" ".join(str(i) for i, w in enumerate(wanted) if not found[w]))
-        if missing:
-            absent = [wanted[int(i)] for i in missing.split()]
+) -> dict[StatisticSpec, Tensors]:
+    """Statistics of a dataset, from the cache if they are there."""
+    is_first = distributed.rank() == 0
+    detector_key = f"{detector.name} {detector.fingerprint}"
+    specs = list(dict.fromkeys(specs))
+    keys = {s: statistics_key(dataset.spec, mirror, s.count, f"{s.statistic} {s.output}", detector_key) for s in specs}
+    statistics = {s: _load_cached(keys[s]) for s in specs} if is_first else {s: {} for s in specs}
+    with cache.claim(CACHE_KIND, *(keys[s] for s in specs if is_first and not statistics[s])):
+        statistics |= {s: _load_cached(keys[s]) for s in specs if is_first and not statistics[s]}
+        text = distributed.broadcast_text(" ".join(str(i) for i, s in enumerate(specs) if not statistics[s]))
+        if text:
+            missing = [specs[int(i)] for i in text.split()]
             reals, title = Reals(dataset, mirror, settings.device), f"{detector.name}, {dataset.name}"
-            made = look(reals, absent, detector, settings, title, ahead=True)
-            found |= made
-            for want in absent if first else ():
-                with contextlib.suppress(SganError):  # where the folder cannot be written, or is full
-                    cache.store(KIND, keys[want], made[want])
-    return found
+            computed = run_pass(reals, missing, detector, settings, title, ahead=True)
+            statistics |= computed
+            for spec in missing if is_first else ():
+                with contextlib.suppress(SganError):  # the cache folder may be read-only or full
+                    cache.store(CACHE_KIND, keys[spec], computed[spec])
+    return statistics
 
 
 def statistics_key(
     data: DataSpec,
     mirror: bool,
-    count: int,  # images
-    kind: str,  # of statistic, with the key of the detector's output
+    count: int,  # number of images
+    kind: str,  # statistic, and key of the detector's output
     detector: str,  # name and fingerprint
 ) -> str:
     size = [data.height, data.width, data.channels, data.filter]
     return cache.key(_PROTOCOL, data.content_hash, *size, mirror, count, kind, detector)
 
 
-def _kept(key: str) -> Tensors:
-    """Empty if nothing is."""
-    return kept.tensors if (kept := cache.load(KIND, key)) else {}
+def _load_cached(key: str) -> Tensors:
+    """Load a statistic from the cache; empty if it is not there."""
+    return entry.tensors if (entry := cache.load(CACHE_KIND, key)) else {}
 
 
-def look(
+def run_pass(
     source: ImageSource,
-    wanted: Sequence[Want],
+    specs: Sequence[StatisticSpec],
     detector: Callable[[Tensor], Tensors],
     settings: Settings,
     title: str,  # for progress
-    ahead: bool = False,  # prepare images in a thread
-) -> dict[Want, Tensors]:
-    """One pass of all ranks together."""
-    statistics = {want: STATISTICS[want.statistic](want.output, want.count) for want in wanted}
-    count, ranks = max(want.count for want in wanted), distributed.world_size()
+    ahead: bool = False,  # whether to prepare images in a thread
+) -> dict[StatisticSpec, Tensors]:
+    """Compute statistics in one pass, shared by all ranks."""
+    statistics = {spec: STATISTICS[spec.statistic](spec.output, spec.count) for spec in specs}
+    count, ranks = max(spec.count for spec in specs), distributed.world_size()
     settings.progress(title, 0, count)
     for index, images in stream(source, count, settings.batch, ahead):
         outputs = detector(images)
         for statistic in statistics.values():
             statistic.add(index, outputs)
-        if index[0] < ranks:  # the first batch: where it is broken the rest is not worth the time
+        if index[0] < ranks:  # check the first batch, to fail early
             source.check()
         settings.progress(title, min(int(index[-1]) + ranks, count), count)
     source.check()
-    return {want: statistic.result() for want, statistic in statistics.items()}
+    return {spec: statistic.result() for spec, statistic in statistics.items()}
 
 
-def unknown(
+def nonstandard_fingerprint(
     detector: Detector | Lpips,
 ) -> str:
-    """The fingerprint of weights that published figures are not measured with; else nothing."""
+    """The fingerprint of weights that are not standard; else empty."""
     return "" if detector.is_standard else detector.fingerprint
 
 
-def _want(metric: Metric, count: int) -> Want:
-    return Want(metric.statistic, metric.features.output, count)
+def _spec(metric: Metric, count: int) -> StatisticSpec:
+    return StatisticSpec(metric.statistic, metric.features.output, count)
 
 
-def _computed(
+def _compute_values(
     metric: Metric,
-    real: Tensors,  # its statistic of the reals, empty if it needs none
-    fake: Tensors,
+    real: Tensors,  # statistic of the reals, empty if it needs none
+    fake: Tensors,  # statistic of the fakes
     settings: Settings,
 ) -> list[Value]:
-    """What the first rank computes, on every rank, to the bit."""
+    """Compute values on the first rank and broadcast them, so that they are identical on all ranks."""
     text = None
     if distributed.rank() == 0:
-        named = dataclasses.replace(settings, progress=lambda what, *count: settings.progress(metric.name(), *count))
-        text = json.dumps(metric.compute(real, fake, named))
+        settings = dataclasses.replace(
+            settings, progress=lambda what, *count, report=settings.progress: report(metric.name(), *count)
+        )
+        text = json.dumps(metric.compute(real, fake, settings))
     return [Value(*value) for value in json.loads(distributed.broadcast_text(text))]

@@ -1,9 +1,9 @@
-"""Pairs of images at two ends of a small step along a path of latents, and how far apart they are.
+"""Pairs of images at both ends of a small step along a path of latents, and the distances between them.
 
-As the papers' own implementation does it: the generator in float32; both ends with the same class and the same noise
-(theirs is drawn for each batch, ours for each pair, so that no batch matters); images not cut off at black and white;
-the crop, rows 3/8 to 7/8 and columns 2/8 to 6/8, comes first, then whole numbers of pixels are averaged while the
-height is above 256 (a later port divides by the factor of the uncropped image: 128 pixels of a cropped 1024).
+As in the papers' own implementation: the generator runs in float32; both ends have the same class and the same noise
+(theirs is sampled per batch, ours per pair, so that the batch size does not matter); images are not clamped; the crop,
+rows 3/8 to 7/8 and columns 2/8 to 6/8, comes first; then images higher than 256 are averaged by a whole factor (a later
+port uses the factor of the uncropped image: a cropped 1024 becomes 128 pixels).
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from ..sampling import counter
 from ..sampling.interpolate import lerp, slerp
 from .metric import LatentPath
 from .perceptual_path_length import EPSILON
-from .stream import Drawn
+from .stream import ModelSamples
 
 
-class PathPairs(Drawn):
-    """Distances of pairs of images, by the pair's place: the same for any batch and on any rank."""
+class PathPairs(ModelSamples):
+    """Distances of pairs of images by the pair's index, independent of batch size and rank."""
 
     def __init__(
         self,
         G: Generator,
         lpips: Callable[[Tensor, Tensor], Tensor],  # two [N, 3, H, W] in [-1, 1] -> [N]
         path: LatentPath,
-        *drawing: Any,  # see `Drawn`
+        *sampling: Any,  # arguments of `ModelSamples` after G
     ):
-        super().__init__(G, *drawing)
+        super().__init__(G, *sampling)
         self.lpips, self.path = lpips, path
 
     def __call__(
         self,
         index: Tensor,  # [n] int64
-    ) -> Tensor:  # [n] d / ε²
+    ) -> Tensor:  # [n]
+        """Return d / ε² of each pair."""
         index = index.to(self.device)
         noise = [torch.cat([x, x]) for x in self.noise(index)]
         images = self.synthesize(torch.cat(self.ends(index)), noise)
@@ -50,7 +51,7 @@ class PathPairs(Drawn):
         self,
         index: Tensor,  # [n] int64
     ) -> tuple[Tensor, Tensor]:  # two [n, num_ws, w_dim]
-        """The latents at t and t + ε."""
+        """Return the latents at t and t + ε."""
         za, zb = (counter.normal(self.seed, f"metrics.path.{k}", index, (self.G.config.z_dim,)) for k in "ab")
         t = counter.uniform(self.seed, "metrics.path.t", index, (1,)).double() * self.path.full
         c = self.labels(index)
@@ -67,12 +68,14 @@ class PathPairs(Drawn):
 def face_center(
     images: Tensor,  # [N, C, H, W]
 ) -> Tensor:  # [N, C, H/2, W/2]
+    """Crop the center of an aligned face."""
     h, w = images.shape[2] // 8, images.shape[3] // 8
     return images[:, :, 3 * h : 7 * h, 2 * w : 6 * w]
 
 
 def shrink(
     images: Tensor,  # [N, C, H, W]
-) -> Tensor:  # [N, C, H/f, W/f], f = H // 256, at least 1
+) -> Tensor:  # [N, C, H/f, W/f] with f = max(H // 256, 1)
+    """Reduce to about 256 pixels by averaging."""
     factor = images.shape[2] // 256
     return torch.nn.functional.avg_pool2d(images, factor) if factor > 1 else images

@@ -1,13 +1,14 @@
-"""How much of one set lies where the other one is, by balls around its features that reach to their k-th neighbors.
+"""How much of one set of features lies within balls around those of another, of radius to the k-th nearest neighbor.
 
 Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), k = 3:
-precision = mean over fakes y of [y lies in the ball of any real x], recall = mean over reals x of [... of any fake y]
+precision = mean over fakes y of [y is in the ball of any real x], recall = mean over reals x of [... of any fake y]
 
 Density and coverage (Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics", equations 3 and 4), k = 5:
-density = mean over fakes y of (number of balls of reals that y lies in) / k
-coverage = mean over reals x of [the ball of x holds any fake]
+density = mean over fakes y of (number of balls of reals that y is in) / k
+coverage = mean over reals x of [the ball of x contains any fake]
 
-Exact, in float64, block by block: memory does not grow with the product of the sets. The edge belongs to the ball.
+Distances are exact, in float64, and computed in blocks, so that memory does not grow with the product of the numbers of
+images. Balls include their surface.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..progress import Progress, silent, track
-from .metric import VGG, Compute, Metric, Output, Settings, Value, against_reals
+from .metric import VGG, Compute, Metric, Output, Settings, Value, full_and_50k
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .statistics import Tensors
 
 _BLOCK = 4096  # rows and columns of a block of distances: 128 MB
-_SAME = 1e-13  # squared distances below this part of the squared lengths are rounding
+_ROUNDING = 1e-13  # squared distances below this fraction of the squared lengths count as 0
 
 
 def precision_recall(
@@ -34,12 +35,13 @@ def precision_recall(
     block: int = _BLOCK,
     progress: Progress = silent,
 ) -> tuple[float, float]:
-    of_reals, of_fakes = neighbor_radii(real, k, block, progress), neighbor_radii(fake, k, block, progress)
-    precise, recalled = (x.new_zeros(len(x)).bool() for x in (fake, real))
+    """Return precision and recall."""
+    real_radii, fake_radii = neighbor_radii(real, k, block, progress), neighbor_radii(fake, k, block, progress)
+    is_precise, is_recalled = (x.new_zeros(len(x)).bool() for x in (fake, real))
     for rows, columns, d in _blocks(real, fake, block, progress):
-        precise[columns] |= (d <= of_reals[rows, None]).any(0)
-        recalled[rows] |= (d <= of_fakes[columns]).any(1)
-    return _mean(precise), _mean(recalled)
+        is_precise[columns] |= (d <= real_radii[rows, None]).any(0)
+        is_recalled[rows] |= (d <= fake_radii[columns]).any(1)
+    return _mean(is_precise), _mean(is_recalled)
 
 
 def density_coverage(
@@ -49,14 +51,15 @@ def density_coverage(
     block: int = _BLOCK,
     progress: Progress = silent,
 ) -> tuple[float, float]:
+    """Return density and coverage."""
     radii = neighbor_radii(real, k, block, progress)
-    balls = fake.new_zeros(len(fake)).long()  # that each fake lies in
-    covered = real.new_zeros(len(real)).bool()
+    num_balls = fake.new_zeros(len(fake)).long()  # number of balls that contain each fake
+    is_covered = real.new_zeros(len(real)).bool()
     for rows, columns, d in _blocks(real, fake, block, progress):
         inside = d <= radii[rows, None]
-        balls[columns] += inside.sum(0)
-        covered[rows] |= inside.any(1)
-    return _mean(balls) / k, _mean(covered)
+        num_balls[columns] += inside.sum(0)
+        is_covered[rows] |= inside.any(1)
+    return _mean(num_balls) / k, _mean(is_covered)
 
 
 def neighbor_radii(
@@ -64,13 +67,14 @@ def neighbor_radii(
     k: int,
     block: int = _BLOCK,
     progress: Progress = silent,
-) -> Tensor:  # [N] float64, squared distance of each to its k-th nearest neighbor
+) -> Tensor:  # [N] float64
+    """Return the squared distance of each to its k-th nearest neighbor."""
     import torch
 
     nearest = x.new_full([len(x), k], torch.inf).double()
     for rows, columns, d in _blocks(x, x, block, progress):
         if rows == columns:
-            d.fill_diagonal_(torch.inf)  # nobody is a neighbor of its own
+            d.fill_diagonal_(torch.inf)  # exclude itself
         nearest[rows] = torch.cat([nearest[rows], d], 1).topk(k, dim=1, largest=False).values
     return nearest.amax(1)
 
@@ -78,11 +82,11 @@ def neighbor_radii(
 def squared_distances(
     x: Tensor,  # [N, D]
     y: Tensor,  # [M, D]
-) -> Tensor:  # [N, M] float64, exactly 0 between equals
+) -> Tensor:  # [N, M] float64, exactly 0 between equal features
     x, y = x.double(), y.double()
     lengths = x.square().sum(1)[:, None] + y.square().sum(1)
     d = lengths.addmm(x, y.T, alpha=-2)
-    return d.masked_fill_(d <= _SAME * lengths, 0)
+    return d.masked_fill_(d <= _ROUNDING * lengths, 0)
 
 
 def _blocks(
@@ -90,7 +94,7 @@ def _blocks(
     y: Tensor,  # [M, D]
     block: int,
     progress: Progress,
-) -> Iterator[tuple[slice, slice, Tensor]]:  # of x, of y, squared distances between them
+) -> Iterator[tuple[slice, slice, Tensor]]:  # rows of x, rows of y, squared distances
     rows, columns = ([slice(i, min(i + block, len(z))) for i in range(0, len(z), block)] for z in (x, y))
     for r, c in track([(r, c) for r in rows for c in columns], "blocks", progress):
         yield r, c, squared_distances(x[r], y[c])
@@ -111,10 +115,12 @@ def _density_coverage(reals: Tensors, fakes: Tensors, settings: Settings) -> lis
 
 
 def _metrics(
-    template: str, about: str, compute: Compute, outputs: tuple[str, str], short: str, least: int
+    template: str, description: str, compute: Compute, suffixes: tuple[str, str], alias: str, min_images: int
 ) -> tuple[Metric, Metric]:
-    both = tuple(Output(ending, higher_is_better=True) for ending in outputs)
-    return against_reals(Metric(template, about, VGG, "features", compute, both, short, reals=200_000, least=least))
+    both = tuple(Output(suffix, higher_is_better=True) for suffix in suffixes)
+    return full_and_50k(
+        Metric(template, description, VGG, "features", compute, both, alias, max_reals=200_000, min_images=min_images)
+    )
 
 
 PRECISION_RECALL = _metrics(
@@ -122,9 +128,14 @@ PRECISION_RECALL = _metrics(
     "improved precision and recall against",
     _precision_recall,
     ("_precision", "_recall"),
-    short="pr",
-    least=4,
+    alias="pr",
+    min_images=4,
 )
 DENSITY_COVERAGE = _metrics(
-    "dc{features}{num}5", "density and coverage of", _density_coverage, ("_density", "_coverage"), short="dc", least=6
+    "dc{features}{num}5",
+    "density and coverage of",
+    _density_coverage,
+    ("_density", "_coverage"),
+    alias="dc",
+    min_images=6,
 )

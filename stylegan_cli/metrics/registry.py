@@ -1,4 +1,4 @@
-"""The metrics by name, collected from their files. Imports no PyTorch."""
+"""The metrics by name, collected from their files. Does not import PyTorch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..errors import SganError, nearest
 from . import frechet, inception_score, kernel, perceptual_path_length, precision_recall
 from .metric import EFFICIENTNET, EvaluationProtocol, Features, Metric
 
-STANDARD = "inception-2015"
-# Families of features; None: each metric's own
-FEATURES: dict[str, Features | None] = {STANDARD: None, "efficientnet-lite0": EFFICIENTNET}
+DEFAULT_FEATURES = "inception-2015"
+# Features by family; None: each metric's default
+FEATURES: dict[str, Features | None] = {DEFAULT_FEATURES: None, "efficientnet-lite0": EFFICIENTNET}
 
 _DEFINED = (
     *frechet.METRICS,
@@ -23,49 +23,54 @@ _DEFINED = (
     *inception_score.METRICS,
     *perceptual_path_length.METRICS,
 )
-# Those against real images come first, and of these the ones against all of them
-METRICS = {m.name(): m for m in sorted(_DEFINED, key=lambda m: (not m.reals, m.mirror))}
-SHORT = {m.short: name for name, m in METRICS.items() if m.short}
+# Metrics against real images come first, starting with those against all real images
+METRICS = {m.name(): m for m in sorted(_DEFINED, key=lambda m: (not m.max_reals, m.mirror))}
+ALIASES = {m.alias: name for name, m in METRICS.items() if m.alias}
 
 
 def resolve(
-    names: Sequence[str],  # of METRICS or SHORT; the number in a name may be another: fid5k_full
-    num: int | None = None,  # images of the model, whatever the names say; None: as they say
-    features: str = STANDARD,  # a name of FEATURES
+    names: Sequence[str],  # keys of METRICS or ALIASES, possibly with another number, such as fid5k_full
+    num: int | None = None,  # number of generated images; None: as in the names
+    features: str = DEFAULT_FEATURES,  # key of FEATURES
     *,
     batch: int | None = None,  # see `EvaluationProtocol`
     seed: int = 0,
     truncation_psi: float = 1.0,
     detector_file: str | Path | None = None,
 ) -> EvaluationProtocol:
-    """What these names mean. Raises SganError for a name that there is not, or that the features rule out, for too few
-    images, and for one file of weights where the metrics use several detectors."""
+    """Resolve names into a protocol.
+
+    Raises SganError if a name is unknown or not possible with these features, if there are too few images, or if one
+    file of weights is passed for several detectors.
+    """
     if features not in FEATURES:
-        raise SganError(f"No features are called {features!r}.", hint="Choose from " + ", ".join(FEATURES) + ".")
+        raise SganError(f"There are no features {features!r}.", hint="Choose from " + ", ".join(FEATURES) + ".")
     if not names:
-        raise SganError("No metric is named.", hint="Choose from " + ", ".join([*SHORT, *METRICS]) + ".")
-    found = {}
+        raise SganError("No metric was named.", hint="Choose from " + ", ".join([*ALIASES, *METRICS]) + ".")
+    resolved = {}
     for name in names:
-        plain, family = _without_features(name)
+        plain, family = _split_features(name)
         metric = _by_name(plain)
         if num is not None:
             metric = dataclasses.replace(metric, num=num)
         metric = _with_features(metric, family or features)
-        if metric.num < metric.least:
-            raise SganError(f"{metric.name()} takes {metric.least} images at least, not {metric.num}.")
-        found[metric.name()] = metric
-    metrics = tuple(found.values())
+        if metric.num < metric.min_images:
+            raise SganError(
+                f"{metric.name()} needs at least {metric.min_images} images, not {metric.num}.", hint="Use more images."
+            )
+        resolved[metric.name()] = metric
+    metrics = tuple(resolved.values())
     detectors = list(dict.fromkeys(m.features.detector for m in metrics))
     if detector_file is not None and len(detectors) > 1:
         raise SganError(
-            f"One file of weights, {detector_file}, cannot serve {' and '.join(detectors)}, which these metrics take.",
-            hint="Ask for one of them at a time, or put all files into a folder and name it in SGAN_DETECTORS.",
+            f"These metrics use {' and '.join(detectors)}, but {detector_file} is one file of weights.",
+            hint="Measure them separately, or put all files into a folder and set SGAN_DETECTORS to it.",
         )
     return EvaluationProtocol(metrics, batch, seed, truncation_psi, detector_file)
 
 
-def _without_features(name: str) -> tuple[str, str | None]:
-    """A name as it is printed, 'fid_efficientnet5k_full', as the plain one and its features."""
+def _split_features(name: str) -> tuple[str, str | None]:
+    """Split a name, such as fid_efficientnet5k_full, into the name without features and the features' family."""
     for family, features in FEATURES.items():
         if features and features.infix in name:
             return name.replace(features.infix, "", 1), family
@@ -73,7 +78,7 @@ def _without_features(name: str) -> tuple[str, str | None]:
 
 
 def _by_name(name: str) -> Metric:
-    name = SHORT.get(name, name)
+    name = ALIASES.get(name, name)
     if name in METRICS:
         return METRICS[name]
     for metric in METRICS.values():
@@ -81,9 +86,9 @@ def _by_name(name: str) -> Metric:
         if match := re.fullmatch(pattern, name):
             number = match[1]
             return dataclasses.replace(metric, num=int(number.removesuffix("k")) * (1000 if number[-1] == "k" else 1))
-    known = [*SHORT, *METRICS]
-    hint = f"{nearest(name, known)} There are: {', '.join(known)}.".strip()
-    raise SganError(f"No metric is called {name!r}.", hint=hint)
+    all_names = [*ALIASES, *METRICS]
+    hint = f"{nearest(name, all_names)} Choose from {', '.join(all_names)}.".strip()
+    raise SganError(f"There is no metric {name!r}.", hint=hint)
 
 
 def _with_features(metric: Metric, family: str) -> Metric:
@@ -92,7 +97,7 @@ def _with_features(metric: Metric, family: str) -> Metric:
         return metric
     if "{features}" not in metric.template:
         raise SganError(
-            f"{metric.name()} is made of the Inception network's classes, which {family} does not have.",
-            hint="Leave it out, or leave out --features.",
+            f"{metric.name()} needs the classes of the Inception network, which {family} does not have.",
+            hint="Leave out this metric, or --features.",
         )
     return dataclasses.replace(metric, features=features)

@@ -1,4 +1,4 @@
-"""A model's file measured, and what is recorded beside it: which values are known, and which are of other images."""
+"""Measure a model's file, and record the values beside it."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from .metric import EvaluationProtocol
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a model's file."""
+    """A model's file, and how to measure it."""
 
     protocol: EvaluationProtocol
     path: Path
     info: SnapshotInfo  # of the file
-    reals: DataSpec | None = None  # real images in place of those that it was trained on
-    size: tuple[int, int] | None = None  # to read real images at; None: the model's
+    reals: DataSpec | None = None  # real images; None: those that the model was trained on
+    size: tuple[int, int] | None = None  # (height, width) to read real images at; None: the model's
 
     @property
-    def own_data(self) -> str:
-        """The content hash of the images that the model was trained on; empty where it is not known."""
+    def training_data_hash(self) -> str:
+        """Content hash of the dataset that the model was trained on; empty if unknown."""
         return self.info.data.content_hash if self.info.data else ""
 
     @property
-    def name_ending(self) -> str:
-        """On other images than the model's own a metric has a name, and a curve, of its own."""
-        if self.reals is None or self.reals.content_hash == self.own_data or not self.protocol.needs_reals:
+    def name_suffix(self) -> str:
+        """Suffix of names, and so of the curves, of metrics that are measured on another dataset; else empty."""
+        if self.reals is None or self.reals.content_hash == self.training_data_hash or not self.protocol.needs_reals:
             return ""
         return "_on_" + re.sub(r"[^A-Za-z0-9.-]+", "-", Path(self.reals.path).stem)
 
-    def circumstances(self) -> dict[str, Any]:
-        """What values depend on beside the model; recorded with each."""
+    def conditions(self) -> dict[str, Any]:
+        """What values depend on besides the model; recorded with each value."""
         return {
-            "data": (self.reals.content_hash if self.reals else self.own_data)[:16],
+            "data": (self.reals.content_hash if self.reals else self.training_data_hash)[:16],
             "seed": self.protocol.seed,
             "trunc": self.protocol.truncation_psi,
             "detector": self.protocol.detector_file and str(self.protocol.detector_file),
@@ -51,51 +51,51 @@ class Request:
 
 def measure_file(
     request: Request,
-    open_model: Callable[[Path, str], Snapshot],  # of a file, on a device
+    open_model: Callable[[Path, str], Snapshot],  # from path and device
     device: str,
     progress: Progress = silent,
 ) -> Results:
-    """On all ranks alike. Raises SganError as `measure` does, and if the model or its data set cannot be opened."""
+    """Measure a model's file, on all ranks. Raises SganError like `measure`, or if a file cannot be opened."""
     snapshot, reals = open_model(request.path, device), None
     if snapshot.info.generator.c_dim or request.protocol.needs_reals:
         reals = open_training_set(snapshot.info, request.reals and request.reals.path, request.size)
     results = measure(request.protocol, snapshot.G, reals, device, progress)
-    return results.renamed(request.name_ending)
+    return results.with_suffix(request.name_suffix)
 
 
 def compare_files(
     protocol: EvaluationProtocol,
-    a: str,  # a zip or folder, in the place of the real images
-    b: str,  # in the place of the model's
+    a: str,  # path of a dataset, instead of real images
+    b: str,  # path of a dataset, instead of generated images
     device: str,
     progress: Progress = silent,
 ) -> Results:
-    """On all ranks alike. Raises SganError as `compare_images` does, and if a set cannot be opened."""
+    """Measure two datasets, on all ranks. Raises SganError like `compare_images`, or if one cannot be opened."""
     return compare_images(protocol, open_dataset(a), open_dataset(b), device, progress)
 
 
 def is_measured(request: Request) -> bool:
-    """Whether a value of this file is recorded beside it for all that is asked."""
-    circumstances, metrics = request.circumstances(), request.protocol.metrics
-    # What training records says nothing of them
-    usual = {"data": request.own_data[:16], "seed": 0, "trunc": 1.0, "detector": None}
-    by_value = {m.name(m.outputs[0].ending): m.name() for m in metrics}
-    known = {
+    """Whether values of all requested metrics are recorded beside the file."""
+    conditions, metrics = request.conditions(), request.protocol.metrics
+    # Lines that training records do not have these keys
+    defaults = {"data": request.training_data_hash[:16], "seed": 0, "trunc": 1.0, "detector": None}
+    by_value = {m.name(m.outputs[0].suffix): m.name() for m in metrics}
+    recorded = {
         line.get("asked") or by_value.get(line.get("metric", ""))
         for line in metric_lines(request.path.parent)
         if line.get("snapshot") == request.path.name
-        and all(line.get(key, usual[key]) == value for key, value in circumstances.items())
+        and all(line.get(key, defaults[key]) == value for key, value in conditions.items())
     }
-    return known.issuperset(m.name() for m in metrics)
+    return recorded.issuperset(m.name() for m in metrics)
 
 
 def record(request: Request, results: Results) -> None:
-    """Add a line for each value to a file beside the model, unless that is the one in the package."""
+    """Append each value to a file beside the model, except for the bundled model."""
     if request.path == PACKAGED_MODEL:
         return
     names = [m.name() for m in request.protocol.metrics]
     for name, value in results.values.items():
-        asked = max((n for n in names if name.startswith(n)), key=len, default=name)
-        how = {"asked": asked, **request.circumstances()}
-        with contextlib.suppress(PermissionError):  # somebody else's folder: the value is returned all the same
-            record_metric(request.path.parent, name, value, request.info.kimg, request.path.name, **how)
+        metric = max((n for n in names if name.startswith(n)), key=len, default=name)
+        conditions = {"asked": metric, **request.conditions()}
+        with contextlib.suppress(PermissionError):  # in a read-only folder, values are only returned
+            record_metric(request.path.parent, name, value, request.info.kimg, request.path.name, **conditions)

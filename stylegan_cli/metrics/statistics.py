@@ -1,4 +1,4 @@
-"""What is kept of a stream of features. Each is fed by one rank's share and gives the result of all ranks together."""
+"""Statistics of a stream of features. Each rank adds its share; the result is that of all ranks."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ from torch import Tensor
 
 from .. import distributed
 
-_ROWS = 4096  # of features that the ranks exchange at a time
+_ROWS = 4096  # rows of features that ranks exchange at a time
 
 Tensors = dict[str, Tensor]
 
 
 class Statistic(Protocol):
-    """What one pass over images can leave behind."""
+    """A statistic that is accumulated in one pass over images."""
 
-    count: int  # of the images that it is about: the first so many of the stream
+    count: int  # number of images, from the start of the stream
 
     def add(
         self,
-        index: Tensor,  # [n] int64 on the CPU, rising: places of these images in the stream
-        outputs: Tensors,  # of the detector, [n, ...] each
+        index: Tensor,  # [n] int64 on the CPU, increasing: indices of these images in the stream
+        outputs: Tensors,  # outputs of the detector, [n, ...] each
     ) -> None: ...
 
-    def result(self) -> Tensors: ...  # on the CPU; all ranks together
+    def result(self) -> Tensors: ...  # on the CPU; must be called on all ranks
 
 
 class Moments:
     """Mean and covariance in float64.
 
-    Each rank sums up y = x - s and y yᵀ for an s of its own near the mean, so that nothing cancels; the ranks' sums of
-    squares are put together about the common mean (Chan et al. 1983, equation 2.1b).
+    Each rank sums y = x - s and y yᵀ, with its own s near the mean to avoid cancellation. The ranks' sums of squares
+    are then combined around the common mean (Chan et al. 1983, equation 2.1b).
     """
 
-    def __init__(self, key: str, count: int):
-        self.key, self.count = key, count  # of the detector's output; of images
+    def __init__(
+        self,
+        key: str,  # key of the detector's output
+        count: int,  # number of images
+    ):
+        self.key, self.count = key, count
         self.n = 0
 
     def add(self, index: Tensor, outputs: Tensors) -> None:
@@ -56,16 +60,16 @@ class Moments:
     def result(self) -> Tensors:  # mean [D], cov [D, D], count [1]
         n = distributed.sum_over_ranks(torch.full([1], self.n, dtype=torch.float64, device=self.sum.device))
         mean = distributed.sum_over_ranks(self.n * self.shift + self.sum) / n
-        own = self.sum / self.n
-        self.squares.addr_(self.sum, own, alpha=-1)
-        apart = self.shift + own - mean
-        self.squares.addr_(apart, apart, alpha=self.n)
+        rank_mean = self.sum / self.n  # relative to the shift
+        self.squares.addr_(self.sum, rank_mean, alpha=-1)
+        difference = self.shift + rank_mean - mean
+        self.squares.addr_(difference, difference, alpha=self.n)
         cov = distributed.sum_over_ranks(self.squares) / (n - 1)
         return {"mean": mean.cpu(), "cov": ((cov + cov.T) / 2).cpu(), "count": n.long().cpu()}
 
 
 class Features:
-    """The features themselves, in the order of the stream. Kept, and handed out, on the first rank only."""
+    """The features themselves, in the order of the stream, on the first rank."""
 
     def __init__(self, key: str, count: int):
         self.key, self.count = key, count
@@ -74,14 +78,14 @@ class Features:
     def add(self, index: Tensor, outputs: Tensors) -> None:
         self.parts.append(_first(index, outputs[self.key], self.count).cpu())
 
-    def result(self) -> Tensors:  # features [count, D]; on other ranks than the first [0, D]
-        mine = torch.cat(self.parts)
+    def result(self) -> Tensors:  # features [count, D] on the first rank, [0, D] on the others
+        rows = torch.cat(self.parts)
         self.parts.clear()
-        return {"features": gather_rows(mine, self.count)}
+        return {"features": gather_rows(rows, self.count)}
 
 
 class Splits:
-    """The sums of which the Inception score is made."""
+    """The sums that the Inception score is computed from."""
 
     def __init__(self, key: str, count: int, splits: int = 10):
         self.key, self.count, self.splits = key, count, splits
@@ -91,7 +95,7 @@ class Splits:
         logits = _first(index, outputs[self.key], self.count)
         if not len(logits):
             return
-        # Part k is images k n // splits up to (k + 1) n // splits, also where n is no multiple.
+        # Split k is images k n // splits up to (k + 1) n // splits, even if n is not a multiple of splits.
         split = ((self.splits * (index[: len(logits)] + 1) - 1) // self.count).to(logits.device)
         new = _split_sums(logits, split, self.splits)
         self.sums = tuple(a + b for a, b in zip(self.sums, new, strict=True)) if self.sums else new
@@ -105,39 +109,39 @@ STATISTICS: dict[str, Callable[[str, int], Statistic]] = {"moments": Moments, "f
 
 
 def gather_rows(
-    mine: Tensor,  # [n, ...] rows rank, rank + world, rank + 2 world ... of the whole
-    count: int,  # rows of the whole
+    rows: Tensor,  # [n, ...] this rank's rows: rank, rank + world, rank + 2 world ... of all rows
+    count: int,  # number of all rows
 ) -> Tensor:  # [count, ...] on the first rank, [0, ...] on the others
-    """Put together what was dealt to the ranks, in pieces, so that no rank holds much more than it needs."""
-    world, first = distributed.world_size(), distributed.rank() == 0
+    """Gather interleaved rows from all ranks, in pieces, so that other ranks need little extra memory."""
+    world, is_first = distributed.world_size(), distributed.rank() == 0
     if world == 1:
-        return mine
-    whole = mine.new_empty(count if first else 0, *mine.shape[1:])
+        return rows
+    all_rows = rows.new_empty(count if is_first else 0, *rows.shape[1:])
     for i in range(0, -(-count // world), _ROWS):
-        piece = mine.new_zeros(min(_ROWS, -(-count // world) - i), *mine.shape[1:])  # ranks may have one row less
-        own = mine[i : i + _ROWS]
-        piece[: len(own)] = own
+        piece = rows.new_zeros(min(_ROWS, -(-count // world) - i), *rows.shape[1:])  # a rank may have one row less
+        part = rows[i : i + _ROWS]
+        piece[: len(part)] = part
         pieces = distributed.gather_over_ranks(piece)
-        if first:
-            rows = torch.stack(pieces, 1).flatten(0, 1)[: count - i * world]
-            whole[i * world : i * world + len(rows)] = rows
-    return whole
+        if is_first:
+            merged = torch.stack(pieces, 1).flatten(0, 1)[: count - i * world]
+            all_rows[i * world : i * world + len(merged)] = merged
+    return all_rows
 
 
 def _first(
-    index: Tensor,  # [n] rising
+    index: Tensor,  # [n] increasing
     x: Tensor,  # [n, ...]
     count: int,
 ) -> Tensor:
-    """Of the images that come before place `count`."""
+    """Keep the rows with an index below `count`."""
     return x[: int((index < count).sum())]
 
 
 def _split_sums(
     logits: Tensor,  # [N, C]
-    split: Tensor,  # [N] int64, which part each image belongs to
-    splits: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # counts, sums and negentropies of these images, as `inception_score` takes them
+    split: Tensor,  # [N] int64, split of each image
+    splits: int,  # number of splits
+) -> tuple[Tensor, Tensor, Tensor]:  # counts, sums and negentropies: see `inception_score`
     log_p = logits.double().log_softmax(1)
     p = log_p.exp()
     counts = torch.bincount(split, minlength=splits).double()

@@ -1,11 +1,10 @@
-"""One lazy stream of images, from a data set or from a model, that a detector can look at: uint8 [n, 3, H, W].
+"""A lazy stream of images for a detector, from a dataset or from a model: uint8 [n, 3, H, W].
 
-Image i of a stream is the same in any batch and on any rank; it goes to rank i mod ranks. Gray images are repeated
-to RGB, images with alpha are laid on white.
+Image i of a stream does not depend on the batch size or the rank; it belongs to rank i mod ranks. Gray images are
+converted to RGB, images with alpha are composited onto white.
 
-A model's images are drawn as in the field's implementations, which hand no options to the generator: from
-z ~ N(0, 1), with the class of a random image of the data set, with random noise, each image its own (NVIDIA's
-noise_mode is 'random' where nothing is said), in float32.
+Images are generated as in NVIDIA's implementations, which pass no options to the generator: from z ~ N(0, 1), with the
+class of a random image of the dataset, with random noise for each image (their default noise_mode), in float32.
 """
 
 from __future__ import annotations
@@ -28,40 +27,40 @@ from ..sampling.latents import sample_noise
 
 
 class ImageSource(Protocol):
-    """ImageSource by their places in the stream."""
+    """Images by index in the stream."""
 
     def __call__(
         self,
         index: Tensor,  # [n] int64
     ) -> Tensor: ...  # uint8 [n, 3, H, W]
 
-    def check(self) -> None: ...  # raises SganError on every rank if there was a broken one on any
+    def check(self) -> None: ...  # raises SganError on all ranks if any rank had an invalid image
 
 
 def stream(
     source: ImageSource,
-    count: int,  # images in all
-    batch: int,  # at a time
-    ahead: bool = False,  # prepare the next batch in a thread: where the disk and the decoder are what takes time
-) -> Iterator[tuple[Tensor, Tensor]]:  # places [n] int64 on the CPU, images [n, 3, H, W]
-    """This rank's share of the images, in rising order."""
-    places = torch.arange(distributed.rank(), count, distributed.world_size()).split(batch)
+    count: int,  # number of images on all ranks
+    batch: int,  # images at a time
+    ahead: bool = False,  # whether to prepare the next batch in a thread, for images that are read and decoded
+) -> Iterator[tuple[Tensor, Tensor]]:  # indices [n] int64 on the CPU, images [n, 3, H, W]
+    """Yield this rank's share of the images, in increasing order."""
+    batches = torch.arange(distributed.rank(), count, distributed.world_size()).split(batch)
     if not ahead:
-        yield from ((index, source(index)) for index in places)
+        yield from ((index, source(index)) for index in batches)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="images") as thread:
-        following = thread.submit(source, places[0])
-        for i, index in enumerate(places):
-            images = following.result()
-            if i + 1 < len(places):
-                following = thread.submit(source, places[i + 1])
+        future = thread.submit(source, batches[0])
+        for i, index in enumerate(batches):
+            images = future.result()
+            if i + 1 < len(batches):
+                future = thread.submit(source, batches[i + 1])
             yield index, images
 
 
 class Reals:
-    """The images of a data set in an order shuffled once and for all, so that the first so many are a fair sample.
+    """The images of a dataset in a fixed shuffled order, so that the first images are a fair sample.
 
-    Mirrored, the set has every image twice, once flipped.
+    With mirroring, every image occurs twice, once flipped.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Reals:
     ):
         self.dataset, self.device = dataset, device
         total = len(dataset) * (2 if mirror else 1)
-        bits = np.random.Philox(key=[0, total]).random_raw(total)  # which no numpy release may change
+        bits = np.random.Philox(key=[0, total]).random_raw(total)  # which NumPy guarantees not to change
         self.order = torch.from_numpy(np.argsort(bits, kind="stable"))
 
     def __call__(self, index: Tensor) -> Tensor:
@@ -83,28 +82,28 @@ class Reals:
         return to_rgb(images.to(self.device))
 
     def check(self) -> None:
-        """Files hold numbers, always."""
+        """Do nothing: pixels in uint8 are always finite."""
 
 
-class Drawn:
-    """What is drawn with a model, by places. Counts the images that hold a number which is not finite."""
+class ModelSamples:
+    """Base class of what is generated with a model, by index. Counts images that are not finite."""
 
     def __init__(
         self,
         G: Generator,
-        classes: Tensor | None,  # [M] int64, of all images of the data set; None: the model has none
+        classes: Tensor | None,  # [M] int64, classes of all images of the dataset; None: unconditional
         device: torch.device,
         seed: int = 0,
         truncation_psi: float = 1.0,
     ):
         self.G, self.classes, self.device, self.seed, self.psi = G, classes, device, seed, truncation_psi
-        self._counts = torch.zeros(2, dtype=torch.int64, device=device)  # those, all
+        self._counts = torch.zeros(2, dtype=torch.int64, device=device)  # not finite, all
 
     def labels(
         self,
         index: Tensor,  # [n] int64
     ) -> Tensor | None:  # [n, c_dim] one-hot
-        """The class of a random image of the data set for each."""
+        """Sample the class of a random image of the dataset for each image."""
         if self.classes is None:
             return None
         chosen = counter.integers(self.seed, "metrics.class", index, len(self.classes))
@@ -113,13 +112,13 @@ class Drawn:
     def noise(
         self,
         index: Tensor,  # [n] int64
-    ) -> list[Tensor]:  # one [n, 1, h, w] for each layer that takes noise
+    ) -> list[Tensor]:  # [n, 1, h, w] for each layer with noise
         return sample_noise(self.G, self.seed, "metrics.noise", index)
 
     def synthesize(
         self,
         ws: Tensor,  # [n, num_ws, w_dim]
-        noise: list[Tensor],  # one [n, 1, h, w] for each layer that takes noise
+        noise: list[Tensor],  # [n, 1, h, w] for each layer with noise
     ) -> Tensor:  # [n, C, H, W]
         images = self.G.synthesis(ws, noise=noise)
         self._counts[0] += (~images.isfinite().flatten(1).all(1)).sum()
@@ -127,17 +126,17 @@ class Drawn:
         return images
 
     def check(self) -> None:
-        """Raises SganError on every rank if there is an image that is not finite on any."""
-        broken, seen = distributed.sum_over_ranks(self._counts.clone()).tolist()
-        if broken:
+        """Raise SganError on all ranks if any rank had an image that is not finite."""
+        invalid, total = distributed.sum_over_ranks(self._counts.clone()).tolist()
+        if invalid:
             raise SganError(
-                f"{broken} of {seen} images of the model hold numbers that are not finite.",
-                hint="Measure an earlier snapshot: by this one training had diverged.",
+                f"{invalid} of {total} generated images have pixels that are not finite.",
+                hint="Training had diverged by this snapshot; measure an earlier one.",
             )
 
 
-class Fakes(Drawn):
-    """The images of a model."""
+class Fakes(ModelSamples):
+    """Images generated with a model."""
 
     def __call__(self, index: Tensor) -> Tensor:
         index = index.to(self.device)

@@ -13,7 +13,7 @@ from stylegan_cli.metrics import passes
 class Gray:
     """Mean brightness of 3 x 3 fields, and three 'classes'."""
 
-    name, fingerprint, known = "inception-2015", "0123abcd", True
+    name, fingerprint, is_standard = "inception-2015", "0123abcd", True
 
     def __call__(self, images):
         x = torch.nn.functional.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), 3).flatten(1)
@@ -21,7 +21,7 @@ class Gray:
 
 
 class Difference:
-    fingerprint, known = "0123abcd", True
+    fingerprint, is_standard = "0123abcd", True
 
     def __call__(self, a, b):
         return (a - b).square().mean([1, 2, 3])
@@ -58,7 +58,7 @@ def test_values_and_a_line_beside_the_model(sgan, run):
     result = sgan("metrics", "fid", "pr", "--num", "40", "--model", run / "snapshot-000000.016.safetensors")
     names = [line.split()[0] for line in result.stdout.splitlines()]
     assert names == ["fid40_full", "pr403_full_precision", "pr403_full_recall"]
-    assert "(32 real, 40 drawn)" in result.stdout and "compare it only with others of as few" in result.stderr
+    assert "(32 real, 40 drawn)" in result.stdout and "Compare it only with values measured with as few" in result.stderr
     (line,) = (run / "metric-fid40_full.jsonl").read_text().splitlines()
     found = json.loads(line)
     assert found["snapshot"] == "snapshot-000000.016.safetensors" and found["kimg"] == 0.016
@@ -130,7 +130,7 @@ def test_other_images_than_those_of_the_training(sgan, run, make_set, tmp_path):
     ("line", "words"),
     [
         (["fidd"], ("fidd", "Did you mean fid?")),
-        (["fid", "--num", "1"], ("2 images at least",)),
+        (["fid", "--num", "1"], ("at least 2 images",)),
         (["fid", "--features", "dino"], ("dino", "efficientnet-lite0")),
         (["fid", "--model", "none.safetensors"], ("none.safetensors",)),
     ],

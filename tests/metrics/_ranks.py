@@ -1,5 +1,4 @@
-"""Detectors that need no weights, and everything measured with them on as many ranks as told; a script, for
-test_ranks.py.
+"""Detectors without weights; as a script, for test_ranks.py, measures every metric with them on several ranks:
 
 python _ranks.py DATA.zip OUT.json RANKS
 """
@@ -23,17 +22,17 @@ SIZES = {
     "vgg16": {"fc2": 10},
     "efficientnet-lite0": {"pool": 9},
 }
-ALL = ("fid", "kid", "pr", "dc", "is", "ppl", "fid50k")
+METRICS = ("fid", "kid", "pr", "dc", "is", "ppl", "fid50k")
 
 
 @dataclass
 class FakeDetector:
-    """Each feature is a smooth function of the colors of an image, of every one for itself."""
+    """Each feature is a smooth function of the colors of one image."""
 
     name: str
     is_standard: bool = True
     fingerprint: str = "01234567"
-    seen: list[int] = field(default_factory=list)  # images of each call
+    seen: list[int] = field(default_factory=list)  # number of images of each call
 
     def __call__(self, images):
         assert images.dtype == torch.uint8 and images.shape[1] == 3 and len(images)
@@ -49,7 +48,7 @@ class FakeDetector:
 
 @dataclass
 class FakeLpips:
-    """Squared distance of images that are made a little smaller."""
+    """Squared distance of images reduced by half."""
 
     is_standard: bool = True
     fingerprint: str = "89abcdef"
@@ -69,9 +68,9 @@ def tiny_generator(size=(16, 16), channels=3, c_dim=0):
     return G
 
 
-def one_by_one(G):
-    """The same model, which draws each image of a batch by itself: how floats are rounded depends on the batch on
-    some processors, and then a byte of an image differs now and then."""
+def synthesize_separately(G):
+    """Make the model generate each image of a batch separately: on some processors rounding depends on the batch size,
+    so that a byte of an image sometimes differs."""
     mapping, synthesis = G.mapping.forward, G.synthesis.forward
     G.mapping.forward = lambda z, c=None, *more: torch.cat([mapping(x, c, *more) for x in z.split(1)])
     G.synthesis.forward = lambda ws, noise: torch.cat(
@@ -84,15 +83,15 @@ def work(path, out):
     passes.load_detector = lambda name, device, file=None: FakeDetector(name)
     passes.load_lpips = lambda net, device, file=None: FakeLpips()
     data = open_dataset(path, mirror=True)
-    G = one_by_one(tiny_generator((16, 16)))
-    found = measure(resolve(ALL, num=30, batch=4), G, data, "cpu")
-    values = [found.values, found.deviations]
+    G = synthesize_separately(tiny_generator((16, 16)))
+    results = measure(resolve(METRICS, num=30, batch=4), G, data, "cpu")
+    values = [results.values, results.deviations]
     flat = torch.tensor([v for part in values for v in part.values()], dtype=torch.float64)
     same = distributed.same_on_all_ranks([flat])
     if distributed.rank() == 0:
-        told = {"values": values, "same": same, "world": distributed.world_size()}
+        summary = {"values": values, "same": same, "world": distributed.world_size()}
         with open(out, "w") as f:
-            json.dump(told, f)
+            json.dump(summary, f)
 
 
 if __name__ == "__main__":

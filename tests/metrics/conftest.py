@@ -1,4 +1,4 @@
-"""Detectors that need no weights, in place of the real ones."""
+"""Detectors without weights, in place of the real ones."""
 
 import runpy
 from pathlib import Path
@@ -15,21 +15,23 @@ RANKS = SimpleNamespace(**runpy.run_path(str(HERE / "_ranks.py")))
 
 @pytest.fixture(scope="session")
 def tiny_generator():
-    """A model of random weights: tiny_generator(size, channels, c_dim)."""
+    """A model with random weights: tiny_generator(size, channels, c_dim)."""
     return RANKS.tiny_generator
 
 
 @pytest.fixture
 def fakes(monkeypatch, tmp_path):
-    """Detectors and a perceptual distance that need no weights, and an empty cache. `fakes.made` lists the detectors
-    that were loaded, `fakes.is_standard` says whether they are the field's."""
+    """Fake detectors, a fake LPIPS, and an empty cache.
+
+    `fakes.loaded` lists the detectors that were loaded; `fakes.is_standard` sets whether their weights are standard.
+    """
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
-    state = SimpleNamespace(made=[], is_standard=True, detector=RANKS.FakeDetector, lpips=RANKS.FakeLpips)
+    state = SimpleNamespace(loaded=[], is_standard=True, detector=RANKS.FakeDetector, lpips=RANKS.FakeLpips)
 
     def load_detector(name, device="cpu", file=None):
-        torch.rand(1)  # as a network does that is made before it gets its weights
-        state.made.append(RANKS.FakeDetector(name, state.is_standard))
-        return state.made[-1]
+        torch.rand(1)  # like the initialization of a network
+        state.loaded.append(RANKS.FakeDetector(name, state.is_standard))
+        return state.loaded[-1]
 
     def load_lpips(net="vgg", device="cpu", file=None):
         return RANKS.FakeLpips(state.is_standard)

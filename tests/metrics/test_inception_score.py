@@ -1,4 +1,4 @@
-"""The Inception score, streamed, against its definition."""
+"""The streamed Inception score, compared with its definition."""
 
 import numpy as np
 import pytest
@@ -25,19 +25,19 @@ def by_definition(logits, splits=10):
 
 
 @pytest.mark.parametrize("n", [10, 37, 1000])
-def test_definition(n):
+def test_equals_the_definition(n):
     logits = torch.randn(n, 1008, generator=torch.Generator().manual_seed(0)) * 3
     assert streamed(logits) == pytest.approx(by_definition(logits), rel=1e-9, abs=1e-12)
 
 
-def test_any_batch():
+def test_batch_size_does_not_matter():
     logits = torch.randn(100, 50, generator=torch.Generator().manual_seed(0))
     assert streamed(logits, 1) == pytest.approx(streamed(logits, 64), rel=1e-12)
 
 
 def test_known_scores():
-    """As many as there are classes for sure and different ones, 1 for one class; logits may be large."""
+    """The number of classes for confident and varied predictions, 1 for a single class; logits may be large."""
     classes = torch.arange(200) % 20
-    sure = torch.nn.functional.one_hot(classes, 20) * 1000.0
-    assert streamed(sure) == pytest.approx((20, 0))
+    confident = torch.nn.functional.one_hot(classes, 20) * 1000.0
+    assert streamed(confident) == pytest.approx((20, 0))
     assert streamed(torch.zeros(200, 20)) == pytest.approx((1, 0))

@@ -1,4 +1,4 @@
-"""The kernel distance against a transcription of its equation, and against what it must be."""
+"""The kernel distance, compared with a direct implementation of its equation, and its statistical properties."""
 
 import numpy as np
 import pytest
@@ -15,51 +15,53 @@ def k(x, y):
     return (float(x @ y) / len(x) + 1) ** 3
 
 
-def slowly(x, y):
-    """Sum by sum."""
+def by_definition(x, y):
+    """The equation, sum by sum."""
     x, y, m = x.double().numpy(), y.double().numpy(), len(x)
     within = sum(k(z[i], z[j]) for z in (x, y) for i in range(m) for j in range(m) if i != j)
     between = sum(k(x[i], y[j]) for i in range(m) for j in range(m))
     return within / (m * (m - 1)) - 2 * between / m**2
 
 
-def test_transcription_where_a_subset_is_the_set():
+def test_equals_the_definition_if_a_subset_has_all_images():
     x, y = features(30), features(30, seed=1, shift=0.3)
-    assert kernel_distance(x, y, subsets=3)[0] == pytest.approx(slowly(x, y), rel=1e-10)
+    assert kernel_distance(x, y, subsets=3)[0] == pytest.approx(by_definition(x, y), rel=1e-10)
 
 
-def test_transcription_over_subsets():
+def test_equals_the_definition_over_subsets():
     x, y = features(40), features(25, seed=1, shift=0.3)
     rng = np.random.RandomState(4)
-    values = [slowly(x[rng.choice(40, 10, replace=False)], y[rng.choice(25, 10, replace=False)]) for _ in range(5)]
+    values = [
+        by_definition(x[rng.choice(40, 10, replace=False)], y[rng.choice(25, 10, replace=False)]) for _ in range(5)
+    ]
     assert kernel_distance(x, y, seed=4, subsets=5, size=10)[0] == pytest.approx(np.mean(values), rel=1e-10)
 
 
-def test_the_jackknife_leaves_out_one_pair_after_the_other():
+def test_jackknife_leaves_out_one_pair_at_a_time():
     x, y = features(12), features(12, seed=1, shift=0.3)
     rng, variances = np.random.RandomState(0), []
-    for _ in range(2):  # the pairs are other ones in each subset
+    for _ in range(2):  # each subset forms other pairs
         a, b = x[rng.permutation(12)], y[rng.permutation(12)]
         keep = [[j for j in range(12) if j != i] for i in range(12)]
-        left = np.array([slowly(a[rows], b[rows]) for rows in keep])
+        left = np.array([by_definition(a[rows], b[rows]) for rows in keep])
         variances.append(11 / 12 * np.square(left - left.mean()).sum())
     assert kernel_distance(x, y, subsets=2)[1] == pytest.approx(np.mean(variances) ** 0.5, rel=1e-9)
 
 
 @pytest.mark.parametrize("size", [20, 100])
 @pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_the_standard_error_is_what_the_distance_scatters_by(size, shift):
-    """Drawn again and again. Where both sets are of one kind it may be too large, by twice at most: more there falls
-    faster with the number of images than it assumes."""
-    found = [
+def test_standard_error_matches_the_deviation_between_samples(size, shift):
+    """For equal distributions it may be too large by a factor of about two, because the variance then decreases faster
+    with the number of images than assumed."""
+    results = [
         kernel_distance(features(100, 4, 2 * i), features(100, 4, 2 * i + 1, shift), subsets=20, size=size)
         for i in range(60)
     ]
-    values, errors = np.array(found).T
+    values, errors = np.array(results).T
     assert 0.7 * values.std() < errors.mean() < (1.5 if shift else 2.5 * (100 / size) ** 0.5) * values.std()
 
 
-def test_two_halves_of_one_set_are_no_distance_apart():
+def test_distance_between_two_halves_is_within_its_error():
     x = features(1200, 32).exp()
     values = [kernel_distance(x[order[:600]], x[order[600:]], subsets=20) for order in orders(1200, 4)]
     assert all(abs(value) < 3 * error for value, error in values)
@@ -72,7 +74,7 @@ def orders(n, count):
     return [torch.randperm(n, generator=torch.Generator().manual_seed(i)) for i in range(count)]
 
 
-def test_no_generator_of_random_numbers_is_touched():
+def test_random_state_does_not_change():
     np.random.seed(1)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()
     kernel_distance(features(20), features(20, seed=1), subsets=2)

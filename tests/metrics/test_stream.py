@@ -1,4 +1,4 @@
-"""Images of a stream: which, in what order, and made RGB."""
+"""Images of a stream: selection, order and conversion to RGB."""
 
 import numpy as np
 import pytest
@@ -13,25 +13,25 @@ from stylegan_cli.metrics.stream import Fakes, Reals, stream
 CPU = torch.device("cpu")
 
 
-def test_gray_is_repeated():
+def test_gray_is_converted_to_rgb():
     gray = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
     assert torch.equal(to_rgb(gray), gray.repeat(1, 3, 1, 1))
 
 
-def test_alpha_is_laid_on_white_as_pillow_does_it():
+def test_alpha_is_composited_onto_white_like_pillow():
     rgba = torch.from_numpy(np.random.RandomState(0).randint(0, 256, (64, 64, 4), np.uint8))
     rgba[0, :, 3], rgba[1, :, 3] = 0, 255
     white = Image.new("RGBA", (64, 64), "white")
-    truth = np.asarray(Image.alpha_composite(white, Image.fromarray(rgba.numpy())).convert("RGB")).astype(int)
-    found = to_rgb(rgba.permute(2, 0, 1)[None])[0]
-    assert np.abs(found.permute(1, 2, 0).numpy().astype(int) - truth).max() <= 1
-    assert (found[:, 0] == 255).all() and torch.equal(found[:, 1], rgba.permute(2, 0, 1)[:3, 1])
+    expected = np.asarray(Image.alpha_composite(white, Image.fromarray(rgba.numpy())).convert("RGB")).astype(int)
+    result = to_rgb(rgba.permute(2, 0, 1)[None])[0]
+    assert np.abs(result.permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+    assert (result[:, 0] == 255).all() and torch.equal(result[:, 1], rgba.permute(2, 0, 1)[:3, 1])
     floats = rgba.permute(2, 0, 1)[None] / 127.5 - 1
-    assert (to_uint8(to_rgb(floats)).int() - found.int()).abs().max() <= 1
+    assert (to_uint8(to_rgb(floats)).int() - result.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-def test_the_reals_come_each_once_in_an_order_that_stays(rgb_set, ahead):
+def test_reals_come_once_each_in_a_fixed_order(rgb_set, ahead):
     data = open_dataset(rgb_set)
     images = torch.cat([x for _, x in stream(Reals(data, False, CPU), 32, 5, ahead)])
     again = torch.cat([x for _, x in stream(Reals(data, False, CPU), 20, 32)])
@@ -39,7 +39,7 @@ def test_the_reals_come_each_once_in_an_order_that_stays(rgb_set, ahead):
     assert as_set(images) == as_set(data.images(range(32))) and not torch.equal(images, data.images(range(32)))
 
 
-def test_mirrored_reals_come_also_flipped(rgb_set):
+def test_mirrored_reals_also_come_flipped(rgb_set):
     data = open_dataset(rgb_set)
     stored, images = data.images(range(32)), Reals(data, True, CPU)(torch.arange(64))
     assert as_set(images) == as_set(stored) | as_set(stored.flip(3)) and len(as_set(images)) == 64
@@ -51,7 +51,7 @@ def as_set(images):
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
-def test_a_fake_is_the_same_in_any_batch(tiny_generator, c_dim):
+def test_fakes_do_not_depend_on_the_batch(tiny_generator, c_dim):
     G = tiny_generator(c_dim=c_dim)
     classes = torch.arange(6) % 3 if c_dim else None
     fakes = Fakes(G, classes, CPU, seed=2)
@@ -62,7 +62,7 @@ def test_a_fake_is_the_same_in_any_batch(tiny_generator, c_dim):
     assert not torch.equal(Fakes(G, classes, CPU, seed=3)(torch.arange(6)), together)
 
 
-def test_noise_is_each_images_own_and_truncation_is_heard(tiny_generator):
+def test_noise_differs_between_images_and_truncation_is_applied(tiny_generator):
     G = tiny_generator()
     mean = Fakes(G, None, CPU, truncation_psi=0.0)(torch.arange(2)).int()
     assert 0 < (mean[0] - mean[1]).abs().float().mean() < 60  # one w, two noises
@@ -73,7 +73,7 @@ def test_noise_is_each_images_own_and_truncation_is_heard(tiny_generator):
     assert (mean[0] - mean[1]).abs().max() <= 1
 
 
-def test_classes_are_drawn_as_the_set_has_them(tiny_generator):
+def test_classes_are_sampled_from_the_dataset(tiny_generator):
     G, classes = tiny_generator(c_dim=3), torch.tensor([0] * 6 + [2] * 4)
     labels = Fakes(G, classes, CPU).labels(torch.arange(4000))
     assert labels.shape == (4000, 3) and labels.mean(0).tolist() == pytest.approx([0.6, 0, 0.4], abs=0.03)
@@ -92,5 +92,5 @@ def test_images_that_are_not_finite_are_counted(tiny_generator):
     fakes = Fakes(G, None, CPU)
     fakes.check()
     fakes(torch.arange(5))
-    with pytest.raises(SganError, match="2 of 5 images of the model"):
+    with pytest.raises(SganError, match="2 of 5 generated images"):
         fakes.check()

@@ -1,4 +1,4 @@
-"""The same numbers as torch-fidelity's, where it is installed: its functions of features, in float64."""
+"""Values agree with torch-fidelity's functions of features, in float64, if it is installed."""
 
 import importlib
 import sys
@@ -17,8 +17,8 @@ TORCHVISION = ("torchvision", "torchvision.datasets", "torchvision.transforms", 
 
 
 @pytest.fixture(scope="module")
-def theirs():
-    """A module of torch-fidelity by its name. What it wants torchvision for is not used."""
+def load_module():
+    """Import a module of torch-fidelity by name. The parts that need torchvision are not used."""
     pytest.importorskip("scipy")
     with pytest.MonkeyPatch.context() as patch:
         for name in TORCHVISION:
@@ -38,40 +38,42 @@ def features(n, d=64, seed=0, scale=1.0):
     return (mixed / d**0.5 * scale + 0.4).relu()
 
 
-def test_fid(theirs):
-    module, moments, statistics = theirs("metric_fid"), [], []
+def test_fid(load_module):
+    module, moments, statistics = load_module("metric_fid"), [], []
     for x in (features(700), features(500, seed=1, scale=1.2)):
         stream = Moments("pool", len(x))
         stream.add(torch.arange(len(x)), {"pool": x})
         moments.append(stream.result())
         statistics.append(module.fid_features_to_statistics(x.double()))
-    ours = frechet_distance(*(m[name] for m in moments for name in ("mean", "cov")))
-    found = module.fid_statistics_to_metric(*statistics, False)
-    assert ours == pytest.approx(found["frechet_inception_distance"], rel=1e-9)
+    actual = frechet_distance(*(m[name] for m in moments for name in ("mean", "cov")))
+    expected = module.fid_statistics_to_metric(*statistics, False)
+    assert actual == pytest.approx(expected["frechet_inception_distance"], rel=1e-9)
 
 
-def test_kid(theirs):
+def test_kid(load_module):
     x, y = features(700), features(500, seed=1, scale=1.2)
-    how = {"kid_subsets": 10, "kid_subset_size": 200, "rng_seed": 3, "verbose": False}
-    found = theirs("metric_kid").kid_features_to_metric(x.double(), y.double(), **how)
-    ours, _ = kernel_distance(x, y, seed=3, subsets=10, size=200)
-    assert ours == pytest.approx(found["kernel_inception_distance_mean"], rel=1e-9)
+    options = {"kid_subsets": 10, "kid_subset_size": 200, "rng_seed": 3, "verbose": False}
+    expected = load_module("metric_kid").kid_features_to_metric(x.double(), y.double(), **options)
+    actual, _ = kernel_distance(x, y, seed=3, subsets=10, size=200)
+    assert actual == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-9)
 
 
 @pytest.mark.parametrize("n", [1000, 37])
-def test_inception_score(theirs, n):
+def test_inception_score(load_module, n):
     logits = torch.randn(n, 1008, generator=torch.Generator().manual_seed(0)) * 2
     splits = Splits("logits", n)
     splits.add(torch.arange(n), {"logits": logits})
-    found = theirs("metric_isc").isc_features_to_metric(logits, 10, False, 0)
-    ours = inception_score(**splits.result())
-    assert ours == pytest.approx((found["inception_score_mean"], found["inception_score_std"]), rel=1e-9)
+    expected = load_module("metric_isc").isc_features_to_metric(logits, 10, False, 0)
+    actual = inception_score(**splits.result())
+    assert actual == pytest.approx((expected["inception_score_mean"], expected["inception_score_std"]), rel=1e-9)
 
 
-def test_precision_and_recall(theirs):
+def test_precision_and_recall(load_module):
     real, fake = features(400), features(300, seed=1, scale=1.2)
-    how = {"prc_neighborhood": 3, "prc_batch_size": 100, "save_cpu_ram": False, "verbose": False}
-    found = theirs("metric_prc").prc_features_to_metric(fake.double(), real.double(), **how)
-    ours = precision_recall(real, fake, block=128)
-    assert min(ours) > 0 and max(ours) < 1
-    assert ours == pytest.approx((found["precision"], found["recall"]), abs=1e-7)  # theirs is a mean in float32
+    options = {"prc_neighborhood": 3, "prc_batch_size": 100, "save_cpu_ram": False, "verbose": False}
+    expected = load_module("metric_prc").prc_features_to_metric(fake.double(), real.double(), **options)
+    actual = precision_recall(real, fake, block=128)
+    assert min(actual) > 0 and max(actual) < 1
+    assert actual == pytest.approx(
+        (expected["precision"], expected["recall"]), abs=1e-7
+    )  # torch-fidelity's mean is in float32
