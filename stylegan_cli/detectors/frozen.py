@@ -16,6 +16,7 @@ from ..layers import laid_out
 
 N = TypeVar("N", bound=nn.Module)
 
+_HINT = "Check the file passed with --detector, or found in the folder SGAN_DETECTORS."
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _EPS = 1e-3  # of the batch norms in both Inception and EfficientNet
 
@@ -62,10 +63,11 @@ def load_weights(
         actual = f"has shape {list(tensors[name].shape)}" if name in tensors else "is missing"
         raise SganError(
             f"{path} does not have the weights of {type(network).__name__}: {name} {actual}, expected "
-            f"{list(expected[name])} ({len(mismatched)} of {len(expected)} tensors do not match)."
+            f"{list(expected[name])} ({len(mismatched)} of {len(expected)} tensors do not match).",
+            hint=_HINT,
         )
     if broken := [name for name in expected if not torch.isfinite(tensors[name]).all()]:
-        raise SganError(f"{path} has weights that are not finite, for example in {broken[0]}.")
+        raise SganError(f"{path} has weights that are not finite, for example in {broken[0]}.", hint=_HINT)
     state = {}
     for name, module in network.named_modules():
         if isinstance(module, FoldedConv):

@@ -40,7 +40,7 @@ def read_tensors(
 ) -> dict[str, Tensor]:  # dotted name -> tensor on the CPU
     """Read all tensors of a file. Raises SganError if it does not exist or has none of these formats."""
     if not path.is_file():
-        raise SganError(f"There is no file {path}.")
+        raise SganError(f"{path} does not exist.")
     try:
         return dict(_flatten(_read(path)))
     except Exception as e:  # torch.load and zipfile raise a dozen kinds
@@ -97,7 +97,7 @@ def _check_shape(
 ) -> None:
     """Raise PickleError unless these are small integers: arithmetic with huge ones could take forever."""
     if len(numbers) > 20 or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
-        raise PickleError("a tensor has an impossible shape")
+        raise PickleError("a tensor has an invalid shape")
 
 
 # TorchScript
@@ -152,14 +152,14 @@ def _strided(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) 
     """Return a view of a storage, after checking its bounds. A copy per tensor could take any amount of memory."""
     _check_shape((offset, *size, *stride))
     if len(size) != len(stride):
-        raise PickleError("a tensor has an impossible shape")
+        raise PickleError("a tensor has an invalid shape")
     last = offset + sum((n - 1) * s for n, s in zip(size, stride))
     if math.prod(size) > storage.numel() or (math.prod(size) and last >= storage.numel()):
         raise PickleError("a tensor is larger than its storage")
     return torch.as_strided(storage, size, stride, offset)
 
 
-# Numpy
+# NumPy
 
 
 class _Budget:
@@ -212,7 +212,7 @@ class _Array:
         _, shape, dtype, fortran, data = state
         _check_shape(shape)
         if not isinstance(dtype, _DType) or type(data) is not bytes:
-            raise PickleError("an array has an impossible type")
+            raise PickleError("an array has an invalid type")
         if math.prod(shape) * dtype.dtype.itemsize != len(data):
             raise PickleError("an array does not have the declared size")
         self.budget.take(len(data))

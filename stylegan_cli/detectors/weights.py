@@ -152,7 +152,7 @@ def _user_folder() -> Path | None:
 
 def _identify(path: Path, sources: tuple[Source, ...]) -> WeightsFile:
     if not path.is_file():
-        raise SganError(f"There is no file {path}.")
+        raise SganError(f"{path} does not exist.")
     sha256 = cache.sha256_of(path)
     return WeightsFile(path, sha256, any(source.sha256 == sha256 and source.is_standard for source in sources))
 

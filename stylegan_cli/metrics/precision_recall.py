@@ -1,4 +1,4 @@
-"""How much of one set of features lies within balls around those of another, of radius to the k-th nearest neighbor.
+"""Overlap of two sets of features. Each feature has a ball, with the distance to its k-th nearest neighbor as radius.
 
 Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), k = 3:
 precision = mean over fakes y of [y is in the ball of any real x], recall = mean over reals x of [... of any fake y]
@@ -117,9 +117,11 @@ def _density_coverage(reals: Tensors, fakes: Tensors, settings: Settings) -> lis
 def _metrics(
     template: str, description: str, compute: Compute, suffixes: tuple[str, str], alias: str, min_images: int
 ) -> tuple[Metric, Metric]:
-    both = tuple(Output(suffix, higher_is_better=True) for suffix in suffixes)
+    outputs = tuple(Output(suffix, higher_is_better=True) for suffix in suffixes)
     return full_and_50k(
-        Metric(template, description, VGG, "features", compute, both, alias, max_reals=200_000, min_images=min_images)
+        Metric(
+            template, description, VGG, "features", compute, outputs, alias, max_reals=200_000, min_images=min_images
+        )
     )
 
 

@@ -217,7 +217,7 @@ def test_box_reduce_is_the_mean_rounded_once(channels):
 
 def test_box_reduce_does_not_bleed_invisible_colors():
     pixels = np.zeros((4, 2, 2), np.uint8)
-    pixels[:, 0, 0] = (200, 100, 50, 255)  # one visible pixel, three invisible ones in black
+    pixels[:, 0, 0] = (200, 100, 50, 255)  # one visible pixel, three invisible black ones
     assert box_reduce(pixels, (1, 1))[:, 0, 0].tolist() == [200, 100, 50, 64]
 
 

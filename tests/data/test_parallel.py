@@ -18,7 +18,7 @@ def slow_square(x):
 
 def fail_at_70(x):
     if x == 70:
-        raise SganError("no 70", hint="69")
+        raise SganError("70 failed", hint="69")
     return x
 
 
@@ -36,7 +36,7 @@ def test_results_come_in_order(count, workers):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_exceptions_are_raised_in_the_parent(workers):
-    with pytest.raises(SganError, match="no 70") as e:
+    with pytest.raises(SganError, match="70 failed") as e:
         list(ordered_map(fail_at_70, range(200), workers))
     assert e.value.hint == "69"
     assert not multiprocessing.active_children()

@@ -171,7 +171,7 @@ def test_truncated_files_are_rejected(tmp_path):
         (tmp_path / "cut").write_bytes(body[:length])
         with pytest.raises(SganError, match="cannot be read as a file of weights"):
             read_tensors(tmp_path / "cut")
-    with pytest.raises(SganError, match="There is no file"):
+    with pytest.raises(SganError, match="does not exist"):
         read_tensors(tmp_path / "none")
 
 

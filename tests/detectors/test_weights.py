@@ -51,7 +51,7 @@ def test_file_chosen_by_the_user(tmp_path, published):
     write(path, b"other")
     result = find_weights("inception-2015", str(path))
     assert not result.is_standard and result.fingerprint == hashlib.sha256(b"other").hexdigest()[:8]
-    with pytest.raises(SganError, match="There is no file"):
+    with pytest.raises(SganError, match="does not exist"):
         find_weights("inception-2015", tmp_path / "none")
 
 

@@ -23,7 +23,7 @@ def by_definition(mean_a, cov_a, mean_b, cov_b):
 
 @pytest.mark.parametrize("size", [1, 3, 64])
 def test_closed_form_for_commuting_covariances(size):
-    """Then d² = |m - n|² + Σ (√a - √b)²."""
+    """d² = |m - n|² + Σ (√a - √b)², with the eigenvalues a and b."""
     q, m, n = rotation(size), normal(size, seed=1), normal(size, seed=2)
     a, b = normal(size, seed=3).exp(), normal(size, seed=4).exp()
     distance = frechet_distance(m, q * a @ q.T, n, q * b @ q.T)
