@@ -153,7 +153,7 @@ def paint(folder, count):
 class Detector:
     """In place of networks whose weights would have to be downloaded."""
 
-    name, fingerprint, known = "inception-2015", "0123abcd", True
+    name, fingerprint, is_standard = "inception-2015", "0123abcd", True
 
     def __call__(self, images, others=None):
         return images.float().mean([1, 2, 3]) if others is not None else {"pool": images.float().mean([2, 3])}
