@@ -4,8 +4,9 @@ The package `lpips` is an extra, `pip install 'stylegan-cli[lpips]'`, and not a 
 torchvision. Each release of torchvision works with exactly one release and build of PyTorch: beside another one it
 fails on import, and pip may replace the installed PyTorch to match it. If the package is installed, its linear weights
 (7 kB, one number per channel) are read from its files, otherwise they are downloaded once. Its code is never imported,
-so LPIPS works even where torchvision does not; the network here gives the same distances. The backbone's ImageNet
-weights are in no package: they are found as described in weights.py, or downloaded once.
+so LPIPS works even where torchvision does not, and `pip install --no-deps lpips` is enough; the network here computes
+the same distances. The backbone's ImageNet weights are in no package: they are found as described in weights.py, or
+downloaded once.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ SOURCES = {
         ),
     ),
 }
-_LPIPS_HINT = "`pip install 'stylegan-cli[lpips]'` also installs it."
+_LPIPS_HINT = "`pip install --no-deps lpips` also installs it, without torchvision."
 _HINTS = {
     "inception-2015": "`--features efficientnet-lite0` needs no download, but its distances are not FID.",
     "lpips-vgg-linear": _LPIPS_HINT,
