@@ -42,7 +42,6 @@ __all__ = [
     "NoiseRequest",
     "NoiseResult",
     "OutputImage",
-    "Images",
     "ProjectRequest",
     "ProjectResult",
     "ProjectTask",
