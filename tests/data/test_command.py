@@ -34,7 +34,7 @@ def test_pack_then_info(tmp_path, photos):
     dest = tmp_path / "out.zip"
     lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
     assert lines == ["6 images of 24x32, 3 channel(s), 2 classes", str(dest)]
-    assert "Left out 1 file(s)" in errors and "dog/bad.png: not an image" in errors
+    assert "Skipped 1 file(s)" in errors and "dog/bad.png: not an image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
     for fact in ("images     6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
@@ -57,6 +57,17 @@ def test_results_for_scripts(tmp_path, photos):
     assert facts["contact_sheet"] == str(tmp_path / "sheet.png")
     assert sgan_data("pack", photos, dest, "--size", "16", "-q")[0] == [str(dest)]
     assert sgan_data("info", dest, "-q")[0] == [str(tmp_path / "out-contact.png")]
+
+
+def test_info_outdir(tmp_path, photos):
+    dest = tmp_path / "out.zip"
+    sgan_data("pack", photos, dest, "--size", "32", "-q")
+    assert sgan_data("info", dest, "-q", "--outdir", tmp_path / "a")[0] == [str(tmp_path / "a" / "out-contact.png")]
+    assert sgan_data("info", dest, "-q", "--outdir", tmp_path / "a", "--out", "b.png")[0] == [str(tmp_path / "a/b.png")]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["b.png", "out-contact.png"]
+    options = ["--outdir", str(tmp_path / "a"), "--out", str(tmp_path / "c.png")]
+    result = CliRunner().invoke(command, ["info", str(dest), *options])
+    assert result.exit_code == 2 and "is not in --outdir" in result.stderr
 
 
 def test_info_of_the_packaged_set(tmp_path, monkeypatch):
