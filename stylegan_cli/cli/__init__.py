@@ -107,7 +107,7 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="sgan", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error. Allowed anywhere on the command line.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error. Allowed anywhere among the arguments.")
 def main(debug: bool) -> None:
     """Train StyleGANs (generative image models), and generate, mix, edit and measure images with them.
 

@@ -61,7 +61,7 @@ def command(
         task = session.prepare_attribution(**request)
         warn(*task.warnings)
         check_writable(Path(outdir))
-        if task.known is None:
+        if task.calibration is None:
             call.inform(f"Projecting {task.num} generated and {task.num} real images; this is done only once.")
             with sigterm_as_interrupt():
                 task = session.calibrate(task, progress)

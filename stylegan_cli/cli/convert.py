@@ -20,7 +20,7 @@ from .options import output_options
     "--for",
     "repository",
     type=click.Choice(["ada", "sg3"]),
-    help="NVIDIA repository that will read a .pkl file: ada (stylegan2-ada-pytorch) or sg3 (stylegan3).",
+    help="NVIDIA repository that will read a .pkl file: ada (StyleGAN2-ADA) or sg3 (StyleGAN3).",
 )
 @click.option(
     "--part",
