@@ -111,8 +111,8 @@ class LazyGroup(click.Group):
 def main(debug: bool) -> None:
     """Train StyleGANs (generative image models), and generate, mix, edit and measure images with them.
 
-    A model is trained on a dataset of images and then generates new ones like them. Every command works without
-    options: a small dataset and a trained model are bundled.
+    A model is trained on a dataset of images and then generates new ones like them. Without --data or
+    --model, commands use a small bundled dataset and a model trained on it.
 
     \b
     Examples:

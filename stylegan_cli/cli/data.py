@@ -9,14 +9,14 @@ import click
 
 from ..config import base_size
 from .call import output_file
-from .options import out_options, output_options, seed_option, workers_option
+from .options import OrderedGroup, out_options, output_options, seed_option, workers_option
 from .params import SIZE
 from .progress import bar
 
 _MAX_SHOWN = 12  # classes or attributes that are listed by name
 
 
-@click.group("data", short_help="Create and inspect datasets.")
+@click.group("data", cls=OrderedGroup, short_help="Create and inspect datasets.")
 def command() -> None:
     """Create and inspect datasets.
 
@@ -185,7 +185,7 @@ def _table(facts: dict[str, typing.Any]) -> str:
         "created": _made(facts["made"]) or "unknown",
         "hash": facts["content_hash"],
     }
-    return "\n".join(f"{name:<11}{value}" for name, value in rows.items())
+    return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from .call import Call, keep_freed_memory, output_file
-from .options import class_option, latents_option, out_options, sampling_options, session_options
+from .options import OrderedGroup, class_option, latents_option, out_options, sampling_options, session_options
 from .params import STYLES, Number
 
 if typing.TYPE_CHECKING:
@@ -50,7 +50,7 @@ _layers_option = click.option(
 )
 
 
-@click.group("edit", short_help="Find directions in the latent space and edit images along them.")
+@click.group("edit", cls=OrderedGroup, short_help="Find directions in the latent space and edit images along them.")
 def command() -> None:
     """Find directions in the latent space and edit images along them.
 

@@ -64,15 +64,17 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
     if info.data:
-        rows["Images"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
+        rows["Dataset"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
     rows |= {"Origin": info.origin or "unknown", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
     rows |= {f"Note {i}": note for i, note in enumerate(notes_on(path), 1)}
     width = max(map(len, rows))
     for name, value in rows.items():
         click.echo(f"{name:{width}}  {value}")
     if layers:
+        width = max(len(row.name) for row in G.layers)
         for row in G.layers:
-            click.echo(f"{row.name}  w {row.w_index}  {row.height} x {row.width}  {row.channels} channels")
+            size = f"{row.height} x {row.width}"
+            click.echo(f"{row.name:{width}}  w {row.w_index:<2}  {size:>11}  {row.channels:>4} channels")
 
 
 def _architecture(info: SnapshotInfo) -> dict[str, str]:

@@ -14,6 +14,13 @@ from .call import Call
 from .params import DEVICE, LATENTS, Number
 
 
+class OrderedGroup(click.Group):
+    """A group that lists its commands in the order of their definition."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
 def _together(*options: typing.Callable) -> typing.Callable:
     """Combine several options into one decorator; the help shows them in the order given."""
 

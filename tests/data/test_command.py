@@ -37,7 +37,7 @@ def test_pack_then_info(tmp_path, photos):
     assert "Skipped 1 file(s)" in errors and "dog/bad.png: not an image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
-    for fact in ("images     6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
+    for fact in ("images      6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
         assert fact in text
     assert open_dataset(dest).spec.content_hash in text
     assert lines[-1] == str(tmp_path / "out-contact.png")
@@ -73,7 +73,7 @@ def test_info_outdir(tmp_path, photos):
 def test_info_of_the_packaged_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines, _ = sgan_data("info")
-    assert "images     4000" in lines and lines[-1] == "critters64-contact.png"
+    assert "images      4000" in lines and lines[-1] == "critters64-contact.png"
     assert "bodyVariant (14)" in "\n".join(lines)
     with Image.open(lines[-1]) as sheet:
         assert sheet.size == (10 * 130 + 2, 8 * 130 + 2)
