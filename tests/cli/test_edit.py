@@ -189,7 +189,7 @@ REFUSED = {
     "find --csv missing.csv": "cannot be read",
     "find --csv labels.csv --data x.zip": "two sources",
     "find --from-labels --attributes hut": "Did you mean hat?",
-    "find --from-labels --method pca": "needs no labels",
+    "find --from-labels --method pca": "does not use labels",
     "find --from-labels --count 3": "has no effect with labels",
     "find --layers 8": "Choose --layers from 0-7",
 }
