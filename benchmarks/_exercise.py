@@ -1,4 +1,4 @@
-"""Every kernel once over small, awkward shapes: what compute-sanitizer looks at.
+"""Run every kernel once on small, awkward shapes, for compute-sanitizer.
 
 compute-sanitizer --tool memcheck python benchmarks/_exercise.py
 """
@@ -16,14 +16,14 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 DTYPES = (torch.float32, torch.float16)
 
 
-def draw(device, dtype, layout, *shape):
+def randn(device, dtype, layout, *shape):
     return torch.randn(shape, device=device).to(dtype).contiguous(memory_format=layout)
 
 
 def exercise_bias_act(device: str) -> None:
-    """Forward, backward and second backward."""
+    """Forward, backward and double backward."""
     for act, dtype, layout in itertools.product(ACTIVATIONS, DTYPES, LAYOUTS):
-        x = draw(device, dtype, layout, 2, 13, 7, 9).requires_grad_(True)
+        x = randn(device, dtype, layout, 2, 13, 7, 9).requires_grad_(True)
         b = torch.randn(13, device=device).to(dtype).requires_grad_(True)
         y = bias_act(x, b, act=act, clamp=1.5)
         (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
@@ -31,19 +31,19 @@ def exercise_bias_act(device: str) -> None:
 
 
 def exercise_upfirdn2d(device: str) -> None:
-    """Forward and backward, both ways of the filter, cropping too."""
+    """Forward and backward, with cropping."""
     filters = [fir_filter((1, 3, 3, 1)), fir_filter(range(1, 13)), torch.rand(3, 4)]
     for f, (up, down), layout in itertools.product(filters, ((2, 1), (1, 2), (1, 1), (3, 2)), LAYOUTS):
         for dtype in DTYPES:
-            x = draw(device, dtype, layout, 2, 5, 17, 35).requires_grad_(True)
+            x = randn(device, dtype, layout, 2, 5, 17, 35).requires_grad_(True)
             upfirdn2d(x, f.to(device), up, down, (5, 4, -1, 6)).square().sum().backward()
 
 
 def exercise_modulated_conv2d(device: str, dtype: torch.dtype) -> None:
-    """The fused kernel's forward pass: its derivatives are other operators'."""
+    """Forward pass of the fused kernel; its derivatives use other operators."""
     f = fir_filter((1, 3, 3, 1)).to(device)
     for (i, o), (h, w), (k, up) in itertools.product(((24, 40), (64, 3)), ((5, 7), (16, 16)), ((3, 1), (3, 2), (1, 1))):
-        x = draw(device, dtype, torch.channels_last, 2, i, h, w)
+        x = randn(device, dtype, torch.channels_last, 2, i, h, w)
         weight, style, b = (torch.randn(s, device=device) for s in ((o, i, k, k), (2, i), (o,)))
         noise = torch.randn(1, 1, h * up, w * up, device=device)
         modulated_conv2d(x, weight, style, up=up, f=f, noise=noise, b=b, act="lrelu", clamp=256)

@@ -1,8 +1,8 @@
-"""What the benchmarks share: verify, then time by turns, then write down.
+"""Shared by the benchmarks: verify results, time the candidates in turn, write the measurements.
 
-Every candidate runs once a round, so that what else the machine does falls on all of them alike. A ratio is given only
-between results that were found right: one's own at most twice as far from the exact result as plain PyTorch is in the
-same precision. On a GPU the clock is CUDA's events; on a CPU with one thread it is the processor's time.
+Every candidate runs once per round, so that other load on the machine affects all of them alike. Only correct results
+get a ratio: the error of ours must be at most twice that of plain PyTorch in the same precision. The clock is CUDA
+events on a GPU, process time on a CPU with one thread.
 """
 
 from __future__ import annotations
@@ -27,60 +27,60 @@ import torch
 from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results"
-OTHERS = ("compiled", "peer")  # candidates that need not be as exact as ours
-Run = Callable[[int], object]  # one call on input set number i; gives a tensor, or several
+OTHERS = ("compiled", "peer")  # candidates that are allowed larger errors than ours
+Run = Callable[[int], object]  # one call on input set i -> one or more tensors
 
 # ------------------------------------------------------------------------------------------- candidates
 
 
 def over(function: Callable, sets: Sequence[tuple]) -> Run:
-    """A candidate that takes the input sets in turn, so that the caches don't keep them."""
+    """A candidate that uses the input sets in turn, so that they do not stay in caches."""
     return lambda i: function(*sets[i % len(sets)])
 
 
 def backward_of(function: Callable, sets: Sequence[tuple]) -> Run:
-    """The gradient of the first input alone: the forward pass ran before. The last of a set is the gradient of y."""
-    ready = {}
+    """A candidate that computes only the gradient of the first input. The last tensor of a set is the gradient of y."""
+    forward = {}
 
     def run(i):
         i %= len(sets)
-        if i not in ready:
+        if i not in forward:
             x, *rest, dy = sets[i]
             x = x.detach().requires_grad_(True)
             with torch.enable_grad():
-                ready[i] = function(x, *rest), x, dy
-        y, x, dy = ready[i]
+                forward[i] = function(x, *rest), x, dy
+        y, x, dy = forward[i]
         return torch.autograd.grad(y, x, dy, retain_graph=True)[0]
 
     return run
 
 
 def compiled(function: Callable) -> Callable:
-    """Under torch.compile, for one shape."""
+    """The function under torch.compile, for one shape."""
     import torch._functorch.config
 
     def call(*arguments):
         return function(*arguments)
 
-    torch._dynamo.reset()  # else the many shapes of a benchmark exhaust its patience, and it goes back to eager
-    torch._functorch.config.donated_buffer = False  # allows a backward pass to run again
+    torch._dynamo.reset()  # the many shapes of a benchmark would exceed the recompile limit and fall back to eager
+    torch._functorch.config.donated_buffer = False  # so that a backward pass can run again
     return torch.compile(call, dynamic=False)
 
 
 def graphed(
     function: Callable,
     sets: Sequence[tuple],
-    pool: object,  # memory of the graphs that are compared: they run one after the other
+    pool: object,  # memory shared by the compared graphs, which run one after the other
 ) -> Run:
-    """As one CUDA graph, captured at the first call."""
+    """A candidate that runs as one CUDA graph, captured at the first call."""
     static = tuple(t.clone() for t in sets[0])
     captured = []
 
     def run(i):
         if not captured:
             captured.extend(_capture(lambda: function(*static), pool))
-        for to, new in zip(static, sets[i % len(sets)], strict=True):
-            to.copy_(new)
+        for target, source in zip(static, sets[i % len(sets)], strict=True):
+            target.copy_(source)
         graph, result = captured
         graph.replay()
         return result
@@ -92,7 +92,7 @@ def _capture(function: Callable[[], object], pool: object) -> tuple[torch.cuda.C
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):  # what is chosen or cached at the first call must not fall into the graph
+        for _ in range(3):  # first-call tuning and caching must not be captured
             function()
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
@@ -109,23 +109,23 @@ def error(
     result: object,  # a tensor, or several
     exact: Tensor,  # [numbers]
 ) -> tuple[float, float]:
-    """How far off: root mean square over that of the exact result, and the largest over its largest."""
+    """Relative error: root mean square, and the largest difference over the largest exact value."""
     difference = flat(result, exact.dtype) - exact
     norm = torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(exact)
     return norm.item(), (difference.abs().max() / exact.abs().max()).item()
 
 
 def verify(
-    mine: tuple[float, float],  # error of what is verified
+    result: tuple[float, float],  # error of the verified result
     plain: tuple[float, float],  # error of plain PyTorch in the same precision
-    eps: float,  # of that precision
+    eps: float,  # machine epsilon of that precision
     slack: float = 2.0,
-    tolerance: float = 0.0,  # allowed besides
+    tolerance: float = 0.0,  # additional allowed error
 ) -> bool:
-    """Whether the error is at most so many times plain PyTorch's; its largest one, a matter of luck, twice that.
-    A part of the rounding is allowed where PyTorch's happens to be exact."""
+    """Whether the error is at most `slack` times that of plain PyTorch, or twice that for the largest difference,
+    which varies more. A fraction of eps is allowed in case PyTorch happens to be exact."""
     norm, largest = slack * plain[0] + eps / 16 + tolerance, 2 * slack * plain[1] + eps / 2 + 2 * tolerance
-    return mine[0] <= norm and mine[1] <= largest  # NaN is wrong
+    return result[0] <= norm and result[1] <= largest  # False for NaN
 
 
 def flat(result: object, dtype: torch.dtype) -> Tensor:  # [numbers]
@@ -134,7 +134,7 @@ def flat(result: object, dtype: torch.dtype) -> Tensor:  # [numbers]
 
 
 def wider(dtype: torch.dtype) -> torch.dtype:
-    """What counts as exact."""
+    """The precision that counts as exact."""
     return torch.float64 if dtype in (torch.float32, torch.float64) else torch.float32
 
 
@@ -146,9 +146,9 @@ def compare(
     device: torch.device,
     sets: int = 1,  # different inputs
     rounds: int = 7,
-    ahead: bool = True,  # on a GPU: its own time alone, the calls having been queued before
+    ahead: bool = True,  # on a GPU: queue calls ahead, to measure only the device's time
 ) -> dict[str, list[float]]:
-    """Seconds of one call of each candidate, one number for each round."""
+    """Seconds per call of each candidate, one number per round."""
     for run in candidates.values():
         for i in range(max(sets, 2)):
             run(i)
@@ -171,7 +171,7 @@ def _cpu_seconds(run: Run, clock: Callable[[], float], i: int) -> float:
 
 
 def _cuda_timer(run: Run, sets: int, ahead: bool) -> Callable[[int], float]:
-    """Enough calls for two milliseconds, and all input sets."""
+    """A timer with enough calls for two milliseconds and for all input sets."""
     host, device = _queue(run, sets, 0.0)
     calls = sets * min(max(math.ceil(2e-3 / max(device * sets, 1e-6)), 1), 16)
     calls = max(min(calls, 32), sets)
@@ -180,19 +180,19 @@ def _cuda_timer(run: Run, sets: int, ahead: bool) -> Callable[[int], float]:
 
 
 def _queue(run: Run, calls: int, pause: float) -> tuple[float, float]:
-    """Seconds a call, of the host to queue it and of the device to do it. During the pause the device is held up, and
-    the host gets ahead of it."""
+    """Seconds per call: for the host to queue it, and for the device to execute it. During a pause, which blocks the
+    device, the host can queue ahead."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    results = deque(maxlen=4)  # so that the next result gets other memory
+    results = deque(maxlen=4)  # so that the next result gets different memory
     torch.cuda.synchronize()
     if pause:
         torch.cuda._sleep(int(pause * 2e9))  # cycles
-    began = time.perf_counter()
+    host_start = time.perf_counter()
     start.record()
     for i in range(calls):
         results.append(run(i))
     end.record()
-    queued = time.perf_counter() - began
+    queued = time.perf_counter() - host_start
     end.synchronize()
     return queued / calls, start.elapsed_time(end) / 1000 / calls
 
@@ -201,22 +201,22 @@ def sets_for(
     size: int,  # bytes of one input set
     device: torch.device,
 ) -> int:
-    """How many input sets are together larger than the second-level cache."""
+    """The number of input sets that together exceed the L2 cache."""
     if device.type != "cuda":
         return 2
     cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 50 << 20)
     return min(max(math.ceil(2 * cache / size), 2), 32)
 
 
-def time_by_op(
+def time_share(
     run: Callable[[], object],
-    of: tuple[str, ...],  # parts of operator names, 'convolution' for example
+    parts: tuple[str, ...],  # parts of operator names, such as 'convolution'
 ) -> float:
-    """The share of the operators' own time on the CPU that lies in operators with such names."""
+    """The share of CPU time in operators whose name contains one of the parts."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         run()
     rows = [(row.key, row.self_cpu_time_total) for row in profile.key_averages()]
-    return sum(t for key, t in rows if any(part in key for part in of)) / sum(t for _, t in rows)
+    return sum(t for key, t in rows if any(part in key for part in parts)) / sum(t for _, t in rows)
 
 
 # ---------------------------------------------------------------------------------------------- ceilings
@@ -224,16 +224,16 @@ def time_by_op(
 
 @torch.no_grad()
 def ceilings(device: torch.device) -> dict[str, float]:
-    """What the device can do: GB/s of a copy, read and written, and TFLOP/s of matrix products."""
+    """Measured limits of the device: GB/s of a copy, read and written, and TFLOP/s of matrix products."""
     cuda = device.type == "cuda"
     numbers, side = (1 << 28, 8192) if cuda else (1 << 22, 256)
     pairs = [(torch.zeros(numbers, device=device), torch.ones(numbers, device=device)) for _ in range(2)]
-    found = {"copy_gbs": 2 * 4 * numbers / _median(lambda to, x: to.copy_(x), pairs, device) / 1e9}
+    limits = {"copy_gbs": 2 * 4 * numbers / _median(lambda target, x: target.copy_(x), pairs, device) / 1e9}
     del pairs
     for dtype in (torch.float16, torch.bfloat16, torch.float32):
         pairs = [tuple(torch.randn(side, side, device=device).to(dtype) for _ in "ab") for _ in range(2)]
-        found[f"matmul_tflops_{_name(dtype)}"] = 2 * side**3 / _median(torch.mm, pairs, device) / 1e12
-    return found
+        limits[f"matmul_tflops_{_name(dtype)}"] = 2 * side**3 / _median(torch.mm, pairs, device) / 1e12
+    return limits
 
 
 def _median(function: Callable, pairs: list[tuple[Tensor, Tensor]], device: torch.device) -> float:
@@ -244,23 +244,23 @@ def _median(function: Callable, pairs: list[tuple[Tensor, Tensor]], device: torc
 
 
 class Bench:
-    """One run of one benchmark: its rows, printed and written as they come."""
+    """One run of one benchmark. Rows are printed and written as soon as they are measured."""
 
     def __init__(
         self,
         device: str,
         out: Path | None = None,  # results file; None: results/<date>-<device>.json
         rounds: int = 7,
-        seconds: float | None = None,  # no row is begun after so many
+        seconds: float | None = None,  # start no new row after this time
         peer: str | None = None,  # path of a peer's checkout
     ):
         self.device, self.rounds = torch.device(device), rounds
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 means float32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # keep float32 exact
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(0)
         self.deadline = time.monotonic() + (math.inf if seconds is None else seconds)
         self.skipped = 0
-        self.peer, self.no_peer = _peer.load(peer, self.device) if peer else (None, "not asked for")
+        self.peer, self.no_peer = _peer.load(peer, self.device) if peer else (None, "not requested")
         self.path = out or results_path(self.device)
         self.ceilings = ceilings(self.device)
         self.rows: list[dict] = []
@@ -273,38 +273,38 @@ class Bench:
     def row(
         self,
         case: str,
-        candidates: dict[str, Run],  # the first is ours: ratios are the others' time over its
+        candidates: dict[str, Run],  # the first is ours; ratios are the times of the others over ours
         exact: Callable[[], object],  # the result in higher precision
         plain: Callable[[], object],  # the result of plain PyTorch
-        dtype: torch.dtype,  # that the candidates calculate in
+        dtype: torch.dtype,  # precision of the candidates
         sets: int = 1,
         ahead: bool = True,
-        moved: float = 0,  # bytes that must move
+        moved: float = 0,  # bytes that must be read or written
         flop: float = 0,
-        finish: Callable[[dict], None] | None = None,  # adds what follows from the times
-        tolerance: float = 0.0,  # relative error that is allowed besides twice PyTorch's
-        unverified: tuple[str, ...] = (),  # candidates that draw their own random numbers
-        **facts: object,  # kept with the row
+        finish: Callable[[dict], None] | None = None,  # adds derived values to the row
+        tolerance: float = 0.0,  # relative error allowed in addition to twice PyTorch's
+        unverified: tuple[str, ...] = (),  # candidates with random numbers of their own
+        **facts: object,  # saved with the row
     ) -> dict | None:
-        """Verify and time. None if the benchmark's time is over."""
+        """Verify and time the candidates. Returns None if the time limit has passed."""
         if time.monotonic() > self.deadline:
             self.skipped += 1
             return None
         row = {"case": case, "dtype": _name(dtype), **facts, "error": {}, "wrong": [], "failed": {}}
-        taken_as_right = {name: run for name, run in candidates.items() if name in unverified}
+        trusted = {name: run for name, run in candidates.items() if name in unverified}
         candidates = {name: run for name, run in candidates.items() if name not in unverified}
         if candidates := self._verified(row, candidates, exact, plain, dtype, tolerance):
-            candidates |= taken_as_right
+            candidates |= trusted
         if not self.peer or self.no_peer:
             candidates = {name: run for name, run in candidates.items() if not name.startswith("peer")}
         times = {}
         try:
             times = compare(candidates, self.device, sets, self.rounds, ahead) if candidates else {}
-        except Exception as e:  # out of memory, say: the other rows are wanted all the same
+        except Exception as e:  # such as out of memory: the other rows must still run
             row["failed"]["timing"] = _first_line(e)
-        self._enter_times(row, times)
+        self._add_times(row, times)
         if "ours" in row:
-            self._enter_speeds(row, moved, flop)
+            self._add_speeds(row, moved, flop)
             if finish:
                 finish(row)
         self.add(row)
@@ -315,29 +315,29 @@ class Bench:
     def _verified(
         self, row: dict, candidates: dict[str, Run], exact, plain, dtype: torch.dtype, tolerance: float
     ) -> dict[str, Run]:
-        """The candidates that give the right result. Without ours there is nothing to compare with: none."""
+        """The candidates with a correct result; none if ours is wrong, as ratios need it."""
         row["first"] = next(iter(candidates))
         try:
             truth = flat(exact(), wider(dtype))
-            allowed = error(plain(), truth)
+            plain_error = error(plain(), truth)
         except Exception as e:
             row["failed"]["exact"] = _first_line(e)
             return {}
-        row["error"]["plain"] = allowed
-        right = {}
+        row["error"]["plain"] = plain_error
+        correct = {}
         for name, run in candidates.items():
             try:
-                found = row["error"][name] = error(run(0), truth)
+                result = row["error"][name] = error(run(0), truth)
             except Exception as e:
                 row["failed"][name] = _first_line(e)
                 continue
-            if verify(found, allowed, torch.finfo(dtype).eps, 10 if name.startswith(OTHERS) else 2, tolerance):
-                right[name] = run
+            if verify(result, plain_error, torch.finfo(dtype).eps, 10 if name.startswith(OTHERS) else 2, tolerance):
+                correct[name] = run
             else:
                 row["wrong"].append(name)
-        return right if row["first"] in right else {}
+        return correct if row["first"] in correct else {}
 
-    def _enter_times(self, row: dict, times: dict[str, list[float]]) -> None:
+    def _add_times(self, row: dict, times: dict[str, list[float]]) -> None:
         row["seconds"] = {name: statistics.median(ts) for name, ts in times.items()}
         row["spread"] = {name: _spread(ts) for name, ts in times.items()}
         row["ratio"] = {}
@@ -345,9 +345,9 @@ class Bench:
             row["ours"] = row["seconds"][row["first"]]
             first = times.pop(row["first"])
             rounds = {name: zip(ts, first, strict=True) for name, ts in times.items()}
-            row["ratio"] = {name: statistics.median(t / o for t, o in both) for name, both in rounds.items()}
+            row["ratio"] = {name: statistics.median(t / o for t, o in pairs) for name, pairs in rounds.items()}
 
-    def _enter_speeds(self, row: dict, moved: float, flop: float) -> None:
+    def _add_speeds(self, row: dict, moved: float, flop: float) -> None:
         if moved:
             row["gbs"] = moved / row["ours"] / 1e9
             row["of_copy"] = row["gbs"] / self.ceilings["copy_gbs"]
@@ -355,7 +355,7 @@ class Bench:
             row["tflops"] = flop / row["ours"] / 1e12
 
     def add(self, row: dict) -> None:
-        """Print a row and write it down with those before."""
+        """Print a row, and write it to the results file."""
         self.rows.append(row)
         print(line(row), flush=True)
         entry = {"command": _command_line(sys.argv), "ceilings": self.ceilings, "rows": self.rows}
@@ -366,22 +366,22 @@ class Bench:
         self.path.write_text(json.dumps(entries, indent=1) + "\n")
 
     def finish(self) -> None:
-        """Exit code 1 if any of ours was wrong or did not run."""
+        """Exit, with code 1 if any of ours was wrong or failed."""
         bad = [row["case"] for row in self.rows if row.get("ours") is None]
         for case in bad:
             print(f"WRONG OR FAILED: {case}")
         if self.skipped:
-            print(f"{self.skipped} rows were left out: the time was over")
+            print(f"{self.skipped} rows were skipped: the time limit had passed")
         sys.exit(1 if bad else 0)
 
 
 def benchmark(function: Callable) -> Callable:
-    """The options that all benchmarks have; the function gets a Bench in their place."""
+    """Decorator that adds the common options; the function receives a Bench instead of them."""
 
     @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
     @click.option("--out", type=click.Path(path_type=Path), help="Results file.")
     @click.option("--rounds", default=7, show_default=True)
-    @click.option("--seconds", type=float, help="Begin nothing new after so many seconds.")
+    @click.option("--seconds", type=float, help="Start nothing new after this many seconds.")
     @click.option("--peer", help="Checkout of stylegan3 or stylegan2-ada-pytorch to measure in the same run.")
     @functools.wraps(function)
     def main(device, out, rounds, seconds, peer, **options):
@@ -393,7 +393,7 @@ def benchmark(function: Callable) -> Callable:
 
 
 class Numbers(click.ParamType):
-    """256,1024"""
+    """A list of integers such as 256,1024."""
 
     name = "numbers"
 
@@ -401,18 +401,18 @@ class Numbers(click.ParamType):
         try:
             return tuple(int(part) for part in value.split(",")) if isinstance(value, str) else value
         except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 256,1024")
+            self.fail(f"{value!r} is not a valid list of numbers. Use for example 256,1024.")
 
 
 def line(row: dict) -> str:
-    """A row for the terminal."""
+    """A row as text for the terminal."""
     if row.get("ours") is None:
-        why = "; ".join(f"{name}: {text}" for name, text in row["failed"].items())
-        return f"{row['case']:<62} {'WRONG' if row['wrong'] else 'FAILED'} {why}"
+        reasons = "; ".join(f"{name}: {text}" for name, text in row["failed"].items())
+        return f"{row['case']:<62} {'WRONG' if row['wrong'] else 'FAILED'} {reasons}"
     parts = [f"{row['case']:<62} {row['first']} {row['ours'] * 1e3:8.3f} ms"]
     parts += [f"{row['gbs']:6.0f} GB/s ({row['of_copy']:.0%} of a copy)"] if "gbs" in row else []
     parts += [f"{row['tflops']:6.1f} TFLOP/s"] if "tflops" in row else []
-    parts += [f"{row['of_floor']:.0%} of the floor's speed"] if "of_floor" in row else []
+    parts += [f"{row['of_floor']:.0%} of the theoretical speed"] if "of_floor" in row else []
     parts += [f"{name} {ratio:.2f}x" for name, ratio in row["ratio"].items()]
     parts += [f"{name} wrong" for name in row["wrong"]] + [f"{name} failed" for name in row["failed"]]
     return "  ".join(parts)
@@ -423,29 +423,29 @@ def results_path(device: torch.device) -> Path:
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """What the numbers depend on."""
+    """Everything that the measurements depend on."""
     return {
         "device": _device(device),
-        "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "driver": _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "clock": "CUDA events" if device.type == "cuda" else "processor time, if on one thread, else wall time",
+        "clock": "CUDA events" if device.type == "cuda" else "process time with one thread, otherwise wall time",
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": _said("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--abbrev=40"),
+        "commit": _output_of("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--abbrev=40"),
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
     }
 
 
 @functools.cache
-def _said(*command: str) -> str | None:
+def _output_of(*command: str) -> str | None:
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return said.stdout.strip() or None if said.returncode == 0 else None
+    return result.stdout.strip() or None if result.returncode == 0 else None
 
 
 def _device(device: torch.device) -> str:
@@ -465,7 +465,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _spread(times: list[float]) -> float:
-    """Between the quartiles, as a part of the median."""
+    """Interquartile range over the median."""
     if len(times) < 2:
         return 0.0
     low, middle, high = statistics.quantiles(times, n=4)
@@ -477,10 +477,10 @@ def _first_line(e: Exception) -> str:
 
 
 def _command_line(arguments: list[str]) -> str:
-    """As typed, less where the results went; of a peer's path only its name."""
-    kept, before = [], ""
+    """The command as typed, without --out, and with only the name of the peer's folder."""
+    kept, previous = [], ""
     for argument in arguments[1:]:
-        if "--out" not in (before, argument) and not argument.startswith("--out="):
-            kept.append(Path(argument).name if before == "--peer" else argument)
-        before = argument
+        if "--out" not in (previous, argument) and not argument.startswith("--out="):
+            kept.append(Path(argument).name if previous == "--peer" else argument)
+        previous = argument
     return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *kept])

@@ -1,4 +1,4 @@
-"""stylegan3 or stylegan2-ada-pytorch, imported from a checkout that lies elsewhere, to be measured in the same run."""
+"""stylegan3 or stylegan2-ada-pytorch, imported from a checkout, to be measured in the same run."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def load(
     path: str,  # of the checkout
     device: torch.device,
 ) -> tuple[Peer | None, str | None]:
-    """The peer, if it can be imported; and why it must not be compared with, None if its kernels are there."""
+    """The peer, if it can be imported; and why it cannot be compared, None if its kernels work."""
     sys.path.insert(0, str(Path(path).resolve()))
     try:
         if device.type == "cuda":
-            _offer_toolchain()  # before PyTorch's own tools are imported, which look only then
+            _set_toolchain()  # before importing PyTorch's extension tools, which search only then
         with _stubs():
             peer = _import()
     except Exception as e:
@@ -63,7 +63,8 @@ def _import() -> Peer:
 
 @contextlib.contextmanager
 def _stubs() -> Iterator[None]:
-    """pkg_resources, which setuptools no longer has, and requests: the peers import both, and need one function."""
+    """Stubs for pkg_resources, which setuptools no longer contains, and requests. The peers import both, but need only
+    one function."""
 
     def parse_version(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
@@ -81,7 +82,7 @@ def _stubs() -> Iterator[None]:
 
 def _without_kernels(peer: Peer, device: torch.device) -> str | None:
     if device.type != "cuda":
-        return "its kernels want a GPU"
+        return "its kernels need a GPU"
     for module in (peer.bias_act, peer.upfirdn2d):
         try:
             loaded = module._init() and module._plugin is not None
@@ -92,8 +93,8 @@ def _without_kernels(peer: Peer, device: torch.device) -> str | None:
     return None
 
 
-def _offer_toolchain() -> None:
-    """The compiler and ninja that we found, where nothing else is named: the peers build with PyTorch's own tools."""
+def _set_toolchain() -> None:
+    """Make our compiler and ninja available to PyTorch's extension tools, which the peers build with."""
     nvcc, ninja = toolchain.find_nvcc(toolchain.architectures()), toolchain.find_ninja()
     if nvcc:
         os.environ.setdefault("CUDA_HOME", str(nvcc.home))
@@ -134,14 +135,14 @@ def _arguments(config: StyleGAN2Config | DiscriminatorConfig, half: bool) -> dic
     }
 
 
-def take_weights(theirs: nn.Module, ours: nn.Module) -> None:
-    """Ours into theirs. Raises ValueError if a parameter has no counterpart."""
-    weights, wanted = ours.state_dict(), theirs.state_dict()
-    missing = [name for name, _ in theirs.named_parameters() if name not in weights]
+def copy_weights(peer_network: nn.Module, network: nn.Module) -> None:
+    """Copy our weights into the peer's network. Raises ValueError if one of its parameters has no counterpart."""
+    weights, targets = network.state_dict(), peer_network.state_dict()
+    missing = [name for name, _ in peer_network.named_parameters() if name not in weights]
     if missing:
-        raise ValueError(f"the peer has {missing[0]}, and ours has not")
+        raise ValueError(f"our network has no counterpart of the peer's {missing[0]}")
     with torch.no_grad():
-        for name, value in wanted.items():
+        for name, value in targets.items():
             if name in weights:
                 value.copy_(weights[name])
 
@@ -158,12 +159,12 @@ def modulated_layer(
     demodulate: bool,
     act: str,
     clamp: float,
-    grouped: bool,  # one convolution with weights of each sample's own, their way for inference
+    grouped: bool,  # one convolution with per-sample weights, as the peer does for inference
 ) -> Tensor:  # [N, O, H * up, W * up]
-    """Their layer, as their networks write it."""
-    how = {"up": up, "padding": w.shape[-1] // 2, "resample_filter": f, "demodulate": demodulate}
+    """The peer's layer, as in its networks."""
+    options = {"up": up, "padding": w.shape[-1] // 2, "resample_filter": f, "demodulate": demodulate}
     noise = None if noise is None else noise.to(x.dtype)
-    y = peer.networks.modulated_conv2d(x, w, style, noise=noise, flip_weight=up == 1, fused_modconv=grouped, **how)
+    y = peer.networks.modulated_conv2d(x, w, style, noise=noise, flip_weight=up == 1, fused_modconv=grouped, **options)
     return peer.bias_act.bias_act(y, b.to(x.dtype), act=act, clamp=clamp)
 
 
@@ -176,7 +177,7 @@ def training_phases(
     half: bool,
     images: Tensor,  # [N, C, H, W]
 ) -> dict[str, Callable[[int], list[Tensor]]]:
-    """Our phases' names -> their step of the same kind, with Adam."""
+    """Names of our phases -> the corresponding steps of the peer, with Adam."""
     device, n = images.device, len(images)
     G, D = generator(peer, config.generator, half), discriminator(peer, config.discriminator, half)
     G, D = (m.to(device).train().requires_grad_(False) for m in (G, D))
@@ -209,13 +210,13 @@ def training_phases(
 
 
 def _known(function: Callable, arguments: dict[str, object]) -> dict[str, object]:
-    """Those that the function has: the peers' generations differ."""
+    """The arguments that the function accepts, which differ between the peers."""
     names = inspect.signature(function).parameters
     return {name: value for name, value in arguments.items() if name in names}
 
 
 def _enable_gradfix(peer: Peer, device: torch.device) -> None:
-    """Their convolutions, which train faster, if they still run with this PyTorch."""
+    """Enable the peer's convolutions, which train faster, if they still work with this PyTorch."""
     peer.gradfix.enabled = True
     x = torch.ones(1, 1, 3, 3, device=device, requires_grad=True)
     w = torch.ones(1, 1, 3, 3, device=device, requires_grad=True)
@@ -223,5 +224,5 @@ def _enable_gradfix(peer: Peer, device: torch.device) -> None:
         (dx,) = torch.autograd.grad(peer.gradfix.conv2d(x, w, padding=1).square().sum(), x, create_graph=True)
         dx.sum().backward()
     except Exception as e:
-        print(f"peer: trains without its own convolution gradients, which fail: {type(e).__name__}: {e}")
+        print(f"peer: training without its own convolution gradients, which fail with {type(e).__name__}: {e}")
         peer.gradfix.enabled = False

@@ -1,7 +1,7 @@
-"""The named alternatives: StyleGAN2's layers as they are written in plain PyTorch, with no thought to speed.
+"""Alternatives to compare with: StyleGAN2's layers in plain PyTorch, without optimizations.
 
-`use(...)` puts one of them in the place of our ops, in the same networks, whose weights should then be in PyTorch's
-default layout.
+`use(...)` replaces our ops with one of them, in the same networks, whose weights should then have PyTorch's default
+layout.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stylegan_cli.ops.bias_act import ACTIVATIONS
 
 
 def bias_act(x, b=None, act="linear", gain=None, clamp=None):
-    """Bias, activation, gain, each by itself."""
+    """Bias, activation and gain as separate operations."""
     if b is not None:
         x = x + b.to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
     spec = ACTIVATIONS[act]
@@ -32,7 +32,7 @@ def bias_act(x, b=None, act="linear", gain=None, clamp=None):
 
 
 def fir(x: Tensor, f: Tensor, padding: tuple[int, int], up: int = 1, down: int = 1, gain: float = 1.0) -> Tensor:
-    """Zeros, pad, one depthwise convolution."""
+    """Insert zeros, pad, and filter with one depthwise convolution."""
     n, c, h, w = x.shape
     if up == 2:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, 1, 0, 0, 0, 1]).reshape(n, c, 2 * h, 2 * w)
@@ -99,7 +99,7 @@ def modulated_grouped(
     gain=None,
     clamp=None,
 ):
-    """Weights made for each sample, one convolution with as many groups as samples."""
+    """Per-sample weights, and one convolution with a group per sample."""
     n, i, h, wd = x.shape
     o, k = w.shape[0], w.shape[-1]
     w = w[None] * style[:, None, :, None, None]  # [N, O, I, k, k]
@@ -123,7 +123,8 @@ def modulated_grouped(
 def use(
     modulated: Callable,  # modulated_scale or modulated_grouped
 ) -> Iterator[None]:
-    places = [
+    """Replace the ops in the networks within the block."""
+    replacements = [
         (linear_layer, "bias_act", bias_act),
         (conv_layer, "bias_act", bias_act),
         (conv_layer, "conv2d_resample", conv2d_resample),
@@ -131,11 +132,11 @@ def use(
         (stylegan2_model, "upsample2d", upsample2d),
         (discriminator_model, "downsample2d", downsample2d),
     ]
-    ours = [getattr(module, name) for module, name, _ in places]
+    originals = [getattr(module, name) for module, name, _ in replacements]
     try:
-        for module, name, function in places:
+        for module, name, function in replacements:
             setattr(module, name, function)
         yield
     finally:
-        for (module, name, _), function in zip(places, ours, strict=True):
+        for (module, name, _), function in zip(replacements, originals, strict=True):
             setattr(module, name, function)

@@ -1,9 +1,9 @@
-"""What augmenting costs: a batch of images through a pipeline, and the gradient back to them.
+"""The cost of augmentation: a batch of images through a pipeline, and the gradient back to them.
 
 python benchmarks/bench_augment.py --size 64 --batch 16
 python benchmarks/bench_augment.py --pipe bgc,bgcfnc
 
-'graphed' is ours as one CUDA graph: the difference is what launching its many small operations costs.
+'graphed' is ours as one CUDA graph: the difference is the cost of launching its many small operations.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from stylegan_cli.training.augment import PIPES, Augment
 
 
 @click.command()
-@click.option("--pipe", default="bgc", show_default=True, help="Names, with commas between them.")
+@click.option("--pipe", default="bgc", show_default=True, help="Comma-separated names of pipelines.")
 @click.option("--size", type=Numbers(), default="64", show_default=True)
 @click.option("--batch", default=16, show_default=True)
 @benchmark
 def main(bench: Bench, pipe: str, size, batch: int) -> None:
     for name in pipe.split(","):
         if name not in PIPES:
-            raise click.BadParameter(f"{name}: one of {', '.join(PIPES)}", param_hint="--pipe")
+            raise click.BadParameter(f"{name!r} is not a pipeline. Use {', '.join(PIPES)}.", param_hint="--pipe")
         for side in size:
             measure(bench, name, (batch, 3, side, side))
 
@@ -36,12 +36,12 @@ def main(bench: Bench, pipe: str, size, batch: int) -> None:
 def measure(bench: Bench, pipe: str, shape: tuple[int, int, int, int]) -> None:
     torch.manual_seed(1)
     sets = [tuple(torch.randn(shape, device=bench.device) for _ in range(2)) for _ in range(2)]  # samples, dy
-    samples = [one[:1] for one in sets]
+    samples = [tensors[:1] for tensors in sets]
     title = f"augment {pipe} {shape[2]}x{shape[3]}, batch {shape[0]}"
     facts = {"op": "augment", "pipe": pipe, "size": shape[2], "batch": shape[0]}
     augment = augmentation(pipe, shape[0], bench.device)
     plain = use("reference")(augment)
-    # What is compared with float64 goes through sampling coordinates, exact to a ten-thousandth of a pixel.
+    # Tolerance: float32 sampling coordinates are exact to only a ten-thousandth of a pixel.
     facts |= {"dtype": torch.float32, "sets": 2, "ahead": False, "tolerance": 1e-3}
     runs = {"ours": over(augment, samples)}
     if bench.cuda:  # a CPU has nothing faster for the long filter than the reference
@@ -53,13 +53,17 @@ def measure(bench: Bench, pipe: str, shape: tuple[int, int, int, int]) -> None:
         forward = bench.row(f"{title}, forward", runs, **_at_0(exact), **facts)
     if forward is None:
         return
-    runs = {name: backward_of(way, sets) for name, way in (("ours", augment), ("reference", plain)) if name in runs}
+    runs = {
+        name: backward_of(function, sets)
+        for name, function in (("ours", augment), ("reference", plain))
+        if name in runs
+    }
     exact = {"exact": backward_of(plain, wide), "plain": backward_of(plain, sets)}
     bench.row(f"{title}, backward", runs, **_at_0(exact), **facts)
 
 
 def augmentation(pipe: str, batch: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Of images 0, 1, 2 and so on, half of the transformations being on."""
+    """Augmentation of images 0, 1, 2 ..., with each transformation applied with probability one half."""
     augment, p = Augment(pipe, seed=0), torch.tensor(0.5, device=device)
     index = torch.arange(batch, device=device)
     return lambda images: augment(images, p, "bench", index)

@@ -1,10 +1,10 @@
-"""A training step on a quiet machine, and beside processes that keep other cores busy, by OpenMP's wait policy.
+"""A training step on an idle machine, and while other processes keep cores busy, for several OpenMP wait policies.
 
 python benchmarks/bench_busy.py
 python benchmarks/bench_busy.py --busy 0,1,2 --threads 2 --rounds 7
 
-`ours` is what `sgan train` sets (stylegan_cli/threads.py), `default` OpenMP's own. Each candidate is a process of its
-own that trains the `demo` preset; they take turns. The clock is wall time: waiting is what is measured.
+'ours' has the settings of `sgan train` (stylegan_cli/threads.py), 'default' those of OpenMP. Each candidate is a
+process that trains the `demo` preset; they take turns. The clock is wall time, because waiting is what is measured.
 """
 
 from __future__ import annotations
@@ -26,37 +26,39 @@ from stylegan_cli.threads import GOMP_SPINCOUNT, KMP_BLOCKTIME, available_cores
 
 @click.command()
 @click.option("--busy", type=Numbers(), default="0,1,2", show_default=True, help="Numbers of busy processes.")
-@click.option("--threads", type=int, default=available_cores(), show_default=True, help="Threads of each candidate.")
+@click.option(
+    "--threads", type=int, default=available_cores(), show_default=True, help="Number of threads per candidate."
+)
 @click.option("--steps", default=16, show_default=True, help="Training steps per measurement.")
 @benchmark
 def main(bench: Bench, busy: tuple[int, ...], threads: int, steps: int) -> None:
-    many = {"OMP_NUM_THREADS": str(threads)}
+    environment = {"OMP_NUM_THREADS": str(threads)}
     candidates = {
-        "ours": many | {"GOMP_SPINCOUNT": GOMP_SPINCOUNT, "KMP_BLOCKTIME": KMP_BLOCKTIME},
-        "default": many,
-        "passive": many | {"OMP_WAIT_POLICY": "passive"},
+        "ours": environment | {"GOMP_SPINCOUNT": GOMP_SPINCOUNT, "KMP_BLOCKTIME": KMP_BLOCKTIME},
+        "default": environment,
+        "passive": environment | {"OMP_WAIT_POLICY": "passive"},
         "one thread": {"OMP_NUM_THREADS": "1"},
     }
-    quiet: dict[str, float] = {}
+    idle: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
-        trainers = {name: stack.enter_context(trainer(environment, steps)) for name, environment in candidates.items()}
+        trainers = {name: stack.enter_context(trainer(variables, steps)) for name, variables in candidates.items()}
         for number in busy:
             with busy_processes(number):
                 times = measure(trainers, bench.rounds)
             seconds = {name: statistics.median(ts) for name, ts in times.items()}
             ratio = {n: statistics.median(t / o for t, o in zip(ts, times["ours"])) for n, ts in times.items()}
             del ratio["ours"]
-            quiet = quiet or seconds
+            idle = idle or seconds
             bench.add(
                 {
                     "op": "busy",
                     "dtype": "float32",
                     "first": "ours",
-                    "case": f"training step, demo preset, {threads} threads, beside {number} busy processes",
+                    "case": f"training step, demo preset, {threads} threads, {number} busy processes",
                     "seconds": seconds,
                     "rounds": times,
                     "ours": seconds["ours"],
-                    "slowdown": {name: s / quiet[name] for name, s in seconds.items()},
+                    "slowdown": {name: s / idle[name] for name, s in seconds.items()},
                     "ratio": ratio,
                     "wrong": [],
                     "failed": {},
@@ -65,7 +67,7 @@ def main(bench: Bench, busy: tuple[int, ...], threads: int, steps: int) -> None:
 
 
 def measure(trainers: dict[str, subprocess.Popen], rounds: int) -> dict[str, list[float]]:
-    """Seconds of one training step, one number for each round; the first round warms up."""
+    """Seconds per training step, one number per round, after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for k in range(rounds + 1):
         for name, process in trainers.items():
@@ -78,7 +80,7 @@ def measure(trainers: dict[str, subprocess.Popen], rounds: int) -> dict[str, lis
 
 @contextlib.contextmanager
 def trainer(environment: dict[str, str], steps: int) -> Iterator[subprocess.Popen]:
-    """A process that trains, a few steps for each line that it is sent, and answers with the seconds of one."""
+    """A process that runs some training steps for each line it receives, and prints the seconds per step."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
     command = [sys.executable, "-c", f"import bench_busy; bench_busy.serve({steps})"]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

@@ -1,11 +1,11 @@
-"""Metrics: the Fréchet step, Inception features with their moments, and FID from the images to the number.
+"""Metrics: the Fréchet distance, Inception features with their moments, and FID from images to the number.
 
 python benchmarks/bench_metrics.py --weights inception.pth
 python benchmarks/bench_metrics.py --part frechet --rounds 3
 
-'scipy' is the root of the product by scipy.linalg.sqrtm, 'eigenvalues' those of the product that is not symmetric.
-'torch-fidelity' is that package on the same images and weights, where it can be imported; without --weights they are
-random numbers. With OMP_NUM_THREADS=1 the clock is the processor's.
+'scipy' takes the root of the product with scipy.linalg.sqrtm, 'eigenvalues' uses those of the nonsymmetric product.
+'torch-fidelity' is that package on the same images and weights, if it is installed. Without --weights they are random.
+With OMP_NUM_THREADS=1 the clock is process time.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ FIDELITY = "torch-fidelity"
 
 @click.command()
 @click.option("--part", type=click.Choice(PARTS), multiple=True, default=PARTS, show_default=True)
-@click.option("--dims", default=2048, show_default=True, help="Features, of the Fréchet step.")
-@click.option("--num", default=256, show_default=True, help="Images of a set.")
-@click.option("--size", default=64, show_default=True, help="Of the images.")
-@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="As torch-fidelity's.")
+@click.option("--dims", default=2048, show_default=True, help="Number of features for the Fréchet distance.")
+@click.option("--num", default=256, show_default=True, help="Number of images in each dataset.")
+@click.option("--size", default=64, show_default=True, help="Image size.")
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Inception weights as used by torch-fidelity.",
+)
 @benchmark
 @torch.no_grad()
 def main(bench: Bench, part, dims: int, num: int, size: int, weights: Path | None) -> None:
@@ -53,8 +57,8 @@ def main(bench: Bench, part, dims: int, num: int, size: int, weights: Path | Non
         time_frechet(bench, dims)
     if {"features", "fid"} & set(part):
         with tempfile.TemporaryDirectory() as folder:
-            weights = weights or draw_weights(Path(folder))
-            a, b = (draw_set(Path(folder) / name, num, size, seed) for seed, name in enumerate("ab"))
+            weights = weights or random_weights(Path(folder))
+            a, b = (random_dataset(Path(folder) / name, num, size, seed) for seed, name in enumerate("ab"))
             if "features" in part:
                 time_features(bench, a, weights)
             if "fid" in part:
@@ -65,19 +69,19 @@ def main(bench: Bench, part, dims: int, num: int, size: int, weights: Path | Non
 
 
 def time_frechet(bench: Bench, dims: int) -> None:
-    """Covariances whose eigenvalues fall as those of features do, and the distance known: the second set is the first
-    one transported by x -> A x + 1, A symmetric and positive, d² = D + tr (A - 1) C (A - 1)."""
-    one = torch.eye(dims, dtype=torch.float64)
+    """Use covariances with a spectrum like that of features, and a known distance: the second distribution is the
+    first one mapped by x -> A x + 1 with A symmetric and positive, so d² = D + tr (A - 1) C (A - 1)."""
+    identity = torch.eye(dims, dtype=torch.float64)
     q = torch.linalg.qr(torch.randn(dims, dims, dtype=torch.float64)).Q
     cov = q * torch.logspace(0, -5, dims, dtype=torch.float64) @ q.T
     p = torch.linalg.qr(torch.randn(dims, dims, dtype=torch.float64)).Q
     A = p * torch.linspace(0.7, 1.4, dims, dtype=torch.float64) @ p.T
     other = A @ cov @ A
-    moments = one[0] * 0, (cov + cov.T) / 2, one[0] * 0 + 1, (other + other.T) / 2
-    truth = dims + ((A - one) @ cov @ (A - one)).trace()
+    moments = torch.zeros_like(cov[0]), (cov + cov.T) / 2, torch.ones_like(cov[0]), (other + other.T) / 2
+    truth = dims + ((A - identity) @ cov @ (A - identity)).trace()
     bench.row(
         f"Fréchet distance, {dims} features",
-        {name: lambda i, f=f: torch.tensor([f(*moments)], dtype=torch.float64) for name, f in roots().items()},
+        {name: lambda i, f=f: torch.tensor([f(*moments)], dtype=torch.float64) for name, f in distances().items()},
         exact=lambda: truth,
         plain=lambda: truth,
         dtype=torch.float64,
@@ -87,53 +91,53 @@ def time_frechet(bench: Bench, dims: int) -> None:
     )
 
 
-def roots() -> dict[str, Callable[..., float]]:
-    """Ways to the trace of the root."""
-    found = {"ours": frechet_distance}
+def distances() -> dict[str, Callable[..., float]]:
+    """Implementations that differ in the trace of the matrix root."""
+    functions = {"ours": frechet_distance}
     try:
         linalg = importlib.import_module("scipy.linalg")
-        found["scipy"] = functools.partial(by_trace, lambda product: np.trace(linalg.sqrtm(product)).real)
+        functions["scipy"] = functools.partial(distance_by_trace, lambda product: np.trace(linalg.sqrtm(product)).real)
     except ImportError:
-        print("scipy cannot be imported: left out")
-    found["eigenvalues"] = functools.partial(
-        by_trace, lambda product: np.sqrt(np.linalg.eigvals(product).astype(complex)).real.sum()
+        print("scipy cannot be imported and is skipped")
+    functions["eigenvalues"] = functools.partial(
+        distance_by_trace, lambda product: np.sqrt(np.linalg.eigvals(product).astype(complex)).real.sum()
     )
-    return found
+    return functions
 
 
-def by_trace(
-    trace: Callable[[np.ndarray], float],  # of the root of a matrix
+def distance_by_trace(
+    trace: Callable[[np.ndarray], float],  # trace of the root of a matrix
     mean_a: Tensor,
     cov_a: Tensor,
     mean_b: Tensor,
     cov_b: Tensor,
 ) -> float:
-    apart = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace()
-    return float(apart) - 2 * float(trace(cov_a.numpy() @ cov_b.numpy()))
+    constant = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace()
+    return float(constant) - 2 * float(trace(cov_a.numpy() @ cov_b.numpy()))
 
 
-# ------------------------------------------------------------------------------------------- from images
+# ------------------------------------------------------------------------------------------ from images
 
 
 def time_features(bench: Bench, data: Dataset, weights: Path) -> None:
-    """From uint8 images in memory to mean and covariance: what an evaluation spends its time with."""
+    """Time from uint8 images in memory to mean and covariance, the main cost of an evaluation."""
     images = data.images(range(len(data)))
     want = Want("moments", "pool", len(data))
 
     def ours(i):
         detector = load_detector("inception-2015", bench.device, weights)
         settings = Settings(bench.device, batch=64 if bench.cuda else 8)
-        found = look(InMemory(images, bench.device), [want], detector, settings, "")[want]
-        return found["mean"], found["cov"]
+        moments = look(InMemory(images, bench.device), [want], detector, settings, "")[want]
+        return moments["mean"], moments["cov"]
 
-    ways = {"ours": ours}
+    runs = {"ours": ours}
     if fidelity := load_fidelity():
-        ways[FIDELITY] = lambda i: their_moments(fidelity, images, weights, bench.device)
+        runs[FIDELITY] = lambda i: fidelity_moments(fidelity, images, weights, bench.device)
     bench.row(
         f"Inception features and moments, {len(data)} images of {data.spec.height}",
-        ways,
-        exact=lambda: their_moments(fidelity, images, weights, bench.device, "float64") if fidelity else ours(0),
-        plain=lambda: ways.get(FIDELITY, ours)(0),
+        runs,
+        exact=lambda: fidelity_moments(fidelity, images, weights, bench.device, "float64") if fidelity else ours(0),
+        plain=lambda: runs.get(FIDELITY, ours)(0),
         dtype=torch.float32,
         tolerance=1e-4,
         op="features",
@@ -142,22 +146,22 @@ def time_features(bench: Bench, data: Dataset, weights: Path) -> None:
 
 
 def time_fid(bench: Bench, a: Dataset, b: Dataset, weights: Path) -> None:
-    """All of it, with nothing from a cache."""
+    """Time the whole computation, with an empty cache."""
 
     def ours(i):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["SGAN_CACHE"] = folder
-            found = compare_images(resolve(["fid"], detector_file=weights), a, b, bench.device)
-        return torch.tensor(list(found.values.values()), dtype=torch.float64)
+            metrics = compare_images(resolve(["fid"], detector_file=weights), a, b, bench.device)
+        return torch.tensor(list(metrics.values.values()), dtype=torch.float64)
 
-    ways = {"ours": ours}
+    runs = {"ours": ours}
     if fidelity := load_fidelity():
-        ways[FIDELITY] = lambda i: their_fid(fidelity, a, b, weights, bench.device)
+        runs[FIDELITY] = lambda i: fidelity_fid(fidelity, a, b, weights, bench.device)
     bench.row(
         f"FID of {len(a)} and {len(b)} images of {a.spec.height}",
-        ways,
-        exact=lambda: their_fid(fidelity, a, b, weights, bench.device, "float64") if fidelity else ours(0),
-        plain=lambda: ways.get(FIDELITY, ours)(0),
+        runs,
+        exact=lambda: fidelity_fid(fidelity, a, b, weights, bench.device, "float64") if fidelity else ours(0),
+        plain=lambda: runs.get(FIDELITY, ours)(0),
         dtype=torch.float32,
         tolerance=1e-4,
         op="fid",
@@ -166,7 +170,7 @@ def time_fid(bench: Bench, a: Dataset, b: Dataset, weights: Path) -> None:
 
 
 class InMemory:
-    """Images for a pass."""
+    """Images of a pass."""
 
     def __init__(self, images: Tensor, device: torch.device):
         self.images, self.device = images, device
@@ -178,24 +182,24 @@ class InMemory:
         pass
 
 
-def draw_set(
+def random_dataset(
     folder: Path,
     num: int,
     size: int,
     seed: int,
 ) -> Dataset:
-    """Blots with grain."""
+    """Coarse color patches with fine noise."""
     rng = np.random.RandomState(seed)
     for i in range(num):
-        wide = rng.randint(0, 200, (3, 4, 4)).repeat(-(-size // 4), 1).repeat(-(-size // 4), 2)[:, :size, :size]
-        save_image((wide + rng.randint(0, 56, wide.shape)).astype(np.uint8), folder / f"{i}.png")
+        patches = rng.randint(0, 200, (3, 4, 4)).repeat(-(-size // 4), 1).repeat(-(-size // 4), 2)[:, :size, :size]
+        save_image((patches + rng.randint(0, 56, patches.shape)).astype(np.uint8), folder / f"{i}.png")
     return open_dataset(folder)
 
 
-def draw_weights(
+def random_weights(
     folder: Path,
 ) -> Path:
-    """Random numbers that keep a signal's size, in a file as torch-fidelity has it."""
+    """Random weights that keep the scale of a signal, in a file like torch-fidelity's."""
     with torch.device("meta"):
         shapes = wanted_shapes(inception.Inception())
     tensors = {}
@@ -212,7 +216,7 @@ def draw_weights(
 
 
 def load_fidelity() -> ModuleType | None:
-    """What it wants torchvision for, other networks and data sets, is not used here: any build will do, or none."""
+    """Import torch-fidelity, with a mock if torchvision is missing or broken: the parts that need it are not used."""
     try:
         importlib.import_module("torchvision")
     except (ImportError, RuntimeError):
@@ -221,11 +225,11 @@ def load_fidelity() -> ModuleType | None:
     try:
         return importlib.import_module("torch_fidelity")
     except ImportError as e:
-        print(f"torch-fidelity cannot be imported ({e}): left out")
+        print(f"torch-fidelity cannot be imported and is skipped: {e}")
         return None
 
 
-def their_moments(
+def fidelity_moments(
     fidelity: ModuleType,
     images: Tensor,  # uint8 [N, 3, H, W]
     weights: Path,
@@ -236,11 +240,13 @@ def their_moments(
         "inception", ["2048"], feature_extractor_weights_path=weights, feature_extractor_internal_dtype=dtype
     ).to(device)
     features = torch.cat([extractor(batch.to(device))[0].cpu() for batch in images.split(64)])
-    found = fidelity.metric_fid.fid_features_to_statistics(features)
-    return torch.from_numpy(found["mu"]), torch.from_numpy(found["sigma"])
+    statistics = fidelity.metric_fid.fid_features_to_statistics(features)
+    return torch.from_numpy(statistics["mu"]), torch.from_numpy(statistics["sigma"])
 
 
-class AsTheirs(torch.utils.data.Dataset):
+class FidelityDataset(torch.utils.data.Dataset):
+    """A dataset in the form that torch-fidelity expects."""
+
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
 
@@ -251,12 +257,12 @@ class AsTheirs(torch.utils.data.Dataset):
         return self.dataset.images([i])[0]
 
 
-def their_fid(
+def fidelity_fid(
     fidelity: ModuleType, a: Dataset, b: Dataset, weights: Path, device: torch.device, dtype: str = "float32"
 ) -> Tensor:
-    found = fidelity.calculate_metrics(
-        input1=AsTheirs(b),
-        input2=AsTheirs(a),
+    metrics = fidelity.calculate_metrics(
+        input1=FidelityDataset(b),
+        input2=FidelityDataset(a),
         fid=True,
         cuda=device.type == "cuda",
         cache=False,
@@ -265,7 +271,7 @@ def their_fid(
         feature_extractor_weights_path=str(weights),
         feature_extractor_internal_dtype=dtype,
     )
-    return torch.tensor([found["frechet_inception_distance"]], dtype=torch.float64)
+    return torch.tensor([metrics["frechet_inception_distance"]], dtype=torch.float64)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The ops one by one: bias_act, upfirdn2d, and every modulated convolution of two synthesis networks.
+"""The individual ops: bias_act, upfirdn2d, and every modulated convolution of two synthesis networks.
 
 python benchmarks/bench_ops.py
 python benchmarks/bench_ops.py --op modulated_conv2d --batch 1 --peer ../stylegan3
 
-Times are the device's alone. Beside ours stand: 'reference', our own in plain PyTorch; 'compiled', that one under
-torch.compile; 'composite', PyTorch's operations arranged to be fast; 'grouped', a convolution with weights of each
-sample's own. Of modulated convolution 'fused' is the whole layer in one kernel, 'kernels' is cuDNN between our other
+Times are those of the device alone. Alternatives: 'reference', our implementation in plain PyTorch; 'compiled', the
+same under torch.compile; 'composite', PyTorch operations arranged to be fast; 'grouped', a convolution with per-sample
+weights. For modulated convolution, 'fused' is the whole layer in one kernel, 'kernels' is cuDNN between our other
 kernels, and 'ours' is whichever of the two the op chooses.
 """
 
@@ -18,26 +18,28 @@ import _peer
 import _plain
 import click
 import torch
-from _harness import Bench, Numbers, backward_of, benchmark, compiled, over, sets_for, wider
+from _harness import Bench, Numbers, Run, backward_of, benchmark, compiled, over, sets_for, wider
 from torch import Tensor
 
 from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d, use
 
 OPS = ("bias_act", "upfirdn2d", "modulated_conv2d")
 TAPS = (1, 3, 3, 1)
-TWELVE = (1, 4, 9, 17, 25, 30, 30, 25, 17, 9, 4, 1)  # as long as StyleGAN3's
+TWELVE = (1, 4, 9, 17, 25, 30, 30, 25, 17, 9, 4, 1)  # same length as in StyleGAN3
 CLAMP = 256.0
 
 
 @click.command()
 @click.option("--op", type=click.Choice(OPS), multiple=True, default=OPS, show_default=True)
-@click.option("--size", type=Numbers(), default="128,256,1024,32", show_default=True, help="Of the memory-bound ops.")
+@click.option(
+    "--size", type=Numbers(), default="128,256,1024,32", show_default=True, help="Sizes for the memory-bound ops."
+)
 @click.option("--batch", default=8, show_default=True)
 @click.option("--channel-max", default=512, show_default=True)
 @click.option(
-    "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="[default: float16; float32 on a CPU]"
+    "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Default: float16, or float32 on a CPU."
 )
-@click.option("--compile/--no-compile", "compiles", default=None, help="[default: on a GPU]")
+@click.option("--compile/--no-compile", "compiles", default=None, help="Default: on a GPU.")
 @benchmark
 @torch.no_grad()
 def main(bench: Bench, op, size, batch: int, channel_max: int, dtype: str | None, compiles: bool | None) -> None:
@@ -46,22 +48,22 @@ def main(bench: Bench, op, size, batch: int, channel_max: int, dtype: str | None
     for side in size:
         shape = (batch, min(32768 // side, channel_max), side, side)
         for channels_last in (False, True):
-            # Compiled code is not made for a layout: one is enough.
-            how = {"channels_last": channels_last, "compiles": compiles and not channels_last}
+            # Compiled code does not depend on the layout: one is enough.
+            options = {"channels_last": channels_last, "compiles": compiles and not channels_last}
             if "bias_act" in op:
-                time_bias_act(bench, shape, dtype, **how)
+                time_bias_act(bench, shape, dtype, **options)
             if "upfirdn2d" in op:
                 for kind in FILTERS:
-                    time_upfirdn2d(bench, shape, dtype, kind, TAPS, **how)
+                    time_upfirdn2d(bench, shape, dtype, kind, TAPS, **options)
                 if side == 256 or len(size) == 1:
                     for kind in FILTERS:
-                        time_upfirdn2d(bench, shape, torch.float32, kind, TWELVE, **how)
+                        time_upfirdn2d(bench, shape, torch.float32, kind, TWELVE, **options)
     if "modulated_conv2d" in op:
         for layer in layers(max(size), channel_max):
             time_modulated_conv2d(bench, batch, *layer, dtype, compiles)
 
 
-def draw(
+def randn(
     bench: Bench,
     dtype: torch.dtype,
     *shape: int,
@@ -71,7 +73,7 @@ def draw(
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
 
-def size_of(*tensors: Tensor) -> int:  # bytes
+def num_bytes(*tensors: Tensor) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
@@ -82,18 +84,18 @@ def title(name: str, shape: tuple[int, ...], channels_last: bool) -> str:
 def alternatives(
     bench: Bench,
     function: Callable,  # (*tensors)
-    theirs: Callable | None,  # the peer's
+    peer_function: Callable | None,
     compiles: bool,
 ) -> dict[str, Callable]:
-    """The ways to run an op that is made by one kernel of ours."""
-    ways = {"ours": function, "reference": use("reference")(function)}
+    """The implementations of an op that is one kernel of ours."""
+    functions = {"ours": function, "reference": use("reference")(function)}
     if bench.cuda:
-        ways["composite"] = use("composite")(function)
+        functions["composite"] = use("composite")(function)
     if compiles:
-        ways["compiled"] = use("reference")(compiled(function))
+        functions["compiled"] = use("reference")(compiled(function))
     if bench.peer:
-        ways["peer"] = theirs
-    return ways
+        functions["peer"] = peer_function
+    return functions
 
 
 # ----------------------------------------------------------------------------------------- memory-bound
@@ -103,34 +105,34 @@ def time_bias_act(
     bench: Bench, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool, compiles: bool
 ) -> None:
     """Forward: x read, y written. Backward in x: dy and y read, dx written."""
-    x = draw(bench, dtype, *shape, channels_last=channels_last)
-    b = draw(bench, dtype, shape[1])
-    more = [
-        draw(bench, dtype, *shape, channels_last=channels_last)
-        for _ in range(2 * sets_for(2 * size_of(x), bench.device))
+    x = randn(bench, dtype, *shape, channels_last=channels_last)
+    b = randn(bench, dtype, shape[1])
+    tensors = [
+        randn(bench, dtype, *shape, channels_last=channels_last)
+        for _ in range(2 * sets_for(2 * num_bytes(x), bench.device))
     ]
-    forward = [(x, b) for x in more[::2]]
-    backward = [(x, b, dy) for x, dy in zip(more[::2], more[1::2])]
+    forward = [(x, b) for x in tensors[::2]]
+    backward = [(x, b, dy) for x, dy in zip(tensors[::2], tensors[1::2])]
     exact = [t.to(wider(dtype)) for t in backward[0]]
 
     def act(x, b):
         return bias_act(x, b, act="lrelu", clamp=CLAMP)
 
-    def theirs(x, b):
+    def peer_act(x, b):
         return bench.peer.bias_act.bias_act(x, b, act="lrelu", clamp=CLAMP)
 
     reference = use("reference")(act)
     facts = {"op": "bias_act", "size": shape[-1], "dtype": dtype, "sets": len(forward)}
-    for name, planes, run, sets, truth in (
+    for name, num_passes, run, sets, inputs in (
         ("bias_act", 2, over, forward, exact[:2]),
         ("bias_act backward", 3, backward_of, backward, exact),
     ):
         bench.row(
             title(name, shape, channels_last),
-            {way: run(f, sets) for way, f in alternatives(bench, act, theirs, compiles).items()},
-            exact=lambda run=run, truth=truth: run(reference, [tuple(truth)])(0),
+            {key: run(f, sets) for key, f in alternatives(bench, act, peer_act, compiles).items()},
+            exact=lambda run=run, inputs=inputs: run(reference, [tuple(inputs)])(0),
             plain=lambda run=run, sets=sets: run(reference, sets)(0),
-            moved=planes * size_of(x),
+            moved=num_passes * num_bytes(x),
             **facts,
         )
 
@@ -140,9 +142,9 @@ FILTERS = {"up2": (2, 1), "down2": (1, 2), "filter": (1, 1)}
 
 def time_upfirdn2d(
     bench: Bench,
-    shape: tuple[int, ...],  # of the larger side
+    shape: tuple[int, ...],  # on the larger side
     dtype: torch.dtype,
-    kind: str,  # a name of FILTERS
+    kind: str,  # key of FILTERS
     taps: tuple[int, ...],
     channels_last: bool,
     compiles: bool,
@@ -153,28 +155,28 @@ def time_upfirdn2d(
     pad = k - up if up > 1 else k - down
     padding = ((pad + up) // 2, pad - (pad + up) // 2 + up - 1) * 2 if up > 1 else ((pad + 1) // 2, pad // 2) * 2
     f = fir_filter(taps).to(bench.device)
-    x = draw(bench, dtype, *shape, channels_last=channels_last)
-    moved = size_of(x) * (1 + up**2 / down**2)
+    x = randn(bench, dtype, *shape, channels_last=channels_last)
+    moved = num_bytes(x) * (1 + up**2 / down**2)
     sets = [(x,)] + [
-        (draw(bench, dtype, *shape, channels_last=channels_last),)
+        (randn(bench, dtype, *shape, channels_last=channels_last),)
         for _ in range(sets_for(int(moved), bench.device) - 1)
     ]
-    how = {"up": up, "down": down, "padding": padding, "gain": float(up**2)}
+    options = {"up": up, "down": down, "padding": padding, "gain": float(up**2)}
 
     def resample(x):
-        return upfirdn2d(x, f, **how)
+        return upfirdn2d(x, f, **options)
 
     reference = use("reference")(resample)
-    theirs = None
+    peer_resample = None
     if bench.peer:
-        their_f = bench.peer.upfirdn2d.setup_filter(list(taps), device=bench.device)
+        peer_f = bench.peer.upfirdn2d.setup_filter(list(taps), device=bench.device)
 
-        def theirs(x):
-            return bench.peer.upfirdn2d.upfirdn2d(x, their_f, **how | {"padding": list(padding)})
+        def peer_resample(x):
+            return bench.peer.upfirdn2d.upfirdn2d(x, peer_f, **options | {"padding": list(padding)})
 
     bench.row(
         title(f"upfirdn2d {kind}, {k} taps", shape, channels_last),
-        {way: over(g, sets) for way, g in alternatives(bench, resample, theirs, compiles).items()},
+        {key: over(g, sets) for key, g in alternatives(bench, resample, peer_resample, compiles).items()},
         exact=lambda: reference(x.to(wider(dtype))),
         plain=lambda: reference(x),
         dtype=dtype,
@@ -192,16 +194,16 @@ def layers(
     largest: int,  # size of the larger network's images
     channel_max: int,
 ) -> Iterator[tuple[str, int, int, int]]:
-    """Kind, input channels, output channels, size of the output: the layers of the 256x256 network with channel base
-    16384 and of the 1024x1024 network with 32768, largest first, each once."""
-    found = {}
+    """The distinct layers of the 256x256 network with channel base 16384 and the 1024x1024 network with 32768, largest
+    first: kind, input channels, output channels, output size."""
+    distinct = {}
     for top, base in ((min(1024, largest), 32768), (min(256, largest), 16384)):
         for size in (s for s in (1024, 512, 256, 128, 64, 32, 16, 8, 4) if s <= top):
             o = min(base // size, channel_max)
             i = min(base // size * 2, channel_max)
-            found |= {("up", i, o, size): None} if size > 4 else {}
-            found |= {("conv", o, o, size): None, ("torgb", o, 3, size): None}
-    yield from sorted(found, key=lambda layer: -layer[-1])
+            distinct |= {("up", i, o, size): None} if size > 4 else {}
+            distinct |= {("conv", o, o, size): None, ("torgb", o, 3, size): None}
+    yield from sorted(distinct, key=lambda layer: -layer[-1])
 
 
 def time_modulated_conv2d(
@@ -210,32 +212,32 @@ def time_modulated_conv2d(
     up, k = (2 if kind == "up" else 1), (1 if kind == "torgb" else 3)
     x_size = size // up
     f = fir_filter(TAPS).to(bench.device)
-    noise = None if kind == "torgb" else draw(bench, torch.float32, 1, 1, size, size)
+    noise = None if kind == "torgb" else randn(bench, torch.float32, 1, 1, size, size)
     strength = torch.full([], 0.1, device=bench.device)
-    how = {"demodulate": kind != "torgb", "up": up, "act": "linear" if kind == "torgb" else "lrelu"}
+    options = {"demodulate": kind != "torgb", "up": up, "act": "linear" if kind == "torgb" else "lrelu"}
 
-    def some():
-        x = draw(bench, dtype, batch, i, x_size, x_size, channels_last=True)
-        w = draw(bench, torch.float32, o, i, k, k, channels_last=True) / (i * k * k) ** 0.5
-        return x, w, 1 + 0.3 * draw(bench, torch.float32, batch, i), draw(bench, torch.float32, o)
+    def make_inputs():
+        x = randn(bench, dtype, batch, i, x_size, x_size, channels_last=True)
+        w = randn(bench, torch.float32, o, i, k, k, channels_last=True) / (i * k * k) ** 0.5
+        return x, w, 1 + 0.3 * randn(bench, torch.float32, batch, i), randn(bench, torch.float32, o)
 
     def layer(x, w, style, b):
-        more = {} if noise is None else {"noise": noise.to(w.dtype), "noise_strength": strength.to(w.dtype)}
-        return modulated_conv2d(x, w, style, b=b, f=f, clamp=CLAMP, **more, **how)
+        noise_options = {} if noise is None else {"noise": noise.to(w.dtype), "noise_strength": strength.to(w.dtype)}
+        return modulated_conv2d(x, w, style, b=b, f=f, clamp=CLAMP, **noise_options, **options)
 
-    first = some()
+    first = make_inputs()
     y = torch.empty(batch, o, size, size, dtype=dtype, device="meta")
-    moved = size_of(first[0], y) + first[1].numel() * y.element_size() + (0 if noise is None else size_of(noise))
-    sets = [first, *(some() for _ in range(sets_for(moved, bench.device) - 1))]
-    ways = _ways(bench, layer, noise, strength, f, how, compiles)
-    candidates = {way: over(function, sets) for way, function in ways.items()}
+    moved = num_bytes(first[0], y) + first[1].numel() * y.element_size() + (0 if noise is None else num_bytes(noise))
+    sets = [first, *(make_inputs() for _ in range(sets_for(moved, bench.device) - 1))]
+    functions = _layer_functions(bench, layer, noise, strength, f, options, compiles)
+    candidates = {name: over(function, sets) for name, function in functions.items()}
     if bench.peer:
-        candidates |= _their_ways(bench, sets, noise, strength, how)
+        candidates |= _peer_candidates(bench, sets, noise, strength, options)
     bench.row(
         title(f"modulated_conv2d {kind}", (batch, i, o, size, size), False),
         candidates,
-        exact=lambda: ways["reference"](*(t.to(wider(dtype)) for t in first)),
-        plain=lambda: ways["reference"](*first),
+        exact=lambda: functions["reference"](*(t.to(wider(dtype)) for t in first)),
+        plain=lambda: functions["reference"](*first),
         dtype=dtype,
         sets=len(sets),
         moved=moved,
@@ -246,34 +248,36 @@ def time_modulated_conv2d(
     )
 
 
-def _ways(bench: Bench, layer: Callable, noise, strength, f: Tensor, how: dict, compiles: bool) -> dict[str, Callable]:
-    ways = {"ours": layer}
+def _layer_functions(
+    bench: Bench, layer: Callable, noise, strength, f: Tensor, options: dict, compiles: bool
+) -> dict[str, Callable]:
+    functions = {"ours": layer}
     if bench.cuda:
-        # What cannot be fused raises no error: it takes the kernels, and shows their time.
-        ways["fused"] = use("fused")(layer)
-        ways["kernels"] = use("cuda")(layer)
-        ways["composite"] = use("composite")(layer)
-    ways["reference"] = use("reference")(layer)
-    ways["grouped"] = lambda x, w, s, b: _plain.modulated_grouped(
-        x, w, s, f=f, noise=noise, noise_strength=strength, b=b, clamp=CLAMP, **how
+        # Layers that cannot be fused use the other kernels, without an error.
+        functions["fused"] = use("fused")(layer)
+        functions["kernels"] = use("cuda")(layer)
+        functions["composite"] = use("composite")(layer)
+    functions["reference"] = use("reference")(layer)
+    functions["grouped"] = lambda x, w, s, b: _plain.modulated_grouped(
+        x, w, s, f=f, noise=noise, noise_strength=strength, b=b, clamp=CLAMP, **options
     )
     if compiles:
-        ways["compiled"] = use("reference")(compiled(layer))
-    return ways
+        functions["compiled"] = use("reference")(compiled(layer))
+    return functions
 
 
-def _their_ways(bench: Bench, sets: list[tuple], noise, strength, how: dict) -> dict[str, Callable]:
-    """With and without the weights of each sample's own, in the layout that is theirs by default."""
+def _peer_candidates(bench: Bench, sets: list[tuple], noise, strength, options: dict) -> dict[str, Run]:
+    """The peer's layer with and without per-sample weights, in its default layout."""
     f = bench.peer.upfirdn2d.setup_filter(list(TAPS), device=bench.device)
     noise = None if noise is None else noise * strength
     sets = [(x.contiguous(), w.contiguous(), style, b) for x, w, style, b in sets]
 
-    def theirs(grouped, x, w, style, b):
-        return _peer.modulated_layer(bench.peer, x, w, style, noise, b, f, clamp=CLAMP, grouped=grouped, **how)
+    def layer(grouped, x, w, style, b):
+        return _peer.modulated_layer(bench.peer, x, w, style, noise, b, f, clamp=CLAMP, grouped=grouped, **options)
 
     return {
-        "peer": over(functools.partial(theirs, False), sets),
-        "peer grouped": over(functools.partial(theirs, True), sets),
+        "peer": over(functools.partial(layer, False), sets),
+        "peer grouped": over(functools.partial(layer, True), sets),
     }
 
 

@@ -1,8 +1,8 @@
-"""One step of projection beside the bare passes that it cannot do without, and a batch beside single images.
+"""One step of projection compared with the network passes that it needs, and a batch compared with single images.
 
 python benchmarks/bench_project.py --size 64,256
 
-The loss is LPIPS over a VGG16 with random weights: what it finds means nothing, what it costs does.
+The loss is LPIPS with a VGG16 with random weights: only the time is meaningful.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stylegan_cli.detectors import Lpips
 from stylegan_cli.detectors.distances import LpipsLoss
 from stylegan_cli.detectors.frozen import to_device
 from stylegan_cli.detectors.lpips import LpipsNetwork
-from stylegan_cli.inversion.projector import Projection, Projector
+from stylegan_cli.inversion.projector import ProjectionOptions, Projector
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.training.presets import make_train_config
 
@@ -27,7 +27,7 @@ from stylegan_cli.training.presets import make_train_config
 @click.command()
 @click.option("--size", type=Numbers(), default="64,256", show_default=True)
 @click.option("--batch", default=8, show_default=True)
-@click.option("--channel-base", type=int, help="[default: the preset's]")
+@click.option("--channel-base", type=int, help="Default: from the preset.")
 @benchmark
 def main(bench: Bench, size: tuple[int, ...], batch: int, channel_base: int | None) -> None:
     loss = random_lpips(bench.device)
@@ -37,15 +37,16 @@ def main(bench: Bench, size: tuple[int, ...], batch: int, channel_base: int | No
         torch.manual_seed(0)
         G = build_generator(config.generator).to(bench.device).eval().requires_grad_(False)
         targets = torch.randn(batch, 3, side, side, device=bench.device).clamp(-1, 1)
-        whole = Projector(G, targets, loss, Projection(steps=10**9, candidates=0))
-        one = Projector(G, targets[:1], loss, Projection(steps=10**9, candidates=0))
+        batch_projector = Projector(G, targets, loss, ProjectionOptions(steps=10**9, candidates=0))
+        single = Projector(G, targets[:1], loss, ProjectionOptions(steps=10**9, candidates=0))
         title = f"projection {side}x{side}, base {config.generator.channel_base}"
-        enter(bench, f"{title}, one step of one image", ours=step(one), bare=passes(one))
-        enter(bench, f"{title}, one step of {batch}", ours=step(whole), bare=passes(whole), singles=step(one, batch))
+        add_row(bench, f"{title}, one step of one image", ours=step(single), bare=passes(single))
+        runs = {"ours": step(batch_projector), "bare": passes(batch_projector), "singles": step(single, batch)}
+        add_row(bench, f"{title}, one step of {batch} images", **runs)
 
 
-def enter(bench: Bench, case: str, **runs: Run) -> None:
-    """A row of times. The ratio is the other's time over ours: bare below 1 is what a step adds."""
+def add_row(bench: Bench, case: str, **runs: Run) -> None:
+    """Time the runs and add a row. Ratios are the times of the others over ours: what 'bare' lacks to 1 is overhead."""
     times = compare(runs, bench.device, sets=1, rounds=bench.rounds, ahead=False)
     seconds = {name: statistics.median(ts) for name, ts in times.items()}
     ratio = {name: statistics.median(t / o for t, o in zip(ts, times["ours"])) for name, ts in times.items()}
@@ -63,7 +64,7 @@ def step(projector: Projector, times: int = 1) -> Run:
 
 
 def passes(projector: Projector) -> Run:
-    """Synthesis, loss and their gradients, and nothing else."""
+    """Only synthesis, loss and their gradients."""
     projector = Projector(projector.G, projector.targets, projector.loss, projector.options)
     noise = projector.noise
 

@@ -1,10 +1,10 @@
-"""Synthesis of StyleGAN2 images, call by call and as one CUDA graph.
+"""Synthesis of StyleGAN2 images, eager and as one CUDA graph.
 
 python benchmarks/bench_synthesis.py --size 256 --batch 4
 python benchmarks/bench_synthesis.py --peer ../stylegan3
 
-On a GPU the highest levels are in half precision. 'of the floor' is the time that the device needs for the
-convolutions' multiplications, or to read and write each layer once, whichever is longer, by the measured ceilings.
+On a GPU the highest levels are in half precision. The floor is the time that the device needs for the multiplications
+of the convolutions, or to read and write each layer once, whichever is longer, given its measured ceilings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import _peer
 import _plain
 import click
 import torch
-from _harness import Bench, Numbers, benchmark, compiled, graphed, over, time_by_op
+from _harness import Bench, Numbers, benchmark, compiled, graphed, over, time_share
 from torch import nn
 
 from stylegan_cli.models.registry import build_generator
@@ -25,14 +25,14 @@ from stylegan_cli.ops import use
 
 
 @click.command()
-@click.option("--size", type=Numbers(), help="[default: 256,1024; 256 on a CPU]")
-@click.option("--batch", type=Numbers(), help="[default: 1,8,32; 4 on a CPU]")
-@click.option("--channel-base", type=int, help="[default: 16384, from 512 pixels 32768]")
+@click.option("--size", type=Numbers(), help="Image sizes. Default: 256,1024, or 256 on a CPU.")
+@click.option("--batch", type=Numbers(), help="Batch sizes. Default: 1,8,32, or 4 on a CPU.")
+@click.option("--channel-base", type=int, help="Default: 16384, or 32768 from 512 pixels up.")
 @click.option(
-    "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="[default: float16; float32 on a CPU]"
+    "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Default: float16, or float32 on a CPU."
 )
 @click.option(
-    "--compile/--no-compile", "compiles", default=False, help="Also under torch.compile, which takes minutes."
+    "--compile/--no-compile", "compiles", default=False, help="Also measure torch.compile, which takes minutes."
 )
 @benchmark
 @torch.no_grad()
@@ -45,7 +45,7 @@ def main(bench: Bench, size, batch, channel_base: int | None, dtype: str | None,
 
 
 def generator(size: int, channel_base: int, device: torch.device) -> nn.Module:
-    """With biases and noise that can be seen in the image."""
+    """A generator whose biases and noise have a visible effect."""
     G = build_generator(StyleGAN2Config(size, size, channel_base=channel_base, conv_clamp=None)).eval().to(device)
     for name, parameter in G.synthesis.named_parameters():
         if name.endswith("noise_strength"):
@@ -61,30 +61,30 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
     ours = functools.partial(G.synthesis, dtype=half)
     reference = use("reference")(ours)
     exact = use("reference")(G.synthesis)
-    ways = {"ours": ours, "reference": reference}
+    functions = {"ours": ours, "reference": reference}
     if bench.cuda:
-        ways["fused"] = use("fused")(ours)
-        ways["composite"] = use("composite")(ours)
+        functions["fused"] = use("fused")(ours)
+        functions["composite"] = use("composite")(ours)
     else:
-        ways["grouped convolutions, per-sample weights"] = plainly(G, _plain.modulated_grouped)
-        ways["x * s, convolution, * d"] = plainly(G, _plain.modulated_scale)
+        functions["grouped convolutions, per-sample weights"] = plain_synthesis(G, _plain.modulated_grouped)
+        functions["x * s, convolution, * d"] = plain_synthesis(G, _plain.modulated_scale)
     if bench.peer:
-        ways["peer"] = theirs(bench, G, half)
-    modes = {"": (over, ways)}
+        functions["peer"] = peer_synthesis(bench, G, half)
+    modes = {"": (over, functions)}
     if bench.cuda:
-        quick = {name: way for name, way in ways.items() if name != "reference"}
-        modes[", CUDA graph"] = (functools.partial(graphed, pool=torch.cuda.graph_pool_handle()), quick)
+        fast = {name: function for name, function in functions.items() if name != "reference"}
+        modes[", CUDA graph"] = (functools.partial(graphed, pool=torch.cuda.graph_pool_handle()), fast)
     if compiles:
-        ways["compiled"] = use("reference")(compiled(ours))
-    for mode, (run, functions) in modes.items():
+        functions["compiled"] = use("reference")(compiled(ours))
+    for mode, (run, candidates) in modes.items():
         row = bench.row(
             f"synthesis {G.config.height}x{G.config.width}, base {G.config.channel_base}, batch {batch}{mode}",
-            {name: run(function, sets) for name, function in functions.items()},
+            {name: run(function, sets) for name, function in candidates.items()},
             exact=lambda: exact(sets[0][0]) if half else _in_float64(G, sets[0][0]),
             plain=lambda: reference(sets[0][0]),
             dtype=dtype,
             sets=len(sets),
-            ahead=False,  # as it is felt: with the time that the host needs
+            ahead=False,  # include the host's time, as users experience it
             finish=functools.partial(add_rates, bench, G, batch, half),
             op="synthesis",
             size=G.config.height,
@@ -92,7 +92,7 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
             mode="graph" if mode else "eager",
         )
         if row and not bench.cuda:
-            print(f"  outside convolutions: {1 - time_by_op(lambda: ours(*sets[0]), ('conv',)):.0%} of our time")
+            print(f"  outside convolutions: {1 - time_share(lambda: ours(*sets[0]), ('conv',)):.0%} of our time")
 
 
 def _in_float64(G: nn.Module, ws: torch.Tensor) -> torch.Tensor:
@@ -102,18 +102,18 @@ def _in_float64(G: nn.Module, ws: torch.Tensor) -> torch.Tensor:
         return other.double().synthesis(ws.double())
 
 
-def plainly(G: nn.Module, modulated: Callable) -> Callable:
-    """In PyTorch's default layout."""
+def plain_synthesis(G: nn.Module, modulated: Callable) -> Callable:
+    """Synthesis with a plain implementation of modulated convolution, in PyTorch's default layout."""
     other = build_generator(G.config).eval()
     other.load_state_dict(G.state_dict())
     other.to(memory_format=torch.contiguous_format)
     return _plain.use(modulated)(other.synthesis)
 
 
-def theirs(bench: Bench, G: nn.Module, half: torch.dtype | None) -> Callable:
+def peer_synthesis(bench: Bench, G: nn.Module, half: torch.dtype | None) -> Callable:
     """The peer's network with our weights. Its half precision is float16."""
     network = _peer.synthesis(bench.peer, G.config, half is not None).eval().to(bench.device)
-    _peer.take_weights(network, G.synthesis)
+    _peer.copy_weights(network, G.synthesis)
     return functools.partial(network, noise_mode="const")
 
 
@@ -129,7 +129,7 @@ def floor(
     half: torch.dtype | None,  # precision of the highest levels
     ceilings: dict[str, float],
 ) -> float:
-    """Seconds: each convolution as long as its multiplications, or as its one read and one write of features."""
+    """Smallest possible seconds: for each convolution, its multiplications, or one read and one write of features."""
     total = 0.0
     for row in G.layers:
         if row.kind == "conv":

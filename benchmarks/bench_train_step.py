@@ -1,11 +1,11 @@
-"""The four phases of a StyleGAN2 training step, and seconds per thousand images with the regularizers at their turns.
+"""The four phases of a StyleGAN2 training step, and seconds per thousand images with regularizers at their intervals.
 
 python benchmarks/bench_train_step.py --size 64 --batch 4
-python benchmarks/bench_train_step.py --size 64 --batch 16 --augpipe bgc        (what augmentation adds)
+python benchmarks/bench_train_step.py --size 64 --batch 16 --augpipe bgc        (the cost of augmentation)
 python benchmarks/bench_train_step.py --peer ../stylegan3
 
-A phase is loss, gradients and Adam's step, at learning rate 0, so that every call does the same. On a GPU the highest
-levels of both networks are in half precision.
+A phase is loss, gradients and an Adam step, with learning rate 0, so that every call does the same work. On a GPU the
+highest levels of both networks are in half precision.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stylegan_cli.training.config import TrainConfig
 from stylegan_cli.training.graphs import Graphed
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipe import Phase
-from stylegan_cli.training.recipes.gan import gan_phases
+from stylegan_cli.training.recipes.gan import make_gan_phases
 from stylegan_cli.training.recipes.gan_objective import GanBatch, Objective
 from stylegan_cli.training.stats import Means
 
@@ -38,11 +38,11 @@ PRECISION = {None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 @click.command()
-@click.option("--size", type=Numbers(), help="[default: 256,1024; 64 on a CPU]")
-@click.option("--batch", type=int, help="[default: 16 at 256, 4 at 1024; 4 on a CPU]")
-@click.option("--channel-base", type=int, help="[default: 16384, from 512 pixels 32768]")
+@click.option("--size", type=Numbers(), help="Image sizes. Default: 256,1024, or 64 on a CPU.")
+@click.option("--batch", type=int, help="Default: 16 at 256, 4 at 1024, 4 on a CPU.")
+@click.option("--channel-base", type=int, help="Default: 16384, or 32768 from 512 pixels up.")
 @click.option(
-    "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="[default: float16; float32 on a CPU]"
+    "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Default: float16, or float32 on a CPU."
 )
 @click.option("--augpipe", type=click.Choice(list(PIPES)), help="Also measure the step with these augmentations.")
 @benchmark
@@ -79,19 +79,19 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
         makers[f"with {augpipe}"] = functools.partial(our_phases, augmented, images, half, torch.enable_grad)
     exact = phases(None, reference, dtype=torch.float32 if half else torch.float64)
     plain = phases(half, reference)
-    # Their images are drawn from a stream: their gradients cannot be those of ours, and are not compared.
+    # The peer has its own random numbers, so its gradients cannot be verified against ours.
     if bench.peer and not bench.no_peer:
         makers["peer"] = lambda: _peer.training_phases(bench.peer, config, half is not None, images)
     peak = {name: peak_memory(make) for name, make in makers.items()} if bench.cuda else {}
-    ways = {name: make() for name, make in makers.items()}
+    steps = {name: make() for name, make in makers.items()}
     title = f"training step {side}x{side}, base {config.generator.channel_base}, batch {n}"
     facts = {"op": "train_step", "size": side, "batch": n, "dtype": dtype, "ahead": False}
     facts["unverified"] = ("peer", f"with {augpipe}")
-    # A value that rounding puts on the other side of an activation's kink moves all gradients behind it: a few may.
+    # Rounding can move a value across the kink of an activation, which changes all gradients behind it.
     facts["tolerance"] = 3e-2 if half else 3e-3
     rows = {}
     for phase in exact:
-        runs = {name: way[phase] for name, way in ways.items()}
+        runs = {name: step[phase] for name, step in steps.items()}
         at_0 = {"exact": functools.partial(exact[phase], 0), "plain": functools.partial(plain[phase], 0)}
         rows[phase] = bench.row(f"{title}, {phase}", runs, **at_0, **facts)
     if all(row and "ours" in row for row in rows.values()):
@@ -99,13 +99,13 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
 
 
 def amortized(config: TrainConfig, title: str, rows: dict[str, dict]) -> dict:
-    """A step's time, of a regularizer its part, per thousand images."""
+    """Time of a step, and per thousand images, with each regularizer divided by its interval."""
     interval = {"G path length": config.pl_interval, "D R1": config.r1_interval}
     names = [name for name in rows["G"]["seconds"] if all(name in row["seconds"] for row in rows.values())]
     step = {name: sum(row["seconds"][name] / interval.get(phase, 1) for phase, row in rows.items()) for name in names}
-    allowed = {name for name in names[1:] if all(name in row["ratio"] for row in rows.values())}
+    verified = {name for name in names[1:] if all(name in row["ratio"] for row in rows.values())}
     return {
-        "case": f"{title}, amortised",
+        "case": f"{title}, amortized",
         "op": "train_step",
         "size": config.data.height,
         "batch": config.batch,
@@ -115,7 +115,7 @@ def amortized(config: TrainConfig, title: str, rows: dict[str, dict]) -> dict:
         "failed": {},
         "seconds": step,
         "ours": step["ours"],
-        "ratio": {name: step[name] / step["ours"] for name in names if name in allowed},
+        "ratio": {name: step[name] / step["ours"] for name in names if name in verified},
         "seconds_per_kimg": {name: seconds * 1000 / config.batch for name, seconds in step.items()},
     }
 
@@ -124,11 +124,11 @@ def our_phases(
     config: TrainConfig,
     images: torch.Tensor,  # [N, C, H, W]
     half: torch.dtype | None,  # precision of the highest levels
-    context: Callable,  # each phase runs inside
+    context: Callable,  # context manager that each phase runs in
     layout: torch.memory_format = torch.channels_last,
     dtype: torch.dtype = torch.float32,  # of the weights
 ) -> dict[str, Run]:
-    """Name -> one optimizer step of a training that starts from the same weights whoever asks; gives the gradients."""
+    """Names of phases -> one optimizer step, which returns the gradients. Initial weights are always the same."""
     torch.manual_seed(0)
     nets = build_generator(config.generator), build_discriminator(config.discriminator)
     G, D = (net.to(images.device, dtype).to(memory_format=layout).requires_grad_(False) for net in nets)
@@ -136,7 +136,7 @@ def our_phases(
     empty = images.new_zeros(len(images), 0, dtype=dtype)
     data = GanBatch(images.to(dtype), empty, empty, torch.arange(len(images), device=images.device))
     objective = Objective(config, G, D, Means())
-    return {phase.name: context()(_step(phase, data)) for phase in gan_phases(config, G, D, objective)}
+    return {phase.name: context()(_step(phase, data)) for phase in make_gan_phases(config, G, D, objective)}
 
 
 def _step(phase: Phase, data: GanBatch) -> Run:
@@ -154,23 +154,23 @@ def _step(phase: Phase, data: GanBatch) -> Run:
 
 
 def captured(run: Run) -> Run:
-    """The same as one CUDA graph, as the training loop runs it."""
-    kept: list[torch.Tensor] = []
+    """The step as one CUDA graph, as in the training loop."""
+    gradients: list[torch.Tensor] = []
 
     def work() -> None:
-        kept[:] = run(0)
+        gradients[:] = run(0)
 
     graph = Graphed(work, torch.cuda.graph_pool_handle())
 
     def call(_):
         graph()
-        return list(kept)
+        return list(gradients)
 
     return call
 
 
 def peak_memory(make: Callable[[], dict[str, Run]]) -> int:
-    """Bytes that networks, optimizers and a step of every phase take at most, alone."""
+    """Peak memory in bytes of networks, optimizers and a step of every phase."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -1,9 +1,9 @@
-"""All that needs a GPU, in one command and under ten minutes: build, tests, compute-sanitizer, benchmarks.
+"""Everything that needs a GPU, in one command and under ten minutes: build, tests, compute-sanitizer, benchmarks.
 
 python benchmarks/gpu_check.py --out gpu_check --peer ../stylegan3
 
-Every part has a time limit and a log in the --out folder; one that fails does not keep the next from running. The
-measurements go to benchmarks/results/. Ends with a summary; exit code 1 if a part failed.
+Every part has a time limit and a log in the --out folder; a failed part does not prevent the next. Measurements go to
+benchmarks/results/. Prints a summary at the end; exit code 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ start = time.time()
 build.load()
 print(f"built and loaded in {time.time() - start:.1f} s")
 """
-# Each allocation by itself: what lies beyond a tensor is then seen to be no memory of ours.
-SANITIZED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+# Separate allocations, so that the sanitizer detects accesses beyond the end of a tensor.
+SANITIZER_ENVIRONMENT = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
 
 @dataclass(frozen=True)
 class Part:
     name: str
-    commands: list[list[str]]  # one after the other
-    limit: float  # seconds, for all of them
+    commands: list[list[str]]  # run in order
+    limit: float  # seconds, for all commands
     environment: dict[str, str] = field(default_factory=dict)
-    fine: tuple[int, ...] = (0,)  # exit codes
+    success: tuple[int, ...] = (0,)  # exit codes
 
 
 def parts_for(device: str, results: Path, peer: str | None, tiny: bool) -> list[Part]:
     python = [sys.executable, "-u"]
 
     def bench(name: str, *options: str) -> list[str]:
-        small = TINY[name].split() if tiny else []
-        beside = ["--peer", peer] if peer else []
+        tiny_options = TINY[name].split() if tiny else []
+        peer_options = ["--peer", peer] if peer else []
         return [
             *python,
             str(HERE / f"bench_{name}.py"),
@@ -56,18 +56,18 @@ def parts_for(device: str, results: Path, peer: str | None, tiny: bool) -> list[
             "--out",
             str(results),
             *options,
-            *small,
-            *beside,
+            *tiny_options,
+            *peer_options,
         ]
 
-    check = [_sanitizer(), "--error-exitcode", "9", "--tool"]
+    sanitizer = [_sanitizer(), "--error-exitcode", "9", "--tool"]
     exercise = [*python, str(HERE / "_exercise.py")]
-    sanitizer = [[*check, tool, *exercise] for tool in ("memcheck", "racecheck")]
+    sanitizer_runs = [[*sanitizer, tool, *exercise] for tool in ("memcheck", "racecheck")]
     memory_bound, layers = ("--op", "bias_act", "--op", "upfirdn2d"), ("--op", "modulated_conv2d")
     on_gpu = [
         Part("build", [[*python, "-c", BUILD]], 120),
-        Part("tests", [[*python, "-m", "pytest", "-q", "-m", "gpu", str(HERE.parent / "tests")]], 150, fine=(0, 5)),
-        Part("sanitizer", sanitizer, 120, SANITIZED),
+        Part("tests", [[*python, "-m", "pytest", "-q", "-m", "gpu", str(HERE.parent / "tests")]], 150, success=(0, 5)),
+        Part("sanitizer", sanitizer_runs, 120, SANITIZER_ENVIRONMENT),
     ]
     return [
         *(on_gpu if device == "cuda" else []),
@@ -79,12 +79,12 @@ def parts_for(device: str, results: Path, peer: str | None, tiny: bool) -> list[
 
 
 def _sanitizer() -> str:
-    """On the PATH, or beside nvcc."""
+    """The path of compute-sanitizer: on the PATH, or in the folder of nvcc."""
     from stylegan_cli.kernels.toolchain import find_nvcc
 
     name, nvcc = "compute-sanitizer", find_nvcc()
-    beside = str(nvcc.home / "bin") if nvcc else None
-    return shutil.which(name) or (beside and shutil.which(name, path=beside)) or name
+    folder = str(nvcc.home / "bin") if nvcc else None
+    return shutil.which(name) or (folder and shutil.which(name, path=folder)) or name
 
 
 TINY = {
@@ -95,10 +95,10 @@ TINY = {
 
 
 def run(part: Part, limit: float, out: Path) -> str:
-    """'passed', or why not. The log is <out>/<name>.log."""
+    """Run a part, logging to <out>/<name>.log. Returns 'passed', or why not."""
     deadline, environment = time.monotonic() + limit, os.environ | part.environment
     if not shutil.which(part.commands[0][0]):
-        return f"left out: there is no {part.commands[0][0]}"
+        return f"skipped: {part.commands[0][0]} was not found"
     path = out / f"{part.name}.log"
     with open(path, "w") as log:
         for command in part.commands:
@@ -108,14 +108,14 @@ def run(part: Part, limit: float, out: Path) -> str:
             if code is None:
                 return f"FAILED: stopped after {limit:.0f} s"
             if "Device not supported" in path.read_text(errors="replace"):
-                return "left out: compute-sanitizer does not support this device"
-            if code not in part.fine:
+                return "skipped: compute-sanitizer does not support this device"
+            if code not in part.success:
                 return f"FAILED with exit code {code}"
-    return "passed" if code == 0 else "passed: there was nothing to run"
+    return "passed" if code == 0 else "passed: nothing to run"
 
 
 def _wait(command: list[str], environment: dict[str, str], log, seconds: float) -> int | None:
-    """The exit code; None if the time was over, and then all that the command started is ended."""
+    """The exit code; None after a timeout. All processes of the command are killed."""
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         return process.wait(max(seconds, 0.1))
@@ -129,12 +129,12 @@ def _wait(command: list[str], environment: dict[str, str], log, seconds: float) 
 
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("gpu_check"), show_default=True)
-@click.option("--device", default="cuda", show_default=True, help="'cpu' tries the benchmarks out.")
+@click.option("--device", default="cuda", show_default=True, help="'cpu' only tests that the benchmarks run.")
 @click.option("--peer", help="Checkout of stylegan3 or stylegan2-ada-pytorch to measure in the same run.")
 @click.option("--only", help="Parts to run: build,tests,sanitizer,ops,synthesis,train_step,compiled")
-@click.option("--seconds", default=590.0, show_default=True, help="For everything.")
-@click.option("--tiny", is_flag=True, help="Small shapes: whether it runs, not how fast.")
-@click.option("--results", type=click.Path(path_type=Path), help="[default: benchmarks/results/<date>-<device>.json]")
+@click.option("--seconds", default=590.0, show_default=True, help="Time limit for everything.")
+@click.option("--tiny", is_flag=True, help="Small shapes, to test that everything runs.")
+@click.option("--results", type=click.Path(path_type=Path), help="Default: benchmarks/results/<date>-<device>.json.")
 def main(out: Path, device: str, peer: str | None, only: str | None, seconds: float, tiny: bool, results) -> None:
     deadline = time.monotonic() + seconds
     out.mkdir(parents=True, exist_ok=True)
@@ -143,12 +143,12 @@ def main(out: Path, device: str, peer: str | None, only: str | None, seconds: fl
     parts = [part for part in parts_for(device, results, peer, tiny) if not only or part.name in only.split(",")]
     verdicts = {}
     with tempfile.TemporaryDirectory(prefix="sgan-") as cache:
-        os.environ["SGAN_CACHE"] = cache  # the build is timed, not found
+        os.environ["SGAN_CACHE"] = cache  # an empty cache, so that the build is timed
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), os.environ.get("PYTHONPATH"))))
         for part in parts:
             start = time.monotonic()
-            left = deadline - start
-            verdict = run(part, min(part.limit, left), out) if left > 5 else "FAILED: no time was left"
+            remaining = deadline - start
+            verdict = run(part, min(part.limit, remaining), out) if remaining > 5 else "FAILED: no time left"
             verdicts[part.name] = f"{time.monotonic() - start:6.1f} s  {verdict}"
             print(f"{part.name:<12} {verdicts[part.name]}", flush=True)
             _show_end(out / f"{part.name}.log", 1 if "FAILED" not in verdict else 25)
@@ -177,8 +177,8 @@ def _show_targets(results: Path) -> None:
     from _targets import targets
 
     rows = [row for entry in json.loads(results.read_text()) for row in entry.get("rows", [])]
-    for text, found, met in targets(rows):
-        print(f"{'met   ' if met else 'MISSED'} {text}: {found}")
+    for text, value, is_met in targets(rows):
+        print(f"{'met   ' if is_met else 'MISSED'} {text}: {value}")
 
 
 if __name__ == "__main__":

@@ -1,46 +1,183 @@
-"""The README's tables, from a results file.
+"""Markdown tables of benchmark results.
 
-python benchmarks/table.py benchmarks/results/2026-11-21-cpu.json
+python benchmarks/table.py                                           (all results, for docs/benchmarks.md)
+python benchmarks/table.py benchmarks/results/2026-11-21-cpu.json    (one file, with times and ceilings)
 """
 
 from __future__ import annotations
 
 import json
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from _harness import RESULTS
 from _targets import targets
+
+# Title of a table -> the ops in it. Tables appear in this order.
+KINDS = {
+    "Synthesis": ("synthesis",),
+    "Training": ("train_step", "growth", "augment", "busy"),
+    "Projection": ("project",),
+    "Metrics": ("frechet", "features", "fid"),
+    "Ops": ("bias_act", "upfirdn2d", "modulated_conv2d"),
+    "Datasets": ("data",),
+    "Editing": ("editing",),
+}
+NOTES = {"Editing": "Ratio: the share with our directions over the share with random directions."}
+NOTE = "Ratio: the time of the alternative over ours, measured in the same run. Above 1, ours is faster."
+COLUMNS = ("what", "against", "ratio", "device", "versions", "command", "date")
+
+# Descriptions of candidates whose names are short.
+ALTERNATIVES = {
+    "bare": "only the passes of generator and loss network",
+    "compiled": "plain PyTorch under torch.compile",
+    "composite": "PyTorch operations arranged to be fast",
+    "default": "OpenMP's default settings",
+    "eigenvalues": "eigenvalues of the matrix product",
+    "full size": "training at full size",
+    "graphed": "ours as a CUDA graph",
+    "grouped": "grouped convolution with per-sample weights",
+    "passive": "OMP_WAIT_POLICY=passive",
+    "peer": "the peer named in the command",
+    "reference": "plain PyTorch",
+    "scipy": "scipy.linalg.sqrtm",
+    "singles": "the same images one by one",
+    "zipfile": "Python's zipfile",
+}
+# Terms in results files from before the glossary -> today's.
+_TERMS = {
+    "pictures": "images",
+    "picture": "image",
+    "the packaged set": "the bundled dataset",
+    "fades in": "fading in",
+    "is there": "stabilizing",
+}
 
 
 @click.command()
-@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--op", multiple=True, help="Only rows of bias_act, upfirdn2d, modulated_conv2d, synthesis, train_step.")
-def main(path: Path, op: tuple[str, ...]) -> None:
+@click.argument("path", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--op", multiple=True, help="Only rows of this op, such as modulated_conv2d or synthesis.")
+def main(path: Path | None, op: tuple[str, ...]) -> None:
+    """Print Markdown tables of one results file, or a summary of all committed ones."""
+    if path is None:
+        print(summary(sorted(RESULTS.glob("*.json")), op))
+        return
     entries = json.loads(path.read_text())
-    print("\n\n".join(filter(None, (markdown(entry, op) for entry in entries))))
+    print("\n\n".join(filter(None, (entry_table(entry, op) for entry in entries))))
     rows = [row for entry in entries for row in entry.get("rows", [])]
-    if lines := [f"- {text}: {found} ({'met' if met else 'missed'})" for text, found, met in targets(rows)]:
+    if lines := [f"- {text}: {value} ({'met' if is_met else 'missed'})" for text, value, is_met in targets(rows)]:
         print("\n" + "\n".join(lines))
 
 
-def markdown(
-    entry: dict,  # of a results file
-    op: tuple[str, ...] = (),  # empty: all
+# --------------------------------------------------------------------------------------- summary of all files
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the summary."""
+
+    op: str
+    cells: tuple[str, ...]  # one per column
+
+
+def summary(
+    paths: Sequence[Path],
+    ops: tuple[str, ...] = (),  # empty: all
 ) -> str:
-    if "table" in entry:  # as they were first written
+    """One table per kind of benchmark. Raises ValueError for an op that no kind contains."""
+    lines = [line for path in paths for line in read_lines(path) if not ops or line.op in ops]
+    if unknown := {line.op for line in lines} - {op for kind in KINDS.values() for op in kind}:
+        raise ValueError(f"no table for {', '.join(sorted(unknown))}: add it to KINDS")
+    parts = []
+    for title, kind in KINDS.items():
+        if rows := [line.cells for op in kind for line in lines if line.op == op]:
+            parts.append(f"## {title}\n\n{NOTES.get(title, NOTE)}\n\n{_table(COLUMNS, rows)}")
+    return "\n\n".join(parts)
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The lines of one results file, in any of its formats."""
+    content = json.loads(path.read_text())
+    if isinstance(content, dict):
+        yield from _editing_lines(path, content)
+        return
+    for entry in content:
+        yield from _first_format_lines(path, entry) if "table" in entry else _lines(path, entry)
+
+
+def _lines(path: Path, entry: dict) -> Iterator[Line]:
+    facts = _facts(path, entry.get("command"), entry["machine"])
+    for row in entry["rows"]:
+        what = row["case"] if row["dtype"] in ("float32", "uint8") else f"{row['case']}, {row['dtype']}"
+        results = {name: f"{ratio:.2f}x" for name, ratio in row.get("ratio", {}).items()}
+        results |= dict.fromkeys(row["wrong"], "wrong result") | dict.fromkeys(row["failed"], "failed")
+        for name, result in results.items():
+            yield Line(row["op"], (_current_terms(what), ALTERNATIVES.get(name, name), result, *facts))
+
+
+def _first_format_lines(path: Path, entry: dict) -> Iterator[Line]:
+    """Lines of the first format, which did not record command and date."""
+    script = "synthesis" if entry["title"].startswith("synthesis") else "train_step"
+    size, batch = re.search(r"(\d+)x\d+.*batch (\d+)", entry["title"]).groups()
+    facts = _facts(path, f"python benchmarks/bench_{script}.py --size {size} --batch {batch}", entry["machine"])
+    for name, row in list(entry["table"].items())[1:]:
+        yield Line(script, (entry["title"].removesuffix(", cpu"), name, f"{row['ratio']:.2f}x", *facts))
+
+
+def _editing_lines(path: Path, content: dict) -> Iterator[Line]:
+    """Means over all directions of what measure_editing.py writes, which does not record the machine."""
+    facts = _facts(path, "python benchmarks/measure_editing.py", {"device": path.stem.split("-")[3]})
+    measures = {"moved": "images where the attribute changed", "kept": "other attributes that stayed the same"}
+    for name, measure in measures.items():
+        ours, others = (statistics.fmean(row[key] for row in content["rows"]) for key in (name, f"random {name}"))
+        what = f"{measure}, mean of {len(content['rows'])} directions: {ours:.0%}"
+        yield Line("editing", (what, f"random directions: {others:.0%}", f"{ours / others:.2f}x", *facts))
+
+
+def _facts(path: Path, command: str | None, machine: dict) -> tuple[str, ...]:
+    """Cells for device, versions, command and date."""
+    details = [machine.get("processor") if machine["device"] == "cpu" else None]
+    if machine["device"] == "cpu" and "threads" in machine:
+        details.append(f"{machine['threads']} thread" + ("s" if machine["threads"] > 1 else ""))
+    device = machine["device"] + (f" ({', '.join(filter(None, details))})" if any(details) else "")
+    names = {"torch": "PyTorch", "cuda": "CUDA", "driver": "driver", "python": "Python"}
+    versions = ", ".join(f"{name} {machine[key]}" for key, name in names.items() if machine.get(key))
+    return device, versions or "not recorded", f"`{command}`", machine.get("date", path.stem)[:10]
+
+
+def _current_terms(text: str) -> str:
+    for old, new in _TERMS.items():
+        text = text.replace(old, new)
+    return text
+
+
+# ---------------------------------------------------------------------------------------------- one file
+
+
+def entry_table(
+    entry: dict,  # of a results file
+    ops: tuple[str, ...] = (),  # empty: all
+) -> str:
+    """A table of one run of a benchmark; empty without matching rows."""
+    if "table" in entry:  # first format
         first, *others = entry["table"].items()
-        head = ["case", "ours", *(name for name, _ in others)]
+        header = ["case", "ours", *(name for name, _ in others)]
         rows = [[entry["title"], _time(first[1]["seconds"]), *(f"{row['ratio']:.2f}x" for _, row in others)]]
-        return _table(head, rows)
-    chosen = [row for row in entry["rows"] if not op or row["op"] in op]
-    others = list(dict.fromkeys(name for row in chosen for name in row.get("ratio", ())))
-    extra = [name for name, key in _EXTRA.items() if any(key in row for row in chosen)]
-    head = ["case", "type", "ours", *extra, *(f"{name} / ours" for name in others)]
-    rows = [_cells(row, extra, others) for row in chosen]
-    return f"{about(entry)}\n\n{_table(head, rows)}" if rows else ""
+        return _table(header, rows)
+    selected = [row for row in entry["rows"] if not ops or row["op"] in ops]
+    others = list(dict.fromkeys(name for row in selected for name in row.get("ratio", ())))
+    extra = [name for name, key in _EXTRA.items() if any(key in row for row in selected)]
+    header = ["case", "type", "ours", *extra, *(f"{name} / ours" for name in others)]
+    rows = [_cells(row, extra, others) for row in selected]
+    return f"{describe(entry)}\n\n{_table(header, rows)}" if rows else ""
 
 
-def about(entry: dict) -> str:
+def describe(entry: dict) -> str:
+    """Command, machine and ceilings of a run."""
     machine = entry["machine"]
     where = f"{machine['device']} ({machine['processor']}), PyTorch {machine['torch']}, CUDA {machine['cuda']}"
     ceilings = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in entry["ceilings"].items())
@@ -59,11 +196,11 @@ def _cells(row: dict, extra: list[str], others: list[str]) -> list[str]:
         "images/s": f"{row['images_per_second']['ours']:.4g}" if "images_per_second" in row else "",
         "s/kimg": f"{row['seconds_per_kimg']['ours']:.4g}" if "seconds_per_kimg" in row else "",
     }
-    ratios = [f"{row['ratio'][name]:.2f}x" if name in row["ratio"] else _why_not(row, name) for name in others]
+    ratios = [f"{row['ratio'][name]:.2f}x" if name in row["ratio"] else _outcome(row, name) for name in others]
     return [row["case"], row["dtype"], _time(row["ours"]), *(facts[name] for name in extra), *ratios]
 
 
-def _why_not(row: dict, name: str) -> str:
+def _outcome(row: dict, name: str) -> str:
     return "wrong" if name in row["wrong"] else "failed" if name in row["failed"] else ""
 
 
@@ -71,8 +208,9 @@ def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.4g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.4g} us"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-// Scale, noise, bias, activation, gain and clamp in one pass over memory, and the first two derivatives of it.
+// Scale, noise, bias, activation, gain and clamp in one pass over memory, and the first two derivatives.
 //
-// Bound by memory: every thread moves 16 bytes at a time and recomputes what is cheaper to compute than to read.
+// Memory-bound: every thread moves 16 bytes at a time, and recomputes what is cheaper to compute than to read.
 
 #include <math.h>
 
@@ -9,11 +9,11 @@
 namespace sgan {
 namespace {
 
-// One functor for each activation: act(p), act'(p), act''(p). A is the acc type.
+// One functor per activation: act(p), act'(p), act''(p). A is the acc type.
 
-// linear, relu and lrelu: two rays that meet in zero.
+// linear, relu and lrelu: two rays that meet at zero.
 struct Rays {
-    double slope;  // left of zero
+    double slope;  // below zero
     template <class A> __device__ A value(A p) const { return p > 0 ? p : p * static_cast<A>(slope); }
     template <class A> __device__ A first(A p) const { return p > 0 ? A(1) : static_cast<A>(slope); }
     template <class A> __device__ A second(A) const { return 0; }
@@ -43,7 +43,7 @@ struct Swish {
     }
 };
 
-// The smooth ones, which no StyleGAN layer spends its time in, share a kernel: the branch is the same for all threads.
+// The smooth activations, rare in StyleGAN, share a kernel: all threads take the same branch.
 struct Smooth {
     Activation act;
     template <class F> __device__ auto with(F&& visit) const {
@@ -58,7 +58,7 @@ struct Smooth {
     template <class A> __device__ A second(A p) const { return with([=](auto f) { return f.second(p); }); }
 };
 
-// v[j] = from[at + j] along a vector, or the one number from[at].
+// v[j] = from[at + j] if the operand varies along the vector, otherwise from[at].
 template <int V, class A>
 __device__ __forceinline__ void load_small(A (&v)[V], const void* from, int64_t at, bool along) {
     const A* a = static_cast<const A*>(from) + at;
@@ -77,7 +77,7 @@ __device__ __forceinline__ void load_small(A (&v)[V], const void* from, int64_t 
     }
 }
 
-// p = scale x + noise + b for the vector that begins at element `first`. I: the type that indices of vectors fit in.
+// p = scale x + noise + b for the vector that starts at element `first`. I: index type for vectors.
 template <class T, int V, class I, class A>
 __device__ __forceinline__ void preactivation(A (&p)[V], const BiasAct& args, int64_t first) {
     Vec<T, V> x = load<T, V>(static_cast<const T*>(args.x) + first);
@@ -85,7 +85,7 @@ __device__ __forceinline__ void preactivation(A (&p)[V], const BiasAct& args, in
     for (int j = 0; j < V; j++) p[j] = to_acc(x.at[j]);
     if (!args.scale && !args.noise && !args.b) return;
 
-    // Where it stands: sample n, channel c, pixel i. One of c and i runs along the vector.
+    // Its position: sample n, channel c, pixel i. Either c or i runs along the vector.
     const bool last = args.channels_last;
     const I inner = static_cast<I>((last ? args.c : args.p) / V);
     const I outer = static_cast<I>(last ? args.p : args.c);
@@ -113,7 +113,7 @@ __device__ __forceinline__ void preactivation(A (&p)[V], const BiasAct& args, in
     }
 }
 
-// Purpose: ORDER 0 makes y, 1 makes dp, 2 makes dp'. One thread, one vector of V numbers at a time.
+// ORDER 0 computes y, 1 computes dp, 2 computes dp'. Each thread processes one vector of V numbers at a time.
 template <class T, int V, int ORDER, class I, class Act>
 __global__ void __launch_bounds__(256) bias_act_kernel(BiasAct args, Act act, int64_t vectors) {
     using A = acc_t<T>;
@@ -132,9 +132,9 @@ __global__ void __launch_bounds__(256) bias_act_kernel(BiasAct args, Act act, in
                 out.at[j] = from_acc<T>(y);
             }
         } else {
-            // y has p's sign and says whether it was clamped: where y is given, x need not be read.
+            // y has the sign of p and shows whether it was clamped: if y is available, x is not read.
             const bool from_y = args.y != nullptr;
-            const A bound = from_y ? to_acc(from_acc<T>(clamp)) : clamp;  // as y holds it
+            const A bound = from_y ? to_acc(from_acc<T>(clamp)) : clamp;  // rounded as in y
             Vec<T, V> y, dy = load<T, V>(static_cast<const T*>(args.dy) + first), ddp;
             if (from_y) y = load<T, V>(static_cast<const T*>(args.y) + first);
             else preactivation<T, V, I>(p, args, first);
@@ -168,7 +168,7 @@ const char* launch_order(const BiasAct& args, Act act, void* stream) {
     }
 }
 
-// 16 bytes at a time where rows are whole vectors and everything is aligned, else one number at a time.
+// 16 bytes at a time if rows are whole vectors and everything is aligned, otherwise one number at a time.
 template <class T, class Act>
 const char* launch_vector(const BiasAct& args, Act act, void* stream) {
     constexpr int V = kVector<T>;

@@ -1,7 +1,7 @@
-// What the kernels share: number types, vectors of 16 bytes, the launch, and instructions that have no C++ name.
+// Shared by the kernels: number types, 16-byte vectors, launching, and instructions without a C++ equivalent.
 //
-// With SGAN_EMULATE the same sources compile as plain C++: tests/emulator/emulator.h then stands in for CUDA, and for
-// everything in the part of this file that it leaves out.
+// With SGAN_EMULATE the same sources compile as plain C++: tests/emulator/emulator.h then replaces CUDA and the first
+// part of this file.
 #pragma once
 
 #include <cstddef>
@@ -29,10 +29,10 @@ __device__ __forceinline__ T* shared_memory() {
     return reinterpret_cast<T*>(bytes);
 }
 
-// The one place where a kernel is launched. Null, or the reason why not.
+// Launch a kernel. Returns null, or an error message.
 template <class... P, class... A>
 const char* launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void* stream, A... args) {
-    if (shared_bytes > 48 * 1024) {  // more than this must be asked for
+    if (shared_bytes > 48 * 1024) {  // more needs to be requested
         cudaError_t refused =
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
         if (refused != cudaSuccess) return cudaGetErrorString(refused);
@@ -42,22 +42,22 @@ const char* launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-// Copy 16 bytes from global to shared memory in the background; only the first `bytes` are read, the rest are zero.
+// Copy 16 bytes from global to shared memory asynchronously; only the first `bytes` are read, the rest are zero.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, int bytes) {
     uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(bytes) : "memory");
 }
 
-// Close the group of the copies begun since the last one.
+// Commit all copies started since the last commit as one group.
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Wait for this thread's copies, but for its newest PENDING groups.
+// Wait for this thread's copies, except for its newest PENDING groups.
 template <int PENDING>
 __device__ __forceinline__ void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// Four 8x8 matrices of 16-bit numbers: lane l gives the address of row l % 8 of matrix l / 8, and gets in r[m] the
+// Four 8x8 matrices of 16-bit numbers: lane l passes the address of row l % 8 of matrix l / 8, and receives in r[m]
 // elements 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of matrix m. (PTX ISA, ldmatrix)
 __device__ __forceinline__ void load_matrix_x4(uint32_t (&r)[4], const void* row) {
     uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
@@ -93,7 +93,7 @@ __device__ __forceinline__ void matrix_multiply_add(float (&c)[4], const uint32_
 
 namespace sgan {
 
-// The type that sums of T are made in.
+// Accumulation type for T.
 template <class T>
 using acc_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
@@ -111,13 +111,13 @@ __device__ __forceinline__ T from_acc(acc_t<T> x) {
     else return x;
 }
 
-// V numbers that are read and written at once.
+// V numbers that are read and written together.
 template <class T, int V>
 struct alignas(sizeof(T) * V) Vec {
     T at[V];
 };
 
-// How many T fill the 16 bytes that one thread reads or writes at most.
+// Number of T in 16 bytes, the most that a thread reads or writes at once.
 template <class T>
 constexpr int kVector = 16 / sizeof(T);
 

@@ -1,7 +1,7 @@
-// The launchers of csrc/: what they take and give. Plain C++, shared by the kernels, by library.cpp and by the tests.
+// The launchers of csrc/ and their arguments. Plain C++, shared by the kernels, library.cpp and the tests.
 //
-// Pointers are device memory. "acc" is the type sums are made in: double for float64, else float.
-// Every launcher returns null, or a sentence saying why nothing was launched.
+// Pointers are to device memory. "acc" is the accumulation type: double for float64, otherwise float.
+// Every launcher returns null, or an error message if nothing was launched.
 #pragma once
 
 #include <cstdint>
@@ -14,24 +14,24 @@ enum class Activation : int32_t { linear, relu, lrelu, tanh, sigmoid, swish };
 
 // p = scale x + noise + b,   y = clamp(gain act(p))
 //
-// The forward pass reads x; the backward pass makes dp from dy and, for linear, relu and lrelu, from y, else from x;
-// the second backward pass makes dp' = ddp dy gain act''(p). All but the piecewise linear activations need x there.
+// The forward pass reads x. The backward pass computes dp from dy and, for linear, relu and lrelu, from y, otherwise
+// from x. The second backward pass computes dp' = ddp dy gain act''(p), for activations that are not piecewise linear.
 struct BiasAct {
     const void* x;      // [n, c, p]
     const void* scale;  // [n, c] acc, or null: 1
     const void* noise;  // [n or 1, p] acc, or null
     const void* b;      // [c] acc, or null
-    const void* y;      // [n, c, p] what the forward pass wrote; backward only
+    const void* y;      // [n, c, p] output of the forward pass; backward only
     const void* dy;     // [n, c, p]; backward only
     const void* ddp;    // [n, c, p] direction in p; second backward pass only
     void* out;          // [n, c, p] y, dp or dp'
     int64_t n;
     int64_t c;
     int64_t p;             // pixels
-    int64_t noise_stride;  // from one sample's noise to the next; 0: shared
+    int64_t noise_stride;  // distance between the noise of two samples; 0: shared
     Dtype dtype;           // of x, y, dy, ddp, out
     Activation act;
-    int32_t channels_last;  // memory is [n, p, c]
+    int32_t channels_last;  // memory layout is [n, p, c]
     int32_t order;          // 0 forward, 1 backward, 2 second backward
     double alpha;           // slope of lrelu
     double gain;
@@ -40,10 +40,10 @@ struct BiasAct {
 const char* bias_act(const BiasAct& args, void* stream);
 
 // y[i] = gain sum_k g[k] u[down i + k - pad],   u = x with up - 1 zeros after each sample, and zeros around
-// g is f read from its end (a convolution), or with flip as it stands (a correlation).
+// g is f reversed (a convolution) or, with flip, f itself (a correlation).
 struct UpFirDn2d {
     const void* x;  // [n, c, h, w], any strides
-    const void* f;  // [taps_y, taps_x] acc, or [taps_x] applied along both sides
+    const void* f;  // [taps_y, taps_x] acc, or [taps_x] applied along both axes
     void* y;        // [n, c, out_h, out_w], any strides
     int64_t n;
     int64_t c;
@@ -61,7 +61,7 @@ struct UpFirDn2d {
     int32_t taps_x;
     int32_t taps_y;
     int32_t separable;  // f is [taps_x], and taps_y equals taps_x
-    int32_t flip;       // f is read as it stands
+    int32_t flip;       // f is not reversed
     double gain;
 };
 const char* upfirdn2d(const UpFirDn2d& args, void* stream);
@@ -69,7 +69,7 @@ const char* upfirdn2d(const UpFirDn2d& args, void* stream);
 // y = clamp(gain act(d conv(style x, w) + noise + b)), act one of linear, relu, lrelu
 //
 // With phases = 4 output pixel (2i + r, 2j + s) is a convolution with the weights of phase 2r + s around input pixel
-// (i, j): upsampling by two with the filter already inside the weights.
+// (i, j): upsampling by two, with the filter already merged into the weights.
 struct ModulatedConv2d {
     const void* x;      // [n, h, w, in_c] dense
     const void* w;      // [phases, out_c, k, k, in_c] dense
@@ -83,11 +83,11 @@ struct ModulatedConv2d {
     int64_t out_c;
     int64_t height;  // of x
     int64_t width;
-    int64_t noise_stride;  // from one sample's noise to the next; 0: shared
+    int64_t noise_stride;  // distance between the noise of two samples; 0: shared
     Dtype dtype;           // of x, w and y: float16 or bfloat16
     int32_t k;             // 1 or 3
     int32_t phases;        // 1 or 4
-    double slope;          // of act left of zero
+    double slope;          // of act below zero
     double gain;
     double clamp;  // infinity: none
 };

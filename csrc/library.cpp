@@ -1,7 +1,7 @@
-// Binds the launchers of kernels.h to PyTorch: checks tensors, makes the outputs, finds device and stream, registers.
+// Binds the launchers of kernels.h to PyTorch: checks tensors, allocates outputs, selects the stream, registers ops.
 //
-// Written against the LibTorch stable ABI of PyTorch 2.10: one binary serves that release and later ones. The schemas of
-// the operators stand in stylegan_cli/ops/, beside their meaning, their shapes and their derivatives.
+// Uses the LibTorch stable ABI of PyTorch 2.10: one binary works with that release and all later ones. The schemas of
+// the operators are in stylegan_cli/ops/, with their documentation and derivatives.
 
 #include <dlfcn.h>
 
@@ -44,19 +44,19 @@ struct Launch {
 #define SGAN_DEVICE CUDA
 bool on_device(const Tensor& t) { return t.is_cuda(); }
 
-// aoti_torch_get_current_cuda_stream, which only CUDA builds of PyTorch have: linked to, it would keep this library from
-// being loaded, and so from being checked, everywhere else.
+// aoti_torch_get_current_cuda_stream exists only in CUDA builds of PyTorch. It is looked up at run time, because other
+// builds could not load, and so not test, a library that links to it.
 using CurrentStream = AOTITorchError (*)(int32_t, void**);
 CurrentStream current_stream() {
-    static const CurrentStream found = [] {
+    static const CurrentStream function = [] {
         void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
         return reinterpret_cast<CurrentStream>(
             dlsym(library ? library : RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
     }();
-    return found;
+    return function;
 }
 
-// The tensor's device is the current one while this lives; `stream` is PyTorch's current stream there.
+// Makes the tensor's device current while this exists; `stream` is PyTorch's current stream on it.
 struct Launch {
     explicit Launch(const Tensor& t) : guard(t.get_device_index()) {
         STD_TORCH_CHECK(current_stream(), "this build of PyTorch has no CUDA streams");
@@ -71,7 +71,7 @@ struct Launch {
 void raise(const char* op, const char* error) { STD_TORCH_CHECK(error == nullptr, "sgan::", op, ": ", error); }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What tensors must be
+// Checks and layouts of tensors
 
 std::string text(const Tensor& t) {
     std::string s;
@@ -91,24 +91,24 @@ sgan::Dtype dtype_of(const char* name, const Tensor& t) {
     return sgan::Dtype::float32;
 }
 
-// The type that small operands of t come in, and that sums are made in.
+// Type of t's small operands, and accumulation type.
 ScalarType acc_type(const Tensor& t) {
     return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 void check_device(const char* name, const Tensor& t, const Tensor& x) {
     STD_TORCH_CHECK(on_device(t), name, " must be on a GPU");
-    STD_TORCH_CHECK(t.get_device_index() == x.get_device_index(), name, " must be on the same GPU as the others");
+    STD_TORCH_CHECK(t.get_device_index() == x.get_device_index(), name, " must be on the GPU of the other tensors");
 }
 
 void check_same(const char* name, const Tensor& t, const Tensor& x) {
     check_device(name, t, x);
     bool same = t.dim() == x.dim() && t.scalar_type() == x.scalar_type();
     for (int64_t i = 0; same && i < x.dim(); i++) same = t.size(i) == x.size(i);
-    STD_TORCH_CHECK(same, name, " must have the shape ", text(x), " and the dtype of the others, not ", text(t));
+    STD_TORCH_CHECK(same, name, " must have shape ", text(x), " and the dtype of the other tensors, not ", text(t));
 }
 
-// A small operand, dense, or null. `sizes` of -1 are free.
+// A small operand, dense, or null. `sizes` of -1 match any size.
 template <size_t D>
 const void* small(const char* name, const MaybeTensor& t, const Tensor& x, const std::array<int64_t, D>& sizes) {
     if (!t) return nullptr;
@@ -137,7 +137,7 @@ MemoryFormat format_of(const Tensor& t) {
     return channels_last(t) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
-// t itself where it is dense already, else a contiguous copy.
+// t itself if it is dense, otherwise a contiguous copy.
 Tensor dense(const Tensor& t) {
     return t.is_contiguous() || channels_last(t) ? t : torch::stable::contiguous(t);
 }
@@ -153,14 +153,14 @@ sgan::Activation activation(const std::string& name) {
     constexpr std::array names{"linear", "relu", "lrelu", "tanh", "sigmoid", "swish"};
     for (size_t i = 0; i < names.size(); i++)
         if (name == names[i]) return static_cast<sgan::Activation>(i);
-    STD_TORCH_CHECK(false, "act: there is no activation ", name);
+    STD_TORCH_CHECK(false, "act must be a known activation, not ", name);
     return sgan::Activation::linear;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // bias_act
 
-// What the three passes have in common; `x` gives shape, type and layout.
+// Arguments shared by the three passes; `x` determines shape, type and layout.
 sgan::BiasAct bias_act_args(const Tensor& x, const MaybeTensor& scale, const MaybeTensor& noise, const MaybeTensor& b,
                             const std::string& act, double gain, double alpha, double clamp, int32_t order) {
     STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
@@ -172,9 +172,10 @@ sgan::BiasAct bias_act_args(const Tensor& x, const MaybeTensor& scale, const May
     args.scale = small<2>("scale", scale, x, {args.n, args.c});
     args.b = small<1>("b", b, x, {args.c});
     if (noise) {
-        STD_TORCH_CHECK(x.dim() == 4, "noise needs an x of 4 dimensions");
+        STD_TORCH_CHECK(x.dim() == 4, "noise requires x to have 4 dimensions");
         args.noise = small<4>("noise", noise, x, {-1, 1, x.size(2), x.size(3)});
-        STD_TORCH_CHECK(noise->size(0) == 1 || noise->size(0) == args.n, "noise must be for one sample or for ", args.n);
+        STD_TORCH_CHECK(noise->size(0) == 1 || noise->size(0) == args.n, "noise must have 1 or ", args.n,
+                        " samples");
         args.noise_stride = noise->size(0) == 1 ? 0 : args.p;
     }
     args.act = activation(act);
@@ -198,14 +199,14 @@ Tensor bias_act(const Tensor& x, const MaybeTensor& scale, const MaybeTensor& no
 Tensor bias_act_backward(const Tensor& dy, const MaybeTensor& y, const MaybeTensor& x, const MaybeTensor& scale,
                          const MaybeTensor& noise, const MaybeTensor& b, const std::string& act, double gain,
                          double alpha, double clamp) {
-    STD_TORCH_CHECK(y.has_value() != x.has_value(), "give y, or x: one of them");
+    STD_TORCH_CHECK(y.has_value() != x.has_value(), "exactly one of y and x must be given");
     Tensor in = dense(y ? *y : *x);
     sgan::BiasAct args = bias_act_args(in, scale, noise, b, act, gain, alpha, clamp, 1);
     STD_TORCH_CHECK(!y || args.act <= sgan::Activation::lrelu, "y does not determine the slope of ", act);
     check_same("dy", dy, in);
-    Tensor above = laid_out_like(dy, in), dp = torch::stable::empty_like(in);
+    Tensor upstream = laid_out_like(dy, in), dp = torch::stable::empty_like(in);
     (y ? args.y : args.x) = in.const_data_ptr();
-    args.dy = above.const_data_ptr(), args.out = dp.mutable_data_ptr();
+    args.dy = upstream.const_data_ptr(), args.out = dp.mutable_data_ptr();
     Launch launch(in);
     raise("bias_act_backward", sgan::bias_act(args, launch.stream));
     return dp;
@@ -218,8 +219,8 @@ Tensor bias_act_double_backward(const Tensor& ddp, const Tensor& dy, const Tenso
     sgan::BiasAct args = bias_act_args(in, scale, noise, b, act, gain, alpha, clamp, 2);
     check_same("ddp", ddp, in);
     check_same("dy", dy, in);
-    Tensor direction = laid_out_like(ddp, in), above = laid_out_like(dy, in), out = torch::stable::empty_like(in);
-    args.x = in.const_data_ptr(), args.dy = above.const_data_ptr(), args.ddp = direction.const_data_ptr();
+    Tensor direction = laid_out_like(ddp, in), upstream = laid_out_like(dy, in), out = torch::stable::empty_like(in);
+    args.x = in.const_data_ptr(), args.dy = upstream.const_data_ptr(), args.ddp = direction.const_data_ptr();
     args.out = out.mutable_data_ptr();
     Launch launch(in);
     raise("bias_act_double_backward", sgan::bias_act(args, launch.stream));
@@ -240,7 +241,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std
     args.taps_x = static_cast<int32_t>(f.size(-1)), args.taps_y = static_cast<int32_t>(f.size(0));
     const int64_t h = x.size(2) * up + padding[2] + padding[3], w = x.size(3) * up + padding[0] + padding[1];
     STD_TORCH_CHECK(args.taps_x >= 1 && args.taps_y >= 1 && h >= args.taps_y && w >= args.taps_x, "f ", text(f),
-                    " does not fit a padded image of [", h, ", ", w, "]");
+                    " does not fit into a padded image of [", h, ", ", w, "]");
     args.f = f.dim() == 1 ? small<1>("f", f, x, {-1}) : small<2>("f", f, x, {-1, -1});
     args.separable = f.dim() == 1;
     args.n = x.size(0), args.c = x.size(1), args.h = x.size(2), args.w = x.size(3);
@@ -273,7 +274,7 @@ Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, c
                       (w.size(2) == 1 || w.size(2) == 3);
     STD_TORCH_CHECK(fits, "w must be [phases O, ", x.size(1), ", k, k] with k 1 or 3, not ", text(w));
     STD_TORCH_CHECK(w.scalar_type() == x.scalar_type(), "w must have the dtype of x");
-    // One memory layout: channels innermost.
+    // The kernel supports one memory layout: channels innermost.
     Tensor in = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);
     Tensor weights = torch::stable::contiguous(w, MemoryFormat::ChannelsLast);
     sgan::ModulatedConv2d args{};
@@ -284,8 +285,8 @@ Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, c
     args.style = small<2>("style", style, x, {args.n, args.in_c});
     args.d = small<2>("d", d, x, {args.n, args.out_c});
     args.noise = small<4>("noise", noise, x, {-1, 1, out_h, out_w});
-    STD_TORCH_CHECK(!noise || noise->size(0) == 1 || noise->size(0) == args.n, "noise must be for one sample or for ",
-                    args.n);
+    STD_TORCH_CHECK(!noise || noise->size(0) == 1 || noise->size(0) == args.n, "noise must have 1 or ", args.n,
+                    " samples");
     args.noise_stride = !noise || noise->size(0) == 1 ? 0 : out_h * out_w;
     args.b = small<1>("b", b, x, {args.out_c});
     args.dtype = dtype_of("x", x);

@@ -1,10 +1,10 @@
 // Modulated convolution as one implicit matrix product on tensor cores: pixels by output channels, summed over input
-// channels and taps. Styles multiply the input on its way into shared memory; what follows the convolution (demodulation,
-// noise, bias, activation, gain, clamp) happens in registers before the one store.
+// channels and taps. Styles multiply the input on its way into shared memory; everything after the convolution
+// (demodulation, noise, bias, activation, gain, clamp) happens in registers before the only store.
 //
-// A block makes 8 x 16 pixels of BN channels. It takes 32 input channels at a time: their 10 x 18 pixels (3x3 needs a
-// border of one) are read once and serve all nine taps, while the weights of one tap after the other stream through a
-// ring of buffers. Needs sm_80: mma.sync, ldmatrix, cp.async.
+// A block computes 8 x 16 pixels of BN channels. It processes 32 input channels at a time: their 10 x 18 pixels (3x3
+// needs a border of one) are read once and used by all nine taps, while the weights of one tap after another stream
+// through a ring of buffers. Needs sm_80: mma.sync, ldmatrix, cp.async.
 
 #include "common.cuh"
 
@@ -13,19 +13,19 @@ namespace {
 
 constexpr int TILE_X = 16, TILE_Y = 8, BM = TILE_X * TILE_Y;  // output pixels of a block: one row is one mma's 16 rows
 constexpr int BK = 32;                                        // input channels at a time
-constexpr int ROW = BK + 8;  // numbers from one row in shared memory to the next: 80 bytes keep ldmatrix free of conflicts
+constexpr int ROW = BK + 8;  // row pitch in shared memory, in numbers: 80 bytes avoid bank conflicts of ldmatrix
 constexpr int VECTORS = BK / 8;  // 16-byte vectors in a row
 constexpr int WARPS = 8, THREADS = 32 * WARPS;
 constexpr int STAGES = 3;  // tiles of weights in flight or in use
 
-// K: side of the filter. BN: output channels of a block. The warps stand WARPS_M by WARPS_N over the block's tile.
+// K: side of the filter. BN: output channels of a block. WARPS_M by WARPS_N warps cover the block's tile.
 template <class T_, int K_, int BN_, int WARPS_N_>
 struct Config {
     using T = T_;
     static constexpr int K = K_, TAPS = K * K, BN = BN_, WARPS_N = WARPS_N_, WARPS_M = WARPS / WARPS_N;
     static constexpr int MT = BM / 16 / WARPS_M, NT = BN / 8 / WARPS_N;  // mma tiles of a warp
     static constexpr int IN_X = TILE_X + K - 1, IN_Y = TILE_Y + K - 1, PIXELS = IN_X * IN_Y;
-    static constexpr int LOADS = (PIXELS * VECTORS + THREADS - 1) / THREADS;  // of a thread, for one input tile
+    static constexpr int LOADS = (PIXELS * VECTORS + THREADS - 1) / THREADS;  // per thread, for one input tile
     static constexpr int X_TILE = PIXELS * ROW, W_TILE = BN * ROW;            // in numbers
     static constexpr int OUT_ROW = BN + 8;
     static constexpr size_t LOOP_BYTES = sizeof(T) * (2 * X_TILE + STAGES * W_TILE);
@@ -34,7 +34,7 @@ struct Config {
     static_assert(NT == 1 || NT % 2 == 0, "weights are read two mma tiles at a time");
 };
 
-// What a block works on.
+// The part of the output that a block computes.
 struct Place {
     int64_t n;  // sample
     int y, x;   // first output pixel, before phases are interleaved
@@ -42,7 +42,7 @@ struct Place {
     int phase;
 };
 
-// 8 channels from `channel` on, of the first `channels` of a row; beyond them zeros.
+// 8 channels of a row starting at `channel`, zero from `channels` on.
 template <class T>
 __device__ __forceinline__ Vec<T, 8> load_channels(const T* row, int channel, int channels, bool vectors) {
     if (vectors) return channel < channels ? load<T, 8>(row + channel) : Vec<T, 8>{};
@@ -52,7 +52,7 @@ __device__ __forceinline__ Vec<T, 8> load_channels(const T* row, int channel, in
     return v;
 }
 
-// Begin to read the input tile of the channels from `channel` on into registers.
+// Start reading the input tile of the channels from `channel` on into registers.
 template <class C>
 __device__ __forceinline__ void read_input(Vec<typename C::T, 8> (&v)[C::LOADS], const ModulatedConv2d& args,
                                            const Place& at, int channel, bool vectors) {
@@ -72,12 +72,12 @@ __device__ __forceinline__ void read_input(Vec<typename C::T, 8> (&v)[C::LOADS],
     }
 }
 
-// Multiply them by the styles and put them into shared memory. A thread's vectors are all of the same 8 channels.
+// Multiply them by the styles and write them to shared memory. All vectors of a thread have the same 8 channels.
 template <class C>
 __device__ __forceinline__ void write_input(typename C::T* tile, const Vec<typename C::T, 8> (&v)[C::LOADS],
                                             const ModulatedConv2d& args, const Place& at, int channel) {
     using T = typename C::T;
-    static_assert(THREADS % VECTORS == 0, "a thread's channels would differ");
+    static_assert(THREADS % VECTORS == 0, "all vectors of a thread need the same channels");
     const int first = threadIdx.x % VECTORS * 8;
     const float* style = static_cast<const float*>(args.style) + at.n * args.in_c;
     float s[8];
@@ -94,7 +94,7 @@ __device__ __forceinline__ void write_input(typename C::T* tile, const Vec<typen
     }
 }
 
-// Begin to copy the weights of one tap: [BN, BK].
+// Start copying the weights of one tap: [BN, BK].
 template <class C>
 __device__ __forceinline__ void copy_weights(typename C::T* tile, const ModulatedConv2d& args, const Place& at,
                                              int channel, int tap, bool vectors) {
@@ -115,7 +115,7 @@ __device__ __forceinline__ void copy_weights(typename C::T* tile, const Modulate
     }
 }
 
-// acc += input tile, moved by the tap, times the tap's weights.
+// acc += the input tile, shifted by the tap, times the tap's weights.
 template <class C>
 __device__ __forceinline__ void multiply_tap(float (&acc)[C::MT][C::NT][4], const typename C::T* x,
                                              const typename C::T* w, int tap) {
@@ -128,7 +128,7 @@ __device__ __forceinline__ void multiply_tap(float (&acc)[C::MT][C::NT][4], cons
         uint32_t b[C::NT][2];
 #pragma unroll
         for (int t = 0; t < C::NT; t += 2) {
-            // Two mma tiles of 8 channels; where there is but one, its second half goes unused.
+            // Two mma tiles of 8 channels; if there is only one, the second half is unused.
             uint32_t r[4];
             const int row = (column + t * 8 + matrix / 2 * 8 + in_matrix) % C::BN;
             load_matrix_x4(r, w + row * ROW + k * 16 + matrix % 2 * 8);
@@ -146,14 +146,14 @@ __device__ __forceinline__ void multiply_tap(float (&acc)[C::MT][C::NT][4], cons
     }
 }
 
-// clamp(gain act(d y + noise + b)) of one number.
+// clamp(gain act(d y + noise + b)) for one number.
 __device__ __forceinline__ float finish(float y, float d, float noise, float b, const ModulatedConv2d& args) {
     const float p = d * y + noise + b, clamp = static_cast<float>(args.clamp);
     const float out = static_cast<float>(args.gain) * (p > 0 ? p : p * static_cast<float>(args.slope));
     return out > clamp ? clamp : out < -clamp ? -clamp : out;  // written so that NaN stays NaN
 }
 
-// Finish the sums and put them into shared memory, from where they leave in whole vectors.
+// Finish the sums and write them to shared memory, from where they are stored in whole vectors.
 template <class C>
 __device__ __forceinline__ void finish_tile(const float (&acc)[C::MT][C::NT][4], typename C::T* tile,
                                             const ModulatedConv2d& args, const Place& at) {
@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
     T* w_tiles = x_tiles + 2 * C::X_TILE;      // [STAGES, BN, ROW]
     const int chunks = static_cast<int>(ceil_div<int64_t>(args.in_c, BK)), steps = chunks * C::TAPS;
 
-    // Blocks that read the same input stand beside each other.
+    // Neighboring blocks read the same input.
     int64_t rest = blockIdx.x;
     Place at;
     at.out = static_cast<int>(rest % tiles_out) * C::BN, rest /= tiles_out;
@@ -232,8 +232,8 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
 
     for (int step = 0; step < steps; step++) {
         const int chunk = step / C::TAPS, tap = step % C::TAPS, ahead = step + STAGES - 1;
-        copy_async_wait<STAGES - 2>();  // this step's weights are here,
-        __syncthreads();                // everyone's; and the tiles of the step before are free
+        copy_async_wait<STAGES - 2>();  // this step's weights have arrived
+        __syncthreads();                // for all threads, and the tiles of the previous step are free
         if (ahead < steps)
             copy_weights<C>(w_tiles + ahead % STAGES * C::W_TILE, args, at, ahead / C::TAPS * BK, ahead % C::TAPS,
                             vectors);
@@ -244,7 +244,7 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
             write_input<C>(x_tiles + (chunk + 1) % 2 * C::X_TILE, next, args, at, (chunk + 1) * BK);
     }
 
-    __syncthreads();  // the tiles are free: the output takes their place
+    __syncthreads();  // the tiles are free and can be reused for the output
     finish_tile<C>(acc, x_tiles, args, at);
     __syncthreads();
     write_tile<C>(x_tiles, args, at);
@@ -262,7 +262,7 @@ const char* launch_config(const ModulatedConv2d& args, void* stream) {
                   tiles_x, tiles_y, tiles_out, vectors);
 }
 
-// Wide blocks read the input fewer times; narrow ones waste nothing where there are few channels.
+// Wide blocks read the input fewer times; narrow ones waste less if there are few channels.
 template <class T>
 const char* launch_typed(const ModulatedConv2d& args, void* stream) {
     if (args.k == 1 && args.out_c <= 8) return launch_config<Config<T, 1, 8, 1>>(args, stream);

@@ -1,7 +1,7 @@
 // Upsample, pad, filter, downsample.
 //
-// The resamplings that a StyleGAN is made of (a short separable filter, a factor of 1 or 2) go through a tile in shared
-// memory; whatever else is asked for is computed one output at a time.
+// The cases that StyleGAN uses (a short separable filter, a factor of 1 or 2) go through a tile in shared memory;
+// everything else is computed one output at a time.
 
 #include "common.cuh"
 
@@ -9,7 +9,7 @@ namespace sgan {
 namespace {
 
 // ---------------------------------------------------------------------------------------------------------------------
-// General: any factors, any filter. One thread, one output.
+// General: any factors, any filter. Each thread computes one output.
 
 template <class T>
 __global__ void __launch_bounds__(256) upfirdn2d_general_kernel(UpFirDn2d args, int64_t count, bool channels_inner) {
@@ -61,25 +61,25 @@ const char* launch_general(const UpFirDn2d& args, void* stream) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Tiled: a separable filter of K taps.
 //
-// Along each side the outputs are taken in groups of UP, so that which tap meets which sample is known when compiling:
-// output r of group q is sum_m g[UP m + r] x[first(q) + r + m], and one group needs W samples, the next begins DOWN on.
+// Along each axis, outputs are grouped by UP, so that the tap for each sample is known at compile time: output r of
+// group q is sum_m g[UP m + r] x[first(q) + r + m]. A group needs W samples; the next one starts DOWN samples later.
 
-// How a block is cut: GX by GY groups of LANES vectors of V channels. A thread owns one column of groups and one vector,
-// and walks down GY / SEGMENTS rows with the last W rows, already filtered sideways, in registers.
+// Shape of a block: GX by GY groups of LANES vectors of V channels. A thread computes one vector of one column of
+// groups. It walks down GY / SEGMENTS rows, with the last W rows, already filtered horizontally, in registers.
 template <int V_, int LANES_, int UP_, int DOWN_, int K_, int GX_, int GY_, int SEGMENTS_>
 struct Tile {
     static constexpr int V = V_, LANES = LANES_, UP = UP_, DOWN = DOWN_, K = K_, GX = GX_, GY = GY_;
     static constexpr int SEGMENTS = SEGMENTS_;
-    static constexpr int M = K / UP;                                                // taps that meet a sample
-    static constexpr int W = M + UP - 1;                                            // samples that a group needs
-    static constexpr int IN_X = (GX - 1) * DOWN + W, IN_Y = (GY - 1) * DOWN + W;    // samples that a block needs
+    static constexpr int M = K / UP;                                                // taps per output
+    static constexpr int W = M + UP - 1;                                            // samples per group
+    static constexpr int IN_X = (GX - 1) * DOWN + W, IN_Y = (GY - 1) * DOWN + W;    // samples per block
     static constexpr int THREADS = LANES * GX * SEGMENTS;
-    static_assert(K % UP == 0 && GY % SEGMENTS == 0 && (UP == 1 || DOWN == 1), "no such tile");
+    static_assert(K % UP == 0 && GY % SEGMENTS == 0 && (UP == 1 || DOWN == 1), "unsupported tile");
 };
 
-// Where the groups of one side begin, and how many there are.
+// First group and number of groups along one axis.
 struct Side {
-    int64_t first;   // sample that group 0 begins at
+    int64_t first;   // first sample of group 0
     int64_t output;  // output r of group q is output + UP q + r
     int64_t groups;
 };
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(Tile::THREADS) upfirdn2d_tiled_kernel(UpFirDn2
         copy_async_wait<0>();
         __syncthreads();
 
-        // Row `row` of the tile, filtered sideways for this thread's group.
+        // Row `row` of the tile, filtered horizontally for this thread's group.
         A h[W][UP][V];
         auto filter_row = [&](A(&out)[UP][V], int row) {
 #pragma unroll
@@ -202,8 +202,8 @@ const char* launch_tiled(const UpFirDn2d& args, void* stream) {
                   tiles_y, chunks, tiles);
 }
 
-// How the channels lie in memory.
-enum class Layout { planes, vectors, pixels };  // rows run along x; 16 bytes of channels at a time; a few channels
+// Memory layout of the channels.
+enum class Layout { planes, vectors, pixels };  // rows along x; 16 bytes of channels at a time; few channels
 
 template <class T>
 Layout layout_of(const UpFirDn2d& args) {
@@ -214,7 +214,7 @@ Layout layout_of(const UpFirDn2d& args) {
     return vectors ? Layout::vectors : Layout::pixels;
 }
 
-// What is used, and no more: filters of 4 taps in every layout, of 12 (augmentations) in float32, where images are.
+// Only the cases in use: 4 taps in every layout, and 12 taps (augmentations) in float32, the type of images.
 template <class T>
 const char* launch_any(const UpFirDn2d& args, void* stream) {
     constexpr int V = kVector<T>;

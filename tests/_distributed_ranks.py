@@ -1,4 +1,4 @@
-"""Functions to call on ranks, and a script for test_distributed.py that launches them on two and tells what came of it.
+"""Functions to call on ranks, and a script for test_distributed.py that launches them on two and reports the outcome.
 
 python _distributed_ranks.py FOLDER NAME ...
 """
@@ -21,40 +21,40 @@ def write(folder, name, value):
 
 
 def helpers(folder):
-    """What the ranks hear from each other."""
-    mine = distributed.rank() + 1
+    """Results of all communication functions."""
+    number = distributed.rank() + 1
     tensors = [
-        torch.full((2, 3), mine).t(),
-        torch.tensor(mine == 1),
-        torch.tensor([mine, -0.5], dtype=torch.bfloat16),
-        torch.tensor([complex(mine, 1)], dtype=torch.complex128),
+        torch.full((2, 3), number).t(),
+        torch.tensor(number == 1),
+        torch.tensor([number, -0.5], dtype=torch.bfloat16),
+        torch.tensor([complex(number, 1)], dtype=torch.complex128),
         torch.empty(0, 4),
     ]
     gathered = [distributed.gather_over_ranks(t) for t in tensors]
     assert all(g.dtype == t.dtype and g.shape == t.shape for t, parts in zip(tensors, gathered) for g in parts)
     one_bit = torch.zeros(5_000_000, dtype=torch.float16)
     same = distributed.same_on_all_ranks([torch.arange(7.0), torch.tensor(True), one_bit])
-    one_bit.view(torch.int16)[-1] = mine - 1
-    negative_zero = torch.tensor([0.0, 0.0, -0.0 if mine == 1 else 0.0])
-    swapped = torch.tensor([1, 2] if mine == 1 else [2, 1])
+    one_bit.view(torch.int16)[-1] = number - 1
+    negative_zero = torch.tensor([0.0, 0.0, -0.0 if number == 1 else 0.0])
+    swapped = torch.tensor([1, 2] if number == 1 else [2, 1])
     parameter = torch.nn.Parameter(torch.zeros(3))
-    parameter.grad = torch.full((3,), float(mine))
+    parameter.grad = torch.full((3,), float(number))
     distributed.sum_gradients([parameter])
-    found = {
+    results = {
         "ranks": distributed.world_size(),
         "gathered": [[str(g.reshape(-1).tolist()) for g in parts] for parts in gathered],
-        "text": [distributed.broadcast_text(t if mine == 1 else None) for t in ("Grüße\n", "", "x" * 5000)],
+        "text": [distributed.broadcast_text(t if number == 1 else None) for t in ("Grüße\n", "", "x" * 5000)],
         "same": [same, *(distributed.same_on_all_ranks([torch.ones(3), t]) for t in (one_bit, negative_zero, swapped))],
-        "any": [distributed.any_rank(flag, "cpu") for flag in (mine == 2, False)],
+        "any": [distributed.any_rank(flag, "cpu") for flag in (number == 2, False)],
         "sum": parameter.grad.tolist(),
         "threads": torch.get_num_threads(),
-        "launched": distributed.launched(),
+        "launched": distributed.has_launcher(),
     }
-    write(folder, "helpers", found)
+    write(folder, "helpers", results)
 
 
 def lost_once(folder):
-    """The second rank kills itself while the first waits for it; started again, both speak and return."""
+    """The second rank kills itself while the first waits for it; after the restart, both communicate and return."""
     died = Path(folder, "died")
     if distributed.rank() == 1 and not died.exists():
         died.touch()
@@ -72,53 +72,53 @@ def always_lost(folder):
     distributed.sum_over_ranks(torch.ones(1))
 
 
-def mistaken(folder):
-    with Path(folder, "mistaken").open("a") as f:
+def user_error(folder):
+    with Path(folder, "user_error").open("a") as f:
         f.write("started\n")
     if distributed.rank() == 1:
         raise SganError("The images are gone.", hint="Bring them back.")
     distributed.sum_over_ranks(torch.ones(1))
 
 
-def broken(folder):
+def other_error(folder):
     if distributed.rank() == 1:
         raise ValueError("no such\nthing")
     distributed.sum_over_ranks(torch.ones(1))
 
 
-def deaf(folder):
-    """Nobody listens when the first rank has Ctrl-C pressed."""
+def no_handler(folder):
+    """The first rank simulates Ctrl-C while no rank has a signal handler."""
     if distributed.rank() == 0:
         os.kill(os.getppid(), signal.SIGINT)
     time.sleep(60)
 
 
-def training(folder, save):
-    """Steps until SIGTERM, as training does, then a save that takes so many seconds."""
-    heard = []
+def training(folder, seconds):
+    """Step until SIGTERM, as training does, then save, which takes this many seconds."""
+    signals = []
 
-    def ask(number, frame):
-        heard.append(number)
-        write(folder, "heard", len(heard))
+    def handle(number, frame):
+        signals.append(number)
+        write(folder, "signals", len(signals))
 
-    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGTERM, handle)
     time.sleep(0.5)
     write(folder, "pid", os.getpid())
-    while not distributed.any_rank(bool(heard), "cpu"):
-        time.sleep(0.2)  # long enough that all ranks hear it
+    while not distributed.any_rank(bool(signals), "cpu"):
+        time.sleep(0.2)  # long enough for all ranks to receive it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if distributed.rank() == 0:
         print("Saving.", file=sys.stderr, flush=True)
-        time.sleep(save)
-    write(folder, "saved", len(heard))
+        time.sleep(seconds)
+    write(folder, "saved", len(signals))
 
 
 CALLS = {
     "lost_once": (lost_once, {}),
     "always_lost": (always_lost, {"restarts": 1}),
-    "mistaken": (mistaken, {}),
-    "broken": (broken, {}),
-    "deaf": (deaf, {}),
+    "user_error": (user_error, {}),
+    "other_error": (other_error, {}),
+    "no_handler": (no_handler, {}),
     "training": (training, {}),
 }
 
@@ -127,14 +127,14 @@ def main(folder, *names):
     for name in names:
         name, *numbers = name.split(":")
         function, options = CALLS[name]
-        began, told, result = time.monotonic(), None, None
+        start, error, result = time.monotonic(), None, None
         print(f"== {name}", file=sys.stderr, flush=True)
         try:
             result = distributed.launch(function, (folder, *map(float, numbers)), 2, **options)
         except BaseException as e:
-            told = [type(e).__name__, str(e), getattr(e, "hint", None), str(e.__cause__)]
-        print(json.dumps([name, told, time.monotonic() - began, str(result)]), flush=True)
-    sys.exit(130 if told and told[0] == "KeyboardInterrupt" else 0)
+            error = [type(e).__name__, str(e), getattr(e, "hint", None), str(e.__cause__)]
+        print(json.dumps([name, error, time.monotonic() - start, str(result)]), flush=True)
+    sys.exit(130 if error and error[0] == "KeyboardInterrupt" else 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A command that torchrun starts; a script, for test_distributed.py.
+"""A script that torchrun starts, for test_distributed.py.
 
 python -m torch.distributed.run --standalone --nproc-per-node 2 _distributed_torchrun.py FOLDER
 """
@@ -14,14 +14,15 @@ from stylegan_cli import distributed
 from stylegan_cli.errors import SganError
 
 
-def listen(folder):
-    write(folder, "launched", [distributed.launched(), distributed.launched_ranks(), distributed.first_here()])
+def report(folder):
+    facts = distributed.has_launcher(), distributed.launcher_world_size(), distributed.is_first_on_machine()
+    write(folder, "launched", facts)
     assert distributed.broadcast_text(os.environ["RANK"]) == "0"
 
 
 if __name__ == "__main__":
-    distributed.launch(listen, (sys.argv[1],), None)
+    distributed.launch(report, (sys.argv[1],), None)
     try:
-        distributed.launch(listen, (sys.argv[1],), 3)
+        distributed.launch(report, (sys.argv[1],), 3)
     except SganError as e:
         sys.exit(f"Error: {e}\n{e.hint}")

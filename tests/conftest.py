@@ -1,4 +1,4 @@
-"""What several tests share: tiny sets and runs, the command line, real weights of LPIPS."""
+"""Shared by several tests: tiny datasets and runs, the command line, real LPIPS weights."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
-# Tiny tensors gain nothing from threads. Before PyTorch is imported, and for the processes that tests start.
+# Tiny tensors gain nothing from threads. Set before PyTorch is imported, also for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # where a test takes more threads, see stylegan_cli/threads.py
 
@@ -30,7 +30,7 @@ TINY = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2", "--k
 
 @pytest.fixture(scope="session")
 def sgan():
-    """Run one command line in this process: sgan('generate', '--seeds', '1') -> click's result."""
+    """Run a command line in this process: sgan('generate', '--seeds', '1') -> click's result."""
     from stylegan_cli.cli import main
 
     def run(*args, code=0):

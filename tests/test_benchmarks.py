@@ -1,7 +1,8 @@
-"""The benchmarks run, write what they measured, and compare nothing with a wrong result."""
+"""The benchmarks run, write their measurements, and never compare with a wrong result."""
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ TINY = {
 
 @pytest.fixture
 def load(monkeypatch):
-    """Import a module of benchmarks/, whose files find each other on the path."""
+    """Import a module of benchmarks/, whose files import each other by name."""
     monkeypatch.syspath_prepend(FOLDER)
     return importlib.import_module
 
@@ -46,7 +47,7 @@ def compare(bench, x, **candidates):
     return bench.row("times three", functions, **plain, moved=160, flop=20, op="times", size=5)
 
 
-def right(x):
+def correct(x):
     return x + x + x
 
 
@@ -57,7 +58,7 @@ def wrong(x):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "bench_busy" else ()) for name in TINY]
 )
-def test_a_benchmark_writes_its_rows(load, monkeypatch, tmp_path, name):
+def test_benchmarks_write_their_rows(load, monkeypatch, tmp_path, name):
     path = tmp_path / "results.json"
     arguments = [*TINY[name].split(), "--device", "cpu", "--rounds", "2", "--out", str(path)]
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
@@ -70,18 +71,69 @@ def test_a_benchmark_writes_its_rows(load, monkeypatch, tmp_path, name):
     for row in entry["rows"]:
         assert row["ours"] > 0 and row["ratio"].keys() & {"reference", "bare", "full size", "zipfile", "default"}, row
         assert not row["wrong"] and not row["failed"], row
-    table = load("table").markdown(entry)
+    table = load("table").entry_table(entry)
     assert sum(line.startswith("| ") for line in table.splitlines()) == len(entry["rows"]) + 2
+    assert all(row["case"] in load("table").summary([path]) for row in entry["rows"])
 
 
-def test_all_layers_of_both_networks_are_measured(load):
+def read_table(markdown):
+    """Cells of all lines of all tables, without the headers."""
+    lines = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
+    return [cells for cells in lines if cells[0] not in ("what", "---")]
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_table_of_each_committed_results_file(load, path):
+    table = load("table")
+    rows = read_table(table.summary([path]))
+    assert rows and len(rows) == len(list(table.read_lines(path)))
+    for cells in rows:
+        what, against, ratio, device, versions, command, date = cells
+        assert what and against and versions and device.startswith(path.stem.split("-")[3])
+        assert float(ratio.removesuffix("x")) > 0 and re.fullmatch(r"`python benchmarks/\w+\.py.*`", command)
+        assert date == path.stem[:10]
+        assert (FOLDER.parent / command.strip("`").split()[1]).is_file()
+
+
+def test_summary_of_all_results_is_the_default(load):
+    table = load("table")
+    paths = sorted((FOLDER / "results").glob("*.json"))
+    result = CliRunner().invoke(table.main, [])
+    assert result.exit_code == 0 and result.output == table.summary(paths) + "\n"
+    assert len(read_table(result.output)) == sum(len(list(table.read_lines(path))) for path in paths)
+    headings = [line.removeprefix("## ") for line in result.output.splitlines() if line.startswith("## ")]
+    assert headings == [title for title in table.KINDS if title in headings]
+    assert "picture" not in result.output
+
+
+def test_summary_of_wrong_and_failed_results(load, bench, x, monkeypatch):
+    def fail(x):
+        raise RuntimeError("no such kernel")
+
+    table = load("table")
+    monkeypatch.setitem(table.KINDS, "Ops", ("times",))
+    compare(bench, x, ours=correct, composite=wrong, reference=fail)
+    outcomes = {against: ratio for _, against, ratio, *_ in read_table(table.summary([bench.path]))}
+    assert outcomes == {"PyTorch operations arranged to be fast": "wrong result", "plain PyTorch": "failed"}
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="no table for times"):
+        table.summary([bench.path])
+
+
+def test_table_of_one_results_file(load):
+    path = str(FOLDER / "results" / "2026-11-21-cpu-metrics.json")
+    result = CliRunner().invoke(load("table").main, [path, "--op", "fid"])
+    assert result.exit_code == 0 and "torch-fidelity / ours" in result.output and "Fréchet" not in result.output
+
+
+def test_layers_of_both_networks_are_measured(load):
     layers = list(load("bench_ops").layers(1024, 512))
     assert len(layers) == 35 and layers[0][-1] == 1024
     assert {("up", 64, 32, 1024), ("conv", 64, 64, 256), ("torgb", 512, 3, 4)} <= set(layers)
 
 
 @pytest.mark.parametrize(("size", "channel_base", "gflop"), [(256, 16384, 29.8), (1024, 32768, 148.5)])
-def test_the_floor_counts_the_multiplications(load, size, channel_base, gflop):
+def test_floor_counts_the_multiplications(load, size, channel_base, gflop):
     from stylegan_cli.models.registry import build_generator
     from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
@@ -92,7 +144,7 @@ def test_the_floor_counts_the_multiplications(load, size, channel_base, gflop):
 
 
 def test_a_wrong_op_has_no_ratio(load, bench, x):
-    row = compare(bench, x, ours=wrong, reference=right)
+    row = compare(bench, x, ours=wrong, reference=correct)
     assert row["wrong"] == ["ours"] and row["ratio"] == {} and "ours" not in row and "gbs" not in row
     with pytest.raises(SystemExit) as end:
         bench.finish()
@@ -100,47 +152,47 @@ def test_a_wrong_op_has_no_ratio(load, bench, x):
     assert "WRONG" in load("_harness").line(row)
 
 
-def test_nothing_is_compared_with_a_wrong_result(bench, x):
-    row = compare(bench, x, ours=right, compiled=wrong, reference=right)
+def test_a_wrong_candidate_has_no_ratio(bench, x):
+    row = compare(bench, x, ours=correct, compiled=wrong, reference=correct)
     assert row["wrong"] == ["compiled"] and row["ratio"].keys() == {"reference"} and row["ours"] > 0
     with pytest.raises(SystemExit) as end:
         bench.finish()
     assert end.value.code == 0
 
 
-def test_an_op_that_raises_is_told_and_the_rest_goes_on(bench, x):
-    def fails(x):
+def test_a_candidate_that_raises_does_not_stop_the_others(bench, x):
+    def fail(x):
         raise RuntimeError("no such kernel\nmore")
 
-    row = compare(bench, x, ours=right, composite=fails)
+    row = compare(bench, x, ours=correct, composite=fail)
     assert row["failed"] == {"composite": "RuntimeError: no such kernel"} and row["ours"] > 0
-    assert "ours" not in compare(bench, x, ours=fails, reference=right)
+    assert "ours" not in compare(bench, x, ours=fail, reference=correct)
 
 
 def test_a_peer_without_its_kernels_has_no_ratio(bench, x):
-    bench.peer, bench.no_peer = object(), "its kernels want a GPU"
-    row = compare(bench, x, ours=right, peer=right)
+    bench.peer, bench.no_peer = object(), "its kernels need a GPU"
+    row = compare(bench, x, ours=correct, peer=correct)
     assert row["ratio"] == {} and "peer" not in row["seconds"] and "peer" in row["error"]
 
 
-def test_a_path_that_is_no_peer_is_told(load, tmp_path):
-    peer, why = load("_peer").load(str(tmp_path), torch.device("cpu"))
-    assert peer is None and "cannot be imported" in why
+def test_a_path_without_a_peer(load, tmp_path):
+    peer, reason = load("_peer").load(str(tmp_path), torch.device("cpu"))
+    assert peer is None and "cannot be imported" in reason
 
 
-def test_nothing_begins_when_the_time_is_over(bench, x):
+def test_no_row_starts_after_the_time_limit(bench, x):
     bench.deadline = 0
-    assert compare(bench, x, ours=right) is None and bench.skipped == 1
+    assert compare(bench, x, ours=correct) is None and bench.skipped == 1
 
 
 @pytest.mark.parametrize(
-    ("mine", "expected"), [(1e-3, True), (2e-3, True), (2.2e-3, False), (float("nan"), False), (float("inf"), False)]
+    ("norm", "expected"), [(1e-3, True), (2e-3, True), (2.2e-3, False), (float("nan"), False), (float("inf"), False)]
 )
-def test_twice_the_error_of_pytorch_is_allowed(load, mine, expected):
-    assert load("_harness").verify((mine, 1e-3), (1e-3, 1e-3), eps=1e-6) == expected
+def test_twice_the_error_of_pytorch_is_allowed(load, norm, expected):
+    assert load("_harness").verify((norm, 1e-3), (1e-3, 1e-3), eps=1e-6) == expected
 
 
-def test_one_broken_value_is_wrong(load):
+def test_one_wrong_value_is_detected(load):
     harness, exact = load("_harness"), torch.randn(10**6, dtype=torch.float64)
     broken = exact.half().clone()
     broken[7] += 1
@@ -148,7 +200,7 @@ def test_one_broken_value_is_wrong(load):
     assert harness.verify(plain, plain, 1e-3) and not harness.verify(harness.error(broken, exact), plain, 1e-3)
 
 
-def test_the_targets(load):
+def test_targets(load):
     row = {
         "op": "modulated_conv2d",
         "case": "layer",
@@ -157,35 +209,35 @@ def test_the_targets(load):
         "ratio": {"kernels": 1.2, "grouped": 3},
     }
     peers = [{"op": "synthesis", "case": str(r), "ratio": {"peer": r}} for r in (1.1, 1.6, 2.0)]
-    assert [met for _, _, met in load("_targets").targets([row, *peers])] == [True, False, True, True]
+    assert [is_met for _, _, is_met in load("_targets").targets([row, *peers])] == [True, False, True, True]
     assert load("_targets").targets([]) == []
 
 
-def test_a_part_that_fails_or_hangs_ends(load, tmp_path):
+def test_parts_that_fail_or_hang(load, tmp_path):
     check = load("gpu_check")
     assert check.run(check.Part("good", [["true"], ["true"]], 5), 5, tmp_path) == "passed"
     assert check.run(check.Part("bad", [["false"], ["true"]], 5), 5, tmp_path) == "FAILED with exit code 1"
     assert check.run(check.Part("slow", [["sleep", "60"]], 5), 0.2, tmp_path).startswith("FAILED: stopped")
-    assert check.run(check.Part("absent", [["no-such-tool"]], 5), 5, tmp_path).startswith("left out")
+    assert check.run(check.Part("absent", [["no-such-tool"]], 5), 5, tmp_path).startswith("skipped")
 
 
-def test_the_exercise_of_the_kernels_runs(load, capsys):
+def test_exercise_runs_every_kernel(load, capsys):
     load("_exercise").main("cpu")
     assert "every kernel ran" in capsys.readouterr().out
 
 
 def test_droplets(load, tmp_path):
-    """A spike in an even map is what the figure says of it; and the sheet is drawn."""
+    """A spike in a uniform map is measured, and the sheet is written."""
     droplets = load("measure_droplets")
-    even = torch.randn(1, 4, 8, 8).sign()
-    maps = droplets.energy(even)
+    uniform = torch.randn(1, 4, 8, 8).sign()
+    maps = droplets.energy(uniform)
     assert maps.amax() / maps.mean() < 1.5
-    even[:, :, 3, 3] = 100
-    maps = droplets.energy(even)
+    uniform[:, :, 3, 3] = 100
+    maps = droplets.energy(uniform)
     assert maps.amax() / maps.mean() > 50 and maps.flatten().argmax() == 27
     arguments = ["--model", str(PACKAGED_MODEL), "--num", "3", "--show", "2", "--out", str(tmp_path / "sheet.png")]
     result = CliRunner().invoke(droplets.main, arguments)
     assert result.exit_code == 0, result.output
     assert "synthesis.b32.conv1" in result.output and (tmp_path / "sheet.png").is_file()
-    (figures,) = json.loads((tmp_path / "sheet.json").read_text()).values()
-    assert all(1 <= layer["median"] <= layer["largest"] for layer in figures.values())
+    (layers,) = json.loads((tmp_path / "sheet.json").read_text()).values()
+    assert all(1 <= layer["median"] <= layer["largest"] for layer in layers.values())

@@ -65,7 +65,7 @@ def test_json_round_trip(cfg, size):
 
 
 def test_settings_of_another_recipe():
-    with pytest.raises(SganError, match="settings of the recipe 'encoder', not of 'gan'"):
+    with pytest.raises(SganError, match="settings belong to the recipe 'encoder', not to 'gan'"):
         read_config({"recipe": "encoder", "kimg": 1.0})
 
 
@@ -117,7 +117,7 @@ def test_incomplete_json(values):
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"batch": 6, "batch_gpu": 4}, "does not divide"), ({"batch": 8, "batch_gpu": 5}, "does not divide")],
+    [({"batch": 6, "batch_gpu": 4}, "not a multiple"), ({"batch": 8, "batch_gpu": 5}, "not a multiple")],
 )
 def test_batches_that_do_not_divide(given, said):
     with pytest.raises(SganError, match=said):
@@ -184,10 +184,10 @@ def test_a_classifier():
     ("given", "said"),
     [
         ({"loss": "wasserstein"}, "none of logistic, .*wgan"),
-        ({"loss": "wgan", "gamma": 1.0}, "neither R1 nor R2"),
-        ({"loss": "wgan", "r2_gamma": 1.0}, "neither R1 nor R2"),
-        ({"loss": "hinge", "gp_weight": 1.0}, "hinge takes R1 and R2"),
-        ({"loss": "wgan", "aug": "ada"}, "no line"),
+        ({"loss": "wgan", "gamma": 1.0}, "not R1 or R2"),
+        ({"loss": "wgan", "r2_gamma": 1.0}, "not R1 or R2"),
+        ({"loss": "hinge", "gp_weight": 1.0}, "hinge uses R1 and R2"),
+        ({"loss": "wgan", "aug": "ada"}, "no boundary"),
         ({"aux_classifier": True}, "needs labels"),
     ],
     ids=lambda x: " ".join(map(str, x.values())) if isinstance(x, dict) else "",

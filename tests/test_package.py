@@ -80,7 +80,17 @@ def test_metadata(dist):
     assert metadata["Requires-Python"] == ">=3.10"
     assert "sgan = stylegan_cli.cli:main" in scripts
     core = {r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r}
-    assert core == {"click>=8.4", "filelock", "ninja", "numpy", "pillow>=10.1", "safetensors", "torch>=2.10", "tqdm"}
+    assert core == {
+        "click>=8.4",
+        "filelock",
+        "ninja",
+        "numpy",
+        "pillow>=10.1",
+        "safetensors",
+        "scipy",
+        "torch>=2.10",
+        "tqdm",
+    }
     assert set(metadata.get_all("Provides-Extra")) == {
         *("cuda", "demo", "hub", "metrics", "onnx", "tb", "test", "video"),
     }

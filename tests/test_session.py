@@ -16,7 +16,7 @@ from stylegan_cli.data.images import read_metadata, to_uint8
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop import conversion
 from stylegan_cli.ops import use
-from stylegan_cli.ops.dispatch import chosen
+from stylegan_cli.ops.dispatch import current_implementation
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.latents import latents_from_seeds
 from stylegan_cli.session import GenerateRequest, MixRequest, Session
@@ -92,29 +92,29 @@ INVALID = {
         ("seeds", [], "[0, 1, 2]"),
         ("seeds", 3, "[0, 1, 2]"),
         ("seeds", "0-3", "[0, 1, 2]"),
-        ("seeds", ["a"], "whole number from 0"),
-        ("seeds", [1.5], "whole number from 0"),
-        ("seeds", [-1], "whole number from 0"),
+        ("seeds", ["a"], "an integer from 0"),
+        ("seeds", [1.5], "an integer from 0"),
+        ("seeds", [-1], "an integer from 0"),
         ("seeds", [0, 2**32], "to 4294967295"),
-        ("seeds", range(-1, 3), "whole number from 0"),
-        ("seeds", [True], "whole number from 0"),
+        ("seeds", range(-1, 3), "an integer from 0"),
+        ("seeds", [True], "an integer from 0"),
         ("trunc", math.nan, "a number"),
         ("trunc", math.inf, "a number"),
         ("trunc", "0.7", "a number"),
         ("trunc", None, "a number"),
         ("trunc", 10**400, "a number"),
-        ("from_w", 3, "name of a file"),
+        ("from_w", 3, "a file name"),
         ("trunc_cutoff", -1, "0 or more"),
-        ("class_index", "cat", "whole number"),
+        ("class_index", "cat", "an integer"),
         ("noise_mode", "loud", "const, random, none"),
         ("batch", 0, "1 or more"),
         ("precision", "x", "fp32, bf16, fp16"),
     ],
     "mix": [
         ("rows", [], "projected.npz"),
-        ("cols", [None], "whole number from 0"),
+        ("cols", [None], "an integer from 0"),
         ("styles", "foo", "coarse, middle, fine"),
-        ("styles", ["1"], "whole number"),
+        ("styles", ["1"], "an integer"),
         ("styles", [], "[0, 1, 2]"),
         ("blend", 7, "from 0 to 1"),
         ("blend", math.nan, "from 0 to 1"),
@@ -138,14 +138,14 @@ INVALID = {
         ("layers", "foo", "coarse, middle, fine"),
     ],
     "show_directions": [
-        ("direction", 1, "text"),
+        ("direction", 1, "a string"),
         ("strengths", [math.nan], "a number"),
         ("strengths", [], "[-2, 0, 2]"),
-        ("directions", 3, "name of a file"),
+        ("directions", 3, "a file name"),
     ],
     "edit": [
         ("direction", "12", "['0', "),
-        ("direction", [0], "text"),
+        ("direction", [0], "a string"),
         ("strength", 2.0, "[1.5]"),
         ("seeds", [], "npz"),
     ],
@@ -159,8 +159,8 @@ INVALID = {
         ("lr", math.nan, "a number"),
         ("loss", "l2", "lpips, discriminator, pixel"),
         ("crop", "left", "center, none"),
-        ("init", 3, "name of a file"),
-        ("mask", [1], "name of a file"),
+        ("init", 3, "a file name"),
+        ("mask", [1], "a file name"),
     ],
     "attribute": [("images", "face.png", "['face.png']"), ("num", 0, "1 or more"), ("loss", "l2", "pixel")],
 }
@@ -264,7 +264,7 @@ def test_project_and_tune(session, tmp_path):
     task = session.prepare_projection(images=[tmp_path / "seed0007.png"], loss="pixel", steps=4, candidates=6)
     assert [f.name for f in task.files(tmp_path)] == ["projected.npz", "proj.png"]
     result = session.project(task, watch)
-    watch.assert_complete("steps", "images to begin at")
+    watch.assert_complete("steps", "candidates")
     assert result.names == ["seed0007"] and not result.interrupted and not result.missing
     assert result.distance[0] > 0 and result.psnr[0] > 5 and result.images.shape == (1, 3, 32, 32)
     assert torch.equal(session.project(task).ws, result.ws)
@@ -289,7 +289,7 @@ def test_missing_lpips_weights_are_reported(session, cache, tmp_path, monkeypatc
     monkeypatch.delenv("SGAN_DETECTORS", raising=False)
     session.generate(seeds=[7]).save(tmp_path)
     result = session.project(images=[tmp_path / "seed0007.png"], steps=1, candidates=0)
-    assert result.task.loss.name == "discriminator" and "LPIPS cannot be had" in result.warnings[0]
+    assert result.task.loss.name == "discriminator" and "LPIPS is not available" in result.warnings[0]
 
 
 def test_attribute(session, cache, tmp_path):
@@ -298,8 +298,8 @@ def test_attribute(session, cache, tmp_path):
     assert session.prepare_attribution(**request).calibration is None
     watch = Watch()
     result = session.attribute(**request, progress=watch)
-    watch.assert_complete("images projected", "steps", "images to begin at")
-    assert len(result.calibration.drawn) == len(result.calibration.real) == 8
+    watch.assert_complete("images projected", "steps", "candidates")
+    assert len(result.calibration.generated) == len(result.calibration.real) == 8
     (judgment,) = result.judged
     assert judgment.name == "seed0007" and judgment.log_ratio == result.calibration.log_ratio(judgment.distance)
     assert session.prepare_attribution(**request).calibration == result.calibration, "it is cached"
@@ -312,7 +312,7 @@ def test_calibration_without_cache(session, tmp_path, monkeypatch):
     result = session.attribute(loss="pixel", steps=1, num=8, candidates=0)
     assert len(result.calibration.real) == 8
     (warning,) = result.warnings
-    assert "cannot be kept" in warning and str(tmp_path / "file") in warning
+    assert "cannot be cached" in warning and str(tmp_path / "file") in warning
 
 
 def test_metrics(class_run):
@@ -406,7 +406,7 @@ def test_open_url(cache, tmp_path, monkeypatch, opened):
     [
         ("bogus", None, "kernels must be 'auto', .* not 'bogus'"),
         ("", None, "kernels must be"),
-        ("cuda", None, "need a GPU, and this would run on cpu"),
+        ("cuda", None, "need a GPU, but the device is cpu"),
         ("fused", None, "need a GPU"),
         (None, "bogus", "SGAN_KERNELS must be"),
         (None, "cuda", "need a GPU"),
@@ -421,7 +421,7 @@ def test_kernels_are_checked_when_opening(monkeypatch, kernels, variable, messag
 
 def test_empty_environment_variable(monkeypatch):
     monkeypatch.setenv("SGAN_KERNELS", "")
-    assert chosen() == "auto" and len(stylegan_cli.open(PACKAGED_MODEL).generate(seeds=[1]).images) == 1
+    assert current_implementation() == "auto" and len(stylegan_cli.open(PACKAGED_MODEL).generate(seeds=[1]).images) == 1
 
 
 def test_open_missing_file(tmp_path):
@@ -439,12 +439,14 @@ def test_each_session_uses_its_kernels():
     one, other = (stylegan_cli.open(PACKAGED_MODEL, kernels=kernels) for kernels in ("reference", "composite"))
     seen = []
     for session in (one, other):
-        session.G.get_submodule(session.G.layers[0].name).register_forward_pre_hook(lambda *_: seen.append(chosen()))
+        session.G.get_submodule(session.G.layers[0].name).register_forward_pre_hook(
+            lambda *_: seen.append(current_implementation())
+        )
     with use("auto"):
         a, b = (iter(session.generate(seeds=[1, 2], batch=1)) for session in (one, other))
         for images in (a, b, a, b):
             next(images)
-            assert chosen() == "auto"
+            assert current_implementation() == "auto"
         assert seen == ["reference", "composite"] * 2
     one.mix(rows=[1], cols=[2])
     assert seen[-1] == "reference"

@@ -46,7 +46,6 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "resvg_py": "demo",
-    "scipy": "metrics",
     "tensorboard": "tb",
 }
 

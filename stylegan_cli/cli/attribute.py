@@ -70,7 +70,7 @@ def command(
     files = result.save(outdir)
     calibration, auc = result.calibration, result.calibration.auc
     if not call.as_json:
-        counts = f"{len(calibration.drawn)} generated and {len(calibration.real)} real images"
+        counts = f"{len(calibration.generated)} generated and {len(calibration.real)} real images"
         call.inform(f"Calibrated on {counts}: in {auc:.1%} of the pairs the generated one is nearer (AUC).")
         for judgment in result.judged:
             verdict = _verdict(judgment.log_ratio, auc)

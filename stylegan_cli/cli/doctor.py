@@ -36,9 +36,9 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
       sgan doctor --no-build --json
     """
     from ..doctor import checks
-    from ..doctor.machine import look_around
+    from ..doctor.machine import inspect_machine
 
-    machine = look_around()
+    machine = inspect_machine()
     if not as_json:
         click.echo(_machine_table(machine))  # before the build, which may take minutes
     built = checks.build_kernels(may_compile)

@@ -114,7 +114,7 @@ def command(
         for request in _requests(protocol, model, runs, data, size, quiet or as_json):
             work = (measure_file, request, open_model, device, progress)
             results = distributed.launch(_on_a_rank, work, gpus, device)
-            if distributed.first_here():
+            if distributed.is_first_on_machine():
                 record(request, results)
             _print(results, request.path, as_json, quiet)
 
@@ -161,7 +161,7 @@ def _requests(
 def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> None:
     from .. import distributed
 
-    if not distributed.first_here():
+    if not distributed.is_first_on_machine():
         return
     if as_json:
         click.echo(json.dumps({"model": path and str(path), **dataclasses.asdict(results)}))

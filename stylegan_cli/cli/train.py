@@ -243,17 +243,17 @@ def command(
     """
     from .. import distributed
     from ..training.recipes.gan import open_run_data
-    from ..training.recipes.gan_plan import networks
+    from ..training.recipes.gan_plan import summarize_networks
     from ..training.run import RunOptions
 
     progress = click.get_current_context().with_resource(bar(quiet, leave=False))
     device = str(resolve_device(device))
     run = _plan(data, cfg, resume, device, options, progress)
     if dry_run:
-        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + networks(run.config))
+        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
         return
     # Ranks in other processes open the dataset themselves.
-    in_process = distributed.launched() or run.config.gpus == 1
+    in_process = distributed.has_launcher() or run.config.gpus == 1
     dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics else None)
     measure = _measure(metrics, features, dataset, quiet) if metrics and dataset else None
     run_options = RunOptions(quiet, graphs == "auto", profile or 0, measure, runs)
@@ -270,40 +270,40 @@ def _plan(
 ) -> Plan:
     """The plan of a run that is resumed, or of a new one."""
     from .. import distributed
-    from ..training.recipes.gan_plan import continued, fresh
+    from ..training.recipes.gan_plan import plan_new_run, plan_resumed_run
 
-    options["gpus"] = options["gpus"] or distributed.launched_ranks()
+    options["gpus"] = options["gpus"] or distributed.launcher_world_size()
     if resume and Path(resume).is_dir():
         set_options = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
         changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
-        return continued(Path(resume), changes, set_options, data)
+        return plan_resumed_run(Path(resume), changes, set_options, data)
     options["precision"] = options["precision"] or ("fp16" if device.startswith("cuda") else "fp32")
-    return fresh(data, cfg, resume and _snapshot(resume), progress=progress, **options)
+    return plan_new_run(data, cfg, resume and _snapshot(resume), progress=progress, **options)
 
 
 def _train(run: Plan, device: str, options: RunOptions, dataset: Dataset | None) -> None:
     """Train in the run folder on all ranks; print what is trained before, and what to do next after."""
     from .. import distributed
     from ..runs import next_run_dir
-    from ..training.folders import discard_unused, failure_told
+    from ..training.folders import discard_unused, record_failure
     from ..training.recipes.gan import train
-    from ..training.recipes.gan_plan import announcement, farewell, folder_name
+    from ..training.recipes.gan_plan import describe_next_steps, describe_run, folder_name
 
     # Ranks that torchrun started agree on a folder first; for our own it is made here, as they may be restarted.
-    folder = run.folder or (None if distributed.launched() else next_run_dir(options.runs, folder_name(run.config)))
-    if not options.quiet and distributed.first_here():
-        click.echo(announcement(run.config, folder), err=True)
+    folder = run.folder or (None if distributed.has_launcher() else next_run_dir(options.runs, folder_name(run.config)))
+    if not options.quiet and distributed.is_first_on_machine():
+        click.echo(describe_run(run.config, folder), err=True)
     try:
-        with failure_told(folder) if folder else contextlib.nullcontext():
+        with record_failure(folder) if folder else contextlib.nullcontext():
             arguments = run.config, folder, device, run.start, options, dataset
             result = distributed.launch(train, arguments, run.config.gpus, device)
     except BaseException:
         if run.folder is None and folder is not None:
             discard_unused(folder)
         raise
-    if distributed.first_here():
+    if distributed.is_first_on_machine():
         folder = folder or result
-        click.echo(farewell(run.config, folder), err=True)
+        click.echo(describe_next_steps(run.config, folder), err=True)
         click.echo(folder)
 
 

@@ -1,7 +1,7 @@
-"""Several processes as one: rank, start and restart, sums and other words between the ranks.
+"""Distributed runs: starting and restarting ranks, and communication between them.
 
-`launch` calls a function on every rank: here if there is one, in new processes if there are more, and as one rank of
-many in a process that torchrun started.
+`launch` calls a function on every rank: in this process if there is only one or if torchrun started it, otherwise in
+new processes.
 """
 
 from .launcher import launch
@@ -15,4 +15,4 @@ from .tensors import (
     sum_over_ranks,
     world_size,
 )
-from .torchrun import first_here, launched, launched_ranks
+from .torchrun import has_launcher, is_first_on_machine, launcher_world_size

@@ -1,7 +1,7 @@
-"""The process that starts the ranks: it hands on signals, restarts after a loss, and tells what went wrong.
+"""The process that starts the ranks, forwards signals, restarts lost ranks and reports errors.
 
-Not torch's elastic launcher: it hands every signal on at once, ends the ranks while they still save and loses what they
-return, and starts them again after a mistake of the user's, which would only be repeated.
+It replaces torch's elastic launcher, which forwards every signal at once, terminates ranks that are still saving, loses
+their return values, and restarts after user errors, which would only repeat them.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from typing import Any
 import torch
 
 from ..errors import SganError
-from .one_rank import BLOCKED, DONE, FAILED, HERE, STOP, Failure, run_rank
+from .one_rank import BLOCKED_SIGNALS, DONE, FAILED, READY, STOP, Failure, run_rank
 from .tensors import require_devices
-from .torchrun import call_as_launched, launched, launched_ranks
+from .torchrun import call_as_launched, has_launcher, launcher_world_size
 
-# What a survivor raises may be seen before the loss that it raises for: a process's connections are closed first.
-GRACE = 2.0  # seconds
+# When a rank dies, its connections close first: errors of the survivors can arrive before its death is visible.
+LOSS_DELAY = 2.0  # seconds
 
 
 def launch(
-    function: Callable[..., Any],  # called as function(*arguments) in each process; must be importable
+    function: Callable[..., Any],  # called as function(*arguments) on each rank; must be importable
     arguments: Sequence[Any],
-    ranks: int | None,  # None: as many as a launcher such as torchrun started, else one
-    device: str = "cpu",  # 'cuda': NCCL, rank i on GPU i; else gloo
-    restarts: int = 3,  # how often all ranks start again, with the same arguments, when one was lost to a signal
-) -> Any:  # what the function returned: on the first rank, or on this one if torchrun started it
-    """Run a function on so many ranks: here if it is one or torchrun started this process, else in new processes.
+    ranks: int | None,  # None: the number that a launcher such as torchrun started, else 1
+    device: str = "cpu",  # 'cuda': NCCL, with rank i on GPU i; otherwise gloo
+    restarts: int = 3,  # number of times to restart all ranks, with the same arguments, after a signal killed one
+) -> Any:  # return value of the function on the first rank, or on this one if torchrun started it
+    """Run a function on every rank: in this process if there is one rank or torchrun started it, else in new processes.
 
-    A first Ctrl-C or SIGTERM is handed to the ranks as SIGTERM, once, and they may take their time; a second one ends
-    them. KeyboardInterrupt: they were ended, or had not begun to listen. What a rank raises is raised here, a SganError
-    as it is, anything else as a SganError that names it; the other ranks are ended, as they are when this process ends.
+    The first Ctrl-C or SIGTERM is forwarded to the ranks as one SIGTERM, and they can take their time to stop; a second
+    one kills them. Raises KeyboardInterrupt if they were killed or did not handle SIGTERM yet. An error on any rank is
+    raised here, as a SganError; the other ranks are then killed, as they are if this process ends.
     """
-    ranks = ranks or launched_ranks() or 1
-    if launched():
+    ranks = ranks or launcher_world_size() or 1
+    if has_launcher():
         return call_as_launched(function, arguments, ranks, device)
     if ranks == 1:
         return function(*arguments)
@@ -54,84 +54,84 @@ def launch(
 
 
 class _LostRank(Exception):
-    """A process has died of a signal. The message says whose and which."""
+    """A signal killed a rank's process. The message names both."""
 
 
 def _start_and_restart(ranks: int, restarts: int, work: tuple[Any, ...]) -> Any:
-    loss = ""
+    message = ""
     with (
         tempfile.TemporaryDirectory(prefix="sgan-ranks-", ignore_cleanup_errors=True) as folder,
-        _asked_to_stop() as asked,
+        _stop_signals() as stop_requested,
     ):
         for start in range(restarts + 1):
             try:
-                return _run(ranks, Path(folder, str(start)), work, asked)
+                return _run(ranks, Path(folder, str(start)), work, stop_requested)
             except _LostRank as e:
-                loss = str(e)
+                message = str(e)
             if start < restarts:
-                _say(f"{loss}; all ranks start again from the last state.")
-    hint = "Memory may have run out: take fewer images at a time, --batch-gpu." if "SIGKILL" in loss else None
-    raise SganError(f"{loss}, after {restarts} restart(s).", hint=hint)
+                _print(f"{message}. Restarting all ranks from the last state.")
+    hint = "Memory may have run out: use a smaller --batch-gpu." if "SIGKILL" in message else None
+    raise SganError(f"{message} after {restarts} restart(s).", hint=hint)
 
 
 @contextlib.contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
+def _stop_signals() -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt, later ones do nothing."""
-    asked, insisted = threading.Event(), threading.Event()
+    stop_requested, interrupted = threading.Event(), threading.Event()
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set() and not insisted.is_set():
-            insisted.set()
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop_requested.is_set() and not interrupted.is_set():
+            interrupted.set()
             raise KeyboardInterrupt
-        asked.set()
+        stop_requested.set()
 
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield stop_requested
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
 
 
 class _Rank:
-    """A rank's process, and what it has said."""
+    """A rank's process, and the messages received from it."""
 
     def __init__(self, number: int, work: tuple[Any, ...]):
         context = multiprocessing.get_context("spawn")
         self.number, self.ended = number, False
-        self.words: dict[str, Any] = {}  # HERE: None; DONE: what the function returned; FAILED: Failure
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=run_rank, args=(theirs, number, *work))
+        self.messages: dict[str, Any] = {}  # READY: None; DONE: return value of the function; FAILED: Failure
+        self.pipe, child_pipe = context.Pipe()
+        self.process = context.Process(target=run_rank, args=(child_pipe, number, *work))
         self.process.start()
-        theirs.close()
+        child_pipe.close()
 
-    def listen(self) -> None:
-        self.ended = not self.process.is_alive()  # looked at first: nothing that it said is missed
+    def receive(self) -> None:
+        self.ended = not self.process.is_alive()  # checked first, so that no message is missed
         with contextlib.suppress(EOFError, OSError):
             while self.pipe.poll():
-                word, value = self.pipe.recv()
-                self.words[word] = value
+                kind, value = self.pipe.recv()
+                self.messages[kind] = value
 
     @property
-    def lost(self) -> bool:
-        """Its process has ended and left no word."""
-        return self.ended and not self.words.keys() & {DONE, FAILED}
+    def is_lost(self) -> bool:
+        """Whether the process ended without reporting an outcome."""
+        return self.ended and not self.messages.keys() & {DONE, FAILED}
 
 
-def _run(ranks: int, meeting: Path, work: tuple[Any, ...], asked: threading.Event) -> Any:
-    """One start of all ranks: what the first rank returned, when all have. Raises what one has raised, _LostRank if
-    one has died."""
+def _run(ranks: int, rendezvous: Path, work: tuple[Any, ...], stop_requested: threading.Event) -> Any:
+    """Start all ranks once, wait for all, and return the first one's result. Raises the error of a failed rank, or
+    _LostRank if a signal killed one."""
     group: list[_Rank] = []
     try:
-        resource_tracker.ensure_running()  # starting it would lift the mask
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)  # the ranks inherit it
+        resource_tracker.ensure_running()  # starting it later would reset the mask
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)  # the ranks inherit it
         try:
             for number in range(ranks):
-                group.append(_Rank(number, (ranks, meeting, *work)))
+                group.append(_Rank(number, (ranks, rendezvous, *work)))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _watch(group, asked)
-        _raise(group, asked.is_set())
+        _wait(group, stop_requested)
+        _raise_failure(group, stop_requested.is_set())
         for rank in group:
             rank.process.join(30)
     finally:
@@ -139,54 +139,56 @@ def _run(ranks: int, meeting: Path, work: tuple[Any, ...], asked: threading.Even
             rank.process.kill()
             rank.process.join(30)
             rank.pipe.close()
-    return group[0].words[DONE]
+    return group[0].messages[DONE]
 
 
-def _watch(group: list[_Rank], asked: threading.Event) -> None:
-    """Return when the ranks are done, or one of them has failed or is lost."""
-    stopping, until = False, float("inf")
-    while not all(DONE in rank.words for rank in group):
-        if asked.is_set() and not stopping:
-            if not all(HERE in rank.words for rank in group):  # no need to wait until they have loaded PyTorch
+def _wait(group: list[_Rank], stop_requested: threading.Event) -> None:
+    """Wait until the ranks are done, or one of them has failed or is lost."""
+    stopping, deadline = False, float("inf")
+    while not all(DONE in rank.messages for rank in group):
+        if stop_requested.is_set() and not stopping:
+            if not all(READY in rank.messages for rank in group):  # do not wait until they have loaded PyTorch
                 raise KeyboardInterrupt
             stopping = True
             for rank in group:
-                with contextlib.suppress(OSError):  # it has just ended
+                with contextlib.suppress(OSError):  # it may have ended just now
                     rank.pipe.send(STOP)
-        failures = [rank.words[FAILED] for rank in group if FAILED in rank.words]
+        failures = [rank.messages[FAILED] for rank in group if FAILED in rank.messages]
         if failures:
-            until = min(until, time.monotonic() + GRACE)
-        if any(rank.lost for rank in group) or any(f.mistake for f in failures) or time.monotonic() > until:
+            deadline = min(deadline, time.monotonic() + LOSS_DELAY)
+        has_ended = any(rank.is_lost for rank in group) or any(f.is_user_error for f in failures)
+        if has_ended or time.monotonic() > deadline:
             return
         time.sleep(0.05)
         for rank in group:
-            rank.listen()
+            rank.receive()
 
 
-def _raise(group: list[_Rank], asked: bool) -> None:
-    """What has to be raised, if anything. A mistake comes first; anything else may have come of a loss."""
-    failures: list[Failure] = [rank.words[FAILED] for rank in group if FAILED in rank.words]
-    failures.sort(key=lambda failure: not failure.mistake)
-    lost = [rank for rank in group if rank.lost]
-    if lost and not (failures and failures[0].mistake):
-        raise _loss(min(lost, key=lambda rank: rank.process.exitcode or 0), asked)  # a signal's is negative
+def _raise_failure(group: list[_Rank], stop_requested: bool) -> None:
+    """Raise the cause of a failure, if any. User errors come first: other errors can be consequences of a lost rank."""
+    failures: list[Failure] = [rank.messages[FAILED] for rank in group if FAILED in rank.messages]
+    failures.sort(key=lambda failure: not failure.is_user_error)
+    lost = [rank for rank in group if rank.is_lost]
+    if lost and not (failures and failures[0].is_user_error):
+        rank = min(lost, key=lambda rank: rank.process.exitcode or 0)  # negative after a signal
+        raise _loss_error(rank, stop_requested)
     if failures:
         first = failures[0]
-        raise SganError(first.sentence, first.hint) from RuntimeError(f"in a rank:\n{first.traceback}")
+        raise SganError(first.message, first.hint) from RuntimeError(f"on a rank:\n{first.traceback}")
 
 
-def _loss(rank: _Rank, asked: bool) -> BaseException:
-    """What to raise when this rank's process has ended without a word."""
+def _loss_error(rank: _Rank, stop_requested: bool) -> BaseException:
+    """The error to raise for a lost rank."""
     code = rank.process.exitcode or 0
     if code >= 0:
-        sentence = f"Rank {rank.number} ended without a word, with exit code {code}."
-        return KeyboardInterrupt() if asked else SganError(sentence)  # had not begun to listen
+        message = f"Rank {rank.number} ended unexpectedly with exit code {code}."
+        return KeyboardInterrupt() if stop_requested else SganError(message)  # it did not handle SIGTERM yet
     names = {number.value: number.name for number in signal.Signals}
-    loss = f"Rank {rank.number} was lost ({names.get(-code, -code)})"
-    if asked:
-        return SganError(f"{loss} while it was to stop.", hint="What was saved before is there.")
-    return _LostRank(loss)
+    message = f"Rank {rank.number} was killed by {names.get(-code, f'signal {-code}')}"
+    if stop_requested:
+        return SganError(f"{message} while it was stopping.", hint="Everything saved before is still there.")
+    return _LostRank(message)
 
 
-def _say(sentence: str) -> None:
-    print(("\n" if sys.stderr.isatty() else "") + sentence, file=sys.stderr, flush=True)
+def _print(message: str) -> None:
+    print(("\n" if sys.stderr.isatty() else "") + message, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""What one rank does in a process that `launcher` started. The two speak through a pipe.
+"""One rank in a process that `launcher` started. The two communicate through a pipe.
 
-Signals would not do. They reach the ranks from the terminal and from whoever ends a whole control group, and only the
-launcher knows which of them is a wish to stop. So they are blocked here, from before the first line of Python on.
+Signals alone would not do: they also reach the ranks from the terminal, or when a whole control group is stopped, and
+only the launcher can tell which of them is a request to stop. So the ranks start with signals blocked.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ import torch
 from ..errors import SganError
 from .tensors import join_ranks
 
-BLOCKED = {signal.SIGINT, signal.SIGTERM}
-STOP = "stop"  # said by the launcher: the ranks are to stop in good order
-HERE, DONE, FAILED = "here", "done", "failed"  # said by a rank: it can hear that; its function has returned, or raised
+BLOCKED_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+STOP = "stop"  # from the launcher: stop cleanly
+READY, DONE, FAILED = "ready", "done", "failed"  # from a rank: it can receive STOP; its function returned, or raised
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a rank's function raised."""
+    """The exception of a rank's function."""
 
-    mistake: bool  # a SganError: nothing else is worth telling
-    sentence: str
+    is_user_error: bool  # a SganError: its message says everything
+    message: str
     hint: str | None
     traceback: str
 
@@ -43,50 +43,50 @@ def run_rank(
     pipe: Connection,  # to the launcher
     rank: int,
     ranks: int,
-    meeting: Path,  # a file by which the ranks find each other, in a folder of their own
+    rendezvous: Path,  # file through which the ranks find each other, in a folder of their own
     device: str,  # 'cpu' or 'cuda'
-    threads: int,  # of this rank
+    threads: int,  # CPU threads of this rank
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    """Join the other ranks, call the function and say how it ended, and what it returned on the first rank."""
-    over = threading.Event()
-    threading.Thread(target=_heed, args=(pipe, meeting.parent, over), daemon=True).start()
-    pipe.send((HERE, None))
+    """Join the other ranks, call the function and report its outcome, with the return value on the first rank."""
+    finished = threading.Event()
+    threading.Thread(target=_obey_launcher, args=(pipe, rendezvous.parent, finished), daemon=True).start()
+    pipe.send((READY, None))
     torch.set_num_threads(threads)
     try:
-        join_ranks(device, rank, init_method=f"file://{meeting}", rank=rank, world_size=ranks)
+        join_ranks(device, rank, init_method=f"file://{rendezvous}", rank=rank, world_size=ranks)
         result = function(*arguments)
         torch.distributed.destroy_process_group()
-        over.set()
+        finished.set()
         pipe.send((DONE, result if rank == 0 else None))
     except BaseException as e:
         pipe.send((FAILED, _failure(rank, e)))
-        while True:  # the connections stay open, so that no other rank fails of this, until the launcher ends us all
+        while True:  # keep connections open, so that other ranks do not fail too, until the launcher kills all
             time.sleep(60)
 
 
 def _failure(rank: int, error: BaseException) -> Failure:
-    told = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     if isinstance(error, SganError):
-        return Failure(True, str(error), error.hint, told)
-    sentence = f"Rank {rank} failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return Failure(False, sentence, "Run again with --debug for the traceback.", told)
+        return Failure(True, str(error), error.hint, text)
+    message = f"Rank {rank} failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return Failure(False, message, "Run again with --debug for the traceback.", text)
 
 
-def _heed(pipe: Connection, folder: Path, over: threading.Event) -> None:
-    """End with the launcher. Hand its wish to stop to whoever listens to SIGTERM; end if nobody has ever done so."""
+def _obey_launcher(pipe: Connection, folder: Path, finished: threading.Event) -> None:
+    """Pass a STOP on to the SIGTERM handler, or exit if there was never one. Exit when the launcher does."""
     try:
-        listened = False
+        had_handler = False
         while not pipe.poll(0.1):
-            listened |= callable(signal.getsignal(signal.SIGTERM))
+            had_handler |= callable(signal.getsignal(signal.SIGTERM))
         pipe.recv()  # STOP
-        listens = callable(signal.getsignal(signal.SIGTERM))
-        if not (listens or listened or over.is_set()):
+        has_handler = callable(signal.getsignal(signal.SIGTERM))
+        if not (has_handler or had_handler or finished.is_set()):
             os._exit(1)
-        if listens and not over.is_set():  # otherwise it is about to return by itself
+        if has_handler and not finished.is_set():  # otherwise the function is about to return anyway
             _thread.interrupt_main(signal.SIGTERM)
-        pipe.recv()  # nothing more is said
+        pipe.recv()  # blocks until the launcher ends
     except (EOFError, OSError):
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""What ranks tell each other, as tensors of numbers: gloo and NCCL alike, nothing is pickled."""
+"""Communication between ranks, through tensors: it works with gloo and NCCL, and pickles nothing."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from torch import Tensor
 
 from ..errors import SganError
 
-# A rank that waits, for room on a full disk say, must not end the run.
-PATIENCE = datetime.timedelta(days=1)
+# A rank that waits, because the disk is full for example, must not end the run.
+TIMEOUT = datetime.timedelta(days=1)
 
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}  # by bytes; anything wider is read as int64
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}  # by size in bytes; larger types are read as int64
 
 
 def require_devices(
-    ranks: int,  # of this machine
-    device: str,  # 'cpu'; 'cuda': one GPU for each
+    ranks: int,  # on this machine
+    device: str,  # 'cpu', or 'cuda': one GPU per rank
 ) -> None:
+    """Raise SganError if there are more ranks than devices."""
     if device != "cpu" and (device != "cuda" or torch.cuda.device_count() < ranks):
         count = torch.cuda.device_count() if device == "cuda" else 1
         raise SganError(
-            f"--gpus {ranks} is more than the {count} GPU(s) of --device {device}.",
-            hint=f"Choose --gpus {count}." if count else "Use --device cpu.",
+            f"--gpus {ranks} exceeds the {count} GPU(s) available with --device {device}.",
+            hint=f"Use --gpus {count}." if count else "Use --device cpu.",
         )
 
 
 def join_ranks(
-    device: str,  # 'cuda': NCCL on the GPU of this number; else gloo
-    local: int,  # number of this process among those of its machine
-    **meeting,  # init_method, rank and world_size; left out, they come from the environment
+    device: str,  # 'cuda': NCCL on GPU number local_rank; otherwise gloo
+    local_rank: int,  # rank of this process on its machine
+    **rendezvous,  # init_method, rank and world_size; by default they come from the environment
 ) -> None:
-    """Make this process one rank of many; torch.distributed.destroy_process_group ends that."""
+    """Make this process one of several ranks, until torch.distributed.destroy_process_group."""
     if device == "cuda":
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(local_rank)
     backend = "nccl" if device == "cuda" else "gloo"
-    with _no_greetings():
-        torch.distributed.init_process_group(backend, timeout=PATIENCE, **meeting)
+    with _stdout_silenced():
+        torch.distributed.init_process_group(backend, timeout=TIMEOUT, **rendezvous)
 
 
 def rank() -> int:
@@ -55,7 +56,7 @@ def world_size() -> int:
 def sum_over_ranks(
     tensor: Tensor,  # [...] the same shape on all ranks
 ) -> Tensor:  # [...] in place
-    """Add up over the ranks; alone, nothing happens."""
+    """Sum a tensor over all ranks. With one rank, does nothing."""
     if _active():
         torch.distributed.all_reduce(tensor)
     return tensor
@@ -64,7 +65,7 @@ def sum_over_ranks(
 def sum_gradients(
     parameters: Iterable[torch.nn.Parameter],
 ) -> None:
-    """Add the gradients up over the ranks, as one flat tensor."""
+    """Sum the gradients over all ranks, as one flat tensor."""
     if not _active():
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -74,28 +75,28 @@ def sum_gradients(
 
 
 def gather_over_ranks(
-    tensor: Tensor,  # [...] of any type, the same shape on all ranks
+    tensor: Tensor,  # [...] any type, the same shape on all ranks
 ) -> list[Tensor]:  # [...] each, by rank
-    """Everybody's tensor on every rank, to the bit."""
+    """Exact copies of every rank's tensor, on every rank."""
     if not _active():
         return [tensor]
-    mine = tensor.detach().to(_wire()).contiguous()
-    parts = [torch.empty_like(mine) for _ in range(world_size())]
-    torch.distributed.all_gather([_bytes(p) for p in parts], _bytes(mine))
+    local = tensor.detach().to(_exchange_device()).contiguous()
+    parts = [torch.empty_like(local) for _ in range(world_size())]
+    torch.distributed.all_gather([_bytes(p) for p in parts], _bytes(local))
     return [p.to(tensor.device) for p in parts]
 
 
 def broadcast_text(
-    text: str | None,  # of the first rank; what the others give is not read
+    text: str | None,  # read on the first rank only
 ) -> str:
-    """The first rank's text on every rank."""
+    """Send the first rank's text to every rank."""
     if not _active():
         return text or ""
-    content = torch.tensor(list((text or "").encode()), dtype=torch.uint8, device=_wire())
-    length = torch.tensor([len(content)], device=_wire())
+    content = torch.tensor(list((text or "").encode()), dtype=torch.uint8, device=_exchange_device())
+    length = torch.tensor([len(content)], device=_exchange_device())
     torch.distributed.broadcast(length, 0)
     if rank() != 0:
-        content = torch.empty(int(length), dtype=torch.uint8, device=_wire())
+        content = torch.empty(int(length), dtype=torch.uint8, device=_exchange_device())
     if int(length):
         torch.distributed.broadcast(content, 0)
     return bytes(content.tolist()).decode()
@@ -103,55 +104,55 @@ def broadcast_text(
 
 def any_rank(
     flag: bool,
-    device: str | torch.device,  # where a small tensor may be put: the GPU with NCCL
+    device: str | torch.device,  # device for a small tensor: the GPU with NCCL
 ) -> bool:
-    """Whether it is so on any rank."""
+    """Whether the flag is set on any rank."""
     if not _active():
         return flag
     return bool(sum_over_ranks(torch.tensor(float(flag), device=device)))
 
 
 def same_on_all_ranks(
-    tensors: Iterable[Tensor],  # as many on every rank
+    tensors: Iterable[Tensor],  # the same number on every rank
 ) -> bool:
-    """Whether the tensors hold the same bits on every rank, by a checksum of 64 bits; alone: True."""
+    """Whether the tensors have the same bits on every rank, by a 64-bit checksum. With one rank, True."""
     if not _active():
         return True
-    total = torch.zeros((), dtype=torch.int64, device=_wire())
+    total = torch.zeros((), dtype=torch.int64, device=_exchange_device())
     for tensor in tensors:
-        total = total * 31 + _checksum(tensor).to(_wire())
-    # max(~x) is ~min(x), without the overflow that -x has at one end.
+        total = total * 31 + _checksum(tensor).to(_exchange_device())
+    # max(~x) is ~min(x), and cannot overflow like -x.
     extremes = torch.stack([total, ~total])
     torch.distributed.all_reduce(extremes, torch.distributed.ReduceOp.MAX)
     return bool(extremes[0] == ~extremes[1])
 
 
 @contextlib.contextmanager
-def _no_greetings() -> Iterator[None]:
-    """The gloo of some releases, PyTorch 2.10 for one, greets on stdout, where results go, from C++."""
+def _stdout_silenced() -> Iterator[None]:
+    """Silence gloo, which in some releases such as PyTorch 2.10 prints to stdout from C++, where results go."""
     if sys.stdout is None:
         yield
         return
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    stdout, devnull = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
     try:
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(devnull)
 
 
 def _checksum(tensor: Tensor) -> Tensor:
-    """Sum of the bits, as integers, times an odd number for each place, modulo 2^64: it sees any single change."""
+    """Sum of the elements as integers, each times an odd number, modulo 2^64: any single change is detected."""
     numbers = tensor.detach().reshape(-1).contiguous()
     numbers = numbers.view(_INTEGERS.get(tensor.element_size(), torch.int64))
     total = torch.full((), tensor.numel(), dtype=torch.int64, device=tensor.device)
-    for first in range(0, len(numbers), 2**22):  # not all of a large tensor as int64 at once
+    for first in range(0, len(numbers), 2**22):  # in parts, as int64 takes up to 8 times the memory
         part = numbers[first : first + 2**22].long()
-        place = torch.arange(first, first + len(part), device=tensor.device)
-        total += (part * (place * 0x1E3779B97F4A7C15 * 2 + 1)).sum()
+        index = torch.arange(first, first + len(part), device=tensor.device)
+        total += (part * (index * 0x1E3779B97F4A7C15 * 2 + 1)).sum()
     return total
 
 
@@ -159,8 +160,8 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(torch.uint8)
 
 
-def _wire() -> torch.device:
-    """Where the tensors must be that the ranks exchange."""
+def _exchange_device() -> torch.device:
+    """The device that exchanged tensors must be on."""
     return torch.device("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
 
 

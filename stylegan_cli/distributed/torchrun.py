@@ -1,4 +1,4 @@
-"""One rank of many in a process that torchrun, or another launcher with the same environment, has started."""
+"""One of several ranks, in a process started by torchrun or another launcher with the same environment."""
 
 from __future__ import annotations
 
@@ -19,88 +19,88 @@ from .tensors import join_ranks, require_devices
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def launched() -> bool:
-    """Whether a launcher started this process as one rank of many."""
+def has_launcher() -> bool:
+    """Whether a launcher started this process as one of several ranks."""
     return all(name in os.environ for name in ENVIRONMENT)
 
 
-def launched_ranks() -> int | None:
-    """How many ranks the launcher started on all machines; None if there was no launcher."""
-    return int(os.environ["WORLD_SIZE"]) if launched() else None
+def launcher_world_size() -> int | None:
+    """The number of ranks that the launcher started on all machines; None without a launcher."""
+    return int(os.environ["WORLD_SIZE"]) if has_launcher() else None
 
 
-def first_here() -> bool:
-    """Whether this process is the one of its machine that speaks to the user: the first that a launcher started
-    there, or the only one."""
-    return not launched() or int(os.environ["LOCAL_RANK"]) == 0
+def is_first_on_machine() -> bool:
+    """Whether this process reports to the user: it is the first that a launcher started on this machine, or the only
+    one."""
+    return not has_launcher() or int(os.environ["LOCAL_RANK"]) == 0
 
 
 def call_as_launched(
     function: Callable[..., Any],
     arguments: Sequence[Any],
-    ranks: int,  # as the user wants it
+    ranks: int,  # number requested by the user
     device: str,  # 'cpu' or 'cuda'
-) -> Any:  # what the function returned here
+) -> Any:  # return value of the function on this rank
     """Join the other ranks and call the function in this process.
 
-    The machine's first process raises what goes wrong; the others tell it only if it is theirs alone, and exit with 1.
+    The first process on the machine raises any error. The others print it only if it is theirs alone, and exit with 1.
     """
     try:
-        _refuse(ranks, device)
+        _check_ranks(ranks, device)
         if ranks == 1:
             return function(*arguments)
         join_ranks(device, int(os.environ["LOCAL_RANK"]))
-        with _interrupt_as_terminate():
+        with _sigint_as_sigterm():
             result = function(*arguments)
         torch.distributed.destroy_process_group()
         return result
     except KeyboardInterrupt:
-        if first_here():
+        if is_first_on_machine():
             raise
         raise SystemExit(130) from None
     except Exception as e:
-        if first_here():
+        if is_first_on_machine():
             raise
-        _tell_if_alone(e)
+        _report_if_alone(e)
 
 
-def _refuse(ranks: int, device: str) -> None:
-    if ranks != launched_ranks():
+def _check_ranks(ranks: int, device: str) -> None:
+    if ranks != launcher_world_size():
         raise SganError(
-            f"--gpus {ranks} does not go with the {launched_ranks()} process(es) that the launcher started.",
-            hint="Leave --gpus out.",
+            f"--gpus {ranks} does not match the {launcher_world_size()} process(es) that the launcher started.",
+            hint="Leave out --gpus.",
         )
     require_devices(int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ["LOCAL_RANK"]) + 1)), device)
 
 
-def _tell_if_alone(
+def _report_if_alone(
     error: Exception,
-    seconds: float = 5,  # by then the launcher has ended this process if the first one failed too
+    seconds: float = 5,  # within this time, the launcher kills this process if the first one failed too
 ) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(1))
     time.sleep(seconds)
-    what = (
+    message = (
         str(error) if isinstance(error, SganError) else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     )
     hint = f"\n{error.hint}" if isinstance(error, SganError) and error.hint else ""
-    print(f"Error: Rank {os.environ['RANK']} failed: {what}{hint}", file=sys.stderr, flush=True)
+    print(f"Error: Rank {os.environ['RANK']} failed: {message}{hint}", file=sys.stderr, flush=True)
     raise SystemExit(1)
 
 
 @contextlib.contextmanager
-def _interrupt_as_terminate() -> Iterator[None]:
-    """Ctrl-C reaches a rank from the terminal and again from torchrun: both are one wish, told as SIGTERM."""
-    asked: list[int] = []
+def _sigint_as_sigterm() -> Iterator[None]:
+    """Handle Ctrl-C like one SIGTERM. It reaches a rank twice: from the terminal and from torchrun."""
+    received: list[int] = []
 
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        listener = signal.getsignal(signal.SIGTERM)
-        if not callable(listener):
+    def forward(number: int, frame: FrameType | None) -> None:
+        handler = signal.getsignal(signal.SIGTERM)
+        if not callable(handler):
             raise KeyboardInterrupt
-        if not asked:
-            asked.append(number)
-            listener(signal.SIGTERM, frame)
+        if not received:
+            received.append(number)
+            handler(signal.SIGTERM, frame)
 
-    old = signal.signal(signal.SIGINT, hand_on)
+    old = signal.signal(signal.SIGINT, forward)
     try:
         yield
     finally:

@@ -1,1 +1,1 @@
-"""What this machine has for training at full speed, and whether its kernels agree with their references."""
+"""Whether this machine can train at full speed, and whether its kernels match their references."""

@@ -1,7 +1,7 @@
-"""Build the kernels, compare each with its reference, and time it against PyTorch's own operations.
+"""Build the kernels, compare each with its reference, and time it against PyTorch operations.
 
-A kernel agrees if its error, against the reference in float64, is at most twice the error that the reference itself
-makes in the kernel's type, or what rounding explains. Errors are relative: root mean squares over an op's results.
+A kernel agrees with its reference if its error, relative to the reference in float64, is at most twice that of the
+reference in the kernel's type, or explained by rounding. Errors are relative root mean squares over an op's results.
 """
 
 from __future__ import annotations
@@ -22,64 +22,64 @@ from ..kernels.toolchain import BuildError
 from ..ops import bias_act, downsample2d, fir_filter, modulated_conv2d, upsample2d, use
 from ..ops.dispatch import kernel_device
 from ..ops.modulated_conv2d import HALF
-from .machine import Advice, Machine, can_run_kernels, wanted_architectures
+from .machine import Advice, Machine, can_run_kernels, target_architectures
 
 FULL, SLOWER, WRONG = "full speed", "slower", "wrong"
 
 
-# ---------------------------------------------------------------------------------------------- the build
+# ---------------------------------------------------------------------------------------------- build
 
 
 @dataclass(frozen=True)
 class Build:
-    """What came of building the kernels."""
+    """The result of building the kernels."""
 
     architectures: tuple[str, ...]  # ('80', '90a')
     library: Path | None = None
-    origin: str | None = None  # 'package' (came with it), 'cache' (built before) or 'now'
-    seconds: float = 0.0  # of building and loading
-    loaded: bool = False  # only where there is a GPU
+    origin: str | None = None  # 'package' (bundled), 'cache' (built before) or 'now'
+    seconds: float = 0.0  # to build and load
+    loaded: bool = False  # only with a GPU
     problem: str | None = None  # one sentence
-    todo: str | None = None
-    log: Path | None = None  # what the compilers said
+    todo: str | None = None  # how to fix it
+    log: Path | None = None  # output of the compilers
 
 
 def build_kernels(
-    may_compile: bool = True,  # False: only what is there already
+    may_compile: bool = True,  # False: use an existing build only
 ) -> Build:
-    """Find or build the library, and load it where there is a GPU. A build that failed before is tried again."""
-    start, made = time.perf_counter(), Build(())
+    """Find or build the library, and load it if there is a GPU. A build that failed before is tried again."""
+    start, result = time.perf_counter(), Build(())
     try:
-        made = replace(made, architectures=wanted_architectures())
-        found = build.ready(made.architectures)
-        if found is None:
+        result = replace(result, architectures=target_architectures())
+        built = build.find_built(result.architectures)  # (library, origin)
+        if built is None:
             if not may_compile:
-                raise BuildError("The CUDA kernels are not built yet.", "sgan doctor builds them.")
-            found = build.build(made.architectures, retry=True), "now"
-        made = replace(made, library=found[0], origin=found[1])
+                raise BuildError("The CUDA kernels are not built yet.", "Run `sgan doctor` to build them.")
+            built = build.build(result.architectures, retry=True), "now"
+        result = replace(result, library=built[0], origin=built[1])
         if can_run_kernels():
             build.load()
-            made = replace(made, loaded=True)
+            result = replace(result, loaded=True)
     except BuildError as e:
-        made = replace(made, problem=str(e), todo=e.hint, log=e.log)
-    return replace(made, seconds=time.perf_counter() - start)
+        result = replace(result, problem=str(e), todo=e.hint, log=e.log)
+    return replace(result, seconds=time.perf_counter() - start)
 
 
-# ---------------------------------------------------------------------------------------------- the checks
+# ---------------------------------------------------------------------------------------------- checks
 
 
 @dataclass(frozen=True)
 class Check:
-    """One kernel in one type: its error, and its time beside that of PyTorch's own operations."""
+    """One kernel in one type: its error, and its time compared with PyTorch operations."""
 
     kernel: str  # 'bias_act'
     dtype: str  # 'float16'
-    what: str  # 'forward', or 'gradients' (first and second ones; timed are forward and first)
-    error: float | None = None  # None: see the problem
+    what: str  # 'forward' or 'gradients' (first and second; only forward and first are timed)
+    error: float | None = None  # None: the check failed with a problem
     allowed: float | None = None
     seconds: float | None = None  # median; None: not timed
     composite_seconds: float | None = None
-    problem: str | None = None  # what it raised, in a line
+    problem: str | None = None  # error message, in one line
 
     @property
     def agrees(self) -> bool:
@@ -94,19 +94,19 @@ class Check:
 class _Case:
     kernel: str
     functions: tuple[Callable[..., Tensor], ...]  # function(*inputs); the first one is timed
-    inputs: Callable[..., list[Tensor]]  # from (n, c, h, w); the first takes the kernel's type
+    inputs: Callable[..., list[Tensor]]  # (n, c, h, w) -> tensors; the first is converted to the kernel's type
     dtypes: tuple[torch.dtype, ...] = (torch.float32, *HALF)
     implementation: str = "cuda"  # or 'fused'
 
 
-SIZE = (2, 24, 9, 11)  # n, c, h, w of what is compared: no multiple of what a block of threads takes
-TIMED = (8, 64, 256, 256)  # of what is timed on a GPU; elsewhere SIZE
-REPEATS = 20  # of which the median is taken
+SIZE = (2, 24, 9, 11)  # n, c, h, w for comparisons: not a multiple of what a thread block covers
+TIMED_SIZE = (8, 64, 256, 256)  # for timings on a GPU; elsewhere SIZE
+REPEATS = 20  # timings to take the median of
 
-# Errors that nothing is held against. In float32 cuDNN may choose Winograd's algorithm for one of two layouts.
-FLOORS = {torch.float32: 5e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
+# Errors that are always allowed. In float32 cuDNN can choose Winograd's algorithm for only one of the two layouts.
+ERROR_FLOORS = {torch.float32: 5e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 
-# Far from where activation and clamp have their kinks: there a rounding decides which slope counts.
+# Inputs stay away from the kinks of activation and clamp, where rounding decides which slope applies.
 
 
 def _bias_act_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
@@ -148,7 +148,7 @@ NUM_CHECKS = 2 * sum(len(case.dtypes) for case in CASES)
 
 
 def check_kernels() -> Iterator[Check]:
-    """Every kernel in every type, forward and gradients, on the device that kernels run on. They must be loaded."""
+    """Check every kernel in every type, forward and gradients. The kernels must be loaded."""
     for case in CASES:
         for dtype in case.dtypes:
             for what in ("forward", "gradients"):
@@ -158,36 +158,36 @@ def check_kernels() -> Iterator[Check]:
 def _check(case: _Case, dtype: torch.dtype, what: str) -> Check:
     check = Check(case.kernel, str(dtype).removeprefix("torch."), what)
     try:
-        error, allowed = max((_compare(case, *how, dtype, what) for how in _ways(case)), key=_excess)
+        error, allowed = max((_compare(case, *variant, dtype, what) for variant in _variants(case)), key=_excess)
         if not math.isfinite(error):
-            return replace(check, problem="its result is not finite")
+            return replace(check, problem="the result is not finite")
         seconds, composite = (_time(case, dtype, what, path) for path in (case.implementation, "composite"))
     except RuntimeError as e:
         return replace(check, problem=" ".join(str(e).split())[:300])
     return replace(check, error=error, allowed=allowed, seconds=seconds, composite_seconds=composite)
 
 
-def _ways(case: _Case) -> Iterator[tuple[Callable[..., Tensor], torch.memory_format]]:
+def _variants(case: _Case) -> Iterator[tuple[Callable[..., Tensor], torch.memory_format]]:
     return itertools.product(case.functions, (torch.contiguous_format, torch.channels_last))
 
 
-def _excess(found: tuple[float, float]) -> float:
-    error, allowed = found
+def _excess(error_and_allowed: tuple[float, float]) -> float:
+    error, allowed = error_and_allowed
     return error / allowed if math.isfinite(error) else math.inf
 
 
 def _compare(
     case: _Case, function: Callable[..., Tensor], layout: torch.memory_format, dtype: torch.dtype, what: str
 ) -> tuple[float, float]:
-    """(relative error of the kernel, what is allowed)"""
+    """(relative error of the kernel, largest allowed error)"""
     inputs = _inputs(case, SIZE, dtype, layout)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         with use("reference"):
             exact = _results(function, [t.double() for t in inputs], what)
             plain = _results(function, inputs, what)
         with use(case.implementation):
-            ours = _results(function, inputs, what)
-    return _error(ours, exact), 2 * max(_error(plain, exact), FLOORS[dtype])
+            results = _results(function, inputs, what)
+    return _error(results, exact), 2 * max(_error(plain, exact), ERROR_FLOORS[dtype])
 
 
 def _inputs(
@@ -204,12 +204,12 @@ def _signs(shape: Sequence[int]) -> Tensor:
 
 
 def _direction(like: Tensor) -> Tensor:
-    """Normal numbers that all types hold exactly."""
+    """Normal random numbers that all types represent exactly."""
     return torch.randn(like.shape).bfloat16().to(like)
 
 
 def _results(function: Callable[..., Tensor], inputs: list[Tensor], what: str) -> list[Tensor]:
-    """The output; or the first derivatives in a direction, and those of these in the inputs and the direction."""
+    """The output; or the first derivatives in a direction, and their derivatives in the inputs and that direction."""
     if what == "forward":
         with torch.no_grad():
             return [function(*inputs)]
@@ -219,16 +219,16 @@ def _results(function: Callable[..., Tensor], inputs: list[Tensor], what: str) -
         torch.manual_seed(2)
         dy = _direction(y).requires_grad_()
         first = torch.autograd.grad(y, inputs, dy, create_graph=True)
-        bent = [_direction(t) for t in first]
-    second = torch.autograd.grad(first, [dy, *inputs], bent, materialize_grads=True)
+        directions = [_direction(t) for t in first]
+    second = torch.autograd.grad(first, [dy, *inputs], directions, materialize_grads=True)
     return [t.detach() for t in (*first, *second)]
 
 
 def _error(results: list[Tensor], exact: list[Tensor]) -> float:
-    """Root mean square over all results of their relative errors; what should be zero is measured by the others."""
-    sizes = [_rms(true) for true in exact]
+    """Root mean square of the relative errors of all results; where zero is exact, relative to the mean magnitude."""
+    sizes = [_rms(t) for t in exact]
     mean = statistics.fmean(size for size in sizes if size)
-    errors = [_rms(mine.double() - true) / (size or mean) for mine, true, size in zip(results, exact, sizes)]
+    errors = [_rms(result.double() - t) / (size or mean) for result, t, size in zip(results, exact, sizes)]
     return math.sqrt(statistics.fmean(e * e for e in errors))
 
 
@@ -237,10 +237,10 @@ def _rms(t: Tensor) -> float:
 
 
 def _time(case: _Case, dtype: torch.dtype, what: str, implementation: str) -> float | None:
-    """Seconds of the case's first function, alone or with its first derivatives; None if there is no memory for it."""
+    """Seconds for the case's first function, alone or with its first derivatives; None if memory runs out."""
     function, on_gpu = case.functions[0], kernel_device() == "cuda"
     try:
-        inputs = _inputs(case, TIMED if on_gpu else SIZE, dtype, torch.channels_last)  # as in the models
+        inputs = _inputs(case, TIMED_SIZE if on_gpu else SIZE, dtype, torch.channels_last)  # as in the models
         if what == "gradients":
             inputs = [t.requires_grad_() for t in inputs]
         with use(implementation), torch.set_grad_enabled(what == "gradients"):
@@ -258,45 +258,45 @@ def _time(case: _Case, dtype: torch.dtype, what: str, implementation: str) -> fl
 
 def _median(run: Callable[[], None], on_gpu: bool) -> float:
     if not on_gpu:
-        return _clocked(run)
+        return _wall_seconds(run)
     for _ in range(3):
         run()
-    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(REPEATS)]
-    for begin, end in marks:
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(REPEATS)]
+    for begin, end in events:
         begin.record()
         run()
         end.record()
     torch.cuda.synchronize()
-    return statistics.median(begin.elapsed_time(end) / 1000 for begin, end in marks)
+    return statistics.median(begin.elapsed_time(end) / 1000 for begin, end in events)
 
 
-def _clocked(run: Callable[[], None]) -> float:
+def _wall_seconds(run: Callable[[], None]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
-# ---------------------------------------------------------------------------------------------- what it comes to
+# ---------------------------------------------------------------------------------------------- verdict
 
 
 def advice(machine: Machine, built: Build) -> list[Advice]:
-    """What to do for full speed."""
-    found = list(machine.hinders_use)
+    """What to do to get full speed."""
+    items = list(machine.hinders_use)
     if built.library is None and machine.hinders_building:
-        found += machine.hinders_building
+        items += machine.hinders_building
     elif built.problem:
-        found.append(Advice(built.problem, built.todo or "sgan doctor tries again."))
-    return found
+        items.append(Advice(built.problem, built.todo or "Run `sgan doctor` to try again."))
+    return items
 
 
 def verdict(machine: Machine, built: Build, checks: Sequence[Check]) -> tuple[str, str]:
-    """FULL, SLOWER or WRONG, and one sentence."""
+    """FULL, SLOWER or WRONG, and one sentence about it."""
     if wrong := sorted({check.kernel for check in checks if not check.agrees}):
-        return WRONG, f"Not right: {' and '.join(wrong)}. Until that is mended, train with --kernels reference."
+        return WRONG, f"Wrong results: {' and '.join(wrong)}. Until this is fixed, train with --kernels reference."
     if not can_run_kernels():
-        return SLOWER, "It works, on the CPU: much slower than on a GPU."
+        return SLOWER, "Everything works, but on the CPU, which is much slower than a GPU."
     if not built.loaded or not checks:
-        return SLOWER, "It works, but slower than it could: without the CUDA kernels."
+        return SLOWER, "Everything works, but slower than it could: the CUDA kernels are not available."
     if (machine.settings.get("SGAN_KERNELS") or "auto") not in ("auto", "cuda", "fused"):
-        return SLOWER, "It works, but slower than it could: SGAN_KERNELS is set against the CUDA kernels."
-    return FULL, "All is well: training runs at full speed."
+        return SLOWER, "Everything works, but slower than it could: SGAN_KERNELS prevents the use of the CUDA kernels."
+    return FULL, "Everything works: training runs at full speed."

@@ -1,4 +1,4 @@
-"""What this machine has for training at full speed, and what to do about what it lacks."""
+"""What this machine provides for training at full speed, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ..kernels.toolchain import (
     find_host_compiler,
     find_ninja,
     find_nvcc,
-    missing,
+    find_problems,
 )
 from ..ops.dispatch import IMPLEMENTATIONS, kernel_device
 
-WITHOUT_GPU = ("80",)  # what to build for where there is no GPU: by its PTX it runs on all later ones, too
+DEFAULT_ARCHITECTURES = ("80",)  # without a GPU: as PTX they run on all later ones, too
 
 
 @dataclass(frozen=True)
@@ -39,42 +39,42 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Advice:
-    """Something that stands in the way of full speed."""
+    """An obstacle to full speed."""
 
     what: str  # one sentence
-    todo: str  # what to type or to change
+    todo: str  # how to fix it
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found. None: there is none."""
+    """The tools and devices of this machine. None: not found."""
 
     python: str  # '3.12.3'
     python_path: str
     torch: str  # '2.13.0+cu130'
-    cuda_runtime: str | None  # '13.0', the one that PyTorch was built with
-    cuda_driver: str | None  # '13.1', the newest CUDA that the driver runs
+    cuda_runtime: str | None  # '13.0', which PyTorch was built with
+    cuda_driver: str | None  # '13.1', the newest that the driver supports
     gpus: tuple[Gpu, ...]
     nvcc: Nvcc | None
     host_compiler: HostCompiler | None
     ninja: Path | None
-    cache: Path  # folder of what took long to make
-    settings: dict[str, str]  # the SGAN_ variables of the environment
-    hinders_use: tuple[Advice, ...]  # of the kernels, once there are any
+    cache: Path  # the cache folder
+    settings: dict[str, str]  # environment variables that start with SGAN_
+    hinders_use: tuple[Advice, ...]  # of kernels that exist
     hinders_building: tuple[Advice, ...]
 
 
-def look_around() -> Machine:
-    """Everything that decides whether the kernels can be built and run here. Builds nothing."""
+def inspect_machine() -> Machine:
+    """Collect everything that decides whether the kernels can be built and run here. Builds nothing."""
     driver, gpus = driver_version(), _gpus()
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("SGAN_")}
-    in_use = [] if gpus else [_no_gpu(torch.version.cuda, driver)]
-    in_use += _setting_in_the_way(settings.get("SGAN_KERNELS") or "auto", bool(gpus))
+    hinders_use = [] if gpus else [_no_gpu_advice(torch.version.cuda, driver)]
+    hinders_use += _setting_advice(settings.get("SGAN_KERNELS") or "auto", bool(gpus))
     try:
-        wanted = wanted_architectures()
-        in_building = [Advice(*found) for found in missing(wanted)]
+        targets = target_architectures()
+        hinders_building = [Advice(*problem) for problem in find_problems(targets)]
     except BuildError as e:
-        wanted, in_building = (), [Advice(str(e), e.hint or "")]
+        targets, hinders_building = (), [Advice(str(e), e.hint or "")]
     return Machine(
         python=platform.python_version(),
         python_path=sys.executable,
@@ -82,59 +82,59 @@ def look_around() -> Machine:
         cuda_runtime=torch.version.cuda,
         cuda_driver=dotted(driver) if driver else None,
         gpus=gpus,
-        nvcc=find_nvcc(wanted),
+        nvcc=find_nvcc(targets),
         host_compiler=find_host_compiler(),
         ninja=find_ninja(),
         cache=cache.folder(),
         settings=settings,
-        hinders_use=tuple(in_use),
-        hinders_building=tuple(in_building),
+        hinders_use=tuple(hinders_use),
+        hinders_building=tuple(hinders_building),
     )
 
 
-def wanted_architectures() -> tuple[str, ...]:
-    """Those that SGAN_CUDA_ARCH or the GPUs ask for, else WITHOUT_GPU. Raises BuildError for what is none."""
-    return tuple(architectures()) or WITHOUT_GPU
+def target_architectures() -> tuple[str, ...]:
+    """Architectures from SGAN_CUDA_ARCH or of the GPUs, else the default. Raises BuildError for an unsupported one."""
+    return tuple(architectures()) or DEFAULT_ARCHITECTURES
 
 
 def can_run_kernels() -> bool:
-    """Whether PyTorch sees a device of the kind that the kernels are made for."""
+    """Whether PyTorch sees a device that the kernels can run on."""
     return kernel_device() != "cuda" or (torch.version.cuda is not None and torch.cuda.is_available())
 
 
 def _gpus() -> tuple[Gpu, ...]:
     if torch.version.cuda is None or not torch.cuda.is_available():
         return ()
-    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return tuple(Gpu(p.name, f"sm_{p.major}{p.minor}", p.total_memory) for p in found)
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return tuple(Gpu(p.name, f"sm_{p.major}{p.minor}", p.total_memory) for p in devices)
 
 
-def _no_gpu(
-    runtime: str | None,  # of PyTorch
+def _no_gpu_advice(
+    runtime: str | None,  # CUDA version of PyTorch
     driver: tuple[int, int] | None,
 ) -> Advice:
-    """Why PyTorch sees no GPU, as far as that can be told."""
+    """The most likely reason why PyTorch sees no GPU."""
     if driver is None:
-        todo = "Only if it has an NVIDIA GPU: install its driver, then a PyTorch for CUDA (https://pytorch.org)."
+        todo = "If it has an NVIDIA GPU, install its driver, then a PyTorch for CUDA (https://pytorch.org)."
         return Advice("This machine has no NVIDIA driver.", todo)
     if runtime is None:
-        todo = f"Install one for CUDA {driver[0]} (https://pytorch.org)."
-        return Advice("There is an NVIDIA driver, but this PyTorch is built without CUDA.", todo)
+        todo = f"Install a PyTorch for CUDA {driver[0]} (https://pytorch.org)."
+        return Advice("The NVIDIA driver is installed, but this PyTorch is built without CUDA.", todo)
     if int(runtime.partition(".")[0]) > driver[0]:
-        what = f"PyTorch is built for CUDA {runtime}, but the driver runs CUDA {dotted(driver)} at most."
+        what = f"PyTorch is built for CUDA {runtime}, but the driver supports CUDA {dotted(driver)} at most."
         return Advice(what, f"Update the driver, or install a PyTorch for CUDA {driver[0]} (https://pytorch.org).")
-    what = "There is an NVIDIA driver, but PyTorch sees no GPU."
-    return Advice(what, "See whether nvidia-smi lists one, and whether CUDA_VISIBLE_DEVICES hides it.")
+    what = "The NVIDIA driver is installed, but PyTorch sees no GPU."
+    return Advice(what, "Check whether nvidia-smi lists one, and whether CUDA_VISIBLE_DEVICES hides it.")
 
 
-def _setting_in_the_way(
-    kernels: str,  # what SGAN_KERNELS says
-    gpu: bool,  # there is one
+def _setting_advice(
+    kernels: str,  # value of SGAN_KERNELS
+    has_gpu: bool,
 ) -> list[Advice]:
     if kernels not in IMPLEMENTATIONS:
-        return [Advice(f"SGAN_KERNELS is {kernels!r}, which means nothing.", "Set it to auto, or unset it.")]
+        return [Advice(f"SGAN_KERNELS is {kernels!r}, which is not valid.", "Set it to auto, or unset it.")]
     if kernels in ("composite", "reference"):
-        return [Advice(f"SGAN_KERNELS={kernels} keeps the CUDA kernels from being used.", "Unset it.")]
-    if kernels != "auto" and not gpu:
-        return [Advice(f"SGAN_KERNELS={kernels} asks for kernels that need a GPU.", "Unset it.")]
+        return [Advice(f"SGAN_KERNELS={kernels} prevents the use of the CUDA kernels.", "Unset it.")]
+    if kernels != "auto" and not has_gpu:
+        return [Advice(f"SGAN_KERNELS={kernels} selects kernels that need a GPU.", "Unset it.")]
     return []

@@ -1,1 +1,1 @@
-"""From images to the latents that draw them, and what can be done with latents once they are known."""
+"""Projection of images to latents, directions in the latent space, and attribution of images to a model."""

@@ -1,4 +1,4 @@
-"""Directions that move one attribute and leave the others, found from labels of seeds."""
+"""Directions that change one attribute and preserve the others, derived from labels of seeds."""
 
 from __future__ import annotations
 
@@ -13,164 +13,174 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..snapshot import fingerprint
-from .directions import USUAL_STRENGTH, Directions, sample_w, spread, together, unit
-from .linear import White, auc, held_out, logistic, orthogonalize, whiten
+from .directions import DEFAULT_STRENGTH, Directions, concatenate, sample_w, std_along, unit_vectors
+from .evaluate_directions import classify_latents, evaluate_directions, to_all_layers
+from .linear import Whitening, auc, fit_logistic, fit_whitening, holdout_mask, orthogonalize
 from .seed_labels import SeedLabels
-from .trying import everywhere, look, try_out
 
-STRENGTH = 6.0  # standard deviations at which directions are tried
-MOVED = 0.85  # of the images tried must move towards the value: then of others four in five do
-RARE = 0.03  # a value that fewer seeds have, or that so few lack, gives no direction
-_SKILL = 0.3  # an attribute that is told worse than this on real images is not used
-_SAME = 0.7  # correlation of two values from which on they are taken for one thing with two names
-_WEIGHTS = (60.0, 20.0, 10.0)  # of the others, see `orthogonalize`: the first with which enough images move
-_UNTRIED = 20.0  # where there is no image to try directions on
-_TRIED = 200  # seeds, those after the ones that directions were found from
+TEST_STRENGTH = 6.0  # standard deviations at which directions are evaluated
+MIN_MOVED = 0.85  # fraction of the test images that must move toward the value: then four in five others do
+MIN_SHARE = 0.03  # values that fewer seeds have, or lack, give no direction
+_MIN_SKILL = 0.3  # attributes that the classifier recognizes worse on real images are not used
+_MAX_CORRELATION = 0.7  # values that correlate more are considered the same, under two names
+_WEIGHTS = (60.0, 20.0, 10.0)  # see `orthogonalize`; the first with which enough images move is used
+_UNTESTED_WEIGHT = 20.0  # if there is no classifier to test directions with
+_NUM_TEST_SEEDS = 200  # seeds after those that directions are derived from
 
-_NONE = "No value of these attributes is had by some seeds, and lacked by some."
+_NO_VALUES = "No value of these attributes is present for some seeds and absent for others."
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What labeled seeds tell of K values."""
+class _FittedValues:
+    """K values of attributes, with linear classifiers fitted to labeled seeds."""
 
     values: list[list[str]]  # [K] name of the attribute, value
     names: list[str]  # [K] of the directions
-    normals: Tensor  # [K, w_dim] in white coordinates
-    aside: Tensor  # [K, K] bool: which values each one shall leave alone
-    white: White
-    every: Tensor  # [M, w_dim] that say how w is spread
+    normals: Tensor  # [K, w_dim] in whitened coordinates
+    preserved: Tensor  # [K, K] bool: the values that each direction should preserve
+    whitening: Whitening
+    reference: Tensor  # [M, w_dim] sample of w that defines the scales
     figures: dict[str, list[float]]  # name -> [K]
     model: str  # fingerprint
 
     def directions(
         self,
-        which: Sequence[int],
+        indices: Sequence[int],
         weight: float,  # see `orthogonalize`
         layers: Sequence[int],
     ) -> Directions:
-        z = [orthogonalize(self.normals[k], self.normals[self.aside[k]], weight) for k in which]
-        vectors = unit(self.white.back(torch.stack(z)))
+        z = [orthogonalize(self.normals[k], self.normals[self.preserved[k]], weight) for k in indices]
+        vectors = unit_vectors(self.whitening.directions_to_w(torch.stack(z)))
         return Directions(
             vectors=vectors,
-            scales=spread(self.every, vectors),
-            names=[self.names[k] for k in which],
+            scales=std_along(self.reference, vectors),
+            names=[self.names[k] for k in indices],
             layers=list(layers),
             method="labels",
             model=self.model,
-            strength=STRENGTH,
-            figures={name: [values[k] for k in which] for name, values in self.figures.items()},
-            settings={"values": [self.values[k] for k in which]},
+            strength=TEST_STRENGTH,
+            figures={name: [values[k] for k in indices] for name, values in self.figures.items()},
+            settings={"values": [self.values[k] for k in indices]},
         )
 
 
 def find_from_images(
     G: Generator,
     classifier: ImageClassifier,
-    layers: Sequence[int],  # indices of w that the directions are meant for
-    num: int,  # seeds, from 0 on
-    wanted: Sequence[str] | None = None,  # attributes; None: all. The others are left alone in any case
+    layers: Sequence[int],  # w indices that the directions are for
+    num: int,  # number of seeds, starting at 0
+    attributes: Sequence[str] | None = None,  # to find directions for; None: all. The others are always preserved
     class_index: int | None = None,
-    settings: dict | None = None,  # for the file
-    model: str | None = None,  # fingerprint of G, where it is known
+    settings: dict | None = None,  # saved in the file
+    model: str | None = None,  # fingerprint of G, if known
     progress: Progress = silent,
 ) -> Directions:
-    """A direction for each value that the classifier knows, that the model draws, and that other seeds move towards:
-    of several the one that leaves the other attributes most alone.
+    """Find a direction for each value that the classifier recognizes and the model generates, if it also works for
+    other seeds. Of the directions that do, choose the one that best preserves the other attributes.
 
-    The rest stands in the settings as `left_out`. Raises SganError if no value is left.
+    The setting `left_out` says why there is none for other values. Raises SganError if there are no directions.
     """
-    unknown = [name for name, r in classifier.recognition.items() if r.skill < _SKILL]
-    left_out = {name: "not recognized on real images" for name in unknown if wanted is None or name in wanted}
+    unrecognized = [name for name, r in classifier.recognition.items() if r.skill < _MIN_SKILL]
+    left_out = {
+        name: "not recognized on real images" for name in unrecognized if attributes is None or name in attributes
+    }
     w = sample_w(G, range(num), class_index)
-    told = look(G, everywhere(G, w), classifier, progress)
-    shares = {name: logs.exp() for name, logs in told.items() if name not in unknown}
-    labels = [SeedLabels(name, classifier.attributes[name], share) for name, share in shares.items()]
-    known = _learn(labels, w, w, left_out, model or fingerprint(G))
-    pending = [k for k, (name, _) in enumerate(known.values) if wanted is None or name in wanted]
-    tried = everywhere(G, sample_w(G, range(num, num + _TRIED), class_index))
-    found: dict[int, Directions] = {}
+    log_probabilities = classify_latents(G, to_all_layers(G, w), classifier, progress)
+    labels = [
+        SeedLabels(name, classifier.attributes[name], logs.exp())
+        for name, logs in log_probabilities.items()
+        if name not in unrecognized
+    ]
+    fitted = _fit_values(labels, w, w, left_out, model or fingerprint(G))
+    pending = [k for k, (name, _) in enumerate(fitted.values) if attributes is None or name in attributes]
+    test_ws = to_all_layers(G, sample_w(G, range(num, num + _NUM_TEST_SEEDS), class_index))
+    best: dict[int, Directions] = {}
     for weight in _WEIGHTS if pending else ():
-        some = known.directions(pending, weight, layers)
-        figures = try_out(G, some, classifier, tried, STRENGTH, progress)
-        some = replace(some, figures={**some.figures, "weight": [weight] * len(some), **figures})
-        found |= {k: some.only([i]) for i, k in enumerate(pending)}
-        pending = [k for k in pending if found[k].figures["moved"][0] < MOVED]
+        candidates = fitted.directions(pending, weight, layers)
+        figures = evaluate_directions(G, candidates, classifier, test_ws, TEST_STRENGTH, progress)
+        figures = {**candidates.figures, "weight": [weight] * len(candidates), **figures}
+        candidates = replace(candidates, figures=figures)
+        best |= {k: candidates.select([i]) for i, k in enumerate(pending)}
+        pending = [k for k in pending if best[k].figures["moved"][0] < MIN_MOVED]
         if not pending:
             break
-    left_out |= {known.names[k]: f"moves {found[k].figures['moved'][0]:.0%}" for k in pending}
-    good = [found[k] for k in sorted(found) if k not in pending]
+    left_out |= {fitted.names[k]: f"moves {best[k].figures['moved'][0]:.0%}" for k in pending}
+    good = [best[k] for k in sorted(best) if k not in pending]
     if not good:
-        raise SganError(f"No value of these attributes moves {MOVED:.0%} of the images towards it.")
-    return _with_settings(together(good), num, class_index, left_out, settings)
+        raise SganError(
+            f"No value of these attributes has a direction that moves {MIN_MOVED:.0%} of the images toward it."
+        )
+    return _with_settings(concatenate(good), num, class_index, left_out, settings)
 
 
 def find_from_table(
     G: Generator,
     seeds: Sequence[int],  # [N]
     labels: Sequence[SeedLabels],  # of these seeds
-    layers: Sequence[int],  # indices of w that the directions are meant for
-    num: int,  # seeds, from 0 on, that say how w is spread
-    wanted: Sequence[str] | None = None,  # attributes; None: all. The others are left alone in any case
+    layers: Sequence[int],  # w indices that the directions are for
+    num: int,  # number of seeds, starting at 0, that define the scales
+    attributes: Sequence[str] | None = None,  # to find directions for; None: all. The others are always preserved
     class_index: int | None = None,
-    settings: dict | None = None,  # for the file
-    model: str | None = None,  # fingerprint of G, where it is known
+    settings: dict | None = None,  # saved in the file
+    model: str | None = None,  # fingerprint of G, if known
 ) -> Directions:
-    """A direction for each value of a table. Raises SganError if all are too rare."""
+    """Find a direction for each value in a table. Raises SganError if all values are too rare."""
     left_out: dict[str, str] = {}
-    w, every = (sample_w(G, some, class_index) for some in (seeds, range(num)))
-    known = _learn(labels, w, every, left_out, model or fingerprint(G))
-    which = [k for k, (name, _) in enumerate(known.values) if wanted is None or name in wanted]
-    if not which:
-        raise SganError(_NONE)
-    found = known.directions(which, _UNTRIED, layers)
-    return _with_settings(replace(found, strength=USUAL_STRENGTH), num, class_index, left_out, settings)
+    w, reference = (sample_w(G, some_seeds, class_index) for some_seeds in (seeds, range(num)))
+    fitted = _fit_values(labels, w, reference, left_out, model or fingerprint(G))
+    indices = [k for k, (name, _) in enumerate(fitted.values) if attributes is None or name in attributes]
+    if not indices:
+        raise SganError(_NO_VALUES)
+    directions = fitted.directions(indices, _UNTESTED_WEIGHT, layers)
+    return _with_settings(replace(directions, strength=DEFAULT_STRENGTH), num, class_index, left_out, settings)
 
 
-def _learn(
+def _fit_values(
     labels: Sequence[SeedLabels],  # of N seeds
-    w: Tensor,  # [N, w_dim] where they are
-    every: Tensor,  # [M, w_dim] that say how w is spread
-    left_out: dict[str, str],  # value -> why: what is too rare is added
+    w: Tensor,  # [N, w_dim] of these seeds
+    reference: Tensor,  # [M, w_dim] sample of w that defines the scales
+    left_out: dict[str, str],  # value -> reason; values that are too rare are added
     model: str,  # fingerprint
-) -> _Known:
-    """A linear classifier for each value that is not too rare, measured on seeds that are held out."""
-    chosen = _frequent(labels, left_out)
-    white, held = whiten(every), held_out(len(w))
-    z = white.of(w)
-    has = torch.stack([one.hard()[:, k] for one, k in chosen], 1)
-    normals = logistic(z[~held], torch.stack([one.shares[:, k] for one, k in chosen], 1)[~held])
-    alike = torch.corrcoef(has.T).reshape(len(chosen), -1).abs() >= _SAME
-    elsewhere = torch.tensor([[one.name != other.name for other, _ in chosen] for one, _ in chosen])
-    scores = z[held] @ normals.T
+) -> _FittedValues:
+    """Fit a linear classifier for each value that is not too rare, and evaluate it on held-out seeds."""
+    chosen = _choose_values(labels, left_out)
+    whitening, is_held_out = fit_whitening(reference), holdout_mask(len(w))
+    z = whitening.to_white(w)
+    has_value = torch.stack([attribute.hard()[:, k] for attribute, k in chosen], 1)
+    targets = torch.stack([attribute.probabilities[:, k] for attribute, k in chosen], 1)
+    normals = fit_logistic(z[~is_held_out], targets[~is_held_out])
+    same_value = torch.corrcoef(has_value.T).reshape(len(chosen), -1).abs() >= _MAX_CORRELATION
+    other_attribute = torch.tensor([[a.name != b.name for b, _ in chosen] for a, _ in chosen])
+    scores = z[is_held_out] @ normals.T
     figures = {
-        "share": has.mean(0).tolist(),  # of the seeds that have it
-        "auc": [auc(scores[:, k], has[held, k] > 0) for k in range(len(chosen))],  # of the linear classifier
+        "share": has_value.mean(0).tolist(),
+        "auc": [auc(scores[:, k], has_value[is_held_out, k] > 0) for k in range(len(chosen))],
     }
-    values, names = [[one.name, one.values[k]] for one, k in chosen], [one.direction_name(k) for one, k in chosen]
-    return _Known(values, names, normals, elsewhere & ~alike, white, every, figures, model)
+    values = [[attribute.name, attribute.values[k]] for attribute, k in chosen]
+    names = [attribute.direction_name(k) for attribute, k in chosen]
+    return _FittedValues(values, names, normals, other_attribute & ~same_value, whitening, reference, figures, model)
 
 
-def _frequent(
+def _choose_values(
     labels: Sequence[SeedLabels],
-    left_out: dict[str, str],  # value -> why
-) -> list[tuple[SeedLabels, int]]:  # an attribute, and which of its values
-    """The values that enough seeds have, and enough lack. Of two values one is enough: the other is its opposite."""
+    left_out: dict[str, str],  # value -> reason
+) -> list[tuple[SeedLabels, int]]:  # attribute, index of its value
+    """Choose the values that enough seeds have, and enough lack; only one of two, as the other is its opposite."""
     chosen = []
-    for one in labels:
-        shares = one.hard().mean(0).tolist()
+    for attribute in labels:
+        shares = attribute.hard().mean(0).tolist()
         for k in range(1 if len(shares) == 2 else 0, len(shares)):
-            if RARE <= shares[k] <= 1 - RARE:
-                chosen.append((one, k))
+            if MIN_SHARE <= shares[k] <= 1 - MIN_SHARE:
+                chosen.append((attribute, k))
             else:
-                left_out[one.direction_name(k)] = f"{shares[k]:.1%} of the seeds have it"
+                left_out[attribute.direction_name(k)] = f"{shares[k]:.1%} of the seeds have it"
     if not chosen:
-        raise SganError(_NONE)
+        raise SganError(_NO_VALUES)
     return chosen
 
 
 def _with_settings(
-    found: Directions, num: int, class_index: int | None, left_out: dict[str, str], settings: dict | None
+    directions: Directions, num: int, class_index: int | None, left_out: dict[str, str], settings: dict | None
 ) -> Directions:
     more = {"num": num, "class": class_index, "left_out": left_out, **(settings or {})}
-    return replace(found, settings={**found.settings, **more})
+    return replace(directions, settings={**directions.settings, **more})

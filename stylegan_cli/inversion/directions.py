@@ -1,8 +1,8 @@
-"""Directions in W: small named files, and what is done with them to latents.
+"""Directions in W: their files, and moving latents along them.
 
-A file is an .npz without pickles: `vectors` [K, w_dim] of unit length, `scales` [K], `names` [K], `layers`, the indices
-of w that they are for, `method`, `model`, the fingerprint of the model that they belong to, `strength`, which shows
-them well, `figure.<name>` [K], what is known about each, and `settings`, JSON for the reader.
+A file is an .npz without pickles: `vectors` [K, w_dim] of unit length, `scales` [K], `names` [K], `layers`, the w
+indices that they are for, `method`, `model`, the fingerprint of the model, `strength`, a good default, `figure.<name>`
+[K], measurements of each direction, and `settings`, JSON for information only.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from torch import Tensor
 from ..errors import SganError, nearest
 from ..models.generator import Generator
 from ..sampling.bound_files import check_model, read_floats, read_npz, read_settings, write_npz
-from ..sampling.draw import SamplingOptions, map_seeds
+from ..sampling.generate import SamplingOptions, map_seeds
 from ..sampling.mixing import style_indices
 from ..snapshot import fingerprint
 
-USUAL_STRENGTH = 3.0  # of directions that nothing more is known about
-_AT_ONCE = 1000  # seeds to map
+DEFAULT_STRENGTH = 3.0
+_BATCH = 1000  # seeds to map at a time
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Ways to go in W."""
+    """K directions in W."""
 
     vectors: Tensor  # [K, w_dim] float32, of unit length
-    scales: Tensor  # [K] float32, standard deviation of w along each: what a strength of 1 means
+    scales: Tensor  # [K] float32, standard deviation of w along each: the step of strength 1
     names: list[str]  # [K]
-    layers: list[int]  # indices of w that are moved where no others are asked for
+    layers: list[int]  # w indices to move by default
     method: str  # 'pca', 'sefa' or 'labels'
     model: str  # fingerprint
-    strength: float = USUAL_STRENGTH  # that shows them well
-    figures: dict[str, list[float]] = field(default_factory=dict)  # name -> [K], what is known about each
+    strength: float = DEFAULT_STRENGTH  # a good strength to show them
+    figures: dict[str, list[float]] = field(default_factory=dict)  # name -> [K] measurements of each
     settings: dict = field(default_factory=dict)  # how they were found
 
     def __len__(self) -> int:
@@ -48,39 +48,40 @@ class Directions:
     def move(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
-        which: int,
+        index: int,  # of the direction
         strength: float,  # in standard deviations of w along the direction
-        layers: Sequence[int] | None = None,  # indices of w; None: those of the file
+        layers: Sequence[int] | None = None,  # w indices; None: `self.layers`
     ) -> Tensor:  # [N, num_ws, w_dim]
-        """The latents moved along one direction, at the chosen layers alone. A strength of 0 changes no bit."""
+        """Move latents along a direction, in the chosen layers only. A strength of 0 changes no bit."""
         moved = ws.clone()
         if strength:
-            step = (self.vectors[which] * self.scales[which] * strength).to(ws)
+            step = (self.vectors[index] * self.scales[index] * strength).to(ws)
             moved[:, self.layers if layers is None else list(layers)] += step
         return moved
 
-    def only(
+    def select(
         self,
-        which: Sequence[int],
+        indices: Sequence[int],
     ) -> Directions:
-        """Some of them. Settings that tell of each, `values`, are cut down too."""
+        """Return some of the directions, with the setting `values`, which has one item per direction, to match."""
         settings = self.settings
         if "values" in settings:
-            settings = {**settings, "values": [settings["values"][k] for k in which]}
+            settings = {**settings, "values": [settings["values"][k] for k in indices]}
         return replace(
             self,
-            vectors=self.vectors[list(which)],
-            scales=self.scales[list(which)],
-            names=[self.names[k] for k in which],
-            figures={name: [values[k] for k in which] for name, values in self.figures.items()},
+            vectors=self.vectors[list(indices)],
+            scales=self.scales[list(indices)],
+            names=[self.names[k] for k in indices],
+            figures={name: [values[k] for k in indices] for name, values in self.figures.items()},
             settings=settings,
         )
 
     def choose(
         self,
-        text: str,  # a name, a number, a range of numbers '0-4', or several with commas
+        text: str,  # a name, a number, a range such as '0-4', or several separated by commas
     ) -> list[int]:
-        """Which directions are meant. Raises SganError, with the nearest name, if there is no such one."""
+        """Return the indices of the chosen directions. Raises SganError, suggesting a similar name, if there is no such
+        direction."""
         if text in self.names:
             return [self.names.index(text)]
         chosen: list[int] = []
@@ -91,18 +92,18 @@ class Directions:
             elif match and int(match[1]) <= (last := int(match[2] or match[1])) < len(self):
                 chosen += range(int(match[1]), last + 1)
             else:
-                raise SganError(f"There is no direction {part!r} in this file.", hint=self._near(part))
+                raise SganError(f"There is no direction {part!r} in this file.", hint=self._suggest(part))
         return chosen
 
-    def _near(self, part: str) -> str:
-        some = ", ".join(self.names[:5]) + (" ..." if len(self) > 5 else "")
-        return nearest(part, self.names, repr) or f"Choose from 0-{len(self) - 1}, or by name: {some}"
+    def _suggest(self, part: str) -> str:
+        examples = ", ".join(self.names[:5]) + (" ..." if len(self) > 5 else "")
+        return nearest(part, self.names, repr) or f"Choose from 0-{len(self) - 1}, or by name: {examples}"
 
 
-def together(
-    parts: Sequence[Directions],  # of one model, method and strength
+def concatenate(
+    parts: Sequence[Directions],  # of the same model, method and strength
 ) -> Directions:
-    """All of them, in this order."""
+    """Concatenate directions, in order."""
     first = parts[0]
     return replace(
         first,
@@ -118,7 +119,7 @@ def save_directions(
     path: str | Path,
     directions: Directions,
 ) -> None:
-    """Write a file that `load_directions` reads, whole or not at all."""
+    """Atomically write a file that `load_directions` reads."""
     d = directions
     arrays: dict[str, np.ndarray] = {
         "vectors": d.vectors.float().cpu().numpy(),
@@ -132,17 +133,19 @@ def save_directions(
 
 def load_directions(
     path: str | Path,
-    G: Generator,  # the model that they are to be used with
-    model: str | None = None,  # its fingerprint, where it is known
+    G: Generator,
+    model: str | None = None,  # fingerprint of G, if known
 ) -> Directions:
-    """One file. Raises SganError if it cannot be read, its parts do not fit together, or it is of another model."""
+    """Read a file. Raises SganError if it cannot be read, is inconsistent, or belongs to another model."""
     path = Path(path)
-    directions = read_npz(path, _parse, "holds no directions, or it is damaged", "`sgan edit find` makes one.")
-    if wrong := _misfit(directions):
-        raise SganError(f"{path} does not fit together: {wrong}.")
+    hint = "Make a file of directions with `sgan edit find`."
+    directions = read_npz(path, _parse, "is not a file of directions, or it is damaged", hint)
+    if problem := _find_problem(directions):
+        raise SganError(f"{path} is not a valid file of directions: {problem}.")
     check_model(path, directions.model, model or fingerprint(G), directions.settings.get("model"))
     if directions.vectors.shape[1] != G.config.w_dim:
-        raise SganError(f"{path} does not fit together: vectors of another length than the model's w.")
+        size = directions.vectors.shape[1]
+        raise SganError(f"The directions in {path} have {size} dimensions; the w of this model has {G.config.w_dim}.")
     style_indices(G.layers, directions.layers)
     return directions
 
@@ -150,44 +153,46 @@ def load_directions(
 def newest_directions(
     folder: str | Path,
 ) -> Path:
-    """The file that `sgan edit find` wrote last there. Raises SganError if there is none."""
+    """Return the file that `sgan edit find` wrote most recently. Raises SganError if there is none."""
     files = sorted(Path(folder).glob("directions-*.npz"), key=lambda p: p.stat().st_mtime_ns)
     if not files:
-        raise SganError(f"There are no directions in {folder}.", hint="`sgan edit find` makes some; or --directions.")
+        raise SganError(
+            f"There are no directions in {folder}.", hint="Find some with `sgan edit find`, or use --directions."
+        )
     return files[-1]
 
 
 def sample_w(
     G: Generator,
     seeds: Sequence[int],
-    class_index: int | None = None,  # None: drawn by each seed, in a model with classes
+    class_index: int | None = None,  # None: sampled from each seed, if the model has classes
 ) -> Tensor:  # [N, w_dim] float64, on the CPU
-    """Where seeds are in W."""
+    """Map seeds to W."""
     options = SamplingOptions(class_index=class_index)
-    parts = [map_seeds(G, seeds[i : i + _AT_ONCE], options)[:, 0].cpu() for i in range(0, len(seeds), _AT_ONCE)]
+    parts = [map_seeds(G, seeds[i : i + _BATCH], options)[:, 0].cpu() for i in range(0, len(seeds), _BATCH)]
     return torch.cat(parts).double()
 
 
-def spread(
+def std_along(
     w: Tensor,  # [N, w_dim]
     vectors: Tensor,  # [K, w_dim] of unit length
 ) -> Tensor:  # [K]
-    """The standard deviation of w along each direction."""
+    """Compute the standard deviation of w along each direction."""
     return (w.double() @ vectors.double().T).std(0).float()
 
 
-def unit(
+def unit_vectors(
     vectors: Tensor,  # [K, w_dim]
 ) -> Tensor:  # [K, w_dim] float32
-    """Each of length 1."""
+    """Normalize vectors to unit length."""
     return torch.nn.functional.normalize(vectors.double(), dim=1).float()
 
 
 def _parse(f: np.lib.npyio.NpzFile) -> Directions:
-    """What stands in the file, of the right types."""
+    """Convert the content of a file. Raises ValueError on wrong data types."""
     kinds = {"vectors": "f", "scales": "f", "layers": "iu", "names": "U", "strength": "f", "settings": "U"}
     if any(f[name].dtype.kind not in kind for name, kind in kinds.items()):
-        raise ValueError("another kind of numbers")
+        raise ValueError("wrong data type")
     figures = {name.removeprefix("figure."): f[name] for name in f.files if name.startswith("figure.")}
     return Directions(
         vectors=read_floats(f, "vectors"),
@@ -202,15 +207,15 @@ def _parse(f: np.lib.npyio.NpzFile) -> Directions:
     )
 
 
-def _misfit(d: Directions) -> str | None:
-    """What is wrong with it, in a few words."""
+def _find_problem(d: Directions) -> str | None:
+    """Describe what is wrong with the content of a file; None if nothing is."""
     k = len(d.names)
     if not k or d.vectors.ndim != 2 or len(d.vectors) != k or d.scales.shape != (k,) or not d.layers:
-        return "vectors, scales, names and layers are not as many as each other"
+        return "the numbers of vectors, scales and names differ, or there are no layers"
     if any(not isinstance(values, list) or len(values) != k for values in d.figures.values()):
-        return "its figures are not as many as its directions"
+        return "the numbers of figures and directions differ"
     if not torch.allclose(d.vectors.norm(dim=1), torch.ones(k), atol=1e-3):
-        return "vectors that are not of length 1"
+        return "some vectors do not have length 1"
     if not (torch.isfinite(d.scales) & (d.scales > 0)).all() or not 0 < d.strength < math.inf:
-        return "scales or a strength that are not above 0"
+        return "scales and strength must be positive and finite"
     return None

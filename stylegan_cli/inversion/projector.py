@@ -1,9 +1,9 @@
-"""Projection: the latents whose image is nearest a target (Karras et al. 2020, StyleGAN2, section 5 and appendix D).
+"""Projection: the latents whose image is closest to a target (Karras et al. 2020, StyleGAN2, section 5, appendix D).
 
     minimize over w and noise n:  d(G(w + 0.05 sigma t^2 e, n), target) + 1e5 * sum of squared autocorrelations of n
 
-e ~ N(0, 1) is drawn in each step, and t falls from 1 to 0 over the first three quarters of them. Where the paper begins
-at the mean of W, this begins at the nearest of some random images: from the mean, one search in four got stuck.
+e ~ N(0, 1) is sampled in each step, and t decreases from 1 to 0 over the first three quarters of the steps. The paper
+starts at the mean of W, from where one search in four got stuck; this starts at the closest of some random images.
 """
 
 from __future__ import annotations
@@ -20,60 +20,60 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import checks, counter
-from ..sampling.latents import class_labels, draw_noise
+from ..sampling.latents import class_labels, sample_noise
 
-_SAMPLES = 10_000  # whose mean and spread W has
+_NUM_SAMPLES = 10_000  # for the mean and the standard deviation of W
 _NOISE_WEIGHT = 1e5
-_PATH = 100  # places kept on the way, at most
+_MAX_PATH_LENGTH = 100  # number of intermediate latents to keep
 
 
 @dataclass(frozen=True)
-class Projection:
-    """How to project."""
+class ProjectionOptions:
+    """Options of a projection."""
 
     space: str = "w"  # 'w': one w for all layers; 'w+': one for each; 'z'
     steps: int = 1000
-    candidates: int | None = None  # random images, the nearest of which is the start; 0: the mean; None: steps / 2
-    noise: str = "optimize"  # 'optimize': noise maps too; 'const': the model's own
-    class_index: int | None = None  # of the samples; None: drawn, in a model with classes
-    lr: float = 0.1  # at its highest
+    candidates: int | None = None  # random images, the closest of which is the start; 0: the mean; None: steps / 2
+    noise: str = "optimize"  # 'optimize': optimize noise, too; 'const': use the model's own noise
+    class_index: int | None = None  # of the random images; None: sampled, if the model has classes
+    lr: float = 0.1  # maximum learning rate
     seed: int = 0
-    batch: int | None = None  # targets at a time; None: by their size
+    batch: int | None = None  # targets at a time; None: depends on their size
 
     def __post_init__(self) -> None:
         checks.check_fields(
             self,
             space=checks.choice("w", "w+", "z"),
-            steps=checks.whole(1),
-            candidates=checks.whole(0),
+            steps=checks.integer(1),
+            candidates=checks.integer(0),
             noise=checks.choice("optimize", "const"),
-            class_index=checks.whole(),
+            class_index=checks.integer(),
             lr=checks.number(0),
-            seed=checks.whole(0),
-            batch=checks.whole(1),
+            seed=checks.integer(0),
+            batch=checks.integer(1),
         )
 
 
 @dataclass(frozen=True)
-class Projected:
-    """What was found for N targets, the nearest image of all steps for each."""
+class ProjectedLatents:
+    """Latents of N targets: for each the best of all steps."""
 
     ws: Tensor  # [N, num_ws, w_dim]
-    noise: list[Tensor] | None  # [N, 1, h, w] for each layer that takes noise; None: the model's own
-    distance: Tensor  # [N] of the loss
-    path: list[Tensor]  # each [N, num_ws, w_dim]: where it was on the way
-    steps: int  # that were made of those asked for
-    interrupted: bool = False  # some steps, or some targets, are missing
+    noise: list[Tensor] | None  # [N, 1, h, w] for each layer with noise; None: the model's own noise
+    distance: Tensor  # [N] according to the loss
+    path: list[Tensor]  # intermediate latents, each [N, num_ws, w_dim]
+    steps: int  # number of completed steps
+    interrupted: bool = False  # some steps or some targets are missing
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where to begin: another projection, an encoder's answer."""
+    """The initial latents, such as those of an earlier projection."""
 
     ws: Tensor  # [N or 1, num_ws, w_dim]
-    noise: list[Tensor] | None = None  # [N or 1, 1, h, w] for each layer that takes noise
+    noise: list[Tensor] | None = None  # [N or 1, 1, h, w] for each layer with noise
 
-    def of(
+    def select(
         self,
         part: slice,  # of the targets
     ) -> Start:
@@ -86,82 +86,82 @@ def project(
     G: Generator,
     targets: Tensor,  # [N, C, H, W] in [-1, 1]
     loss: Loss,
-    options: Projection,
+    options: ProjectionOptions,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
-    start: Start | None = None,  # None: the nearest of the candidates
+    start: Start | None = None,  # None: the closest of the candidates
     progress: Progress = silent,
-) -> Projected:
-    """All targets, some at a time. Ctrl-C ends it, and what was found so far comes back.
+) -> ProjectedLatents:
+    """Project targets in batches. Ctrl-C stops early and returns the results so far.
 
-    Raises KeyboardInterrupt if nothing was found yet, SganError if the class or the start does not fit.
+    Raises KeyboardInterrupt if there are no results yet, and SganError if the class or the start is not valid.
     """
-    class_labels(options.class_index, [0], G.config.c_dim)  # refuses a class that is not there
+    class_labels(options.class_index, [0], G.config.c_dim)  # raises an error if there is no such class
     batch = options.batch or batch_size(targets)
-    parts: list[Projected] = []
-    rounds = range(0, len(targets), batch)
-    total = options.steps * len(rounds)
+    parts: list[ProjectedLatents] = []
+    offsets = range(0, len(targets), batch)
+    total = options.steps * len(offsets)
     progress("steps", 0, total)
     try:
-        for k, i in enumerate(rounds):
-            some = slice(i, i + batch)
-            projector = Projector(G, targets[some], loss, options, mask, start and start.of(some), progress)
+        for k, i in enumerate(offsets):
+            part = slice(i, i + batch)
+            projector = Projector(G, targets[part], loss, options, mask, start and start.select(part), progress)
             parts.append(_run(projector, progress, k * options.steps, total))
             if parts[-1].interrupted:
                 break
-    except KeyboardInterrupt:  # where a batch had not come to anything yet
+    except KeyboardInterrupt:  # before the first step of a batch
         if not parts:
             raise
-    return _together(parts, len(targets))
+    return _concatenate(parts, len(targets))
 
 
 def batch_size(
     targets: Tensor,  # [N, C, H, W]
 ) -> int:
-    """Targets at a time: so many as a step has work with, no more than 8."""
+    """Return the number of targets per batch: enough to use the device well, at most 8."""
     return min(max(2**21 // (targets.shape[2] * targets.shape[3]), 1), 8)
 
 
 def _run(
     projector: Projector,
     progress: Progress,
-    before: int,  # steps made for other targets
-    total: int,  # steps for all
-) -> Projected:
-    path, every, interrupted, figure = [], -(-projector.options.steps // _PATH), False, ""
+    previous_steps: int,  # completed for other targets
+    total: int,  # steps for all targets
+) -> ProjectedLatents:
+    path, interval, interrupted, figure = [], -(-projector.options.steps // _MAX_PATH_LENGTH), False, ""
     try:
         while projector.done < projector.options.steps:
-            if projector.done % every == 0:
+            if projector.done % interval == 0:
                 path.append(projector.ws().detach())
             projector.step()
             if projector.done % 10 == 0:
                 figure = f", distance={projector.best.distance.mean():.4f}"
-            progress(f"steps{figure}", before + projector.done, total)
-        projector.look()
+            progress(f"steps{figure}", previous_steps + projector.done, total)
+        projector.evaluate()
     except KeyboardInterrupt:
         if projector.done == 0:
             raise
         interrupted = True
     best = projector.best
-    return Projected(best.ws, best.noise, best.distance, [*path, best.ws], projector.done, interrupted)
+    return ProjectedLatents(best.ws, best.noise, best.distance, [*path, best.ws], projector.done, interrupted)
 
 
-def _together(parts: list[Projected], wanted: int) -> Projected:
+def _concatenate(parts: list[ProjectedLatents], num_targets: int) -> ProjectedLatents:
     paths = zip(*(part.path for part in parts), strict=False)
     maps = None if parts[0].noise is None else [torch.cat(m) for m in zip(*(part.noise for part in parts), strict=True)]
     ws = torch.cat([part.ws for part in parts])
-    return Projected(
+    return ProjectedLatents(
         ws,
         maps,
         torch.cat([part.distance for part in parts]),
-        [torch.cat(places) for places in paths],
+        [torch.cat(ws_of_parts) for ws_of_parts in paths],
         min(part.steps for part in parts),
-        any(part.interrupted for part in parts) or len(ws) < wanted,
+        any(part.interrupted for part in parts) or len(ws) < num_targets,
     )
 
 
 @dataclass(frozen=True)
 class _Best:
-    """The nearest image so far of each target."""
+    """The best latents so far of each target."""
 
     distance: Tensor  # [N]
     ws: Tensor  # [N, num_ws, w_dim]
@@ -169,14 +169,14 @@ class _Best:
 
 
 class Projector:
-    """The projection of one batch, step by step. Targets do not touch each other: each gets what it gets alone."""
+    """The projection of one batch, step by step. The result of a target does not depend on the others."""
 
     def __init__(
         self,
         G: Generator,
         targets: Tensor,  # [N, C, H, W] in [-1, 1]
         loss: Loss,
-        options: Projection,
+        options: ProjectionOptions,
         mask: Tensor | None = None,  # [1, 1, H, W]
         start: Start | None = None,
         progress: Progress = silent,  # over the candidates
@@ -186,28 +186,29 @@ class Projector:
         n, device = len(targets), targets.device
         with torch.no_grad():
             self.features = loss.features(targets)
-            self.x, self.c, self.spread = self._start(start)
+            self.x, self.c, self.std = self._start(start)
         self.x = self.x.detach().clone().requires_grad_(True)
         self.noise = None
         if options.noise == "optimize" and G.noise_layers:
-            maps = start.noise if start and start.noise else draw_noise(G, options.seed, "project.maps", self._index(0))
+            maps = start.noise if start else None
+            maps = maps or sample_noise(G, options.seed, "project.maps", self._index(0))
             self.noise = [m.expand(n, -1, -1, -1).contiguous().clone() for m in maps]
             for m in self.noise:
                 _normalize(m)
                 m.requires_grad_(True)
         self.parameters = [self.x, *(self.noise or [])]
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.999))
-        far = torch.full([n], math.inf, device=device)
-        self.best = _Best(far, self.ws().detach(), self.noise and [m.detach() for m in self.noise])
+        infinite = torch.full([n], math.inf, device=device)
+        self.best = _Best(infinite, self.ws().detach(), self.noise and [m.detach() for m in self.noise])
         if start:
-            self.look()  # it may be better than anything that comes after
+            self.evaluate()  # it may be better than all later steps
 
     def step(self) -> None:
-        """One step of Adam on all targets."""
+        """Update all targets by one step of Adam."""
         t = self.done / self.options.steps
-        self.optimizer.param_groups[0]["lr"] = self.options.lr * rate(t)
+        self.optimizer.param_groups[0]["lr"] = self.options.lr * lr_multiplier(t)
         e = counter.normal(self.options.seed, "project.noise", self._index(self.done), tuple(self.x.shape[1:]))
-        distance = self._distance(self.ws(self.x + self.spread * 0.05 * max(0.0, 1 - t / 0.75) ** 2 * e))
+        distance = self._distance(self.ws(self.x + self.std * 0.05 * max(0.0, 1 - t / 0.75) ** 2 * e))
         objective = distance.sum()
         if self.noise is not None:
             objective = objective + _NOISE_WEIGHT * roughness(self.noise)
@@ -220,13 +221,13 @@ class Projector:
         self.done += 1
 
     @torch.no_grad()
-    def look(self) -> None:
-        """Look at where it is, without a step."""
+    def evaluate(self) -> None:
+        """Compare the current images with the targets, without a step."""
         self._distance(self.ws())
 
     def ws(
         self,
-        x: Tensor | None = None,  # [N, K, D] in the space; None: where it is
+        x: Tensor | None = None,  # [N, K, D] in the space of the search; None: the current latents
     ) -> Tensor:  # [N, num_ws, w_dim]
         x = self.x if x is None else x
         if self.options.space == "z":
@@ -234,95 +235,95 @@ class Projector:
         return x.expand(-1, self.G.num_ws, -1)
 
     def _distance(self, ws: Tensor) -> Tensor:  # [N]
-        """Draw, compare, and keep what is nearer than all before."""
+        """Compare the images of latents with the targets, and update the best latents."""
         images = self.G.synthesis(ws, noise="const" if self.noise is None else self.noise)
         if self.mask is not None:
             images = torch.where(self.mask.bool(), images, self.targets)
         distance = self.loss.distance(self.loss.features(images), self.features)
         with torch.no_grad():
-            nearer = distance < self.best.distance
+            is_better = distance < self.best.distance
             maps = self.noise and [
-                torch.where(nearer[:, None, None, None], m, best)
+                torch.where(is_better[:, None, None, None], m, best)
                 for m, best in zip(self.noise, self.best.noise or [], strict=True)
             ]
             self.best = _Best(
-                torch.where(nearer, distance, self.best.distance),
-                torch.where(nearer[:, None, None], ws, self.best.ws),
+                torch.where(is_better, distance, self.best.distance),
+                torch.where(is_better[:, None, None], ws, self.best.ws),
                 maps,
             )
         return distance
 
-    def _index(self, i: int) -> Tensor:  # [1], the same for all targets: none depends on its place
+    def _index(self, i: int) -> Tensor:  # [1], the same for all targets, so that none depends on its position
         return torch.full([1], i, dtype=torch.int64, device=self.targets.device)
 
     def _start(self, start: Start | None) -> tuple[Tensor, Tensor | None, Tensor]:
-        """x [N, K, D], labels [N, c_dim] of the start in z, and the spread of the space []."""
+        """Return the initial x [N, K, D], its labels [N, c_dim] in Z, and the standard deviation [] of the space."""
         options, n = self.options, len(self.targets)
         z, c, w = self._samples()
         mean = w.mean(0)
         points = z if options.space == "z" else w
-        spread = (points - points.mean(0)).square().sum(1).mean().sqrt()
+        std = (points - points.mean(0)).square().sum(1).mean().sqrt()
         if start is not None:
-            return _fitted(start.ws, options.space).expand(n, -1, -1), None, spread
+            return _to_space(start.ws, options.space).expand(n, -1, -1), None, std
         count = options.steps // 2 if options.candidates is None else options.candidates
         candidates = w[: min(count, len(w))]
         if options.space != "z":
             candidates = torch.cat([mean[None], candidates])
-        elif not len(candidates):  # the sample whose w is nearest the mean
-            nearest = (w - mean).square().sum(1).argmin()[None]
-            z, c, candidates = z[nearest], None if c is None else c[nearest], w[nearest]
-        chosen = self._nearest(candidates)
+        elif not len(candidates):  # use the sample whose w is closest to the mean
+            closest = (w - mean).square().sum(1).argmin()[None]
+            z, c, candidates = z[closest], None if c is None else c[closest], w[closest]
+        chosen = self._choose(candidates)
         if options.space == "z":
-            return z[chosen][:, None], None if c is None else c[chosen], spread
+            return z[chosen][:, None], None if c is None else c[chosen], std
         k = self.G.num_ws if options.space == "w+" else 1
-        return candidates[chosen][:, None].expand(-1, k, -1), None, spread
+        return candidates[chosen][:, None].expand(-1, k, -1), None, std
 
     def _samples(self) -> tuple[Tensor, Tensor | None, Tensor]:  # z [S, z_dim], c [S, c_dim], w [S, w_dim]
         config, options = self.G.config, self.options
-        index = torch.arange(_SAMPLES, device=self.targets.device)
+        index = torch.arange(_NUM_SAMPLES, device=self.targets.device)
         z = F.normalize(counter.normal(options.seed, "project.z", index, (config.z_dim,)), dim=1) * config.z_dim**0.5
         c = None
         if config.c_dim:
-            drawn = counter.integers(options.seed, "project.c", index, config.c_dim)
-            drawn = drawn if options.class_index is None else torch.full_like(drawn, options.class_index)
-            c = F.one_hot(drawn, config.c_dim).float()
-        parts = [(z[i : i + 1000], None if c is None else c[i : i + 1000]) for i in range(0, _SAMPLES, 1000)]
+            classes = counter.integers(options.seed, "project.c", index, config.c_dim)
+            classes = classes if options.class_index is None else torch.full_like(classes, options.class_index)
+            c = F.one_hot(classes, config.c_dim).float()
+        parts = [(z[i : i + 1000], None if c is None else c[i : i + 1000]) for i in range(0, _NUM_SAMPLES, 1000)]
         return z, c, torch.cat([self.G.mapping(a, b)[:, 0] for a, b in parts])
 
-    def _nearest(self, candidates: Tensor) -> Tensor:  # [M, w_dim] -> [N] which is nearest each target
+    def _choose(self, candidates: Tensor) -> Tensor:  # [M, w_dim] -> [N] index of the closest to each target
         n = len(self.targets)
         if len(candidates) == 1:
             return torch.zeros(n, dtype=torch.int64, device=candidates.device)
-        wanted = self.features if self.mask is None else self.loss.features(self.targets * self.mask)
-        distances, looked_at = [], 0
-        for some in candidates.split(self.options.batch or batch_size(self.targets)):
-            images = self.G.synthesis(some[:, None].expand(-1, self.G.num_ws, -1))
-            found = self.loss.features(images if self.mask is None else images * self.mask)
-            each = [self.loss.distance(found, [f[i : i + 1] for f in wanted]) for i in range(n)]
-            distances.append(torch.stack(each))
-            looked_at += len(some)
-            self.progress("images to begin at", looked_at, len(candidates))
+        targets = self.features if self.mask is None else self.loss.features(self.targets * self.mask)
+        distances, done = [], 0
+        for ws in candidates.split(self.options.batch or batch_size(self.targets)):
+            images = self.G.synthesis(ws[:, None].expand(-1, self.G.num_ws, -1))
+            features = self.loss.features(images if self.mask is None else images * self.mask)
+            rows = [self.loss.distance(features, [f[i : i + 1] for f in targets]) for i in range(n)]
+            distances.append(torch.stack(rows))
+            done += len(ws)
+            self.progress("candidates", done, len(candidates))
         return torch.cat(distances, dim=1).argmin(1)
 
 
-def _fitted(
+def _to_space(
     ws: Tensor,  # [N, num_ws, w_dim]
     space: str,
 ) -> Tensor:  # [N, K, w_dim]
-    """A start in the space. Raises SganError if it is not in it."""
+    """Convert initial latents to the space of the search. Raises SganError if that is not possible."""
     if space == "z":
-        raise SganError("A start is a w, and --space z looks for a z.", hint="Use --space w, or w+.")
+        raise SganError("--space z cannot start from latents in W.", hint="Use --space w or w+.")
     if space == "w+":
         return ws
     if not torch.allclose(ws, ws[:, :1], atol=1e-4):
-        raise SganError("The start has another w at each layer, and --space w looks for one.", hint="Use --space w+.")
+        raise SganError("--space w cannot start from latents that differ between layers.", hint="Use --space w+.")
     return ws[:, :1]
 
 
-def rate(
-    t: float,  # part of the steps that is done, 0 to 1
+def lr_multiplier(
+    t: float,  # fraction of completed steps
 ) -> float:
-    """The learning rate's course: up over the first twentieth, down by a cosine over the last quarter (appendix D)."""
+    """Ramp the learning rate up over the first 1/20, and down by a cosine over the last quarter (appendix D)."""
     down = min(1.0, (1 - t) / 0.25)
     return min(1.0, t / 0.05) * (0.5 - 0.5 * math.cos(math.pi * down))
 
@@ -330,9 +331,9 @@ def rate(
 def roughness(
     noise: list[Tensor],  # [N, 1, h, w] each
 ) -> Tensor:  # []
-    """Squared autocorrelation at one pixel's distance, over each map's pyramid down to 8 x 8, summed (appendix D).
+    """Sum squared autocorrelations at a distance of one pixel, over pyramids of the maps down to 8 x 8 (appendix D).
 
-    Halving averages 2 x 2 and doubles, which leaves white noise of unit variance what it is.
+    Each level averages 2 x 2 pixels and multiplies by 2, which preserves the unit variance of white noise.
     """
     total = noise[0].new_zeros([])
     for maps in noise:
@@ -349,6 +350,6 @@ def roughness(
 def _normalize(
     maps: Tensor,  # [N, 1, h, w], in place
 ) -> None:
-    """Each map to mean 0 and variance 1."""
+    """Normalize each map to mean 0 and variance 1."""
     maps.sub_(maps.mean((1, 2, 3), keepdim=True))
     maps.mul_(maps.square().mean((1, 2, 3), keepdim=True).add_(1e-12).rsqrt_())

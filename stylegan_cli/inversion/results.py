@@ -1,4 +1,4 @@
-"""What a projection leaves behind: latents for other commands, images for the eye."""
+"""Results of a projection: files of latents, images, and a comparison with the targets."""
 
 from __future__ import annotations
 
@@ -14,129 +14,134 @@ from torch import Tensor
 from ..data.images import labeled_grid, save_image, to_rgb, to_uint8
 from ..models.generator import Generator
 from ..progress import Progress, silent, track
-from ..sampling.draw import SamplingOptions, draw
+from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
-from .projector import Projected, Projection
+from .projector import ProjectedLatents, ProjectionOptions
 
-_AMPLIFIED = 4  # differences are shown so many times as large
+_DIFFERENCE_SCALE = 4  # amplification of differences in the comparison
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Everything about N projected images."""
+class Projection:
+    """N projected images."""
 
     names: Sequence[str]  # [N] of the targets
     targets: Tensor  # [N, C, H, W] in [-1, 1]
-    found: Projected
-    mask: Tensor | None  # [1, 1, H, W]: 1 counted, 0 did not
-    G: Generator  # that it was projected into
-    tuned: Generator | None = None  # and tuned
+    latents: ProjectedLatents
+    mask: Tensor | None  # [1, 1, H, W]: 1 counts, 0 does not
+    G: Generator
+    tuned: Generator | None = None  # G after tuning
     tuned_distance: Tensor | None = None  # [N]
     tuned_steps: int = 0
 
     @property
-    def distance(self) -> Tensor:  # [N] of the loss, for what is written
-        return self.found.distance if self.tuned_distance is None else self.tuned_distance
+    def distance(self) -> Tensor:  # [N] according to the loss, after tuning if G was tuned
+        return self.latents.distance if self.tuned_distance is None else self.tuned_distance
 
     @functools.cached_property
     def projected_images(self) -> Tensor:  # uint8 [N, C, H, W]
-        return render_latents(self.G, self.found)
+        return synthesize_latents(self.G, self.latents)
 
     @functools.cached_property
-    def tuned_images(self) -> Tensor | None:  # uint8 [N, C, H, W]; None: the generator was not tuned
-        return None if self.tuned is None else render_latents(self.tuned, self.found)
+    def tuned_images(self) -> Tensor | None:  # uint8 [N, C, H, W]; None: G was not tuned
+        return None if self.tuned is None else synthesize_latents(self.tuned, self.latents)
 
     @property
-    def images(self) -> Tensor:  # uint8 [N, C, H, W], by the tuned generator where there is one
+    def images(self) -> Tensor:  # uint8 [N, C, H, W], after tuning if G was tuned
         return self.projected_images if self.tuned_images is None else self.tuned_images
 
 
-def planned(
+def output_paths(
     folder: Path,
     names: Sequence[str],  # of the targets
 ) -> list[tuple[Path, Path]]:
-    """Where each target's latents and its image will be: with its name in front where there are several."""
-    fronts = [f"{name}-" if len(names) > 1 else "" for name in names]
-    return [(folder / f"{front}projected.npz", folder / f"{front}proj.png") for front in fronts]
+    """Return the paths of the latents and the image of each target; if there are several, they start with its name."""
+    prefixes = [f"{name}-" if len(names) > 1 else "" for name in names]
+    return [(folder / f"{prefix}projected.npz", folder / f"{prefix}proj.png") for prefix in prefixes]
 
 
-def save_finding(
+def save_projection(
     folder: Path,
-    names: Sequence[str],  # of all targets, those that were not begun included
-    finding: Finding,
-    options: Projection,
+    names: Sequence[str],  # of all targets, including those missing from an interrupted projection
+    projection: Projection,
+    options: ProjectionOptions,
     model: str,  # fingerprint
-    settings: dict,  # for the reader of a file
-    record: dict[str, str],  # metadata of the images
-) -> list[Path]:  # what was written, the sheet last
-    """Latents first, then images, then `compare.png` of all; `tuned-<hash>.safetensors` where G was tuned."""
-    files = [] if finding.tuned is None else [save_tuned(folder, finding.G, finding.tuned, model)]
-    places = planned(folder, names)[: len(finding.names)]
-    rows = [row.name for row in finding.G.noise_layers]
-    made = {"projection": asdict(options), "steps_made": finding.found.steps, "tuning_steps": finding.tuned_steps}
-    for i, (name, (path, _)) in enumerate(zip(finding.names, places, strict=True)):
-        maps = [m[i : i + 1] for m in finding.found.noise or []]
+    settings: dict,  # saved with the latents
+    metadata: dict[str, str],  # of the images
+) -> list[Path]:  # the files, the sheet last
+    """Write `tuned-<hash>.safetensors` if G was tuned, the latents, the images, and the sheet `compare.png`."""
+    files = [] if projection.tuned is None else [save_tuned(folder, projection.G, projection.tuned, model)]
+    paths = output_paths(folder, names)[: len(projection.names)]
+    layers = [row.name for row in projection.G.noise_layers]
+    more = {
+        "projection": asdict(options),
+        "steps_made": projection.latents.steps,
+        "tuning_steps": projection.tuned_steps,
+    }
+    for i, (name, (path, _)) in enumerate(zip(projection.names, paths, strict=True)):
+        maps = [m[i : i + 1] for m in projection.latents.noise or []]
         save_latents(
             path,
-            finding.found.ws[i : i + 1],
+            projection.latents.ws[i : i + 1],
             names=[name],
-            noise=dict(zip(rows, maps, strict=True)) if maps else None,
+            noise=dict(zip(layers, maps, strict=True)) if maps else None,
             model=model,
-            tuned=files[0].name if finding.tuned is not None else None,
-            settings={**settings, **made},
-            distance=finding.distance[i : i + 1].cpu().numpy(),
+            tuned=files[0].name if projection.tuned is not None else None,
+            settings={**settings, **more},
+            distance=projection.distance[i : i + 1].cpu().numpy(),
         )
-    for i, (name, (_, path)) in enumerate(zip(finding.names, places, strict=True)):
-        about = {"target": name, "distance": f"{finding.distance[i]:.6g}", **record}
-        save_image(finding.images[i], path, metadata=about)
+    for i, (name, (_, path)) in enumerate(zip(projection.names, paths, strict=True)):
+        details = {"target": name, "distance": f"{projection.distance[i]:.6g}", **metadata}
+        save_image(projection.images[i], path, metadata=details)
     sheet = folder / "compare.png"
-    save_image(comparison(finding), sheet, metadata=record)
-    return [*files, *(path for pair in places for path in pair), sheet]
+    save_image(comparison_sheet(projection), sheet, metadata=metadata)
+    return [*files, *(path for pair in paths for path in pair), sheet]
 
 
-def render_latents(
+def synthesize_latents(
     G: Generator,
-    found: Projected,
+    latents: ProjectedLatents,
 ) -> Tensor:  # uint8 [N, C, H, W]
-    """What the latents draw."""
-    ws = found.ws
-    drawn = draw(G, lambda i, j: ws[i:j], range(len(ws)), SamplingOptions(), noise=found.noise)
-    return torch.stack(list(drawn))
+    """Synthesize the images of the latents, with their noise."""
+    ws = latents.ws
+    images = generate_images(G, lambda i, j: ws[i:j], range(len(ws)), SamplingOptions(), noise=latents.noise)
+    return torch.stack(list(images))
 
 
-def comparison(
-    finding: Finding,
+def comparison_sheet(
+    projection: Projection,
 ) -> Tensor:  # uint8 [3, H', W']
-    """A row for each target: itself, its projection, that of the tuned generator, and where the last one differs."""
-    targets = to_uint8(finding.targets).cpu()
-    before, after = finding.projected_images, finding.tuned_images
-    difference = (to_rgb(finding.images).int() - to_rgb(targets).int()).abs().float().mean(1, keepdim=True)
-    if finding.mask is not None:
-        difference = difference * finding.mask.cpu()
-    shown = (difference * _AMPLIFIED).clamp(0, 255).to(torch.uint8)
-    columns = [to_rgb(x) for x in (targets, before, after, shown) if x is not None]
-    labels = ["target", "projection", *(["tuned"] if after is not None else []), f"difference x {_AMPLIFIED}"]
-    return labeled_grid(torch.stack(columns, dim=1), None, None, list(finding.names), labels)
+    """Render a sheet with a row for each target: itself, its projection before and after tuning, and the difference."""
+    targets = to_uint8(projection.targets).cpu()
+    before, after = projection.projected_images, projection.tuned_images
+    difference = (to_rgb(projection.images).int() - to_rgb(targets).int()).abs().float().mean(1, keepdim=True)
+    if projection.mask is not None:
+        difference = difference * projection.mask.cpu()
+    amplified = (difference * _DIFFERENCE_SCALE).clamp(0, 255).to(torch.uint8)
+    columns = [to_rgb(x) for x in (targets, before, after, amplified) if x is not None]
+    labels = ["target", "projection", *(["tuned"] if after is not None else []), f"difference x {_DIFFERENCE_SCALE}"]
+    return labeled_grid(torch.stack(columns, dim=1), None, None, list(projection.names), labels)
 
 
-def closeness(
-    finding: Finding,
+def psnr(
+    projection: Projection,
 ) -> Tensor:  # [N]
-    """Peak signal to noise ratio in dB, over the pixels that count."""
-    targets = to_uint8(finding.targets).cpu().float()
-    square = (finding.images.float() - targets).square().mean(1, keepdim=True)  # [N, 1, H, W]
-    counts = torch.ones_like(square) if finding.mask is None else finding.mask.cpu().expand_as(square)
-    mean = (square * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3))
+    """Compute the peak signal-to-noise ratio in dB of the pixels that count."""
+    targets = to_uint8(projection.targets).cpu().float()
+    squared_error = (projection.images.float() - targets).square().mean(1, keepdim=True)  # [N, 1, H, W]
+    mask = torch.ones(1) if projection.mask is None else projection.mask.cpu()
+    counts = mask.expand_as(squared_error)
+    mean = (squared_error * counts).sum((1, 2, 3)) / counts.sum((1, 2, 3))
     return 20 * math.log10(255) - 10 * mean.clamp_min(1e-4).log10()
 
 
-def way(
-    finding: Finding,
+def path_frames(
+    projection: Projection,
     progress: Progress = silent,
-) -> Iterator[Tensor]:  # uint8 [3, H, W]: of each place on the way, each target and, after it, where its projection was
-    """The search as it went. The noise is that of the end."""
-    targets = to_rgb(to_uint8(finding.targets).cpu())
-    for ws in track(finding.found.path, "frames", progress):
-        now = to_rgb(render_latents(finding.G, replace(finding.found, ws=ws)))
-        yield from (image for pair in zip(targets, now, strict=True) for image in pair)
+) -> Iterator[Tensor]:  # uint8 [3, H, W]: for each step of the path, each target followed by its projection
+    """Generate the frames of a video of the search, all with the final noise."""
+    targets = to_rgb(to_uint8(projection.targets).cpu())
+    for ws in track(projection.latents.path, "frames", progress):
+        current = to_rgb(synthesize_latents(projection.G, replace(projection.latents, ws=ws)))
+        yield from (image for pair in zip(targets, current, strict=True) for image in pair)

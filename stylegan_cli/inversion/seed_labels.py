@@ -1,4 +1,4 @@
-"""What is known of seeds: each attribute's value, told by a classifier of their images or by a table."""
+"""Attributes of seeds, from a classifier of their images or from a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import SganError, nearest
 
-_WORDS = 10  # a column of numbers with more than so many distinct ones is split at its median
+_MAX_DISTINCT_NUMBERS = 10  # a column with more is split at its median
 
 
 @dataclass(frozen=True)
@@ -22,26 +22,26 @@ class SeedLabels:
 
     name: str
     values: tuple[str, ...]
-    shares: Tensor  # [N, values] float64: how sure each value is, 0 to 1
+    probabilities: Tensor  # [N, values] float64: probability of each value
 
     def hard(self) -> Tensor:  # [N, values] float64, 0 or 1
-        """The surest value alone."""
-        return torch.nn.functional.one_hot(self.shares.argmax(1), len(self.values)).double()
+        """Return the most probable value, one-hot."""
+        return torch.nn.functional.one_hot(self.probabilities.argmax(1), len(self.values)).double()
 
     def direction_name(self, k: int) -> str:
-        """'hat=tall', or of a split column of numbers 'age>40'."""
+        """Name the direction toward value k: 'hat=tall', or 'age>40' for a split column of numbers."""
         value = self.values[k]
         return f"{self.name}{'' if value.startswith('>') else '='}{value}"
 
 
 def read_table(
     path: str | Path,
-    wanted: Sequence[str] | None = None,  # columns that must be there
+    required: Sequence[str] | None = None,  # columns that must exist
 ) -> tuple[list[int], list[SeedLabels]]:
-    """A CSV file with a column `seed` and one for each attribute: words, or numbers.
+    """Read a CSV file with a column `seed` and a column of words or numbers for each attribute.
 
-    Of a column with more than ten distinct numbers the two labels are its upper and lower half. Raises SganError if the
-    file cannot be read, or has empty places, other seeds than whole numbers, or one of them twice.
+    A column with more than ten distinct numbers is split into its lower and upper half. Raises SganError if the file
+    cannot be read, has empty cells, or has invalid or duplicate seeds.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as f:
@@ -49,16 +49,18 @@ def read_table(
     except OSError as e:
         raise SganError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (UnicodeDecodeError, csv.Error) as e:
-        raise SganError(f"{path} is no CSV file.") from e
+        raise SganError(f"{path} is not a CSV file.") from e
     head, body = (rows[0], rows[1:]) if rows else ([], [])
     if "seed" not in head or len(set(head)) < max(len(head), 2) or not body:
-        raise SganError(f"{path} has no table with a column `seed` and one for each attribute.")
+        raise SganError(
+            f"{path} is not a table of labels.", hint="Use a CSV file with a column `seed` and one for each attribute."
+        )
     for number, row in enumerate(body, 2):
         if len(row) != len(head) or not all(row):
-            raise SganError(f"Row {number} of {path} has empty places, or not {len(head)} of them.")
+            raise SganError(f"Row {number} of {path} has empty cells, or not {len(head)} cells.")
     columns = dict(zip(head, zip(*body, strict=True), strict=True))
     seeds = _seeds(columns.pop("seed"), path)
-    for name in wanted or ():
+    for name in required or ():
         if name not in columns:
             hint = nearest(name, columns) or f"Choose from {', '.join(columns)}."
             raise SganError(f"{path} has no column {name!r}.", hint=hint)
@@ -66,30 +68,32 @@ def read_table(
 
 
 def _seeds(cells: Sequence[str], path: str | Path) -> list[int]:
-    good = [cell.isascii() and cell.isdecimal() and int(cell) < 2**32 for cell in cells]
-    if not all(good):
-        raise SganError(f"{path} has seeds that are none: {cells[good.index(False)]!r} for one.")
+    is_valid = [cell.isascii() and cell.isdecimal() and int(cell) < 2**32 for cell in cells]
+    if not all(is_valid):
+        invalid = cells[is_valid.index(False)]
+        raise SganError(f"{path} contains the invalid seed {invalid!r}.", hint="Use integers from 0 to 4294967295.")
     seeds = [int(cell) for cell in cells]
     if len(set(seeds)) < len(seeds):
-        raise SganError(f"{path} names a seed twice.")
+        raise SganError(f"{path} contains duplicate seeds.")
     return seeds
 
 
 def _labels(name: str, cells: Sequence[str], path: str | Path) -> SeedLabels:
     numbers = _numbers(cells)
-    if numbers is not None and len(set(numbers)) > _WORDS:
-        middle = sorted(numbers)[(len(numbers) - 1) // 2]
-        above = torch.tensor([number > middle for number in numbers])
-        return SeedLabels(name, (f"<={middle:g}", f">{middle:g}"), torch.stack([~above, above], 1).double())
+    if numbers is not None and len(set(numbers)) > _MAX_DISTINCT_NUMBERS:
+        median = sorted(numbers)[(len(numbers) - 1) // 2]
+        is_above = torch.tensor([number > median for number in numbers])
+        probabilities = torch.stack([~is_above, is_above], 1).double()
+        return SeedLabels(name, (f"<={median:g}", f">{median:g}"), probabilities)
     values = tuple(sorted(set(cells)))
     if len(values) < 2 or len(values) * 2 > len(cells):
-        raise SganError(f"The column {name!r} of {path} does not sort the seeds into two or more kinds.")
-    place = torch.tensor([values.index(cell) for cell in cells])
-    return SeedLabels(name, values, torch.nn.functional.one_hot(place, len(values)).double())
+        raise SganError(f"The column {name!r} of {path} does not divide the seeds into two or more groups.")
+    index = torch.tensor([values.index(cell) for cell in cells])
+    return SeedLabels(name, values, torch.nn.functional.one_hot(index, len(values)).double())
 
 
 def _numbers(cells: Sequence[str]) -> list[float] | None:
-    """None if some are no numbers."""
+    """Parse a column of finite numbers; None if it is not one."""
     try:
         numbers = [float(cell) for cell in cells]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Images to project: read, fitted to the model's size and channels."""
+"""Reading of target images and masks, resized to the model."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..data.codec import ImageError, decode, fit, to_array, to_channels
 from ..errors import SganError
 from ..snapshot import SnapshotInfo
 
-_MOST_CUT = 8  # an image whose shape is so many times longer than the model's is no image of its kind
+_MAX_ASPECT_RATIO = 8  # relative to the model's; images with a larger one are rejected
 
 
 def read_targets(
     paths: Sequence[str | Path],
     info: SnapshotInfo,  # of the model
-    crop: str = "center",  # 'center' cuts the largest centered part of the model's shape, 'none' stretches
+    crop: str = "center",  # 'center' crops to the model's aspect ratio, 'none' stretches
 ) -> Tensor:  # [N, channels, height, width], -1 to 1 in steps of 1 / 127.5
-    """The images as the model would have seen them in training: resized with the filter of its data.
+    """Read images as in training: resized with the filter of the model's dataset.
 
-    Raises SganError naming the first that cannot be read, or is far from the model's shape.
+    Raises SganError if an image cannot be read, or its aspect ratio is very different from the model's.
     """
     config, data = info.generator, info.data
     filter = "lanczos" if data is None else "box" if data.filter == "box" else data.pack_filter or "lanczos"
@@ -37,12 +37,12 @@ def read_mask(
     info: SnapshotInfo,
     crop: str = "center",
 ) -> Tensor:  # [1, 1, height, width] of 0 and 1
-    """White counts, black does not. Raises SganError if it cannot be read or nothing counts."""
+    """Read a mask: white pixels count. Raises SganError if it cannot be read or is entirely black."""
     config = info.generator
     pixels = _read(path, (config.height, config.width), 1, crop, "box")
     mask = torch.from_numpy(pixels >= 128).float()[None]
     if not mask.any():
-        raise SganError(f"The mask {path} is black everywhere: no pixel would count.", hint="White is what counts.")
+        raise SganError(f"The mask {path} is entirely black.", hint="Make the pixels white that should count.")
     return mask
 
 
@@ -55,8 +55,11 @@ def _read(path: str | Path, size: tuple[int, int], channels: int, crop: str, fil
         raise SganError(f"{path} cannot be read: {getattr(e, 'strerror', None) or e}.") from e
     except ImageError as e:
         raise SganError(f"{path} cannot be read: {e}.") from e
-    longer = (image.width * size[0]) / (image.height * size[1])
-    if max(longer, 1 / longer) > _MOST_CUT:
-        told = f"{path} has {image.width} x {image.height} pixels, far from the model's {size[1]} x {size[0]}"
-        raise SganError(f"{told}: nearly all of it would be cut off.", hint="Cut out the part that is meant.")
+    ratio = (image.width * size[0]) / (image.height * size[1])
+    if max(ratio, 1 / ratio) > _MAX_ASPECT_RATIO:
+        raise SganError(
+            f"The aspect ratio of {path}, {image.width} x {image.height}, is too far from the model's, {size[1]} x "
+            f"{size[0]}.",
+            hint="Crop the image.",
+        )
     return to_array(fit(to_channels(image, channels), size, crop, filter))

@@ -1,5 +1,5 @@
-"""Pivotal tuning (Roich et al. 2021, "Pivotal Tuning for Latent-based Editing of Real Images"): the generator is moved
-a little until the images of latents already found, the pivots, are their targets.
+"""Pivotal tuning (Roich et al. 2021, "Pivotal Tuning for Latent-based Editing of Real Images"): small changes of the
+generator so that the images of projected latents, the pivots, match their targets.
 
     minimize over the weights of synthesis:  d(G(w_pivot), target) + mean |G(w_pivot) - target|^2
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..detectors.distances import Loss
 from ..models.generator import Generator
 from ..progress import Progress, silent
-from .projector import Projected, batch_size
+from .projector import ProjectedLatents, batch_size
 
 _LR = 3e-4
 
@@ -22,14 +22,14 @@ _LR = 3e-4
 def tune(
     G: Generator,
     targets: Tensor,  # [N, C, H, W] in [-1, 1]
-    pivots: Projected,  # their latents
+    pivots: ProjectedLatents,  # of the targets
     loss: Loss,
     steps: int,
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
-    batch: int | None = None,  # pivots at a time, each step sees all; None: by their size
+    batch: int | None = None,  # pivots at a time, all in each step; None: depends on their size
     progress: Progress = silent,
-) -> tuple[Generator, Tensor, int]:  # a copy whose synthesis is tuned, distances [N] of its images, steps made
-    """One generator for all targets. Ctrl-C ends it with what was reached."""
+) -> tuple[Generator, Tensor, int]:  # copy with tuned synthesis, distances [N] of its images, steps done
+    """Tune one generator for all targets. Ctrl-C stops early and returns the result so far."""
     batch = batch or batch_size(targets)
     tuned = copy.deepcopy(G)
     tuned.synthesis.requires_grad_(True)
@@ -39,22 +39,22 @@ def tune(
     with torch.no_grad():
         features = [loss.features(targets[part]) for part in parts]
 
-    def distance(part: slice, wanted: list[Tensor]) -> tuple[Tensor, Tensor]:  # [n] of the loss, [n] squared
+    def distances(part: slice, target_features: list[Tensor]) -> tuple[Tensor, Tensor]:  # [n] loss, [n] squared error
         noise = "const" if pivots.noise is None else [maps[part] for maps in pivots.noise]
         images = tuned.synthesis(pivots.ws[part], noise=noise)
         if mask is not None:
             images = torch.where(mask.bool(), images, targets[part])
-        return loss.distance(loss.features(images), wanted), (images - targets[part]).square().mean((1, 2, 3))
+        return loss.distance(loss.features(images), target_features), (images - targets[part]).square().mean((1, 2, 3))
 
     done, figure = 0, ""
     progress("tuning", 0, steps)
     try:
         while done < steps:
             total = torch.zeros([], device=targets.device)
-            for part, wanted in zip(parts, features, strict=True):
-                far, square = distance(part, wanted)
-                (far + square).sum().backward()
-                total += far.detach().sum()
+            for part, target_features in zip(parts, features, strict=True):
+                distance, squared_error = distances(part, target_features)
+                (distance + squared_error).sum().backward()
+                total += distance.detach().sum()
             optimizer.step()
             optimizer.zero_grad()
             done += 1
@@ -66,5 +66,5 @@ def tune(
             raise
     tuned.requires_grad_(False)
     with torch.no_grad():
-        reached = torch.cat([distance(part, wanted)[0] for part, wanted in zip(parts, features, strict=True)])
-    return tuned, reached, done
+        final = torch.cat([distances(part, target)[0] for part, target in zip(parts, features, strict=True)])
+    return tuned, final, done

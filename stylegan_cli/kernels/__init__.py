@@ -1,1 +1,1 @@
-"""The CUDA kernels as a binary: the compilers that make it, the build, and the cache that keeps it."""
+"""The CUDA kernels as a binary: compiler search, build and cache."""

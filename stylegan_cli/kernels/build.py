@@ -1,7 +1,7 @@
 """Compile csrc/ into one shared library, once per machine and version, and load it as `torch.ops.sgan`.
 
-A build is found again by a hash of all that it is made from. Of processes that want the same one, one builds and the
-others wait; whoever is killed leaves nothing behind that a later one would stumble over. Importing compiles nothing.
+Builds are cached by a hash of all their inputs. If several processes need the same build, one builds and the others
+wait; a killed one leaves nothing behind that would break a later one. Importing compiles nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ from tqdm import tqdm
 
 from .. import cache
 from ..files import no_room
-from .kernel_cache import AGAIN, discard, is_whole, no_space, raise_remembered, record, remembered, temporary, writable
+from .kernel_cache import (
+    RETRY_HINT,
+    discard,
+    is_intact,
+    metadata_path,
+    no_space_error,
+    raise_remembered_failure,
+    remember_failure,
+    temporary_folder,
+    writable,
+)
 from .toolchain import (
     BuildError,
     HostCompiler,
@@ -37,258 +47,259 @@ from .toolchain import (
     find_host_compiler,
     find_ninja,
     find_nvcc,
-    in_order,
-    missing,
+    find_problems,
+    normalize_architectures,
 )
 
 PACKAGE = Path(__file__).parents[1]
 PREBUILT = PACKAGE / "prebuilt"
-# Inside the package once installed, beside it in the repository.
+# In the package when installed, next to it in the repository.
 SOURCES = next(
     (p for p in (PACKAGE / "csrc", PACKAGE.parent / "csrc") if (p / "library.cpp").is_file()), PACKAGE / "csrc"
 )
-PREBUILT_FOR = ("80", "86", "89", "90a", "100", "120")
+PREBUILT_ARCHITECTURES = ("80", "86", "89", "90a", "100", "120")
 LIBRARY = "sgan_kernels.so"
-KIND = "kernels"  # in the cache
+CACHE_KIND = "kernels"
 
-# The functions of PyTorch 2.10 and no later ones: what is built runs with every release from there on.
+# Only functions that exist in PyTorch 2.10: the library works with that and every later release.
 TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 HOST_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", TARGET)
-# PyTorch has its libraries loaded, but hidden from those that don't name them. Nothing of ours, nor of CUDA's static
-# runtime, is seen from outside.
+# PyTorch loads its libraries with local visibility, so ours must name them. It exports no symbols of its own or of
+# CUDA's static runtime.
 LINK_FLAGS = ("-shared", "-cudart", "static", "--no-device-link", "-ltorch_cpu", "-Xlinker", "--exclude-libs=ALL,-s")
 
-# Becomes ninja, and ends when the process that asked for it ends, be it by SIGKILL; ninja then ends its compilers.
-_LEASHED = """
+# Executes ninja, terminated when its parent dies, even by SIGKILL; ninja then terminates its compilers.
+_RUN_TIED_TO_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
 
-_one_at_a_time = threading.Lock()
-_loaded: bool | BuildError = False
+_load_lock = threading.Lock()
+_loaded: bool | BuildError = False  # or the error of the first attempt
 
 
 def load() -> None:
-    """Make the kernels for this machine's GPUs available as `torch.ops.sgan`, built if need be.
+    """Make the kernels for this machine's GPUs available as `torch.ops.sgan`, building them if necessary.
 
-    Raises BuildError, in one sentence, if that cannot be. What came of it is remembered: a second call does nothing,
-    or raises the same again.
+    Raises BuildError if that fails. The outcome is remembered: later calls do nothing, or raise the same error.
     """
     global _loaded
-    with _one_at_a_time:
+    with _load_lock:
         if _loaded is False:
             try:
                 _load()
                 _loaded = True
             except BuildError as e:
                 _loaded = BuildError(str(e), e.hint, e.log)
-        if isinstance(_loaded, BuildError):  # each time a new one: an exception keeps the frames that it went through
+        if isinstance(_loaded, BuildError):  # a new one each time: exceptions keep their frames alive
             raise BuildError(str(_loaded), _loaded.hint, _loaded.log)
 
 
 def _load() -> None:
-    wanted = architectures()
-    if not wanted:
-        hint = "SGAN_CUDA_ARCH=90a, for example, builds them all the same."
+    targets = architectures()
+    if not targets:
+        hint = "Set SGAN_CUDA_ARCH, to 90a for example, to build them anyway."
         raise BuildError("PyTorch sees no CUDA device to load kernels for.", hint)
-    if (ready := _prebuilt(wanted)) and _opens(ready) is None:
+    if (prebuilt := _find_prebuilt(targets)) and _try_load(prebuilt) is None:
         return
-    path = build(wanted)
-    if _opens(path) is None:
+    path = build(targets)
+    if _try_load(path) is None:
         return
-    # As it was written, yet of no use: made on another system that shares this home, for example.
+    # Intact but not loadable: built on another system that shares this home folder, for example.
     discard(path)
-    path = build(wanted, retry=True)
-    if why := _opens(path):
+    path = build(targets, retry=True)
+    if reason := _try_load(path):
         discard(path)
-        raise remembered(BuildError(f"The CUDA kernels were built but do not load: {why}.", AGAIN), path.parent)
+        error = BuildError(f"The CUDA kernels were built but do not load: {reason}.", RETRY_HINT)
+        raise remember_failure(error, path.parent)
 
 
-def _opens(path: Path) -> str | None:
-    """Load a library; why it cannot be, or None."""
+def _try_load(path: Path) -> str | None:
+    """Load a library. Returns None, or why it failed."""
     import torch
 
     try:
         torch.ops.load_library(path)
     except OSError as e:
-        return str(e.__cause__ or e).rstrip(".")  # PyTorch's own sentence does not tell the reason
+        return str(e.__cause__ or e).rstrip(".")  # PyTorch's own message does not give the reason
     return None
 
 
 def build(
     architectures: Sequence[str],  # such as ["80", "90a"]
     *,
-    retry: bool = False,  # try again although this very build has failed before
+    retry: bool = False,  # try again even if this build failed before
 ) -> Path:
-    """The shared library for these GPUs, from the cache or built now, with a bar on stderr.
+    """The shared library for these architectures, from the cache or built now, with a progress bar on stderr.
 
-    A build that failed is remembered, and not tried again before its sources, flags or compilers change.
-    Raises BuildError, in one sentence: no compiler, no space, or what the compiler said, with its log.
+    A failed build is remembered, and not tried again until its sources, flags or compilers change.
+    Raises BuildError: no compiler, no space, or the compiler's error, with its log.
     """
-    wanted = in_order(architectures)
-    nvcc, host, lacks = find_nvcc(wanted), find_host_compiler(), missing(wanted)
-    if lacks or nvcc is None or host is None:
-        raise BuildError(*lacks[0])
-    name = _name(wanted, nvcc, host)
-    folder = cache.folder(KIND) / name
-    if is_whole(folder / LIBRARY):  # also where nothing can be written
+    targets = normalize_architectures(architectures)
+    nvcc, host, problems = find_nvcc(targets), find_host_compiler(), find_problems(targets)
+    if problems or nvcc is None or host is None:
+        raise BuildError(*problems[0])
+    name = _build_name(targets, nvcc, host)
+    folder = cache.folder(CACHE_KIND) / name
+    if is_intact(folder / LIBRARY):  # also in a cache that is not writable
         return folder / LIBRARY
     try:
-        folder = writable(folder) or temporary(name)
-        with cache.lock(folder / LIBRARY, "Another process builds the CUDA kernels; waiting for it."):
-            if not is_whole(folder / LIBRARY):
+        folder = writable(folder) or temporary_folder(name)
+        with cache.lock(folder / LIBRARY, "Another process is building the CUDA kernels; waiting for it."):
+            if not is_intact(folder / LIBRARY):
                 if not retry:
-                    raise_remembered(folder)
-                _compile(folder, wanted, nvcc, host)
+                    raise_remembered_failure(folder)
+                _compile(folder, targets, nvcc, host)
         return folder / LIBRARY
     except OSError as e:
         if no_room(e):
-            raise no_space(folder) from e
-        raise BuildError(f"The CUDA kernels cannot be built in {folder}: {e.strerror or e}.", AGAIN) from e
+            raise no_space_error(folder) from e
+        raise BuildError(f"Cannot build the CUDA kernels in {folder}: {e.strerror or e}.", RETRY_HINT) from e
 
 
 def build_prebuilt() -> Path:
-    """Build for all common GPUs and put the library into the package, for machines without a compiler.
+    """Build for all common GPUs and add the library to the package, for machines without a compiler.
 
-    Raises BuildError as `build` does.
+    Raises BuildError like `build`.
     """
-    library = build(PREBUILT_FOR, retry=True)
-    shutil.rmtree(PREBUILT, ignore_errors=True)  # of other sources
+    library = build(PREBUILT_ARCHITECTURES, retry=True)
+    shutil.rmtree(PREBUILT, ignore_errors=True)  # built from other sources
     PREBUILT.mkdir()
     path = PREBUILT / f"sgan_kernels_{source_hash()[:16]}.so"
     shutil.copy(library, path)
-    shutil.copy(record(library), record(path))
+    shutil.copy(metadata_path(library), metadata_path(path))
     return path
 
 
-def ready(
+def find_built(
     architectures: Sequence[str],  # such as ["80", "90a"]
 ) -> tuple[Path, str] | None:
-    """The library that is there without compiling, and where it is from: 'package' or 'cache'. Raises BuildError if
-    the sources are not there."""
-    wanted = in_order(architectures)
-    if path := _prebuilt(wanted):
+    """The library if it exists already, and its origin: 'package' or 'cache'. Raises BuildError if the sources are
+    missing."""
+    targets = normalize_architectures(architectures)
+    if path := _find_prebuilt(targets):
         return path, "package"
-    nvcc, host = find_nvcc(wanted), find_host_compiler()
-    if missing(wanted) or nvcc is None or host is None:
+    nvcc, host = find_nvcc(targets), find_host_compiler()
+    if find_problems(targets) or nvcc is None or host is None:
         return None
-    path = cache.folder(KIND) / _name(wanted, nvcc, host) / LIBRARY
-    return (path, "cache") if is_whole(path) else None
+    path = cache.folder(CACHE_KIND) / _build_name(targets, nvcc, host) / LIBRARY
+    return (path, "cache") if is_intact(path) else None
 
 
-def _prebuilt(wanted: list[str]) -> Path | None:
-    """The library that came with the package, if it is of these sources and this machine can run it."""
+def _find_prebuilt(targets: list[str]) -> Path | None:
+    """The library in the package, if it was built from these sources and this machine can run it."""
     path = PREBUILT / f"sgan_kernels_{source_hash()[:16]}.so"
-    if not is_whole(path):
+    if not is_intact(path):
         return None
-    made = json.loads(record(path).read_text())
+    metadata = json.loads(metadata_path(path).read_text())
     driver = driver_version()
-    if driver and driver[0] < made["nvcc"][0]:
+    if driver and driver[0] < metadata["nvcc"][0]:
         return None
-    return path if all(_runs(made["architectures"], name) for name in wanted) else None
+    return path if all(_can_run(metadata["architectures"], name) for name in targets) else None
 
 
-def _runs(made: list[str], name: str) -> bool:
-    """Whether code made for some architectures runs on another: their own family's later ones, or by PTX."""
+def _can_run(built: list[str], name: str) -> bool:
+    """Whether code built for some architectures runs on another: a later one of the same family, or through PTX."""
     number = int(name.rstrip("a"))
-    plain = [int(m) for m in made if not m.endswith("a")]
-    family = [m for m in plain if m // 10 == number // 10]
-    return f"{number}a" in made or any(m <= number for m in family + [int(m) for m in _ptx(made)])
+    plain = [int(b) for b in built if not b.endswith("a")]
+    family = [b for b in plain if b // 10 == number // 10]
+    return f"{number}a" in built or any(b <= number for b in family + [int(b) for b in _ptx(built)])
 
 
-# What a build is known by
+# Build identity
 
 
 def _sources() -> list[Path]:
-    found = sorted(p for p in SOURCES.glob("*") if p.suffix in (".cu", ".cuh", ".h", ".cpp"))
-    if not any(p.suffix == ".cpp" for p in found):
-        raise BuildError(f"The sources of the kernels are not in {SOURCES}.", "Install the package again.")
-    return found
+    paths = sorted(p for p in SOURCES.glob("*") if p.suffix in (".cu", ".cuh", ".h", ".cpp"))
+    if not any(p.suffix == ".cpp" for p in paths):
+        raise BuildError(f"The kernel sources are missing from {SOURCES}.", "Reinstall the package.")
+    return paths
 
 
 def source_hash() -> str:
-    """Of the sources, the flags and the kind of processor; the same whatever compiles them."""
+    """Hash of the sources, flags and processor architecture, independent of the compilers."""
     content = hashlib.sha256(repr((NVCC_FLAGS, HOST_FLAGS, LINK_FLAGS, platform.machine())).encode())
     for path in _sources():
         content.update(repr((path.name, path.read_bytes())).encode())
     return content.hexdigest()
 
 
-def _name(wanted: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
-    """The folder of a build within those of its kind."""
-    made_of = repr((source_hash(), _gencode(wanted), nvcc.version, host.version))
-    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+def _build_name(targets: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
+    """The name of the build's folder in the cache."""
+    inputs = repr((source_hash(), _gencode(targets), nvcc.version, host.version))
+    return hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
-# The build itself
+# Build steps
 
 
-def _compile(folder: Path, wanted: list[str], nvcc: Nvcc, host: HostCompiler) -> None:
-    """Build beside the library's place and move it there. Under the lock."""
-    for path in folder.glob("tmp-*"):  # of builders that were killed
+def _compile(folder: Path, targets: list[str], nvcc: Nvcc, host: HostCompiler) -> None:
+    """Build in a scratch folder and move the library to its place. The caller holds the lock."""
+    for path in folder.glob("tmp-*"):  # left by killed builders
         shutil.rmtree(path, ignore_errors=True)
     discard(folder / LIBRARY)
     scratch = Path(tempfile.mkdtemp(prefix="tmp-", dir=folder))
     try:
-        (scratch / "build.ninja").write_text(_plan(wanted, nvcc, host))
-        code, said = _run_ninja(scratch, folder / "build.log")
+        (scratch / "build.ninja").write_text(_ninja_file(targets, nvcc, host))
+        code, output = _run_ninja(scratch, folder / "build.log")
         if code:
-            raise _failure(code, said, folder)
-        content = cache.sha256_of(scratch / LIBRARY)
-        made = {"sha256": content, "architectures": wanted, "nvcc": nvcc.version, "host": host.version}
-        record(scratch / LIBRARY).write_text(json.dumps(made))
-        for path in (scratch / LIBRARY, record(scratch / LIBRARY)):
+            raise _build_error(code, output, folder)
+        sha256 = cache.sha256_of(scratch / LIBRARY)
+        metadata = {"sha256": sha256, "architectures": targets, "nvcc": nvcc.version, "host": host.version}
+        metadata_path(scratch / LIBRARY).write_text(json.dumps(metadata))
+        for path in (scratch / LIBRARY, metadata_path(scratch / LIBRARY)):
             os.replace(path, folder / path.name)
         (folder / "failed.json").unlink(missing_ok=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-# What a compiler says that was ended from outside, and may get through the next time.
-_PASSING = re.compile(
+# Output of compilers that were killed, and may succeed the next time.
+_TRANSIENT = re.compile(
     r"interrupted by user|\b(Killed|Terminated)\b|due to signal (2|9|15)\b|Cannot allocate memory|out of memory"
 )
 
 
-def _failure(code: int, said: str, folder: Path) -> BuildError:
-    """What is told of a build that did not end well; remembered if the next one would end the same way."""
+def _build_error(code: int, output: str, folder: Path) -> BuildError:
+    """The error of a failed build, remembered if the next one would fail the same way."""
     log = folder / "build.log"
-    if os.strerror(errno.ENOSPC) in said:
-        return no_space(folder)
-    found = re.search(r"^(?!\[).*(\b(error|fatal)\b[^:]{0,20}:|cannot find|undefined reference).*$", said, re.M)
-    why = found[0].strip().rstrip(".") if found else "a compiler failed"
-    if code < 0 or code in (130, 137, 143) or _PASSING.search(said):
-        why = "a compiler was ended from outside, perhaps for want of memory"
-        return BuildError(f"The CUDA kernels were not built: {why} (log: {log}).", "Try again.", log)
-    hint = "Set CXX to an older g++." if "unsupported GNU version" in said else AGAIN
-    return remembered(BuildError(f"The CUDA kernels cannot be built: {why} (log: {log}).", hint, log), folder)
+    if os.strerror(errno.ENOSPC) in output:
+        return no_space_error(folder)
+    match = re.search(r"^(?!\[).*(\b(error|fatal)\b[^:]{0,20}:|cannot find|undefined reference).*$", output, re.M)
+    reason = match[0].strip().rstrip(".") if match else "a compiler failed"
+    if code < 0 or code in (130, 137, 143) or _TRANSIENT.search(output):
+        reason = "a compiler was killed, perhaps because memory ran out"
+        return BuildError(f"Building the CUDA kernels failed: {reason} (log: {log}).", "Try again.", log)
+    hint = "Set CXX to an older g++." if "unsupported GNU version" in output else RETRY_HINT
+    error = BuildError(f"Building the CUDA kernels failed: {reason} (log: {log}).", hint, log)
+    return remember_failure(error, folder)
 
 
 def _ptx(names: list[str]) -> list[str]:
-    """What is kept as PTX too, for later devices to compile: the last. Not of an 'a', which they cannot run."""
+    """The architecture also kept as PTX for later devices: the last, unless it is an 'a', which they cannot run."""
     return [name for name in names[-1:] if not name.endswith("a")]
 
 
-def _gencode(wanted: list[str]) -> list[str]:
-    codes = [(name, "sm") for name in wanted] + [(name, "compute") for name in _ptx(wanted)]
+def _gencode(targets: list[str]) -> list[str]:
+    codes = [(name, "sm") for name in targets] + [(name, "compute") for name in _ptx(targets)]
     return [word for name, kind in codes for word in ("-gencode", f"arch=compute_{name},code={kind}_{name}")]
 
 
-def _plan(wanted: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
-    """The text of build.ninja: one command per source, one that links."""
-    spec = importlib.util.find_spec("torch")  # without the work of importing it
+def _ninja_file(targets: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
+    """The text of build.ninja: one command per source, and one to link."""
+    spec = importlib.util.find_spec("torch")  # without importing it
     if spec is None or spec.origin is None:
-        raise BuildError("PyTorch is not installed.", "pip install torch")
+        raise BuildError("PyTorch is not installed.", "Run pip install torch.")
     torch = Path(spec.origin).parent
     cuda = [nvcc.path, "-ccbin", host.path]
     binding = [host.path, *HOST_FLAGS, *(f"-I{p}" for p in (torch / "include", *nvcc.includes))]
     steps, objects = [], []
     for source in _sources():
         if source.suffix in (".cu", ".cpp"):
-            command = [*cuda, *NVCC_FLAGS, *_gencode(wanted)] if source.suffix == ".cu" else binding
+            command = [*cuda, *NVCC_FLAGS, *_gencode(targets)] if source.suffix == ".cu" else binding
             objects.append(f"{source.name}.o")
             steps.append((objects[-1], "", [*command, "-c", source, "-o", objects[-1]]))
     folders = [f"-L{p}" for p in (*nvcc.libraries, torch / "lib")]
@@ -300,12 +311,12 @@ def _plan(wanted: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
 
 
 def _run_ninja(scratch: Path, log: Path) -> tuple[int, str]:
-    """Carry the plan out: (exit code, all that was said), which also goes into the log."""
-    command = [sys.executable, "-ISc", _LEASHED, str(os.getpid()), str(find_ninja()), "-v"]
+    """Run ninja in the scratch folder, and log its output. Returns (exit code, output)."""
+    command = [sys.executable, "-ISc", _RUN_TIED_TO_PARENT, str(os.getpid()), str(find_ninja()), "-v"]
     env = {k: v for k, v in os.environ.items() if k not in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")}
-    env |= {"TMPDIR": str(scratch), "NINJA_STATUS": "[%f/%t] "}  # what compilers leave behind goes with the folder
+    env |= {"TMPDIR": str(scratch), "NINJA_STATUS": "[%f/%t] "}  # leftovers are deleted with the folder
     total = (scratch / "build.ninja").read_text().count("\nbuild ")
-    said = []
+    lines = []
     with (
         open(log, "w") as f,
         subprocess.Popen(
@@ -316,9 +327,9 @@ def _run_ninja(scratch: Path, log: Path) -> tuple[int, str]:
         try:
             for line in ninja.stdout or ():
                 f.write(line)
-                said.append(line)
+                lines.append(line)
                 bar.update(line.startswith("["))
         except BaseException:  # Ctrl-C too
             ninja.terminate()
             raise
-    return ninja.returncode, "".join(said)
+    return ninja.returncode, "".join(lines)

@@ -1,4 +1,4 @@
-"""What compiles the CUDA kernels: nvcc, the host's C++ compiler, ninja; where they are, and what is missing."""
+"""The tools that compile the CUDA kernels (nvcc, a C++ compiler, ninja): where they are, and what is missing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 
 from ..errors import SganError
 
-_INSTALL = "pip install 'stylegan-cli[cuda]' brings one; a CUDA toolkit on the PATH or in CUDA_HOME does as well."
+_INSTALL = "Run pip install 'stylegan-cli[cuda]', or install a CUDA toolkit and set PATH or CUDA_HOME."
 
-# Architecture -> the first nvcc that makes it, and the last major release that does.
-_MAKERS = {
+# Architecture -> the first nvcc release that supports it.
+_FIRST_NVCC = {
     "80": (11, 0),
     "86": (11, 1),
     "87": (11, 4),
@@ -32,10 +32,10 @@ _MAKERS = {
     "120": (12, 8),
     "121": (12, 9),
 }
-_NEWEST = "120"  # of those the kernels are tuned for; later devices compile its PTX for themselves
+_NEWEST = "120"  # that the kernels are tuned for; later devices compile its PTX themselves
 
-# What nvcc calls or includes, and the pip package that brings it.
-_PARTS = {
+# Files that nvcc runs or includes -> the pip package that contains them.
+_REQUIRED_FILES = {
     "nvvm/bin/cicc": "nvidia-nvvm",
     "include/crt/host_config.h": "nvidia-cuda-crt",
     "include/cuda_runtime.h": "nvidia-cuda-runtime",
@@ -45,12 +45,12 @@ _PARTS = {
 
 
 class BuildError(SganError, RuntimeError):
-    """The kernels cannot be had. ``log`` is what the compilers said, where one of them was started."""
+    """The kernels are not available. `log` is the file with the compilers' output, if any was started."""
 
     def __init__(
         self,
-        message: str,  # one sentence; with a log, its path stands in it
-        hint: str | None = None,  # what to type or to change
+        message: str,  # one sentence; it contains the path of the log, if there is one
+        hint: str | None = None,  # how to fix it
         log: Path | None = None,
     ):
         super().__init__(message, hint)
@@ -59,7 +59,7 @@ class BuildError(SganError, RuntimeError):
 
 @dataclass(frozen=True)
 class Nvcc:
-    """A CUDA compiler that answers."""
+    """A working CUDA compiler."""
 
     path: Path
     version: tuple[int, ...]  # (13, 0, 88)
@@ -67,17 +67,17 @@ class Nvcc:
 
     @property
     def home(self) -> Path:
-        # A link on the PATH leads to the toolkit; pip's files may be links themselves, out of the folder they share.
+        # On the PATH, follow links to the toolkit. Files from pip can be links out of the folder that they share.
         return (self.path if self.found == "pip" else self.path.resolve()).parents[1]
 
     @property
     def includes(self) -> tuple[Path, ...]:
-        """Folders of the CUDA headers, for other compilers; none where they are not beside it."""
+        """Existing folders with CUDA headers, for other compilers."""
         return tuple(filter(Path.is_dir, (self.home / "include", self.home / "include" / "cccl")))
 
     @property
     def libraries(self) -> tuple[Path, ...]:
-        """Folders of libraries that it does not look into by itself: pip has lib where toolkits have lib64."""
+        """Library folders that nvcc does not search by default: pip uses lib where toolkits have lib64."""
         return (self.home / "lib",) if self.found == "pip" else ()
 
     def __str__(self) -> str:
@@ -86,10 +86,10 @@ class Nvcc:
 
 @dataclass(frozen=True)
 class HostCompiler:
-    """The C++ compiler that nvcc calls and that compiles the binding to PyTorch."""
+    """The C++ compiler that nvcc runs and that compiles the PyTorch binding."""
 
     path: Path
-    version: str  # the first line it says of itself
+    version: str  # first line of the output of --version
     found: str  # 'CXX' or 'PATH'
 
 
@@ -98,85 +98,87 @@ def dotted(version: Iterable[int]) -> str:
 
 
 def architectures() -> list[str]:
-    """What to build for, as nvcc names it, lowest first: ["80", "90a"].
+    """The architectures to build for, as nvcc names them, lowest first: ["80", "90a"].
 
-    SGAN_CUDA_ARCH chooses ("80,90a", "8.0;9.0a"), else the CUDA devices that PyTorch sees; without either: none.
-    Raises BuildError for what no kernel is made for.
+    They come from SGAN_CUDA_ARCH ("80,90a", "8.0;9.0a"), else from the CUDA devices that PyTorch sees; otherwise empty.
+    Raises BuildError for an unsupported architecture.
     """
-    if chosen := os.environ.get("SGAN_CUDA_ARCH", "").strip():
-        return in_order(re.split(r"[\s,;]+", chosen))
+    if setting := os.environ.get("SGAN_CUDA_ARCH", "").strip():
+        return normalize_architectures(re.split(r"[\s,;]+", setting))
     import torch
 
     if torch.version.cuda is None or not torch.cuda.is_available():
         return []
-    return in_order(_made_for(*torch.cuda.get_device_capability(i)) for i in range(torch.cuda.device_count()))
+    devices = range(torch.cuda.device_count())
+    return normalize_architectures(_architecture_for(*torch.cuda.get_device_capability(i)) for i in devices)
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Each architecture once, lowest first, without dots. Raises BuildError for an unknown one."""
-    known = {}
+def normalize_architectures(names: Iterable[str]) -> list[str]:
+    """Each architecture once, lowest first, without dots. Raises BuildError for an unsupported one."""
+    numbers = {}
     for name in names:
         digits = re.fullmatch(r"(\d+)\.?(\d)(a?)", name)
-        if digits is None or digits[1] + digits[2] not in _MAKERS:
+        if digits is None or digits[1] + digits[2] not in _FIRST_NVCC:
             raise BuildError(
-                f"{name} is no GPU architecture that the kernels can be built for: they need sm_80 (Ampere) or newer.",
-                hint=f"Known are {', '.join(_MAKERS)}; SGAN_CUDA_ARCH chooses.",
+                f"{name!r} is not a supported GPU architecture: the kernels need sm_80 (Ampere) or newer.",
+                hint=f"Set SGAN_CUDA_ARCH to some of {', '.join(_FIRST_NVCC)}.",
             )
-        known["".join(digits.groups())] = int(digits[1] + digits[2])
-    return sorted(known, key=lambda name: (known[name], name))
+        numbers["".join(digits.groups())] = int(digits[1] + digits[2])
+    return sorted(numbers, key=lambda name: (numbers[name], name))
 
 
-def _made_for(major: int, minor: int) -> str:
-    """The architecture for a device: its own where it gains by that, else the first of its family."""
+def _architecture_for(major: int, minor: int) -> str:
+    """The architecture to compile for a device: its own if that is faster, else the first of its family."""
     families = {9: "90a", 10: "100", 12: "120"}
     return families.get(major, _NEWEST if major > 12 else f"{major}{minor}")
 
 
 def find_nvcc(
-    wanted: Sequence[str] = (),  # architectures it should be able to make
+    targets: Sequence[str] = (),  # architectures that it should support
 ) -> Nvcc | None:
-    """The first nvcc of CUDA_HOME, CUDA_PATH, the PATH and the pip packages that can do it; else the first of all."""
-    found = list(_every_nvcc())
-    return next((nvcc for nvcc in found if objection(nvcc, wanted) is None), found[0] if found else None)
+    """The first suitable nvcc in CUDA_HOME, CUDA_PATH, PATH and the pip packages; if none is suitable, the first."""
+    candidates = list(_all_nvccs())
+    suitable = (nvcc for nvcc in candidates if nvcc_problem(nvcc, targets) is None)
+    return next(suitable, candidates[0] if candidates else None)
 
 
-def _every_nvcc() -> Iterator[Nvcc]:
+def _all_nvccs() -> Iterator[Nvcc]:
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(name):
             yield from _nvcc(Path(os.environ[name], "bin", "nvcc"), name)
     if path := shutil.which("nvcc"):
         yield from _nvcc(Path(path), "PATH")
-    spec = importlib.util.find_spec("nvidia")  # no package of its own: a folder that many wheels share
+    spec = importlib.util.find_spec("nvidia")  # a namespace package, shared by many wheels
     for folder in spec.submodule_search_locations or () if spec else ():
         for path in sorted(Path(folder).glob("cu*/bin/nvcc"), reverse=True):
             yield from _nvcc(path, "pip")
 
 
 def _nvcc(path: Path, found: str) -> Iterator[Nvcc]:
-    """The compiler at this place, if it is one that runs."""
-    version = re.search(r"\bV(\d+)\.(\d+)\.(\d+)", _said(path, "--version"))
+    """The compiler at this path, if it works."""
+    version = re.search(r"\bV(\d+)\.(\d+)\.(\d+)", _output_of(path, "--version"))
     if version is not None:
         yield Nvcc(path, tuple(map(int, version.groups())), found)
 
 
-def objection(nvcc: Nvcc, wanted: Sequence[str]) -> tuple[str, str] | None:
-    """Why this compiler will not do for these architectures on this machine, and what to do; None: it will."""
-    for part, package in _PARTS.items() if nvcc.found == "pip" else ():
-        if not (nvcc.home / part).exists():
+def nvcc_problem(nvcc: Nvcc, targets: Sequence[str]) -> tuple[str, str] | None:
+    """Why this compiler is not suitable for these architectures on this machine, and how to fix it; None if it is."""
+    for name, package in _REQUIRED_FILES.items() if nvcc.found == "pip" else ():
+        if not (nvcc.home / name).exists():
             return f"{nvcc} lacks the pip package {package}.", _INSTALL
-    for name in wanted:
-        first = _MAKERS.get(name) or _MAKERS[name.rstrip("a")]
+    for name in targets:
+        first = _FIRST_NVCC.get(name) or _FIRST_NVCC[name.rstrip("a")]
         if nvcc.version < first:
             return f"{nvcc} is too old for sm_{name}, which needs {dotted(first)}.", _INSTALL
     driver = driver_version()
-    if driver and driver[0] < nvcc.version[0]:  # within a major release, old drivers run what is newer
-        what = f"{nvcc} is newer than the driver of this machine, which runs CUDA {dotted(driver)} at most."
-        return what, f"Update the driver, or set CUDA_HOME to a toolkit of CUDA {driver[0]}."
+    if driver and driver[0] < nvcc.version[0]:  # within a major release, older drivers run newer code
+        problem = f"{nvcc} is too new: the driver of this machine supports CUDA {dotted(driver)} at most."
+        return problem, f"Update the driver, or set CUDA_HOME to a CUDA {driver[0]} toolkit."
     return None
 
 
 def driver_version() -> tuple[int, int] | None:
-    """The newest CUDA that this machine's driver runs, such as (12, 8); None without a driver."""
+    """The newest CUDA version that this machine's driver supports, such as (12, 8); None without a driver."""
     version = ctypes.c_int()
     try:
         if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)):
@@ -187,54 +189,55 @@ def driver_version() -> tuple[int, int] | None:
 
 
 def find_host_compiler() -> HostCompiler | None:
-    """CXX where it is set, else the g++, c++ or clang++ of the PATH."""
+    """The compiler in CXX if that is set, else g++, c++ or clang++ from the PATH."""
     names = [("g++", "PATH"), ("c++", "PATH"), ("clang++", "PATH")]
-    if words := os.environ.get("CXX", "").split():  # "ccache g++ -m64": nvcc takes a program and nothing else
+    if words := os.environ.get("CXX", "").split():  # "ccache g++ -m64": nvcc accepts only a program
         programs = [word for word in words if not word.startswith("-")]
         names = [((programs or words)[-1], "CXX")]
     for name, found in names:
-        if (path := shutil.which(name)) and (said := _said(path, "--version")):
-            return HostCompiler(Path(path), said.splitlines()[0], found)
+        if (path := shutil.which(name)) and (output := _output_of(path, "--version")):
+            return HostCompiler(Path(path), output.splitlines()[0], found)
     return None
 
 
 def find_ninja() -> Path | None:
-    """The one that pip put beside this package, else that of the PATH."""
+    """Ninja from pip, else from the PATH."""
     try:
         import ninja
     except ImportError:
         path = None
     else:
         path = shutil.which("ninja", path=ninja.BIN_DIR)
-    return Path(found) if (found := path or shutil.which("ninja")) else None
+    path = path or shutil.which("ninja")
+    return Path(path) if path else None
 
 
-def missing(
-    wanted: Sequence[str] = (),  # architectures to build for
+def find_problems(
+    targets: Sequence[str] = (),  # architectures to build for
 ) -> list[tuple[str, str]]:
-    """What stands in the way of a build, each as (what, what to do). Empty: nothing that can be seen from here."""
+    """Everything known to prevent a build, as pairs (problem, how to fix it)."""
     if not sys.platform.startswith("linux"):
-        return [("The CUDA kernels are built on Linux only.", "Everything works without them, slower.")]
-    found = []
-    nvcc = find_nvcc(wanted)
+        return [("The CUDA kernels can be built on Linux only.", "Everything works without them, but slower.")]
+    problems = []
+    nvcc = find_nvcc(targets)
     if nvcc is None:
-        found.append(("There is no nvcc in CUDA_HOME, on the PATH, or among the pip packages.", _INSTALL))
-    elif why := objection(nvcc, wanted):
-        found.append(why)
+        problems.append(("No nvcc found in CUDA_HOME, on the PATH, or in the pip packages.", _INSTALL))
+    elif problem := nvcc_problem(nvcc, targets):
+        problems.append(problem)
     if find_host_compiler() is None:
         if name := os.environ.get("CXX"):
-            found.append((f"CXX names {name}, which is no C++ compiler.", "Set CXX to a g++, or unset it."))
+            problems.append((f"CXX is {name}, which is not a C++ compiler.", "Set CXX to a g++, or unset it."))
         else:
-            found.append(("There is no C++ compiler on the PATH.", "Install g++ (apt install g++), or set CXX to one."))
+            problems.append(("No C++ compiler found on the PATH.", "Install g++ (apt install g++), or set CXX."))
     if find_ninja() is None:
-        found.append(("There is no ninja.", "pip install ninja"))
-    return found
+        problems.append(("No ninja found.", "Run pip install ninja."))
+    return problems
 
 
-def _said(path: str | Path, *arguments: str) -> str:
-    """What a program prints; nothing where it does not run."""
+def _output_of(path: str | Path, *arguments: str) -> str:
+    """The standard output of a program; empty if it fails."""
     try:
-        done = subprocess.run([str(path), *arguments], capture_output=True, text=True, errors="replace", timeout=60)
+        result = subprocess.run([str(path), *arguments], capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return result.stdout if result.returncode == 0 else ""

@@ -24,7 +24,7 @@ from ..data.images import to_rgb, to_uint8
 from ..errors import SganError
 from ..models.generator import Generator
 from ..sampling import counter
-from ..sampling.latents import draw_noise
+from ..sampling.latents import sample_noise
 
 
 class ImageSource(Protocol):
@@ -114,7 +114,7 @@ class Drawn:
         self,
         index: Tensor,  # [n] int64
     ) -> list[Tensor]:  # one [n, 1, h, w] for each layer that takes noise
-        return draw_noise(self.G, self.seed, "metrics.noise", index)
+        return sample_noise(self.G, self.seed, "metrics.noise", index)
 
     def synthesize(
         self,

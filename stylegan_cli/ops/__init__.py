@@ -1,4 +1,4 @@
-"""The operations that a StyleGAN spends its time in, each with its reference beside it; `use` chooses what runs."""
+"""The operations that dominate the running time of a StyleGAN, each with a reference; `use` chooses what runs."""
 
 from .bias_act import bias_act
 from .composite import feature_gradients_only

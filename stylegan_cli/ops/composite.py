@@ -1,7 +1,7 @@
-"""The parts of the fast path without kernels that PyTorch's autograd would make slower: their derivatives are our own.
+"""Custom derivatives for the fast path without kernels, where those of PyTorch's autograd would be slower.
 
-Bias and activation keep only their output; convolutions on the CPU compute what PyTorch's do, each in the memory layout
-that is fast for it. All can be differentiated any number of times.
+Bias and activation save only their output. CPU convolutions give the same results as PyTorch's, each in the memory
+layout that is fastest for it. All are differentiable any number of times.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 
 class PiecewiseLinear(torch.autograd.Function):
-    """linear, relu and lrelu: the derivative is a mask that the output alone determines, so only y is kept."""
+    """linear, relu and lrelu. The output alone determines the derivative, so only y is saved."""
 
     @staticmethod
     def forward(ctx, x, b, slope, gain, clamp):  # x [N, C, ...], b [C] or None -> [N, C, ...]
@@ -41,7 +41,7 @@ class PiecewiseLinear(torch.autograd.Function):
 
 
 class _PiecewiseLinearGradient(torch.autograd.Function):
-    """dx = dy * gain * slope(y): linear in dy, and flat in y almost everywhere."""
+    """dx = dy * gain * slope(y): linear in dy, constant in y almost everywhere."""
 
     @staticmethod
     def forward(ctx, dy, y, slope, gain, clamp):  # dy, y [N, C, ...] -> [N, C, ...]
@@ -54,7 +54,7 @@ class _PiecewiseLinearGradient(torch.autograd.Function):
             dx = dx if gain == 1 else dx.mul_(gain)
         if clamp is None:
             return dx
-        bound = torch.tensor(clamp, dtype=y.dtype, device="cpu").item()  # as y holds it
+        bound = torch.tensor(clamp, dtype=y.dtype, device="cpu").item()  # rounded as in y
         return dx.masked_fill_(y.abs() >= bound, 0)
 
     @staticmethod
@@ -65,11 +65,11 @@ class _PiecewiseLinearGradient(torch.autograd.Function):
 
 
 def _activate_(
-    y: Tensor,  # [N, C, ...] with the gain in it, changed in place
-    slope: float,  # left of zero
+    y: Tensor,  # [N, C, ...] with the gain applied, changed in place
+    slope: float,  # below zero
     clamp: float | None,
 ) -> None:
-    """act and clamp in place."""
+    """Activate and clamp in place."""
     if slope != 1:
         F.leaky_relu_(y, slope)
     if clamp is not None:
@@ -77,8 +77,8 @@ def _activate_(
 
 
 class Epilogue(torch.autograd.Function):
-    """act(d y + strength noise + b), what follows a modulated convolution, in as few passes over memory as PyTorch has
-    operations for."""
+    """act(d y + strength noise + b), everything after a modulated convolution, in as few passes over memory as PyTorch
+    operations allow."""
 
     @staticmethod
     def forward(ctx, y, d, b, noise, strength, slope, clamp):
@@ -118,7 +118,7 @@ def plain_convolution(
     padding: int = 0,
     transposed: bool = False,
 ) -> Tensor:  # [N, O, H', W']
-    """PyTorch's convolution."""
+    """Call PyTorch's convolution."""
     function = F.conv_transpose2d if transposed else F.conv2d
     return function(x, w, stride=stride, padding=padding)
 
@@ -130,7 +130,7 @@ def convolve(
     padding: int = 0,
     transposed: bool = False,
 ) -> Tensor:  # [N, O, H', W']
-    """The same; on the CPU with gradients of our own."""
+    """Like `plain_convolution`, with custom gradients on the CPU."""
     function = _Convolution.apply if x.device.type == "cpu" else plain_convolution
     return function(x, w, stride, padding, transposed)
 
@@ -140,10 +140,10 @@ _features_only: ContextVar[bool] = ContextVar("features_only", default=False)
 
 @contextlib.contextmanager
 def feature_gradients_only() -> Iterator[None]:
-    """For `torch.autograd.grad` with respect to images or latents: convolutions leave out their weights' gradients.
+    """Skip the weight gradients of convolutions, for `torch.autograd.grad` with respect to images or latents.
 
-    PyTorch asks a function for the gradients of all its inputs; R1 and path length would throw these away. Other
-    threads are not affected: on the CPU, gradients are made in the thread that asks for them.
+    PyTorch asks a function for the gradients of all its inputs; R1 and path length would discard these. Other threads
+    are not affected: on the CPU, gradients are computed in the thread that asks for them.
     """
     before = _features_only.set(True)
     try:
@@ -153,61 +153,61 @@ def feature_gradients_only() -> Iterator[None]:
 
 
 # Convolution is linear in x and in w, so the three functions below are closed under differentiation:
-#   y = x * w,   dx = dy *T w,   dw = dy ** x,   and the derivatives of each are again of these three forms.
+#   y = x * w,   dx = dy *T w,   dw = dy ** x,   and each derivative has one of these three forms again.
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, *form):  # [N, I, H, W], [O, I, k, k] (transposed: [I, O, k, k]) -> [N, O, H', W']
+    def forward(ctx, x, w, *params):  # [N, I, H, W], [O, I, k, k] (transposed: [I, O, k, k]) -> [N, O, H', W']
         ctx.save_for_backward(x, w)
-        ctx.form = form
-        return plain_convolution(x, w, *form)
+        ctx.params = params
+        return plain_convolution(x, w, *params)
 
     @staticmethod
     def backward(ctx, *grads):
         (dy,) = grads
         x, w = ctx.saved_tensors
-        dx = _InputGradient.apply(dy, w, x.shape, *ctx.form) if ctx.needs_input_grad[0] else None
-        # What is compiled stays as it is: a gradient too many costs time, one too few is wrong.
-        left_out = not torch.compiler.is_compiling() and _features_only.get()
-        wanted = ctx.needs_input_grad[1] and not left_out
-        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.form) if wanted else None
+        dx = _InputGradient.apply(dy, w, x.shape, *ctx.params) if ctx.needs_input_grad[0] else None
+        # Compiled code is reused outside the block: an extra gradient costs time, a missing one is wrong.
+        skipped = not torch.compiler.is_compiling() and _features_only.get()
+        needs_dw = ctx.needs_input_grad[1] and not skipped
+        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.params) if needs_dw else None
         return dx, dw, None, None, None
 
 
 class _InputGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, dy, w, shape, *form):  # [N, O, H', W'], w -> [N, I, H, W]
+    def forward(ctx, dy, w, shape, *params):  # [N, O, H', W'], w -> [N, I, H, W]
         ctx.save_for_backward(dy, w)
-        ctx.form = form
+        ctx.params = params
         x = torch.empty(shape, dtype=dy.dtype, memory_format=torch.channels_last)  # only its shape is read
-        return _convolution_backward(dy, x, w, form, [True, False, False])[0]
+        return _convolution_backward(dy, x, w, params, [True, False, False])[0]
 
     @staticmethod
     def backward(ctx, *grads):
         (ddx,) = grads
         dy, w = ctx.saved_tensors
-        ddy = _Convolution.apply(ddx, w, *ctx.form) if ctx.needs_input_grad[0] else None
-        dw = _WeightGradient.apply(dy, ddx, w.shape, *ctx.form) if ctx.needs_input_grad[1] else None
+        ddy = _Convolution.apply(ddx, w, *ctx.params) if ctx.needs_input_grad[0] else None
+        dw = _WeightGradient.apply(dy, ddx, w.shape, *ctx.params) if ctx.needs_input_grad[1] else None
         return ddy, dw, None, None, None, None
 
 
 class _WeightGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, dy, x, shape, *form):  # [N, O, H', W'], [N, I, H, W] -> w
+    def forward(ctx, dy, x, shape, *params):  # [N, O, H', W'], [N, I, H, W] -> w
         ctx.save_for_backward(dy, x)
-        ctx.form = form
+        ctx.params = params
         if min(shape[:2]) >= 64:  # many channels: oneDNN sums over pixels 2 to 4 times as fast in this layout
             dy, x = dy.contiguous(), x.contiguous()
         w = torch.empty(shape, dtype=dy.dtype)  # only its shape is read
-        return _convolution_backward(dy, x, w, form, [False, True, False])[1]
+        return _convolution_backward(dy, x, w, params, [False, True, False])[1]
 
     @staticmethod
     def backward(ctx, *grads):
         (ddw,) = grads
         dy, x = ctx.saved_tensors
-        ddy = _Convolution.apply(x, ddw, *ctx.form) if ctx.needs_input_grad[0] else None
-        dx = _InputGradient.apply(dy, ddw, x.shape, *ctx.form) if ctx.needs_input_grad[1] else None
+        ddy = _Convolution.apply(x, ddw, *ctx.params) if ctx.needs_input_grad[0] else None
+        dx = _InputGradient.apply(dy, ddw, x.shape, *ctx.params) if ctx.needs_input_grad[1] else None
         return ddy, dx, None, None, None, None
 
 
@@ -215,10 +215,10 @@ def _convolution_backward(
     dy: Tensor,  # [N, O, H', W']
     x: Tensor,  # [N, I, H, W]
     w: Tensor,  # [O, I, k, k], transposed: [I, O, k, k]
-    form: tuple[int, int, bool],  # stride, padding, transposed
-    wanted: Sequence[bool],  # gradients of x, w and a bias
+    params: tuple[int, int, bool],  # stride, padding, transposed
+    output_mask: Sequence[bool],  # which gradients to compute: x, w, bias
 ) -> tuple[Tensor, Tensor, Tensor]:
-    stride, padding, transposed = form
+    stride, padding, transposed = params
     return torch.ops.aten.convolution_backward(
-        dy, x, w, None, [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, wanted
+        dy, x, w, None, [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, output_mask
     )

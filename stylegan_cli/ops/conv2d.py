@@ -1,4 +1,4 @@
-"""Convolution with twofold resampling: what modulated convolution and the discriminator are made of."""
+"""Convolution with twofold resampling, the building block of modulated convolution and the discriminator."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .upfirdn2d import downsample2d, upfirdn2d_composite, upfirdn2d_cuda, upfird
 def conv2d_resample(
     x: Tensor,  # [N, I, H, W]
     w: Tensor,  # [O, I, k, k], k = 1 or 3
-    f: Tensor | None = None,  # [K] resampling filter, needed when up or down is 2
+    f: Tensor | None = None,  # [K] resampling filter, required if up or down is 2
     up: int = 1,  # 1 or 2
     down: int = 1,  # 1 or 2
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
-    """A 'same' convolution with twofold resampling: up after it (true convolution), or down before it (correlation).
+    """A 'same' convolution followed by upsampling (true convolution) or preceded by downsampling (correlation).
 
     The zeros of the upsampled image are never multiplied: up = 2 is a transposed convolution followed by the filter.
-    Differentiable any number of times in x and w; f is a constant. Raises ValueError on other factors, or if the
+    Differentiable any number of times in x and w; f is a constant. Raises ValueError for other factors, or if the
     filter is missing.
     """
     return _IMPLEMENTATIONS[choose(x.device.type)](x, w, f, up, down)
@@ -37,12 +37,12 @@ def _conv2d_resample(
     up: int = 1,
     down: int = 1,
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
-    """The op made of some convolution and some resampling."""
+    """The op built from the given convolution and resampling functions."""
     k = w.shape[-1]
     if (up, down) == (1, 1):
         return convolution(x, w, padding=k // 2)
     if (up, down) not in ((2, 1), (1, 2)):
-        raise ValueError(f"up {up} and down {down}: one of them may be 2, the rest is 1")
+        raise ValueError(f"up {up} and down {down} are not supported: one of them can be 2, otherwise they are 1")
     if f is None:
         raise ValueError("resampling needs a filter f")
     if up == 2 and k == 1:

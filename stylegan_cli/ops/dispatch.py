@@ -1,4 +1,4 @@
-"""Which implementation of an op runs."""
+"""Choice of the implementation that an op runs."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ from ..kernels.toolchain import BuildError
 
 IMPLEMENTATIONS = ("auto", "cuda", "fused", "composite", "reference")
 
-_chosen: ContextVar[str | None] = ContextVar("implementation of the ops", default=None)
+_implementation: ContextVar[str | None] = ContextVar("implementation of the ops", default=None)
 _kernel_device: ContextVar[str] = ContextVar("type of device that the kernels run on", default="cuda")
 
 
 @contextlib.contextmanager
 def use(
-    implementation: str,  # of IMPLEMENTATIONS
+    implementation: str,  # one of IMPLEMENTATIONS
 ) -> Iterator[None]:
     """Choose the implementation of every op called within the block, in this thread or asynchronous task.
 
     'reference'  the equations in plain PyTorch
     'composite'  PyTorch's own operations, arranged to be fast
     'cuda'       the kernels of csrc/, or an error: ValueError for tensors that are not on a GPU, BuildError with the
-                 compiler's log where the kernels cannot be built. What no kernel is made for is composite.
-    'fused'      as 'cuda', with modulated convolutions in one kernel where it is able to
-    'auto'       the kernels for tensors on a GPU, else the composite; where they cannot be built, it warns once
+                 compiler's log if the kernels cannot be built. Calls that no kernel supports use the composite.
+    'fused'      like 'cuda', with each modulated convolution in a single kernel where supported
+    'auto'       the kernels for tensors on a GPU, else the composite; warns once if the kernels cannot be built
 
-    Blocks may be nested. Outside of all, the environment variable SGAN_KERNELS has the word, 'auto' where it is not
-    set or empty. Gradients are computed by the implementation of the forward pass; so are later calls of a function
-    that was compiled (torch.compile) within the block. Raises ValueError on an unknown name.
+    Blocks can be nested. Outside any block, the environment variable SGAN_KERNELS decides; unset or empty it means
+    'auto'. Gradients use the implementation of the forward pass, as do later calls of a function that was compiled
+    (torch.compile) within the block. Raises ValueError if the name is unknown.
     """
-    token = _chosen.set(_known(implementation, "implementation"))
+    token = _implementation.set(_validated(implementation, "implementation"))
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _implementation.reset(token)
 
 
-def chosen() -> str:  # of IMPLEMENTATIONS
-    """The choice in force. Raises ValueError if SGAN_KERNELS has the word and is none."""
-    return _chosen.get() or _known(os.environ.get("SGAN_KERNELS") or "auto", "SGAN_KERNELS")
+def current_implementation() -> str:  # one of IMPLEMENTATIONS
+    """The implementation in effect. Raises ValueError if SGAN_KERNELS decides and is not valid."""
+    return _implementation.get() or _validated(os.environ.get("SGAN_KERNELS") or "auto", "SGAN_KERNELS")
 
 
 def check(
-    implementation: str | None,  # None: the choice in force
+    implementation: str | None,  # None: the implementation in effect
     device: torch.device,
 ) -> None:
-    """Raises SganError if there is no such implementation, or it cannot run on that device."""
+    """Raise SganError if the implementation is unknown or cannot run on the device."""
     try:
-        implementation = chosen() if implementation is None else _known(implementation, "kernels")
+        implementation = current_implementation() if implementation is None else _validated(implementation, "kernels")
     except ValueError as error:
         raise SganError(f"{error}.") from error
     if implementation in ("cuda", "fused") and device.type != kernel_device():
-        raise SganError(f"The CUDA kernels need a GPU, and this would run on {device}.", hint="Use --kernels auto.")
+        raise SganError(f"The CUDA kernels need a GPU, but the device is {device}.", hint="Use --kernels auto.")
 
 
-def _known(implementation: str, source: str) -> str:
+def _validated(implementation: str, source: str) -> str:
     if implementation not in IMPLEMENTATIONS:
         names = ", ".join(map(repr, IMPLEMENTATIONS[:-1]))
         raise ValueError(f"{source} must be {names} or {IMPLEMENTATIONS[-1]!r}, not {implementation!r}")
@@ -73,10 +73,9 @@ def _known(implementation: str, source: str) -> str:
 
 @contextlib.contextmanager
 def kernels_on(
-    device: str,  # a type of device, 'cpu'
+    device: str,  # device type, such as 'cpu'
 ) -> Iterator[None]:
-    """Within the block the kernels are those that are registered for this type of device already: the emulator of the
-    tests registers some for the CPU."""
+    """Run the kernels on this device type, where they are already registered: the test emulator does so for the CPU."""
     token = _kernel_device.set(device)
     try:
         yield
@@ -85,23 +84,23 @@ def kernels_on(
 
 
 def kernel_device() -> str:
-    """The type of device that the kernels run on."""
+    """The device type that the kernels run on."""
     return _kernel_device.get()
 
 
 @torch.compiler.assume_constant_result
 def choose(
-    device: str,  # type of the device that the tensors are on
-    cuda: bool = True,  # the op's kernel takes this call
-    fused: bool = False,  # the op's fused kernel does
+    device: str,  # device type of the tensors
+    cuda: bool = True,  # the kernel supports this call
+    fused: bool = False,  # the fused kernel supports this call
 ) -> str:
     """The implementation for one call of an op: 'fused', 'cuda', 'composite' or 'reference'. Raises as `use` says."""
-    choice = chosen()
+    choice = current_implementation()
     if choice in ("composite", "reference"):
         return choice
     if device != kernel_device():
         if choice != "auto":
-            raise ValueError(f"the CUDA kernels cannot take tensors on {device}: move them, or choose 'auto'")
+            raise ValueError(f"the CUDA kernels cannot run on {device} tensors: move them to a GPU, or choose 'auto'")
         return "composite"
     if device == "cuda":
         try:
@@ -118,10 +117,11 @@ def choose(
 
 @functools.cache
 def _warn_once(problem: str) -> None:
-    warnings.warn(f"{problem} Going on without the CUDA kernels, slower; `sgan doctor` says more.", stacklevel=4)
+    message = f"{problem} Continuing without the CUDA kernels, which is slower. Run `sgan doctor` for details."
+    warnings.warn(message, stacklevel=4)
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
-    """The memory format that a kernel writes its output in, given its input."""
-    last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+    """The memory format of a kernel's output, given its input."""
+    channels_last = x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -1,9 +1,9 @@
-"""Bilinear sampling that can be differentiated any number of times.
+"""Bilinear sampling, differentiable any number of times.
 
-y[o] = sum_i k(grid[o] - i) x[i],   k the product of two triangles, x = 0 outside
+y[o] = sum_i k(grid[o] - i) x[i],   k the product of two triangle functions, x = 0 outside
 
-For a fixed grid this is linear in x: its gradient is the transposed map, and the gradient of that is the map again.
-PyTorch's grid_sample, which does the work here, stops at the first derivative.
+For a fixed grid this is linear in x: its gradient is the transposed map, whose gradient is the map again. PyTorch's
+grid_sample, which does the work here, has only the first derivative.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 def grid_sample(
     x: Tensor,  # [N, C, H, W]
-    grid: Tensor,  # [N, H', W', 2] where to read, x before y; -1 and 1 are the outer edges of the image
+    grid: Tensor,  # [N, H', W', 2] sampling positions, x before y; -1 and 1 are the outer edges of the image
 ) -> Tensor:  # [N, C, H', W']
-    """Read images between their pixels (PyTorch's align_corners=False). The grid is a constant: it gets no gradient.
+    """Sample images between their pixels (PyTorch's align_corners=False). The grid is a constant without a gradient.
 
-    Raises ValueError if the grid requires one.
+    Raises ValueError if the grid requires a gradient.
     """
     if grid.requires_grad:
-        raise ValueError("the grid gets no gradient: detach it")
+        raise ValueError("grid_sample has no gradient for the grid: detach it")
     return _Sample.apply(x, grid)
 
 
@@ -37,16 +37,16 @@ class _Sample(torch.autograd.Function):
     def backward(ctx, *grads):
         (dy,) = grads
         (grid,) = ctx.saved_tensors
-        return _Spread.apply(dy, grid, ctx.size), None
+        return _SampleAdjoint.apply(dy, grid, ctx.size), None
 
 
-class _Spread(torch.autograd.Function):
+class _SampleAdjoint(torch.autograd.Function):
     """dx[i] = sum_o k(grid[o] - i) dy[o]"""
 
     @staticmethod
     def forward(ctx, dy, grid, size):  # [N, C, H', W'], [N, H', W', 2] -> [N, C, H, W]
         ctx.save_for_backward(grid)
-        x = dy.new_zeros([]).expand(size)  # only its shape matters
+        x = dy.new_zeros([]).expand(size)  # only its shape is read
         return torch.ops.aten.grid_sampler_2d_backward(dy, x, grid, 0, 0, False, [True, False])[0]
 
     @staticmethod

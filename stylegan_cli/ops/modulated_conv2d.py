@@ -1,9 +1,9 @@
-"""Modulated convolution, the layer that makes a StyleGAN2.
+"""Modulated convolution, the core layer of StyleGAN2.
 
     y = act(d * conv(s * x, w) + strength * noise + b),   d_o = 1 / sqrt(sum_ik (w_oik s_i)^2 + eps)
 
 Scaling the input by s and the output by d equals a convolution with per-sample weights w s d
-(Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 2.2), without making them.
+(Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 2.2), without computing them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bias_act import ACTIVATIONS, bias_act_reference, epilogue, slope_of
+from .bias_act import ACTIVATIONS, bias_act_reference, epilogue, negative_slope
 from .composite import Epilogue
 from .conv2d import conv2d_resample_composite, conv2d_resample_cuda, conv2d_resample_reference
 from .dispatch import choose
@@ -29,29 +29,29 @@ def modulated_conv2d(
     x: Tensor,  # [N, I, H, W]
     w: Tensor,  # [O, I, k, k], k = 1 or 3
     style: Tensor,  # [N, I] scale of each input channel
-    demodulate: bool = True,  # bring the output back to unit variance
-    up: int = 1,  # 1, or 2: twice the size
-    f: Tensor | None = None,  # [K] resampling filter, needed when up is 2
+    demodulate: bool = True,  # rescale the output to unit variance
+    up: int = 1,  # upsampling factor, 1 or 2
+    f: Tensor | None = None,  # [K] resampling filter, required if up is 2
     noise: Tensor | None = None,  # [N or 1, 1, H * up, W * up]
     noise_strength: Tensor | None = None,  # [] factor on the noise; None: 1
     b: Tensor | None = None,  # [O]
     act: str = "linear",  # activation, see `bias_act`
-    gain: float | None = None,  # factor after the activation; None: the activation's own
-    clamp: float | None = None,  # bound on the result
+    gain: float | None = None,  # factor after the activation; None: the default of the activation
+    clamp: float | None = None,  # upper bound of the absolute result; None: no bound
 ) -> Tensor:  # [N, O, H * up, W * up]
     """Modulate, convolve, demodulate, add noise and bias, activate.
 
-    Differentiable twice in x, w, style, noise, noise_strength and b. The weight and the style may be of higher
-    precision than x; the result has x's type. Raises ValueError on shapes that do not fit.
+    Differentiable twice in x, w, style, noise, noise_strength and b. The weight and the style can have higher
+    precision than x; the result has the type of x. Raises ValueError if shapes do not match.
     """
     _check(x, w, style, up, noise, b, act)
     gain = ACTIVATIONS[act].gain if gain is None else float(gain)
     layer = _Layer(x, w, style, demodulate, up, f, noise, noise_strength, b, act, gain, clamp)
-    return _IMPLEMENTATIONS[choose(x.device.type, cuda=ACTIVATIONS[act].kernel, fused=_fuses(layer))](layer)
+    return _IMPLEMENTATIONS[choose(x.device.type, cuda=ACTIVATIONS[act].kernel, fused=_is_fusible(layer))](layer)
 
 
 class _Layer(NamedTuple):
-    """The arguments of `modulated_conv2d`, which fit each other."""
+    """The validated arguments of `modulated_conv2d`."""
 
     x: Tensor  # [N, I, H, W]
     w: Tensor  # [O, I, k, k]
@@ -68,8 +68,8 @@ class _Layer(NamedTuple):
 
     @property
     def slope(self) -> float | None:
-        """Of the activation left of zero, see `slope_of`."""
-        return slope_of(self.act, ACTIVATIONS[self.act].alpha, self.gain)
+        """Slope of the activation below zero, see `negative_slope`."""
+        return negative_slope(self.act, ACTIVATIONS[self.act].alpha, self.gain)
 
     @property
     def scaled_noise(self) -> Tensor | None:  # [N or 1, 1, H * up, W * up]
@@ -86,7 +86,7 @@ def _check(
     act: str,
 ) -> None:
     if style.shape != (x.shape[0], x.shape[1]) or w.shape[1] != x.shape[1]:
-        raise ValueError(f"x {list(x.shape)}, w {list(w.shape)} and style {list(style.shape)} do not fit each other")
+        raise ValueError(f"x {list(x.shape)}, w {list(w.shape)} and style {list(style.shape)} do not match")
     if b is not None and b.shape != (w.shape[0],):
         raise ValueError(f"b must have shape [{w.shape[0]}], not {list(b.shape)}")
     size = (1, x.shape[2] * up, x.shape[3] * up)
@@ -106,19 +106,19 @@ def _convolved(
     layer: _Layer,
     conv2d_resample: Callable[..., Tensor],
 ) -> tuple[Tensor, Tensor | None]:  # [N, O, H * up, W * up], [N, O]
-    """The convolution of the modulated input, and the factors d that demodulate it."""
+    """The convolution of the modulated input, and its demodulation factors d."""
     w, style, d = _factors(layer)
     x = layer.x * style.to(layer.x.dtype)[:, :, None, None]
     return conv2d_resample(x, w.to(x.dtype), layer.f, layer.up), d
 
 
 def _factors(layer: _Layer) -> tuple[Tensor, Tensor, Tensor | None]:  # [O, I, k, k], [N, I], [N, O]
-    """The weights and the styles to convolve with, and the factors d that demodulate the result."""
+    """Weights and styles for the convolution, and the demodulation factors d."""
     w, style = layer.w, layer.style
     if not layer.demodulate:
         return w, style, None
     if layer.x.dtype in HALF:
-        # d undoes any common factor. With weights of at most 1 / sqrt(fan_in) and styles of at most 1, the sum over
+        # d cancels any common factor. With weights of at most 1 / sqrt(fan_in) and styles of at most 1, the sum over
         # 512 x 3 x 3 inputs of at most 256 stays below 17,400: half precision cannot overflow.
         w = w.float() / (w[0].numel() ** 0.5 * w.abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
         style = style.float() / style.abs().amax(1, keepdim=True).clamp_min(EPS)
@@ -126,7 +126,7 @@ def _factors(layer: _Layer) -> tuple[Tensor, Tensor, Tensor | None]:  # [O, I, k
 
 
 def _epilogue_reference(
-    y: Tensor,  # [N, O, H, W] the convolution
+    y: Tensor,  # [N, O, H, W] result of the convolution
     d: Tensor | None,  # [N, O]
     layer: _Layer,
 ) -> Tensor:  # [N, O, H, W]
@@ -143,7 +143,7 @@ def _composite(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     noise, strength, b, slope = layer.noise, layer.strength, layer.b, layer.slope
     if slope is None or d is None or b is None:
         return _epilogue_reference(y, d, layer)
-    # The gain goes inside, where it multiplies small tensors only.
+    # Moved inside the activation, the gain multiplies small tensors only.
     if noise is not None:
         strength = (noise.new_ones([]) if strength is None else strength) * layer.gain
     d, b = d.to(y.dtype) * layer.gain, b.to(y.dtype) * layer.gain
@@ -151,18 +151,18 @@ def _composite(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
 
 
 def _cuda(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
-    """cuDNN's convolution between our kernels."""
+    """cuDNN's convolution between the other kernels."""
     y, d = _convolved(layer, conv2d_resample_cuda)
     alpha = ACTIVATIONS[layer.act].alpha
     return epilogue(y, d, layer.scaled_noise, layer.b, layer.act, layer.gain, alpha, layer.clamp)
 
 
-# The fused kernel: csrc/modulated_conv2d.cu by csrc/library.cpp. It makes the whole layer in one pass over memory.
+# The fused kernel: csrc/modulated_conv2d.cu, bound by csrc/library.cpp. It computes the layer in one pass over memory.
 
 
-def _fuses(layer: _Layer) -> bool:
-    """Whether the fused kernel takes this layer. It becomes the default for a shape by beating the convolution between
-    our other kernels in a results file of benchmarks/; until then only ops.use('fused') calls it."""
+def _is_fusible(layer: _Layer) -> bool:
+    """Whether the fused kernel supports this layer. It becomes the default for a shape once benchmarks/results/ shows
+    that it beats cuDNN between the other kernels; until then only ops.use('fused') calls it."""
     four_taps = layer.w.shape[-1] == 3 and layer.f is not None and layer.f.shape == (4,)
     return layer.x.dtype in HALF and layer.slope is not None and (layer.up == 1 or four_taps)
 
@@ -170,8 +170,8 @@ def _fuses(layer: _Layer) -> bool:
 def _fused(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     w, style, d = _factors(layer)
     w = (w if layer.f is None or layer.up == 1 else phase_weights(w, layer.f)).to(layer.x.dtype)
-    small = (style, d, layer.scaled_noise, layer.b)
-    style, d, noise, b = (None if t is None else t.float().contiguous() for t in small)
+    operands = (style, d, layer.scaled_noise, layer.b)
+    style, d, noise, b = (None if t is None else t.float().contiguous() for t in operands)
     phases, clamp = 1 if layer.up == 1 else 4, math.inf if layer.clamp is None else layer.clamp
     return torch.ops.sgan.modulated_conv2d(layer.x, w, style, d, noise, b, phases, layer.slope, layer.gain, clamp)
 
@@ -183,14 +183,14 @@ def phase_weights(
     w: Tensor,  # [O, I, 3, 3]
     f: Tensor,  # [4]
 ) -> Tensor:  # [4 O, I, 3, 3]
-    """The weights that make output pixel (2i + r, 2j + s) from the 3x3 input pixels around (i, j), phase 2r + s.
+    """The weights that map the 3x3 input pixels around (i, j) to output pixel (2i + r, 2j + s), phase 2r + s.
 
-    A transposed convolution of stride 2 and the filter after it are one convolution with 6x6 taps K, of which every
-    output pixel meets 3x3: y[j] = sum_i K[j - 2i] x[i],  K[m] = 4 sum_a w[a] f[3 - (a - m + 1)],  m = -2 ... 3.
+    A transposed convolution with stride 2 and the filter after it are one convolution with 6x6 taps K, of which each
+    output pixel uses 3x3: y[j] = sum_i K[j - 2i] x[i],  K[m] = 4 sum_a w[a] f[3 - (a - m + 1)],  m = -2 ... 3.
     """
     o, i = w.shape[:2]
     g = F.pad(f.to(w.dtype).flip(0), (2, 2))  # [8]
-    # One side. Phase r, input pixel i + t - 1: K[r - 2 (t - 1)] is three taps of f, two further on for the next t.
+    # One axis. For phase r and input pixel i + t - 1, K[r - 2 (t - 1)] uses three taps of f; the next t, two on.
     side = 2 * torch.stack([g[1:].unfold(0, 3, 2), g[:-1].unfold(0, 3, 2)])  # [2, 3, 3]: r, t, a
     return torch.einsum("rta,sub,oiab->rsoitu", side, side, w).reshape(4 * o, i, 3, 3)
 
@@ -210,30 +210,30 @@ def _(x, w, style, d, noise, b, phases, slope, gain, clamp):
 
 
 def _setup(ctx, inputs, output):
-    x, w, style, d, noise, b, *ctx.form = inputs
+    x, w, style, d, noise, b, *ctx.params = inputs
     ctx.save_for_backward(x, w, style, d, noise, b, output)
 
 
 def _backward(ctx, dout):
-    """Of y = act(d conv(style x, w) + noise + b), made of operations that can be differentiated again."""
+    """Gradient of y = act(d conv(style x, w) + noise + b), from operations that are differentiable again."""
     x, w, style, d, noise, b, y = ctx.saved_tensors
-    phases, slope, gain, clamp = ctx.form
+    phases, slope, gain, clamp = ctx.params
     need_x, need_w, need_style, need_d, need_noise, need_b, *_ = ctx.needs_input_grad
     dp = torch.ops.sgan.bias_act_backward(dout, y, None, None, None, None, "lrelu", gain, slope, clamp)  # [N, O, H, W]
     dx = dw = dstyle = dd = dnoise = db = None
     if need_x or need_w or need_style:
         dconv = dp if d is None else dp * d.to(dp.dtype)[:, :, None, None]
         if phases == 4:  # [N, O, 2H, 2W] -> [N, 4 O, H, W]
-            n, o, h, wide = dconv.shape
-            dconv = dconv.reshape(n, o, h // 2, 2, wide // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, *x.shape[2:])
+            n, o, h, width = dconv.shape
+            dconv = dconv.reshape(n, o, h // 2, 2, width // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, *x.shape[2:])
         s = style.to(x.dtype)[:, :, None, None]
         dscaled, dw, _ = torch.ops.aten.convolution_backward(
             dconv, x * s, w, None, [1, 1], [w.shape[-1] // 2] * 2, [1, 1], False, [0, 0], 1, [True, True, False]
         )
         dx = dscaled * s
-        dstyle = (dscaled.to(style.dtype) * x).sum([2, 3])  # half would overflow
+        dstyle = (dscaled.to(style.dtype) * x).sum([2, 3])  # half precision would overflow
     if d is not None and need_d:
-        # What the convolution gave follows from y wherever dp is not zero.
+        # The result of the convolution can be recovered from y wherever dp is not zero.
         p = y.float() / gain
         p = torch.where(p > 0, p, p / slope if slope else 0.0)
         for term in (noise, None if b is None else b[:, None, None]):

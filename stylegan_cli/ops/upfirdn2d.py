@@ -1,4 +1,4 @@
-"""Resampling: upsample by zeros, pad, filter, keep every n-th sample.
+"""Resampling: insert zeros, pad, filter, keep every n-th sample.
 
 y[i] = gain * sum_k f[k] * u[down * i - k],   u = x with up - 1 zeros after each sample, padded
 """
@@ -15,11 +15,12 @@ from .dispatch import choose, layout_of
 
 
 def fir_filter(
-    taps: Sequence[float],  # one row of a separable filter, for example 1, 3, 3, 1
+    taps: Sequence[float],  # one row of a separable filter, such as 1, 3, 3, 1
 ) -> Tensor:  # [K] float32
-    """A separable low-pass filter that keeps the mean of what it filters.
+    """A separable low-pass filter that preserves the mean of the image.
 
-    On the CPU whatever the default device is: a network made on 'meta' has its filters, which no file brings.
+    It is on the CPU whatever the default device is: a network built on 'meta' needs the values of its filters, which
+    no file contains.
     """
     f = torch.tensor(taps, dtype=torch.float32, device="cpu")
     return f / f.sum()
@@ -27,14 +28,14 @@ def fir_filter(
 
 def upfirdn2d(
     x: Tensor,  # [N, C, H, W]
-    f: Tensor,  # [K] applied along both sides, or [KH, KW]
-    up: int = 1,  # zeros are inserted to make up * H by up * W
-    down: int = 1,  # every down-th row and column is kept
+    f: Tensor,  # [K] applied along both axes, or [KH, KW]
+    up: int = 1,  # upsampling factor, by zero insertion
+    down: int = 1,  # downsampling factor: every down-th row and column is kept
     padding: int | tuple[int, int, int, int] = 0,  # left, right, top, bottom, in upsampled pixels; negative crops
     flip: bool = False,  # False: convolution, True: correlation
     gain: float = 1.0,  # factor on the result
 ) -> Tensor:  # [N, C, (H * up + top + bottom - KH) // down + 1, ...]
-    """Upsample, pad, filter and downsample every channel alike.
+    """Upsample, pad, filter and downsample every channel.
 
     Differentiable any number of times in x; f is a constant. Raises ValueError if the padded image is smaller
     than the filter.
@@ -43,7 +44,7 @@ def upfirdn2d(
     kh, kw = f.shape[0], f.shape[-1]
     h, w = x.shape[2] * up + y0 + y1, x.shape[3] * up + x0 + x1
     if h < kh or w < kw:
-        raise ValueError(f"a filter of {kh}x{kw} does not fit a padded image of {h}x{w}")
+        raise ValueError(f"a {kh}x{kw} filter does not fit into a padded image of {h}x{w}")
     return _IMPLEMENTATIONS[choose(x.device.type)](x, f, up, down, (x0, x1, y0, y1), flip, float(gain))
 
 
@@ -77,8 +78,8 @@ def _depthwise(
     flip: bool,
     gain: float,
 ) -> Tensor:  # [N, C, H', W']
-    """One depthwise convolution, transposed to upsample, that pads by itself: for short filters this beats zeros,
-    padding and two passes by far. Filters and paddings that StyleGAN does not use take the reference."""
+    """One depthwise convolution with built-in padding, transposed to upsample: for short filters much faster than zero
+    insertion, padding and two passes. Filters and paddings that StyleGAN does not use fall back to the reference."""
     x0, x1, y0, y1 = padding
     kernel = f if f.ndim == 2 else f.outer(f)
     kh, kw = kernel.shape
@@ -88,7 +89,7 @@ def _depthwise(
         return upfirdn2d_reference(x, f, up, down, padding, flip, gain)
     if up == 1 and x0 == x1 >= 0 and y0 == y1 >= 0:
         return F.conv2d(x, kernel, stride=down, padding=(y0, x0), groups=x.shape[1])
-    crop_y, crop_x = kh - 1 - y0, kw - 1 - x0  # of the whole transposed convolution
+    crop_y, crop_x = kh - 1 - y0, kw - 1 - x0  # from the full transposed convolution
     if up > 1 and down == 1 and crop_y == kh - up - y1 >= 0 and crop_x == kw - up - x1 >= 0:
         return F.conv_transpose2d(x, kernel, stride=up, padding=(crop_y, crop_x), groups=x.shape[1])
     return upfirdn2d_reference(x, f, up, down, padding, flip, gain)
@@ -104,7 +105,7 @@ def _adjoint(
     flip: bool,
     gain: float,
 ) -> tuple[int, int, tuple[int, int, int, int], bool, float]:
-    """The gradient of resampling is resampling with up and down exchanged and the filter flipped: its arguments."""
+    """Arguments of the gradient, which is resampling with up and down exchanged and the filter flipped."""
     (h, w), (oh, ow), (x0, _, y0, _) = x_size, y_size, padding
     kh, kw = f.shape[0], f.shape[-1]
     back = (kw - 1 - x0, w * up - ow * down + x0 - up + 1, kh - 1 - y0, h * up - oh * down + y0 - up + 1)
@@ -126,15 +127,15 @@ class _UpFirDn2d(torch.autograd.Function):
         return _UpFirDn2d.apply(dy, f, *ctx.adjoint), None, None, None, None, None, None
 
 
-# The kernel: csrc/upfirdn2d.cu by csrc/library.cpp.
+# The kernel: csrc/upfirdn2d.cu, bound by csrc/library.cpp.
 
 
 def upfirdn2d_cuda(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K] or [KH, KW]
-    *resampling,  # as the reference takes it
+    *resampling,  # remaining arguments of `upfirdn2d_reference`
 ) -> Tensor:  # [N, C, H', W']
-    acc = torch.float64 if x.dtype == torch.float64 else torch.float32  # the type that the kernel adds in
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32  # accumulation type of the kernel
     return torch.ops.sgan.upfirdn2d(x, f.to(x.device, acc).contiguous(), *resampling)
 
 
@@ -172,9 +173,9 @@ torch.library.register_autograd("sgan::upfirdn2d", _backward, setup_context=_set
 def upsample2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K]
-    resample: Callable[..., Tensor] = upfirdn2d,  # or one implementation of it
+    resample: Callable[..., Tensor] = upfirdn2d,  # or one of its implementations
 ) -> Tensor:  # [N, C, 2H, 2W]
-    """Twice the size, brightness kept."""
+    """Double the size, preserving brightness."""
     k = f.shape[0]
     return resample(x, f, 2, 1, ((k + 1) // 2, (k - 2) // 2) * 2, False, 4.0)
 
@@ -182,16 +183,16 @@ def upsample2d(
 def downsample2d(
     x: Tensor,  # [N, C, H, W]
     f: Tensor,  # [K]
-    resample: Callable[..., Tensor] = upfirdn2d,  # or one implementation of it
+    resample: Callable[..., Tensor] = upfirdn2d,  # or one of its implementations
 ) -> Tensor:  # [N, C, H / 2, W / 2]
-    """Half the size, brightness kept."""
+    """Halve the size, preserving brightness."""
     k = f.shape[0]
     return resample(x, f, 1, 2, ((k - 1) // 2, (k - 2) // 2) * 2, False, 1.0)
 
 
 def blur2d(
     x: Tensor,  # [N, C, H, W]
-    f: Tensor,  # [K], K odd
+    f: Tensor,  # [K] with odd K
 ) -> Tensor:  # [N, C, H, W]
-    """The same size, brightness kept; beyond its edges the image is zero."""
+    """Filter without resizing, preserving brightness. The image is zero beyond its edges."""
     return x if f.shape[0] == 1 else upfirdn2d(x, f, padding=f.shape[0] // 2)

@@ -1,1 +1,1 @@
-"""Where random numbers and latents come from, and what is done to latents before synthesis."""
+"""Random numbers, latents, and the operations on latents before synthesis."""

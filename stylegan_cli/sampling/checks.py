@@ -1,4 +1,4 @@
-"""Checks of the values that a request is made of. One that is wrong raises SganError, which says what to give."""
+"""Checks of the fields of a request. An invalid value raises SganError with a hint about valid ones."""
 
 from __future__ import annotations
 
@@ -14,71 +14,71 @@ import numpy as np
 from ..errors import SganError
 from .mixing import SPANS
 
-Check = Callable[[str, Any], Any]  # a name and a value -> the value, with numbers of NumPy as plain ones
+Check = Callable[[str, Any], Any]  # name, value -> value, with NumPy scalars converted to Python numbers
 LARGEST_SEED = 2**32 - 1
 
 
 def check_fields(
     request: Any,  # a dataclass
-    **checks: Check,  # of its fields, by name; None passes where it is the default
+    **checks: Check,  # by field name; None is valid where it is the default
 ) -> None:
-    """For `__post_init__`. Raises SganError on the first value that does not pass."""
+    """Check fields in `__post_init__`. Raises SganError on the first invalid value."""
     for name, check in checks.items():
         value = getattr(request, name)
         if value is not None or getattr(type(request), name) is not None:
-            object.__setattr__(request, name, check(name, value))  # it is frozen
+            object.__setattr__(request, name, check(name, value))  # the dataclass is frozen
 
 
-def choice(*words: str) -> Check:
-    """One of a few words."""
-    return _check(lambda value: isinstance(value, str) and value in words, f"one of {', '.join(words)}")
+def choice(*names: str) -> Check:
+    """Require one of the names."""
+    return _check(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
 
 
-def text() -> Check:
-    """Some text."""
-    return _check(lambda value: isinstance(value, str), "a text")
+def string() -> Check:
+    """Require a string."""
+    return _check(lambda value: isinstance(value, str), "a string")
 
 
 def path() -> Check:
-    """The name of a file: whether it can be read is seen when it is."""
-    return _check(lambda value: isinstance(value, (str, os.PathLike)), "the name of a file")
+    """Require a path; the file itself is not checked."""
+    return _check(lambda value: isinstance(value, (str, os.PathLike)), "a file name")
 
 
 def flag() -> Check:
-    """Yes or no."""
+    """Require a Boolean."""
     return _check(lambda value: isinstance(value, bool), "True or False")
 
 
-def whole(least: int | None = None, most: int | None = None) -> Check:
-    """A whole number."""
-    return _check(lambda value: _within(value, Integral, least, most), f"a whole number{_bounds(least, most)}")
+def integer(low: int | None = None, high: int | None = None) -> Check:
+    """Require an integer within inclusive bounds."""
+    return _check(lambda value: _is_within(value, Integral, low, high), f"an integer{_bounds(low, high)}")
 
 
-def number(least: float | None = None, most: float | None = None) -> Check:
-    """A finite number."""
-    return _check(lambda value: _within(value, Real, least, most), f"a number{_bounds(least, most)}")
+def number(low: float | None = None, high: float | None = None) -> Check:
+    """Require a finite number within inclusive bounds."""
+    return _check(lambda value: _is_within(value, Real, low, high), f"a number{_bounds(low, high)}")
 
 
 def list_of(
     check: Check,  # of each item
-    example: str,  # of what to give
-    least: int = 1,  # items
-    most: int | None = None,
+    example: str,  # a valid list, for the hint
+    min_length: int = 1,
+    max_length: int | None = None,
 ) -> Check:
-    """A list, a tuple, a range or an array; a text is none."""
+    """Require a list, tuple, range or array, but not a string."""
 
-    def fits(value: Any) -> bool:
+    def is_valid(value: Any) -> bool:
         if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, (str, bytes)):
             return False
         try:
-            return least <= len(value) <= (len(value) if most is None else most)
-        except (TypeError, OverflowError):  # an array without sides; a range longer than any list
+            return min_length <= len(value) <= (len(value) if max_length is None else max_length)
+        except (TypeError, OverflowError):  # a 0-dimensional array; a range longer than any list
             return False
 
-    is_list = _check(fits, f"a list such as {example}")
+    check_list = _check(is_valid, f"a list such as {example}")
 
     def check_all(name: str, value: Any) -> Any:
-        is_list(name, value)
+        check_list(name, value)
         if isinstance(value, range):
             for end in {*value[:1], *value[-1:]}:
                 check(f"An item of {name}", end)
@@ -90,13 +90,13 @@ def list_of(
 
 
 def seeds() -> Check:
-    """A list of seeds."""
-    return list_of(whole(0, LARGEST_SEED), "[0, 1, 2]")
+    """Require a list of seeds."""
+    return list_of(integer(0, LARGEST_SEED), "[0, 1, 2]")
 
 
 def latents() -> Check:
-    """A list of seeds and names of files: whether those can be read is seen when they are."""
-    seed = whole(0, LARGEST_SEED)
+    """Require a list of seeds and file names; the files themselves are not checked."""
+    seed = integer(0, LARGEST_SEED)
 
     def seed_or_file(name: str, item: Any) -> Any:
         return os.fspath(item) if isinstance(item, (str, os.PathLike)) else seed(name, item)
@@ -105,30 +105,30 @@ def latents() -> Check:
 
 
 def styles() -> Check:
-    """A span of styles, or indices of w: whether the model has them is seen when it is there."""
-    span, indices = choice(*SPANS), list_of(whole(), "[0, 1, 2]")
+    """Require a span of styles, or a list of w indices; whether the model has them is not checked."""
+    span, indices = choice(*SPANS), list_of(integer(), "[0, 1, 2]")
     return lambda name, value: span(name, value) if isinstance(value, str) else indices(name, value)
 
 
-def _check(fits: Callable[[Any], bool], wanted: str) -> Check:
+def _check(is_valid: Callable[[Any], bool], valid_values: str) -> Check:
     def check(name: str, value: Any) -> Any:
         value = value.item() if isinstance(value, np.generic) else value
-        if not fits(value):
-            raise SganError(f"{name} cannot be {reprlib.repr(value)}.", hint=f"Give {wanted}.")
+        if not is_valid(value):
+            raise SganError(f"{name} cannot be {reprlib.repr(value)}.", hint=f"Use {valid_values}.")
         return value
 
     return check
 
 
-def _within(value: Any, kind: type, least: float | None, most: float | None) -> bool:
-    if not isinstance(value, kind) or isinstance(value, bool):
+def _is_within(value: Any, number_type: type, low: float | None, high: float | None) -> bool:
+    if not isinstance(value, number_type) or isinstance(value, bool):
         return False
-    if kind is Real and not abs(value) <= sys.float_info.max:  # nan, infinite, or whole and too large for a float
+    if number_type is Real and not abs(value) <= sys.float_info.max:  # NaN, infinity, or an integer too large for float
         return False
-    return (least is None or value >= least) and (most is None or value <= most)
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
-def _bounds(least: float | None, most: float | None) -> str:
-    if most is not None:
-        return f" from {least} to {most}"
-    return "" if least is None else f", {least} or more"
+def _bounds(low: float | None, high: float | None) -> str:
+    if high is not None:
+        return f" from {low} to {high}"
+    return "" if low is None else f", {low} or more"

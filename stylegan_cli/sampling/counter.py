@@ -1,7 +1,7 @@
-"""Randomness by counter: every number is a pure function of (seed, purpose, index, position).
+"""Counter-based random numbers: each is a pure function of (seed, purpose, index, position).
 
-Nothing is drawn from a stream, so what image number 1000 gets does not depend on the batch it is in, on the rank
-that makes it, or on what was drawn before. The same integers come out on every device.
+There is no stream, so the numbers of image 1000 do not depend on its batch, on the rank that makes it, or on what was
+sampled before. The underlying integers are the same on every device.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 
 def uniform(
     seed: int,
-    purpose: str,  # names the use; each purpose has numbers of its own
-    index: Tensor,  # [N] int64, global number of each image
-    shape: tuple[int, ...] = (),  # of what each image gets
+    purpose: str,  # name of the use; each purpose has independent numbers
+    index: Tensor,  # [N] int64, global index of each image
+    shape: tuple[int, ...] = (),  # per image
 ) -> Tensor:  # [N, *shape] float32 in (0, 1)
-    """Uniform numbers on the device of `index`."""
+    """Sample uniform numbers on the device of `index`."""
     n, count = index.shape[0], math.prod(shape)
     low, high = _keys(seed, purpose, index)
     x = torch.arange(count, dtype=torch.int32, device=index.device).mul_(_signed(0x9E3779B9))
     x = x[None, :] + low[:, None]
     x = _mix_(_mix_(x).bitwise_xor_(high[:, None]))
-    x = x.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)  # 23 bits: with the half added still exact in float32
+    x = x.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)  # 23 bits: adding 0.5 stays exact in float32
     return x.to(torch.float32).add_(0.5).mul_(2.0**-23).reshape(n, *shape)
 
 
@@ -35,7 +35,7 @@ def normal(
     index: Tensor,  # [N] int64
     shape: tuple[int, ...] = (),
 ) -> Tensor:  # [N, *shape] float32, N(0, 1)
-    """Normally distributed numbers, by the inverse of their distribution function."""
+    """Sample normally distributed numbers by inverting their distribution function."""
     return uniform(seed, purpose, index, shape).mul_(2).sub_(1).erfinv_().mul_(math.sqrt(2))
 
 
@@ -43,14 +43,14 @@ def integers(
     seed: int,
     purpose: str,
     index: Tensor,  # [N] int64
-    high: int,  # exclusive, far below 2^23
+    high: int,  # exclusive; must be far below 2^23 for a uniform distribution
 ) -> Tensor:  # [N] int64 in 0 ... high - 1
-    """Whole numbers, equally likely."""
+    """Sample uniformly distributed integers."""
     return (uniform(seed, purpose, index).double() * high).long()
 
 
 def _keys(seed: int, purpose: str, index: Tensor) -> tuple[Tensor, Tensor]:  # two [N] int32
-    """A 64-bit key for each image: the index through one round of SplitMix64, offset by the seed and the purpose."""
+    """Compute a 64-bit key for each image: one round of SplitMix64 of the index, offset by seed and purpose."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     x = index * _signed(0x9E3779B97F4A7C15, 64) + int.from_bytes(digest[:8], "little", signed=True)
     x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9, 64)
@@ -60,13 +60,13 @@ def _keys(seed: int, purpose: str, index: Tensor) -> tuple[Tensor, Tensor]:  # t
 
 
 def _mix_(x: Tensor) -> Tensor:  # [...] int32, in place
-    """A 32-bit finalizer: every bit of the input changes about half the bits of the output (Wellons, lowbias32)."""
+    """Apply a 32-bit finalizer: each input bit changes about half of the output bits (Wellons, lowbias32)."""
     x.bitwise_xor_((x >> 16) & 0xFFFF).mul_(0x7FEB352D)
     x.bitwise_xor_((x >> 15) & 0x1FFFF).mul_(_signed(0x846CA68B))
     return x.bitwise_xor_((x >> 16) & 0xFFFF)
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:  # [...] int64, zeros come in from the left
+def _shift_right(x: Tensor, bits: int) -> Tensor:  # [...] int64, filled with zeros
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 

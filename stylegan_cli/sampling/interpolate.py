@@ -1,7 +1,7 @@
-"""Ways through the latent space, and the latents of every frame of a video along them.
+"""Paths through the latent space, and the latents of each video frame along them.
 
-A path is a function of time, which runs by 1 from one key to the next; a closed one goes from the last key on to the
-first and is there again at time K. Frames of a loop are cut so that the one after the last would be the first.
+A path is a function of time, which advances by 1 from one keyframe to the next. A closed path with K keyframes returns
+to the first one at time K; a loop shows the first frame once, so that it continues seamlessly.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..models.generator import Generator
-from .draw import SamplingOptions
-from .latent_files import Latents, find_latents
+from .generate import SamplingOptions
+from .latent_files import Latents, collect_latents
 from .latents import class_labels, latents_from_seeds
 from .mixing import mix_styles, style_indices
 
 Kind = Literal["spline", "linear", "slerp", "trunc", "mix"]
-Path = Callable[[Tensor], Tensor]  # times [M] float64 -> what is there, [M, ...]
+Path = Callable[[Tensor], Tensor]  # times [M] float64 -> points [M, ...]
 
 
 def slerp(
@@ -29,7 +29,7 @@ def slerp(
     b: Tensor,  # [N, D]
     t: Tensor,  # [N, 1] float64
 ) -> Tensor:  # [N, D], of length √D
-    """Along the great circle between the directions of a and b (Shoemake 1985)."""
+    """Interpolate along the great circle between the directions of a and b (Shoemake 1985)."""
     a, b = (torch.nn.functional.normalize(x.double(), dim=1) for x in (a, b))
     cosine = (a * b).sum(1, keepdim=True)
     across = torch.nn.functional.normalize(b - cosine * a, dim=1)
@@ -42,45 +42,43 @@ def lerp(
     b: Tensor,  # [N, ...]
     t: Tensor,  # [N, 1, ...] float64
 ) -> Tensor:  # [N, ...]
-    """Along the line from a to b."""
+    """Interpolate linearly from a to b."""
     return torch.lerp(a.double(), b.double(), t).to(a.dtype)
 
 
 def frame_times(
-    keys: int,
-    steps: int,  # frames from one key to the next
+    num_keyframes: int,
+    steps: int,  # frames from one keyframe to the next
     loop: bool,
-) -> Tensor:  # [keys * steps] or [(keys - 1) * steps + 1] float64
-    """When each frame is. A loop ends one frame before it is back at the first key; otherwise both ends are shown."""
-    return torch.arange(keys * steps if loop else (keys - 1) * steps + 1, dtype=torch.float64) / steps
+) -> Tensor:  # [K * steps] or [(K - 1) * steps + 1] float64
+    """Return the time of each frame. A loop ends one frame before the first keyframe recurs; otherwise both ends are
+    included."""
+    num_frames = num_keyframes * steps if loop else (num_keyframes - 1) * steps + 1
+    return torch.arange(num_frames, dtype=torch.float64) / steps
 
 
 def linear(
-    keys: Tensor,  # [K, ...]
+    keyframes: Tensor,  # [K, ...]
 ) -> Path:
-    """Straight from key to key, and from the last to the first."""
+    """A closed path of straight lines between the keyframes."""
 
     def path(t: Tensor) -> Tensor:
-        i, j, part = _between(t, keys)
-        return lerp(keys[i], keys[j], part)
+        i, j, fraction = _locate(t, keyframes)
+        return lerp(keyframes[i], keyframes[j], fraction)
 
     return path
 
 
 def spline(
-    keys: Tensor,  # [K, ...]
-    loop: bool,  # closed; otherwise without curvature at both ends
+    keyframes: Tensor,  # [K, ...]
+    loop: bool,  # closed (periodic); otherwise a natural spline: no curvature at both ends
 ) -> Path:
-    """The cubic spline through the keys, twice continuously differentiable (de Boor 1978, chapter 4)."""
-    bends = _second_derivatives(keys, loop)
+    """The cubic spline through the keyframes, twice continuously differentiable (de Boor 1978, chapter 4)."""
+    from scipy.interpolate import CubicSpline
 
-    def path(t: Tensor) -> Tensor:
-        i, j, b = _between(t, keys)
-        a = 1 - b
-        straight = a * keys[i].double() + b * keys[j].double()
-        return (straight + ((a**3 - a) * bends[i] + (b**3 - b) * bends[j]) / 6).to(keys.dtype)
-
-    return path
+    y = (torch.cat([keyframes, keyframes[:1]]) if loop else keyframes).double().cpu().numpy()
+    curve = CubicSpline(range(len(y)), y, bc_type="periodic" if loop else "natural")
+    return lambda t: torch.from_numpy(curve(t.numpy())).to(keyframes)
 
 
 def spherical(
@@ -88,15 +86,15 @@ def spherical(
     seeds: Sequence[int],  # [K]
     options: SamplingOptions,
 ) -> Path:
-    """Along great circles in Z (White 2016, section 2.1), then through the mapping network; classes fade."""
+    """A closed path along great circles in Z (White 2016, section 2.1), mapped to W; class labels are interpolated."""
     device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
     c = class_labels(options.class_index, seeds, G.config.c_dim)
     classes = None if c is None else linear(c.to(device))
 
     def path(t: Tensor) -> Tensor:
-        i, j, part = _between(t, z)
-        return G.mapping(slerp(z[i], z[j], part), classes and classes(t), options.trunc, options.trunc_cutoff)
+        i, j, fraction = _locate(t, z)
+        return G.mapping(slerp(z[i], z[j], fraction), classes and classes(t), options.trunc, options.trunc_cutoff)
 
     return path
 
@@ -105,27 +103,26 @@ def truncation_sweep(
     G: Generator,
     w: Tensor,  # [num_ws, w_dim], not truncated
     sweep: tuple[float, float],  # psi at time 0 and at time 1
-    cutoff: int | None = None,  # truncate only the first so many ws; None: all
+    cutoff: int | None = None,  # number of leading ws to truncate; None: all
 ) -> Path:
-    """One latent with psi from one value to the other, by the same amount every frame, and back."""
+    """A path of one latent with psi changing linearly from one value to the other, and back."""
     return linear(torch.cat([G.truncate(w[None], psi, cutoff) for psi in sweep]))
 
 
 def style_sweep(
-    keys: Tensor,  # [K, num_ws, w_dim]
-    indices: Sequence[int],  # of the chosen latents
+    keyframes: Tensor,  # [K, num_ws, w_dim]
+    indices: Sequence[int],  # w indices of the styles to change
 ) -> Path:
-    """The first key, while its chosen latents fade into those of one key after the other."""
-    return linear(mix_styles(keys[:1], keys, indices)[0])
+    """A closed path of the first keyframe with the chosen styles interpolated between all keyframes."""
+    return linear(mix_styles(keyframes[:1], keyframes, indices)[0])
 
 
 class Frames:
-    """What the images of a video are drawn from, made when a slice of it is asked for: frame by frame, in each frame
-    cell by cell."""
+    """The latents or noise of a video, computed when sliced: frame by frame, and cell by cell within a frame."""
 
     def __init__(
         self,
-        paths: Sequence[Path],  # one a cell
+        paths: Sequence[Path],  # one per cell
         times: Tensor,  # [F] float64
     ):
         self.paths, self.times = list(paths), times
@@ -134,20 +131,21 @@ class Frames:
         return len(self.times) * len(self.paths)
 
     def __getitem__(self, part: slice) -> Tensor:  # [M, ...]
-        cells = len(self.paths)  # each alone, so that no batch matters
-        places = [divmod(image, cells) for image in range(len(self))[part]]
-        return torch.cat([self.paths[cell](self.times[frame : frame + 1]) for frame, cell in places])
+        cells = len(self.paths)
+        positions = [divmod(image, cells) for image in range(len(self))[part]]
+        # One at a time: the result must not depend on the batch.
+        return torch.cat([self.paths[cell](self.times[frame : frame + 1]) for frame, cell in positions])
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video that has not been drawn: what `draw` needs for all its images."""
+    """The inputs of `generate_images` for all images of a video."""
 
-    G: Generator  # the model, tuned where a file says so
+    G: Generator  # the model, tuned if a file of latents requires it
     ws: Frames  # of [M, num_ws, w_dim]
-    noise: list[Frames] | None  # of [M, 1, h, w] for each layer that takes noise; None: the model's own
-    keys: list[list[str]]  # of each cell: the names of its keys
-    tuned: str | None = None  # name of the file that G was tuned by
+    noise: list[Frames] | None  # of [M, 1, h, w] for each layer with noise; None: the model's own noise
+    keyframes: list[list[str]]  # names of the keyframes of each cell
+    tuned: str | None = None  # name of the file of tuned weights
 
     @property
     def frames(self) -> int:
@@ -156,95 +154,78 @@ class Video:
 
 def plan_video(
     G: Generator,
-    items: Sequence[int | str] | None,  # the keys: seeds, and names of .npz files; None: seeds, six for each cell
+    items: Sequence[int | str] | None,  # keyframes: seeds and names of .npz files; None: six seeds per cell
     options: SamplingOptions,
     kind: Kind,
     *,
-    cells: int | None = None,  # that the keys are dealt out to in turn; None: one, for 'trunc' as many as keys
-    steps: int = 45,  # frames from key to key
+    cells: int | None = None,  # number of cells, which get keyframes in turn; None: 1; for 'trunc', one per keyframe
+    steps: int = 45,  # frames from one keyframe to the next
     loop: bool = True,
-    styles: str | Sequence[int] = "coarse",  # what fades, for 'mix'
-    sweep: tuple[float, float] = (0.0, 1.0),  # of psi, for 'trunc'
-    model: str | None = None,  # fingerprint of G, where it is known
+    styles: str | Sequence[int] = "coarse",  # styles to interpolate, for 'mix'
+    sweep: tuple[float, float] = (0.0, 1.0),  # range of psi, for 'trunc'
+    model: str | None = None,  # fingerprint of G, if known
 ) -> Video:
-    """A video through keys. Raises SganError if they are too few, do not fit the cells, or cannot be had."""
-    each = 1 if kind == "trunc" else 2  # keys that a cell needs
-    items = items or range(6 if cells is None else cells if each == 1 else 6 * cells)
+    """Plan a video through keyframes. Raises SganError if they are too few, do not fit the cells, or cannot be read."""
+    min_keyframes = 1 if kind == "trunc" else 2  # per cell
+    items = items or range(6 if cells is None else cells if min_keyframes == 1 else 6 * cells)
     if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
-        raise SganError(f"{files[0]} holds no z to go along the sphere from.", hint="Use --kind spline or linear.")
+        raise SganError(f"{files[0]} has no z, which --kind slerp needs.", hint="Use --kind spline or linear.")
     if kind == "trunc" and options.trunc != 1:
-        raise SganError(
-            "--kind trunc moves the truncation itself.", hint="Leave out --trunc, and give --sweep FROM TO."
-        )
-    keys = find_latents(G, items, options, model)
+        raise SganError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
+    latents = collect_latents(G, items, options, model)
     indices = style_indices(G.layers, styles) if kind == "mix" else []
-    hands = _deal(len(keys), cells, each)
+    assignment = _assign_keyframes(len(latents), cells, min_keyframes)
 
-    def path(hand: list[int]) -> Path:
-        ws = keys.ws[hand]
+    def path(keyframes: list[int]) -> Path:
+        ws = latents.ws[keyframes]
         if kind == "spline":
             return spline(ws, loop)
         if kind == "slerp":
-            return spherical(G, [keys.seeds[i] for i in hand], options)
+            return spherical(G, [latents.seeds[i] for i in keyframes], options)
         if kind == "trunc":
             return truncation_sweep(G, ws[0], sweep, options.trunc_cutoff)
         return style_sweep(ws, indices) if kind == "mix" else linear(ws)
 
-    times = frame_times(2 if kind == "trunc" else len(hands[0]), steps, loop)
-    noise = _noise(keys, [hand[:1] if kind in ("mix", "trunc") else hand for hand in hands], times)
-    names = [[keys.names[i] for i in hand] for hand in hands]
-    return Video(keys.G, Frames([path(hand) for hand in hands], times), noise, names, keys.tuned)
+    times = frame_times(2 if kind == "trunc" else len(assignment[0]), steps, loop)
+    noise = _noise_frames(latents, [cell[:1] if kind in ("mix", "trunc") else cell for cell in assignment], times)
+    names = [[latents.names[i] for i in cell] for cell in assignment]
+    return Video(latents.G, Frames([path(cell) for cell in assignment], times), noise, names, latents.tuned)
 
 
-def _deal(
-    count: int,  # keys
+def _assign_keyframes(
+    count: int,  # number of keyframes
     cells: int | None,
-    each: int,  # the least that a cell needs; 1: and the most
-) -> list[list[int]]:
-    """Which keys each cell gets: in turn, so that they are seen in the order given."""
-    cells = cells or (count if each == 1 else 1)
-    if each == 2 and cells == count == 1:
-        raise SganError("A video goes from key to key, and there is only one.", hint="Give --seeds 0-5 for example.")
-    if count != cells if each == 1 else count % cells or count < 2 * cells:
-        needs = "one each" if each == 1 else "two or more each, and all the same number"
+    min_keyframes: int,  # per cell; 1: exactly one
+) -> list[list[int]]:  # indices of the keyframes of each cell
+    """Assign keyframes to cells in turn, so that they appear in the given order."""
+    cells = cells or (count if min_keyframes == 1 else 1)
+    if min_keyframes == 2 and cells == count == 1:
+        raise SganError("A video needs two or more keyframes, not only one.", hint="Use --seeds 0-5, for example.")
+    if count != cells if min_keyframes == 1 else count % cells or count < 2 * cells:
+        requirement = "one keyframe each" if min_keyframes == 1 else "two or more keyframes each, all the same number"
         raise SganError(
-            f"The grid has {cells} cells, which need {needs}, and there are {count} keys.",
-            hint=f"Give --seeds 0-{cells * each - 1} for example.",
+            f"{count} keyframes do not fit the {cells} cells of the grid, which need {requirement}.",
+            hint=f"Use --seeds 0-{cells * min_keyframes - 1}, for example.",
         )
     return [list(range(cell, count, cells)) for cell in range(cells)]
 
 
-def _noise(
-    keys: Latents,
-    hands: list[list[int]],  # of each cell: the keys whose noise it has, one after the other
+def _noise_frames(
+    latents: Latents,
+    assignment: list[list[int]],  # for each cell: indices of the latents whose noise is interpolated
     times: Tensor,  # [F] float64
 ) -> list[Frames] | None:
-    if keys.noise is None:
+    if latents.noise is None:
         return None
-    return [Frames([linear(maps[hand]) for hand in hands], times) for maps in keys.noise]
+    return [Frames([linear(maps[cell]) for cell in assignment], times) for maps in latents.noise]
 
 
-def _between(
+def _locate(
     t: Tensor,  # [M] float64
-    keys: Tensor,  # [K, ...]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The keys before and after, [M] int64, and how far it is from one to the other, [M, 1, ...] float64 in [0, 1)."""
+    keyframes: Tensor,  # [K, ...]
+) -> tuple[Tensor, Tensor, Tensor]:  # indices [M] int64 of the keyframes before and after, fraction [M, 1, ...] float64
+    """Find the keyframes around each time, and the fraction of the way from one to the next, in [0, 1)."""
     before = t.floor()
-    i = before.long() % len(keys)
-    part = (t - before).to(keys.device).reshape(-1, *[1] * (keys.ndim - 1))
-    return i, (i + 1) % len(keys), part
-
-
-def _second_derivatives(
-    keys: Tensor,  # [K, ...]
-    loop: bool,
-) -> Tensor:  # [K, ...] float64
-    """Of the spline at its keys: m[i-1] + 4 m[i] + m[i+1] = 6 (y[i-1] - 2 y[i] + y[i+1]), cyclic or 0 at both ends."""
-    y = keys.double()
-    one = torch.eye(len(y), dtype=y.dtype, device=y.device)
-    system = 4 * one + one.roll(1, 0) + one.roll(-1, 0)
-    right = 6 * (y.roll(1, 0) - 2 * y + y.roll(-1, 0))
-    if not loop:
-        ends = [0, len(y) - 1]
-        system[ends], right[ends] = one[ends], 0.0
-    return torch.linalg.solve(system, right.flatten(1)).reshape(y.shape)
+    i = before.long() % len(keyframes)
+    fraction = (t - before).to(keyframes.device).reshape(-1, *[1] * (keyframes.ndim - 1))
+    return i, (i + 1) % len(keyframes), fraction

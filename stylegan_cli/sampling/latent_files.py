@@ -1,8 +1,8 @@
-"""Places in the latent space, from seeds and from files, with what else their images need.
+"""Latents from seeds and files, with everything else that their images need.
 
-A file is an .npz without pickles: `w` [N, num_ws, w_dim]; and, where it has them, `names` [N] of the images, `seeds`
-[N] of random noise, `noise.<layer>` [N, 1, h, w] of each layer that takes noise, `model`, the fingerprint of the model
-that it belongs to, `tuned`, a file of differences beside it (see tuned.py), and `settings`, JSON for the reader.
+A file is an .npz without pickles: `w` [N, num_ws, w_dim], and optionally `names` [N] of the images, `seeds` [N] of
+random noise, `noise.<layer>` [N, 1, h, w] for each layer with noise, `model`, the fingerprint of the model, `tuned`,
+the name of a file of tuned weights in the same folder (see tuned.py), and `settings`, JSON for information only.
 """
 
 from __future__ import annotations
@@ -21,84 +21,84 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .bound_files import check_model, read_floats, read_npz, read_settings, write_npz
-from .draw import SamplingOptions, map_seeds
+from .generate import SamplingOptions, map_seeds
 from .tuned import apply_tuned
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Places in W+, and the generator that draws them."""
+    """Points in W+, and the generator that they belong to."""
 
-    G: Generator  # the model, tuned where a file says so
-    ws: Tensor  # [N, num_ws, w_dim], truncated as asked
-    names: list[str]  # [N] of the images: a seed's number, a file's own name; others have others
-    seeds: list[int]  # [N] of random noise
-    items: list[int]  # [N] which of the things asked for each comes from
-    noise: list[Tensor] | None = None  # [N, 1, h, w] for each layer that takes noise; None: the model's own
-    tuned: str | None = None  # name of the file that G was tuned by
+    G: Generator  # the model, tuned if a file requires it
+    ws: Tensor  # [N, num_ws, w_dim], truncated according to the options
+    names: list[str]  # [N] names of the images: the seed, or a unique name from the file
+    seeds: list[int]  # [N] seeds of random noise
+    items: list[int]  # [N] index of the requested item that each comes from
+    noise: list[Tensor] | None = None  # [N, 1, h, w] for each layer with noise; None: the model's own noise
+    tuned: str | None = None  # name of the file of tuned weights
 
     def __len__(self) -> int:
         return len(self.names)
 
     def noise_of(
         self,
-        index: Sequence[int],  # [M] which images
-    ) -> list[Tensor] | None:  # [M, 1, h, w] for each layer that takes noise
+        index: Sequence[int],  # [M]
+    ) -> list[Tensor] | None:  # [M, 1, h, w] for each layer with noise
         return None if self.noise is None else [maps[list(index)] for maps in self.noise]
 
 
 @dataclass(frozen=True)
 class LatentFile:
-    """What one file holds."""
+    """The content of one file."""
 
     ws: Tensor  # [N, num_ws, w_dim] float32
     names: list[str]  # [N]
     seeds: list[int]  # [N]
-    noise: dict[str, Tensor]  # name of the layer -> [N, 1, h, w] float32; empty: the model's own
-    model: str | None  # fingerprint of the model
-    tuned: Path | None  # differences to it
-    settings: dict  # how it was made
+    noise: dict[str, Tensor]  # layer name -> [N, 1, h, w] float32; empty: the model's own noise
+    model: str | None  # fingerprint
+    tuned: Path | None  # file of tuned weights
+    settings: dict  # how the file was made
 
 
-def find_latents(
+def collect_latents(
     G: Generator,
-    items: Sequence[int | str],  # seeds, and names of .npz files
+    items: Sequence[int | str],  # seeds and names of .npz files
     options: SamplingOptions,
-    model: str | None = None,  # fingerprint of G, where it is known
+    model: str | None = None,  # fingerprint of G, if known
 ) -> Latents:
-    """All that is asked for, in the order given; a file gives as many as it holds.
+    """Collect the latents of seeds and files, in order; a file may contain several.
 
-    Raises SganError if a file cannot be read, is of another model or asks for other tuned weights than one before.
+    Raises SganError if a file cannot be read or belongs to another model, or if files need different tuned weights.
     """
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
     if files and options.class_index is not None and all(isinstance(item, str) for item in items):
-        raise SganError("Latents from a file have their class already.", hint="Leave out --class.")
+        raise SganError("--class has no effect on latents from a file.", hint="Omit --class.")
     if files and model is None:
         model = fingerprint(G)
     for path, file in files.items():
         if file.model is not None:
             check_model(path, file.model, str(model), file.settings.get("model"))
-        _check_form(path, file, G)
-    tuned = {file.tuned.name: file.tuned for file in files.values() if file.tuned}  # the name holds its hash
+        _check_shapes(path, file, G)
+    tuned = {file.tuned.name: file.tuned for file in files.values() if file.tuned}  # the name contains a hash
     if len(tuned) > 1:
-        one, other, *_ = tuned.values()
-        raise SganError(f"{one} and {other} change the model in two ways; one image cannot have both.")
+        first, second, *_ = tuned.values()
+        raise SganError(f"The files need different tuned weights, {first} and {second}.", hint="Use them separately.")
     device = G.device
-    drawn = iter(map_seeds(G, [item for item in items if not isinstance(item, str)], options))
+    mapped = iter(map_seeds(G, [item for item in items if not isinstance(item, str)], options))
     ws, names, seeds, origin = [], [], [], []
-    distinct = _distinct(files, [str(item) for item in items if not isinstance(item, str)])
-    for place, item in enumerate(items):
+    names_in_files = _unique_names(files, [str(item) for item in items if not isinstance(item, str)])
+    for index, item in enumerate(items):
         if isinstance(item, str):
             file = files[item]
             all_layers = file.ws.to(device).expand(-1, G.num_ws, -1)
             ws.append(G.truncate(all_layers, options.trunc, options.trunc_cutoff))
-            names += distinct[item]
+            names += names_in_files[item]
             seeds += file.seeds
         else:
-            ws.append(next(drawn)[None])
+            ws.append(next(mapped)[None])
             names.append(str(item))
             seeds.append(item)
-        origin += [place] * (len(names) - len(origin))
+        origin += [index] * (len(names) - len(origin))
     noise = _noise(G, [files[item] if isinstance(item, str) else None for item in items], device)
     for path in tuned.values():
         G = apply_tuned(G, path, str(model))
@@ -108,44 +108,45 @@ def find_latents(
 def load_latent_file(
     path: str | Path,
 ) -> LatentFile:
-    """One file. A `w` of [N, w_dim] stands for the same w at every layer and comes back as [N, 1, w_dim].
+    """Read one file. A `w` of [N, w_dim], meaning the same w in every layer, is returned as [N, 1, w_dim].
 
-    Raises SganError if it cannot be read or its parts do not fit together.
+    Raises SganError if the file cannot be read or its arrays do not match.
     """
     path = Path(path)
-    file = read_npz(path, lambda f: _parse(f, path), "is no .npz file with latents named w")
+    file = read_npz(path, lambda f: _parse(f, path), "is not an .npz file with latents named 'w'")
     n = len(file.ws)
-    fits = file.ws.ndim == 3 and n == len(file.seeds) == len(file.names) > 0
-    if not fits or any(maps.ndim != 4 or len(maps) != n for maps in file.noise.values()):
+    matches = file.ws.ndim == 3 and n == len(file.seeds) == len(file.names) > 0
+    if not matches or any(maps.ndim != 4 or len(maps) != n for maps in file.noise.values()):
         shape = list(file.ws.shape)
-        raise SganError(f"The latents in {path} have shape {shape}, and its other parts do not fit them.")
+        raise SganError(f"The latents in {path} have shape {shape}, which does not match its other arrays.")
     if not all(torch.isfinite(numbers).all() for numbers in (file.ws, *file.noise.values())):
-        raise SganError(f"The latents in {path} are not finite.")
+        raise SganError(f"The latents or the noise in {path} are not finite.")
     if not all(0 <= seed < 2**32 for seed in file.seeds):
-        raise SganError(f"The seeds in {path} are out of range.")
+        raise SganError(f"The seeds in {path} are not between 0 and 4294967295.")
     return file
 
 
-def file_part(
+def filename_part(
     name: str,  # of an image, see `Latents.names`
 ) -> str:
-    """A name as a part of a file's: a seed with four digits, anything else without what a file system takes amiss."""
+    """Make a name safe as part of a file name: pad seeds to four digits, replace special characters."""
     if re.fullmatch("[0-9]{1,10}", name):
         return f"{int(name):04d}"
-    kept = re.sub(r"[^\w.+-]", "_", name.encode("utf-8", "replace").decode())
-    return re.sub(r"^[.-]", "_", kept).encode()[:120].decode("utf-8", "ignore") or "_"
+    safe = re.sub(r"[^\w.+-]", "_", name.encode("utf-8", "replace").decode())
+    return re.sub(r"^[.-]", "_", safe).encode()[:120].decode("utf-8", "ignore") or "_"
 
 
-def unlike(
+def unique_name(
     name: str,
-    taken: set[str],  # parts of files' names, in small letters; the new one is added
+    taken: set[str],  # lower-case parts of file names; the new one is added
 ) -> str:
-    """The name, with a number if its file would take another's place. One of digits alone is no seed, and says so."""
+    """Append a number if the name would lead to an existing file name. A name of digits gets the prefix 'image', as it
+    is not a seed."""
     name = f"image{name}" if name.isdecimal() else name
-    tries = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
-    found = next(one for one in tries if file_part(one).lower() not in taken)
-    taken.add(file_part(found).lower())
-    return found
+    candidates = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
+    unique = next(candidate for candidate in candidates if filename_part(candidate).lower() not in taken)
+    taken.add(filename_part(unique).lower())
+    return unique
 
 
 def save_latents(
@@ -154,13 +155,13 @@ def save_latents(
     *,
     seeds: Sequence[int] | None = None,  # [N]
     names: Sequence[str] | None = None,  # [N]
-    noise: dict[str, Tensor] | None = None,  # name of the layer -> [N, 1, h, w]
+    noise: dict[str, Tensor] | None = None,  # layer name -> [N, 1, h, w]
     model: str | None = None,  # fingerprint
-    tuned: str | None = None,  # name of the file of differences beside it
-    settings: dict | None = None,  # how they were made
-    **more: np.ndarray,  # kept in the file, for the reader
+    tuned: str | None = None,  # name of the file of tuned weights in the same folder
+    settings: dict | None = None,  # how the latents were made
+    **more: np.ndarray,  # further arrays, for information only
 ) -> None:
-    """Write a file that `load_latent_file` reads, whole or not at all."""
+    """Atomically write a file that `load_latent_file` reads."""
     arrays: dict[str, np.ndarray] = {"w": ws.detach().float().cpu().numpy(), **more}
     if seeds is not None:
         arrays["seeds"] = np.array(seeds, dtype=np.int64)
@@ -171,19 +172,19 @@ def save_latents(
 
 
 def _parse(f: np.lib.npyio.NpzFile, path: Path) -> LatentFile:
-    """What stands in the file, of the right types. Raises SganError if it names a tuned file in another folder."""
+    """Convert the content of a file. Raises SganError if the tuned weights are in another folder."""
     if f["w"].dtype.kind not in "fiu":
-        raise ValueError("not real numbers")
+        raise ValueError("w must contain real numbers")
     w = read_floats(f, "w")
     w = w[:, None] if w.ndim == 2 else w
     n = len(w)
-    own = [path.stem] if n == 1 else [f"{path.stem}-{i}" for i in range(n)]
+    default_names = [path.stem] if n == 1 else [f"{path.stem}-{i}" for i in range(n)]
     tuned = str(f["tuned"]) if "tuned" in f else None
     if tuned is not None and Path(tuned).name != tuned:
-        raise SganError(f"{path} names a file of tuned weights that is not beside it.")
+        raise SganError(f"{path} needs the tuned weights in {tuned}, which is not in the same folder.")
     return LatentFile(
         ws=w,
-        names=[str(name) for name in f["names"]] if "names" in f else own,
+        names=[str(name) for name in f["names"]] if "names" in f else default_names,
         seeds=[int(seed) for seed in f["seeds"]] if "seeds" in f else list(range(n)),
         noise={name.removeprefix("noise."): read_floats(f, name) for name in f.files if name.startswith("noise.")},
         model=str(f["model"]) if "model" in f else None,
@@ -192,19 +193,19 @@ def _parse(f: np.lib.npyio.NpzFile, path: Path) -> LatentFile:
     )
 
 
-def _check_form(path: str, file: LatentFile, G: Generator) -> None:
-    """Raises SganError if a file does not fit the model's layers."""
-    want = (G.num_ws, G.config.w_dim)
-    if file.ws.shape[1] not in (1, want[0]) or file.ws.shape[2] != want[1]:
+def _check_shapes(path: str, file: LatentFile, G: Generator) -> None:
+    """Raise SganError if a file does not match the model's layers."""
+    num_ws, w_dim = G.num_ws, G.config.w_dim
+    if file.ws.shape[1] not in (1, num_ws) or file.ws.shape[2] != w_dim:
         shape = list(file.ws.shape)
-        raise SganError(f"The latents in {path} have shape {shape}; this model takes [N, {want[0]}, {want[1]}].")
+        raise SganError(f"The latents in {path} have shape {shape}; this model needs [N, {num_ws}, {w_dim}].")
     sizes = {row.name: (1, row.height, row.width) for row in G.noise_layers}
     if file.noise and {name: tuple(maps.shape[1:]) for name, maps in file.noise.items()} != sizes:
-        raise SganError(f"The noise in {path} is not of this model's layers.")
+        raise SganError(f"The noise in {path} does not match the layers of this model.")
 
 
 def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.device) -> list[Tensor] | None:
-    """Each image's own noise where its file has some, the model's where not; None if no file has any."""
+    """Combine the noise in the files with the model's for the other images; None if no file has noise."""
     if not any(file and file.noise for file in files):
         return None
     return [
@@ -212,15 +213,15 @@ def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.devic
             [
                 file.noise[row.name].to(device)
                 if file and file.noise
-                else own[None, None].expand(len(file.names) if file else 1, -1, -1, -1)
+                else stored[None, None].expand(len(file.names) if file else 1, -1, -1, -1)
                 for file in files
             ]
         )
-        for row, own in zip(G.noise_layers, G.stored_noise(), strict=True)
+        for row, stored in zip(G.noise_layers, G.stored_noise(), strict=True)
     ]
 
 
-def _distinct(files: dict[str, LatentFile], seeds: list[str]) -> dict[str, list[str]]:
-    """The names of each file's images; one that another has already gets a number."""
-    taken = {file_part(seed) for seed in seeds}
-    return {path: [unlike(name, taken) for name in file.names] for path, file in files.items()}
+def _unique_names(files: dict[str, LatentFile], seeds: list[str]) -> dict[str, list[str]]:
+    """Return unique names for the images of each file."""
+    taken = {filename_part(seed) for seed in seeds}
+    return {path: [unique_name(name, taken) for name in file.names] for path, file in files.items()}

@@ -1,4 +1,4 @@
-"""Style mixing: some layers of one image, the rest of another (Karras et al. 2019, section 3.1)."""
+"""Style mixing: the styles of some layers from one latent, the rest from another (Karras et al. 2019, section 3.1)."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ SPANS = ("coarse", "middle", "fine")
 def style_indices(
     layers: Sequence[LayerInfo],  # the model's layer table
     styles: str | Sequence[int],  # 'coarse', 'middle', 'fine', or indices of w
-    option: str = "--styles",  # that they were given by, for the message
+    option: str = "--styles",  # for the message
 ) -> list[int]:
-    """Which of the num_ws latents a span of styles means.
+    """Return the indices, among the num_ws latents, of a span of styles.
 
-    Coarse, middle and fine are the levels 4-8, 16-32, and 64 and up. A model with fewer levels has its levels dealt
-    out so that none of the three is empty; with two levels its layers are. Raises SganError on an index out of range,
-    and on a span of a model that has fewer than three latents.
+    Coarse, middle and fine are the levels 4-8, 16-32, and 64 and up. In a model with fewer levels the spans are shorter
+    so that none is empty; with fewer than three levels, spans consist of single layers. Raises SganError if an index is
+    out of range, or a span is given for a model with fewer than three latents.
     """
     num_ws = max(row.w_index for row in layers) + 1
     if not isinstance(styles, str):
-        if wrong := [i for i in styles if not 0 <= i < num_ws]:
-            raise SganError(f"This model has no style {wrong[0]}.", hint=f"Choose {option} from 0-{num_ws - 1}.")
+        if invalid := [i for i in styles if not 0 <= i < num_ws]:
+            raise SganError(f"This model has no style {invalid[0]}.", hint=f"Choose {option} from 0-{num_ws - 1}.")
         return list(styles)
     if num_ws < len(SPANS):
-        kinds = ", ".join(SPANS)
-        raise SganError(f"This model has {num_ws} style(s), too few for {kinds}.", hint=f"Choose {option} by number.")
+        spans = ", ".join(SPANS)
+        raise SganError(f"This model has {num_ws} style(s), too few for {spans}.", hint=f"Choose {option} by number.")
     group = {row.w_index: row.group for row in layers}
-    units = [group[i] for i in range(num_ws)]  # what is dealt out: levels, or single layers if those are too few
+    units = [group[i] for i in range(num_ws)]  # levels, or single layers if there are too few levels
     if len(set(units)) < 3:
         units = list(range(num_ws))
-    names = sorted(set(units))
-    ends = _ends(len(names))
-    low, high = {"coarse": (0, ends[0]), "middle": ends, "fine": (ends[1], len(names))}[styles]
-    chosen = set(names[low:high])
+    distinct = sorted(set(units))
+    ends = _span_ends(len(distinct))
+    low, high = {"coarse": (0, ends[0]), "middle": ends, "fine": (ends[1], len(distinct))}[styles]
+    chosen = set(distinct[low:high])
     return [i for i in range(num_ws) if units[i] in chosen]
 
 
-def _ends(count: int) -> tuple[int, int]:
-    """Where coarse and middle end among so many levels: after two and four, or earlier so that each span has some."""
+def _span_ends(count: int) -> tuple[int, int]:
+    """Return where coarse and middle end among `count` levels: after 2 and 4, or earlier so that no span is empty."""
     coarse = 2 if count >= 4 else 1
     return coarse, min(coarse + 2, count - 1)
 
 
 def mix_styles(
-    rows: Tensor,  # [R, num_ws, w_dim] what most layers come from
-    columns: Tensor,  # [K, num_ws, w_dim] what the chosen layers come from
-    indices: Sequence[int],  # of the chosen latents
-    blend: float = 1.0,  # how far the chosen ones go from the row's, 0, to the column's, 1
+    rows: Tensor,  # [R, num_ws, w_dim]
+    columns: Tensor,  # [K, num_ws, w_dim]
+    indices: Sequence[int],  # w indices that come from the columns
+    blend: float = 1.0,  # interpolation of the chosen ws: 0 is the row's, 1 the column's
 ) -> Tensor:  # [R, K, num_ws, w_dim]
-    """Each row's latents with the chosen ones replaced by each column's, or moved towards them."""
+    """Replace the chosen ws of each row by those of each column, or interpolate toward them."""
     mixed = rows[:, None].repeat(1, columns.shape[0], 1, 1)
     chosen = torch.tensor(list(indices), dtype=torch.int64, device=rows.device)
     mixed[:, :, chosen] = torch.lerp(mixed[:, :, chosen], columns[None, :, chosen], blend)

@@ -1,6 +1,6 @@
-"""A tuned model as its difference from the model it was: one safetensors file with the tensors that changed.
+"""Tuned weights as the difference from the original model: one safetensors file with the tensors that changed.
 
-Differences are small numbers, so half precision keeps them better than it would keep the weights themselves.
+Differences are small, so half precision represents them more accurately than the weights themselves.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ FORMAT = "stylegan_cli/tuned/1"
 
 def save_tuned(
     folder: Path,
-    G: Generator,  # as it was
-    tuned: Generator,  # as it is now
-    model: str | None = None,  # fingerprint of G, where it is known
-) -> Path:  # tuned-<8 digits of its own hash>.safetensors: another tuning does not take its place
-    """Write what changed: each tensor's difference, scaled to its largest, in float16."""
+    G: Generator,  # original
+    tuned: Generator,
+    model: str | None = None,  # fingerprint of G, if known
+) -> Path:  # tuned-<8 hexadecimal digits of its hash>.safetensors, so that files do not overwrite each other
+    """Write the difference of each changed tensor in float16, divided by its largest absolute value."""
     before, after = G.state_dict(), tuned.state_dict()
     changed = {name: after[name] - before[name] for name in after if not torch.equal(after[name], before[name])}
     tensors = {}
@@ -46,21 +46,21 @@ def save_tuned(
 def apply_tuned(
     G: Generator,
     path: str | Path,
-    model: str | None = None,  # fingerprint of G, where it is known
+    model: str | None = None,  # fingerprint of G, if known
 ) -> Generator:
-    """A copy of the model with the differences added. Raises SganError if the file is missing, cut short or of another
-    model."""
+    """Return a copy of the model with the differences added. Raises SganError if the file is missing, damaged or
+    belongs to another model."""
     path = Path(path)
     if not path.is_file():
-        raise SganError(f"There is no file {path}, which holds the tuned weights.")
+        raise SganError(f"There is no file {path}, which contains the tuned weights.")
     try:
         with safetensors.safe_open(path, framework="pt") as f:
             header = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError) as e:
-        raise SganError(f"{path} holds no tuned weights, or it is cut short ({e}).") from e
+        raise SganError(f"{path} is not a file of tuned weights, or it is damaged: {e}.") from e
     if header.get("format") != FORMAT:
-        raise SganError(f"{path} is a safetensors file, but holds no tuned weights.")
+        raise SganError(f"{path} is a safetensors file, but does not contain tuned weights.")
     check_model(path, header.get("base"), model or fingerprint(G))
     tuned = copy.deepcopy(G)
     state = tuned.state_dict()
@@ -72,8 +72,8 @@ def apply_tuned(
             or scale.numel() != 1
             or delta.shape != getattr(state.get(name), "shape", None)
         ):
-            raise SganError(f"{path} does not fit the model: {name}.")
+            raise SganError(f"The tensor {name} in {path} does not match the model.")
         state[name].add_((delta.float() * scale).to(state[name].device))
         if not torch.isfinite(state[name]).all():
-            raise SganError(f"{path} holds numbers that are not finite, in {name} for one.")
+            raise SganError(f"The tensor {name} in {path} is not finite.")
     return tuned

@@ -12,13 +12,13 @@ from torch import Tensor
 from ..errors import SganError
 from ..inversion.attributes import find_from_images, find_from_table
 from ..inversion.directions import Directions, load_directions, newest_directions
-from ..inversion.editing import before_and_after, move_all, pair_edits, save_edited, strip
+from ..inversion.editing import apply_edits, pair_edits, render_before_after, render_strip, save_edited
 from ..inversion.factorize import find_unlabeled
 from ..inversion.seed_labels import read_table
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions
-from ..sampling.latent_files import Latents, file_part
+from ..sampling.generate import SamplingOptions
+from ..sampling.latent_files import Latents, filename_part
 from ..sampling.mixing import style_indices
 from ..snapshot import open_training_set
 from ..training.recipes.classifier import open_classifier
@@ -52,11 +52,11 @@ class FindRequest:
             from_labels=checks.flag(),
             data=checks.path(),
             csv=checks.path(),
-            attributes=checks.list_of(checks.text(), "['hat', 'backgroundColor']"),
-            count=checks.whole(1),
-            num=checks.whole(2),
+            attributes=checks.list_of(checks.string(), "['hat', 'backgroundColor']"),
+            count=checks.integer(1),
+            num=checks.integer(2),
             layers=checks.styles(),
-            class_index=checks.whole(),
+            class_index=checks.integer(),
         )
         if self.labeled and self.method:
             raise SganError(
@@ -95,7 +95,7 @@ class ShowRequest(_DirectionsRequest):
     def __post_init__(self) -> None:
         super().__post_init__()
         strengths = checks.list_of(checks.number(), "[-2, 0, 2]")
-        checks.check_fields(self, direction=checks.text(), strengths=strengths)
+        checks.check_fields(self, direction=checks.string(), strengths=strengths)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class EditRequest(_DirectionsRequest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        direction = checks.list_of(checks.text(), "['0', 'hat=tall']")
+        direction = checks.list_of(checks.string(), "['0', 'hat=tall']")
         checks.check_fields(self, direction=direction, strength=checks.list_of(checks.number(), "[1.5]", 0))
 
 
@@ -162,12 +162,12 @@ def find_directions(
     if request.csv and request.data:
         raise SganError("--csv and --data are two sources of labels.", hint="Use only one of them.")
     if request.csv:
-        return find_from_table(model.G, *read_table(request.csv, names), wanted=names, **common)
+        return find_from_table(model.G, *read_table(request.csv, names), attributes=names, **common)
     dataset = open_training_set(model.info, request.data)
     if dataset is None:
         raise SganError("The model file does not name its training images.", hint="Use --data or --csv.")
     classifier = open_classifier(dataset, model.G.config, names, progress=progress)
-    return find_from_images(model.G, classifier, wanted=names, progress=progress, **common)
+    return find_from_images(model.G, classifier, attributes=names, progress=progress, **common)
 
 
 def show_directions(
@@ -194,8 +194,8 @@ def show_directions(
             layers=layers,
             seeds=list(request.seeds),
         )
-        image = strip(sources, directions, index, strengths, layers, sampling, progress)
-        strips.append(OutputImage(f"strip{index:02d}-{file_part(name)}", image, metadata))
+        image = render_strip(sources, directions, index, strengths, layers, sampling, progress)
+        strips.append(OutputImage(f"strip{index:02d}-{filename_part(name)}", image, metadata))
     notes = tuned_note(sources.tuned)
     return ShowResult(outputs=strips, sheet=None, notes=notes, directions=path, strengths=strengths, layers=layers)
 
@@ -210,13 +210,13 @@ def edit(
     path, directions, layers = _open(model, request)
     edits = pair_edits(directions, request.direction, request.strength)
     sources = model.latents(items, sampling)
-    edited = move_all(directions, sources.ws, edits, layers)
-    images, sheet = before_and_after(sources, edited, sampling, progress)
+    edited = apply_edits(directions, sources.ws, edits, layers)
+    images, sheet = render_before_after(sources, edited, sampling, progress)
     about = {"directions": path, "edits": [[directions.names[index], strength] for index, strength in edits]}
     about["layers"] = layers
     metadata = model.metadata(sampling, tuned=sources.tuned, **about)
     outputs = [
-        OutputImage(f"edit{file_part(name)}", image, {"seed": name, **metadata})
+        OutputImage(f"edit{filename_part(name)}", image, {"seed": name, **metadata})
         for image, name in zip(images, sources.names, strict=True)
     ]
     return EditResult(

@@ -15,7 +15,7 @@ from ..data.images import grid_columns, image_grid
 from ..errors import SganError
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions, draw, map_seeds
+from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.latent_files import save_latents
 from ..sampling.latents import class_labels
 from .model import Model, OutputImage, tuned_note, upcast
@@ -131,7 +131,7 @@ def generate(
             ready.extend(ws.cpu())
             return ws
 
-        for image in draw(G, latents, seeds, sampling, progress, noise=noise):
+        for image in generate_images(G, latents, seeds, sampling, progress, noise=noise):
             yield ready.popleft(), image
 
     names = [f"{kind}{number:04d}" for number in numbers]

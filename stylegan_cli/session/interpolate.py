@@ -15,7 +15,7 @@ from ..data.images import grid_columns
 from ..data.video import sheets, write_video
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions, draw
+from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.interpolate import Kind, plan_video
 from .model import Model, tuned_note, upcast
 
@@ -39,10 +39,10 @@ class InterpolateRequest(SamplingOptions):
             self,
             seeds=checks.latents(),
             kind=checks.choice(*get_args(Kind)),
-            frames=checks.whole(1),
-            fps=checks.whole(1, 120),
+            frames=checks.integer(1),
+            fps=checks.integer(1, 120),
             loop=checks.flag(),
-            grid=checks.list_of(checks.whole(1), "(2, 3)", 2, 2),
+            grid=checks.list_of(checks.integer(1), "(2, 3)", 2, 2),
             styles=checks.styles(),
             sweep=checks.list_of(checks.number(), "(0.0, 1.0)", 2, 2),
         )
@@ -95,12 +95,12 @@ def interpolate(
         sweep=request.sweep or (0.0, 1.0),
         model=model.fingerprint,
     )
-    columns = grid[1] if grid else grid_columns(len(video.keys), config.height / config.width)
+    columns = grid[1] if grid else grid_columns(len(video.keyframes), config.height / config.width)
     metadata = model.metadata(
         sampling,
         tuned=video.tuned,
         kind=request.kind,
-        keys=video.keys,
+        keys=video.keyframes,
         styles=request.styles,
         sweep=request.sweep,
         frames=request.frames,
@@ -109,9 +109,10 @@ def interpolate(
     )
 
     def frames() -> Iterator[Tensor]:
-        cells = draw(video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), sampling, progress, noise=video.noise)
-        return model.with_kernels(sheets(cells, len(video.keys), columns))
+        seeds = range(len(video.ws))
+        cells = generate_images(video.G, lambda i, j: video.ws[i:j], seeds, sampling, progress, noise=video.noise)
+        return model.with_kernels(sheets(cells, len(video.keyframes), columns))
 
     return InterpolateResult(
-        video.frames, request.fps, request.loop, video.keys, metadata, tuned_note(video.tuned), frames
+        video.frames, request.fps, request.loop, video.keyframes, metadata, tuned_note(video.tuned), frames
     )

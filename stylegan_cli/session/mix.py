@@ -11,8 +11,8 @@ from torch import Tensor
 from ..data.images import labeled_grid
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions, draw
-from ..sampling.latent_files import file_part
+from ..sampling.generate import SamplingOptions, generate_images
+from ..sampling.latent_files import filename_part
 from ..sampling.mixing import mix_styles, style_indices
 from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
@@ -64,14 +64,14 @@ def mix(
     latents = torch.cat([sources.ws, mixed.flatten(0, 1)])
     noise_seeds = [sources.seeds[i] for i in noise_from]
     noise = sources.noise_of(noise_from)
-    images = draw(sources.G, lambda i, j: latents[i:j], noise_seeds, sampling, progress, noise=noise)
+    images = generate_images(sources.G, lambda i, j: latents[i:j], noise_seeds, sampling, progress, noise=noise)
     row_images, col_images, cells = torch.stack(list(images)).split([R, K, len(pairs)])
     blend = request.blend if request.blend != 1 else None
     metadata = model.metadata(sampling, tuned=sources.tuned, styles=indices, blend=blend)
     outputs = []
     for image, pair in zip(cells, pairs, strict=True):
         row, col = (sources.names[i] for i in pair)
-        name = f"mix{file_part(row)}-{file_part(col)}"
+        name = f"mix{filename_part(row)}-{filename_part(col)}"
         outputs.append(OutputImage(name, image, {"row": row, "col": col, **metadata}))
     table = cells.unflatten(0, (R, K))
     sheet = labeled_grid(table, row_images, col_images, sources.names[:R], sources.names[R:])

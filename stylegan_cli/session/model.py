@@ -19,8 +19,8 @@ from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
 from ..ops import dispatch
-from ..sampling.draw import SamplingOptions, image_record
-from ..sampling.latent_files import Latents, find_latents
+from ..sampling.generate import SamplingOptions, image_metadata
+from ..sampling.latent_files import Latents, collect_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
 from ..version import __version__
 
@@ -108,8 +108,8 @@ class Model:
         items: Sequence[int | str],  # seeds and names of .npz files
         sampling: SamplingOptions,
     ) -> Latents:
-        """Get latents for this model, see `find_latents`."""
-        return find_latents(self.G, items, sampling, self.fingerprint)
+        """Get latents for this model, see `collect_latents`."""
+        return collect_latents(self.G, items, sampling, self.fingerprint)
 
     def metadata(
         self,
@@ -117,7 +117,7 @@ class Model:
         **more: object,  # further settings; None is omitted
     ) -> dict[str, str]:
         """The metadata of an image, from which it can be reproduced."""
-        return image_record(self.fingerprint, sampling, self.command, **more)
+        return image_metadata(self.fingerprint, sampling, self.command, **more)
 
 
 @dataclass(frozen=True, eq=False)

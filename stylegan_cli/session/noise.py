@@ -11,9 +11,9 @@ from torch import Tensor
 from ..data.images import labeled_grid, to_rgb
 from ..progress import Progress, silent, track
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions
-from ..sampling.latent_files import file_part
-from ..sampling.noise_study import NOTHING, draw_columns, noise_std, std_map
+from ..sampling.generate import SamplingOptions
+from ..sampling.latent_files import filename_part
+from ..sampling.noise_study import NEGLIGIBLE, generate_columns, noise_std, std_map
 from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
 
@@ -26,7 +26,7 @@ class NoiseRequest(SamplingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.check_fields(self, seeds=checks.latents(), draws=checks.whole(2))
+        checks.check_fields(self, seeds=checks.latents(), draws=checks.integer(2))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,7 +51,7 @@ def noise_study(
     """Study the effect of noise on images. Raises SganError if the model has no noise, or a file does not fit it."""
     sampling = upcast(SamplingOptions, request)
     sources = model.latents(request.seeds, sampling)
-    columns = draw_columns(sources, sampling)
+    columns = generate_columns(sources, sampling)
     each = track(sources.ws.unbind(), "images", progress)
     std = torch.stack([noise_std(sources.G, ws, request.draws, sampling) for ws in each])
     white = std.max().item()
@@ -59,7 +59,7 @@ def noise_study(
     metadata = model.metadata(sampling, tuned=sources.tuned, draws=request.draws, white=f"{white:.3g}")
     outputs = [
         OutputImage(
-            f"noise{file_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **metadata}
+            f"noise{filename_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **metadata}
         )
         for name, images in {**columns, "std": maps}.items()
         for image, source in zip(images, sources.names, strict=True)
@@ -67,7 +67,7 @@ def noise_study(
     cells = torch.stack([to_rgb(images) for images in (*columns.values(), maps)], 1)
     sheet = labeled_grid(cells, None, None, sources.names, [*columns, f"std 0-{white:.2g}"])
     notes, warnings = tuned_note(sources.tuned), []
-    if white < NOTHING:
+    if white < NEGLIGIBLE:
         warnings.append("Noise has no effect in this model: its strengths are 0, and the maps are black.")
     elif white < 1:
         notes.append("The standard deviation is below 1/255 everywhere: only the maps show the effect of noise.")

@@ -12,20 +12,20 @@ from torch import Tensor
 from ..data.images import grid_columns
 from ..data.video import sheets, write_video
 from ..detectors.distances import Loss
-from ..inversion.find import LOSSES, Task, choose_loss, find, prepare
-from ..inversion.projector import Projection
-from ..inversion.results import Finding, closeness, planned, save_finding, way
+from ..inversion.projection import LOSSES, ProjectionInput, choose_loss, prepare_input, project_images
+from ..inversion.projector import ProjectionOptions
+from ..inversion.results import Projection, output_paths, path_frames, psnr, save_projection
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.draw import SamplingOptions
+from ..sampling.generate import SamplingOptions
 from .model import Model, upcast
 
 VIDEO_RATE = 20  # frames per second of the video of the search
 
 
 @dataclass(frozen=True)
-class ProjectRequest(Projection):
+class ProjectRequest(ProjectionOptions):
     """The images to project, and how."""
 
     images: Sequence[str | Path] = ()  # files
@@ -53,7 +53,7 @@ class ProjectTask:
     """A request whose files have been read."""
 
     request: ProjectRequest
-    task: Task
+    task: ProjectionInput
     loss: Loss
     warnings: list[str]
 
@@ -62,7 +62,7 @@ class ProjectTask:
         folder: str | Path,
     ) -> list[Path]:
         """The files that `ProjectResult.save` will write for each image."""
-        return [path for pair in planned(Path(folder), self.task.names) for path in pair]
+        return [path for pair in output_paths(Path(folder), self.task.names) for path in pair]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class ProjectResult:
 
     model: Model
     task: ProjectTask
-    finding: Finding
+    finding: Projection
     interrupted: bool
     notes: list[str] = field(default_factory=list)
 
@@ -90,7 +90,7 @@ class ProjectResult:
 
     @property
     def ws(self) -> Tensor:  # [N, num_ws, w_dim]
-        return self.finding.found.ws
+        return self.finding.latents.ws
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
@@ -106,7 +106,7 @@ class ProjectResult:
     def psnr(self) -> list[float]:
         """The PSNR of each image, in dB."""
         with self.model.use_kernels():
-            return closeness(self.finding).tolist()
+            return psnr(self.finding).tolist()
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -130,11 +130,11 @@ class ProjectResult:
         targets = [str(path) for path in request.images]
         settings = {"model": str(self.model.path), "loss": loss, "targets": targets, "command": self.model.command}
         with self.model.use_kernels():
-            return save_finding(
+            return save_projection(
                 Path(folder),
                 self.task.task.names,
                 self.finding,
-                upcast(Projection, request),
+                upcast(ProjectionOptions, request),
                 self.model.fingerprint,
                 settings,
                 self.metadata,
@@ -147,9 +147,9 @@ class ProjectResult:
     ) -> Path:
         """Write a video of the search, with each target beside its projection."""
         count = len(self.names)
-        frames = sheets(way(self.finding, progress), 2 * count, 2 * grid_columns(count))
+        frames = sheets(path_frames(self.finding, progress), 2 * count, 2 * grid_columns(count))
         frames = self.model.with_kernels(frames)
-        write_video(frames, len(self.finding.found.path), path, fps=VIDEO_RATE, metadata=self.metadata)
+        write_video(frames, len(self.finding.latents.path), path, fps=VIDEO_RATE, metadata=self.metadata)
         return Path(path)
 
 
@@ -162,7 +162,7 @@ def prepare_projection(
     Raises SganError if anything is wrong with them.
     """
     fingerprint = model.fingerprint if request.init else None
-    task = prepare(
+    task = prepare_input(
         model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
     )
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
@@ -177,8 +177,8 @@ def project(
     """Search the latents whose images are closest to the targets. Ctrl-C keeps the best results so far; raises
     KeyboardInterrupt if there are none."""
     task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
-    finding = find(model.snapshot, task.task, upcast(Projection, task.request), task.loss, progress)
-    return ProjectResult(model, task, finding, finding.found.interrupted)
+    finding = project_images(model.snapshot, task.task, upcast(ProjectionOptions, task.request), task.loss, progress)
+    return ProjectResult(model, task, finding, finding.latents.interrupted)
 
 
 def tune_projection(
@@ -187,11 +187,11 @@ def tune_projection(
     progress: Progress,
 ) -> ProjectResult:
     """Tune the generator around the latents, further if it is tuned already. Ctrl-C keeps the progress so far."""
-    checks.whole(1)("steps", steps)
+    checks.integer(1)("steps", steps)
     task, finding = result.task, result.finding
     targets, batch = finding.targets, task.request.batch
     G = finding.G if finding.tuned is None else finding.tuned
-    G, distance, done = tune(G, targets, finding.found, task.loss, steps, task.task.mask, batch, progress)
+    G, distance, done = tune(G, targets, finding.latents, task.loss, steps, task.task.mask, batch, progress)
     total = finding.tuned_steps + done
     finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=total)
     return dataclasses.replace(result, finding=finding, interrupted=done < steps)

@@ -1,1 +1,1 @@
-"""Training: losses, regularizers, moving averages, statistics, and the one loop that runs them."""
+"""Training: losses, regularizers, moving averages, statistics, and the training loop."""

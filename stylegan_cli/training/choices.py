@@ -1,7 +1,7 @@
-"""What some settings of a run can be, by name. Imports nothing: the command line shows it in its help."""
+"""Named values of some settings of a run. Imports nothing, because the command line shows them in its help."""
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
-OBJECTIVES = {  # losses.LOSSES, in words
+OBJECTIVES = {  # name in losses.LOSSES -> description
     "logistic": "non-saturating",
     "saturating": "the minimax game",
     "hinge": "margins of 1",
@@ -9,7 +9,7 @@ OBJECTIVES = {  # losses.LOSSES, in words
     "wgan": "Wasserstein, with the gradient penalty",
 }
 _GROUPS = ("blit", "geom", "color", "filter", "noise", "cutout")
-PIPES: dict[str, tuple[str, ...]] = {  # of augmentations: groups of transformations, in order
+PIPES: dict[str, tuple[str, ...]] = {  # augmentation pipeline -> its groups of transformations, in order
     **{group: (group,) for group in _GROUPS},
     **{"bgcfnc"[:n]: _GROUPS[:n] for n in range(2, 7)},  # bg, bgc, bgcf, bgcfn, bgcfnc
     "diffaug": ("diffaug",),

@@ -1,4 +1,4 @@
-"""Mode collapse, noticed while a run can still be saved: images of different latents that grow alike."""
+"""Detection of mode collapse: images of different latents become similar."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-FRACTION = 0.3  # of the reals' distance
-_SIDE = 32  # pixels: differences in noise and fine texture should not hide that the subject is the same
+FRACTION = 0.3  # of the distance of real images, below which the alarm warns
+_SIDE = 32  # pixels: small enough to ignore differences in noise and fine texture
 
 
 def mean_pairwise_distance(
     images: Tensor,  # [N, C, H, W] uint8
 ) -> float:
-    """Mean over all pairs of the root mean square difference of the images, averaged down to 32 pixels; 0 to 255."""
+    """Mean over all pairs of the root mean square difference of the images, downscaled to 32 pixels; 0 to 255."""
     size = min(images.shape[2], _SIDE), min(images.shape[3], _SIDE)
     x = F.adaptive_avg_pool2d(images.float(), size).flatten(1)  # [N, C h w]
     n = len(x)
@@ -21,8 +21,8 @@ def mean_pairwise_distance(
 
 
 class CollapseAlarm:
-    """Warns when the distance of the fakes of fixed latents falls under a fraction of the reals', having been above it:
-    at the beginning all fakes are alike."""
+    """Warns when the distance between fakes of fixed latents falls below a fraction of the reals', after it has been
+    above: early in training all fakes are similar."""
 
     def __init__(
         self,
@@ -31,17 +31,17 @@ class CollapseAlarm:
         self.reals = mean_pairwise_distance(reals)
         self.armed = False
 
-    def look(
+    def check(
         self,
         fakes: Tensor,  # [N, C, H, W] uint8
     ) -> tuple[float, str | None]:
-        """The distance of the fakes over that of the reals, and a warning where there is one."""
+        """Return the distance of the fakes relative to that of the reals, and a warning or None."""
         ratio = mean_pairwise_distance(fakes) / max(self.reals, 1e-6)
         if ratio >= FRACTION:
             self.armed = True
         elif self.armed:
             return ratio, (
-                f"WARNING: the drawings grow alike (they differ {100 * ratio:.0f} % as much as the images do): "
+                f"WARNING: generated images differ only {100 * ratio:.0f} % as much as real images: "
                 "the generator may be collapsing. A higher --gamma often helps."
             )
         return ratio, None

@@ -36,7 +36,7 @@ class EMA:
         shown: int,
         batch: int,
     ) -> None:
-        """Move the parameters towards the network's; copy its buffers, the mean of w among them."""
+        """Move the parameters toward the network's, and copy its buffers, such as the mean of w."""
         weight = 1 - self.beta(shown, batch)
         torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)  # pyright: ignore[reportPrivateImportUsage] (has no public name)
         torch._foreach_copy_(list(self.network.buffers()), list(network.buffers()))  # pyright: ignore[reportPrivateImportUsage] (has no public name)

@@ -1,6 +1,6 @@
-"""Steps of training: phases in turn, gradients summed, checked and followed, a list of what has memory, and a clock.
+"""Training steps: phases in turn, gradients summed, checked and applied; the list of stateful parts; and a clock.
 
-What is learnt is a recipe's to say.
+The recipe defines what is trained.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ R = TypeVar("R", bound=Recipe)
 
 
 class Hook(Stateful, Protocol):
-    """Acts between the steps of an engine, and may put another recipe in the place of the one that runs."""
+    """Acts between the steps of an engine, and may replace its recipe."""
 
-    def is_due(self, shown: int) -> bool: ...  # whether `before_step` will change what is trained
+    def is_due(self, shown: int) -> bool: ...  # whether `before_step` will replace the recipe
 
     def before_step(self, engine: Engine[Any]) -> None: ...
 
     def after_step(self, engine: Engine[Any]) -> None: ...
 
     def before_restore(self, engine: Engine[Any], state: dict[str, Any]) -> None:
-        """Bring the recipe that the state, the hook's own, is of."""
+        """Switch to the recipe that the hook's state belongs to."""
 
 
 class Clock:
-    """Steps and images so far."""
+    """Counts steps and images."""
 
     def __init__(self) -> None:
         self.step = self.shown = 0
@@ -54,24 +54,24 @@ class Clock:
 
 
 class Engine(Generic[R]):
-    """Trains a recipe. `step()` shows one batch; nothing here prints."""
+    """Trains a recipe, one batch per `step()`. Prints nothing."""
 
     def __init__(
         self,
         recipe: R,
-        hooks: Mapping[str, Hook] | None = None,  # by their names in a training state
+        hooks: Mapping[str, Hook] | None = None,  # by their names in the state
     ):
         self.recipe, self.hooks = recipe, dict(hooks or {})
         self.device, self.clock = recipe.device, Clock()
         self.guard = Guard([phase.name for phase in recipe.phases], self.device)
-        self.short_of_memory = False  # less is looked at at a time than was asked for
+        self.batch_gpu_halved = False  # by `fit_memory`
         self._graph_memory = (torch.cuda.graph_pool_handle(), torch.cuda.Stream()) if recipe.graphs else None
         self._graphs: dict[str, Graphed] = {}
-        self._batch: Batch | None = None  # where the graphs find theirs
+        self._batch: Batch | None = None  # the graphs' static input
 
     @property
-    def memory(self) -> dict[str, Stateful]:
-        """Everything that has a state, by its name in a training state."""
+    def stateful(self) -> dict[str, Stateful]:
+        """All stateful parts, by their names in the state."""
         recipe = self.recipe
         optimizers = {f"optimizer.{name}": optimizer for name, optimizer in _optimizers(recipe.phases).items()}
         return {**recipe.networks, **optimizers, **recipe.parts, "guard": self.guard, "clock": self.clock, **self.hooks}
@@ -86,21 +86,21 @@ class Engine(Generic[R]):
         return self.clock.shown
 
     @property
-    def learning(self) -> list[nn.Parameter]:
-        """The parameters of every network that learns."""
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Parameters of every network that is trained."""
         networks = dict.fromkeys(phase.network for phase in self.recipe.phases)
         return [p for network in networks for p in network.parameters()]
 
     @property
-    def is_to_change(self) -> bool:
-        """Whether the next step trains something else than the last one."""
+    def is_change_due(self) -> bool:
+        """Whether the next step will replace the recipe."""
         return any(hook.is_due(self.shown) for hook in self.hooks.values())
 
     def step(self) -> None:
-        """Every phase whose turn it is, with what hooks and the recipe do before and after."""
+        """Run all phases that are due, and the callbacks of the hooks and the recipe."""
         for hook in self.hooks.values():
             hook.before_step(self)
-        batch = self._in_place(self.recipe.next_batch())
+        batch = self._static_batch(self.recipe.next_batch())
         for phase in self.recipe.phases:
             if self.clock.step % phase.interval == 0:
                 self._run(phase, batch)
@@ -110,41 +110,42 @@ class Engine(Generic[R]):
         for hook in self.hooks.values():
             hook.after_step(self)
 
-    def adopt(
+    def replace_recipe(
         self,
         recipe: R,
     ) -> None:
-        """Go on with another recipe of the same phases, at the pace that earlier mishaps have left."""
+        """Continue with another recipe of the same phases, with learning rates reduced for earlier rollbacks."""
         self.recipe.close()
         self.recipe, self._batch = recipe, None
-        self.slow_down(0.5**self.guard.rollbacks)
+        self.scale_learning_rates(0.5**self.guard.rollbacks)
         if self.device.type == "cuda":
             self.fit_memory()
 
     def restore(
         self,
-        state: dict[str, dict[str, Any]],  # what `gather(memory)` gave, on any number of ranks
+        state: dict[str, dict[str, Any]],  # from `gather(stateful)`, on any number of ranks
     ) -> None:
+        """Load a state. Raises KeyError if a part's state is missing."""
         for name, hook in self.hooks.items():
             hook.before_restore(self, state[name])
-        restore(self.memory, state)
-        self.recipe.forget()
-        self._graphs.clear()  # they know where the optimizer's old state was
+        restore(self.stateful, state)
+        self.recipe.discard_batch()
+        self._graphs.clear()  # they hold addresses of the old optimizer state
 
-    def slow_down(
+    def scale_learning_rates(
         self,
-        factor: float,  # on all learning rates
+        factor: float,  # of all learning rates
     ) -> None:
         for optimizer in _optimizers(self.recipe.phases).values():
             optimizer.param_groups[0]["lr"] *= factor
-        self._graphs.clear()  # the old rate is written into them
+        self._graphs.clear()  # the old rate is captured in them
 
     def fit_memory(self) -> None:
-        """Try every phase without learning from it; while a rank runs out of memory, all halve what they look at at
-        a time and accumulate. Raises SganError if it cannot be halved."""
+        """Try every phase without updating weights; while any rank runs out of memory, halve `batch_gpu` on all ranks.
+        Raises SganError if it cannot be halved."""
         while distributed.any_rank(self._out_of_memory(), self.device):
             self.recipe.halve_batch_gpu()
-            self.short_of_memory = True
+            self.batch_gpu_halved = True
 
     def close(self) -> None:
         self.recipe.close()
@@ -153,20 +154,20 @@ class Engine(Generic[R]):
 
     def _run(self, phase: Phase, batch: Batch) -> None:
         if self._graph_memory is None:
-            self._learn(phase, batch)
+            self._update(phase, batch)
             return
         if phase.name not in self._graphs:
-            self._graphs[phase.name] = Graphed(lambda: self._learn(phase, batch), *self._graph_memory)
+            self._graphs[phase.name] = Graphed(lambda: self._update(phase, batch), *self._graph_memory)
         self._graphs[phase.name]()
 
-    def _in_place(self, batch: Batch) -> Batch:
-        """Where the graphs, if there are any, find their batch."""
+    def _static_batch(self, batch: Batch) -> Batch:
+        """With CUDA graphs, copy the batch to the tensors that the graphs read."""
         if self._graph_memory is None:
             return batch
-        self._batch = batch if self._batch is None else self._batch.take_over(batch)
+        self._batch = batch if self._batch is None else self._batch.copy_from(batch)
         return self._batch
 
-    def _learn(self, phase: Phase, batch: Batch) -> None:
+    def _update(self, phase: Phase, batch: Batch) -> None:
         self._backward(phase, batch.split(self.recipe.batch_gpu))
         distributed.sum_gradients(phase.parameters)
         if phase.end is not None:
@@ -183,12 +184,12 @@ class Engine(Generic[R]):
         phase.network.requires_grad_(False)
 
     def _out_of_memory(self) -> bool:
-        """Whether this rank lacks the memory for a step. Nothing is learnt."""
+        """Whether this rank lacks memory for a step. Leaves the training state unchanged."""
         parts = {**self.recipe.parts, "guard": self.guard}
         state = copy.deepcopy(gather(parts))
         buffers = [(b, b.clone()) for network in self.recipe.networks.values() for b in network.buffers()]
         try:
-            self._rehearse()
+            self._dry_run()
         except torch.OutOfMemoryError:
             self._graphs.clear()
             return True
@@ -196,7 +197,7 @@ class Engine(Generic[R]):
             for phase in self.recipe.phases:
                 phase.network.requires_grad_(False)
                 phase.optimizer.zero_grad(set_to_none=True)
-            self.recipe.forget()
+            self.recipe.discard_batch()
             restore(parts, state)
             self.guard.hold.zero_()
             for buffer, before in buffers:
@@ -205,12 +206,12 @@ class Engine(Generic[R]):
                 torch.cuda.empty_cache()
         return False
 
-    def _rehearse(self) -> None:
-        """Every phase, with the moments that the optimizers will need. Ranks that others wait for would hang if one of
-        them ran out of memory between two sums: several go no further than the gradients; one captures its graphs
-        too."""
+    def _dry_run(self) -> None:
+        """Run every phase, including the allocation of optimizer moments. With several ranks, stop at the gradients,
+        because a rank that ran out of memory between two reductions would hang the others. A single rank also captures
+        its graphs."""
         self.guard.hold.fill_(1)
-        batch = self._in_place(self.recipe.next_batch())
+        batch = self._static_batch(self.recipe.next_batch())
         for phase in self.recipe.phases:
             self._backward(phase, batch.split(self.recipe.batch_gpu)[:1])
             phase.optimizer.step_unless(self.guard.hold)
@@ -221,8 +222,8 @@ class Engine(Generic[R]):
 
 
 def _optimizers(phases: list[Phase]) -> dict[str, GuardedOptimizer]:
-    """Each one once, by the name of the first phase that has it."""
-    found: dict[int, tuple[str, GuardedOptimizer]] = {}
+    """Each optimizer once, by the name of the first phase that uses it."""
+    by_id: dict[int, tuple[str, GuardedOptimizer]] = {}
     for phase in phases:
-        found.setdefault(id(phase.optimizer), (phase.name, phase.optimizer))
-    return dict(found.values())
+        by_id.setdefault(id(phase.optimizer), (phase.name, phase.optimizer))
+    return dict(by_id.values())

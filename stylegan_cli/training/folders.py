@@ -1,4 +1,4 @@
-"""Folders of runs in training: claimed by ranks, removed if nothing came of them, told why a run failed."""
+"""Run folders during training: claimed by the ranks, removed if unused, with the reason for a failure."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..runs import latest_snapshot, next_run_dir
 from ..runs.records import read_config, recipe_of
 from .state_files import list_states, read_about
 
-FAILURE = "failure.txt"  # in a run's folder: why it ended
-_LAUNCHER = ".launcher"  # in a run's folder: which torchrun started it
+FAILURE = "failure.txt"  # in the run folder: why the run failed
+_LAUNCHER = ".launcher"  # in the run folder: which torchrun started it
 
 
-def claimed_folder(
+def claim_folder(
     runs: str | os.PathLike,
     description: str,  # see `next_run_dir`
 ) -> Path:
-    """The folder of a run that torchrun started: a new one, or, when torchrun starts its ranks again, the same."""
+    """Create the folder of a run that torchrun started, or find it again when torchrun restarts the ranks."""
     launcher = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if launcher == "none":  # torchrun was given no --rdzv-id
+    if launcher == "none":  # torchrun was started without --rdzv-id
         launcher = f"{socket.gethostname()} {os.getppid()}"
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
         for mark in sorted(Path(runs).glob(f"*/{_LAUNCHER}"), reverse=True):
@@ -45,10 +45,10 @@ def discard_unused(
 
 
 @contextlib.contextmanager
-def failure_told(
+def record_failure(
     folder: Path,  # of the run
 ) -> Iterator[None]:
-    """Leave the reason in the folder if the run fails, so that a list of runs can tell."""
+    """Write the reason to the folder if the run fails, so that a list of runs can show it."""
     (folder / FAILURE).unlink(missing_ok=True)
     try:
         yield
@@ -58,10 +58,10 @@ def failure_told(
         raise
 
 
-def newest_about(
+def read_newest_about(
     folder: Path,  # of the run
 ) -> dict[str, Any]:
-    """What the newest state with a readable header says of itself: damage is told when the run begins. Empty: none."""
+    """Return `read_about` of the newest state with a readable header, or {}. Damage is reported when the run starts."""
     for path in list_states(folder):
         with contextlib.suppress(SganError):
             return read_about(path)
@@ -70,9 +70,9 @@ def newest_about(
 
 def refuse_other_recipe(
     folder: Path,  # of the run
-    recipe: str,  # name of the one that is to be trained
+    recipe: str,  # name of the recipe to be trained
 ) -> None:
-    """Raises SganError if the settings or the newest state in the folder are those of another recipe."""
-    for values in (read_config(folder), newest_about(folder)):
-        if (theirs := recipe_of(values)) not in (None, recipe):
-            raise SganError(f"The run in {folder} is of the recipe {theirs!r} and cannot go on as one of {recipe!r}.")
+    """Raises SganError if the settings or the newest state in the folder belong to another recipe."""
+    for values in (read_config(folder), read_newest_about(folder)):
+        if (run_recipe := recipe_of(values)) not in (None, recipe):
+            raise SganError(f"The run in {folder} uses the recipe {run_recipe!r} and cannot continue with {recipe!r}.")

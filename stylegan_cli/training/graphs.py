@@ -1,4 +1,4 @@
-"""A phase of the step as one CUDA graph: one launch instead of thousands, which is what small images wait for."""
+"""A phase as a CUDA graph: one launch instead of thousands, which limit training on small images."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import torch
 
-WARM_UP = 3  # eager runs first: cuDNN chooses algorithms, Adam makes its moments, kernels load
+WARM_UP = 3  # eager runs before the capture: cuDNN selects algorithms, Adam allocates moments, kernels load
 
 
 class Graphed:
-    """Work on tensors that stay where they are, without arguments or results.
+    """A function of static tensors, without arguments or results, as a CUDA graph.
 
-    Runs eagerly at first, then is captured, double backward, sum over ranks and optimizer included, and replayed.
+    Runs eagerly at first, then is captured, including double backward, sum over ranks and optimizer, and replayed.
     """
 
     def __init__(
         self,
         work: Callable[[], None],
-        pool: Any,  # torch.cuda.graph_pool_handle(): graphs that never run at the same time share their memory
-        stream: torch.cuda.Stream,  # of the first runs and the captures: memory is kept by stream
+        pool: Any,  # torch.cuda.graph_pool_handle(), shared by graphs that never run at the same time
+        stream: torch.cuda.Stream,  # of the eager runs and the capture: memory is cached by stream
     ):
         self.work, self.pool, self.stream = work, pool, stream
         self._runs = 0
@@ -32,14 +32,14 @@ class Graphed:
             return
         if self._graph is None:
             graph = torch.cuda.CUDAGraph()
-            # thread_local: the loader's thread pins memory meanwhile, which a capture of all threads would refuse.
+            # thread_local: the loader's thread pins memory meanwhile, which would invalidate a global capture.
             with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
                 self.work()
             self._graph = graph
         self._graph.replay()
 
     def _eager(self) -> None:
-        """On the stream of the capture: what PyTorch sets up by stream is then there."""
+        """Run on the stream of the capture, so that PyTorch's per-stream setup is done."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             self.work()

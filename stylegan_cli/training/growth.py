@@ -1,8 +1,8 @@
 """Progressive growing (Karras et al. 2018, section 2 and appendix A): which networks a run trains when.
 
-A run goes through stages, each an ordinary configuration of its own: the lowest level; then, for each higher one, a
-stage in which it fades in and one in which it is there. Between two stages the networks are built anew and take over
-what they share.
+A run goes through stages, each with a complete configuration: one for the lowest level; then, for each higher level,
+one in which it fades in and one in which it is stable. Between stages the networks are rebuilt, and matching weights
+are copied.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from .config import TrainConfig
 from .engine import Engine
 from .presets import PRESETS
 from .recipe import Recipe
-from .transfer import load_what_fits, take_over_moments
+from .transfer import load_matching_tensors, transfer_moments
 
 G = TypeVar("G", bound="GrowingRecipe")
 
 
 class GrowingRecipe(Recipe):
-    """One whose networks can be had at several sizes."""
+    """A recipe whose networks can be built at several sizes."""
 
-    def at(self: G, config: TrainConfig) -> G:
-        """The same with fresh networks, those of another stage."""
+    def rebuild(self: G, config: TrainConfig) -> G:
+        """Return the recipe with new networks, for another stage."""
         raise NotImplementedError
 
     def fade(
         self,
-        alpha: float,  # how far the highest level has come
+        alpha: float,  # weight of the highest level, 0 to 1
     ) -> None:
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Stage:
-    """From image `start` on, until the next stage starts."""
+    """A stage lasts from image `start` until the next stage starts."""
 
     config: TrainConfig  # networks, images, batch and learning rate of this stage
     level: int  # 4 * 2^k
     start: int  # images
-    length: int  # images; of the last stage none that counts
+    length: int  # images; the last stage lasts until the end of the run
 
 
 class Growth:
-    """The stages of a run, and where it stands. A hook of the engine."""
+    """The stages of a run, and the current one. A hook of the engine."""
 
     def __init__(self, config: TrainConfig):
         """Raises SganError if the schedule does not fit the images, the batch or the length of the run."""
@@ -73,14 +73,14 @@ class Growth:
         self,
         shown: int,  # images so far
     ) -> bool:
-        """Whether the next stage is."""
+        """Whether the next stage should start."""
         return not self.is_last and shown >= self.stages[self.index + 1].start
 
     def alpha(
         self,
-        shown: int,
+        shown: int,  # images so far
     ) -> float:
-        """How far the highest level has faded in."""
+        """Weight of the highest level while it fades in, 0 to 1."""
         fades = self.stage.config.generator.fades
         return min(max((shown - self.stage.start) / self.stage.length, 0.0), 1.0) if fades else 1.0
 
@@ -95,7 +95,7 @@ class Growth:
     def before_restore(self, engine: Engine[GrowingRecipe], state: dict[str, Any]) -> None:
         if state != self.state_dict():
             self.load_state_dict(state)
-            engine.adopt(engine.recipe.at(self.stage.config))
+            engine.replace_recipe(engine.recipe.rebuild(self.stage.config))
 
     def state_dict(self) -> dict[str, Any]:
         return {"stage": self.index}
@@ -104,27 +104,27 @@ class Growth:
         self.index = int(state["stage"])
 
     def _grow(self, engine: Engine[GrowingRecipe]) -> None:
-        """On to the next stage, with everything that both know."""
+        """Start the next stage with the matching weights of the previous one."""
         old, level = engine.recipe, self.stage.level
         self.index += 1
-        new = old.at(self.stage.config)
+        new = old.rebuild(self.stage.config)
         for name, network in new.networks.items():
-            load_what_fits(network, old.networks[name].state_dict())
+            load_matching_tensors(network, old.networks[name].state_dict())
         for name, part in new.parts.items():
             part.load_state_dict(old.parts[name].state_dict())
-        # Where a level is added the optimizers begin anew: their moments tell of another loss. (The papers' code drops
-        # them at the end of a fade too, when nothing has changed.)
+        # When a level is added, the optimizers start over, because their moments belong to another loss. (The papers'
+        # code also drops them at the end of a fade, when nothing has changed.)
         if self.stage.level == level:
-            for before, after in zip(old.phases, new.phases, strict=True):
-                take_over_moments(before, after)
-        engine.adopt(new)
+            for old_phase, new_phase in zip(old.phases, new.phases, strict=True):
+                transfer_moments(old_phase, new_phase)
+        engine.replace_recipe(new)
 
 
-def faded_reals(
+def fade_reals(
     images: Tensor,  # [N, C, H, W]
     alpha: float,
 ) -> Tensor:  # [N, C, H, W]
-    """What the discriminator is to see of real images while a level fades in: they lose what fakes cannot have yet.
+    """Blend real images with their lower resolution while a level fades in, because fakes lack the detail too.
 
     alpha x + (1 - alpha) up(down(x))
     """
@@ -136,14 +136,14 @@ def faded_reals(
 def _stages(config: TrainConfig) -> list[Stage]:
     if not (config.generator.grows and config.discriminator.grows):
         raise SganError(
-            f"The networks of {config.cfg} do not grow.",
+            f"The networks of --cfg {config.cfg} do not support growing.",
             hint=f"Choose --cfg {' or '.join(name for name, p in PRESETS.items() if p.grow_from)}, or leave out "
             "--grow-from.",
         )
     if config.freezed:
-        raise SganError("A discriminator that grows cannot be frozen.", hint="Leave out --freezed.")
+        raise SganError("--freezed cannot be combined with a growing discriminator.", hint="Leave out --freezed.")
     if (growth := config.growth) is None:
-        raise ValueError("a run without growth has no stages")
+        raise ValueError("the config has no growth schedule")
     h0, w0, _ = base_size(config.data.height, config.data.width, 0)
     levels, stages, start = levels_of(config.data.height, config.data.width, growth.start), [], 0
     stable, fade = max(round(growth.stable_kimg * 1000), 1), round(growth.fade_kimg * 1000)
@@ -152,20 +152,20 @@ def _stages(config: TrainConfig) -> list[Stage]:
         lr = growth.lr[i] if growth.lr else config.lr
         for fades, length in ((True, fade), (False, stable)):
             if length and not (fades and i == 0):
-                size, length = (h0 * level // 4, w0 * level // 4), -(-length // batch) * batch  # of whole batches
-                stages.append(Stage(_at(config, size, level, fades, batch, lr), level, start, length))
+                size, length = (h0 * level // 4, w0 * level // 4), -(-length // batch) * batch  # in whole batches
+                stages.append(Stage(_resized(config, size, level, fades, batch, lr), level, start, length))
                 start += length
     if stages[-1].start >= config.kimg * 1000:
         kimg = stages[-1].start / 1000
         raise SganError(
-            f"Growing reaches {config.data.height}x{config.data.width} at {kimg:g} kimg, and the run ends at "
-            f"{config.kimg:g}.",
+            f"Growing reaches {config.data.height}x{config.data.width} at {kimg:g} kimg, but the run ends at "
+            f"{config.kimg:g} kimg.",
             hint="Choose a larger --kimg, a smaller --grow-kimg or --fade-kimg, or a higher --grow-from.",
         )
     return stages
 
 
-def _at(
+def _resized(
     config: TrainConfig,  # of the whole run
     size: tuple[int, int],  # (height, width) of this stage
     level: int,
@@ -173,13 +173,13 @@ def _at(
     batch: int,
     lr: float,
 ) -> TrainConfig:
-    """The run's settings at another size. What is accumulated stays as many parts."""
+    """Return the run's settings at another size. Batches are accumulated in the same number of parts."""
     parts = config.batch // config.batch_gpu
     group = config.discriminator.mbstd_group or 1
     if batch % parts or (config.discriminator.mbstd_channels and batch // parts % min(group, batch // parts)):
         raise SganError(
-            f"At level {level} a batch of {batch} does not divide into {parts} part(s) of groups of {group} images, "
-            f"as that of {config.batch} does.",
+            f"The batch of {batch} at level {level} cannot be divided into {parts} part(s) with minibatch-deviation "
+            f"groups of {group}.",
             hint="Choose another --grow-batch for this level.",
         )
     height, width = size

@@ -1,4 +1,4 @@
-"""What keeps one bad step from spoiling a run: it is found, counted and skipped on the device."""
+"""Protection against bad steps: they are detected, counted and skipped on the device."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-STREAK = 8  # so many skipped steps of a phase in a row and the run goes back to its last state
-ROLLBACKS = 3  # so often, each time with half the learning rate
+MAX_STREAK = 8  # skipped steps of a phase in a row after which the run returns to its last state
+MAX_ROLLBACKS = 3  # each halves the learning rate
 
 
 class Guard:
-    """Counts steps in which a gradient was not finite. Nothing is read on the host before `streak` is asked for."""
+    """Counts steps in which a gradient was not finite. Only `streak` reads from the device."""
 
     def __init__(
         self,
         phases: Iterable[str],  # names
         device: torch.device | str = "cpu",
     ):
-        self.skipped = torch.zeros([], device=device)  # steps in which any phase was skipped, since the run began
+        self.skipped = torch.zeros([], device=device)  # steps of the run in which any phase was skipped
         self.in_a_row = {name: torch.zeros([], device=device) for name in phases}
-        self.hold = torch.zeros([], device=device)  # 1: nothing is learnt, whatever the gradients are
+        self.hold = torch.zeros([], device=device)  # 1: skip all updates, whatever the gradients are
         self.rollbacks = 0
         self._bad = torch.zeros([], device=device)  # 1 if a phase of this step was bad
 
     def check(
         self,
         phase: str,
-        gradients: Iterable[Tensor],  # after the sum over ranks: all ranks find the same
+        gradients: Iterable[Tensor],  # after the sum over ranks, so that the result is the same on all
     ) -> Tensor:  # [] float32, 1 if any number is not finite
-        """A norm is finite only if all numbers are."""
+        """Record whether all gradients are finite: their norms are only if all elements are."""
         norms = torch.stack(torch._foreach_norm(list(gradients)))  # pyright: ignore[reportPrivateImportUsage] (has no public name)
         bad = torch.maximum((~norms.sum().isfinite()).float(), self.hold)
         self.in_a_row[phase].add_(1).mul_(bad)
@@ -38,19 +38,19 @@ class Guard:
         return bad
 
     def tick(self) -> None:
-        """A step is over."""
+        """End a step."""
         self.skipped.add_(self._bad)
         self._bad.zero_()
 
     def streak(self) -> int:
-        """The most steps of a phase skipped in a row, up to its last one. Waits for the device."""
+        """Return the largest number of most recent steps of a phase that were skipped. Waits for the device."""
         return int(torch.stack(list(self.in_a_row.values())).max())
 
-    def forgive(
+    def reset_streaks(
         self,
         rollbacks: int,  # so far
     ) -> None:
-        """The run went back: count anew."""
+        """Reset the counts after a rollback."""
         self.rollbacks = rollbacks
         for count in self.in_a_row.values():
             count.zero_()
@@ -70,5 +70,5 @@ def finite_or(
     new: Tensor,  # [...]
     old: Tensor,  # [...] the same shape
 ) -> Tensor:  # [...]
-    """The new value of a running mean, or the old one if the new is not finite throughout: decided on the device."""
+    """Return `new` if all of it is finite, else `old`; decided on the device."""
     return torch.where(new.isfinite().all(), new, old)

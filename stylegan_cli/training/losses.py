@@ -1,4 +1,4 @@
-"""What the networks minimize, as pure functions of the discriminator's logits."""
+"""The losses of both networks, as pure functions of the discriminator's logits."""
 
 from __future__ import annotations
 
@@ -65,32 +65,34 @@ def discriminator_wasserstein(
     real: Tensor,  # [N, 1] outputs for real images
     fake: Tensor,  # [N, 1] outputs for generated images
 ) -> Tensor:  # [N, 1]
-    """D(fake) - D(real), D being held to slopes of 1 by a penalty (Arjovsky et al. 2017, equation 2, negated)."""
+    """D(fake) - D(real), for D with a penalty that keeps its gradient norm near 1
+    (Arjovsky et al. 2017, equation 2, negated)."""
     return fake - real
 
 
 def drift(
     real: Tensor,  # [N, 1] outputs for real images
 ) -> Tensor:  # [N, 1]
-    """D(real)^2: where only differences count, it holds the outputs near 0 (Karras et al. 2018, appendix A.1)."""
+    """D(real)^2: keeps the outputs near 0 if the loss depends on differences only
+    (Karras et al. 2018, appendix A.1)."""
     return real.square()
 
 
 def classification(
-    classes: Tensor,  # [N, c_dim] logits of the classes that D names
-    c: Tensor,  # [N, c_dim] one-hot: what they are
+    classes: Tensor,  # [N, c_dim] class logits of D
+    c: Tensor,  # [N, c_dim] one-hot labels
 ) -> Tensor:  # [N]
-    """-log P(class = c | image): what AC-GAN adds for both networks (Odena et al. 2017, equation 3, negated)."""
+    """-log P(class = c | image): the term that AC-GAN adds to both losses (Odena et al. 2017, equation 3, negated)."""
     return F.cross_entropy(classes, c, reduction="none")
 
 
 @dataclass(frozen=True)
 class Loss:
-    """An objective: what each network minimizes."""
+    """An objective: the loss of each network."""
 
-    generator: Callable[[Tensor], Tensor]  # of D(fake) [N, 1] -> [N, 1]
-    discriminator: Callable[[Tensor, Tensor], Tensor]  # of D(real), D(fake) [N, 1] -> [N, 1]
-    boundary: float | None  # the output between real and fake; None: only differences count
+    generator: Callable[[Tensor], Tensor]  # D(fake) [N, 1] -> [N, 1]
+    discriminator: Callable[[Tensor, Tensor], Tensor]  # D(real), D(fake) [N, 1] -> [N, 1]
+    boundary: float | None  # the output that separates real from fake; None: there is none
 
 
 LOSSES: dict[str, Loss] = {  # the names of choices.OBJECTIVES

@@ -1,4 +1,4 @@
-"""Optimizers whose step a bad gradient holds back."""
+"""Optimizers that skip the step if a gradient is bad."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .state import Stateful
 
 
 class GuardedOptimizer(Stateful, Protocol):
-    """What the engine asks of an optimizer."""
+    """What the engine needs from an optimizer."""
 
     param_groups: list[dict[str, Any]]
-    state: Any  # by parameter
+    state: Any  # parameter -> its state
 
     def zero_grad(self, set_to_none: bool = True) -> None: ...
 
@@ -22,41 +22,41 @@ class GuardedOptimizer(Stateful, Protocol):
 
 
 class GuardedAdamW(torch.optim.AdamW):
-    """torch.optim.AdamW with a step that can be skipped, which the host decides."""
+    """torch.optim.AdamW with a step that can be skipped, decided on the host."""
 
     def step_unless(
         self,
-        bad: Tensor,  # [] float32: 0, or 1 to leave weights, moments and the step's number alone
+        bad: Tensor,  # [] float32: 1 leaves weights, moments and step count unchanged, else 0
     ) -> None:
         if not bad:
             self.step()
 
 
 class FusedAdam(torch.optim.Adam):
-    """torch.optim.Adam, fused, with a step that the device can skip and a state that any device can take over."""
+    """Fused torch.optim.Adam with a step that the device can skip and a state that loads on any device."""
 
     def __init__(
         self,
         parameters: list[nn.Parameter],
-        capturable: bool = False,  # in a CUDA graph
+        capturable: bool = False,  # for CUDA graphs
         **options: Any,
     ):
         super().__init__(parameters, fused=True, capturable=capturable, **options)
         self.capturable = capturable
-        self._warned_capturable_if_run_uncaptured = True  # the first steps are, on purpose: PyTorch need not warn
+        self._warned_capturable_if_run_uncaptured = True  # silences PyTorch: the first steps are eager on purpose
 
     def step_unless(
         self,
-        bad: Tensor,  # [] float32: 0, or 1 to leave weights, moments and the step's number alone
+        bad: Tensor,  # [] float32: 1 leaves weights, moments and step count unchanged, else 0
     ) -> None:
-        """Decided on the device, by what the fused kernel offers to gradient scaling."""
+        """Step unless `bad`, decided on the device by the fused kernel's support for gradient scaling."""
         self.grad_scale, self.found_inf = None, bad
         self.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The fused kernel walks through memory: moments must lie as their parameters do, channels-last ones too."""
+        """Load a state, with moments in the memory format of their parameters, as the fused kernel requires."""
         super().load_state_dict(state_dict)
-        for group in self.param_groups:  # how to run is ours to say, not the state's
+        for group in self.param_groups:  # depends on this process, not on the state
             group |= {"fused": True, "capturable": self.capturable}
         for parameter, slots in self.state.items():
             for name, value in slots.items():

@@ -1,4 +1,4 @@
-"""A preset's rules, worked out: for everything that depends on the data and the GPUs."""
+"""Applies a preset: computes the settings that depend on the dataset and the GPUs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .config import GrowthConfig, TrainConfig
 
 PRESETS = {name: preset for name, (_, preset) in presets().items()}
 
-# Options that say what the networks are, by field.
+# Options of the networks' architecture, by field.
 NETWORK_OPTIONS = {"channel_base": "--cbase", "channel_max": "--cmax", "mapping_layers": "--map-depth"}
 
 
@@ -25,31 +25,32 @@ def make_train_config(
     data: DataSpec,
     *,
     gpus: int = 1,
-    **overrides: Any,  # fields of TrainConfig, and channel_base, channel_max, mapping_layers, mbstd_group, ...
+    **options: Any,  # fields of TrainConfig, and channel_base, mapping_layers, mbstd_group ...; None: unset
 ) -> TrainConfig:
-    """A preset, its rules worked out for the data's size, with what the user set on top. None overrides nothing."""
+    """Build the settings of a run from a preset, the dataset and options that take precedence over the preset."""
     known = presets()
     if cfg not in known:
-        raise SganError(f"No preset is called {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
+        raise SganError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
     family, preset = known[cfg]
-    given = {k: v for k, v in overrides.items() if v is not None}
-    _refuse_what_it_lacks(family, given)
-    given = for_objective(given.get("loss", preset.loss), preset.aug) | given
+    options = {k: v for k, v in options.items() if v is not None}
+    _refuse_unsupported(family, options)
+    options = objective_defaults(options.get("loss", preset.loss), preset.aug) | options
     res = max(data.height, data.width)
 
     def pick(name: str, rule: Any) -> Any:
-        value = given.pop(name, getattr(preset, name, None))
+        value = options.pop(name, getattr(preset, name, None))
         return rule() if value is None else value
 
-    batch_of, lr_of = _by_level(preset, given, res, gpus)
-    growth = _growth(preset, data, batch_of, lr_of, given)
+    batch_of, lr_of = _by_level(preset, options, res, gpus)
+    growth = _growth(preset, data, batch_of, lr_of, options)
     top = level_of(data.height, data.width)
     batch = batch_of(top)
-    batch_gpu = given.pop("batch_gpu", max(batch // gpus, 1))
-    group = given.pop("mbstd_group") if "mbstd_group" in given else _divisor(batch_gpu, preset.mbstd_group or 4)
-    generator, discriminator = _networks(family, preset, data, pick, given.get("precision") in ("fp16", "bf16"))
+    batch_gpu = options.pop("batch_gpu", max(batch // gpus, 1))
+    largest = _largest_divisor(batch_gpu, preset.mbstd_group or 4)
+    group = options.pop("mbstd_group") if "mbstd_group" in options else largest
+    generator, discriminator = _networks(family, preset, data, pick, options.get("precision") in ("fp16", "bf16"))
     discriminator |= {"mbstd_group": min(group, batch_gpu)}
-    if given.pop("aux_classifier", False):
+    if options.pop("aux_classifier", False):
         discriminator["labels"] = "classifier"
     return TrainConfig(
         cfg=cfg,
@@ -62,13 +63,13 @@ def make_train_config(
         lr=lr_of(top),
         gamma=pick("gamma", lambda: 0.0002 * data.height * data.width / batch),
         ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
-        ema_rampup=given.pop("ema_rampup", preset.ema_rampup),
+        ema_rampup=options.pop("ema_rampup", preset.ema_rampup),
         growth=growth,
         **{
-            name: given.pop(name, getattr(preset, name))
+            name: options.pop(name, getattr(preset, name))
             for name in ("loss", "r1_interval", "pl_weight", "mixing_prob", "aug", "kimg", "snap")
         },
-        **given,
+        **options,
     )
 
 
@@ -76,11 +77,11 @@ def _networks(
     family: Family,
     preset: Preset,
     data: DataSpec,
-    pick: Callable[[str, Any], Any],  # (name, rule) -> what the user set, else the preset, else by the rule
-    half: bool,  # in half precision, as far as that goes
+    pick: Callable[[str, Any], Any],  # (name, rule) -> the user's value, else the preset's, else the rule's
+    half: bool,  # whether to train in half precision
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of the generator's configuration, as far as its family has them, and of the discriminator's."""
-    both = {
+    """Return the fields of the generator's configuration that its family has, and those of the discriminator's."""
+    shared = {
         "height": data.height,
         "width": data.width,
         "channels": data.channels,
@@ -92,21 +93,21 @@ def _networks(
     }
     latents = {name: pick(name, None) for name in ("z_dim", "w_dim", "mapping_layers")}
     fields = field_names(family.config)
-    generator = {name: value for name, value in (both | latents | dict(preset.generator)).items() if name in fields}
-    return generator, both | {"mbstd_channels": pick("mbstd_channels", None), **preset.discriminator}
+    generator = {name: value for name, value in (shared | latents | dict(preset.generator)).items() if name in fields}
+    return generator, shared | {"mbstd_channels": pick("mbstd_channels", None), **preset.discriminator}
 
 
-def _refuse_what_it_lacks(family: Family, given: dict[str, Any]) -> None:
+def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
     for name, option in NETWORK_OPTIONS.items():
-        if name in given and name not in field_names(family.config):
-            raise SganError(f"{option} has no effect on a {family.title}.", hint=f"Leave out {option}.")
+        if name in options and name not in field_names(family.config):
+            raise SganError(f"{option} has no effect on {family.title} models.", hint=f"Leave out {option}.")
 
 
-def for_objective(
-    loss: str,  # a name of OBJECTIVES
+def objective_defaults(
+    loss: str,  # name of an objective
     aug: str,  # the preset's augmentation
 ) -> dict[str, Any]:
-    """What an objective asks of settings that the user leaves alone."""
+    """Return the settings that an objective changes by default."""
     if loss != "wgan":
         return {}
     # Gulrajani et al. 2017, algorithm 1: lambda = 10, at every step.
@@ -116,16 +117,16 @@ def for_objective(
 
 def _by_level(
     preset: Preset,
-    given: dict[str, Any],  # batch and lr are taken out
+    options: dict[str, Any],  # batch and lr are removed from it
     res: int,
     gpus: int,
 ) -> tuple[Callable[[int], int], Callable[[int], float]]:
-    """Batch and learning rate at a level: the user's, else the preset's, else by rule."""
-    own_batch, own_lr = given.pop("batch", None), given.pop("lr", None)
+    """Return functions for the batch and learning rate of a level: the user's, else the preset's, else by rule."""
+    user_batch, user_lr = options.pop("batch", None), options.pop("lr", None)
 
     def batch(level: int) -> int:
-        if own_batch is not None:
-            return own_batch
+        if user_batch is not None:
+            return user_batch
         size = dict(preset.grow_batch).get(level, preset.batch)
         if size is None:
             published = max(4 * gpus, min(2048 // level, 128 * gpus, 512))
@@ -133,8 +134,8 @@ def _by_level(
         return max(size - size % gpus, gpus)
 
     def lr(level: int) -> float:
-        if own_lr is not None:
-            return own_lr
+        if user_lr is not None:
+            return user_lr
         published = {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003}.get(level, 0.001)
         return preset.lr or (published if preset.by_level else 0.002 if res >= 1024 else 0.0025)
 
@@ -146,25 +147,26 @@ def _growth(
     data: DataSpec,
     batch_of: Callable[[int], int],
     lr_of: Callable[[int], float],
-    given: dict[str, Any],  # what belongs to the schedule is taken out
+    options: dict[str, Any],  # options of the schedule are removed from it
 ) -> GrowthConfig | None:
-    """The schedule; None for a run at full size from the start."""
-    start = given.pop("grow_from", preset.grow_from)
-    vain = [name for name in ("grow_kimg", "fade_kimg", "grow_batch", "grow_lr") if name in given]
-    if start is None and vain:
-        option = "--" + vain[0].replace("_", "-")
+    """Return the growth schedule; None if the run has full size from the start."""
+    start = options.pop("grow_from", preset.grow_from)
+    unused = [name for name in ("grow_kimg", "fade_kimg", "grow_batch", "grow_lr") if name in options]
+    if start is None and unused:
+        option = "--" + unused[0].replace("_", "-")
         raise SganError(
-            f"{option} has no effect on a run that does not grow.", hint="Leave it out, or give --grow-from."
+            f"{option} has no effect on a run that does not grow.", hint="Leave it out, or add --grow-from."
         )
     levels = [] if start is None else levels_of(data.height, data.width, start)
-    stable, fade = (given.pop(name, getattr(preset, name)) for name in ("grow_kimg", "fade_kimg"))
-    batches, rates = (given.pop(name, {}) for name in ("grow_batch", "grow_lr"))
+    stable, fade = (options.pop(name, getattr(preset, name)) for name in ("grow_kimg", "fade_kimg"))
+    batches, rates = (options.pop(name, {}) for name in ("grow_batch", "grow_lr"))
     if unknown := sorted((batches.keys() | rates.keys()) - set(levels)):
         known = ", ".join(map(str, levels))
-        raise SganError(f"The run does not grow through level {unknown[0]}.", hint=f"Its levels are {known}.")
-    if len(levels) == 1 and vain:
+        raise SganError(f"The run does not grow through level {unknown[0]}.", hint=f"Choose from its levels: {known}.")
+    if len(levels) == 1 and unused:
         raise SganError(
-            f"A run that begins at level {levels[0]} is at full size: --grow-from is all it takes of these."
+            f"A run that starts at level {levels[0]} is at full size and does not grow.",
+            hint="Choose a lower --grow-from, or leave out the other options of growing.",
         )
     if len(levels) < 2:
         return None
@@ -172,6 +174,6 @@ def _growth(
     return GrowthConfig(levels[0], stable, fade, batch, tuple(rates.get(level, lr_of(level)) for level in levels))
 
 
-def _divisor(number: int, most: int) -> int:
-    """The largest divisor that is no more than `most`."""
-    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
+def _largest_divisor(number: int, limit: int) -> int:
+    """Return the largest divisor of a number that is at most `limit`."""
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)

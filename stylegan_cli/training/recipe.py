@@ -1,4 +1,4 @@
-"""What a recipe declares, so that the engine can train it and a run can record it."""
+"""The interface of a recipe: what the engine needs to train it, and a run to record it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ B = TypeVar("B", bound="Batch")
 
 @dataclass(frozen=True)
 class Batch:
-    """What one rank looks at in a step. The fields of a subclass are tensors, an image to each row of all of them."""
+    """One rank's share of a step. The fields of a subclass are tensors with one row per image."""
 
     def split(
         self: B,
-        size: int,  # images of a part
+        size: int,  # images per part
     ) -> list[B]:
-        """Dealt round-robin, so that what was dealt to ranks in this way stays together in groups."""
+        """Split round-robin, as images are split over ranks, so that minibatch-deviation groups stay together."""
         parts = len(next(iter(vars(self).values()))) // size
         return [dataclasses.replace(self, **{n: t[k::parts] for n, t in vars(self).items()}) for k in range(parts)]
 
-    def take_over(self: B, other: B) -> B:
-        """Copy another batch's images to where these are."""
+    def copy_from(self: B, other: B) -> B:
+        """Copy another batch into these tensors."""
         for name, tensor in vars(self).items():
             tensor.copy_(vars(other)[name])
         return self
@@ -41,66 +41,66 @@ class Batch:
         self: B,
         size: int,
     ) -> B:
-        """The first images."""
+        """Return the first `size` images."""
         return dataclasses.replace(self, **{name: tensor[:size] for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimizer step on one network."""
+    """One update of one network."""
 
     name: str
     network: nn.Module
     optimizer: GuardedOptimizer
-    loss: Callable[[Any], Tensor]  # of the recipe's batch: [] sum over its images
-    interval: int = 1  # run every so many steps, with the loss weighted up by as much
-    end: Callable[[], None] | None = None  # after the last part of the batch, on all ranks
+    loss: Callable[[Any], Tensor]  # recipe's batch -> [] sum over its images
+    interval: int = 1  # steps between runs; the loss is multiplied by it
+    end: Callable[[], None] | None = None  # called after the last part of the batch, on all ranks
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What learns: all of the network but what is frozen."""
+        """The parameters to train: all of the network's that are not frozen."""
         return self.optimizer.param_groups[0]["params"]
 
 
 class Recipe:
-    """What is learnt, from which images, by which losses. All that a recipe remembers is in `networks`, `parts` or the
-    optimizers of its phases."""
+    """What is trained, on which images, with which losses. All state is in `networks`, `parts` or the optimizers of
+    the phases."""
 
-    networks: dict[str, nn.Module]  # by their names in a training state
-    phases: list[Phase]  # in the order of a step
-    parts: dict[str, Stateful]  # what else has a memory, by name; small
-    product: nn.Module | None = None  # what a run measures at a snapshot; None: nothing yet
-    reals: Any = None  # the data that metrics compare the product with
-    cure = "a lower learning rate"  # for training that diverges
-    fresh: Sequence[str] = ()  # tensors that the weights to begin with could not give
+    networks: dict[str, nn.Module]  # by their names in the state
+    phases: list[Phase]  # in the order in which a step runs them
+    parts: dict[str, Stateful]  # other stateful parts, by name; small
+    metric_network: nn.Module | None = None  # network to measure at a snapshot; None: none yet
+    metric_data: Any = None  # dataset to compare it with
+    divergence_advice = "a lower learning rate"  # what to try when training diverges
+    new_tensors: Sequence[str] = ()  # tensors that the initial checkpoint does not have
 
     def __init__(
         self,
-        batch: int,  # images of a step, over all ranks
-        batch_gpu: int,  # images at a time on one rank; the rest is accumulated
+        batch: int,  # images per step, over all ranks
+        batch_gpu: int,  # images at a time on one rank; gradients are accumulated
         device: torch.device,
-        graphs: bool = False,  # phases may run as CUDA graphs
-        means: Means | None = None,  # gets what the log shows
+        graphs: bool = False,  # run phases as CUDA graphs
+        means: Means | None = None,  # collects the values for the log
     ):
         self.batch, self.batch_gpu, self.device, self.graphs = batch, batch_gpu, device, graphs
         self.means = means or Means()
 
     def next_batch(self) -> Batch:
-        """This rank's share."""
+        """Return this rank's share of the next batch."""
         raise NotImplementedError
 
     def after_step(
         self,
         shown: int,  # images before this step
     ) -> None:
-        """What follows the phases: moving averages, schedules."""
+        """Update moving averages and schedules after the phases."""
 
     def halve_batch_gpu(self) -> None:
-        """The device lacks memory. Raises SganError if half as many images at a time would change what is learnt."""
+        """Halve `batch_gpu` to save memory. Raises SganError if that would change the result."""
         raise NotImplementedError
 
-    def forget(self) -> None:
-        """Drop what a batch that will not be finished left behind."""
+    def discard_batch(self) -> None:
+        """Drop what an unfinished batch accumulated."""
         self.means.clear()
 
     def close(self) -> None:
@@ -108,45 +108,45 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What there is to see of a model."""
+class Samples:
+    """Images that show the state of a model."""
 
-    images: dict[str, Tensor]  # uint8 [C, H, W] by the name of the file
-    values: dict[str, float] = field(default_factory=dict)  # what they tell, for the log
-    warning: str | None = None  # a sentence
-    alarm: str = ""  # the same in a word, for the bar
+    images: dict[str, Tensor]  # name -> uint8 [C, H, W]
+    values: dict[str, float] = field(default_factory=dict)  # statistics of the images, for the log
+    warning: str | None = None  # a sentence for the log
+    alarm: str = ""  # short form of the warning, for the progress bar
 
 
 class RunConfig(Protocol):
-    """What a run asks of its settings, a dataclass that becomes config.json."""
+    """The settings that every run has: a dataclass that is saved as config.json."""
 
-    recipe: ClassVar[str]  # the name of the recipe that they are for
+    recipe: ClassVar[str]  # name of the recipe
 
     @property
     def kimg(self) -> float: ...  # length of the run in thousands of images
     @property
     def snap(self) -> float: ...  # thousands of images between snapshots
     @property
-    def batch(self) -> int: ...  # images of a step, over all ranks
+    def batch(self) -> int: ...  # images per step, over all ranks
     @property
-    def data(self) -> DataSpec: ...  # the images that metrics measure against
+    def data(self) -> DataSpec: ...  # dataset that metrics compare with
 
 
 class Report(Stateful, Protocol):
-    """What a run of a recipe records and shows, on the first rank."""
+    """What a run of a recipe logs and saves, on the first rank."""
 
     @property
-    def slows_down(self) -> bool: ...  # later steps will take longer
+    def slows_down(self) -> bool: ...  # whether later steps take longer
 
-    def stills(self) -> dict[str, Tensor]: ...  # images that stay the same, uint8 [C, H, W] by the name of the file
+    def fixed_images(self) -> dict[str, Tensor]: ...  # name -> uint8 [C, H, W], saved once
 
-    def draw(self) -> Drawn: ...  # at every snapshot
+    def make_samples(self) -> Samples: ...  # called at every snapshot
 
-    def save(self, path: Path, kimg: float) -> None: ...  # the model as it is now
+    def save(self, path: Path, kimg: float) -> None: ...  # write a snapshot of the model
 
-    def values(self) -> dict[str, float]: ...  # of a line of the log, besides the means
+    def values(self) -> dict[str, float]: ...  # for a line of stats.jsonl, besides the means
 
-    def summary(self, values: dict[str, float]) -> str: ...  # a line of the log in a few words
+    def summary(self, values: dict[str, float]) -> str: ...  # short text for log.txt and the progress bar
 
-    def end_of_stage(self, folder: Path, kimg: str) -> str | None:
-        """Before the networks change, and at the end of the run: a sentence on what follows, if anything does."""
+    def end_stage(self, folder: Path, kimg: str) -> str | None:
+        """Called before the recipe is replaced and at the end of the run. Return a sentence about the next stage."""

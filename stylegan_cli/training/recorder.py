@@ -1,7 +1,7 @@
-"""What a run writes into its folder and shows on the terminal, on the first rank.
+"""Writes the files of a run folder and prints progress, on the first rank.
 
 config.json  log.txt  stats.jsonl  metric-<name>.jsonl  snapshot-<kimg>.safetensors  best.safetensors,
-and the images that the recipe draws, once (reals.png) and at every snapshot (fakes-<kimg>.png).
+and the images of the recipe's report: once (reals.png) and at every snapshot (fakes-<kimg>.png).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Has a memory of its own: the seconds that the run took so far, the best value of its first metric, and what the
-    recipe's report remembers."""
+    """Logs and saves a run. Its state: the seconds that the run has taken so far, the best value of the first metric,
+    and the state of the recipe's report."""
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class Recorder:
         engine: Engine[Any],
         report: Report,
         quiet: bool,
-        stop: Callable[[], bool],  # true: wait no longer for room on a full disk
+        stop: Callable[[], bool],  # true: stop waiting for disk space
     ):
         self.config, self.folder, self.engine, self.report = config, folder, engine, report
         self.quiet, self._stop = quiet, stop
         self.seconds, self.best = 0.0, None
         settings = json.dumps({"recipe": config.recipe, **to_json(config)}, indent=2) + "\n"
         self._write(lambda: write_atomic(folder / "config.json", settings))
-        for name, image in report.stills().items():
+        for name, image in report.fixed_images().items():
             self._save_image(image, f"{name}.png")
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,18 +58,18 @@ class Recorder:
         self.seconds, self.best = state["seconds"], state["best"]
         self.report.load_state_dict(state)
 
-    def begin(self) -> None:
-        """The clock runs, from where the engine stands."""
+    def start(self) -> None:
+        """Open the logs and start timing from the engine's current position."""
         shown = self.engine.shown
-        self.began = self._last = time.monotonic()
-        self._last_at = shown
-        self.pace = Pace(round(self.config.kimg * 1000), round(self.config.snap * 1000), self.began, shown)
+        self.started = self._last_time = time.monotonic()
+        self._last_shown = shown
+        self.pace = Pace(round(self.config.kimg * 1000), round(self.config.snap * 1000), self.started, shown)
         self.log = self._write(lambda: RunLog(self.folder, shown / 1000, self._write))
         self.bar = tqdm(
             total=self.config.kimg,
             initial=shown / 1000,
             unit="kimg",
-            disable=True if self.quiet else None,  # None: off when stderr is no terminal
+            disable=True if self.quiet else None,  # None: off unless stderr is a terminal
             bar_format="{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:g} kimg [{elapsed}{postfix}]",
         )
 
@@ -77,18 +77,18 @@ class Recorder:
         self.pace.step(time.monotonic(), self.engine.shown)
         self.bar.update(self.engine.shown / 1000 - self.bar.n)
 
-    def paused(
+    def add_pause(
         self,
-        seconds: float,  # that were spent on anything but steps
+        seconds: float,  # spent on anything but steps
     ) -> None:
         self.pace.pause(seconds)
-        self._last += seconds
+        self._last_time += seconds
 
-    def line(self, means: dict[str, float]) -> None:
-        """One line of stats.jsonl and of log.txt, and what the bar shows."""
+    def log_progress(self, means: dict[str, float]) -> None:
+        """Write a line to stats.jsonl and log.txt, and update the progress bar."""
         now, shown = time.monotonic(), self.engine.shown
-        sec_per_kimg = (now - self._last) / max(shown - self._last_at, 1) * 1000
-        self._last, self._last_at = now, shown
+        sec_per_kimg = (now - self._last_time) / max(shown - self._last_shown, 1) * 1000
+        self._last_time, self._last_shown = now, shown
         values = {"kimg": shown / 1000, "seconds": self._elapsed(), "sec_per_kimg": sec_per_kimg, **means}
         values |= self.report.values()
         values["guard/skipped"] = skipped = int(self.engine.guard.skipped)
@@ -98,58 +98,59 @@ class Recorder:
         left = "?" if seconds is None else _duration(seconds)
         left = f">{left}" if self.report.slows_down else left
         self.bar.set_postfix_str(f"left {left}, {sec_per_kimg:.1f} sec/kimg, {losses}")
-        self.say(f"kimg {self._kimg():>8}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}", in_bar=True)
+        line = f"kimg {self._kimg():>8}   sec/kimg {sec_per_kimg:6.1f}   left {left:>8}   loss {losses}"
+        self.log_message(line, in_bar=True)
 
-    def say(
+    def log_message(
         self,
         line: str,
-        in_bar: bool = False,  # a bar shows the same already
+        in_bar: bool = False,  # whether the progress bar shows the same
     ) -> None:
-        """To the log, and to the terminal unless it is to be quiet."""
+        """Write a line to the log, and print it unless the run is quiet."""
         if not (in_bar and not self.bar.disable):
             self._print(line)
         self.log.text(line)
 
-    def draw(self) -> None:
-        """What the model draws now."""
-        kimg, drawn = self.engine.shown / 1000, self.report.draw()
-        for name, image in drawn.images.items():
+    def save_samples(self) -> None:
+        """Save and log images that the model generates now."""
+        kimg, samples = self.engine.shown / 1000, self.report.make_samples()
+        for name, image in samples.images.items():
             file = snapshot_name(kimg).replace("snapshot", name).replace(".safetensors", ".png")
             self._save_image(image, file)
             self.log.image(name, image, kimg)
-        self.log.stats({"kimg": kimg, **drawn.values})
-        self.bar.set_description_str(drawn.alarm and drawn.alarm + " ")
-        if drawn.warning:
-            self.say(drawn.warning)
+        self.log.stats({"kimg": kimg, **samples.values})
+        self.bar.set_description_str(samples.alarm and samples.alarm + " ")
+        if samples.warning:
+            self.log_message(samples.warning)
 
-    def end_of_stage(self) -> None:
-        """Before the networks change, and at the end of the run."""
-        sentence = self._write(lambda: self.report.end_of_stage(self.folder, self._kimg()))
+    def end_stage(self) -> None:
+        """Call before the recipe is replaced, and at the end of the run."""
+        sentence = self._write(lambda: self.report.end_stage(self.folder, self._kimg()))
         if sentence:
-            self.say(sentence)
+            self.log_message(sentence)
 
-    def snapshot(self) -> Path:
-        """The model as it is now, and what it draws."""
+    def save_snapshot(self) -> Path:
+        """Save the model and samples."""
         kimg = self.engine.shown / 1000
         path = self.folder / snapshot_name(kimg)
         self._write(lambda: self.report.save(path, kimg))
-        self.draw()
+        self.save_samples()
         return path
 
-    def metrics(
+    def log_metrics(
         self,
-        values: dict[str, float],  # by name; the first decides which snapshot is the best
+        values: dict[str, float],  # name -> value; the first determines the best snapshot
         snapshot: Path,
-        higher_is_better: bool,  # of the first
+        higher_is_better: bool,  # for the first metric
     ) -> None:
         kimg = self.engine.shown / 1000
         name, value = next(iter(values.items()))
-        before = [v for _, v in read_metrics(self.folder).get(name, [])]
-        best = not before or (value > max(before) if higher_is_better else value < min(before))
+        previous = [v for _, v in read_metrics(self.folder).get(name, [])]
+        is_best = not previous or (value > max(previous) if higher_is_better else value < min(previous))
         for name, value in values.items():
             self.log.metric(name, value, kimg, snapshot.name)
-            self.say(f"kimg {kimg:8.1f}   {name} {value:.4g}")
-        if best:
+            self.log_message(f"kimg {kimg:8.1f}   {name} {value:.4g}")
+        if is_best:
             name, value = next(iter(values.items()))
             self.best = {"metric": name, "value": value, "kimg": kimg}
             self._write(lambda: _copy(snapshot, self.folder / BEST))
@@ -160,8 +161,8 @@ class Recorder:
             self.log.close()
 
     def _write(self, write: Callable[[], T]) -> T:
-        """On a full disk training waits until it is not."""
-        return wait_for_space(write, f"what is written to {self.folder}", self._print, self._stop)
+        """Write; while the disk is full, wait."""
+        return wait_for_space(write, f"the files in {self.folder}", self._print, self._stop)
 
     def _save_image(self, image: Tensor, file: str) -> None:
         self._write(lambda: save_image(image, self.folder / file))
@@ -174,7 +175,7 @@ class Recorder:
         return f"{self.engine.shown / 1000:.{1 if self.config.kimg >= 1 else 3}f}"
 
     def _elapsed(self) -> float:
-        return self.seconds + (time.monotonic() - self.began)
+        return self.seconds + (time.monotonic() - self.started)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Penalties on gradients: R1, R2 and that of WGAN-GP for the discriminator, path length for the generator."""
+"""Gradient penalties: R1, R2 and WGAN-GP for the discriminator, path length for the generator."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from .guard import finite_or
 
 def gradient_penalty(
     logits: Tensor,  # [N, 1] D(images)
-    images: Tensor,  # [N, C, H, W] that require a gradient
+    images: Tensor,  # [N, C, H, W] requiring gradients
 ) -> Tensor:  # [N]
     """|| dD/dx ||^2: R1 at real images, R2 at generated ones (Mescheder et al. 2018, equations 9 and 10, without the
     factor gamma / 2)."""
-    return _slope(logits, images).square().sum([1, 2, 3])
+    return _input_gradient(logits, images).square().sum([1, 2, 3])
 
 
 def wgan_gp(
     logits: Tensor,  # [N, 1] D(images)
-    images: Tensor,  # [N, C, H, W] see `mixture`, that require a gradient
+    images: Tensor,  # [N, C, H, W] from `interpolate_images`, requiring gradients
 ) -> Tensor:  # [N]
     """(|| dD/dx || - 1)^2 (Gulrajani et al. 2017, equation 3, without the factor lambda)."""
-    # This norm's derivative at 0 is 0; that of a square root would not be finite.
-    return (torch.linalg.vector_norm(_slope(logits, images), dim=(1, 2, 3)) - 1).square()
+    # vector_norm has a gradient of 0 at 0; a square root would not have a finite one.
+    return (torch.linalg.vector_norm(_input_gradient(logits, images), dim=(1, 2, 3)) - 1).square()
 
 
-def mixture(
+def interpolate_images(
     real: Tensor,  # [N, C, H, W]
     fake: Tensor,  # [N, C, H, W]
-    weight: Tensor,  # [N] of the real ones, uniform in 0 ... 1
+    weight: Tensor,  # [N] of the real images, uniform in 0 ... 1
 ) -> Tensor:  # [N, C, H, W]
-    """u real + (1 - u) fake: where WGAN-GP looks at slopes (Gulrajani et al. 2017, algorithm 1)."""
+    """u real + (1 - u) fake: where WGAN-GP penalizes gradients (Gulrajani et al. 2017, algorithm 1)."""
     return torch.lerp(fake, real, weight[:, None, None, None])
 
 
-def _slope(logits: Tensor, images: Tensor) -> Tensor:  # [N, C, H, W] dD/dx, differentiable once more
+def _input_gradient(logits: Tensor, images: Tensor) -> Tensor:  # [N, C, H, W] dD/dx, differentiable
     with feature_gradients_only():
         (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient
@@ -47,10 +47,10 @@ def _slope(logits: Tensor, images: Tensor) -> Tensor:  # [N, C, H, W] dD/dx, dif
 
 def path_lengths(
     images: Tensor,  # [N, C, H, W] G.synthesis(ws)
-    ws: Tensor,  # [N, num_ws, w_dim] that require a gradient
+    ws: Tensor,  # [N, num_ws, w_dim] requiring gradients
     directions: Tensor,  # [N, C, H, W] N(0, 1)
 ) -> Tensor:  # [N]
-    """|| J_w^T y ||, y normal with variance 1 / (H W), mean square over the ws of an image
+    """|| J_w^T y ||, y normal with variance 1 / (H W), root mean square over the ws of an image
     (Karras et al. 2020, section 3.2, equation 4)."""
     y = directions / math.sqrt(images.shape[2] * images.shape[3])
     with feature_gradients_only():
@@ -59,10 +59,10 @@ def path_lengths(
 
 
 class PathLengthMean:
-    """The running mean a that path lengths are held to: the penalty is (length - a)^2.
+    """The running mean a of path lengths; the penalty is (length - a)^2.
 
-    `penalty` uses the mean of the steps before, so that accumulated parts of a batch see the same one; `update`
-    then moves it by the mean over the whole batch of all ranks.
+    `penalty` uses the mean of previous steps, so that all parts of a batch use the same one; `update` then moves it
+    toward the mean over the whole batch of all ranks.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class PathLengthMean:
         dtype: torch.dtype = torch.float32,
     ):
         self.decay = decay
-        self.mean = torch.zeros([], device=device, dtype=dtype)  # changed in place: CUDA graphs know its address
+        self.mean = torch.zeros([], device=device, dtype=dtype)  # updated in place, as CUDA graphs hold its address
 
     def penalty(
         self,

@@ -1,4 +1,4 @@
-"""One training run in its folder: begun or gone on with, guarded, saved, and stopped in good order."""
+"""A training run in its folder: started or resumed, guarded, saved, and stopped cleanly."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..errors import SganError
 from ..files import remove_leftovers
 from ..runs import lock_run
 from .engine import Engine
-from .folders import failure_told, refuse_other_recipe
-from .guard import ROLLBACKS, STREAK
+from .folders import record_failure, refuse_other_recipe
+from .guard import MAX_ROLLBACKS, MAX_STREAK
 from .recipe import Report, RunConfig
 from .recorder import Recorder
 from .state import gather
@@ -27,11 +27,11 @@ from .stopping import StopFlag, stop_on_interrupt
 
 
 class Measure(Protocol):
-    """Metrics, handed in by the command. Called on all ranks alike, with what the recipe offers to be measured."""
+    """Metrics, passed in by the command. Called on all ranks, with `metric_network` and `metric_data` of the recipe."""
 
     @property
     def higher_is_better(self) -> bool:
-        """Of the first."""
+        """Whether higher values of the first metric are better."""
         ...
 
     def __call__(self, network: Any, data: Any, device: torch.device, /) -> dict[str, float]: ...
@@ -39,13 +39,13 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run proceeds, without a say in what comes out."""
+    """How a run is executed; has no effect on the result."""
 
-    quiet: bool = False  # no bar and no log on stderr
-    graphs: bool = True  # CUDA graphs, on CUDA
-    profile: int = 0  # steps to write a trace of
-    measure: Measure | None = None  # at every snapshot
-    runs: str = "./runs"  # where a run that has no folder yet makes one
+    quiet: bool = False  # no progress bar and no log on stderr
+    graphs: bool = True  # use CUDA graphs, on CUDA
+    profile: int = 0  # number of steps to profile
+    measure: Measure | None = None  # called at every snapshot
+    runs: str = "./runs"  # where new run folders are created
 
 
 C = TypeVar("C", bound=RunConfig)
@@ -53,29 +53,29 @@ C = TypeVar("C", bound=RunConfig)
 
 def run_training(
     config: C,
-    folder: Path,  # of the run; where it holds a state, the run goes on from there
+    folder: Path,  # of the run; resumed if it contains a state
     device: torch.device,
-    build: Callable[[bool], Engine[Any]],  # told whether there is a state to go on from
+    build: Callable[[bool], Engine[Any]],  # called with whether there is a state to resume
     report: Callable[[Engine[Any], C], Report],  # called on the first rank
     options: RunOptions,
 ) -> None:
-    """Train until kimg is reached or the user interrupts, on every rank alike. The first rank writes."""
+    """Train until kimg is reached or the user interrupts. Called on every rank; the first rank writes."""
     with contextlib.ExitStack() as stack:
         if distributed.rank() == 0:
             stack.enter_context(lock_run(folder))
             refuse_other_recipe(folder, config.recipe)
-            stack.enter_context(failure_told(folder))
+            stack.enter_context(record_failure(folder))
         stop = stack.enter_context(stop_on_interrupt(device))
         engine = build(bool(list_states(folder)))
         stack.callback(engine.close)
         run = Run(config, folder, engine, lambda: report(engine, config), options, stop)
         stack.push(run.close)
-        run.begin()
-        run.go()
+        run.start()
+        run.train()
 
 
 class Run:
-    """The engine, what it remembers on disk, and what is recorded of it."""
+    """An engine with its states on disk and its recorder."""
 
     def __init__(
         self,
@@ -88,54 +88,54 @@ class Run:
     ):
         self.config, self.folder, self.engine, self.options, self.stop = config, folder, engine, options, stop
         self.recorder: Recorder | None = None
-        self._overdue = False  # a save waits for a step that is not skipped
-        self._gone_back_to: str | None = None  # name of the state
+        self._overdue = False  # a save is waiting for a step that is not skipped
+        self._rollback_state: str | None = None  # file name of the state that the last rollback loaded
         if distributed.rank() == 0:
             remove_leftovers(folder)
-            self.recorder = Recorder(config, folder, engine, report(), options.quiet, lambda: stop.asked)
-            self.writer = StateWriter(folder, say=self.recorder.say)
+            self.recorder = Recorder(config, folder, engine, report(), options.quiet, lambda: stop.requested)
+            self.writer = StateWriter(folder, notify=self.recorder.log_message)
 
-    def begin(self) -> None:
-        """Go on from the last state, or write the first one."""
+    def start(self) -> None:
+        """Resume from the last state, or write the first one."""
         if self.engine.device.type == "cuda":
             self.engine.fit_memory()
-        said: list[str] = []
-        about = self._load(said.append)
+        messages: list[str] = []
+        about = self._load(messages.append)
         if self.recorder is not None:
-            self.recorder.begin()
-            self._announce(about, said)
+            self.recorder.start()
+            self._log_start(about, messages)
         if about is None:
-            began = time.monotonic()
-            self._each(lambda r: r.draw())
+            start = time.monotonic()
+            self._record(lambda r: r.save_samples())
             self._save_state()
-            self._each(lambda r: r.paused(time.monotonic() - began))
+            self._record(lambda r: r.add_pause(time.monotonic() - start))
 
-    def go(self) -> None:
-        """Steps, and what is due after each."""
+    def train(self) -> None:
+        """Run steps until the end; after each, log and save if due."""
         engine, end = self.engine, max(round(self.config.kimg * 1000), 1)
         snap = max(round(self.config.snap * 1000), 1)
-        tick = max(min(snap // 8, 4000), self.config.batch)  # images between lines of the log
-        with _profile(self.options.profile, end, engine, self.folder) as profiled:
+        tick = max(min(snap // 8, 4000), self.config.batch)  # images between log lines
+        with _profile(self.options.profile, end, engine, self.folder) as step_profiler:
             while engine.shown < end or self._overdue:
                 before = engine.shown
-                if engine.is_to_change:
-                    self._each(lambda r: r.end_of_stage())
+                if engine.is_change_due:
+                    self._record(lambda r: r.end_stage())
                 self._step()
-                profiled()
-                stopped = self.stop.heard()
-                saving = stopped or engine.shown >= end or engine.shown // snap > before // snap or self._overdue
+                step_profiler()
+                stopping = self.stop.requested_on_any_rank()
+                saving = stopping or engine.shown >= end or engine.shown // snap > before // snap or self._overdue
                 if saving or engine.shown // tick > before // tick:
-                    self._due(saving, stopped)
-                if stopped:
+                    self._log_and_save(saving, stopping)
+                if stopping:
                     break
         if engine.shown >= end:
-            self._each(lambda r: r.end_of_stage())
+            self._record(lambda r: r.end_stage())
         if self.recorder is not None:
-            self.writer.wait(lambda: self.stop.asked)
+            self.writer.wait(lambda: self.stop.requested)
 
     def close(self, kind: type[BaseException] | None = None, *error: object) -> None:
         if self.recorder is not None:
-            if kind is not KeyboardInterrupt:  # at once: no state is waited for
+            if kind is not KeyboardInterrupt:  # stop at once, without waiting for a state
                 self.writer.close()
             self.recorder.close()
 
@@ -145,132 +145,132 @@ class Run:
         try:
             self.engine.step()
         except Exception:
-            if self.recorder is not None and self.engine.shown > self._began_at:
-                with contextlib.suppress(Exception):  # what went wrong first is what the user should read
-                    self.recorder.snapshot()
+            if self.recorder is not None and self.engine.shown > self._start_shown:
+                with contextlib.suppress(Exception):  # report the first error
+                    self.recorder.save_snapshot()
             raise
         if self.recorder is not None:
             self.recorder.step()
             if self.writer.blocked:
-                began = time.monotonic()
-                self.writer.pause_if_blocked(lambda: self.stop.asked)
-                self.recorder.paused(time.monotonic() - began)
+                start = time.monotonic()
+                self.writer.pause_if_blocked(lambda: self.stop.requested)
+                self.recorder.add_pause(time.monotonic() - start)
 
-    def _due(self, saving: bool, stopped: bool) -> None:
-        """A line of the log; where steps keep failing, back to the last state; else what is to be saved. While steps
-        are skipped nothing is: the weights may be beyond repair."""
-        means = self.engine.means.take()  # all ranks together
-        self._each(lambda r: r.line(means))
+    def _log_and_save(self, saving: bool, stopping: bool) -> None:
+        """Log; then roll back if too many steps were skipped in a row, else save if due. Nothing is saved while steps
+        are being skipped, as the weights may be invalid."""
+        means = self.engine.means.take()  # a collective operation
+        self._record(lambda r: r.log_progress(means))
         streak = self.engine.guard.streak()
-        self._overdue = saving and 0 < streak < STREAK and not stopped
-        if streak >= STREAK and not stopped:
+        self._overdue = saving and 0 < streak < MAX_STREAK and not stopping
+        if streak >= MAX_STREAK and not stopping:
             self._roll_back()
         elif saving and streak == 0:
-            self._save(stopped)
-        elif stopped:
-            self._say(f"Not saved, as the last {streak} step(s) were skipped: the last state is where the run goes on.")
+            self._save(stopping)
+        elif stopping:
+            self._log(f"Not saved, as the last {streak} step(s) were skipped. Resuming continues from the last state.")
 
-    def _save(self, stopped: bool) -> None:
-        """Snapshot, images, the state to go on from, and metrics unless the user wants an end."""
-        began = time.monotonic()
-        if not distributed.same_on_all_ranks(self.engine.learning):
-            hint = f"Go on from the last state: sgan train --resume {self.folder}"
-            raise SganError("The ranks hold different weights.", hint=hint)
-        snapshot = self._each(lambda r: r.snapshot())
+    def _save(self, stopping: bool) -> None:
+        """Save a snapshot, samples and a state; measure metrics unless the run is being stopped."""
+        start = time.monotonic()
+        if not distributed.same_on_all_ranks(self.engine.trained_parameters):
+            hint = f"Resume from the last state: sgan train --resume {self.folder}"
+            raise SganError("The ranks have different weights.", hint=hint)
+        snapshot = self._record(lambda r: r.save_snapshot())
         self._save_state()
-        if self.options.measure is not None and not stopped and self.engine.recipe.product is not None:
+        if self.options.measure is not None and not stopping and self.engine.recipe.metric_network is not None:
             self._measure(self.options.measure, snapshot)
-        self._each(lambda r: r.paused(time.monotonic() - began))
+        self._record(lambda r: r.add_pause(time.monotonic() - start))
 
     def _measure(self, measure: Measure, snapshot: Path) -> None:
-        """A metric that fails is told, and on one rank no reason to stop: the others would wait for each other."""
+        """Measure metrics. On one rank an error is only logged; on several it is raised, or the others would wait."""
         try:
-            values = measure(self.engine.recipe.product, self.engine.recipe.reals, self.engine.device)
+            values = measure(self.engine.recipe.metric_network, self.engine.recipe.metric_data, self.engine.device)
         except (SganError, OSError, RuntimeError) as e:
             if distributed.world_size() > 1:
                 raise
-            self._say(f"The metrics could not be measured: {e}")
+            self._log(f"The metrics could not be measured: {e}")
         else:
-            self._each(lambda r: r.metrics(values, snapshot, measure.higher_is_better))
+            self._record(lambda r: r.log_metrics(values, snapshot, measure.higher_is_better))
 
     def _save_state(self) -> None:
         if self.recorder is not None:
-            state = gather({**self.engine.memory, "record": self.recorder})
+            state = gather({**self.engine.stateful, "record": self.recorder})
             about = {"recipe": self.config.recipe, "config": to_json(self.config)}
             about["ranks"] = distributed.world_size()
-            self.writer.save(state, about, self.engine.shown, lambda: self.stop.asked)
+            self.writer.save(state, about, self.engine.shown, lambda: self.stop.requested)
 
-    def _load(self, say: Callable[[str], None]) -> dict[str, Any] | None:
-        """Put everything where the newest good state says, on all ranks; what the state says of itself."""
-        found = load_newest(self.folder, say) if self.recorder is not None else None
-        path = distributed.broadcast_text(str(found[2]) if found else "")
+    def _load(self, notify: Callable[[str], None]) -> dict[str, Any] | None:
+        """Restore the newest undamaged state on all ranks. Return its `about`; None if there is no state."""
+        newest = load_newest(self.folder, notify) if self.recorder is not None else None
+        path = distributed.broadcast_text(str(newest[2]) if newest else "")
         about = None
         if path:
-            state, about = found[:2] if found else read_state(Path(path))
+            state, about = newest[:2] if newest else read_state(Path(path))
             self.engine.restore(state)
-            self._each(lambda r: r.load_state_dict(state["record"]))
-        self._began_at, self._loaded = self.engine.shown, Path(path).name
+            self._record(lambda r: r.load_state_dict(state["record"]))
+        self._start_shown, self._loaded_state = self.engine.shown, Path(path).name
         return about
 
     def _roll_back(self) -> None:
-        """To the last state with half the learning rate; too often and the run ends."""
-        engine, at, count = self.engine, self.engine.shown / 1000, self.engine.guard.rollbacks + 1
-        if count > ROLLBACKS:
+        """Return to the last state with half the learning rate. Raises SganError after `MAX_ROLLBACKS` times."""
+        engine, kimg, count = self.engine, self.engine.shown / 1000, self.engine.guard.rollbacks + 1
+        if count > MAX_ROLLBACKS:
             raise SganError(
-                f"Training diverged at kimg {at:g}: no finite gradients in {STREAK} steps in a row, also with "
-                f"learning rates down to 1/{2**ROLLBACKS}.",
-                hint=f"Start again from a snapshot with {engine.recipe.cure}: sgan train --resume FILE",
+                f"Training diverged at kimg {kimg:g}: no finite gradients in {MAX_STREAK} steps in a row, even with "
+                f"the learning rate reduced to 1/{2**MAX_ROLLBACKS}.",
+                hint=f"Restart from a snapshot with {engine.recipe.divergence_advice}: sgan train --resume FILE",
             )
         if self.recorder is not None:
-            self.writer.wait(lambda: self.stop.asked)
-            self._abandon_hopeless()
-        said: list[str] = []
-        self._load(said.append)
-        self._gone_back_to = self._loaded
-        engine.slow_down(0.5 ** (count - engine.guard.rollbacks))
-        engine.guard.forgive(count)
+            self.writer.wait(lambda: self.stop.requested)
+            self._abandon_failed_state()
+        messages: list[str] = []
+        self._load(messages.append)
+        self._rollback_state = self._loaded_state
+        engine.scale_learning_rates(0.5 ** (count - engine.guard.rollbacks))
+        engine.guard.reset_streaks(count)
         engine.means.clear()
         self._overdue = False
-        self._each(lambda r: (r.close(), r.begin()))
-        for line in said:
-            self._say(line)
-        self._say(
-            f"No finite gradients in {STREAK} steps in a row at kimg {at:g}: going on from kimg "
-            f"{engine.shown / 1000:g} with the learning rate divided by {2**count} ({count} of {ROLLBACKS})."
+        self._record(lambda r: (r.close(), r.start()))
+        for line in messages:
+            self._log(line)
+        self._log(
+            f"No finite gradients in {MAX_STREAK} steps in a row at kimg {kimg:g}. Continuing from kimg "
+            f"{engine.shown / 1000:g} with the learning rate divided by {2**count} ({count} of {MAX_ROLLBACKS})."
         )
 
-    def _abandon_hopeless(self) -> None:
-        """A state that was gone back to and led nowhere steps aside for the one before it."""
+    def _abandon_failed_state(self) -> None:
+        """Rename the state of the last rollback if training failed again from it, so that the previous one is used."""
         states = list_states(self.folder)
-        if len(states) > 1 and states[0].name == self._gone_back_to:
+        if len(states) > 1 and states[0].name == self._rollback_state:
             states[0].rename(states[0].with_name(states[0].name + ".abandoned"))
 
-    def _announce(self, about: dict[str, Any] | None, said: list[str]) -> None:
-        """What a user should know about how this run begins."""
+    def _log_start(self, about: dict[str, Any] | None, messages: list[str]) -> None:
+        """Log how this run starts."""
         engine = self.engine
-        for line in said:
-            self._say(line)
-        if engine.short_of_memory:
-            self._say(f"Memory is short: looking at {engine.recipe.batch_gpu} images at a time.")
-        fresh = engine.recipe.fresh
-        if about is None and fresh:
-            names = ", ".join(fresh[:6]) + (" ..." if len(fresh) > 6 else "")
-            self._say(f"{len(fresh)} tensors start fresh, as the model has none of their shape: {names}")
+        for line in messages:
+            self._log(line)
+        if engine.batch_gpu_halved:
+            self._log(f"Not enough memory: reduced --batch-gpu to {engine.recipe.batch_gpu}.")
+        new = engine.recipe.new_tensors
+        if about is None and new:
+            names = ", ".join(new[:6]) + (" ..." if len(new) > 6 else "")
+            self._log(f"{len(new)} tensors are newly initialized, as the snapshot has none of their shape: {names}")
         if about is not None:
-            self._say(f"Going on from kimg {about['kimg']:g}.")
+            self._log(f"Resuming from kimg {about['kimg']:g}.")
         if about is not None and about["ranks"] != distributed.world_size():
-            self._say(
-                f"On {distributed.world_size()} rank(s) instead of {about['ranks']}: images and random numbers come "
-                "in the same order, but sums over images are rounded otherwise: not the same to the last bit."
+            self._log(
+                f"Running on {distributed.world_size()} rank(s) instead of {about['ranks']}: images and random numbers "
+                "stay the same, but sums are rounded differently, so results are not bit-exact."
             )
 
-    def _say(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         if self.recorder is not None:
-            self.recorder.say(line)
+            self.recorder.log_message(line)
 
-    def _each(self, write: Callable[[Recorder], Any]) -> Any:
-        """Let the recorder write, if this is the first rank."""
-        return None if self.recorder is None else write(self.recorder)
+    def _record(self, action: Callable[[Recorder], Any]) -> Any:
+        """Call the recorder, if this is the first rank."""
+        return None if self.recorder is None else action(self.recorder)
 
 
 @contextlib.contextmanager
@@ -280,7 +280,7 @@ def _profile(
     engine: Engine[Any],
     folder: Path,
 ) -> Iterator[Callable[[], None]]:
-    """Write a trace of so many steps to trace.json, once the first ones, unlike all others, are over."""
+    """Write a trace of some steps to trace.json, after the first steps, which are not typical."""
     if not steps or distributed.rank() != 0:
         yield lambda: None
         return

@@ -1,4 +1,4 @@
-"""The state protocol: whatever has memory offers state_dict and load_state_dict, and the engine keeps a list of it."""
+"""The state protocol: stateful parts have state_dict and load_state_dict, and the engine keeps a list of them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class Stateful(Protocol):
 
 
 def gather(
-    parts: Mapping[str, Stateful],  # name -> what has memory
+    parts: Mapping[str, Stateful],  # name -> part
 ) -> dict[str, dict[str, Any]]:
-    """The state of everything, by name: the tensors themselves, so copy them before the next step."""
+    """Return the state of each part. The tensors are not copied: copy them before the next step."""
     return {name: part.state_dict() for name, part in parts.items()}
 
 
 def restore(
     parts: Mapping[str, Stateful],
-    state: dict[str, dict[str, Any]],  # what `gather` gave; optimizers may keep its tensors, so use it once
+    state: dict[str, dict[str, Any]],  # from `gather`; optimizers may keep its tensors, so use it once
 ) -> None:
-    """Raises KeyError if a part's state is missing, before anything is loaded: a run that forgets its optimizer is not
-    a resumed run. What no part asks for is left alone: older states hold more."""
+    """Load the state of each part. Raises KeyError, before loading anything, if a part's state is missing: a run that
+    lost its optimizer is not a resumed run. Other entries are ignored, because older states have more of them."""
     if missing := sorted(parts.keys() - state.keys()):
-        raise KeyError(f"no state for {', '.join(missing)}")
+        raise KeyError(f"the state has no entry for {', '.join(missing)}")
     for name, part in parts.items():
         part.load_state_dict(state[name])

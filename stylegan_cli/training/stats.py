@@ -1,4 +1,4 @@
-"""Means of what happens between two lines of the log, taken on the device and over all ranks, and the log itself."""
+"""Means of values between two log lines, computed on the device and over all ranks, and the log itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..runs import append_line, record_metric
 
 
 class Means:
-    """Sums and counts by name, added to in place (CUDA graphs know their address); nothing is read before `take`."""
+    """Sums and counts by name, updated in place (CUDA graphs hold their addresses); only `take` reads them."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}  # name -> [2] float64: sum, count
@@ -25,7 +25,7 @@ class Means:
     def add(
         self,
         name: str,
-        values: Tensor,  # [...] each finite element counts once
+        values: Tensor,  # [...] non-finite elements are ignored
     ) -> None:
         values = values.detach()
         finite = values.isfinite()
@@ -36,7 +36,7 @@ class Means:
             self._sums[name] = torch.stack(sums)
 
     def take(self) -> dict[str, float]:
-        """The mean of each name over all ranks since the last call. All ranks must call it together."""
+        """Return the mean of each name over all ranks since the last call. All ranks must call it together."""
         names = sorted(self._sums)
         if not names:
             return {}
@@ -55,12 +55,12 @@ class RunLog:
     def __init__(
         self,
         folder: Path,
-        kimg: float = 0.0,  # the run goes on from here: what was written of later times is taken out
-        write: Callable[[Callable[[], None]], Any] = lambda write: write(),  # how, on a disk that may be full
+        kimg: float = 0.0,  # where the run resumes: later lines are removed
+        write: Callable[[Callable[[], None]], Any] = lambda write: write(),  # may wait for disk space
     ):
         self.folder, self._write = folder, write
         for path in [folder / "stats.jsonl", *folder.glob("metric-*.jsonl")]:
-            _forget_after(kimg, path)
+            _truncate_after(kimg, path)
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -70,7 +70,7 @@ class RunLog:
 
     def stats(
         self,
-        values: dict[str, Any],  # one line: numbers by name, 'kimg' among them
+        values: dict[str, Any],  # one line: name -> number, with 'kimg'
     ) -> None:
         line = {k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()}
         self._append("stats.jsonl", json.dumps(line))
@@ -94,7 +94,7 @@ class RunLog:
         kimg: float,
     ) -> None:
         if image.shape[0] != 4:
-            self._show("add_image", name, image, kimg)
+            self._log_to_board("add_image", name, image, kimg)
 
     def text(
         self,
@@ -111,10 +111,10 @@ class RunLog:
         self._write(lambda: append_line(self.folder / name, line))
 
     def _scalar(self, name: str, value: float, kimg: float) -> None:
-        self._show("add_scalar", name, value, kimg)
+        self._log_to_board("add_scalar", name, value, kimg)
 
-    def _show(self, method: str, name: str, value: Any, kimg: float) -> None:
-        """On TensorBoard, which goes silent for good when its disk is full: the other files hold the same."""
+    def _log_to_board(self, method: str, name: str, value: Any, kimg: float) -> None:
+        """Log to TensorBoard, until its disk is full: the other files have the same values."""
         if self._board is not None:
             try:
                 getattr(self._board, method)(name, value, global_step=round(kimg * 1000))
@@ -122,12 +122,12 @@ class RunLog:
                 self._board = None
 
 
-def _forget_after(kimg: float, path: Path) -> None:
-    """Keep the lines up to that time; one that a kill cut short goes too."""
+def _truncate_after(kimg: float, path: Path) -> None:
+    """Remove lines after `kimg`, and incomplete lines."""
     if not path.is_file():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept = [line for line in lines if (at := _kimg_of(line)) is not None and at <= kimg + 1e-9]
+    kept = [line for line in lines if (k := _kimg_of(line)) is not None and k <= kimg + 1e-9]
     if kept != lines:
         write_atomic(path, "".join(line + "\n" for line in kept))
 

@@ -1,4 +1,4 @@
-"""What one network, and its optimizer, take over from another that is partly of the same shape."""
+"""Transfer of weights and optimizer moments between networks that partly match."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor, nn
 from .recipe import Phase
 
 
-def load_what_fits(
+def load_matching_tensors(
     network: nn.Module,
-    state: dict[str, Tensor],  # of another
+    state: dict[str, Tensor],  # state_dict of another network
 ) -> list[str]:
-    """Take over all tensors of the same name and shape; the names of the others, which stay as they are."""
+    """Load all tensors whose names and shapes match. Return the names of the others, which keep their values."""
     own = network.state_dict()
-    fitting = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
-    network.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]
+    matching = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
+    network.load_state_dict(matching, strict=False)
+    return [name for name in own if name not in matching]
 
 
-def take_over_moments(old: Phase, new: Phase) -> None:
-    """What an optimizer knows of the parameters that both networks have."""
-    known = dict(old.network.named_parameters())
+def transfer_moments(old: Phase, new: Phase) -> None:
+    """Copy the optimizer moments of the parameters that both networks have."""
+    old_parameters = dict(old.network.named_parameters())
     for name, parameter in new.network.named_parameters():
-        if name in known and known[name] in old.optimizer.state:
-            new.optimizer.state[parameter] = old.optimizer.state[known[name]]
+        if name in old_parameters and old_parameters[name] in old.optimizer.state:
+            new.optimizer.state[parameter] = old.optimizer.state[old_parameters[name]]

@@ -88,7 +88,7 @@ def test_no_gpu(sgan, machine_at, tmp_path):
     assert table["cache"] == str(tmp_path / "cache") and table["settings"] == f"SGAN_CACHE={tmp_path}/cache"
     assert table["kernels"].startswith("built in ") and table["kernels"].endswith("for sm_80, not loaded: no GPU")
     assert Path(table[""]).read_text() == "library\n"
-    assert "no NVIDIA driver" in result.stdout and last(result).startswith("It works, on the CPU")
+    assert "no NVIDIA driver" in result.stdout and last(result).startswith("Everything works, but on the CPU")
     assert "kernel  " not in result.stdout and result.stderr == ""
     assert rows(sgan("doctor", code=3))["kernels"].startswith("built before")
 
@@ -134,7 +134,7 @@ def test_failed_build(sgan, machine_at, tmp_path):
 
 def test_no_build(sgan, machine_at, tmp_path):
     result = sgan("doctor", "--no-build", code=3)
-    assert rows(result)["kernels"] == "none" and "not built yet. sgan doctor builds them." in result.stdout
+    assert rows(result)["kernels"] == "none" and "not built yet. Run `sgan doctor` to build them." in result.stdout
     assert not (tmp_path / "calls").exists()
     sgan("doctor", code=3)
     assert rows(sgan("doctor", "--no-build", code=3))["kernels"].startswith("built before")
@@ -143,16 +143,16 @@ def test_no_build(sgan, machine_at, tmp_path):
 def test_unknown_architecture(sgan, machine_at, monkeypatch):
     monkeypatch.setenv("SGAN_CUDA_ARCH", "fast")
     result = sgan("doctor", code=3)
-    assert result.stdout.count("fast is no GPU architecture") == 1 and "Known are 80, " in result.stdout
+    assert result.stdout.count("'fast' is not a supported GPU architecture") == 1 and "some of 80, " in result.stdout
 
 
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        ("reference", "keeps the CUDA kernels"),
+        ("reference", "prevents the use of the CUDA kernels"),
         ("cuda", "need a GPU"),
         ("fused", "need a GPU"),
-        ("fast", "means nothing"),
+        ("fast", "is not valid"),
     ],
 )
 def test_settings_that_prevent_the_kernels(sgan, machine_at, monkeypatch, value, problem):
@@ -166,7 +166,7 @@ def test_settings_that_prevent_the_kernels(sgan, machine_at, monkeypatch, value,
     [
         (None, None, "no NVIDIA driver", "its driver"),
         (None, (12, 8), "built without CUDA", "for CUDA 12"),
-        ("13.0", (12, 8), "runs CUDA 12.8 at most", "Update the driver"),
+        ("13.0", (12, 8), "supports CUDA 12.8 at most", "Update the driver"),
         ("12.8", (13, 0), "PyTorch sees no GPU", "CUDA_VISIBLE_DEVICES"),
     ],
 )
@@ -186,7 +186,7 @@ def test_kernels_that_do_not_load(sgan, one_gpu):
     assert table["GPU 0"] == "Stand-in 9000, sm_90, 80 GiB" and table["CUDA driver"] == "supports CUDA 13.1"
     assert table["CUDA runtime"] == "13.0 (PyTorch's)" and "for sm_90a, cannot be loaded" in table["kernels"]
     assert "The CUDA kernels were built but do not load" in result.stdout and "NVIDIA driver" not in result.stdout
-    assert last(result) == "It works, but slower than it could: without the CUDA kernels."
+    assert last(result) == "Everything works, but slower than it could: the CUDA kernels are not available."
 
 
 @pytest.mark.gpu
@@ -229,7 +229,7 @@ def test_kernels_that_agree(sgan, kernels, monkeypatch):
     real = paths["fused"]
     monkeypatch.setitem(paths, "fused", lambda layer: fused.append(layer.x.dtype) or real(layer))
     result = sgan("doctor", code=0)
-    assert "loaded" in rows(result)["kernels"] and last(result) == "All is well: training runs at full speed."
+    assert "loaded" in rows(result)["kernels"] and last(result) == "Everything works: training runs at full speed."
     lines = [line for line in result.stdout.splitlines() if line.endswith(", ok")]
     whole = ("float32", "float16", "bfloat16")
     expected = {(kernel, dtype) for kernel in ("bias_act", "upfirdn2d", "modulated_conv2d") for dtype in whole}
@@ -237,7 +237,7 @@ def test_kernels_that_agree(sgan, kernels, monkeypatch):
     assert {(line[:25].strip(), line[25:35].strip()) for line in lines} == expected
     assert len(lines) == checks.NUM_CHECKS == 22 and all(" x   " in line for line in lines)
     assert set(fused) == {torch.float16, torch.bfloat16}
-    assert "To do" not in result.stdout and ops.dispatch.chosen() == "auto"
+    assert "To do" not in result.stdout and ops.dispatch.current_implementation() == "auto"
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_wrong_kernel(sgan, plant, monkeypatch, setting):
     plant(lambda y: y * 1.05)
     result = sgan("doctor", code=1)
     assert sum(line.endswith("WRONG") for line in result.stdout.splitlines()) == 6
-    assert "Not right: bias_act." in last(result) and os.environ.get("SGAN_KERNELS") == setting
+    assert "Wrong results: bias_act." in last(result) and os.environ.get("SGAN_KERNELS") == setting
 
 
 def test_wrong_gradient(sgan, plant):
@@ -279,7 +279,7 @@ def test_failing_kernel(sgan, plant, mistake):
     plant(fail)
     messages = {
         "raise": "FAILS: sgan::bias_act: no kernel image is available",
-        "nan": "FAILS: its result is not finite",
+        "nan": "FAILS: the result is not finite",
     }
     assert sgan("doctor", code=1).stdout.count(messages[mistake]) == 6
     assert all(check["error"] is None for check in json.loads(sgan("doctor", "--json", code=1).stdout)["checks"])

@@ -44,7 +44,7 @@ def size(path):
 
 def test_growing_run(run):
     log = (run / "log.txt").read_text()
-    assert "8x8 fades in, batch 8, learning rate" in log and "16x16 is there, batch 8, learning rate 0.002" in log
+    assert "8x8 fades in, batch 8, learning rate" in log and "16x16 has faded in, batch 8, learning rate 0.002" in log
     assert (run / "phases.png").is_file()
     config = json.loads((run / "config.json").read_text())
     assert config["growth"]["start"] == 4 and config["growth"]["batch"] == [16, 8, 8]
@@ -101,16 +101,16 @@ def test_runs(sgan, run):
     [
         (
             ["--cfg", "stylegan", "--grow-from", "4", "--kimg", "1"],
-            "Growing reaches 16x16 at 2400.26 kimg, and the run ends at 1",
+            "Growing reaches 16x16 at 2400.26 kimg, but the run ends at 1",
         ),
         (
             ["--cfg", "stylegan", "--grow-from", "64"],
             "Growing cannot start at level 64: images of 16x16 have the levels 4, 8, 16",
         ),
-        (["--cfg", "auto", "--grow-from", "4"], "The networks of auto do not grow"),
+        (["--cfg", "auto", "--grow-from", "4"], "The networks of --cfg auto do not support growing"),
         (["--cfg", "auto", "--grow-batch", "4:16"], "--grow-batch has no effect"),
         (["--cfg", "stylegan", "--grow-batch", "32:16"], "does not grow through level 32"),
-        (["--cfg", "stylegan", "--freezed", "1"], "cannot be frozen"),
+        (["--cfg", "stylegan", "--freezed", "1"], "--freezed cannot be combined"),
         (["--cfg", "progan", "--gamma", "1"], "wgan"),
         (["--cfg", "stylegan", "--aux-classifier"], "label"),
         (["--cfg", "stylegan", "--gp", "1"], "--gp"),

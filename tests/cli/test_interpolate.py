@@ -145,7 +145,7 @@ def test_classes(video, class_run):
     ("line", "words"),
     [
         (["--seeds", "4"], "only one"),
-        (["--seeds", "0-4", "--grid", "1x2"], "5 keys"),
+        (["--seeds", "0-4", "--grid", "1x2"], "5 keyframes"),
         (["--seeds", "0-1", "--out", "a.avi"], "avi"),
         (["--seeds", "0-1", "--fps", "90"], "90 frames"),
         (["--seeds", "w.npz,1", "--kind", "slerp"], "no z"),

@@ -61,7 +61,7 @@ def test_cuda_kernels_on_a_cpu(sgan, rgb_set, tiny_run, tmp_path, monkeypatch, c
         monkeypatch.setenv("SGAN_KERNELS", "cuda")
     result = sgan(*line, "-q", *(["--kernels", "cuda"] if source == "option" else []), code=1)
     assert result.stderr.splitlines() == [
-        "Error: The CUDA kernels need a GPU, and this would run on cpu.",
+        "Error: The CUDA kernels need a GPU, but the device is cpu.",
         "Use --kernels auto.",
     ]
     assert not (tmp_path / "out").exists()

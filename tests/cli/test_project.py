@@ -154,13 +154,15 @@ def test_targets_with_equal_names(project, images, tmp_path):
 
 @pytest.mark.parametrize("crop", ["center", "none"])
 def test_crop(project, tmp_path, monkeypatch, crop):
-    from stylegan_cli.inversion import find
+    from stylegan_cli.inversion import projection
 
     wide = np.zeros((32, 64, 3), np.uint8)
     wide[:, :16] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    seen, real = [], find.project
-    monkeypatch.setattr(find, "project", lambda G, targets, *rest: seen.append(targets) or real(G, targets, *rest))
+    seen, real = [], projection.project
+    monkeypatch.setattr(
+        projection, "project", lambda G, targets, *rest: seen.append(targets) or real(G, targets, *rest)
+    )
     project(tmp_path / "wide.png", "--crop", crop, quick=["--loss", "pixel", "--steps", "1", "-q"])
     assert (seen[0].amax() > 0.9) == (crop == "none")  # the white side is cropped, or included
 
@@ -210,7 +212,7 @@ def test_refused(sgan, project, images, tiny_run, tmp_path):
         "5000 x 20": [tmp_path / "long.png"],
         "black": [images[0], "--mask", tmp_path / "black.png"],
         "no classes": [images[0], "--class", "1"],
-        "no .npz": [images[0], "--init", tmp_path / "text.png"],
+        "not an .npz": [images[0], "--init", tmp_path / "text.png"],
     }
     for message, args in cases.items():
         result = project(*args, code=1)

@@ -190,12 +190,12 @@ def test_resume_refuses_changed_images(sgan, make_set, tmp_path):
     folder = Path(sgan("train", "--data", data, "--runs", tmp_path / "runs", *SMALL, "--kimg", "0.008").stdout.strip())
     make_set(data, num=16)
     assert_error(
-        sgan("train", "--resume", folder, "--kimg", "0.016", "-q", code=1), "not those that this run was started with"
+        sgan("train", "--resume", folder, "--kimg", "0.016", "-q", code=1), "have changed since this run was started"
     )
 
 
 def test_resume_refuses_other_folders(sgan, tiny_run, tmp_path):
-    assert_error(sgan("train", "--resume", tmp_path, code=1), "no run folder")
+    assert_error(sgan("train", "--resume", tmp_path, code=1), "not a run folder")
     (tmp_path / "config.json").write_text((tiny_run / "config.json").read_text())
     assert_error(sgan("train", "--resume", tmp_path, code=1), "no training state")
     (tmp_path / "config.json").write_text("{")
@@ -221,7 +221,7 @@ def test_weights_that_do_not_fit_the_images_are_initialized(sgan, tiny_run, rgb_
     start = tiny_run / "snapshot-000000.032.safetensors"
     line = ["train", "--data", rgb_set, "--resume", start, "--batch", "8", "--kimg", "0.008", "--runs", tmp_path]
     result = sgan(*line, "--freezed", "2")
-    assert "tensors start fresh" in result.stderr and "G.synthesis.b4.const" in result.stderr
+    assert "tensors are newly initialized" in result.stderr and "G.synthesis.b4.const" in result.stderr
     folder = Path(result.stdout.strip())
     config = read_config(json.loads((folder / "config.json").read_text()))
     assert (config.generator.height, config.generator.channels, config.generator.channel_base) == (16, 3, 64)
@@ -263,8 +263,8 @@ def test_size_that_cannot_be_halved(sgan, make_set, tmp_path):
         (["--size", "32"], 1, "cannot be read larger"),
         (["--size", "8x16"], 1, "another shape"),
         (["--cond", "hatt"], 1, "Did you mean hat?"),
-        (["--batch", "9", "--batch-gpu", "2"], 1, "does not divide"),
-        (["--gpus", "3"], 1, "does not divide"),
+        (["--batch", "9", "--batch-gpu", "2"], 1, "is not a multiple of"),
+        (["--gpus", "3"], 1, "is not a multiple of"),
         (["--aug", "fixed"], 1, "--p"),
         (["--aug", "noaug", "--augpipe", "bg"], 1, "no effect"),
         (["--aug", "diffaug", "--p", "0.5"], 1, "no effect"),
@@ -277,7 +277,7 @@ def test_size_that_cannot_be_halved(sgan, make_set, tmp_path):
         (["--drift", "1"], 1, "--drift has no effect with --loss logistic"),
         (["--gp", "-1"], 2, "--gp"),
         (["--r2", "nan"], 1, "not finite"),
-        (["--aux-classifier"], 1, "Give --cond"),
+        (["--aux-classifier"], 1, "Add --cond"),
         (["--resume", "x/state-000000-0123456789abcdef.safetensors"], 1, "sgan train --resume x"),
         (["--device", "cuda:7"], 1, "cuda:7"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def harness():
-    """The module harness.py, which no import finds."""
+    """The module harness.py, which is not importable by name."""
     spec = importlib.util.spec_from_file_location("emulator_harness", Path(__file__).with_name("harness.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -19,5 +19,5 @@ def harness():
 
 @pytest.fixture(scope="session")
 def emulator(harness):
-    """All launchers of csrc/: emulator.call('bias_act', x=..., out=..., ...)."""
+    """An emulator with all launchers of csrc/: emulator.call('bias_act', x=..., out=..., ...)."""
     return harness.Emulator()

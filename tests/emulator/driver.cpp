@@ -1,9 +1,9 @@
-// Makes the calls that harness.py wrote into a file: driver CALLS RESULTS
+// Executes the calls that harness.py wrote to a file: driver CALLS RESULTS
 //
-// Compiled with LAUNCHERS_HEADER, which declares the launchers, and LAUNCHERS, LAUNCHER(name, its struct) for each.
+// Compiled with LAUNCHERS_HEADER, which declares the launchers, and LAUNCHERS, a LAUNCHER(name, struct) for each.
 // A call is int64 [launcher, bytes of the struct, pointers], the struct, and for each pointer int64 [offset in the
-// struct, bytes (-1: null), bytes by which it misses 16-byte alignment, written], and the bytes unless it is written.
-// A result is int64 [length of the sentence (-1: null)], the sentence, and the bytes of each pointer that is written.
+// struct, bytes (-1: null), offset from 16-byte alignment, written], and the bytes unless it is written.
+// A result is int64 [length of the message (-1: null)], the message, and the bytes of each written pointer.
 #include LAUNCHERS_HEADER
 
 #include <csignal>
@@ -25,7 +25,7 @@ static const Launcher launchers[] = {LAUNCHERS};
 
 struct Buffer {
     int64_t offset, size, shift, written;
-    unsigned char* memory;  // exactly what the kernel may touch, so that AddressSanitizer sees the rest
+    unsigned char* memory;  // exactly what the kernel may access, so that AddressSanitizer detects anything else
 };
 
 static void get(std::FILE* file, void* to, size_t bytes) {
@@ -49,10 +49,10 @@ static void make_call(const int64_t (&head)[3], std::FILE* calls, std::FILE* res
     get(calls, args.data(), args.size());
     std::vector<Buffer> buffers;
     for (int64_t i = 0; i < head[2]; i++) buffers.push_back(get_buffer(calls, args.data()));
-    const char* sentence = launchers[head[0]].call(args.data());
-    const int64_t length = sentence ? static_cast<int64_t>(std::strlen(sentence)) : -1;
+    const char* message = launchers[head[0]].call(args.data());
+    const int64_t length = message ? static_cast<int64_t>(std::strlen(message)) : -1;
     std::fwrite(&length, sizeof length, 1, results);
-    if (sentence) std::fputs(sentence, results);
+    if (message) std::fputs(message, results);
     for (const Buffer& buffer : buffers) {
         if (buffer.size > 0 && buffer.written) std::fwrite(buffer.memory + buffer.shift, buffer.size, 1, results);
         std::free(buffer.memory);
@@ -60,7 +60,7 @@ static void make_call(const int64_t (&head)[3], std::FILE* calls, std::FILE* res
 }
 
 int main(int, char** argv) {
-    std::signal(SIGABRT, [](int) {  // where the sanitizers end too
+    std::signal(SIGABRT, [](int) {  // raised by the sanitizers too
         emulator::print_place();
         std::_Exit(1);
     });

@@ -1,4 +1,4 @@
-// The machine behind emulator.h: blocks one after another, their threads on fibers.
+// Implementation of emulator.h: blocks run one after another, their threads as fibers.
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -15,7 +15,7 @@
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
-#else  // AddressSanitizer must be told when the stack changes
+#else  // AddressSanitizer needs to know when the stack changes
 static void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
 static void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
 #endif
@@ -24,12 +24,12 @@ namespace emulator {
 namespace {
 
 constexpr size_t kStack = 256 * 1024, kGuard = 64 * 1024, kMaxShared = 227 * 1024;
-constexpr int kPoison = 0xff;  // as bytes of a number: NaN in every type
+constexpr int kPoison = 0xff;  // repeated in a number, NaN in every type
 
 struct Fiber {
     ucontext_t start{};
-    void* place[5] = {};  // where it left off
-    bool begun = false;
+    void* place[5] = {};  // where it was suspended
+    bool started = false;
     void* fake_stack = nullptr;
     const void* bottom = nullptr;
     size_t size = 0;
@@ -44,22 +44,22 @@ struct Copy {
 struct Thread {
     uint3 index{};
     unsigned number = 0;          // in the block
-    Fiber* fiber = nullptr;       // null: not begun
-    const char* waits = nullptr;  // in what
-    unsigned mask = 0;            // for which lanes; 0: for the block
-    const void* mine = nullptr;   // what it exchanges
-    void* all = nullptr;
+    Fiber* fiber = nullptr;       // null: not started
+    const char* wait = nullptr;   // name of the operation that it waits in
+    unsigned mask = 0;            // lanes that it waits for; 0: the block
+    const void* input = nullptr;  // its value in an exchange
+    void* output = nullptr;       // receives the values of all lanes
     size_t bytes = 0;
     std::vector<Copy> copies;
-    int groups = 0;  // of copies, closed
+    int groups = 0;  // committed groups of copies
 };
 
 struct Warp {
-    unsigned alive = 0;   // lanes that haven't returned
+    unsigned alive = 0;   // lanes that have not returned
     unsigned inside = 0;  // lanes that wait in a collective
 };
 
-std::vector<Thread> threads;  // of the block
+std::vector<Thread> threads;  // of the current block
 std::vector<Warp> warps;
 std::vector<Thread*> ready, at_barrier;
 size_t alive = 0;
@@ -72,11 +72,11 @@ std::minstd_rand order;
 void (*kernel)(const void*) = nullptr;
 const void* kernel_args = nullptr;
 
-// setjmp's compiler versions: swapcontext makes a system call each time, and AddressSanitizer's clears the redzones of
-// the whole stack. noipa: after a switch every global may have changed.
-__attribute__((noipa, noreturn, no_sanitize("address"))) void go_to(Fiber* fiber) {
-    if (fiber->begun) __builtin_longjmp(fiber->place, 1);
-    fiber->begun = true;
+// Compiler builtins for setjmp: swapcontext makes a system call each time, and AddressSanitizer's setjmp clears the
+// redzones of the whole stack. noipa: after a switch any global can have changed.
+__attribute__((noipa, noreturn, no_sanitize("address"))) void resume(Fiber* fiber) {
+    if (fiber->started) __builtin_longjmp(fiber->place, 1);
+    fiber->started = true;
     setcontext(&fiber->start);
     std::abort();
 }
@@ -85,28 +85,28 @@ __attribute__((noipa, no_sanitize("address"))) void switch_to(Fiber* next) {
     if (next == running) return;
     Fiber* const self = before = std::exchange(running, next);
     __sanitizer_start_switch_fiber(&self->fake_stack, next->bottom, next->size);
-    if (!__builtin_setjmp(self->place)) go_to(next);
+    if (!__builtin_setjmp(self->place)) resume(next);
     __sanitizer_finish_switch_fiber(self->fake_stack, nullptr, nullptr);
 }
 
-void go_on();
-void leave();
+void run_next();
+void finish_thread();
 
 // A fiber runs one thread after another.
 void fiber_main() {
-    __sanitizer_finish_switch_fiber(nullptr, &before->bottom, &before->size);  // tells where the host's stack is
+    __sanitizer_finish_switch_fiber(nullptr, &before->bottom, &before->size);  // returns the host's stack
     for (;;) {
         threadIdx = current->index;
         kernel(kernel_args);
-        leave();
+        finish_thread();
         idle.push_back(running);
-        go_on();
+        run_next();
     }
 }
 
 Fiber* make_fiber() {
     void* memory = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, kGuard, PROT_NONE)) fail("no memory for a thread's stack");
+    if (memory == MAP_FAILED || mprotect(memory, kGuard, PROT_NONE)) fail("cannot allocate a thread's stack");
     Fiber* fiber = new Fiber;
     getcontext(&fiber->start);
     fiber->bottom = fiber->start.uc_stack.ss_sp = memory;
@@ -124,15 +124,15 @@ Fiber* take_fiber() {
 
 [[noreturn]] void deadlock() {
     for (size_t i = 0, end; i < threads.size(); i = end) {
-        const auto same = [&](const Thread& t) { return t.waits == threads[i].waits && t.mask == threads[i].mask; };
+        const auto same = [&](const Thread& t) { return t.wait == threads[i].wait && t.mask == threads[i].mask; };
         for (end = i + 1; end < threads.size() && same(threads[end]);) end++;
-        if (threads[i].waits) std::fprintf(stderr, "  threads %zu to %zu: %s\n", i, end - 1, threads[i].waits);
+        if (threads[i].wait) std::fprintf(stderr, "  threads %zu to %zu: %s\n", i, end - 1, threads[i].wait);
     }
-    fail("deadlock: every thread waits");
+    fail("deadlock: all threads are waiting");
 }
 
-// Let any thread that can go on do so; return when it is the caller's turn again.
-void go_on() {
+// Run any thread that is ready. Returns when it is the caller's turn again.
+void run_next() {
     if (ready.empty()) {
         if (alive) deadlock();
         current = nullptr;
@@ -147,11 +147,11 @@ void go_on() {
 }
 
 void release(Thread& thread) {
-    thread.waits = nullptr;
+    thread.wait = nullptr;
     ready.push_back(&thread);
 }
 
-void open_barrier_if_all_are_there() {
+void open_barrier_if_complete() {
     if (at_barrier.size() < alive) return;
     for (Thread* thread : at_barrier) release(*thread);
     at_barrier.clear();
@@ -164,29 +164,29 @@ void for_lanes(unsigned mask, F&& visit) {
     for (; mask; mask &= mask - 1) visit(threads[current->number / 32 * 32 + __builtin_ctz(mask)]);
 }
 
-// The current thread returns from the kernel.
-void leave() {
-    const size_t under_way = current->copies.size();
-    if (under_way) fail("returned before %zu of its asynchronous copies arrived", under_way);
+// Called when the current thread returns from the kernel.
+void finish_thread() {
+    const size_t pending = current->copies.size();
+    if (pending) fail("returned before %zu of its asynchronous copies arrived", pending);
     for_lanes(warp().inside, [](const Thread& other) {
-        if (other.mask >> lane() & 1) fail("returned, but thread %u waits for it in %s", other.number, other.waits);
+        if (other.mask >> lane() & 1) fail("returned, but thread %u waits for it in %s", other.number, other.wait);
     });
     warp().alive &= ~(1u << lane());
     alive--;
-    open_barrier_if_all_are_there();
+    open_barrier_if_complete();
 }
 
-// All lanes of the mask are there.
-void hand_out(unsigned mask) {
+// Complete an exchange: all lanes of the mask have arrived.
+void complete_exchange(unsigned mask) {
     unsigned char all[32 * 64];
     for_lanes(mask, [&](const Thread& lane) {
-        if (lane.mask != mask || lane.bytes != current->bytes || std::strcmp(lane.waits, current->waits))
-            fail("%s(%08x) meets thread %u in %s(%08x)", current->waits, mask, lane.number, lane.waits, lane.mask);
-        std::memcpy(all + lane.number % 32 * lane.bytes, lane.mine, lane.bytes);
+        if (lane.mask != mask || lane.bytes != current->bytes || std::strcmp(lane.wait, current->wait))
+            fail("%s(%08x) meets thread %u in %s(%08x)", current->wait, mask, lane.number, lane.wait, lane.mask);
+        std::memcpy(all + lane.number % 32 * lane.bytes, lane.input, lane.bytes);
     });
     warp().inside &= ~mask;
     for_lanes(mask, [&](Thread& lane) {
-        std::memcpy(lane.all, all, 32 * lane.bytes);
+        std::memcpy(lane.output, all, 32 * lane.bytes);
         release(lane);
     });
 }
@@ -201,7 +201,7 @@ void run_block() {
         warps[thread.number / 32].alive |= 1u << thread.number % 32;
         ready.push_back(&thread);
     }
-    go_on();
+    run_next();
 }
 
 const char* refusal(dim3 grid, dim3 block, size_t shared_bytes) {
@@ -227,8 +227,8 @@ void check_row(const char* name, const void* row) {  // 16 bytes of shared memor
 }  // namespace
 
 void print_place() {
-    static bool told = false;
-    if (!current || std::exchange(told, true)) return;
+    static bool printed = false;
+    if (!current || std::exchange(printed, true)) return;
     const uint3 &b = blockIdx, &t = current->index;
     std::fprintf(stderr, "in block (%u, %u, %u), thread (%u, %u, %u), SGAN_EMULATOR_SEED=%u\n", b.x, b.y, b.z, t.x, t.y,
                  t.z, seed());
@@ -249,39 +249,39 @@ int lane() { return static_cast<int>(current->number % 32); }
 unsigned char* shared() { return shared_begin; }
 
 void block_barrier() {
-    current->waits = "__syncthreads";
+    current->wait = "__syncthreads";
     current->mask = 0;
     at_barrier.push_back(current);
-    open_barrier_if_all_are_there();
-    go_on();
+    open_barrier_if_complete();
+    run_next();
 }
 
-void exchange(const char* name, unsigned mask, const void* mine, void* all, size_t bytes) {
+void exchange(const char* name, unsigned mask, const void* input, void* output, size_t bytes) {
     if (!(mask >> lane() & 1)) fail("%s: lane %d is not in its own mask %08x", name, lane(), mask);
-    const unsigned gone = mask & ~warp().alive;
-    if (gone) fail("%s: waits for lanes %08x, which have returned or never were", name, gone);
-    current->waits = name;
+    const unsigned absent = mask & ~warp().alive;
+    if (absent) fail("%s: waits for lanes %08x, which have returned or do not exist", name, absent);
+    current->wait = name;
     current->mask = mask;
-    current->mine = mine;
-    current->all = all;
+    current->input = input;
+    current->output = output;
     current->bytes = bytes;
     warp().inside |= 1u << lane();
-    if ((warp().inside & mask) == mask) hand_out(mask);
-    go_on();
+    if ((warp().inside & mask) == mask) complete_exchange(mask);
+    run_next();
 }
 
 void wait_for_copies(int pending) {
-    std::vector<Copy> later;
+    std::vector<Copy> remaining;
     for (const Copy& copy : current->copies)
         if (copy.group + pending < current->groups) std::memcpy(copy.to, copy.bytes, 16);
-        else later.push_back(copy);
-    current->copies.swap(later);
+        else remaining.push_back(copy);
+    current->copies.swap(remaining);
 }
 
 const char* run_grid(dim3 grid, dim3 size, size_t shared_bytes, void (*thread)(const void*), const void* args) {
     if (const char* reason = refusal(grid, size, shared_bytes)) return reason;
-    static std::mutex one_at_a_time;
-    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    static std::mutex mutex;
+    const std::lock_guard<std::mutex> lock(mutex);
     order.seed(seed());
     kernel = thread, kernel_args = args, gridDim = grid, blockDim = size;
     threads.assign(size_t{size.x} * size.y * size.z, Thread());
@@ -289,7 +289,7 @@ const char* run_grid(dim3 grid, dim3 size, size_t shared_bytes, void (*thread)(c
         threads[i].number = i;
         threads[i].index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     }
-    void* memory = nullptr;  // exactly as large as asked for: AddressSanitizer sees what lies beyond
+    void* memory = nullptr;  // exactly the requested size, so that AddressSanitizer detects overruns
     if (posix_memalign(&memory, 128, shared_bytes)) return "out of memory";
     shared_begin = static_cast<unsigned char*>(memory);
     shared_size = shared_bytes;
@@ -306,7 +306,7 @@ namespace sgan {
 
 using namespace emulator;
 
-// The destination is lost from here on, and holds the copy only once the thread has waited for it.
+// Invalidates the destination, which receives the copy only when the thread waits for it.
 void copy_async_16(void* to, const void* global, int bytes) {
     check_row("copy_async_16", to);
     if (!aligned_16(global)) fail("copy_async_16: %p is not aligned to 16 bytes", global);
@@ -328,9 +328,9 @@ void load_matrix_x4(uint32_t (&r)[4], const void* row) {
 template <class T>
 void matrix_multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     const uint32_t pairs[6] = {a[0], a[1], a[2], a[3], b0, b1};
-    std::array<float, 12> mine;
-    for (int i = 0; i < 12; i++) mine[i] = to_acc(T{static_cast<uint16_t>(pairs[i / 2] >> 16 * (i % 2))});
-    const auto all = exchange("matrix_multiply_add", ~0u, mine);
+    std::array<float, 12> values;
+    for (int i = 0; i < 12; i++) values[i] = to_acc(T{static_cast<uint16_t>(pairs[i / 2] >> 16 * (i % 2))});
+    const auto all = exchange("matrix_multiply_add", ~0u, values);
     for (int i = 0; i < 4; i++) {
         const int g = lane() / 4, below = i / 2, column = 2 * (lane() % 4) + i % 2;
         for (int k = 0; k < 16; k++)

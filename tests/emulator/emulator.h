@@ -1,9 +1,9 @@
-// CUDA's words for a plain C++ compiler: with SGAN_EMULATE csrc/ runs on the CPU, and sanitizers see what it does.
+// CUDA for a plain C++ compiler: with SGAN_EMULATE, csrc/ runs on the CPU, under sanitizers.
 //
-// One thread of one block runs at a time, each on a stack of its own; it hands over only where CUDA makes it wait:
-// at barriers and in warp collectives. Which thread goes on is drawn from SGAN_EMULATOR_SEED. Shared memory begins as
-// NaN, and asynchronous copies arrive as late as they may, so that what isn't waited for gives wrong numbers.
-// There is no __shared__: shared_memory<T>() is the only way. What is wrong is reported by name, then abort().
+// One thread of one block runs at a time, each on its own stack; it yields only where CUDA can make it wait: at
+// barriers and in warp collectives. SGAN_EMULATOR_SEED determines which thread runs next. Shared memory starts as NaN,
+// and asynchronous copies arrive as late as possible, so that a missing wait gives wrong numbers. There is no
+// __shared__: use shared_memory<T>(). Errors are reported with their location, followed by abort().
 #pragma once
 
 #include <math.h>
@@ -55,7 +55,7 @@ inline __half __float2half(float x) {
     const auto with_sign = [&](uint32_t half) { return __half{static_cast<uint16_t>(half | (bits >> 16 & 0x8000u))}; };
     if (size > 0x7f800000u) return {0x7fff};
     if (size >= __float_as_uint(65520.f)) return with_sign(0x7c00);
-    if (size < __float_as_uint(0x1p-14f))  // next to 1/2 floats are as far apart as subnormal halves: the sum rounds
+    if (size < __float_as_uint(0x1p-14f))  // floats near 1/2 are spaced like subnormal halves: the sum rounds
         return with_sign(__float_as_uint(__uint_as_float(size) + 0.5f) - __float_as_uint(0.5f));
     return with_sign((size - ((127u - 15u) << 23) + 0xfffu + (size >> 13 & 1)) >> 13);
 }
@@ -70,7 +70,7 @@ inline __nv_bfloat16 __float2bfloat16(float x) {
 
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 
-// As in CUDA: the types may differ, and of a number and a NaN it is the number.
+// As in CUDA, the types can differ, and a number wins over a NaN.
 template <class A, class B, class C = std::common_type_t<A, B>>
 constexpr C min(A a, B b) {
     return C(b) < C(a) || a != a ? C(b) : C(a);
@@ -85,7 +85,7 @@ T __ldg(const T* from) {
     return *from;
 }
 
-// Nothing else runs in between. The first argument alone says what T is.
+// Atomic because no other thread runs in between. T is deduced from the first argument only.
 template <class T>
 T atomicAdd(T* to, std::common_type_t<T> b) {
     const T old = *to;
@@ -102,31 +102,31 @@ T atomicMax(T* to, std::common_type_t<T> b) {
 namespace emulator {
 
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
-void print_place();  // the running block and thread, to stderr
+void print_place();  // the current block and thread, to stderr
 int lane();
 unsigned char* shared();
 void block_barrier();
 void wait_for_copies(int pending);
 const char* run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void*), const void* args);
 
-// Wait until every lane of the mask has come here with its own bytes; then `all` has those of lane after lane.
-void exchange(const char* name, unsigned mask, const void* mine, void* all, size_t bytes);
+// Wait until every lane of the mask has arrived with its input; then `output` has the inputs in the order of lanes.
+void exchange(const char* name, unsigned mask, const void* input, void* output, size_t bytes);
 
 template <class T>
-std::array<T, 32> exchange(const char* name, unsigned mask, T mine) {
+std::array<T, 32> exchange(const char* name, unsigned mask, T value) {
     static_assert(sizeof(T) <= 64);
     std::array<T, 32> all;
-    exchange(name, mask, &mine, all.data(), sizeof(T));
+    exchange(name, mask, &value, all.data(), sizeof(T));
     return all;
 }
 
-// A lane gets its own value where `from` lies behind its group of `width` lanes or, unless `before`, in front of it.
+// A lane gets its own value if `from` is after its group of `width` lanes or, unless `before`, before it.
 template <class T>
 T shuffle(const char* name, unsigned mask, T value, int from, int width, bool before = false) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8);
     const int group = lane() & ~(width - 1);
     if (from >= group + width || (from < group && !before)) from = lane();
-    if (!(mask >> from & 1)) fail("%s: reads lane %d, which its mask %08x leaves out", name, from, mask);
+    if (!(mask >> from & 1)) fail("%s: reads lane %d, which is not in its mask %08x", name, from, mask);
     return exchange(name, mask, value)[from];
 }
 
@@ -164,7 +164,7 @@ inline unsigned __ballot_sync(unsigned mask, int yes) { return emulator::vote("_
 inline int __any_sync(unsigned mask, int yes) { return emulator::vote("__any_sync", mask, yes) != 0; }
 inline int __all_sync(unsigned mask, int yes) { return emulator::vote("__all_sync", mask, yes) == mask; }
 
-namespace sgan {  // what common.cuh says in PTX; its comments hold here too
+namespace sgan {  // replacements for the PTX in common.cuh, which documents them
 
 template <class T>
 T* shared_memory() {

@@ -1,6 +1,6 @@
-"""Compile csrc/ as plain C++ and call its launchers with CPU tensors, watched by the sanitizers.
+"""Compile csrc/ as plain C++ and call its launchers with CPU tensors, under sanitizers.
 
-What the launchers take is read from their header, so that it stands there only.
+The arguments of the launchers are parsed from their header, the only place that defines them.
 """
 
 import ctypes
@@ -27,17 +27,17 @@ ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_abort=0",
     "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1:handle_abort=0",
 }
-POINTERS = ("const void*", "void*")  # what a launcher reads, and what it writes
+POINTERS = ("const void*", "void*")  # read by the launcher, and written
 CTYPES = {"int64_t": ctypes.c_int64, "int32_t": ctypes.c_int32, "double": ctypes.c_double}
 CTYPES |= dict.fromkeys(POINTERS, ctypes.c_void_p)
 
 
 class EmulatorError(Exception):
-    """A kernel did what it must not do; the message is the report."""
+    """A kernel did something invalid; the message is the report."""
 
 
 def missing() -> str | None:
-    """Why the emulator can't run here, or None."""
+    """Why the emulator cannot run here, or None."""
     if not shutil.which("g++"):
         return "no g++"
     library = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
@@ -45,11 +45,11 @@ def missing() -> str | None:
 
 
 def cache_folder() -> Path:
-    """Of this user; what wasn't used for a week goes."""
+    """The cache folder of this user. Deletes files that were unused for a week."""
     folder = Path(tempfile.gettempdir()) / f"sgan-emulator-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise RuntimeError(f"{folder} belongs to someone else")
+        raise RuntimeError(f"{folder} belongs to another user")
     for path in folder.glob("*.*"):
         if path.is_file() and path.stat().st_mtime < time.time() - 7 * 24 * 3600:
             path.unlink(missing_ok=True)
@@ -57,7 +57,7 @@ def cache_folder() -> Path:
 
 
 def compile_once(name: str, args, key) -> Path:
-    """The file that g++ makes of args; key is all that it depends on."""
+    """The file that g++ produces from args; key is everything that it depends on."""
     path = cache_folder() / f"{hashlib.sha256(repr((args, key)).encode()).hexdigest()[:16]}-{name}"
     if path.exists():
         path.touch()
@@ -70,7 +70,7 @@ def compile_once(name: str, args, key) -> Path:
 
 
 def compile_all(name: str, sources, link=()) -> Path:  # [(source, flags)]
-    """Compile every source, link them to one program or library."""
+    """Compile every source, and link them into one program or library."""
     version = subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout
     headers = [p.read_text() for folder in (CSRC, HERE) for p in sorted(folder.iterdir()) if p.suffix in (".h", ".cuh")]
 
@@ -85,7 +85,7 @@ def compile_all(name: str, sources, link=()) -> Path:  # [(source, flags)]
 
 
 def build_library() -> Path:
-    """A library for torch.ops.load_library that registers the ops for CPU tensors, on emulated kernels."""
+    """A library for torch.ops.load_library that registers the ops for CPU tensors, with emulated kernels."""
     folder = Path(torch.__file__).parent
     flags = ["-std=c++17", "-O2", "-fPIC", "-I", folder / "include", "-DTORCH_TARGET_VERSION=0x020a000000000000ULL"]
     sources = [*sorted(CSRC.glob("*.cu")), CSRC / "library.cpp", HERE / "emulator.cpp"]
@@ -103,18 +103,18 @@ def parse_header(text: str):
         lines = [" ".join(line.split()) for line in body.split(";") if line.strip()]
         fields = [re.fullmatch(r"((?:const )?\w+\*?) (\w+)(?:\[(\d+)\])?", line) for line in lines]
         if None in fields:
-            raise ValueError(f"struct {name}: can't read {lines[fields.index(None)]!r}")
+            raise ValueError(f"struct {name}: cannot parse {lines[fields.index(None)]!r}")
         structs[name] = [field.groups() for field in fields]
     return launchers, structs, enums
 
 
 def span(tensor) -> int:
-    """How many elements of memory a tensor reaches over, gaps included."""
+    """Number of elements in memory from a tensor's first to its last, gaps included."""
     return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride())) if tensor.numel() else 0
 
 
-def put_back(tensor, data: bytes) -> None:
-    """Write a kernel's output into the tensor. Its gaps must not have been written."""
+def copy_back(tensor, data: bytes) -> None:
+    """Copy a kernel's output into the tensor. Raises EmulatorError if its gaps were written."""
     memory = torch.frombuffer(bytearray(data), dtype=tensor.dtype)
     gap = torch.ones(span(tensor), dtype=torch.bool)
     torch.as_strided(gap, tensor.shape, tensor.stride()).fill_(False)
@@ -124,7 +124,7 @@ def put_back(tensor, data: bytes) -> None:
 
 
 def pack_buffer(offset: int, tensor, written: bool) -> bytes:
-    """A pointer as driver.cpp reads it: to the memory from the tensor's first element to its last."""
+    """A pointer in the format of driver.cpp: the memory from the tensor's first element to its last."""
     if tensor is None:
         return struct.pack("4q", offset, -1, 0, written)
     size = span(tensor) * tensor.element_size()
@@ -133,16 +133,16 @@ def pack_buffer(offset: int, tensor, written: bool) -> bytes:
 
 
 class Emulator:
-    """Launchers compiled into one program, which every call or list of calls starts anew."""
+    """Launchers compiled into one program, which is started for every call or list of calls."""
 
     def __init__(self, sources=None, header=CSRC / "kernels.h", defines=(), sanitize=True):
         sources = [Path(source) for source in sources or sorted(CSRC.glob("*.cu"))]
         code = "".join(source.read_text() for source in sources)
         launchers, self.structs, self.enums = parse_header(Path(header).read_text())
-        self.launchers = {name: of for name, of in launchers.items() if f" {name}(const {of}&" in code}
-        table = " ".join(f"LAUNCHER({name}, {of})" for name, of in self.launchers.items())
+        self.launchers = {name: args for name, args in launchers.items() if f" {name}(const {args}&" in code}
+        table = " ".join(f"LAUNCHER({name}, {args})" for name, args in self.launchers.items())
         flags = ["-std=c++17", *(SANITIZE if sanitize else ())]
-        # With sanitizers -O1 takes a kernel five times as long to compile as -O0, and saves less in its tests.
+        # With sanitizers, compiling at -O1 takes five times as long as at -O0, more than it saves in the tests.
         kernel_flags = [*flags, "-O0" if sanitize else "-O2", *(f"-D{define}" for define in defines)]
         driver_flags = [*flags, f'-DLAUNCHERS_HEADER="{header}"', f"-DLAUNCHERS={table}"]
         jobs = [(HERE / "emulator.cpp", [*flags, "-O2"]), (HERE / "driver.cpp", driver_flags)]
@@ -152,18 +152,20 @@ class Emulator:
     def call(self, name: str, seed: int | None = None, **fields) -> None:
         """Launch once: call('bias_act', x=tensor, out=tensor, n=1, dtype=x.dtype, act='lrelu', ...).
 
-        Pointers are tensors, null where left out; memory that isn't const begins as NaN, and its tensors get what was
-        written. Raises EmulatorError with the report, or RuntimeError with the launcher's own sentence.
+        Pointers are tensors, or null if left out. Memory that is not const starts as NaN, and is copied back into its
+        tensors. Raises EmulatorError with the report, or RuntimeError with the launcher's message.
         """
         self.run([(name, fields)], seed)
 
     def run(self, calls, seed: int | None = None) -> None:  # [(name, fields)]
-        """Many calls in one process; seed orders the threads."""
+        """Make several calls in one process; the seed determines the order of threads."""
         env = os.environ | ENVIRONMENT | ({} if seed is None else {"SGAN_EMULATOR_SEED": str(seed)})
         with tempfile.TemporaryDirectory() as folder:
-            sent, results = Path(folder, "calls"), Path(folder, "results")
-            sent.write_bytes(b"".join(self._pack(*call) for call in calls))
-            done = subprocess.run([self.program, sent, results], env=env, cwd=folder, capture_output=True, timeout=600)
+            requests, results = Path(folder, "calls"), Path(folder, "results")
+            requests.write_bytes(b"".join(self._pack(*call) for call in calls))
+            done = subprocess.run(
+                [self.program, requests, results], env=env, cwd=folder, capture_output=True, timeout=600
+            )
             if done.returncode:
                 raise EmulatorError(f"exit code {done.returncode}\n{trim(done.stderr.decode(errors='replace'))}")
             with results.open("rb") as file:
@@ -172,17 +174,17 @@ class Emulator:
 
     def _pack(self, name, fields) -> bytes:
         declared = self.structs[self.launchers[name]]
-        wanted = {field for kind, field, _ in declared if kind not in POINTERS}
-        if wrong := (wanted - fields.keys()) | (fields.keys() - {field for _, field, _ in declared}):
+        required = {field for kind, field, _ in declared if kind not in POINTERS}
+        if wrong := (required - fields.keys()) | (fields.keys() - {field for _, field, _ in declared}):
             raise TypeError(f"{name}: missing or unknown: {', '.join(sorted(wrong))}")
         types = CTYPES | dict.fromkeys(self.enums, ctypes.c_int32)
         layout = [(field, types[kind] * int(length) if length else types[kind]) for kind, field, length in declared]
-        laid_out = type(name, (ctypes.Structure,), {"_fields_": layout})
-        values, buffers = laid_out(), []
+        args_type = type(name, (ctypes.Structure,), {"_fields_": layout})
+        values, buffers = args_type(), []
         for kind, field, length in declared:
             value = fields.get(field)
             if kind in POINTERS:
-                buffers.append(pack_buffer(getattr(laid_out, field).offset, value, kind == "void*"))
+                buffers.append(pack_buffer(getattr(args_type, field).offset, value, kind == "void*"))
             elif kind in self.enums:
                 setattr(values, field, self.enums[kind].index(str(value).removeprefix("torch.")))
             else:
@@ -197,11 +199,11 @@ class Emulator:
         for kind, field, _ in self.structs[self.launchers[name]]:
             tensor = fields.get(field)
             if kind == "void*" and tensor is not None and tensor.numel():
-                put_back(tensor, file.read(span(tensor) * tensor.element_size()))
+                copy_back(tensor, file.read(span(tensor) * tensor.element_size()))
 
 
 def trim(report: str, lines: int = 30) -> str:
-    """The last call's report, without the emulator's own functions and AddressSanitizer's shadow bytes."""
+    """The report of the last call, without the emulator's own functions and AddressSanitizer's shadow bytes."""
     report = re.split(r"^(?=call \d+: )", report, flags=re.M)[-1]
     head, _, rest = report.partition("Shadow bytes around")
     own = re.compile(r"/emulator\.(h|cpp):|/driver\.cpp:|/usr/|libc|^$")

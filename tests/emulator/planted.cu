@@ -1,4 +1,4 @@
-// Small kernels that are right, and each wrong in the ways of planted.h.
+// Small correct kernels, with the bugs of planted.h.
 #include "planted.h"
 
 #include "common.cuh"
@@ -15,7 +15,7 @@ __global__ void reverse_kernel(Reverse args) {
 
     if (is(Plant::early_return) && i == 5) return;
     if (is(Plant::late_return) && i < 32) {
-        for (int k = 0; k < (i == 5 ? 40 : 0); k++) __syncwarp(1u << 5);  // whoever else is there goes first
+        for (int k = 0; k < (i == 5 ? 40 : 0); k++) __syncwarp(1u << 5);  // lets the other lanes arrive first
         if (i == 5) return;
         row[i] = __shfl_xor_sync(~0u, x[i], 31);
     }
@@ -26,7 +26,7 @@ __global__ void reverse_kernel(Reverse args) {
     float value = row[is(Plant::off_by_one) && i > 0 ? n - i : is(Plant::read_shared) ? n - i : n - 1 - i];
 
     if (is(Plant::other_collective) && i == 5) __ballot_sync(~0u, 1);
-    // To and fro within the warp, which changes nothing.
+    // Exchanged twice within the warp, which changes nothing.
     const unsigned mask = is(Plant::outside_mask) ? 0xffffu << (i & 16) : ~0u;
     value = __shfl_xor_sync(mask, value, 31);
     value = __shfl_xor_sync(mask, value, 31);
@@ -34,7 +34,7 @@ __global__ void reverse_kernel(Reverse args) {
     if (is(Plant::write_gap) && i + blockIdx.x == 0) y[n] = value;
 }
 
-// [32] threads, 4 numbers each, 128 at a time; two copies are under way while a third is read.
+// [32] threads with 4 numbers each, 128 at a time; two copies are in flight while a third is read.
 __global__ void rotate_kernel(Rotate args) {
     float* tiles = shared_memory<float>();  // [3, 128]
     const auto* x = static_cast<const float*>(args.x);
@@ -42,18 +42,18 @@ __global__ void rotate_kernel(Rotate args) {
     const int lane = threadIdx.x, steps = static_cast<int>(args.n / 128);
     const auto is = [&](Plant plant) { return args.plant == plant; };
 
-    const auto begin = [&](int step) {
+    const auto start = [&](int step) {
         float* to = tiles + step % 3 * 128 + lane * 4 + is(Plant::misaligned_copy);
         if (step < steps || is(Plant::never_waits)) copy_async_16(to, x + step % steps * 128 + lane * 4, 16);
         copy_async_commit();
     };
-    begin(0);
-    begin(1);
+    start(0);
+    start(1);
     for (int step = 0; step < steps; step++) {
         if (is(Plant::late_group)) copy_async_wait<2>();
         else if (!is(Plant::missing_wait)) copy_async_wait<1>();
         if (!is(Plant::missing_sync)) __syncthreads();
-        begin(step + 2);
+        start(step + 2);
         const float* from = tiles + step % 3 * 128 + (lane ^ 1) * 4 + (is(Plant::misaligned) ? 1 : 0);
         store<float, 4>(y + (step + 1) % steps * 128 + (lane ^ 1) * 4, load<float, 4>(from));
     }
@@ -69,9 +69,9 @@ __global__ void collectives_kernel(Collectives args) {
     y[3 * 64] = __shfl_down_sync(~0u, x, 3, 16);
     y[4 * 64] = __shfl_up_sync(~0u, x, 3, 16);
     y[5 * 64] = static_cast<int32_t>(__ballot_sync(~0u, x > 0));
-    y[6 * 64] = __any_sync(0xffffu << (thread & 16), x > 90);  // two masks at once
+    y[6 * 64] = __any_sync(0xffffu << (thread & 16), x > 90);  // two masks at the same time
     y[7 * 64] = __all_sync(0xffffu << (thread & 16), x < 90);
-    if (thread % 2) y[8 * 64] = __shfl_xor_sync(0xaaaaaaaau, x, 2);  // while the others go on
+    if (thread % 2) y[8 * 64] = __shfl_xor_sync(0xaaaaaaaau, x, 2);  // while the other lanes continue
     else y[8 * 64] = -1;
     __syncwarp();
     static_cast<double*>(args.wide)[thread] = __shfl_xor_sync(~0u, x + 1e-9, 1);
@@ -79,7 +79,7 @@ __global__ void collectives_kernel(Collectives args) {
 
 template <class T>
 __global__ void multiply_kernel(Multiply args) {
-    T* a = shared_memory<T>();  // [16, 16], then [16, 16] whose second half isn't used
+    T* a = shared_memory<T>();  // [16, 16], then [16, 16] whose second half is unused
     T* b = a + 256;
     const int lane = threadIdx.x, row = lane % 8, matrix = lane / 8;
     for (int i = lane; i < 256; i += 32) a[i] = static_cast<const T*>(args.a)[i];
@@ -117,15 +117,15 @@ __global__ void count_kernel(Count args) {
     const int number = block * threads + within;
     if (number == 0) {
         for (int i = 0; i < 4; i++) static_cast<int64_t*>(args.sums)[i] = 0;
-        *static_cast<int32_t*>(args.greatest) = 0;
+        *static_cast<int32_t*>(args.largest) = 0;
     }
     __syncthreads();
-    if (within % 3 == 2) return;  // before the others' barrier, which then waits for the rest only
+    if (within % 3 == 2) return;  // before the next barrier, which then waits for the other threads only
     atomicAdd(&sums->f, 1.f);
     atomicAdd(&sums->d, 1.);
     atomicAdd(&sums->i, number);
     atomicAdd(&sums->u, 1ull << 40);
-    atomicMax(static_cast<int32_t*>(args.greatest), number);
+    atomicMax(static_cast<int32_t*>(args.largest), number);
     __syncthreads();
     if (within) return;
     auto* to = static_cast<unsigned long long*>(args.sums);

@@ -1,4 +1,4 @@
-// The launchers of planted.cu, and the mistakes that can be planted in them.
+// The launchers of planted.cu, and the bugs that can be planted in them.
 #pragma once
 
 #include <cstdint>
@@ -7,23 +7,23 @@ namespace sgan {
 
 enum class Plant : int32_t {
     none,
-    off_by_one,        // a wrong index
+    off_by_one,        // wrong index
     missing_barrier,   // reads what another thread may not have written yet
-    unwritten,         // reads shared memory that no thread wrote
-    read_global,       // one number beyond the input
-    read_shared,       // one number beyond shared memory
-    write_gap,         // between the rows of the output
-    early_return,      // a lane misses the warp's shuffle
-    late_return,       // the same, when the others wait for it already
-    other_collective,  // a lane is in another one
-    outside_mask,      // shuffles with a lane that takes no part
-    deadlock,          // half of a warp waits for the block, the other half for the warp
-    missing_wait,      // reads what an asynchronous copy may not have brought yet
+    unwritten,         // reads shared memory that was never written
+    read_global,       // reads beyond the end of the input
+    read_shared,       // reads beyond the end of shared memory
+    write_gap,         // writes between the rows of the output
+    early_return,      // a lane returns before the warp's shuffle
+    late_return,       // the same, while the others are already waiting for it
+    other_collective,  // a lane calls a different collective
+    outside_mask,      // shuffles with a lane that does not take part
+    deadlock,          // half of a warp waits for the block, half for the warp
+    missing_wait,      // reads the result of a copy without waiting for it
     late_group,        // waits for too few groups
-    missing_sync,      // waits for its own copies, but not for the other threads
-    never_waits,       // returns while copies are under way
-    misaligned,        // 16 bytes at once from an odd address
-    misaligned_copy,   // and the same asynchronously
+    missing_sync,      // waits for its own copies, but not for other threads
+    never_waits,       // returns while copies are in flight
+    misaligned,        // reads 16 bytes from a misaligned address
+    misaligned_copy,   // the same with an asynchronous copy
 };
 
 // y[r, n - 1 - i] = x[r, i] for each row of n numbers: one block per row, one thread per number.
@@ -37,7 +37,7 @@ struct Reverse {
 };
 const char* reverse(const Reverse& args, void* stream);
 
-// y[i] = x[i - 128 mod n] through asynchronous copies of 16 bytes, each of them read by another thread. n: 128 k.
+// y[i] = x[i - 128 mod n] through asynchronous copies of 16 bytes, each read by another thread. n: 128 k.
 struct Rotate {
     const void* x;  // [n] float
     void* y;        // [n] float
@@ -46,7 +46,7 @@ struct Rotate {
 };
 const char* rotate(const Rotate& args, void* stream);
 
-// What 64 threads get from one collective each: y[collective][thread].
+// Results of several collectives in 64 threads: y[collective][thread].
 struct Collectives {
     const void* x;  // [64] int32
     void* y;        // [9, 64] int32
@@ -68,17 +68,17 @@ enum class Format : int32_t { float16, bfloat16 };
 struct Convert {
     const void* x;  // [n] float
     const void* h;  // [n] of the format
-    void* to;       // [n] x in the format
-    void* back;     // [n] h as float
+    void* to;       // [n] x converted to the format
+    void* back;     // [n] h converted to float
     int64_t n;
     Format format;
 };
 const char* convert(const Convert& args, void* stream);
 
-// Every thread of [grid, block] adds what it is to each sum, and its number to the greatest.
+// Most threads of the grid add to each sum, and take part in the maximum of thread numbers.
 struct Count {
     void* sums;      // [4] int64: float, double, int32 and uint64 sums, as integers
-    void* greatest;  // [1] int32
+    void* largest;  // [1] int32
     int64_t grid[3];
     int64_t block[3];
     int64_t shared_bytes;

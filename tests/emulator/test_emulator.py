@@ -1,4 +1,4 @@
-"""The emulator itself: it gives what CUDA gives, and finds the mistakes that are planted in planted.cu."""
+"""The emulator itself: it behaves like CUDA, and detects the bugs that are planted in planted.cu."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def rotate(planted, plant="none", seed=None, n=128 * 7):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kernel", [reverse, rotate])
-def test_right(planted, kernel, seed):
+def test_correct_kernels(planted, kernel, seed):
     y, expected = kernel(planted, seed=seed)
     assert torch.equal(y, expected)
 
@@ -38,7 +38,7 @@ def test_largest_block(planted):
     assert torch.equal(y, expected)
 
 
-def test_unsanitized(harness):
+def test_without_sanitizers(harness):
     planted = harness.Emulator([HERE / "planted.cu"], HERE / "planted.h", sanitize=False)
     assert torch.equal(*reverse(planted))
     with pytest.raises(harness.EmulatorError, match=r"emulator: deadlock[^\n]*\nin block \(0, 0, 0\), thread .*SEED=3"):
@@ -55,11 +55,11 @@ def test_off_by_one(planted):
     ("kernel", "plant"),
     [(reverse, "missing_barrier"), (rotate, "missing_wait"), (rotate, "late_group"), (rotate, "missing_sync")],
 )
-def test_not_waited_for(planted, kernel, plant, seed):
+def test_missing_synchronization_gives_nan(planted, kernel, plant, seed):
     assert kernel(planted, plant, seed)[0].isnan().any()
 
 
-def test_unwritten(planted):
+def test_unwritten_shared_memory_is_nan(planted):
     y, _ = reverse(planted, "unwritten")
     assert y.isnan().nonzero().tolist() == [[0, 56], [1, 56]]
 
@@ -72,7 +72,7 @@ def test_unwritten(planted):
         (reverse, "early_return", "__shfl_xor_sync: waits for lanes 00000020, which have returned"),
         (reverse, "late_return", "returned, but thread .* waits for it in __shfl_xor_sync"),
         (reverse, "other_collective", r"__ballot_sync\(ffffffff\).*__shfl_xor_sync|__shfl_xor_sync.*__ballot_sync"),
-        (reverse, "outside_mask", "__shfl_xor_sync: reads lane .*, which its mask .* leaves out"),
+        (reverse, "outside_mask", "__shfl_xor_sync: reads lane .*, which is not in its mask"),
         (reverse, "deadlock", r"(?s)0 to 15: __syncthreads\n.* 16 to 31: __syncwarp\n.*emulator: deadlock"),
         (reverse, "write_gap", "wrote between"),
         (rotate, "never_waits", "returned before 2 of its asynchronous copies arrived"),
@@ -80,7 +80,7 @@ def test_unwritten(planted):
         (rotate, "misaligned_copy", "copy_async_16: .* is not aligned"),
     ],
 )
-def test_reported(planted, harness, kernel, plant, report):
+def test_bugs_are_reported(planted, harness, kernel, plant, report):
     with pytest.raises(harness.EmulatorError, match=report) as error:
         kernel(planted, plant, seed=7)
     if plant != "write_gap":
@@ -118,7 +118,7 @@ def test_tensor_cores(planted, dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_conversions(planted, dtype):
     every = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(dtype)
-    # Half-way between neighbors and next to it, what the exponents do at both ends, and anything.
+    # Halfway between neighbors and next to it, both ends of the exponent range, and random bits.
     values = every.float()
     values = values[values.isfinite()].sort().values
     between = ((values[1:].double() + values[:-1].double()) / 2).float()
@@ -129,27 +129,27 @@ def test_conversions(planted, dtype):
     h = every.repeat(x.numel() // 65536 + 1)[: x.numel()]
     to, back = torch.empty_like(h), torch.empty_like(x)
     planted.call("convert", x=x, h=h, to=to, back=back, n=x.numel(), format=dtype)
-    for made, expected in ((to, x.to(dtype)), (back, h.float())):
-        assert torch.equal(made.isnan(), expected.isnan())
-        size = torch.int16 if made.dtype == dtype else torch.int32
-        assert torch.equal(made.view(size)[~made.isnan()], expected.view(size)[~made.isnan()])
+    for result, expected in ((to, x.to(dtype)), (back, h.float())):
+        assert torch.equal(result.isnan(), expected.isnan())
+        size = torch.int16 if result.dtype == dtype else torch.int32
+        assert torch.equal(result.view(size)[~result.isnan()], expected.view(size)[~result.isnan()])
 
 
 def count(planted, grid, block, shared_bytes=32):
-    sums, greatest = torch.zeros(4, dtype=torch.int64), torch.zeros(1, dtype=torch.int32)
-    planted.call("count", sums=sums, greatest=greatest, grid=grid, block=block, shared_bytes=shared_bytes)
-    return sums.tolist(), greatest.item()
+    sums, largest = torch.zeros(4, dtype=torch.int64), torch.zeros(1, dtype=torch.int32)
+    planted.call("count", sums=sums, largest=largest, grid=grid, block=block, shared_bytes=shared_bytes)
+    return sums.tolist(), largest.item()
 
 
 def test_atomics_and_indices(planted):
-    sums, greatest = count(planted, grid=(3, 2, 2), block=(5, 3, 7))
+    sums, largest = count(planted, grid=(3, 2, 2), block=(5, 3, 7))
     numbers = [105 * block + thread for block in range(12) for thread in range(105) if thread % 3 != 2]
     assert sums == [len(numbers), len(numbers), sum(numbers), len(numbers) << 40]
-    assert greatest == max(numbers)
+    assert largest == max(numbers)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "sentence"),
+    ("change", "message"),
     [
         ({"grid": (0, 1, 1)}, "nothing to run"),
         ({"grid": (2**31, 1, 1)}, "grid too large"),
@@ -159,9 +159,9 @@ def test_atomics_and_indices(planted):
         ({"shared_bytes": 227 * 1024 + 1}, "more than 227 KB"),
     ],
 )
-def test_limits(planted, wrong, sentence):
-    with pytest.raises(RuntimeError, match=sentence):
-        count(planted, **{"grid": (1, 1, 1), "block": (32, 1, 1), **wrong})
+def test_launch_limits(planted, change, message):
+    with pytest.raises(RuntimeError, match=message):
+        count(planted, **{"grid": (1, 1, 1), "block": (32, 1, 1), **change})
 
 
 def test_many_calls_in_one_process(planted, harness):
@@ -175,6 +175,6 @@ def test_many_calls_in_one_process(planted, harness):
         planted.run(calls)
 
 
-def test_misspelt(planted):
+def test_unknown_and_missing_fields(planted):
     with pytest.raises(TypeError, match="reverse: missing or unknown: n, rows, width, y_stride"):
         planted.call("reverse", plant="none", width=3)

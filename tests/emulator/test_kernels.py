@@ -1,4 +1,4 @@
-"""Every kernel of csrc/ against its op's reference, on the CPU, under the address and undefined-behavior sanitizer."""
+"""Every kernel in csrc/ against its op's reference, on the CPU, under the address and undefined-behavior sanitizers."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from stylegan_cli.ops import upfirdn2d, use
-from stylegan_cli.ops.bias_act import ACTIVATIONS, slope_of
+from stylegan_cli.ops.bias_act import ACTIVATIONS, negative_slope
 from stylegan_cli.ops.modulated_conv2d import phase_weights
 
 EPS = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 1.1e-3, torch.bfloat16: 9e-3}
@@ -16,7 +16,7 @@ LAYOUTS = {"planes": torch.contiguous_format, "channels_last": torch.channels_la
 INF = math.inf
 
 
-def draw(*shape, dtype=torch.float64, layout="planes", seed=0):
+def randn(*shape, dtype=torch.float64, layout="planes", seed=0):
     generator = torch.Generator().manual_seed(seed + sum(shape))
     x = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     return x.contiguous(memory_format=LAYOUTS[layout]) if x.ndim == 4 else x
@@ -26,23 +26,23 @@ def acc(dtype):
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def assert_close(mine, exact, what):
-    error = (mine.double() - exact).abs().max().item()
-    assert error <= EPS[mine.dtype] * max(1, exact.abs().max().item()), f"{what}: {error}"  # NaN fails too
+def assert_close(result, exact, case):
+    error = (result.double() - exact).abs().max().item()
+    assert error <= EPS[result.dtype] * max(1, exact.abs().max().item()), f"{case}: {error}"  # NaN fails too
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # bias_act
 
 
-def bias_act_call(act, dtype, layout, shape, small, order, clamp):
-    """One call, and what it should give: (fields, out, exact)."""
+def bias_act_call(act, dtype, layout, shape, with_operands, order, clamp):
+    """One call and its expected output: (fields, out, exact)."""
     n, c, h, w = shape
-    x, dy, ddp = (draw(*shape, dtype=dtype, layout=layout, seed=s) for s in (1, 2, 3))
-    scale, noise, b = draw(n, c, dtype=acc(dtype)), draw(n, 1, h, w, dtype=acc(dtype)), draw(c, dtype=acc(dtype))
+    x, dy, ddp = (randn(*shape, dtype=dtype, layout=layout, seed=s) for s in (1, 2, 3))
+    scale, noise, b = randn(n, c, dtype=acc(dtype)), randn(n, 1, h, w, dtype=acc(dtype)), randn(c, dtype=acc(dtype))
     gain = 1.3
     p = x.double()
-    if small:
+    if with_operands:
         p = p * scale.double()[:, :, None, None] + noise.double() + b.double()[:, None, None]
     p = p.detach().requires_grad_()
     y = ACTIVATIONS[act].function(p, 0.2) * gain
@@ -53,13 +53,13 @@ def bias_act_call(act, dtype, layout, shape, small, order, clamp):
     if order == 2:
         exact = torch.autograd.grad(exact, p, ddp.double())[0]
     out = torch.empty_like(x)
-    from_y = order == 1 and slope_of(act, 0.2, gain) is not None
-    used = small and not from_y
+    from_y = order == 1 and negative_slope(act, 0.2, gain) is not None
+    reads_operands = with_operands and not from_y
     fields = {
         "x": None if from_y else x,
-        "scale": scale if used else None,
-        "noise": noise if used else None,
-        "b": b if used else None,
+        "scale": scale if reads_operands else None,
+        "noise": noise if reads_operands else None,
+        "b": b if reads_operands else None,
         "y": y.detach().to(dtype).contiguous(memory_format=LAYOUTS[layout]) if from_y else None,
         "dy": dy if order else None,
         "ddp": ddp if order == 2 else None,
@@ -74,26 +74,28 @@ def bias_act_call(act, dtype, layout, shape, small, order, clamp):
 def test_bias_act(emulator, dtype):
     cases = []
     acts = [name for name, activation in ACTIVATIONS.items() if activation.kernel]
-    smooth = [a for a in acts if slope_of(a, 0.2, 1) is None]
+    smooth = [a for a in acts if negative_slope(a, 0.2, 1) is None]
     for act, order in [*itertools.product(acts, (0, 1)), *itertools.product(smooth, (2,))]:
-        for layout, shape in itertools.product(LAYOUTS, [(2, 8, 4, 4), (2, 5, 3, 7)]):  # whole vectors, and none
-            for small, clamp in [(True, INF), (False, 0.7)]:
-                case = (act, dtype, layout, shape, small, order, clamp)
+        for layout, shape in itertools.product(
+            LAYOUTS, [(2, 8, 4, 4), (2, 5, 3, 7)]
+        ):  # with whole vectors, and without
+            for with_operands, clamp in [(True, INF), (False, 0.7)]:
+                case = (act, dtype, layout, shape, with_operands, order, clamp)
                 cases.append((case, *bias_act_call(*case)))
     emulator.run([("bias_act", fields) for _, fields, _, _ in cases])
     for case, _, out, exact in cases:
         assert_close(out, exact, case)
 
 
-def test_bias_act_over_many_blocks_and_one_noise_for_all(emulator):
-    x, noise, b = draw(3, 8, 16, 16, dtype=torch.float16), draw(1, 1, 16, 16, dtype=torch.float32), draw(8).float()
+def test_bias_act_with_many_blocks_and_shared_noise(emulator):
+    x, noise, b = randn(3, 8, 16, 16, dtype=torch.float16), randn(1, 1, 16, 16, dtype=torch.float32), randn(8).float()
     out = torch.empty_like(x)
     rest = {"alpha": 0.2, "gain": 1.0, "clamp": INF, "order": 0, "act": "lrelu", "channels_last": 0, "noise_stride": 0}
     emulator.call("bias_act", x=x, noise=noise, b=b, out=out, n=3, c=8, p=256, dtype=x.dtype, **rest)
     assert_close(out, F.leaky_relu(x.double() + noise + b[:, None, None], 0.2), "many blocks")
 
 
-def test_rays_have_no_second_pass(emulator):
+def test_piecewise_linear_activations_have_no_second_derivative(emulator):
     fields, _, _ = bias_act_call("lrelu", torch.float32, "planes", (1, 2, 2, 2), False, 0, INF)
     with pytest.raises(RuntimeError, match="no second derivative"):
         emulator.call("bias_act", **(fields | {"order": 2}))
@@ -106,7 +108,7 @@ FILTERS = {"4": (4,), "3": (3,), "12": (12,), "2d": (3, 4)}
 
 
 def upfirdn2d_call(dtype, layout, c, taps, up, down, pad, flip, size=(9, 11)):
-    x, f = draw(2, c, *size, dtype=dtype, layout=layout), draw(*FILTERS[taps], dtype=acc(dtype)) / 3
+    x, f = randn(2, c, *size, dtype=dtype, layout=layout), randn(*FILTERS[taps], dtype=acc(dtype)) / 3
     with use("reference"):
         exact = upfirdn2d(x.double(), f.double(), up, down, pad, flip, 1.5)
     out = torch.empty(exact.shape, dtype=dtype).contiguous(memory_format=LAYOUTS[layout])
@@ -126,15 +128,15 @@ def test_upfirdn2d(emulator, dtype):
                 cases.append((dtype, layout, c, taps, up, down, pad, flip))
         cases.append((dtype, layout, c, taps, 2, 1, (-1, 2, 3, -2), False))  # a negative padding crops
     cases = [case for case in cases if case[3] in ("4", "2d") or case[2] == 3]
-    made = [(case, *upfirdn2d_call(*case)) for case in cases]
-    emulator.run([("upfirdn2d", fields) for _, fields, _, _ in made])
-    for case, _, out, exact in made:
+    calls = [(case, *upfirdn2d_call(*case)) for case in cases]
+    emulator.run([("upfirdn2d", fields) for _, fields, _, _ in calls])
+    for case, _, out, exact in calls:
         assert_close(out, exact, case)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
-def test_upfirdn2d_over_several_tiles(emulator, layout, up, down):
+def test_upfirdn2d_with_several_tiles(emulator, layout, up, down):
     case = (torch.float16, layout, 8, "4", up, down, (2, 1, 2, 1), False, (70, 75))
     fields, out, exact = upfirdn2d_call(*case)
     emulator.call("upfirdn2d", **fields)
@@ -147,11 +149,11 @@ def test_upfirdn2d_over_several_tiles(emulator, layout, up, down):
 
 def modulated_call(dtype, n, i, o, h, w, k, phases=1, bare=False):
     up = 2 if phases == 4 else 1
-    x = draw(n, i, h, w, dtype=dtype, layout="channels_last")
-    style = draw(n, i, dtype=torch.float32) + 1
-    d, b = draw(n, o, dtype=torch.float32) / 3, draw(o, dtype=torch.float32)
-    noise = draw(n, 1, h * up, w * up).float()
-    weights = draw(o, i, k, k) / (k * i**0.5)
+    x = randn(n, i, h, w, dtype=dtype, layout="channels_last")
+    style = randn(n, i, dtype=torch.float32) + 1
+    d, b = randn(n, o, dtype=torch.float32) / 3, randn(o, dtype=torch.float32)
+    noise = randn(n, 1, h * up, w * up).float()
+    weights = randn(o, i, k, k) / (k * i**0.5)
     f = torch.tensor([1.0, 3.0, 5.0, 2.0]).double() / 11
     weights = (phase_weights(weights, f) if phases == 4 else weights).to(dtype)
     weights = weights.contiguous(memory_format=torch.channels_last)
@@ -163,8 +165,8 @@ def modulated_call(dtype, n, i, o, h, w, k, phases=1, bare=False):
         exact = exact * d.double()[:, :, None, None] + noise + b[:, None, None]
     exact = (F.leaky_relu(exact, 0.2) * 1.3).clamp(-1.5, 1.5)
     out = torch.empty(exact.shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    small = {} if bare else {"d": d, "noise": noise, "b": b}
-    fields = {"x": x, "w": weights, "style": style, "y": out, **small}
+    operands = {} if bare else {"d": d, "noise": noise, "b": b}
+    fields = {"x": x, "w": weights, "style": style, "y": out, **operands}
     fields |= {"n": n, "in_c": i, "out_c": o, "height": h, "width": w, "noise_stride": h * w * up**2, "dtype": dtype}
     fields |= {"k": k, "phases": phases, "slope": 0.2, "gain": 1.3, "clamp": 1.5}
     return fields, out, exact
@@ -176,9 +178,9 @@ def modulated_call(dtype, n, i, o, h, w, k, phases=1, bare=False):
     [
         {"n": 2, "i": 8, "o": 8, "h": 4, "w": 4, "k": 3},
         {"n": 1, "i": 40, "o": 24, "h": 9, "w": 17, "k": 3},  # two chunks of channels, four tiles of pixels
-        {"n": 2, "i": 33, "o": 7, "h": 5, "w": 6, "k": 3},  # no whole vector
+        {"n": 2, "i": 33, "o": 7, "h": 5, "w": 6, "k": 3},  # no whole vectors
         {"n": 1, "i": 16, "o": 40, "h": 4, "w": 5, "k": 3},  # blocks of 64 channels
-        {"n": 1, "i": 16, "o": 140, "h": 4, "w": 5, "k": 3},  # of 128, two of them
+        {"n": 1, "i": 16, "o": 140, "h": 4, "w": 5, "k": 3},  # two blocks of 128 channels
         {"n": 1, "i": 16, "o": 24, "h": 5, "w": 4, "k": 3, "bare": True},
         {"n": 1, "i": 40, "o": 12, "h": 9, "w": 6, "k": 3, "phases": 4},
         {"n": 2, "i": 72, "o": 3, "h": 9, "w": 17, "k": 1},  # toRGB
@@ -189,10 +191,10 @@ def modulated_call(dtype, n, i, o, h, w, k, phases=1, bare=False):
 def test_modulated_conv2d(emulator, dtype, case):
     fields, out, exact = modulated_call(dtype, **case)
     emulator.call("modulated_conv2d", **fields)
-    assert_close(out, exact, case)  # products of half precision numbers are exact; only the last rounding is left
+    assert_close(out, exact, case)  # products of half-precision numbers are exact: only the final rounding differs
 
 
-def test_modulated_conv2d_whatever_the_order_of_threads(emulator):
+def test_modulated_conv2d_does_not_depend_on_the_order_of_threads(emulator):
     outs = []
     for seed in range(3):
         fields, out, _ = modulated_call(torch.float16, 1, 40, 24, 9, 17, 3)
@@ -201,13 +203,13 @@ def test_modulated_conv2d_whatever_the_order_of_threads(emulator):
     assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
 
 
-def test_modulated_conv2d_takes_half_precision_only(emulator):
+def test_modulated_conv2d_requires_half_precision(emulator):
     fields, _, _ = modulated_call(torch.float16, 1, 8, 8, 4, 4, 3)
     with pytest.raises(RuntimeError, match="float16 and bfloat16"):
         emulator.call("modulated_conv2d", **(fields | {"dtype": torch.float32}))
 
 
-def test_nothing_to_do(emulator):
+def test_empty_batch(emulator):
     x = torch.empty(0, 3, 4, 4)
     fields, _, _ = bias_act_call("lrelu", torch.float32, "planes", (1, 3, 4, 4), False, 0, INF)
     emulator.call("bias_act", **(fields | {"n": 0, "x": x, "out": torch.empty_like(x)}))

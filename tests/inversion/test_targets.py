@@ -1,4 +1,4 @@
-"""Images to project: any mode and size becomes what the model would have been trained on."""
+"""Reading of target images and masks."""
 
 import dataclasses
 
@@ -29,42 +29,42 @@ def noisy(tmp_path):
     return make
 
 
-def test_a_image_of_the_size_is_taken_as_it_is(noisy):
+def test_an_image_of_the_same_size_is_not_changed(noisy):
     path, pixels = noisy("a.png", (16, 16, 3))
     (target,) = read_targets([path], info())
     assert torch.equal(target, (torch.from_numpy(pixels).permute(2, 0, 1).float() - 127.5) / 127.5)
     assert target.min() >= -1 and target.max() <= 1
 
 
-def test_it_is_resized_as_the_data_was(noisy):
+def test_images_are_resized_like_the_dataset(noisy):
     path, pixels = noisy("a.png", (32, 32, 3))
     boxed = pixels.reshape(16, 2, 16, 2, 3).astype(float).mean((1, 3)).transpose(2, 0, 1)
-    for spec, same in ((info(filter="box"), True), (info(pack_filter="box"), True), (info(), False)):
-        found = read_targets([path], spec)[0].numpy() * 127.5 + 127.5
-        assert (np.abs(found - boxed).max() <= 1) == same
+    for spec, is_boxed in ((info(filter="box"), True), (info(pack_filter="box"), True), (info(), False)):
+        resized = read_targets([path], spec)[0].numpy() * 127.5 + 127.5
+        assert (np.abs(resized - boxed).max() <= 1) == is_boxed
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3), (30, 40, 4), (7, 9, 3)])
-def test_any_mode(noisy, channels, shape):
+def test_any_mode_and_size(noisy, channels, shape):
     path, _ = noisy("a.png", shape)
     for crop in ("center", "none"):
         target = read_targets([path], info(channels, 12, 24), crop)
         assert target.shape == (1, channels, 12, 24) and target.isfinite().all()
 
 
-def test_what_cannot_be_used(noisy, tmp_path):
+def test_invalid_images(noisy, tmp_path):
     long, _ = noisy("long.png", (20, 5000, 3))
     with pytest.raises(SganError, match="5000 x 20"):
         read_targets([long], info())
     (tmp_path / "text.png").write_text("no image")
-    good, _ = noisy("good.png", (16, 16, 3))
-    for bad in (tmp_path / "text.png", tmp_path / "missing.png", tmp_path, "a\0b"):
+    valid, _ = noisy("good.png", (16, 16, 3))
+    for invalid in (tmp_path / "text.png", tmp_path / "missing.png", tmp_path, "a\0b"):
         with pytest.raises(SganError):
-            read_targets([good, bad], info())
+            read_targets([valid, invalid], info())
 
 
-def test_a_mask(tmp_path):
+def test_mask(tmp_path):
     half = np.zeros((16, 16), np.uint8)
     half[:8] = 255
     Image.fromarray(half).save(tmp_path / "mask.png")
@@ -75,6 +75,6 @@ def test_a_mask(tmp_path):
         read_mask(tmp_path / "black.png", info())
 
 
-def test_a_model_that_knows_no_data(noisy):
+def test_a_model_without_a_dataset(noisy):
     path, _ = noisy("a.png", (16, 16, 3))
     assert read_targets([path], dataclasses.replace(info(), data=None)).shape == (1, 3, 16, 16)

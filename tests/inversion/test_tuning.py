@@ -1,9 +1,9 @@
-"""Pivotal tuning: the tuned image is nearer, the model itself is left alone, the differences make a small file."""
+"""Pivotal tuning: smaller distances, an unchanged original model, and a small file of differences."""
 
 import torch
 
 from stylegan_cli.detectors.distances import PixelLoss
-from stylegan_cli.inversion.projector import Projection, project
+from stylegan_cli.inversion.projector import ProjectionOptions, project
 from stylegan_cli.inversion.tuning import tune
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
@@ -14,25 +14,25 @@ def test_tuning(tmp_path, monkeypatch):
     G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
     torch.manual_seed(0)
     targets = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4) * 2 - 1, (32, 32), mode="nearest")
-    found = project(G, targets, loss, Projection(steps=3, candidates=2))
+    projected = project(G, targets, loss, ProjectionOptions(steps=3, candidates=2))
     before = fingerprint(G)
-    tuned, distance, done = tune(G, targets, found, loss, 12, batch=1)
-    assert (distance < found.distance).all() and fingerprint(G) == before and done == 12
+    tuned, distance, done = tune(G, targets, projected, loss, 12, batch=1)
+    assert (distance < projected.distance).all() and fingerprint(G) == before and done == 12
     assert not any(p.requires_grad for p in tuned.parameters())
-    again = loss.distance(loss.features(tuned.synthesis(found.ws, noise=found.noise)), loss.features(targets))
+    again = loss.distance(loss.features(tuned.synthesis(projected.ws, noise=projected.noise)), loss.features(targets))
     assert torch.allclose(again, distance, rtol=1e-4)
     changed = [name for name, t in tuned.state_dict().items() if not torch.equal(t, G.state_dict()[name])]
     assert changed and all(name.startswith("synthesis.") and "noise_const" not in name for name in changed)
 
     path = save_tuned(tmp_path, G, tuned)
-    kept = apply_tuned(G, path)
-    stored = loss.distance(loss.features(kept.synthesis(found.ws, noise=found.noise)), loss.features(targets))
+    loaded = apply_tuned(G, path)
+    stored = loss.distance(loss.features(loaded.synthesis(projected.ws, noise=projected.noise)), loss.features(targets))
     assert torch.allclose(stored, distance, rtol=1e-3)
     weights = sum(t.numel() for name, t in G.state_dict().items() if name.startswith("synthesis."))
     assert path.stat().st_size < 2.2 * weights + 20_000
 
-    together, alike, _ = tune(G, targets, found, loss, 12, batch=2)  # the same course in other portions
-    assert torch.allclose(alike, distance, rtol=0.05)
+    _, batched_distance, _ = tune(G, targets, projected, loss, 12, batch=2)  # the same up to rounding
+    assert torch.allclose(batched_distance, distance, rtol=0.05)
 
     real, calls = PixelLoss.distance, []
 
@@ -43,24 +43,27 @@ def test_tuning(tmp_path, monkeypatch):
         return real(self, a, b)
 
     monkeypatch.setattr(PixelLoss, "distance", interrupted)
-    kept, reached, done = tune(G, targets, found, loss, 12, batch=2)
-    assert (reached < found.distance).all() and fingerprint(kept) != before and done == 2
+    partially_tuned, distance, done = tune(G, targets, projected, loss, 12, batch=2)
+    assert (distance < projected.distance).all() and fingerprint(partially_tuned) != before and done == 2
 
 
-def test_only_the_mask_is_tuned_for():
-    """Two targets that differ where the mask is black give the same weights; the squared term is part of it."""
+def test_masked_pixels_do_not_affect_tuning():
+    """Targets that differ only where the mask is black lead to the same weights; the loss has a squared error term."""
     G, loss = load_snapshot(PACKAGED_MODEL).G, PixelLoss()
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :16] = 1
-    pivot = project(G, torch.zeros(1, 3, 32, 32), loss, Projection(steps=1, candidates=0), mask)
+    pivot = project(G, torch.zeros(1, 3, 32, 32), loss, ProjectionOptions(steps=1, candidates=0), mask)
     targets = [torch.where(mask.bool(), torch.zeros(()), torch.full((1, 3, 32, 32), value)) for value in (-1.0, 1.0)]
     a, b = (tune(G, target, pivot, loss, 3, mask)[0] for target in targets)
     assert all(torch.allclose(x, b.state_dict()[name], atol=1e-5) for name, x in a.state_dict().items())
 
-    class Blind(PixelLoss):
+    class ZeroLoss(PixelLoss):
         def distance(self, a, b):
             return super().distance(a, b) * 0
 
-    tuned, *_ = tune(G, targets[0], pivot, Blind(), 3)
-    draw = lambda net: (net.synthesis(pivot.ws, noise=pivot.noise) - targets[0]).square().mean()  # noqa: E731
-    assert draw(tuned) < draw(G)
+    tuned, *_ = tune(G, targets[0], pivot, ZeroLoss(), 3)
+
+    def squared_error(net):
+        return (net.synthesis(pivot.ws, noise=pivot.noise) - targets[0]).square().mean()
+
+    assert squared_error(tuned) < squared_error(G)

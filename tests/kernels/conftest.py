@@ -1,4 +1,4 @@
-"""Compilers that only pretend."""
+"""Fake compilers."""
 
 import importlib.machinery
 import os
@@ -12,21 +12,21 @@ import pytest
 
 from stylegan_cli.kernels import build, toolchain
 
-# Notes its arguments, then writes its output in two halves, with a pause between them.
-STAND_IN = """#!/bin/sh
+# Logs its arguments, then writes its output in two halves with a pause in between.
+FAKE_COMPILER = """#!/bin/sh
 case " $* " in *" --version "*) echo 'release {release}, V{version}'; exit;; esac
 echo "$*" >> '{folder}/calls'
 for word; do
     [ "$last" = -o ] && out=$word
-    case $word in *.cu) grep -s ERROR "$word" && echo "$word(1): error: it holds an ERROR" && exit 1;; esac
+    case $word in *.cu) grep -s ERROR "$word" && echo "$word(1): error: it contains an ERROR" && exit 1;; esac
     last=$word
 done
 {action}
 printf half > "$out"; sleep {pause}; printf whole >> "$out"
 """
 
-# A process with build.py and without PyTorch, which a hundred of them have no time for.
-ALONE = """
+# A process with build.py but without PyTorch, which would take too long to import a hundred times.
+WITHOUT_TORCH = """
 import os, pathlib, random, signal, sys, time
 from stylegan_cli.kernels import build, toolchain
 assert "torch" not in sys.modules
@@ -47,9 +47,9 @@ def start():
 
 
 class Toolkit:
-    """A CUDA toolkit and a C++ compiler that only pretend, and sources for them."""
+    """A fake CUDA toolkit and C++ compiler, with sources to compile."""
 
-    parts = ["a.cu.o", "b.cu.o", "library.cpp.o", "sgan_kernels.so"]  # what the little sources are made into
+    parts = ["a.cu.o", "b.cu.o", "library.cpp.o", "sgan_kernels.so"]  # outputs of the sources
 
     def __init__(self, folder):
         self.folder, self.sources, self.cache = folder, folder / "csrc", folder / "cache"
@@ -67,36 +67,36 @@ class Toolkit:
         path.parent.mkdir(parents=True, exist_ok=True)
         release = version.rpartition(".")[0]
         path.write_text(
-            STAND_IN.format(release=release, version=version, folder=self.folder, pause=pause, action=action)
+            FAKE_COMPILER.format(release=release, version=version, folder=self.folder, pause=pause, action=action)
         )
         path.chmod(0o755)
 
-    def links_to(self, library):
-        """From now on what is linked is a copy of this."""
+    def link_copies_of(self, library):
+        """From now on, linking makes a copy of this library."""
         self.install(action=f"case $out in *.so) cp '{library}' \"$out\"; exit;; esac")
 
     def calls(self):
-        """The command lines so far."""
+        """The compilers' command lines so far."""
         path = self.folder / "calls"
         return path.read_text().splitlines() if path.exists() else []
 
-    def made(self):
+    def outputs(self):
         """The outputs of the command lines so far, sorted."""
         return sorted(line.split(" -o ")[1].split()[0] for line in self.calls())
 
     def processes(self):
-        """Every process that works in here."""
-        found = []
+        """All processes that run in this folder."""
+        pids = []
         for link in Path("/proc").glob("[0-9]*/cwd"):
             try:
                 if os.readlink(link).startswith(str(self.folder)):
-                    found.append(int(link.parent.name))
+                    pids.append(int(link.parent.name))
             except OSError:
                 continue
-        return found
+        return pids
 
     def start(self, code):
-        command = [sys.executable, "-c", ALONE + code, self.sources]
+        command = [sys.executable, "-c", WITHOUT_TORCH + code, self.sources]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
 
     def run(self, code):
@@ -107,17 +107,17 @@ class Toolkit:
 
 
 @pytest.fixture(scope="session")
-def refused():
-    """Expect a BuildError of one sentence with these words, and a hint: with refused("no nvcc"): ..."""
+def expect_error():
+    """Expect a BuildError whose message contains these words: with expect_error("No nvcc"): ..."""
     return lambda *words: pytest.raises(toolchain.BuildError, match="(?s)" + ".*".join(words) + r".*\.$")
 
 
 @pytest.fixture
 def toolkit(tmp_path, monkeypatch):
-    """The stand-ins, in CUDA_HOME and CXX; the machine's own compilers are out of sight."""
+    """The fake compilers in CUDA_HOME and CXX; the real ones of the machine are hidden."""
     kit = Toolkit(tmp_path)
     (tmp_path / "bin").mkdir()
-    for name in ("cp", "grep", "sleep"):  # what the stand-ins call
+    for name in ("cp", "grep", "sleep"):  # what the fake compilers run
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
     nvidia = types.ModuleType("nvidia")
     nvidia.__spec__ = importlib.machinery.ModuleSpec("nvidia", None, is_package=True)
@@ -138,8 +138,8 @@ def toolkit(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def bare(toolkit, tmp_path, monkeypatch):
-    """No compiler and no ninja anywhere; gives the folder that stands for pip's `nvidia`."""
+def no_tools(toolkit, tmp_path, monkeypatch):
+    """No compiler and no ninja anywhere. Returns the folder that stands for pip's `nvidia` package."""
     for name in ("CUDA_HOME", "CXX"):
         monkeypatch.delenv(name)
     monkeypatch.setitem(sys.modules, "ninja", None)

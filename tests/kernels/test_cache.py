@@ -1,4 +1,4 @@
-"""What was built is found again, wherever it could be kept."""
+"""Builds are found again in the cache, wherever that is."""
 
 import os
 from collections import Counter
@@ -9,8 +9,8 @@ from stylegan_cli import cache
 from stylegan_cli.kernels import build
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "no record", "no library"])
-def test_a_damaged_library_is_built_again(toolkit, damage):
+@pytest.mark.parametrize("damage", ["cut", "changed", "no metadata", "no library"])
+def test_a_damaged_library_is_rebuilt(toolkit, damage):
     path = build.build(["90a"])
     if damage in ("cut", "changed"):
         path.write_text("half" if damage == "cut" else "halfwhale")
@@ -18,10 +18,10 @@ def test_a_damaged_library_is_built_again(toolkit, damage):
         (path if damage == "no library" else path.with_suffix(".json")).unlink()
     assert build.build(["90a"]) == path
     assert path.read_text() == "halfwhole"
-    assert Counter(toolkit.made()) == dict.fromkeys(toolkit.parts, 2)
+    assert Counter(toolkit.outputs()) == dict.fromkeys(toolkit.parts, 2)
 
 
-def test_where_the_cache_is(monkeypatch, tmp_path):
+def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("SGAN_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -34,7 +34,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 
 @pytest.fixture
 def no_cache(toolkit, tmp_path, monkeypatch):
-    """A cache that not even root can write, and a folder for temporary files."""
+    """A cache that not even root can write to, and a folder for temporary files. Returns where builds go instead."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
@@ -42,43 +42,45 @@ def no_cache(toolkit, tmp_path, monkeypatch):
     return tmp_path / "tmp" / f"stylegan_cli-{os.getuid()}"
 
 
-def test_a_cache_that_cannot_be_written(toolkit, no_cache, recwarn):
+def test_a_cache_that_is_not_writable(toolkit, no_cache, recwarn):
     paths = [build.build(["90a"]), build.build(["80"]), build.build(["90a"])]
     assert paths[0] == paths[2] != paths[1] and paths[0].is_relative_to(no_cache)
     assert no_cache.stat().st_mode & 0o777 == 0o700
-    assert [str(w.message).split(" cannot")[0] for w in recwarn] == [os.environ["SGAN_CACHE"]]
+    assert [str(w.message).split(" is not writable")[0] for w in recwarn] == [os.environ["SGAN_CACHE"]]
     assert len(toolkit.calls()) == 8
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.getuid() == 0, reason="root can write everywhere")
 def test_a_read_only_cache(toolkit, no_cache, monkeypatch):
     toolkit.cache.mkdir(mode=0o500)
     monkeypatch.setenv("SGAN_CACHE", str(toolkit.cache))
-    with pytest.warns(UserWarning, match="cannot be written"):
+    with pytest.warns(UserWarning, match="is not writable"):
         assert build.build(["90a"]).is_relative_to(no_cache)
 
 
 def test_a_library_in_a_read_only_cache_is_used(toolkit, monkeypatch):
     path = build.build(["90a"])
     monkeypatch.setattr(build, "writable", lambda folder: None)
-    monkeypatch.setattr(build, "temporary", None)
+    monkeypatch.setattr(build, "temporary_folder", None)
     assert build.build(["90a"]) == path
 
 
-@pytest.mark.parametrize("what", ["open", "link", "file", "foreign"])
-def test_a_temporary_folder_of_others_is_refused(toolkit, no_cache, tmp_path, monkeypatch, what, refused):
+@pytest.mark.parametrize("what", ["open", "link", "file", "other user"])
+def test_a_temporary_folder_that_is_not_private_is_refused(
+    toolkit, no_cache, tmp_path, monkeypatch, what, expect_error
+):
     if what == "link":
-        (tmp_path / "theirs").mkdir(mode=0o700)
-        no_cache.symlink_to(tmp_path / "theirs")
+        (tmp_path / "other").mkdir(mode=0o700)
+        no_cache.symlink_to(tmp_path / "other")
     elif what == "file":
         no_cache.touch(mode=0o600)
     else:
         no_cache.mkdir(mode=0o700)
         no_cache.chmod(0o777 if what == "open" else 0o700)
-    if what == "foreign":
-        mine = os.getuid()
-        no_cache.rename(no_cache.with_name(f"stylegan_cli-{mine + 1}"))
-        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-    with refused("no folder of this user alone") as e:
+    if what == "other user":
+        uid = os.getuid()
+        no_cache.rename(no_cache.with_name(f"stylegan_cli-{uid + 1}"))
+        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    with expect_error("not a private folder of this user") as e:
         build.build(["90a"])
     assert "SGAN_CACHE" in e.value.hint and not toolkit.calls()

@@ -1,4 +1,4 @@
-"""Loading what was built, or what came with the package; one slow test has the real compilers."""
+"""Loading libraries that were built, or bundled with the package; one slow test uses the real compilers."""
 
 import gc
 import json
@@ -21,7 +21,7 @@ REAL = Path(torch.__file__).parent / "lib" / "libtorch_global_deps.so"  # a smal
 
 def test_load_happens_once(toolkit, monkeypatch):
     monkeypatch.setenv("SGAN_CUDA_ARCH", "90a")
-    toolkit.links_to(REAL)
+    toolkit.link_copies_of(REAL)
     build.load()
     (path,) = toolkit.cache.glob("kernels/*/*.so")
     assert str(path) in torch.ops.loaded_libraries
@@ -29,24 +29,24 @@ def test_load_happens_once(toolkit, monkeypatch):
     build.load()
 
 
-def test_failing_to_load_happens_once(toolkit, monkeypatch, refused):
+def test_a_failure_to_load_is_remembered(toolkit, monkeypatch, expect_error):
     monkeypatch.setattr(torch.version, "cuda", None)
-    with refused("no CUDA device") as first:
+    with expect_error("no CUDA device") as first:
         build.load()
     monkeypatch.setattr(build, "_load", None)
-    with refused() as second:
+    with expect_error() as second:
         build.load()
     assert str(first.value) == str(second.value) and isinstance(first.value, RuntimeError)
     assert "SGAN_CUDA_ARCH" in first.value.hint
 
 
-def test_a_remembered_failure_keeps_no_frame_alive(toolkit, monkeypatch, refused):
-    """Else every call that falls back would keep its tensors."""
+def test_a_remembered_failure_keeps_no_frame_alive(toolkit, monkeypatch, expect_error):
+    """Otherwise every call that falls back would keep its tensors."""
     monkeypatch.setattr(torch.version, "cuda", None)
 
     def caller():
         x = torch.zeros(1)
-        with refused("no CUDA device"):
+        with expect_error("no CUDA device"):
             build.load()
         return weakref.ref(x)
 
@@ -55,16 +55,16 @@ def test_a_remembered_failure_keeps_no_frame_alive(toolkit, monkeypatch, refused
     assert first() is None and second() is None
 
 
-def test_what_does_not_load_is_built_again_once(toolkit, monkeypatch, refused):
+def test_a_library_that_does_not_load_is_rebuilt_once(toolkit, monkeypatch, expect_error):
     monkeypatch.setenv("SGAN_CUDA_ARCH", "90a")
-    with refused("do not load", "sgan_kernels.so"):  # "halfwhole" is no library
+    with expect_error("do not load", "sgan_kernels.so"):  # "halfwhole" is not a library
         build.load()
-    assert Counter(toolkit.made()) == dict.fromkeys(toolkit.parts, 2)
+    assert Counter(toolkit.outputs()) == dict.fromkeys(toolkit.parts, 2)
     monkeypatch.setattr(build, "_loaded", False)
-    with refused("do not load"):
+    with expect_error("do not load"):
         build.load()
     assert len(toolkit.calls()) == 8  # remembered
-    toolkit.links_to(REAL)
+    toolkit.link_copies_of(REAL)
     build.build(["90a"], retry=True)
     monkeypatch.setattr(build, "_loaded", False)
     build.load()
@@ -73,16 +73,16 @@ def test_what_does_not_load_is_built_again_once(toolkit, monkeypatch, refused):
 def test_a_library_of_another_system_is_replaced(toolkit, monkeypatch):
     monkeypatch.setenv("SGAN_CUDA_ARCH", "90a")
     path = build.build(["90a"])
-    toolkit.links_to(REAL)
+    toolkit.link_copies_of(REAL)
     build.load()
     assert path.read_bytes() == REAL.read_bytes()
 
 
-# Built beforehand
+# Bundled libraries
 
 
 def test_prebuilt(toolkit, monkeypatch):
-    toolkit.links_to(REAL)
+    toolkit.link_copies_of(REAL)
     path = build.build_prebuilt()
     assert path.parent == build.PREBUILT and path.name == f"sgan_kernels_{build.source_hash()[:16]}.so"
     flags = "code=sm_120 -gencode arch=compute_120,code=compute_120"
@@ -93,23 +93,23 @@ def test_prebuilt(toolkit, monkeypatch):
     assert str(path) in torch.ops.loaded_libraries
 
 
-def test_what_hinders_prebuilt(toolkit, monkeypatch):
+def test_when_the_bundled_library_is_not_used(toolkit, monkeypatch):
     monkeypatch.setenv("SGAN_CUDA_ARCH", "90a")
     path = build.build_prebuilt()
-    assert build._prebuilt(["90a", "103", "121"]) == path
+    assert build._find_prebuilt(["90a", "103", "121"]) == path
     monkeypatch.setattr(build, "driver_version", lambda: (12, 8))
-    assert build._prebuilt(["90a"]) is None
+    assert build._find_prebuilt(["90a"]) is None
     monkeypatch.setattr(build, "driver_version", lambda: (13, 1))
-    assert build._prebuilt(["90a"]) == path
-    toolkit.links_to(REAL)  # the one in the package is words, as no compiler of ours would leave it
+    assert build._find_prebuilt(["90a"]) == path
+    toolkit.link_copies_of(REAL)  # the bundled one is text, which does not load
     build.load()
     (built,) = (p for p in toolkit.cache.glob("kernels/*/*.so") if p.read_bytes() == REAL.read_bytes())
     assert str(built) in torch.ops.loaded_libraries
     (toolkit.sources / "a.cu").write_text("// other\n")
-    assert build._prebuilt(["90a"]) is None
+    assert build._find_prebuilt(["90a"]) is None
 
 
-def test_the_command_of_setup(toolkit, tmp_path):
+def test_setup_build_kernels(toolkit, tmp_path):
     copy = tmp_path / "checkout"
     shutil.copytree(
         ROOT / "stylegan_cli", copy / "stylegan_cli", ignore=shutil.ignore_patterns("__pycache__", "assets")
@@ -121,14 +121,14 @@ def test_the_command_of_setup(toolkit, tmp_path):
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.splitlines()[-1])
     assert path.parent == copy / "stylegan_cli" / "prebuilt" and path.read_text() == "halfwhole"
-    record = json.loads(path.with_suffix(".json").read_text())
-    assert record["architectures"] == list(build.PREBUILT_FOR) and record["nvcc"] == [12, 8, 93]
+    metadata = json.loads(path.with_suffix(".json").read_text())
+    assert metadata["architectures"] == list(build.PREBUILT_ARCHITECTURES) and metadata["nvcc"] == [12, 8, 93]
     assert path.name == f"sgan_kernels_{build.source_hash()[:16]}.so"
 
 
 @pytest.mark.slow
-def test_the_real_compilers_of_pip(tmp_path):
-    """csrc/ with nvcc from pip in a fresh environment; no other nvcc can be seen."""
+def test_real_compilers_from_pip(tmp_path):
+    """Build csrc/ with nvcc from pip in a fresh environment, where no other nvcc is visible."""
     if not (build.SOURCES / "library.cpp").is_file() or not shutil.which("g++", path="/usr/bin:/bin"):
         pytest.skip("no kernels, or no g++")
     venv.create(tmp_path / "venv", with_pip=True)

@@ -12,7 +12,7 @@ from stylegan_cli.metrics.path_pairs import PathPairs, face_center, shrink
 from stylegan_cli.metrics.perceptual_path_length import perceptual_path_length
 from stylegan_cli.metrics.registry import METRICS
 from stylegan_cli.sampling import counter
-from stylegan_cli.sampling.latents import draw_noise
+from stylegan_cli.sampling.latents import sample_noise
 
 CPU = torch.device("cpu")
 PATHS = [name for name in METRICS if name.startswith("ppl")]
@@ -29,7 +29,7 @@ def slowly(G, distance, path, count, seed=0, labels=None):
         index = torch.tensor([i])
         a, b = (counter.normal(seed, f"metrics.path.{k}", index, (G.config.z_dim,)).double() for k in "ab")
         t = float(counter.uniform(seed, "metrics.path.t", index)) if path.full else 0.0
-        noise = [n.double() for n in draw_noise(G, seed, "metrics.noise", index)]
+        noise = [n.double() for n in sample_noise(G, seed, "metrics.noise", index)]
         c = None if labels is None else labels[i : i + 1].double()
         images = []
         for at in (t, t + 1e-4):

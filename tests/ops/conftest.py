@@ -1,4 +1,4 @@
-"""Slow, plain implementations of the ops' equations that share nothing with the package."""
+"""Slow, plain implementations of the ops' equations, independent of the package."""
 
 import math
 
@@ -28,14 +28,14 @@ def pad_or_crop(u, left, right, top, bottom):
 
 
 def upfirdn(x, f, up=1, down=1, padding=(0, 0, 0, 0), flip=False, gain=1.0):
-    """Zero insertion, padding, every tap of the filter in turn, decimation: numpy float64."""
+    """Zero insertion, padding, one filter tap after another, decimation: numpy float64."""
     f = filter_2d(f)
     u = pad_or_crop(insert_zeros(np.asarray(x, np.float64), up), *padding)
     kh, kw = f.shape
     h, w = u.shape[2] - kh + 1, u.shape[3] - kw + 1
     y = np.zeros((*u.shape[:2], h, w))
     for a in range(kh):
-        for b in range(kw):  # a correlation's tap; a convolution has them the other way round
+        for b in range(kw):  # taps of a correlation, reversed for a convolution
             y += (f[a, b] if flip else f[kh - 1 - a, kw - 1 - b]) * u[:, :, a : a + h, b : b + w]
     return gain * y[:, :, ::down, ::down]
 
@@ -51,10 +51,10 @@ def convolve_full(x, w):  # [N, I, H, W], [O, I, a, b] -> [N, O, H + a - 1, W + 
 
 
 def conv_resample(x, w, f=None, up=1, down=1):
-    """'same' convolution with resampling, pixels seen as squares: what the image shows stays where it is.
+    """'same' convolution with resampling. Pixels are squares, so the image content does not move.
 
-    up: zeros between the samples, true convolution with w, then with 4 f. down: true convolution with f, correlation
-    with w, every other sample. Neither: correlation with w.
+    up: insert zeros, then true convolution with w and with 4 f. down: true convolution with f, correlation with w,
+    every other sample. Neither: correlation with w.
     """
     x, w = np.asarray(x, np.float64), np.asarray(w, np.float64)
     k, (h, width) = w.shape[-1], x.shape[2:]
@@ -64,16 +64,16 @@ def conv_resample(x, w, f=None, up=1, down=1):
     f = filter_2d(f)
     shape = (w.shape[0], w.shape[1])
     w = w if up == 2 else w[:, :, ::-1, ::-1]
-    spread = convolve_full(w.reshape(-1, 1, k, k), f[None, None])
-    both = spread.reshape(*shape, *spread.shape[2:])  # one kernel for the convolution and the filter
-    start = both.shape[-1] // 2 - 1  # an even kernel: half a pixel towards the start
+    combined = convolve_full(w.reshape(-1, 1, k, k), f[None, None])
+    kernel = combined.reshape(*shape, *combined.shape[2:])  # convolution and filter in one
+    start = kernel.shape[-1] // 2 - 1  # its size is even: half a pixel toward the start
     if up == 2:
-        return 4 * convolve_full(insert_zeros(x, 2), both)[:, :, start : start + 2 * h, start : start + 2 * width]
-    return convolve_full(x, both)[:, :, start + 1 : start + 1 + h : 2, start + 1 : start + 1 + width : 2]
+        return 4 * convolve_full(insert_zeros(x, 2), kernel)[:, :, start : start + 2 * h, start : start + 2 * width]
+    return convolve_full(x, kernel)[:, :, start + 1 : start + 1 + h : 2, start + 1 : start + 1 + width : 2]
 
 
 def modulated_conv(x, w, style, f=None, up=1, demodulate=True):
-    """Per-sample weights, one image after the other."""
+    """Per-sample weights, one image after another."""
     x, w, style = (np.asarray(t, np.float64) for t in (x, w, style))
     rows = []
     for image, s in zip(x, style):
@@ -111,7 +111,7 @@ def bias_act(x, b=None, act="linear", gain=None, alpha=0.2, clamp=None):
 
 @pytest.fixture(scope="session")
 def dense():
-    """The functions above."""
+    """Namespace of the functions above."""
     import types
 
     return types.SimpleNamespace(
@@ -121,7 +121,7 @@ def dense():
 
 @pytest.fixture
 def random():
-    """Normal float64 tensors, the same in each test: random(2, 3) -> [2, 3]."""
+    """Normal random float64 tensors, the same in each test: random(2, 3) -> [2, 3]."""
     generator = torch.Generator().manual_seed(1)
 
     def make(*shape, requires_grad=False):
@@ -132,12 +132,12 @@ def random():
 
 @pytest.fixture(params=["auto", "reference"])
 def implementation(request):
-    """The test runs once by each."""
+    """Run the test once with each implementation."""
     with ops.use(request.param):
         yield request.param
 
 
 @pytest.fixture(scope="session")
 def rms_error():
-    """Root mean square difference, in float64."""
+    """Root mean square difference, computed in float64."""
     return lambda a, b: (a.double() - b.double()).square().mean().sqrt().item()

@@ -1,4 +1,4 @@
-"""y = clamp(gain act(x + b)), with both derivatives, by every implementation."""
+"""y = clamp(gain act(x + b)) and its first two derivatives, in every implementation."""
 
 import math
 
@@ -13,7 +13,7 @@ from stylegan_cli.ops.bias_act import ACTIVATIONS
 PIECEWISE = ["linear", "relu", "lrelu"]
 
 
-def test_every_activation_is_known(dense):
+def test_activations_and_their_gains(dense):
     assert set(ACTIVATIONS) == set(dense.acts)
     assert {name: spec.gain for name, spec in ACTIVATIONS.items()} == {n: g for n, (_, g) in dense.acts.items()}
 
@@ -40,7 +40,7 @@ def test_slope_of_lrelu(dense, random, alpha):
 
 
 @pytest.mark.parametrize("gain", [0, -2])
-def test_gains_that_are_not_positive(random, gain):
+def test_zero_and_negative_gains(random, gain):
     x = random(2, 3, 4, 4, requires_grad=True)
     results = []
     for implementation in ("auto", "reference"):
@@ -58,7 +58,7 @@ def test_default_gains_keep_the_second_moment(random):
 
 
 @pytest.mark.usefixtures("implementation")
-def test_the_input_is_left_alone(random):
+def test_inputs_are_not_modified(random):
     x, b = random(2, 3, 4, 4), random(3)
     before = x.clone(), b.clone()
     bias_act(x, b, act="lrelu", clamp=0.1)
@@ -91,8 +91,8 @@ def test_auto_equals_the_reference_in_all_derivatives(random, act, shape):
         dx, db = torch.autograd.grad((y.sin() * dy).sum(), (x, b), create_graph=True)
         second = torch.autograd.grad((dx * ddx).sum() + db.square().sum(), (x, b, dy))
         results.append((y, dx, db, *second))
-    for mine, theirs in zip(*results):
-        assert torch.allclose(mine, theirs, rtol=1e-13, atol=1e-13)
+    for auto, reference in zip(*results):
+        assert torch.allclose(auto, reference, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.usefixtures("implementation")
@@ -103,9 +103,9 @@ def test_half_precision(random, rms_error, dtype, act):
     with ops.use("reference"):
         exact = bias_act(x.float(), b.float(), act=act, clamp=2)
     plain = (ACTIVATIONS[act].function(x + b[None, :, None, None], 0.2) * ACTIVATIONS[act].gain).clamp(-2, 2)
-    mine = bias_act(x, b, act=act, clamp=2)
-    assert mine.dtype == dtype
-    assert rms_error(mine, exact) <= 2 * rms_error(plain, exact)
+    result = bias_act(x, b, act=act, clamp=2)
+    assert result.dtype == dtype
+    assert rms_error(result, exact) <= 2 * rms_error(plain, exact)
 
 
 @pytest.mark.usefixtures("implementation")
@@ -122,20 +122,20 @@ def test_expanded_input(random):
     assert torch.equal(bias_act(x, act="lrelu"), bias_act(x.contiguous(), act="lrelu"))
 
 
-def test_an_unknown_activation():
+def test_unknown_activation():
     with pytest.raises(ValueError, match="act must be one of linear, .*, not 'gelu'"):
         bias_act(torch.zeros(1, 2), act="gelu")
 
 
 @pytest.mark.parametrize("shape", [(3,), (1,), (2, 1), ()])
-def test_a_bias_of_the_wrong_shape(shape):
+def test_bias_of_the_wrong_shape(shape):
     with pytest.raises(ValueError, match=r"b must have shape \[2\]"):
         bias_act(torch.zeros(1, 2, 3, 3), torch.zeros(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("clamp", [0.7, 0.3, 181.02])
-def test_no_gradient_through_a_bound_that_half_precision_rounds(dtype, clamp):
+def test_no_gradient_through_a_clamp_bound_rounded_to_half_precision(dtype, clamp):
     x = torch.full((1, 1), 2 * clamp, dtype=dtype, requires_grad=True)
     bias_act(x, act="lrelu", clamp=clamp).sum().backward()
     assert x.grad.item() == 0

@@ -1,4 +1,4 @@
-"""Convolution with resampling against one dense kernel, and its own gradients against PyTorch's."""
+"""Convolution with resampling against one dense kernel, and its custom gradients against PyTorch's."""
 
 import threading
 
@@ -10,7 +10,7 @@ from stylegan_cli import ops
 from stylegan_cli.ops import conv2d_resample
 
 RESAMPLING = [{}, {"up": 2}, {"down": 2}]
-F = torch.tensor([1.0, 2.0, 4.0, 3.0]) / 10  # lopsided, so that a flipped filter is seen
+F = torch.tensor([1.0, 2.0, 4.0, 3.0]) / 10  # asymmetric, to detect a flipped filter
 
 
 @pytest.mark.usefixtures("implementation")
@@ -61,8 +61,8 @@ def test_auto_equals_the_reference_to_the_third_derivative(random, resampling, c
         second = torch.autograd.grad(sum(g.square().sum() for g in first), (x, w), create_graph=True)
         third = torch.autograd.grad(sum(g.square().sum() for g in second), (x, w))
         results.append((y, *first, *second, *third))
-    for mine, theirs in zip(*results):
-        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9 * theirs.abs().max().item())
+    for auto, reference in zip(*results):
+        assert torch.allclose(auto, reference, rtol=1e-9, atol=1e-9 * reference.abs().max().item())
 
 
 @pytest.mark.usefixtures("implementation")
@@ -71,7 +71,7 @@ def test_auto_equals_the_reference_to_the_third_derivative(random, resampling, c
 def test_half_precision(dense, random, rms_error, dtype, resampling):
     x, w = random(2, 16, 8, 8).to(dtype), (random(16, 16, 3, 3) / 12).to(dtype)
     exact = torch.from_numpy(dense.conv_resample(x.double(), w.double(), F, **resampling))
-    mine = conv2d_resample(x, w, F, **resampling)
+    result = conv2d_resample(x, w, F, **resampling)
     f = F.outer(F).to(dtype).flip([0, 1]).expand(16, 1, -1, -1)
     conv2d = torch.nn.functional.conv2d
     if "up" in resampling:
@@ -81,18 +81,17 @@ def test_half_precision(dense, random, rms_error, dtype, resampling):
         plain = conv2d(conv2d(x, f, padding=2, groups=16), w, stride=2)
     else:
         plain = conv2d(x, w, padding=1)
-    assert mine.dtype == dtype
-    assert rms_error(mine, exact) <= 2 * rms_error(plain, exact)
+    assert result.dtype == dtype
+    assert rms_error(result, exact) <= 2 * rms_error(plain, exact)
 
 
-def test_gradients_in_half_precision_have_their_type(random):
+def test_gradients_in_half_precision_keep_the_type(random):
     x, w = random(1, 4, 4, 4).bfloat16().requires_grad_(True), random(4, 4, 3, 3).bfloat16().requires_grad_(True)
     for gradient in torch.autograd.grad(conv2d_resample(x, w, F, up=2).float().square().sum(), (x, w)):
         assert gradient.dtype == torch.bfloat16 and gradient.isfinite().all()
 
 
-def test_another_threads_penalty_takes_no_gradient_away():
-    """`feature_gradients_only` holds in its own thread."""
+def test_feature_gradients_only_applies_to_its_own_thread():
     x, w = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3, requires_grad=True)
     inside, done = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Which implementation of the ops runs, and who decides it."""
+"""Which implementation of the ops runs, and what decides it."""
 
 import asyncio
 import threading
@@ -9,48 +9,48 @@ import torch
 from stylegan_cli import ops
 from stylegan_cli.kernels.toolchain import BuildError
 from stylegan_cli.ops import dispatch
-from stylegan_cli.ops.dispatch import IMPLEMENTATIONS, choose, chosen, kernels_on
+from stylegan_cli.ops.dispatch import IMPLEMENTATIONS, choose, current_implementation, kernels_on
 
 
 @pytest.fixture(autouse=True)
-def nothing_in_the_environment(monkeypatch):
+def clean_environment(monkeypatch):
     monkeypatch.delenv("SGAN_KERNELS", raising=False)
 
 
-def test_blocks_may_be_nested():
-    assert chosen() == "auto"
+def test_blocks_can_be_nested():
+    assert current_implementation() == "auto"
     with ops.use("reference"):
         with ops.use("auto"):
-            assert chosen() == "auto"
-        assert chosen() == "reference"
+            assert current_implementation() == "auto"
+        assert current_implementation() == "reference"
         with pytest.raises(ZeroDivisionError), ops.use("composite"):
             raise ZeroDivisionError
-        assert chosen() == "reference"
-    assert chosen() == "auto"
+        assert current_implementation() == "reference"
+    assert current_implementation() == "auto"
 
 
 def test_the_environment_is_the_default(monkeypatch):
     monkeypatch.setenv("SGAN_KERNELS", "reference")
-    assert chosen() == choose("cpu") == "reference"
+    assert current_implementation() == choose("cpu") == "reference"
     with ops.use("auto"):
-        assert chosen() == "auto" and choose("cpu") == "composite"
+        assert current_implementation() == "auto" and choose("cpu") == "composite"
     monkeypatch.setenv("SGAN_KERNELS", "fast")
     with pytest.raises(ValueError, match="SGAN_KERNELS must be 'auto', .* or 'reference', not 'fast'"):
-        chosen()
+        current_implementation()
 
 
-def test_other_threads_and_tasks_decide_for_themselves():
+def test_choices_are_local_to_threads_and_tasks():
     seen = {}
 
     def work(name):
         with ops.use(name):
-            barrier.wait(5)  # all are within their blocks
-            seen[name] = chosen()
+            barrier.wait(5)  # all are inside their blocks
+            seen[name] = current_implementation()
 
     async def task(name):
         with ops.use(name):
             await asyncio.sleep(0.01)
-            return chosen()
+            return current_implementation()
 
     async def tasks():
         return await asyncio.gather(*map(task, IMPLEMENTATIONS))
@@ -61,14 +61,14 @@ def test_other_threads_and_tasks_decide_for_themselves():
         for thread in threads:
             thread.start()
         barrier.wait(5)
-        assert chosen() == "reference"
+        assert current_implementation() == "reference"
         assert asyncio.run(tasks()) == list(IMPLEMENTATIONS)
     for thread in threads:
         thread.join()
     assert seen == {name: name for name in IMPLEMENTATIONS}
 
 
-def test_an_unknown_name():
+def test_unknown_name():
     with (
         pytest.raises(ValueError, match="implementation must be 'auto', .* or 'reference', not 'fast'"),
         ops.use("fast"),
@@ -77,40 +77,40 @@ def test_an_unknown_name():
 
 
 @pytest.mark.parametrize("name", ["cuda", "fused"])
-def test_kernels_take_no_tensors_from_the_cpu(name):
-    with ops.use(name), pytest.raises(ValueError, match="cannot take tensors on cpu"):
+def test_kernels_refuse_cpu_tensors(name):
+    with ops.use(name), pytest.raises(ValueError, match="cannot run on cpu tensors"):
         ops.bias_act(torch.ones(1, 2))
 
 
-def test_what_the_kernels_are_able_to():
-    """On a device whose kernels are there: (choice, cuda=, fused=) -> what runs."""
+def test_choice_by_what_the_kernels_support():
+    """On a device with kernels: (choice, cuda=, fused=) -> implementation."""
     with kernels_on("cpu"):
-        for choice, able in {"auto": "cuda", "cuda": "cuda", "fused": "fused", "reference": "reference"}.items():
+        for choice, expected in {"auto": "cuda", "cuda": "cuda", "fused": "fused", "reference": "reference"}.items():
             with ops.use(choice):
-                assert choose("cpu", fused=True) == able
+                assert choose("cpu", fused=True) == expected
         for choice in ("auto", "cuda", "fused"):
             with ops.use(choice):
                 assert choose("cpu", cuda=False) == "composite" and choose("cpu") == "cuda"
 
 
 def test_kernels_that_cannot_be_built(monkeypatch):
-    """auto says so once and goes on; cuda raises."""
+    """auto warns once and continues; cuda raises."""
 
     def fail():
         raise BuildError("There is no nvcc.")
 
     monkeypatch.setattr(dispatch, "load", fail)
     dispatch._warn_once.cache_clear()
-    with pytest.warns(UserWarning, match="There is no nvcc. Going on without the CUDA kernels") as said:
+    with pytest.warns(UserWarning, match="There is no nvcc. Continuing without the CUDA kernels") as warnings:
         assert [choose("cuda"), choose("cuda")] == ["composite"] * 2
-    assert len(said) == 1
+    assert len(warnings) == 1
     for name in ("cuda", "fused"):
         with ops.use(name), pytest.raises(BuildError):
             choose("cuda")
 
 
 def test_the_reference_is_plain_pytorch():
-    """None of our derivatives stands in its graph, whatever the op."""
+    """The graph of every op contains only PyTorch's own derivatives."""
 
     def nodes(y):
         pending, names = [y.grad_fn], set()

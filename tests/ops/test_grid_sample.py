@@ -1,4 +1,4 @@
-"""Bilinear sampling against the sum over its four neighbors, and in its higher derivatives."""
+"""Bilinear sampling against a sum over neighbors, and its higher derivatives."""
 
 import numpy as np
 import pytest
@@ -10,24 +10,24 @@ from stylegan_cli.ops import grid_sample
 
 @pytest.fixture
 def grid():
-    """[2, 4, 6, 2], some of it outside the image."""
+    """[2, 4, 6, 2], with positions outside the image."""
     return 1.3 * (2 * torch.rand(2, 4, 6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1)
 
 
-def slow(x, grid):  # [N, C, H, W], [N, H', W', 2]
+def sample_slowly(x, grid):  # [N, C, H, W], [N, H', W', 2]
     n, c, h, w = x.shape
     y = np.zeros((n, c, *grid.shape[1:3]))
-    for at in np.ndindex(n, *grid.shape[1:3]):
-        gx, gy = (grid[at] + 1) * np.array([w, h]) / 2 - 0.5  # the first pixel's center is 0
+    for index in np.ndindex(n, *grid.shape[1:3]):
+        gx, gy = (grid[index] + 1) * np.array([w, h]) / 2 - 0.5  # the first pixel's center is 0
         for iy, ix in np.ndindex(h, w):
             weight = max(0, 1 - abs(gx - ix)) * max(0, 1 - abs(gy - iy))
-            y[at[0], :, at[1], at[2]] += weight * x[at[0], :, iy, ix]
+            y[index[0], :, index[1], index[2]] += weight * x[index[0], :, iy, ix]
     return y
 
 
 def test_equation(random, grid):
     x = random(2, 3, 5, 7)
-    assert np.allclose(grid_sample(x, grid).numpy(), slow(x.numpy(), grid.numpy()), rtol=0, atol=1e-12)
+    assert np.allclose(grid_sample(x, grid).numpy(), sample_slowly(x.numpy(), grid.numpy()), rtol=0, atol=1e-12)
 
 
 def test_derivatives(random, grid):
@@ -37,7 +37,7 @@ def test_derivatives(random, grid):
 
 
 def test_third_derivative(random, grid):
-    """Of a function that is not linear: what autograd finds through a matrix of the same weights."""
+    """Of a nonlinear function, compared with autograd through a matrix of the same weights."""
     x = random(2, 1, 3, 4, requires_grad=True)
     units = torch.eye(12, dtype=torch.float64).view(12, 1, 3, 4)
     weights = torch.stack([grid_sample(units, g.expand(12, -1, -1, -1)).flatten(1) for g in grid])  # [2, 12, 24]
@@ -62,5 +62,5 @@ def test_layouts_and_single_precision(random, grid):
 
 
 def test_the_grid_is_a_constant(random, grid):
-    with pytest.raises(ValueError, match="gets no gradient"):
+    with pytest.raises(ValueError, match="no gradient for the grid"):
         grid_sample(random(2, 3, 5, 7), grid.requires_grad_(True))

@@ -7,13 +7,13 @@ from torch.autograd import gradcheck, gradgradcheck
 from stylegan_cli import ops
 from stylegan_cli.ops import modulated_conv2d
 
-F = torch.tensor([1.0, 2.0, 4.0, 3.0]) / 10  # lopsided, so that a flipped filter is seen
+F = torch.tensor([1.0, 2.0, 4.0, 3.0]) / 10  # asymmetric, to detect a flipped filter
 NAMES = ["x", "w", "style", "noise", "noise_strength", "b"]
 
 
 @pytest.fixture
 def arguments(random):
-    """Tensors that fit each other: arguments(up=2, k=3, ...) -> keywords of `modulated_conv2d`."""
+    """Matching tensors: arguments(up=2, k=3, ...) -> keyword arguments of `modulated_conv2d`."""
 
     def make(n=2, i=3, o=4, h=4, w=5, k=3, up=1, shared_noise=False):
         return {
@@ -60,15 +60,15 @@ def test_epilogue(dense, arguments, act, up, gain, clamp):
 
 
 @pytest.mark.usefixtures("implementation")
-@pytest.mark.parametrize("left_out", [["noise", "noise_strength"], ["b"], ["noise", "noise_strength", "b"]])
-def test_without_noise_or_bias(dense, arguments, left_out):
-    a = arguments() | dict.fromkeys(left_out)
+@pytest.mark.parametrize("omitted", [["noise", "noise_strength"], ["b"], ["noise", "noise_strength", "b"]])
+def test_without_noise_or_bias(dense, arguments, omitted):
+    a = arguments() | dict.fromkeys(omitted)
     y = modulated_conv2d(**a, act="lrelu")
     assert torch.allclose(y, expected(dense, a, act="lrelu"), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("up", [1, 2])
-def test_equation_of_many_channels(dense, arguments, up):
+def test_equation_with_many_channels(dense, arguments, up):
     a = arguments(i=70, o=66, up=up)
     assert torch.allclose(modulated_conv2d(**a), expected(dense, a), rtol=1e-9, atol=1e-10)
 
@@ -80,22 +80,22 @@ def test_demodulated_output_has_unit_variance(random):
 
 
 @pytest.mark.usefixtures("implementation")
-@pytest.mark.parametrize("wanted", [NAMES, *([name] for name in NAMES)], ids="+".join)
+@pytest.mark.parametrize("names", [NAMES, *([name] for name in NAMES)], ids="+".join)
 @pytest.mark.parametrize(
     "options",
     [{"up": 1, "demodulate": True}, {"up": 2, "demodulate": True}, {"up": 1, "demodulate": False, "k": 1}],
     ids=str,
 )
-def test_derivatives(arguments, wanted, options):
+def test_derivatives(arguments, names, options):
     options = dict(options)
     demodulate = options.pop("demodulate")
     a = arguments(n=2, i=2, o=2, h=3, w=2, **options)
 
     def function(*tensors):
-        given = a | dict(zip(wanted, tensors, strict=True))
-        return modulated_conv2d(**given, demodulate=demodulate, act="lrelu", clamp=1.5)
+        replaced = a | dict(zip(names, tensors, strict=True))
+        return modulated_conv2d(**replaced, demodulate=demodulate, act="lrelu", clamp=1.5)
 
-    tensors = tuple(a[name].clone().requires_grad_(True) for name in wanted)
+    tensors = tuple(a[name].clone().requires_grad_(True) for name in names)
     assert gradcheck(function, tensors)
     assert gradgradcheck(function, tensors, atol=1e-4)
 
@@ -113,8 +113,8 @@ def test_auto_equals_the_reference_in_all_derivatives(arguments, up, act, channe
         first = torch.autograd.grad(y.sin().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
         results.append((y, *first, *second))
-    for mine, theirs in zip(*results):
-        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9 * theirs.abs().max().item())
+    for auto, reference in zip(*results):
+        assert torch.allclose(auto, reference, rtol=1e-9, atol=1e-9 * reference.abs().max().item())
 
 
 @pytest.mark.usefixtures("implementation")
@@ -130,7 +130,7 @@ def test_channels_last(arguments, up):
 
 
 def plain(x, w, style, f, up, noise, strength, b, dtype):
-    """Grouped convolution with per-sample weights, everything in the type given."""
+    """Grouped convolution with per-sample weights, computed in one dtype."""
     x, w, style, f, noise, strength, b = (t.to(dtype) for t in (x, w, style, f, noise, strength, b))
     n, i = style.shape
     weight = w[None] * style[:, None, :, None, None]
@@ -156,39 +156,39 @@ def test_half_precision(arguments, rms_error, dtype, up, weights):
     a["f"] = F
     with ops.use("reference"):
         exact = modulated_conv2d(**a, act="lrelu")
-    kinds = dict.fromkeys(NAMES if weights == "half" else ["x"], dtype)
-    mine = modulated_conv2d(**{k: v.to(kinds[k]) if k in kinds else v for k, v in a.items()}, act="lrelu")
-    theirs = plain(a["x"], a["w"], a["style"], F, up, a["noise"], a["noise_strength"], a["b"], dtype)
-    assert mine.dtype == dtype
-    assert rms_error(mine, exact) <= 2 * rms_error(theirs, exact)
+    dtypes = dict.fromkeys(NAMES if weights == "half" else ["x"], dtype)
+    result = modulated_conv2d(**{k: v.to(dtypes[k]) if k in dtypes else v for k, v in a.items()}, act="lrelu")
+    grouped = plain(a["x"], a["w"], a["style"], F, up, a["noise"], a["noise_strength"], a["b"], dtype)
+    assert result.dtype == dtype
+    assert rms_error(result, exact) <= 2 * rms_error(grouped, exact)
 
 
 @pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("up", [1, 2])
 @pytest.mark.parametrize("scale", [1e-4, 1e6])
-def test_styles_out_of_half_precisions_range(arguments, up, scale):
+def test_styles_outside_the_range_of_half_precision(arguments, up, scale):
     a = arguments(i=32, o=8, h=8, w=8, up=up)
     a = {k: v.float() if isinstance(v, torch.Tensor) else v for k, v in a.items()}
     a["style"] = a["style"] * scale
     with ops.use("reference"):
         exact = modulated_conv2d(**a)
-    mine = modulated_conv2d(**a | {"x": a["x"].half()})
-    assert mine.isfinite().all()
-    assert (mine.float() - exact).abs().max() < 0.01 * exact.abs().max()
+    result = modulated_conv2d(**a | {"x": a["x"].half()})
+    assert result.isfinite().all()
+    assert (result.float() - exact).abs().max() < 0.01 * exact.abs().max()
 
 
 @pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("up", [1, 2])
-def test_no_overflow_on_the_way_to_a_result_that_fits(up):
-    """512 channels at the clamp of the layer before: the result is in range, and so must be what leads to it."""
+def test_no_intermediate_overflow(up):
+    """512 channels at the clamp of the previous layer: the result is in range, and intermediate values must be too."""
     x = torch.full([1, 512, 8, 8], 256.0)
     w, style = torch.ones(2, 512, 3, 3), torch.ones(1, 512)
     with ops.use("reference"):
         exact = modulated_conv2d(x, w, style, up=up, f=F)
     assert exact.abs().max() < 65504
-    mine = modulated_conv2d(x.half(), w, style, up=up, f=F)
-    assert mine.isfinite().all()
-    assert torch.allclose(mine.float(), exact, rtol=0.01)
+    result = modulated_conv2d(x.half(), w, style, up=up, f=F)
+    assert result.isfinite().all()
+    assert torch.allclose(result.float(), exact, rtol=0.01)
 
 
 # -------------------------------------------------------------------------------------------- errors
@@ -197,13 +197,13 @@ def test_no_overflow_on_the_way_to_a_result_that_fits(up):
 @pytest.mark.parametrize(
     ("name", "shape"), [("style", (2, 4)), ("style", (3, 3)), ("style", (3,)), ("w", (4, 2, 3, 3)), ("b", (3,))]
 )
-def test_shapes_that_do_not_fit(arguments, name, shape):
-    with pytest.raises(ValueError, match="fit|must have shape"):
+def test_shapes_that_do_not_match(arguments, name, shape):
+    with pytest.raises(ValueError, match="do not match|must have shape"):
         modulated_conv2d(**arguments() | {name: torch.zeros(shape, dtype=torch.float64)})
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 3, 5), (3, 1, 4, 5), (2, 4, 4, 5), (1, 1, 1, 1)])
-def test_noise_that_does_not_fit(arguments, shape):
+def test_noise_of_the_wrong_shape(arguments, shape):
     with pytest.raises(ValueError):
         modulated_conv2d(**arguments() | {"noise": torch.zeros(shape, dtype=torch.float64)})
 

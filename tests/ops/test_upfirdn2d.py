@@ -1,4 +1,4 @@
-"""Resampling against the sum over every tap of the filter."""
+"""Resampling against a sum over all filter taps."""
 
 import itertools
 
@@ -20,8 +20,8 @@ FILTERS = {
 PADDINGS = [0, 2, (3, 1, 0, 2), (-1, 2, 3, -2), (8, 8, 8, 8)]
 
 
-def equal(mine, dense):
-    return mine.shape == dense.shape and np.allclose(mine.detach().numpy(), dense, rtol=1e-12, atol=1e-12)
+def equal(result, dense):
+    return result.shape == dense.shape and np.allclose(result.detach().numpy(), dense, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("implementation")
@@ -40,11 +40,11 @@ def test_equation(dense, random, name, up, down):
         assert y.shape[2:] == tuple((s - k) // down + 1 for s, k in zip(size, (f.shape[0], f.shape[-1])))
 
 
-def test_flip_tells_convolution_from_correlation():
+def test_flip_chooses_between_convolution_and_correlation():
     x = torch.zeros(1, 1, 1, 5)
     x[..., 2] = 1
     f = torch.tensor([[1.0, 2.0, 3.0]])
-    assert upfirdn2d(x, f).flatten().tolist() == [1, 2, 3]  # the filter itself, where it meets an impulse
+    assert upfirdn2d(x, f).flatten().tolist() == [1, 2, 3]  # the filter itself, from an impulse
     assert upfirdn2d(x, f, flip=True).flatten().tolist() == [3, 2, 1]
 
 
@@ -67,7 +67,7 @@ def test_derivatives(random, name, up, down, padding):
     assert gradgradcheck(function, (x,))
 
 
-def test_third_derivatives_agree(random):
+def test_third_derivatives_match_the_reference(random):
     x, f = random(1, 2, 6, 6, requires_grad=True), fir_filter([1, 3, 3, 1]).double()
     results = []
     for implementation in ("auto", "reference"):
@@ -96,40 +96,40 @@ def test_half_precision(dense, random, rms_error, dtype, up, down, padding):
     options = {"up": up, "down": down, "padding": padding, "gain": up**2}
     with ops.use("reference"):
         exact = upfirdn2d(x.float(), f, **options)
-    mine = upfirdn2d(x, f, **options)
+    result = upfirdn2d(x, f, **options)
     u = torch.nn.functional.pad(x.reshape(2, 4, 16, 1, 16, 1), [0, up - 1, 0, 0, 0, up - 1])
     u = u.reshape(2, 4, 16 * up, 16 * up)
     u = torch.nn.functional.pad(u, (padding,) * 4 if isinstance(padding, int) else padding)
     taps = (f.outer(f) * up**2).to(dtype).expand(4, 1, -1, -1)
     plain = torch.nn.functional.conv2d(u, taps, stride=down, groups=4)
-    assert mine.dtype == dtype
-    assert rms_error(mine, exact) <= 2 * rms_error(plain, exact)
+    assert result.dtype == dtype
+    assert rms_error(result, exact) <= 2 * rms_error(plain, exact)
 
 
 @pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 1), (1, 5, 10, 10, 5, 1)])
-def test_twice_and_half_the_size(dense, random, taps):
+def test_upsampling_and_downsampling_by_two(dense, random, taps):
     x, f = random(2, 3, 6, 8), fir_filter(taps)
     k = len(taps)
     up = upsample2d(x, f)
     assert up.shape == (2, 3, 12, 16)
-    whole = dense.upfirdn(x, f, up=2, padding=(k, k, k, k), gain=4)
-    start = k // 2  # where the center of the filter comes to lie
-    assert equal(up, whole[:, :, start : start + 12, start : start + 16])
+    full = dense.upfirdn(x, f, up=2, padding=(k, k, k, k), gain=4)
+    start = k // 2  # center of the filter
+    assert equal(up, full[:, :, start : start + 12, start : start + 16])
     down = downsample2d(x, f)
     assert down.shape == (2, 3, 3, 4)
-    whole = dense.upfirdn(x, f, padding=(k, k, k, k))
-    assert equal(down, whole[:, :, start + 1 : start + 7 : 2, start + 1 : start + 9 : 2])
+    full = dense.upfirdn(x, f, padding=(k, k, k, k))
+    assert equal(down, full[:, :, start + 1 : start + 7 : 2, start + 1 : start + 9 : 2])
 
 
 @pytest.mark.parametrize("resample", [upsample2d, downsample2d])
-def test_brightness_is_kept(resample):
+def test_brightness_is_preserved(resample):
     y = resample(torch.ones(1, 1, 16, 16), fir_filter([1, 3, 3, 1]))
     assert torch.allclose(y[:, :, 2:-2, 2:-2], torch.tensor(1.0))
 
 
-def test_a_image_stays_where_it_is():
-    """Resampling a ramp leaves a ramp whose values belong to the centers of the new pixels."""
+def test_resampling_does_not_move_the_image():
+    """A resampled ramp is a ramp with values at the centers of the new pixels."""
     x = (torch.arange(16.0) + 0.5).expand(1, 1, 16, 16)
     f = fir_filter([1, 3, 3, 1])
     up, down = upsample2d(x, f)[0, 0, 8], downsample2d(x, f)[0, 0, 4]
@@ -143,6 +143,6 @@ def test_fir_filter():
 
 
 @pytest.mark.parametrize(("padding", "size"), [(0, "3x3"), ((0, 0, -1, -1), "1x3")])
-def test_a_filter_that_does_not_fit(padding, size):
-    with pytest.raises(ValueError, match=f"4x4 does not fit a padded image of {size}"):
+def test_filter_larger_than_the_image(padding, size):
+    with pytest.raises(ValueError, match=f"4x4 filter does not fit into a padded image of {size}"):
         upfirdn2d(torch.zeros(1, 1, 3, 3), torch.ones(4), padding=padding)

@@ -1,4 +1,4 @@
-"""Randomness by counter: numbers that depend on nothing but what they are for."""
+"""Counter-based random numbers: statistics, and independence of batch, order and device."""
 
 import math
 
@@ -13,8 +13,8 @@ GOLDEN_NORMAL = [-1.620425, -0.616822, -0.650281, -0.182, -0.06287, 0.826513]
 GOLDEN_INTEGERS = [306, 794, 839, 503, 545, 470, 680, 263]
 
 
-def test_the_numbers_never_change():
-    """These very numbers: another version of the program must draw the same."""
+def test_golden_numbers():
+    """The numbers must be the same in every version of the program."""
     index = torch.tensor([0, 1, 123456789012])
     u = counter.uniform(7, "test", index, (2,)).double()
     assert (u * 2**24).long().tolist() == GOLDEN_UNIFORM
@@ -23,17 +23,17 @@ def test_the_numbers_never_change():
     assert counter.integers(2**40, "another", torch.arange(8), 1000).tolist() == GOLDEN_INTEGERS
 
 
-@pytest.mark.parametrize("draw", [counter.uniform, counter.normal])
-def test_batch_and_order_do_not_matter(draw):
-    whole = draw(3, "z", INDEX, (4, 5))
+@pytest.mark.parametrize("sample", [counter.uniform, counter.normal])
+def test_numbers_do_not_depend_on_batch_and_order(sample):
+    whole = sample(3, "z", INDEX, (4, 5))
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(draw(3, "z", order, (4, 5)), whole[order])
-    assert torch.equal(torch.cat([draw(3, "z", part, (4, 5)) for part in INDEX.split(7)]), whole)
+    assert torch.equal(sample(3, "z", order, (4, 5)), whole[order])
+    assert torch.equal(torch.cat([sample(3, "z", part, (4, 5)) for part in INDEX.split(7)]), whole)
     for rank in range(3):
-        assert torch.equal(draw(3, "z", INDEX[rank::3], (4, 5)), whole[rank::3])
+        assert torch.equal(sample(3, "z", INDEX[rank::3], (4, 5)), whole[rank::3])
 
 
-def test_the_global_stream_is_left_alone():
+def test_the_global_generator_is_not_changed():
     state = torch.get_rng_state()
     counter.normal(0, "z", INDEX, (3,))
     assert torch.equal(torch.get_rng_state(), state)
@@ -47,13 +47,13 @@ def test_the_index_is_not_changed():
 
 @pytest.mark.parametrize("shape", [(), (1,), (3, 4), (1, 8, 8)])
 def test_shapes_and_types(shape):
-    for draw in (counter.uniform, counter.normal):
-        x = draw(0, "z", INDEX[:6], shape)
+    for sample in (counter.uniform, counter.normal):
+        x = sample(0, "z", INDEX[:6], shape)
         assert x.shape == (6, *shape) and x.dtype == torch.float32
     assert counter.uniform(0, "z", INDEX[:0], shape).shape == (0, *shape)
 
 
-def test_a_longer_row_begins_like_a_shorter_one():
+def test_a_longer_row_starts_with_a_shorter_one():
     assert torch.equal(counter.uniform(0, "z", INDEX, (9,))[:, :4], counter.uniform(0, "z", INDEX, (4,)))
 
 
@@ -66,7 +66,7 @@ def test_uniform_is_inside_the_open_interval_and_normal_is_finite():
 
 
 def test_the_ends_of_the_interval():
-    """The smallest and the largest number that can come out at all."""
+    """Test the smallest and the largest possible numbers."""
     smallest, largest = 0.5 * 2.0**-23, (2**23 - 0.5) * 2.0**-23
     ends = torch.tensor([smallest, largest])
     assert ends[0] > 0 and ends[1] < 1
@@ -85,7 +85,7 @@ def test_moments(layout):
 
 
 def test_kolmogorov_smirnov():
-    """The largest distance of the distribution functions, against its 99.9 % quantile 1.95 / sqrt(n)."""
+    """Compare the largest distance of the distribution functions with its 99.9 % quantile, 1.95 / sqrt(n)."""
     n = 200_000
     for seed in range(3):
         u = counter.uniform(seed, "ks", torch.arange(n // 100), (100,)).double().flatten().sort().values
@@ -103,7 +103,7 @@ def correlation(a, b):
 LIMIT = 4.5 / math.sqrt(250_000)
 
 
-def test_different_uses_are_uncorrelated():
+def test_different_keys_are_uncorrelated():
     index, shape = torch.arange(500), (500,)
     base = counter.uniform(1, "g.z", index, shape)
     others = {
@@ -121,20 +121,20 @@ def test_different_uses_are_uncorrelated():
 
 
 def test_rows_of_different_images_are_uncorrelated():
-    """Also shifted against each other: positions are spread by a constant stride, which could show."""
+    """At every shift: positions are hashed with a constant stride, which could lead to correlations."""
     u = counter.uniform(1, "g.z", torch.arange(64), (4096,)).double() - 0.5
     spectrum = torch.fft.fft(u)
-    cross = torch.fft.ifft(spectrum[:1].conj() * spectrum[1:]).real * 12 / 4096  # at every shift
+    cross = torch.fft.ifft(spectrum[:1].conj() * spectrum[1:]).real * 12 / 4096
     assert cross.abs().max() < 6 / math.sqrt(4096)
 
 
-def test_seed_and_purpose_do_not_run_into_each_other():
+def test_seed_and_purpose_are_separated():
     a = counter.uniform(1, "2/x", INDEX)
     b = counter.uniform(12, "x", INDEX)
     assert correlation(a, b) < 4.5 / math.sqrt(1000)
 
 
-def test_no_two_of_many_images_are_alike():
+def test_images_are_distinct():
     first = counter.uniform(0, "z", torch.arange(300_000), (3,))
     assert len(torch.unique(first, dim=0)) == 300_000
 
@@ -149,6 +149,6 @@ def test_integers(high):
     assert chi2 < high - 1 + 5 * math.sqrt(2 * high)
 
 
-def test_large_seeds_and_negative_ones():
+def test_large_and_negative_seeds():
     for seed in (2**32 - 1, 2**63, -1):
         assert counter.uniform(seed, "z", INDEX).std() == pytest.approx(12**-0.5, abs=0.02)

@@ -1,16 +1,14 @@
-"""Paths through the latent space, and the frames that are cut from them."""
+"""Paths through the latent space, and the frames of a video along them."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from scipy.interpolate import CubicSpline
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.draw import SamplingOptions, draw, map_seeds
+from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.interpolate import (
     Frames,
     frame_times,
@@ -46,7 +44,7 @@ def G():
 
 
 @pytest.fixture
-def keys():
+def keyframes():
     return torch.randn(5, 6, 8, generator=torch.Generator().manual_seed(1))
 
 
@@ -58,17 +56,17 @@ def noise_for(G, value):
     return {row.name: torch.full((1, 1, row.height, row.width), float(value)) for row in G.layers if row.noise}
 
 
-def video(G, items=(0, 1, 2), kind="spline", how=None, **options):
-    return plan_video(G, list(items), how or SamplingOptions(), kind, **{"steps": 4, **options})
+def video(G, items=(0, 1, 2), kind="spline", options=None, **more):
+    return plan_video(G, list(items), options or SamplingOptions(), kind, **{"steps": 4, **more})
 
 
-def images(video, how=None):
-    how = how or SamplingOptions()
-    drawn = draw(video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), how, noise=video.noise)
-    return torch.stack(list(drawn))
+def images(video, options=None):
+    options = options or SamplingOptions()
+    generated = generate_images(video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), options, noise=video.noise)
+    return torch.stack(list(generated))
 
 
-def test_slerp_goes_along_the_sphere_at_even_speed():
+def test_slerp_has_constant_speed_on_the_sphere():
     a, b = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
     points = [slerp(a, b, torch.full([5, 1], t).double()) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert torch.allclose(points[0], a / a.norm(dim=1, keepdim=True) * 4, atol=1e-5)
@@ -78,11 +76,11 @@ def test_slerp_goes_along_the_sphere_at_even_speed():
     assert torch.allclose(sum(angles), torch.acos((points[0] * points[4]).sum(1) / 16), atol=1e-5)
 
 
-def test_slerp_to_itself_and_to_the_other_side():
+def test_slerp_of_equal_and_of_opposite_points():
     a = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
-    there = torch.nn.functional.normalize(a, dim=1) * 4
+    on_sphere = torch.nn.functional.normalize(a, dim=1) * 4
     for t in (0.0, 0.3, 1.0):
-        assert torch.allclose(slerp(a, a, torch.full([3, 1], t).double()), there, atol=1e-5)
+        assert torch.allclose(slerp(a, a, torch.full([3, 1], t).double()), on_sphere, atol=1e-5)
         assert slerp(a, -a, torch.full([3, 1], t).double()).isfinite().all()
 
 
@@ -92,94 +90,102 @@ def test_lerp():
     assert torch.equal(lerp(a, b, torch.ones(5, 1, 1).double()), b)
 
 
-@pytest.mark.parametrize("keys", [2, 3, 7])
+@pytest.mark.parametrize("num_keyframes", [2, 3, 7])
 @pytest.mark.parametrize("steps", [1, 4, 45])
-def test_when_frames_are(keys, steps):
-    once, loop = frame_times(keys, steps, False), frame_times(keys, steps, True)
-    assert len(once) == (keys - 1) * steps + 1 and len(loop) == keys * steps
-    assert once[::steps].tolist() == list(range(keys)) == loop[::steps].tolist()
-    assert loop[-1] == keys - 1 / steps, "one step before the first frame comes again"
+def test_frame_times(num_keyframes, steps):
+    once, loop = frame_times(num_keyframes, steps, False), frame_times(num_keyframes, steps, True)
+    assert len(once) == (num_keyframes - 1) * steps + 1 and len(loop) == num_keyframes * steps
+    assert once[::steps].tolist() == list(range(num_keyframes)) == loop[::steps].tolist()
+    assert loop[-1] == num_keyframes - 1 / steps, "one step before the first frame recurs"
 
 
 @pytest.mark.parametrize("loop", [True, False])
-def test_paths_pass_through_their_keys_to_the_bit(keys, loop):
+def test_paths_pass_exactly_through_their_keyframes(keyframes, loop):
     t = torch.arange(5).double()
-    for path in (linear(keys), spline(keys, loop)):
-        assert torch.equal(path(t), keys)
+    for path in (linear(keyframes), spline(keyframes, loop)):
+        assert torch.equal(path(t), keyframes)
         if loop:
-            assert torch.equal(path(t + 5), keys)
+            assert torch.equal(path(t + 5), keyframes)
 
 
-def test_linear_is_straight(keys):
-    path = linear(keys)
-    assert torch.allclose(path(times(1.25))[0], 0.75 * keys[1] + 0.25 * keys[2])
-    assert torch.allclose(path(times(4.5))[0], (keys[4] + keys[0]) / 2)
+def test_linear_is_straight(keyframes):
+    path = linear(keyframes)
+    assert torch.allclose(path(times(1.25))[0], 0.75 * keyframes[1] + 0.25 * keyframes[2])
+    assert torch.allclose(path(times(4.5))[0], (keyframes[4] + keyframes[0]) / 2)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("loop", [True, False])
-def test_the_spline_is_the_one(keys, count, loop):
-    """Against scipy's, periodic and natural."""
-    keys = keys[:count].double()
-    y = torch.cat([keys, keys[:1]]) if loop else keys
-    theirs = CubicSpline(np.arange(len(y)), y.numpy(), bc_type="periodic" if loop else "natural")
-    t = torch.linspace(0, len(y) - 1, 101, dtype=torch.float64)
-    assert np.allclose(spline(keys, loop)(t), theirs(t.numpy()), atol=1e-12)
+def test_spline_solves_its_equations(keyframes, count, loop):
+    """Periodic or natural: its second derivatives m solve m[i-1] + 4 m[i] + m[i+1] = 6 (y[i-1] - 2 y[i] + y[i+1])."""
+    y = keyframes[:count].double()
+    one = torch.eye(count, dtype=torch.float64)
+    system, right = 4 * one + one.roll(1, 0) + one.roll(-1, 0), 6 * (y.roll(1, 0) - 2 * y + y.roll(-1, 0))
+    if not loop:
+        system[[0, -1]], right[[0, -1]] = one[[0, -1]], 0.0
+    m = torch.linalg.solve(system, right.flatten(1)).reshape(y.shape)
+    path = spline(y, loop)
+    for i in range(count if loop else count - 1):
+        j = (i + 1) % count
+        for b in (0.1, 0.5, 0.8):
+            a = 1 - b
+            expected = a * y[i] + b * y[j] + ((a**3 - a) * m[i] + (b**3 - b) * m[j]) / 6
+            assert torch.allclose(path(times(i + b))[0], expected, atol=1e-12)
 
 
-def test_the_spline_has_no_corner_anywhere(keys):
-    """Value, slope and curvature from the left and from the right of every key, that of the seam too."""
-    path, h = spline(keys.double(), True), 1e-3
-    for key in range(5):
-        left = path(times(key - 2 * h, key - h, key - 1e-12) + 5)
-        right = path(times(key + 1e-12, key + h, key + 2 * h))
+def test_the_spline_has_no_corner_anywhere(keyframes):
+    """Compare value, slope and curvature on both sides of every keyframe, including the seam."""
+    path, h = spline(keyframes.double(), True), 1e-3
+    for k in range(5):
+        left = path(times(k - 2 * h, k - h, k - 1e-12) + 5)
+        right = path(times(k + 1e-12, k + h, k + 2 * h))
         assert torch.allclose(left[2], right[0], atol=1e-9)
         slopes = (3 * left[2] - 4 * left[1] + left[0]) / (2 * h), (4 * right[1] - 3 * right[0] - right[2]) / (2 * h)
         assert torch.allclose(*slopes, atol=1e-4)
-        bends = [(p[0] - 2 * p[1] + p[2]) / h**2 for p in (left, right)]
-        assert torch.allclose(*bends, atol=0.2) and bends[0].abs().max() > 2
-    kink = linear(keys.double())(times(-h, 0, h) + 5)
-    assert ((kink[0] - 2 * kink[1] + kink[2]) / h).abs().max() > 0.1, "the check sees corners"
+        curvatures = [(p[0] - 2 * p[1] + p[2]) / h**2 for p in (left, right)]
+        assert torch.allclose(*curvatures, atol=0.2) and curvatures[0].abs().max() > 2
+    kink = linear(keyframes.double())(times(-h, 0, h) + 5)
+    assert ((kink[0] - 2 * kink[1] + kink[2]) / h).abs().max() > 0.1, "the check detects corners"
 
 
-def test_one_key_stands_still(keys):
-    for path in (linear(keys[:1]), spline(keys[:1], True)):
-        assert torch.equal(path(times(0, 0.3, 1.7)), keys[:1].expand(3, -1, -1))
+def test_a_path_of_one_keyframe_is_constant(keyframes):
+    for path in (linear(keyframes[:1]), spline(keyframes[:1], True)):
+        assert torch.equal(path(times(0, 0.3, 1.7)), keyframes[:1].expand(3, -1, -1))
 
 
-def test_the_sphere_through_the_mapping(G):
-    how = SamplingOptions(trunc=0.7, trunc_cutoff=2)
-    path = spherical(G, [5, 6], how)
-    assert torch.allclose(path(times(0, 1, 2)), map_seeds(G, [5, 6, 5], how), atol=1e-5)
+def test_spherical_path(G):
+    options = SamplingOptions(trunc=0.7, trunc_cutoff=2)
+    path = spherical(G, [5, 6], options)
+    assert torch.allclose(path(times(0, 1, 2)), map_seeds(G, [5, 6, 5], options), atol=1e-5)
     a, b = latents_from_seeds([5, 6], 8).chunk(2)
     assert torch.allclose(path(times(0.3)), G.mapping(slerp(a, b, times(0.3)[:, None]), None, 0.7, 2), atol=1e-6)
 
 
-def test_classes_fade():
+def test_classes_are_interpolated():
     G = small_model(c_dim=3)
     path = spherical(G, [1, 2, 3, 4], SamplingOptions())
     assert torch.allclose(path(torch.arange(4).double()), map_seeds(G, [1, 2, 3, 4], SamplingOptions()), atol=1e-5)
     t = torch.linspace(0, 4, 401).double()
-    assert (path(t[1:]) - path(t[:-1])).norm(dim=2).max() < 0.2, "no jump from class to class"
+    assert (path(t[1:]) - path(t[:-1])).norm(dim=2).max() < 0.2, "no jump between classes"
 
 
-def test_truncation_sweep(G, keys):
-    path = truncation_sweep(G, keys[0], (0.2, 1.0), 4)
+def test_truncation_sweep(G, keyframes):
+    path = truncation_sweep(G, keyframes[0], (0.2, 1.0), 4)
     for t, psi in ((0, 0.2), (0.5, 0.6), (1, 1.0), (1.75, 0.4)):
-        assert torch.allclose(path(times(t)), G.mapping.truncate(keys[:1], psi, 4), atol=1e-6)
-    assert torch.equal(path(times(1))[0], keys[0])
+        assert torch.allclose(path(times(t)), G.mapping.truncate(keyframes[:1], psi, 4), atol=1e-6)
+    assert torch.equal(path(times(1))[0], keyframes[0])
 
 
-def test_style_sweep(keys):
-    path = style_sweep(keys, [1, 4])
+def test_style_sweep(keyframes):
+    path = style_sweep(keyframes, [1, 4])
     for t in (0.0, 0.5, 3.0, 4.9):
-        ws, way = path(times(t))[0], linear(keys)(times(t))[0]
-        assert torch.equal(ws[[0, 2, 3, 5]], keys[0, [0, 2, 3, 5]])
-        assert torch.allclose(ws[[1, 4]], way[[1, 4]])
+        ws, linear_ws = path(times(t))[0], linear(keyframes)(times(t))[0]
+        assert torch.equal(ws[[0, 2, 3, 5]], keyframes[0, [0, 2, 3, 5]])
+        assert torch.allclose(ws[[1, 4]], linear_ws[[1, 4]])
 
 
-def test_frames_go_cell_by_cell(keys):
-    a, b = linear(keys), linear(keys + 100)
+def test_frames_are_ordered_cell_by_cell(keyframes):
+    a, b = linear(keyframes), linear(keyframes + 100)
     frames = Frames([a, b], frame_times(5, 3, True))
     assert len(frames) == 30
     whole = frames[0:30]
@@ -188,40 +194,40 @@ def test_frames_go_cell_by_cell(keys):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_loop_has_no_jump_and_no_doubled_frame(G, kind):
-    """The step over the seam is like the others, on an even path the same; and none is nought."""
-    one = video(G, kind=kind, steps=32, cells=3 if kind == "trunc" else None)
-    ws = one.ws[0 : len(one.ws)].unflatten(0, (one.frames, -1))
-    assert one.frames == (64 if kind == "trunc" else 96)
+def test_a_loop_has_no_jump_and_no_repeated_frame(G, kind):
+    """The step over the seam is like the others, the same on a path of constant speed; and no step is zero."""
+    plan = video(G, kind=kind, steps=32, cells=3 if kind == "trunc" else None)
+    ws = plan.ws[0 : len(plan.ws)].unflatten(0, (plan.frames, -1))
+    assert plan.frames == (64 if kind == "trunc" else 96)
     step = (ws - ws.roll(-1, 0)).double().square().mean((1, 2, 3)).sqrt()
     assert step.min() > 1e-3 and step[-1] < 1.2 * step[[0, -2]].max()
-    assert len({w.numpy().tobytes() for w in ws[: one.frames // 2]}) == one.frames // 2
+    assert len({w.numpy().tobytes() for w in ws[: plan.frames // 2]}) == plan.frames // 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_once_shows_both_ends(G, kind):
-    one = video(G, items=[5, 6], kind=kind, loop=False, styles=range(6), cells=2 if kind == "trunc" else None)
+def test_without_loop_both_ends_are_included(G, kind):
+    plan = video(G, items=[5, 6], kind=kind, loop=False, styles=range(6), cells=2 if kind == "trunc" else None)
     ends = map_seeds(G, [5, 6], SamplingOptions())
-    assert one.frames == 5
+    assert plan.frames == 5
     if kind == "trunc":
-        assert torch.equal(one.ws[8:10], ends) and torch.equal(one.ws[0:1], one.ws[1:2])
+        assert torch.equal(plan.ws[8:10], ends) and torch.equal(plan.ws[0:1], plan.ws[1:2])
     else:
-        assert torch.allclose(torch.cat([one.ws[0:1], one.ws[4:5]]), ends, atol=1e-5)
+        assert torch.allclose(torch.cat([plan.ws[0:1], plan.ws[4:5]]), ends, atol=1e-5)
 
 
-def test_keys_are_dealt_out_in_turn(G):
-    one = video(G, items=range(6), kind="linear", cells=3)
-    assert one.keys == [["0", "3"], ["1", "4"], ["2", "5"]] and one.frames == 8
-    assert torch.allclose(one.ws[0:3], map_seeds(G, [0, 1, 2], SamplingOptions()), atol=1e-6)
-    assert torch.allclose(one.ws[12:15], map_seeds(G, [3, 4, 5], SamplingOptions()), atol=1e-6)
+def test_keyframes_are_assigned_to_cells_in_turn(G):
+    plan = video(G, items=range(6), kind="linear", cells=3)
+    assert plan.keyframes == [["0", "3"], ["1", "4"], ["2", "5"]] and plan.frames == 8
+    assert torch.allclose(plan.ws[0:3], map_seeds(G, [0, 1, 2], SamplingOptions()), atol=1e-6)
+    assert torch.allclose(plan.ws[12:15], map_seeds(G, [3, 4, 5], SamplingOptions()), atol=1e-6)
 
 
-def test_without_keys_there_are_six_for_each_cell(G):
+def test_default_number_of_keyframes(G):
     counts = {}
     for kind in ("spline", "trunc"):
         for cells in (None, 2):
-            one = plan_video(G, None, SamplingOptions(), kind, cells=cells)
-            counts[kind, cells] = [len(hand) for hand in one.keys]
+            plan = plan_video(G, None, SamplingOptions(), kind, cells=cells)
+            counts[kind, cells] = [len(cell) for cell in plan.keyframes]
     assert counts == {
         ("spline", None): [6],
         ("spline", 2): [6, 6],
@@ -235,60 +241,60 @@ def test_without_keys_there_are_six_for_each_cell(G):
     [
         ([7], "spline", None, "only one"),
         ([7], "mix", None, "only one"),
-        (range(5), "linear", 2, "5 keys"),
+        (range(5), "linear", 2, "5 keyframes"),
         (range(3), "slerp", 3, "two or more"),
-        (range(6), "trunc", 4, "one each"),
+        (range(6), "trunc", 4, "one keyframe each"),
         (["w.npz", 3], "slerp", None, "no z"),
     ],
 )
-def test_refused(G, items, kind, cells, words):
+def test_invalid_keyframes(G, items, kind, cells, words):
     with pytest.raises(SganError, match=words) as e:
         video(G, items, kind, cells=cells)
     assert e.value.hint
 
 
-def test_truncation_is_not_asked_for_twice(G):
+def test_trunc_conflicts_with_a_truncation_sweep(G):
     with pytest.raises(SganError, match="itself") as e:
-        video(G, kind="trunc", how=SamplingOptions(trunc=0.7))
+        video(G, kind="trunc", options=SamplingOptions(trunc=0.7))
     assert "--sweep" in e.value.hint
 
 
-def test_files_go_with_seeds(G, tmp_path):
+def test_files_and_seeds_are_combined(G, tmp_path):
     ws = map_seeds(G, [8, 9], SamplingOptions())
     save_latents(tmp_path / "w.npz", ws)
-    one = video(G, [str(tmp_path / "w.npz"), 3])
-    assert one.keys == [["w-0", "w-1", "3"]] and torch.equal(one.ws[0:1], ws[:1]) and one.noise is None
+    plan = video(G, [str(tmp_path / "w.npz"), 3])
+    assert plan.keyframes == [["w-0", "w-1", "3"]] and torch.equal(plan.ws[0:1], ws[:1]) and plan.noise is None
 
 
-def test_noise_fades_from_file_to_file(G, tmp_path):
+def test_noise_is_interpolated_between_files(G, tmp_path):
     ws = map_seeds(G, [8, 9], SamplingOptions())
     for name, value in (("a", 2), ("b", 4)):
         save_latents(tmp_path / f"{name}.npz", ws[:1], noise=noise_for(G, value))
     items = [str(tmp_path / f"{name}.npz") for name in "ab"]
-    one = video(G, items, "linear", loop=False)
-    for maps in one.noise:
+    plan = video(G, items, "linear", loop=False)
+    for maps in plan.noise:
         assert maps[0:5][:, 0, 0, 0].tolist() == [2, 2.5, 3, 3.5, 4]
-    assert all((maps[3:4] == 2).all() for maps in video(G, items, "mix").noise), "the first one's"
-    drawn = images(video(G, [items[0], items[0]], "linear"))
-    assert (drawn == drawn[:1]).all(), "the same noise in both stays as it is"
+    assert all((maps[3:4] == 2).all() for maps in video(G, items, "mix").noise), "noise of the first keyframe"
+    generated = images(video(G, [items[0], items[0]], "linear"))
+    assert (generated == generated[:1]).all(), "equal noise stays constant"
 
 
 @pytest.mark.parametrize("noise_mode", ["const", "none"])
 @pytest.mark.parametrize("kind", ["spline", "linear", "slerp", "mix"])
-def test_nothing_moves_where_the_latents_stand_still(G, noise_mode, kind):
-    how = SamplingOptions(noise_mode=noise_mode, batch=1)
-    drawn = images(video(G, [3, 3], kind), how)
-    assert (drawn == drawn[:1]).all()
+def test_constant_latents_give_constant_images(G, noise_mode, kind):
+    options = SamplingOptions(noise_mode=noise_mode, batch=1)
+    generated = images(video(G, [3, 3], kind), options)
+    assert (generated == generated[:1]).all()
 
 
-def test_the_same_bits_again(G):
+def test_results_are_reproducible(G):
     for kind in KINDS:
         assert torch.equal(images(video(G, kind=kind)), images(video(G, kind=kind)))
 
 
-def test_a_batch_does_not_change_the_latents(G):
+def test_latents_do_not_depend_on_the_batch(G):
     for kind in KINDS:
-        one = video(G, kind=kind)
-        alone = torch.cat([one.ws[i : i + 1] for i in range(len(one.ws))])
-        assert torch.equal(one.ws[0 : len(one.ws)], alone)
+        plan = video(G, kind=kind)
+        alone = torch.cat([plan.ws[i : i + 1] for i in range(len(plan.ws))])
+        assert torch.equal(plan.ws[0 : len(plan.ws)], alone)
         assert math.prod(alone.shape[1:]) == 6 * 8

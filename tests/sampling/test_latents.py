@@ -1,4 +1,4 @@
-"""Seeds to latents, classes to labels, noise for each image."""
+"""Latents, class labels and noise from seeds."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.latents import class_labels, draw_noise, latents_from_seeds, noise_maps
+from stylegan_cli.sampling.latents import class_labels, latents_from_seeds, noise_maps, sample_noise
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def G():
 
 
 @pytest.mark.parametrize("seed", [0, 85, 2**32 - 1])
-def test_seeds_are_the_fields(seed):
+def test_latents_are_those_of_other_programs(seed):
     z = latents_from_seeds([3, seed], 512)
     assert z.shape == (2, 512) and z.dtype == torch.float32
     assert np.array_equal(z[1].numpy(), np.random.RandomState(seed).randn(1, 512)[0].astype(np.float32))
@@ -30,7 +30,7 @@ def test_no_seeds():
     assert latents_from_seeds([], 16).shape == (0, 16)
 
 
-def test_numpys_own_stream_is_left_alone():
+def test_the_global_generator_of_numpy_is_not_changed():
     np.random.seed(1)
     a = np.random.rand()
     np.random.seed(1)
@@ -42,7 +42,7 @@ def test_a_given_class():
     assert class_labels(2, [5, 6], 4).tolist() == [[0, 0, 1, 0]] * 2
 
 
-def test_a_class_drawn_by_each_seed():
+def test_a_class_is_sampled_from_each_seed():
     labels = class_labels(None, range(400), 5)
     assert labels.dtype == torch.float32 and labels.sum(1).eq(1).all()
     assert labels.sum(0).min() > 50
@@ -53,7 +53,7 @@ def test_no_classes():
     assert class_labels(None, [1, 2], 0) is None
 
 
-def test_a_class_of_a_model_without():
+def test_a_class_for_an_unconditional_model():
     with pytest.raises(SganError, match="has no classes") as e:
         class_labels(0, [1], 0)
     assert "--class" in e.value.hint
@@ -80,8 +80,8 @@ def test_random_noise_belongs_to_the_seed(G):
         assert torch.equal(one[1], other[1]) and not torch.equal(one[0], other[0])
 
 
-def test_each_layer_has_noise_of_its_own(G):
-    maps = draw_noise(G, 0, "noise", torch.arange(4))
-    alike = [m for m in maps if m.shape == maps[-1].shape]
-    assert len(alike) == 2 and not torch.equal(*alike)
+def test_noise_differs_between_layers(G):
+    maps = sample_noise(G, 0, "noise", torch.arange(4))
+    same_size = [m for m in maps if m.shape == maps[-1].shape]
+    assert len(same_size) == 2 and not torch.equal(*same_size)
     assert torch.cat([m.flatten() for m in maps]).std() == pytest.approx(1, abs=0.03)

@@ -1,4 +1,4 @@
-"""Which styles a word means, and what comes of mixing."""
+"""Spans of styles, and style mixing."""
 
 import pytest
 import torch
@@ -17,13 +17,13 @@ def table(levels, architecture="skip"):
 
 
 def levels_of(layers, indices):
-    """Levels of the convolutions that these latents control."""
+    """Return the levels of the convolutions that these latents control."""
     return sorted({row.height for row in layers if row.kind == "conv" and row.w_index in indices})
 
 
 @pytest.mark.parametrize("architecture", ["skip", "orig"])
 @pytest.mark.parametrize("levels", range(2, 10))
-def test_spans_share_out_all_styles_in_order(levels, architecture):
+def test_spans_cover_all_styles_in_order(levels, architecture):
     layers = table(levels, architecture)
     spans = [style_indices(layers, name) for name in SPANS]
     assert all(spans), "none is empty"
@@ -32,14 +32,14 @@ def test_spans_share_out_all_styles_in_order(levels, architecture):
 
 
 @pytest.mark.parametrize("levels", [5, 7, 9])
-def test_coarse_middle_and_fine_are_these_levels(levels):
+def test_levels_of_coarse_middle_and_fine(levels):
     layers = table(levels)
     assert levels_of(layers, style_indices(layers, "coarse")) == [4, 8]
     assert levels_of(layers, style_indices(layers, "middle")) == [16, 32]
     assert levels_of(layers, style_indices(layers, "fine")) == [4 << k for k in range(4, levels)]
 
 
-def test_few_levels_are_split():
+def test_levels_of_a_small_model():
     layers = table(4)
     assert [levels_of(layers, style_indices(layers, name)) for name in SPANS] == [[4, 8], [16], [32]]
     layers = table(3)
@@ -49,9 +49,9 @@ def test_few_levels_are_split():
 def test_styles_by_index():
     layers = table(3)
     assert style_indices(layers, [0, 5, 2]) == [0, 5, 2]
-    for wrong in ([6], [0, -1], [0, 99]):
-        with pytest.raises(SganError, match=f"no style {wrong[-1]}") as e:
-            style_indices(layers, wrong)
+    for invalid in ([6], [0, -1], [0, 99]):
+        with pytest.raises(SganError, match=f"no style {invalid[-1]}") as e:
+            style_indices(layers, invalid)
         assert "0-5" in e.value.hint
 
 

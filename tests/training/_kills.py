@@ -1,6 +1,6 @@
-"""Kill a small run again and again, go on each time, and compare its end with that of a run that was left alone.
+"""Kill a small run again and again, resume each time, and compare its end with that of an uninterrupted run.
 
-python tests/training/_kills.py --kills 200 --in-write 50 --ranks 1        (minutes; prints what was counted)
+python tests/training/_kills.py --kills 200 --in-write 50 --ranks 1        (takes minutes; prints counts)
 """
 
 from __future__ import annotations
@@ -22,50 +22,51 @@ from PIL import Image
 from stylegan_cli import distributed
 from stylegan_cli.training import state_files
 from stylegan_cli.training.ema import EMA
-from stylegan_cli.training.recipes import gan_plan as plan
+from stylegan_cli.training.recipes import gan_plan
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
 
 KIMG, SNAP = 0.24, 0.04  # 30 steps, 7 states
-POINTS = ("header", "content", "fsync", "rename", "remove")  # of a state's way to the disk
+POINTS = ("header", "content", "fsync", "rename", "remove")  # in the write of a state
 
 
 def options() -> dict:
-    """Everything on that has a memory: ADA that moves, both regularizers, mixing, mirror."""
+    """Turn on everything that has state: ADA with a varying p, both regularizers, mixing, mirror."""
     small = {"batch": 8, "mbstd_group": 2, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8}
-    often = {"r1_interval": 4, "pl_interval": 2, "gamma": 1.0, "ada_kimg": 1.0, "mirror": True}
-    return small | often | {"aug": "ada", "kimg": KIMG, "snap": SNAP}
+    frequent = {"r1_interval": 4, "pl_interval": 2, "gamma": 1.0, "ada_kimg": 1.0, "mirror": True}
+    return small | frequent | {"aug": "ada", "kimg": KIMG, "snap": SNAP}
 
 
 def die() -> None:
-    """The whole run at once, as a power cut would: every process of the group."""
+    """Kill all processes of the run at once, like a power failure."""
     os.killpg(0, signal.SIGKILL)
 
 
 def arm(kill: str) -> None:  # 'never', 'after SECONDS', 'write COUNT POINT FRACTION'
-    what, *rest = kill.split()
-    if what == "after":
-        threading.Timer(float(rest[0]), die).start()
-    if what == "write":
-        arm_write(int(rest[0]), rest[1], float(rest[2]))
+    action, *arguments = kill.split()
+    if action == "after":
+        threading.Timer(float(arguments[0]), die).start()
+    if action == "write":
+        arm_write(int(arguments[0]), arguments[1], float(arguments[2]))
 
 
 def arm_write(count: int, point: str, fraction: float) -> None:
-    """Die in the `count`-th write of a state, at that point of it."""
+    """Die in the `count`-th write of a state, at the given point."""
     put, fsync, rename, unlink = state_files._put, os.fsync, os.replace, Path.unlink
-    writes = [0, 0]  # states begun, chunks of this one
+    num_writes = 0  # states started
 
     def dying_put(f, chunk):
+        nonlocal num_writes
         header = bytes(chunk[8:9]) == b"{"
-        writes[0] += header
-        if writes[0] == count and (point == "header") == header and point in POINTS[:2]:
+        num_writes += header
+        if num_writes == count and (point == "header") == header and point in POINTS[:2]:
             put(f, chunk[: int(len(chunk) * fraction)])
             f.flush()
             die()
         put(f, chunk)
 
     def in_writer() -> bool:
-        return writes[0] == count and threading.current_thread().name == "state writer"
+        return num_writes == count and threading.current_thread().name == "state writer"
 
     def before(name, function):
         def called(*arguments, **options):
@@ -80,13 +81,13 @@ def arm_write(count: int, point: str, fraction: float) -> None:
     Path.unlink = before("remove", unlink)
 
 
-def lose_rank(step: int, once: Path) -> None:
-    """The last rank dies in the middle of a step, alone, the first time that it comes there."""
+def lose_rank(step: int, marker: Path) -> None:
+    """Kill only the last rank in the middle of a step, once."""
     average = EMA.update
 
     def dying(self, network, shown, batch):
-        if shown == step * batch and not once.exists():
-            once.touch()
+        if shown == step * batch and not marker.exists():
+            marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         average(self, network, shown, batch)
 
@@ -102,24 +103,24 @@ def work(config, folder, start, kill):
     train(config, folder, "cpu", start, RunOptions(quiet=True))
 
 
-def go(data: str, folder: Path, ranks: int, kill: str) -> None:
-    """Begin the run or go on with it."""
+def run(data: str, folder: Path, ranks: int, kill: str) -> None:
+    """Start the run or resume it."""
     torch.set_num_threads(1)
     if (folder / "config.json").is_file() and state_files.list_states(folder):
-        run = plan.continued(folder, {}, [])
+        plan = gan_plan.plan_resumed_run(folder, {}, [])
     else:
-        run = plan.fresh(data, "auto", gpus=ranks, **options())
+        plan = gan_plan.plan_new_run(data, "auto", gpus=ranks, **options())
     folder.mkdir(exist_ok=True)
-    distributed.launch(work, (run.config, folder, run.start, kill), ranks)
+    distributed.launch(work, (plan.config, folder, plan.start, kill), ranks)
 
 
-# --------------------------------------------------------------------------------------- from outside
+# ---------------------------------------------------------------------------------- the parent process
 
 
 def make_data(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir()
-    for i in range(30):  # no multiple of the batch: epochs end inside steps
+    for i in range(30):  # not a multiple of the batch, so that epochs end within steps
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     return folder
 
@@ -138,29 +139,29 @@ def kills(seed: int, in_write: int, at_random: int, seconds: float) -> list[str]
 
 
 def killed_run(data: Path, folder: Path, ranks: int, plans: list[str]) -> int:
-    """Die as planned; where the run ends before its turn to die, it is begun anew. The number of deaths."""
+    """Kill the run as planned, restarting it if it ends before. Return the number of kills."""
     deaths = 0
     for kill in plans:
         before = len(list(folder.glob("*")))
-        if (folder / "config.json").exists() and before and finished(folder):
+        if (folder / "config.json").exists() and before and is_finished(folder):
             for path in folder.iterdir():
                 path.unlink()
-        done = child(data, folder, ranks, kill)
-        assert done.returncode in (0, -signal.SIGKILL), f"{kill}: {done.stderr}"
-        deaths += done.returncode != 0
-    if not finished(folder):
+        result = child(data, folder, ranks, kill)
+        assert result.returncode in (0, -signal.SIGKILL), f"{kill}: {result.stderr}"
+        deaths += result.returncode != 0
+    if not is_finished(folder):
         assert child(data, folder, ranks, "never").returncode == 0
     return deaths
 
 
-def finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     return any(float(p.name.split("-")[1]) >= KIMG for p in state_files.list_states(folder))
 
 
-def end_of(folder: Path) -> dict[str, object]:
-    """All that the last state holds, but the seconds that it took."""
+def final_state(folder: Path) -> dict[str, object]:
+    """All values of the last state by name, except the elapsed seconds."""
     state, about = state_files.read_state(state_files.list_states(folder)[0])
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
 
     def walk(name, value):
         pairs = (
@@ -169,11 +170,11 @@ def end_of(folder: Path) -> dict[str, object]:
         for k, v in pairs:
             walk(f"{name}.{k}", v)
         if not isinstance(value, (dict, list, tuple)):
-            found[name] = value
+            values[name] = value
 
     walk("", state)
-    found.pop(".record.seconds")
-    return found
+    values.pop(".record.seconds")
+    return values
 
 
 def same(a: dict[str, object], b: dict[str, object]) -> bool:
@@ -193,19 +194,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         data = make_data(folder / "data")
-        assert child(data, folder / "whole", arguments.ranks, "never").returncode == 0
-        whole, deaths, rounds = end_of(folder / "whole"), 0, 0
+        assert child(data, folder / "uninterrupted", arguments.ranks, "never").returncode == 0
+        expected, deaths, rounds = final_state(folder / "uninterrupted"), 0, 0
         plans = kills(arguments.seed, arguments.in_write, arguments.kills - arguments.in_write, 4.0)
         while plans:
             part, plans = plans[:10], plans[10:]
             deaths += killed_run(data, folder / str(rounds), arguments.ranks, part)
-            assert same(whole, end_of(folder / str(rounds))), f"round {rounds} ended otherwise"
+            assert same(expected, final_state(folder / str(rounds))), f"round {rounds} ended differently"
             rounds += 1
-            print(f"{deaths} kills, {rounds} runs, all ended with the bits of the one left alone", flush=True)
+            print(f"{deaths} kills, {rounds} runs, all bit-exact with the uninterrupted one", flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--child":
-        go(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+        run(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
     else:
         main()

@@ -1,4 +1,4 @@
-"""Trains the same run on as many ranks as it is told and writes down what came of it; a script, for test_ranks.py.
+"""Trains the same run on a number of ranks and saves the results; a script for test_ranks.py.
 
 python _ranks.py DATA.zip OUT.pt RANKS
 """
@@ -25,7 +25,7 @@ def config(dataset, ranks):
     )
 
 
-def growing(dataset, ranks):
+def growing_config(dataset, ranks):
     return make_train_config(
         *("demo-stylegan", dataset.spec),
         gpus=ranks,
@@ -37,7 +37,7 @@ def growing(dataset, ranks):
 
 
 def record_gradients(trainer):
-    """What each phase hands to its optimizer, by phase."""
+    """Record the gradients that each phase passes to its optimizer, by phase."""
     gradients = {}
     for phase in trainer.recipe.phases:
         step = phase.optimizer.step
@@ -54,29 +54,29 @@ def record_gradients(trainer):
 
 def work(path, out, ranks):
     dataset = open_dataset(path, size=(8, 8), mirror=True, label="hat")
-    found = {}
+    results = {}
     trainer = make_engine(config(dataset, ranks), dataset, dtype=torch.float64)
     for _ in range(50):
         trainer.step()
-    found["state"] = gather(trainer.memory)
-    found["means"] = trainer.means.take()
+    results["state"] = gather(trainer.stateful)
+    results["means"] = trainer.means.take()
     trainer.close()
-    trainer = make_engine(growing(dataset, ranks), dataset, dtype=torch.float64)
+    trainer = make_engine(growing_config(dataset, ranks), dataset, dtype=torch.float64)
     for _ in range(24):  # into the third stage
         trainer.step()
-    found["grown"] = gather(trainer.memory)
+    results["growing"] = gather(trainer.stateful)
     trainer.close()
     trainer = make_engine(config(dataset, ranks), dataset)
     gradients = record_gradients(trainer)
     trainer.step()
     trainer.close()
-    found["gradients"] = gradients
-    found["world"] = distributed.world_size()
+    results["gradients"] = gradients
+    results["world"] = distributed.world_size()
     flat = torch.cat([p.flatten() for p in trainer.recipe.G.parameters()])
     total = distributed.sum_over_ranks(flat.clone())
-    found["same on all ranks"] = bool(torch.allclose(total, flat * ranks, rtol=1e-6))
+    results["same on all ranks"] = bool(torch.allclose(total, flat * ranks, rtol=1e-6))
     if distributed.rank() == 0:
-        torch.save(found, out)
+        torch.save(results, out)
 
 
 def fail():

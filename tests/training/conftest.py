@@ -1,4 +1,4 @@
-"""Runs that take milliseconds a step."""
+"""Runs whose steps take milliseconds."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from stylegan_cli.training.presets import make_train_config
 
 @pytest.fixture
 def make_config(rgb_set):
-    """The settings of a tiny run on the 16 x 16 set: make_config(batch=..., ...) -> TrainConfig."""
+    """Settings of a tiny run on 16 x 16 images: make_config(batch=..., ...) -> TrainConfig."""
 
-    def make(label=None, mirror=True, **overrides):
+    def make(label=None, mirror=True, **options):
         spec = open_dataset(rgb_set, mirror=mirror, label=label).spec
         tiny = {"batch": 8, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8, "mapping_layers": 2}
-        often = {"mbstd_group": 2, "gamma": 2.0, "r1_interval": 2, "pl_interval": 2, "ema_kimg": 0.05}
-        return make_train_config("auto", spec, **tiny | often | overrides)
+        frequent = {"mbstd_group": 2, "gamma": 2.0, "r1_interval": 2, "pl_interval": 2, "ema_kimg": 0.05}
+        return make_train_config("auto", spec, **tiny | frequent | options)
 
     return make
 
@@ -24,13 +24,13 @@ def make_trainer(rgb_set):
     """Engines that are closed after the test: make_trainer(config) -> Engine."""
     from stylegan_cli.training.recipes.gan import make_engine
 
-    made = []
+    trainers = []
 
     def make(config, **options):
         dataset = open_dataset(rgb_set, mirror=config.data.mirror, label=config.data.label)
-        made.append(make_engine(config, dataset, **options))
-        return made[-1]
+        trainers.append(make_engine(config, dataset, **options))
+        return trainers[-1]
 
     yield make
-    for trainer in made:
+    for trainer in trainers:
         trainer.close()

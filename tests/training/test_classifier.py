@@ -1,4 +1,4 @@
-"""The small classifier of images: what it learns, that it is always the same, where it is kept."""
+"""The image classifier: what it learns, reproducibility, caching."""
 
 import copy
 import dataclasses
@@ -19,7 +19,7 @@ from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.recipes import classifier as recipe
 from stylegan_cli.training.recipes.classifier import (
     ClassifierRecipe,
-    Rounds,
+    EpochSampler,
     choose_attributes,
     open_classifier,
     train_classifier,
@@ -28,12 +28,12 @@ from stylegan_cli.training.state import gather
 
 N = 120
 SIDES, TONES = ("left", "right"), ("dark", "light", "mid")
-DRAWN = StyleGAN2Config(16, 16)
+GENERATOR = StyleGAN2Config(16, 16)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Images with one half brighter than the other, on three grounds; what is written on them cannot be seen."""
+    """Images with one half brighter than the other, on three backgrounds; other attributes are not visible."""
     rng = np.random.default_rng(0)
     side, tone = rng.integers(0, 2, N), rng.integers(0, 3, N)
     path = tmp_path_factory.mktemp("classifier") / "halves.zip"
@@ -57,18 +57,18 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_it_learns_what_can_be_seen(dataset):
+def test_it_learns_visible_attributes(dataset):
     classifier = train_classifier(dataset, ["side", "tone", "luck"], steps=40)
     assert classifier.attributes == {"side": SIDES, "tone": TONES, "luck": ("bad", "good")}
     assert classifier.recognition["side"].skill > 0.8 and classifier.recognition["tone"].skill > 0.8
     assert classifier.recognition["luck"].skill < 0.6
-    told = classifier.classify(dataset.images(range(N)))
+    predictions = classifier.classify(dataset.images(range(N)))
     sides = torch.tensor([SIDES.index(s) for s in dataset.attributes["side"]])
-    assert (told["side"].argmax(1) == sides).double().mean() > 0.95
-    assert torch.allclose(told["tone"].exp().sum(1), torch.ones(N, dtype=torch.float64), atol=1e-5)
+    assert (predictions["side"].argmax(1) == sides).double().mean() > 0.95
+    assert torch.allclose(predictions["tone"].exp().sum(1), torch.ones(N, dtype=torch.float64), atol=1e-5)
 
 
-def test_the_same_to_the_bit_and_the_stream_is_left_alone(dataset):
+def test_training_is_bit_exact_and_leaves_the_global_generator_alone(dataset):
     state = torch.get_rng_state()
     a, b = (train_classifier(dataset, ["side"], steps=3).state_dict() for _ in range(2))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -77,7 +77,7 @@ def test_the_same_to_the_bit_and_the_stream_is_left_alone(dataset):
     assert not torch.equal(a["body.0.weight"], c["body.0.weight"])
 
 
-def test_held_out_images_are_not_learnt_from(dataset, monkeypatch):
+def test_held_out_images_are_not_used_for_training(dataset, monkeypatch):
     seen = []
     fit = recipe._fit
 
@@ -92,23 +92,23 @@ def test_held_out_images_are_not_learnt_from(dataset, monkeypatch):
     assert rows < {x.numpy().tobytes() for x in dataset.images(range(0, N, 2))}
 
 
-def test_every_image_is_shown_once_a_round():
-    rounds = Rounds(100, seed=0)
-    shown, numbers = (torch.cat(parts) for parts in zip(*(rounds.next(64) for _ in range(5)), strict=True))
-    assert numbers.tolist() == list(range(320))
+def test_every_image_is_shown_once_per_epoch():
+    sampler = EpochSampler(100, seed=0)
+    rows, index = (torch.cat(parts) for parts in zip(*(sampler.next(64) for _ in range(5)), strict=True))
+    assert index.tolist() == list(range(320))
     for k in range(3):
-        assert sorted(shown[100 * k : 100 * (k + 1)].tolist()) == list(range(100))
+        assert sorted(rows[100 * k : 100 * (k + 1)].tolist()) == list(range(100))
 
 
-def test_rounds_go_on_where_they_were():
-    few, whole = Rounds(10, seed=3), Rounds(10, seed=3)  # a batch spans rounds
-    whole.next(25)
-    few.load_state_dict(whole.state_dict())
-    assert torch.equal(few.next(25)[0], whole.next(25)[0])
+def test_a_restored_sampler_continues():
+    other, sampler = EpochSampler(10, seed=3), EpochSampler(10, seed=3)  # a batch spans epochs
+    sampler.next(25)
+    other.load_state_dict(sampler.state_dict())
+    assert torch.equal(other.next(25)[0], sampler.next(25)[0])
 
 
-def test_the_engine_goes_on_with_it_as_if_it_had_not_stopped(dataset):
-    """The seam: all that this recipe remembers is in what it declares."""
+def test_a_restored_engine_continues_bit_exactly(dataset):
+    """All state of the recipe is in the parts that it declares."""
     x = dataset.images(range(N))
     targets = torch.tensor([[SIDES.index(s)] for s in dataset.attributes["side"]])
 
@@ -117,23 +117,23 @@ def test_the_engine_goes_on_with_it_as_if_it_had_not_stopped(dataset):
         network = ImageClassifier({"side": SIDES}, 3, fine=True)
         return Engine(ClassifierRecipe(network, x, targets, 0, 9))
 
-    def go_on(engine, steps):
-        torch.manual_seed(1)  # of dropout
+    def run(engine, steps):
+        torch.manual_seed(1)  # for dropout
         for _ in range(steps):
             engine.step()
         return engine.recipe.classifier.state_dict()
 
-    whole, other = make(), make()
-    go_on(whole, 4)
-    state = copy.deepcopy(gather(whole.memory))
+    engine, other = make(), make()
+    run(engine, 4)
+    state = copy.deepcopy(gather(engine.stateful))
     assert state.keys() == {"classifier", "optimizer.classifier", "rate", "data", "guard", "clock"}
-    go_on(other, 1)
+    run(other, 1)
     other.restore(state)
-    expected, found = go_on(whole, 4), go_on(other, 4)
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    expected, actual = run(engine, 4), run(other, 4)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
-def test_a_batch_that_is_not_finite_is_skipped(dataset):
+def test_a_non_finite_batch_is_skipped(dataset):
     torch.manual_seed(0)
     network = ImageClassifier({"side": SIDES}, 3, fine=True)
     engine = Engine(ClassifierRecipe(network, dataset.images(range(N)), torch.zeros(N, 1, dtype=torch.int64), 0, 9))
@@ -146,55 +146,55 @@ def test_a_batch_that_is_not_finite_is_skipped(dataset):
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
-def test_large_images_are_halved():
+def test_large_images_are_downscaled():
     x = prepare(torch.full((2, 3, 256, 128), 255, dtype=torch.uint8))
     assert x.shape == (2, 3, 64, 32) and (x == 1).all()
     assert prepare(torch.zeros(1, 4, 24, 48, dtype=torch.uint8)).shape == (1, 4, 24, 48)
 
 
-def test_it_is_kept(dataset, cache, monkeypatch):
-    first = open_classifier(dataset, DRAWN, steps=2)
+def test_it_is_cached(dataset, cache, monkeypatch):
+    first = open_classifier(dataset, GENERATOR, steps=2)
     (file,) = (cache / "classifiers").glob("*.safetensors")
-    assert set(first.attributes) == {"side", "tone", "luck"}, "neither names nor what is always the same"
+    assert set(first.attributes) == {"side", "tone", "luck"}, "no names and no constants"
     trained = []
     monkeypatch.setattr(recipe, "train_classifier", lambda *a, **k: trained.append(1) or first)
-    again = open_classifier(dataset, DRAWN, steps=2)
-    assert not trained and again.recognition == first.recognition and again.attributes == first.attributes
+    cached = open_classifier(dataset, GENERATOR, steps=2)
+    assert not trained and cached.recognition == first.recognition and cached.attributes == first.attributes
     images = dataset.images(range(9))
-    assert all(torch.equal(again.classify(images)[name], logs) for name, logs in first.classify(images).items())
-    whole = file.read_bytes()
-    changed = bytearray(whole)
+    assert all(torch.equal(cached.classify(images)[name], logits) for name, logits in first.classify(images).items())
+    content = file.read_bytes()
+    changed = bytearray(content)
     changed[-5] ^= 1
-    for damaged in (whole[:-9], bytes(changed), b"", b"{}" * 20):
+    for damaged in (content[:-9], bytes(changed), b"", b"{}" * 20):
         file.write_bytes(damaged)
-        open_classifier(dataset, DRAWN, steps=2)
-        assert len(file.read_bytes()) == len(whole)  # the header's entries come in any order
+        open_classifier(dataset, GENERATOR, steps=2)
+        assert len(file.read_bytes()) == len(content)  # the order of the header's entries varies
     assert len(trained) == 4
 
 
-def test_other_settings_are_another_file(dataset, cache):
+def test_other_settings_are_cached_separately(dataset, cache):
     for steps in (1, 2):
-        open_classifier(dataset, DRAWN, steps=steps)
+        open_classifier(dataset, GENERATOR, steps=steps)
     assert len(list((cache / "classifiers").glob("*.safetensors"))) == 2
 
 
-def test_what_cannot_be_learnt(dataset, cache, rgba_set):
+def test_attributes_that_cannot_be_learned(dataset, cache, rgba_set):
     with pytest.raises(SganError, match="no attribute 'tune'") as e:
-        open_classifier(dataset, DRAWN, ["side", "tune"])
+        open_classifier(dataset, GENERATOR, ["side", "tune"])
     assert e.value.hint == "Did you mean tone?"
     with pytest.raises(SganError, match="no attribute 'name'"):
-        open_classifier(dataset, DRAWN, ["name"])
-    with pytest.raises(SganError, match="another size"):
+        open_classifier(dataset, GENERATOR, ["name"])
+    with pytest.raises(SganError, match="differ from the model's in size"):
         open_classifier(dataset, StyleGAN2Config(32, 32))
-    with pytest.raises(SganError, match="other channels"):
+    with pytest.raises(SganError, match="differ from the model's in size or channels"):
         open_classifier(open_dataset(rgba_set), StyleGAN2Config(24, 48))
     assert choose_attributes(open_dataset(rgba_set)) == ["hat"]
 
 
-def test_a_set_without_attributes(tmp_path):
+def test_a_dataset_without_attributes(tmp_path):
     for i in range(20):
         Image.new("RGB", (16, 16), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    with pytest.raises(SganError, match="no attributes") as e:
+    with pytest.raises(SganError, match="No attribute of the images") as e:
         choose_attributes(open_dataset(tmp_path))
     assert "--csv" in e.value.hint
 

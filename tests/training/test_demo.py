@@ -1,4 +1,4 @@
-"""The promise of `sgan train` without options, kept in full; minutes: pytest -m slow tests/training/test_demo.py"""
+"""A full run of `sgan train` without options. Takes minutes: pytest -m slow tests/training/test_demo.py"""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from stylegan_cli.snapshot import load_snapshot
 
 
 def edge_distance(images):  # uint8 [N, C, H, W]
-    """Mean pairwise cosine distance of edge maps: absolute gray differences in x plus y, each map of norm 1."""
+    """Mean pairwise cosine distance of edge maps: absolute gray differences in x plus y."""
     gray = images.float().mean(1)
     edges = torch.zeros_like(gray)
     edges[:, :, 1:] += (gray[:, :, 1:] - gray[:, :, :-1]).abs()

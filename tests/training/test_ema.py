@@ -20,7 +20,7 @@ def test_beta():
     assert ema.beta(shown=10**9, batch=1000) == pytest.approx(0.5)
 
 
-def test_half_of_the_old_is_left_after_the_half_life():
+def test_half_of_the_old_weight_remains_after_the_half_life():
     ema = EMA(Net(1), half_life=640)
     for step in range(20):
         ema.update(Net(0), shown=32 * step, batch=32)
@@ -43,7 +43,7 @@ def test_buffers_are_copied():
     assert ema.network.weight.tolist() == pytest.approx([1] * 3)
 
 
-def test_it_is_a_copy_that_takes_no_gradient():
+def test_the_average_is_a_copy_without_gradients():
     net = Net(1)
     ema = EMA(net, half_life=10)
     net.weight.data.fill_(9)

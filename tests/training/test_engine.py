@@ -1,4 +1,4 @@
-"""The engine and a run know no recipe: one that learns a line is trained, recorded, shown and gone on with as any."""
+"""The engine and runs are independent of the recipe: one that fits a line is trained, recorded, shown and resumed."""
 
 import dataclasses
 import importlib.util
@@ -20,8 +20,8 @@ from stylegan_cli.runs.page import make_page
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.optimizer import FusedAdam
-from stylegan_cli.training.recipe import Batch, Drawn, Phase, Recipe
-from stylegan_cli.training.recipes.gan_plan import continued
+from stylegan_cli.training.recipe import Batch, Phase, Recipe, Samples
+from stylegan_cli.training.recipes.gan_plan import plan_resumed_run
 from stylegan_cli.training.run import RunOptions, run_training
 from stylegan_cli.training.state_files import list_states, read_about, read_state
 
@@ -60,7 +60,7 @@ class LineRecipe(Recipe):
         self.networks, self.parts = {"line": self.line}, {"position": self.position}
         optimizer = FusedAdam(list(self.line.parameters()), lr=0.1)
         self.phases = [Phase("fit", self.line, optimizer, self._loss)]
-        self.product = self.line
+        self.metric_network = self.line
 
     def next_batch(self):
         index = torch.arange(self.position.shown, self.position.shown + self.batch)
@@ -79,13 +79,13 @@ class LineReport:
     def __init__(self, engine, config):
         self.engine, self.seen = engine, 0
 
-    def stills(self):
+    def fixed_images(self):
         return {"reals": torch.zeros(3, 8, 8, dtype=torch.uint8)}
 
-    def draw(self):
+    def make_samples(self):
         self.seen += 1
         weight = self.engine.recipe.line.weight.item()
-        return Drawn({"guesses": torch.full((3, 8, 8), 40, dtype=torch.uint8)}, {"weight": weight})
+        return Samples({"guesses": torch.full((3, 8, 8), 40, dtype=torch.uint8)}, {"weight": weight})
 
     def save(self, path, kimg):
         save_file(self.engine.recipe.line.state_dict(), path)
@@ -96,7 +96,7 @@ class LineReport:
     def summary(self, values):
         return f"fit {values['loss/fit']:.2f}"
 
-    def end_of_stage(self, folder, kimg):
+    def end_stage(self, folder, kimg):
         return None
 
     def state_dict(self):
@@ -109,59 +109,59 @@ class LineReport:
 def train(folder, kimg, **options):
     folder.mkdir(exist_ok=True)
     config = Settings(kimg)
-    build = lambda begun: Engine(LineRecipe(config))  # noqa: E731
+    build = lambda resuming: Engine(LineRecipe(config))  # noqa: E731
     run_training(config, folder, torch.device("cpu"), build, LineReport, RunOptions(quiet=True, **options))
 
 
 def test_a_run_of_another_recipe(tmp_path):
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    train(whole, 1.28)
-    line = load_file(whole / "snapshot-000001.280.safetensors")
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    train(uninterrupted, 1.28)
+    line = load_file(uninterrupted / "snapshot-000001.280.safetensors")
     assert line["weight"].item() == pytest.approx(3, abs=0.2) and line["bias"].item() == pytest.approx(1, abs=0.2)
-    assert {"reals.png", "guesses-000000.png", "guesses-000001.280.png"} <= {p.name for p in whole.iterdir()}
-    lines = [json.loads(text) for text in (whole / "stats.jsonl").read_text().splitlines()]
+    assert {"reals.png", "guesses-000000.png", "guesses-000001.280.png"} <= {p.name for p in uninterrupted.iterdir()}
+    lines = [json.loads(text) for text in (uninterrupted / "stats.jsonl").read_text().splitlines()]
     assert {"loss/fit", "line/weight", "guard/skipped"} <= lines[-2].keys() and "weight" in lines[-1]
-    assert re.search(r"loss fit 0\.\d\d$", (whole / "log.txt").read_text(), re.MULTILINE)
-    train(part, 0.64)
-    train(part, 1.28)
-    state, _ = read_state(list_states(part)[0])
-    expected, _ = read_state(list_states(whole)[0])
+    assert re.search(r"loss fit 0\.\d\d$", (uninterrupted / "log.txt").read_text(), re.MULTILINE)
+    train(resumed, 0.64)
+    train(resumed, 1.28)
+    state, _ = read_state(list_states(resumed)[0])
+    expected, _ = read_state(list_states(uninterrupted)[0])
     assert state.keys() == {"line", "optimizer.fit", "position", "guard", "clock", "record"}
     assert state["record"]["seen"] == expected["record"]["seen"] == 21
     assert all(torch.equal(state["line"][name], expected["line"][name]) for name in ("weight", "bias"))
 
 
-def test_its_folder_says_of_which_recipe_it_is(tmp_path):
+def test_the_folder_records_the_recipe(tmp_path):
     train(tmp_path, 0.064)
     settings, about = json.loads((tmp_path / "config.json").read_text()), read_about(list_states(tmp_path)[0])
     assert settings == {"recipe": "line", **about["config"]} and about["recipe"] == "line"
 
 
-@pytest.mark.parametrize("left", ["both", "settings", "state"])
-def test_another_recipe_does_not_go_on_with_it(tmp_path, left):
-    """By what the settings and the state say, or one of them alone."""
+@pytest.mark.parametrize("source", ["both", "settings", "state"])
+def test_another_recipe_cannot_resume_it(tmp_path, source):
+    """With the recipe in the settings and the state, or in one of them."""
     folder = tmp_path / "00000-line"
     train(folder, 0.064)
     (folder / "failure.txt").write_text("before")
-    if left == "settings":
+    if source == "settings":
         for path in list_states(folder):
             path.unlink()
-    if left == "state":
+    if source == "state":
         settings = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "recipe"}))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(SganError, match=r"^The run in .*00000-line is of the recipe 'line' .* one of 'gan'\.$"):
-        continued(folder, {}, [])
+    with pytest.raises(SganError, match=r"^The run in .*00000-line uses the recipe 'line' .* with 'gan'\.$"):
+        plan_resumed_run(folder, {}, [])
 
     class Other(Settings):
         recipe = "curve"
 
-    with pytest.raises(SganError, match="is of the recipe '(line|gan)' .* one of 'curve'"):
+    with pytest.raises(SganError, match="uses the recipe '(line|gan)' .* with 'curve'"):
         run_training(Other(1), folder, torch.device("cpu"), None, LineReport, RunOptions(quiet=True))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_its_snapshots_are_not_taken_for_models(tmp_path):
+def test_its_snapshots_are_not_models(tmp_path):
     model = tmp_path / "00000-faces" / "snapshot-000001.safetensors"
     model.parent.mkdir()
     model.touch()
@@ -169,7 +169,7 @@ def test_its_snapshots_are_not_taken_for_models(tmp_path):
     assert find_model(None, tmp_path)[0] == model
 
 
-def test_its_page_shows_what_it_drew_and_counted(tmp_path):
+def test_its_page_shows_samples_and_charts(tmp_path):
     train(tmp_path / "run", 0.128)
     page = make_page(tmp_path / "run")
     assert 'generated images at <output id="when">0.128</output>' in page and "real images" in page
@@ -187,8 +187,8 @@ def test_it_is_measured(tmp_path):
     assert len((tmp_path / "run" / "metric-weight.jsonl").read_text().splitlines()) == 2
 
 
-def test_parts_of_a_batch_and_what_a_rehearsal_leaves_behind(monkeypatch):
-    """Memory runs out once: half is looked at at a time, and nothing that the recipe remembers has moved."""
+def test_fit_memory_halves_batch_gpu_and_changes_nothing_else(monkeypatch):
+    """After running out of memory once, `batch_gpu` is halved, and the state of the recipe is unchanged."""
     recipe = LineRecipe(Settings(1))
     recipe.line.register_buffer("mean", torch.ones(1))
     recipe.halve_batch_gpu = lambda: setattr(recipe, "batch_gpu", recipe.batch_gpu // 2)
@@ -205,7 +205,7 @@ def test_parts_of_a_batch_and_what_a_rehearsal_leaves_behind(monkeypatch):
     engine = Engine(recipe)
     before = {name: tensor.clone() for name, tensor in recipe.line.state_dict().items()}
     engine.fit_memory()
-    assert (recipe.batch_gpu, recipe.position.shown, engine.shown) == (4, 0, 0) and engine.short_of_memory
+    assert (recipe.batch_gpu, recipe.position.shown, engine.shown) == (4, 0, 0) and engine.batch_gpu_halved
     assert all(torch.equal(before[name], tensor) for name, tensor in recipe.line.state_dict().items())
     sizes.clear()
     engine.step()
@@ -216,7 +216,7 @@ def test_parts_of_a_batch_and_what_a_rehearsal_leaves_behind(monkeypatch):
 
 CORE = ["engine", "folders", "graphs", "guard", "optimizer", "recipe", "recorder", "run"]
 CORE += ["state", "state_files", "state_format"]
-OF_GANS = ["models", "training.config", "training.presets", "training.recipes"]
+GAN_MODULES = ["models", "training.config", "training.presets", "training.recipes"]
 
 
 @pytest.fixture(scope="module")
@@ -228,23 +228,23 @@ def edges():
     return order.graph({path: order.tree_of(path) for path in order.MODULES})
 
 
-def of_gans(edges, module):
-    """What is of GANs alone among all that importing a module of `training` imports, with the packages around it."""
-    found, left = set(), [("stylegan_cli", "training", *module.split("."))]
-    while left:
-        name = left.pop()
-        if name not in found:
-            found.add(name)
-            left += [*edges[name], *(name[:n] for n in range(2, len(name)))]  # the root imports on demand alone
-    names = {".".join(name[1:]) for name in found}
-    return {name for name in names if any(name == other or name.startswith(f"{other}.") for other in OF_GANS)}
+def gan_imports(edges, module):
+    """Return the GAN modules that a module of `training` imports, directly or not, with the enclosing packages."""
+    visited, pending = set(), [("stylegan_cli", "training", *module.split("."))]
+    while pending:
+        name = pending.pop()
+        if name not in visited:
+            visited.add(name)
+            pending += [*edges[name], *(name[:n] for n in range(2, len(name)))]  # the root package imports lazily
+    names = {".".join(name[1:]) for name in visited}
+    return {name for name in names if any(name == other or name.startswith(f"{other}.") for other in GAN_MODULES)}
 
 
 @pytest.mark.parametrize("module", CORE)
-def test_the_engine_and_a_run_import_nothing_of_a_gan(edges, module):
-    assert not of_gans(edges, module)
+def test_the_engine_and_runs_import_no_gan_modules(edges, module):
+    assert not gan_imports(edges, module)
 
 
-def test_what_is_of_gans_is_seen_from_afar(edges):
-    assert {"models.registry", "training.config"} <= of_gans(edges, "recipes.gan")
-    assert of_gans(edges | {("stylegan_cli", "files"): {("stylegan_cli", "training", "presets")}}, "state_files")
+def test_indirect_imports_are_found(edges):
+    assert {"models.registry", "training.config"} <= gan_imports(edges, "recipes.gan")
+    assert gan_imports(edges | {("stylegan_cli", "files"): {("stylegan_cli", "training", "presets")}}, "state_files")

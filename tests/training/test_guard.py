@@ -1,4 +1,4 @@
-"""Steps that are skipped on the device, and an optimizer whose state comes back as it was."""
+"""Steps that are skipped on the device, the optimizer, and the collapse alarm."""
 
 import copy
 
@@ -18,7 +18,7 @@ def weights(dtype=torch.float32):
     ]
 
 
-def give_gradients(parameters, step):
+def set_gradients(parameters, step):
     torch.manual_seed(step)
     for p in parameters:
         p.grad = torch.randn_like(p)
@@ -29,15 +29,15 @@ def test_a_bad_gradient_changes_nothing(bad):
     parameters, guard = weights(), Guard(["D"])
     optimizer = FusedAdam(parameters, lr=0.1)
     for step in range(3):
-        give_gradients(parameters, step)
+        set_gradients(parameters, step)
         if step == 1:
             parameters[1].grad[3] = bad
         before = [p.detach().clone() for p in parameters], copy.deepcopy(optimizer.state_dict()["state"])
-        found = guard.check("D", [p.grad for p in parameters])
-        optimizer.step_unless(found)
+        result = guard.check("D", [p.grad for p in parameters])
+        optimizer.step_unless(result)
         guard.tick()
         same = [torch.equal(a, b) for a, b in zip(before[0], parameters)]
-        assert same == [step == 1] * 2 and found.item() == (step == 1)
+        assert same == [step == 1] * 2 and result.item() == (step == 1)
         if step == 1:
             after = optimizer.state_dict()["state"]
             assert all(torch.equal(before[1][i][k], after[i][k]) for i in after for k in after[i])
@@ -45,7 +45,7 @@ def test_a_bad_gradient_changes_nothing(bad):
 
 
 def test_steps_in_a_row_are_counted_by_phase():
-    """R1 fails each time that it runs, the main phase between never does: it is a streak all the same."""
+    """R1 fails every time that it runs, the main phase in between never does: that is a streak."""
     guard = Guard(["D", "R1"])
     good, bad = [torch.ones(3)], [torch.full([3], float("nan"))]
     for step in range(6):
@@ -58,18 +58,18 @@ def test_steps_in_a_row_are_counted_by_phase():
     other.load_state_dict(copy.deepcopy(guard.state_dict()))
     other.check("R1", good)
     assert (other.skipped.item(), other.streak(), guard.streak()) == (3, 0, 3)
-    guard.forgive(2)
+    guard.reset_streaks(2)
     assert (guard.streak(), guard.rollbacks) == (0, 2)
 
 
-def test_nothing_is_learnt_while_held():
+def test_nothing_is_trained_on_hold():
     guard = Guard(["D"])
     guard.hold.fill_(1)
     assert guard.check("D", [torch.ones(3)]).item() == 1
 
 
-def test_how_to_run_is_not_taken_from_a_state():
-    """A state of a GPU's run says capturable, one of a CPU's does not."""
+def test_execution_options_are_not_loaded_from_a_state():
+    """The state of a GPU run has capturable set, that of a CPU run does not."""
     optimizer = FusedAdam(weights(), lr=0.1)
     state = copy.deepcopy(optimizer.state_dict())
     state["param_groups"][0] |= {"capturable": True, "fused": False, "lr": 0.5}
@@ -78,41 +78,41 @@ def test_how_to_run_is_not_taken_from_a_state():
     assert (group["capturable"], group["fused"], group["lr"]) == (False, True, 0.5)
 
 
-def test_running_means_keep_their_value():
+def test_finite_or_keeps_the_old_value():
     assert finite_or(torch.tensor(float("nan")), torch.tensor(2.0)).item() == 2
     new = torch.tensor([1.0, float("inf")])
     assert finite_or(new, torch.zeros(2)).tolist() == [0, 0] and finite_or(new[:1], torch.zeros(1)).tolist() == [1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adam_is_adam(dtype):
-    ours, theirs = weights(dtype), weights(dtype)
-    a = FusedAdam(ours, lr=0.1, betas=(0.0, 0.99))
-    b = torch.optim.Adam(theirs, lr=0.1, betas=(0.0, 0.99), foreach=False)
+def test_fused_adam_equals_adam(dtype):
+    actual, expected = weights(dtype), weights(dtype)
+    a = FusedAdam(actual, lr=0.1, betas=(0.0, 0.99))
+    b = torch.optim.Adam(expected, lr=0.1, betas=(0.0, 0.99), foreach=False)
     for step in range(5):
-        for parameters in (ours, theirs):
-            give_gradients(parameters, step)
+        for parameters in (actual, expected):
+            set_gradients(parameters, step)
         a.step_unless(torch.zeros([]))
         b.step()
-    assert all(torch.allclose(p, q, rtol=1e-5, atol=1e-6) for p, q in zip(ours, theirs))
+    assert all(torch.allclose(p, q, rtol=1e-5, atol=1e-6) for p, q in zip(actual, expected))
 
 
-def test_moments_lie_as_their_parameters_do():
-    """A state from a file is contiguous; the fused kernel would mix up the moments of channels-last weights."""
-    whole, parts = weights(), weights()
-    straight, resumed = FusedAdam(whole, lr=0.1), FusedAdam(parts, lr=0.1)
+def test_moments_keep_the_memory_format_of_their_parameters():
+    """A state from a file is contiguous, which the fused kernel cannot use for channels-last weights."""
+    expected, actual = weights(), weights()
+    uninterrupted, resumed = FusedAdam(expected, lr=0.1), FusedAdam(actual, lr=0.1)
     for step in range(4):
         if step == 2:
             state = copy.deepcopy(resumed.state_dict())
             for slots in state["state"].values():
                 for name in slots:
                     slots[name] = slots[name].contiguous()
-            resumed = FusedAdam(parts, lr=0.1)
+            resumed = FusedAdam(actual, lr=0.1)
             resumed.load_state_dict(state)
-        for parameters, optimizer in ((whole, straight), (parts, resumed)):
-            give_gradients(parameters, step)
+        for parameters, optimizer in ((expected, uninterrupted), (actual, resumed)):
+            set_gradients(parameters, step)
             optimizer.step_unless(torch.zeros([]))
-    assert all(torch.equal(p, q) for p, q in zip(whole, parts))
+    assert all(torch.equal(p, q) for p, q in zip(expected, actual))
 
 
 # ------------------------------------------------------------------------------------------ collapse
@@ -122,21 +122,21 @@ def noise(n, seed=0):
     return torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_distance_of_images():
+def test_mean_pairwise_distance():
     black, white = torch.zeros(1, 1, 64, 64, dtype=torch.uint8), torch.full((1, 1, 64, 64), 255, dtype=torch.uint8)
     assert mean_pairwise_distance(torch.cat([black, white])) == pytest.approx(255)
     assert mean_pairwise_distance(torch.cat([black, black, white])) == pytest.approx(255 * 2 / 3)
     assert mean_pairwise_distance(black.repeat(5, 1, 1, 1)) == 0 == mean_pairwise_distance(black)
 
 
-def test_the_alarm_waits_until_there_was_something_to_lose():
+def test_the_alarm_is_armed_by_diverse_images():
     alarm = CollapseAlarm(noise(16))
     same = noise(1).repeat(16, 1, 1, 1)
-    assert alarm.look(same) == (0, None)
-    ratio, warning = alarm.look(noise(16, 1))
+    assert alarm.check(same) == (0, None)
+    ratio, warning = alarm.check(noise(16, 1))
     assert ratio == pytest.approx(1, abs=0.05) and warning is None
-    ratio, warning = alarm.look(same)
-    assert ratio < FRACTION and "alike" in warning
+    ratio, warning = alarm.check(same)
+    assert ratio < FRACTION and "collapsing" in warning
     other = CollapseAlarm(noise(16))
     other.load_state_dict(alarm.state_dict())
-    assert other.look(same)[1] is not None
+    assert other.check(same)[1] is not None

@@ -1,4 +1,4 @@
-"""A run that is killed anywhere ends with the bits of one that was left alone. The long form is in _kills.py."""
+"""A run that is killed anywhere ends bit-exactly like an uninterrupted one. The long form is in _kills.py."""
 
 import os
 import runpy
@@ -19,23 +19,27 @@ def data(kills, tmp_path_factory):
     return kills["make_data"](tmp_path_factory.mktemp("kills") / "data")
 
 
-def left_alone(kills, data, folder, ranks):
-    done = kills["child"](data, folder, ranks, "never")
-    assert done.returncode == 0, done.stderr
-    return kills["end_of"](folder)
+def uninterrupted(kills, data, folder, ranks):
+    result = kills["child"](data, folder, ranks, "never")
+    assert result.returncode == 0, result.stderr
+    return kills["final_state"](folder)
 
 
-def test_killed_at_every_point_of_a_write_and_between(kills, data, tmp_path):
+def test_kills_at_every_point_of_a_write_and_between(kills, data, tmp_path):
     plans = [f"write {1 + i % 2} {point} 0.6" for i, point in enumerate(kills["POINTS"])]
     plans[2:2] = ["after 1.0"]
     deaths = kills["killed_run"](data, tmp_path / "killed", 1, plans)
-    assert deaths >= len(plans) - 1  # on a fast machine the run may end before its second is over
-    assert kills["same"](left_alone(kills, data, tmp_path / "whole", 1), kills["end_of"](tmp_path / "killed"))
+    assert deaths >= len(plans) - 1  # on a fast machine the run may end within the second
+    assert kills["same"](
+        uninterrupted(kills, data, tmp_path / "uninterrupted", 1), kills["final_state"](tmp_path / "killed")
+    )
 
 
-def test_a_lost_rank_makes_all_go_on_from_the_last_state(kills, data, tmp_path):
-    done = kills["child"](data, tmp_path / "lost", 2, "lose 13")
-    assert done.returncode == 0 and (tmp_path / "lost.lost").exists()
-    assert "Rank 1 was lost (SIGKILL)" in done.stderr and "Traceback" not in done.stderr
-    assert "Going on from kimg 0.08." in (tmp_path / "lost" / "log.txt").read_text()
-    assert kills["same"](left_alone(kills, data, tmp_path / "whole", 2), kills["end_of"](tmp_path / "lost"))
+def test_losing_a_rank_resumes_all_from_the_last_state(kills, data, tmp_path):
+    result = kills["child"](data, tmp_path / "lost", 2, "lose 13")
+    assert result.returncode == 0 and (tmp_path / "lost.lost").exists()
+    assert "Rank 1 was killed by SIGKILL" in result.stderr and "Traceback" not in result.stderr
+    assert "Resuming from kimg 0.08." in (tmp_path / "lost" / "log.txt").read_text()
+    assert kills["same"](
+        uninterrupted(kills, data, tmp_path / "uninterrupted", 2), kills["final_state"](tmp_path / "lost")
+    )

@@ -7,7 +7,13 @@ import torch
 
 from stylegan_cli.training.choices import OBJECTIVES
 from stylegan_cli.training.losses import LOSSES, classification, discriminator_logistic, drift, generator_logistic
-from stylegan_cli.training.regularizers import PathLengthMean, gradient_penalty, mixture, path_lengths, wgan_gp
+from stylegan_cli.training.regularizers import (
+    PathLengthMean,
+    gradient_penalty,
+    interpolate_images,
+    path_lengths,
+    wgan_gp,
+)
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def test_discriminator_loss(randn):
     assert loss.shape == (6, 1) and loss.flatten().tolist() == pytest.approx(expected)
 
 
-def test_losses_of_extreme_logits_are_finite_and_keep_their_gradient():
+def test_losses_of_extreme_logits_have_finite_values_and_gradients():
     extreme = torch.tensor([[-1e4], [1e4]], requires_grad=True)
     loss = generator_logistic(extreme)
     assert loss.flatten().tolist() == [1e4, 0]
@@ -56,8 +62,8 @@ def log1pexp(x):
     return math.log(1 + math.exp(x))
 
 
-# Name -> f and f' of the generator's loss, of the discriminator's on reals and on fakes.
-CLOSED = {
+# Name -> (f, f') of the generator's loss, and of the discriminator's on reals and on fakes.
+CLOSED_FORMS = {
     "logistic": (
         (lambda f: log1pexp(-f), lambda f: sigmoid(f) - 1),
         (lambda r: log1pexp(-r), lambda r: sigmoid(r) - 1),
@@ -88,8 +94,8 @@ CLOSED = {
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_and_their_derivatives(randn, name):
-    """Each against its equation, in float64, on both sides of every corner."""
-    loss, (g, d_real, d_fake) = LOSSES[name], CLOSED[name]
+    """Compare each with its equation, in float64, on both sides of every kink."""
+    loss, (g, d_real, d_fake) = LOSSES[name], CLOSED_FORMS[name]
     real, fake = (2 * randn(40, 1)).requires_grad_(True), (2 * randn(40, 1)).requires_grad_(True)
     r, f = real.flatten().tolist(), fake.flatten().tolist()
     for values, inputs, expected, slopes in (
@@ -108,14 +114,14 @@ def test_objectives_and_their_derivatives(randn, name):
             assert gradient.flatten().tolist() == pytest.approx(list(slope), rel=1e-12)
 
 
-def test_objectives_are_those_that_there_are():
-    """The settings name them without importing PyTorch."""
-    assert list(OBJECTIVES) == list(LOSSES) == list(CLOSED)
+def test_names_of_objectives_match_the_losses():
+    """choices.py has the names without importing PyTorch."""
+    assert list(OBJECTIVES) == list(LOSSES) == list(CLOSED_FORMS)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_boundary_is_where_the_discriminator_is_undecided(name):
-    """Images that are as often real as generated get this output: there the slopes of both parts cancel."""
+    """The output for images that are real as often as generated, where both gradients cancel."""
     boundary = LOSSES[name].boundary
     if boundary is None:  # they cancel everywhere
         return
@@ -162,7 +168,7 @@ def test_r1_of_a_quadratic_discriminator_and_its_gradient(randn):
 
 
 def test_wgan_gp_of_a_linear_discriminator(randn):
-    """(|a| - 1)^2 everywhere, and its derivative 2 (|a| - 1) a / |a|."""
+    """(|a| - 1)^2 everywhere, with the derivative 2 (|a| - 1) a / |a|."""
     x, a = randn(4, 3, 5, 6).requires_grad_(True), randn(3, 5, 6).requires_grad_(True)
     penalty = wgan_gp((x * a).sum([1, 2, 3])[:, None] + 7, x)
     norm = a.detach().norm()
@@ -172,7 +178,7 @@ def test_wgan_gp_of_a_linear_discriminator(randn):
 
 
 def test_wgan_gp_of_a_flat_discriminator():
-    """Where the slope is 0 the penalty is 1 and pulls nowhere: no nan."""
+    """Where the gradient is 0, the penalty is 1 and its derivative 0, not nan."""
     x, a = torch.zeros(2, 1, 2, 2, requires_grad=True), torch.zeros(1, 2, 2, requires_grad=True)
     penalty = wgan_gp((x * a).sum([1, 2, 3])[:, None], x)
     assert penalty.tolist() == [1, 1]
@@ -181,18 +187,18 @@ def test_wgan_gp_of_a_flat_discriminator():
 
 @pytest.mark.parametrize("penalty", [gradient_penalty, wgan_gp])
 def test_derivatives_of_penalties(randn, penalty):
-    """By finite differences, for a D that is curved, over its weights and the images."""
+    """Finite differences for a nonlinear D, with respect to its weights and the images."""
     x, q, a = randn(2, 1, 2, 2).requires_grad_(True), randn(4, 3).requires_grad_(True), randn(3).requires_grad_(True)
 
-    def of(x, q, a):
+    def function(x, q, a):
         return penalty(((x.flatten(1) @ q).tanh() @ a)[:, None], x)
 
-    assert torch.autograd.gradcheck(of, (x, q, a))
+    assert torch.autograd.gradcheck(function, (x, q, a))
 
 
-def test_mixtures_lie_between(randn):
+def test_interpolate_images(randn):
     real, fake = randn(3, 2, 4, 4), randn(3, 2, 4, 4)
-    mixed = mixture(real, fake, torch.tensor([1.0, 0.0, 0.25]).double())
+    mixed = interpolate_images(real, fake, torch.tensor([1.0, 0.0, 0.25]).double())
     assert torch.equal(mixed[0], real[0]) and torch.equal(mixed[1], fake[1])
     assert torch.allclose(mixed[2], 0.25 * real[2] + 0.75 * fake[2])
 
@@ -220,7 +226,7 @@ def test_path_lengths_can_be_minimized(randn):
     assert torch.allclose(gradient, 2 / 4 * torch.einsum("nkd,nchw->kdchw", pulled, y) / 4)
 
 
-def test_expected_path_length_does_not_depend_on_the_size(randn):
+def test_expected_path_length_is_independent_of_size(randn):
     """A generator that scales every pixel by a has length a sqrt(pixels) / sqrt(H W), whatever the size."""
     for size in (8, 32):
         ws = randn(1, 1, size * size).requires_grad_(True)
@@ -243,7 +249,7 @@ def test_running_mean_of_path_lengths(randn):
     assert other.mean == mean.mean
 
 
-def test_the_running_mean_is_no_part_of_the_graph(randn):
+def test_the_running_mean_has_no_gradient(randn):
     mean, lengths = PathLengthMean(0.5, dtype=torch.float64), randn(4).requires_grad_(True)
     mean.update(lengths.sum(), 4)
     assert not mean.mean.requires_grad

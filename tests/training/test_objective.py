@@ -1,4 +1,4 @@
-"""What each phase trains on: parts of a batch, mixed latents, and weights of the losses."""
+"""The phases: parts of a batch, mixed latents, weights of the losses."""
 
 import dataclasses
 
@@ -7,43 +7,43 @@ import torch
 
 from stylegan_cli.layers import append_minibatch_std
 from stylegan_cli.sampling import counter
-from stylegan_cli.sampling.latents import draw_noise
+from stylegan_cli.sampling.latents import sample_noise
 from stylegan_cli.training import losses
 from stylegan_cli.training.recipes.gan_objective import GanBatch
 from stylegan_cli.training.regularizers import gradient_penalty, path_lengths
 
 
-def batch_of(n, offset=0):
+def make_batch(n, offset=0):
     index = torch.arange(offset, offset + n)
     images = index.double()[:, None, None, None].expand(-1, 3, 16, 16) / 100
     return GanBatch(images, torch.zeros(n, 0), torch.zeros(n, 0), index)
 
 
-def test_parts_are_dealt_round_robin():
-    parts = batch_of(12).split(4)
+def test_parts_are_split_round_robin():
+    parts = make_batch(12).split(4)
     assert [p.index.tolist() for p in parts] == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
     assert all(torch.equal(p.images[:, 0, 0, 0], p.index.double() / 100) for p in parts)
-    assert batch_of(4).split(4)[0].index.tolist() == [0, 1, 2, 3]
+    assert make_batch(4).split(4)[0].index.tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("group", [2, 4])
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("size", [4, 8])
 def test_parts_keep_the_groups_of_the_minibatch_deviation(group, ranks, size):
-    """Ranks take every other image, then parts of their share: the deviations are those of the whole batch."""
+    """Ranks take every other image, then parts of their share; the deviations are those of the whole batch."""
     torch.manual_seed(0)
     x = torch.randn(16, 3, 16, 16).double()
-    whole = append_minibatch_std(x, group)
+    expected = append_minibatch_std(x, group)
     for rank in range(ranks):
         share = slice(rank, None, ranks)
-        batch = dataclasses.replace(batch_of(16), images=x, index=torch.arange(16))
-        mine = GanBatch(batch.images[share], batch.labels[share], batch.fake_labels[share], batch.index[share])
-        for part in mine.split(size):
-            assert torch.allclose(append_minibatch_std(part.images, group), whole[part.index])
+        batch = dataclasses.replace(make_batch(16), images=x, index=torch.arange(16))
+        own = GanBatch(batch.images[share], batch.labels[share], batch.fake_labels[share], batch.index[share])
+        for part in own.split(size):
+            assert torch.allclose(append_minibatch_std(part.images, group), expected[part.index])
 
 
 def test_the_head_of_a_batch():
-    assert batch_of(8).head(3).index.tolist() == [0, 1, 2]
+    assert make_batch(8).head(3).index.tolist() == [0, 1, 2]
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def trainer(make_config, make_trainer):
     return make_trainer(make_config(), dtype=torch.float64)
 
 
-def recorded_ws(trainer, phase, batch):
-    """The latents that reach synthesis in a phase."""
+def record_ws(trainer, phase, batch):
+    """Return the latents that are synthesized in a phase."""
     seen = []
     handle = trainer.recipe.G.synthesis.register_forward_pre_hook(
         lambda m, args, kw: seen.append(args[0]), with_kwargs=True
@@ -63,10 +63,10 @@ def recorded_ws(trainer, phase, batch):
 
 
 def test_styles_are_mixed_from_a_random_layer_on(trainer):
-    """w1 ... w1 w2 ... w2 in about 0.9 of the images, every cut between 1 and num_ws - 1 about as often."""
-    batch = batch_of(600)
+    """w1 ... w1 w2 ... w2 in about 0.9 of the images, every cut between 1 and num_ws - 1 equally often."""
+    batch = make_batch(600)
     with torch.no_grad():
-        ws = recorded_ws(trainer, "generator_main", batch)
+        ws = record_ws(trainer, "generator_main", batch)
         z, z2 = (counter.normal(0, f"g.{name}", batch.index, (8,)).double() for name in ("z", "z2"))
         first, second = trainer.recipe.G.mapping(z), trainer.recipe.G.mapping(z2)
     is_second = (ws == second).all(2)
@@ -82,22 +82,22 @@ def test_styles_are_mixed_from_a_random_layer_on(trainer):
 def test_without_mixing(make_config, make_trainer):
     trainer = make_trainer(make_config(mixing_prob=0), dtype=torch.float64)
     with torch.no_grad():
-        ws = recorded_ws(trainer, "generator_main", batch_of(8))
+        ws = record_ws(trainer, "generator_main", make_batch(8))
     assert torch.equal(ws, ws[:, :1].expand_as(ws))
 
 
-def test_phases_draw_different_latents(trainer):
-    batch = batch_of(8)
+def test_phases_sample_different_latents(trainer):
+    batch = make_batch(8)
     trainer.recipe.G.requires_grad_(True)
     phases = ("generator_main", "generator_path_length", "discriminator_main")
-    a, b, c = (recorded_ws(trainer, phase, batch)[:4, 0] for phase in phases)
+    a, b, c = (record_ws(trainer, phase, batch)[:4, 0] for phase in phases)
     assert not torch.allclose(a, b) and not torch.allclose(a, c) and not torch.allclose(b, c)
-    later = recorded_ws(trainer, "generator_main", batch_of(8, offset=8))
+    later = record_ws(trainer, "generator_main", make_batch(8, offset=8))
     assert not torch.allclose(a, later[:4, 0])
 
 
 def test_main_losses_are_sums_over_the_batch(trainer):
-    batch = batch_of(4)
+    batch = make_batch(4)
     loss = trainer.recipe.objective.discriminator_main(batch)
     means = trainer.means.take()
     assert loss.item() == pytest.approx(4 * means["loss/D"])
@@ -108,33 +108,34 @@ def test_main_losses_are_sums_over_the_batch(trainer):
     assert losses.generator_logistic(torch.zeros(1, 1)).item() > 0
 
 
-def slope(D, images, labels):  # -> [N, C, H, W]
+def input_gradient(D, images, labels):  # -> [N, C, H, W]
     x = images.detach().clone().requires_grad_(True)
     return torch.autograd.grad(D(x, labels).sum(), x)[0]
 
 
-def some_batch():
+def random_batch():
     torch.manual_seed(0)
-    return dataclasses.replace(batch_of(4), images=torch.randn(4, 3, 16, 16).double())
+    return dataclasses.replace(make_batch(4), images=torch.randn(4, 3, 16, 16).double())
 
 
 @pytest.mark.parametrize(("gamma", "r2_gamma"), [(2.0, 0.0), (0.0, 3.0), (2.0, 3.0)])
-def test_r1_and_r2_are_weighted_by_half_of_their_gammas(make_config, make_trainer, gamma, r2_gamma):
+def test_r1_and_r2_are_weighted_by_half_their_gammas(make_config, make_trainer, gamma, r2_gamma):
     config = make_config(gamma=gamma, r2_gamma=r2_gamma, mixing_prob=0, aug="noaug")
-    trainer, batch = make_trainer(config, dtype=torch.float64), some_batch()
+    trainer, batch = make_trainer(config, dtype=torch.float64), random_batch()
     loss = trainer.recipe.objective.discriminator_penalties(batch)
     r1, r2 = (
-        slope(trainer.recipe.D, x, batch.labels).square().sum() for x in (batch.images, fakes_of(trainer, "r2", batch))
+        input_gradient(trainer.recipe.D, x, batch.labels).square().sum()
+        for x in (batch.images, make_fakes(trainer, "r2", batch))
     )
     assert loss.item() == pytest.approx((gamma / 2 * r1 + r2_gamma / 2 * r2).item())
     means = trainer.means.take()
     assert set(means) == {name for name, weight in (("r1/penalty", gamma), ("r2/penalty", r2_gamma)) if weight}
 
 
-def fakes_of(trainer, purpose, batch):
+def make_fakes(trainer, purpose, batch):
     with torch.no_grad():
         z = counter.normal(0, f"{purpose}.z", batch.index, (8,)).double()
-        noise = draw_noise(trainer.recipe.G, 0, f"{purpose}.noise", batch.index)
+        noise = sample_noise(trainer.recipe.G, 0, f"{purpose}.noise", batch.index)
         ws = trainer.recipe.G.mapping(z, batch.fake_labels)
         return trainer.recipe.G.synthesis(ws, noise=[n.double() for n in noise])
 
@@ -142,37 +143,40 @@ def fakes_of(trainer, purpose, batch):
 WGAN = {"loss": "wgan", "gamma": 0.0, "aug": "noaug"}
 
 
-def test_the_gradient_penalty_looks_between_reals_and_fakes(make_config, make_trainer):
-    trainer, batch = make_trainer(make_config(mixing_prob=0, gp_weight=5.0, **WGAN), dtype=torch.float64), some_batch()
+def test_the_gradient_penalty_is_between_reals_and_fakes(make_config, make_trainer):
+    trainer, batch = (
+        make_trainer(make_config(mixing_prob=0, gp_weight=5.0, **WGAN), dtype=torch.float64),
+        random_batch(),
+    )
     loss = trainer.recipe.objective.discriminator_penalties(batch)
     u = counter.uniform(0, "gp.mix", batch.index).double()[:, None, None, None]
-    between = u * batch.images + (1 - u) * fakes_of(trainer, "gp", batch)
-    norms = slope(trainer.recipe.D, between, batch.labels).square().sum([1, 2, 3]).sqrt()
+    between = u * batch.images + (1 - u) * make_fakes(trainer, "gp", batch)
+    norms = input_gradient(trainer.recipe.D, between, batch.labels).square().sum([1, 2, 3]).sqrt()
     assert loss.item() == pytest.approx(5.0 * (norms - 1).square().sum().item())
     assert trainer.means.take() == {"gp/penalty": pytest.approx((norms - 1).square().mean().item())}
 
 
-def test_labels_of_a_mixture_are_those_of_its_real_image(make_config, make_trainer):
+def test_interpolated_images_have_the_label_of_the_real_image(make_config, make_trainer):
     trainer = make_trainer(make_config(label="labels", gp_weight=5.0, **WGAN), dtype=torch.float64)
-    asked = []
-    trainer.recipe.G.mapping.register_forward_pre_hook(lambda m, args: asked.append(args[1]))
+    labels = []
+    trainer.recipe.G.mapping.register_forward_pre_hook(lambda m, args: labels.append(args[1]))
     eye = torch.eye(2).double()
-    batch = dataclasses.replace(some_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
+    batch = dataclasses.replace(random_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
     trainer.recipe.objective.discriminator_penalties(batch)
-    assert asked and all(torch.equal(c, batch.labels) for c in asked)
+    assert labels and all(torch.equal(c, batch.labels) for c in labels)
 
 
-def test_drift_holds_the_critic_near_zero(make_config, make_trainer):
+def test_drift_penalizes_outputs_on_reals(make_config, make_trainer):
     trainer = make_trainer(make_config(drift=0.5, **WGAN), dtype=torch.float64)
-    batch = some_batch()
+    batch = random_batch()
     loss = trainer.recipe.objective.discriminator_main(batch)
     means, real = trainer.means.take(), trainer.recipe.D(batch.images, batch.labels)
     expected = means["score/fake"] - means["score/real"] + 0.5 * real.square().mean().item()
     assert loss.item() / 4 == pytest.approx(expected) == means["loss/D"]
 
 
-def test_adaptive_augmentation_counts_from_the_boundary(make_config, make_trainer):
-    trainer, batch = make_trainer(make_config(loss="lsgan"), dtype=torch.float64), some_batch()
+def test_adaptive_augmentation_uses_the_boundary_of_the_loss(make_config, make_trainer):
+    trainer, batch = make_trainer(make_config(loss="lsgan"), dtype=torch.float64), random_batch()
     trainer.recipe.D.b4.out.weight.data.zero_()
     for output, sign in ((0.3, -1), (0.7, 1)):
         trainer.recipe.D.b4.out.bias.data.fill_(output)
@@ -181,58 +185,62 @@ def test_adaptive_augmentation_counts_from_the_boundary(make_config, make_traine
         trainer.recipe.objective.p._seen.zero_()
 
 
-def test_both_networks_learn_the_classes(make_config, make_trainer):
-    """AC-GAN: aux_weight times the cross entropy, of D on real and generated images, of G on generated ones."""
+def test_both_networks_have_a_classification_loss(make_config, make_trainer):
+    """AC-GAN: aux_weight times the cross entropy, for D on real and generated images, for G on generated ones."""
     config = make_config(label="labels", aux_classifier=True, aux_weight=3.0, mixing_prob=0, aug="noaug")
     trainer = make_trainer(config, dtype=torch.float64)
     eye = torch.eye(2).double()
-    batch = dataclasses.replace(some_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
+    batch = dataclasses.replace(random_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
 
     def entropy(images, c):
         return losses.classification(trainer.recipe.D.judge(images)[1], c).sum().item()
 
     loss, means = trainer.recipe.objective.discriminator_main(batch).item(), trainer.means.take()
-    aux = entropy(batch.images, batch.labels) + entropy(fakes_of(trainer, "d", batch), batch.fake_labels)
+    aux = entropy(batch.images, batch.labels) + entropy(make_fakes(trainer, "d", batch), batch.fake_labels)
     assert means["loss/D aux"] == pytest.approx(aux / 4)
     assert loss == pytest.approx(4 * means["loss/D"] + 3.0 * aux)
     loss, means = trainer.recipe.objective.generator_main(batch).item(), trainer.means.take()
-    aux = entropy(fakes_of(trainer, "g", batch), batch.fake_labels)
+    aux = entropy(make_fakes(trainer, "g", batch), batch.fake_labels)
     assert means["loss/G aux"] == pytest.approx(aux / 4)
     assert loss == pytest.approx(4 * means["loss/G"] + 3.0 * aux)
 
 
 GAMMAS = [(2, 0), (0, 3), (2, 3), (0, 0)]
-EVERY = [
+ALL_OBJECTIVES = [
     {"loss": name, "gamma": gamma, "r2_gamma": r2}
     for name, loss in losses.LOSSES.items()
     for gamma, r2 in (GAMMAS if loss.boundary is not None else [])
 ]
-EVERY += [{"gp_weight": weight, **WGAN} for weight in (10.0, 0.0)]
-EVERY += [{"label": "labels", "aux_classifier": True, **options} for options in (EVERY[0], EVERY[-2])]
+ALL_OBJECTIVES += [{"gp_weight": weight, **WGAN} for weight in (10.0, 0.0)]
+ALL_OBJECTIVES += [
+    {"label": "labels", "aux_classifier": True, **options} for options in (ALL_OBJECTIVES[0], ALL_OBJECTIVES[-2])
+]
 
 
 @pytest.mark.parametrize("interval", [1, 2])
-@pytest.mark.parametrize("options", EVERY, ids=lambda o: " ".join(map(str, o.values())))
-def test_a_step_of_every_objective(make_config, make_trainer, options, interval):
-    """Every parameter of both networks gets a finite gradient, and not all of them 0."""
+@pytest.mark.parametrize("options", ALL_OBJECTIVES, ids=lambda o: " ".join(map(str, o.values())))
+def test_a_step_with_every_objective(make_config, make_trainer, options, interval):
+    """All parameters of both networks have finite gradients, not all of them 0."""
     trainer = make_trainer(make_config(r1_interval=interval, **options))
-    seen = {}
+    gradients_of = {}
     for phase in trainer.recipe.phases:
-        learn = phase.optimizer.step_unless
-        phase.optimizer.step_unless = lambda bad, phase=phase, learn=learn: (
-            seen.setdefault(phase.network, []).append([p.grad.clone() for p in phase.parameters if p.grad is not None]),
-            learn(bad),
+        step_unless = phase.optimizer.step_unless
+        phase.optimizer.step_unless = lambda bad, phase=phase, step_unless=step_unless: (
+            gradients_of.setdefault(phase.network, []).append(
+                [p.grad.clone() for p in phase.parameters if p.grad is not None]
+            ),
+            step_unless(bad),
         )
     trainer.step()
-    assert set(seen) == {trainer.recipe.G, trainer.recipe.D}
-    for gradients in (g for step in seen.values() for g in step):
+    assert set(gradients_of) == {trainer.recipe.G, trainer.recipe.D}
+    for gradients in (g for step in gradients_of.values() for g in step):
         assert all(g.isfinite().all() for g in gradients) and max(g.abs().max() for g in gradients) > 0
     assert trainer.guard.state_dict()["skipped"] == 0
 
 
-def test_path_length_uses_half_of_the_batch_at_the_weight_of_all(trainer):
+def test_path_length_uses_half_of_the_batch_with_the_weight_of_all(trainer):
     trainer.recipe.G.requires_grad_(True)
-    loss = trainer.recipe.objective.generator_path_length(batch_of(8))
+    loss = trainer.recipe.objective.generator_path_length(make_batch(8))
     means = trainer.means.take()
     assert loss.item() == pytest.approx(8 * 2.0 * means["path/penalty"])  # pl_weight 2; the mean starts at 0
     assert means["path/penalty"] >= means["path/length"] ** 2
@@ -240,28 +248,28 @@ def test_path_length_uses_half_of_the_batch_at_the_weight_of_all(trainer):
     assert trainer.recipe.objective.path_length.mean.item() == pytest.approx(0.01 * means["path/length"])
 
 
-def test_the_mean_of_w_follows_the_batch(trainer):
-    ws = recorded_ws(trainer, "generator_main", batch_of(8))
+def test_w_avg_is_updated_with_the_batch(trainer):
+    ws = record_ws(trainer, "generator_main", make_batch(8))
     trainer.recipe.objective.end_generator_main()
     assert torch.allclose(trainer.recipe.G.mapping.w_avg, 0.005 * ws[:, 0].mean(0))
 
 
 def test_gradients_of_both_penalties_are_complete(trainer):
-    """What the penalties leave out on the way is not what their own gradients need: plain autograd agrees."""
+    """Compare with plain autograd: the weight gradients that the penalties skip are not needed for their own."""
     torch.manual_seed(0)
     G, D = trainer.recipe.G.requires_grad_(True), trainer.recipe.D.requires_grad_(True)
     ws, y = torch.randn(2, G.num_ws, 8).double().requires_grad_(True), torch.randn(2, 3, 16, 16).double()
     x = torch.randn(4, 3, 16, 16).double().requires_grad_(True)
     images, logits = G.synthesis(ws), D(x)
     (pulled,) = torch.autograd.grad((images * y / 16).sum(), ws, create_graph=True)
-    (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    plain = pulled.square().sum(2).mean(1).sqrt().square().sum(), slope.square().sum()
-    ours = path_lengths(images, ws, y).square().sum(), gradient_penalty(logits, x).sum()
-    for network, mine, theirs in zip((G, D), ours, plain):
-        assert mine.item() == pytest.approx(theirs.item())
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    expected = pulled.square().sum(2).mean(1).sqrt().square().sum(), gradient.square().sum()
+    actual = path_lengths(images, ws, y).square().sum(), gradient_penalty(logits, x).sum()
+    for network, penalty, reference in zip((G, D), actual, expected):
+        assert penalty.item() == pytest.approx(reference.item())
         parameters = list(network.parameters())
-        a = torch.autograd.grad(mine, parameters, allow_unused=True, retain_graph=True)
-        b = torch.autograd.grad(theirs, parameters, allow_unused=True, retain_graph=True)
+        a = torch.autograd.grad(penalty, parameters, allow_unused=True, retain_graph=True)
+        b = torch.autograd.grad(reference, parameters, allow_unused=True, retain_graph=True)
         assert [g is None for g in a] == [g is None for g in b]
         assert all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(a, b) if p is not None)
         assert sum(g is not None and g.abs().max() > 0 for g in a) > 10

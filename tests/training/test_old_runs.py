@@ -1,7 +1,7 @@
-"""Runs that version 0.1 left before families had folders of their own: flat configurations, states with more in them.
+"""Runs of version 0.1, from before each family had its own folder: flat configurations, states with extra entries.
 
-`old/<family>/` holds the configuration and the state at 0.048 kimg of a tiny run on the packaged images, and the model
-that it ended with at 0.064 kimg without a stop.
+`old/<family>/` contains the configuration and the state at 0.048 kimg of a tiny run on the bundled dataset, and the
+model at its end, at 0.064 kimg, without interruption.
 """
 
 import json
@@ -31,32 +31,32 @@ def distance(a, b):
     return torch.cat([(a[name] - b[name]).flatten() for name in names]).square().mean().sqrt().item()
 
 
-def test_they_go_on_as_if_nothing_had_happened(sgan, folder):
+def test_old_runs_resume_as_if_uninterrupted(sgan, folder):
     state = read_state(list_states(folder)[0])[0]
-    begun = {f"G.{name}": tensor for name, tensor in state["G_ema"].items()}
+    start = {f"G.{name}": tensor for name, tensor in state["G_ema"].items()}
     sgan("train", "--resume", folder, "-q", "--device", "cpu")
-    ended = safetensors.torch.load_file(folder / "snapshot-000000.064.safetensors")
+    result = safetensors.torch.load_file(folder / "snapshot-000000.064.safetensors")
     expected = safetensors.torch.load_file(folder / "expected.safetensors")
-    assert ended.keys() == expected.keys()
-    # Rounding differs between processors, and Adam makes much of it where a gradient is next to nothing.
-    assert distance(ended, expected) < 0.1 * distance(begun, expected)
+    assert result.keys() == expected.keys()
+    # Rounding differs between processors, and Adam amplifies it where a gradient is almost 0.
+    assert distance(result, expected) < 0.1 * distance(start, expected)
 
 
-def test_their_snapshots_open_and_draw(folder):
+def test_old_snapshots_load_and_generate(folder):
     snapshot = load_snapshot(folder / "expected.safetensors")
     assert snapshot.info.generator.family == folder.name.partition("-")[2] and snapshot.D is not None
     image = snapshot.G(torch.randn(2, snapshot.G.config.z_dim))
     assert image.shape == (2, 3, 16, 16) and image.isfinite().all()
 
 
-def test_a_changed_setting_is_still_seen(sgan, folder):
+def test_a_changed_setting_is_reported(sgan, folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"lr": 0.5}))
     result = sgan("train", "--resume", folder, "-q", code=1)
     assert "lr: " in result.stderr and "0.5 now" in result.stderr
 
 
-def test_an_unknown_family_is_named_with_those_that_exist(sgan, folder):
+def test_an_unknown_family_is_reported_with_the_known_ones(sgan, folder):
     config = json.loads((folder / "config.json").read_text())
     config["generator"]["family"] = "stylegan9"
     (folder / "config.json").write_text(json.dumps(config))

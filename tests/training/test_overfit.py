@@ -1,4 +1,4 @@
-"""What ADA is for: on 200 images p rises, and the run stays nearer to images it has not seen than one without.
+"""ADA prevents overfitting: on 200 images p rises, and the model is closer to unseen images than without ADA.
 
 Twenty minutes on a quiet core: pytest -m slow tests/training/test_overfit.py -s
 """
@@ -36,7 +36,7 @@ def frechet(a, b):  # [N, D], [M, D]
     return float((a.mean(0) - b.mean(0)).square().sum() + s1.trace() + s2.trace() - 2 * root)
 
 
-def test_the_distance():
+def test_frechet_distance():
     torch.manual_seed(0)
     x = torch.randn(4000, 5).double()
     assert frechet(x, x) == pytest.approx(0, abs=1e-9)
@@ -44,13 +44,13 @@ def test_the_distance():
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    """200 of the packaged creatures, and features of 2,000 others."""
-    photos = open_dataset(None, size=(16, 16)).images(range(2200))
+def few_images(tmp_path_factory):
+    """200 images of the bundled dataset, and features of 2,000 others."""
+    images = open_dataset(None, size=(16, 16)).images(range(2200))
     folder = tmp_path_factory.mktemp("few")
-    for i, photo in enumerate(photos[:200]):
-        Image.fromarray(np.moveaxis(photo.numpy(), 0, 2)).save(folder / f"{i:03d}.png")
-    return folder, features(photos[200:])
+    for i, image in enumerate(images[:200]):
+        Image.fromarray(np.moveaxis(image.numpy(), 0, 2)).save(folder / f"{i:03d}.png")
+    return folder, features(images[200:])
 
 
 def distance_after(folder, data, others, aug, kimg=120):
@@ -61,7 +61,7 @@ def distance_after(folder, data, others, aug, kimg=120):
     )
     run = folder / aug
     run.mkdir()
-    train(config, run, "cpu", manner=RunOptions(quiet=True))
+    train(config, run, "cpu", options=RunOptions(quiet=True))
     G = load_snapshot(latest_snapshot(run)).G
     with torch.no_grad():
         fakes = torch.cat([to_uint8(G(z)) for z in latents_from_seeds(range(2000), 128).split(100)])
@@ -70,8 +70,8 @@ def distance_after(folder, data, others, aug, kimg=120):
 
 
 @pytest.mark.slow
-def test_ada_keeps_nearer_to_unseen_images(few, tmp_path):
-    data, others = few
+def test_ada_is_closer_to_unseen_images(few_images, tmp_path):
+    data, others = few_images
     (ada, p), (plain, _) = (distance_after(tmp_path, data, others, aug) for aug in ("ada", "noaug"))
-    print(f"distance to unseen photos: ada {ada:.4f} with p up to {p:.3f}, noaug {plain:.4f}")
+    print(f"distance to unseen images: ada {ada:.4f} with p up to {p:.3f}, noaug {plain:.4f}")
     assert p > 0.1 and ada < plain

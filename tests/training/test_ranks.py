@@ -1,4 +1,4 @@
-"""Two ranks make the run that one makes."""
+"""Two ranks give the same run as one."""
 
 import runpy
 import subprocess
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parent / "_ranks.py"
 
 @pytest.fixture(scope="module")
 def results(rgb_set, tmp_path_factory):
-    """What one rank, here, and two ranks, in processes of their own, made of the same run."""
+    """Results of the same run on one rank, in this process, and on two ranks, in other processes."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, str(SCRIPT), str(rgb_set), str(folder / "2.pt"), "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -22,7 +22,7 @@ def results(rgb_set, tmp_path_factory):
     assert process.returncode == 0, stderr
     one, two = (torch.load(folder / f"{ranks}.pt", weights_only=True) for ranks in (1, 2))
     assert (one["world"], two["world"]) == (1, 2)
-    return one, two | {"told": stdout}
+    return one, two | {"stdout": stdout}
 
 
 def flat(value, name=""):
@@ -34,7 +34,7 @@ def flat(value, name=""):
 
 
 def test_float64_for_50_steps_with_both_regularizers(results):
-    """And with augmentation whose p moves."""
+    """With adaptive augmentation."""
     one, two = (flat(r["state"]) for r in results)
     assert 0.2 < one[".augment.p"] != pytest.approx(0.3)
     assert one.keys() == two.keys() and any("path_length" in k for k in one)
@@ -42,15 +42,15 @@ def test_float64_for_50_steps_with_both_regularizers(results):
     assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
 
 
-def test_a_run_that_grows(results):
-    """With AC-GAN, R1 and R2. Instance norm leaves some gradients next to nothing, and Adam divides by their size."""
-    one, two = (flat(r["grown"]) for r in results)
+def test_a_growing_run(results):
+    """With AC-GAN, R1 and R2. Instance norm makes some gradients almost 0, and Adam divides by their size."""
+    one, two = (flat(r["growing"]) for r in results)
     assert one[".growth.stage"] == 2 and one.keys() == two.keys()
     worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
     assert max(worst.values()) < 1e-6, max(worst, key=worst.get)
 
 
-def test_statistics_are_of_all_ranks(results):
+def test_statistics_cover_all_ranks(results):
     one, two = (r["means"] for r in results)
     assert one.keys() == two.keys() >= {"loss/G", "loss/D", "r1/penalty", "path/length", "score/real"}
     assert all(two[k] == pytest.approx(one[k], rel=1e-8) for k in one)
@@ -66,9 +66,9 @@ def test_gradients_of_the_first_step_in_float32(results):
         assert (a - b).abs().max() <= 1e-4 * a.abs().max(), phase
 
 
-def test_all_ranks_hold_the_same_weights(results):
+def test_all_ranks_have_the_same_weights(results):
     assert results[1]["same on all ranks"]
 
 
-def test_a_mistake_on_a_rank_is_told_as_on_one(results):
-    assert results[1]["told"] == "SganError|The images are gone.|Bring them back.\n"
+def test_an_error_on_a_rank_is_reported_as_on_a_single_one(results):
+    assert results[1]["stdout"] == "SganError|The images are gone.|Bring them back.\n"

@@ -1,4 +1,4 @@
-"""A run in its folder: gone on with, guarded, damaged, on a full disk, in use, measured."""
+"""Runs: resumed, guarded, damaged, on a full disk, in use, measured."""
 
 import errno
 import json
@@ -14,8 +14,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.runs import lock_run
 from stylegan_cli.training import state_files, stats
 from stylegan_cli.training.folders import FAILURE
-from stylegan_cli.training.recipes import gan_plan as plan
-from stylegan_cli.training.recipes import gan_report
+from stylegan_cli.training.recipes import gan_plan, gan_report
 from stylegan_cli.training.recipes.gan import Gan, train
 from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state_files import list_states, read_about, read_state
@@ -24,21 +23,21 @@ QUIET = RunOptions(quiet=True)
 
 
 @pytest.fixture
-def begin(make_config, tmp_path):
-    """Train a new tiny run: begin(kimg=..., ...) -> its folder and configuration."""
+def train_run(make_config, tmp_path):
+    """Train a new tiny run: train_run(kimg=..., ...) -> its folder and configuration."""
 
-    def make(options=QUIET, name="run", **settings):
+    def train_run(options=QUIET, name="run", **settings):
         config = make_config(**{"kimg": 0.048, "snap": 0.024, "aug": "ada"} | settings)
         (tmp_path / name).mkdir()
         train(config, tmp_path / name, "cpu", options=options)
         return tmp_path / name, config
 
-    return make
+    return train_run
 
 
-def go_on(folder, options=QUIET, **changes):
-    run = plan.continued(folder, changes, list(changes))
-    train(run.config, folder, "cpu", run.start, options)
+def resume(folder, options=QUIET, **changes):
+    plan = gan_plan.plan_resumed_run(folder, changes, list(changes))
+    train(plan.config, folder, "cpu", plan.start, options)
 
 
 def weights(folder):
@@ -54,11 +53,11 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-# ------------------------------------------------------------------------------------------ going on
+# ------------------------------------------------------------------------------------------- resuming
 
 
-def test_what_a_state_tells(begin):
-    folder, config = begin()
+def test_contents_of_a_state(train_run):
+    folder, config = train_run()
     assert [p.name.split("-")[1] for p in list_states(folder)] == ["000000.048", "000000.024"]
     about = read_about(list_states(folder)[0])
     assert about["recipe"] == json.loads((folder / "config.json").read_text())["recipe"] == "gan"
@@ -68,96 +67,96 @@ def test_what_a_state_tells(begin):
     assert state.keys() == expected | {"record"}
 
 
-def test_a_run_that_was_interrupted_ends_as_one_that_was_not(begin):
-    whole, _ = begin(name="whole", kimg=0.072)
-    folder, _ = begin(kimg=0.048)
-    go_on(folder, kimg=0.072)
-    assert same(weights(whole), weights(folder))
+def test_resume_continues_bit_exactly(train_run):
+    uninterrupted, _ = train_run(name="uninterrupted", kimg=0.072)
+    folder, _ = train_run(kimg=0.048)
+    resume(folder, kimg=0.072)
+    assert same(weights(uninterrupted), weights(folder))
     kimg = [json.loads(line)["kimg"] for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert kimg == sorted(kimg) and kimg[-1] == 0.072
-    assert "Going on from kimg 0.048." in log(folder)
+    assert "Resuming from kimg 0.048." in log(folder)
     seconds = [json.loads(line).get("seconds", 0) for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert sorted(s for s in seconds if s) == [s for s in seconds if s]
 
 
-def test_a_damaged_state_is_told_and_the_one_before_taken(begin, capsys):
-    folder, _ = begin(kimg=0.072)
-    newest, before = list_states(folder)
+def test_a_damaged_state_is_reported_and_the_previous_one_used(train_run, capsys):
+    folder, _ = train_run(kimg=0.072)
+    newest, previous = list_states(folder)
     expected = weights(folder)
     newest.write_bytes(newest.read_bytes()[:-100])
-    go_on(folder, RunOptions(), kimg=0.072 + 1e-9)
-    told = capsys.readouterr().err
-    assert f"{newest.name}; {before.name} is taken instead" in told and "Traceback" not in told
+    resume(folder, RunOptions(), kimg=0.072 + 1e-9)
+    stderr = capsys.readouterr().err
+    assert f"{newest.name}. Using {previous.name} instead" in stderr and "Traceback" not in stderr
     assert same(expected, weights(folder))
 
 
-def test_settings_that_were_edited(begin):
-    folder, _ = begin()
+def test_edited_settings_are_reported(train_run):
+    folder, _ = train_run()
     path = folder / "config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps(settings | {"gamma": 99.0, "seed": 5}))
     with pytest.raises(SganError, match="seed: 0 then, 5 now; gamma: 2.0 then, 99.0 now"):
-        go_on(folder, kimg=1.0)
+        resume(folder, kimg=1.0)
 
 
-def test_a_folder_without_states(begin):
-    folder, _ = begin()
+def test_a_folder_without_states(train_run):
+    folder, _ = train_run()
     for path in list_states(folder):
         path.unlink()
     with pytest.raises(SganError, match="no training state") as e:
-        go_on(folder, kimg=1.0)
+        resume(folder, kimg=1.0)
     assert "snapshot-000000.048.safetensors" in e.value.hint
 
 
 def test_another_number_of_ranks_keeps_the_batch(make_config):
     config = make_config(batch=8)
-    two = plan._dealt(config, {"gpus": 2})
+    two = gan_plan._redistributed(config, {"gpus": 2})
     assert (two.batch, two.batch_gpu, two.gpus) == (8, 4, 2)
-    one = plan._dealt(two, {"gpus": 1})
+    one = gan_plan._redistributed(two, {"gpus": 1})
     assert (one.batch, one.batch_gpu, one.gpus) == (8, 4, 1)
-    with pytest.raises(SganError, match="does not divide"):
-        plan._dealt(config, {"gpus": 3})
+    with pytest.raises(SganError, match="is not a multiple of"):
+        gan_plan._redistributed(config, {"gpus": 3})
 
 
-def test_ranks_too_many_for_the_groups(make_config):
-    with pytest.raises(SganError, match="groups of 2 would be broken up"):
-        plan._dealt(make_config(batch=8, mbstd_group=2), {"gpus": 8})
+def test_too_many_ranks_for_the_groups(make_config):
+    with pytest.raises(SganError, match="fewer than a minibatch-deviation group of 2"):
+        gan_plan._redistributed(make_config(batch=8, mbstd_group=2), {"gpus": 8})
 
 
-def test_images_that_were_moved(begin, rgb_set, tmp_path, make_set):
-    folder, _ = begin(aug="noaug")
+def test_a_moved_dataset(train_run, rgb_set, tmp_path, make_set):
+    folder, _ = train_run(aug="noaug")
     moved = tmp_path / "moved.zip"
     moved.write_bytes(rgb_set.read_bytes())
-    run = plan.continued(folder, {"kimg": 0.056}, ["kimg"], str(moved))
-    train(run.config, folder, "cpu", options=QUIET)
+    plan = gan_plan.plan_resumed_run(folder, {"kimg": 0.056}, ["kimg"], str(moved))
+    train(plan.config, folder, "cpu", options=QUIET)
     assert read_about(list_states(folder)[0])["config"]["data"]["path"] == str(moved)
-    run = plan.continued(folder, {"kimg": 0.064}, ["kimg"], str(make_set(tmp_path / "others.zip", num=8)))
-    with pytest.raises(SganError, match="are not those that this run was started with"):
-        train(run.config, folder, "cpu", options=QUIET)
+    plan = gan_plan.plan_resumed_run(folder, {"kimg": 0.064}, ["kimg"], str(make_set(tmp_path / "others.zip", num=8)))
+    with pytest.raises(SganError, match="have changed since this run was started"):
+        train(plan.config, folder, "cpu", options=QUIET)
 
 
-def test_leftovers_of_a_kill_are_removed(begin):
-    folder, _ = begin(aug="noaug")
+def test_leftovers_of_a_kill_are_removed(train_run):
+    folder, _ = train_run(aug="noaug")
     (folder / ".snapshot-000000.048.safetensors.abc.tmp.safetensors").touch()
-    go_on(folder, kimg=0.056)
+    resume(folder, kimg=0.056)
     assert not list(folder.glob(".*.tmp*"))
 
 
-def test_stopped_while_steps_are_skipped(begin, poison, monkeypatch):
-    """Nothing is saved that could be beyond repair, and the command that goes on is told all the same."""
+def test_stopping_while_steps_are_skipped(train_run, poison, monkeypatch):
+    """Nothing is saved, as the weights may be invalid, but the command to resume is printed."""
     poison(2, until_rate_below=0)
-    monkeypatch.setattr("stylegan_cli.training.run.StopFlag.heard", lambda self: next(steps) == 6)
+    monkeypatch.setattr("stylegan_cli.training.run.StopFlag.requested_on_any_rank", lambda self: next(steps) == 6)
     steps = iter(range(99))
-    folder, config = begin(kimg=1)
+    folder, config = train_run(kimg=1)
     assert "Not saved, as the last 5 step(s) were skipped" in log(folder)
     assert [p.name[:12] for p in list_states(folder)] == ["state-000000"]
-    assert f"sgan train --resume {folder}" in plan.farewell(config, folder)
+    assert f"sgan train --resume {folder}" in gan_plan.describe_next_steps(config, folder)
 
 
-def test_a_folder_in_use(begin):
-    folder, _ = begin()
+def test_a_folder_in_use(train_run):
+    folder, _ = train_run()
     with lock_run(folder), pytest.raises(SganError, match=f"in use by process {os.getpid()}"):
-        go_on(folder, kimg=1.0)
+        resume(folder, kimg=1.0)
 
 
 # -------------------------------------------------------------------------------------------- guards
@@ -165,13 +164,13 @@ def test_a_folder_in_use(begin):
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Make images from a step on not a number, as long as the learning rate is what it was: poison(step, below)."""
+    """Make images nan from a step on, while the learning rate is above a limit: poison(step, until_rate_below)."""
 
     def make(step, until_rate_below):
-        good = Gan.next_batch
+        next_batch = Gan.next_batch
 
-        def bad(self):
-            batch = good(self)
+        def poisoned(self):
+            batch = next_batch(self)
             if (
                 int(batch.index[0]) // self.batch >= step
                 and self.phases[0].optimizer.param_groups[0]["lr"] > until_rate_below
@@ -179,48 +178,48 @@ def poison(monkeypatch):
                 batch.images.fill_(float("nan"))
             return batch
 
-        monkeypatch.setattr(Gan, "next_batch", bad)
+        monkeypatch.setattr(Gan, "next_batch", poisoned)
 
     return make
 
 
-def test_steps_that_stay_bad_take_the_run_back_with_a_lower_rate(begin, poison):
+def test_persistent_bad_steps_roll_back_with_a_lower_learning_rate(train_run, poison):
     poison(10, until_rate_below=0.3 * 0.0025)
-    folder, _ = begin(kimg=0.2, snap=0.04, pl_weight=0)
-    assert "going on from kimg 0.08 with the learning rate divided by 2 (1 of 3)" in log(folder)
-    # Nothing was saved while steps were skipped, and what led nowhere makes place for what was before it.
+    folder, _ = train_run(kimg=0.2, snap=0.04, pl_weight=0)
+    assert "Continuing from kimg 0.08 with the learning rate divided by 2 (1 of 3)" in log(folder)
+    # Nothing was saved while steps were skipped, and the state that failed again is replaced by the previous one.
     assert "from kimg 0.04 with the learning rate divided by 4 (2 of 3)" in log(folder)
     assert [p.name[:16] for p in folder.glob("*.abandoned")] == ["state-000000.080"]
     state, _ = read_state(list_states(folder)[0])
     assert state["guard"]["rollbacks"] == 2 and state["clock"]["shown"] == 200
     assert state["optimizer.G"]["param_groups"][0]["lr"] == pytest.approx(0.0025 / 4)
     last = json.loads((folder / "stats.jsonl").read_text().splitlines()[-2])
-    assert last["guard/skipped"] == 0  # those after the state that was gone back to
+    assert last["guard/skipped"] == 0  # since the state of the rollback
     assert not (folder / FAILURE).exists()
 
 
-def test_three_times_is_enough(begin, poison, tmp_path):
+def test_training_ends_after_three_rollbacks(train_run, poison, tmp_path):
     poison(5, until_rate_below=0)
-    with pytest.raises(SganError, match="diverged at kimg .* down to 1/8") as e:
-        begin(kimg=1, snap=0.024)
+    with pytest.raises(SganError, match="diverged at kimg .* reduced to 1/8") as e:
+        train_run(kimg=1, snap=0.024)
     assert "--lr" in e.value.hint
     assert "diverged" in (tmp_path / "run" / FAILURE).read_text()
     assert log(tmp_path / "run").count("with the learning rate divided by") == 3
-    assert "going on from kimg 0 with the learning rate divided by 4" in log(tmp_path / "run")
+    assert "Continuing from kimg 0 with the learning rate divided by 4" in log(tmp_path / "run")
     assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run").values())
 
 
-def test_a_failure_is_forgotten_when_the_run_goes_on(begin):
-    folder, _ = begin()
+def test_resuming_removes_the_failure_file(train_run):
+    folder, _ = train_run()
     (folder / FAILURE).write_text("x")
-    go_on(folder, kimg=0.056)
+    resume(folder, kimg=0.056)
     assert not (folder / FAILURE).exists()
 
 
-def test_the_drawings_growing_alike_is_told(begin, monkeypatch, capsys):
+def test_collapse_is_reported(train_run, monkeypatch, capsys):
     ratios = iter([1.0, 0.1])
-    monkeypatch.setattr(gan_report.CollapseAlarm, "look", lambda self, fakes: (next(ratios), "WARNING: alike"))
-    folder, _ = begin(RunOptions(), kimg=0.024)
+    monkeypatch.setattr(gan_report.CollapseAlarm, "check", lambda self, fakes: (next(ratios), "WARNING: alike"))
+    folder, _ = train_run(RunOptions(), kimg=0.024)
     assert "WARNING: alike" in log(folder) and "WARNING: alike" in capsys.readouterr().err
     lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert [line["diversity"] for line in lines if "diversity" in line] == [1.0, 0.1]
@@ -229,8 +228,8 @@ def test_the_drawings_growing_alike_is_told(begin, monkeypatch, capsys):
 # ------------------------------------------------------------------------------------------ full disk
 
 
-def test_a_full_disk_pauses_training_and_loses_nothing(begin, monkeypatch, capsys):
-    whole, _ = begin(name="whole")
+def test_a_full_disk_pauses_training_and_loses_nothing(train_run, monkeypatch, capsys):
+    uninterrupted, _ = train_run(name="uninterrupted")
     put, tries = state_files._put, []
 
     def full(f, chunk):
@@ -242,14 +241,14 @@ def test_a_full_disk_pauses_training_and_loses_nothing(begin, monkeypatch, capsy
 
     monkeypatch.setattr(state_files, "_put", full)
     monkeypatch.setattr(state_files.StateWriter, "every", 0.05)
-    folder, _ = begin(RunOptions())
-    told = capsys.readouterr().err
-    assert told.count("There is no room for the training state") == 1 and "going on" in told
-    assert same(weights(whole), weights(folder)) and len(list_states(folder)) == 2
+    folder, _ = train_run(RunOptions())
+    stderr = capsys.readouterr().err
+    assert stderr.count("There is no room for the training state") == 1 and "going on" in stderr
+    assert same(weights(uninterrupted), weights(folder)) and len(list_states(folder)) == 2
 
 
-def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
-    """And at the first line of the log."""
+def test_a_full_disk_at_a_snapshot(train_run, monkeypatch, capsys):
+    """At a snapshot, and at the first line of the log."""
     save, tries = gan_report.save_snapshot, []
 
     def full(*arguments):
@@ -269,14 +268,14 @@ def test_a_full_disk_at_a_snapshot(begin, monkeypatch, capsys):
 
     monkeypatch.setattr(stats, "append_line", full_log)
     monkeypatch.setattr("stylegan_cli.files.time", FastClock())
-    folder, _ = begin(RunOptions(), kimg=0.024)
-    assert capsys.readouterr().err.count("There is no room for what is written to") == 2
+    folder, _ = train_run(RunOptions(), kimg=0.024)
+    assert capsys.readouterr().err.count("There is no room for the files in") == 2
     assert lines[1] == lines[2] and len((folder / "stats.jsonl").read_text().splitlines()) == 5
     assert (folder / "snapshot-000000.024.safetensors").is_file()
 
 
 class FastClock:
-    """A second passes whenever somebody looks or sleeps."""
+    """A second passes with every call."""
 
     now = 0.0
 
@@ -288,8 +287,8 @@ class FastClock:
         self.now += seconds
 
 
-def test_a_full_disk_and_ctrl_c(begin, monkeypatch, tmp_path):
-    """The state that was written before is still there."""
+def test_a_full_disk_and_ctrl_c(train_run, monkeypatch, tmp_path):
+    """The previous state is kept."""
     put, tries = state_files._put, []
 
     def full(f, chunk):
@@ -302,15 +301,15 @@ def test_a_full_disk_and_ctrl_c(begin, monkeypatch, tmp_path):
     monkeypatch.setattr(state_files, "_put", full)
     monkeypatch.setattr(state_files.StateWriter, "every", 0.05)
     with pytest.raises(SganError, match="training state"):
-        begin()
+        train_run()
     assert [p.name.split("-")[1] for p in list_states(tmp_path / "run")] == ["000000"]
 
 
 # -------------------------------------------------------------------------------------------- metrics
 
 
-class Count:
-    """A metric that falls, then rises, and draws random numbers as it likes."""
+class FallingThenRising:
+    """A metric that falls, then rises, and uses the global random generator."""
 
     higher_is_better = False
 
@@ -323,9 +322,9 @@ class Count:
         return {"fid": next(self.values), "second": 1.0}
 
 
-def test_metrics_at_snapshots(begin):
-    plain, _ = begin(name="plain", kimg=0.072)
-    folder, _ = begin(RunOptions(quiet=True, measure=Count()), kimg=0.072)
+def test_metrics_at_snapshots(train_run):
+    plain, _ = train_run(name="plain", kimg=0.072)
+    folder, _ = train_run(RunOptions(quiet=True, measure=FallingThenRising()), kimg=0.072)
     lines = [json.loads(line) for line in (folder / "metric-fid.jsonl").read_text().splitlines()]
     assert [(line["kimg"], line["value"]) for line in lines] == [(0.024, 5.0), (0.048, 3.0), (0.072, 4.0)]
     assert lines[1]["snapshot"] == "snapshot-000000.048.safetensors"
@@ -336,18 +335,18 @@ def test_metrics_at_snapshots(begin):
     assert same(weights(plain), weights(folder))
 
 
-def test_a_metric_that_fails_is_no_reason_to_stop(begin, capsys):
+def test_training_continues_if_a_metric_fails(train_run, capsys):
     class Broken:
         higher_is_better = False
 
         def __call__(self, G, data, device):
             raise SganError("The images are gone.")
 
-    folder, _ = begin(RunOptions(measure=Broken()), aug="noaug")
+    folder, _ = train_run(RunOptions(measure=Broken()), aug="noaug")
     assert "could not be measured: The images are gone." in capsys.readouterr().err
     assert list_states(folder)[0].name.startswith("state-000000.048")
 
 
-def test_a_trace(begin):
-    folder, _ = begin(RunOptions(quiet=True, profile=1), kimg=0.1, r1_interval=1, pl_weight=0)
+def test_profile_writes_a_trace(train_run):
+    folder, _ = train_run(RunOptions(quiet=True, profile=1), kimg=0.1, r1_interval=1, pl_weight=0)
     assert json.loads(Path(folder, "trace.json").read_text())["traceEvents"]

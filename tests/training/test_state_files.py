@@ -1,4 +1,4 @@
-"""Training states on the disk: exact, checked, and still there whatever happens while they are written."""
+"""Training states as files: exact, checksummed, and safe whatever happens while they are written."""
 
 import errno
 import importlib
@@ -30,7 +30,7 @@ from stylegan_cli.training.state_files import (
     read_about,
     read_state,
 )
-from stylegan_cli.training.state_format import layout
+from stylegan_cli.training.state_format import file_layout
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -43,13 +43,13 @@ def damage(monkeypatch):
 
 
 @pytest.fixture
-def said():
+def messages():
     return []
 
 
 @pytest.fixture
-def writer(tmp_path, said):
-    writer = StateWriter(tmp_path, say=said.append)
+def writer(tmp_path, messages):
+    writer = StateWriter(tmp_path, notify=messages.append)
     writer.every = 0.01
     yield writer
     writer.close()
@@ -57,7 +57,7 @@ def writer(tmp_path, said):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk with troubles: disk.error is raised by every write, disk.gate holds writes up, disk.tries counts."""
+    """A simulated disk: writes raise disk.error, wait for disk.gate, and are counted in disk.tries."""
 
     class Disk:
         error, tries = None, 0
@@ -93,14 +93,14 @@ def write(writer, shown, state=None):
 def until(condition, seconds=10):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.005)
 
 
-# ------------------------------------------------------------------------------------- there and back
+# ---------------------------------------------------------------------------------------- round trips
 
 
-def test_odd_values_come_back_exactly(tmp_path, writer, damage):
+def test_unusual_values_survive_a_round_trip(tmp_path, writer, damage):
     base = torch.arange(24.0).view(4, 6)
     types = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
     state = {
@@ -139,8 +139,8 @@ def test_a_state_without_tensors(writer):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_no_file_can_hold_is_refused_at_once(tmp_path, writer, value):
-    with pytest.raises(TypeError, match="cannot hold .* as part.here does"):
+def test_unsupported_values_are_refused_at_once(tmp_path, writer, value):
+    with pytest.raises(TypeError, match="part.here cannot be saved in a training state"):
         writer.save({"part": {"here": value}}, {}, 0)
     assert names(tmp_path) == []
 
@@ -160,7 +160,7 @@ def test_about_and_name(tmp_path, writer):
     assert about == {"config": {"batch": 8}, "ranks": 2, "kimg": 41.0, "shown": 41_000}
 
 
-def test_others_can_open_it(writer):
+def test_it_is_a_safetensors_file(writer):
     state = {"G": OrderedDict({"b4.weight": torch.randn(3, 2)}), "rng": {"torch": torch.ones(7, dtype=torch.uint8)}}
     path = write(writer, 1, state)
     with safetensors.safe_open(path, framework="np") as f:
@@ -170,28 +170,28 @@ def test_others_can_open_it(writer):
     assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
 
 
-def test_a_trainer_goes_on_to_the_bit(tmp_path, writer, damage, make_config, make_trainer):
+def test_a_loaded_state_continues_bit_exactly(tmp_path, writer, damage, make_config, make_trainer):
     config = make_config(label="hat", r1_interval=3, pl_interval=2)
     trainer = make_trainer(config)
     for _ in range(4):
         trainer.step()
-    state = gather(trainer.memory)
+    state = gather(trainer.stateful)
     writer.save(state, {}, trainer.shown)
     for _ in range(4):
-        trainer.step()  # while it is written
+        trainer.step()  # during the write
     writer.wait()
     other = make_trainer(config)
     other.step()
     loaded, about, _ = load_newest(tmp_path, print)
     assert about["shown"] == 32
-    restore(other.memory, loaded)
-    assert damage.same(gather(other.memory), read_state(list_states(tmp_path)[0])[0])
+    restore(other.stateful, loaded)
+    assert damage.same(gather(other.stateful), read_state(list_states(tmp_path)[0])[0])
     for _ in range(4):
         other.step()
-    assert damage.same(gather(other.memory), gather(trainer.memory))
+    assert damage.same(gather(other.stateful), gather(trainer.stateful))
 
 
-def test_what_changes_after_save_is_not_written(writer, disk):
+def test_changes_after_save_are_not_written(writer, disk):
     disk.gate.clear()
     live = {"a": torch.zeros(1000), "list": [1]}
     writer.save({"part": live}, {}, 0)
@@ -203,7 +203,7 @@ def test_what_changes_after_save_is_not_written(writer, disk):
     assert not loaded["part"]["a"].any() and loaded["part"]["list"] == [1]
 
 
-def test_memory_is_used_again(writer):
+def test_memory_is_reused(writer):
     seen = []
     for size in (10, 1000, 1000, 500, 1000):
         write(writer, len(seen), {"a": torch.ones(size)})
@@ -218,13 +218,13 @@ def test_loaded_tensors_do_not_depend_on_the_file(writer):
     assert loaded["a"].eq(1).all()
 
 
-def test_save_waits_for_the_one_before(writer, disk):
+def test_save_waits_for_the_previous_write(writer, disk):
     disk.gate.clear()
     writer.save({"a": 1}, {}, 1)
     threading.Timer(0.2, disk.gate.set).start()
-    began = time.monotonic()
+    start = time.monotonic()
     writer.save({"a": 2}, {}, 2)
-    assert time.monotonic() - began > 0.15
+    assert time.monotonic() - start > 0.15
     writer.wait()
     assert [read_about(p)["shown"] for p in list_states(writer.folder)] == [2, 1]
 
@@ -233,48 +233,48 @@ def test_save_waits_for_the_one_before(writer, disk):
 
 
 @pytest.mark.parametrize(("kind", "tries"), [("cut short", 150), ("one bit flipped", 200), ("full disk", 15)])
-def test_damage_is_survived(tmp_path, damage, kind, tries):
+def test_damage_is_detected(tmp_path, damage, kind, tries):
     """A sample; benchmarks/damage_states.py is the long form."""
     assert damage.CASES[kind](tmp_path / "run", tries, random.Random(1)) == tries
 
 
-def test_the_damaged_one_is_set_aside(tmp_path, writer, said):
+def test_damaged_states_are_renamed(tmp_path, writer, messages):
     older, newer = write(writer, 1000), write(writer, 2000)
     newer.write_bytes(newer.read_bytes() + b"x")
-    state, about, path = load_newest(tmp_path, said.append)
+    state, about, path = load_newest(tmp_path, messages.append)
     assert (state, about["kimg"], path) == ({"clock": {"shown": 1000}}, 1.0, older)
     assert names(tmp_path) == [older.name, newer.name + ".damaged"]
-    (sentence,) = said
-    assert newer.name in sentence and f"{older.name} is taken instead" in sentence
-    assert load_newest(tmp_path, said.append)[2] == older and len(said) == 1
+    (message,) = messages
+    assert newer.name in message and f"Using {older.name} instead" in message
+    assert load_newest(tmp_path, messages.append)[2] == older and len(messages) == 1
 
 
-def test_none_and_none_but_damaged_ones(tmp_path, writer, said):
-    assert load_newest(tmp_path, said.append) is None
-    assert load_newest(tmp_path / "nowhere", said.append) is None
+def test_no_states_and_only_damaged_states(tmp_path, writer, messages):
+    assert load_newest(tmp_path, messages.append) is None
+    assert load_newest(tmp_path / "nowhere", messages.append) is None
     write(writer, 1).write_bytes(b"")
     for _ in range(2):
         with pytest.raises(SganError, match="All training states in .* are damaged"):
-            load_newest(tmp_path, said.append)
-    assert said == []
+            load_newest(tmp_path, messages.append)
+    assert messages == []
 
 
 @pytest.mark.parametrize("change", ["format", "state", "about", "nonsense"])
-def test_a_right_checksum_on_a_wrong_content(tmp_path, writer, monkeypatch, change):
+def test_invalid_content_with_a_valid_checksum(tmp_path, writer, monkeypatch, change):
     texts = {"format": state_files.FORMAT, "state": '["dict", ["a", ["tensor", "b"]]]', "about": "{}"}
     if change == "format":
         texts["format"] = "stylegan_cli-state/2"
     elif change != "nonsense":
         del texts[change]
-    monkeypatch.setattr(state_files, "layout", lambda *_: (layout({}, texts)[0], {}))
+    monkeypatch.setattr(state_files, "file_layout", lambda *_: (file_layout({}, texts)[0], {}))
     path = write(writer, 1)
-    wanted = "can read .its format: stylegan_cli-state/2" if change == "format" else "damaged.*makes no sense.*KeyError"
-    with pytest.raises(SganError, match=wanted) as caught:
+    message = "can read .its format is stylegan_cli-state/2" if change == "format" else "damaged.*is invalid.*KeyError"
+    with pytest.raises(SganError, match=message) as caught:
         read_state(path)
-    assert isinstance(caught.value, DamagedState) == (change != "format")  # a newer version may read it yet
+    assert isinstance(caught.value, DamagedState) == (change != "format")  # a newer version may be able to read it
 
 
-def test_a_file_that_cannot_be_read_now_is_not_set_aside(tmp_path, writer, monkeypatch):
+def test_a_file_with_a_temporary_error_is_not_renamed(tmp_path, writer, monkeypatch):
     def fail(path):
         raise OSError(number, os.strerror(number))
 
@@ -291,18 +291,18 @@ def test_a_file_that_cannot_be_read_now_is_not_set_aside(tmp_path, writer, monke
     assert list_states(tmp_path) == []
 
 
-def test_no_state_is_one_sentence(tmp_path, writer):
+def test_files_that_are_not_states(tmp_path, writer):
     path = write(writer, 1)
     with pytest.raises(SganError, match="Cannot read .*No such file"):
         read_state(path.with_name(path.name.replace("000000.001", "000009")))
-    with pytest.raises(SganError, match="is no training state"):
-        read_state(path.rename(tmp_path / "mine.safetensors"))
+    with pytest.raises(SganError, match="is not a training state"):
+        read_state(path.rename(tmp_path / "other.safetensors"))
     with pytest.raises(DamagedState, match="is damaged"):
         (tmp_path / "short").write_bytes(b"12345")
         read_about(tmp_path / "short")
 
 
-# ------------------------------------------------------------------------------- old ones, order, kills
+# ------------------------------------------------------------------------------ old states, order, kills
 
 
 def test_two_are_kept(tmp_path, writer):
@@ -310,15 +310,15 @@ def test_two_are_kept(tmp_path, writer):
         write(writer, shown)
         assert len(list_states(tmp_path)) == min(shown, 2)
     assert [read_about(p)["shown"] for p in list_states(tmp_path)] == [4, 3]
-    (tmp_path / "state-000000-mine.safetensors").touch()
+    (tmp_path / "state-000000-other.safetensors").touch()
     write(writer, 5)
-    assert "state-000000-mine.safetensors" in names(tmp_path) and len(names(tmp_path)) == 3
+    assert "state-000000-other.safetensors" in names(tmp_path) and len(names(tmp_path)) == 3
 
 
-def test_the_one_just_written_is_never_removed(tmp_path, said):
-    writer = StateWriter(tmp_path, keep=1, say=said.append)
+def test_the_newest_file_is_never_removed(tmp_path, messages):
+    writer = StateWriter(tmp_path, keep=1, notify=messages.append)
     write(writer, 5000)
-    writer.save({"a": 1}, {}, 100)  # the run went on from an older model
+    writer.save({"a": 1}, {}, 100)  # after a rollback
     writer.wait()
     assert [read_about(p)["shown"] for p in list_states(tmp_path)] == [100]
 
@@ -349,18 +349,18 @@ time.sleep(60)
 """
 
 
-def test_killed_in_the_middle_of_a_write(tmp_path, said):
+def test_killed_in_the_middle_of_a_write(tmp_path, messages):
     process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout.readline() == "in the middle\n"  # which comes within seconds, or its end within a minute
+        assert process.stdout.readline() == "in the middle\n"
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
     hidden = [p for p in tmp_path.iterdir() if p.name.startswith(".state-")]
     assert len(hidden) == 1 and hidden[0].stat().st_size > 2**25
-    state, about, _ = load_newest(tmp_path, said.append)
-    assert about["shown"] == 1 and torch.equal(state["part"]["a"], torch.arange(50_000_000 // 8)) and said == []
+    state, about, _ = load_newest(tmp_path, messages.append)
+    assert about["shown"] == 1 and torch.equal(state["part"]["a"], torch.arange(50_000_000 // 8)) and messages == []
     (tmp_path / ".other.tmp").touch()
     StateWriter(tmp_path)
     assert [n for n in names(tmp_path) if n.startswith(".")] == [".other.tmp"]
@@ -370,51 +370,51 @@ def test_killed_in_the_middle_of_a_write(tmp_path, said):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_waited_for(tmp_path, writer, disk, said, number):
+def test_a_full_disk_pauses_until_there_is_space(tmp_path, writer, disk, messages, number):
     write(writer, 1), write(writer, 2)
     disk.error, disk.tries = number, 0
     writer.save({"a": torch.ones(5)}, {}, 3)
     until(lambda: disk.tries > 3)
     assert writer.blocked
     threading.Timer(0.3, lambda: setattr(disk, "error", None)).start()
-    began = time.monotonic()
+    start = time.monotonic()
     writer.pause_if_blocked(lambda: False)
-    assert time.monotonic() - began > 0.2 and not writer.blocked
-    assert len(said) == 2 and "going on" in said[1]
-    assert all(text in said[0] for text in (str(tmp_path), os.strerror(number), "training waits", "Ctrl-C stops"))
+    assert time.monotonic() - start > 0.2 and not writer.blocked
+    assert len(messages) == 2 and "going on" in messages[1]
+    assert all(text in messages[0] for text in (str(tmp_path), os.strerror(number), "training waits", "Ctrl-C stops"))
     writer.wait()
     assert [read_about(p)["shown"] for p in list_states(tmp_path)] == [3, 2] and len(names(tmp_path)) == 2
 
 
-def test_without_trouble_there_is_no_pause(writer, disk, said):
-    writer.pause_if_blocked(lambda: pytest.fail("not asked"))
+def test_there_is_no_pause_without_errors(writer, disk, messages):
+    writer.pause_if_blocked(lambda: pytest.fail("called"))
     disk.gate.clear()
     writer.save({"a": 1}, {}, 1)
-    writer.pause_if_blocked(lambda: pytest.fail("not asked"))
+    writer.pause_if_blocked(lambda: pytest.fail("called"))
     disk.gate.set()
     writer.wait()
-    assert said == []
+    assert messages == []
 
 
-def test_the_older_states_stay_while_there_is_no_room(tmp_path, writer, disk):
-    before = [write(writer, 1), write(writer, 2)]
+def test_older_states_are_kept_while_the_disk_is_full(tmp_path, writer, disk):
+    older = [write(writer, 1), write(writer, 2)]
     disk.error = errno.ENOSPC
     writer.save({"a": 1}, {}, 3)
     until(lambda: writer.blocked)
-    assert list_states(tmp_path) == before[::-1]
+    assert list_states(tmp_path) == older[::-1]
     writer.close()
-    assert names(tmp_path) == sorted(p.name for p in before)
+    assert names(tmp_path) == sorted(p.name for p in older)
 
 
-@pytest.mark.parametrize("how", ["pause", "wait", "save"])
-def test_ctrl_c_ends_the_waiting(tmp_path, writer, disk, said, how):
-    """What could not be written is an error in one sentence; with room at the last moment there is none."""
+@pytest.mark.parametrize("method", ["pause", "wait", "save"])
+def test_ctrl_c_ends_waiting_for_space(tmp_path, writer, disk, messages, method):
+    """A failed write raises an error; there is none if there is space for the last attempt."""
     disk.error = errno.ENOSPC
     writer.save({"a": 1}, {}, 1)
     until(lambda: writer.blocked)
-    if how == "pause":
+    if method == "pause":
         writer.pause_if_blocked(lambda: True)
-    if how != "save":
+    if method != "save":
         with pytest.raises(SganError, match=f"Cannot write the training state in {tmp_path}: No space left"):
             writer.wait(stop=lambda: True)
     else:
@@ -423,10 +423,10 @@ def test_ctrl_c_ends_the_waiting(tmp_path, writer, disk, said, how):
             writer.wait()
     disk.error = None
     assert read_about(write(writer, 3))["shown"] == 3
-    assert len(said) == 1 and len(names(tmp_path)) == 1
+    assert len(messages) == 1 and len(names(tmp_path)) == 1
 
 
-def test_another_failure_is_raised_by_the_next_call(tmp_path, writer, disk, said):
+def test_other_errors_are_raised_by_the_next_call(tmp_path, writer, disk, messages):
     disk.error = errno.EIO
     writer.save({"a": 1}, {}, 1)
     with pytest.raises(SganError, match="Cannot write the training state in .*: Input/output error"):
@@ -434,25 +434,25 @@ def test_another_failure_is_raised_by_the_next_call(tmp_path, writer, disk, said
     writer.save({"a": 3}, {}, 3)
     with pytest.raises(SganError, match="Input/output error"):
         writer.wait()
-    writer.wait()  # told once
+    writer.wait()  # raised only once
     writer.save({"a": 4}, {}, 4)
-    writer.close()  # ... and not hidden
-    assert said == [f"Cannot write the training state in {tmp_path}: Input/output error."]
+    writer.close()  # reported, not raised
+    assert messages == [f"Cannot write the training state in {tmp_path}: Input/output error."]
     assert names(tmp_path) == []
 
 
-def test_a_mistake_in_the_thread_is_not_lost(writer, monkeypatch):
+def test_any_exception_in_the_thread_is_raised(writer, monkeypatch):
     monkeypatch.setattr(state_files, "sync_folder", lambda folder: 1 / 0)
     writer.save({"a": 1}, {}, 1)
     with pytest.raises(ZeroDivisionError):
         writer.wait()
 
 
-def test_a_log_on_the_same_full_disk_does_not_matter(tmp_path, disk):
-    def say(line):
+def test_errors_of_notify_are_ignored(tmp_path, disk):
+    def notify(line):
         raise OSError(errno.ENOSPC, "full")
 
-    writer = StateWriter(tmp_path, say=say)
+    writer = StateWriter(tmp_path, notify=notify)
     writer.every = 0.01
     disk.error = errno.ENOSPC
     writer.save({"a": 1}, {}, 1)
@@ -477,7 +477,7 @@ def test_no_pickle_in_the_file(tmp_path, writer):
 
 @pytest.fixture
 def write_when_full(tmp_path):
-    """write_when_full(n): a write that finds no room n times, told as `atomic_path` tells it."""
+    """write_when_full(n): a write with `atomic_path` that fails n times on a full disk."""
 
     def make(times, number=errno.ENOSPC):
         left = [number] * times
@@ -493,28 +493,29 @@ def write_when_full(tmp_path):
     return make
 
 
-def test_patiently(tmp_path, said, write_when_full):
-    assert wait_for_space(write_when_full(0), "the log", said.append, lambda: False) == "written" and said == []
-    assert wait_for_space(write_when_full(3), "the log", said.append, lambda: False, every=0.01) == "written"
-    assert len(said) == 2 and "no room for the log (No space left on device)" in said[0] and "going on" in said[1]
+def test_wait_for_space(tmp_path, messages, write_when_full):
+    assert wait_for_space(write_when_full(0), "the log", messages.append, lambda: False) == "written" and messages == []
+    assert wait_for_space(write_when_full(3), "the log", messages.append, lambda: False, every=0.01) == "written"
+    first, second = messages
+    assert "no room for the log (No space left on device)" in first and "going on" in second
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_patience_ends(said, write_when_full):
+def test_wait_for_space_ends(messages, write_when_full):
     def fail():
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    answers = iter([False, False, True, True])  # to: stop?
+    answers = iter([False, False, True, True])  # of stop()
     with pytest.raises(SganError, match="Cannot write .*a.txt: No space left"):
-        wait_for_space(write_when_full(9), "the log", said.append, lambda: next(answers), every=0.2)
-    with pytest.raises(SganError, match="a.txt: Read-only file system"):  # not a matter of time
-        wait_for_space(write_when_full(1, errno.EROFS), "the log", said.append, lambda: False)
+        wait_for_space(write_when_full(9), "the log", messages.append, lambda: next(answers), every=0.2)
+    with pytest.raises(SganError, match="a.txt: Read-only file system"):  # waiting would not help
+        wait_for_space(write_when_full(1, errno.EROFS), "the log", messages.append, lambda: False)
     with pytest.raises(SganError, match="Cannot write the log: Read-only file system"):
-        wait_for_space(fail, "the log", said.append, lambda: False)
-    assert len(said) == 1
+        wait_for_space(fail, "the log", messages.append, lambda: False)
+    assert len(messages) == 1
 
 
-def test_what_lack_of_room_is():
+def test_no_room():
     around = SganError("x")
     around.__cause__ = OSError(errno.EDQUOT, "x")
     assert no_room(around) == "Disk quota exceeded" and no_room(OSError(errno.ENOSPC, "x"))

@@ -1,4 +1,4 @@
-"""Means between two lines of the log, and the files of the log."""
+"""Means between two log lines, and the files of the log."""
 
 import errno
 import io
@@ -11,7 +11,7 @@ from stylegan_cli.training.state import gather, restore
 from stylegan_cli.training.stats import Means, RunLog
 
 
-def test_means_weigh_every_value_alike():
+def test_means_weight_all_values_equally():
     means = Means()
     means.add("loss", torch.tensor([1.0, 2.0, 3.0]))
     means.add("loss", torch.tensor([[10.0]]))
@@ -27,7 +27,7 @@ def test_means_keep_no_graph():
 
 
 def test_log(tmp_path):
-    for kimg in (0.5, 1.0):  # a run that goes on appends
+    for kimg in (0.5, 1.0):  # a resumed run appends
         log = RunLog(tmp_path, kimg=kimg - 0.5)
         log.stats({"kimg": kimg, "loss/G": 0.123456789})
         log.text(f"kimg {kimg}")
@@ -37,8 +37,8 @@ def test_log(tmp_path):
     assert (tmp_path / "log.txt").read_text() == "kimg 0.5\nkimg 1.0\n"
 
 
-def test_a_run_that_goes_on_forgets_what_came_after_its_state(tmp_path):
-    """Killed at 3, the last state of 1: what is written of later times would be there twice."""
+def test_a_resumed_run_removes_lines_after_its_state(tmp_path):
+    """Killed at 3 with its last state at 1: later lines would appear twice."""
     log = RunLog(tmp_path)
     for kimg in (1, 2, 3):
         log.stats({"kimg": kimg, "loss/G": 1.0})
@@ -54,10 +54,10 @@ def test_a_run_that_goes_on_forgets_what_came_after_its_state(tmp_path):
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 3
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_line(tmp_path, monkeypatch):
     log = RunLog(tmp_path)
     log.text("first")
-    monkeypatch.setattr("builtins.open", lambda *args: Full(*args))
+    monkeypatch.setattr("builtins.open", lambda *args: FullDisk(*args))
     with pytest.raises(OSError):
         log.text("second")
     monkeypatch.undo()
@@ -65,8 +65,8 @@ def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
     assert (tmp_path / "log.txt").read_text() == "first\nthird\n"
 
 
-class Full:
-    """A file on a disk with room for three more bytes."""
+class FullDisk:
+    """A file on a disk with space for three more bytes."""
 
     def __init__(self, path, mode):
         self.file = io.FileIO(path, "a")
@@ -85,7 +85,7 @@ class Full:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_means_leave_out_what_is_not_finite():
+def test_means_ignore_non_finite_values():
     means = Means()
     means.add("loss", torch.tensor([1.0, float("nan"), 3.0, float("inf")]))
     means.add("none", torch.tensor([float("nan")]))
@@ -94,7 +94,7 @@ def test_means_leave_out_what_is_not_finite():
     assert means.take() == {"loss": 5.0}
 
 
-def test_state_of_many_parts():
+def test_state_of_several_parts():
     class Part:
         def __init__(self, value):
             self.value = value
@@ -110,5 +110,5 @@ def test_state_of_many_parts():
     parts = {"a": Part(0), "b": Part(0)}
     restore(parts, state)
     assert (parts["a"].value, parts["b"].value) == (1, 2)
-    with pytest.raises(KeyError, match="no state for c"):
+    with pytest.raises(KeyError, match="no entry for c"):
         restore(parts | {"c": Part(0)}, state)

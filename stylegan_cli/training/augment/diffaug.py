@@ -10,12 +10,12 @@ from .image import in_window
 
 
 def diff_augment(
-    images: Tensor,  # [N, C, H, W]; of four channels the last one keeps its values
+    images: Tensor,  # [N, C, H, W]; the colors of a fourth channel are unchanged
     seed: int,
-    purpose: str,  # names the use
+    purpose: str,  # name of the use
     index: Tensor,  # [N] int64, global index of each image
 ) -> Tensor:  # [N, C, H, W]
-    """Color, translation and cutout, of every image."""
+    """Apply color, translation and cutout to every image."""
     u = counter.uniform(seed, f"{purpose}.diffaug", index, (7,)).to(images.dtype)
     images = _recolor(images, *u[:, :3].unbind(1))
     return _shift_and_cut(images, *u[:, 3:].unbind(1))
@@ -29,8 +29,8 @@ def _recolor(
 ) -> Tensor:  # [N, C, H, W]
     """c s x + c (1 - s) gray + (1 - c) mean + b,   b in -0.5 ... 0.5, s in 0 ... 2, c in 0.5 ... 1.5
 
-    gray is the mean of a pixel's colors, mean that of the image: brightness moves both, saturation then scales the
-    distance to the one, contrast that to the other.
+    gray is the mean of a pixel's colors, mean that of the whole image. Brightness shifts both, saturation scales the
+    distance from gray, contrast the distance from mean.
     """
     color, rest = images[:, :3], images[:, 3:]
     b, s, c = (v[:, None, None, None] for v in (brightness - 0.5, 2 * saturation, contrast + 0.5))
@@ -47,7 +47,7 @@ def _shift_and_cut(
     cut_x: Tensor,  # [N]
     cut_y: Tensor,  # [N]
 ) -> Tensor:  # [N, C, H, W]
-    """By up to 1/8 of the sides, zeros coming in; then zeros in a window of half the sides."""
+    """Shift by up to 1/8 of the sides, padded with 0; then set a window of half the sides to 0."""
     n, c, h, w = images.shape
     (column, in_x), (row, in_y) = _shifted(x, w), _shifted(y, h)
     index = (row[:, :, None] * w + column[:, None, :]).flatten(1)  # [N, H W]
@@ -59,8 +59,8 @@ def _shift_and_cut(
 def _shifted(
     u: Tensor,  # [N] uniform in 0 ... 1
     side: int,
-) -> tuple[Tensor, Tensor]:  # [N, side] int64 where each pixel comes from, [N, side] bool whether it is in the image
-    most = round(side / 8)
-    by = (u * (2 * most + 1)).floor().long() - most  # [N] -most ... most, equally likely
-    at = torch.arange(side, device=u.device) - by[:, None]
-    return at.clamp(0, side - 1), (at >= 0) & (at < side)
+) -> tuple[Tensor, Tensor]:  # [N, side] int64 source of each pixel, [N, side] bool whether it is inside the image
+    limit = round(side / 8)
+    shift = (u * (2 * limit + 1)).floor().long() - limit  # [N] -limit ... limit, equally likely
+    source = torch.arange(side, device=u.device) - shift[:, None]
+    return source.clamp(0, side - 1), (source >= 0) & (source < side)

@@ -1,10 +1,10 @@
-"""Moving images about: exact copies of their pixels, and one affine warp between filters.
+"""Geometric transformations: exact pixel copies, and an affine warp between filters.
 
-y(o) = x(M o - t),   o in pixels from the middle of the image
+y(o) = x(M o - t),   o in pixels from the center of the image
 
-The warp reads an image of twice the size, made by the low-pass filter of a wavelet, and the same filter halves the
-size of what was read: nothing aliases, and since the wavelet is orthogonal, a warp that moves nothing changes nothing.
-Beyond its border an image goes on as in a mirror that stands on the outermost pixels.
+The warp samples an image that was upsampled by 2 with the low-pass filter of a wavelet, and the same filter
+downsamples the result: nothing aliases, and as the wavelet is orthogonal, the identity leaves images unchanged.
+Outside its border an image is reflected at the outermost pixels.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ SYM6 = (
     *(-0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
 )
 _TAPS = tuple(tap / sum(SYM6) for tap in SYM6)
-_EARLY = 5.5 - sum(i * tap for i, tap in enumerate(_TAPS))  # what it delays less than a symmetric filter, in samples
+_ADVANCE = 5.5 - sum(i * tap for i, tap in enumerate(_TAPS))  # delay of a symmetric filter minus its own
 
 
-def move(
+def transform(
     images: Tensor,  # [N, C, H, W]
-    draw: Parameters,
-    blit: bool,  # flips, quarter turns (half turns of what is not square), shifts by whole pixels
+    params: Parameters,
+    blit: bool,  # flips, quarter turns (half turns if not square), shifts by whole pixels
     general: bool,  # scaling, rotation, stretching, shifts by fractions of a pixel
 ) -> Tensor:  # [N, C, H, W]
-    """In the order of the words above. Flips and turns are exact in any case; shifts too, unless there is a warp to
-    make them: it then makes both at once, of the images that are to move, and leaves the others as they are."""
+    """Apply the transformations in the order of the comments above. Flips and turns are always exact. With `general`,
+    one warp does all shifts, and images that need no warp are unchanged."""
     sides = constant((images.shape[3], images.shape[2]), images.device, images.dtype)
-    shift = (draw["shift"] * sides).round() if blit else torch.zeros_like(draw["shift"])  # [N, 2]
+    shift = (params["shift"] * sides).round() if blit else torch.zeros_like(params["shift"])  # [N, 2]
     if blit:
-        images = copy_pixels(images, _turn(draw, images.shape[2] == images.shape[3]), 0 * shift if general else shift)
+        images = copy_pixels(images, _turn(params, images.shape[2] == images.shape[3]), 0 * shift if general else shift)
     if not general:
         return images
-    inverse = _inverse(draw)
-    offset = shift + (inverse @ (draw["glide"] * sides)[:, :, None])[:, :, 0]
-    still = torch.eye(2, device=images.device, dtype=images.dtype)
-    moved = ((inverse != still).flatten(1) | (offset != 0).repeat(1, 2)).any(1)
-    return torch.where(moved[:, None, None, None], warp(images, inverse, offset), images)
+    inverse = _inverse(params)
+    offset = shift + (inverse @ (params["glide"] * sides)[:, :, None])[:, :, 0]
+    identity = torch.eye(2, device=images.device, dtype=images.dtype)
+    is_warped = ((inverse != identity).flatten(1) | (offset != 0).repeat(1, 2)).any(1)
+    return torch.where(is_warped[:, None, None, None], warp(images, inverse, offset), images)
 
 
 def copy_pixels(
     images: Tensor,  # [N, C, H, W]
-    turn: Tensor,  # [N, 2, 2] by quarters, and flips
+    turn: Tensor,  # [N, 2, 2] quarter turns and flips
     shift: Tensor,  # [N, 2] x and y, whole pixels
 ) -> Tensor:  # [N, C, H, W]
-    """y(o) = x(turn (o - shift)), each pixel a copy of a pixel"""
+    """y(o) = x(turn (o - shift)), copying pixels."""
     n, c, h, w = images.shape
     half = constant((((w - 1) / 2,), ((h - 1) / 2,)), images.device, images.dtype)[:, :, None]  # [2, 1, 1]
-    at = _affine(turn, (turn @ shift[:, :, None])[:, :, 0], h, w)
-    x, y = (_mirror(at, half) + half).round().long().unbind(1)  # [N, H, W]
+    positions = _affine(turn, (turn @ shift[:, :, None])[:, :, 0], h, w)
+    x, y = (_reflect(positions, half) + half).round().long().unbind(1)  # [N, H, W]
     index = (y * w + x).flatten(1)[:, None].expand(-1, c, -1)
     return images.flatten(2).gather(2, index).view_as(images)
 
@@ -66,10 +66,10 @@ def warp(
     inverse: Tensor,  # [N, 2, 2] M
     offset: Tensor,  # [N, 2] t: x and y, in pixels
 ) -> Tensor:  # [N, C, H, W]
-    """y(o) = x(M o - t), through an image of twice the size"""
+    """y(o) = x(M o - t), sampling an image of twice the size."""
     n, c, h, w = images.shape
     taps = constant(_TAPS, images.device)
-    x = mirror_pad(images, 6).reshape(1, n * c, h + 12, w + 12)  # filtered as channels, which is faster on a CPU
+    x = mirror_pad(images, 6).reshape(1, n * c, h + 12, w + 12)  # images as channels, which is faster on a CPU
     fine = upfirdn2d(x, taps, up=2, padding=(1, 0, 1, 0), gain=4).view(n, c, 2 * h + 14, 2 * w + 14)
     fine = grid_sample(fine, _fine_grid(inverse, offset, h, w))  # [N, C, 2H + 10, 2W + 10]
     return upfirdn2d(fine.flatten(0, 1)[None], taps, down=2, flip=True).view_as(images)
@@ -82,13 +82,13 @@ def _fine_grid(
     h: int,
     w: int,
 ) -> Tensor:  # [N, 2H + 10, 2W + 10, 2] for grid_sample
-    """Where the fine image is read for each pixel of the next one: 5 more than the image has on each side, for the
-    filter; what is read has 7. Within these 5 it is read as it is, and farther out from the mirror."""
+    """Return where to sample the upsampled image, which has a margin of 7 pixels, for a result with the margin of 5
+    that the filter needs. Positions within 5 pixels of the image are used as they are, those beyond are reflected."""
     sides = constant(((w,), (h,)), inverse.device, inverse.dtype)[:, :, None]  # [2, 1, 1]
-    # The filter's middle lies a bit beside that of the fine pixels: M turns about it, and it is where the mirrors are.
-    at = _affine(inverse, 2 * offset + _EARLY * (1 - inverse.sum(2)), 2 * h + 10, 2 * w + 10)  # [N, 2, ...]
-    at = torch.where(at.abs() <= sides + 5, at, _mirror(at, sides - 1, -_EARLY))
-    return at.mul_(1 / (sides + 7)).permute(0, 2, 3, 1)
+    # The filter is centered slightly beside the upsampled pixels: M and the reflections are relative to its center.
+    positions = _affine(inverse, 2 * offset + _ADVANCE * (1 - inverse.sum(2)), 2 * h + 10, 2 * w + 10)  # [N, 2, ...]
+    positions = torch.where(positions.abs() <= sides + 5, positions, _reflect(positions, sides - 1, -_ADVANCE))
+    return positions.mul_(1 / (sides + 7)).permute(0, 2, 3, 1)
 
 
 def _affine(
@@ -97,27 +97,27 @@ def _affine(
     h: int,
     w: int,
 ) -> Tensor:  # [N, 2, h, w]
-    """matrix o - offset, for every pixel o = (x, y), counted from the middle"""
+    """matrix o - offset, for every pixel o = (x, y), relative to the center."""
     x, y = (torch.arange(side, device=matrix.device, dtype=matrix.dtype) - (side - 1) / 2 for side in (w, h))
     along = matrix[:, :, 0, None] * x  # [N, 2, w]
     down = matrix[:, :, 1, None] * y - offset[:, :, None]  # [N, 2, h]
     return along[:, :, None, :] + down[:, :, :, None]
 
 
-def _mirror(
-    at: Tensor,  # [N, 2, h, w]
+def _reflect(
+    positions: Tensor,  # [N, 2, h, w]
     half: Tensor,  # [2, 1, 1]
     middle: float = 0.0,
 ) -> Tensor:  # [N, 2, h, w] in middle - half ... middle + half
-    """Back and forth between two mirrors: middle - half + | (at - middle - half) mod 4 half - 2 half |"""
-    return (at - (middle + half)).remainder_(4 * half).sub_(2 * half).abs_().add_(middle - half)
+    """Reflect at both ends of the range: middle - half + | (positions - middle - half) mod 4 half - 2 half |."""
+    return (positions - (middle + half)).remainder_(4 * half).sub_(2 * half).abs_().add_(middle - half)
 
 
 def mirror_pad(
     images: Tensor,  # [N, C, H, W]
     margin: int,
 ) -> Tensor:  # [N, C, H + 2 margin, W + 2 margin]
-    """As F.pad's 'reflect', with margins of any size: after whole reflections the border is a mirror still."""
+    """Like F.pad with mode 'reflect', but with margins of any size."""
     x, y = margin, margin
     while x or y:
         by_y, by_x = min(y, images.shape[2] - 1), min(x, images.shape[3] - 1)
@@ -127,21 +127,21 @@ def mirror_pad(
 
 
 def _turn(
-    draw: Parameters,
+    params: Parameters,
     square: bool,
 ) -> Tensor:  # [N, 2, 2]
-    """The inverse of a flip and a turn after it: diag(+-1, 1) R(-90 k)"""
-    quarters = (draw["turn"].abs() * 4).floor() if square else (draw["turn"].abs() * 2).floor() * 2
+    """The inverse of a flip followed by a turn: diag(+-1, 1) R(-90 k)."""
+    quarters = (params["turn"].abs() * 4).floor() if square else (params["turn"].abs() * 2).floor() * 2
     turn = _rotation(quarters * (-torch.pi / 2)).round()
-    across = 1 - 2 * (draw["flip"] > 0).to(turn.dtype)  # [N]
-    return turn * torch.stack([across, torch.ones_like(across)], 1)[:, :, None]
+    flip = 1 - 2 * (params["flip"] > 0).to(turn.dtype)  # [N]
+    return turn * torch.stack([flip, torch.ones_like(flip)], 1)[:, :, None]
 
 
-def _inverse(draw: Parameters) -> Tensor:  # [N, 2, 2]
-    """The inverse of scale s, rotation a, stretching e, rotation b: R(-a) diag(1 / e, e) R(-b) / s"""
-    stretch = draw["stretch"][:, None]
-    sides = torch.exp2(torch.cat([-stretch, stretch], 1) - draw["scale"][:, None])  # [N, 2]
-    return (_rotation(-draw["rotate before"]) * sides[:, None, :]) @ _rotation(-draw["rotate after"])
+def _inverse(params: Parameters) -> Tensor:  # [N, 2, 2]
+    """The inverse of scale s, rotation a, stretching e, rotation b: R(-a) diag(1 / e, e) R(-b) / s."""
+    stretch = params["stretch"][:, None]
+    sides = torch.exp2(torch.cat([-stretch, stretch], 1) - params["scale"][:, None])  # [N, 2]
+    return (_rotation(-params["rotate before"]) * sides[:, None, :]) @ _rotation(-params["rotate after"])
 
 
 def _rotation(angle: Tensor) -> Tensor:  # [N] -> [N, 2, 2]

@@ -1,1 +1,1 @@
-"""What can be trained: each recipe declares its networks, phases and memory, and what a run shows of it."""
+"""What can be trained: each recipe declares its networks, phases and state, and what its runs report."""

@@ -1,7 +1,7 @@
-"""The classifier of images: AdamW with a rate that rises and falls once, on the attributes of a set.
+"""The image classifier: trained on the attributes of a dataset, with AdamW and a one-cycle learning rate.
 
-It sees images a little blurred and noisy while it learns, as a model draws them. It is trained on the CPU, so that
-what it says does not depend on the device.
+Training images are slightly blurred and noisy, like generated ones. It is trained on the CPU, so that its predictions
+do not depend on the device.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from ..engine import Engine
 from ..optimizer import GuardedAdamW
 from ..recipe import Batch, Phase, Recipe
 
-_PROTOCOL = 1  # rises when the same images come to give another network
-_FINE = 32  # pixels: in larger images the first convolution halves the size too
-_IMAGES = 10_000  # of a set that are looked at
-_BATCH, _STEPS, _EPOCHS = 64, 450, 4  # a large set is seen so often at least
+_PROTOCOL = 1  # increment when the same images give another network
+_FINE = 32  # pixels; for larger images the first convolution also halves the size
+_IMAGES = 10_000  # maximum number of images of a dataset to use
+_BATCH, _STEPS, _EPOCHS = 64, 450, 4  # batch size; minimum number of steps and of epochs
 _RATE, _DECAY = 3e-3, 0.01
-_FEW = 10  # an attribute with fewer images for each value is a name or a number, no kind of image
+_FEW = 10  # with fewer images per value, an attribute is a name or a number rather than a class
 
 
 @dataclass(frozen=True)
 class LabeledBatch(Batch):
-    images: Tensor  # float [N, C, h, w] as `prepare` makes them
+    images: Tensor  # float [N, C, h, w] from `prepare`
     targets: Tensor  # [N, attributes] int64
 
 
 class ClassifierRecipe(Recipe):
-    """Every round shows all images, in another order."""
+    """Trains a classifier. Every epoch shows all images in a new order."""
 
     def __init__(
         self,
@@ -57,25 +57,25 @@ class ClassifierRecipe(Recipe):
         self.classifier, self.x, self.targets, self.seed = classifier, x, targets, seed
         optimizer = GuardedAdamW(classifier.parameters(), _RATE, weight_decay=_DECAY)
         self.rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
-        self.order = Rounds(len(x), seed=seed)
+        self.sampler = EpochSampler(len(x), seed=seed)
         self.networks = {"classifier": classifier}
         self.phases = [Phase("classifier", classifier, optimizer, self._loss)]
-        self.parts = {"rate": self.rate, "data": self.order}
+        self.parts = {"rate": self.rate, "data": self.sampler}
 
     def next_batch(self) -> LabeledBatch:
-        chosen, shown = self.order.next(_BATCH)
-        return LabeledBatch(_as_drawn(prepare(self.x[chosen]), self.seed, shown), self.targets[chosen])
+        rows, index = self.sampler.next(_BATCH)
+        return LabeledBatch(_degrade(prepare(self.x[rows]), self.seed, index), self.targets[rows])
 
     def after_step(self, shown: int) -> None:
         self.rate.step()
 
-    def _loss(self, batch: LabeledBatch) -> Tensor:  # [] sum over the images and the attributes
-        heads = zip(self.classifier(batch.images), batch.targets.unbind(1), strict=True)
-        return torch.stack([cross_entropy(logs, target, reduction="sum") for logs, target in heads]).sum()
+    def _loss(self, batch: LabeledBatch) -> Tensor:  # [] sum over images and attributes
+        pairs = zip(self.classifier(batch.images), batch.targets.unbind(1), strict=True)
+        return torch.stack([cross_entropy(logits, target, reduction="sum") for logits, target in pairs]).sum()
 
 
-class Rounds(Sampler):
-    """Which of N images come when: each round all of them."""
+class EpochSampler(Sampler):
+    """The order of N images: a new permutation every epoch."""
 
     def _order(self, epoch: int) -> np.ndarray:
         return counter.uniform(self.seed, f"classifier.round{epoch}", torch.arange(self.num)).argsort().numpy()
@@ -83,48 +83,48 @@ class Rounds(Sampler):
 
 def train_classifier(
     dataset: Dataset,
-    names: Sequence[str],  # of attributes
+    names: Sequence[str],  # attributes to learn
     *,
-    indices: Sequence[int] | None = None,  # of the set; None: all
+    indices: Sequence[int] | None = None,  # images of the dataset to use; None: all
     seed: int = 0,
-    steps: int | None = None,  # of 64 images; None: 450, or four times through the set
+    steps: int | None = None,  # number of steps of 64 images; None: at least 450, and four epochs
     progress: Progress = silent,
 ) -> ImageClassifier:
-    """Learn attributes from nine tenths of the images, at random; `recognition` is measured on the last tenth."""
+    """Train on a random nine tenths of the images; `recognition` is measured on the others."""
     index = torch.arange(len(dataset)) if indices is None else torch.tensor(list(indices))
     index = index[counter.uniform(seed, "classifier.split", index).argsort()[:_IMAGES]]
-    x = torch.cat([_bytes(prepare(dataset.images(part))) for part in index.split(256)])
+    x = torch.cat([_to_uint8(prepare(dataset.images(part))) for part in index.split(256)])
     classes = {name: classes_by_value(dataset.attributes[name]) for name in names}
     targets = [torch.from_numpy(numbers)[index] for numbers, _ in classes.values()]
-    held = max(len(x) // 10, 1)
+    num_test = max(len(x) // 10, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         values = {name: values for name, (_, values) in classes.items()}
         classifier = ImageClassifier(values, x.shape[1], fine=max(x.shape[2:]) <= _FINE)
-        _fit(classifier, x[held:], [t[held:] for t in targets], seed, steps, progress)
-    predictions = classifier.eval().requires_grad_(False).classify(x[:held]).values()
-    for name, logs, target in zip(names, predictions, targets, strict=True):
-        right = (logs.argmax(1) == target[:held]).double().mean().item()
-        classifier.recognition[name] = Recognition(right, (target.bincount().max() / len(target)).item())
+        _fit(classifier, x[num_test:], [t[num_test:] for t in targets], seed, steps, progress)
+    predictions = classifier.eval().requires_grad_(False).classify(x[:num_test]).values()
+    for name, logits, target in zip(names, predictions, targets, strict=True):
+        accuracy = (logits.argmax(1) == target[:num_test]).double().mean().item()
+        classifier.recognition[name] = Recognition(accuracy, (target.bincount().max() / len(target)).item())
     return classifier
 
 
 def open_classifier(
     dataset: Dataset,
-    drawn: GeneratorConfig,  # of the model whose images it will see
-    wanted: Sequence[str] | None = None,  # attributes that must be among those it tells; it learns all in any case
+    generator: GeneratorConfig,  # of the model whose images are to be classified
+    required: Sequence[str] | None = None,  # attributes that it must support; it learns all in any case
     steps: int | None = None,  # see `train_classifier`
     progress: Progress = silent,
 ) -> ImageClassifier:
-    """From the folder of caches; else trained and kept there, where the folder can be written.
+    """Load the classifier of a dataset from the cache; else train it and store it there, if possible.
 
-    Raises SganError if the images are of another form than the model's, or have no attributes to learn.
+    Raises SganError if the images and the model differ in size or channels, or if there are no attributes to learn.
     """
     spec = dataset.spec
     form = (spec.channels, spec.height, spec.width)
-    if form != (drawn.channels, drawn.height, drawn.width):
-        raise SganError(f"The images in {spec.path} have another size or other channels than the model's.")
-    names = choose_attributes(dataset, wanted)
+    if form != (generator.channels, generator.height, generator.width):
+        raise SganError(f"The images in {spec.path} differ from the model's in size or channels.")
+    names = choose_attributes(dataset, required)
     depends = [_PROTOCOL, spec.content_hash, *form, spec.filter, names, steps, torch.get_num_threads()]
     key = cache.key(*depends)
     with cache.claim("classifiers", key):
@@ -137,25 +137,26 @@ def open_classifier(
 
 def choose_attributes(
     dataset: Dataset,
-    wanted: Sequence[str] | None = None,  # must be among them
+    required: Sequence[str] | None = None,  # attributes that must be among them
 ) -> list[str]:
-    """The attributes of a set that are kinds of images. Raises SganError if there are none, or not those wanted."""
+    """Return the attributes that divide the images into classes. Raises SganError if there are none, or if a required
+    one is missing."""
     counts = {name: len(set(values)) for name, values in dataset.attributes.items()}
-    kinds = [name for name, count in counts.items() if 1 < count <= len(dataset) / _FEW]
-    if not kinds:
-        hint = "Give --data with attributes (`sgan data demo` draws some), or --csv with labels of seeds."
-        raise SganError(f"The images in {dataset.spec.path} have no attributes that sort them into kinds.", hint=hint)
-    for name in wanted or ():
-        if name not in kinds:
-            hint = nearest(name, kinds) or f"Choose from {', '.join(kinds)}."
+    usable = [name for name, count in counts.items() if 1 < count <= len(dataset) / _FEW]
+    if not usable:
+        hint = "Use --data with attributes (`sgan data demo` makes some), or --csv with labels of seeds."
+        raise SganError(f"No attribute of the images in {dataset.spec.path} divides them into classes.", hint=hint)
+    for name in required or ():
+        if name not in usable:
+            hint = nearest(name, usable) or f"Choose from {', '.join(usable)}."
             raise SganError(f"The images in {dataset.spec.path} have no attribute {name!r} to learn.", hint=hint)
-    return kinds
+    return usable
 
 
 def _fit(
     classifier: ImageClassifier,
     x: Tensor,  # uint8 [N, C, h, w]
-    targets: list[Tensor],  # [N] int64 for each attribute
+    targets: list[Tensor],  # one [N] int64 per attribute
     seed: int,
     steps: int | None,
     progress: Progress,
@@ -166,31 +167,31 @@ def _fit(
         engine.step()
 
 
-def _as_drawn(
+def _degrade(
     x: Tensor,  # float [N, C, h, w]
     seed: int,
-    shown: Tensor,  # [N] running numbers
+    index: Tensor,  # [N] int64, global index of each image
 ) -> Tensor:  # float [N, C, h, w]
-    """A model's images are softer and less clean than those it learnt from: blur most a little, add noise to all."""
+    """Slightly blur most images and add noise to all: generated images are softer and noisier than real ones."""
     n = len(x)
-    soft, blurred, level = counter.uniform(seed, "classifier.blur", shown, (3, 1, 1, 1)).unbind(1)
+    soft, blurred, level = counter.uniform(seed, "classifier.blur", index, (3, 1, 1, 1)).unbind(1)
     x = torch.lerp(x, avg_pool2d(pad(x, (1, 1, 1, 1), "replicate"), 3, 1), soft * (blurred < 0.7))
-    noise = counter.normal(seed, "classifier.noise", shown, tuple(x.shape[1:]))
+    noise = counter.normal(seed, "classifier.noise", index, tuple(x.shape[1:]))
     return x + 0.15 * level.reshape(n, 1, 1, 1) * noise
 
 
-def _bytes(x: Tensor) -> Tensor:  # float [N, C, h, w] in [-1, 1] -> uint8
+def _to_uint8(x: Tensor) -> Tensor:  # float [N, C, h, w] in [-1, 1] -> uint8
     return ((x + 1) * 127.5).round().to(torch.uint8)
 
 
 def _load(key: str) -> ImageClassifier | None:
-    """None if none is kept."""
-    if (kept := cache.load("classifiers", key)) is None:
+    """Load a classifier from the cache; None if it is not there."""
+    if (entry := cache.load("classifiers", key)) is None:
         return None
-    attributes = {name: tuple(values) for name, values in kept.about["attributes"].items()}
-    classifier = ImageClassifier(attributes, kept.about["channels"], kept.about["fine"])
-    classifier.load_state_dict(kept.tensors)
-    classifier.recognition = {name: Recognition(*r) for name, r in kept.about["recognition"].items()}
+    attributes = {name: tuple(values) for name, values in entry.about["attributes"].items()}
+    classifier = ImageClassifier(attributes, entry.about["channels"], entry.about["fine"])
+    classifier.load_state_dict(entry.tensors)
+    classifier.recognition = {name: Recognition(*r) for name, r in entry.about["recognition"].items()}
     return classifier.eval().requires_grad_(False)
 
 
@@ -202,5 +203,5 @@ def _store(key: str, classifier: ImageClassifier) -> None:
         "fine": first.stride == (1, 1),
         "recognition": {name: [r.accuracy, r.majority] for name, r in classifier.recognition.items()},
     }
-    with contextlib.suppress(SganError):  # no room, or nobody may write there: it is trained again next time
+    with contextlib.suppress(SganError):  # a full or read-only disk: it is trained again next time
         cache.store("classifiers", key, classifier.state_dict(), about)

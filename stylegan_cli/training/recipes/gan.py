@@ -1,4 +1,4 @@
-"""A generator against a discriminator, with the generator's moving average: StyleGAN and its kin."""
+"""The recipe of GANs: a generator, a discriminator and a moving average of the generator."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from ...snapshot import Snapshot, load_snapshot
 from ..config import TrainConfig
 from ..ema import EMA
 from ..engine import Engine
-from ..folders import claimed_folder
-from ..growth import GrowingRecipe, Growth, faded_reals
+from ..folders import claim_folder
+from ..growth import GrowingRecipe, Growth, fade_reals
 from ..optimizer import FusedAdam
 from ..recipe import Phase
 from ..run import RunOptions, run_training
 from ..stats import Means
-from ..transfer import load_what_fits
+from ..transfer import load_matching_tensors
 from .gan_objective import GanBatch, Objective
 from .gan_plan import folder_name
 from .gan_report import GanReport
 
 
 class Gan(GrowingRecipe):
-    """In a run that grows, `config`, `dataset` and the networks are those of its stage."""
+    """In a growing run, `config`, `dataset` and the networks are those of the current stage."""
 
-    cure = "a lower --lr or a higher --gamma"
+    divergence_advice = "a lower --lr or a higher --gamma"
 
     def __init__(
         self,
-        config: TrainConfig,  # of the run, or of its stage
-        dataset: Dataset,  # at the size of the whole run
+        config: TrainConfig,  # of the run, or of the stage
+        dataset: Dataset,  # at the full size
         device: torch.device | str = "cpu",
-        start: Snapshot | None = None,  # weights to begin with, as far as they fit; None: fresh ones
-        dtype: torch.dtype = torch.float32,  # of the weights; float64 is for tests
+        start: Snapshot | None = None,  # initial weights, where they match; None: random
+        dtype: torch.dtype = torch.float32,  # of the weights; float64 for tests
         graphs: bool = False,  # run phases as CUDA graphs
         means: Means | None = None,  # None: new ones
     ):
         super().__init__(config.batch, config.batch_gpu, torch.device(device), graphs, means)
-        self.config, self.whole, self.dtype = config, dataset, dtype
+        self.config, self.full_dataset, self.dtype = config, dataset, dtype
         self.dataset = dataset.resized(config.data.height, config.data.width)
-        self.alpha = 1.0  # how far the highest level has faded in
-        torch.manual_seed(config.seed)  # initial weights, alike on all ranks
+        self.alpha = 1.0  # weight of the highest level while it fades in
+        torch.manual_seed(config.seed)  # the same initial weights on all ranks
         self.G: Generator = build_generator(config.generator)
         self.D = build_discriminator(config.discriminator)
         if start is not None:
-            self.fresh = self._begin_with(start)
+            self.new_tensors = self._load_start(start)
         self.G.to(self.device, dtype=dtype).requires_grad_(False)
         self.D.to(self.device, dtype=dtype).requires_grad_(False)
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
@@ -66,12 +66,12 @@ class Gan(GrowingRecipe):
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
         self.parts = {"path_length": self.objective.path_length, "augment": self.objective.p, "data": self.loader}
-        self.phases = gan_phases(config, self.G, self.D, self.objective, graphs)
-        # Smaller images are no match for the data's.
-        self.product, self.reals = (self.ema.network if self.dataset is dataset else None), dataset
+        self.phases = make_gan_phases(config, self.G, self.D, self.objective, graphs)
+        # Metrics are only defined at the full size.
+        self.metric_network, self.metric_data = (self.ema.network if self.dataset is dataset else None), dataset
 
-    def at(self, config: TrainConfig) -> Gan:
-        return Gan(config, self.whole, self.device, None, self.dtype, self.graphs, self.means)
+    def rebuild(self, config: TrainConfig) -> Gan:
+        return Gan(config, self.full_dataset, self.device, None, self.dtype, self.graphs, self.means)
 
     def fade(self, alpha: float) -> None:
         self.alpha = alpha
@@ -80,8 +80,8 @@ class Gan(GrowingRecipe):
 
     def next_batch(self) -> GanBatch:
         images, labels, index = self.loader.next()
-        chosen = counter.integers(self.config.seed, "label", index, len(self.dataset))
-        fake_labels = self.dataset.labels(chosen)
+        label_index = counter.integers(self.config.seed, "label", index, len(self.dataset))
+        fake_labels = self.dataset.labels(label_index)
         fake_labels = fake_labels.pin_memory() if self.loader.pin else fake_labels
         images, labels, fake_labels, index = (
             t.to(self.device, non_blocking=True) for t in (images, labels, fake_labels, index)
@@ -90,7 +90,7 @@ class Gan(GrowingRecipe):
         if self.dataset.spec.mirror:
             flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
             images = torch.where(flip[:, None, None, None], images.flip(3), images)
-        images = faded_reals(images, self.alpha)
+        images = fade_reals(images, self.alpha)
         return GanBatch(images, labels.to(self.dtype), fake_labels.to(self.dtype), index)
 
     def after_step(self, shown: int) -> None:
@@ -98,48 +98,48 @@ class Gan(GrowingRecipe):
         self.ema.update(self.G, shown, self.batch)
 
     def halve_batch_gpu(self) -> None:
-        """No result changes as long as `batch_gpu` is a multiple of pl_batch_shrink."""
+        """Halve `batch_gpu`. Results stay the same as long as it is a multiple of pl_batch_shrink."""
         half, group = self.batch_gpu // 2, self.config.discriminator.mbstd_group
         grouped = self.config.discriminator.mbstd_channels > 0
         if self.batch_gpu % 2 or grouped and (group is None or half % group):
             raise SganError(
-                f"Out of memory with {self.batch_gpu} images at a time on one rank, which is as few as "
+                f"Out of memory with {self.batch_gpu} images at a time on one rank, the fewest that "
                 f"minibatch-deviation groups of {group or 'all'} allow.",
                 hint="Choose a smaller --mbstd-group, --batch-gpu, --size or --cbase, or --precision fp16.",
             )
         self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=half)
         self.batch_gpu = half
 
-    def forget(self) -> None:
-        super().forget()
-        self.objective.forget()
+    def discard_batch(self) -> None:
+        super().discard_batch()
+        self.objective.discard_batch()
 
     def close(self) -> None:
         self.loader.close()
 
-    def _begin_with(self, start: Snapshot) -> list[str]:
-        """Take over weights; the names of those that the snapshot does not have."""
-        fresh = [f"G.{name}" for name in load_what_fits(self.G, start.G.state_dict())]
+    def _load_start(self, start: Snapshot) -> list[str]:
+        """Load matching weights. Return the names of tensors that the snapshot does not have."""
+        new = [f"G.{name}" for name in load_matching_tensors(self.G, start.G.state_dict())]
         if start.D is None:
-            return [*fresh, "D"]
-        return fresh + [f"D.{name}" for name in load_what_fits(self.D, start.D.state_dict())]
+            return [*new, "D"]
+        return new + [f"D.{name}" for name in load_matching_tensors(self.D, start.D.state_dict())]
 
 
 def make_engine(
-    config: TrainConfig,  # of the run
+    config: TrainConfig,  # of the whole run
     dataset: Dataset,
     device: torch.device | str = "cpu",
-    start: Snapshot | None = None,  # weights to begin with, as far as they fit; None: fresh ones
-    dtype: torch.dtype = torch.float32,  # of the weights; float64 is for tests
+    start: Snapshot | None = None,  # initial weights, where they match; None: random
+    dtype: torch.dtype = torch.float32,  # of the weights; float64 for tests
     graphs: bool = False,  # run phases as CUDA graphs
 ) -> Engine[Gan]:
-    """What trains a run, and grows if it is to."""
+    """Build the engine of a run, with growing if the config says so."""
     growth = Growth(config) if config.growth else None
     recipe = Gan(growth.stage.config if growth else config, dataset, device, start, dtype, graphs)
     return Engine(recipe, {"growth": growth} if growth else {})
 
 
-def gan_phases(
+def make_gan_phases(
     config: TrainConfig,
     G: nn.Module,
     D: Discriminator,
@@ -151,13 +151,14 @@ def gan_phases(
     penalties = [name for name, weight in weights.items() if weight > 0]
     d_interval = config.r1_interval if penalties and config.r1_interval > 1 else None
     g = _adam(list(G.parameters()), config, g_interval, graphs)
-    d = _adam(_not_frozen(D, config.freezed), config, d_interval, graphs)
+    d = _adam(_unfrozen(D, config.freezed), config, d_interval, graphs)
     phases = [Phase("G", G, g, objective.generator_main, end=objective.end_generator_main)]
     if g_interval:
         path, end = objective.generator_path_length, objective.end_generator_path_length
         phases.append(Phase("G path length", G, g, path, g_interval, end))
-    at_once = bool(penalties) and d_interval is None
-    phases.append(Phase("D", D, d, objective.discriminator_whole if at_once else objective.discriminator_main))
+    every_step = bool(penalties) and d_interval is None
+    d_loss = objective.discriminator_with_penalties if every_step else objective.discriminator_main
+    phases.append(Phase("D", D, d, d_loss))
     if d_interval:
         phases.append(Phase(f"D {' '.join(penalties)}", D, d, objective.discriminator_penalties, d_interval))
     return phases
@@ -166,11 +167,11 @@ def gan_phases(
 def _adam(
     parameters: list[nn.Parameter],
     config: TrainConfig,
-    interval: int | None,  # steps between those of the regularizer; None: there is none
-    capturable: bool = False,  # in a CUDA graph
+    interval: int | None,  # steps between regularizations; None: no regularization
+    capturable: bool = False,  # for CUDA graphs
 ) -> FusedAdam:
-    """With a regularizer every k steps the optimizer moves k + 1 times where it used to move k times: learning rate
-    and betas are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
+    """Build the optimizer. With a regularizer every k steps, it makes k + 1 updates in k steps; learning rate and betas
+    are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
     c = 1 if interval is None else interval / (interval + 1)
     betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
     return FusedAdam(parameters, capturable, lr=config.lr * c, betas=betas, eps=config.eps)
@@ -180,48 +181,48 @@ def open_run_data(
     config: TrainConfig,
     progress: Progress = silent,
 ) -> Dataset:
-    """The images that a run was configured for. Raises SganError if they are gone or have changed since."""
+    """Open the dataset of a run. Raises SganError if it is missing or has changed since the run was started."""
     path = config.data.path
     return config.data.open(
-        changed=f"The images or labels in {path} are not those that this run was started with.",
-        hint=f"Start a new run from its weights: sgan train --resume SNAPSHOT --data {path}",
+        changed=f"The images or labels in {path} have changed since this run was started.",
+        hint=f"Start a new run with its weights: sgan train --resume SNAPSHOT --data {path}",
         progress=progress,
     )
 
 
 def train(
     config: TrainConfig,
-    folder: Path | None,  # of the run; where it holds a state, the run goes on from there. None: a new one
-    device: str,  # 'cpu', 'cuda': each rank takes its own
-    start: Path | None = None,  # snapshot with the weights to begin with
-    options: RunOptions | None = None,  # None: the usual ones
-    dataset: Dataset | None = None,  # the run's; None: to be opened here
+    folder: Path | None,  # of the run; resumed if it contains a state. None: a new one
+    device: str,  # 'cpu' or 'cuda'; each rank uses its own GPU
+    start: Path | None = None,  # snapshot with the initial weights
+    options: RunOptions | None = None,  # None: the defaults
+    dataset: Dataset | None = None,  # of the run; None: opened here
 ) -> Path:  # the folder
-    """Train until kimg is reached or the user interrupts, on every rank alike. The first rank writes."""
+    """Train until kimg is reached or the user interrupts. Called on every rank; the first rank writes."""
     options = options or RunOptions()
-    where = torch.device(device)  # on several ranks 'cuda' is each one's own
-    if where.index is not None:
-        torch.cuda.set_device(where)
+    torch_device = torch.device(device)
+    if torch_device.index is not None:
+        torch.cuda.set_device(torch_device)
     if folder is None:
-        claimed = str(claimed_folder(options.runs, folder_name(config))) if distributed.rank() == 0 else None
+        claimed = str(claim_folder(options.runs, folder_name(config))) if distributed.rank() == 0 else None
         folder = Path(distributed.broadcast_text(claimed))
-    torch.backends.cudnn.benchmark = True  # shapes are always the same
+    torch.backends.cudnn.benchmark = True  # shapes do not change
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
 
-    def build(begun: bool) -> Engine[Gan]:
-        weights = load_snapshot(start) if start and not begun else None
-        graphs = options.graphs and where.type == "cuda"
-        return make_engine(config, dataset or open_run_data(config), where, weights, graphs=graphs)
+    def build(resuming: bool) -> Engine[Gan]:
+        weights = load_snapshot(start) if start and not resuming else None
+        graphs = options.graphs and torch_device.type == "cuda"
+        return make_engine(config, dataset or open_run_data(config), torch_device, weights, graphs=graphs)
 
-    run_training(config, folder, where, build, GanReport, options)
+    run_training(config, folder, torch_device, build, GanReport, options)
     return folder
 
 
-def _not_frozen(D: Discriminator, freezed: int) -> list[nn.Parameter]:
-    """Freeze-D (Mo et al. 2020): the layers nearest to the image keep what they know."""
+def _unfrozen(D: Discriminator, freezed: int) -> list[nn.Parameter]:
+    """Return the parameters to train with Freeze-D (Mo et al. 2020): the layers nearest to the image are frozen."""
     if freezed >= len(D.layers):
         raise SganError(
-            f"The discriminator has {len(D.layers)} layers; {freezed} of them cannot be frozen.",
+            f"--freezed is {freezed}, but the discriminator has {len(D.layers)} layers.",
             hint=f"Choose --freezed from 0 to {len(D.layers) - 1}.",
         )
     frozen = tuple(f"{name}." for name in D.layers[:freezed])

@@ -1,7 +1,7 @@
-"""What the phases of a GAN minimize: what each network is trained on, and how it is regularized.
+"""The losses of the phases of a GAN: their inputs and regularization.
 
-Every random number comes from (seed, purpose, global index of the image), see sampling/counter.py. Each phase
-returns the sum over its images; the engine divides by the images of the whole batch, over all ranks.
+Every random number is a function of (seed, purpose, global index of the image), see sampling/counter.py. Each loss is a
+sum over the images; the engine divides by the size of the whole batch, over all ranks.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ...distributed import sum_over_ranks
 from ...models.discriminator import Discriminator
 from ...models.generator import Generator
 from ...sampling import counter
-from ...sampling.latents import draw_noise
+from ...sampling.latents import sample_noise
 from .. import losses
 from ..augment import AdaptiveP, Augment
 from ..config import TrainConfig
 from ..recipe import Batch
-from ..regularizers import PathLengthMean, gradient_penalty, mixture, path_lengths, wgan_gp
+from ..regularizers import PathLengthMean, gradient_penalty, interpolate_images, path_lengths, wgan_gp
 from ..stats import Means
 
 
 @dataclass(frozen=True)
 class GanBatch(Batch):
-    """The part of a step's images that one rank looks at at a time."""
+    """The part of a batch that one rank processes at a time."""
 
     images: Tensor  # [N, C, H, W] real images in [-1, 1]
     labels: Tensor  # [N, c_dim] of the real images
@@ -44,14 +44,14 @@ class Objective:
         config: TrainConfig,
         G: Generator,
         D: Discriminator,
-        means: Means,  # gets losses and scores
+        means: Means,  # collects losses and scores
     ):
         self.config, self.G, self.D, self.means = config, G, D, means
         self.loss = losses.LOSSES[config.loss]
         weight = next(G.parameters())
         self.path_length = PathLengthMean(config.pl_decay, weight.device, weight.dtype)
         self.half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
-        self.augment = augmentation(config)
+        self.augment = make_augment(config)
         self.p = AdaptiveP(
             config.aug_p,
             config.ada_target if config.aug == "ada" else None,
@@ -59,26 +59,26 @@ class Objective:
             interval=config.ada_interval,
             device=weight.device,
         )
-        self._length_sum = weight.new_zeros([])  # over the parts of a batch, in place: CUDA graphs know its address
+        self._length_sum = weight.new_zeros([])  # over a batch, in place, as CUDA graphs hold its address
 
     # ------------------------------------------------------------------------------------------ phases
 
     def generator_main(self, batch: GanBatch) -> Tensor:
-        """The objective's loss of the generator, and the classes that D names."""
+        """The generator's loss, with the classification loss if D is a classifier."""
         ws = self._latents(batch, "g", self.G.collect_statistics)
         with self.G.collect_statistics():
-            images = self._draw(ws, batch, "g")
-        logits, classes = self._judge(images, batch.fake_labels, batch, "g.aug")
+            images = self._synthesize(ws, batch, "g")
+        logits, classes = self._discriminate(images, batch.fake_labels, batch, "g.aug")
         loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
-        return loss.sum() + self._classes("loss/G aux", (classes, batch.fake_labels))
+        return loss.sum() + self._classification("loss/G aux", (classes, batch.fake_labels))
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
-        """pl_weight (|J^T y| - a)^2, on the first of every pl_batch_shrink images."""
+        """pl_weight (|J^T y| - a)^2, for one of every pl_batch_shrink images."""
         batch = batch.head(max(len(batch.index) // self.config.pl_batch_shrink, 1))
         ws = self._latents(batch, "pl")
-        ws = ws if ws.requires_grad else ws.requires_grad_(True)  # a mapping may have nothing to learn
-        images = self._draw(ws, batch, "pl")
+        ws = ws if ws.requires_grad else ws.requires_grad_(True)  # the mapping may have no trainable parameters
+        images = self._synthesize(ws, batch, "pl")
         directions = counter.normal(self.config.seed, "pl.direction", batch.index, images.shape[1:]).to(images.dtype)
         lengths = path_lengths(images, ws, directions)
         self._length_sum.add_(lengths.detach().sum())
@@ -89,9 +89,9 @@ class Objective:
         return penalty.sum() * (self.config.pl_weight * shrink)
 
     def discriminator_main(self, batch: GanBatch) -> Tensor:
-        """The objective's loss of the discriminator on generated and real images, and the classes that it names."""
-        fake, fake_classes = self._judge(self._fakes(batch, "d"), batch.fake_labels, batch, "d.fake.aug")
-        real, real_classes = self._judge(batch.images, batch.labels, batch, "d.real.aug")
+        """The discriminator's loss on generated and real images, with the classification loss if it is a classifier."""
+        fake, fake_classes = self._discriminate(self._fakes(batch, "d"), batch.fake_labels, batch, "d.fake.aug")
+        real, real_classes = self._discriminate(batch.images, batch.labels, batch, "d.real.aug")
         loss = self.loss.discriminator(real, fake)
         if self.loss.boundary is None:
             loss = loss + self.config.drift * losses.drift(real)
@@ -99,11 +99,11 @@ class Objective:
         self.means.add("loss/D", loss)
         self.means.add("score/fake", fake)
         self.means.add("score/real", real)
-        named = (real_classes, batch.labels), (fake_classes, batch.fake_labels)
-        return loss.sum() + self._classes("loss/D aux", *named)
+        pairs = (real_classes, batch.labels), (fake_classes, batch.fake_labels)
+        return loss.sum() + self._classification("loss/D aux", *pairs)
 
     def discriminator_penalties(self, batch: GanBatch) -> Tensor:
-        """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP, as far as they weigh anything, D seeing images augmented."""
+        """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP on augmented images, without the terms whose weight is 0."""
         config, total = self.config, batch.images.new_zeros([])
         if config.gamma > 0:
             total = total + config.gamma / 2 * self._penalty("r1", gradient_penalty, batch.images, batch.labels, batch)
@@ -111,32 +111,34 @@ class Objective:
             fakes = self._fakes(batch, "r2")
             total = total + config.r2_gamma / 2 * self._penalty("r2", gradient_penalty, fakes, batch.fake_labels, batch)
         if config.gp_weight > 0:
-            total = total + config.gp_weight * self._penalty("gp", wgan_gp, self._mixed(batch), batch.labels, batch)
+            images = self._interpolated(batch)
+            total = total + config.gp_weight * self._penalty("gp", wgan_gp, images, batch.labels, batch)
         return total
 
-    def discriminator_whole(self, batch: GanBatch) -> Tensor:
-        """Loss and penalties together, for an optimizer that has no steps of its own for these."""
+    def discriminator_with_penalties(self, batch: GanBatch) -> Tensor:
+        """Loss and penalties in one phase, for penalties at every step."""
         return self.discriminator_main(batch) + self.discriminator_penalties(batch)
 
-    # ----------------------------------------------------------------------- after a phase's last batch
+    # ----------------------------------------------------------------------- at the end of a phase
 
     def end_generator_main(self) -> None:
-        """What the generator keeps of its training follows the batch of all ranks."""
+        """Update the generator's training statistics with the batch of all ranks."""
         self.G.commit_statistics(self.config.batch, sum_over_ranks)
 
     def end_generator_path_length(self) -> None:
+        """Update the mean path length with the batch of all ranks."""
         self.path_length.update(self._length_sum, self._path_length_count())
         self._length_sum.zero_()
 
-    def forget(self) -> None:
-        """Drop what a batch that will not be finished left behind."""
+    def discard_batch(self) -> None:
+        """Drop what an unfinished batch accumulated."""
         self.G.discard_statistics()
         self._length_sum.zero_()
 
     # ------------------------------------------------------------------------------------------- parts
 
     def _path_length_count(self) -> int:
-        """Images of a path-length step over all ranks."""
+        """Number of images of a path-length step, over all ranks."""
         parts = self.config.batch // self.config.batch_gpu
         return parts * max(self.config.batch_gpu // self.config.pl_batch_shrink, 1)
 
@@ -144,74 +146,75 @@ class Objective:
         self,
         batch: GanBatch,
         purpose: str,
-        collect: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,  # around the first mapping
+        collect: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,  # context of the first mapping
     ) -> Tensor:  # [N, num_ws, w_dim]
-        """Mapped latents; with probability mixing_prob those from a random layer on come from a second z."""
+        """Sample and map latents; with probability mixing_prob, a second z is used from a random layer on."""
         seed, index = self.config.seed, batch.index
-        kind = next(self.G.parameters()).dtype
+        dtype = next(self.G.parameters()).dtype
         shape = (self.config.generator.z_dim,)
-        z = counter.normal(seed, f"{purpose}.z", index, shape).to(kind)
+        z = counter.normal(seed, f"{purpose}.z", index, shape).to(dtype)
         with collect():
             ws = self.G.mapping(z, batch.fake_labels)
         if self.config.mixing_prob == 0 or self.G.num_ws == 1:
             return ws
-        other = self.G.mapping(counter.normal(seed, f"{purpose}.z2", index, shape).to(kind), batch.fake_labels)
+        other = self.G.mapping(counter.normal(seed, f"{purpose}.z2", index, shape).to(dtype), batch.fake_labels)
         cut = 1 + counter.integers(seed, f"{purpose}.cut", index, self.G.num_ws - 1)  # [N] 1 ... num_ws - 1
         mixed = counter.uniform(seed, f"{purpose}.mix", index) < self.config.mixing_prob  # [N]
         layer = torch.arange(self.G.num_ws, device=ws.device)
         second = mixed[:, None] & (layer[None, :] >= cut[:, None])  # [N, num_ws]
         return torch.where(second[:, :, None], other, ws)
 
-    def _draw(self, ws: Tensor, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W]
-        noise = draw_noise(self.G, self.config.seed, f"{purpose}.noise", batch.index)
+    def _synthesize(self, ws: Tensor, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W]
+        noise = sample_noise(self.G, self.config.seed, f"{purpose}.noise", batch.index)
         return self.G.synthesis(ws, noise=[n.to(ws.dtype) for n in noise], dtype=self.half)
 
     @torch.no_grad()
-    def _fakes(self, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W], nothing for G to learn from
-        return self._draw(self._latents(batch, purpose), batch, purpose)
+    def _fakes(self, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W], without gradients for G
+        return self._synthesize(self._latents(batch, purpose), batch, purpose)
 
-    def _mixed(self, batch: GanBatch) -> Tensor:  # [N, C, H, W] between real and generated images of the same labels
+    def _interpolated(self, batch: GanBatch) -> Tensor:  # [N, C, H, W]
+        """Interpolate between real and generated images with the same labels."""
         fakes = self._fakes(dataclasses.replace(batch, fake_labels=batch.labels), "gp")
         weight = counter.uniform(self.config.seed, "gp.mix", batch.index)
-        return mixture(batch.images, fakes, weight.to(fakes.dtype))
+        return interpolate_images(batch.images, fakes, weight.to(fakes.dtype))
 
     def _penalty(
         self,
         name: str,
-        penalty: Callable[[Tensor, Tensor], Tensor],  # of logits and images -> [N]
+        penalty: Callable[[Tensor, Tensor], Tensor],  # logits, images -> [N]
         images: Tensor,  # [N, C, H, W]
         labels: Tensor,  # [N, c_dim]
         batch: GanBatch,
     ) -> Tensor:  # [] sum over the images
         images = images.detach().requires_grad_(True)
-        values = penalty(self._judge(images, labels, batch, f"{name}.aug")[0], images)
+        values = penalty(self._discriminate(images, labels, batch, f"{name}.aug")[0], images)
         self.means.add(f"{name}/penalty", values)
         return values.sum()
 
-    def _classes(
+    def _classification(
         self,
         name: str,
-        *named: tuple[Tensor | None, Tensor],  # [N, c_dim] what D names, None: nothing; [N, c_dim] what they are
+        *pairs: tuple[Tensor | None, Tensor],  # [N, c_dim] class logits of D or None, [N, c_dim] labels
     ) -> Tensor | float:  # [] sum over the images
-        terms = [losses.classification(classes, labels) for classes, labels in named if classes is not None]
+        terms = [losses.classification(classes, labels) for classes, labels in pairs if classes is not None]
         if not terms:
             return 0.0
         loss = sum(terms[1:], terms[0])
         self.means.add(name, loss)
         return self.config.aux_weight * loss.sum()
 
-    def _judge(
+    def _discriminate(
         self, images: Tensor, labels: Tensor, batch: GanBatch, purpose: str
-    ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] those of the classes
+    ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits, [N, c_dim] class logits or None
         if self.augment is not None:
             images = self.augment(images, self.p.p, purpose, batch.index)
         return self.D.judge(images, labels, dtype=self.half)
 
 
-def augmentation(
+def make_augment(
     config: TrainConfig,
 ) -> Augment | None:
-    """What D's images go through; None: nothing."""
+    """Build the augmentation of D's images; None if there is none."""
     if config.aug == "noaug":
         return None
     return Augment("diffaug" if config.aug == "diffaug" else config.augpipe, config.seed)

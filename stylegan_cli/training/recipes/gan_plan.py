@@ -1,4 +1,4 @@
-"""From what the user asked for to a GAN's run that can begin: its configuration, the weights it starts from."""
+"""Plans a GAN's run from the user's options: its configuration and initial weights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ...progress import Progress, silent
 from ...runs import latest_snapshot, lock_run
 from ...snapshot import SnapshotInfo, read_info
 from ..config import TrainConfig, read_config
-from ..folders import newest_about, refuse_other_recipe
+from ..folders import read_newest_about, refuse_other_recipe
 from ..growth import Growth
-from ..presets import NETWORK_OPTIONS, PRESETS, for_objective, make_train_config
+from ..presets import NETWORK_OPTIONS, PRESETS, make_train_config, objective_defaults
 from ..state_files import list_states
 
-_MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # from one start of a run to the next
+_MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # when a run is resumed
 _AUGMENTATIONS = {
     "ada": "adaptive augmentation ({})",
     "fixed": "augmentation ({})",
@@ -35,97 +35,97 @@ _AUGMENTATIONS = {
     "noaug": "no augmentation",
 }
 
-# Those whose names are not their fields'.
+# Options with other names than their fields.
 _NAMES = {"aug_p": "--p", "ada_target": "--target", "r2_gamma": "--r2", "gp_weight": "--gp"}
 _NAMES |= {"r1_interval": "--penalty-interval", **NETWORK_OPTIONS}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `recipes.gan.train` needs."""
+    """The arguments of `recipes.gan.train`."""
 
     config: TrainConfig
-    start: Path | None = None  # snapshot with the weights to begin with
-    folder: Path | None = None  # of a run that goes on
-    dataset: Dataset | None = None  # where it has been opened
+    start: Path | None = None  # snapshot with the initial weights
+    folder: Path | None = None  # of a resumed run
+    dataset: Dataset | None = None  # if it is open already
 
 
-def fresh(
-    data: str | None,  # zip or folder; None: the packaged set
-    cfg: str | None,  # preset; None: auto, or demo on the packaged set
-    resume: str | None = None,  # snapshot to take the networks and their weights from
+def plan_new_run(
+    data: str | None,  # zip or folder; None: the bundled dataset
+    cfg: str | None,  # preset; None: auto, or demo for the bundled dataset
+    resume: str | None = None,  # snapshot with the networks and weights to start from
     *,
-    size: tuple[int, int] | None = None,  # (height, width) to read the images at
+    size: tuple[int, int] | None = None,  # (height, width) to resize the images to
     mirror: bool = False,
-    cond: str | None = None,  # labels to learn
+    cond: str | None = None,  # name of the labels to condition on
     gpus: int | None = None,
     progress: Progress = silent,
-    **overrides: Any,  # see `make_train_config`
+    **options: Any,  # see `make_train_config`
 ) -> Plan:
-    """A run of its own. Raises SganError if data, settings and snapshot do not go together."""
+    """Plan a new run. Raises SganError if dataset, options and snapshot are incompatible."""
     cfg = cfg or ("auto" if data else "demo")
-    data = data and os.path.abspath(data)  # so that the run can go on from any folder
+    data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
     if resume and Path(resume).name.startswith("state-"):
-        hint = f"Go on with its run: sgan train --resume {shlex.quote(str(Path(resume).parent))}"
-        raise SganError(f"{resume} is a training state, which belongs to its run.", hint=hint)
-    _refuse_vain_options(cfg, overrides | {"cond": cond})
+        hint = f"Resume its run: sgan train --resume {shlex.quote(str(Path(resume).parent))}"
+        raise SganError(f"{resume} is a training state, not a snapshot.", hint=hint)
+    _refuse_unused_options(cfg, options | {"cond": cond})
     info = read_info(resume) if resume else None
-    if info and (fixed := [name for name in NETWORK_OPTIONS if overrides.get(name) is not None]):
+    if info and (fixed := [name for name in NETWORK_OPTIONS if options.get(name) is not None]):
         names = ", ".join(NETWORK_OPTIONS[name] for name in fixed)
-        raise SganError(f"{resume} brings its own networks; {names} cannot be changed.", hint="Leave it out.")
+        raise SganError(f"{names} cannot be changed, because the networks come from {resume}.", hint="Leave it out.")
     if size is not None:
         base_size(*size)
     dataset = open_dataset(data, size=size, mirror=mirror, label=cond, progress=progress)
     if size is None and (size := _size(dataset.spec, cfg, None if PRESETS[cfg].grow_from else info)):
         dataset = dataset.resized(*size)
-    base_size(dataset.spec.height, dataset.spec.width)  # refuse a size before anything else is asked of it
+    base_size(dataset.spec.height, dataset.spec.width)  # report an unsupported size first
     if resume and info:
-        # A discriminator that knows images overfits sooner.
-        overrides = {"ada_kimg": 100.0} | {k: v for k, v in overrides.items() if v is not None}
+        # A pretrained discriminator overfits sooner.
+        options = {"ada_kimg": 100.0} | {k: v for k, v in options.items() if v is not None}
         if PRESETS[cfg].grow_from:
-            overrides = {"grow_from": _level_to_grow_from(info, cfg, resume)} | overrides
-    config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **overrides)
+            options = {"grow_from": _level_to_grow_from(info, cfg, resume)} | options
+    config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **options)
     if resume and info:
-        config = _with_networks_of(info, config, os.path.abspath(resume))
+        config = _with_networks_from(info, config, os.path.abspath(resume))
     if config.growth is not None:
-        Growth(config)  # refuses a schedule that fits nothing before anything starts
+        Growth(config)  # report an invalid schedule before training starts
     return Plan(config, start=Path(os.path.abspath(resume)) if resume else None, dataset=dataset)
 
 
-def continued(
+def plan_resumed_run(
     folder: Path,  # of the run
-    changes: dict[str, Any],  # what may change on the way: kimg, snap, gpus, batch_gpu; None: as it was
-    given: list[str],  # the options that the user set
-    data: str | None = None,  # where the same images are now
+    changes: dict[str, Any],  # new values of kimg, snap, gpus, batch_gpu; None: unchanged
+    option_names: list[str],  # all options that the user set
+    data: str | None = None,  # new path of the same dataset
 ) -> Plan:
-    """A run that goes on from its last state."""
-    if set(given) - set(changes):
-        names = ", ".join(map(_option, sorted(set(given) - set(changes))))
-        raise SganError(f"A run goes on with its own settings; {names} cannot be changed.", hint="Leave it out.")
+    """Plan to resume a run from its last state. Raises SganError if that is not possible."""
+    if fixed := sorted(set(option_names) - set(changes)):
+        names = ", ".join(map(_option, fixed))
+        raise SganError(f"{names} cannot be changed when a run is resumed.", hint="Leave it out.")
     path = folder / "config.json"
     if not path.is_file():
-        raise SganError(f"{folder} is no run folder: it has no config.json.")
+        raise SganError(f"{folder} is not a run folder: it has no config.json.")
     refuse_other_recipe(folder, TrainConfig.recipe)
     try:
         config = read_config(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as e:
-        raise SganError(f"{path} cannot be read ({e}).") from e
+        raise SganError(f"Cannot read {path}: {e}.") from e
     if not list_states(folder):
         snapshot = latest_snapshot(folder)
-        again = (
+        command = (
             f"sgan train --resume {shlex.quote(str(snapshot))} --data {config.data.path}" if snapshot else "sgan train"
         )
-        raise SganError(f"{folder} has no training state to go on from.", hint=f"Start a new run: {again}")
-    with lock_run(folder):  # refuses a run in use
+        raise SganError(f"{folder} has no training state to resume from.", hint=f"Start a new run: {command}")
+    with lock_run(folder):  # fails if the run is in use
         pass
-    about = newest_about(folder)
+    about = read_newest_about(folder)
     _refuse_other_settings(config, about.get("config", {}), path)
-    config = _dealt(config, {k: v for k, v in changes.items() if v is not None})
+    config = _redistributed(config, {k: v for k, v in changes.items() if v is not None})
     if data:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=os.path.abspath(data)))
     if about.get("kimg", 0) >= config.kimg:
         raise SganError(
-            f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="To go on, give a larger --kimg."
+            f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="Set a larger --kimg to continue."
         )
     return Plan(config, Path(config.resume) if config.resume else None, folder)
 
@@ -133,14 +133,14 @@ def continued(
 def folder_name(
     config: TrainConfig,
 ) -> str:
-    """What its run folder is called after the number, `<data>-<preset>`."""
+    """Return the name of the run folder without its number, `<data>-<preset>`."""
     return f"{Path(config.data.path.split(':')[-1]).stem}-{config.cfg}"
 
 
-def networks(
+def summarize_networks(
     config: TrainConfig,
 ) -> str:
-    """Both networks' layers, output sizes and parameter counts."""
+    """Return tables of both networks' layers, output sizes and parameter counts."""
     g, d = config.generator, config.discriminator
     label = torch.zeros(1, g.c_dim) if g.c_dim else None
     image = torch.zeros(1, d.channels, d.height, d.width)
@@ -151,117 +151,119 @@ def networks(
     return "\n\n".join(tables)
 
 
-def announcement(
+def describe_run(
     config: TrainConfig,
-    folder: Path | None,  # of the run, as far as it is known
+    folder: Path | None,  # of the run, if it is known
 ) -> str:
+    """Describe the run that is about to start."""
     data = config.data
     classes = f", {data.c_dim} classes" if data.c_dim else ""
     return (
         f"Training on {data.num} images of {data.height}x{data.width}{classes} from {data.path}\n"
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
         f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}"
-        + (f"\nFolder {folder} (reals.png shows the images, fakes-*.png what has been learnt)" if folder else "")
+        + (f"\nFolder {folder} (reals.png: real images, fakes-*.png: generated images)" if folder else "")
     )
 
 
 def _objective(config: TrainConfig) -> str:
-    """hinge, gamma 1, R2 0.5, classes"""
+    """Summarize the objective, for example 'hinge, gamma 1, R2 0.5, classes'."""
     weights = {"gamma": config.gamma, "R2": config.r2_gamma, "gradient penalty": config.gp_weight}
     classes = ["classes"] if config.discriminator.labels == "classifier" else []
     return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes])
 
 
-def farewell(
+def describe_next_steps(
     config: TrainConfig,
     folder: Path,  # of the run
 ) -> str:
-    """Where the images are and what to type next."""
+    """Return where the images are, and commands to continue with."""
     snapshot = latest_snapshot(folder)
     if snapshot is None:
-        return f"There is no snapshot yet. Go on: sgan train --resume {shlex.quote(str(folder))}"
+        return f"There is no snapshot yet. Resume: sgan train --resume {shlex.quote(str(folder))}"
     kimg = read_info(snapshot).kimg
     option = "" if folder.parent.resolve() == Path("runs").resolve() else f" --runs {shlex.quote(str(folder.parent))}"
     lines = [
-        f"Images: {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
-        f"Draw more:  sgan generate --seeds 0-99{option}",
+        f"Images:    {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
+        f"Generate:  sgan generate --seeds 0-99{option}",
     ]
     resume = f"sgan train --resume {shlex.quote(str(folder))}"
-    lines.append(f"Go on:      {resume}" if kimg < config.kimg else f"Train on:   {resume} --kimg {2 * config.kimg:g}")
+    lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(lines)
 
 
 def _size(spec: DataSpec, cfg: str, info: SnapshotInfo | None) -> tuple[int, int] | None:
-    """What to read the images at: as the model to start from drew them, if they are large enough and of its shape; as
-    the preset says; None: as they are stored."""
+    """Return the size to resize the images to: the initial model's, if they are large enough and of the same aspect
+    ratio, or the preset's; None: as they are stored."""
     if info is None:
         longest = PRESETS[cfg].size
-        return _fitted(spec.height, spec.width, longest) if longest else None
-    theirs = info.generator.height, info.generator.width
-    fits = theirs[0] <= spec.height and theirs[0] * spec.width == theirs[1] * spec.height
-    return theirs if fits else None
+        return _fit(spec.height, spec.width, longest) if longest else None
+    height, width = info.generator.height, info.generator.width
+    return (height, width) if height <= spec.height and height * spec.width == width * spec.height else None
 
 
-def _fitted(height: int, width: int, longest: int) -> tuple[int, int] | None:
-    """The size with the given longest side, None if the images are no larger."""
+def _fit(height: int, width: int, longest: int) -> tuple[int, int] | None:
+    """Return the size with the given longest side, or None if the images are not larger."""
     scale = longest / max(height, width)
     return (max(round(height * scale), 1), max(round(width * scale), 1)) if scale < 1 else None
 
 
 def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
-    """The model's own, as it has those below; while that fades in, the one below. Raises SganError if it is a model of
-    another kind than the preset's."""
-    theirs, ours = info.generator, presets()[cfg][0]
-    if theirs.family != ours.name:
+    """Return the model's highest level, or the one below while it fades in. Raises SganError if the model and
+    the preset are of different families."""
+    model, family = info.generator, presets()[cfg][0]
+    if model.family != family.name:
         raise SganError(
-            f"{resume} is a {theirs.title} model, and --cfg {cfg} trains a {ours.title}.", hint="Leave out --cfg."
+            f"{resume} is a {model.title} model, but --cfg {cfg} trains a {family.title} model.",
+            hint="Leave out --cfg.",
         )
-    return level_of(theirs.height, theirs.width) // (2 if theirs.fades else 1)
+    return level_of(model.height, model.width) // (2 if model.fades else 1)
 
 
-def _with_networks_of(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
-    """The snapshot's architecture, for the run's images and with its settings. Its average needs no ramp."""
+def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
+    """Replace the networks by the snapshot's, adapted to the run's images and settings, without an EMA ramp-up."""
     data, group = config.data, config.discriminator.mbstd_group
-    ours = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
-    ours |= {"conv_clamp": config.discriminator.conv_clamp, "fade": False}
-    generator = with_known(info.generator, **ours)
+    values = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
+    values |= {"conv_clamp": config.discriminator.conv_clamp, "fade": False}
+    generator = with_known(info.generator, **values)
     discriminator = config.discriminator
     if info.discriminator:
-        asked = not data.c_dim or discriminator.labels == "classifier"
-        labels = discriminator.labels if asked else info.discriminator.labels
-        discriminator = with_known(info.discriminator, **ours, mbstd_group=group, labels=labels)
+        use_own = not data.c_dim or discriminator.labels == "classifier"
+        labels = discriminator.labels if use_own else info.discriminator.labels
+        discriminator = with_known(info.discriminator, **values, mbstd_group=group, labels=labels)
     networks = {"generator": generator, "discriminator": discriminator}
     return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
 
 
 def _refuse_other_settings(config: TrainConfig, stored: dict[str, Any], path: Path) -> None:
-    """The state is of the same configuration but for what may change on the way."""
-    ours, theirs = _flat(to_json(config)), _flat(to_json(read_config(stored)) if stored else {})
-    names = [n for n in theirs if n not in _MAY_CHANGE and ours.get(n) != theirs[n]]
+    """Raises SganError if the state was saved with other settings, except those that may change."""
+    now, before = _flatten(to_json(config)), _flatten(to_json(read_config(stored)) if stored else {})
+    names = [n for n in before if n not in _MAY_CHANGE and now.get(n) != before[n]]
     if names:
-        shown = "; ".join(f"{n}: {theirs[n]} then, {ours.get(n)} now" for n in names[:4])
+        changes = "; ".join(f"{n}: {before[n]} then, {now.get(n)} now" for n in names[:4])
         raise SganError(
-            f"{path} differs from what the run was trained with: {shown}{' ...' if len(names) > 4 else ''}.",
+            f"{path} differs from the settings of the last state: {changes}{' ...' if len(names) > 4 else ''}.",
             hint="Undo the change, or start a new run from a snapshot: sgan train --resume SNAPSHOT",
         )
 
 
-def _flat(values: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
+def _flatten(values: Any, name: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted names."""
     if not isinstance(values, dict):
         return {name: list(values) if isinstance(values, tuple) else values}
-    return {k: v for key, part in values.items() for k, v in _flat(part, f"{name}.{key}".strip(".")).items()}
+    return {k: v for key, part in values.items() for k, v in _flatten(part, f"{name}.{key}".strip(".")).items()}
 
 
-def _dealt(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """The same batch on another number of ranks. Raises SganError if the deviation groups of D cannot stay the same."""
+def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """Apply changes, with the same batch on another number of ranks. Raises SganError if D's minibatch-deviation groups
+    would change."""
     gpus = changes.get("gpus", config.gpus)
     if "batch_gpu" not in changes and config.batch % (config.batch_gpu * gpus):
         changes = changes | {"batch_gpu": max(config.batch // gpus, 1)}
     new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
     if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
         raise SganError(
-            f"With {new.batch_gpu} image(s) at a time the minibatch-deviation groups of {group} would be broken up.",
+            f"{new.batch_gpu} image(s) at a time are fewer than a minibatch-deviation group of {group}.",
             hint="Choose fewer --gpus or a larger --batch-gpu.",
         )
     return new
@@ -271,23 +273,23 @@ def _option(field: str) -> str:
     return _NAMES.get(field, "--" + field.replace("_", "-"))
 
 
-def _refuse_vain_options(cfg: str, options: dict[str, Any]) -> None:
-    """What would have no effect is a mistake that the user wants to know of."""
+def _refuse_unused_options(cfg: str, options: dict[str, Any]) -> None:
+    """Raises SganError if an option has no effect, as that is probably a mistake."""
     loss = options.get("loss") or PRESETS[cfg].loss
-    _refuse_of_other_objectives(loss, options)
+    _refuse_options_of_other_objectives(loss, options)
     if options.get("aux_classifier") and not options.get("cond"):
-        raise SganError("--aux-classifier needs labels to learn.", hint="Give --cond.")
-    aug = options.get("aug") or for_objective(loss, PRESETS[cfg].aug).get("aug", PRESETS[cfg].aug)
+        raise SganError("--aux-classifier needs labels.", hint="Add --cond.")
+    aug = options.get("aug") or objective_defaults(loss, PRESETS[cfg].aug).get("aug", PRESETS[cfg].aug)
     unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
     for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):
         if options.get(name) is not None:
             hint = "Leave it out, or choose --aug ada."
             raise SganError(f"{_option(name)} has no effect with --aug {aug}.", hint=hint)
     if aug == "fixed" and not options.get("aug_p"):
-        raise SganError("--aug fixed needs a probability.", hint="Give --p 0.2, for example.")
+        raise SganError("--aug fixed needs a probability.", hint="Set one, for example --p 0.2.")
 
 
-def _refuse_of_other_objectives(loss: str, options: dict[str, Any]) -> None:
+def _refuse_options_of_other_objectives(loss: str, options: dict[str, Any]) -> None:
     for name in ("gamma", "r2_gamma") if loss == "wgan" else ("gp_weight", "drift"):
         if options.get(name) is not None:
             hint = "Leave it out, or choose " + ("another --loss." if loss == "wgan" else "--loss wgan.")

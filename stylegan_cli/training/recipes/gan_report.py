@@ -1,4 +1,4 @@
-"""What a run of a GAN records and shows: grids of drawings, snapshots, p of the augmentation, signs of collapse."""
+"""What a run of a GAN reports: grids of generated images, snapshots, augmentation strength, mode collapse."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..collapse import CollapseAlarm
 from ..config import TrainConfig
 from ..engine import Engine
 from ..growth import Growth
-from ..recipe import Drawn
+from ..recipe import Samples
 
-PHASES = "phases.png"  # of a run that grows: a row for each level
+PHASES = "phases.png"  # of a growing run: one row per level
 
 
 class GanReport:
-    """Draws the same latents every time."""
+    """Generates images of the same latents every time."""
 
     def __init__(
         self,
@@ -32,24 +32,24 @@ class GanReport:
         config: TrainConfig,  # of the whole run
     ):
         self.engine, self.config = engine, config
-        growth, whole = engine.hooks.get("growth"), engine.recipe.whole
+        growth, dataset = engine.hooks.get("growth"), engine.recipe.full_dataset
         self.growth = growth if isinstance(growth, Growth) else None
         count, self.columns = _grid_shape(config.data.height, config.data.width)
-        index = counter.integers(config.seed, "reals", torch.arange(count), len(whole))
-        self.labels = whole.labels(index).to(engine.device) if config.data.c_dim else None
+        index = counter.integers(config.seed, "reals", torch.arange(count), len(dataset))
+        self.labels = dataset.labels(index).to(engine.device) if config.data.c_dim else None
         self.z = latents_from_seeds(range(count), config.generator.z_dim).to(engine.device)
         self.scale = max(1, 64 // config.data.width)
-        self.reals = whole.images(index)
+        self.reals = dataset.images(index)
         self.alarm = CollapseAlarm(self.reals)
 
-    def stills(self) -> dict[str, Tensor]:
+    def fixed_images(self) -> dict[str, Tensor]:
         return {"reals": image_grid(self.reals, self.columns, scale=self.scale)}
 
-    def draw(self) -> Drawn:
-        """The moving average's drawings, and how much they differ."""
+    def make_samples(self) -> Samples:
+        """Generate images with the moving average, and measure how much they differ."""
         fakes = self._fakes()
-        diversity, warning = self.alarm.look(fakes)
-        return Drawn(
+        diversity, warning = self.alarm.check(fakes)
+        return Samples(
             images={"fakes": image_grid(fakes, self.columns, scale=self.scale)},
             values={"diversity": diversity},
             warning=warning,
@@ -79,11 +79,11 @@ class GanReport:
 
     @property
     def slows_down(self) -> bool:
-        """Higher levels take longer."""
+        """Whether higher levels, which take longer, are still to come."""
         return self.growth is not None and not self.growth.is_last
 
-    def end_of_stage(self, folder: Path, kimg: str) -> str | None:
-        """What a level has learnt is a row of phases.png."""
+    def end_stage(self, folder: Path, kimg: str) -> str | None:
+        """Add a row of generated images to phases.png after each level, and describe the next stage."""
         growth = self.growth
         if growth is None:
             return None
@@ -92,11 +92,11 @@ class GanReport:
             _add_row(folder / PHASES, growth.levels.index(growth.stage.level), row)
         if growth.is_last:
             return None
-        after = growth.stages[growth.index + 1].config
-        arrival = "fades in" if after.generator.fades else "is there"
+        following = growth.stages[growth.index + 1].config
+        event = "fades in" if following.generator.fades else "has faded in"
         return (
-            f"kimg {kimg:>8}   {after.data.height}x{after.data.width} {arrival}, "
-            f"batch {after.batch}, learning rate {after.lr:g}"
+            f"kimg {kimg:>8}   {following.data.height}x{following.data.width} {event}, "
+            f"batch {following.batch}, learning rate {following.lr:g}"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,10 +107,10 @@ class GanReport:
 
     def _fakes(
         self,
-        count: int | None = None,  # of the grid's images; None: all
+        count: int | None = None,  # number of images; None: all of the grid
     ) -> Tensor:  # [N, C, H, W] uint8
-        """At the size of the whole run, also while the network draws smaller ones."""
-        step = max(1, 2**20 // (self.config.data.height * self.config.data.width))  # about a megapixel at a time
+        """Generate images, enlarged to the full size while the network is smaller."""
+        step = max(1, 2**20 // (self.config.data.height * self.config.data.width))  # about a megapixel
         z = self.z[:count]
         labels = [None] * len(z) if self.labels is None else self.labels[:count].split(step)
         network = self.engine.recipe.ema.network
@@ -123,18 +123,18 @@ class GanReport:
 
 def _add_row(
     path: Path,
-    place: int,  # rows before it, which the file has; what it has beyond, from a state gone back from, goes
-    row: Tensor,  # uint8 [C, h, W], as large as every other
+    position: int,  # number of rows above it; later rows of the file, from before a rollback, are removed
+    row: Tensor,  # uint8 [C, h, W], the same size for all rows
 ) -> None:
     rows = [row]
-    if place and path.is_file():
+    if position and path.is_file():
         with Image.open(path) as image:
-            rows.insert(0, torch.tensor(to_array(image))[:, : place * row.shape[1]])
+            rows.insert(0, torch.tensor(to_array(image))[:, : position * row.shape[1]])
     save_image(torch.cat(rows, 1), path)
 
 
 def _grid_shape(height: int, width: int) -> tuple[int, int]:
-    """How many images a grid shows, and in how many columns: about 2 megapixels, 4 to 8 columns."""
+    """Return the number of images of a grid and its columns: about 2 megapixels, 4 to 8 columns."""
     columns = min(max(2048 // width, 4), 8)
     rows = min(max(1536 // height, 3), 8)
     return columns * rows, columns

@@ -1,4 +1,4 @@
-"""From latents to images, a few at a time, with a record of how each can be made again."""
+"""Images from latents, in batches, and the metadata that lets them be reproduced."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from .latents import class_labels, latents_from_seeds, noise_maps
 
 
 class Batches(Protocol):
-    """A tensor, or what makes one when a part of it is asked for."""
+    """A tensor, or an object that computes slices of one on demand."""
 
     def __getitem__(self, part: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How a model is asked for images: what `sgan generate` and `sgan mix` have in common."""
+    """Options shared by all commands that generate images."""
 
     trunc: float = 1.0  # truncation psi
-    trunc_cutoff: int | None = None  # truncate only the first so many ws; None: all
-    class_index: int | None = None  # None: drawn by each seed, in a model with classes
+    trunc_cutoff: int | None = None  # number of leading ws to truncate; None: all
+    class_index: int | None = None  # None: sampled from each seed, if the model has classes
     noise_mode: Literal["const", "random", "none"] = "const"
-    batch: int | None = None  # images at a time; None: by their size
-    precision: str = "fp32"  # of the highest levels: 'fp32', 'bf16' or 'fp16'
+    batch: int | None = None  # batch size; None: depends on the image size
+    precision: str = "fp32"  # 'fp32', 'bf16' or 'fp16', for the highest levels
 
     def __post_init__(self) -> None:
         checks.check_fields(
             self,
             trunc=checks.number(),
-            trunc_cutoff=checks.whole(0),
-            class_index=checks.whole(),
+            trunc_cutoff=checks.integer(0),
+            class_index=checks.integer(),
             noise_mode=checks.choice("const", "random", "none"),
-            batch=checks.whole(1),
+            batch=checks.integer(1),
             precision=checks.choice("fp32", "bf16", "fp16"),
         )
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Of the highest levels; None: full precision."""
+        """Data type of the highest levels; None: full precision."""
         return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     def batch_for(self, G: Generator) -> int:
-        """Images at a time."""
+        """Return the batch size for a model."""
         return self.batch or min(max(2**20 // (G.config.height * G.config.width), 1), 32)
 
 
@@ -63,7 +63,7 @@ def map_seeds(
     seeds: Sequence[int],
     options: SamplingOptions,
 ) -> Tensor:  # [N, num_ws, w_dim]
-    """The latents of seeds, truncated."""
+    """Map seeds to truncated latents."""
     device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
     c = class_labels(options.class_index, seeds, G.config.c_dim)
@@ -71,39 +71,39 @@ def map_seeds(
 
 
 @torch.inference_mode()
-def draw(
+def generate_images(
     G: Generator,
     latents: Callable[[int, int], Tensor],  # (i, j) -> ws [j - i, num_ws, w_dim] of images i to j
-    seeds: Sequence[int],  # [N] of the noise, where it is random
+    seeds: Sequence[int],  # [N] seeds of random noise
     options: SamplingOptions,
     progress: Progress = silent,
-    noise: Sequence[Batches] | None = None,  # [N, 1, h, w] a layer, what 'const' means here; None: the model's
-) -> Iterator[Tensor]:  # uint8 [C, H, W], one image after the other
-    """Images one by one, drawn in batches."""
+    noise: Sequence[Batches] | None = None,  # [N, 1, h, w] per layer: replaces the model's 'const' noise
+) -> Iterator[Tensor]:  # uint8 [C, H, W], one by one
+    """Generate images in batches, and yield them one by one."""
     batch = options.batch_for(G)
     progress("images", 0, len(seeds))
     for i in range(0, len(seeds), batch):
-        some = seeds[i : i + batch]
-        ws = latents(i, i + len(some))
+        batch_seeds = seeds[i : i + batch]
+        ws = latents(i, i + len(batch_seeds))
         if noise is not None and options.noise_mode == "const":
-            maps = [each[i : i + len(some)] for each in noise]
+            maps = [layer_noise[i : i + len(batch_seeds)] for layer_noise in noise]
         else:
-            maps = noise_maps(G, options.noise_mode, some, ws.device)
+            maps = noise_maps(G, options.noise_mode, batch_seeds, ws.device)
         images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype)).cpu()
         progress("images", i + len(images), len(seeds))
         yield from images
 
 
-def image_record(
-    model: str,  # its fingerprint
+def image_metadata(
+    model: str,  # fingerprint
     options: SamplingOptions,
-    command: Sequence[str],  # the command line, word by word; empty: it was none
-    **more: object,  # what else made the image
+    command: Sequence[str],  # words of the command line; empty outside of the command line
+    **more: object,  # further settings; None: omitted
 ) -> dict[str, str]:
-    """What stands in an image's metadata, so that it can be made again."""
+    """Return the metadata that lets an image be reproduced."""
     settings = {**dataclasses.asdict(options), **more}
     settings["class"] = settings.pop("class_index")
-    record = {name: str(value) for name, value in settings.items() if value is not None and name != "batch"}
-    record["model"] = model
-    record["Software"] = f"stylegan_cli {__version__}"
-    return record | ({"command": shlex.join(command)} if command else {})
+    metadata = {name: str(value) for name, value in settings.items() if value is not None and name != "batch"}
+    metadata["model"] = model
+    metadata["Software"] = f"stylegan_cli {__version__}"
+    return metadata | ({"command": shlex.join(command)} if command else {})

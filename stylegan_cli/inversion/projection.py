@@ -1,0 +1,127 @@
+"""Projection of image files. All inputs are checked before the search starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..detectors import load_lpips
+from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
+from ..errors import SganError
+from ..progress import Progress, silent
+from ..sampling.generate import SamplingOptions
+from ..sampling.latent_files import collect_latents, filename_part, unique_name
+from ..snapshot import Snapshot
+from .projector import ProjectionOptions, Start, project
+from .results import Projection
+from .targets import read_mask, read_targets
+
+LOSSES = ("lpips", "discriminator", "pixel")
+
+
+@dataclass(frozen=True)
+class ProjectionInput:
+    """Targets, and where to start."""
+
+    names: list[str]  # [N] of the targets, unique as file names
+    targets: Tensor  # [N, C, H, W] in [-1, 1]
+    mask: Tensor | None = None  # [1, 1, H, W]: 1 counts, 0 does not
+    start: Start | None = None
+
+
+def prepare_input(
+    snapshot: Snapshot,
+    images: Sequence[str | Path],
+    *,
+    mask: str | Path | None = None,  # image file; white pixels count
+    crop: str = "center",  # or 'none'
+    init: str | Path | None = None,  # file of initial latents
+    model: str | None = None,  # fingerprint, if known
+) -> ProjectionInput:
+    """Read all input files. Raises SganError if any is not valid."""
+    device = snapshot.G.device
+    targets = read_targets(images, snapshot.info, crop).to(device)
+    mask_pixels = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
+    start = None if init is None else _start(snapshot, init, len(targets), model)
+    return ProjectionInput(_names(images), targets, mask_pixels, start)
+
+
+def project_images(
+    snapshot: Snapshot,
+    inputs: ProjectionInput,
+    options: ProjectionOptions,
+    loss: Loss,
+    progress: Progress = silent,
+) -> Projection:
+    """Project images. Ctrl-C stops early and returns the result so far, which is marked as interrupted."""
+    latents = project(snapshot.G, inputs.targets, loss, options, inputs.mask, inputs.start, progress)
+    n = len(latents.ws)
+    return Projection(inputs.names[:n], inputs.targets[:n], latents, inputs.mask, snapshot.G)
+
+
+def choose_loss(
+    name: str | None,  # see `load_loss`; None: LPIPS if its weights are available, else the discriminator
+    snapshot: Snapshot,
+    detector: str | None,  # file with the weights of LPIPS
+) -> tuple[Loss, list[str]]:  # and warnings, if LPIPS is not available
+    """Choose a loss. Raises SganError, with a hint about the alternatives, if it is not available."""
+    if detector is not None and name not in (None, "lpips"):
+        raise SganError(
+            f"--detector has the weights of LPIPS, which --loss {name} does not use.", hint="Omit one of them."
+        )
+    device = snapshot.G.device
+    if name is not None or detector is not None:
+        return load_loss(name or "lpips", snapshot, device, detector), []
+    try:
+        return load_loss("lpips", snapshot, device), []
+    except SganError as e:
+        if snapshot.D is None:
+            raise
+        warnings = [
+            f"LPIPS is not available; using --loss discriminator instead: {e}",
+            f"To use LPIPS: {e.hint}",
+        ]
+        return load_loss("discriminator", snapshot, device), warnings
+
+
+def load_loss(
+    name: str,  # of LOSSES
+    snapshot: Snapshot,
+    device: torch.device,
+    file: str | None = None,  # with the weights of LPIPS
+) -> Loss:
+    """Load a loss. Raises SganError if the discriminator or the weights that it needs are not available."""
+    if name == "pixel":
+        return PixelLoss()
+    if name == "discriminator":
+        if snapshot.D is None:
+            raise SganError(
+                f"{snapshot.path} has no discriminator, which --loss discriminator needs.",
+                hint="Use --loss lpips, or --loss pixel, which needs no network.",
+            )
+        return DiscriminatorLoss(snapshot.D.features)
+    try:
+        return LpipsLoss(load_lpips("vgg", device, file))
+    except SganError as e:
+        alternative = "--loss discriminator" if snapshot.D is not None else "--loss pixel"
+        hints = [e.hint, f"Or use {alternative}, which needs no download."]
+        raise SganError(str(e), hint="\n".join(filter(None, hints))) from e
+
+
+def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> Start:
+    latents = collect_latents(snapshot.G, [str(init)], SamplingOptions(), model)
+    if len(latents) not in (1, n):
+        raise SganError(f"{init} has {len(latents)} latents for {n} image(s).", hint="Use one, or one per image.")
+    if latents.tuned:
+        raise SganError(f"{init} belongs to a tuned generator.", hint="Use latents projected without --tune.")
+    return Start(latents.ws, latents.noise)
+
+
+def _names(images: Sequence[str | Path]) -> list[str]:
+    """Return unique names of the images, for use in file names."""
+    taken: set[str] = set()
+    return [unique_name(filename_part(f"_{Path(image).stem}")[1:] or "image", taken) for image in images]
