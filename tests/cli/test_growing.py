@@ -59,7 +59,7 @@ def test_generate_mix_interpolate_noise(sgan, family, model, side, tmp_path, mon
         sgan("noise", "--model", model, "--seeds", "1", "-q")
         sgan("mix", "--model", model, "--rows", "1-2", "--cols", "3-4", "--styles", "1")
     else:
-        assert "takes no noise" in sgan("noise", "--model", model, "--seeds", "1", "-q", code=1).stderr
+        assert "has no noise inputs" in sgan("noise", "--model", model, "--seeds", "1", "-q", code=1).stderr
     enough = family == "stylegan" and side > 4
     mixed = sgan("mix", "--model", model, "--rows", "1-2", "--cols", "3-4", code=0 if enough else 1)
     assert enough or "too few for coarse, middle, fine" in mixed.stderr
