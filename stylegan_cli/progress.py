@@ -1,4 +1,4 @@
-"""How long work says how far it has come: through a callback, which commands show as a bar."""
+"""Progress of long work, reported through a callback, which commands show as a bar."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# What is counted, how many are done, of how many. What is a short phrase, "images"; a figure that changes on the way
-# may follow it after a comma: "steps, distance=0.0312".
+# A callback (what, done, total). `what` describes the items, "images"; a changing figure may follow after a comma:
+# "steps, distance=0.0312".
 Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """For who does not want to know."""
+    """Ignore progress."""
 
 
 def track(items: Sequence[T], what: str, progress: Progress) -> Iterator[T]:
-    """The items, one after the other, with word of how many have been dealt with."""
+    """Yield the items, and report how many are done."""
     for done, item in enumerate(items):
         progress(what, done, len(items))
         yield item

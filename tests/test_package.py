@@ -1,4 +1,4 @@
-"""The wheel and the sdist: built without PyTorch, complete, and rightly labeled."""
+"""The wheel and the sdist: built without PyTorch, complete, with correct metadata."""
 
 import email
 import shutil
@@ -15,7 +15,7 @@ import stylegan_cli
 ROOT = Path(__file__).parents[1]
 TOP = ["setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md", "CHANGELOG.md"]
 
-# Runs setup.py where importing torch fails, as in pip's build environment.
+# Run setup.py without torch, as in pip's build environment.
 BUILD = (
     "import runpy, sys; sys.modules['torch'] = None; "
     "sys.argv = ['setup.py', '-q', 'sdist', 'bdist_wheel']; runpy.run_path('setup.py', run_name='__main__')"
@@ -24,7 +24,7 @@ BUILD = (
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory):
-    """dist/ of a copy of the checkout, with one asset and one kernel more."""
+    """dist/ of a copy of the checkout, with an additional asset and kernel."""
     copy = tmp_path_factory.mktemp("checkout")
     ignore = shutil.ignore_patterns("__pycache__")
     for name in TOP:
@@ -39,8 +39,8 @@ def dist(tmp_path_factory):
     return copy / "dist"
 
 
-def carried():
-    """What must travel, by its path in an installed package."""
+def expected_files():
+    """The files of an installed package."""
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "stylegan_cli").rglob("*.py")}
     assets = {str(p.relative_to(ROOT)) for p in (ROOT / "stylegan_cli" / "assets").iterdir() if p.is_file()}
     return (
@@ -51,20 +51,20 @@ def carried():
     )
 
 
-def test_wheel_carries_everything(dist):
+def test_wheel_is_complete(dist):
     (path,) = dist.glob("*.whl")
     assert path.name == f"stylegan_cli-{stylegan_cli.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(path) as wheel:
         names = set(wheel.namelist())
-    assert carried() <= names
+    assert expected_files() <= names
     assert not {n for n in names if n.startswith(("tests/", "csrc/", "benchmarks/")) or n.endswith(".pyc")}
 
 
-def test_sdist_carries_everything(dist):
+def test_sdist_is_complete(dist):
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as sdist:
         names = {n.partition("/")[2] for n in sdist.getnames()}
-    assert {n.replace("stylegan_cli/csrc/", "csrc/") for n in carried()} <= names
+    assert {n.replace("stylegan_cli/csrc/", "csrc/") for n in expected_files()} <= names
     assert {name for name in TOP if (ROOT / name).is_file()} <= names
 
 

@@ -1,4 +1,4 @@
-"""Progress by a callback: what is told, and what a bar shows of it."""
+"""Progress callbacks, and the bars that show them."""
 
 import io
 import pickle
@@ -15,14 +15,14 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_items_are_told_one_after_the_other():
-    told = []
-    items = list(track("abc", "letters", lambda *news: told.append(news)))
+def test_track_reports_each_item():
+    reports = []
+    items = list(track("abc", "letters", lambda *report: reports.append(report)))
     assert items == ["a", "b", "c"]
-    assert told == [("letters", 0, 3), ("letters", 1, 3), ("letters", 2, 3), ("letters", 3, 3)]
+    assert reports == [("letters", 0, 3), ("letters", 1, 3), ("letters", 2, 3), ("letters", 3, 3)]
 
 
-def test_a_bar_shows_them():
+def test_bar_shows_progress():
     with redirect_stderr(Terminal()) as shown, bar(quiet=False) as progress:
         assert list(track(range(5), "images", progress)) == [*range(5)]
         progress("steps, distance=0.5", 1, 4)
@@ -31,13 +31,13 @@ def test_a_bar_shows_them():
 
 
 @pytest.mark.parametrize(("quiet", "stderr"), [(True, Terminal), (False, io.StringIO)])
-def test_nothing_is_shown_when_quiet_or_where_nobody_looks(quiet, stderr):
+def test_nothing_is_shown_when_quiet_or_not_a_terminal(quiet, stderr):
     with redirect_stderr(stderr()) as shown, bar(quiet) as progress:
         progress("images", 1, 2)
     assert shown.getvalue() == ""
 
 
-def test_other_processes_show_bars_of_their_own():
+def test_copy_in_another_process_has_its_own_bars():
     with redirect_stderr(Terminal()) as shown, bar(quiet=False) as progress:
         progress("images", 1, 2)
         copied = pickle.loads(pickle.dumps(progress))

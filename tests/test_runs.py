@@ -1,4 +1,4 @@
-"""Run folders, the snapshots in them, and which model a command means."""
+"""Run folders: numbering, and finding runs, snapshots and models."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def make_run(folder, *kimgs):
     return folder
 
 
-def test_numbers_follow_each_other(tmp_path):
+def test_numbers_are_consecutive(tmp_path):
     root = tmp_path / "deep" / "runs"
     assert runs.next_run_dir(root, "faces-auto").name == "00000-faces-auto"
     assert runs.next_run_dir(root, "cats-demo").name == "00001-cats-demo"
@@ -42,30 +42,30 @@ def test_names_are_safe(tmp_path, description, name):
     assert runs.next_run_dir(tmp_path, description) == tmp_path / name
 
 
-def test_nobody_gets_the_same_number(tmp_path):
-    made, start = [], threading.Barrier(8)
+def test_concurrent_runs_get_different_numbers(tmp_path):
+    created, start = [], threading.Barrier(8)
 
     def make(i):
         start.wait()
-        made.extend(runs.next_run_dir(tmp_path, f"run{i}") for _ in range(5))
+        created.extend(runs.next_run_dir(tmp_path, f"run{i}") for _ in range(5))
 
     threads = [threading.Thread(target=make, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({path.name[:5] for path in made}) == len(made) == 40
-    assert all(path.is_dir() for path in made)
+    assert len({path.name[:5] for path in created}) == len(created) == 40
+    assert all(path.is_dir() for path in created)
 
 
-def test_an_abandoned_claim_is_passed_over(tmp_path):
+def test_abandoned_claim_is_skipped(tmp_path):
     (tmp_path / ".00000").mkdir()
     assert runs.next_run_dir(tmp_path, "x").name == "00001-x"
 
 
 def test_unwritable(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SganError, match="Cannot make a run folder"):
+    with pytest.raises(SganError, match="Cannot create a run folder"):
         runs.next_run_dir(tmp_path / "file" / "runs", "x")
 
 
@@ -89,8 +89,8 @@ def test_newest_run(tmp_path):
     assert runs.newest_run(tmp_path / "absent") is None
     make_run(tmp_path / "00002-a", 1)
     newest = make_run(tmp_path / "00010-b", 1)
-    make_run(tmp_path / "00011-began")
-    os.utime(newest, (0, 0))  # times don't matter
+    make_run(tmp_path / "00011-started")
+    os.utime(newest, (0, 0))  # times do not matter
     assert runs.newest_run(tmp_path) == newest
 
 
@@ -109,18 +109,18 @@ def test_runs_of_other_recipes_have_no_models(tmp_path):
 
 def test_list_runs(tmp_path):
     assert runs.list_runs(tmp_path / "absent") == []
-    made = [make_run(tmp_path / name) for name in ("00002-b", "00010-a", "100000-c")]
+    created = [make_run(tmp_path / name) for name in ("00002-b", "00010-a", "100000-c")]
     (tmp_path / "notes").mkdir()
-    assert runs.list_runs(tmp_path) == made
+    assert runs.list_runs(tmp_path) == created
 
 
 def test_find_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, last = (make_run(tmp_path / "runs" / name, 1) for name in ("00003-a-auto", "00012-b-auto"))
-    for given in ("3", "00003", 3, "00003-a-auto", "runs/00003-a-auto", first):
-        assert runs.find_run(given, "runs").resolve() == first
+    for run in ("3", "00003", 3, "00003-a-auto", "runs/00003-a-auto", first):
+        assert runs.find_run(run, "runs").resolve() == first
     assert runs.find_run(None, "runs").resolve() == last
-    elsewhere = make_run(tmp_path / "kept", 5)  # a run that was given another name
+    elsewhere = make_run(tmp_path / "kept", 5)  # a renamed run
     assert runs.find_run("kept", "runs").resolve() == elsewhere
     monkeypatch.chdir(first)
     assert runs.find_run(".", "runs").resolve() == first
@@ -129,57 +129,57 @@ def test_find_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("run", "message", "hint"),
     [
-        ("4", "no run 4 under runs", "sgan runs --runs runs"),
-        ("00003-a-aut", "no run 00003-a-aut", "Did you mean runs/00003-a-auto?"),
-        ("notes", "The folder notes holds no run", "sgan runs --runs notes"),
-        ("9" * 400, "no run 99", "sgan runs"),
+        ("4", "No run 4 in runs", "sgan runs --runs runs"),
+        ("00003-a-aut", "No run 00003-a-aut", "Did you mean runs/00003-a-auto?"),
+        ("notes", "The folder notes is not a run folder", "sgan runs --runs notes"),
+        ("9" * 400, "No run 99", "sgan runs"),
     ],
 )
-def test_find_run_that_is_not_there(tmp_path, monkeypatch, run, message, hint):
+def test_missing_run(tmp_path, monkeypatch, run, message, hint):
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "runs" / "00003-a-auto")
     (tmp_path / "notes").mkdir()
-    with pytest.raises(SganError, match=message) as caught:
+    with pytest.raises(SganError, match=message) as error:
         runs.find_run(run, "runs")
-    assert hint in caught.value.hint
-    with pytest.raises(SganError, match="There is no run under notes") as caught:
+    assert hint in error.value.hint
+    with pytest.raises(SganError, match="No runs in notes") as error:
         runs.find_run(None, "notes")
-    assert caught.value.hint == "Begin one: sgan train"
+    assert error.value.hint == "Start one: sgan train"
 
 
 def test_find_model(tmp_path, monkeypatch):
     root = tmp_path / "runs"
     packaged = tmp_path / "critters.safetensors"
     monkeypatch.setattr(runs.folders, "PACKAGED_MODEL", packaged)
-    with pytest.raises(SganError) as caught:
+    with pytest.raises(SganError) as error:
         runs.find_model(None, root)
-    assert caught.value.hint == "Train one: sgan train"
+    assert error.value.hint == "Train one: sgan train"
 
     packaged.touch()
-    path, said = runs.find_model(None, root)
-    assert path == packaged and "comes with the package" in said
+    path, description = runs.find_model(None, root)
+    assert path == packaged and "the bundled one" in description
 
     run = make_run(root / "00000-a", 1, 2)
     newest = run / "snapshot-000002.safetensors"
     for model in (None, run, str(newest)):
-        path, said = runs.find_model(model, root)
-        assert path == newest and str(newest) in said
+        path, description = runs.find_model(model, root)
+        assert path == newest and str(newest) in description
 
 
 @pytest.mark.parametrize(
     ("model", "message", "hint"),
     [
-        ("runs/00000-a/snapshot-000003.safetensors", "There is no file", "snapshot-000002.safetensors?"),
-        ("runs/00000-b", "There is no file", "00000-a?"),
-        ("runs/00001-empty", "holds no snapshot", "snapshot-000000.safetensors"),
-        ("runs", "holds no snapshot", "--model runs/00000-a?"),
-        ("nowhere/at/all", "There is no file", None),
+        ("runs/00000-a/snapshot-000003.safetensors", "No file or folder", "snapshot-000002.safetensors?"),
+        ("runs/00000-b", "No file or folder", "00000-a?"),
+        ("runs/00001-empty", "No snapshot in the folder", "snapshot-000000.safetensors"),
+        ("runs", "No snapshot in the folder", "--model runs/00000-a?"),
+        ("nowhere/at/all", "No file or folder", None),
     ],
 )
-def test_find_model_that_is_not_there(tmp_path, monkeypatch, model, message, hint):
+def test_missing_model(tmp_path, monkeypatch, model, message, hint):
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "runs" / "00000-a", 2)
     make_run(tmp_path / "runs" / "00001-empty")
-    with pytest.raises(SganError, match=message) as caught:
+    with pytest.raises(SganError, match=message) as error:
         runs.find_model(model, "runs")
-    assert caught.value.hint is None if hint is None else hint in caught.value.hint
+    assert error.value.hint is None if hint is None else hint in error.value.hint

@@ -1,4 +1,4 @@
-"""What commands, notebooks and the explorer share: requests in, results out."""
+"""The session API: requests, results, errors, and several sessions side by side."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ def cache(tmp_path, monkeypatch):
 
 
 class Watch:
-    """A progress callback that remembers; each thing is counted to its end."""
+    """A progress callback that records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -44,7 +44,8 @@ class Watch:
     def __call__(self, what, done, total):
         self.calls.append((what.partition(", ")[0], done, total))
 
-    def counted(self, *names):
+    def assert_complete(self, *names):
+        """Exactly these descriptions were reported, each up to its total."""
         assert {what for what, _, _ in self.calls} == set(names)
         for name in names:
             done = [d for what, d, _ in self.calls if what == name]
@@ -58,16 +59,16 @@ def by_hand(G, seeds, **options):
 def test_generate(session, tmp_path):
     watch = Watch()
     result = session.generate(seeds=[3, 5], trunc=0.7, progress=watch)
-    assert not watch.calls, "nothing is drawn before it is asked for"
+    assert not watch.calls, "images are generated on demand"
     assert torch.equal(result.images, by_hand(session.G, [3, 5], truncation_psi=0.7))
     assert result.images.shape == (2, 3, 32, 32) and result.ws.shape == (2, session.G.num_ws, 128)
     assert [p.name for p in result] == result.names == ["seed0003", "seed0005"] and len(result) == 2
-    watch.counted("images")
+    watch.assert_complete("images")
     assert result.records[1]["seed"] == "5" and result.records[1]["model"] == session.fingerprint
     assert "command" not in result.records[0]
     files = result.save(tmp_path, "png", latents=True, grid=True)
     assert [f.name for f in files] == ["seed0003.png", "seed0005.png", "w.npz", "grid.png"]
-    assert len(watch.calls) == 2, "images that are kept are not drawn again"
+    assert len(watch.calls) == 2, "cached images are not generated again"
     assert np.array_equal(np.asarray(Image.open(files[0])).transpose(2, 0, 1), result.images[0].numpy())
     assert read_metadata(files[0]) == result.records[0]
     again = session.generate(GenerateRequest(from_w=str(files[2])))
@@ -76,7 +77,7 @@ def test_generate(session, tmp_path):
         again.save(tmp_path, latents=True)
 
 
-def test_a_request_or_its_fields(session):
+def test_request_or_its_fields(session):
     request = MixRequest(rows=[1], cols=[2], styles="fine", trunc=0.5)
     one, other = session.mix(request), session.mix(rows=[1], cols=[2], styles="fine", trunc=0.5)
     assert torch.equal(one.images, other.images)
@@ -86,7 +87,7 @@ def test_a_request_or_its_fields(session):
         session.generate(sedes=[1])
 
 
-WRONG = {
+INVALID = {
     "generate": [
         ("seeds", [], "[0, 1, 2]"),
         ("seeds", 3, "[0, 1, 2]"),
@@ -166,20 +167,21 @@ WRONG = {
 
 
 @pytest.mark.parametrize(
-    ("method", "field", "value", "wanted"), [(method, *row) for method, rows in WRONG.items() for row in rows]
+    ("method", "field", "value", "hint"), [(method, *row) for method, rows in INVALID.items() for row in rows]
 )
-def test_a_value_that_makes_no_sense(session, method, field, value, wanted):
-    """One sentence with the value, and what to give; before anything is drawn."""
-    given = {"images": ["face.png"], field: value} if method == "project" else {field: value}
-    with pytest.raises(SganError, match="cannot be") as told:
-        getattr(session, method)(**given)
-    item = value[-1] if isinstance(value, (list, tuple)) and value and repr(value) not in str(told.value) else value
-    assert field in str(told.value) and (reprlib.repr(item) in str(told.value) or isinstance(value, range))
-    assert wanted in told.value.hint
+def test_invalid_values(session, method, field, value, hint):
+    """The message has the value, the hint says what is valid."""
+    fields = {"images": ["face.png"], field: value} if method == "project" else {field: value}
+    with pytest.raises(SganError, match="cannot be") as error:
+        getattr(session, method)(**fields)
+    message = str(error.value)
+    item = value[-1] if isinstance(value, (list, tuple)) and value and repr(value) not in message else value
+    assert field in message and (reprlib.repr(item) in message or isinstance(value, range))
+    assert hint in error.value.hint
 
 
-def test_values_that_make_sense(session):
-    """Numbers of NumPy, None where it is the default, an edge."""
+def test_valid_values(session):
+    """NumPy numbers, None where it is the default, limits."""
     assert len(session.generate(seeds=tuple(np.arange(2)), trunc=np.float32(0.5), trunc_cutoff=0, batch=None)) == 2
     assert session.generate(seeds=[2**32 - 1], trunc=-1).images.shape[0] == 1
     request = MixRequest(rows=np.arange(2), cols=(np.int64(3), 4), trunc=np.float32(0.5), trunc_cutoff=np.int64(2))
@@ -189,17 +191,17 @@ def test_values_that_make_sense(session):
     assert session.mix(rows=[1], cols=(2,), styles=[0], blend=0).styles == [0]
 
 
-def test_a_request_and_fields_are_not_both_given(session):
-    for given, fields in ((GenerateRequest(), {"seeds": [1]}), ([1, 2], {})):
+def test_request_together_with_fields(session):
+    for request, fields in ((GenerateRequest(), {"seeds": [1]}), ([1, 2], {})):
         with pytest.raises(TypeError, match="generate takes a GenerateRequest, or the fields"):
-            session.generate(given, **fields)
+            session.generate(request, **fields)
 
 
 def test_mix(session, tmp_path):
     watch = Watch()
     result = session.mix(rows=[1, 2], cols=[3], styles=range(session.G.num_ws), progress=watch)
-    watch.counted("images")
-    assert torch.equal(result.images, result.col_images.expand(2, -1, -1, -1)), "all styles are the column's"
+    watch.assert_complete("images")
+    assert torch.equal(result.images, result.col_images.expand(2, -1, -1, -1)), "all styles come from the column"
     assert torch.equal(result.row_images, by_hand(session.G, [1, 2]))
     assert [p.name for p in result.outputs] == ["mix0001-0003", "mix0002-0003"]
     assert [f.name for f in result.save(tmp_path, "webp")][-1] == "mix.webp"
@@ -211,7 +213,7 @@ def test_interpolate(session, tmp_path):
     video = session.interpolate(seeds=[1, 2], kind="linear", frames=2, loop=False, progress=watch)
     assert video.count == 3 and video.keys == [["1", "2"]]
     assert video.images.shape[0] == 3 and torch.equal(video.images[0, :, ::4, ::4], by_hand(session.G, [1])[0])
-    watch.counted("images")
+    watch.assert_complete("images")
     assert Image.open(video.save(tmp_path / "video.gif")).n_frames == 3
     with pytest.raises(SganError, match="only one"):
         session.interpolate(seeds=[1])
@@ -220,7 +222,7 @@ def test_interpolate(session, tmp_path):
 def test_noise_study(session, tiny_run, tmp_path):
     watch = Watch()
     result = session.noise_study(seeds=[4], draws=3, progress=watch)
-    watch.counted("images")
+    watch.assert_complete("images")
     assert len(result.outputs) == 7 and result.std.shape == (1, 32, 32)
     assert result.means == {"4": pytest.approx(result.std.mean().item())} and result.white == result.std.max()
     assert torch.equal(result.outputs[0].image, by_hand(session.G, [4])[0])
@@ -229,29 +231,31 @@ def test_noise_study(session, tiny_run, tmp_path):
         for row in quiet.G.layers:
             if row.noise:
                 quiet.G.get_submodule(row.name).noise_strength.fill_(0.0)
-    assert "does nothing" in quiet.noise_study(seeds=[4], draws=2).warnings[0]
+    assert "has no effect" in quiet.noise_study(seeds=[4], draws=2).warnings[0]
 
 
 def test_directions(session, tmp_path):
-    found = session.find_directions(num=60, count=2)
-    assert found.names == ["pca0", "pca1"] and found.model == session.fingerprint
+    directions = session.find_directions(num=60, count=2)
+    assert directions.names == ["pca0", "pca1"] and directions.model == session.fingerprint
     watch = Watch()
-    shown = session.show_directions(directions=found, direction="1", strengths=[-1, 0, 1], seeds=[2], progress=watch)
-    watch.counted("images")
+    shown = session.show_directions(
+        directions=directions, direction="1", strengths=[-1, 0, 1], seeds=[2], progress=watch
+    )
+    watch.assert_complete("images")
     assert [p.name for p in shown.outputs] == ["strip01-pca1"] and shown.sheet is None
-    edited = session.edit(directions=found, direction=["0", "pca1"], strength=[1.5], seeds=[2, 3])
-    moved = found.move(found.move(edited.sources.ws, 0, 1.5), 1, 1.5)
+    edited = session.edit(directions=directions, direction=["0", "pca1"], strength=[1.5], seeds=[2, 3])
+    moved = directions.move(directions.move(edited.sources.ws, 0, 1.5), 1, 1.5)
     assert torch.equal(edited.ws, moved)
     files = edited.save(tmp_path)
     assert [f.name for f in files] == ["edit0002.png", "edit0003.png", "edited.npz", "edit.png"]
     again = session.generate(from_w=str(files[2]))
     assert torch.equal(again.images, edited.images)
-    mine = session.edit(directions=found, seeds=[str(files[2])])
-    with pytest.raises(SganError, match="would be replaced"):
-        mine.save(tmp_path)
-    for wrong in ({"from_labels": True, "method": "pca"}, {"csv": "x.csv", "count": 2}):
+    again = session.edit(directions=directions, seeds=[str(files[2])])
+    with pytest.raises(SganError, match="would be overwritten"):
+        again.save(tmp_path)
+    for options in ({"from_labels": True, "method": "pca"}, {"csv": "x.csv", "count": 2}):
         with pytest.raises(SganError):
-            session.find_directions(**wrong)
+            session.find_directions(**options)
 
 
 def test_project_and_tune(session, tmp_path):
@@ -260,7 +264,7 @@ def test_project_and_tune(session, tmp_path):
     task = session.prepare_projection(images=[tmp_path / "seed0007.png"], loss="pixel", steps=4, candidates=6)
     assert [f.name for f in task.files(tmp_path)] == ["projected.npz", "proj.png"]
     result = session.project(task, watch)
-    watch.counted("steps", "candidates")
+    watch.assert_complete("steps", "candidates")
     assert result.names == ["seed0007"] and not result.interrupted and not result.missing
     assert result.distance[0] > 0 and result.psnr[0] > 5 and result.images.shape == (1, 3, 32, 32)
     assert torch.equal(session.project(task).ws, result.ws)
@@ -268,7 +272,7 @@ def test_project_and_tune(session, tmp_path):
     assert [f.name for f in files] == ["projected.npz", "proj.png", "compare.png"]
     watch = Watch()
     tuned = session.tune(result, 3, watch)
-    watch.counted("tuning")
+    watch.assert_complete("tuning")
     further = session.tune(tuned, 2)
     assert further.finding.tuned_steps == 5 and further.distance[0] < tuned.distance[0]
     with pytest.raises(SganError, match="steps cannot be 0"):
@@ -279,7 +283,7 @@ def test_project_and_tune(session, tmp_path):
     assert "tuned weights" in again.notes[0] and (again.images.int() - tuned.images.int()).abs().max() <= 2
 
 
-def test_a_loss_that_cannot_be_had_is_told(session, cache, tmp_path, monkeypatch):
+def test_missing_lpips_weights_are_reported(session, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("SGAN_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("SGAN_DETECTORS", raising=False)
@@ -291,18 +295,18 @@ def test_a_loss_that_cannot_be_had_is_told(session, cache, tmp_path, monkeypatch
 def test_attribute(session, cache, tmp_path):
     session.generate(seeds=[7]).save(tmp_path)
     request = {"images": [tmp_path / "seed0007.png"], "loss": "pixel", "steps": 2, "num": 8, "candidates": 2}
-    assert session.prepare_attribution(**request).known is None
+    assert session.prepare_attribution(**request).calibration is None
     watch = Watch()
     result = session.attribute(**request, progress=watch)
-    watch.counted("images projected", "steps", "candidates")
+    watch.assert_complete("images projected", "steps", "candidates")
     assert len(result.calibration.generated) == len(result.calibration.real) == 8
-    (judged,) = result.judged
-    assert judged.name == "seed0007" and judged.log_ratio == result.calibration.log_ratio(judged.distance)
-    assert session.prepare_attribution(**request).known == result.calibration, "it is kept"
+    (judgment,) = result.judged
+    assert judgment.name == "seed0007" and judgment.log_ratio == result.calibration.log_ratio(judgment.distance)
+    assert session.prepare_attribution(**request).calibration == result.calibration, "it is cached"
     assert [f.name for f in result.save(tmp_path)] == ["attribute-compare.png", "attribute.png"]
 
 
-def test_a_calibration_that_cannot_be_kept(session, tmp_path, monkeypatch):
+def test_calibration_without_cache(session, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
     result = session.attribute(loss="pixel", steps=1, num=8, candidates=0)
@@ -317,17 +321,17 @@ def test_metrics(class_run):
     assert name.startswith("fid") and value > 0 and results.num_images[name] == (32, 16)
 
 
-def test_two_sessions_side_by_side(session, class_run):
+def test_two_sessions(session, class_run):
     other = stylegan_cli.open(class_run)
-    mine, theirs = iter(session.generate(seeds=[1, 2], batch=1)), iter(other.generate(seeds=[1, 2], batch=1))
-    a, b, c, d = next(mine), next(theirs), next(mine), next(theirs)
+    images, others = iter(session.generate(seeds=[1, 2], batch=1)), iter(other.generate(seeds=[1, 2], batch=1))
+    a, b, c, d = next(images), next(others), next(images), next(others)
     assert torch.equal(torch.stack([a.image, c.image]), by_hand(session.G, [1, 2]))
-    assert b.image.shape == d.image.shape == (3, 16, 16) and b.record["model"] == other.fingerprint
-    assert a.record["model"] == session.fingerprint != other.fingerprint and "class" in b.record
+    assert b.image.shape == d.image.shape == (3, 16, 16) and b.metadata["model"] == other.fingerprint
+    assert a.metadata["model"] == session.fingerprint != other.fingerprint and "class" in b.metadata
 
 
-def test_files_of_another_model_are_refused_in_one_way(session, class_run, tmp_path):
-    """Latents, directions, tuned weights."""
+def test_files_of_another_model_are_refused(session, class_run, tmp_path):
+    """Latents, directions and tuned weights give the same message."""
     from stylegan_cli.inversion.directions import save_directions
     from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
 
@@ -344,34 +348,34 @@ def test_files_of_another_model_are_refused_in_one_way(session, class_run, tmp_p
             call()
 
 
-def test_the_fingerprint_is_computed_once(cache, tmp_path, monkeypatch):
+def test_fingerprint_is_cached(cache, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     path.write_bytes(PACKAGED_MODEL.read_bytes())
     hashed, real = [], session_model.fingerprint
     monkeypatch.setattr(session_model, "fingerprint", lambda G: hashed.append(1) or real(G))
-    known = Session(path).fingerprint
-    assert known == fingerprint(load_snapshot(PACKAGED_MODEL).G) and len(hashed) == 1
-    assert Session(path).fingerprint == known and len(hashed) == 1, "the file is the same"
-    (kept,) = (cache / "fingerprints").iterdir()
-    kept.write_text("damaged")
-    assert Session(path).fingerprint == known and len(hashed) == 2
+    expected = Session(path).fingerprint
+    assert expected == fingerprint(load_snapshot(PACKAGED_MODEL).G) and len(hashed) == 1
+    assert Session(path).fingerprint == expected and len(hashed) == 1, "the file is unchanged"
+    (entry,) = (cache / "fingerprints").iterdir()
+    entry.write_text("damaged")
+    assert Session(path).fingerprint == expected and len(hashed) == 2
     session = Session(path)
     path.write_bytes(path.read_bytes())
-    assert session.fingerprint == known and len(hashed) == 3, "replaced since it was opened"
-    assert Session(path).fingerprint == known and len(hashed) == 4, "another file, as far as anybody can tell"
+    assert session.fingerprint == expected and len(hashed) == 3, "replaced since it was opened"
+    assert Session(path).fingerprint == expected and len(hashed) == 4, "it may be another file"
 
 
-def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+def test_unwritable_cache(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
     assert len(Session(PACKAGED_MODEL).fingerprint) == 16
 
 
-def test_records_follow_the_weights(cache, tmp_path):
+def test_fingerprint_follows_the_weights(cache, tmp_path):
     session = Session(PACKAGED_MODEL)
     of_file = session.fingerprint
     session.generate(seeds=[1]).save(tmp_path)
-    assert session.fingerprint == of_file, "drawing changes nothing"
+    assert session.fingerprint == of_file, "generating does not change it"
     weight = session.G.get_submodule(session.G.layers[0].name).weight
     for change in (
         lambda: weight.detach().mul_(2),
@@ -382,15 +386,14 @@ def test_records_follow_the_weights(cache, tmp_path):
         change()
         assert before != session.fingerprint == fingerprint(session.G)
     assert session.generate(seeds=[1]).records[0]["model"] == fingerprint(session.G)
-    assert Session(PACKAGED_MODEL).fingerprint == of_file, "what is kept is the file's"
+    assert Session(PACKAGED_MODEL).fingerprint == of_file, "the cache has the fingerprint of the file"
     session.generate(seeds=[1]).save(tmp_path, latents=True)
     with pytest.raises(SganError, match=of_file):
         stylegan_cli.open(PACKAGED_MODEL).generate(from_w=tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize("opened", [stylegan_cli.open, stylegan_cli.load])
-def test_what_is_opened_may_be_an_address(cache, tmp_path, monkeypatch, opened):
-    """As for the commands."""
+def test_open_url(cache, tmp_path, monkeypatch, opened):
     monkeypatch.setenv("SGAN_OFFLINE", "1")
     with pytest.raises(SganError, match="SGAN_OFFLINE forbids to download it from https://example.org/x.pkl"):
         opened("https://example.org/x.pkl")
@@ -399,7 +402,7 @@ def test_what_is_opened_may_be_an_address(cache, tmp_path, monkeypatch, opened):
 
 
 @pytest.mark.parametrize(
-    ("kernels", "variable", "told"),
+    ("kernels", "variable", "message"),
     [
         ("bogus", None, "kernels must be 'auto', .* not 'bogus'"),
         ("", None, "kernels must be"),
@@ -409,30 +412,30 @@ def test_what_is_opened_may_be_an_address(cache, tmp_path, monkeypatch, opened):
         (None, "cuda", "need a GPU"),
     ],
 )
-def test_kernels_are_checked_at_opening(monkeypatch, kernels, variable, told):
+def test_kernels_are_checked_when_opening(monkeypatch, kernels, variable, message):
     if variable is not None:
         monkeypatch.setenv("SGAN_KERNELS", variable)
-    with pytest.raises(SganError, match=told):
+    with pytest.raises(SganError, match=message):
         stylegan_cli.open(PACKAGED_MODEL, kernels=kernels)
 
 
-def test_an_empty_variable_is_as_good_as_none(monkeypatch):
+def test_empty_environment_variable(monkeypatch):
     monkeypatch.setenv("SGAN_KERNELS", "")
     assert current_implementation() == "auto" and len(stylegan_cli.open(PACKAGED_MODEL).generate(seeds=[1]).images) == 1
 
 
-def test_opening_needs_a_model(tmp_path):
-    with pytest.raises(SganError, match="no file or folder"):
+def test_open_missing_file(tmp_path):
+    with pytest.raises(SganError, match="No file or folder"):
         stylegan_cli.open(tmp_path / "missing.safetensors")
 
 
-def test_the_package_is_light():
+def test_package_does_not_import_torch():
     code = "import sys, stylegan_cli; stylegan_cli.open, stylegan_cli.load; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_each_session_has_its_kernels():
-    """Also while images of two sessions are drawn in turn; what is chosen around them stays."""
+def test_each_session_uses_its_kernels():
+    """Also while two sessions generate in turn; the choice of the calling code is kept."""
     one, other = (stylegan_cli.open(PACKAGED_MODEL, kernels=kernels) for kernels in ("reference", "composite"))
     seen = []
     for session in (one, other):
@@ -440,8 +443,8 @@ def test_each_session_has_its_kernels():
             lambda *_: seen.append(current_implementation())
         )
     with use("auto"):
-        mine, theirs = (iter(session.generate(seeds=[1, 2], batch=1)) for session in (one, other))
-        for images in (mine, theirs, mine, theirs):
+        a, b = (iter(session.generate(seeds=[1, 2], batch=1)) for session in (one, other))
+        for images in (a, b, a, b):
             next(images)
             assert current_implementation() == "auto"
         assert seen == ["reference", "composite"] * 2
@@ -449,12 +452,12 @@ def test_each_session_has_its_kernels():
     assert seen[-1] == "reference"
 
 
-def test_gray_maps_stand_beside_images_in_color(session):
+def test_images_of_different_channels_are_stacked_as_rgb(session):
     images = session.noise_study(seeds=[1], draws=2).images
     assert images.shape[1:] == (3, 32, 32)
 
 
-def test_another_methods_request_is_no_request(session):
+def test_request_of_another_method(session):
     with pytest.raises(TypeError, match="generate takes a GenerateRequest"):
         session.generate(MixRequest(rows=[1], cols=[2]))
 
@@ -465,7 +468,7 @@ def test_files_may_be_paths(session, tmp_path):
     assert mixed.images.shape == session.mix(rows=[1], cols=[2], styles="coarse").images.shape
 
 
-@pytest.mark.parametrize("seeds", [np.array(3), range(2**70)], ids=["no sides", "too long"])
-def test_what_is_no_list(session, seeds):
+@pytest.mark.parametrize("seeds", [np.array(3), range(2**70)], ids=["no dimensions", "too long"])
+def test_invalid_lists(session, seeds):
     with pytest.raises(SganError, match="seeds cannot be"):
         session.generate(seeds=seeds)

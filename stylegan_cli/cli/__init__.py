@@ -1,6 +1,6 @@
-"""The command `sgan`: a group that imports a command's module when that command is called, and tells every mistake.
+"""The command `sgan`: a group that imports a command's module when that command is called, and reports all errors.
 
-`sgan --help` needs neither PyTorch nor any command's module: its lines stand in `COMMANDS`.
+`sgan --help` imports neither PyTorch nor any command's module: its lines are in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from ..errors import SganError
 from ..threads import configure_openmp
 from ..version import __version__
 
-# One line each, the same as the command's own short help (a test compares). In the order a newcomer meets them.
+# Equal to each command's own short help, as a test checks. In the order in which a newcomer needs them.
 COMMANDS = {
-    "train": "Train a StyleGAN on your images, or on those that come with the package.",
-    "generate": "Draw images from a trained model.",
-    "mix": "Draw a grid that mixes the styles of rows and columns.",
-    "edit": "Find directions in the latent space, show them, move images along them.",
-    "interpolate": "Video a walk through the latent space: GIF, WebP or MP4.",
-    "noise": "Show what noise does: on all layers, none, some, and how much each pixel varies.",
-    "project": "Find the latents that draw an image.",
-    "attribute": "Tell whether an image was made by a model.",
-    "metrics": "Measure a model, every snapshot of a run, or two sets of images.",
-    "model": "Say what is in a model's file, of any format.",
-    "convert": "Bring a checkpoint of any kind into another form.",
-    "data": "Pack, inspect and render data sets.",
-    "runs": "List the runs, or show one as a page with curves and images.",
-    "doctor": "Check what this machine has, build the kernels, compare them with their references.",
+    "train": "Train a StyleGAN on a dataset of images.",
+    "generate": "Generate images with a trained model.",
+    "mix": "Mix the styles of images in a grid.",
+    "edit": "Find directions in the latent space and edit images along them.",
+    "interpolate": "Render a video that moves through the latent space.",
+    "noise": "Show how the noise inputs of a model affect its images.",
+    "project": "Find the latents that reproduce an image.",
+    "attribute": "Estimate whether a model generated an image.",
+    "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",
+    "model": "Show what a model file contains.",
+    "convert": "Convert a checkpoint to another format.",
+    "data": "Create and inspect datasets.",
+    "runs": "List training runs, or write a report of one.",
+    "doctor": "Check this machine, build the CUDA kernels and test them.",
 }
 
-# Optional modules, and the extra that brings them.
+# Optional module -> the extra that installs it.
 EXTRAS = {
     "av": "video",
     "dicebear": "demo",
@@ -49,14 +49,14 @@ EXTRAS = {
     "tensorboard": "tb",
 }
 
-# What a disk says no with: the user's to mend, not a bug.
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+# Disk errors that the user can fix: no traceback is needed.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # Click's own is 2: misused
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; Click uses 2 for usage errors
 
 
 class LazyGroup(click.Group):
-    """Commands by name from `COMMANDS`; each is the object `command` of the module that bears its name."""
+    """The commands in `COMMANDS`; each is the object `command` of the module of the same name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -80,53 +80,60 @@ class LazyGroup(click.Group):
         args: typing.Sequence[str] | None = None,
         prog_name: str | None = None,
         complete_var: str | None = None,
-        standalone_mode: bool = True,  # False: let exceptions through, as Click does
+        standalone_mode: bool = True,  # False: do not catch exceptions, as in Click
         **extra: typing.Any,
     ) -> typing.Any:
-        """Run one command line. Standing alone it tells what went wrong on stderr and leaves by an exit code."""
+        """Run one command line. In standalone mode, report errors on stderr and exit with a code."""
         args, debug = _take_debug(sys.argv[1:] if args is None else args)
-        extra.setdefault("obj", ["sgan", *args])  # the line as it was typed, for the record in an image
+        extra.setdefault("obj", ["sgan", *args])  # the command line, for the metadata of images
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _open_closed_streams()
         try:
             configure_openmp()
-            # Click returns the code of `ctx.exit(code)` here; commands themselves return nothing.
+            # Click returns the code of `ctx.exit(code)`; commands themselves return None.
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
             _silence_stdout()
             code = FAILED
         except SystemExit:
             raise
         except BaseException as error:
-            code = _tell(error, debug)
+            code = _report(error, debug)
         sys.exit(code)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="sgan", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error. May stand anywhere on the line.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error. Allowed anywhere among the arguments.")
 def main(debug: bool) -> None:
-    """StyleGAN: train on images, draw new ones, mix them.
+    """Train StyleGANs (generative image models), and generate, mix, edit and measure images with them.
 
-    Try it: `sgan train` learns to draw the images that come with the package, `sgan generate` draws.
+    A model is trained on a dataset of images and then generates new ones like them. Without --data or
+    --model, commands use a small bundled dataset and a model trained on it.
+
+    \b
+    Examples:
+      sgan generate --seeds 0-31 --grid
+      sgan train --data faces.zip
+      sgan generate --help
     """
 
 
 def _take_debug(args: typing.Sequence[str]) -> tuple[list[str], bool]:
-    """Take `--debug` out of the line, wherever it stands before a `--`."""
+    """Remove `--debug` from the arguments before a `--`; return the others, and whether it was there."""
     args = list(args)
     end = args.index("--") if "--" in args else len(args)
     kept = [a for a in args[:end] if a != "--debug"]
     return kept + args[end:], len(kept) < end
 
 
-def _tell(
+def _report(
     error: BaseException,
-    debug: bool,  # print the traceback first; a misused command line has none worth reading
+    debug: bool,  # print the traceback first, except of usage errors
 ) -> int:
-    """Say on stderr, in at most five lines, what went wrong and what mends it; return the exit code."""
+    """Print what went wrong and how to fix it to stderr, in at most five lines; return the exit code."""
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
@@ -136,34 +143,34 @@ def _tell(
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        return FAILED  # torchrun started several of us: the first one tells
+        return FAILED  # one of several ranks that torchrun started: the first one reports
     message, hint = _explain(error)
     click.echo(f"Error: {message}" + (f"\n{hint}" if hint else ""), err=True)
     return FAILED
 
 
 def _explain(error: BaseException) -> tuple[str, str | None]:
-    """One sentence, and what mends it."""
+    """The message of an error, and a hint how to fix it."""
     if isinstance(error, SganError):
         return str(error), error.hint
     if isinstance(error, ModuleNotFoundError) and (top := (error.name or "").partition(".")[0]) in EXTRAS:
-        return f"This needs the package {top}.", f"pip install 'stylegan-cli[{EXTRAS[top]}]'"
+        return f"This requires the package {top}.", f"pip install 'stylegan-cli[{EXTRAS[top]}]'"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):  # torch's, without importing it
-        return "Out of memory.", "Take fewer images at a time: --batch, or --batch-gpu in training."
-    if isinstance(error, OSError) and error.errno in DISK:
+        return "Out of memory.", "Use a smaller --batch, or a smaller --batch-gpu in training."
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         where = f" {error.filename}" if error.filename else ""
         return f"Cannot read or write{where}: {error.strerror}.", None
-    what = " ".join(str(error).split())
-    return f"{type(error).__name__}: {what[:300]}", "Run again with --debug for the traceback."
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}", "Run again with --debug to see the traceback."
 
 
 def _open_closed_streams() -> None:
-    """Stand in for a closed stdin, stdout or stderr, so that no file written later takes its place."""
+    """Replace a closed stdin, stdout or stderr by the null device, so that no file gets its descriptor."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until exit)
 
 
 def _silence_stdout() -> None:
-    """Send what is still buffered nowhere, so that Python does not complain when it flushes at exit."""
+    """Discard buffered output, so that flushing it at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,70 +10,78 @@ from typing import Any
 import click
 
 from ..errors import SganError
-from .params import Call, keep_memory, session_options, sigterm_as_interrupt, warn
+from .call import Call, keep_freed_memory, sigterm_as_interrupt, warn
+from .options import batch_option, outdir_option, projection_options, real_data_option, seed_option, session_options
 
-_TELLING = 0.75  # AUC below which nothing is said
+_MIN_AUC = 0.75  # below, all images are undecided
 
 
-@click.command(short_help="Tell whether an image was made by a model.")
+@click.command(short_help="Estimate whether a model generated an image.")
 @click.argument("images", metavar="IMAGE...", nargs=-1)
-@click.option("--calibrate", is_flag=True, help="Measure images of both kinds anew, or without any image to judge.")
-@click.option("--num", type=click.IntRange(8), default=50, help="Images of each kind to measure.")
-@click.option("--data", metavar="PATH", help="Real images. Left out: those that the model was trained on.")
-@click.option("--steps", type=click.IntRange(1), default=200, help="Of each projection.")
-@click.option("--space", type=click.Choice(["w", "w+", "z"]), default="w", help="One w, one for each layer, or z.")
+@click.option("--calibrate", is_flag=True, help="Repeat the calibration, or calibrate without any IMAGE to attribute.")
 @click.option(
-    "--loss",
-    type=click.Choice(["lpips", "discriminator", "pixel"]),
-    help="What is near. Left out: lpips where its weights can be had, else discriminator.",
+    "--num",
+    type=click.IntRange(8),
+    default=50,
+    help="Number of generated and of real images to calibrate with.",
 )
-@click.option("--detector", metavar="FILE", help="Weights of LPIPS's VGG16. Left out: found or downloaded.")
-@click.option("--crop", type=click.Choice(["center", "none"]), default="center", help="To the model's shape, or not.")
-@click.option("--batch", type=click.IntRange(1), help="Images at a time. Left out: by their size.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of what is random.")
-@click.option("--outdir", default="./out", metavar="FOLDER", help="Where the files are written.")
+@real_data_option
+@projection_options
+@click.option("--steps", type=click.IntRange(1), default=200, help="Number of optimization steps.")
+@batch_option
+@seed_option()
+@outdir_option
 @session_options
 def command(
     call: Call,
     outdir: str,
     **request: Any,  # see session.AttributeRequest
 ) -> None:
-    """Tell whether an image was made by a model, by how near the model comes to it.
+    """Estimate whether a model generated an image.
 
-    The first time, the model's own images and real ones are projected, which is kept; then an image's distance is so
-    many times likelier among the one kind than among the other. Writes attribute.png, both kinds with the images
-    marked, and compare.png.
+    A model can reproduce its own images closely, and other images less so. The first time, some generated and some
+    real images are projected (see `sgan project`) to calibrate; that takes minutes and is cached. Each IMAGE is then
+    projected, too, and its distance compared with both groups. Prints for each how much likelier one answer is than
+    the other; writes attribute.png (a histogram of the distances) and attribute-compare.png (target, result and
+    difference).
+
+    \b
+    Examples:
+      sgan attribute suspicious.png
+      sgan attribute *.png --model runs/00001-faces-auto --steps 500
+      sgan attribute --calibrate --num 200
     """
     from ..files import check_writable
 
     if not request["images"] and not request["calibrate"]:
-        raise SganError("There is no image to judge.", hint="sgan attribute face.png")
-    keep_memory()
+        raise SganError("No image to attribute.", hint="Name an image: sgan attribute face.png")
+    keep_freed_memory()
     with call.progress() as progress:
         session = call.open()
         task = session.prepare_attribution(**request)
         warn(*task.warnings)
         check_writable(Path(outdir))
-        if task.known is None:
-            call.say(f"Projecting {task.num} images of the model and {task.num} real ones, once.")
+        if task.calibration is None:
+            call.inform(f"Projecting {task.num} generated and {task.num} real images; this is done only once.")
             with sigterm_as_interrupt():
                 task = session.calibrate(task, progress)
         result = session.attribute(task, progress)
     warn(*result.calibration.warnings)
     files = result.save(outdir)
-    known, auc = result.calibration, result.calibration.auc
+    calibration, auc = result.calibration, result.calibration.auc
     if not call.as_json:
-        sides = f"{len(known.generated)} drawn and {len(known.real)} real images to compare with"
-        call.say(f"{sides}: of a pair the drawn one is nearer in {auc:.1%} (AUC).")
-        for one in result.judged:
-            click.echo(f"{one.name}: distance {one.distance:.4f}, {_verdict(one.log_ratio, auc)}")
-    judged = [dataclasses.asdict(one) for one in result.judged]
-    call.finish({"auc": auc, "judged": judged, "files": files}, files[-1])
+        counts = f"{len(calibration.generated)} generated and {len(calibration.real)} real images"
+        call.inform(f"Calibrated on {counts}: in {auc:.1%} of the pairs the generated one is nearer (AUC).")
+        for judgment in result.judged:
+            verdict = _verdict(judgment.log_ratio, auc)
+            click.echo(f"{judgment.name}: distance {judgment.distance:.4f}, {verdict}")
+    judgments = [dataclasses.asdict(judgment) for judgment in result.judged]
+    call.print_result({"auc": auc, "judged": judgments, "files": files}, files[-1])
 
 
 def _verdict(log_ratio: float, auc: float) -> str:
-    times = math.exp(abs(log_ratio))
-    if times < 3 or auc < _TELLING:
-        return "undecided: the one is about as likely as the other"
-    kind = "drawn by this model" if log_ratio > 0 else "not drawn by this model"
-    return f"{kind}: {times:.0f} times likelier so than otherwise"
+    ratio = math.exp(abs(log_ratio))
+    if ratio < 3 or auc < _MIN_AUC:
+        return "undecided: both are about equally likely"
+    origin = "generated by this model" if log_ratio > 0 else "not generated by this model"
+    return f"{origin}: {ratio:.0f} times as likely as the opposite"

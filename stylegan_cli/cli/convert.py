@@ -8,20 +8,26 @@ from pathlib import Path
 import click
 
 from ..errors import SganError
-from .params import output_options
+from .options import output_options
 
 
-@click.command(short_help="Bring a checkpoint of any kind into another form.")
+@click.command(short_help="Convert a checkpoint to another format.")
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT")
-@click.option("--half", is_flag=True, help="Of a snapshot: store half precision.")
-@click.option("--drop-discriminator", is_flag=True, help="Keep the generator alone.")
-@click.option("--for", "repository", type=click.Choice(["ada", "sg3"]), help="Of a .pkl: which repository reads it.")
+@click.option("--half", is_flag=True, help="Store a .safetensors file in half precision.")
+@click.option("--drop-discriminator", is_flag=True, help="Write the generator only.")
+@click.option(
+    "--for",
+    "repository",
+    type=click.Choice(["ada", "sg3"]),
+    help="NVIDIA repository that will read a .pkl file: ada (StyleGAN2-ADA) or sg3 (StyleGAN3).",
+)
 @click.option(
     "--part",
     type=click.Choice(["all", "mapping", "synthesis"]),
     default="all",
-    help="Of .onnx and .pt2: from z to the image, or one network.",
+    help="Part of the generator in a .onnx or .pt2 file: all (from z to the image), mapping (from z to w) or "
+    "synthesis (from w to the image).",
 )
 @output_options
 def command(
@@ -34,17 +40,24 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Bring a checkpoint of any kind into another form.
+    """Convert a checkpoint to another format.
 
-    IN is a snapshot, a run's folder, a checkpoint of NVIDIA's repositories, of rosinality's, of TensorFlow's StyleGANs,
-    or the address of one; what it is is seen from its content, and nothing in it is run. OUT says by its ending what
-    to write: .safetensors (a snapshot), .pt (for rosinality/stylegan2-pytorch), .pkl (with --for ada or sg3: for
-    NVIDIA's stylegan2-ada-pytorch or stylegan3), .onnx, .pt2 (torch.export).
+    IN is a snapshot, a run folder, or a checkpoint (path or URL) of NVIDIA's StyleGAN repositories (PyTorch or
+    TensorFlow), of rosinality/stylegan2-pytorch, of pSp, e4e or ReStyle; its format is detected from its content, and
+    no code in it is executed. The extension of OUT decides what is written:
 
     \b
-    sgan convert ffhq.pkl ffhq.safetensors --half
-    sgan convert ffhq.safetensors ffhq.pt
-    sgan convert ffhq.pkl ffhq.onnx --part synthesis
+      .safetensors  a snapshot, for the other commands
+      .pt           for rosinality/stylegan2-pytorch
+      .pkl          for NVIDIA's repositories, see --for
+      .onnx         ONNX
+      .pt2          torch.export
+
+    \b
+    Examples:
+      sgan convert ffhq.pkl ffhq.safetensors --half
+      sgan convert ffhq.safetensors ffhq.pkl --for sg3
+      sgan convert ffhq.pkl ffhq.onnx --part synthesis
     """
     from ..interop.conversion import find_model
     from ..interop.opening import open_model
@@ -53,7 +66,7 @@ def command(
     output = Output(Path(out), half, not drop_discriminator, repository, part)
     path, _ = find_model(source)
     if output.path.exists() and output.path.samefile(path):
-        raise SganError(f"{out} is the file that is read.", hint="Give another name.")
+        raise SganError(f"{out} is the input file itself.", hint="Use another name for OUT.")
     for warning in write_model(open_model(path), output):
         if not quiet:
             click.echo(warning, err=True)

@@ -8,64 +8,86 @@ import typing
 import click
 
 from ..config import base_size
-from .params import SIZE, output_options
+from .call import output_file
+from .options import OrderedGroup, out_options, output_options, seed_option, workers_option
+from .params import SIZE
 from .progress import bar
 
-_SHOWN = 12  # classes, or files left out, that are listed by name
+_MAX_SHOWN = 12  # classes or attributes that are listed by name
 
 
-@click.group("data", short_help="Pack, inspect and render data sets.")
+@click.group("data", cls=OrderedGroup, short_help="Create and inspect datasets.")
 def command() -> None:
-    """Pack images into a set, look into one, or draw one to try things with."""
+    """Create and inspect datasets.
+
+    A dataset is a zip or a folder of images of one size, with optional labels. `sgan train --data` reads it.
+
+    \b
+    Examples:
+      sgan data pack photos/ faces.zip --size 256
+      sgan data info faces.zip
+    """
 
 
-@command.command("pack", short_help="Bring images to one form, as a set.")
+@command.command("pack", short_help="Pack images into a dataset.")
 @click.argument("src")
 @click.argument("dest")
-@click.option("--size", type=SIZE, help="N, or HxW: bring every image to it. Left out: all must share one size.")
+@click.option(
+    "--size",
+    type=SIZE,
+    help="Image size in pixels to resize to: 256, or 256x384 (height x width). Default: that of the images, if "
+    "all are equal.",
+)
 @click.option(
     "--crop",
     type=click.Choice(["center", "none"]),
     default="center",
     show_default=True,
-    help="With --size: cut the largest centered part of its shape, or stretch.",
+    help="Fitting of images with another aspect ratio: center (crop) or none (stretch).",
 )
 @click.option(
-    "--filter", type=click.Choice(["box", "lanczos"]), default="lanczos", show_default=True, help="Of resizing."
+    "--filter",
+    type=click.Choice(["box", "lanczos"]),
+    default="lanczos",
+    show_default=True,
+    help="Filter for resizing: box (averages pixels) or lanczos (sharper).",
 )
 @click.option(
     "--labels",
     metavar="folders|none|FILE.json",
-    help="A class per top folder, no labels, or [[name, class], ...]. Left out: the labels that SRC has, if any.",
+    help="Labels: folders (one class per top-level folder), none, or a JSON file [[name, class], ...]. "
+    "Default: the labels in SRC, if any.",
 )
 @click.option(
     "--channels",
     type=click.Choice(["1", "3", "4"]),
-    help="Gray, RGB or RGBA. Left out: as all images have them, or RGB where they differ.",
+    help="Number of channels: 1 (gray), 3 (RGB) or 4 (RGBA). Default: that of the images; 3 if they differ.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Processes. Left out: one per core.")
-@click.option("--strict", is_flag=True, help="Fail if a file cannot be read, instead of leaving it out.")
+@workers_option
+@click.option("--strict", is_flag=True, help="Fail if a file cannot be read, instead of skipping it.")
 @output_options
 def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet: bool, **options: typing.Any) -> None:
-    """Bring the images of SRC to one form and write them as the set DEST.zip.
+    """Pack images into a dataset: one zip of images of the same size, for `sgan train --data`.
 
-    SRC is a folder, searched to the bottom, a zip, or an .npz or .npy file of images.
+    SRC is a folder (with all its subfolders), a zip, or an .npz or .npy file of images, in any common format. DEST is
+    the zip to write. Files that cannot be read are skipped and listed.
 
     \b
-    sgan data pack photos/ faces.zip --size 256
-    sgan data pack animals/ animals.zip --size 128 --labels folders
+    Examples:
+      sgan data pack photos/ faces.zip --size 256
+      sgan data pack animals/ animals.zip --size 128 --labels folders
     """
     from ..data.pack import pack
 
     if options["size"]:
-        base_size(*options["size"])  # refuse what no model could take
+        base_size(*options["size"])  # refuse a size that no model supports
     with bar(quiet, leave=False) as progress:
         report = pack(src, dest, channels=int(channels) if channels else None, progress=progress, **options)
     if as_json:
         return click.echo(json.dumps(vars(report)))
-    _tell_skipped(report.skipped)
+    _print_skipped(report.skipped)
     if report.enlarged:
-        click.echo(f"{report.enlarged} images were smaller than the size and have been enlarged.", err=True)
+        click.echo(f"{report.enlarged} images were smaller than --size and have been enlarged.", err=True)
     if report.warning:
         click.echo(report.warning, err=True)
     if not quiet:
@@ -75,16 +97,20 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     click.echo(report.path)
 
 
-@command.command("info", short_help="Say what a set holds, and draw it.")
+@command.command("info", short_help="Show what a dataset contains.")
 @click.argument("path", required=False)
-@click.option(
-    "--out", metavar="FILE", help="Where to draw the contact sheet. Left out: NAME-contact.png beside the set."
-)
+@out_options("NAME-contact.png", "that of the dataset")
 @output_options
-def info_command(path: str | None, out: str | None, as_json: bool, quiet: bool) -> None:
-    """Say what the set PATH holds, and draw a contact sheet of it.
+def info_command(path: str | None, out: str | None, outdir: str | None, as_json: bool, quiet: bool) -> None:
+    """Show what a dataset contains: number and size of images, classes, attributes.
 
-    PATH is a zip or a folder; left out, it is the set that comes with the package.
+    PATH is a zip or a folder, by default the bundled dataset. Also writes NAME-contact.png, a contact sheet: up to 80
+    of the images side by side.
+
+    \b
+    Examples:
+      sgan data info
+      sgan data info faces.zip --outdir sheets
     """
     from ..data.dataset import open_dataset
     from ..data.images import save_image
@@ -92,7 +118,8 @@ def info_command(path: str | None, out: str | None, as_json: bool, quiet: bool) 
 
     with bar(quiet, leave=False) as progress:
         dataset = open_dataset(path, progress=progress)
-    sheet = out or str(sheet_path(dataset))
+    beside = sheet_path(dataset)
+    sheet = output_file(out, outdir, beside.name, beside.parent)
     save_image(contact_sheet(dataset), sheet)
     facts = {**summary(dataset), "contact_sheet": sheet}
     if as_json:
@@ -102,24 +129,36 @@ def info_command(path: str | None, out: str | None, as_json: bool, quiet: bool) 
     click.echo(sheet)
 
 
-@command.command("demo", short_help="Draw a set with DiceBear.")
+@command.command("demo", short_help="Render a dataset of cartoons with DiceBear.")
 @click.argument("out", metavar="OUT.zip")
+@click.option("--style", default="critters", show_default=True, help="DiceBear style, such as critters or open-peeps.")
+@click.option("--num", type=click.IntRange(1), default=4000, show_default=True, help="Number of images.")
 @click.option(
-    "--style", default="critters", show_default=True, help="A DiceBear style, such as critters or open-peeps."
+    "--size",
+    type=SIZE,
+    default="64",
+    show_default=True,
+    help="Image size in pixels: 64, or 48x64 (height x width, cropped from a square).",
 )
-@click.option("--num", type=click.IntRange(1), default=4000, show_default=True, help="Images.")
-@click.option("--size", type=SIZE, default="64", show_default=True, help="N, or HxW cut from the middle of a square.")
-@click.option("--label", metavar="ATTRIBUTE", help="Make the values of this attribute the classes.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed draws other images.")
-@click.option("--colors", type=click.IntRange(2, 256), help="Write palette PNGs of so many colors: a smaller file.")
-@click.option("--workers", type=click.IntRange(1), help="Processes. Left out: one per core.")
+@click.option("--label", metavar="ATTRIBUTE", help="Attribute whose values become the classes. Default: no classes.")
+@seed_option()
+@click.option(
+    "--colors",
+    type=click.IntRange(2, 256),
+    help="Number of colors of each image, for palette PNGs, which are smaller. Default: full color.",
+)
+@workers_option
 @output_options
 def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) -> None:
-    """Draw a set of images with DiceBear: any number, at any size, with attributes.
+    """Render a dataset of cartoon creatures or faces with DiceBear, to experiment with.
+
+    Writes OUT.zip with any number of images at any size. Their attributes (colors and parts) are stored in it as
+    labels. Needs pip install '.[demo]'.
 
     \b
-    sgan data demo critters.zip --num 1000 --size 64
-    sgan data demo peeps.zip --style open-peeps --label headVariant
+    Examples:
+      sgan data demo critters.zip --num 1000 --size 64
+      sgan data demo peeps.zip --style open-peeps --label headVariant
     """
     from ..data.demo import make_demo_dataset
 
@@ -137,29 +176,28 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
 
 def _table(facts: dict[str, typing.Any]) -> str:
     rows = {
-        "set": facts["path"],
+        "dataset": facts["path"],
         "images": facts["num"],
         "size": f"{facts['height']}x{facts['width']} (height x width)",
         "channels": f"{facts['channels']} ({ {1: 'gray', 3: 'RGB', 4: 'RGBA'}[facts['channels']] })",
         "classes": _counted(facts["classes"]) or "none",
         "attributes": _counted(facts["attributes"]) or "none",
-        "made": _made(facts["made"]) or "does not say",
+        "created": _made(facts["made"]) or "unknown",
         "hash": facts["content_hash"],
     }
-    return "\n".join(f"{name:<11}{value}" for name, value in rows.items())
+    return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
 
 
 def _counted(counts: dict[str, int]) -> str:
-    shown = [f"{name} ({count})" for name, count in list(counts.items())[:_SHOWN]]
-    return ", ".join(shown) + (f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else "")
+    shown = [f"{name} ({count})" for name, count in list(counts.items())[:_MAX_SHOWN]]
+    return ", ".join(shown) + (f" and {len(counts) - _MAX_SHOWN} more" if len(counts) > _MAX_SHOWN else "")
 
 
 def _made(made: dict[str, typing.Any]) -> str:
-    """How the set was made, without what the other rows say already."""
-    known = {
-        k: v for k, v in made.items() if k not in ("classes", "size", "channels", "from") and v not in (None, [], {})
-    }
-    return ", ".join(f"{k} {_short(v)}" for k, v in known.items())
+    """How the dataset was made, without the facts in other rows."""
+    elsewhere = ("classes", "size", "channels", "from")
+    facts = {k: v for k, v in made.items() if k not in elsewhere and v not in (None, [], {})}
+    return ", ".join(f"{k} {_short(v)}" for k, v in facts.items())
 
 
 def _short(value: typing.Any) -> str:
@@ -168,8 +206,8 @@ def _short(value: typing.Any) -> str:
     return " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _tell_skipped(skipped: typing.Sequence[tuple[str, str]]) -> None:
+def _print_skipped(skipped: typing.Sequence[tuple[str, str]]) -> None:
     if skipped:
-        click.echo(f"Left out {len(skipped)} file(s) that cannot be read:", err=True)
-    for name, why in skipped:
-        click.echo(f"  {name}: {why}", err=True)
+        click.echo(f"Skipped {len(skipped)} file(s) that cannot be read:", err=True)
+    for name, reason in skipped:
+        click.echo(f"  {name}: {reason}", err=True)

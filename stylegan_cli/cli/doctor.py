@@ -8,37 +8,45 @@ from dataclasses import asdict
 
 import click
 
-from .params import output_options
+from .options import output_options
 
 if typing.TYPE_CHECKING:
     from ..doctor.checks import Build, Check
     from ..doctor.machine import Advice, Machine
 
-_SLOWER = 3  # the exit code of a machine where everything works, but not at full speed
-_ORIGINS = {"package": "came with the package", "cache": "built before", "now": "built in {seconds:.0f} s"}
+_SLOWER = 3  # exit code of a machine where everything works, but not at full speed
+_ORIGINS = {"package": "bundled", "cache": "built before", "now": "built in {seconds:.0f} s"}
 
 
-@click.command(short_help="Check what this machine has, build the kernels, compare them with their references.")
-@click.option("--build/--no-build", "may_compile", default=True, help="Build the CUDA kernels if they are not there.")
+@click.command(short_help="Check this machine, build the CUDA kernels and test them.")
+@click.option("--build/--no-build", "may_compile", default=True, help="Build missing CUDA kernels, or build nothing.")
 @output_options
 def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
-    """Check what this machine has, build the kernels, compare them with their references.
+    """Check this machine, build the CUDA kernels and test them.
 
-    Where there is no GPU, kernels are built for those that SGAN_CUDA_ARCH names (90a, for example), else for sm_80.
-    Exit code 0: training runs at full speed. 3: everything works, but slower than it could. 1: a kernel is wrong.
+    Prints what was found (PyTorch, GPUs, compilers), builds the CUDA kernels for the GPUs, compares each kernel with
+    its plain PyTorch reference, and says how to fix what is missing. Without a GPU, kernels are built for the
+    architectures in the environment variable SGAN_CUDA_ARCH (such as 90a), else for sm_80.
+
+    Exit codes: 0 (training runs at full speed), 3 (everything works, but slower), 1 (a kernel is wrong).
+
+    \b
+    Examples:
+      sgan doctor
+      sgan doctor --no-build --json
     """
     from ..doctor import checks
     from ..doctor.machine import inspect_machine
 
     machine = inspect_machine()
     if not as_json:
-        click.echo(_machine_table(machine))  # before what may take long
+        click.echo(_machine_table(machine))  # before the build, which may take minutes
     built = checks.build_kernels(may_compile)
     if not as_json:
         click.echo(_build_table(built))
-    done = _checked(quiet) if built.loaded else []
+    results = _run_checks(quiet) if built.loaded else []
     todo = checks.advice(machine, built)
-    state, sentence = checks.verdict(machine, built, done)
+    state, sentence = checks.verdict(machine, built, results)
     code = {checks.FULL: 0, checks.SLOWER: _SLOWER, checks.WRONG: 1}[state]
     if as_json:
         result: dict[str, typing.Any] = {
@@ -47,17 +55,17 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
             "machine": asdict(machine),
             "build": asdict(built),
         }
-        result["checks"] = [{**asdict(c), "agrees": c.agrees, "speedup": c.speedup} for c in done]
+        result["checks"] = [{**asdict(c), "agrees": c.agrees, "speedup": c.speedup} for c in results]
         result["todo"] = [asdict(item) for item in todo]
         click.echo(json.dumps(result, default=str))
     else:
         click.echo(
-            "".join(f"\n{part}\n" for part in (_checks_table(done), _todo_text(todo), sentence) if part), nl=False
+            "".join(f"\n{part}\n" for part in (_checks_table(results), _todo_text(todo), sentence) if part), nl=False
         )
     click.get_current_context().exit(code)
 
 
-def _checked(quiet: bool) -> list[Check]:
+def _run_checks(quiet: bool) -> list[Check]:
     from tqdm import tqdm
 
     from ..doctor import checks
@@ -78,9 +86,9 @@ def _machine_table(m: Machine) -> str:
         ("PyTorch", m.torch),
         (
             "CUDA runtime",
-            f"{m.cuda_runtime}, PyTorch's" if m.cuda_runtime else "none: this PyTorch is built without CUDA",
+            f"{m.cuda_runtime} (PyTorch's)" if m.cuda_runtime else "none: this PyTorch is built without CUDA",
         ),
-        ("CUDA driver", f"runs CUDA {m.cuda_driver}" if m.cuda_driver else "none"),
+        ("CUDA driver", f"supports CUDA {m.cuda_driver}" if m.cuda_driver else "none"),
         *((f"GPU {i}", f"{g.name}, {g.architecture}, {g.memory / 2**30:.0f} GiB") for i, g in enumerate(m.gpus)),
         *([] if m.gpus else [("GPU", "none")]),
         ("nvcc", f"{'.'.join(map(str, m.nvcc.version))} ({m.nvcc.path}, from {m.nvcc.found})" if m.nvcc else "none"),
@@ -95,26 +103,26 @@ def _machine_table(m: Machine) -> str:
 def _build_table(built: Build) -> str:
     if built.library is None or built.origin is None:
         return _row("kernels", "none")
-    how = _ORIGINS[built.origin].format(seconds=built.seconds)
+    origin = _ORIGINS[built.origin].format(seconds=built.seconds)
     names = ", ".join(f"sm_{name}" for name in built.architectures)
-    used = "loaded" if built.loaded else "do not load" if built.problem else "not loaded, for want of a GPU"
-    return _row("kernels", f"{how} for {names}, {used}") + "\n" + _row("", str(built.library))
+    state = "loaded" if built.loaded else "cannot be loaded" if built.problem else "not loaded: no GPU"
+    return _row("kernels", f"{origin} for {names}, {state}") + "\n" + _row("", str(built.library))
 
 
-def _checks_table(done: list[Check]) -> str:
-    if not done:
+def _checks_table(results: list[Check]) -> str:
+    if not results:
         return ""
-    lines = [f"{'kernel':<25}{'type':<10}{'what':<11}{'speed':>7}   error, and what is allowed"]
-    for c in done:
+    lines = [f"{'kernel':<25}{'type':<10}{'pass':<11}{'speed':>7}   error and tolerance"]
+    for c in results:
         speed = f"{c.speedup:.2f} x" if c.speedup else "-"
         lines.append(f"{c.kernel:<25}{c.dtype:<10}{c.what:<11}{speed:>7}   {_agreement(c)}")
-    return "\n".join([*lines, "(speed: beside PyTorch's own operations; error: beside the reference in float64)"])
+    return "\n".join([*lines, "(speed: relative to PyTorch's operations; error: relative to the reference in float64)"])
 
 
 def _agreement(c: Check) -> str:
     if c.problem:
         return f"FAILS: {c.problem}"
-    return f"{c.error:.1e} of {c.allowed:.1e}, " + ("agrees" if c.agrees else "WRONG")
+    return f"{c.error:.1e} of {c.allowed:.1e}, " + ("ok" if c.agrees else "WRONG")
 
 
 def _todo_text(todo: list[Advice]) -> str:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import click
 
-from .params import LATENTS, STYLES, Call, Number, keep_memory, sampling_options, session_options
+from .call import Call, keep_freed_memory, output_file
+from .options import OrderedGroup, class_option, latents_option, out_options, sampling_options, session_options
+from .params import STYLES, Number
 
 if typing.TYPE_CHECKING:
     from ..inversion.directions import Directions
 
 
 class Strengths(click.ParamType):
-    """'-3..3', in seven even steps, or '-2,0,2.5', as a list[float]."""
+    """'-3..3' (seven evenly spaced values) or '-2,0,2.5', as a list[float]."""
 
     name = "strengths"
 
@@ -28,84 +30,118 @@ class Strengths(click.ParamType):
         except ValueError:
             numbers = [math.nan]
         if not all(map(math.isfinite, numbers)):
-            self.fail(f"{value!r} is no range such as -3..3, nor numbers such as -2,0,2.", param, ctx)
+            usage = "Use a range such as -3..3, or numbers such as -2,0,2."
+            self.fail(f"{value!r} is not a valid list of strengths. {usage}", param, ctx)
         return numbers
 
 
 def _evenly(low: float, high: float) -> list[float]:
-    """Seven columns, from low to high."""
+    """Seven evenly spaced values from low to high."""
     return [low + (high - low) * i / 6 for i in range(7)]
 
 
 _directions_option = click.option(
-    "--directions", metavar="FILE", help="Of `sgan edit find`. Left out: the newest in ./out."
+    "--directions", metavar="FILE", help="File of directions from `sgan edit find`. Default: the newest in ./out."
 )
-_seeds_option = click.option("--seeds", type=LATENTS, default="0-3", help="Images: seeds or projected files (.npz).")
 _layers_option = click.option(
-    "--layers", type=STYLES, help="coarse, middle, fine, or indices of w such as 0-4. Left out: those of the file."
+    "--layers",
+    type=STYLES,
+    help="Layers to edit: coarse, middle, fine, or layer indices such as 0-4. Default: those in the file.",
 )
 
 
-@click.group("edit", short_help="Find directions in the latent space, show them, move images along them.")
+@click.group("edit", cls=OrderedGroup, short_help="Find directions in the latent space and edit images along them.")
 def command() -> None:
-    """Find directions in the latent space, show them, and move images along them."""
+    """Find directions in the latent space and edit images along them.
+
+    The latent space is the space of the model's inputs. Moving along a direction in it changes one property of the
+    image, such as pose or color. First `find` directions, then `show` what they do, then `apply` them to images.
+
+    \b
+    Examples:
+      sgan edit find
+      sgan edit show
+      sgan edit apply --direction 3 --strength 2
+    """
 
 
-@command.command("find", short_help="Find directions: from samples, from the weights, from labels.")
-@click.option("--method", type=click.Choice(["pca", "sefa"]), help="From samples, or from the weights. Left out: pca.")
-@click.option("--from-labels", is_flag=True, help="From the attributes of the images that the model was trained on.")
-@click.option("--attributes", metavar="NAMES", help="Labels of these alone: bodyColor,topVariant.")
-@click.option("--data", metavar="PATH", help="Labels of another set of images.")
-@click.option("--csv", metavar="FILE", help="Labels of seeds: a table with columns seed,NAME,...")
-@click.option("--count", type=click.IntRange(1), help="How many, without labels.  [default: 10]")
-@click.option("--num", type=click.IntRange(2), default=10_000, help="Seeds to look at: 0 and up.")
-@click.option("--layers", type=STYLES, help="What they are for; sefa looks at these alone. Left out: all.")
-@click.option("--class", "class_index", type=int, help="Class of the seeds. Left out: drawn by each seed.")
-@click.option("--out", metavar="FILE", help="Where to write. Left out: ./out/directions-METHOD.npz.")
+@command.command("find", short_help="Find directions from random latents, from the weights or from labels.")
+@click.option(
+    "--method",
+    type=click.Choice(["pca", "sefa"]),
+    help="Method without labels: pca (GANSpace: principal components of random latents) or sefa (SeFa: from the "
+    "weights). Default: pca.",
+)
+@click.option("--from-labels", is_flag=True, help="Use the labels of the dataset that the model was trained on.")
+@click.option(
+    "--attributes", metavar="NAMES", help="Attributes (kinds of labels) to use: bodyColor,topVariant. Default: all."
+)
+@click.option("--data", metavar="PATH", help="Dataset whose labels to use, instead of --from-labels.")
+@click.option("--csv", metavar="FILE", help="Table of labels of seeds to use, with the columns seed,NAME,...")
+@click.option("--count", type=click.IntRange(1), help="Number of directions, without labels. Default: 10.")
+@click.option("--num", type=click.IntRange(2), default=10_000, help="Number of random latents to analyze.")
+@click.option(
+    "--layers",
+    type=STYLES,
+    help="Layers that the directions are for: coarse, middle, fine, or layer indices such as 0-4. Default: all.",
+)
+@class_option
+@out_options("directions-METHOD.npz", "./out")
 @session_options
 def find_command(
     call: Call,
     attributes: str | None,
     out: str | None,
+    outdir: str | None,
     **request: typing.Any,  # see session.FindRequest
 ) -> None:
     """Find directions in the latent space, and write them to a file.
 
-    From samples of W (GANSpace), from the weights (SeFa), or from labels: a direction for each value of an attribute
-    that the model draws, one that leaves the other attributes alone.
+    Without labels, finds the directions along which images vary most. With labels (--from-labels, --data or --csv),
+    finds a direction for each value of each attribute, which changes that attribute and not the others. Prints the
+    directions, and writes out/directions-METHOD.npz for `sgan edit show` and `sgan edit apply`.
 
     \b
-    sgan edit find --method sefa --layers coarse
-    sgan edit find --from-labels --attributes backgroundColor,bodyColor
-    sgan edit find --csv smiles.csv
+    Examples:
+      sgan edit find --method sefa --layers coarse
+      sgan edit find --from-labels --attributes backgroundColor,bodyColor
+      sgan edit find --csv smiles.csv
     """
     from ..files import check_writable
     from ..inversion.directions import save_directions
     from ..session import FindRequest
 
     names = [name.strip() for name in attributes.split(",")] if attributes else None
-    asked = FindRequest(attributes=names, **request)
-    keep_memory()
-    path = Path(out or f"./out/directions-{'labels' if asked.labeled else asked.method or 'pca'}.npz")
+    find_request = FindRequest(attributes=names, **request)
+    keep_freed_memory()
+    source = "labels" if find_request.labeled else find_request.method or "pca"
+    path = Path(output_file(out, outdir, f"directions-{source}.npz"))
     check_writable(path.parent)
     with call.progress() as progress:
-        directions = call.open().find_directions(asked, progress)
+        directions = call.open().find_directions(find_request, progress)
     save_directions(path, directions)
-    left_out = directions.settings.get("left_out", {})
+    skipped = directions.settings.get("left_out", {})
     if not (call.as_json or call.quiet):
         _print_table(directions)
-    if left_out and not call.as_json:
-        some = ", ".join(f"{name} ({why})" for name, why in list(left_out.items())[:3])
-        call.say(f"Left out {len(left_out)}: {some} ... (--json lists them all)")
-    rows = {"method": directions.method, "directions": _rows(directions), "left_out": left_out}
-    call.finish({**rows, "file": path}, path)
+    if skipped and not call.as_json:
+        examples = ", ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:3])
+        more = ", ... (--json lists all)" if len(skipped) > 3 else ""
+        call.inform(f"Skipped {len(skipped)} values: {examples}{more}")
+    rows = {"method": directions.method, "directions": _rows(directions), "left_out": skipped}
+    call.print_result({**rows, "file": path}, path)
 
 
-@command.command("show", short_help="Draw a strip for each direction.")
+@command.command("show", short_help="Show what directions do, as a strip of images for each.")
 @_directions_option
-@click.option("--direction", help="Which: 3, 0-4, or names. Left out: the first five.")
-@click.option("--strengths", type=Strengths(), help="-3..3, or some: -2,0,2. Left out: as they were found for.")
-@_seeds_option
+@click.option(
+    "--direction", help="Directions to show: a number, a range such as 0-4, or names. Default: the first five."
+)
+@click.option(
+    "--strengths",
+    type=Strengths(),
+    help="Strengths to show: a range such as -3..3, or numbers such as -2,0,2. Default: those in the file.",
+)
+@latents_option("0-3")
 @_layers_option
 @sampling_options
 @session_options
@@ -115,24 +151,37 @@ def show_command(
     format: str,
     **request: typing.Any,  # see session.ShowRequest
 ) -> None:
-    """Draw a strip for each direction: a row for each image, a column for each strength.
+    """Show what directions do: a strip for each, with a row per image and a column per strength.
 
-    A strength of 1 is one standard deviation of the latents along the direction.
+    A strength of 1 is one standard deviation of the latents along the direction. Writes one file per direction, such
+    as strip00-pca0.png.
+
+    \b
+    Examples:
+      sgan edit show
+      sgan edit show --direction 0-9 --seeds 5,6 --strengths -4..4
     """
     with call.progress() as progress:
         session = call.open()
         result = session.show_directions(progress=progress, **request)
-    call.say(*result.notes)
+    call.inform(*result.notes)
     files = result.save(outdir, format)
     about = {"directions": result.directions, "strengths": result.strengths, "layers": result.layers}
-    call.finish({"model": session.path, **about, "files": files}, files[-1])
+    call.print_result({"model": session.path, **about, "files": files}, files[-1])
 
 
-@command.command("apply", short_help="Move images along directions.")
+@command.command("apply", short_help="Edit images along directions.")
 @_directions_option
-@click.option("--direction", multiple=True, default=["0"], help="A number or a name. May be given several times.")
-@click.option("--strength", multiple=True, type=Number(), help="Of each. Left out: as they were found for.")
-@_seeds_option
+@click.option(
+    "--direction", multiple=True, default=["0"], help="Number or name of a direction; repeat it for several directions."
+)
+@click.option(
+    "--strength",
+    multiple=True,
+    type=Number(),
+    help="Strength along each --direction, in standard deviations of the latents. Default: the one in the file.",
+)
+@latents_option("0-3")
 @_layers_option
 @sampling_options
 @session_options
@@ -142,25 +191,26 @@ def apply_command(
     format: str,
     **request: typing.Any,  # see session.EditRequest
 ) -> None:
-    """Move images along directions: seeds, or files that `sgan project` wrote.
+    """Edit images along directions.
 
-    Writes each image, edit.png with all before and after, and edited.npz, which other commands take as they take
-    projected files. A strength of 1 is one standard deviation of the latents along the direction.
+    Writes each edited image, edit.png (all images before and after) and edited.npz (their latents, which other commands
+    accept like those from `sgan project`).
 
     \b
-    sgan edit apply --direction 3 --layers 0-4 --strength 2
-    sgan edit apply --direction hat=tall --strength 5 --seeds 0-7,face.npz
+    Examples:
+      sgan edit apply --direction 3 --layers 0-4 --strength 2
+      sgan edit apply --direction hat=tall --strength 5 --seeds 0-7,out/projected.npz
     """
     with call.progress() as progress:
         session = call.open()
         result = session.edit(progress=progress, **request)
-    call.say(*result.notes)
+    call.inform(*result.notes)
     files = result.save(outdir, format)
-    call.finish({"model": session.path, **result.about, "files": files}, files[-1])
+    call.print_result({"model": session.path, **result.about, "files": files}, files[-1])
 
 
 def _rows(directions: Directions) -> list[dict[str, typing.Any]]:
-    """What is known of each."""
+    """Name, scale and further figures of each direction."""
     columns = {"scale": directions.scales.tolist(), **directions.figures}
     return [{"name": name, **{c: v[k] for c, v in columns.items()}} for k, name in enumerate(directions.names)]
 

@@ -6,67 +6,81 @@ from typing import Any
 
 import click
 
-from .params import GRID, LATENTS, STYLES, Call, Number, session_options, speed_options, truncation_options
+from .call import Call, output_file
+from .options import latents_option, out_options, session_options, speed_options, truncation_options
+from .params import GRID, STYLES, Number
 
 
-@click.command(short_help="Video a walk through the latent space: GIF, WebP or MP4.")
-@click.option(
-    "--seeds",
-    type=LATENTS,
-    help="Keys: seeds or projected files (.npz). Left out: six a cell, of --kind trunc one.",
-)
+@click.command(short_help="Render a video that moves through the latent space.")
+@latents_option(None, " The video passes through them in this order. Default: six, or one with --kind trunc.")
 @click.option(
     "--kind",
     type=click.Choice(["spline", "linear", "slerp", "trunc", "mix"]),
     default="spline",
-    help="spline, linear: in W; slerp: on Z's sphere; trunc: truncation of each key; mix: styles of the first.",
+    help="Interpolation: spline (smooth) or linear in W, slerp (spherical) in Z, trunc (the truncation of each image "
+    "varies) or mix (styles of the first image fade to those of the others).",
 )
-@click.option("--frames", type=click.IntRange(1), default=45, help="From one key to the next.")
-@click.option("--fps", type=click.IntRange(1, 120), default=30, help="Frames a second.")
-@click.option("--loop/--once", default=True, help="Back to the first key, without a jump; or stop at the last.")
-@click.option("--grid", type=GRID, help="Rows x columns, 3x2: so many videos in one, each with keys of its own.")
+@click.option("--frames", type=click.IntRange(1), default=45, help="Number of frames from each image to the next.")
+@click.option("--fps", type=click.IntRange(1, 120), default=30, help="Frames per second.")
 @click.option(
-    "--styles", type=STYLES, help="Of --kind mix: coarse (the default), middle, fine, or indices such as 0-6."
+    "--loop/--once", default=True, help="Return to the first image without a jump (loop), or end at the last (once)."
 )
-@click.option("--sweep", type=Number(), nargs=2, metavar="FROM TO", help="Of --kind trunc: psi. Left out: 0 1.")
 @click.option(
-    "--out",
-    default="./out/interpolate.gif",
-    metavar="FILE",
-    help="Its ending says what: .gif, .webp, or .mp4, which needs PyAV.",
+    "--grid", type=GRID, help="Rows x columns of videos side by side, such as 3x2; the seeds are dealt out in turn."
 )
+@click.option(
+    "--styles",
+    type=STYLES,
+    help="Styles that --kind mix fades: coarse, middle, fine, or layer indices such as 0-6. Default: coarse.",
+)
+@click.option(
+    "--sweep",
+    type=Number(),
+    nargs=2,
+    metavar="FROM TO",
+    help="Range of truncation psi that --kind trunc passes through, and back. Default: 0 1.",
+)
+@out_options("interpolate.gif; the extensions .webp and .mp4 (needs PyAV) give other formats", "./out")
 @truncation_options
-@click.option("--noise-mode", type=click.Choice(["const", "none"]), default="const", help="The same in every frame.")
+@click.option(
+    "--noise-mode",
+    type=click.Choice(["const", "none"]),
+    default="const",
+    help="Per-layer noise, which adds fine detail: const (stored in the model, equal in all frames) or none.",
+)
 @speed_options
 @session_options
 def command(
     call: Call,
-    out: str,
+    out: str | None,
+    outdir: str | None,
     **request: Any,  # see session.InterpolateRequest
 ) -> None:
-    """Video a walk through the latent space: GIF, WebP or MP4.
+    """Render a video that moves through the latent space: GIF, WebP or MP4.
 
-    The way leads through the images of --seeds and back to the first; noise stands still. --grid shows several side
-    by side: the seeds are dealt out to the cells in turn. --kind trunc moves each seed's truncation, --kind mix fades
-    the chosen styles of the first seed into those of the others.
+    The latent space is the space of the model's inputs: points on the way between two images give images in between.
+    (Z holds the random inputs, W what the mapping network makes of them.) The video passes through the images in
+    --seeds and, with --loop, returns to the first. Writes one file, out/interpolate.gif by default.
 
     \b
-    sgan interpolate --seeds 3,14,15 --out faces.mp4
-    sgan interpolate --seeds me.npz,you.npz --kind linear --once
-    sgan interpolate --grid 3x4 --out grid.webp
-    sgan interpolate --kind trunc --seeds 0-3 --sweep -1 1
-    sgan interpolate --kind mix --styles fine
+    Examples:
+      sgan interpolate --seeds 3,14,15 --out faces.mp4
+      sgan interpolate --seeds me.npz,you.npz --kind linear --once
+      sgan interpolate --grid 3x4 --out grid.webp
+      sgan interpolate --kind trunc --seeds 0-3 --sweep -1 1
+      sgan interpolate --kind mix --styles fine
     """
     from ..data.video import check_video
 
-    for option, its in (("styles", "mix"), ("sweep", "trunc")):
-        if request[option] and request["kind"] != its:
-            raise click.UsageError(f"--{option} is for --kind {its}, not for {request['kind']}.")
-    check_video(out, request["fps"])
+    for option, kind in (("styles", "mix"), ("sweep", "trunc")):
+        if request[option] and request["kind"] != kind:
+            raise click.UsageError(f"--{option} requires --kind {kind}, not --kind {request['kind']}.")
+    file = output_file(out, outdir, "interpolate.gif")
+    check_video(file, request["fps"])
     with call.progress() as progress:
         session = call.open()
         result = session.interpolate(progress=progress, **request)
-        call.say(*result.notes)
-        result.save(out)
+        call.inform(*result.notes)
+        result.save(file)
     shape = {"frames": result.count, "fps": result.fps, "keys": result.keys}
-    call.finish({"model": session.path, **shape, "files": [out]}, out)
+    call.print_result({"model": session.path, **shape, "files": [file]}, file)

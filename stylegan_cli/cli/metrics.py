@@ -10,16 +10,21 @@ from pathlib import Path
 import click
 
 from ..errors import SganError
-from .params import (
-    SIZE,
-    Number,
+from .call import keep_freed_memory, resolve_device
+from .options import (
+    batch_option,
+    detector_option,
     device_option,
-    keep_memory,
+    features_option,
+    gpus_option,
     kernels_option,
     model_option,
     output_options,
-    resolve_device,
+    real_data_option,
+    seed_option,
+    trunc_option,
 )
+from .params import SIZE
 from .progress import bar
 
 if typing.TYPE_CHECKING:
@@ -30,19 +35,30 @@ if typing.TYPE_CHECKING:
 T = typing.TypeVar("T")
 
 
-@click.command(short_help="Measure a model, every snapshot of a run, or two sets of images.")
+@click.command(short_help="Measure the quality of a model or a dataset: FID, KID and more.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @model_option
-@click.option("--data", metavar="PATH", help="Real images. Left out: those that the model was trained on.")
-@click.option("--size", type=SIZE, help="Read --data at this size. Left out: the model's.")
-@click.option("--images", nargs=2, metavar="A B", help="Two zips or folders, in place of data and model.")
-@click.option("--num", type=click.IntRange(1), help="Images of the model, for a quick look: the name then says so.")
-@click.option("--features", default="inception-2015", help="inception-2015, or efficientnet-lite0: no download.")
-@click.option("--detector", "detector_file", metavar="FILE", help="Weights of the network that looks at the images.")
-@click.option("--trunc", "truncation_psi", type=Number(), default=1.0, help="Truncation psi.")
-@click.option("--batch", type=click.IntRange(1), help="Images at a time on one GPU. Left out: by their size.")
-@click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of the model's images.")
+@real_data_option
+@click.option(
+    "--size",
+    type=SIZE,
+    help="Image size in pixels to read --data at: 64, or 48x64 (height x width). Default: that of the model.",
+)
+@click.option(
+    "--images", nargs=2, metavar="A B", help="Two datasets (zips or folders) to compare, instead of --data and --model."
+)
+@click.option(
+    "--num",
+    type=click.IntRange(1),
+    help="Number of generated images, for a quick estimate; it becomes part of the metric's name. "
+    "Default: as the metric's name says.",
+)
+@features_option
+@detector_option("detector_file")
+@trunc_option("truncation_psi")
+@batch_option
+@gpus_option
+@seed_option(2**63 - 1)
 @output_options
 @device_option
 @kernels_option
@@ -59,16 +75,22 @@ def command(
     quiet: bool,
     **options: typing.Any,
 ) -> None:
-    """Measure a model by NAME: fid, kid, pr, dc, is, ppl, or a protocol's full name. Without NAME: list them.
+    """Measure the quality of a model, every snapshot of a run, or a dataset.
 
-    --model takes a file, or a run's folder: then every snapshot that has not been measured is. Values go into
-    metric-NAME.jsonl beside the model.
+    NAME is fid (Fréchet distance between generated and real images; lower is better), kid (kernel distance; lower),
+    pr (precision and recall; higher), dc (density and coverage; higher), is (Inception score; higher), ppl (perceptual
+    path length; lower), or a full name such as fid50k_full, which says how many images are used. Without NAME, lists
+    all of them.
+
+    Prints the values, and adds them to metric-NAME.jsonl beside the model. If --model is a run folder, measures each
+    snapshot that has not been measured.
 
     \b
-    sgan metrics fid ppl
-    sgan metrics fid --model runs/00000-faces-auto --num 5000
-    sgan metrics kid --features efficientnet-lite0
-    sgan metrics fid --images reals.zip fakes/
+    Examples:
+      sgan metrics fid ppl
+      sgan metrics fid --model runs/00000-faces-auto --num 5000
+      sgan metrics kid --features efficientnet-lite0
+      sgan metrics fid --images reals.zip fakes/
     """
     from .. import distributed
     from ..metrics.registry import resolve
@@ -77,34 +99,35 @@ def command(
         click.echo(_list())
         return
     protocol = resolve(names, **options)
-    where = str(resolve_device(device))
+    device = str(resolve_device(device))
     if images:
-        _refuse(model=model, data=data, size=size, trunc=None if protocol.truncation_psi == 1 else 1)
+        _refuse_with_images(model=model, data=data, size=size, trunc=None if protocol.truncation_psi == 1 else 1)
 
     from ..interop.opening import open_model
     from ..metrics.requests import compare_files, measure_file, record
 
     with bar(quiet or as_json, leave=False) as progress:
         if images:
-            work = (compare_files, protocol, *images, where, progress)
-            _print(distributed.launch(_on_a_rank, work, gpus, where), None, as_json, quiet)
+            work = (compare_files, protocol, *images, device, progress)
+            _print(distributed.launch(_on_a_rank, work, gpus, device), None, as_json, quiet)
             return
         for request in _requests(protocol, model, runs, data, size, quiet or as_json):
-            results = distributed.launch(_on_a_rank, (measure_file, request, open_model, where, progress), gpus, where)
+            work = (measure_file, request, open_model, device, progress)
+            results = distributed.launch(_on_a_rank, work, gpus, device)
             if distributed.is_first_on_machine():
                 record(request, results)
             _print(results, request.path, as_json, quiet)
 
 
 def _list() -> str:
-    """The metrics, one a line."""
+    """The names of all metrics with their descriptions, one per line."""
     from ..metrics.registry import METRICS
 
     return "\n".join(f"{metric.alias:4} {name:14} {metric.description}" for name, metric in METRICS.items())
 
 
 def _on_a_rank(work: typing.Callable[..., T], *arguments: typing.Any) -> T:
-    keep_memory()
+    keep_freed_memory()
     return work(*arguments)
 
 
@@ -116,21 +139,21 @@ def _requests(
     size: tuple[int, int] | None,
     quiet: bool,
 ) -> typing.Iterator[Request]:
-    """For the model that is meant; of a run's folder for all that have not been measured."""
+    """The model to measure; for a run folder, all of its snapshots that have not been measured."""
     from ..data.dataset import open_dataset
     from ..interop.conversion import find_model, model_info
     from ..metrics.requests import Request, is_measured
     from ..runs import snapshots
 
     reals = open_dataset(data).spec if data else None
-    newest, which = find_model(model, runs)
+    newest, description = find_model(model, runs)
     run = model if model is not None and Path(model).is_dir() else None
     if not quiet and run is None:
-        click.echo(which, err=True)
+        click.echo(description, err=True)
     for path in [newest] if run is None else snapshots(run):
         request = Request(protocol, path, model_info(path), reals, size)
         if run is not None and is_measured(request):
-            click.echo(f"{path.name} has been measured before.", err=True)
+            click.echo(f"{path.name} has already been measured.", err=True)
         else:
             yield request
 
@@ -149,14 +172,14 @@ def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> N
     for name, value in results.values.items():
         spread = f" ± {results.deviations[name]:.2g}" if name in results.deviations else ""
         reals, fakes = results.num_images[name]
-        of = f"{reals} real, {fakes} drawn" if reals else f"{fakes} drawn"
-        click.echo(f"{name:{width}}  {value:.6g}{spread}" + ("" if quiet else f"   ({of})"))
+        counts = f"{reals} real, {fakes} generated images" if reals else f"{fakes} generated images"
+        click.echo(f"{name:{width}}  {value:.6g}{spread}" + ("" if quiet else f"   ({counts})"))
     if not quiet:
         for note in results.notes:
             click.echo(note, err=True)
 
 
-def _refuse(**given: typing.Any) -> None:
-    for name, value in given.items():
+def _refuse_with_images(**options: typing.Any) -> None:
+    for name, value in options.items():
         if value is not None:
-            raise SganError(f"--{name} does not go with --images.", hint="Leave one of them out.")
+            raise SganError(f"--{name} has no effect with --images.", hint="Use only one of them.")

@@ -6,14 +6,29 @@ from typing import Any
 
 import click
 
-from .params import LATENTS, STYLES, Call, sampling_options, session_options
+from .call import Call
+from .options import sampling_options, session_options
+from .params import LATENTS, STYLES
+
+_IMAGES = "images, as seeds such as 0,5,10-20 or as .npz files of latents from `sgan project`."
 
 
-@click.command(short_help="Draw a grid that mixes the styles of rows and columns.")
-@click.option("--rows", type=LATENTS, default="0-3", help="Seeds or projected files (.npz) of the rows.")
-@click.option("--cols", type=LATENTS, default="4-9", help="Of the columns: the chosen styles come from them.")
-@click.option("--styles", type=STYLES, default="coarse", help="coarse, middle, fine, or indices of w such as 0-6.")
-@click.option("--blend", type=click.FloatRange(0, 1), default=1.0, help="How far towards the column: 0 to 1.")
+@click.command(short_help="Mix the styles of images in a grid.")
+@click.option("--rows", type=LATENTS, default="0-3", help=f"Row {_IMAGES}")
+@click.option("--cols", type=LATENTS, default="4-9", help=f"Column {_IMAGES}")
+@click.option(
+    "--styles",
+    type=STYLES,
+    default="coarse",
+    help="Styles to take from the column image: coarse (4x4 and 8x8 pixels: pose, shape), middle (16x16, 32x32), fine "
+    "(64x64 and up: color, texture), or layer indices such as 0-6.",
+)
+@click.option(
+    "--blend",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    help="Share of the column image in these styles: 0 keeps the row's, 1 takes the column's.",
+)
 @sampling_options
 @session_options
 def command(
@@ -22,14 +37,21 @@ def command(
     format: str,
     **request: Any,  # see session.MixRequest
 ) -> None:
-    """Draw a grid that mixes the styles of rows and columns.
+    """Mix the styles of images in a grid.
 
-    Each image has its row's latents, but the column's at the chosen styles: coarse is shape and pose, fine is color.
-    Rows and columns are seeds, or files that `sgan project` wrote: `--rows 1-4,face.npz`.
+    Each layer of the generator is controlled by a latent, its style. Every image of the grid has the styles of its row
+    image, except that those of the layers in --styles come from its column image. Writes mix.png (the grid, with row
+    and column images at its edges) and each mixed image, such as mix0000-0004.png.
+
+    \b
+    Examples:
+      sgan mix --rows 1-4 --cols 10-13
+      sgan mix --rows 85,100,75 --cols 55,821 --styles middle
+      sgan mix --rows 1-4,out/projected.npz --cols 5 --blend 0.7
     """
     with call.progress() as progress:
         session = call.open()
         result = session.mix(progress=progress, **request)
-    call.say(*result.notes)
+    call.inform(*result.notes)
     files = result.save(outdir, format)
-    call.finish({"model": session.path, "styles": result.styles, "files": files}, files[-1])
+    call.print_result({"model": session.path, "styles": result.styles, "files": files}, files[-1])

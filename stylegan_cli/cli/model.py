@@ -8,26 +8,36 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .params import output_options
+from .options import output_options
 
 if TYPE_CHECKING:
     from ..snapshot import SnapshotInfo
 
 
-@click.group(short_help="Say what is in a model's file, of any format.")
+@click.group(short_help="Show what a model file contains.")
 def command() -> None:
-    """Say what is in a model's file, of any format."""
+    """Show what a model file contains.
+
+    \b
+    Examples:
+      sgan model info runs/00000-faces-auto
+    """
 
 
-@command.command("info", short_help="Architecture, parameters, where it came from; of a pickle the names in it.")
+@command.command("info", short_help="Show architecture, parameters, training data and metrics.")
 @click.argument("file")
-@click.option("--layers", is_flag=True, help="Also every layer of both networks.")
+@click.option("--layers", is_flag=True, help="Also list every layer of the generator.")
 @output_options
 def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
-    """Say what is in a model's file: architecture, parameters, where it came from, what it measured.
+    """Show what a model file contains: architecture, parameters, training data and metrics.
 
-    FILE is a snapshot, a run's folder, a checkpoint of another program or its address. Of a pickle every class and
-    function is listed that it names: inert, if we know what data it stands for, else unknown. None of them is run.
+    FILE is a snapshot, a run folder, or a checkpoint of another program (path or URL). Of a pickle, all classes and
+    functions that it names are listed as inert (known and read as plain data) or UNKNOWN; none of them is executed.
+
+    \b
+    Examples:
+      sgan model info runs/00000-faces-auto
+      sgan model info ffhq.pkl --layers
     """
     from ..config import to_json
     from ..interop.conversion import find_model, model_info, notes_on, written_by
@@ -38,7 +48,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     path, _ = find_model(file)
     names = names_in(path)
     if not as_json and names and names.known:
-        _tell_names(names.known, names.complete)
+        _print_names(names.known, names.complete)
     info = model_info(path)
     import torch
 
@@ -47,22 +57,24 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
         D = build_discriminator(info.discriminator) if info.discriminator else None
     parameters = {"G": parameter_count(G), "D": None if D is None else parameter_count(D)}
     if as_json:
-        told = {"file": str(path), "written_by": written_by(path), "parameters": parameters, "info": to_json(info)}
-        return click.echo(json.dumps(told | {"names": names and dataclasses.asdict(names)}))
+        facts = {"file": str(path), "written_by": written_by(path), "parameters": parameters, "info": to_json(info)}
+        return click.echo(json.dumps(facts | {"names": names and dataclasses.asdict(names)}))
     rows = {"File": path, "Written by": written_by(path), **_architecture(info)}
     rows |= {"Parameters": ", ".join(f"{name} {count:,}" for name, count in parameters.items() if count)}
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
     if info.data:
-        rows["Images"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
-    rows |= {"Origin": info.origin or "not known", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
+        rows["Dataset"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
+    rows |= {"Origin": info.origin or "unknown", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
     rows |= {f"Note {i}": note for i, note in enumerate(notes_on(path), 1)}
     width = max(map(len, rows))
     for name, value in rows.items():
         click.echo(f"{name:{width}}  {value}")
     if layers:
+        width = max(len(row.name) for row in G.layers)
         for row in G.layers:
-            click.echo(f"{row.name}  w {row.w_index}  {row.height} x {row.width}  {row.channels} channels")
+            size = f"{row.height} x {row.width}"
+            click.echo(f"{row.name:{width}}  w {row.w_index:<2}  {size:>11}  {row.channels:>4} channels")
 
 
 def _architecture(info: SnapshotInfo) -> dict[str, str]:
@@ -71,9 +83,9 @@ def _architecture(info: SnapshotInfo) -> dict[str, str]:
     return {"Generator": info.generator.describe(), "Discriminator": discriminator}
 
 
-def _tell_names(known: dict[str, bool], complete: bool) -> None:
-    click.echo("The pickle names:")
+def _print_names(known: dict[str, bool], complete: bool) -> None:
+    click.echo("Names in the pickle:")
     for name, inert in sorted(known.items()):
         click.echo(f"  {'inert  ' if inert else 'UNKNOWN'}  {name}")
     if not complete:
-        click.echo("  It cannot be read to its end; it may name more.")
+        click.echo("  The rest of the file cannot be read; it may contain more names.")

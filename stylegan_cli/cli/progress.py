@@ -1,4 +1,4 @@
-"""Progress as bars on stderr."""
+"""Progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 def bar(
     quiet: bool,  # no bars
-    leave: bool | None = None,  # let bars stand when they are full; None: those that began within no other
+    leave: bool | None = None,  # keep complete bars; None: only those that are not nested in another
 ) -> contextlib.AbstractContextManager[Progress]:
-    """A bar for each thing that is counted, with its rate and the time left; none where stderr is no terminal.
+    """Show a bar for each kind of progress, with its rate and the time left; none if stderr is not a terminal.
 
-    What it gives may go to another process, which then shows bars of its own.
+    The callback may be sent to another process, which then shows its own bars.
     """
     return contextlib.closing(Bars(quiet, leave))
 
 
 class Bars:
-    """A `Progress`. See `bar`."""
+    """The `Progress` callback of `bar`."""
 
     def __init__(self, quiet: bool, leave: bool | None = None):
         self.quiet, self.leave = quiet, leave
@@ -32,7 +32,7 @@ class Bars:
     def __call__(self, what: str, done: int, total: int) -> None:
         if self.quiet:
             return
-        from tqdm import tqdm  # here, so that a command's help does not wait for it
+        from tqdm import tqdm  # imported late, so that helps are fast
 
         name, _, figure = what.partition(", ")
         if name not in self._bars:

@@ -8,33 +8,37 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import SganError
-from .params import Call, keep_memory, session_options, sigterm_as_interrupt, warn
+from .call import Call, keep_freed_memory, sigterm_as_interrupt, warn
+from .options import batch_option, outdir_option, projection_options, seed_option, session_options
+from .params import Aliases
 
 if TYPE_CHECKING:
     from ..session import ProjectResult
 
 
-@click.command(short_help="Find the latents that draw an image.")
+@click.command(short_help="Find the latents that reproduce an image.")
 @click.argument("images", metavar="IMAGE...", nargs=-1)
-@click.option("--space", type=click.Choice(["w", "w+", "z"]), default="w", help="One w, one for each layer, or z.")
-@click.option("--steps", type=click.IntRange(1), default=1000, help="Of the search.")
+@projection_options
+@click.option("--steps", type=click.IntRange(1), default=1000, help="Number of optimization steps.")
 @click.option(
-    "--loss",
-    type=click.Choice(["lpips", "discriminator", "pixel"]),
-    help="What is near. Left out: lpips where its weights can be had, else discriminator.",
+    "--noise",
+    type=Aliases(["optimize", "const"], optimise="optimize"),
+    default="optimize",
+    help="Noise maps: optimize (search them too) or const (those stored in the model).",
 )
-@click.option("--detector", metavar="FILE", help="Weights of LPIPS's VGG16. Left out: found or downloaded.")
+@click.option("--mask", metavar="IMAGE", help="Mask image: only pixels where it is white count. Default: all pixels.")
 @click.option(
-    "--noise", type=click.Choice(["optimize", "const"]), default="optimize", help="Search noise maps too, or not."
+    "--class",
+    "class_index",
+    type=int,
+    help="Class index of the images, for models trained on labels. Default: any class.",
 )
-@click.option("--mask", metavar="IMAGE", help="Only where it is white do pixels count.")
-@click.option("--crop", type=click.Choice(["center", "none"]), default="center", help="To the model's shape, or not.")
-@click.option("--class", "class_index", type=int, help="Class to begin in. Left out: any.")
-@click.option("--init", metavar="FILE", help="Begin at the latents in this .npz.")
+@click.option("--init", metavar="FILE", help="File of latents (.npz) to start from. Default: see --candidates.")
 @click.option(
     "--candidates",
     type=click.IntRange(0, 10_000),
-    help="Begin at the nearest of so many random images; 0: at the mean. Left out: half the steps.",
+    help="Number of random images, the nearest of which is the start; 0 starts at the mean latent. "
+    "Default: half of --steps.",
 )
 @click.option(
     "--tune",
@@ -42,12 +46,14 @@ if TYPE_CHECKING:
     metavar="STEPS",
     type=click.IntRange(0),
     default=0,
-    help="Then tune the generator around them.",
+    help="Number of steps that then tune the generator's weights toward the images (pivotal tuning); 0 is off.",
 )
-@click.option("--video", type=click.Choice(["gif", "webp", "mp4"]), help="Also write the way there.")
-@click.option("--batch", type=click.IntRange(1), help="Images at a time. Left out: by their size.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of what is random in the search.")
-@click.option("--outdir", default="./out", metavar="FOLDER", help="Where the files are written.")
+@click.option(
+    "--video", type=click.Choice(["gif", "webp", "mp4"]), help="Format of a video of the search. Default: no video."
+)
+@batch_option
+@seed_option()
+@outdir_option
 @session_options
 def command(
     call: Call,
@@ -56,10 +62,18 @@ def command(
     outdir: str,
     **request: Any,  # see session.ProjectRequest
 ) -> None:
-    """Find the latents that draw an image, or the images nearest to it.
+    """Find the latents that reproduce an image, so that the model can edit, mix and animate it.
 
-    Writes projected.npz (for `sgan mix --rows projected.npz`, `sgan edit apply`, `sgan generate --from-w` ...),
-    proj.png and compare.png; of several images each with its name in front. Ctrl-C keeps the best so far.
+    Optimizes a latent (an input of the generator) until the generated image is close to each IMAGE. Writes
+    projected.npz (the latents, for `sgan mix --rows`, `sgan interpolate --seeds`, `sgan edit apply --seeds` and
+    `sgan generate --from-w`), proj.png (the image found) and compare.png (target, result and difference). With several
+    images, each has its own files, with its name in front. Ctrl-C keeps the best result so far.
+
+    \b
+    Examples:
+      sgan project face.jpg
+      sgan project a.png b.png --space w+ --steps 500
+      sgan project face.jpg --tune 300 --video mp4
     """
     from ..data.video import check_video
     from ..files import check_writable
@@ -69,12 +83,12 @@ def command(
     folder, path = Path(outdir), Path(outdir, f"project.{video}") if video else None
     if path:
         check_video(path, VIDEO_RATE)
-    keep_memory()
+    keep_freed_memory()
     with call.progress() as progress:
         session = call.open()
         task = session.prepare_projection(**request)
         warn(*task.warnings)
-        _spare_the_inputs([*request["images"], request["mask"], request["init"]], task.files(folder))
+        _refuse_to_overwrite([*request["images"], request["mask"], request["init"]], task.files(folder))
         check_writable(folder)
         with sigterm_as_interrupt():
             result = session.project(task, progress)
@@ -87,30 +101,31 @@ def command(
     _print(result, files, call)
     if result.interrupted:
         if result.missing:
-            warn(f"Not begun: {', '.join(result.missing)}.")
+            warn(f"Not projected: {', '.join(result.missing)}.")
         raise KeyboardInterrupt
 
 
 def _check(request: dict[str, Any]) -> None:
-    """Raises SganError or UsageError on what needs no model to be wrong."""
+    """Raises SganError or UsageError on errors that can be seen without the model."""
     if not request["images"]:
-        raise SganError("There is no image to project.", hint="sgan project face.png")
+        raise SganError("No image to project.", hint="Name an image: sgan project face.png")
     for option in ("candidates", "class_index"):
         if request["init"] is not None and request[option] is not None:
-            raise click.UsageError(f"--{option.removesuffix('_index')} says where to begin, and so does --init.")
+            name = option.removesuffix("_index")
+            raise click.UsageError(f"--{name} and --init both choose the start. Use only one of them.")
 
 
-def _spare_the_inputs(inputs: list[str | None], outputs: list[Path]) -> None:
-    """Raises SganError if a file that is read would be written."""
-    ours = {path.resolve() for path in outputs}
-    if hit := [given for given in inputs if given and Path(given).resolve() in ours]:
-        raise SganError(f"{hit[0]} would be overwritten by its own projection.", hint="Give another --outdir.")
+def _refuse_to_overwrite(inputs: list[str | None], outputs: list[Path]) -> None:
+    """Raises SganError if an output would replace an input."""
+    output_paths = {path.resolve() for path in outputs}
+    if replaced := [path for path in inputs if path and Path(path).resolve() in output_paths]:
+        raise SganError(f"{replaced[0]} would be overwritten by its own projection.", hint="Use another --outdir.")
 
 
 def _print(result: ProjectResult, files: list[Path], call: Call) -> None:
     loss, rows = result.task.loss.name, zip(result.names, result.distance, result.psnr, strict=True)
-    found = [{"name": name, "distance": distance, "psnr": psnr} for name, distance, psnr in rows]
+    projections = [{"name": name, "distance": distance, "psnr": psnr} for name, distance, psnr in rows]
     if not call.as_json:
-        for row in found:
-            call.say(f"{row['name']}: distance {row['distance']:.4f} ({loss}), PSNR {row['psnr']:.1f} dB")
-    call.finish({"loss": loss, "found": found, "files": files}, files[-1])
+        for row in projections:
+            call.inform(f"{row['name']}: distance {row['distance']:.4f} ({loss}), PSNR {row['psnr']:.1f} dB")
+    call.print_result({"loss": loss, "found": projections, "files": files}, files[-1])

@@ -10,55 +10,65 @@ from dataclasses import asdict
 import click
 
 from ..runs import RunSummary, find_run, list_runs, summarize_run
-from .params import output_options
+from .call import output_file
+from .options import out_options, output_options, runs_option
 from .progress import bar
 
 
-@click.group(
-    "runs", invoke_without_command=True, short_help="List the runs, or show one as a page with curves and images."
-)
-@click.option("--runs", metavar="FOLDER", default="./runs", help="Where the run folders are.")
+@click.group("runs", invoke_without_command=True, short_help="List training runs, or write a report of one.")
+@runs_option
 @output_options
 def command(runs: str, as_json: bool, quiet: bool) -> None:
-    """List the runs, the newest last; or show one as a page with curves and images.
+    """List training runs, the newest last, with their state, progress, speed and best metric.
+
+    `sgan runs show` writes a report of one of them.
 
     \b
-    sgan runs
-    sgan runs show
-    sgan runs show 3
+    Examples:
+      sgan runs
+      sgan runs show 3
     """
     if click.get_current_context().invoked_subcommand:
         return
-    found = [summarize_run(folder) for folder in list_runs(runs)]
+    summaries = [summarize_run(folder) for folder in list_runs(runs)]
     if as_json:
-        click.echo(json.dumps([asdict(run) for run in found]))
-    elif found:
-        click.echo(_table([_row(run) for run in found]))
+        click.echo(json.dumps([asdict(run) for run in summaries]))
+    elif summaries:
+        click.echo(_table([_row(run) for run in summaries]))
     elif not quiet:
-        click.echo(f"There is no run under {runs} yet.\nBegin one: sgan train", err=True)
+        click.echo(f"No runs in {runs} yet.\nStart one: sgan train", err=True)
 
 
-@command.command("show", short_help="Write a run as one page with curves and images.")
+@command.command("show", short_help="Write a report of a run: curves, images and settings.")
 @click.argument("run", required=False)
-@click.option("--runs", metavar="FOLDER", help="Where the run folders are.  [default: ./runs]")
-@click.option("--out", metavar="FILE", help="The page. Left out: report.html in the run's folder.")
+@click.option("--runs", metavar="FOLDER", help="Folder that contains the run folders of `sgan train`. Default: ./runs.")
+@out_options("report.html", "that of the run")
 @output_options
 @click.pass_context
 def show_command(
-    ctx: click.Context, run: str | None, runs: str | None, out: str | None, as_json: bool, quiet: bool
+    ctx: click.Context,
+    run: str | None,
+    runs: str | None,
+    out: str | None,
+    outdir: str | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Write RUN as one HTML page, for any browser: curves, drawings over time, settings.
+    """Write a report of a run: curves, generated images over time and settings.
 
-    RUN is a run's folder, its name, or its number; left out, it is the newest. The page needs no network.
+    RUN is the number, the name or the folder of a run, by default the newest. Writes one HTML file, which any browser
+    opens without a network.
 
     \b
-    sgan runs show 3 --out page.html
+    Examples:
+      sgan runs show
+      sgan runs show 3 --out report.html
     """
     from ..runs.page import write_page
 
     folder = find_run(run, runs or typing.cast(click.Context, ctx.parent).params["runs"])
     with bar(quiet or as_json, leave=False) as progress:
-        page = write_page(folder, out, progress)
+        page = write_page(folder, output_file(out, outdir, "report.html", folder), progress)
     if as_json:
         return click.echo(json.dumps({**asdict(summarize_run(folder)), "page": str(page)}))
     if not quiet:
@@ -66,8 +76,8 @@ def show_command(
     click.echo(page)
 
 
-_HEAD = ("run", "state", "kimg", "of", "sec/kimg", "best", "last change")
-_RIGHT = (2, 3, 4)  # columns of numbers
+_HEADER = ("run", "state", "kimg", "of", "sec/kimg", "best", "last change")
+_RIGHT_ALIGNED = (2, 3, 4)  # columns of numbers
 
 
 def _row(run: RunSummary) -> tuple[str, ...]:
@@ -83,10 +93,11 @@ def _row(run: RunSummary) -> tuple[str, ...]:
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(_HEAD, *rows)]
+    widths = [max(map(len, column)) for column in zip(_HEADER, *rows)]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if i in _RIGHT else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))
+            cell.rjust(width) if i in _RIGHT_ALIGNED else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
         ).rstrip()
-        for row in (_HEAD, *rows)
+        for row in (_HEADER, *rows)
     )

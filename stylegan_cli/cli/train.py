@@ -12,7 +12,9 @@ import click
 from ..config import to_json
 from ..models.registry import presets
 from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
-from .params import KIMG, SIZE, ByLevel, Number, device_option, kernels_option, resolve_device
+from .call import resolve_device
+from .options import device_option, features_option, gpus_option, kernels_option
+from .params import KIMG, SIZE, ByLevel, Number
 from .progress import Bars, bar
 
 if TYPE_CHECKING:
@@ -21,81 +23,192 @@ if TYPE_CHECKING:
     from ..training.recipes.gan_plan import Plan
     from ..training.run import Measure, RunOptions
 
+_PRESET = "Default: from the preset."
+_PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets().items())
+_OBJECTIVES = ", ".join(f"{name} ({about})" for name, about in OBJECTIVES.items())
 _EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == 1)
 _PIPES = [name for name in PIPES if name != "diffaug"]
 
 
-@click.command(short_help="Train a StyleGAN on your images, or on those that come with the package.")
-@click.option("--data", metavar="PATH", help="Zip or folder of images. Left out: the set that comes with the package.")
-@click.option("--cfg", type=click.Choice(list(presets())), help="Preset.  [default: auto; demo without --data]")
-@click.option("--size", type=SIZE, help="Read the images at this smaller size, 64 or 48x64 (height x width).")
-@click.option("--mirror", is_flag=True, help="Also show every image flipped left to right.")
+@click.command(short_help="Train a StyleGAN on a dataset of images.")
+@click.option("--data", metavar="PATH", help="Dataset to train on: a zip or a folder. Default: the bundled dataset.")
+@click.option(
+    "--cfg",
+    type=click.Choice(list(presets())),
+    help=f"Preset, which chooses all settings: {_PRESETS}. Default: auto with --data, else demo.",
+)
+@click.option(
+    "--size",
+    type=SIZE,
+    help="Image size in pixels to train at, if smaller than the dataset's: 64, or 48x64 (height x width). "
+    "Default: that of the dataset; 32 with the demo presets.",
+)
+@click.option("--mirror", is_flag=True, help="Also train on each image flipped left to right.")
 @click.option(
     "--cond",
     is_flag=False,
     flag_value="labels",
     metavar="[NAME]",
-    help="Learn the classes of the set's labels, or of its attribute NAME.",
+    help="Train a class-conditional model on the dataset's labels, or on its attribute NAME.",
 )
-@click.option("--runs", "--outdir", "runs", default="./runs", metavar="FOLDER", help="Where the run's folder is made.")
-@click.option("--kimg", type=KIMG, help="Length of the run in thousands of images.")
-@click.option("--snap", type=KIMG, help="Thousands of images between snapshots.")
-@click.option("--batch", type=click.IntRange(1), help="Images per step over all GPUs.")
-@click.option("--batch-gpu", type=click.IntRange(1), help="Images at a time on one GPU.")
-@click.option("--gpus", type=click.IntRange(1), help="Processes, one for each GPU.")
 @click.option(
-    "--loss",
-    type=click.Choice(list(OBJECTIVES)),
-    help="The objective: " + "; ".join(f"{name}, {about}" for name, about in OBJECTIVES.items()) + ".",
+    "--runs",
+    "--outdir",
+    "runs",
+    default="./runs",
+    metavar="FOLDER",
+    help="Folder that contains the run folders of `sgan train`.",
 )
-@click.option("--gamma", type=click.FloatRange(0), help="Weight of R1.")
-@click.option("--r2", "r2_gamma", type=click.FloatRange(0), help="Weight of R2.  [default: 0]")
-@click.option("--gp", "gp_weight", type=click.FloatRange(0), help="Weight of wgan's gradient penalty.  [default: 10]")
-@click.option("--drift", type=click.FloatRange(0), help="Weight of wgan's squared outputs.  [default: 0.001]")
+@click.option(
+    "--kimg", type=KIMG, help=f"Length of the run in kimg, thousands of images shown to the discriminator. {_PRESET}"
+)
+@click.option("--snap", type=KIMG, help=f"Interval between snapshots in kimg. {_PRESET}")
+@click.option("--batch", type=click.IntRange(1), help=f"Number of images per training step on all GPUs. {_PRESET}")
+@click.option(
+    "--batch-gpu",
+    type=click.IntRange(1),
+    help="Number of images at a time on one GPU; smaller values need less memory. Default: --batch / --gpus.",
+)
+@gpus_option
+@click.option("--loss", type=click.Choice(list(OBJECTIVES)), help=f"Training objective: {_OBJECTIVES}. {_PRESET}")
+@click.option(
+    "--gamma",
+    type=click.FloatRange(0),
+    help=f"R1 regularization weight (R1 penalizes the discriminator's gradient at real images). {_PRESET}",
+)
+@click.option(
+    "--r2",
+    "r2_gamma",
+    type=click.FloatRange(0),
+    help="R2 regularization weight (like R1, at generated images). Default: 0.",
+)
+@click.option(
+    "--gp", "gp_weight", type=click.FloatRange(0), help="Gradient penalty weight of --loss wgan. Default: 10."
+)
+@click.option(
+    "--drift",
+    type=click.FloatRange(0),
+    help="Weight of the discriminator's squared outputs in --loss wgan. Default: 0.001.",
+)
 @click.option(
     "--penalty-interval",
     "r1_interval",
     type=click.IntRange(1),
-    help=f"Steps between R1, R2 and the gradient penalty.  [default: 16; 1 with wgan or --cfg {_EVERY_STEP}]",
+    help=f"Number of steps between R1, R2 or gradient penalties. Default: 16; 1 with wgan or --cfg {_EVERY_STEP}.",
 )
-@click.option("--aux-classifier", is_flag=True, help="The discriminator names the class besides (AC-GAN); with --cond.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate.")
-@click.option("--pl-weight", type=click.FloatRange(0), help="Weight of path-length regularization.")
-@click.option("--mixing-prob", type=click.FloatRange(0, 1), help="Style-mixing probability.")
-@click.option("--ema-kimg", type=KIMG, help="Half-life of the moving average.")
-@click.option("--cbase", "channel_base", type=click.IntRange(16), help="Channels at level r: min(cbase / r, cmax).")
-@click.option("--cmax", "channel_max", type=click.IntRange(1), help="The most channels.")
-@click.option("--map-depth", "mapping_layers", type=click.IntRange(1), help="Layers of the mapping network.")
-@click.option("--mbstd-group", type=click.IntRange(1), help="Images per group of the minibatch deviation.")
+@click.option(
+    "--aux-classifier",
+    is_flag=True,
+    help="Train the discriminator to predict the class, too (AC-GAN). Requires --cond.",
+)
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help=f"Learning rate. {_PRESET}")
+@click.option("--pl-weight", type=click.FloatRange(0), help=f"Path-length regularization weight. {_PRESET}")
+@click.option(
+    "--mixing-prob",
+    type=click.FloatRange(0, 1),
+    help=f"Probability of style mixing (one image from two latents). {_PRESET}",
+)
+@click.option(
+    "--ema-kimg", type=KIMG, help=f"Half-life in kimg of the moving average of the generator's weights. {_PRESET}"
+)
+@click.option(
+    "--cbase",
+    "channel_base",
+    type=click.IntRange(16),
+    help=f"Channel base: layers at resolution r have min(cbase / r, cmax) channels. {_PRESET}",
+)
+@click.option("--cmax", "channel_max", type=click.IntRange(1), help=f"Maximum number of channels per layer. {_PRESET}")
+@click.option(
+    "--map-depth", "mapping_layers", type=click.IntRange(1), help=f"Number of layers of the mapping network. {_PRESET}"
+)
+@click.option(
+    "--mbstd-group",
+    type=click.IntRange(1),
+    help=f"Number of images per group of the minibatch standard deviation. {_PRESET}",
+)
 @click.option(
     "--aug",
     type=click.Choice(["ada", "fixed", "noaug", "diffaug"]),
-    help="Augment what the discriminator sees: as much as it overfits, always alike, not at all, or by DiffAugment.",
+    help="Augmentation of the images that the discriminator sees: ada (adaptive, as strong as overfitting requires), "
+    f"fixed (constant strength), noaug (none) or diffaug (DiffAugment). {_PRESET}",
 )
 @click.option(
     "--augpipe",
     type=click.Choice(_PIPES),
-    help="Which augmentations.  [default: bgc]",
+    help="Augmentations of --aug ada and fixed: one kind, or the first letters of several. Default: bgc.",
 )
-@click.option("--target", "ada_target", type=Number(), help="What --aug ada holds r_t at.  [default: 0.6]")
-@click.option("--p", "aug_p", type=click.FloatRange(0, 1), help="Probability of each augmentation, to begin with.")
-@click.option("--freezed", type=click.IntRange(0), help="Freeze so many of the discriminator's first layers.")
 @click.option(
-    "--grow-from", type=click.IntRange(4), metavar="LEVEL", help="Grow from this level, 4, 8 ..., to the data's."
+    "--target",
+    "ada_target",
+    type=Number(),
+    help="Target of --aug ada for r_t, the mean sign of the discriminator's outputs on real images, which rises as it "
+    "overfits. Default: 0.6.",
 )
-@click.option("--grow-kimg", type=KIMG, help="Thousands of images at each level.")
-@click.option("--fade-kimg", type=KIMG, help="Thousands of images in which a level fades in.")
-@click.option("--grow-batch", type=ByLevel(int), metavar="LEVEL:BATCH,...", help="Batches of levels.")
-@click.option("--grow-lr", type=ByLevel(float), metavar="LEVEL:RATE,...", help="Learning rates of levels.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Arithmetic.  [default: fp16 on a GPU, else fp32]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of everything random.")
-@click.option("--resume", metavar="PATH", help="A run's folder: go on with it. A model's file: start from its weights.")
-@click.option("--metrics", metavar="NAME,...", help="Measure every snapshot, fid5k_full,kid; the first tells the best.")
-@click.option("--features", default="inception-2015", help="Of the metrics: efficientnet-lite0 needs no download.")
-@click.option("--graphs", type=click.Choice(["auto", "off"]), default="auto", help="CUDA graphs.")
-@click.option("--profile", type=click.IntRange(1), metavar="STEPS", help="Write a trace of so many steps.")
-@click.option("--dry-run", is_flag=True, help="Print the settings and both networks, and stop.")
-@click.option("-q", "--quiet", is_flag=True, help="No bar and no log on the terminal.")
+@click.option(
+    "--p",
+    "aug_p",
+    type=click.FloatRange(0, 1),
+    help="Probability of each augmentation: constant with --aug fixed, at the start with --aug ada. Default: 0.",
+)
+@click.option(
+    "--freezed",
+    type=click.IntRange(0),
+    help="Number of first layers of the discriminator that are not trained (Freeze-D). Default: 0.",
+)
+@click.option(
+    "--grow-from",
+    type=click.IntRange(4),
+    metavar="LEVEL",
+    help="Resolution (4, 8, 16 ...) that progressive growing starts at; higher ones are added during training. "
+    "Default: from the preset; most do not grow.",
+)
+@click.option("--grow-kimg", type=KIMG, help=f"Length in kimg of training at each resolution of growing. {_PRESET}")
+@click.option("--fade-kimg", type=KIMG, help=f"Length in kimg of fading in each resolution of growing. {_PRESET}")
+@click.option(
+    "--grow-batch",
+    type=ByLevel(int),
+    metavar="LEVEL:BATCH,...",
+    help=f"Number of images per training step at resolutions of growing, such as 4:64,8:32. {_PRESET}",
+)
+@click.option(
+    "--grow-lr",
+    type=ByLevel(float),
+    metavar="LEVEL:RATE,...",
+    help=f"Learning rate at resolutions of growing, such as 128:0.0015. {_PRESET}",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Numerical precision: fp32, tf32, or fp16 or bf16 at the highest resolutions. Default: fp16 on a GPU, else "
+    "fp32.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Random seed. Default: 0.")
+@click.option(
+    "--resume",
+    metavar="PATH",
+    help="Run folder, to continue that run; or a model file, to start a new run from its weights.",
+)
+@click.option(
+    "--metrics",
+    metavar="NAME,...",
+    help="Metrics to measure at every snapshot, such as fid5k_full,kid; the first one decides which is best. "
+    "Default: none.",
+)
+@features_option
+@click.option(
+    "--graphs",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    help="CUDA graphs, which make small steps faster: auto (on a GPU) or off.",
+)
+@click.option(
+    "--profile",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Number of steps to record in a profiler trace. Default: no trace.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the settings and both networks without training.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress bar and no log.")
 @device_option
 @kernels_option
 def command(
@@ -112,11 +225,21 @@ def command(
     device: str,
     **options: Any,
 ) -> None:
-    """Train a StyleGAN on your images, or on those that come with the package.
+    """Train a StyleGAN on a dataset of images.
 
-    Without any option it learns to draw little creatures, in minutes, on two CPU cores.
-    Ctrl-C stops in good order: the step is finished, and everything is saved that --resume FOLDER needs to go on as if
-    nothing had happened.
+    A generator learns to make images like those of the dataset, and a discriminator learns to tell them apart. Without
+    options, this trains a small model on bundled images of little creatures, in minutes on two CPU cores.
+
+    Writes a run folder such as runs/00000-faces-auto with snapshots (models for the other commands), fakes-KIMG.png
+    (generated images over time), training states, settings and logs. Ctrl-C finishes the current step and saves
+    everything; --resume FOLDER then continues as if the run had not stopped.
+
+    \b
+    Examples:
+      sgan train
+      sgan train --data faces.zip --mirror
+      sgan train --data animals.zip --cond --size 128 --kimg 5000
+      sgan train --resume runs/00000-faces-auto
     """
     from .. import distributed
     from ..training.recipes.gan import open_run_data
@@ -124,55 +247,56 @@ def command(
     from ..training.run import RunOptions
 
     progress = click.get_current_context().with_resource(bar(quiet, leave=False))
-    where = str(resolve_device(device))
-    run = _planned(data, cfg, resume, where, options, progress)
+    device = str(resolve_device(device))
+    run = _plan(data, cfg, resume, device, options, progress)
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
         return
-    # Ranks of their own open the data themselves; here it is opened once.
-    here = distributed.has_launcher() or run.config.gpus == 1
-    dataset = run.dataset or (open_run_data(run.config, progress) if here or metrics else None)
+    # Ranks in other processes open the dataset themselves.
+    in_process = distributed.has_launcher() or run.config.gpus == 1
+    dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics else None)
     measure = _measure(metrics, features, dataset, quiet) if metrics and dataset else None
-    _train(run, where, RunOptions(quiet, graphs == "auto", profile or 0, measure, runs), dataset if here else None)
+    run_options = RunOptions(quiet, graphs == "auto", profile or 0, measure, runs)
+    _train(run, device, run_options, dataset if in_process else None)
 
 
-def _planned(
+def _plan(
     data: str | None,
     cfg: str | None,
     resume: str | None,
-    where: str,  # device
+    device: str,
     options: dict[str, Any],
     progress: Progress,
 ) -> Plan:
-    """A run that goes on, or one of its own."""
+    """The plan of a run that is resumed, or of a new one."""
     from .. import distributed
     from ..training.recipes.gan_plan import plan_new_run, plan_resumed_run
 
     options["gpus"] = options["gpus"] or distributed.launcher_world_size()
     if resume and Path(resume).is_dir():
-        given = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
+        set_options = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
         changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
-        return plan_resumed_run(Path(resume), changes, given, data)
-    options["precision"] = options["precision"] or ("fp16" if where.startswith("cuda") else "fp32")
+        return plan_resumed_run(Path(resume), changes, set_options, data)
+    options["precision"] = options["precision"] or ("fp16" if device.startswith("cuda") else "fp32")
     return plan_new_run(data, cfg, resume and _snapshot(resume), progress=progress, **options)
 
 
-def _train(run: Plan, where: str, options: RunOptions, dataset: Dataset | None) -> None:
-    """In the run's folder, on all ranks, with a word before and after."""
+def _train(run: Plan, device: str, options: RunOptions, dataset: Dataset | None) -> None:
+    """Train in the run folder on all ranks; print what is trained before, and what to do next after."""
     from .. import distributed
     from ..runs import next_run_dir
     from ..training.folders import discard_unused, record_failure
     from ..training.recipes.gan import train
     from ..training.recipes.gan_plan import describe_next_steps, describe_run, folder_name
 
-    # Ranks that torchrun started agree on a folder first; ours find it made, also when they are started again.
+    # Ranks that torchrun started agree on a folder first; for our own it is made here, as they may be restarted.
     folder = run.folder or (None if distributed.has_launcher() else next_run_dir(options.runs, folder_name(run.config)))
     if not options.quiet and distributed.is_first_on_machine():
         click.echo(describe_run(run.config, folder), err=True)
     try:
         with record_failure(folder) if folder else contextlib.nullcontext():
-            arguments = run.config, folder, where, run.start, options, dataset
-            result = distributed.launch(train, arguments, run.config.gpus, where)
+            arguments = run.config, folder, device, run.start, options, dataset
+            result = distributed.launch(train, arguments, run.config.gpus, device)
     except BaseException:
         if run.folder is None and folder is not None:
             discard_unused(folder)
@@ -184,7 +308,7 @@ def _train(run: Plan, where: str, options: RunOptions, dataset: Dataset | None) 
 
 
 def _snapshot(resume: str) -> str:
-    """The snapshot to start from; a checkpoint of another program becomes one in the cache."""
+    """The snapshot to start from; a checkpoint of another program is converted to one in the cache."""
     from ..interop.conversion import as_snapshot, located
 
     path = located(resume)
@@ -192,7 +316,7 @@ def _snapshot(resume: str) -> str:
 
 
 def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:
-    """What to call at every snapshot, once everything is there that it needs."""
+    """The function that measures a snapshot. Raises SganError if it lacks anything, before training starts."""
     from ..metrics.measure import TrainingMetrics
     from ..metrics.registry import resolve
 

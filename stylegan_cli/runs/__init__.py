@@ -1,4 +1,4 @@
-"""Run folders: where a run is, who holds it, how far it has come, and a page that shows it."""
+"""Run folders: finding and locking runs, their records and state, and the report page."""
 
 from .folders import (
     PACKAGED_MODEL,

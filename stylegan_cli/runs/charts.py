@@ -1,4 +1,4 @@
-"""Line charts as SVG, with the values that the page shows under the pointer."""
+"""Line charts as SVG, with the values that the page shows at the mouse pointer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from html import escape
 WIDTH, HEIGHT = 400, 216  # of a chart, in units of its viewBox: about pixels, a few less on a phone
 _TOP, _RIGHT, _BOTTOM = 10, 20, 40  # margins; the left one is as wide as its labels
 _LETTER = 6.6  # width of a digit at the size of the labels, 11 units
-_FEW = 40  # points that are also drawn as dots
-_MOST = 600  # points of a line that are drawn; a chart is about as many pixels wide
+_MAX_DOTS = 40  # points; lines with fewer also show dots
+_MAX_POINTS = 600  # of a line; about the width of a chart in pixels
 
-Points = list[tuple[float, "float | None"]]  # (x, y) by rising x; None: nothing to see there
+Points = list[tuple[float, "float | None"]]  # (x, y) by increasing x; None: no value
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: from where to where in values, and in units of the image."""
+    """An axis: its range in values, and in units of the SVG."""
 
     low: float
     high: float
@@ -42,12 +42,12 @@ class Scale:
 def chart(
     title: str,
     unit: str,  # of the vertical axis
-    lines: list[Line],  # at most 4; those without a value are left out
+    lines: list[Line],  # at most 4; those without values are omitted
     span: tuple[float, float],  # kimg at both ends of the horizontal axis
-    smooth: bool = False,  # draw a moving average, and the values themselves faintly
+    smooth: bool = False,  # show a moving average, and the values themselves faintly
     note: str = "",  # after the legend
 ) -> str:
-    """A <figure>, or nothing if no line has a value."""
+    """A <figure>; empty if no line has a value."""
     lines = [line for line in lines if any(y is not None for _, y in line.points)]
     if not lines:
         return ""
@@ -57,10 +57,10 @@ def chart(
     y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP, y_ticks)
     low, high = span if span[0] < span[1] else (span[0], span[0] + 1)
     x = Scale(low, high, left, WIDTH - _RIGHT, tuple(t for t in _ticks(low, high, 6) if low <= t <= high))
-    drawn = [_prepared(line.points, smooth) for line in lines]
-    marks = "".join(_line(i, segments, x, y) for i, segments in enumerate(drawn))
+    prepared = [_prepare(line.points, smooth) for line in lines]
+    marks = "".join(_line(i, segments, x, y) for i, segments in enumerate(prepared))
     ends = {"x": [low, high, x.start, x.end], "y": [y.low, y.high, y.start, y.end]}
-    data = {**ends, "lines": [_table(segments) for segments in drawn]}
+    data = {**ends, "lines": [_table(segments) for segments in prepared]}
     keys = [f'<span class="key c{i}">{escape(line.name)} <output></output></span>' for i, line in enumerate(lines)]
     return (
         f'<figure class="chart" data-chart="{escape(json.dumps(data, separators=(",", ":")))}">\n'
@@ -107,17 +107,17 @@ def _axes(x: Scale, y: Scale, unit: str) -> str:
     return "".join(parts)
 
 
-def _prepared(points: Points, smooth: bool) -> list[list[tuple[float, float, float]]]:
-    """Unbroken segments of (x, value, what the line shows), no more points than can be seen."""
+def _prepare(points: Points, smooth: bool) -> list[list[tuple[float, float, float]]]:
+    """Connected segments of (x, value, value of the line), thinned to the resolution of the chart."""
     segments = _segments(points)
     total = sum(map(len, segments))
     reach = max(total // 24, 1) if smooth and total >= 12 else 0
-    triples = [_smoothed(segment, reach) for segment in segments]
-    return [_thinned(segment, -(-2 * total // _MOST)) for segment in triples] if total > _MOST else triples
+    triples = [_smooth(segment, reach) for segment in segments]
+    return [_thin(segment, -(-2 * total // _MAX_POINTS)) for segment in triples] if total > _MAX_POINTS else triples
 
 
 def _segments(points: Points) -> list[list[tuple[float, float]]]:
-    """Cut the points where a value is none, and where one is missing: a distance far above both its neighbors'."""
+    """Split the points at missing values: where a value is None, or a step in x far above both neighboring steps."""
     steps = [b[0] - a[0] for a, b in itertools.pairwise(points)]
     segments: list[list[tuple[float, float]]] = [[]]
     for i, (x, y) in enumerate(points):
@@ -130,7 +130,7 @@ def _segments(points: Points) -> list[list[tuple[float, float]]]:
     return [segment for segment in segments if segment]
 
 
-def _smoothed(segment: list[tuple[float, float]], reach: int) -> list[tuple[float, float, float]]:
+def _smooth(segment: list[tuple[float, float]], reach: int) -> list[tuple[float, float, float]]:
     """Add the mean of the values up to `reach` places away."""
     sums = [0.0, *itertools.accumulate(y for _, y in segment)]
     result = []
@@ -140,8 +140,8 @@ def _smoothed(segment: list[tuple[float, float]], reach: int) -> list[tuple[floa
     return result
 
 
-def _thinned(segment: list[tuple[float, float, float]], size: int) -> list[tuple[float, float, float]]:
-    """Of every `size` points the lowest and the highest, so that no peak is lost."""
+def _thin(segment: list[tuple[float, float, float]], size: int) -> list[tuple[float, float, float]]:
+    """The lowest and the highest of every `size` points, so that peaks are kept."""
     kept = []
     for start in range(0, len(segment), size):
         part = segment[start : start + size]
@@ -150,13 +150,13 @@ def _thinned(segment: list[tuple[float, float, float]], size: int) -> list[tuple
 
 
 def _line(index: int, segments: list[list[tuple[float, float, float]]], x: Scale, y: Scale) -> str:
-    """One line: its values, its average where that is another, dots where there are few or one stands alone."""
-    averaged = any(value != mean for segment in segments for _, value, mean in segment)
-    dotted = not averaged and sum(map(len, segments)) <= _FEW
-    parts = [_path(segments, 1, x, y, f"raw c{index}")] if averaged else []
+    """One line: its values, its average if different, and dots if there are few points or for single points."""
+    is_averaged = any(value != mean for segment in segments for _, value, mean in segment)
+    has_dots = not is_averaged and sum(map(len, segments)) <= _MAX_DOTS
+    parts = [_path(segments, 1, x, y, f"raw c{index}")] if is_averaged else []
     parts.append(_path(segments, 2, x, y, f"line c{index}"))
     for segment in segments:
-        if dotted or len(segment) == 1:
+        if has_dots or len(segment) == 1:
             parts += [f'<circle class="c{index}" cx="{x(p[0])}" cy="{y(p[2])}" r="2.6"/>' for p in segment]
     return "".join(parts) + "\n"
 
@@ -169,6 +169,6 @@ def _path(segments: list[list[tuple[float, float, float]]], column: int, x: Scal
 
 
 def _table(segments: list[list[tuple[float, float, float]]]) -> list[list[float]]:
-    """[all x, all values, all averages], rounded to what a reader wants to know."""
+    """[all x, all values, all averages], rounded for display."""
     rows = [p for segment in segments for p in segment]
     return [[float(f"{p[column]:.{8 if column == 0 else 5}g}") for p in rows] for column in range(3)]

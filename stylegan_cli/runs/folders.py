@@ -1,4 +1,4 @@
-"""Run folders: the next number, the snapshots in one, and which model a command means."""
+"""Run folders: numbering new ones, and finding runs, snapshots and models."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SNAPSHOT = re.compile(r"snapshot-([0-9]+(?:\.[0-9]+)?)\.safetensors")
 
 
 def next_run_dir(
-    runs: str | os.PathLike,  # the folder of all runs, made if it is not there
-    description: str,  # usually data and preset, 'faces-auto'
+    runs: str | os.PathLike,  # the folder of all runs, created if it does not exist
+    description: str,  # usually dataset and preset, 'faces-auto'
 ) -> Path:
-    """Make the folder of a new run, `00000-<description>` with the next free number, and return it.
+    """Create the folder of a new run, `00000-<description>` with the next free number, and return it.
 
-    Two processes never get the same number. Raises SganError if the folder cannot be written.
+    Two processes never get the same number. Raises SganError if the folder cannot be created.
     """
     runs = Path(runs)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", description)[:100].strip("-.") or "run"
@@ -33,13 +33,13 @@ def next_run_dir(
             number += 1
         return (runs / f".{number:05d}").rename(runs / f"{number:05d}-{name}")
     except OSError as e:
-        raise SganError(f"Cannot make a run folder in {runs}: {e.strerror or e}.") from e
+        raise SganError(f"Cannot create a run folder in {runs}: {e.strerror or e}.") from e
 
 
 def snapshot_name(
     kimg: float,  # thousands of images that the model has seen
 ) -> str:
-    """The file name of a snapshot; thousandths are shown only where there are any."""
+    """The file name of a snapshot; thousandths are omitted if they are 0."""
     whole, fraction = divmod(round(kimg * 1000), 1000)
     return f"snapshot-{whole:06d}" + (f".{fraction:03d}" if fraction else "") + ".safetensors"
 
@@ -47,7 +47,7 @@ def snapshot_name(
 def list_runs(
     runs: str | os.PathLike,  # the folder of all runs; need not exist
 ) -> list[Path]:
-    """The folders of all runs by their numbers, the newest last."""
+    """The folders of all runs by number, the newest last."""
     runs = Path(runs)
     return [folder for _, folder in sorted(_numbered(runs))] if runs.is_dir() else []
 
@@ -55,23 +55,23 @@ def list_runs(
 def snapshots(
     folder: str | os.PathLike,  # of one run
 ) -> list[Path]:
-    """Those of a run, the one that has seen the most images last."""
-    found = [(float(m[1]), p) for p in Path(folder).iterdir() if (m := _SNAPSHOT.fullmatch(p.name))]
-    return [p for _, p in sorted(found)]
+    """The snapshots of a run by kimg, the latest last."""
+    numbered = [(float(m[1]), p) for p in Path(folder).iterdir() if (m := _SNAPSHOT.fullmatch(p.name))]
+    return [p for _, p in sorted(numbered)]
 
 
 def latest_snapshot(
     folder: str | os.PathLike,  # of one run
 ) -> Path | None:
-    """The snapshot of a run that has seen the most images; None if there is none."""
-    found = snapshots(folder)
-    return found[-1] if found else None
+    """The snapshot of a run with the highest kimg; None if there is none."""
+    paths = snapshots(folder)
+    return paths[-1] if paths else None
 
 
 def newest_run(
     runs: str | os.PathLike,  # the folder of all runs; need not exist
 ) -> Path | None:
-    """The run with the highest number that has a model; None if there is none. Snapshots of other recipes are none."""
+    """The run with the highest number that has a model; None if there is none. Only GAN runs have models."""
     folders = (folder for folder in reversed(list_runs(runs)) if latest_snapshot(folder))
     return next((folder for folder in folders if recipe_of(read_config(folder)) in (None, GAN)), None)
 
@@ -80,71 +80,71 @@ def find_run(
     run: str | os.PathLike | None,  # a folder, the name or the number of one under `runs`; None: the newest
     runs: str | os.PathLike,  # the folder of all runs
 ) -> Path:
-    """The run that is meant, with a snapshot or without. Raises SganError if there is none."""
+    """Find a run, with or without a snapshot. Raises SganError if there is none."""
     folders = list_runs(runs)
     if run is None:
         if not folders:
-            raise SganError(f"There is no run under {runs}.", hint="Begin one: sgan train")
+            raise SganError(f"No runs in {runs}.", hint="Start one: sgan train")
         return folders[-1]
     if re.fullmatch("[0-9]{1,9}", str(run)):
         for number, folder in _numbered(Path(runs)) if folders else ():
             if number == int(str(run)):
                 return folder
     for folder in (Path(run), Path(runs) / run):
-        if os.path.isdir(folder) and _holds_run(folder):
+        if os.path.isdir(folder) and _is_run(folder):
             return folder
     if os.path.isdir(run):  # Path.is_dir raises where a name is too long
-        raise SganError(f"The folder {run} holds no run.", hint=f"Those there are: sgan runs --runs {run}")
-    hint = nearest_path(Path(runs) / run) or f"Those there are: sgan runs --runs {runs}"
-    raise SganError(f"There is no run {run} under {runs}.", hint=hint)
+        raise SganError(f"The folder {run} is not a run folder.", hint=f"List the runs in it: sgan runs --runs {run}")
+    hint = nearest_path(Path(runs) / run) or f"List the runs: sgan runs --runs {runs}"
+    raise SganError(f"No run {run} in {runs}.", hint=hint)
 
 
 def find_model(
-    model: str | os.PathLike | None,  # a file; a run folder: its newest snapshot; None: newest of `runs`, else packaged
+    model: str | os.PathLike | None,  # file; run folder: its latest snapshot; None: newest of `runs`, else bundled
     runs: str | os.PathLike,  # the folder of all runs
 ) -> tuple[Path, str]:
-    """The model file that is meant, and a sentence that says which it is.
+    """Find a model file; also return a sentence that says which one it is.
 
     Raises SganError if there is no such file, or no snapshot in the folder.
     """
     if model is not None:
-        return _given_model(Path(model))
+        return _find_in(Path(model))
     if (run := newest_run(runs)) and (path := latest_snapshot(run)):
-        return path, f"Model: {path}, the newest under {runs}."
+        return path, f"Model: {path}, the newest in {runs}."
     if PACKAGED_MODEL.is_file():
-        return PACKAGED_MODEL, f"Model: {PACKAGED_MODEL.name}, which comes with the package (nothing under {runs} yet)."
-    raise SganError(f"There is no model: no run under {runs} has a snapshot.", hint="Train one: sgan train")
+        return PACKAGED_MODEL, f"Model: {PACKAGED_MODEL.name}, the bundled one (no models in {runs} yet)."
+    raise SganError(f"No model: no run in {runs} has a snapshot.", hint="Train one: sgan train")
 
 
-def _given_model(path: Path) -> tuple[Path, str]:
+def _find_in(path: Path) -> tuple[Path, str]:
     if path.is_file():
         return path, f"Model: {path}."
     if not path.is_dir():
-        raise SganError(f"There is no file or folder {path}.", hint=nearest_path(path))
+        raise SganError(f"No file or folder {path}.", hint=nearest_path(path))
     if snapshot := latest_snapshot(path):
-        return snapshot, f"Model: {snapshot}, the newest of its run."
+        return snapshot, f"Model: {snapshot}, the latest of its run."
     run = newest_run(path)
-    hint = f"Did you mean --model {run}?" if run else f"Snapshots are called {snapshot_name(0)} and so on."
-    raise SganError(f"The folder {path} holds no snapshot.", hint=hint)
+    hint = f"Did you mean --model {run}?" if run else f"Snapshots have names such as {snapshot_name(0)}."
+    raise SganError(f"No snapshot in the folder {path}.", hint=hint)
 
 
 def _numbered(runs: Path) -> list[tuple[int, Path]]:
     return [(int(m[1]), p) for p in runs.iterdir() if (m := _RUN.fullmatch(p.name)) and p.is_dir()]
 
 
-def _holds_run(folder: Path) -> bool:
-    known = bool(_RUN.fullmatch(folder.resolve().name)) or (folder / "config.json").is_file()
-    return known or (folder / "stats.jsonl").is_file() or latest_snapshot(folder) is not None
+def _is_run(folder: Path) -> bool:
+    is_named = bool(_RUN.fullmatch(folder.resolve().name)) or (folder / "config.json").is_file()
+    return is_named or (folder / "stats.jsonl").is_file() or latest_snapshot(folder) is not None
 
 
 def _claim(runs: Path, number: int) -> bool:
-    """Try to make `.<number>`. Only its maker may turn it into a run folder, so a number is given once."""
+    """Try to create `.<number>`. Only its creator may rename it to a run folder, so that each number is used once."""
     claim = runs / f".{number:05d}"
     try:
         claim.mkdir()
     except FileExistsError:
         return False
-    if any(n == number for n, _ in _numbered(runs)):  # given away since we looked
+    if any(n == number for n, _ in _numbered(runs)):  # taken since the folders were listed
         claim.rmdir()
         return False
     return True

@@ -1,4 +1,4 @@
-"""Who holds a run's folder. The kernel gives a lock back when its process ends, however it ends."""
+"""Locks of run folders. The system releases a lock when its process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..errors import SganError
 
 try:
     import fcntl
-except ImportError:  # Windows: what counts is whether the recorded process lives
+except ImportError:  # Windows: check whether the recorded process is alive
     fcntl = None
 
 _NAME = ".lock"
-_PATIENCE = 1.0  # seconds; whoever only looks whether a run is running holds its lock for an instant
+_TIMEOUT = 1.0  # seconds; `is_running` holds the lock for an instant
 
 _held: set[int] = set()  # file descriptors
 
@@ -27,7 +27,7 @@ _held: set[int] = set()  # file descriptors
 def lock_run(
     folder: str | os.PathLike,  # of the run
 ) -> Iterator[None]:
-    """Hold a run's folder alone. Raises SganError if another process holds it, or if it cannot be written."""
+    """Lock a run folder. Raises SganError if another process has locked it, or if it cannot be written."""
     path = Path(folder) / _NAME
     try:
         fd = _take(path)
@@ -44,25 +44,25 @@ def lock_run(
 def is_running(
     folder: str | os.PathLike,  # of a run
 ) -> bool:
-    """Whether a process holds the folder."""
+    """Whether a process has locked the folder."""
     path = Path(folder) / _NAME
     try:
         fd = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
-        return not _lock(fd, path, alone=False)
+        return not _lock(fd, path, exclusive=False)
     finally:
         os.close(fd)
 
 
 def _take(path: Path) -> int:
-    """The open lock file, locked and signed."""
-    deadline = time.monotonic() + _PATIENCE
+    """Open and lock the lock file, and write host and process into it."""
+    deadline = time.monotonic() + _TIMEOUT
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if _lock(fd, path, alone=True) and _is_file(fd, path):
+            if _lock(fd, path, exclusive=True) and _is_current(fd, path):
                 os.ftruncate(fd, 0)
                 os.write(fd, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
                 return fd
@@ -79,41 +79,41 @@ def _release(fd: int, path: Path) -> None:
     _held.discard(fd)
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
-        path.unlink()  # while it is held: whoever waits for it sees that the file is another by then
+        path.unlink()  # before the release: a waiting process then sees that the file was replaced
     os.close(fd)
 
 
-def _lock(fd: int, path: Path, alone: bool) -> bool:
-    """Try to lock the file, without waiting. Where nothing can be locked: whether its process is gone."""
+def _lock(fd: int, path: Path, exclusive: bool) -> bool:
+    """Try to lock the file without waiting. On file systems without locks, whether its process has ended."""
     if fcntl is not None:
         try:
-            fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             return False
         except OSError:  # a file system without locks
             pass
     host, pid = _holder(path)
-    return pid is None or (host == socket.gethostname() and not _lives(pid))
+    return pid is None or (host == socket.gethostname() and not _is_alive(pid))
 
 
-def _is_file(fd: int, path: Path) -> bool:
-    """Whether the open file is still the one of that name."""
+def _is_current(fd: int, path: Path) -> bool:
+    """Whether the open file is still the file at the path."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(fd), os.stat(path))
     return False
 
 
 def _holder(path: Path) -> tuple[str, int | None]:
-    """Host and process that the file names; no process if it names none."""
+    """The host and process in the file; None if it has none."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         record = json.loads(path.read_bytes())
         return str(record["host"]), int(record["pid"])
     return "", None
 
 
-def _lives(pid: int) -> bool:
-    if os.name == "nt":  # where os.kill(pid, 0) would send Ctrl-C
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # os.kill(pid, 0) would send Ctrl-C
         import ctypes
 
         kernel = ctypes.windll.kernel32
@@ -135,15 +135,15 @@ def _in_use(path: Path) -> SganError:
     who = "another process" if pid is None else f"process {pid} on host {host}"
     return SganError(
         f"The run in {path.parent} is in use by {who}.",
-        hint=f"Wait for it or stop it. If it is long gone, remove {path}.",
+        hint=f"Wait for it or stop it. If it has ended, remove {path}.",
     )
 
 
-def _forget() -> None:
-    """In a forked child: it must not keep the lock when its parent is killed."""
+def _release_in_child() -> None:
+    """Close the locks in a forked child, which must not keep them when its parent is killed."""
     while _held:
         os.close(_held.pop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_release_in_child)

@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing beside it: charts, images over time, settings, what to type next."""
+"""The report of a run as one self-contained HTML page: charts, images over time, settings, next commands."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .records import number, read_config, read_metrics, read_stats
 from .summary import RunSummary, best_of, summarize_run
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_DRAWN = re.compile(r"([a-z]+)-([0-9]+(?:\.[0-9]+)?)\.png")  # what a recipe draws at every snapshot
-_TIMES = 60  # grids of drawings that are shown at most
-_WIDTHS = (1024, 768, 512, 384, 256, 192, 128)  # of a grid: the first with which all of them fit
-_BUDGET = 5_500_000  # bytes of all images, before base64 makes a third more of them
+_GRID = re.compile(r"([a-z]+)-([0-9]+(?:\.[0-9]+)?)\.png")  # images that a recipe writes at every snapshot
+_MAX_GRIDS = 60
+_WIDTHS = (1024, 768, 512, 384, 256, 192, 128)  # of a grid, in pixels: the first at which all of them fit
+_BUDGET = 5_500_000  # bytes of all images, before base64 adds a third
 
 # Title, unit, legend -> name in stats.jsonl, whether it is noisy.
 _CHARTS: list[tuple[str, str, dict[str, str], bool]] = [
@@ -45,7 +45,7 @@ _KNOWN = {"kimg", "seconds", *(name for _, _, lines, _ in _CHARTS for name in li
 def write_page(
     folder: str | os.PathLike,  # of the run
     out: str | os.PathLike | None = None,  # the page; None: report.html in the folder
-    progress: Progress = silent,  # while images are made smaller
+    progress: Progress = silent,  # while images are scaled down
 ) -> Path:
     """Write the page of a run and return its path. Raises SganError if it cannot be written."""
     folder = Path(folder)
@@ -58,7 +58,7 @@ def make_page(
     folder: Path,  # of the run
     progress: Progress = silent,
 ) -> str:
-    """The page as text, at most about 8 MB of it."""
+    """The page as text, of at most about 8 MB."""
     summary, config, stats = summarize_run(folder), read_config(folder), read_stats(folder)
     template = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(
@@ -71,7 +71,7 @@ def make_page(
         images=_images(folder, progress),
         commands=escape("\n".join(_commands(folder.resolve(), summary))),
         config=_rows(_flat(config)) or "<tr><td>There is no config.json.</td></tr>",
-        made=time.strftime("%Y-%m-%d %H:%M"),
+        created=time.strftime("%Y-%m-%d %H:%M"),
     )
 
 
@@ -79,16 +79,16 @@ def make_page(
 
 
 def _facts(summary: RunSummary, config: dict[str, Any], stats: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the header tells."""
+    """The facts in the header."""
     data = config.get("data")
     data = data if isinstance(data, dict) else {}
     of, pace = summary.of_kimg, summary.sec_per_kimg
     left = max(of - summary.kimg, 0) * pace if of and pace and summary.state == "running" else None
     seconds = [value for line in stats if (value := number(line.get("seconds"))) is not None]
     facts = {
-        "shown": f"{summary.kimg:g} of {of:g} kimg" if of else f"{summary.kimg:g} kimg",
+        "progress": f"{summary.kimg:g} of {of:g} kimg" if of else f"{summary.kimg:g} kimg",
         "preset": config.get("cfg"),
-        "data": data.get("path"),
+        "dataset": data.get("path"),
         "images": f"{data['num']} of {data.get('height')}x{data.get('width')}" if "num" in data else None,
         "time": duration(seconds[-1]) if seconds else None,
         "time left": duration(left) if left else None,
@@ -114,7 +114,7 @@ def _rows(facts: dict[str, Any]) -> str:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings by dotted names."""
+    """Nested settings with dotted names."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -129,7 +129,7 @@ def _plain(value: Any) -> str:
 
 
 def _commands(folder: Path, summary: RunSummary) -> list[str]:
-    """What to type to go on with the run and to draw with its model."""
+    """Commands to continue the run and to generate images with its model."""
     longer = f" --kimg {2 * summary.of_kimg:g}" if summary.state == "complete" and summary.of_kimg else ""
     best = folder / "best.safetensors"
     lines = [f"sgan train --resume {shlex.quote(str(folder))}{longer}"]
@@ -143,7 +143,7 @@ def _commands(folder: Path, summary: RunSummary) -> list[str]:
 
 
 def _charts(stats: list[dict[str, Any]], metrics: dict[str, list[tuple[float, float]]]) -> str:
-    """Every metric, then what the statistics hold, names that nobody knows last."""
+    """A chart for each metric, then for the statistics, with unknown names last."""
     end = max([line["kimg"] for line in stats[-1:]] + [values[-1][0] for values in metrics.values()], default=0.0)
     parts = []
     for name, values in metrics.items():
@@ -160,7 +160,7 @@ def _charts(stats: list[dict[str, Any]], metrics: dict[str, list[tuple[float, fl
 
 
 def _points(stats: list[dict[str, Any]], name: str) -> Points:
-    """(kimg, value) of the lines that have the name; None where the value is no finite number."""
+    """(kimg, value) of the lines with that name; None where the value is not a finite number."""
     return [(line["kimg"], number(line[name])) for line in stats if name in line]
 
 
@@ -168,22 +168,22 @@ def _points(stats: list[dict[str, Any]], name: str) -> Points:
 
 
 def _images(folder: Path, progress: Progress) -> str:
-    """The grids of drawings over time, and the one of the images of the set."""
-    drawn = [(m[1], float(m[2]), p) for p in folder.iterdir() if (m := _DRAWN.fullmatch(p.name))]
-    first = min((name for name, _, _ in drawn), default="")
-    found = sorted((kimg, path) for name, kimg, path in drawn if name == first)
-    if len(found) > _TIMES:
-        found = [found[round(i * (len(found) - 1) / (_TIMES - 1))] for i in range(_TIMES)]
-    reals, *fakes = _fitted([folder / "reals.png", *(p for _, p in found)], progress)
-    shown = [(kimg, uri) for (kimg, _), uri in zip(found, fakes, strict=True) if uri]
+    """The grids of generated images over time, and the grid of real images."""
+    grids = [(m[1], float(m[2]), p) for p in folder.iterdir() if (m := _GRID.fullmatch(p.name))]
+    first = min((name for name, _, _ in grids), default="")
+    chosen = sorted((kimg, path) for name, kimg, path in grids if name == first)
+    if len(chosen) > _MAX_GRIDS:
+        chosen = [chosen[round(i * (len(chosen) - 1) / (_MAX_GRIDS - 1))] for i in range(_MAX_GRIDS)]
+    reals, *fakes = _encode_all([folder / "reals.png", *(p for _, p in chosen)], progress)
+    shown = [(kimg, uri) for (kimg, _), uri in zip(chosen, fakes, strict=True) if uri]
     parts = []
     if shown:
         parts.append(
-            f'<figure><img id="now" src="{shown[-1][1]}" alt="drawings">'
-            f'<figcaption>drawn at <output id="when">{shown[-1][0]:g}</output> kimg</figcaption></figure>'
+            f'<figure><img id="now" src="{shown[-1][1]}" alt="generated images">'
+            f'<figcaption>generated images at <output id="when">{shown[-1][0]:g}</output> kimg</figcaption></figure>'
         )
     if reals:
-        parts.append(f'<figure><img src="{reals}" alt="images"><figcaption>images of the set</figcaption></figure>')
+        parts.append(f'<figure><img src="{reals}" alt="real images"><figcaption>real images</figcaption></figure>')
     pair = f'<div class="pair">{"".join(parts)}</div>\n' if parts else "<p>No images yet.</p>"
     return pair + (_strip(shown) if len(shown) > 1 else "")
 
@@ -198,14 +198,14 @@ def _strip(shown: list[tuple[float, str]]) -> str:
     )
 
 
-def _fitted(paths: list[Path], progress: Progress) -> list[str | None]:
-    """Images as data URIs, small enough that all fit; None for one that cannot be read."""
-    widths = _WIDTHS[_WIDTHS.index(_promising(paths)) :]
+def _encode_all(paths: list[Path], progress: Progress) -> list[str | None]:
+    """Images as data URIs, small enough that all fit into the budget; None for one that cannot be read."""
+    widths = _WIDTHS[_WIDTHS.index(_estimate_width(paths)) :]
     encoded: list[bytes] = []
     for width in widths:
         left, encoded = _BUDGET, []
         for path in track(paths, "images", progress):
-            encoded.append(_encoded(path, width))
+            encoded.append(_encode(path, width))
             left -= len(encoded[-1])
             if left < 0 and width != widths[-1]:
                 break
@@ -214,18 +214,18 @@ def _fitted(paths: list[Path], progress: Progress) -> list[str | None]:
     return ["data:image/webp;base64," + base64.b64encode(data).decode() if data else None for data in encoded]
 
 
-def _promising(paths: list[Path]) -> int:
-    """The first width with which a few of the images let expect that all fit."""
+def _estimate_width(paths: list[Path]) -> int:
+    """The first width at which all images should fit, estimated from a few of them."""
     few = paths[:: len(paths) // 4 + 1]
     for width in _WIDTHS:
-        size = sum(len(_encoded(path, width)) for path in few)
+        size = sum(len(_encode(path, width)) for path in few)
         if size * len(paths) <= 0.9 * _BUDGET * len(few):
             return width
     return _WIDTHS[-1]
 
 
-def _encoded(path: Path, width: int) -> bytes:
-    """One image as WebP; nothing if it cannot be read."""
+def _encode(path: Path, width: int) -> bytes:
+    """One image as WebP; empty if it cannot be read."""
     from PIL import Image
 
     try:

@@ -1,4 +1,4 @@
-"""What a run has written, read leniently: older runs lack some of it, killed ones have a last line cut short."""
+"""The records of a run, read leniently: older runs lack some, and killed ones may have an incomplete last line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ GAN = "gan"  # the recipe whose snapshots are models; also that of runs from bef
 
 _METRIC = re.compile(r"metric-(.+)\.jsonl")
 _TAIL = 1 << 16  # bytes
-_LARGEST = 1e30  # numbers beyond are no measurements
+_LARGEST = 1e30  # larger numbers are not measurements
 
 
 def read_config(
     folder: Path,  # of a run
 ) -> dict[str, Any]:
-    """config.json as it stands; empty if it is missing or broken."""
+    """The contents of config.json; empty if it is missing or broken."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         config = json.loads((folder / "config.json").read_bytes())
         return config if isinstance(config, dict) else {}
@@ -27,9 +27,9 @@ def read_config(
 
 
 def recipe_of(
-    values: dict[str, Any],  # of config.json, or what a training state says of itself
+    values: dict[str, Any],  # of config.json, or the metadata of a training state
 ) -> str | None:
-    """The name of the recipe that a run trains; None if there are no values to tell it."""
+    """The name of the recipe that a run trains; None without values."""
     return str(values.get("recipe", GAN)) if values else None
 
 
@@ -37,7 +37,7 @@ def read_stats(
     folder: Path,  # of a run
     tail: bool = False,  # only the last lines
 ) -> list[dict[str, Any]]:
-    """The lines of stats.jsonl by rising `kimg`, one each. Of a stretch gone over again the later lines stand."""
+    """The lines of stats.jsonl by increasing `kimg`, one each. After a rollback, later lines replace earlier ones."""
     kept: list[dict[str, Any]] = []
     for line in _lines(folder / "stats.jsonl", tail):
         kimg = number(line.get("kimg"))
@@ -53,20 +53,20 @@ def read_stats(
 def read_metrics(
     folder: Path,  # of a run
 ) -> dict[str, list[tuple[float, float]]]:
-    """(kimg, value) of every metric by rising kimg; metrics by the time of their files."""
+    """(kimg, value) of each metric by increasing kimg; metrics in the order of their files' times."""
     files = [(_modified(p), m[1], p) for p in _entries(folder) if (m := _METRIC.fullmatch(p.name))]
-    found = {}
+    metrics = {}
     for _, name, path in sorted(files):
         lines = ((number(line.get("kimg")), number(line.get("value"))) for line in _lines(path))
-        if values := {kimg: value for kimg, value in lines if None not in (kimg, value)}:  # measured again: the last
-            found[name] = sorted(values.items())
-    return found
+        if values := {kimg: value for kimg, value in lines if None not in (kimg, value)}:  # the last one of each kimg
+            metrics[name] = sorted(values.items())
+    return metrics
 
 
 def metric_lines(
     folder: str | os.PathLike,  # of a run
 ) -> list[dict[str, Any]]:
-    """What is recorded of all metrics."""
+    """The records of all metrics."""
     return [line for p in _entries(Path(folder)) if _METRIC.fullmatch(p.name) for line in _lines(p)]
 
 
@@ -76,10 +76,10 @@ def record_metric(
     value: float,
     kimg: float,
     snapshot: str,  # its file name
-    **how: Any,  # it was measured
+    **settings: Any,  # of the measurement
 ) -> None:
     """Add a line to metric-<name>.jsonl."""
-    line = {"metric": metric, "value": value, "kimg": kimg, "snapshot": snapshot, **how}
+    line = {"metric": metric, "value": value, "kimg": kimg, "snapshot": snapshot, **settings}
     append_line(Path(folder) / f"metric-{metric}.jsonl", json.dumps(line))
 
 
@@ -101,22 +101,22 @@ def append_line(
 def number(
     value: Any,  # from JSON
 ) -> float | None:
-    """A finite number as a float; None if it is none."""
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST  # nan: not <=
-    return float(value) if fine else None
+    """A finite number as a float; None for other values."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= _LARGEST else None  # nan is not <=
 
 
 def last_change(
     folder: Path,  # of a run
 ) -> float:
-    """When the run last wrote something, in seconds since 1970. Reports made of it do not count."""
+    """The time of the last change of a run's files, except reports, in seconds since 1970."""
     times = [_modified(p) for p in _entries(folder) if not p.name.startswith(".") and p.suffix != ".html"]
     return max(times, default=_modified(folder))
 
 
 def _lines(path: Path, tail: bool = False) -> list[dict[str, Any]]:
-    """What can be read of a file of JSON objects, one a line."""
-    found = []
+    """The readable lines of a file with one JSON object per line."""
+    lines = []
     with contextlib.suppress(OSError), open(path, "rb") as f:
         start = max(os.path.getsize(path) - _TAIL, 0) if tail else 0
         f.seek(start)
@@ -124,8 +124,8 @@ def _lines(path: Path, tail: bool = False) -> list[dict[str, Any]]:
             with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict):
-                    found.append(line)
-    return found
+                    lines.append(line)
+    return lines
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -135,6 +135,6 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _modified(path: Path) -> float:
-    with contextlib.suppress(OSError):  # gone since it was listed
+    with contextlib.suppress(OSError):  # removed since it was listed
         return path.stat().st_mtime
     return 0.0

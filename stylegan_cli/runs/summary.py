@@ -1,4 +1,4 @@
-"""How far a run has come, in a few words."""
+"""The state and progress of a run, in brief."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .folders import latest_snapshot
 from .lock import is_running
 from .records import last_change, number, read_config, read_metrics, read_stats
 
-_MORE_IS_BETTER = re.compile(r"is[0-9]|eq[tr]|.*(precision|recall|density|coverage|accuracy)")
+_HIGHER_IS_BETTER = re.compile(r"is[0-9]|eq[tr]|.*(precision|recall|density|coverage|accuracy)")
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,22 @@ class RunSummary:
     path: str  # of the folder
     state: str  # 'running', 'complete', 'stopped', 'failed'
     kimg: float  # thousands of images shown so far
-    of_kimg: float | None  # the length of the run; None: nobody knows
+    of_kimg: float | None  # length of the run; None: unknown
     sec_per_kimg: float | None  # at the last line of its statistics
-    metric: str | None  # the one that its configuration names first, else the one whose file is the oldest
+    metric: str | None  # the first in its configuration, else the one with the oldest file
     best: float | None  # the metric's best value
     best_kimg: float | None  # where it was measured
-    failure: str | None  # why it ended, if it failed
+    failure: str | None  # reason, if it failed
     changed: float  # time of the last change, in seconds since 1970
 
 
 def summarize_run(
     folder: str | os.PathLike,  # of the run
 ) -> RunSummary:
-    """Look at a run's files; whatever is missing or broken is left out."""
+    """Summarize a run from its files; missing or broken ones are skipped."""
     folder = Path(folder)
     config, stats = read_config(folder), read_stats(folder, tail=True)
-    kimg, of_kimg, failure = _reached(folder, stats), number(config.get("kimg")), read_failure(folder)
+    kimg, of_kimg, failure = _kimg(folder, stats), number(config.get("kimg")), read_failure(folder)
     metric, best_kimg, best = _best(read_metrics(folder), config)
     paces = [pace for line in stats if (pace := number(line.get("sec_per_kimg"))) is not None]
     return RunSummary(
@@ -61,31 +61,31 @@ def best_of(
     name: str,  # of a metric
     values: list[tuple[float, float]],  # (kimg, value)
 ) -> tuple[float, float]:
-    """The pair with the best value, the earliest of several."""
-    sign = -1 if _MORE_IS_BETTER.match(name) else 1
+    """The pair with the best value, or the earliest of several."""
+    sign = -1 if _HIGHER_IS_BETTER.match(name) else 1
     return min(values, key=lambda pair: sign * pair[1])
 
 
 def read_failure(
     folder: Path,  # of a run
 ) -> str | None:
-    """Why the run ended, if it failed."""
+    """The reason of a run's failure; None if it has not failed."""
     with contextlib.suppress(OSError):
-        return (folder / "failure.txt").read_text(encoding="utf-8", errors="replace").strip() or "It does not say why."
+        return (folder / "failure.txt").read_text(encoding="utf-8", errors="replace").strip() or "Unknown reason."
     return None
 
 
-def _reached(folder: Path, stats: list[dict[str, Any]]) -> float:
+def _kimg(folder: Path, stats: list[dict[str, Any]]) -> float:
     snapshot = latest_snapshot(folder)
     saved = float(snapshot.stem.partition("-")[2]) if snapshot else 0.0
     return max(saved, stats[-1]["kimg"] if stats else 0.0)
 
 
 def _best(metrics: dict[str, list[tuple[float, float]]], config: dict[str, Any]) -> tuple[str | None, Any, Any]:
-    """Name, kimg and value of the metric that counts."""
-    named = config.get("metrics")
-    named = named if isinstance(named, list) else [named]
-    order = [name for name in (*named, *metrics) if isinstance(name, str) and name in metrics]
+    """Name, kimg and value of the main metric."""
+    configured = config.get("metrics")
+    configured = configured if isinstance(configured, list) else [configured]
+    order = [name for name in (*configured, *metrics) if isinstance(name, str) and name in metrics]
     return (order[0], *best_of(order[0], metrics[order[0]])) if order else (None, None, None)
 
 

@@ -1,7 +1,7 @@
-"""What commands, notebooks and the explorer share: a model that is open, and all that can be done with it.
+"""The API that commands and notebooks share: an open model, and everything that can be done with it.
 
-Nothing here prints. Results hold tensors, and records of how they were made; `save` writes them. How far long work has
-come is told through a callback, see `stylegan_cli.progress`.
+Nothing here prints. Results hold tensors and metadata; `save` writes them to files. Long work reports its progress
+through a callback, see `stylegan_cli.progress`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = [
     "FindRequest",
     "GenerateRequest",
     "GenerateResult",
+    "ImagesResult",
     "InterpolateRequest",
     "InterpolateResult",
     "MixRequest",
@@ -57,10 +58,10 @@ T = TypeVar("T")
 
 def _method(
     kind: type,  # of request
-    *tasks: type,  # what a method that prepares the request makes of it, taken as well
-    function: Callable[..., T],  # of the model, a request and, most of them, `progress`
+    *tasks: type,  # types of prepared requests, accepted as well
+    function: Callable[..., T],  # function(model, request), most with `progress`
 ) -> Callable[..., T]:
-    """A method that takes a request, or the fields of one by name."""
+    """Make a method that takes a request, or the fields of a request by name."""
     names, kinds = {field.name for field in dataclasses.fields(kind)}, (kind, *tasks)
 
     def method(self: Session, request: object = None, *more: Any, **options: Any) -> T:
@@ -70,7 +71,7 @@ def _method(
         elif fields or not isinstance(request, kinds):
             names_of_kinds = " or ".join(k.__name__ for k in kinds)
             raise TypeError(f"{function.__name__} takes a {names_of_kinds}, or the fields of a request by name")
-        with self.chosen_kernels():
+        with self.use_kernels():
             return function(self, request, *more, **options)
 
     method.__name__, method.__qualname__ = function.__name__, f"Session.{function.__name__}"
@@ -79,7 +80,7 @@ def _method(
 
 
 class Session(Model):
-    """A model that is open. What takes a request, here or in the modules beside, also takes its fields by name."""
+    """An open model. Every method that takes a request also takes the fields of the request by name."""
 
     generate = _method(GenerateRequest, function=generate.generate)
     mix = _method(MixRequest, function=mix.mix)
@@ -99,9 +100,8 @@ class Session(Model):
         steps: int,
         progress: Progress = silent,
     ) -> ProjectResult:
-        """A projection with the generator tuned around it; one that is tuned already, further. Ctrl-C ends it with what
-        was reached."""
-        with self.chosen_kernels():
+        """Tune the generator around a projection, further if it is tuned already. Ctrl-C keeps the progress so far."""
+        with self.use_kernels():
             return project.tune_projection(result, steps, progress)
 
     def calibrate(
@@ -109,9 +109,9 @@ class Session(Model):
         task: AttributeTask,
         progress: Progress = silent,
     ) -> AttributeTask:
-        """The same, with how near projections of the model's images and of real ones come; that is kept."""
-        with self.chosen_kernels():
-            return attribute.measure_both_kinds(self, task, progress)
+        """Add the calibration: distances of projected generated and real images, which are cached."""
+        with self.use_kernels():
+            return attribute.add_calibration(self, task, progress)
 
     def metrics(
         self,
@@ -120,9 +120,9 @@ class Session(Model):
         progress: Progress = silent,
         **options: Any,  # see metrics.registry.resolve
     ) -> Results:
-        """Measure the model."""
+        """Measure metrics of the model."""
         protocol, reals = resolve(names, **options), None
         if self.info.generator.c_dim or protocol.needs_reals:
             reals = open_training_set(self.info, None if data is None else str(data))
-        with self.chosen_kernels():
+        with self.use_kernels():
             return measure(protocol, self.G, reals, self.device, progress)

@@ -1,4 +1,4 @@
-"""Directions in the latent space: found, shown, followed."""
+"""Directions in the latent space: finding and showing them, and editing images along them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ..sampling.latent_files import Latents, filename_part
 from ..sampling.mixing import style_indices
 from ..snapshot import open_training_set
 from ..training.recipes.classifier import open_classifier
-from .model import ImagesResult, Model, OutputImage, part, tuned_note
+from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
-_SHOWN = 5  # directions, where none are asked for
+_NUM_SHOWN = 5  # directions, by default
 
 
 def _directions(name: str, value: Any) -> Any:
@@ -33,17 +33,17 @@ def _directions(name: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class FindRequest:
-    """Where directions come from."""
+    """How to find directions."""
 
-    method: str | None = None  # 'pca' from samples, 'sefa' from the weights; None: pca, or labels where some are given
-    from_labels: bool = False  # of the images that the model was trained on
-    attributes: Sequence[str] | None = None  # labels of these alone
-    data: str | None = None  # labels of another set of images
-    csv: str | None = None  # labels of seeds: a table
-    count: int | None = None  # directions, without labels; None: 10
-    num: int = 10_000  # seeds to look at: 0 and up
-    layers: str | Sequence[int] | None = None  # that they are for, see `style_indices`; None: all
-    class_index: int | None = None  # of the seeds; None: drawn by each
+    method: str | None = None  # 'pca' from random latents, 'sefa' from the weights; None: pca, or labels if any are set
+    from_labels: bool = False  # use the labels of the training images
+    attributes: Sequence[str] | None = None  # attributes to use; None: all
+    data: str | None = None  # dataset whose labels to use
+    csv: str | None = None  # table of labels of seeds
+    count: int | None = None  # number of directions, without labels; None: 10
+    num: int = 10_000  # number of random latents to analyze
+    layers: str | Sequence[int] | None = None  # that the directions are for, see `style_indices`; None: all
+    class_index: int | None = None  # of the random latents; None: sampled from each seed
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -60,11 +60,11 @@ class FindRequest:
         )
         if self.labeled and self.method:
             raise SganError(
-                f"--method {self.method} needs no labels.", hint="Leave out --method, or what is about labels."
+                f"--method {self.method} does not use labels.", hint="Omit --method, or the options for labels."
             )
         if self.labeled and self.count:
             raise SganError(
-                "--count has no effect with labels: each value makes a direction.", hint="Choose --attributes."
+                "--count has no effect with labels: each value gives a direction.", hint="Choose --attributes instead."
             )
 
     @property
@@ -74,11 +74,11 @@ class FindRequest:
 
 @dataclass(frozen=True)
 class _DirectionsRequest(SamplingOptions):
-    """Images, and directions to move them along."""
+    """Images, and directions to edit them along."""
 
-    directions: str | Path | Directions | None = None  # a file; None: the newest in ./out
-    seeds: Sequence[int | str] = range(4)  # seeds, and names of .npz files
-    layers: str | Sequence[int] | None = None  # that are moved; None: those of the file
+    directions: str | Path | Directions | None = None  # or a file; None: the newest in ./out
+    seeds: Sequence[int | str] = range(4)  # seeds and names of .npz files
+    layers: str | Sequence[int] | None = None  # to edit; None: those in the file
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,10 +87,10 @@ class _DirectionsRequest(SamplingOptions):
 
 @dataclass(frozen=True)
 class ShowRequest(_DirectionsRequest):
-    """Which directions to draw, and on what."""
+    """The directions and strengths to show."""
 
-    direction: str | None = None  # which: '3', '0-4', or names; None: the first five
-    strengths: Sequence[float] | None = None  # in standard deviations; None: seven, as they were found for
+    direction: str | None = None  # '3', '0-4', or names; None: the first five
+    strengths: Sequence[float] | None = None  # in standard deviations; None: seven, up to that of the file
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,10 +100,10 @@ class ShowRequest(_DirectionsRequest):
 
 @dataclass(frozen=True)
 class EditRequest(_DirectionsRequest):
-    """Which images to move, and along what."""
+    """The images to edit, and the directions and strengths."""
 
     direction: Sequence[str] = ("0",)  # numbers or names
-    strength: Sequence[float] = ()  # of each, or one for all, in standard deviations; none: as they were found for
+    strength: Sequence[float] = ()  # of each, or one for all, in standard deviations; empty: that of the file
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,29 +115,32 @@ class EditRequest(_DirectionsRequest):
 class ShowResult(ImagesResult):
     """A strip for each direction."""
 
-    directions: str | None  # the file
+    directions: str | None  # file
     strengths: list[float]
     layers: list[int]  # indices of w
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EditResult(ImagesResult):
-    """N images, moved."""
+    """N edited images."""
 
     model: Model
-    sources: Latents  # N, before
-    ws: Tensor  # [N, num_ws, w_dim] after
-    items: list[int | str]  # what was asked for
-    about: dict[str, Any] = field(default_factory=dict)  # the file, the edits and the layers
+    sources: Latents  # of N images, before the edits
+    ws: Tensor  # [N, num_ws, w_dim] after the edits
+    items: list[int | str]  # the requested seeds and files
+    about: dict[str, Any] = field(default_factory=dict)  # file of directions, edits, layers
 
     def save(self, folder: str | Path, format: str = "png") -> list[Path]:
-        """Also edited.npz, for other requests, before the sheet. Raises SganError if it is one of its sources."""
-        place = Path(folder) / "edited.npz"
-        if any(isinstance(item, str) and Path(item).resolve() == place.resolve() for item in self.items):
-            raise SganError(f"{place} would be replaced by what is made of it.", hint="Give --outdir.")
+        """Write the images, edited.npz (their latents, for other requests) and the sheet.
+
+        Raises SganError if edited.npz is one of the sources.
+        """
+        path = Path(folder) / "edited.npz"
+        if any(isinstance(item, str) and Path(item).resolve() == path.resolve() for item in self.items):
+            raise SganError(f"{path} would be overwritten by its own edit.", hint="Use another --outdir.")
         files = [output.save(folder, format) for output in self.outputs]
         settings = {"model": str(self.model.path), "command": self.model.command, **self.about}
-        fingerprint = self.outputs[0].record["model"]  # as it was then
+        fingerprint = self.outputs[0].metadata["model"]  # when the images were made
         files.append(save_edited(Path(folder), self.sources, self.ws, self.items, fingerprint, settings))
         return [*files, *([self.sheet.save(folder, format)] if self.sheet else [])]
 
@@ -147,8 +150,8 @@ def find_directions(
     request: FindRequest,
     progress: Progress = silent,
 ) -> Directions:
-    """Directions in the latent space, for `show_directions` and `edit`. Raises SganError if there is nothing to find,
-    or what is asked for cannot be had."""
+    """Find directions in the latent space, for `show_directions` and `edit`. Raises SganError if none can be found, or
+    the labels are not available."""
     layers = style_indices(model.G.layers, request.layers or list(range(model.G.num_ws)), "--layers")
     settings = {"model": str(model.path), "command": model.command}
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
@@ -157,12 +160,12 @@ def find_directions(
         return find_unlabeled(model.G, request.method or "pca", request.count or 10, **common)
     names = request.attributes
     if request.csv and request.data:
-        raise SganError("--csv and --data are two sources of labels.", hint="Leave one of them out.")
+        raise SganError("--csv and --data are two sources of labels.", hint="Use only one of them.")
     if request.csv:
         return find_from_table(model.G, *read_table(request.csv, names), attributes=names, **common)
     dataset = open_training_set(model.info, request.data)
     if dataset is None:
-        raise SganError("This model does not say which images it was trained on.", hint="Give --data or --csv.")
+        raise SganError("The model file does not name its training images.", hint="Use --data or --csv.")
     classifier = open_classifier(dataset, model.G.config, names, progress=progress)
     return find_from_images(model.G, classifier, attributes=names, progress=progress, **common)
 
@@ -172,17 +175,17 @@ def show_directions(
     request: ShowRequest,
     progress: Progress = silent,
 ) -> ShowResult:
-    """A strip for each direction: a row for each image, a column for each strength. Raises SganError if the file or a
-    direction does not fit."""
-    sampling = part(SamplingOptions, request)
-    path, known, layers = _open(model, request)
-    chosen = known.choose(request.direction) if request.direction else range(min(_SHOWN, len(known)))
-    strengths = list(request.strengths or evenly(-known.strength, known.strength))
+    """Render a strip for each direction, with a row per image and a column per strength. Raises SganError if the file
+    or a direction does not fit the model."""
+    sampling = upcast(SamplingOptions, request)
+    path, directions, layers = _open(model, request)
+    chosen = directions.choose(request.direction) if request.direction else range(min(_NUM_SHOWN, len(directions)))
+    strengths = list(request.strengths or evenly(-directions.strength, directions.strength))
     sources = model.latents(request.seeds, sampling)
     strips = []
-    for which in chosen:
-        name = known.names[which]
-        record = model.record(
+    for index in chosen:
+        name = directions.names[index]
+        metadata = model.metadata(
             sampling,
             tuned=sources.tuned,
             directions=path,
@@ -191,8 +194,8 @@ def show_directions(
             layers=layers,
             seeds=list(request.seeds),
         )
-        image = render_strip(sources, known, which, strengths, layers, sampling, progress)
-        strips.append(OutputImage(f"strip{which:02d}-{filename_part(name)}", image, record))
+        image = render_strip(sources, directions, index, strengths, layers, sampling, progress)
+        strips.append(OutputImage(f"strip{index:02d}-{filename_part(name)}", image, metadata))
     notes = tuned_note(sources.tuned)
     return ShowResult(outputs=strips, sheet=None, notes=notes, directions=path, strengths=strengths, layers=layers)
 
@@ -202,22 +205,23 @@ def edit(
     request: EditRequest,
     progress: Progress = silent,
 ) -> EditResult:
-    """Images moved along directions. Raises SganError if the file, a direction or its strength does not fit."""
-    sampling, items = part(SamplingOptions, request), list(request.seeds)
-    path, known, layers = _open(model, request)
-    edits = pair_edits(known, request.direction, request.strength)
+    """Edit images along directions. Raises SganError if the file, a direction or its strength does not fit."""
+    sampling, items = upcast(SamplingOptions, request), list(request.seeds)
+    path, directions, layers = _open(model, request)
+    edits = pair_edits(directions, request.direction, request.strength)
     sources = model.latents(items, sampling)
-    edited = apply_edits(known, sources.ws, edits, layers)
+    edited = apply_edits(directions, sources.ws, edits, layers)
     images, sheet = render_before_after(sources, edited, sampling, progress)
-    about = {"directions": path, "edits": [[known.names[which], size] for which, size in edits], "layers": layers}
-    record = model.record(sampling, tuned=sources.tuned, **about)
+    about = {"directions": path, "edits": [[directions.names[index], strength] for index, strength in edits]}
+    about["layers"] = layers
+    metadata = model.metadata(sampling, tuned=sources.tuned, **about)
     outputs = [
-        OutputImage(f"edit{filename_part(name)}", image, {"seed": name, **record})
+        OutputImage(f"edit{filename_part(name)}", image, {"seed": name, **metadata})
         for image, name in zip(images, sources.names, strict=True)
     ]
     return EditResult(
         outputs=outputs,
-        sheet=OutputImage("edit", sheet, {"seeds": str(items), **record}),
+        sheet=OutputImage("edit", sheet, {"seeds": str(items), **metadata}),
         notes=tuned_note(sources.tuned),
         model=model,
         sources=sources,
@@ -228,17 +232,17 @@ def edit(
 
 
 def evenly(low: float, high: float) -> list[float]:
-    """Seven columns, from low to high."""
+    """Seven evenly spaced values from low to high."""
     return [low + (high - low) * i / 6 for i in range(7)]
 
 
 def _open(model: Model, request: _DirectionsRequest) -> tuple[str | None, Directions, list[int]]:
-    """The file, what it holds, and the indices of w to move."""
+    """The file of directions, its contents, and the indices of w to edit."""
     if isinstance(request.directions, Directions):
-        path, known = None, request.directions
+        path, directions = None, request.directions
     else:
         path = str(request.directions or newest_directions("./out"))
-        known = load_directions(path, model.G, model.fingerprint)
+        directions = load_directions(path, model.G, model.fingerprint)
     if request.layers is None:
-        return path, known, known.layers
-    return path, known, style_indices(model.G.layers, request.layers, "--layers")
+        return path, directions, directions.layers
+    return path, directions, style_indices(model.G.layers, request.layers, "--layers")

@@ -1,4 +1,4 @@
-"""Videos of a walk through the latent space."""
+"""Videos that move through the latent space."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.interpolate import Kind, plan_video
-from .model import Model, part, tuned_note
+from .model import Model, tuned_note, upcast
 
 
 @dataclass(frozen=True)
 class InterpolateRequest(SamplingOptions):
-    """Where to go, and how fast."""
+    """The keyframes, and how to interpolate between them."""
 
-    seeds: Sequence[int | str] | None = None  # keys: seeds, and names of .npz files; None: six a cell, of 'trunc' one
+    seeds: Sequence[int | str] | None = None  # keyframes: seeds, .npz files; None: six per cell, one for kind 'trunc'
     kind: Kind = "spline"
-    frames: int = 45  # from one key to the next
-    fps: int = 30  # frames a second
-    loop: bool = True  # back to the first key
-    grid: tuple[int, int] | None = None  # rows and columns of cells, each with keys of its own
-    styles: str | Sequence[int] | None = None  # of kind 'mix'; None: 'coarse'
-    sweep: tuple[float, float] | None = None  # of kind 'trunc', of psi; None: 0 to 1
+    frames: int = 45  # number of frames from each keyframe to the next
+    fps: int = 30  # frames per second
+    loop: bool = True  # return to the first keyframe
+    grid: tuple[int, int] | None = None  # rows and columns of cells, each with its own keyframes
+    styles: str | Sequence[int] | None = None  # that kind 'mix' fades; None: 'coarse'
+    sweep: tuple[float, float] | None = None  # range of psi for kind 'trunc'; None: 0 to 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,28 +50,28 @@ class InterpolateRequest(SamplingOptions):
 
 @dataclass(frozen=True, eq=False)
 class InterpolateResult:
-    """F frames, drawn when they are asked for: `images` keeps all, `save` only what is being drawn."""
+    """F frames, generated on demand: `images` keeps all of them, `save` one batch at a time."""
 
     count: int  # F
     fps: int
     loop: bool
-    keys: list[list[str]]  # of each cell: the names of its keys
-    record: dict[str, str]  # metadata
-    notes: list[str]  # what is good to know
-    draw: Callable[[], Iterator[Tensor]]  # uint8 [C, H, W], frame by frame
-    warnings: list[str] = field(default_factory=list)  # what one has to know
+    keys: list[list[str]]  # names of the keyframes of each cell
+    metadata: dict[str, str]
+    notes: list[str]  # useful information
+    synthesize: Callable[[], Iterator[Tensor]]  # uint8 [C, H, W], frame by frame
+    warnings: list[str] = field(default_factory=list)  # important information
 
     @functools.cached_property
     def images(self) -> Tensor:  # uint8 [F, C, H, W]
-        return torch.stack(list(self.draw()))
+        return torch.stack(list(self.synthesize()))
 
     def save(
         self,
-        path: str | Path,  # its ending says what: .gif, .webp or .mp4
+        path: str | Path,  # .gif, .webp or .mp4
     ) -> Path:
-        """Write the video, whole or not at all. Raises what `write_video` does."""
-        frames = self.images if "images" in self.__dict__ else self.draw()
-        write_video(frames, self.count, path, fps=self.fps, loop=self.loop, metadata=self.record)
+        """Write the video atomically. Raises the errors of `write_video`."""
+        frames = self.images if "images" in self.__dict__ else self.synthesize()
+        write_video(frames, self.count, path, fps=self.fps, loop=self.loop, metadata=self.metadata)
         return Path(path)
 
 
@@ -80,9 +80,9 @@ def interpolate(
     request: InterpolateRequest,
     progress: Progress = silent,
 ) -> InterpolateResult:
-    """A video of a walk through the latent space. Raises SganError if the keys are too few, do not fit the cells, or
-    cannot be had."""
-    sampling, grid, config = part(SamplingOptions, request), request.grid, model.G.config
+    """Render a video that moves through the latent space. Raises SganError if the keyframes are too few, do not fit the
+    cells, or cannot be read."""
+    sampling, grid, config = upcast(SamplingOptions, request), request.grid, model.G.config
     video = plan_video(
         model.G,
         request.seeds,
@@ -96,7 +96,7 @@ def interpolate(
         model=model.fingerprint,
     )
     columns = grid[1] if grid else grid_columns(len(video.keyframes), config.height / config.width)
-    record = model.record(
+    metadata = model.metadata(
         sampling,
         tuned=video.tuned,
         kind=request.kind,
@@ -109,11 +109,10 @@ def interpolate(
     )
 
     def frames() -> Iterator[Tensor]:
-        cells = generate_images(
-            video.G, lambda i, j: video.ws[i:j], range(len(video.ws)), sampling, progress, noise=video.noise
-        )
-        return model.drawing(frame_grids(cells, len(video.keyframes), columns))
+        seeds = range(len(video.ws))
+        cells = generate_images(video.G, lambda i, j: video.ws[i:j], seeds, sampling, progress, noise=video.noise)
+        return model.with_kernels(frame_grids(cells, len(video.keyframes), columns))
 
     return InterpolateResult(
-        video.frames, request.fps, request.loop, video.keyframes, record, tuned_note(video.tuned), frames
+        video.frames, request.fps, request.loop, video.keyframes, metadata, tuned_note(video.tuned), frames
     )

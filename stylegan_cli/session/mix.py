@@ -1,4 +1,4 @@
-"""Grids of mixed styles."""
+"""Style mixing in a grid."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.latent_files import filename_part
 from ..sampling.mixing import mix_styles, style_indices
-from .model import ImagesResult, Model, OutputImage, part, tuned_note
+from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
 
 @dataclass(frozen=True)
 class MixRequest(SamplingOptions):
-    """What to mix. Rows and columns are seeds, and names of .npz files."""
+    """The images to mix. Rows and columns are seeds and names of .npz files."""
 
-    rows: Sequence[int | str] = range(4)  # whose latents an image has
-    cols: Sequence[int | str] = range(4, 10)  # but for the chosen styles, which it has of these
+    rows: Sequence[int | str] = range(4)
+    cols: Sequence[int | str] = range(4, 10)  # images that the chosen styles come from
     styles: str | Sequence[int] = "coarse"  # 'coarse', 'middle', 'fine', or indices of w
-    blend: float = 1.0  # how far towards the column, 0 to 1
+    blend: float = 1.0  # from the row (0) to the column (1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +39,7 @@ class MixRequest(SamplingOptions):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MixResult(ImagesResult):
-    """R x K images, row by row, and the sheet of all."""
+    """R x K images, row by row, and a sheet with all of them."""
 
     styles: list[int]  # indices of w that come from the column
     row_images: Tensor  # uint8 [R, C, H, W]
@@ -51,31 +51,31 @@ def mix(
     request: MixRequest,
     progress: Progress = silent,
 ) -> MixResult:
-    """A grid of images with the styles of rows and columns. Raises SganError if a file or the styles do not fit the
+    """Mix the styles of rows and columns in a grid of images. Raises SganError if a file or the styles do not fit the
     model."""
-    sampling = part(SamplingOptions, request)
+    sampling = upcast(SamplingOptions, request)
     indices = style_indices(model.G.layers, request.styles)
     sources = model.latents([*request.rows, *request.cols], sampling)
     R = sum(item < len(request.rows) for item in sources.items)
     K = len(sources) - R
     mixed = mix_styles(sources.ws[:R], sources.ws[R:], indices, request.blend)  # [R, K, num_ws, w_dim]
     pairs = [(r, R + k) for r in range(R) for k in range(K)]
-    noise_from = [*range(R + K), *(r for r, _ in pairs)]  # a mixed image has its row's
+    noise_from = [*range(R + K), *(r for r, _ in pairs)]  # mixed images have the noise of their row
     latents = torch.cat([sources.ws, mixed.flatten(0, 1)])
     noise_seeds = [sources.seeds[i] for i in noise_from]
     noise = sources.noise_of(noise_from)
-    drawn = generate_images(sources.G, lambda i, j: latents[i:j], noise_seeds, sampling, progress, noise=noise)
-    row_images, col_images, cells = torch.stack(list(drawn)).split([R, K, len(pairs)])
+    images = generate_images(sources.G, lambda i, j: latents[i:j], noise_seeds, sampling, progress, noise=noise)
+    row_images, col_images, cells = torch.stack(list(images)).split([R, K, len(pairs)])
     blend = request.blend if request.blend != 1 else None
-    record = model.record(sampling, tuned=sources.tuned, styles=indices, blend=blend)
+    metadata = model.metadata(sampling, tuned=sources.tuned, styles=indices, blend=blend)
     outputs = []
     for image, pair in zip(cells, pairs, strict=True):
         row, col = (sources.names[i] for i in pair)
         name = f"mix{filename_part(row)}-{filename_part(col)}"
-        outputs.append(OutputImage(name, image, {"row": row, "col": col, **record}))
+        outputs.append(OutputImage(name, image, {"row": row, "col": col, **metadata}))
     table = cells.unflatten(0, (R, K))
     sheet = labeled_grid(table, row_images, col_images, sources.names[:R], sources.names[R:])
-    about = {"rows": str(list(request.rows)), "cols": str(list(request.cols)), **record}
+    about = {"rows": str(list(request.rows)), "cols": str(list(request.cols)), **metadata}
     return MixResult(
         outputs=outputs,
         sheet=OutputImage("mix", sheet, about),

@@ -1,4 +1,4 @@
-"""An open model, and what everything that is made with it has in common."""
+"""An open model, and the parts that all its results share."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ T = TypeVar("T")
 
 
 class Model:
-    """A model in memory, ready to draw."""
+    """A model in memory, ready to generate images."""
 
     def __init__(
         self,
-        path: str | Path,  # a snapshot, or another program's checkpoint
+        path: str | Path,  # a snapshot, or a checkpoint of another program
         device: torch.device | str = "cpu",
-        kernels: str | None = None,  # implementation of the ops while this model draws; None: as it is chosen elsewhere
-        command: Sequence[str] = (),  # the command line, word by word, for the records of images
+        kernels: str | None = None,  # implementation of the ops for this model; None: as chosen elsewhere
+        command: Sequence[str] = (),  # command line, for the metadata of images
     ):
-        """Raises SganError if the file is no model, or the kernels are unknown or cannot run on the device."""
+        """Raises SganError if the file is not a model, or the kernels are unknown or cannot run on the device."""
         dispatch.check(kernels, torch.device(device))
         self.kernels, self.command = kernels, list(command)
         self._identity = _identity(Path(path))
         self.snapshot: Snapshot = open_model(path, device)
         self._opened = _versions(self.G)
-        self._known: tuple[object, str] | None = None  # a fingerprint, and the versions of the weights that have it
+        self._cached: tuple[object, str] | None = None  # versions of the weights, and their fingerprint
 
     @property
     def G(self) -> Generator:
-        """The generator itself. Where its weights are changed, what is made from then on has their fingerprint in place
-        of the file's; changes through a weight's `.data` go unnoticed, as they do to autograd."""
+        """The generator. After its weights have been changed, results get their new fingerprint; in-place changes of
+        a weight's `.data` are not detected, as in autograd."""
         return self.snapshot.G
 
     @property
@@ -69,35 +69,34 @@ class Model:
 
     @property
     def fingerprint(self) -> str:
-        """Of the generator's weights as they are; that of the file's is kept in the folder of caches as long as the
-        file is the same."""
+        """The fingerprint of the generator's current weights; that of an unchanged file is cached."""
         versions = _versions(self.G)
-        if self._known is None or self._known[0] != versions:
-            self._known = versions, fingerprint(self.G) if versions != self._opened else self._file_fingerprint()
-        return self._known[1]
+        if self._cached is None or self._cached[0] != versions:
+            self._cached = versions, fingerprint(self.G) if versions != self._opened else self._file_fingerprint()
+        return self._cached[1]
 
     def _file_fingerprint(self) -> str:
-        if self._identity is None or self._identity != _identity(self.path):  # replaced since it was opened
+        if self._identity is None or self._identity != _identity(self.path):  # the file was replaced
             return fingerprint(self.G)
-        if kept := cache.load("fingerprints", self._identity):
-            return kept.about
-        found = fingerprint(self.G)
-        with contextlib.suppress(SganError):  # a cache that cannot be written
-            cache.store("fingerprints", self._identity, {}, found)
-        return found
+        if entry := cache.load("fingerprints", self._identity):
+            return entry.about
+        result = fingerprint(self.G)
+        with contextlib.suppress(SganError):  # the cache cannot be written
+            cache.store("fingerprints", self._identity, {}, result)
+        return result
 
-    def chosen_kernels(self) -> contextlib.AbstractContextManager[Any]:
-        """Within it the ops run as this session chose."""
+    def use_kernels(self) -> contextlib.AbstractContextManager[Any]:
+        """Run the ops with this model's choice of kernels."""
         return contextlib.nullcontext() if self.kernels is None else ops.use(self.kernels)
 
-    def drawing(
+    def with_kernels(
         self,
         images: Iterable[T],
     ) -> Iterator[T]:
-        """The same, each made with this session's kernels; who receives them goes on with his own."""
+        """Yield the items, each computed with this model's choice of kernels, which the caller's code does not see."""
         images = iter(images)
         while True:
-            with self.chosen_kernels():
+            with self.use_kernels():
                 try:
                     image = next(images)
                 except StopIteration:
@@ -106,48 +105,48 @@ class Model:
 
     def latents(
         self,
-        items: Sequence[int | str],  # seeds, and names of .npz files
+        items: Sequence[int | str],  # seeds and names of .npz files
         sampling: SamplingOptions,
     ) -> Latents:
-        """See `collect_latents`."""
+        """Get latents for this model, see `collect_latents`."""
         return collect_latents(self.G, items, sampling, self.fingerprint)
 
-    def record(
+    def metadata(
         self,
         sampling: SamplingOptions,
-        **more: object,  # what else made the image; None is left out
+        **more: object,  # further settings; None is omitted
     ) -> dict[str, str]:
-        """What stands in an image's metadata, so that it can be made again."""
+        """The metadata of an image, from which it can be reproduced."""
         return image_metadata(self.fingerprint, sampling, self.command, **more)
 
 
 @dataclass(frozen=True, eq=False)
 class OutputImage:
-    """One image, and how it was made."""
+    """One image with its metadata."""
 
-    name: str  # of its file, without the ending
+    name: str  # of its file, without extension
     image: Tensor  # uint8 [C, H, W]
-    record: dict[str, str]  # its metadata
+    metadata: dict[str, str]
 
     def save(
         self,
         folder: str | Path,
         format: str = "png",  # or 'jpg', 'webp'
     ) -> Path:
-        """Write it, whole or not at all."""
+        """Write the image atomically."""
         path = Path(folder) / f"{self.name}.{format}"
-        save_image(self.image, path, metadata=self.record)
+        save_image(self.image, path, metadata=self.metadata)
         return path
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImagesResult:
-    """What a request led to: some images, and a sheet that shows them together."""
+    """The result of a request: images, and a sheet that shows them together."""
 
     outputs: list[OutputImage]
     sheet: OutputImage | None
-    notes: list[str] = field(default_factory=list)  # what is good to know
-    warnings: list[str] = field(default_factory=list)  # what one has to know
+    notes: list[str] = field(default_factory=list)  # useful information
+    warnings: list[str] = field(default_factory=list)  # important information
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
@@ -160,35 +159,35 @@ class ImagesResult:
         self,
         folder: str | Path,
         format: str = "png",
-    ) -> list[Path]:  # of the files, the sheet's last
-        """Write all of them."""
+    ) -> list[Path]:  # the sheet last
+        """Write all images and the sheet."""
         sheet = [] if self.sheet is None else [self.sheet]
         return [output.save(folder, format) for output in (*self.outputs, *sheet)]
 
 
-def part(
+def upcast(
     kind: type[T],  # a dataclass
-    request: Any,  # of a class derived from it
+    request: Any,  # instance of a class derived from it
 ) -> T:
-    """The part of a request that has a name of its own."""
+    """The fields of a request that belong to its base class, as an instance of that class."""
     return kind(**{name: getattr(request, name) for name in inspect.signature(kind).parameters})
 
 
 def tuned_note(
     tuned: str | None,  # see `Latents.tuned`
 ) -> list[str]:
-    """That all images are drawn by a tuned generator, those of seeds too."""
-    return [f"All images are drawn with the tuned weights in {tuned}."] if tuned else []
+    """A note that all images come from a tuned generator, if so."""
+    return [f"All images are generated with the tuned weights in {tuned}."] if tuned else []
 
 
 def _versions(G: Generator) -> list[tuple[int, int]]:
-    """What is another list once a weight has been changed in place or replaced."""
+    """A list that differs after a weight has been changed in place or replaced."""
     weights = G.state_dict(keep_vars=True).values()
     return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
 
 
 def _identity(path: Path) -> str | None:
-    """A name for a file as it is now; None if there is none."""
+    """A key for the current state of a file; None if it does not exist."""
     try:
         stat = path.stat()
     except OSError:

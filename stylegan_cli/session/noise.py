@@ -1,4 +1,4 @@
-"""What noise does to images."""
+"""The effect of noise on images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..sampling import checks
 from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import filename_part
 from ..sampling.noise_study import NEGLIGIBLE, generate_columns, noise_std, std_map
-from .model import ImagesResult, Model, OutputImage, part, tuned_note
+from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
 
 @dataclass(frozen=True)
 class NoiseRequest(SamplingOptions):
-    """What to look at."""
+    """The images to study."""
 
-    seeds: Sequence[int | str] = range(3)  # seeds, and names of .npz files
-    draws: int = 100  # of noise, for the standard deviation
+    seeds: Sequence[int | str] = range(3)  # seeds and names of .npz files
+    draws: int = 100  # number of noise samples for the standard deviation
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,11 +31,11 @@ class NoiseRequest(SamplingOptions):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NoiseResult(ImagesResult):
-    """N images with noise on all layers, on some, on none; and how much each pixel varies."""
+    """N images with noise on all layers, on some and on none, and maps of the standard deviation of each pixel."""
 
     names: list[str]  # [N] of the images
-    std: Tensor  # [N, H, W] standard deviation of each pixel, in steps of 1/255
-    white: float  # the largest of them
+    std: Tensor  # [N, H, W] standard deviation of each pixel, in units of 1/255
+    white: float  # largest standard deviation, white in the maps
 
     @property
     def means(self) -> dict[str, float]:
@@ -48,18 +48,18 @@ def noise_study(
     request: NoiseRequest,
     progress: Progress = silent,
 ) -> NoiseResult:
-    """What noise does to images. Raises SganError if the model takes no noise, or a file does not fit it."""
-    sampling = part(SamplingOptions, request)
+    """Study the effect of noise on images. Raises SganError if the model has no noise, or a file does not fit it."""
+    sampling = upcast(SamplingOptions, request)
     sources = model.latents(request.seeds, sampling)
     columns = generate_columns(sources, sampling)
     each = track(sources.ws.unbind(), "images", progress)
     std = torch.stack([noise_std(sources.G, ws, request.draws, sampling) for ws in each])
     white = std.max().item()
     maps = torch.stack([std_map(one, white) for one in std])
-    record = model.record(sampling, tuned=sources.tuned, draws=request.draws, white=f"{white:.3g}")
+    metadata = model.metadata(sampling, tuned=sources.tuned, draws=request.draws, white=f"{white:.3g}")
     outputs = [
         OutputImage(
-            f"noise{filename_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **record}
+            f"noise{filename_part(source)}-{name.replace(' ', '')}", image, {"seed": source, "noise": name, **metadata}
         )
         for name, images in {**columns, "std": maps}.items()
         for image, source in zip(images, sources.names, strict=True)
@@ -68,12 +68,12 @@ def noise_study(
     sheet = labeled_grid(cells, None, None, sources.names, [*columns, f"std 0-{white:.2g}"])
     notes, warnings = tuned_note(sources.tuned), []
     if white < NEGLIGIBLE:
-        warnings.append("Noise does nothing in this model: its strengths are 0, and the maps are black.")
+        warnings.append("Noise has no effect in this model: its strengths are 0, and the maps are black.")
     elif white < 1:
-        notes.append("The standard deviation is below 1/255 everywhere: only the maps show what noise does.")
+        notes.append("The standard deviation is below 1/255 everywhere: only the maps show the effect of noise.")
     return NoiseResult(
         outputs=outputs,
-        sheet=OutputImage("noise", sheet, {"seeds": str(list(request.seeds)), **record}),
+        sheet=OutputImage("noise", sheet, {"seeds": str(list(request.seeds)), **metadata}),
         notes=notes,
         warnings=warnings,
         names=sources.names,

@@ -1,4 +1,4 @@
-"""The latents whose images are nearest given ones."""
+"""Projection: the latents whose images are closest to given ones."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
-from .model import Model, part
+from .model import Model, upcast
 
-VIDEO_RATE = 20  # frames a second of the way
+VIDEO_RATE = 20  # frames per second of the video of the search
 
 
 @dataclass(frozen=True)
 class ProjectRequest(ProjectionOptions):
-    """What to project, and how."""
+    """The images to project, and how."""
 
     images: Sequence[str | Path] = ()  # files
-    loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips where its weights can be had
-    detector: str | None = None  # a file with weights of LPIPS
-    mask: str | Path | None = None  # an image: where it is white pixels count
-    crop: str = "center"  # to the model's shape; or 'none'
-    init: str | Path | None = None  # a file of latents to begin at
+    loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips if its weights are available
+    detector: str | None = None  # file with weights for LPIPS
+    mask: str | Path | None = None  # image: only pixels where it is white count
+    crop: str = "center"  # to the model's aspect ratio; or 'none'
+    init: str | Path | None = None  # file of latents to start from
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,13 +61,13 @@ class ProjectTask:
         self,
         folder: str | Path,
     ) -> list[Path]:
-        """What `ProjectResult.save` will write there for each image."""
+        """The files that `ProjectResult.save` will write for each image."""
         return [path for pair in output_paths(Path(folder), self.task.names) for path in pair]
 
 
 @dataclass(frozen=True, eq=False)
 class ProjectResult:
-    """What was found for N images: fewer than were asked for if it was interrupted."""
+    """The projections of N images, fewer than requested if interrupted."""
 
     model: Model
     task: ProjectTask
@@ -85,7 +85,7 @@ class ProjectResult:
 
     @property
     def missing(self) -> list[str]:
-        """The images that were not begun."""
+        """The names of images that were not projected."""
         return self.task.task.names[len(self.names) :]
 
     @property
@@ -94,23 +94,23 @@ class ProjectResult:
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
-        with self.model.chosen_kernels():
+        with self.model.use_kernels():
             return self.finding.images
 
     @property
     def distance(self) -> list[float]:
-        """Of each image from its target, by the loss."""
+        """The distance of each image from its target, by the loss."""
         return self.finding.distance.tolist()
 
     @property
     def psnr(self) -> list[float]:
-        """Of each image, in dB."""
-        with self.model.chosen_kernels():
+        """The PSNR of each image, in dB."""
+        with self.model.use_kernels():
             return psnr(self.finding).tolist()
 
     @property
-    def record(self) -> dict[str, str]:
-        """Metadata of all that is written."""
+    def metadata(self) -> dict[str, str]:
+        """The metadata of all files."""
         request, loss = self.task.request, self.task.loss.name
         more = {
             "noise_mode": request.noise,
@@ -119,37 +119,37 @@ class ProjectResult:
             "seed": request.seed,
             "crop": request.crop,
         }
-        return self.model.record(SamplingOptions(class_index=request.class_index), loss=loss, **more)
+        return self.model.metadata(SamplingOptions(class_index=request.class_index), loss=loss, **more)
 
     def save(
         self,
         folder: str | Path,
     ) -> list[Path]:
-        """Latents first, then images, compare.png last."""
+        """Write latents, images and compare.png; return their paths in this order."""
         request, loss = self.task.request, self.task.loss.name
         targets = [str(path) for path in request.images]
         settings = {"model": str(self.model.path), "loss": loss, "targets": targets, "command": self.model.command}
-        with self.model.chosen_kernels():
+        with self.model.use_kernels():
             return save_projection(
                 Path(folder),
                 self.task.task.names,
                 self.finding,
-                part(ProjectionOptions, request),
+                upcast(ProjectionOptions, request),
                 self.model.fingerprint,
                 settings,
-                self.record,
+                self.metadata,
             )
 
     def save_video(
         self,
-        path: str | Path,  # its ending says what: .gif, .webp or .mp4
+        path: str | Path,  # .gif, .webp or .mp4
         progress: Progress = silent,
     ) -> Path:
-        """Write the way there: beside each target its projection."""
+        """Write a video of the search, with each target beside its projection."""
         count = len(self.names)
         frames = frame_grids(path_frames(self.finding, progress), 2 * count, 2 * grid_columns(count))
-        frames = self.model.drawing(frames)
-        write_video(frames, len(self.finding.latents.path), path, fps=VIDEO_RATE, metadata=self.record)
+        frames = self.model.with_kernels(frames)
+        write_video(frames, len(self.finding.latents.path), path, fps=VIDEO_RATE, metadata=self.metadata)
         return Path(path)
 
 
@@ -157,8 +157,10 @@ def prepare_projection(
     model: Model,
     request: ProjectRequest,
 ) -> ProjectTask:
-    """The files of a request, for `project`, which takes minutes: all that is given is looked at before anything is
-    searched. Raises SganError on whatever is wrong with it."""
+    """Read and check the files of a request before `project`, which takes minutes.
+
+    Raises SganError if anything is wrong with them.
+    """
     fingerprint = model.fingerprint if request.init else None
     task = prepare_input(
         model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
@@ -172,10 +174,10 @@ def project(
     request: ProjectRequest | ProjectTask,
     progress: Progress = silent,
 ) -> ProjectResult:
-    """The latents whose images are nearest given ones. Ctrl-C ends the search with what was found; raises
-    KeyboardInterrupt if that is nothing."""
+    """Search the latents whose images are closest to the targets. Ctrl-C keeps the best results so far; raises
+    KeyboardInterrupt if there are none."""
     task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
-    finding = project_images(model.snapshot, task.task, part(ProjectionOptions, task.request), task.loss, progress)
+    finding = project_images(model.snapshot, task.task, upcast(ProjectionOptions, task.request), task.loss, progress)
     return ProjectResult(model, task, finding, finding.latents.interrupted)
 
 
@@ -184,13 +186,12 @@ def tune_projection(
     steps: int,
     progress: Progress,
 ) -> ProjectResult:
-    """The same with the generator tuned around the latents, further where it has been. Ctrl-C ends it with what was
-    reached."""
+    """Tune the generator around the latents, further if it is tuned already. Ctrl-C keeps the progress so far."""
     checks.integer(1)("steps", steps)
     task, finding = result.task, result.finding
     targets, batch = finding.targets, task.request.batch
     G = finding.G if finding.tuned is None else finding.tuned
     G, distance, done = tune(G, targets, finding.latents, task.loss, steps, task.task.mask, batch, progress)
-    made = finding.tuned_steps + done
-    finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=made)
+    total = finding.tuned_steps + done
+    finding = dataclasses.replace(finding, tuned=G, tuned_distance=distance, tuned_steps=total)
     return dataclasses.replace(result, finding=finding, interrupted=done < steps)

@@ -1,4 +1,4 @@
-"""`sgan doctor`: what it says of machines that lack something, with stand-ins for compilers, devices and kernels."""
+"""`sgan doctor` on machines that lack something, with stand-ins for compilers, devices and kernels."""
 
 import importlib.machinery
 import importlib.util
@@ -16,7 +16,7 @@ from stylegan_cli.doctor import checks, machine
 from stylegan_cli.kernels import build, toolchain
 from stylegan_cli.ops.dispatch import kernels_on
 
-# Says its version; else notes that it was called, and writes its output or fails.
+# Prints its version; otherwise records the call, then writes its output or fails.
 STAND_IN = """#!/bin/sh
 case " $* " in *" --version "*) echo 'stand-in V13.0.88'; exit;; esac
 echo "$*" >> '{folder}/calls'
@@ -28,7 +28,7 @@ echo library > "$out"
 
 @pytest.fixture
 def machine_at(tmp_path, monkeypatch):
-    """A machine without a GPU, an empty cache, and compilers that only pretend: machine_at('exit 1') breaks them."""
+    """A machine without a GPU, with an empty cache and fake compilers: machine_at('exit 1') makes them fail."""
     for name in [name for name in os.environ if name.startswith(("SGAN_", "CUDA_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
@@ -52,19 +52,19 @@ def machine_at(tmp_path, monkeypatch):
 
 @pytest.fixture
 def one_gpu(machine_at, monkeypatch):
-    """A GPU that PyTorch says it sees."""
-    found = types.SimpleNamespace(name="Stand-in 9000", major=9, minor=0, total_memory=80 * 2**30)
+    """A GPU that PyTorch seems to have."""
+    properties = types.SimpleNamespace(name="Stand-in 9000", major=9, minor=0, total_memory=80 * 2**30)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: (9, 0))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: found)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: properties)
     for module in (build, toolchain, machine):
         monkeypatch.setattr(module, "driver_version", lambda: (13, 1))
 
 
 def rows(result):
-    """The table as a dictionary; a name's later line replaces its earlier."""
+    """The table as a dictionary; of several lines of one name, the last."""
     return {line[:14].strip(): line[14:] for line in result.stdout.partition("\n\n")[0].splitlines()}
 
 
@@ -86,9 +86,7 @@ def test_no_gpu(sgan, machine_at, tmp_path):
     assert table["nvcc"] == f"13.0.88 ({tmp_path}/cuda/bin/nvcc, from CUDA_HOME)"
     assert table["C++ compiler"].endswith(f"({tmp_path}/c++)")
     assert table["cache"] == str(tmp_path / "cache") and table["settings"] == f"SGAN_CACHE={tmp_path}/cache"
-    assert table["kernels"].startswith("built in ") and table["kernels"].endswith(
-        "for sm_80, not loaded, for want of a GPU"
-    )
+    assert table["kernels"].startswith("built in ") and table["kernels"].endswith("for sm_80, not loaded: no GPU")
     assert Path(table[""]).read_text() == "library\n"
     assert "no NVIDIA driver" in result.stdout and last(result).startswith("Everything works, but on the CPU")
     assert "kernel  " not in result.stdout and result.stderr == ""
@@ -106,7 +104,7 @@ def test_json(sgan, machine_at, tmp_path, monkeypatch):
     assert [item["what"] for item in facts["todo"]] == ["This machine has no NVIDIA driver."]
 
 
-def test_nothing_to_build_with(sgan, machine_at, tmp_path, monkeypatch):
+def test_missing_compilers(sgan, machine_at, tmp_path, monkeypatch):
     for name in ("CUDA_HOME", "CXX"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -121,7 +119,7 @@ def test_nothing_to_build_with(sgan, machine_at, tmp_path, monkeypatch):
         assert todo in result.stdout.partition("To do:")[2]
 
 
-def test_a_broken_build(sgan, machine_at, tmp_path):
+def test_failed_build(sgan, machine_at, tmp_path):
     machine_at("echo 'a.cu(1): error: it is broken'; exit 1")
     for _ in range(2):
         result = sgan("doctor", code=3)
@@ -130,11 +128,11 @@ def test_a_broken_build(sgan, machine_at, tmp_path):
         assert rows(result)["kernels"] == "none"
         assert f"it is broken (log: {log})." in result.stdout and "sgan doctor" in result.stdout
     machine_at()
-    assert rows(sgan("doctor", code=3))["kernels"].startswith("built in ")  # though the failure is remembered
+    assert rows(sgan("doctor", code=3))["kernels"].startswith("built in ")  # although the failure is cached
     assert len((tmp_path / "calls").read_text()) > len(calls)
 
 
-def test_not_building(sgan, machine_at, tmp_path):
+def test_no_build(sgan, machine_at, tmp_path):
     result = sgan("doctor", "--no-build", code=3)
     assert rows(result)["kernels"] == "none" and "not built yet. Run `sgan doctor` to build them." in result.stdout
     assert not (tmp_path / "calls").exists()
@@ -142,14 +140,14 @@ def test_not_building(sgan, machine_at, tmp_path):
     assert rows(sgan("doctor", "--no-build", code=3))["kernels"].startswith("built before")
 
 
-def test_an_architecture_that_is_none(sgan, machine_at, monkeypatch):
+def test_unknown_architecture(sgan, machine_at, monkeypatch):
     monkeypatch.setenv("SGAN_CUDA_ARCH", "fast")
     result = sgan("doctor", code=3)
     assert result.stdout.count("'fast' is not a supported GPU architecture") == 1 and "some of 80, " in result.stdout
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "problem"),
     [
         ("reference", "prevents the use of the CUDA kernels"),
         ("cuda", "need a GPU"),
@@ -157,14 +155,14 @@ def test_an_architecture_that_is_none(sgan, machine_at, monkeypatch):
         ("fast", "is not valid"),
     ],
 )
-def test_settings_in_the_way(sgan, machine_at, monkeypatch, value, said):
+def test_settings_that_prevent_the_kernels(sgan, machine_at, monkeypatch, value, problem):
     monkeypatch.setenv("SGAN_KERNELS", value)
     result = sgan("doctor", "--no-build", code=3)
-    assert f"SGAN_KERNELS={value}" in rows(result)["settings"] and said in result.stdout.partition("To do:")[2]
+    assert f"SGAN_KERNELS={value}" in rows(result)["settings"] and problem in result.stdout.partition("To do:")[2]
 
 
 @pytest.mark.parametrize(
-    ("runtime", "driver", "what", "todo"),
+    ("runtime", "driver", "problem", "todo"),
     [
         (None, None, "no NVIDIA driver", "its driver"),
         (None, (12, 8), "built without CUDA", "for CUDA 12"),
@@ -172,11 +170,11 @@ def test_settings_in_the_way(sgan, machine_at, monkeypatch, value, said):
         ("12.8", (13, 0), "PyTorch sees no GPU", "CUDA_VISIBLE_DEVICES"),
     ],
 )
-def test_why_there_is_no_gpu(sgan, machine_at, monkeypatch, runtime, driver, what, todo):
+def test_reason_for_missing_gpu(sgan, machine_at, monkeypatch, runtime, driver, problem, todo):
     monkeypatch.setattr(torch.version, "cuda", runtime)
     monkeypatch.setattr(machine, "driver_version", lambda: driver)
-    said = sgan("doctor", "--no-build", code=3).stdout.partition("To do:")[2]
-    assert what in said and todo in said
+    text = sgan("doctor", "--no-build", code=3).stdout.partition("To do:")[2]
+    assert problem in text and todo in text
 
 
 # --------------------------------------------------------------------------------------- with a GPU
@@ -185,15 +183,15 @@ def test_why_there_is_no_gpu(sgan, machine_at, monkeypatch, runtime, driver, wha
 def test_kernels_that_do_not_load(sgan, one_gpu):
     result = sgan("doctor", code=3)
     table = rows(result)
-    assert table["GPU 0"] == "Stand-in 9000, sm_90, 80 GiB" and table["CUDA driver"] == "runs CUDA 13.1"
-    assert table["CUDA runtime"] == "13.0, PyTorch's" and "for sm_90a, do not load" in table["kernels"]
+    assert table["GPU 0"] == "Stand-in 9000, sm_90, 80 GiB" and table["CUDA driver"] == "supports CUDA 13.1"
+    assert table["CUDA runtime"] == "13.0 (PyTorch's)" and "for sm_90a, cannot be loaded" in table["kernels"]
     assert "The CUDA kernels were built but do not load" in result.stdout and "NVIDIA driver" not in result.stdout
     assert last(result) == "Everything works, but slower than it could: the CUDA kernels are not available."
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_real_gpu(sgan):
+def test_real_gpu(sgan):
     facts = json.loads(sgan("doctor", "--json").stdout)
     assert facts["verdict"] == "full speed" and len(facts["checks"]) == checks.NUM_CHECKS
     assert all(check["agrees"] and check["speedup"] > 0 for check in facts["checks"])
@@ -215,7 +213,7 @@ def emulated():
 
 @pytest.fixture
 def kernels(emulated, one_gpu, monkeypatch):
-    """A machine whose GPU is the CPU: kernels are built, loaded, and run."""
+    """A machine whose "GPU" is the CPU: kernels are built, loaded and run."""
     monkeypatch.setattr(build, "load", lambda: None)
     monkeypatch.setattr(checks, "SIZE", (1, 8, 5, 6))
     with kernels_on("cpu"):
@@ -232,7 +230,7 @@ def test_kernels_that_agree(sgan, kernels, monkeypatch):
     monkeypatch.setitem(paths, "fused", lambda layer: fused.append(layer.x.dtype) or real(layer))
     result = sgan("doctor", code=0)
     assert "loaded" in rows(result)["kernels"] and last(result) == "Everything works: training runs at full speed."
-    lines = [line for line in result.stdout.splitlines() if line.endswith(", agrees")]
+    lines = [line for line in result.stdout.splitlines() if line.endswith(", ok")]
     whole = ("float32", "float16", "bfloat16")
     expected = {(kernel, dtype) for kernel in ("bias_act", "upfirdn2d", "modulated_conv2d") for dtype in whole}
     expected |= {("modulated_conv2d, fused", dtype) for dtype in whole[1:]}
@@ -244,7 +242,7 @@ def test_kernels_that_agree(sgan, kernels, monkeypatch):
 
 @pytest.fixture
 def plant(kernels, monkeypatch):
-    """Put a mistake after the bias kernel, and check that kernel only: plant(result -> another)."""
+    """Apply a function to the results of the bias kernel, and check that kernel only: plant(function)."""
     monkeypatch.setattr(checks, "CASES", checks.CASES[:1])
     paths, right = module("bias_act")._IMPLEMENTATIONS, module("bias_act")._IMPLEMENTATIONS["cuda"]
 
@@ -255,16 +253,16 @@ def plant(kernels, monkeypatch):
 
 
 @pytest.mark.parametrize("setting", [None, "reference"])
-def test_a_kernel_that_is_wrong(sgan, plant, monkeypatch, setting):
+def test_wrong_kernel(sgan, plant, monkeypatch, setting):
     if setting:
-        monkeypatch.setenv("SGAN_KERNELS", setting)  # which must not compare the reference with itself
+        monkeypatch.setenv("SGAN_KERNELS", setting)  # must not make it compare the reference with itself
     plant(lambda y: y * 1.05)
     result = sgan("doctor", code=1)
     assert sum(line.endswith("WRONG") for line in result.stdout.splitlines()) == 6
     assert "Wrong results: bias_act." in last(result) and os.environ.get("SGAN_KERNELS") == setting
 
 
-def test_a_gradient_that_is_wrong(sgan, plant):
+def test_wrong_gradient(sgan, plant):
     plant(lambda y: y + 0.05 * (y - y.detach()))
     facts = json.loads(sgan("doctor", "--json", code=1).stdout)
     assert {check["what"] for check in facts["checks"] if not check["agrees"]} == {"gradients"}
@@ -272,15 +270,18 @@ def test_a_gradient_that_is_wrong(sgan, plant):
 
 
 @pytest.mark.parametrize("mistake", ["raise", "nan"])
-def test_a_kernel_that_fails(sgan, plant, mistake):
+def test_failing_kernel(sgan, plant, mistake):
     def fail(y):
         if mistake == "raise":
             raise RuntimeError("sgan::bias_act: no kernel image\nis available")
         return y * float("nan")
 
     plant(fail)
-    said = {"raise": "FAILS: sgan::bias_act: no kernel image is available", "nan": "FAILS: the result is not finite"}
-    assert sgan("doctor", code=1).stdout.count(said[mistake]) == 6
+    messages = {
+        "raise": "FAILS: sgan::bias_act: no kernel image is available",
+        "nan": "FAILS: the result is not finite",
+    }
+    assert sgan("doctor", code=1).stdout.count(messages[mistake]) == 6
     assert all(check["error"] is None for check in json.loads(sgan("doctor", "--json", code=1).stdout)["checks"])
 
 
@@ -288,4 +289,4 @@ def test_a_kernel_that_fails(sgan, plant, mistake):
 def test_settings_with_kernels_that_agree(sgan, plant, monkeypatch, setting, code):
     monkeypatch.setenv("SGAN_KERNELS", setting)
     result = sgan("doctor", code=code)
-    assert ("SGAN_KERNELS" in last(result)) == (code == 3) and result.stdout.count(", agrees") == 6
+    assert ("SGAN_KERNELS" in last(result)) == (code == 3) and result.stdout.count(", ok") == 6

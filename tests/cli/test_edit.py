@@ -1,4 +1,4 @@
-"""`sgan edit` end to end: directions found, shown and applied, what other commands make of it, what it refuses."""
+"""`sgan edit` end to end: finding, showing and applying directions, using the results, errors."""
 
 import json
 
@@ -19,7 +19,7 @@ def names(folder):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty folder to work in, with a cache of its own."""
+    """An empty current folder with its own cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -29,9 +29,9 @@ def here(tmp_path, monkeypatch):
 def edit(sgan, tiny_run, here):
     """Edit with the tiny run, whose levels are 4 to 32, and 40 seeds: edit('find') -> click's result."""
 
-    def run(what, *args, model=tiny_run, code=0):
-        few = ["--num", "40"] if what == "find" and "--num" not in args else []
-        return sgan("edit", what, *args, *few, "--model", model, "-q", code=code)
+    def run(command, *args, model=tiny_run, code=0):
+        few = ["--num", "40"] if command == "find" and "--num" not in args else []
+        return sgan("edit", command, *args, *few, "--model", model, "-q", code=code)
 
     return run
 
@@ -43,7 +43,7 @@ def pca(edit, here):
     return here / "out" / "directions-pca.npz"
 
 
-def test_find_and_what_it_says(sgan, tiny_run, here):
+def test_find(sgan, tiny_run, here):
     result = sgan("edit", "find", "--num", "40", "--count", "3", "--model", tiny_run)
     *table, last = result.stdout.splitlines()
     assert last == "out/directions-pca.npz" and "Model: " in result.stderr
@@ -54,7 +54,7 @@ def test_find_and_what_it_says(sgan, tiny_run, here):
     assert (here / answer["file"]).is_file()
 
 
-def test_the_same_file_to_the_bit(edit, here):
+def test_find_is_reproducible(edit, here):
     for method in ("pca", "sefa"):
         edit("find", "--method", method)
         first = (here / f"out/directions-{method}.npz").read_bytes()
@@ -62,7 +62,7 @@ def test_the_same_file_to_the_bit(edit, here):
         assert (here / f"out/directions-{method}.npz").read_bytes() == first
 
 
-def test_layers_belong_to_the_file(edit, here):
+def test_layers_come_from_the_file(edit, here):
     edit("find", "--method", "sefa", "--layers", "coarse", "--count", "2", "--out", "coarse.npz")
     answer = json.loads(edit("show", "--directions", "coarse.npz", "--seeds", "1", "--json").stdout)
     assert answer["layers"] == [0, 1, 2] and len(answer["files"]) == 2
@@ -83,7 +83,7 @@ def test_strips(edit, pca, here):
     assert "sgan edit show" in record["command"]
 
 
-def test_a_strip_has_seven_columns_and_the_image_in_the_middle(edit, pca, here):
+def test_strip_has_seven_columns_with_the_image_in_the_middle(edit, pca, here):
     edit("show", "--direction", "0", "--seeds", "3", "--strengths", "-2..2")
     assert read_metadata(here / "out/strip00-pca0.png")["strengths"].count(",") == 6
     whole = pixels(here / "out/strip00-pca0.png")
@@ -91,7 +91,7 @@ def test_a_strip_has_seven_columns_and_the_image_in_the_middle(edit, pca, here):
     other = pixels(here / "out/strip01-pca1.png")
     differ = (whole != other).any((0, 2)).nonzero()[0]
     cells = [np.arange(a, b) for a, b in zip(differ[:-1], differ[1:]) if b - a > 150]
-    assert len(cells) == 1, "both strips have the seed's own image in the middle"
+    assert len(cells) == 1, "both strips show the unedited image in the middle"
     assert abs(cells[0].mean() - (differ[0] + differ[-1]) / 2) < 48
 
 
@@ -113,7 +113,7 @@ def test_apply(sgan, edit, pca, tiny_run, here):
     assert read_metadata("out/edit0001.png")["edits"] == "[['pca3', 2.0]]"
 
 
-def test_a_strength_of_0_is_the_image(sgan, edit, pca, tiny_run):
+def test_strength_0_keeps_the_image(sgan, edit, pca, tiny_run):
     edit("apply", "--strength", "0", "--seeds", "4")
     sgan("generate", "--model", tiny_run, "--seeds", "4", "--save-w", "--outdir", "plain", "-q")
     with np.load("out/edited.npz") as after, np.load("plain/w.npz") as before:
@@ -121,7 +121,7 @@ def test_a_strength_of_0_is_the_image(sgan, edit, pca, tiny_run):
     assert np.array_equal(pixels("out/edit0004.png"), pixels("plain/seed0004.png"))
 
 
-def test_several_directions_and_back(edit, pca):
+def test_several_directions_can_be_reversed(edit, pca):
     edit("apply", "--direction", "pca1", "--strength", "2", "--direction", "0", "--strength", "-1.5", "--seeds", "4")
     edit("apply", "--seeds", "4", "--strength", "0", "--outdir", "plain")
     back = ["--direction", "0-1", "--strength", "1.5", "--strength", "-2"]
@@ -129,11 +129,10 @@ def test_several_directions_and_back(edit, pca):
     with np.load("back/edited.npz") as again, np.load("plain/edited.npz") as plain:
         assert np.allclose(again["w"], plain["w"], atol=1e-5)
     both = json.loads(edit("apply", "--direction", "0", "--direction", "2", "--strength", "1", "--json").stdout)
-    assert both["edits"] == [["pca0", 1.0], ["pca2", 1.0]], "one strength for all"
+    assert both["edits"] == [["pca0", 1.0], ["pca2", 1.0]], "one strength applies to all directions"
 
 
-def test_what_a_projected_file_brings_comes_along(sgan, here):
-    """Noise and tuned weights, in another folder too."""
+def test_noise_and_tuned_weights_of_a_projection_are_kept(sgan, here):
     bundled = ["--runs", here / "none", "-q"]
     sgan("generate", "--seeds", "7", "--outdir", "src", *bundled)
     sgan("project", "src/seed0007.png", "--loss", "pixel", "--steps", "4", "--tune", "3", "--outdir", "proj", *bundled)
@@ -148,7 +147,7 @@ def test_what_a_projected_file_brings_comes_along(sgan, here):
     sgan("mix", "--rows", "edited/edited.npz", "--cols", "5", "--outdir", "mix", *bundled)
 
 
-def test_a_table(edit, here):
+def test_labels_from_a_table(edit, here):
     rows = "".join(f"{seed},{'tall' if seed % 3 else 'none'},{seed * 0.5}\n" for seed in range(60))
     (here / "labels.csv").write_text("seed,hat,age\n" + rows)
     answer = json.loads(edit("find", "--csv", "labels.csv", "--json").stdout)
@@ -161,14 +160,14 @@ def test_a_table(edit, here):
     assert (here / "out" / "strip00-age_14.5.png").is_file()
 
 
-def test_labels_that_nobody_can_see(edit, monkeypatch):
-    """The tiny set's hats are not in its images."""
+def test_labels_that_the_images_do_not_show(edit, monkeypatch):
+    """The "hat" attribute of the tiny dataset is unrelated to its images."""
     monkeypatch.setattr("stylegan_cli.training.recipes.classifier._STEPS", 3)
     result = edit("find", "--from-labels", code=1)
     assert "No value" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_a_class(sgan, class_run, here):
+def test_class(sgan, class_run, here):
     for c in ("0", "2"):
         sgan("edit", "find", "--model", class_run, "--class", c, "--num", "40", "--out", f"{c}.npz", "-q")
     with np.load("0.npz") as a, np.load("2.npz") as b:
@@ -190,18 +189,29 @@ REFUSED = {
     "find --csv missing.csv": "cannot be read",
     "find --csv labels.csv --data x.zip": "two sources",
     "find --from-labels --attributes hut": "Did you mean hat?",
-    "find --from-labels --method pca": "needs no labels",
+    "find --from-labels --method pca": "does not use labels",
     "find --from-labels --count 3": "has no effect with labels",
     "find --layers 8": "Choose --layers from 0-7",
 }
 
 
-@pytest.mark.parametrize(("line", "told"), REFUSED.items())
-def test_refused(edit, pca, here, line, told):
+@pytest.mark.parametrize(("line", "message"), REFUSED.items())
+def test_refused(edit, pca, here, line, message):
     before = names(here / "out")
     result = edit(*line.split(), code=1)
-    assert told in result.stderr and len(result.stderr.strip().splitlines()) <= 5
+    assert message in result.stderr and len(result.stderr.strip().splitlines()) <= 5
     assert names(here / "out") == before
+
+
+def test_find_outdir(edit, here):
+    assert edit("find", "--count", "2", "--outdir", "d").stdout == "d/directions-pca.npz\n"
+    assert edit("find", "--count", "2", "--outdir", "d", "--out", "a.npz").stdout == "d/a.npz\n"
+    assert names(here / "d") == ["a.npz", "directions-pca.npz"]
+    result = edit("find", "--count", "2", "--outdir", "d", "--out", "e/a.npz", code=2)
+    assert "--out e/a.npz is not in --outdir d. Use only one of the two options." in result.stderr
+    edit("show", "--directions", "d/a.npz", "--seeds", "1", "--outdir", "strips")
+    edit("apply", "--directions", "d/a.npz", "--seeds", "1", "--outdir", "edits")
+    assert len(names(here / "strips")) == 2 and "edit.png" in names(here / "edits")
 
 
 @pytest.mark.parametrize("line", ["show --strengths x", "show --strengths 1..y", "apply --layers 3-1", "find --num 1"])
@@ -217,11 +227,11 @@ def test_files_of_another_model(sgan, edit, pca, class_run, here):
     assert "fingerprint" in result.stderr
 
 
-def test_nothing_found_yet(edit):
+def test_no_directions_yet(edit):
     result = edit("show", code=1)
     assert "no directions in ./out" in result.stderr and "sgan edit find" in result.stderr
 
 
-def test_the_newest_file_is_taken(edit, pca, here):
+def test_newest_file_is_the_default(edit, pca, here):
     edit("find", "--method", "sefa", "--count", "1")
     assert json.loads(edit("show", "--seeds", "1", "--json").stdout)["directions"].endswith("directions-sefa.npz")

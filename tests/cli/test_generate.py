@@ -1,4 +1,4 @@
-"""`sgan generate` end to end: files, what stands in them, how to make them again, what it refuses."""
+"""`sgan generate` end to end: files, metadata, reproducibility, errors."""
 
 import json
 import os
@@ -25,8 +25,8 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def told(result, *words):
-    """One sentence and at most a hint, no traceback, each word in it."""
+def assert_error(result, *words):
+    """A sentence and at most a hint, without a traceback, that contain all words."""
     lines = result.stderr.strip().splitlines()
     assert "Traceback" not in result.stderr and "--debug" not in result.stderr and len(lines) <= 5
     for word in words:
@@ -35,7 +35,7 @@ def told(result, *words):
 
 @pytest.fixture
 def generate(sgan, tiny_run, tmp_path):
-    """Draw from the tiny run: generate('--seeds', '1') -> the folder of the images."""
+    """Generate with the tiny run: generate('--seeds', '1') -> the folder of the images."""
 
     def run(*args, into="out", model=tiny_run):
         folder = tmp_path / into
@@ -45,7 +45,7 @@ def generate(sgan, tiny_run, tmp_path):
     return run
 
 
-def test_one_file_a_seed(generate, sgan, tiny_run, tmp_path):
+def test_one_file_per_seed(generate, sgan, tiny_run, tmp_path):
     out = generate("--seeds", "0,5,10-12")
     assert names(out) == ["seed0000.png", "seed0005.png", "seed0010.png", "seed0011.png", "seed0012.png"]
     images = [pixels(out / name) for name in names(out)]
@@ -56,7 +56,7 @@ def test_one_file_a_seed(generate, sgan, tiny_run, tmp_path):
     assert f"Model: {tiny_run / 'snapshot-000000.032.safetensors'}" in result.stderr
 
 
-def test_what_stands_in_a_image(generate, tiny_run):
+def test_metadata(generate, tiny_run):
     out = generate("--seeds", "7", "--trunc", "0.7", "--trunc-cutoff", "3", "--noise-mode", "random")
     record = read_metadata(out / "seed0007.png")
     model = load_snapshot(tiny_run / "snapshot-000000.032.safetensors")
@@ -73,7 +73,7 @@ def test_other_formats(generate, format):
     assert read_metadata(out / f"seed0007.{format}")["seed"] == "7"
 
 
-def test_the_grid_shows_the_images(generate):
+def test_grid_contains_the_images(generate):
     out = generate("--seeds", "3-8", "--grid")
     sheet, cells = pixels(out / "grid.png"), [pixels(out / f"seed{s:04d}.png") for s in range(3, 9)]
     assert sheet.shape[0] % 24 == sheet.shape[1] % 48 == 0
@@ -92,7 +92,7 @@ def test_json(sgan, tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize("noise", ["const", "random"])
-def test_the_batch_does_not_change_a_image(generate, noise):
+def test_batch_size_does_not_change_images(generate, noise):
     options = ["--noise-mode", noise, "--trunc", "0.8"]
     a = generate("--seeds", "0-6", *options, "--batch", "7")
     b = generate("--seeds", "6,3,1", *options, "--batch", "2", into="b")
@@ -102,7 +102,7 @@ def test_the_batch_does_not_change_a_image(generate, noise):
     assert np.abs(pixels(a / "seed0003.png") - pixels(c / "seed0003.png")).max() <= 1
 
 
-def test_the_same_seeds_give_the_same_pixels(generate):
+def test_same_seeds_give_the_same_pixels(generate):
     a, b = generate("--seeds", "0-3"), generate("--seeds", "0-3", into="b")
     assert names(a) == names(b) and all(np.array_equal(pixels(a / name), pixels(b / name)) for name in names(a))
 
@@ -114,32 +114,32 @@ def test_truncation(generate):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_draws_about_the_same(generate, precision):
+def test_half_precision_gives_similar_images(generate, precision):
     a, b = generate("--seeds", "1-3"), generate("--seeds", "1-3", "--precision", precision, into="b")
     for name in names(a):
         assert np.abs(pixels(a / name) - pixels(b / name)).mean() < 2
 
 
 @pytest.mark.parametrize("noise", ["const", "none", "random"])
-def test_saved_latents_draw_the_same_images(generate, noise):
+def test_saved_latents_give_the_same_images(generate, noise):
     a = generate("--seeds", "4,9", "--trunc", "0.6", "--save-w", "--noise-mode", noise)
     assert names(a) == ["seed0004.png", "seed0009.png", "w.npz"]
     b = generate("--from-w", a / "w.npz", "--noise-mode", noise, into="b")
     assert len(names(b)) == 2
-    for mine, theirs in zip(names(b), ("seed0004.png", "seed0009.png")):
-        assert np.array_equal(pixels(b / mine), pixels(a / theirs))
-        assert read_metadata(b / mine)["from_w"] == str(a / "w.npz")
+    for from_w, from_seed in zip(names(b), ("seed0004.png", "seed0009.png")):
+        assert np.array_equal(pixels(b / from_w), pixels(a / from_seed))
+        assert read_metadata(b / from_w)["from_w"] == str(a / "w.npz")
 
 
 # ----------------------------------------------------------------------------------------- which model
 
 
-def test_the_newest_run_is_taken(sgan, tiny_run, tmp_path):
+def test_newest_run_is_the_default(sgan, tiny_run, tmp_path):
     result = sgan("generate", "--runs", tiny_run.parent, "--outdir", tmp_path, "--seeds", "1")
-    assert "snapshot-000000.032.safetensors, the newest under" in result.stderr
+    assert "snapshot-000000.032.safetensors, the newest in" in result.stderr
 
 
-def test_any_snapshot_can_be_taken(generate, tiny_run):
+def test_older_snapshot(generate, tiny_run):
     a = generate("--seeds", "1", model=tiny_run / "snapshot-000000.016.safetensors")
     b = generate("--seeds", "1", into="b")
     assert read_metadata(a / "seed0001.png")["model"] != read_metadata(b / "seed0001.png")["model"]
@@ -147,7 +147,7 @@ def test_any_snapshot_can_be_taken(generate, tiny_run):
 
 @pytest.mark.parametrize("command", ["generate", "mix"])
 @pytest.mark.parametrize("kind", ["cut", "pickle", "missing", "empty folder", "other"])
-def test_models_that_are_none(sgan, tiny_run, tmp_path, command, kind):
+def test_bad_model_files(sgan, tiny_run, tmp_path, command, kind):
     model = tmp_path / "model.safetensors"
     whole = (tiny_run / "snapshot-000000.032.safetensors").read_bytes()
     if kind == "cut":
@@ -162,7 +162,7 @@ def test_models_that_are_none(sgan, tiny_run, tmp_path, command, kind):
 
         safetensors.torch.save_file({"w": torch.zeros(1)}, model)
     result = sgan(command, "--model", model, "--outdir", tmp_path / "out", "-q", code=1)
-    told(result, str(model))
+    assert_error(result, str(model))
     assert result.stdout == "" and not (tmp_path / "out").exists()
 
 
@@ -177,24 +177,24 @@ def test_classes(generate, class_run):
     assert "2" in (record.get("class"), record.get("class_index"))
     assert not np.array_equal(pixels(a / "seed0001.png"), pixels(b / "seed0001.png"))
     d = generate("--seeds", "2", into="d", model=class_run)
-    assert np.abs(pixels(c / "seed0002.png") - pixels(d / "seed0002.png")).max() <= 1  # its class is the seed's
+    assert np.abs(pixels(c / "seed0002.png") - pixels(d / "seed0002.png")).max() <= 1  # its class comes from the seed
 
 
 @pytest.mark.parametrize("command", ["generate", "mix"])
-def test_a_class_of_a_model_without(sgan, tiny_run, tmp_path, command):
+def test_class_of_unconditional_model(sgan, tiny_run, tmp_path, command):
     out = tmp_path / "out"
-    told(sgan(command, "--model", tiny_run, "--class", "0", "--outdir", out, "-q", code=1), "no classes")
+    assert_error(sgan(command, "--model", tiny_run, "--class", "0", "--outdir", out, "-q", code=1), "no classes")
     assert not out.exists()
 
 
 @pytest.mark.parametrize("index", ["3", "-1"])
-def test_a_class_out_of_range(sgan, class_run, tmp_path, index):
+def test_class_out_of_range(sgan, class_run, tmp_path, index):
     result = sgan("generate", "--model", class_run, "--class", index, "--outdir", tmp_path / "out", "-q", code=1)
-    told(result, f"no class {index}", "0 to 2")
+    assert_error(result, f"no class {index}", "0 to 2")
 
 
-def test_a_class_does_not_go_with_latents(sgan, generate, tiny_run, tmp_path):
-    """It would have no effect, and stand in the metadata all the same."""
+def test_class_is_refused_with_latents(sgan, generate, tiny_run, tmp_path):
+    """It would have no effect, but be in the metadata."""
     a = generate("--seeds", "1", "--save-w")
     out = tmp_path / "b"
     line = ["generate", "--model", tiny_run, "--from-w", a / "w.npz", "--class", "1", "--outdir", out, "-q"]
@@ -211,7 +211,7 @@ def test_a_class_does_not_go_with_latents(sgan, generate, tiny_run, tmp_path):
 @pytest.mark.parametrize("seeds", ["5-1", "x", "", "-3", "1,,2", "0-99999999999", str(2**32), "1.5"])
 def test_bad_seeds(sgan, tiny_run, tmp_path, seeds):
     out = tmp_path / "out"
-    told(sgan("generate", "--model", tiny_run, f"--seeds={seeds}", "--outdir", out, code=2), "--seeds")
+    assert_error(sgan("generate", "--model", tiny_run, f"--seeds={seeds}", "--outdir", out, code=2), "--seeds")
     assert not out.exists()
 
 
@@ -221,7 +221,7 @@ def test_bad_seeds(sgan, tiny_run, tmp_path, seeds):
     ids=" ".join,
 )
 def test_misused_options(sgan, options):
-    told(sgan("generate", *options, code=2), options[0])
+    assert_error(sgan("generate", *options, code=2), options[0])
 
 
 def test_latents_of_another_model(sgan, tiny_run, tmp_path):
@@ -229,19 +229,19 @@ def test_latents_of_another_model(sgan, tiny_run, tmp_path):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "w.npz").read_bytes()[:99])
     for name in ("w.npz", "cut.npz", "none.npz"):
         line = ["--from-w", tmp_path / name, "--outdir", tmp_path / "out", "-q"]
-        told(sgan("generate", "--model", tiny_run, *line, code=1), name)
+        assert_error(sgan("generate", "--model", tiny_run, *line, code=1), name)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("command", ["generate", "mix"])
-def test_a_folder_that_cannot_be_written(sgan, tiny_run, tmp_path, command):
+def test_unwritable_folder(sgan, tiny_run, tmp_path, command):
     (tmp_path / "file").write_text("in the way")
     result = sgan(command, "--model", tiny_run, "--outdir", tmp_path / "file" / "out", "-q", code=1)
-    told(result, "Cannot write", "file")
+    assert_error(result, "Cannot write", "file")
     assert result.stdout == "" and names(tmp_path) == ["file"]
 
 
-def test_a_disk_that_is_full(sgan, tiny_run, tmp_path, monkeypatch):
+def test_full_disk(sgan, tiny_run, tmp_path, monkeypatch):
     from PIL.Image import Image as PillowImage
 
     save, calls = PillowImage.save, []
@@ -254,7 +254,9 @@ def test_a_disk_that_is_full(sgan, tiny_run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(PillowImage, "save", full)
     out = tmp_path / "out"
-    told(sgan("generate", "--model", tiny_run, "--seeds", "0-9", "--outdir", out, "-q", code=1), "No space left")
+    assert_error(
+        sgan("generate", "--model", tiny_run, "--seeds", "0-9", "--outdir", out, "-q", code=1), "No space left"
+    )
     assert names(out) == ["seed0000.png", "seed0001.png"]
 
 

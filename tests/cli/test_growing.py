@@ -1,4 +1,4 @@
-"""Runs that grow, of both families of networks that do, and what every other command makes of their models."""
+"""Progressive growing in both families that support it, and all other commands on the resulting models."""
 
 import json
 
@@ -42,7 +42,7 @@ def size(path):
         return image.size
 
 
-def test_the_run(run):
+def test_growing_run(run):
     log = (run / "log.txt").read_text()
     assert "8x8 fades in, batch 8, learning rate" in log and "16x16 has faded in, batch 8, learning rate 0.002" in log
     assert (run / "phases.png").is_file()
@@ -52,14 +52,14 @@ def test_the_run(run):
 
 def test_generate_mix_interpolate_noise(sgan, family, model, side, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sgan("generate", "--model", model, "--seeds", "0-2", "--trunc", "0.7", "--outdir", "drawn")
-    assert size(tmp_path / "drawn" / "seed0000.png") == (side, side)
+    sgan("generate", "--model", model, "--seeds", "0-2", "--trunc", "0.7", "--outdir", "images")
+    assert size(tmp_path / "images" / "seed0000.png") == (side, side)
     sgan("interpolate", "--model", model, "--seeds", "0-1", "--frames", "3", "--out", "way.gif", "-q")
     if family == "stylegan":
         sgan("noise", "--model", model, "--seeds", "1", "-q")
         sgan("mix", "--model", model, "--rows", "1-2", "--cols", "3-4", "--styles", "1")
     else:
-        assert "takes no noise" in sgan("noise", "--model", model, "--seeds", "1", "-q", code=1).stderr
+        assert "has no noise inputs" in sgan("noise", "--model", model, "--seeds", "1", "-q", code=1).stderr
     enough = family == "stylegan" and side > 4
     mixed = sgan("mix", "--model", model, "--rows", "1-2", "--cols", "3-4", code=0 if enough else 1)
     assert enough or "too few for coarse, middle, fine" in mixed.stderr
@@ -69,8 +69,8 @@ def test_project_and_edit(sgan, family, model, side, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (side, side), (200, 30, 90)).save("target.png")
     sgan("project", "target.png", "--model", model, "--loss", "pixel", "--steps", "3", "-q")
-    found = np.load("out/projected.npz")["w"]
-    assert found.shape[0] == 1 and np.isfinite(found).all()
+    ws = np.load("out/projected.npz")["w"]
+    assert ws.shape[0] == 1 and np.isfinite(ws).all()
     sgan("project", "target.png", "--model", model, "--loss", "discriminator", "--steps", "2", "-q")
     for method in ("pca", "sefa"):
         sgan("edit", "find", "--model", model, "--method", method, "--num", "20", "--count", "2", "-q")
@@ -82,8 +82,8 @@ def test_project_and_edit(sgan, family, model, side, tmp_path, monkeypatch):
 
 
 def test_convert_and_info(sgan, family, model, side, tmp_path):
-    told = sgan("model", "info", model).stdout
-    assert f"{side} x {side}" in told or f"{side}x{side}" in told
+    text = sgan("model", "info", model).stdout
+    assert f"{side} x {side}" in text or f"{side}x{side}" in text
     sgan("convert", model, tmp_path / "half.safetensors", "--half")
     for name, options in (("a.pt", []), ("a.pkl", ["--for", "ada"])):
         refused = sgan("convert", model, tmp_path / name, *options, code=1)
@@ -116,7 +116,7 @@ def test_runs(sgan, run):
         (["--cfg", "stylegan", "--gp", "1"], "--gp"),
     ],
 )
-def test_what_is_refused_before_anything_starts(sgan, rgb_set, tmp_path, options, words):
+def test_bad_options_are_refused_before_training(sgan, rgb_set, tmp_path, options, words):
     for dry in ([], ["--dry-run"]):
         result = sgan("train", "--data", rgb_set, "--runs", tmp_path / "runs", *options, *dry, code=1)
         assert words in result.stderr and len(result.stderr.strip().splitlines()) <= 3
@@ -124,7 +124,7 @@ def test_what_is_refused_before_anything_starts(sgan, rgb_set, tmp_path, options
 
 
 @pytest.mark.parametrize("value", ["4", "4:x", "a:3", "4:-1", "4:nan", "4:8;8:16", "4:8,4:16"])
-def test_lists_of_levels_that_are_none(sgan, rgb_set, value):
+def test_bad_lists_of_levels(sgan, rgb_set, value):
     for option in ("--grow-batch", "--grow-lr"):
         result = sgan("train", "--data", rgb_set, "--cfg", "stylegan", option, value, code=2)
-        assert "is no list such as 4:64,8:32" in result.stderr
+        assert f"'{value}' is not a valid list of levels. Use LEVEL:NUMBER pairs" in result.stderr

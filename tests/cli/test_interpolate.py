@@ -1,4 +1,4 @@
-"""`sgan interpolate` end to end: the video, what it says, and what it refuses."""
+"""`sgan interpolate` end to end: videos, metadata, errors."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ def frames(path):
 
 @pytest.fixture
 def video(sgan, tiny_run, tmp_path):
-    """Video in the tiny run, whose images are RGBA of 24 x 48: video('--seeds', '1,2') -> the answer and its frames."""
+    """Render with the tiny run, whose images are RGBA of 24 x 48: video('--seeds', '1,2') -> answer, frames."""
 
     def run(*args, out="a.gif", model=tiny_run):
         line = ["--model", model, "--out", tmp_path / out, "--json", "-q", *args]
@@ -31,9 +31,9 @@ def video(sgan, tiny_run, tmp_path):
 
 @pytest.fixture
 def still(sgan, tiny_run, tmp_path):
-    """A seed's image as a frame shows it."""
+    """The image of a seed as it looks in a frame."""
 
-    def draw(seed):
+    def render(seed):
         sgan("generate", "--model", tiny_run, "--outdir", tmp_path / "s", "--seeds", seed, "-q")
         with Image.open(tmp_path / "s" / f"seed{seed:04d}.png") as image:
             white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -42,18 +42,18 @@ def still(sgan, tiny_run, tmp_path):
         (sheet,) = frame_grids([torch.from_numpy(np.array(white)).permute(2, 0, 1)], 1, 1)
         return sheet.permute(1, 2, 0).numpy().astype(int)
 
-    return draw
+    return render
 
 
 def near(a, b):
-    """Up to the palette of a GIF."""
+    """Whether images are equal up to the palette of a GIF."""
     return np.abs(a - b).mean() < 4
 
 
-def test_a_loop_through_seeds(video, still):
+def test_loop_through_seeds(video, still):
     answer, shown = video("--seeds", "1,2,3", "--frames", "4")
     assert answer["frames"] == 12 == len(shown) and answer["keys"] == [["1", "2", "3"]] and answer["fps"] == 30
-    assert shown.shape[1:] == (24 * 6, 48 * 6, 3), "laid on white, the shorter side enlarged to 128 or more"
+    assert shown.shape[1:] == (24 * 6, 48 * 6, 3), "on white, with the shorter side enlarged to at least 128"
     assert all(near(shown[4 * i], still(seed)) for i, seed in enumerate((1, 2, 3)))
     assert not near(shown[2], still(1))
 
@@ -78,19 +78,19 @@ def test_styles(video, still):
     assert near(some[0], still(1)) and not near(some[2], still(2))
 
 
-def test_a_grid(video, still):
+def test_grid(video, still):
     answer, shown = video("--grid", "1x2", "--seeds", "1-4", "--frames", "2")
     assert answer["keys"] == [["1", "3"], ["2", "4"]] and shown.shape == (4, 144, 2 * 288, 3)
     assert near(shown[0], np.hstack([still(1), still(2)])) and near(shown[2], np.hstack([still(3), still(4)]))
 
 
-def test_a_projected_file_is_a_key(sgan, video, still, tiny_run, tmp_path):
+def test_latent_file_is_a_keyframe(sgan, video, still, tiny_run, tmp_path):
     sgan("generate", "--model", tiny_run, "--outdir", tmp_path, "--seeds", "5", "--save-w", "-q")
     answer, shown = video("--seeds", f"{tmp_path / 'w.npz'},6", "--frames", "2")
     assert answer["keys"] == [["w", "6"]] and near(shown[0], still(5)) and near(shown[2], still(6))
 
 
-def test_what_stands_in_it(video, tmp_path):
+def test_metadata(video, tmp_path):
     for name in ("a.gif", "a.webp"):
         video("--seeds", "1,2", "--frames", "1", "--trunc", "0.7", out=name)
         record = read_metadata(tmp_path / name)
@@ -98,22 +98,42 @@ def test_what_stands_in_it(video, tmp_path):
         assert len(record["model"]) == 16 and record["command"].startswith("sgan ")
 
 
-def test_the_same_bytes_again(video, tmp_path):
+def test_files_are_reproducible(video, tmp_path):
     for name in ("a.gif", "b.gif"):
         video("--seeds", "1,2", "--frames", "3", out=name)
     a, b = ((tmp_path / name).read_bytes() for name in ("a.gif", "b.gif"))
     assert a.replace(b"a.gif", b"b.gif") == b
 
 
-def test_nothing_boils(video):
+def test_noise_is_equal_in_all_frames(video):
     shown = video("--seeds", "1,1", "--frames", "3", "--batch", "1")[1]
     assert (shown == shown[:1]).all()
 
 
-def test_the_path_is_the_last_line(sgan, tiny_run, tmp_path):
+def test_path_is_the_last_line(sgan, tiny_run, tmp_path):
     line = ["--model", tiny_run, "--seeds", "1,2", "--frames", "1", "--out", tmp_path / "x" / "a.webp"]
     result = sgan("interpolate", *line)
     assert result.stdout == f"{tmp_path / 'x' / 'a.webp'}\n" and "Model: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        (["--outdir", "videos"], "videos/interpolate.gif"),
+        (["--outdir", "videos", "--out", "a.webp"], "videos/a.webp"),
+        (["--outdir", "videos", "--out", "videos/a.webp"], "videos/a.webp"),
+        ([], "out/interpolate.gif"),
+    ],
+)
+def test_outdir(sgan, tiny_run, tmp_path, monkeypatch, options, file):
+    monkeypatch.chdir(tmp_path)
+    line = ["interpolate", "--model", tiny_run, "--seeds", "1,2", "--frames", "1", "-q"]
+    assert sgan(*line, *options).stdout == f"{file}\n" and (tmp_path / file).is_file()
+
+
+def test_outdir_that_contradicts_out(sgan, tmp_path):
+    result = sgan("interpolate", "--outdir", tmp_path / "a", "--out", tmp_path / "b" / "c.gif", code=2)
+    assert "is not in --outdir" in result.stderr and not list(tmp_path.iterdir())
 
 
 def test_classes(video, class_run):
@@ -135,7 +155,7 @@ def test_classes(video, class_run):
         (["--seeds", "0-1", "--class", "1"], "no classes"),
     ],
 )
-def test_refused_in_a_sentence(sgan, tiny_run, tmp_path, monkeypatch, line, words):
+def test_refused(sgan, tiny_run, tmp_path, monkeypatch, line, words):
     monkeypatch.chdir(tmp_path)
     result = sgan("interpolate", "--model", tiny_run, "-q", *line, code=1)
     assert words in result.stderr and len(result.stderr.splitlines()) <= 2
@@ -161,7 +181,7 @@ def test_misused(sgan, line):
     assert line[0] in result.stderr and len(result.stderr.strip().splitlines()) <= 5
 
 
-def test_mp4_names_what_is_missing(sgan, tiny_run, tmp_path, monkeypatch):
+def test_mp4_without_pyav(sgan, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     result = sgan("interpolate", "--model", tiny_run, "-q", "--out", tmp_path / "a.mp4", code=1)
     assert "pip install 'stylegan-cli[video]'" in result.stderr and not list(tmp_path.iterdir())

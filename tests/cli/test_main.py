@@ -1,4 +1,4 @@
-"""The group `sgan`: fast help, lazy commands, and one place that tells mistakes."""
+"""The group `sgan`: fast help, lazy commands, error reports."""
 
 import errno
 import io
@@ -21,7 +21,7 @@ SGAN = [sys.executable, "-m", "stylegan_cli"]
 
 @pytest.fixture
 def raising(monkeypatch):
-    """Make `sgan mix` raise what is given, and run it: raising(error, *arguments) -> the result."""
+    """Run `sgan mix` with a command that raises an error: raising(error, *arguments) -> click's result."""
 
     def run(error, *args):
         @click.command()
@@ -49,7 +49,7 @@ def test_help_imports_no_torch_and_no_command():
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_help_line_is_the_commands_own(name):
+def test_help_line_equals_the_short_help_of_the_command(name):
     command = cli.main.get_command(click.Context(cli.main), name)
     assert command.get_short_help_str(limit=200) == cli.COMMANDS[name]
     assert CliRunner().invoke(cli.main, [name, "--help"]).exit_code == 0
@@ -70,7 +70,7 @@ def test_mistyped(line, nearest):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (SganError("No faces.", hint="sgan data demo faces.zip"), 1, "Error: No faces.\nsgan data demo faces.zip\n"),
         (SganError("No faces."), 1, "Error: No faces.\n"),
@@ -86,11 +86,11 @@ def test_mistyped(line, nearest):
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, ""),
     ],
 )
-def test_errors_are_told_in_one_place(raising, monkeypatch, error, code, told):
+def test_errors_are_reported(raising, monkeypatch, error, code, message):
     monkeypatch.setattr(cli, "_silence_stdout", lambda: None)  # pytest's own stdout stays
     result = raising(error)
     assert result.exit_code == code
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 5
 
@@ -109,14 +109,14 @@ def test_debug_after_two_dashes_is_an_argument():
     assert cli._take_debug(["mix", "--debug", "--", "a"]) == (["mix", "--", "a"], True)
 
 
-def test_not_standing_alone_lets_exceptions_through():
+def test_exceptions_pass_outside_standalone_mode():
     with pytest.raises(click.UsageError):
         cli.main.main(["trian"], standalone_mode=False)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes streams by the shell")
 @pytest.mark.parametrize(("redirect", "code"), [(">&-", 0), (">&- 2>&-", 0), ("<&-", 0), ("> /dev/full", 1)])
-def test_odd_streams(redirect, code):
+def test_closed_and_full_streams(redirect, code):
     if "full" in redirect and not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
     done = subprocess.run(
@@ -127,7 +127,7 @@ def test_odd_streams(redirect, code):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes")
-def test_reader_gone():
+def test_closed_pipe():
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([*SGAN, "--help"], stdout=write, stderr=subprocess.PIPE, text=True)
@@ -150,7 +150,7 @@ def test_ctrl_c():
     assert process.returncode == 130
 
 
-def test_closed_stdout_is_stood_in_for(monkeypatch):
+def test_closed_stdout_is_replaced(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     cli._open_closed_streams()
     stream = sys.stdout

@@ -1,4 +1,4 @@
-"""`sgan metrics`, with a detector that needs no weights in the place of the real ones."""
+"""`sgan metrics`, with detectors that need no weights."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from stylegan_cli.metrics import passes
 
 
 class Gray:
-    """Mean brightness of 3 x 3 fields, and three 'classes'."""
+    """Mean brightness of 3 x 3 cells, and three "classes"."""
 
     name, fingerprint, is_standard = "inception-2015", "0123abcd", True
 
@@ -34,7 +34,7 @@ def detectors(monkeypatch, tmp_path):
     monkeypatch.setattr(passes, "load_lpips", lambda net, device, file=None: Difference())
 
 
-def told(result, *words):
+def assert_error(result, *words):
     assert result.stderr.startswith("Error: ") and len(result.stderr.strip().splitlines()) <= 5, result.stderr
     for word in words:
         assert word in result.stderr, result.stderr
@@ -49,35 +49,35 @@ def run(sgan, rgb_set, tmp_path):
     return tmp_path / "runs" / "00000-rgb-auto"
 
 
-def test_without_a_name_they_are_listed(sgan):
+def test_metrics_are_listed_without_a_name(sgan):
     lines = sgan("metrics").stdout.splitlines()
     assert "fid  fid50k_full" in lines[0] and len(lines) == 14
 
 
-def test_values_and_a_line_beside_the_model(sgan, run):
+def test_values_are_printed_and_recorded_beside_the_model(sgan, run):
     result = sgan("metrics", "fid", "pr", "--num", "40", "--model", run / "snapshot-000000.016.safetensors")
     names = [line.split()[0] for line in result.stdout.splitlines()]
     assert names == ["fid40_full", "pr403_full_precision", "pr403_full_recall"]
-    assert "(32 real, 40 drawn)" in result.stdout and "Compare it only with values" in result.stderr
+    assert "(32 real, 40 generated images)" in result.stdout and "Compare it only with values" in result.stderr
     (line,) = (run / "metric-fid40_full.jsonl").read_text().splitlines()
-    found = json.loads(line)
-    assert found["snapshot"] == "snapshot-000000.016.safetensors" and found["kimg"] == 0.016
-    assert float(result.stdout.split()[1]) == pytest.approx(found["value"], rel=1e-4)
+    record = json.loads(line)
+    assert record["snapshot"] == "snapshot-000000.016.safetensors" and record["kimg"] == 0.016
+    assert float(result.stdout.split()[1]) == pytest.approx(record["value"], rel=1e-4)
 
 
-def test_a_run_folder_gets_its_history_once(sgan, run):
+def test_each_snapshot_of_a_run_is_measured_once(sgan, run):
     first = sgan("metrics", "fid", "--num", "40", "--model", run)
     assert len(first.stdout.splitlines()) == 2
     lines = [json.loads(line) for line in (run / "metric-fid40_full.jsonl").read_text().splitlines()]
     assert [line["kimg"] for line in lines] == [0.008, 0.016]
     again = sgan("metrics", "fid", "--num", "40", "--model", run)
-    assert again.stdout == "" and again.stderr.count("has been measured before") == 2
+    assert again.stdout == "" and again.stderr.count("has already been measured") == 2
     assert len(sgan("metrics", "fid", "--num", "40", "--seed", "1", "--model", run).stdout.splitlines()) == 2
     page = Path(sgan("runs", "show", run).stdout.strip())
     assert "fid40_full" in page.read_text()
 
 
-def test_other_images_have_a_curve_of_their_own(sgan, run, make_set, tmp_path):
+def test_another_dataset_is_recorded_under_another_name(sgan, run, make_set, tmp_path):
     other = make_set(tmp_path / "other set.zip", num=20)
     assert "fid40_full_on_other-set " in sgan("metrics", "fid", "--num", "40", "--model", run, "--data", other).stdout
     assert not (run / "metric-fid40_full.jsonl").exists()
@@ -86,44 +86,44 @@ def test_other_images_have_a_curve_of_their_own(sgan, run, make_set, tmp_path):
     assert again.stdout == ""
 
 
-def test_a_model_without_its_images(sgan, run, rgb_set, tmp_path, monkeypatch):
-    """Path length needs none; a distance says what to give."""
+def test_missing_training_images(sgan, run, rgb_set, tmp_path, monkeypatch):
+    """Path length needs no images; for FID the message says which option to use."""
     from stylegan_cli.data import dataset
 
     monkeypatch.setattr(dataset, "open_source", lambda path: (_ for _ in ()).throw(SganError(f"{path} is gone.")))
     model = run / "snapshot-000000.016.safetensors"
     assert "ppl2_wend_20" in sgan("metrics", "ppl", "--num", "20", "--model", model).stdout
-    told(sgan("metrics", "fid", "--num", "20", "--model", model, "-q", code=1), "cannot be opened", "--data")
+    assert_error(sgan("metrics", "fid", "--num", "20", "--model", model, "-q", code=1), "cannot be opened", "--data")
 
 
 def test_json_is_one_line(sgan, run):
     result = sgan("metrics", "ppl", "--num", "20", "--model", run / "snapshot-000000.016.safetensors", "--json")
-    found = json.loads(result.stdout)
-    assert found["values"].keys() == {"ppl2_wend_20"} and found["num_images"]["ppl2_wend_20"] == [0, 20]
+    record = json.loads(result.stdout)
+    assert record["values"].keys() == {"ppl2_wend_20"} and record["num_images"]["ppl2_wend_20"] == [0, 20]
     assert result.stderr == ""
 
 
-def test_truncation_is_told_by_the_name(sgan, run):
+def test_truncation_is_part_of_the_name(sgan, run):
     line = ["metrics", "is", "--num", "20", "--trunc", "0.5", "--model", run / "snapshot-000000.016.safetensors"]
     assert sgan(*line, "-q").stdout.startswith("is20_trunc0.5")
 
 
-def test_two_sets(sgan, rgb_set, make_set, tmp_path):
+def test_two_datasets(sgan, rgb_set, make_set, tmp_path):
     other = make_set(tmp_path / "other.zip", num=20)
     assert "fid20_full" in sgan("metrics", "fid", "--images", rgb_set, other).stdout
-    told(sgan("metrics", "fid", "--images", rgb_set, other, "--data", "x", code=1), "--data", "--images")
-    told(sgan("metrics", "ppl", "--images", rgb_set, other, code=1), "measures a model")
-    told(sgan("metrics", "fid", "--images", rgb_set, other, "--trunc", "0.5", code=1), "--trunc")
-    told(sgan("metrics", "fid", "--images", rgb_set, tmp_path / "none", code=1), "none")
+    assert_error(sgan("metrics", "fid", "--images", rgb_set, other, "--data", "x", code=1), "--data", "--images")
+    assert_error(sgan("metrics", "ppl", "--images", rgb_set, other, code=1), "measures a model")
+    assert_error(sgan("metrics", "fid", "--images", rgb_set, other, "--trunc", "0.5", code=1), "--trunc")
+    assert_error(sgan("metrics", "fid", "--images", rgb_set, tmp_path / "none", code=1), "none")
 
 
-def test_other_images_than_those_of_the_training(sgan, run, make_set, tmp_path):
+def test_dataset_of_another_size(sgan, run, make_set, tmp_path):
     larger = make_set(tmp_path / "larger.zip", (32, 32, 3), 30)
     model = run / "snapshot-000000.016.safetensors"
     result = sgan("metrics", "fid", "--num", "20", "--model", model, "--data", larger)
     assert "30 real" in result.stdout
     small = make_set(tmp_path / "small.zip", (8, 8, 3), 30)
-    told(sgan("metrics", "fid", "--num", "20", "--model", model, "--data", small, "-q", code=1), "16x16", "8x8")
+    assert_error(sgan("metrics", "fid", "--num", "20", "--model", model, "--data", small, "-q", code=1), "16x16", "8x8")
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_other_images_than_those_of_the_training(sgan, run, make_set, tmp_path):
     ids=lambda x: " ".join(x),
 )
 def test_bad_input(sgan, line, words):
-    told(sgan("metrics", *line, code=1), *words)
+    assert_error(sgan("metrics", *line, code=1), *words)
 
 
-def test_in_training(sgan, rgb_set, tmp_path, monkeypatch):
+def test_metrics_during_training(sgan, rgb_set, tmp_path, monkeypatch):
     from stylegan_cli.data import dataset
 
     opened, open_source = [], dataset.open_source
@@ -148,7 +148,7 @@ def test_in_training(sgan, rgb_set, tmp_path, monkeypatch):
     line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8", "--cbase", "64", "--cmax", "8"]
     line += ["--map-depth", "2", "--aug", "noaug", "--kimg", "0.016", "--snap", "0.008"]
     result = sgan(*line, "--metrics", "fid40_full,is20")
-    assert len(opened) == 1, "planned, trained on and measured with the same set"
+    assert len(opened) == 1, "the dataset is opened once for planning, training and metrics"
     run = tmp_path / "runs" / "00000-rgb-auto"
     assert "fid40_full" in result.stderr and (run / "best.safetensors").is_file()
     values = [json.loads(x)["value"] for x in (run / "metric-fid40_full.jsonl").read_text().splitlines()]
@@ -157,6 +157,6 @@ def test_in_training(sgan, rgb_set, tmp_path, monkeypatch):
     name = ("snapshot-000000.008", "snapshot-000000.016")[best] + ".safetensors"
     assert (run / "best.safetensors").read_bytes() == (run / name).read_bytes()
     again = sgan("metrics", "fid40_full", "is20", "--model", run)
-    assert again.stdout == "" and again.stderr.count("has been measured before") == 2
+    assert again.stdout == "" and again.stderr.count("has already been measured") == 2
     assert sgan("metrics", "fid40_full", "--seed", "1", "--model", run).stdout != ""
-    told(sgan(*line, "--metrics", "fidd", "-q", code=1), "fidd")
+    assert_error(sgan(*line, "--metrics", "fidd", "-q", code=1), "fidd")

@@ -1,4 +1,4 @@
-"""`sgan mix` end to end: the sheet and the single images."""
+"""`sgan mix` end to end: sheets, single images, errors."""
 
 import json
 
@@ -31,13 +31,13 @@ def mix(sgan, tiny_run, tmp_path):
 
 @pytest.fixture
 def source(sgan, tiny_run, tmp_path):
-    """The image of a seed, as `sgan generate` draws it."""
+    """The image of a seed from `sgan generate`."""
 
-    def draw(seed):
+    def generate(seed):
         sgan("generate", "--model", tiny_run, "--outdir", tmp_path / "sources", "--seeds", seed, "-q")
         return pixels(tmp_path / "sources" / f"seed{seed:04d}.png")
 
-    return draw
+    return generate
 
 
 def test_files(mix):
@@ -51,7 +51,7 @@ def test_files(mix):
     assert sheet.width > 4 * 48 and sheet.height > 3 * 24
 
 
-def test_what_stands_in_them(mix):
+def test_metadata(mix):
     out = mix("--rows", "1", "--cols", "2", "--styles", "0-2", "--trunc", "0.7")
     record = read_metadata(out / "mix0001-0002.png")
     assert (record["row"], record["col"], record["styles"], record["trunc"]) == ("1", "2", "[0, 1, 2]", "0.7")
@@ -77,31 +77,31 @@ def test_all_styles_of_the_column_are_its_image(mix, source):
             assert np.abs(pixels(out / f"mix{row:04d}-{col:04d}.png") - source(col)).max() <= 1
 
 
-def test_some_styles_give_neither(mix, source):
+def test_some_styles_give_a_mixture(mix, source):
     out = mix("--rows", "1", "--cols", "7", "--styles", "middle")
     mixed = pixels(out / "mix0001-0007.png")
     assert np.abs(mixed - source(1)).max() > 1 and np.abs(mixed - source(7)).max() > 1
 
 
-def test_a_image_with_itself_is_itself(mix, source):
+def test_mixing_an_image_with_itself(mix, source):
     out = mix("--rows", "4", "--cols", "4", "--styles", "coarse")
     assert np.abs(pixels(out / "mix0004-0004.png") - source(4)).max() <= 1
 
 
-def test_the_batch_does_not_matter(mix):
+def test_batch_size_does_not_change_images(mix):
     a, b = mix("--noise-mode", "random"), mix("--noise-mode", "random", "--batch", "5", into="b")
     assert names(a) == names(b) and len(names(a)) == 4 * 6 + 1
     for name in names(a):
         assert np.abs(pixels(a / name) - pixels(b / name)).max() <= 1
 
 
-def test_the_last_line_is_the_sheet(sgan, tiny_run, tmp_path):
+def test_sheet_is_the_last_line(sgan, tiny_run, tmp_path):
     result = sgan("mix", "--model", tiny_run, "--outdir", tmp_path, "--rows", "1", "--cols", "2", "--format", "jpg")
     assert result.stdout == f"{tmp_path / 'mix.jpg'}\n"
     assert "Model: " in result.stderr
 
 
-def test_a_conditional_model(mix, class_run):
+def test_conditional_model(mix, class_run):
     out = mix("--rows", "1", "--cols", "2", "--class", "1", model=class_run)
     record = read_metadata(out / "mix.png")
     assert "1" in (record.get("class"), record.get("class_index"))

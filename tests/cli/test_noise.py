@@ -1,4 +1,4 @@
-"""`sgan noise` end to end: the sheet, the single images, the numbers."""
+"""`sgan noise` end to end: sheets, single images, statistics."""
 
 import json
 
@@ -18,7 +18,7 @@ def pixels(path):
 
 @pytest.fixture(scope="module")
 def with_strength(tiny_run, tmp_path_factory):
-    """The tiny run's model with this strength of noise in every layer: a file."""
+    """Save the tiny run's model with a noise strength in every layer: with_strength(0.5) -> file."""
     from stylegan_cli.snapshot import load_snapshot, save_snapshot
 
     def make(strength):
@@ -63,7 +63,7 @@ def test_files(noise):
         assert sheet.mode == "RGB" and sheet.width > 7 * 48 * 4 and sheet.height > 2 * 24 * 4
 
 
-def test_the_maps_have_one_scale(noise):
+def test_maps_have_a_common_scale(noise):
     result, out = noise("--seeds", "1,2,3", "--json", "-q")
     answer, maps = json.loads(result.stdout), [pixels(out / f"noise{seed:04d}-std.png") for seed in (1, 2, 3)]
     assert max(x.max() for x in maps) == 255
@@ -71,14 +71,14 @@ def test_the_maps_have_one_scale(noise):
         assert gray.mean() * answer["white"] / 255 == pytest.approx(mean, rel=0.05)
 
 
-def test_the_images_are_those_of_generate(sgan, noise, noisy, tmp_path):
+def test_images_equal_those_of_generate(sgan, noise, noisy, tmp_path):
     out = noise("--seeds", "4")[1]
     for mode, name in (("const", "all"), ("none", "none")):
         sgan("generate", "--model", noisy, "--seeds", "4", "--noise-mode", mode, "--outdir", tmp_path / mode, "-q")
         assert np.abs(pixels(tmp_path / mode / "seed0004.png") - pixels(out / f"noise0004-{name}.png")).max() <= 1
 
 
-def test_what_is_printed(noise):
+def test_output(noise):
     result, out = noise("--seeds", "1,2")
     lines = result.stdout.splitlines()
     assert [line.split(":")[0] for line in lines[:2]] == ["1", "2"] and "of 255" in lines[0]
@@ -86,25 +86,25 @@ def test_what_is_printed(noise):
     assert noise("--seeds", "1,2", "-q")[0].stdout == f"{out / 'noise.png'}\n"
 
 
-def test_what_stands_in_them(noise):
+def test_metadata(noise):
     out = noise("--seeds", "1", "--trunc", "0.7")[1]
     record = read_metadata(out / "noise0001-fine.png")
     assert (record["seed"], record["noise"], record["draws"], record["trunc"]) == ("1", "fine", "5", "0.7")
     assert record["command"].startswith("sgan ") and read_metadata(out / "noise.png")["seeds"] == "[1]"
 
 
-def test_a_model_without_noise_is_told(noise, with_strength):
+def test_model_without_noise_warns(noise, with_strength):
     result, out = noise("--seeds", "1", "-q", model=with_strength(0.0))
     assert "strengths are 0" in result.stderr and len(result.stderr.splitlines()) == 1
     assert not pixels(out / "noise0001-std.png").any()
 
 
-def test_little_noise_is_told(noise, with_strength):
+def test_weak_noise_is_noted(noise, with_strength):
     result = noise("--seeds", "1", model=with_strength(1e-4))[0]
     assert "below 1/255" in result.stderr
 
 
-def test_a_file(sgan, noise, noisy, tmp_path):
+def test_latent_file(sgan, noise, noisy, tmp_path):
     sgan("generate", "--model", noisy, "--seeds", "5", "--outdir", tmp_path, "--save-w", "-q")
     out = noise("--seeds", tmp_path / "w.npz")[1]
     assert np.abs(pixels(out / "noisew-all.png") - pixels(tmp_path / "seed0005.png")).max() <= 1

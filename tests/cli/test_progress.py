@@ -1,4 +1,4 @@
-"""Bars on stderr."""
+"""Progress bars on stderr."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ class Terminal(io.StringIO):
 
 
 def show(*steps, quiet=False, terminal=None):
-    """What stands on stderr after these steps."""
+    """The text on stderr after these steps."""
     terminal = Terminal() if terminal is None else terminal
     with contextlib.redirect_stderr(terminal), contextlib.suppress(KeyboardInterrupt), bar(quiet) as progress:
         for step in steps:
@@ -21,22 +21,22 @@ def show(*steps, quiet=False, terminal=None):
     return terminal.getvalue()
 
 
-def test_a_bar_for_each_thing_that_is_counted():
-    said = show(
+def test_one_bar_per_description():
+    text = show(
         ("steps", 0, 2),
         ("images", 3, 4),
         ("images", 4, 4),
         ("steps, distance=0.5", 1, 2),
         ("steps, distance=0.25", 2, 2),
     )
-    last = said.rstrip().rsplit("\r", 1)[-1]
-    assert "images" in said and last.startswith("steps: 100%") and "2/2" in last and "distance=0.25" in last
+    last = text.rstrip().rsplit("\r", 1)[-1]
+    assert "images" in text and last.startswith("steps: 100%") and "2/2" in last and "distance=0.25" in last
 
 
 def test_an_interrupted_bar_is_closed():
     assert show(("steps", 1, 4)).endswith("\n")
 
 
-def test_nothing_where_nobody_looks():
+def test_no_bars_when_quiet_or_not_a_terminal():
     assert show(("steps", 1, 2), quiet=True) == ""
     assert show(("steps", 1, 2), ("steps", 2, 2), terminal=io.StringIO()) == ""

@@ -1,4 +1,4 @@
-"""`sgan project` and `sgan attribute` end to end: what they write, what other commands make of it, what they refuse."""
+"""`sgan project` and `sgan attribute` end to end: files, use in other commands, errors."""
 
 import json
 
@@ -22,7 +22,7 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def images(sgan, tmp_path_factory):
-    """Two drawings of the model that comes with the package: the files."""
+    """Two files with images from the bundled model."""
     folder = tmp_path_factory.mktemp("images")
     sgan("generate", "--runs", folder, "--seeds", "7,8", "--outdir", folder, "-q")
     return [folder / "seed0007.png", folder / "seed0008.png"]
@@ -51,7 +51,7 @@ def test_one_image(project, images, tmp_path):
     assert settings["projection"]["steps"] == settings["steps_made"] == 6 and settings["loss"] == "pixel"
 
 
-def test_several_images_and_what_follows(sgan, project, images, tmp_path):
+def test_several_images_and_other_commands(sgan, project, images, tmp_path):
     answer = json.loads(project(*images, "--noise", "const", "--space", "w+", "--json").stdout)
     out = tmp_path / "out"
     assert [f["name"] for f in answer["found"]] == ["seed0007", "seed0008"]
@@ -90,24 +90,24 @@ def test_tuned(sgan, project, images, tmp_path):
     assert compare.width > Image.open(tmp_path / "plain" / "compare.png").width  # a column more
 
 
-def test_begin_at_a_file(project, images, tmp_path):
+def test_start_from_a_file(project, images, tmp_path):
     project(images[0], quick=["--loss", "pixel", "--steps", "40", "-q"])
     with np.load(tmp_path / "out" / "projected.npz") as f:
         before = float(f["distance"][0])
     more = ["--init", tmp_path / "out" / "projected.npz", "--json"]
-    (found,) = json.loads(project(images[0], *more, into="b").stdout)["found"]
-    assert found["distance"] <= before * 1.001
+    (projection,) = json.loads(project(images[0], *more, into="b").stdout)["found"]
+    assert projection["distance"] <= before * 1.001
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_the_way_as_a_video(project, images, tmp_path, ending):
+def test_video(project, images, tmp_path, ending):
     project(*images, "--video", ending)
     video = Image.open(tmp_path / "out" / f"project.{ending}")
     assert video.size == (256, 256) and 2 <= video.n_frames <= 7  # a writer may join frames that are alike
 
 
-def test_a_mask_and_other_modes(sgan, tiny_run, tmp_path):
-    """Into a model of 24 x 48 with alpha: a gray image, a masked one."""
+def test_mask_and_gray_target(sgan, tiny_run, tmp_path):
+    """The model has 24 x 48 pixels and an alpha channel."""
     Image.new("L", (100, 60), 90).save(tmp_path / "gray.png")
     mask = np.zeros((60, 100), np.uint8)
     mask[:30] = 255
@@ -117,14 +117,14 @@ def test_a_mask_and_other_modes(sgan, tiny_run, tmp_path):
     assert Image.open(tmp_path / "o" / "proj.png").mode == "RGBA"
 
 
-def test_a_conditional_model(sgan, class_run, images, tmp_path):
+def test_conditional_model(sgan, class_run, images, tmp_path):
     for space in ("w", "z"):
         more = ["--class", "1", "--space", space, "--model", class_run, "--outdir", tmp_path, "--loss", "discriminator"]
         sgan("project", images[0], *more, "--steps", "3", "-q")
         assert read_metadata(tmp_path / "proj.png")["class"] == "1"
 
 
-def test_interrupted_it_keeps_the_best(project, images, tmp_path, monkeypatch):
+def test_interrupt_keeps_the_best_result(project, images, tmp_path, monkeypatch):
     real = Projector.step
 
     def step(self):
@@ -141,15 +141,15 @@ def test_interrupted_it_keeps_the_best(project, images, tmp_path, monkeypatch):
     assert e.value.code == 130 and names(tmp_path / "out") == ["compare.png", "proj.png", "projected.npz"]
 
 
-def test_one_name_for_two(project, images, tmp_path):
-    """Files of one name, or of names that would be one file: each keeps its own."""
+def test_targets_with_equal_names(project, images, tmp_path):
+    """Targets with the same name, or whose results would have the same name, get files of their own."""
     for folder, name in (("x", "a.png"), ("y", "a.png"), ("y", "a-2.png"), ("y", "7.png"), ("y", "007.png")):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_bytes(images[0].read_bytes())
     files = [*tmp_path.glob("x/*.png"), *sorted(tmp_path.glob("y/*.png"))]
     project(*files, quick=["--loss", "pixel", "--steps", "1", "--candidates", "0", "-q"])
-    made = names(tmp_path / "out")
-    assert len([n for n in made if n.endswith("-projected.npz")]) == len([n for n in made if "proj.png" in n]) == 5
+    files = names(tmp_path / "out")
+    assert len([n for n in files if n.endswith("-projected.npz")]) == len([n for n in files if "proj.png" in n]) == 5
 
 
 @pytest.mark.parametrize("crop", ["center", "none"])
@@ -164,26 +164,32 @@ def test_crop(project, tmp_path, monkeypatch, crop):
         projection, "project", lambda G, targets, *rest: seen.append(targets) or real(G, targets, *rest)
     )
     project(tmp_path / "wide.png", "--crop", crop, quick=["--loss", "pixel", "--steps", "1", "-q"])
-    assert (seen[0].amax() > 0.9) == (crop == "none")  # the white side is cut off, or squeezed in
+    assert (seen[0].amax() > 0.9) == (crop == "none")  # the white side is cropped, or included
 
 
-def test_a_folder_that_cannot_be_written(sgan, images, tmp_path):
+def test_unwritable_folder(sgan, images, tmp_path):
     (tmp_path / "file").write_text("x")
     result = sgan("project", images[0], "--runs", tmp_path, "--outdir", tmp_path / "file", *QUICK, code=1)
     assert "Cannot write" in result.stderr
 
 
-def test_its_own_input_is_spared(sgan, images, tmp_path):
+def test_inputs_are_not_overwritten(sgan, images, tmp_path):
     (tmp_path / "proj.png").write_bytes(images[0].read_bytes())
     result = sgan("project", tmp_path / "proj.png", "--runs", tmp_path, "--outdir", tmp_path, *QUICK, code=1)
     assert "overwritten" in result.stderr and (tmp_path / "proj.png").read_bytes() == images[0].read_bytes()
 
 
-def test_options_that_say_nothing(project, images, tmp_path):
+def test_options_without_effect(project, images, tmp_path):
     project(images[0])
-    made = tmp_path / "out" / "projected.npz"
-    assert "--init" in project(images[0], "--init", made, "--candidates", "3", code=2).stderr
+    file = tmp_path / "out" / "projected.npz"
+    assert "--init" in project(images[0], "--init", file, "--candidates", "3", code=2).stderr
     assert "--detector" in project(images[0], "--detector", "x.ckpt", code=1).stderr
+
+
+@pytest.mark.parametrize("spelling", ["optimize", "optimise"])
+def test_spellings_of_optimize(project, images, tmp_path, spelling):
+    project(images[0], "--noise", spelling)
+    assert read_metadata(tmp_path / "out" / "proj.png")["noise_mode"] == "optimize"
 
 
 def test_each_file_has_its_own_noise(sgan, project, images, tmp_path):
@@ -195,12 +201,12 @@ def test_each_file_has_its_own_noise(sgan, project, images, tmp_path):
         assert np.abs(again - pixels(tmp_path / "out" / f"{name}-proj.png")).max() <= 1
 
 
-def test_what_is_refused(sgan, project, images, tiny_run, tmp_path):
+def test_refused(sgan, project, images, tiny_run, tmp_path):
     (tmp_path / "text.png").write_text("x")
     Image.new("RGB", (5000, 20)).save(tmp_path / "long.png")
     Image.new("L", (8, 8), 0).save(tmp_path / "black.png")
     cases = {
-        "no image": [],
+        "No image to project": [],
         "There is no file": [tmp_path / "missing.png"],
         "cannot be read": [tmp_path / "text.png"],
         "5000 x 20": [tmp_path / "long.png"],
@@ -208,18 +214,18 @@ def test_what_is_refused(sgan, project, images, tiny_run, tmp_path):
         "no classes": [images[0], "--class", "1"],
         "not an .npz": [images[0], "--init", tmp_path / "text.png"],
     }
-    for told, args in cases.items():
+    for message, args in cases.items():
         result = project(*args, code=1)
-        assert told in result.stderr and len(result.stderr.strip().splitlines()) <= 5, told
+        assert message in result.stderr and len(result.stderr.strip().splitlines()) <= 5, message
     project(images[0])
-    made = tmp_path / "out" / "projected.npz"
-    result = sgan("mix", "--model", tiny_run, "--rows", made, "--outdir", tmp_path / "m", "-q", code=1)
+    file = tmp_path / "out" / "projected.npz"
+    result = sgan("mix", "--model", tiny_run, "--rows", file, "--outdir", tmp_path / "m", "-q", code=1)
     assert "fingerprint" in result.stderr and "--model" in result.stderr and not (tmp_path / "m").exists()
-    result = project(images[0], "--init", made, "--model", tiny_run, code=1)
+    result = project(images[0], "--init", file, "--model", tiny_run, code=1)
     assert "fingerprint" in result.stderr
 
 
-def test_without_weights_of_lpips(project, images, tmp_path, monkeypatch):
+def test_missing_lpips_weights(project, images, tmp_path, monkeypatch):
     monkeypatch.setenv("SGAN_OFFLINE", "1")
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -258,14 +264,14 @@ def test_attribute(attribute, images, tmp_path):
     assert [one["name"] for one in answer["judged"]] == ["seed0007", "seed0008"] and 0 <= answer["auc"] <= 1
 
 
-def test_calibrate_alone(attribute, tmp_path):
+def test_calibrate_without_images(attribute, tmp_path):
     attribute("--calibrate")
     assert names(tmp_path / "out") == ["attribute.png"]
     assert len(list((tmp_path / "cache" / "calibrations").glob("*.safetensors"))) == 1
 
 
-def test_attribute_refuses(attribute, images, tmp_path, sgan, tiny_run):
-    assert "no image" in attribute(code=1).stderr
+def test_attribute_refused(attribute, images, tmp_path, sgan, tiny_run):
+    assert "No image to attribute" in attribute(code=1).stderr
     assert "There is no file" in attribute(tmp_path / "missing.png", code=1).stderr
     assert not (tmp_path / "cache").exists()
     result = sgan("attribute", images[0], "--model", tiny_run, "--data", tmp_path / "none.zip", "-q", code=1)

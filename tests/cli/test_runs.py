@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """./runs with two runs in it, one of 40 of 100 kimg and one that has only begun."""
+    """./runs with two runs: one at 40 of 100 kimg, and one that has just started."""
     monkeypatch.chdir(tmp_path)
     first = tmp_path / "runs" / "00000-faces-auto"
     first.mkdir(parents=True)
@@ -21,7 +21,7 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def test_the_list(sgan, runs):
+def test_list(sgan, runs):
     head, first, second = sgan("runs").stdout.splitlines()
     assert head.split() == ["run", "state", "kimg", "of", "sec/kimg", "best", "last", "change"]
     assert first.split()[:7] == ["00000-faces-auto", "stopped", "40", "100", "12.3", "fid50k_full", "7.6543"]
@@ -30,7 +30,7 @@ def test_the_list(sgan, runs):
     assert sgan("runs", "--runs", runs).stdout == sgan("runs", "-q").stdout == sgan("runs").stdout
 
 
-def test_the_list_as_json(sgan, runs):
+def test_list_as_json(sgan, runs):
     first, second = json.loads(sgan("runs", "--json").stdout)
     assert (first["name"], first["state"], first["kimg"], first["of_kimg"]) == ("00000-faces-auto", "stopped", 40, 100)
     assert (first["metric"], first["best"]) == ("fid50k_full", 7.654321)
@@ -39,11 +39,15 @@ def test_the_list_as_json(sgan, runs):
 
 def test_no_runs(sgan, tmp_path):
     result = sgan("runs", "--runs", tmp_path / "none")
-    assert result.stdout == "" and "no run under" in result.stderr and "sgan train" in result.stderr
+    assert (
+        result.stdout == ""
+        and f"No runs in {tmp_path / 'none'} yet." in result.stderr
+        and "sgan train" in result.stderr
+    )
     assert sgan("runs", "--runs", tmp_path, "-q").stderr == ""
     assert sgan("runs", "--runs", tmp_path, "--json").stdout == "[]\n"
     result = sgan("runs", "show", "--runs", tmp_path, code=1)
-    assert "no run under" in result.stderr and "sgan train" in result.stderr
+    assert f"No runs in {tmp_path}." in result.stderr and "sgan train" in result.stderr
 
 
 @pytest.mark.parametrize("which", ["0", "00000-faces-auto", "runs/00000-faces-auto"])
@@ -55,7 +59,7 @@ def test_show(sgan, runs, which):
     assert [line.split()[1] for line in sgan("runs").stdout.splitlines()[1:]] == ["stopped", "stopped"]
 
 
-def test_show_the_newest_elsewhere(sgan, runs, tmp_path, monkeypatch):
+def test_show_newest_run_of_another_folder(sgan, runs, tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     out = tmp_path / "page.html"
     for line in (["runs", "show", "--runs", runs, "--out", out], ["runs", "--runs", runs, "show", "--out", out]):
@@ -65,19 +69,27 @@ def test_show_the_newest_elsewhere(sgan, runs, tmp_path, monkeypatch):
         out.unlink()
 
 
+def test_show_outdir(sgan, runs, tmp_path):
+    assert sgan("runs", "show", "0", "--outdir", "pages", "-q").stdout == "pages/report.html\n"
+    assert sgan("runs", "show", "0", "--outdir", "pages", "--out", "a.html", "-q").stdout == "pages/a.html\n"
+    assert sorted(p.name for p in (tmp_path / "pages").iterdir()) == ["a.html", "report.html"]
+    result = sgan("runs", "show", "0", "--outdir", "pages", "--out", "./a.html", code=2)
+    assert "--out ./a.html is not in --outdir pages. Use only one of the two options." in result.stderr
+
+
 def test_show_as_json(sgan, runs):
     result = json.loads(sgan("runs", "show", "0", "--json").stdout)
     assert result["name"] == "00000-faces-auto" and result["page"].endswith("report.html")
 
 
-def test_mistakes(sgan, runs, tmp_path):
+def test_bad_input(sgan, runs, tmp_path):
     assert "sgan runs --runs ./runs" in sgan("runs", "show", "9", code=1).stderr
     assert "Did you mean runs/00001-cats?" in sgan("runs", "show", "00001-cat", code=1).stderr
     assert "Did you mean 'show'?" in sgan("runs", "shwo", code=2).stderr
     assert "Cannot write" in sgan("runs", "show", "0", "--out", tmp_path, code=1).stderr
 
 
-def test_a_run_of_today(sgan, tiny_run):
+def test_real_run(sgan, tiny_run):
     result = sgan("runs", "--runs", tiny_run.parent, "--json")
     (summary,) = json.loads(result.stdout)
     assert (summary["state"], summary["kimg"], summary["of_kimg"]) == ("complete", 0.032, 0.032)
@@ -86,7 +98,7 @@ def test_a_run_of_today(sgan, tiny_run):
     assert text.count("<svg") >= 4 and text.count("data-kimg=") == 3
 
 
-def test_it_needs_no_torch(runs):
+def test_runs_do_not_import_torch(runs):
     code = (
         "import sys; from stylegan_cli.cli import main\n"
         "for line in (['runs'], ['runs', 'show', '0']):\n"

@@ -1,4 +1,4 @@
-"""`sgan train` end to end: what a run writes, how it goes on, what it refuses, how it is stopped."""
+"""`sgan train` end to end: files, resuming, bad input, interrupts."""
 
 import contextlib
 import json
@@ -19,8 +19,8 @@ from stylegan_cli.training.config import read_config
 SMALL = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2"]
 
 
-def told(result, *words):
-    """One sentence and at most a hint, no traceback, each word in it."""
+def assert_error(result, *words):
+    """A sentence and at most a hint, without a traceback, that contain all words."""
     assert "Traceback" not in result.stderr and "--debug" not in result.stderr
     assert len(result.stderr.strip().splitlines()) <= 5
     assert result.stderr.startswith(("Error: ", "Usage: ")), result.stderr
@@ -32,10 +32,10 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-# --------------------------------------------------------------------------------------- what it writes
+# ------------------------------------------------------------------------------------------------ files
 
 
-def test_a_run_folder(tiny_run):
+def test_run_folder(tiny_run):
     assert tiny_run.name == "00000-rgba-auto"
     shown = [n for n in names(tiny_run) if not n.startswith(("events.", ".", "state-"))]
     assert shown == [
@@ -52,7 +52,7 @@ def test_a_run_folder(tiny_run):
     assert [n[:16] for n in names(tiny_run) if n.startswith("state-")] == ["state-000000.016", "state-000000.032"]
 
 
-def test_its_settings(tiny_run, rgba_set):
+def test_settings(tiny_run, rgba_set):
     config = read_config(json.loads((tiny_run / "config.json").read_text()))
     assert (config.cfg, config.batch, config.kimg, config.snap) == ("auto", 8, 0.032, 0.016)
     assert (config.data.path, config.data.num, config.data.channels) == (str(rgba_set), 40, 4)
@@ -62,7 +62,7 @@ def test_its_settings(tiny_run, rgba_set):
     assert config.gamma == pytest.approx(0.0002 * 24 * 48 / 8)
 
 
-def test_its_statistics(tiny_run):
+def test_statistics(tiny_run):
     lines = [json.loads(line) for line in (tiny_run / "stats.jsonl").read_text().splitlines()]
     assert [line["kimg"] for line in lines if "diversity" in line] == [0, 0.016, 0.032]
     lines = [line for line in lines if "diversity" not in line]
@@ -73,14 +73,14 @@ def test_its_statistics(tiny_run):
     assert len(log) == 4 and all("loss G" in line for line in log)
 
 
-def test_its_images(tiny_run):
+def test_images(tiny_run):
     reals, fakes = (Image.open(tiny_run / name) for name in ("reals.png", "fakes-000000.032.png"))
     assert reals.size == fakes.size == (8 * 48, 8 * 24)
     assert reals.mode == fakes.mode == "RGBA"
     assert Image.open(tiny_run / "fakes-000000.png").tobytes() != fakes.tobytes()
 
 
-def test_its_snapshot(tiny_run):
+def test_snapshot(tiny_run):
     snapshot = load_snapshot(tiny_run / "snapshot-000000.032.safetensors")
     info = snapshot.info
     assert info.kimg == 0.032 and info.data.num == 40 and snapshot.D is not None
@@ -90,13 +90,13 @@ def test_its_snapshot(tiny_run):
     assert snapshot.G.mapping.w_avg.abs().sum() > 0
 
 
-def test_a_conditional_run(class_run):
+def test_conditional_run(class_run):
     info = read_info(class_run / "snapshot-000000.032.safetensors")
     assert info.data.label == "hat" and info.data.classes == ("flat", "none", "tall")
     assert info.generator.c_dim == info.discriminator.c_dim == 3
 
 
-def test_results_go_to_stdout_and_the_rest_to_stderr(sgan, rgb_set, tmp_path):
+def test_result_goes_to_stdout_and_messages_to_stderr(sgan, rgb_set, tmp_path):
     result = sgan("train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.016", "--cond")
     folder = tmp_path / "00000-rgb-auto"
     assert result.stdout == f"{folder}\n"
@@ -105,7 +105,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(sgan, rgb_set, tmp_path):
     assert f"--runs {tmp_path}" in result.stderr
 
 
-def test_the_same_line_gives_the_same_weights(sgan, rgb_set, tmp_path):
+def test_same_options_give_the_same_weights(sgan, rgb_set, tmp_path):
     line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.016", "-q"]
     a, b, c = (Path(sgan(*line, "--seed", seed).stdout.strip()) for seed in (3, 3, 4))
     assert (a.name, b.name) == ("00000-rgb-auto", "00001-rgb-auto")
@@ -123,7 +123,7 @@ def test_dry_run(sgan, rgba_set, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_smaller_size_and_other_options(sgan, rgba_set):
+def test_smaller_size_and_other_options(sgan, rgba_set):
     line = ["--size", "12x24", "--gamma", "3", "--lr", "0.001", "--pl-weight", "0", "--mixing-prob", "0.5"]
     more = ["--ema-kimg", "2", "--batch-gpu", "4", "--mbstd-group", "2", "--seed", "5", "--cfg", "paper256"]
     result = sgan("train", "--data", rgba_set, *SMALL, *line, *more, "--dry-run")
@@ -134,7 +134,7 @@ def test_a_smaller_size_and_other_options(sgan, rgba_set):
 
 
 def test_other_objectives(sgan, rgb_set, tmp_path):
-    """They train, they go on, and what they log says what they do."""
+    """They train, resume, and log their own penalties."""
     line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.016", "--snap", "0.008"]
     wgan = ["--loss", "wgan", "--gp", "5", "--drift", "0.01", "--penalty-interval", "2"]
     other = ["--loss", "lsgan", "--r2", "1", "--cond", "--aux-classifier"]
@@ -151,7 +151,7 @@ def test_other_objectives(sgan, rgb_set, tmp_path):
     config = read_config(json.loads((folder / "config.json").read_text()))
     assert (config.loss, config.r2_gamma, config.discriminator.labels) == ("lsgan", 1, "classifier")
     snapshot = next(folder.glob("snapshot-000000.024*"))
-    # Its discriminator names classes, which images without labels do not have.
+    # Its discriminator predicts classes, which images without labels do not have.
     line = ["train", "--data", rgb_set, "--resume", snapshot, "--batch", "8", "--dry-run"]
     for options, labels in (
         ([], "projection"),
@@ -162,10 +162,10 @@ def test_other_objectives(sgan, rgb_set, tmp_path):
         assert config.discriminator.labels == labels
 
 
-# ------------------------------------------------------------------------------------------ going on
+# --------------------------------------------------------------------------------------------- resuming
 
 
-def test_a_run_goes_on_in_its_folder(sgan, rgb_set, tmp_path):
+def test_resume_continues_in_the_same_folder(sgan, rgb_set, tmp_path):
     line = ["--data", rgb_set, "--runs", tmp_path, *SMALL, "-q"]
     folder = Path(sgan("train", *line, "--kimg", "0.016").stdout.strip())
     result = sgan("train", "--resume", folder, "--kimg", "0.032", "-q")
@@ -174,31 +174,35 @@ def test_a_run_goes_on_in_its_folder(sgan, rgb_set, tmp_path):
     stats = [json.loads(line)["kimg"] for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert stats == sorted(stats) and stats[-1] == 0.032
     assert json.loads((folder / "config.json").read_text())["kimg"] == 0.032
-    told(sgan("train", "--resume", folder, code=1), "complete at 0.032 kimg", "--kimg")
+    assert_error(sgan("train", "--resume", folder, code=1), "complete at 0.032 kimg", "--kimg")
 
 
-def test_a_run_goes_on_with_its_own_settings(sgan, tiny_run):
+def test_resume_refuses_other_settings(sgan, tiny_run):
     new = ["--loss", "logistic"], ["--r2", "1"], ["--penalty-interval", "16"], ["--aux-classifier"]
     for options in (["--batch", "16"], ["--mirror"], ["--gamma", "0"], ["--cond"], *new):
-        told(sgan("train", "--resume", tiny_run, "--kimg", "1", *options, code=1), options[0], "cannot be changed")
+        assert_error(
+            sgan("train", "--resume", tiny_run, "--kimg", "1", *options, code=1), options[0], "cannot be changed"
+        )
 
 
-def test_a_run_whose_images_changed(sgan, make_set, tmp_path):
+def test_resume_refuses_changed_images(sgan, make_set, tmp_path):
     data = make_set(tmp_path / "a.zip")
     folder = Path(sgan("train", "--data", data, "--runs", tmp_path / "runs", *SMALL, "--kimg", "0.008").stdout.strip())
     make_set(data, num=16)
-    told(sgan("train", "--resume", folder, "--kimg", "0.016", "-q", code=1), "have changed since this run was started")
+    assert_error(
+        sgan("train", "--resume", folder, "--kimg", "0.016", "-q", code=1), "have changed since this run was started"
+    )
 
 
-def test_folders_that_are_no_runs(sgan, tiny_run, tmp_path):
-    told(sgan("train", "--resume", tmp_path, code=1), "not a run folder")
+def test_resume_refuses_other_folders(sgan, tiny_run, tmp_path):
+    assert_error(sgan("train", "--resume", tmp_path, code=1), "not a run folder")
     (tmp_path / "config.json").write_text((tiny_run / "config.json").read_text())
-    told(sgan("train", "--resume", tmp_path, code=1), "no training state")
+    assert_error(sgan("train", "--resume", tmp_path, code=1), "no training state")
     (tmp_path / "config.json").write_text("{")
-    told(sgan("train", "--resume", tmp_path, code=1), "config.json")
+    assert_error(sgan("train", "--resume", tmp_path, code=1), "config.json")
 
 
-def test_a_new_run_from_a_models_weights(sgan, tiny_run, rgba_set, tmp_path):
+def test_new_run_from_the_weights_of_a_model(sgan, tiny_run, rgba_set, tmp_path):
     start = tiny_run / "snapshot-000000.032.safetensors"
     line = ["train", "--data", rgba_set, "--runs", tmp_path, "--resume", start, "--batch", "4", "-q"]
     folder = Path(sgan(*line, "--kimg", "0.004", "--lr", "1e-9", "--pl-weight", "0").stdout.strip())
@@ -209,11 +213,11 @@ def test_a_new_run_from_a_models_weights(sgan, tiny_run, rgba_set, tmp_path):
     for a, b in ((before.G, after.G), (before.D, after.D)):
         for (name, p), q in zip(a.named_parameters(), b.parameters()):
             assert torch.allclose(p, q, atol=1e-5), name
-    assert not (folder / "snapshot-000000.036.safetensors").exists()  # it counts from zero
+    assert not (folder / "snapshot-000000.036.safetensors").exists()  # kimg are counted from zero
 
 
-def test_weights_that_do_not_fit_the_images_start_fresh(sgan, tiny_run, rgb_set, tmp_path):
-    """Another size, other channels: what fits is taken over, the rest is listed."""
+def test_weights_that_do_not_fit_the_images_are_initialized(sgan, tiny_run, rgb_set, tmp_path):
+    """With another size and other channels, the weights that fit are copied, and the others are listed."""
     start = tiny_run / "snapshot-000000.032.safetensors"
     line = ["train", "--data", rgb_set, "--resume", start, "--batch", "8", "--kimg", "0.008", "--runs", tmp_path]
     result = sgan(*line, "--freezed", "2")
@@ -224,27 +228,27 @@ def test_weights_that_do_not_fit_the_images_start_fresh(sgan, tiny_run, rgb_set,
     assert (config.freezed, config.ema_rampup, config.ada_kimg) == (2, None, 100)
     snapshot = load_snapshot(folder / "snapshot-000000.008.safetensors")
     assert snapshot.G.num_ws == 6
-    told(sgan(*line, "--freezed", "99", "-q", code=1), "--freezed", "10 layers")
+    assert_error(sgan(*line, "--freezed", "99", "-q", code=1), "--freezed", "10 layers")
 
 
 @pytest.mark.parametrize("kind", ["missing", "pickle", "cut"])
-def test_weights_that_are_none(sgan, tiny_run, rgba_set, tmp_path, kind):
+def test_bad_weight_files(sgan, tiny_run, rgba_set, tmp_path, kind):
     file = tmp_path / "network.pkl"
     if kind == "pickle":
         file.write_bytes(b"\x80\x04}q\x00.")
     if kind == "cut":
         file.write_bytes((tiny_run / "snapshot-000000.032.safetensors").read_bytes()[:5000])
-    told(sgan("train", "--data", rgba_set, "--resume", file, "--runs", tmp_path / "runs", code=1), str(file))
+    assert_error(sgan("train", "--data", rgba_set, "--resume", file, "--runs", tmp_path / "runs", code=1), str(file))
     assert not (tmp_path / "runs").exists()
 
 
 # ----------------------------------------------------------------------------------------- bad input
 
 
-def test_a_size_that_cannot_be_halved(sgan, make_set, tmp_path):
+def test_size_that_cannot_be_halved(sgan, make_set, tmp_path):
     data = make_set(tmp_path / "odd.zip", (31, 47, 3), 4)
     result = sgan("train", "--data", data, "--runs", tmp_path / "runs", *SMALL, code=1)
-    told(result, "31x47", "nearest sizes", "32x48")
+    assert_error(result, "31x47", "nearest sizes", "32x48")
     assert not (tmp_path / "runs").exists()
 
 
@@ -279,8 +283,8 @@ def test_a_size_that_cannot_be_halved(sgan, make_set, tmp_path):
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
-def test_options_that_do_not_work(sgan, rgb_set, tmp_path, options, code, words):
-    told(sgan("train", "--data", rgb_set, "--runs", tmp_path / "runs", *SMALL, *options, code=code), words)
+def test_bad_options(sgan, rgb_set, tmp_path, options, code, words):
+    assert_error(sgan("train", "--data", rgb_set, "--runs", tmp_path / "runs", *SMALL, *options, code=code), words)
     assert not (tmp_path / "runs").exists()
 
 
@@ -291,30 +295,30 @@ def test_less_than_one_image_counts_as_one_step(sgan, rgb_set, tmp_path, options
     assert list(folder.glob("snapshot-*.safetensors"))
 
 
-def test_fewer_than_one_channel(sgan, make_set, tmp_path):
+def test_too_few_channels(sgan, make_set, tmp_path):
     """--cbase 16 leaves no channel at level 32."""
     data = make_set(tmp_path / "a.zip", (32, 32, 3), 8)
     result = sgan("train", "--data", data, "--runs", tmp_path / "runs", "--cbase", "16", "--kimg", "0.008", code=1)
-    told(result, "channel")
+    assert_error(result, "channel")
     assert not (tmp_path / "runs").exists()
 
 
-def test_no_images(sgan, tmp_path):
-    told(sgan("train", "--data", tmp_path / "faces.zip", code=1), "faces.zip", "does not exist")
+def test_missing_dataset(sgan, tmp_path):
+    assert_error(sgan("train", "--data", tmp_path / "faces.zip", code=1), "faces.zip", "does not exist")
 
 
-def test_runs_that_cannot_be_written(sgan, rgb_set, tmp_path):
+def test_unwritable_folder(sgan, rgb_set, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    told(sgan("train", "--data", rgb_set, *SMALL, "--runs", tmp_path / "file" / "runs", "-q", code=1), "file")
+    assert_error(sgan("train", "--data", rgb_set, *SMALL, "--runs", tmp_path / "file" / "runs", "-q", code=1), "file")
 
 
-# ------------------------------------------------------------------------------------------- stopped
+# ------------------------------------------------------------------------------------------- interrupts
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_stopped_in_good_order(rgb_set, tmp_path, ranks):
-    """By Ctrl-C, which a terminal sends to all its processes."""
+def test_interrupted_run_saves_its_state(rgb_set, tmp_path, ranks):
+    """A terminal sends Ctrl-C to all its processes."""
     line = [sys.executable, "-m", "stylegan_cli", "train", "--data", str(rgb_set), "--runs", str(tmp_path)]
     line += [*SMALL, "--kimg", "1000", "--snap", "1000", "--pl-weight", "0", "--gpus", str(ranks)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -339,19 +343,19 @@ def test_stopped_in_good_order(rgb_set, tmp_path, ranks):
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]
 
 
-# ------------------------------------------------------------------------------------- what goes wrong
+# --------------------------------------------------------------------------------------------- failures
 
 
-def test_a_run_that_diverges_says_so(sgan, rgb_set, tmp_path):
-    """With such a rate the first step's weights are beyond repair; the state before it stays."""
+def test_diverging_run_is_reported(sgan, rgb_set, tmp_path):
+    """At this learning rate the first step ruins the weights; the state before it is kept."""
     line = ["--kimg", "1", "--snap", "1", "--lr", "1e30", "--aug", "noaug", "--pl-weight", "0"]
     result = sgan("train", "--data", rgb_set, "--runs", tmp_path, *SMALL, *line, "-q", code=1)
-    told(result, "diverged", "--lr")
+    assert_error(result, "diverged", "--lr")
     (folder,) = tmp_path.iterdir()
     assert [n[:12] for n in names(folder) if n.startswith("state-")] == ["state-000000"]
     assert "diverged" in (folder / "failure.txt").read_text()
 
 
-def test_settings_that_cannot_work_leave_no_folder(sgan, rgb_set, tmp_path):
-    told(sgan("train", "--runs", tmp_path / "runs", "--cmax", "30", code=1), "30 channels", "--cmax")
+def test_impossible_settings_leave_no_folder(sgan, rgb_set, tmp_path):
+    assert_error(sgan("train", "--runs", tmp_path / "runs", "--cmax", "30", code=1), "30 channels", "--cmax")
     assert not (tmp_path / "runs").exists()

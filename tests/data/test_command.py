@@ -34,10 +34,10 @@ def test_pack_then_info(tmp_path, photos):
     dest = tmp_path / "out.zip"
     lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
     assert lines == ["6 images of 24x32, 3 channel(s), 2 classes", str(dest)]
-    assert "Left out 1 file(s)" in errors and "dog/bad.png: not a readable image" in errors
+    assert "Skipped 1 file(s)" in errors and "dog/bad.png: not a readable image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
-    for fact in ("images     6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
+    for fact in ("images      6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
         assert fact in text
     assert open_dataset(dest).spec.content_hash in text
     assert lines[-1] == str(tmp_path / "out-contact.png")
@@ -59,10 +59,21 @@ def test_json_and_quiet_output(tmp_path, photos):
     assert sgan_data("info", dest, "-q")[0] == [str(tmp_path / "out-contact.png")]
 
 
+def test_info_outdir(tmp_path, photos):
+    dest = tmp_path / "out.zip"
+    sgan_data("pack", photos, dest, "--size", "32", "-q")
+    assert sgan_data("info", dest, "-q", "--outdir", tmp_path / "a")[0] == [str(tmp_path / "a" / "out-contact.png")]
+    assert sgan_data("info", dest, "-q", "--outdir", tmp_path / "a", "--out", "b.png")[0] == [str(tmp_path / "a/b.png")]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["b.png", "out-contact.png"]
+    options = ["--outdir", str(tmp_path / "a"), "--out", str(tmp_path / "c.png")]
+    result = CliRunner().invoke(command, ["info", str(dest), *options])
+    assert result.exit_code == 2 and "is not in --outdir" in result.stderr
+
+
 def test_info_of_the_bundled_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines, _ = sgan_data("info")
-    assert "images     4000" in lines and lines[-1] == "critters64-contact.png"
+    assert "images      4000" in lines and lines[-1] == "critters64-contact.png"
     assert "bodyVariant (14)" in "\n".join(lines)
     with Image.open(lines[-1]) as sheet:
         assert sheet.size == (10 * 130 + 2, 8 * 130 + 2)

@@ -1,4 +1,4 @@
-"""A run folder as training leaves it, with numbers that are made up."""
+"""A run folder as training writes it, with invented numbers."""
 
 import json
 import math
@@ -18,7 +18,7 @@ CONFIG = {
 
 @pytest.fixture
 def make_run():
-    """make_run(folder, lines=50, grids=4, **files): a run of 2 kimg a line; of 100 in all unless told otherwise."""
+    """make_run(folder, lines=50, grids=4, **files): a run with one line per 2 kimg, by default of 100 kimg."""
 
     def make(folder, lines=50, grids=4, config=CONFIG, metrics=(), **files):
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A run's folder has one holder, and none once that one is dead."""
+"""A run folder is locked by at most one process, and by none after that process has ended."""
 
 import contextlib
 import json
@@ -19,14 +19,14 @@ HOLD = (
     "import sys, time; from stylegan_cli.runs import lock_run\n"
     "with lock_run(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
 )
-FORK = HOLD.replace("print(", "import os; os.fork() or print(")  # the child says it: what a fork does in it is done
+FORK = HOLD.replace("print(", "import os; os.fork() or print(")  # printed by the child, after its fork handlers
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals")
 
 
 @pytest.fixture
 def hold(tmp_path):
-    """Start a process that holds tmp_path: hold(code) -> the process."""
+    """Start a process that locks tmp_path: hold(code) -> the process."""
     started = []
 
     def start(code=HOLD):
@@ -48,15 +48,15 @@ def hold(tmp_path):
 
 @pytest.fixture(params=["flock", "pid"])
 def kind(request, monkeypatch):
-    """Also where nothing can be locked, as on Windows, whose folders name their holder only."""
+    """With flock, and without it as on Windows, where only the recorded process counts."""
     if request.param == "pid":
         monkeypatch.setattr(lock, "fcntl", None)
     elif lock.fcntl is None:
         pytest.skip("no flock")
-    monkeypatch.setattr(lock, "_PATIENCE", 0.2)
+    monkeypatch.setattr(lock, "_TIMEOUT", 0.2)
 
 
-def test_held_and_given_back(tmp_path, kind):
+def test_lock_and_release(tmp_path, kind):
     assert not is_running(tmp_path)
     for _ in range(2):
         with lock_run(tmp_path):
@@ -66,13 +66,13 @@ def test_held_and_given_back(tmp_path, kind):
     assert not list(tmp_path.iterdir())
 
 
-def test_given_back_on_an_error(tmp_path, kind):
+def test_release_on_an_error(tmp_path, kind):
     with pytest.raises(ZeroDivisionError), lock_run(tmp_path):
         raise ZeroDivisionError
     assert not is_running(tmp_path)
 
 
-def test_a_second_holder_is_told_who_holds_it(tmp_path, kind, hold):
+def test_second_process_is_told_who_holds_the_lock(tmp_path, kind, hold):
     process = hold()
     assert is_running(tmp_path)
     with pytest.raises(SganError) as caught, lock_run(tmp_path):
@@ -82,7 +82,7 @@ def test_a_second_holder_is_told_who_holds_it(tmp_path, kind, hold):
     assert is_running(tmp_path)
 
 
-def test_in_one_process_too(tmp_path, kind):
+def test_second_lock_in_the_same_process(tmp_path, kind):
     with lock_run(tmp_path):
         with pytest.raises(SganError, match=f"process {os.getpid()} "), lock_run(tmp_path):
             pass
@@ -90,7 +90,7 @@ def test_in_one_process_too(tmp_path, kind):
 
 
 @posix
-def test_a_killed_holder_holds_no_more(tmp_path, kind, hold):
+def test_killed_process_releases_the_lock(tmp_path, kind, hold):
     process = hold()
     process.kill()
     process.wait()
@@ -101,7 +101,7 @@ def test_a_killed_holder_holds_no_more(tmp_path, kind, hold):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork") or lock.fcntl is None, reason="fork")
-def test_a_forked_child_does_not_hold_on(tmp_path, hold):
+def test_forked_child_does_not_keep_the_lock(tmp_path, hold):
     process = hold(FORK)
     assert is_running(tmp_path)
     process.kill()
@@ -109,20 +109,20 @@ def test_a_forked_child_does_not_hold_on(tmp_path, hold):
     assert not is_running(tmp_path)
 
 
-def test_many_take_turns(tmp_path):
-    """Whoever waits for a lock that is removed meanwhile must not hold the removed one."""
-    inside, most, done = [0], [0], []
+def test_threads_take_turns(tmp_path):
+    """A thread that waits for a lock file that is then removed must not lock the removed one."""
+    active, max_active, finished = [0], [0], []
 
     def work():
         for _ in range(15):
             while True:
                 try:
                     with lock_run(tmp_path):
-                        inside[0] += 1
-                        most[0] = max(most[0], inside[0])
+                        active[0] += 1
+                        max_active[0] = max(max_active[0], active[0])
                         time.sleep(0.001)
-                        inside[0] -= 1
-                        done.append(1)
+                        active[0] -= 1
+                        finished.append(1)
                     break
                 except SganError:
                     continue
@@ -132,18 +132,18 @@ def test_many_take_turns(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert (most[0], len(done)) == (1, 60)
+    assert (max_active[0], len(finished)) == (1, 60)
 
 
-def test_looking_does_not_disturb(tmp_path):
-    """A look takes the lock for an instant; a run that begins then waits that instant."""
+def test_is_running_does_not_disturb_lock_run(tmp_path):
+    """is_running holds the lock for an instant, for which a starting run waits."""
     stop = threading.Event()
 
-    def look():
+    def poll():
         while not stop.is_set():
             is_running(tmp_path)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=poll)
     thread.start()
     try:
         for _ in range(30):
@@ -154,29 +154,29 @@ def test_looking_does_not_disturb(tmp_path):
         thread.join()
 
 
-def test_a_holder_on_another_host_counts_where_nothing_can_be_locked(tmp_path, monkeypatch):
+def test_process_on_another_host_without_flock(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
-    monkeypatch.setattr(lock, "_PATIENCE", 0)
+    monkeypatch.setattr(lock, "_TIMEOUT", 0)
     (tmp_path / ".lock").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     with pytest.raises(SganError, match="process 1 on host elsewhere"), lock_run(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": "x"}', '{"host": 1, "pid": "x"}'])
-def test_a_lock_file_that_names_nobody(tmp_path, kind, text):
+def test_invalid_lock_file(tmp_path, kind, text):
     (tmp_path / ".lock").write_text(text)
     assert not is_running(tmp_path)
     with lock_run(tmp_path):
         assert is_running(tmp_path)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_missing_folder(tmp_path):
     assert not is_running(tmp_path / "absent")
     with pytest.raises(SganError, match="Cannot write"), lock_run(tmp_path / "absent"):
         pass
 
 
-def test_a_folder_removed_meanwhile(tmp_path):
+def test_folder_is_removed_while_locked(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     with lock_run(folder):

@@ -1,4 +1,4 @@
-"""The page of a run: whole, alone in the world, small enough, and safe whatever a path or a name holds."""
+"""The report of a run: complete, self-contained, small, and safe with any path or name."""
 
 import base64
 import json
@@ -52,21 +52,22 @@ def rows(reader):
 
 
 def images(reader):
-    """What is embedded, decoded."""
+    """The embedded images, decoded."""
     data = [attrs["src"].partition("base64,")[2] for attrs in reader.all("img")]
     return [Image.open(BytesIO(base64.b64decode(d))) for d in data]
 
 
-def test_a_whole_page(tmp_path, make_run):
+def test_complete_page(tmp_path, make_run):
     run = make_run(tmp_path / "00003-faces-auto", metrics={"fid50k_full": [300.0, 8.5, 9.0]})
     path = write_page(run)
     assert path == run / "report.html"
     reader = Reader(path.read_text(encoding="utf-8"))
-    told = rows(reader)
-    assert told["00003-faces-auto"] == "complete"
-    assert (told["shown"], told["preset"], told["data"]) == ("100 of 100 kimg", "auto", "faces.zip")
-    assert (told["time"], told["images"]) == ("25m 00s", "40 of 32x48")
-    assert (told["generator.fir"], told["generator.conv_clamp"], told["data.classes"]) == ("1.0, 3.0", "null", "a, b")
+    facts = rows(reader)
+    assert facts["00003-faces-auto"] == "complete"
+    assert (facts["progress"], facts["preset"], facts["dataset"]) == ("100 of 100 kimg", "auto", "faces.zip")
+    assert (facts["time"], facts["images"]) == ("25m 00s", "40 of 32x48")
+    assert (facts["generator.fir"], facts["generator.conv_clamp"]) == ("1.0, 3.0", "null")
+    assert facts["data.classes"] == "a, b"
     charts = [json.loads(attrs["data-chart"]) for attrs in reader.all("figure") if "data-chart" in attrs]
     assert [len(c["lines"]) for c in charts] == [1, 2, 1]  # FID, losses, speed
     assert charts[0]["lines"][0] == [[0, 10, 20], [300, 8.5, 9], [300, 8.5, 9]]
@@ -75,7 +76,7 @@ def test_a_whole_page(tmp_path, make_run):
     assert all(p.format == "WEBP" and p.size == (96, 64) for p in images(reader))
 
 
-def test_it_needs_nothing_beside_it(tmp_path, make_run):
+def test_page_is_self_contained(tmp_path, make_run):
     reader = Reader(make_page(make_run(tmp_path / "00000-a")))
     assert not reader.all("link") and all(not attrs for attrs in reader.all("script"))
     assert all(attrs["src"].startswith("data:image/webp;base64,") for attrs in reader.all("img"))
@@ -84,7 +85,7 @@ def test_it_needs_nothing_beside_it(tmp_path, make_run):
     assert not re.search(r"fetch|XMLHttp|import|eval|innerHTML", "".join(reader.scripts))
 
 
-def test_everything_is_escaped(tmp_path, make_run):
+def test_text_is_escaped(tmp_path, make_run):
     config = {"cfg": EVIL, "kimg": 9, "data": {"path": EVIL, "num": EVIL, "classes": [EVIL], EVIL: EVIL}}
     run = make_run(tmp_path / "00000-<b>&'$title", config=config, failure_txt=EVIL)
     with open(run / "stats.jsonl", "a") as f:
@@ -96,12 +97,12 @@ def test_everything_is_escaped(tmp_path, make_run):
     assert len(reader.scripts) == len(plain.scripts) == 1 and reader.scripts == plain.scripts
     assert "onerror" not in {name for _, attrs in reader.elements for name in attrs}
     assert not {tag for tag, _ in reader.elements} - {tag for tag, _ in plain.elements} - {"circle", "p"}
-    told = rows(reader)
-    assert told["data"] == told["data.classes"] == EVIL and EVIL in reader.text
+    facts = rows(reader)
+    assert facts["dataset"] == facts["data.classes"] == EVIL and EVIL in reader.text
     assert "00000-<b>&'$title" in reader.text
 
 
-def test_what_to_type_next(tmp_path, make_run):
+def test_next_commands(tmp_path, make_run):
     run = make_run(tmp_path / "my runs" / "00000-a")
     text = "".join(Reader(make_page(run)).text)
     assert f"sgan train --resume '{run}' --kimg 200\nsgan generate --model '{run}' --seeds 0-99" in text
@@ -115,34 +116,34 @@ def test_what_to_type_next(tmp_path, make_run):
 def test_states(tmp_path, make_run):
     run = make_run(tmp_path / "00000-a", lines=20)
     with lock_run(run):
-        told = rows(Reader(make_page(run)))
-    assert (told["00000-a"], told["time left"]) == ("running", "17m 00s")  # 60 kimg at 17 s
-    told = rows(Reader(make_page(run)))
-    assert told["00000-a"] == "stopped" and "time left" not in told
+        facts = rows(Reader(make_page(run)))
+    assert (facts["00000-a"], facts["time left"]) == ("running", "17m 00s")  # 60 kimg at 17 s
+    facts = rows(Reader(make_page(run)))
+    assert facts["00000-a"] == "stopped" and "time left" not in facts
 
 
-@pytest.mark.parametrize("what", ["empty", "one grid", "broken grid", "no reals", "only nan"])
-def test_runs_that_lack_things(tmp_path, make_run, what):
-    run = make_run(tmp_path / "00000-a", grids=1 if what == "one grid" else 3)
-    if what == "empty":
+@pytest.mark.parametrize("missing", ["empty", "one grid", "broken grid", "no reals", "only nan"])
+def test_incomplete_runs(tmp_path, make_run, missing):
+    run = make_run(tmp_path / "00000-a", grids=1 if missing == "one grid" else 3)
+    if missing == "empty":
         for file in run.iterdir():
             file.unlink()
-    elif what == "broken grid":
+    elif missing == "broken grid":
         data = (run / "fakes-000010.png").read_bytes()
         (run / "fakes-000010.png").write_bytes(data[: len(data) // 2])
         (run / "fakes-000020.png").write_bytes(b"")
-    elif what == "no reals":
+    elif missing == "no reals":
         (run / "reals.png").unlink()
-    elif what == "only nan":
+    elif missing == "only nan":
         (run / "stats.jsonl").write_text('{"kimg": 1, "loss/G": NaN, "seconds": null}\n{"kim')
     reader = Reader(make_page(run))
-    shown = {"empty": 0, "one grid": 2, "broken grid": 2, "no reals": 4, "only nan": 5}[what]
+    shown = {"empty": 0, "one grid": 2, "broken grid": 2, "no reals": 4, "only nan": 5}[missing]
     assert len(reader.all("img")) == shown
-    assert bool(reader.all("svg")) == (what not in ("empty", "only nan"))
-    assert bool(reader.all("input")) == (what in ("no reals", "only nan"))
+    assert bool(reader.all("svg")) == (missing not in ("empty", "only nan"))
+    assert bool(reader.all("input")) == (missing in ("no reals", "only nan"))
 
 
-def test_skipped_steps_are_shown_only_if_there_are_any(tmp_path, make_run):
+def test_skipped_steps_are_shown_only_if_any(tmp_path, make_run):
     run = make_run(tmp_path / "00000-a", lines=0)
     for skipped, shown in ((0, False), (2, True)):
         lines = [{"kimg": k, "guard/skipped": skipped * (k == 3)} for k in range(1, 6)]
@@ -150,7 +151,7 @@ def test_skipped_steps_are_shown_only_if_there_are_any(tmp_path, make_run):
         assert ("Skipped steps" in make_page(run)) == shown
 
 
-def test_many_large_grids_are_chosen_evenly_and_made_small(tmp_path, make_run, monkeypatch):
+def test_many_large_grids_are_subsampled_and_scaled_down(tmp_path, make_run, monkeypatch):
     run = make_run(tmp_path / "00000-a", grids=0)
     noise = np.random.default_rng(0).integers(0, 256, (300, 1200, 3), dtype=np.uint8)
     for i in range(131):
@@ -174,7 +175,7 @@ def test_few_grids_are_at_most_1024_wide(tmp_path, make_run):
     assert (fakes.size, fakes.mode, reals.size) == ((1024, 512), "RGBA", (640, 480))
 
 
-def test_where_it_is_written(tmp_path, make_run):
+def test_output_path(tmp_path, make_run):
     run = make_run(tmp_path / "00000-a", grids=1)
     assert write_page(run, tmp_path / "deep" / "page.html").is_file()
     assert not (run / "report.html").exists()

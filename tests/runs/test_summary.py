@@ -1,4 +1,4 @@
-"""What is read out of a run's folder, whatever is missing or broken in it."""
+"""Summaries of run folders, including incomplete and broken ones."""
 
 import json
 import os
@@ -14,7 +14,7 @@ def append(path, text):
         f.write(text)
 
 
-def test_a_complete_run(tmp_path, make_run):
+def test_complete_run(tmp_path, make_run):
     run = make_run(tmp_path / "00003-faces-auto", metrics={"fid50k_full": [300.0, 8.5, 9.0], "kid50k": [1, 0.5]})
     os.utime(run / "metric-kid50k.jsonl", (2e9, 2e9))
     summary = summarize_run(run)
@@ -36,14 +36,14 @@ def test_states(tmp_path, make_run):
         assert summarize_run(run).state == "running"
 
 
-def test_a_run_that_has_only_begun(tmp_path):
+def test_run_without_files(tmp_path):
     run = tmp_path / "00000-a"
     run.mkdir()
     summary = summarize_run(run)
     assert (summary.state, summary.kimg, summary.of_kimg, summary.metric) == ("stopped", 0.0, None, None)
 
 
-def test_kimg_from_a_snapshot_where_there_are_no_statistics(tmp_path):
+def test_kimg_from_a_snapshot_without_statistics(tmp_path):
     run = tmp_path / "old"
     run.mkdir()
     (run / "snapshot-000012.500.safetensors").touch()
@@ -58,7 +58,7 @@ def test_broken_settings(tmp_path, make_run, text):
 
 
 @pytest.mark.parametrize(
-    ("named", "metric", "best"),
+    ("configured", "metric", "best"),
     [
         (None, "fid50k", 7.0),
         (["pr50k3_recall", "fid50k"], "pr50k3_recall", 0.5),
@@ -67,16 +67,16 @@ def test_broken_settings(tmp_path, make_run, text):
         ({"x": 1}, "fid50k", 7.0),
     ],
 )
-def test_which_metric_and_what_is_best(tmp_path, make_run, named, metric, best):
+def test_main_metric_and_its_best_value(tmp_path, make_run, configured, metric, best):
     metrics = {"fid50k": [9.0, 7.0, 8.0], "pr50k3_recall": [0.1, 0.5, 0.2], "is50k": [2.0, 9.0, 3.0]}
-    run = make_run(tmp_path / "00000-a", config={"kimg": 1, "metrics": named}, metrics=metrics)
+    run = make_run(tmp_path / "00000-a", config={"kimg": 1, "metrics": configured}, metrics=metrics)
     for i, name in enumerate(metrics):
         os.utime(run / f"metric-{name}.jsonl", (i, i))
     summary = summarize_run(run)
     assert (summary.metric, summary.best, summary.best_kimg) == (metric, best, 10.0)
 
 
-def test_a_last_line_cut_short_and_lines_that_are_none(tmp_path, make_run):
+def test_incomplete_and_invalid_lines(tmp_path, make_run):
     run = make_run(tmp_path / "00000-a", lines=3)
     append(
         run / "stats.jsonl", '[]\n"x"\n\n{"kimg": "7"}\n{"kimg": NaN}\n{"kimg": true}\n{"loss/G": 1}\n{"kimg": 8, "lo'
@@ -86,15 +86,15 @@ def test_a_last_line_cut_short_and_lines_that_are_none(tmp_path, make_run):
     assert [line["kimg"] for line in read_stats(run)] == [2, 4, 6]
 
 
-def test_a_stretch_gone_over_again(tmp_path, make_run):
-    """As after a killed run goes on from its last state."""
+def test_lines_after_a_rollback_replace_earlier_ones(tmp_path, make_run):
+    """As when a killed run is resumed from its last state."""
     run = make_run(tmp_path / "00000-a", lines=5)
     append(run / "stats.jsonl", "".join(json.dumps({"kimg": k, "again": 1}) + "\n" for k in (5, 7, 9)))
     assert [(line["kimg"], "again" in line) for line in read_stats(run)] == [(2, 0), (4, 0), (5, 1), (7, 1), (9, 1)]
 
 
-def test_two_lines_at_one_time_are_one(tmp_path, make_run):
-    """Diversity has a line of its own, after that of the losses."""
+def test_lines_with_the_same_kimg_are_merged(tmp_path, make_run):
+    """Diversity has a line of its own, after the line of the losses."""
     run = make_run(tmp_path / "00000-a", lines=2)
     append(run / "stats.jsonl", '{"kimg": 4, "diversity": 0.5}\n')
     first, last = read_stats(run)
@@ -102,13 +102,13 @@ def test_two_lines_at_one_time_are_one(tmp_path, make_run):
     assert summarize_run(run).sec_per_kimg == 17.0
 
 
-def test_only_the_end_of_a_long_file_is_read(tmp_path, make_run):
+def test_tail_of_a_long_file(tmp_path, make_run):
     run = make_run(tmp_path / "00000-a", lines=5000)
     tail = read_stats(run, tail=True)
     assert 100 < len(tail) < 1000 and tail[-1]["kimg"] == 10_000
 
 
-def test_metrics_measured_again_and_not_in_order(tmp_path, make_run):
+def test_repeated_and_unordered_metrics(tmp_path, make_run):
     run = make_run(tmp_path / "00000-a", metrics={"fid": [5.0, 4.0]})
     append(run / "metric-fid.jsonl", '{"value": 3, "kimg": 40}\n{"value": 2, "kimg": 20}\n{"value": 1, "kimg": 0}\n')
     append(run / "metric-fid.jsonl", '{"value": null, "kimg": 1}\n{"value": 1}\n{"value": Infinity, "kimg": 2}\n{"val')

@@ -172,7 +172,7 @@ def test_its_snapshots_are_not_models(tmp_path):
 def test_its_page_shows_samples_and_charts(tmp_path):
     train(tmp_path / "run", 0.128)
     page = make_page(tmp_path / "run")
-    assert 'drawn at <output id="when">0.128</output>' in page and "images of the set" in page
+    assert 'generated images at <output id="when">0.128</output>' in page and "real images" in page
     assert "loss/fit" in page and "line/weight" in page
 
 

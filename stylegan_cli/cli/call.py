@@ -1,0 +1,130 @@
+"""What commands do besides parsing: open the model, choose the device and the output file, print."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import typing
+from pathlib import Path
+
+import click
+
+from ..errors import SganError
+
+if typing.TYPE_CHECKING:
+    import torch
+
+    from ..progress import Progress
+    from ..session import Session
+
+
+def resolve_device(
+    name: str,  # what `Device` accepts
+) -> torch.device:
+    """The device of that name; 'auto' is CUDA if available, else the CPU. Raises SganError if this machine does not
+    have the device, or if the CUDA kernels are required and cannot run on it."""
+    import torch
+
+    from ..ops import dispatch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise SganError(f"No device {name}: PyTorch sees {count} CUDA device(s).", hint="Use --device auto.")
+    dispatch.check(None, device)
+    return device
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The options that all commands with a model share, see `session_options`."""
+
+    model: str | None
+    runs: str
+    device: str
+    as_json: bool
+    quiet: bool
+
+    def open(self) -> Session:
+        """Open the model, and say which one it is. Raises SganError if there is none or it cannot be read."""
+        from ..session import Session, find_model
+
+        path, description = find_model(self.model, self.runs)
+        self.inform(description)
+        arguments = click.get_current_context().find_root().obj or ["sgan"]
+        return Session(path, resolve_device(self.device), command=arguments)
+
+    def progress(self) -> contextlib.AbstractContextManager[Progress]:
+        """Progress bars, none with --quiet."""
+        from .progress import bar
+
+        return bar(self.quiet)
+
+    def inform(self, *sentences: str) -> None:
+        """Print sentences to stderr, unless --quiet."""
+        if not self.quiet:
+            warn(*sentences)
+
+    def print_result(
+        self,
+        result: dict[str, typing.Any],  # printed with --json; paths as strings
+        line: object,  # printed without --json
+    ) -> None:
+        """Print the result to stdout."""
+        click.echo(json.dumps(result, default=str) if self.as_json else line)
+
+
+def warn(*sentences: str) -> None:
+    """Print sentences to stderr, with --quiet too."""
+    for sentence in sentences:
+        click.echo(sentence, err=True)
+
+
+def output_file(
+    out: str | None,  # --out
+    outdir: str | None,  # --outdir
+    name: str,  # of the file without --out
+    folder: str | os.PathLike = "./out",  # of the file without --outdir
+) -> str:
+    """The file to write. Raises UsageError if --out names a folder other than --outdir."""
+    if out is None:
+        return str(Path(outdir or folder, name))
+    if outdir is None:
+        return out
+    if not os.path.dirname(out):
+        return str(Path(outdir, out))
+    if os.path.realpath(os.path.dirname(out)) != os.path.realpath(outdir):
+        raise click.UsageError(f"--out {out} is not in --outdir {outdir}. Use only one of the two options.")
+    return out
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> typing.Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that partial results are kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse freed memory instead of returning it to the system, which would have to clear it again for each
+    large activation; on a CPU that takes longer than the network itself."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

