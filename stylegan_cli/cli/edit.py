@@ -57,6 +57,7 @@ def command() -> None:
 
     The latent space is the space of the model's inputs. Moving along a direction in it changes one property of the
     image, such as pose or color. First `find` directions, then `show` what they do, then `apply` them to images.
+    Directions belong to the model that they were found with.
 
     \b
     Examples:

@@ -68,7 +68,8 @@ def command(
     Optimizes a latent (an input of the generator) until the generated image is close to each IMAGE. Writes
     projected.npz (the latents, for `sgan mix --rows`, `sgan interpolate --seeds`, `sgan edit apply --seeds` and
     `sgan generate --from-w`), proj.png (the image found) and compare.png (target, result and difference). With several
-    images, each has its own files, with its name in front. Ctrl-C keeps the best result so far. Latents belong to the model that they were found with.
+    images, each has its own files, with its name in front. Ctrl-C keeps the best result so far.
+    Latents belong to the model that they were found with.
 
     \b
     Examples:
