@@ -21,7 +21,7 @@ class SganError(Exception):
         self.hint = hint
 
 
-def nearest(
+def suggest(
     name: str,  # that there is not
     known: Iterable[str],
     shown: Callable[[str], object] = str,  # how a known one is written

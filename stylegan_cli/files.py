@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import SganError, nearest
+from .errors import SganError, suggest
 
 T = TypeVar("T")
 
@@ -82,14 +82,14 @@ def remove_leftovers(
             path.unlink()
 
 
-def nearest_path(
+def suggest_path(
     path: Path,  # that there is not
 ) -> str | None:
     """Which one in the same folder may be meant, as a hint."""
     names: list[str] = []
     with contextlib.suppress(OSError):
         names = sorted(os.listdir(path.parent))
-    return nearest(path.name, names, path.parent.joinpath) or None
+    return suggest(path.name, names, path.parent.joinpath) or None
 
 
 def sync_folder(
