@@ -38,7 +38,7 @@ def base_size(
         sizes = ", ".join(f"{h}x{w}" for h, w in nearest_sizes(height, width))
         raise SganError(
             f"The size {height}x{width} (height x width) cannot be halved repeatedly to a base of 3 to 16 pixels.",
-            hint=f"The nearest valid sizes are {sizes}.",
+            hint=f"The nearest sizes are {sizes}.",
         )
     return height >> n, width >> n, n
 

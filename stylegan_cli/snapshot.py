@@ -22,7 +22,7 @@ from .config import from_json, to_json
 from .data.dataset import Dataset, DataSpec, open_dataset
 from .errors import SganError
 from .files import atomic_path
-from .layers import laid_out
+from .layers import to_memory_format
 from .models.config import DiscriminatorConfig, GeneratorConfig
 from .models.discriminator import Discriminator
 from .models.generator import Generator
@@ -114,7 +114,7 @@ def assemble(
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
 
 
-def open_training_set(
+def open_training_dataset(
     info: SnapshotInfo,
     data: str | None = None,  # others, read with the same labels
     size: tuple[int, int] | None = None,  # to read at; None: the model's, where the images can be read at it
@@ -180,7 +180,7 @@ def _fill(build: Callable[[], N], tensors: dict[str, Tensor], prefix: str, path:
         raise SganError(f"{path} holds numbers that are not finite, in {prefix + broken[0]} for one.")
     network.load_state_dict(state, assign=True)
     state.clear()
-    return laid_out(network).eval().requires_grad_(False)
+    return to_memory_format(network).eval().requires_grad_(False)
 
 
 def _is_finite(tensor: Tensor) -> bool:

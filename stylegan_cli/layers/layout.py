@@ -10,7 +10,7 @@ from torch import nn
 N = TypeVar("N", bound=nn.Module)
 
 
-def laid_out(
+def to_memory_format(
     network: N,
     layout: torch.memory_format = torch.channels_last,  # what convolutions like best on most devices
 ) -> N:

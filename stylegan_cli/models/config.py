@@ -207,7 +207,7 @@ def field_names(config: type[ImageConfig] | ImageConfig) -> set[str]:
     return {field.name for field in dataclasses.fields(config)}
 
 
-def with_known(
+def replace_known_fields(
     config: C,
     **changes: Any,
 ) -> C:

@@ -130,9 +130,9 @@ class Discriminator(nn.Module):
         dtype: torch.dtype | None = None,  # half precision for the highest levels; None: none
     ) -> Tensor:  # [N, 1] logits: positive means real
         """Raises ValueError on images of another size."""
-        return self.judge(image, c, dtype)[0]
+        return self.forward_with_classes(image, c, dtype)[0]
 
-    def judge(
+    def forward_with_classes(
         self,
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
         c: Tensor | None = None,  # [N, c_dim] one-hot; a classifier does not need it

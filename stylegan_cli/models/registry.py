@@ -34,19 +34,19 @@ def build_generator(
     config: GeneratorConfig,
 ) -> Generator:
     """A generator with fresh weights, laid out as the convolutions like them best."""
-    from ..layers import laid_out
+    from ..layers import to_memory_format
 
-    return laid_out(FAMILIES[config.family].build(config))
+    return to_memory_format(FAMILIES[config.family].build(config))
 
 
 def build_discriminator(
     config: DiscriminatorConfig,
 ) -> Discriminator:
     """A discriminator with fresh weights, laid out as the convolutions like them best."""
-    from ..layers import laid_out
+    from ..layers import to_memory_format
     from .discriminator import Discriminator
 
-    return laid_out(Discriminator(config))
+    return to_memory_format(Discriminator(config))
 
 
 def read_generator(

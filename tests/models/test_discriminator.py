@@ -36,7 +36,7 @@ def test_shapes(make_d, randn, architecture, channels, height, width, c_dim, lab
 def test_a_classifier_names_the_class_besides(make_d, randn):
     """One output is the logit, the others are the classes'; the label is not told."""
     D, x = make_d(8, 8, c_dim=3, labels="classifier"), randn(4, 3, 8, 8)
-    logits, classes = D.judge(x)
+    logits, classes = D.forward_with_classes(x)
     assert logits.shape == (4, 1) and classes.shape == (4, 3)
     assert torch.equal(D(x, torch.eye(3).double()[[0, 1, 2, 0]]), logits) and torch.equal(D(x), logits)
     assert D.b4.out.weight.shape[0] == 4 and not hasattr(D, "mapping")
