@@ -1,4 +1,4 @@
-"""The building blocks that the networks are made of. A block exists once, whichever family uses it."""
+"""Layers that the networks share."""
 
 from .adain import adain
 from .conv import EqualConv2d
