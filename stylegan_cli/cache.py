@@ -23,7 +23,7 @@ from .files import remove_leftovers, sync_folder, write_atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOCK_NOTICE_DELAY = 3.0  # seconds of waiting for another process before the user is told
+LOCK_NOTICE_DELAY = 3.0  # seconds of waiting for another process before a message
 _BLOCK = 1 << 20  # bytes
 
 

@@ -45,13 +45,13 @@ def test_the_key_depends_on_every_input():
 def test_a_damaged_file_is_ignored_and_replaced(root, damage):
     cache.store("things", KEY, TENSORS)
     path = cache.find("things", KEY)
-    whole = path.read_bytes()
-    content = bytearray(whole)
+    original = path.read_bytes()
+    content = bytearray(original)
     if damage == "bit":
         content[-20] ^= 4
     elif damage == "header":
         content[:8] = b"\xff" * 8
-    path.write_bytes({"cut": whole[:-3], "empty": b""}.get(damage, content))
+    path.write_bytes({"cut": original[:-3], "empty": b""}.get(damage, content))
     assert cache.load("things", KEY) is None
     cache.store("things", KEY, {"x": torch.ones(2)}, "new")
     assert cache.load("things", KEY).about == "new" and len(visible(root / "things")) == 1

@@ -133,9 +133,9 @@ def test_a_missing_file(tmp_path):
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 200, 0.5, 0.999])
 def test_a_truncated_file(saved, tmp_path, keep):
-    whole = saved.read_bytes()
+    data = saved.read_bytes()
     cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(whole[: keep if isinstance(keep, int) else int(len(whole) * keep)])
+    cut.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
     assert "truncated" in error_message(cut)
     with pytest.raises(SganError):
         read_info(cut)
@@ -174,14 +174,14 @@ def rewrite(saved, info, tensors=None):
 
 
 def test_tensors_that_do_not_match_the_configuration(model, saved):
-    info, whole = to_json(model[2]), safetensors.torch.load_file(saved)
+    info, weights = to_json(model[2]), safetensors.torch.load_file(saved)
     name = "G.synthesis.b8.conv0.weight"
-    missing = {k: v for k, v in whole.items() if k != name}
-    for tensors in (missing, whole | {name: torch.zeros(3)}, whole | {"G.extra": torch.zeros(1)}):
+    missing = {k: v for k, v in weights.items() if k != name}
+    for tensors in (missing, weights | {name: torch.zeros(3)}, weights | {"G.extra": torch.zeros(1)}):
         message = error_message(rewrite(saved, info, tensors))
         assert "does not match its own configuration" in message
         assert "G.extra" in message or name in message
-    broken = {k: v for k, v in whole.items() if not k.startswith("D.b8")}
+    broken = {k: v for k, v in weights.items() if not k.startswith("D.b8")}
     assert "D.b8" in error_message(rewrite(saved, info, broken))
 
 

@@ -39,7 +39,7 @@ class Checkpoint:
     aug_p: float | None = None  # probability of adaptive augmentation
     data: str = ""  # path of the training images, if the file has it
     kimg: float = 0.0
-    notes: tuple[str, ...] = ()  # what was left out or guessed
+    notes: tuple[str, ...] = ()  # what was omitted or guessed
     measure_w_avg: bool = False  # the file has no mean of w: the one in G is zero and must be measured
 
 

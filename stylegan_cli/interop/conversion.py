@@ -63,7 +63,7 @@ def model_info(
 def conversion_notes(
     path: Path,
 ) -> tuple[str, ...]:
-    """What is left out or guessed when a checkpoint is converted."""
+    """What is omitted or guessed when a checkpoint is converted."""
     return () if is_snapshot(path) else checkpoint_info(path)[1]
 
 

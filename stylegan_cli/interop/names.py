@@ -29,8 +29,8 @@ def find_names(
     """List every global that a file names, including those in pickles inside its storages."""
     names = PickleNames()
     with open(path, "rb") as f:
-        beginning = f.read(4)
-        if beginning == b"PK\3\4":
+        head = f.read(4)
+        if head == b"PK\3\4":
             try:
                 entries = zip_entries(Part(f))
                 descriptions = [
@@ -41,7 +41,7 @@ def find_names(
             for part in descriptions:
                 _scan(part, names)
             return names if descriptions else None
-        if beginning[:1] != b"\x80":
+        if head[:1] != b"\x80":
             return None
         file = Part(f)
         _scan(file, names)

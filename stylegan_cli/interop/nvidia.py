@@ -1,7 +1,7 @@
 """Reader of NVIDIA's PyTorch pickles: stylegan2-ada-pytorch, and the StyleGAN2 networks of stylegan3.
 
 A pickle holds {'G', 'D', 'G_ema', 'augment_pipe', 'training_set_kwargs'}; a network is a dictionary with its source
-code, which is ignored, and its `__dict__`. The weights have the same names as ours. All settings are inferred from the
+code, which is ignored, and its `__dict__`. The weight names are the same as here. All settings are inferred from the
 modules, because the defaults of the two repositories differ.
 """
 
@@ -102,7 +102,7 @@ def read_nvidia(file: Part) -> Checkpoint:
         d_tensors,
         None if p is None or p.size != () else float(p.load()),
         _text(dataset.get("path")) if isinstance(dataset, dict) else "",
-        notes=("The weights of G are left out; its moving average G_ema is used.",),
+        notes=("The weights of G are omitted; its moving average G_ema is used.",),
     )
 
 

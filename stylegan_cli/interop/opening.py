@@ -67,7 +67,7 @@ def open_model(
 
 def checkpoint_info(
     path: Path,  # not a snapshot
-) -> tuple[SnapshotInfo, tuple[str, ...]]:  # and notes on what is left out or guessed
+) -> tuple[SnapshotInfo, tuple[str, ...]]:  # and notes on what is omitted or guessed
     """Read the description of the model in another program's checkpoint, without its tensors."""
     with open(path, "rb") as f:
         checkpoint = read_checkpoint(Part(f), path)

@@ -2,7 +2,7 @@
 
 The files are written by torch.save and contain {'g_ema', 'd', 'args' ...}, or {'state_dict': {'decoder. ...'},
 'latent_avg' ...}. The networks are 'skip' generators and 'resnet' discriminators without labels; unlike TensorFlow's,
-their convolution kernels are not flipped relative to ours.
+their convolution kernels are not flipped.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_rosinality(file: Part) -> Checkpoint:
         if isinstance(tree.get("d"), dict):
             discriminator, d_tensors = discriminator_of(tree["d"], generator)
     except FormatError as e:  # the generator is useful without it
-        notes += (f"The discriminator is left out: {e}.",)
+        notes += (f"The discriminator is omitted: {e}.",)
     args = tree["args"].values if isinstance(tree.get("args"), Settings) else {}
     p = tree.get("ada_aug_p")
     omitted = "encoder is" if is_encoder else "weights of g and the states of the optimizers are"
@@ -73,7 +73,7 @@ def read_rosinality(file: Part) -> Checkpoint:
         d_tensors,
         float(p) if (type(p) is int or type(p) is float) and 0 <= p <= 1 else None,
         args["path"][:200] if type(args.get("path")) is str else "",
-        notes=(f"The {omitted} left out.", *notes),
+        notes=(f"The {omitted} omitted.", *notes),
         measure_w_avg=not isinstance(tree.get("latent_avg"), LazyTensor),
     )
 

@@ -29,18 +29,18 @@ def read_tensorflow(file: Part) -> Checkpoint:
     weights = G.variables("mapping", "synthesis")
     is_stylegan1 = G.version < _STYLEGAN2_VERSION or any("/StyleMod/" in name for name in weights)
     generator, tensors = (tensorflow1.generator_of if is_stylegan1 else generator_of)(G, weights)
-    notes = ["The weights of G are left out; its moving average Gs is used."]
+    notes = ["The weights of G are omitted; its moving average Gs is used."]
     try:
         discriminator, d_tensors = (tensorflow1.discriminator_of if is_stylegan1 else discriminator_of)(D, generator)
     except FormatError as e:  # the generator is useful without it
         discriminator, d_tensors = None, {}
-        notes.append(f"The discriminator is left out: {e}.")
+        notes.append(f"The discriminator is omitted: {e}.")
     if any("ToRGB_lod1/" in name for name in weights):
-        notes.append("The outputs at lower resolutions, which only a growing network needs, are left out.")
+        notes.append("The outputs at lower resolutions, which only a growing network needs, are omitted.")
     if "synthesis/noise0" not in weights:
         notes.append("The network has no noise; its noise strength is set to zero.")
     if is_stylegan1 and f"synthesis/{2 * generator.height}x{2 * generator.height}/Conv1/bias" in weights:
-        notes.append(f"The levels above {generator.height}, to which the network had not grown yet, are left out.")
+        notes.append(f"The levels above {generator.height}, to which the network had not grown yet, are omitted.")
     name = "StyleGAN" if is_stylegan1 else "StyleGAN2-ADA" if G.version >= _ADA_VERSION else "StyleGAN2"
     return Checkpoint(f"{name} TensorFlow pickle", generator, tensors, discriminator, d_tensors, notes=tuple(notes))
 

@@ -117,7 +117,7 @@ def _convolution_settings(arguments: Arguments) -> dict:
 
 def _upsampling_kernel(r: int, arguments: Arguments) -> Conversion:
     """The conversion of an upsampling kernel. The original layer enlarges, then correlates. If fused into a transposed
-    convolution it convolves, as ours does: a different network with the same names."""
+    convolution it convolves, as in `StyledConv2d`: a different network with the same names."""
     fused = arguments.values.get("fused_scale", "auto")
     if type(fused) is not bool and (type(fused) is not str or fused != "auto"):
         raise PickleError("its fused_scale is invalid")

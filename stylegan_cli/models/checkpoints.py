@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .config import StyledConfig
 
-Conversion = Callable[[Tensor], Tensor]  # from the other program's layout to ours
+Conversion = Callable[[Tensor], Tensor]  # from the other program's layout
 Names = dict[str, tuple[str, Conversion | None]]  # our name -> (the other program's name, conversion)
 
 
@@ -45,7 +45,7 @@ def permute_kernel(w: Tensor) -> Tensor:  # [k, k, in, out] -> [out, in, k, k]
 
 
 def flip_kernel(w: Tensor) -> Tensor:  # [k, k, in, out] -> [out, in, k, k]
-    """For upsampling layers: in TensorFlow they correlate, ours convolve."""
+    """For upsampling layers, which correlate in TensorFlow and convolve here."""
     return permute_kernel(w.flip([0, 1]))
 
 

@@ -54,7 +54,7 @@ MINUTES: dict[str, Any] = {  # trains in minutes on two CPU cores
     "w_dim": 128,
     "mapping_lr": 0.1,  # the mapping network must learn fast in such a short run
     "lr": 0.006,
-    "gamma": 30.0,  # flat drawings are easy to tell from early fakes; a strong R1 penalty keeps D from winning
+    "gamma": 30.0,  # flat images are easy to distinguish from early fakes; a strong R1 penalty keeps D from winning
     "ema_kimg": 4.0,
     "ema_rampup": 0.1,
     "pl_weight": 0.0,

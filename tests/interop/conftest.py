@@ -114,11 +114,13 @@ def describe_block(block, config, half):
 def networks():
     """Small networks with random weights, biases and noise strengths: networks(seed, ...) -> (G, D)."""
 
-    def make(seed=0, size=16, c_dim=0, architecture="skip", d_architecture="resnet", fir=(1.0, 3.0, 3.0, 1.0), **both):
+    def make(
+        seed=0, size=16, c_dim=0, architecture="skip", d_architecture="resnet", fir=(1.0, 3.0, 3.0, 1.0), **common
+    ):
         torch.manual_seed(seed)
-        both = {"c_dim": c_dim, "channel_base": 64, "channel_max": 8, "fir": fir, "half_levels": 0} | both
-        config = StyleGAN2Config(size, size, z_dim=6, w_dim=5, mapping_layers=2, architecture=architecture, **both)
-        d_config = DiscriminatorConfig(size, size, architecture=d_architecture, mbstd_group=2, **both)
+        common = {"c_dim": c_dim, "channel_base": 64, "channel_max": 8, "fir": fir, "half_levels": 0} | common
+        config = StyleGAN2Config(size, size, z_dim=6, w_dim=5, mapping_layers=2, architecture=architecture, **common)
+        d_config = DiscriminatorConfig(size, size, architecture=d_architecture, mbstd_group=2, **common)
         G, D = build_generator(config), build_discriminator(d_config)
         for network in (G, D):
             for tensor in network.state_dict().values():

@@ -172,7 +172,7 @@ PROGRAMS = {
     "code before a truncation": b"\x80\x04" + CALL,
     "no stop": network()[:-1],
     "two pickles": network() + b"\x80\x04" + CALL + b".",
-    "a pickle before ours": b"\x80\x04" + CALL + b"." + network(),
+    "another pickle before": b"\x80\x04" + CALL + b"." + network(),
     "memo bomb": b"\x80\x04]" + b"\x94" * 200_000 + b".",
     "memo of 2^32": b"\x80\x04]r\xff\xff\xff\xff.",
     "dup bomb": b"\x80\x04]" + b"2" * 200_000 + b"t.",
@@ -267,20 +267,20 @@ def overwrite(data, at, new):
 
 
 def zips():
-    whole = saved({"g_ema": {"a": torch.zeros(100)}})
-    directory = whole.index(b"PK\1\2")
+    data = saved({"g_ema": {"a": torch.zeros(100)}})
+    directory = data.index(b"PK\1\2")
     yield "zip calls", zipped([("archive/data.pkl", b"\x80\x02" + CALL + b"."), ("archive/version", b"3\n")])
     yield "zip slip", zipped([("../../EVIL", b"x"), ("/EVIL", b"x"), ("archive/data.pkl", b"\x80\x02}.")])
     yield "zip compressed", zipped([("archive/data.pkl", b"\x80\x02" + b"(" * 10_000_000)], zipfile.ZIP_DEFLATED)
     yield "zip with two of a name", zipped([("a/data.pkl", b"\x80\x02}."), ("a/data.pkl", b"\x80\x02" + CALL + b".")])
     yield "zip with two roots", zipped([("a/data.pkl", b"\x80\x02}."), ("b/data.pkl", b"\x80\x02" + CALL + b".")])
     yield "zip of something else", zipped([("word/document.xml", b"<x/>")])
-    yield "zip with an encrypted flag", overwrite(whole, directory + 8, b"\x01\x00")
-    yield "zip with a wrong method", overwrite(whole, directory + 10, b"\x63\x00")
-    yield "zip with a wrong size", overwrite(whole, directory + 24, struct.pack("<I", 0x7FFFFFFF))
-    yield "zip with a wrong place", overwrite(whole, directory + 42, struct.pack("<I", 0x7FFFFFFF))
-    yield "zip cut in half", whole[: len(whole) // 2]
-    yield "pickle before a zip", b"\x80\x04" + CALL + b"." + whole
+    yield "zip with an encrypted flag", overwrite(data, directory + 8, b"\x01\x00")
+    yield "zip with a wrong method", overwrite(data, directory + 10, b"\x63\x00")
+    yield "zip with a wrong size", overwrite(data, directory + 24, struct.pack("<I", 0x7FFFFFFF))
+    yield "zip with a wrong place", overwrite(data, directory + 42, struct.pack("<I", 0x7FFFFFFF))
+    yield "zip cut in half", data[: len(data) // 2]
+    yield "pickle before a zip", b"\x80\x04" + CALL + b"." + data
     yield "zip of no storages", zipped([("a/data.pkl", pickle.dumps({"g_ema": {"a": 1}}, 2))])
     middle = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("../../etc/passwd") + text("cpu") + b"K\x04tQ"
     yield "zip with a storage elsewhere", zipped([("a/data.pkl", b"\x80\x02" + middle + b".")])
@@ -297,13 +297,13 @@ def test_corpus(good, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "files"
     folder.mkdir()
-    whole = good["good nvidia"]
+    data = good["good nvidia"]
     files = {**good, **PROGRAMS, **dict(zips())}
     files["html"] = b"<html><body>Too many requests</body></html>"
     files["lfs"] = b"version https://git-lfs.github.com/spec/v1\n"
     files["empty"] = b""
-    for at in range(1, len(whole), max(1, len(whole) // 60)):
-        files[f"cut at {at:06d}"] = whole[:at]
+    for at in range(1, len(data), max(1, len(data) // 60)):
+        files[f"cut at {at:06d}"] = data[:at]
     for name, data in files.items():
         (folder / name).write_bytes(data)
     assert len(PROGRAMS) + len(dict(zips())) >= 60
@@ -325,12 +325,12 @@ def test_corpus(good, tmp_path, monkeypatch):
 def tiny(networks, nvidia_bytes, tmp_path_factory):
     """The smallest valid files of each format, so that thousands of mutations can be read quickly."""
     folder = tmp_path_factory.mktemp("tiny")
-    both = {"size": 8, "channel_base": 16, "channel_max": 2, "architecture": "orig"}
-    G, D = networks(d_architecture="orig", **both)
+    common = {"size": 8, "channel_base": 16, "channel_max": 2, "architecture": "orig"}
+    G, D = networks(d_architecture="orig", **common)
     contents = {"nvidia.pkl": nvidia_bytes(G, D, 4), "nvidia 2.pkl": nvidia_bytes(G, None, 2)}
     for name, data in contents.items():
         (folder / name).write_bytes(data)
-    G, _ = networks(**both | {"architecture": "skip"})
+    G, _ = networks(**common | {"architecture": "skip"})
     write_nvidia(folder / "built.pkl", G, None, "ada")
     write_unchecked(folder / "rosinality.pt", G, None)
     tree = torch.load(folder / "rosinality.pt", weights_only=True)

@@ -23,7 +23,7 @@ from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 SIZES = {"channel_base": 64, "channel_max": 12, "mapping_layers": 2}
-KINDS = {  # settings of G, of D, of both
+KINDS = {  # settings of G, of D, of both networks
     "plain": ({}, {}, {}),
     "classes": ({}, {"mbstd_channels": 2, "mbstd_group": None}, {"c_dim": 3, "mapping_lr": 0.1}),
     "resnet": ({"architecture": "resnet", "w_avg_beta": 0.998}, {"architecture": "skip"}, {"conv_clamp": None}),
@@ -34,9 +34,9 @@ KINDS = {  # settings of G, of D, of both
 
 def make(kind, size=(16, 16)):
     torch.manual_seed(0)
-    g_settings, d_settings, both = KINDS[kind]
-    G = build_generator(StyleGAN2Config(*size, z_dim=8, w_dim=10, **SIZES, **both, **g_settings))
-    D = build_discriminator(DiscriminatorConfig(*size, **SIZES, **both, **d_settings))
+    g_settings, d_settings, common = KINDS[kind]
+    G = build_generator(StyleGAN2Config(*size, z_dim=8, w_dim=10, **SIZES, **common, **g_settings))
+    D = build_discriminator(DiscriminatorConfig(*size, **SIZES, **common, **d_settings))
     G.mapping.w_avg.normal_()
     for network in (G, D):
         for p in network.parameters():

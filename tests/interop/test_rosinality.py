@@ -36,11 +36,11 @@ def pair():
 
 def rosinality_generator(G):
     """Our weights with rosinality's names."""
-    ours = {k.removeprefix("synthesis."): v.clone().contiguous() for k, v in G.state_dict().items()}
-    theirs = {"input.input": ours["b4.const"][None]}
+    state = {k.removeprefix("synthesis."): v.clone().contiguous() for k, v in G.state_dict().items()}
+    weights = {"input.input": state["b4.const"][None]}
     for i in range(G.config.mapping_layers):
         for tensor in ("weight", "bias"):
-            theirs[f"style.{i + 1}.{tensor}"] = ours[f"mapping.fc{i}.{tensor}"]
+            weights[f"style.{i + 1}.{tensor}"] = state[f"mapping.fc{i}.{tensor}"]
     layers = [("b4.conv1", "conv1"), ("b8.conv0", "convs.0"), ("b8.conv1", "convs.1"), ("b16.conv0", "convs.2")]
     layers += [("b16.conv1", "convs.3"), ("b32.conv0", "convs.4"), ("b32.conv1", "convs.5")]
     to_rgbs = [
@@ -50,32 +50,32 @@ def rosinality_generator(G):
         ("b32.torgb", "to_rgbs.2"),
     ]
     for name, target in layers + to_rgbs:
-        theirs[f"{target}.conv.weight"] = ours[f"{name}.weight"][None]
+        weights[f"{target}.conv.weight"] = state[f"{name}.weight"][None]
         for tensor in ("weight", "bias"):
-            theirs[f"{target}.conv.modulation.{tensor}"] = ours[f"{name}.affine.{tensor}"]
+            weights[f"{target}.conv.modulation.{tensor}"] = state[f"{name}.affine.{tensor}"]
     for i, (name, target) in enumerate(layers):
-        theirs[f"{target}.noise.weight"] = ours[f"{name}.noise_strength"].reshape(1)
-        theirs[f"{target}.activate.bias"] = ours[f"{name}.bias"]
-        theirs[f"noises.noise_{i}"] = ours[f"{name}.noise_const"][None, None]
+        weights[f"{target}.noise.weight"] = state[f"{name}.noise_strength"].reshape(1)
+        weights[f"{target}.activate.bias"] = state[f"{name}.bias"]
+        weights[f"noises.noise_{i}"] = state[f"{name}.noise_const"][None, None]
     for name, target in to_rgbs:
-        theirs[f"{target}.bias"] = ours[f"{name}.bias"].reshape(1, -1, 1, 1)
-    theirs["convs.0.conv.blur.kernel"] = torch.zeros(4, 4)
-    return theirs
+        weights[f"{target}.bias"] = state[f"{name}.bias"].reshape(1, -1, 1, 1)
+    weights["convs.0.conv.blur.kernel"] = torch.zeros(4, 4)
+    return weights
 
 
 def rosinality_discriminator(D):
-    ours = {k: v.clone().contiguous() for k, v in D.state_dict().items()}
+    state = {k: v.clone().contiguous() for k, v in D.state_dict().items()}
     rows = {"b32.fromrgb": ("convs.0", 0), "b4.conv": ("final_conv", 0)}
     for i, level in enumerate((32, 16, 8), 1):
         rows[f"b{level}.conv0"], rows[f"b{level}.conv1"] = (f"convs.{i}.conv1", 0), (f"convs.{i}.conv2", 1)
-    theirs = {f"convs.{i}.skip.1.weight": ours[f"b{level}.skip.weight"] for i, level in enumerate((32, 16, 8), 1)}
+    weights = {f"convs.{i}.skip.1.weight": state[f"b{level}.skip.weight"] for i, level in enumerate((32, 16, 8), 1)}
     for name, (target, index) in rows.items():
-        theirs[f"{target}.{index}.weight"] = ours[f"{name}.weight"]
-        theirs[f"{target}.{index + 1}.bias"] = ours[f"{name}.bias"]
+        weights[f"{target}.{index}.weight"] = state[f"{name}.weight"]
+        weights[f"{target}.{index + 1}.bias"] = state[f"{name}.bias"]
     for name, index in (("fc", 0), ("out", 1)):
         for tensor in ("weight", "bias"):
-            theirs[f"final_linear.{index}.{tensor}"] = ours[f"b4.{name}.{tensor}"]
-    return theirs
+            weights[f"final_linear.{index}.{tensor}"] = state[f"b4.{name}.{tensor}"]
+    return weights
 
 
 def generate(plain, t, z, psi=1.0, mean=None):

@@ -115,20 +115,20 @@ def read(path):
         return read_tensorflow(Part(f))
 
 
-def make_pair(g=None, d=None, **both):
+def make_pair(g=None, d=None, **common):
     """Networks without weights of zero."""
     torch.manual_seed(1)
-    both = {
+    common = {
         "height": 16,
         "width": 16,
         "channel_base": 64,
         "channel_max": 8,
         "half_levels": 0,
         "conv_clamp": None,
-    } | both
-    config = StyleGAN2Config(z_dim=6, w_dim=6, mapping_layers=2, **both, **(g or {}))
+    } | common
+    config = StyleGAN2Config(z_dim=6, w_dim=6, mapping_layers=2, **common, **(g or {}))
     G = build_generator(config)
-    D = build_discriminator(DiscriminatorConfig(mbstd_group=2, mapping_lr=0.1, **both, **(d or {})))
+    D = build_discriminator(DiscriminatorConfig(mbstd_group=2, mapping_lr=0.1, **common, **(d or {})))
     for network in (G, D):
         for tensor in network.state_dict().values():
             tensor.add_(torch.randn_like(tensor) * 0.2)

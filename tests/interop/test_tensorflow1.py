@@ -20,21 +20,21 @@ from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.pickled import Part, PickleError
 
 
-def make_pair(side=16, d=None, **both):
+def make_pair(side=16, d=None, **common):
     """Networks without weights of zero."""
     torch.manual_seed(1)
-    both = {
+    common = {
         "channel_base": max(64, side),
         "channel_max": 8,
         "fir": (1.0, 1.0),
         "blur": (1.0, 2.0, 1.0),
         "half_levels": 0,
-    } | both
+    } | common
     shape = {"z_dim": 6, "w_dim": 6, "mapping_layers": 2, "truncated": 8}
-    labels = ("concat", "dot") if both.get("c_dim") else ("embed", "projection")
-    G = build_generator(StyleGANConfig(side, side, labels=labels[0], **shape, **both))
+    labels = ("concat", "dot") if common.get("c_dim") else ("embed", "projection")
+    G = build_generator(StyleGANConfig(side, side, labels=labels[0], **shape, **common))
     d_settings = {"architecture": "orig", "conv_clamp": None, "labels": labels[1], "mbstd_group": 2}
-    D = build_discriminator(DiscriminatorConfig(side, side, **d_settings, **both, **(d or {})))
+    D = build_discriminator(DiscriminatorConfig(side, side, **d_settings, **common, **(d or {})))
     for network in (G, D):
         for tensor in network.state_dict().values():
             tensor.add_(torch.randn_like(tensor) * 0.2)

@@ -197,9 +197,9 @@ def test_minibatch_std(n, group, channels):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_minibatch_std_does_not_depend_on_the_number_of_ranks(ranks):
     x = randn(8, 4, 3, 3)
-    whole = append_minibatch_std(x, 2)
+    expected = append_minibatch_std(x, 2)
     for r in range(ranks):
-        assert close(append_minibatch_std(x[r::ranks], 2), whole[r::ranks])
+        assert close(append_minibatch_std(x[r::ranks], 2), expected[r::ranks])
 
 
 def test_minibatch_std_in_half_precision_does_not_overflow():

@@ -1,4 +1,4 @@
-"""Weight names of StyleGAN2 in other programs. NVIDIA's PyTorch networks have the same names as ours."""
+"""Weight names of StyleGAN2 in other programs. NVIDIA's PyTorch networks have the same names as this one."""
 
 from __future__ import annotations
 
