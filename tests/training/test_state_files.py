@@ -122,7 +122,7 @@ def test_unusual_values_survive_a_round_trip(tmp_path, writer, damage):
         "grün\ud800": torch.tensor([4]),
     }
     loaded, _ = read_state(write(writer, 40, state))
-    assert damage.same(loaded, state)
+    assert damage.is_identical(loaded, state)
     assert str(loaded["floats"]) == str(state["floats"])  # the sign of zero
 
 
@@ -185,10 +185,10 @@ def test_a_loaded_state_continues_bit_exactly(tmp_path, writer, damage, make_con
     loaded, about, _ = load_newest(tmp_path, print)
     assert about["shown"] == 32
     restore(other.stateful, loaded)
-    assert damage.same(gather(other.stateful), read_state(list_states(tmp_path)[0])[0])
+    assert damage.is_identical(gather(other.stateful), read_state(list_states(tmp_path)[0])[0])
     for _ in range(4):
         other.step()
-    assert damage.same(gather(other.stateful), gather(trainer.stateful))
+    assert damage.is_identical(gather(other.stateful), gather(trainer.stateful))
 
 
 def test_changes_after_save_are_not_written(writer, disk):
@@ -232,7 +232,7 @@ def test_save_waits_for_the_previous_write(writer, disk):
 # -------------------------------------------------------------------------------------------- damage
 
 
-@pytest.mark.parametrize(("kind", "tries"), [("cut short", 150), ("one bit flipped", 200), ("full disk", 15)])
+@pytest.mark.parametrize(("kind", "tries"), [("truncated", 150), ("one bit flipped", 200), ("full disk", 15)])
 def test_damage_is_detected(tmp_path, damage, kind, tries):
     """A sample; benchmarks/damage_states.py is the long form."""
     assert damage.CASES[kind](tmp_path / "run", tries, random.Random(1)) == tries
