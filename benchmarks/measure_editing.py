@@ -30,7 +30,7 @@ from stylegan_cli.models.generator import Generator
 from stylegan_cli.progress import Progress
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import counter
-from stylegan_cli.snapshot import Snapshot, load_snapshot, open_training_set
+from stylegan_cli.snapshot import Snapshot, load_snapshot, open_training_dataset
 from stylegan_cli.training.recipes.classifier import open_classifier, train_classifier
 
 FIRST_SEED = 1_000_000  # of the evaluated images
@@ -63,7 +63,7 @@ def main(
 ) -> None:
     snapshot = load_snapshot(find_model(model, "nowhere")[0])
     G, names = snapshot.G, attributes.split(",") if attributes else None
-    dataset = open_training_set(snapshot.info)
+    dataset = open_training_dataset(snapshot.info)
     with bar(quiet=False) as progress:
         classifier = open_classifier(dataset, G.config, names, steps, progress)
     directions = find_from_images(G, classifier, range(G.num_ws), num, names)

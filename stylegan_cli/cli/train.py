@@ -319,10 +319,10 @@ def _train(run: Plan, device: str, options: RunOptions, dataset: Dataset | None)
 
 def _snapshot(resume: str) -> str:
     """The snapshot to start from; a checkpoint of another program is converted to one in the cache."""
-    from ..interop.conversion import as_snapshot, located
+    from ..interop.conversion import ensure_snapshot, locate
 
-    path = located(resume)
-    return resume if path.name.startswith("state-") else str(as_snapshot(path))
+    path = locate(resume)
+    return resume if path.name.startswith("state-") else str(ensure_snapshot(path))
 
 
 def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:
