@@ -1,23 +1,35 @@
-"""A MkDocs hook: what mkdocs-click needs to know of the commands before it renders them."""
+"""A MkDocs hook: what mkdocs-click 0.9 does not know of lazily loaded commands and of Click 8.4."""
+
+import re
 
 import click
+import mkdocs_click._docs
 
 from stylegan_cli.cli import main
 
+format_row = mkdocs_click._docs._format_table_option_row
+
 
 def on_config(config, **_):
-    prepare(main)
+    name_commands(main)
+    mkdocs_click._docs._format_table_option_row = row
     return config
 
 
-def prepare(command: click.Command) -> None:
-    """Give each command the name that it is called by, and each parameter without a default an empty one."""
-    for parameter in command.params:
-        if not isinstance(parameter.default, (str, int, float, list, tuple)) or isinstance(parameter.default, bool):
-            parameter.default = ""
-    if isinstance(command, click.Group):
-        ctx = click.Context(command)
-        for name in command.list_commands(ctx):
-            member = command.get_command(ctx, name)
-            member.name = name
-            prepare(member)
+def name_commands(group: click.Group) -> None:
+    """Give each command the name that it is called by."""
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        command.name = name
+        if isinstance(command, click.Group):
+            name_commands(command)
+
+
+def row(option: click.Option) -> str:
+    """A row of the table of options, with an empty cell where it has no default; names are not broken at hyphens."""
+    has_default = isinstance(option.default, (str, int, float)) and not isinstance(option.default, bool)
+    start, _, _ = format_row(option).removesuffix(" |").rpartition(" | ")
+    names, _, rest = start.removeprefix("| ").partition(" | ")
+    names = re.sub(r"`[^`]+`", lambda name: f'<span class="option">{name[0]}</span>', names)
+    return f"| {names} | {rest} | `{option.default}` |" if has_default else f"| {names} | {rest} | |"

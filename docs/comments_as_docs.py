@@ -20,10 +20,19 @@ def comments(source: str) -> dict[int, str]:  # line -> the comment at its end
 
 
 class CommentsAsDocs(griffe.Extension):
-    def on_attribute_instance(self, *, node, attr, agent, **_) -> None:
-        is_field = isinstance(node, ast.AnnAssign) and attr.parent and attr.parent.is_class
-        if is_field and attr.docstring is None and (text := comments(agent.code).get(node.end_lineno)):
-            attr.docstring = griffe.Docstring(sentence(text), parent=attr)
+    def on_class_members(self, *, node, cls, agent, **_) -> None:
+        """The fields of a dataclass become one list."""
+        if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+            return
+        fields = []
+        for statement in node.body:
+            if isinstance(statement, ast.AnnAssign) and not statement.target.id.startswith("_"):
+                attribute = cls.members.pop(statement.target.id)
+                text = comments(agent.code).get(statement.end_lineno, "")
+                default = "" if attribute.value is None else f" = {attribute.value}"
+                described = {"annotation": f"{attribute.annotation}{default}", "description": text}
+                fields.append(griffe.DocstringAttribute(attribute.name, **described))
+        add_section(cls, griffe.DocstringSectionAttributes(fields, title="Fields:"), bool(fields))
 
     def on_function_instance(self, *, node, func, agent, **_) -> None:
         described = []
@@ -33,9 +42,13 @@ class CommentsAsDocs(griffe.Extension):
             if text:
                 annotation = func.parameters[arg.arg].annotation
                 described.append(griffe.DocstringParameter(arg.arg, description=text, annotation=annotation))
-        if described:
-            func.docstring = func.docstring or griffe.Docstring("", parent=func)
-            func.docstring.parsed.append(griffe.DocstringSectionParameters(described))  # cached by Griffe
+        add_section(func, griffe.DocstringSectionParameters(described), bool(described))
+
+
+def add_section(of: griffe.Object, section: griffe.DocstringSection, worth_it: bool) -> None:
+    if worth_it:
+        of.docstring = of.docstring or griffe.Docstring("", parent=of)
+        of.docstring.parsed.append(section)  # Griffe caches the list
 
 
 def arguments(node: ast.FunctionDef):
@@ -46,7 +59,3 @@ def arguments(node: ast.FunctionDef):
     yield from ((arg, None) for arg in (node.args.vararg,) if arg)
     yield from zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
     yield from ((arg, None) for arg in (node.args.kwarg,) if arg)
-
-
-def sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")

@@ -187,7 +187,7 @@ def anchors(path):
 
 
 def broken_links(page, text):
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"""(?:\]\(|src=")([^)\s"]+)[)"]""", text):
         name, _, anchor = target.partition("#")
         path = page.parent / name if name else page
         if re.match(r"https?:|mailto:", target):
@@ -229,6 +229,7 @@ def shortened(args):
     args = list(args)
     changes = {}
     if args[0] == "train":
+        args = [a.replace("fid5k_full", "fid16_full") for a in args]
         changes = dict(SHORT)
         if "demo-stylegan" in args:
             changes |= {"--kimg": "0.024", "--grow-kimg": "0.001", "--fade-kimg": "0.001", "--grow-from": "16"}
@@ -237,7 +238,7 @@ def shortened(args):
         elif args[args.index("--resume") + 1].endswith(".safetensors"):
             args[args.index("--resume") + 1] = f"{RUN}/snapshot-000000.016.safetensors"
         elif not args[args.index("--resume") + 1].endswith(".pkl"):
-            changes = {"--kimg": "0.024", "--resume": RUN}
+            changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
     elif args[:2] == ["data", "pack"]:
         changes = {"--size": "32"}
     elif args[:2] == ["data", "demo"]:
@@ -300,8 +301,13 @@ class Detector:
 
 def order(args):
     """Commands that write what others read come first."""
-    first = ["data", "train"].index(args[0]) if args[0] in ("data", "train") else 2
-    return first, "info" in args, "ffhq.safetensors" in args[:2], "--resume" in args
+    if args[0] == "data":
+        return 0, "info" in args
+    if args[0] == "train":  # later commands name the first two runs
+        first = args == ("train", "--data", "faces.zip", "--mirror")
+        return 1, not first, "--cond" not in args, "--resume" in args, "--kimg" not in args
+    by_labels = "--csv" in args or "--from-labels" in args  # later commands use the newest directions, and more of them
+    return 2, not by_labels, "ffhq.safetensors" in args[:2]
 
 
 def test_every_shape_of_command_runs(tmp_path, monkeypatch):
