@@ -1,6 +1,7 @@
 """A MkDocs hook: what mkdocs-click 0.9 does not know of lazily loaded commands and of Click 8.4."""
 
 import re
+import textwrap
 
 import click
 import mkdocs_click._docs
@@ -22,8 +23,17 @@ def name_commands(group: click.Group) -> None:
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
         command.name = name
+        command.help = "\n\n".join(map(blocks, (command.help or "").split("\n\n")))
         if isinstance(command, click.Group):
             name_commands(command)
+
+
+def blocks(paragraph: str) -> str:
+    """A paragraph that Click does not wrap, marked by a line with a backspace, is code under a line of text."""
+    if not paragraph.startswith("\b\n"):
+        return paragraph
+    title, _, code = paragraph.removeprefix("\b\n").partition("\n")
+    return f"{title}\n\n```\n{textwrap.dedent(code)}\n```" if code else title
 
 
 def row(option: click.Option) -> str:

@@ -153,6 +153,15 @@ def test_commands_are_found():
     ]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_inline_code_stays_on_its_line(page):
+    """Otherwise the commands in it would not be found."""
+    outside = re.sub(
+        r"^ *```.*?^ *```", lambda m: "\n" * m[0].count("\n"), page.read_text(encoding="utf-8"), flags=re.M | re.S
+    )
+    assert not [i for i, line in enumerate(outside.splitlines(), 1) if line.count("`") % 2]
+
+
 def test_every_command_has_an_example():
     assert {line.words[0] for line, name_alone in sgan_lines() if not name_alone and line.words} >= set(COMMANDS)
 
