@@ -1,9 +1,14 @@
-"""README.md and docs/ say what works: links lead somewhere, commands parse and run, files and extras exist."""
+"""README.md and docs/ say what works: links lead somewhere, commands parse and run, files and extras exist.
+
+`python tests/test_docs.py` writes the tables of docs/benchmarks.md from benchmarks/results/.
+"""
 
 import functools
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -226,6 +231,26 @@ def test_every_page_and_image_is_used():
     assert not [f.name for f in (ROOT / "docs/images").iterdir() if f.stat().st_size > 300_000]
 
 
+# ---------------------------------------------------------------------------------- benchmark tables
+
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+
+
+def with_tables(text):
+    """The page with the tables of all committed results."""
+    table = [sys.executable, str(ROOT / "benchmarks" / "table.py")]
+    tables = subprocess.run(table, capture_output=True, text=True, check=True).stdout
+    start, _, rest = text.partition("<!-- tables -->\n")
+    _, end, after = rest.partition("<!-- end of tables -->")
+    return f"{start}<!-- tables -->\n\n{tables.strip()}\n\n{end}{after}"
+
+
+@pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="there are no benchmarks")
+def test_benchmark_tables_are_those_of_the_results():
+    text = BENCHMARKS.read_text(encoding="utf-8")
+    assert with_tables(text) == text, "write them again: python tests/test_docs.py"
+
+
 # ------------------------------------------------------------------------------------- running them
 
 # What long commands are shortened to, by replacing an option's value or appending an option.
@@ -349,3 +374,7 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
         result = CliRunner().invoke(main, shortened(line.words))
         codes = (0, 3) if line.words[0] == "doctor" else (0,)  # 3: works, but slower than with a GPU
         assert result.exit_code in codes, f"{line}\n{result.output}{result.exception!r}"
+
+
+if __name__ == "__main__":
+    BENCHMARKS.write_text(with_tables(BENCHMARKS.read_text(encoding="utf-8")), encoding="utf-8")

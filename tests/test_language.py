@@ -32,7 +32,7 @@ WORDS = {  # what is ruled out, as a pattern -> what to write
     "farewell|patiently|vain": "plain words",
     "asked for": "requested",
     "nobody|somebody|everybody": "name who it is",
-    "ours|theirs|mine": "name what it is",
+    "theirs|mine": "name what it is",
 }
 EXCEPTIONS = (  # (file, pattern of what may stand there)
     ("", r"--draws|`draws`"),  # an option
