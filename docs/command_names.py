@@ -1,5 +1,6 @@
 """A MkDocs hook: what mkdocs-click 0.9 does not know of lazily loaded commands and of Click 8.4."""
 
+import inspect
 import re
 import textwrap
 
@@ -12,6 +13,7 @@ format_row = mkdocs_click._docs._format_table_option_row
 
 
 def on_config(config, **_):
+    main.help = as_markdown(main.help)
     name_commands(main)
     mkdocs_click._docs._format_table_option_row = row
     return config
@@ -23,12 +25,16 @@ def name_commands(group: click.Group) -> None:
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
         command.name = name
-        command.help = "\n\n".join(map(blocks, (command.help or "").split("\n\n")))
+        command.help = as_markdown(command.help)
         if isinstance(command, click.Group):
             name_commands(command)
 
 
-def blocks(paragraph: str) -> str:
+def as_markdown(text: str | None) -> str:
+    return "\n\n".join(map(block, inspect.cleandoc(text or "").split("\n\n")))
+
+
+def block(paragraph: str) -> str:
     """A paragraph that Click does not wrap, marked by a line with a backspace, is code under a line of text."""
     if not paragraph.startswith("\b\n"):
         return paragraph
