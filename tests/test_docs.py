@@ -142,7 +142,7 @@ def test_commands_parse(parse):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("args", [["generate", "--sedes", "1"], ["generate", "--seeds", "5-1"], ["paint"]])
+@pytest.mark.parametrize("args", [["generate", "--sedes", "1"], ["generate", "--seeds", "5-1"], ["sketch"]])
 def test_mistakes_are_found(parse, args):
     assert complaint(parse, args)
 
