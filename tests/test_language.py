@@ -9,7 +9,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Where they are looked for: files and folders.
-CHECKED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".github", "docs", "mkdocs.yml")
+CHECKED = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    ".github",
+    ".ci",
+    "docs",
+    "mkdocs.yml",
+    "pyproject.toml",
+    "setup.py",
+    "stylegan_cli",
+    "csrc",
+    "tests",
+    "benchmarks",
+)
 
 WORDS = {  # what is ruled out, as a pattern -> what to write
     "pictures?": "image",
@@ -38,10 +52,10 @@ EXCEPTIONS = (  # (beginning of the file's name, pattern of what may stand there
         "",
         r"--draws|`draws`|\.draws\b|\bdraws(?=[:=\"])|\bdraw ?(\{k\}|\d)",
     ),  # an option, and names of columns and files
-    ("", r"(?i)synthesis\.pictures"),  # a name of weights in files
+    ("", r"(?i)(synthesis|self)\.pictures|\"pictures\.torgb"),  # a name of weights in files
     ("docs/glossary.md", r"\|[^|]*\|$"),  # the column of what not to write
     ("CONTRIBUTING.md", r"ours to theirs"),
-    ("stylegan_cli/data/images.py", r"\bdraw\b"),  # Pillow's name for what lines and text are put on with
+    ("stylegan_cli/data/images.py", r"(?i)\bdraw\b"),  # Pillow's name for what lines and text are put on with
     ("stylegan_cli/inversion/histogram.py", r"(?i)\b_?draw"),
     ("stylegan_cli/inversion/attribution.py", r'"drawn"'),  # a key in the cache
     ("benchmarks/table.py", r'"pictures?"'),  # in results of before

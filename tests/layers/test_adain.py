@@ -57,7 +57,7 @@ def test_derivatives(x, style):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(x, style, dtype):
-    """The error is no larger than that of rounding the input and the output."""
+    """The error is at most that of rounding the input and the output."""
     low = adain(x.to(dtype), style.to(dtype))
     assert low.dtype == dtype
     exact = adain(x.to(dtype).double(), style.to(dtype).double())
