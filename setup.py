@@ -67,7 +67,6 @@ setup(
         "cuda": [f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "nvvm", "cuda-runtime", "cuda-cccl")],
         "demo": DEMO,
         "docs": ["mkdocs-click==0.9.0", "mkdocs-material", "mkdocstrings[python]"],
-        "hub": ["huggingface_hub"],
         "lpips": ["lpips"],  # brings torchvision, so it is not required: see stylegan_cli/detectors/lpips.py
         "metrics": METRICS,
         "onnx": ONNX,
