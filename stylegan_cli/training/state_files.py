@@ -38,7 +38,7 @@ _NAME = re.compile(r"state-([0-9]{6,}(?:\.[0-9]{3})?)-([0-9a-f]{16})\.safetensor
 _CHUNK = 2**24  # bytes hashed and written at a time
 
 
-class DamagedState(SganError):
+class DamagedStateError(SganError):
     """The content of the file has changed since it was written."""
 
 
@@ -249,14 +249,14 @@ def read_about(
 def read_state(
     path: str | os.PathLike,
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # the state that was passed to `save`, on the CPU; see `read_about`
-    """Read and verify a state. Raises DamagedState if the file has changed since it was written, SganError if it is
+    """Read and verify a state. Raises DamagedStateError if the file has changed since it was written, SganError if it is
     missing or not a state."""
     path = Path(path)
     if not (name := _NAME.fullmatch(path.name)):
         raise SganError(f"{path} is not a training state. States are named state-<kimg>-<checksum>.safetensors.")
     with _reading(path):
         if sha256_of(path)[:16] != name[2]:
-            raise DamagedState(f"{path} is damaged: its content does not match the checksum in its name.")
+            raise DamagedStateError(f"{path} is damaged: its content does not match the checksum in its name.")
         with _open(path) as f:
             texts = f.metadata()
             # Copies, so that the tensors do not depend on the file.
@@ -276,7 +276,7 @@ def load_newest(
     for path in list_states(folder):
         try:
             state, about = read_state(path)
-        except DamagedState:
+        except DamagedStateError:
             with contextlib.suppress(OSError):  # the folder may be read-only
                 path.rename(path.with_name(path.name + DAMAGED))
             damaged.append(path)
@@ -298,12 +298,12 @@ def _reading(path: Path):
         yield
     except OSError as e:
         if e.errno == errno.EIO:
-            raise DamagedState(f"{path} is damaged: {e.strerror}.") from e
+            raise DamagedStateError(f"{path} is damaged: {e.strerror}.") from e
         raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e  # may be temporary: not damaged
     except safetensors.SafetensorError as e:
-        raise DamagedState(f"{path} is damaged: {e}.") from e
+        raise DamagedStateError(f"{path} is damaged: {e}.") from e
     except (KeyError, IndexError, TypeError, ValueError, RecursionError) as e:
-        raise DamagedState(f"{path} is damaged: its header is invalid ({type(e).__name__}: {e}).") from e
+        raise DamagedStateError(f"{path} is damaged: its header is invalid ({type(e).__name__}: {e}).") from e
 
 
 def _open(path: Path) -> safetensors.safe_open:

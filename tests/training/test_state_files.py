@@ -23,7 +23,7 @@ from stylegan_cli.files import atomic_path, disk_full_reason, wait_for_space
 from stylegan_cli.training import state_files
 from stylegan_cli.training.state import gather, restore
 from stylegan_cli.training.state_files import (
-    DamagedState,
+    DamagedStateError,
     StateWriter,
     list_states,
     load_newest,
@@ -271,7 +271,7 @@ def test_invalid_content_with_a_valid_checksum(tmp_path, writer, monkeypatch, ch
     message = "can read .its format is stylegan_cli-state/2" if change == "format" else "damaged.*is invalid.*KeyError"
     with pytest.raises(SganError, match=message) as caught:
         read_state(path)
-    assert isinstance(caught.value, DamagedState) == (change != "format")  # a newer version may be able to read it
+    assert isinstance(caught.value, DamagedStateError) == (change != "format")  # a newer version may be able to read it
 
 
 def test_a_file_with_a_temporary_error_is_not_renamed(tmp_path, writer, monkeypatch):
@@ -297,7 +297,7 @@ def test_files_that_are_not_states(tmp_path, writer):
         read_state(path.with_name(path.name.replace("000000.001", "000009")))
     with pytest.raises(SganError, match="is not a training state"):
         read_state(path.rename(tmp_path / "other.safetensors"))
-    with pytest.raises(DamagedState, match="is damaged"):
+    with pytest.raises(DamagedStateError, match="is damaged"):
         (tmp_path / "short").write_bytes(b"12345")
         read_about(tmp_path / "short")
 
