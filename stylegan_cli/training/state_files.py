@@ -249,8 +249,8 @@ def read_about(
 def read_state(
     path: str | os.PathLike,
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # the state that was passed to `save`, on the CPU; see `read_about`
-    """Read and verify a state. Raises DamagedStateError if the file has changed since it was written, SganError if it is
-    missing or not a state."""
+    """Read and verify a state. Raises DamagedStateError if the file has changed since it was written, SganError if it
+    is missing or not a state."""
     path = Path(path)
     if not (name := _NAME.fullmatch(path.name)):
         raise SganError(f"{path} is not a training state. States are named state-<kimg>-<checksum>.safetensors.")
