@@ -124,7 +124,7 @@ def generator_of(G: Module) -> tuple[StyleGAN2Config, dict[str, Loadable]]:
         mapping_layers=_whole(mapping, "num_layers", _MOST_LAYERS),
         mapping_lr=_number(layers[0], "bias_gain", 1.0) if layers else 0.01,
         architecture=architecture,
-        fir=_filter(tensors.get(f"synthesis.b{max(blocks)}.resample_filter")),
+        fir=_fir_of(synthesis),
         half_levels=sum(bool(block.use_fp16) for block in blocks.values()),
         conv_clamp=_clamp(conv),
         w_avg_beta=_number(mapping, "w_avg_beta", 0.995),
@@ -148,7 +148,7 @@ def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable
         mapping_layers=_whole(mapping, "num_layers", _MOST_LAYERS) if mapping else 8,
         mapping_lr=_number(labels[0], "bias_gain", 1.0) if labels else 0.01,
         architecture=_word(top, "architecture"),
-        fir=_filter(tensors.get(f"b{max(blocks)}.resample_filter")),
+        fir=_fir_of(D),
         half_levels=sum(bool(block.use_fp16) for block in blocks.values()),
         conv_clamp=_clamp(_part(top, "conv0")),
         mbstd_group=_whole(mbstd, "group_size") if mbstd and mbstd.group_size is not None else None if mbstd else 4,
@@ -182,6 +182,21 @@ def _rows(tensors: dict[str, LazyTensor], name: str) -> int:
     return tensors[name].size[0]
 
 
+def _fir_of(network: Module) -> tuple[float, ...]:
+    """The filter of all layers that resample. The others keep one that they do not use: NVIDIA's default."""
+    filters = {}
+    for prefix, module in network.walk():
+        name = prefix.rstrip(".")
+        is_image = module.architecture == "skip" and name != "b4"  # a level's own filter is for the image
+        is_layer = any(factor not in (None, 1) for factor in (module.up, module.down))
+        if (is_image or is_layer) and (taps := module.tensors.get("resample_filter")) is not None:
+            filters[_filter(taps)] = name
+    if len(filters) > 1:
+        names = " and ".join(name[:80] for name in filters.values())
+        raise FormatError(f"its layers {names} have different resampling filters")
+    return next(iter(filters)) if filters else _filter(None)
+
+
 def _filter(tensor: LazyTensor | None) -> tuple[float, ...]:
     """The taps of one direction, as whole numbers where they are some."""
     if tensor is None or len(tensor.size) not in (1, 2) or not all(1 <= side <= 32 for side in tensor.size):
@@ -194,7 +209,6 @@ def _filter(tensor: LazyTensor | None) -> tuple[float, ...]:
 
 def _check_alike(network: Module, clamp: float | None) -> None:
     """Raises FormatError if a layer has a setting of its own, which one for all of them does not tell."""
-    filters = set()
     for prefix, module in network.walk():
         name = prefix.rstrip(".")
         act = "linear" if name.rpartition(".")[2] in _LINEAR else "lrelu"
@@ -205,10 +219,6 @@ def _check_alike(network: Module, clamp: float | None) -> None:
             raise FormatError(f"its layer {name[:80]} has another clamp than the highest")
         if (kind := module.architecture) is not None and kind != _word(network_top(network), "architecture"):
             raise FormatError(f"its level {name[:80]} has another architecture than the highest")
-        if (taps := module.tensors.get("resample_filter")) is not None:
-            filters.add(_filter(taps))
-    if len(filters) > 1:
-        raise FormatError("its layers have different resampling filters")
 
 
 def network_top(network: Module) -> Module:
