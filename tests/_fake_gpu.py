@@ -1,7 +1,7 @@
 """A device like Apple's GPUs, for machines without one: its tensors are on the CPU, and say that they are not.
 
-They say that they are on PyTorch's device 'meta', the only one besides the CPU whose tensors every build differentiates.
-Like Apple's, it has no float64; an operation of its tensors with others, except single numbers, is an error.
+They say that they are on PyTorch's device 'meta', because every build can differentiate tensors there. Like Apple's, it
+has no float64; an operation on its tensors and others, except single numbers, is an error.
 """
 
 from __future__ import annotations

@@ -127,9 +127,8 @@ class Device(click.ParamType):
 
     def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", value):
-            self.fail(
-                f"{value!r} is not a valid device. Use auto, cpu, cuda, cuda:N such as cuda:1, or mps.", param, ctx
-            )
+            usage = "Use auto, cpu, cuda, cuda:N such as cuda:1, or mps."
+            self.fail(f"{value!r} is not a valid device. {usage}", param, ctx)
         return value
 
 

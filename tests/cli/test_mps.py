@@ -1,4 +1,4 @@
-"""--device mps, with a fake device: the same images as on the CPU, without float64, CUDA kernels or fused optimizers."""
+"""--device mps, on a fake device: the images of the CPU, without float64, CUDA kernels or a fused optimizer."""
 
 import importlib.util
 import os

@@ -86,9 +86,7 @@ def test_bad_kimg(text):
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:x", "", "CPU", "mps:0", "MPS"])
 def test_bad_device(text):
-    with pytest.raises(
-        click.BadParameter, match="is not a valid device. Use auto, cpu, cuda, cuda:N such as cuda:1, or mps"
-    ):
+    with pytest.raises(click.BadParameter, match="is not a valid device. Use auto, cpu, cuda, cuda:N .* or mps"):
         params.DEVICE.convert(text, None, None)
 
 
