@@ -35,6 +35,8 @@ def resolve_device(
     device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
     if device.type == "cuda" and (device.index or 0) >= count:
         raise SganError(f"No device {name}: PyTorch sees {count} CUDA device(s).", hint="Use --device auto.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SganError("No device mps: this PyTorch sees no Apple GPU.", hint="Use --device auto.")
     dispatch.check(None, device)
     return device
 

@@ -56,9 +56,22 @@ output_options = _together(
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but the result."),
 )
 
+
+def _allow_fallback(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Let PyTorch run operations that it lacks on Apple's GPUs on the CPU, with a warning for each. It reads the
+    variable when it is imported."""
+    if value == "mps":
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    return value
+
+
 # Passes `device`, for `resolve_device`.
 device_option = click.option(
-    "--device", type=DEVICE, default="auto", help="Device: auto (CUDA if available), cpu, cuda or cuda:N."
+    "--device",
+    type=DEVICE,
+    default="auto",
+    callback=_allow_fallback,
+    help="Device: auto (CUDA if available), cpu, cuda, cuda:N, or mps (Apple GPU; untested).",
 )
 
 

@@ -121,13 +121,14 @@ class ByLevel(click.ParamType):
 
 
 class Device(click.ParamType):
-    """'auto', 'cpu', 'cuda' or 'cuda:N', unchanged; `resolve_device` turns it into a torch.device."""
+    """'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', unchanged; `resolve_device` turns it into a torch.device."""
 
     name = "device"
 
     def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
-            self.fail(f"{value!r} is not a valid device. Use auto, cpu, cuda, or cuda:N such as cuda:1.", param, ctx)
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?|mps", value):
+            usage = "Use auto, cpu, cuda, cuda:N such as cuda:1, or mps."
+            self.fail(f"{value!r} is not a valid device. {usage}", param, ctx)
         return value
 
 

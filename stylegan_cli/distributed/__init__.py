@@ -6,6 +6,7 @@ new processes.
 
 from .launcher import launch
 from .tensors import (
+    alone,
     any_rank,
     broadcast_text,
     gather_over_ranks,

@@ -16,6 +16,7 @@ from ..errors import SganError
 # A rank that waits, because the disk is full for example, must not end the run.
 TIMEOUT = datetime.timedelta(days=1)
 
+_alone = False  # within `alone`
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}  # by size in bytes; larger types are read as int64
 
 
@@ -43,6 +44,17 @@ def join_ranks(
     backend = "nccl" if device == "cuda" else "gloo"
     with _stdout_silenced():
         torch.distributed.init_process_group(backend, timeout=TIMEOUT, **rendezvous)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Act as the only rank within it: for work that may fail on some ranks, for which the others would wait."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 def rank() -> int:
@@ -166,4 +178,4 @@ def _exchange_device() -> torch.device:
 
 
 def _active() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not _alone and torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -125,7 +125,7 @@ def generator_of(G: Module) -> tuple[StyleGAN2Config, dict[str, Loadable]]:
         mapping_layers=_int(mapping, "num_layers", _MAX_LAYERS),
         mapping_lr=_float(layers[0], "bias_gain", 1.0) if layers else 0.01,
         architecture=architecture,
-        fir=_filter(tensors.get(f"synthesis.b{max(blocks)}.resample_filter")),
+        fir=_fir_of(synthesis),
         half_levels=sum(bool(block.use_fp16) for block in blocks.values()),
         conv_clamp=_clamp(conv),
         w_avg_beta=_float(mapping, "w_avg_beta", 0.995),
@@ -149,7 +149,7 @@ def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable
         mapping_layers=_int(mapping, "num_layers", _MAX_LAYERS) if mapping else 8,
         mapping_lr=_float(labels[0], "bias_gain", 1.0) if labels else 0.01,
         architecture=_word(top, "architecture"),
-        fir=_filter(tensors.get(f"b{max(blocks)}.resample_filter")),
+        fir=_fir_of(D),
         half_levels=sum(bool(block.use_fp16) for block in blocks.values()),
         conv_clamp=_clamp(_part(top, "conv0")),
         mbstd_group=_int(mbstd, "group_size") if mbstd and mbstd.group_size is not None else None if mbstd else 4,
@@ -183,6 +183,21 @@ def _rows(tensors: dict[str, LazyTensor], name: str) -> int:
     return tensors[name].size[0]
 
 
+def _fir_of(network: Module) -> tuple[float, ...]:
+    """The filter of all layers that resample. The others keep one that they do not use: NVIDIA's default."""
+    filters = {}
+    for prefix, module in network.walk():
+        name = prefix.rstrip(".")
+        is_image = module.architecture == "skip" and name != "b4"  # a level's own filter is for the image
+        is_layer = any(factor not in (None, 1) for factor in (module.up, module.down))
+        if (is_image or is_layer) and (taps := module.tensors.get("resample_filter")) is not None:
+            filters[_filter(taps)] = name
+    if len(filters) > 1:
+        names = " and ".join(name[:80] for name in filters.values())
+        raise FormatError(f"its layers {names} have different resampling filters")
+    return next(iter(filters)) if filters else _filter(None)
+
+
 def _filter(tensor: LazyTensor | None) -> tuple[float, ...]:
     """The taps of a filter in one dimension, scaled to integers if possible."""
     if tensor is None or len(tensor.size) not in (1, 2) or not all(1 <= side <= 32 for side in tensor.size):
@@ -195,7 +210,6 @@ def _filter(tensor: LazyTensor | None) -> tuple[float, ...]:
 
 def _check_uniform(network: Module, clamp: float | None) -> None:
     """Raise FormatError if the layers have different settings, where our configuration has one for all of them."""
-    filters = set()
     for prefix, module in network.walk():
         name = prefix.rstrip(".")
         act = "linear" if name.rpartition(".")[2] in _LINEAR else "lrelu"
@@ -207,10 +221,6 @@ def _check_uniform(network: Module, clamp: float | None) -> None:
         architecture = module.architecture
         if architecture is not None and architecture != _word(_highest_level(network), "architecture"):
             raise FormatError(f"its level {name[:80]} has a different architecture from the highest level")
-        if (taps := module.tensors.get("resample_filter")) is not None:
-            filters.add(_filter(taps))
-    if len(filters) > 1:
-        raise FormatError("its layers have different resampling filters")
 
 
 def _highest_level(network: Module) -> Module:

@@ -56,7 +56,7 @@ def sefa(
 
     Shen and Zhou 2021, "Closed-Form Factorization of Latent Semantics in GANs", equations 5 to 8.
     """
-    A = torch.cat([weight.detach().double().cpu() for weight in weights])
+    A = torch.cat([weight.detach().cpu().double() for weight in weights])
     return _strongest(A.T @ A, count)
 
 

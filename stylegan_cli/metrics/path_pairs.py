@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.images import to_rgb
 from ..models.generator import Generator
+from ..ops import to_float64
 from ..sampling import counter
 from ..sampling.interpolate import lerp, slerp
 from .metric import LatentPath
@@ -53,7 +54,7 @@ class PathPairs(ModelSamples):
     ) -> tuple[Tensor, Tensor]:  # two [n, num_ws, w_dim]
         """Return the latents at t and t + ε."""
         za, zb = (counter.normal(self.seed, f"metrics.path.{k}", index, (self.G.config.z_dim,)) for k in "ab")
-        t = counter.uniform(self.seed, "metrics.path.t", index, (1,)).double() * self.path.full
+        t = to_float64(counter.uniform(self.seed, "metrics.path.t", index, (1,))) * self.path.full
         c = self.labels(index)
         both = None if c is None else torch.cat([c, c])
         if self.path.space == "z":

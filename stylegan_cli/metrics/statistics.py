@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import distributed
+from ..ops import to_float64
 
 _ROWS = 4096  # rows of features that ranks exchange at a time
 
@@ -45,7 +46,7 @@ class Moments:
         self.n = 0
 
     def add(self, index: Tensor, outputs: Tensors) -> None:
-        x = _first(index, outputs[self.key], self.count).double()
+        x = to_float64(_first(index, outputs[self.key], self.count))
         if not len(x):
             return
         if self.n == 0:
@@ -96,7 +97,7 @@ class Splits:
         if not len(logits):
             return
         # Split k is images k n // splits up to (k + 1) n // splits, even if n is not a multiple of splits.
-        split = ((self.splits * (index[: len(logits)] + 1) - 1) // self.count).to(logits.device)
+        split = (self.splits * (index[: len(logits)] + 1) - 1) // self.count
         new = _split_sums(logits, split, self.splits)
         self.sums = tuple(a + b for a, b in zip(self.sums, new, strict=True)) if self.sums else new
 
@@ -142,8 +143,8 @@ def _split_sums(
     split: Tensor,  # [N] int64, split of each image
     splits: int,  # number of splits
 ) -> tuple[Tensor, Tensor, Tensor]:  # counts, sums and negentropies: see `inception_score`
-    log_p = logits.double().log_softmax(1)
-    p = log_p.exp()
+    log_p = to_float64(logits).log_softmax(1)
+    p, split = log_p.exp(), split.to(log_p.device)
     counts = torch.bincount(split, minlength=splits).double()
     sums = p.new_zeros(splits, p.shape[1]).index_add_(0, split, p)
     negentropies = p.new_zeros(splits).index_add_(0, split, (p * log_p).sum(1))

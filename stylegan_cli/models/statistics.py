@@ -19,6 +19,7 @@ class RunningMean(nn.Module):
         super().__init__()
         self.collecting = False
         self._sum: Tensor | None = None  # never reallocated, because CUDA graphs use its address
+        self._has_sum = False  # since the last commit
 
     def collect(
         self,
@@ -31,6 +32,7 @@ class RunningMean(nn.Module):
         if self._sum is None:
             self._sum = torch.zeros_like(total)
         self._sum.add_(total)
+        self._has_sum = True
 
     @torch.no_grad()
     def commit(
@@ -38,11 +40,14 @@ class RunningMean(nn.Module):
         count: int,  # number of images over all ranks
         reduce: Callable[[Tensor], Tensor],  # sums over ranks
     ) -> None:
-        if self._sum is not None:
+        """Move the running mean, if values were collected."""
+        if self._sum is not None and self._has_sum:
             self._update(reduce(self._sum) / count)
             self._sum.zero_()
+            self._has_sum = False
 
     def discard(self) -> None:
+        self._has_sum = False
         if self._sum is not None:
             self._sum.zero_()
 

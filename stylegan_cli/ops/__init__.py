@@ -3,7 +3,7 @@
 from .bias_act import bias_act
 from .composite import feature_gradients_only
 from .conv2d import conv2d_resample
-from .dispatch import use
+from .dispatch import has_float64, to_float64, use
 from .grid_sample import grid_sample
 from .modulated_conv2d import modulated_conv2d
 from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d
@@ -16,7 +16,9 @@ __all__ = [
     "feature_gradients_only",
     "fir_filter",
     "grid_sample",
+    "has_float64",
     "modulated_conv2d",
+    "to_float64",
     "upfirdn2d",
     "upsample2d",
     "use",

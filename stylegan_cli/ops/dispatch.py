@@ -18,6 +18,8 @@ from ..kernels.toolchain import BuildError
 
 IMPLEMENTATIONS = ("auto", "cuda", "fused", "composite", "reference")
 
+WITHOUT_FLOAT64 = ("mps",)  # device types: Apple's GPUs
+
 _implementation: ContextVar[str | None] = ContextVar("implementation of the ops", default=None)
 _kernel_device: ContextVar[str] = ContextVar("type of device that the kernels run on", default="cuda")
 
@@ -119,6 +121,15 @@ def choose(
 def _warn_once(problem: str) -> None:
     message = f"{problem} Continuing without the CUDA kernels, which is slower. Run `sgan doctor` for details."
     warnings.warn(message, stacklevel=4)
+
+
+def has_float64(device: torch.device) -> bool:
+    return device.type not in WITHOUT_FLOAT64
+
+
+def to_float64(x: Tensor) -> Tensor:
+    """Convert to float64, on the CPU if the device has no such numbers."""
+    return (x if has_float64(x.device) else x.cpu()).double()
 
 
 def layout_of(x: Tensor) -> torch.memory_format:

@@ -46,7 +46,8 @@ def integers(
     high: int,  # exclusive; must be far below 2^23 for a uniform distribution
 ) -> Tensor:  # [N] int64 in 0 ... high - 1
     """Sample uniformly distributed integers."""
-    return (uniform(seed, purpose, index).double() * high).long()
+    odd = (uniform(seed, purpose, index) * 2**24).long()  # exact: 2 k + 1, k of 23 bits
+    return (odd * high) >> 24
 
 
 def _keys(seed: int, purpose: str, index: Tensor) -> tuple[Tensor, Tensor]:  # two [N] int32

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..models.generator import Generator
+from ..ops import to_float64
 from .generate import SamplingOptions
 from .latent_files import Latents, collect_latents
 from .latents import class_labels, latents_from_seeds
@@ -30,11 +31,11 @@ def slerp(
     t: Tensor,  # [N, 1] float64
 ) -> Tensor:  # [N, D], of length √D
     """Interpolate along the great circle between the directions of a and b (Shoemake 1985)."""
-    a, b = (torch.nn.functional.normalize(x.double(), dim=1) for x in (a, b))
+    device, (a, b) = a.device, (torch.nn.functional.normalize(to_float64(x), dim=1) for x in (a, b))
     cosine = (a * b).sum(1, keepdim=True)
     across = torch.nn.functional.normalize(b - cosine * a, dim=1)
-    angle = t * cosine.clamp(-1, 1).acos()
-    return ((a * angle.cos() + across * angle.sin()) * a.shape[1] ** 0.5).float()
+    angle = t.to(a.device) * cosine.clamp(-1, 1).acos()
+    return ((a * angle.cos() + across * angle.sin()) * a.shape[1] ** 0.5).float().to(device)
 
 
 def lerp(
@@ -43,7 +44,8 @@ def lerp(
     t: Tensor,  # [N, 1, ...] float64
 ) -> Tensor:  # [N, ...]
     """Interpolate linearly from a to b."""
-    return torch.lerp(a.double(), b.double(), t).to(a.dtype)
+    start, end = to_float64(a), to_float64(b)
+    return torch.lerp(start, end, t.to(start.device)).to(a.dtype).to(a.device)
 
 
 def frame_times(
@@ -76,7 +78,7 @@ def spline(
     """The cubic spline through the keyframes, twice continuously differentiable (de Boor 1978, chapter 4)."""
     from scipy.interpolate import CubicSpline
 
-    y = (torch.cat([keyframes, keyframes[:1]]) if loop else keyframes).double().cpu().numpy()
+    y = (torch.cat([keyframes, keyframes[:1]]) if loop else keyframes).cpu().double().numpy()
     curve = CubicSpline(range(len(y)), y, bc_type="periodic" if loop else "natural")
     return lambda t: torch.from_numpy(curve(t.numpy())).to(keyframes)
 
@@ -227,5 +229,5 @@ def _locate(
     """Find the keyframes around each time, and the fraction of the way from one to the next, in [0, 1)."""
     before = t.floor()
     i = before.long() % len(keyframes)
-    fraction = (t - before).to(keyframes.device).reshape(-1, *[1] * (keyframes.ndim - 1))
+    fraction = (t - before).reshape(-1, *[1] * (keyframes.ndim - 1))
     return i, (i + 1) % len(keyframes), fraction

@@ -168,7 +168,10 @@ class Engine(Generic[R]):
         return self._batch
 
     def _update(self, phase: Phase, batch: Batch) -> None:
-        self._backward(phase, batch.split(self.recipe.batch_gpu))
+        parts = batch.split(self.recipe.batch_gpu)
+        if phase.begin is not None:
+            phase.begin(parts)
+        self._backward(phase, parts)
         distributed.sum_gradients(phase.parameters)
         if phase.end is not None:
             phase.end()
@@ -182,6 +185,9 @@ class Engine(Generic[R]):
         for part in parts:
             (phase.loss(part) * (phase.interval / self.recipe.batch)).backward()
         phase.network.requires_grad_(False)
+        for parameter in phase.parameters:
+            if parameter.grad is None:  # Adam would skip it: its moments and step count must follow every update
+                parameter.grad = torch.zeros_like(parameter)
 
     def _out_of_memory(self) -> bool:
         """Whether this rank lacks memory for a step. Leaves the training state unchanged."""
@@ -213,7 +219,8 @@ class Engine(Generic[R]):
         self.guard.hold.fill_(1)
         batch = self._static_batch(self.recipe.next_batch())
         for phase in self.recipe.phases:
-            self._backward(phase, batch.split(self.recipe.batch_gpu)[:1])
+            with distributed.alone():
+                self._backward(phase, batch.split(self.recipe.batch_gpu)[:1])
             phase.optimizer.step_unless(self.guard.hold)
         if distributed.world_size() == 1:
             for phase in self.recipe.phases:

@@ -33,7 +33,8 @@ class GuardedAdamW(torch.optim.AdamW):
 
 
 class FusedAdam(torch.optim.Adam):
-    """Fused torch.optim.Adam with a step that the device can skip and a state that loads on any device."""
+    """torch.optim.Adam with a step that can be skipped and a state that loads on any device. Fused on CPUs and CUDA,
+    where the device decides; on others, such as Apple's GPUs, the host does."""
 
     def __init__(
         self,
@@ -41,8 +42,8 @@ class FusedAdam(torch.optim.Adam):
         capturable: bool = False,  # for CUDA graphs
         **options: Any,
     ):
-        super().__init__(parameters, fused=True, capturable=capturable, **options)
-        self.capturable = capturable
+        self.fused, self.capturable = parameters[0].device.type in ("cpu", "cuda"), capturable
+        super().__init__(parameters, fused=self.fused, capturable=capturable, **options)
         self._warned_capturable_if_run_uncaptured = True  # silences PyTorch: the first steps are eager on purpose
 
     def step_unless(
@@ -50,14 +51,16 @@ class FusedAdam(torch.optim.Adam):
         bad: Tensor,  # [] float32: 1 leaves weights, moments and step count unchanged, else 0
     ) -> None:
         """Step unless `bad`, decided on the device by the fused kernel's support for gradient scaling."""
-        self.grad_scale, self.found_inf = None, bad
-        self.step()
+        if self.fused:
+            self.grad_scale, self.found_inf = None, bad
+        if self.fused or not bad:
+            self.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, with moments in the memory format of their parameters, as the fused kernel requires."""
         super().load_state_dict(state_dict)
         for group in self.param_groups:  # depends on this process, not on the state
-            group |= {"fused": True, "capturable": self.capturable}
+            group |= {"fused": self.fused, "capturable": self.capturable}
         for parameter, slots in self.state.items():
             for name, value in slots.items():
                 if value.shape == parameter.shape:

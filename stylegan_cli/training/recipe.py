@@ -55,6 +55,7 @@ class Phase:
     loss: Callable[[Any], Tensor]  # recipe's batch -> [] sum over its images
     interval: int = 1  # steps between runs; the loss is multiplied by it
     end: Callable[[], None] | None = None  # called after the last part of the batch, on all ranks
+    begin: Callable[[list[Any]], None] | None = None  # called with the parts of the batch before the first one's loss
 
     @property
     def parameters(self) -> list[nn.Parameter]:

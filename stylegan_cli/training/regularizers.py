@@ -49,20 +49,22 @@ def path_lengths(
     images: Tensor,  # [N, C, H, W] G.synthesis(ws)
     ws: Tensor,  # [N, num_ws, w_dim] requiring gradients
     directions: Tensor,  # [N, C, H, W] N(0, 1)
+    differentiable: bool = True,
 ) -> Tensor:  # [N]
     """|| J_w^T y ||, y normal with variance 1 / (H W), root mean square over the ws of an image
     (Karras et al. 2020, section 3.2, equation 4)."""
     y = directions / math.sqrt(images.shape[2] * images.shape[3])
     with feature_gradients_only():
-        (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+        (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=differentiable)
     return gradient.square().sum(2).mean(1).sqrt()
 
 
 class PathLengthMean:
     """The running mean a of path lengths; the penalty is (length - a)^2.
 
-    `penalty` uses the mean of previous steps, so that all parts of a batch use the same one; `update` then moves it
-    toward the mean over the whole batch of all ranks.
+    As in the code of StyleGAN2, a step first moves a toward the mean length of its batch, then takes the penalty
+    against the moved a, and the gradient also goes through a. The batch is that of all parts and ranks: `move` needs
+    their mean before the loss of the first part.
     """
 
     def __init__(
@@ -72,21 +74,28 @@ class PathLengthMean:
         dtype: torch.dtype = torch.float32,
     ):
         self.decay = decay
-        self.mean = torch.zeros([], device=device, dtype=dtype)  # updated in place, as CUDA graphs hold its address
+        # Updated in place, as CUDA graphs hold their addresses.
+        self.mean = torch.zeros([], device=device, dtype=dtype)
+        self._above = torch.zeros_like(self.mean)  # mean length of the batch - moved mean
 
-    def penalty(
-        self,
-        lengths: Tensor,  # [N]
-    ) -> Tensor:  # [N]
-        return (lengths - self.mean).square()
-
-    def update(
+    def move(
         self,
         total: Tensor,  # [] sum of the lengths on this rank
         count: int,  # images over all ranks
     ) -> None:
-        new = self.mean.lerp(sum_over_ranks(total.detach().clone()) / count, self.decay)
+        length = sum_over_ranks(total.detach().clone()) / count
+        new = self.mean.lerp(length, self.decay)
         self.mean.copy_(finite_or(new, self.mean))
+        self._above.copy_(length - self.mean)
+
+    def penalty(
+        self,
+        lengths: Tensor,  # [N] of any part of the batch
+    ) -> Tensor:  # [N]
+        """(length - a)^2. Over the whole batch the gradients add up to those of the sum with a = (1 - decay) a_before
+        + decay mean(lengths): d/da sum (length_i - a)^2 = -2 N (mean length - a), and da/d length_k = decay / N."""
+        through_mean = -2 * self.decay * self._above * (lengths - lengths.detach())
+        return (lengths - self.mean).square() + through_mean
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self.mean}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..distributed import sum_over_ranks
 from ..files import write_atomic
+from ..ops import has_float64
 from ..runs import append_line, record_metric
 
 
@@ -20,7 +21,7 @@ class Means:
     """Sums and counts by name, updated in place (CUDA graphs hold their addresses); only `take` reads them."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}  # name -> [2] float64: sum, count
+        self._sums: dict[str, Tensor] = {}  # name -> [2] sum, count; float64 where the device has it
 
     def add(
         self,
@@ -29,7 +30,8 @@ class Means:
     ) -> None:
         values = values.detach()
         finite = values.isfinite()
-        sums = (torch.where(finite, values, 0).sum(dtype=torch.float64), finite.sum(dtype=torch.float64))
+        dtype = torch.float64 if has_float64(values.device) else torch.float32
+        sums = (torch.where(finite, values, 0).sum(dtype=dtype), finite.sum(dtype=dtype))
         if name in self._sums:
             self._sums[name].add_(torch.stack(sums))
         else:

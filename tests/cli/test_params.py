@@ -84,9 +84,9 @@ def test_bad_kimg(text):
         params.KIMG.convert(text, None, None)
 
 
-@pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:x", "", "CPU"])
+@pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:x", "", "CPU", "mps:0", "MPS"])
 def test_bad_device(text):
-    with pytest.raises(click.BadParameter, match="is not a valid device. Use auto, cpu, cuda, or cuda:N"):
+    with pytest.raises(click.BadParameter, match="is not a valid device. Use auto, cpu, cuda, cuda:N .* or mps"):
         params.DEVICE.convert(text, None, None)
 
 

@@ -102,12 +102,16 @@ def describe_discriminator(root, config):
 
 
 def describe_block(block, config, half):
-    fir = torch.tensor(config.fir)
+    conv, direction = ("conv0", "up") if isinstance(config, StyleGAN2Config) else ("conv1", "down")
     block.attributes |= {"architecture": config.architecture, "use_fp16": half}
-    block.buffers["resample_filter"] = fir[:, None] * fir / fir.sum() ** 2
+    used, idle = (f[:, None] * f / f.sum() ** 2 for f in (torch.tensor(config.fir), torch.tensor([1.0, 3, 3, 1])))
+    block.buffers["resample_filter"] = used
     for name, layer in block.modules.items():
         clamp = None if name == "skip" else config.conv_clamp
         layer.attributes |= {"conv_clamp": clamp, "activation": "linear" if name in ("skip", "torgb") else "lrelu"}
+        if name not in ("torgb", "fc", "out", "mbstd"):  # convolutions keep a filter, whether they resample or not
+            layer.attributes |= {"up": 1, "down": 1} | ({direction: 2} if name in (conv, "skip") else {})
+            layer.buffers["resample_filter"] = used if name in (conv, "skip") else idle
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,35 @@ def test_the_same_networks_are_read(networks, nvidia_bytes, opened, kind, protoc
     assert all(text in model.info.origin for text in ("faces.zip", "x.pkl", "p = 0.25"))
 
 
+def test_filters_of_layers_that_do_not_resample_do_not_matter(networks, nvidia_bytes, opened):
+    """NVIDIA's classes build them with their default, whatever the others have; a file may hold any or none."""
+    G, D = networks(fir=(1.0, 2.0, 1.0))
+
+    def change(content):
+        for network in (content["G_ema"].modules["synthesis"], content["D"]):
+            layers = [layer for block in network.modules.values() for layer in block.modules.values()]
+            idle = [a for a in layers if a.attributes.get("up") == a.attributes.get("down") == 1]
+            assert len(idle) >= 3 and all(a.buffers["resample_filter"].shape == (4, 4) for a in idle)
+            idle[0].buffers.pop("resample_filter")
+            idle[1].buffers["resample_filter"] = torch.eye(6)
+        if "resample_filter" in (b4 := content["G_ema"].modules["synthesis"].modules["b4"]).buffers:
+            b4.buffers["resample_filter"] = torch.eye(4)  # there is no image below it
+
+    model = opened(nvidia_bytes(G, D, change=change))
+    assert_equal(model.G, G)
+    assert_equal(model.D, D)
+
+
+@pytest.mark.parametrize(("network", "layer"), [("G_ema", "conv0"), ("D", "conv1"), ("D", "skip")])
+def test_different_filters_of_layers_that_resample_are_refused(networks, nvidia_bytes, opened, network, layer):
+    def change(content):
+        levels = content[network].modules.get("synthesis", content[network])
+        levels.modules["b8"].modules[layer].buffers["resample_filter"] = torch.ones(2, 2) / 4
+
+    with pytest.raises(SganError, match=rf"b8\.{layer}.* different resampling filters"):
+        opened(nvidia_bytes(*networks(), change=change))
+
+
 def test_frozen_weights_are_buffers(networks, nvidia_bytes, opened):
     G, D = networks()
     assert_equal(opened(nvidia_bytes(G, D, frozen=("b16",))).D, D)

@@ -143,6 +143,8 @@ def test_images_are_distinct():
 def test_integers(high):
     x = counter.integers(4, "cut", torch.arange(100_000), high)
     assert x.dtype == torch.int64 and x.min() >= 0 and x.max() < high
+    u = counter.uniform(4, "cut", torch.arange(100_000)).double()
+    assert torch.equal(x, (u * high).long()), "as in float64, which not every device has"
     counts = torch.bincount(x, minlength=high).double()
     expected = 100_000 / high
     chi2 = ((counts - expected).square() / expected).sum().item()

@@ -36,6 +36,19 @@ def growing_config(dataset, ranks):
     )
 
 
+def lack_memory_once(trainer, on_rank):
+    """Let the first path lengths of one rank run out of memory, where others would wait for a sum over ranks."""
+    objective, fails = trainer.recipe.objective, distributed.rank() == on_rank
+
+    def fail(*args, **options):
+        del objective._path_lengths
+        if fails:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return objective._path_lengths(*args, **options)
+
+    objective._path_lengths = fail
+
+
 def record_gradients(trainer):
     """Record the gradients that each phase passes to its optimizer, by phase."""
     gradients = {}
@@ -67,6 +80,9 @@ def work(path, out, ranks):
     results["growing"] = gather(trainer.stateful)
     trainer.close()
     trainer = make_engine(config(dataset, ranks), dataset)
+    lack_memory_once(trainer, on_rank=ranks - 1)
+    trainer.fit_memory()
+    results["batch_gpu"] = trainer.recipe.batch_gpu
     gradients = record_gradients(trainer)
     trainer.step()
     trainer.close()

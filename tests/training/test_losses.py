@@ -238,11 +238,10 @@ def test_expected_path_length_is_independent_of_size(randn):
 def test_running_mean_of_path_lengths(randn):
     mean = PathLengthMean(0.25, dtype=torch.float64)
     lengths = randn(6).abs()
-    assert torch.allclose(mean.penalty(lengths), lengths.square())
-    mean.update(lengths.sum(), 6)
+    mean.move(lengths.sum(), 6)
     assert mean.mean.item() == pytest.approx(0.25 * lengths.mean().item())
-    assert torch.allclose(mean.penalty(lengths), (lengths - mean.mean).square())
-    mean.update(torch.tensor(4.0, dtype=torch.float64), 2)
+    assert torch.allclose(mean.penalty(lengths), (lengths - 0.25 * lengths.mean()).square())
+    mean.move(torch.tensor(4.0, dtype=torch.float64), 2)
     assert mean.mean.item() == pytest.approx(0.75 * 0.25 * lengths.mean().item() + 0.25 * 2)
     other = PathLengthMean(0.25, dtype=torch.float64)
     other.load_state_dict(mean.state_dict())
@@ -251,5 +250,23 @@ def test_running_mean_of_path_lengths(randn):
 
 def test_the_running_mean_has_no_gradient(randn):
     mean, lengths = PathLengthMean(0.5, dtype=torch.float64), randn(4).requires_grad_(True)
-    mean.update(lengths.sum(), 4)
+    mean.move(lengths.sum(), 4)
     assert not mean.mean.requires_grad
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 6])
+def test_the_penalty_is_against_the_moved_mean_and_its_gradient_goes_through_it(randn, parts):
+    """StyleGAN2's definition, by autograd: mean <- lerp(mean, lengths.mean(), decay), sum (lengths - mean)^2."""
+    before, lengths = torch.tensor(1.5).double(), randn(6).abs().requires_grad_(True)
+    moved = torch.lerp(before, lengths.mean(), 0.3)
+    expected = (lengths - moved).square()
+    (gradient,) = torch.autograd.grad(expected.sum(), lengths)
+    mean = PathLengthMean(0.3, dtype=torch.float64)
+    mean.load_state_dict({"mean": before})
+    mean.move(lengths.sum(), 6)
+    penalties = [mean.penalty(part) for part in lengths.chunk(parts)]
+    for penalty in penalties:
+        penalty.sum().backward()
+    assert torch.allclose(torch.cat(penalties), expected, rtol=1e-14)
+    assert torch.allclose(lengths.grad, gradient, rtol=1e-13)
+    assert not torch.allclose(gradient, 2 * (lengths - moved), rtol=1e-3)

@@ -226,9 +226,7 @@ def test_a_step_with_every_objective(make_config, make_trainer, options, interva
     for phase in trainer.recipe.phases:
         step_unless = phase.optimizer.step_unless
         phase.optimizer.step_unless = lambda bad, phase=phase, step_unless=step_unless: (
-            gradients_of.setdefault(phase.network, []).append(
-                [p.grad.clone() for p in phase.parameters if p.grad is not None]
-            ),
+            gradients_of.setdefault(phase.network, []).append([p.grad.clone() for p in phase.parameters]),
             step_unless(bad),
         )
     trainer.step()
@@ -238,20 +236,111 @@ def test_a_step_with_every_objective(make_config, make_trainer, options, interva
     assert trainer.guard.state_dict()["skipped"] == 0
 
 
+def test_every_update_is_one_of_adam_with_a_zero_where_there_is_no_gradient(make_config, make_trainer):
+    """Kingma and Ba 2015, algorithm 1, with the corrections for k + 1 updates in k steps: toRGB biases have no gradient
+    in path length, the bias of the discriminator's output none in R1, yet their moments decay and they move."""
+    config = dataclasses.replace(make_config(pl_interval=2, r1_interval=2, aug="noaug"), betas=(0.5, 0.9), lr=0.01)
+    trainer = make_trainer(config, dtype=torch.float64)
+    G, D = trainer.recipe.G, trainer.recipe.D
+    b1, b2, lr = 0.5 ** (2 / 3), 0.9 ** (2 / 3), 0.01 * 2 / 3
+    states = {p: [p.clone(), 0, 0, 0] for p in (*G.parameters(), *D.parameters())}  # weight, m, v, t
+    without = {}
+    for phase in trainer.recipe.phases:
+
+        def loss(batch, phase=phase, own=phase.loss):
+            value, parameters = own(batch), phase.parameters
+            weighted = value * (phase.interval / config.batch)
+            gradients = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
+            without[phase.name] = [p for p, g in zip(parameters, gradients) if g is None]
+            for p, gradient in zip(parameters, gradients):
+                x, m, v, t = states[p]
+                g = torch.zeros_like(p) if gradient is None else gradient
+                m, v, t = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g, t + 1
+                step = lr * (m / (1 - b1**t)) / ((v / (1 - b2**t)).sqrt() + config.eps)
+                states[p] = [x - step, m, v, t]
+            return value
+
+        object.__setattr__(phase, "loss", loss)
+    for _ in range(4):
+        trainer.step()
+    assert any(p is G.synthesis.b16.torgb.bias for p in without["G path length"])
+    assert any(p is D.b4.out.bias for p in without["D R1"])
+    for p, (x, *_) in states.items():
+        assert torch.allclose(p, x, rtol=1e-11, atol=1e-13)
+    assert all(t == 6 for *_, t in states.values())
+
+
 def test_path_length_uses_half_of_the_batch_with_the_weight_of_all(trainer):
     trainer.recipe.G.requires_grad_(True)
     loss = trainer.recipe.objective.generator_path_length(make_batch(8))
     means = trainer.means.take()
-    assert loss.item() == pytest.approx(8 * 2.0 * means["path/penalty"])  # pl_weight 2; the mean starts at 0
-    assert means["path/penalty"] >= means["path/length"] ** 2
-    trainer.recipe.objective.end_generator_path_length()
-    assert trainer.recipe.objective.path_length.mean.item() == pytest.approx(0.01 * means["path/length"])
+    assert loss.item() == pytest.approx(8 * 2.0 * means["path/penalty"])  # pl_weight 2
+    moved = trainer.recipe.objective.path_length.mean.item()
+    assert moved == pytest.approx(0.01 * means["path/length"])  # the mean starts at 0
+    assert means["path/penalty"] >= (means["path/length"] - moved) ** 2
 
 
-def test_w_avg_is_updated_with_the_batch(trainer):
-    ws = record_ws(trainer, "generator_main", make_batch(8))
-    trainer.recipe.objective.end_generator_main()
-    assert torch.allclose(trainer.recipe.G.mapping.w_avg, 0.005 * ws[:, 0].mean(0))
+def path_length_gradients(trainer, batch):
+    """The gradients of a path-length phase, and the mean path length after it."""
+    phase = next(phase for phase in trainer.recipe.phases if phase.name == "G path length")
+    phase.optimizer.step_unless = lambda bad: None
+    trainer._update(phase, batch)
+    return [p.grad for p in phase.parameters], trainer.recipe.objective.path_length.mean
+
+
+def defined_path_length_gradients(trainer, batch, before, config):
+    """StyleGAN2's code, by plain autograd: the mean path length moves first, the penalty is against the moved one."""
+    G, index = trainer.recipe.G, batch.index[: len(batch.index) // 2]
+    parameters = [p.requires_grad_(True) for p in G.parameters()]
+    z = counter.normal(0, "pl.z", index, (8,)).double()
+    noise = [n.double() for n in sample_noise(G, 0, "pl.noise", index)]
+    ws = G.mapping(z)
+    images = G.synthesis(ws, noise=noise)
+    y = counter.normal(0, "pl.direction", index, images.shape[1:]).double() / 16
+    (pulled,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
+    lengths = pulled.square().sum(2).mean(1).sqrt()
+    mean = torch.lerp(before, lengths.mean(), config.pl_decay)
+    loss = config.pl_weight * (lengths - mean).square().mean() * config.pl_interval
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)], mean.detach()
+
+
+@pytest.mark.parametrize("batch_gpu", [8, 4, 2])
+def test_path_length_is_penalized_against_the_moved_mean(make_config, make_trainer, batch_gpu):
+    """One mean for all parts of a batch, gradients through it included."""
+    config = make_config(batch_gpu=batch_gpu, mixing_prob=0)
+    config = dataclasses.replace(config, pl_decay=0.3)  # so that the gradient through the mean is large
+    trainer = make_trainer(config, dtype=torch.float64)
+    before = torch.tensor(0.05).double()
+    trainer.recipe.objective.path_length.load_state_dict({"mean": before})
+    gradients, mean = path_length_gradients(trainer, make_batch(8))
+    expected, moved = defined_path_length_gradients(trainer, make_batch(8), before, config)
+    assert mean.item() == pytest.approx(moved.item(), rel=1e-12)
+    assert max(g.abs().max() for g in expected) > 1e-3
+    for actual, by_definition in zip(gradients, expected, strict=True):
+        assert torch.allclose(actual, by_definition, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize(("batch_gpu", "pl_weight"), [(8, 2.0), (2, 2.0), (8, 0.0)])
+def test_the_mean_of_w_moves_with_every_pass_of_the_generator(make_config, make_trainer, batch_gpu, pl_weight):
+    """In StyleGAN2-ADA, those of G's loss, path length (half of the images, every pl_interval steps) and D's loss."""
+    config = make_config(batch_gpu=batch_gpu, pl_weight=pl_weight, r1_interval=1, r2_gamma=1.0, mirror=False)
+    trainer = make_trainer(config, dtype=torch.float64)
+    mapping, expected, moves = trainer.recipe.G.mapping, torch.zeros(8).double(), 0
+    with torch.no_grad():
+        for phase in trainer.recipe.phases:  # the weights stay as they are
+            phase.optimizer.step_unless = lambda bad: None
+        for step in range(4):
+            passes = [("g", 8), *([("pl", 4)] if pl_weight and step % 2 == 0 else []), ("d", 8)]
+            for purpose, count in passes:
+                index = torch.arange(8 * step, 8 * step + count)
+                w = mapping(counter.normal(config.seed, f"{purpose}.z", index, (8,)).double())[:, 0]
+                expected, moves = expected + 0.005 * (w.mean(0) - expected), moves + 1
+    for _ in range(4):
+        trainer.step()
+    assert moves == (10 if pl_weight else 8)
+    assert torch.allclose(mapping.w_avg, expected, rtol=1e-12, atol=1e-15)
+    assert torch.equal(mapping.w_avg, trainer.recipe.ema.network.mapping.w_avg)
 
 
 def test_gradients_of_both_penalties_are_complete(trainer):

@@ -66,6 +66,11 @@ def test_gradients_of_the_first_step_in_float32(results):
         assert (a - b).abs().max() <= 1e-4 * a.abs().max(), phase
 
 
+def test_memory_that_one_rank_lacks_halves_the_parts_of_all(results):
+    """The gradients of the first step are those of two parts on each rank."""
+    assert [r["batch_gpu"] for r in results] == [4, 2]
+
+
 def test_all_ranks_have_the_same_weights(results):
     assert results[1]["same on all ranks"]
 

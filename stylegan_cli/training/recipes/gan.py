@@ -152,13 +152,13 @@ def make_gan_phases(
     d_interval = config.r1_interval if penalties and config.r1_interval > 1 else None
     g = _adam(list(G.parameters()), config, g_interval, graphs)
     d = _adam(_unfrozen(D, config.freezed), config, d_interval, graphs)
-    phases = [Phase("G", G, g, objective.generator_main, end=objective.end_generator_main)]
+    phases = [Phase("G", G, g, objective.generator_main, end=objective.end_main)]
     if g_interval:
         path, end = objective.generator_path_length, objective.end_generator_path_length
-        phases.append(Phase("G path length", G, g, path, g_interval, end))
+        phases.append(Phase("G path length", G, g, path, g_interval, end, objective.begin_generator_path_length))
     every_step = bool(penalties) and d_interval is None
     d_loss = objective.discriminator_with_penalties if every_step else objective.discriminator_main
-    phases.append(Phase("D", D, d, d_loss))
+    phases.append(Phase("D", D, d, d_loss, end=objective.end_main))
     if d_interval:
         phases.append(Phase(f"D {' '.join(penalties)}", D, d, objective.discriminator_penalties, d_interval))
     return phases

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...distributed import sum_over_ranks
+from ...distributed import sum_over_ranks, world_size
 from ...models.discriminator import Discriminator
 from ...models.generator import Generator
 from ...sampling import counter
@@ -26,6 +26,8 @@ from ..config import TrainConfig
 from ..recipe import Batch
 from ..regularizers import PathLengthMean, gradient_penalty, interpolate_images, path_lengths, wgan_gp
 from ..stats import Means
+
+Collect = Callable[[], AbstractContextManager[None]]  # context of the first mapping: Generator.collect_statistics
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,6 @@ class Objective:
             interval=config.ada_interval,
             device=weight.device,
         )
-        self._length_sum = weight.new_zeros([])  # over a batch, in place, as CUDA graphs hold its address
 
     # ------------------------------------------------------------------------------------------ phases
 
@@ -75,13 +76,9 @@ class Objective:
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, for one of every pl_batch_shrink images."""
-        batch = batch.head(max(len(batch.index) // self.config.pl_batch_shrink, 1))
-        ws = self._latents(batch, "pl")
-        ws = ws if ws.requires_grad else ws.requires_grad_(True)  # the mapping may have no trainable parameters
-        images = self._synthesize(ws, batch, "pl")
-        directions = counter.normal(self.config.seed, "pl.direction", batch.index, images.shape[1:]).to(images.dtype)
-        lengths = path_lengths(images, ws, directions)
-        self._length_sum.add_(lengths.detach().sum())
+        lengths = self._path_lengths(batch, self.G.collect_statistics)
+        if len(lengths) * world_size() == self._path_length_count():  # the batch has one part
+            self.path_length.move(lengths.detach().sum(), self._path_length_count())
         penalty = self.path_length.penalty(lengths)
         self.means.add("path/length", lengths)
         self.means.add("path/penalty", penalty)
@@ -90,7 +87,8 @@ class Objective:
 
     def discriminator_main(self, batch: GanBatch) -> Tensor:
         """The discriminator's loss on generated and real images, with the classification loss if it is a classifier."""
-        fake, fake_classes = self._discriminate(self._fakes(batch, "d"), batch.fake_labels, batch, "d.fake.aug")
+        fakes = self._fakes(batch, "d", self.G.collect_statistics)
+        fake, fake_classes = self._discriminate(fakes, batch.fake_labels, batch, "d.fake.aug")
         real, real_classes = self._discriminate(batch.images, batch.labels, batch, "d.real.aug")
         loss = self.loss.discriminator(real, fake)
         if self.loss.boundary is None:
@@ -119,21 +117,27 @@ class Objective:
         """Loss and penalties in one phase, for penalties at every step."""
         return self.discriminator_main(batch) + self.discriminator_penalties(batch)
 
-    # ----------------------------------------------------------------------- at the end of a phase
+    # -------------------------------------------------------- at the beginning and the end of a phase
 
-    def end_generator_main(self) -> None:
-        """Update the generator's training statistics with the batch of all ranks."""
+    def begin_generator_path_length(self, parts: list[GanBatch]) -> None:
+        """Move the mean path length if the batch has several parts: the penalty of the first needs the lengths of all.
+        The one part of a smaller batch computes them once."""
+        if len(parts) > 1:
+            total = torch.cat([self._path_lengths(part, differentiable=False) for part in parts]).sum()
+            self.path_length.move(total, self._path_length_count())
+
+    def end_main(self) -> None:
+        """Update the generator's training statistics with a pass over the batch of all ranks. The mean of w moves with
+        every pass of G, as in StyleGAN2-ADA: those of both losses and of the path length."""
         self.G.commit_statistics(self.config.batch, sum_over_ranks)
 
     def end_generator_path_length(self) -> None:
-        """Update the mean path length with the batch of all ranks."""
-        self.path_length.update(self._length_sum, self._path_length_count())
-        self._length_sum.zero_()
+        """Update the generator's training statistics with the part of the batch whose path lengths were taken."""
+        self.G.commit_statistics(self._path_length_count(), sum_over_ranks)
 
     def discard_batch(self) -> None:
         """Drop what an unfinished batch accumulated."""
         self.G.discard_statistics()
-        self._length_sum.zero_()
 
     # ------------------------------------------------------------------------------------------- parts
 
@@ -142,11 +146,21 @@ class Objective:
         parts = self.config.batch // self.config.batch_gpu
         return parts * max(self.config.batch_gpu // self.config.pl_batch_shrink, 1)
 
+    def _path_lengths(
+        self, batch: GanBatch, collect: Collect = contextlib.nullcontext, differentiable: bool = True
+    ) -> Tensor:  # [max(N // pl_batch_shrink, 1)]
+        batch = batch.head(max(len(batch.index) // self.config.pl_batch_shrink, 1))
+        ws = self._latents(batch, "pl", collect)
+        ws = ws if ws.requires_grad else ws.requires_grad_(True)  # the mapping may have no trainable parameters
+        images = self._synthesize(ws, batch, "pl")
+        directions = counter.normal(self.config.seed, "pl.direction", batch.index, images.shape[1:]).to(images.dtype)
+        return path_lengths(images, ws, directions, differentiable)
+
     def _latents(
         self,
         batch: GanBatch,
         purpose: str,
-        collect: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,  # context of the first mapping
+        collect: Collect = contextlib.nullcontext,
     ) -> Tensor:  # [N, num_ws, w_dim]
         """Sample and map latents; with probability mixing_prob, a second z is used from a random layer on."""
         seed, index = self.config.seed, batch.index
@@ -169,8 +183,10 @@ class Objective:
         return self.G.synthesis(ws, noise=[n.to(ws.dtype) for n in noise], dtype=self.half)
 
     @torch.no_grad()
-    def _fakes(self, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W], without gradients for G
-        return self._synthesize(self._latents(batch, purpose), batch, purpose)
+    def _fakes(
+        self, batch: GanBatch, purpose: str, collect: Collect = contextlib.nullcontext
+    ) -> Tensor:  # [N, C, H, W], without gradients for G
+        return self._synthesize(self._latents(batch, purpose, collect), batch, purpose)
 
     def _interpolated(self, batch: GanBatch) -> Tensor:  # [N, C, H, W]
         """Interpolate between real and generated images with the same labels."""
