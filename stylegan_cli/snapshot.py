@@ -26,6 +26,7 @@ from .layers import laid_out
 from .models.config import DiscriminatorConfig, GeneratorConfig
 from .models.discriminator import Discriminator
 from .models.generator import Generator
+from .models.label_space import LabelSpace
 from .models.registry import READERS, build_discriminator, build_generator
 from .version import __version__
 
@@ -111,6 +112,8 @@ def assemble(
     G = _fill(lambda: build_generator(info.generator), tensors, "G.", path)
     judge = info.discriminator
     D = _fill(lambda: build_discriminator(judge), tensors, "D.", path) if judge else None
+    if info.data and info.data.c_dim == info.generator.c_dim:
+        G.label_space = LabelSpace(info.data.c_dim, info.data.classes, info.data.vectors)
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
 
 
