@@ -12,7 +12,7 @@ import click
 from ..config import to_json
 from ..models.registry import presets
 from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
-from .call import resolve_device
+from .call import resolve_device, warn
 from .options import device_option, features_option, gpus_option, kernels_option
 from .params import KIMG, SIZE, ByLevel, Number
 from .progress import Bars, bar
@@ -252,6 +252,10 @@ def command(
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
         return
+    if run.dataset and not quiet and distributed.is_first_on_machine():
+        from ..data.info import notes
+
+        warn(*notes(run.dataset))
     # Ranks in other processes open the dataset themselves.
     in_process = distributed.has_launcher() or run.config.gpus == 1
     dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics else None)

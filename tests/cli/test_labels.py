@@ -128,3 +128,16 @@ def test_classifier_needs_classes(sgan, vector_run, tmp_path):
 def test_unused_labels_do_not_stop_training(sgan, vector_run, tmp_path):
     path = snapshot(vector_run).info.data.path
     assert '"c_dim": 0' in sgan("train", "--data", path, "--runs", tmp_path, "--dry-run").stdout
+
+
+def test_training_says_which_files_it_does_not_take(sgan, tmp_path):
+    for i in range(4):
+        path = tmp_path / "faces" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.open(BytesIO(png(i))).convert("RGBA").save(path)
+    (tmp_path / "faces" / "notes.txt").write_text("x")
+    (tmp_path / "faces" / ".hidden").write_text("x")
+    line = ["train", "--data", tmp_path / "faces", "--runs", tmp_path / "runs", "--dry-run"]
+    errors = sgan(*line).stderr
+    assert "1 file(s) of" in errors and "notes.txt (not a PNG" in errors and "--channels 3" in errors
+    assert sgan(*line, "-q").stderr == ""
