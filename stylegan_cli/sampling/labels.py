@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SganError, nearest
+from ..errors import SganError, suggest
 from ..models.label_space import LabelSpace
 from . import counter
 from .checks import Check
@@ -107,7 +107,7 @@ def _label(choice: Choice, space: LabelSpace) -> list[float]:  # [c_dim]
         return _vector([float(part) for part in parts], space)
     if choice.strip().lstrip("-").isdecimal():
         return _one_hot([int(choice)], space)
-    hint = nearest(choice, space.names) or f"Choose --class from {_known(space)}."
+    hint = suggest(choice, space.names) or f"Choose --class from {_known(space)}."
     raise SganError(f"This model has no class {choice!r}.", hint=hint)
 
 
