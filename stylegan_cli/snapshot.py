@@ -26,6 +26,7 @@ from .layers import to_memory_format
 from .models.config import DiscriminatorConfig, GeneratorConfig
 from .models.discriminator import Discriminator
 from .models.generator import Generator
+from .models.label_space import LabelSpace
 from .models.registry import READERS, build_discriminator, build_generator
 from .version import __version__
 
@@ -111,6 +112,8 @@ def assemble(
     G = _build_and_load(lambda: build_generator(info.generator), tensors, "G.", path)
     config = info.discriminator
     D = _build_and_load(lambda: build_discriminator(config), tensors, "D.", path) if config else None
+    if info.data and info.data.c_dim == info.generator.c_dim:
+        G.label_space = LabelSpace(info.data.c_dim, info.data.classes, info.data.vectors)
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
 
 
@@ -127,7 +130,8 @@ def open_training_dataset(
     labeled = info.generator.c_dim > 0
     if data is not None:
         label = spec.label if spec and labeled else None
-        dataset = open_dataset(data, size=size, mirror=bool(spec and spec.mirror), label=label)
+        classes = spec.classes if spec else ()
+        dataset = open_dataset(data, size=size, mirror=bool(spec and spec.mirror), label=label, classes=classes)
         height, width = dataset.spec.height, dataset.spec.width
         fits = model_size[0] <= height and model_size[0] * width == model_size[1] * height
         return dataset.resized(*model_size) if fits and size is None else dataset

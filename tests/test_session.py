@@ -105,7 +105,7 @@ INVALID = {
         ("trunc", 10**400, "a number"),
         ("from_w", 3, "a file name"),
         ("trunc_cutoff", -1, "0 or more"),
-        ("class_index", "cat", "an integer"),
+        ("class_index", 1.5, "an integer"),
         ("noise_mode", "loud", "const, random, none"),
         ("batch", 0, "1 or more"),
         ("precision", "x", "fp32, bf16, fp16"),

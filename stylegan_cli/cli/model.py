@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..snapshot import SnapshotInfo
 
 
+_MAX_CLASSES = 100  # that are listed by name
+
+
 @click.group(short_help="Show what a model file contains.")
 def command() -> None:
     """Show what a model file contains.
@@ -60,6 +63,8 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
         facts = {"file": str(path), "written_by": written_by(path), "parameters": parameters, "info": to_json(info)}
         return click.echo(json.dumps(facts | {"names": names and dataclasses.asdict(names)}))
     rows = {"File": path, "Written by": written_by(path), **_architecture(info)}
+    if names_of_labels := _label_names(info):
+        rows["Labels" if info.data and info.data.vectors else "Classes"] = names_of_labels
     rows |= {"Parameters": ", ".join(f"{name} {count:,}" for name, count in parameters.items() if count)}
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
@@ -81,6 +86,17 @@ def _architecture(info: SnapshotInfo) -> dict[str, str]:
     D = info.discriminator
     discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
     return {"Generator": info.generator.describe(), "Discriminator": discriminator}
+
+
+def _label_names(info: SnapshotInfo) -> str:
+    """The classes with their indices, or the names of the numbers of a label."""
+    if not info.generator.c_dim:
+        return ""
+    names = info.data.classes if info.data and info.data.c_dim == info.generator.c_dim else ()
+    is_vector = bool(info.data and info.data.vectors)
+    shown = [name if is_vector or name == str(i) else f"{i} {name}" for i, name in enumerate(names[:_MAX_CLASSES])]
+    more = f" and {len(names) - _MAX_CLASSES} more (--json lists all)" if len(names) > _MAX_CLASSES else ""
+    return ", ".join(shown) + more if names else f"{info.generator.c_dim}, of unknown names"
 
 
 def _print_names(known: dict[str, bool], complete: bool) -> None:

@@ -128,13 +128,20 @@ def latents_option(
     )
 
 
-# Passes `class_index` (int or None).
-class_option = click.option(
-    "--class",
-    "class_index",
-    type=int,
-    help="Class index of the images, for models trained on labels. Default: sampled from each seed.",
-)
+# Passes `class_index` (str or None).
+def class_choice(
+    default: str,  # what happens without it
+) -> typing.Callable:
+    return click.option(
+        "--class",
+        "class_index",
+        metavar="NAME",
+        help="Class of the images, as name or index, for models trained on labels (see `sgan model info`). Models of "
+        f"several labels per image take several names or numbers: NAME,NAME,... Default: {default}.",
+    )
+
+
+class_option = class_choice("sampled from each seed")
 
 
 # Passes `trunc`, or another name.

@@ -9,7 +9,7 @@ import click
 
 from ..errors import SganError
 from .call import Call, keep_freed_memory, sigterm_as_interrupt, warn
-from .options import batch_option, outdir_option, projection_options, seed_option, session_options
+from .options import batch_option, class_choice, outdir_option, projection_options, seed_option, session_options
 from .params import Aliases
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
     help="Noise maps: optimize (search them too) or const (those stored in the model).",
 )
 @click.option("--mask", metavar="IMAGE", help="Mask image: only pixels where it is white count. Default: all pixels.")
-@click.option(
-    "--class",
-    "class_index",
-    type=int,
-    help="Class index of the images, for models trained on labels. Default: any class.",
-)
+@class_choice("any class")
 @click.option("--init", metavar="FILE", help="File of latents (.npz) to start from. Default: see --candidates.")
 @click.option(
     "--candidates",

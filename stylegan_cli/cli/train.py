@@ -12,7 +12,7 @@ import click
 from ..config import to_json
 from ..models.registry import presets
 from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
-from .call import resolve_device
+from .call import resolve_device, warn
 from .options import device_option, features_option, gpus_option, kernels_option
 from .params import KIMG, SIZE, ByLevel, Number
 from .progress import Bars, bar
@@ -259,6 +259,10 @@ def command(
     progress = click.get_current_context().with_resource(bar(quiet, leave=False))
     device = str(resolve_device(device))
     run = _plan(data, cfg, resume, device, options, progress)
+    if run.dataset and not quiet and distributed.is_first_on_machine():
+        from ..data.info import notes
+
+        warn(*notes(run.dataset))
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
         return

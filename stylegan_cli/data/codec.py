@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+from .formats import readable_formats
+
 MAX_PIXELS = 89_478_485  # Pillow's own limit: larger images are rejected before they are decoded
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF")  # Pillow's decoders to use
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 HEAD = 4096  # bytes: nearly always enough for all chunks before a PNG's pixels
 
@@ -151,7 +151,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is checked below
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=readable_formats())
         with image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} x {image.height}"

@@ -21,6 +21,7 @@ from ..errors import SganError, suggest
 from ..models.generator import Generator
 from ..sampling.bound_files import check_model, read_floats, read_npz, read_settings, write_npz
 from ..sampling.generate import SamplingOptions, map_seeds
+from ..sampling.labels import Choice
 from ..sampling.mixing import style_indices
 from ..snapshot import fingerprint
 
@@ -165,7 +166,7 @@ def newest_directions(
 def sample_w(
     G: Generator,
     seeds: Sequence[int],
-    class_index: int | None = None,  # None: sampled from each seed, if the model has classes
+    class_index: Choice | None = None,  # None: sampled from each seed, if the model has classes
 ) -> Tensor:  # [N, w_dim] float64, on the CPU
     """Map seeds to W."""
     options = SamplingOptions(class_index=class_index)

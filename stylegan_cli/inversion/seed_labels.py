@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..data.labels import natural_order
 from ..errors import SganError, suggest
 
 _MAX_DISTINCT_NUMBERS = 10  # a column with more is split at its median
@@ -85,7 +86,7 @@ def _labels(name: str, cells: Sequence[str], path: str | Path) -> SeedLabels:
         is_above = torch.tensor([number > median for number in numbers])
         probabilities = torch.stack([~is_above, is_above], 1).double()
         return SeedLabels(name, (f"<={median:g}", f">{median:g}"), probabilities)
-    values = tuple(sorted(set(cells)))
+    values = tuple(sorted(set(cells), key=natural_order))
     if len(values) < 2 or len(values) * 2 > len(cells):
         raise SganError(f"The column {name!r} of {path} does not divide the seeds into two or more groups.")
     index = torch.tensor([values.index(cell) for cell in cells])

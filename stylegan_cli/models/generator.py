@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..layers import EqualLinear
 from .config import GeneratorConfig
+from .label_space import LabelSpace
 from .mapping import MappingNetwork
 from .statistics import RunningMean
 
@@ -108,6 +109,7 @@ class Generator(nn.Module):
         mapping: MappingNetwork,
     ):
         super().__init__()
+        self.label_space = LabelSpace(config.c_dim)  # replaced by one with names if they are known
         self.config, self.synthesis, self.mapping = config, synthesis, mapping
 
     @property

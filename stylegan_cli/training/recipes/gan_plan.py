@@ -157,7 +157,7 @@ def describe_run(
 ) -> str:
     """Describe the run that is about to start."""
     data = config.data
-    classes = f", {data.c_dim} classes" if data.c_dim else ""
+    classes = f", {data.describe_labels()}" if data.c_dim else ""
     return (
         f"Training on {data.num} images of {data.height}x{data.width}{classes} from {data.path}\n"
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
