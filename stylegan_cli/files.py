@@ -58,11 +58,11 @@ def check_writable(
 
 def write_atomic(
     path: str | os.PathLike,
-    content: str | bytes,  # text is written as UTF-8
+    content: str | bytes,  # text is written as UTF-8, with undecodable bytes of file names as escapes
 ) -> None:
     """Write a whole file at once, or leave the old one as it was."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def temporary_beside(

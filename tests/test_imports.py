@@ -36,7 +36,7 @@ ORDER = [
     ("kernels", "compiler search, build, cache of binaries"),
     ("distributed", "ranks and what they exchange"),
     ("cache download", "what took long to make or came from elsewhere"),
-    ("config errors files pickled progress threads version", "the ground"),
+    ("config errors files pickled progress terminal threads version", "the ground"),
 ]
 ROW = {name: row for row, (names, _) in enumerate(ORDER) for name in names.replace("|", " ").split()}
 PARTED = {row for row, (names, _) in enumerate(ORDER) if "|" in names}

@@ -15,6 +15,7 @@ import typing
 import click
 
 from ..errors import SganError
+from ..terminal import prepare_streams, stop_as_interrupt
 from ..threads import configure_openmp
 from ..version import __version__
 
@@ -89,10 +90,12 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _open_closed_streams()
+        prepare_streams()
         try:
             configure_openmp()
-            # Click returns the code of `ctx.exit(code)`; commands themselves return None.
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
+            with stop_as_interrupt():
+                # Click returns the code of `ctx.exit(code)`; commands themselves return None.
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
             _silence_stdout()

@@ -7,7 +7,6 @@ import ctypes
 import dataclasses
 import json
 import os
-import signal
 import typing
 from pathlib import Path
 
@@ -100,25 +99,6 @@ def output_file(
     if os.path.realpath(os.path.dirname(out)) != os.path.realpath(outdir):
         raise click.UsageError(f"--out {out} is not in --outdir {outdir}. Use only one of the two options.")
     return out
-
-
-@contextlib.contextmanager
-def sigterm_as_interrupt() -> typing.Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that partial results are kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def keep_freed_memory() -> None:
