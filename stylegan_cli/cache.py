@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import SganError
-from .files import remove_leftovers, sync_folder, write_atomic
+from .files import open_tensors, remove_leftovers, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,10 +118,8 @@ def load(
     key: str,
 ) -> Kept | None:
     """The tensors that are kept under this key, if they are whole."""
-    import safetensors
-
     if (path := find(kind, key)) is not None:
-        with contextlib.suppress(OSError), safetensors.safe_open(path, framework="pt") as f:
+        with contextlib.suppress(OSError), open_tensors(path) as f:
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
             return Kept(tensors, json.loads(f.metadata()["about"]))
     return None

@@ -9,9 +9,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import SganError, nearest
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
 
 T = TypeVar("T")
 
@@ -152,3 +155,17 @@ def tell(
     """Say it, even if the log that also takes it is on the full disk."""
     with contextlib.suppress(OSError, SganError):
         say(sentence)
+
+
+def open_tensors(
+    path: Path,
+) -> safe_open:
+    """Open a safetensors file, also one whose path is not valid UTF-8, which the library cannot open by its name."""
+    from safetensors import safe_open
+
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with open(path, "rb") as f:
+            return safe_open(f"/dev/fd/{f.fileno()}", framework="pt")
+    return safe_open(path, framework="pt")

@@ -101,7 +101,7 @@ def test_training_goes_on_when_nobody_reads_its_messages(rgb_set, tmp_path, rank
     assert read_info(latest_snapshot(folder)).kimg == 0.064
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_an_encoding_that_lacks_characters(rgb_set, tmp_path, encoding):
     """Undecodable bytes come out as they are, so that a script can use the printed path."""
     folder = os.path.join(os.fsencode(tmp_path), "ж猫".encode() + b"\xff")
@@ -112,7 +112,7 @@ def test_an_encoding_that_lacks_characters(rgb_set, tmp_path, encoding):
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
     if encoding == "utf-8":
-        assert done.stdout == os.path.join(folder, b"seed0001.png\n")
+        assert done.stdout == folder + b"\n"
     (path,) = os.listdir(folder)
     record = Image.open(os.path.join(folder, path)).text
     assert all(value.isprintable() and value.encode() for value in record.values())
