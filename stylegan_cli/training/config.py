@@ -11,6 +11,7 @@ from ..data.dataset import DataSpec
 from ..errors import SganError
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.registry import READERS
+from ..runs.history import HISTORY
 from ..runs.records import GAN, recipe_of
 from .choices import OBJECTIVES, PRECISIONS
 
@@ -121,5 +122,5 @@ def read_config(
     if isinstance(values, dict):
         if (recipe := recipe_of(values)) not in (None, TrainConfig.recipe):
             raise SganError(f"The settings belong to the recipe {recipe!r}, not to {TrainConfig.recipe!r}.")
-        values = {name: value for name, value in values.items() if name != "recipe"}
+        values = {name: value for name, value in values.items() if name not in ("recipe", HISTORY)}
     return from_json(TrainConfig, values, READERS)
