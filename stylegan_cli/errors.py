@@ -21,6 +21,10 @@ class SganError(Exception):
         self.hint = hint
 
 
+class MisuseError(SganError):
+    """A command line, or a request, that is wrong by itself, whatever the files contain. Exit code 2, as Click's."""
+
+
 def nearest(
     name: str,  # that there is not
     known: Iterable[str],

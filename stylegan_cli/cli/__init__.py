@@ -14,7 +14,7 @@ import typing
 
 import click
 
-from ..errors import SganError
+from ..errors import MisuseError, SganError
 from ..terminal import prepare_streams, stop_as_interrupt
 from ..threads import configure_openmp
 from ..version import __version__
@@ -53,7 +53,7 @@ EXTRAS = {
 # Disk errors that the user can fix: no traceback is needed.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; Click uses 2 for usage errors
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes; Click uses 2 as well
 
 
 class LazyGroup(click.Group):
@@ -149,7 +149,7 @@ def _report(
         return FAILED  # one of several ranks that torchrun started: the first one reports
     message, hint = _explain(error)
     click.echo(f"Error: {message}" + (f"\n{hint}" if hint else ""), err=True)
-    return FAILED
+    return MISUSED if isinstance(error, MisuseError) else FAILED
 
 
 def _explain(error: BaseException) -> tuple[str, str | None]:

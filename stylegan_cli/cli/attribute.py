@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..errors import SganError
+from ..errors import MisuseError
 from .call import Call, keep_freed_memory, warn
 from .options import batch_option, outdir_option, projection_options, real_data_option, seed_option, session_options
 
@@ -54,7 +54,7 @@ def command(
     from ..files import check_writable
 
     if not request["images"] and not request["calibrate"]:
-        raise SganError("No image to attribute.", hint="Name an image: sgan attribute face.png")
+        raise MisuseError("No image to attribute.", hint="Name an image: sgan attribute face.png")
     keep_freed_memory()
     with call.progress() as progress:
         session = call.open()

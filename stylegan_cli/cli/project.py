@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import SganError
+from ..errors import MisuseError, SganError
 from .call import Call, keep_freed_memory, warn
 from .options import batch_option, outdir_option, projection_options, seed_option, session_options
 from .params import Aliases
@@ -107,7 +107,7 @@ def command(
 def _check(request: dict[str, Any]) -> None:
     """Raises SganError or UsageError on errors that can be seen without the model."""
     if not request["images"]:
-        raise SganError("No image to project.", hint="Name an image: sgan project face.png")
+        raise MisuseError("No image to project.", hint="Name an image: sgan project face.png")
     for option in ("candidates", "class_index"):
         if request["init"] is not None and request[option] is not None:
             name = option.removesuffix("_index")

@@ -259,9 +259,9 @@ def command(
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
         return
-    # Ranks in other processes open the dataset themselves.
+    # Ranks in other processes open the dataset themselves; a run that cannot be resumed is refused before they start.
     in_process = distributed.has_launcher() or run.config.gpus == 1
-    dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics else None)
+    dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics or run.folder else None)
     measure = _measure(metrics, features, dataset, quiet) if metrics and dataset else None
     run_options = RunOptions(quiet, graphs == "auto", profile or 0, measure, runs)
     _train(run, device, run_options, dataset if in_process else None)

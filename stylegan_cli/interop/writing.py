@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import SganError
+from ..errors import MisuseError
 from ..snapshot import Snapshot
 from .conversion import convert
 
@@ -38,17 +38,17 @@ class Output:
     def __post_init__(self) -> None:
         if self.ending not in ENDINGS:
             known = ", ".join(f"{ending} ({what})" for ending, what in ENDINGS.items())
-            raise SganError(
+            raise MisuseError(
                 f"{self.path}: models are not written as {self.ending or 'this'!r}.", hint=f"Choose {known}."
             )
         if (self.repository is not None) != (self.ending == ".pkl"):
-            raise SganError(f"{self.path}: a .pkl is written --for ada or sg3, and nothing else is.")
+            raise MisuseError(f"{self.path}: a .pkl is written --for ada or sg3, and nothing else is.")
         if self.half and self.ending != ".safetensors":
-            raise SganError("--half is for snapshots: .safetensors.", hint="Leave it out.")
+            raise MisuseError("--half is for snapshots: .safetensors.", hint="Leave it out.")
         if self.part != "all" and self.ending not in _GRAPHS:
-            raise SganError("--part is for .onnx and .pt2.", hint="Leave it out.")
+            raise MisuseError("--part is for .onnx and .pt2.", hint="Leave it out.")
         if not self.discriminator and self.ending in _GRAPHS:
-            raise SganError(f"--drop-discriminator: {self.ending} holds none anyway.", hint="Leave it out.")
+            raise MisuseError(f"--drop-discriminator: {self.ending} holds none anyway.", hint="Leave it out.")
 
 
 def write_model(

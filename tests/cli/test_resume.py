@@ -42,7 +42,7 @@ def test_resume_refuses_other_settings(sgan, tiny_run):
     before = {path: path.read_bytes() for path in tiny_run.iterdir()}
     for options in (*networks, ["--loss", "hinge"], ["--seed", "2"], ["--cfg", "stylegan2"], ["--freezed", "2"]):
         assert_error(
-            sgan("train", "--resume", tiny_run, "--kimg", "1", *options, code=1), options[0], "cannot be changed"
+            sgan("train", "--resume", tiny_run, "--kimg", "1", *options, code=2), options[0], "cannot be changed"
         )
     assert before == {path: path.read_bytes() for path in tiny_run.iterdir()}
 

@@ -13,13 +13,13 @@ import torch
 
 from ...config import base_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
-from ...errors import SganError
+from ...errors import MisuseError, SganError
 from ...models.config import with_known
 from ...models.registry import build_discriminator, build_generator, presets
 from ...models.summary import summarize
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
-from ...snapshot import SnapshotInfo, read_info
+from ...snapshot import SnapshotInfo, open_training_set, read_info
 from ..config import TrainConfig
 from ..growth import Growth
 from ..presets import NETWORK_OPTIONS, PRESETS, make_train_config, objective_defaults
@@ -63,14 +63,14 @@ def plan_new_run(
         hint = f"Resume its run: sgan train --resume {shlex.quote(str(Path(resume).parent))}"
         raise SganError(f"{resume} is a training state, not a snapshot.", hint=hint)
     info = read_info(resume) if resume else None
-    if resume and info and data is None:
-        data, mirror, cond = _recorded_data(info, resume, mirror, cond)
+    if info and data is None:
+        data, mirror, cond = _recorded_data(info, mirror, cond)
     cfg = cfg or ("auto" if data else "demo")
     data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
     refuse_unused_options(cfg, options | {"cond": cond})
     if info and (fixed := [name for name in NETWORK_OPTIONS if options.get(name) is not None]):
         names = ", ".join(NETWORK_OPTIONS[name] for name in fixed)
-        raise SganError(f"{names} cannot be changed, because the networks come from {resume}.", hint="Leave it out.")
+        raise MisuseError(f"{names} cannot be changed, because the networks come from {resume}.", hint="Leave it out.")
     if size is not None:
         base_size(*size)
     dataset = open_dataset(data, size=size, mirror=mirror, label=cond, progress=progress)
@@ -152,20 +152,11 @@ def describe_next_steps(
     return "\n".join(lines)
 
 
-def _recorded_data(
-    info: SnapshotInfo, resume: str, mirror: bool, cond: str | None
-) -> tuple[str | None, bool, str | None]:
-    """Return path (None: bundled), mirror and labels of the dataset that a snapshot was trained on. Raises SganError if
-    the snapshot names none, or if it is gone or has changed."""
-    if info.data is None:
-        hint = f"Name a dataset: sgan train --resume {shlex.quote(resume)} --data PATH"
-        raise SganError(f"{resume} does not say which images it was trained on.", hint=hint)
-    info.data.open(
-        labels=False,
-        changed_message=f"The images in {info.data.path} are not those that {resume} was trained on.",
-        missing_message=f"The images that {resume} was trained on cannot be opened",
-        hint="Name the dataset to train on with --data.",
-    )
+def _recorded_data(info: SnapshotInfo, mirror: bool, cond: str | None) -> tuple[str | None, bool, str | None]:
+    """Return path (None: bundled), mirror and labels of the dataset that a model was trained on. Raises SganError if
+    the model names none, or if it is gone or has changed."""
+    if info.data is None or open_training_set(info) is None:
+        raise SganError("The model does not say which images it was trained on.", hint="Add --data PATH.")
     path = None if info.data.path == BUNDLED else info.data.path
     return path, mirror or info.data.mirror, cond or (info.data.label if info.generator.c_dim else None)
 
@@ -228,19 +219,19 @@ def refuse_unused_options(
     loss = options.get("loss") or PRESETS[cfg].loss
     _refuse_options_of_other_objectives(loss, options)
     if options.get("aux_classifier") and not options.get("cond"):
-        raise SganError("--aux-classifier needs labels.", hint="Add --cond.")
+        raise MisuseError("--aux-classifier needs labels.", hint="Add --cond.")
     aug = options.get("aug") or objective_defaults(loss, PRESETS[cfg].aug).get("aug", PRESETS[cfg].aug)
     unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
     for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):
         if options.get(name) is not None:
             hint = "Leave it out, or choose --aug ada."
-            raise SganError(f"{option_name(name)} has no effect with --aug {aug}.", hint=hint)
+            raise MisuseError(f"{option_name(name)} has no effect with --aug {aug}.", hint=hint)
     if aug == "fixed" and not options.get("aug_p"):
-        raise SganError("--aug fixed needs a probability.", hint="Set one, for example --p 0.2.")
+        raise MisuseError("--aug fixed needs a probability.", hint="Set one, for example --p 0.2.")
 
 
 def _refuse_options_of_other_objectives(loss: str, options: dict[str, Any]) -> None:
     for name in ("gamma", "r2_gamma") if loss == "wgan" else ("gp_weight", "drift"):
         if options.get(name) is not None:
             hint = "Leave it out, or choose " + ("another --loss." if loss == "wgan" else "--loss wgan.")
-            raise SganError(f"{option_name(name)} has no effect with --loss {loss}.", hint=hint)
+            raise MisuseError(f"{option_name(name)} has no effect with --loss {loss}.", hint=hint)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...config import to_json
 from ...data.dataset import Dataset, open_dataset
-from ...errors import SganError
+from ...errors import MisuseError, SganError
 from ...progress import Progress, silent
 from ...runs import latest_snapshot, lock_run
 from ...runs.history import changed_settings, read_history
@@ -82,13 +82,13 @@ def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
     if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror"}):
         names = ", ".join(map(option_name, fixed))
         hint = "Leave it out, or start a new run from a snapshot: sgan train --resume SNAPSHOT"
-        raise SganError(f"{names} cannot be changed when a run is resumed.", hint=hint)
+        raise MisuseError(f"{names} cannot be changed when a run is resumed.", hint=hint)
     if config.growth and (by_level := [name for name in ("batch", "lr") if name in changes]):
         name = option_name(by_level[0])
-        raise SganError(f"{name} cannot be changed in a run that grows, which has one for each level.", "Leave it out.")
+        raise MisuseError(f"{name} cannot be changed in a run that grows: it has one for each level.", "Leave it out.")
     aug = changes.get("aug", config.aug)
     if aug == "ada" and "aug_p" in changes:
-        raise SganError("--p cannot be changed with --aug ada, which adapts it.", hint="Leave it out, or --aug fixed.")
+        raise MisuseError("--p cannot be changed with --aug ada, which adapts it.", hint="Leave it out.")
     fixed_p = {"aug_p": changes.get("aug_p", config.aug_p)} if aug == "fixed" else {}
     refuse_unused_options(config.cfg, {"loss": config.loss, "aug": aug, "cond": data.label, **changes, **fixed_p})
     return changes
