@@ -12,7 +12,9 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,8 +41,21 @@ def folder(
     exist."""
     if chosen := os.environ.get("SGAN_CACHE"):
         return Path(chosen).expanduser().absolute() / kind
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(root, "stylegan_cli", kind).absolute()
+
+
+def temporary_folder() -> Path | None:
+    """What stands in for the cache where that cannot be written: a folder among the temporary files, private so that
+    nobody else can plant a file. None if there is no such folder."""
+    root = Path(tempfile.gettempdir(), f"stylegan_cli-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        status = root.lstat()
+    except OSError:
+        return None
+    foreign = hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077)
+    return root if stat.S_ISDIR(status.st_mode) and not foreign else None
 
 
 def key(
@@ -106,10 +121,12 @@ def find(
     key: str,
 ) -> Path | None:
     """The file that is kept under this key, if it is whole."""
-    for path in folder(kind).glob(f"{key}-*"):
-        with contextlib.suppress(OSError):  # it has just been replaced, or cannot be read
-            if path.stem == f"{key}-{sha256_of(path)}":
-                return path
+    temporary = None if _is_writable() else temporary_folder()
+    for place in (folder(kind), *([temporary / kind] if temporary else [])):
+        for path in place.glob(f"{key}-*"):
+            with contextlib.suppress(OSError):  # it has just been replaced, or cannot be read
+                if path.stem == f"{key}-{sha256_of(path)}":
+                    return path
     return None
 
 
@@ -130,13 +147,13 @@ def store(
     key: str,
     tensors: dict[str, Tensor],  # on the CPU
     about: Any = None,  # what JSON can hold
-) -> None:
+) -> Path:
     """Keep tensors under this key. Raises SganError where that cannot be written."""
     from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     content = save(tensors, {"about": json.dumps(about)})
-    store_file(kind, key, lambda path: write_atomic(path, content))
+    return store_file(kind, key, lambda path: write_atomic(path, content))
 
 
 def store_file(
@@ -144,14 +161,32 @@ def store_file(
     key: str,
     write: Callable[[Path], object],  # called with the path of a .safetensors file that it writes atomically
 ) -> Path:
-    """Keep a file under this key, instead of what was kept under it. Raises SganError where that cannot be written."""
-    draft = folder(kind) / f"{key}.safetensors"
+    """Keep a file under this key, instead of what was kept under it; in `temporary_folder` where the cache cannot be
+    written. Raises SganError if neither can."""
+    try:
+        return _store_in(folder(kind), key, write)
+    except SganError:
+        if (temporary := temporary_folder()) is None:
+            raise
+        return _store_in(temporary / kind, key, write)
+
+
+def _is_writable() -> bool:
+    """Whether the cache exists, or its nearest parent that does, and can be written."""
+    place = folder()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    return place.is_dir() and os.access(place, os.W_OK)
+
+
+def _store_in(place: Path, key: str, write: Callable[[Path], object]) -> Path:
+    draft = place / f"{key}.safetensors"
     write(draft)
     try:
         path = draft.with_stem(f"{key}-{sha256_of(draft)}")
         os.replace(draft, path)
         sync_folder(path.parent)
-        for other in set(folder(kind).glob(f"{key}-*")) - {path}:
+        for other in set(place.glob(f"{key}-*")) - {path}:
             other.unlink(missing_ok=True)
     except OSError as e:
         raise SganError(f"Cannot write {draft}: {e.strerror or e}.") from e
