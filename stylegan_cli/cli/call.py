@@ -45,6 +45,7 @@ class Call:
     model: str | None
     runs: str
     device: str
+    any_model: bool
     as_json: bool
     quiet: bool
 
@@ -54,8 +55,11 @@ class Call:
 
         path, description = find_model(self.model, self.runs)
         self.inform(description)
-        arguments = click.get_current_context().find_root().obj or ["sgan"]
-        return Session(path, resolve_device(self.device), command=arguments)
+        context = click.get_current_context()
+        arguments = context.find_root().obj or ["sgan"]
+        session = Session(path, resolve_device(self.device), command=arguments, any_model=self.any_model)
+        context.call_on_close(lambda: warn(*session.model_notes))
+        return session
 
     def progress(self) -> contextlib.AbstractContextManager[Progress]:
         """Progress bars, none with --quiet."""
