@@ -40,13 +40,13 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
       sgan model info ffhq.pkl --layers
     """
     from ..config import to_json
-    from ..interop.conversion import find_model, model_info, notes_on, written_by
-    from ..interop.names import names_in
+    from ..interop.conversion import conversion_notes, find_model, model_info, written_by
+    from ..interop.names import find_names
     from ..models.registry import build_discriminator, build_generator
     from ..models.summary import parameter_count
 
     path, _ = find_model(file)
-    names = names_in(path)
+    names = find_names(path)
     if not as_json and names and names.known:
         _print_names(names.known, names.complete)
     info = model_info(path)
@@ -66,7 +66,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     if info.data:
         rows["Dataset"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
     rows |= {"Origin": info.origin or "unknown", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
-    rows |= {f"Note {i}": note for i, note in enumerate(notes_on(path), 1)}
+    rows |= {f"Note {i}": note for i, note in enumerate(conversion_notes(path), 1)}
     width = max(map(len, rows))
     for name, value in rows.items():
         click.echo(f"{name:{width}}  {value}")

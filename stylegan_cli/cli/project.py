@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     metavar="STEPS",
     type=click.IntRange(0),
     default=0,
-    help="Number of steps that then tune the generator's weights toward the images (pivotal tuning); 0 is off.",
+    help="Number of steps that then tune the generator's weights toward the images (pivotal tuning); 0 is off. Writes "
+    "tuned-HASH.safetensors, which other commands read along with projected.npz.",
 )
 @click.option(
     "--video", type=click.Choice(["gif", "webp", "mp4"]), help="Format of a video of the search. Default: no video."
@@ -68,6 +69,7 @@ def command(
     projected.npz (the latents, for `sgan mix --rows`, `sgan interpolate --seeds`, `sgan edit apply --seeds` and
     `sgan generate --from-w`), proj.png (the image found) and compare.png (target, result and difference). With several
     images, each has its own files, with its name in front. Ctrl-C keeps the best result so far.
+    Latents belong to the model that they were found with.
 
     \b
     Examples:

@@ -34,7 +34,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--data",
     metavar="PATH",
-    help="Dataset to train on: a zip or a folder. Default: that of --resume, else the bundled dataset.",
+    help="Dataset to train on: a zip or a folder of images of one size (`sgan data pack` makes one). "
+    "Default: that of --resume, else the bundled dataset.",
 )
 @click.option(
     "--cfg",
@@ -67,7 +68,9 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--kimg", type=KIMG, help=f"Length of the run in kimg, thousands of images shown to the discriminator. {_PRESET}"
 )
 @click.option("--snap", type=KIMG, help=f"Interval between snapshots in kimg. {_PRESET}")
-@click.option("--batch", type=click.IntRange(1), help=f"Number of images per training step on all GPUs. {_PRESET}")
+@click.option(
+    "--batch", type=click.IntRange(1), help=f"Number of images per training step, over all GPUs together. {_PRESET}"
+)
 @click.option(
     "--batch-gpu",
     type=click.IntRange(1),
@@ -139,7 +142,9 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--augpipe",
     type=click.Choice(_PIPES),
-    help="Augmentations of --aug ada and fixed: one kind, or the first letters of several. Default: bgc.",
+    help="Augmentations of --aug ada and fixed: one kind, or the first letters of several in the order blit, geom, "
+    "color, filter, noise, cutout. "
+    "Default: bgc.",
 )
 @click.option(
     "--target",
@@ -191,7 +196,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--resume",
     metavar="PATH",
     help="Run folder, to continue that run, also with changed options such as --batch, --gamma, --lr, --target and "
-    "--data; or a model file, to start a new run from its weights.",
+    "--data; or a model as for --model of the other commands, to start a new run from its weights.",
 )
 @click.option(
     "--metrics",
@@ -210,7 +215,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--profile",
     type=click.IntRange(1),
     metavar="STEPS",
-    help="Number of steps to record in a profiler trace. Default: no trace.",
+    help="Number of steps to record in a profiler trace in the run folder. Default: no trace.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks without training.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress bar and no log.")
@@ -315,10 +320,10 @@ def _train(run: Plan, device: str, options: RunOptions, dataset: Dataset | None)
 
 def _snapshot(resume: str) -> str:
     """The snapshot to start from; a checkpoint of another program is converted to one in the cache."""
-    from ..interop.conversion import as_snapshot, located
+    from ..interop.conversion import ensure_snapshot, locate
 
-    path = located(resume)
-    return resume if path.name.startswith("state-") else str(as_snapshot(path))
+    path = locate(resume)
+    return resume if path.name.startswith("state-") else str(ensure_snapshot(path))
 
 
 def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import SganError
-from ..files import nearest_path
+from ..files import suggest_path
 from .codec import Header, ImageError
 from .sources import FolderSource, ZipSource, open_source
 
@@ -68,7 +68,7 @@ def open_any(
     if path.suffix.lower() not in (".npz", ".npy") or path.is_dir():
         return open_source(path)
     if not path.exists():
-        raise SganError(f"{path} does not exist.", hint=nearest_path(path))
+        raise SganError(f"{path} does not exist.", hint=suggest_path(path))
     return ArraySource(path)
 
 

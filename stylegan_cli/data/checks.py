@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import SganError, nearest
+from ..errors import SganError, suggest
 from ..progress import Progress
 from .codec import Header, ImageError, decode, ends_well
 from .labels import DatasetJson, classes_by_value, classes_of
@@ -92,7 +92,7 @@ def chosen_classes(
             raise SganError(f"{where} has no labels.", hint=_attribute_hint(dataset_json))
         return stored
     if label not in dataset_json.attributes:
-        hint = nearest(label, dataset_json.attributes) or _attribute_hint(dataset_json)
+        hint = suggest(label, dataset_json.attributes) or _attribute_hint(dataset_json)
         raise SganError(f"{where} has no attribute {label!r}.", hint=hint)
     return classes_by_value(dataset_json.attributes[label])
 

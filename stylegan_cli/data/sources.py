@@ -13,7 +13,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from ..errors import SganError
-from ..files import nearest_path
+from ..files import suggest_path
 from .codec import HEAD, SUFFIXES, Header, ImageError, decode, read_header
 
 MAX_FILE = 1 << 30  # bytes of an image file: larger ones are rejected
@@ -178,7 +178,7 @@ def open_source(
     """Open a source. Raises SganError if the path does not exist, is not a zip, or contains no images."""
     path = Path(path)
     if not path.exists():
-        raise SganError(f"{path} does not exist.", hint=nearest_path(path))
+        raise SganError(f"{path} does not exist.", hint=suggest_path(path))
     source = FolderSource(path) if path.is_dir() else ZipSource(path)
     if not source.names:
         raise SganError(f"{path} contains no images.", hint="Supported suffixes: " + " ".join(SUFFIXES) + ".")

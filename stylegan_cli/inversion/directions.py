@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SganError, nearest
+from ..errors import SganError, suggest
 from ..models.generator import Generator
 from ..sampling.bound_files import check_model, read_floats, read_npz, read_settings, write_npz
 from ..sampling.generate import SamplingOptions, map_seeds
@@ -97,7 +97,7 @@ class Directions:
 
     def _suggest(self, part: str) -> str:
         examples = ", ".join(self.names[:5]) + (" ..." if len(self) > 5 else "")
-        return nearest(part, self.names, repr) or f"Choose from 0-{len(self) - 1}, or by name: {examples}"
+        return suggest(part, self.names, repr) or f"Choose from 0-{len(self) - 1}, or by name: {examples}"
 
 
 def concatenate(

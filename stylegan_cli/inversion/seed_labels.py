@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import SganError, nearest
+from ..errors import SganError, suggest
 
 _MAX_DISTINCT_NUMBERS = 10  # a column with more is split at its median
 
@@ -62,7 +62,7 @@ def read_table(
     seeds = _seeds(columns.pop("seed"), path)
     for name in required or ():
         if name not in columns:
-            hint = nearest(name, columns) or f"Choose from {', '.join(columns)}."
+            hint = suggest(name, columns) or f"Choose from {', '.join(columns)}."
             raise SganError(f"{path} has no column {name!r}.", hint=hint)
     return seeds, [_labels(name, columns[name], path) for name in columns]
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..data.dataset import DataSpec, open_dataset
 from ..progress import Progress, silent
 from ..runs import PACKAGED_MODEL, metric_lines, record_metric
-from ..snapshot import Snapshot, SnapshotInfo, open_training_set
+from ..snapshot import Snapshot, SnapshotInfo, open_training_dataset
 from .measure import Results, compare_images, measure
 from .metric import EvaluationProtocol
 
@@ -58,7 +58,7 @@ def measure_file(
     """Measure a model's file, on all ranks. Raises SganError like `measure`, or if a file cannot be opened."""
     snapshot, reals = open_model(request.path, device), None
     if snapshot.info.generator.c_dim or request.protocol.needs_reals:
-        reals = open_training_set(snapshot.info, request.reals and request.reals.path, request.size)
+        reals = open_training_dataset(snapshot.info, request.reals and request.reals.path, request.size)
     results = measure(request.protocol, snapshot.G, reals, device, progress)
     return results.with_suffix(request.name_suffix)
 

@@ -16,7 +16,7 @@ from ..metrics.measure import Results, measure
 from ..metrics.registry import resolve
 from ..progress import Progress, silent
 from ..sampling.bound_files import accept_any_model
-from ..snapshot import open_training_set
+from ..snapshot import open_training_dataset
 from . import attribute, edit, generate, interpolate, mix, noise, project
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
 from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
@@ -124,6 +124,6 @@ class Session(Model):
         """Measure metrics of the model."""
         protocol, reals = resolve(names, **options), None
         if self.info.generator.c_dim or protocol.needs_reals:
-            reals = open_training_set(self.info, None if data is None else str(data))
+            reals = open_training_dataset(self.info, None if data is None else str(data))
         with self.use_kernels():
             return measure(protocol, self.G, reals, self.device, progress)

@@ -20,7 +20,7 @@ from ..sampling import checks
 from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import Latents, filename_part
 from ..sampling.mixing import style_indices
-from ..snapshot import open_training_set
+from ..snapshot import open_training_dataset
 from ..training.recipes.classifier import open_classifier
 from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
@@ -163,7 +163,7 @@ def find_directions(
         raise MisuseError("--csv and --data are two sources of labels.", hint="Use only one of them.")
     if request.csv:
         return find_from_table(model.G, *read_table(request.csv, names), attributes=names, **common)
-    dataset = open_training_set(model.info, request.data)
+    dataset = open_training_dataset(model.info, request.data)
     if dataset is None:
         raise SganError("The model file does not name its training images.", hint="Use --data or --csv.")
     classifier = open_classifier(dataset, model.G.config, names, progress=progress)

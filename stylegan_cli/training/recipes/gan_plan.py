@@ -14,12 +14,12 @@ import torch
 from ...config import base_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
 from ...errors import MisuseError, SganError
-from ...models.config import with_known
+from ...models.config import replace_known_fields
 from ...models.registry import build_discriminator, build_generator, presets
 from ...models.summary import summarize
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
-from ...snapshot import SnapshotInfo, open_training_set, read_info
+from ...snapshot import SnapshotInfo, open_training_dataset, read_info
 from ..config import TrainConfig
 from ..growth import Growth
 from ..presets import NETWORK_OPTIONS, PRESETS, make_train_config, objective_defaults
@@ -155,7 +155,7 @@ def describe_next_steps(
 def _recorded_data(info: SnapshotInfo, mirror: bool, cond: str | None) -> tuple[str | None, bool, str | None]:
     """Return path (None: bundled), mirror and labels of the dataset that a model was trained on. Raises SganError if
     the model names none, or if it is gone or has changed."""
-    if info.data is None or open_training_set(info) is None:
+    if info.data is None or open_training_dataset(info) is None:
         raise SganError("The model does not say which images it was trained on.", hint="Add --data PATH.")
     path = None if info.data.path == BUNDLED else info.data.path
     return path, mirror or info.data.mirror, cond or (info.data.label if info.generator.c_dim else None)
@@ -194,12 +194,12 @@ def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) ->
     data, group = config.data, config.discriminator.mbstd_group
     values = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
     values |= {"conv_clamp": config.discriminator.conv_clamp, "fade": False}
-    generator = with_known(info.generator, **values)
+    generator = replace_known_fields(info.generator, **values)
     discriminator = config.discriminator
     if info.discriminator:
         use_own = not data.c_dim or discriminator.labels == "classifier"
         labels = discriminator.labels if use_own else info.discriminator.labels
-        discriminator = with_known(info.discriminator, **values, mbstd_group=group, labels=labels)
+        discriminator = replace_known_fields(info.discriminator, **values, mbstd_group=group, labels=labels)
     networks = {"generator": generator, "discriminator": discriminator}
     return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
 
