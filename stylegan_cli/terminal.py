@@ -28,7 +28,7 @@ def handle_signals(
 ) -> Iterator[None]:
     """Call a handler on signals within the block, where they can be handled (not in threads).
 
-    An ignored SIGHUP stays ignored: `nohup` asked for that.
+    An ignored SIGHUP stays ignored: that is what `nohup` does.
     """
     previous = {}
     for number in signals:

@@ -155,7 +155,9 @@ def _charts(
     for name, values in metrics.items():
         kimg, best = best_of(name, values)
         parts.append(
-            chart(name, name, [Line("value", values)], (0, end), False, f"best {best:.5g} at {kimg:g} kimg", changes)
+            chart(
+                name, name, [Line("value", list(values))], (0, end), False, f"best {best:.5g} at {kimg:g} kimg", changes
+            )
         )
     others = sorted({name for line in stats for name in line} - _KNOWN)
     for title, unit, names, noisy in [*_CHARTS, *((name, name, {name: name}, True) for name in others)]:

@@ -77,7 +77,7 @@ def test_a_refused_resume_does_not_mark_a_complete_run(sgan, rgb_set, make_set, 
 
 
 def test_a_snapshot_brings_its_dataset(sgan, class_run, rgb_set, make_set, tmp_path):
-    """Its images, labels and flips; if they are gone or others, the user is asked for a dataset."""
+    """Its images, labels and flips; if they are gone or others, the user has to name a dataset."""
     snapshot = class_run / "snapshot-000000.032.safetensors"
     line = ["train", "--resume", snapshot, "--batch", "8", "--runs", tmp_path / "runs"]
     config = read_config(json.JSONDecoder().raw_decode(sgan(*line, "--dry-run").stdout)[0])

@@ -138,7 +138,7 @@ def test_grid_columns(count, columns):
 
 
 def test_labels_in_other_scripts(monkeypatch):
-    """Drawn in a font that has them, or escaped, but never as boxes that all look the same."""
+    """In a font that has them, or escaped, but never as boxes that all look the same."""
     font, texts = images.font_for(["seed 7", "img_0"], 20)
     assert (font.getname()[0], texts) == (ImageFont.load_default(20).getname()[0], ["seed 7", "img_0"])
     monkeypatch.setattr(images, "_SYSTEM_FONTS", ())

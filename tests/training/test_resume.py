@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from stylegan_cli.errors import SganError
+from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.runs.history import describe_changes
 from stylegan_cli.runs.page import make_page
+from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.recipes import gan_resume
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
@@ -139,3 +141,11 @@ def test_a_failure_before_the_first_step_leaves_the_run_untouched(train_run, mon
     with pytest.raises(MemoryError):
         resume(folder, kimg=1.0, gamma=5.0)
     assert contents(folder) == before
+
+
+def test_a_folder_with_undecodable_bytes(train_run, tmp_path):
+    """Its states are read, not taken for damaged."""
+    folder, _ = train_run(name="run\udcff")
+    resume(folder, kimg=0.056)
+    assert len(list_states(folder)) == 2 and not list(folder.glob("*.damaged"))
+    assert load_snapshot(latest_snapshot(folder)).info.kimg == 0.056

@@ -98,7 +98,7 @@ class Gan(GrowingRecipe):
         self.ema.update(self.G, shown, self.batch)
 
     def apply_settings(self, rollbacks: int) -> None:
-        for optimizer in {id(phase.optimizer): phase.optimizer for phase in self.phases}.values():
+        for optimizer in {phase.optimizer for phase in self.phases if isinstance(phase.optimizer, FusedAdam)}:
             group, defaults = optimizer.param_groups[0], optimizer.defaults
             group |= {name: defaults[name] for name in ("betas", "eps")} | {"lr": defaults["lr"] * 0.5**rollbacks}
         if self.config.aug != "ada":
