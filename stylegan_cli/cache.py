@@ -12,13 +12,15 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import SganError
-from .files import remove_leftovers, sync_folder, write_atomic
+from .files import open_tensors, remove_leftovers, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +40,21 @@ def folder(
     """The cache folder for one kind of file, which may not exist: in SGAN_CACHE, else in the user's cache folder."""
     if chosen := os.environ.get("SGAN_CACHE"):
         return Path(chosen).expanduser().absolute() / kind
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(root, "stylegan_cli", kind).absolute()
+
+
+def temporary_folder() -> Path | None:
+    """The folder to use if the cache is not writable: among the temporary files, and private, so that nobody else can
+    plant a file. None if there is no such folder."""
+    root = Path(tempfile.gettempdir(), f"stylegan_cli-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+    try:
+        root.mkdir(mode=0o700, exist_ok=True)
+        status = root.lstat()
+    except OSError:
+        return None
+    foreign = hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077)
+    return root if stat.S_ISDIR(status.st_mode) and not foreign else None
 
 
 def key(
@@ -107,10 +122,12 @@ def find(
     key: str,
 ) -> Path | None:
     """The file with this key, if it is present and undamaged."""
-    for path in folder(kind).glob(f"{key}-*"):
-        with contextlib.suppress(OSError):  # just replaced, or not readable
-            if path.stem == f"{key}-{sha256_of(path)}":
-                return path
+    temporary = None if _is_writable() else temporary_folder()
+    for place in (folder(kind), *([temporary / kind] if temporary else [])):
+        for path in place.glob(f"{key}-*"):
+            with contextlib.suppress(OSError):  # just replaced, or not readable
+                if path.stem == f"{key}-{sha256_of(path)}":
+                    return path
     return None
 
 
@@ -119,10 +136,8 @@ def load(
     key: str,
 ) -> CacheEntry | None:
     """The tensors with this key, if they are present and undamaged."""
-    import safetensors
-
     if (path := find(kind, key)) is not None:
-        with contextlib.suppress(OSError), safetensors.safe_open(path, framework="pt") as f:
+        with contextlib.suppress(OSError), open_tensors(path) as f:
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
             return CacheEntry(tensors, json.loads(f.metadata()["about"]))
     return None
@@ -133,13 +148,13 @@ def store(
     key: str,
     tensors: dict[str, Tensor],  # on the CPU
     about: Any = None,  # JSON value to store with them
-) -> None:
+) -> Path:
     """Store tensors under a key. Raises SganError if the cache is not writable."""
     from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     content = save(tensors, {"about": json.dumps(about)})
-    store_file(kind, key, lambda path: write_atomic(path, content))
+    return store_file(kind, key, lambda path: write_atomic(path, content))
 
 
 def store_file(
@@ -147,14 +162,32 @@ def store_file(
     key: str,
     write: Callable[[Path], object],  # called with the path of a .safetensors file, which it must write atomically
 ) -> Path:
-    """Store a file under a key, replacing older ones. Raises SganError if the cache is not writable."""
-    draft = folder(kind) / f"{key}.safetensors"
+    """Store a file under a key, replacing older ones; in `temporary_folder` if the cache is not writable. Raises
+    SganError if neither is."""
+    try:
+        return _store_in(folder(kind), key, write)
+    except SganError:
+        if (temporary := temporary_folder()) is None:
+            raise
+        return _store_in(temporary / kind, key, write)
+
+
+def _is_writable() -> bool:
+    """Whether the cache, or its nearest parent that exists, can be written."""
+    place = folder()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    return place.is_dir() and os.access(place, os.W_OK)
+
+
+def _store_in(place: Path, key: str, write: Callable[[Path], object]) -> Path:
+    draft = place / f"{key}.safetensors"
     write(draft)
     try:
         path = draft.with_stem(f"{key}-{sha256_of(draft)}")
         os.replace(draft, path)
         sync_folder(path.parent)
-        for other in set(folder(kind).glob(f"{key}-*")) - {path}:
+        for other in set(place.glob(f"{key}-*")) - {path}:
             other.unlink(missing_ok=True)
     except OSError as e:
         raise SganError(f"Cannot write {draft}: {e.strerror or e}.") from e

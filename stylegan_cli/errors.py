@@ -21,6 +21,10 @@ class SganError(Exception):
         self.hint = hint
 
 
+class MisuseError(SganError):
+    """A command line, or a request, that is wrong by itself, whatever the files contain. Exit code 2, as Click's."""
+
+
 def suggest(
     name: str,  # an unknown name
     known: Iterable[str],

@@ -9,9 +9,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import SganError, suggest
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
 
 T = TypeVar("T")
 
@@ -58,11 +61,11 @@ def check_writable(
 
 def write_atomic(
     path: str | os.PathLike,
-    content: str | bytes,  # text is encoded as UTF-8
+    content: str | bytes,  # text is encoded as UTF-8, undecodable bytes of file names as escapes
 ) -> None:
     """Write a whole file, or leave the old one unchanged."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def temporary_beside(
@@ -155,3 +158,17 @@ def try_say(
     """Say a message, ignoring that the log, which also receives it, may be on the full disk."""
     with contextlib.suppress(OSError, SganError):
         say(message)
+
+
+def open_tensors(
+    path: Path,
+) -> safe_open:
+    """Open a safetensors file, also one whose path is not valid UTF-8, which the library cannot open by its name."""
+    from safetensors import safe_open
+
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with open(path, "rb") as f:
+            return safe_open(f"/dev/fd/{f.fileno()}", framework="pt")
+    return safe_open(path, framework="pt")

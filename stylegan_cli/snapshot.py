@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .config import from_json, to_json
 from .data.dataset import Dataset, DataSpec, open_dataset
 from .errors import SganError
-from .files import atomic_path
+from .files import atomic_path, open_tensors
 from .layers import to_memory_format
 from .models.config import DiscriminatorConfig, GeneratorConfig
 from .models.discriminator import Discriminator
@@ -157,7 +157,7 @@ def _open(path: Path) -> safetensors.safe_open:
     if not path.is_file():
         raise SganError(f"There is no file {path}.")
     try:
-        return safetensors.safe_open(path, framework="pt")
+        return open_tensors(path)
     except (safetensors.SafetensorError, OSError) as e:
         raise SganError(f"{path} is not a snapshot, or is truncated ({e}).") from e
 

@@ -70,8 +70,19 @@ def test_store_file_accepts_any_content(root):
     assert visible(root / "things") == [path.name]
 
 
-def test_an_unwritable_cache(root):
+def test_a_temporary_folder_stands_in(root, tmp_path, monkeypatch):
+    """Where the cache cannot be written; where it can, what is in that folder does not count."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     root.write_text("a file")
+    path = cache.store("things", KEY, TENSORS)
+    assert path.is_relative_to(cache.temporary_folder()) and cache.find("things", KEY) == path
+    root.unlink()
+    assert cache.find("things", KEY) is None
+
+
+def test_where_nothing_can_be_written(root, tmp_path, monkeypatch):
+    root.write_text("a file")
+    monkeypatch.setattr("tempfile.tempdir", str(root))
     with cache.claim("things", KEY):
         assert cache.load("things", KEY) is None
     with pytest.raises(SganError, match="Cannot write"):

@@ -308,11 +308,19 @@ def test_attribute(session, cache, tmp_path):
 
 def test_calibration_without_cache(session, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
+    """The distances are kept in a private folder among the temporary files, where they are found again; if there is
+    none, they are measured again."""
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
-    result = session.attribute(loss="pixel", steps=1, num=8, candidates=0)
-    assert len(result.calibration.real) == 8
-    (warning,) = result.warnings
-    assert "cannot be cached" in warning and str(tmp_path / "file") in warning
+    (tmp_path / "temporary").mkdir()
+    request = {"loss": "pixel", "steps": 1, "num": 8, "candidates": 0}
+    for folder, words in (("temporary", "are cached in"), ("file", "cannot be cached")):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / folder))
+        result = session.attribute(**request)
+        assert len(result.calibration.real) == 8
+        (warning,) = result.warnings
+        assert words in warning and str(tmp_path / "file") in warning
+        cached = session.prepare_attribution(**request, calibrate=False).calibration
+        assert cached == (result.calibration if folder == "temporary" else None)
 
 
 def test_metrics(class_run):

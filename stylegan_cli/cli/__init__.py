@@ -14,7 +14,8 @@ import typing
 
 import click
 
-from ..errors import SganError
+from ..errors import MisuseError, SganError
+from ..terminal import prepare_streams, stop_as_interrupt
 from ..threads import configure_openmp
 from ..version import __version__
 
@@ -51,7 +52,7 @@ EXTRAS = {
 # Disk errors that the user can fix: no traceback is needed.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit codes; Click uses 2 for usage errors
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes; Click uses 2 as well
 
 
 class LazyGroup(click.Group):
@@ -88,10 +89,12 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _open_closed_streams()
+        prepare_streams()
         try:
             configure_openmp()
-            # Click returns the code of `ctx.exit(code)`; commands themselves return None.
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
+            with stop_as_interrupt():
+                # Click returns the code of `ctx.exit(code)`; commands themselves return None.
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, `head` for example, has closed the pipe
             _silence_stdout()
@@ -145,7 +148,7 @@ def _report(
         return FAILED  # one of several ranks that torchrun started: the first one reports
     message, hint = _explain(error)
     click.echo(f"Error: {message}" + (f"\n{hint}" if hint else ""), err=True)
-    return FAILED
+    return MISUSED if isinstance(error, MisuseError) else FAILED
 
 
 def _explain(error: BaseException) -> tuple[str, str | None]:

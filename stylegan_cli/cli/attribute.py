@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..errors import SganError
-from .call import Call, keep_freed_memory, sigterm_as_interrupt, warn
+from ..errors import MisuseError
+from .call import Call, keep_freed_memory, warn
 from .options import batch_option, outdir_option, projection_options, real_data_option, seed_option, session_options
 
 _MIN_AUC = 0.75  # below, all images are undecided
@@ -54,7 +54,7 @@ def command(
     from ..files import check_writable
 
     if not request["images"] and not request["calibrate"]:
-        raise SganError("No image to attribute.", hint="Name an image: sgan attribute face.png")
+        raise MisuseError("No image to attribute.", hint="Name an image: sgan attribute face.png")
     keep_freed_memory()
     with call.progress() as progress:
         session = call.open()
@@ -63,8 +63,7 @@ def command(
         check_writable(Path(outdir))
         if task.calibration is None:
             call.inform(f"Projecting {task.num} generated and {task.num} real images; this is done only once.")
-            with sigterm_as_interrupt():
-                task = session.calibrate(task, progress)
+            task = session.calibrate(task, progress)
         result = session.attribute(task, progress)
     warn(*result.calibration.warnings)
     files = result.save(outdir)

@@ -7,7 +7,6 @@ import ctypes
 import dataclasses
 import json
 import os
-import signal
 import typing
 from pathlib import Path
 
@@ -48,6 +47,7 @@ class Call:
     model: str | None
     runs: str
     device: str
+    any_model: bool
     as_json: bool
     quiet: bool
 
@@ -57,8 +57,11 @@ class Call:
 
         path, description = find_model(self.model, self.runs)
         self.inform(description)
-        arguments = click.get_current_context().find_root().obj or ["sgan"]
-        return Session(path, resolve_device(self.device), command=arguments)
+        context = click.get_current_context()
+        arguments = context.find_root().obj or ["sgan"]
+        session = Session(path, resolve_device(self.device), command=arguments, any_model=self.any_model)
+        context.call_on_close(lambda: warn(*session.model_notes))
+        return session
 
     def progress(self) -> contextlib.AbstractContextManager[Progress]:
         """Progress bars, none with --quiet."""
@@ -102,25 +105,6 @@ def output_file(
     if os.path.realpath(os.path.dirname(out)) != os.path.realpath(outdir):
         raise click.UsageError(f"--out {out} is not in --outdir {outdir}. Use only one of the two options.")
     return out
-
-
-@contextlib.contextmanager
-def sigterm_as_interrupt() -> typing.Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that partial results are kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def keep_freed_memory() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import SganError
+from ..errors import MisuseError
 from .call import keep_freed_memory, resolve_device
 from .options import (
     batch_option,
@@ -185,4 +185,4 @@ def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> N
 def _refuse_with_images(**options: typing.Any) -> None:
     for name, value in options.items():
         if value is not None:
-            raise SganError(f"--{name} has no effect with --images.", hint="Use only one of them.")
+            raise MisuseError(f"--{name} has no effect with --images.", hint="Use only one of them.")

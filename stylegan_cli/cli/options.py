@@ -103,6 +103,15 @@ kernels_option = click.option(
 )
 
 
+# Passes `any_model`.
+_any_model_option = click.option(
+    "--any-model",
+    is_flag=True,
+    help="Also accept files of latents, directions and tuned weights that belong to another model, such as an earlier "
+    "snapshot of the same run.",
+)
+
+
 def session_options(command: typing.Callable) -> typing.Callable:
     """Pass `call`, a `Call`, in place of everything that model_option, device_option and output_options pass."""
 
@@ -111,7 +120,7 @@ def session_options(command: typing.Callable) -> typing.Callable:
         shared = {field.name: options.pop(field.name) for field in dataclasses.fields(Call)}
         command(call=Call(**shared), **options)
 
-    return _together(model_option, device_option, kernels_option, output_options)(run)
+    return _together(model_option, _any_model_option, device_option, kernels_option, output_options)(run)
 
 
 # Passes `seeds`, a list of seeds and names of .npz files.

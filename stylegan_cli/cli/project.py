@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import SganError
-from .call import Call, keep_freed_memory, sigterm_as_interrupt, warn
+from ..errors import MisuseError, SganError
+from .call import Call, keep_freed_memory, warn
 from .options import batch_option, class_choice, outdir_option, projection_options, seed_option, session_options
 from .params import Aliases
 
@@ -87,14 +87,13 @@ def command(
         warn(*task.warnings)
         _refuse_to_overwrite([*request["images"], request["mask"], request["init"]], task.files(folder))
         check_writable(folder)
-        with sigterm_as_interrupt():
-            result = session.project(task, progress)
+        result = session.project(task, progress)
+        files = result.save(folder)
+        if tune_steps and not result.interrupted:
+            result = session.tune(result, tune_steps, progress)
             files = result.save(folder)
-            if tune_steps and not result.interrupted:
-                result = session.tune(result, tune_steps, progress)
-                files = result.save(folder)
-            if path:
-                files.append(result.save_video(path, progress))
+        if path:
+            files.append(result.save_video(path, progress))
     _print(result, files, call)
     if result.interrupted:
         if result.missing:
@@ -105,7 +104,7 @@ def command(
 def _check(request: dict[str, Any]) -> None:
     """Raises SganError or UsageError on errors that can be seen without the model."""
     if not request["images"]:
-        raise SganError("No image to project.", hint="Name an image: sgan project face.png")
+        raise MisuseError("No image to project.", hint="Name an image: sgan project face.png")
     for option in ("candidates", "class_index"):
         if request["init"] is not None and request[option] is not None:
             name = option.removesuffix("_index")

@@ -35,7 +35,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--data",
     metavar="PATH",
     help="Dataset to train on: a zip or a folder of images of one size (`sgan data pack` makes one). "
-    "Default: the bundled dataset.",
+    "Default: that of --resume, else the bundled dataset.",
 )
 @click.option(
     "--cfg",
@@ -195,8 +195,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--resume",
     metavar="PATH",
-    help="Run folder, to continue that run with its own settings and dataset; or a model as for --model of the other "
-    "commands, to start a new run from its weights.",
+    help="Run folder, to continue that run, also with changed options such as --batch, --gamma, --lr, --target and "
+    "--data; or a model as for --model of the other commands, to start a new run from its weights.",
 )
 @click.option(
     "--metrics",
@@ -242,7 +242,8 @@ def command(
 
     Writes a run folder such as runs/00000-faces-auto with snapshots (models for the other commands), fakes-KIMG.png
     (generated images over time), training states, settings and logs. Ctrl-C finishes the current step and saves
-    everything; --resume FOLDER then continues as if the run had not stopped.
+    everything; --resume FOLDER then continues as if the run had not stopped, or with changed options, which the run's
+    config.json and page record.
 
     \b
     Examples:
@@ -250,6 +251,7 @@ def command(
       sgan train --data faces.zip --mirror
       sgan train --data animals.zip --cond --size 128 --kimg 5000
       sgan train --resume runs/00000-faces-auto
+      sgan train --resume runs/00000-faces-auto --batch 8 --gamma 2
     """
     from .. import distributed
     from ..training.recipes.gan import open_run_data
@@ -266,9 +268,9 @@ def command(
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
         return
-    # Ranks in other processes open the dataset themselves.
+    # Ranks in other processes open the dataset themselves; a run that cannot be resumed is refused before they start.
     in_process = distributed.has_launcher() or run.config.gpus == 1
-    dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics else None)
+    dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics or run.folder else None)
     measure = _measure(metrics, features, dataset, quiet) if metrics and dataset else None
     run_options = RunOptions(quiet, graphs == "auto", profile or 0, measure, runs)
     _train(run, device, run_options, dataset if in_process else None)
@@ -284,13 +286,12 @@ def _plan(
 ) -> Plan:
     """The plan of a run that is resumed, or of a new one."""
     from .. import distributed
-    from ..training.recipes.gan_plan import plan_new_run, plan_resumed_run
+    from ..training.recipes.gan_plan import plan_new_run
+    from ..training.recipes.gan_resume import plan_resumed_run
 
     options["gpus"] = options["gpus"] or distributed.launcher_world_size()
     if resume and Path(resume).is_dir():
-        set_options = [n for n, value in {"cfg": cfg, **options}.items() if value is not None and value is not False]
-        changes = {name: options[name] for name in ("kimg", "snap", "gpus", "batch_gpu")}
-        return plan_resumed_run(Path(resume), changes, set_options, data)
+        return plan_resumed_run(Path(resume), {"cfg": cfg, **options}, data, progress)
     options["precision"] = options["precision"] or ("fp16" if device.startswith("cuda") else "fp32")
     return plan_new_run(data, cfg, resume and _snapshot(resume), progress=progress, **options)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from .codec import from_array, to_channels
 _FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 _DESCRIPTION = 0x010E  # EXIF ImageDescription: holds the metadata in JPEG and WebP, as text chunks do in PNG
 _MARGIN = 245  # gray level of a sheet's margins
+# Fonts with many scripts that systems install: Linux, macOS, Windows.
+_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc")
 _INK_RGB = (40, 40, 40)  # color of a sheet's labels
 
 
@@ -42,7 +45,7 @@ def save_image(
     if kind == "PNG":
         options["pnginfo"] = info = PngInfo()
         for key, value in (metadata or {}).items():
-            info.add_text(key, value)
+            info.add_text(key, value.encode(errors="backslashreplace").decode())  # names of files may be undecodable
     else:
         options["quality"] = 95
         if metadata:
@@ -186,17 +189,45 @@ def _fit_labels(labels: Sequence[object], size: int, width: int) -> tuple[ImageF
 
     The font is at least of size 10; texts that do not fit then are shortened.
     """
-    texts, font = [str(label) for label in labels], _font(size)
+    font, texts = font_for([str(label) for label in labels], size)
     while size > 10 and max((font.getlength(t) for t in texts), default=0) > width:
         size -= 1
-        font = _font(size)
+        font = font.font_variant(size=size)
     return font, [_shortened(t, font, width) for t in texts]
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow returns a TrueType font when a size is passed"
-    return font
+def font_for(
+    texts: Sequence[str],
+    size: int,  # in pixels
+) -> tuple[ImageFont.FreeTypeFont, list[str]]:
+    """Return Pillow's own font, which is Latin, or one of the system's that has more of the characters, and the texts.
+    Characters that it lacks are escaped, as they would all look the same."""
+    default = ImageFont.load_default(size)
+    assert isinstance(default, ImageFont.FreeTypeFont), "Pillow returns a TrueType font when a size is passed"
+    best, missing = default, _missing(default, "".join(texts))
+    for font in _system_fonts(size) if missing else ():
+        if len(fewer := _missing(font, "".join(texts))) < len(missing):
+            best, missing = font, fewer
+    escapes = {ord(c): c.encode("ascii", "backslashreplace").decode() for c in missing}
+    return best, [text.translate(escapes) for text in texts]
+
+
+def _system_fonts(size: int) -> Iterator[ImageFont.FreeTypeFont]:
+    for name in _SYSTEM_FONTS:
+        with contextlib.suppress(OSError):  # not installed
+            yield ImageFont.truetype(name, size)
+
+
+def _missing(font: ImageFont.FreeTypeFont, text: str) -> set[str]:
+    """The characters that look the same as a code point that is not one."""
+
+    def look(character: str) -> bytes:
+        image = Image.new("L", (2 * int(font.size), 2 * int(font.size)))
+        ImageDraw.Draw(image).text((0, 0), character, 255, font)
+        return image.tobytes()
+
+    box = look("\U0010ffff")
+    return {c for c in set(text) if not c.isspace() and look(c) == box}
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

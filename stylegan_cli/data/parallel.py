@@ -6,13 +6,13 @@ import contextlib
 import multiprocessing
 import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ..errors import SganError
+from ..terminal import STOP_SIGNALS, handle_signals
 from ..threads import available_cores
 
 _CHUNK = 16  # items per request to a process
@@ -72,7 +72,8 @@ def _team(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Ite
 
 def _serve(pipe: Connection, work: Callable[[Any], Any], items: Sequence[Any]) -> None:
     """Run in a worker process: answer chunk numbers with results until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the parent handles them
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             start = pipe.recv() * _CHUNK
@@ -85,15 +86,11 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], items: Sequence[Any]) -
 
 @contextlib.contextmanager
 def _interrupts_deferred() -> Iterator[None]:
-    """Defer Ctrl-C while processes are forked: an exception inside Python's own fork hooks would be lost."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield  # signals cannot be handled here
-        return
+    """Defer requests to stop while processes are forked: an exception inside Python's own fork hooks would be lost."""
     received: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
-        yield
+        with handle_signals(lambda number, _: received.append(number)):
+            yield
     finally:
-        signal.signal(signal.SIGINT, previous)
         if received:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(received[0])

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import MisuseError, SganError
 from ..files import atomic_path
 from .codec import from_array, to_channels
 from .images import exif_with_description, image_grid
@@ -53,9 +53,9 @@ def check_video(
     """
     suffix = Path(path).suffix.lower().lstrip(".")
     if suffix not in _MAX_SIDE:
-        raise SganError(f"{path}: {suffix!r} is not a supported video format.", hint="Choose .gif, .webp or .mp4.")
+        raise MisuseError(f"{path}: {suffix!r} is not a supported video format.", hint="Choose .gif, .webp or .mp4.")
     if suffix == "gif" and fps > _MAX_GIF_FPS:
-        raise SganError(
+        raise MisuseError(
             f"Viewers do not play a GIF at {fps} frames per second.", hint=f"Use --fps {_MAX_GIF_FPS} or a .webp file."
         )
     if suffix == "mp4":

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import SganError
+from ..errors import MisuseError
 from ..files import atomic_path
 from .labels import DatasetJson, format_dataset_json
 from .listing import DATASET_JSON
@@ -58,6 +58,6 @@ def dataset_writer(
 ) -> Iterator[DatasetWriter]:
     """Open a DatasetWriter; the zip appears at ``dest`` if the block succeeds. Raises SganError if it cannot."""
     if os.path.isdir(dest) or not str(dest).lower().endswith(".zip"):
-        raise SganError(f"{dest} is not a .zip file name.", hint="Datasets are written as zips, such as faces.zip.")
+        raise MisuseError(f"{dest} is not a .zip file name.", hint="Datasets are written as zips, such as faces.zip.")
     with atomic_path(dest) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         yield DatasetWriter(archive)

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from ..errors import SganError
-from .one_rank import BLOCKED_SIGNALS, DONE, FAILED, READY, STOP, Failure, run_rank
+from ..terminal import HANGUP, STOP_SIGNALS, handle_signals
+from .one_rank import DONE, FAILED, READY, STOP, Failure, run_rank
 from .tensors import require_devices
 from .torchrun import call_as_launched, has_launcher, launcher_world_size
 
@@ -76,21 +77,18 @@ def _start_and_restart(ranks: int, restarts: int, work: tuple[Any, ...]) -> Any:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt, later ones do nothing."""
+    """An event that the first request to stop sets; the second raises KeyboardInterrupt, later ones do nothing.
+    A SIGHUP is never the second: shells and terminals send several."""
     stop_requested, interrupted = threading.Event(), threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop_requested.is_set() and not interrupted.is_set():
+        if stop_requested.is_set() and not interrupted.is_set() and number != HANGUP:
             interrupted.set()
             raise KeyboardInterrupt
         stop_requested.set()
 
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handle_signals(handle):
         yield stop_requested
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 class _Rank:
@@ -124,7 +122,7 @@ def _run(ranks: int, rendezvous: Path, work: tuple[Any, ...], stop_requested: th
     group: list[_Rank] = []
     try:
         resource_tracker.ensure_running()  # starting it later would reset the mask
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)  # the ranks inherit it
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the ranks inherit it
         try:
             for number in range(ranks):
                 group.append(_Rank(number, (ranks, rendezvous, *work)))

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from ..errors import SganError
+from ..terminal import prepare_streams
 from .tensors import join_ranks
 
-BLOCKED_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 STOP = "stop"  # from the launcher: stop cleanly
 READY, DONE, FAILED = "ready", "done", "failed"  # from a rank: it can receive STOP; its function returned, or raised
 
@@ -50,6 +50,7 @@ def run_rank(
     arguments: tuple[Any, ...],
 ) -> None:
     """Join the other ranks, call the function and report its outcome, with the return value on the first rank."""
+    prepare_streams()
     finished = threading.Event()
     threading.Thread(target=_obey_launcher, args=(pipe, rendezvous.parent, finished), daemon=True).start()
     pipe.send((READY, None))

@@ -99,19 +99,19 @@ def gather_over_ranks(
 
 
 def broadcast_text(
-    text: str | None,  # read on the first rank only
+    text: str | None,  # read on the first rank only; may be the name of a file
 ) -> str:
     """Send the first rank's text to every rank."""
     if not _active():
         return text or ""
-    content = torch.tensor(list((text or "").encode()), dtype=torch.uint8, device=_exchange_device())
+    content = torch.tensor(list(os.fsencode(text or "")), dtype=torch.uint8, device=_exchange_device())
     length = torch.tensor([len(content)], device=_exchange_device())
     torch.distributed.broadcast(length, 0)
     if rank() != 0:
         content = torch.empty(int(length), dtype=torch.uint8, device=_exchange_device())
     if int(length):
         torch.distributed.broadcast(content, 0)
-    return bytes(content.tolist()).decode()
+    return os.fsdecode(bytes(content.tolist()))
 
 
 def any_rank(

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import torch
 
 from ..errors import SganError
+from ..terminal import STOP_SIGNALS, handle_signals
 from .tensors import join_ranks, require_devices
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -51,7 +52,7 @@ def call_as_launched(
         if ranks == 1:
             return function(*arguments)
         join_ranks(device, int(os.environ["LOCAL_RANK"]))
-        with _sigint_as_sigterm():
+        with _stops_as_sigterm():
             result = function(*arguments)
         torch.distributed.destroy_process_group()
         return result
@@ -89,8 +90,8 @@ def _report_if_alone(
 
 
 @contextlib.contextmanager
-def _sigint_as_sigterm() -> Iterator[None]:
-    """Handle Ctrl-C like one SIGTERM. It reaches a rank twice: from the terminal and from torchrun."""
+def _stops_as_sigterm() -> Iterator[None]:
+    """Handle Ctrl-C and SIGHUP like one SIGTERM. Each reaches a rank twice: from the terminal and from torchrun."""
     received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -101,8 +102,5 @@ def _sigint_as_sigterm() -> Iterator[None]:
             received.append(number)
             handler(signal.SIGTERM, frame)
 
-    old = signal.signal(signal.SIGINT, forward)
-    try:
+    with handle_signals(forward, tuple(number for number in STOP_SIGNALS if number != signal.SIGTERM)):
         yield
-    finally:
-        signal.signal(signal.SIGINT, old)

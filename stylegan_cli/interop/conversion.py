@@ -8,12 +8,12 @@ import os
 import re
 from pathlib import Path
 
-import safetensors
 import torch
 
 from .. import cache
 from ..download import fetch
 from ..errors import SganError
+from ..files import open_tensors
 from ..runs import folders
 from ..snapshot import Snapshot, SnapshotInfo, read_info, save_snapshot
 from ..version import __version__
@@ -103,6 +103,6 @@ def written_by(
     """The program that wrote a file, for the user."""
     if not is_snapshot(path):
         return checkpoint_info(path)[0].origin
-    with safetensors.safe_open(path, framework="pt") as f:
+    with open_tensors(path) as f:
         info = json.loads((f.metadata() or {}).get("info", "{}"))
     return f"snapshot of stylegan_cli {info.get('version', '')}".strip()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import SganError
+from ..errors import MisuseError
 from ..snapshot import Snapshot
 from .conversion import convert
 
@@ -38,18 +38,20 @@ class Output:
     def __post_init__(self) -> None:
         if self.extension not in FORMATS:
             known = ", ".join(f"{extension} ({format})" for extension, format in FORMATS.items())
-            raise SganError(f"{self.path} does not have the extension of a model format.", hint=f"Use {known}.")
+            raise MisuseError(f"{self.path} does not have the extension of a model format.", hint=f"Use {known}.")
         if self.repository is None and self.extension == ".pkl":
-            raise SganError(f"{self.path} needs the repository that will read it.", hint="Use --for ada or --for sg3.")
+            raise MisuseError(
+                f"{self.path} needs the repository that will read it.", hint="Use --for ada or --for sg3."
+            )
         if self.repository is not None and self.extension != ".pkl":
-            raise SganError(f"--for applies only to .pkl files, not to {self.path}.", hint="Leave it out.")
+            raise MisuseError(f"--for applies only to .pkl files, not to {self.path}.", hint="Leave it out.")
         if self.half and self.extension != ".safetensors":
-            raise SganError(f"--half applies only to .safetensors files, not to {self.path}.", hint="Leave it out.")
+            raise MisuseError(f"--half applies only to .safetensors files, not to {self.path}.", hint="Leave it out.")
         if self.part != "all" and self.extension not in _GRAPHS:
-            raise SganError(f"--part applies only to .onnx and .pt2 files, not to {self.path}.", hint="Leave it out.")
+            raise MisuseError(f"--part applies only to .onnx and .pt2 files, not to {self.path}.", hint="Leave it out.")
         if not self.discriminator and self.extension in _GRAPHS:
             message = f"--drop-discriminator has no effect: {self.extension} files never contain one."
-            raise SganError(message, hint="Leave it out.")
+            raise MisuseError(message, hint="Leave it out.")
 
 
 def write_model(

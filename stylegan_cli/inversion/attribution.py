@@ -181,7 +181,9 @@ def _store(key: str, distances: list[list[float]]) -> tuple[str, ...]:
     """Cache distances; return a warning if that is not possible."""
     generated, real = (torch.tensor(side, dtype=torch.float64) for side in distances)
     try:
-        cache.store("calibrations", key, {"drawn": generated, "real": real})
+        path = cache.store("calibrations", key, {"drawn": generated, "real": real})
+        if path.parent != cache.folder("calibrations"):
+            return (f"{cache.folder()} is not writable; the distances are cached in {path.parent} instead.",)
     except SganError as error:
         return (f"The distances cannot be cached and will be measured again next time: {error}",)
     return ()

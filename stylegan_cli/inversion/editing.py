@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import labeled_grid
-from ..errors import SganError
+from ..errors import MisuseError
 from ..files import write_atomic
 from ..progress import Progress, silent
 from ..sampling.generate import SamplingOptions, generate_images
@@ -27,7 +27,7 @@ def pair_edits(
     """Pair directions with strengths. Raises SganError if a direction is unknown or the numbers do not match."""
     chosen = [k for choice in choices for k in directions.choose(choice)]
     if len(strengths) not in (0, 1, len(chosen)):
-        raise SganError(
+        raise MisuseError(
             f"There are {len(strengths)} strengths for {len(chosen)} directions.",
             hint="Use --strength once for all directions, or once for each.",
         )

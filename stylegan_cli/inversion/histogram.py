@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from ..data.images import font_for
 
 _WIDTH, _HEIGHT = 960, 540  # pixels of the image
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 40, 110, 70  # margins
@@ -45,7 +47,9 @@ def histogram(
             left, right = x_of(math.exp(edges[k])), x_of(math.exp(edges[k + 1]))
             draw.rectangle((left + 1, top, right - 1, baseline), (*color, 150))
         sheet = Image.alpha_composite(sheet, layer)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18 * _SCALE)
+    font, names = font_for([*distributions, *marks], 18 * _SCALE)
+    marks = dict(zip(names[len(distributions) :], marks.values(), strict=True))
+    draw = ImageDraw.Draw(sheet)
     _draw_axis(draw, font, (math.exp(low), math.exp(high)), x_of, baseline, axis)
     _draw_legend(draw, font, list(distributions))
     _draw_marks(draw, font, marks, x_of, baseline)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import tempfile
 import warnings
 from pathlib import Path
@@ -32,11 +31,9 @@ def writable(folder: Path) -> Path | None:
 
 def temporary_folder(name: str) -> Path:
     """A folder for this build among the temporary files, private so that nobody else can plant a library."""
-    root = Path(tempfile.gettempdir()) / f"stylegan_cli-{os.getuid()}"
-    with contextlib.suppress(FileExistsError):
-        root.mkdir(mode=0o700)
-    status = root.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+    root = cache.temporary_folder()
+    if root is None:
+        root = Path(tempfile.gettempdir(), f"stylegan_cli-{os.getuid()}")
         message = f"{cache.folder()} is not writable, and {root} is not a private folder of this user."
         raise BuildError(message, "Set SGAN_CACHE to a folder of your own.")
     warnings.warn(f"{cache.folder()} is not writable; the CUDA kernels are cached in {root} instead.", stacklevel=1)

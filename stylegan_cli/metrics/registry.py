@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import SganError, suggest
+from ..errors import MisuseError, suggest
 from . import frechet, inception_score, kernel, perceptual_path_length, precision_recall
 from .metric import EFFICIENTNET, EvaluationProtocol, Features, Metric
 
@@ -44,9 +44,9 @@ def resolve(
     file of weights is passed for several detectors.
     """
     if features not in FEATURES:
-        raise SganError(f"There are no features {features!r}.", hint="Choose from " + ", ".join(FEATURES) + ".")
+        raise MisuseError(f"There are no features {features!r}.", hint="Choose from " + ", ".join(FEATURES) + ".")
     if not names:
-        raise SganError("No metric was named.", hint="Choose from " + ", ".join([*ALIASES, *METRICS]) + ".")
+        raise MisuseError("No metric was named.", hint="Choose from " + ", ".join([*ALIASES, *METRICS]) + ".")
     resolved = {}
     for name in names:
         plain, family = _split_features(name)
@@ -55,14 +55,14 @@ def resolve(
             metric = dataclasses.replace(metric, num=num)
         metric = _with_features(metric, family or features)
         if metric.num < metric.min_images:
-            raise SganError(
+            raise MisuseError(
                 f"{metric.name()} needs at least {metric.min_images} images, not {metric.num}.", hint="Use more images."
             )
         resolved[metric.name()] = metric
     metrics = tuple(resolved.values())
     detectors = list(dict.fromkeys(m.features.detector for m in metrics))
     if detector_file is not None and len(detectors) > 1:
-        raise SganError(
+        raise MisuseError(
             f"These metrics use {' and '.join(detectors)}, but {detector_file} is one file of weights.",
             hint="Measure them separately, or put all files into a folder and set SGAN_DETECTORS to it.",
         )
@@ -88,7 +88,7 @@ def _by_name(name: str) -> Metric:
             return dataclasses.replace(metric, num=int(number.removesuffix("k")) * (1000 if number[-1] == "k" else 1))
     all_names = [*ALIASES, *METRICS]
     hint = f"{suggest(name, all_names)} Choose from {', '.join(all_names)}.".strip()
-    raise SganError(f"There is no metric {name!r}.", hint=hint)
+    raise MisuseError(f"There is no metric {name!r}.", hint=hint)
 
 
 def _with_features(metric: Metric, family: str) -> Metric:
@@ -96,7 +96,7 @@ def _with_features(metric: Metric, family: str) -> Metric:
     if features is None or metric.path is not None:
         return metric
     if "{features}" not in metric.template:
-        raise SganError(
+        raise MisuseError(
             f"{metric.name()} needs the classes of the Inception network, which {family} does not have.",
             hint="Leave out this metric, or --features.",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -46,6 +47,7 @@ def chart(
     span: tuple[float, float],  # kimg at both ends of the horizontal axis
     smooth: bool = False,  # show a moving average, and the values themselves faintly
     note: str = "",  # after the legend
+    changes: Sequence[float] = (),  # kimg to mark with a vertical line: settings changed
 ) -> str:
     """A <figure>; empty if no line has a value."""
     lines = [line for line in lines if any(y is not None for _, y in line.points)]
@@ -58,7 +60,8 @@ def chart(
     low, high = span if span[0] < span[1] else (span[0], span[0] + 1)
     x = Scale(low, high, left, WIDTH - _RIGHT, tuple(t for t in _ticks(low, high, 6) if low <= t <= high))
     prepared = [_prepare(line.points, smooth) for line in lines]
-    marks = "".join(_line(i, segments, x, y) for i, segments in enumerate(prepared))
+    marks = "".join(f'<path class="change" d="M{x(k)} {y.end}V{y.start}"/>' for k in changes if low <= k <= high)
+    marks += "".join(_line(i, segments, x, y) for i, segments in enumerate(prepared))
     ends = {"x": [low, high, x.start, x.end], "y": [y.low, y.high, y.start, y.end]}
     data = {**ends, "lines": [_table(segments) for segments in prepared]}
     keys = [f'<span class="key c{i}">{escape(line.name)} <output></output></span>' for i, line in enumerate(lines)]

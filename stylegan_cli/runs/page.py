@@ -10,6 +10,7 @@ import re
 import shlex
 import string
 import time
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..files import write_atomic
 from ..progress import Progress, silent, track
 from .charts import Line, Points, chart
 from .folders import latest_snapshot
+from .history import HISTORY, describe_changes, flatten, read_history
 from .records import number, read_config, read_metrics, read_stats
 from .summary import RunSummary, best_of, summarize_run
 
@@ -60,17 +62,19 @@ def make_page(
 ) -> str:
     """The page as text, of at most about 8 MB."""
     summary, config, stats = summarize_run(folder), read_config(folder), read_stats(folder)
+    history = read_history(folder)
     template = string.Template(_TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(summary.name),
         state=summary.state,
         failure=f'<p class="failure">{escape(summary.failure)}</p>' if summary.failure else "",
         done=f"{min(summary.kimg / summary.of_kimg, 1):.1%}" if summary.of_kimg else "0%",
-        facts=_rows(_facts(summary, config, stats)),
-        charts=_charts(stats, read_metrics(folder)) or "<p>No statistics yet.</p>",
+        facts=_rows(_facts(summary, config, stats) | _changes(history)),
+        charts=_charts(stats, read_metrics(folder), [entry["kimg"] for entry in history])
+        or "<p>No statistics yet.</p>",
         images=_images(folder, progress),
         commands=escape("\n".join(_commands(folder.resolve(), summary))),
-        config=_rows(_flat(config)) or "<tr><td>There is no config.json.</td></tr>",
+        config=_rows(_settings(config)) or "<tr><td>There is no config.json.</td></tr>",
         created=time.strftime("%Y-%m-%d %H:%M"),
     )
 
@@ -113,18 +117,18 @@ def _rows(facts: dict[str, Any]) -> str:
     return "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>\n" for k, v in facts.items())
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings with dotted names."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = ", ".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
-    return flat
+def _settings(config: dict[str, Any]) -> dict[str, str]:
+    return {name: _plain(value) for name, value in flatten(config).items() if name != HISTORY}
+
+
+def _changes(history: list[dict[str, Any]]) -> dict[str, str]:
+    """Where settings changed, for the header."""
+    return {f"changed at {entry['kimg']:g} kimg": describe_changes(entry["changes"]) for entry in history}
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -142,20 +146,24 @@ def _commands(folder: Path, summary: RunSummary) -> list[str]:
 # ----------------------------------------------------------------------------------------------- charts
 
 
-def _charts(stats: list[dict[str, Any]], metrics: dict[str, list[tuple[float, float]]]) -> str:
-    """A chart for each metric, then for the statistics, with unknown names last."""
+def _charts(
+    stats: list[dict[str, Any]], metrics: dict[str, list[tuple[float, float]]], changes: Sequence[float] = ()
+) -> str:
+    """A chart for each metric, then for the statistics, with unknown names last, and marks where settings changed."""
     end = max([line["kimg"] for line in stats[-1:]] + [values[-1][0] for values in metrics.values()], default=0.0)
     parts = []
     for name, values in metrics.items():
         kimg, best = best_of(name, values)
         parts.append(
-            chart(name, name, [Line("value", list(values))], (0, end), note=f"best {best:.5g} at {kimg:g} kimg")
+            chart(
+                name, name, [Line("value", list(values))], (0, end), False, f"best {best:.5g} at {kimg:g} kimg", changes
+            )
         )
     others = sorted({name for line in stats for name in line} - _KNOWN)
     for title, unit, names, noisy in [*_CHARTS, *((name, name, {name: name}, True) for name in others)]:
         lines = [Line(label, _points(stats, name)) for label, name in names.items()]
         if title != "Skipped steps" or any(y for _, y in lines[0].points):
-            parts.append(chart(title, unit, lines, (0, end), noisy))
+            parts.append(chart(title, unit, lines, (0, end), noisy, changes=changes))
     return "".join(parts)
 
 

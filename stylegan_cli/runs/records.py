@@ -91,7 +91,7 @@ def append_line(
     with open(path, "ab") as f:
         end = f.seek(0, os.SEEK_END)
         try:
-            f.write(line.encode() + b"\n")
+            f.write(line.encode(errors="backslashreplace") + b"\n")
             f.flush()
         except OSError:
             os.truncate(path, end)

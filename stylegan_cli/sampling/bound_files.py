@@ -5,9 +5,11 @@ The first two are .npz files without pickles. Each names its model by the finger
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +21,8 @@ from ..errors import SganError
 from ..files import atomic_path
 
 T = TypeVar("T")
+
+_accepted: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("accepted", default=None)
 
 # What NumPy and the parsers raise on a damaged file or a file of another type.
 _UNREADABLE = (
@@ -87,9 +91,27 @@ def check_model(
     model: str,  # fingerprint of the current model
     made_with: str | None = None,  # path of the model that the file belongs to
 ) -> None:
-    """Raise SganError if a file belongs to another model."""
-    if bound_to != model:
-        raise SganError(
-            f"{path} belongs to the model with fingerprint {bound_to}, not to this one, {model}.",
-            hint=f"It was made with --model {made_with}" if made_with else "Use the model that it was made with.",
-        )
+    """Raise SganError if a file belongs to another model, except within `accept_any_model`."""
+    if bound_to == model:
+        return
+    if (others := _accepted.get()) is not None:
+        others[str(path)] = str(bound_to)
+        return
+    made = f"It was made with --model {made_with}" if made_with else "Use the model that it was made with"
+    raise SganError(
+        f"{path} belongs to the model with fingerprint {bound_to}, not to this one, {model}.",
+        hint=f"{made}; or add --any-model, for a later snapshot or a fine-tuned model.",
+    )
+
+
+@contextlib.contextmanager
+def accept_any_model(
+    others: dict[str, str] | None,  # receives path -> fingerprint of the files of other models; None: refuse them
+) -> Iterator[None]:
+    """Accept files of other models within the block: of an earlier snapshot, or of the model that this one was
+    fine-tuned from, whose latents still mean something. Their shapes have to match."""
+    token = _accepted.set(others)
+    try:
+        yield
+    finally:
+        _accepted.reset(token)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SganError
+from ..errors import MisuseError
 from .mixing import SPANS
 
 Check = Callable[[str, Any], Any]  # name, value -> value, with NumPy scalars converted to Python numbers
@@ -114,7 +114,7 @@ def _check(is_valid: Callable[[Any], bool], valid_values: str) -> Check:
     def check(name: str, value: Any) -> Any:
         value = value.item() if isinstance(value, np.generic) else value
         if not is_valid(value):
-            raise SganError(f"{name} cannot be {reprlib.repr(value)}.", hint=f"Use {valid_values}.")
+            raise MisuseError(f"{name} cannot be {reprlib.repr(value)}.", hint=f"Use {valid_values}.")
         return value
 
     return check

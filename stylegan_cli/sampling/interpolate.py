@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import MisuseError, SganError
 from ..models.generator import Generator
 from ..ops import to_float64
 from .generate import SamplingOptions
@@ -174,7 +174,7 @@ def plan_video(
     if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
         raise SganError(f"{files[0]} has no z, which --kind slerp needs.", hint="Use --kind spline or linear.")
     if kind == "trunc" and options.trunc != 1:
-        raise SganError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
+        raise MisuseError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
     latents = collect_latents(G, items, options, model)
     indices = style_indices(G.layers, styles) if kind == "mix" else []
     assignment = _assign_keyframes(len(latents), cells, min_keyframes)
@@ -203,10 +203,10 @@ def _assign_keyframes(
     """Assign keyframes to cells in turn, so that they appear in the given order."""
     cells = cells or (count if min_keyframes == 1 else 1)
     if min_keyframes == 2 and cells == count == 1:
-        raise SganError("A video needs two or more keyframes, not only one.", hint="Use --seeds 0-5, for example.")
+        raise MisuseError("A video needs two or more keyframes, not only one.", hint="Use --seeds 0-5, for example.")
     if count != cells if min_keyframes == 1 else count % cells or count < 2 * cells:
         requirement = "one keyframe each" if min_keyframes == 1 else "two or more keyframes each, all the same number"
-        raise SganError(
+        raise MisuseError(
             f"{count} keyframes do not fit the {cells} cells of the grid, which need {requirement}.",
             hint=f"Use --seeds 0-{cells * min_keyframes - 1}, for example.",
         )

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import MisuseError, SganError
 from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .bound_files import check_model, read_floats, read_npz, read_settings, write_npz
@@ -72,7 +72,7 @@ def collect_latents(
     """
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
     if files and options.class_index is not None and all(isinstance(item, str) for item in items):
-        raise SganError("--class has no effect on latents from a file.", hint="Omit --class.")
+        raise MisuseError("--class has no effect on latents from a file.", hint="Omit --class.")
     if files and model is None:
         model = fingerprint(G)
     for path, file in files.items():

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from ..errors import SganError
-from ..files import write_atomic
+from ..files import open_tensors, write_atomic
 from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .bound_files import check_model
@@ -54,7 +54,7 @@ def apply_tuned(
     if not path.is_file():
         raise SganError(f"There is no file {path}, which contains the tuned weights.")
     try:
-        with safetensors.safe_open(path, framework="pt") as f:
+        with open_tensors(path) as f:
             header = f.metadata() or {}
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError) as e:

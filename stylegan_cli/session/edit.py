@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import MisuseError, SganError
 from ..inversion.attributes import find_from_images, find_from_table
 from ..inversion.directions import Directions, load_directions, newest_directions
 from ..inversion.editing import apply_edits, pair_edits, render_before_after, render_strip, save_edited
@@ -60,11 +60,11 @@ class FindRequest:
             class_index=label_choice(),
         )
         if self.labeled and self.method:
-            raise SganError(
+            raise MisuseError(
                 f"--method {self.method} does not use labels.", hint="Omit --method, or the options for labels."
             )
         if self.labeled and self.count:
-            raise SganError(
+            raise MisuseError(
                 "--count has no effect with labels: each value gives a direction.", hint="Choose --attributes instead."
             )
 
@@ -161,7 +161,7 @@ def find_directions(
         return find_unlabeled(model.G, request.method or "pca", request.count or 10, **common)
     names = request.attributes
     if request.csv and request.data:
-        raise SganError("--csv and --data are two sources of labels.", hint="Use only one of them.")
+        raise MisuseError("--csv and --data are two sources of labels.", hint="Use only one of them.")
     if request.csv:
         return find_from_table(model.G, *read_table(request.csv, names), attributes=names, **common)
     dataset = open_training_dataset(model.info, request.data)

@@ -37,10 +37,12 @@ class Model:
         device: torch.device | str = "cpu",
         kernels: str | None = None,  # implementation of the ops for this model; None: as chosen elsewhere
         command: Sequence[str] = (),  # command line, for the metadata of images
+        any_model: bool = False,  # also accept latents, directions and tuned weights of other models
     ):
         """Raises SganError if the file is not a model, or the kernels are unknown or cannot run on the device."""
         dispatch.check(kernels, torch.device(device))
         self.kernels, self.command = kernels, list(command)
+        self.other_models: dict[str, str] | None = {} if any_model else None  # files used -> their fingerprints
         self._identity = _identity(Path(path))
         self.snapshot: Snapshot = open_model(path, device)
         self._opened = _versions(self.G)
@@ -118,11 +120,17 @@ class Model:
         **more: object,  # further settings; None is omitted
     ) -> dict[str, str]:
         """The metadata of an image, from which it can be reproduced."""
-        metadata = image_metadata(self.fingerprint, sampling, self.command, **more)
+        notes = "; ".join(self.model_notes) or None
+        metadata = image_metadata(self.fingerprint, sampling, self.command, any_model=notes, **more)
         if sampling.class_index is None:
             return metadata
         labels = class_labels(sampling.class_index, [0], self.G.label_space)
         return metadata | label_metadata(None if labels is None else labels[0], self.G.label_space)
+
+    @property
+    def model_notes(self) -> list[str]:
+        """A sentence for each file of another model that was used."""
+        return [f"{path} belongs to another model, {name}." for path, name in (self.other_models or {}).items()]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 from ..config import check_choice, from_json
 from ..data.dataset import DataSpec
-from ..errors import SganError
+from ..errors import MisuseError, SganError
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.registry import READERS
+from ..runs.history import HISTORY
 from ..runs.records import GAN, recipe_of
 from .choices import OBJECTIVES, PRECISIONS
 
@@ -86,13 +87,13 @@ class TrainConfig:
         if len(self.betas) != 2 or max(self.betas) >= 1 or not 0 <= self.mixing_prob <= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1, and mixing_prob must be from 0 to 1.")
         if self.batch % (self.batch_gpu * self.gpus):
-            raise SganError(
+            raise MisuseError(
                 f"The batch of {self.batch} is not a multiple of {self.gpus} rank(s) times {self.batch_gpu} images.",
                 hint="Choose --batch as a multiple of --gpus times --batch-gpu.",
             )
         group = self.discriminator.mbstd_group
         if self.discriminator.mbstd_channels and group and self.batch_gpu % min(group, self.batch_gpu):
-            raise SganError(
+            raise MisuseError(
                 f"{self.batch_gpu} images at a time cannot be divided into minibatch-deviation groups of {group}.",
                 hint="Choose --batch-gpu as a multiple of --mbstd-group.",
             )
@@ -102,19 +103,19 @@ def _check_objective(config: TrainConfig) -> None:
     """Raises SganError if the objective is incompatible with the penalties, the augmentation or the labels."""
     check_choice("loss", config.loss, tuple(OBJECTIVES))
     if config.loss == "wgan" and max(config.gamma, config.r2_gamma) > 0:
-        raise SganError("--loss wgan uses the gradient penalty, not R1 or R2.", hint="Leave out --gamma and --r2.")
+        raise MisuseError("--loss wgan uses the gradient penalty, not R1 or R2.", hint="Leave out --gamma and --r2.")
     if config.loss != "wgan" and config.gp_weight > 0:
-        raise SganError(f"--loss {config.loss} uses R1 and R2, not the gradient penalty.", hint="Leave out --gp.")
+        raise MisuseError(f"--loss {config.loss} uses R1 and R2, not the gradient penalty.", hint="Leave out --gp.")
     if config.loss == "wgan" and config.aug == "ada":
-        raise SganError(
+        raise MisuseError(
             "--aug ada does not work with --loss wgan, which has no boundary between real and generated images.",
             hint="Choose --aug fixed with --p 0.2, or --aug diffaug.",
         )
     if config.discriminator.labels == "classifier" and config.discriminator.c_dim == 0:
-        raise SganError("A discriminator with a classifier needs labels.", hint="Add --cond.")
+        raise MisuseError("A discriminator with a classifier needs labels.", hint="Add --cond.")
     if config.discriminator.labels == "classifier" and config.data.vectors:
-        hint = "Omit --aux-classifier."
-        raise SganError("A discriminator with a classifier needs classes, but the labels are vectors.", hint=hint)
+        hint = "Remove --aux-classifier."
+        raise MisuseError("A discriminator with a classifier needs classes, but the labels are vectors.", hint=hint)
 
 
 def read_config(
@@ -124,5 +125,5 @@ def read_config(
     if isinstance(values, dict):
         if (recipe := recipe_of(values)) not in (None, TrainConfig.recipe):
             raise SganError(f"The settings belong to the recipe {recipe!r}, not to {TrainConfig.recipe!r}.")
-        values = {name: value for name, value in values.items() if name != "recipe"}
+        values = {name: value for name, value in values.items() if name not in ("recipe", HISTORY)}
     return from_json(TrainConfig, values, READERS)

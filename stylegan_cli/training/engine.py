@@ -129,6 +129,7 @@ class Engine(Generic[R]):
         for name, hook in self.hooks.items():
             hook.before_restore(self, state[name])
         restore(self.stateful, state)
+        self.recipe.apply_settings(self.guard.rollbacks)
         self.recipe.discard_batch()
         self._graphs.clear()  # they hold addresses of the old optimizer state
 

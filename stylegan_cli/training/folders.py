@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SganError
+from ..files import write_atomic
 from ..runs import latest_snapshot, next_run_dir
 from ..runs.records import read_config, recipe_of
 from .state_files import list_states, read_about
@@ -48,14 +49,25 @@ def discard_unused(
 def record_failure(
     folder: Path,  # of the run
 ) -> Iterator[None]:
-    """Write the reason to the folder if the run fails, so that a list of runs can show it."""
-    (folder / FAILURE).unlink(missing_ok=True)
+    """Write the reason to the folder if the run fails, so that a list of runs can show it.
+
+    A resumed run that was refused is as it was before: its log has no new line, and it is not marked.
+    """
+    before = _log_size(folder) if list_states(folder) else None  # None: a new run
     try:
         yield
     except Exception as e:
-        with contextlib.suppress(OSError):
-            (folder / FAILURE).write_text(f"{e}\n" if isinstance(e, SganError) else f"{type(e).__name__}: {e}\n")
+        if before is None or _log_size(folder) != before:
+            reason = f"{e}\n" if isinstance(e, SganError) else f"{type(e).__name__}: {e}\n"
+            with contextlib.suppress(SganError):
+                write_atomic(folder / FAILURE, reason)
         raise
+
+
+def _log_size(folder: Path) -> int:  # bytes
+    with contextlib.suppress(OSError):
+        return (folder / "log.txt").stat().st_size
+    return 0
 
 
 def read_newest_about(

@@ -60,8 +60,8 @@ class Guard:
 
     def load_state_dict(self, state: dict) -> None:
         self.skipped.copy_(state["skipped"])
-        for name, count in self.in_a_row.items():
-            count.copy_(state["in_a_row"][name])
+        for name, count in self.in_a_row.items():  # a change of settings can add phases
+            count.copy_(state["in_a_row"].get(name, torch.zeros([])))
         self._bad.zero_()
         self.rollbacks = state["rollbacks"]
 

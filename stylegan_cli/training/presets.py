@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import level_of, levels_of
 from ..data.dataset import DataSpec
-from ..errors import SganError
+from ..errors import MisuseError
 from ..models.config import DiscriminatorConfig, field_names
 from ..models.family import Family
 from ..models.presets import Preset
@@ -30,7 +30,7 @@ def make_train_config(
     """Build the settings of a run from a preset, the dataset and options that take precedence over the preset."""
     known = presets()
     if cfg not in known:
-        raise SganError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
+        raise MisuseError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
     family, preset = known[cfg]
     options = {k: v for k, v in options.items() if v is not None}
     _refuse_unsupported(family, options)
@@ -100,7 +100,7 @@ def _networks(
 def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
     for name, option in NETWORK_OPTIONS.items():
         if name in options and name not in field_names(family.config):
-            raise SganError(f"{option} has no effect on {family.title} models.", hint=f"Leave out {option}.")
+            raise MisuseError(f"{option} has no effect on {family.title} models.", hint=f"Leave out {option}.")
 
 
 def objective_defaults(
@@ -154,7 +154,7 @@ def _growth(
     unused = [name for name in ("grow_kimg", "fade_kimg", "grow_batch", "grow_lr") if name in options]
     if start is None and unused:
         option = "--" + unused[0].replace("_", "-")
-        raise SganError(
+        raise MisuseError(
             f"{option} has no effect on a run that does not grow.", hint="Leave it out, or add --grow-from."
         )
     levels = [] if start is None else levels_of(data.height, data.width, start)
@@ -162,9 +162,11 @@ def _growth(
     batches, rates = (options.pop(name, {}) for name in ("grow_batch", "grow_lr"))
     if unknown := sorted((batches.keys() | rates.keys()) - set(levels)):
         known = ", ".join(map(str, levels))
-        raise SganError(f"The run does not grow through level {unknown[0]}.", hint=f"Choose from its levels: {known}.")
+        raise MisuseError(
+            f"The run does not grow through level {unknown[0]}.", hint=f"Choose from its levels: {known}."
+        )
     if len(levels) == 1 and unused:
-        raise SganError(
+        raise MisuseError(
             f"A run that starts at level {levels[0]} is at full size and does not grow.",
             hint="Choose a lower --grow-from, or leave out the other options of growing.",
         )

@@ -96,6 +96,12 @@ class Recipe:
     ) -> None:
         """Update moving averages and schedules after the phases."""
 
+    def apply_settings(
+        self,
+        rollbacks: int,  # so far: each halves the learning rates
+    ) -> None:
+        """Called after a state was loaded: replace what it holds of settings, which may have changed since."""
+
     def halve_batch_gpu(self) -> None:
         """Halve `batch_gpu` to save memory. Raises SganError if that would change the result."""
         raise NotImplementedError

@@ -21,6 +21,7 @@ from ..config import to_json
 from ..data.images import save_image
 from ..files import atomic_path, wait_for_space, write_atomic
 from ..runs import read_metrics, snapshot_name
+from ..runs.history import HISTORY, Changes, changed_settings, extend_history, read_history
 from .engine import Engine
 from .pace import Pace
 from .recipe import Report, RunConfig
@@ -46,10 +47,6 @@ class Recorder:
         self.config, self.folder, self.engine, self.report = config, folder, engine, report
         self.quiet, self._stop = quiet, stop
         self.seconds, self.best = 0.0, None
-        settings = json.dumps({"recipe": config.recipe, **to_json(config)}, indent=2) + "\n"
-        self._write(lambda: write_atomic(folder / "config.json", settings))
-        for name, image in report.fixed_images().items():
-            self._save_image(image, f"{name}.png")
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self._elapsed(), "best": self.best, **self.report.state_dict()}
@@ -57,6 +54,20 @@ class Recorder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seconds, self.best = state["seconds"], state["best"]
         self.report.load_state_dict(state)
+
+    def record_settings(
+        self,
+        about: dict[str, Any] | None,  # of the state that the run continues from; None: a new run
+    ) -> Changes:  # since that state
+        """Write config.json, with the changes of the settings, and the images that do not depend on the model."""
+        now = to_json(self.config)
+        changes = changed_settings(about["config"], now) if about else {}
+        history = extend_history(read_history(self.folder), about["kimg"], changes) if about else []
+        settings = {"recipe": self.config.recipe, **now, **({HISTORY: history} if history else {})}
+        self._write(lambda: write_atomic(self.folder / "config.json", json.dumps(settings, indent=2) + "\n"))
+        for name, image in self.report.fixed_images().items():
+            self._save_image(image, f"{name}.png")
+        return changes
 
     def start(self) -> None:
         """Open the logs and start timing from the engine's current position."""

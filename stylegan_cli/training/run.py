@@ -16,8 +16,9 @@ from ..config import to_json
 from ..errors import SganError
 from ..files import remove_leftovers
 from ..runs import lock_run
+from ..runs.history import Changes, describe_changes
 from .engine import Engine
-from .folders import record_failure, refuse_other_recipe
+from .folders import FAILURE, record_failure, refuse_other_recipe
 from .guard import MAX_ROLLBACKS, MAX_STREAK
 from .recipe import Report, RunConfig
 from .recorder import Recorder
@@ -47,6 +48,11 @@ class RunOptions:
     measure: Measure | None = None  # called at every snapshot
     runs: str = "./runs"  # where new run folders are created
 
+
+_INEXACT = (
+    "Networks, optimizers, augmentation and moving averages continue, so the first steps are not exact: the averages "
+    "are still those of the previous settings."
+)
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -102,8 +108,10 @@ class Run:
         messages: list[str] = []
         about = self._load(messages.append)
         if self.recorder is not None:
+            (self.folder / FAILURE).unlink(missing_ok=True)
+            changes = self.recorder.record_settings(about)
             self.recorder.start()
-            self._log_start(about, messages)
+            self._log_start(about, messages, changes)
         if about is None:
             start = time.monotonic()
             self._record(lambda r: r.save_samples())
@@ -225,13 +233,13 @@ class Run:
             self.writer.wait(lambda: self.stop.requested)
             self._abandon_failed_state()
         messages: list[str] = []
-        self._load(messages.append)
+        about = self._load(messages.append)
         self._rollback_state = self._loaded_state
         engine.scale_learning_rates(0.5 ** (count - engine.guard.rollbacks))
         engine.guard.reset_streaks(count)
         engine.means.clear()
         self._overdue = False
-        self._record(lambda r: (r.close(), r.start()))
+        self._record(lambda r: (r.close(), r.record_settings(about), r.start()))
         for line in messages:
             self._log(line)
         self._log(
@@ -245,7 +253,7 @@ class Run:
         if len(states) > 1 and states[0].name == self._rollback_state:
             states[0].rename(states[0].with_name(states[0].name + ".abandoned"))
 
-    def _log_start(self, about: dict[str, Any] | None, messages: list[str]) -> None:
+    def _log_start(self, about: dict[str, Any] | None, messages: list[str], changes: Changes) -> None:
         """Log how this run starts."""
         engine = self.engine
         for line in messages:
@@ -258,6 +266,8 @@ class Run:
             self._log(f"{len(new)} tensors are newly initialized, as the snapshot has none of their shape: {names}")
         if about is not None:
             self._log(f"Resuming from kimg {about['kimg']:g}.")
+        if about is not None and changes:
+            self._log(f"Settings changed at kimg {about['kimg']:g}: {describe_changes(changes)}. {_INEXACT}")
         if about is not None and about["ranks"] != distributed.world_size():
             self._log(
                 f"Running on {distributed.world_size()} rank(s) instead of {about['ranks']}: images and random numbers "

@@ -26,7 +26,15 @@ from torch import Tensor
 
 from ..cache import sha256_of
 from ..errors import SganError
-from ..files import disk_full_reason, remove_leftovers, sync_folder, temporary_beside, try_say, wait_for_space
+from ..files import (
+    disk_full_reason,
+    open_tensors,
+    remove_leftovers,
+    sync_folder,
+    temporary_beside,
+    try_say,
+    wait_for_space,
+)
 from ..runs import snapshot_name
 from ..version import __version__
 from .state_format import decode, encode, file_layout
@@ -307,7 +315,7 @@ def _reading(path: Path):
 
 
 def _open(path: Path) -> safetensors.safe_open:
-    f = safetensors.safe_open(path, framework="pt")
+    f = open_tensors(path)
     if (file_format := (f.metadata() or {}).get("format")) != FORMAT:
         raise SganError(f"{path} is not a training state that this version can read (its format is {file_format}).")
     return f

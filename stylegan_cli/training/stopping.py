@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import distributed
+from ..terminal import HANGUP, STOP_SIGNALS, handle_signals
 
 
 class StopFlag:
@@ -44,23 +45,20 @@ class StopFlag:
 
 @contextlib.contextmanager
 def stop_on_interrupt(device: torch.device) -> Iterator[StopFlag]:
-    """Request a stop after the step on Ctrl-C or SIGTERM, and stop at once on a second one. Several ranks only react to
-    SIGTERM, which the process that started them sends."""
+    """Request a stop after the step on Ctrl-C, SIGTERM or SIGHUP, and stop at once on a second one, but not on a second
+    SIGHUP: shells and terminals send several. Several ranks only react to SIGTERM, which the process that started them
+    sends."""
     stop = StopFlag(device)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.requested and distributed.world_size() > 1:
+        if stop.requested and (number == HANGUP or distributed.world_size() > 1):
             return  # torchrun and its parent may each have sent one
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
         if distributed.rank() == 0:  # unbuffered: the interrupted code may be writing to Python's buffers
-            os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")
+            with contextlib.suppress(OSError):  # the terminal or the reader of the pipe is gone
+                os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")
 
-    numbers = (signal.SIGTERM,) if distributed.world_size() > 1 else (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
+    with handle_signals(on_signal, (signal.SIGTERM,) if distributed.world_size() > 1 else STOP_SIGNALS):
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

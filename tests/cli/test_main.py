@@ -157,3 +157,34 @@ def test_closed_stdout_is_replaced(monkeypatch):
     monkeypatch.undo()
     assert isinstance(stream, io.TextIOBase)
     stream.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "metrics fud",
+        "metrics fid --features dino",
+        "metrics fid --num 1",
+        "metrics fid --images a b --size 8",
+        "train --loss wgan --gamma 1",
+        "train --aux-classifier",
+        "train --grow-kimg 1",
+        "train --metrics fud",
+        "train --batch 9 --batch-gpu 2",
+        "project",
+        "attribute",
+        "generate --seeds 1-x",
+        "generate --trunc nan",
+        "interpolate --out a.avi",
+        "interpolate --seeds 1",
+        "edit find --csv a --data b",
+        "convert a.safetensors b.txt",
+        "no-such-command",
+    ],
+)
+def test_misused(sgan, line, tmp_path, monkeypatch):
+    """A command line that is wrong whatever the files contain."""
+    monkeypatch.chdir(tmp_path)
+    result = sgan(*line.split(), code=2)
+    assert result.stdout == "" and "Error: " in result.stderr and len(result.stderr.splitlines()) <= 5
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
+from stylegan_cli.data import images
 from stylegan_cli.data.images import grid_columns, image_grid, labeled_grid, read_metadata, save_image, to_uint8
 from stylegan_cli.errors import SganError
 
@@ -134,3 +135,25 @@ def test_labeled_grid_is_rgb(channels):
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (16, 4), (32, 8), (100, 10), (13, 4), (6, 2)])
 def test_grid_columns(count, columns):
     assert grid_columns(count) == columns
+
+
+def test_labels_in_other_scripts(monkeypatch):
+    """In a font that has them, or escaped, but never as boxes that all look the same."""
+    font, texts = images.font_for(["seed 7", "img_0"], 20)
+    assert (font.getname()[0], texts) == (ImageFont.load_default(20).getname()[0], ["seed 7", "img_0"])
+    monkeypatch.setattr(images, "_SYSTEM_FONTS", ())
+    assert images.font_for(["кот", "a é"], 20)[1] == [r"\u043a\u043e\u0442", r"a \xe9"]
+    assert images.font_for(["a\udcff"], 20)[1] == [r"a\udcff"]
+    cells = torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8)
+    first, second = (images.labeled_grid(cells, None, None, [name, "x"], ["y"]) for name in ("кот", "пёс"))
+    assert not torch.equal(first, second)
+
+
+def test_labels_in_a_font_of_the_system():
+    try:
+        ImageFont.truetype("DejaVuSans.ttf", 20)
+    except OSError:
+        pytest.skip("DejaVu Sans is not installed")
+    font, texts = images.font_for(["кот", "猫"], 20)
+    assert texts[0] == "кот" and (texts[1] in ("猫", r"\u732b"))
+    assert not images._missing(font, "кот")

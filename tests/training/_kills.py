@@ -22,7 +22,7 @@ from PIL import Image
 from stylegan_cli import distributed
 from stylegan_cli.training import state_files
 from stylegan_cli.training.ema import EMA
-from stylegan_cli.training.recipes import gan_plan
+from stylegan_cli.training.recipes import gan_plan, gan_resume
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
 
@@ -107,7 +107,7 @@ def run(data: str, folder: Path, ranks: int, kill: str) -> None:
     """Start the run or resume it."""
     torch.set_num_threads(1)
     if (folder / "config.json").is_file() and state_files.list_states(folder):
-        plan = gan_plan.plan_resumed_run(folder, {}, [])
+        plan = gan_resume.plan_resumed_run(folder, {})
     else:
         plan = gan_plan.plan_new_run(data, "auto", gpus=ranks, **options())
     folder.mkdir(exist_ok=True)

@@ -4,6 +4,10 @@ import pytest
 
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipes.gan import train
+from stylegan_cli.training.run import RunOptions
+
+QUIET = RunOptions(quiet=True)
 
 
 @pytest.fixture
@@ -34,3 +38,16 @@ def make_trainer(rgb_set):
     yield make
     for trainer in trainers:
         trainer.close()
+
+
+@pytest.fixture
+def train_run(make_config, tmp_path):
+    """Train a new tiny run: train_run(kimg=..., ...) -> its folder and configuration."""
+
+    def train_run(options=QUIET, name="run", **settings):
+        config = make_config(**{"kimg": 0.048, "snap": 0.024, "aug": "ada"} | settings)
+        (tmp_path / name).mkdir()
+        train(config, tmp_path / name, "cpu", options=options)
+        return tmp_path / name, config
+
+    return train_run

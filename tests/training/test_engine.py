@@ -21,7 +21,7 @@ from stylegan_cli.sampling import counter
 from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.optimizer import FusedAdam
 from stylegan_cli.training.recipe import Batch, Phase, Recipe, Samples
-from stylegan_cli.training.recipes.gan_plan import plan_resumed_run
+from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
 from stylegan_cli.training.run import RunOptions, run_training
 from stylegan_cli.training.state_files import list_states, read_about, read_state
 
@@ -151,7 +151,7 @@ def test_another_recipe_cannot_resume_it(tmp_path, source):
         (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "recipe"}))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(SganError, match=r"^The run in .*00000-line uses the recipe 'line' .* with 'gan'\.$"):
-        plan_resumed_run(folder, {}, [])
+        plan_resumed_run(folder, {})
 
     class Other(Settings):
         recipe = "curve"

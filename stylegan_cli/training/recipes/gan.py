@@ -97,6 +97,13 @@ class Gan(GrowingRecipe):
         self.objective.p.update(self.batch)
         self.ema.update(self.G, shown, self.batch)
 
+    def apply_settings(self, rollbacks: int) -> None:
+        for optimizer in {phase.optimizer for phase in self.phases if isinstance(phase.optimizer, FusedAdam)}:
+            group, defaults = optimizer.param_groups[0], optimizer.defaults
+            group |= {name: defaults[name] for name in ("betas", "eps")} | {"lr": defaults["lr"] * 0.5**rollbacks}
+        if self.config.aug != "ada":
+            self.objective.p.p.fill_(self.config.aug_p)
+
     def halve_batch_gpu(self) -> None:
         """Halve `batch_gpu`. Results stay the same as long as it is a multiple of pl_batch_shrink."""
         half, group = self.batch_gpu // 2, self.config.discriminator.mbstd_group
@@ -185,7 +192,7 @@ def open_run_data(
     path = config.data.path
     return config.data.open(
         changed_message=f"The images or labels in {path} have changed since this run was started.",
-        hint=f"Start a new run with its weights: sgan train --resume SNAPSHOT --data {path}",
+        hint=f"Add --data {path} to continue with them, or start a new run: sgan train --resume SNAPSHOT --data {path}",
         progress=progress,
     )
 

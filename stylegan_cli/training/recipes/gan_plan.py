@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 from dataclasses import dataclass
@@ -12,22 +11,19 @@ from typing import Any
 
 import torch
 
-from ...config import base_size, level_of, to_json
-from ...data.dataset import Dataset, DataSpec, open_dataset
-from ...errors import SganError
+from ...config import base_size, level_of
+from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
+from ...errors import MisuseError, SganError
 from ...models.config import replace_known_fields
 from ...models.registry import build_discriminator, build_generator, presets
 from ...models.summary import summarize
 from ...progress import Progress, silent
-from ...runs import latest_snapshot, lock_run
-from ...snapshot import SnapshotInfo, read_info
-from ..config import TrainConfig, read_config
-from ..folders import read_newest_about, refuse_other_recipe
+from ...runs import latest_snapshot
+from ...snapshot import SnapshotInfo, open_training_dataset, read_info
+from ..config import TrainConfig
 from ..growth import Growth
 from ..presets import NETWORK_OPTIONS, PRESETS, make_train_config, objective_defaults
-from ..state_files import list_states
 
-_MAY_CHANGE = ("kimg", "snap", "gpus", "batch_gpu", "data.path")  # when a run is resumed
 _AUGMENTATIONS = {
     "ada": "adaptive augmentation ({})",
     "fixed": "augmentation ({})",
@@ -63,16 +59,18 @@ def plan_new_run(
     **options: Any,  # see `make_train_config`
 ) -> Plan:
     """Plan a new run. Raises SganError if dataset, options and snapshot are incompatible."""
-    cfg = cfg or ("auto" if data else "demo")
-    data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
     if resume and Path(resume).name.startswith("state-"):
         hint = f"Resume its run: sgan train --resume {shlex.quote(str(Path(resume).parent))}"
         raise SganError(f"{resume} is a training state, not a snapshot.", hint=hint)
-    _refuse_unused_options(cfg, options | {"cond": cond})
     info = read_info(resume) if resume else None
+    if info and data is None:
+        data, mirror, cond = _recorded_data(info, mirror, cond)
+    cfg = cfg or ("auto" if data else "demo")
+    data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
+    refuse_unused_options(cfg, options | {"cond": cond})
     if info and (fixed := [name for name in NETWORK_OPTIONS if options.get(name) is not None]):
         names = ", ".join(NETWORK_OPTIONS[name] for name in fixed)
-        raise SganError(f"{names} cannot be changed, because the networks come from {resume}.", hint="Leave it out.")
+        raise MisuseError(f"{names} cannot be changed, because the networks come from {resume}.", hint="Leave it out.")
     if size is not None:
         base_size(*size)
     dataset = open_dataset(data, size=size, mirror=mirror, label=cond, progress=progress)
@@ -90,44 +88,6 @@ def plan_new_run(
     if config.growth is not None:
         Growth(config)  # report an invalid schedule before training starts
     return Plan(config, start=Path(os.path.abspath(resume)) if resume else None, dataset=dataset)
-
-
-def plan_resumed_run(
-    folder: Path,  # of the run
-    changes: dict[str, Any],  # new values of kimg, snap, gpus, batch_gpu; None: unchanged
-    option_names: list[str],  # all options that the user set
-    data: str | None = None,  # new path of the same dataset
-) -> Plan:
-    """Plan to resume a run from its last state. Raises SganError if that is not possible."""
-    if fixed := sorted(set(option_names) - set(changes)):
-        names = ", ".join(map(_option, fixed))
-        raise SganError(f"{names} cannot be changed when a run is resumed.", hint="Leave it out.")
-    path = folder / "config.json"
-    if not path.is_file():
-        raise SganError(f"{folder} is not a run folder: it has no config.json.")
-    refuse_other_recipe(folder, TrainConfig.recipe)
-    try:
-        config = read_config(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as e:
-        raise SganError(f"Cannot read {path}: {e}.") from e
-    if not list_states(folder):
-        snapshot = latest_snapshot(folder)
-        command = (
-            f"sgan train --resume {shlex.quote(str(snapshot))} --data {config.data.path}" if snapshot else "sgan train"
-        )
-        raise SganError(f"{folder} has no training state to resume from.", hint=f"Start a new run: {command}")
-    with lock_run(folder):  # fails if the run is in use
-        pass
-    about = read_newest_about(folder)
-    _refuse_other_settings(config, about.get("config", {}), path)
-    config = _redistributed(config, {k: v for k, v in changes.items() if v is not None})
-    if data:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=os.path.abspath(data)))
-    if about.get("kimg", 0) >= config.kimg:
-        raise SganError(
-            f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="Set a larger --kimg to continue."
-        )
-    return Plan(config, Path(config.resume) if config.resume else None, folder)
 
 
 def folder_name(
@@ -192,6 +152,15 @@ def describe_next_steps(
     return "\n".join(lines)
 
 
+def _recorded_data(info: SnapshotInfo, mirror: bool, cond: str | None) -> tuple[str | None, bool, str | None]:
+    """Return path (None: bundled), mirror and labels of the dataset that a model was trained on. Raises SganError if
+    the model names none, or if it is gone or has changed."""
+    if info.data is None or open_training_dataset(info) is None:
+        raise SganError("The model does not say which images it was trained on.", hint="Add --data PATH.")
+    path = None if info.data.path == BUNDLED else info.data.path
+    return path, mirror or info.data.mirror, cond or (info.data.label if info.generator.c_dim else None)
+
+
 def _size(spec: DataSpec, cfg: str, info: SnapshotInfo | None) -> tuple[int, int] | None:
     """Return the size to resize the images to: the initial model's, if they are large enough and of the same aspect
     ratio, or the preset's; None: as they are stored."""
@@ -235,62 +204,34 @@ def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) ->
     return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
 
 
-def _refuse_other_settings(config: TrainConfig, stored: dict[str, Any], path: Path) -> None:
-    """Raises SganError if the state was saved with other settings, except those that may change."""
-    now, before = _flatten(to_json(config)), _flatten(to_json(read_config(stored)) if stored else {})
-    names = [n for n in before if n not in _MAY_CHANGE and now.get(n) != before[n]]
-    if names:
-        changes = "; ".join(f"{n}: {before[n]} then, {now.get(n)} now" for n in names[:4])
-        raise SganError(
-            f"{path} differs from the settings of the last state: {changes}{' ...' if len(names) > 4 else ''}.",
-            hint="Undo the change, or start a new run from a snapshot: sgan train --resume SNAPSHOT",
-        )
-
-
-def _flatten(values: Any, name: str = "") -> dict[str, Any]:
-    """Flatten nested settings to dotted names."""
-    if not isinstance(values, dict):
-        return {name: list(values) if isinstance(values, tuple) else values}
-    return {k: v for key, part in values.items() for k, v in _flatten(part, f"{name}.{key}".strip(".")).items()}
-
-
-def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """Apply changes, with the same batch on another number of ranks. Raises SganError if D's minibatch-deviation groups
-    would change."""
-    gpus = changes.get("gpus", config.gpus)
-    if "batch_gpu" not in changes and config.batch % (config.batch_gpu * gpus):
-        changes = changes | {"batch_gpu": max(config.batch // gpus, 1)}
-    new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
-    if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
-        raise SganError(
-            f"{new.batch_gpu} image(s) at a time are fewer than a minibatch-deviation group of {group}.",
-            hint="Choose fewer --gpus or a larger --batch-gpu.",
-        )
-    return new
-
-
-def _option(field: str) -> str:
+def option_name(
+    field: str,
+) -> str:
+    """Return how the command line spells a setting."""
     return _NAMES.get(field, "--" + field.replace("_", "-"))
 
 
-def _refuse_unused_options(cfg: str, options: dict[str, Any]) -> None:
+def refuse_unused_options(
+    cfg: str,  # preset
+    options: dict[str, Any],
+) -> None:
     """Raises SganError if an option has no effect, as that is probably a mistake."""
     loss = options.get("loss") or PRESETS[cfg].loss
     _refuse_options_of_other_objectives(loss, options)
     if options.get("aux_classifier") and not options.get("cond"):
-        raise SganError("--aux-classifier needs labels.", hint="Add --cond.")
+        raise MisuseError("--aux-classifier needs labels.", hint="Add --cond.")
     aug = options.get("aug") or objective_defaults(loss, PRESETS[cfg].aug).get("aug", PRESETS[cfg].aug)
     unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
     for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):
         if options.get(name) is not None:
             hint = "Leave it out, or choose --aug ada."
-            raise SganError(f"{_option(name)} has no effect with --aug {aug}.", hint=hint)
+            raise MisuseError(f"{option_name(name)} has no effect with --aug {aug}.", hint=hint)
     if aug == "fixed" and not options.get("aug_p"):
-        raise SganError("--aug fixed needs a probability.", hint="Set one, for example --p 0.2.")
+        raise MisuseError("--aug fixed needs a probability.", hint="Set one, for example --p 0.2.")
 
 
 def _refuse_options_of_other_objectives(loss: str, options: dict[str, Any]) -> None:
     for name in ("gamma", "r2_gamma") if loss == "wgan" else ("gp_weight", "drift"):
         if options.get(name) is not None:
             hint = "Leave it out, or choose " + ("another --loss." if loss == "wgan" else "--loss wgan.")
-            raise SganError(f"{_option(name)} has no effect with --loss {loss}.", hint=hint)
+            raise MisuseError(f"{option_name(name)} has no effect with --loss {loss}.", hint=hint)

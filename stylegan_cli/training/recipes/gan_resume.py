@@ -1,0 +1,139 @@
+"""Plans how a GAN's run continues: from its last state, with the same settings or with changed ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ...config import to_json
+from ...data.dataset import Dataset, open_dataset
+from ...errors import MisuseError, SganError
+from ...progress import Progress, silent
+from ...runs import latest_snapshot, lock_run
+from ...runs.history import changed_settings, read_history
+from ..config import TrainConfig, read_config
+from ..folders import read_newest_about, refuse_other_recipe
+from ..state_files import list_states
+from .gan_plan import Plan, option_name, refuse_unused_options
+
+_EXECUTION = ("kimg", "snap", "gpus", "batch_gpu")  # do not change what is learned
+_TRAINING = ("batch", "lr", "gamma", "r2_gamma", "gp_weight", "drift", "r1_interval", "pl_weight", "mixing_prob")
+_TRAINING += ("ema_kimg", "aug", "augpipe", "aug_p", "ada_target")
+
+
+def plan_resumed_run(
+    folder: Path,  # of the run
+    options: dict[str, Any],  # that the user set, by field; None or False: not set
+    data: str | None = None,  # another dataset, or the new path of the same one
+    progress: Progress = silent,
+) -> Plan:
+    """Plan to resume a run from its last state. Raises SganError if that is not possible, before the run is touched."""
+    config = _read_settings(folder)
+    changes = _changes(config, {name: x for name, x in options.items() if x is not None and x is not False})
+    if not list_states(folder):
+        snapshot = latest_snapshot(folder)
+        command = (
+            f"sgan train --resume {shlex.quote(str(snapshot))} --data {config.data.path}" if snapshot else "sgan train"
+        )
+        raise SganError(f"{folder} has no training state to resume from.", hint=f"Start a new run: {command}")
+    with lock_run(folder):  # fails if the run is in use
+        pass
+    about = read_newest_about(folder)
+    _refuse_edited_settings(config, about, folder)
+    mirror = changes.pop("mirror", False)
+    config = _redistributed(config, changes)
+    if mirror:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, mirror=True))
+    dataset = _open_data(config, data, progress) if data else None
+    if dataset is not None:
+        moved = dataset.spec.content_hash == config.data.content_hash
+        spec = dataclasses.replace(config.data, path=dataset.spec.path) if moved else dataset.spec
+        config = dataclasses.replace(config, data=spec)
+    if about.get("kimg", 0) >= config.kimg:
+        raise SganError(
+            f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="Set a larger --kimg to continue."
+        )
+    return Plan(config, Path(config.resume) if config.resume else None, folder, dataset)
+
+
+def _read_settings(folder: Path) -> TrainConfig:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise SganError(f"{folder} is not a run folder: it has no config.json.")
+    refuse_other_recipe(folder, TrainConfig.recipe)
+    try:
+        return read_config(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as e:
+        raise SganError(f"Cannot read {path}: {e}.") from e
+
+
+def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that differ from the run's settings. Raises SganError if one of them cannot be changed."""
+    data, discriminator = config.data, config.discriminator
+    current = {**vars(config.generator), **vars(config), "size": (data.height, data.width), "cond": data.label}
+    current |= {"mirror": data.mirror, "mbstd_group": discriminator.mbstd_group}
+    current |= {"aux_classifier": discriminator.labels == "classifier"}
+    changes = {name: x for name, x in options.items() if name not in current or current[name] != x}
+    if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror"}):
+        names = ", ".join(map(option_name, fixed))
+        hint = "Leave it out, or start a new run from a snapshot: sgan train --resume SNAPSHOT"
+        raise MisuseError(f"{names} cannot be changed when a run is resumed.", hint=hint)
+    if config.growth and (by_level := [name for name in ("batch", "lr") if name in changes]):
+        name = option_name(by_level[0])
+        raise MisuseError(f"{name} cannot be changed in a run that grows: it has one for each level.", "Leave it out.")
+    aug = changes.get("aug", config.aug)
+    if aug == "ada" and "aug_p" in changes:
+        raise MisuseError("--p cannot be changed with --aug ada, which adapts it.", hint="Leave it out.")
+    fixed_p = {"aug_p": changes.get("aug_p", config.aug_p)} if aug == "fixed" else {}
+    refuse_unused_options(config.cfg, {"loss": config.loss, "aug": aug, "cond": data.label, **changes, **fixed_p})
+    return changes
+
+
+def _refuse_edited_settings(config: TrainConfig, about: dict[str, Any], folder: Path) -> None:
+    """Raises SganError if config.json differs from the settings of the last state, unless its history says why: a run
+    can be killed between a change and its next state."""
+    stored = about.get("config", {})
+    edits = changed_settings(to_json(read_config(stored)), to_json(config)) if stored else {}
+    recorded = [entry["changes"] for entry in read_history(folder) if entry["kimg"] >= about.get("kimg", 0)]
+    if names := [name for name in edits if not any(name in changes for changes in recorded)]:
+        text = "; ".join(f"{n}: {edits[n][0]} then, {edits[n][1]} now" for n in names[:4])
+        raise SganError(
+            f"{folder / 'config.json'} differs from the settings of the last state: "
+            f"{text}{' ...' if len(names) > 4 else ''}.",
+            hint="Undo the change, and use options: sgan train --resume FOLDER --gamma 2",
+        )
+
+
+def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """Apply changes, with a number of images at a time that fits the batch and the number of ranks. Raises SganError if
+    D's minibatch-deviation groups would change."""
+    gpus, batch = changes.get("gpus", config.gpus), changes.get("batch", config.batch)
+    if "batch_gpu" not in changes and batch % (config.batch_gpu * gpus):
+        changes = changes | {"batch_gpu": math.gcd(max(batch // gpus, 1), config.batch_gpu)}
+    new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
+    if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
+        raise SganError(
+            f"{new.batch_gpu} image(s) at a time are fewer than a minibatch-deviation group of {group}.",
+            hint=f"Choose fewer --gpus, a larger --batch-gpu, or a --batch that is a multiple of {group}.",
+        )
+    return new
+
+
+def _open_data(config: TrainConfig, path: str, progress: Progress) -> Dataset:
+    """Open the dataset to continue with. Raises SganError if the networks do not fit its images or classes."""
+    spec = config.data
+    size, label = (spec.height, spec.width), spec.label
+    dataset = open_dataset(os.path.abspath(path), size=size, mirror=spec.mirror, label=label, progress=progress)
+    for what, before, now in (
+        ("channels", spec.channels, dataset.spec.channels),
+        ("classes", list(spec.classes), list(dataset.spec.classes)),
+    ):
+        if before != now:
+            hint = f"Start a new run: sgan train --resume SNAPSHOT --data {shlex.quote(path)}"
+            raise SganError(f"The run cannot continue with {path}: its {what} are {now}, not {before}.", hint=hint)
+    return dataset

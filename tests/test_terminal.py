@@ -1,0 +1,119 @@
+"""Signals to stop, closed pipes, and encodings that lack characters: in processes of their own."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylegan_cli.runs import latest_snapshot
+from stylegan_cli.snapshot import read_info
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and pipes")
+
+SGAN = [sys.executable, "-m", "stylegan_cli"]
+SMALL = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2", "--pl-weight", "0"]
+
+
+@contextlib.contextmanager
+def started(*line, **options):
+    """Start a command; it is killed at the end."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    process = subprocess.Popen([*SGAN, *map(str, line)], **pipes)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    assert condition(), process.poll()
+
+
+@pytest.fixture
+def large_images(tmp_path):
+    """Images that take seconds to pack."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    for i in range(60):
+        Image.fromarray(np.roll(pixels, i)).save(folder / f"{i}.bmp")
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_temporary_file(large_images, tmp_path, number):
+    out = tmp_path / "out"
+    with started("data", "pack", large_images, out / "set.zip", "-q", "--workers", "2") as process:
+        wait_for(lambda: any(out.glob(".set.zip*")), process)
+        process.send_signal(number)
+        stderr = process.communicate(timeout=30)[1].decode()
+    assert (process.returncode, list(out.iterdir())) == (130, [])
+    assert "Interrupted." in stderr and "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_hangups_save_the_run(rgb_set, tmp_path, ranks):
+    """A terminal that closes sends one to all its processes, and the shell sends another."""
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "1000", "--snap", "1000"]
+    with started(*line, "--gpus", ranks, start_new_session=True) as process:
+        folder = tmp_path / "00000-rgb-auto"
+        wait_for((folder / "fakes-000000.png").exists, process)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        stderr = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 0, stderr
+    assert 0 < read_info(latest_snapshot(folder)).kimg < 1000 and not (folder / "failure.txt").exists()
+
+
+def test_nohup(rgb_set, tmp_path):
+    """A run that was started with SIGHUP ignored goes on."""
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "1000", "--snap", "1000"]
+    with started(*line, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        wait_for((tmp_path / "00000-rgb-auto" / "fakes-000000.png").exists, process)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_training_goes_on_when_nobody_reads_its_messages(rgb_set, tmp_path, ranks):
+    read, write = os.pipe()
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.064", "--snap", "0.016"]
+    with started(*line, "--gpus", ranks, stderr=write) as process:
+        os.close(write)
+        assert os.read(read, 8) == b"Training"
+        os.close(read)
+        stdout = process.communicate(timeout=60)[0].decode()
+    folder = tmp_path / "00000-rgb-auto"
+    assert (process.returncode, stdout) == (0, f"{folder}\n")
+    assert read_info(latest_snapshot(folder)).kimg == 0.064
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_an_encoding_that_lacks_characters(rgb_set, tmp_path, encoding):
+    """Undecodable bytes come out as they are, so that a script can use the printed path."""
+    folder = os.path.join(os.fsencode(tmp_path), "ж猫".encode() + b"\xff")
+    os.mkdir(folder)
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    line = ["generate", "--seeds", "1", "--outdir", os.fsdecode(folder)]
+    done = subprocess.run([*SGAN, *line], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    if encoding == "utf-8":
+        assert done.stdout == folder + b"\n"
+    (path,) = os.listdir(folder)
+    record = Image.open(os.path.join(folder, path)).text
+    assert all(value.isprintable() and value.encode() for value in record.values())
+    assert b"\xff" not in json.dumps(record, ensure_ascii=False).encode()
