@@ -27,16 +27,16 @@ def common_header(source: FolderSource | ZipSource, where: str, max_pixels: int,
     Raises SganError that names the images that differ or cannot be read.
     """
     headers = check_each(source.names, lambda n: source.header(n, max_pixels), where, progress)
-    for what, describe in (("size", lambda h: f"{h.width} x {h.height}"), ("channels", lambda h: str(h.channels))):
+    for what, describe in (("size", lambda h: h.size_text), ("channels", lambda h: str(h.channels))):
         groups: dict[str, list[str]] = {}
         for name, h in zip(source.names, headers, strict=True):
             groups.setdefault(describe(h), []).append(name)
         if len(groups) > 1:
             common = max(groups, key=lambda k: len(groups[k]))
             others = [f"{n} ({k})" for k, names in groups.items() if k != common for n in names]
-            option = "--size N" if what == "size" else "--channels 3"
+            option, order = ("--size N", " (height x width)") if what == "size" else ("--channels 3", "")
             raise SganError(
-                f"The images of {where} differ in {what}: most have {common}, but not {first_three(others)}.",
+                f"The images of {where} differ in {what}: most have {common}{order}, but not {first_three(others)}.",
                 hint=f"`sgan data pack {where} OUT.zip {option}` makes them alike.",
             )
     pngs = [n for n in source.names if n.lower().endswith(".png")]

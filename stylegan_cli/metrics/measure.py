@@ -218,7 +218,7 @@ def check_sizes(
     for m in metrics:
         if min(height, width) < m.min_side:
             raise SganError(
-                f"{m.name()} needs images of at least {m.min_side} pixels per side, not {height}x{width}.",
+                f"{m.name()} needs at least {m.min_side} pixels per side, not {height}x{width} (height x width).",
                 hint="Leave this metric out.",
             )
 

@@ -62,8 +62,8 @@ class GeneratorConfig(ImageConfig):
         """One line for people: family, image, latents, and what the family says of itself."""
         kind = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
         classes = f", {self.c_dim} classes" if self.c_dim else ""
-        latents = f"z {self.z_dim}, w {self.w_dim}"
-        return ", ".join([self._kind(), f"{self.height} x {self.width} {kind}{classes}", latents, *self._details()])
+        image = f"{self.height}x{self.width} (height x width) {kind}{classes}"
+        return ", ".join([self._kind(), image, f"z {self.z_dim}, w {self.w_dim}", *self._details()])
 
     def _kind(self) -> str:
         return self.title

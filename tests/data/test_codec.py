@@ -169,9 +169,8 @@ def test_truncated_files_are_rejected(format):
 def test_pixel_bomb_is_rejected_by_its_header(side):
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-    expected = {12_000: "12000 x 12000 pixels exceed the", 60_000: "3600000000 pixels. exceeds limit"}  # ours, Pillow's
     for read in (read_header, decode):
-        with pytest.raises(ImageError, match=expected[side]):
+        with pytest.raises(ImageError, match="pixels .*exceed the limit of 89.5 million"):
             read(bomb)
 
 

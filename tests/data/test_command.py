@@ -33,7 +33,7 @@ def test_pack_then_info(tmp_path, photos):
     (photos / "dog" / "bad.png").write_text("bad")
     dest = tmp_path / "out.zip"
     lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
-    assert lines == ["6 images of 24x32, 3 channel(s), 2 classes", str(dest)]
+    assert lines == ["6 images of 24x32 (height x width), 3 channel(s), 2 classes", str(dest)]
     assert "Skipped 1 file(s)" in errors and "dog/bad.png: not a readable image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
@@ -92,7 +92,7 @@ def test_demo(tmp_path):
     pytest.importorskip("dicebear", reason="needs the extra demo")
     dest = tmp_path / "d.zip"
     lines, _ = sgan_data("demo", dest, "--num", "8", "--size", "16", "--label", "bodyVariant", "--colors", "32")
-    assert lines[0] == "8 images of 16x16, CC0 1.0" and lines[-1] == str(dest)
+    assert lines[0] == "8 images of 16x16 (height x width), CC0 1.0" and lines[-1] == str(dest)
     assert open_dataset(dest, label="labels").spec.c_dim > 1
     (line,), _ = sgan_data("demo", dest, "--num", "4", "--size", "16", "--json")
     assert json.loads(line)["num"] == 4

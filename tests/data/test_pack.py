@@ -212,7 +212,7 @@ def dest(tmp_path):
 
 def test_mixed_sizes_without_a_size_are_rejected(photos, dest):
     message = error_of(photos, dest)
-    assert "differ in size" in message and "cat/a.jpg (60 x 40)" in message
+    assert "most have 40x40 (height x width), but not cat/a.jpg (40x60)" in message
 
 
 def test_unreadable_files_are_skipped_and_named(tmp_path, photos):
@@ -259,7 +259,7 @@ def test_truncated_zip(tmp_path, photos, dest):
 
 def test_pixel_bomb_counts_as_unreadable(tmp_path, photos):
     report = pack(photos, tmp_path / "o.zip", size=(16, 16), max_pixels=2500)
-    assert ("dog/d.tif", "77 x 33 pixels exceed the limit of 0.0025 million") in report.skipped
+    assert ("dog/d.tif", "its 33x77 pixels (height x width) exceed the limit of 0.0025 million") in report.skipped
 
 
 def test_labels_that_do_not_match_are_rejected(tmp_path, photos, dest):
