@@ -222,13 +222,12 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         data = _without_text(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is checked below
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        with image:
-            check_pixels(image.height, image.width, max_pixels)
-            if reason := unknown_range(image):
-                raise ImageError(reason)
-            yield image
+            warnings.simplefilter("ignore")  # of large images, whose pixels are counted below, and of damaged metadata
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                check_pixels(image.height, image.width, max_pixels)
+                if reason := unknown_range(image):
+                    raise ImageError(reason)
+                yield image
     except Image.DecompressionBombError as e:
         raise ImageError(f"its pixels exceed the limit of {_millions(max_pixels)}") from e
     except _BROKEN as e:

@@ -45,6 +45,17 @@ def test_pack_then_info(tmp_path, photos):
         assert sheet.size == (6 * (32 * 4 + 2) + 2, 24 * 4 + 4)
 
 
+def test_padding_and_limit_of_pixels(tmp_path, photos):
+    dest = tmp_path / "out.zip"
+    options = ["--size", "48", "--crop", "pad", "--pad", "white"]
+    _, errors = sgan_data("pack", photos, dest, *options, "--max-pixels", 42 * 60)
+    assert "Skipped 3 file(s)" in errors
+    assert "cat/3.jpg: its 43x60 pixels (height x width) exceed the limit of 0.00252 million" in errors
+    images = open_dataset(dest).images(range(3))
+    assert (images[..., :7, :] == 255).all() and images[..., 24, :].float().std() > 10
+    assert "crop pad, filter lanczos, pad white" in "\n".join(sgan_data("info", dest)[0])
+
+
 def test_json_and_quiet_output(tmp_path, photos):
     dest = tmp_path / "out.zip"
     lines, _ = sgan_data("pack", photos, dest, "--size", "32x48", "--channels", "1", "--workers", "2", "--json")

@@ -120,6 +120,22 @@ def test_filters(tmp_path, filter):
     assert data.spec.pack_filter == filter
 
 
+@pytest.mark.parametrize(("pad", "color"), [(None, 0), ("white", 255), ("#808080", 128), ("blur", 200)])
+def test_crop_pad(tmp_path, pad, color):
+    save(tmp_path / "src" / "a.png", Image.new("RGB", (40, 20), (200, 200, 200)))
+    pack(tmp_path / "src", tmp_path / "o.zip", size=(20, 20), crop="pad", pad=pad)
+    data = open_dataset(tmp_path / "o.zip")
+    rows = data.images([0])[0, 0, :, 7].tolist()
+    assert rows == [color] * 5 + [200] * 10 + [color] * 5
+    assert (data.provenance["crop"], data.provenance["pad"]) == ("pad", pad or "black")
+
+
+def test_padding_that_has_no_effect_or_no_meaning(photos, dest):
+    assert "'white' has no effect with --crop center" in error_of(photos, dest, size=(8, 8), pad="white")
+    assert "'whitish' is not a color" in error_of(photos, dest, size=(8, 8), crop="pad", pad="whitish")
+    assert "The crop 'middle' is none of center, pad, none" in error_of(photos, dest, size=(8, 8), crop="middle")
+
+
 def test_crop_none_stretches(tmp_path):
     halves = Image.new("RGB", (40, 20), "black")
     halves.paste((255, 255, 255), (20, 0, 40, 20))

@@ -1,6 +1,10 @@
-"""Small ICC profiles, written by hand: gray, RGB and CMYK. Sections refer to ICC.1:2001-04."""
+"""Image files and ICC profiles that Pillow cannot write. Sections refer to ICC.1:2001-04."""
 
+import io
 import struct
+import zlib
+
+import numpy as np
 
 # Columns of the matrix: XYZ of the primaries, adapted to D50
 DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
@@ -58,3 +62,61 @@ def _profile(space, connection, tags, kind=b"mntr"):
 
 def _description():
     return b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(12 + 67)
+
+
+def encoded(image, format, **options):
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png16(pixels):
+    """A PNG with 16 bits per channel, from uint16 [H, W, C]."""
+    h, w, c = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", w, h, 16, {1: 0, 3: 2, 4: 6}[c], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff16(pixels):
+    """An uncompressed TIFF with 16 bits per channel, from uint16 [H, W, 3]."""
+    h, w, c = pixels.shape
+    data = pixels.astype("<u2").tobytes()
+    after = 8 + len(data)
+    bits = struct.pack("<HHH", 16, 16, 16)
+    tags = [
+        (256, 4, 1, w),
+        (257, 4, 1, h),
+        (258, 3, 3, after),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8),
+        (277, 3, 1, c),
+        (278, 4, 1, h),
+        (279, 4, 1, len(data)),
+        (284, 3, 1, 1),
+    ]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *t) for t in tags) + b"\0\0\0\0"
+    return b"II*\0" + struct.pack("<I", after + len(bits)) + data + bits + directory
+
+
+def tiff_gray(values, bits, photometric=1, sample_format=1):
+    """An uncompressed TIFF of one channel; ``values`` [H, W] are stored as they are."""
+    data, (h, w) = values.tobytes(), values.shape
+    tags = [(256, 4, w), (257, 4, h), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8), (277, 3, 1)]
+    tags += [(278, 4, h), (279, 4, len(data)), (339, 3, sample_format)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", t, k, 1, v) for t, k, v in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+def png_gray(rows, bits, key):
+    """A PNG of gray values [H, W] below 2^bits, one of which is transparent."""
+    h, w = rows.shape
+    packed = np.packbits(((rows[..., None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8).reshape(h, -1), axis=1)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, bits, 0, 0, 0, 0)) + chunk(b"tRNS", struct.pack(">H", key))
+    data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed)))
+    return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
