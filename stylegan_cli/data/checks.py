@@ -121,6 +121,20 @@ def check_size(
         )
 
 
+def pack_filter(
+    provenance: dict,  # of dataset.json
+) -> str | None:
+    """Return the filter that the images were last resized with: 'none' if never, None if unknown."""
+    found = None
+    while isinstance(provenance, dict):
+        if isinstance(name := provenance.get("filter"), str):
+            found = name
+            if found != "none":
+                break
+        provenance = provenance.get("from")  # packed from a dataset, whose images were of this size already
+    return found
+
+
 def content_hash(source: FolderSource | ZipSource, dataset_json: DatasetJson, progress: Progress) -> str:
     digest = hashlib.sha256()
     for i, name in enumerate(source.names, 1):

@@ -29,6 +29,7 @@ from .checks import (
     class_counts,
     common_header,
     content_hash,
+    pack_filter,
     stored_classes,
 )
 from .codec import MAX_PIXELS, ImageError, box_reduce, to_array, to_channels
@@ -226,7 +227,6 @@ def open_dataset(
     stored_size = header.height, header.width
     height, width = size or stored_size
     check_size(stored_size, (height, width), where)
-    pack_filter = dataset_json.provenance.get("filter")
     spec = DataSpec(
         path=where,
         content_hash=content_hash(source, dataset_json, progress),
@@ -240,7 +240,7 @@ def open_dataset(
         mirror=mirror,
         label=label,
         classes=classes,
-        pack_filter=pack_filter if isinstance(pack_filter, str) else None,
+        pack_filter=pack_filter(dataset_json.provenance),
     )
     dataset = Dataset(source, spec, dataset_json, class_index, class_counts(stored), max_pixels, cache_bytes)
     if not is_bundled and spec.num * header.height * header.width <= _CHECK_PIXELS:
