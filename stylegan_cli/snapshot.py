@@ -127,7 +127,8 @@ def open_training_set(
     labeled = info.generator.c_dim > 0
     if data is not None:
         label = spec.label if spec and labeled else None
-        dataset = open_dataset(data, size=size, mirror=bool(spec and spec.mirror), label=label)
+        classes = spec.classes if spec else ()
+        dataset = open_dataset(data, size=size, mirror=bool(spec and spec.mirror), label=label, classes=classes)
         height, width = dataset.spec.height, dataset.spec.width
         fits = drawn[0] <= height and drawn[0] * width == drawn[1] * height
         return dataset.resized(*drawn) if fits and size is None else dataset

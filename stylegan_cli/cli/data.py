@@ -8,12 +8,13 @@ import typing
 import click
 
 from ..config import base_size
-from .call import output_file
+from .call import output_file, warn
 from .options import OrderedGroup, out_options, output_options, seed_option, workers_option
 from .params import SIZE
 from .progress import bar
 
 _MAX_SHOWN = 12  # classes or attributes that are listed by name
+_MAX_LISTED = 100  # skipped files that are listed by name
 
 
 @click.group("data", cls=OrderedGroup, short_help="Create and inspect datasets.")
@@ -61,8 +62,8 @@ def command() -> None:
 @click.option(
     "--labels",
     metavar="folders|none|FILE.json",
-    help="Labels: folders (one class per top-level folder), none, or a JSON file [[name, class], ...]. "
-    "Default: the labels in SRC, if any.",
+    help="Labels: folders (one class per top-level folder), none, or a JSON file [[name, class], ...]; a class is a "
+    "number or a word, or a list of them for images of several classes. Default: the labels in SRC, if any.",
 )
 @click.option(
     "--channels",
@@ -76,13 +77,15 @@ def command() -> None:
     "Default: 89478485.",
 )
 @workers_option
-@click.option("--strict", is_flag=True, help="Fail if a file cannot be read, instead of skipping it.")
+@click.option(
+    "--strict", is_flag=True, help="Fail if a file is not an image or cannot be read, instead of skipping it."
+)
 @output_options
 def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet: bool, **options: typing.Any) -> None:
     """Pack images into a dataset: one zip of images of the same size, for `sgan train --data`.
 
     SRC is a folder (with all its subfolders), a zip, or an .npz or .npy file of images, in any common format. DEST is
-    the zip to write. Files that cannot be read are skipped and listed.
+    the zip to write. Files that are not images or cannot be read are skipped and listed.
 
     \b
     Examples:
@@ -101,8 +104,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     _print_skipped(report.skipped)
     if report.enlarged:
         click.echo(f"{report.enlarged} images were smaller than --size and have been enlarged.", err=True)
-    if report.warning:
-        click.echo(report.warning, err=True)
+    warn(*filter(None, (report.warning, *report.notes)))
     if not quiet:
         classes = f", {len(report.classes)} classes" if report.classes else ""
         size = f"{report.height}x{report.width} (height x width), {report.channels} channel(s)"
@@ -138,6 +140,7 @@ def info_command(path: str | None, out: str | None, outdir: str | None, as_json:
     if as_json:
         return click.echo(json.dumps(facts))
     if not quiet:
+        _print_skipped(list(facts["ignored"].items()), "{} file(s) are not part of the dataset:")
         click.echo(_table(facts))
     click.echo(sheet)
 
@@ -193,12 +196,23 @@ def _table(facts: dict[str, typing.Any]) -> str:
         "images": facts["num"],
         "size": f"{facts['height']}x{facts['width']} (height x width)",
         "channels": f"{facts['channels']} ({ {1: 'gray', 3: 'RGB', 4: 'RGBA'}[facts['channels']] })",
-        "classes": _counted(facts["classes"]) or "none",
+        **_labels(facts),
         "attributes": _counted(facts["attributes"]) or "none",
         "created": _made(facts["made"]) or "unknown",
         "hash": facts["content_hash"],
+        **({"note": facts["note"]} if facts["note"] else {}),
     }
     return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
+
+
+def _labels(facts: dict[str, typing.Any]) -> dict[str, str]:
+    """The rows of the labels: images per class, or the names of the numbers of a vector."""
+    if facts["label_problem"]:
+        return {"labels": f"unusable: {facts['label_problem']}"}
+    if names := facts["label_numbers"]:
+        shown = ", ".join(names[:_MAX_SHOWN]) + (" ..." if len(names) > _MAX_SHOWN else "")
+        return {"labels": f"{len(names)} numbers per image ({shown})"}
+    return {"classes": _counted(facts["classes"]) or "none"}
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -219,8 +233,10 @@ def _short(value: typing.Any) -> str:
     return " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _print_skipped(skipped: typing.Sequence[tuple[str, str]]) -> None:
+def _print_skipped(skipped: typing.Sequence[tuple[str, str]], title: str = "Skipped {} file(s):") -> None:
     if skipped:
-        click.echo(f"Skipped {len(skipped)} file(s) that cannot be read:", err=True)
-    for name, reason in skipped:
+        click.echo(title.format(len(skipped)), err=True)
+    for name, reason in skipped[:_MAX_LISTED]:
         click.echo(f"  {name}: {reason}", err=True)
+    if len(skipped) > _MAX_LISTED:
+        click.echo(f"  and {len(skipped) - _MAX_LISTED} more; --json lists all", err=True)

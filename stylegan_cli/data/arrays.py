@@ -14,6 +14,7 @@ from PIL import Image
 from ..errors import SganError
 from ..files import nearest_path
 from .codec import Header, check_pixels
+from .listing import Listing
 from .sources import FolderSource, ZipSource, open_source
 
 _IMAGES, _LABELS = ("images", "x", "x_train", "arr_0"), ("labels", "label", "y", "y_train", "arr_1")
@@ -33,13 +34,20 @@ class ArraySource:
                 hint="Name the array one of " + ", ".join(_IMAGES) + ".",
             )
         self._pixels = _last_channels(images[key], f"{path}: {key}")
-        self._labels = next((arrays[k] for k in _LABELS if k in arrays and k != key), None)
-        if self._labels is not None and (self._labels.ndim not in (1, 2) or len(self._labels) != len(self._pixels)):
-            raise SganError(
-                f"{path} has labels of shape {list(self._labels.shape)} for {len(self._pixels)} images.",
-                hint="Store one class number or one one-hot row per image.",
-            )
-        self.names = [f"{i:08d}" for i in range(len(self._pixels))]
+        label_key = next((k for k in _LABELS if k in arrays and k != key), None)
+        self._labels = None if label_key is None else _plain_labels(arrays[label_key], len(self._pixels), path)
+        others = {
+            f"{k} {list(a.shape)}": f"another array; the images are {key}"
+            + (f", the labels {label_key}" * bool(label_key))
+            for k, a in arrays.items()
+            if k not in (key, label_key)
+        }
+        self.listing = Listing([f"{i:08d}" for i in range(len(self._pixels))], others, None, [])
+
+    @property
+    def names(self) -> list[str]:
+        """The numbers of the images."""
+        return self.listing.images
 
     def header(self, name: str, max_pixels: int) -> Header:
         """Return size and channels. Raises ImageError if there are too many pixels."""
@@ -56,7 +64,7 @@ class ArraySource:
         """Return the labels as the text of a dataset.json."""
         if self._labels is None:
             return None
-        return json.dumps({"labels": list(zip(self.names, self._labels.tolist(), strict=True))}).encode()
+        return json.dumps({"labels": list(zip(self.names, self._labels, strict=True))}).encode()
 
 
 def open_any(
@@ -82,6 +90,23 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         if "allow_pickle" in str(e):
             e = ValueError("it contains pickled objects, which could run arbitrary code")
         raise SganError(f"{path} cannot be read: {e}.", hint="Save plain uint8 arrays with numpy.savez.") from e
+
+
+def _plain_labels(labels: np.ndarray, count: int, path: Path) -> list:
+    """Convert labels [N], [N, 1] or [N, K] to numbers, lists of numbers or words for dataset.json."""
+    if labels.ndim not in (1, 2) or len(labels) != count:
+        raise SganError(
+            f"{path} has labels of shape {list(labels.shape)} for {count} images.",
+            hint="Store one class number, or one vector of numbers, for each image.",
+        )
+    if labels.dtype.kind not in "biufUS":
+        raise SganError(f"{path} has labels of type {labels.dtype}.", hint="Store numbers or words.")
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "backslashreplace")
+    if labels.dtype.kind == "b":
+        labels = labels.astype(np.uint8)
+    is_column = labels.ndim == 2 and labels.shape[1] == 1  # class numbers, or a single real number
+    return (labels[:, 0] if is_column else labels).tolist()
 
 
 def _last_channels(pixels: np.ndarray, where: str) -> np.ndarray:

@@ -8,16 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
 from ..errors import SganError, nearest
 from ..progress import Progress
 from .codec import Header, ImageError, decode, ends_well
-from .labels import DatasetJson, classes_by_value, classes_of
-from .sources import FolderSource, ZipSource, first_three
+from .formats import SUFFIXES
+from .labels import DatasetJson, Labels, classes_by_value, labels_of
+from .listing import first_three
+from .sources import FolderSource, ZipSource
 
 T = TypeVar("T")
-Classes = tuple[np.ndarray, tuple[str, ...]]  # class number of every image, int64 [N]; class names
 
+OPAQUE = "All images are opaque, but have an alpha channel: `sgan data pack --channels 3` makes an RGB dataset of them."
 REPACK = "`sgan data pack FOLDER OUT.zip` skips unreadable files and converts the rest to one format."
 
 
@@ -39,7 +42,7 @@ def common_header(source: FolderSource | ZipSource, where: str, max_pixels: int,
                 f"The images of {where} differ in {what}: most have {common}{order}, but not {first_three(others)}.",
                 hint=f"`sgan data pack {where} OUT.zip {option}` makes them alike.",
             )
-    pngs = [n for n in source.names if n.lower().endswith(".png")]
+    pngs = [n for n in source.names if n.lower().endswith(".png") or not n.lower().endswith(SUFFIXES)]
     check_each(pngs, lambda n: _check_end(source, n), where, progress)
     return headers[0]
 
@@ -47,6 +50,11 @@ def common_header(source: FolderSource | ZipSource, where: str, max_pixels: int,
 def _check_end(source: FolderSource | ZipSource, name: str) -> None:
     if not ends_well(source.tail(name)):
         decode(source.read(name))
+
+
+def is_opaque(image: Image.Image) -> bool:
+    """Whether an image has an alpha channel that makes nothing transparent."""
+    return image.mode == "RGBA" and image.getextrema()[3] == (255, 255)
 
 
 def check_each(names: Sequence[str], work: Callable[[str], T], where: str, progress: Progress) -> list[T]:
@@ -66,35 +74,51 @@ def check_each(names: Sequence[str], work: Callable[[str], T], where: str, progr
     return results
 
 
-def stored_classes(dataset_json: DatasetJson, names: list[str], where: str) -> Classes | None:
-    """Return the labels of dataset.json, which must match the images even if they are not used."""
+def stored_labels(dataset_json: DatasetJson, names: list[str], where: str) -> tuple[Labels | None, str | None]:
+    """Return the labels of dataset.json, or what is wrong with them: it does not matter until they are used."""
     if dataset_json.labels is None:
-        return None
-    class_names = dataset_json.provenance.get("classes")
-    hint = f"`sgan data pack {where} OUT.zip --labels none` drops the labels."
-    return classes_of(dataset_json.labels, names, where, class_names if isinstance(class_names, list) else None, hint)
+        return None, None
+    try:
+        return labels_of(dataset_json, names, where), None
+    except SganError as e:
+        return None, str(e)
 
 
-def class_counts(classes: Classes | None) -> dict[str, int]:
-    if classes is None:
+def class_counts(labels: Labels | None) -> dict[str, int]:
+    """Return the number of images of each class."""
+    if labels is None or labels.are_vectors:
         return {}
-    return dict(zip(classes[1], np.bincount(classes[0], minlength=len(classes[1])).tolist(), strict=True))
+    return dict(zip(labels.names, np.bincount(labels.values, minlength=len(labels.names)).tolist(), strict=True))
 
 
-def chosen_classes(
-    dataset_json: DatasetJson, stored: Classes | None, label: str | None, where: str
-) -> tuple[np.ndarray | None, tuple]:
-    """Return class numbers and class names for the `label` option of `open_dataset`."""
+def usable_attributes(dataset_json: DatasetJson, count: int) -> dict[str, list[str]]:
+    """Return the attributes that have one value for each of ``count`` images."""
+    return {name: values for name, values in dataset_json.attributes.items() if len(values) == count}
+
+
+def chosen_labels(
+    dataset_json: DatasetJson,
+    stored: Labels | None,
+    label: str | None,
+    names: list[str],  # of the images
+    where: str,
+    classes: tuple[str, ...] = (),  # class names in the order that a model was trained with
+) -> Labels | None:
+    """Return the labels for the `label` option of `open_dataset`."""
     if label is None:
-        return None, ()
+        return None
     if label == "labels":
-        if stored is None:
+        if dataset_json.labels is None:
             raise SganError(f"{where} has no labels.", hint=_attribute_hint(dataset_json))
-        return stored
+        hint = "Train without --cond, or correct the labels."
+        return stored or labels_of(dataset_json, names, where, hint)
     if label not in dataset_json.attributes:
         hint = nearest(label, dataset_json.attributes) or _attribute_hint(dataset_json)
         raise SganError(f"{where} has no attribute {label!r}.", hint=hint)
-    return classes_by_value(dataset_json.attributes[label])
+    values = dataset_json.attributes[label]
+    if len(values) != len(names):
+        raise SganError(f"The attribute {label!r} of {where} has {len(values)} values for {len(names)} images.")
+    return Labels(*reversed(classes_by_value(values, classes)))
 
 
 def _attribute_hint(dataset_json: DatasetJson) -> str:

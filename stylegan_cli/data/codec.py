@@ -13,13 +13,12 @@ import numpy as np
 from PIL import Image, ImageColor, ImageFilter, PngImagePlugin
 
 from .colors import channels_of, scale_transparent_color, to_srgb, unknown_range
+from .formats import readable_formats
 
 # Profiles of more than Pillow's 1 MB exist. Its limit is meant for text, of which it still keeps 64 MB at most.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: larger images are rejected before they are decoded
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif")
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF")  # Pillow's decoders to use
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 HEAD = 4096  # bytes: nearly always enough for all chunks before a PNG's pixels
 
@@ -223,7 +222,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images, whose pixels are counted below, and of damaged metadata
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
                 check_pixels(image.height, image.width, max_pixels)
                 if reason := unknown_range(image):
                     raise ImageError(reason)

@@ -25,15 +25,16 @@ from .checks import (
     REPACK,
     check_each,
     check_size,
-    chosen_classes,
+    chosen_labels,
     class_counts,
     common_header,
     content_hash,
     pack_filter,
-    stored_classes,
+    stored_labels,
+    usable_attributes,
 )
 from .codec import MAX_PIXELS, ImageError, box_reduce, to_array, to_channels
-from .labels import DatasetJson, parse_dataset_json
+from .labels import DatasetJson, Labels, parse_dataset_json
 from .sources import FolderSource, ZipSource, open_source
 
 if TYPE_CHECKING:  # configurations contain a DataSpec and are read without importing PyTorch
@@ -61,12 +62,18 @@ class DataSpec:
     filter: str = "none"  # resizing from stored to read: 'none' or 'box'
     mirror: bool = False  # whether training flips images horizontally
     label: str | None = None  # None: no labels; 'labels': those of dataset.json; else the name of an attribute
-    classes: tuple[str, ...] = ()  # class names by index; empty without labels
+    classes: tuple[str, ...] = ()  # class names by index, or names of the numbers of a vector; empty without labels
     pack_filter: str | None = None  # filter that the dataset was packed with, if known
+    vectors: tuple[tuple[float, ...], ...] = ()  # label vectors of some of the images; empty if labels are classes
 
     @property
     def c_dim(self) -> int:
         return len(self.classes)
+
+    def describe_labels(self) -> str:
+        """'3 classes', '5 numbers per image', or '' without labels."""
+        unit = "numbers per label" if self.vectors else "classes"
+        return f"{self.c_dim} {unit}" if self.c_dim else ""
 
     def open(
         self,
@@ -81,7 +88,9 @@ class DataSpec:
         """Open the dataset as recorded. Raises SganError if it cannot be opened or its content has changed."""
         size, label = size or (self.height, self.width), self.label if labels else None
         try:
-            dataset = open_dataset(self.path, size=size, mirror=self.mirror, label=label, progress=progress)
+            dataset = open_dataset(
+                self.path, size=size, mirror=self.mirror, label=label, classes=self.classes, progress=progress
+            )
         except SganError as e:
             if missing_message is None:
                 raise
@@ -99,17 +108,20 @@ class Dataset:
         source: FolderSource | ZipSource,
         spec: DataSpec,
         dataset_json: DatasetJson,
-        class_index: np.ndarray | None,  # int64 [N], None without labels
-        stored_counts: dict[str, int],  # images per class of dataset.json, even if unused; empty if it has no labels
+        labels: Labels | None,  # those to train on
+        stored: Labels | None,  # those of dataset.json, even if unused
+        label_problem: str | None,  # why those of dataset.json cannot be used
         max_pixels: int,
         cache_bytes: int,
     ):
         self.spec = spec
         self.names: tuple[str, ...] = tuple(source.names)  # file names
-        self.attributes = dataset_json.attributes  # by name: one value per image
+        self.attributes = usable_attributes(dataset_json, len(source.names))  # by name: one value per image
         self.provenance = dataset_json.provenance  # how the dataset was made; empty if unknown
-        self.class_index = class_index
-        self.stored_counts = stored_counts
+        self.class_index = None if labels is None or labels.are_vectors else labels.values  # int64 [N]
+        self.vectors = labels.values.astype(np.float32) if labels and labels.are_vectors else None  # float32 [N, c_dim]
+        self.stored, self.stored_counts, self.label_problem = stored, class_counts(stored), label_problem
+        self.ignored = source.listing.ignored  # name -> why the file is not taken
         self._source, self._max_pixels, self._cache_bytes = source, max_pixels, cache_bytes
         self._reset_cache()
 
@@ -164,8 +176,10 @@ class Dataset:
         self,
         indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
-        """Return one-hot classes, float32 [N, c_dim]; [N, 0] without labels."""
+        """Return one-hot classes or label vectors, float32 [N, c_dim]; [N, 0] without labels."""
         index = np.asarray(indices, np.int64).reshape(-1)
+        if self.vectors is not None:
+            return _tensor(self.vectors[index])
         out = np.zeros((len(index), self.spec.c_dim), np.float32)
         if self.class_index is not None:
             out[np.arange(len(index)), self.class_index[index]] = 1
@@ -206,6 +220,7 @@ def open_dataset(
     size: tuple[int, int] | None = None,  # (height, width) to read at, by area average; None: as stored
     mirror: bool = False,  # only recorded: the training loop does the flipping
     label: str | None = None,  # None: no labels; 'labels': those of dataset.json; else the name of an attribute
+    classes: tuple[str, ...] = (),  # order of an attribute's values, if it is known; else they are sorted
     max_pixels: int = MAX_PIXELS,  # larger images are rejected before they are decoded
     cache_bytes: int = _CACHE_BYTES,  # datasets whose decoded size is below are kept in memory
     progress: Progress = silent,
@@ -220,10 +235,11 @@ def open_dataset(
     where = BUNDLED if path is None else str(path)
     is_bundled = where == BUNDLED
     source = open_source(_BUNDLED_FILE if is_bundled else where)
-    dataset_json = parse_dataset_json(source.dataset_json(), where, len(source.names))
+    source.listing.check_labels(where)
+    dataset_json = parse_dataset_json(source.dataset_json(), where, source.listing.top)
     header = common_header(source, where, max_pixels, progress)
-    stored = stored_classes(dataset_json, source.names, where)
-    class_index, classes = chosen_classes(dataset_json, stored, label, where)
+    stored, problem = stored_labels(dataset_json, source.names, where)
+    labels = chosen_labels(dataset_json, stored, label, source.names, where, classes)
     stored_size = header.height, header.width
     height, width = size or stored_size
     check_size(stored_size, (height, width), where)
@@ -239,10 +255,11 @@ def open_dataset(
         filter="none" if (height, width) == stored_size else "box",
         mirror=mirror,
         label=label,
-        classes=classes,
+        classes=labels.names if labels else (),
         pack_filter=pack_filter(dataset_json.provenance),
+        vectors=labels.some_vectors() if labels else (),
     )
-    dataset = Dataset(source, spec, dataset_json, class_index, class_counts(stored), max_pixels, cache_bytes)
+    dataset = Dataset(source, spec, dataset_json, labels, stored, problem, max_pixels, cache_bytes)
     if not is_bundled and spec.num * header.height * header.width <= _CHECK_PIXELS:
         _check_pixels(dataset, progress)
     return dataset

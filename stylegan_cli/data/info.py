@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .checks import OPAQUE
 from .codec import from_array, to_array
 from .dataset import Dataset
 from .images import image_grid
+from .listing import printable
 
 _CELL = 128  # approximate size of a sheet's cells in pixels
 _CELLS = 80  # maximum number of images on a sheet
@@ -22,8 +24,8 @@ _CELLS = 80  # maximum number of images on a sheet
 def summary(
     dataset: Dataset,
 ) -> dict[str, Any]:
-    """Return count, size, channels, images per class, values per attribute, provenance and content hash."""
-    spec = dataset.spec
+    """Return count, size, channels, labels, values per attribute, provenance, content hash and files not taken."""
+    spec, stored = dataset.spec, dataset.stored
     return {
         "path": spec.path,
         "num": spec.num,
@@ -31,9 +33,13 @@ def summary(
         "width": spec.width,
         "channels": spec.channels,
         "classes": dataset.stored_counts,
+        "label_numbers": list(stored.names) if stored and stored.are_vectors else [],
+        "label_problem": dataset.label_problem,
         "attributes": {name: len(set(values)) for name, values in dataset.attributes.items()},
         "made": dataset.provenance,
         "content_hash": spec.content_hash,
+        "ignored": {printable(name): reason for name, reason in dataset.ignored.items()},
+        "note": OPAQUE if _is_opaque(dataset) else None,
     }
 
 
@@ -41,12 +47,21 @@ def contact_sheet(
     dataset: Dataset,
 ) -> Tensor:
     """Render evenly spaced images of the dataset, enlarged or reduced to about one size: uint8 [C, H, W]."""
-    index = np.linspace(0, len(dataset) - 1, min(len(dataset), _CELLS)).round().astype(np.int64)
-    images = dataset.images(index)
+    images = _some_images(dataset)
     longest = max(images.shape[2:])
     if longest > _CELL:
         images = torch.stack([_reduce(i, _CELL / longest) for i in images])
     return image_grid(images, 10, pad=2, scale=max(1, _CELL // longest))
+
+
+def _some_images(dataset: Dataset) -> Tensor:  # uint8 [N, C, H, W]
+    index = np.linspace(0, len(dataset) - 1, min(len(dataset), _CELLS)).round().astype(np.int64)
+    return dataset.images(index)
+
+
+def _is_opaque(dataset: Dataset) -> bool:
+    """Whether there is an alpha channel that makes nothing transparent, in the images that the sheet shows."""
+    return dataset.spec.channels == 4 and bool((_some_images(dataset)[:, 3] == 255).all())
 
 
 def sheet_path(

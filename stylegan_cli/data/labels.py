@@ -6,41 +6,73 @@
 
 "labels" is what other programs read. "attributes" has one value per image for each attribute, in the order of the
 sorted names. "sgan" says how the dataset was made. Other programs ignore the last two.
+
+What is wrong with labels or attributes matters only where they are used: parsing does not refuse it.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from ..errors import SganError
-from .sources import first_three
+from .listing import DATASET_JSON, duplicates, first_three
 
 MAX_CLASSES = 65536  # larger class numbers are taken for a mistake
+_SAMPLED_NUMBERS = 4096  # of label vectors that are saved with a model
 
 
 @dataclass(frozen=True)
 class DatasetJson:
     """Content of a dataset.json. Every part may be empty."""
 
-    labels: dict[str, Any] | None = None  # image name -> class number, one-hot list, or class name
+    labels: dict[str, Any] | None = None  # image name -> label, see `labels_of`
     attributes: dict[str, list[str]] = field(default_factory=dict)  # by name: one value per image
     provenance: dict[str, Any] = field(default_factory=dict)  # how the dataset was made
+    duplicates: tuple[str, ...] = ()  # names that have more than one label
+
+    @property
+    def names(self) -> list[str] | None:
+        """The names of the classes or of the numbers of a label, if they are known."""
+        names = self.provenance.get("classes")
+        return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of N images: classes, or vectors of numbers."""
+
+    names: tuple[str, ...]  # of the classes, or of the numbers of a vector
+    values: np.ndarray  # int64 [N] class numbers, or float64 [N, c_dim] vectors
+
+    @property
+    def are_vectors(self) -> bool:
+        return self.values.ndim == 2
+
+    def some_vectors(self) -> tuple[tuple[float, ...], ...]:
+        """Return the vectors of evenly spaced images, for a model that has to make up labels; () for classes."""
+        if not self.are_vectors:
+            return ()
+        count = min(len(self.values), max(16, _SAMPLED_NUMBERS // len(self.names)))
+        index = np.linspace(0, len(self.values) - 1, count).round().astype(np.int64)
+        return tuple(tuple(row) for row in self.values[index].astype(np.float32).tolist())
 
 
 def parse_dataset_json(
     text: str | bytes | None,  # content of the file; None if there is none
     where: str,  # path of the dataset or file, for messages
-    count: int | None = None,  # number of images, to check the attributes against
+    top: str = "",  # 'folder/' that the names in it are relative to
 ) -> DatasetJson:
     """Parse dataset.json. Raises SganError if it is not JSON or has an unknown form."""
     if text is None:
         return DatasetJson()
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as e:
         raise SganError(f"The labels of {where} are not valid JSON: {e}.") from e
     if isinstance(content, list):  # bare pairs
@@ -50,54 +82,77 @@ def parse_dataset_json(
     if "labels" not in content and content and all(isinstance(v, (int, str)) for v in content.values()):
         content = {"labels": content}  # a bare mapping
     attributes, provenance = content.get("attributes") or {}, content.get("sgan") or {}
+    for part in (content, attributes):
+        if twice := getattr(part, "duplicates", None):
+            raise SganError(f"{DATASET_JSON} of {where} has more than one {twice[0]!r}.")
     if not _is_attributes(attributes) or not isinstance(provenance, dict):
         raise SganError(f"The attributes of {where} have an unknown form; expected {{name: [value, ...]}}.")
-    for name, values in attributes.items():
-        if count is not None and len(values) != count:
-            raise SganError(f"The attribute {name!r} of {where} has {len(values)} values for {count} images.")
-    return DatasetJson(_pairs(content.get("labels"), where), attributes, provenance)
+    labels, twice = _pairs(content.get("labels"), where, top)
+    return DatasetJson(labels, attributes, provenance, twice)
 
 
-def classes_of(
-    labels: dict[str, Any],  # image name -> class number, one-hot list or class name
-    names: list[str],  # image names; each must have a label, and each label an image
+def labels_of(
+    content: DatasetJson,
+    names: list[str],  # image names; each must have a label
     where: str,  # path, for messages
-    class_names: list[str] | None = None,  # by class number, if known
     hint: str | None = None,  # hint of the error if labels do not match
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the class number of every image, int64 [N], and the names of the classes.
+) -> Labels:
+    """Return the labels of these images; those of other images do not matter.
 
-    Raises SganError that names the first images without a label, labels without an image, or labels that are not
-    classes.
+    Class numbers and one-hot vectors are classes, and so are words. Vectors of numbers, numbers that are not whole, and
+    lists of words (several classes of one image) are vectors. Raises SganError that names the first images without a
+    label, or with one that is none of these, and names with more than one label.
     """
-    if missing := [n for n in names if n not in labels]:
+    labels = content.labels or {}
+    if twice := [n for n in content.duplicates if n in set(names)]:
+        raise SganError(f"{where} has more than one label for {first_three(twice)}.", hint=hint)
+    if missing := [n for n in names if labels.get(n) is None]:
         raise SganError(f"{len(missing)} image(s) of {where} have no label: {first_three(missing)}.", hint=hint)
-    existing = set(names)
-    if absent := [n for n in labels if n not in existing]:
-        raise SganError(f"{where} has labels for {len(absent)} missing file(s): {first_three(absent)}.", hint=hint)
     values = [labels[n] for n in names]
     if all(isinstance(v, str) for v in values):
-        return classes_by_value(values)
-    numbers = [k for v in values if (k := _class_number(v)) is not None]
-    if len(numbers) < len(values):
-        invalid = [n for n, v in zip(names, values, strict=True) if _class_number(v) is None]
+        return Labels(*reversed(classes_by_value(values)))
+    known = content.names or []
+    if all(isinstance(v, list) for v in values) and all(isinstance(x, str) for v in values for x in v) and any(values):
+        return _tags(values, known)
+    if all(isinstance(v, list) and len(v) == 1 and not isinstance(v[0], list) for v in values) and any(
+        v != [1] for v in values
+    ):
+        values = [v[0] for v in values]  # [N, 1]
+    numbers = [_class_number(v) for v in values]
+    if None not in numbers:
+        width = max((len(v) for v in values if isinstance(v, list)), default=0)
+        return Labels(_all_names(known, max(max(numbers) + 1, width)), np.array(numbers, np.int64))
+    vectors = [v if isinstance(v, list) else [v] for v in values]
+    is_whole = all(isinstance(v, (int, float)) and v % 1 == 0 for v in values)  # class numbers out of range
+    if is_whole or len({len(v) for v in vectors}) > 1 or not all(_is_vector(v) for v in vectors):
+        invalid = [
+            n for n, v, k in zip(names, vectors, numbers, strict=True) if k is None and (is_whole or not _is_vector(v))
+        ]
         raise SganError(
-            f"{where} has labels that are neither class numbers nor one-hot: {first_three(invalid)}.",
-            hint="Convert them to classes first, numbered from 0.",
+            f"{where} has labels that are neither class numbers, class names nor vectors of one length: "
+            f"{first_three(invalid or names)}.",
+            hint=hint or "Convert them to classes first, numbered from 0.",
         )
-    width = max((len(v) for v in values if isinstance(v, list)), default=0)
-    count = max(max(numbers) + 1, width, len(class_names or ()))
-    all_names = list(class_names or ())
-    return np.array(numbers, np.int64), tuple(all_names + [str(k) for k in range(len(all_names), count)])
+    return Labels(_all_names(known, len(vectors[0]))[: len(vectors[0])], np.array(vectors, np.float64))
 
 
 def classes_by_value(
     values: list[str],  # one per image
+    names: tuple[str, ...] = (),  # class names by number, if they are known and complete; else they are sorted
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Make each distinct value a class: class number of every image, int64 [N], and the sorted class names."""
-    names = sorted(set(values))
+    """Make each distinct value a class: class number of every image, int64 [N], and the class names."""
+    names = names if set(values) <= set(names) else tuple(sorted(set(values), key=natural_order))
     number = {v: k for k, v in enumerate(names)}
     return np.array([number[v] for v in values], np.int64), tuple(names)
+
+
+def natural_order(
+    name: str,
+) -> tuple:
+    """Sort key: numbers by value, before words; digits within words count as numbers, so that a2 precedes a10."""
+    is_number = re.fullmatch(r"[+-]?\d+(\.\d+)?", name)
+    parts = re.split(r"(\d+)", name)
+    return not is_number, float(name) if is_number else 0.0, [*map(_digits, parts)], name
 
 
 def format_dataset_json(
@@ -111,20 +166,31 @@ def format_dataset_json(
     return json.dumps({**tree, "sgan": content.provenance}, ensure_ascii=False, separators=(",", ":"))
 
 
-def _pairs(labels: Any, where: str) -> dict[str, Any] | None:
+class _Pairs(dict):
+    """A JSON object that remembers which of its keys occur more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.duplicates = duplicates(key for key, _ in pairs) if len(self) < len(pairs) else []
+
+
+def _pairs(labels: Any, where: str, top: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Return the labels by name, and the names that have more than one."""
     if labels is None:
-        return None
+        return None, ()
     pairs = list(labels.items()) if isinstance(labels, dict) else labels
-    is_valid = isinstance(pairs, list) and all(
-        isinstance(p, (list, tuple))
-        and len(p) == 2
-        and isinstance(p[0], str)
-        and isinstance(p[1], (int, float, str, list))
-        for p in pairs
-    )
-    if not is_valid:
+    if not isinstance(pairs, list) or not all(
+        isinstance(p, (list, tuple)) and len(p) == 2 and isinstance(p[0], str) for p in pairs
+    ):
         raise SganError(f"The labels of {where} have an unknown form; expected [[name, class], ...].")
-    return {name.replace("\\", "/"): value for name, value in pairs} or None
+    named = [(_image_name(name, top), value) for name, value in pairs]
+    twice = [_image_name(name, top) for name in getattr(labels, "duplicates", ())]
+    return dict(named) or None, (*twice, *duplicates(name for name, _ in named))
+
+
+def _image_name(name: str, top: str) -> str:
+    name = name.replace("\\", "/").removeprefix("./")
+    return name if name.startswith(top) else top + name
 
 
 def _is_attributes(attributes: Any) -> TypeGuard[dict[str, list[str]]]:
@@ -140,3 +206,26 @@ def _class_number(label: Any) -> int | None:
     if isinstance(label, list) and label.count(1) == 1 and label.count(0) == len(label) - 1:
         return label.index(1)
     return None
+
+
+def _is_vector(label: list) -> bool:
+    return 0 < len(label) <= MAX_CLASSES and all(
+        isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in label
+    )
+
+
+def _tags(values: list[list[str]], known: list[str]) -> Labels:
+    """Make a 0 or 1 for each word of lists of words."""
+    names = (
+        known if {x for v in values for x in v} <= set(known) else classes_by_value([x for v in values for x in v])[1]
+    )
+    return Labels(tuple(names), np.array([[x in v for x in names] for v in values], np.float64))
+
+
+def _all_names(known: list[str], count: int) -> tuple[str, ...]:
+    return tuple(known + [str(k) for k in range(len(known), count)])
+
+
+def _digits(part: str) -> tuple[int, str]:
+    digits = part.lstrip("0")  # compared by length first: int() refuses thousands of digits
+    return (len(digits), digits) if part.isdecimal() else (0, part)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from ..errors import SganError
 from ..progress import Progress, silent
 from ..version import __version__
 from .arrays import ArraySource, open_any
+from .checks import OPAQUE, is_opaque, usable_attributes
 from .codec import MAX_PIXELS, Header, ImageError, check_padding, fit, png_bytes, to_channels
-from .labels import DatasetJson, classes_by_value, classes_of, parse_dataset_json
+from .labels import DatasetJson, Labels, classes_by_value, labels_of, parse_dataset_json
+from .listing import HIDDEN, first_three, printable
 from .parallel import ordered_map
-from .sources import FolderSource, ZipSource, first_three
-from .writer import dataset_writer
+from .sources import FolderSource, ZipSource
+from .writer import DatasetWriter, dataset_writer
 
 Source = FolderSource | ZipSource | ArraySource
 
@@ -35,8 +38,9 @@ class PackReport:
     channels: int
     classes: tuple[str, ...]  # names; empty without labels
     enlarged: int  # number of images that were smaller than the size
-    skipped: tuple[tuple[str, str], ...]  # (name, reason) of unreadable files
+    skipped: tuple[tuple[str, str], ...]  # (name, reason) of all files that were not taken
     warning: str | None  # set if no model can be trained at this size
+    notes: tuple[str, ...] = ()  # what else the user should know
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def pack(
     labels: str | os.PathLike | None = None,  # 'folders', 'none', or a JSON file; None: those of the source, if any
     channels: int | None = None,  # 1, 3 or 4; None: 1 if all are gray, 4 if all have alpha, else 3
     workers: int | None = None,  # number of processes; None: one per core
-    strict: bool = False,  # fail on unreadable files instead of skipping them
+    strict: bool = False,  # fail if a file that is not hidden is not taken, instead of skipping it
     max_pixels: int = MAX_PIXELS,  # larger images count as unreadable
     progress: Progress = silent,
 ) -> PackReport:
@@ -71,48 +75,44 @@ def pack(
     Colors become sRGB; dropping alpha composites the image onto white; EXIF orientation is applied; 16 bits become 8;
     an animation gives its first frame. Only pixels are written, no metadata. A `labels` file is
     {"labels": [[name, class], ...]}, bare pairs, or {name: class}, with names relative to the source and classes as
-    numbers or words.
+    numbers or words, or as lists of numbers or words: see `labels_of`. Every file is either packed or listed in the
+    report, except for the labels that were used.
     Raises SganError if the source, the labels or the destination cannot be used.
     """
     if Path(src).resolve() == Path(dest).resolve():
         raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
     pad = _padding(crop, pad)
     source = open_any(src)
+    if labels is None:
+        source.listing.check_labels(str(src))
     headers, skipped = _scan(source, max_pixels, progress)
+    skipped |= source.listing.ignored
     if strict:
         _reject_skipped(skipped, src)
     if not headers:
         raise _nothing_readable(skipped, src)
     form = _form(headers, size, crop, pad, filter, channels, max_pixels, src)
-    dataset_json, numbers, classes = _labels(source, labels, src)
-    packed: list[str] = []
-    work = ordered_map(functools.partial(_image, source, form), list(headers), workers)
-    with dataset_writer(dest) as out, contextlib.closing(work):
-        for i, (name, png) in enumerate(zip(headers, work, strict=True), 1):
-            if isinstance(png, bytes):
-                out.add(png)
-                packed.append(name)
-            else:
-                skipped[name] = png
-                if strict:
-                    _reject_skipped({name: png}, src)
-            progress("packing", i, len(headers))
-        if not packed:
+    dataset_json = parse_dataset_json(source.dataset_json(), str(src), source.listing.top)
+    label_of, classes, unused = _labels(source, form, headers, skipped, dataset_json, labels, src)
+    with dataset_writer(dest) as out:
+        opaque = _pack_images(source, form, headers, skipped, out, workers, src if strict else None, progress)
+        if not headers:
             raise _nothing_readable(skipped, src)
         out.finish(
-            None if numbers is None else [numbers[name] for name in packed],
-            _packed_attributes(dataset_json, source.names, packed),
+            None if label_of is None else [label_of[name] for name in headers],
+            _packed_attributes(dataset_json, source.names, headers),
             _provenance(src, form, dataset_json, skipped, classes),
         )
     return PackReport(
         str(dest),
-        len(packed),
+        len(headers),
         *form.size,
         form.channels,
         classes,
-        sum(_is_smaller(headers[n], form) for n in packed),
-        tuple(sorted(skipped.items())),
+        sum(_is_smaller(header, form) for header in headers.values()),
+        tuple((printable(name), reason) for name, reason in sorted(skipped.items())),
         _warning(form.size),
+        (*unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
     )
 
 
@@ -131,6 +131,32 @@ def _padding(crop: str, pad: str | None) -> str:
     return pad
 
 
+def _pack_images(
+    source: Source,
+    form: _Form,
+    headers: dict[str, Header],  # of the images; those that cannot be decoded are removed
+    skipped: dict[str, str],  # where they are added
+    out: DatasetWriter,
+    workers: int | None,
+    strict_src: Any,  # source to name in the error if an image cannot be decoded; None: it is skipped
+    progress: Progress,
+) -> bool:
+    """Write all images, and return whether all are opaque."""
+    names, opaque = list(headers), True
+    with contextlib.closing(ordered_map(functools.partial(_image, source, form), names, workers)) as work:
+        for i, (name, (png, is_opaque)) in enumerate(zip(names, work, strict=True), 1):
+            if isinstance(png, bytes):
+                out.add(png)
+                opaque &= is_opaque
+            else:
+                skipped[name] = png
+                del headers[name]
+                if strict_src is not None:
+                    _reject_skipped({name: png}, strict_src)
+            progress("packing", i, len(names))
+    return opaque
+
+
 def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str, Header], dict[str, str]]:
     """Return the headers of the readable images, and the reasons why the others are not."""
     headers: dict[str, Header] = {}
@@ -145,16 +171,15 @@ def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str
 
 
 def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
-    if skipped:
-        files = [f"{name} ({reason})" for name, reason in sorted(skipped.items())]
+    if files := [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason != HIDDEN]:
         raise SganError(
-            f"{len(skipped)} file(s) of {src} cannot be read: {first_three(files)}.",
+            f"{len(files)} file(s) of {src} cannot be read as images: {first_three(files)}.",
             hint="Without --strict they are skipped.",
         )
 
 
 def _nothing_readable(skipped: dict[str, str], src: Any) -> SganError:
-    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items())]
+    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason != HIDDEN]
     return SganError(f"None of the images of {src} can be read: {first_three(files)}.")
 
 
@@ -192,32 +217,55 @@ def _form(
 
 
 def _labels(
-    source: Source, labels: str | os.PathLike | None, src: Any
-) -> tuple[DatasetJson, dict[str, int] | None, tuple[str, ...]]:
-    """Return the source's dataset.json, the class number of every image, and the class names."""
-    dataset_json = parse_dataset_json(source.dataset_json(), str(src), len(source.names))
+    source: Source,
+    form: _Form,
+    headers: dict[str, Header],  # of the images to pack; those that cannot be decoded and have no label are removed
+    skipped: dict[str, str],  # where they are added
+    dataset_json: DatasetJson,
+    labels: str | os.PathLike | None,
+    src: Any,
+) -> tuple[dict[str, Any] | None, tuple[str, ...], list[str]]:
+    """Return the label of every image, the names of the classes or of the numbers of a label, and notes."""
+    notes = []
+
+    def drop_unreadable(names: list[str]) -> list[str]:
+        """Remove those of the images that cannot be decoded, and return the others."""
+        results = {name: _image(source, form, name)[0] for name in names}
+        for name, reason in results.items():
+            if isinstance(reason, str):
+                skipped[name] = reason
+                del headers[name]
+        return [name for name in names if name in headers]
+
     if labels == "folders":
-        if loose := [n for n in source.names if "/" not in n]:
+        if loose := drop_unreadable([n for n in headers if "/" not in n]):
             raise SganError(
                 f"{len(loose)} image(s) of {src} are not in a subfolder: {first_three(loose)}.",
                 hint="--labels folders needs one subfolder per class.",
             )
-        numbers, classes = classes_by_value([n.split("/")[0] for n in source.names])
-    elif labels is None and dataset_json.labels is not None:
-        hint = "--labels none drops the labels."
-        numbers, classes = classes_of(
-            dataset_json.labels, source.names, str(src), dataset_json.provenance.get("classes"), hint
-        )
-    elif labels is None or labels == "none":
-        return dataset_json, None, ()
+        result = Labels(*reversed(classes_by_value(_class_folders(list(headers)))))
+    elif labels == "none" or labels is None and dataset_json.labels is None:
+        return None, (), notes
     else:
-        file_labels, class_names = _read_label_file(Path(labels))
-        numbers, classes = classes_of(file_labels, source.names, str(labels), class_names)
-    return dataset_json, dict(zip(source.names, numbers.tolist(), strict=True)), classes
+        content, where = (dataset_json, src) if labels is None else (_read_label_file(Path(labels)), labels)
+        known, hint = content.labels or {}, "--labels none drops the labels." if labels is None else None
+        drop_unreadable([n for n in headers if known.get(n) is None])
+        result = labels_of(content, list(headers), str(where), hint)
+        if extra := list(known.keys() - set(source.names)):
+            notes = [f"{where} has labels for {len(extra)} file(s) that are not there: {first_three(sorted(extra))}."]
+    names = tuple(map(printable, result.names))
+    return dict(zip(headers, result.values.tolist(), strict=True)), names, notes
 
 
-def _read_label_file(path: Path) -> tuple[dict[str, Any], list[str] | None]:
-    """Return the label of every name, and the class names if the file has them."""
+def _class_folders(names: list[str]) -> list[str]:
+    """Return the top folder of every image, or the one below it if all share the top one and have another."""
+    parts = [n.split("/") for n in names]
+    below = len({p[0] for p in parts}) == 1 and all(len(p) > 2 for p in parts)
+    return [p[1 if below else 0] for p in parts]
+
+
+def _read_label_file(path: Path) -> DatasetJson:
+    """Read labels from a JSON file."""
     try:
         text = path.read_bytes()
     except OSError as e:
@@ -227,24 +275,36 @@ def _read_label_file(path: Path) -> tuple[dict[str, Any], list[str] | None]:
     dataset_json = parse_dataset_json(text, str(path))
     if dataset_json.labels is None:
         raise SganError(f"{path} has no labels.", hint='Expected {"labels": [["a.png", 0], ...]}.')
-    return dataset_json.labels, dataset_json.provenance.get("classes")
+    return dataset_json
 
 
-def _image(source: Source, form: _Form, name: str) -> bytes | str:
-    """Convert one image to a PNG; return the reason as text if it cannot be read."""
+def _image(source: Source, form: _Form, name: str) -> tuple[bytes | str, bool]:
+    """Convert one image to a PNG; return the reason as text if it cannot be read. Also return whether it is opaque."""
     try:
         image = to_channels(source.image(name, form.max_pixels), form.channels)
     except ImageError as e:
-        return str(e)
-    if form.filter == "none":
-        return png_bytes(image) if image.size == form.size[::-1] else "its size does not match its header"
-    return png_bytes(fit(image, form.size, form.crop, form.filter, form.pad))
+        return str(e), False
+    if form.filter != "none":
+        image = fit(image, form.size, form.crop, form.filter, form.pad)
+    elif image.size != form.size[::-1]:
+        return "its size does not match its header", False
+    return png_bytes(image), is_opaque(image)
 
 
-def _packed_attributes(dataset_json: DatasetJson, names: list[str], packed: list[str]) -> dict[str, list[str]]:
+def _notes(source: Source, dataset_json: DatasetJson, opaque: bool) -> Iterator[str]:
+    """Say what is unusual about the dataset."""
+    if opaque:
+        yield OPAQUE
+    usable = usable_attributes(dataset_json, len(source.names))
+    if lost := [name for name in dataset_json.attributes if name not in usable]:
+        yield f"Attributes without exactly one value for each image are left out: {first_three(lost)}."
+
+
+def _packed_attributes(dataset_json: DatasetJson, names: list[str], packed: Iterable[str]) -> dict[str, list[str]]:
     """Return the source's attributes without those of skipped images."""
     index = {name: i for i, name in enumerate(names)}
-    return {key: [values[index[name]] for name in packed] for key, values in dataset_json.attributes.items()}
+    usable = usable_attributes(dataset_json, len(names))
+    return {key: [values[index[name]] for name in packed] for key, values in usable.items()}
 
 
 def _provenance(
@@ -252,14 +312,14 @@ def _provenance(
 ) -> dict[str, Any]:
     """Describe how the dataset was made."""
     provenance = {
-        "source": Path(src).resolve().name,
+        "source": printable(Path(src).resolve().name),
         "version": __version__,
         "size": list(form.size),
         "crop": form.crop,
         "filter": form.filter,
         **({"pad": form.pad} if form.crop == "pad" else {}),
         "channels": form.channels,
-        "skipped": sorted(skipped),
+        "skipped": [printable(name) for name, reason in sorted(skipped.items()) if reason != HIDDEN],
         "classes": list(classes),
     }
     return {**provenance, "from": dataset_json.provenance} if dataset_json.provenance else provenance

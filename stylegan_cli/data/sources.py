@@ -7,27 +7,44 @@ import struct
 import threading
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
 
 from ..errors import SganError
 from ..files import nearest_path
-from .codec import HEAD, SUFFIXES, Header, ImageError, decode, read_header
+from .codec import HEAD, Header, ImageError, decode, read_header
+from .formats import FORMATS, why_unreadable
+from .listing import HIDDEN, Listing, duplicates, first_three, list_files, walk
 
 MAX_FILE = 1 << 30  # bytes of an image file: larger ones are rejected
-DATASET_JSON = "dataset.json"
 
 
 class _Files:
     """Base class of folders and zips: decodes images from bytes."""
 
-    names: list[str]  # sorted names of the image files
+    path: Path
+    listing: Listing
+
+    @property
+    def names(self) -> list[str]:
+        """The sorted names of the image files."""
+        return self.listing.images
+
+    def dataset_json(self) -> bytes | None:
+        """Read dataset.json, if there is one."""
+        name = self.listing.labels
+        try:
+            return None if name is None else self.read(name)
+        except ImageError as e:
+            raise SganError(f"Cannot read {name} in {self.path}: {e}.") from e
 
     def header(self, name: str, max_pixels: int) -> Header:
         """Read size and channels. Raises ImageError if the file is not an image or has too many pixels."""
         head = self.head(name)
+        if reason := why_unreadable(head):
+            raise ImageError(reason)
         try:
             return read_header(head, max_pixels)
         except ImageError:  # not a PNG, or a PNG with longer chunks
@@ -51,11 +68,8 @@ class FolderSource(_Files):
 
     def __init__(self, path: Path):
         self.path = path
-        names = []
-        for folder, subfolders, files in os.walk(path):
-            subfolders[:] = [f for f in subfolders if not f.startswith(".")]
-            names += [Path(folder, f).relative_to(path).as_posix() for f in files]
-        self.names = sorted(n for n in names if _is_image(n))  # paths with '/', relative to the folder
+        names, others = walk(path)
+        self.listing = list_files(names, lambda name: self._bytes(name, HEAD), others)
 
     def read(self, name: str) -> bytes:
         return _as_image_errors(lambda: self._bytes(name, MAX_FILE + 1))
@@ -72,14 +86,6 @@ class FolderSource(_Files):
         data = self.read(name)
         return zlib.crc32(data), len(data)
 
-    def dataset_json(self) -> bytes | None:
-        """Read dataset.json, if there is one."""
-        path = self.path / DATASET_JSON
-        try:
-            return path.read_bytes() if path.is_file() else None
-        except OSError as e:
-            raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e
-
     def _bytes(self, name: str, max_bytes: int) -> bytes:
         with open(self.path / name, "rb") as f:
             data = f.read(max_bytes)
@@ -95,13 +101,20 @@ class ZipSource(_Files):
         self.path = path
         try:
             with zipfile.ZipFile(path) as z:
-                self._members = {i.filename: i for i in z.infolist() if not i.is_dir()}
+                infos = [i for i in z.infolist() if not i.is_dir()]
         except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as e:
             raise _bad_zip(path) from e
         except OSError as e:
             raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e
-        self.names = sorted(n for n in self._members if _is_image(n))
+        self._members = {i.filename.replace("\\", "/"): i for i in infos}
+        if len(self._members) < len(infos):
+            twice = duplicates(i.filename.replace("\\", "/") for i in infos)
+            raise SganError(
+                f"{path} has more than one entry of the same name: {first_three(twice)}.",
+                hint="Unpack it, sort out which of them is meant, and pass the folder.",
+            )
         self._local = threading.local()
+        self.listing = list_files(self._members, self._sniff, {})
 
     def __getstate__(self):  # file handles cannot be sent to another process
         return {k: v for k, v in self.__dict__.items() if k != "_local"}
@@ -127,12 +140,11 @@ class ZipSource(_Files):
         info = self._members[name]
         return info.CRC, info.file_size
 
-    def dataset_json(self) -> bytes | None:
-        """Read dataset.json, if there is one."""
+    def _sniff(self, name: str) -> bytes:
         try:
-            return self.read(DATASET_JSON) if DATASET_JSON in self._members else None
+            return self.head(name)
         except ImageError as e:
-            raise SganError(f"Cannot read {DATASET_JSON} in {self.path}: {e}.") from e
+            raise OSError(str(e)) from e
 
     def _member(self, name: str, max_bytes: int | None = None) -> bytes:
         info = self._members[name]
@@ -181,20 +193,10 @@ def open_source(
         raise SganError(f"{path} does not exist.", hint=nearest_path(path))
     source = FolderSource(path) if path.is_dir() else ZipSource(path)
     if not source.names:
-        raise SganError(f"{path} contains no images.", hint="Supported suffixes: " + " ".join(SUFFIXES) + ".")
+        others = [f"{name} ({reason})" for name, reason in source.listing.ignored.items() if reason != HIDDEN]
+        found = f", only {first_three(others)}" if others else ""
+        raise SganError(f"{path} contains no images{found}.", hint=f"Supported formats: {', '.join(FORMATS)}.")
     return source
-
-
-def first_three(
-    names: list[str],
-) -> str:
-    """Format names as 'a, b, c and 5 more'."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _is_image(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return name.lower().endswith(SUFFIXES) and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
 
 
 def _as_image_errors(read):

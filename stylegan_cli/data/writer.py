@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import SganError
 from ..files import atomic_path
 from .labels import DatasetJson, format_dataset_json
-from .sources import DATASET_JSON
+from .listing import DATASET_JSON
 
 
 class DatasetWriter:
@@ -34,7 +34,7 @@ class DatasetWriter:
 
     def finish(
         self,
-        labels: list[int] | None,  # class number of every image
+        labels: list[int] | list[list[float]] | None,  # class number or vector of every image
         attributes: dict[str, list[str]],  # by name: one value per image
         provenance: dict[str, Any],  # how the dataset was made
     ) -> None:

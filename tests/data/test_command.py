@@ -1,6 +1,7 @@
 """`sgan data`, end to end."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -97,6 +98,41 @@ def test_info_of_large_images_with_alpha(tmp_path):
     assert lines[-1] == str(tmp_path / "src-contact.png")
     with Image.open(lines[-1]) as sheet:
         assert sheet.size == (132, 68) and sheet.getpixel((60, 30)) == (255, 0, 0, 128)
+
+
+def test_info_says_what_the_labels_are(tmp_path, photos):
+    dest, folder = tmp_path / "o.zip", tmp_path / "folder"
+    sgan_data("pack", photos, dest, "--size", "16", "--labels", "none", "-q")
+    with zipfile.ZipFile(dest) as z:
+        z.extractall(folder)
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.png"))
+    (folder / "notes.txt").write_text("x")
+
+    def info(values):
+        content = {"labels": list(zip(names, values)), "sgan": {"classes": ["age", "yaw"]}}
+        (folder / "dataset.json").write_text(json.dumps(content))
+        return sgan_data("info", folder)
+
+    lines, errors = info([[0.5, i] for i in range(6)])
+    assert "labels      2 numbers per image (age, yaw)" in lines
+    assert "1 file(s) are not part of the dataset:\n  notes.txt: not a PNG" in errors
+    lines, _ = info([0, 0])
+    assert any(line.startswith("labels      unusable: 4 image(s) of") for line in lines)
+    lines, _ = info([0, 0, 1, 1, 1, 1])
+    assert "classes     age (2), yaw (4)" in lines
+    for path in folder.rglob("*.png"):
+        Image.open(path).convert("RGBA").save(path)
+    lines, _ = info([0] * 6)
+    assert any(line.startswith("note        All images are opaque") for line in lines)
+
+
+def test_many_skipped_files_are_counted(tmp_path, photos):
+    for i in range(150):
+        (photos / f"{i:03d}.txt").write_text("x")
+    _, errors = sgan_data("pack", photos, tmp_path / "o.zip", "--size", "16")
+    assert errors.count("\n") == 102 and "Skipped 150 file(s)" in errors and "  and 50 more" in errors
+    (line,), _ = sgan_data("pack", photos, tmp_path / "o.zip", "--size", "16", "--json")
+    assert len(json.loads(line)["skipped"]) == 150
 
 
 def test_demo(tmp_path):

@@ -282,19 +282,25 @@ def test_mixed_channels(tmp_path, files):
 
 def test_image_without_label(tmp_path, files):
     content = {"labels": [[name, 0] for name in list(files)[:4]]}
-    message = error_of(write_zip(tmp_path / "a.zip", files, content))
+    path = write_zip(tmp_path / "a.zip", files, content)
+    message = error_of(path, label="labels")
     assert "2 image(s)" in message and "have no label: 00000/img00000004.png" in message
+    unused = open_dataset(path)
+    assert len(unused) == 6 and unused.stored_counts == {} and unused.label_problem == message
 
 
-def test_label_without_image(tmp_path, files):
-    content = {"labels": [[name, 0] for name in [*files, "gone.png"]]}
-    assert "labels for 1 missing file(s): gone.png" in error_of(write_zip(tmp_path / "a.zip", files, content))
+def test_label_without_image_does_not_matter(tmp_path, files):
+    content = {"labels": [[name, i] for i, name in enumerate([*files, "gone.png"])]}
+    data = open_dataset(write_zip(tmp_path / "a.zip", files, content), label="labels")
+    assert data.class_index.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("value", [-1, 10**9, 0.5, float("nan"), [0.3, 0.7], [], True])
-def test_labels_that_are_not_classes(tmp_path, files, value):
-    content = {"labels": [[name, value] for name in files]}
-    assert "neither class numbers nor one-hot" in error_of(write_zip(tmp_path / "a.zip", files, content))
+@pytest.mark.parametrize("value", [-1, 10**9, float("nan"), [], True, {"a": 1}, [[1]], [0.5, None], None])
+def test_labels_that_cannot_be_used_matter_only_if_they_are(tmp_path, files, value):
+    path = write_zip(tmp_path / "a.zip", files, {"labels": [[name, value] for name in files]})
+    expected = "have no label" if value is None else "neither class numbers"
+    assert expected in error_of(path, label="labels")
+    assert expected in open_dataset(path).label_problem
 
 
 @pytest.mark.parametrize("content", ["{", "7", '{"labels": 3}', '{"labels": [[1, 2]]}', '{"attributes": {"a": 1}}'])
@@ -303,8 +309,10 @@ def test_dataset_json_of_unknown_form(tmp_path, files, content):
 
 
 def test_attribute_with_wrong_number_of_values(tmp_path, files):
-    content = {"labels": None, "attributes": {"hat": ["none"]}}
-    assert "1 values for 6 images" in error_of(write_zip(tmp_path / "a.zip", files, content))
+    content = {"labels": None, "attributes": {"hat": ["none"], "tie": ["a", "b"] * 3}}
+    path = write_zip(tmp_path / "a.zip", files, content)
+    assert "1 values for 6 images" in error_of(path, label="hat")
+    assert list(open_dataset(path, label="tie").attributes) == ["tie"]
 
 
 def test_missing_labels_are_reported(tmp_path, files):

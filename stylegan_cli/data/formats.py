@@ -1,0 +1,61 @@
+"""Which files are images: their first bytes decide, not their names."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+
+from PIL import Image
+
+SUFFIXES = (  # files of these are taken for images; others, if their content is one
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
+    *(".avif", ".avifs", ".heic", ".heif", ".hif"),
+)
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")  # Pillow's decoders to use
+NOT_AN_IMAGE = "not a PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIC image"
+SNIFF = 32  # bytes that decide
+
+_STARTS = {"PNG": (b"\x89PNG",), "JPEG": (b"\xff\xd8\xff",), "GIF": (b"GIF8",), "TIFF": (b"II*\0", b"MM\0*", b"II+\0")}
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths of the header after that of the file
+_AVIF, _HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+@functools.cache
+def readable_formats() -> tuple[str, ...]:
+    """Return those of FORMATS that this installation of Pillow reads."""
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def format_of(
+    head: bytes,  # the first SNIFF bytes of a file, or more
+) -> str | None:
+    """Return which of FORMATS a file has by its content; None: none of them."""
+    for name, starts in _STARTS.items():
+        if head.startswith(starts):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        brands = {head[8:12], *(head[i : i + 4] for i in range(16, len(head), 4))}
+        return "AVIF" if brands & set(_AVIF) else "HEIF" if brands & set(_HEIC) else None
+    return None
+
+
+def why_unreadable(
+    head: bytes,  # the first SNIFF bytes of a file, or more
+) -> str | None:
+    """Say why a file cannot be decoded whatever follows; None: it may be possible."""
+    if not head:
+        return "the file is empty"
+    if format_of(head) == "AVIF" and "AVIF" not in readable_formats():
+        return "AVIF images need pip install 'pillow>=11.3'"
+    if format_of(head) == "HEIF" and "HEIF" not in readable_formats():
+        return "HEIC images need pip install 'stylegan-cli[heic]'"
+    return None
