@@ -8,7 +8,7 @@ import zlib
 import _image_files
 import numpy as np
 import pytest
-from _image_files import chunk, encoded, png16, png_gray, tiff_gray
+from _image_files import chunk, encoded, png16, png_gray, tiff_12_bit, tiff_gray
 from PIL import Image, ImageCms, PngImagePlugin
 
 from stylegan_cli.data.codec import ImageError, decode, read_header
@@ -187,9 +187,7 @@ def test_damaged_metadata_does_not_matter():
 
 
 def test_12_bit_gray_uses_its_own_range():
-    packed = np.array([[0x00, 0x0F, 0xFF], [0x80, 0x04, 0x00]], np.uint8)  # 0, 4095 and 2048, 1024
-    data = tiff_gray(packed, 12)
-    data = data.replace(struct.pack("<HHII", 256, 4, 1, 3), struct.pack("<HHII", 256, 4, 1, 2))  # 2 pixels of 1.5 bytes
+    data = tiff_12_bit(np.array([[0, 4095], [2048, 1024]]))
     assert np.asarray(decode(data)).tolist() == [[0, 255], [128, 64]]
 
 
