@@ -6,6 +6,7 @@ import contextlib
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,7 +36,10 @@ _UPRIGHT = {  # by orientation
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")  # types of PNG chunks
 _ORIENTED_TEXT = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # their keywords
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, MemoryError)
+_BROKEN = (  # what Pillow's decoders raise on damaged files
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, ArithmeticError),
+    *(TypeError, AttributeError, RuntimeError, MemoryError),
+)
 
 
 class ImageError(Exception):

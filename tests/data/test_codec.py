@@ -1,12 +1,13 @@
 """Image files of every kind are decoded upright, in 8 bits, as gray, RGB or RGBA."""
 
+import contextlib
 import io
 import struct
 
 import numpy as np
 import pytest
 from _image_files import chunk, encoded, png16, tiff16
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from stylegan_cli.data.codec import (
     ImageError,
@@ -123,6 +124,16 @@ def test_truncated_files_are_rejected(format):
     data = encoded(Image.fromarray(RGB), format)
     with pytest.raises(ImageError):
         decode(data[: len(data) // 2])
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="no AVIF in this Pillow")
+def test_damaged_avif_is_rejected():
+    """Its decoder has exceptions of its own."""
+    data = encoded(Image.fromarray(RGB), "AVIF")
+    decode(data)
+    for start in range(0, len(data), 7):
+        with contextlib.suppress(ImageError):
+            decode(data[:start] + b"\xff\x00\xff" + data[start + 3 :])
 
 
 @pytest.mark.parametrize("side", [12_000, 60_000])

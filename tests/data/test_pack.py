@@ -363,6 +363,22 @@ def test_truncated_zip(tmp_path, photos, dest):
     assert "is truncated" in error_of(tmp_path / "b.zip", dest)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_member_of_a_compressed_zip_is_skipped(tmp_path, method):
+    """Names may be written with backslashes, as some programs on Windows do."""
+    save(tmp_path / "a.png", make_image(16, 16))
+    with zipfile.ZipFile(tmp_path / "src.zip", "w", method) as z:
+        for name in ("x\\a.png", "x\\b.png"):
+            z.write(tmp_path / "a.png", name)
+        damaged = z.getinfo("x\\b.png")
+    data = bytearray((tmp_path / "src.zip").read_bytes())
+    middle = damaged.header_offset + 30 + len(damaged.filename) + damaged.compress_size // 2
+    data[middle : middle + 20] = bytes(20)
+    (tmp_path / "src.zip").write_bytes(data)
+    report = pack(tmp_path / "src.zip", tmp_path / "o.zip")
+    assert report.num == 1 and [name for name, _ in report.skipped] == ["x/b.png"]
+
+
 def test_pixel_bomb_counts_as_unreadable(tmp_path, photos):
     report = pack(photos, tmp_path / "o.zip", size=(16, 16), max_pixels=2500)
     assert ("dog/d.tif", "its 33x77 pixels (height x width) exceed the limit of 0.0025 million") in report.skipped

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.errors import SganError
@@ -42,6 +42,17 @@ def test_images_are_resized_like_the_dataset(noisy):
     for spec, is_boxed in ((info(filter="box"), True), (info(pack_filter="box"), True), (info(), False)):
         resized = read_targets([path], spec)[0].numpy() * 127.5 + 127.5
         assert (np.abs(resized - boxed).max() <= 1) == is_boxed
+
+
+def test_colors_are_those_of_a_dataset(noisy, tmp_path):
+    """A profile is converted, as in packing."""
+    _, pixels = noisy("a.png", (16, 16, 3))
+    reversed_colors = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for primary, other in ((b"rXYZ", b"temp"), (b"bXYZ", b"rXYZ"), (b"temp", b"bXYZ")):
+        reversed_colors = reversed_colors.replace(primary, other, 1)
+    Image.fromarray(pixels).save(tmp_path / "b.png", icc_profile=reversed_colors)
+    target = read_targets([tmp_path / "b.png"], info())[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
+    assert np.abs(target - pixels[..., ::-1]).max() <= 1.01
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
