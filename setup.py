@@ -66,8 +66,8 @@ setup(
         # writes PTX that this ptxas rejects. There is no wheel of nvcc itself for CUDA 12.
         "cuda": [f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "nvvm", "cuda-runtime", "cuda-cccl")],
         "demo": DEMO,
+        "docs": ["mkdocs-click==0.9.0", "mkdocs-material", "mkdocstrings[python]"],
         "heic": ["pillow-heif"],
-        "hub": ["huggingface_hub"],
         "lpips": ["lpips"],  # brings torchvision, so it is not required: see stylegan_cli/detectors/lpips.py
         "metrics": METRICS,
         "onnx": ONNX,

@@ -30,7 +30,7 @@ from stylegan_cli.models.generator import Generator
 from stylegan_cli.progress import Progress
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import counter
-from stylegan_cli.snapshot import Snapshot, load_snapshot, open_training_set
+from stylegan_cli.snapshot import Snapshot, load_snapshot, open_training_dataset
 from stylegan_cli.training.recipes.classifier import open_classifier, train_classifier
 
 FIRST_SEED = 1_000_000  # of the evaluated images
@@ -47,7 +47,7 @@ FIRST_SEED = 1_000_000  # of the evaluated images
 @click.option(
     "--strength", default=TEST_STRENGTH, show_default=True, help="Distance along directions, in standard deviations."
 )
-@click.option("--drawings", default=4000, show_default=True, help="Number of images to train the judge on.")
+@click.option("--images", default=4000, show_default=True, help="Number of images to train the judge on.")
 @click.option("--steps", type=int, help="Training steps of both classifiers. Default: their own.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table as JSON.")
 def main(
@@ -57,17 +57,17 @@ def main(
     seeds: int,
     num_random: int,
     strength: float,
-    drawings: int,
+    num_images: int,
     steps: int | None,
     out: Path | None,
 ) -> None:
     snapshot = load_snapshot(find_model(model, "nowhere")[0])
     G, names = snapshot.G, attributes.split(",") if attributes else None
-    dataset = open_training_set(snapshot.info)
+    dataset = open_training_dataset(snapshot.info)
     with bar(quiet=False) as progress:
         classifier = open_classifier(dataset, G.config, names, steps, progress)
     directions = find_from_images(G, classifier, range(G.num_ws), num, names)
-    judge = train_judge(snapshot, list(classifier.attributes), drawings, steps)
+    judge = train_judge(snapshot, list(classifier.attributes), num_images, steps)
     with bar(quiet=False) as progress:
         evaluated = range(FIRST_SEED, FIRST_SEED + seeds)
         rows = measure(G, directions, judge, evaluated, num_random, strength, progress)
@@ -76,11 +76,11 @@ def main(
         out.write_text(json.dumps({"model": snapshot.fingerprint, "strength": strength, "rows": rows}, indent=1))
 
 
-def train_judge(snapshot: Snapshot, names: list[str], drawings: int, steps: int | None) -> ImageClassifier:
+def train_judge(snapshot: Snapshot, names: list[str], num_images: int, steps: int | None) -> ImageClassifier:
     """Train a classifier on images from a different seed than the bundled dataset."""
     config = snapshot.G.config
     with tempfile.TemporaryDirectory() as folder:
-        make_demo_dataset(Path(folder) / "judge.zip", num=drawings, seed=1, workers=1)
+        make_demo_dataset(Path(folder) / "judge.zip", num=num_images, seed=1, workers=1)
         dataset = open_dataset(Path(folder) / "judge.zip", size=(config.height, config.width))
         with bar(quiet=False) as progress:
             return train_classifier(dataset, names, seed=1, steps=steps, progress=progress)

@@ -1,8 +1,8 @@
-"""What took long to make, kept in one folder so that it is made once.
+"""A folder of results that take long to compute, so that each is computed once.
 
-A kept file is named KEY-SHA256: by the hash of all that it depends on, and by that of its content, which tells whether
-it is whole. A damaged one counts as none and is made anew. Files appear whole, and of several processes that want the
-same one, one makes it while the others wait.
+A file is named KEY-SHA256: the hash of everything that it depends on, and the hash of its content, which reveals
+damage. A damaged file is ignored and made again. Files are written atomically; when several processes need the same
+file, one makes it while the others wait.
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ from .files import remove_leftovers, sync_folder, write_atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
-PATIENCE = 3.0  # seconds of waiting for another process before it is said what for
-_BLOCK = 1 << 20
+LOCK_NOTICE_DELAY = 3.0  # seconds of waiting for another process before a message
+_BLOCK = 1 << 20  # bytes
 
 
-class Kept(NamedTuple):
+class CacheEntry(NamedTuple):
     tensors: dict[str, Tensor]
-    about: Any  # what JSON can hold
+    about: Any  # JSON value stored with them
 
 
 def folder(
-    kind: str = "",  # 'statistics', 'downloads' ...; empty: all of them
+    kind: str = "",  # 'statistics', 'downloads' ...; empty: the parent of all kinds
 ) -> Path:
-    """Where files of a kind are kept: in SGAN_CACHE, else in stylegan_cli in the user's folder of caches. It need not
-    exist."""
+    """The cache folder for one kind of file, which may not exist: in SGAN_CACHE, else in the user's cache folder."""
     if chosen := os.environ.get("SGAN_CACHE"):
         return Path(chosen).expanduser().absolute() / kind
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -44,15 +43,15 @@ def folder(
 
 
 def key(
-    *depends: Any,  # everything that the content depends on, as JSON can hold it
+    *inputs: Any,  # everything that the content depends on, as JSON values
 ) -> str:  # 64 hexadecimal digits
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(
     path: Path,
 ) -> str:  # 64 hexadecimal digits
-    """The hash of a file's content."""
+    """Hash the content of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as f:
         while block := f.read(_BLOCK):
@@ -62,26 +61,26 @@ def sha256_of(
 
 @contextlib.contextmanager
 def lock(
-    path: Path,  # of what is made; the lock is a hidden file beside it, and its folder is made
-    waiting: str,  # said on stderr when it takes long
+    path: Path,  # the file to make; the lock is a hidden file beside it, and the folder is created
+    waiting: str,  # message for stderr if waiting takes long
 ) -> Iterator[None]:
-    """Be the only process that makes this. The lock ends with its holder, however that ends; no program started
-    meanwhile inherits it. Raises OSError where nothing can be written or locked."""
+    """Hold an exclusive lock between processes. It ends with the process that holds it, even if that is killed, and
+    child processes do not inherit it. Raises OSError if the folder cannot be written or locked."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(path.with_name(f".{path.name}.lock"))
+    file_lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        held.acquire(timeout=PATIENCE)
+        file_lock.acquire(timeout=LOCK_NOTICE_DELAY)
     except Timeout:
         print(waiting, file=sys.stderr, flush=True)
-        held.acquire()
-    except NotImplementedError as e:  # some disks know no locks
+        file_lock.acquire()
+    except NotImplementedError as e:  # some file systems have no locks
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from e
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()
 
 
 @contextlib.contextmanager
@@ -89,14 +88,16 @@ def claim(
     kind: str,
     *keys: str,
 ) -> Iterator[None]:
-    """Be the only process that makes these files: look for them within, another process may have made them meanwhile.
+    """Be the only process that makes these files. Look for them inside the block: another process may have made them
+    in the meantime.
 
-    Where nothing can be written nothing is claimed: then each process makes its own.
+    If the cache is not writable, nothing is locked, and each process makes its own files.
     """
     with contextlib.ExitStack() as locks:
-        for name in sorted(set(keys)):  # in the same order everywhere: no two processes wait for each other
+        for name in sorted(set(keys)):  # the same order in every process, against deadlocks
             with contextlib.suppress(OSError):
-                locks.enter_context(lock(folder(kind) / name, f"Another process makes these {kind}; waiting for it."))
+                waiting = f"Another process is computing these {kind}; waiting for it."
+                locks.enter_context(lock(folder(kind) / name, waiting))
                 remove_leftovers(folder(kind), name)
         yield
 
@@ -105,9 +106,9 @@ def find(
     kind: str,
     key: str,
 ) -> Path | None:
-    """The file that is kept under this key, if it is whole."""
+    """The file with this key, if it is present and undamaged."""
     for path in folder(kind).glob(f"{key}-*"):
-        with contextlib.suppress(OSError):  # it has just been replaced, or cannot be read
+        with contextlib.suppress(OSError):  # just replaced, or not readable
             if path.stem == f"{key}-{sha256_of(path)}":
                 return path
     return None
@@ -116,14 +117,14 @@ def find(
 def load(
     kind: str,
     key: str,
-) -> Kept | None:
-    """The tensors that are kept under this key, if they are whole."""
+) -> CacheEntry | None:
+    """The tensors with this key, if they are present and undamaged."""
     import safetensors
 
     if (path := find(kind, key)) is not None:
         with contextlib.suppress(OSError), safetensors.safe_open(path, framework="pt") as f:
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (no dict)
-            return Kept(tensors, json.loads(f.metadata()["about"]))
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+            return CacheEntry(tensors, json.loads(f.metadata()["about"]))
     return None
 
 
@@ -131,9 +132,9 @@ def store(
     kind: str,
     key: str,
     tensors: dict[str, Tensor],  # on the CPU
-    about: Any = None,  # what JSON can hold
+    about: Any = None,  # JSON value to store with them
 ) -> None:
-    """Keep tensors under this key. Raises SganError where that cannot be written."""
+    """Store tensors under a key. Raises SganError if the cache is not writable."""
     from safetensors.torch import save
 
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -144,9 +145,9 @@ def store(
 def store_file(
     kind: str,
     key: str,
-    write: Callable[[Path], object],  # called with the path of a .safetensors file that it writes atomically
+    write: Callable[[Path], object],  # called with the path of a .safetensors file, which it must write atomically
 ) -> Path:
-    """Keep a file under this key, instead of what was kept under it. Raises SganError where that cannot be written."""
+    """Store a file under a key, replacing older ones. Raises SganError if the cache is not writable."""
     draft = folder(kind) / f"{key}.safetensors"
     write(draft)
     try:

@@ -1,4 +1,4 @@
-"""Sizes of images, and configurations, frozen dataclasses, as JSON beside what they describe."""
+"""Image sizes, and configurations: frozen dataclasses that are saved as JSON."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ T = TypeVar("T", bound="DataclassInstance")
 def base_size(
     height: int,
     width: int,
-    least: int = 1,  # how often a size must be halved at least
+    min_halvings: int = 1,
 ) -> tuple[int, int, int]:
     """Split an image size into (h0, w0, n) with height = h0 * 2^n and width = w0 * 2^n.
 
-    n is the largest that leaves the smaller base side at 3 or more; the larger one must then be at most 16.
+    n is the largest number that leaves the shorter base side at 3 or more; the longer one must then be at most 16.
     256 x 256 is 4 x 4 * 2^6, 384 x 512 is 3 x 4 * 2^7, 24 x 48 is 3 x 6 * 2^3.
-    Raises SganError with the nearest sizes that work.
+    Raises SganError with the nearest valid sizes.
     """
     n = _split(height, width)
-    if n is None or n < least:
-        near = ", ".join(f"{h}x{w}" for h, w in nearest_sizes(height, width))
+    if n is None or n < min_halvings:
+        sizes = ", ".join(f"{h}x{w}" for h, w in nearest_sizes(height, width))
         raise SganError(
-            f"A size of {height}x{width} (height x width) cannot be halved down to a base of 3 to 16 pixels a side.",
-            hint=f"The nearest sizes that work: {near}.",
+            f"The size {height}x{width} (height x width) cannot be halved repeatedly to a base of 3 to 16 pixels.",
+            hint=f"The nearest sizes are {sizes}.",
         )
     return height >> n, width >> n, n
 
@@ -47,22 +47,22 @@ def level_of(
     height: int,
     width: int,
 ) -> int:
-    """The nominal level of a size, 4 * 2^k. Raises SganError as `base_size` does."""
+    """The nominal level 4 * 2^k of an image size. Raises SganError as `base_size` does."""
     return 4 << base_size(height, width, 0)[2]
 
 
 def levels_of(
     height: int,
     width: int,
-    start: int,  # the lowest, 4 * 2^k
+    start: int,  # lowest level, 4 * 2^k
 ) -> list[int]:
-    """The levels of a network that grows to a size. Raises SganError if it cannot start there."""
+    """The levels of a network that grows to an image size. Raises SganError if there is no such lowest level."""
     levels = [4 << k for k in range(base_size(height, width)[2] + 1)]
     if start not in levels:
         raise SganError(
             f"Growing cannot start at level {start}: images of {height}x{width} have the levels "
             f"{', '.join(map(str, levels))}.",
-            hint=f"Choose --grow-from {levels[0]}, or another of these.",
+            hint=f"Use --grow-from {levels[0]}, or another of these levels.",
         )
     return levels[levels.index(start) :]
 
@@ -71,15 +71,15 @@ def nearest_sizes(
     height: int,
     width: int,
 ) -> list[tuple[int, int]]:
-    """The three sizes (height, width) nearest to the given one that `base_size` accepts, best first."""
-    found = set()
+    """The three sizes (height, width) closest to the given one that `base_size` accepts, closest first."""
+    sizes = set()
     for h0 in range(3, 17):
         for w0 in range(3, 17):
             for n in range(1, 12):
                 h, w = h0 << n, w0 << n
                 if _split(h, w) == n and h <= 2 * max(height, 8) and w <= 2 * max(width, 8):
-                    found.add((h, w))
-    return sorted(found, key=lambda s: (abs(s[0] - height) + abs(s[1] - width), s))[:3]
+                    sizes.add((h, w))
+    return sorted(sizes, key=lambda s: (abs(s[0] - height) + abs(s[1] - width), s))[:3]
 
 
 def _split(height: int, width: int) -> int | None:
@@ -95,54 +95,54 @@ def _split(height: int, width: int) -> int | None:
 
 
 def check_choice(
-    name: str,  # for the sentence
+    name: str,  # for the message
     value: Any,
     allowed: tuple,
 ) -> None:
-    """Raises SganError if the value is none of those allowed."""
+    """Raise SganError if the value is not allowed."""
     if value not in allowed:
-        raise SganError(f"{name} {value!r} is none of {', '.join(map(str, allowed))}.")
+        raise SganError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}.")
 
 
 def to_json(
-    config: Any,  # one of the dataclasses above, or of networks
+    config: Any,  # a configuration dataclass
 ) -> dict[str, Any]:
-    """A dataclass as plain JSON values; a generator's also says its family."""
+    """Convert a dataclass to plain JSON values; a generator's configuration gets the name of its family."""
     tag = {"family": config.family} if hasattr(config, "family") else {}
     values = ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
     return tag | {name: to_json(x) if dataclasses.is_dataclass(x) else copy.deepcopy(x) for name, x in values}
 
 
 def from_json(
-    kind: type[T],  # the dataclass to make
+    cls: type[T],  # the dataclass to build
     values: dict[str, Any],
-    readers: Mapping[type, Callable[[Any], Any]] = MappingProxyType({}),  # of fields that are read otherwise, by type
+    readers: Mapping[type, Callable[[Any], Any]] = MappingProxyType({}),  # functions that read fields of these types
 ) -> T:
-    """The inverse of `to_json`. Raises SganError on a field that is unknown, missing or of the wrong kind."""
+    """The inverse of `to_json`. Raises SganError if a field is unknown, missing or of the wrong type."""
     if not isinstance(values, dict):
-        raise SganError(f"{kind.__name__}: expected fields, found {type(values).__name__}.")
-    hints = _hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+        raise SganError(f"{cls.__name__}: expected fields, found {type(values).__name__}.")
+    hints = _type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - set(fields)):
-        raise SganError(f"{kind.__name__}: unknown field(s) {', '.join(unknown)}; was it written by a newer version?")
+        raise SganError(f"{cls.__name__}: unknown field(s) {', '.join(unknown)}; was it written by a newer version?")
     try:
-        return kind(**{k: _value(hints[k], value, f"{kind.__name__}.{k}", readers) for k, value in values.items()})
+        return cls(**{k: _convert(hints[k], value, f"{cls.__name__}.{k}", readers) for k, value in values.items()})
     except TypeError as e:
-        raise SganError(f"{kind.__name__}: {e}.") from e
+        raise SganError(f"{cls.__name__}: {e}.") from e
 
 
-_hints = functools.cache(typing.get_type_hints)  # evaluates the annotations, anew at every call
+_type_hints = functools.cache(typing.get_type_hints)  # cached: it evaluates the annotations on every call
 
 
-def _value(hint: Any, value: Any, name: str, readers: Mapping[type, Callable[[Any], Any]]) -> Any:
+def _convert(hint: Any, value: Any, name: str, readers: Mapping[type, Callable[[Any], Any]]) -> Any:
     if isinstance(hint, types.UnionType):  # T | None
-        return None if value is None else _value(typing.get_args(hint)[0], value, name, readers)
+        return None if value is None else _convert(typing.get_args(hint)[0], value, name, readers)
     if hint in readers:
         return readers[hint](value)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise SganError(f"{name}: expected a list, found {value!r}.")
-        return tuple(_value(typing.get_args(hint)[0], v, name, readers) for v in value)
+        return tuple(_convert(typing.get_args(hint)[0], v, name, readers) for v in value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_json(hint, value, readers)
     if hint is float and type(value) is int:

@@ -1,4 +1,4 @@
-"""Files from the network, kept in the cache: resumed where they were cut, checked by hash, whole or not there."""
+"""Downloads into the cache: resumable, verified by hash, atomic."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from .files import sync_folder
 from .version import __version__
 
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 5  # in a row that bring nothing
-PAUSE = 1.0  # seconds before the second try, doubled for each one after it
-_BLOCK = 1 << 20
-_MAX_SIZE = 4 << 30  # bytes that a server may send without saying how many
+MAX_ATTEMPTS = 5  # consecutive attempts without progress
+RETRY_DELAY = 1.0  # seconds before the second attempt, doubled for each further one
+_BLOCK = 1 << 20  # bytes
+_MAX_SIZE = 4 << 30  # bytes accepted from a server that does not announce a length
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
 def fetch(
     url: str,  # https or http
-    sha256: str | None,  # of the whole file, in hexadecimal digits; None: whatever comes
-    name: str,  # of the file in the cache
+    sha256: str | None,  # hash of the file in hexadecimal; None: not verified
+    name: str,  # file name in the cache
 ) -> Path:
-    """The file in the cache, downloaded unless it is there already. Safe while other processes do the same.
+    """The path of a file in the cache, downloaded if necessary. Safe if several processes do it at once.
 
-    Raises SganError if it cannot be had: SGAN_OFFLINE is set, the address or the hash is wrong, no network, no room.
+    Raises SganError if SGAN_OFFLINE is set, the address or the hash is wrong, or the network or the disk fails.
     """
     path = cache.folder("downloads") / name
-    if _is_right(path, sha256):
+    if _is_valid(path, sha256):
         return path
     if urlsplit(url).scheme not in ("https", "http"):
-        raise SganError(f"{name} cannot be downloaded from {url}: only https and http are.")
+        raise SganError(f"{name} cannot be downloaded from {url}: only https and http are supported.")
     if is_offline():
-        told = f"{name} is not here, and SGAN_OFFLINE forbids to download it from {url}{_hash(sha256)}."
-        raise SganError(told, hint=f"Put it at {path}.")
+        message = f"{name} must be downloaded from {url}{_hash(sha256)}, but SGAN_OFFLINE is set."
+        raise SganError(message, hint=f"Put the file at {path}.")
     try:
-        with cache.lock(path, f"Another process downloads {name}; waiting for it."):
-            if not _is_right(path, sha256):  # it may have come while this process waited
+        with cache.lock(path, f"Another process is downloading {name}; waiting for it."):
+            if not _is_valid(path, sha256):  # another process may have downloaded it in the meantime
                 _download(url, sha256, path)
     except OSError as e:
-        hint = "Set SGAN_CACHE to a folder of your own that has room."
+        hint = "Set SGAN_CACHE to a writable folder with enough space."
         raise SganError(f"Cannot write {path}: {e.strerror or e}.", hint) from e
     return path
 
@@ -62,14 +62,14 @@ def is_offline() -> bool:
 def _download(url: str, sha256: str | None, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     resumed = part.is_file()
-    _receive_patiently(url, sha256, part, path)
-    if sha256 and (found := cache.sha256_of(part)) != sha256:
+    _receive_with_retries(url, sha256, part, path)
+    if sha256 and (actual := cache.sha256_of(part)) != sha256:
         part.unlink()
-        if resumed:  # the beginning may have been another file's
+        if resumed:  # the first part may belong to a different file
             return _download(url, sha256, path)
         raise SganError(
-            f"What {url} sends as {path.name} has the SHA-256 {found}, not {sha256}; it was not kept.",
-            hint=f"Put the right file at {path}.",
+            f"{path.name} from {url} has the SHA-256 {actual}, not {sha256}; the download was discarded.",
+            hint=f"Put the correct file at {path}.",
         )
     with open(part, "rb") as f:
         os.fsync(f.fileno())
@@ -77,41 +77,41 @@ def _download(url: str, sha256: str | None, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def _receive_patiently(url: str, sha256: str | None, part: Path, path: Path) -> None:
-    """Receive until all of it is there, or until TRIES in a row bring nothing."""
-    tries = 0
+def _receive_with_retries(url: str, sha256: str | None, part: Path, path: Path) -> None:
+    """Receive the whole file. Raises SganError after MAX_ATTEMPTS consecutive attempts without progress."""
+    attempts = 0
     while True:
-        had = _size(part)
+        size = _size(part)
         try:
             return _receive(url, part, path.name)
         except urllib.error.HTTPError as e:
-            if e.code == 416 and had:  # nothing comes after what is there; the hash says whether it is right
+            if e.code == 416 and size:  # there are no further bytes; the hash shows whether the file is right
                 return
             reason, final = f"HTTP {e.code} {e.reason}", e.code < 500 and e.code not in (408, 425, 429)
         except _NETWORK as e:
             reason, final = getattr(e, "reason", None) or e or type(e).__name__, False
-        tries = 1 if _size(part) > had else tries + 1
-        if final or tries >= TRIES:
-            told = f"{path.name} cannot be downloaded from {url}: {str(reason).rstrip('.')}."
-            raise SganError(told, hint=f"Run again to go on, or put the file at {path}{_hash(sha256)}.")
-        time.sleep(PAUSE * 2 ** (tries - 1))
+        attempts = 1 if _size(part) > size else attempts + 1
+        if final or attempts >= MAX_ATTEMPTS:
+            message = f"{path.name} cannot be downloaded from {url}: {str(reason).rstrip('.')}."
+            raise SganError(message, hint=f"Run again to resume, or put the file at {path}{_hash(sha256)}.")
+        time.sleep(RETRY_DELAY * 2 ** (attempts - 1))
 
 
 def _receive(url: str, part: Path, name: str) -> None:
-    """One connection: append what is missing, or all of it where the server cannot send a part of a file."""
-    have = _size(part)
-    headers = {"User-Agent": f"stylegan_cli/{__version__}"} | ({"Range": f"bytes={have}-"} if have else {})
+    """Append the missing bytes over one connection, or start over if the server does not support ranges."""
+    start = _size(part)
+    headers = {"User-Agent": f"stylegan_cli/{__version__}"} | ({"Range": f"bytes={start}-"} if start else {})
     with _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
-        if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0
+        if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            start = 0
         length = _content_length(response.headers.get("Content-Length"), url)
-        total = have + length if length is not None else None
-        bar = tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True, disable=None)
-        with open(part, "ab" if have else "wb") as f, bar:
+        total = start + length if length is not None else None
+        bar = tqdm(desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=None)
+        with open(part, "ab" if start else "wb") as f, bar:
             while block := response.read(_BLOCK):
                 if f.tell() + len(block) > (_MAX_SIZE if total is None else total):
                     f.truncate(0)
-                    raise SganError(f"{url} sends more for {name} than it may; that was not kept.")
+                    raise SganError(f"{url} sends more data for {name} than allowed; the download was discarded.")
                 f.write(block)
                 bar.update(len(block))
     if total and _size(part) < total:
@@ -120,21 +120,21 @@ def _receive(url: str, part: Path, name: str) -> None:
 
 def _content_length(text: str | None, url: str) -> int | None:
     if text and not re.fullmatch(r"[0-9]{1,18}", text.strip()):
-        raise SganError(f"{url} says that it sends {text[:40]!r} bytes, which is no number.")
+        raise SganError(f"{url} announces {text[:40]!r} bytes, which is not a valid length.")
     return int(text) if text else None
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows, but not out of https: who listens on the way could send anything else."""
+    """Follows redirects, but not from https to http, where an attacker could replace the file."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise SganError(f"{req.full_url} redirects to {newurl}, which is not https; that is not followed.")
+            raise SganError(f"{req.full_url} redirects to {newurl}, which is not https; the redirect was not followed.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Follows redirections, but reads neither local files nor anything else that is no web server."""
+    """An opener that follows redirects, but only to web servers, never to local files."""
     opener = urllib.request.OpenerDirector()
     for name in ("Proxy", "HTTP", "HTTPS", "HTTPDefaultError", "Unknown"):
         opener.add_handler(getattr(urllib.request, f"{name}Handler")())
@@ -143,7 +143,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _is_right(path: Path, sha256: str | None) -> bool:
+def _is_valid(path: Path, sha256: str | None) -> bool:
     return path.is_file() and (sha256 is None or cache.sha256_of(path) == sha256)
 
 

@@ -1,4 +1,4 @@
-"""The one kind of exception that a user is meant to read, and what it often says."""
+"""The exception whose message is meant for the user, and the hint that it often carries."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Callable, Iterable
 
 
 class SganError(Exception):
-    """A mistake or a bad input, told in one sentence.
+    """A usage error or bad input, described in one sentence.
 
-    ``hint`` is the command or the value that mends it; the command line prints it on a line of its own.
+    ``hint`` says how to fix it; the command line prints it on its own line.
     """
 
     def __init__(
         self,
-        message: str,  # one sentence: what is wrong, with the name of the file or the option
-        hint: str | None = None,  # what to type or to change
+        message: str,  # what is wrong, with the name of the file or option
+        hint: str | None = None,  # what to type or change
     ):
         super().__init__(message)
         self.hint = hint
 
 
-def nearest(
-    name: str,  # that there is not
+def suggest(
+    name: str,  # an unknown name
     known: Iterable[str],
-    shown: Callable[[str], object] = str,  # how a known one is written
-) -> str:  # 'Did you mean cat?'; empty if none is like it
-    """The hint for a name that is misspelt."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"Did you mean {shown(near[0])}?" if near else ""
+    display: Callable[[str], object] = str,  # how to write a known name
+) -> str:  # 'Did you mean cat?'; empty if no known name is similar
+    """The hint for a misspelled name."""
+    matches = difflib.get_close_matches(name, list(known), 1)
+    return f"Did you mean {display(matches[0])}?" if matches else ""

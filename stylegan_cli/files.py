@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and writers that wait for room."""
+"""Atomic writing of files, and writers that wait for disk space."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import SganError, nearest
+from .errors import SganError, suggest
 
 T = TypeVar("T")
 
 
 @contextlib.contextmanager
 def atomic_path(
-    path: str | os.PathLike,  # where the file shall stand in the end
+    path: str | os.PathLike,  # final location of the file
 ) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; when the block ends well it is fsynced and renamed to ``path``,
-    and the folder is fsynced, so that the new file is there after a power cut too.
+    """Yield a temporary path beside ``path``. When the block succeeds, the file is fsynced and renamed to ``path``,
+    and the folder is fsynced, so that the new file survives a power cut.
 
-    On any exception, Ctrl-C included, the temporary file is removed and ``path`` is untouched.
-    Raises SganError with one sentence if the folder cannot be written or the disk is full.
+    On any exception, including Ctrl-C, the temporary file is removed and ``path`` is untouched.
+    Raises SganError if the folder is not writable or the disk is full.
     """
     path = Path(path)
-    temporary = temporary_beside(path)  # named before it is made: whenever a signal comes, there is a name to remove
+    temporary = temporary_beside(path)  # named before it exists, so that a signal at any time can remove it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
@@ -39,64 +39,64 @@ def atomic_path(
     except OSError as e:
         raise SganError(f"Cannot write {path}: {e.strerror or e}.") from e
     finally:
-        with contextlib.suppress(OSError):  # a folder that is none, or is gone
+        with contextlib.suppress(OSError):  # the parent may not be a folder, or may be gone
             temporary.unlink()
 
 
 def check_writable(
-    folder: Path,  # made if it is not there
+    folder: Path,  # created if missing
 ) -> None:
-    """Raises SganError if no file can be written there: before long work, not after it."""
+    """Check that files can be written to a folder, before long work rather than after it. Raises SganError if not."""
     probe = temporary_beside(folder / "probe")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as e:
-        raise SganError(f"Cannot write into {folder}: {e.strerror or e}.") from e
+        raise SganError(f"Cannot write to {folder}: {e.strerror or e}.") from e
 
 
 def write_atomic(
     path: str | os.PathLike,
-    content: str | bytes,  # text is written as UTF-8
+    content: str | bytes,  # text is encoded as UTF-8
 ) -> None:
-    """Write a whole file at once, or leave the old one as it was."""
+    """Write a whole file, or leave the old one unchanged."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def temporary_beside(
-    path: Path,  # where the file shall stand in the end
+    path: Path,  # final location of the file
 ) -> Path:
-    """A hidden name that nobody else uses, with the same ending."""
+    """A unique hidden path in the same folder, with the same extension."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp{path.suffix}")
 
 
 def remove_leftovers(
     folder: Path,  # need not exist
-    beginning: str = "",  # only of files whose names would have begun like this
+    prefix: str = "",  # of the final names; empty: all files
 ) -> None:
-    """Remove the temporary files of a process that was killed. No other process may be writing such files there."""
-    for path in folder.glob(f".{beginning}*.tmp*"):
+    """Remove temporary files left by a killed process. No other process may be writing such files in the folder."""
+    for path in folder.glob(f".{prefix}*.tmp*"):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
-def nearest_path(
-    path: Path,  # that there is not
+def suggest_path(
+    path: Path,  # a path that does not exist
 ) -> str | None:
-    """Which one in the same folder may be meant, as a hint."""
+    """Hint at the path in the same folder with the most similar name."""
     names: list[str] = []
     with contextlib.suppress(OSError):
         names = sorted(os.listdir(path.parent))
-    return nearest(path.name, names, path.parent.joinpath) or None
+    return suggest(path.name, names, path.parent.joinpath) or None
 
 
 def sync_folder(
     folder: Path,
 ) -> None:
-    """Make the names in a folder survive a power cut, where the system can do that."""
-    with contextlib.suppress(OSError):  # Windows and some network disks cannot; the file itself is there all the same
+    """Fsync a folder, so that new names in it survive a power cut, where the system supports it."""
+    with contextlib.suppress(OSError):  # Windows and some network disks do not; the file itself is safe anyway
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -104,10 +104,10 @@ def sync_folder(
             os.close(handle)
 
 
-def no_room(
-    error: BaseException | None,  # what a write raised
-) -> str | None:  # 'No space left on device', 'Disk quota exceeded'
-    """Why a write found no room, if it is that what it failed of; `atomic_path`'s SganError is seen through."""
+def disk_full_reason(
+    error: BaseException | None,  # raised by a write, possibly as the cause of another exception
+) -> str | None:  # 'No space left on device' or 'Disk quota exceeded'
+    """The system's message if a write failed because the disk was full; None if it failed for another reason."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return os.strerror(error.errno)
@@ -116,39 +116,42 @@ def no_room(
 
 
 def wait_for_space(
-    write: Callable[[], T],  # called again from its beginning until it succeeds
-    what: str,  # 'the snapshot in runs/00000-x': for the sentence
-    say: Callable[[str], object],  # told once that there is no room, and once that it goes on
+    write: Callable[[], T],  # called again from the start until it succeeds
+    what: str,  # for the messages: 'the snapshot in runs/00000-x'
+    say: Callable[[str], object],  # called with one message when waiting starts, and one when it ends
     stop: Callable[[], bool],  # true: try once more, then give up
-    every: float = 5.0,  # seconds between attempts
-) -> T:
-    """Write; on a full disk wait for room. Raises SganError on any other failure, and on this one once ``stop()``."""
+    interval: float = 5.0,  # seconds between attempts
+) -> T:  # the result of `write`
+    """Call ``write``, and again while the disk is full.
+
+    Raises SganError if writing fails for another reason, or if the disk is still full once ``stop()`` is true.
+    """
     waited = False
     while True:
         try:
-            done = write()
+            result = write()
         except (OSError, SganError) as e:
-            reason = no_room(e)
+            reason = disk_full_reason(e)
             if reason is None or stop():
                 if isinstance(e, SganError):
                     raise
                 raise SganError(f"Cannot write {what}: {e.strerror or e}.") from e
             if not waited:
-                tell(say, f"There is no room for {what} ({reason}): training waits until there is; Ctrl-C stops it.")
+                try_say(say, f"No disk space for {what} ({reason}): training waits for space. Ctrl-C stops it.")
             waited = True
-            until = time.monotonic() + every
-            while time.monotonic() < until and not stop():
-                time.sleep(min(every, 0.1))
+            deadline = time.monotonic() + interval
+            while time.monotonic() < deadline and not stop():
+                time.sleep(min(interval, 0.1))
         else:
             if waited:
-                tell(say, f"There is room for {what} again: training is going on.")
-            return done
+                try_say(say, f"There is disk space for {what} again. Training continues.")
+            return result
 
 
-def tell(
+def try_say(
     say: Callable[[str], object],
-    sentence: str,
+    message: str,
 ) -> None:
-    """Say it, even if the log that also takes it is on the full disk."""
+    """Say a message, ignoring that the log, which also receives it, may be on the full disk."""
     with contextlib.suppress(OSError, SganError):
-        say(sentence)
+        say(message)

@@ -1,9 +1,8 @@
-"""A family of generators that the package does not have: `python _toy_family.py ARGUMENTS` is `sgan ARGUMENTS` with it.
+"""A family of generators outside the package: `python _toy_family.py ARGUMENTS` runs `sgan ARGUMENTS` with it.
 
-Its generator multiplies features by styles and enlarges them by nearest neighbors; its layers divide by the running
-magnitude of their input, say their bandwidth, and its input can be moved, as those of alias-free generators do. All
-that makes it a family is in this file: a configuration, a layer table, a network, a preset, and one line that registers
-it.
+Its generator multiplies features by styles and upsamples them by nearest neighbors. As in alias-free generators, its
+layers divide by the running magnitude of their input and have a bandwidth, and its input can be transformed. The whole
+family is in this file: a configuration, a layer table, a network, a preset, and one line that registers it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class ToyConfig(LevelsConfig, StyledConfig):
     family: ClassVar[str] = "toy"
     title: ClassVar[str] = "Toy"
 
-    slope: float = 0.1  # of the activation: a field that no other family has
+    slope: float = 0.1  # of the activation; a field that no other family has
 
 
 class ToyLayer(RunningMean):
@@ -51,7 +50,7 @@ class ToyLayer(RunningMean):
             x = x + (noise * self.strength).to(x.dtype)
         return F.leaky_relu(x, self.slope)
 
-    def _follow(self, mean):
+    def _update(self, mean):
         self.magnitude.lerp_(torch.where(mean.isfinite(), mean, self.magnitude), 0.1)
 
 

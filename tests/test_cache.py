@@ -1,4 +1,4 @@
-"""What is kept: found again, never trusted when damaged, made by one process at a time."""
+"""The cache: files are found again, ignored if damaged, and made by one process at a time."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def visible(folder):
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def test_found_again(root):
+def test_stored_tensors_are_found_again(root):
     assert cache.load("things", KEY) is None
     cache.store("things", KEY, TENSORS, {"b": [1, "ü"], "a": None})
     tensors, about = cache.load("things", KEY)
@@ -36,41 +36,41 @@ def test_found_again(root):
     assert name == f"{KEY}-{cache.sha256_of(root / 'things' / name)}.safetensors"
 
 
-def test_the_key_is_of_all_that_it_depends_on():
+def test_the_key_depends_on_every_input():
     assert cache.key({"a": 1, "b": 2}) == cache.key({"b": 2, "a": 1})
-    assert len({cache.key(*depends) for depends in [(), (None,), (1,), ("1",), (1, 2), ([1, 2],), (2, 1)]}) == 7
+    assert len({cache.key(*inputs) for inputs in [(), (None,), (1,), ("1",), (1, 2), ([1, 2],), (2, 1)]}) == 7
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "header", "empty"])
-def test_a_damaged_file_counts_as_none_and_is_replaced(root, damage):
+def test_a_damaged_file_is_ignored_and_replaced(root, damage):
     cache.store("things", KEY, TENSORS)
     path = cache.find("things", KEY)
-    whole = path.read_bytes()
-    content = bytearray(whole)
+    original = path.read_bytes()
+    content = bytearray(original)
     if damage == "bit":
         content[-20] ^= 4
     elif damage == "header":
         content[:8] = b"\xff" * 8
-    path.write_bytes({"cut": whole[:-3], "empty": b""}.get(damage, content))
+    path.write_bytes({"cut": original[:-3], "empty": b""}.get(damage, content))
     assert cache.load("things", KEY) is None
     cache.store("things", KEY, {"x": torch.ones(2)}, "new")
     assert cache.load("things", KEY).about == "new" and len(visible(root / "things")) == 1
 
 
-def test_the_newer_one_replaces_the_older_one(root):
+def test_a_newer_file_replaces_the_older_one(root):
     for number in range(3):
         cache.store("things", KEY, {}, number)
         assert cache.load("things", KEY).about == number
     assert len(visible(root / "things")) == 1
 
 
-def test_any_file(root):
+def test_store_file_accepts_any_content(root):
     path = cache.store_file("things", KEY, lambda draft: write_atomic(draft, b"content"))
     assert path.read_bytes() == b"content" and cache.find("things", KEY) == path
     assert visible(root / "things") == [path.name]
 
 
-def test_where_nothing_can_be_written(root):
+def test_an_unwritable_cache(root):
     root.write_text("a file")
     with cache.claim("things", KEY):
         assert cache.load("things", KEY) is None
@@ -80,7 +80,7 @@ def test_where_nothing_can_be_written(root):
         pass
 
 
-def test_a_disk_that_knows_no_locks(root, monkeypatch):
+def test_a_file_system_without_locks(root, monkeypatch):
     def acquire(*args, **kwargs):
         raise NotImplementedError("flock")
 
@@ -92,17 +92,17 @@ def test_a_disk_that_knows_no_locks(root, monkeypatch):
     assert cache.load("things", KEY) is not None
 
 
-def test_what_a_killed_process_left_is_tidied_away(root):
+def test_leftovers_of_a_killed_process_are_removed(root):
     cache.folder("things").mkdir(parents=True)
-    mine, others = (temporary_beside(cache.folder("things") / f"{key}.safetensors") for key in (KEY, "other"))
-    mine.touch()
-    others.touch()
+    leftover, other = (temporary_beside(cache.folder("things") / f"{key}.safetensors") for key in (KEY, "other"))
+    leftover.touch()
+    other.touch()
     with cache.claim("things", KEY):
-        assert not mine.exists() and others.exists()
+        assert not leftover.exists() and other.exists()
 
 
-def test_claims_are_made_in_the_same_order_everywhere(monkeypatch):
-    """Otherwise two processes would wait for each other."""
+def test_keys_are_claimed_in_sorted_order(monkeypatch):
+    """Otherwise two processes could wait for each other."""
     names, lock = [], cache.lock
     monkeypatch.setattr(cache, "lock", lambda path, waiting: names.append(path.name) or lock(path, waiting))
     with cache.claim("things", "b", "a", "c", "b"):
@@ -125,22 +125,22 @@ MAKE = """if 1:
 
 
 def test_one_process_makes_it_and_the_others_wait():
-    """Each wants two things, and names them in another order."""
+    """Each process needs both files, in a different order."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     orders = (["a", "b"], ["b", "a"], ["a", "b"])
-    started = [subprocess.Popen([sys.executable, "-c", MAKE, *order], **pipes) for order in orders]
-    for process in started:
+    processes = [subprocess.Popen([sys.executable, "-c", MAKE, *order], **pipes) for order in orders]
+    for process in processes:
         process.stdout.readline()
-    for process in started:
+    for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=60)[0].split() for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0]
-    assert sorted(said) == [[], [], ["made", "made"]]
+    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(outputs) == [[], [], ["made", "made"]]
 
 
-def test_who_reads_while_others_write_gets_nothing_or_everything():
-    """The writers claim nothing."""
+def test_concurrent_readers_get_nothing_or_everything():
+    """The writer holds no lock."""
     code = """if 1:
         import torch
         from stylegan_cli import cache
@@ -150,27 +150,27 @@ def test_who_reads_while_others_write_gets_nothing_or_everything():
     """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
         writer.stdout.readline()
-        seen = 0
+        hits = 0
         while writer.poll() is None:
-            found = cache.load("things", "a")
-            seen += found is not None
-            assert found is not None or not seen
-    assert writer.returncode == 0 and seen
+            entry = cache.load("things", "a")
+            hits += entry is not None
+            assert entry is not None or not hits
+    assert writer.returncode == 0 and hits
     assert torch.equal(cache.load("things", "a").tensors["x"], torch.ones(4000))
 
 
-def test_a_killed_holder_leaves_no_lock_and_who_waits_says_so(tmp_path, monkeypatch, capsys):
+def test_a_killed_process_releases_its_lock_and_waiting_is_reported(tmp_path, monkeypatch, capsys):
     code = (
         "import pathlib, sys, time; from stylegan_cli import cache\n"
         "with cache.lock(pathlib.Path(sys.argv[1]), ''):\n    print('held', flush=True); time.sleep(60)"
     )
-    monkeypatch.setattr(cache, "PATIENCE", 0.1)
-    line = [sys.executable, "-c", code, str(tmp_path / "a")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+    monkeypatch.setattr(cache, "LOCK_NOTICE_DELAY", 0.1)
+    command = [sys.executable, "-c", code, str(tmp_path / "a")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         kill = f"import os, time; time.sleep(1); os.kill({process.pid}, 9)"
         subprocess.Popen([sys.executable, "-c", kill])
-        began = time.monotonic()
-        with cache.lock(tmp_path / "a", "Another process is at it."):
-            assert time.monotonic() - began > 0.5
-    assert capsys.readouterr().err == "Another process is at it.\n"
+        start = time.monotonic()
+        with cache.lock(tmp_path / "a", "Another process is working on it."):
+            assert time.monotonic() - start > 0.5
+    assert capsys.readouterr().err == "Another process is working on it.\n"

@@ -37,31 +37,31 @@ def test_base_size(height, width, base):
 
 
 @pytest.mark.parametrize("size", [(31, 47), (0, 0), (2, 2), (3, 3), (100, 2000), (64, 1024)])
-def test_bad_sizes_name_the_nearest(size):
+def test_the_message_for_an_invalid_size_lists_the_nearest(size):
     with pytest.raises(SganError, match=f"{size[0]}x{size[1]}") as caught:
         config.base_size(*size)
-    near = config.nearest_sizes(*size)
-    assert near and all(config.base_size(*s) for s in near)
-    assert all(f"{h}x{w}" in caught.value.hint for h, w in near)
+    sizes = config.nearest_sizes(*size)
+    assert sizes and all(config.base_size(*s) for s in sizes)
+    assert all(f"{h}x{w}" in caught.value.hint for h, w in sizes)
 
 
-def test_nearest_size_is_nearest():
-    def far(size):
+def test_no_valid_size_is_nearer_than_the_nearest():
+    def distance(size):
         return abs(size[0] - 31) + abs(size[1] - 47)
 
-    best = config.nearest_sizes(31, 47)[0]
+    nearest = config.nearest_sizes(31, 47)[0]
     for h in range(20, 60):
         for w in range(20, 60):
             if config._split(h, w) is not None:
-                assert far(best) <= far((h, w))
+                assert distance(nearest) <= distance((h, w))
 
 
 @pytest.mark.parametrize("cfg", PRESETS)
 @pytest.mark.parametrize("size", [(64, 64), (512, 384)])
 def test_json_round_trip(cfg, size):
-    made = make_train_config(cfg, data_spec(*size, classes=("cat", "dog")))
-    values = json.loads(json.dumps(config.to_json(made)))
-    assert read_config(values) == read_config({"recipe": "gan", **values}) == made
+    settings = make_train_config(cfg, data_spec(*size, classes=("cat", "dog")))
+    values = json.loads(json.dumps(config.to_json(settings)))
+    assert read_config(values) == read_config({"recipe": "gan", **values}) == settings
 
 
 def test_settings_of_another_recipe():
@@ -69,7 +69,7 @@ def test_settings_of_another_recipe():
         read_config({"recipe": "encoder", "kimg": 1.0})
 
 
-def test_auto_follows_its_rules():
+def test_rules_of_the_auto_preset():
     small = make_train_config("auto", data_spec(256, 256), gpus=2)
     assert (small.batch, small.batch_gpu, small.discriminator.mbstd_group) == (32, 16, 4)
     assert (small.generator.channel_base, small.lr) == (16384, 0.0025)
@@ -79,11 +79,11 @@ def test_auto_follows_its_rules():
     assert (large.batch, large.generator.channel_base, large.lr) == (32, 32768, 0.002)
 
 
-def test_what_the_user_sets_wins_and_none_sets_nothing():
-    made = make_train_config("paper256", data_spec(256, 256), batch=8, gamma=3.5, lr=None, channel_base=4096)
-    assert make_train_config("auto", data_spec(256, 256), lr=0.0).lr == 0, "a number like others"
-    assert (made.batch, made.gamma, made.lr) == (8, 3.5, 0.0025)
-    assert made.generator.channel_base == made.discriminator.channel_base == 4096
+def test_options_override_the_preset_unless_none():
+    settings = make_train_config("paper256", data_spec(256, 256), batch=8, gamma=3.5, lr=None, channel_base=4096)
+    assert make_train_config("auto", data_spec(256, 256), lr=0.0).lr == 0, "zero is a valid value"
+    assert (settings.batch, settings.gamma, settings.lr) == (8, 3.5, 0.0025)
+    assert settings.generator.channel_base == settings.discriminator.channel_base == 4096
 
 
 def test_configurations_are_frozen():
@@ -92,20 +92,20 @@ def test_configurations_are_frozen():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"speed": 1}, "unknown field.*speed"),
         ({"height": "64"}, "StyleGAN2Config.height: expected int"),
         ({"height": True}, "StyleGAN2Config.height: expected int"),
         ({"fir": 3}, "StyleGAN2Config.fir: expected a list"),
         ({"architecture": "vgg"}, "vgg"),
-        ({"channels": 2}, "none of 1, 3, 4"),
+        ({"channels": 2}, "one of 1, 3, 4, not 2"),
         ({"height": 31}, "31x64"),
     ],
 )
-def test_bad_json(change, said):
+def test_invalid_json(change, message):
     values = {**config.to_json(StyleGAN2Config(64, 64)), **change}
-    with pytest.raises(SganError, match=said):
+    with pytest.raises(SganError, match=message):
         read_generator(values)
 
 
@@ -116,12 +116,12 @@ def test_incomplete_json(values):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [({"batch": 6, "batch_gpu": 4}, "not a multiple"), ({"batch": 8, "batch_gpu": 5}, "not a multiple")],
 )
-def test_batches_that_do_not_divide(given, said):
-    with pytest.raises(SganError, match=said):
-        make_train_config("auto", data_spec(), **given)
+def test_indivisible_batches(options, message):
+    with pytest.raises(SganError, match=message):
+        make_train_config("auto", data_spec(), **options)
 
 
 def test_unknown_preset():
@@ -132,7 +132,7 @@ def test_unknown_preset():
 
 @pytest.mark.parametrize("gpus", range(1, 9))
 @pytest.mark.parametrize("cfg", ["auto", "demo"])
-def test_presets_fit_any_number_of_gpus(cfg, gpus):
+def test_presets_work_with_any_number_of_gpus(cfg, gpus):
     config = make_train_config(cfg, DataSpec("a", "", 1, 256, 256, 3, 256, 256), gpus=gpus)
     assert config.batch % gpus == 0 and config.batch_gpu % config.discriminator.mbstd_group == 0
 
@@ -151,7 +151,7 @@ def test_presets_fit_any_number_of_gpus(cfg, gpus):
         {"aux_weight": -1.0},
     ],
 )
-def test_numbers_that_cannot_be(changes):
+def test_out_of_range_settings(changes):
     config = make_train_config("auto", DataSpec("a", "", 1, 64, 64, 3, 64, 64))
     with pytest.raises(SganError):
         read_config({**to_json(config), **changes})
@@ -160,30 +160,30 @@ def test_numbers_that_cannot_be(changes):
 # -------------------------------------------------------------------------------------------- objectives
 
 
-def test_wgan_takes_its_penalty_at_every_step():
-    made = make_train_config("auto", data_spec(), loss="wgan")
-    assert (made.gamma, made.gp_weight, made.r1_interval, made.aug) == (0, 10, 1, "noaug")
-    made = make_train_config("auto", data_spec(), loss="wgan", gp_weight=3.0, r1_interval=4, aug="diffaug")
-    assert (made.gp_weight, made.r1_interval, made.aug) == (3, 4, "diffaug")
+def test_wgan_applies_its_penalty_at_every_step():
+    settings = make_train_config("auto", data_spec(), loss="wgan")
+    assert (settings.gamma, settings.gp_weight, settings.r1_interval, settings.aug) == (0, 10, 1, "noaug")
+    settings = make_train_config("auto", data_spec(), loss="wgan", gp_weight=3.0, r1_interval=4, aug="diffaug")
+    assert (settings.gp_weight, settings.r1_interval, settings.aug) == (3, 4, "diffaug")
 
 
 def test_other_objectives_keep_the_settings_of_the_preset():
-    usual = make_train_config("auto", data_spec())
-    assert (usual.loss, usual.gp_weight, usual.r1_interval, usual.aug) == ("logistic", 0, 16, "ada")
-    assert make_train_config("auto", data_spec(), loss="hinge") == dataclasses.replace(usual, loss="hinge")
+    default = make_train_config("auto", data_spec())
+    assert (default.loss, default.gp_weight, default.r1_interval, default.aug) == ("logistic", 0, 16, "ada")
+    assert make_train_config("auto", data_spec(), loss="hinge") == dataclasses.replace(default, loss="hinge")
 
 
-def test_a_classifier():
-    made = make_train_config("auto", data_spec(classes=("cat", "dog")), aux_classifier=True)
-    assert (made.discriminator.labels, made.discriminator.c_dim) == ("classifier", 2)
-    usual = make_train_config("auto", data_spec(classes=("cat", "dog")), aux_classifier=False)
-    assert usual.discriminator.labels == "projection"
+def test_aux_classifier():
+    settings = make_train_config("auto", data_spec(classes=("cat", "dog")), aux_classifier=True)
+    assert (settings.discriminator.labels, settings.discriminator.c_dim) == ("classifier", 2)
+    settings = make_train_config("auto", data_spec(classes=("cat", "dog")), aux_classifier=False)
+    assert settings.discriminator.labels == "projection"
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "message"),
     [
-        ({"loss": "wasserstein"}, "none of logistic, .*wgan"),
+        ({"loss": "wasserstein"}, "one of logistic, .*wgan.*, not 'wasserstein'"),
         ({"loss": "wgan", "gamma": 1.0}, "not R1 or R2"),
         ({"loss": "wgan", "r2_gamma": 1.0}, "not R1 or R2"),
         ({"loss": "hinge", "gp_weight": 1.0}, "hinge uses R1 and R2"),
@@ -192,6 +192,6 @@ def test_a_classifier():
     ],
     ids=lambda x: " ".join(map(str, x.values())) if isinstance(x, dict) else "",
 )
-def test_what_an_objective_does_not_take(given, said):
-    with pytest.raises(SganError, match=said):
-        make_train_config("auto", data_spec(), **given)
+def test_settings_that_an_objective_does_not_support(options, message):
+    with pytest.raises(SganError, match=message):
+        make_train_config("auto", data_spec(), **options)

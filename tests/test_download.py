@@ -1,4 +1,4 @@
-"""Downloads, from a server in this process that cuts, refuses and lies."""
+"""Downloads from a server in this process that cuts connections, returns errors and sends wrong data."""
 
 import hashlib
 import http.server
@@ -19,13 +19,13 @@ RIGHT = hashlib.sha256(BODY).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Sends BODY. `ranges` is what was asked for, in order; `cut` bytes come of each answer, if it is not None."""
+    """Sends BODY. `ranges` lists the requested ranges; if `cut` is set, each response ends after that many bytes."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.ranges, self.answers, self.cut, self.resumes, self.pause = [], [], None, True, 0.0
+        self.ranges, self.responses, self.cut, self.resumes, self.pause = [], [], None, True, 0.0
 
     @property
     def url(self):
@@ -34,10 +34,10 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        server, asked = self.server, self.headers.get("Range")
-        server.ranges.append(asked)
-        if answer := server.answers.pop(0) if server.answers else None:
-            status, headers = answer
+        server, requested = self.server, self.headers.get("Range")
+        server.ranges.append(requested)
+        if response := server.responses.pop(0) if server.responses else None:
+            status, headers = response
             self.send_response(status)
             for name, value in {"Content-Length": "0", **headers}.items():
                 if value is not None:
@@ -46,7 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if status == 200:
                 self.wfile.write(BODY)
             return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.resumes else 0
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and server.resumes else 0
         if start >= len(BODY):
             self.send_response(416)
             self.send_header("Content-Length", "0")
@@ -65,57 +65,57 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """A server of BODY; the cache is empty, and nobody waits between tries."""
+    """A server of BODY, an empty cache, and no delay between attempts."""
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("SGAN_OFFLINE", raising=False)
-    monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "RETRY_DELAY", 0.0)
     with Server() as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield server
         server.shutdown()
 
 
-def kept(name):
+def cached(name):
     return cache.folder("downloads") / name
 
 
-def files():
+def cached_files():
     return sorted(p.name for p in cache.folder("downloads").iterdir() if not p.name.startswith("."))
 
 
-def test_comes_once(server):
+def test_a_file_is_downloaded_once(server):
     path = fetch(server.url, RIGHT, "weights.bin")
-    assert path == kept("weights.bin") and path.read_bytes() == BODY
+    assert path == cached("weights.bin") and path.read_bytes() == BODY
     assert fetch(server.url, RIGHT, "weights.bin") == path
-    assert server.ranges == [None] and files() == ["weights.bin"]
+    assert server.ranges == [None] and cached_files() == ["weights.bin"]
 
 
-def test_any_hash(server):
+def test_without_a_hash_any_content_is_accepted(server):
     assert fetch(server.url, None, "weights.bin").read_bytes() == BODY
 
 
-def test_goes_on_where_it_was_cut(server):
+def test_an_interrupted_download_resumes(server):
     server.cut = 30_000
     assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
     assert server.ranges == [None, "bytes=30000-", "bytes=60000-", "bytes=90000-"]
 
 
-def test_goes_on_in_a_later_call(server):
+def test_a_later_call_resumes(server):
     server.cut = 0
-    part = kept("weights.bin.part")
+    part = cached("weights.bin.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(BODY[:50_000])
     with pytest.raises(SganError, match=r"weights\.bin cannot be downloaded .*: the connection was cut\.$") as e:
         fetch(server.url, RIGHT, "weights.bin")
     assert RIGHT in e.value.hint and str(part.with_suffix("")) in e.value.hint
-    assert len(server.ranges) == download.TRIES and part.stat().st_size == 50_000
+    assert len(server.ranges) == download.MAX_ATTEMPTS and part.stat().st_size == 50_000
     server.cut = None
     assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
-    assert server.ranges[-1] == "bytes=50000-" and files() == ["weights.bin"]
+    assert server.ranges[-1] == "bytes=50000-" and cached_files() == ["weights.bin"]
 
 
-def test_a_server_that_only_sends_whole_files(server):
+def test_a_server_without_ranges(server):
     server.resumes, server.cut = False, 30_000
     with pytest.raises(SganError, match="the connection was cut"):
         fetch(server.url, RIGHT, "weights.bin")
@@ -123,15 +123,15 @@ def test_a_server_that_only_sends_whole_files(server):
     assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
 
 
-def test_a_wrong_hash_is_not_kept(server):
+def test_a_file_with_a_wrong_hash_is_discarded(server):
     with pytest.raises(SganError, match=f"has the SHA-256 {RIGHT}, not {'0' * 64}"):
         fetch(server.url, "0" * 64, "weights.bin")
-    assert files() == []
+    assert cached_files() == []
 
 
 @pytest.mark.parametrize("length", [1000, len(BODY), len(BODY) + 5])
-def test_the_part_was_of_another_file(server, length):
-    part = kept("weights.bin.part")
+def test_a_partial_download_of_a_different_file_is_discarded(server, length):
+    part = cached("weights.bin.part")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * length)
     assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
@@ -144,37 +144,37 @@ def test_a_damaged_file_in_the_cache_is_replaced(server):
     assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
 
 
-def test_a_busy_server_is_asked_again(server):
-    server.answers = [(503, {}), (429, {})]
+def test_temporary_server_errors_are_retried(server):
+    server.responses = [(503, {}), (429, {})]
     assert fetch(server.url, RIGHT, "weights.bin").read_bytes() == BODY
 
 
-def test_a_missing_file_is_asked_for_once(server):
-    server.answers = [(404, {})]
+def test_a_missing_file_is_requested_once(server):
+    server.responses = [(404, {})]
     with pytest.raises(SganError, match="HTTP 404"):
         fetch(server.url, RIGHT, "weights.bin")
     assert len(server.ranges) == 1
 
 
-def test_nobody_listens(server):
+def test_a_refused_connection(server):
     url = "http://127.0.0.1:9/weights.bin"
     with pytest.raises(SganError, match=r"Connection refused\.$"):
         fetch(url, RIGHT, "weights.bin")
 
 
-def test_follows_a_redirection_but_not_into_files(server, tmp_path):
+def test_redirects_are_followed_but_not_to_local_files(server, tmp_path):
     (tmp_path / "secret").write_bytes(BODY)
-    server.answers = [(302, {"Location": server.url})]
+    server.responses = [(302, {"Location": server.url})]
     assert fetch(server.url, RIGHT, "a.bin").read_bytes() == BODY
-    server.answers = [(302, {"Location": f"file://{tmp_path}/secret"})]
+    server.responses = [(302, {"Location": f"file://{tmp_path}/secret"})]
     with pytest.raises(SganError, match="cannot be downloaded"):
         fetch(server.url, RIGHT, "b.bin")
 
 
-def test_does_not_follow_out_of_https(server):
-    """Tested at its handler: a server with a certificate is not worth it."""
+def test_redirects_from_https_to_http_are_not_followed(server):
+    """Tests the handler directly, to avoid a server with a certificate."""
     redirects, request = download._Redirects(), urllib.request.Request("https://host/a")
-    with pytest.raises(SganError, match="redirects to http://host/a, which is not https; that is not followed"):
+    with pytest.raises(SganError, match="redirects to http://host/a, which is not https; .* was not followed"):
         redirects.redirect_request(request, None, 302, "Found", {}, "http://host/a")
     assert redirects.redirect_request(request, None, 302, "Found", {}, "https://host/b").full_url == "https://host/b"
     assert [type(h) for h in download._opener().handle_open["https"]] == [urllib.request.HTTPSHandler]
@@ -183,25 +183,25 @@ def test_does_not_follow_out_of_https(server):
 
 
 @pytest.mark.parametrize("length", ["many", "-5", "1e3", "9" * 5000])
-def test_a_length_that_is_no_number(server, length):
-    server.answers = [(200, {"Content-Length": length})]
-    with pytest.raises(SganError, match="which is no number"):
+def test_an_invalid_content_length(server, length):
+    server.responses = [(200, {"Content-Length": length})]
+    with pytest.raises(SganError, match="which is not a valid length"):
         fetch(server.url, RIGHT, "weights.bin")
 
 
-def test_a_server_that_does_not_end(server, monkeypatch):
-    """Without a length there is a limit."""
-    server.answers = [(200, {"Content-Length": None})] * 2
+def test_an_endless_response(server, monkeypatch):
+    """Without a Content-Length, the size is limited."""
+    server.responses = [(200, {"Content-Length": None})] * 2
     assert fetch(server.url, None, "a.bin").read_bytes() == BODY
     monkeypatch.setattr(download, "_MAX_SIZE", len(BODY) - 1)
-    with pytest.raises(SganError, match="sends more for b.bin than it may"):
+    with pytest.raises(SganError, match="sends more data for b.bin than allowed"):
         fetch(server.url, None, "b.bin")
-    assert kept("b.bin.part").stat().st_size == 0 and not kept("b.bin").exists()
+    assert cached("b.bin.part").stat().st_size == 0 and not cached("b.bin").exists()
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hosts", "ftp://host/weights.bin", "weights.bin"])
-def test_only_web_addresses(server, url):
-    with pytest.raises(SganError, match="only https and http"):
+def test_other_url_schemes_are_refused(server, url):
+    with pytest.raises(SganError, match="only https and http are supported"):
         fetch(url, RIGHT, "weights.bin")
 
 
@@ -210,14 +210,14 @@ def test_offline(server, monkeypatch):
     with pytest.raises(SganError) as e:
         fetch(server.url, RIGHT, "weights.bin")
     assert all(word in str(e.value) for word in ("weights.bin", "SGAN_OFFLINE", server.url, RIGHT))
-    assert e.value.hint == f"Put it at {kept('weights.bin')}."
+    assert e.value.hint == f"Put the file at {cached('weights.bin')}."
     monkeypatch.setenv("SGAN_OFFLINE", "0")
     path = fetch(server.url, RIGHT, "weights.bin")
     monkeypatch.setenv("SGAN_OFFLINE", "1")
     assert fetch(server.url, RIGHT, "weights.bin") == path and len(server.ranges) == 1
 
 
-def test_no_place_to_write(server, monkeypatch, tmp_path):
+def test_an_unwritable_cache(server, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
     with pytest.raises(SganError, match="Cannot write .*weights.bin: Not a directory"):
@@ -227,8 +227,8 @@ def test_no_place_to_write(server, monkeypatch, tmp_path):
 def test_two_processes_download_once(server):
     server.pause = 0.5
     code = f"from stylegan_cli.download import fetch; print(fetch({server.url!r}, {RIGHT!r}, 'weights.bin'))"
-    line = [sys.executable, "-c", code]
-    started = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = {process.communicate(timeout=60)[0].strip() for process in started}
-    assert said == {str(kept("weights.bin"))}
-    assert server.ranges == [None] and files() == ["weights.bin"]
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = {process.communicate(timeout=60)[0].strip() for process in processes}
+    assert outputs == {str(cached("weights.bin"))}
+    assert server.ranges == [None] and cached_files() == ["weights.bin"]

@@ -1,4 +1,4 @@
-"""Families of generators: one registry; files say their family; a new one needs no change to the package."""
+"""Families of generators: the registry, the family in files, and a new family without a change to the package."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ CONFIGS = [
     StyleGANConfig(16, 16, blur=(1.0, 2.0, 1.0), truncated=3, fade=True, **SMALL),
     ProGANConfig(16, 16, c_dim=2, **SMALL),
 ]
-# How version 0.1 wrote them: one flat configuration for all.
+# The format of version 0.1: one flat configuration for all families.
 FLAT = {"z_dim": 8, "c_dim": 0, "w_dim": 512, "mapping_layers": 8, "mapping_lr": 0.01, "labels": "embed"}
 FLAT |= {"architecture": "skip", "channel_base": 64, "channel_max": 8, "fir": [1.0, 3.0, 3.0, 1.0], "half_levels": 4}
 FLAT |= {"conv_clamp": 256.0, "w_avg_beta": 0.995, "truncated": None, "blur": [], "fade": False, "channels": 3}
@@ -40,11 +40,11 @@ OLD = [
 
 def test_each_family_is_registered_under_its_name():
     assert {name: family.name for name, family in FAMILIES.items()} == {name: name for name in FAMILIES}
-    assert sum(len(family.presets) for family in FAMILIES.values()) == len(presets()), "no name twice"
+    assert sum(len(family.presets) for family in FAMILIES.values()) == len(presets()), "preset names are unique"
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.family)
-def test_json_says_the_family_and_only_its_fields(config):
+def test_json_has_the_family_and_only_its_fields(config):
     values = json.loads(json.dumps(to_json(config)))
     assert values["family"] == config.family and read_generator(values) == config
     assert ("fade" in values) == config.grows
@@ -60,19 +60,19 @@ def test_flat_configurations_of_old_files_are_read(config, old):
     ("family", "change"),
     [("stylegan2", {"fade": True}), ("stylegan2", {"blur": [1.0, 2.0, 1.0]}), ("progan", {"truncated": 3})],
 )
-def test_what_a_family_cannot_do_is_not_dropped(family, change):
+def test_unsupported_settings_are_not_ignored(family, change):
     with pytest.raises(SganError, match=f"unknown field.*{next(iter(change))}"):
         read_generator(FLAT | {"family": family} | change)
 
 
-def test_an_unknown_family_is_named_with_those_that_exist():
-    with pytest.raises(SganError, match="family 'stylegan9'.* none of stylegan2, stylegan, progan"):
+def test_the_message_for_an_unknown_family_lists_the_known_ones():
+    with pytest.raises(SganError, match="family 'stylegan9'.* only has stylegan2, stylegan, progan"):
         read_generator(FLAT | {"family": "stylegan9"})
     with pytest.raises(SganError, match=r"family \['toy'\]"):
         read_generator(FLAT | {"family": ["toy"]})
 
 
-def test_a_snapshot_of_another_familys_program_is_refused_in_one_sentence(sgan, tiny_run, tmp_path):
+def test_a_snapshot_of_an_unknown_family_is_refused(sgan, tiny_run, tmp_path):
     path = next(tiny_run.glob("snapshot-*.safetensors"))
     with safetensors.safe_open(path, "pt") as f:
         header = f.metadata()
@@ -85,7 +85,7 @@ def test_a_snapshot_of_another_familys_program_is_refused_in_one_sentence(sgan, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_snapshot_with_the_flat_configuration_opens(tiny_run, tmp_path):
+def test_a_snapshot_with_the_flat_configuration_is_read(tiny_run, tmp_path):
     path = next(tiny_run.glob("snapshot-*.safetensors"))
     with safetensors.safe_open(path, "pt") as f:
         header = f.metadata()
@@ -100,23 +100,23 @@ def test_a_snapshot_with_the_flat_configuration_opens(tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.family)
-def test_what_every_generator_offers(config):
+def test_the_interface_of_every_generator(config):
     torch.manual_seed(0)
     G = build_generator(config)
     assert G.device == torch.device("cpu") and G.num_ws == max(row.w_index for row in G.layers) + 1
     assert [row for row in G.layers if row.noise] == list(G.noise_layers)
-    assert [list(own.shape) for own in G.stored_noise()] == [[row.height, row.width] for row in G.noise_layers]
+    assert [list(noise.shape) for noise in G.stored_noise()] == [[row.height, row.width] for row in G.noise_layers]
     c = torch.eye(2)[[0, 1, 1]] if config.c_dim else None
     ws = G.mapping(torch.randn(3, 8), c)
     assert ws.shape == (3, G.num_ws, config.w_dim)
     G.mapping.w_avg.normal_()
-    exact = G.truncate(ws, torch.tensor(0.3), 1)
-    assert torch.equal(exact, G.truncate(ws, 0.3, 1)) and torch.equal(exact[:, 1:], ws[:, 1:])
+    truncated = G.truncate(ws, torch.tensor(0.3), 1)
+    assert torch.equal(truncated, G.truncate(ws, 0.3, 1)) and torch.equal(truncated[:, 1:], ws[:, 1:])
     with pytest.raises(ValueError, match="transformed"):
         G.synthesis(ws, transform=torch.eye(3))
 
 
-def test_a_new_family_trains_draws_mixes_and_projects_without_a_change_to_the_package(rgb_set, tmp_path):
+def test_a_new_family_works_without_a_change_to_the_package(rgb_set, tmp_path):
     def toy(*arguments):
         command = [sys.executable, TOY, *map(str, arguments), "-q", "--device", "cpu"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -135,21 +135,22 @@ def test_a_new_family_trains_draws_mixes_and_projects_without_a_change_to_the_pa
     with Image.open(tmp_path / "out" / "seed0000.png") as image:
         assert image.size == (16, 16)
     with pytest.raises(SganError, match="family 'toy'"):
-        read_info(snapshot)  # this process does not know it
+        read_info(snapshot)  # it is not registered in this process
     magnitudes = [
         t for n, t in safetensors.torch.load_file(snapshot).items() if n.endswith(".magnitude") and n[0] == "G"
     ]
-    assert all(0 < magnitude != 1 for magnitude in magnitudes), "what its layers keep of their training"
+    assert all(0 < magnitude != 1 for magnitude in magnitudes), "its layers collected statistics"
 
 
-def test_hooks_of_a_new_family_an_input_that_moves_and_bandwidths():
+def test_input_transform_and_bandwidths_of_a_new_family():
     script = (
         "import torch, _toy_family as toy\n"
         "G = toy.build(toy.ToyConfig(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8))\n"
         "ws = G.mapping(torch.randn(2, 8))\n"
         "assert [row.bandwidth for row in G.layers] == [2, 4, 8]\n"
-        "still, moved = G.synthesis(ws), G.synthesis(ws, transform=torch.tensor([[0., -1, 0], [1, 0, 0], [0, 0, 1]]))\n"
-        "assert torch.allclose(G.synthesis(ws, transform=torch.eye(3)), still, atol=1e-5)\n"
-        "assert (still - moved).abs().max() > 0.01"
+        "rotation = torch.tensor([[0., -1, 0], [1, 0, 0], [0, 0, 1]])\n"
+        "image, rotated = G.synthesis(ws), G.synthesis(ws, transform=rotation)\n"
+        "assert torch.allclose(G.synthesis(ws, transform=torch.eye(3)), image, atol=1e-5)\n"
+        "assert (image - rotated).abs().max() > 0.01"
     )
     subprocess.run([sys.executable, "-c", script], cwd=TOY.parent, check=True)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 import os
 import stat
@@ -13,13 +13,13 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def test_writes_and_makes_the_folder(tmp_path):
+def test_missing_folders_are_created(tmp_path):
     write_atomic(tmp_path / "a" / "b.txt", "gr\u00fcn")
     assert (tmp_path / "a" / "b.txt").read_bytes() == "gr\u00fcn".encode()
     assert names(tmp_path / "a") == ["b.txt"]
 
 
-def test_keeps_the_ending(tmp_path):
+def test_the_temporary_file_has_the_same_extension(tmp_path):
     with atomic_path(tmp_path / "a.png") as temporary:
         assert temporary.suffix == ".png" and temporary.parent == tmp_path
         temporary.write_bytes(b"x")
@@ -36,20 +36,20 @@ def test_a_crash_leaves_the_old_file(tmp_path, error):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_full_disk_is_one_sentence(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     with pytest.raises(SganError, match="No space left on device"), atomic_path(tmp_path / "a.txt"):
         raise OSError(28, "No space left on device")
     assert names(tmp_path) == []
 
 
-def test_an_unwritable_place_is_one_sentence(tmp_path):
+def test_an_unwritable_folder_is_reported(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SganError, match="Cannot write"):
         write_atomic(tmp_path / "file" / "a.txt", "x")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permission bits")
-def test_readable_as_the_umask_says(tmp_path):
+def test_permissions_follow_the_umask(tmp_path):
     old = os.umask(0o027)
     try:
         write_atomic(tmp_path / "a.txt", "x")

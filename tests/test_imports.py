@@ -1,7 +1,7 @@
-"""The order of the house: imports point down, without cycles; functions fit a screen; families keep to their folders;
-nothing runs foreign code, nothing needs torchvision.
+"""The structure of the package: imports point down, without cycles; functions are short; families stay in their
+folders; untrusted code is never run; torchvision is not needed.
 
-`python tests/test_imports.py` writes the table of who may import whom to docs/architecture.md.
+`python tests/test_imports.py` writes the table of allowed imports to docs/architecture.md.
 """
 
 import ast
@@ -20,27 +20,27 @@ PACKAGE = Path(stylegan_cli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 DOCS = Path(__file__).parent.parent / "docs" / "architecture.md"
 
-# Highest first: what a part is for. Within a row, '|' parts siblings that don't know each other.
+# From top to bottom, with descriptions. Within a row, '|' separates siblings that do not import each other.
 ORDER = [
-    ("cli", "one file for each command: parse, call, write, print"),
-    ("session", "what commands, notebooks and other faces share: requests in, results out"),
-    ("training | inversion | metrics | interop", "how models learn, are searched, measured and exchanged"),
-    ("sampling", "seeds, truncation, mixing, interpolation, files bound to a model"),
-    ("snapshot runs", "one file, one model; run folders, records, the page of a run"),
-    ("models", "the families, each in its folder; what they share; the registry"),
-    ("detectors", "frozen networks that look at images; distances"),
-    ("data", "zip or folder to uint8 tensors; packing"),
-    ("layers", "one definition of each layer"),
-    ("doctor", "what this machine can do: kernels checked against their references"),
-    ("ops", "one file for each op, and the CPU's fast path"),
+    ("cli", "the commands, one file each: parse, call, write, print"),
+    ("session", "the operations that commands and notebooks share: requests in, results out"),
+    ("training | inversion | metrics | interop", "training; projection and editing; metrics; checkpoints"),
+    ("sampling", "seeds, truncation, mixing, interpolation, files that belong to a model"),
+    ("snapshot runs", "snapshots; run folders, logs, the page of a run"),
+    ("models", "the families, one folder each; their shared code; the registry"),
+    ("detectors", "frozen networks that extract features; distances"),
+    ("data", "datasets: from a zip or folder to uint8 tensors; packing"),
+    ("layers", "the layers that networks share"),
+    ("doctor", "checks of this machine and of the kernels"),
+    ("ops", "the ops, one file each, and the fast path of the CPU"),
     ("kernels", "compiler search, build, cache of binaries"),
-    ("distributed", "ranks and what they exchange"),
-    ("cache download", "what took long to make or came from elsewhere"),
-    ("config errors files pickled progress threads version", "the ground"),
+    ("distributed", "ranks and their communication"),
+    ("cache download", "results that take long to compute; downloads"),
+    ("config errors files pickled progress threads version", "the basics that every part may use"),
 ]
 ROW = {name: row for row, (names, _) in enumerate(ORDER) for name in names.replace("|", " ").split()}
-PARTED = {row for row, (names, _) in enumerate(ORDER) if "|" in names}
-FACES = ((), ("__main__",))  # they may take what they show
+SIBLINGS = {row for row, (names, _) in enumerate(ORDER) if "|" in names}
+ENTRY_POINTS = ((), ("__main__",))  # may import anything
 BY_NAME = {"ids": lambda path: ".".join(name_of(path)) or "stylegan_cli"}
 
 
@@ -56,7 +56,7 @@ def tree_of(path):
 
 
 def imported(path, tree):
-    """Every imported dotted name, as a tuple of parts, wherever the import stands; relative ones made absolute."""
+    """All imported dotted names as tuples of parts, including lazy imports. Relative names are made absolute."""
     here = ("stylegan_cli", *name_of(path))
     package = here if path.name == "__init__.py" else here[:-1]
     for node in ast.walk(tree):
@@ -68,33 +68,35 @@ def imported(path, tree):
             yield from ((*base, alias.name) for alias in node.names)
 
 
-def wings(path, tree):
+def imported_parts(path, tree):
     """The parts of the package that a module imports."""
     return {name[1] for name in imported(path, tree) if name[0] == "stylegan_cli" and name[1:2] and name[1] in ROW}
 
 
-def may_import(mine, other):
-    return mine == other or ROW[other] > ROW[mine] or (ROW[other] == ROW[mine] and ROW[mine] not in PARTED)
+def may_import(part, other):
+    return part == other or ROW[other] > ROW[part] or (ROW[other] == ROW[part] and ROW[part] not in SIBLINGS)
 
 
 @pytest.mark.parametrize("path", MODULES, **BY_NAME)
 def test_imports_point_down(path):
     name = name_of(path)
-    if name in FACES:
+    if name in ENTRY_POINTS:
         return
-    assert name[0] in ROW, f"{name[0]} has no place in the order"
-    up = {other for other in wings(path, tree_of(path)) if not may_import(name[0], other)}
-    assert not up, f"{'.'.join(name)} imports {', '.join(sorted(up))}"
+    assert name[0] in ROW, f"{name[0]} is not in ORDER"
+    forbidden = {other for other in imported_parts(path, tree_of(path)) if not may_import(name[0], other)}
+    assert not forbidden, f"{'.'.join(name)} imports {', '.join(sorted(forbidden))}"
 
 
-def test_the_order_is_enforced():
-    """The rule itself: it sees lazy and relative imports, and knows up from down."""
+def test_the_import_check_itself():
+    """It detects lazy and relative imports, and imports that point up."""
     path = PACKAGE / "ops" / "bias_act.py"
     source = (
         "def f():\n    from ..layers.conv import Conv\n    from .. import config\n    import stylegan_cli.data.images"
     )
-    assert wings(path, ast.parse(source)) == {"layers", "config", "data"}
-    assert wings(PACKAGE / "ops" / "__init__.py", ast.parse("from .bias_act import x\nfrom ..files import y")) == {
+    assert imported_parts(path, ast.parse(source)) == {"layers", "config", "data"}
+    assert imported_parts(
+        PACKAGE / "ops" / "__init__.py", ast.parse("from .bias_act import x\nfrom ..files import y")
+    ) == {
         "ops",
         "files",
     }
@@ -104,7 +106,7 @@ def test_the_order_is_enforced():
 
 
 def without_type_checking(tree):
-    """The tree without what only a type checker reads."""
+    """The tree without code that only a type checker reads."""
 
     class Remove(ast.NodeTransformer):
         def visit_If(self, node):
@@ -113,35 +115,35 @@ def without_type_checking(tree):
     return Remove().visit(ast.parse(ast.unparse(tree)))
 
 
-def graph(sources):  # {path: tree} -> {module: modules that it imports, also lazily}
-    known = {("stylegan_cli", *name_of(path)) for path in sources}
+def import_graph(sources):  # {path: tree} -> {module: modules that it imports, also lazily}
+    modules = {("stylegan_cli", *name_of(path)) for path in sources}
     edges = {}
     for path, tree in sources.items():
-        me = ("stylegan_cli", *name_of(path))
+        module = ("stylegan_cli", *name_of(path))
         names = imported(path, without_type_checking(tree))
-        edges[me] = {name if name in known else name[:-1] for name in names} & known - {me}
+        edges[module] = {name if name in modules else name[:-1] for name in names} & modules - {module}
     return edges
 
 
 def test_no_import_cycle():
-    graphlib.TopologicalSorter(graph({path: tree_of(path) for path in MODULES})).prepare()
+    graphlib.TopologicalSorter(import_graph({path: tree_of(path) for path in MODULES})).prepare()
 
 
-def test_a_cycle_is_seen():
+def test_a_cycle_is_detected():
     a, b = PACKAGE / "ops" / "a.py", PACKAGE / "ops" / "b.py"
     sources = {a: ast.parse("from .b import x"), b: ast.parse("def f():\n    from . import a")}
     with pytest.raises(graphlib.CycleError):
-        graphlib.TopologicalSorter(graph(sources)).prepare()
+        graphlib.TopologicalSorter(import_graph(sources)).prepare()
     sources[b] = ast.parse("import typing\nif typing.TYPE_CHECKING:\n    from . import a")
-    graphlib.TopologicalSorter(graph(sources)).prepare()
+    graphlib.TopologicalSorter(import_graph(sources)).prepare()
 
 
 # ------------------------------------------------------------------------------------------ families
 
 
 def words(tree):
-    """Identifiers and strings, without docstrings: they may cite whom they like."""
-    cited = {
+    """Identifiers and strings, except docstrings, which may name families."""
+    docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
@@ -149,7 +151,7 @@ def words(tree):
         and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in cited:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             yield node.value
         for field in ("id", "attr", "name", "arg", "module"):
             if isinstance(value := getattr(node, field, None), str):
@@ -165,13 +167,13 @@ def families_named(tree):
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if name_of(p)[:1] not in (("models",), ("interop",))], **BY_NAME)
-def test_families_are_named_in_their_folders_and_in_interop_alone(path):
+def test_only_models_and_interop_name_families(path):
     assert not families_named(tree_of(path))
 
 
-def test_a_family_that_is_named_is_seen():
-    named = 'def f(config):\n    """progan."""\n    return config.family == "stylegan" or "--cfg stylegan2"'
-    assert families_named(ast.parse(named)) == {"stylegan", "stylegan2"}
+def test_names_of_families_are_detected():
+    source = 'def f(config):\n    """progan."""\n    return config.family == "stylegan" or "--cfg stylegan2"'
+    assert families_named(ast.parse(source)) == {"stylegan", "stylegan2"}
     assert families_named(ast.parse("from ..models.progan import x")) == {"progan"}
     assert not families_named(ast.parse('import stylegan_cli; name = "stylegan_cli-state/1"'))
 
@@ -180,7 +182,7 @@ def test_a_family_that_is_named_is_seen():
 
 
 @pytest.mark.parametrize("path", MODULES, **BY_NAME)
-def test_a_function_fits_a_screen_and_a_file_has_one_subject(path):
+def test_functions_and_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 400
     functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
@@ -188,8 +190,8 @@ def test_a_function_fits_a_screen_and_a_file_has_one_subject(path):
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), **BY_NAME)
-def test_a_command_parses_calls_writes_and_prints(path):
-    """Its body, without options, parameters and the help text."""
+def test_commands_are_short(path):
+    """The body of a command, without options, parameters and the help text."""
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef) and any("command" in ast.unparse(d) for d in node.decorator_list):
             body = [
@@ -198,8 +200,8 @@ def test_a_command_parses_calls_writes_and_prints(path):
             assert body[-1].end_lineno - body[0].lineno + 1 <= 40, node.name
 
 
-class Nameless(ast.NodeTransformer):
-    """What stays of code when names, strings and numbers are alike."""
+class RemoveNames(ast.NodeTransformer):
+    """Replaces names, strings and numbers with placeholders."""
 
     def visit_Name(self, node):
         return ast.Name("n")
@@ -217,11 +219,11 @@ class Nameless(ast.NodeTransformer):
         return ast.keyword(node.arg and "n", self.visit(node.value))
 
 
-def stretches(tree, length=10):
-    """Every `length` lines of every function's body, without names, unless they are one line over and over."""
+def line_windows(tree, length=10):
+    """Every `length` consecutive lines of every function's body, without names, unless they repeat the same lines."""
     for function in ast.walk(tree):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            body = [Nameless().visit(part) for part in ast.parse(ast.unparse(function)).body[0].body]
+            body = [RemoveNames().visit(part) for part in ast.parse(ast.unparse(function)).body[0].body]
             lines = [
                 line.strip() for part in body for line in ast.unparse(ast.fix_missing_locations(part)).splitlines()
             ]
@@ -230,25 +232,25 @@ def stretches(tree, length=10):
                     yield function.name, "\n".join(lines[start : start + length])
 
 
-def repeated(trees):  # {path: tree} -> pairs of places
-    seen, found = {}, set()
+def duplicates(trees):  # {path: tree} -> pairs of (file, function)
+    first, pairs = {}, set()
     for path, tree in trees.items():
-        for name, text in stretches(tree):
+        for name, text in line_windows(tree):
             place = (path.name, name)
-            if seen.setdefault(text, place) != place:
-                found.add((seen[text], place))
-    return found
+            if first.setdefault(text, place) != place:
+                pairs.add((first[text], place))
+    return pairs
 
 
-def test_no_ten_lines_stand_twice():
-    assert not repeated({path: tree_of(path) for path in MODULES})
+def test_no_ten_lines_are_duplicated():
+    assert not duplicates({path: tree_of(path) for path in MODULES})
 
 
-def test_ten_lines_that_stand_twice_are_seen():
+def test_duplicated_lines_are_detected():
     lines = "\n".join(f"    {'x' * (i + 1)}{i} = f{i}({', '.join('a' * (i + 1))})" for i in range(10))
     other = lines.replace("f", "g").replace("x", "y").replace("a,", "b,")
     trees = {PACKAGE / "a.py": ast.parse(f"def f():\n{lines}"), PACKAGE / "b.py": ast.parse(f"def g():\n{other}")}
-    assert len(repeated(trees)) == 1
+    assert len(duplicates(trees)) == 1
 
 
 # ---------------------------------------------------------------------------------------------- docs
@@ -259,18 +261,18 @@ def table():
     return "\n".join(["| part | what it is for |", "|---|---|", *rows])
 
 
-def test_the_table_in_the_docs_is_this_order():
-    assert table() in DOCS.read_text(encoding="utf-8"), "write it anew: python tests/test_imports.py"
+def test_the_table_in_the_docs_matches_the_order():
+    assert table() in DOCS.read_text(encoding="utf-8"), "update it: python tests/test_imports.py"
 
 
-# ---------------------------------------------------------------------------------- foreign code
+# ---------------------------------------------------------------------------------- untrusted code
 
 
 @pytest.mark.parametrize("path", MODULES, **BY_NAME)
-def test_nothing_runs_foreign_code(path):
+def test_untrusted_code_is_never_run(path):
     tree = tree_of(path)
-    tops = {name[0] for name in imported(path, tree)}
-    assert not tops & {
+    packages = {name[0] for name in imported(path, tree)}
+    assert not packages & {
         "pickle",
         "cPickle",
         "_pickle",

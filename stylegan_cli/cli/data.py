@@ -114,7 +114,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
 
 @command.command("info", short_help="Show what a dataset contains.")
 @click.argument("path", required=False)
-@out_options("NAME-contact.png", "that of the dataset")
+@out_options("NAME-contact.png", "that of the dataset, or the current one for the bundled dataset")
 @output_options
 def info_command(path: str | None, out: str | None, outdir: str | None, as_json: bool, quiet: bool) -> None:
     """Show what a dataset contains: number and size of images, classes, attributes.

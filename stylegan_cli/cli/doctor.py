@@ -70,7 +70,7 @@ def _run_checks(quiet: bool) -> list[Check]:
 
     from ..doctor import checks
 
-    # disable=None: off where stderr is no terminal
+    # disable=None: off unless stderr is a terminal
     return list(
         tqdm(checks.check_kernels(), "checking", checks.NUM_CHECKS, leave=False, disable=True if quiet else None)
     )

@@ -46,7 +46,8 @@ _directions_option = click.option(
 _layers_option = click.option(
     "--layers",
     type=STYLES,
-    help="Layers to edit: coarse, middle, fine, or layer indices such as 0-4. Default: those in the file.",
+    help="Layers to edit: coarse (shape), middle, fine (color), or layer indices such as 0-4. "
+    "Default: those in the file.",
 )
 
 
@@ -56,6 +57,7 @@ def command() -> None:
 
     The latent space is the space of the model's inputs. Moving along a direction in it changes one property of the
     image, such as pose or color. First `find` directions, then `show` what they do, then `apply` them to images.
+    Directions belong to the model that they were found with.
 
     \b
     Examples:
@@ -173,13 +175,17 @@ def show_command(
 @command.command("apply", short_help="Edit images along directions.")
 @_directions_option
 @click.option(
-    "--direction", multiple=True, default=["0"], help="Number or name of a direction; repeat it for several directions."
+    "--direction",
+    multiple=True,
+    default=["0"],
+    help="Number (from 0) or name of a direction, as printed by `sgan edit find`; repeat it for several directions.",
 )
 @click.option(
     "--strength",
     multiple=True,
     type=Number(),
-    help="Strength along each --direction, in standard deviations of the latents. Default: the one in the file.",
+    help="Strength along --direction, in standard deviations of the latents; give one for all, or one for each. "
+    "Default: the one in the file, usually 3.",
 )
 @latents_option("0-3")
 @_layers_option

@@ -12,7 +12,11 @@ from .params import GRID, STYLES, Number
 
 
 @click.command(short_help="Render a video that moves through the latent space.")
-@latents_option(None, " The video passes through them in this order. Default: six, or one with --kind trunc.")
+@latents_option(
+    None,
+    " The video passes through them in this order. "
+    "Default: six seeds, or one with --kind trunc; as many for each cell of --grid.",
+)
 @click.option(
     "--kind",
     type=click.Choice(["spline", "linear", "slerp", "trunc", "mix"]),
@@ -26,7 +30,7 @@ from .params import GRID, STYLES, Number
     "--loop/--once", default=True, help="Return to the first image without a jump (loop), or end at the last (once)."
 )
 @click.option(
-    "--grid", type=GRID, help="Rows x columns of videos side by side, such as 3x2; the seeds are dealt out in turn."
+    "--grid", type=GRID, help="Rows x columns of videos side by side, such as 3x2; each takes the next seed in turn."
 )
 @click.option(
     "--styles",
@@ -40,7 +44,9 @@ from .params import GRID, STYLES, Number
     metavar="FROM TO",
     help="Range of truncation psi that --kind trunc passes through, and back. Default: 0 1.",
 )
-@out_options("interpolate.gif; the extensions .webp and .mp4 (needs PyAV) give other formats", "./out")
+@out_options(
+    "interpolate.gif; the extensions .webp and .mp4 (needs pip install '.[video]') give other formats", "./out"
+)
 @truncation_options
 @click.option(
     "--noise-mode",
@@ -60,7 +66,8 @@ def command(
 
     The latent space is the space of the model's inputs: points on the way between two images give images in between.
     (Z holds the random inputs, W what the mapping network makes of them.) The video passes through the images in
-    --seeds and, with --loop, returns to the first. Writes one file, out/interpolate.gif by default.
+    --seeds and, with --loop, returns to the first; its length is --frames times the number of images, at --fps. Writes
+    one file, out/interpolate.gif by default.
 
     \b
     Examples:

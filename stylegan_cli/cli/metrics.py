@@ -45,7 +45,10 @@ T = typing.TypeVar("T")
     help="Image size in pixels to read --data at: 64, or 48x64 (height x width). Default: that of the model.",
 )
 @click.option(
-    "--images", nargs=2, metavar="A B", help="Two datasets (zips or folders) to compare, instead of --data and --model."
+    "--images",
+    nargs=2,
+    metavar="A B",
+    help="Two datasets (zips or folders) to compare, A as the real images, instead of --data and --model.",
 )
 @click.option(
     "--num",

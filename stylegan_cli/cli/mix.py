@@ -21,7 +21,7 @@ _IMAGES = "images, as seeds such as 0,5,10-20 or as .npz files of latents from `
     type=STYLES,
     default="coarse",
     help="Styles to take from the column image: coarse (4x4 and 8x8 pixels: pose, shape), middle (16x16, 32x32), fine "
-    "(64x64 and up: color, texture), or layer indices such as 0-6.",
+    "(64x64 and up: color, texture), or layer indices such as 0-6. A smaller model divides its levels among the three.",
 )
 @click.option(
     "--blend",
@@ -40,12 +40,14 @@ def command(
     """Mix the styles of images in a grid.
 
     Each layer of the generator is controlled by a latent, its style. Every image of the grid has the styles of its row
-    image, except that those of the layers in --styles come from its column image. Writes mix.png (the grid, with row
+    image, except that those of the layers in --styles come from its column image: by default (coarse) shapes come from
+    the columns and colors from the rows, with --styles fine the other way round. Writes mix.png (the grid, with row
     and column images at its edges) and each mixed image, such as mix0000-0004.png.
 
     \b
     Examples:
       sgan mix --rows 1-4 --cols 10-13
+      sgan mix --rows 1-4 --cols 10-13 --styles fine
       sgan mix --rows 85,100,75 --cols 55,821 --styles middle
       sgan mix --rows 1-4,out/projected.npz --cols 5 --blend 0.7
     """

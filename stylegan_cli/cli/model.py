@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..snapshot import SnapshotInfo
 
 
+_MAX_CLASSES = 100  # that are listed by name
+
+
 @click.group(short_help="Show what a model file contains.")
 def command() -> None:
     """Show what a model file contains.
@@ -40,13 +43,13 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
       sgan model info ffhq.pkl --layers
     """
     from ..config import to_json
-    from ..interop.conversion import find_model, model_info, notes_on, written_by
-    from ..interop.names import names_in
+    from ..interop.conversion import conversion_notes, find_model, model_info, written_by
+    from ..interop.names import find_names
     from ..models.registry import build_discriminator, build_generator
     from ..models.summary import parameter_count
 
     path, _ = find_model(file)
-    names = names_in(path)
+    names = find_names(path)
     if not as_json and names and names.known:
         _print_names(names.known, names.complete)
     info = model_info(path)
@@ -60,13 +63,15 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
         facts = {"file": str(path), "written_by": written_by(path), "parameters": parameters, "info": to_json(info)}
         return click.echo(json.dumps(facts | {"names": names and dataclasses.asdict(names)}))
     rows = {"File": path, "Written by": written_by(path), **_architecture(info)}
+    if names_of_labels := _label_names(info):
+        rows["Labels" if info.data and info.data.vectors else "Classes"] = names_of_labels
     rows |= {"Parameters": ", ".join(f"{name} {count:,}" for name, count in parameters.items() if count)}
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
     if info.data:
         rows["Dataset"] = f"{info.data.path} ({info.data.num} of {info.data.height}x{info.data.width}, height x width)"
     rows |= {"Origin": info.origin or "unknown", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
-    rows |= {f"Note {i}": note for i, note in enumerate(notes_on(path), 1)}
+    rows |= {f"Note {i}": note for i, note in enumerate(conversion_notes(path), 1)}
     width = max(map(len, rows))
     for name, value in rows.items():
         click.echo(f"{name:{width}}  {value}")
@@ -81,6 +86,17 @@ def _architecture(info: SnapshotInfo) -> dict[str, str]:
     D = info.discriminator
     discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
     return {"Generator": info.generator.describe(), "Discriminator": discriminator}
+
+
+def _label_names(info: SnapshotInfo) -> str:
+    """The classes with their indices, or the names of the numbers of a label."""
+    if not info.generator.c_dim:
+        return ""
+    names = info.data.classes if info.data and info.data.c_dim == info.generator.c_dim else ()
+    is_vector = bool(info.data and info.data.vectors)
+    shown = [name if is_vector or name == str(i) else f"{i} {name}" for i, name in enumerate(names[:_MAX_CLASSES])]
+    more = f" and {len(names) - _MAX_CLASSES} more (--json lists all)" if len(names) > _MAX_CLASSES else ""
+    return ", ".join(shown) + more if names else f"{info.generator.c_dim}, of unknown names"
 
 
 def _print_names(known: dict[str, bool], complete: bool) -> None:

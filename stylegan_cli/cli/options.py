@@ -44,7 +44,7 @@ model_option = _together(
         "--network",
         "model",
         metavar="PATH",
-        help="Model: a snapshot, a run folder, or a checkpoint of another program (path or URL). "
+        help="Model: a snapshot, a run folder (its newest snapshot), or a checkpoint of another program (path or URL). "
         "Default: the newest snapshot in --runs, else the bundled model.",
     ),
     runs_option,
@@ -84,8 +84,9 @@ kernels_option = click.option(
     show_envvar=True,
     expose_value=False,
     callback=lambda ctx, param, value: ctx.with_resource(_default_kernels(value)),
-    help="Implementation of the operations: auto (CUDA kernels if available), cuda or fused (CUDA kernels, or an "
-    "error), composite (optimized PyTorch) or reference (plain PyTorch).",
+    help="Implementation of the operations: auto (CUDA kernels if available), cuda (CUDA kernels, else an error), "
+    "fused (as cuda, with one kernel per convolution layer), composite (optimized PyTorch) or reference (plain "
+    "PyTorch).",
 )
 
 
@@ -114,13 +115,20 @@ def latents_option(
     )
 
 
-# Passes `class_index` (int or None).
-class_option = click.option(
-    "--class",
-    "class_index",
-    type=int,
-    help="Class index of the images, for models trained on labels. Default: sampled from each seed.",
-)
+# Passes `class_index` (str or None).
+def class_choice(
+    default: str,  # what happens without it
+) -> typing.Callable:
+    return click.option(
+        "--class",
+        "class_index",
+        metavar="NAME",
+        help="Class of the images, as name or index, for models trained on labels (see `sgan model info`). Models of "
+        f"several labels per image take several names or numbers: NAME,NAME,... Default: {default}.",
+    )
+
+
+class_option = class_choice("sampled from each seed")
 
 
 # Passes `trunc`, or another name.
@@ -156,7 +164,7 @@ speed_options = _together(
         "--precision",
         type=click.Choice(["fp32", "bf16", "fp16"]),
         default="fp32",
-        help="Precision of the highest resolutions; bf16 and fp16 are faster where the processor supports them.",
+        help="Precision of the highest resolutions; bf16 and fp16 are faster on a GPU.",
     ),
 )
 
@@ -170,7 +178,9 @@ def out_options(
     folder: str,  # written to without --outdir
 ) -> typing.Callable:
     return _together(
-        click.option("--out", metavar="FILE", help=f"File to write. Default: {file}."),
+        click.option(
+            "--out", metavar="FILE", help=f"File to write; a name without a folder is one in --outdir. Default: {file}."
+        ),
         click.option("--outdir", metavar="FOLDER", help=f"Folder to write to. Default: {folder}."),
     )
 
@@ -237,8 +247,8 @@ def detector_option(name: str = "detector") -> typing.Callable:
         "--detector",
         name,
         metavar="FILE",
-        help="File with the weights of the network that extracts features. "
-        "Default: found in SGAN_DETECTORS or downloaded.",
+        help="File with the weights of the network that extracts features (Inception, VGG16 or LPIPS). "
+        "Default: found in the folder SGAN_DETECTORS, else downloaded once.",
     )
 
 

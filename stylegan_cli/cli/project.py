@@ -9,7 +9,7 @@ import click
 
 from ..errors import SganError
 from .call import Call, keep_freed_memory, sigterm_as_interrupt, warn
-from .options import batch_option, outdir_option, projection_options, seed_option, session_options
+from .options import batch_option, class_choice, outdir_option, projection_options, seed_option, session_options
 from .params import Aliases
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
     help="Noise maps: optimize (search them too) or const (those stored in the model).",
 )
 @click.option("--mask", metavar="IMAGE", help="Mask image: only pixels where it is white count. Default: all pixels.")
-@click.option(
-    "--class",
-    "class_index",
-    type=int,
-    help="Class index of the images, for models trained on labels. Default: any class.",
-)
+@class_choice("any class")
 @click.option("--init", metavar="FILE", help="File of latents (.npz) to start from. Default: see --candidates.")
 @click.option(
     "--candidates",
@@ -46,7 +41,8 @@ if TYPE_CHECKING:
     metavar="STEPS",
     type=click.IntRange(0),
     default=0,
-    help="Number of steps that then tune the generator's weights toward the images (pivotal tuning); 0 is off.",
+    help="Number of steps that then tune the generator's weights toward the images (pivotal tuning); 0 is off. Writes "
+    "tuned-HASH.safetensors, which other commands read along with projected.npz.",
 )
 @click.option(
     "--video", type=click.Choice(["gif", "webp", "mp4"]), help="Format of a video of the search. Default: no video."
@@ -68,6 +64,7 @@ def command(
     projected.npz (the latents, for `sgan mix --rows`, `sgan interpolate --seeds`, `sgan edit apply --seeds` and
     `sgan generate --from-w`), proj.png (the image found) and compare.png (target, result and difference). With several
     images, each has its own files, with its name in front. Ctrl-C keeps the best result so far.
+    Latents belong to the model that they were found with.
 
     \b
     Examples:

@@ -56,8 +56,8 @@ def show_command(
 ) -> None:
     """Write a report of a run: curves, generated images over time and settings.
 
-    RUN is the number, the name or the folder of a run, by default the newest. Writes one HTML file, which any browser
-    opens without a network.
+    RUN is the name of a run folder, the number that it begins with, or its path, by default the newest. Writes
+    one HTML file, which any browser opens without a network.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ import click
 from ..config import to_json
 from ..models.registry import presets
 from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
-from .call import resolve_device
+from .call import resolve_device, warn
 from .options import device_option, features_option, gpus_option, kernels_option
 from .params import KIMG, SIZE, ByLevel, Number
 from .progress import Bars, bar
@@ -31,7 +31,12 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 
 
 @click.command(short_help="Train a StyleGAN on a dataset of images.")
-@click.option("--data", metavar="PATH", help="Dataset to train on: a zip or a folder. Default: the bundled dataset.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="Dataset to train on: a zip or a folder of images of one size (`sgan data pack` makes one). "
+    "Default: the bundled dataset.",
+)
 @click.option(
     "--cfg",
     type=click.Choice(list(presets())),
@@ -63,7 +68,9 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--kimg", type=KIMG, help=f"Length of the run in kimg, thousands of images shown to the discriminator. {_PRESET}"
 )
 @click.option("--snap", type=KIMG, help=f"Interval between snapshots in kimg. {_PRESET}")
-@click.option("--batch", type=click.IntRange(1), help=f"Number of images per training step on all GPUs. {_PRESET}")
+@click.option(
+    "--batch", type=click.IntRange(1), help=f"Number of images per training step, over all GPUs together. {_PRESET}"
+)
 @click.option(
     "--batch-gpu",
     type=click.IntRange(1),
@@ -135,7 +142,9 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--augpipe",
     type=click.Choice(_PIPES),
-    help="Augmentations of --aug ada and fixed: one kind, or the first letters of several. Default: bgc.",
+    help="Augmentations of --aug ada and fixed: one kind, or the first letters of several in the order blit, geom, "
+    "color, filter, noise, cutout. "
+    "Default: bgc.",
 )
 @click.option(
     "--target",
@@ -186,7 +195,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--resume",
     metavar="PATH",
-    help="Run folder, to continue that run; or a model file, to start a new run from its weights.",
+    help="Run folder, to continue that run with its own settings and dataset; or a model as for --model of the other "
+    "commands, to start a new run from its weights.",
 )
 @click.option(
     "--metrics",
@@ -205,7 +215,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--profile",
     type=click.IntRange(1),
     metavar="STEPS",
-    help="Number of steps to record in a profiler trace. Default: no trace.",
+    help="Number of steps to record in a profiler trace in the run folder. Default: no trace.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks without training.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress bar and no log.")
@@ -252,6 +262,10 @@ def command(
     if dry_run:
         click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
         return
+    if run.dataset and not quiet and distributed.is_first_on_machine():
+        from ..data.info import notes
+
+        warn(*notes(run.dataset))
     # Ranks in other processes open the dataset themselves.
     in_process = distributed.has_launcher() or run.config.gpus == 1
     dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics else None)
@@ -309,10 +323,10 @@ def _train(run: Plan, device: str, options: RunOptions, dataset: Dataset | None)
 
 def _snapshot(resume: str) -> str:
     """The snapshot to start from; a checkpoint of another program is converted to one in the cache."""
-    from ..interop.conversion import as_snapshot, located
+    from ..interop.conversion import ensure_snapshot, locate
 
-    path = located(resume)
-    return resume if path.name.startswith("state-") else str(as_snapshot(path))
+    path = locate(resume)
+    return resume if path.name.startswith("state-") else str(ensure_snapshot(path))
 
 
 def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:

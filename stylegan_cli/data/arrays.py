@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import SganError
-from ..files import nearest_path
+from ..files import suggest_path
 from .codec import Header, check_pixels
 from .listing import Listing
 from .sources import FolderSource, ZipSource, open_source
@@ -75,7 +75,7 @@ def open_any(
     if path.suffix.lower() not in (".npz", ".npy") or path.is_dir():
         return open_source(path)
     if not path.exists():
-        raise SganError(f"{path} does not exist.", hint=nearest_path(path))
+        raise SganError(f"{path} does not exist.", hint=suggest_path(path))
     return ArraySource(path)
 
 
@@ -112,12 +112,15 @@ def _plain_labels(labels: np.ndarray, count: int, path: Path) -> list:
 def _last_channels(pixels: np.ndarray, where: str) -> np.ndarray:
     """Convert uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] to [N, H, W, C]."""
     if pixels.dtype != np.uint8:
-        range, scaled = {"f": ("1", "(x * 255).round()"), "u": ("65535", "(x / 257).round()")}.get(
-            pixels.dtype.kind, ("255", "x")
-        )
+        known = {
+            "f4": ("1", "(x * 255).round()"),
+            "f8": ("1", "(x * 255).round()"),
+            "u2": ("65535", "(x / 257).round()"),
+        }
+        limit, scaled = known.get(pixels.dtype.str[1:], ("255", "x"))
         raise SganError(
             f"{where} has {pixels.dtype} pixels; expected uint8, 0 to 255.",
-            hint=f"For pixels from 0 to {range}, convert with {scaled}.astype(numpy.uint8).",
+            hint=f"For pixels from 0 to {limit}, convert with {scaled}.astype(numpy.uint8).",
         )
     if not pixels.size:
         raise SganError(f"{where} is empty.")

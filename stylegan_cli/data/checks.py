@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from ..errors import SganError, nearest
+from ..errors import SganError, suggest
 from ..progress import Progress
 from .codec import Header, ImageError, decode, ends_well
 from .formats import SUFFIXES
@@ -113,7 +113,7 @@ def chosen_labels(
         hint = "Train without --cond, or correct the labels."
         return stored or labels_of(dataset_json, names, where, hint)
     if label not in dataset_json.attributes:
-        hint = nearest(label, dataset_json.attributes) or _attribute_hint(dataset_json)
+        hint = suggest(label, dataset_json.attributes) or _attribute_hint(dataset_json)
         raise SganError(f"{where} has no attribute {label!r}.", hint=hint)
     values = dataset_json.attributes[label]
     if len(values) != len(names):
@@ -149,14 +149,10 @@ def pack_filter(
     provenance: dict,  # of dataset.json
 ) -> str | None:
     """Return the filter that the images were last resized with: 'none' if never, None if unknown."""
-    found = None
-    while isinstance(provenance, dict):
-        if isinstance(name := provenance.get("filter"), str):
-            found = name
-            if found != "none":
-                break
-        provenance = provenance.get("from")  # packed from a dataset, whose images were of this size already
-    return found
+    name, earlier = provenance.get("filter"), provenance.get("from")
+    if name == "none" and isinstance(earlier, dict):  # packed from a dataset, whose images were of this size already
+        return pack_filter(earlier) or name
+    return name if isinstance(name, str) else None
 
 
 def content_hash(source: FolderSource | ZipSource, dataset_json: DatasetJson, progress: Progress) -> str:

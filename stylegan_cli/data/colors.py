@@ -50,7 +50,8 @@ def scale_transparent_color(
     color = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("L", "RGB") or color is None:
         return
-    raw_mode = str(image.tile[0][3]) if image.tile else ""  # such as L;2 or RGB;16B
+    tiles = getattr(image, "tile", ())
+    raw_mode = str(tiles[0][3]) if tiles else ""  # such as L;2 or RGB;16B
     bits = int("".join(c for c in raw_mode.partition(";")[2] if c.isdigit()) or 8)
     scaled = [k >> 8 if bits == 16 else k * 255 // ((1 << bits) - 1) for k in np.atleast_1d(color).tolist()]
     image.info["transparency"] = tuple(scaled) if image.mode == "RGB" else scaled[0]
@@ -117,7 +118,7 @@ def _transform(
     """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
+        space = getattr(source.profile, "xcolor_space", "").strip()
         if mode not in _SPACES.get(space, ()):
             return None
         mode = "RGB" if space == "RGB" else mode

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import SganError, nearest
+from ..errors import SganError, suggest
 from ..progress import Progress, silent
 from ..version import __version__
 from .codec import fit, png_bytes, to_channels
@@ -92,7 +92,7 @@ def _definition(style: str) -> dict[str, Any]:
         raise SganError("Demo datasets need DiceBear.", hint="pip install 'stylegan-cli[demo]'") from e
     styles = sorted(f.name[:-5] for f in files(dicebear_styles).iterdir() if f.name.endswith(".json"))
     if style not in styles:
-        hint = nearest(style, styles) or "Choose from " + ", ".join(styles) + "."
+        hint = suggest(style, styles) or "Choose from " + ", ".join(styles) + "."
         raise SganError(f"DiceBear has no style {style!r}.", hint=hint)
     return json.loads((files(dicebear_styles) / f"{style}.json").read_text("utf-8"))
 
@@ -142,7 +142,7 @@ def _classes(attributes: dict[str, list[str]], label: str | None, style: str) ->
     if label is None:
         return None, ()
     if label not in attributes:
-        hint = nearest(label, attributes) or "Choose from " + ", ".join(attributes) + "."
+        hint = suggest(label, attributes) or "Choose from " + ", ".join(attributes) + "."
         raise SganError(f"The images of style {style} do not differ in an attribute {label!r}.", hint=hint)
     numbers, classes = classes_by_value(attributes[label])
     return numbers.tolist(), classes

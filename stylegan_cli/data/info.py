@@ -15,7 +15,7 @@ from .checks import OPAQUE
 from .codec import from_array, to_array
 from .dataset import Dataset
 from .images import image_grid
-from .listing import printable
+from .listing import HIDDEN, first_three, printable
 
 _CELL = 128  # approximate size of a sheet's cells in pixels
 _CELLS = 80  # maximum number of images on a sheet
@@ -41,6 +41,15 @@ def summary(
         "ignored": {printable(name): reason for name, reason in dataset.ignored.items()},
         "note": OPAQUE if _is_opaque(dataset) else None,
     }
+
+
+def notes(
+    dataset: Dataset,
+) -> list[str]:
+    """Return sentences about files that are not taken and about alpha that is not needed."""
+    others = [f"{printable(n)} ({reason})" for n, reason in dataset.ignored.items() if reason != HIDDEN]
+    path, opaque = dataset.spec.path, [OPAQUE] if _is_opaque(dataset) else []
+    return [*([f"{len(others)} file(s) of {path} are not taken: {first_three(others)}."] if others else []), *opaque]
 
 
 def contact_sheet(

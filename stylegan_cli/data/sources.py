@@ -13,7 +13,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from ..errors import SganError
-from ..files import nearest_path
+from ..files import suggest_path
 from .codec import HEAD, Header, ImageError, decode, read_header
 from .formats import FORMATS, why_unreadable
 from .listing import HIDDEN, Listing, duplicates, first_three, list_files, walk
@@ -193,7 +193,7 @@ def open_source(
     """Open a source. Raises SganError if the path does not exist, is not a zip, or contains no images."""
     path = Path(path)
     if not path.exists():
-        raise SganError(f"{path} does not exist.", hint=nearest_path(path))
+        raise SganError(f"{path} does not exist.", hint=suggest_path(path))
     source = FolderSource(path) if path.is_dir() else ZipSource(path)
     if not source.names:
         others = [f"{name} ({reason})" for name, reason in source.listing.ignored.items() if reason != HIDDEN]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SganError
-from ..layers import laid_out
+from ..layers import to_memory_format
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -143,4 +143,4 @@ def to_device(
 ) -> N:
     """Move a network; on a CPU to channels_last, which makes convolutions 1.5 times as fast."""
     is_cpu = torch.device(device).type == "cpu"
-    return laid_out(network.to(device), torch.channels_last if is_cpu else torch.contiguous_format)
+    return to_memory_format(network.to(device), torch.channels_last if is_cpu else torch.contiguous_format)

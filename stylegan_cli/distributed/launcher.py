@@ -53,7 +53,7 @@ def launch(
     return _start_and_restart(ranks, restarts, (device, threads, function, tuple(arguments)))
 
 
-class _LostRank(Exception):
+class _LostRankError(Exception):
     """A signal killed a rank's process. The message names both."""
 
 
@@ -66,7 +66,7 @@ def _start_and_restart(ranks: int, restarts: int, work: tuple[Any, ...]) -> Any:
         for start in range(restarts + 1):
             try:
                 return _run(ranks, Path(folder, str(start)), work, stop_requested)
-            except _LostRank as e:
+            except _LostRankError as e:
                 message = str(e)
             if start < restarts:
                 _print(f"{message}. Restarting all ranks from the last state.")
@@ -120,7 +120,7 @@ class _Rank:
 
 def _run(ranks: int, rendezvous: Path, work: tuple[Any, ...], stop_requested: threading.Event) -> Any:
     """Start all ranks once, wait for all, and return the first one's result. Raises the error of a failed rank, or
-    _LostRank if a signal killed one."""
+    _LostRankError if a signal killed one."""
     group: list[_Rank] = []
     try:
         resource_tracker.ensure_running()  # starting it later would reset the mask
@@ -187,7 +187,7 @@ def _loss_error(rank: _Rank, stop_requested: bool) -> BaseException:
     message = f"Rank {rank.number} was killed by {names.get(-code, f'signal {-code}')}"
     if stop_requested:
         return SganError(f"{message} while it was stopping.", hint="Everything saved before is still there.")
-    return _LostRank(message)
+    return _LostRankError(message)
 
 
 def _print(message: str) -> None:

@@ -43,7 +43,8 @@ def call_as_launched(
 ) -> Any:  # return value of the function on this rank
     """Join the other ranks and call the function in this process.
 
-    The first process on the machine raises any error. The others print it only if it is theirs alone, and exit with 1.
+    The first process on the machine raises any error. The others print an error only if the first has none, and exit
+    with 1.
     """
     try:
         _check_ranks(ranks, device)

@@ -1,1 +1,1 @@
-"""Checkpoints of other programs: read as data, written in their form. No byte of a file is ever run."""
+"""Reading and writing checkpoints of other programs. Files are read as data; code in them is never run."""

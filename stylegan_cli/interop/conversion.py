@@ -1,4 +1,4 @@
-"""From any checkpoint to a snapshot, and from a model to the formats that others read."""
+"""Finding models, and converting checkpoints to snapshots."""
 
 from __future__ import annotations
 
@@ -17,64 +17,64 @@ from ..errors import SganError
 from ..runs import folders
 from ..snapshot import Snapshot, SnapshotInfo, read_info, save_snapshot
 from ..version import __version__
-from .opening import foreign_info, is_snapshot, open_model
+from .opening import checkpoint_info, is_snapshot, open_model
 
-_READERS = 1  # rises when a reader comes to read the same file otherwise
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # the convention of PyTorch's hub: the SHA-256 begins so
+_READERS_VERSION = 1  # increased when a reader changes its result for the same file
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as in PyTorch's hub: the first digits of the SHA-256
 
 
 def find_model(
-    model: str | os.PathLike | None,  # a file, a run folder, an address; None: the newest of `runs`, else packaged
+    model: str | os.PathLike | None,  # a file, a run folder or a URL; None: the newest of `runs`, else the bundled one
     runs: str | os.PathLike = "runs",  # the folder of all runs
 ) -> tuple[Path, str]:
-    """The model file that is meant, and a sentence that says which it is: all that is opened is found here.
+    """Find a model file, and a sentence that says which one it is.
 
-    Raises SganError if there is no such file, it cannot be downloaded, or the folder holds no snapshot.
+    Raises SganError if the file does not exist or cannot be downloaded, or if the folder has no snapshot.
     """
-    return folders.find_model(None if model is None else located(os.fspath(model)), runs)
+    return folders.find_model(None if model is None else locate(os.fspath(model)), runs)
 
 
-def located(
-    model: str,  # a path, or an address
+def locate(
+    model: str,  # a path or a URL
 ) -> Path:
-    """The file or folder itself; what is on the network is downloaded once, and checked where its name holds its hash.
+    """The local path of a model. A URL is downloaded once, and verified if its file name contains its hash.
 
-    Raises SganError if it cannot be had.
+    Raises SganError if the download fails.
     """
     if not re.match(r"https?://", model):
         return Path(model)
     name = re.sub(r"[^\w.-]", "_", model.split("?")[0].rstrip("/").rpartition("/")[2]) or "model"
-    said = _HASH_IN_NAME.search(name)
-    whole = said[1] if said and len(said[1]) == 64 else None
-    path = fetch(model, whole, name if whole else f"{cache.key(model)[:12]}-{name}")
-    if said and not (found := cache.sha256_of(path)).startswith(said[1]):
+    match = _HASH_IN_NAME.search(name)
+    sha256 = match[1] if match and len(match[1]) == 64 else None
+    path = fetch(model, sha256, name if sha256 else f"{cache.key(model)[:12]}-{name}")
+    if match and not (actual := cache.sha256_of(path)).startswith(match[1]):
         path.unlink()
-        raise SganError(f"What {model} sent has the SHA-256 {found}, not the {said[1]} of its name; it was not kept.")
+        raise SganError(f"{model} has the SHA-256 {actual}, not {match[1]} as in its name; the download was discarded.")
     return path
 
 
 def model_info(
     path: Path,
 ) -> SnapshotInfo:
-    """What a file says about its model, without its weights. Raises SganError if it is none."""
-    return read_info(path) if is_snapshot(path) else foreign_info(path)[0]
+    """Read the description of a model without its weights. Raises SganError if the file is not a model."""
+    return read_info(path) if is_snapshot(path) else checkpoint_info(path)[0]
 
 
-def notes_on(
+def conversion_notes(
     path: Path,
 ) -> tuple[str, ...]:
-    """What of a checkpoint is lost here, or was guessed."""
-    return () if is_snapshot(path) else foreign_info(path)[1]
+    """What is omitted or guessed when a checkpoint is converted."""
+    return () if is_snapshot(path) else checkpoint_info(path)[1]
 
 
-def as_snapshot(
+def ensure_snapshot(
     path: Path,
 ) -> Path:
-    """The file itself if it is a snapshot; else a snapshot of it in the cache, made once."""
+    """The file itself if it is a snapshot, else a snapshot in the cache that is converted from it."""
     if is_snapshot(path):
         return path
     sha256 = cache.sha256_of(path)
-    key = cache.key(sha256, __version__, _READERS)
+    key = cache.key(sha256, __version__, _READERS_VERSION)
     with cache.claim("conversions", key):
         return cache.find("conversions", key) or cache.store_file(
             "conversions", key, lambda draft: convert(open_model(path), draft, sha256=sha256)
@@ -85,11 +85,11 @@ def convert(
     model: Snapshot,
     out: Path,  # .safetensors
     *,
-    sha256: str | None = None,  # of the file that the model was read from; None: it is calculated
-    dtype: torch.dtype | None = None,  # that tensors are stored in; None: as they are
-    discriminator: bool = True,  # keep it
+    sha256: str | None = None,  # of the file that the model was read from; None: calculated
+    dtype: torch.dtype | None = None,  # precision of the stored tensors; None: unchanged
+    discriminator: bool = True,  # whether to include it
 ) -> None:
-    """Write a snapshot that says where it came from. Raises SganError if the file cannot be written."""
+    """Write a model as a snapshot that records its origin. Raises SganError if the file cannot be written."""
     info = model.info
     if not is_snapshot(model.path):
         sha256 = sha256 or cache.sha256_of(model.path)
@@ -100,9 +100,9 @@ def convert(
 def written_by(
     path: Path,
 ) -> str:
-    """What wrote the file, for the reader."""
+    """The program that wrote a file, for the user."""
     if not is_snapshot(path):
-        return foreign_info(path)[0].origin
+        return checkpoint_info(path)[0].origin
     with safetensors.safe_open(path, framework="pt") as f:
         info = json.loads((f.metadata() or {}).get("info", "{}"))
     return f"snapshot of stylegan_cli {info.get('version', '')}".strip()

@@ -1,4 +1,4 @@
-"""A generator as an ONNX file: for onnxruntime, TensorRT, a browser. `graphs` says what goes in and what comes out."""
+"""Export of a generator to ONNX, for onnxruntime, TensorRT or a browser. `graphs` describes inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .. import ops
 from ..errors import SganError
 from ..files import atomic_path
 from ..models.generator import Generator
-from .graphs import described, dynamic_shapes, inputs_of, largest_difference, module_of, quiet, trace
+from .graphs import dynamic_shapes, example_inputs, extract_part, largest_difference, metadata_of, quiet, trace
 
-MAX_BYTES = 2_000_000_000  # of the weights: one ONNX file ends at 2 GiB
+MAX_BYTES = 2_000_000_000  # of the weights: an ONNX file is limited to 2 GiB
 
 
 def export_onnx(
     G: Generator,
     path: str | Path,  # .onnx
-    what: str = "all",  # 'all', 'mapping' or 'synthesis', see `graphs`
+    part: str = "all",  # 'all', 'mapping' or 'synthesis', see `graphs`
 ) -> float | None:
-    """Write the generator, or one half of it, for any number of images; the weights are in the file.
+    """Write the generator, or one half of it, with a dynamic batch size. The weights are in the file.
 
-    Returns the largest difference between onnxruntime's images and PyTorch's, None if onnxruntime is not installed.
-    Raises SganError if it is more than 1e-4, if the model is too large, or if the file cannot be written: then there
-    is no file. Raises ModuleNotFoundError without onnxscript.
+    Returns the largest difference between the outputs of onnxruntime and PyTorch, or None if onnxruntime is not
+    installed. Raises SganError, and writes no file, if the difference is more than 1e-4, if the model is too large, or
+    if the file cannot be written. Raises ModuleNotFoundError without onnxscript.
     """
-    import onnxscript  # noqa: F401 (PyTorch's exporter needs it, and would say so in other words)
+    import onnxscript  # noqa: F401 (PyTorch's exporter needs it, and its own error message is less clear)
 
-    module = module_of(G, what)
+    module = extract_part(G, part)
     if sum(t.nbytes for t in module.state_dict().values()) > MAX_BYTES:
-        raise SganError("The model is larger than 2 GB, which is as much as one ONNX file holds.")
-    inputs = inputs_of(G, what, 2)
+        raise SganError("The model is larger than 2 GB, the limit of an ONNX file.")
+    inputs = example_inputs(G, part, 2)
     program = trace(module, inputs)
     with quiet():
         exported = torch.onnx.export(
@@ -45,13 +45,13 @@ def export_onnx(
             verbose=False,
         )
     assert exported is not None  # only the old exporter (dynamo=False) returns nothing
-    exported.model.metadata_props.update(described(G, what))
+    exported.model.metadata_props.update(metadata_of(G, part))
     with atomic_path(path) as temporary:
         exported.save(temporary, external_data=False)
         if importlib.util.find_spec("onnxruntime") is None:
             return None
         with ops.use("reference"):
-            return largest_difference(module, G, what, _runtime(temporary))
+            return largest_difference(module, G, part, _runtime(temporary))
 
 
 def _runtime(path: Path) -> Callable[[dict[str, Tensor]], Tensor]:

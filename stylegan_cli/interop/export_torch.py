@@ -1,5 +1,5 @@
-"""A generator as a file of `torch.export`: it runs in PyTorch without this package. `graphs` says what goes in and
-what comes out.
+"""Export of a generator with `torch.export`, to run in PyTorch without this package. `graphs` describes inputs and
+outputs.
 
     module = torch.export.load("model.pt2").module()
     image = module(torch.randn(4, 512), torch.tensor(0.7))
@@ -14,23 +14,23 @@ import torch
 from .. import ops
 from ..files import atomic_path
 from ..models.generator import Generator
-from .graphs import described, inputs_of, largest_difference, module_of, quiet, trace
+from .graphs import example_inputs, extract_part, largest_difference, metadata_of, quiet, trace
 
 
 def export_torch(
     G: Generator,
     path: str | Path,  # .pt2
-    what: str = "all",  # 'all', 'mapping' or 'synthesis', see `graphs`
+    part: str = "all",  # 'all', 'mapping' or 'synthesis', see `graphs`
 ) -> float:
-    """Write the generator, or one half of it, for any number of images.
+    """Write the generator, or one half of it, with a dynamic batch size.
 
-    Returns the largest difference between what the file draws and the model. Raises SganError if it is more than 1e-4,
-    or if the file cannot be written: then there is no file.
+    Returns the largest difference between the outputs of the file and the model. Raises SganError, and writes no file,
+    if it is more than 1e-4 or if the file cannot be written.
     """
-    module = module_of(G, what)
-    program = trace(module, inputs_of(G, what, 2))
+    module = extract_part(G, part)
+    program = trace(module, example_inputs(G, part, 2))
     with atomic_path(path) as temporary, quiet():
-        torch.export.save(program, temporary, extra_files=described(G, what))
+        torch.export.save(program, temporary, extra_files=metadata_of(G, part))
         loaded = torch.export.load(temporary).module()
         with ops.use("reference"):
-            return largest_difference(module, G, what, lambda inputs: loaded(*inputs.values()))
+            return largest_difference(module, G, part, lambda inputs: loaded(*inputs.values()))

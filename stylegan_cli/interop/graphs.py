@@ -1,10 +1,10 @@
-"""A generator as a graph of PyTorch's own operations that takes any number of images: what other runtimes are given.
+"""A generator as a graph of standard PyTorch operations with a dynamic batch size, for export to other runtimes.
 
     'all'         z [N, z_dim], truncation_psi [], c [N, c_dim]  ->  image [N, channels, height, width] in [-1, 1]
     'mapping'     z, truncation_psi, c                           ->  ws [N, num_ws, w_dim]
     'synthesis'   ws                                             ->  image
 
-All of float32; c, one-hot, is there if the model knows classes. The noise is the stored one.
+All tensors are float32. c is one-hot and only present if the model is conditional. The noise is the stored one.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ..errors import SganError
 from ..models.generator import Generator
 
 PARTS = ("all", "mapping", "synthesis")
-TOLERANCE = 1e-4  # of an image's largest value, or of 1
+TOLERANCE = 1e-4  # relative to the largest value of the output, if it exceeds 1
 
 
 class Part(nn.Module):
     """A generator, or one half of it."""
 
-    output: str  # name of what comes out
+    output: str  # name of the output
 
 
 class _Mapping(Part):
@@ -80,29 +80,29 @@ class _All(Part):
         return self.synthesis(self.mapping(z, c, truncation_psi), noise="const")
 
 
-def module_of(
+def extract_part(
     G: Generator,
-    what: str,  # of PARTS
+    part: str,  # one of PARTS
 ) -> Part:
-    """The part as a module by itself, on the CPU, in float32; the generator stays as it is. Raises ValueError on a
-    name that is none of PARTS."""
-    if what not in PARTS:
-        raise ValueError(f"what must be one of {', '.join(PARTS)}, not {what!r}")
-    kind = {"all": _All, "mapping": _Mapping, "synthesis": _Synthesis}[what]
-    module = kind(copy.deepcopy(G)).to("cpu", torch.float32)
+    """Copy a part of a generator into a module of its own, on the CPU and in float32. Raises ValueError if there is no
+    such part."""
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}, not {part!r}")
+    part_class = {"all": _All, "mapping": _Mapping, "synthesis": _Synthesis}[part]
+    module = part_class(copy.deepcopy(G)).to("cpu", torch.float32)
     return module.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
-def inputs_of(
+def example_inputs(
     G: Generator,
-    what: str,  # of PARTS
+    part: str,  # one of PARTS
     batch: int,
 ) -> dict[str, Tensor]:
-    """Some inputs, the same ones each time, in the order that the part takes them in."""
-    config, draw = G.config, torch.Generator().manual_seed(batch)
-    if what == "synthesis":
-        return {"ws": torch.randn(batch, G.num_ws, config.w_dim, generator=draw)}
-    inputs = {"z": torch.randn(batch, config.z_dim, generator=draw), "truncation_psi": torch.tensor(0.7)}
+    """Reproducible example inputs, in the order of the part's arguments."""
+    config, random = G.config, torch.Generator().manual_seed(batch)
+    if part == "synthesis":
+        return {"ws": torch.randn(batch, G.num_ws, config.w_dim, generator=random)}
+    inputs = {"z": torch.randn(batch, config.z_dim, generator=random), "truncation_psi": torch.tensor(0.7)}
     if config.c_dim:
         inputs["c"] = torch.eye(config.c_dim)[torch.arange(batch) % config.c_dim]
     return inputs
@@ -110,7 +110,7 @@ def inputs_of(
 
 def trace(
     module: nn.Module,
-    inputs: dict[str, Tensor],  # of two images: one would be taken for a constant
+    inputs: dict[str, Tensor],  # for two images, because a batch of 1 would be treated as a constant
 ) -> torch.export.ExportedProgram:
     with ops.use("reference"), quiet():
         return torch.export.export(module, tuple(inputs.values()), dynamic_shapes=dynamic_shapes(inputs), strict=False)
@@ -126,33 +126,33 @@ def dynamic_shapes(
 def largest_difference(
     module: nn.Module,
     G: Generator,
-    what: str,  # of PARTS
-    run: Callable[[dict[str, Tensor]], Tensor],  # what was exported
+    part: str,  # one of PARTS
+    run: Callable[[dict[str, Tensor]], Tensor],  # runs the exported graph
 ) -> float:
-    """Between what was exported and PyTorch, for one image and for three. Raises SganError if it is too large."""
+    """Compare an exported graph with the model, for one and for three images. Raises SganError if they differ."""
     worst = 0.0
     for batch in (1, 3):
-        inputs = inputs_of(G, what, batch)
+        inputs = example_inputs(G, part, batch)
         with torch.no_grad():
             expected = module(*inputs.values())
         difference = (run(inputs) - expected).abs().max().item()
         if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
-            raise SganError(f"What was exported differs from the model by {difference:.2g}, and was not kept.")
+            raise SganError(f"The exported graph differs from the model by {difference:.2g}; it was discarded.")
         worst = max(worst, difference)
     return worst
 
 
-def described(
+def metadata_of(
     G: Generator,
-    what: str,  # of PARTS
+    part: str,  # one of PARTS
 ) -> dict[str, str]:
-    """What goes into the file beside the graph."""
-    return {"config": json.dumps(to_json(G.config)), "part": what, "writer": f"stylegan_cli {__version__}"}
+    """The metadata to store in the file."""
+    return {"config": json.dumps(to_json(G.config)), "part": part, "writer": f"stylegan_cli {__version__}"}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what PyTorch's exporters tell their own developers."""
+    """Silence the warnings of PyTorch's exporters, which are meant for their developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Which classes and functions a pickle names, whether or not it can be read: nothing of it is looked up."""
+"""Lists the classes and functions that a pickle names, even if it cannot be read. None of them is imported."""
 
 from __future__ import annotations
 
@@ -8,69 +8,71 @@ from typing import Any
 
 from ..pickled import MAX_STEPS, Part, PickleError, read_pickle
 from . import nvidia, rosinality, tensorflow
-from .foreign import FormatError
-from .tensors import STORAGES, entry_part, numpy_name, rebuild_tensor, storage_from_bytes, zip_entries
+from .checkpoint import FormatError
+from .tensors import STORAGES, entry_part, load_storage, rebuild_tensor, resolve_numpy_name, zip_entries
 
-_FEW = 1000  # steps of a pickle within a storage
-_READERS = (nvidia.known, rosinality.known, tensorflow.known, numpy_name)
+_STORAGE_STEPS = 1000  # maximum number of steps of a pickle in a storage
+_RESOLVERS = (nvidia.resolve_name, rosinality.resolve_name, tensorflow.resolve_name, resolve_numpy_name)
 
 
 @dataclass
-class Names:
-    """What was found."""
+class PickleNames:
+    """The names in a file."""
 
-    known: dict[str, bool] = field(default_factory=dict)  # name -> whether it is inert: we know what it stands for
-    complete: bool = True  # the pickle was read to its end; what it builds of unknown classes may hide more
+    known: dict[str, bool] = field(default_factory=dict)  # name -> whether it is inert: a reader replaces it with data
+    complete: bool = True  # whether the pickle was read to the end; objects of unknown classes may hide more
 
 
-def names_in(
+def find_names(
     path: Path,
-) -> Names | None:  # None: there is no pickle in it
-    """Every global that a file names, down to the pickles within its storages."""
-    found = Names()
+) -> PickleNames | None:  # None: the file contains no pickle
+    """List every global that a file names, including those in pickles inside its storages."""
+    names = PickleNames()
     with open(path, "rb") as f:
-        beginning = f.read(4)
-        if beginning == b"PK\3\4":
+        head = f.read(4)
+        if head == b"PK\3\4":
             try:
                 entries = zip_entries(Part(f))
-                described = [entry_part(Part(f), e) for n, e in entries.items() if n.rpartition("/")[2] == "data.pkl"]
+                descriptions = [
+                    entry_part(Part(f), e) for n, e in entries.items() if n.rpartition("/")[2] == "data.pkl"
+                ]
             except PickleError:
-                return Names(complete=False)
-            for part in described:
-                _scan(part, found)
-            return found if described else None
-        if beginning[:1] != b"\x80":
+                return PickleNames(complete=False)
+            for part in descriptions:
+                _scan(part, names)
+            return names if descriptions else None
+        if head[:1] != b"\x80":
             return None
         file = Part(f)
-        _scan(file, found)
-        for _ in range(4):  # torch.save wrote five, one after the other
-            if found.complete and file.place < len(file):
-                _scan(file, found, must=False)
-    return found
+        _scan(file, names)
+        for _ in range(4):  # the old torch.save wrote five pickles in a row
+            if names.complete and file.position < len(file):
+                _scan(file, names, required=False)
+    return names
 
 
-def _scan(file: Part, found: Names, must: bool = True, steps: int = MAX_STEPS) -> None:
-    """One pickle; those within it are looked into once each, and not into those within them."""
+def _scan(file: Part, names: PickleNames, required: bool = True, max_steps: int = MAX_STEPS) -> None:
+    """Scan one pickle, and those nested directly in it."""
 
-    def known(module: str, name: str) -> Any:
+    def resolve(module: str, name: str) -> Any:
         meaning = _meaning(module, name)
-        found.known[f"{module}.{name}"[:200]] = meaning is not None
-        if (module, name) == ("torch.storage", "_load_from_bytes") and steps == MAX_STEPS:
-            return lambda part: _nested(part, found)
-        return _Unknown if meaning is None or meaning in (rebuild_tensor, storage_from_bytes) else meaning
+        names.known[f"{module}.{name}"[:200]] = meaning is not None
+        if (module, name) == ("torch.storage", "_load_from_bytes") and max_steps == MAX_STEPS:
+            return lambda part: _scan_storage(part, names)
+        return _Unknown if meaning is None or meaning in (rebuild_tensor, load_storage) else meaning
 
     try:
-        read_pickle(file, known, _Unknown, parts=True, steps=steps)
+        read_pickle(file, resolve, _Unknown, lazy_bytes=True, max_steps=max_steps)
     except PickleError:
-        found.complete = found.complete and not must
+        names.complete = names.complete and not required
 
 
-def _nested(part: Any, found: Names) -> Any:
-    """The five pickles of a storage: the fourth names its type."""
-    if isinstance(part, Part) and part.made is None:
-        part.made = stream = Part(part.file, part.start, len(part))
+def _scan_storage(part: Any, names: PickleNames) -> Any:
+    """Scan the five pickles of a storage, the fourth of which names its type."""
+    if isinstance(part, Part) and part.result is None:
+        part.result = stream = Part(part.file, part.start, len(part))
         for _ in range(5):
-            _scan(stream, found, steps=_FEW)
+            _scan(stream, names, max_steps=_STORAGE_STEPS)
     return _Unknown()
 
 
@@ -79,9 +81,9 @@ def _meaning(module: str, name: str) -> Any:
         return STORAGES[name]
     if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
         return rebuild_tensor
-    for reader in _READERS:
+    for resolve in _RESOLVERS:
         try:
-            if (meaning := reader(module, name)) is not None:
+            if (meaning := resolve(module, name)) is not None:
                 return meaning
         except FormatError:
             continue
@@ -89,7 +91,7 @@ def _meaning(module: str, name: str) -> Any:
 
 
 class _Unknown:
-    """What stands for anything."""
+    """A placeholder for any class or object."""
 
     def __init__(self, *_: Any):
         pass

@@ -1,7 +1,8 @@
-"""A model as a `.pkl` for one of NVIDIA's repositories, and back.
+"""Writer of `.pkl` files for NVIDIA's repositories, and a reader of these files.
 
-Their own pickles carry the source of the networks. These name the repository's classes instead, what to call them
-with, and the weights as numpy arrays: `pickle.load` in a checkout of the repository builds the networks anew.
+NVIDIA's own pickles contain the source code of the networks. These contain the names of the repository's classes
+instead, their arguments, and the weights as numpy arrays: `pickle.load` in a checkout of the repository builds the
+networks.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from ..models.generator import Generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..ops import fir_filter
 from ..pickled import Name, PickleError
-from .foreign import Foreign
+from .checkpoint import Checkpoint
 from .tensors import Array
 
-REPOSITORIES = {"ada": "training.networks", "sg3": "training.networks_stylegan2"}  # where each has its networks
-# Of our names, those that they call otherwise
-_THEIRS = {
+REPOSITORIES = {"ada": "training.networks", "sg3": "training.networks_stylegan2"}  # the module with the networks
+# Our field name -> NVIDIA's argument name, if they differ
+_NVIDIA_NAMES = {
     "channels": "img_channels",
     "mapping_layers": "num_layers",
     "mapping_lr": "lr_multiplier",
@@ -37,10 +38,10 @@ _THEIRS = {
     "mbstd_group": "mbstd_group_size",
     "mbstd_channels": "mbstd_num_channels",
 }
-_OURS = {theirs: ours for ours, theirs in _THEIRS.items()}
-# What they have no argument for: how their networks are in any case, see _refuse_what_they_lack
+_FIELD_NAMES = {argument: field for field, argument in _NVIDIA_NAMES.items()}
+# Fields without an argument: NVIDIA's networks have one fixed value, see _check_supported
 _FIXED = ("height", "width", "labels", "family", "blur", "fade")
-# Which of their arguments they take in a dictionary of its own
+# Arguments that NVIDIA's classes take in nested dictionaries
 _SYNTHESIS = ("channel_base", "channel_max", "num_fp16_res", "conv_clamp", "architecture", "resample_filter")
 _NESTED = {
     ("ada", StyleGAN2Config): {
@@ -61,23 +62,23 @@ _NESTED = {
 
 def write_nvidia(
     path: str | Path,  # .pkl
-    G: Generator,  # moving average; the file has no other one
+    G: Generator,  # moving average, written as G and G_ema
     D: Discriminator | None,
-    repository: str,  # of REPOSITORIES: 'ada' is stylegan2-ada-pytorch, 'sg3' is stylegan3
+    repository: str,  # one of REPOSITORIES: 'ada' is stylegan2-ada-pytorch, 'sg3' is stylegan3
 ) -> None:
-    """Write a model that the repository's programs open, in full precision. Without a discriminator a layer that does
-    nothing stands in its place.
+    """Write a model for the programs of a repository, in full precision. A missing discriminator is replaced with an
+    identity layer.
 
-    Raises SganError if its networks cannot be such a model, or if the file cannot be written.
+    Raises SganError if the repository does not support such networks, or if the file cannot be written.
     """
     if repository not in REPOSITORIES:
         raise ValueError(f"repository must be one of {', '.join(REPOSITORIES)}, not {repository!r}")
-    _refuse_what_they_lack(G.config, None if D is None else D.config)
+    _check_supported(G.config, None if D is None else D.config)
     generator = _network(G, "Generator", repository)
     tree = {
         "G": generator,
-        "D": _NOTHING if D is None else _network(D, "Discriminator", repository),
-        "G_ema": generator.made,
+        "D": _IDENTITY if D is None else _network(D, "Discriminator", repository),
+        "G_ema": generator.result,
         "augment_pipe": None,
         "training_set_kwargs": None,
     }
@@ -85,50 +86,51 @@ def write_nvidia(
         _Writer(f).write(tree)
 
 
-def _refuse_what_they_lack(generator: GeneratorConfig, discriminator: DiscriminatorConfig | None) -> None:
+def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorConfig | None) -> None:
     if not isinstance(generator, StyleGAN2Config):
-        raise SganError(f"NVIDIA's networks are StyleGAN2s: this generator is of the family {generator.family!r}.")
+        raise SganError(f"NVIDIA's repositories support only StyleGAN2, not the family {generator.family!r}.")
     if discriminator and (discriminator.blur or discriminator.fade):
-        raise SganError("NVIDIA's discriminator neither grows nor blurs beside its filter: this one does.")
+        raise SganError("NVIDIA's discriminator does not support growing or an additional blur filter.")
     for config in (generator, discriminator or generator):
         if base_size(config.height, config.width)[:2] != (4, 4):
             size = f"{config.height}x{config.width}"
-            raise SganError(f"NVIDIA's networks draw squares of 8, 16, 32 and so on pixels: {size} they cannot.")
+            raise SganError(f"NVIDIA's networks support only squares of 8, 16, 32 ... pixels, not {size}.")
     if generator.c_dim and generator.labels != "embed":
-        raise SganError("NVIDIA's generator normalizes labels by themselves: one that takes them with z it has not.")
+        raise SganError(f"NVIDIA's generator supports only the labels 'embed', not {generator.labels!r}.")
     if discriminator and discriminator.c_dim and discriminator.labels != "projection":
-        raise SganError("NVIDIA's discriminator maps labels: one with a logit for each class they have not.")
+        raise SganError(f"NVIDIA's discriminator supports only the labels 'projection', not {discriminator.labels!r}.")
 
 
 def arguments_of(
     config: StyleGAN2Config | DiscriminatorConfig,
-    repository: str,  # of REPOSITORIES
+    repository: str,  # one of REPOSITORIES
 ) -> dict[str, Any]:
-    """What their class is called with to build such a network. All of it is said: defaults differ between the two."""
-    ours = to_json(config) | {"fir": list(config.fir)}
-    flat = {_THEIRS.get(name, name): v for name, v in ours.items() if name not in _FIXED}
-    nested = _NESTED[repository, type(config)]
-    inner = {nest: {name: flat.pop(name) for name in names} for nest, names in nested.items()}
-    return {"img_resolution": config.height} | flat | inner
+    """The arguments of NVIDIA's class for such a network. All are explicit, since the defaults differ."""
+    fields = to_json(config) | {"fir": list(config.fir)}
+    flat = {_NVIDIA_NAMES.get(name, name): v for name, v in fields.items() if name not in _FIXED}
+    groups = {
+        group: {name: flat.pop(name) for name in names} for group, names in _NESTED[repository, type(config)].items()
+    }
+    return {"img_resolution": config.height} | flat | groups
 
 
 def _weights(network: Generator | Discriminator) -> dict[str, Tensor]:
-    """By their names, which are ours; they keep filters too, in two dimensions if they are short."""
+    """The state_dict of NVIDIA's network. It also contains the filters, which are two-dimensional if they are short."""
     tensors: dict[str, Tensor] = dict(network.named_parameters())
     for name, tensor in network.named_buffers():
-        if name.endswith("blur_filter"):  # of one tap
+        if name.endswith("blur_filter"):  # a single tap
             continue
         tensors[name] = tensor
         if name.endswith("resample_filter"):
             layer = network.get_submodule(name.rpartition(".")[0])
-            # Where nothing is resampled theirs is the usual one, of four taps
-            idle = getattr(layer, "up", 2) == getattr(layer, "down", 1) == 1
-            taps = fir_filter((1, 3, 3, 1)) if idle else tensor
+            # NVIDIA's layers that do not resample have the default filter of four taps
+            is_unused = getattr(layer, "up", 2) == getattr(layer, "down", 1) == 1
+            taps = fir_filter((1, 3, 3, 1)) if is_unused else tensor
             tensors[name] = taps if len(taps) >= 8 else taps.outer(taps)
     return tensors
 
 
-# What the file makes
+# The objects in the file, and the writer
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,112 +143,112 @@ class _Global:
 class _Call:
     function: _Global
     arguments: tuple = ()
-    state: Any = None  # what the object is given after that
-    again: bool = False  # whether it is used again: the same object, then
+    state: Any = None  # for the __setstate__ of the result
+    is_shared: bool = False  # whether the result is used more than once
 
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """An object, and calls whose results are thrown away."""
+    """An object, and calls to prepare it whose results are discarded."""
 
-    made: _Call
+    result: _Call
     calls: tuple[_Call, ...]
 
 
 _PARTIAL, _CALL = _Global("functools", "partial"), _Global("functools", "partial.__call__")
 _MODULE = "torch.nn.modules.module"
-_NOTHING = _Call(_Global("torch.nn.modules.linear", "Identity"))
-_FLOAT32 = _Call(_Global("numpy", "dtype"), ("f4", False, True), (3, "<", None, None, None, -1, -1, 0), again=True)
+_IDENTITY = _Call(_Global("torch.nn.modules.linear", "Identity"))
+_FLOAT32 = _Call(_Global("numpy", "dtype"), ("f4", False, True), (3, "<", None, None, None, -1, -1, 0), is_shared=True)
 
 
 def _network(network: Generator | Discriminator, name: str, repository: str) -> _Prepared:
     config = network.config
-    assert isinstance(config, (StyleGAN2Config, DiscriminatorConfig))  # others were refused
-    # A pickle calls with arguments by position only; a partial holds the others.
-    kind = _Global(REPOSITORIES[repository], name)
-    call = _Call(_PARTIAL, (kind,), (kind, (), arguments_of(config, repository), None))
-    made = _Call(_CALL, (call,), again=True)
+    assert isinstance(config, (StyleGAN2Config, DiscriminatorConfig))  # checked by _check_supported
+    # Calls in a pickle have positional arguments only; a partial provides the keyword arguments.
+    network_class = _Global(REPOSITORIES[repository], name)
+    call = _Call(_PARTIAL, (network_class,), (network_class, (), arguments_of(config, repository), None))
+    module = _Call(_CALL, (call,), is_shared=True)
     return _Prepared(
-        made,
+        module,
         (
-            _Call(_Global(_MODULE, "Module.load_state_dict"), (made, _weights(network))),
-            _Call(_Global(_MODULE, "Module.eval"), (made,)),
-            _Call(_Global(_MODULE, "Module.requires_grad_"), (made, False)),
+            _Call(_Global(_MODULE, "Module.load_state_dict"), (module, _weights(network))),
+            _Call(_Global(_MODULE, "Module.eval"), (module,)),
+            _Call(_Global(_MODULE, "Module.requires_grad_"), (module, False)),
         ),
     )
 
 
 class _Writer:
-    """Writes the instructions of a pickle, protocol 4."""
+    """Writes a pickle of protocol 4."""
 
     codes = {opcode.name: opcode.code.encode("latin-1") for opcode in pickletools.opcodes}
 
     def __init__(self, file: BinaryIO):
         self.file = file
-        self.kept: dict[_Call, int] = {}
+        self.memo: dict[_Call, int] = {}
 
     def write(self, tree: Any) -> None:
-        self.do("PROTO", b"\4")
-        self.put(tree)
-        self.do("STOP")
+        self.emit("PROTO", b"\4")
+        self.push(tree)
+        self.emit("STOP")
 
-    def do(self, name: str, *arguments: bytes | memoryview) -> None:
+    def emit(self, name: str, *arguments: bytes | memoryview) -> None:
         self.file.write(self.codes[name])
         for argument in arguments:
             self.file.write(argument)
 
-    def put(self, value: Any) -> None:
-        """The instructions that leave the value on the stack."""
+    def push(self, value: Any) -> None:
+        """Write the instructions that push a value on the stack."""
         match value:
             case None:
-                self.do("NONE")
+                self.emit("NONE")
             case bool():
-                self.do("NEWTRUE" if value else "NEWFALSE")
+                self.emit("NEWTRUE" if value else "NEWFALSE")
             case int():
-                self.do("BININT", struct.pack("<i", value))
+                self.emit("BININT", struct.pack("<i", value))
             case float():
-                self.do("BINFLOAT", struct.pack(">d", value))
+                self.emit("BINFLOAT", struct.pack(">d", value))
             case str():
-                self.do("BINUNICODE", struct.pack("<I", len(value.encode())), value.encode())
+                self.emit("BINUNICODE", struct.pack("<I", len(value.encode())), value.encode())
             case bytes() | memoryview():
-                self.do("BINBYTES", struct.pack("<I", len(value)), value)
+                self.emit("BINBYTES", struct.pack("<I", len(value)), value)
             case tuple():
-                self.put_all("TUPLE", value)
+                self.push_all("TUPLE", value)
             case list():
-                self.put_all("LIST", value)
+                self.push_all("LIST", value)
             case dict():
-                self.put_all("DICT", [x for pair in value.items() for x in pair])
+                self.push_all("DICT", [x for pair in value.items() for x in pair])
             case Tensor():
-                self.put(_array(value))
+                self.push(_array(value))
             case _Global():
-                self.do("GLOBAL", f"{value.module}\n{value.name}\n".encode())
+                self.emit("GLOBAL", f"{value.module}\n{value.name}\n".encode())
             case _Call():
-                self.put_call(value)
+                self.push_call(value)
             case _Prepared():
-                self.put(value.made)
+                self.push(value.result)
                 for call in value.calls:
-                    self.put(call)
-                    self.do("POP")
+                    self.push(call)
+                    self.emit("POP")
 
-    def put_all(self, name: str, values: tuple | list) -> None:
-        self.do("MARK")
+    def push_all(self, name: str, values: tuple | list) -> None:
+        self.emit("MARK")
         for value in values:
-            self.put(value)
-        self.do(name)
+            self.push(value)
+        self.emit(name)
 
-    def put_call(self, call: _Call) -> None:
-        if call in self.kept:
-            self.do("BINGET", bytes([self.kept[call]]))
+    def push_call(self, call: _Call) -> None:
+        if call in self.memo:
+            self.emit("BINGET", bytes([self.memo[call]]))
             return
-        self.put(call.function)
-        self.put(call.arguments)
-        self.do("REDUCE")
+        self.push(call.function)
+        self.push(call.arguments)
+        self.emit("REDUCE")
         if call.state is not None:
-            self.put(call.state)
-            self.do("BUILD")
-        if call.again:
-            self.kept[call] = len(self.kept)
-            self.do("BINPUT", bytes([self.kept[call]]))
+            self.push(call.state)
+            self.emit("BUILD")
+        if call.is_shared:
+            self.memo[call] = len(self.memo)
+            self.emit("BINPUT", bytes([self.memo[call]]))
 
 
 def _array(tensor: Tensor) -> _Call:
@@ -257,86 +259,87 @@ def _array(tensor: Tensor) -> _Call:
     return _Call(_Global("torch", "from_numpy"), (array,))
 
 
-# And back
+# The reader of these files
 
 
-class Built:
-    """A network as such a file tells how to build it: nothing is built here."""
+class NetworkCall:
+    """The call that builds a network in such a file, as data."""
 
-    def __init__(self, recipe: Any):
-        if not isinstance(recipe, _Recipe):
-            raise PickleError("it calls something else than a network")
-        self.kind, self.arguments = recipe.kind, recipe.arguments
+    def __init__(self, partial: Any):
+        if not isinstance(partial, _Partial):
+            raise PickleError("it calls something other than a network")
+        self.class_name, self.arguments = partial.class_name, partial.arguments
         self.tensors: dict[str, Array] = {}
 
 
-class _Recipe:
-    def __init__(self, kind: Any):
-        self.kind, self.arguments = kind.meaning if isinstance(kind, Name) else None, {}
+class _Partial:
+    def __init__(self, function: Any):
+        self.class_name, self.arguments = function.meaning if isinstance(function, Name) else None, {}
 
     def set_state(self, state: Any) -> None:
-        if self.kind not in _KINDS or type(state) is not tuple or len(state) != 4 or type(state[2]) is not dict:
-            raise PickleError("a network of it has another form than NVIDIA's")
+        if self.class_name not in _CONFIGS or type(state) is not tuple or len(state) != 4 or type(state[2]) is not dict:
+            raise PickleError("one of its networks does not have NVIDIA's format")
         self.arguments = state[2]
 
 
-_KINDS = {"Generator": StyleGAN2Config, "Discriminator": DiscriminatorConfig}
+_CONFIGS = {"Generator": StyleGAN2Config, "Discriminator": DiscriminatorConfig}
 
 
-def known_by_name(module: str, name: str) -> Any:
-    """What the names in such a file mean; None for others, numpy's among them."""
-    if module in REPOSITORIES.values() and name in _KINDS:
+def resolve_writer_name(module: str, name: str) -> Any:
+    """The replacement for a name in such a file; None for other names, including numpy's."""
+    if module in REPOSITORIES.values() and name in _CONFIGS:
         return name
     meanings = {
-        (_PARTIAL.module, _PARTIAL.name): _Recipe,
-        (_CALL.module, _CALL.name): Built,
+        (_PARTIAL.module, _PARTIAL.name): _Partial,
+        (_CALL.module, _CALL.name): NetworkCall,
         (_MODULE, "Module.load_state_dict"): _load,
         (_MODULE, "Module.eval"): lambda network: network,
         (_MODULE, "Module.requires_grad_"): lambda network, on: network,
-        (_NOTHING.function.module, _NOTHING.function.name): lambda: None,
+        (_IDENTITY.function.module, _IDENTITY.function.name): lambda: None,
         ("torch", "from_numpy"): lambda array: array,
     }
     return meanings.get((module, name))
 
 
 def _load(network: Any, tensors: Any) -> None:
-    if not isinstance(network, Built) or type(tensors) is not dict:
-        raise PickleError("it loads weights into something else than a network")
+    if not isinstance(network, NetworkCall) or type(tensors) is not dict:
+        raise PickleError("it loads weights into something other than a network")
     if not all(type(name) is str and isinstance(tensor, Array) for name, tensor in tensors.items()):
-        raise PickleError("it holds weights that are no arrays")
+        raise PickleError("it has weights that are not arrays")
     network.tensors = {name: t for name, t in tensors.items() if not name.endswith("resample_filter")}
 
 
-def read_built(
-    G: Built,
-    D: Built | None,
-) -> Foreign:
-    """Raises PickleError."""
+def read_calls(
+    G: NetworkCall,
+    D: NetworkCall | None,
+) -> Checkpoint:
+    """Raises PickleError if the arguments of a network are invalid."""
     generator, discriminator = config_of(G, "Generator"), None if D is None else config_of(D, "Discriminator")
-    return Foreign("NVIDIA PyTorch pickle", generator, G.tensors, discriminator, {} if D is None else D.tensors)
+    return Checkpoint("NVIDIA PyTorch pickle", generator, G.tensors, discriminator, {} if D is None else D.tensors)
 
 
 def config_of(
-    network: Built,
-    kind: str,  # of _KINDS
+    network: NetworkCall,
+    class_name: str,  # one of _CONFIGS
 ) -> Any:
-    """Raises PickleError if its arguments are not those of such a network."""
-    if network.kind != kind:
-        raise PickleError(f"it has a {network.kind} where a {kind} should be")
+    """The configuration of a network. Raises PickleError if its arguments are invalid."""
+    if network.class_name != class_name:
+        raise PickleError(f"it has a {network.class_name} instead of a {class_name}")
     flat: dict[str, Any] = {}
     for name, value in network.arguments.items():
         flat |= value if type(value) is dict else {name: value}
     if not all(_is_plain(x) for x in (*flat, *flat.values())):
-        raise PickleError("a network's arguments make no sense")
+        raise PickleError("a network's arguments are invalid")
     side = flat.pop("img_resolution", 0)
+    fields = {_FIELD_NAMES.get(k, k): v for k, v in flat.items()} | {"height": side, "width": side}
     try:
-        return from_json(_KINDS[kind], {_OURS.get(k, k): v for k, v in flat.items()} | {"height": side, "width": side})
+        return from_json(_CONFIGS[class_name], fields)
     except SganError as e:
         raise PickleError(str(e).rstrip(".")) from e
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it can be printed and calculated with at once."""
+    """Whether a value is small enough to be printed and used in calculations."""
     if type(value) is list:
         return len(value) < 40 and all(type(x) is float and abs(x) < 1e6 for x in value)
     if type(value) is str:

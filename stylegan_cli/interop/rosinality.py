@@ -1,7 +1,8 @@
-"""Files of rosinality's stylegan2-pytorch, and of what is built on it: pSp, e4e, ReStyle.
+"""Reader of files of rosinality's stylegan2-pytorch and programs based on it: pSp, e4e, ReStyle.
 
-torch.save's form, old or new, of {'g_ema', 'd', 'args' ...}, or of {'state_dict': {'decoder. ...'}, 'latent_avg' ...}.
-The networks are 'skip' generators and 'resnet' discriminators without labels; convolutions are as ours, not flipped.
+The files are written by torch.save and contain {'g_ema', 'd', 'args' ...}, or {'state_dict': {'decoder. ...'},
+'latent_avg' ...}. The networks are 'skip' generators and 'resnet' discriminators without labels; unlike TensorFlow's,
+their convolution kernels are not flipped.
 """
 
 from __future__ import annotations
@@ -16,14 +17,23 @@ from ..models.stylegan2.checkpoints import first_row, rosinality_discriminator, 
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError
 from ..sampling import counter
-from .foreign import Changed, Foreign, FormatError, Loadable, Made, channel_widths, ours, shape_of
-from .tensors import LazyTensor, is_legacy, plain_name, read_legacy, read_zip
+from .checkpoint import (
+    Checkpoint,
+    ComputedTensor,
+    ConvertedTensor,
+    FormatError,
+    Loadable,
+    infer_channels,
+    map_names,
+    shape_of,
+)
+from .tensors import LazyTensor, is_legacy, read_legacy, read_zip, resolve_common_name
 
-_MODULES = 16  # in a row, at most: levels above the lowest, layers of the mapping network
+_MAX_MODULES = 16  # number of levels above the lowest, and of mapping layers
 
 
 class Settings:
-    """argparse.Namespace, and other objects that only say how a program was started."""
+    """Replaces argparse.Namespace and other objects with the settings of a program."""
 
     def __init__(self, *_: Any):
         self.values: dict = {}
@@ -32,62 +42,62 @@ class Settings:
         self.values = state if isinstance(state, dict) else {}
 
 
-def known(module: str, name: str) -> Any:
-    """What a name in such a file means."""
+def resolve_name(module: str, name: str) -> Any:
+    """The replacement for a name in such a file."""
     if f"{module}.{name}" in ("argparse.Namespace", "pathlib.PosixPath", "pathlib.WindowsPath", "torch.device"):
         return Settings
-    return plain_name(module, name)
+    return resolve_common_name(module, name)
 
 
-def read_rosinality(file: Part) -> Foreign:
+def read_rosinality(file: Part) -> Checkpoint:
     """Raises PickleError and FormatError."""
-    tree = (read_legacy if is_legacy(file) else read_zip)(Part(file.file), known)
+    tree = (read_legacy if is_legacy(file) else read_zip)(Part(file.file), resolve_name)
     if not isinstance(tree, dict):
-        raise PickleError("it holds no dictionary")
-    weights, wrapped = _weights_of(tree)
-    generator, tensors, guessed = generator_of(weights, tree.get("latent_avg"))
+        raise PickleError("it does not contain a dictionary")
+    weights, is_encoder = _weights_of(tree)
+    generator, tensors, notes = generator_of(weights, tree.get("latent_avg"))
     discriminator, d_tensors = None, {}
     try:
         if isinstance(tree.get("d"), dict):
             discriminator, d_tensors = discriminator_of(tree["d"], generator)
-    except FormatError as e:  # the generator is worth having without
-        guessed += (f"The discriminator is left out: {e}.",)
-    told = tree["args"].values if isinstance(tree.get("args"), Settings) else {}
+    except FormatError as e:  # the generator is useful without it
+        notes += (f"The discriminator is omitted: {e}.",)
+    args = tree["args"].values if isinstance(tree.get("args"), Settings) else {}
     p = tree.get("ada_aug_p")
-    lost = "encoder" if wrapped else "weights of g, which g_ema is the moving average of, and the states of optimizers"
-    return Foreign(
-        "pSp, e4e or ReStyle file" if wrapped else "rosinality file",
+    omitted = "encoder is" if is_encoder else "weights of g and the states of the optimizers are"
+    return Checkpoint(
+        "pSp, e4e or ReStyle file" if is_encoder else "rosinality file",
         generator,
         tensors,
         discriminator,
         d_tensors,
         float(p) if (type(p) is int or type(p) is float) and 0 <= p <= 1 else None,
-        told["path"][:200] if type(told.get("path")) is str else "",
-        notes=(f"What is left out: the {lost}.", *guessed),
+        args["path"][:200] if type(args.get("path")) is str else "",
+        notes=(f"The {omitted} omitted.", *notes),
         measure_w_avg=not isinstance(tree.get("latent_avg"), LazyTensor),
     )
 
 
-def _weights_of(tree: dict) -> tuple[dict[str, Any], bool]:  # the moving average, whether it is a part of pSp
+def _weights_of(tree: dict) -> tuple[dict[str, Any], bool]:  # the moving average; whether the file is an encoder
     if "GAN" in tree:
-        raise FormatError("it is of lucidrains' stylegan2_pytorch, which is another network (bilinear, with attention)")
-    whole = tree.get("state_dict")
-    if isinstance(whole, dict):
-        inner = {n[8:]: t for n, t in whole.items() if str(n).startswith("decoder.")}
-        if "input.input" in inner:
-            return inner, True
+        raise FormatError("it is a network of lucidrains' stylegan2_pytorch, whose architecture is not supported")
+    state = tree.get("state_dict")
+    if isinstance(state, dict):
+        decoder = {n[8:]: t for n, t in state.items() if str(n).startswith("decoder.")}
+        if "input.input" in decoder:
+            return decoder, True
     weights = tree.get("g_ema", tree)
     if not isinstance(weights, dict) or "input.input" not in weights:
-        raise PickleError("it holds neither rosinality's g_ema nor a decoder of its kind")
+        raise PickleError("it has neither rosinality's g_ema nor such a decoder")
     if any(".iwt." in str(name) or ".dwt." in str(name) for name in weights):
-        raise FormatError("it is a SWAGAN, which draws wavelets, and which there is no model for")
+        raise FormatError("it is a SWAGAN, which generates wavelets and is not supported")
     return weights, False
 
 
 def generator_of(
     weights: dict[str, Any],
-    w_avg: Any,  # LazyTensor [w_dim] or [copies, w_dim]; else there is none
-) -> tuple[StyleGAN2Config, dict[str, Loadable], tuple[str, ...]]:  # and what was guessed
+    w_avg: Any,  # LazyTensor [w_dim] or [copies, w_dim]; anything else is ignored
+) -> tuple[StyleGAN2Config, dict[str, Loadable], tuple[str, ...]]:  # and notes on what was guessed
     levels = _count(weights, "to_rgbs", "bias")
     _, rows, h0, w0 = shape_of(weights, "input.input", 4)
     widths = {4: rows} | {8 << j: shape_of(weights, f"convs.{2 * j}.activate.bias", 1)[0] for j in range(levels)}
@@ -103,19 +113,19 @@ def generator_of(
         architecture="skip",
         half_levels=0,
         conv_clamp=None,
-        **channel_widths(widths),
+        **infer_channels(widths),
     )
     names = rosinality_generator(mapping, levels)
-    guessed = []
-    if "noises.noise_0" not in weights:  # the first versions kept none
+    notes = []
+    if "noises.noise_0" not in weights:  # the first versions did not save it
         noises = [name for name in names if name.endswith(".noise_const")]
-        weights = weights | {names[n][0]: _drawn(n, (1, 1, *_noise_size(n, h0, w0))) for n in noises}
-        guessed.append("The file holds no noise: that of noise mode 'const' was drawn.")
-    tensors = ours(names, weights, lambda name: name.endswith(".kernel"))
+        weights = weights | {names[n][0]: _random_noise(n, (1, 1, *_noise_size(n, h0, w0))) for n in noises}
+        notes.append("The file has no noise; the constant noise was sampled.")
+    tensors = map_names(names, weights, lambda name: name.endswith(".kernel"))
     if isinstance(w_avg, LazyTensor):  # pSp repeats it for each layer
-        return config, tensors | {"mapping.w_avg": Changed(w_avg, first_row)}, tuple(guessed)
-    guessed.append("The file holds no mean of w: it was measured, from 10,000 latents.")
-    return config, tensors | {"mapping.w_avg": Made((w_dim,))}, tuple(guessed)
+        return config, tensors | {"mapping.w_avg": ConvertedTensor(w_avg, first_row)}, tuple(notes)
+    notes.append("The file has no mean of w; it was measured with 10,000 latents.")
+    return config, tensors | {"mapping.w_avg": ComputedTensor((w_dim,))}, tuple(notes)
 
 
 def discriminator_of(
@@ -131,18 +141,18 @@ def discriminator_of(
         architecture="resnet",
         half_levels=0,
         conv_clamp=None,
-        **channel_widths(inputs | {4: shape_of(weights, "final_conv.1.bias", 1)[0]}),
+        **infer_channels(inputs | {4: shape_of(weights, "final_conv.1.bias", 1)[0]}),
     )
     names = rosinality_discriminator(blocks)
-    return config, ours(names, weights, lambda name: name.endswith(".kernel"))
+    return config, map_names(names, weights, lambda name: name.endswith(".kernel"))
 
 
 def _count(weights: dict[str, Any], start: str, end: str) -> int:
-    """How many modules of a row there are. The number in a name may be anything: only the names are counted."""
-    found = sum(bool(re.fullmatch(rf"{start}\.\d+\.{end}", str(name))) for name in weights)
-    if not 1 <= found <= _MODULES:
-        raise PickleError(f"it holds {found} modules {start}")
-    return found
+    """The number of modules in a list. It counts names, because the indices in them may be wrong."""
+    count = sum(bool(re.fullmatch(rf"{start}\.\d+\.{end}", str(name))) for name in weights)
+    if not 1 <= count <= _MAX_MODULES:
+        raise PickleError(f"it has {count} modules {start}")
+    return count
 
 
 def _noise_size(name: str, h0: int, w0: int) -> tuple[int, int]:
@@ -150,5 +160,5 @@ def _noise_size(name: str, h0: int, w0: int) -> tuple[int, int]:
     return h0 * scale, w0 * scale
 
 
-def _drawn(purpose: str, size: tuple[int, ...]) -> Made:
-    return Made(size, lambda size: counter.normal(0, purpose, torch.tensor([0]), size[1:]))
+def _random_noise(purpose: str, size: tuple[int, ...]) -> ComputedTensor:
+    return ComputedTensor(size, lambda size: counter.normal(0, purpose, torch.tensor([0]), size[1:]))

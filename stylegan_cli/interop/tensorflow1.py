@@ -1,10 +1,10 @@
-"""The networks of 2018's StyleGAN (version 3) in TensorFlow's pickles: AdaIN, and levels that grow.
+"""The networks of the StyleGAN of 2018 (version 3) in TensorFlow pickles: AdaIN, and growing levels.
 
-Their gain of sqrt(2) is in front of the bias and the activation. Ours is there in synthesis; elsewhere it comes after
-both, and the bias is theirs divided by it.
+They apply the gain of sqrt(2) before the bias and the activation. We do so only in synthesis; elsewhere we apply it
+after both, so our bias is the original one divided by sqrt(2).
 
-While a network grew, its variable `lod` was l + t: the image is made at the l-th level from the top, and blended with
-that of the level below, (1 - t) image + t up(image below). What is read is the network up to that level.
+In a growing network, the variable `lod` is l + t: the image is generated at the l-th level from the top and blended
+with that of the level below, (1 - t) image + t up(image below). The network is read up to that level.
 """
 
 from __future__ import annotations
@@ -13,52 +13,60 @@ import re
 
 import torch
 
-from ..models.checkpoints import Change, convolution, dense, flipped, kernel_of, mapping_names, only
+from ..models.checkpoints import (
+    Conversion,
+    convolution,
+    dense,
+    flip_kernel,
+    mapping_names,
+    permute_kernel,
+    squeeze_first,
+)
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.stylegan.checkpoints import (
-    before_gain,
-    tensorflow_judging,
-    tensorflow_judging_level,
+    divide_by_gain,
+    tensorflow_d_layers,
+    tensorflow_d_level,
     tensorflow_layers,
     tensorflow_level,
 )
 from ..models.stylegan.config import StyleGANConfig
 from ..pickled import PickleError
-from .foreign import FormatError, Loadable, Made, channel_widths, ours, shape_of
-from .tensorflow_network import Arguments, Network, levels_of, mapping_of
+from .checkpoint import ComputedTensor, FormatError, Loadable, infer_channels, map_names, shape_of
+from .tensorflow_network import Arguments, Network, levels_of, mapping_settings
 
-_FUSED = 128  # the level from which on 'auto' is fused
+_FUSED = 128  # the lowest level for which fused_scale 'auto' means True
 
 
 def generator_of(
     G: Network,
     weights: dict[str, Loadable],
 ) -> tuple[StyleGANConfig, dict[str, Loadable]]:
-    told, levels = Arguments(G), [4, *levels_of(weights, r"synthesis/(\d+)x\1/Conv1/bias")]
-    told.must(nonlinearity="lrelu", use_wscale=True, use_styles=True, const_input_layer=True, use_noise=True)
-    told.must(use_instance_norm=True, use_pixel_norm=False)
+    arguments, levels = Arguments(G), [4, *levels_of(weights, r"synthesis/(\d+)x\1/Conv1/bias")]
+    arguments.require(nonlinearity="lrelu", use_wscale=True, use_styles=True, const_input_layer=True, use_noise=True)
+    arguments.require(use_instance_norm=True, use_pixel_norm=False)
     lod = _lod(weights, "synthesis/lod", levels)
     level, above = levels[-1 - int(lod)], levels[len(levels) - int(lod) :]
     config = StyleGANConfig(
         level,
         level,
         channels=shape_of(weights, f"synthesis/ToRGB_lod{int(lod)}/bias", 1)[0],
-        truncated=told.whole("truncation_cutoff", 8),
+        truncated=arguments.get_int("truncation_cutoff", 8),
         fade=lod > int(lod),
-        **mapping_of(weights, told),
-        **_of_convolutions(told),
-        **channel_widths(
+        **mapping_settings(weights, arguments),
+        **_convolution_settings(arguments),
+        **infer_channels(
             {r: shape_of(weights, f"synthesis/{tensorflow_layers(r)[1]}/bias", 1)[0] for r in levels if r not in above}
         ),
     )
-    names = mapping_names(config, before_gain) | {"synthesis.const": ("synthesis/4x4/Const/const", only)}
+    names = mapping_names(config, divide_by_gain) | {"synthesis.const": ("synthesis/4x4/Const/const", squeeze_first)}
     for r in levels:
         if r <= level:
-            names |= tensorflow_level(r, _enlarging(r, told))
-    for r in _seen(config):
+            names |= tensorflow_level(r, _upsampling_kernel(r, arguments))
+    for r in _image_levels(config):
         names |= convolution(f"synthesis.pictures.torgb{r}", f"synthesis/ToRGB_lod{_lod_of(r, levels)}")
-    spare = {their for r in above for their, _ in tensorflow_level(r, _enlarging(r, told)).values()}
-    tensors = ours(names, weights, lambda name: name in spare or _is_of_growing(name))
+    unused = {source for r in above for source, _ in tensorflow_level(r, _upsampling_kernel(r, arguments)).values()}
+    tensors = map_names(names, weights, lambda source: source in unused or _is_for_growing(source))
     return config, tensors | _alpha(config, "synthesis.pictures.alpha", lod, level, levels)
 
 
@@ -66,58 +74,58 @@ def discriminator_of(
     D: Network,
     generator: GeneratorConfig,  # of the same file
 ) -> tuple[DiscriminatorConfig, dict[str, Loadable]]:
-    weights, told, level = D.variables(), Arguments(D), generator.height
+    weights, arguments, level = D.variables(), Arguments(D), generator.height
     levels = [4, *levels_of(weights, r"(\d+)x\1/Conv0/bias")]
-    told.must(nonlinearity="lrelu", use_wscale=True)
+    arguments.require(nonlinearity="lrelu", use_wscale=True)
     if level not in levels:
-        raise FormatError("it judges images of another size")
-    kept, above = [r for r in levels if r <= level], [r for r in levels if r > level]
-    _, _, seen, lowest = shape_of(weights, "4x4/Conv/weight", 4)
-    features, scores = shape_of(weights, "4x4/Dense1/weight", 2)
+        raise FormatError("it is for images of a different size")
+    used, above = [r for r in levels if r <= level], [r for r in levels if r > level]
+    _, _, inputs, lowest = shape_of(weights, "4x4/Conv/weight", 4)
+    features, outputs = shape_of(weights, "4x4/Dense1/weight", 2)
     if features != lowest:
-        raise FormatError("its last layers have several widths, which ours have not")
-    if scores != (generator.c_dim or 1):
-        raise FormatError(f"it gives {scores} numbers for an image")
+        raise FormatError("its last layers have different widths, which is not supported")
+    if outputs != (generator.c_dim or 1):
+        raise FormatError(f"it has {outputs} outputs per image")
     config = DiscriminatorConfig(
         level,
         level,
         channels=shape_of(weights, f"FromRGB_lod{len(above)}/weight", 4)[2],
         c_dim=generator.c_dim,
         labels="dot" if generator.c_dim else "projection",
-        mbstd_group=told.whole("mbstd_group_size", 4) or None,
-        mbstd_channels=seen - lowest,
+        mbstd_group=arguments.get_int("mbstd_group_size", 4) or None,
+        mbstd_channels=inputs - lowest,
         fade=generator.fades,
         architecture="orig",
         conv_clamp=None,
-        **_of_convolutions(told),
-        **channel_widths({r: shape_of(weights, f"{tensorflow_judging(r)[0]}/bias", 1)[0] for r in kept}),
+        **_convolution_settings(arguments),
+        **infer_channels({r: shape_of(weights, f"{tensorflow_d_layers(r)[0]}/bias", 1)[0] for r in used}),
     )
-    names = dense("b4.fc", "4x4/Dense0", before_gain) | dense("b4.out", "4x4/Dense1")
-    for r in kept:
-        names |= tensorflow_judging_level(r)
-    for r in _seen(config):
-        names |= convolution(f"b{r}.fromrgb", f"FromRGB_lod{_lod_of(r, levels)}", before_gain)
-    spare = {their for r in above for their, _ in tensorflow_judging_level(r).values()}
-    tensors = ours(names, weights, lambda name: name in spare or _is_of_growing(name))
+    names = dense("b4.fc", "4x4/Dense0", divide_by_gain) | dense("b4.out", "4x4/Dense1")
+    for r in used:
+        names |= tensorflow_d_level(r)
+    for r in _image_levels(config):
+        names |= convolution(f"b{r}.fromrgb", f"FromRGB_lod{_lod_of(r, levels)}", divide_by_gain)
+    unused = {source for r in above for source, _ in tensorflow_d_level(r).values()}
+    tensors = map_names(names, weights, lambda source: source in unused or _is_for_growing(source))
     return config, tensors | _alpha(config, "alpha", _lod(weights, "lod", levels), level, levels)
 
 
-def _of_convolutions(told: Arguments) -> dict:
-    blur = told.taps("blur_filter", [1, 2, 1], none=())[::-1]  # theirs correlates
+def _convolution_settings(arguments: Arguments) -> dict:
+    blur = arguments.get_taps("blur_filter", [1, 2, 1], if_none=())[::-1]  # TensorFlow correlates
     return {"fir": (1.0, 1.0), "blur": blur, "half_levels": 0}
 
 
-def _enlarging(r: int, told: Arguments) -> Change:
-    """Theirs enlarges, then correlates. Fused into one transposed convolution it convolves, as ours does: that is
-    another network, with the same names."""
-    fused = told.values.get("fused_scale", "auto")
+def _upsampling_kernel(r: int, arguments: Arguments) -> Conversion:
+    """The conversion of an upsampling kernel. The original layer enlarges, then correlates. If fused into a transposed
+    convolution it convolves, as in `StyledConv2d`: a different network with the same names."""
+    fused = arguments.values.get("fused_scale", "auto")
     if type(fused) is not bool and (type(fused) is not str or fused != "auto"):
-        raise PickleError("its fused_scale makes no sense")
-    return kernel_of if fused is True or (fused == "auto" and r >= _FUSED) else flipped
+        raise PickleError("its fused_scale is invalid")
+    return permute_kernel if fused is True or (fused == "auto" and r >= _FUSED) else flip_kernel
 
 
-def _seen(config: GeneratorConfig | DiscriminatorConfig) -> tuple[int, ...]:
-    """The levels at which images come out or go in."""
+def _image_levels(config: GeneratorConfig | DiscriminatorConfig) -> tuple[int, ...]:
+    """The levels with a toRGB or fromRGB."""
     return (config.height, config.height // 2) if config.fades else (config.height,)
 
 
@@ -126,11 +134,11 @@ def _lod_of(level: int, levels: list[int]) -> int:
 
 
 def _lod(weights: dict[str, Loadable], name: str, levels: list[int]) -> float:
-    """0 where it is full-grown. Raises PickleError if there is no such level."""
-    found = weights.get(name)
-    lod = float(found.load()) if found is not None and found.size == () else 0.0
+    """The level of detail, 0 if fully grown. Raises PickleError if the network has no such level."""
+    value = weights.get(name)
+    lod = float(value.load()) if value is not None and value.size == () else 0.0
     if not 0 <= lod <= len(levels) - 1:
-        raise PickleError("its lod is no level that it has")
+        raise PickleError("its lod is not one of its levels")
     return lod
 
 
@@ -144,8 +152,8 @@ def _alpha(
     if not config.fades:
         return {}
     alpha = min(max(1 - (lod - _lod_of(level, levels)), 0.0), 1.0)
-    return {name: Made((), lambda size: torch.full(size, alpha))}
+    return {name: ComputedTensor((), lambda size: torch.full(size, alpha))}
 
 
-def _is_of_growing(name: str) -> bool:
+def _is_for_growing(name: str) -> bool:
     return re.fullmatch(r"(synthesis/)?(lod|(ToRGB|FromRGB)_lod\d+/(weight|bias))", name) is not None

@@ -1,4 +1,4 @@
-"""A model in any of the forms that are written here: the ending of the file's name says which."""
+"""Writing a model in any supported format, selected by the file extension."""
 
 from __future__ import annotations
 
@@ -11,55 +11,56 @@ from ..errors import SganError
 from ..snapshot import Snapshot
 from .conversion import convert
 
-ENDINGS = {
-    ".safetensors": "a snapshot",
-    ".pt": "rosinality's form",
-    ".pkl": "NVIDIA's form",
+FORMATS = {
+    ".safetensors": "snapshot",
+    ".pt": "rosinality",
+    ".pkl": "NVIDIA",
     ".onnx": "ONNX",
-    ".pt2": "torch.export's form",
+    ".pt2": "torch.export",
 }
 _GRAPHS = (".onnx", ".pt2")
 
 
 @dataclass(frozen=True)
 class Output:
-    """What to write. Raises SganError if the settings do not fit the ending."""
+    """The output file and its options. Raises SganError if the options do not apply to the format."""
 
     path: Path
-    half: bool = False  # a snapshot in half precision
-    discriminator: bool = True  # keep it
-    repository: str | None = None  # of a .pkl, which of NVIDIA's reads it: 'ada' or 'sg3'
-    part: str = "all"  # of .onnx and .pt2: 'all', 'mapping' or 'synthesis'
+    half: bool = False  # for .safetensors: half precision
+    discriminator: bool = True  # whether to include it
+    repository: str | None = None  # for .pkl: the NVIDIA repository that will read it, 'ada' or 'sg3'
+    part: str = "all"  # for .onnx and .pt2: 'all', 'mapping' or 'synthesis'
 
     @property
-    def ending(self) -> str:
+    def extension(self) -> str:
         return self.path.suffix.lower()
 
     def __post_init__(self) -> None:
-        if self.ending not in ENDINGS:
-            known = ", ".join(f"{ending} ({what})" for ending, what in ENDINGS.items())
-            raise SganError(
-                f"{self.path}: models are not written as {self.ending or 'this'!r}.", hint=f"Choose {known}."
-            )
-        if (self.repository is not None) != (self.ending == ".pkl"):
-            raise SganError(f"{self.path}: a .pkl is written --for ada or sg3, and nothing else is.")
-        if self.half and self.ending != ".safetensors":
-            raise SganError("--half is for snapshots: .safetensors.", hint="Leave it out.")
-        if self.part != "all" and self.ending not in _GRAPHS:
-            raise SganError("--part is for .onnx and .pt2.", hint="Leave it out.")
-        if not self.discriminator and self.ending in _GRAPHS:
-            raise SganError(f"--drop-discriminator: {self.ending} holds none anyway.", hint="Leave it out.")
+        if self.extension not in FORMATS:
+            known = ", ".join(f"{extension} ({format})" for extension, format in FORMATS.items())
+            raise SganError(f"{self.path} does not have the extension of a model format.", hint=f"Use {known}.")
+        if self.repository is None and self.extension == ".pkl":
+            raise SganError(f"{self.path} needs the repository that will read it.", hint="Use --for ada or --for sg3.")
+        if self.repository is not None and self.extension != ".pkl":
+            raise SganError(f"--for applies only to .pkl files, not to {self.path}.", hint="Leave it out.")
+        if self.half and self.extension != ".safetensors":
+            raise SganError(f"--half applies only to .safetensors files, not to {self.path}.", hint="Leave it out.")
+        if self.part != "all" and self.extension not in _GRAPHS:
+            raise SganError(f"--part applies only to .onnx and .pt2 files, not to {self.path}.", hint="Leave it out.")
+        if not self.discriminator and self.extension in _GRAPHS:
+            message = f"--drop-discriminator has no effect: {self.extension} files never contain one."
+            raise SganError(message, hint="Leave it out.")
 
 
 def write_model(
     model: Snapshot,
     output: Output,
 ) -> list[str]:  # warnings
-    """Raises SganError if the model cannot take that form, or the file cannot be written."""
+    """Write a model. Raises SganError if the format does not support it, or if the file cannot be written."""
     D = model.D if output.discriminator else None
-    if output.ending == ".safetensors":
+    if output.extension == ".safetensors":
         convert(model, output.path, dtype=torch.float16 if output.half else None, discriminator=output.discriminator)
-    elif output.ending == ".pt":
+    elif output.extension == ".pt":
         from .rosinality_writer import write_rosinality
 
         write_rosinality(output.path, model.G, D)
@@ -67,11 +68,11 @@ def write_model(
         from .nvidia_writer import write_nvidia
 
         write_nvidia(output.path, model.G, D, output.repository)
-    elif output.ending == ".onnx":
+    elif output.extension == ".onnx":
         from .export_onnx import export_onnx
 
         if export_onnx(model.G, output.path, output.part) is None:
-            return ["It was not compared with PyTorch, for want of onnxruntime: pip install onnxruntime"]
+            return ["The file was not compared with PyTorch, because onnxruntime is missing: pip install onnxruntime"]
     else:
         from .export_torch import export_torch
 

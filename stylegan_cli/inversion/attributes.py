@@ -12,6 +12,7 @@ from ..detectors.image_classifier import ImageClassifier
 from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
+from ..sampling.labels import Choice
 from ..snapshot import fingerprint
 from .directions import DEFAULT_STRENGTH, Directions, concatenate, sample_w, std_along, unit_vectors
 from .evaluate_directions import classify_latents, evaluate_directions, to_all_layers
@@ -70,7 +71,7 @@ def find_from_images(
     layers: Sequence[int],  # w indices that the directions are for
     num: int,  # number of seeds, starting at 0
     attributes: Sequence[str] | None = None,  # to find directions for; None: all. The others are always preserved
-    class_index: int | None = None,
+    class_index: Choice | None = None,
     settings: dict | None = None,  # saved in the file
     model: str | None = None,  # fingerprint of G, if known
     progress: Progress = silent,
@@ -120,7 +121,7 @@ def find_from_table(
     layers: Sequence[int],  # w indices that the directions are for
     num: int,  # number of seeds, starting at 0, that define the scales
     attributes: Sequence[str] | None = None,  # to find directions for; None: all. The others are always preserved
-    class_index: int | None = None,
+    class_index: Choice | None = None,
     settings: dict | None = None,  # saved in the file
     model: str | None = None,  # fingerprint of G, if known
 ) -> Directions:
@@ -180,7 +181,7 @@ def _choose_values(
 
 
 def _with_settings(
-    directions: Directions, num: int, class_index: int | None, left_out: dict[str, str], settings: dict | None
+    directions: Directions, num: int, class_index: Choice | None, left_out: dict[str, str], settings: dict | None
 ) -> Directions:
     more = {"num": num, "class": class_index, "left_out": left_out, **(settings or {})}
     return replace(directions, settings={**directions.settings, **more})

@@ -29,6 +29,7 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import counter
+from ..sampling.labels import sample_labels
 from ..sampling.latents import sample_noise
 from .linear import auc
 from .projector import ProjectionOptions, batch_size, project
@@ -190,10 +191,8 @@ def _store(key: str, distances: list[list[float]]) -> tuple[str, ...]:
 def _generate(G: Generator, seed: int, index: Tensor) -> Tensor:  # [N] -> uint8 [N, C, H, W]
     """Generate images with noise other than that which the search starts from."""
     config, index = G.config, index.to(G.device)
-    z, c = counter.normal(seed, "attribute.z", index, (config.z_dim,)), None
-    if config.c_dim:
-        classes = counter.integers(seed, "attribute.c", index, config.c_dim)
-        c = torch.nn.functional.one_hot(classes, config.c_dim).float()
+    z = counter.normal(seed, "attribute.z", index, (config.z_dim,))
+    c = sample_labels(G.label_space, seed, "attribute.c", index)
     noise = sample_noise(G, seed, "attribute.noise", index)
     return to_uint8(G.synthesis(G.mapping(z, c), noise=noise))
 

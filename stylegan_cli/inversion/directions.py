@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SganError, nearest
+from ..errors import SganError, suggest
 from ..models.generator import Generator
 from ..sampling.bound_files import check_model, read_floats, read_npz, read_settings, write_npz
 from ..sampling.generate import SamplingOptions, map_seeds
+from ..sampling.labels import Choice
 from ..sampling.mixing import style_indices
 from ..snapshot import fingerprint
 
@@ -97,7 +98,7 @@ class Directions:
 
     def _suggest(self, part: str) -> str:
         examples = ", ".join(self.names[:5]) + (" ..." if len(self) > 5 else "")
-        return nearest(part, self.names, repr) or f"Choose from 0-{len(self) - 1}, or by name: {examples}"
+        return suggest(part, self.names, repr) or f"Choose from 0-{len(self) - 1}, or by name: {examples}"
 
 
 def concatenate(
@@ -165,7 +166,7 @@ def newest_directions(
 def sample_w(
     G: Generator,
     seeds: Sequence[int],
-    class_index: int | None = None,  # None: sampled from each seed, if the model has classes
+    class_index: Choice | None = None,  # None: sampled from each seed, if the model has classes
 ) -> Tensor:  # [N, w_dim] float64, on the CPU
     """Map seeds to W."""
     options = SamplingOptions(class_index=class_index)

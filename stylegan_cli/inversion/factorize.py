@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..models.generator import Generator
+from ..sampling.labels import Choice
 from ..snapshot import fingerprint
 from .directions import Directions, sample_w, std_along, unit_vectors
 
@@ -19,7 +20,7 @@ def find_unlabeled(
     count: int,  # number of directions
     layers: Sequence[int],  # w indices that the directions are for; SeFa uses the weights of these layers
     num: int,  # number of seeds, starting at 0
-    class_index: int | None = None,
+    class_index: Choice | None = None,
     settings: dict | None = None,  # saved in the file
     model: str | None = None,  # fingerprint of G, if known
 ) -> Directions:

@@ -20,7 +20,8 @@ from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import checks, counter
-from ..sampling.latents import class_labels, sample_noise
+from ..sampling.labels import Choice, class_labels, label_choice, sample_labels
+from ..sampling.latents import sample_noise
 
 _NUM_SAMPLES = 10_000  # for the mean and the standard deviation of W
 _NOISE_WEIGHT = 1e5
@@ -35,7 +36,7 @@ class ProjectionOptions:
     steps: int = 1000
     candidates: int | None = None  # random images, the closest of which is the start; 0: the mean; None: steps / 2
     noise: str = "optimize"  # 'optimize': optimize noise, too; 'const': use the model's own noise
-    class_index: int | None = None  # of the random images; None: sampled, if the model has classes
+    class_index: Choice | None = None  # of the random images; None: sampled, if the model has classes
     lr: float = 0.1  # maximum learning rate
     seed: int = 0
     batch: int | None = None  # targets at a time; None: depends on their size
@@ -47,7 +48,7 @@ class ProjectionOptions:
             steps=checks.integer(1),
             candidates=checks.integer(0),
             noise=checks.choice("optimize", "const"),
-            class_index=checks.integer(),
+            class_index=label_choice(),
             lr=checks.number(0),
             seed=checks.integer(0),
             batch=checks.integer(1),
@@ -95,7 +96,7 @@ def project(
 
     Raises KeyboardInterrupt if there are no results yet, and SganError if the class or the start is not valid.
     """
-    class_labels(options.class_index, [0], G.config.c_dim)  # raises an error if there is no such class
+    class_labels(options.class_index, [0], G.label_space)  # raises an error if there is no such class
     batch = options.batch or batch_size(targets)
     parts: list[ProjectedLatents] = []
     offsets = range(0, len(targets), batch)
@@ -282,11 +283,11 @@ class Projector:
         config, options = self.G.config, self.options
         index = torch.arange(_NUM_SAMPLES, device=self.targets.device)
         z = F.normalize(counter.normal(options.seed, "project.z", index, (config.z_dim,)), dim=1) * config.z_dim**0.5
-        c = None
-        if config.c_dim:
-            classes = counter.integers(options.seed, "project.c", index, config.c_dim)
-            classes = classes if options.class_index is None else torch.full_like(classes, options.class_index)
-            c = F.one_hot(classes, config.c_dim).float()
+        if options.class_index is None:
+            c = sample_labels(self.G.label_space, options.seed, "project.c", index)
+        else:
+            c = class_labels(options.class_index, range(_NUM_SAMPLES), self.G.label_space)
+            c = c if c is None else c.to(index.device)
         parts = [(z[i : i + 1000], None if c is None else c[i : i + 1000]) for i in range(0, _NUM_SAMPLES, 1000)]
         return z, c, torch.cat([self.G.mapping(a, b)[:, 0] for a, b in parts])
 

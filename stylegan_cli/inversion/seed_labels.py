@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import SganError, nearest
+from ..data.labels import natural_order
+from ..errors import SganError, suggest
 
 _MAX_DISTINCT_NUMBERS = 10  # a column with more is split at its median
 
@@ -62,7 +63,7 @@ def read_table(
     seeds = _seeds(columns.pop("seed"), path)
     for name in required or ():
         if name not in columns:
-            hint = nearest(name, columns) or f"Choose from {', '.join(columns)}."
+            hint = suggest(name, columns) or f"Choose from {', '.join(columns)}."
             raise SganError(f"{path} has no column {name!r}.", hint=hint)
     return seeds, [_labels(name, columns[name], path) for name in columns]
 
@@ -85,7 +86,7 @@ def _labels(name: str, cells: Sequence[str], path: str | Path) -> SeedLabels:
         is_above = torch.tensor([number > median for number in numbers])
         probabilities = torch.stack([~is_above, is_above], 1).double()
         return SeedLabels(name, (f"<={median:g}", f">{median:g}"), probabilities)
-    values = tuple(sorted(set(cells)))
+    values = tuple(sorted(set(cells), key=natural_order))
     if len(values) < 2 or len(values) * 2 > len(cells):
         raise SganError(f"The column {name!r} of {path} does not divide the seeds into two or more groups.")
     index = torch.tensor([values.index(cell) for cell in cells])

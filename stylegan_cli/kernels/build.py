@@ -26,7 +26,7 @@ from subprocess import DEVNULL, PIPE, STDOUT
 from tqdm import tqdm
 
 from .. import cache
-from ..files import no_room
+from ..files import disk_full_reason
 from .kernel_cache import (
     RETRY_HINT,
     discard,
@@ -155,7 +155,7 @@ def build(
                 _compile(folder, targets, nvcc, host)
         return folder / LIBRARY
     except OSError as e:
-        if no_room(e):
+        if disk_full_reason(e):
             raise no_space_error(folder) from e
         raise BuildError(f"Cannot build the CUDA kernels in {folder}: {e.strerror or e}.", RETRY_HINT) from e
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import cache
 from ..errors import SganError
-from ..files import check_writable, no_room, write_atomic
+from ..files import check_writable, disk_full_reason, write_atomic
 from .toolchain import BuildError
 
 RETRY_HINT = "Fix the cause, then run `sgan doctor` to build again."
@@ -23,7 +23,7 @@ def writable(folder: Path) -> Path | None:
     try:
         check_writable(folder)
     except SganError as e:
-        if no_room(e):
+        if disk_full_reason(e):
             raise no_space_error(folder) from e
         return None
     locks = folder.glob(".*.lock")  # they can belong to other users of a shared folder

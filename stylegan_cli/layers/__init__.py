@@ -1,8 +1,8 @@
-"""The building blocks that the networks are made of. A block exists once, whichever family uses it."""
+"""Layers that the networks share."""
 
 from .adain import adain
 from .conv import EqualConv2d
-from .layout import laid_out
+from .layout import to_memory_format
 from .linear import EqualLinear
 from .minibatch import append_minibatch_std
 from .modulated import ModulatedConv2d, ToRGB

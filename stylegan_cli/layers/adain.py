@@ -11,13 +11,13 @@ from torch import Tensor
 
 def adain(
     x: Tensor,  # [N, C, H, W]
-    style: Tensor,  # [N, 2C] scale less one, then shift
+    style: Tensor,  # [N, 2C] scale - 1, then shift
     eps: float = 1e-8,
 ) -> Tensor:  # [N, C, H, W]
-    """Give every feature map the deviation and the mean that the style says, whatever it had."""
+    """Normalize each feature map, then apply the scale and shift of the style."""
     dtype = x.dtype
     x = x.to(torch.promote_types(dtype, torch.float32))
-    # Two plain means: torch.var_mean takes 8 times as long on a CPU in the layout that convolutions like.
+    # Two means, because torch.var_mean takes 8 times as long on the CPU in channels_last.
     x = x - x.mean([2, 3], keepdim=True)
     scale = (x.square().mean([2, 3], keepdim=True) + eps).rsqrt()  # [N, C, 1, 1]
     y = style.unflatten(1, (2, -1))[..., None, None].to(x.dtype)  # [N, 2, C, 1, 1]

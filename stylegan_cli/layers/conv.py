@@ -1,4 +1,4 @@
-"""Convolution with equalized learning rate and optional resampling, as the discriminator uses it.
+"""Convolution with equalized learning rate and optional resampling, as in the discriminator.
 
 y = clamp(gain act(resample(conv(x, weight / sqrt(fan_in))) + bias))
 """
@@ -39,12 +39,12 @@ class EqualConv2d(nn.Module):
     def forward(
         self,
         x: Tensor,  # [N, in_channels, H, W]
-        gain: float = 1.0,  # factor on the activation's own gain, and on the clamp
+        gain: float = 1.0,  # multiplies the activation's gain and the clamp
     ) -> Tensor:  # [N, out_channels, H * up / down, W * up / down]
         clamp = clamp_for(self.clamp, x.dtype)
         clamp = None if clamp is None else clamp * gain
         gain = gain * ACTIVATIONS[self.act].gain
-        # The activations used here are made of two rays: a factor before them is the same as one after, and cheaper.
+        # These activations are positively homogeneous: a gain before them equals one after them, and is cheaper.
         w = (self.weight * (self.weight_gain * gain)).to(x.dtype)
         b = None if self.bias is None else (self.bias * gain).to(x.dtype)
         x = conv2d_resample(x, w, self.resample_filter, up=self.up, down=self.down)

@@ -1,4 +1,4 @@
-"""How the numbers of a network lie in memory."""
+"""The memory format of networks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 N = TypeVar("N", bound=nn.Module)
 
 
-def laid_out(
+def to_memory_format(
     network: N,
-    layout: torch.memory_format = torch.channels_last,  # what convolutions like best on most devices
+    memory_format: torch.memory_format = torch.channels_last,  # the fastest for convolutions on most devices
 ) -> N:
-    """The same network, its weights [O, I, k, k] in that order."""
-    return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue] (PyTorch declares no such argument)
+    """Convert the weights [O, I, k, k] of a network to a memory format."""
+    return network.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue] (missing in PyTorch's stubs)

@@ -22,7 +22,7 @@ class EqualLinear(nn.Module):
         act: str = "linear",  # activation, see `bias_act`
         bias: bool = True,
         bias_init: float = 0.0,
-        lr_multiplier: float = 1.0,  # learns this many times as fast as the optimizer says
+        lr_multiplier: float = 1.0,  # multiplies the optimizer's learning rate
     ):
         super().__init__()
         self.act = act

@@ -1,4 +1,4 @@
-"""Minibatch standard deviation (Karras et al. 2018, section 3): tells the discriminator how varied its batch is."""
+"""Minibatch standard deviation (Karras et al. 2018, section 3): shows the discriminator how varied its batch is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 def append_minibatch_std(
     x: Tensor,  # [N, C, H, W]
     group: int | None,  # images per group; None: the whole batch
-    channels: int = 1,  # feature maps to add; the features are split into as many sets
+    channels: int = 1,  # feature maps to append; the features are split into this many sets
 ) -> Tensor:  # [N, C + channels, H, W]
-    """Append, per group, the standard deviation over the group averaged over features and pixels.
+    """Append the standard deviation over each group, averaged over features and pixels.
 
-    With M = N / group groups, image n is in group n mod M: dealing images to ranks by index modulo ranks
-    leaves the groups as they are. Raises ValueError if the batch does not divide into groups.
+    With M = N / group groups, image n is in group n mod M, so distributing images to ranks by index modulo the number
+    of ranks does not change the groups. Raises ValueError if the batch size or the features are not divisible.
     """
     n, c, h, w = x.shape
     g = min(group or n, n)

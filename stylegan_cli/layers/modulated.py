@@ -1,4 +1,4 @@
-"""The two layers of StyleGAN2 synthesis that a w controls: convolution with noise, and conversion to an image."""
+"""The modulated layers of StyleGAN2 synthesis: convolution with noise, and conversion to an image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModulatedConv2d(nn.Module):
         w_dim: int,
         height: int,  # of the output
         width: int,
-        up: int = 1,  # 1, or 2: the input has half the size
+        up: int = 1,  # 1 or 2; 2: the input has half the size of the output
         fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0),  # resampling filter
         clamp: float | None = None,  # bound on the output
     ):
@@ -43,12 +43,12 @@ class ModulatedConv2d(nn.Module):
         x: Tensor,  # [N, in_channels, H / up, W / up]
         w: Tensor,  # [N, w_dim]
         noise: Tensor | None,  # [N or 1, 1, H, W]; None: no noise
-        gain: float = 1.0,  # factor on the activation's own gain, and on the clamp
+        gain: float = 1.0,  # multiplies the activation's gain and the clamp
     ) -> Tensor:  # [N, out_channels, H, W]
         clamp = clamp_for(self.clamp, x.dtype)
         return modulated_conv2d(
             x,
-            # Demodulation undoes the scale; it is kept so that eps means the same at every width.
+            # Demodulation cancels this gain, but with it eps has the same effect at every width.
             self.weight * self.weight_gain,
             self.affine(w),
             up=self.up,

@@ -78,8 +78,7 @@ def measure(
     check_sizes(metrics, G.config.height, G.config.width)
     check_enough(metrics, data)
     settings = _settings(protocol, torch.device(device), G.config.height * G.config.width, progress)
-    classes = torch.from_numpy(data.class_index) if data is not None and G.config.c_dim else None
-    sampling = (classes, settings.device, protocol.seed, protocol.truncation_psi)
+    sampling = (data if G.config.c_dim else None, settings.device, protocol.seed, protocol.truncation_psi)
     with _isolated(settings.device):
         measured = measure_with_detectors(
             metrics,

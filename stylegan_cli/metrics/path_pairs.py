@@ -1,7 +1,7 @@
 """Pairs of images at both ends of a small step along a path of latents, and the distances between them.
 
 As in the papers' own implementation: the generator runs in float32; both ends have the same class and the same noise
-(theirs is sampled per batch, ours per pair, so that the batch size does not matter); images are not clamped; the crop,
+(NVIDIA samples it per batch, we per pair, so that the batch size does not matter); images are not clamped; the crop,
 rows 3/8 to 7/8 and columns 2/8 to 6/8, comes first; then images higher than 256 are averaged by a whole factor (a later
 port uses the factor of the uncropped image: a cropped 1024 becomes 128 pixels).
 """

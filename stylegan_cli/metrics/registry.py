@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import SganError, nearest
+from ..errors import SganError, suggest
 from . import frechet, inception_score, kernel, perceptual_path_length, precision_recall
 from .metric import EFFICIENTNET, SEPARATOR, EvaluationProtocol, Features, Metric
 
@@ -87,7 +87,7 @@ def _by_name(name: str) -> Metric:
             number = match[1]
             return dataclasses.replace(metric, num=int(number.removesuffix("k")) * (1000 if number[-1] == "k" else 1))
     all_names = [*ALIASES, *METRICS]
-    hint = f"{nearest(name, all_names)} Choose from {', '.join(all_names)}.".strip()
+    hint = f"{suggest(name, all_names)} Choose from {', '.join(all_names)}.".strip()
     raise SganError(f"There is no metric {name!r}.", hint=hint)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..data.dataset import DataSpec, open_dataset
 from ..progress import Progress, silent
 from ..runs import PACKAGED_MODEL, metric_lines, record_metric
-from ..snapshot import Snapshot, SnapshotInfo, open_training_set
+from ..snapshot import Snapshot, SnapshotInfo, open_training_dataset
 from .measure import Results, compare_images, filter_notes, measure
 from .metric import EvaluationProtocol
 
@@ -59,7 +59,7 @@ def measure_file(
     """Measure a model's file, on all ranks. Raises SganError like `measure`, or if a file cannot be opened."""
     snapshot, reals = open_model(request.path, device), None
     if snapshot.info.generator.c_dim or request.protocol.needs_reals:
-        reals = open_training_set(snapshot.info, request.reals and request.reals.path, request.size)
+        reals = open_training_dataset(snapshot.info, request.reals and request.reals.path, request.size)
     results = measure(request.protocol, snapshot.G, reals, device, progress)
     if reals and snapshot.info.data and request.protocol.needs_reals:
         notes = filter_notes(reals.spec, snapshot.info.data)

@@ -91,23 +91,23 @@ class ModelSamples:
     def __init__(
         self,
         G: Generator,
-        classes: Tensor | None,  # [M] int64, classes of all images of the dataset; None: unconditional
+        labeled: Dataset | None,  # dataset to sample labels from; None: unconditional
         device: torch.device,
         seed: int = 0,
         truncation_psi: float = 1.0,
     ):
-        self.G, self.classes, self.device, self.seed, self.psi = G, classes, device, seed, truncation_psi
+        self.G, self.labeled, self.device, self.seed, self.psi = G, labeled, device, seed, truncation_psi
         self._counts = torch.zeros(2, dtype=torch.int64, device=device)  # not finite, all
 
     def labels(
         self,
         index: Tensor,  # [n] int64
-    ) -> Tensor | None:  # [n, c_dim] one-hot
-        """Sample the class of a random image of the dataset for each image."""
-        if self.classes is None:
+    ) -> Tensor | None:  # [n, c_dim] float32
+        """Sample the label of a random image of the dataset for each image."""
+        if self.labeled is None:
             return None
-        chosen = counter.integers(self.seed, "metrics.class", index, len(self.classes))
-        return torch.nn.functional.one_hot(self.classes.to(index.device)[chosen], self.G.config.c_dim).float()
+        chosen = counter.integers(self.seed, "metrics.class", index, len(self.labeled))
+        return self.labeled.labels(chosen.cpu()).to(index.device)
 
     def noise(
         self,

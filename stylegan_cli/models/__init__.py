@@ -1,1 +1,1 @@
-"""The networks: a family of generators each in its folder, `registry` that lists them, and what they share."""
+"""The networks: families of generators, one per folder; `registry`, which lists them; and the code that they share."""

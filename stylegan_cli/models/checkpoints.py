@@ -1,7 +1,7 @@
-"""Maps between our names of weights and those of other programs, as far as families share them.
+"""Weight names of other programs, as far as several families share them.
 
-A family's own maps stand in models/<family>/checkpoints.py; interop/ reads and writes the files. TensorFlow's dense
-weights are [in, out], those of its convolutions [k, k, in, out].
+The names of one family are in models/<family>/checkpoints.py; interop/ reads and writes the files. In TensorFlow,
+dense weights are [in, out], and convolution weights [k, k, in, out].
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from .config import StyledConfig
 
-Change = Callable[[Tensor], Tensor]  # from their form to ours
-Names = dict[str, tuple[str, Change | None]]  # our name -> theirs, and how it becomes ours
+Conversion = Callable[[Tensor], Tensor]  # from the other program's layout
+Names = dict[str, tuple[str, Conversion | None]]  # our name -> (the other program's name, conversion)
 
 
-def mapping_names(config: StyledConfig, bias: Change | None = None) -> Names:
+def mapping_names(config: StyledConfig, bias: Conversion | None = None) -> Names:
     names: Names = {"mapping.w_avg": ("dlatent_avg", None)}
-    if config.labels == "concat":  # as many ones as classes, without the scale that ours divides by
+    if config.labels == "concat":  # our layer divides by sqrt(classes), the other program's does not
         names["mapping.embed.weight"] = ("mapping/LabelConcat/weight", lambda w: w.t() * math.sqrt(len(w)))
     elif config.c_dim:
         names |= dense("mapping.embed", "mapping/LabelEmbed")
@@ -28,30 +28,30 @@ def mapping_names(config: StyledConfig, bias: Change | None = None) -> Names:
     return names
 
 
-def dense(our: str, their: str, bias: Change | None = None) -> Names:
-    return {f"{our}.weight": (f"{their}/weight", transposed), f"{our}.bias": (f"{their}/bias", bias)}
+def dense(name: str, source: str, bias: Conversion | None = None) -> Names:
+    return {f"{name}.weight": (f"{source}/weight", transpose), f"{name}.bias": (f"{source}/bias", bias)}
 
 
-def convolution(our: str, their: str, bias: Change | None = None) -> Names:
-    return {f"{our}.weight": (f"{their}/weight", kernel_of), f"{our}.bias": (f"{their}/bias", bias)}
+def convolution(name: str, source: str, bias: Conversion | None = None) -> Names:
+    return {f"{name}.weight": (f"{source}/weight", permute_kernel), f"{name}.bias": (f"{source}/bias", bias)}
 
 
-def noise_map(noise: Tensor) -> Tensor:  # [1, 1, h, w] -> [h, w]
+def squeeze_noise(noise: Tensor) -> Tensor:  # [1, 1, h, w] -> [h, w]
     return noise[0, 0]
 
 
-def kernel_of(w: Tensor) -> Tensor:  # [k, k, in, out] -> [out, in, k, k]
+def permute_kernel(w: Tensor) -> Tensor:  # [k, k, in, out] -> [out, in, k, k]
     return w.permute(3, 2, 0, 1)
 
 
-def flipped(w: Tensor) -> Tensor:  # [k, k, in, out] -> [out, in, k, k]
-    """Where they upsample they correlate, and ours convolves."""
-    return kernel_of(w.flip([0, 1]))
+def flip_kernel(w: Tensor) -> Tensor:  # [k, k, in, out] -> [out, in, k, k]
+    """For upsampling layers, which correlate in TensorFlow and convolve here."""
+    return permute_kernel(w.flip([0, 1]))
 
 
-def transposed(w: Tensor) -> Tensor:  # [in, out] -> [out, in]
+def transpose(w: Tensor) -> Tensor:  # [in, out] -> [out, in]
     return w.permute(1, 0)
 
 
-def only(x: Tensor) -> Tensor:  # [1, ...] -> [...]
+def squeeze_first(x: Tensor) -> Tensor:  # [1, ...] -> [...]
     return x.squeeze(0)

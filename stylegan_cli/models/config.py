@@ -1,4 +1,4 @@
-"""What the configurations of networks have in common. A family adds its own fields in models/<family>/config.py."""
+"""Base classes of network configurations. A family adds its own fields in models/<family>/config.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C = TypeVar("C", bound="ImageConfig")
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """The images that a network makes or judges."""
+    """The images that a network generates or classifies."""
 
     height: int  # of the image, h0 * 2^n
     width: int  # of the image, w0 * 2^n
@@ -26,20 +26,20 @@ class ImageConfig:
 
     @property
     def grows(self) -> bool:
-        """Whether the network can be trained from low to high levels: it then has a field `fade`."""
+        """Whether the network can grow from low to high levels during training; it then has a field `fade`."""
         return False
 
     @property
     def fades(self) -> bool:
-        """Whether its highest level is being blended in."""
+        """Whether its highest level is fading in."""
         return False
 
     def _details(self) -> list[str]:
-        """What else there is to tell people about the network."""
+        """Further parts of the description for users."""
         return []
 
-    def _check(self, sane: bool, fields: str) -> None:
-        if not sane:
+    def _check(self, is_valid: bool, fields: str) -> None:
+        if not is_valid:
             raise SganError(f"{type(self).__name__}: {fields} is out of range.")
 
 
@@ -47,25 +47,25 @@ class ImageConfig:
 class GeneratorConfig(ImageConfig):
     """The base class of the families' configurations."""
 
-    family: ClassVar[str]  # its name in files and in the registry
-    title: ClassVar[str]  # its name for people
+    family: ClassVar[str]  # name in files and in the registry
+    title: ClassVar[str]  # name for users
 
-    z_dim: int = 512  # input latent
+    z_dim: int = 512  # dimension of the input latent
     c_dim: int = 0  # classes, 0 = unconditional
 
     if TYPE_CHECKING:
-        # Numbers of a latent w: a field in most families, elsewhere it follows from the others.
+        # Dimension of a latent w: a field in most families, otherwise derived from other fields.
         @property
         def w_dim(self) -> int: ...
 
     def describe(self) -> str:
-        """One line for people: family, image, latents, and what the family says of itself."""
-        kind = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
+        """One line for users: family, image size, latents, and details that depend on the family."""
+        color = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
         classes = f", {self.c_dim} classes" if self.c_dim else ""
-        image = f"{self.height}x{self.width} (height x width) {kind}{classes}"
-        return ", ".join([self._kind(), image, f"z {self.z_dim}, w {self.w_dim}", *self._details()])
+        image = f"{self.height}x{self.width} (height x width) {color}{classes}"
+        return ", ".join([self._name(), image, f"z {self.z_dim}, w {self.w_dim}", *self._details()])
 
-    def _kind(self) -> str:
+    def _name(self) -> str:
         return self.title
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class GeneratorConfig(ImageConfig):
 class StyledConfig(GeneratorConfig):
     """Generators whose layers take styles from a mapped latent w."""
 
-    w_dim: int = 512  # intermediate latent  # pyright: ignore[reportIncompatibleMethodOverride] (frozen: as good)
+    w_dim: int = 512  # dimension of w  # pyright: ignore[reportIncompatibleMethodOverride] (frozen, so read-only too)
     mapping_layers: int = 8  # fully connected layers of the mapping network
     mapping_lr: float = 0.01  # learning-rate multiplier of the mapping network
     labels: str = "embed"  # 'embed': normalized, after the normalized z; 'concat': z and label normalized together
@@ -95,13 +95,13 @@ class StyledConfig(GeneratorConfig):
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of a network that doubles or halves its features from level to level."""
+    """One resolution of a network that doubles or halves the size of its features from level to level."""
 
-    name: int  # nominal resolution 4 * 2^k, whatever the rectangle
+    name: int  # nominal resolution 4 * 2^k, whatever the aspect ratio
     height: int  # of its features
     width: int
     channels: int  # of its features
-    half: bool  # runs in half precision when half precision is asked for
+    half: bool  # whether it runs in half precision when the caller selects half precision
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class LevelsConfig(ImageConfig):
     channel_base: int = 32768  # feature maps: min(channel_base / level, channel_max)
     channel_max: int = 512
     fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)  # resampling filter
-    half_levels: int = 4  # how many of the highest levels run in half precision when half precision is asked for
+    half_levels: int = 4  # number of highest levels that run in half precision when the caller selects half precision
 
     def levels(self) -> tuple[Level, ...]:
-        """From the lowest to the image's. The lowest never runs in half precision."""
+        """All levels, from the lowest, which never runs in half precision, to that of the image."""
         h0, w0, n = base_size(self.height, self.width, 0)
         return tuple(
             Level(
@@ -138,16 +138,16 @@ class LevelsConfig(ImageConfig):
         self._check(self.channel_max >= 1, "channel_max")
         if self.channel_base < 4 << n:
             raise SganError(
-                f"A channel base of {self.channel_base} leaves no channel at level {4 << n}.",
-                hint=f"Choose --cbase of {4 << n} or more.",
+                f"A channel base of {self.channel_base} leaves no channels at level {4 << n}.",
+                hint=f"Use --cbase {4 << n} or more.",
             )
 
 
 @dataclass(frozen=True)
 class GrowingConfig(LevelsConfig):
-    """Networks that can be trained from low to high levels (Karras et al. 2018, section 2)."""
+    """Networks that can grow from low to high levels during training (Karras et al. 2018, section 2)."""
 
-    fade: bool = False  # the image is blended with that of the level below, as while a level is added
+    fade: bool = False  # whether the highest level is fading in: its image is blended with that of the level below
 
     @property
     def grows(self) -> bool:
@@ -160,18 +160,18 @@ class GrowingConfig(LevelsConfig):
 
 @dataclass(frozen=True)
 class DiscriminatorConfig(LevelsConfig):
-    """The discriminator of StyleGAN2 and, as 'orig' with other filters, of the networks that grow."""
+    """The discriminator of StyleGAN2 and, with architecture 'orig' and other filters, of the growing networks."""
 
     c_dim: int = 0  # classes, 0 = unconditional
-    labels: str = "projection"  # or 'dot': a logit for each class; 'classifier': it names the class besides
-    mapping_layers: int = 8  # of the label's mapping ('projection' only)
+    labels: str = "projection"  # or 'dot': one logit per class; 'classifier': it also predicts the class
+    mapping_layers: int = 8  # of the label mapping ('projection' only)
     mapping_lr: float = 0.01
-    architecture: str = "resnet"  # 'resnet', 'skip': image pyramid; 'orig': plain
+    architecture: str = "resnet"  # 'resnet'; 'skip': image pyramid; 'orig': plain
     conv_clamp: float | None = 256.0
     mbstd_group: int | None = 4  # images per group of the minibatch standard deviation; None: the whole batch
     mbstd_channels: int = 1  # its feature maps, 0 = off
-    blur: tuple[float, ...] = ()  # filter before downsampling ('orig'), on top of `fir`
-    fade: bool = False  # what it sees is blended with the level below, as while a level is added
+    blur: tuple[float, ...] = ()  # filter before downsampling ('orig'), in addition to `fir`
+    fade: bool = False  # whether the highest level is fading in: its output is blended with that of the level below
 
     @property
     def grows(self) -> bool:
@@ -184,22 +184,24 @@ class DiscriminatorConfig(LevelsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.fade or self.blur) and not self.grows:
-            raise SganError(f"{type(self).__name__}: fade and blur are of networks that grow, and this one does not.")
+            raise SganError(
+                f"{type(self).__name__}: fade and blur require the architecture 'orig', not {self.architecture!r}."
+            )
         self._check(0 <= self.mapping_layers <= 64 and self.mapping_lr > 0, "mapping_layers or mapping_lr")
         self._check(not self.blur or (len(self.blur) == 3 and is_filter(self.blur)), "the filter blur")
         self._check(min(self.c_dim, self.mbstd_channels, (self.mbstd_group or 1) - 1) >= 0, "a dimension")
         lowest = self.levels()[0].channels
         if self.mbstd_channels and lowest % self.mbstd_channels:
             raise SganError(
-                f"{lowest} channels at the lowest level do not divide into {self.mbstd_channels} deviation maps.",
-                hint=f"Choose --cmax as a multiple of {self.mbstd_channels}.",
+                f"The {lowest} channels of the lowest level are not divisible by mbstd_channels {self.mbstd_channels}.",
+                hint=f"Use a multiple of {self.mbstd_channels} for --cmax.",
             )
         check_choice("discriminator labels", self.labels, ("projection", "dot", "classifier"))
         check_choice("discriminator architecture", self.architecture, ("resnet", "skip", "orig"))
 
 
 def is_filter(taps: tuple[float, ...]) -> bool:
-    """Whether the taps can be brought to a sum of 1."""
+    """Whether the taps can be normalized to a sum of 1."""
     return math.isfinite(sum(taps)) and sum(taps) > 0
 
 
@@ -207,10 +209,10 @@ def field_names(config: type[ImageConfig] | ImageConfig) -> set[str]:
     return {field.name for field in dataclasses.fields(config)}
 
 
-def with_known(
+def replace_known_fields(
     config: C,
     **changes: Any,
 ) -> C:
-    """The configuration with those of the changes that its family has a field for."""
+    """Replace fields of a configuration, ignoring those that its family does not have."""
     names = field_names(config)
     return dataclasses.replace(config, **{name: value for name, value in changes.items() if name in names})

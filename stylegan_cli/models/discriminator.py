@@ -1,5 +1,6 @@
-"""StyleGAN2 discriminator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figure 7); as
-'orig', with other filters, that of ProGAN and StyleGAN, which grows (Karras et al. 2018, figure 2 and table 2)."""
+"""The StyleGAN2 discriminator (Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", figure 7).
+With architecture 'orig' and other filters it is the growing one of ProGAN and StyleGAN (Karras et al. 2018, figure 2
+and table 2)."""
 
 from __future__ import annotations
 
@@ -18,20 +19,20 @@ from .mapping import MappingNetwork
 
 
 class DiscriminatorBlock(nn.Module):
-    """One level: (fromRGB), conv0, conv1 with downsampling, and a skip connection in 'resnet'."""
+    """One level: an optional fromRGB, conv0, conv1 with downsampling, and a skip connection in 'resnet'."""
 
     def __init__(
         self,
         config: DiscriminatorConfig,
         level: Level,
-        below: Level,  # the next
-        sees: bool,  # has a way in for images
+        below: Level,  # the next lower level
+        has_fromrgb: bool,
     ):
         super().__init__()
-        self.architecture, self.sees = config.architecture, sees
+        self.architecture, self.has_fromrgb = config.architecture, has_fromrgb
         in_channels, out_channels = level.channels, below.channels
         convolution = functools.partial(EqualConv2d, fir=config.fir, clamp=config.conv_clamp, act="lrelu")
-        if sees:
+        if has_fromrgb:
             self.fromrgb = convolution(config.channels, in_channels, 1)
         self.conv0 = convolution(in_channels, in_channels, 3)
         self.conv1 = convolution(in_channels, out_channels, 3, down=2)
@@ -45,10 +46,10 @@ class DiscriminatorBlock(nn.Module):
     def forward(
         self,
         x: Tensor | None,  # [N, in_channels, H, W]
-        image: Tensor | None,  # [N, channels, H, W], as long as a fromRGB waits for it
+        image: Tensor | None,  # [N, channels, H, W] if this or a lower level has a fromRGB
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:  # [N, out_channels, H/2, W/2], [N, channels, H/2, W/2]
-        if self.sees and image is not None:
+        if self.has_fromrgb and image is not None:
             y = self.fromrgb(image.to(dtype))
             x = y if x is None else x.to(dtype) + y
             image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
@@ -61,19 +62,19 @@ class DiscriminatorBlock(nn.Module):
 
 
 class DiscriminatorEpilogue(nn.Module):
-    """Minibatch standard deviation, a convolution, two fully connected layers; always in full precision."""
+    """Minibatch standard deviation, a convolution and two fully connected layers, always in full precision."""
 
     def __init__(
         self,
         config: DiscriminatorConfig,
         level: Level,  # the lowest
         out_features: int,
-        sees: bool,  # has a way in for images
+        has_fromrgb: bool,
     ):
         super().__init__()
         channels = level.channels
         self.group, self.std_channels = config.mbstd_group, config.mbstd_channels
-        if sees:
+        if has_fromrgb:
             self.fromrgb = EqualConv2d(config.channels, channels, 1, act="lrelu")
         self.conv = EqualConv2d(channels + config.mbstd_channels, channels, 3, act="lrelu", clamp=config.conv_clamp)
         self.fc = EqualLinear(channels * level.height * level.width, channels, act="lrelu")
@@ -82,7 +83,7 @@ class DiscriminatorEpilogue(nn.Module):
     def forward(
         self,
         x: Tensor | None,  # [N, channels, h0, w0]
-        image: Tensor | None,  # [N, image channels, h0, w0], as long as a fromRGB waits for it
+        image: Tensor | None,  # [N, image channels, h0, w0] if there is a fromRGB
     ) -> Tensor:  # [N, out_features]
         if image is not None:
             y = self.fromrgb(image)
@@ -99,15 +100,16 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
         lowest, *above = config.levels()
-        self.levels = above[::-1]  # from the image's down to the last that is halved
+        self.levels = above[::-1]  # from that of the image down to the last one that downsamples
         with_fromrgb = (
             config.levels() if config.architecture == "skip" else config.levels()[-2 if config.fade else -1 :]
         )
         for level, below in zip(self.levels, [*self.levels[1:], lowest]):
-            self.add_module(f"b{level.name}", DiscriminatorBlock(config, level, below, sees=level in with_fromrgb))
+            block = DiscriminatorBlock(config, level, below, has_fromrgb=level in with_fromrgb)
+            self.add_module(f"b{level.name}", block)
         outputs = {"projection": lowest.channels, "dot": config.c_dim, "classifier": 1 + config.c_dim}
         features = outputs[config.labels] if config.c_dim else 1
-        self.b4 = DiscriminatorEpilogue(config, lowest, features, sees=lowest in with_fromrgb)
+        self.b4 = DiscriminatorEpilogue(config, lowest, features, has_fromrgb=lowest in with_fromrgb)
         if config.fade:
             self.alpha: Tensor
             self.resample_filter: Tensor
@@ -117,7 +119,7 @@ class Discriminator(nn.Module):
             self.mapping = MappingNetwork(
                 0, config.c_dim, features, config.mapping_layers, None, lr_multiplier=config.mapping_lr
             )
-        # From the image to the logit, for Freeze-D.
+        # Ordered from the image to the logit, for Freeze-D.
         levels = (f"b{level.name}." for level in (*self.levels, lowest))
         self.layers = tuple(
             prefix + name for prefix in levels for name, _ in self.get_submodule(prefix[:-1]).named_children()
@@ -127,20 +129,20 @@ class Discriminator(nn.Module):
         self,
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
         c: Tensor | None = None,  # [N, c_dim] one-hot
-        dtype: torch.dtype | None = None,  # half precision for the highest levels; None: none
+        dtype: torch.dtype | None = None,  # half precision type for the highest levels; None: full precision
     ) -> Tensor:  # [N, 1] logits: positive means real
-        """Raises ValueError on images of another size."""
-        return self.judge(image, c, dtype)[0]
+        """Raises ValueError if the images have the wrong size."""
+        return self.forward_with_classes(image, c, dtype)[0]
 
-    def judge(
+    def forward_with_classes(
         self,
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
-        c: Tensor | None = None,  # [N, c_dim] one-hot; a classifier does not need it
-        dtype: torch.dtype | None = None,  # as above
-    ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] logits of the classes, None if it names none
-        """Real or not and, by a discriminator with labels 'classifier', which class."""
+        c: Tensor | None = None,  # [N, c_dim] one-hot; not needed with labels 'classifier'
+        dtype: torch.dtype | None = None,  # as in `forward`
+    ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] class logits with labels 'classifier', else None
+        """Like `forward`, and with labels 'classifier' also predict the class."""
         config = self.config
-        last = collections.deque(self._blocks(image, dtype), maxlen=1)  # what a level passed on is let go at once
+        last = collections.deque(self._blocks(image, dtype), maxlen=1)  # frees the features of each level early
         x, rest = last[0] if last else (None, image)
         x = self.b4(x, rest)
         if config.c_dim == 0:
@@ -158,7 +160,7 @@ class Discriminator(nn.Module):
         self,
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
     ) -> list[Tensor]:  # [N, C, H/2, W/2], [N, C', H/4, W/4] ...
-        """What each level passes on, of each image by itself; of one of a single level what it sees."""
+        """The output of each level, before the minibatch statistics; with a single level, that of its fromRGB."""
         return [x for x, _ in self._blocks(image, None)] or [self.b4.fromrgb(image)]
 
     def _blocks(self, image: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -167,18 +169,18 @@ class Discriminator(nn.Module):
             raise ValueError(f"images must be [N, {config.channels}, {config.height}, {config.width}]")
         x, rest, full = None, image, image.dtype
         for level in self.levels:
-            kind = dtype if dtype is not None and level.half else full
-            x, rest = self.get_submodule(f"b{level.name}")(x, rest, kind)
+            level_dtype = dtype if dtype is not None and level.half else full
+            x, rest = self.get_submodule(f"b{level.name}")(x, rest, level_dtype)
             if config.fade and level is self.levels[0]:
-                x = self._blended(x, image)
+                x = self._fade_in(x, image)
             yield x, rest
 
-    def _blended(
+    def _fade_in(
         self,
-        x: Tensor,  # [N, C, H/2, W/2] what the highest level passes on
+        x: Tensor,  # [N, C, H/2, W/2] output of the highest level
         image: Tensor,  # [N, channels, H, W]
     ) -> Tensor:  # [N, C, H/2, W/2]
-        """As far as the highest level has not faded in, the one below sees the image itself, at half the size."""
+        """Blend the output of the highest level with the fromRGB of the level below on the downsampled image."""
         fromrgb = self.get_submodule(f"b{self.levels[0].name // 2}.fromrgb")
         below = fromrgb(downsample2d(image, self.resample_filter).to(x.dtype))
         return torch.lerp(below, x, self.alpha.to(x.dtype))

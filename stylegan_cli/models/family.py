@@ -1,5 +1,5 @@
-"""What makes a family of generators. Nothing here or in a family's `__init__` imports PyTorch: presets and
-configurations are looked at without it."""
+"""The definition of a family of generators. Neither this file nor a family's `__init__` imports PyTorch, which presets
+and configurations do not need."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if typing.TYPE_CHECKING:
     from .generator import Generator
 
 
-def lazily(
-    package: str,  # of a family
+def lazy_build(
+    package: str,  # name of the family's package
 ) -> Callable[[typing.Any], Generator]:
-    """`build` of the package's network.py, which imports PyTorch, when it is called."""
+    """The function `build` of the package's network.py, which is imported at the first call: it needs PyTorch."""
     return lambda config: importlib.import_module(".network", package).build(config)
 
 
 @dataclass(frozen=True)
 class Family:
     config: type[GeneratorConfig]
-    build: Callable[[typing.Any], Generator]  # from its configuration to a network with fresh weights
-    presets: Mapping[str, Preset]  # by name; the first one is the family's usual one
+    build: Callable[[typing.Any], Generator]  # builds a generator with fresh weights from a configuration
+    presets: Mapping[str, Preset]  # by name; the first one is the family's default
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The base class of all generators: from a latent z to w, from w to an image. Code outside models/ relies on this."""
+"""The base class of all generators: from a latent z to w, and from w to an image. Other folders use only this."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..layers import EqualLinear
 from .config import GeneratorConfig
+from .label_space import LabelSpace
 from .mapping import MappingNetwork
 from .statistics import RunningMean
 
@@ -20,30 +21,30 @@ Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One row of the layer table, in the order of computation: a layer that a latent controls."""
+    """A row of the layer table, which lists the layers that a latent controls in the order of computation."""
 
-    name: str  # of the module inside the generator, as in its state_dict
+    name: str  # of the module in the generator, as in the state_dict
     kind: Literal["conv", "torgb"]
-    w_index: int  # which of the num_ws latents controls it
-    group: int  # of styles: latents of one group are mixed together; rising from coarse to fine
+    w_index: int  # index of the w that controls it, below num_ws
+    group: int  # style group, ascending from coarse to fine; latents of one group are mixed together
     height: int  # of its output
     width: int
     channels: int  # of its output
-    noise: bool  # takes a noise map [N or 1, 1, height, width]
-    half: bool  # runs in half precision when half precision is asked for
-    bandwidth: float | None = None  # highest frequency of its output in cycles per image; None: not limited
+    noise: bool  # whether it takes a noise map [N or 1, 1, height, width]
+    half: bool  # whether it runs in half precision when the caller selects half precision
+    bandwidth: float | None = None  # highest frequency of its output in cycles per image; None: unlimited
 
     @property
     def path(self) -> str:
-        """Of the module inside the synthesis network."""
+        """Name of the module in the synthesis network."""
         return self.name.removeprefix("synthesis.")
 
 
 class Synthesis(nn.Module):
-    """From latents to an image. A family declares the layer table, makes its modules, and says in `synthesize` how the
-    table is walked."""
+    """From latents to an image. A family declares the layer table, creates its modules, and implements `synthesize`,
+    which runs the layers of the table."""
 
-    takes_transform = False  # whether the input can be moved by `transform`
+    takes_transform = False  # whether `transform` can move the input
 
     def __init__(
         self,
@@ -59,8 +60,8 @@ class Synthesis(nn.Module):
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
         noise: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer that takes noise
-        dtype: torch.dtype | None,  # half precision for the rows that say so; None: none
-        transform: Tensor | None,  # [3, 3] or [N, 3, 3], where the family takes one
+        dtype: torch.dtype | None,  # half precision type for the rows with `half`; None: full precision
+        transform: Tensor | None,  # [3, 3] or [N, 3, 3] if the family takes one
     ) -> Tensor:  # [N, channels, height, width]
         raise NotImplementedError
 
@@ -68,10 +69,10 @@ class Synthesis(nn.Module):
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
         noise: Noise = "const",  # or one [N or 1, 1, h, w] for each of `noise_layers`, in order
-        dtype: torch.dtype | None = None,  # half precision for the rows that say so; None: none
-        transform: Tensor | None = None,  # [3, 3] or [N, 3, 3] of the input, where the family takes one
+        dtype: torch.dtype | None = None,  # half precision type for the rows with `half`; None: full precision
+        transform: Tensor | None = None,  # [3, 3] or [N, 3, 3] of the input, if the family takes one
     ) -> Tensor:  # [N, channels, height, width]
-        """Raises ValueError if ws, noise or transform do not fit the network."""
+        """Raises ValueError if ws, noise or transform do not match the network."""
         if ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must have shape [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
         if transform is not None and not self.takes_transform:
@@ -82,24 +83,24 @@ class Synthesis(nn.Module):
     def stored_noise(
         self,
     ) -> list[Tensor]:  # [h, w] for each of `noise_layers`, in order
-        """The maps that noise 'const' means."""
+        """The noise maps of noise mode 'const'."""
         return [self.get_buffer(f"{row.path}.noise_const") for row in self.noise_layers]
 
-    def _noise_maps(self, noise: Noise, ws: Tensor) -> list[Tensor | None]:  # [N or 1, 1, h, w] of each
+    def _noise_maps(self, noise: Noise, ws: Tensor) -> list[Tensor | None]:  # [N or 1, 1, h, w] each
         rows = self.noise_layers
         if noise == "none":
             return [None] * len(rows)
         if noise == "random":
             return [ws.new_empty(ws.shape[0], 1, row.height, row.width).normal_() for row in rows]
         if noise == "const":
-            return [own[None, None] for own in self.stored_noise()]
+            return [stored[None, None] for stored in self.stored_noise()]
         if isinstance(noise, str) or len(noise) != len(rows):
             raise ValueError(f"noise must be 'const', 'random', 'none' or {len(rows)} tensors")
         return list(noise)
 
 
 class Generator(nn.Module):
-    """Mapping and synthesis: G(z, c) is an image in about [-1, 1]."""
+    """Mapping and synthesis. G(z, c) is an image with values of about [-1, 1]."""
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class Generator(nn.Module):
         mapping: MappingNetwork,
     ):
         super().__init__()
+        self.label_space = LabelSpace(config.c_dim)  # replaced by one with names if they are known
         self.config, self.synthesis, self.mapping = config, synthesis, mapping
 
     @property
@@ -141,7 +143,7 @@ class Generator(nn.Module):
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
         psi: float | Tensor,
-        cutoff: int | None = None,  # truncate only the first so many ws; None: as the network has it, or all
+        cutoff: int | None = None,  # number of ws to truncate, from the first; None: the network's default, or all
     ) -> Tensor:  # [N, num_ws, w_dim]
         """w_avg + psi (w - w_avg)"""
         return self.mapping.truncate(ws, psi, cutoff)
@@ -149,14 +151,14 @@ class Generator(nn.Module):
     def stored_noise(
         self,
     ) -> list[Tensor]:  # [h, w] for each of `noise_layers`, in order
-        """The maps that noise 'const' means."""
+        """The noise maps of noise mode 'const'."""
         return self.synthesis.stored_noise()
 
     def style_weight(
         self,
-        row: LayerInfo,  # of the table
+        row: LayerInfo,
     ) -> Tensor:  # [styles, w_dim]
-        """The affine map from w to the layer's styles, as it acts: style = style_weight w + bias."""
+        """The effective weight of the affine map from w to a layer's styles: style = style_weight w + bias."""
         affine = self.get_submodule(f"{row.name}.affine")
         assert isinstance(affine, EqualLinear)
         return affine.weight * affine.weight_gain
@@ -165,7 +167,7 @@ class Generator(nn.Module):
 
     @contextlib.contextmanager
     def collect_statistics(self) -> Iterator[None]:
-        """Within it, forward passes add to the sums that `commit_statistics` moves the running means by."""
+        """In this context, forward passes collect the sums with which `commit_statistics` updates the running means."""
         modules = self._running_means()
         for module in modules:
             module.collecting = True
@@ -177,15 +179,15 @@ class Generator(nn.Module):
 
     def commit_statistics(
         self,
-        count: int,  # images over all ranks
+        count: int,  # number of images over all ranks
         reduce: Callable[[Tensor], Tensor],  # sums a tensor over all ranks
     ) -> None:
-        """A batch is over: the running means follow what was collected, unless that is not finite."""
+        """Update the running means with the statistics of a batch, unless these are not finite."""
         for module in self._running_means():
             module.commit(count, reduce)
 
     def discard_statistics(self) -> None:
-        """Forget what was collected of a batch that will not be finished."""
+        """Discard the statistics of a batch that will not be finished."""
         for module in self._running_means():
             module.discard()
 

@@ -1,4 +1,4 @@
-"""What networks that grow have in common: an image that is blended with that of the level below while one fades in.
+"""Shared by growing networks: while a level fades in, its image is blended with that of the level below.
 
 image = alpha toRGB(x) + (1 - alpha) up(toRGB(x below))    (Karras et al. 2018, figure 2)
 """
@@ -15,8 +15,8 @@ from ..ops import fir_filter, upsample2d
 from .config import GrowingConfig
 
 
-class Images(nn.Module):
-    """From the features of the highest level to the image; while that level fades in, of the two highest."""
+class ImageOutput(nn.Module):
+    """From the features of the highest level to the image; during a fade, from those of the two highest levels."""
 
     def __init__(self, config: GrowingConfig):
         super().__init__()
@@ -32,7 +32,7 @@ class Images(nn.Module):
 
     def forward(
         self,
-        features: Iterable[Tensor],  # [N, C, h, w] of each level, from the lowest on
+        features: Iterable[Tensor],  # [N, C, h, w] of each level, lowest first
     ) -> Tensor:  # [N, channels, H, W] in float32 or float64
         *_, below, x = None, *features
         top = self._image(x, self.names[-1])
@@ -47,9 +47,9 @@ class Images(nn.Module):
 
 def set_alpha(
     network: nn.Module,
-    alpha: float,  # 0: the level is not there yet, 1: it is there
+    alpha: float,  # weight of the highest level, 0 to 1
 ) -> None:
-    """Say how far the highest level of a network has faded in. Without effect on one that does not fade."""
+    """Set how far the highest level of a network has faded in. Has no effect on a network without a fade."""
     for name, buffer in network.named_buffers():
         if name.rpartition(".")[2] == "alpha":
             buffer.fill_(alpha)

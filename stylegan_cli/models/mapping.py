@@ -14,21 +14,21 @@ from .statistics import RunningMean
 
 
 class MappingNetwork(RunningMean):
-    """With `num_ws`, the first half of a generator: it keeps the running mean of w, for truncation."""
+    """From z and a label to w. As part of a generator, with `num_ws`, it also keeps the running mean of w."""
 
     w_avg: Tensor  # [w_dim], with num_ws
 
     def __init__(
         self,
-        z_dim: int,  # 0: from the label alone, as the discriminator does
-        c_dim: int,  # classes, 0 = none
+        z_dim: int,  # 0: the label is the only input, as in the discriminator
+        c_dim: int,  # classes, 0 = unconditional
         w_dim: int,
         num_layers: int,
-        num_ws: int | None,  # how often w is repeated; None: [N, w_dim] comes out, and no mean is kept
-        labels: str = "embed",  # 'embed': each normalized, then concatenated; 'concat': the other way round
+        num_ws: int | None,  # how often w is repeated; None: the output is [N, w_dim], and no mean is kept
+        labels: str = "embed",  # 'embed': z and label are normalized, then concatenated; 'concat': the reverse
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.995,  # decay of the running mean of w
-        truncated: int | None = None,  # how many ws truncation changes where no cutoff is given; None: all
+        truncated: int | None = None,  # default truncation cutoff; None: all ws are truncated
     ):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
@@ -51,7 +51,7 @@ class MappingNetwork(RunningMean):
         num_ws: int,
         truncated: int | None = None,  # see __init__
     ) -> MappingNetwork:
-        """That of a generator with styles."""
+        """The mapping network of a generator with styles."""
         return cls(
             config.z_dim,
             config.c_dim,
@@ -68,8 +68,8 @@ class MappingNetwork(RunningMean):
         self,
         z: Tensor | None,  # [N, z_dim]
         c: Tensor | None = None,  # [N, c_dim] one-hot; None for an unconditional network
-        truncation_psi: float | Tensor = 1.0,  # 1: none, 0: always the mean
-        truncation_cutoff: int | None = None,  # truncate only the first so many ws; None: as the network has it, or all
+        truncation_psi: float | Tensor = 1.0,  # 1: no truncation, 0: the mean of w
+        truncation_cutoff: int | None = None,  # number of ws to truncate; None: the network's default, or all
     ) -> Tensor:  # [N, num_ws, w_dim], or [N, w_dim] if num_ws is None
         x = self._input(z, c)
         for i in range(self.num_layers):
@@ -83,19 +83,19 @@ class MappingNetwork(RunningMean):
     def truncate(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
-        psi: float | Tensor,  # a tensor [] is only known when an exported graph runs: then 1 can be no shortcut
+        psi: float | Tensor,  # in an exported graph a tensor [], whose value is unknown: no shortcut for 1
         cutoff: int | None = None,
     ) -> Tensor:  # [N, num_ws, w_dim]
-        """The truncation trick: w_avg + psi (w - w_avg) for the first `cutoff` ws (Karras et al. 2019, appendix B)."""
+        """Truncate the first `cutoff` ws to w_avg + psi (w - w_avg) (Karras et al. 2019, appendix B)."""
         if not isinstance(psi, Tensor) and psi == 1:
             return ws
         cutoff = self.truncated if cutoff is None else cutoff
         head = torch.lerp(self.w_avg.to(ws.dtype), ws[:, :cutoff], psi)
         return head if cutoff is None or cutoff >= ws.shape[1] else torch.cat([head, ws[:, cutoff:]], dim=1)
 
-    def _follow(
+    def _update(
         self,
-        mean: Tensor,  # [w_dim] of a batch's w
+        mean: Tensor,  # [w_dim] mean of w over a batch
     ) -> None:
         mean = mean.to(self.w_avg.dtype)
         self.w_avg.lerp_(torch.where(mean.isfinite().all(), mean, self.w_avg), 1 - self.w_avg_beta)
@@ -105,9 +105,9 @@ class MappingNetwork(RunningMean):
             raise ValueError(f"this network is conditional: it needs c of shape [N, {self.c_dim}]")
         y = self.embed(c) if self.c_dim > 0 else None
         if z is None or y is None:
-            alone = z if y is None else y
-            assert alone is not None
-            return normalize_2nd_moment(alone)
+            x = z if y is None else y
+            assert x is not None
+            return normalize_2nd_moment(x)
         if self.labels == "concat":
             return normalize_2nd_moment(torch.cat([z, y], dim=1))
         return torch.cat([normalize_2nd_moment(z), normalize_2nd_moment(y)], dim=1)

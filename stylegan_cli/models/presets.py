@@ -1,4 +1,5 @@
-"""What a preset is. Each family lists its own in models/<family>/presets.py; training works their rules out."""
+"""The definition of a preset. Each family lists its presets in models/<family>/presets.py; training/presets.py fills in
+the settings that follow a rule."""
 
 from __future__ import annotations
 
@@ -9,19 +10,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """What `--cfg` sets. None means: by the rule written beside the field, from the size and the number of GPUs."""
+    """Settings that `--cfg` selects. None: from the image size and the number of GPUs, by the rule in the comment."""
 
     about: str  # one line for the help text
     batch: int | None = None  # None: min(gpus * min(4096 / res, 32), 64)
     mbstd_group: int | None = None  # None: min(batch / gpus, 4)
     mbstd_channels: int = 1
-    channel_base: int | None = None  # None: 32768 from 512 pixels, else 16384
+    channel_base: int | None = None  # None: 32768 from 512 pixels up, else 16384
     channel_max: int = 512
     z_dim: int = 512
     w_dim: int = 512
     mapping_layers: int = 2
     mapping_lr: float = 0.01
-    lr: float | None = None  # None: 0.002 from 1024 pixels, else 0.0025
+    lr: float | None = None  # None: 0.002 from 1024 pixels up, else 0.0025
     loss: str = "logistic"
     gamma: float | None = None  # None: 0.0002 * height * width / batch
     r1_interval: int = 16
@@ -31,34 +32,34 @@ class Preset:
     mixing_prob: float = 0.9
     aug: str = "ada"
     generator: Mapping[str, Any] = field(default_factory=dict)  # further fields of the family's configuration
-    discriminator: Mapping[str, Any] = field(default_factory=dict)  # the same of the discriminator
-    grow_from: int | None = None  # level; None: at full size from the start
+    discriminator: Mapping[str, Any] = field(default_factory=dict)  # further fields of the DiscriminatorConfig
+    grow_from: int | None = None  # lowest level; None: full size from the start
     grow_kimg: float = 600.0
     fade_kimg: float = 600.0
-    grow_batch: tuple[tuple[int, int], ...] = ()  # (level, batch) where it is not `batch`
-    by_level: bool = False  # None for batch and lr: those that the papers of growing networks give each level
+    grow_batch: tuple[tuple[int, int], ...] = ()  # (level, batch) of levels with a batch other than `batch`
+    by_level: bool = False  # if batch and lr are None, use the values of the ProGAN and StyleGAN papers for each level
     kimg: float = 25000.0
     snap: float = 200.0
-    size: int | None = None  # read the images at this size (longest side)
+    size: int | None = None  # size to read the images at (longest side)
 
 
-# What presets of several families share.
-MINUTES: dict[str, Any] = {  # on two CPU cores
+# Settings that presets of several families share.
+MINUTES: dict[str, Any] = {  # trains in minutes on two CPU cores
     "batch": 16,
-    "mbstd_group": 16,  # the whole batch and four maps: D must see at once when all creatures look alike
+    "mbstd_group": 16,  # the whole batch, and four maps, so that D notices quickly if all images look alike
     "mbstd_channels": 4,
     "channel_base": 512,
     "channel_max": 128,
     "z_dim": 128,
     "w_dim": 128,
-    "mapping_lr": 0.1,  # in so short a run the mapping has to learn fast
+    "mapping_lr": 0.1,  # the mapping network must learn fast in such a short run
     "lr": 0.006,
-    "gamma": 30.0,  # flat drawings are easy to tell from first attempts; a strong R1 keeps D from winning outright
+    "gamma": 30.0,  # flat images are easy to distinguish from early fakes; a strong R1 penalty keeps D from winning
     "ema_kimg": 4.0,
     "ema_rampup": 0.1,
     "pl_weight": 0.0,
     "mixing_prob": 0.5,
-    "aug": "noaug",  # 4,000 images are plenty for so few kimg
+    "aug": "noaug",  # 4,000 images are enough for so few kimg
     "snap": 10.0,
     "size": 32,
 }

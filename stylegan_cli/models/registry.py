@@ -1,4 +1,4 @@
-"""The one place that lists the families of generators, and where a configuration becomes a network."""
+"""The list of all generator families, and the functions that build networks from configurations."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ if typing.TYPE_CHECKING:
 
 FAMILIES: dict[str, Family] = {f.name: f for f in (stylegan2.FAMILY, stylegan.FAMILY, progan.FAMILY)}
 
-# Before families had configurations of their own, one flat configuration had the fields of all of them. Those that a
-# family lacks meant nothing, or had to be empty.
-_MEANT_NOTHING = {"w_dim", "mapping_layers", "mapping_lr", "labels", "architecture", "conv_clamp"}
-_HAD_TO_BE_EMPTY = {"truncated", "blur", "fade"}
-_OLD_FAMILY = "stylegan2"  # where a file names none
+# Old files have one flat configuration with the fields of all families. The fields that a family lacks were ignored, or
+# had to be empty.
+_IGNORED_FIELDS = {"w_dim", "mapping_layers", "mapping_lr", "labels", "architecture", "conv_clamp"}
+_EMPTY_FIELDS = {"truncated", "blur", "fade"}
+_DEFAULT_FAMILY = "stylegan2"  # of files that name no family
 
 
 def presets() -> dict[str, tuple[Family, Preset]]:
-    """All presets by name, in the order that they are listed in."""
+    """All presets by name, in the order in which they are listed."""
     return {name: (family, preset) for family in FAMILIES.values() for name, preset in family.presets.items()}
 
 
 def build_generator(
     config: GeneratorConfig,
 ) -> Generator:
-    """A generator with fresh weights, laid out as the convolutions like them best."""
-    from ..layers import laid_out
+    """Build a generator with fresh weights, in the fastest memory format for convolutions."""
+    from ..layers import to_memory_format
 
-    return laid_out(FAMILIES[config.family].build(config))
+    return to_memory_format(FAMILIES[config.family].build(config))
 
 
 def build_discriminator(
     config: DiscriminatorConfig,
 ) -> Discriminator:
-    """A discriminator with fresh weights, laid out as the convolutions like them best."""
-    from ..layers import laid_out
+    """Build a discriminator with fresh weights, in the fastest memory format for convolutions."""
+    from ..layers import to_memory_format
     from .discriminator import Discriminator
 
-    return laid_out(Discriminator(config))
+    return to_memory_format(Discriminator(config))
 
 
 def read_generator(
-    values: typing.Any,  # what `to_json` made of a configuration, today's or an old one
+    values: typing.Any,  # a configuration from `to_json`, of this or an older version
 ) -> GeneratorConfig:
-    """Raises SganError on a family that is not known, and as `from_json` does."""
+    """Read a configuration of any family. Raises SganError if the family is unknown, and as `from_json` does."""
     if not isinstance(values, Mapping):
         raise SganError(f"GeneratorConfig: expected fields, found {type(values).__name__}.")
-    name = values.get("family", _OLD_FAMILY)
+    name = values.get("family", _DEFAULT_FAMILY)
     if not isinstance(name, str) or name not in FAMILIES:
         raise SganError(
-            f"The generator is of the family {name!r}, which is none of {', '.join(FAMILIES)}; "
+            f"The generator has the family {name!r}, but this version only has {', '.join(FAMILIES)}; "
             "was the file written by a newer version?"
         )
-    kind = FAMILIES[name].config
-    unused = {field for field, value in values.items() if field in _HAD_TO_BE_EMPTY and not value} | _MEANT_NOTHING
-    unused = unused - field_names(kind) | {"family"}
-    return from_json(kind, {field: value for field, value in values.items() if field not in unused})
+    config_class = FAMILIES[name].config
+    unused = {field for field, value in values.items() if field in _EMPTY_FIELDS and not value} | _IGNORED_FIELDS
+    unused = unused - field_names(config_class) | {"family"}
+    return from_json(config_class, {field: value for field, value in values.items() if field not in unused})
 
 
 READERS: dict[type, Callable[[typing.Any], typing.Any]] = {GeneratorConfig: read_generator}  # for `from_json`

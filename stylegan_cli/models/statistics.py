@@ -1,7 +1,7 @@
-"""Running statistics that a generator keeps of its training, such as the mean of w.
+"""Running statistics that a generator collects during training, such as the mean of w.
 
-A batch may be seen in parts and by several ranks, so values are first summed; then the sums of all ranks move the
-running means once.
+A batch may be split into parts and over ranks. The values are therefore summed first; then the sums of all ranks update
+the running means once.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 
 class RunningMean(nn.Module):
-    """A module that keeps one running mean: `_follow` says how a batch's mean moves it."""
+    """A module with one running mean, which `_update` changes after each batch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.collecting = False
-        self._sum: Tensor | None = None  # stays where it is once it is there: CUDA graphs know its address
+        self._sum: Tensor | None = None  # never reallocated, because CUDA graphs use its address
 
     def collect(
         self,
         values: Tensor,  # [N, ...]
     ) -> None:
-        """Add the values of some images, while statistics are collected."""
+        """Add the values of some images if `collecting`."""
         if not self.collecting:
             return
         total = values.detach().sum(0)
@@ -35,19 +35,19 @@ class RunningMean(nn.Module):
     @torch.no_grad()
     def commit(
         self,
-        count: int,  # images over all ranks
+        count: int,  # number of images over all ranks
         reduce: Callable[[Tensor], Tensor],  # sums over ranks
     ) -> None:
         if self._sum is not None:
-            self._follow(reduce(self._sum) / count)
+            self._update(reduce(self._sum) / count)
             self._sum.zero_()
 
     def discard(self) -> None:
         if self._sum is not None:
             self._sum.zero_()
 
-    def _follow(
+    def _update(
         self,
-        mean: Tensor,  # [...] of a batch; not finite if the batch was not
+        mean: Tensor,  # [...] mean over a batch, which may not be finite
     ) -> None:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What a network consists of, as a table."""
+"""Tables of the layers of a network."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def parameter_count(
 def summarize(
     title: str,
     network: nn.Module,
-    *inputs: Tensor | None,  # of one image, for the sizes
+    *inputs: Tensor | None,  # inputs for one image, to determine the sizes
 ) -> str:
-    """One line for each module that has parameters of its own: name, output size, parameters."""
+    """A table with a line for each module that has parameters of its own: name, output size, parameters."""
     sizes: dict[str, str] = {}
-    hooks = [module.register_forward_hook(_noting(sizes, name)) for name, module in network.named_modules()]
+    hooks = [module.register_forward_hook(_size_hook(sizes, name)) for name, module in network.named_modules()]
     network(*inputs)
     for hook in hooks:
         hook.remove()
     rows = [(title, "output", "parameters")]
     for name, module in network.named_modules():
-        whole = hasattr(module, "affine")  # the affine map of a layer is counted with its layer
-        count = sum(p.numel() for p in module.parameters(recurse=whole))
+        has_affine = hasattr(module, "affine")  # an affine map is counted with its layer
+        count = sum(p.numel() for p in module.parameters(recurse=has_affine))
         if count and not name.endswith(".affine"):
             rows.append((name, sizes.get(name, ""), f"{count:,}"))
     rows.append(("all", "", f"{parameter_count(network):,}"))
@@ -35,9 +35,9 @@ def summarize(
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
 
 
-def _noting(sizes: dict[str, str], name: str):
-    def note(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+def _size_hook(sizes: dict[str, str], name: str):
+    def hook(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
         first = output[0] if isinstance(output, tuple) else output
         sizes[name] = " x ".join(str(n) for n in first.shape[1:])
 
-    return note
+    return hook

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..errors import SganError
-from ..files import nearest_path
+from ..files import suggest_path
 from .records import GAN, read_config, recipe_of
 
 PACKAGED_MODEL = Path(__file__).parents[1] / "assets" / "critters.safetensors"
@@ -95,7 +95,7 @@ def find_run(
             return folder
     if os.path.isdir(run):  # Path.is_dir raises where a name is too long
         raise SganError(f"The folder {run} is not a run folder.", hint=f"List the runs in it: sgan runs --runs {run}")
-    hint = nearest_path(Path(runs) / run) or f"List the runs: sgan runs --runs {runs}"
+    hint = suggest_path(Path(runs) / run) or f"List the runs: sgan runs --runs {runs}"
     raise SganError(f"No run {run} in {runs}.", hint=hint)
 
 
@@ -120,7 +120,7 @@ def _find_in(path: Path) -> tuple[Path, str]:
     if path.is_file():
         return path, f"Model: {path}."
     if not path.is_dir():
-        raise SganError(f"No file or folder {path}.", hint=nearest_path(path))
+        raise SganError(f"No file or folder {path}.", hint=suggest_path(path))
     if snapshot := latest_snapshot(path):
         return snapshot, f"Model: {snapshot}, the latest of its run."
     run = newest_run(path)

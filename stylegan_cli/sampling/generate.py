@@ -16,7 +16,8 @@ from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..version import __version__
 from . import checks
-from .latents import class_labels, latents_from_seeds, noise_maps
+from .labels import Choice, class_labels, label_choice
+from .latents import latents_from_seeds, noise_maps
 
 
 class Batches(Protocol):
@@ -31,7 +32,7 @@ class SamplingOptions:
 
     trunc: float = 1.0  # truncation psi
     trunc_cutoff: int | None = None  # number of leading ws to truncate; None: all
-    class_index: int | None = None  # None: sampled from each seed, if the model has classes
+    class_index: Choice | None = None  # index or name, or label vector; None: sampled from each seed
     noise_mode: Literal["const", "random", "none"] = "const"
     batch: int | None = None  # batch size; None: depends on the image size
     precision: str = "fp32"  # 'fp32', 'bf16' or 'fp16', for the highest levels
@@ -41,7 +42,7 @@ class SamplingOptions:
             self,
             trunc=checks.number(),
             trunc_cutoff=checks.integer(0),
-            class_index=checks.integer(),
+            class_index=label_choice(),
             noise_mode=checks.choice("const", "random", "none"),
             batch=checks.integer(1),
             precision=checks.choice("fp32", "bf16", "fp16"),
@@ -66,7 +67,7 @@ def map_seeds(
     """Map seeds to truncated latents."""
     device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
-    c = class_labels(options.class_index, seeds, G.config.c_dim)
+    c = class_labels(options.class_index, seeds, G.label_space)
     return G.mapping(z, None if c is None else c.to(device), options.trunc, options.trunc_cutoff)
 
 

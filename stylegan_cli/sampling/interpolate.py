@@ -16,8 +16,9 @@ from torch import Tensor
 from ..errors import SganError
 from ..models.generator import Generator
 from .generate import SamplingOptions
+from .labels import class_labels
 from .latent_files import Latents, collect_latents
-from .latents import class_labels, latents_from_seeds
+from .latents import latents_from_seeds
 from .mixing import mix_styles, style_indices
 
 Kind = Literal["spline", "linear", "slerp", "trunc", "mix"]
@@ -89,7 +90,7 @@ def spherical(
     """A closed path along great circles in Z (White 2016, section 2.1), mapped to W; class labels are interpolated."""
     device = G.device
     z = latents_from_seeds(seeds, G.config.z_dim).to(device)
-    c = class_labels(options.class_index, seeds, G.config.c_dim)
+    c = class_labels(options.class_index, seeds, G.label_space)
     classes = None if c is None else linear(c.to(device))
 
     def path(t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Latents, class labels and noise from seeds."""
+"""Latents and noise from seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SganError
 from ..models.generator import Generator, Noise
 from . import counter
 
@@ -21,28 +20,6 @@ def latents_from_seeds(
     """Return one z per seed, the same as in NVIDIA's StyleGAN programs, so that a seed keeps its image."""
     rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
     return torch.from_numpy(np.stack(rows)).float() if rows else torch.zeros(0, z_dim)
-
-
-def class_labels(
-    class_index: int | None,
-    seeds: Sequence[int],
-    c_dim: int,  # number of classes of the model
-) -> Tensor | None:  # [N, c_dim] one-hot, None for an unconditional model
-    """Return one label per seed: of the given class, or of one sampled from the seed.
-
-    Raises SganError if the model has no such class.
-    """
-    if c_dim == 0:
-        if class_index is not None:
-            raise SganError("This model has no classes.", hint="Omit --class.")
-        return None
-    if class_index is not None and not 0 <= class_index < c_dim:
-        raise SganError(f"This model has no class {class_index}.", hint=f"Choose --class from 0 to {c_dim - 1}.")
-    if class_index is None:
-        index = counter.integers(0, "class", torch.tensor(list(seeds), dtype=torch.int64), c_dim)
-    else:
-        index = torch.full([len(seeds)], class_index)
-    return torch.nn.functional.one_hot(index, c_dim).float()
 
 
 def noise_maps(

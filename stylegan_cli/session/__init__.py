@@ -15,7 +15,7 @@ from ..interop.conversion import find_model
 from ..metrics.measure import Results, measure
 from ..metrics.registry import resolve
 from ..progress import Progress, silent
-from ..snapshot import open_training_set
+from ..snapshot import open_training_dataset
 from . import attribute, edit, generate, interpolate, mix, noise, project
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
 from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
@@ -123,6 +123,6 @@ class Session(Model):
         """Measure metrics of the model."""
         protocol, reals = resolve(names, **options), None
         if self.info.generator.c_dim or protocol.needs_reals:
-            reals = open_training_set(self.info, None if data is None else str(data))
+            reals = open_training_dataset(self.info, None if data is None else str(data))
         with self.use_kernels():
             return measure(protocol, self.G, reals, self.device, progress)

@@ -17,7 +17,7 @@ from ..inversion.results import comparison_sheet
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
-from ..snapshot import open_training_set
+from ..snapshot import open_training_dataset
 from .model import ImagesResult, Model, OutputImage, upcast
 
 
@@ -87,7 +87,7 @@ def prepare_attribution(
     Raises SganError if anything is wrong with them.
     """
     task = prepare_input(model.snapshot, request.images, crop=request.crop) if request.images else None
-    dataset = open_training_set(model.info, request.data) if request.data is not None else None
+    dataset = open_training_dataset(model.info, request.data) if request.data is not None else None
     spec = model.info.data if dataset is None else dataset.spec
     if spec is None:
         raise SganError("The model file does not name its training images.", hint="Use --data.")
@@ -105,7 +105,7 @@ def add_calibration(
 ) -> AttributeTask:
     """Project generated and real images, and cache their distances. Raises KeyboardInterrupt if interrupted, SganError
     if the dataset is missing or not of the model's size."""
-    dataset, projection = open_training_set(model.info, task.request.data), upcast(ProjectionOptions, task.request)
+    dataset, projection = open_training_dataset(model.info, task.request.data), upcast(ProjectionOptions, task.request)
     assert dataset is not None  # the task has its specification
     restart = task.request.calibrate
     calibration = calibrate(model.G, dataset, task.loss, projection, task.num, task.key, restart, progress)

@@ -18,9 +18,10 @@ from ..inversion.seed_labels import read_table
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
+from ..sampling.labels import Choice, label_choice
 from ..sampling.latent_files import Latents, filename_part
 from ..sampling.mixing import style_indices
-from ..snapshot import open_training_set
+from ..snapshot import open_training_dataset
 from ..training.recipes.classifier import open_classifier
 from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
@@ -43,7 +44,7 @@ class FindRequest:
     count: int | None = None  # number of directions, without labels; None: 10
     num: int = 10_000  # number of random latents to analyze
     layers: str | Sequence[int] | None = None  # that the directions are for, see `style_indices`; None: all
-    class_index: int | None = None  # of the random latents; None: sampled from each seed
+    class_index: Choice | None = None  # of the random latents; None: sampled from each seed
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -56,7 +57,7 @@ class FindRequest:
             count=checks.integer(1),
             num=checks.integer(2),
             layers=checks.styles(),
-            class_index=checks.integer(),
+            class_index=label_choice(),
         )
         if self.labeled and self.method:
             raise SganError(
@@ -163,7 +164,7 @@ def find_directions(
         raise SganError("--csv and --data are two sources of labels.", hint="Use only one of them.")
     if request.csv:
         return find_from_table(model.G, *read_table(request.csv, names), attributes=names, **common)
-    dataset = open_training_set(model.info, request.data)
+    dataset = open_training_dataset(model.info, request.data)
     if dataset is None:
         raise SganError("The model file does not name its training images.", hint="Use --data or --csv.")
     classifier = open_classifier(dataset, model.G.config, names, progress=progress)

@@ -16,8 +16,8 @@ from ..errors import SganError
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images, map_seeds
+from ..sampling.labels import class_labels, describe_labels, label_metadata
 from ..sampling.latent_files import save_latents
-from ..sampling.latents import class_labels
 from .model import Model, OutputImage, tuned_note, upcast
 
 
@@ -115,13 +115,15 @@ def generate(
     sampling = upcast(SamplingOptions, request)
     file = model.latents([str(request.from_w)], sampling) if request.from_w else None
     G, seeds = (file.G, file.seeds) if file else (model.G, list(request.seeds))
-    labels = class_labels(sampling.class_index, seeds, G.config.c_dim)
+    labels = None if file else class_labels(sampling.class_index, seeds, G.label_space)
     kind, numbers = ("w", list(range(len(seeds)))) if file else ("seed", seeds)
     tuned, noise = (file.tuned, file.noise) if file else (None, None)
     metadata = model.metadata(sampling, tuned=tuned, from_w=request.from_w)
     records = [{kind: str(number), **metadata} for number in numbers]
-    if labels is not None and not file:
-        records = [r | {"class": str(int(c))} for r, c in zip(records, labels.argmax(1), strict=True)]
+    notes = tuned_note(tuned)
+    if labels is not None:
+        records = [r | label_metadata(c, G.label_space) for r, c in zip(records, labels, strict=True)]
+        notes.append(describe_labels(labels, G.label_space))
 
     def pairs() -> Iterator[tuple[Tensor, Tensor]]:
         ready: deque[Tensor] = deque()  # ws of the current batch
@@ -136,5 +138,5 @@ def generate(
 
     names = [f"{kind}{number:04d}" for number in numbers]
     return GenerateResult(
-        model, seeds, names, records, metadata, request.from_w, tuned_note(tuned), lambda: model.with_kernels(pairs())
+        model, seeds, names, records, metadata, request.from_w, notes, lambda: model.with_kernels(pairs())
     )

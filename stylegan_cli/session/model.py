@@ -20,6 +20,7 @@ from ..models.discriminator import Discriminator
 from ..models.generator import Generator
 from ..ops import dispatch
 from ..sampling.generate import SamplingOptions, image_metadata
+from ..sampling.labels import class_labels, label_metadata
 from ..sampling.latent_files import Latents, collect_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
 from ..version import __version__
@@ -117,7 +118,11 @@ class Model:
         **more: object,  # further settings; None is omitted
     ) -> dict[str, str]:
         """The metadata of an image, from which it can be reproduced."""
-        return image_metadata(self.fingerprint, sampling, self.command, **more)
+        metadata = image_metadata(self.fingerprint, sampling, self.command, **more)
+        if sampling.class_index is None:
+            return metadata
+        labels = class_labels(sampling.class_index, [0], self.G.label_space)
+        return metadata | label_metadata(None if labels is None else labels[0], self.G.label_space)
 
 
 @dataclass(frozen=True, eq=False)

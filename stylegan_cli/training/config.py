@@ -112,6 +112,9 @@ def _check_objective(config: TrainConfig) -> None:
         )
     if config.discriminator.labels == "classifier" and config.discriminator.c_dim == 0:
         raise SganError("A discriminator with a classifier needs labels.", hint="Add --cond.")
+    if config.discriminator.labels == "classifier" and config.data.vectors:
+        hint = "Omit --aux-classifier."
+        raise SganError("A discriminator with a classifier needs classes, but the labels are vectors.", hint=hint)
 
 
 def read_config(

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..cache import sha256_of
 from ..errors import SganError
-from ..files import no_room, remove_leftovers, sync_folder, tell, temporary_beside, wait_for_space
+from ..files import disk_full_reason, remove_leftovers, sync_folder, temporary_beside, try_say, wait_for_space
 from ..runs import snapshot_name
 from ..version import __version__
 from .state_format import decode, encode, file_layout
@@ -38,7 +38,7 @@ _NAME = re.compile(r"state-([0-9]{6,}(?:\.[0-9]{3})?)-([0-9a-f]{16})\.safetensor
 _CHUNK = 2**24  # bytes hashed and written at a time
 
 
-class DamagedState(SganError):
+class DamagedStateError(SganError):
     """The content of the file has changed since it was written."""
 
 
@@ -83,7 +83,7 @@ class StateWriter:
         a value that cannot be saved.
         """
         self._finish(stop)
-        if no_room(self._error):
+        if disk_full_reason(self._error):
             self._error = None  # the new state replaces it
         self._raise_error()
         about = about | {"kimg": shown / 1000, "shown": shown, "version": __version__}
@@ -127,7 +127,7 @@ class StateWriter:
         self.give_up()
         self._finish(lambda: True)
         if self._error is not None:
-            tell(self.notify, str(self._error))
+            try_say(self.notify, str(self._error))
         self._error, self._memory = None, _HostMemory()
 
     def _finish(self, stop: Callable[[], bool]) -> None:
@@ -138,7 +138,7 @@ class StateWriter:
 
     def _send_messages(self) -> None:
         while self._messages:
-            tell(self.notify, self._messages.popleft())
+            try_say(self.notify, self._messages.popleft())
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -249,14 +249,14 @@ def read_about(
 def read_state(
     path: str | os.PathLike,
 ) -> tuple[dict[str, Any], dict[str, Any]]:  # the state that was passed to `save`, on the CPU; see `read_about`
-    """Read and verify a state. Raises DamagedState if the file has changed since it was written, SganError if it is
-    missing or not a state."""
+    """Read and verify a state. Raises DamagedStateError if the file has changed since it was written, SganError if it
+    is missing or not a state."""
     path = Path(path)
     if not (name := _NAME.fullmatch(path.name)):
         raise SganError(f"{path} is not a training state. States are named state-<kimg>-<checksum>.safetensors.")
     with _reading(path):
         if sha256_of(path)[:16] != name[2]:
-            raise DamagedState(f"{path} is damaged: its content does not match the checksum in its name.")
+            raise DamagedStateError(f"{path} is damaged: its content does not match the checksum in its name.")
         with _open(path) as f:
             texts = f.metadata()
             # Copies, so that the tensors do not depend on the file.
@@ -276,14 +276,14 @@ def load_newest(
     for path in list_states(folder):
         try:
             state, about = read_state(path)
-        except DamagedState:
+        except DamagedStateError:
             with contextlib.suppress(OSError):  # the folder may be read-only
                 path.rename(path.with_name(path.name + DAMAGED))
             damaged.append(path)
             continue
         if damaged:
             names = ", ".join(p.name for p in damaged)
-            tell(notify, f"Damaged training states, renamed to *{DAMAGED}: {names}. Using {path.name} instead.")
+            try_say(notify, f"Damaged training states, renamed to *{DAMAGED}: {names}. Using {path.name} instead.")
         return state, about, path
     if damaged or any(Path(folder).glob(f"state-*{DAMAGED}")):
         hint = "Start a new run from the newest snapshot: sgan train --resume SNAPSHOT"
@@ -298,12 +298,12 @@ def _reading(path: Path):
         yield
     except OSError as e:
         if e.errno == errno.EIO:
-            raise DamagedState(f"{path} is damaged: {e.strerror}.") from e
+            raise DamagedStateError(f"{path} is damaged: {e.strerror}.") from e
         raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e  # may be temporary: not damaged
     except safetensors.SafetensorError as e:
-        raise DamagedState(f"{path} is damaged: {e}.") from e
+        raise DamagedStateError(f"{path} is damaged: {e}.") from e
     except (KeyError, IndexError, TypeError, ValueError, RecursionError) as e:
-        raise DamagedState(f"{path} is damaged: its header is invalid ({type(e).__name__}: {e}).") from e
+        raise DamagedStateError(f"{path} is damaged: its header is invalid ({type(e).__name__}: {e}).") from e
 
 
 def _open(path: Path) -> safetensors.safe_open:

@@ -104,7 +104,7 @@ def test_info_lists_unknown_names_in_a_pickle(sgan, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["x.safetensors", "y.bin"], "not written"),
+        (["x.safetensors", "y.bin"], "model format"),
         (["x.safetensors", "y.pkl"], "--for"),
         (["x.safetensors", "y.onnx", "--half"], "--half"),
         (["x.safetensors", "y.onnx", "--drop-discriminator"], "--drop-discriminator"),
@@ -138,8 +138,8 @@ def test_urls(sgan, foreign, tmp_path, monkeypatch):
     monkeypatch.setattr(conversion, "fetch", fetch)
     right = sha256_of(foreign)
     for url in ("https://x.org/a/ffhq.pkl?download=1", f"https://x.org/ffhq-{right[:8]}.pkl"):
-        assert conversion.located(url).read_bytes() == foreign.read_bytes()
-    conversion.located(f"https://x.org/ffhq-{right}.pkl")
+        assert conversion.locate(url).read_bytes() == foreign.read_bytes()
+    conversion.locate(f"https://x.org/ffhq-{right}.pkl")
     assert fetched[2][1] == right and fetched[0][1] is None and fetched[0][2].endswith("ffhq.pkl")
     result = sgan("generate", "--model", "https://x.org/ffhq-01234567.pkl", "--outdir", tmp_path / "o", "-q", code=1)
     assert "01234567" in result.stderr and not (tmp_path / "fetched.pkl").exists()

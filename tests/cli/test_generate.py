@@ -174,7 +174,7 @@ def test_classes(generate, class_run):
     b = generate("--seeds", "1-3", "--class", "0", into="b", model=class_run)
     c = generate("--seeds", "1-12", into="c", model=class_run)
     record = read_metadata(a / "seed0001.png")
-    assert "2" in (record.get("class"), record.get("class_index"))
+    assert (record["class"], record["class_name"]) == ("2", "tall")
     assert not np.array_equal(pixels(a / "seed0001.png"), pixels(b / "seed0001.png"))
     d = generate("--seeds", "2", into="d", model=class_run)
     assert np.abs(pixels(c / "seed0002.png") - pixels(d / "seed0002.png")).max() <= 1  # its class comes from the seed

@@ -79,7 +79,7 @@ def test_option_help_is_a_sentence(path, option):
 
 
 @pytest.mark.parametrize(("path", "option"), OPTIONS, ids=IDS)
-def test_default_is_told_once(path, option):
+def test_default_is_stated_once(path, option):
     shown = option.show_default or (option.show_default is None)  # the group shows defaults
     has_default = option.default not in (None, False) and isinstance(option.default, (str, int, float, list, tuple))
     assert not (shown and has_default and not option.is_flag and "Default:" in option.help)

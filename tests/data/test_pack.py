@@ -133,7 +133,9 @@ def test_crop_pad(tmp_path, pad, color):
 def test_padding_that_has_no_effect_or_no_meaning(photos, dest):
     assert "'white' has no effect with --crop center" in error_of(photos, dest, size=(8, 8), pad="white")
     assert "'whitish' is not a color" in error_of(photos, dest, size=(8, 8), crop="pad", pad="whitish")
-    assert "The crop 'middle' is none of center, pad, none" in error_of(photos, dest, size=(8, 8), crop="middle")
+    assert "The crop must be one of center, pad, none, not 'middle'" in error_of(
+        photos, dest, size=(8, 8), crop="middle"
+    )
 
 
 def test_crop_none_stretches(tmp_path):

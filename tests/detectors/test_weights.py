@@ -70,7 +70,7 @@ def test_user_folder_accepts_any_hash(tmp_path, monkeypatch, published):
 @pytest.mark.parametrize("folder", ["cache/downloads", "torch/hub/checkpoints"])
 def test_cached_files_must_match_the_hash(tmp_path, published, folder):
     path = write(tmp_path / folder / SECOND, b"damaged")
-    with pytest.raises(SganError, match="is not here"):
+    with pytest.raises(SganError, match="must be downloaded"):
         find_weights("inception-2015")
     write(path)
     assert find_weights("inception-2015") == weights.WeightsFile(path, hashlib.sha256(BODY).hexdigest(), True)

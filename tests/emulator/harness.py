@@ -152,7 +152,7 @@ class Emulator:
     def call(self, name: str, seed: int | None = None, **fields) -> None:
         """Launch once: call('bias_act', x=tensor, out=tensor, n=1, dtype=x.dtype, act='lrelu', ...).
 
-        Pointers are tensors, or null if left out. Memory that is not const starts as NaN, and is copied back into its
+        Pointers are tensors, or null if omitted. Memory that is not const starts as NaN, and is copied back into its
         tensors. Raises EmulatorError with the report, or RuntimeError with the launcher's message.
         """
         self.run([(name, fields)], seed)

@@ -1,9 +1,9 @@
-"""Open files, or mutations of files, under an audit hook: what happened to each, as JSON.
+"""Open files, or mutations of files, under an audit hook, and print the results as JSON.
 
     python _hostile.py corpus FOLDER
     python _hostile.py mutations COUNT SEED FILE...
 
-Run in a process of its own, since an audit hook cannot be taken off. What may be opened is the file itself.
+It runs in its own process, because an audit hook cannot be removed. Only the file itself may be opened.
 """
 
 import codecs
@@ -19,7 +19,7 @@ import torch
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.interop import opening
-from stylegan_cli.interop.names import names_in
+from stylegan_cli.interop.names import find_names
 from stylegan_cli.pickled import Part
 
 FORBIDDEN = ("import", "exec", "compile", "subprocess", "os.", "socket", "ctypes", "shutil", "code.", "pty.", "urllib")
@@ -36,19 +36,19 @@ def hook(event, arguments):
         state["events"].append(f"{event} {arguments}"[:200])
 
 
-def watched(path, work):
-    """What came of it: the sentence, the forbidden events, seconds."""
+def watch(path, action):
+    """Run an action and return its result: opened, refused or crashed; the message; forbidden events; seconds."""
     state.update(path=path, events=[], watching=True)
-    start, told, kind = time.process_time(), None, "opened"
+    start, message, result = time.process_time(), None, "opened"
     try:
-        work()
+        action()
     except SganError as e:
-        told, kind = str(e), "refused"
+        message, result = str(e), "refused"
     except BaseException as e:
-        told, kind = f"{type(e).__name__}: {e}", "crashed"
+        message, result = f"{type(e).__name__}: {e}", "crashed"
     state["watching"] = False
     seconds = time.process_time() - start
-    return {"kind": kind, "told": told, "events": state["events"], "seconds": seconds, "peak": peak()}
+    return {"result": result, "message": message, "events": state["events"], "seconds": seconds, "peak": peak()}
 
 
 def peak():
@@ -56,69 +56,69 @@ def peak():
 
 
 def corpus(folder):
-    warm(sorted(folder.glob("good*")))
+    warm_up(sorted(folder.glob("good*")))
     base = peak()
     for path in sorted(folder.iterdir()):
-        found = watched(path, lambda path=path: opening.open_model(path))
-        found["peak"] -= base
-        named = watched(path, lambda path=path: names_in(path))
-        found["events"] += named["events"]
-        if named["kind"] == "crashed":
-            found |= {"kind": "crashed", "told": named["told"]}
-        print(json.dumps({"name": path.name, "size": path.stat().st_size, **found}), flush=True)
+        report = watch(path, lambda path=path: opening.open_model(path))
+        report["peak"] -= base
+        names_report = watch(path, lambda path=path: find_names(path))
+        report["events"] += names_report["events"]
+        if names_report["result"] == "crashed":
+            report |= {"result": "crashed", "message": names_report["message"]}
+        print(json.dumps({"name": path.name, "size": path.stat().st_size, **report}), flush=True)
 
 
 def mutations(count, seed, paths):
-    warm(paths)
-    draw, wholes = random.Random(seed), [path.read_bytes() for path in paths]
-    kinds = {"opened": 0, "refused": 0, "crashed": 0}
-    events, slowest, first = [], 0.0, None
+    warm_up(paths)
+    random_source, originals = random.Random(seed), [path.read_bytes() for path in paths]
+    counts = {"opened": 0, "refused": 0, "crashed": 0}
+    events, slowest, first_crash = [], 0.0, None
     for _ in range(count):
-        data = mutated(draw, draw.choice(wholes))
-        found = watched(None, lambda data=data: read(data))
-        kinds[found["kind"]] += 1
-        events += found["events"]
-        slowest = max(slowest, found["seconds"])
-        first = first or (found["told"] if found["kind"] == "crashed" else None)
-    print(json.dumps({**kinds, "events": events[:10], "slowest": slowest, "first": first, "peak": peak()}))
+        data = mutate(random_source, random_source.choice(originals))
+        report = watch(None, lambda data=data: read(data))
+        counts[report["result"]] += 1
+        events += report["events"]
+        slowest = max(slowest, report["seconds"])
+        first_crash = first_crash or (report["message"] if report["result"] == "crashed" else None)
+    print(json.dumps({**counts, "events": events[:10], "slowest": slowest, "first": first_crash, "peak": peak()}))
 
 
 def read(data):
     path = Path("mutation")
-    foreign = opening.read_foreign(Part(io.BytesIO(data)), path)
-    opening.load_tensors(foreign, path, len(data))
+    checkpoint = opening.read_checkpoint(Part(io.BytesIO(data)), path)
+    opening.load_tensors(checkpoint, path, len(data))
 
 
-def mutated(draw, data):
-    """Bytes changed, cut out, doubled, moved, or the end cut off."""
+def mutate(random_source, data):
+    """Change, delete, duplicate or move bytes, or truncate the data."""
     data = bytearray(data)
-    for _ in range(draw.choice((1, 1, 1, 2, 4, 16))):
-        at, length = draw.randrange(len(data)), draw.choice((1, 1, 2, 4, 8, 64, 500))
-        how = draw.randrange(6)
-        if how == 0:
-            data[at] = draw.randrange(256)
-        elif how == 1:
-            data[at] ^= 1 << draw.randrange(8)
-        elif how == 2:
+    for _ in range(random_source.choice((1, 1, 1, 2, 4, 16))):
+        at, length = random_source.randrange(len(data)), random_source.choice((1, 1, 2, 4, 8, 64, 500))
+        mutation = random_source.randrange(6)
+        if mutation == 0:
+            data[at] = random_source.randrange(256)
+        elif mutation == 1:
+            data[at] ^= 1 << random_source.randrange(8)
+        elif mutation == 2:
             del data[at : at + length]
-        elif how == 3:
+        elif mutation == 3:
             data[at:at] = data[at : at + length]
-        elif how == 4:
-            other = draw.randrange(len(data))
+        elif mutation == 4:
+            other = random_source.randrange(len(data))
             data[at : at + length] = data[other : other + length]
-        elif draw.random() < 0.2:
+        elif random_source.random() < 0.2:
             del data[at:]
         data = data or bytearray(b"\x80")
     return bytes(data)
 
 
-def warm(paths):
-    """Let everything be imported that is imported late."""
+def warm_up(paths):
+    """Trigger all lazy imports."""
     for codec in ("raw_unicode_escape", "unicode_escape", "ascii", "latin-1", "utf-8", "cp437"):
         codecs.lookup(codec)
     for path in paths:
         opening.open_model(path)
-        names_in(path)
+        find_names(path)
         read(path.read_bytes())
 
 

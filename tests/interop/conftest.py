@@ -1,4 +1,4 @@
-"""Checkpoints in NVIDIA's form, written from networks of our own, with the names and attributes that theirs have."""
+"""Checkpoints in NVIDIA's format, written from our networks, with the names and attributes of the original ones."""
 
 import importlib.util
 import pickle
@@ -15,7 +15,7 @@ from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 
 class Persistent:
-    """Is pickled as NVIDIA's modules are: by a call of _reconstruct_persistent_obj with its source and its __dict__."""
+    """Is pickled like NVIDIA's modules: as a call of _reconstruct_persistent_obj with its source code and __dict__."""
 
     def __init__(self, class_name, **attributes):
         self.class_name, self.attributes = class_name, attributes
@@ -35,7 +35,7 @@ class Persistent:
 
 @pytest.fixture(scope="session")
 def nvidia_modules():
-    """Modules of their names, so that pickle can name what is in them."""
+    """Modules with the names of NVIDIA's, so that pickle finds the classes in them."""
     persistence = types.ModuleType("torch_utils.persistence")
 
     def _reconstruct_persistent_obj(meta):
@@ -62,7 +62,7 @@ def nvidia_modules():
 
 
 def tree_of(network, frozen=()):
-    """The network's tensors in a tree of modules; those whose names begin with a frozen one are buffers."""
+    """The tensors of a network in a tree of modules; those whose names start with a prefix in `frozen` are buffers."""
     root = Persistent(type(network).__name__)
     for name, tensor in network.state_dict().items():
         *path, last = name.split(".")
@@ -114,11 +114,13 @@ def describe_block(block, config, half):
 def networks():
     """Small networks with random weights, biases and noise strengths: networks(seed, ...) -> (G, D)."""
 
-    def make(seed=0, size=16, c_dim=0, architecture="skip", d_architecture="resnet", fir=(1.0, 3.0, 3.0, 1.0), **both):
+    def make(
+        seed=0, size=16, c_dim=0, architecture="skip", d_architecture="resnet", fir=(1.0, 3.0, 3.0, 1.0), **common
+    ):
         torch.manual_seed(seed)
-        both = {"c_dim": c_dim, "channel_base": 64, "channel_max": 8, "fir": fir, "half_levels": 0} | both
-        config = StyleGAN2Config(size, size, z_dim=6, w_dim=5, mapping_layers=2, architecture=architecture, **both)
-        d_config = DiscriminatorConfig(size, size, architecture=d_architecture, mbstd_group=2, **both)
+        common = {"c_dim": c_dim, "channel_base": 64, "channel_max": 8, "fir": fir, "half_levels": 0} | common
+        config = StyleGAN2Config(size, size, z_dim=6, w_dim=5, mapping_layers=2, architecture=architecture, **common)
+        d_config = DiscriminatorConfig(size, size, architecture=d_architecture, mbstd_group=2, **common)
         G, D = build_generator(config), build_discriminator(d_config)
         for network in (G, D):
             for tensor in network.state_dict().values():
@@ -131,7 +133,7 @@ def networks():
 
 @pytest.fixture(scope="session")
 def nvidia_bytes(nvidia_modules):
-    """A pickle in NVIDIA's form: nvidia_bytes(G, D) -> bytes."""
+    """A pickle in NVIDIA's format: nvidia_bytes(G, D) -> bytes."""
 
     def make(G, D=None, protocol=4, frozen=(), change=None):
         g = tree_of(G)
@@ -151,7 +153,7 @@ def nvidia_bytes(nvidia_modules):
 
 @pytest.fixture(scope="session")
 def plain():
-    """The module plain_stylegan2.py, which no import finds."""
+    """The module plain_stylegan2.py, which is not on the import path."""
     spec = importlib.util.spec_from_file_location("plain_stylegan2", Path(__file__).with_name("plain_stylegan2.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -160,12 +162,12 @@ def plain():
 
 @pytest.fixture(scope="module")
 def Network():
-    """A class that pickles name dnnlib.tflib.network.Network; no module of that name is there when they are read."""
+    """A class that is pickled as dnnlib.tflib.network.Network."""
     modules = {name: types.ModuleType(name) for name in ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network")}
 
     class Network:
-        def __init__(self, version, variables, told, **components):
-            self.version, self.name, self.components, self.static_kwargs = version, "x", components, told
+        def __init__(self, version, variables, arguments, **components):
+            self.version, self.name, self.components, self.static_kwargs = version, "x", components, arguments
             self.variables = list(variables.items())
             self.build_module_src, self.build_func_name = "import os; os.abort()", "build"
 

@@ -1,6 +1,6 @@
-"""StyleGAN2's layers in plain PyTorch, by their definitions: what the programs do whose files are read here.
+"""The layers of StyleGAN2 in plain PyTorch, by their definitions, as in the programs whose files are read here.
 
-No layer of ours takes part. Upsampling and downsampling are filters and zeros, convolutions are correlations.
+Our own layers are not used. Upsampling and downsampling use filters and zeros, convolutions are correlations.
 """
 
 import math
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def unit(x):
-    """Unit second moment along the features."""
+    """Normalize to unit second moment over the features."""
     return x / (x.pow(2).mean(1, keepdim=True) + 1e-8).sqrt()
 
 
@@ -22,51 +22,51 @@ def dense(x, w, b, lr=1.0):  # [N, I], [O, I], [O]
     return x @ (w * lr / math.sqrt(w.shape[1])).t() + b * lr
 
 
-def filtered(x, before, after, taps=(1, 3, 3, 1)):  # [N, C, H, W]
-    """Padded by zeros, then filtered along both sides."""
+def apply_filter(x, before, after, taps=(1, 3, 3, 1)):  # [N, C, H, W]
+    """Pad with zeros, then filter in both dimensions."""
     f = torch.tensor(taps, dtype=x.dtype)
     f = torch.outer(f, f) / f.sum() ** 2
     x = F.pad(x, (before, after, before, after))
     return F.conv2d(x, f.flip(0, 1).expand(x.shape[1], 1, -1, -1), groups=x.shape[1])
 
 
-def zeros_between(x):  # [N, C, H, W] -> [N, C, 2 H, 2 W]
+def insert_zeros(x):  # [N, C, H, W] -> [N, C, 2 H, 2 W]
     y = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
     y[:, :, ::2, ::2] = x
     return y
 
 
-def upsampled(x):
-    return filtered(zeros_between(x), 2, 1) * 4
+def upsample(x):
+    return apply_filter(insert_zeros(x), 2, 1) * 4
 
 
-def correlated(x, w, up=False, down=False):  # [N, I, H, W], [O, I, k, k] by its bare numbers
-    """A 'same' correlation after upsampling, or before each second pixel of the filtered is kept."""
+def correlate(x, w, up=False, down=False):  # [N, I, H, W], [O, I, k, k] without a gain
+    """A 'same' correlation, after upsampling or before downsampling."""
     k = w.shape[-1]
-    if up:  # the filter reaches over the border as far as the kernel wants
-        return F.conv2d(filtered(zeros_between(x), 2 + k // 2, 1 + k // 2) * 4, w)
+    if up:  # the padding includes that of the kernel
+        return F.conv2d(apply_filter(insert_zeros(x), 2 + k // 2, 1 + k // 2) * 4, w)
     if down:
-        return F.conv2d(filtered(x, 1 + k // 2, 1 + k // 2), w, stride=2)
+        return F.conv2d(apply_filter(x, 1 + k // 2, 1 + k // 2), w, stride=2)
     return F.conv2d(x, w, padding=k // 2)
 
 
 def convolution(x, w, b=None, down=False):
-    y = correlated(x, w / math.sqrt(w[0].numel()), down=down)
+    y = correlate(x, w / math.sqrt(w[0].numel()), down=down)
     return y if b is None else lrelu(y + b[:, None, None])
 
 
 def modulated(x, w, style, up=False, demodulate=True):  # [N, I, H, W], [O, I, k, k], [N, I]
     w = w / math.sqrt(w[0].numel())
     images = []
-    for one, s in zip(x, style, strict=True):
-        own = w * s[None, :, None, None]
+    for image, s in zip(x, style, strict=True):
+        image_w = w * s[None, :, None, None]
         if demodulate:
-            own = own / (own.pow(2).sum([1, 2, 3], keepdim=True) + 1e-8).sqrt()
-        images.append(correlated(one[None], own, up=up))
+            image_w = image_w / (image_w.pow(2).sum([1, 2, 3], keepdim=True) + 1e-8).sqrt()
+        images.append(correlate(image[None], image_w, up=up))
     return torch.cat(images)
 
 
-def with_deviation(x, group, maps=1):  # [N, C, H, W] -> [N, C + maps, H, W]
+def append_deviation(x, group, maps=1):  # [N, C, H, W] -> [N, C + maps, H, W]
     n, c, h, w = x.shape
     group = min(group or n, n)
     spread = x.reshape(group, n // group, maps, c // maps, h, w)

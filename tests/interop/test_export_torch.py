@@ -1,4 +1,4 @@
-"""torch.export: the file draws what the model draws, for any batch."""
+"""torch.export: the file generates the same images as the model, for any batch size."""
 
 import json
 
@@ -25,16 +25,16 @@ def make(kind=StyleGAN2Config, **settings):
     return G
 
 
-FIRST = {"kind": StyleGANConfig, "fir": (1.0, 1.0), "truncated": 2}
-NO_STYLES = {"kind": ProGANConfig, "fir": (1.0, 1.0)}
+STYLEGAN1 = {"kind": StyleGANConfig, "fir": (1.0, 1.0), "truncated": 2}
+PROGAN = {"kind": ProGANConfig, "fir": (1.0, 1.0)}
 
 
 @pytest.mark.parametrize(
-    "settings", [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}, FIRST, NO_STYLES]
+    "settings", [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}, STYLEGAN1, PROGAN]
 )
-def test_graphs_draw_what_the_model_draws(settings):
+def test_graphs_generate_the_images_of_the_model(settings):
     G = make(**settings)
-    graph = graphs.trace(graphs.module_of(G, "all"), graphs.inputs_of(G, "all", 2)).module()
+    graph = graphs.trace(graphs.extract_part(G, "all"), graphs.example_inputs(G, "all", 2)).module()
     for batch in (1, 3):
         z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)] if G.config.c_dim else None
         images = graph(z, torch.tensor(0.6), *([c] if G.config.c_dim else []))
@@ -43,16 +43,16 @@ def test_graphs_draw_what_the_model_draws(settings):
 
 
 def test_file(tmp_path):
-    G, told = make(), {"config": "", "part": ""}
+    G, metadata = make(), {"config": "", "part": ""}
     assert export_torch(G, tmp_path / "model.pt2", "synthesis") < 1e-4
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
-    module = torch.export.load(tmp_path / "model.pt2", extra_files=told).module()
+    module = torch.export.load(tmp_path / "model.pt2", extra_files=metadata).module()
     ws = torch.randn(5, G.num_ws, 10)
     assert (module(ws) - G.synthesis(ws)).abs().max() < 1e-4
-    assert read_generator(json.loads(told["config"])) == G.config and told["part"] == "synthesis"
+    assert read_generator(json.loads(metadata["config"])) == G.config and metadata["part"] == "synthesis"
 
 
-def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
+def test_a_file_that_differs_is_discarded(tmp_path, monkeypatch):
     monkeypatch.setattr(graphs, "TOLERANCE", -1.0)
     with pytest.raises(SganError, match="differs from the model"):
         export_torch(make(), tmp_path / "mapping.pt2", "mapping")

@@ -1,4 +1,4 @@
-"""NVIDIA's pickles: the same networks come back, whatever their settings; what cannot be read is said."""
+"""NVIDIA's pickles: networks with any settings are read, and unsupported files are refused with the reason."""
 
 import pickle
 import sys
@@ -32,35 +32,35 @@ def opened(tmp_path):
     return make
 
 
-def same(found, wanted):
-    assert found.config == wanted.config
-    assert found.state_dict().keys() == wanted.state_dict().keys()
-    assert all(torch.equal(t, wanted.state_dict()[n]) for n, t in found.state_dict().items())
+def assert_equal(actual, expected):
+    assert actual.config == expected.config
+    assert actual.state_dict().keys() == expected.state_dict().keys()
+    assert all(torch.equal(t, expected.state_dict()[n]) for n, t in actual.state_dict().items())
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_networks(networks, nvidia_bytes, opened, kind, protocol):
+def test_the_same_networks_are_read(networks, nvidia_bytes, opened, kind, protocol):
     if protocol != 4 and kind not in ("plain", "conditional"):
-        pytest.skip("once is enough")
+        pytest.skip("one protocol is enough")
     G, D = networks(**KINDS[kind])
     model = opened(nvidia_bytes(G, D, protocol))
-    same(model.G, G)
-    same(model.D, D)
-    assert all(told in model.info.origin for told in ("faces.zip", "x.pkl", "p = 0.25"))
+    assert_equal(model.G, G)
+    assert_equal(model.D, D)
+    assert all(text in model.info.origin for text in ("faces.zip", "x.pkl", "p = 0.25"))
 
 
 def test_frozen_weights_are_buffers(networks, nvidia_bytes, opened):
     G, D = networks()
-    same(opened(nvidia_bytes(G, D, frozen=("b16",))).D, D)
+    assert_equal(opened(nvidia_bytes(G, D, frozen=("b16",))).D, D)
 
 
 def test_without_a_discriminator(networks, nvidia_bytes, opened):
     assert opened(nvidia_bytes(networks()[0])).D is None
 
 
-def test_half_precision_in_any_layout(networks, nvidia_bytes, opened):
-    """Weights stored as halves, channels last, and as views of a larger storage."""
+def test_half_precision_and_memory_formats(networks, nvidia_bytes, opened):
+    """Weights stored in float16, in channels_last, and as views of a larger storage."""
     G, _ = networks()
     weight = G.synthesis.b8.conv1.weight
     weight.copy_(weight.half())
@@ -71,29 +71,29 @@ def test_half_precision_in_any_layout(networks, nvidia_bytes, opened):
         block.modules["conv1"].parameters["weight"] = weight.half().to(memory_format=torch.channels_last)
         block.modules["conv0"].parameters["bias"] = large[3:]
 
-    same(opened(nvidia_bytes(G, change=change)).G, G)
+    assert_equal(opened(nvidia_bytes(G, change=change)).G, G)
 
 
 @pytest.mark.parametrize(
-    ("told", "change"),
+    ("message", "change"),
     {
         "StyleGAN3": lambda c: c["G_ema"].modules["synthesis"].at("input"),
         "activation sigmoid": lambda c: (
             c["G_ema"].modules["synthesis"].modules["b8"].modules["conv0"].attributes.update(activation="sigmoid")
         ),
-        "another clamp": lambda c: (
+        "different clamp": lambda c: (
             c["G_ema"].modules["synthesis"].modules["b8"].modules["conv0"].attributes.update(conv_clamp=1.0)
         ),
         "different resampling": lambda c: (
             c["G_ema"].modules["synthesis"].modules["b8"].buffers.update(resample_filter=torch.eye(4))
         ),
-        "another architecture": lambda c: (
+        "different architecture": lambda c: (
             c["G_ema"].modules["synthesis"].modules["b8"].attributes.update(architecture="orig")
         ),
         "two places": lambda c: c["G_ema"].modules["mapping"].modules.update(again=c["G_ema"].modules["synthesis"]),
         "activation relu": lambda c: c["G_ema"].modules["mapping"].modules["fc0"].attributes.update(activation="relu"),
-        "no number": lambda c: c["G_ema"].modules["mapping"].attributes.update(z_dim="many"),
-        "fit its own configuration: G.mapping.w_avg": lambda c: c["G_ema"].modules["mapping"].buffers.pop("w_avg"),
+        "z_dim is not a valid number": lambda c: c["G_ema"].modules["mapping"].attributes.update(z_dim="many"),
+        "match its own configuration: G.mapping.w_avg": lambda c: c["G_ema"].modules["mapping"].buffers.pop("w_avg"),
         "G.synthesis.b4.const": lambda c: (
             c["G_ema"].modules["synthesis"].modules["b4"].parameters.update(const=torch.zeros(2, 4, 4))
         ),
@@ -101,13 +101,13 @@ def test_half_precision_in_any_layout(networks, nvidia_bytes, opened):
         "G_ema": lambda c: c.pop("G_ema"),
     }.items(),
 )
-def test_what_cannot_be_used(networks, nvidia_bytes, opened, told, change):
-    with pytest.raises(SganError, match=told) as e:
+def test_unsupported_files_are_refused(networks, nvidia_bytes, opened, message, change):
+    with pytest.raises(SganError, match=message) as e:
         opened(nvidia_bytes(networks()[0], change=change))
     assert "x.pkl" in str(e.value) and "\n" not in str(e.value)
 
 
-def test_an_unknown_name_is_named(networks, nvidia_bytes, opened, monkeypatch):
+def test_unknown_names_are_reported(networks, nvidia_bytes, opened, monkeypatch):
     module = types.ModuleType("evil")
 
     class Thing:
@@ -121,17 +121,17 @@ def test_an_unknown_name_is_named(networks, nvidia_bytes, opened, monkeypatch):
     Thing.__module__ = "R3GAN.Networks"
     monkeypatch.setitem(sys.modules, "R3GAN", types.ModuleType("R3GAN"))
     monkeypatch.setitem(sys.modules, "R3GAN.Networks", module)
-    with pytest.raises(SganError, match="R3GAN's"):
+    with pytest.raises(SganError, match="a checkpoint of R3GAN"):
         opened(nvidia_bytes(networks()[0], change=lambda c: c.update(extra=Thing())))
 
 
-def test_what_is_no_checkpoint(opened):
-    for told, data in {
+def test_other_files_are_refused(opened):
+    for message, data in {
         "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
         "web page": b"\n<!DOCTYPE html><html><body>Sign in</body></html>",
         "empty": b"",
-        "no checkpoint": b"just some text, nothing else",
-        "no checkpoint .*": pickle.dumps({"a": 1}),
+        "not a checkpoint": b"just some text, nothing else",
+        "not a checkpoint .*": pickle.dumps({"a": 1}),
     }.items():
-        with pytest.raises(SganError, match=told):
+        with pytest.raises(SganError, match=message):
             opened(data)

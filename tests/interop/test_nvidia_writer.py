@@ -1,6 +1,7 @@
-"""Pickles for NVIDIA's repositories: built by Python's own pickle where the classes are, read back by our reader.
+"""Pickles for NVIDIA's repositories: Python's pickle loads them if the classes exist, and our reader reads them back.
 
-The classes here stand in for theirs: they take their arguments, keep weights by their names, and draw by our networks.
+The classes in this file replace NVIDIA's: they take the same arguments, have the same weight names, and contain our
+networks.
 """
 
 import pickle
@@ -22,7 +23,7 @@ from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 SIZES = {"channel_base": 64, "channel_max": 12, "mapping_layers": 2}
-KINDS = {  # settings of G, of D, of both
+KINDS = {  # settings of G, of D, of both networks
     "plain": ({}, {}, {}),
     "classes": ({}, {"mbstd_channels": 2, "mbstd_group": None}, {"c_dim": 3, "mapping_lr": 0.1}),
     "resnet": ({"architecture": "resnet", "w_avg_beta": 0.998}, {"architecture": "skip"}, {"conv_clamp": None}),
@@ -33,9 +34,9 @@ KINDS = {  # settings of G, of D, of both
 
 def make(kind, size=(16, 16)):
     torch.manual_seed(0)
-    own_G, own_D, both = KINDS[kind]
-    G = build_generator(StyleGAN2Config(*size, z_dim=8, w_dim=10, **SIZES, **both, **own_G))
-    D = build_discriminator(DiscriminatorConfig(*size, **SIZES, **both, **own_D))
+    g_settings, d_settings, common = KINDS[kind]
+    G = build_generator(StyleGAN2Config(*size, z_dim=8, w_dim=10, **SIZES, **common, **g_settings))
+    D = build_discriminator(DiscriminatorConfig(*size, **SIZES, **common, **d_settings))
     G.mapping.w_avg.normal_()
     for network in (G, D):
         for p in network.parameters():
@@ -44,26 +45,26 @@ def make(kind, size=(16, 16)):
 
 
 class StandIn(torch.nn.Module):
-    """Keeps its filters in its state, as theirs do."""
+    """Has filters in its state_dict, as NVIDIA's networks do."""
 
-    def __init__(self, arguments, kind, build):
+    def __init__(self, arguments, config_class, build):
         super().__init__()
         side = arguments.pop("img_resolution")
-        ours = {nvidia_writer._OURS.get(k, k): v for k, v in arguments.items()}
-        network = build(from_json(kind, ours | {"height": side, "width": side}))
+        fields = {nvidia_writer._FIELD_NAMES.get(k, k): v for k, v in arguments.items()}
+        network = build(from_json(config_class, fields | {"height": side, "width": side}))
         self.__dict__["network"] = network
         for name, module in network.named_children():
             self.add_module(name, module)
         for layer in self.modules():
             if hasattr(layer, "resample_filter"):
-                used = getattr(layer, "up", 2) != 1 or getattr(layer, "down", 1) != 1
-                taps = len(layer.resample_filter) if used else 4
+                is_used = getattr(layer, "up", 2) != 1 or getattr(layer, "down", 1) != 1
+                taps = len(layer.resample_filter) if is_used else 4
                 layer.register_buffer("resample_filter", torch.zeros([taps] if taps >= 8 else [taps, taps]))
 
 
 @pytest.fixture
 def repositories(monkeypatch):
-    def their_networks(nested):
+    def make_classes(nested):
         class Generator(StandIn):
             def __init__(self, *, mapping_kwargs, synthesis_kwargs=None, **others):
                 assert (synthesis_kwargs is None) == (not nested)
@@ -79,39 +80,39 @@ def repositories(monkeypatch):
     monkeypatch.setitem(sys.modules, "training", types.ModuleType("training"))
     for repository, name in REPOSITORIES.items():
         module = types.ModuleType(name)
-        vars(module).update(their_networks(nested=repository == "ada"))
+        vars(module).update(make_classes(nested=repository == "ada"))
         monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_there_and_back(kind, repository, repositories, tmp_path):
+def test_round_trip(kind, repository, repositories, tmp_path):
     G, D = make(kind)
     path = tmp_path / "model.pkl"
     write_nvidia(path, G, D, repository)
     assert [p.name for p in tmp_path.iterdir()] == ["model.pkl"]
 
-    theirs = pickle.loads(path.read_bytes())
-    assert theirs["G"] is theirs["G_ema"] and not theirs["G"].training and not theirs["D"].training
-    for our, their in ((G, theirs["G_ema"]), (D, theirs["D"])):
-        kept = their.state_dict()
-        assert all(torch.equal(tensor, kept[name]) for name, tensor in our.state_dict().items())
-        assert not any(p.requires_grad for p in their.parameters())
-        for name, taps in our.named_buffers():
-            if name.endswith("conv0.resample_filter") and our is G:
-                assert torch.equal(kept[name], taps if len(taps) >= 8 else taps.outer(taps))
+    unpickled = pickle.loads(path.read_bytes())
+    assert unpickled["G"] is unpickled["G_ema"] and not unpickled["G"].training and not unpickled["D"].training
+    for network, stand_in in ((G, unpickled["G_ema"]), (D, unpickled["D"])):
+        state = stand_in.state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+        assert not any(p.requires_grad for p in stand_in.parameters())
+        for name, taps in network.named_buffers():
+            if name.endswith("conv0.resample_filter") and network is G:
+                assert torch.equal(state[name], taps if len(taps) >= 8 else taps.outer(taps))
 
-    back = open_model(path)
-    assert (back.G.config, back.D.config) == (G.config, D.config)
-    for ours, read in ((G, back.G), (D, back.D)):
-        assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), read.state_dict().values()))
+    model = open_model(path)
+    assert (model.G.config, model.D.config) == (G.config, D.config)
+    for network, read in ((G, model.G), (D, model.D)):
+        assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), read.state_dict().values()))
 
 
 def test_without_discriminator(repositories, tmp_path):
     G, _ = make("plain")
     write_nvidia(tmp_path / "g.pkl", G, None, "sg3")
-    theirs = pickle.loads((tmp_path / "g.pkl").read_bytes())
-    assert isinstance(theirs["D"], torch.nn.Module) and not list(theirs["D"].parameters())
+    unpickled = pickle.loads((tmp_path / "g.pkl").read_bytes())
+    assert isinstance(unpickled["D"], torch.nn.Module) and not list(unpickled["D"].parameters())
     assert open_model(tmp_path / "g.pkl").D is None
 
 
@@ -134,7 +135,7 @@ def test_names_in_the_file(tmp_path):
     assert {opcode.name for opcode, _, _ in operations}.isdisjoint({"INST", "OBJ", "STACK_GLOBAL", "EXT1", "PERSID"})
 
 
-def refused(**changes):
+def unsupported_networks(**changes):
     G, D = make("classes" if changes else "plain", changes.pop("size", (16, 16)))
     for network, name in ((G, "G"), (D, "D")):
         if name in changes:
@@ -143,28 +144,28 @@ def refused(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "message"),
     [
         ({"size": (12, 24)}, "squares of 8, 16, 32 .* 12x24"),
         ({"size": (24, 24)}, "24x24"),
-        ({"G": "concat"}, "by themselves"),
-        ({"D": "dot"}, "for each class"),
+        ({"G": "concat"}, "generator supports only the labels 'embed', not 'concat'"),
+        ({"D": "dot"}, "discriminator supports only the labels 'projection', not 'dot'"),
     ],
 )
-def test_what_they_lack_is_refused(changes, why, tmp_path):
-    with pytest.raises(SganError, match=why):
-        write_nvidia(tmp_path / "m.pkl", *refused(**changes), "ada")
+def test_unsupported_networks_are_refused(changes, message, tmp_path):
+    with pytest.raises(SganError, match=message):
+        write_nvidia(tmp_path / "m.pkl", *unsupported_networks(**changes), "ada")
     assert not list(tmp_path.iterdir())
 
 
 def test_other_families_are_refused(tmp_path):
     orig = {"architecture": "orig", "channel_base": 64, "channel_max": 8}
     G = build_generator(StyleGANConfig(16, 16, fir=(1.0, 1.0), z_dim=8, w_dim=8, channel_base=64, channel_max=8))
-    with pytest.raises(SganError, match="are StyleGAN2s: this generator is of the family 'stylegan'"):
+    with pytest.raises(SganError, match="support only StyleGAN2, not the family 'stylegan'"):
         write_nvidia(tmp_path / "m.pkl", G, None, "ada")
     for changes in ({"blur": (1.0, 2.0, 1.0)}, {"fade": True}):
         D = build_discriminator(DiscriminatorConfig(16, 16, **orig, **changes))
-        with pytest.raises(SganError, match="neither grows nor blurs"):
+        with pytest.raises(SganError, match="does not support growing or an additional blur"):
             write_nvidia(tmp_path / "m.pkl", make("plain")[0], D, "sg3")
     assert not list(tmp_path.iterdir())
 
@@ -179,7 +180,7 @@ def test_other_families_are_refused(tmp_path):
         (b"G_ema", b"G_eme"),
     ],
 )
-def test_changed_files_are_refused(old, new, tmp_path):
+def test_modified_files_are_refused(old, new, tmp_path):
     path = tmp_path / "m.pkl"
     write_nvidia(path, *make("plain"), "ada")
     assert old in path.read_bytes()

@@ -1,4 +1,4 @@
-"""ONNX: what onnxruntime draws is what the model draws, for any batch, truncation and label."""
+"""ONNX: onnxruntime generates the same images as the model, for any batch size, truncation and label."""
 
 import json
 import sys
@@ -35,13 +35,13 @@ def G():
 
 @pytest.fixture(scope="module")
 def exported(G, tmp_path_factory):
-    """The path, and the difference that was found."""
+    """The path, and the measured difference."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     return path, export_onnx(G, path)
 
 
 @pytest.fixture(scope="module")
-def draw(exported):
+def generate(exported):
     session = onnxruntime.InferenceSession(exported[0], providers=["CPUExecutionProvider"])
 
     def run(z, c, psi):
@@ -53,49 +53,49 @@ def draw(exported):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("psi", [0.0, 0.6, 1.0])
-def test_images_are_the_models(G, exported, draw, batch, psi):
+def test_images_equal_those_of_the_model(G, exported, generate, batch, psi):
     z, c = torch.randn(batch, 8), torch.eye(3)[torch.arange(batch)]
-    assert (draw(z, c, psi) - G(z, c, psi)).abs().max() < 1e-4
+    assert (generate(z, c, psi) - G(z, c, psi)).abs().max() < 1e-4
     assert exported[1] < 1e-4
 
 
-def test_each_input_acts(draw):
+def test_every_input_has_an_effect(generate):
     z, c = torch.randn(2, 8), torch.eye(3)[[0, 1]]
-    images = draw(z, c, 1.0)
-    assert (draw(z, c, 0.5) - images).abs().max() > 0.01
-    assert (draw(z, c.flip(0), 1.0) - images).abs().max() > 0.01
-    assert torch.equal(draw(z, c, 0.0)[0], draw(z, c, 0.0)[1])
+    images = generate(z, c, 1.0)
+    assert (generate(z, c, 0.5) - images).abs().max() > 0.01
+    assert (generate(z, c.flip(0), 1.0) - images).abs().max() > 0.01
+    assert torch.equal(generate(z, c, 0.0)[0], generate(z, c, 0.0)[1])
 
 
-def test_the_file_says_what_it_is(exported):
+def test_inputs_and_metadata(exported):
     model = onnx.load(exported[0])
     inputs = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
     assert inputs == {"z": ["batch", 8], "truncation_psi": [], "c": ["batch", 3]}
-    told = {p.key: p.value for p in model.metadata_props}
-    assert read_generator(json.loads(told["config"])) == CONFIG and told["part"] == "all"
+    metadata = {p.key: p.value for p in model.metadata_props}
+    assert read_generator(json.loads(metadata["config"])) == CONFIG and metadata["part"] == "all"
     assert [p.name for p in exported[0].parent.iterdir()] == ["model.onnx"]
 
 
-def test_weights_are_shared(exported):
-    """No convolution's weight depends on a latent: that would make as many groups as there are images."""
+def test_weights_do_not_depend_on_inputs(exported):
+    """Convolution weights that depended on a latent would need one group per image."""
     graph = onnx.load(exported[0]).graph
-    depending = {i.name for i in graph.input}
+    dependent = {i.name for i in graph.input}
     convolutions = 0
     for node in graph.node:
         if node.op_type.startswith("Conv"):
             convolutions += 1
-            assert node.input[1] not in depending
-        if depending & set(node.input):
-            depending |= set(node.output)
+            assert node.input[1] not in dependent
+        if dependent & set(node.input):
+            dependent |= set(node.output)
     assert convolutions >= 5
 
 
-def test_a_stylegan(tmp_path):
-    """Its noise, styles and fade, and truncation of the first ws only."""
+def test_stylegan1(tmp_path):
+    """With noise, styles, a fade, and truncation of the first ws only."""
     torch.manual_seed(0)
-    kind = {"fir": (1.0, 1.0), "blur": (1.0, 2.0, 1.0), "truncated": 3}
+    settings = {"fir": (1.0, 1.0), "blur": (1.0, 2.0, 1.0), "truncated": 3}
     sizes = {"z_dim": 8, "w_dim": 10, "mapping_layers": 2, "channel_base": 64, "channel_max": 12}
-    G = build_generator(StyleGANConfig(8, 8, **sizes, **kind, fade=True)).eval().requires_grad_(False)
+    G = build_generator(StyleGANConfig(8, 8, **sizes, **settings, fade=True)).eval().requires_grad_(False)
     for tensor in G.state_dict().values():
         tensor.add_(0.2 * torch.randn_like(tensor))
     set_alpha(G, 0.3)
@@ -107,7 +107,7 @@ def test_a_stylegan(tmp_path):
     assert (torch.from_numpy(image) - G(z, truncation_psi=0.5, truncation_cutoff=8)).abs().max() > 0.01
 
 
-def test_mapping_apart(G, tmp_path):
+def test_the_mapping_network_alone(G, tmp_path):
     export_onnx(G, tmp_path / "mapping.onnx", "mapping")
     session = onnxruntime.InferenceSession(tmp_path / "mapping.onnx", providers=["CPUExecutionProvider"])
     z, c = torch.randn(5, 8), torch.eye(3)[[0, 1, 2, 0, 1]]
@@ -115,7 +115,7 @@ def test_mapping_apart(G, tmp_path):
     assert (torch.from_numpy(ws) - G.mapping(z, c, 0.3)).abs().max() < 1e-5
 
 
-def test_a_file_that_differs_is_not_kept(G, tmp_path, monkeypatch):
+def test_a_file_that_differs_is_discarded(G, tmp_path, monkeypatch):
     monkeypatch.setattr(graphs, "TOLERANCE", -1.0)
     with pytest.raises(SganError, match="differs from the model"):
         export_onnx(G, tmp_path / "mapping.onnx", "mapping")
@@ -132,7 +132,7 @@ def test_misuse(G, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_one_file_cannot_hold_is_refused(G, tmp_path, monkeypatch):
+def test_a_model_that_is_too_large_is_refused(G, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "MAX_BYTES", 1000)
     with pytest.raises(SganError, match="2 GB"):
         export_onnx(G, tmp_path / "x.onnx")

@@ -169,11 +169,11 @@ def critters():
 def test_directions_of_the_bundled_model(critters, monkeypatch):
     """A small version of benchmarks/measure_editing.py: find directions with a classifier trained on half of the data;
     evaluate them with one trained on the other half, on 100 other seeds, against random directions of equal length."""
-    G, drawings = critters
+    G, dataset = critters
     monkeypatch.setattr(attributes, "_NUM_TEST_SEEDS", 60)
-    names, halves = ["backgroundColor", "bodyVariant"], [range(half, len(drawings), 2) for half in (0, 1)]
+    names, halves = ["backgroundColor", "bodyVariant"], [range(half, len(dataset), 2) for half in (0, 1)]
     classifier, judge = (
-        train_classifier(drawings, names, indices=half, seed=seed, steps=40) for seed, half in enumerate(halves)
+        train_classifier(dataset, names, indices=half, seed=seed, steps=40) for seed, half in enumerate(halves)
     )
     assert all(r.skill > 0.8 for c in (classifier, judge) for r in c.recognition.values())
     directions = find_from_images(G, classifier, range(G.num_ws), 1200, ["bodyVariant"])

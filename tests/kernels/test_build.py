@@ -202,7 +202,7 @@ def test_an_interrupted_build_is_not_remembered_as_failed(toolkit):
 
 
 def test_waiting_is_reported_once(toolkit, monkeypatch, capsys):
-    monkeypatch.setattr(cache, "PATIENCE", 0.1)
+    monkeypatch.setattr(cache, "LOCK_NOTICE_DELAY", 0.1)
     path = build.build(["90a"])
     path.unlink()
     with open(path.with_name(f".{path.name}.lock")) as f:

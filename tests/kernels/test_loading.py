@@ -141,7 +141,8 @@ def test_real_compilers_from_pip(tmp_path):
     here = [str(Path(m.__file__).parents[1]) for m in (torch, sys.modules["stylegan_cli"])]
     (site / "here.pth").write_text("\n".join(here))
     code = (
-        "from stylegan_cli.kernels import build, toolchain; print(toolchain.find_nvcc().found); build.load(); "
+        "import stylegan_cli.ops; from stylegan_cli.kernels import build, toolchain; "  # the ops define the operators
+        "print(toolchain.find_nvcc().found); build.load(); "
         "import torch; print(dir(torch.ops.sgan) and torch.ops.sgan.bias_act)"
     )
     env = {"PATH": "/usr/bin:/bin", "SGAN_CACHE": str(tmp_path / "cache"), "SGAN_CUDA_ARCH": "90a,120"}

@@ -1,4 +1,4 @@
-"""Instance normalization, AdaIN and the blur against closed forms, with first and second derivatives."""
+"""Instance normalization, AdaIN and blur compared with closed forms, including first and second derivatives."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def style():
 
 
 def instance_norm(x):
-    """AdaIN with a style that says nothing."""
+    """AdaIN with a scale of one and a shift of zero."""
     return adain(x, x.new_zeros(x.shape[0], 2 * x.shape[1]))
 
 
@@ -32,11 +32,11 @@ def test_instance_norm(x):
             assert torch.allclose(y[n, c], expected, atol=1e-12)
 
 
-def test_adain_gives_each_map_the_mean_and_the_deviation_of_the_style(x, style):
+def test_adain_sets_the_mean_and_deviation_of_each_feature_map(x, style):
     y = adain(x, style)
     assert torch.allclose(y.mean([2, 3]), style[:, 3:], atol=1e-12)
     assert torch.allclose(y.std([2, 3], correction=0), (style[:, :3] + 1).abs(), atol=1e-8)
-    assert torch.allclose(adain(5 * x - 7, style), y, atol=1e-8), "whatever it had before"
+    assert torch.allclose(adain(5 * x - 7, style), y, atol=1e-8), "independent of those of the input"
 
 
 def test_the_derivative_of_instance_norm(x):
@@ -57,20 +57,20 @@ def test_derivatives(x, style):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(x, style, dtype):
-    """No worse than rounding what goes in and what comes out."""
+    """The error is at most that of rounding the input and the output."""
     low = adain(x.to(dtype), style.to(dtype))
     assert low.dtype == dtype
     exact = adain(x.to(dtype).double(), style.to(dtype).double())
     assert (low.double() - exact).abs().max() < 4 * torch.finfo(dtype).eps * exact.abs().max()
 
 
-def test_a_map_without_variance_is_the_style_alone(style):
+def test_a_constant_feature_map_becomes_the_shift(style):
     y = adain(torch.full((2, 3, 4, 4), 7.0, dtype=torch.float64), style)
     assert torch.allclose(y, style[:, 3:, None, None].expand_as(y))
 
 
 def test_blur(x):
-    """y[i, j] = sum a[k] a[l] x[i + k - 1, j + l - 1] with a = 1/4, 1/2, 1/4, and zero beyond the edges."""
+    """y[i, j] = sum a[k] a[l] x[i + k - 1, j + l - 1] with a = 1/4, 1/2, 1/4 and zero padding."""
     f = fir_filter([1, 2, 1])
     padded = torch.nn.functional.pad(x, [1, 1, 1, 1])
     expected = sum(

@@ -1,4 +1,4 @@
-"""Every layer against its equation, in float64."""
+"""Every layer compared with its equation, in float64."""
 
 import math
 
@@ -27,7 +27,7 @@ def seed():
 
 
 def double(layer):
-    """In float64, its zeros (biases, noise strengths) made random."""
+    """Convert to float64, and replace zeros (biases, noise strengths) with random numbers."""
     layer = layer.double()
     for p in layer.parameters():
         if not p.any():
@@ -71,8 +71,8 @@ def test_equal_linear_starts_with_unit_variance(lr):
     assert (layer(torch.randn(50, 400)) - 1).std().item() == pytest.approx(1, abs=0.05)
 
 
-def test_the_learning_rate_multiplier_does_what_it_says():
-    """A step on the parameters moves the effective weight lr times as far, in units of 1 / sqrt(fan_in)."""
+def test_the_learning_rate_multiplier_scales_steps():
+    """A step of the parameters changes the effective weight by lr steps, in units of 1 / sqrt(fan_in)."""
     layer, x = double(EqualLinear(4, 1, bias=False, lr_multiplier=0.01)), torch.eye(4, dtype=torch.float64)
     before = layer(x).detach()
     layer.weight.data += 1
@@ -95,13 +95,13 @@ def test_equal_conv(act, kernel, resampling):
 
 
 def test_equal_conv_gain_and_clamp():
-    """The clamp follows the gain, so that a residual branch is bounded like the rest."""
+    """The clamp is multiplied by the gain, so that a residual branch has a proportional bound."""
     layer, x = double(EqualConv2d(3, 4, 3, act="lrelu", clamp=1)), randn(2, 3, 6, 6)
-    whole = layer(x)
-    assert whole.abs().max() == 1
-    assert close(layer(x, gain=0.5), whole * 0.5)
+    output = layer(x)
+    assert output.abs().max() == 1
+    assert close(layer(x, gain=0.5), output * 0.5)
     y = F.conv2d(x, layer.weight / math.sqrt(27), layer.bias, padding=1)
-    assert close(whole, lrelu(y).clamp(-1, 1))
+    assert close(output, lrelu(y).clamp(-1, 1))
 
 
 def test_equal_conv_without_bias():
@@ -113,8 +113,8 @@ def test_equal_conv_without_bias():
 # ------------------------------------------------------------------------------ modulated by a style
 
 
-def by_image(layer, x, style, f, demodulate):
-    """One image at a time, with weights of its own."""
+def modulate_each(layer, x, style, f, demodulate):
+    """Convolve one image at a time, with its own weights."""
     rows = []
     for image, s in zip(x, style):
         w = layer.weight * layer.weight_gain * s[None, :, None, None]
@@ -134,7 +134,7 @@ def test_modulated_conv(up, noise):
     if noise is not None:
         noise = randn(1 if noise == "one" else 2, 1, 6 * up, 8 * up)
     style = w @ layer.affine.weight.t() / math.sqrt(5) + layer.affine.bias
-    y = by_image(layer, x, style, layer.resample_filter, True)
+    y = modulate_each(layer, x, style, layer.resample_filter, True)
     if noise is not None:
         y = y + layer.noise_strength * noise
     assert close(layer(x, w, noise), lrelu(y + layer.bias[None, :, None, None]))
@@ -148,7 +148,7 @@ def test_modulated_conv_clamp():
     assert close(layer(x, w, None, gain=0.5), layer(x, w, None) * 0.5)
 
 
-def test_modulated_conv_as_it_starts():
+def test_initial_weights_of_modulated_conv():
     layer = ModulatedConv2d(3, 4, 5, 6, 8)
     assert layer.noise_strength.shape == () and layer.noise_strength == 0
     assert layer.noise_const.shape == (6, 8) and layer.noise_const.std() > 0.5
@@ -162,7 +162,7 @@ def test_to_rgb():
     layer, x, w = double(ToRGB(4, 3, 5)), randn(2, 4, 6, 8), randn(2, 5)
     style = w @ layer.affine.weight.t() / math.sqrt(5) + layer.affine.bias
     assert layer.weight_gain == 0.5
-    assert close(layer(x, w), by_image(layer, x, style, None, False) + layer.bias[None, :, None, None])
+    assert close(layer(x, w), modulate_each(layer, x, style, None, False) + layer.bias[None, :, None, None])
     assert ToRGB(4, 3, 5, clamp=0.1)(x.float(), w.float()).abs().max().item() == pytest.approx(0.1)
 
 
@@ -186,20 +186,20 @@ def test_minibatch_std(n, group, channels):
     size = min(group or n, n)
     groups = n // size
     for i in range(n):
-        mates = x[[j for j in range(n) if j % groups == i % groups]].numpy()
-        assert len(mates) == size
+        members = x[[j for j in range(n) if j % groups == i % groups]].numpy()
+        assert len(members) == size
         for k in range(channels):
-            part = mates[:, k * 4 // channels : (k + 1) * 4 // channels]
+            part = members[:, k * 4 // channels : (k + 1) * 4 // channels]
             deviation = np.sqrt(part.var(axis=0) + 1e-8).mean()
             assert np.allclose(y[i, 4 + k].numpy(), deviation, rtol=1e-12)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_minibatch_std_is_the_same_on_ranks_that_take_every_other_image(ranks):
+def test_minibatch_std_does_not_depend_on_the_number_of_ranks(ranks):
     x = randn(8, 4, 3, 3)
-    whole = append_minibatch_std(x, 2)
+    expected = append_minibatch_std(x, 2)
     for r in range(ranks):
-        assert close(append_minibatch_std(x[r::ranks], 2), whole[r::ranks])
+        assert close(append_minibatch_std(x[r::ranks], 2), expected[r::ranks])
 
 
 def test_minibatch_std_in_half_precision_does_not_overflow():
@@ -209,14 +209,14 @@ def test_minibatch_std_in_half_precision_does_not_overflow():
     assert y.dtype == torch.float16 and (y[:, 2] == 30000).all()
 
 
-def test_minibatch_std_is_differentiable_where_all_are_alike():
+def test_minibatch_std_is_differentiable_for_identical_images():
     x = torch.ones(4, 2, 2, 2, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(append_minibatch_std(x, 4).sum(), x)
     assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize(("n", "group", "channels"), [(6, 4, 1), (4, 4, 3)])
-def test_minibatch_std_of_a_batch_that_does_not_divide(n, group, channels):
+def test_minibatch_std_refuses_indivisible_batches(n, group, channels):
     with pytest.raises(ValueError, match="does not divide"):
         append_minibatch_std(torch.zeros(n, 4, 2, 2), group, channels)
 

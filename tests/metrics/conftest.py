@@ -20,6 +20,17 @@ def tiny_generator():
 
 
 @pytest.fixture
+def labeled():
+    """A dataset of three classes without images: labeled(class numbers)."""
+
+    class Labeled(list):
+        def labels(self, indices):
+            return torch.eye(3)[torch.tensor(self)[indices]]
+
+    return Labeled
+
+
+@pytest.fixture
 def fakes(monkeypatch, tmp_path):
     """Fake detectors, a fake LPIPS, and an empty cache.
 

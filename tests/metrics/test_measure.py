@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import json
 import pickle
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -157,12 +159,27 @@ def test_classes_are_sampled_from_the_dataset(fakes, tiny_generator, rgb_set):
     results = measured(["fid", "ppl2_wend"], G, data, num=300)
     assert len(results.values) == 2
     assert torch.cat(seen).mean(0).tolist() == pytest.approx(np.bincount(data.class_index) / 32, abs=0.06)
+    assert torch.cat(seen).sum(1).eq(1).all()
     with pytest.raises(SganError, match="has 3 classes, but .* is read with none"):
         measured(["fid"], G, open_dataset(rgb_set), **QUICK)
     with pytest.raises(SganError, match="read with 2"):
         measured(["fid"], G, open_dataset(rgb_set, label="labels"), **QUICK)
     with pytest.raises(SganError, match="conditional model needs its dataset"):
         measured(["ppl"], G, None, **QUICK)
+
+
+def test_label_vectors_are_sampled_from_the_dataset(fakes, tiny_generator, make_set, tmp_path):
+    make_set(tmp_path / "a.zip", num=12)
+    with zipfile.ZipFile(tmp_path / "a.zip") as z:
+        z.extractall(tmp_path / "a")
+    names = sorted(str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*.png"))
+    vectors = [[i / 4, 1, 0] for i in range(12)]
+    (tmp_path / "a" / "dataset.json").write_text(json.dumps(list(zip(names, vectors))))
+    G, seen = tiny_generator(c_dim=3), []
+    mapping = G.mapping.forward
+    G.mapping.forward = lambda z, c, *more: seen.append(c) or mapping(z, c, *more)
+    measured(["fid"], G, open_dataset(tmp_path / "a", label="labels"), num=100)
+    assert sorted(torch.cat(seen).unique(dim=0).tolist()) == vectors
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def as_set(images):
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
-def test_fakes_do_not_depend_on_the_batch(tiny_generator, c_dim):
+def test_fakes_do_not_depend_on_the_batch(tiny_generator, labeled, c_dim):
     G = tiny_generator(c_dim=c_dim)
-    classes = torch.arange(6) % 3 if c_dim else None
+    classes = labeled([0, 1, 2, 0, 1, 2]) if c_dim else None
     fakes = Fakes(G, classes, CPU, seed=2)
     together = fakes(torch.arange(6))
     alone = torch.cat([fakes(torch.tensor([i])) for i in range(6)])
@@ -73,8 +73,8 @@ def test_noise_differs_between_images_and_truncation_is_applied(tiny_generator):
     assert (mean[0] - mean[1]).abs().max() <= 1
 
 
-def test_classes_are_sampled_from_the_dataset(tiny_generator):
-    G, classes = tiny_generator(c_dim=3), torch.tensor([0] * 6 + [2] * 4)
+def test_classes_are_sampled_from_the_dataset(tiny_generator, labeled):
+    G, classes = tiny_generator(c_dim=3), labeled([0] * 6 + [2] * 4)
     labels = Fakes(G, classes, CPU).labels(torch.arange(4000))
     assert labels.shape == (4000, 3) and labels.mean(0).tolist() == pytest.approx([0.6, 0, 0.4], abs=0.03)
 

@@ -1,4 +1,4 @@
-"""Networks small enough to take a millisecond."""
+"""Networks so small that they run in a millisecond."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
 
-def awake(network):
-    """Float64, with random numbers in what starts at zero, so that nothing is left out of the image."""
+def randomize(network):
+    """Convert to float64, and replace weights of zero with random numbers, so that every layer affects the output."""
     generator = torch.Generator().manual_seed(5)
     for p in network.parameters():
         if not p.any():
@@ -23,7 +23,7 @@ def make_g():
         torch.manual_seed(0)
         sizes = {"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "channel_base": 64, "channel_max": 8}
         sizes = {name: size for name, size in sizes.items() if name in field_names(kind)}
-        return awake(build_generator(kind(height, width, **sizes | options)))
+        return randomize(build_generator(kind(height, width, **sizes | options)))
 
     return make
 
@@ -33,7 +33,7 @@ def make_d():
     def make(height=16, width=16, **options):
         torch.manual_seed(0)
         options = {"mapping_layers": 2, "channel_base": 64, "channel_max": 8} | options
-        return awake(build_discriminator(DiscriminatorConfig(height, width, **options)))
+        return randomize(build_discriminator(DiscriminatorConfig(height, width, **options)))
 
     return make
 

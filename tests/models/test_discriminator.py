@@ -1,4 +1,4 @@
-"""The discriminator: its size, its equations, what it refuses."""
+"""The discriminator: its size, its equations, invalid inputs."""
 
 import math
 
@@ -33,14 +33,14 @@ def test_shapes(make_d, randn, architecture, channels, height, width, c_dim, lab
     assert logits.std() > 1e-4
 
 
-def test_a_classifier_names_the_class_besides(make_d, randn):
-    """One output is the logit, the others are the classes'; the label is not told."""
+def test_a_classifier_also_predicts_the_class(make_d, randn):
+    """The first output is the logit, the others are class logits; the label is not an input."""
     D, x = make_d(8, 8, c_dim=3, labels="classifier"), randn(4, 3, 8, 8)
-    logits, classes = D.judge(x)
+    logits, classes = D.forward_with_classes(x)
     assert logits.shape == (4, 1) and classes.shape == (4, 3)
     assert torch.equal(D(x, torch.eye(3).double()[[0, 1, 2, 0]]), logits) and torch.equal(D(x), logits)
     assert D.b4.out.weight.shape[0] == 4 and not hasattr(D, "mapping")
-    assert make_d(8, 8, c_dim=3).judge(x, torch.eye(3).double()[[0, 1, 2, 0]])[1] is None
+    assert make_d(8, 8, c_dim=3).forward_with_classes(x, torch.eye(3).double()[[0, 1, 2, 0]])[1] is None
 
 
 def epilogue(D, x):
@@ -57,7 +57,7 @@ def test_resnet(make_d, randn):
     assert torch.allclose(D(image), epilogue(D, x))
 
 
-def test_skip_reads_a_pyramid(make_d, randn):
+def test_skip_has_an_image_pyramid(make_d, randn):
     D, image = make_d(8, 8, architecture="skip"), randn(4, 3, 8, 8)
     x = D.b8.conv1(D.b8.conv0(D.b8.fromrgb(image)))
     with use("reference"):
@@ -74,18 +74,18 @@ def test_orig(make_d, randn):
     assert torch.allclose(D(image), epilogue(D, x))
 
 
-def features(D, image):
-    """What the last layer gives, before the label is asked."""
-    seen = []
-    handle = D.b4.register_forward_hook(lambda m, i, y: seen.append(y))
+def last_features(D, image):
+    """The output of the last layer, before it is combined with the label."""
+    outputs = []
+    handle = D.b4.register_forward_hook(lambda m, i, y: outputs.append(y))
     D(image, torch.eye(3).double()[[0] * len(image)])
     handle.remove()
-    return seen[0]
+    return outputs[0]
 
 
 def test_projection_of_the_label(make_d, randn):
     D, image, c = make_d(8, 8, c_dim=3), randn(4, 3, 8, 8), torch.eye(3).double()[[0, 2, 1, 2]]
-    x = features(D, image)
+    x = last_features(D, image)
     mapped = D.mapping(None, c)
     assert x.shape == mapped.shape == (4, 8)
     assert torch.allclose(D(image, c), (x * mapped).sum(1, keepdim=True) / math.sqrt(8))
@@ -93,7 +93,7 @@ def test_projection_of_the_label(make_d, randn):
 
 def test_dot_with_the_label(make_d, randn):
     D, image = make_d(8, 8, c_dim=3, labels="dot"), randn(4, 3, 8, 8)
-    x = features(D, image)
+    x = last_features(D, image)
     assert x.shape == (4, 3)
     for k in range(3):
         assert torch.allclose(D(image, torch.eye(3).double()[[k] * 4]), x[:, k : k + 1])
@@ -101,17 +101,17 @@ def test_dot_with_the_label(make_d, randn):
 
 def test_minibatch_std_can_be_off(make_d, randn):
     D, image = make_d(8, 8, mbstd_channels=0), randn(4, 3, 8, 8)
-    whole = D(image)
-    assert torch.allclose(torch.cat([D(image[i : i + 1]) for i in range(4)]), whole)
+    batched = D(image)
+    assert torch.allclose(torch.cat([D(image[i : i + 1]) for i in range(4)]), batched)
     assert not torch.allclose(make_d(8, 8)(image)[:1], make_d(8, 8)(image[:1]))
 
 
-def test_images_of_one_group_do_not_see_another(make_d, randn):
+def test_minibatch_groups_are_independent(make_d, randn):
     D, image = make_d(8, 8, mbstd_group=2), randn(4, 3, 8, 8)
     changed = image.clone()
     changed[1] += 1
-    moved = (D(changed) != D(image))[:, 0].tolist()
-    assert moved == [False, True, False, True]  # image n is in group n mod 2
+    differs = (D(changed) != D(image))[:, 0].tolist()
+    assert differs == [False, True, False, True]  # image n is in group n mod 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -125,7 +125,7 @@ def test_half_precision_is_close(make_d, randn, dtype, architecture):
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 16), (2, 1, 16, 16), (2, 3, 32, 32), (3, 16, 16)])
-def test_images_of_another_size(make_d, shape):
+def test_images_of_the_wrong_size(make_d, shape):
     with pytest.raises(ValueError, match=r"images must be \[N, 3, 16, 16\]"):
         make_d()(torch.zeros(shape).double())
 

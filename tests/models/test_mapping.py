@@ -1,4 +1,4 @@
-"""Mapping: its equation with and without labels, truncation, the running mean of w."""
+"""The mapping network: its equation with and without labels, truncation, the running mean of w."""
 
 import math
 
@@ -48,7 +48,7 @@ def test_unconditional(make):
     assert torch.equal(ws, mapping(Z, torch.zeros(3, 0)))
 
 
-def test_embedded_labels_are_normalized_and_then_joined(make):
+def test_embedded_labels_are_normalized_then_concatenated(make):
     mapping = make(c_dim=7)
     embedded = C @ mapping.embed.weight.t() / math.sqrt(7) + mapping.embed.bias
     assert embedded.shape[1] == 5  # w_dim
@@ -56,7 +56,7 @@ def test_embedded_labels_are_normalized_and_then_joined(make):
     assert torch.allclose(mapping(Z, C)[:, 0], layers(mapping, x))
 
 
-def test_concatenated_labels_are_joined_and_then_normalized(make):
+def test_concatenated_labels_are_concatenated_then_normalized(make):
     mapping = make(c_dim=7, labels="concat")
     assert mapping.embed.bias is None
     embedded = C @ mapping.embed.weight.t() / math.sqrt(7)
@@ -64,7 +64,7 @@ def test_concatenated_labels_are_joined_and_then_normalized(make):
     assert torch.allclose(mapping(Z, C)[:, 0], layers(mapping, normalize(torch.cat([Z, embedded], 1))))
 
 
-def test_from_the_label_alone(make):
+def test_a_label_as_the_only_input(make):
     mapping = make(z_dim=0, c_dim=7, num_ws=None)
     embedded = C @ mapping.embed.weight.t() / math.sqrt(7) + mapping.embed.bias
     w = mapping(None, C)
@@ -97,7 +97,7 @@ def test_truncation(make, psi, cutoff):
     assert torch.allclose(mapping.truncate(ws, psi, cutoff), expected, rtol=1e-12)
 
 
-def test_no_truncation_changes_no_bit(make):
+def test_truncation_with_psi_1_is_exact(make):
     mapping = make()
     assert torch.equal(mapping(Z, None, 1.0), mapping(Z))
 
@@ -105,7 +105,7 @@ def test_no_truncation_changes_no_bit(make):
 # -------------------------------------------------------------------------------------- mean of w
 
 
-def test_the_mean_of_w_follows_what_was_collected(make):
+def test_the_mean_of_w_is_updated_with_the_collected_values(make):
     mapping = make(w_avg_beta=0.9)
     before, parts = mapping.w_avg.clone(), [torch.randn(2, 6).double(), torch.randn(3, 6).double()]
     with torch.no_grad():
@@ -113,15 +113,15 @@ def test_the_mean_of_w_follows_what_was_collected(make):
         ws = torch.cat([mapping(z)[:, 0] for z in parts])
         mapping.collecting = False
         mapping(parts[0])  # not collected
-    mapping.commit(10, lambda total: total * 2)  # as if another rank had seen the same
+    mapping.commit(10, lambda total: total * 2)  # as if another rank had collected the same
     assert torch.allclose(mapping.w_avg, 0.9 * before + 0.1 * ws.mean(0))
     after = mapping.w_avg.clone()
     mapping.commit(10, lambda total: total)
-    assert torch.allclose(mapping.w_avg, 0.9 * after), "the sum begins anew: a batch of zeros"
+    assert torch.allclose(mapping.w_avg, 0.9 * after), "the sum was reset, so this is a batch of zeros"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_the_mean_of_w_stays_finite_and_forgets(make, bad):
+def test_the_mean_of_w_stays_finite_and_can_discard_values(make, bad):
     mapping = make(w_avg_beta=0.5)
     mapping.w_avg.fill_(2.0)
     mapping.collecting = True

@@ -1,4 +1,4 @@
-"""StyleGAN of 2018 and the traditional generator: their sizes, tables and equations, and the blend of two levels."""
+"""StyleGAN of 2018 and the traditional generator: their sizes, layer tables and equations, and fades of levels."""
 
 import math
 
@@ -23,7 +23,7 @@ PROGAN = {"kind": ProGANConfig, "fir": (1.0, 1.0)}
 
 @pytest.mark.parametrize(("kind", "millions"), [(StyleGANConfig, 26.2), (ProGANConfig, 23.1)])
 def test_parameter_counts(kind, millions):
-    """Karras et al. 2019, section 2: 26.2 M against 23.1 M of the traditional one."""
+    """Karras et al. 2019, section 2: 26.2 M parameters, the traditional generator 23.1 M."""
     with torch.device("meta"):
         G = build_generator(kind(1024, 1024, channel_base=16384))
         D = build_discriminator(DiscriminatorConfig(1024, 1024, channel_base=16384, **OLD))
@@ -34,7 +34,7 @@ def up(x):
     return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
-def conv(x, weight, gain=2**0.5):  # 'same'; where a layer upsamples the caller flips the weights
+def conv(x, weight, gain=2**0.5):  # 'same'; the caller flips the weights of upsampling layers
     fan_in = weight.shape[1] * weight.shape[2] ** 2
     return F.conv2d(x, weight * (gain / math.sqrt(fan_in)), padding=weight.shape[2] // 2)
 
@@ -65,8 +65,8 @@ def rgb(images, x, level):
     return conv(x, layer.weight, 1) + layer.bias[:, None, None]
 
 
-def levels_of_stylegan(G, ws, noise):
-    """The features of each level, by the definition: nearest neighbors, convolution, blur, noise, bias, AdaIN."""
+def level_features(G, ws, noise):
+    """The features of each level by definition: nearest-neighbor upsampling, convolution, blur, noise, bias, AdaIN."""
     s, ws, noise = G.synthesis, list(ws.unbind(1)), [n[:, None] for n in noise]
     x = s.const.expand(ws[0].shape[0], -1, -1, -1)
     for level in (level.name for level in G.config.levels()):
@@ -79,16 +79,16 @@ def levels_of_stylegan(G, ws, noise):
 
 
 @pytest.mark.parametrize("size", [(4, 4), (16, 16), (12, 24)])
-def test_stylegan_is_its_definition(make_g, randn, size):
+def test_stylegan_matches_its_definition(make_g, randn, size):
     G = make_g(*size, **STYLEGAN)
     ws = randn(3, G.num_ws, 8)
     noise = [randn(3, row.height, row.width) for row in G.layers]
-    *_, x = levels_of_stylegan(G, ws, noise)
+    *_, x = level_features(G, ws, noise)
     expected = rgb(G.synthesis.pictures, x, G.config.levels()[-1].name)
     assert torch.allclose(G.synthesis(ws, noise=[n[:, None] for n in noise]), expected, atol=1e-10)
 
 
-def test_progan_is_its_definition(make_g, randn):
+def test_progan_matches_its_definition(make_g, randn):
     G = make_g(12, 24, **PROGAN)
     z = randn(3, 8)
     norm = lambda x: x / (x.square().mean(1, keepdim=True) + 1e-8).sqrt()  # noqa: E731
@@ -105,7 +105,7 @@ def test_progan_is_its_definition(make_g, randn):
     assert torch.equal(G(z, noise="none"), G(z, noise="random")) and G.stored_noise() == []
 
 
-def test_the_discriminator_is_its_definition(make_d, randn):
+def test_the_discriminator_matches_its_definition(make_d, randn):
     D, x = make_d(8, 16, **OLD, blur=(1.0, 2.0, 1.0), mbstd_group=2), randn(4, 3, 8, 16)
     image, gain = x, math.sqrt(2)
     layer = lambda l, x: conv(x, l.weight, 1)  # noqa: E731, E741
@@ -123,7 +123,7 @@ def test_the_discriminator_is_its_definition(make_d, randn):
 
 @pytest.mark.parametrize("options", [STYLEGAN, PROGAN], ids=["stylegan", "progan"])
 def test_a_fade_blends_the_images_of_two_networks(make_g, randn, options):
-    """That of the level and that of the level below, which have its weights as far as they have them."""
+    """One ends at the highest level, the other at the level below; they share the weights of the fading network."""
     G, z = make_g(16, 16, fade=True, **options), randn(3, 8)
     low, high = make_g(8, 8, **options), make_g(16, 16, **options)
     for network in (low, high):
@@ -143,7 +143,7 @@ def test_the_discriminator_fades(make_d, randn):
         assert torch.allclose(D(image), D.b4.out(D.b4.fc(D.b4.conv(x).flatten(1))), atol=1e-6)
 
 
-def test_a_network_in_a_fade_has_both_derivatives(make_g, make_d, randn):
+def test_derivatives_during_a_fade(make_g, make_d, randn):
     G, D = make_g(8, 8, fade=True, **STYLEGAN), make_d(8, 8, fade=True, **OLD)
     for network in (G, D):
         set_alpha(network, 0.25)
@@ -152,7 +152,7 @@ def test_a_network_in_a_fade_has_both_derivatives(make_g, make_d, randn):
     assert gradcheck(D, (image,), fast_mode=True) and gradgradcheck(D, (image,), fast_mode=True)
 
 
-def test_two_ws_a_level(make_g):
+def test_each_level_has_two_ws(make_g):
     G = make_g(32, 32, **STYLEGAN)
     assert [(row.name, row.w_index, row.height, row.noise) for row in G.layers[:3]] == [
         ("synthesis.b4.conv0", 0, 4, True),
@@ -165,12 +165,12 @@ def test_two_ws_a_level(make_g):
     assert G.style_weight(G.layers[0]).shape == (2 * G.layers[0].channels, 8)
 
 
-def test_only_the_first_ws_are_truncated_unless_it_is_said(make_g, randn):
+def test_truncated_is_the_default_cutoff(make_g, randn):
     G, z = make_g(16, 16, truncated=2, **STYLEGAN), randn(2, 8)
-    free, some = G.mapping(z), G.mapping(z, truncation_psi=0.5)
-    assert torch.allclose(some[:, :2], free[:, :2] / 2) and torch.equal(some[:, 2:], free[:, 2:])
-    every = G.mapping(z, truncation_psi=0.5, truncation_cutoff=G.num_ws)
-    assert torch.allclose(every, free / 2)
+    ws, first_truncated = G.mapping(z), G.mapping(z, truncation_psi=0.5)
+    assert torch.allclose(first_truncated[:, :2], ws[:, :2] / 2) and torch.equal(first_truncated[:, 2:], ws[:, 2:])
+    all_truncated = G.mapping(z, truncation_psi=0.5, truncation_cutoff=G.num_ws)
+    assert torch.allclose(all_truncated, ws / 2)
 
 
 @pytest.mark.parametrize("options", [STYLEGAN, PROGAN], ids=["stylegan", "progan"])
@@ -201,7 +201,7 @@ def test_labels_and_summary(make_g, randn, options):
         ({**STYLEGAN, "blur": (1.0, -2.0, 1.0)}, "filter"),
     ],
 )
-def test_configurations_that_are_none(make_g, options, message):
+def test_invalid_configurations(make_g, options, message):
     with pytest.raises(SganError, match=message):
         make_g(8, 8, **options)
     with pytest.raises(SganError):

@@ -1,4 +1,4 @@
-"""The generator: its size, its layer table, its equations, what it refuses."""
+"""The StyleGAN2 generator: its size, its layer table, its equations, invalid inputs."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_channels_follow_the_level():
 # ------------------------------------------------------------------------------------- layer table
 
 
-def test_the_table_of_a_square(make_g):
+def test_the_layer_table_of_a_square_image(make_g):
     G = make_g(32, 32)
     rows = [(row.name.removeprefix("synthesis."), row.w_index, row.height, row.height, row.width) for row in G.layers]
     assert rows == [
@@ -53,7 +53,7 @@ def test_the_table_of_a_square(make_g):
 
 
 @pytest.mark.parametrize("size", [8, 16, 64, 256, 1024])
-def test_num_ws_is_the_fields(size):
+def test_num_ws_follows_the_convention(size):
     with torch.device("meta"):
         G = build_generator(StyleGAN2Config(size, size, channel_base=1024))
     assert G.num_ws == 2 * int(math.log2(size)) - 2
@@ -61,16 +61,16 @@ def test_num_ws_is_the_fields(size):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(("height", "width", "top"), [(24, 48, 32), (10, 6, 8), (48, 32, 32)])
-def test_the_table_tells_the_truth(make_g, architecture, height, width, top):
-    """Names are modules, sizes are those of their outputs, every w is used."""
+def test_the_layer_table_is_correct(make_g, architecture, height, width, top):
+    """Names are those of modules, sizes are those of their outputs, every w is used."""
     levels = [level for level in (4, 8, 16, 32) if level <= top]
     G = make_g(height, width, architecture=architecture, channels=4)
-    seen = {}
+    outputs = {}
     for name, module in G.named_modules():
-        module.register_forward_hook(lambda m, i, y, name=name: seen.setdefault(name, y))
+        module.register_forward_hook(lambda m, i, y, name=name: outputs.setdefault(name, y))
     assert G(torch.randn(2, 8).double()).shape == (2, 4, height, width)
     for row in G.layers:
-        assert seen[row.name].shape == (2, row.channels, row.height, row.width)
+        assert outputs[row.name].shape == (2, row.channels, row.height, row.width)
         assert row.noise == (row.kind == "conv") == hasattr(G.get_submodule(row.name), "noise_const")
     assert sorted({row.height for row in G.layers}) == [height * level // top for level in levels]
     groups = {row.w_index: row.group for row in G.layers}
@@ -83,7 +83,7 @@ def test_the_table_tells_the_truth(make_g, architecture, height, width, top):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_each_w_moves_only_its_layers(make_g, randn, architecture):
+def test_each_w_affects_only_its_layers(make_g, randn, architecture):
     G = make_g(16, 16, architecture=architecture)
     ws = G.mapping(randn(1, 8))
     names = [row.name for row in G.layers]
@@ -96,8 +96,8 @@ def test_each_w_moves_only_its_layers(make_g, randn, architecture):
         changed = ws.clone()
         changed[:, k] += 1
         G.synthesis(changed)
-        moved = {name for name in names if not torch.equal(outputs[name], before[name])}
-        assert moved == {row.name for row in G.layers if row.w_index == k}
+        affected = {name for name in names if not torch.equal(outputs[name], before[name])}
+        assert affected == {row.name for row in G.layers if row.w_index == k}
 
 
 # ------------------------------------------------------------------------------------------- shapes
@@ -120,7 +120,7 @@ def test_shapes(make_g, randn, architecture, channels, height, width, c_dim):
 
 
 def block_input(G, ws, level):
-    """The convolutions of every level below, from the table."""
+    """The input of a level: the output of all convolutions of lower levels."""
     x = G.synthesis.b4.const.expand(len(ws), -1, -1, -1)
     for row in G.layers:
         if row.kind == "conv" and row.height < level:
@@ -140,7 +140,7 @@ def test_skip_sums_the_images_of_all_levels(make_g, randn):
     assert torch.allclose(G.synthesis(ws, noise="none"), image, rtol=1e-10)
 
 
-def test_orig_has_one_image_at_the_end(make_g, randn):
+def test_orig_has_one_torgb_at_the_end(make_g, randn):
     G = make_g(16, 16, architecture="orig")
     ws = randn(2, G.num_ws, 8)
     image = G.synthesis.b16.torgb(block_input(G, ws, 32), ws[:, -1])
@@ -160,8 +160,7 @@ def test_resnet_adds_a_resampled_shortcut(make_g, randn):
     assert torch.allclose(G.synthesis(ws, noise="none"), image, rtol=1e-10)
 
 
-def test_layers_alike_start_alike():
-    """The same seed gives the same weights, another seed others."""
+def test_initial_weights_depend_on_the_seed():
     networks = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -173,7 +172,7 @@ def test_layers_alike_start_alike():
 # -------------------------------------------------------------------------------------------- noise
 
 
-def test_constant_noise_is_the_buffers(make_g, randn):
+def test_constant_noise_comes_from_the_buffers(make_g, randn):
     G, z = make_g(), randn(2, 8)
     maps = [G.get_submodule(row.name).noise_const[None, None] for row in G.layers if row.noise]
     assert torch.equal(G(z, noise="const"), G(z, noise=maps))
@@ -181,13 +180,13 @@ def test_constant_noise_is_the_buffers(make_g, randn):
     assert not torch.allclose(G(z, noise="const"), G(z, noise="none"))
 
 
-def test_no_noise_is_noise_of_zero(make_g, randn):
+def test_no_noise_equals_zero_noise(make_g, randn):
     G, z = make_g(), randn(2, 8)
     zeros = [torch.zeros(1, 1, row.height, row.width).double() for row in G.layers if row.noise]
     assert torch.allclose(G(z, noise="none"), G(z, noise=zeros))
 
 
-def test_random_noise_is_new_each_time_and_for_each_image(make_g, randn):
+def test_random_noise_differs_between_calls_and_images(make_g, randn):
     G, z = make_g(), randn(1, 8).expand(2, -1)
     first, second = G(z, noise="random"), G(z, noise="random")
     assert not torch.equal(first, second) and not torch.allclose(first[0], first[1])
@@ -206,7 +205,7 @@ def test_noise_scales_with_its_strength(make_g, randn):
 
 
 @pytest.mark.parametrize("noise", ["Const", [], "two too many"])
-def test_noise_that_is_none(make_g, randn, noise):
+def test_invalid_noise(make_g, randn, noise):
     G = make_g()
     with pytest.raises(ValueError, match="noise must be 'const', 'random', 'none' or 5 tensors"):
         G(randn(1, 8), noise=[torch.zeros(1)] * 7 if noise == "two too many" else noise)
@@ -244,14 +243,14 @@ def test_half_precision_is_close(make_g, randn, dtype, architecture):
     assert not torch.equal(exact, half)
 
 
-def test_the_highest_levels_are_those_in_half_precision(make_g, randn):
-    G, seen = make_g(half_levels=1).float(), {}
+def test_only_the_highest_levels_run_in_half_precision(make_g, randn):
+    G, dtypes = make_g(half_levels=1).float(), {}
     for row in G.layers:
         hook = G.get_submodule(row.name).register_forward_hook
-        hook(lambda m, i, y, name=row.name: seen.update({name: y.dtype}))
+        hook(lambda m, i, y, name=row.name: dtypes.update({name: y.dtype}))
     G(randn(1, 8).float(), dtype=torch.bfloat16)
     for row in G.layers:
-        assert seen[row.name] == (torch.bfloat16 if row.height == 16 else torch.float32)
+        assert dtypes[row.name] == (torch.bfloat16 if row.height == 16 else torch.float32)
 
 
 # ------------------------------------------------------------------------------------------ summary
@@ -270,7 +269,7 @@ def test_summary_counts_every_parameter_once(make_g, make_d, randn):
         assert any("x 16 x 16" in line for line in lines)
 
 
-def test_mapping_enters_synthesis(make_g, randn):
+def test_the_generator_is_mapping_then_synthesis(make_g, randn):
     G, z = make_g(), randn(3, 8)
     assert torch.equal(G(z), G.synthesis(G.mapping(z)))
     assert torch.equal(G.mapping(z)[:, 0], G.mapping(z)[:, -1])

@@ -72,7 +72,7 @@ def test_release_on_an_error(tmp_path, kind):
     assert not is_running(tmp_path)
 
 
-def test_second_process_is_told_who_holds_the_lock(tmp_path, kind, hold):
+def test_second_process_learns_who_holds_the_lock(tmp_path, kind, hold):
     process = hold()
     assert is_running(tmp_path)
     with pytest.raises(SganError) as caught, lock_run(tmp_path):

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.sampling.latents import class_labels, latents_from_seeds, noise_maps, sample_noise
+from stylegan_cli.sampling.latents import latents_from_seeds, noise_maps, sample_noise
 
 
 @pytest.fixture(scope="module")
@@ -36,34 +35,6 @@ def test_the_global_generator_of_numpy_is_not_changed():
     np.random.seed(1)
     latents_from_seeds([5], 4)
     assert np.random.rand() == a
-
-
-def test_a_given_class():
-    assert class_labels(2, [5, 6], 4).tolist() == [[0, 0, 1, 0]] * 2
-
-
-def test_a_class_is_sampled_from_each_seed():
-    labels = class_labels(None, range(400), 5)
-    assert labels.dtype == torch.float32 and labels.sum(1).eq(1).all()
-    assert labels.sum(0).min() > 50
-    assert torch.equal(class_labels(None, [7, 399, 7], 5), labels[[7, 399, 7]])
-
-
-def test_no_classes():
-    assert class_labels(None, [1, 2], 0) is None
-
-
-def test_a_class_for_an_unconditional_model():
-    with pytest.raises(SganError, match="has no classes") as e:
-        class_labels(0, [1], 0)
-    assert "--class" in e.value.hint
-
-
-@pytest.mark.parametrize("index", [-1, 3, 99])
-def test_a_class_out_of_range(index):
-    with pytest.raises(SganError, match=f"no class {index}") as e:
-        class_labels(index, [1], 3)
-    assert "0 to 2" in e.value.hint
 
 
 @pytest.mark.parametrize("mode", ["const", "none"])

@@ -225,7 +225,7 @@ def edges():
     spec = importlib.util.spec_from_file_location("order", Path(__file__).parents[1] / "test_imports.py")
     order = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(order)
-    return order.graph({path: order.tree_of(path) for path in order.MODULES})
+    return order.import_graph({path: order.tree_of(path) for path in order.MODULES})
 
 
 def gan_imports(edges, module):

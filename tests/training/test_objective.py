@@ -193,7 +193,7 @@ def test_both_networks_have_a_classification_loss(make_config, make_trainer):
     batch = dataclasses.replace(random_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
 
     def entropy(images, c):
-        return losses.classification(trainer.recipe.D.judge(images)[1], c).sum().item()
+        return losses.classification(trainer.recipe.D.forward_with_classes(images)[1], c).sum().item()
 
     loss, means = trainer.recipe.objective.discriminator_main(batch).item(), trainer.means.take()
     aux = entropy(batch.images, batch.labels) + entropy(make_fakes(trainer, "d", batch), batch.fake_labels)

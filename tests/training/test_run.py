@@ -243,7 +243,7 @@ def test_a_full_disk_pauses_training_and_loses_nothing(train_run, monkeypatch, c
     monkeypatch.setattr(state_files.StateWriter, "every", 0.05)
     folder, _ = train_run(RunOptions())
     stderr = capsys.readouterr().err
-    assert stderr.count("There is no room for the training state") == 1 and "going on" in stderr
+    assert stderr.count("No disk space for the training state") == 1 and "continues" in stderr
     assert same(weights(uninterrupted), weights(folder)) and len(list_states(folder)) == 2
 
 
@@ -269,7 +269,7 @@ def test_a_full_disk_at_a_snapshot(train_run, monkeypatch, capsys):
     monkeypatch.setattr(stats, "append_line", full_log)
     monkeypatch.setattr("stylegan_cli.files.time", FastClock())
     folder, _ = train_run(RunOptions(), kimg=0.024)
-    assert capsys.readouterr().err.count("There is no room for the files in") == 2
+    assert capsys.readouterr().err.count("No disk space for the files in") == 2
     assert lines[1] == lines[2] and len((folder / "stats.jsonl").read_text().splitlines()) == 5
     assert (folder / "snapshot-000000.024.safetensors").is_file()
 

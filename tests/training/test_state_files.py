@@ -19,11 +19,11 @@ import safetensors
 import torch
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.files import atomic_path, no_room, wait_for_space
+from stylegan_cli.files import atomic_path, disk_full_reason, wait_for_space
 from stylegan_cli.training import state_files
 from stylegan_cli.training.state import gather, restore
 from stylegan_cli.training.state_files import (
-    DamagedState,
+    DamagedStateError,
     StateWriter,
     list_states,
     load_newest,
@@ -122,7 +122,7 @@ def test_unusual_values_survive_a_round_trip(tmp_path, writer, damage):
         "grün\ud800": torch.tensor([4]),
     }
     loaded, _ = read_state(write(writer, 40, state))
-    assert damage.same(loaded, state)
+    assert damage.is_identical(loaded, state)
     assert str(loaded["floats"]) == str(state["floats"])  # the sign of zero
 
 
@@ -185,10 +185,10 @@ def test_a_loaded_state_continues_bit_exactly(tmp_path, writer, damage, make_con
     loaded, about, _ = load_newest(tmp_path, print)
     assert about["shown"] == 32
     restore(other.stateful, loaded)
-    assert damage.same(gather(other.stateful), read_state(list_states(tmp_path)[0])[0])
+    assert damage.is_identical(gather(other.stateful), read_state(list_states(tmp_path)[0])[0])
     for _ in range(4):
         other.step()
-    assert damage.same(gather(other.stateful), gather(trainer.stateful))
+    assert damage.is_identical(gather(other.stateful), gather(trainer.stateful))
 
 
 def test_changes_after_save_are_not_written(writer, disk):
@@ -232,7 +232,7 @@ def test_save_waits_for_the_previous_write(writer, disk):
 # -------------------------------------------------------------------------------------------- damage
 
 
-@pytest.mark.parametrize(("kind", "tries"), [("cut short", 150), ("one bit flipped", 200), ("full disk", 15)])
+@pytest.mark.parametrize(("kind", "tries"), [("truncated", 150), ("one bit flipped", 200), ("full disk", 15)])
 def test_damage_is_detected(tmp_path, damage, kind, tries):
     """A sample; benchmarks/damage_states.py is the long form."""
     assert damage.CASES[kind](tmp_path / "run", tries, random.Random(1)) == tries
@@ -271,7 +271,7 @@ def test_invalid_content_with_a_valid_checksum(tmp_path, writer, monkeypatch, ch
     message = "can read .its format is stylegan_cli-state/2" if change == "format" else "damaged.*is invalid.*KeyError"
     with pytest.raises(SganError, match=message) as caught:
         read_state(path)
-    assert isinstance(caught.value, DamagedState) == (change != "format")  # a newer version may be able to read it
+    assert isinstance(caught.value, DamagedStateError) == (change != "format")  # a newer version may be able to read it
 
 
 def test_a_file_with_a_temporary_error_is_not_renamed(tmp_path, writer, monkeypatch):
@@ -297,7 +297,7 @@ def test_files_that_are_not_states(tmp_path, writer):
         read_state(path.with_name(path.name.replace("000000.001", "000009")))
     with pytest.raises(SganError, match="is not a training state"):
         read_state(path.rename(tmp_path / "other.safetensors"))
-    with pytest.raises(DamagedState, match="is damaged"):
+    with pytest.raises(DamagedStateError, match="is damaged"):
         (tmp_path / "short").write_bytes(b"12345")
         read_about(tmp_path / "short")
 
@@ -380,7 +380,7 @@ def test_a_full_disk_pauses_until_there_is_space(tmp_path, writer, disk, message
     start = time.monotonic()
     writer.pause_if_blocked(lambda: False)
     assert time.monotonic() - start > 0.2 and not writer.blocked
-    assert len(messages) == 2 and "going on" in messages[1]
+    assert len(messages) == 2 and "continues" in messages[1]
     assert all(text in messages[0] for text in (str(tmp_path), os.strerror(number), "training waits", "Ctrl-C stops"))
     writer.wait()
     assert [read_about(p)["shown"] for p in list_states(tmp_path)] == [3, 2] and len(names(tmp_path)) == 2
@@ -495,9 +495,9 @@ def write_when_full(tmp_path):
 
 def test_wait_for_space(tmp_path, messages, write_when_full):
     assert wait_for_space(write_when_full(0), "the log", messages.append, lambda: False) == "written" and messages == []
-    assert wait_for_space(write_when_full(3), "the log", messages.append, lambda: False, every=0.01) == "written"
+    assert wait_for_space(write_when_full(3), "the log", messages.append, lambda: False, interval=0.01) == "written"
     first, second = messages
-    assert "no room for the log (No space left on device)" in first and "going on" in second
+    assert "No disk space for the log (No space left on device)" in first and "continues" in second
     assert names(tmp_path) == ["a.txt"]
 
 
@@ -507,7 +507,7 @@ def test_wait_for_space_ends(messages, write_when_full):
 
     answers = iter([False, False, True, True])  # of stop()
     with pytest.raises(SganError, match="Cannot write .*a.txt: No space left"):
-        wait_for_space(write_when_full(9), "the log", messages.append, lambda: next(answers), every=0.2)
+        wait_for_space(write_when_full(9), "the log", messages.append, lambda: next(answers), interval=0.2)
     with pytest.raises(SganError, match="a.txt: Read-only file system"):  # waiting would not help
         wait_for_space(write_when_full(1, errno.EROFS), "the log", messages.append, lambda: False)
     with pytest.raises(SganError, match="Cannot write the log: Read-only file system"):
@@ -515,8 +515,9 @@ def test_wait_for_space_ends(messages, write_when_full):
     assert len(messages) == 1
 
 
-def test_no_room():
+def test_disk_full_reason():
     around = SganError("x")
     around.__cause__ = OSError(errno.EDQUOT, "x")
-    assert no_room(around) == "Disk quota exceeded" and no_room(OSError(errno.ENOSPC, "x"))
-    assert no_room(None) is None and no_room(SganError("x")) is None and no_room(OSError(errno.EFBIG, "x")) is None
+    assert disk_full_reason(around) == "Disk quota exceeded" and disk_full_reason(OSError(errno.ENOSPC, "x"))
+    assert disk_full_reason(None) is None and disk_full_reason(SganError("x")) is None
+    assert disk_full_reason(OSError(errno.EFBIG, "x")) is None

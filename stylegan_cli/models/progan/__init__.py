@@ -1,5 +1,5 @@
-from ..family import Family, lazily
+from ..family import Family, lazy_build
 from .config import ProGANConfig
 from .presets import PRESETS
 
-FAMILY = Family(ProGANConfig, lazily(__name__), PRESETS)
+FAMILY = Family(ProGANConfig, lazy_build(__name__), PRESETS)

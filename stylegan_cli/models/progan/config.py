@@ -1,4 +1,4 @@
-"""What the traditional generator of 2017 is made of (Karras et al. 2018)."""
+"""Configuration of the traditional generator (Karras et al. 2018)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ProGANConfig(GrowingConfig, GeneratorConfig):
 
     @property
     def w_dim(self) -> int:
-        """There is no mapping network: z goes in as it is, the label's embedding beside it."""
+        """There is no mapping network: w is z, concatenated with the label embedding."""
         return self.z_dim * (2 if self.c_dim else 1)
 
     def __post_init__(self) -> None:

@@ -1,5 +1,5 @@
-"""The traditional generator (Karras et al. 2018, "Progressive Growing of GANs", table 2): the latent goes in at the
-bottom, no styles, no noise. The baseline that styles are compared with."""
+"""The traditional generator (Karras et al. 2018, "Progressive Growing of GANs", table 2), the baseline for style-based
+generators: the latent is the input of the lowest level, and there are no styles and no noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...layers import EqualConv2d, EqualLinear, normalize_2nd_moment
 from ...ops import bias_act
 from ..config import Level
 from ..generator import Generator, LayerInfo, Synthesis
-from ..growing import Images
+from ..growing import ImageOutput
 from ..mapping import MappingNetwork
 from .config import ProGANConfig
 
@@ -21,7 +21,7 @@ from .config import ProGANConfig
 def layer_table(
     config: ProGANConfig,
 ) -> tuple[LayerInfo, ...]:
-    """The one layer that a latent controls."""
+    """A single row: the latent controls only the first layer."""
     level = config.levels()[0]
     return (
         LayerInfo("synthesis.b4.conv0", "conv", 0, 0, level.height, level.width, level.channels, False, level.half),
@@ -29,7 +29,7 @@ def layer_table(
 
 
 class LatentToFeatures(nn.Module):
-    """x = lrelu(reshape(A w) + bias): from the latent to the lowest level's features."""
+    """From the latent to the features of the lowest level: x = lrelu(reshape(A w) + bias)."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class SynthesisNetwork(Synthesis):
             block.conv1 = EqualConv2d(level.channels, level.channels, 3, act="lrelu")
             self.add_module(f"b{level.name}", block)
             below = level
-        self.pictures = Images(config)
+        self.pictures = ImageOutput(config)
 
     def synthesize(
         self,
         ws: Tensor,  # [N, 1, w_dim]
-        noise: dict[str, Tensor | None],  # none
+        noise: dict[str, Tensor | None],  # empty
         dtype: torch.dtype | None,
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
@@ -78,7 +78,7 @@ class SynthesisNetwork(Synthesis):
         self,
         w: Tensor,  # [N, w_dim]
         half: torch.dtype | None,
-    ) -> Iterator[Tensor]:  # [N, C, h, w] of each level, from the lowest on
+    ) -> Iterator[Tensor]:  # [N, C, h, w] of each level, lowest first
         x = w
         for level in self.levels:
             block = self.get_submodule(f"b{level.name}")
@@ -97,4 +97,4 @@ class ProGAN(Generator):
         super().__init__(config, synthesis, mapping)
 
 
-build = ProGAN  # for `family.lazily`
+build = ProGAN  # for `family.lazy_build`

@@ -4,7 +4,7 @@ from ..presets import GROWING, GROWN_AS_PUBLISHED, Preset
 
 PRESETS: dict[str, Preset] = {
     "progan": Preset(
-        "the traditional generator of 2017, grown from 4 x 4, against WGAN-GP",
+        "the traditional generator of 2017, grown from 4 x 4 with WGAN-GP",
         **GROWING,
         **GROWN_AS_PUBLISHED,
         loss="wgan",

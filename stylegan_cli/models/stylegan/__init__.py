@@ -1,5 +1,5 @@
-from ..family import Family, lazily
+from ..family import Family, lazy_build
 from .config import StyleGANConfig
 from .presets import PRESETS
 
-FAMILY = Family(StyleGANConfig, lazily(__name__), PRESETS)
+FAMILY = Family(StyleGANConfig, lazy_build(__name__), PRESETS)

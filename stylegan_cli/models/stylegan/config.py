@@ -1,4 +1,4 @@
-"""What a StyleGAN generator of 2018 is made of (Karras et al. 2019)."""
+"""Configuration of a StyleGAN generator of 2018 (Karras et al. 2019)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class StyleGANConfig(GrowingConfig, StyledConfig):
     family: ClassVar[str] = "stylegan"
     title: ClassVar[str] = "StyleGAN (2018)"
 
-    truncated: int | None = None  # how many of the ws truncation changes where no cutoff is given; None: all
-    blur: tuple[float, ...] = ()  # filter after upsampling, on top of `fir`
+    truncated: int | None = None  # default truncation cutoff; None: all ws are truncated
+    blur: tuple[float, ...] = ()  # filter after upsampling, in addition to `fir`
 
     def __post_init__(self) -> None:
         super().__post_init__()

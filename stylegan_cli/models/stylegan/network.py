@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...layers import EqualLinear, adain
 from ...ops import bias_act, blur2d, conv2d_resample, fir_filter
 from ..generator import Generator, LayerInfo, Synthesis
-from ..growing import Images
+from ..growing import ImageOutput
 from ..mapping import MappingNetwork
 from .config import StyleGANConfig
 
@@ -19,7 +19,7 @@ from .config import StyleGANConfig
 def layer_table(
     config: StyleGANConfig,
 ) -> tuple[LayerInfo, ...]:
-    """Two layers a level; the first of the lowest has no convolution."""
+    """Two layers per level; the first layer of the lowest level has no convolution."""
     return tuple(
         LayerInfo(
             f"synthesis.b{level.name}.{name}", "conv", i, k, level.height, level.width, level.channels, True, level.half
@@ -30,17 +30,17 @@ def layer_table(
 
 
 class StyledConv2d(nn.Module):
-    """y = AdaIN(lrelu(blur(conv(up(x))) + strength * noise + bias), A w); the lowest level has one without conv."""
+    """y = AdaIN(lrelu(blur(conv(up(x))) + strength * noise + bias), A w), in the first layer without conv."""
 
     def __init__(
         self,
         config: StyleGANConfig,
         in_channels: int,  # 0: no convolution
         row: LayerInfo,
-        up: int = 1,  # 1, or 2: the input has half the size
+        up: int = 1,  # 1 or 2; 2: the input has half the size of the output
     ):
         super().__init__()
-        self.up, self.convolves = up, in_channels > 0
+        self.up, self.has_conv = up, in_channels > 0
         if in_channels:
             self.weight_gain = math.sqrt(2 / (in_channels * 9))
             self.weight = nn.Parameter(torch.randn(row.channels, in_channels, 3, 3))
@@ -60,7 +60,7 @@ class StyledConv2d(nn.Module):
         w: Tensor,  # [N, w_dim]
         noise: Tensor | None,  # [N or 1, 1, H, W]; None: no noise
     ) -> Tensor:  # [N, out_channels, H, W]
-        if self.convolves:
+        if self.has_conv:
             w3 = (self.weight * self.weight_gain).to(x.dtype)
             x = conv2d_resample(x, w3, self.resample_filter if self.up == 2 else None, up=self.up)
         if self.up == 2:
@@ -84,7 +84,7 @@ class SynthesisNetwork(Synthesis):
             layer = StyledConv2d(config, channels, row, up=2 if name == "conv0" and channels else 1)
             self.get_submodule(block).add_module(name, layer)
             channels = row.channels
-        self.pictures = Images(config)
+        self.pictures = ImageOutput(config)
 
     def synthesize(
         self,
@@ -97,7 +97,7 @@ class SynthesisNetwork(Synthesis):
 
     def _features(
         self, ws: Tensor, noise: dict[str, Tensor | None], half: torch.dtype | None
-    ) -> Iterator[Tensor]:  # [N, C, h, w] of each level, from the lowest on
+    ) -> Iterator[Tensor]:  # [N, C, h, w] of each level, lowest first
         x = self.const.expand(ws.shape[0], -1, -1, -1)
         for row in self.layers:
             x = x.to(half if half is not None and row.half else ws.dtype)
@@ -113,4 +113,4 @@ class StyleGAN(Generator):
         super().__init__(config, synthesis, mapping)
 
 
-build = StyleGAN  # for `family.lazily`
+build = StyleGAN  # for `family.lazy_build`

@@ -1,4 +1,4 @@
-"""The presets of StyleGAN: as published (Karras et al. 2019), and in minutes."""
+"""The presets of StyleGAN: as published (Karras et al. 2019), and a demo that trains in minutes."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ PRESETS: dict[str, Preset] = {
         grow_from=4,
         grow_kimg=5.0,
         fade_kimg=5.0,
-        grow_batch=((4, 64), (8, 64), (16, 32)),  # small images wait for everything but their pixels
+        grow_batch=((4, 64), (8, 64), (16, 32)),  # small images are limited by overhead, not by their pixels
         kimg=65.0,
     ),
 }

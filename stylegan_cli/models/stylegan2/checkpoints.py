@@ -1,20 +1,20 @@
-"""How other programs name the weights of a StyleGAN2. NVIDIA's PyTorch networks have our names."""
+"""Weight names of StyleGAN2 in other programs. NVIDIA's PyTorch networks have the same names as this one."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from ..checkpoints import (
-    Change,
+    Conversion,
     Names,
     convolution,
     dense,
-    flipped,
-    kernel_of,
+    flip_kernel,
     mapping_names,
-    noise_map,
-    only,
-    transposed,
+    permute_kernel,
+    squeeze_first,
+    squeeze_noise,
+    transpose,
 )
 from ..config import DiscriminatorConfig
 from .config import StyleGAN2Config
@@ -23,13 +23,13 @@ from .config import StyleGAN2Config
 
 
 def tensorflow_generator(config: StyleGAN2Config, levels: list[int], to_rgb: str) -> Names:
-    names = mapping_names(config) | {"synthesis.b4.const": ("synthesis/4x4/Const/const", only)}
+    names = mapping_names(config) | {"synthesis.b4.const": ("synthesis/4x4/Const/const", squeeze_first)}
     names |= _tf_styled("b4.conv1", "4x4/Conv", 0)
     for k, level in enumerate(levels):
-        names |= _tf_styled(f"b{level}.conv0", f"{level}x{level}/Conv0_up", 2 * k + 1, flipped)
+        names |= _tf_styled(f"b{level}.conv0", f"{level}x{level}/Conv0_up", 2 * k + 1, flip_kernel)
         names |= _tf_styled(f"b{level}.conv1", f"{level}x{level}/Conv1", 2 * k + 2)
         if config.architecture == "resnet":
-            names[f"synthesis.b{level}.skip.weight"] = (f"synthesis/{level}x{level}/Skip/weight", kernel_of)
+            names[f"synthesis.b{level}.skip.weight"] = (f"synthesis/{level}x{level}/Skip/weight", permute_kernel)
     for level in (4, *levels) if config.architecture == "skip" else ():
         names |= _tf_modulated(f"b{level}.torgb", f"{level}x{level}/ToRGB")
     return names | _tf_modulated(f"b{max(levels)}.torgb", to_rgb)
@@ -44,7 +44,7 @@ def tensorflow_discriminator(config: DiscriminatorConfig, levels: list[int], fro
         names |= convolution(f"b{level}.conv0", f"{level}x{level}/Conv0")
         names |= convolution(f"b{level}.conv1", f"{level}x{level}/Conv1_down")
         if config.architecture == "resnet":
-            names[f"b{level}.skip.weight"] = (f"{level}x{level}/Skip/weight", kernel_of)
+            names[f"b{level}.skip.weight"] = (f"{level}x{level}/Skip/weight", permute_kernel)
     if config.c_dim and config.labels == "projection":
         names |= dense("mapping.embed", "LabelEmbed")
         for i in range(config.mapping_layers):
@@ -52,19 +52,19 @@ def tensorflow_discriminator(config: DiscriminatorConfig, levels: list[int], fro
     return names
 
 
-def _tf_styled(our: str, their: str, noise: int, kernel: Change | None = None) -> Names:
-    return _tf_modulated(our, their, kernel) | {
-        f"synthesis.{our}.noise_strength": (f"synthesis/{their}/noise_strength", None),
-        f"synthesis.{our}.noise_const": (f"synthesis/noise{noise}", noise_map),
+def _tf_styled(name: str, source: str, noise: int, kernel: Conversion | None = None) -> Names:
+    return _tf_modulated(name, source, kernel) | {
+        f"synthesis.{name}.noise_strength": (f"synthesis/{source}/noise_strength", None),
+        f"synthesis.{name}.noise_const": (f"synthesis/noise{noise}", squeeze_noise),
     }
 
 
-def _tf_modulated(our: str, their: str, kernel: Change | None = None) -> Names:
+def _tf_modulated(name: str, source: str, kernel: Conversion | None = None) -> Names:
     return {
-        f"synthesis.{our}.weight": (f"synthesis/{their}/weight", kernel or kernel_of),
-        f"synthesis.{our}.bias": (f"synthesis/{their}/bias", None),
-        f"synthesis.{our}.affine.weight": (f"synthesis/{their}/mod_weight", transposed),
-        f"synthesis.{our}.affine.bias": (f"synthesis/{their}/mod_bias", lambda bias: bias + 1),
+        f"synthesis.{name}.weight": (f"synthesis/{source}/weight", kernel or permute_kernel),
+        f"synthesis.{name}.bias": (f"synthesis/{source}/bias", None),
+        f"synthesis.{name}.affine.weight": (f"synthesis/{source}/mod_weight", transpose),
+        f"synthesis.{name}.affine.bias": (f"synthesis/{source}/mod_bias", lambda bias: bias + 1),
     }
 
 
@@ -73,10 +73,10 @@ def _tf_modulated(our: str, their: str, kernel: Change | None = None) -> Names:
 
 def rosinality_generator(
     mapping_layers: int,
-    levels: int,  # above the lowest
+    levels: int,  # number of levels above the lowest
 ) -> Names:
-    pairs = [(i, what) for i in range(mapping_layers) for what in ("weight", "bias")]
-    names: Names = {f"mapping.fc{i}.{what}": (f"style.{i + 1}.{what}", None) for i, what in pairs}  # style.0 normalizes
+    pairs = [(i, tensor) for i in range(mapping_layers) for tensor in ("weight", "bias")]
+    names: Names = {f"mapping.fc{i}.{t}": (f"style.{i + 1}.{t}", None) for i, t in pairs}  # style.0 normalizes
     names["synthesis.b4.const"] = ("input.input", first_row)
     names |= _styled("b4.conv1", "conv1", 0) | _to_rgb("b4.torgb", "to_rgb1")
     for j in range(levels):
@@ -87,25 +87,26 @@ def rosinality_generator(
     return names
 
 
-def _styled(our: str, their: str, noise: int) -> Names:
-    return _modulated(our, their) | {
-        f"synthesis.{our}.bias": (f"{their}.activate.bias", None),
-        f"synthesis.{our}.noise_strength": (f"{their}.noise.weight", lambda strength: strength.reshape([])),
-        f"synthesis.{our}.noise_const": (f"noises.noise_{noise}", lambda noise: noise[0, 0]),
+def _styled(name: str, source: str, noise: int) -> Names:
+    return _modulated(name, source) | {
+        f"synthesis.{name}.bias": (f"{source}.activate.bias", None),
+        f"synthesis.{name}.noise_strength": (f"{source}.noise.weight", lambda strength: strength.reshape([])),
+        f"synthesis.{name}.noise_const": (f"noises.noise_{noise}", squeeze_noise),
     }
 
 
-def _to_rgb(our: str, their: str) -> Names:
-    return _modulated(our, their) | {f"synthesis.{our}.bias": (f"{their}.bias", lambda bias: bias[0, :, 0, 0])}
+def _to_rgb(name: str, source: str) -> Names:
+    return _modulated(name, source) | {f"synthesis.{name}.bias": (f"{source}.bias", lambda bias: bias[0, :, 0, 0])}
 
 
-def _modulated(our: str, their: str) -> Names:
-    names: Names = {f"synthesis.{our}.affine.{w}": (f"{their}.conv.modulation.{w}", None) for w in ("weight", "bias")}
-    return names | {f"synthesis.{our}.weight": (f"{their}.conv.weight", first_row)}
+def _modulated(name: str, source: str) -> Names:
+    affine = ("weight", "bias")
+    names: Names = {f"synthesis.{name}.affine.{t}": (f"{source}.conv.modulation.{t}", None) for t in affine}
+    return names | {f"synthesis.{name}.weight": (f"{source}.conv.weight", first_row)}
 
 
 def rosinality_discriminator(
-    levels: int,  # above the lowest
+    levels: int,  # number of levels above the lowest
 ) -> Names:
     names = _convolution(f"b{4 << levels}.fromrgb", "convs.0", 0) | _convolution("b4.conv", "final_conv", 0)
     for i in range(1, levels + 1):
@@ -113,18 +114,18 @@ def rosinality_discriminator(
         names |= _convolution(f"b{level}.conv0", f"convs.{i}.conv1", 0)
         names |= _convolution(f"b{level}.conv1", f"convs.{i}.conv2", 1)
         names[f"b{level}.skip.weight"] = (f"convs.{i}.skip.1.weight", None)
-    for our, index in (("fc", 0), ("out", 1)):
-        names |= {f"b4.{our}.{what}": (f"final_linear.{index}.{what}", None) for what in ("weight", "bias")}
+    for name, index in (("fc", 0), ("out", 1)):
+        names |= {f"b4.{name}.{t}": (f"final_linear.{index}.{t}", None) for t in ("weight", "bias")}
     return names
 
 
 def _convolution(
-    our: str,
-    their: str,
-    index: int,  # of the convolution in its row of modules; the activation with the bias comes after it
+    name: str,
+    source: str,
+    index: int,  # of the convolution in its nn.Sequential; the next module is the activation, with the bias
 ) -> Names:
-    return {f"{our}.weight": (f"{their}.{index}.weight", None), f"{our}.bias": (f"{their}.{index + 1}.bias", None)}
+    return {f"{name}.weight": (f"{source}.{index}.weight", None), f"{name}.bias": (f"{source}.{index + 1}.bias", None)}
 
 
-def first_row(tensor: Tensor) -> Tensor:  # [copies, N] or [1, ...]; [N] stays
+def first_row(tensor: Tensor) -> Tensor:  # [copies, N] or [1, ...]; [N] is returned as it is
     return tensor if tensor.ndim == 1 else tensor[0]

@@ -1,4 +1,4 @@
-"""What a StyleGAN2 generator is made of (Karras et al. 2020)."""
+"""Configuration of a StyleGAN2 generator (Karras et al. 2020)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class StyleGAN2Config(LevelsConfig, StyledConfig):
     family: ClassVar[str] = "stylegan2"
     title: ClassVar[str] = "StyleGAN2"
 
-    architecture: str = "skip"  # 'skip': the sum of toRGBs of all levels; 'resnet'; 'orig': one toRGB at the end
+    architecture: str = "skip"  # 'skip': sum of the toRGBs of all levels; 'resnet'; 'orig': one toRGB at the end
     conv_clamp: float | None = 256.0  # bound on convolution outputs, so that half precision cannot overflow
 
-    def _kind(self) -> str:
+    def _name(self) -> str:
         return f"{self.title}, {self.architecture}"
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from .config import StyleGAN2Config
 def layer_table(
     config: StyleGAN2Config,
 ) -> tuple[LayerInfo, ...]:
-    """Two convolutions a level, one at the lowest, and a toRGB where the architecture has it."""
+    """Two convolutions per level, one at the lowest level, and the toRGBs of the architecture."""
     rows: list[LayerInfo] = []
     levels, w_index = config.levels(), 0
     for k, level in enumerate(levels):
@@ -35,8 +35,8 @@ def layer_table(
 
 
 class Block(nn.Module):
-    """The modules of one level: the constant at the lowest, else conv0; conv1; toRGB and the shortcut where the
-    architecture has them."""
+    """The modules of one level: at the lowest level the constant, else conv0; conv1; and depending on the architecture
+    a toRGB and a shortcut."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Block(nn.Module):
         self,
         count: int,
     ) -> Tensor:  # [count, channels, height, width]
-        """The lowest level's constant."""
+        """The constant of the lowest level, repeated."""
         return self.const.expand(count, -1, -1, -1)
 
 
@@ -94,14 +94,14 @@ class SynthesisNetwork(Synthesis):
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         x, image = self.get_submodule("b4")(ws.shape[0]), None
-        shortcut = None  # 'resnet': from the level below, to be added after conv1
+        shortcut = None  # 'resnet': from the level below, added after conv1
         for row in self.layers:
             place, _, name = row.path.rpartition(".")
             block, layer, w = self.get_submodule(place), self.get_submodule(row.path), ws[:, row.w_index]
             assert isinstance(block, Block)
             if row.kind == "torgb":
                 rgb = layer(x, w)
-                rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))  # the sum stays precise
+                rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))  # sum in full precision
                 image = rgb if image is None else upsample2d(image, block.resample_filter) + rgb
                 continue
             x = x.to(dtype if dtype is not None and row.half else ws.dtype)
@@ -121,4 +121,4 @@ class StyleGAN2(Generator):
         super().__init__(config, synthesis, MappingNetwork.of(config, synthesis.num_ws))
 
 
-build = StyleGAN2  # for `family.lazily`
+build = StyleGAN2  # for `family.lazy_build`

@@ -20,7 +20,7 @@ from ...data.dataset import Dataset
 from ...data.labels import classes_by_value
 from ...data.sampler import Sampler
 from ...detectors.image_classifier import ImageClassifier, Recognition, prepare
-from ...errors import SganError, nearest
+from ...errors import SganError, suggest
 from ...models.config import GeneratorConfig
 from ...progress import Progress, silent, track
 from ...sampling import counter
@@ -148,7 +148,7 @@ def choose_attributes(
         raise SganError(f"No attribute of the images in {dataset.spec.path} divides them into classes.", hint=hint)
     for name in required or ():
         if name not in usable:
-            hint = nearest(name, usable) or f"Choose from {', '.join(usable)}."
+            hint = suggest(name, usable) or f"Choose from {', '.join(usable)}."
             raise SganError(f"The images in {dataset.spec.path} have no attribute {name!r} to learn.", hint=hint)
     return usable
 

@@ -208,7 +208,7 @@ class Objective:
     ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits, [N, c_dim] class logits or None
         if self.augment is not None:
             images = self.augment(images, self.p.p, purpose, batch.index)
-        return self.D.judge(images, labels, dtype=self.half)
+        return self.D.forward_with_classes(images, labels, dtype=self.half)
 
 
 def make_augment(

@@ -15,7 +15,7 @@ import torch
 from ...config import base_size, level_of, to_json
 from ...data.dataset import Dataset, DataSpec, open_dataset
 from ...errors import SganError
-from ...models.config import with_known
+from ...models.config import replace_known_fields
 from ...models.registry import build_discriminator, build_generator, presets
 from ...models.summary import summarize
 from ...progress import Progress, silent
@@ -157,7 +157,7 @@ def describe_run(
 ) -> str:
     """Describe the run that is about to start."""
     data = config.data
-    classes = f", {data.c_dim} classes" if data.c_dim else ""
+    classes = f", {data.describe_labels()}" if data.c_dim else ""
     return (
         f"Training on {data.num} images of {data.height}x{data.width} (height x width){classes} from {data.path}\n"
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
@@ -225,12 +225,12 @@ def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) ->
     data, group = config.data, config.discriminator.mbstd_group
     values = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
     values |= {"conv_clamp": config.discriminator.conv_clamp, "fade": False}
-    generator = with_known(info.generator, **values)
+    generator = replace_known_fields(info.generator, **values)
     discriminator = config.discriminator
     if info.discriminator:
         use_own = not data.c_dim or discriminator.labels == "classifier"
         labels = discriminator.labels if use_own else info.discriminator.labels
-        discriminator = with_known(info.discriminator, **values, mbstd_group=group, labels=labels)
+        discriminator = replace_known_fields(info.discriminator, **values, mbstd_group=group, labels=labels)
     networks = {"generator": generator, "discriminator": discriminator}
     return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
 
