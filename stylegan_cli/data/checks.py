@@ -149,10 +149,12 @@ def pack_filter(
     provenance: dict,  # of dataset.json
 ) -> str | None:
     """Return the filter that the images were last resized with: 'none' if never, None if unknown."""
-    name, earlier = provenance.get("filter"), provenance.get("from")
-    if name == "none" and isinstance(earlier, dict):  # packed from a dataset, whose images were of this size already
-        return pack_filter(earlier) or name
-    return name if isinstance(name, str) else None
+    name, step = None, provenance
+    while isinstance(step, dict) and name in (None, "none"):
+        filter = step.get("filter")
+        name = filter if isinstance(filter, str) else name
+        step = step.get("from", None)  # the dataset that it was packed from, if its images were of this size already
+    return name
 
 
 def content_hash(source: FolderSource | ZipSource, dataset_json: DatasetJson, progress: Progress) -> str:

@@ -172,7 +172,7 @@ def check_pixels(
 ) -> None:
     """Raise ImageError if an image has more pixels."""
     if height * width > max_pixels:
-        raise ImageError(f"its {height}x{width} pixels (height x width) exceed the limit of {_millions(max_pixels)}")
+        raise ImageError(f"its {height}x{width} pixels (height x width) exceed {_limit(max_pixels)}")
 
 
 def png_bytes(
@@ -232,7 +232,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
                     raise ImageError(reason)
                 yield image
     except Image.DecompressionBombError as e:
-        raise ImageError(f"its pixels exceed the limit of {_millions(max_pixels)}") from e
+        raise ImageError(f"its pixels exceed {_limit(max_pixels)}") from e
     except _BROKEN as e:
         raise ImageError(_reason(e)) from e
 
@@ -259,8 +259,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _millions(pixels: int) -> str:
-    return f"{pixels / 1e6:.3g} million"
+def _limit(max_pixels: int) -> str:
+    return f"the limit of {max_pixels / 1e6:.3g} million; `sgan data pack --max-pixels` raises it"
 
 
 def _reason(error: BaseException) -> str:

@@ -383,7 +383,10 @@ def test_damaged_member_of_a_compressed_zip_is_skipped(tmp_path, method):
 
 def test_pixel_bomb_counts_as_unreadable(tmp_path, photos):
     report = pack(photos, tmp_path / "o.zip", size=(16, 16), max_pixels=2500)
-    assert ("dog/d.tif", "its 33x77 pixels (height x width) exceed the limit of 0.0025 million") in report.skipped
+    assert (
+        "dog/d.tif",
+        "its 33x77 pixels (height x width) exceed the limit of 0.0025 million; `sgan data pack --max-pixels` raises it",
+    ) in report.skipped
 
 
 def test_labels_that_do_not_match_are_rejected(tmp_path, photos, dest):
