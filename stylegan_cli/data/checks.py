@@ -54,7 +54,7 @@ def _check_end(source: FolderSource | ZipSource, name: str) -> None:
 
 def is_opaque(image: Image.Image) -> bool:
     """Whether an image has an alpha channel that makes nothing transparent."""
-    return image.mode == "RGBA" and image.getextrema()[3] == (255, 255)
+    return image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255)
 
 
 def check_each(names: Sequence[str], work: Callable[[str], T], where: str, progress: Progress) -> list[T]:
@@ -118,7 +118,7 @@ def chosen_labels(
     values = dataset_json.attributes[label]
     if len(values) != len(names):
         raise SganError(f"The attribute {label!r} of {where} has {len(values)} values for {len(names)} images.")
-    return Labels(*reversed(classes_by_value(values, classes)))
+    return classes_by_value(values, classes)
 
 
 def _attribute_hint(dataset_json: DatasetJson) -> str:

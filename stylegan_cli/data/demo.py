@@ -144,8 +144,8 @@ def _classes(attributes: dict[str, list[str]], label: str | None, style: str) ->
     if label not in attributes:
         hint = suggest(label, attributes) or "Choose from " + ", ".join(attributes) + "."
         raise SganError(f"The images of style {style} do not differ in an attribute {label!r}.", hint=hint)
-    numbers, classes = classes_by_value(attributes[label])
-    return numbers.tolist(), classes
+    labels = classes_by_value(attributes[label])
+    return labels.values.tolist(), labels.names
 
 
 def _provenance(style: str, definition: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _AVIF, _HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc",
 def readable_formats() -> tuple[str, ...]:
     """Return those of FORMATS that this installation of Pillow reads."""
     with contextlib.suppress(ImportError):
-        from pillow_heif import register_heif_opener
+        from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports] (an extra)
 
         register_heif_opener()
     Image.init()

@@ -110,7 +110,7 @@ def labels_of(
         raise SganError(f"{len(missing)} image(s) of {where} have no label: {first_three(missing)}.", hint=hint)
     values = [labels[n] for n in names]
     if all(isinstance(v, str) for v in values):
-        return Labels(*reversed(classes_by_value(values)))
+        return classes_by_value(values)
     known = content.names or []
     if all(isinstance(v, list) for v in values) and all(isinstance(x, str) for v in values for x in v) and any(values):
         return _tags(values, known)
@@ -118,16 +118,14 @@ def labels_of(
         v != [1] for v in values
     ):
         values = [v[0] for v in values]  # [N, 1]
-    numbers = [_class_number(v) for v in values]
-    if None not in numbers:
+    numbers = [k for v in values if (k := _class_number(v)) is not None]
+    if len(numbers) == len(values):
         width = max((len(v) for v in values if isinstance(v, list)), default=0)
         return Labels(_all_names(known, max(max(numbers) + 1, width)), np.array(numbers, np.int64))
     vectors = [v if isinstance(v, list) else [v] for v in values]
     is_whole = all(isinstance(v, (int, float)) and v % 1 == 0 for v in values)  # class numbers out of range
-    if is_whole or len({len(v) for v in vectors}) > 1 or not all(_is_vector(v) for v in vectors):
-        invalid = [
-            n for n, v, k in zip(names, vectors, numbers, strict=True) if k is None and (is_whole or not _is_vector(v))
-        ]
+    if is_whole or len({len(v) for v in vectors}) > 1 or not all(map(_is_vector, vectors)):
+        invalid = [n for n, v in zip(names, values) if _class_number(v) is None and (is_whole or not _is_vector(v))]
         raise SganError(
             f"{where} has labels that are neither class numbers, class names nor vectors of one length: "
             f"{first_three(invalid or names)}.",
@@ -139,11 +137,11 @@ def labels_of(
 def classes_by_value(
     values: list[str],  # one per image
     names: tuple[str, ...] = (),  # class names by number, if they are known and complete; else they are sorted
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Make each distinct value a class: class number of every image, int64 [N], and the class names."""
+) -> Labels:
+    """Make each distinct value a class."""
     names = names if set(values) <= set(names) else tuple(sorted(set(values), key=natural_order))
     number = {v: k for k, v in enumerate(names)}
-    return np.array([number[v] for v in values], np.int64), tuple(names)
+    return Labels(names, np.array([number[v] for v in values], np.int64))
 
 
 def natural_order(
@@ -208,16 +206,19 @@ def _class_number(label: Any) -> int | None:
     return None
 
 
-def _is_vector(label: list) -> bool:
-    return 0 < len(label) <= MAX_CLASSES and all(
-        isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in label
+def _is_vector(label: Any) -> bool:
+    numbers = label if isinstance(label, list) else [label]
+    return 0 < len(numbers) <= MAX_CLASSES and all(
+        isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in numbers
     )
 
 
 def _tags(values: list[list[str]], known: list[str]) -> Labels:
     """Make a 0 or 1 for each word of lists of words."""
     names = (
-        known if {x for v in values for x in v} <= set(known) else classes_by_value([x for v in values for x in v])[1]
+        known
+        if {x for v in values for x in v} <= set(known)
+        else classes_by_value([x for v in values for x in v]).names
     )
     return Labels(tuple(names), np.array([[x in v for x in names] for v in values], np.float64))
 

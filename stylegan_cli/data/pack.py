@@ -18,7 +18,7 @@ from ..version import __version__
 from .arrays import ArraySource, open_any
 from .checks import OPAQUE, is_opaque, usable_attributes
 from .codec import MAX_PIXELS, Header, ImageError, check_padding, fit, png_bytes, to_channels
-from .labels import DatasetJson, Labels, classes_by_value, labels_of, parse_dataset_json
+from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
 from .listing import HIDDEN, first_three, printable
 from .parallel import ordered_map
 from .sources import FolderSource, ZipSource
@@ -243,7 +243,7 @@ def _labels(
                 f"{len(loose)} image(s) of {src} are not in a subfolder: {first_three(loose)}.",
                 hint="--labels folders needs one subfolder per class.",
             )
-        result = Labels(*reversed(classes_by_value(_class_folders(list(headers)))))
+        result = classes_by_value(_class_folders(list(headers)))
     elif labels == "none" or labels is None and dataset_json.labels is None:
         return None, (), notes
     else:

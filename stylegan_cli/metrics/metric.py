@@ -115,7 +115,9 @@ class Metric:
         is_omitted = self.path is not None and self.num == DEFAULT_NUM  # names of path lengths omit the default
         number = "" if is_omitted else f"{self.num // 1000}k" if self.num % 1000 == 0 else str(self.num)
         separator = "" if number.endswith("k") else SEPARATOR
-        return self.template.format(features=self.features.infix, num=number, k=separator).rstrip("_") + suffix
+        infix = self.features.infix
+        infix += "_" if infix and number and separator else ""  # 'efficientnet24' looks like a network
+        return self.template.format(features=infix, num=number, k=separator).rstrip("_") + suffix
 
 
 def full_and_50k(

@@ -25,10 +25,11 @@ def label_choice() -> Check:
 
     def check(name: str, value: Any) -> Any:
         value = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-        is_vector = isinstance(value, (list, tuple)) and value and all(map(_is_finite, value))
-        if isinstance(value, bool) or not (isinstance(value, (int, str)) or is_vector):
+        if isinstance(value, (list, tuple)) and value and all(map(_is_finite, value)):
+            return tuple(value)
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise SganError(f"{name} cannot be {value!r}.", hint="Use an integer, a class name or a list of numbers.")
-        return tuple(value) if is_vector else value
+        return value
 
     return check
 

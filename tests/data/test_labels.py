@@ -68,7 +68,7 @@ def test_only_labels_of_these_images_matter():
 
 def test_numbers_sort_as_numbers():
     numbers = [str(i) for i in range(12)]
-    assert classes_by_value(sorted(numbers))[1] == tuple(numbers)
+    assert classes_by_value(sorted(numbers)).names == tuple(numbers)
     assert sorted(["a10", "a2", "0.5", "0.25", "-1", "10", "9", "b"], key=natural_order) == (
         ["-1", "0.25", "0.5", "9", "10", "a2", "a10", "b"]
     )
@@ -77,8 +77,8 @@ def test_numbers_sort_as_numbers():
 
 def test_known_order_of_values_stays():
     values = ["2", "10", "2"]
-    assert classes_by_value(values, ("10", "2"))[0].tolist() == [1, 0, 1]  # a model that was trained so
-    assert classes_by_value(values, ("2", "3"))[1] == ("2", "10")  # other values: not that model's
+    assert classes_by_value(values, ("10", "2")).values.tolist() == [1, 0, 1]  # a model that was trained so
+    assert classes_by_value(values, ("2", "3")).names == ("2", "10")  # other values: not that model's
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_names_include_nonstandard_weights_and_truncation(fakes, tiny_generator,
 
 def test_other_features(fakes, tiny_generator, data):
     results = measured(["fid", "kid"], tiny_generator(), data, features="efficientnet-lite0", **QUICK)
-    assert list(results.values) == ["fid_efficientnet40_full", "kid_efficientnet40_full"]
+    assert list(results.values) == ["fid_efficientnet_40_full", "kid_efficientnet_40_full"]
     assert [d.name for d in fakes.loaded] == ["efficientnet-lite0"]
 
 

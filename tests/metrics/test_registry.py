@@ -53,8 +53,8 @@ def test_numbers_in_names():
     for name in ("fid5k_full", "fid1234", "kid2k", "pr5k3_full", "pr500_k3", "is100", "ppl2_wend_5k", "dc5k5_full"):
         assert names(name) == [name]
     assert [m.num for m in resolve(["pr500_k3", "fid5k"]).metrics] == [500, 5000]
-    assert names("pr_efficientnet24_k3_full", "dc7_k5") == ["pr_efficientnet24_k3_full", "dc7_k5"]
-    assert names("pr_efficientnet243_full") == ["pr_efficientnet24_k3_full"]  # as it was written before
+    assert names("pr_efficientnet_24_k3_full", "dc7_k5") == ["pr_efficientnet_24_k3_full", "dc7_k5"]
+    assert names("pr_efficientnet243_full") == ["pr_efficientnet_24_k3_full"]  # as it was written before
     assert names("fid5k_full", num=200) == ["fid200_full"]
 
 

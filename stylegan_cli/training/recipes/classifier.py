@@ -95,11 +95,11 @@ def train_classifier(
     index = index[counter.uniform(seed, "classifier.split", index).argsort()[:_IMAGES]]
     x = torch.cat([_to_uint8(prepare(dataset.images(part))) for part in index.split(256)])
     classes = {name: classes_by_value(dataset.attributes[name]) for name in names}
-    targets = [torch.from_numpy(numbers)[index] for numbers, _ in classes.values()]
+    targets = [torch.from_numpy(labels.values)[index] for labels in classes.values()]
     num_test = max(len(x) // 10, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        values = {name: values for name, (_, values) in classes.items()}
+        values = {name: labels.names for name, labels in classes.items()}
         classifier = ImageClassifier(values, x.shape[1], fine=max(x.shape[2:]) <= _FINE)
         _fit(classifier, x[num_test:], [t[num_test:] for t in targets], seed, steps, progress)
     predictions = classifier.eval().requires_grad_(False).classify(x[:num_test]).values()
