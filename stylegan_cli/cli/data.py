@@ -49,7 +49,7 @@ def command() -> None:
 @click.option(
     "--pad",
     metavar="COLOR|blur",
-    help="What to pad with: a color such as white or #ff8000, or blur (the image, enlarged and blurred). "
+    help="Padding: a color such as white or #ff8000, or blur (the image, enlarged and blurred). "
     "Only with --crop pad. Default: black.",
 )
 @click.option(
