@@ -21,7 +21,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from ..errors import SganError
-from .listing import DATASET_JSON, duplicates, first_three
+from .listing import DATASET_JSON, duplicates, first_three, normalized
 
 MAX_CLASSES = 65536  # larger class numbers are taken for a mistake
 _SAMPLED_NUMBERS = 4096  # of label vectors that are saved with a model
@@ -187,7 +187,7 @@ def _pairs(labels: Any, where: str, top: str) -> tuple[dict[str, Any] | None, tu
 
 
 def _image_name(name: str, top: str) -> str:
-    name = name.replace("\\", "/").removeprefix("./")
+    name = normalized(name)
     return name if name.startswith(top) else top + name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import SganError
 from .formats import NOT_AN_IMAGE, SNIFF, SUFFIXES, format_of
@@ -48,10 +48,10 @@ def list_files(
     """Sort out files by name and content."""
     images, found, ignored = [], [], dict(ignored)
     for name in sorted(names):
-        path = PurePosixPath(name)
-        if any(part.startswith(".") or part in _SYSTEM for part in path.parts):
+        parts = name.split("/")
+        if any(part.startswith(".") or part in _SYSTEM for part in parts):
             ignored[name] = HIDDEN
-        elif path.name == DATASET_JSON:
+        elif parts[-1] == DATASET_JSON:
             found.append(name)
         elif name.lower().endswith(SUFFIXES):
             images.append(name)
@@ -105,6 +105,13 @@ def first_three(
 ) -> str:
     """Format names as 'a, b, c and 5 more'."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def normalized(
+    name: str,
+) -> str:
+    """Write the name of a file in a zip or in dataset.json as 'folder/file'."""
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def printable(

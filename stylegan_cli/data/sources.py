@@ -16,7 +16,7 @@ from ..errors import SganError
 from ..files import suggest_path
 from .codec import HEAD, Header, ImageError, decode, read_header
 from .formats import FORMATS, why_unreadable
-from .listing import HIDDEN, Listing, duplicates, first_three, list_files, walk
+from .listing import HIDDEN, Listing, duplicates, first_three, list_files, normalized, walk
 
 MAX_FILE = 1 << 30  # bytes of an image file: larger ones are rejected
 
@@ -106,9 +106,9 @@ class ZipSource(_Files):
             raise _bad_zip(path) from e
         except OSError as e:
             raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e
-        self._members = {i.filename.replace("\\", "/"): i for i in infos}
+        self._members = {normalized(i.filename): i for i in infos}
         if len(self._members) < len(infos):
-            twice = duplicates(i.filename.replace("\\", "/") for i in infos)
+            twice = duplicates(normalized(i.filename) for i in infos)
             raise SganError(
                 f"{path} has more than one entry of the same name: {first_three(twice)}.",
                 hint="Unpack it, sort out which of them is meant, and pass the folder.",

@@ -209,6 +209,17 @@ def test_dataset_json_elsewhere_is_an_error(source, tmp_path, files):
     assert dict(report.skipped) == {name: "labels that do not belong to all images"}
 
 
+def test_names_of_other_systems(tmp_path):
+    """Windows writes backslashes, and `zip -r x.zip .` may write './'."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        for name, data in (IMAGES | {"dataset.json": LABELS}).items():
+            entry = zipfile.ZipInfo("x")
+            entry.filename = ("./" + name).replace("/", "\\") if name.endswith("img1.png") else "./" + name
+            z.writestr(entry, data)
+    data = open_dataset(tmp_path / "a.zip", label="labels")
+    assert data.names == tuple(IMAGES) and data.class_index.tolist() == [1, 0]
+
+
 def test_top_folder_is_no_class(source, tmp_path):
     names = ("photos/cat/a.png", "photos/cat/deep/b.png", "photos/dog/c.png")
     report = pack(source(dict.fromkeys(names, encoded())), tmp_path / "o.zip", labels="folders")
