@@ -297,7 +297,7 @@ def _notes(source: Source, dataset_json: DatasetJson, opaque: bool) -> Iterator[
         yield OPAQUE
     usable = usable_attributes(dataset_json, len(source.names))
     if lost := [name for name in dataset_json.attributes if name not in usable]:
-        yield f"Attributes without exactly one value for each image are left out: {first_three(lost)}."
+        yield f"Attributes without exactly one value for each image are omitted: {first_three(lost)}."
 
 
 def _packed_attributes(dataset_json: DatasetJson, names: list[str], packed: Iterable[str]) -> dict[str, list[str]]:

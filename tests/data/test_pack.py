@@ -289,7 +289,7 @@ def test_attributes_that_do_not_fit_are_named(tmp_path):
     content = {"labels": None, "attributes": {"hat": ["x", "y"], "tie": ["z"]}}
     (tmp_path / "src" / "dataset.json").write_text(json.dumps(content))
     report = pack(tmp_path / "src", tmp_path / "o.zip")
-    assert report.notes == ("Attributes without exactly one value for each image are left out: hat.",)
+    assert report.notes == ("Attributes without exactly one value for each image are omitted: hat.",)
     assert open_dataset(tmp_path / "o.zip").attributes == {"tie": ["z"]}
 
 
