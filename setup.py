@@ -67,7 +67,8 @@ setup(
         # writes PTX that this ptxas rejects. There is no wheel of nvcc itself for CUDA 12.
         "cuda": [f"nvidia-{name}==13.0.*" for name in ("cuda-nvcc", "cuda-crt", "nvvm", "cuda-runtime", "cuda-cccl")],
         "demo": DEMO,
-        "docs": ["mkdocs-click==0.9.0", "mkdocs-material", "mkdocstrings[python]"],
+        # docs/command_names.py replaces a private function of mkdocs-click
+        "docs": ["mkdocs<2", "mkdocs-click==0.9.0", "mkdocs-material<10", "mkdocstrings[python]<2"],
         "heic": HEIC,
         "lpips": ["lpips"],  # brings torchvision, so it is not required: see stylegan_cli/detectors/lpips.py
         "metrics": METRICS,

@@ -1,6 +1,7 @@
 """Markdown tables of benchmark results.
 
-python benchmarks/table.py                                           (all results, for docs/benchmarks.md)
+python benchmarks/table.py                                           (a summary of all committed results)
+python benchmarks/table.py --docs                                    (write that summary into docs/benchmarks.md)
 python benchmarks/table.py benchmarks/results/2026-11-21-cpu.json    (one file, with times and ceilings)
 """
 
@@ -27,8 +28,15 @@ KINDS = {
     "Datasets": ("data",),
     "Editing": ("editing",),
 }
-NOTES = {"Editing": "Ratio: the share with our directions over the share with random directions."}
 NOTE = "Ratio: the time of the alternative over ours, measured in the same run. Above 1, ours is faster."
+NOTES = {
+    "Projection": f"{NOTE} Passes alone are a lower bound, not an alternative: 0.98x means that all else in a step "
+    "costs 2 %.",
+    "Metrics": f"{NOTE} torch-fidelity is version 0.4.0, with the same images and weights.",
+    "Editing": "Ratio: the share with our directions over the share with random directions.",
+}
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+START, END = "<!-- tables -->\n", "<!-- end of tables -->"
 COLUMNS = ("what", "against", "ratio", "device", "versions", "command", "date")
 
 # Descriptions of candidates whose names are short.
@@ -61,8 +69,14 @@ _TERMS = {
 @click.command()
 @click.argument("path", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--op", multiple=True, help="Only rows of this op, such as modulated_conv2d or synthesis.")
-def main(path: Path | None, op: tuple[str, ...]) -> None:
+@click.option("--docs", is_flag=True, help="Write the summary into docs/benchmarks.md.")
+def main(path: Path | None, op: tuple[str, ...], docs: bool) -> None:
     """Print Markdown tables of one results file, or a summary of all committed ones."""
+    if docs:
+        if path is not None or op:
+            raise click.UsageError("--docs writes the summary of all results; it takes no other argument.")
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
     if path is None:
         print(summary(sorted(RESULTS.glob("*.json")), op))
         return
@@ -97,6 +111,15 @@ def summary(
         if rows := [line.cells for op in kind for line in lines if line.op == op]:
             parts.append(f"## {title}\n\n{NOTES.get(title, NOTE)}\n\n{_table(COLUMNS, rows)}")
     return "\n\n".join(parts)
+
+
+def with_tables(
+    text: str,  # of docs/benchmarks.md
+) -> str:
+    """Replace the tables between the two marks by those of all committed results."""
+    before, _, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    return f"{before}{START}\n{summary(sorted(RESULTS.glob('*.json')))}\n\n{end}{after}"
 
 
 def read_lines(path: Path) -> Iterator[Line]:

@@ -169,7 +169,7 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
     """Render a dataset of cartoon creatures or faces with DiceBear, to experiment with.
 
     Writes OUT.zip with any number of images at any size. Their attributes (colors and parts) are stored in it as
-    labels. Needs pip install '.[demo]'.
+    labels. Needs pip install 'stylegan-cli[demo]'.
 
     \b
     Examples:

