@@ -41,10 +41,16 @@ def command() -> None:
 )
 @click.option(
     "--crop",
-    type=click.Choice(["center", "none"]),
+    type=click.Choice(["center", "pad", "none"]),
     default="center",
     show_default=True,
-    help="Fitting of images with another aspect ratio: center (crop) or none (stretch).",
+    help="Fitting of images with another aspect ratio: center (crop), pad (keep the whole image) or none (stretch).",
+)
+@click.option(
+    "--pad",
+    metavar="COLOR|blur",
+    help="Padding: a color such as white or #ff8000, or blur (the image, enlarged and blurred). "
+    "Only with --crop pad. Default: black.",
 )
 @click.option(
     "--filter",
@@ -63,6 +69,12 @@ def command() -> None:
     "--channels",
     type=click.Choice(["1", "3", "4"]),
     help="Number of channels: 1 (gray), 3 (RGB) or 4 (RGBA). Default: that of the images; 3 if they differ.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    help="Largest number of pixels of an image; larger images are skipped, because a hostile file may claim any size. "
+    "Default: 89478485.",
 )
 @workers_option
 @click.option(
@@ -85,7 +97,8 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     if options["size"]:
         base_size(*options["size"])  # refuse a size that no model supports
     with bar(quiet, leave=False) as progress:
-        report = pack(src, dest, channels=int(channels) if channels else None, progress=progress, **options)
+        chosen = {name: value for name, value in options.items() if value is not None}
+        report = pack(src, dest, channels=int(channels) if channels else None, progress=progress, **chosen)
     if as_json:
         return click.echo(json.dumps(vars(report)))
     _print_skipped(report.skipped)
@@ -94,7 +107,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     warn(*filter(None, (report.warning, *report.notes)))
     if not quiet:
         classes = f", {len(report.classes)} classes" if report.classes else ""
-        size = f"{report.height}x{report.width}, {report.channels} channel(s)"
+        size = f"{report.height}x{report.width} (height x width), {report.channels} channel(s)"
         click.echo(f"{report.num} images of {size}{classes}")
     click.echo(report.path)
 
@@ -170,7 +183,7 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
     if as_json:
         return click.echo(json.dumps(vars(report)))
     if not quiet:
-        click.echo(f"{report.num} images of {report.height}x{report.width}, {report.license}")
+        click.echo(f"{report.num} images of {report.height}x{report.width} (height x width), {report.license}")
         click.echo("Attributes: " + _counted(report.attributes))
         if report.classes:
             click.echo(f"{len(report.classes)} classes: " + ", ".join(report.classes))

@@ -69,7 +69,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
     if info.data:
-        rows["Dataset"] = f"{info.data.path} ({info.data.num} of {info.data.height} x {info.data.width})"
+        rows["Dataset"] = f"{info.data.path} ({info.data.num} of {info.data.height}x{info.data.width}, height x width)"
     rows |= {"Origin": info.origin or "unknown", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
     rows |= {f"Note {i}": note for i, note in enumerate(conversion_notes(path), 1)}
     width = max(map(len, rows))
@@ -78,7 +78,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     if layers:
         width = max(len(row.name) for row in G.layers)
         for row in G.layers:
-            size = f"{row.height} x {row.width}"
+            size = f"{row.height}x{row.width}"
             click.echo(f"{row.name:{width}}  w {row.w_index:<2}  {size:>11}  {row.channels:>4} channels")
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import SganError
 from ..files import suggest_path
-from .codec import Header, ImageError
+from .codec import Header, check_pixels
 from .listing import Listing
 from .sources import FolderSource, ZipSource, open_source
 
@@ -52,8 +52,7 @@ class ArraySource:
     def header(self, name: str, max_pixels: int) -> Header:
         """Return size and channels. Raises ImageError if there are too many pixels."""
         header = Header(*self._pixels.shape[1:])
-        if header.height * header.width > max_pixels:
-            raise ImageError("too many pixels")
+        check_pixels(header.height, header.width, max_pixels)
         return header
 
     def image(self, name: str, max_pixels: int) -> Image.Image:
@@ -113,9 +112,15 @@ def _plain_labels(labels: np.ndarray, count: int, path: Path) -> list:
 def _last_channels(pixels: np.ndarray, where: str) -> np.ndarray:
     """Convert uint8 [N, H, W], [N, H, W, C] or [N, C, H, W] to [N, H, W, C]."""
     if pixels.dtype != np.uint8:
+        known = {
+            "f4": ("1", "(x * 255).round()"),
+            "f8": ("1", "(x * 255).round()"),
+            "u2": ("65535", "(x / 257).round()"),
+        }
+        limit, scaled = known.get(pixels.dtype.str[1:], ("255", "x"))
         raise SganError(
             f"{where} has {pixels.dtype} pixels; expected uint8, 0 to 255.",
-            hint="For pixels from 0 to 1, convert with (x * 255).round().astype(numpy.uint8).",
+            hint=f"For pixels from 0 to {limit}, convert with {scaled}.astype(numpy.uint8).",
         )
     if not pixels.size:
         raise SganError(f"{where} is empty.")

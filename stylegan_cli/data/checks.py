@@ -30,16 +30,16 @@ def common_header(source: FolderSource | ZipSource, where: str, max_pixels: int,
     Raises SganError that names the images that differ or cannot be read.
     """
     headers = check_each(source.names, lambda n: source.header(n, max_pixels), where, progress)
-    for what, describe in (("size", lambda h: f"{h.width} x {h.height}"), ("channels", lambda h: str(h.channels))):
+    for what, describe in (("size", lambda h: h.size_text), ("channels", lambda h: str(h.channels))):
         groups: dict[str, list[str]] = {}
         for name, h in zip(source.names, headers, strict=True):
             groups.setdefault(describe(h), []).append(name)
         if len(groups) > 1:
             common = max(groups, key=lambda k: len(groups[k]))
             others = [f"{n} ({k})" for k, names in groups.items() if k != common for n in names]
-            option = "--size N" if what == "size" else "--channels 3"
+            option, order = ("--size N", " (height x width)") if what == "size" else ("--channels 3", "")
             raise SganError(
-                f"The images of {where} differ in {what}: most have {common}, but not {first_three(others)}.",
+                f"The images of {where} differ in {what}: most have {common}{order}, but not {first_three(others)}.",
                 hint=f"`sgan data pack {where} OUT.zip {option}` makes them alike.",
             )
     pngs = [n for n in source.names if n.lower().endswith(".png") or not n.lower().endswith(SUFFIXES)]
@@ -143,6 +143,18 @@ def check_size(
             f"{text}, which is not the aspect ratio of {size[0]}x{size[1]}.",
             hint=f"`sgan data pack {where} OUT.zip --size {size[0]}x{size[1]}` crops them to it.",
         )
+
+
+def pack_filter(
+    provenance: dict,  # of dataset.json
+) -> str | None:
+    """Return the filter that the images were last resized with: 'none' if never, None if unknown."""
+    name, step = None, provenance
+    while isinstance(step, dict) and name in (None, "none"):
+        filter = step.get("filter")
+        name = filter if isinstance(filter, str) else name
+        step = step.get("from", None)  # the dataset that it was packed from, if its images were of this size already
+    return name
 
 
 def content_hash(source: FolderSource | ZipSource, dataset_json: DatasetJson, progress: Progress) -> str:

@@ -6,20 +6,40 @@ import contextlib
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageFilter, PngImagePlugin
 
+from .colors import channels_of, scale_transparent_color, to_srgb, unknown_range
 from .formats import readable_formats
+
+# Profiles of more than Pillow's 1 MB exist. Its limit is meant for text, of which it still keeps 64 MB at most.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: larger images are rejected before they are decoded
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 HEAD = 4096  # bytes: nearly always enough for all chunks before a PNG's pixels
 
 _ORIENTATION = 0x0112
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, MemoryError)
+_UPRIGHT = {  # by orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TEXT = (b"tEXt", b"zTXt", b"iTXt")  # types of PNG chunks
+_ORIENTED_TEXT = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # their keywords
+_BROKEN = (  # what Pillow's decoders raise on damaged files
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, LookupError, ArithmeticError),
+    *(TypeError, AttributeError, RuntimeError, MemoryError),
+)
 
 
 class ImageError(Exception):
@@ -34,6 +54,11 @@ class Header:
     width: int
     channels: int  # 1 gray, 3 color, 4 with alpha
 
+    @property
+    def size_text(self) -> str:
+        """Height x width, as in --size."""
+        return f"{self.height}x{self.width}"
+
 
 def read_header(
     data: bytes,  # the whole file; for a PNG, its first HEAD bytes are enough
@@ -43,22 +68,27 @@ def read_header(
     with _opened(data, max_pixels) as image:
         # For a PNG without EXIF before its pixels, getexif would decode the pixels to look for EXIF after them.
         has_exif = image.format != "PNG" or "exif" in image.info
-        rotated = has_exif and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        rotated = has_exif and _orientation(image) in (5, 6, 7, 8)
         if rotated and image.format == "TIFF":  # Pillow rotates these itself, in some releases on loading
             image.load()
         width, height = image.size[::-1] if rotated and image.format != "TIFF" else image.size
-        return Header(height, width, _channels(image))
+        return Header(height, width, channels_of(image))
 
 
 def decode(
     data: bytes,  # the whole file
     max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
-    """Decode the first frame, upright, in mode L, RGB or RGBA with 8 bits per channel. Raises ImageError."""
+    """Decode the first frame, upright, in sRGB, in mode L, RGB or RGBA, without metadata. Raises ImageError.
+
+    colors.py converts profiles and other numbers of bits.
+    """
     with _opened(data, max_pixels) as image:
+        scale_transparent_color(image)
         image.load()
-        transformed = image.getexif().get(_ORIENTATION, 1) != 1
-        return _to_8_bits(ImageOps.exif_transpose(image) if transformed else image)
+        turn = _UPRIGHT.get(_orientation(image))
+        image = to_srgb(image)
+        return image if turn is None else image.transpose(turn)
 
 
 def to_channels(
@@ -90,29 +120,70 @@ def from_array(
 
 
 def fit(
-    image: Image.Image,
+    image: Image.Image,  # mode L, RGB or RGBA
     size: tuple[int, int],  # (height, width)
-    crop: str,  # 'center': largest centered crop of that aspect ratio; 'none': stretch
+    crop: str,  # 'center': largest centered crop of that aspect ratio; 'pad': the whole image; 'none': stretch
     filter: str,  # 'box' or 'lanczos'
+    pad: str = "black",  # around the whole image: a color, or 'blur' for a blurred enlargement of it
 ) -> Image.Image:
-    """Crop and resize to ``size``. An image that is of that size after cropping is not resampled."""
+    """Crop and resize to ``size``. An image that is of that size after cropping is not resampled.
+
+    Cropping comes first, as in NVIDIA's dataset_tool: no pixel outside of the crop contributes.
+    """
     height, width = size
     w, h = image.size
-    cw, ch = w, h
+    if crop == "pad":
+        inner = _limited(height, h * width / w), _limited(width, w * height / h)
+        if inner != size:
+            canvas = _blurred(image, size) if pad == "blur" else Image.new(image.mode, (width, height), pad)
+            canvas.paste(fit(image, inner, "none", filter), ((width - inner[1]) // 2, (height - inner[0]) // 2))
+            return canvas
     if crop == "center":
-        cw, ch = min(w, max(1, round(h * width / height))), min(h, max(1, round(w * height / width)))
-    left, top = (w - cw) // 2, (h - ch) // 2
-    if (cw, ch) == (width, height):
-        return image.crop((left, top, left + cw, top + ch))
-    return image.resize((width, height), FILTERS[filter], box=(left, top, left + cw, top + ch))
+        ch, cw = _limited(h, w * height / width), _limited(w, h * width / height)
+        if (ch, cw) != (h, w):
+            left, top = (w - cw) // 2, (h - ch) // 2
+            image = image.crop((left, top, left + cw, top + ch))
+    return image if image.size == (width, height) else image.resize((width, height), FILTERS[filter])
+
+
+def check_padding(
+    pad: str,  # see `fit`
+) -> None:
+    """Raise ValueError if the padding is neither 'blur' nor a color."""
+    if pad != "blur":
+        ImageColor.getrgb(pad)
+
+
+def _limited(side: int, ideal: float) -> int:
+    return min(side, max(1, round(ideal)))
+
+
+def _blurred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Cover ``size`` with the image, blurred. Colors are weighted by alpha."""
+    cover = fit(image, size, "center", "box")
+    blur = ImageFilter.GaussianBlur(max(size) / 16)
+    return cover.convert("RGBa").filter(blur).convert("RGBA") if cover.mode == "RGBA" else cover.filter(blur)
+
+
+def check_pixels(
+    height: int,
+    width: int,
+    max_pixels: int,
+) -> None:
+    """Raise ImageError if an image has more pixels."""
+    if height * width > max_pixels:
+        raise ImageError(f"its {height}x{width} pixels (height x width) exceed {_limit(max_pixels)}")
 
 
 def png_bytes(
     image: Image.Image,
     **options,  # options of Pillow's PNG writer
 ) -> bytes:
-    """Encode as a PNG file."""
+    """Encode as a PNG file, with no metadata but the options."""
     out = io.BytesIO()
+    if image.info:
+        image = image.copy()
+        image.info = {}
     image.save(out, "PNG", **options)
     return out.getvalue()
 
@@ -148,35 +219,48 @@ def ends_well(
 @contextlib.contextmanager
 def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """Open an image without decoding its pixels. Errors within the block are raised as ImageError."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    if data.startswith(_PNG):
+        data = _without_text(data)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is checked below
-            image = Image.open(io.BytesIO(data), formats=readable_formats())
-        with image:
-            if image.width * image.height > max_pixels:
-                size = f"{image.width} x {image.height}"
-                raise ImageError(f"{size} pixels exceed the limit of {max_pixels / 1e6:.3g} million")
-            yield image
+            warnings.simplefilter("ignore")  # of large images, whose pixels are counted below, and of damaged metadata
+            with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+                check_pixels(image.height, image.width, max_pixels)
+                if reason := unknown_range(image):
+                    raise ImageError(reason)
+                yield image
     except Image.DecompressionBombError as e:
-        raise ImageError(str(e).split(",")[0]) from e
+        raise ImageError(f"its pixels exceed {_limit(max_pixels)}") from e
     except _BROKEN as e:
         raise ImageError(_reason(e)) from e
 
 
-def _channels(image: Image.Image) -> int:
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        return 4
-    return 1 if image.mode == "1" or image.mode[0] in "LIF" and image.mode != "LAB" else 3
+def _without_text(
+    png: bytes,  # the file or its beginning
+) -> bytes:
+    """Drop text chunks, which may be larger than Pillow reads, except those that may contain an orientation."""
+    kept, start, chunk = [], 0, len(_PNG)
+    while chunk + 8 <= len(png):
+        end = chunk + 12 + int.from_bytes(png[chunk : chunk + 4], "big")
+        if png[chunk + 4 : chunk + 8] in _TEXT and not png.startswith(_ORIENTED_TEXT, chunk + 8):
+            kept.append(png[start:chunk])
+            start = end
+        chunk = end
+    return b"".join([*kept, png[start:]]) if kept else png
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert any mode to L, RGB or RGBA."""
-    if image.mode == "F":
-        raise ImageError("its pixels are floating point numbers, whose range is unknown")
-    if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip at 255
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    return image.convert({1: "L", 3: "RGB", 4: "RGBA"}[_channels(image)])
+def _orientation(image: Image.Image) -> int:
+    """Orientation from EXIF or XMP, 1 to 8. Damaged metadata does not matter."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except _BROKEN:
+        return 1
+
+
+def _limit(max_pixels: int) -> str:
+    return f"the limit of {max_pixels / 1e6:.3g} million; `sgan data pack --max-pixels` raises it"
 
 
 def _reason(error: BaseException) -> str:

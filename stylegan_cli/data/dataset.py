@@ -29,6 +29,7 @@ from .checks import (
     class_counts,
     common_header,
     content_hash,
+    pack_filter,
     stored_labels,
     usable_attributes,
 )
@@ -242,7 +243,6 @@ def open_dataset(
     stored_size = header.height, header.width
     height, width = size or stored_size
     check_size(stored_size, (height, width), where)
-    pack_filter = dataset_json.provenance.get("filter")
     spec = DataSpec(
         path=where,
         content_hash=content_hash(source, dataset_json, progress),
@@ -256,7 +256,7 @@ def open_dataset(
         mirror=mirror,
         label=label,
         classes=labels.names if labels else (),
-        pack_filter=pack_filter if isinstance(pack_filter, str) else None,
+        pack_filter=pack_filter(dataset_json.provenance),
         vectors=labels.some_vectors() if labels else (),
     )
     dataset = Dataset(source, spec, dataset_json, labels, stored, problem, max_pixels, cache_bytes)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import base_size
+from ..config import base_size, check_choice
 from ..errors import SganError
 from ..progress import Progress, silent
 from ..version import __version__
 from .arrays import ArraySource, open_any
 from .checks import OPAQUE, is_opaque, usable_attributes
-from .codec import MAX_PIXELS, Header, ImageError, fit, png_bytes, to_channels
+from .codec import MAX_PIXELS, Header, ImageError, check_padding, fit, png_bytes, to_channels
 from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
 from .listing import HIDDEN, first_three, printable
 from .parallel import ordered_map
@@ -49,6 +49,7 @@ class _Form:
 
     size: tuple[int, int]  # (height, width)
     crop: str
+    pad: str
     filter: str
     channels: int
     max_pixels: int
@@ -59,7 +60,8 @@ def pack(
     dest: str | os.PathLike,  # path of the zip
     *,
     size: tuple[int, int] | None = None,  # (height, width); None: the size that all images share
-    crop: str = "center",  # with a size: 'center' takes the largest centered crop of its aspect ratio, 'none' stretches
+    crop: str = "center",  # with a size: 'center' (largest centered crop of that aspect ratio), 'pad', 'none' (stretch)
+    pad: str | None = None,  # with 'pad': a color, or 'blur' for a blurred enlargement of the image; None: black
     filter: str = "lanczos",  # resizing filter: 'lanczos' or 'box'
     labels: str | os.PathLike | None = None,  # 'folders', 'none', or a JSON file; None: those of the source, if any
     channels: int | None = None,  # 1, 3 or 4; None: 1 if all are gray, 4 if all have alpha, else 3
@@ -70,14 +72,16 @@ def pack(
 ) -> PackReport:
     """Write a dataset atomically. Its bytes do not depend on the number of workers.
 
-    Dropping alpha composites the image onto white; EXIF orientation is applied; 16 bits become 8; an animation gives
-    its first frame. A `labels` file is {"labels": [[name, class], ...]}, bare pairs, or {name: class}, with names
-    relative to the source and classes as numbers or words, or as lists of numbers or words: see `labels_of`. Every file
-    is either packed or listed in the report, except for the labels that were used.
+    Colors become sRGB; dropping alpha composites the image onto white; EXIF orientation is applied; 16 bits become 8;
+    an animation gives its first frame. Only pixels are written, no metadata. A `labels` file is
+    {"labels": [[name, class], ...]}, bare pairs, or {name: class}, with names relative to the source and classes as
+    numbers or words, or as lists of numbers or words: see `labels_of`. Every file is either packed or listed in the
+    report, except for the labels that were used.
     Raises SganError if the source, the labels or the destination cannot be used.
     """
     if Path(src).resolve() == Path(dest).resolve():
         raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
+    pad = _padding(crop, pad)
     source = open_any(src)
     if labels is None:
         source.listing.check_labels(str(src))
@@ -87,7 +91,7 @@ def pack(
         _reject_skipped(skipped, src)
     if not headers:
         raise _nothing_readable(skipped, src)
-    form = _form(headers, size, crop, filter, channels, max_pixels, src)
+    form = _form(headers, size, crop, pad, filter, channels, max_pixels, src)
     dataset_json = parse_dataset_json(source.dataset_json(), str(src), source.listing.top)
     label_of, classes, unused = _labels(source, form, headers, skipped, dataset_json, labels, src)
     with dataset_writer(dest) as out:
@@ -110,6 +114,21 @@ def pack(
         _warning(form.size),
         (*unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
     )
+
+
+def _padding(crop: str, pad: str | None) -> str:
+    """Check `crop` and `pad`; return the padding."""
+    check_choice("The crop", crop, ("center", "pad", "none"))
+    if pad is None:
+        return "black"
+    if crop != "pad":
+        raise SganError(f"The padding {pad!r} has no effect with --crop {crop}.", hint="Add --crop pad.")
+    try:
+        check_padding(pad)
+    except ValueError as e:
+        hint = "Use a name such as white, a value such as #ff8000, or blur."
+        raise SganError(f"{pad!r} is not a color for the padding.", hint=hint) from e
+    return pad
 
 
 def _pack_images(
@@ -168,6 +187,7 @@ def _form(
     headers: dict[str, Header],
     size: tuple[int, int] | None,
     crop: str,
+    pad: str,
     filter: str,
     channels: int | None,
     max_pixels: int,
@@ -177,19 +197,23 @@ def _form(
     sizes = Counter((h.height, h.width) for h in headers.values())
     if size is None:
         size = sizes.most_common(1)[0][0]
-        if others := [f"{n} ({h.width} x {h.height})" for n, h in headers.items() if (h.height, h.width) != size]:
+        if others := [f"{n} ({h.size_text})" for n, h in headers.items() if (h.height, h.width) != size]:
             raise SganError(
-                f"The images of {src} differ in size: most have {size[1]} x {size[0]}, but not {first_three(others)}.",
+                f"The images of {src} differ in size: most have {size[0]}x{size[1]} (height x width), but not "
+                f"{first_three(others)}.",
                 hint="Resize all to one size, such as --size 256.",
             )
-    if size[0] * size[1] > max_pixels:
-        raise SganError(f"The size {size[0]}x{size[1]} exceeds the limit of {max_pixels / 1e6:.3g} million pixels.")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise SganError(
+            f"{size[0]}x{size[1]} pixels (height x width) exceed the limit of {MAX_PIXELS / 1e6:.3g} million.",
+            hint="Choose a smaller --size.",
+        )
     if set(sizes) == {size}:
         crop = filter = "none"
     if channels is None:
         distinct = {h.channels for h in headers.values()}
         channels = distinct.pop() if len(distinct) == 1 else 3
-    return _Form(size, crop, filter, channels, max_pixels)
+    return _Form(size, crop, pad, filter, channels, max_pixels)
 
 
 def _labels(
@@ -261,7 +285,7 @@ def _image(source: Source, form: _Form, name: str) -> tuple[bytes | str, bool]:
     except ImageError as e:
         return str(e), False
     if form.filter != "none":
-        image = fit(image, form.size, form.crop, form.filter)
+        image = fit(image, form.size, form.crop, form.filter, form.pad)
     elif image.size != form.size[::-1]:
         return "its size does not match its header", False
     return png_bytes(image), is_opaque(image)
@@ -273,7 +297,7 @@ def _notes(source: Source, dataset_json: DatasetJson, opaque: bool) -> Iterator[
         yield OPAQUE
     usable = usable_attributes(dataset_json, len(source.names))
     if lost := [name for name in dataset_json.attributes if name not in usable]:
-        yield f"Attributes without exactly one value for each image are skipped: {first_three(lost)}."
+        yield f"Attributes without exactly one value for each image are omitted: {first_three(lost)}."
 
 
 def _packed_attributes(dataset_json: DatasetJson, names: list[str], packed: Iterable[str]) -> dict[str, list[str]]:
@@ -293,6 +317,7 @@ def _provenance(
         "size": list(form.size),
         "crop": form.crop,
         "filter": form.filter,
+        **({"pad": form.pad} if form.crop == "pad" else {}),
         "channels": form.channels,
         "skipped": [printable(name) for name, reason in sorted(skipped.items()) if reason != HIDDEN],
         "classes": list(classes),

@@ -158,8 +158,11 @@ class ZipSource(_Files):
             packed = self._raw(info, 0, info.compress_size)
             data = zlib.decompressobj(-15).decompress(packed, min(max_bytes or info.file_size, info.file_size))
         else:
-            with zipfile.ZipFile(self.path) as z:
-                return z.read(name)
+            try:
+                with zipfile.ZipFile(self.path) as z:
+                    return z.read(info)
+            except Exception as e:  # each method of compression has its own
+                raise ImageError(str(e)) from e
         if max_bytes is None and (len(data) != info.file_size or zlib.crc32(data) != info.CRC):
             raise ImageError("its bytes do not match the checksum")
         return data
@@ -202,7 +205,7 @@ def open_source(
 def _as_image_errors(read):
     try:
         return read()
-    except (OSError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as e:
+    except (OSError, zlib.error) as e:
         raise ImageError(getattr(e, "strerror", None) or str(e)) from e
 
 

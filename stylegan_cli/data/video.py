@@ -80,8 +80,10 @@ def write_video(
     frames = iter(frames)
     first = next(frames)
     if max(first.shape[1:]) > _MAX_SIDE[format]:
-        size = f"{first.shape[2]} x {first.shape[1]}"
-        raise SganError(f"A frame of {size} pixels is too large for {format}.", hint="Use a smaller --grid.")
+        size = f"{first.shape[1]}x{first.shape[2]}"
+        raise SganError(
+            f"A frame of {size} pixels (height x width) is too large for {format}.", hint="Use a smaller --grid."
+        )
     images = (_to_pillow(frame, format) for frame in itertools.chain([first], frames))
     comment = json.dumps(dict(metadata or {}))
     write = {"gif": _write_gif, "webp": _write_webp, "mp4": _write_mp4}[format]

@@ -122,8 +122,8 @@ def calibrate(
     spec, config = dataset.spec, G.config
     if (spec.channels, spec.height, spec.width) != (config.channels, config.height, config.width):
         raise SganError(
-            f"The images in {spec.path} do not have the size of the model: {spec.channels} x {spec.height} x "
-            f"{spec.width}, not {config.channels} x {config.height} x {config.width}."
+            f"The images in {spec.path} do not have the size of the model: {spec.channels}x{spec.height}x"
+            f"{spec.width} (channels x height x width), not {config.channels}x{config.height}x{config.width}."
         )
     num = min(num, spec.num)
     if num < _MIN_IMAGES:

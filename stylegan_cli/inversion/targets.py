@@ -58,8 +58,8 @@ def _read(path: str | Path, size: tuple[int, int], channels: int, crop: str, fil
     ratio = (image.width * size[0]) / (image.height * size[1])
     if max(ratio, 1 / ratio) > _MAX_ASPECT_RATIO:
         raise SganError(
-            f"The aspect ratio of {path}, {image.width} x {image.height}, is too far from the model's, {size[1]} x "
-            f"{size[0]}.",
+            f"The aspect ratio of {path}, {image.height}x{image.width} (height x width), is too far from the model's, "
+            f"{size[0]}x{size[1]}.",
             hint="Crop the image.",
         )
     return to_array(fit(to_channels(image, channels), size, crop, filter))

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from .. import distributed
-from ..data.dataset import Dataset
+from ..data.codec import FILTERS
+from ..data.dataset import Dataset, DataSpec
 from ..errors import SganError
 from ..models.generator import Generator
 from ..progress import Progress, silent
@@ -146,7 +147,23 @@ def compare_images(
     sizes = [f"{d.spec.height}x{d.spec.width}" for d in (a, b)]
     if sizes[0] != sizes[1]:
         notes.append(f"The datasets differ in image size: {sizes[0]} and {sizes[1]} (height x width).")
+    notes += filter_notes(a.spec, b.spec)
     return _results(metrics, measured, a, "", notes, start)
+
+
+def filter_notes(
+    a: DataSpec,
+    b: DataSpec,
+) -> list[str]:
+    """Return a warning if both datasets were resized, but not alike; else nothing."""
+    filters = [[f for f in (spec.pack_filter, spec.filter) if f in FILTERS] for spec in (a, b)]
+    if not all(filters) or filters[0] == filters[1]:
+        return []
+    first, second = (f"{' then '.join(f)} ({spec.path})" for f, spec in zip(filters, (a, b), strict=True))
+    return [
+        f"The images were resized with different filters: {first}, {second}. This alone changes the values; "
+        "pack both datasets with the same --filter."
+    ]
 
 
 def _settings(
@@ -217,7 +234,7 @@ def check_sizes(
     for m in metrics:
         if min(height, width) < m.min_side:
             raise SganError(
-                f"{m.name()} needs images of at least {m.min_side} pixels per side, not {height}x{width}.",
+                f"{m.name()} needs at least {m.min_side} pixels per side, not {height}x{width} (height x width).",
                 hint="Leave this metric out.",
             )
 
@@ -260,7 +277,7 @@ def _results(
             values[name], higher[name], num_images[name] = value, output.higher_is_better, counts
             if deviation is not None:
                 deviations[name] = deviation
-        if m.note and (note := m.note(m)):
+        if m.note and (note := m.note(m, measured[m].values)):
             notes.append(note)
     return Results(values, higher, deviations, num_images, tuple(notes), time.monotonic() - start)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ALL_REALS = 1 << 62  # more images than any dataset has
 DEFAULT_NUM = 50_000
+SEPARATOR = "_k"  # in names, between a number of images and the k of nearest neighbors: pr24_k3, but pr50k3
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ Compute: TypeAlias = "Callable[[Tensors, Tensors, Settings], list[Value]]"
 class Metric:
     """A metric with all parameters of its protocol."""
 
-    template: str  # of the name, with {num} and, if other features are possible, {features}
+    template: str  # of the name, with {num}; with {features} if others are possible; with {k} before another number
     description: str  # one line for the help text
     features: Features
     statistic: str  # of the features, key of `statistics.STATISTICS`
@@ -96,7 +97,7 @@ class Metric:
     min_side: int = 0  # minimum height and width of the images, in pixels
     path: LatentPath | None = None  # set if it is measured on pairs of images
     num: int = DEFAULT_NUM  # number of generated images or pairs
-    note: Callable[[Metric], str | None] | None = None  # returns a sentence to show below the value
+    note: Callable[[Metric, list[Value]], str | None] | None = None  # returns sentences to show below the values
 
     def uses_mirrored(self, data: Dataset | None) -> bool:
         """Whether the images of this dataset are also used flipped."""
@@ -110,10 +111,13 @@ class Metric:
         self,
         suffix: str = "",
     ) -> str:
-        """Full name, such as fid50k_full, fid_efficientnet5k_full, ppl2_wend_500 or pr50k3_full_precision."""
+        """Full name, such as fid50k_full, fid_efficientnet5k_full, ppl2_wend_500, pr50k3_full_recall, pr24_k3_full."""
         is_omitted = self.path is not None and self.num == DEFAULT_NUM  # names of path lengths omit the default
         number = "" if is_omitted else f"{self.num // 1000}k" if self.num % 1000 == 0 else str(self.num)
-        return self.template.format(features=self.features.infix, num=number).rstrip("_") + suffix
+        separator = "" if number.endswith("k") else SEPARATOR
+        infix = self.features.infix
+        infix += "_" if infix and number and separator else ""  # 'efficientnet24' looks like a network
+        return self.template.format(features=infix, num=number, k=separator).rstrip("_") + suffix
 
 
 def full_and_50k(

@@ -24,7 +24,7 @@ from .statistics import STATISTICS, Tensors
 from .stream import ImageSource, Reals, stream
 
 CACHE_KIND = "statistics"
-_PROTOCOL = 1  # part of cache keys: to be increased when a change affects statistics
+_PROTOCOL = 2  # part of cache keys: to be increased when a change affects statistics
 
 
 @dataclass(frozen=True)

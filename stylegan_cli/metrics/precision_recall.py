@@ -126,7 +126,7 @@ def _metrics(
 
 
 PRECISION_RECALL = _metrics(
-    "pr{features}{num}3",
+    "pr{features}{num}{k}3",
     "improved precision and recall against",
     _precision_recall,
     ("_precision", "_recall"),
@@ -134,7 +134,7 @@ PRECISION_RECALL = _metrics(
     min_images=4,
 )
 DENSITY_COVERAGE = _metrics(
-    "dc{features}{num}5",
+    "dc{features}{num}{k}5",
     "density and coverage of",
     _density_coverage,
     ("_density", "_coverage"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import MisuseError, suggest
 from . import frechet, inception_score, kernel, perceptual_path_length, precision_recall
-from .metric import EFFICIENTNET, EvaluationProtocol, Features, Metric
+from .metric import EFFICIENTNET, SEPARATOR, EvaluationProtocol, Features, Metric
 
 DEFAULT_FEATURES = "inception-2015"
 # Features by family; None: each metric's default
@@ -82,7 +82,7 @@ def _by_name(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     for metric in METRICS.values():
-        pattern = metric.template.format(features="", num="([1-9][0-9]{0,8}k?)")
+        pattern = metric.template.format(features="", num="_?([1-9][0-9]{0,8}k?)", k=f"(?:{SEPARATOR})?")
         if match := re.fullmatch(pattern, name):
             number = match[1]
             return dataclasses.replace(metric, num=int(number.removesuffix("k")) * (1000 if number[-1] == "k" else 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ..data.dataset import DataSpec, open_dataset
 from ..progress import Progress, silent
 from ..runs import PACKAGED_MODEL, metric_lines, record_metric
 from ..snapshot import Snapshot, SnapshotInfo, open_training_dataset
-from .measure import Results, compare_images, measure
+from .measure import Results, compare_images, filter_notes, measure
 from .metric import EvaluationProtocol
 
 
@@ -60,6 +61,9 @@ def measure_file(
     if snapshot.info.generator.c_dim or request.protocol.needs_reals:
         reals = open_training_dataset(snapshot.info, request.reals and request.reals.path, request.size)
     results = measure(request.protocol, snapshot.G, reals, device, progress)
+    if reals and snapshot.info.data and request.protocol.needs_reals:
+        notes = filter_notes(reals.spec, snapshot.info.data)
+        results = dataclasses.replace(results, notes=(*results.notes, *notes))
     return results.with_suffix(request.name_suffix)
 
 

@@ -62,8 +62,8 @@ class GeneratorConfig(ImageConfig):
         """One line for users: family, image size, latents, and details that depend on the family."""
         color = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
         classes = f", {self.c_dim} classes" if self.c_dim else ""
-        latents = f"z {self.z_dim}, w {self.w_dim}"
-        return ", ".join([self._name(), f"{self.height} x {self.width} {color}{classes}", latents, *self._details()])
+        image = f"{self.height}x{self.width} (height x width) {color}{classes}"
+        return ", ".join([self._name(), image, f"z {self.z_dim}, w {self.w_dim}", *self._details()])
 
     def _name(self) -> str:
         return self.title

@@ -93,7 +93,7 @@ def test_other_commands_accept_a_checkpoint(sgan, foreign, tmp_path):
 def test_info(sgan, foreign):
     text = sgan("model", "info", foreign).stdout
     assert "inert" in text and "UNKNOWN" not in text and "functools.partial" in text
-    assert "32 x 32 RGB" in text and "StyleGAN2" in text and "channel base 768" in text
+    assert "32x32 (height x width) RGB" in text and "StyleGAN2" in text and "channel base 768" in text
     answer = json.loads(sgan("model", "info", PACKAGED_MODEL, "--json").stdout)
     assert answer["names"] is None and answer["info"]["kimg"] == 140 and answer["parameters"]["G"] > 100_000
 

@@ -57,7 +57,7 @@ def test_metrics_are_listed_without_a_name(sgan):
 def test_values_are_printed_and_recorded_beside_the_model(sgan, run):
     result = sgan("metrics", "fid", "pr", "--num", "40", "--model", run / "snapshot-000000.016.safetensors")
     names = [line.split()[0] for line in result.stdout.splitlines()]
-    assert names == ["fid40_full", "pr403_full_precision", "pr403_full_recall"]
+    assert names == ["fid40_full", "pr40_k3_full_precision", "pr40_k3_full_recall"]
     assert "(32 real, 40 generated images)" in result.stdout and "Compare it only with values" in result.stderr
     (line,) = (run / "metric-fid40_full.jsonl").read_text().splitlines()
     record = json.loads(line)

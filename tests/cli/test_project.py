@@ -209,7 +209,7 @@ def test_refused(sgan, project, images, tiny_run, tmp_path):
         "No image to project": [],
         "There is no file": [tmp_path / "missing.png"],
         "cannot be read": [tmp_path / "text.png"],
-        "5000 x 20": [tmp_path / "long.png"],
+        "20x5000 (height x width)": [tmp_path / "long.png"],
         "black": [images[0], "--mask", tmp_path / "black.png"],
         "no classes": [images[0], "--class", "1"],
         "not an .npz": [images[0], "--init", tmp_path / "text.png"],

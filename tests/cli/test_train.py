@@ -100,7 +100,12 @@ def test_result_goes_to_stdout_and_messages_to_stderr(sgan, rgb_set, tmp_path):
     result = sgan("train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.016", "--cond")
     folder = tmp_path / "00000-rgb-auto"
     assert result.stdout == f"{folder}\n"
-    for words in ("32 images of 16x16, 2 classes", f"{folder / 'fakes-000000.016.png'}", "sgan generate", "--resume"):
+    for words in (
+        "images of 16x16 (height x width), 2 classes",
+        f"{folder / 'fakes-000000.016.png'}",
+        "sgan generate",
+        "--resume",
+    ):
         assert words in result.stderr
     assert f"--runs {tmp_path}" in result.stderr
 

@@ -34,7 +34,7 @@ def test_pack_then_info(tmp_path, photos):
     (photos / "dog" / "bad.png").write_text("bad")
     dest = tmp_path / "out.zip"
     lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
-    assert lines == ["6 images of 24x32, 3 channel(s), 2 classes", str(dest)]
+    assert lines == ["6 images of 24x32 (height x width), 3 channel(s), 2 classes", str(dest)]
     assert "Skipped 1 file(s)" in errors and "dog/bad.png: not a readable image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
@@ -44,6 +44,17 @@ def test_pack_then_info(tmp_path, photos):
     assert lines[-1] == str(tmp_path / "out-contact.png")
     with Image.open(lines[-1]) as sheet:
         assert sheet.size == (6 * (32 * 4 + 2) + 2, 24 * 4 + 4)
+
+
+def test_padding_and_limit_of_pixels(tmp_path, photos):
+    dest = tmp_path / "out.zip"
+    options = ["--size", "48", "--crop", "pad", "--pad", "white"]
+    _, errors = sgan_data("pack", photos, dest, *options, "--max-pixels", 42 * 60)
+    assert "Skipped 3 file(s)" in errors
+    assert "cat/3.jpg: its 43x60 pixels (height x width) exceed the limit of 0.00252 million" in errors
+    images = open_dataset(dest).images(range(3))
+    assert (images[..., :7, :] == 255).all() and images[..., 24, :].float().std() > 10
+    assert "crop pad, filter lanczos, pad white" in "\n".join(sgan_data("info", dest)[0])
 
 
 def test_json_and_quiet_output(tmp_path, photos):
@@ -128,7 +139,7 @@ def test_demo(tmp_path):
     pytest.importorskip("dicebear", reason="needs the extra demo")
     dest = tmp_path / "d.zip"
     lines, _ = sgan_data("demo", dest, "--num", "8", "--size", "16", "--label", "bodyVariant", "--colors", "32")
-    assert lines[0] == "8 images of 16x16, CC0 1.0" and lines[-1] == str(dest)
+    assert lines[0] == "8 images of 16x16 (height x width), CC0 1.0" and lines[-1] == str(dest)
     assert open_dataset(dest, label="labels").spec.c_dim > 1
     (line,), _ = sgan_data("demo", dest, "--num", "4", "--size", "16", "--json")
     assert json.loads(line)["num"] == 4

@@ -271,8 +271,8 @@ def test_mixed_sizes(tmp_path, files):
     others = named(make_images(5, (8, 8, 3)))
     files.update({f"z{k}": v for k, v in others.items()})
     message = error_of(write_zip(tmp_path / "a.zip", files))
-    assert "differ in size: most have 12 x 8" in message
-    assert message.count("(8 x 8)") == 3 and "and 2 more" in message
+    assert "differ in size: most have 8x12 (height x width)" in message
+    assert message.count("(8x8)") == 3 and "and 2 more" in message
 
 
 def test_mixed_channels(tmp_path, files):

@@ -120,6 +120,24 @@ def test_filters(tmp_path, filter):
     assert data.spec.pack_filter == filter
 
 
+@pytest.mark.parametrize(("pad", "color"), [(None, 0), ("white", 255), ("#808080", 128), ("blur", 200)])
+def test_crop_pad(tmp_path, pad, color):
+    save(tmp_path / "src" / "a.png", Image.new("RGB", (40, 20), (200, 200, 200)))
+    pack(tmp_path / "src", tmp_path / "o.zip", size=(20, 20), crop="pad", pad=pad)
+    data = open_dataset(tmp_path / "o.zip")
+    rows = data.images([0])[0, 0, :, 7].tolist()
+    assert rows == [color] * 5 + [200] * 10 + [color] * 5
+    assert (data.provenance["crop"], data.provenance["pad"]) == ("pad", pad or "black")
+
+
+def test_padding_that_has_no_effect_or_no_meaning(photos, dest):
+    assert "'white' has no effect with --crop center" in error_of(photos, dest, size=(8, 8), pad="white")
+    assert "'whitish' is not a color" in error_of(photos, dest, size=(8, 8), crop="pad", pad="whitish")
+    assert "The crop must be one of center, pad, none, not 'middle'" in error_of(
+        photos, dest, size=(8, 8), crop="middle"
+    )
+
+
 def test_crop_none_stretches(tmp_path):
     halves = Image.new("RGB", (40, 20), "black")
     halves.paste((255, 255, 255), (20, 0, 40, 20))
@@ -271,7 +289,7 @@ def test_attributes_that_do_not_fit_are_named(tmp_path):
     content = {"labels": None, "attributes": {"hat": ["x", "y"], "tie": ["z"]}}
     (tmp_path / "src" / "dataset.json").write_text(json.dumps(content))
     report = pack(tmp_path / "src", tmp_path / "o.zip")
-    assert report.notes == ("Attributes without exactly one value for each image are skipped: hat.",)
+    assert report.notes == ("Attributes without exactly one value for each image are omitted: hat.",)
     assert open_dataset(tmp_path / "o.zip").attributes == {"tie": ["z"]}
 
 
@@ -302,7 +320,7 @@ def dest(tmp_path):
 
 def test_mixed_sizes_without_a_size_are_rejected(photos, dest):
     message = error_of(photos, dest)
-    assert "differ in size" in message and "cat/a.jpg (60 x 40)" in message
+    assert "most have 40x40 (height x width), but not cat/a.jpg (40x60)" in message
 
 
 def test_unreadable_files_are_skipped_and_named(tmp_path, photos):
@@ -347,9 +365,28 @@ def test_truncated_zip(tmp_path, photos, dest):
     assert "is truncated" in error_of(tmp_path / "b.zip", dest)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_member_of_a_compressed_zip_is_skipped(tmp_path, method):
+    """Names may be written with backslashes, as some programs on Windows do."""
+    save(tmp_path / "a.png", make_image(16, 16))
+    with zipfile.ZipFile(tmp_path / "src.zip", "w", method) as z:
+        for name in ("x\\a.png", "x\\b.png"):
+            z.write(tmp_path / "a.png", name)
+        damaged = z.getinfo("x\\b.png")
+    data = bytearray((tmp_path / "src.zip").read_bytes())
+    middle = damaged.header_offset + 30 + len(damaged.filename) + damaged.compress_size // 2
+    data[middle : middle + 20] = bytes(20)
+    (tmp_path / "src.zip").write_bytes(data)
+    report = pack(tmp_path / "src.zip", tmp_path / "o.zip")
+    assert report.num == 1 and [name for name, _ in report.skipped] == ["x/b.png"]
+
+
 def test_pixel_bomb_counts_as_unreadable(tmp_path, photos):
     report = pack(photos, tmp_path / "o.zip", size=(16, 16), max_pixels=2500)
-    assert ("dog/d.tif", "77 x 33 pixels exceed the limit of 0.0025 million") in report.skipped
+    assert (
+        "dog/d.tif",
+        "its 33x77 pixels (height x width) exceed the limit of 0.0025 million; `sgan data pack --max-pixels` raises it",
+    ) in report.skipped
 
 
 def test_labels_that_do_not_match_are_rejected(tmp_path, photos, dest):

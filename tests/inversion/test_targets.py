@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.errors import SganError
@@ -44,6 +44,17 @@ def test_images_are_resized_like_the_dataset(noisy):
         assert (np.abs(resized - boxed).max() <= 1) == is_boxed
 
 
+def test_colors_are_those_of_a_dataset(noisy, tmp_path):
+    """A profile is converted, as in packing."""
+    _, pixels = noisy("a.png", (16, 16, 3))
+    reversed_colors = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for primary, other in ((b"rXYZ", b"temp"), (b"bXYZ", b"rXYZ"), (b"temp", b"bXYZ")):
+        reversed_colors = reversed_colors.replace(primary, other, 1)
+    Image.fromarray(pixels).save(tmp_path / "b.png", icc_profile=reversed_colors)
+    target = read_targets([tmp_path / "b.png"], info())[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
+    assert np.abs(target - pixels[..., ::-1]).max() <= 1.01
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3), (30, 40, 4), (7, 9, 3)])
 def test_any_mode_and_size(noisy, channels, shape):
@@ -55,7 +66,7 @@ def test_any_mode_and_size(noisy, channels, shape):
 
 def test_invalid_images(noisy, tmp_path):
     long, _ = noisy("long.png", (20, 5000, 3))
-    with pytest.raises(SganError, match="5000 x 20"):
+    with pytest.raises(SganError, match=r"20x5000 \(height x width\)"):
         read_targets([long], info())
     (tmp_path / "text.png").write_text("no image")
     valid, _ = noisy("good.png", (16, 16, 3))

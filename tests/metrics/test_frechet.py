@@ -44,10 +44,20 @@ def test_closed_form_for_other_covariances():
     assert frechet_distance(n, A @ cov @ A, m, cov) == pytest.approx(expected, rel=1e-10)
 
 
-def test_distance_to_itself_is_zero():
-    x = normal(300, 50).exp()
+@pytest.mark.parametrize("shape", [(300, 50), (50, 300), (24, 2048), (2, 8)])
+@pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
+def test_distance_to_itself_is_zero(shape, scale):
+    x = normal(*shape).exp() * scale
     mean, cov = x.mean(0), x.T.cov()
-    assert abs(frechet_distance(mean, cov, mean, cov)) < 1e-9 * cov.trace()
+    assert frechet_distance(mean, cov, mean, cov) == 0
+
+
+def test_only_rounding_becomes_zero():
+    x = normal(300, 50)
+    mean, cov = x.mean(0), x.T.cov()
+    shift = 1e-5 * cov.trace().sqrt() / 50**0.5  # of every mean: d² is 1e-10 of the trace
+    expected = 1e-10 * float(cov.trace())
+    assert frechet_distance(mean + shift, cov, mean, cov) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("rows", [(200, 200), (20, 200), (200, 20), (20, 30), (2, 2)])

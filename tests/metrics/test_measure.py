@@ -1,8 +1,11 @@
 """Metrics end to end, with detectors without weights."""
 
+import dataclasses
+import itertools
 import json
 import pickle
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +14,15 @@ from PIL import Image
 
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import to_rgb
+from stylegan_cli.data.pack import pack
 from stylegan_cli.errors import SganError
 from stylegan_cli.metrics import passes
 from stylegan_cli.metrics.frechet import frechet_distance
 from stylegan_cli.metrics.measure import TrainingMetrics, compare_images, measure
 from stylegan_cli.metrics.registry import resolve
+from stylegan_cli.metrics.requests import Request, measure_file
 from stylegan_cli.metrics.stream import Fakes
+from stylegan_cli.snapshot import SnapshotInfo
 
 QUICK = {"num": 40}
 
@@ -49,8 +55,8 @@ def test_metrics_share_passes(fakes, tiny_generator, data):
     names = ["fid", "kid", "pr", "is", "ppl", "dc", "fid50k"]
     results = measured(names, tiny_generator(), data, batch=9, **QUICK)
     assert list(results.values) == [
-        *("fid40_full", "kid40_full", "pr403_full_precision", "pr403_full_recall", "is40", "ppl2_wend_40"),
-        *("dc405_full_density", "dc405_full_coverage", "fid40"),
+        *("fid40_full", "kid40_full", "pr40_k3_full_precision", "pr40_k3_full_recall", "is40", "ppl2_wend_40"),
+        *("dc40_k5_full_density", "dc40_k5_full_coverage", "fid40"),
     ]
     assert all(np.isfinite(v) for v in results.values.values())
     inception, vgg = fakes.loaded
@@ -132,8 +138,8 @@ def test_names_include_nonstandard_weights_and_truncation(fakes, tiny_generator,
     results = measured(["fid", "pr", "ppl"], tiny_generator(), data, truncation_psi=0.7, **QUICK)
     assert list(results.values) == [
         "fid40_full_trunc0.7@01234567",
-        "pr403_full_precision_trunc0.7@01234567",
-        "pr403_full_recall_trunc0.7@01234567",
+        "pr40_k3_full_precision_trunc0.7@01234567",
+        "pr40_k3_full_recall_trunc0.7@01234567",
         "ppl2_wend_40_trunc0.7@89abcdef",
     ]
     assert list(results.num_images) == list(results.higher_is_better) == list(results.values)
@@ -141,7 +147,7 @@ def test_names_include_nonstandard_weights_and_truncation(fakes, tiny_generator,
 
 def test_other_features(fakes, tiny_generator, data):
     results = measured(["fid", "kid"], tiny_generator(), data, features="efficientnet-lite0", **QUICK)
-    assert list(results.values) == ["fid_efficientnet40_full", "kid_efficientnet40_full"]
+    assert list(results.values) == ["fid_efficientnet_40_full", "kid_efficientnet_40_full"]
     assert [d.name for d in fakes.loaded] == ["efficientnet-lite0"]
 
 
@@ -205,11 +211,11 @@ def test_invalid_input_is_rejected(fakes, tiny_generator, make_set, data, tmp_pa
         measured(["fid"], tiny_generator((32, 16)), data, **QUICK)
     assert "--size 32x16" in e.value.hint
     few = open_dataset(make_set(tmp_path / "few.zip", num=3))
-    with pytest.raises(SganError, match=r"pr403_full needs at least 4 images, but gets 3 of .*few.zip"):
+    with pytest.raises(SganError, match=r"pr40_k3_full needs at least 4 images, but gets 3 of .*few.zip"):
         measured(["pr"], G, few, **QUICK)
     with pytest.raises(SganError, match="is9 needs at least 10 images"):
         measured(["is"], G, data, num=9)
-    with pytest.raises(SganError, match="ppl_zfull_40 needs images of at least 32 pixels per side, not 16x16"):
+    with pytest.raises(SganError, match="ppl_zfull_40 needs at least 32 pixels per side, not 16x16"):
         measured(["ppl_zfull"], G, data, **QUICK)
     assert not fakes.loaded, "these errors are found before anything is computed"
 
@@ -253,9 +259,11 @@ def test_two_datasets(fakes, make_set, data, tmp_path):
 
 
 def test_dataset_compared_with_itself(fakes, data):
-    values = compared(data, data, ["fid", "pr", "dc"]).values
-    assert abs(values["fid32_full"]) < 1e-6
-    assert values["pr323_full_precision"] == values["pr323_full_recall"] == values["dc325_full_coverage"] == 1
+    results = compared(data, data, ["fid", "pr", "dc"])
+    values = results.values
+    assert values["fid32_full"] == 0
+    assert results.notes == ("fid32_full is 0 within rounding, 1e-12 of the variance of the features.",)
+    assert values["pr32_k3_full_precision"] == values["pr32_k3_full_recall"] == values["dc32_k5_full_coverage"] == 1
 
 
 def test_different_sizes_and_channels_are_noted(fakes, make_set, data, tmp_path):
@@ -263,6 +271,36 @@ def test_different_sizes_and_channels_are_noted(fakes, make_set, data, tmp_path)
     notes = compared(data, other, ["fid"]).notes
     assert "The datasets differ in image size: 16x16 and 24x48 (height x width)." in notes
     assert f"Transparent images were composited onto white: {tmp_path / 'x.zip'}." in notes
+
+
+def test_different_filters_are_noted(fakes, make_set, tmp_path):
+    """Also if the dataset was packed again, or is read at a smaller size."""
+    source = make_set(tmp_path / "x.zip", (32, 32, 3), 12)
+    for name, options in {"lanczos": {}, "box": {"filter": "box"}, "whole": {"size": (32, 32)}}.items():
+        pack(source, tmp_path / f"{name}.zip", **{"size": (16, 16), **options})
+    pack(tmp_path / "box.zip", tmp_path / "again.zip")
+    sets = {name: open_dataset(tmp_path / f"{name}.zip") for name in ("x", "lanczos", "box", "whole", "again")}
+    assert [sets[n].spec.pack_filter for n in sets] == [None, "lanczos", "box", "none", "box"]
+    sets["read"] = sets["whole"].resized(16, 16)
+    noted = {
+        frozenset(pair)
+        for pair in itertools.combinations(sets, 2)
+        if any("different filters" in note for note in compared(*map(sets.get, pair), ["fid"]).notes)
+    }
+    assert noted == {frozenset(["lanczos", other]) for other in ("box", "again", "read")}
+    (note,) = (n for n in compared(sets["box"], sets["lanczos"], ["fid"]).notes if "filters" in n)
+    assert f"box ({tmp_path / 'box.zip'}), lanczos ({tmp_path / 'lanczos.zip'})" in note
+
+
+def test_other_filters_than_those_of_the_training_data_are_noted(fakes, tiny_generator, data, make_set, tmp_path):
+    pack(make_set(tmp_path / "x.zip", (32, 32, 3)), tmp_path / "lanczos.zip", size=(16, 16))
+    reals = open_dataset(tmp_path / "lanczos.zip").spec
+    G = tiny_generator()
+    for filter, count in {"box": 1, "lanczos": 0, None: 0}.items():
+        info = SnapshotInfo(G.config, None, data=dataclasses.replace(data.spec, pack_filter=filter))
+        request = Request(resolve(["fid"], **QUICK), tmp_path / "G", info, reals)
+        results = measure_file(request, lambda *_, info=info: SimpleNamespace(info=info, G=G), "cpu")
+        assert sum("different filters" in note for note in results.notes) == count
 
 
 # ------------------------------------------------------------------------------------------ in training

@@ -50,9 +50,11 @@ def test_names_include_number_and_features():
 
 
 def test_numbers_in_names():
-    for name in ("fid5k_full", "fid1234", "kid2k", "pr5k3_full", "pr5003", "is100", "ppl2_wend_5k", "dc5k5_full"):
+    for name in ("fid5k_full", "fid1234", "kid2k", "pr5k3_full", "pr500_k3", "is100", "ppl2_wend_5k", "dc5k5_full"):
         assert names(name) == [name]
-    assert [m.num for m in resolve(["pr5003", "fid5k"]).metrics] == [500, 5000]
+    assert [m.num for m in resolve(["pr500_k3", "fid5k"]).metrics] == [500, 5000]
+    assert names("pr_efficientnet_24_k3_full", "dc7_k5") == ["pr_efficientnet_24_k3_full", "dc7_k5"]
+    assert names("pr_efficientnet243_full") == ["pr_efficientnet_24_k3_full"]  # as it was written before
     assert names("fid5k_full", num=200) == ["fid200_full"]
 
 
@@ -70,7 +72,7 @@ def test_other_errors():
         resolve(["is"], features="efficientnet-lite0")
     with pytest.raises(SganError, match="There are no features 'vgg'"):
         resolve(["fid"], features="vgg")
-    with pytest.raises(SganError, match="pr33_full needs at least 4 images, not 3"):
+    with pytest.raises(SganError, match="pr3_k3_full needs at least 4 images, not 3"):
         resolve(["pr"], num=3)
     with pytest.raises(SganError, match="No metric was named"):
         resolve([])

@@ -119,7 +119,7 @@ def describe_run(
     data = config.data
     classes = f", {data.describe_labels()}" if data.c_dim else ""
     return (
-        f"Training on {data.num} images of {data.height}x{data.width}{classes} from {data.path}\n"
+        f"Training on {data.num} images of {data.height}x{data.width} (height x width){classes} from {data.path}\n"
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
         f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}"
         + (f"\nFolder {folder} (reals.png: real images, fakes-*.png: generated images)" if folder else "")
