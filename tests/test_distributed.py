@@ -166,7 +166,7 @@ def test_under_torchrun(tmp_path):
         _, stderr = process.communicate(timeout=120)
     assert read_ranks(tmp_path, "launched") == [[True, 2, True], [True, 2, False]], stderr
     assert process.returncode == 1
-    message = "--gpus 3 does not match the 2 process(es) that the launcher started.\nLeave out --gpus.\n"
+    message = "--gpus 3 does not match the 2 process(es) that the launcher started.\nRemove --gpus.\n"
     assert stderr.count(message) == stderr.count("--gpus 3") == 1
 
 

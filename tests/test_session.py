@@ -64,13 +64,13 @@ def test_generate(session, tmp_path):
     assert result.images.shape == (2, 3, 32, 32) and result.ws.shape == (2, session.G.num_ws, 128)
     assert [p.name for p in result] == result.names == ["seed0003", "seed0005"] and len(result) == 2
     watch.assert_complete("images")
-    assert result.records[1]["seed"] == "5" and result.records[1]["model"] == session.fingerprint
-    assert "command" not in result.records[0]
+    assert result.metadata[1]["seed"] == "5" and result.metadata[1]["model"] == session.fingerprint
+    assert "command" not in result.metadata[0]
     files = result.save(tmp_path, "png", latents=True, grid=True)
     assert [f.name for f in files] == ["seed0003.png", "seed0005.png", "w.npz", "grid.png"]
     assert len(watch.calls) == 2, "cached images are not generated again"
     assert np.array_equal(np.asarray(Image.open(files[0])).transpose(2, 0, 1), result.images[0].numpy())
-    assert read_metadata(files[0]) == result.records[0]
+    assert read_metadata(files[0]) == result.metadata[0]
     again = session.generate(GenerateRequest(from_w=str(files[2])))
     assert torch.equal(again.images, result.images) and again.names == ["w0000", "w0001"]
     with pytest.raises(SganError, match="already"):
@@ -385,7 +385,7 @@ def test_fingerprint_follows_the_weights(cache, tmp_path):
         before = session.fingerprint
         change()
         assert before != session.fingerprint == fingerprint(session.G)
-    assert session.generate(seeds=[1]).records[0]["model"] == fingerprint(session.G)
+    assert session.generate(seeds=[1]).metadata[0]["model"] == fingerprint(session.G)
     assert Session(PACKAGED_MODEL).fingerprint == of_file, "the cache has the fingerprint of the file"
     session.generate(seeds=[1]).save(tmp_path, latents=True)
     with pytest.raises(SganError, match=of_file):

@@ -69,7 +69,7 @@ def _check_ranks(ranks: int, device: str) -> None:
     if ranks != launcher_world_size():
         raise SganError(
             f"--gpus {ranks} does not match the {launcher_world_size()} process(es) that the launcher started.",
-            hint="Leave out --gpus.",
+            hint="Remove --gpus.",
         )
     require_devices(int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ["LOCAL_RANK"]) + 1)), device)
 

@@ -71,7 +71,7 @@ def choose_loss(
     """Choose a loss. Raises SganError, with a hint about the alternatives, if it is not available."""
     if detector is not None and name not in (None, "lpips"):
         raise SganError(
-            f"--detector has the weights of LPIPS, which --loss {name} does not use.", hint="Omit one of them."
+            f"--detector has the weights of LPIPS, which --loss {name} does not use.", hint="Remove one of them."
         )
     device = snapshot.G.device
     if name is not None or detector is not None:

@@ -72,7 +72,7 @@ def collect_latents(
     """
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
     if files and options.class_index is not None and all(isinstance(item, str) for item in items):
-        raise SganError("--class has no effect on latents from a file.", hint="Omit --class.")
+        raise SganError("--class has no effect on latents from a file.", hint="Remove --class.")
     if files and model is None:
         model = fingerprint(G)
     for path, file in files.items():

@@ -34,7 +34,7 @@ def class_labels(
     """
     if c_dim == 0:
         if class_index is not None:
-            raise SganError("This model has no classes.", hint="Omit --class.")
+            raise SganError("This model has no classes.", hint="Remove --class.")
         return None
     if class_index is not None and not 0 <= class_index < c_dim:
         raise SganError(f"This model has no class {class_index}.", hint=f"Choose --class from 0 to {c_dim - 1}.")

@@ -40,7 +40,7 @@ class GenerateResult:
     model: Model
     seeds: list[int]  # [N]
     names: list[str]  # [N] of the files, without extension
-    records: list[dict[str, str]]  # [N] metadata
+    metadata: list[dict[str, str]]  # [N]
     common_metadata: dict[str, str]
     from_w: str | Path | None  # file of the latents
     notes: list[str]  # useful information
@@ -55,17 +55,17 @@ class GenerateResult:
             yield output
 
     @functools.cached_property
-    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+    def _latents_and_images(self) -> list[tuple[Tensor, Tensor]]:
         """Latents and images of all, kept in memory."""
         return list(self.synthesize())
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
-        return torch.stack([image for _, image in self._pairs])
+        return torch.stack([image for _, image in self._latents_and_images])
 
     @property
     def ws(self) -> Tensor:  # [N, num_ws, w_dim], on the CPU
-        return torch.stack([w for w, _ in self._pairs])
+        return torch.stack([w for w, _ in self._latents_and_images])
 
     def save(
         self,
@@ -93,8 +93,8 @@ class GenerateResult:
         return files
 
     def _outputs(self) -> Iterator[tuple[Tensor, OutputImage]]:
-        pairs = self._pairs if "_pairs" in self.__dict__ else self.synthesize()
-        for (w, image), name, metadata in zip(pairs, self.names, self.records, strict=True):
+        pairs = self._latents_and_images if "_latents_and_images" in self.__dict__ else self.synthesize()
+        for (w, image), name, metadata in zip(pairs, self.names, self.metadata, strict=True):
             yield w, OutputImage(name, image, metadata)
 
     def _grid(self, images: list[Tensor]) -> OutputImage:
@@ -118,12 +118,12 @@ def generate(
     labels = class_labels(sampling.class_index, seeds, G.config.c_dim)
     kind, numbers = ("w", list(range(len(seeds)))) if file else ("seed", seeds)
     tuned, noise = (file.tuned, file.noise) if file else (None, None)
-    metadata = model.metadata(sampling, tuned=tuned, from_w=request.from_w)
-    records = [{kind: str(number), **metadata} for number in numbers]
+    common = model.metadata(sampling, tuned=tuned, from_w=request.from_w)
+    metadata = [{kind: str(number), **common} for number in numbers]
     if labels is not None and not file:
-        records = [r | {"class": str(int(c))} for r, c in zip(records, labels.argmax(1), strict=True)]
+        metadata = [m | {"class": str(int(c))} for m, c in zip(metadata, labels.argmax(1), strict=True)]
 
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+    def synthesize() -> Iterator[tuple[Tensor, Tensor]]:
         ready: deque[Tensor] = deque()  # ws of the current batch
 
         def latents(i: int, j: int) -> Tensor:  # [j - i, num_ws, w_dim]
@@ -136,5 +136,12 @@ def generate(
 
     names = [f"{kind}{number:04d}" for number in numbers]
     return GenerateResult(
-        model, seeds, names, records, metadata, request.from_w, tuned_note(tuned), lambda: model.with_kernels(pairs())
+        model,
+        seeds,
+        names,
+        metadata,
+        common,
+        request.from_w,
+        tuned_note(tuned),
+        lambda: model.with_kernels(synthesize()),
     )

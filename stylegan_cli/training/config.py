@@ -102,9 +102,9 @@ def _check_objective(config: TrainConfig) -> None:
     """Raises SganError if the objective is incompatible with the penalties, the augmentation or the labels."""
     check_choice("loss", config.loss, tuple(OBJECTIVES))
     if config.loss == "wgan" and max(config.gamma, config.r2_gamma) > 0:
-        raise SganError("--loss wgan uses the gradient penalty, not R1 or R2.", hint="Leave out --gamma and --r2.")
+        raise SganError("--loss wgan uses the gradient penalty, not R1 or R2.", hint="Remove --gamma and --r2.")
     if config.loss != "wgan" and config.gp_weight > 0:
-        raise SganError(f"--loss {config.loss} uses R1 and R2, not the gradient penalty.", hint="Leave out --gp.")
+        raise SganError(f"--loss {config.loss} uses R1 and R2, not the gradient penalty.", hint="Remove --gp.")
     if config.loss == "wgan" and config.aug == "ada":
         raise SganError(
             "--aug ada does not work with --loss wgan, which has no boundary between real and generated images.",

@@ -137,11 +137,11 @@ def _stages(config: TrainConfig) -> list[Stage]:
     if not (config.generator.grows and config.discriminator.grows):
         raise SganError(
             f"The networks of --cfg {config.cfg} do not support growing.",
-            hint=f"Choose --cfg {' or '.join(name for name, p in PRESETS.items() if p.grow_from)}, or leave out "
+            hint=f"Choose --cfg {' or '.join(name for name, p in PRESETS.items() if p.grow_from)}, or remove "
             "--grow-from.",
         )
     if config.freezed:
-        raise SganError("--freezed cannot be combined with a growing discriminator.", hint="Leave out --freezed.")
+        raise SganError("--freezed cannot be combined with a growing discriminator.", hint="Remove --freezed.")
     if (growth := config.growth) is None:
         raise ValueError("the config has no growth schedule")
     h0, w0, _ = base_size(config.data.height, config.data.width, 0)

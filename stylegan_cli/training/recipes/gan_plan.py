@@ -72,7 +72,7 @@ def plan_new_run(
     info = read_info(resume) if resume else None
     if info and (fixed := [name for name in NETWORK_OPTIONS if options.get(name) is not None]):
         names = ", ".join(NETWORK_OPTIONS[name] for name in fixed)
-        raise SganError(f"{names} cannot be changed, because the networks come from {resume}.", hint="Leave it out.")
+        raise SganError(f"{names} cannot be changed, because the networks come from {resume}.", hint=f"Remove {names}.")
     if size is not None:
         base_size(*size)
     dataset = open_dataset(data, size=size, mirror=mirror, label=cond, progress=progress)
@@ -101,7 +101,7 @@ def plan_resumed_run(
     """Plan to resume a run from its last state. Raises SganError if that is not possible."""
     if fixed := sorted(set(option_names) - set(changes)):
         names = ", ".join(map(_option, fixed))
-        raise SganError(f"{names} cannot be changed when a run is resumed.", hint="Leave it out.")
+        raise SganError(f"{names} cannot be changed when a run is resumed.", hint=f"Remove {names}.")
     path = folder / "config.json"
     if not path.is_file():
         raise SganError(f"{folder} is not a run folder: it has no config.json.")
@@ -215,7 +215,7 @@ def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
     if model.family != family.name:
         raise SganError(
             f"{resume} is a {model.title} model, but --cfg {cfg} trains a {family.title} model.",
-            hint="Leave out --cfg.",
+            hint="Remove --cfg.",
         )
     return level_of(model.height, model.width) // (2 if model.fades else 1)
 
@@ -283,7 +283,7 @@ def _refuse_unused_options(cfg: str, options: dict[str, Any]) -> None:
     unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
     for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):
         if options.get(name) is not None:
-            hint = "Leave it out, or choose --aug ada."
+            hint = f"Remove {_option(name)}, or choose --aug ada."
             raise SganError(f"{_option(name)} has no effect with --aug {aug}.", hint=hint)
     if aug == "fixed" and not options.get("aug_p"):
         raise SganError("--aug fixed needs a probability.", hint="Set one, for example --p 0.2.")
@@ -292,5 +292,5 @@ def _refuse_unused_options(cfg: str, options: dict[str, Any]) -> None:
 def _refuse_options_of_other_objectives(loss: str, options: dict[str, Any]) -> None:
     for name in ("gamma", "r2_gamma") if loss == "wgan" else ("gp_weight", "drift"):
         if options.get(name) is not None:
-            hint = "Leave it out, or choose " + ("another --loss." if loss == "wgan" else "--loss wgan.")
+            hint = f"Remove {_option(name)}, or choose " + ("another --loss." if loss == "wgan" else "--loss wgan.")
             raise SganError(f"{_option(name)} has no effect with --loss {loss}.", hint=hint)
