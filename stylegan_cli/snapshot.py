@@ -151,7 +151,7 @@ def fingerprint(
 
 def _open(path: Path) -> safetensors.safe_open:
     if not path.is_file():
-        raise SganError(f"There is no file {path}.")
+        raise SganError(f"{path} does not exist.")
     try:
         return safetensors.safe_open(path, framework="pt")
     except (safetensors.SafetensorError, OSError) as e:

@@ -425,7 +425,7 @@ def test_empty_environment_variable(monkeypatch):
 
 
 def test_open_missing_file(tmp_path):
-    with pytest.raises(SganError, match="No file or folder"):
+    with pytest.raises(SganError, match="does not exist"):
         stylegan_cli.open(tmp_path / "missing.safetensors")
 
 

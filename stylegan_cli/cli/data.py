@@ -8,6 +8,7 @@ import typing
 import click
 
 from ..config import base_size
+from ..errors import plural
 from .call import output_file
 from .options import OrderedGroup, out_options, output_options, seed_option, workers_option
 from .params import SIZE
@@ -92,7 +93,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
         click.echo(report.warning, err=True)
     if not quiet:
         classes = f", {len(report.classes)} classes" if report.classes else ""
-        size = f"{report.height}x{report.width}, {report.channels} channel(s)"
+        size = f"{report.height}x{report.width}, {plural(report.channels, 'channel')}"
         click.echo(f"{report.num} images of {size}{classes}")
     click.echo(report.path)
 
@@ -182,7 +183,7 @@ def _table(facts: dict[str, typing.Any]) -> str:
         "channels": f"{facts['channels']} ({ {1: 'gray', 3: 'RGB', 4: 'RGBA'}[facts['channels']] })",
         "classes": _counted(facts["classes"]) or "none",
         "attributes": _counted(facts["attributes"]) or "none",
-        "created": _made(facts["made"]) or "unknown",
+        "created": _provenance_text(facts["made"]) or "unknown",
         "hash": facts["content_hash"],
     }
     return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
@@ -193,21 +194,21 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(shown) + (f" and {len(counts) - _MAX_SHOWN} more" if len(counts) > _MAX_SHOWN else "")
 
 
-def _made(made: dict[str, typing.Any]) -> str:
+def _provenance_text(made: dict[str, typing.Any]) -> str:
     """How the dataset was made, without the facts in other rows."""
     elsewhere = ("classes", "size", "channels", "from")
     facts = {k: v for k, v in made.items() if k not in elsewhere and v not in (None, [], {})}
-    return ", ".join(f"{k} {_short(v)}" for k, v in facts.items())
+    return ", ".join(f"{k} {_format_value(v)}" for k, v in facts.items())
 
 
-def _short(value: typing.Any) -> str:
+def _format_value(value: typing.Any) -> str:
     if isinstance(value, list):
-        return f"{len(value)} file(s)"
+        return plural(len(value), "file")
     return " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _print_skipped(skipped: typing.Sequence[tuple[str, str]]) -> None:
     if skipped:
-        click.echo(f"Skipped {len(skipped)} file(s) that cannot be read:", err=True)
+        click.echo(f"Skipped {plural(len(skipped), 'unreadable file')}:", err=True)
     for name, reason in skipped:
         click.echo(f"  {name}: {reason}", err=True)

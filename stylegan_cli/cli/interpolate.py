@@ -82,7 +82,9 @@ def command(
 
     for option, kind in (("styles", "mix"), ("sweep", "trunc")):
         if request[option] and request["kind"] != kind:
-            raise click.UsageError(f"--{option} requires --kind {kind}, not --kind {request['kind']}.")
+            raise click.UsageError(
+                f"--{option} has no effect with --kind {request['kind']}. Use --kind {kind}, or remove it."
+            )
     file = output_file(out, outdir, "interpolate.gif")
     check_video(file, request["fps"])
     with call.progress() as progress:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..errors import SganError, suggest
+from ..errors import SganError, plural, suggest
 from ..progress import Progress
 from .codec import Header, ImageError, decode, ends_well
 from .labels import DatasetJson, classes_by_value, classes_of
@@ -61,7 +61,7 @@ def check_each(names: Sequence[str], work: Callable[[str], T], where: str, progr
         progress("checking", i, len(names))
     if unreadable:
         raise SganError(
-            f"{len(unreadable)} image(s) of {where} cannot be read: {first_three(unreadable)}.", hint=REPACK
+            f"{where} has {plural(len(unreadable), 'unreadable image')}: {first_three(unreadable)}.", hint=REPACK
         )
     return results
 

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from .sources import first_three
 
 MAX_CLASSES = 65536  # larger class numbers are taken for a mistake
@@ -71,10 +71,12 @@ def classes_of(
     classes.
     """
     if missing := [n for n in names if n not in labels]:
-        raise SganError(f"{len(missing)} image(s) of {where} have no label: {first_three(missing)}.", hint=hint)
+        raise SganError(f"{where} has no label for {plural(len(missing), 'image')}: {first_three(missing)}.", hint=hint)
     existing = set(names)
     if absent := [n for n in labels if n not in existing]:
-        raise SganError(f"{where} has labels for {len(absent)} missing file(s): {first_three(absent)}.", hint=hint)
+        raise SganError(
+            f"{where} has labels for {plural(len(absent), 'missing file')}: {first_three(absent)}.", hint=hint
+        )
     values = [labels[n] for n in names]
     if all(isinstance(v, str) for v in values):
         return classes_by_value(values)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import base_size
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..version import __version__
 from .arrays import ArraySource, open_any
@@ -129,7 +129,7 @@ def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
     if skipped:
         files = [f"{name} ({reason})" for name, reason in sorted(skipped.items())]
         raise SganError(
-            f"{len(skipped)} file(s) of {src} cannot be read: {first_three(files)}.",
+            f"{src} has {plural(len(skipped), 'unreadable file')}: {first_three(files)}.",
             hint="Without --strict they are skipped.",
         )
 
@@ -175,7 +175,7 @@ def _labels(
     if labels == "folders":
         if loose := [n for n in source.names if "/" not in n]:
             raise SganError(
-                f"{len(loose)} image(s) of {src} are not in a subfolder: {first_three(loose)}.",
+                f"{src} has {plural(len(loose), 'image')} outside its subfolders: {first_three(loose)}.",
                 hint="--labels folders needs one subfolder per class.",
             )
         numbers, classes = classes_by_value([n.split("/")[0] for n in source.names])

@@ -208,7 +208,9 @@ def _bad_zip(path: Path) -> SganError:
     with open(path, "rb") as f:
         start = f.read(4)
     if start == b"PK\x03\x04":
-        return SganError(f"{path} is truncated: the directory at the end of the zip is missing.", hint="Copy it again.")
+        return SganError(
+            f"{path} is truncated: the directory at the end of the zip is missing.", hint="Copy or download it again."
+        )
     return SganError(
         f"{path} is neither a folder nor a zip.",
         hint="Pass a folder or a zip of images; `sgan data pack FOLDER OUT.zip` makes such a zip.",

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from .one_rank import BLOCKED_SIGNALS, DONE, FAILED, READY, STOP, Failure, run_rank
 from .tensors import require_devices
 from .torchrun import call_as_launched, has_launcher, launcher_world_size
@@ -71,7 +71,7 @@ def _start_and_restart(ranks: int, restarts: int, work: tuple[Any, ...]) -> Any:
             if start < restarts:
                 _print(f"{message}. Restarting all ranks from the last state.")
     hint = "Memory may have run out: use a smaller --batch-gpu." if "SIGKILL" in message else None
-    raise SganError(f"{message} after {restarts} restart(s).", hint=hint)
+    raise SganError(f"{message} after {plural(restarts, 'restart')}.", hint=hint)
 
 
 @contextlib.contextmanager

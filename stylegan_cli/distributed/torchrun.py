@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from .tensors import join_ranks, require_devices
 
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -68,7 +68,7 @@ def call_as_launched(
 def _check_ranks(ranks: int, device: str) -> None:
     if ranks != launcher_world_size():
         raise SganError(
-            f"--gpus {ranks} does not match the {launcher_world_size()} process(es) that the launcher started.",
+            f"--gpus {ranks} does not match the {plural(launcher_world_size(), 'process')} that the launcher started.",
             hint="Remove --gpus.",
         )
     require_devices(int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ["LOCAL_RANK"]) + 1)), device)

@@ -312,7 +312,7 @@ def _to_space(
 ) -> Tensor:  # [N, K, w_dim]
     """Convert initial latents to the space of the search. Raises SganError if that is not possible."""
     if space == "z":
-        raise SganError("--space z cannot start from latents in W.", hint="Use --space w or w+.")
+        raise SganError("--init has latents in W, which --space z cannot start from.", hint="Use --space w or w+.")
     if space == "w+":
         return ws
     if not torch.allclose(ws, ws[:, :1], atol=1e-4):

@@ -45,7 +45,7 @@ def read_npz(
         with np.load(path, allow_pickle=False) as f:
             return parse(f)
     except FileNotFoundError as e:
-        raise SganError(f"There is no file {path}.", hint=hint) from e
+        raise SganError(f"{path} does not exist.", hint=hint) from e
     except _UNREADABLE as e:
         raise SganError(f"{path} {invalid}.") from e
 

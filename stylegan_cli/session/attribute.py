@@ -90,7 +90,7 @@ def prepare_attribution(
     dataset = open_training_dataset(model.info, request.data) if request.data is not None else None
     spec = model.info.data if dataset is None else dataset.spec
     if spec is None:
-        raise SganError("The model file does not name its training images.", hint="Use --data.")
+        raise SganError("The model file does not record which dataset it was trained on.", hint="Use --data.")
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     num = min(request.num, spec.num)
     key = calibration_key(model.fingerprint, spec, loss, upcast(ProjectionOptions, request), num)

@@ -77,7 +77,7 @@ class GenerateResult:
     ) -> list[Path]:
         """Write each image as soon as it is generated. Raises SganError for `latents` if they come from a file."""
         if latents and self.from_w:
-            raise SganError(f"The latents are already in {self.from_w}.")
+            raise SganError(f"The latents are already in {self.from_w}.", hint="Remove latents=True.")
         files, ws, images = [], [], []
         for w, output in self._outputs():
             files.append(output.save(folder, format))

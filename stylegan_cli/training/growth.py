@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import base_size, levels_of
-from ..errors import SganError
+from ..errors import SganError, plural
 from .config import TrainConfig
 from .engine import Engine
 from .presets import PRESETS
@@ -178,8 +178,8 @@ def _resized(
     group = config.discriminator.mbstd_group or 1
     if batch % parts or (config.discriminator.mbstd_channels and batch // parts % min(group, batch // parts)):
         raise SganError(
-            f"The batch of {batch} at level {level} cannot be divided into {parts} part(s) with minibatch-deviation "
-            f"groups of {group}.",
+            f"The batch of {batch} at level {level} cannot be divided into {plural(parts, 'part')} "
+            f"with minibatch-deviation groups of {group}.",
             hint="Choose another --grow-batch for this level.",
         )
     height, width = size

@@ -13,7 +13,7 @@ import torch
 
 from .. import distributed
 from ..config import to_json
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..files import remove_leftovers
 from ..runs import lock_run
 from .engine import Engine
@@ -168,7 +168,7 @@ class Run:
         elif saving and streak == 0:
             self._save(stopping)
         elif stopping:
-            self._log(f"Not saved, as the last {streak} step(s) were skipped. Resuming continues from the last state.")
+            self._log(f"Not saved: the last {plural(streak, 'step')} had to be skipped. Resuming uses the last state.")
 
     def _save(self, stopping: bool) -> None:
         """Save a snapshot, samples and a state; measure metrics unless the run is being stopped."""
@@ -260,8 +260,8 @@ class Run:
             self._log(f"Resuming from kimg {about['kimg']:g}.")
         if about is not None and about["ranks"] != distributed.world_size():
             self._log(
-                f"Running on {distributed.world_size()} rank(s) instead of {about['ranks']}: images and random numbers "
-                "stay the same, but sums are rounded differently, so results are not bit-exact."
+                f"Running on {plural(distributed.world_size(), 'rank')} instead of {about['ranks']}: images and random "
+                "numbers stay the same, but sums are rounded differently, so results are not bit-exact."
             )
 
     def _log(self, line: str) -> None:

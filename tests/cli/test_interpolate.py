@@ -149,7 +149,7 @@ def test_classes(video, class_run):
         (["--seeds", "0-1", "--out", "a.avi"], "avi"),
         (["--seeds", "0-1", "--fps", "90"], "90 frames"),
         (["--seeds", "w.npz,1", "--kind", "slerp"], "no z"),
-        (["--seeds", "w.npz,1"], "no file w.npz"),
+        (["--seeds", "w.npz,1"], "w.npz does not exist"),
         (["--kind", "trunc", "--trunc", "0.7"], "--sweep"),
         (["--kind", "mix", "--styles", "7-8"], "no style 8"),
         (["--seeds", "0-1", "--class", "1"], "no classes"),

@@ -33,11 +33,11 @@ def test_pack_then_info(tmp_path, photos):
     (photos / "dog" / "bad.png").write_text("bad")
     dest = tmp_path / "out.zip"
     lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
-    assert lines == ["6 images of 24x32, 3 channel(s), 2 classes", str(dest)]
-    assert "Skipped 1 file(s)" in errors and "dog/bad.png: not a readable image" in errors
+    assert lines == ["6 images of 24x32, 3 channels, 2 classes", str(dest)]
+    assert "Skipped 1 unreadable file:" in errors and "dog/bad.png: not a readable image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
-    for fact in ("images      6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
+    for fact in ("images      6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file"):
         assert fact in text
     assert open_dataset(dest).spec.content_hash in text
     assert lines[-1] == str(tmp_path / "out-contact.png")

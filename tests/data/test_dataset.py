@@ -244,7 +244,7 @@ def test_broken_images_are_named(tmp_path, files):
     files[names[1]] = files[names[1]][:-40]
     files[names[4]] = b"nothing"
     message = error_of(write_zip(tmp_path / "a.zip", {k: files[k] for k in names if k != names[4]}))
-    assert f"1 image(s) of {tmp_path / 'a.zip'} cannot be read" in message and names[1] in message
+    assert f"{tmp_path / 'a.zip'} has 1 unreadable image: " in message and names[1] in message
     assert names[4] in error_of(write_zip(tmp_path / "b.zip", files))
 
 
@@ -283,12 +283,12 @@ def test_mixed_channels(tmp_path, files):
 def test_image_without_label(tmp_path, files):
     content = {"labels": [[name, 0] for name in list(files)[:4]]}
     message = error_of(write_zip(tmp_path / "a.zip", files, content))
-    assert "2 image(s)" in message and "have no label: 00000/img00000004.png" in message
+    assert "has no label for 2 images: 00000/img00000004.png" in message
 
 
 def test_label_without_image(tmp_path, files):
     content = {"labels": [[name, 0] for name in [*files, "gone.png"]]}
-    assert "labels for 1 missing file(s): gone.png" in error_of(write_zip(tmp_path / "a.zip", files, content))
+    assert "labels for 1 missing file: gone.png" in error_of(write_zip(tmp_path / "a.zip", files, content))
 
 
 @pytest.mark.parametrize("value", [-1, 10**9, 0.5, float("nan"), [0.3, 0.7], [], True])

@@ -265,17 +265,17 @@ def test_pixel_bomb_counts_as_unreadable(tmp_path, photos):
 def test_labels_that_do_not_match_are_rejected(tmp_path, photos, dest):
     file = tmp_path / "l.json"
     file.write_text(json.dumps({"cat/a.jpg": 0, "gone.png": 1}))
-    assert "have no label" in error_of(photos, dest, size=(8, 8), labels=file)
+    assert "has no label for 6 images: " in error_of(photos, dest, size=(8, 8), labels=file)
     names = sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.*"))
     file.write_text(json.dumps([[n, 0] for n in [*names, "gone.png"]]))
-    assert "missing file(s): gone.png" in error_of(photos, dest, size=(8, 8), labels=file)
+    assert "missing file: gone.png" in error_of(photos, dest, size=(8, 8), labels=file)
     file.write_text("{")
     assert "not valid JSON" in error_of(photos, dest, size=(8, 8), labels=file)
     file.write_text("{}")
     assert "has no labels" in error_of(photos, dest, size=(8, 8), labels=file)
     assert "Cannot read the labels folder" in error_of(photos, dest, size=(8, 8), labels="folder")
     save(photos / "loose.png", make_image(8, 8))
-    assert "not in a subfolder: loose.png" in error_of(photos, dest, size=(8, 8), labels="folders")
+    assert "1 image outside its subfolders: loose.png" in error_of(photos, dest, size=(8, 8), labels="folders")
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
     if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
         raise SganError(
-            f"{new.batch_gpu} image(s) at a time are fewer than a minibatch-deviation group of {group}.",
+            f"--batch-gpu {new.batch_gpu} is smaller than a minibatch-deviation group of {group}.",
             hint="Choose fewer --gpus or a larger --batch-gpu.",
         )
     return new
