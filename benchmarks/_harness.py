@@ -1,6 +1,6 @@
 """Shared by the benchmarks: verify results, time the candidates in turn, write the measurements.
 
-Every candidate runs once per round, so that other load on the machine affects all of them alike. Only correct results
+Every candidate runs once per round, so that other load on the machine affects all of them equally. Only correct results
 get a ratio: the error of ours must be at most twice that of plain PyTorch in the same precision. The clock is CUDA
 events on a GPU, process time on a CPU with one thread.
 """

@@ -34,7 +34,7 @@ def configure_openmp(environment: MutableMapping[str, str] = os.environ) -> None
 
 
 def check_num_threads(environment: Mapping[str, str] = os.environ) -> None:
-    """Raises SganError if OMP_NUM_THREADS is not a number of threads, or one per nesting level, such as 4,2."""
+    """Check OMP_NUM_THREADS: one number, or one per nesting level, such as 4,2. Raises SganError if it is neither."""
     threads = environment.get("OMP_NUM_THREADS", "")
     if threads.strip() and not re.fullmatch(r"(\s*[1-9][0-9]{0,4}\s*)(,\s*[1-9][0-9]{0,4}\s*)*", threads):
         raise SganError(

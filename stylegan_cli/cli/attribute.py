@@ -41,7 +41,7 @@ def command(
 
     A model can reproduce its own images closely, and other images less so. The first time, some generated and some
     real images are projected (see `sgan project`) to calibrate; that takes minutes and is cached. Each IMAGE is then
-    projected, too, and its distance compared with both groups. Prints a
+    also projected, and its distance compared with both groups. Prints a
     likelihood ratio for each; writes attribute.png (a histogram of the distances) and attribute-compare.png (target,
     result and difference).
 

@@ -44,7 +44,7 @@ def command() -> None:
     type=click.Choice(["center", "none"]),
     default="center",
     show_default=True,
-    help="Fitting of images with another aspect ratio: center (crop) or none (stretch).",
+    help="How to fit images with another aspect ratio: center (crop) or none (stretch).",
 )
 @click.option(
     "--filter",
@@ -100,7 +100,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
 
 @command.command("info", short_help="Show what a dataset contains.")
 @click.argument("path", required=False)
-@out_options("NAME-contact.png", "that of the dataset, or the current one for the bundled dataset")
+@out_options("NAME-contact.png", "the dataset's folder; the current folder for the bundled dataset")
 @output_options
 def info_command(path: str | None, out: str | None, outdir: str | None, as_json: bool, quiet: bool) -> None:
     """Show what a dataset contains: number and size of images, classes, attributes.

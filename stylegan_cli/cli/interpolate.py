@@ -42,7 +42,7 @@ from .params import GRID, STYLES, Number
     type=Number(),
     nargs=2,
     metavar="FROM TO",
-    help="Range of truncation psi that --kind trunc passes through, and back. Default: 0 1.",
+    help="Range of truncation psi for --kind trunc, from FROM to TO and back. Default: 0 1.",
 )
 @out_options(
     "interpolate.gif; the extensions .webp and .mp4 (needs pip install 'stylegan-cli[video]') give other formats",

@@ -42,7 +42,7 @@ class _Files:
         raise NotImplementedError
 
     def head(self, name: str) -> bytes:
-        """Read at least the first HEAD bytes, if there are as many. Raises ImageError."""
+        """Read the first HEAD bytes, or more. Raises ImageError."""
         raise NotImplementedError
 
 

@@ -41,7 +41,7 @@ def launch(
 
     The first Ctrl-C or SIGTERM is forwarded to the ranks as one SIGTERM, and they can take their time to stop; a second
     one kills them. Raises KeyboardInterrupt if they were killed or did not handle SIGTERM yet. An error on any rank is
-    raised here, as a SganError; the other ranks are then killed, as they are if this process ends.
+    raised here, as a SganError; the other ranks are then killed, which also happens if this process ends.
     """
     ranks = ranks or launcher_world_size() or 1
     if has_launcher():

@@ -34,7 +34,7 @@ class ProjectionOptions:
     space: str = "w"  # 'w': one w for all layers; 'w+': one for each; 'z'
     steps: int = 1000
     candidates: int | None = None  # random images, the closest of which is the start; 0: the mean; None: steps / 2
-    noise: str = "optimize"  # 'optimize': optimize noise, too; 'const': use the model's own noise
+    noise: str = "optimize"  # 'optimize': also optimize noise; 'const': use the model's own noise
     class_index: int | None = None  # of the random images; None: sampled, if the model has classes
     lr: float = 0.1  # maximum learning rate
     seed: int = 0

@@ -37,7 +37,7 @@ class Model:
         kernels: str | None = None,  # implementation of the ops for this model; None: as chosen elsewhere
         command: Sequence[str] = (),  # command line, for the metadata of images
     ):
-        """Raises SganError if the file is not a model, or the kernels are unknown or cannot run on the device."""
+        """Open the model. Raises SganError if the file is not one, or the kernels are unknown or cannot run here."""
         dispatch.check(kernels, torch.device(device))
         self.kernels, self.command = kernels, list(command)
         self._identity = _identity(Path(path))

@@ -104,7 +104,7 @@ class TrainConfig:
 
 
 def _check_objective(config: TrainConfig) -> None:
-    """Raises SganError if the objective is incompatible with the penalties, the augmentation or the labels."""
+    """Check the objective. Raises SganError if it is incompatible with penalties, augmentation or labels."""
     check_choice("loss", config.loss, tuple(OBJECTIVES))
     if config.loss == "wgan" and max(config.gamma, config.r2_gamma) > 0:
         raise SganError("--loss wgan uses the gradient penalty, not R1 or R2.", hint="Remove --gamma and --r2.")

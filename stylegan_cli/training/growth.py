@@ -53,7 +53,7 @@ class Growth:
     """The stages of a run, and the current one. A hook of the engine."""
 
     def __init__(self, config: TrainConfig):
-        """Raises SganError if the schedule does not fit the images, the batch or the length of the run."""
+        """Check the schedule. Raises SganError if it does not fit the images, the batch or the length of the run."""
         self.stages = _stages(config)
         self.index = 0
 

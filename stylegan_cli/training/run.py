@@ -240,7 +240,7 @@ class Run:
         )
 
     def _abandon_failed_state(self) -> None:
-        """Rename the state of the last rollback if training failed again from it, so that the previous one is used."""
+        """Rename the state of the last rollback if training fails again after it, so that the previous one is used."""
         states = list_states(self.folder)
         if len(states) > 1 and states[0].name == self._rollback_state:
             states[0].rename(states[0].with_name(states[0].name + ".abandoned"))

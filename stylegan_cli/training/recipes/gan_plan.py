@@ -236,7 +236,7 @@ def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) ->
 
 
 def _refuse_other_settings(config: TrainConfig, stored: dict[str, Any], path: Path) -> None:
-    """Raises SganError if the state was saved with other settings, except those that may change."""
+    """Check the settings of a state. Raises SganError if one differs that must not change."""
     now, before = _flatten(to_json(config)), _flatten(to_json(read_config(stored)) if stored else {})
     names = [n for n in before if n not in _MAY_CHANGE and now.get(n) != before[n]]
     if names:
@@ -274,7 +274,7 @@ def _option(field: str) -> str:
 
 
 def _refuse_unused_options(cfg: str, options: dict[str, Any]) -> None:
-    """Raises SganError if an option has no effect, as that is probably a mistake."""
+    """Check that every option is used. Raises SganError if an option has no effect, as that is probably a mistake."""
     loss = options.get("loss") or PRESETS[cfg].loss
     _refuse_options_of_other_objectives(loss, options)
     if options.get("aux_classifier") and not options.get("cond"):
