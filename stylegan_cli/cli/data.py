@@ -44,7 +44,7 @@ def command() -> None:
     type=click.Choice(["center", "none"]),
     default="center",
     show_default=True,
-    help="How to fit images with another aspect ratio: center (crop) or none (stretch).",
+    help="Method of fitting images with another aspect ratio: center (crop) or none (stretch).",
 )
 @click.option(
     "--filter",

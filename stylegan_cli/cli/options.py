@@ -265,6 +265,6 @@ projection_options = combine_options(
         "--crop",
         type=click.Choice(["center", "none"]),
         default="center",
-        help="How to fit images with another aspect ratio: center (crop) or none (stretch).",
+        help="Method of fitting images with another aspect ratio: center (crop) or none (stretch).",
     ),
 )
