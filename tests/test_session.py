@@ -300,8 +300,10 @@ def test_attribute(session, cache, tmp_path):
     result = session.attribute(**request, progress=watch)
     watch.assert_complete("images projected", "steps", "candidates")
     assert len(result.calibration.generated) == len(result.calibration.real) == 8
-    (judgment,) = result.judged
-    assert judgment.name == "seed0007" and judgment.log_ratio == result.calibration.log_ratio(judgment.distance)
+    (attribution,) = result.attributions
+    assert attribution.name == "seed0007" and attribution.log_ratio == result.calibration.log_ratio(
+        attribution.distance
+    )
     assert session.prepare_attribution(**request).calibration == result.calibration, "it is cached"
     assert [f.name for f in result.save(tmp_path)] == ["attribute-compare.png", "attribute.png"]
 

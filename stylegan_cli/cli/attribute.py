@@ -72,11 +72,11 @@ def command(
     if not call.as_json:
         counts = f"{len(calibration.generated)} generated and {len(calibration.real)} real images"
         call.inform(f"Calibrated on {counts}: in {auc:.1%} of the pairs the generated one is nearer (AUC).")
-        for judgment in result.judged:
-            verdict = _verdict(judgment.log_ratio, auc)
-            click.echo(f"{judgment.name}: distance {judgment.distance:.4f}, {verdict}")
-    judgments = [dataclasses.asdict(judgment) for judgment in result.judged]
-    call.print_result({"auc": auc, "judged": judgments, "files": files}, files[-1])
+        for attribution in result.attributions:
+            verdict = _verdict(attribution.log_ratio, auc)
+            click.echo(f"{attribution.name}: distance {attribution.distance:.4f}, {verdict}")
+    attributions = [dataclasses.asdict(attribution) for attribution in result.attributions]
+    call.print_result({"auc": auc, "judged": attributions, "files": files}, files[-1])
 
 
 def _verdict(log_ratio: float, auc: float) -> str:

@@ -171,13 +171,13 @@ def _raise_failure(group: list[_Rank], stop_requested: bool) -> None:
     lost = [rank for rank in group if rank.is_lost]
     if lost and not (failures and failures[0].is_user_error):
         rank = min(lost, key=lambda rank: rank.process.exitcode or 0)  # negative after a signal
-        raise _loss_error(rank, stop_requested)
+        raise _lost_rank_error(rank, stop_requested)
     if failures:
         first = failures[0]
         raise SganError(first.message, first.hint) from RuntimeError(f"on a rank:\n{first.traceback}")
 
 
-def _loss_error(rank: _Rank, stop_requested: bool) -> BaseException:
+def _lost_rank_error(rank: _Rank, stop_requested: bool) -> BaseException:
     """The error to raise for a lost rank."""
     code = rank.process.exitcode or 0
     if code >= 0:

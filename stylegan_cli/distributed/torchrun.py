@@ -66,9 +66,10 @@ def call_as_launched(
 
 
 def _check_ranks(ranks: int, device: str) -> None:
-    if ranks != launcher_world_size():
+    started = launcher_world_size() or 1
+    if ranks != started:
         raise SganError(
-            f"--gpus {ranks} does not match the {plural(launcher_world_size(), 'process')} that the launcher started.",
+            f"--gpus {ranks} does not match the {plural(started, 'process')} that the launcher started.",
             hint="Remove --gpus.",
         )
     require_devices(int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ["LOCAL_RANK"]) + 1)), device)

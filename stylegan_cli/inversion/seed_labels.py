@@ -25,7 +25,7 @@ class SeedLabels:
     values: tuple[str, ...]
     probabilities: Tensor  # [N, values] float64: probability of each value
 
-    def hard(self) -> Tensor:  # [N, values] float64, 0 or 1
+    def one_hot(self) -> Tensor:  # [N, values] float64, 0 or 1
         """Return the most probable value, one-hot."""
         return torch.nn.functional.one_hot(self.probabilities.argmax(1), len(self.values)).double()
 

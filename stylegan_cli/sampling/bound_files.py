@@ -83,13 +83,13 @@ def read_settings(f: np.lib.npyio.NpzFile) -> dict:
 
 def check_model(
     path: str | Path,
-    bound_to: str | None,  # fingerprint of the model that the file belongs to
+    expected: str | None,  # fingerprint of the model that the file belongs to
     model: str,  # fingerprint of the current model
-    made_with: str | None = None,  # path of the model that the file belongs to
+    source_model: str | None = None,  # path of the model that the file belongs to
 ) -> None:
     """Raise SganError if a file belongs to another model."""
-    if bound_to != model:
+    if expected != model:
         raise SganError(
-            f"{path} belongs to the model with fingerprint {bound_to}, not to this one, {model}.",
-            hint=f"It was made with --model {made_with}" if made_with else "Use the model that it was made with.",
+            f"{path} belongs to the model with fingerprint {expected}, not to this one, {model}.",
+            hint=f"It was made with --model {source_model}" if source_model else "Use the model that it was made with.",
         )
