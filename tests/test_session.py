@@ -215,7 +215,7 @@ def test_interpolate(session, tmp_path):
     assert video.images.shape[0] == 3 and torch.equal(video.images[0, :, ::4, ::4], by_hand(session.G, [1])[0])
     watch.assert_complete("images")
     assert Image.open(video.save(tmp_path / "video.gif")).n_frames == 3
-    with pytest.raises(SganError, match="only one"):
+    with pytest.raises(SganError, match="One keyframe"):
         session.interpolate(seeds=[1])
 
 

@@ -119,7 +119,7 @@ def test_another_number_of_ranks_keeps_the_batch(make_config):
 
 
 def test_too_many_ranks_for_the_groups(make_config):
-    with pytest.raises(SganError, match="fewer than a minibatch-deviation group of 2"):
+    with pytest.raises(SganError, match="smaller than a minibatch-deviation group of 2"):
         gan_plan._redistributed(make_config(batch=8, mbstd_group=2), {"gpus": 8})
 
 
