@@ -1,6 +1,6 @@
 """Shared by the benchmarks: verify results, time the candidates in turn, write the measurements.
 
-Every candidate runs once per round, so that other load on the machine affects all of them alike. Only correct results
+Every candidate runs once per round, so that other load on the machine affects all of them equally. Only correct results
 get a ratio: the error of ours must be at most twice that of plain PyTorch in the same precision. The clock is CUDA
 events on a GPU, process time on a CPU with one thread.
 """
@@ -27,13 +27,13 @@ import torch
 from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results"
-OTHERS = ("compiled", "peer")  # candidates that are allowed larger errors than ours
+RELAXED_CANDIDATES = ("compiled", "peer")  # candidates that are allowed larger errors than ours
 Run = Callable[[int], object]  # one call on input set i -> one or more tensors
 
 # ------------------------------------------------------------------------------------------- candidates
 
 
-def over(function: Callable, sets: Sequence[tuple]) -> Run:
+def cycle_through(function: Callable, sets: Sequence[tuple]) -> Run:
     """A candidate that uses the input sets in turn, so that they do not stay in caches."""
     return lambda i: function(*sets[i % len(sets)])
 
@@ -110,7 +110,7 @@ def error(
     exact: Tensor,  # [numbers]
 ) -> tuple[float, float]:
     """Relative error: root mean square, and the largest difference over the largest exact value."""
-    difference = flat(result, exact.dtype) - exact
+    difference = flatten(result, exact.dtype) - exact
     norm = torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(exact)
     return norm.item(), (difference.abs().max() / exact.abs().max()).item()
 
@@ -119,21 +119,21 @@ def verify(
     result: tuple[float, float],  # error of the verified result
     plain: tuple[float, float],  # error of plain PyTorch in the same precision
     eps: float,  # machine epsilon of that precision
-    slack: float = 2.0,
+    factor: float = 2.0,
     tolerance: float = 0.0,  # additional allowed error
 ) -> bool:
-    """Whether the error is at most `slack` times that of plain PyTorch, or twice that for the largest difference,
+    """Whether the error is at most `factor` times that of plain PyTorch, or twice that for the largest difference,
     which varies more. A fraction of eps is allowed in case PyTorch happens to be exact."""
-    norm, largest = slack * plain[0] + eps / 16 + tolerance, 2 * slack * plain[1] + eps / 2 + 2 * tolerance
+    norm, largest = factor * plain[0] + eps / 16 + tolerance, 2 * factor * plain[1] + eps / 2 + 2 * tolerance
     return result[0] <= norm and result[1] <= largest  # False for NaN
 
 
-def flat(result: object, dtype: torch.dtype) -> Tensor:  # [numbers]
+def flatten(result: object, dtype: torch.dtype) -> Tensor:  # [numbers]
     tensors = [result] if isinstance(result, Tensor) else list(result)
     return torch.cat([t.detach().to(dtype).flatten() for t in tensors])
 
 
-def wider(dtype: torch.dtype) -> torch.dtype:
+def wider_dtype(dtype: torch.dtype) -> torch.dtype:
     """The precision that counts as exact."""
     return torch.float64 if dtype in (torch.float32, torch.float64) else torch.float32
 
@@ -197,7 +197,7 @@ def _queue(run: Run, calls: int, pause: float) -> tuple[float, float]:
     return queued / calls, start.elapsed_time(end) / 1000 / calls
 
 
-def sets_for(
+def count_input_sets(
     size: int,  # bytes of one input set
     device: torch.device,
 ) -> int:
@@ -237,7 +237,7 @@ def ceilings(device: torch.device) -> dict[str, float]:
 
 
 def _median(function: Callable, pairs: list[tuple[Tensor, Tensor]], device: torch.device) -> float:
-    return statistics.median(compare({"": over(function, pairs)}, device, sets=len(pairs))[""])
+    return statistics.median(compare({"": cycle_through(function, pairs)}, device, sets=len(pairs))[""])
 
 
 # ----------------------------------------------------------------------------------------------- writing
@@ -318,8 +318,8 @@ class Bench:
         """The candidates with a correct result; none if ours is wrong, as ratios need it."""
         row["first"] = next(iter(candidates))
         try:
-            truth = flat(exact(), wider(dtype))
-            plain_error = error(plain(), truth)
+            exact_result = flatten(exact(), wider_dtype(dtype))
+            plain_error = error(plain(), exact_result)
         except Exception as e:
             row["failed"]["exact"] = _first_line(e)
             return {}
@@ -327,11 +327,13 @@ class Bench:
         correct = {}
         for name, run in candidates.items():
             try:
-                result = row["error"][name] = error(run(0), truth)
+                result = row["error"][name] = error(run(0), exact_result)
             except Exception as e:
                 row["failed"][name] = _first_line(e)
                 continue
-            if verify(result, plain_error, torch.finfo(dtype).eps, 10 if name.startswith(OTHERS) else 2, tolerance):
+            if verify(
+                result, plain_error, torch.finfo(dtype).eps, 10 if name.startswith(RELAXED_CANDIDATES) else 2, tolerance
+            ):
                 correct[name] = run
             else:
                 row["wrong"].append(name)

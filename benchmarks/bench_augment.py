@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import click
 import torch
-from _harness import Bench, Numbers, backward_of, benchmark, graphed, over, wider
+from _harness import Bench, Numbers, backward_of, benchmark, cycle_through, graphed, wider_dtype
 from torch import Tensor
 
 from stylegan_cli.ops import use
@@ -43,12 +43,12 @@ def measure(bench: Bench, pipe: str, shape: tuple[int, int, int, int]) -> None:
     plain = use("reference")(augment)
     # Tolerance: float32 sampling coordinates are exact to only a ten-thousandth of a pixel.
     facts |= {"dtype": torch.float32, "sets": 2, "ahead": False, "tolerance": 1e-3}
-    runs = {"ours": over(augment, samples)}
+    runs = {"ours": cycle_through(augment, samples)}
     if bench.cuda:  # a CPU has nothing faster for the long filter than the reference
-        runs["reference"] = over(plain, samples)
+        runs["reference"] = cycle_through(plain, samples)
         runs["graphed"] = graphed(augment, samples, torch.cuda.graph_pool_handle())
-    wide = [tuple(t.to(wider(torch.float32)) for t in sets[0])]
-    exact = {"exact": over(plain, [wide[0][:1]]), "plain": over(plain, samples)}
+    wide = [tuple(t.to(wider_dtype(torch.float32)) for t in sets[0])]
+    exact = {"exact": cycle_through(plain, [wide[0][:1]]), "plain": cycle_through(plain, samples)}
     with torch.no_grad():
         forward = bench.row(f"{title}, forward", runs, **_at_0(exact), **facts)
     if forward is None:

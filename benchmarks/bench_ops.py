@@ -18,7 +18,7 @@ import _peer
 import _plain
 import click
 import torch
-from _harness import Bench, Numbers, Run, backward_of, benchmark, compiled, over, sets_for, wider
+from _harness import Bench, Numbers, Run, backward_of, benchmark, compiled, count_input_sets, cycle_through, wider_dtype
 from torch import Tensor
 
 from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d, use
@@ -109,11 +109,11 @@ def time_bias_act(
     b = randn(bench, dtype, shape[1])
     tensors = [
         randn(bench, dtype, *shape, channels_last=channels_last)
-        for _ in range(2 * sets_for(2 * num_bytes(x), bench.device))
+        for _ in range(2 * count_input_sets(2 * num_bytes(x), bench.device))
     ]
     forward = [(x, b) for x in tensors[::2]]
     backward = [(x, b, dy) for x, dy in zip(tensors[::2], tensors[1::2])]
-    exact = [t.to(wider(dtype)) for t in backward[0]]
+    exact = [t.to(wider_dtype(dtype)) for t in backward[0]]
 
     def act(x, b):
         return bias_act(x, b, act="lrelu", clamp=CLAMP)
@@ -124,7 +124,7 @@ def time_bias_act(
     reference = use("reference")(act)
     facts = {"op": "bias_act", "size": shape[-1], "dtype": dtype, "sets": len(forward)}
     for name, num_passes, run, sets, inputs in (
-        ("bias_act", 2, over, forward, exact[:2]),
+        ("bias_act", 2, cycle_through, forward, exact[:2]),
         ("bias_act backward", 3, backward_of, backward, exact),
     ):
         bench.row(
@@ -159,7 +159,7 @@ def time_upfirdn2d(
     moved = num_bytes(x) * (1 + up**2 / down**2)
     sets = [(x,)] + [
         (randn(bench, dtype, *shape, channels_last=channels_last),)
-        for _ in range(sets_for(int(moved), bench.device) - 1)
+        for _ in range(count_input_sets(int(moved), bench.device) - 1)
     ]
     options = {"up": up, "down": down, "padding": padding, "gain": float(up**2)}
 
@@ -176,8 +176,8 @@ def time_upfirdn2d(
 
     bench.row(
         title(f"upfirdn2d {kind}, {k} taps", shape, channels_last),
-        {key: over(g, sets) for key, g in alternatives(bench, resample, peer_resample, compiles).items()},
-        exact=lambda: reference(x.to(wider(dtype))),
+        {key: cycle_through(g, sets) for key, g in alternatives(bench, resample, peer_resample, compiles).items()},
+        exact=lambda: reference(x.to(wider_dtype(dtype))),
         plain=lambda: reference(x),
         dtype=dtype,
         sets=len(sets),
@@ -228,15 +228,15 @@ def time_modulated_conv2d(
     first = make_inputs()
     y = torch.empty(batch, o, size, size, dtype=dtype, device="meta")
     moved = num_bytes(first[0], y) + first[1].numel() * y.element_size() + (0 if noise is None else num_bytes(noise))
-    sets = [first, *(make_inputs() for _ in range(sets_for(moved, bench.device) - 1))]
+    sets = [first, *(make_inputs() for _ in range(count_input_sets(moved, bench.device) - 1))]
     functions = _layer_functions(bench, layer, noise, strength, f, options, compiles)
-    candidates = {name: over(function, sets) for name, function in functions.items()}
+    candidates = {name: cycle_through(function, sets) for name, function in functions.items()}
     if bench.peer:
         candidates |= _peer_candidates(bench, sets, noise, strength, options)
     bench.row(
         title(f"modulated_conv2d {kind}", (batch, i, o, size, size), False),
         candidates,
-        exact=lambda: functions["reference"](*(t.to(wider(dtype)) for t in first)),
+        exact=lambda: functions["reference"](*(t.to(wider_dtype(dtype)) for t in first)),
         plain=lambda: functions["reference"](*first),
         dtype=dtype,
         sets=len(sets),
@@ -276,8 +276,8 @@ def _peer_candidates(bench: Bench, sets: list[tuple], noise, strength, options: 
         return _peer.modulated_layer(bench.peer, x, w, style, noise, b, f, clamp=CLAMP, grouped=grouped, **options)
 
     return {
-        "peer": over(functools.partial(layer, False), sets),
-        "peer grouped": over(functools.partial(layer, True), sets),
+        "peer": cycle_through(functools.partial(layer, False), sets),
+        "peer grouped": cycle_through(functools.partial(layer, True), sets),
     }
 
 

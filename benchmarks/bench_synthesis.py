@@ -16,7 +16,7 @@ import _peer
 import _plain
 import click
 import torch
-from _harness import Bench, Numbers, benchmark, compiled, graphed, over, time_share
+from _harness import Bench, Numbers, benchmark, compiled, cycle_through, graphed, time_share
 from torch import nn
 
 from stylegan_cli.models.registry import build_generator
@@ -70,7 +70,7 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
         functions["x * s, convolution, * d"] = plain_synthesis(G, _plain.modulated_scale)
     if bench.peer:
         functions["peer"] = peer_synthesis(bench, G, half)
-    modes = {"": (over, functions)}
+    modes = {"": (cycle_through, functions)}
     if bench.cuda:
         fast = {name: function for name, function in functions.items() if name != "reference"}
         modes[", CUDA graph"] = (functools.partial(graphed, pool=torch.cuda.graph_pool_handle()), fast)
@@ -119,11 +119,11 @@ def peer_synthesis(bench: Bench, G: nn.Module, half: torch.dtype | None) -> Call
 
 def add_rates(bench: Bench, G: nn.Module, batch: int, half: torch.dtype | None, row: dict) -> None:
     row["images_per_second"] = {name: batch / seconds for name, seconds in row["seconds"].items()}
-    row["floor"] = floor(G, batch, half, bench.ceilings)
+    row["floor"] = minimum_seconds(G, batch, half, bench.ceilings)
     row["of_floor"] = row["floor"] / row["ours"]
 
 
-def floor(
+def minimum_seconds(
     G: nn.Module,
     batch: int,
     half: torch.dtype | None,  # precision of the highest levels

@@ -2,7 +2,7 @@
 
 python benchmarks/gpu_check.py --out gpu_check --peer ../stylegan3
 
-Every part has a time limit and a log in the --out folder; a failed part does not prevent the next. Measurements go to
+Every part has a time limit and a log in the --out folder; the next part runs even if one fails. Measurements go to
 benchmarks/results/. Prints a summary at the end; exit code 1 if a part failed.
 """
 

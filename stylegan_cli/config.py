@@ -124,7 +124,7 @@ def from_json(
     hints = _type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - set(fields)):
-        raise SganError(f"{cls.__name__}: unknown field(s) {', '.join(unknown)}; was it written by a newer version?")
+        raise SganError(f"{cls.__name__}: unknown fields: {', '.join(unknown)}; was it written by a newer version?")
     try:
         return cls(**{k: _convert(hints[k], value, f"{cls.__name__}.{k}", readers) for k, value in values.items()})
     except TypeError as e:

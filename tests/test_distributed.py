@@ -97,7 +97,7 @@ def test_all_ranks_restart_when_one_is_lost(outcomes):
 
 def test_restarts_are_limited(outcomes):
     (kind, message, hint, _), _, _, stderr = outcomes["always_lost"]
-    assert (kind, message) == ("SganError", "Rank 0 was killed by SIGSEGV after 1 restart(s).")
+    assert (kind, message) == ("SganError", "Rank 0 was killed by SIGSEGV after 1 restart.")
     assert stderr == "Rank 0 was killed by SIGSEGV. Restarting all ranks from the last state.\n"
     assert (outcomes["folder"] / "lost-0").read_text() == "started\n" * 2
 
@@ -166,7 +166,7 @@ def test_under_torchrun(tmp_path):
         _, stderr = process.communicate(timeout=120)
     assert read_ranks(tmp_path, "launched") == [[True, 2, True], [True, 2, False]], stderr
     assert process.returncode == 1
-    message = "--gpus 3 does not match the 2 process(es) that the launcher started.\nLeave out --gpus.\n"
+    message = "--gpus 3 does not match the 2 processes that the launcher started.\nRemove --gpus.\n"
     assert stderr.count(message) == stderr.count("--gpus 3") == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Where they are looked for: files and folders.
+# Files and folders to check.
 CHECKED = (
     "README.md",
     "CONTRIBUTING.md",

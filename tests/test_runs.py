@@ -129,10 +129,10 @@ def test_find_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("run", "message", "hint"),
     [
-        ("4", "No run 4 in runs", "sgan runs --runs runs"),
-        ("00003-a-aut", "No run 00003-a-aut", "Did you mean runs/00003-a-auto?"),
+        ("4", "There is no run '4' in runs", "sgan runs --runs runs"),
+        ("00003-a-aut", "There is no run '00003-a-aut'", "Did you mean runs/00003-a-auto?"),
         ("notes", "The folder notes is not a run folder", "sgan runs --runs notes"),
-        ("9" * 400, "No run 99", "sgan runs"),
+        ("9" * 400, "There is no run '99", "sgan runs"),
     ],
 )
 def test_missing_run(tmp_path, monkeypatch, run, message, hint):
@@ -142,9 +142,9 @@ def test_missing_run(tmp_path, monkeypatch, run, message, hint):
     with pytest.raises(SganError, match=message) as error:
         runs.find_run(run, "runs")
     assert hint in error.value.hint
-    with pytest.raises(SganError, match="No runs in notes") as error:
+    with pytest.raises(SganError, match="There are no runs in notes") as error:
         runs.find_run(None, "notes")
-    assert error.value.hint == "Start one: sgan train"
+    assert error.value.hint == "Start one with `sgan train`, or use --runs."
 
 
 def test_find_model(tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ def test_find_model(tmp_path, monkeypatch):
     monkeypatch.setattr(runs.folders, "PACKAGED_MODEL", packaged)
     with pytest.raises(SganError) as error:
         runs.find_model(None, root)
-    assert error.value.hint == "Train one: sgan train"
+    assert error.value.hint == "Train a model with `sgan train`, or use --model."
 
     packaged.touch()
     path, description = runs.find_model(None, root)
@@ -169,11 +169,11 @@ def test_find_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "message", "hint"),
     [
-        ("runs/00000-a/snapshot-000003.safetensors", "No file or folder", "snapshot-000002.safetensors?"),
-        ("runs/00000-b", "No file or folder", "00000-a?"),
-        ("runs/00001-empty", "No snapshot in the folder", "snapshot-000000.safetensors"),
-        ("runs", "No snapshot in the folder", "--model runs/00000-a?"),
-        ("nowhere/at/all", "No file or folder", None),
+        ("runs/00000-a/snapshot-000003.safetensors", "does not exist", "snapshot-000002.safetensors?"),
+        ("runs/00000-b", "does not exist", "00000-a?"),
+        ("runs/00001-empty", "contains no snapshot", "snapshot-000000.safetensors"),
+        ("runs", "contains no snapshot", "--model runs/00000-a?"),
+        ("nowhere/at/all", "does not exist", None),
     ],
 )
 def test_missing_model(tmp_path, monkeypatch, model, message, hint):

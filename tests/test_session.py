@@ -64,13 +64,13 @@ def test_generate(session, tmp_path):
     assert result.images.shape == (2, 3, 32, 32) and result.ws.shape == (2, session.G.num_ws, 128)
     assert [p.name for p in result] == result.names == ["seed0003", "seed0005"] and len(result) == 2
     watch.assert_complete("images")
-    assert result.records[1]["seed"] == "5" and result.records[1]["model"] == session.fingerprint
-    assert "command" not in result.records[0]
+    assert result.metadata[1]["seed"] == "5" and result.metadata[1]["model"] == session.fingerprint
+    assert "command" not in result.metadata[0]
     files = result.save(tmp_path, "png", latents=True, grid=True)
     assert [f.name for f in files] == ["seed0003.png", "seed0005.png", "w.npz", "grid.png"]
     assert len(watch.calls) == 2, "cached images are not generated again"
     assert np.array_equal(np.asarray(Image.open(files[0])).transpose(2, 0, 1), result.images[0].numpy())
-    assert read_metadata(files[0]) == result.records[0]
+    assert read_metadata(files[0]) == result.metadata[0]
     again = session.generate(GenerateRequest(from_w=str(files[2])))
     assert torch.equal(again.images, result.images) and again.names == ["w0000", "w0001"]
     with pytest.raises(SganError, match="already"):
@@ -215,7 +215,7 @@ def test_interpolate(session, tmp_path):
     assert video.images.shape[0] == 3 and torch.equal(video.images[0, :, ::4, ::4], by_hand(session.G, [1])[0])
     watch.assert_complete("images")
     assert Image.open(video.save(tmp_path / "video.gif")).n_frames == 3
-    with pytest.raises(SganError, match="only one"):
+    with pytest.raises(SganError, match="One keyframe"):
         session.interpolate(seeds=[1])
 
 
@@ -300,8 +300,10 @@ def test_attribute(session, cache, tmp_path):
     result = session.attribute(**request, progress=watch)
     watch.assert_complete("images projected", "steps", "candidates")
     assert len(result.calibration.generated) == len(result.calibration.real) == 8
-    (judgment,) = result.judged
-    assert judgment.name == "seed0007" and judgment.log_ratio == result.calibration.log_ratio(judgment.distance)
+    (attribution,) = result.attributions
+    assert attribution.name == "seed0007" and attribution.log_ratio == result.calibration.log_ratio(
+        attribution.distance
+    )
     assert session.prepare_attribution(**request).calibration == result.calibration, "it is cached"
     assert [f.name for f in result.save(tmp_path)] == ["attribute-compare.png", "attribute.png"]
 
@@ -393,7 +395,7 @@ def test_fingerprint_follows_the_weights(cache, tmp_path):
         before = session.fingerprint
         change()
         assert before != session.fingerprint == fingerprint(session.G)
-    assert session.generate(seeds=[1]).records[0]["model"] == fingerprint(session.G)
+    assert session.generate(seeds=[1]).metadata[0]["model"] == fingerprint(session.G)
     assert Session(PACKAGED_MODEL).fingerprint == of_file, "the cache has the fingerprint of the file"
     session.generate(seeds=[1]).save(tmp_path, latents=True)
     with pytest.raises(SganError, match=of_file):
@@ -433,7 +435,7 @@ def test_empty_environment_variable(monkeypatch):
 
 
 def test_open_missing_file(tmp_path):
-    with pytest.raises(SganError, match="No file or folder"):
+    with pytest.raises(SganError, match="does not exist"):
         stylegan_cli.open(tmp_path / "missing.safetensors")
 
 

@@ -130,7 +130,7 @@ def error_message(path):
 
 
 def test_a_missing_file(tmp_path):
-    assert "no file" in error_message(tmp_path / "none.safetensors")
+    assert "does not exist" in error_message(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 200, 0.5, 0.999])

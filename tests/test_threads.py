@@ -11,24 +11,25 @@ from stylegan_cli import threads
 SHOW = (
     "import os, sys; print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('KMP_BLOCKTIME'), 'torch' in sys.modules)"
 )
-COMMAND_LINE = f"""
+COMMAND_LINE = """
+import sys
 from stylegan_cli.cli import main
 try:
-    main(['--version'])
+    main(sys.argv[1:])
 except SystemExit:
     pass
-{SHOW}"""
+"""
 
 
-def run(code, **environment):
+def run(code, *arguments, **environment):
     """What a new process prints, with no OpenMP variable set but those given."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP", "KMP", "OMP"))}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, env=clean | environment, capture_output=True, text=True)
 
 
 def test_command_line_sets_the_environment_before_torch_is_imported():
-    assert run(COMMAND_LINE).stdout.splitlines()[-1] == "1000 0 False"
+    assert run(COMMAND_LINE + SHOW, "--version").stdout.splitlines()[-1] == "1000 0 False"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_command_line_sets_the_environment_before_torch_is_imported():
     ],
 )
 def test_the_user_decides(environment, line):
-    assert run(COMMAND_LINE, **environment).stdout.splitlines()[-1] == line
+    assert run(COMMAND_LINE + SHOW, "--version", **environment).stdout.splitlines()[-1] == line
 
 
 def test_the_library_leaves_the_environment_alone():
@@ -49,18 +50,34 @@ def test_the_library_leaves_the_environment_alone():
 
 @pytest.mark.parametrize("value", ["two", "0", "-1", "1.5", "2,", "2 3"])
 def test_bad_number_of_threads(value):
-    done = run(COMMAND_LINE, OMP_NUM_THREADS=value)
+    done = run(COMMAND_LINE, "runs", OMP_NUM_THREADS=value)
     assert done.stderr == (
         f"Error: OMP_NUM_THREADS={value!r} is not a number of threads.\n"
         "Set it to a whole number such as 2, or unset it to use every available core.\n"
     )
-    done = subprocess.run([sys.executable, "-m", "stylegan_cli"], env=os.environ | {"OMP_NUM_THREADS": value})
-    assert done.returncode == 1
+    command = [sys.executable, "-m", "stylegan_cli", "runs"]
+    assert subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": value}).returncode == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["train", "--help"], ["--version"]])
+def test_a_bad_number_does_not_prevent_help(arguments):
+    done = run(COMMAND_LINE, *arguments, OMP_NUM_THREADS="two")
+    assert "Usage: " in done.stdout + done.stderr or done.stdout.startswith("sgan ")
+    assert "OMP_NUM_THREADS" not in done.stderr
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_a_blank_number_of_threads_is_ignored(value):
+    environment = {"OMP_NUM_THREADS": value}
+    threads.check_num_threads(environment)
+    threads.configure_openmp(environment)
+    assert "OMP_NUM_THREADS" not in environment
 
 
 @pytest.mark.parametrize("value", ["2", " 4 ", "4,2"])
 def test_good_number_of_threads(value):
     environment = {"OMP_NUM_THREADS": value}
+    threads.check_num_threads(environment)
     threads.configure_openmp(environment)
     assert environment["OMP_NUM_THREADS"] == value
 
@@ -91,12 +108,29 @@ def cgroup(tmp_path, monkeypatch):
         ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),  # the group above limits
         ("0::/host/name\n", {"cpu.max": "200000 100000"}, 2),  # inside a container
         ("1:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "400000", "cpu/a/cpu.cfs_period_us": "100000"}, 4),
+        (
+            "1:cpu,cpuacct:/a\n",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "4000", "cpu,cpuacct/a/cpu.cfs_period_us": "1000"},
+            4,
+        ),
         ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
         ("2:cpuset:/a\n", {"cpuset/a/cpu.max": "100000 100000"}, 8),
     ],
 )
 def test_quota(cgroup, membership, files, cores):
     assert cgroup(membership, files) == cores
+
+
+def test_unusual_cgroups_are_no_error(cgroup, tmp_path):
+    (tmp_path / "membership").write_bytes(b"malformed\n0::/caf\xe9\n")
+    assert threads.available_cores(tmp_path, tmp_path / "membership") == 8
+
+
+def test_files_outside_the_cgroup_file_system_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "_affinity", lambda: 8)
+    (tmp_path / "cpu.max").write_text("100000 100000")
+    (tmp_path / "membership").write_text("0::/a\n")
+    assert threads.available_cores(tmp_path / "cgroup", tmp_path / "membership") == 8
 
 
 def test_a_quota_limits_the_threads(monkeypatch):

@@ -16,7 +16,7 @@ import click
 
 from ..errors import MisuseError, SganError
 from ..terminal import prepare_streams, stop_as_interrupt
-from ..threads import configure_openmp
+from ..threads import check_num_threads, configure_openmp
 from ..version import __version__
 
 # Equal to each command's own short help, as a test checks. In the order in which a newcomer needs them.
@@ -92,6 +92,9 @@ class LazyGroup(click.Group):
         prepare_streams()
         try:
             configure_openmp()
+            # A bad number must not prevent the commands that explain it.
+            if args and args[0] != "doctor" and not {"-h", "--help", "--version"} & {*args}:
+                check_num_threads()
             with stop_as_interrupt():
                 # Click returns the code of `ctx.exit(code)`; commands themselves return None.
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
@@ -156,7 +159,7 @@ def _explain(error: BaseException) -> tuple[str, str | None]:
     if isinstance(error, SganError):
         return str(error), error.hint
     if isinstance(error, ModuleNotFoundError) and (top := (error.name or "").partition(".")[0]) in EXTRAS:
-        return f"This requires the package {top}.", f"pip install 'stylegan-cli[{EXTRAS[top]}]'"
+        return f"The package {top!r} is not installed.", f"Run pip install 'stylegan-cli[{EXTRAS[top]}]'."
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):  # torch's, without importing it
         return "Out of memory.", "Use a smaller --batch, or a smaller --batch-gpu in training."
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:

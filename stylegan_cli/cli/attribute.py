@@ -41,7 +41,7 @@ def command(
 
     A model can reproduce its own images closely, and other images less so. The first time, some generated and some
     real images are projected (see `sgan project`) to calibrate; that takes minutes and is cached. Each IMAGE is then
-    projected, too, and its distance compared with both groups. Prints a
+    also projected, and its distance compared with both groups. Prints a
     likelihood ratio for each; writes attribute.png (a histogram of the distances) and attribute-compare.png (target,
     result and difference).
 
@@ -71,11 +71,11 @@ def command(
     if not call.as_json:
         counts = f"{len(calibration.generated)} generated and {len(calibration.real)} real images"
         call.inform(f"Calibrated on {counts}: in {auc:.1%} of the pairs the generated one is nearer (AUC).")
-        for judgment in result.judged:
-            verdict = _verdict(judgment.log_ratio, auc)
-            click.echo(f"{judgment.name}: distance {judgment.distance:.4f}, {verdict}")
-    judgments = [dataclasses.asdict(judgment) for judgment in result.judged]
-    call.print_result({"auc": auc, "judged": judgments, "files": files}, files[-1])
+        for attribution in result.attributions:
+            verdict = _verdict(attribution.log_ratio, auc)
+            click.echo(f"{attribution.name}: distance {attribution.distance:.4f}, {verdict}")
+    attributions = [dataclasses.asdict(attribution) for attribution in result.attributions]
+    call.print_result({"auc": auc, "judged": attributions, "files": files}, files[-1])
 
 
 def _verdict(log_ratio: float, auc: float) -> str:

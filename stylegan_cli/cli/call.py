@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import SganError
+from ..errors import SganError, plural
 
 if typing.TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if typing.TYPE_CHECKING:
 def resolve_device(
     name: str,  # what `Device` accepts
 ) -> torch.device:
-    """The device of that name; 'auto' is CUDA if available, else the CPU. Raises SganError if this machine does not
+    """The named device; 'auto' is CUDA if available, else the CPU. Raises SganError if this machine does not
     have the device, or if the CUDA kernels are required and cannot run on it."""
     import torch
 
@@ -33,9 +33,10 @@ def resolve_device(
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = torch.device(("cuda" if count else "cpu") if name == "auto" else name)
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise SganError(f"No device {name}: PyTorch sees {count} CUDA device(s).", hint="Use --device auto.")
+        finds = plural(count, "CUDA device") if count else "no CUDA device"
+        raise SganError(f"Device {name!r} is not available: PyTorch finds {finds}.", hint="Use --device auto.")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise SganError("No device mps: this PyTorch sees no Apple GPU.", hint="Use --device auto.")
+        raise SganError(f"Device {name!r} is not available: PyTorch finds no Apple GPU.", hint="Use --device auto.")
     dispatch.check(None, device)
     return device
 

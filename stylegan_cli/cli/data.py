@@ -8,6 +8,7 @@ import typing
 import click
 
 from ..config import base_size
+from ..errors import plural
 from .call import output_file, warn
 from .options import OrderedGroup, out_options, output_options, seed_option, workers_option
 from .params import SIZE
@@ -44,7 +45,8 @@ def command() -> None:
     type=click.Choice(["center", "pad", "none"]),
     default="center",
     show_default=True,
-    help="Fitting of images with another aspect ratio: center (crop), pad (keep the whole image) or none (stretch).",
+    help="Method of fitting images with another aspect ratio: center (crop), pad (keep the whole image) or none "
+    "(stretch).",
 )
 @click.option(
     "--pad",
@@ -107,14 +109,14 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     warn(*filter(None, (report.warning, *report.notes)))
     if not quiet:
         classes = f", {len(report.classes)} classes" if report.classes else ""
-        size = f"{report.height}x{report.width} (height x width), {report.channels} channel(s)"
+        size = f"{report.height}x{report.width} (height x width), {plural(report.channels, 'channel')}"
         click.echo(f"{report.num} images of {size}{classes}")
     click.echo(report.path)
 
 
 @command.command("info", short_help="Show what a dataset contains.")
 @click.argument("path", required=False)
-@out_options("NAME-contact.png", "that of the dataset, or the current one for the bundled dataset")
+@out_options("NAME-contact.png", "the dataset's folder; the current folder for the bundled dataset")
 @output_options
 def info_command(path: str | None, out: str | None, outdir: str | None, as_json: bool, quiet: bool) -> None:
     """Show what a dataset contains: number and size of images, classes, attributes.
@@ -140,7 +142,7 @@ def info_command(path: str | None, out: str | None, outdir: str | None, as_json:
     if as_json:
         return click.echo(json.dumps(facts))
     if not quiet:
-        _print_skipped(list(facts["ignored"].items()), "{} file(s) are not part of the dataset:")
+        _print_skipped(list(facts["ignored"].items()), "Not part of the dataset ({}):")
         click.echo(_table(facts))
     click.echo(sheet)
 
@@ -198,7 +200,7 @@ def _table(facts: dict[str, typing.Any]) -> str:
         "channels": f"{facts['channels']} ({ {1: 'gray', 3: 'RGB', 4: 'RGBA'}[facts['channels']] })",
         **_labels(facts),
         "attributes": _counted(facts["attributes"]) or "none",
-        "created": _made(facts["made"]) or "unknown",
+        "created": _provenance_text(facts["made"]) or "unknown",
         "hash": facts["content_hash"],
         **({"note": facts["note"]} if facts["note"] else {}),
     }
@@ -220,22 +222,22 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(shown) + (f" and {len(counts) - _MAX_SHOWN} more" if len(counts) > _MAX_SHOWN else "")
 
 
-def _made(made: dict[str, typing.Any]) -> str:
+def _provenance_text(made: dict[str, typing.Any]) -> str:
     """How the dataset was made, without the facts in other rows."""
     elsewhere = ("classes", "size", "channels", "from")
     facts = {k: v for k, v in made.items() if k not in elsewhere and v not in (None, [], {})}
-    return ", ".join(f"{k} {_short(v)}" for k, v in facts.items())
+    return ", ".join(f"{k} {_format_value(v)}" for k, v in facts.items())
 
 
-def _short(value: typing.Any) -> str:
+def _format_value(value: typing.Any) -> str:
     if isinstance(value, list):
-        return f"{len(value)} file(s)"
+        return plural(len(value), "file")
     return " ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _print_skipped(skipped: typing.Sequence[tuple[str, str]], title: str = "Skipped {} file(s):") -> None:
+def _print_skipped(skipped: typing.Sequence[tuple[str, str]], title: str = "Skipped {}:") -> None:
     if skipped:
-        click.echo(title.format(len(skipped)), err=True)
+        click.echo(title.format(plural(len(skipped), "file")), err=True)
     for name, reason in skipped[:_MAX_LISTED]:
         click.echo(f"  {name}: {reason}", err=True)
     if len(skipped) > _MAX_LISTED:

@@ -19,14 +19,14 @@ _ORIGINS = {"package": "bundled", "cache": "built before", "now": "built in {sec
 
 
 @click.command(short_help="Check this machine, build the CUDA kernels and test them.")
-@click.option("--build/--no-build", "may_compile", default=True, help="Build missing CUDA kernels, or build nothing.")
+@click.option("--build/--no-build", "allow_build", default=True, help="Build missing CUDA kernels, or build nothing.")
 @output_options
-def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
+def command(allow_build: bool, as_json: bool, quiet: bool) -> None:
     """Check this machine, build the CUDA kernels and test them.
 
-    Prints what was found (PyTorch, GPUs, compilers), builds the CUDA kernels for the GPUs, compares each kernel with
-    its plain PyTorch reference, and says how to fix what is missing. Without a GPU, kernels are built for the
-    architectures in the environment variable SGAN_CUDA_ARCH (such as 90a), else for sm_80.
+    Lists the software and hardware (PyTorch, GPUs, compilers, threads), builds the CUDA kernels for the GPUs,
+    compares each kernel with its plain PyTorch reference, and says how to fix what is missing. Without a GPU,
+    kernels are built for the architectures in the environment variable SGAN_CUDA_ARCH (such as 90a), else for sm_80.
 
     Exit codes: 0 (training runs at full speed), 3 (everything works, but slower), 1 (a kernel is wrong).
 
@@ -41,7 +41,7 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
     machine = inspect_machine()
     if not as_json:
         click.echo(_machine_table(machine))  # before the build, which may take minutes
-    built = checks.build_kernels(may_compile)
+    built = checks.build_kernels(allow_build)
     if not as_json:
         click.echo(_build_table(built))
     results = _run_checks(quiet) if built.loaded else []
@@ -52,7 +52,7 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
         result: dict[str, typing.Any] = {
             "verdict": state,
             "exit_code": code,
-            "machine": asdict(machine),
+            "machine": _machine_json(machine),
             "build": asdict(built),
         }
         result["checks"] = [{**asdict(c), "agrees": c.agrees, "speedup": c.speedup} for c in results]
@@ -60,7 +60,7 @@ def command(may_compile: bool, as_json: bool, quiet: bool) -> None:
         click.echo(json.dumps(result, default=str))
     else:
         click.echo(
-            "".join(f"\n{part}\n" for part in (_checks_table(results), _todo_text(todo), sentence) if part), nl=False
+            "".join(f"\n{part}\n" for part in (_checks_table(results), _advice_text(todo), sentence) if part), nl=False
         )
     click.get_current_context().exit(code)
 
@@ -80,8 +80,20 @@ def _row(name: str, text: str) -> str:
     return f"{name:<14}{text}"
 
 
+def _machine_json(machine: Machine) -> dict[str, typing.Any]:
+    """The fields of `Machine`, with the keys that --json has always used."""
+    facts = asdict(machine)
+    facts["hinders_use"] = facts.pop("use_blockers")
+    facts["hinders_building"] = facts.pop("build_blockers")
+    for tool in filter(None, (facts["nvcc"], facts["host_compiler"])):
+        tool["found"] = tool.pop("source")
+    return facts
+
+
 def _machine_table(m: Machine) -> str:
     rows = [
+        ("stylegan_cli", m.version),
+        ("platform", f"{m.platform}, {m.cores} cores available"),
         ("Python", f"{m.python} ({m.python_path})"),
         ("PyTorch", m.torch),
         (
@@ -91,13 +103,18 @@ def _machine_table(m: Machine) -> str:
         ("CUDA driver", f"supports CUDA {m.cuda_driver}" if m.cuda_driver else "none"),
         *((f"GPU {i}", f"{g.name}, {g.architecture}, {g.memory / 2**30:.0f} GiB") for i, g in enumerate(m.gpus)),
         *([] if m.gpus else [("GPU", "none")]),
-        ("nvcc", f"{'.'.join(map(str, m.nvcc.version))} ({m.nvcc.path}, from {m.nvcc.found})" if m.nvcc else "none"),
+        ("nvcc", f"{'.'.join(map(str, m.nvcc.version))} ({m.nvcc.path}, from {m.nvcc.source})" if m.nvcc else "none"),
         ("C++ compiler", f"{m.host_compiler.version} ({m.host_compiler.path})" if m.host_compiler else "none"),
         ("ninja", str(m.ninja or "none")),
         ("cache", str(m.cache)),
-        ("settings", " ".join(f"{name}={value}" for name, value in m.settings.items()) or "none"),
+        ("settings", _variables(m.settings)),
+        ("OpenMP", _variables(m.openmp)),
     ]
     return "\n".join(_row(*row) for row in rows)
+
+
+def _variables(values: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in values.items()) or "none"
 
 
 def _build_table(built: Build) -> str:
@@ -125,5 +142,5 @@ def _agreement(c: Check) -> str:
     return f"{c.error:.1e} of {c.allowed:.1e}, " + ("ok" if c.agrees else "WRONG")
 
 
-def _todo_text(todo: list[Advice]) -> str:
+def _advice_text(todo: list[Advice]) -> str:
     return "\n".join(["To do:", *(f"  {item.what} {item.todo}" for item in todo)]) if todo else ""

@@ -78,14 +78,14 @@ def command() -> None:
 @click.option(
     "--attributes", metavar="NAMES", help="Attributes (kinds of labels) to use: bodyColor,topVariant. Default: all."
 )
-@click.option("--data", metavar="PATH", help="Dataset whose labels to use, instead of --from-labels.")
+@click.option("--data", metavar="PATH", help="Dataset with labels to use, instead of --from-labels.")
 @click.option("--csv", metavar="FILE", help="Table of labels of seeds to use, with the columns seed,NAME,...")
 @click.option("--count", type=click.IntRange(1), help="Number of directions, without labels. Default: 10.")
 @click.option("--num", type=click.IntRange(2), default=10_000, help="Number of random latents to analyze.")
 @click.option(
     "--layers",
     type=STYLES,
-    help="Layers that the directions are for: coarse, middle, fine, or layer indices such as 0-4. Default: all.",
+    help="Layers that the directions change: coarse, middle, fine, or layer indices such as 0-4. Default: all.",
 )
 @class_option
 @out_options("directions-METHOD.npz", "./out")

@@ -44,7 +44,9 @@ def command(
       sgan generate --from-w out/projected.npz
     """
     if request["from_w"] and save_w:
-        raise click.UsageError("--save-w has no effect with --from-w: the latents are in that file already.")
+        raise click.UsageError(
+            "--save-w has no effect with --from-w: the latents are in that file already. Remove --save-w."
+        )
     with call.progress() as progress:
         session = call.open()
         result = session.generate(progress=progress, **request)

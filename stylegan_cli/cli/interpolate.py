@@ -42,7 +42,7 @@ from .params import GRID, STYLES, Number
     type=Number(),
     nargs=2,
     metavar="FROM TO",
-    help="Range of truncation psi that --kind trunc passes through, and back. Default: 0 1.",
+    help="Range of truncation psi for --kind trunc, from FROM to TO and back. Default: 0 1.",
 )
 @out_options(
     "interpolate.gif; the extensions .webp and .mp4 (needs pip install 'stylegan-cli[video]') give other formats",
@@ -82,7 +82,9 @@ def command(
 
     for option, kind in (("styles", "mix"), ("sweep", "trunc")):
         if request[option] and request["kind"] != kind:
-            raise click.UsageError(f"--{option} requires --kind {kind}, not --kind {request['kind']}.")
+            raise click.UsageError(
+                f"--{option} has no effect with --kind {request['kind']}. Use --kind {kind}, or remove it."
+            )
     file = output_file(out, outdir, "interpolate.gif")
     check_video(file, request["fps"])
     with call.progress() as progress:

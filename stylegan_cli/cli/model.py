@@ -34,8 +34,9 @@ def command() -> None:
 def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     """Show what a model file contains: architecture, parameters, training data and metrics.
 
-    FILE is a snapshot, a run folder, or a checkpoint of another program (path or URL). Of a pickle, all classes and
-    functions that it names are listed as inert (known and read as plain data) or UNKNOWN; none of them is executed.
+    FILE is a snapshot, a run folder, or a checkpoint of another program (path or URL). For a
+    pickle, all classes and functions that it names are listed as inert (known and read as plain data) or UNKNOWN;
+    none of them is executed.
 
     \b
     Examples:

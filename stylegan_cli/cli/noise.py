@@ -13,7 +13,7 @@ from .options import file_options, latents_option, session_options, speed_option
 @click.command(short_help="Show how the noise inputs of a model affect its images.")
 @latents_option("0-2")
 @click.option(
-    "--draws", type=click.IntRange(2), default=100, help="Number of noise samples to compute the standard deviation."
+    "--draws", type=click.IntRange(2), default=100, help="Number of noise samples for the standard deviation."
 )
 @truncation_options
 @speed_options

@@ -21,7 +21,7 @@ class OrderedGroup(click.Group):
         return list(self.commands)
 
 
-def _together(*options: typing.Callable) -> typing.Callable:
+def combine_options(*options: typing.Callable) -> typing.Callable:
     """Combine several options into one decorator; the help shows them in the order given."""
 
     def decorate(function: typing.Callable) -> typing.Callable:
@@ -38,7 +38,7 @@ runs_option = click.option(
 )
 
 # Passes `model` (str or None) and `runs` (str), for `interop.conversion.find_model`.
-model_option = _together(
+model_option = combine_options(
     click.option(
         "--model",
         "--network",
@@ -51,9 +51,9 @@ model_option = _together(
 )
 
 # Passes `as_json` and `quiet`: results go to stdout, everything else to stderr.
-output_options = _together(
+output_options = combine_options(
     click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but the result."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only the result."),
 )
 
 
@@ -120,7 +120,7 @@ def session_options(command: typing.Callable) -> typing.Callable:
         shared = {field.name: options.pop(field.name) for field in dataclasses.fields(Call)}
         command(call=Call(**shared), **options)
 
-    return _together(model_option, _any_model_option, device_option, kernels_option, output_options)(run)
+    return combine_options(model_option, _any_model_option, device_option, kernels_option, output_options)(run)
 
 
 # Passes `seeds`, a list of seeds and names of .npz files.
@@ -166,7 +166,7 @@ def trunc_option(name: str = "trunc") -> typing.Callable:
 
 
 # Passes `trunc`, `trunc_cutoff` and `class_index`.
-truncation_options = _together(
+truncation_options = combine_options(
     trunc_option(),
     click.option(
         "--trunc-cutoff", type=click.IntRange(0), help="Number of styles to truncate, from the first. Default: all."
@@ -180,7 +180,7 @@ batch_option = click.option(
 )
 
 # Passes `batch` and `precision`.
-speed_options = _together(
+speed_options = combine_options(
     batch_option,
     click.option(
         "--precision",
@@ -199,22 +199,22 @@ def out_options(
     file: str,  # written without --out
     folder: str,  # written to without --outdir
 ) -> typing.Callable:
-    return _together(
+    return combine_options(
         click.option(
-            "--out", metavar="FILE", help=f"File to write; a name without a folder is one in --outdir. Default: {file}."
+            "--out", metavar="FILE", help=f"Output file. A bare file name is created in --outdir. Default: {file}."
         ),
         click.option("--outdir", metavar="FOLDER", help=f"Folder to write to. Default: {folder}."),
     )
 
 
 # Passes `outdir` and `format`.
-file_options = _together(
+file_options = combine_options(
     outdir_option,
     click.option("--format", type=click.Choice(["png", "jpg", "webp"]), default="png", help="Output image format."),
 )
 
 # Passes all of these, and `noise_mode`.
-sampling_options = _together(
+sampling_options = combine_options(
     truncation_options,
     click.option(
         "--noise-mode",
@@ -275,7 +275,7 @@ def detector_option(name: str = "detector") -> typing.Callable:
 
 
 # Passes `space`, `loss`, `detector`, `crop`: how `sgan project` and `sgan attribute` search latents.
-projection_options = _together(
+projection_options = combine_options(
     click.option(
         "--space",
         type=click.Choice(["w", "w+", "z"]),
@@ -294,6 +294,6 @@ projection_options = _together(
         "--crop",
         type=click.Choice(["center", "none"]),
         default="center",
-        help="Fitting of images with another aspect ratio: center (crop) or none (stretch).",
+        help="Method of fitting images with another aspect ratio: center (crop) or none (stretch).",
     ),
 )

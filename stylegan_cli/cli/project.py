@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     default="optimize",
     help="Noise maps: optimize (search them too) or const (those stored in the model).",
 )
-@click.option("--mask", metavar="IMAGE", help="Mask image: only pixels where it is white count. Default: all pixels.")
+@click.option("--mask", metavar="IMAGE", help="Mask image. Only white pixels count. Default: all pixels.")
 @class_choice("any class")
 @click.option("--init", metavar="FILE", help="File of latents (.npz) to start from. Default: see --candidates.")
 @click.option(
@@ -102,7 +102,7 @@ def command(
 
 
 def _check(request: dict[str, Any]) -> None:
-    """Raises SganError or UsageError on errors that can be seen without the model."""
+    """Check the options that need no model. Raises SganError or UsageError."""
     if not request["images"]:
         raise MisuseError("No image to project.", hint="Name an image: sgan project face.png")
     for option in ("candidates", "class_index"):
@@ -112,7 +112,7 @@ def _check(request: dict[str, Any]) -> None:
 
 
 def _refuse_to_overwrite(inputs: list[str | None], outputs: list[Path]) -> None:
-    """Raises SganError if an output would replace an input."""
+    """Check the output paths. Raises SganError if an output would replace an input."""
     output_paths = {path.resolve() for path in outputs}
     if replaced := [path for path in inputs if path and Path(path).resolve() in output_paths]:
         raise SganError(f"{replaced[0]} would be overwritten by its own projection.", hint="Use another --outdir.")

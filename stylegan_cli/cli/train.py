@@ -46,9 +46,9 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--size",
     type=SIZE,
     help="Image size in pixels to train at, if smaller than the dataset's: 64, or 48x64 (height x width). "
-    "Default: that of the dataset; 32 with the demo presets.",
+    "Default: the dataset's size; 32 with the demo presets.",
 )
-@click.option("--mirror", is_flag=True, help="Also train on each image flipped left to right.")
+@click.option("--mirror", is_flag=True, help="Also train on horizontally flipped images.")
 @click.option(
     "--cond",
     is_flag=False,
@@ -106,7 +106,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--aux-classifier",
     is_flag=True,
-    help="Train the discriminator to predict the class, too (AC-GAN). Requires --cond.",
+    help="Also train the discriminator to predict the class (AC-GAN). Requires --cond.",
 )
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help=f"Learning rate. {_PRESET}")
 @click.option("--pl-weight", type=click.FloatRange(0), help=f"Path-length regularization weight. {_PRESET}")
@@ -142,9 +142,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--augpipe",
     type=click.Choice(_PIPES),
-    help="Augmentations of --aug ada and fixed: one kind, or the first letters of several in the order blit, geom, "
-    "color, filter, noise, cutout. "
-    "Default: bgc.",
+    help="Augmentations of --aug ada and fixed: blit (flips, shifts, 90-degree turns), geom (scaling, rotation), "
+    "color, filter, noise, cutout, or the first letters of several in this order. Default: bgc.",
 )
 @click.option(
     "--target",
@@ -162,28 +161,28 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--freezed",
     type=click.IntRange(0),
-    help="Number of first layers of the discriminator that are not trained (Freeze-D). Default: 0.",
+    help="Number of discriminator layers to freeze, counted from the image (Freeze-D). Default: 0.",
 )
 @click.option(
     "--grow-from",
     type=click.IntRange(4),
     metavar="LEVEL",
-    help="Resolution (4, 8, 16 ...) that progressive growing starts at; higher ones are added during training. "
+    help="Level (resolution: 4, 8, 16 ...) at which progressive growing starts; higher ones are added during training. "
     "Default: from the preset; most do not grow.",
 )
-@click.option("--grow-kimg", type=KIMG, help=f"Length in kimg of training at each resolution of growing. {_PRESET}")
-@click.option("--fade-kimg", type=KIMG, help=f"Length in kimg of fading in each resolution of growing. {_PRESET}")
+@click.option("--grow-kimg", type=KIMG, help=f"Training time at each level of a growing run, in kimg. {_PRESET}")
+@click.option("--fade-kimg", type=KIMG, help=f"Time to fade in each new level, in kimg. {_PRESET}")
 @click.option(
     "--grow-batch",
     type=ByLevel(int),
     metavar="LEVEL:BATCH,...",
-    help=f"Number of images per training step at resolutions of growing, such as 4:64,8:32. {_PRESET}",
+    help=f"Batch size per level of a growing run, such as 4:64,8:32. {_PRESET}",
 )
 @click.option(
     "--grow-lr",
     type=ByLevel(float),
     metavar="LEVEL:RATE,...",
-    help=f"Learning rate at resolutions of growing, such as 128:0.0015. {_PRESET}",
+    help=f"Learning rate per level of a growing run, such as 128:0.0015. {_PRESET}",
 )
 @click.option(
     "--precision",
@@ -218,7 +217,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     help="Number of steps to record in a profiler trace in the run folder. Default: no trace.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the settings and both networks without training.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress bar and no log.")
+@click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the log.")
 @device_option
 @kernels_option
 def command(

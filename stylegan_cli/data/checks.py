@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from ..errors import SganError, suggest
+from ..errors import SganError, plural, suggest
 from ..progress import Progress
 from .codec import Header, ImageError, decode, ends_well
 from .formats import SUFFIXES
@@ -69,7 +69,7 @@ def check_each(names: Sequence[str], work: Callable[[str], T], where: str, progr
         progress("checking", i, len(names))
     if unreadable:
         raise SganError(
-            f"{len(unreadable)} image(s) of {where} cannot be read: {first_three(unreadable)}.", hint=REPACK
+            f"{where} has {plural(len(unreadable), 'unreadable image')}: {first_three(unreadable)}.", hint=REPACK
         )
     return results
 

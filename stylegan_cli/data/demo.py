@@ -89,7 +89,9 @@ def _definition(style: str) -> dict[str, Any]:
         import dicebear_styles
         import resvg_py  # noqa: F401
     except ImportError as e:
-        raise SganError("Demo datasets need DiceBear.", hint="pip install 'stylegan-cli[demo]'") from e
+        raise SganError(
+            "DiceBear, which renders demo datasets, is not installed.", hint="Run pip install 'stylegan-cli[demo]'."
+        ) from e
     styles = sorted(f.name[:-5] for f in files(dicebear_styles).iterdir() if f.name.endswith(".json"))
     if style not in styles:
         hint = suggest(style, styles) or "Choose from " + ", ".join(styles) + "."

@@ -221,13 +221,13 @@ def _system_fonts(size: int) -> Iterator[ImageFont.FreeTypeFont]:
 def _missing(font: ImageFont.FreeTypeFont, text: str) -> set[str]:
     """The characters that look the same as a code point that is not one."""
 
-    def look(character: str) -> bytes:
+    def render(character: str) -> bytes:
         image = Image.new("L", (2 * int(font.size), 2 * int(font.size)))
         ImageDraw.Draw(image).text((0, 0), character, 255, font)
         return image.tobytes()
 
-    box = look("\U0010ffff")
-    return {c for c in set(text) if not c.isspace() and look(c) == box}
+    box = render("\U0010ffff")
+    return {c for c in set(text) if not c.isspace() and render(c) == box}
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

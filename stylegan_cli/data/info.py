@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import plural
 from .checks import OPAQUE
 from .codec import from_array, to_array
 from .dataset import Dataset
@@ -49,7 +50,7 @@ def notes(
     """Return sentences about files that are not taken and about alpha that is not needed."""
     others = [f"{printable(n)} ({reason})" for n, reason in dataset.ignored.items() if reason != HIDDEN]
     path, opaque = dataset.spec.path, [OPAQUE] if _is_opaque(dataset) else []
-    return [*([f"{len(others)} file(s) of {path} are not taken: {first_three(others)}."] if others else []), *opaque]
+    return [*([f"Skipped {plural(len(others), 'file')} of {path}: {first_three(others)}."] if others else []), *opaque]
 
 
 def contact_sheet(

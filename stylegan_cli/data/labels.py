@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from .listing import DATASET_JSON, duplicates, first_three, normalized
 
 MAX_CLASSES = 65536  # larger class numbers are taken for a mistake
@@ -107,7 +107,7 @@ def labels_of(
     if twice := [n for n in content.duplicates if n in set(names)]:
         raise SganError(f"{where} has more than one label for {first_three(twice)}.", hint=hint)
     if missing := [n for n in names if labels.get(n) is None]:
-        raise SganError(f"{len(missing)} image(s) of {where} have no label: {first_three(missing)}.", hint=hint)
+        raise SganError(f"{where} has no label for {plural(len(missing), 'image')}: {first_three(missing)}.", hint=hint)
     values = [labels[n] for n in names]
     if all(isinstance(v, str) for v in values):
         return classes_by_value(values)

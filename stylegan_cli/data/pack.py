@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import base_size, check_choice
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..version import __version__
 from .arrays import ArraySource, open_any
@@ -173,7 +173,7 @@ def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str
 def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
     if files := [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason != HIDDEN]:
         raise SganError(
-            f"{len(files)} file(s) of {src} cannot be read as images: {first_three(files)}.",
+            f"{src} has {plural(len(files), 'file')} that cannot be read as images: {first_three(files)}.",
             hint="Without --strict they are skipped.",
         )
 
@@ -240,7 +240,7 @@ def _labels(
     if labels == "folders":
         if loose := drop_unreadable([n for n in headers if "/" not in n]):
             raise SganError(
-                f"{len(loose)} image(s) of {src} are not in a subfolder: {first_three(loose)}.",
+                f"{src} has {plural(len(loose), 'image')} outside its subfolders: {first_three(loose)}.",
                 hint="--labels folders needs one subfolder per class.",
             )
         result = classes_by_value(_class_folders(list(headers)))
@@ -252,7 +252,7 @@ def _labels(
         drop_unreadable([n for n in headers if known.get(n) is None])
         result = labels_of(content, list(headers), str(where), hint)
         if extra := list(known.keys() - set(source.names)):
-            notes = [f"{where} has labels for {len(extra)} file(s) that are not there: {first_three(sorted(extra))}."]
+            notes = [f"{where} has labels for {plural(len(extra), 'missing file')}: {first_three(sorted(extra))}."]
     names = tuple(map(printable, result.names))
     return dict(zip(headers, result.values.tolist(), strict=True)), names, notes
 

@@ -59,7 +59,7 @@ class _Files:
         raise NotImplementedError
 
     def head(self, name: str) -> bytes:
-        """Read at least the first HEAD bytes, if there are as many. Raises ImageError."""
+        """Read the first HEAD bytes, or more. Raises ImageError."""
         raise NotImplementedError
 
 
@@ -197,8 +197,8 @@ def open_source(
     source = FolderSource(path) if path.is_dir() else ZipSource(path)
     if not source.names:
         others = [f"{name} ({reason})" for name, reason in source.listing.ignored.items() if reason != HIDDEN]
-        found = f", only {first_three(others)}" if others else ""
-        raise SganError(f"{path} contains no images{found}.", hint=f"Supported formats: {', '.join(FORMATS)}.")
+        contents = f", only {first_three(others)}" if others else ""
+        raise SganError(f"{path} contains no images{contents}.", hint=f"Supported formats: {', '.join(FORMATS)}.")
     return source
 
 
@@ -213,7 +213,9 @@ def _bad_zip(path: Path) -> SganError:
     with open(path, "rb") as f:
         start = f.read(4)
     if start == b"PK\x03\x04":
-        return SganError(f"{path} is truncated: the directory at the end of the zip is missing.", hint="Copy it again.")
+        return SganError(
+            f"{path} is truncated: the directory at the end of the zip is missing.", hint="Copy or download it again."
+        )
     return SganError(
         f"{path} is neither a folder nor a zip.",
         hint="Pass a folder or a zip of images; `sgan data pack FOLDER OUT.zip` makes such a zip.",

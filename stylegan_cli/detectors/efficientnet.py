@@ -94,7 +94,7 @@ _IN_BLOCK = {
     "_project_conv": "project.conv",
     "_bn2": "project.bn",
 }
-_AROUND = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.conv", "_bn1": "head.bn"}
+_STEM_AND_HEAD = {"_conv_stem": "stem.conv", "_bn0": "stem.bn", "_conv_head": "head.conv", "_bn1": "head.bn"}
 
 
 def from_package(
@@ -105,6 +105,6 @@ def from_package(
     for name, tensor in tensors.items():
         layer, _, field = name.rpartition(".")
         block, _, part = layer.removeprefix("_blocks.").rpartition(".")
-        if target := _IN_BLOCK.get(part) if block else _AROUND.get(part):
+        if target := _IN_BLOCK.get(part) if block else _STEM_AND_HEAD.get(part):
             named[f"blocks.{block}.{target}.{field}" if block else f"{target}.{field}"] = tensor
     return named

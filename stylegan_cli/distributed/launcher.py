@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..terminal import HANGUP, STOP_SIGNALS, handle_signals
 from .one_rank import DONE, FAILED, READY, STOP, Failure, run_rank
 from .tensors import require_devices
@@ -42,7 +42,7 @@ def launch(
 
     The first Ctrl-C or SIGTERM is forwarded to the ranks as one SIGTERM, and they can take their time to stop; a second
     one kills them. Raises KeyboardInterrupt if they were killed or did not handle SIGTERM yet. An error on any rank is
-    raised here, as a SganError; the other ranks are then killed, as they are if this process ends.
+    raised here, as a SganError; the other ranks are then killed, which also happens if this process ends.
     """
     ranks = ranks or launcher_world_size() or 1
     if has_launcher():
@@ -72,7 +72,7 @@ def _start_and_restart(ranks: int, restarts: int, work: tuple[Any, ...]) -> Any:
             if start < restarts:
                 _print(f"{message}. Restarting all ranks from the last state.")
     hint = "Memory may have run out: use a smaller --batch-gpu." if "SIGKILL" in message else None
-    raise SganError(f"{message} after {restarts} restart(s).", hint=hint)
+    raise SganError(f"{message} after {plural(restarts, 'restart')}.", hint=hint)
 
 
 @contextlib.contextmanager
@@ -169,13 +169,13 @@ def _raise_failure(group: list[_Rank], stop_requested: bool) -> None:
     lost = [rank for rank in group if rank.is_lost]
     if lost and not (failures and failures[0].is_user_error):
         rank = min(lost, key=lambda rank: rank.process.exitcode or 0)  # negative after a signal
-        raise _loss_error(rank, stop_requested)
+        raise _lost_rank_error(rank, stop_requested)
     if failures:
         first = failures[0]
         raise SganError(first.message, first.hint) from RuntimeError(f"on a rank:\n{first.traceback}")
 
 
-def _loss_error(rank: _Rank, stop_requested: bool) -> BaseException:
+def _lost_rank_error(rank: _Rank, stop_requested: bool) -> BaseException:
     """The error to raise for a lost rank."""
     code = rank.process.exitcode or 0
     if code >= 0:

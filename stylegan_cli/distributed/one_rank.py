@@ -1,6 +1,6 @@
 """One rank in a process that `launcher` started. The two communicate through a pipe.
 
-Signals alone would not do: they also reach the ranks from the terminal, or when a whole control group is stopped, and
+Signals alone are not enough: they also reach the ranks from the terminal, or when a whole control group is stopped, and
 only the launcher can tell which of them is a request to stop. So the ranks start with signals blocked.
 """
 
@@ -52,7 +52,7 @@ def run_rank(
     """Join the other ranks, call the function and report its outcome, with the return value on the first rank."""
     prepare_streams()
     finished = threading.Event()
-    threading.Thread(target=_obey_launcher, args=(pipe, rendezvous.parent, finished), daemon=True).start()
+    threading.Thread(target=_forward_stop_requests, args=(pipe, rendezvous.parent, finished), daemon=True).start()
     pipe.send((READY, None))
     torch.set_num_threads(threads)
     try:
@@ -75,15 +75,15 @@ def _failure(rank: int, error: BaseException) -> Failure:
     return Failure(False, message, "Run again with --debug for the traceback.", text)
 
 
-def _obey_launcher(pipe: Connection, folder: Path, finished: threading.Event) -> None:
-    """Pass a STOP on to the SIGTERM handler, or exit if there was never one. Exit when the launcher does."""
+def _forward_stop_requests(pipe: Connection, folder: Path, finished: threading.Event) -> None:
+    """Pass a STOP on to the SIGTERM handler, or exit if there was never one. Exit if the launcher exits."""
     try:
-        had_handler = False
+        handler_was_installed = False
         while not pipe.poll(0.1):
-            had_handler |= callable(signal.getsignal(signal.SIGTERM))
+            handler_was_installed |= callable(signal.getsignal(signal.SIGTERM))
         pipe.recv()  # STOP
         has_handler = callable(signal.getsignal(signal.SIGTERM))
-        if not (has_handler or had_handler or finished.is_set()):
+        if not (has_handler or handler_was_installed or finished.is_set()):
             os._exit(1)
         if has_handler and not finished.is_set():  # otherwise the function is about to return anyway
             _thread.interrupt_main(signal.SIGTERM)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import SganError, plural
 
 # A rank that waits, because the disk is full for example, must not end the run.
 TIMEOUT = datetime.timedelta(days=1)
@@ -28,7 +28,7 @@ def require_devices(
     if device != "cpu" and (device != "cuda" or torch.cuda.device_count() < ranks):
         count = torch.cuda.device_count() if device == "cuda" else 1
         raise SganError(
-            f"--gpus {ranks} exceeds the {count} GPU(s) available with --device {device}.",
+            f"--gpus {ranks} exceeds the {plural(count, 'GPU')} available with --device {device}.",
             hint=f"Use --gpus {count}." if count else "Use --device cpu.",
         )
 

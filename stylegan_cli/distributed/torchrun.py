@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..terminal import STOP_SIGNALS, handle_signals
 from .tensors import join_ranks, require_devices
 
@@ -67,10 +67,11 @@ def call_as_launched(
 
 
 def _check_ranks(ranks: int, device: str) -> None:
-    if ranks != launcher_world_size():
+    started = launcher_world_size() or 1
+    if ranks != started:
         raise SganError(
-            f"--gpus {ranks} does not match the {launcher_world_size()} process(es) that the launcher started.",
-            hint="Leave out --gpus.",
+            f"--gpus {ranks} does not match the {plural(started, 'process')} that the launcher started.",
+            hint="Remove --gpus.",
         )
     require_devices(int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ["LOCAL_RANK"]) + 1)), device)
 

@@ -17,11 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import SganError
 from ..kernels import build
 from ..kernels.toolchain import BuildError
 from ..ops import bias_act, downsample2d, fir_filter, modulated_conv2d, upsample2d, use
 from ..ops.dispatch import kernel_device
 from ..ops.modulated_conv2d import HALF
+from ..threads import check_num_threads
 from .machine import Advice, Machine, can_run_kernels, target_architectures
 
 FULL, SLOWER, WRONG = "full speed", "slower", "wrong"
@@ -45,7 +47,7 @@ class Build:
 
 
 def build_kernels(
-    may_compile: bool = True,  # False: use an existing build only
+    allow_build: bool = True,  # False: use an existing build only
 ) -> Build:
     """Find or build the library, and load it if there is a GPU. A build that failed before is tried again."""
     start, result = time.perf_counter(), Build(())
@@ -53,7 +55,7 @@ def build_kernels(
         result = replace(result, architectures=target_architectures())
         built = build.find_built(result.architectures)  # (library, origin)
         if built is None:
-            if not may_compile:
+            if not allow_build:
                 raise BuildError("The CUDA kernels are not built yet.", "Run `sgan doctor` to build them.")
             built = build.build(result.architectures, retry=True), "now"
         result = replace(result, library=built[0], origin=built[1])
@@ -281,9 +283,9 @@ def _wall_seconds(run: Callable[[], None]) -> float:
 
 def advice(machine: Machine, built: Build) -> list[Advice]:
     """What to do to get full speed."""
-    items = list(machine.hinders_use)
-    if built.library is None and machine.hinders_building:
-        items += machine.hinders_building
+    items = list(machine.use_blockers)
+    if built.library is None and machine.build_blockers:
+        items += machine.build_blockers
     elif built.problem:
         items.append(Advice(built.problem, built.todo or "Run `sgan doctor` to try again."))
     return items
@@ -293,6 +295,10 @@ def verdict(machine: Machine, built: Build, checks: Sequence[Check]) -> tuple[st
     """FULL, SLOWER or WRONG, and one sentence about it."""
     if wrong := sorted({check.kernel for check in checks if not check.agrees}):
         return WRONG, f"Wrong results: {' and '.join(wrong)}. Until this is fixed, train with --kernels reference."
+    try:
+        check_num_threads()
+    except SganError:
+        return SLOWER, "Other commands do not start until OMP_NUM_THREADS is a number of threads."
     if not can_run_kernels():
         return SLOWER, "Everything works, but on the CPU, which is much slower than a GPU."
     if not built.loaded or not checks:

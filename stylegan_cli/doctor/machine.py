@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .. import cache
+from ..errors import SganError
 from ..kernels.toolchain import (
     BuildError,
     HostCompiler,
@@ -24,8 +25,10 @@ from ..kernels.toolchain import (
     find_problems,
 )
 from ..ops.dispatch import IMPLEMENTATIONS, kernel_device
+from ..threads import available_cores, check_num_threads
+from ..version import __version__
 
-DEFAULT_ARCHITECTURES = ("80",)  # without a GPU: as PTX they run on all later ones, too
+DEFAULT_ARCHITECTURES = ("80",)  # without a GPU: as PTX they also run on all later ones
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,9 @@ class Advice:
 class Machine:
     """The tools and devices of this machine. None: not found."""
 
+    version: str  # of stylegan_cli
+    platform: str  # 'Linux-6.8.0-x86_64-with-glibc2.39'
+    cores: int  # that this process may use
     python: str  # '3.12.3'
     python_path: str
     torch: str  # '2.13.0+cu130'
@@ -60,22 +66,30 @@ class Machine:
     ninja: Path | None
     cache: Path  # the cache folder
     settings: dict[str, str]  # environment variables that start with SGAN_
-    hinders_use: tuple[Advice, ...]  # of kernels that exist
-    hinders_building: tuple[Advice, ...]
+    openmp: dict[str, str]  # environment variables of OpenMP, those that `sgan` sets included
+    use_blockers: tuple[Advice, ...]  # of existing kernels
+    build_blockers: tuple[Advice, ...]
 
 
 def inspect_machine() -> Machine:
     """Collect everything that decides whether the kernels can be built and run here. Builds nothing."""
     driver, gpus = driver_version(), _gpus()
-    settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith("SGAN_")}
-    hinders_use = [] if gpus else [_no_gpu_advice(torch.version.cuda, driver)]
-    hinders_use += _setting_advice(settings.get("SGAN_KERNELS") or "auto", bool(gpus))
+    settings = _variables("SGAN_")
+    use_blockers = [] if gpus else [_no_gpu_advice(torch.version.cuda, driver)]
+    use_blockers += _setting_advice(settings.get("SGAN_KERNELS") or "auto", bool(gpus))
+    try:
+        check_num_threads()
+    except SganError as e:
+        use_blockers.append(Advice(str(e), e.hint or ""))
     try:
         targets = target_architectures()
-        hinders_building = [Advice(*problem) for problem in find_problems(targets)]
+        build_blockers = [Advice(*problem) for problem in find_problems(targets)]
     except BuildError as e:
-        targets, hinders_building = (), [Advice(str(e), e.hint or "")]
+        targets, build_blockers = (), [Advice(str(e), e.hint or "")]
     return Machine(
+        version=__version__,
+        platform=platform.platform(),
+        cores=available_cores(),
         python=platform.python_version(),
         python_path=sys.executable,
         torch=str(torch.__version__),
@@ -87,8 +101,9 @@ def inspect_machine() -> Machine:
         ninja=find_ninja(),
         cache=cache.folder(),
         settings=settings,
-        hinders_use=tuple(hinders_use),
-        hinders_building=tuple(hinders_building),
+        openmp=_variables("OMP_", "GOMP_", "KMP_"),
+        use_blockers=tuple(use_blockers),
+        build_blockers=tuple(build_blockers),
     )
 
 
@@ -100,6 +115,11 @@ def target_architectures() -> tuple[str, ...]:
 def can_run_kernels() -> bool:
     """Whether PyTorch sees a device that the kernels can run on."""
     return kernel_device() != "cuda" or (torch.version.cuda is not None and torch.cuda.is_available())
+
+
+def _variables(*prefixes: str) -> dict[str, str]:
+    """The environment variables whose names start with one of the prefixes."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(prefixes)}
 
 
 def _gpus() -> tuple[Gpu, ...]:

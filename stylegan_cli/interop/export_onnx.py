@@ -33,7 +33,10 @@ def export_onnx(
 
     module = extract_part(G, part)
     if sum(t.nbytes for t in module.state_dict().values()) > MAX_BYTES:
-        raise SganError("The model is larger than 2 GB, the limit of an ONNX file.")
+        raise SganError(
+            "The model is larger than 2 GB, the limit of an ONNX file.",
+            hint="Export one half with --part, or write .pt2.",
+        )
     inputs = example_inputs(G, part, 2)
     program = trace(module, inputs)
     with quiet():

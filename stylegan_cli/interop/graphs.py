@@ -137,7 +137,10 @@ def largest_difference(
             expected = module(*inputs.values())
         difference = (run(inputs) - expected).abs().max().item()
         if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
-            raise SganError(f"The exported graph differs from the model by {difference:.2g}; it was discarded.")
+            raise SganError(
+                f"The exported graph differs from the model by {difference:.2g}; it was discarded.",
+                hint="This is a bug: please report it, with the output of `sgan doctor --json`.",
+            )
         worst = max(worst, difference)
     return worst
 

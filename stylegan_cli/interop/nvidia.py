@@ -83,7 +83,7 @@ def resolve_name(module: str, name: str) -> Any:
 
 
 def read_nvidia(file: Part) -> Checkpoint:
-    """Raises PickleError and FormatError."""
+    """Read a pickle from NVIDIA. Raises PickleError and FormatError."""
     tree = read_pickle(file, resolve_name, lazy_bytes=True)
     if isinstance(tree, dict) and isinstance(tree.get("G_ema"), NetworkCall):
         return read_calls(tree["G_ema"], tree["D"] if isinstance(tree.get("D"), NetworkCall) else None)

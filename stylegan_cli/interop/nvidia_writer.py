@@ -27,6 +27,7 @@ from ..pickled import Name, PickleError
 from .checkpoint import Checkpoint
 from .tensors import Array
 
+_OTHER_FORMATS = "Use .onnx or .pt2, which support every model."
 REPOSITORIES = {"ada": "training.networks", "sg3": "training.networks_stylegan2"}  # the module with the networks
 # Our field name -> NVIDIA's argument name, if they differ
 _NVIDIA_NAMES = {
@@ -88,17 +89,29 @@ def write_nvidia(
 
 def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorConfig | None) -> None:
     if not isinstance(generator, StyleGAN2Config):
-        raise SganError(f"NVIDIA's repositories support only StyleGAN2, not the family {generator.family!r}.")
+        raise SganError(
+            f"NVIDIA's repositories support only StyleGAN2, not the family {generator.family!r}.", hint=_OTHER_FORMATS
+        )
     if discriminator and (discriminator.blur or discriminator.fade):
-        raise SganError("NVIDIA's discriminator does not support growing or an additional blur filter.")
+        raise SganError(
+            "NVIDIA's discriminator does not support growing or an additional blur filter.",
+            hint="Use --drop-discriminator.",
+        )
     for config in (generator, discriminator or generator):
         if base_size(config.height, config.width)[:2] != (4, 4):
             size = f"{config.height}x{config.width}"
-            raise SganError(f"NVIDIA's networks support only squares of 8, 16, 32 ... pixels, not {size}.")
+            raise SganError(
+                f"NVIDIA's networks support only squares of 8, 16, 32 ... pixels, not {size}.", hint=_OTHER_FORMATS
+            )
     if generator.c_dim and generator.labels != "embed":
-        raise SganError(f"NVIDIA's generator supports only the labels 'embed', not {generator.labels!r}.")
+        raise SganError(
+            f"NVIDIA's generator supports only the labels 'embed', not {generator.labels!r}.", hint=_OTHER_FORMATS
+        )
     if discriminator and discriminator.c_dim and discriminator.labels != "projection":
-        raise SganError(f"NVIDIA's discriminator supports only the labels 'projection', not {discriminator.labels!r}.")
+        raise SganError(
+            f"NVIDIA's discriminator supports only the labels 'projection', not {discriminator.labels!r}.",
+            hint="Use --drop-discriminator.",
+        )
 
 
 def arguments_of(

@@ -106,7 +106,10 @@ def read_checkpoint(
             failures.append(f"{format.name}: {str(e).rstrip('.')}")
         except _MALFORMED as e:
             failures.append(f"{format.name}: it is malformed ({type(e).__name__})")
-    raise SganError(f"{path} is not a checkpoint of a known format ({'; '.join(failures)}).")
+    raise SganError(
+        f"{path} is not a checkpoint of a known format ({'; '.join(failures)}).",
+        hint="`sgan convert --help` lists the formats that can be read.",
+    )
 
 
 def load_tensors(
@@ -157,8 +160,8 @@ def _shapes(
 def _refuse_other_files(file: Part, path: Path) -> None:
     head = Part(file.file).read(_HEAD)
     if head.startswith(b"version https://git-lfs"):
-        raise SganError(f"{path} is a Git LFS pointer, not the file itself.", hint="git lfs pull")
+        raise SganError(f"{path} is a Git LFS pointer, not the file itself.", hint="Run `git lfs pull`.")
     if b"<html" in head.lower() or head.lstrip()[:9].lower() == b"<!doctype":
         raise SganError(f"{path} is a web page, not a checkpoint.", hint="Download the file itself.")
     if not head:
-        raise SganError(f"{path} is empty.")
+        raise SganError(f"{path} is empty.", hint="Copy or download it again.")

@@ -27,7 +27,7 @@ _TAPS = (1.0, 3.0, 3.0, 1.0)
 _MAX_SIZE = 1024  # the largest level in rosinality's table of widths
 _MULTIPLIERS = (1, 2)  # values of channel_multiplier; a higher one makes level 64 wider than the levels below
 _OTHER_FORMATS = "An .onnx file supports every model, a .pkl (NVIDIA's format) most models."
-_DROP_DISCRIMINATOR = "Leave it out with --drop-discriminator."
+_DROP_DISCRIMINATOR = "Remove it with --drop-discriminator."
 
 
 def write_rosinality(

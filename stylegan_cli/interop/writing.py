@@ -41,17 +41,20 @@ class Output:
             raise MisuseError(f"{self.path} does not have the extension of a model format.", hint=f"Use {known}.")
         if self.repository is None and self.extension == ".pkl":
             raise MisuseError(
-                f"{self.path} needs the repository that will read it.", hint="Use --for ada or --for sg3."
+                f"Writing {self.path} requires --for, the repository that will read it.",
+                hint="Use --for ada or --for sg3.",
             )
         if self.repository is not None and self.extension != ".pkl":
-            raise MisuseError(f"--for applies only to .pkl files, not to {self.path}.", hint="Leave it out.")
+            raise MisuseError(f"--for applies only to .pkl files, not to {self.path}.", hint="Remove --for.")
         if self.half and self.extension != ".safetensors":
-            raise MisuseError(f"--half applies only to .safetensors files, not to {self.path}.", hint="Leave it out.")
+            raise MisuseError(f"--half applies only to .safetensors files, not to {self.path}.", hint="Remove --half.")
         if self.part != "all" and self.extension not in _GRAPHS:
-            raise MisuseError(f"--part applies only to .onnx and .pt2 files, not to {self.path}.", hint="Leave it out.")
+            raise MisuseError(
+                f"--part applies only to .onnx and .pt2 files, not to {self.path}.", hint="Remove --part."
+            )
         if not self.discriminator and self.extension in _GRAPHS:
             message = f"--drop-discriminator has no effect: {self.extension} files never contain one."
-            raise MisuseError(message, hint="Leave it out.")
+            raise MisuseError(message, hint="Remove --drop-discriminator.")
 
 
 def write_model(

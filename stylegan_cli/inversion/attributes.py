@@ -93,25 +93,25 @@ def find_from_images(
         if name not in unrecognized
     ]
     fitted = _fit_values(labels, w, w, left_out, model or fingerprint(G))
-    pending = [k for k, (name, _) in enumerate(fitted.values) if attributes is None or name in attributes]
+    undecided = [k for k, (name, _) in enumerate(fitted.values) if attributes is None or name in attributes]
     test_ws = to_all_layers(G, sample_w(G, range(num, num + _NUM_TEST_SEEDS), class_index))
     best: dict[int, Directions] = {}
-    for weight in _WEIGHTS if pending else ():
-        candidates = fitted.directions(pending, weight, layers)
+    for weight in _WEIGHTS if undecided else ():
+        candidates = fitted.directions(undecided, weight, layers)
         figures = evaluate_directions(G, candidates, classifier, test_ws, TEST_STRENGTH, progress)
         figures = {**candidates.figures, "weight": [weight] * len(candidates), **figures}
         candidates = replace(candidates, figures=figures)
-        best |= {k: candidates.select([i]) for i, k in enumerate(pending)}
-        pending = [k for k in pending if best[k].figures["moved"][0] < MIN_MOVED]
-        if not pending:
+        best |= {k: candidates.select([i]) for i, k in enumerate(undecided)}
+        undecided = [k for k in undecided if best[k].figures["moved"][0] < MIN_MOVED]
+        if not undecided:
             break
-    left_out |= {fitted.names[k]: f"moves {best[k].figures['moved'][0]:.0%}" for k in pending}
-    good = [best[k] for k in sorted(best) if k not in pending]
-    if not good:
+    left_out |= {fitted.names[k]: f"moves {best[k].figures['moved'][0]:.0%}" for k in undecided}
+    accepted = [best[k] for k in sorted(best) if k not in undecided]
+    if not accepted:
         raise SganError(
             f"No value of these attributes has a direction that moves {MIN_MOVED:.0%} of the images toward it."
         )
-    return _with_settings(concatenate(good), num, class_index, left_out, settings)
+    return _with_settings(concatenate(accepted), num, class_index, left_out, settings)
 
 
 def find_from_table(
@@ -127,7 +127,7 @@ def find_from_table(
 ) -> Directions:
     """Find a direction for each value in a table. Raises SganError if all values are too rare."""
     left_out: dict[str, str] = {}
-    w, reference = (sample_w(G, some_seeds, class_index) for some_seeds in (seeds, range(num)))
+    w, reference = (sample_w(G, chosen_seeds, class_index) for chosen_seeds in (seeds, range(num)))
     fitted = _fit_values(labels, w, reference, left_out, model or fingerprint(G))
     indices = [k for k, (name, _) in enumerate(fitted.values) if attributes is None or name in attributes]
     if not indices:
@@ -147,7 +147,7 @@ def _fit_values(
     chosen = _choose_values(labels, left_out)
     whitening, is_held_out = fit_whitening(reference), holdout_mask(len(w))
     z = whitening.to_white(w)
-    has_value = torch.stack([attribute.hard()[:, k] for attribute, k in chosen], 1)
+    has_value = torch.stack([attribute.one_hot()[:, k] for attribute, k in chosen], 1)
     targets = torch.stack([attribute.probabilities[:, k] for attribute, k in chosen], 1)
     normals = fit_logistic(z[~is_held_out], targets[~is_held_out])
     same_value = torch.corrcoef(has_value.T).reshape(len(chosen), -1).abs() >= _MAX_CORRELATION
@@ -169,7 +169,7 @@ def _choose_values(
     """Choose the values that enough seeds have, and enough lack; only one of two, as the other is its opposite."""
     chosen = []
     for attribute in labels:
-        shares = attribute.hard().mean(0).tolist()
+        shares = attribute.one_hot().mean(0).tolist()
         for k in range(1 if len(shares) == 2 else 0, len(shares)):
             if MIN_SHARE <= shares[k] <= 1 - MIN_SHARE:
                 chosen.append((attribute, k))

@@ -77,9 +77,11 @@ class Calibration:
         single = [
             Interval(end, generated, real, totals) for end, (_, generated, real) in zip(ends, counted, strict=True)
         ]
-        pooled = _pool(single, lambda a, b: a.generated * b.real <= b.generated * a.real)  # by the plain counts
+        pooled = _merge_violations(
+            single, lambda a, b: a.generated * b.real <= b.generated * a.real
+        )  # by the plain counts
         # Adding one half matters more for small counts, and can violate the order again.
-        return _pool(pooled, lambda a, b: a.log_ratio <= b.log_ratio)
+        return _merge_violations(pooled, lambda a, b: a.log_ratio <= b.log_ratio)
 
     @property
     def auc(self) -> float:
@@ -88,7 +90,7 @@ class Calibration:
         return auc(distances, torch.arange(len(distances)) >= len(self.generated))
 
 
-def _pool(
+def _merge_violations(
     intervals: list[Interval],  # in increasing order of distance
     is_violated: Callable[[Interval, Interval], bool],  # the ratio does not decrease from one to the next
 ) -> list[Interval]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import labeled_grid
-from ..errors import MisuseError
+from ..errors import MisuseError, plural
 from ..files import write_atomic
 from ..progress import Progress, silent
 from ..sampling.generate import SamplingOptions, generate_images
@@ -28,7 +28,7 @@ def pair_edits(
     chosen = [k for choice in choices for k in directions.choose(choice)]
     if len(strengths) not in (0, 1, len(chosen)):
         raise MisuseError(
-            f"There are {len(strengths)} strengths for {len(chosen)} directions.",
+            f"There are {plural(len(strengths), 'strength')} for {plural(len(chosen), 'direction')}.",
             hint="Use --strength once for all directions, or once for each.",
         )
     strengths = list(strengths or [directions.strength])

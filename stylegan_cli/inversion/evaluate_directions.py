@@ -58,9 +58,9 @@ def evaluate_directions(
     for index, (name, value) in enumerate(track(values, "evaluating directions", progress)):
         after = classify_latents(G, directions.move(ws, index, strength), classifier)
         k = classifier.attributes[name].index(value)
-        is_without = before[name].argmax(1) != k
-        figures["moved"].append(_fraction(log_odds(after[name], k) > log_odds(before[name], k), is_without))
-        figures["reached"].append(_fraction(after[name].argmax(1) == k, is_without))
+        lacks_value = before[name].argmax(1) != k
+        figures["moved"].append(_fraction(log_odds(after[name], k) > log_odds(before[name], k), lacks_value))
+        figures["reached"].append(_fraction(after[name].argmax(1) == k, lacks_value))
         same = {a: (after[a].argmax(1) == before[a].argmax(1)).double().mean().item() for a in before}
         figures["changed"].append(1 - same.pop(name))
         figures["kept"].append(sum(same.values()) / len(same) if same else 1.0)

@@ -24,12 +24,12 @@ def find_unlabeled(
     settings: dict | None = None,  # saved in the file
     model: str | None = None,  # fingerprint of G, if known
 ) -> Directions:
-    """Find directions, the strongest first. Raises SganError if there are not as many."""
+    """Find directions, the strongest first. Raises SganError if there are fewer."""
     w = sample_w(G, range(num), class_index)
     limit = w.shape[1] if method == "sefa" else min(w.shape[1], num - 1)
     if count > limit:
         raise SganError(
-            f"There are {limit} directions at most, not {count}.", hint=f"Choose --count from 1 to {limit}."
+            f"--count {count} is too large: there are {limit} directions.", hint=f"Use --count 1 to {limit}."
         )
     if method == "sefa":
         vectors, eigenvalues = sefa([G.style_weight(row) for row in G.layers if row.w_index in set(layers)], count)

@@ -31,39 +31,39 @@ def histogram(
     margin = max((high - low) * 0.05, 0.05)
     low, high = low - margin, high + margin
 
-    def x_of(value: float) -> float:
+    def to_pixel(value: float) -> float:
         return _SCALE * (_LEFT + (math.log(value) - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT))
 
     sheet = Image.new("RGBA", (_WIDTH * _SCALE, _HEIGHT * _SCALE), (*_BACKGROUND, 255))
     baseline = (_HEIGHT - _BOTTOM) * _SCALE
     edges = np.linspace(low, high, _BINS + 1)
     counts = [np.histogram(np.log(list(samples)), edges)[0] / len(samples) for samples in distributions.values()]
-    tallest = max(c.max() for c in counts)
+    max_count = max(c.max() for c in counts)
     for heights, color in zip(counts, _COLORS, strict=True):
         layer = Image.new("RGBA", sheet.size)
         draw = ImageDraw.Draw(layer)
         for k in np.flatnonzero(heights):
-            top = baseline - heights[k] / tallest * (_HEIGHT - _TOP - _BOTTOM) * _SCALE
-            left, right = x_of(math.exp(edges[k])), x_of(math.exp(edges[k + 1]))
+            top = baseline - heights[k] / max_count * (_HEIGHT - _TOP - _BOTTOM) * _SCALE
+            left, right = to_pixel(math.exp(edges[k])), to_pixel(math.exp(edges[k + 1]))
             draw.rectangle((left + 1, top, right - 1, baseline), (*color, 150))
         sheet = Image.alpha_composite(sheet, layer)
     font, names = font_for([*distributions, *marks], 18 * _SCALE)
     marks = dict(zip(names[len(distributions) :], marks.values(), strict=True))
     draw = ImageDraw.Draw(sheet)
-    _draw_axis(draw, font, (math.exp(low), math.exp(high)), x_of, baseline, axis)
+    _draw_axis(draw, font, (math.exp(low), math.exp(high)), to_pixel, baseline, axis)
     _draw_legend(draw, font, list(distributions))
-    _draw_marks(draw, font, marks, x_of, baseline)
+    _draw_marks(draw, font, marks, to_pixel, baseline)
     small = sheet.convert("RGB").resize((_WIDTH, _HEIGHT), Image.Resampling.BOX)
     return torch.from_numpy(np.array(small).transpose(2, 0, 1).copy())
 
 
-def _draw_axis(draw: ImageDraw.ImageDraw, font, span: tuple[float, float], x_of, baseline: int, title: str) -> None:
+def _draw_axis(draw: ImageDraw.ImageDraw, font, span: tuple[float, float], to_pixel, baseline: int, title: str) -> None:
     draw.line((_LEFT * _SCALE, baseline, (_WIDTH - _RIGHT) * _SCALE, baseline), _FOREGROUND, 2 * _SCALE)
     decades = range(math.floor(math.log10(span[0])), math.ceil(math.log10(span[1])) + 1)
     ticks = [m * 10.0**k for k in decades for m in (1, 2, 5) if span[0] <= m * 10.0**k <= span[1]]
     for tick in ticks:
-        draw.line((x_of(tick), baseline, x_of(tick), baseline + 6 * _SCALE), _FOREGROUND, _SCALE)
-        draw.text((x_of(tick), baseline + 9 * _SCALE), f"{tick:g}", _FOREGROUND, font, anchor="ma")
+        draw.line((to_pixel(tick), baseline, to_pixel(tick), baseline + 6 * _SCALE), _FOREGROUND, _SCALE)
+        draw.text((to_pixel(tick), baseline + 9 * _SCALE), f"{tick:g}", _FOREGROUND, font, anchor="ma")
     draw.text((_WIDTH / 2 * _SCALE, (_HEIGHT - 8) * _SCALE), title, _FOREGROUND, font, anchor="md")
 
 
@@ -75,11 +75,11 @@ def _draw_legend(draw: ImageDraw.ImageDraw, font, names: list[str]) -> None:
         x += 50 * _SCALE + font.getlength(name)
 
 
-def _draw_marks(draw: ImageDraw.ImageDraw, font, marks: dict[str, float], x_of, baseline: int) -> None:
+def _draw_marks(draw: ImageDraw.ImageDraw, font, marks: dict[str, float], to_pixel, baseline: int) -> None:
     """Draw a line with a label for each mark. Labels alternate between three heights to reduce overlap."""
     labels = []
     for k, (name, value) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
-        x, y, half = x_of(value), (50 + 20 * (k % 3)) * _SCALE, font.getlength(name) / 2
+        x, y, half = to_pixel(value), (50 + 20 * (k % 3)) * _SCALE, font.getlength(name) / 2
         draw.line((x, y + 12 * _SCALE, x, baseline), _FOREGROUND, 2 * _SCALE)
         labels.append((min(max(x, half + 4 * _SCALE), _WIDTH * _SCALE - half - 4 * _SCALE), y, name))
     for x, y, name in labels:  # on top of all lines

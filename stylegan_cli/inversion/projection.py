@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..detectors import load_lpips
 from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import collect_latents, filename_part, unique_name
@@ -71,7 +71,7 @@ def choose_loss(
     """Choose a loss. Raises SganError, with a hint about the alternatives, if it is not available."""
     if detector is not None and name not in (None, "lpips"):
         raise SganError(
-            f"--detector has the weights of LPIPS, which --loss {name} does not use.", hint="Omit one of them."
+            f"--detector has the weights of LPIPS, which --loss {name} does not use.", hint="Remove one of them."
         )
     device = snapshot.G.device
     if name is not None or detector is not None:
@@ -115,7 +115,9 @@ def load_loss(
 def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> Start:
     latents = collect_latents(snapshot.G, [str(init)], SamplingOptions(), model)
     if len(latents) not in (1, n):
-        raise SganError(f"{init} has {len(latents)} latents for {n} image(s).", hint="Use one, or one per image.")
+        raise SganError(
+            f"{init} has {len(latents)} latents for {plural(n, 'image')}.", hint="Use one, or one per image."
+        )
     if latents.tuned:
         raise SganError(f"{init} belongs to a tuned generator.", hint="Use latents projected without --tune.")
     return Start(latents.ws, latents.noise)

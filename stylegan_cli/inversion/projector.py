@@ -35,7 +35,7 @@ class ProjectionOptions:
     space: str = "w"  # 'w': one w for all layers; 'w+': one for each; 'z'
     steps: int = 1000
     candidates: int | None = None  # random images, the closest of which is the start; 0: the mean; None: steps / 2
-    noise: str = "optimize"  # 'optimize': optimize noise, too; 'const': use the model's own noise
+    noise: str = "optimize"  # 'optimize': also optimize noise; 'const': use the model's own noise
     class_index: Choice | None = None  # of the random images; None: sampled, if the model has classes
     lr: float = 0.1  # maximum learning rate
     seed: int = 0
@@ -313,7 +313,7 @@ def _to_space(
 ) -> Tensor:  # [N, K, w_dim]
     """Convert initial latents to the space of the search. Raises SganError if that is not possible."""
     if space == "z":
-        raise SganError("--space z cannot start from latents in W.", hint="Use --space w or w+.")
+        raise SganError("--init has latents in W, which --space z cannot start from.", hint="Use --space w or w+.")
     if space == "w+":
         return ws
     if not torch.allclose(ws, ws[:, :1], atol=1e-4):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.labels import natural_order
-from ..errors import SganError, suggest
+from ..errors import SganError, plural, suggest
 
 _MAX_DISTINCT_NUMBERS = 10  # a column with more is split at its median
 
@@ -25,7 +26,7 @@ class SeedLabels:
     values: tuple[str, ...]
     probabilities: Tensor  # [N, values] float64: probability of each value
 
-    def hard(self) -> Tensor:  # [N, values] float64, 0 or 1
+    def one_hot(self) -> Tensor:  # [N, values] float64, 0 or 1
         """Return the most probable value, one-hot."""
         return torch.nn.functional.one_hot(self.probabilities.argmax(1), len(self.values)).double()
 
@@ -50,15 +51,18 @@ def read_table(
     except OSError as e:
         raise SganError(f"{path} cannot be read: {e.strerror or e}.") from e
     except (UnicodeDecodeError, csv.Error) as e:
-        raise SganError(f"{path} is not a CSV file.") from e
+        raise SganError(f"{path} is not a CSV file.", hint="Save it as UTF-8 text with commas.") from e
     head, body = (rows[0], rows[1:]) if rows else ([], [])
     if "seed" not in head or len(set(head)) < max(len(head), 2) or not body:
         raise SganError(
             f"{path} is not a table of labels.", hint="Use a CSV file with a column `seed` and one for each attribute."
         )
     for number, row in enumerate(body, 2):
-        if len(row) != len(head) or not all(row):
-            raise SganError(f"Row {number} of {path} has empty cells, or not {len(head)} cells.")
+        if len(row) != len(head):
+            message = f"Row {number} of {path} has {plural(len(row), 'cell')}; the header has {len(head)}."
+            raise SganError(message, hint="Fill every cell.")
+        if not all(row):
+            raise SganError(f"Row {number} of {path} has an empty cell.", hint="Fill every cell.")
     columns = dict(zip(head, zip(*body, strict=True), strict=True))
     seeds = _seeds(columns.pop("seed"), path)
     for name in required or ():
@@ -74,8 +78,8 @@ def _seeds(cells: Sequence[str], path: str | Path) -> list[int]:
         invalid = cells[is_valid.index(False)]
         raise SganError(f"{path} contains the invalid seed {invalid!r}.", hint="Use integers from 0 to 4294967295.")
     seeds = [int(cell) for cell in cells]
-    if len(set(seeds)) < len(seeds):
-        raise SganError(f"{path} contains duplicate seeds.")
+    if repeated := [seed for seed, count in Counter(seeds).items() if count > 1]:
+        raise SganError(f"{path} contains the seed {repeated[0]} more than once.", hint="Keep one row per seed.")
     return seeds
 
 

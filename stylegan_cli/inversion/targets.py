@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.codec import ImageError, decode, fit, to_array, to_channels
 from ..errors import SganError
+from ..files import suggest_path
 from ..snapshot import SnapshotInfo
 
 _MAX_ASPECT_RATIO = 8  # relative to the model's; images with a larger one are rejected
@@ -42,7 +43,7 @@ def read_mask(
     pixels = _read(path, (config.height, config.width), 1, crop, "box")
     mask = torch.from_numpy(pixels >= 128).float()[None]
     if not mask.any():
-        raise SganError(f"The mask {path} is entirely black.", hint="Make the pixels white that should count.")
+        raise SganError(f"The mask {path} is entirely black.", hint="Use white for the pixels that count.")
     return mask
 
 
@@ -50,7 +51,7 @@ def _read(path: str | Path, size: tuple[int, int], channels: int, crop: str, fil
     try:
         image = decode(Path(path).read_bytes())
     except FileNotFoundError as e:
-        raise SganError(f"There is no file {path}.") from e
+        raise SganError(f"{path} does not exist.", hint=suggest_path(Path(path))) from e
     except (OSError, ValueError) as e:
         raise SganError(f"{path} cannot be read: {getattr(e, 'strerror', None) or e}.") from e
     except ImageError as e:

@@ -62,15 +62,15 @@ LIBRARY = "sgan_kernels.so"
 CACHE_KIND = "kernels"
 
 # Only functions that exist in PyTorch 2.10: the library works with that and every later release.
-TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+TORCH_TARGET_FLAG = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden")
-HOST_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", TARGET)
+HOST_FLAGS = ("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", TORCH_TARGET_FLAG)
 # PyTorch loads its libraries with local visibility, so ours must name them. It exports no symbols of its own or of
 # CUDA's static runtime.
 LINK_FLAGS = ("-shared", "-cudart", "static", "--no-device-link", "-ltorch_cpu", "-Xlinker", "--exclude-libs=ALL,-s")
 
 # Executes ninja, terminated when its parent dies, even by SIGKILL; ninja then terminates its compilers.
-_RUN_TIED_TO_PARENT = """
+_RUN_NINJA_SCRIPT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 if os.getppid() == int(sys.argv[1]):
@@ -312,7 +312,7 @@ def _ninja_file(targets: list[str], nvcc: Nvcc, host: HostCompiler) -> str:
 
 def _run_ninja(scratch: Path, log: Path) -> tuple[int, str]:
     """Run ninja in the scratch folder, and log its output. Returns (exit code, output)."""
-    command = [sys.executable, "-ISc", _RUN_TIED_TO_PARENT, str(os.getpid()), str(find_ninja()), "-v"]
+    command = [sys.executable, "-ISc", _RUN_NINJA_SCRIPT, str(os.getpid()), str(find_ninja()), "-v"]
     env = {k: v for k, v in os.environ.items() if k not in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")}
     env |= {"TMPDIR": str(scratch), "NINJA_STATUS": "[%f/%t] "}  # leftovers are deleted with the folder
     total = (scratch / "build.ninja").read_text().count("\nbuild ")

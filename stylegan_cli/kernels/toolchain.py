@@ -63,12 +63,12 @@ class Nvcc:
 
     path: Path
     version: tuple[int, ...]  # (13, 0, 88)
-    found: str  # 'CUDA_HOME', 'CUDA_PATH', 'PATH' or 'pip'
+    source: str  # 'CUDA_HOME', 'CUDA_PATH', 'PATH' or 'pip'
 
     @property
     def home(self) -> Path:
         # On the PATH, follow links to the toolkit. Files from pip can be links out of the folder that they share.
-        return (self.path if self.found == "pip" else self.path.resolve()).parents[1]
+        return (self.path if self.source == "pip" else self.path.resolve()).parents[1]
 
     @property
     def includes(self) -> tuple[Path, ...]:
@@ -78,7 +78,7 @@ class Nvcc:
     @property
     def libraries(self) -> tuple[Path, ...]:
         """Library folders that nvcc does not search by default: pip uses lib where toolkits have lib64."""
-        return (self.home / "lib",) if self.found == "pip" else ()
+        return (self.home / "lib",) if self.source == "pip" else ()
 
     def __str__(self) -> str:
         return f"nvcc {dotted(self.version[:2])} ({self.path})"
@@ -90,7 +90,7 @@ class HostCompiler:
 
     path: Path
     version: str  # first line of the output of --version
-    found: str  # 'CXX' or 'PATH'
+    source: str  # 'CXX' or 'PATH'
 
 
 def dotted(version: Iterable[int]) -> str:
@@ -154,16 +154,16 @@ def _all_nvccs() -> Iterator[Nvcc]:
             yield from _nvcc(path, "pip")
 
 
-def _nvcc(path: Path, found: str) -> Iterator[Nvcc]:
+def _nvcc(path: Path, source: str) -> Iterator[Nvcc]:
     """The compiler at this path, if it works."""
     version = re.search(r"\bV(\d+)\.(\d+)\.(\d+)", _output_of(path, "--version"))
     if version is not None:
-        yield Nvcc(path, tuple(map(int, version.groups())), found)
+        yield Nvcc(path, tuple(map(int, version.groups())), source)
 
 
 def nvcc_problem(nvcc: Nvcc, targets: Sequence[str]) -> tuple[str, str] | None:
     """Why this compiler is not suitable for these architectures on this machine, and how to fix it; None if it is."""
-    for name, package in _REQUIRED_FILES.items() if nvcc.found == "pip" else ():
+    for name, package in _REQUIRED_FILES.items() if nvcc.source == "pip" else ():
         if not (nvcc.home / name).exists():
             return f"{nvcc} lacks the pip package {package}.", _INSTALL
     for name in targets:
@@ -194,9 +194,9 @@ def find_host_compiler() -> HostCompiler | None:
     if words := os.environ.get("CXX", "").split():  # "ccache g++ -m64": nvcc accepts only a program
         programs = [word for word in words if not word.startswith("-")]
         names = [((programs or words)[-1], "CXX")]
-    for name, found in names:
+    for name, source in names:
         if (path := shutil.which(name)) and (output := _output_of(path, "--version")):
-            return HostCompiler(Path(path), output.splitlines()[0], found)
+            return HostCompiler(Path(path), output.splitlines()[0], source)
     return None
 
 

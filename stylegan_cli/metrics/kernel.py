@@ -65,13 +65,13 @@ def _mmd2_and_variance(
     yy: Tensor,  # [m, m]
     xy: Tensor,  # [m, m]
 ) -> tuple[float, float]:
-    """Return MMD² and the jackknife estimate of its variance, leaving out one pair (x_i, y_i) at a time."""
+    """Return MMD² and the jackknife estimate of its variance, excluding one pair (x_i, y_i) at a time."""
     m = len(xx)
     within = (xx + yy).fill_diagonal_(0)
     total = within.sum() / (m * (m - 1)) - 2 * xy.sum() / m**2
-    within_without = within.sum() - 2 * within.sum(1)  # [m], leaving out i
-    between_without = xy.sum() - xy.sum(0) - xy.sum(1) + xy.diagonal()
-    without = within_without / ((m - 1) * (m - 2)) - 2 * between_without / (m - 1) ** 2
+    within_excluding_i = within.sum() - 2 * within.sum(1)  # [m]
+    between_excluding_i = xy.sum() - xy.sum(0) - xy.sum(1) + xy.diagonal()
+    without = within_excluding_i / ((m - 1) * (m - 2)) - 2 * between_excluding_i / (m - 1) ** 2
     return float(total), float((m - 1) / m * (without - without.mean()).square().sum())
 
 

@@ -202,8 +202,8 @@ def _isolated(
 def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) -> None:
     config = G.config
     if data is None:
-        if needing_reals := [m for m in metrics if m.max_reals]:
-            raise SganError(f"{needing_reals[0].name()} needs real images.", hint="Pass them with --data.")
+        if metrics_with_reals := [m for m in metrics if m.max_reals]:
+            raise SganError(f"{metrics_with_reals[0].name()} needs real images.", hint="Pass them with --data.")
         if config.c_dim:
             raise SganError(
                 "Measuring a conditional model needs its dataset, for the frequency of the classes.",

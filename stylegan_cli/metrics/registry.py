@@ -98,6 +98,6 @@ def _with_features(metric: Metric, family: str) -> Metric:
     if "{features}" not in metric.template:
         raise MisuseError(
             f"{metric.name()} needs the classes of the Inception network, which {family} does not have.",
-            hint="Leave out this metric, or --features.",
+            hint="Remove this metric, or --features.",
         )
     return dataclasses.replace(metric, features=features)

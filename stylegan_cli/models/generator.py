@@ -41,8 +41,8 @@ class LayerInfo:
 
 
 class Synthesis(nn.Module):
-    """From latents to an image. A family declares the layer table, creates its modules, and implements `synthesize`,
-    which runs the layers of the table."""
+    """Generates images from latents. A family declares the layer table, creates its modules, and implements
+    `synthesize`, which runs the layers of the table."""
 
     takes_transform = False  # whether `transform` can move the input
 

@@ -16,7 +16,7 @@ from .config import GrowingConfig
 
 
 class ImageOutput(nn.Module):
-    """From the features of the highest level to the image; during a fade, from those of the two highest levels."""
+    """Converts the features of the highest level to the image; during a fade, those of the two highest levels."""
 
     def __init__(self, config: GrowingConfig):
         super().__init__()

@@ -14,7 +14,7 @@ from .statistics import RunningMean
 
 
 class MappingNetwork(RunningMean):
-    """From z and a label to w. As part of a generator, with `num_ws`, it also keeps the running mean of w."""
+    """Maps z and a label to w. As part of a generator, with `num_ws`, it also keeps the running mean of w."""
 
     w_avg: Tensor  # [w_dim], with num_ws
 

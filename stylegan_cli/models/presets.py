@@ -44,7 +44,7 @@ class Preset:
 
 
 # Settings that presets of several families share.
-MINUTES: dict[str, Any] = {  # trains in minutes on two CPU cores
+QUICK_SETTINGS: dict[str, Any] = {  # trains in minutes on two CPU cores
     "batch": 16,
     "mbstd_group": 16,  # the whole batch, and four maps, so that D notices quickly if all images look alike
     "mbstd_channels": 4,

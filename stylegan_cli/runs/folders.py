@@ -84,7 +84,7 @@ def find_run(
     folders = list_runs(runs)
     if run is None:
         if not folders:
-            raise SganError(f"No runs in {runs}.", hint="Start one: sgan train")
+            raise SganError(f"There are no runs in {runs}.", hint="Start one with `sgan train`, or use --runs.")
         return folders[-1]
     if re.fullmatch("[0-9]{1,9}", str(run)):
         for number, folder in _numbered(Path(runs)) if folders else ():
@@ -94,9 +94,11 @@ def find_run(
         if os.path.isdir(folder) and _is_run(folder):
             return folder
     if os.path.isdir(run):  # Path.is_dir raises where a name is too long
-        raise SganError(f"The folder {run} is not a run folder.", hint=f"List the runs in it: sgan runs --runs {run}")
-    hint = suggest_path(Path(runs) / run) or f"List the runs: sgan runs --runs {runs}"
-    raise SganError(f"No run {run} in {runs}.", hint=hint)
+        raise SganError(
+            f"The folder {run} is not a run folder.", hint=f"`sgan runs --runs {run}` lists the runs in it."
+        )
+    hint = suggest_path(Path(runs) / run) or f"`sgan runs --runs {runs}` lists them."
+    raise SganError(f"There is no run {str(run)!r} in {runs}.", hint=hint)
 
 
 def find_model(
@@ -113,19 +115,19 @@ def find_model(
         return path, f"Model: {path}, the newest in {runs}."
     if PACKAGED_MODEL.is_file():
         return PACKAGED_MODEL, f"Model: {PACKAGED_MODEL.name}, the bundled one (no models in {runs} yet)."
-    raise SganError(f"No model: no run in {runs} has a snapshot.", hint="Train one: sgan train")
+    raise SganError(f"No run in {runs} has a snapshot yet.", hint="Train a model with `sgan train`, or use --model.")
 
 
 def _find_in(path: Path) -> tuple[Path, str]:
     if path.is_file():
         return path, f"Model: {path}."
     if not path.is_dir():
-        raise SganError(f"No file or folder {path}.", hint=suggest_path(path))
+        raise SganError(f"{path} does not exist.", hint=suggest_path(path))
     if snapshot := latest_snapshot(path):
         return snapshot, f"Model: {snapshot}, the latest of its run."
     run = newest_run(path)
     hint = f"Did you mean --model {run}?" if run else f"Snapshots have names such as {snapshot_name(0)}."
-    raise SganError(f"No snapshot in the folder {path}.", hint=hint)
+    raise SganError(f"{path} contains no snapshot.", hint=hint)
 
 
 def _numbered(runs: Path) -> list[tuple[int, Path]]:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-GAN = "gan"  # the recipe whose snapshots are models; also that of runs from before recipes had names
+GAN = "gan"  # the recipe whose snapshots are models; also used by runs that predate recipe names
 
 _METRIC = re.compile(r"metric-(.+)\.jsonl")
 _TAIL = 1 << 16  # bytes

@@ -49,7 +49,7 @@ def read_npz(
         with np.load(path, allow_pickle=False) as f:
             return parse(f)
     except FileNotFoundError as e:
-        raise SganError(f"There is no file {path}.", hint=hint) from e
+        raise SganError(f"{path} does not exist.", hint=hint) from e
     except _UNREADABLE as e:
         raise SganError(f"{path} {invalid}.") from e
 
@@ -87,20 +87,20 @@ def read_settings(f: np.lib.npyio.NpzFile) -> dict:
 
 def check_model(
     path: str | Path,
-    bound_to: str | None,  # fingerprint of the model that the file belongs to
+    expected: str | None,  # fingerprint of the model that the file belongs to
     model: str,  # fingerprint of the current model
-    made_with: str | None = None,  # path of the model that the file belongs to
+    source_model: str | None = None,  # path of the model that the file belongs to
 ) -> None:
     """Raise SganError if a file belongs to another model, except within `accept_any_model`."""
-    if bound_to == model:
+    if expected == model:
         return
     if (others := _accepted.get()) is not None:
-        others[str(path)] = str(bound_to)
+        others[str(path)] = str(expected)
         return
-    made = f"It was made with --model {made_with}" if made_with else "Use the model that it was made with"
+    advice = f"It was made with --model {source_model}" if source_model else "Use the model that it was made with"
     raise SganError(
-        f"{path} belongs to the model with fingerprint {bound_to}, not to this one, {model}.",
-        hint=f"{made}; or add --any-model, for a later snapshot or a fine-tuned model.",
+        f"{path} belongs to the model with fingerprint {expected}, not to this one, {model}.",
+        hint=f"{advice}; or add --any-model, for a later snapshot or a fine-tuned model.",
     )
 
 

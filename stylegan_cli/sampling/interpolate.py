@@ -172,7 +172,10 @@ def plan_video(
     min_keyframes = 1 if kind == "trunc" else 2  # per cell
     items = items or range(6 if cells is None else cells if min_keyframes == 1 else 6 * cells)
     if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
-        raise SganError(f"{files[0]} has no z, which --kind slerp needs.", hint="Use --kind spline or linear.")
+        raise SganError(
+            f"--kind slerp needs z, which latent files do not contain: {', '.join(files)}.",
+            hint="Use --kind spline or linear.",
+        )
     if kind == "trunc" and options.trunc != 1:
         raise MisuseError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
     latents = collect_latents(G, items, options, model)
@@ -203,7 +206,7 @@ def _assign_keyframes(
     """Assign keyframes to cells in turn, so that they appear in the given order."""
     cells = cells or (count if min_keyframes == 1 else 1)
     if min_keyframes == 2 and cells == count == 1:
-        raise MisuseError("A video needs two or more keyframes, not only one.", hint="Use --seeds 0-5, for example.")
+        raise MisuseError("One keyframe is not enough for a video.", hint="Use two or more, such as --seeds 0-5.")
     if count != cells if min_keyframes == 1 else count % cells or count < 2 * cells:
         requirement = "one keyframe each" if min_keyframes == 1 else "two or more keyframes each, all the same number"
         raise MisuseError(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SganError, suggest
+from ..errors import SganError, plural, suggest
 from ..models.label_space import LabelSpace
 from . import counter
 from .checks import Check
@@ -44,7 +44,7 @@ def class_labels(
     Raises SganError if the model has no such class.
     """
     if space.c_dim == 0 and choice is not None:
-        raise SganError("This model has no classes.", hint="Omit --class.")
+        raise SganError("This model has no classes.", hint="Remove --class.")
     if choice is None:
         return sample_labels(space, 0, "class", torch.tensor(list(seeds), dtype=torch.int64))
     return torch.tensor([_label(choice, space)]).expand(len(seeds), -1)
@@ -124,7 +124,7 @@ def _vector(numbers: Sequence[float], space: LabelSpace) -> list[float]:
         raise SganError("This model has classes, not label vectors.", hint=f"Choose --class from {_known(space)}.")
     if len(numbers) != space.c_dim:
         raise SganError(
-            f"A label of this model has {space.c_dim} number(s), not {len(numbers)}.",
+            f"A label of this model has {plural(space.c_dim, 'number')}, not {len(numbers)}.",
             hint=f"They are {', '.join(map(space.name, range(space.c_dim)))}.",
         )
     return [float(x) for x in numbers]

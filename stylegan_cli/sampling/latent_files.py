@@ -24,6 +24,9 @@ from .bound_files import check_model, read_floats, read_npz, read_settings, writ
 from .generate import SamplingOptions, map_seeds
 from .tuned import apply_tuned
 
+_AGAIN = "Make it again with `sgan project`, or `sgan generate --save-w`."
+_OTHER_MODEL = "Use the model that it was made with."
+
 
 @dataclass(frozen=True)
 class Latents:
@@ -72,7 +75,7 @@ def collect_latents(
     """
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
     if files and options.class_index is not None and all(isinstance(item, str) for item in items):
-        raise MisuseError("--class has no effect on latents from a file.", hint="Omit --class.")
+        raise MisuseError("--class has no effect on latents from a file.", hint="Remove --class.")
     if files and model is None:
         model = fingerprint(G)
     for path, file in files.items():
@@ -118,11 +121,13 @@ def load_latent_file(
     matches = file.ws.ndim == 3 and n == len(file.seeds) == len(file.names) > 0
     if not matches or any(maps.ndim != 4 or len(maps) != n for maps in file.noise.values()):
         shape = list(file.ws.shape)
-        raise SganError(f"The latents in {path} have shape {shape}, which does not match its other arrays.")
+        raise SganError(
+            f"The latents in {path} have shape {shape}, which does not match its other arrays.", hint=_AGAIN
+        )
     if not all(torch.isfinite(numbers).all() for numbers in (file.ws, *file.noise.values())):
-        raise SganError(f"The latents or the noise in {path} are not finite.")
+        raise SganError(f"The latents or the noise in {path} are not finite.", hint=_AGAIN)
     if not all(0 <= seed < 2**32 for seed in file.seeds):
-        raise SganError(f"The seeds in {path} are not between 0 and 4294967295.")
+        raise SganError(f"The seeds in {path} are not between 0 and 4294967295.", hint=_AGAIN)
     return file
 
 
@@ -181,7 +186,7 @@ def _parse(f: np.lib.npyio.NpzFile, path: Path) -> LatentFile:
     default_names = [path.stem] if n == 1 else [f"{path.stem}-{i}" for i in range(n)]
     tuned = str(f["tuned"]) if "tuned" in f else None
     if tuned is not None and Path(tuned).name != tuned:
-        raise SganError(f"{path} needs the tuned weights in {tuned}, which is not in the same folder.")
+        raise SganError(f"{path} needs the tuned weights in {tuned}, which is not in the same folder.", hint=_AGAIN)
     return LatentFile(
         ws=w,
         names=[str(name) for name in f["names"]] if "names" in f else default_names,
@@ -198,10 +203,12 @@ def _check_shapes(path: str, file: LatentFile, G: Generator) -> None:
     num_ws, w_dim = G.num_ws, G.config.w_dim
     if file.ws.shape[1] not in (1, num_ws) or file.ws.shape[2] != w_dim:
         shape = list(file.ws.shape)
-        raise SganError(f"The latents in {path} have shape {shape}; this model needs [N, {num_ws}, {w_dim}].")
+        raise SganError(
+            f"The latents in {path} have shape {shape}; this model needs [N, {num_ws}, {w_dim}].", hint=_OTHER_MODEL
+        )
     sizes = {row.name: (1, row.height, row.width) for row in G.noise_layers}
     if file.noise and {name: tuple(maps.shape[1:]) for name, maps in file.noise.items()} != sizes:
-        raise SganError(f"The noise in {path} does not match the layers of this model.")
+        raise SganError(f"The noise in {path} does not match the layers of this model.", hint=_OTHER_MODEL)
 
 
 def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.device) -> list[Tensor] | None:

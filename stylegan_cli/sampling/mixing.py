@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..models.generator import LayerInfo
 
 SPANS = ("coarse", "middle", "fine")
@@ -31,7 +31,9 @@ def style_indices(
         return list(styles)
     if num_ws < len(SPANS):
         spans = ", ".join(SPANS)
-        raise SganError(f"This model has {num_ws} style(s), too few for {spans}.", hint=f"Choose {option} by number.")
+        raise SganError(
+            f"This model has {plural(num_ws, 'style')}, too few for {spans}.", hint=f"Choose {option} by number."
+        )
     group = {row.w_index: row.group for row in layers}
     units = [group[i] for i in range(num_ws)]  # levels, or single layers if there are too few levels
     if len(set(units)) < 3:

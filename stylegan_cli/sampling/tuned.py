@@ -20,6 +20,7 @@ from ..snapshot import fingerprint
 from .bound_files import check_model
 
 FORMAT = "stylegan_cli/tuned/1"
+_AGAIN = "Make it again with `sgan project --tune`."
 
 
 def save_tuned(
@@ -52,15 +53,17 @@ def apply_tuned(
     belongs to another model."""
     path = Path(path)
     if not path.is_file():
-        raise SganError(f"There is no file {path}, which contains the tuned weights.")
+        raise SganError(
+            f"{path}, which contains the tuned weights, does not exist.", hint="Copy it beside the latents."
+        )
     try:
         with open_tensors(path) as f:
             header = f.metadata() or {}
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, OSError) as e:
-        raise SganError(f"{path} is not a file of tuned weights, or it is damaged: {e}.") from e
+        raise SganError(f"{path} is not a file of tuned weights, or it is damaged: {e}.", hint=_AGAIN) from e
     if header.get("format") != FORMAT:
-        raise SganError(f"{path} is a safetensors file, but does not contain tuned weights.")
+        raise SganError(f"{path} is a safetensors file, but does not contain tuned weights.", hint=_AGAIN)
     check_model(path, header.get("base"), model or fingerprint(G))
     tuned = copy.deepcopy(G)
     state = tuned.state_dict()
@@ -72,8 +75,8 @@ def apply_tuned(
             or scale.numel() != 1
             or delta.shape != getattr(state.get(name), "shape", None)
         ):
-            raise SganError(f"The tensor {name} in {path} does not match the model.")
+            raise SganError(f"The tensor {name} in {path} does not match the model.", hint=_AGAIN)
         state[name].add_((delta.float() * scale).to(state[name].device))
         if not torch.isfinite(state[name]).all():
-            raise SganError(f"The tensor {name} in {path} is not finite.")
+            raise SganError(f"The tensor {name} in {path} is not finite.", hint=_AGAIN)
     return tuned

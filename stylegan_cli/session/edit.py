@@ -61,7 +61,7 @@ class FindRequest:
         )
         if self.labeled and self.method:
             raise MisuseError(
-                f"--method {self.method} does not use labels.", hint="Omit --method, or the options for labels."
+                f"--method {self.method} does not use labels.", hint="Remove --method, or the options for labels."
             )
         if self.labeled and self.count:
             raise MisuseError(

@@ -40,7 +40,7 @@ class GenerateResult:
     model: Model
     seeds: list[int]  # [N]
     names: list[str]  # [N] of the files, without extension
-    records: list[dict[str, str]]  # [N] metadata
+    metadata: list[dict[str, str]]  # [N]
     common_metadata: dict[str, str]
     from_w: str | Path | None  # file of the latents
     notes: list[str]  # useful information
@@ -55,17 +55,17 @@ class GenerateResult:
             yield output
 
     @functools.cached_property
-    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+    def _latents_and_images(self) -> list[tuple[Tensor, Tensor]]:
         """Latents and images of all, kept in memory."""
         return list(self.synthesize())
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
-        return torch.stack([image for _, image in self._pairs])
+        return torch.stack([image for _, image in self._latents_and_images])
 
     @property
     def ws(self) -> Tensor:  # [N, num_ws, w_dim], on the CPU
-        return torch.stack([w for w, _ in self._pairs])
+        return torch.stack([w for w, _ in self._latents_and_images])
 
     def save(
         self,
@@ -77,7 +77,7 @@ class GenerateResult:
     ) -> list[Path]:
         """Write each image as soon as it is generated. Raises SganError for `latents` if they come from a file."""
         if latents and self.from_w:
-            raise SganError(f"The latents are already in {self.from_w}.")
+            raise SganError(f"The latents are already in {self.from_w}.", hint="Remove latents=True.")
         files, ws, images = [], [], []
         for w, output in self._outputs():
             files.append(output.save(folder, format))
@@ -93,8 +93,8 @@ class GenerateResult:
         return files
 
     def _outputs(self) -> Iterator[tuple[Tensor, OutputImage]]:
-        pairs = self._pairs if "_pairs" in self.__dict__ else self.synthesize()
-        for (w, image), name, metadata in zip(pairs, self.names, self.records, strict=True):
+        pairs = self._latents_and_images if "_latents_and_images" in self.__dict__ else self.synthesize()
+        for (w, image), name, metadata in zip(pairs, self.names, self.metadata, strict=True):
             yield w, OutputImage(name, image, metadata)
 
     def _grid(self, images: list[Tensor]) -> OutputImage:
@@ -118,14 +118,14 @@ def generate(
     labels = None if file else class_labels(sampling.class_index, seeds, G.label_space)
     kind, numbers = ("w", list(range(len(seeds)))) if file else ("seed", seeds)
     tuned, noise = (file.tuned, file.noise) if file else (None, None)
-    metadata = model.metadata(sampling, tuned=tuned, from_w=request.from_w)
-    records = [{kind: str(number), **metadata} for number in numbers]
+    common = model.metadata(sampling, tuned=tuned, from_w=request.from_w)
+    metadata = [{kind: str(number), **common} for number in numbers]
     notes = tuned_note(tuned)
     if labels is not None:
-        records = [r | label_metadata(c, G.label_space) for r, c in zip(records, labels, strict=True)]
+        metadata = [m | label_metadata(c, G.label_space) for m, c in zip(metadata, labels, strict=True)]
         notes.append(describe_labels(labels, G.label_space))
 
-    def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+    def synthesize() -> Iterator[tuple[Tensor, Tensor]]:
         ready: deque[Tensor] = deque()  # ws of the current batch
 
         def latents(i: int, j: int) -> Tensor:  # [j - i, num_ws, w_dim]
@@ -138,5 +138,5 @@ def generate(
 
     names = [f"{kind}{number:04d}" for number in numbers]
     return GenerateResult(
-        model, seeds, names, records, metadata, request.from_w, notes, lambda: model.with_kernels(pairs())
+        model, seeds, names, metadata, common, request.from_w, notes, lambda: model.with_kernels(synthesize())
     )

@@ -39,13 +39,13 @@ class Model:
         command: Sequence[str] = (),  # command line, for the metadata of images
         any_model: bool = False,  # also accept latents, directions and tuned weights of other models
     ):
-        """Raises SganError if the file is not a model, or the kernels are unknown or cannot run on the device."""
+        """Open the model. Raises SganError if the file is not one, or the kernels are unknown or cannot run here."""
         dispatch.check(kernels, torch.device(device))
         self.kernels, self.command = kernels, list(command)
         self.other_models: dict[str, str] | None = {} if any_model else None  # files used -> their fingerprints
-        self._identity = _identity(Path(path))
+        self._file_state = _file_state(Path(path))
         self.snapshot: Snapshot = open_model(path, device)
-        self._opened = _versions(self.G)
+        self._opened = _weight_versions(self.G)
         self._cached: tuple[object, str] | None = None  # versions of the weights, and their fingerprint
 
     @property
@@ -73,19 +73,19 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the generator's current weights; that of an unchanged file is cached."""
-        versions = _versions(self.G)
+        versions = _weight_versions(self.G)
         if self._cached is None or self._cached[0] != versions:
             self._cached = versions, fingerprint(self.G) if versions != self._opened else self._file_fingerprint()
         return self._cached[1]
 
     def _file_fingerprint(self) -> str:
-        if self._identity is None or self._identity != _identity(self.path):  # the file was replaced
+        if self._file_state is None or self._file_state != _file_state(self.path):  # the file was replaced
             return fingerprint(self.G)
-        if entry := cache.load("fingerprints", self._identity):
+        if entry := cache.load("fingerprints", self._file_state):
             return entry.about
         result = fingerprint(self.G)
         with contextlib.suppress(SganError):  # the cache cannot be written
-            cache.store("fingerprints", self._identity, {}, result)
+            cache.store("fingerprints", self._file_state, {}, result)
         return result
 
     def use_kernels(self) -> contextlib.AbstractContextManager[Any]:
@@ -193,13 +193,13 @@ def tuned_note(
     return [f"All images are generated with the tuned weights in {tuned}."] if tuned else []
 
 
-def _versions(G: Generator) -> list[tuple[int, int]]:
+def _weight_versions(G: Generator) -> list[tuple[int, int]]:
     """A list that differs after a weight has been changed in place or replaced."""
     weights = G.state_dict(keep_vars=True).values()
     return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
 
 
-def _identity(path: Path) -> str | None:
+def _file_state(path: Path) -> str | None:
     """A key for the current state of a file; None if it does not exist."""
     try:
         stat = path.stat()

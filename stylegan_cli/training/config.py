@@ -74,11 +74,16 @@ class TrainConfig:
     growth: GrowthConfig | None = None  # None: full size from the start
 
     def __post_init__(self) -> None:
-        ints = (self.batch, self.batch_gpu, self.gpus, self.r1_interval, self.pl_interval, self.pl_batch_shrink)
-        numbers = (self.kimg, self.snap, self.lr, self.eps, self.ema_kimg, self.gamma, self.pl_weight, *self.betas)
-        numbers += (self.r2_gamma, self.gp_weight, self.drift, self.aux_weight)
-        if min(*ints, self.ada_interval) < 1 or not all(math.isfinite(x) and x >= 0 for x in numbers) or self.seed < 0:
-            raise SganError("TrainConfig: a number is negative, zero or not finite where that is not allowed.")
+        for name in ("batch", "batch_gpu", "gpus", "r1_interval", "pl_interval", "pl_batch_shrink", "ada_interval"):
+            if getattr(self, name) < 1:
+                raise SganError(f"TrainConfig: {name} is {getattr(self, name)}.", hint="Use 1 or more.")
+        numbers = ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas")
+        for name in (*numbers, "r2_gamma", "gp_weight", "drift", "aux_weight"):
+            value = getattr(self, name)
+            if not all(math.isfinite(x) and x >= 0 for x in (value if isinstance(value, tuple) else (value,))):
+                raise SganError(
+                    f"TrainConfig: {name} is {value}.", hint="Use a number that is finite and not negative."
+                )
         if not (0 <= self.aug_p <= 1 and -1 <= self.ada_target <= 1 and self.ada_kimg > 0 and self.freezed >= 0):
             raise SganError("TrainConfig: aug_p, ada_target, ada_kimg or freezed is out of range.")
         check_choice("aug", self.aug, ("ada", "fixed", "noaug", "diffaug"))
@@ -88,24 +93,24 @@ class TrainConfig:
             raise SganError("TrainConfig: betas must be two numbers below 1, and mixing_prob must be from 0 to 1.")
         if self.batch % (self.batch_gpu * self.gpus):
             raise MisuseError(
-                f"The batch of {self.batch} is not a multiple of {self.gpus} rank(s) times {self.batch_gpu} images.",
-                hint="Choose --batch as a multiple of --gpus times --batch-gpu.",
+                f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",
+                hint=f"Use a multiple of {self.gpus * self.batch_gpu} for --batch.",
             )
         group = self.discriminator.mbstd_group
         if self.discriminator.mbstd_channels and group and self.batch_gpu % min(group, self.batch_gpu):
             raise MisuseError(
-                f"{self.batch_gpu} images at a time cannot be divided into minibatch-deviation groups of {group}.",
+                f"--batch-gpu {self.batch_gpu} is not a multiple of --mbstd-group {group}.",
                 hint="Choose --batch-gpu as a multiple of --mbstd-group.",
             )
 
 
 def _check_objective(config: TrainConfig) -> None:
-    """Raises SganError if the objective is incompatible with the penalties, the augmentation or the labels."""
+    """Check the objective. Raises SganError if it is incompatible with penalties, augmentation or labels."""
     check_choice("loss", config.loss, tuple(OBJECTIVES))
     if config.loss == "wgan" and max(config.gamma, config.r2_gamma) > 0:
-        raise MisuseError("--loss wgan uses the gradient penalty, not R1 or R2.", hint="Leave out --gamma and --r2.")
+        raise MisuseError("--loss wgan uses the gradient penalty, not R1 or R2.", hint="Remove --gamma and --r2.")
     if config.loss != "wgan" and config.gp_weight > 0:
-        raise MisuseError(f"--loss {config.loss} uses R1 and R2, not the gradient penalty.", hint="Leave out --gp.")
+        raise MisuseError(f"--loss {config.loss} uses R1 and R2, not the gradient penalty.", hint="Remove --gp.")
     if config.loss == "wgan" and config.aug == "ada":
         raise MisuseError(
             "--aug ada does not work with --loss wgan, which has no boundary between real and generated images.",

@@ -84,7 +84,7 @@ def refuse_other_recipe(
     folder: Path,  # of the run
     recipe: str,  # name of the recipe to be trained
 ) -> None:
-    """Raises SganError if the settings or the newest state in the folder belong to another recipe."""
+    """Check the recipe of a folder. Raises SganError if its settings or its newest state belong to another recipe."""
     for values in (read_config(folder), read_newest_about(folder)):
         if (run_recipe := recipe_of(values)) not in (None, recipe):
             raise SganError(f"The run in {folder} uses the recipe {run_recipe!r} and cannot continue with {recipe!r}.")

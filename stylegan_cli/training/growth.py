@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import base_size, levels_of
-from ..errors import SganError
+from ..errors import SganError, plural
 from .config import TrainConfig
 from .engine import Engine
 from .presets import PRESETS
@@ -53,7 +53,7 @@ class Growth:
     """The stages of a run, and the current one. A hook of the engine."""
 
     def __init__(self, config: TrainConfig):
-        """Raises SganError if the schedule does not fit the images, the batch or the length of the run."""
+        """Check the schedule. Raises SganError if it does not fit the images, the batch or the length of the run."""
         self.stages = _stages(config)
         self.index = 0
 
@@ -137,11 +137,11 @@ def _stages(config: TrainConfig) -> list[Stage]:
     if not (config.generator.grows and config.discriminator.grows):
         raise SganError(
             f"The networks of --cfg {config.cfg} do not support growing.",
-            hint=f"Choose --cfg {' or '.join(name for name, p in PRESETS.items() if p.grow_from)}, or leave out "
+            hint=f"Choose --cfg {' or '.join(name for name, p in PRESETS.items() if p.grow_from)}, or remove "
             "--grow-from.",
         )
     if config.freezed:
-        raise SganError("--freezed cannot be combined with a growing discriminator.", hint="Leave out --freezed.")
+        raise SganError("--freezed cannot be combined with a growing discriminator.", hint="Remove --freezed.")
     if (growth := config.growth) is None:
         raise ValueError("the config has no growth schedule")
     h0, w0, _ = base_size(config.data.height, config.data.width, 0)
@@ -178,8 +178,8 @@ def _resized(
     group = config.discriminator.mbstd_group or 1
     if batch % parts or (config.discriminator.mbstd_channels and batch // parts % min(group, batch // parts)):
         raise SganError(
-            f"The batch of {batch} at level {level} cannot be divided into {parts} part(s) with minibatch-deviation "
-            f"groups of {group}.",
+            f"The batch of {batch} at level {level} cannot be divided into {plural(parts, 'part')} "
+            f"with minibatch-deviation groups of {group}.",
             hint="Choose another --grow-batch for this level.",
         )
     height, width = size

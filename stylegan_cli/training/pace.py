@@ -6,7 +6,7 @@ import math
 
 _WINDOW = 60.0  # seconds over which the pace is averaged
 _STEPS = 16  # minimum number of steps to average: steps with regularizers are several times slower
-_WORST = 16  # times the mean; longer steps (kernel compilation, suspended machine) are clipped to it
+_MAX_STEP_RATIO = 16  # times the mean; longer steps (kernel compilation, suspended machine) are clipped to it
 _FADE = 0.5  # weight of all earlier pauses relative to the last one
 
 
@@ -40,10 +40,10 @@ class Pace:
             return
         self._steps, self._batch = self._steps + 1, images
         mean = self._batch * self._seconds / max(self._images, 1)
-        if self._steps <= 2 or (self._steps <= _STEPS and mean > _WORST * seconds > 0):
+        if self._steps <= 2 or (self._steps <= _STEPS and mean > _MAX_STEP_RATIO * seconds > 0):
             self._seconds = self._images = 0.0  # the steps before were loading, compiling, allocating
         else:
-            seconds = min(seconds, max(_WORST * mean, 1.0))
+            seconds = min(seconds, max(_MAX_STEP_RATIO * mean, 1.0))
         keep = math.exp(-min(seconds / _WINDOW, 1 / _STEPS))
         self._seconds = keep * self._seconds + seconds
         self._images = keep * self._images + self._batch

@@ -100,7 +100,7 @@ def _networks(
 def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
     for name, option in NETWORK_OPTIONS.items():
         if name in options and name not in field_names(family.config):
-            raise MisuseError(f"{option} has no effect on {family.title} models.", hint=f"Leave out {option}.")
+            raise MisuseError(f"{option} has no effect on {family.title} models.", hint=f"Remove {option}.")
 
 
 def objective_defaults(
@@ -155,7 +155,7 @@ def _growth(
     if start is None and unused:
         option = "--" + unused[0].replace("_", "-")
         raise MisuseError(
-            f"{option} has no effect on a run that does not grow.", hint="Leave it out, or add --grow-from."
+            f"{option} has no effect on a run that does not grow.", hint=f"Remove {option}, or add --grow-from."
         )
     levels = [] if start is None else levels_of(data.height, data.width, start)
     stable, fade = (options.pop(name, getattr(preset, name)) for name in ("grow_kimg", "fade_kimg"))
@@ -168,7 +168,7 @@ def _growth(
     if len(levels) == 1 and unused:
         raise MisuseError(
             f"A run that starts at level {levels[0]} is at full size and does not grow.",
-            hint="Choose a lower --grow-from, or leave out the other options of growing.",
+            hint="Choose a lower --grow-from, or remove the other options for growing.",
         )
     if len(levels) < 2:
         return None

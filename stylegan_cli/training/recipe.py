@@ -121,7 +121,7 @@ class Samples:
     images: dict[str, Tensor]  # name -> uint8 [C, H, W]
     values: dict[str, float] = field(default_factory=dict)  # statistics of the images, for the log
     warning: str | None = None  # a sentence for the log
-    alarm: str = ""  # short form of the warning, for the progress bar
+    short_warning: str = ""  # short form of the warning, for the progress bar
 
 
 class RunConfig(Protocol):

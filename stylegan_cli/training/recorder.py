@@ -130,7 +130,7 @@ class Recorder:
             self._save_image(image, file)
             self.log.image(name, image, kimg)
         self.log.stats({"kimg": kimg, **samples.values})
-        self.bar.set_description_str(samples.alarm and samples.alarm + " ")
+        self.bar.set_description_str(samples.short_warning and samples.short_warning + " ")
         if samples.warning:
             self.log_message(samples.warning)
 

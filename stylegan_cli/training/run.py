@@ -13,7 +13,7 @@ import torch
 
 from .. import distributed
 from ..config import to_json
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..files import remove_leftovers
 from ..runs import lock_run
 from ..runs.history import Changes, describe_changes
@@ -176,7 +176,7 @@ class Run:
         elif saving and streak == 0:
             self._save(stopping)
         elif stopping:
-            self._log(f"Not saved, as the last {streak} step(s) were skipped. Resuming continues from the last state.")
+            self._log(f"Not saved: the last {plural(streak, 'step')} had to be skipped. Resuming uses the last state.")
 
     def _save(self, stopping: bool) -> None:
         """Save a snapshot, samples and a state; measure metrics unless the run is being stopped."""
@@ -248,7 +248,7 @@ class Run:
         )
 
     def _abandon_failed_state(self) -> None:
-        """Rename the state of the last rollback if training failed again from it, so that the previous one is used."""
+        """Rename the state of the last rollback if training fails again after it, so that the previous one is used."""
         states = list_states(self.folder)
         if len(states) > 1 and states[0].name == self._rollback_state:
             states[0].rename(states[0].with_name(states[0].name + ".abandoned"))
@@ -270,8 +270,8 @@ class Run:
             self._log(f"Settings changed at kimg {about['kimg']:g}: {describe_changes(changes)}. {_INEXACT}")
         if about is not None and about["ranks"] != distributed.world_size():
             self._log(
-                f"Running on {distributed.world_size()} rank(s) instead of {about['ranks']}: images and random numbers "
-                "stay the same, but sums are rounded differently, so results are not bit-exact."
+                f"Running on {plural(distributed.world_size(), 'rank')} instead of {about['ranks']}: images and random "
+                "numbers stay the same, but sums are rounded differently, so results are not bit-exact."
             )
 
     def _log(self, line: str) -> None:

@@ -32,7 +32,7 @@ from ..files import (
     remove_leftovers,
     sync_folder,
     temporary_beside,
-    try_say,
+    try_report,
     wait_for_space,
 )
 from ..runs import snapshot_name
@@ -135,7 +135,7 @@ class StateWriter:
         self.give_up()
         self._finish(lambda: True)
         if self._error is not None:
-            try_say(self.notify, str(self._error))
+            try_report(self.notify, str(self._error))
         self._error, self._memory = None, _HostMemory()
 
     def _finish(self, stop: Callable[[], bool]) -> None:
@@ -146,7 +146,7 @@ class StateWriter:
 
     def _send_messages(self) -> None:
         while self._messages:
-            try_say(self.notify, self._messages.popleft())
+            try_report(self.notify, self._messages.popleft())
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None
@@ -291,7 +291,7 @@ def load_newest(
             continue
         if damaged:
             names = ", ".join(p.name for p in damaged)
-            try_say(notify, f"Damaged training states, renamed to *{DAMAGED}: {names}. Using {path.name} instead.")
+            try_report(notify, f"Damaged training states, renamed to *{DAMAGED}: {names}. Using {path.name} instead.")
         return state, about, path
     if damaged or any(Path(folder).glob(f"state-*{DAMAGED}")):
         hint = "Start a new run from the newest snapshot: sgan train --resume SNAPSHOT"

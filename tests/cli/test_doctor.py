@@ -4,6 +4,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import platform
 import sys
 import types
 from pathlib import Path
@@ -15,6 +16,7 @@ from stylegan_cli import ops
 from stylegan_cli.doctor import checks, machine
 from stylegan_cli.kernels import build, toolchain
 from stylegan_cli.ops.dispatch import kernels_on
+from stylegan_cli.version import __version__
 
 # Prints its version; otherwise records the call, then writes its output or fails.
 STAND_IN = """#!/bin/sh
@@ -78,9 +80,21 @@ def last(result):
 def test_no_gpu(sgan, machine_at, tmp_path):
     result = sgan("doctor", code=3)
     table = rows(result)
-    assert list(table)[:10] == [
-        *("Python", "PyTorch", "CUDA runtime", "CUDA driver", "GPU", "nvcc", "C++ compiler", "ninja", "cache"),
-        "settings",
+    assert list(table)[:13] == [
+        *(
+            "stylegan_cli",
+            "platform",
+            "Python",
+            "PyTorch",
+            "CUDA runtime",
+            "CUDA driver",
+            "GPU",
+            "nvcc",
+            "C++ compiler",
+            "ninja",
+            "cache",
+        ),
+        *("settings", "OpenMP"),
     ]
     assert table["PyTorch"] == torch.__version__ and table["GPU"] == table["CUDA driver"] == "none"
     assert table["nvcc"] == f"13.0.88 ({tmp_path}/cuda/bin/nvcc, from CUDA_HOME)"
@@ -102,6 +116,16 @@ def test_json(sgan, machine_at, tmp_path, monkeypatch):
     assert facts["machine"]["nvcc"]["version"] == [13, 0, 88] and facts["machine"]["gpus"] == []
     assert facts["build"]["architectures"] == ["80", "90a"] and Path(facts["build"]["library"]).is_file()
     assert [item["what"] for item in facts["todo"]] == ["This machine has no NVIDIA driver."]
+    assert facts["machine"]["version"] == __version__ and facts["machine"]["platform"] == platform.platform()
+    assert facts["machine"]["nvcc"]["found"] == "CUDA_HOME" and facts["machine"]["hinders_building"] == []
+    assert facts["machine"]["cores"] >= 1 and facts["machine"]["openmp"]["OMP_NUM_THREADS"] == "1"
+
+
+def test_bad_number_of_threads(sgan, machine_at, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "two")
+    result = sgan("doctor", "--no-build", code=3)
+    assert "OMP_NUM_THREADS='two' is not a number of threads. Set it to" in result.stdout.partition("To do:")[2]
+    assert last(result) == "Other commands do not start until OMP_NUM_THREADS is a number of threads."
 
 
 def test_missing_compilers(sgan, machine_at, tmp_path, monkeypatch):

@@ -144,12 +144,12 @@ def test_classes(video, class_run):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["--seeds", "4"], "only one"),
+        (["--seeds", "4"], "One keyframe"),
         (["--seeds", "0-4", "--grid", "1x2"], "5 keyframes"),
         (["--seeds", "0-1", "--out", "a.avi"], "avi"),
         (["--seeds", "0-1", "--fps", "90"], "90 frames"),
-        (["--seeds", "w.npz,1", "--kind", "slerp"], "no z"),
-        (["--seeds", "w.npz,1"], "no file w.npz"),
+        (["--seeds", "w.npz,1", "--kind", "slerp"], "needs z, which"),
+        (["--seeds", "w.npz,1"], "w.npz does not exist"),
         (["--kind", "trunc", "--trunc", "0.7"], "--sweep"),
         (["--kind", "mix", "--styles", "7-8"], "no style 8"),
         (["--seeds", "0-1", "--class", "1"], "no classes"),

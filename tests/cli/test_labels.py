@@ -95,7 +95,7 @@ def test_vectors_are_conditions(sgan, vector_run, tmp_path):
     sampled = [float(x) for x in record_of(sgan, vector_run, tmp_path)["class"].split(",")]
     assert any(np.allclose(sampled, v) for v in VECTORS)
     result = sgan("generate", "--model", vector_run, "--class", "1,2,3", "--outdir", tmp_path / "x", "-q", code=1)
-    assert "2 number(s), not 3" in result.stderr
+    assert "2 numbers, not 3" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["mix", "interpolate", "project"])
@@ -139,5 +139,5 @@ def test_training_says_which_files_it_does_not_take(sgan, tmp_path):
     (tmp_path / "faces" / ".hidden").write_text("x")
     line = ["train", "--data", tmp_path / "faces", "--runs", tmp_path / "runs", "--dry-run"]
     errors = sgan(*line).stderr
-    assert "1 file(s) of" in errors and "notes.txt (not a PNG" in errors and "--channels 3" in errors
+    assert "Skipped 1 file of" in errors and "notes.txt (not a PNG" in errors and "--channels 3" in errors
     assert sgan(*line, "-q").stderr == ""

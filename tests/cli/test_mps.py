@@ -103,7 +103,7 @@ def test_an_apple_gpu_is_used_only_if_there_is_one(monkeypatch):
     with dispatch.use("cuda"), pytest.raises(SganError, match="kernels need a GPU, but the device is mps"):
         resolve_device("mps")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(SganError, match="No device mps: this PyTorch sees no Apple GPU"):
+    with pytest.raises(SganError, match="Device 'mps' is not available: PyTorch finds no Apple GPU"):
         resolve_device("mps")
 
 

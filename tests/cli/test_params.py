@@ -104,7 +104,7 @@ def test_resolve_device(monkeypatch, name, count, device):
 def test_absent_device(monkeypatch, name, count):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    with pytest.raises(SganError, match=f"No device {name}: PyTorch sees {count} CUDA device"):
+    with pytest.raises(SganError, match=f"Device '{name}' is not available: PyTorch finds {count or 'no'} CUDA device"):
         resolve_device(name)
 
 

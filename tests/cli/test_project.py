@@ -207,7 +207,7 @@ def test_refused(sgan, project, images, tiny_run, tmp_path):
     Image.new("L", (8, 8), 0).save(tmp_path / "black.png")
     cases = {
         "No image to project": [],
-        "There is no file": [tmp_path / "missing.png"],
+        "does not exist": [tmp_path / "missing.png"],
         "cannot be read": [tmp_path / "text.png"],
         "20x5000 (height x width)": [tmp_path / "long.png"],
         "black": [images[0], "--mask", tmp_path / "black.png"],
@@ -272,7 +272,7 @@ def test_calibrate_without_images(attribute, tmp_path):
 
 def test_attribute_refused(attribute, images, tmp_path, sgan, tiny_run):
     assert "No image to attribute" in attribute(code=2).stderr
-    assert "There is no file" in attribute(tmp_path / "missing.png", code=1).stderr
+    assert "does not exist" in attribute(tmp_path / "missing.png", code=1).stderr
     assert not (tmp_path / "cache").exists()
     result = sgan("attribute", images[0], "--model", tiny_run, "--data", tmp_path / "none.zip", "-q", code=1)
     assert "none.zip" in result.stderr

@@ -97,7 +97,7 @@ def test_a_snapshot_brings_its_dataset(sgan, class_run, rgb_set, make_set, tmp_p
 def test_a_checkpoint_without_a_dataset_asks_for_one(sgan, class_run, tmp_path):
     checkpoint = tmp_path / "network.pkl"
     sgan("convert", class_run, checkpoint, "--for", "ada")
-    assert_error(sgan("train", "--resume", checkpoint, "--runs", tmp_path / "runs", code=1), "--data PATH")
+    assert_error(sgan("train", "--resume", checkpoint, "--runs", tmp_path / "runs", code=1), "Use --data.")
     assert not (tmp_path / "runs").exists()
 
 

@@ -47,7 +47,7 @@ def test_no_runs(sgan, tmp_path):
     assert sgan("runs", "--runs", tmp_path, "-q").stderr == ""
     assert sgan("runs", "--runs", tmp_path, "--json").stdout == "[]\n"
     result = sgan("runs", "show", "--runs", tmp_path, code=1)
-    assert f"No runs in {tmp_path}." in result.stderr and "sgan train" in result.stderr
+    assert f"There are no runs in {tmp_path}." in result.stderr and "sgan train" in result.stderr
 
 
 @pytest.mark.parametrize("which", ["0", "00000-faces-auto", "runs/00000-faces-auto"])

@@ -201,7 +201,7 @@ def test_size_that_cannot_be_halved(sgan, make_set, tmp_path):
         (["--loss", "hinge", "--gp", "1"], 2, "--gp has no effect with --loss hinge"),
         (["--drift", "1"], 2, "--drift has no effect with --loss logistic"),
         (["--gp", "-1"], 2, "--gp"),
-        (["--r2", "nan"], 1, "not finite"),
+        (["--r2", "nan"], 1, "r2_gamma is nan"),
         (["--aux-classifier"], 2, "Add --cond"),
         (["--resume", "x/state-000000-0123456789abcdef.safetensors"], 1, "sgan train --resume x"),
         (["--device", "cuda:7"], 1, "cuda:7"),

@@ -34,11 +34,11 @@ def test_pack_then_info(tmp_path, photos):
     (photos / "dog" / "bad.png").write_text("bad")
     dest = tmp_path / "out.zip"
     lines, errors = sgan_data("pack", photos, dest, "--size", "24x32", "--labels", "folders", "--filter", "box")
-    assert lines == ["6 images of 24x32 (height x width), 3 channel(s), 2 classes", str(dest)]
-    assert "Skipped 1 file(s)" in errors and "dog/bad.png: not a readable image" in errors
+    assert lines == ["6 images of 24x32 (height x width), 3 channels, 2 classes", str(dest)]
+    assert "Skipped 1 file:" in errors and "dog/bad.png: not a readable image" in errors
     lines, _ = sgan_data("info", dest)
     text = "\n".join(lines)
-    for fact in ("images      6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file(s)"):
+    for fact in ("images      6", "24x32", "3 (RGB)", "cat (3), dog (3)", "filter box", "skipped 1 file"):
         assert fact in text
     assert open_dataset(dest).spec.content_hash in text
     assert lines[-1] == str(tmp_path / "out-contact.png")
@@ -50,7 +50,7 @@ def test_padding_and_limit_of_pixels(tmp_path, photos):
     dest = tmp_path / "out.zip"
     options = ["--size", "48", "--crop", "pad", "--pad", "white"]
     _, errors = sgan_data("pack", photos, dest, *options, "--max-pixels", 42 * 60)
-    assert "Skipped 3 file(s)" in errors
+    assert "Skipped 3 files:" in errors
     assert "cat/3.jpg: its 43x60 pixels (height x width) exceed the limit of 0.00252 million" in errors
     images = open_dataset(dest).images(range(3))
     assert (images[..., :7, :] == 255).all() and images[..., 24, :].float().std() > 10
@@ -115,9 +115,9 @@ def test_info_says_what_the_labels_are(tmp_path, photos):
 
     lines, errors = info([[0.5, i] for i in range(6)])
     assert "labels      2 numbers per image (age, yaw)" in lines
-    assert "1 file(s) are not part of the dataset:\n  notes.txt: not a PNG" in errors
+    assert "Not part of the dataset (1 file):\n  notes.txt: not a PNG" in errors
     lines, _ = info([0, 0])
-    assert any(line.startswith("labels      unusable: 4 image(s) of") for line in lines)
+    assert any(line.startswith("labels      unusable: ") and "has no label for 4 images: " in line for line in lines)
     lines, _ = info([0, 0, 1, 1, 1, 1])
     assert "classes     age (2), yaw (4)" in lines
     for path in folder.rglob("*.png"):
@@ -130,7 +130,7 @@ def test_many_skipped_files_are_counted(tmp_path, photos):
     for i in range(150):
         (photos / f"{i:03d}.txt").write_text("x")
     _, errors = sgan_data("pack", photos, tmp_path / "o.zip", "--size", "16")
-    assert errors.count("\n") == 102 and "Skipped 150 file(s)" in errors and "  and 50 more" in errors
+    assert errors.count("\n") == 102 and "Skipped 150 files:" in errors and "  and 50 more" in errors
     (line,), _ = sgan_data("pack", photos, tmp_path / "o.zip", "--size", "16", "--json")
     assert len(json.loads(line)["skipped"]) == 150
 

@@ -244,7 +244,7 @@ def test_broken_images_are_named(tmp_path, files):
     files[names[1]] = files[names[1]][:-40]
     files[names[4]] = b"nothing"
     message = error_of(write_zip(tmp_path / "a.zip", {k: files[k] for k in names if k != names[4]}))
-    assert f"1 image(s) of {tmp_path / 'a.zip'} cannot be read" in message and names[1] in message
+    assert f"{tmp_path / 'a.zip'} has 1 unreadable image: " in message and names[1] in message
     assert names[4] in error_of(write_zip(tmp_path / "b.zip", files))
 
 
@@ -284,7 +284,7 @@ def test_image_without_label(tmp_path, files):
     content = {"labels": [[name, 0] for name in list(files)[:4]]}
     path = write_zip(tmp_path / "a.zip", files, content)
     message = error_of(path, label="labels")
-    assert "2 image(s)" in message and "have no label: 00000/img00000004.png" in message
+    assert "has no label for 2 images: 00000/img00000004.png" in message
     unused = open_dataset(path)
     assert len(unused) == 6 and unused.stored_counts == {} and unused.label_problem == message
 
@@ -298,7 +298,7 @@ def test_label_without_image_does_not_matter(tmp_path, files):
 @pytest.mark.parametrize("value", [-1, 10**9, float("nan"), [], True, {"a": 1}, [[1]], [0.5, None], None])
 def test_labels_that_cannot_be_used_matter_only_if_they_are(tmp_path, files, value):
     path = write_zip(tmp_path / "a.zip", files, {"labels": [[name, value] for name in files]})
-    expected = "have no label" if value is None else "neither class numbers"
+    expected = "has no label for 6 images" if value is None else "neither class numbers"
     assert expected in error_of(path, label="labels")
     assert expected in open_dataset(path).label_problem
 

@@ -91,4 +91,4 @@ def test_missing_dicebear_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", import_without_dicebear)
     with pytest.raises(SganError) as e:
         make_demo_dataset(tmp_path / "a.zip", num=4)
-    assert e.value.hint == "pip install 'stylegan-cli[demo]'"
+    assert e.value.hint == "Run pip install 'stylegan-cli[demo]'."

@@ -257,7 +257,7 @@ def test_unreadable_files_need_no_label(tmp_path, photos, labels):
     assert report.num == 7 and report.classes == ("cat", "dog")
     assert [name for name, _ in report.skipped] == ["bad.jpg", "cut.png", "notes.txt"]
     assert open_dataset(tmp_path / "o.zip", label="labels").class_index.tolist() == [0, 0, 0, 1, 1, 1, 1]
-    extra = f"{file if labels else photos} has labels for 1 file(s) that are not there: gone.png."
+    extra = f"{file if labels else photos} has labels for 1 missing file: gone.png."
     assert report.notes == (() if labels == "folders" else (extra,))
 
 
@@ -392,14 +392,14 @@ def test_pixel_bomb_counts_as_unreadable(tmp_path, photos):
 def test_labels_that_do_not_match_are_rejected(tmp_path, photos, dest):
     file = tmp_path / "l.json"
     file.write_text(json.dumps({"cat/a.jpg": 0, "gone.png": 1}))
-    assert "have no label" in error_of(photos, dest, size=(8, 8), labels=file)
+    assert "has no label for 6 images: " in error_of(photos, dest, size=(8, 8), labels=file)
     file.write_text("{")
     assert "not valid JSON" in error_of(photos, dest, size=(8, 8), labels=file)
     file.write_text("{}")
     assert "has no labels" in error_of(photos, dest, size=(8, 8), labels=file)
     assert "Cannot read the labels folder" in error_of(photos, dest, size=(8, 8), labels="folder")
     save(photos / "loose.png", make_image(8, 8))
-    assert "not in a subfolder: loose.png" in error_of(photos, dest, size=(8, 8), labels="folders")
+    assert "1 image outside its subfolders: loose.png" in error_of(photos, dest, size=(8, 8), labels="folders")
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_inconsistent_files(G, directions, tmp_path, change):
 
 def test_files_that_are_not_directions(G, directions, tmp_path):
     path = tmp_path / "d.npz"
-    with pytest.raises(SganError, match="no file"):
+    with pytest.raises(SganError, match="does not exist"):
         load_directions(path, G)
     save_directions(path, directions)
     content = dict(np.load(path))

@@ -88,6 +88,6 @@ def test_results_are_deterministic(G, method):
 @pytest.mark.parametrize(("method", "num", "limit"), [("pca", 300, 8), ("pca", 4, 3), ("sefa", 4, 8)])
 def test_too_many_directions(G, method, num, limit):
     find_unlabeled(G, method, limit, [0], num)
-    with pytest.raises(SganError, match=f"{limit} directions at most") as e:
+    with pytest.raises(SganError, match=f"there are {limit} directions") as e:
         find_unlabeled(G, method, limit + 1, [0], num)
     assert f"1 to {limit}" in e.value.hint

@@ -42,7 +42,7 @@ INVALID = {
     "seed,hat,hat\n1,a,a\n2,b,b\n": "not a table",
     "seed,hat\n1,a\n2,\n": "Row 3",
     "seed,hat\n1,a\n2\n": "Row 3",
-    "seed,hat\n1,a\n1,b\n1,b\n1,a\n": "duplicate",
+    "seed,hat\n1,a\n1,b\n1,b\n1,a\n": "seed 1 more than once",
     "seed,hat\n1,a\n-1,b\n": "'-1'",
     "seed,hat\n1,a\n1.5,b\n": "'1.5'",
     "seed,hat\n1,a\n4294967296,b\n": "4294967296",

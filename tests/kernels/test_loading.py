@@ -142,7 +142,7 @@ def test_real_compilers_from_pip(tmp_path):
     (site / "here.pth").write_text("\n".join(here))
     code = (
         "import stylegan_cli.ops; from stylegan_cli.kernels import build, toolchain; "  # the ops define the operators
-        "print(toolchain.find_nvcc().found); build.load(); "
+        "print(toolchain.find_nvcc().source); build.load(); "
         "import torch; print(dir(torch.ops.sgan) and torch.ops.sgan.bias_act)"
     )
     env = {"PATH": "/usr/bin:/bin", "SGAN_CACHE": str(tmp_path / "cache"), "SGAN_CUDA_ARCH": "90a,120"}

@@ -107,7 +107,7 @@ def test_an_nvcc_newer_than_the_driver(toolkit, monkeypatch, expect_error):
     assert "driver" in e.value.hint
     toolkit.script(toolkit.folder / "bin" / "nvcc", "12.9.1")
     nvcc = toolchain.find_nvcc(["90a"])
-    assert nvcc.version == (12, 9, 1) and nvcc.found == "PATH"
+    assert nvcc.version == (12, 9, 1) and nvcc.source == "PATH"
 
 
 def test_nvcc_search_order(toolkit, no_tools, monkeypatch):
@@ -118,18 +118,18 @@ def test_nvcc_search_order(toolkit, no_tools, monkeypatch):
         (no_tools / "cu13" / part).parent.mkdir(parents=True, exist_ok=True)
         (no_tools / "cu13" / part).touch()
     nvcc = toolchain.find_nvcc(["90a"])
-    assert (nvcc.path, nvcc.version, nvcc.found) == (pip, (13, 0, 88), "pip")
+    assert (nvcc.path, nvcc.version, nvcc.source) == (pip, (13, 0, 88), "pip")
     assert nvcc.libraries == (no_tools / "cu13" / "lib",) and nvcc.includes == (no_tools / "cu13" / "include",)
     toolkit.script(toolkit.folder / "bin" / "nvcc", "12.9.1")
-    assert toolchain.find_nvcc(["90a"]).found == "PATH"
+    assert toolchain.find_nvcc(["90a"]).source == "PATH"
     monkeypatch.setenv("CUDA_PATH", str(toolkit.folder / "cuda"))
-    assert toolchain.find_nvcc(["90a"]).found == "CUDA_PATH"
+    assert toolchain.find_nvcc(["90a"]).source == "CUDA_PATH"
     toolkit.script(toolkit.folder / "home" / "bin" / "nvcc", "11.5.0")
     monkeypatch.setenv("CUDA_HOME", str(toolkit.folder / "home"))
-    assert toolchain.find_nvcc(["80"]).found == "CUDA_HOME"
-    assert toolchain.find_nvcc(["90a"]).found == "CUDA_PATH"  # the first one that is new enough
+    assert toolchain.find_nvcc(["80"]).source == "CUDA_HOME"
+    assert toolchain.find_nvcc(["90a"]).source == "CUDA_PATH"  # the first one that is new enough
     pip.chmod(0o644)
-    assert [n.found for n in toolchain._all_nvccs()] == ["CUDA_HOME", "CUDA_PATH", "PATH"]
+    assert [n.source for n in toolchain._all_nvccs()] == ["CUDA_HOME", "CUDA_PATH", "PATH"]
 
 
 @pytest.mark.parametrize("part", toolchain._REQUIRED_FILES)

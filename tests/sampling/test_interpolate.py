@@ -239,12 +239,12 @@ def test_default_number_of_keyframes(G):
 @pytest.mark.parametrize(
     ("items", "kind", "cells", "words"),
     [
-        ([7], "spline", None, "only one"),
-        ([7], "mix", None, "only one"),
+        ([7], "spline", None, "One keyframe"),
+        ([7], "mix", None, "One keyframe"),
         (range(5), "linear", 2, "5 keyframes"),
         (range(3), "slerp", 3, "two or more"),
         (range(6), "trunc", 4, "one keyframe each"),
-        (["w.npz", 3], "slerp", None, "no z"),
+        (["w.npz", 3], "slerp", None, "needs z, which .* w.npz"),
     ],
 )
 def test_invalid_keyframes(G, items, kind, cells, words):

@@ -114,7 +114,7 @@ def test_another_number_of_ranks_keeps_the_batch(make_config):
 
 
 def test_too_many_ranks_for_the_groups(make_config):
-    with pytest.raises(SganError, match="fewer than a minibatch-deviation group of 2"):
+    with pytest.raises(SganError, match="smaller than a minibatch-deviation group of 2"):
         gan_resume._redistributed(make_config(batch=8, mbstd_group=2), {"gpus": 8})
 
 
@@ -146,7 +146,7 @@ def test_stopping_while_steps_are_skipped(train_run, poison, monkeypatch):
     monkeypatch.setattr("stylegan_cli.training.run.StopFlag.requested_on_any_rank", lambda self: next(steps) == 6)
     steps = iter(range(99))
     folder, config = train_run(kimg=1)
-    assert "Not saved, as the last 5 step(s) were skipped" in log(folder)
+    assert "Not saved: the last 5 steps had to be skipped" in log(folder)
     assert [p.name[:12] for p in list_states(folder)] == ["state-000000"]
     assert f"sgan train --resume {folder}" in gan_plan.describe_next_steps(config, folder)
 

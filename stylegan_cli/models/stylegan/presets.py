@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..presets import GROWING, GROWN_AS_PUBLISHED, MINUTES, Preset
+from ..presets import GROWING, GROWN_AS_PUBLISHED, QUICK_SETTINGS, Preset
 
 _BLUR = {"blur": (1.0, 2.0, 1.0)}
 _STYLED: dict[str, Any] = GROWING | {name: GROWING[name] | _BLUR for name in ("generator", "discriminator")}
@@ -19,7 +19,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "demo-stylegan": Preset(
         "a small StyleGAN of 2018 that grows from 4 x 4 to 32 x 32 in minutes on two CPU cores",
-        **MINUTES | _STYLED,
+        **QUICK_SETTINGS | _STYLED,
         grow_from=4,
         grow_kimg=5.0,
         fade_kimg=5.0,

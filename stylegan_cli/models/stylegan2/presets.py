@@ -3,7 +3,7 @@ papers)."""
 
 from typing import Any
 
-from ..presets import MINUTES, Preset
+from ..presets import QUICK_SETTINGS, Preset
 
 _PAPER: dict[str, Any] = {"ema_rampup": None, "mapping_layers": 8}
 
@@ -14,7 +14,7 @@ def _paper_preset(size: int, **settings: Any) -> Preset:
 
 PRESETS: dict[str, Preset] = {
     "auto": Preset("settings from the image size and the number of GPUs"),
-    "demo": Preset("a small network that trains in minutes on two CPU cores", **MINUTES, kimg=40.0),
+    "demo": Preset("a small network that trains in minutes on two CPU cores", **QUICK_SETTINGS, kimg=40.0),
     "stylegan2": Preset(
         "StyleGAN2 config F as published",
         **_PAPER,

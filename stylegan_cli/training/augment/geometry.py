@@ -120,9 +120,9 @@ def mirror_pad(
     """Like F.pad with mode 'reflect', but with margins of any size."""
     x, y = margin, margin
     while x or y:
-        by_y, by_x = min(y, images.shape[2] - 1), min(x, images.shape[3] - 1)
-        images = F.pad(images, (by_x, by_x, by_y, by_y), mode="reflect")
-        x, y = x - by_x, y - by_y
+        pad_y, pad_x = min(y, images.shape[2] - 1), min(x, images.shape[3] - 1)
+        images = F.pad(images, (pad_x, pad_x, pad_y, pad_y), mode="reflect")
+        x, y = x - pad_x, y - pad_y
     return images
 
 

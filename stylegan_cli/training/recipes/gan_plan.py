@@ -70,7 +70,9 @@ def plan_new_run(
     refuse_unused_options(cfg, options | {"cond": cond})
     if info and (fixed := [name for name in NETWORK_OPTIONS if options.get(name) is not None]):
         names = ", ".join(NETWORK_OPTIONS[name] for name in fixed)
-        raise MisuseError(f"{names} cannot be changed, because the networks come from {resume}.", hint="Leave it out.")
+        raise MisuseError(
+            f"{names} cannot be changed, because the networks come from {resume}.", hint=f"Remove {names}."
+        )
     if size is not None:
         base_size(*size)
     dataset = open_dataset(data, size=size, mirror=mirror, label=cond, progress=progress)
@@ -156,7 +158,7 @@ def _recorded_data(info: SnapshotInfo, mirror: bool, cond: str | None) -> tuple[
     """Return path (None: bundled), mirror and labels of the dataset that a model was trained on. Raises SganError if
     the model names none, or if it is gone or has changed."""
     if info.data is None or open_training_dataset(info) is None:
-        raise SganError("The model does not say which images it was trained on.", hint="Add --data PATH.")
+        raise SganError("The model file does not record which dataset it was trained on.", hint="Use --data.")
     path = None if info.data.path == BUNDLED else info.data.path
     return path, mirror or info.data.mirror, cond or (info.data.label if info.generator.c_dim else None)
 
@@ -184,7 +186,7 @@ def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
     if model.family != family.name:
         raise SganError(
             f"{resume} is a {model.title} model, but --cfg {cfg} trains a {family.title} model.",
-            hint="Leave out --cfg.",
+            hint="Remove --cfg.",
         )
     return level_of(model.height, model.width) // (2 if model.fades else 1)
 
@@ -215,7 +217,7 @@ def refuse_unused_options(
     cfg: str,  # preset
     options: dict[str, Any],
 ) -> None:
-    """Raises SganError if an option has no effect, as that is probably a mistake."""
+    """Check that every option is used. Raises SganError if an option has no effect, as that is probably a mistake."""
     loss = options.get("loss") or PRESETS[cfg].loss
     _refuse_options_of_other_objectives(loss, options)
     if options.get("aux_classifier") and not options.get("cond"):
@@ -224,7 +226,7 @@ def refuse_unused_options(
     unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
     for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):
         if options.get(name) is not None:
-            hint = "Leave it out, or choose --aug ada."
+            hint = f"Remove {option_name(name)}, or choose --aug ada."
             raise MisuseError(f"{option_name(name)} has no effect with --aug {aug}.", hint=hint)
     if aug == "fixed" and not options.get("aug_p"):
         raise MisuseError("--aug fixed needs a probability.", hint="Set one, for example --p 0.2.")
@@ -233,5 +235,5 @@ def refuse_unused_options(
 def _refuse_options_of_other_objectives(loss: str, options: dict[str, Any]) -> None:
     for name in ("gamma", "r2_gamma") if loss == "wgan" else ("gp_weight", "drift"):
         if options.get(name) is not None:
-            hint = "Leave it out, or choose " + ("another --loss." if loss == "wgan" else "--loss wgan.")
+            hint = f"Remove {option_name(name)}, or choose " + ("another --loss." if loss == "wgan" else "--loss wgan.")
             raise MisuseError(f"{option_name(name)} has no effect with --loss {loss}.", hint=hint)

@@ -53,7 +53,7 @@ class GanReport:
             images={"fakes": image_grid(fakes, self.columns, scale=self.scale)},
             values={"diversity": diversity},
             warning=warning,
-            alarm="COLLAPSING?" if warning else "",
+            short_warning="COLLAPSING?" if warning else "",
         )
 
     def save(self, path: Path, kimg: float) -> None:

@@ -81,22 +81,23 @@ def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
     changes = {name: x for name, x in options.items() if name not in current or current[name] != x}
     if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror"}):
         names = ", ".join(map(option_name, fixed))
-        hint = "Leave it out, or start a new run from a snapshot: sgan train --resume SNAPSHOT"
+        hint = f"Remove {names}, or start a new run from a snapshot: sgan train --resume SNAPSHOT"
         raise MisuseError(f"{names} cannot be changed when a run is resumed.", hint=hint)
     if config.growth and (by_level := [name for name in ("batch", "lr") if name in changes]):
         name = option_name(by_level[0])
-        raise MisuseError(f"{name} cannot be changed in a run that grows: it has one for each level.", "Leave it out.")
+        message = f"{name} cannot be changed in a run that grows: it has one for each level."
+        raise MisuseError(message, hint=f"Remove {name}.")
     aug = changes.get("aug", config.aug)
     if aug == "ada" and "aug_p" in changes:
-        raise MisuseError("--p cannot be changed with --aug ada, which adapts it.", hint="Leave it out.")
+        raise MisuseError("--p cannot be changed with --aug ada, which adapts it.", hint="Remove --p.")
     fixed_p = {"aug_p": changes.get("aug_p", config.aug_p)} if aug == "fixed" else {}
     refuse_unused_options(config.cfg, {"loss": config.loss, "aug": aug, "cond": data.label, **changes, **fixed_p})
     return changes
 
 
 def _refuse_edited_settings(config: TrainConfig, about: dict[str, Any], folder: Path) -> None:
-    """Raises SganError if config.json differs from the settings of the last state, unless its history says why: a run
-    can be killed between a change and its next state."""
+    """Check config.json. Raises SganError if it differs from the settings of the last state, unless its history says
+    why: a run can be killed between a change and its next state."""
     stored = about.get("config", {})
     edits = changed_settings(to_json(read_config(stored)), to_json(config)) if stored else {}
     recorded = [entry["changes"] for entry in read_history(folder) if entry["kimg"] >= about.get("kimg", 0)]
@@ -118,7 +119,7 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
     if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
         raise SganError(
-            f"{new.batch_gpu} image(s) at a time are fewer than a minibatch-deviation group of {group}.",
+            f"--batch-gpu {new.batch_gpu} is smaller than a minibatch-deviation group of {group}.",
             hint=f"Choose fewer --gpus, a larger --batch-gpu, or a --batch that is a multiple of {group}.",
         )
     return new
