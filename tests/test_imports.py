@@ -35,7 +35,7 @@ ORDER = [
     ("ops", "the ops, one file each, and the fast path of the CPU"),
     ("kernels", "compiler search, build, cache of binaries"),
     ("distributed", "ranks and their communication"),
-    ("cache download", "results that take long to compute; downloads"),
+    ("cache download", "results that are slow to compute; downloads"),
     ("config errors files pickled progress terminal threads version", "the basics that every part may use"),
 ]
 ROW = {name: row for row, (names, _) in enumerate(ORDER) for name in names.replace("|", " ").split()}
