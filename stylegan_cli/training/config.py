@@ -120,7 +120,7 @@ def _check_objective(config: TrainConfig) -> None:
         raise MisuseError("A discriminator with a classifier needs labels.", hint="Add --cond.")
     if config.discriminator.labels == "classifier" and config.data.vectors:
         hint = "Remove --aux-classifier."
-        raise MisuseError("A discriminator with a classifier needs classes, but the labels are vectors.", hint=hint)
+        raise SganError("A discriminator with a classifier needs classes, but the labels are vectors.", hint=hint)
 
 
 def read_config(
