@@ -66,7 +66,7 @@ def test_choices(choice, space, expected):
         ("zebra", ANIMALS, "no class 'zebra'", "Choose --class from cat, dog, 10, or 0 to 2."),
         ("cat,dog", ANIMALS, "no class 'cat,dog'", None),
         ((0.5, 0.5, 0), ANIMALS, "has classes, not label vectors", None),
-        ("1,2,3", FACES, r"has 2 number\(s\), not 3", "They are age, smile."),
+        ("1,2,3", FACES, r"has 2 numbers, not 3", "They are age, smile."),
         ("age,nose", FACES, "no class 'age,nose'", None),
     ],
 )
