@@ -40,7 +40,6 @@ def main(bench: Bench, busy: tuple[int, ...], threads: int, steps: int) -> None:
         "passive": environment | {"OMP_WAIT_POLICY": "passive"},
         "one thread": {"OMP_NUM_THREADS": "1"},
     }
-    idle: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         trainers = {name: stack.enter_context(trainer(variables, steps)) for name, variables in candidates.items()}
         for number in busy:
@@ -51,7 +50,6 @@ def main(bench: Bench, busy: tuple[int, ...], threads: int, steps: int) -> None:
             seconds = {name: statistics.median(ts) for name, ts in times.items()}
             ratio = {n: statistics.median(t / o for t, o in zip(ts, times["ours"])) for n, ts in times.items()}
             del ratio["ours"]
-            idle = idle or seconds | {"busy": seconds["ours"], "quiet": seconds["ours"]}
             bench.add(
                 {
                     "op": "busy",
@@ -61,7 +59,6 @@ def main(bench: Bench, busy: tuple[int, ...], threads: int, steps: int) -> None:
                     "seconds": seconds,
                     "rounds": times,
                     "ours": seconds["ours"],
-                    "slowdown": {name: s / idle[name] for name, s in seconds.items()},
                     "ratio": ratio,
                     "wrong": [],
                     "failed": {},
