@@ -41,6 +41,7 @@ COLUMNS = ("what", "against", "ratio", "device", "versions", "command", "date")
 
 # Descriptions of candidates whose names are short.
 ALTERNATIVES = {
+    "busy": "1,000 spins",
     "bare": "only the passes of generator and loss network",
     "compiled": "plain PyTorch under torch.compile",
     "composite": "PyTorch operations arranged to be fast",
@@ -50,6 +51,7 @@ ALTERNATIVES = {
     "graphed": "ours as a CUDA graph",
     "grouped": "grouped convolution with per-sample weights",
     "passive": "OMP_WAIT_POLICY=passive",
+    "quiet": "10,000 spins",
     "peer": "the peer named in the command",
     "reference": "plain PyTorch",
     "scipy": "scipy.linalg.sqrtm",

@@ -28,20 +28,39 @@ def run(code, *arguments, **environment):
     return subprocess.run(command, env=clean | environment, capture_output=True, text=True)
 
 
-def test_command_line_sets_the_environment_before_torch_is_imported():
-    assert run(COMMAND_LINE + SHOW, "--version").stdout.splitlines()[-1] == "1000 0 False"
+@pytest.mark.parametrize(
+    ("busy", "environment", "line"),
+    [
+        (False, {}, "10000 None False"),
+        (True, {}, "1000 0 False"),
+        (True, {"GOMP_SPINCOUNT": "20000"}, "20000 0 False"),
+        (True, {"KMP_BLOCKTIME": "200"}, "1000 200 False"),
+        (True, {"OMP_WAIT_POLICY": "active"}, "None None False"),
+    ],
+)
+def test_command_line_sets_what_is_not_set_before_torch_is_imported(busy, environment, line):
+    patch = f"from stylegan_cli import threads\nthreads.is_busy = lambda: {busy}\n"
+    assert run(patch + COMMAND_LINE + SHOW, "--version", **environment).stdout.splitlines()[-1] == line
 
 
 @pytest.mark.parametrize(
-    ("environment", "line"),
+    ("line", "cores", "busy"),
     [
-        ({"GOMP_SPINCOUNT": "20000"}, "20000 0 False"),
-        ({"KMP_BLOCKTIME": "200"}, "1000 200 False"),
-        ({"OMP_WAIT_POLICY": "active"}, "None None False"),
+        ("0.00 0.01 0.05 1/123 4567", 4, False),  # only this process
+        ("0.00 0.01 0.05 2/123 4567", 4, True),
+        ("9.00 9.01 9.05 2/123 4567", 3, False),  # a core is left for it; the load of the last minute does not matter
+        ("nonsense", 4, False),
     ],
 )
-def test_the_user_decides(environment, line):
-    assert run(COMMAND_LINE + SHOW, "--version", **environment).stdout.splitlines()[-1] == line
+def test_other_processes_are_noticed(tmp_path, monkeypatch, line, cores, busy):
+    (tmp_path / "loadavg").write_text(line)
+    monkeypatch.setattr(threads, "available_cores", lambda: cores)
+    monkeypatch.setattr(threads.os, "cpu_count", lambda: 4)
+    assert threads.is_busy(tmp_path / "loadavg") == busy
+
+
+def test_without_a_load_average_a_machine_is_quiet(tmp_path):
+    assert not threads.is_busy(tmp_path / "missing")
 
 
 def test_the_library_leaves_the_environment_alone():
@@ -122,7 +141,7 @@ def test_quota(cgroup, membership, files, cores):
 
 
 def test_unusual_cgroups_are_no_error(cgroup, tmp_path):
-    (tmp_path / "membership").write_bytes(b"malformed\n0::/caf\xe9\n")
+    (tmp_path / "membership").write_bytes(b"malformed\n0::/\xe9\n")
     assert threads.available_cores(tmp_path, tmp_path / "membership") == 8
 
 

@@ -137,8 +137,12 @@ def test_outdir_that_contradicts_out(sgan, tmp_path):
 
 
 def test_classes(video, class_run):
-    video("--seeds", "1,2", "--frames", "2", "--class", "1", model=class_run)
-    video("--seeds", "1,2", "--frames", "2", "--kind", "slerp", model=class_run)
+    line = ["--seeds", "1,2", "--frames", "2"]
+    _, first = video(*line, "--class", "0", model=class_run)
+    _, second = video(*line, "--class", "1", model=class_run)
+    assert len(first) == len(second) == 4 and not np.array_equal(first, second)
+    _, sphere = video(*line, "--kind", "slerp", model=class_run)
+    assert len(sphere) == 4
 
 
 @pytest.mark.parametrize(

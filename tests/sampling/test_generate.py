@@ -6,21 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.models.registry import build_generator
-from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, image_metadata, map_seeds
 
 
 @pytest.fixture(scope="module")
-def G():
-    torch.manual_seed(0)
-    config = StyleGAN2Config(16, 16, c_dim=3, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
-    G = build_generator(config).eval().requires_grad_(False)
-    G.mapping.w_avg.normal_()
-    for row in G.layers:
-        if row.noise:
-            G.get_submodule(row.name).noise_strength.fill_(0.3)
-    return G
+def G(small_model):
+    return small_model(c_dim=3)
 
 
 def test_seeds_are_mapped_to_latents(G):

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.models.registry import build_generator
-from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.interpolate import (
     Frames,
@@ -27,19 +25,8 @@ from stylegan_cli.sampling.latents import latents_from_seeds
 KINDS = ("spline", "linear", "slerp", "trunc", "mix")
 
 
-def small_model(**changes):
-    torch.manual_seed(0)
-    config = StyleGAN2Config(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2, **changes)
-    G = build_generator(config).eval().requires_grad_(False)
-    G.mapping.w_avg.normal_()
-    for row in G.layers:
-        if row.noise:
-            G.get_submodule(row.name).noise_strength.fill_(0.3)
-    return G
-
-
 @pytest.fixture(scope="module")
-def G():
+def G(small_model):
     return small_model()
 
 
@@ -161,7 +148,7 @@ def test_spherical_path(G):
     assert torch.allclose(path(times(0.3)), G.mapping(slerp(a, b, times(0.3)[:, None]), None, 0.7, 2), atol=1e-6)
 
 
-def test_classes_are_interpolated():
+def test_classes_are_interpolated(small_model):
     G = small_model(c_dim=3)
     path = spherical(G, [1, 2, 3, 4], SamplingOptions())
     assert torch.allclose(path(torch.arange(4).double()), map_seeds(G, [1, 2, 3, 4], SamplingOptions()), atol=1e-5)

@@ -5,27 +5,14 @@ import pytest
 import torch
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.models.registry import build_generator
-from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latent_files import collect_latents, filename_part, load_latent_file, save_latents
 from stylegan_cli.sampling.tuned import apply_tuned, save_tuned
 from stylegan_cli.snapshot import fingerprint
 
 
-def small_model(seed=0):
-    torch.manual_seed(seed)
-    config = StyleGAN2Config(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=2)
-    G = build_generator(config).eval().requires_grad_(False)
-    G.mapping.w_avg.normal_()
-    for row in G.layers:
-        if row.noise:
-            G.get_submodule(row.name).noise_strength.fill_(0.3)
-    return G
-
-
 @pytest.fixture(scope="module")
-def G():
+def G(small_model):
     return small_model()
 
 
@@ -102,7 +89,7 @@ def test_names_are_unique_and_safe(G, ws, tmp_path):
     assert filename_part("\udcff") == "_"
 
 
-def test_a_file_of_another_model_is_rejected(G, ws, tmp_path):
+def test_a_file_of_another_model_is_rejected(small_model, G, ws, tmp_path):
     save_latents(tmp_path / "w.npz", ws, model=fingerprint(small_model(1)), settings={"model": "runs/1"})
     with pytest.raises(SganError, match="fingerprint") as e:
         collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())
@@ -111,7 +98,7 @@ def test_a_file_of_another_model_is_rejected(G, ws, tmp_path):
     assert len(collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())) == 2
 
 
-def test_tuned_weights_of_a_file_are_applied(G, ws, tmp_path):
+def test_tuned_weights_of_a_file_are_applied(small_model, G, ws, tmp_path):
     other = small_model()
     other.get_submodule(G.layers[2].name).weight.add_(torch.randn(8, 8, 3, 3) * 0.05)
     path = save_tuned(tmp_path, G, other)
@@ -124,7 +111,7 @@ def test_tuned_weights_of_a_file_are_applied(G, ws, tmp_path):
     assert fingerprint(latents.G) == fingerprint(again) != fingerprint(G)
 
 
-def test_invalid_tuned_weights(G, ws, tmp_path):
+def test_invalid_tuned_weights(small_model, G, ws, tmp_path):
     save_latents(tmp_path / "w.npz", ws, tuned="tuned.safetensors")
     with pytest.raises(SganError, match="tuned"):
         collect_latents(G, [str(tmp_path / "w.npz")], SamplingOptions())
