@@ -109,6 +109,12 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     help="Also train the discriminator to predict the class (AC-GAN). Requires --cond.",
 )
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help=f"Learning rate. {_PRESET}")
+@click.option(
+    "--dlr",
+    "d_lr",
+    type=click.FloatRange(0, min_open=True),
+    help="Learning rate of the discriminator. Default: --lr if set, else from the preset.",
+)
 @click.option("--pl-weight", type=click.FloatRange(0), help=f"Path-length regularization weight. {_PRESET}")
 @click.option(
     "--mixing-prob",

@@ -24,7 +24,7 @@ class LayerInfo:
     """A row of the layer table, which lists the layers that a latent controls in the order of computation."""
 
     name: str  # of the module in the generator, as in the state_dict
-    kind: Literal["conv", "torgb"]
+    kind: Literal["input", "conv", "torgb"]  # 'input': its latent moves the image, and has no styles
     w_index: int  # index of the w that controls it, below num_ws
     group: int  # style group, ascending from coarse to fine; latents of one group are mixed together
     height: int  # of its output

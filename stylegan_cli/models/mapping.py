@@ -96,6 +96,7 @@ class MappingNetwork(RunningMean):
     def _update(
         self,
         mean: Tensor,  # [w_dim] mean of w over a batch
+        count: int,
     ) -> None:
         mean = mean.to(self.w_avg.dtype)
         self.w_avg.lerp_(torch.where(mean.isfinite().all(), mean, self.w_avg), 1 - self.w_avg_beta)

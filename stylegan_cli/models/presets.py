@@ -18,19 +18,23 @@ class Preset:
     mbstd_channels: int = 1
     channel_base: int | None = None  # None: 32768 from 512 pixels up, else 16384
     channel_max: int = 512
+    g_width: int = 1  # the generator has this many times channel_base and channel_max
     z_dim: int = 512
     w_dim: int = 512
     mapping_layers: int = 2
     mapping_lr: float = 0.01
     lr: float | None = None  # None: 0.002 from 1024 pixels up, else 0.0025
+    d_lr: float | None = None  # the discriminator's; None: as the generator's
     loss: str = "logistic"
-    gamma: float | None = None  # None: 0.0002 * height * width / batch
+    gamma: float | None = None  # None: gamma_factor * height * width / batch
+    gamma_factor: float = 0.0002
     r1_interval: int = 16
     ema_kimg: float | None = None  # None: batch * 10 / 32
     ema_rampup: float | None = 0.05
     pl_weight: float = 2.0
     mixing_prob: float = 0.9
     aug: str = "ada"
+    blur_sigma: float = 0.0  # blur of D's images at the start, in pixels, over the first batch * 200 / 32 kimg
     generator: Mapping[str, Any] = field(default_factory=dict)  # further fields of the family's configuration
     discriminator: Mapping[str, Any] = field(default_factory=dict)  # further fields of the DiscriminatorConfig
     grow_from: int | None = None  # lowest level; None: full size from the start

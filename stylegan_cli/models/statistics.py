@@ -42,7 +42,7 @@ class RunningMean(nn.Module):
     ) -> None:
         """Move the running mean, if values were collected."""
         if self._sum is not None and self._has_sum:
-            self._update(reduce(self._sum) / count)
+            self._update(reduce(self._sum) / count, count)
             self._sum.zero_()
             self._has_sum = False
 
@@ -54,5 +54,6 @@ class RunningMean(nn.Module):
     def _update(
         self,
         mean: Tensor,  # [...] mean over a batch, which may not be finite
+        count: int,  # its number of images
     ) -> None:
         raise NotImplementedError

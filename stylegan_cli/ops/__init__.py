@@ -4,6 +4,7 @@ from .bias_act import bias_act
 from .composite import feature_gradients_only
 from .conv2d import conv2d_resample
 from .dispatch import has_float64, to_float64, use
+from .filtered_lrelu import filtered_lrelu, lowpass_filter
 from .grid_sample import grid_sample
 from .modulated_conv2d import modulated_conv2d
 from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d

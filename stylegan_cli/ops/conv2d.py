@@ -18,14 +18,15 @@ def conv2d_resample(
     f: Tensor | None = None,  # [K] resampling filter, required if up or down is 2
     up: int = 1,  # 1 or 2
     down: int = 1,  # 1 or 2
+    padding: int | None = None,  # zeros on each side; None: k // 2. Requires up = down = 1
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
-    """A 'same' convolution followed by upsampling (true convolution) or preceded by downsampling (correlation).
+    """A 'same' convolution, if `padding` does not say otherwise, followed by upsampling (true convolution) or preceded by downsampling (correlation).
 
     The zeros of the upsampled image are never multiplied: up = 2 is a transposed convolution followed by the filter.
     Differentiable any number of times in x and w; f is a constant. Raises ValueError for other factors, or if the
     filter is missing.
     """
-    return _IMPLEMENTATIONS[choose(x.device.type)](x, w, f, up, down)
+    return _IMPLEMENTATIONS[choose(x.device.type)](x, w, f, up, down, padding)
 
 
 def _conv2d_resample(
@@ -36,11 +37,14 @@ def _conv2d_resample(
     f: Tensor | None,  # [K]
     up: int = 1,
     down: int = 1,
+    padding: int | None = None,
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
     """The op built from the given convolution and resampling functions."""
     k = w.shape[-1]
     if (up, down) == (1, 1):
-        return convolution(x, w, padding=k // 2)
+        return convolution(x, w, padding=k // 2 if padding is None else padding)
+    if padding is not None:
+        raise ValueError(f"padding {padding} requires up = down = 1, not {up} and {down}")
     if (up, down) not in ((2, 1), (1, 2)):
         raise ValueError(f"up {up} and down {down} are not supported: one of them can be 2, otherwise they are 1")
     if f is None:

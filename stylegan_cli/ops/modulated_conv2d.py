@@ -38,15 +38,17 @@ def modulated_conv2d(
     act: str = "linear",  # activation, see `bias_act`
     gain: float | None = None,  # factor after the activation; None: the default of the activation
     clamp: float | None = None,  # upper bound of the absolute result; None: no bound
+    scale: Tensor | None = None,  # [] factor after demodulation
+    padding: int | None = None,  # zeros on each side; None: k // 2, for a 'same' convolution. Requires up = 1
 ) -> Tensor:  # [N, O, H * up, W * up]
     """Modulate, convolve, demodulate, add noise and bias, activate.
 
     Differentiable twice in x, w, style, noise, noise_strength and b. The weight and the style can have higher
     precision than x; the result has the type of x. Raises ValueError if shapes do not match.
     """
-    _check(x, w, style, up, noise, b, act)
+    _check(x, w, style, up, noise, b, act, padding)
     gain = ACTIVATIONS[act].gain if gain is None else float(gain)
-    layer = _Layer(x, w, style, demodulate, up, f, noise, noise_strength, b, act, gain, clamp)
+    layer = _Layer(x, w, style, demodulate, up, f, noise, noise_strength, b, act, gain, clamp, scale, padding)
     return _IMPLEMENTATIONS[choose(x.device.type, cuda=ACTIVATIONS[act].kernel, fused=_is_fusible(layer))](layer)
 
 
@@ -65,6 +67,8 @@ class _Layer(NamedTuple):
     act: str
     gain: float
     clamp: float | None
+    scale: Tensor | None  # []
+    padding: int | None
 
     @property
     def slope(self) -> float | None:
@@ -84,12 +88,14 @@ def _check(
     noise: Tensor | None,  # [N or 1, 1, H * up, W * up]
     b: Tensor | None,  # [O]
     act: str,
+    padding: int | None,
 ) -> None:
     if style.shape != (x.shape[0], x.shape[1]) or w.shape[1] != x.shape[1]:
         raise ValueError(f"x {list(x.shape)}, w {list(w.shape)} and style {list(style.shape)} do not match")
     if b is not None and b.shape != (w.shape[0],):
         raise ValueError(f"b must have shape [{w.shape[0]}], not {list(b.shape)}")
-    size = (1, x.shape[2] * up, x.shape[3] * up)
+    wider = 0 if padding is None else 2 * (padding - w.shape[-1] // 2)
+    size = (1, x.shape[2] * up + wider, x.shape[3] * up + wider)
     if noise is not None and (noise.shape[1:] != size or noise.shape[0] not in (1, x.shape[0])):
         raise ValueError(
             f"noise must have shape [{x.shape[0]} or 1, {', '.join(map(str, size))}], not {list(noise.shape)}"
@@ -109,20 +115,21 @@ def _convolved(
     """The convolution of the modulated input, and its demodulation factors d."""
     w, style, d = _factors(layer)
     x = layer.x * style.to(layer.x.dtype)[:, :, None, None]
-    return conv2d_resample(x, w.to(x.dtype), layer.f, layer.up), d
+    return conv2d_resample(x, w.to(x.dtype), layer.f, layer.up, padding=layer.padding), d
 
 
 def _factors(layer: _Layer) -> tuple[Tensor, Tensor, Tensor | None]:  # [O, I, k, k], [N, I], [N, O]
     """Weights and styles for the convolution, and the demodulation factors d."""
     w, style = layer.w, layer.style
     if not layer.demodulate:
-        return w, style, None
+        return w, style if layer.scale is None else style * layer.scale, None
     if layer.x.dtype in HALF:
         # d cancels any common factor. With weights of at most 1 / sqrt(fan_in) and styles of at most 1, the sum over
         # 512 x 3 x 3 inputs of at most 256 stays below 17,400: half precision cannot overflow.
         w = w.float() / (w[0].numel() ** 0.5 * w.abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
         style = style.float() / style.abs().amax(1, keepdim=True).clamp_min(EPS)
-    return w, style, (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt()
+    d = (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt()
+    return w, style, d if layer.scale is None else d * layer.scale
 
 
 def _epilogue_reference(
@@ -164,7 +171,8 @@ def _is_fusible(layer: _Layer) -> bool:
     """Whether the fused kernel supports this layer. It becomes the default for a shape once benchmarks/results/ shows
     that it beats cuDNN between the other kernels; until then only ops.use('fused') calls it."""
     four_taps = layer.w.shape[-1] == 3 and layer.f is not None and layer.f.shape == (4,)
-    return layer.x.dtype in HALF and layer.slope is not None and (layer.up == 1 or four_taps)
+    same = layer.padding in (None, layer.w.shape[-1] // 2)
+    return same and layer.x.dtype in HALF and layer.slope is not None and (layer.up == 1 or four_taps)
 
 
 def _fused(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]

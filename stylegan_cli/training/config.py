@@ -45,7 +45,8 @@ class TrainConfig:
     kimg: float = 25000.0  # length of the run in thousands of images shown to the discriminator
     snap: float = 200.0  # thousands of images between snapshots
     seed: int = 0
-    lr: float = 0.0025  # Adam's learning rate, both networks
+    lr: float = 0.0025  # Adam's learning rate
+    d_lr: float | None = None  # the discriminator's; None: lr
     betas: tuple[float, float] = (0.0, 0.99)
     eps: float = 1e-8
     loss: str = "logistic"  # the objective, a name of choices.OBJECTIVES
@@ -68,6 +69,8 @@ class TrainConfig:
     ada_target: float = 0.6  # target of r_t, the mean sign of D's outputs on reals
     ada_kimg: float = 500.0  # thousands of images in which p can go from 0 to 1
     ada_interval: int = 4  # steps between changes of p
+    blur_sigma: float = 0.0  # blur of D's images at the start, in pixels, see training/blur.py
+    blur_kimg: float = 200.0  # thousands of images in which it falls to 0
     precision: str = "fp32"  # 'fp32'; 'tf32': on CUDA; 'fp16', 'bf16': at the highest levels
     freezed: int = 0  # Freeze-D: number of D's layers, counted from the image, that are not trained
     resume: str | None = None  # model file with the initial weights
@@ -78,8 +81,9 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise SganError(f"TrainConfig: {name} is {getattr(self, name)}.", hint="Use 1 or more.")
         numbers = ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas")
-        for name in (*numbers, "r2_gamma", "gp_weight", "drift", "aux_weight"):
+        for name in (*numbers, "r2_gamma", "gp_weight", "drift", "aux_weight", "d_lr", "blur_sigma", "blur_kimg"):
             value = getattr(self, name)
+            value = 0 if value is None else value
             if not all(math.isfinite(x) and x >= 0 for x in (value if isinstance(value, tuple) else (value,))):
                 raise SganError(
                     f"TrainConfig: {name} is {value}.", hint="Use a number that is finite and not negative."

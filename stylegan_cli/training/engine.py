@@ -139,7 +139,11 @@ class Engine(Generic[R]):
     ) -> None:
         for optimizer in _optimizers(self.recipe.phases).values():
             optimizer.param_groups[0]["lr"] *= factor
-        self._graphs.clear()  # the old rate is captured in them
+        self.recapture()  # the old rate is captured
+
+    def recapture(self) -> None:
+        """Capture the phases as CUDA graphs anew, because they will run differently."""
+        self._graphs.clear()
 
     def fit_memory(self) -> None:
         """Try every phase without updating weights; while any rank runs out of memory, halve `batch_gpu` on all ranks.

@@ -41,6 +41,7 @@ def make_train_config(
         value = options.pop(name, getattr(preset, name, None))
         return rule() if value is None else value
 
+    d_lr = options.pop("d_lr", None if "lr" in options else preset.d_lr)
     batch_of, lr_of = _by_level(preset, options, res, gpus)
     growth = _growth(preset, data, batch_of, lr_of, options)
     top = level_of(data.height, data.width)
@@ -61,9 +62,12 @@ def make_train_config(
         batch=batch,
         batch_gpu=batch_gpu,
         lr=lr_of(top),
-        gamma=pick("gamma", lambda: 0.0002 * data.height * data.width / batch),
+        d_lr=d_lr,
+        gamma=pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch),
         ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
         ema_rampup=options.pop("ema_rampup", preset.ema_rampup),
+        blur_sigma=options.pop("blur_sigma", preset.blur_sigma),
+        blur_kimg=batch * 200 / 32,
         growth=growth,
         **{
             name: options.pop(name, getattr(preset, name))
@@ -91,9 +95,11 @@ def _networks(
         "mapping_lr": pick("mapping_lr", None),
         "conv_clamp": 256.0 if half else None,  # float32 cannot overflow
     }
+    wide = {name: shared[name] * preset.g_width for name in ("channel_base", "channel_max")}
     latents = {name: pick(name, None) for name in ("z_dim", "w_dim", "mapping_layers")}
     fields = field_names(family.config)
-    generator = {name: value for name, value in (shared | latents | dict(preset.generator)).items() if name in fields}
+    values = shared | wide | latents | dict(preset.generator)
+    generator = {name: value for name, value in values.items() if name in fields}
     return generator, shared | {"mbstd_channels": pick("mbstd_channels", None), **preset.discriminator}
 
 

@@ -19,9 +19,10 @@ from ...models.registry import build_discriminator, build_generator
 from ...progress import Progress, silent
 from ...sampling import counter
 from ...snapshot import Snapshot, load_snapshot
+from ..blur import BlurSchedule
 from ..config import TrainConfig
 from ..ema import EMA
-from ..engine import Engine
+from ..engine import Engine, Hook
 from ..folders import claim_folder
 from ..growth import GrowingRecipe, Growth, fade_reals
 from ..optimizer import FusedAdam
@@ -142,8 +143,11 @@ def make_engine(
 ) -> Engine[Gan]:
     """Build the engine of a run, with growing if the config says so."""
     growth = Growth(config) if config.growth else None
+    hooks: dict[str, Hook] = {"growth": growth} if growth else {}
+    if config.blur_sigma > 0:
+        hooks["blur"] = BlurSchedule(config.blur_sigma, config.blur_kimg)
     recipe = Gan(growth.stage.config if growth else config, dataset, device, start, dtype, graphs)
-    return Engine(recipe, {"growth": growth} if growth else {})
+    return Engine(recipe, hooks)
 
 
 def make_gan_phases(
@@ -157,8 +161,9 @@ def make_gan_phases(
     weights = {"R1": config.gamma, "R2": config.r2_gamma, "GP": config.gp_weight}
     penalties = [name for name, weight in weights.items() if weight > 0]
     d_interval = config.r1_interval if penalties and config.r1_interval > 1 else None
-    g = _adam(list(G.parameters()), config, g_interval, graphs)
-    d = _adam(_unfrozen(D, config.freezed), config, d_interval, graphs)
+    g = _adam(list(G.parameters()), config, config.lr, g_interval, graphs)
+    d_lr = config.lr if config.d_lr is None else config.d_lr
+    d = _adam(_unfrozen(D, config.freezed), config, d_lr, d_interval, graphs)
     phases = [Phase("G", G, g, objective.generator_main, end=objective.end_main)]
     if g_interval:
         path, end = objective.generator_path_length, objective.end_generator_path_length
@@ -174,6 +179,7 @@ def make_gan_phases(
 def _adam(
     parameters: list[nn.Parameter],
     config: TrainConfig,
+    lr: float,
     interval: int | None,  # steps between regularizations; None: no regularization
     capturable: bool = False,  # for CUDA graphs
 ) -> FusedAdam:
@@ -181,7 +187,7 @@ def _adam(
     are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
     c = 1 if interval is None else interval / (interval + 1)
     betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
-    return FusedAdam(parameters, capturable, lr=config.lr * c, betas=betas, eps=config.eps)
+    return FusedAdam(parameters, capturable, lr=lr * c, betas=betas, eps=config.eps)
 
 
 def open_run_data(

@@ -18,10 +18,12 @@ from torch import Tensor
 from ...distributed import sum_over_ranks, world_size
 from ...models.discriminator import Discriminator
 from ...models.generator import Generator
+from ...ops import blur2d
 from ...sampling import counter
 from ...sampling.latents import sample_noise
 from .. import losses
 from ..augment import AdaptiveP, Augment
+from ..blur import blur_images
 from ..config import TrainConfig
 from ..recipe import Batch
 from ..regularizers import PathLengthMean, gradient_penalty, interpolate_images, path_lengths, wgan_gp
@@ -54,6 +56,7 @@ class Objective:
         self.path_length = PathLengthMean(config.pl_decay, weight.device, weight.dtype)
         self.half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
         self.augment = make_augment(config)
+        self.blur: Tensor | None = None  # [K] taps of a blur before augmentation
         self.p = AdaptiveP(
             config.aug_p,
             config.ada_target if config.aug == "ada" else None,
@@ -222,6 +225,8 @@ class Objective:
     def _discriminate(
         self, images: Tensor, labels: Tensor, batch: GanBatch, purpose: str
     ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits, [N, c_dim] class logits or None
+        if self.blur is not None:
+            images = blur2d(images, self.blur)
         if self.augment is not None:
             images = self.augment(images, self.p.p, purpose, batch.index)
         return self.D.forward_with_classes(images, labels, dtype=self.half)

@@ -33,7 +33,7 @@ _AUGMENTATIONS = {
 
 # Options with other names than their fields.
 _NAMES = {"aug_p": "--p", "ada_target": "--target", "r2_gamma": "--r2", "gp_weight": "--gp"}
-_NAMES |= {"r1_interval": "--penalty-interval", **NETWORK_OPTIONS}
+_NAMES |= {"r1_interval": "--penalty-interval", "d_lr": "--dlr", **NETWORK_OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def plan_new_run(
     base_size(dataset.spec.height, dataset.spec.width)  # report an unsupported size first
     if resume and info:
         # A pretrained discriminator overfits sooner.
-        options = {"ada_kimg": 100.0} | {k: v for k, v in options.items() if v is not None}
+        options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
         if PRESETS[cfg].grow_from:
             options = {"grow_from": _level_to_grow_from(info, cfg, resume)} | options
     config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **options)
