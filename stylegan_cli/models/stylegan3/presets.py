@@ -1,4 +1,5 @@
-"""The presets of StyleGAN3: T and R as published (Karras et al. 2021, appendix G), and a demo that trains in minutes."""
+"""The presets of StyleGAN3: T and R as published (Karras et al. 2021, appendix G), and a demo that trains in
+minutes."""
 
 from typing import Any
 

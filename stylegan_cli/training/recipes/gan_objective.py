@@ -23,7 +23,6 @@ from ...sampling import counter
 from ...sampling.latents import sample_noise
 from .. import losses
 from ..augment import AdaptiveP, Augment
-from ..blur import blur_images
 from ..config import TrainConfig
 from ..recipe import Batch
 from ..regularizers import PathLengthMean, gradient_penalty, interpolate_images, path_lengths, wgan_gp
