@@ -20,7 +20,8 @@ def conv2d_resample(
     down: int = 1,  # 1 or 2
     padding: int | None = None,  # zeros on each side; None: k // 2. Requires up = down = 1
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
-    """A 'same' convolution, if `padding` does not say otherwise, followed by upsampling (true convolution) or preceded by downsampling (correlation).
+    """A 'same' convolution followed by upsampling (true convolution) or preceded by downsampling (correlation), or one
+    with other padding.
 
     The zeros of the upsampled image are never multiplied: up = 2 is a transposed convolution followed by the filter.
     Differentiable any number of times in x and w; f is a constant. Raises ValueError for other factors, or if the

@@ -22,19 +22,8 @@ from ..state_files import list_states
 from .gan_plan import Plan, option_name, refuse_unused_options
 
 _EXECUTION = ("kimg", "snap", "gpus", "batch_gpu")  # do not change what is learned
-_TRAINING = (
-    "batch",
-    "lr",
-    "d_lr",
-    "gamma",
-    "r2_gamma",
-    "gp_weight",
-    "drift",
-    "r1_interval",
-    "pl_weight",
-    "mixing_prob",
-)
-_TRAINING += ("ema_kimg", "aug", "augpipe", "aug_p", "ada_target")
+_TRAINING = ("batch", "lr", "d_lr", "gamma", "r2_gamma", "gp_weight", "drift", "r1_interval", "pl_weight")
+_TRAINING += ("mixing_prob", "ema_kimg", "aug", "augpipe", "aug_p", "ada_target")
 
 
 def plan_resumed_run(
