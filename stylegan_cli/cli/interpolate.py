@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .call import Call, output_file
-from .options import latents_option, out_options, session_options, speed_options, truncation_options
+from .options import latents_option, out_options, session_options, speed_options, truncation_options, view_options
 from .params import GRID, STYLES, Number
 
 
@@ -54,6 +54,12 @@ from .params import GRID, STYLES, Number
     type=click.Choice(["const", "none"]),
     default="const",
     help="Per-layer noise, which adds fine detail: const (stored in the model, equal in all frames) or none.",
+)
+@view_options("over the whole video; a loop goes there and back, or once around by 360")
+@click.option(
+    "--lock-view",
+    is_flag=True,
+    help="Keep the position and rotation of the first image, for models whose input can be moved, see `sgan model info`.",
 )
 @speed_options
 @session_options

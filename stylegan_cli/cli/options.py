@@ -11,7 +11,7 @@ import typing
 import click
 
 from .call import Call
-from .params import DEVICE, LATENTS, Number
+from .params import DEVICE, LATENTS, Number, Vector
 
 
 class OrderedGroup(click.Group):
@@ -213,6 +213,28 @@ file_options = combine_options(
     click.option("--format", type=click.Choice(["png", "jpg", "webp"]), default="png", help="Output image format."),
 )
 
+
+# Passes `translate` (tuple or None) and `rotate` (float or None).
+def view_options(
+    when: str,  # 'in all images'
+) -> typing.Callable:
+    return combine_options(
+        click.option(
+            "--translate",
+            type=Vector(),
+            metavar="X,Y",
+            help=f"Motion to the right and down {when}, in image widths and heights, such as 0.25,0. Only for "
+            "models whose input can be moved, see `sgan model info`. Default: none.",
+        ),
+        click.option(
+            "--rotate",
+            type=Number(),
+            metavar="DEGREES",
+            help=f"Counterclockwise rotation {when}, for the same models. Default: none.",
+        ),
+    )
+
+
 # Passes all of these, and `noise_mode`.
 sampling_options = combine_options(
     truncation_options,
@@ -222,6 +244,7 @@ sampling_options = combine_options(
         default="const",
         help="Per-layer noise, which adds fine detail: const (stored in the model), random (from the seed) or none.",
     ),
+    view_options("of all images"),
     speed_options,
     file_options,
 )

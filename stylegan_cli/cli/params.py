@@ -97,6 +97,23 @@ class Number(click.ParamType):
         return number
 
 
+class Vector(click.ParamType):
+    """Two finite numbers, '0.1,-0.2', as a tuple."""
+
+    name = "x,y"
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in value.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != 2 or not all(map(math.isfinite, numbers)):
+            self.fail(f"{value!r} is not a pair of numbers. Use X,Y such as 0.25,0 or -0.1,0.2.", param, ctx)
+        return numbers
+
+
 class ByLevel(click.ParamType):
     """A positive number for each level: '4:64,8:32' -> {4: 64, 8: 32}."""
 

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     default="optimize",
     help="Noise maps: optimize (search them too) or const (those stored in the model).",
 )
+@click.option(
+    "--view",
+    type=click.Choice(["optimize", "const"]),
+    default="optimize",
+    help="Position and rotation of the image, in models whose latents move it: optimize (search them separately too) "
+    "or const (only as the latents of all layers have them).",
+)
 @click.option("--mask", metavar="IMAGE", help="Mask image. Only white pixels count. Default: all pixels.")
 @class_choice("any class")
 @click.option("--init", metavar="FILE", help="File of latents (.npz) to start from. Default: see --candidates.")

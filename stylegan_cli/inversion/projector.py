@@ -4,6 +4,8 @@
 
 e ~ N(0, 1) is sampled in each step, and t decreases from 1 to 0 over the first three quarters of the steps. The paper
 starts at the mean of W, from where one search in four got stuck; this starts at the closest of some random images.
+
+Where latents also move the image (Karras et al. 2021), its rotation and translation are variables of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from ..progress import Progress, silent
 from ..sampling import checks, counter
 from ..sampling.labels import Choice, class_labels, label_choice, sample_labels
 from ..sampling.latents import sample_noise
+from ..sampling.view import input_indices
+from .view import View, without_view
 
 _NUM_SAMPLES = 10_000  # for the mean and the standard deviation of W
 _NOISE_WEIGHT = 1e5
@@ -36,6 +40,7 @@ class ProjectionOptions:
     steps: int = 1000
     candidates: int | None = None  # random images, the closest of which is the start; 0: the mean; None: steps / 2
     noise: str = "optimize"  # 'optimize': also optimize noise; 'const': use the model's own noise
+    view: str = "optimize"  # 'optimize': also the image's rotation and translation, if latents have them; 'const'
     class_index: Choice | None = None  # of the random images; None: sampled, if the model has classes
     lr: float = 0.1  # maximum learning rate
     seed: int = 0
@@ -48,6 +53,7 @@ class ProjectionOptions:
             steps=checks.integer(1),
             candidates=checks.integer(0),
             noise=checks.choice("optimize", "const"),
+            view=checks.choice("optimize", "const"),
             class_index=label_choice(),
             lr=checks.number(0),
             seed=checks.integer(0),
@@ -197,7 +203,8 @@ class Projector:
             for m in self.noise:
                 _normalize(m)
                 m.requires_grad_(True)
-        self.parameters = [self.x, *(self.noise or [])]
+        self.view = View(G, n, start and start.ws) if options.view == "optimize" and input_indices(G) else None
+        self.parameters = [self.x, *(self.noise or []), *([self.view.motion] if self.view else [])]
         self.optimizer = torch.optim.Adam(self.parameters, lr=options.lr, betas=(0.9, 0.999))
         infinite = torch.full([n], math.inf, device=device)
         self.best = _Best(infinite, self.ws().detach(), self.noise and [m.detach() for m in self.noise])
@@ -231,9 +238,9 @@ class Projector:
         x: Tensor | None = None,  # [N, K, D] in the space of the search; None: the current latents
     ) -> Tensor:  # [N, num_ws, w_dim]
         x = self.x if x is None else x
-        if self.options.space == "z":
-            return self.G.mapping(x[:, 0], self.c)
-        return x.expand(-1, self.G.num_ws, -1)
+        z = self.options.space == "z"
+        ws = self.G.mapping(x[:, 0], self.c) if z else x.expand(-1, self.G.num_ws, -1)
+        return ws if self.view is None else self.view.apply(ws)
 
     def _distance(self, ws: Tensor) -> Tensor:  # [N]
         """Compare the images of latents with the targets, and update the best latents."""
@@ -265,7 +272,8 @@ class Projector:
         points = z if options.space == "z" else w
         std = (points - points.mean(0)).square().sum(1).mean().sqrt()
         if start is not None:
-            return _to_space(start.ws, options.space).expand(n, -1, -1), None, std
+            ws = start.ws if self.options.view == "const" else without_view(self.G, start.ws)
+            return _to_space(ws, options.space).expand(n, -1, -1), None, std
         count = options.steps // 2 if options.candidates is None else options.candidates
         candidates = w[: min(count, len(w))]
         if options.space != "z":

@@ -44,7 +44,7 @@ class Synthesis(nn.Module):
     """Generates images from latents. A family declares the layer table, creates its modules, and implements
     `synthesize`, which runs the layers of the table."""
 
-    takes_transform = False  # whether `transform` can move the input
+    takes_transform = False  # as in the family's configuration
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Synthesis(nn.Module):
         ws: Tensor,  # [N, num_ws, w_dim]
         noise: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer that takes noise
         dtype: torch.dtype | None,  # half precision type for the rows with `half`; None: full precision
-        transform: Tensor | None,  # [3, 3] or [N, 3, 3] if the family takes one
+        transform: Tensor | None,  # [3, 3] or [N, 3, 3], see `forward`
     ) -> Tensor:  # [N, channels, height, width]
         raise NotImplementedError
 
@@ -70,15 +70,24 @@ class Synthesis(nn.Module):
         ws: Tensor,  # [N, num_ws, w_dim]
         noise: Noise = "const",  # or one [N or 1, 1, h, w] for each of `noise_layers`, in order
         dtype: torch.dtype | None = None,  # half precision type for the rows with `half`; None: full precision
-        transform: Tensor | None = None,  # [3, 3] or [N, 3, 3] of the input, if the family takes one
+        transform: Tensor | None = None,  # [3, 3] or [N, 3, 3] of the input: the inverse of the image's motion
     ) -> Tensor:  # [N, channels, height, width]
-        """Raises ValueError if ws, noise or transform do not match the network."""
+        """A transform is a similarity in coordinates from the center of the image, x to the right and y down, in image
+        widths and heights. Raises ValueError if ws, noise or transform do not match the network."""
         if ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must have shape [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
-        if transform is not None and not self.takes_transform:
-            raise ValueError("the input of this generator cannot be transformed")
+        if transform is not None:
+            self._check_transform(transform, len(ws))
         maps = zip((row.name for row in self.noise_layers), self._noise_maps(noise, ws))
         return self.synthesize(ws, dict(maps), dtype, transform)
+
+    def _check_transform(self, transform: Tensor, count: int) -> None:
+        if not self.takes_transform:
+            raise ValueError("the input of this generator cannot be transformed")
+        if tuple(transform.shape) not in ((3, 3), (count, 3, 3)):
+            raise ValueError(f"transform must have shape [3, 3] or [{count}, 3, 3], not {list(transform.shape)}")
+        if not is_similarity(transform):
+            raise ValueError("transform must be a similarity: rotation, uniform scaling and translation")
 
     def stored_noise(
         self,
@@ -97,6 +106,18 @@ class Synthesis(nn.Module):
         if isinstance(noise, str) or len(noise) != len(rows):
             raise ValueError(f"noise must be 'const', 'random', 'none' or {len(rows)} tensors")
         return list(noise)
+
+
+def is_similarity(
+    transform: Tensor,  # [..., 3, 3]
+) -> bool:
+    """Whether a matrix rotates, scales all directions alike, and translates."""
+    m = transform.detach().cpu().double()
+    a, b, c, d = m[..., 0, 0], m[..., 0, 1], m[..., 1, 0], m[..., 1, 1]
+    size = (a.square() + c.square()).sqrt()
+    last_row = (m[..., 2, :] - torch.tensor([0.0, 0.0, 1.0], dtype=m.dtype)).abs().amax()
+    error = torch.stack([(a - d).abs(), (b + c).abs()]).amax()
+    return bool(m.isfinite().all() and size.amin() > 0 and last_row < 1e-6 and error < 1e-5 * size.amin())
 
 
 class Generator(nn.Module):

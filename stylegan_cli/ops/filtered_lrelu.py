@@ -17,11 +17,11 @@ def lowpass_filter(taps, cutoff, width, rate, radial=False):
     import numpy as np
 
     if not radial:
-        return torch.tensor(signal.firwin(taps, cutoff, width=width, fs=rate)).float()
+        return torch.tensor(signal.firwin(taps, cutoff, width=width, fs=rate), device="cpu").float()
     m = np.arange(taps) - (taps - 1) / 2
     r = np.hypot(*np.meshgrid(m, m)) / rate
     f = special.j1(2 * np.pi * cutoff * r) / r
     beta = signal.kaiser_beta(signal.kaiser_atten(taps, width / (rate / 2)))
     w = np.kaiser(taps, beta)
     f = f * np.outer(w, w)
-    return torch.tensor(f / f.sum()).float()
+    return torch.tensor(f / f.sum(), device="cpu").float()

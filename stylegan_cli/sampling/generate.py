@@ -18,6 +18,7 @@ from ..version import __version__
 from . import checks
 from .labels import Choice, class_labels, label_choice
 from .latents import latents_from_seeds, noise_maps
+from .view import require_transform, view_transform
 
 
 class Batches(Protocol):
@@ -36,6 +37,8 @@ class SamplingOptions:
     noise_mode: Literal["const", "random", "none"] = "const"
     batch: int | None = None  # batch size; None: depends on the image size
     precision: str = "fp32"  # 'fp32', 'bf16' or 'fp16', for the highest levels
+    translate: tuple[float, float] | None = None  # right and down, in image widths and heights
+    rotate: float | None = None  # counterclockwise, in degrees
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -46,12 +49,23 @@ class SamplingOptions:
             noise_mode=checks.choice("const", "random", "none"),
             batch=checks.integer(1),
             precision=checks.choice("fp32", "bf16", "fp16"),
+            translate=checks.list_of(checks.number(), "(0.1, 0.0)", 2, 2),
+            rotate=checks.number(),
         )
 
     @property
     def dtype(self) -> torch.dtype | None:
         """Data type of the highest levels; None: full precision."""
         return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+    def view(self, G: Generator) -> Tensor | None:  # [3, 3]
+        """Return the transform of the model's input; None: none. Raises SganError if the model takes none."""
+        for option, value in (("--translate", self.translate), ("--rotate", self.rotate)):
+            if value is not None:
+                require_transform(G, option)
+        if self.translate is None and self.rotate is None:
+            return None
+        return view_transform(self.translate, self.rotate)
 
     def batch_for(self, G: Generator) -> int:
         """Return the batch size for a model."""
@@ -79,9 +93,10 @@ def generate_images(
     options: SamplingOptions,
     progress: Progress = silent,
     noise: Sequence[Batches] | None = None,  # [N, 1, h, w] per layer: replaces the model's 'const' noise
+    transforms: Batches | None = None,  # [N, 3, 3] of the input; None: that of the options
 ) -> Iterator[Tensor]:  # uint8 [C, H, W], one by one
     """Generate images in batches, and yield them one by one."""
-    batch = options.batch_for(G)
+    batch, view = options.batch_for(G), options.view(G)
     progress("images", 0, len(seeds))
     for i in range(0, len(seeds), batch):
         batch_seeds = seeds[i : i + batch]
@@ -90,7 +105,8 @@ def generate_images(
             maps = [layer_noise[i : i + len(batch_seeds)] for layer_noise in noise]
         else:
             maps = noise_maps(G, options.noise_mode, batch_seeds, ws.device)
-        images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype)).cpu()
+        transform = view if transforms is None else transforms[i : i + len(batch_seeds)]
+        images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype, transform=transform)).cpu()
         progress("images", i + len(images), len(seeds))
         yield from images
 

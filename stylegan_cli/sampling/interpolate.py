@@ -21,6 +21,7 @@ from .labels import class_labels
 from .latent_files import Latents, collect_latents
 from .latents import latents_from_seeds
 from .mixing import mix_styles, style_indices
+from .view import input_indices, require_transform, view_path
 
 Kind = Literal["spline", "linear", "slerp", "trunc", "mix"]
 Path = Callable[[Tensor], Tensor]  # times [M] float64 -> points [M, ...]
@@ -147,6 +148,7 @@ class Video:
     G: Generator  # the model, tuned if a file of latents requires it
     ws: Frames  # of [M, num_ws, w_dim]
     noise: list[Frames] | None  # of [M, 1, h, w] for each layer with noise; None: the model's own noise
+    transforms: Frames | None  # of [M, 3, 3] of the input; None: the image does not move
     keyframes: list[list[str]]  # names of the keyframes of each cell
     tuned: str | None = None  # name of the file of tuned weights
 
@@ -166,9 +168,10 @@ def plan_video(
     loop: bool = True,
     styles: str | Sequence[int] = "coarse",  # styles to interpolate, for 'mix'
     sweep: tuple[float, float] = (0.0, 1.0),  # range of psi, for 'trunc'
+    lock_view: bool = False,  # keep the latent that moves the image, that of each cell's first keyframe
     model: str | None = None,  # fingerprint of G, if known
 ) -> Video:
-    """Plan a video through keyframes. Raises SganError if they are too few, do not fit the cells, or cannot be read."""
+    """Plan a video through keyframes, in which the image moves by the options' view. Raises SganError if they are too few, do not fit the cells, or cannot be read."""
     min_keyframes = 1 if kind == "trunc" else 2  # per cell
     items = items or range(6 if cells is None else cells if min_keyframes == 1 else 6 * cells)
     if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
@@ -178,6 +181,8 @@ def plan_video(
         )
     if kind == "trunc" and options.trunc != 1:
         raise MisuseError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
+    if lock_view:
+        require_transform(G, "--lock-view")
     latents = collect_latents(G, items, options, model)
     indices = style_indices(G.layers, styles) if kind == "mix" else []
     assignment = _assign_keyframes(len(latents), cells, min_keyframes)
@@ -192,10 +197,23 @@ def plan_video(
             return truncation_sweep(G, ws[0], sweep, options.trunc_cutoff)
         return style_sweep(ws, indices) if kind == "mix" else linear(ws)
 
-    times = frame_times(2 if kind == "trunc" else len(assignment[0]), steps, loop)
+    def locked(path: Path) -> Path:
+        if not lock_view:
+            return path
+        indices = input_indices(G)
+        first = path(torch.zeros(1, dtype=torch.float64))[:, indices]
+        return lambda t: path(t).index_copy(1, torch.tensor(indices, device=first.device), first.expand(len(t), -1, -1))
+
+    count = 2 if kind == "trunc" else len(assignment[0])
+    times = frame_times(count, steps, loop)
     noise = _noise_frames(latents, [cell[:1] if kind in ("mix", "trunc") else cell for cell in assignment], times)
     names = [[latents.names[i] for i in cell] for cell in assignment]
-    return Video(latents.G, Frames([path(cell) for cell in assignment], times), noise, names, latents.tuned)
+    ws = Frames([locked(path(cell)) for cell in assignment], times)
+    transforms = None
+    if options.view(G) is not None:
+        motion = view_path(options.translate, options.rotate, count if loop else count - 1, loop)
+        transforms = Frames([motion] * len(assignment), times)
+    return Video(latents.G, ws, noise, transforms, names, latents.tuned)
 
 
 def _assign_keyframes(

@@ -21,6 +21,7 @@ from ..sampling.generate import SamplingOptions
 from ..sampling.labels import Choice, label_choice
 from ..sampling.latent_files import Latents, filename_part
 from ..sampling.mixing import style_indices
+from ..sampling.view import style_indices_without_input
 from ..snapshot import open_training_dataset
 from ..training.recipes.classifier import open_classifier
 from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
@@ -153,7 +154,7 @@ def find_directions(
 ) -> Directions:
     """Find directions in the latent space, for `show_directions` and `edit`. Raises SganError if none can be found, or
     the labels are not available."""
-    layers = style_indices(model.G.layers, request.layers or list(range(model.G.num_ws)), "--layers")
+    layers = style_indices(model.G.layers, request.layers or style_indices_without_input(model.G), "--layers")
     settings = {"model": str(model.path), "command": model.command}
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
     common |= {"settings": settings, "model": model.fingerprint}

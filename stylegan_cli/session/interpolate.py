@@ -32,6 +32,7 @@ class InterpolateRequest(SamplingOptions):
     grid: tuple[int, int] | None = None  # rows and columns of cells, each with its own keyframes
     styles: str | Sequence[int] | None = None  # that kind 'mix' fades; None: 'coarse'
     sweep: tuple[float, float] | None = None  # range of psi for kind 'trunc'; None: 0 to 1
+    lock_view: bool = False  # keep the first keyframe's latent of the input, which moves and turns the image
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,6 +46,7 @@ class InterpolateRequest(SamplingOptions):
             grid=checks.list_of(checks.integer(1), "(2, 3)", 2, 2),
             styles=checks.styles(),
             sweep=checks.list_of(checks.number(), "(0.0, 1.0)", 2, 2),
+            lock_view=checks.flag(),
         )
 
 
@@ -93,6 +95,7 @@ def interpolate(
         loop=request.loop,
         styles=request.styles or "coarse",
         sweep=request.sweep or (0.0, 1.0),
+        lock_view=request.lock_view,
         model=model.fingerprint,
     )
     columns = grid[1] if grid else grid_columns(len(video.keyframes), config.height / config.width)
@@ -106,11 +109,20 @@ def interpolate(
         frames=request.frames,
         fps=request.fps,
         loop=request.loop,
+        lock_view=request.lock_view or None,
     )
 
     def frames() -> Iterator[Tensor]:
         seeds = range(len(video.ws))
-        cells = generate_images(video.G, lambda i, j: video.ws[i:j], seeds, sampling, progress, noise=video.noise)
+        cells = generate_images(
+            video.G,
+            lambda i, j: video.ws[i:j],
+            seeds,
+            sampling,
+            progress,
+            noise=video.noise,
+            transforms=video.transforms,
+        )
         return model.with_kernels(frame_grids(cells, len(video.keyframes), columns))
 
     return InterpolateResult(

@@ -114,6 +114,7 @@ class ProjectResult:
         request, loss = self.task.request, self.task.loss.name
         more = {
             "noise_mode": request.noise,
+            "view": None if request.view == "optimize" else request.view,
             "space": request.space,
             "steps": request.steps,
             "seed": request.seed,

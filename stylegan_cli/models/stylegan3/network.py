@@ -52,9 +52,10 @@ class FourierInput(nn.Module):
         self,
         signal: Signal,
         w_dim: int,
+        sides: tuple[float, float],  # width and height of the image in sides of the nominal resolution
     ):
         super().__init__()
-        self.signal = signal
+        self.signal, self.sides = signal, sides
         direction = torch.randn(signal.channels, 2)
         radius = direction.norm(dim=1, keepdim=True)
         self.freqs: Tensor
@@ -75,7 +76,7 @@ class FourierInput(nn.Module):
         transform: Tensor | None,  # [3, 3] or [N, 3, 3], inverse of the image's motion in image widths; None: identity
     ) -> Tensor:  # [N, C, height, width]
         m = self._motion(w)
-        m = m if transform is None else m @ transform.to(m)
+        m = m if transform is None else m @ self._in_nominal_sides(transform.to(m))
         freqs = self.freqs @ m[:, :2, :2]  # [N, C, 2]
         phases = self.phases + m[:, :2, 2] @ self.freqs.t()  # [N, C]
         s = self.signal
@@ -96,6 +97,10 @@ class FourierInput(nn.Module):
         zero, one = torch.zeros_like(cos), torch.ones_like(cos)
         rows = (cos, -sin, sin * y - cos * x, sin, cos, -sin * x - cos * y, zero, zero, one)
         return torch.stack(rows, 1).reshape(-1, 3, 3)
+
+    def _in_nominal_sides(self, transform: Tensor) -> Tensor:  # [3, 3] or [N, 3, 3]
+        """The transform with a translation in sides of the nominal resolution instead of image widths and heights."""
+        return transform * transform.new_tensor([[1, 1, self.sides[0]], [1, 1, self.sides[1]], [1, 1, 1]])
 
     def _positions(self, count: int, like: Tensor) -> Tensor:  # [count], in widths of the nominal image
         i = torch.arange(count, device=like.device, dtype=like.dtype)
@@ -173,7 +178,8 @@ class SynthesisNetwork(Synthesis):
     def __init__(self, config: StyleGAN3Config):
         super().__init__(layer_table(config), config.w_dim)
         self.output_scale = config.output_scale
-        self.input = FourierInput(signals(config)[0], config.w_dim)
+        sides = config.width / config.level, config.height / config.level
+        self.input = FourierInput(signals(config)[0], config.w_dim, sides)
         for spec in layer_specs(config):
             self.add_module(spec.name, Layer(config, spec))
 
