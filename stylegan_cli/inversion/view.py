@@ -1,5 +1,5 @@
-"""Rotation and translation as variables of a projection, in generators whose latents move the image (Karras et al. 2021,
-appendix F.1)."""
+"""Rotation and translation as variables of a projection, in generators whose latents move the image
+(Karras et al. 2021, appendix F.1)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from .bias_act import bias_act
 from .composite import feature_gradients_only
 from .conv2d import conv2d_resample
 from .dispatch import has_float64, to_float64, use
-from .filtered_lrelu import filtered_lrelu, lowpass_filter
+from .filtered_lrelu import filtered_lrelu
+from .filters import lowpass_filter, separable_pairs
 from .grid_sample import grid_sample
 from .modulated_conv2d import modulated_conv2d
 from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d
@@ -15,10 +16,13 @@ __all__ = [
     "conv2d_resample",
     "downsample2d",
     "feature_gradients_only",
+    "filtered_lrelu",
     "fir_filter",
     "grid_sample",
     "has_float64",
+    "lowpass_filter",
     "modulated_conv2d",
+    "separable_pairs",
     "to_float64",
     "upfirdn2d",
     "upsample2d",

@@ -171,7 +171,8 @@ def plan_video(
     lock_view: bool = False,  # keep the latent that moves the image, that of each cell's first keyframe
     model: str | None = None,  # fingerprint of G, if known
 ) -> Video:
-    """Plan a video through keyframes, in which the image moves by the options' view. Raises SganError if they are too few, do not fit the cells, or cannot be read."""
+    """Plan a video through keyframes, in which the image moves by the options' view. Raises SganError if they are too
+    few, do not fit the cells, or cannot be read."""
     min_keyframes = 1 if kind == "trunc" else 2  # per cell
     items = items or range(6 if cells is None else cells if min_keyframes == 1 else 6 * cells)
     if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):

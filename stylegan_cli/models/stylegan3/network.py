@@ -147,9 +147,9 @@ class Layer(RunningMean):
         y = modulated_conv2d(x, weight, style, scale=scale, padding=spec.kernel - 1)
         return filtered_lrelu(
             y,
+            self.bias.to(y.dtype),
             self.up_filter,
             self.down_filter,
-            self.bias.to(y.dtype),
             up=spec.up,
             down=spec.down,
             padding=spec.padding,
@@ -169,7 +169,7 @@ class Layer(RunningMean):
 def _filter(spec: FilterSpec | None) -> Tensor | None:  # [taps] or [taps, taps]
     if spec is None:
         return None
-    return lowpass_filter(spec.taps, spec.cutoff, 2 * spec.half_width, spec.rate, spec.radial)
+    return lowpass_filter(spec.taps, spec.cutoff, spec.half_width, spec.rate, spec.radial)
 
 
 class SynthesisNetwork(Synthesis):
