@@ -59,7 +59,8 @@ from .params import GRID, STYLES, Number
 @click.option(
     "--lock-view",
     is_flag=True,
-    help="Keep the position and rotation of the first image, for models whose input can be moved, see `sgan model info`.",
+    help="Keep the position and rotation of the first image, for models whose input can be moved, see "
+    "`sgan model info`.",
 )
 @speed_options
 @session_options
