@@ -44,6 +44,8 @@ class SnapshotInfo:
     kimg: float = 0.0  # thousands of images shown to the discriminator
     metrics: dict = field(default_factory=dict)  # name -> value
     origin: str = ""  # the preset it was trained with, or the file it was converted from
+    run: str = ""  # random id of the training run; empty in files of older versions
+    origins: tuple[str, ...] = ()  # ids of runs and fingerprints of models that the run was fine-tuned from
     version: str = __version__  # version of the program that wrote it
 
 
@@ -59,6 +61,11 @@ class Snapshot:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.G)
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The `origins` of a run that starts with these weights."""
+        return (self.fingerprint, *filter(None, [self.info.run]), *self.info.origins)
 
 
 def save_snapshot(

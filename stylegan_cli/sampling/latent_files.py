@@ -80,7 +80,7 @@ def collect_latents(
         model = fingerprint(G)
     for path, file in files.items():
         if file.model is not None:
-            check_model(path, file.model, str(model), file.settings.get("model"))
+            check_model(path, file.model, str(model), file.settings)
         _check_shapes(path, file, G)
     tuned = {file.tuned.name: file.tuned for file in files.values() if file.tuned}  # the name contains a hash
     if len(tuned) > 1:

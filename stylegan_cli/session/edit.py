@@ -140,7 +140,7 @@ class EditResult(ImagesResult):
         if any(isinstance(item, str) and Path(item).resolve() == path.resolve() for item in self.items):
             raise SganError(f"{path} would be overwritten by its own edit.", hint="Use another --outdir.")
         files = [output.save(folder, format) for output in self.outputs]
-        settings = {"model": str(self.model.path), "command": self.model.command, **self.about}
+        settings = {**self.model.file_settings, **self.about}
         fingerprint = self.outputs[0].metadata["model"]  # when the images were made
         files.append(save_edited(Path(folder), self.sources, self.ws, self.items, fingerprint, settings))
         return [*files, *([self.sheet.save(folder, format)] if self.sheet else [])]
@@ -154,9 +154,8 @@ def find_directions(
     """Find directions in the latent space, for `show_directions` and `edit`. Raises SganError if none can be found, or
     the labels are not available."""
     layers = style_indices(model.G.layers, request.layers or list(range(model.G.num_ws)), "--layers")
-    settings = {"model": str(model.path), "command": model.command}
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
-    common |= {"settings": settings, "model": model.fingerprint}
+    common |= {"settings": model.file_settings, "model": model.fingerprint}
     if not request.labeled:
         return find_unlabeled(model.G, request.method or "pca", request.count or 10, **common)
     names = request.attributes

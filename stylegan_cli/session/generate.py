@@ -87,7 +87,8 @@ class GenerateResult:
                 images.append(output.image)
         if latents:
             files.append(Path(folder) / "w.npz")
-            save_latents(files[-1], torch.stack(ws), seeds=self.seeds, model=self.common_metadata["model"])
+            model, settings = self.common_metadata["model"], self.model.file_settings
+            save_latents(files[-1], torch.stack(ws), seeds=self.seeds, model=model, settings=settings)
         if grid:
             files.append(self._grid(images).save(folder, format))
         return files

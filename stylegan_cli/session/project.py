@@ -128,7 +128,7 @@ class ProjectResult:
         """Write latents, images and compare.png; return their paths in this order."""
         request, loss = self.task.request, self.task.loss.name
         targets = [str(path) for path in request.images]
-        settings = {"model": str(self.model.path), "loss": loss, "targets": targets, "command": self.model.command}
+        settings = {"loss": loss, "targets": targets, "command": self.model.command}
         with self.model.use_kernels():
             return save_projection(
                 Path(folder),
@@ -136,6 +136,7 @@ class ProjectResult:
                 self.finding,
                 upcast(ProjectionOptions, request),
                 self.model.fingerprint,
+                self.model.owner.settings(self.model.path),
                 settings,
                 self.metadata,
             )
