@@ -377,6 +377,7 @@ def test_fingerprint_is_cached(cache, tmp_path, monkeypatch):
 
 def test_unwritable_cache(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
     assert len(Session(PACKAGED_MODEL).fingerprint) == 16
 
