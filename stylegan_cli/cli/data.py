@@ -108,7 +108,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
         click.echo(f"{report.enlarged} images were smaller than --size and have been enlarged.", err=True)
     warn(*filter(None, (report.warning, *report.notes)))
     if not quiet:
-        classes = f", {len(report.classes)} classes" if report.classes else ""
+        classes = f", {len(report.classes)} {report.label_unit}" if report.classes else ""
         size = f"{report.height}x{report.width} (height x width), {plural(report.channels, 'channel')}"
         click.echo(f"{report.num} images of {size}{classes}")
     click.echo(report.path)
@@ -208,12 +208,12 @@ def _table(facts: dict[str, typing.Any]) -> str:
 
 
 def _labels(facts: dict[str, typing.Any]) -> dict[str, str]:
-    """The rows of the labels: images per class, or the names of the numbers of a vector."""
+    """The rows of the labels: images per class, or the names of the values of a vector."""
     if facts["label_problem"]:
         return {"labels": f"unusable: {facts['label_problem']}"}
     if names := facts["label_numbers"]:
         shown = ", ".join(names[:_MAX_SHOWN]) + (" ..." if len(names) > _MAX_SHOWN else "")
-        return {"labels": f"{len(names)} numbers per image ({shown})"}
+        return {"labels": f"{len(names)} values per image ({shown})"}
     return {"classes": _counted(facts["classes"]) or "none"}
 
 

@@ -71,9 +71,13 @@ class DataSpec:
         return len(self.classes)
 
     def describe_labels(self) -> str:
-        """'3 classes', '5 numbers per image', or '' without labels."""
-        unit = "numbers per label" if self.vectors else "classes"
-        return f"{self.c_dim} {unit}" if self.c_dim else ""
+        """'3 classes', '5 label values', or '' without labels."""
+        return f"{self.c_dim} {self.label_unit}" if self.c_dim else ""
+
+    @property
+    def label_unit(self) -> str:
+        """What c_dim counts."""
+        return "label values" if self.vectors else "classes"
 
     def open(
         self,

@@ -36,11 +36,12 @@ class PackReport:
     height: int
     width: int
     channels: int
-    classes: tuple[str, ...]  # names; empty without labels
+    classes: tuple[str, ...]  # names, also of label values; empty without labels
     enlarged: int  # number of images that were smaller than the size
     skipped: tuple[tuple[str, str], ...]  # (name, reason) of all files that were not taken
     warning: str | None  # set if no model can be trained at this size
     notes: tuple[str, ...] = ()  # what else the user should know
+    label_unit: str = "classes"  # or 'label values'
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def pack(
         tuple((printable(name), reason) for name, reason in sorted(skipped.items())),
         _warning(form.size),
         (*unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
+        "label values" if label_of and isinstance(next(iter(label_of.values())), list) else "classes",
     )
 
 
