@@ -158,7 +158,7 @@ INVALID = {
         ("noise", "random", "optimize, const"),
         ("lr", math.nan, "a number"),
         ("loss", "l2", "lpips, discriminator, pixel"),
-        ("crop", "left", "center, none"),
+        ("crop", "left", "center, pad, none"),
         ("init", 3, "a file name"),
         ("mask", [1], "a file name"),
     ],

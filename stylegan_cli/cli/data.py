@@ -10,7 +10,7 @@ import click
 from ..config import base_size
 from ..errors import plural
 from .call import output_file, warn
-from .options import OrderedGroup, out_options, output_options, seed_option, workers_option
+from .options import OrderedGroup, crop_options, out_options, output_options, seed_option, workers_option
 from .params import SIZE
 from .progress import bar
 
@@ -40,20 +40,7 @@ def command() -> None:
     help="Image size in pixels to resize to: 256, or 256x384 (height x width). Default: that of the images, if "
     "all are equal.",
 )
-@click.option(
-    "--crop",
-    type=click.Choice(["center", "pad", "none"]),
-    default="center",
-    show_default=True,
-    help="Method of fitting images with another aspect ratio: center (crop), pad (keep the whole image) or none "
-    "(stretch).",
-)
-@click.option(
-    "--pad",
-    metavar="COLOR|blur",
-    help="Padding: a color such as white or #ff8000, or blur (the image, enlarged and blurred). "
-    "Only with --crop pad. Default: black.",
-)
+@crop_options
 @click.option(
     "--filter",
     type=click.Choice(["box", "lanczos"]),

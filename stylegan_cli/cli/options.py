@@ -274,7 +274,25 @@ def detector_option(name: str = "detector") -> typing.Callable:
     )
 
 
-# Passes `space`, `loss`, `detector`, `crop`: how `sgan project` and `sgan attribute` search latents.
+# Passes `crop` and `pad` (str or None), for `data.codec.padding`.
+crop_options = combine_options(
+    click.option(
+        "--crop",
+        type=click.Choice(["center", "pad", "none"]),
+        default="center",
+        show_default=True,
+        help="Method of fitting images with another aspect ratio: center (crop), pad (keep the whole image) or none "
+        "(stretch).",
+    ),
+    click.option(
+        "--pad",
+        metavar="COLOR|blur",
+        help="Padding: a color such as white or #ff8000, or blur (the image, enlarged and blurred). "
+        "Only with --crop pad. Default: black.",
+    ),
+)
+
+# Passes `space`, `loss`, `detector`, `crop`, `pad`: how `sgan project` and `sgan attribute` search latents.
 projection_options = combine_options(
     click.option(
         "--space",
@@ -290,10 +308,5 @@ projection_options = combine_options(
         "pixel. Default: lpips (weights downloaded once), or discriminator if they cannot be downloaded.",
     ),
     detector_option(),
-    click.option(
-        "--crop",
-        type=click.Choice(["center", "none"]),
-        default="center",
-        help="Method of fitting images with another aspect ratio: center (crop) or none (stretch).",
-    ),
+    crop_options,
 )

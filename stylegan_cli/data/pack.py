@@ -17,7 +17,7 @@ from ..progress import Progress, silent
 from ..version import __version__
 from .arrays import ArraySource, open_any
 from .checks import OPAQUE, is_opaque, usable_attributes
-from .codec import MAX_PIXELS, Header, ImageError, check_padding, fit, png_bytes, to_channels
+from .codec import MAX_PIXELS, Header, ImageError, fit, padding, png_bytes, to_channels
 from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
 from .listing import HIDDEN, first_three, printable
 from .parallel import ordered_map
@@ -82,7 +82,7 @@ def pack(
     """
     if Path(src).resolve() == Path(dest).resolve():
         raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
-    pad = _padding(crop, pad)
+    pad = padding(crop, pad)
     source = open_any(src)
     if labels is None:
         source.listing.check_labels(str(src))
@@ -116,21 +116,6 @@ def pack(
         (*unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
         "label values" if label_of and isinstance(next(iter(label_of.values())), list) else "classes",
     )
-
-
-def _padding(crop: str, pad: str | None) -> str:
-    """Check `crop` and `pad`; return the padding."""
-    check_choice("The crop", crop, ("center", "pad", "none"))
-    if pad is None:
-        return "black"
-    if crop != "pad":
-        raise SganError(f"The padding {pad!r} has no effect with --crop {crop}.", hint="Add --crop pad.")
-    try:
-        check_padding(pad)
-    except ValueError as e:
-        hint = "Use a name such as white, a value such as #ff8000, or blur."
-        raise SganError(f"{pad!r} is not a color for the padding.", hint=hint) from e
-    return pad
 
 
 def _pack_images(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..data.codec import padding
 from ..detectors import load_lpips
 from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
 from ..errors import SganError, plural
@@ -38,13 +39,14 @@ def prepare_input(
     images: Sequence[str | Path],
     *,
     mask: str | Path | None = None,  # image file; white pixels count
-    crop: str = "center",  # or 'none'
+    crop: str = "center",  # see `codec.fit`
+    pad: str | None = None,  # with crop 'pad'; None: black
     init: str | Path | None = None,  # file of initial latents
     model: str | None = None,  # fingerprint, if known
 ) -> ProjectionInput:
     """Read all input files. Raises SganError if any is not valid."""
     device = snapshot.G.device
-    targets = read_targets(images, snapshot.info, crop).to(device)
+    targets = read_targets(images, snapshot.info, crop, padding(crop, pad)).to(device)
     mask_pixels = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
     start = None if init is None else _start(snapshot, init, len(targets), model)
     return ProjectionInput(_names(images), targets, mask_pixels, start)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..data.codec import CROPS, padding
 from ..data.images import grid_columns
 from ..data.video import frame_grids, write_video
 from ..detectors.distances import Loss
@@ -32,7 +33,8 @@ class ProjectRequest(ProjectionOptions):
     loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips if its weights are available
     detector: str | None = None  # file with weights for LPIPS
     mask: str | Path | None = None  # image: only pixels where it is white count
-    crop: str = "center"  # to the model's aspect ratio; or 'none'
+    crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
+    pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
     init: str | Path | None = None  # file of latents to start from
 
     def __post_init__(self) -> None:
@@ -44,8 +46,10 @@ class ProjectRequest(ProjectionOptions):
             detector=checks.path(),
             mask=checks.path(),
             init=checks.path(),
-            crop=checks.choice("center", "none"),
+            crop=checks.choice(*CROPS),
+            pad=checks.string(),
         )
+        padding(self.crop, self.pad)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +122,7 @@ class ProjectResult:
             "steps": request.steps,
             "seed": request.seed,
             "crop": request.crop,
+            "pad": request.pad,
         }
         return self.model.metadata(SamplingOptions(class_index=request.class_index), loss=loss, **more)
 
@@ -162,9 +167,14 @@ def prepare_projection(
 
     Raises SganError if anything is wrong with them.
     """
-    fingerprint = model.fingerprint if request.init else None
     task = prepare_input(
-        model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
+        model.snapshot,
+        request.images,
+        mask=request.mask,
+        crop=request.crop,
+        pad=request.pad,
+        init=request.init,
+        model=model.fingerprint if request.init else None,
     )
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     return ProjectTask(request, task, loss, warnings)
