@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import base_size, check_choice
+from ..config import base_size
 from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..version import __version__

@@ -39,7 +39,7 @@ def read_mask(
     info: SnapshotInfo,
     crop: str = "center",
 ) -> Tensor:  # [1, 1, height, width] of 0 and 1
-    """Read a mask: white pixels count, and padding does not. Raises SganError if it cannot be read or is entirely black."""
+    """Read a mask: white pixels count, padding does not. Raises SganError if it cannot be read or is entirely black."""
     config = info.generator
     pixels = _read(path, (config.height, config.width), 1, crop, "box")
     mask = torch.from_numpy(pixels >= 128).float()[None]
