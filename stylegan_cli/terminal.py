@@ -56,7 +56,7 @@ def stop_as_interrupt() -> contextlib.AbstractContextManager[None]:
 
 def prepare_streams() -> None:
     """Make stdout and stderr accept every character, and silence them once nobody reads them: a command that prints
-    its result after hours of work, or to `head`, is no failure for that."""
+    its result after hours of work, or to `head`, does not fail for that."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, io.TextIOWrapper):

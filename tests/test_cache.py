@@ -106,7 +106,7 @@ def test_a_file_system_without_locks(root, monkeypatch):
 
 
 def test_a_lock_file_without_its_process_is_no_lock(root, monkeypatch):
-    """Not even where the system has no locks, so that the file cannot be told from that of a running process."""
+    """Not even where the system has no locks, so that the file looks like that of a running process."""
     path = cache.folder("things") / f".{KEY}.lock"
     path.parent.mkdir(parents=True)
     for content in ("", f"{2**22 + 1}\nanother-host\n"):

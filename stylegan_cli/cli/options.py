@@ -107,8 +107,8 @@ kernels_option = click.option(
 _any_model_option = click.option(
     "--any-model",
     is_flag=True,
-    help="Also accept files of latents, directions and tuned weights that belong to another model, such as an earlier "
-    "snapshot of the same run.",
+    help="Also accept files of latents, directions and tuned weights that belong to another model, such as one that "
+    "this model was fine-tuned from. Other snapshots of the same run need no option.",
 )
 
 

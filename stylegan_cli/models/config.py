@@ -198,8 +198,8 @@ class DiscriminatorConfig(LevelsConfig):
         lowest = self.levels()[0].channels
         if self.mbstd_channels and lowest % self.mbstd_channels:
             raise SganError(
-                f"The {lowest} channels of the lowest level cannot be divided into {self.mbstd_channels} groups for the "
-                "minibatch standard deviation.",
+                f"The {lowest} channels of the lowest level cannot be divided into {self.mbstd_channels} groups for "
+                "the minibatch standard deviation.",
                 hint=f"Use a multiple of {self.mbstd_channels} for --cmax.",
             )
         check_choice("discriminator labels", self.labels, ("projection", "dot", "classifier"))
