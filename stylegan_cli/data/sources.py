@@ -226,5 +226,5 @@ def _bad_zip(path: Path) -> SganError:
         )
     return SganError(
         f"{path} is neither a folder nor a zip.",
-        hint="Pass a folder or a zip of images, TFRecords or an LMDB; `sgan data pack FOLDER OUT.zip` makes such a zip.",
+        hint="Pass a folder or zip of images, TFRecords or an LMDB; `sgan data pack FOLDER OUT.zip` makes such a zip.",
     )

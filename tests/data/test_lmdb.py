@@ -107,7 +107,7 @@ def test_files_not_taken_and_images_packed_are_all(tmp_path):
         open_dataset(src)
 
 
-@pytest.mark.parametrize("length", [b"many", b"-1", b"99999999999999", b""])
+@pytest.mark.parametrize("length", [b"many", b"-1", b"99999999999999", b"9" * 5000, b""])
 def test_length_that_is_none(tmp_path, length):
     report, _ = packed(write(tmp_path / "a", as_rosinality(2) | {b"length": length}), tmp_path)
     assert report.num == 2 and dict(report.skipped)["length"] == "it is not a number of images"
@@ -131,6 +131,28 @@ def test_truncated(tmp_path, kept):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SganError, match="data.mdb cannot be read"):
         pack(tmp_path / "a", tmp_path / "o.zip")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+def test_random_damage(tmp_path):
+    """LMDB itself aborts the process in a fifth of these."""
+    path = write(tmp_path / "a", as_rosinality(60)) / "data.mdb"
+    whole, rng, outcomes = path.read_bytes(), np.random.default_rng(0), set()
+    for i in range(40):
+        data, start = bytearray(whole), 4096 * int(rng.integers(len(whole) // 4096))
+        if i % 2:
+            data[start : start + 4096] = bytes(4096) if i % 4 == 1 else rng.bytes(4096)
+        for position in rng.integers(0, len(data), 4 if i % 2 == 0 else 0):
+            data[position] = rng.integers(256)
+        path = tmp_path / f"{i}.mdb"
+        path.write_bytes(data)
+        try:
+            report = pack(path, tmp_path / "o.zip", workers=1)
+            outcomes.add(report.num == 60)
+        except SganError as e:
+            assert str(path) in str(e)
+            outcomes.add(type(e))
+    assert outcomes == {True, False, SganError}
 
 
 def test_images_beside_it_and_several(tmp_path):
