@@ -52,6 +52,8 @@ def _open_folder(path: Path, size: tuple[int, int] | None) -> Source:
 def _open_file(path: Path, size: tuple[int, int] | None) -> Source:
     if path.suffix.lower() in (".npz", ".npy"):
         return ArraySource(path)
+    if not path.is_file():  # opening a pipe waits for a writer
+        raise SganError(f"{path} is not a regular file.")
     try:
         with open(path, "rb") as f:
             kind = container_of(path.name, f.read(SNIFF))
