@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..pickled import MAX_STEPS, Part, PickleError, read_pickle
+from ..tensors import STORAGES, entry_part, load_storage, rebuild_tensor, resolve_numpy_name, zip_entries
 from . import nvidia, rosinality, tensorflow
 from .checkpoint import FormatError
-from .tensors import STORAGES, entry_part, load_storage, rebuild_tensor, resolve_numpy_name, zip_entries
 
 _STORAGE_STEPS = 1000  # maximum number of steps of a pickle in a storage
 _RESOLVERS = (nvidia.resolve_name, rosinality.resolve_name, tensorflow.resolve_name, resolve_numpy_name)

@@ -13,9 +13,9 @@ from typing import Any
 from ..models.config import DiscriminatorConfig
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError, read_pickle
+from ..tensors import LazyTensor, load_storage, rebuild_tensor, resolve_common_name
 from .checkpoint import Checkpoint, FormatError, Loadable, infer_channels
 from .nvidia_writer import NetworkCall, read_calls, resolve_writer_name
-from .tensors import LazyTensor, load_storage, rebuild_tensor, resolve_common_name
 
 PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _MAX_LAYERS = 64  # of a mapping network, so that a false number cannot keep the reader busy

@@ -18,9 +18,9 @@ from ..models.registry import build_discriminator, build_generator
 from ..pickled import Part, PickleError
 from ..sampling import counter
 from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot
-from . import nvidia, rosinality, tensorflow
+from ..tensors import is_legacy
+from . import mmgeneration, nvidia, rosinality, tensorflow
 from .checkpoint import Checkpoint, ComputedTensor, FormatError
-from .tensors import is_legacy
 
 _HEAD = 4096  # bytes that are searched for signs of other file types
 # Raised by readers for a tree with the right structure but wrong types or values
@@ -45,6 +45,7 @@ PICKLE = (
 )
 TORCH = (
     Format("rosinality's or pSp's .pt", rosinality.read_rosinality),
+    Format("MMGeneration's .pth", mmgeneration.read_mmgeneration),
 )  # written by torch.save, as a zip or in its old format
 
 

@@ -17,6 +17,7 @@ from ..models.stylegan2.checkpoints import first_row, rosinality_discriminator, 
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError
 from ..sampling import counter
+from ..tensors import LazyTensor, is_legacy, read_legacy, read_zip, resolve_common_name
 from .checkpoint import (
     Checkpoint,
     ComputedTensor,
@@ -27,7 +28,6 @@ from .checkpoint import (
     map_names,
     shape_of,
 )
-from .tensors import LazyTensor, is_legacy, read_legacy, read_zip, resolve_common_name
 
 _MAX_MODULES = 16  # number of levels above the lowest, and of mapping layers
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 _accepted: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("accepted", default=None)
 
 # What NumPy and the parsers raise on a damaged file or a file of another type.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     ValueError,
     KeyError,
@@ -50,7 +50,7 @@ def read_npz(
             return parse(f)
     except FileNotFoundError as e:
         raise SganError(f"{path} does not exist.", hint=hint) from e
-    except _UNREADABLE as e:
+    except UNREADABLE as e:
         raise SganError(f"{path} {invalid}.") from e
 
 

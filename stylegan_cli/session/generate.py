@@ -113,7 +113,7 @@ def generate(
     """Generate images from seeds, or from latents in a file. Raises SganError if the class or the file does not fit the
     model."""
     sampling = upcast(SamplingOptions, request)
-    file = model.latents([str(request.from_w)], sampling) if request.from_w else None
+    file = model.latents([str(request.from_w)], sampling, "w") if request.from_w else None
     G, seeds = (file.G, file.seeds) if file else (model.G, list(request.seeds))
     labels = None if file else class_labels(sampling.class_index, seeds, G.label_space)
     kind, numbers = ("w", list(range(len(seeds)))) if file else ("seed", seeds)

@@ -18,7 +18,7 @@ from ..inversion.results import Projection, output_paths, path_frames, psnr, sav
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.generate import SamplingOptions
+from ..sampling.generate import LatentSpace, SamplingOptions
 from .model import Model, upcast
 
 VIDEO_RATE = 20  # frames per second of the video of the search
@@ -34,6 +34,7 @@ class ProjectRequest(ProjectionOptions):
     mask: str | Path | None = None  # image: only pixels where it is white count
     crop: str = "center"  # to the model's aspect ratio; or 'none'
     init: str | Path | None = None  # file of latents to start from
+    latent_space: LatentSpace | None = None  # of that file; None: as its names and shapes say
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +45,7 @@ class ProjectRequest(ProjectionOptions):
             detector=checks.path(),
             mask=checks.path(),
             init=checks.path(),
+            latent_space=checks.choice("z", "w", "w+"),
             crop=checks.choice("center", "none"),
         )
 
@@ -163,7 +165,13 @@ def prepare_projection(
     """
     fingerprint = model.fingerprint if request.init else None
     task = prepare_input(
-        model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
+        model.snapshot,
+        request.images,
+        mask=request.mask,
+        crop=request.crop,
+        init=request.init,
+        latent_space=request.latent_space,
+        model=fingerprint,
     )
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     return ProjectTask(request, task, loss, warnings)

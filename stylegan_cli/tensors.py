@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pickled import MAX_STEPS, Name, Part, PickleError, is_key, read_pickle
+from .pickled import MAX_STEPS, Name, Part, PickleError, is_key, read_pickle
 
 STORAGES = {
     "FloatStorage": torch.float32,
