@@ -15,6 +15,7 @@ from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..sampling.generate import LatentSpace, SamplingOptions
 from ..sampling.latent_files import collect_latents, filename_part, unique_name
+from ..sampling.latent_space import check_use
 from ..snapshot import Snapshot
 from .projector import ProjectionOptions, Start, project
 from .results import Projection
@@ -47,11 +48,9 @@ def prepare_input(
     device = snapshot.G.device
     targets = read_targets(images, snapshot.info, crop).to(device)
     mask_pixels = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
-    start = (
-        None
-        if init is None
-        else _start(snapshot, init, SamplingOptions(latent_space=latent_space), len(targets), model)
-    )
+    check_use(latent_space, init)
+    options = SamplingOptions(latent_space=latent_space)
+    start = None if init is None else _start(snapshot, init, options, len(targets), model)
     return ProjectionInput(_names(images), targets, mask_pixels, start)
 
 

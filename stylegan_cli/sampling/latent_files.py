@@ -25,7 +25,7 @@ from ..snapshot import fingerprint
 from .bound_files import check_model, read_floats, read_npz, read_settings, write_npz
 from .foreign_latents import read_foreign
 from .generate import SamplingOptions, map_seeds
-from .latent_space import LatentFile, fit
+from .latent_space import LatentFile, check_use, fit
 from .tuned import apply_tuned
 
 _AGAIN = "Make it again with `sgan project`, or `sgan generate --save-w`."
@@ -66,6 +66,7 @@ def collect_latents(
     Raises SganError if a file cannot be read or belongs to another model, or if files need different tuned weights.
     """
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
+    check_use(options.latent_space, files)
     if files and model is None:
         model = fingerprint(G)
     for path, file in files.items():

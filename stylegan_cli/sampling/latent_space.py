@@ -33,6 +33,15 @@ class LatentFile:
     settings: dict = field(default_factory=dict)  # how the file was made
 
 
+def check_use(
+    space: str | None,
+    files: object,  # false if there are none
+) -> None:
+    """Raise MisuseError if a latent space is chosen, but there is no file."""
+    if space is not None and not files:
+        raise MisuseError("--latent-space has no effect without a file of latents.", hint="Remove --latent-space.")
+
+
 def fit(
     file: LatentFile,
     G: Generator,

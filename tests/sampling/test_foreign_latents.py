@@ -99,7 +99,7 @@ def test_formats(G, tmp_path, case):
 
 @pytest.mark.parametrize("shape", [(8,), (1, 8), (1, 1, 8)])
 @pytest.mark.parametrize("suffix", ["npy", "pt", "pkl"])
-def test_one_vector_is_z_or_w_as_told(G, tmp_path, shape, suffix):
+def test_one_vector_is_z_or_w_by_the_option(G, tmp_path, shape, suffix):
     path, content = tmp_path / f"a.{suffix}", W.reshape(shape) if suffix != "pt" else t(W.reshape(shape))
     with pytest.raises(SganError, match="does not say whether its 8 numbers per image are z or w") as e:
         collect(G, path, content)
