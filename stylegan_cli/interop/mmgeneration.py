@@ -173,6 +173,7 @@ def _refuse_other_networks(state: dict, meta: dict, program: str) -> None:
         raise FormatError(f"it is a discriminator of {program} without a generator")
     if {"b4.fc.weight", "linear1.weight"} <= state.keys():
         raise FormatError("it is a discriminator of StudioGAN, which keeps the generator in model=G_ema-*.pth")
-    if meta.keys() & _PROGRAMS.keys() or any(name.startswith(("generator.", "generator_ema.")) for name in names):
-        first = next((name for name in names if name.startswith("generator")), names[0] if names else "no weights")
+    equalized = [n for n in names if n.startswith(("generator.", "generator_ema.")) and n.endswith(".weight_orig")]
+    if meta.keys() & _PROGRAMS.keys() or equalized:
+        first = (equalized or names or ["no weights"])[0]
         raise FormatError(f"it is a file of {program}, but not of its StyleGAN2 (it has {first[:80]})")

@@ -7,13 +7,14 @@ place of an array there can be a dictionary with its latent and noise, as rosina
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,9 +78,9 @@ def read_foreign(
         raise SganError(f"{path} is not a file of latents, or it is damaged.", hint=_HINT) from e
 
 
-def _read_tree(f: BinaryIO) -> Any:
+def _read_tree(f: io.BufferedReader) -> Any:
     """Read the arrays in a file: LazyTensor, Array or np.ndarray, in lists and dictionaries."""
-    file = Part(f)  # pyright: ignore[reportArgumentType] (a buffered file)
+    file = Part(f)
     head = Part(file.file).read(6)
     if head == b"\x93NUMPY":
         return _read_npy(f)
@@ -91,10 +92,12 @@ def _read_tree(f: BinaryIO) -> Any:
         f.seek(0)
         with np.load(f, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in [n for n in _SPACES if n in arrays][:1] or arrays.files}
+    if head[:1] != b"\x80":
+        raise ValueError("it is not a pickle")
     return read_legacy(file, _resolve) if is_legacy(file) else read_pickle(Part(f), _resolve, lazy_bytes=True)
 
 
-def _read_npy(f: BinaryIO) -> Any:
+def _read_npy(f: io.BufferedReader) -> Any:
     """Read one array. An array of objects holds a pickle: np.save made it from a dictionary or a list."""
     f.seek(0)
     version = np.lib.format.read_magic(f)
@@ -189,8 +192,9 @@ class _Reader:
     def noise(self, tree: dict) -> tuple[Tensor, ...]:  # [N, 1, h, w] of each layer
         """The noise beside a latent, as in files of rosinality's projector."""
         maps = tree.get("noise")
-        is_noise = isinstance(maps, (list, tuple)) and all(map(_is_array, maps))
-        return tuple(self.load(layer, dims=(4,)) for layer in maps) if is_noise else ()
+        if not isinstance(maps, (list, tuple)) or not all(map(_is_array, maps)):
+            return ()
+        return tuple(self.load(layer, dims=(4,)) for layer in maps)
 
     def load(self, array: Any, dims: tuple[int, ...] = (1, 2, 3)) -> Tensor:  # float32
         size = tuple(array.shape if isinstance(array, np.ndarray) else array.size)

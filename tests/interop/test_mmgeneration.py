@@ -1,7 +1,10 @@
 """Files of MMGeneration and MMagic, written here from scratch, against the definitions of their layers."""
 
 import math
+import sys
+import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -163,6 +166,26 @@ def test_a_conditional_network_of_mmagic(plain, tmp_path):
     torch.testing.assert_close(model.G(z, c), generate(plain, weights, z, c).flip(1), atol=1e-4, rtol=0)
     assert torch.equal(model.G.mapping.w_avg, weights["w_avg"]) and "MMagic" in model.info.origin
     assert any("discriminator is omitted" in note for note in checkpoint_info(path)[1])
+
+
+def test_records_of_the_training_are_skipped(tmp_path, monkeypatch):
+    """MMagic's log of losses is made of objects with NumPy arrays and methods of their own class."""
+    module = types.ModuleType("mmengine.logging.history_buffer")
+
+    class HistoryBuffer:
+        def __init__(self):
+            self._log_history, self._statistics_methods = np.zeros(3), {"mean": HistoryBuffer.mean}
+
+        def mean(self):
+            raise AssertionError("it was called")
+
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = module.__name__, "HistoryBuffer"
+    HistoryBuffer.mean.__module__, HistoryBuffer.mean.__qualname__ = module.__name__, "HistoryBuffer.mean"
+    module.HistoryBuffer = HistoryBuffer
+    for name in ("mmengine", "mmengine.logging", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module)
+    tree = training_file()[0] | {"message_hub": {"log_scalars": {"train/loss": HistoryBuffer()}}}
+    assert open_model(save(tmp_path / "x.pth", tree)).D is not None
 
 
 def refused_trees():

@@ -248,3 +248,10 @@ def test_one_large_storage_is_not_multiplied(G, tmp_path):
     numbers = torch.zeros(100, 6, 8)
     with pytest.raises(SganError, match="larger than the file"):
         collect(G, tmp_path / "a.pt", [numbers] * 100)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xe0 an image", b"<html>", b'{"w": [1]}', b"\x80"])
+def test_other_files(G, tmp_path, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(SganError, match="x.npy (is not a file of latents, or it is damaged|cannot be read as latents)"):
+        collect_latents(G, [str(tmp_path / "x.npy")], SamplingOptions())
