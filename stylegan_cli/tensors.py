@@ -120,7 +120,9 @@ def read_legacy(
         raise PickleError("its byte order is not supported")
     storages: dict[str, Storage] = {}
 
-    def find_storage(reference: Any) -> Storage:
+    def find_storage(reference: Any) -> Storage | Name:
+        if type(reference) is tuple and len(reference) == 4 and isinstance(reference[1], Name):
+            return reference[1]  # the class of a module that was saved as a whole; its source code follows
         key, dtype, count = _parse_reference(reference)
         storage = storages.setdefault(key, Storage(dtype, Part(file.file, 0, count * dtype.itemsize)))
         if (storage.dtype, storage.count) != (dtype, count):

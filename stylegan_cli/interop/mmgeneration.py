@@ -12,17 +12,16 @@ import dataclasses
 import re
 from typing import Any
 
-import torch
-
 from ..models.config import DiscriminatorConfig
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError
-from ..tensors import LazyTensor, is_legacy, read_legacy, read_zip, resolve_common_name
+from ..tensors import is_legacy, read_legacy, read_zip
 from . import rosinality
-from .checkpoint import Checkpoint, ConvertedTensor, FormatError, Loadable, shape_of
+from .checkpoint import Checkpoint, ConvertedTensor, FormatError, Loadable, OtherContentError, is_tensor, shape_of
+from .modules import resolve_any_class
+from .nvidia import one_filter
 
 _PROGRAMS = {"mmengine_version": "MMagic", "mmagic_version": "MMagic", "mmgen_version": "MMGeneration"}
-_MAX_TAPS = 12  # of a filter
 _EMA, _G, _D = ("generator_ema.module.", "generator_ema."), ("generator.", ""), ("discriminator.", "")
 # To rosinality's names; the number in style_mapping counts a normalization, which conditional networks do not have
 _G_NAMES = (
@@ -52,22 +51,25 @@ def resolve_name(module: str, name: str) -> Any:
     is_record = module.partition(".")[0] in ("mmcv", "mmengine", "mmgen", "mmagic", "datetime")
     if is_record or (module, name) in (("builtins", "getattr"), ("__builtin__", "getattr")):
         return _Record
-    return resolve_common_name(module, name)
+    return resolve_any_class(module, name)
 
 
 def read_mmgeneration(file: Part) -> Checkpoint:
-    """Raises PickleError and FormatError."""
+    """Raises PickleError and FormatError, and OtherContentError if there is no generator."""
     tree = (read_legacy if is_legacy(file) else read_zip)(Part(file.file), resolve_name)
     state = tree.get("state_dict", tree) if isinstance(tree, dict) else None
     if not isinstance(state, dict):
-        raise PickleError("it has no state_dict")
+        raise OtherContentError("it has no state_dict")
     meta = tree["meta"] if isinstance(tree.get("meta"), dict) else {}
     program = next((program for key, program in _PROGRAMS.items() if key in meta), "MMGeneration")
     weights = _part(state, "constant_input.input", (*_EMA, *_G))
     if weights is None:
         _refuse_other_networks(state, meta, program)
-        raise PickleError("it has no generator of MMGeneration")
+        raise OtherContentError("it has no generator of MMGeneration")
+    measures = "w_avg" not in weights
     generator, tensors, notes = _generator_of(weights)
+    if measures:
+        notes.append("The file has no mean of w; it was measured with 10,000 latents.")
     discriminator, d_tensors = None, {}
     try:
         if (d_weights := _part(state, "convs.0.0.conv.weight_orig", _D)) is not None:
@@ -77,16 +79,16 @@ def read_mmgeneration(file: Part) -> Checkpoint:
     if is_bgr := generator.channels == 3 and _trains_on_bgr(meta):
         tensors, d_tensors = _swap_colors(tensors), _swap_colors(d_tensors)
     notes.append(f"Its colors are {'BGR, and were swapped' if is_bgr else 'read as RGB'}.")
-    p = state.get("discriminator.ada_aug.aug_pipeline.p")
+    p: Loadable | None = state.get("discriminator.ada_aug.aug_pipeline.p")
     return Checkpoint(
         f"{program} file",
         generator,
         tensors,
         discriminator,
         d_tensors,
-        float(p.load()) if isinstance(p, LazyTensor) and p.size == () else None,
+        None if p is None or p.size != () else float(p.load()),
         notes=("The weights of generator and the states of the optimizers are omitted.", *notes),
-        measure_w_avg="w_avg" not in weights,
+        measure_w_avg=measures,
     )
 
 
@@ -116,7 +118,7 @@ def _generator_of(weights: dict[str, Any]) -> tuple[StyleGAN2Config, dict[str, L
     config, tensors, notes = rosinality.generator_of(renamed, w_avg)
     config = dataclasses.replace(config, fir=fir)
     if embed:
-        if not isinstance(w_avg, LazyTensor):
+        if not is_tensor(w_avg):
             raise PickleError("it has no mean of w")
         dims = shape_of(embed, "mapping.embed.weight", 2)
         config = dataclasses.replace(config, z_dim=config.z_dim - dims[0], c_dim=dims[1])
@@ -133,17 +135,10 @@ def _discriminator_of(
 
 def _fir_of(weights: dict[str, Any]) -> tuple[float, ...]:
     """The filter of all layers. MMGeneration's networks that generate at several sizes have none in some layers."""
-    taps: tuple[float, ...] = ()
-    for name in [name for name in weights if name.endswith(".kernel")]:
-        k, _ = shape_of(weights, name, 2)
-        row = weights[name].load().double().sum(1) if k <= _MAX_TAPS else torch.zeros(1)
-        row = tuple(round(t, 4) for t in (row / row.abs().min()).tolist())
-        if taps and row != taps:
-            raise FormatError("its layers have different resampling filters")
-        taps = row
-    if not taps:
+    filters = {name: weights[name] for name in weights if name.endswith(".kernel") and is_tensor(weights[name])}
+    if not filters:
         raise FormatError("its layers have no resampling filters, as in MSPIE, which is not supported")
-    return taps
+    return one_filter(filters)
 
 
 def _trains_on_bgr(meta: dict) -> bool:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..pickled import MAX_STEPS, Part, PickleError, read_pickle
-from ..tensors import STORAGES, entry_part, load_storage, rebuild_tensor, resolve_numpy_name, zip_entries
-from . import nvidia, rosinality, tensorflow
+from ..tensors import STORAGES, entry_part, load_storage, rebuild_tensor, zip_entries
 from .checkpoint import FormatError
+from .modules import resolve_name
 
 _STORAGE_STEPS = 1000  # maximum number of steps of a pickle in a storage
-_RESOLVERS = (nvidia.resolve_name, rosinality.resolve_name, tensorflow.resolve_name, resolve_numpy_name)
 
 
 @dataclass
@@ -81,13 +80,10 @@ def _meaning(module: str, name: str) -> Any:
         return STORAGES[name]
     if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
         return rebuild_tensor
-    for resolve in _RESOLVERS:
-        try:
-            if (meaning := resolve(module, name)) is not None:
-                return meaning
-        except FormatError:
-            continue
-    return None
+    try:
+        return resolve_name(module, name)
+    except FormatError:
+        return None
 
 
 class _Unknown:

@@ -19,10 +19,10 @@ from ..pickled import Part, PickleError
 from ..sampling import counter
 from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot
 from ..tensors import is_legacy
-from . import mmgeneration, nvidia, rosinality, tensorflow
-from .checkpoint import Checkpoint, ComputedTensor, FormatError
+from . import mmgeneration, networks, tensorflow
+from .checkpoint import Checkpoint, ComputedTensor, FormatError, OtherContentError
+from .identify import CONVERT_HELP, DOWNLOAD_AGAIN, identify_content, identify_head
 
-_HEAD = 4096  # bytes that are searched for signs of other file types
 # Raised by readers for a tree with the right structure but wrong types or values
 _MALFORMED = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError),
@@ -40,13 +40,13 @@ class Format:
 
 
 PICKLE = (
-    Format("NVIDIA's PyTorch pickle", nvidia.read_nvidia),
+    Format("PyTorch pickle", networks.read_networks),
     Format("TensorFlow pickle", tensorflow.read_tensorflow),
 )
-TORCH = (
-    Format("rosinality's or pSp's .pt", rosinality.read_rosinality),
+TORCH = (  # a zip, or its old format
+    Format("file of torch.save", networks.read_networks),
     Format("MMGeneration's .pth", mmgeneration.read_mmgeneration),
-)  # written by torch.save, as a zip or in its old format
+)
 
 
 def open_model(
@@ -96,21 +96,25 @@ def read_checkpoint(
     path: Path,  # for the message
 ) -> Checkpoint:
     """Read a checkpoint of any format. Raises SganError with the reason why it is none of them."""
-    _refuse_other_files(file, path)
-    failures = []
+    if finding := identify_head(Part(file.file)):
+        raise SganError(f"{path} is {finding[0]}.", hint=finding[1])
+    failure = None  # of the reader that knows such files
     for format in TORCH if _is_from_torch_save(file) else PICKLE:
         try:
             return format.read(Part(file.file))
         except FormatError as e:
-            raise SganError(f"{path} cannot be used: {e}.") from e
+            raise SganError(f"{path} cannot be used: {e}.", hint=CONVERT_HELP) from e
+        except OtherContentError:
+            continue
         except (PickleError, SganError) as e:
-            failures.append(f"{format.name}: {str(e).rstrip('.')}")
+            failure = failure or str(e).rstrip(".")
         except _MALFORMED as e:
-            failures.append(f"{format.name}: it is malformed ({type(e).__name__})")
-    raise SganError(
-        f"{path} is not a checkpoint of a known format ({'; '.join(failures)}).",
-        hint="`sgan convert --help` lists the formats that can be read.",
-    )
+            failure = failure or f"it is malformed ({type(e).__name__})"
+    if failure is not None:
+        cause = DOWNLOAD_AGAIN if "truncated" in failure else None
+        raise SganError(f"{path} cannot be read: {failure}.", hint=cause)
+    what, hint = identify_content(Part(file.file))
+    raise SganError(f"{path} is {what}.", hint=hint)
 
 
 def load_tensors(
@@ -156,13 +160,3 @@ def _shapes(
             networks["D"] = build_discriminator(discriminator)
     pairs = [(key, pair) for key, network in networks.items() for pair in network.state_dict().items()]
     return {f"{key}.{name}": tuple(tensor.shape) for key, (name, tensor) in pairs}
-
-
-def _refuse_other_files(file: Part, path: Path) -> None:
-    head = Part(file.file).read(_HEAD)
-    if head.startswith(b"version https://git-lfs"):
-        raise SganError(f"{path} is a Git LFS pointer, not the file itself.", hint="Run `git lfs pull`.")
-    if b"<html" in head.lower() or head.lstrip()[:9].lower() == b"<!doctype":
-        raise SganError(f"{path} is a web page, not a checkpoint.", hint="Download the file itself.")
-    if not head:
-        raise SganError(f"{path} is empty.", hint="Copy or download it again.")
