@@ -22,6 +22,8 @@ from .modules import resolve_any_class
 from .nvidia import one_filter
 
 _PROGRAMS = {"mmengine_version": "MMagic", "mmagic_version": "MMagic", "mmgen_version": "MMGeneration"}
+_G_KEY, _D_KEY = "constant_input.input", "convs.0.0.conv.weight_orig"  # weights by which the networks are found
+_AVERAGE_NOTE = "The moving average generator_ema is used; the weights of generator and optimizers are omitted."
 _EMA, _G, _D = ("generator_ema.module.", "generator_ema."), ("generator.", ""), ("discriminator.", "")
 # To rosinality's names; the number in style_mapping counts a normalization, which conditional networks do not have
 _G_NAMES = (
@@ -62,17 +64,19 @@ def read_mmgeneration(file: Part) -> Checkpoint:
         raise OtherContentError("it has no state_dict")
     meta = tree["meta"] if isinstance(tree.get("meta"), dict) else {}
     program = next((program for key, program in _PROGRAMS.items() if key in meta), "MMGeneration")
-    weights = _part(state, "constant_input.input", (*_EMA, *_G))
+    average = _part(state, _G_KEY, _EMA)
+    weights = average or _part(state, _G_KEY, _G)
     if weights is None:
         _refuse_other_networks(state, meta, program)
         raise OtherContentError("it has no generator of MMGeneration")
     measures = "w_avg" not in weights
     generator, tensors, notes = _generator_of(weights)
+    notes.append(_AVERAGE_NOTE if average else "The file has no moving average of the generator.")
     if measures:
         notes.append("The file has no mean of w; it was measured with 10,000 latents.")
     discriminator, d_tensors = None, {}
     try:
-        if (d_weights := _part(state, "convs.0.0.conv.weight_orig", _D)) is not None:
+        if (d_weights := _part(state, _D_KEY, _D)) is not None:
             discriminator, d_tensors = _discriminator_of(d_weights, generator)
     except FormatError as e:  # the generator is useful without it
         notes.append(f"The discriminator is omitted: {e}.")
@@ -87,7 +91,7 @@ def read_mmgeneration(file: Part) -> Checkpoint:
         discriminator,
         d_tensors,
         None if p is None or p.size != () else float(p.load()),
-        notes=("The weights of generator and the states of the optimizers are omitted.", *notes),
+        notes=tuple(notes),
         measure_w_avg=measures,
     )
 
@@ -164,7 +168,7 @@ def _swap_colors(tensors: dict[str, Loadable]) -> dict[str, Loadable]:
 def _refuse_other_networks(state: dict, meta: dict, program: str) -> None:
     """Raise FormatError if the file is of these programs, but not StyleGAN2."""
     names = [str(name) for name in state]
-    if _part(state, "convs.0.0.conv.weight_orig", _D) is not None:
+    if _part(state, _D_KEY, _D) is not None:
         raise FormatError(f"it is a discriminator of {program} without a generator")
     if {"b4.fc.weight", "linear1.weight"} <= state.keys():
         raise FormatError("it is a discriminator of StudioGAN, which keeps the generator in model=G_ema-*.pth")

@@ -151,6 +151,8 @@ def test_a_generator_without_a_record_is_rgb(plain, tmp_path, prefix):
     model, z = open_model(save(tmp_path / "official.pth", {"state_dict": state})), torch.randn(2, Z)
     assert model.D is None
     torch.testing.assert_close(model.G(z), generate(plain, weights, z), atol=1e-4, rtol=0)
+    notes = " ".join(checkpoint_info(model.path)[1])
+    assert ("no moving average" in notes) == ("ema" not in prefix) and "RGB" in notes and "10,000" in notes
 
 
 def test_a_conditional_network_of_mmagic(plain, tmp_path):
