@@ -5,6 +5,7 @@ import sys
 import types
 
 import pytest
+import safetensors.torch
 import torch
 
 from stylegan_cli.errors import SganError
@@ -221,6 +222,26 @@ def test_networks_beside_each_other_in_one_dictionary(networks, rosinality, open
     model = opened(content)
     assert_equal(model.G, G)
     assert torch.equal(model.D.b4.out.weight, D.b4.out.weight)
+
+
+def test_state_dictionaries_in_safetensors(networks, rosinality, tmp_path):
+    path = tmp_path / "x.safetensors"
+    G, D = networks(conv_clamp=None)
+    for prefix in ("", "G_ema.", "module."):
+        tensors = {prefix + k: v for k, v in G.state_dict().items()} | {f"D.{k}": v for k, v in D.state_dict().items()}
+        safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, path, {"format": "pt"})
+        model = open_model(path)
+        assert_equal(model.G, G)
+        assert torch.equal(model.D.b4.out.weight, D.b4.out.weight)
+        assert checkpoint_info(path)[0].generator == G.config
+    state, _, mean, G, _ = rosinality
+    safetensors.torch.save_file({k: v.half() for k, v in state.items()} | {"latent_avg": mean}, path)
+    assert torch.equal(open_model(path).G.synthesis.b8.conv1.weight, G.synthesis.b8.conv1.weight.half().float())
+    data = path.read_bytes()
+    for share in (0.3, 0.9):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(SganError, match="truncated"):
+            open_model(path)
 
 
 def test_an_incomplete_generator_is_refused(networks, rosinality, opened):
