@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from stylegan_cli.errors import SganError
+from stylegan_cli.interop.names import find_names
 from stylegan_cli.interop.opening import checkpoint_info, open_model
 from stylegan_cli.interop.rosinality_writer import write_unchecked
 
@@ -128,12 +129,14 @@ def rosinality(networks, tmp_path):
 
 
 @BOTH_FORMATS
-def test_a_whole_module_of_rosinality(rosinality, classes, opened, old):
+def test_a_whole_module_of_rosinality(rosinality, classes, opened, old, tmp_path):
     state, _, mean, G, _ = rosinality
     module = whole_module(classes, state)
     for content in ({"g_ema": module, "latent_avg": mean}, {"g": torch.nn.DataParallel(module), "latent_avg": mean}):
         assert_equal(opened(content, old).G, G)
     assert opened(module, old).G.mapping.w_avg.any()
+    names = find_names(tmp_path / "x.pt")
+    assert names.complete and names.known["model.StyledConv"] is False and names.known["collections.OrderedDict"]
 
 
 @BOTH_FORMATS
