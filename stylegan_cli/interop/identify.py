@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from ..pickled import Part
 from .checkpoint import FormatError, is_tensor
 from .modules import Contents, Module, read_tree
+from .safetensors_file import is_safetensors
 
 Finding = tuple[str, str]  # what the file is, to follow 'FILE is'; how to go on
 _HEAD = 4096  # bytes that are searched
@@ -161,7 +162,9 @@ def identify_head(
             return what, hint or (_IMAGE_HINT if "image" in what else CONVERT_HELP)
     if head.startswith(b"PK"):
         return _zip_content(file)
-    if head[:1] == b"\x80":  # a pickle; no program writes the protocols without this start any more
+    if head[:1] == b"\x80" or is_safetensors(
+        head
+    ):  # a pickle; no program writes the protocols without this start any more
         return None
     text = "a text file" if _is_text(head) else f"a file of an unknown kind (its first bytes are {head[:4].hex(' ')})"
     return _protocol_buffer(head, file) or (f"{text}, not a checkpoint", CONVERT_HELP)

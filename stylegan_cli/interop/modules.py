@@ -14,6 +14,7 @@ from ..pickled import Part, PickleError, read_pickle
 from ..tensors import is_legacy, load_storage, read_legacy, read_zip, rebuild_tensor
 from .checkpoint import FormatError, Loadable, is_tensor
 from .nvidia_writer import resolve_writer_name
+from .safetensors_file import is_safetensors, read_safetensors
 from .tensorflow_network import resolve_name as resolve_tensorflow_name
 
 PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -138,7 +139,10 @@ def read_tree(
     file: Part,
 ) -> Any:
     """The object that was saved, with tensors that are read on demand. Raises PickleError and FormatError."""
-    if Part(file.file).read(4) == b"PK\3\4":
+    head = Part(file.file).read(9)
+    if is_safetensors(head):
+        return read_safetensors(Part(file.file))
+    if head.startswith(b"PK\3\4"):
         return read_zip(Part(file.file), resolve_any_class)
     if is_legacy(Part(file.file)):
         return read_legacy(Part(file.file), resolve_any_class)

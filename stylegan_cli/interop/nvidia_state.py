@@ -1,7 +1,7 @@
 """State dictionaries of NVIDIA's networks: the names of its modules, but no settings, which follow from the shapes.
 
-What no shape tells is what every program of NVIDIA uses (a learning-rate multiplier of 0.01 in the mapping network, a
-group size of 4), or what changes no value: full precision, without the clamp that half precision needs.
+Settings that no shape decides are those that every program of NVIDIA uses (a learning-rate multiplier of 0.01 in the
+mapping network, a group size of 4), or change no value: full precision, without the clamp that half precision needs.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from ..tensors import is_legacy
 from . import mmgeneration, networks, tensorflow
 from .checkpoint import Checkpoint, ComputedTensor, FormatError, OtherContentError
 from .identify import CONVERT_HELP, DOWNLOAD_AGAIN, identify_content, identify_head
+from .safetensors_file import is_foreign, is_safetensors
 
 # Raised by readers for a tree with the right structure but wrong types or values
 _MALFORMED = (
@@ -83,12 +84,12 @@ def _info(checkpoint: Checkpoint, path: Path) -> SnapshotInfo:
 
 
 def is_snapshot(path: Path) -> bool:
-    """Whether the file is safetensors, or missing: `load_snapshot` reads it, or raises the right error."""
+    """Whether the file is safetensors of this package, or missing: `load_snapshot` reads it, or says why it cannot."""
     if not path.is_file():
         return True
     with open(path, "rb") as f:
         head = f.read(9)
-    return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
+    return is_safetensors(head) and not is_foreign(path)
 
 
 def read_checkpoint(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import stylegan_cli
 from stylegan_cli.interop.nvidia_writer import write_nvidia
@@ -244,6 +245,10 @@ PROGRAMS = {
     + text("_modules")
     + b"}K\x01Nsss\x85Rs.",
     "safetensors of 2^60": struct.pack("<Q", 1 << 60) + b"{}",
+    "safetensors of a tensor beyond its end": struct.pack("<Q", 58)
+    + b'{"input.input":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'[:58],
+    "safetensors of lists": struct.pack("<Q", 100_004) + b'{"":' + b"[" * 100_000,
+    "safetensors of numbers": struct.pack("<Q", 9) + b'{"a": 1}\n',
     "safetensors of nothing": struct.pack("<Q", 2) + b"{}",
 }
 
@@ -373,6 +378,7 @@ def tiny(networks, nvidia_bytes, tmp_path_factory):
     nvidia_bytes(G, None, change=lambda c: torch.save(c, folder / "old.pt", _use_new_zipfile_serialization=False))
     whole = torch.nn.DataParallel(as_modules(tree["g_ema"]))
     torch.save({"g": whole}, folder / "whole.pt")
+    save_file({k: v.contiguous() for k, v in G.state_dict().items()}, folder / "state.safetensors")
     return sorted(folder.iterdir())
 
 

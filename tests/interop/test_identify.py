@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -174,6 +175,15 @@ def test_other_objects(refusal, old):
     assert "one tensor of 1x18x512 values" in refusal(saved(torch.zeros(1, 18, 512), old))
     assert "class torch.nn.modules.container.Sequential" in refusal(saved(torch.nn.Sequential(torch.nn.ReLU()), old))
     assert "an encoder" in refusal(saved({"state_dict": torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2)})}, old))
+
+
+def test_safetensors(refusal):
+    assert "a LoRA" in refusal(safetensors.torch.save({"unet.lora_A.weight": torch.zeros(2)}))
+    assert "a diffusion model" in refusal(
+        safetensors.torch.save({"down_blocks.0.resnets.0.conv1.weight": torch.zeros(2)})
+    )
+    assert "the state of a run" in refusal(safetensors.torch.save({}, {"format": "stylegan_cli-state/1"}))
+    assert "tuned weights" in refusal(safetensors.torch.save({}, {"format": "stylegan_cli/tuned/1"}))
 
 
 def test_programs_are_named_by_their_classes(refusal, monkeypatch):

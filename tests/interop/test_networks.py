@@ -5,9 +5,11 @@ import sys
 import types
 
 import pytest
+import safetensors.torch
 import torch
 
 from stylegan_cli.errors import SganError
+from stylegan_cli.interop.names import find_names
 from stylegan_cli.interop.opening import checkpoint_info, open_model
 from stylegan_cli.interop.rosinality_writer import write_unchecked
 
@@ -127,12 +129,14 @@ def rosinality(networks, tmp_path):
 
 
 @BOTH_FORMATS
-def test_a_whole_module_of_rosinality(rosinality, classes, opened, old):
+def test_a_whole_module_of_rosinality(rosinality, classes, opened, old, tmp_path):
     state, _, mean, G, _ = rosinality
     module = whole_module(classes, state)
     for content in ({"g_ema": module, "latent_avg": mean}, {"g": torch.nn.DataParallel(module), "latent_avg": mean}):
         assert_equal(opened(content, old).G, G)
     assert opened(module, old).G.mapping.w_avg.any()
+    names = find_names(tmp_path / "x.pt")
+    assert names.complete and names.known["model.StyledConv"] is False and names.known["collections.OrderedDict"]
 
 
 @BOTH_FORMATS
@@ -221,6 +225,26 @@ def test_networks_beside_each_other_in_one_dictionary(networks, rosinality, open
     model = opened(content)
     assert_equal(model.G, G)
     assert torch.equal(model.D.b4.out.weight, D.b4.out.weight)
+
+
+def test_state_dictionaries_in_safetensors(networks, rosinality, tmp_path):
+    path = tmp_path / "x.safetensors"
+    G, D = networks(conv_clamp=None)
+    for prefix in ("", "G_ema.", "module."):
+        tensors = {prefix + k: v for k, v in G.state_dict().items()} | {f"D.{k}": v for k, v in D.state_dict().items()}
+        safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, path, {"format": "pt"})
+        model = open_model(path)
+        assert_equal(model.G, G)
+        assert torch.equal(model.D.b4.out.weight, D.b4.out.weight)
+        assert checkpoint_info(path)[0].generator == G.config
+    state, _, mean, G, _ = rosinality
+    safetensors.torch.save_file({k: v.half() for k, v in state.items()} | {"latent_avg": mean}, path)
+    assert torch.equal(open_model(path).G.synthesis.b8.conv1.weight, G.synthesis.b8.conv1.weight.half().float())
+    data = path.read_bytes()
+    for share in (0.3, 0.9):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(SganError, match="truncated"):
+            open_model(path)
 
 
 def test_an_incomplete_generator_is_refused(networks, rosinality, opened):
