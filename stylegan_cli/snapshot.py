@@ -31,6 +31,7 @@ from .models.registry import READERS, build_discriminator, build_generator
 from .version import __version__
 
 FORMAT = "stylegan_cli/1"
+_OTHER_FORMATS = {"stylegan_cli-state/1": "the state of a run", "stylegan_cli/tuned/1": "a file of tuned weights"}
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -170,6 +171,8 @@ def _open(path: Path) -> safetensors.safe_open:
 
 
 def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
+    if what := _OTHER_FORMATS.get((header or {}).get("format", "")):
+        raise SganError(f"{path} is {what}, not a snapshot.", hint="Use a snapshot-*.safetensors, or its run folder.")
     if not header or header.get("format") != FORMAT:
         raise SganError(f"{path} is a safetensors file, but not a stylegan_cli snapshot.")
     try:

@@ -123,7 +123,7 @@ def session_options(command: typing.Callable) -> typing.Callable:
     return combine_options(model_option, _any_model_option, device_option, kernels_option, output_options)(run)
 
 
-# Passes `seeds`, a list of seeds and names of .npz files.
+# Passes `seeds`, a list of seeds and names of files of latents.
 def latents_option(
     default: str | None,
     note: str = "",  # further sentences of the help
@@ -132,8 +132,8 @@ def latents_option(
         "--seeds",
         type=LATENTS,
         default=default,
-        help="Images, as seeds (random starting points) such as 0,5,10-20, or as .npz files of latents from "
-        f"`sgan project`.{note}",
+        help="Images, as seeds (random starting points) such as 0,5,10-20, or as files of latents (.npz of "
+        f"`sgan project`, or .npz, .npy, .pt of other programs).{note}",
     )
 
 
@@ -165,13 +165,22 @@ def trunc_option(name: str = "trunc") -> typing.Callable:
     )
 
 
-# Passes `trunc`, `trunc_cutoff` and `class_index`.
+# Passes `latent_space` (str or None).
+latent_space_option = click.option(
+    "--latent-space",
+    type=click.Choice(["z", "w", "w+"]),
+    help="Latent space of files of latents: z, w (one latent for all layers) or w+ (one per layer). Default: from the "
+    "names and shapes in the file, see `File formats` in the documentation.",
+)
+
+# Passes `trunc`, `trunc_cutoff`, `class_index` and `latent_space`.
 truncation_options = combine_options(
     trunc_option(),
     click.option(
         "--trunc-cutoff", type=click.IntRange(0), help="Number of styles to truncate, from the first. Default: all."
     ),
     class_option,
+    latent_space_option,
 )
 
 # Passes `batch` (int or None).

@@ -44,7 +44,7 @@ class Owner:
 _owner: contextvars.ContextVar[Owner | None] = contextvars.ContextVar("owner", default=None)
 
 # What NumPy and the parsers raise on a damaged file or a file of another type.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     ValueError,
     KeyError,
@@ -69,7 +69,7 @@ def read_npz(
             return parse(f)
     except FileNotFoundError as e:
         raise SganError(f"{path} does not exist.", hint=hint) from e
-    except _UNREADABLE as e:
+    except UNREADABLE as e:
         raise SganError(f"{path} {invalid}.") from e
 
 

@@ -19,6 +19,8 @@ from . import checks
 from .labels import Choice, class_labels, label_choice
 from .latents import latents_from_seeds, noise_maps
 
+LatentSpace = Literal["z", "w", "w+"]
+
 
 class Batches(Protocol):
     """A tensor, or an object that computes slices of one on demand."""
@@ -36,6 +38,7 @@ class SamplingOptions:
     noise_mode: Literal["const", "random", "none"] = "const"
     batch: int | None = None  # batch size; None: depends on the image size
     precision: str = "fp32"  # 'fp32', 'bf16' or 'fp16', for the highest levels
+    latent_space: LatentSpace | None = None  # of latents in files; None: as their names and shapes say
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -46,6 +49,7 @@ class SamplingOptions:
             noise_mode=checks.choice("const", "random", "none"),
             batch=checks.integer(1),
             precision=checks.choice("fp32", "bf16", "fp16"),
+            latent_space=checks.choice("z", "w", "w+"),
         )
 
     @property

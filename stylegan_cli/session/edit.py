@@ -78,7 +78,7 @@ class _DirectionsRequest(SamplingOptions):
     """Images, and directions to edit them along."""
 
     directions: str | Path | Directions | None = None  # or a file; None: the newest in ./out
-    seeds: Sequence[int | str] = range(4)  # seeds and names of .npz files
+    seeds: Sequence[int | str] = range(4)  # seeds and names of files of latents
     layers: str | Sequence[int] | None = None  # to edit; None: those in the file
 
     def __post_init__(self) -> None:

@@ -109,11 +109,12 @@ class Model:
 
     def latents(
         self,
-        items: Sequence[int | str],  # seeds and names of .npz files
+        items: Sequence[int | str],  # seeds and names of files of latents
         sampling: SamplingOptions,
+        fallback: str | None = None,
     ) -> Latents:
         """Get latents for this model, see `collect_latents`."""
-        return collect_latents(self.G, items, sampling, self.fingerprint)
+        return collect_latents(self.G, items, sampling, self.fingerprint, fallback)
 
     def metadata(
         self,

@@ -19,7 +19,7 @@ from ..inversion.results import Projection, output_paths, path_frames, psnr, sav
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.generate import SamplingOptions
+from ..sampling.generate import LatentSpace, SamplingOptions
 from .model import Model, upcast
 
 VIDEO_RATE = 20  # frames per second of the video of the search
@@ -36,6 +36,7 @@ class ProjectRequest(ProjectionOptions):
     crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
     pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
     init: str | Path | None = None  # file of latents to start from
+    latent_space: LatentSpace | None = None  # of that file; None: as its names and shapes say
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,6 +47,7 @@ class ProjectRequest(ProjectionOptions):
             detector=checks.path(),
             mask=checks.path(),
             init=checks.path(),
+            latent_space=checks.choice("z", "w", "w+"),
             crop=checks.choice(*CROPS),
             pad=checks.string(),
         )
@@ -174,6 +176,7 @@ def prepare_projection(
         crop=request.crop,
         pad=request.pad,
         init=request.init,
+        latent_space=request.latent_space,
         model=model.fingerprint if request.init else None,
     )
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)

@@ -144,4 +144,4 @@ def test_files_without_a_run_are_refused(sgan, snapshots, saved):
 
 def test_the_shape_still_has_to_match(sgan, snapshots, class_run, saved, tmp_path):
     line = ["generate", "--model", class_run, "--from-w", saved(snapshots[0]), "--any-model", "--outdir", tmp_path]
-    assert "this model needs" in sgan(*line, code=1).stderr
+    assert "8 layers; this model has 6" in sgan(*line, code=1).stderr

@@ -240,7 +240,7 @@ def test_refused(sgan, project, images, tiny_run, tmp_path):
         "20x5000 (height x width)": [tmp_path / "long.png"],
         "black": [images[0], "--mask", tmp_path / "black.png"],
         "no classes": [images[0], "--class", "1"],
-        "not an .npz": [images[0], "--init", tmp_path / "text.png"],
+        "not a file of latents": [images[0], "--init", tmp_path / "text.png"],
     }
     for message, args in cases.items():
         result = project(*args, code=None)
