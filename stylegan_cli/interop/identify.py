@@ -68,7 +68,7 @@ _VARIANTS: list[tuple[str, str]] = [
     (r"(^|\.)mapping\.embed_proj\.", "a StyleGAN-XL model"),
     (r"(^|\.)(backbone\.synthesis|superresolution)\.", "an EG3D model"),
     (r"(^|\.)synthesis\.(input\.(freqs|phases)$|L\d+_\d+_\d+\.)", "a StyleGAN3 model"),
-    (r"(^|\.)(iwt|dwt)\.|\.iwt\.|\.dwt\.", "a SWAGAN, which generates wavelets"),
+    (r"(^|\.)(iwt|dwt)\.|\.iwt\.|\.dwt\.", "a SWAGAN"),
     (r"(^|\.)GAN(\.|$)|(^|\.)(G\.initial_conv|S\.net\.\d)|\.to_style1\.", "a model of lucidrains' stylegan2_pytorch"),
     (r"(^|\.)MainLayers\.\d", "an R3GAN model"),
 ]
@@ -125,6 +125,11 @@ _CONTENTS: list[tuple[str, str, str]] = [
         _OTHER_GAN,
     ),
     (r"(^|\.)(b4\.out|final_linear\.1)\.weight$", "a discriminator without its generator", _GENERATOR),
+    (
+        r"(^|\.)(to_rgbs\.\d+\.conv|synthesis\.b\d+\.conv1)\.",
+        "an incomplete StyleGAN2 generator: it lacks the constant input of its lowest level",
+        _GENERATOR,
+    ),
     (r"(^|\.)(synthesis\.)?b4\.const$", "a synthesis network without its mapping network", _GENERATOR),
     (r"(^|\.)(mapping\.)?fc0\.weight$", "a mapping network without its synthesis network", _GENERATOR),
     (r"(^|\.)param_groups$", "the state of an optimizer, without a network", _GENERATOR),
@@ -132,7 +137,7 @@ _CONTENTS: list[tuple[str, str, str]] = [
     (
         r"(^|\.)(latents?|dlatents?|ws?|w_plus|projected_w|boundar(y|ies)|directions?)$",
         "a file of latents or directions, not a model",
-        "Pass it with --model MODEL to a command that takes latents or directions.",
+        "Pass it to a command that takes latents or directions, and the model with --model.",
     ),
 ]
 
@@ -219,6 +224,8 @@ def identify_content(
     if is_tensor(tree):
         size = "x".join(map(str, tree.size))
         return f"one tensor of {size} values, such as latents, not a model", CONVERT_HELP
+    if isinstance(tree, Module) and tree.class_name.startswith("torch.optim."):
+        return "the state of an optimizer, without a network", _GENERATOR
     if isinstance(tree, Module):
         return f"an object of the class {_printable(tree.class_name)}, not of a known generator", CONVERT_HELP
     if contents.tensors:
@@ -233,9 +240,10 @@ def _has(contents: Contents, pattern: str) -> bool:
 
 def _is_text(head: bytes) -> bool:
     try:
-        return head[:-3].decode().isprintable() or not re.search(rb"[\0-\x08\x0e-\x1f\x7f]", head)
+        head[: -3 if len(head) == _HEAD else None].decode()  # the last character may be cut
     except UnicodeDecodeError:
         return False
+    return not re.search(rb"[\0-\x08\x0e-\x1f\x7f]", head)
 
 
 def _printable(name: str) -> str:

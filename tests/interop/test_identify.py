@@ -95,6 +95,7 @@ FILES = {
     "a text file": lambda: b"seed = 3\nnetwork = ffhq\n",
     "a text file, not a checkpoint": lambda: "Größe und Länge".encode(),
     r"a file of an unknown kind \(its first bytes are 00 01 02 ff\)": lambda: b"\0\1\2\xff" * 30,
+    "a file of an unknown kind": lambda: bytes(3),
     "empty.*download it again": lambda: b"",
 }
 
@@ -149,6 +150,9 @@ CONTENTS = {
     "a discriminator without": ["b8.conv0.weight", "b4.out.weight"],
     "a discriminator without its": ["convs.0.0.weight", "final_linear.1.weight"],
     "a synthesis network without": ["b4.const", "b4.conv1.weight"],
+    "an incomplete StyleGAN2 generator": ["style.1.weight", "to_rgbs.0.conv.weight"],
+    "an incomplete StyleGAN2 generator: it lacks": ["mapping.fc0.weight", "synthesis.b8.conv1.weight"],
+    "a SWAGAN": ["input.input", "to_rgbs.0.iwt.ll"],
     "a mapping network without": ["mapping.fc0.weight", "mapping.w_avg"],
     "a mapping network without its": ["style.1.weight", "style.2.weight"],
     "a file of latents": ["latents"],
@@ -172,6 +176,7 @@ def test_other_objects(refusal, old):
     optimizer = torch.optim.Adam(torch.nn.Linear(2, 2).parameters())
     assert "the state of an optimizer" in refusal(saved(optimizer.state_dict(), old))
     assert "the state of an optimizer" in refusal(saved({"optimizer": optimizer.state_dict(), "epoch": 3}, old))
+    assert "the state of an optimizer" in refusal(saved(optimizer, old))
     assert "one tensor of 1x18x512 values" in refusal(saved(torch.zeros(1, 18, 512), old))
     assert "class torch.nn.modules.container.Sequential" in refusal(saved(torch.nn.Sequential(torch.nn.ReLU()), old))
     assert "an encoder" in refusal(saved({"state_dict": torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2)})}, old))
