@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import inspect
 import json
 import os
 import stat
@@ -42,6 +43,18 @@ def folder(
         return Path(chosen).expanduser().absolute() / kind
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(root, "stylegan_cli", kind).absolute()
+
+
+def places(kind: str) -> list[Path]:
+    """The folders with one kind of file: the cache folder, and `temporary_folder` if that cannot be written. Files are
+    looked for in all, and written to the last one."""
+    place = nearest = folder(kind)
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return [place]
+    temporary = temporary_folder()
+    return [place, temporary / kind] if temporary else [place]
 
 
 def temporary_folder() -> Path | None:
@@ -84,7 +97,11 @@ def lock(
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    file_lock = FileLock(path.with_name(f".{path.name}.lock"))
+    options: dict[str, Any] = {}
+    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
+        # Without locks of the system, newer versions rely on the mere existence of a file, which outlives its process.
+        options["fallback_to_soft"] = False
+    file_lock = FileLock(path.with_name(f".{path.name}.lock"), **options)
     try:
         file_lock.acquire(timeout=LOCK_NOTICE_DELAY)
     except Timeout:
@@ -106,14 +123,15 @@ def claim(
     """Be the only process that makes these files. Look for them inside the block: another process may have made them
     in the meantime.
 
-    If the cache is not writable, nothing is locked, and each process makes its own files.
+    If nothing can be written or locked, each process makes its own files.
     """
+    place = places(kind)[-1]
     with contextlib.ExitStack() as locks:
         for name in sorted(set(keys)):  # the same order in every process, against deadlocks
             with contextlib.suppress(OSError):
                 waiting = f"Another process is computing these {kind}; waiting for it."
-                locks.enter_context(lock(folder(kind) / name, waiting))
-                remove_leftovers(folder(kind), name)
+                locks.enter_context(lock(place / name, waiting))
+                remove_leftovers(place, name)
         yield
 
 
@@ -122,8 +140,7 @@ def find(
     key: str,
 ) -> Path | None:
     """The file with this key, if it is present and undamaged."""
-    temporary = None if _is_writable() else temporary_folder()
-    for place in (folder(kind), *([temporary / kind] if temporary else [])):
+    for place in places(kind):
         for path in place.glob(f"{key}-*"):
             with contextlib.suppress(OSError):  # just replaced, or not readable
                 if path.stem == f"{key}-{sha256_of(path)}":
@@ -162,25 +179,9 @@ def store_file(
     key: str,
     write: Callable[[Path], object],  # called with the path of a .safetensors file, which it must write atomically
 ) -> Path:
-    """Store a file under a key, replacing older ones; in `temporary_folder` if the cache is not writable. Raises
-    SganError if neither is."""
-    try:
-        return _store_in(folder(kind), key, write)
-    except SganError:
-        if (temporary := temporary_folder()) is None:
-            raise
-        return _store_in(temporary / kind, key, write)
-
-
-def _is_writable() -> bool:
-    """Whether the cache, or its nearest parent that exists, can be written."""
-    place = folder()
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
-    return place.is_dir() and os.access(place, os.W_OK)
-
-
-def _store_in(place: Path, key: str, write: Callable[[Path], object]) -> Path:
+    """Store a file under a key, replacing older ones, in the last of `places`. Raises SganError if that is not
+    possible."""
+    place = places(kind)[-1]
     draft = place / f"{key}.safetensors"
     write(draft)
     try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from .errors import SganError
+from .errors import FieldError, SganError
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -102,6 +103,19 @@ def check_choice(
     """Raise SganError if the value is not allowed."""
     if value not in allowed:
         raise SganError(f"{name} must be one of {', '.join(map(str, allowed))}, not {value!r}.")
+
+
+def check_range(
+    config: Any,  # a configuration dataclass
+    name: str,  # of a field: a number, or a tuple of numbers
+    low: float = 0,
+    high: float = math.inf,
+) -> None:
+    """Raise FieldError if a number is not finite or not from low to high."""
+    value = getattr(config, name)
+    if not all(math.isfinite(x) and low <= x <= high for x in (value if isinstance(value, tuple) else (value,))):
+        limits = f"{low:g} or more" if low else "a number that is finite and not negative"
+        raise FieldError(config, name, f"Use {limits if high == math.inf else f'a number from {low:g} to {high:g}'}.")
 
 
 def to_json(

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -32,18 +33,23 @@ def fetch(
     sha256: str | None,  # hash of the file in hexadecimal; None: not verified
     name: str,  # file name in the cache
 ) -> Path:
-    """The path of a file in the cache, downloaded if necessary. Safe if several processes do it at once.
+    """The path of a file in the cache, downloaded if necessary, among the temporary files if the cache cannot be
+    written (see `cache.places`). Safe if several processes do it at once.
 
     Raises SganError if SGAN_OFFLINE is set, the address or the hash is wrong, or the network or the disk fails.
     """
-    path = cache.folder("downloads") / name
-    if _is_valid(path, sha256):
-        return path
+    places = cache.places("downloads")
+    for path in (place / name for place in places):
+        if _is_valid(path, sha256):
+            return path
+    path = places[-1] / name
     if urlsplit(url).scheme not in ("https", "http"):
         raise SganError(f"{name} cannot be downloaded from {url}: only https and http are supported.")
     if is_offline():
         message = f"{name} must be downloaded from {url}{_hash(sha256)}, but SGAN_OFFLINE is set."
         raise SganError(message, hint=f"Put the file at {path}.")
+    if len(places) > 1:
+        print(f"{places[0]} is not writable; {name} is downloaded to {places[-1]}.", file=sys.stderr, flush=True)
     try:
         with cache.lock(path, f"Another process is downloading {name}; waiting for it."):
             if not _is_valid(path, sha256):  # another process may have downloaded it in the meantime

@@ -25,6 +25,19 @@ class MisuseError(SganError):
     """A command line, or a request, that is wrong by itself, whatever the files contain. Exit code 2, as Click's."""
 
 
+class FieldError(SganError):
+    """A field of a configuration is out of range. Whoever knows the option that it comes from names that instead."""
+
+    def __init__(
+        self,
+        config: object,
+        field: str,
+        hint: str,
+    ):
+        self.field, self.value = field, getattr(config, field)
+        super().__init__(f"{type(config).__name__}: {field} is {self.value}.", hint)
+
+
 def plural(count: int, noun: str) -> str:
     """The number and the noun: '1 image', '2 images'."""
     return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")

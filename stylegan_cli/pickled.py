@@ -118,7 +118,7 @@ def read_pickle(
         for _ in range(max_steps):
             opcode = _OPCODES.get(stream.read(1))
             if opcode is None:
-                raise PickleError("the pickle is truncated, or not a pickle")
+                raise PickleError(_damage(stream))
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, _argument(opcode, stream, lazy_bytes))
@@ -126,7 +126,12 @@ def read_pickle(
     except PickleError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as e:
-        raise PickleError(f"the pickle is damaged ({type(e).__name__}: {e})") from e
+        raise PickleError(_damage(stream, f" ({type(e).__name__}: {e})")) from e
+
+
+def _damage(stream: Part, details: str = "") -> str:
+    """What is wrong with a pickle after a failed read."""
+    return "the pickle is truncated" if stream.position >= len(stream) else f"the pickle is damaged{details}"
 
 
 def _argument(opcode: pickletools.OpcodeInfo, stream: Part, lazy_bytes: bool) -> Any:

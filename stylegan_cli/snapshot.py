@@ -31,6 +31,7 @@ from .models.registry import READERS, build_discriminator, build_generator
 from .version import __version__
 
 FORMAT = "stylegan_cli/1"
+_OTHER_FORMATS = {"stylegan_cli-state/1": "the state of a run", "stylegan_cli/tuned/1": "a file of tuned weights"}
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -44,6 +45,8 @@ class SnapshotInfo:
     kimg: float = 0.0  # thousands of images shown to the discriminator
     metrics: dict = field(default_factory=dict)  # name -> value
     origin: str = ""  # the preset it was trained with, or the file it was converted from
+    run: str = ""  # random id of the training run; empty in files of older versions
+    origins: tuple[str, ...] = ()  # ids of runs and fingerprints of models that the run was fine-tuned from
     version: str = __version__  # version of the program that wrote it
 
 
@@ -59,6 +62,11 @@ class Snapshot:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.G)
+
+    @property
+    def lineage(self) -> tuple[str, ...]:
+        """The `origins` of a run that starts with these weights."""
+        return (self.fingerprint, *filter(None, [self.info.run]), *self.info.origins)
 
 
 def save_snapshot(
@@ -163,6 +171,8 @@ def _open(path: Path) -> safetensors.safe_open:
 
 
 def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
+    if what := _OTHER_FORMATS.get((header or {}).get("format", "")):
+        raise SganError(f"{path} is {what}, not a snapshot.", hint="Use a snapshot-*.safetensors, or its run folder.")
     if not header or header.get("format") != FORMAT:
         raise SganError(f"{path} is a safetensors file, but not a stylegan_cli snapshot.")
     try:

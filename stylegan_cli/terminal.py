@@ -18,8 +18,6 @@ STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
 )
 HANGUP = getattr(signal, "SIGHUP", None)
 
-_GONE = (errno.EPIPE, errno.EIO)  # the reader has closed the pipe; the terminal does not exist any more
-
 
 @contextlib.contextmanager
 def handle_signals(
@@ -57,26 +55,41 @@ def stop_as_interrupt() -> contextlib.AbstractContextManager[None]:
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr accept every character, and silence stderr once nobody reads it."""
-    if os.name == "posix" and sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper):
-        buffer = io.BufferedWriter(_Diagnostics(sys.stderr.fileno(), "wb", closefd=False))
-        sys.stderr = sys.__stderr__ = io.TextIOWrapper(buffer, sys.stderr.encoding, line_buffering=True)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="sgan.escape")
+    """Make stdout and stderr accept every character, and silence them once nobody reads them: a command that prints
+    its result after hours of work, or to `head`, does not fail for that."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if os.name == "posix" and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            is_terminal = stream.isatty()
+            buffer = io.BufferedWriter(_Output(stream.fileno(), is_terminal or name == "stderr"))
+            stream = io.TextIOWrapper(buffer, stream.encoding, line_buffering=is_terminal or name == "stderr")
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        stream.reconfigure(errors="sgan.escape")
 
 
-class _Diagnostics(io.FileIO):
-    """A stream of messages whose reader may go away: what follows is discarded, also for child processes."""
+class _Output(io.FileIO):
+    """A stream whose reader may go away: what follows is discarded, also for child processes."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        may_hang_up: bool,  # an error of the device means that the terminal is gone, not that a file is damaged
+    ):
+        super().__init__(descriptor, "wb", closefd=False)
+        self.gone = (errno.EPIPE, errno.EIO) if may_hang_up else (errno.EPIPE,)
 
     def write(self, data) -> int | None:  # pyright: ignore[reportIncompatibleMethodOverride] (bytes-like)
         try:
             return super().write(data)
         except OSError as e:
-            if e.errno not in _GONE:
-                raise
-            with open(os.devnull, "wb") as null:
+            with open(os.devnull, "wb") as null:  # also if it raises, as Python writes what is left once more at exit
                 os.dup2(null.fileno(), self.fileno())
+            if e.errno not in self.gone:
+                raise
             return len(data)
 
 

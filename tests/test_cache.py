@@ -1,5 +1,7 @@
 """The cache: files are found again, ignored if damaged, and made by one process at a time."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -101,6 +103,37 @@ def test_a_file_system_without_locks(root, monkeypatch):
     with cache.claim("things", KEY):
         cache.store("things", KEY, TENSORS)
     assert cache.load("things", KEY) is not None
+
+
+def test_a_lock_file_without_its_process_is_no_lock(root, monkeypatch):
+    """Not even where the system has no locks, so that the file looks like that of a running process."""
+    path = cache.folder("things") / f".{KEY}.lock"
+    path.parent.mkdir(parents=True)
+    for content in ("", f"{2**22 + 1}\nanother-host\n"):
+        path.write_text(content)
+        start = time.monotonic()
+        with cache.claim("things", KEY):
+            assert time.monotonic() - start < 1
+
+    def flock(*args):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError, match="not implemented|locks"), cache.lock(cache.folder("things") / KEY, ""):
+        pass
+    with cache.claim("things", KEY):
+        pass
+
+
+def test_a_folder_of_one_kind_that_cannot_be_written(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cache.folder("things").mkdir(parents=True)
+    access = os.access  # of which root always gets all
+    monkeypatch.setattr(os, "access", lambda path, mode: path != cache.folder("things") and access(path, mode))
+    with cache.claim("things", KEY):
+        path = cache.store("things", KEY, TENSORS)
+    assert path.is_relative_to(cache.temporary_folder()) and cache.find("things", KEY) == path
+    assert cache.places("others") == [cache.folder("others")]
 
 
 def test_leftovers_of_a_killed_process_are_removed(root):

@@ -91,6 +91,20 @@ def test_a_file_is_downloaded_once(server):
     assert server.ranges == [None] and cached_files() == ["weights.bin"]
 
 
+def test_without_a_writable_cache_a_temporary_folder_is_used(server, tmp_path, monkeypatch, capsys):
+    """And a file that is in the cache all the same is found there."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
+    path = fetch(server.url, RIGHT, "weights.bin")
+    assert path == cache.temporary_folder() / "downloads" / "weights.bin" and path.read_bytes() == BODY
+    assert capsys.readouterr().err.startswith(f"{cached('')} is not writable; weights.bin is downloaded to ")
+    assert fetch(server.url, RIGHT, "weights.bin") == path and server.ranges == [None]
+    monkeypatch.setattr(cache, "places", lambda kind: [tmp_path, cache.temporary_folder() / kind])
+    (tmp_path / "weights.bin").write_bytes(BODY)
+    assert fetch(server.url, RIGHT, "weights.bin") == tmp_path / "weights.bin"
+
+
 def test_without_a_hash_any_content_is_accepted(server):
     assert fetch(server.url, None, "weights.bin").read_bytes() == BODY
 
@@ -217,8 +231,9 @@ def test_offline(server, monkeypatch):
     assert fetch(server.url, RIGHT, "weights.bin") == path and len(server.ranges) == 1
 
 
-def test_an_unwritable_cache(server, monkeypatch, tmp_path):
+def test_where_nothing_can_be_written(server, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
     with pytest.raises(SganError, match="Cannot write .*weights.bin: Not a directory"):
         fetch(server.url, RIGHT, "weights.bin")

@@ -158,7 +158,7 @@ INVALID = {
         ("noise", "random", "optimize, const"),
         ("lr", math.nan, "a number"),
         ("loss", "l2", "lpips, discriminator, pixel"),
-        ("crop", "left", "center, none"),
+        ("crop", "left", "center, pad, none"),
         ("init", 3, "a file name"),
         ("mask", [1], "a file name"),
     ],
@@ -377,6 +377,7 @@ def test_fingerprint_is_cached(cache, tmp_path, monkeypatch):
 
 def test_unwritable_cache(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "file"))
     assert len(Session(PACKAGED_MODEL).fingerprint) == 16
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylegan_cli.runs import latest_snapshot
+from stylegan_cli.runs import PACKAGED_MODEL, latest_snapshot
 from stylegan_cli.snapshot import read_info
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and pipes")
@@ -99,6 +99,42 @@ def test_training_goes_on_when_nobody_reads_its_messages(rgb_set, tmp_path, rank
     folder = tmp_path / "00000-rgb-auto"
     assert (process.returncode, stdout) == (0, f"{folder}\n")
     assert read_info(latest_snapshot(folder)).kimg == 0.064
+
+
+@pytest.mark.parametrize(
+    ("line", "written", "count"),
+    [
+        ("train --data DATA --runs out --kimg 0.016 --snap 0.016", "out/*/snapshot-000000.016.safetensors", 1),
+        ("generate --seeds 1-3 --json", "out/seed*.png", 3),
+        ("attribute a.png a.png --loss pixel --steps 1 --num 8", "out/attribute*.png", 2),
+        ("data pack DATA out/set.zip", "out/set.zip", 1),
+        ("data info DATA --outdir out", "out/*-contact.png", 1),
+        ("convert MODEL out/model.pkl --for sg3", "out/model.pkl", 1),
+        ("model info MODEL --layers", "a.png", 1),
+        ("runs --json", "a.png", 1),
+        ("train --help", "a.png", 1),
+    ],
+    ids=lambda x: x.partition(" -")[0] if isinstance(x, str) else "",
+)
+def test_a_command_whose_output_nobody_reads_succeeds(rgb_set, tmp_path, line, written, count):
+    """And writes all its files."""
+    Image.new("RGB", (32, 32), (200, 30, 90)).save(tmp_path / "a.png")
+    words = line.replace("DATA", str(rgb_set)).replace("MODEL", str(PACKAGED_MODEL)).split()
+    words += SMALL if "snap" in line else []
+    environment = os.environ | {"SGAN_CACHE": str(tmp_path / "cache")}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*SGAN, *words], stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, env=environment)
+    os.close(write)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr and b"Exception" not in done.stderr, done.stderr
+    assert len(list(tmp_path.glob(written))) == count
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_result_that_cannot_be_written_is_an_error(tmp_path):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*SGAN, "model", "info", PACKAGED_MODEL], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1 and b"No space left on device" in done.stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

@@ -43,8 +43,9 @@ def command(
     """Convert a checkpoint to another format.
 
     IN is a snapshot, a run folder, or a checkpoint (path or URL) of NVIDIA's StyleGAN repositories (PyTorch or
-    TensorFlow), of rosinality/stylegan2-pytorch, of pSp, e4e or ReStyle; its format is detected from its content, and
-    no code in it is executed. The extension of OUT decides what is written:
+    TensorFlow), of rosinality/stylegan2-pytorch, of pSp, e4e, ReStyle or PTI, of MMGeneration, MMagic or StudioGAN: a
+    training checkpoint, a whole generator or a state dictionary. Its format is detected from its content, and no code
+    in it is executed. The extension of OUT decides what is written:
 
     \b
       .safetensors  a snapshot, for the other commands

@@ -10,7 +10,7 @@ import click
 from ..config import base_size
 from ..errors import plural
 from .call import output_file, warn
-from .options import OrderedGroup, out_options, output_options, seed_option, workers_option
+from .options import OrderedGroup, crop_options, out_options, output_options, seed_option, workers_option
 from .params import SIZE
 from .progress import bar
 
@@ -40,20 +40,7 @@ def command() -> None:
     help="Image size in pixels to resize to: 256, or 256x384 (height x width). Default: that of the images, if "
     "all are equal.",
 )
-@click.option(
-    "--crop",
-    type=click.Choice(["center", "pad", "none"]),
-    default="center",
-    show_default=True,
-    help="Method of fitting images with another aspect ratio: center (crop), pad (keep the whole image) or none "
-    "(stretch).",
-)
-@click.option(
-    "--pad",
-    metavar="COLOR|blur",
-    help="Padding: a color such as white or #ff8000, or blur (the image, enlarged and blurred). "
-    "Only with --crop pad. Default: black.",
-)
+@crop_options
 @click.option(
     "--filter",
     type=click.Choice(["box", "lanczos"]),
@@ -86,8 +73,9 @@ def command() -> None:
 def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet: bool, **options: typing.Any) -> None:
     """Pack images into a dataset: one zip of images of the same size, for `sgan train --data`.
 
-    SRC is a folder (with all its subfolders), a zip, or an .npz or .npy file of images, in any common format. DEST is
-    the zip to write. Files that are not images or cannot be read are skipped and listed.
+    SRC is a folder (with all its subfolders), a zip, or an .npz or .npy file of images, in any common format; or
+    TFRecords or an LMDB of other programs. DEST is the zip to write. Files that are not images or cannot be read are
+    skipped and listed.
 
     \b
     Examples:
@@ -108,7 +96,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
         click.echo(f"{report.enlarged} images were smaller than --size and have been enlarged.", err=True)
     warn(*filter(None, (report.warning, *report.notes)))
     if not quiet:
-        classes = f", {len(report.classes)} classes" if report.classes else ""
+        classes = f", {len(report.classes)} {report.label_unit}" if report.classes else ""
         size = f"{report.height}x{report.width} (height x width), {plural(report.channels, 'channel')}"
         click.echo(f"{report.num} images of {size}{classes}")
     click.echo(report.path)
@@ -121,8 +109,8 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
 def info_command(path: str | None, out: str | None, outdir: str | None, as_json: bool, quiet: bool) -> None:
     """Show what a dataset contains: number and size of images, classes, attributes.
 
-    PATH is a zip or a folder, by default the bundled dataset. Also writes NAME-contact.png, a contact sheet: up to 80
-    of the images side by side.
+    PATH is a zip, a folder or another source of images, by default the bundled dataset. Also writes NAME-contact.png,
+    a contact sheet: up to 80 of the images side by side.
 
     \b
     Examples:
@@ -208,12 +196,12 @@ def _table(facts: dict[str, typing.Any]) -> str:
 
 
 def _labels(facts: dict[str, typing.Any]) -> dict[str, str]:
-    """The rows of the labels: images per class, or the names of the numbers of a vector."""
+    """The rows of the labels: images per class, or the names of the values of a vector."""
     if facts["label_problem"]:
         return {"labels": f"unusable: {facts['label_problem']}"}
     if names := facts["label_numbers"]:
         shown = ", ".join(names[:_MAX_SHOWN]) + (" ..." if len(names) > _MAX_SHOWN else "")
-        return {"labels": f"{len(names)} numbers per image ({shown})"}
+        return {"labels": f"{len(names)} values per image ({shown})"}
     return {"classes": _counted(facts["classes"]) or "none"}
 
 

@@ -10,7 +10,7 @@ from .call import Call
 from .options import sampling_options, session_options
 from .params import LATENTS, STYLES
 
-_IMAGES = "images, as seeds such as 0,5,10-20 or as .npz files of latents from `sgan project`."
+_IMAGES = "images, as seeds such as 0,5,10-20 or as files of latents (.npz, .npy or .pt)."
 
 
 @click.command(short_help="Mix the styles of images in a grid.")

@@ -86,7 +86,10 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
 def _architecture(info: SnapshotInfo) -> dict[str, str]:
     D = info.discriminator
     discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
-    rows = {"Generator": info.generator.describe(), "Discriminator": discriminator}
+    rows = {
+        "Generator": info.generator.describe(info.data.label_unit if info.data else "classes"),
+        "Discriminator": discriminator,
+    }
     return rows | ({"Input": "can be moved and turned"} if info.generator.takes_transform else {})
 
 

@@ -107,8 +107,8 @@ kernels_option = click.option(
 _any_model_option = click.option(
     "--any-model",
     is_flag=True,
-    help="Also accept files of latents, directions and tuned weights that belong to another model, such as an earlier "
-    "snapshot of the same run.",
+    help="Also accept files of latents, directions and tuned weights that belong to another model, such as one that "
+    "this model was fine-tuned from. Other snapshots of the same run need no option.",
 )
 
 
@@ -123,7 +123,7 @@ def session_options(command: typing.Callable) -> typing.Callable:
     return combine_options(model_option, _any_model_option, device_option, kernels_option, output_options)(run)
 
 
-# Passes `seeds`, a list of seeds and names of .npz files.
+# Passes `seeds`, a list of seeds and names of files of latents.
 def latents_option(
     default: str | None,
     note: str = "",  # further sentences of the help
@@ -132,8 +132,8 @@ def latents_option(
         "--seeds",
         type=LATENTS,
         default=default,
-        help="Images, as seeds (random starting points) such as 0,5,10-20, or as .npz files of latents from "
-        f"`sgan project`.{note}",
+        help="Images, as seeds (random starting points) such as 0,5,10-20, or as files of latents (.npz of "
+        f"`sgan project`, or .npz, .npy, .pt of other programs).{note}",
     )
 
 
@@ -165,13 +165,22 @@ def trunc_option(name: str = "trunc") -> typing.Callable:
     )
 
 
-# Passes `trunc`, `trunc_cutoff` and `class_index`.
+# Passes `latent_space` (str or None).
+latent_space_option = click.option(
+    "--latent-space",
+    type=click.Choice(["z", "w", "w+"]),
+    help="Latent space of files of latents: z, w (one latent for all layers) or w+ (one per layer). Default: from the "
+    "names and shapes in the file, see `File formats` in the documentation.",
+)
+
+# Passes `trunc`, `trunc_cutoff`, `class_index` and `latent_space`.
 truncation_options = combine_options(
     trunc_option(),
     click.option(
         "--trunc-cutoff", type=click.IntRange(0), help="Number of styles to truncate, from the first. Default: all."
     ),
     class_option,
+    latent_space_option,
 )
 
 # Passes `batch` (int or None).
@@ -297,7 +306,25 @@ def detector_option(name: str = "detector") -> typing.Callable:
     )
 
 
-# Passes `space`, `loss`, `detector`, `crop`: how `sgan project` and `sgan attribute` search latents.
+# Passes `crop` and `pad` (str or None), for `data.codec.padding`.
+crop_options = combine_options(
+    click.option(
+        "--crop",
+        type=click.Choice(["center", "pad", "none"]),
+        default="center",
+        show_default=True,
+        help="Method of fitting images with another aspect ratio: center (crop), pad (keep the whole image) or none "
+        "(stretch).",
+    ),
+    click.option(
+        "--pad",
+        metavar="COLOR|blur",
+        help="Padding: a color such as white or #ff8000, or blur (the image, enlarged and blurred). "
+        "Only with --crop pad. Default: black.",
+    ),
+)
+
+# Passes `space`, `loss`, `detector`, `crop`, `pad`: how `sgan project` and `sgan attribute` search latents.
 projection_options = combine_options(
     click.option(
         "--space",
@@ -313,10 +340,5 @@ projection_options = combine_options(
         "pixel. Default: lpips (weights downloaded once), or discriminator if they cannot be downloaded.",
     ),
     detector_option(),
-    click.option(
-        "--crop",
-        type=click.Choice(["center", "none"]),
-        default="center",
-        help="Method of fitting images with another aspect ratio: center (crop) or none (stretch).",
-    ),
+    crop_options,
 )

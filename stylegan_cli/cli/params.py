@@ -19,10 +19,10 @@ class Numbers(click.ParamType):
         largest: int,  # largest number allowed
         max_count: int = 1_000_000,  # numbers in a list
         words: tuple[str, ...] = (),  # accepted in place of numbers
-        suffix: str | None = None,  # of files that are accepted among the numbers, '.npz'
+        suffixes: tuple[str, ...] = (),  # of files that are accepted among the numbers, '.npz'
     ):
         self.name, self.noun, self.largest, self.max_count = name, noun, largest, max_count
-        self.words, self.suffix = words, suffix
+        self.words, self.suffixes = words, suffixes
 
     def convert(
         self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None
@@ -31,7 +31,7 @@ class Numbers(click.ParamType):
             return value
         numbers: list = []
         for part in value.split(","):
-            if self.suffix and part.strip().lower().endswith(self.suffix):
+            if part.strip().lower().endswith(self.suffixes):
                 numbers.append(part.strip())
                 continue
             first, last = self._bounds(part.strip(), param, ctx)
@@ -44,7 +44,7 @@ class Numbers(click.ParamType):
         match = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part)
         if not match:
             words = f"{', '.join(self.words)}, or " if self.words else ""
-            files = f", or {self.suffix} files" if self.suffix else ""
+            files = f", or files of latents ({', '.join(self.suffixes)})" if self.suffixes else ""
             usage = f"Use {words}numbers and ranges such as 0,5,10-20{files}."
             self.fail(f"{part!r} is not a valid {self.noun} list. {usage}", param, ctx)
         first, last = int(match[1]), int(match[2] or match[1])
@@ -165,7 +165,8 @@ class Aliases(click.Choice):
 
 
 SEEDS = Numbers("seeds", "seed", largest=2**32 - 1)
-LATENTS = Numbers("latents", "seed", largest=2**32 - 1, suffix=".npz")  # seeds and files of latents
+_FILES = (".npz", ".npy", ".pt", ".pth", ".pkl")
+LATENTS = Numbers("latents", "seed", largest=2**32 - 1, suffixes=_FILES)  # seeds and files of latents
 STYLES = Numbers("styles", "style", largest=999, max_count=1000, words=("coarse", "middle", "fine"))  # or indices of w
 SIZE = Size()
 GRID = Size("grid", "Use ROWSxCOLUMNS such as 3x2.")

@@ -9,7 +9,15 @@ import click
 
 from ..errors import MisuseError, SganError
 from .call import Call, keep_freed_memory, warn
-from .options import batch_option, class_choice, outdir_option, projection_options, seed_option, session_options
+from .options import (
+    batch_option,
+    class_choice,
+    latent_space_option,
+    outdir_option,
+    projection_options,
+    seed_option,
+    session_options,
+)
 from .params import Aliases
 
 if TYPE_CHECKING:
@@ -35,7 +43,8 @@ if TYPE_CHECKING:
 )
 @click.option("--mask", metavar="IMAGE", help="Mask image. Only white pixels count. Default: all pixels.")
 @class_choice("any class")
-@click.option("--init", metavar="FILE", help="File of latents (.npz) to start from. Default: see --candidates.")
+@click.option("--init", metavar="FILE", help="File of latents to start from. Default: see --candidates.")
+@latent_space_option
 @click.option(
     "--candidates",
     type=click.IntRange(0, 10_000),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageColor, ImageFilter, PngImagePlugin
 
+from ..config import check_choice
+from ..errors import MisuseError
 from .colors import channels_of, scale_transparent_color, to_srgb, unknown_range
 from .formats import readable_formats
 
@@ -20,6 +22,7 @@ from .formats import readable_formats
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: larger images are rejected before they are decoded
+CROPS = ("center", "pad", "none")  # see `fit`
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 HEAD = 4096  # bytes: nearly always enough for all chunks before a PNG's pixels
 
@@ -146,12 +149,23 @@ def fit(
     return image if image.size == (width, height) else image.resize((width, height), FILTERS[filter])
 
 
-def check_padding(
-    pad: str,  # see `fit`
-) -> None:
-    """Raise ValueError if the padding is neither 'blur' nor a color."""
-    if pad != "blur":
-        ImageColor.getrgb(pad)
+def padding(
+    crop: str,  # see `fit`
+    pad: str | None,  # None: the default
+) -> str:
+    """The padding. Raises MisuseError if it has no effect, or is neither 'blur' nor a color."""
+    check_choice("The crop", crop, CROPS)
+    if pad is None:
+        return "black"
+    if crop != "pad":
+        raise MisuseError(f"The padding {pad!r} has no effect with --crop {crop}.", hint="Add --crop pad.")
+    try:
+        if pad != "blur":
+            ImageColor.getrgb(pad)
+    except ValueError as e:
+        hint = "Use a name such as white, a value such as #ff8000, or blur."
+        raise MisuseError(f"{pad!r} is not a color for the padding.", hint=hint) from e
+    return pad
 
 
 def _limited(side: int, ideal: float) -> int:

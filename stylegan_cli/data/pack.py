@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import base_size, check_choice
+from ..config import base_size
 from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..version import __version__
-from .arrays import ArraySource, open_any
 from .checks import OPAQUE, is_opaque, usable_attributes
-from .codec import MAX_PIXELS, Header, ImageError, check_padding, fit, png_bytes, to_channels
+from .codec import MAX_PIXELS, Header, ImageError, fit, padding, png_bytes, to_channels
 from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
-from .listing import HIDDEN, first_three, printable
+from .listing import EXPECTED, first_three, printable
+from .opening import open_source
 from .parallel import ordered_map
-from .sources import FolderSource, ZipSource
+from .sources import Source
 from .writer import DatasetWriter, dataset_writer
-
-Source = FolderSource | ZipSource | ArraySource
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,12 @@ class PackReport:
     height: int
     width: int
     channels: int
-    classes: tuple[str, ...]  # names; empty without labels
+    classes: tuple[str, ...]  # names, also of label values; empty without labels
     enlarged: int  # number of images that were smaller than the size
     skipped: tuple[tuple[str, str], ...]  # (name, reason) of all files that were not taken
     warning: str | None  # set if no model can be trained at this size
     notes: tuple[str, ...] = ()  # what else the user should know
+    label_unit: str = "classes"  # or 'label values'
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class _Form:
 
 
 def pack(
-    src: str | os.PathLike,  # folder (searched recursively), zip, .npz or .npy
+    src: str | os.PathLike,  # folder (searched recursively), zip or another source, see `open_source`
     dest: str | os.PathLike,  # path of the zip
     *,
     size: tuple[int, int] | None = None,  # (height, width); None: the size that all images share
@@ -81,8 +80,8 @@ def pack(
     """
     if Path(src).resolve() == Path(dest).resolve():
         raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
-    pad = _padding(crop, pad)
-    source = open_any(src)
+    pad = padding(crop, pad)
+    source = open_source(src, size)
     if labels is None:
         source.listing.check_labels(str(src))
     headers, skipped = _scan(source, max_pixels, progress)
@@ -113,22 +112,8 @@ def pack(
         tuple((printable(name), reason) for name, reason in sorted(skipped.items())),
         _warning(form.size),
         (*unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
+        "label values" if label_of and isinstance(next(iter(label_of.values())), list) else "classes",
     )
-
-
-def _padding(crop: str, pad: str | None) -> str:
-    """Check `crop` and `pad`; return the padding."""
-    check_choice("The crop", crop, ("center", "pad", "none"))
-    if pad is None:
-        return "black"
-    if crop != "pad":
-        raise SganError(f"The padding {pad!r} has no effect with --crop {crop}.", hint="Add --crop pad.")
-    try:
-        check_padding(pad)
-    except ValueError as e:
-        hint = "Use a name such as white, a value such as #ff8000, or blur."
-        raise SganError(f"{pad!r} is not a color for the padding.", hint=hint) from e
-    return pad
 
 
 def _pack_images(
@@ -171,7 +156,7 @@ def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str
 
 
 def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
-    if files := [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason != HIDDEN]:
+    if files := [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason not in EXPECTED]:
         raise SganError(
             f"{src} has {plural(len(files), 'file')} that cannot be read as images: {first_three(files)}.",
             hint="Without --strict they are skipped.",
@@ -179,7 +164,7 @@ def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
 
 
 def _nothing_readable(skipped: dict[str, str], src: Any) -> SganError:
-    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason != HIDDEN]
+    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason not in EXPECTED]
     return SganError(f"None of the images of {src} can be read: {first_three(files)}.")
 
 
@@ -319,7 +304,7 @@ def _provenance(
         "filter": form.filter,
         **({"pad": form.pad} if form.crop == "pad" else {}),
         "channels": form.channels,
-        "skipped": [printable(name) for name, reason in sorted(skipped.items()) if reason != HIDDEN],
+        "skipped": [printable(name) for name, reason in sorted(skipped.items()) if reason not in EXPECTED],
         "classes": list(classes),
     }
     return {**provenance, "from": dataset_json.provenance} if dataset_json.provenance else provenance

@@ -132,7 +132,7 @@ def find_weights(
     sources = SOURCES[name]
     if (folder := _user_folder()) and (paths := [p for s in sources if (p := folder / s.file).is_file()]):
         return _identify(paths[0], sources)
-    for folder in (cache.folder("downloads"), Path(torch.hub.get_dir(), "checkpoints")):
+    for folder in (*cache.places("downloads"), Path(torch.hub.get_dir(), "checkpoints")):
         for source in sources:
             path = folder / source.file
             if path.is_file() and cache.sha256_of(path) == source.sha256:

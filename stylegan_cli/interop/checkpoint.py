@@ -13,6 +13,7 @@ from torch import Tensor
 from ..models.checkpoints import Conversion, Names
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..pickled import PickleError
+from ..sampling import counter
 
 _MAX_NUMEL = 1 << 22  # of a computed tensor: the noise of 2048 x 2048
 _MAX_SIDE = 1 << 14  # of a tensor
@@ -45,6 +46,10 @@ class Checkpoint:
 
 class FormatError(ValueError):
     """Why a file of a known format cannot be used: one sentence without a full stop."""
+
+
+class OtherContentError(PickleError):
+    """A file does not have the content that a reader looks for: another reader may know it."""
 
 
 class ConvertedTensor:
@@ -84,6 +89,14 @@ class ComputedTensor:
         return self.compute(self.size)
 
 
+def random_noise(
+    purpose: str,  # decides the values
+    size: tuple[int, ...],  # [..., h, w]
+) -> ComputedTensor:
+    """Constant noise for a network whose file has none."""
+    return ComputedTensor(size, lambda size: counter.normal(0, purpose, torch.tensor([0]), size[-2:]).reshape(size))
+
+
 def infer_channels(
     widths: dict[int, int],  # level -> feature maps
 ) -> dict[str, Any]:  # channel_base and channel_max
@@ -103,7 +116,7 @@ def shape_of(
     ndim: int,
 ) -> tuple[int, ...]:
     """The shape of a tensor. Raises PickleError if it is missing, has another dimension or an impossible size."""
-    shape = weights[name].size if _is_tensor(weights.get(name)) else ()
+    shape = weights[name].size if is_tensor(weights.get(name)) else ()
     if len(shape) != ndim or not all(0 < side <= _MAX_SIDE for side in shape):
         raise PickleError(f"it has no {name} with {ndim} dimensions")
     return shape
@@ -115,7 +128,7 @@ def map_names(
     is_ignored: Callable[[str], bool],  # whether a name is not needed
 ) -> dict[str, Loadable]:  # by our names
     """Raises PickleError if a weight is missing, FormatError if there are unknown ones, as in other architectures."""
-    if missing := [source for source, _ in names.values() if not _is_tensor(weights.get(source))]:
+    if missing := [source for source, _ in names.values() if not is_tensor(weights.get(source))]:
         raise PickleError(f"it has no {missing[0]}")
     others = {source for source in weights if type(source) is str} - {source for source, _ in names.values()}
     if unknown := sorted(source for source in others if not is_ignored(source)):
@@ -126,5 +139,5 @@ def map_names(
     }
 
 
-def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "load") and hasattr(value, "size")
+def is_tensor(value: Any) -> bool:
+    return hasattr(type(value), "load") and hasattr(value, "size")  # objects in pickles have any attribute

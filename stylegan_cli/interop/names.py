@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..pickled import MAX_STEPS, Part, PickleError, read_pickle
-from . import nvidia, rosinality, tensorflow
+from ..tensors import STORAGES, class_of_module, entry_part, is_legacy, load_storage, rebuild_tensor, zip_entries
 from .checkpoint import FormatError
-from .tensors import STORAGES, entry_part, load_storage, rebuild_tensor, resolve_numpy_name, zip_entries
+from .modules import resolve_name
 
 _STORAGE_STEPS = 1000  # maximum number of steps of a pickle in a storage
-_RESOLVERS = (nvidia.resolve_name, rosinality.resolve_name, tensorflow.resolve_name, resolve_numpy_name)
 
 
 @dataclass
@@ -44,10 +43,11 @@ def find_names(
         if head[:1] != b"\x80":
             return None
         file = Part(f)
+        is_torch = is_legacy(Part(f))
         _scan(file, names)
         for _ in range(4):  # the old torch.save wrote five pickles in a row
             if names.complete and file.position < len(file):
-                _scan(file, names, required=False)
+                _scan(file, names, required=is_torch)
     return names
 
 
@@ -62,9 +62,13 @@ def _scan(file: Part, names: PickleNames, required: bool = True, max_steps: int 
         return _Unknown if meaning is None or meaning in (rebuild_tensor, load_storage) else meaning
 
     try:
-        read_pickle(file, resolve, _Unknown, lazy_bytes=True, max_steps=max_steps)
+        read_pickle(file, resolve, _find_object, lazy_bytes=True, max_steps=max_steps)
     except PickleError:
         names.complete = names.complete and not required
+
+
+def _find_object(reference: Any) -> Any:
+    return class_of_module(reference) or _Unknown()
 
 
 def _scan_storage(part: Any, names: PickleNames) -> Any:
@@ -81,13 +85,10 @@ def _meaning(module: str, name: str) -> Any:
         return STORAGES[name]
     if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
         return rebuild_tensor
-    for resolve in _RESOLVERS:
-        try:
-            if (meaning := resolve(module, name)) is not None:
-                return meaning
-        except FormatError:
-            continue
-    return None
+    try:
+        return resolve_name(module, name)
+    except FormatError:
+        return None
 
 
 class _Unknown:

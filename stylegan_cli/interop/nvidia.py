@@ -1,4 +1,4 @@
-"""Reader of NVIDIA's PyTorch pickles: stylegan2-ada-pytorch, and the StyleGAN2 networks of stylegan3.
+"""Networks of NVIDIA's PyTorch programs, saved as whole modules: stylegan2-ada-pytorch, and StyleGAN2 of stylegan3.
 
 A pickle holds {'G', 'D', 'G_ema', 'augment_pipe', 'training_set_kwargs'}; a network is a dictionary with its source
 code, which is ignored, and its `__dict__`. The weight names are the same as here. All settings are inferred from the
@@ -7,103 +7,16 @@ modules, because the defaults of the two repositories differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from ..models.config import DiscriminatorConfig
 from ..models.stylegan2.config import StyleGAN2Config
-from ..pickled import Part, PickleError, read_pickle
-from .checkpoint import Checkpoint, FormatError, Loadable, infer_channels
-from .nvidia_writer import NetworkCall, read_calls, resolve_writer_name
-from .tensors import LazyTensor, load_storage, rebuild_tensor, resolve_common_name
+from ..pickled import PickleError
+from .checkpoint import FormatError, Loadable, infer_channels
+from .modules import Module
 
-PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _MAX_LAYERS = 64  # of a mapping network, so that a false number cannot keep the reader busy
 _LINEAR = ("embed", "affine", "out", "torgb", "skip")  # layers without an activation
-_UNSUPPORTED = {  # top-level package that a pickle names -> program
-    "R3GAN": "R3GAN",
-    "dill": "StyleGAN-XL, or another program that uses dill",
-    "pg_modules": "StyleGAN-XL",
-}
-
-
-class Module:
-    """The state of a module; its source code is ignored."""
-
-    def __init__(self, meta: Any):
-        if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("state"), dict):
-            raise PickleError("one of its networks does not have NVIDIA's format")
-        self.state = meta["state"]
-
-    def __getattr__(self, name: str) -> Any:  # an attribute of the original module, or None
-        return self.__dict__["state"].get(name)
-
-    def set_state(self, state: Any) -> None:
-        raise PickleError("one of its networks does not have NVIDIA's format")
-
-    @property
-    def modules(self) -> dict[str, Module]:
-        return self._named("_modules", Module)
-
-    @property
-    def tensors(self) -> dict[str, LazyTensor]:  # frozen weights are buffers
-        return self._named("_parameters", LazyTensor) | self._named("_buffers", LazyTensor)
-
-    def _named(self, group: str, kind: type) -> dict[str, Any]:
-        value = self.state.get(group)
-        pairs = value.items() if isinstance(value, dict) else ()
-        return {name: value for name, value in pairs if type(name) is str and isinstance(value, kind)}
-
-    def walk(self, prefix: str = "", visited: set[int] | None = None) -> Iterator[tuple[str, Module]]:
-        """This module and all its submodules with their names. A submodule must not occur twice, because repeated
-        nesting could make the traversal endless."""
-        visited = set() if visited is None else visited
-        if id(self) in visited:
-            raise PickleError("one of its modules is in two places")
-        visited.add(id(self))
-        yield prefix, self
-        for name, module in self.modules.items():
-            yield from module.walk(f"{prefix}{name}.", visited)
-
-    def named_tensors(self) -> dict[str, LazyTensor]:
-        return {prefix + name: tensor for prefix, module in self.walk() for name, tensor in module.tensors.items()}
-
-
-def resolve_name(module: str, name: str) -> Any:
-    """The replacement for a name in such a pickle. Raises FormatError for names of a known but unsupported format."""
-    if (module, name) == PERSISTENT:
-        return Module
-    if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-        return rebuild_tensor
-    if (module, name) == ("torch.storage", "_load_from_bytes"):
-        return load_storage
-    if program := _UNSUPPORTED.get(module.partition(".")[0]):
-        raise FormatError(f"it is a checkpoint of {program}, which is not supported")
-    return resolve_writer_name(module, name) or resolve_common_name(module, name)
-
-
-def read_nvidia(file: Part) -> Checkpoint:
-    """Read a pickle from NVIDIA. Raises PickleError and FormatError."""
-    tree = read_pickle(file, resolve_name, lazy_bytes=True)
-    if isinstance(tree, dict) and isinstance(tree.get("G_ema"), NetworkCall):
-        return read_calls(tree["G_ema"], tree["D"] if isinstance(tree.get("D"), NetworkCall) else None)
-    if not isinstance(tree, dict) or not isinstance(tree.get("G_ema"), Module):
-        raise PickleError("it has no G_ema in NVIDIA's format")
-    G, D, pipe = tree["G_ema"], tree.get("D"), tree.get("augment_pipe")
-    generator, tensors = generator_of(G)
-    discriminator, d_tensors = discriminator_of(D) if isinstance(D, Module) else (None, {})
-    p = pipe.tensors.get("p") if isinstance(pipe, Module) else None
-    dataset = tree.get("training_set_kwargs")
-    return Checkpoint(
-        "NVIDIA PyTorch pickle",
-        generator,
-        tensors,
-        discriminator,
-        d_tensors,
-        None if p is None or p.size != () else float(p.load()),
-        _text(dataset.get("path")) if isinstance(dataset, dict) else "",
-        notes=("The weights of G are omitted; its moving average G_ema is used.",),
-    )
 
 
 def generator_of(G: Module) -> tuple[StyleGAN2Config, dict[str, Loadable]]:
@@ -160,7 +73,7 @@ def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable
     return config, _without_filters(tensors)
 
 
-def _without_filters(tensors: dict[str, LazyTensor]) -> dict[str, Loadable]:
+def _without_filters(tensors: dict[str, Loadable]) -> dict[str, Loadable]:
     """The tensors without resampling filters, which follow from the configuration."""
     return {name: t for name, t in tensors.items() if not name.endswith("resample_filter")}
 
@@ -177,7 +90,7 @@ def _size(network: Module) -> tuple[int, int]:
     return side, side
 
 
-def _rows(tensors: dict[str, LazyTensor], name: str) -> int:
+def _rows(tensors: dict[str, Loadable], name: str) -> int:
     if name not in tensors or len(tensors[name].size) != 1:
         raise PickleError(f"it has no {name}")
     return tensors[name].size[0]
@@ -191,14 +104,23 @@ def _fir_of(network: Module) -> tuple[float, ...]:
         is_image = module.architecture == "skip" and name != "b4"  # a level's own filter is for the image
         is_layer = any(factor not in (None, 1) for factor in (module.up, module.down))
         if (is_image or is_layer) and (taps := module.tensors.get("resample_filter")) is not None:
-            filters[_filter(taps)] = name
-    if len(filters) > 1:
-        names = " and ".join(name[:80] for name in filters.values())
-        raise FormatError(f"its layers {names} have different resampling filters")
-    return next(iter(filters)) if filters else _filter(None)
+            filters[name] = taps
+    return one_filter(filters)
 
 
-def _filter(tensor: LazyTensor | None) -> tuple[float, ...]:
+def one_filter(
+    filters: dict[str, Loadable],  # of layers that resample, by the layers' names
+) -> tuple[float, ...]:
+    """The taps that all filters share. Raises FormatError if they differ, PickleError if there are none."""
+    names = {_filter(taps): name for name, taps in filters.items()}
+    if len(names) > 1:
+        raise FormatError(
+            f"its layers {' and '.join(name[:80] for name in names.values())} have different resampling filters"
+        )
+    return next(iter(names)) if names else _filter(None)
+
+
+def _filter(tensor: Loadable | None) -> tuple[float, ...]:
     """The taps of a filter in one dimension, scaled to integers if possible."""
     if tensor is None or len(tensor.size) not in (1, 2) or not all(1 <= side <= 32 for side in tensor.size):
         raise PickleError("it has no resampling filter")

@@ -24,8 +24,8 @@ from ..models.generator import Generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..ops import fir_filter
 from ..pickled import Name, PickleError
+from ..tensors import Array
 from .checkpoint import Checkpoint
-from .tensors import Array
 
 _OTHER_FORMATS = "Use .onnx or .pt2, which support every model."
 REPOSITORIES = {"ada": "training.networks", "sg3": "training.networks_stylegan2"}  # the module with the networks

@@ -18,11 +18,12 @@ from ..models.registry import build_discriminator, build_generator
 from ..pickled import Part, PickleError
 from ..sampling import counter
 from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot
-from . import nvidia, rosinality, tensorflow
-from .checkpoint import Checkpoint, ComputedTensor, FormatError
-from .tensors import is_legacy
+from ..tensors import is_legacy
+from . import mmgeneration, networks, tensorflow
+from .checkpoint import Checkpoint, ComputedTensor, FormatError, OtherContentError
+from .identify import CONVERT_HELP, DOWNLOAD_AGAIN, identify_content, identify_head
+from .safetensors_file import is_foreign, is_safetensors
 
-_HEAD = 4096  # bytes that are searched for signs of other file types
 # Raised by readers for a tree with the right structure but wrong types or values
 _MALFORMED = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError),
@@ -40,12 +41,13 @@ class Format:
 
 
 PICKLE = (
-    Format("NVIDIA's PyTorch pickle", nvidia.read_nvidia),
+    Format("PyTorch pickle", networks.read_networks),
     Format("TensorFlow pickle", tensorflow.read_tensorflow),
 )
-TORCH = (
-    Format("rosinality's or pSp's .pt", rosinality.read_rosinality),
-)  # written by torch.save, as a zip or in its old format
+TORCH = (  # a zip, or its old format
+    Format("file of torch.save", networks.read_networks),
+    Format("MMGeneration's .pth", mmgeneration.read_mmgeneration),
+)
 
 
 def open_model(
@@ -82,12 +84,12 @@ def _info(checkpoint: Checkpoint, path: Path) -> SnapshotInfo:
 
 
 def is_snapshot(path: Path) -> bool:
-    """Whether the file is safetensors, or missing: `load_snapshot` reads it, or raises the right error."""
+    """Whether the file is safetensors of this package, or missing: `load_snapshot` reads it, or says why it cannot."""
     if not path.is_file():
         return True
     with open(path, "rb") as f:
         head = f.read(9)
-    return len(head) == 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 27
+    return is_safetensors(head) and not is_foreign(path)
 
 
 def read_checkpoint(
@@ -95,21 +97,25 @@ def read_checkpoint(
     path: Path,  # for the message
 ) -> Checkpoint:
     """Read a checkpoint of any format. Raises SganError with the reason why it is none of them."""
-    _refuse_other_files(file, path)
-    failures = []
+    if finding := identify_head(Part(file.file)):
+        raise SganError(f"{path} is {finding[0]}.", hint=finding[1])
+    failure = None  # of the reader that knows such files
     for format in TORCH if _is_from_torch_save(file) else PICKLE:
         try:
             return format.read(Part(file.file))
         except FormatError as e:
-            raise SganError(f"{path} cannot be used: {e}.") from e
+            raise SganError(f"{path} cannot be used: {e}.", hint=CONVERT_HELP) from e
+        except OtherContentError:
+            continue
         except (PickleError, SganError) as e:
-            failures.append(f"{format.name}: {str(e).rstrip('.')}")
+            failure = failure or str(e).rstrip(".")
         except _MALFORMED as e:
-            failures.append(f"{format.name}: it is malformed ({type(e).__name__})")
-    raise SganError(
-        f"{path} is not a checkpoint of a known format ({'; '.join(failures)}).",
-        hint="`sgan convert --help` lists the formats that can be read.",
-    )
+            failure = failure or f"it is malformed ({type(e).__name__})"
+    if failure is not None:
+        cause = DOWNLOAD_AGAIN if "truncated" in failure else None
+        raise SganError(f"{path} cannot be read: {failure}.", hint=cause)
+    what, hint = identify_content(Part(file.file))
+    raise SganError(f"{path} is {what}.", hint=hint)
 
 
 def load_tensors(
@@ -155,13 +161,3 @@ def _shapes(
             networks["D"] = build_discriminator(discriminator)
     pairs = [(key, pair) for key, network in networks.items() for pair in network.state_dict().items()]
     return {f"{key}.{name}": tuple(tensor.shape) for key, (name, tensor) in pairs}
-
-
-def _refuse_other_files(file: Part, path: Path) -> None:
-    head = Part(file.file).read(_HEAD)
-    if head.startswith(b"version https://git-lfs"):
-        raise SganError(f"{path} is a Git LFS pointer, not the file itself.", hint="Run `git lfs pull`.")
-    if b"<html" in head.lower() or head.lstrip()[:9].lower() == b"<!doctype":
-        raise SganError(f"{path} is a web page, not a checkpoint.", hint="Download the file itself.")
-    if not head:
-        raise SganError(f"{path} is empty.", hint="Copy or download it again.")

@@ -11,10 +11,20 @@ from typing import Any
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.stylegan2.checkpoints import tensorflow_discriminator, tensorflow_generator
 from ..models.stylegan2.config import StyleGAN2Config
-from ..pickled import Part, PickleError, read_pickle
+from ..pickled import Part, PickleError
 from . import tensorflow1
-from .checkpoint import Checkpoint, ComputedTensor, FormatError, Loadable, infer_channels, map_names, shape_of
-from .tensorflow_network import Arguments, Network, count_of, levels_of, mapping_settings, resolve_name
+from .checkpoint import (
+    Checkpoint,
+    ComputedTensor,
+    FormatError,
+    Loadable,
+    OtherContentError,
+    infer_channels,
+    map_names,
+    shape_of,
+)
+from .modules import read_tree
+from .tensorflow_network import Arguments, Network, count_of, levels_of, mapping_settings
 
 _STYLEGAN2_VERSION = 4
 _ADA_VERSION = 5  # StyleGAN2-ADA, which changed some defaults
@@ -22,9 +32,9 @@ _ADA_VERSION = 5  # StyleGAN2-ADA, which changed some defaults
 
 def read_tensorflow(file: Part) -> Checkpoint:
     """Raises PickleError and FormatError."""
-    tree = read_pickle(file, resolve_name, lazy_bytes=True)
+    tree = read_tree(file)
     if type(tree) not in (tuple, list) or len(tree) != 3 or not all(isinstance(part, Network) for part in tree):
-        raise PickleError("it does not contain the three networks G, D and Gs")
+        raise OtherContentError("it does not contain the three networks G, D and Gs")
     _, D, G = tree
     weights = G.variables("mapping", "synthesis")
     is_stylegan1 = G.version < _STYLEGAN2_VERSION or any("/StyleMod/" in name for name in weights)

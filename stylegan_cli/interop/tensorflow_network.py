@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..pickled import PickleError
+from ..tensors import Array, resolve_common_name
 from .checkpoint import ComputedTensor, FormatError, Loadable, shape_of
-from .tensors import Array, resolve_common_name
 
 _MAX_LEVELS = 10  # above the lowest
 

@@ -143,7 +143,7 @@ def load_directions(
     directions = read_npz(path, _parse, "is not a file of directions, or it is damaged", hint)
     if problem := _find_problem(directions):
         raise SganError(f"{path} is not a valid file of directions: {problem}.")
-    check_model(path, directions.model, model or fingerprint(G), directions.settings.get("model"))
+    check_model(path, directions.model, model or fingerprint(G), directions.settings)
     if directions.vectors.shape[1] != G.config.w_dim:
         size = directions.vectors.shape[1]
         raise SganError(f"The directions in {path} have {size} dimensions; the w of this model has {G.config.w_dim}.")

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..data.codec import padding
 from ..detectors import load_lpips
 from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
 from ..errors import SganError, plural
 from ..progress import Progress, silent
-from ..sampling.generate import SamplingOptions
+from ..sampling.generate import LatentSpace, SamplingOptions
 from ..sampling.latent_files import collect_latents, filename_part, unique_name
+from ..sampling.latent_space import check_use
 from ..snapshot import Snapshot
 from .projector import ProjectionOptions, Start, project
 from .results import Projection
@@ -38,15 +40,19 @@ def prepare_input(
     images: Sequence[str | Path],
     *,
     mask: str | Path | None = None,  # image file; white pixels count
-    crop: str = "center",  # or 'none'
+    crop: str = "center",  # see `codec.fit`
+    pad: str | None = None,  # with crop 'pad'; None: black
     init: str | Path | None = None,  # file of initial latents
+    latent_space: LatentSpace | None = None,  # of that file; None: as its names and shapes say
     model: str | None = None,  # fingerprint, if known
 ) -> ProjectionInput:
     """Read all input files. Raises SganError if any is not valid."""
     device = snapshot.G.device
-    targets = read_targets(images, snapshot.info, crop).to(device)
+    targets = read_targets(images, snapshot.info, crop, padding(crop, pad)).to(device)
     mask_pixels = None if mask is None else read_mask(mask, snapshot.info, crop).to(device)
-    start = None if init is None else _start(snapshot, init, len(targets), model)
+    check_use(latent_space, init)
+    options = SamplingOptions(latent_space=latent_space)
+    start = None if init is None else _start(snapshot, init, options, len(targets), model)
     return ProjectionInput(_names(images), targets, mask_pixels, start)
 
 
@@ -112,8 +118,8 @@ def load_loss(
         raise SganError(str(e), hint="\n".join(filter(None, hints))) from e
 
 
-def _start(snapshot: Snapshot, init: str | Path, n: int, model: str | None) -> Start:
-    latents = collect_latents(snapshot.G, [str(init)], SamplingOptions(), model)
+def _start(snapshot: Snapshot, init: str | Path, options: SamplingOptions, n: int, model: str | None) -> Start:
+    latents = collect_latents(snapshot.G, [str(init)], options, model)
     if len(latents) not in (1, n):
         raise SganError(
             f"{init} has {len(latents)} latents for {plural(n, 'image')}.", hint="Use one, or one per image."

@@ -67,11 +67,12 @@ def save_projection(
     projection: Projection,
     options: ProjectionOptions,
     model: str,  # fingerprint
+    owner: dict,  # saved with the latents and the tuned weights, see `Owner.settings`
     settings: dict,  # saved with the latents
     metadata: dict[str, str],  # of the images
 ) -> list[Path]:  # the files, the sheet last
     """Write `tuned-<hash>.safetensors` if G was tuned, the latents, the images, and the sheet `compare.png`."""
-    files = [] if projection.tuned is None else [save_tuned(folder, projection.G, projection.tuned, model)]
+    files = [] if projection.tuned is None else [save_tuned(folder, projection.G, projection.tuned, model, owner)]
     paths = output_paths(folder, names)[: len(projection.names)]
     layers = [row.name for row in projection.G.noise_layers]
     more = {
@@ -88,7 +89,7 @@ def save_projection(
             noise=dict(zip(layers, maps, strict=True)) if maps else None,
             model=model,
             tuned=files[0].name if projection.tuned is not None else None,
-            settings={**settings, **more},
+            settings={**owner, **settings, **more},
             distance=projection.distance[i : i + 1].cpu().numpy(),
         )
     for i, (name, (_, path)) in enumerate(zip(projection.names, paths, strict=True)):

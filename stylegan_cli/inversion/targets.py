@@ -20,7 +20,8 @@ _MAX_ASPECT_RATIO = 8  # relative to the model's; images with a larger one are r
 def read_targets(
     paths: Sequence[str | Path],
     info: SnapshotInfo,  # of the model
-    crop: str = "center",  # 'center' crops to the model's aspect ratio, 'none' stretches
+    crop: str = "center",  # to the model's aspect ratio, see `codec.fit`
+    pad: str = "black",
 ) -> Tensor:  # [N, channels, height, width], -1 to 1 in steps of 1 / 127.5
     """Read images as in training: resized with the filter of the model's dataset.
 
@@ -29,7 +30,7 @@ def read_targets(
     config, data = info.generator, info.data
     filter = "lanczos" if data is None else "box" if data.filter == "box" else data.pack_filter or "lanczos"
     filter = filter if filter in ("box", "lanczos") else "lanczos"
-    images = [_read(path, (config.height, config.width), config.channels, crop, filter) for path in paths]
+    images = [_read(path, (config.height, config.width), config.channels, crop, filter, pad) for path in paths]
     return (torch.from_numpy(np.stack(images)).float() - 127.5) / 127.5
 
 
@@ -38,7 +39,7 @@ def read_mask(
     info: SnapshotInfo,
     crop: str = "center",
 ) -> Tensor:  # [1, 1, height, width] of 0 and 1
-    """Read a mask: white pixels count. Raises SganError if it cannot be read or is entirely black."""
+    """Read a mask: white pixels count, padding does not. Raises SganError if it cannot be read or is entirely black."""
     config = info.generator
     pixels = _read(path, (config.height, config.width), 1, crop, "box")
     mask = torch.from_numpy(pixels >= 128).float()[None]
@@ -47,7 +48,9 @@ def read_mask(
     return mask
 
 
-def _read(path: str | Path, size: tuple[int, int], channels: int, crop: str, filter: str) -> np.ndarray:
+def _read(
+    path: str | Path, size: tuple[int, int], channels: int, crop: str, filter: str, pad: str = "black"
+) -> np.ndarray:
     try:
         image = decode(Path(path).read_bytes())
     except FileNotFoundError as e:
@@ -63,4 +66,4 @@ def _read(path: str | Path, size: tuple[int, int], channels: int, crop: str, fil
             f"{size[0]}x{size[1]}.",
             hint="Crop the image.",
         )
-    return to_array(fit(to_channels(image, channels), size, crop, filter))
+    return to_array(fit(to_channels(image, channels), size, crop, filter, pad))

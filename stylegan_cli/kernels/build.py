@@ -185,8 +185,9 @@ def find_built(
     nvcc, host = find_nvcc(targets), find_host_compiler()
     if find_problems(targets) or nvcc is None or host is None:
         return None
-    path = cache.folder(CACHE_KIND) / _build_name(targets, nvcc, host) / LIBRARY
-    return (path, "cache") if is_intact(path) else None
+    name = _build_name(targets, nvcc, host)
+    paths = [place / name / LIBRARY for place in cache.places(CACHE_KIND)]
+    return next(((path, "cache") for path in paths if is_intact(path)), None)
 
 
 def _find_prebuilt(targets: list[str]) -> Path | None:

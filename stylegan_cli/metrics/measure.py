@@ -200,13 +200,13 @@ def _isolated(
 
 
 def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) -> None:
-    config = G.config
+    config, unit = G.config, "label values" if G.label_space.vectors else "classes"
     if data is None:
         if metrics_with_reals := [m for m in metrics if m.max_reals]:
             raise SganError(f"{metrics_with_reals[0].name()} needs real images.", hint="Pass them with --data.")
         if config.c_dim:
             raise SganError(
-                "Measuring a conditional model needs its dataset, for the frequency of the classes.",
+                "Measuring a conditional model needs its dataset, for the frequency of the labels.",
                 hint="Pass it with --data.",
             )
         spec = None
@@ -220,7 +220,7 @@ def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) 
         )
     if spec and config.c_dim and spec.c_dim != config.c_dim:
         raise SganError(
-            f"The model has {config.c_dim} classes, but {spec.path} is read with {spec.c_dim or 'none'}.",
+            f"The model has {config.c_dim} {unit}, but {spec.path} is read with {spec.describe_labels() or 'none'}.",
             hint="Use the dataset and the labels that the model was trained on.",
         )
 

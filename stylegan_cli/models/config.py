@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ..config import base_size, check_choice
+from ..config import base_size, check_choice, check_range
 from ..errors import SganError
 
 C = TypeVar("C", bound="ImageConfig")
@@ -52,18 +52,21 @@ class GeneratorConfig(ImageConfig):
     takes_transform: ClassVar[bool] = False  # whether the input of the synthesis can be moved and turned
 
     z_dim: int = 512  # dimension of the input latent
-    c_dim: int = 0  # classes, 0 = unconditional
+    c_dim: int = 0  # classes, or values of a label; 0 = unconditional
 
     if TYPE_CHECKING:
         # Dimension of a latent w: a field in most families, otherwise derived from other fields.
         @property
         def w_dim(self) -> int: ...
 
-    def describe(self) -> str:
+    def describe(
+        self,
+        unit: str = "classes",  # what c_dim counts
+    ) -> str:
         """One line for users: family, image size, latents, and details that depend on the family."""
         color = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
-        classes = f", {self.c_dim} classes" if self.c_dim else ""
-        image = f"{self.height}x{self.width} (height x width) {color}{classes}"
+        labels = f", {self.c_dim} {unit}" if self.c_dim else ""
+        image = f"{self.height}x{self.width} (height x width) {color}{labels}"
         return ", ".join([self._name(), image, f"z {self.z_dim}, w {self.w_dim}", *self._details()])
 
     def _name(self) -> str:
@@ -89,7 +92,8 @@ class StyledConfig(GeneratorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(1 <= self.mapping_layers <= 64 and self.mapping_lr > 0, "mapping_layers or mapping_lr")
+        check_range(self, "mapping_layers", 1, 64)
+        self._check(self.mapping_lr > 0, "mapping_lr")
         self._check(0 <= self.w_avg_beta <= 1, f"w_avg_beta {self.w_avg_beta}")
         check_choice("generator labels", self.labels, ("embed", "concat"))
 
@@ -136,7 +140,7 @@ class LevelsConfig(ImageConfig):
         *_, n = base_size(self.height, self.width, 0 if self.grows and not self.fades else 1)
         self._check(0 <= self.half_levels <= 20, "half_levels")
         self._check(1 <= len(self.fir) <= 12 and is_filter(self.fir), "the filter fir")
-        self._check(self.channel_max >= 1, "channel_max")
+        check_range(self, "channel_max", 1)
         if self.channel_base < 4 << n:
             raise SganError(
                 f"A channel base of {self.channel_base} leaves no channels at level {4 << n}.",
@@ -163,7 +167,7 @@ class GrowingConfig(LevelsConfig):
 class DiscriminatorConfig(LevelsConfig):
     """The discriminator of StyleGAN2 and, with architecture 'orig' and other filters, of the growing networks."""
 
-    c_dim: int = 0  # classes, 0 = unconditional
+    c_dim: int = 0  # classes, or values of a label; 0 = unconditional
     labels: str = "projection"  # or 'dot': one logit per class; 'classifier': it also predicts the class
     mapping_layers: int = 8  # of the label mapping ('projection' only)
     mapping_lr: float = 0.01
@@ -188,13 +192,15 @@ class DiscriminatorConfig(LevelsConfig):
             raise SganError(
                 f"{type(self).__name__}: fade and blur require the architecture 'orig', not {self.architecture!r}."
             )
-        self._check(0 <= self.mapping_layers <= 64 and self.mapping_lr > 0, "mapping_layers or mapping_lr")
+        check_range(self, "mapping_layers", 0, 64)
+        self._check(self.mapping_lr > 0, "mapping_lr")
         self._check(not self.blur or (len(self.blur) == 3 and is_filter(self.blur)), "the filter blur")
         self._check(min(self.c_dim, self.mbstd_channels, (self.mbstd_group or 1) - 1) >= 0, "a dimension")
         lowest = self.levels()[0].channels
         if self.mbstd_channels and lowest % self.mbstd_channels:
             raise SganError(
-                f"The {lowest} channels of the lowest level are not divisible by mbstd_channels {self.mbstd_channels}.",
+                f"The {lowest} channels of the lowest level cannot be divided into {self.mbstd_channels} groups for "
+                "the minibatch standard deviation.",
                 hint=f"Use a multiple of {self.mbstd_channels} for --cmax.",
             )
         check_choice("discriminator labels", self.labels, ("projection", "dot", "classifier"))

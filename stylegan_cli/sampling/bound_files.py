@@ -10,6 +10,7 @@ import contextvars
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +23,28 @@ from ..files import atomic_path
 
 T = TypeVar("T")
 
-_accepted: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("accepted", default=None)
+
+@dataclass
+class Owner:
+    """The model whose files are read: its relatives, and what is accepted."""
+
+    run: str = ""  # id of its training run; empty: unknown
+    origins: tuple[str, ...] = ()  # ids of runs and fingerprints of models that it was fine-tuned from
+    any_model: bool = False  # accept the files of all models, not only of its own run
+    notes: dict[str, str] = field(default_factory=dict)  # accepted file of another model -> a sentence about it
+
+    def settings(
+        self,
+        path: Path,  # of the model
+    ) -> dict[str, Any]:
+        """Settings of a file, from which `check_model` knows its model's relatives."""
+        return {"model": str(path), "run": self.run, "origins": list(self.origins)}
+
+
+_owner: contextvars.ContextVar[Owner | None] = contextvars.ContextVar("owner", default=None)
 
 # What NumPy and the parsers raise on a damaged file or a file of another type.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     ValueError,
     KeyError,
@@ -50,7 +69,7 @@ def read_npz(
             return parse(f)
     except FileNotFoundError as e:
         raise SganError(f"{path} does not exist.", hint=hint) from e
-    except _UNREADABLE as e:
+    except UNREADABLE as e:
         raise SganError(f"{path} {invalid}.") from e
 
 
@@ -89,29 +108,46 @@ def check_model(
     path: str | Path,
     expected: str | None,  # fingerprint of the model that the file belongs to
     model: str,  # fingerprint of the current model
-    source_model: str | None = None,  # path of the model that the file belongs to
+    settings: Mapping[str, Any],  # of the file
 ) -> None:
-    """Raise SganError if a file belongs to another model, except within `accept_any_model`."""
+    """Raise SganError if a file belongs to another model, which the block of `owned_by` does not accept."""
     if expected == model:
         return
-    if (others := _accepted.get()) is not None:
-        others[str(path)] = str(expected)
+    owner = _owner.get() or Owner()
+    same_run = bool(owner.run) and settings.get("run") == owner.run
+    relation = "" if same_run else _relation(settings, expected, owner, model)
+    if same_run or owner.any_model:
+        other = "another snapshot of this run" if same_run else "another model"
+        owner.notes[str(path)] = f"{path} belongs to {other}, {expected}{relation}."
         return
-    advice = f"It was made with --model {source_model}" if source_model else "Use the model that it was made with"
+    made_with = settings.get("model")
+    advice = f"It was made with --model {made_with}" if made_with else "Use the model that it was made with"
     raise SganError(
-        f"{path} belongs to the model with fingerprint {expected}, not to this one, {model}.",
-        hint=f"{advice}; or add --any-model, for a later snapshot or a fine-tuned model.",
+        f"{path} belongs to the model with fingerprint {expected}, not to this one, {model}{relation}.",
+        hint=f"{advice}; or add --any-model, for a fine-tuned model or another run.",
     )
 
 
+def _relation(settings: Mapping[str, Any], expected: str | None, owner: Owner, model: str) -> str:
+    """How the models of a file and of a session are related, as far as both record it; else empty."""
+    recorded = settings.get("origins")
+    origins = {str(origin) for origin in recorded} if isinstance(recorded, list) else set()
+    if expected in owner.origins or settings.get("run") in owner.origins:
+        return "; this model was fine-tuned from that one or from its run"
+    if owner.run in origins or model in origins:
+        return "; that model was fine-tuned from this one or from its run"
+    return "; both were fine-tuned from one model" if origins & {*owner.origins} else ""
+
+
 @contextlib.contextmanager
-def accept_any_model(
-    others: dict[str, str] | None,  # receives path -> fingerprint of the files of other models; None: refuse them
+def owned_by(
+    owner: Owner,
 ) -> Iterator[None]:
-    """Accept files of other models within the block: of an earlier snapshot, or of the model that this one was
-    fine-tuned from, whose latents still mean something. Their shapes have to match."""
-    token = _accepted.set(others)
+    """Accept files of the same run within the block, and with `any_model` those of all models: latents and directions
+    of an earlier snapshot, or of the model that this one was fine-tuned from, still mean something. Their shapes have
+    to match."""
+    token = _owner.set(owner)
     try:
         yield
     finally:
-        _accepted.reset(token)
+        _owner.reset(token)

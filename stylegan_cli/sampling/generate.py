@@ -20,6 +20,8 @@ from .labels import Choice, class_labels, label_choice
 from .latents import latents_from_seeds, noise_maps
 from .view import require_transform, view_transform
 
+LatentSpace = Literal["z", "w", "w+"]
+
 
 class Batches(Protocol):
     """A tensor, or an object that computes slices of one on demand."""
@@ -39,6 +41,7 @@ class SamplingOptions:
     precision: str = "fp32"  # 'fp32', 'bf16' or 'fp16', for the highest levels
     translate: tuple[float, float] | None = None  # right and down, in image widths and heights
     rotate: float | None = None  # counterclockwise, in degrees
+    latent_space: LatentSpace | None = None  # of latents in files; None: as their names and shapes say
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -51,6 +54,7 @@ class SamplingOptions:
             precision=checks.choice("fp32", "bf16", "fp16"),
             translate=checks.list_of(checks.number(), "(0.1, 0.0)", 2, 2),
             rotate=checks.number(),
+            latent_space=checks.choice("z", "w", "w+"),
         )
 
     @property

@@ -159,7 +159,7 @@ class Video:
 
 def plan_video(
     G: Generator,
-    items: Sequence[int | str] | None,  # keyframes: seeds and names of .npz files; None: six seeds per cell
+    items: Sequence[int | str] | None,  # keyframes: seeds and names of files of latents; None: six seeds per cell
     options: SamplingOptions,
     kind: Kind,
     *,
@@ -177,7 +177,7 @@ def plan_video(
     items = items or range(6 if cells is None else cells if min_keyframes == 1 else 6 * cells)
     if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
         raise SganError(
-            f"--kind slerp needs z, which latent files do not contain: {', '.join(files)}.",
+            f"--kind slerp needs seeds, not files of latents: {', '.join(files)}.",
             hint="Use --kind spline or linear.",
         )
     if kind == "trunc" and options.trunc != 1:

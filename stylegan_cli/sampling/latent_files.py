@@ -1,14 +1,16 @@
 """Latents from seeds and files, with everything else that their images need.
 
-A file is an .npz without pickles: `w` [N, num_ws, w_dim], and optionally `names` [N] of the images, `seeds` [N] of
-random noise, `noise.<layer>` [N, 1, h, w] for each layer with noise, `model`, the fingerprint of the model, `tuned`,
-the name of a file of tuned weights in the same folder (see tuned.py), and `settings`, JSON for information only.
+A file is an .npz without pickles: `w` [N, num_ws, w_dim], or [N, w_dim] for the same w in every layer; and optionally
+`names` [N] of the images, `seeds` [N] of random noise, `noise.<layer>` [N, 1, h, w] for each layer with noise, `model`,
+the fingerprint of the model, `tuned`, the name of a file of tuned weights in the same folder (see tuned.py), and
+`settings`, JSON for information only. Files of other programs: see foreign_latents.py.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +23,13 @@ from ..errors import MisuseError, SganError
 from ..models.generator import Generator
 from ..snapshot import fingerprint
 from .bound_files import check_model, read_floats, read_npz, read_settings, write_npz
+from .foreign_latents import read_foreign
 from .generate import SamplingOptions, map_seeds
+from .latent_space import LatentFile, check_use, fit
 from .tuned import apply_tuned
 
 _AGAIN = "Make it again with `sgan project`, or `sgan generate --save-w`."
-_OTHER_MODEL = "Use the model that it was made with."
+_INVALID = "is not an .npz file with latents named 'w'"
 
 
 @dataclass(frozen=True)
@@ -50,38 +54,28 @@ class Latents:
         return None if self.noise is None else [maps[list(index)] for maps in self.noise]
 
 
-@dataclass(frozen=True)
-class LatentFile:
-    """The content of one file."""
-
-    ws: Tensor  # [N, num_ws, w_dim] float32
-    names: list[str]  # [N]
-    seeds: list[int]  # [N]
-    noise: dict[str, Tensor]  # layer name -> [N, 1, h, w] float32; empty: the model's own noise
-    model: str | None  # fingerprint
-    tuned: Path | None  # file of tuned weights
-    settings: dict  # how the file was made
-
-
 def collect_latents(
     G: Generator,
-    items: Sequence[int | str],  # seeds and names of .npz files
+    items: Sequence[int | str],  # seeds and names of files
     options: SamplingOptions,
     model: str | None = None,  # fingerprint of G, if known
+    fallback: str | None = None,  # latent space of files that could be z or w; None: refuse them
 ) -> Latents:
     """Collect the latents of seeds and files, in order; a file may contain several.
 
     Raises SganError if a file cannot be read or belongs to another model, or if files need different tuned weights.
     """
     files = {item: load_latent_file(item) for item in dict.fromkeys(items) if isinstance(item, str)}
-    if files and options.class_index is not None and all(isinstance(item, str) for item in items):
-        raise MisuseError("--class has no effect on latents from a file.", hint="Remove --class.")
+    check_use(options.latent_space, files)
     if files and model is None:
         model = fingerprint(G)
     for path, file in files.items():
         if file.model is not None:
-            check_model(path, file.model, str(model), file.settings.get("model"))
-        _check_shapes(path, file, G)
+            check_model(path, file.model, str(model), file.settings)
+        files[path] = fit(file, G, options, fallback)
+    w_only = all(isinstance(item, str) and files[item].space == "w" for item in items)
+    if files and options.class_index is not None and w_only:
+        raise MisuseError("--class has no effect on latents from a file.", hint="Remove --class.")
     tuned = {file.tuned.name: file.tuned for file in files.values() if file.tuned}  # the name contains a hash
     if len(tuned) > 1:
         first, second, *_ = tuned.values()
@@ -93,8 +87,7 @@ def collect_latents(
     for index, item in enumerate(items):
         if isinstance(item, str):
             file = files[item]
-            all_layers = file.ws.to(device).expand(-1, G.num_ws, -1)
-            ws.append(G.truncate(all_layers, options.trunc, options.trunc_cutoff))
+            ws.append(G.truncate(file.ws, options.trunc, options.trunc_cutoff))
             names += names_in_files[item]
             seeds += file.seeds
         else:
@@ -111,24 +104,33 @@ def collect_latents(
 def load_latent_file(
     path: str | Path,
 ) -> LatentFile:
-    """Read one file. A `w` of [N, w_dim], meaning the same w in every layer, is returned as [N, 1, w_dim].
+    """Read one file, of this or another program.
 
     Raises SganError if the file cannot be read or its arrays do not match.
     """
     path = Path(path)
-    file = read_npz(path, lambda f: _parse(f, path), "is not an .npz file with latents named 'w'")
+    file = read_npz(path, lambda f: _parse(f, path), _INVALID) if _is_own(path) else read_foreign(path)
     n = len(file.ws)
     matches = file.ws.ndim == 3 and n == len(file.seeds) == len(file.names) > 0
-    if not matches or any(maps.ndim != 4 or len(maps) != n for maps in file.noise.values()):
+    if _is_own(path) and (not matches or any(maps.ndim != 4 or len(maps) != n for maps in file.noise.values())):
         shape = list(file.ws.shape)
         raise SganError(
             f"The latents in {path} have shape {shape}, which does not match its other arrays.", hint=_AGAIN
         )
-    if not all(torch.isfinite(numbers).all() for numbers in (file.ws, *file.noise.values())):
+    if not all(torch.isfinite(numbers).all() for numbers in (file.ws, *file.noise.values(), *file.ordered_noise)):
         raise SganError(f"The latents or the noise in {path} are not finite.", hint=_AGAIN)
     if not all(0 <= seed < 2**32 for seed in file.seeds):
         raise SganError(f"The seeds in {path} are not between 0 and 4294967295.", hint=_AGAIN)
     return file
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file has an array `w`, as those of this program and of NVIDIA's projector."""
+    try:
+        with zipfile.ZipFile(path) as z:
+            return "w.npy" in z.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
 
 
 def filename_part(
@@ -181,14 +183,16 @@ def _parse(f: np.lib.npyio.NpzFile, path: Path) -> LatentFile:
     if f["w"].dtype.kind not in "fiu":
         raise ValueError("w must contain real numbers")
     w = read_floats(f, "w")
-    w = w[:, None] if w.ndim == 2 else w
+    w = w.reshape(1, 1, -1) if w.ndim == 1 else w[:, None] if w.ndim == 2 else w
     n = len(w)
     default_names = [path.stem] if n == 1 else [f"{path.stem}-{i}" for i in range(n)]
     tuned = str(f["tuned"]) if "tuned" in f else None
     if tuned is not None and Path(tuned).name != tuned:
         raise SganError(f"{path} needs the tuned weights in {tuned}, which is not in the same folder.", hint=_AGAIN)
     return LatentFile(
+        path,
         ws=w,
+        space="w",
         names=[str(name) for name in f["names"]] if "names" in f else default_names,
         seeds=[int(seed) for seed in f["seeds"]] if "seeds" in f else list(range(n)),
         noise={name.removeprefix("noise."): read_floats(f, name) for name in f.files if name.startswith("noise.")},
@@ -196,19 +200,6 @@ def _parse(f: np.lib.npyio.NpzFile, path: Path) -> LatentFile:
         tuned=path.with_name(tuned) if tuned else None,
         settings=read_settings(f),
     )
-
-
-def _check_shapes(path: str, file: LatentFile, G: Generator) -> None:
-    """Raise SganError if a file does not match the model's layers."""
-    num_ws, w_dim = G.num_ws, G.config.w_dim
-    if file.ws.shape[1] not in (1, num_ws) or file.ws.shape[2] != w_dim:
-        shape = list(file.ws.shape)
-        raise SganError(
-            f"The latents in {path} have shape {shape}; this model needs [N, {num_ws}, {w_dim}].", hint=_OTHER_MODEL
-        )
-    sizes = {row.name: (1, row.height, row.width) for row in G.noise_layers}
-    if file.noise and {name: tuple(maps.shape[1:]) for name, maps in file.noise.items()} != sizes:
-        raise SganError(f"The noise in {path} does not match the layers of this model.", hint=_OTHER_MODEL)
 
 
 def _noise(G: Generator, files: Sequence[LatentFile | None], device: torch.device) -> list[Tensor] | None:

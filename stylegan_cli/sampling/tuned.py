@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -28,6 +30,7 @@ def save_tuned(
     G: Generator,  # original
     tuned: Generator,
     model: str | None = None,  # fingerprint of G, if known
+    owner: dict[str, Any] | None = None,  # see `Owner.settings`
 ) -> Path:  # tuned-<8 hexadecimal digits of its hash>.safetensors, so that files do not overwrite each other
     """Write the difference of each changed tensor in float16, divided by its largest absolute value."""
     before, after = G.state_dict(), tuned.state_dict()
@@ -37,7 +40,7 @@ def save_tuned(
         scale = difference.abs().amax().float()
         tensors[f"scale.{name}"] = scale.cpu()
         tensors[f"delta.{name}"] = (difference / scale).half().cpu().contiguous()
-    header = {"format": FORMAT, "base": model or fingerprint(G)}
+    header = {"format": FORMAT, "base": model or fingerprint(G), "settings": json.dumps(owner or {})}
     content = safetensors.torch.save(tensors, metadata=header)
     path = folder / f"tuned-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
     write_atomic(path, content)
@@ -64,7 +67,7 @@ def apply_tuned(
         raise SganError(f"{path} is not a file of tuned weights, or it is damaged: {e}.", hint=_AGAIN) from e
     if header.get("format") != FORMAT:
         raise SganError(f"{path} is a safetensors file, but does not contain tuned weights.", hint=_AGAIN)
-    check_model(path, header.get("base"), model or fingerprint(G))
+    check_model(path, header.get("base"), model or fingerprint(G), _settings(header))
     tuned = copy.deepcopy(G)
     state = tuned.state_dict()
     for name in {name.partition(".")[2] for name in tensors}:
@@ -80,3 +83,12 @@ def apply_tuned(
         if not torch.isfinite(state[name]).all():
             raise SganError(f"The tensor {name} in {path} is not finite.", hint=_AGAIN)
     return tuned
+
+
+def _settings(header: dict[str, str]) -> dict[str, Any]:
+    """The settings in a header; empty in older files."""
+    try:
+        settings = json.loads(header.get("settings", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}

@@ -15,7 +15,7 @@ from ..interop.conversion import find_model
 from ..metrics.measure import Results, measure
 from ..metrics.registry import resolve
 from ..progress import Progress, silent
-from ..sampling.bound_files import accept_any_model
+from ..sampling.bound_files import owned_by
 from ..snapshot import open_training_dataset
 from . import attribute, edit, generate, interpolate, mix, noise, project
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
@@ -72,7 +72,7 @@ def _method(
         elif fields or not isinstance(request, kinds):
             names_of_kinds = " or ".join(k.__name__ for k in kinds)
             raise TypeError(f"{function.__name__} takes a {names_of_kinds}, or the fields of a request by name")
-        with self.use_kernels(), accept_any_model(self.other_models):
+        with self.use_kernels(), owned_by(self.owner):
             return function(self, request, *more, **options)
 
     method.__name__, method.__qualname__ = function.__name__, f"Session.{function.__name__}"

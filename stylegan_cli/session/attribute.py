@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..data.codec import CROPS, padding
 from ..detectors.distances import Loss
 from ..errors import SganError
 from ..inversion.attribution import Calibration, calibrate, calibration_key, load_calibration
@@ -32,7 +33,8 @@ class AttributeRequest(ProjectionOptions):
     data: str | None = None  # real images; None: those that the model was trained on
     loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips if its weights are available
     detector: str | None = None  # file with weights for LPIPS
-    crop: str = "center"  # to the model's aspect ratio; or 'none'
+    crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
+    pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,8 +46,10 @@ class AttributeRequest(ProjectionOptions):
             data=checks.path(),
             loss=checks.choice(*LOSSES),
             detector=checks.path(),
-            crop=checks.choice("center", "none"),
+            crop=checks.choice(*CROPS),
+            pad=checks.string(),
         )
+        padding(self.crop, self.pad)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +90,8 @@ def prepare_attribution(
 
     Raises SganError if anything is wrong with them.
     """
-    task = prepare_input(model.snapshot, request.images, crop=request.crop) if request.images else None
+    images, fit = request.images, {"crop": request.crop, "pad": request.pad}
+    task = prepare_input(model.snapshot, images, **fit) if images else None
     dataset = open_training_dataset(model.info, request.data) if request.data is not None else None
     spec = model.info.data if dataset is None else dataset.spec
     if spec is None:
@@ -124,7 +129,8 @@ def attribute(
         task = add_calibration(model, task, progress)
     request, loss, calibration, outputs, attributions = task.request, task.loss, task.calibration, [], []
     assert calibration is not None
-    metadata = model.metadata(SamplingOptions(), loss=loss.name, space=request.space, steps=request.steps)
+    how = {"space": request.space, "steps": request.steps, "crop": request.crop, "pad": request.pad}
+    metadata = model.metadata(SamplingOptions(), loss=loss.name, **how)
     if task.task:
         finding = project_images(model.snapshot, task.task, upcast(ProjectionOptions, request), loss, progress)
         if finding.latents.interrupted:

@@ -79,7 +79,7 @@ class _DirectionsRequest(SamplingOptions):
     """Images, and directions to edit them along."""
 
     directions: str | Path | Directions | None = None  # or a file; None: the newest in ./out
-    seeds: Sequence[int | str] = range(4)  # seeds and names of .npz files
+    seeds: Sequence[int | str] = range(4)  # seeds and names of files of latents
     layers: str | Sequence[int] | None = None  # to edit; None: those in the file
 
     def __post_init__(self) -> None:
@@ -141,7 +141,7 @@ class EditResult(ImagesResult):
         if any(isinstance(item, str) and Path(item).resolve() == path.resolve() for item in self.items):
             raise SganError(f"{path} would be overwritten by its own edit.", hint="Use another --outdir.")
         files = [output.save(folder, format) for output in self.outputs]
-        settings = {"model": str(self.model.path), "command": self.model.command, **self.about}
+        settings = {**self.model.file_settings, **self.about}
         fingerprint = self.outputs[0].metadata["model"]  # when the images were made
         files.append(save_edited(Path(folder), self.sources, self.ws, self.items, fingerprint, settings))
         return [*files, *([self.sheet.save(folder, format)] if self.sheet else [])]
@@ -155,9 +155,8 @@ def find_directions(
     """Find directions in the latent space, for `show_directions` and `edit`. Raises SganError if none can be found, or
     the labels are not available."""
     layers = style_indices(model.G.layers, request.layers or style_indices_without_input(model.G), "--layers")
-    settings = {"model": str(model.path), "command": model.command}
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
-    common |= {"settings": settings, "model": model.fingerprint}
+    common |= {"settings": model.file_settings, "model": model.fingerprint}
     if not request.labeled:
         return find_unlabeled(model.G, request.method or "pca", request.count or 10, **common)
     names = request.attributes

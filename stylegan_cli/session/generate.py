@@ -18,6 +18,7 @@ from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.labels import class_labels, describe_labels, label_metadata
 from ..sampling.latent_files import save_latents
+from ..sampling.latent_space import check_use
 from .model import Model, OutputImage, tuned_note, upcast
 
 
@@ -87,7 +88,8 @@ class GenerateResult:
                 images.append(output.image)
         if latents:
             files.append(Path(folder) / "w.npz")
-            save_latents(files[-1], torch.stack(ws), seeds=self.seeds, model=self.common_metadata["model"])
+            model, settings = self.common_metadata["model"], self.model.file_settings
+            save_latents(files[-1], torch.stack(ws), seeds=self.seeds, model=model, settings=settings)
         if grid:
             files.append(self._grid(images).save(folder, format))
         return files
@@ -113,7 +115,8 @@ def generate(
     """Generate images from seeds, or from latents in a file. Raises SganError if the class or the file does not fit the
     model."""
     sampling = upcast(SamplingOptions, request)
-    file = model.latents([str(request.from_w)], sampling) if request.from_w else None
+    check_use(sampling.latent_space, request.from_w)
+    file = model.latents([str(request.from_w)], sampling, "w") if request.from_w else None
     G, seeds = (file.G, file.seeds) if file else (model.G, list(request.seeds))
     labels = None if file else class_labels(sampling.class_index, seeds, G.label_space)
     kind, numbers = ("w", list(range(len(seeds)))) if file else ("seed", seeds)

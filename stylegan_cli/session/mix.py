@@ -19,7 +19,7 @@ from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
 @dataclass(frozen=True)
 class MixRequest(SamplingOptions):
-    """The images to mix. Rows and columns are seeds and names of .npz files."""
+    """The images to mix. Rows and columns are seeds and names of files of latents."""
 
     rows: Sequence[int | str] = range(4)
     cols: Sequence[int | str] = range(4, 10)  # images that the chosen styles come from

@@ -19,6 +19,7 @@ from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
 from ..ops import dispatch
+from ..sampling.bound_files import Owner
 from ..sampling.generate import SamplingOptions, image_metadata
 from ..sampling.labels import class_labels, label_metadata
 from ..sampling.latent_files import Latents, collect_latents
@@ -42,9 +43,9 @@ class Model:
         """Open the model. Raises SganError if the file is not one, or the kernels are unknown or cannot run here."""
         dispatch.check(kernels, torch.device(device))
         self.kernels, self.command = kernels, list(command)
-        self.other_models: dict[str, str] | None = {} if any_model else None  # files used -> their fingerprints
         self._file_state = _file_state(Path(path))
         self.snapshot: Snapshot = open_model(path, device)
+        self.owner = Owner(self.info.run, self.info.origins, any_model)
         self._opened = _weight_versions(self.G)
         self._cached: tuple[object, str] | None = None  # versions of the weights, and their fingerprint
 
@@ -108,11 +109,12 @@ class Model:
 
     def latents(
         self,
-        items: Sequence[int | str],  # seeds and names of .npz files
+        items: Sequence[int | str],  # seeds and names of files of latents
         sampling: SamplingOptions,
+        fallback: str | None = None,
     ) -> Latents:
         """Get latents for this model, see `collect_latents`."""
-        return collect_latents(self.G, items, sampling, self.fingerprint)
+        return collect_latents(self.G, items, sampling, self.fingerprint, fallback)
 
     def metadata(
         self,
@@ -121,7 +123,7 @@ class Model:
     ) -> dict[str, str]:
         """The metadata of an image, from which it can be reproduced."""
         notes = "; ".join(self.model_notes) or None
-        metadata = image_metadata(self.fingerprint, sampling, self.command, any_model=notes, **more)
+        metadata = image_metadata(self.fingerprint, sampling, self.command, model_note=notes, **more)
         if sampling.class_index is None:
             return metadata
         labels = class_labels(sampling.class_index, [0], self.G.label_space)
@@ -130,7 +132,12 @@ class Model:
     @property
     def model_notes(self) -> list[str]:
         """A sentence for each file of another model that was used."""
-        return [f"{path} belongs to another model, {name}." for path, name in (self.other_models or {}).items()]
+        return list(self.owner.notes.values())
+
+    @property
+    def file_settings(self) -> dict[str, Any]:
+        """The settings of files of latents and directions of this model."""
+        return {**self.owner.settings(self.path), "command": self.command}
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 class NoiseRequest(SamplingOptions):
     """The images to study."""
 
-    seeds: Sequence[int | str] = range(3)  # seeds and names of .npz files
+    seeds: Sequence[int | str] = range(3)  # seeds and names of files of latents
     draws: int = 100  # number of noise samples for the standard deviation
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..data.codec import CROPS, padding
 from ..data.images import grid_columns
 from ..data.video import frame_grids, write_video
 from ..detectors.distances import Loss
@@ -18,7 +19,7 @@ from ..inversion.results import Projection, output_paths, path_frames, psnr, sav
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.generate import SamplingOptions
+from ..sampling.generate import LatentSpace, SamplingOptions
 from .model import Model, upcast
 
 VIDEO_RATE = 20  # frames per second of the video of the search
@@ -32,8 +33,10 @@ class ProjectRequest(ProjectionOptions):
     loss: str | None = None  # 'lpips', 'discriminator' or 'pixel'; None: lpips if its weights are available
     detector: str | None = None  # file with weights for LPIPS
     mask: str | Path | None = None  # image: only pixels where it is white count
-    crop: str = "center"  # to the model's aspect ratio; or 'none'
+    crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
+    pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
     init: str | Path | None = None  # file of latents to start from
+    latent_space: LatentSpace | None = None  # of that file; None: as its names and shapes say
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,8 +47,11 @@ class ProjectRequest(ProjectionOptions):
             detector=checks.path(),
             mask=checks.path(),
             init=checks.path(),
-            crop=checks.choice("center", "none"),
+            latent_space=checks.choice("z", "w", "w+"),
+            crop=checks.choice(*CROPS),
+            pad=checks.string(),
         )
+        padding(self.crop, self.pad)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +125,7 @@ class ProjectResult:
             "steps": request.steps,
             "seed": request.seed,
             "crop": request.crop,
+            "pad": request.pad,
         }
         return self.model.metadata(SamplingOptions(class_index=request.class_index), loss=loss, **more)
 
@@ -129,7 +136,7 @@ class ProjectResult:
         """Write latents, images and compare.png; return their paths in this order."""
         request, loss = self.task.request, self.task.loss.name
         targets = [str(path) for path in request.images]
-        settings = {"model": str(self.model.path), "loss": loss, "targets": targets, "command": self.model.command}
+        settings = {"loss": loss, "targets": targets, "command": self.model.command}
         with self.model.use_kernels():
             return save_projection(
                 Path(folder),
@@ -137,6 +144,7 @@ class ProjectResult:
                 self.finding,
                 upcast(ProjectionOptions, request),
                 self.model.fingerprint,
+                self.model.owner.settings(self.model.path),
                 settings,
                 self.metadata,
             )
@@ -162,9 +170,15 @@ def prepare_projection(
 
     Raises SganError if anything is wrong with them.
     """
-    fingerprint = model.fingerprint if request.init else None
     task = prepare_input(
-        model.snapshot, request.images, mask=request.mask, crop=request.crop, init=request.init, model=fingerprint
+        model.snapshot,
+        request.images,
+        mask=request.mask,
+        crop=request.crop,
+        pad=request.pad,
+        init=request.init,
+        latent_space=request.latent_space,
+        model=model.fingerprint if request.init else None,
     )
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     return ProjectTask(request, task, loss, warnings)

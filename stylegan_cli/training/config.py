@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..config import check_choice, from_json
+from ..config import check_choice, check_range, from_json
 from ..data.dataset import DataSpec
 from ..errors import MisuseError, SganError
 from ..models.config import DiscriminatorConfig, GeneratorConfig
@@ -78,23 +77,25 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch", "batch_gpu", "gpus", "r1_interval", "pl_interval", "pl_batch_shrink", "ada_interval"):
-            if getattr(self, name) < 1:
-                raise SganError(f"TrainConfig: {name} is {getattr(self, name)}.", hint="Use 1 or more.")
-        numbers = ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas")
-        for name in (*numbers, "r2_gamma", "gp_weight", "drift", "aux_weight", "d_lr", "blur_sigma", "blur_kimg"):
-            value = getattr(self, name)
-            value = 0 if value is None else value
-            if not all(math.isfinite(x) and x >= 0 for x in (value if isinstance(value, tuple) else (value,))):
-                raise SganError(
-                    f"TrainConfig: {name} is {value}.", hint="Use a number that is finite and not negative."
-                )
-        if not (0 <= self.aug_p <= 1 and -1 <= self.ada_target <= 1 and self.ada_kimg > 0 and self.freezed >= 0):
-            raise SganError("TrainConfig: aug_p, ada_target, ada_kimg or freezed is out of range.")
+            check_range(self, name, 1)
+        for name in ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas", "r2_gamma"):
+            check_range(self, name)
+        for name in ("gp_weight", "drift", "aux_weight", "freezed", "blur_sigma", "blur_kimg"):
+            check_range(self, name)
+        if self.d_lr is not None:
+            check_range(self, "d_lr")
+        for name, low, high in (("aug_p", 0, 1), ("mixing_prob", 0, 1), ("ada_target", -1, 1), ("ada_kimg", 1e-9, 1e9)):
+            check_range(self, name, low, high)
         check_choice("aug", self.aug, ("ada", "fixed", "noaug", "diffaug"))
         check_choice("precision", self.precision, PRECISIONS)
         _check_objective(self)
-        if len(self.betas) != 2 or max(self.betas) >= 1 or not 0 <= self.mixing_prob <= 1:
-            raise SganError("TrainConfig: betas must be two numbers below 1, and mixing_prob must be from 0 to 1.")
+        if len(self.betas) != 2 or max(self.betas) >= 1:
+            raise SganError("TrainConfig: betas must be two numbers below 1.")
+        if self.batch % self.gpus:
+            raise MisuseError(
+                f"--batch {self.batch} is not a multiple of --gpus {self.gpus}.",
+                hint=f"Use a multiple of {self.gpus} for --batch.",
+            )
         if self.batch % (self.batch_gpu * self.gpus):
             raise MisuseError(
                 f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",

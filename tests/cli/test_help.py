@@ -29,7 +29,6 @@ IDS = [f"{path} {option.opts[0]}" for path, option in OPTIONS]
 # Options whose meaning differs from command to command, although the name is the same.
 DIFFERENT = {
     "--batch": "train: per step; else: at a time",
-    "--crop": "data pack: also pads",
     "--data": "train: to train on; edit find: labels; else: real images",
     "--direction": "edit show: several in one; edit apply: one at a time",
     "--grid": "generate: a flag; interpolate: rows and columns",

@@ -152,7 +152,7 @@ def test_classes(video, class_run):
         (["--seeds", "0-4", "--grid", "1x2"], "5 keyframes"),
         (["--seeds", "0-1", "--out", "a.avi"], "avi"),
         (["--seeds", "0-1", "--fps", "90"], "90 frames"),
-        (["--seeds", "w.npz,1", "--kind", "slerp"], "needs z, which"),
+        (["--seeds", "w.npz,1", "--kind", "slerp"], "needs seeds, not files"),
         (["--seeds", "w.npz,1"], "w.npz does not exist"),
         (["--kind", "trunc", "--trunc", "0.7"], "--sweep"),
         (["--kind", "mix", "--styles", "7-8"], "no style 8"),

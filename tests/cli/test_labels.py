@@ -84,7 +84,8 @@ def test_vectors_are_conditions(sgan, vector_run, tmp_path):
     G, info = snapshot(vector_run).G, snapshot(vector_run).info
     assert G.config.c_dim == 2 and info.data.classes == ("age", "smile")
     assert np.allclose(info.data.vectors, VECTORS)
-    assert "Labels         age, smile" in sgan("model", "info", vector_run).stdout
+    shown = sgan("model", "info", vector_run).stdout
+    assert "Labels         age, smile" in shown and ", 2 label values, " in shown and "classes" not in shown
     record = record_of(sgan, vector_run, tmp_path, "--class", "0.7,-2", "--format", "png", "--noise-mode", "none")
     assert record["class"] == "0.7,-2"
     z = latents_from_seeds([3], G.config.z_dim)

@@ -51,7 +51,9 @@ def test_bad_seeds(text, message):
 
 def test_seeds_and_files():
     assert params.LATENTS.convert("3,a.npz,5-6", None, None) == [3, "a.npz", 5, 6]
-    with pytest.raises(click.BadParameter, match="not a valid seed list. Use .* such as 0,5,10-20, or .npz files."):
+    with pytest.raises(
+        click.BadParameter, match="not a valid seed list. Use .* such as 0,5,10-20, or files of latents .*npy"
+    ):
         params.LATENTS.convert("a.png", None, None)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import read_metadata
 from stylegan_cli.inversion.projector import Projector
 
@@ -152,7 +153,7 @@ def test_targets_with_equal_names(project, images, tmp_path):
     assert len([n for n in files if n.endswith("-projected.npz")]) == len([n for n in files if "proj.png" in n]) == 5
 
 
-@pytest.mark.parametrize("crop", ["center", "none"])
+@pytest.mark.parametrize("crop", ["center", "none", "pad"])
 def test_crop(project, tmp_path, monkeypatch, crop):
     from stylegan_cli.inversion import projection
 
@@ -164,7 +165,34 @@ def test_crop(project, tmp_path, monkeypatch, crop):
         projection, "project", lambda G, targets, *rest: seen.append(targets) or real(G, targets, *rest)
     )
     project(tmp_path / "wide.png", "--crop", crop, quick=["--loss", "pixel", "--steps", "1", "-q"])
-    assert (seen[0].amax() > 0.9) == (crop == "none")  # the white side is cropped, or included
+    assert (seen[0].amax() > 0.9) == (crop != "center")  # the white side is cropped, or included
+
+
+@pytest.mark.parametrize("command", ["project", "attribute"])
+def test_padding(sgan, tmp_path, monkeypatch, command):
+    """As `sgan data pack` pads: the target is the packed image."""
+    from stylegan_cli.inversion import projection
+
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    noise = np.random.default_rng(2).integers(0, 256, (40, 90, 3), np.uint8)
+    (tmp_path / "src").mkdir()
+    Image.fromarray(noise).save(tmp_path / "src" / "wide.png")
+    seen, real = [], projection.project
+    monkeypatch.setattr(
+        projection, "project", lambda G, targets, *rest: seen.append(targets) or real(G, targets, *rest)
+    )
+    line = [command, tmp_path / "src" / "wide.png", "--crop", "pad", "--runs", tmp_path, "--outdir", tmp_path / "out"]
+    line += ["--loss", "pixel", "--steps", "1", *(["--num", "8"] if command == "attribute" else [])]
+    for pad in ((), ("--pad", "#20a0ff"), ("--pad", "blur")):
+        sgan(*line, *pad, "-q")
+        pack = ["data", "pack", tmp_path / "src", tmp_path / "set.zip", "--size", seen[-1].shape[2], "--crop", "pad"]
+        sgan(*pack, *pad, "--filter", "box", "-q")
+        expected = open_dataset(tmp_path / "set.zip").images([0])
+        assert np.array_equal((seen[-1] * 127.5 + 127.5).round().numpy(), expected.numpy())
+    metadata = read_metadata(tmp_path / "out" / ("proj.png" if command == "project" else "attribute.png"))
+    assert (metadata["crop"], metadata["pad"]) == ("pad", "blur")
+    for wrong, words in ((("--pad", "whitish"), "is not a color"), (("--crop", "none", "--pad", "red"), "no effect")):
+        assert words in sgan(*line, *wrong, code=2).stderr
 
 
 def test_unwritable_folder(sgan, images, tmp_path):
@@ -212,7 +240,7 @@ def test_refused(sgan, project, images, tiny_run, tmp_path):
         "20x5000 (height x width)": [tmp_path / "long.png"],
         "black": [images[0], "--mask", tmp_path / "black.png"],
         "no classes": [images[0], "--class", "1"],
-        "not an .npz": [images[0], "--init", tmp_path / "text.png"],
+        "not a file of latents": [images[0], "--init", tmp_path / "text.png"],
     }
     for message, args in cases.items():
         result = project(*args, code=None)

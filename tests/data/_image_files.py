@@ -9,6 +9,7 @@ import numpy as np
 # Columns of the matrix: XYZ of the primaries, adapted to D50
 DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
 ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+WIDE_GAMUT = ((0.71610, 0.25819, 0.0), (0.10093, 0.72494, 0.05178), (0.14719, 0.01687, 0.77343))
 SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410))
 D50 = (0.96420, 1.0, 0.82491)
 
@@ -72,6 +73,15 @@ def encoded(image, format, **options):
 
 def chunk(name, data):
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def with_chunks(png, gamma=None, primaries=None, intent=None):
+    """A PNG with the chunks gAMA, cHRM (x and y of white, red, green and blue) and sRGB."""
+    chunks = b"" if gamma is None else chunk(b"gAMA", struct.pack(">I", round(gamma * 1e5)))
+    if primaries is not None:
+        chunks += chunk(b"cHRM", struct.pack(">8I", *(round(v * 1e5) for v in primaries)))
+    chunks += b"" if intent is None else chunk(b"sRGB", bytes([intent]))
+    return png[:33] + chunks + png[33:]
 
 
 def png16(pixels):

@@ -8,7 +8,7 @@ import zlib
 import _image_files
 import numpy as np
 import pytest
-from _image_files import chunk, encoded, png16, png_gray, tiff_12_bit, tiff_gray
+from _image_files import chunk, encoded, png16, png_gray, tiff_12_bit, tiff_gray, with_chunks
 from PIL import Image, ImageCms, PngImagePlugin
 
 from stylegan_cli.data.codec import ImageError, decode, read_header
@@ -45,6 +45,86 @@ def test_profile_of_color(matrix, format):
     assert distance(image, by_definition(RGB, matrix, 563 / 256)) < 2  # LittleCMS computes with 8 bits
     assert np.abs(np.asarray(image).astype(int) - RGB).mean() > 5
     assert image.mode == "RGB" and not image.info
+
+
+SRGB_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+P3_PRIMARIES = (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+WIDE_PRIMARIES = (0.34567, 0.35850, 0.7350, 0.2650, 0.1150, 0.8260, 0.1570, 0.0180)  # its white is D50
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 0.35, 1 / 2.6])
+@pytest.mark.parametrize(
+    ("primaries", "matrix"),
+    [
+        (None, _image_files.SRGB),
+        (SRGB_PRIMARIES, _image_files.SRGB),
+        (P3_PRIMARIES, _image_files.DISPLAY_P3),
+        (WIDE_PRIMARIES, _image_files.WIDE_GAMUT),
+    ],
+    ids=["no primaries", "sRGB", "P3", "wide gamut"],
+)
+def test_gamma_and_primaries_of_a_png(gamma, primaries, matrix):
+    pixels = RGB.copy()
+    pixels[0, :2] = [[0], [255]]
+    image = decode(with_chunks(encoded(Image.fromarray(pixels), "PNG"), gamma, primaries))
+    assert distance(image, by_definition(pixels, matrix, 1 / gamma)) < 1  # the matrices have five digits
+    assert np.abs(np.asarray(image).astype(int) - pixels).mean() > 5
+    assert (image.getpixel((0, 0)), image.getpixel((1, 0))) == ((0, 0, 0), (255, 255, 255))
+    assert image.mode == "RGB" and not image.info
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1"])
+def test_gamma_of_other_modes(mode):
+    """Alpha is not changed, and gray has no primaries."""
+    source = Image.fromarray(RGB).convert({"P": "RGB", "LA": "L"}.get(mode, mode))
+    source = source.quantize(16) if mode == "P" else source.convert(mode)
+    if mode in ("LA", "RGBA"):
+        source.putalpha(Image.fromarray(RGB[..., 1]))
+    image = decode(with_chunks(encoded(source, "PNG"), 1.0, None if mode in ("P", "RGBA") else P3_PRIMARIES))
+    plain = source.convert("RGBA")
+    expected = by_definition(np.asarray(plain)[..., :3], _image_files.SRGB, 1.0)
+    assert distance(image.convert("RGBA").convert("RGB"), expected) < 0.6
+    assert np.array_equal(np.asarray(image.convert("RGBA"))[..., 3], np.asarray(plain)[..., 3])
+    assert image.mode == {"LA": "RGBA", "RGBA": "RGBA", "P": "RGB"}.get(mode, "L")
+
+
+def test_gamma_of_16_bits():
+    levels = np.arange(256)[None, :, None]
+    image = decode(with_chunks(png16((levels * 257).astype(np.uint16)), 1.0))
+    assert distance(image, by_definition(levels.repeat(3, 2), _image_files.SRGB, 1.0)[..., 0]) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("chunks", "profile"),
+    [
+        ({"gamma": 1 / 2.2}, None),
+        ({"gamma": 0.45455 * 1.04}, None),
+        ({"gamma": 0.45455 / 1.04, "primaries": SRGB_PRIMARIES}, None),
+        ({"gamma": 1.0, "primaries": P3_PRIMARIES, "intent": 0}, None),  # an sRGB chunk wins
+        ({"gamma": 1.0, "primaries": P3_PRIMARIES}, SRGB.tobytes()),  # a profile wins
+        ({"primaries": P3_PRIMARIES}, None),
+        ({"gamma": 0.0}, None),
+        ({"gamma": 0.0001}, None),
+        ({"gamma": 20000}, None),
+        ({"gamma": 1 / 2.2, "primaries": (0.3, 0.3) * 4}, None),
+        ({"gamma": 1 / 2.2, "primaries": (0.0,) * 8}, None),
+    ],
+)
+def test_chunks_that_change_nothing(chunks, profile):
+    png = encoded(Image.fromarray(RGB), "PNG", **({"icc_profile": profile} if profile else {}))
+    assert np.array_equal(np.asarray(decode(with_chunks(png, **chunks))), RGB)
+
+
+def test_gamma_next_to_a_profile():
+    """The profile alone counts."""
+    png = encoded(Image.fromarray(RGB), "PNG", icc_profile=P3)
+    assert np.array_equal(np.asarray(decode(with_chunks(png, 1.0))), np.asarray(decode(png)))
+
+
+def test_primaries_with_the_curve_of_srgb():
+    pixels = np.asarray(decode(with_chunks(encoded(Image.fromarray(RGB), "PNG"), 1 / 2.2, P3_PRIMARIES)))
+    light = np.where(RGB / 255 <= 0.04045, RGB / 255 / 12.92, ((RGB / 255 + 0.055) / 1.055) ** 2.4)
+    assert distance(pixels, by_definition(255 * light, _image_files.DISPLAY_P3, 1.0)) < 1
 
 
 def test_same_colors_in_two_spaces_are_the_same_pixels():

@@ -114,7 +114,7 @@ def test_info_says_what_the_labels_are(tmp_path, photos):
         return sgan_data("info", folder)
 
     lines, errors = info([[0.5, i] for i in range(6)])
-    assert "labels      2 numbers per image (age, yaw)" in lines
+    assert "labels      2 values per image (age, yaw)" in lines
     assert "Not part of the dataset (1 file):\n  notes.txt: not a PNG" in errors
     lines, _ = info([0, 0])
     assert any(line.startswith("labels      unusable: ") and "has no label for 4 images: " in line for line in lines)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import stylegan_cli
 from stylegan_cli.interop.nvidia_writer import write_nvidia
@@ -244,6 +245,10 @@ PROGRAMS = {
     + text("_modules")
     + b"}K\x01Nsss\x85Rs.",
     "safetensors of 2^60": struct.pack("<Q", 1 << 60) + b"{}",
+    "safetensors of a tensor beyond its end": struct.pack("<Q", 58)
+    + b'{"input.input":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'[:58],
+    "safetensors of lists": struct.pack("<Q", 100_004) + b'{"":' + b"[" * 100_000,
+    "safetensors of numbers": struct.pack("<Q", 9) + b'{"a": 1}\n',
     "safetensors of nothing": struct.pack("<Q", 2) + b"{}",
 }
 
@@ -266,6 +271,38 @@ def overwrite(data, at, new):
     return data[:at] + new + data[at + len(new) :]
 
 
+def classes():
+    """Files of torch.save whose objects are of any class: their names are kept, and nothing else is."""
+
+    def file(middle):
+        return zipped([("a/data.pkl", b"\x80\x02" + middle + b"."), ("a/version", b"3\n")])
+
+    new = b"cos\nsystem\n)\x81"
+    yield "class of a function", file(new)
+    yield "class called with a text", file(b"cos\nsystem\n" + text("touch EVIL") + b"\x85\x81")
+    yield "class called by reduce", file(b"cos\nsystem\n" + text("touch EVIL") + b"\x85R")
+    yield "class with a keyword call", file(b"cos\nsystem\n)}\x92")
+    yield "class of a class", file(b"ccopyreg\n_reconstructor\ncos\nsystem\nc__builtin__\nobject\nN\x87R")
+    yield "attributes of a class", file(new + b"}" + text("__class__") + b"cos\nsystem\nsb")
+    yield "two states", file(new + b"}" + text("a") + b"K\x01sb}b")
+    yield "state of a list", file(new + b"]b")
+    yield "module in itself", file(b"q\x00".join((new, b"}" + text("_modules") + b"}" + text("a") + b"h\x00sb")))
+    dag = new + b"}" + text("_parameters") + b"}sb" + put(0)
+    for i in range(40):
+        inside = b"}(" + b"".join(text(f"b{k}") + get(i) for k in range(20)) + b"u"
+        dag += b"0" + new + b"}" + text("_modules") + inside + b"sb" + put(i + 1)
+    yield "dag of classes", file(dag)
+    lists = b"".join(b"0](" + (get(i)) * 9 + b"e" + put(i + 1) for i in range(30))
+    yield "dag of lists", file(b"]" + put(0) + lists)
+    paths = b"}(" + b"".join(text("n" * 200 + str(k)) + b"GET" for k in range(40)) + b"u"
+    yield (
+        "long paths",
+        file(b"}" + put(0) + b"".join(b"0" + paths.replace(b"GET", get(i)) + put(i + 1) for i in range(9))),
+    )
+    inputs = b"".join(text(f"a{i}.input.input") + b"h\x00" for i in range(3000))
+    yield "many generators", file(tensor(storage()) + b"q\x000}(" + inputs + b"u")
+
+
 def zips():
     data = saved({"g_ema": {"a": torch.zeros(100)}})
     directory = data.index(b"PK\1\2")
@@ -281,6 +318,7 @@ def zips():
     yield "zip with a wrong place", overwrite(data, directory + 42, struct.pack("<I", 0x7FFFFFFF))
     yield "zip cut in half", data[: len(data) // 2]
     yield "pickle before a zip", b"\x80\x04" + CALL + b"." + data
+    yield from classes()
     yield "zip of no storages", zipped([("a/data.pkl", pickle.dumps({"g_ema": {"a": 1}}, 2))])
     middle = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("../../etc/passwd") + text("cpu") + b"K\x04tQ"
     yield "zip with a storage elsewhere", zipped([("a/data.pkl", b"\x80\x02" + middle + b".")])
@@ -335,7 +373,25 @@ def tiny(networks, nvidia_bytes, tmp_path_factory):
     write_unchecked(folder / "rosinality.pt", G, None)
     tree = torch.load(folder / "rosinality.pt", weights_only=True)
     torch.save(tree, folder / "rosinality old.pt", _use_new_zipfile_serialization=False)
+    torch.save({"G_ema": {f"module.{k}": v for k, v in G.state_dict().items()}}, folder / "state.pt")
+    nvidia_bytes(G, None, change=lambda content: torch.save(content["G_ema"], folder / "module.pt"))
+    nvidia_bytes(G, None, change=lambda c: torch.save(c, folder / "old.pt", _use_new_zipfile_serialization=False))
+    whole = torch.nn.DataParallel(as_modules(tree["g_ema"]))
+    torch.save({"g": whole}, folder / "whole.pt")
+    save_file({k: v.contiguous() for k, v in G.state_dict().items()}, folder / "state.safetensors")
     return sorted(folder.iterdir())
+
+
+def as_modules(state):
+    """A state dictionary as whole modules, whose classes are torch's."""
+    root = torch.nn.Module()
+    for name, tensor in state.items():
+        *path, last = name.split(".")
+        place = root
+        for part in path:
+            place = place._modules.setdefault(part, torch.nn.Module())
+        place.register_buffer(last, tensor)
+    return root
 
 
 def mutations(paths, count, seed=0):
@@ -357,10 +413,10 @@ def test_ten_thousand_mutations(tiny):
 @pytest.mark.parametrize("step", [401, pytest.param(1, marks=pytest.mark.slow)])
 def test_truncation_anywhere(good, step):
     """The reader itself refuses the file, and raises no other exception."""
-    from stylegan_cli.interop.nvidia import read_nvidia
+    from stylegan_cli.interop.networks import read_networks
     from stylegan_cli.pickled import Part, PickleError
 
     data = good["good nvidia 2"]
     for end in range(0, len(data), step):
         with pytest.raises(PickleError):
-            read_nvidia(Part(io.BytesIO(data[:end])))
+            read_networks(Part(io.BytesIO(data[:end])))

@@ -407,9 +407,7 @@ def test_wrong_shapes_are_detected_before_tensors_are_read(Network, tmp_path, mo
     change(name, np.concatenate([value, value], -1))(networks)
     path = save(tmp_path / "x.pkl", networks)
     loaded = []
-    monkeypatch.setattr(
-        "stylegan_cli.interop.tensors.Array.load", lambda self: loaded.append(self.size) or torch.zeros([])
-    )
+    monkeypatch.setattr("stylegan_cli.tensors.Array.load", lambda self: loaded.append(self.size) or torch.zeros([]))
     with pytest.raises(SganError, match="does not match its own configuration"):
         open_model(path)
     assert set(loaded) <= {()}  # lod

@@ -82,6 +82,9 @@ def test_mask(tmp_path):
     mask = read_mask(tmp_path / "mask.png", info())
     assert mask.shape == (1, 1, 16, 16) and torch.equal(mask[0, 0], torch.from_numpy(half > 0).float())
     Image.fromarray(half * 0).save(tmp_path / "black.png")
+    Image.new("L", (16, 8), "white").save(tmp_path / "wide.png")
+    padded = read_mask(tmp_path / "wide.png", info(), "pad")[0, 0]
+    assert torch.equal(padded, torch.tensor([0.0] * 4 + [1.0] * 8 + [0.0] * 4)[:, None].expand(16, 16))
     with pytest.raises(SganError, match="black"):
         read_mask(tmp_path / "black.png", info())
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import pickle
 import zipfile
 from types import SimpleNamespace
@@ -106,11 +107,19 @@ def test_damaged_cache_entry_is_recomputed(fakes, tiny_generator, data, tmp_path
     assert sum(fakes.loaded[1].seen) == 32 + 40
 
 
-def test_unwritable_cache_is_ignored(fakes, tiny_generator, data, tmp_path):
+@pytest.mark.parametrize("private", [True, False])
+def test_without_a_writable_cache(fakes, tiny_generator, data, tmp_path, monkeypatch, private):
+    """The statistics are cached in the user's temporary folder, unless others can write to that."""
     (tmp_path / "cache").write_text("a file")
-    measured(["fid"], tiny_generator(), data, **QUICK)
-    measured(["fid"], tiny_generator(), data, **QUICK)
-    assert sum(fakes.loaded[1].seen) == 32 + 40, "nothing was cached"
+    temporary = tmp_path / f"stylegan_cli-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    temporary.mkdir(mode=0o700)
+    temporary.chmod(0o700 if private else 0o777)
+    first = measured(["fid"], tiny_generator(), data, **QUICK)
+    again = measured(["fid"], tiny_generator(), data, **QUICK)
+    assert again.values == first.values and sum(fakes.loaded[0].seen) == 32 + 40
+    assert sum(fakes.loaded[1].seen) == (40 if private else 32 + 40)
+    assert len(list(temporary.glob("statistics/*.safetensors"))) == private
 
 
 def test_global_state_does_not_change(fakes, tiny_generator, data):

@@ -231,7 +231,7 @@ def test_default_number_of_keyframes(G):
         (range(5), "linear", 2, "5 keyframes"),
         (range(3), "slerp", 3, "two or more"),
         (range(6), "trunc", 4, "one keyframe each"),
-        (["w.npz", 3], "slerp", None, "needs z, which .* w.npz"),
+        (["w.npz", 3], "slerp", None, "needs seeds, not files .* w.npz"),
     ],
 )
 def test_invalid_keyframes(G, items, kind, cells, words):

@@ -140,7 +140,6 @@ def test_different_tuned_weights_cannot_be_combined(G, ws, tmp_path):
     [
         {"w": np.ones((2, 5, 8))},
         {"w": np.ones((2, 6, 9))},
-        {"w": np.ones(8)},
         {"w": np.full((1, 6, 8), np.nan)},
         {"w": np.ones((1, 1, 6, 8))},
         {"w": np.zeros((0, 6, 8))},
@@ -166,11 +165,10 @@ def test_files_with_wrong_content(G, tmp_path, content):
 
 
 def test_files_that_are_not_latents(G, tmp_path):
-    np.save(tmp_path / "bare.npy", np.ones((1, 6, 8)))
     np.savez(tmp_path / "whole.npz", w=np.ones((1, 6, 8)))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:100])
     (tmp_path / "empty.npz").write_bytes(b"")
-    for name in ("bare.npy", "cut.npz", "empty.npz", "missing.npz"):
+    for name in ("cut.npz", "empty.npz", "missing.npz"):
         with pytest.raises(SganError, match=name):
             load_latent_file(tmp_path / name)
     with pytest.raises(SganError):

@@ -53,6 +53,7 @@ class Gan(GrowingRecipe):
         super().__init__(config.batch, config.batch_gpu, torch.device(device), graphs, means)
         self.config, self.full_dataset, self.dtype = config, dataset, dtype
         self.dataset = dataset.resized(config.data.height, config.data.width)
+        self.origins = start.lineage if start else ()
         self.alpha = 1.0  # weight of the highest level while it fades in
         torch.manual_seed(config.seed)  # the same initial weights on all ranks
         self.G: Generator = build_generator(config.generator)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 
 from ...config import base_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
-from ...errors import MisuseError, SganError
+from ...errors import FieldError, MisuseError, SganError
 from ...models.config import replace_known_fields
 from ...models.registry import build_discriminator, build_generator, presets
 from ...models.summary import summarize
@@ -84,7 +86,8 @@ def plan_new_run(
         options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
         if PRESETS[cfg].grow_from:
             options = {"grow_from": _level_to_grow_from(info, cfg, resume)} | options
-    config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **options)
+    with named_options():
+        config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **options)
     if resume and info:
         config = _with_networks_from(info, config, os.path.abspath(resume))
     if config.growth is not None:
@@ -211,6 +214,15 @@ def option_name(
 ) -> str:
     """Return how the command line spells a setting."""
     return _NAMES.get(field, "--" + field.replace("_", "-"))
+
+
+@contextlib.contextmanager
+def named_options() -> Iterator[None]:
+    """Name the option in errors of fields that the user set."""
+    try:
+        yield
+    except FieldError as e:
+        raise MisuseError(f"{option_name(e.field)} is {e.value}.", hint=e.hint) from e
 
 
 def refuse_unused_options(

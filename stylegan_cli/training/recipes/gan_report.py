@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class GanReport:
         self.scale = max(1, 64 // config.data.width)
         self.reals = dataset.images(index)
         self.alarm = CollapseAlarm(self.reals)
+        self.run, self.origins = secrets.token_hex(8), engine.recipe.origins
 
     def fixed_images(self) -> dict[str, Tensor]:
         return {"reals": image_grid(self.reals, self.columns, scale=self.scale)}
@@ -64,6 +66,8 @@ class GanReport:
             data=recipe.config.data,
             kimg=kimg,
             origin=f"sgan train --cfg {self.config.cfg}",
+            run=self.run,
+            origins=self.origins,
         )
         save_snapshot(path, recipe.ema.network, recipe.D, info)
 
@@ -100,10 +104,12 @@ class GanReport:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"alarm": self.alarm.state_dict()}
+        return {"alarm": self.alarm.state_dict(), "run": self.run, "origins": self.origins}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.alarm.load_state_dict(state["alarm"])
+        self.run = state.get("run", self.run)  # older states have none
+        self.origins = state.get("origins", self.origins)
 
     def _fakes(
         self,

@@ -19,7 +19,7 @@ from ...runs.history import changed_settings, read_history
 from ..config import TrainConfig, read_config
 from ..folders import read_newest_about, refuse_other_recipe
 from ..state_files import list_states
-from .gan_plan import Plan, option_name, refuse_unused_options
+from .gan_plan import Plan, named_options, option_name, refuse_unused_options
 
 _EXECUTION = ("kimg", "snap", "gpus", "batch_gpu")  # do not change what is learned
 _TRAINING = ("batch", "lr", "d_lr", "gamma", "r2_gamma", "gp_weight", "drift", "r1_interval", "pl_weight")
@@ -116,7 +116,8 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     gpus, batch = changes.get("gpus", config.gpus), changes.get("batch", config.batch)
     if "batch_gpu" not in changes and batch % (config.batch_gpu * gpus):
         changes = changes | {"batch_gpu": math.gcd(max(batch // gpus, 1), config.batch_gpu)}
-    new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
+    with named_options():
+        new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
     if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
         raise SganError(
             f"--batch-gpu {new.batch_gpu} is smaller than a minibatch-deviation group of {group}.",
@@ -128,11 +129,17 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
 def _open_data(config: TrainConfig, path: str, progress: Progress) -> Dataset:
     """Open the dataset to continue with. Raises SganError if the networks do not fit its images or classes."""
     spec = config.data
-    size, label = (spec.height, spec.width), spec.label
-    dataset = open_dataset(os.path.abspath(path), size=size, mirror=spec.mirror, label=label, progress=progress)
+    dataset = open_dataset(
+        os.path.abspath(path),
+        size=(spec.height, spec.width),
+        stored_size=(spec.source_height, spec.source_width),
+        mirror=spec.mirror,
+        label=spec.label,
+        progress=progress,
+    )
     for what, before, now in (
         ("channels", spec.channels, dataset.spec.channels),
-        ("classes", list(spec.classes), list(dataset.spec.classes)),
+        (spec.label_unit, list(spec.classes), list(dataset.spec.classes)),
     ):
         if before != now:
             hint = f"Start a new run: sgan train --resume SNAPSHOT --data {shlex.quote(path)}"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..pickled import MAX_STEPS, Name, Part, PickleError, is_key, read_pickle
+from .pickled import MAX_STEPS, Name, Part, PickleError, is_key, read_pickle
 
 STORAGES = {
     "FloatStorage": torch.float32,
@@ -120,7 +120,9 @@ def read_legacy(
         raise PickleError("its byte order is not supported")
     storages: dict[str, Storage] = {}
 
-    def find_storage(reference: Any) -> Storage:
+    def find_storage(reference: Any) -> Storage | Name:
+        if name := class_of_module(reference):
+            return name
         key, dtype, count = _parse_reference(reference)
         storage = storages.setdefault(key, Storage(dtype, Part(file.file, 0, count * dtype.itemsize)))
         if (storage.dtype, storage.count) != (dtype, count):
@@ -136,6 +138,14 @@ def read_legacy(
             raise PickleError(f"the storage {key[:40]} has the wrong size")
         storages[key].part.start = file.skip(len(storages[key].part)).start
     return content
+
+
+def class_of_module(
+    reference: Any,  # a persistent id
+) -> Name | None:
+    """The class of a module that was saved as a whole; its source code, which follows in the id, is ignored."""
+    is_class = type(reference) is tuple and len(reference) == 4 and reference[0] == "module"
+    return reference[1] if is_class and isinstance(reference[1], Name) else None
 
 
 def load_storage(
