@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .dispatch import layout_of
 
-LANES = 16  # channels of a tile are a multiple: float32 numbers of a 512-bit register
+LANES = 16  # channels of a tile are a multiple of it: float32 numbers of a 512-bit register
 SAMPLES = 1 << 19  # upsampled samples of a tile: 2 MiB in float32
 
 
@@ -92,7 +92,6 @@ class Tile(NamedTuple):
         return tuple(stored), tuple(own)
 
 
-@torch.no_grad()
 def map_tiles(
     x: Tensor,  # [N, C, H, W]
     b: Tensor | None,  # [C], added to x before the padding
@@ -171,7 +170,8 @@ def _window(x: Tensor, b: Tensor | None, tile: Tile, dtype: torch.dtype) -> Tens
     """x + b for a tile, with zeros beyond the edges and as further channels."""
     (top, bottom), (left, right) = tile.rows.inputs, tile.columns.inputs
     part = x[tile.samples, tile.channels, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    size = part.shape[0], -(-part.shape[1] // LANES) * LANES, bottom - top, right - left
+    lanes = 4 if dtype == torch.float64 else LANES  # no vector instructions: only the bits need whole quads
+    size = part.shape[0], -(-part.shape[1] // lanes) * lanes, bottom - top, right - left
     window = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     if part.shape != size:
         window.zero_()
