@@ -42,7 +42,7 @@ def filtered_lrelu(
     are constants. Raises ValueError if the bias has the wrong shape, the gain is not positive, a filter has fewer taps
     than its factor, or the padded image is smaller than the filters.
     """
-    sides = (padding,) * 4 if isinstance(padding, int) else padding
+    sides = (padding, padding, padding, padding) if isinstance(padding, int) else padding
     if b is not None and b.shape != (x.shape[1],):
         raise ValueError(f"b must have shape [{x.shape[1]}] for x of shape {list(x.shape)}, not {list(b.shape)}")
     if not gain > 0:
@@ -55,8 +55,8 @@ def filtered_lrelu(
             raise ValueError(f"{name} needs at least {factor} taps for a factor of {factor}, not {min(f.shape)}")
     resampling = Resampling(up, down, sides, flip, float(gain) * up**2)
     if min(resampling.output_size(x, fu, fd)) < 1:
-        size, sides = f"{x.shape[2]}x{x.shape[3]}", ", ".join(map(str, sides))
-        raise ValueError(f"the filters do not fit into an image of {size}, upsampled by {up} and padded by {sides}")
+        size, pad = f"{x.shape[2]}x{x.shape[3]}", ", ".join(map(str, sides))
+        raise ValueError(f"the filters do not fit into an image of {size}, upsampled by {up} and padded by {pad}")
     return _IMPLEMENTATIONS[choose(x.device.type, cuda=False)](x, b, fu, fd, resampling, float(slope), clamp)
 
 
