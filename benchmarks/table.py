@@ -24,7 +24,7 @@ KINDS = {
     "Training": ("train_step", "growth", "augment", "busy"),
     "Projection": ("project",),
     "Metrics": ("frechet", "features", "fid"),
-    "Ops": ("bias_act", "upfirdn2d", "modulated_conv2d"),
+    "Ops": ("bias_act", "upfirdn2d", "modulated_conv2d", "filtered_lrelu"),
     "Datasets": ("data",),
     "Editing": ("editing",),
 }

@@ -42,7 +42,7 @@ def filtered_lrelu(
     are constants. Raises ValueError if the bias has the wrong shape, the gain is not positive, a filter has fewer taps
     than its factor, or the padded image is smaller than the filters.
     """
-    sides = (padding,) * 4 if isinstance(padding, int) else padding
+    sides = (padding, padding, padding, padding) if isinstance(padding, int) else padding
     if b is not None and b.shape != (x.shape[1],):
         raise ValueError(f"b must have shape [{x.shape[1]}] for x of shape {list(x.shape)}, not {list(b.shape)}")
     if not gain > 0:
@@ -55,7 +55,8 @@ def filtered_lrelu(
             raise ValueError(f"{name} needs at least {factor} taps for a factor of {factor}, not {min(f.shape)}")
     resampling = Resampling(up, down, sides, flip, float(gain) * up**2)
     if min(resampling.output_size(x, fu, fd)) < 1:
-        raise ValueError(f"the filters do not fit into a padded image of {list(x.shape[2:])} x {up} + {sides}")
+        size, pad = f"{x.shape[2]}x{x.shape[3]}", ", ".join(map(str, sides))
+        raise ValueError(f"the filters do not fit into an image of {size}, upsampled by {up} and padded by {pad}")
     return _IMPLEMENTATIONS[choose(x.device.type, cuda=False)](x, b, fu, fd, resampling, float(slope), clamp)
 
 
@@ -91,7 +92,7 @@ class _Composite(torch.autograd.Function):
             code = (q < 0).view(torch.uint8) if differentiable else None
             F.leaky_relu_(q, slope)
             if code is not None:
-                if clamp is not None and max(map(abs, q.aminmax())) > clamp:  # rare
+                if clamp is not None and (q.device.type != "cpu" or max(map(abs, q.aminmax())) > clamp):
                     code.add_(q.abs() > clamp, alpha=2)
                 part, r, c = _bits_of(bits, tile, resampling)
                 part.copy_(_pack(code)[:, r, c, : part.shape[3]])

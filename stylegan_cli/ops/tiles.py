@@ -8,7 +8,7 @@ the inserted zeros.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .dispatch import layout_of
 
-LANES = 16  # channels of a tile are a multiple: float32 numbers of a 512-bit register
+LANES = 16  # channels of a tile are a multiple of it: float32 numbers of a 512-bit register
 SAMPLES = 1 << 19  # upsampled samples of a tile: 2 MiB in float32
 
 
@@ -79,7 +79,7 @@ class Tile(NamedTuple):
 
     def overlap(
         self,
-        size: tuple[int, int],  # rows and columns of stored values
+        size: Sequence[int],  # rows and columns of stored values
         offset: tuple[int, int],  # of h[0, 0] in them
     ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Rows and columns of the stored values that belong to the tile, and those of the tile that they belong to."""
@@ -92,7 +92,6 @@ class Tile(NamedTuple):
         return tuple(stored), tuple(own)
 
 
-@torch.no_grad()
 def map_tiles(
     x: Tensor,  # [N, C, H, W]
     b: Tensor | None,  # [C], added to x before the padding
@@ -104,20 +103,20 @@ def map_tiles(
     """Upsample, change and downsample. Half precision is computed in single precision."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     up, down = resampling.up, resampling.down
-    upward = _passes(fu.to(x.device, dtype), resampling.flip, resampling.gain)
-    downward = _passes(fd.to(x.device, dtype), not resampling.flip, 1.0)
-    size = resampling.output_size(x, fu, fd)
-    y = x.new_empty((*x.shape[:2], *size)).to(memory_format=layout_of(x))
-    for tile in _tiles(x, fu, fd, resampling):
+    y = x.new_empty((*x.shape[:2], *resampling.output_size(x, fu, fd))).to(memory_format=layout_of(x))
+    tiles = list(_tiles(x, fu, fd, resampling))
+    lanes = _round_up(tiles[0].channels.stop, dtype)
+    upward = _passes(fu.to(x.device, dtype), resampling.flip, resampling.gain, lanes)
+    downward = _passes(fd.to(x.device, dtype), not resampling.flip, 1.0, lanes)[::-1]
+    for tile in tiles:
         q = _window(x, b, tile, dtype)
-        for kernel, axes in upward:
+        c = q.shape[1]
+        for weight, axes in upward:
             crop, extra = ([getattr(s, n) * a for s, a in zip(tile[2:], axes)] for n in ("crop", "extra"))
-            weight = kernel.expand(q.shape[1], 1, -1, -1)
-            q = F.conv_transpose2d(q, weight, None, [up**a for a in axes], crop, extra, q.shape[1])
+            q = F.conv_transpose2d(q, weight[:c], None, [up**a for a in axes], crop, extra, c)
         change(q.permute(0, 2, 3, 1), tile)
-        for kernel, axes in reversed(downward):
-            weight = kernel.expand(q.shape[1], 1, -1, -1)
-            q = F.conv2d(q, weight, None, [down**a for a in axes], groups=q.shape[1])
+        for weight, axes in downward:
+            q = F.conv2d(q, weight[:c], None, [down**a for a in axes], groups=c)
         part = y[tile.samples, tile.channels, slice(*tile.rows.outputs), slice(*tile.columns.outputs)]
         part.copy_(q[:, : part.shape[1], : part.shape[2], : part.shape[3]])
     return y
@@ -127,11 +126,16 @@ def _passes(
     f: Tensor,  # [K] or [KH, KW]
     flip: bool,
     gain: float,
-) -> list[tuple[Tensor, tuple[int, int]]]:  # [K, 1], [1, K] or [KH, KW]; whether it filters columns, rows
+    channels: int,
+) -> list[tuple[Tensor, tuple[int, int]]]:  # [C, 1, K, 1], [C, 1, 1, K] or [C, 1, KH, KW]; whether it is along y, x
     f = f.flip(list(range(f.ndim))) if flip else f
-    if f.ndim == 2:
-        return [(f * gain, (1, 1))]
-    return [(f[:, None] * gain, (1, 0)), (f[None], (0, 1))]
+    kernels = [(f * gain, (1, 1))] if f.ndim == 2 else [(f[:, None] * gain, (1, 0)), (f[None], (0, 1))]
+    return [(kernel.repeat(channels, 1, 1, 1), axes) for kernel, axes in kernels]
+
+
+def _round_up(channels: int, dtype: torch.dtype) -> int:
+    lanes = 4 if dtype == torch.float64 else LANES  # PyTorch has no vector instructions for it: the bits need quads
+    return -(-channels // lanes) * lanes
 
 
 def _tiles(x: Tensor, fu: Tensor, fd: Tensor, resampling: Resampling) -> Iterator[Tile]:
@@ -171,7 +175,7 @@ def _window(x: Tensor, b: Tensor | None, tile: Tile, dtype: torch.dtype) -> Tens
     """x + b for a tile, with zeros beyond the edges and as further channels."""
     (top, bottom), (left, right) = tile.rows.inputs, tile.columns.inputs
     part = x[tile.samples, tile.channels, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    size = part.shape[0], -(-part.shape[1] // LANES) * LANES, bottom - top, right - left
+    size = part.shape[0], _round_up(part.shape[1], dtype), bottom - top, right - left
     window = torch.empty(size, dtype=dtype, device=x.device, memory_format=torch.channels_last)
     if part.shape != size:
         window.zero_()

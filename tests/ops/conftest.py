@@ -109,13 +109,27 @@ def bias_act(x, b=None, act="linear", gain=None, alpha=0.2, clamp=None):
     return y if clamp is None else np.clip(y, -clamp, clamp)
 
 
+def filtered_lrelu(x, b, fu, fd, up, down, padding, gain, slope, clamp, flip=False):
+    """Zero insertion, padding, the whole filter, activation, clamp, the whole filter, decimation."""
+    x, b = (np.asarray(t, np.float64) for t in (x, b))
+    h = upfirdn(x + b[:, None, None], fu, up, 1, padding, flip, gain * up**2)
+    q = np.where(h < 0, slope * h, h)
+    q = q if clamp is None else np.clip(q, -clamp, clamp)
+    return upfirdn(q, fd, flip=flip)[:, :, ::down, ::down]
+
+
 @pytest.fixture(scope="session")
 def dense():
     """Namespace of the functions above."""
     import types
 
     return types.SimpleNamespace(
-        upfirdn=upfirdn, conv_resample=conv_resample, modulated_conv=modulated_conv, bias_act=bias_act, acts=ACTS
+        upfirdn=upfirdn,
+        conv_resample=conv_resample,
+        modulated_conv=modulated_conv,
+        bias_act=bias_act,
+        filtered_lrelu=filtered_lrelu,
+        acts=ACTS,
     )
 
 
