@@ -49,6 +49,7 @@ class GeneratorConfig(ImageConfig):
 
     family: ClassVar[str]  # name in files and in the registry
     title: ClassVar[str]  # name for users
+    takes_transform: ClassVar[bool] = False  # whether the input of the generator can be moved
 
     z_dim: int = 512  # dimension of the input latent
     c_dim: int = 0  # classes, 0 = unconditional

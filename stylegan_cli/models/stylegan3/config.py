@@ -15,6 +15,7 @@ from ..config import StyledConfig
 class StyleGAN3Config(StyledConfig):
     family: ClassVar[str] = "stylegan3"
     title: ClassVar[str] = "StyleGAN3"
+    takes_transform: ClassVar[bool] = True
 
     mapping_layers: int = 2
     w_avg_beta: float = 0.998
