@@ -61,7 +61,7 @@ def input_transform(
     amounts: Tensor,  # [N, 2] pixels to the right and down, or [N] angles counter-clockwise
     sides: tuple[int, int],  # width and height of the images
 ) -> Tensor:  # [N, 3, 3]
-    """The transform of a generator's input that moves its images: the inverse of their motion, in widths and heights."""
+    """The input transform that moves a generator's images: the inverse of their motion, in image widths and heights."""
     matrix = torch.eye(3, dtype=amounts.dtype, device=amounts.device).repeat(len(amounts), 1, 1)
     if motion == "rotate":
         matrix[:, 0, 0] = matrix[:, 1, 1] = amounts.cos()
