@@ -29,6 +29,7 @@ from stylegan_cli.models.statistics import RunningMean
 class ToyConfig(LevelsConfig, StyledConfig):
     family: ClassVar[str] = "toy"
     title: ClassVar[str] = "Toy"
+    takes_transform: ClassVar[bool] = True
 
     slope: float = 0.1  # of the activation; a field that no other family has
 
@@ -55,8 +56,6 @@ class ToyLayer(RunningMean):
 
 
 class ToySynthesis(Synthesis):
-    takes_transform = True
-
     def __init__(self, config: ToyConfig):
         rows = [
             LayerInfo(f"synthesis.l{k}", "conv", k, k, at.height, at.width, at.channels, True, at.half, at.width / 2)

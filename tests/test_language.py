@@ -57,6 +57,7 @@ EXCEPTIONS = (  # (beginning of the file's name, pattern of what may stand there
     ("CONTRIBUTING.md", r"ours to theirs"),
     ("stylegan_cli/data/images.py", r"(?i)\bdraw\b"),  # Pillow's name for what lines and text are put on with
     ("stylegan_cli/inversion/histogram.py", r"(?i)\b_?draw"),
+    ("stylegan_cli/metrics/spectrum_plots.py", r"(?i)\bdraw\b"),
     ("stylegan_cli/inversion/attribution.py", r'"drawn"'),  # a key in the cache
     ("benchmarks/table.py", r'"pictures?"'),  # in results of before
     ("tests/test_benchmarks.py", r'"picture"'),

@@ -30,6 +30,7 @@ COMMANDS = {
     "project": "Find the latents that reproduce an image.",
     "attribute": "Estimate whether a model generated an image.",
     "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",
+    "spectrum": "Compare the power spectra of datasets and models.",
     "model": "Show what a model file contains.",
     "convert": "Convert a checkpoint to another format.",
     "data": "Create and inspect datasets.",

@@ -82,8 +82,8 @@ def command(
 
     NAME is fid (Fréchet distance between generated and real images; lower is better), kid (kernel distance; lower),
     pr (precision and recall; higher), dc (density and coverage; higher), is (Inception score; higher), ppl (perceptual
-    path length; lower), or a full name such as fid50k_full, which says how many images are used. Without NAME, lists
-    all of them.
+    path length; lower), eqt and eqr (equivariance to translation and rotation, in dB; higher), or a full name such as
+    fid50k_full, which says how many images are used. Without NAME, lists all of them.
 
     Prints the values, and adds them to metric-NAME.jsonl beside the model. If --model is a run folder, measures each
     snapshot that has not been measured.
@@ -163,6 +163,7 @@ def _requests(
 
 def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> None:
     from .. import distributed
+    from ..runs import unit_of
 
     if not distributed.is_first_on_machine():
         return
@@ -176,7 +177,7 @@ def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> N
         spread = f" ± {results.deviations[name]:.2g}" if name in results.deviations else ""
         reals, fakes = results.num_images[name]
         counts = f"{reals} real, {fakes} generated images" if reals else f"{fakes} generated images"
-        click.echo(f"{name:{width}}  {value:.6g}{spread}" + ("" if quiet else f"   ({counts})"))
+        click.echo(f"{name:{width}}  {value:.6g}{spread}{unit_of(name)}" + ("" if quiet else f"   ({counts})"))
     if not quiet:
         for note in results.notes:
             click.echo(note, err=True)

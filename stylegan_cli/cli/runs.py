@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import click
 
-from ..runs import RunSummary, find_run, list_runs, summarize_run
+from ..runs import RunSummary, find_run, list_runs, summarize_run, unit_of
 from .call import output_file
 from .options import out_options, output_options, runs_option
 from .progress import bar
@@ -87,7 +87,7 @@ def _row(run: RunSummary) -> tuple[str, ...]:
         f"{run.kimg:.6g}",
         "-" if run.of_kimg is None else f"{run.of_kimg:.6g}",
         "-" if run.sec_per_kimg is None else f"{run.sec_per_kimg:.3g}",
-        "-" if run.metric is None else f"{run.metric} {run.best:.5g}",
+        "-" if run.metric is None else f"{run.metric} {run.best:.5g}{unit_of(run.metric)}",
         time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed)),
     )
 

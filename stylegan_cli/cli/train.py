@@ -19,6 +19,7 @@ from .progress import Bars, bar
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from ..models.config import GeneratorConfig
     from ..progress import Progress
     from ..training.recipes.gan_plan import Plan
     from ..training.run import Measure, RunOptions
@@ -276,7 +277,7 @@ def command(
     # Ranks in other processes open the dataset themselves; a run that cannot be resumed is refused before they start.
     in_process = distributed.has_launcher() or run.config.gpus == 1
     dataset = run.dataset or (open_run_data(run.config, progress) if in_process or metrics or run.folder else None)
-    measure = _measure(metrics, features, dataset, quiet) if metrics and dataset else None
+    measure = _measure(metrics, features, dataset, run.config.generator, quiet) if metrics and dataset else None
     run_options = RunOptions(quiet, graphs == "auto", profile or 0, measure, runs)
     _train(run, device, run_options, dataset if in_process else None)
 
@@ -335,12 +336,12 @@ def _snapshot(resume: str) -> str:
     return resume if path.name.startswith("state-") else str(ensure_snapshot(path))
 
 
-def _measure(names: str, features: str, data: Dataset, quiet: bool) -> Measure:
+def _measure(names: str, features: str, data: Dataset, generator: GeneratorConfig, quiet: bool) -> Measure:
     """The function that measures a snapshot. Raises SganError if it lacks anything, before training starts."""
     from ..metrics.measure import TrainingMetrics
     from ..metrics.registry import resolve
 
     protocol = resolve([name.strip() for name in names.split(",")], features=features)
     metrics = TrainingMetrics(protocol, Bars(quiet, leave=False))
-    metrics.check(data)
+    metrics.check(data, generator)
     return metrics

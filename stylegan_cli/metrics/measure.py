@@ -19,12 +19,16 @@ from .. import distributed
 from ..data.codec import FILTERS
 from ..data.dataset import Dataset, DataSpec
 from ..errors import SganError
+from ..models.config import GeneratorConfig
 from ..models.generator import Generator
+from ..models.registry import require_transform
 from ..progress import Progress, silent
 from .metric import EvaluationProtocol, Metric, Settings
+from .motions import MotionErrors
 from .passes import (
     Measurement,
     dataset_statistics,
+    measure_equivariance,
     measure_path_lengths,
     measure_with_detectors,
     require_detectors,
@@ -74,6 +78,7 @@ def measure(
     """
     start = time.monotonic()
     metrics = protocol.metrics
+    check_transform(metrics, G.config)
     _check_model(metrics, G, data)
     check_sizes(metrics, G.config.height, G.config.width)
     check_enough(metrics, data)
@@ -89,6 +94,7 @@ def measure(
             settings,
         )
         measured |= measure_path_lengths(metrics, lambda path, lpips: PathPairs(G, lpips, path, *sampling), settings)
+        measured |= measure_equivariance(metrics, lambda motion: MotionErrors(G, motion, *sampling), settings)
     truncation = "" if protocol.truncation_psi == 1 else f"_trunc{protocol.truncation_psi:g}"
     notes = _channel_notes({"the model": G.config.channels} | _channels(metrics, data))
     return _results(metrics, measured, data, truncation, notes, start)
@@ -108,8 +114,11 @@ class TrainingMetrics:
     def check(
         self,
         data: Dataset,
+        generator: GeneratorConfig,
     ) -> None:
-        """Check before a run starts. Raises SganError if there are too few images or weights are missing."""
+        """Check before a run starts. Raises SganError if there are too few images, weights are missing, or a metric is
+        not possible with this generator."""
+        check_transform(self.protocol.metrics, generator)
         check_sizes(self.protocol.metrics, data.spec.height, data.spec.width)
         check_enough(self.protocol.metrics, data)
         require_detectors(self.protocol.metrics, self.protocol.detector_file)
@@ -134,7 +143,7 @@ def compare_images(
     start = time.monotonic()
     metrics = [dataclasses.replace(m, num=min(m.num, len(b))) for m in protocol.metrics]
     for m in metrics:
-        if m.path is not None:
+        if m.needs_model:
             raise SganError(f"{m.name()} measures a model, not images.", hint="Use --model instead of --images.")
     check_enough(metrics, a, b)
     pixels = max(d.spec.height * d.spec.width for d in (a, b))
@@ -223,6 +232,16 @@ def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) 
             f"The model has {config.c_dim} {unit}, but {spec.path} is read with {spec.describe_labels() or 'none'}.",
             hint="Use the dataset and the labels that the model was trained on.",
         )
+
+
+def check_transform(
+    metrics: Sequence[Metric],
+    config: GeneratorConfig,
+) -> None:
+    """Raise SganError if a metric moves the input of a generator that cannot be moved."""
+    for m in metrics:
+        if m.motion is not None:
+            require_transform(config, m.name())
 
 
 def check_sizes(

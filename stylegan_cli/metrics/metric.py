@@ -40,6 +40,9 @@ CLASSES = Features("inception-2015", "logits", 1008)
 VGG = Features("vgg16", "fc2", 4096)
 EFFICIENTNET = Features("efficientnet-lite0", "pool", 1280, "_efficientnet")
 DISTANCES = Features("lpips-vgg", "distances", 1)
+ERRORS = Features("", "errors", 2)  # of pixels, without a detector
+
+Motion = Literal["int", "frac", "rotate"]  # translation by whole pixels, by any distance; rotation
 
 
 class Output(NamedTuple):
@@ -96,8 +99,14 @@ class Metric:
     min_images: int = 2  # minimum number of real and of generated images
     min_side: int = 0  # minimum height and width of the images, in pixels
     path: LatentPath | None = None  # set if it is measured on pairs of images
+    motion: Motion | None = None  # set if it is measured by moving the input of the generator
     num: int = DEFAULT_NUM  # number of generated images or pairs
     note: Callable[[Metric, list[Value]], str | None] | None = None  # returns sentences to show below the values
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether it cannot be measured on images of a dataset."""
+        return self.path is not None or self.motion is not None
 
     def uses_mirrored(self, data: Dataset | None) -> bool:
         """Whether the images of this dataset are also used flipped."""

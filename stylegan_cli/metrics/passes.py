@@ -19,7 +19,7 @@ from .. import cache, distributed
 from ..data.dataset import Dataset, DataSpec
 from ..detectors import Detector, Lpips, load_detector, load_lpips
 from ..errors import SganError
-from .metric import LatentPath, Metric, Settings, Value
+from .metric import LatentPath, Metric, Motion, Settings, Value
 from .statistics import STATISTICS, Tensors
 from .stream import ImageSource, Reals, stream
 
@@ -48,10 +48,10 @@ def measure_with_detectors(
     fake_statistics: Callable[[list[StatisticSpec], Detector], dict[StatisticSpec, Tensors]],
     settings: Settings,
 ) -> dict[Metric, Measurement]:
-    """Measure the metrics without a path, one detector after the other, so that only one is in memory."""
+    """Measure the metrics of images, one detector after the other, so that only one is in memory."""
     by_detector: dict[str, list[Metric]] = {}
     for m in metrics:
-        if m.path is None:
+        if not m.needs_model:
             by_detector.setdefault(m.features.detector, []).append(m)
     measured = {}
     for name, group in by_detector.items():
@@ -90,18 +90,37 @@ def measure_path_lengths(
     measured, paths = {}, [(m, m.path) for m in metrics if m.path is not None]
     if paths:
         lpips = load_lpips("vgg", settings.device, settings.detector_file)
-        settings = dataclasses.replace(settings, batch=max(settings.batch // 2, 1))  # a pair is two images
         for m, path in paths:
-            spec, outputs = _spec(m, m.num), lambda distances, name=m.features.output: {name: distances}
-            statistics = run_pass(make_pairs(path, lpips), [spec], outputs, settings, m.name())
-            values = _compute_values(m, {}, statistics[spec], settings)
+            values = _measure_pairs(m, make_pairs(path, lpips), settings)
             measured[m] = Measurement(values, nonstandard_fingerprint(lpips))
     return measured
 
 
+def measure_equivariance(
+    metrics: Sequence[Metric],
+    make_pairs: Callable[[Motion], ImageSource],  # the source yields errors [n, 2]
+    settings: Settings,
+) -> dict[Metric, Measurement]:
+    """Measure the metrics with a motion."""
+    motions = [(m, m.motion) for m in metrics if m.motion is not None]
+    return {m: Measurement(_measure_pairs(m, make_pairs(motion), settings), "") for m, motion in motions}
+
+
+def _measure_pairs(
+    metric: Metric,
+    source: ImageSource,  # yields numbers [n, ...], each from two images
+    settings: Settings,
+) -> list[Value]:
+    settings = dataclasses.replace(settings, batch=max(settings.batch // 2, 1))
+    spec, output = _spec(metric, metric.num), metric.features.output
+    statistics = run_pass(source, [spec], lambda numbers: {output: numbers}, settings, metric.name())
+    return _compute_values(metric, {}, statistics[spec], settings)
+
+
 def require_detectors(metrics: Sequence[Metric], file: str | Path | None) -> None:
     """Raise SganError if the weights of a detector that these metrics use are missing."""
-    for path_length, name in dict.fromkeys((m.path is not None, m.features.detector) for m in metrics):
+    with_detectors = [m for m in metrics if m.motion is None]
+    for path_length, name in dict.fromkeys((m.path is not None, m.features.detector) for m in with_detectors):
         if path_length:
             load_lpips("vgg", "cpu", file)
         else:

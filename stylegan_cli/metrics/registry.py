@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import MisuseError, suggest
-from . import frechet, inception_score, kernel, perceptual_path_length, precision_recall
+from . import equivariance, frechet, inception_score, kernel, perceptual_path_length, precision_recall
 from .metric import EFFICIENTNET, SEPARATOR, EvaluationProtocol, Features, Metric
 
 DEFAULT_FEATURES = "inception-2015"
@@ -22,6 +22,7 @@ _DEFINED = (
     *precision_recall.DENSITY_COVERAGE,
     *inception_score.METRICS,
     *perceptual_path_length.METRICS,
+    *equivariance.METRICS,
 )
 # Metrics against real images come first, starting with those against all real images
 METRICS = {m.name(): m for m in sorted(_DEFINED, key=lambda m: (not m.max_reals, m.mirror))}
@@ -60,7 +61,7 @@ def resolve(
             )
         resolved[metric.name()] = metric
     metrics = tuple(resolved.values())
-    detectors = list(dict.fromkeys(m.features.detector for m in metrics))
+    detectors = list(dict.fromkeys(m.features.detector for m in metrics if m.motion is None))
     if detector_file is not None and len(detectors) > 1:
         raise MisuseError(
             f"These metrics use {' and '.join(detectors)}, but {detector_file} is one file of weights.",
@@ -93,7 +94,7 @@ def _by_name(name: str) -> Metric:
 
 def _with_features(metric: Metric, family: str) -> Metric:
     features = FEATURES[family]
-    if features is None or metric.path is not None:
+    if features is None or metric.needs_model:
         return metric
     if "{features}" not in metric.template:
         raise MisuseError(

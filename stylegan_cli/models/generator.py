@@ -44,7 +44,7 @@ class Synthesis(nn.Module):
     """Generates images from latents. A family declares the layer table, creates its modules, and implements
     `synthesize`, which runs the layers of the table."""
 
-    takes_transform = False  # as in the family's configuration
+    takes_transform = False  # whether `transform` can move the input; set by the generator, from its configuration
 
     def __init__(
         self,
@@ -132,6 +132,7 @@ class Generator(nn.Module):
         super().__init__()
         self.label_space = LabelSpace(config.c_dim)  # replaced by one with names if they are known
         self.config, self.synthesis, self.mapping = config, synthesis, mapping
+        synthesis.takes_transform = config.takes_transform
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:

@@ -49,6 +49,17 @@ def build_discriminator(
     return to_memory_format(Discriminator(config))
 
 
+def require_transform(
+    config: GeneratorConfig,
+    what: str,  # needs a generator whose input can be moved
+) -> None:
+    """Raise SganError if the input of a generator cannot be moved."""
+    if not config.takes_transform:
+        titles = [family.title for family in FAMILIES.values() if family.config.takes_transform]
+        kinds = " and ".join(titles)
+        raise SganError(f"{what} needs a model with an input transform, which {kinds} has but {config.title} has not.")
+
+
 def read_generator(
     values: typing.Any,  # a configuration from `to_json`, of this or an older version
 ) -> GeneratorConfig:

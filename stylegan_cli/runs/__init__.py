@@ -13,4 +13,4 @@ from .folders import (
 )
 from .lock import is_running, lock_run
 from .records import append_line, metric_lines, read_metrics, record_metric
-from .summary import RunSummary, summarize_run
+from .summary import RunSummary, summarize_run, unit_of

@@ -21,7 +21,7 @@ from .charts import Line, Points, chart
 from .folders import latest_snapshot
 from .history import HISTORY, describe_changes, flatten, read_history
 from .records import number, read_config, read_metrics, read_stats
-from .summary import RunSummary, best_of, summarize_run
+from .summary import RunSummary, best_of, summarize_run, unit_of
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _GRID = re.compile(r"([a-z]+)-([0-9]+(?:\.[0-9]+)?)\.png")  # images that a recipe writes at every snapshot
@@ -97,10 +97,17 @@ def _facts(summary: RunSummary, config: dict[str, Any], stats: list[dict[str, An
         "time": duration(seconds[-1]) if seconds else None,
         "time left": duration(left) if left else None,
         "speed": f"{pace:.3g} sec/kimg" if pace else None,
-        summary.metric: f"{summary.best:.5g} at best, at {summary.best_kimg:g} kimg" if summary.metric else None,
+        **_best(summary),
         "last change": time.strftime("%Y-%m-%d %H:%M", time.localtime(summary.changed)),
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _best(summary: RunSummary) -> dict[str, str]:
+    if summary.metric is None:
+        return {}
+    value = f"{summary.best:.5g}{unit_of(summary.metric)}"
+    return {summary.metric: f"{value} at best, at {summary.best_kimg:g} kimg"}
 
 
 def duration(
@@ -154,11 +161,9 @@ def _charts(
     parts = []
     for name, values in metrics.items():
         kimg, best = best_of(name, values)
-        parts.append(
-            chart(
-                name, name, [Line("value", list(values))], (0, end), False, f"best {best:.5g} at {kimg:g} kimg", changes
-            )
-        )
+        unit = unit_of(name)
+        note = f"best {best:.5g}{unit} at {kimg:g} kimg"
+        parts.append(chart(name, unit.strip() or name, [Line("value", list(values))], (0, end), False, note, changes))
     others = sorted({name for line in stats for name in line} - _KNOWN)
     for title, unit, names, noisy in [*_CHARTS, *((name, name, {name: name}, True) for name in others)]:
         lines = [Line(label, _points(stats, name)) for label, name in names.items()]

@@ -13,7 +13,8 @@ from .folders import latest_snapshot
 from .lock import is_running
 from .records import last_change, number, read_config, read_metrics, read_stats
 
-_HIGHER_IS_BETTER = re.compile(r"is[0-9]|eq[tr]|.*(precision|recall|density|coverage|accuracy)")
+_IN_DECIBELS = re.compile(r"eq[tr][0-9]")
+_HIGHER_IS_BETTER = re.compile(r"is[0-9]|eq[tr][0-9]|.*(precision|recall|density|coverage|accuracy)")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ def best_of(
     """The pair with the best value, or the earliest of several."""
     sign = -1 if _HIGHER_IS_BETTER.match(name) else 1
     return min(values, key=lambda pair: sign * pair[1])
+
+
+def unit_of(
+    name: str,  # of a metric
+) -> str:
+    """The unit of a metric's values, with a space before it; empty if there is none."""
+    return " dB" if _IN_DECIBELS.match(name) else ""
 
 
 def read_failure(

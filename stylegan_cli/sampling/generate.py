@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..data.images import to_uint8
 from ..models.generator import Generator
+from ..models.registry import require_transform
 from ..progress import Progress, silent
 from ..version import __version__
 from . import checks
 from .labels import Choice, class_labels, label_choice
 from .latents import latents_from_seeds, noise_maps
-from .view import require_transform, view_transform
+from .view import view_transform
 
 LatentSpace = Literal["z", "w", "w+"]
 
@@ -66,7 +67,7 @@ class SamplingOptions:
         """Return the transform of the model's input; None: none. Raises SganError if the model takes none."""
         for option, value in (("--translate", self.translate), ("--rotate", self.rotate)):
             if value is not None:
-                require_transform(G, option)
+                require_transform(G.config, option)
         if self.translate is None and self.rotate is None:
             return None
         return view_transform(self.translate, self.rotate)

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ..errors import MisuseError, SganError
 from ..models.generator import Generator
+from ..models.registry import require_transform
 from ..ops import to_float64
 from .generate import SamplingOptions
 from .labels import class_labels
 from .latent_files import Latents, collect_latents
 from .latents import latents_from_seeds
 from .mixing import mix_styles, style_indices
-from .view import input_indices, require_transform, view_path
+from .view import input_indices, view_path
 
 Kind = Literal["spline", "linear", "slerp", "trunc", "mix"]
 Path = Callable[[Tensor], Tensor]  # times [M] float64 -> points [M, ...]
@@ -183,7 +184,7 @@ def plan_video(
     if kind == "trunc" and options.trunc != 1:
         raise MisuseError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
     if lock_view:
-        require_transform(G, "--lock-view")
+        require_transform(G.config, "--lock-view")
     latents = collect_latents(G, items, options, model)
     indices = style_indices(G.layers, styles) if kind == "mix" else []
     assignment = _assign_keyframes(len(latents), cells, min_keyframes)

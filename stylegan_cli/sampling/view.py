@@ -8,9 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import MisuseError
 from ..models.generator import Generator
-from ..models.registry import FAMILIES
 
 
 def view_transform(
@@ -43,19 +41,6 @@ def view_path(
         return torch.stack(transforms)
 
     return path
-
-
-def require_transform(
-    G: Generator,
-    option: str,  # that needs it
-) -> None:
-    """Raises SganError if the generator's input cannot be moved."""
-    if not G.synthesis.takes_transform:
-        titles = ", ".join(family.title for family in FAMILIES.values() if family.config.takes_transform)
-        raise MisuseError(
-            f"{option} has no effect on {G.config.title} models: their input cannot be moved.",
-            hint=f"Use a {titles} model, or remove {option}.",
-        )
 
 
 def input_indices(

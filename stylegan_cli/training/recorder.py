@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ..config import to_json
 from ..data.images import save_image
 from ..files import atomic_path, wait_for_space, write_atomic
-from ..runs import read_metrics, snapshot_name
+from ..runs import read_metrics, snapshot_name, unit_of
 from ..runs.history import HISTORY, Changes, changed_settings, extend_history, read_history
 from .engine import Engine
 from .pace import Pace
@@ -160,7 +160,7 @@ class Recorder:
         is_best = not previous or (value > max(previous) if higher_is_better else value < min(previous))
         for name, value in values.items():
             self.log.metric(name, value, kimg, snapshot.name)
-            self.log_message(f"kimg {kimg:8.1f}   {name} {value:.4g}")
+            self.log_message(f"kimg {kimg:8.1f}   {name} {value:.4g}{unit_of(name)}")
         if is_best:
             name, value = next(iter(values.items()))
             self.best = {"metric": name, "value": value, "kimg": kimg}

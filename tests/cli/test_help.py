@@ -38,9 +38,11 @@ DIFFERENT = {
     "--num": "the number of different things",
     "--precision": "train: of the training; else: of the highest resolutions",
     "--quiet": "train: without a result on stdout",
+    "--rotate": "interpolate: over the whole video",
     "--seeds": "generate: seeds only; interpolate: keyframes",
     "--size": "metrics, train: of what is read; data: of what is written",
     "--styles": "mix: from the column; interpolate: that fade",
+    "--translate": "interpolate: over the whole video",
 }
 
 

@@ -51,7 +51,7 @@ def run(sgan, rgb_set, tmp_path):
 
 def test_metrics_are_listed_without_a_name(sgan):
     lines = sgan("metrics").stdout.splitlines()
-    assert "fid  fid50k_full" in lines[0] and len(lines) == 14
+    assert "fid  fid50k_full" in lines[0] and len(lines) == 17
 
 
 def test_values_are_printed_and_recorded_beside_the_model(sgan, run):
@@ -160,3 +160,26 @@ def test_metrics_during_training(sgan, rgb_set, tmp_path, monkeypatch):
     assert again.stdout == "" and again.stderr.count("has already been measured") == 2
     assert sgan("metrics", "fid40_full", "--seed", "1", "--model", run).stdout != ""
     assert_error(sgan(*line, "--metrics", "fidd", "-q", code=2), "fidd")
+
+
+# --------------------------------------------------------------------------------------------- equivariance
+
+
+def test_equivariance_in_training(sgan, rgb_set, tmp_path):
+    """Measured at each snapshot, in dB; the highest value is the best."""
+    line = ["train", "--cfg", "demo-stylegan3", "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8"]
+    line += ["--cbase", "64", "--cmax", "4", "--aug", "noaug", "--kimg", "0.016", "--snap", "0.008"]
+    sgan(*line, "--metrics", "eqt4_int", "-q")
+    (folder,) = (tmp_path / "runs").iterdir()
+    values = [json.loads(text)["value"] for text in (folder / "metric-eqt4_int.jsonl").read_text().splitlines()]
+    assert len(values) >= 2 and f"eqt4_int {values[-1]:.4g} dB" in (folder / "log.txt").read_text()
+    best = f"{max(values):.5g} dB"
+    assert best in sgan("runs", "--runs", folder.parent).stdout and (folder / "best.safetensors").is_file()
+
+
+def test_equivariance_needs_an_input_transform(sgan, run, rgb_set, tmp_path):
+    refusal = "needs a model with an input transform, which StyleGAN3 has but StyleGAN2 has not."
+    assert_error(sgan("metrics", "eqt", "--model", run, code=1), refusal)
+    line = ["train", "--data", rgb_set, "--runs", tmp_path / "new", "--metrics", "eqt1k_int", "-q"]
+    assert_error(sgan(*line, code=1), refusal)
+    assert not (tmp_path / "new").exists()

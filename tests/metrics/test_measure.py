@@ -23,9 +23,11 @@ from stylegan_cli.metrics.measure import TrainingMetrics, compare_images, measur
 from stylegan_cli.metrics.registry import resolve
 from stylegan_cli.metrics.requests import Request, measure_file
 from stylegan_cli.metrics.stream import Fakes
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.snapshot import SnapshotInfo
 
 QUICK = {"num": 40}
+STYLEGAN2 = StyleGAN2Config(16, 16)
 
 
 def measured(names, G, data, **options):
@@ -317,7 +319,7 @@ def test_other_filters_than_those_of_the_training_data_are_noted(fakes, tiny_gen
 
 def test_in_training(fakes, tiny_generator, data):
     metrics = TrainingMetrics(resolve(["fid", "pr"], num=40))
-    metrics.check(data)
+    metrics.check(data, STYLEGAN2)
     assert metrics.higher_is_better is False and TrainingMetrics(resolve(["pr"])).higher_is_better is True
     G, cpu = tiny_generator(), torch.device("cpu")
     values = pickle.loads(pickle.dumps(metrics))(G, data, cpu)
@@ -327,13 +329,13 @@ def test_in_training(fakes, tiny_generator, data):
 
 def test_problems_are_reported_before_training(fakes, make_set, tmp_path, monkeypatch, data):
     with pytest.raises(SganError, match="needs at least 4 images"):
-        TrainingMetrics(resolve(["pr"])).check(open_dataset(make_set(tmp_path / "few.zip", num=3)))
+        TrainingMetrics(resolve(["pr"])).check(open_dataset(make_set(tmp_path / "few.zip", num=3)), STYLEGAN2)
     with pytest.raises(SganError, match="at least 32 pixels per side, not 16x16"):
-        TrainingMetrics(resolve(["ppl_wend"])).check(data)
+        TrainingMetrics(resolve(["ppl_wend"])).check(data, STYLEGAN2)
 
     def absent(name, device="cpu", file=None):
         raise SganError("No weights.")
 
     monkeypatch.setattr("stylegan_cli.metrics.passes.load_detector", absent)
     with pytest.raises(SganError, match="No weights"):
-        TrainingMetrics(resolve(["fid"])).check(data)
+        TrainingMetrics(resolve(["fid"])).check(data, STYLEGAN2)

@@ -11,7 +11,7 @@ from stylegan_cli.metrics.metric import ALL_REALS
 from stylegan_cli.metrics.registry import ALIASES, METRICS, resolve
 
 STANDARD_NAMES = """fid50k_full fid50k kid50k_full kid50k pr50k3_full pr50k3 is50k
-ppl2_wend ppl_zfull ppl_wfull ppl_zend ppl_wend dc50k5_full dc50k5"""
+ppl2_wend ppl_zfull ppl_wfull ppl_zend ppl_wend dc50k5_full dc50k5 eqt50k_int eqt50k_frac eqr50k"""
 
 
 def names(*requested, **options):
@@ -21,7 +21,8 @@ def names(*requested, **options):
 def test_standard_names():
     assert set(METRICS) == set(STANDARD_NAMES.split())
     assert names(*METRICS) == list(METRICS)
-    assert names(*ALIASES) == ["fid50k_full", "kid50k_full", "pr50k3_full", "dc50k5_full", "is50k", "ppl2_wend"]
+    expected = "fid50k_full kid50k_full pr50k3_full dc50k5_full is50k ppl2_wend eqt50k_int eqr50k"
+    assert names(*ALIASES) == expected.split()
     assert names("fid", "fid50k_full", "fid") == ["fid50k_full"]
 
 

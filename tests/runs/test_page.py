@@ -76,6 +76,14 @@ def test_complete_page(tmp_path, make_run):
     assert all(p.format == "WEBP" and p.size == (96, 64) for p in images(reader))
 
 
+def test_units(tmp_path, make_run):
+    folder = make_run(tmp_path / "00000-faces-auto")
+    lines = [{"kimg": kimg, "value": value} for kimg, value in ((4, 51.5), (8, 49.25))]
+    (folder / "metric-eqt1k_int.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = write_page(folder).read_text()
+    assert "best 51.5 dB at 4 kimg" in page and page.count(">dB</text>") == 1
+
+
 def test_page_is_self_contained(tmp_path, make_run):
     reader = Reader(make_page(make_run(tmp_path / "00000-a")))
     assert not reader.all("link") and all(not attrs for attrs in reader.all("script"))

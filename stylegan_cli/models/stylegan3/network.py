@@ -173,8 +173,6 @@ def _filter(spec: FilterSpec | None) -> Tensor | None:  # [taps] or [taps, taps]
 
 
 class SynthesisNetwork(Synthesis):
-    takes_transform = True
-
     def __init__(self, config: StyleGAN3Config):
         super().__init__(layer_table(config), config.w_dim)
         self.output_scale = config.output_scale
