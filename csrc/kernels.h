@@ -66,6 +66,53 @@ struct UpFirDn2d {
 };
 const char* upfirdn2d(const UpFirDn2d& args, void* stream);
 
+// u = x + b with up - 1 zeros after each sample, and zeros around;   h[i] = gain sum_k gu[k] u[i + k - pad]
+// y[i] = sum_k gd[k] q[down i + k],   q = clamp(lrelu(h)), or with codes: q = h, slope h or, if clamped, 0
+//
+// gu and gd are fu and fd reversed (a convolution) or, with flip, themselves. Codes have two bits for each sample of h,
+// 1: negative and 2: clamped; those of samples 16 i to 16 i + 15 of a row are word i of a row, from the lowest bit.
+constexpr int kPairs = 3;  // of a filter that is not separable: its error is at most 2e-4 in StyleGAN3
+struct FilteredLrelu {
+    const void* x;      // [n, c, h, w], any strides
+    const void* b;      // [c] acc, or null
+    const void* fu;     // [up_taps_y, up_taps_x] acc, or [up_taps_x] applied along both axes
+    const void* fd;     // [down_taps_y, down_taps_x] acc, or [down_taps_x]
+    const void* pairs;  // [kPairs, taps_y + taps_x] acc: separable filters whose sum approximates fu or fd, whichever is
+                        // not separable; or null
+    const void* codes;  // [n, c, code_h, code_w] 32 bits, any strides, or null: activate
+    void* new_codes;    // the same, to be written, or null
+    void* y;            // [n, c, out_h, out_w], any strides
+    int64_t n;
+    int64_t c;
+    int64_t h;
+    int64_t w;
+    int64_t out_h;
+    int64_t out_w;
+    int64_t code_h;
+    int64_t code_w;
+    int64_t x_stride[4];
+    int64_t y_stride[4];
+    int64_t code_stride[4];
+    int64_t offset_x;  // the code of h[i, j] is that of row i + offset_y, sample j + offset_x; 0 when written
+    int64_t offset_y;
+    int64_t pad_x;  // zeros before the first column; negative crops
+    int64_t pad_y;
+    Dtype dtype;  // of x and y
+    int32_t up;
+    int32_t down;
+    int32_t up_taps_x;
+    int32_t up_taps_y;
+    int32_t down_taps_x;
+    int32_t down_taps_y;
+    int32_t separable_u;  // fu is [up_taps_x], and up_taps_y equals up_taps_x
+    int32_t separable_d;
+    int32_t flip;  // filters are not reversed
+    double gain;
+    double slope;
+    double clamp;  // infinity: none
+};
+const char* filtered_lrelu(const FilteredLrelu& args, void* stream);
+
 // y = clamp(gain act(d conv(style x, w) + noise + b)), act one of linear, relu, lrelu
 //
 // With phases = 4 output pixel (2i + r, 2j + s) is a convolution with the weights of phase 2r + s around input pixel

@@ -8,6 +8,7 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -259,6 +260,83 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// filtered_lrelu
+
+// Arguments shared by both ops, with the output as `y`.
+sgan::FilteredLrelu filtered_lrelu_args(const Tensor& x, const Tensor& fu, const Tensor& fd, const MaybeTensor& pairs,
+                                        int64_t up, int64_t down, const std::vector<int64_t>& padding, bool flip,
+                                        double gain, double slope, Tensor& y) {
+    STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
+    STD_TORCH_CHECK(x.dim() == 4, "x must be [N, C, H, W], not ", text(x));
+    for (const Tensor& f : {fu, fd})
+        STD_TORCH_CHECK(f.dim() == 1 || f.dim() == 2, "filters must be [K] or [KH, KW], not ", text(f));
+    STD_TORCH_CHECK(up >= 1 && up <= 4 && down >= 1 && down <= 4, "up and down must be 1 to 4");
+    STD_TORCH_CHECK(padding.size() == 4, "padding must be left, right, top, bottom");
+    sgan::FilteredLrelu args{};
+    args.dtype = dtype_of("x", x);
+    args.fu = fu.dim() == 1 ? small<1>("fu", fu, x, {-1}) : small<2>("fu", fu, x, {-1, -1});
+    args.fd = fd.dim() == 1 ? small<1>("fd", fd, x, {-1}) : small<2>("fd", fd, x, {-1, -1});
+    args.separable_u = fu.dim() == 1, args.separable_d = fd.dim() == 1;
+    args.up_taps_y = static_cast<int32_t>(fu.size(0)), args.up_taps_x = static_cast<int32_t>(fu.size(-1));
+    args.down_taps_y = static_cast<int32_t>(fd.size(0)), args.down_taps_x = static_cast<int32_t>(fd.size(-1));
+    STD_TORCH_CHECK(!pairs || args.separable_u != args.separable_d, "pairs require exactly one filter to be [KH, KW]");
+    args.pairs = small<2>("pairs", pairs, x, {sgan::kPairs, args.separable_u ? fd.size(0) + fd.size(-1)
+                                                                             : fu.size(0) + fu.size(-1)});
+    args.n = x.size(0), args.c = x.size(1), args.h = x.size(2), args.w = x.size(3);
+    const int64_t h = args.h * up + padding[2] + padding[3] - args.up_taps_y - args.down_taps_y + 1;
+    const int64_t w = args.w * up + padding[0] + padding[1] - args.up_taps_x - args.down_taps_x + 1;
+    STD_TORCH_CHECK(h >= 0 && w >= 0, "the filters do not fit into the padded image");
+    args.out_h = h / down + 1, args.out_w = w / down + 1;
+    args.up = static_cast<int32_t>(up), args.down = static_cast<int32_t>(down);
+    args.pad_x = padding[0], args.pad_y = padding[2];
+    args.flip = flip, args.gain = gain, args.slope = slope;
+    y = empty({args.n, args.c, args.out_h, args.out_w}, x.scalar_type(), x, format_of(x));
+    for (int64_t i = 0; i < 4; i++) args.x_stride[i] = x.stride(i), args.y_stride[i] = y.stride(i);
+    args.x = x.const_data_ptr(), args.y = y.mutable_data_ptr();
+    return args;
+}
+
+// `codes` are empty unless the result is to be differentiated.
+std::tuple<Tensor, Tensor> filtered_lrelu(const Tensor& x, const MaybeTensor& b, const Tensor& fu, const Tensor& fd,
+                                          const MaybeTensor& pairs, int64_t up, int64_t down,
+                                          std::vector<int64_t> padding, bool flip, double gain, double slope,
+                                          double clamp, bool differentiable) {
+    Tensor y;
+    sgan::FilteredLrelu args = filtered_lrelu_args(x, fu, fd, pairs, up, down, padding, flip, gain, slope, y);
+    args.b = small<1>("b", b, x, {args.c});
+    args.clamp = clamp;
+    const int64_t columns = (args.out_w - 1) * down + args.down_taps_x;
+    args.code_h = (args.out_h - 1) * down + args.down_taps_y, args.code_w = (columns + 15) / 16;
+    Tensor codes = empty({differentiable ? args.n : 0, args.c, args.code_h, args.code_w}, ScalarType::Int, x,
+                         format_of(x));
+    if (differentiable) {
+        for (int64_t i = 0; i < 4; i++) args.code_stride[i] = codes.stride(i);
+        args.new_codes = codes.mutable_data_ptr();
+    }
+    Launch launch(x);
+    raise("filtered_lrelu", sgan::filtered_lrelu(args, launch.stream));
+    return {y, codes};
+}
+
+Tensor filtered_lrelu_linear(const Tensor& x, const Tensor& codes, const Tensor& fu, const Tensor& fd,
+                             const MaybeTensor& pairs, int64_t up, int64_t down, std::vector<int64_t> padding,
+                             bool flip, double gain, double slope, std::vector<int64_t> offset) {
+    Tensor y;
+    sgan::FilteredLrelu args = filtered_lrelu_args(x, fu, fd, pairs, up, down, padding, flip, gain, slope, y);
+    check_device("codes", codes, x);
+    STD_TORCH_CHECK(codes.dim() == 4 && codes.scalar_type() == ScalarType::Int && codes.size(0) == args.n &&
+                        codes.size(1) == args.c, "codes must be int32 [", args.n, ", ", args.c, ", ...]");
+    STD_TORCH_CHECK(offset.size() == 2, "offset must be rows, columns");
+    args.codes = codes.const_data_ptr();
+    args.code_h = codes.size(2), args.code_w = codes.size(3);
+    for (int64_t i = 0; i < 4; i++) args.code_stride[i] = codes.stride(i);
+    args.offset_y = offset[0], args.offset_x = offset[1];
+    Launch launch(x);
+    raise("filtered_lrelu_linear", sgan::filtered_lrelu(args, launch.stream));
+    return y;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // modulated_conv2d
 
 Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, const MaybeTensor& d,
@@ -305,5 +383,7 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("bias_act_backward", TORCH_BOX(&bias_act_backward));
     m.impl("bias_act_double_backward", TORCH_BOX(&bias_act_double_backward));
     m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d));
+    m.impl("filtered_lrelu", TORCH_BOX(&filtered_lrelu));
+    m.impl("filtered_lrelu_linear", TORCH_BOX(&filtered_lrelu_linear));
     m.impl("modulated_conv2d", TORCH_BOX(&modulated_conv2d));
 }

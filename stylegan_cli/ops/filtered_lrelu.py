@@ -16,11 +16,15 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .bias_act import bias_act
-from .dispatch import choose
+from .dispatch import choose, layout_of
+from .filters import separable_pairs
 from .tiles import Resampling, Tile, map_tiles
 from .upfirdn2d import upfirdn2d_reference
+
+PAIRS = 3  # separable filters that the kernel uses for one that is not: kPairs in csrc/kernels.h
 
 
 def filtered_lrelu(
@@ -57,7 +61,8 @@ def filtered_lrelu(
     if min(resampling.output_size(x, fu, fd)) < 1:
         size, pad = f"{x.shape[2]}x{x.shape[3]}", ", ".join(map(str, sides))
         raise ValueError(f"the filters do not fit into an image of {size}, upsampled by {up} and padded by {pad}")
-    return _IMPLEMENTATIONS[choose(x.device.type, cuda=False)](x, b, fu, fd, resampling, float(slope), clamp)
+    supported = max(up, down) <= 4 and max(*fu.shape, *fd.shape) <= 32
+    return _IMPLEMENTATIONS[choose(x.device.type, cuda=supported)](x, b, fu, fd, resampling, float(slope), clamp)
 
 
 def filtered_lrelu_reference(
@@ -161,8 +166,120 @@ def _composite(
     b: Tensor | None,  # [C]
     *arguments,  # remaining arguments of `filtered_lrelu_reference`
 ) -> Tensor:  # [N, C, H', W']
-    differentiable = torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
-    return _Composite.apply(x, b, *arguments, differentiable)
+    return _Composite.apply(x, b, *arguments, _is_differentiable(x, b))
 
 
-_IMPLEMENTATIONS = {"composite": _composite, "reference": filtered_lrelu_reference}
+def _is_differentiable(x: Tensor, b: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad))
+
+
+# The kernel: csrc/filtered_lrelu.cu, bound by csrc/library.cpp. Its codes are words of 16 samples along x.
+
+
+def filtered_lrelu_cuda(
+    x: Tensor,  # [N, C, H, W]
+    b: Tensor | None,  # [C]
+    fu: Tensor,  # [K] or [KH, KW]
+    fd: Tensor,  # [K] or [KH, KW]
+    resampling: Resampling,
+    slope: float,
+    clamp: float | None,
+) -> Tensor:  # [N, C, H', W']
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32  # accumulation type of the kernel
+    pairs = None
+    if x.dtype in (torch.float16, torch.bfloat16) and fu.ndim != fd.ndim:
+        pairs = _pairs(fu if fu.ndim == 2 else fd)
+    b, pairs = (None if t is None else t.to(x.device, acc) for t in (b, pairs))
+    fu, fd = (f.to(x.device, acc).contiguous() for f in (fu, fd))
+    bound = math.inf if clamp is None else float(clamp)
+    y, _ = torch.ops.sgan.filtered_lrelu(
+        x, b, fu, fd, pairs, *resampling[:5], slope, bound, _is_differentiable(x, b)
+    )
+    return y
+
+
+_known_pairs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # filter -> its version, its pairs
+
+
+def _pairs(
+    f: Tensor,  # [KH, KW]
+) -> Tensor | None:  # [PAIRS, KH + KW] on the device of f; None: they would be too inaccurate
+    """Decompose a filter, once: that needs the CPU."""
+    if torch.compiler.is_compiling():  # the numbers are unknown
+        return None
+    version = None if f.is_inference() else f._version
+    known = _known_pairs.get(f)
+    if known is None or version is None or known[0] != version:
+        y, x = separable_pairs(f)
+        known = version, F.pad(torch.cat([y, x], dim=1), (0, 0, 0, PAIRS - len(y))) if len(y) <= PAIRS else None
+        _known_pairs[f] = known
+    return known[1]
+
+
+_IMPLEMENTATIONS = {"cuda": filtered_lrelu_cuda, "composite": _composite, "reference": filtered_lrelu_reference}
+
+torch.library.define(
+    "sgan::filtered_lrelu",
+    "(Tensor x, Tensor? b, Tensor fu, Tensor fd, Tensor? pairs, int up, int down, int[] padding, bool flip, float gain,"
+    " float slope, float clamp, bool differentiable) -> (Tensor, Tensor)",
+)
+torch.library.define(
+    "sgan::filtered_lrelu_linear",
+    "(Tensor x, Tensor codes, Tensor fu, Tensor fd, Tensor? pairs, int up, int down, int[] padding, bool flip,"
+    " float gain, float slope, int[] offset) -> Tensor",
+)
+
+
+def _resampled(x: Tensor, fu: Tensor, fd: Tensor, resampling: Resampling) -> Tensor:
+    return x.new_empty((*x.shape[:2], *resampling.output_size(x, fu, fd))).to(memory_format=layout_of(x))
+
+
+@torch.library.register_fake("sgan::filtered_lrelu")
+def _(x, b, fu, fd, pairs, up, down, padding, flip, gain, slope, clamp, differentiable):
+    resampling = Resampling(up, down, tuple(padding), flip, gain)
+    rows, columns = resampling.activated_size(x, fu, fd)
+    size = (x.shape[0] if differentiable else 0, x.shape[1], rows, (columns + 15) // 16)
+    codes = torch.empty(size, dtype=torch.int32, device=x.device).to(memory_format=layout_of(x))
+    return _resampled(x, fu, fd, resampling), codes
+
+
+@torch.library.register_fake("sgan::filtered_lrelu_linear")
+def _(x, codes, fu, fd, pairs, up, down, padding, flip, gain, slope, offset):
+    return _resampled(x, fu, fd, Resampling(up, down, tuple(padding), flip, gain))
+
+
+def _setup(ctx, inputs, output):
+    x, b, fu, fd, pairs, up, down, padding, flip, gain, slope, *_ = inputs
+    _save(ctx, x, output[1], fu, fd, pairs, Resampling(up, down, tuple(padding), flip, gain), slope)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _setup_linear(ctx, inputs, output):
+    x, codes, fu, fd, pairs, up, down, padding, flip, gain, slope, offset = inputs
+    _save(ctx, x, codes, fu, fd, pairs, Resampling(up, down, tuple(padding), flip, gain, tuple(offset)), slope)
+
+
+def _save(ctx, x, codes, fu, fd, pairs, resampling, slope):
+    ctx.save_for_backward(codes, fu, fd, pairs)
+    ctx.adjoint, ctx.slope = resampling.adjoint(x, fu, fd), slope
+
+
+def _gradient(ctx, dy: Tensor) -> Tensor:
+    codes, fu, fd, pairs = ctx.saved_tensors
+    *adjoint, offset = ctx.adjoint
+    return torch.ops.sgan.filtered_lrelu_linear(dy, codes, fd, fu, pairs, *adjoint, ctx.slope, offset)
+
+
+def _backward(ctx, dy, _):
+    dx = _gradient(ctx, dy)
+    acc = torch.float64 if dx.dtype == torch.float64 else torch.float32
+    db = dx.sum([0, 2, 3], dtype=acc) if ctx.needs_input_grad[1] else None
+    return dx, db, *[None] * 11
+
+
+def _backward_linear(ctx, ddx):
+    return _gradient(ctx, ddx), *[None] * 11
+
+
+torch.library.register_autograd("sgan::filtered_lrelu", _backward, setup_context=_setup)
+torch.library.register_autograd("sgan::filtered_lrelu_linear", _backward_linear, setup_context=_setup_linear)
