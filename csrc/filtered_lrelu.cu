@@ -63,7 +63,7 @@ struct Strip {
     static constexpr int RU = RU_, RD = RD_;      // separable filters
     static constexpr bool READS = READS_;         // stored codes instead of the activation
     static constexpr int L = RU * RD == 1 ? 8 : 4;  // channels
-    static constexpr int THREADS = 256;
+    static constexpr int THREADS = 256, BLOCKS = RU * RD == 1 ? 3 : 2;  // of a multiprocessor, which bounds registers
     static constexpr int ROWS = 16;               // of h, per step
     static constexpr int OUTS = kWord / DOWN;     // outputs along y per step, and along x per thread
     static constexpr int OUT_X = 64 / DOWN;
@@ -111,15 +111,16 @@ __device__ __forceinline__ void upsample_rows(const FilteredLrelu& args, const S
         const int group = i / (S::L * S::IN_X) * G;
         const int64_t at_x = column / S::UP + grid.first_x + at, at_y = row / S::UP + grid.first_y + group;
         const bool inside = l < channels && at_x >= 0 && at_x < args.w;
-        const T* from = x + l * args.x_stride[1] + at_x * args.x_stride[3];
+        const T* from = x + l * args.x_stride[1] + at_y * args.x_stride[2] + at_x * args.x_stride[3];
         const A bias = b && inside ? b[l] : A(0);
+        // Rows of x in the window: from `begin`, before `end`.
+        const int begin = at_y < -32 ? 32 : at_y < 0 ? static_cast<int>(-at_y) : 0;
+        const int end = !inside || at_y >= args.h ? 0 : args.h - at_y < 32 ? static_cast<int>(args.h - at_y) : 32;
         A in[G + S::M - 1];
 #pragma unroll
-        for (int k = 0; k < G + S::M - 1; k++) {
-            const int64_t y = at_y + k;
-            in[k] = inside && y >= 0 && y < args.h ? to_acc(from[y * args.x_stride[2]]) + bias : A(0);
-        }
-#pragma unroll
+        for (int k = 0; k < G + S::M - 1; k++)
+            in[k] = k >= begin && k < end ? to_acc(from[k * args.x_stride[2]]) + bias : A(0);
+#pragma unroll 1
         for (int p = 0; p < S::RU; p++)
 #pragma unroll
             for (int r = 0; r < S::UP; r++)
@@ -142,13 +143,20 @@ __device__ __forceinline__ void resample_columns(const FilteredLrelu& args, int6
     for (int i = threadIdx.x; i < S::ROWS * S::L * 64 / kWord; i += S::THREADS) {
         const int y = i % S::ROWS, l = i / S::ROWS % S::L, part = i / (S::ROWS * S::L);
         if (y >= rows) continue;
-        A in[S::RU][S::COLUMNS];
-#pragma unroll
-        for (int p = 0; p < S::RU; p++)
+        // One filter after another, so that its taps are in registers, but not those of all.
+        A h[S::WINDOW] = {};
+#pragma unroll 1
+        for (int p = 0; p < S::RU; p++) {
+            A in[S::COLUMNS];
 #pragma unroll
             for (int k = 0; k < S::COLUMNS; k++)
-                in[p][k] = v[(p * S::L + l) * S::V_PLANE + y * S::V_ROW + part * (kWord / S::UP) + k];
-
+                in[k] = v[(p * S::L + l) * S::V_PLANE + y * S::V_ROW + part * (kWord / S::UP) + k];
+#pragma unroll
+            for (int e = 0; e < S::WINDOW; e++)
+#pragma unroll
+                for (int m = 0; m < S::M; m++)
+                    h[e] += ux[p * S::KU + S::UP - 1 - e % S::UP + S::UP * m] * in[e / S::UP + m];
+        }
         uint32_t codes[ceil_div(S::WINDOW, kWord)] = {};
         if constexpr (S::READS) {
             const int64_t at = column + part * kWord + args.offset_x, first = at >> 4;  // 16 per word
@@ -162,38 +170,28 @@ __device__ __forceinline__ void resample_columns(const FilteredLrelu& args, int6
                 word >>= 32;
             }
         }
-        A out[S::RD][S::OUTS] = {};
 #pragma unroll
         for (int e = 0; e < S::WINDOW; e++) {
-            A h = 0;
-#pragma unroll
-            for (int p = 0; p < S::RU; p++)
-#pragma unroll
-                for (int m = 0; m < S::M; m++)
-                    h += ux[p * S::KU + S::UP - 1 - e % S::UP + S::UP * m] * in[p][e / S::UP + m];
-            h *= static_cast<A>(args.gain);
+            h[e] *= static_cast<A>(args.gain);
             if constexpr (S::READS) {
-                h *= derivative(codes[e / kWord] >> 2 * (e % kWord) & 3, slope);
+                h[e] *= derivative(codes[e / kWord] >> 2 * (e % kWord) & 3, slope);
             } else {
                 uint32_t code;
-                h = activate(h, slope, clamp, code);
+                h[e] = activate(h[e], slope, clamp, code);
                 codes[e / kWord] |= code << 2 * (e % kWord);
             }
-#pragma unroll
-            for (int p = 0; p < S::RD; p++)
-#pragma unroll
-                for (int o = 0; o < S::OUTS; o++) {
-                    const int k = e - S::DOWN * o;
-                    if (k >= 0 && k < S::KD) out[p][o] += dx[p * S::KD + k] * h;
-                }
         }
         if (!S::READS && args.new_codes && l < channels && row + y < own)
             write_codes(args, n, c + l, row + y, column / kWord + part, codes[0]);
-#pragma unroll
+#pragma unroll 1
         for (int p = 0; p < S::RD; p++)
 #pragma unroll
-            for (int o = 0; o < S::OUTS; o++)
-                d[(p * S::L + l) * S::D_PLANE + (S::KEEP + y) * S::D_ROW + part * S::OUTS + o] = out[p][o];
+            for (int o = 0; o < S::OUTS; o++) {
+                A sum = 0;
+#pragma unroll
+                for (int k = 0; k < S::KD; k++) sum += dx[p * S::KD + k] * h[S::DOWN * o + k];
+                d[(p * S::L + l) * S::D_PLANE + (S::KEEP + y) * S::D_ROW + part * S::OUTS + o] = sum;
+            }
     }
 }
 
@@ -207,7 +205,7 @@ __device__ __forceinline__ void downsample_rows(const FilteredLrelu& args, bool 
         A* own = d + l * S::D_PLANE + at;  // no other thread uses this column
         if (oy >= 0 && l < channels && ox < args.out_w) {
             A out[S::OUTS] = {};
-#pragma unroll
+#pragma unroll 1
             for (int p = 0; p < S::RD; p++)
 #pragma unroll
                 for (int k = 0; k < S::ROWS - S::DOWN + S::KD; k++) {
@@ -230,8 +228,8 @@ __device__ __forceinline__ void downsample_rows(const FilteredLrelu& args, bool 
 }
 
 template <class T, class S>
-__global__ void __launch_bounds__(S::THREADS, 2) filtered_lrelu_strip_kernel(FilteredLrelu args, StripGrid grid,
-                                                                             int64_t blocks) {
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
+    filtered_lrelu_strip_kernel(FilteredLrelu args, StripGrid grid, int64_t blocks) {
     using A = acc_t<T>;
     A* uy = shared_memory<A>();
     A *ux = uy + S::RU * S::KU, *dy = ux + S::RU * S::KU, *dx = dy + S::RD * S::KD;
@@ -360,12 +358,14 @@ __global__ void __launch_bounds__(256) filtered_lrelu_general_kernel(FilteredLre
             for (int ky = static_cast<int>(floor_mod(-uy, args.up)); ky < args.up_taps_y; ky += args.up) {
                 const int64_t y = (uy + ky) / args.up;
                 if (uy + ky < 0 || y >= args.h) continue;
+                A line = 0;  // fewer terms per sum: a smaller error
                 for (int kx = static_cast<int>(floor_mod(-ux, args.up)); kx < args.up_taps_x; kx += args.up) {
                     const int64_t at = (ux + kx) / args.up;
                     if (ux + kx < 0 || at >= args.w) continue;
                     const A in = to_acc(x[y * args.x_stride[2] + at * args.x_stride[3]]) + bias;
-                    sum += fu[ky * args.up_taps_x + kx] * in;
+                    line += fu[ky * args.up_taps_x + kx] * in;
                 }
+                sum += line;
             }
             h[i] = sum * static_cast<A>(args.gain);
         }
@@ -393,9 +393,12 @@ __global__ void __launch_bounds__(256) filtered_lrelu_general_kernel(FilteredLre
         const int64_t out_y = tile_y * kSide + oy, out_x = tile_x * kSide + ox;
         if (out_y >= args.out_h || out_x >= args.out_w) continue;
         A sum = 0;
-        for (int ky = 0; ky < args.down_taps_y; ky++)
+        for (int ky = 0; ky < args.down_taps_y; ky++) {
+            A line = 0;
             for (int kx = 0; kx < args.down_taps_x; kx++)
-                sum += fd[ky * args.down_taps_x + kx] * h[(oy * args.down + ky) * width + ox * args.down + kx];
+                line += fd[ky * args.down_taps_x + kx] * h[(oy * args.down + ky) * width + ox * args.down + kx];
+            sum += line;
+        }
         T* y = static_cast<T*>(args.y) + n * args.y_stride[0] + c * args.y_stride[1];
         y[out_y * args.y_stride[2] + out_x * args.y_stride[3]] = from_acc<T>(sum);
     }

@@ -192,9 +192,7 @@ def filtered_lrelu_cuda(
     b, pairs = (None if t is None else t.to(x.device, acc) for t in (b, pairs))
     fu, fd = (f.to(x.device, acc).contiguous() for f in (fu, fd))
     bound = math.inf if clamp is None else float(clamp)
-    y, _ = torch.ops.sgan.filtered_lrelu(
-        x, b, fu, fd, pairs, *resampling[:5], slope, bound, _is_differentiable(x, b)
-    )
+    y, _ = torch.ops.sgan.filtered_lrelu(x, b, fu, fd, pairs, *resampling[:5], slope, bound, _is_differentiable(x, b))
     return y
 
 
@@ -252,6 +250,7 @@ def _setup(ctx, inputs, output):
     x, b, fu, fd, pairs, up, down, padding, flip, gain, slope, *_ = inputs
     _save(ctx, x, output[1], fu, fd, pairs, Resampling(up, down, tuple(padding), flip, gain), slope)
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # zeros for the codes
 
 
 def _setup_linear(ctx, inputs, output):
@@ -264,16 +263,18 @@ def _save(ctx, x, codes, fu, fd, pairs, resampling, slope):
     ctx.adjoint, ctx.slope = resampling.adjoint(x, fu, fd), slope
 
 
-def _gradient(ctx, dy: Tensor) -> Tensor:
+def _gradient(ctx, dy: Tensor | None) -> Tensor | None:
+    if dy is None:
+        return None
     codes, fu, fd, pairs = ctx.saved_tensors
     *adjoint, offset = ctx.adjoint
     return torch.ops.sgan.filtered_lrelu_linear(dy, codes, fd, fu, pairs, *adjoint, ctx.slope, offset)
 
 
 def _backward(ctx, dy, _):
-    dx = _gradient(ctx, dy)
-    acc = torch.float64 if dx.dtype == torch.float64 else torch.float32
-    db = dx.sum([0, 2, 3], dtype=acc) if ctx.needs_input_grad[1] else None
+    dx, db = _gradient(ctx, dy), None
+    if dx is not None and ctx.needs_input_grad[1]:
+        db = dx.sum([0, 2, 3], dtype=torch.float64 if dx.dtype == torch.float64 else torch.float32)
     return dx, db, *[None] * 11
 
 

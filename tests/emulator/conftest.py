@@ -1,9 +1,13 @@
-"""The emulator for the tests of csrc/."""
+"""The emulator for the tests of csrc/, and the device that ops with kernels run on."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+
+from stylegan_cli import ops
+from stylegan_cli.ops import dispatch
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,23 @@ def harness():
 def emulator(harness):
     """An emulator with all launchers of csrc/: emulator.call('bias_act', x=..., out=..., ...)."""
     return harness.Emulator()
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request):
+    """The device that the kernels run on. Ops use the kernels by default."""
+    if request.param == "gpu" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = "cuda" if request.param == "gpu" else "cpu"
+    if device == "cpu":
+        torch.ops.load_library(str(request.getfixturevalue("harness").build_library()))
+    with dispatch.kernels_on(device), ops.use("cuda"):
+        yield device
+
+
+@pytest.fixture
+def randn(device):
+    generator = torch.Generator().manual_seed(0)
+    return lambda *shape, **options: (
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(device).to(**options)
+    )

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stylegan_cli.ops import upfirdn2d, use
+from stylegan_cli.ops import filtered_lrelu, lowpass_filter, separable_pairs, upfirdn2d, use
 from stylegan_cli.ops.bias_act import ACTIVATIONS, negative_slope
 from stylegan_cli.ops.modulated_conv2d import phase_weights
+from stylegan_cli.ops.tiles import Resampling
 
 EPS = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 1.1e-3, torch.bfloat16: 9e-3}
 LAYOUTS = {"planes": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -141,6 +142,109 @@ def test_upfirdn2d_with_several_tiles(emulator, layout, up, down):
     fields, out, exact = upfirdn2d_call(*case)
     emulator.call("upfirdn2d", **fields)
     assert_close(out, exact, case)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# filtered_lrelu
+
+RESAMPLINGS = {  # up, down, padding, filters
+    "same rate": (2, 2, (9, 8, 9, 8), "low-pass"),
+    "doubling": (4, 2, (-6, -9, -6, -9), "low-pass"),
+    "same rate, radial": (2, 2, (11, 10, 11, 10), "radial"),
+    "doubling, radial": (4, 2, (-2, -5, -2, -5), "radial"),
+    "other paddings": (4, 2, (3, 2, -1, 9), "low-pass"),
+    "an even padding": (2, 2, (8, 9, 4, 3), "low-pass"),  # general kernel, as all that follow
+    "no resampling": (1, 1, (2, 3, 4, -1), "short"),
+    "quadrupling": (4, 1, (5, 2, 1, 3), "short"),
+    "quartering": (2, 4, (20, 21, 30, 3), "long"),
+    "not separable": (2, 2, (9, 8, 9, 8), "2d"),
+}
+TAPS = {
+    "low-pass": lambda up: (lowpass_filter(6 * up, 0.25 / up, 0.1, 1), lowpass_filter(12, 0.2, 0.1, 1)),
+    "radial": lambda up: (lowpass_filter(6 * up, 0.25 / up, 0.1, 1), lowpass_filter(12, 0.2, 0.1, 1, radial=True)),
+    "short": lambda up: (randn(5) / 2, randn(4) / 2),
+    "long": lambda up: (randn(17) / 4, randn(32) / 6),
+    "2d": lambda up: (randn(6, 5) / 5, randn(4, 7) / 5),
+}
+
+
+def filtered_lrelu_fields(x, y, codes, fu, fd, pairs, resampling, **rest):
+    fields = {"x": x, "y": y, "codes": codes, "fu": fu, "fd": fd, "pairs": pairs, "dtype": x.dtype, "slope": 0.3}
+    fields |= {"n": x.shape[0], "c": x.shape[1], "h": x.shape[2], "w": x.shape[3], "x_stride": x.stride()}
+    fields |= {"out_h": y.shape[2], "out_w": y.shape[3], "y_stride": y.stride(), "gain": resampling.gain}
+    fields |= {"up": resampling.up, "down": resampling.down, "flip": int(resampling.flip), "clamp": 0.8}
+    fields |= {"pad_x": resampling.padding[0], "pad_y": resampling.padding[2]}
+    fields |= {"offset_y": resampling.offset[0], "offset_x": resampling.offset[1]}
+    fields |= {"up_taps_y": fu.shape[0], "up_taps_x": fu.shape[-1], "separable_u": int(fu.ndim == 1)}
+    fields |= {"down_taps_y": fd.shape[0], "down_taps_x": fd.shape[-1], "separable_d": int(fd.ndim == 1)}
+    return fields | rest
+
+
+def filtered_lrelu_calls(name, dtype, layout, c, size, flip=False):
+    """Forward and backward: [(fields, out, exact)]. The second needs what the first one writes."""
+    up, down, padding, kind = RESAMPLINGS[name]
+    x, b = randn(2, c, *size, dtype=dtype, layout=layout), randn(c).to(acc(dtype))
+    fu, fd = (f.to(acc(dtype)) for f in TAPS[kind](up))
+    pairs, fd_exact = None, fd
+    if kind == "radial" and dtype in (torch.float16, torch.bfloat16):
+        pairs = torch.cat(separable_pairs(fd, 1e-8), dim=1)[:3].contiguous()
+        pairs[:, :12] *= 1.5  # shows that the kernel uses them
+        fd_exact = pairs[:, :12].double().t() @ pairs[:, 12:].double()
+    inputs = x.double().requires_grad_(), b.double()
+    with use("reference"):
+        exact = filtered_lrelu(
+            *inputs, fu.double(), fd_exact.double(), up, down, padding, 1.3, slope=0.3, clamp=0.8, flip=flip
+        )
+    dy = randn(*exact.shape, dtype=dtype, layout=layout)
+    (exact_dx,) = torch.autograd.grad(exact, inputs[0], dy.double())
+    y, dx = (torch.empty_like(t, dtype=dtype).contiguous(memory_format=LAYOUTS[layout]) for t in (exact, exact_dx))
+    forward = Resampling(up, down, padding, flip, 1.3 * up**2)
+    rows, columns = forward.activated_size(x, fu, fd)
+    codes = torch.empty(2, c, rows, -(-columns // 16), dtype=torch.int32).contiguous(memory_format=LAYOUTS[layout])
+    stored = {"code_h": codes.shape[2], "code_w": codes.shape[3], "code_stride": codes.stride()}
+    first = filtered_lrelu_fields(x, y, None, fu, fd, pairs, forward, b=b, new_codes=codes, **stored)
+    second = filtered_lrelu_fields(dy, dx, codes, fd, fu, pairs, forward.adjoint(x, fu, fd), **stored)
+    return [(first, y, exact.detach()), (second, dx, exact_dx)]
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+@pytest.mark.parametrize("name", RESAMPLINGS)
+def test_filtered_lrelu(emulator, name, dtype):
+    cases = [(name, dtype, layout, c, (15, 19)) for layout in LAYOUTS for c in (3, 9)]
+    cases.append((name, dtype, "planes", 2, (14, 16), True))
+    calls = [filtered_lrelu_calls(*case) for case in cases]
+    for direction in (0, 1):
+        emulator.run([("filtered_lrelu", both[direction][0]) for both in calls])
+        for case, both in zip(cases, calls):
+            assert_close(*both[direction][1:], (case, direction))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["same rate", "doubling", "doubling, radial", "not separable"])
+def test_filtered_lrelu_with_several_strips(emulator, name, layout):
+    """More than 64 columns and several steps; the order of threads does not matter."""
+    for seed in range(2):
+        for fields, out, exact in filtered_lrelu_calls(name, torch.float16, layout, 2, (43, 38)):
+            emulator.run([("filtered_lrelu", fields)], seed=seed)
+            assert_close(out, exact, (name, seed))
+
+
+def test_filtered_lrelu_without_codes_and_bias(emulator):
+    for name in ("same rate", "no resampling"):
+        (fields, out, exact), _ = filtered_lrelu_calls(name, torch.float32, "planes", 3, (13, 19))
+        fields["b"] = torch.zeros(3)
+        emulator.call("filtered_lrelu", **fields)
+        with_codes = out.clone()
+        emulator.call("filtered_lrelu", **fields | {"b": None, "new_codes": None})
+        assert torch.equal(out, with_codes) and not torch.allclose(out.double(), exact)
+
+
+def test_filtered_lrelu_refuses_long_filters(emulator):
+    (fields, _, _), _ = filtered_lrelu_calls("no resampling", torch.float32, "planes", 1, (13, 19))
+    with pytest.raises(RuntimeError, match="more than 32 taps"):
+        emulator.call("filtered_lrelu", **fields | {"fu": randn(33).float(), "up_taps_x": 33, "up_taps_y": 33})
+    with pytest.raises(RuntimeError, match="factors above 4"):
+        emulator.call("filtered_lrelu", **fields | {"up": 5})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -20,26 +20,6 @@ from stylegan_cli.ops import dispatch
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
 
-@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
-def device(request):
-    """The device that the kernels run on. Ops use the kernels by default."""
-    if request.param == "gpu" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    device = "cuda" if request.param == "gpu" else "cpu"
-    if device == "cpu":
-        torch.ops.load_library(str(request.getfixturevalue("harness").build_library()))
-    with dispatch.kernels_on(device), ops.use("cuda"):
-        yield device
-
-
-@pytest.fixture
-def randn(device):
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape, **options: (
-        torch.randn(shape, generator=generator, dtype=torch.float64).to(device).to(**options)
-    )
-
-
 def rms_error(result, exact):
     return (result.double() - exact).square().mean().sqrt().item()
 
