@@ -9,7 +9,7 @@ import itertools
 
 import torch
 
-from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d, use
+from stylegan_cli.ops import bias_act, filtered_lrelu, fir_filter, lowpass_filter, modulated_conv2d, upfirdn2d, use
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -39,6 +39,17 @@ def exercise_upfirdn2d(device: str) -> None:
             upfirdn2d(x, f.to(device), up, down, (5, 4, -1, 6)).square().sum().backward()
 
 
+def exercise_filtered_lrelu(device: str) -> None:
+    """Forward and backward: layers of StyleGAN3 with one and with several steps, and other filters."""
+    layers = [(2, 12, (9, 8)), (2, 12, (11, 10)), (4, 24, (-6, -9)), (4, 24, (1, 2)), (1, 5, (3, 4))]
+    for (up, taps, pad), radial, layout, dtype in itertools.product(layers, (False, True), LAYOUTS, DTYPES):
+        fu = lowpass_filter(taps, 0.25 / up, 0.1, 1).to(device)
+        fd = lowpass_filter(12, 0.2, 0.1, 1, radial).to(device)
+        x = randn(device, dtype, layout, 2, 5, 17, 35).requires_grad_(True)
+        b = torch.randn(5, device=device).to(dtype).requires_grad_(True)
+        filtered_lrelu(x, b, fu, fd, up, 2, pad * 2, clamp=1).square().sum().backward()
+
+
 def exercise_modulated_conv2d(device: str, dtype: torch.dtype) -> None:
     """Forward pass of the fused kernel; its derivatives use other operators."""
     f = fir_filter((1, 3, 3, 1)).to(device)
@@ -55,6 +66,7 @@ def main(device: str = "cuda") -> None:
     with use(kernels):
         exercise_bias_act(device)
         exercise_upfirdn2d(device)
+        exercise_filtered_lrelu(device)
     with torch.no_grad(), use(fused):
         exercise_modulated_conv2d(device, half)
     if device == "cuda":

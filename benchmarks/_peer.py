@@ -32,6 +32,7 @@ class Peer:
     gradfix: types.ModuleType
     networks: types.ModuleType
     losses: types.ModuleType
+    filtered_lrelu: types.ModuleType | None  # None: not in stylegan2-ada-pytorch
 
 
 def load(
@@ -58,7 +59,9 @@ def _import() -> Peer:
         if e.name != "training.networks_stylegan2":
             raise
         networks = importlib.import_module("training.networks")  # its name in stylegan2-ada-pytorch
-    return Peer(*ops, networks, importlib.import_module("training.loss"))
+    spec = importlib.util.find_spec("torch_utils.ops.filtered_lrelu")
+    filtered_lrelu = importlib.import_module(spec.name) if spec else None
+    return Peer(*ops, networks, importlib.import_module("training.loss"), filtered_lrelu)
 
 
 @contextlib.contextmanager
@@ -83,7 +86,7 @@ def _stubs() -> Iterator[None]:
 def _without_kernels(peer: Peer, device: torch.device) -> str | None:
     if device.type != "cuda":
         return "its kernels need a GPU"
-    for module in (peer.bias_act, peer.upfirdn2d):
+    for module in filter(None, (peer.bias_act, peer.upfirdn2d, peer.filtered_lrelu)):
         try:
             loaded = module._init() and module._plugin is not None
         except Exception as e:

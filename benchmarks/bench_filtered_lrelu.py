@@ -1,7 +1,10 @@
 """filtered_lrelu in the layers of StyleGAN3's networks at 256x256, compared with inserting zeros.
 
+On a GPU in both memory layouts, where the op has a kernel and 'composite' are PyTorch operations.
+
 python benchmarks/bench_filtered_lrelu.py
 python benchmarks/bench_filtered_lrelu.py --network r --rounds 3
+python benchmarks/bench_filtered_lrelu.py --peer ../stylegan3
 
 T has separable filters, R radial ones for downsampling. The results of the first channels are verified.
 """
@@ -14,7 +17,7 @@ from typing import NamedTuple
 
 import click
 import torch
-from _harness import Bench, benchmark, wider_dtype
+from _harness import Bench, Run, benchmark, count_input_sets, cycle_through, wider_dtype
 from torch import Tensor
 
 from stylegan_cli.ops import filtered_lrelu, lowpass_filter, use
@@ -69,46 +72,48 @@ LAYERS = {
 
 @click.command()
 @click.option("--network", type=click.Choice(list(LAYERS)), multiple=True, default=list(LAYERS), show_default=True)
-@click.option("--batch", default=1, show_default=True)
+@click.option("--batch", type=int, help="Default: 8, or 1 on a CPU.")
 @click.option("--channel-max", default=1024, show_default=True)
 @click.option("--size-max", default=278, show_default=True, help="Skip layers with larger inputs.")
 @click.option(
     "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Default: float16, or float32 on a CPU."
 )
 @benchmark
-def main(bench: Bench, network, batch: int, channel_max: int, size_max: int, dtype: str | None) -> None:
+def main(bench: Bench, network, batch: int | None, channel_max: int, size_max: int, dtype: str | None) -> None:
+    batch = batch or (8 if bench.cuda else 1)
     dtype = getattr(torch, dtype or ("float16" if bench.cuda else "float32"))
     for name in network:
-        for layer in LAYERS[name]:
+        for layer in reversed(LAYERS[name]) if bench.cuda else LAYERS[name]:  # on a GPU the largest matter
             if layer.size <= size_max:
                 layer = layer._replace(channels=min(layer.channels, channel_max))
-                time_layer(bench, name, layer, batch, dtype)
+                for channels_last in (True, False) if bench.cuda else (False,):
+                    time_layer(bench, name, layer, batch, dtype, channels_last)
 
 
-def time_layer(bench: Bench, name: str, layer: Layer, batch: int, dtype: torch.dtype) -> None:
+def time_layer(bench: Bench, name: str, layer: Layer, batch: int, dtype: torch.dtype, channels_last: bool) -> None:
     c, size, up = layer[:3]
     f_c, f_h = layer.cutoffs, layer.half_widths
     fu = lowpass_filter(6 * up, f_c[0], f_h[0], 1.0).to(bench.device)
     fd = lowpass_filter(12, f_c[1], f_h[1], 1.0, layer.radial).to(bench.device)
     x = torch.randn(batch, c, size, size, device=bench.device).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
     b = torch.randn(c, device=bench.device).to(dtype)
     options = {"fu": fu, "fd": fd, "up": up, "down": 2, "padding": layer.padding * 2, "clamp": 256.0}
 
-    @torch.no_grad()
-    def forward(x: Tensor, b: Tensor, dy: Tensor) -> Tensor:
-        return filtered_lrelu(x, b, **options)[:, :VERIFIED]
+    def op(x: Tensor, b: Tensor) -> Tensor:
+        return filtered_lrelu(x, b, **options)
 
-    def both(x: Tensor, b: Tensor, dy: Tensor) -> Tensor:
-        x = x.detach().requires_grad_(True)
-        return torch.autograd.grad(filtered_lrelu(x, b, **options), x, dy)[0][:, :VERIFIED]
+    def peer_op(x: Tensor, b: Tensor) -> Tensor:
+        return bench.peer.filtered_lrelu.filtered_lrelu(x, b=b, **options | {"padding": list(options["padding"])})
 
     dy = torch.randn_like(filtered_lrelu(x, b, **options))
     few = [t.to(wider_dtype(dtype)) for t in (x[:, :VERIFIED], b[:VERIFIED], dy[:, :VERIFIED])]
-    for direction, function in (("forward", forward), ("forward and backward", both)):
-        reference = use("reference")(function)
+    for direction, run in (("forward", forward), ("forward and backward", forward_and_backward)):
+        reference = functools.partial(use("reference")(run), op)
+        kind = f"{' radial' if layer.radial else ''}{' channels_last' if channels_last else ''}"
         bench.row(
-            f"{name} {c}x{size}x{size} up {up}{' radial' if layer.radial else ''}, {direction}",
-            {key: call(f, x, b, dy) for key, f in alternatives(bench, function).items()},
+            f"{name} {c}x{size}x{size} up {up}{kind}, {direction}",
+            alternatives(bench, functools.partial(run, op), functools.partial(run, peer_op), (x, b, dy)),
             exact=functools.partial(reference, *few),
             plain=functools.partial(reference, *(t.to(dtype) for t in few)),
             dtype=dtype,
@@ -118,13 +123,28 @@ def time_layer(bench: Bench, name: str, layer: Layer, batch: int, dtype: torch.d
         )
 
 
-def alternatives(bench: Bench, function: Callable) -> dict[str, Callable]:
-    functions = {"ours": function, "reference": use("reference")(function)}
-    return functions | ({"composite": use("composite")(function)} if bench.cuda else {})
+@torch.no_grad()
+def forward(op: Callable, x: Tensor, b: Tensor, dy: Tensor) -> Tensor:
+    return op(x, b)[:, :VERIFIED]
 
 
-def call(function: Callable, *tensors: Tensor) -> Callable[[int], Tensor]:
-    return lambda i: function(*tensors)
+def forward_and_backward(op: Callable, x: Tensor, b: Tensor, dy: Tensor) -> Tensor:
+    x = x.detach().requires_grad_(True)
+    return torch.autograd.grad(op(x, b), x, dy)[0][:, :VERIFIED]
+
+
+def alternatives(bench: Bench, ours: Callable, peer: Callable, tensors: tuple[Tensor, ...]) -> dict[str, Run]:
+    functions = {"ours": ours, "reference": use("reference")(ours)}
+    if bench.cuda:
+        functions["composite"] = use("composite")(ours)
+    if bench.peer and bench.peer.filtered_lrelu:
+        functions["peer"] = peer
+    sets = [tensors]
+    if bench.cuda:
+        x, b, dy = tensors
+        size = (x.numel() + dy.numel()) * x.element_size()
+        sets += [(x.clone(), b, dy.clone()) for _ in range(count_input_sets(size, bench.device) - 1)]
+    return {name: cycle_through(function, sets) for name, function in functions.items()}
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def parts_for(device: str, results: Path, peer: str | None, tiny: bool) -> list[
     return [
         *(on_gpu if device == "cuda" else []),
         Part("ops", [bench("ops", *memory_bound, "--seconds", "95"), bench("ops", *layers, "--seconds", "110")], 240),
+        Part("filtered_lrelu", [bench("filtered_lrelu", "--seconds", "60")], 80),
         Part("synthesis", [bench("synthesis", "--seconds", "110")], 130),
         Part("train_step", [bench("train_step", "--seconds", "60")], 90),
         Part("compiled", [bench("synthesis", "--compile", "--size", "256", "--batch", "8")], 120),
@@ -89,6 +90,7 @@ def _sanitizer() -> str:
 
 TINY = {
     "ops": "--size 16 --batch 2 --channel-max 8 --rounds 2",
+    "filtered_lrelu": "--batch 1 --channel-max 4 --size-max 36 --rounds 2",
     "synthesis": "--size 16 --batch 2 --channel-base 128 --rounds 2",
     "train_step": "--size 16 --batch 2 --channel-base 128 --rounds 2",
 }
@@ -131,7 +133,7 @@ def _wait(command: list[str], environment: dict[str, str], log, seconds: float) 
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("gpu_check"), show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="'cpu' only tests that the benchmarks run.")
 @click.option("--peer", help="Checkout of stylegan3 or stylegan2-ada-pytorch to measure in the same run.")
-@click.option("--only", help="Parts to run: build,tests,sanitizer,ops,synthesis,train_step,compiled")
+@click.option("--only", help="Parts to run: build,tests,sanitizer,ops,filtered_lrelu,synthesis,train_step,compiled")
 @click.option("--seconds", default=590.0, show_default=True, help="Time limit for everything.")
 @click.option("--tiny", is_flag=True, help="Small shapes, to test that everything runs.")
 @click.option("--results", type=click.Path(path_type=Path), help="Default: benchmarks/results/<date>-<device>.json.")

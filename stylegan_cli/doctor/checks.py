@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import SganError
 from ..kernels import build
 from ..kernels.toolchain import BuildError
-from ..ops import bias_act, downsample2d, fir_filter, modulated_conv2d, upsample2d, use
+from ..ops import bias_act, downsample2d, filtered_lrelu, fir_filter, lowpass_filter, modulated_conv2d, upsample2d, use
 from ..ops.dispatch import kernel_device
 from ..ops.modulated_conv2d import HALF
 from ..threads import check_num_threads
@@ -123,6 +123,16 @@ def _fir(x: Tensor) -> Tensor:
     return fir_filter([1, 3, 3, 1]).to(x.device)
 
 
+def _filtered(up: int, padding: tuple[int, int], radial: bool = False) -> Callable[..., Tensor]:
+    """A layer of StyleGAN3. The kernel's own rounding is too small to change slopes."""
+    fu, fd = lowpass_filter(6 * up, 0.25 / up, 0.1, 1), lowpass_filter(12, 0.2, 0.1, 1, radial)
+
+    def function(x: Tensor, b: Tensor) -> Tensor:
+        return filtered_lrelu(x, b.to(x.dtype), fu.to(x.device), fd.to(x.device), up, 2, padding * 2, clamp=1.5)
+
+    return function
+
+
 def _modulated_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
     weight, style = torch.randn(c, c, 3, 3) / math.sqrt(9 * c), 1 + 0.3 * torch.randn(n, c)
     return [torch.randn(n, c, h, w), weight, style, 0.1 * torch.randn(n, 1, h, w), 6 * _signs((c,))]
@@ -142,6 +152,11 @@ CASES = (
         "upfirdn2d",
         (lambda x: upsample2d(x, _fir(x)), lambda x: downsample2d(x, _fir(x))),
         lambda *size: [torch.randn(*size)],
+    ),
+    _Case(
+        "filtered_lrelu",
+        (_filtered(2, (9, 8)), _filtered(4, (14, 11)), _filtered(2, (11, 10), radial=True)),
+        lambda *size: [torch.randn(*size), torch.randn(size[1])],
     ),
     _Case("modulated_conv2d", (_modulated(1), _modulated(2)), _modulated_inputs),
     _Case("modulated_conv2d, fused", (_modulated(1), _modulated(2)), _modulated_inputs, HALF, "fused"),

@@ -80,7 +80,7 @@ class Traffic(TorchDispatchMode):
         results = function(*args, **(kwargs or {}))
         if not function.is_view and "detach" not in str(function) and "empty" not in str(function):
             self.launches.append(str(function))
-            tensors = [t for t in (*args, *(results if isinstance(results, tuple) else [results]))]
+            tensors = *args, *(results if isinstance(results, tuple) else [results])
             self.bytes += sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
         return results
 
@@ -104,9 +104,12 @@ def test_launches_and_bytes(name, forward, training, layout):
 
 def test_the_graph_keeps_two_bits_per_upsampled_sample(randn):
     x, kept = randn(1, 16, 64, 64, dtype=torch.float32).requires_grad_(), []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: kept.append(t.numel() * t.element_size()) or t, lambda t: t
-    ):
+
+    def pack(t):
+        kept.append(t.numel() * t.element_size())
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y = layer_of("same rate", x.device)(x, None)
     assert sum(kept) <= 1.15 * 16 * (2 * (y.shape[2] - 1) + 12) ** 2 / 4
     with torch.no_grad():

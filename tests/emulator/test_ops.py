@@ -16,7 +16,6 @@ from stylegan_cli import ops
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.ops import dispatch
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
 
