@@ -17,6 +17,8 @@ def targets(
         # If the op chooses cuDNN between our kernels, it is compared with itself: only noise differs.
         *_at_least("modulated_conv2d is never slower than the best composite", 0.97, min, _layers(rows, 0)),
         *_at_least("modulated_conv2d, from 256² up, against the best composite", 1.3, min, _layers(rows, 256)),
+        *_at_least("filtered_lrelu against PyTorch operations", 2, min, _filtered_lrelu(rows, "composite")),
+        *_at_least("filtered_lrelu is never slower than the peer's", 1.0, min, _filtered_lrelu(rows, "peer")),
         *_at_least("synthesis is faster than the peer's everywhere", 1.0, min, _against_peer(rows)),
         *_at_least("synthesis against the peer's, median", 1.5, statistics.median, _against_peer(rows)),
     ]
@@ -37,6 +39,10 @@ def _layers(rows: list[dict], size: int) -> dict[str, float]:
     selected = [row for row in rows if row["op"] == "modulated_conv2d" and row["size"] >= size]
     selected = [row for row in selected if "kernels" in row["ratio"]]
     return {row["case"]: min(row["ratio"][name] for name in COMPOSITES if name in row["ratio"]) for row in selected}
+
+
+def _filtered_lrelu(rows: list[dict], other: str) -> dict[str, float]:
+    return {r["case"]: r["ratio"][other] for r in rows if r["op"] == "filtered_lrelu" and other in r["ratio"]}
 
 
 def _against_peer(rows: list[dict]) -> dict[str, float]:

@@ -71,14 +71,13 @@ const char* upfirdn2d(const UpFirDn2d& args, void* stream);
 //
 // gu and gd are fu and fd reversed (a convolution) or, with flip, themselves. Codes have two bits for each sample of h,
 // 1: negative and 2: clamped; those of samples 16 i to 16 i + 15 of a row are word i of a row, from the lowest bit.
-constexpr int kPairs = 3;  // of a filter that is not separable: its error is at most 2e-4 in StyleGAN3
 struct FilteredLrelu {
     const void* x;      // [n, c, h, w], any strides
     const void* b;      // [c] acc, or null
     const void* fu;     // [up_taps_y, up_taps_x] acc, or [up_taps_x] applied along both axes
     const void* fd;     // [down_taps_y, down_taps_x] acc, or [down_taps_x]
-    const void* pairs;  // [kPairs, taps_y + taps_x] acc: separable filters whose sum approximates fu or fd, whichever is
-                        // not separable; or null
+    const void* pairs;  // [num_pairs, taps_y + taps_x] acc: separable filters whose sum approximates fu or fd, whichever
+                        // is not separable; or null
     const void* codes;  // [n, c, code_h, code_w] 32 bits, any strides, or null: activate
     void* new_codes;    // the same, to be written, or null
     void* y;            // [n, c, out_h, out_w], any strides
@@ -104,6 +103,7 @@ struct FilteredLrelu {
     int32_t up_taps_y;
     int32_t down_taps_x;
     int32_t down_taps_y;
+    int32_t num_pairs;
     int32_t separable_u;  // fu is [up_taps_x], and up_taps_y equals up_taps_x
     int32_t separable_d;
     int32_t flip;  // filters are not reversed

@@ -280,8 +280,9 @@ sgan::FilteredLrelu filtered_lrelu_args(const Tensor& x, const Tensor& fu, const
     args.up_taps_y = static_cast<int32_t>(fu.size(0)), args.up_taps_x = static_cast<int32_t>(fu.size(-1));
     args.down_taps_y = static_cast<int32_t>(fd.size(0)), args.down_taps_x = static_cast<int32_t>(fd.size(-1));
     STD_TORCH_CHECK(!pairs || args.separable_u != args.separable_d, "pairs require exactly one filter to be [KH, KW]");
-    args.pairs = small<2>("pairs", pairs, x, {sgan::kPairs, args.separable_u ? fd.size(0) + fd.size(-1)
-                                                                             : fu.size(0) + fu.size(-1)});
+    const Tensor& whole = args.separable_u ? fd : fu;
+    args.pairs = small<2>("pairs", pairs, x, {-1, whole.size(0) + whole.size(-1)});
+    args.num_pairs = pairs ? static_cast<int32_t>(pairs->size(0)) : 0;
     args.n = x.size(0), args.c = x.size(1), args.h = x.size(2), args.w = x.size(3);
     const int64_t h = args.h * up + padding[2] + padding[3] - args.up_taps_y - args.down_taps_y + 1;
     const int64_t w = args.w * up + padding[0] + padding[1] - args.up_taps_x - args.down_taps_x + 1;

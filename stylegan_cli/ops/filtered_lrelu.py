@@ -24,7 +24,8 @@ from .filters import separable_pairs
 from .tiles import Resampling, Tile, map_tiles
 from .upfirdn2d import upfirdn2d_reference
 
-PAIRS = 3  # separable filters that the kernel uses for one that is not: kPairs in csrc/kernels.h
+# Separable filters that the kernel uses instead of one that is not, and the largest relative error of their sum.
+PAIRS = {torch.float16: (3, 5e-4), torch.bfloat16: (3, 5e-4), torch.float32: (4, 5e-7)}
 
 
 def filtered_lrelu(
@@ -187,8 +188,8 @@ def filtered_lrelu_cuda(
 ) -> Tensor:  # [N, C, H', W']
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32  # accumulation type of the kernel
     pairs = None
-    if x.dtype in (torch.float16, torch.bfloat16) and fu.ndim != fd.ndim:
-        pairs = _pairs(fu if fu.ndim == 2 else fd)
+    if x.dtype in PAIRS and fu.ndim != fd.ndim:
+        pairs = _pairs(fu if fu.ndim == 2 else fd, *PAIRS[x.dtype])
     b, pairs = (None if t is None else t.to(x.device, acc) for t in (b, pairs))
     fu, fd = (f.to(x.device, acc).contiguous() for f in (fu, fd))
     bound = math.inf if clamp is None else float(clamp)
@@ -196,22 +197,26 @@ def filtered_lrelu_cuda(
     return y
 
 
-_known_pairs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # filter -> its version, its pairs
+_known_pairs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # filter -> its version, {count: its pairs}
 
 
 def _pairs(
     f: Tensor,  # [KH, KW]
-) -> Tensor | None:  # [PAIRS, KH + KW] on the device of f; None: they would be too inaccurate
+    count: int,
+    error: float,
+) -> Tensor | None:  # [count, KH + KW] on the device of f; None: their error would be larger
     """Decompose a filter, once: that needs the CPU."""
     if torch.compiler.is_compiling():  # the numbers are unknown
         return None
     version = None if f.is_inference() else f._version
-    known = _known_pairs.get(f)
-    if known is None or version is None or known[0] != version:
-        y, x = separable_pairs(f)
-        known = version, F.pad(torch.cat([y, x], dim=1), (0, 0, 0, PAIRS - len(y))) if len(y) <= PAIRS else None
-        _known_pairs[f] = known
-    return known[1]
+    known, pairs = _known_pairs.get(f, (None, {}))
+    if known is None or known != version:
+        pairs = {}
+    if count not in pairs:
+        y, x = separable_pairs(f, error)
+        pairs[count] = F.pad(torch.cat([y, x], dim=1), (0, 0, 0, count - len(y))) if len(y) <= count else None
+        _known_pairs[f] = version, pairs
+    return pairs[count]
 
 
 _IMPLEMENTATIONS = {"cuda": filtered_lrelu_cuda, "composite": _composite, "reference": filtered_lrelu_reference}

@@ -118,7 +118,7 @@ def test_the_graph_keeps_two_bits_per_upsampled_sample(randn):
 
 def test_a_filter_is_decomposed_once(randn, monkeypatch):
     calls, real = [], module.separable_pairs
-    monkeypatch.setattr(module, "separable_pairs", lambda f: calls.append(f) or real(f))
+    monkeypatch.setattr(module, "separable_pairs", lambda f, error: calls.append(f) or real(f, error))
     x, fu = randn(1, 2, 20, 20, dtype=torch.float16), lowpass_filter(12, 0.1, 0.1, 1).to(randn(1).device)
     fd = lowpass_filter(12, 0.2, 0.1, 1, radial=True).to(x.device)
     y = [filtered_lrelu(x, None, fu, fd, 2, 2, (11, 10, 11, 10)) for _ in range(2)]

@@ -170,6 +170,7 @@ TAPS = {
 
 def filtered_lrelu_fields(x, y, codes, fu, fd, pairs, resampling, **rest):
     fields = {"x": x, "y": y, "codes": codes, "fu": fu, "fd": fd, "pairs": pairs, "dtype": x.dtype, "slope": 0.3}
+    fields["num_pairs"] = 0 if pairs is None else len(pairs)
     fields |= {"n": x.shape[0], "c": x.shape[1], "h": x.shape[2], "w": x.shape[3], "x_stride": x.stride()}
     fields |= {"out_h": y.shape[2], "out_w": y.shape[3], "y_stride": y.stride(), "gain": resampling.gain}
     fields |= {"up": resampling.up, "down": resampling.down, "flip": int(resampling.flip), "clamp": 0.8}
@@ -186,9 +187,9 @@ def filtered_lrelu_calls(name, dtype, layout, c, size, flip=False):
     x, b = randn(2, c, *size, dtype=dtype, layout=layout), randn(c).to(acc(dtype))
     fu, fd = (f.to(acc(dtype)) for f in TAPS[kind](up))
     pairs, fd_exact = None, fd
-    if kind == "radial" and dtype in (torch.float16, torch.bfloat16):
-        pairs = torch.cat(separable_pairs(fd, 1e-8), dim=1)[:3].contiguous()
-        pairs[:, :12] *= 1.5  # shows that the kernel uses them
+    if kind == "radial" and dtype != torch.float64:
+        pairs = torch.cat(separable_pairs(fd.double(), 0), dim=1)[: 4 if dtype == torch.float32 else 3].to(acc(dtype))
+        pairs[:, :12] *= 1.25  # shows that the kernel uses them
         fd_exact = pairs[:, :12].double().t() @ pairs[:, 12:].double()
     inputs = x.double().requires_grad_(), b.double()
     with use("reference"):
