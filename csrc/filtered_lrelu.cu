@@ -63,7 +63,7 @@ struct Strip {
     static constexpr int RU = RU_, RD = RD_;      // separable filters
     static constexpr bool READS = READS_;         // stored codes instead of the activation
     static constexpr int L = RU * RD == 1 ? 8 : 4;  // channels
-    static constexpr int THREADS = 256, BLOCKS = RU * RD == 1 ? 3 : 2;  // of a multiprocessor, which bounds registers
+    static constexpr int THREADS = 256, BLOCKS = RU * RD == 1 && KD <= 12 ? 3 : 2;  // per multiprocessor, at least
     static constexpr int ROWS = 16;               // of h, per step
     static constexpr int OUTS = kWord / DOWN;     // outputs along y per step, and along x per thread
     static constexpr int OUT_X = 64 / DOWN;

@@ -128,7 +128,7 @@ def _filtered(up: int, padding: tuple[int, int], radial: bool = False) -> Callab
     fu, fd = lowpass_filter(6 * up, 0.25 / up, 0.1, 1), lowpass_filter(12, 0.2, 0.1, 1, radial)
 
     def function(x: Tensor, b: Tensor) -> Tensor:
-        return filtered_lrelu(x, b.to(x.dtype), fu.to(x.device), fd.to(x.device), up, 2, padding * 2, clamp=1.5)
+        return filtered_lrelu(x, b.to(x.dtype), fu.to(x.device), fd.to(x.device), up, 2, (*padding, *padding), clamp=1.5)
 
     return function
 

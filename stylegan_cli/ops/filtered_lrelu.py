@@ -209,9 +209,8 @@ def _pairs(
     if torch.compiler.is_compiling():  # the numbers are unknown
         return None
     version = None if f.is_inference() else f._version
-    known, pairs = _known_pairs.get(f, (None, {}))
-    if known is None or known != version:
-        pairs = {}
+    known = _known_pairs.get(f)
+    pairs = known[1] if known and version is not None and known[0] == version else {}
     if count not in pairs:
         y, x = separable_pairs(f, error)
         pairs[count] = F.pad(torch.cat([y, x], dim=1), (0, 0, 0, count - len(y))) if len(y) <= count else None

@@ -8,6 +8,8 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylegan_cli import ops
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.ops import dispatch, filtered_lrelu, lowpass_filter
 
 sgan, module = torch.ops.sgan, sys.modules["stylegan_cli.ops.filtered_lrelu"]
@@ -145,6 +147,21 @@ def test_any_shape(randn):
     x = x.clone()
     x[0, 0, 3, 3] = torch.nan
     assert filtered_lrelu(x, None, f, f, 2, 2, 12, clamp=1)[0, 0].isnan().any()
+
+
+@pytest.mark.parametrize("kind", [{}, {"kernel": 1, "radial": True}], ids=["T", "R"])
+def test_a_generator_and_its_gradients(device, kind):
+    torch.manual_seed(0)
+    G = build_generator(StyleGAN3Config(16, 16, channel_base=64, channel_max=6, z_dim=8, w_dim=8, **kind)).to(device)
+    z = torch.randn(2, 8, device=device)
+
+    def gradients():
+        image = G(z)
+        return [image, *grad(image.square().mean(), list(G.parameters()), allow_unused=True)]
+
+    for result, exact in zip(gradients(), ops.use("reference")(gradients)()):
+        if exact is not None:
+            torch.testing.assert_close(result, exact, rtol=1e-3, atol=1e-3 * exact.abs().max().item() + 1e-7)
 
 
 def test_opcheck(randn):

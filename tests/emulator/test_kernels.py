@@ -152,7 +152,7 @@ RESAMPLINGS = {  # up, down, padding, filters
     "doubling": (4, 2, (-6, -9, -6, -9), "low-pass"),
     "same rate, radial": (2, 2, (11, 10, 11, 10), "radial"),
     "doubling, radial": (4, 2, (-2, -5, -2, -5), "radial"),
-    "other paddings": (4, 2, (3, 2, -1, 9), "low-pass"),
+    "other paddings": (4, 2, (-6, -9, -1, 9), "low-pass"),
     "an even padding": (2, 2, (8, 9, 4, 3), "low-pass"),  # general kernel, as all that follow
     "no resampling": (1, 1, (2, 3, 4, -1), "short"),
     "quadrupling": (4, 1, (5, 2, 1, 3), "short"),
