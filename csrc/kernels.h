@@ -76,8 +76,8 @@ struct FilteredLrelu {
     const void* b;      // [c] acc, or null
     const void* fu;     // [up_taps_y, up_taps_x] acc, or [up_taps_x] applied along both axes
     const void* fd;     // [down_taps_y, down_taps_x] acc, or [down_taps_x]
-    const void* pairs;  // [num_pairs, taps_y + taps_x] acc: separable filters whose sum approximates fu or fd, whichever
-                        // is not separable; or null
+    const void* pairs;  // [num_pairs, taps_y + taps_x] acc: separable filters whose sum approximates the one of fu and
+                        // fd that is not separable, or null
     const void* codes;  // [n, c, code_h, code_w] 32 bits, any strides, or null: activate
     void* new_codes;    // the same, to be written, or null
     void* y;            // [n, c, out_h, out_w], any strides
