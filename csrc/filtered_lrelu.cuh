@@ -1,7 +1,7 @@
 // Strips of filtered_lrelu: the layers of StyleGAN3, whose filters have 6 taps per sample of the lower rate.
 //
 // Per output pixel in half precision the op moves 4 bytes (same rate) or 2.5 (doubling), and in training one more for
-// codes. Strips read some columns twice, 42 for 32 outputs at the same rate and 25 for 16 doubling: 4.7 and 2.8 bytes if
+// codes. Strips read some columns twice, 42 for 32 outputs at the same rate, 25 for 16 doubling: 4.7 and 2.8 bytes if
 // no cache helps. The filters take 91 multiply-adds at the same rate, which at 128 per clock and multiprocessor is 2.4
 // times as long as 4 bytes at 3 TB/s. So arithmetic and shared memory bound the op, and the upsampled signal h, by far
 // the largest, stays in registers: a thread makes 26 samples of h, 10 of which its neighbor makes too, and adds them up
