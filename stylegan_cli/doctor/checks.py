@@ -128,7 +128,8 @@ def _filtered(up: int, padding: tuple[int, int], radial: bool = False) -> Callab
     fu, fd = lowpass_filter(6 * up, 0.25 / up, 0.1, 1), lowpass_filter(12, 0.2, 0.1, 1, radial)
 
     def function(x: Tensor, b: Tensor) -> Tensor:
-        return filtered_lrelu(x, b.to(x.dtype), fu.to(x.device), fd.to(x.device), up, 2, (*padding, *padding), clamp=1.5)
+        filters = fu.to(x.device), fd.to(x.device)
+        return filtered_lrelu(x, b.to(x.dtype), *filters, up, 2, (*padding, *padding), clamp=1.5)
 
     return function
 
