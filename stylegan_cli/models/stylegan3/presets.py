@@ -22,6 +22,7 @@ PRESETS: dict[str, Preset] = {
     "demo-stylegan3": Preset(
         "a small StyleGAN3-T that trains in minutes on two CPU cores",
         **QUICK_SETTINGS | {"mixing_prob": 0.0},
-        kimg=40.0,
+        generator={"num_layers": 8, "margin": 5, "channel_base": 1024, "channel_max": 64},
+        kimg=60.0,
     ),
 }
