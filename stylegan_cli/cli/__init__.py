@@ -31,6 +31,7 @@ COMMANDS = {
     "attribute": "Estimate whether a model generated an image.",
     "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",
     "spectrum": "Compare the power spectra of datasets and models.",
+    "equivariance": "Render a video of how images follow a moving input.",
     "model": "Show what a model file contains.",
     "convert": "Convert a checkpoint to another format.",
     "data": "Create and inspect datasets.",

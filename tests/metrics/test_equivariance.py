@@ -271,6 +271,7 @@ def test_decibels():
     flat = torch.tensor([[0.04, 100.0], [0.12, 300.0], [0.2, 500.0]], dtype=torch.float64)
     value, deviation = peak_signal_to_noise(flat)
     assert value == pytest.approx(40) and deviation == pytest.approx(0, abs=1e-9)
+    assert peak_signal_to_noise(flat[:1]) == (pytest.approx(40), None)
     perfect = torch.tensor([[0.0, 10.0]] * 2, dtype=torch.float64)
     assert peak_signal_to_noise(perfect).value == pytest.approx(160, abs=0.1)
 
