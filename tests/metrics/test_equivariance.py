@@ -16,6 +16,7 @@ from stylegan_cli.metrics.measure import TrainingMetrics, compare_images, measur
 from stylegan_cli.metrics.motions import MotionErrors, compare, input_transform, squared_errors
 from stylegan_cli.metrics.registry import METRICS, resolve
 from stylegan_cli.metrics.resampling import limit_to_rotation, rotate, rotation_filter, shift, shift_by_fraction
+from stylegan_cli.models.label_space import LabelSpace
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.runs import unit_of
@@ -183,7 +184,7 @@ def test_band_limit_of_rotated_images():
 class Waves:
     """A generator whose images are sums of sines that follow the transform of the input, up to errors on purpose."""
 
-    num_ws, noise_layers, device = 1, (), CPU
+    num_ws, noise_layers, device, label_space = 1, (), CPU, LabelSpace(0)
 
     def __init__(self, size=(32, 32), frequency=4.0, sticks=0.0):
         height, width = size
