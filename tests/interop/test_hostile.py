@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 import stylegan_cli
 from stylegan_cli.interop.nvidia_writer import write_nvidia
 from stylegan_cli.interop.rosinality_writer import write_unchecked
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 
 SCRIPT = Path(__file__).with_name("_hostile.py")
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -328,7 +330,10 @@ def zips():
 def good(networks, nvidia_bytes):
     """Small valid files, one of each format."""
     G, D = networks(size=8, channel_base=16, channel_max=2)
-    return {"good nvidia": nvidia_bytes(G, D, 4), "good nvidia 2": nvidia_bytes(G, None, 2)}
+    torch.manual_seed(0)
+    sg3 = build_generator(StyleGAN3Config(16, 16, z_dim=2, w_dim=2, channel_base=16, channel_max=2))
+    files = {"good nvidia": nvidia_bytes(G, D, 4), "good nvidia 2": nvidia_bytes(G, None, 2)}
+    return files | {"good stylegan3": nvidia_bytes(sg3, None, 4)}
 
 
 def test_corpus(good, tmp_path, monkeypatch):

@@ -73,12 +73,12 @@ def infer_channels(
     """Find a channel base and maximum that give these feature maps; of several bases, the roundest in binary. If there
     are none, the schedule of the result has other layers."""
     maximum = max(widths)
-    cutoffs = [signal.cutoff for signal in signals(config)]
-    low = max(2 * cutoff * (width - 0.5) for cutoff, width in zip(cutoffs, widths))
+    cutoffs = [signal.cutoff for signal in signals(config)][:-1]
     high = min((2 * f * (width + 0.5) for f, width in zip(cutoffs, widths) if width < maximum), default=math.inf)
     base = maximum * config.level  # if no layer is narrower than the widest
     if high < math.inf:
         steps = [1 << n for n in range(30, -1, -1)]
-        rounded = (int(high * (1 - 1e-9)) // step * step for step in steps)
-        base = next((b for b in rounded if b > low), max(int(low), config.level))
+        bases = (int(high) // step * step for step in steps)
+        fits = (b for b in bases if widths == [round(min(b / (2 * f), maximum)) for f in cutoffs])
+        base = next(fits, max(int(high), config.level))
     return dataclasses.replace(config, channel_base=base, channel_max=maximum)
