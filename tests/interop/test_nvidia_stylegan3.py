@@ -105,8 +105,6 @@ def layer(content, index=7):
         r"layer L7_52_16 has another filter \(down_filter\) than": (
             lambda c: layer(c).buffers["down_filter"][0].add_(1e-5)
         ),
-            layer(c).buffers["down_filter"][0].add_(1e-5)
-        ),
         r"layer L5_\S+ has another filter \(up_filter\)": lambda c: layer(c, 5).buffers.update(up_filter=torch.ones(5)),
         r"layer L14_32_3 has another filter": lambda c: layer(c, 14).buffers.update(up_filter=torch.ones(1)),
         "layer L0_36_16 has another conv_kernel": lambda c: layer(c, 0).attributes.update(conv_kernel=1),
