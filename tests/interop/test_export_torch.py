@@ -13,6 +13,7 @@ from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_generator, read_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.ops.dispatch import current_implementation
 
 
@@ -27,10 +28,13 @@ def make(kind=StyleGAN2Config, **settings):
 
 STYLEGAN1 = {"kind": StyleGANConfig, "fir": (1.0, 1.0), "truncated": 2}
 PROGAN = {"kind": ProGANConfig, "fir": (1.0, 1.0)}
+STYLEGAN3_T = {"kind": StyleGAN3Config, "c_dim": 3}
+STYLEGAN3_R = {"kind": StyleGAN3Config, "kernel": 1, "radial": True}
 
 
 @pytest.mark.parametrize(
-    "settings", [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}, STYLEGAN1, PROGAN]
+    "settings",
+    [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}, STYLEGAN1, PROGAN, STYLEGAN3_T, STYLEGAN3_R],
 )
 def test_graphs_generate_the_images_of_the_model(settings):
     G = make(**settings)
