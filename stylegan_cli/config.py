@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from .errors import SganError
+from .errors import MisuseError, SganError
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -41,6 +41,17 @@ def base_size(
             hint=f"The nearest sizes are {sizes}.",
         )
     return height >> n, width >> n, n
+
+
+def check_size(
+    height: int,
+    width: int,
+) -> None:
+    """Check a size that the user chose. Raises MisuseError where `base_size` raises SganError."""
+    try:
+        base_size(height, width)
+    except SganError as e:
+        raise MisuseError(str(e), hint=e.hint) from e
 
 
 def level_of(

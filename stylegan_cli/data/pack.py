@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import base_size, check_choice
-from ..errors import SganError, plural
+from ..errors import MisuseError, SganError, plural
 from ..progress import Progress, silent
 from ..version import __version__
 from .arrays import ArraySource, open_any
@@ -80,7 +80,7 @@ def pack(
     Raises SganError if the source, the labels or the destination cannot be used.
     """
     if Path(src).resolve() == Path(dest).resolve():
-        raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
+        raise MisuseError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
     pad = _padding(crop, pad)
     source = open_any(src)
     if labels is None:
@@ -122,12 +122,12 @@ def _padding(crop: str, pad: str | None) -> str:
     if pad is None:
         return "black"
     if crop != "pad":
-        raise SganError(f"The padding {pad!r} has no effect with --crop {crop}.", hint="Add --crop pad.")
+        raise MisuseError(f"The padding {pad!r} has no effect with --crop {crop}.", hint="Add --crop pad.")
     try:
         check_padding(pad)
     except ValueError as e:
         hint = "Use a name such as white, a value such as #ff8000, or blur."
-        raise SganError(f"{pad!r} is not a color for the padding.", hint=hint) from e
+        raise MisuseError(f"{pad!r} is not a color for the padding.", hint=hint) from e
     return pad
 
 
