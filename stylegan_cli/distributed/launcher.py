@@ -41,8 +41,8 @@ def launch(
     """Run a function on every rank: in this process if there is one rank or torchrun started it, else in new processes.
 
     The first Ctrl-C or other request to stop is forwarded to the ranks as one SIGTERM, and they can take their time;
-    a second one kills them. Raises KeyboardInterrupt if they were killed or did not handle SIGTERM yet. An error on any rank is
-    raised here, as a SganError; the other ranks are then killed, which also happens if this process ends.
+    a second one kills them. Raises KeyboardInterrupt if they were killed or did not handle SIGTERM yet. An error on any
+    rank is raised here, as a SganError; the other ranks are then killed, which also happens if this process ends.
     """
     ranks = ranks or launcher_world_size() or 1
     if has_launcher():
