@@ -7,12 +7,15 @@ import functools
 
 from PIL import Image
 
+from .crc32c import masked_crc32c
+
 SUFFIXES = (  # files of these are taken for images; others, if their content is one
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
     *(".avif", ".avifs", ".heic", ".heif", ".hif"),
 )
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")  # Pillow's decoders to use
 NOT_AN_IMAGE = "not a PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIC image"
+TFRECORDS, LMDB = "TFRecords: pass the file itself", "LMDB: pass the file itself"  # said of them beside image files
 SNIFF = 32  # bytes that decide
 
 _STARTS = {"PNG": (b"\x89PNG",), "JPEG": (b"\xff\xd8\xff",), "GIF": (b"GIF8",), "TIFF": (b"II*\0", b"MM\0*", b"II+\0")}
@@ -46,6 +49,17 @@ def format_of(
         brands = {head[8:12], *(head[i : i + 4] for i in range(16, len(head), 4))}
         return "AVIF" if brands & set(_AVIF) else "HEIF" if brands & set(_HEIC) else None
     return None
+
+
+def container_of(
+    name: str,
+    head: bytes,  # the first SNIFF bytes of a file, or more
+) -> str | None:
+    """Return TFRECORDS or LMDB if a file is one of these; TFRecords also by their name, as they may be damaged."""
+    length, crc = head[:8], int.from_bytes(head[8:12], "little")
+    if name.lower().endswith((".tfrecords", ".tfrecord")) or len(head) >= 16 and crc == masked_crc32c(length):
+        return TFRECORDS
+    return LMDB if head[16:20] == b"\xde\xc0\xef\xbe" else None
 
 
 def why_unreadable(

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SganError
-from .formats import NOT_AN_IMAGE, SNIFF, SUFFIXES, format_of
+from .formats import NOT_AN_IMAGE, SNIFF, SUFFIXES, container_of, format_of
 
 DATASET_JSON = "dataset.json"
 HIDDEN = "hidden file"
+SAME_IMAGES = "another size of the same images"
+EXPECTED = (HIDDEN, SAME_IMAGES)  # reasons not to take a file that are no fault
 MISPLACED = "labels that do not belong to all images"
 
 _SYSTEM = ("__MACOSX", "Thumbs.db", "desktop.ini")  # of macOS and Windows, hidden there
@@ -136,7 +138,7 @@ def _why_no_image(name: str, head: Callable[[str], bytes]) -> str | None:
         return e.strerror or str(e)
     if not start:
         return "the file is empty"
-    return None if format_of(start) else NOT_AN_IMAGE
+    return None if format_of(start) else container_of(name, start) or NOT_AN_IMAGE
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
