@@ -14,6 +14,7 @@ from PIL import Image
 
 from stylegan_cli.runs import PACKAGED_MODEL, latest_snapshot
 from stylegan_cli.snapshot import read_info
+from stylegan_cli.terminal import STOP_SIGNALS
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and pipes")
 
@@ -51,14 +52,14 @@ def large_images(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_leaves_no_temporary_file(large_images, tmp_path, number):
     out = tmp_path / "out"
     with started("data", "pack", large_images, out / "set.zip", "-q", "--workers", "2") as process:
         wait_for(lambda: any(out.glob(".set.zip*")), process)
         process.send_signal(number)
         stderr = process.communicate(timeout=30)[1].decode()
-    assert (process.returncode, list(out.iterdir())) == (130, [])
+    assert (process.returncode, list(out.iterdir())) == (128 + number, [])
     assert "Interrupted." in stderr and "Traceback" not in stderr
 
 
@@ -75,6 +76,22 @@ def test_hangups_save_the_run(rgb_set, tmp_path, ranks):
         stderr = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 0, stderr
     assert 0 < read_info(latest_snapshot(folder)).kimg < 1000 and not (folder / "failure.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGXCPU", "SIGQUIT"])
+def test_the_warnings_of_batch_systems_save_the_run(rgb_set, tmp_path, name):
+    """Slurm and others send SIGUSR1 before the end of a job; a limit on CPU time sends SIGXCPU every second."""
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "1000", "--snap", "1000"]
+    with started(*line) as process:
+        folder = tmp_path / "00000-rgb-auto"
+        wait_for((folder / "fakes-000000.png").exists, process)
+        time.sleep(0.5)
+        for _ in range(1 if name == "SIGQUIT" else 3):
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.01)
+        stderr = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 0, stderr
+    assert 0 < read_info(latest_snapshot(folder)).kimg < 1000
 
 
 def test_nohup(rgb_set, tmp_path):

@@ -51,9 +51,10 @@ EXTRAS = {
 }
 
 # Disk errors that the user can fix: no traceback is needed.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO)
+DISK_ERRORS += (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes; Click uses 2 as well
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes; Click uses 2 as well; 128 + number of a signal
 
 
 class LazyGroup(click.Group):
@@ -91,12 +92,13 @@ class LazyGroup(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _open_closed_streams()
         prepare_streams()
+        signals: list[int] = []
         try:
             configure_openmp()
             # A bad number must not prevent the commands that explain it.
             if args and args[0] != "doctor" and not {"-h", "--help", "--version"} & {*args}:
                 check_num_threads()
-            with stop_as_interrupt():
+            with stop_as_interrupt(signals):
                 # Click returns the code of `ctx.exit(code)`; commands themselves return None.
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
             sys.stdout.flush()
@@ -106,7 +108,7 @@ class LazyGroup(click.Group):
         except SystemExit:
             raise
         except BaseException as error:
-            code = _report(error, debug)
+            code = _report(error, debug, signals)
         sys.exit(code)
 
 
@@ -138,6 +140,7 @@ def _take_debug(args: typing.Sequence[str]) -> tuple[list[str], bool]:
 def _report(
     error: BaseException,
     debug: bool,  # print the traceback first, except of usage errors
+    signals: typing.Sequence[int] = (),  # that were received, other than Ctrl-C
 ) -> int:
     """Print what went wrong and how to fix it to stderr, in at most five lines; return the exit code."""
     if isinstance(error, click.ClickException):
@@ -147,7 +150,7 @@ def _report(
         traceback.print_exception(error)
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         click.echo("Interrupted.", err=True)
-        return INTERRUPTED
+        return 128 + signals[0] if signals else INTERRUPTED
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return FAILED  # one of several ranks that torchrun started: the first one reports
     message, hint = _explain(error)

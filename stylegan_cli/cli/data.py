@@ -7,7 +7,7 @@ import typing
 
 import click
 
-from ..config import base_size
+from ..config import check_size
 from ..errors import plural
 from .call import output_file, warn
 from .options import OrderedGroup, crop_options, out_options, output_options, seed_option, workers_option
@@ -85,7 +85,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     from ..data.pack import pack
 
     if options["size"]:
-        base_size(*options["size"])  # refuse a size that no model supports
+        check_size(*options["size"])  # refuse a size that no model supports
     with bar(quiet, leave=False) as progress:
         chosen = {name: value for name, value in options.items() if value is not None}
         report = pack(src, dest, channels=int(channels) if channels else None, progress=progress, **chosen)

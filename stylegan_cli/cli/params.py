@@ -97,6 +97,16 @@ class Number(click.ParamType):
         return number
 
 
+class FiniteRange(click.FloatRange):
+    """A finite number in a range: Click's own also accepts nan and inf."""
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a valid number. Use a finite number such as 0.7.", param, ctx)
+        return number
+
+
 class ByLevel(click.ParamType):
     """A positive number for each level: '4:64,8:32' -> {4: 64, 8: 32}."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import base_size
-from ..errors import SganError, plural
+from ..errors import MisuseError, SganError, plural
 from ..progress import Progress, silent
 from ..version import __version__
 from .checks import OPAQUE, is_opaque, usable_attributes
@@ -79,7 +79,7 @@ def pack(
     Raises SganError if the source, the labels or the destination cannot be used.
     """
     if Path(src).resolve() == Path(dest).resolve():
-        raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
+        raise MisuseError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
     pad = padding(crop, pad)
     source = open_source(src, size)
     if labels is None:

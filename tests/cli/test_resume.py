@@ -35,6 +35,7 @@ def test_resume_continues_in_the_same_folder(sgan, rgb_set, tmp_path):
     assert stats == sorted(stats) and stats[-1] == 0.032
     assert json.loads((folder / "config.json").read_text())["kimg"] == 0.032
     assert_error(sgan("train", "--resume", folder, code=1), "complete at 0.032 kimg", "--kimg")
+    assert_error(sgan("train", "--resume", folder, "--kimg", "0.016", code=1), "at 0.032 kimg already", "--kimg")
 
 
 def test_resume_refuses_other_settings(sgan, tiny_run):
@@ -117,6 +118,9 @@ def test_resume_refuses_other_folders(sgan, tiny_run, tmp_path):
     assert_error(sgan("train", "--resume", tmp_path, code=1), "no training state")
     (tmp_path / "config.json").write_text("{")
     assert_error(sgan("train", "--resume", tmp_path, code=1), "config.json")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert_error(sgan("train", "--resume", tmp_path, code=1), "Cannot read", "config.json")
+    assert_error(sgan("train", "--resume", "x" * 5000, code=1), "File name too long")
 
 
 def test_new_run_from_the_weights_of_a_model(sgan, tiny_run, rgba_set, tmp_path):

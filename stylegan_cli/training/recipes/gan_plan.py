@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ...config import base_size, level_of
+from ...config import base_size, check_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
 from ...errors import FieldError, MisuseError, SganError
 from ...models.config import replace_known_fields
@@ -76,7 +76,7 @@ def plan_new_run(
             f"{names} cannot be changed, because the networks come from {resume}.", hint=f"Remove {names}."
         )
     if size is not None:
-        base_size(*size)
+        check_size(*size)
     dataset = open_dataset(data, size=size, mirror=mirror, label=cond, progress=progress)
     if size is None and (size := _size(dataset.spec, cfg, None if PRESETS[cfg].grow_from else info)):
         dataset = dataset.resized(*size)

@@ -54,10 +54,9 @@ def plan_resumed_run(
         moved = dataset.spec.content_hash == config.data.content_hash
         spec = dataclasses.replace(config.data, path=dataset.spec.path) if moved else dataset.spec
         config = dataclasses.replace(config, data=spec)
-    if about.get("kimg", 0) >= config.kimg:
-        raise SganError(
-            f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="Set a larger --kimg to continue."
-        )
+    if (kimg := about.get("kimg", 0)) >= config.kimg:
+        text = f"is complete at {kimg:g} kimg" if "kimg" not in changes else f"is at {kimg:g} kimg already"
+        raise SganError(f"The run in {folder} {text}.", hint="Set a larger --kimg to continue.")
     return Plan(config, Path(config.resume) if config.resume else None, folder, dataset)
 
 
@@ -68,7 +67,7 @@ def _read_settings(folder: Path) -> TrainConfig:
     refuse_other_recipe(folder, TrainConfig.recipe)
     try:
         return read_config(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise SganError(f"Cannot read {path}: {e}.") from e
 
 
