@@ -7,10 +7,13 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+from .errors import printable
 
 # Requests to stop that insist when they are repeated: Ctrl-C, the system's, Ctrl-\. Windows lacks some.
 INSISTENT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(signal, name))
@@ -70,7 +73,9 @@ def prepare_streams() -> None:
             stream.flush()
             is_terminal = stream.isatty()
             buffer = io.BufferedWriter(_Output(stream.fileno(), is_terminal or name == "stderr"))
-            stream = io.TextIOWrapper(buffer, stream.encoding, line_buffering=is_terminal or name == "stderr")
+            kind = _Lines if is_terminal or name == "stderr" else io.TextIOWrapper
+            encoding = "sgan_ascii" if codecs.lookup(stream.encoding).name == "ascii" else stream.encoding
+            stream = kind(buffer, encoding, line_buffering=is_terminal or name == "stderr")
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         stream.reconfigure(errors="sgan.escape")
@@ -98,6 +103,15 @@ class _Output(io.FileIO):
             return len(data)
 
 
+class _Lines(io.TextIOWrapper):
+    """Text for people, on a terminal or in a log: control characters are escaped, except what moves progress bars."""
+
+    def write(self, text: str, /) -> int:
+        is_move = re.fullmatch(r"[\r\n]*(\x1b\[A)*", text)  # to another line, as tqdm does
+        start = len(text) if is_move else text.startswith("\r")
+        return super().write(text[:start] + re.sub(r"[^\n\t]+", lambda line: printable(line[0]), text[start:]))
+
+
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
     """Write undecodable bytes of file names as the bytes that they are, and other characters as escapes."""
     if not isinstance(error, UnicodeEncodeError):
@@ -107,4 +121,14 @@ def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
     return b"".join(c.encode("ascii", h) for c, h in zip(characters, handlers, strict=True)), error.end
 
 
+def _find_ascii(name: str) -> codecs.CodecInfo | None:
+    """ASCII by another name, as Click would write UTF-8 instead of ASCII."""
+    if name != "sgan_ascii":
+        return None
+    codec = codecs.lookup("ascii")
+    parts = {part: getattr(codec, part) for part in ("encode", "decode", "incrementalencoder", "incrementaldecoder")}
+    return codecs.CodecInfo(name=name, **parts)
+
+
 codecs.register_error("sgan.escape", _escape)
+codecs.register(_find_ascii)

@@ -14,7 +14,7 @@ import typing
 
 import click
 
-from ..errors import MisuseError, SganError
+from ..errors import MisuseError, SganError, printable
 from ..terminal import prepare_streams, stop_as_interrupt
 from ..threads import check_num_threads, configure_openmp
 from ..version import __version__
@@ -112,7 +112,10 @@ class LazyGroup(click.Group):
         sys.exit(code)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "color": True}  # no part of a name is a color
+
+
+@click.group(cls=LazyGroup, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="sgan", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error. Allowed anywhere among the arguments.")
 def main(debug: bool) -> None:
@@ -144,6 +147,7 @@ def _report(
 ) -> int:
     """Print what went wrong and how to fix it to stderr, in at most five lines; return the exit code."""
     if isinstance(error, click.ClickException):
+        error.message = printable(error.message)
         error.show()
         return error.exit_code
     if debug:
@@ -167,9 +171,9 @@ def _explain(error: BaseException) -> tuple[str, str | None]:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):  # torch's, without importing it
         return "Out of memory.", "Use a smaller --batch, or a smaller --batch-gpu in training."
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        where = f" {error.filename}" if error.filename else ""
+        where = f" {printable(str(error.filename))}" if error.filename else ""
         return f"Cannot read or write{where}: {error.strerror}.", None
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:300]}", "Run again with --debug to see the traceback."
 
 

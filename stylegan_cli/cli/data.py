@@ -8,7 +8,7 @@ import typing
 import click
 
 from ..config import check_size
-from ..errors import plural
+from ..errors import plural, printable
 from .call import output_file, warn
 from .options import OrderedGroup, crop_options, out_options, output_options, seed_option, workers_option
 from .params import SIZE
@@ -192,7 +192,7 @@ def _table(facts: dict[str, typing.Any]) -> str:
         "hash": facts["content_hash"],
         **({"note": facts["note"]} if facts["note"] else {}),
     }
-    return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
+    return "\n".join(f"{name:<12}{printable(str(value))}" for name, value in rows.items())
 
 
 def _labels(facts: dict[str, typing.Any]) -> dict[str, str]:
@@ -227,6 +227,6 @@ def _print_skipped(skipped: typing.Sequence[tuple[str, str]], title: str = "Skip
     if skipped:
         click.echo(title.format(plural(len(skipped), "file")), err=True)
     for name, reason in skipped[:_MAX_LISTED]:
-        click.echo(f"  {name}: {reason}", err=True)
+        warn(f"  {name}: {reason}")
     if len(skipped) > _MAX_LISTED:
         click.echo(f"  and {len(skipped) - _MAX_LISTED} more; --json lists all", err=True)

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import plural
+from ..errors import plural, printable
 from .checks import OPAQUE
 from .codec import from_array, to_array
 from .dataset import Dataset
 from .images import image_grid
-from .listing import EXPECTED, first_three, printable
+from .listing import EXPECTED, first_three
 
 _CELL = 128  # approximate size of a sheet's cells in pixels
 _CELLS = 80  # maximum number of images on a sheet

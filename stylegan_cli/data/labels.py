@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..errors import SganError, plural
+from ..errors import SganError, plural, printable
 from .listing import DATASET_JSON, duplicates, first_three, normalized
 
 MAX_CLASSES = 65536  # larger class numbers are taken for a mistake
@@ -47,8 +47,11 @@ class DatasetJson:
 class Labels:
     """The labels of N images: classes, or vectors of numbers."""
 
-    names: tuple[str, ...]  # of the classes, or of the numbers of a vector
+    names: tuple[str, ...]  # of the classes, or of the numbers of a vector, with escapes for what is not text
     values: np.ndarray  # int64 [N] class numbers, or float64 [N, c_dim] vectors
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(map(printable, self.names)))
 
     @property
     def are_vectors(self) -> bool:

@@ -116,13 +116,6 @@ def normalized(
     return name.replace("\\", "/").removeprefix("./")
 
 
-def printable(
-    name: str,
-) -> str:
-    """Escape the bytes of a file name that are not text, so that it can be printed and stored."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def duplicates(
     names: Iterable[str],
 ) -> list[str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..config import base_size
-from ..errors import MisuseError, SganError, plural
+from ..errors import MisuseError, SganError, plural, printable
 from ..progress import Progress, silent
 from ..version import __version__
 from .checks import OPAQUE, is_opaque, usable_attributes
 from .codec import MAX_PIXELS, Header, ImageError, fit, padding, png_bytes, to_channels
 from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
-from .listing import EXPECTED, first_three, printable
+from .listing import EXPECTED, first_three
 from .opening import open_source
 from .parallel import ordered_map
 from .sources import Source
@@ -238,8 +238,7 @@ def _labels(
         result = labels_of(content, list(headers), str(where), hint)
         if extra := list(known.keys() - set(source.names)):
             notes = [f"{where} has labels for {plural(len(extra), 'missing file')}: {first_three(sorted(extra))}."]
-    names = tuple(map(printable, result.names))
-    return dict(zip(headers, result.values.tolist(), strict=True)), names, notes
+    return dict(zip(headers, result.values.tolist(), strict=True)), result.names, notes
 
 
 def _class_folders(names: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import PurePosixPath
 
+from ..errors import printable
 from ..pickled import Part
 from .checkpoint import FormatError, is_tensor
 from .modules import Contents, Module, read_tree
@@ -247,4 +248,4 @@ def _is_text(head: bytes) -> bool:
 
 
 def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name[:60])
+    return printable(name[:60])

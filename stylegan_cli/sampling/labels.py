@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.listing import printable
-from ..errors import SganError, plural, suggest
+from ..errors import SganError, plural, printable, suggest
 from ..models.label_space import LabelSpace
 from . import counter
 from .checks import Check

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..config import to_json
 from ..data.images import save_image
+from ..errors import printable
 from ..files import atomic_path, wait_for_space, write_atomic
 from ..runs import read_metrics, snapshot_name
 from ..runs.history import HISTORY, Changes, changed_settings, extend_history, read_history
@@ -118,6 +119,7 @@ class Recorder:
         in_bar: bool = False,  # whether the progress bar shows the same
     ) -> None:
         """Write a line to the log, and print it unless the run is quiet."""
+        line = printable(line)
         if not (in_bar and not self.bar.disable):
             self._print(line)
         self.log.text(line)

@@ -6,13 +6,12 @@ import dataclasses
 import json
 import math
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ...config import to_json
 from ...data.dataset import Dataset, open_dataset
-from ...errors import MisuseError, SganError
+from ...errors import MisuseError, SganError, quote
 from ...progress import Progress, silent
 from ...runs import latest_snapshot, lock_run
 from ...runs.history import changed_settings, read_history
@@ -38,7 +37,7 @@ def plan_resumed_run(
     if not list_states(folder):
         snapshot = latest_snapshot(folder)
         command = (
-            f"sgan train --resume {shlex.quote(str(snapshot))} --data {config.data.path}" if snapshot else "sgan train"
+            f"sgan train --resume {quote(snapshot)} --data {quote(config.data.path)}" if snapshot else "sgan train"
         )
         raise SganError(f"{folder} has no training state to resume from.", hint=f"Start a new run: {command}")
     with lock_run(folder):  # fails if the run is in use
@@ -141,6 +140,6 @@ def _open_data(config: TrainConfig, path: str, progress: Progress) -> Dataset:
         (spec.label_unit, list(spec.classes), list(dataset.spec.classes)),
     ):
         if before != now:
-            hint = f"Start a new run: sgan train --resume SNAPSHOT --data {shlex.quote(path)}"
+            hint = f"Start a new run: sgan train --resume SNAPSHOT --data {quote(path)}"
             raise SganError(f"The run cannot continue with {path}: its {what} are {now}, not {before}.", hint=hint)
     return dataset
