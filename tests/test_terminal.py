@@ -170,3 +170,47 @@ def test_an_encoding_that_lacks_characters(rgb_set, tmp_path, encoding):
     record = Image.open(os.path.join(folder, path)).text
     assert all(value.isprintable() and value.encode() for value in record.values())
     assert b"\xff" not in json.dumps(record, ensure_ascii=False).encode()
+
+
+HOSTILE = "a\nb\tc\x1b[31m\u202ed\udcff"
+ESCAPED = r"a\nb\tc\x1b[31m\u202ed\xff"
+
+
+def run(line, **environment):
+    done = subprocess.run([*SGAN, *map(str, line)], capture_output=True, env=os.environ | environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_nothing_but_text_reaches_a_terminal(tmp_path):
+    """Names of datasets, classes, files and runs, in every line but the last one, which is a path for scripts."""
+    folder = tmp_path / f"data{HOSTILE}"
+    (folder / HOSTILE).mkdir(parents=True)
+    for i in range(16):
+        Image.new("RGB", (16, 16), (i, 99, 9 * i)).save(folder / HOSTILE / f"{i}.png")
+    (folder / HOSTILE / f"no{HOSTILE}").write_bytes(b"text")
+    dataset, runs = tmp_path / f"{HOSTILE}.zip", tmp_path / f"runs{HOSTILE}"
+    packed = run(["data", "pack", folder, dataset, "--labels", "folders"])
+    assert packed[1].decode().splitlines()[1].startswith(f"  {ESCAPED}/no{ESCAPED}: ")
+    trained = run(["train", "--data", dataset, "--cond", "--runs", runs, *SMALL, "--kimg", "0.016", "--snap", "0.016"])
+    (folder,) = runs.iterdir()
+    assert trained[0] == os.fsencode(folder) + b"\n"
+    model = run(["model", "info", folder])
+    table = run(["runs", "show", "--runs", runs])
+    for text in (packed[1], trained[1], *model, table[1], (folder / "log.txt").read_bytes()):
+        assert all(line.isprintable() for line in text.decode().split("\n")), text
+    assert f"0 {ESCAPED}\n" in model[0].decode()
+    page = (folder / "report.html").read_text("utf-8")
+    assert ESCAPED in page and all(line.isprintable() for line in page.split("\n"))
+    failed = subprocess.run([*SGAN, "model", "info", f"no{HOSTILE}"], capture_output=True)
+    assert failed.stderr.decode().splitlines()[0] == f"Error: no{ESCAPED} does not exist."
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1", "cp1252"])
+def test_escapes_are_in_the_encoding_of_the_stream(rgb_set, tmp_path, encoding):
+    """Click would write UTF-8 to a stream that is ASCII."""
+    folder = tmp_path / "猫→🙂é"
+    folder.mkdir()
+    name = "猫→🙂é".encode(encoding.partition(":")[0], "backslashreplace")
+    line = ["data", "info", rgb_set, "--outdir", folder]
+    assert name in run(line, PYTHONIOENCODING=encoding)[0].splitlines()[-1]

@@ -61,6 +61,8 @@ class Recorder:
         about: dict[str, Any] | None,  # of the state that the run continues from; None: a new run
     ) -> Changes:  # since that state
         """Write config.json, with the changes of the settings, and the images that do not depend on the model."""
+        for name in ("log.txt", "stats.jsonl"):  # a run that cannot be logged is refused before anything changes
+            self._write(lambda name=name: open(self.folder / name, "ab").close())
         now = to_json(self.config)
         changes = changed_settings(about["config"], now) if about else {}
         history = extend_history(read_history(self.folder), about["kimg"], changes) if about else []

@@ -77,6 +77,24 @@ def test_a_refused_resume_does_not_mark_a_complete_run(sgan, rgb_set, make_set, 
     assert "complete" in sgan("runs", "--runs", tmp_path / "runs").stdout
 
 
+def test_a_run_that_cannot_be_logged_is_as_it_was(sgan, rgb_set, tmp_path):
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.008", "-q"]
+    folder = Path(sgan(*line).stdout.strip())
+    (folder / "log.txt").unlink()
+    (folder / "log.txt").mkdir()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert_error(sgan("train", "--resume", folder, "--kimg", "1", "-q", code=1), "Cannot write", "Is a directory")
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert "complete" in sgan("runs", "--runs", tmp_path).stdout
+
+
+def test_too_many_frozen_layers_are_refused_before_there_is_a_run(sgan, rgb_set, tmp_path):
+    line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--freezed", "99"]
+    assert_error(sgan(*line, "--dry-run", code=1), "--freezed is 99", "Choose --freezed from 0 to")
+    assert_error(sgan(*line, code=1), "--freezed is 99")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_snapshot_brings_its_dataset(sgan, class_run, rgb_set, make_set, tmp_path):
     """Its images, labels and flips; if they are gone or others, the user has to name a dataset."""
     snapshot = class_run / "snapshot-000000.032.safetensors"

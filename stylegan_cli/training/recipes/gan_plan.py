@@ -16,6 +16,7 @@ from ...config import base_size, check_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
 from ...errors import FieldError, MisuseError, SganError, printable, quote
 from ...models.config import replace_known_fields
+from ...models.discriminator import Discriminator
 from ...models.registry import build_discriminator, build_generator, presets
 from ...models.summary import summarize
 from ...progress import Progress, silent
@@ -91,7 +92,21 @@ def plan_new_run(
         config = _with_networks_from(info, config, os.path.abspath(resume))
     if config.growth is not None:
         Growth(config)  # report an invalid schedule before training starts
+    with torch.device("meta"):
+        check_freezed(build_discriminator(config.discriminator), config.freezed)
     return Plan(config, start=Path(os.path.abspath(resume)) if resume else None, dataset=dataset)
+
+
+def check_freezed(
+    D: Discriminator,
+    freezed: int,  # number of layers
+) -> None:
+    """Raise SganError if Freeze-D would leave no layer to train."""
+    if freezed >= len(D.layers):
+        raise SganError(
+            f"--freezed is {freezed}, but the discriminator has {len(D.layers)} layers.",
+            hint=f"Choose --freezed from 0 to {len(D.layers) - 1}.",
+        )
 
 
 def folder_name(
