@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from ..errors import SganError
-from ..files import suggest_path
+from ..files import existing_path
 from .codec import Header, check_pixels
-from .listing import Listing
+from .listing import Listing, first_three
 from .sources import FolderSource, ZipSource, open_source
 
 _IMAGES, _LABELS = ("images", "x", "x_train", "arr_0"), ("labels", "label", "y", "y_train", "arr_1")
@@ -35,7 +35,7 @@ class ArraySource:
             )
         self._pixels = _last_channels(images[key], f"{path}: {key}")
         label_key = next((k for k in _LABELS if k in arrays and k != key), None)
-        self._labels = None if label_key is None else _plain_labels(arrays[label_key], len(self._pixels), path)
+        self.path, self._labels = path, None if label_key is None else arrays[label_key]
         others = {
             f"{k} {list(a.shape)}": f"another array; the images are {key}"
             + (f", the labels {label_key}" * bool(label_key))
@@ -64,19 +64,17 @@ class ArraySource:
         """Return the labels as the text of a dataset.json."""
         if self._labels is None:
             return None
-        return json.dumps({"labels": list(zip(self.names, self._labels, strict=True))}).encode()
+        labels = _plain_labels(self._labels, len(self._pixels), self.path)
+        return json.dumps({"labels": list(zip(self.names, labels, strict=True))}).encode()
 
 
 def open_any(
     path: str | os.PathLike,  # folder, zip, .npz or .npy
 ) -> FolderSource | ZipSource | ArraySource:
     """Open any source of images. Raises SganError if it has no images or cannot be read."""
-    path = Path(path)
-    if path.suffix.lower() not in (".npz", ".npy") or path.is_dir():
-        return open_source(path)
-    if not path.exists():
-        raise SganError(f"{path} does not exist.", hint=suggest_path(path))
-    return ArraySource(path)
+    where = existing_path(path)
+    is_array = where.suffix.lower() in (".npz", ".npy") and not where.is_dir()
+    return ArraySource(where) if is_array else open_source(where)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -85,11 +83,15 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         if isinstance(content, np.ndarray):
             return {"images": content}
         with content:
-            return {key: content[key] for key in content.files}
+            arrays = {key: content[key] for key in content.files}
+        if wrong := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:  # bytes of other files
+            raise ValueError(f"its {first_three(wrong)} is not a NumPy array")
+        return arrays
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
-        if "allow_pickle" in str(e):
-            e = ValueError("it contains pickled objects, which could run arbitrary code")
-        raise SganError(f"{path} cannot be read: {e}.", hint="Save plain uint8 arrays with numpy.savez.") from e
+        reason = (getattr(e, "strerror", None) or str(e)).rstrip(".")
+        if "allow_pickle" in reason or "Python objects" in reason:
+            reason = "it contains pickled objects, which could run arbitrary code"
+        raise SganError(f"{path} cannot be read: {reason}.", hint="Save plain uint8 arrays with numpy.savez.") from e
 
 
 def _plain_labels(labels: np.ndarray, count: int, path: Path) -> list:
@@ -115,6 +117,8 @@ def _last_channels(pixels: np.ndarray, where: str) -> np.ndarray:
         known = {
             "f4": ("1", "(x * 255).round()"),
             "f8": ("1", "(x * 255).round()"),
+            "f2": ("1", "(x * 255).round()"),
+            "b1": ("1", "(x * 255)"),
             "u2": ("65535", "(x / 257).round()"),
         }
         limit, scaled = known.get(pixels.dtype.str[1:], ("255", "x"))

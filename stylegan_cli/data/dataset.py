@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..threads import available_cores
 from .checks import (
@@ -30,11 +30,12 @@ from .checks import (
     common_header,
     content_hash,
     pack_filter,
+    read_dataset_json,
     stored_labels,
     usable_attributes,
 )
 from .codec import MAX_PIXELS, ImageError, box_reduce, to_array, to_channels
-from .labels import DatasetJson, Labels, parse_dataset_json
+from .labels import DatasetJson, Labels
 from .sources import FolderSource, ZipSource, open_source
 
 if TYPE_CHECKING:  # configurations contain a DataSpec and are read without importing PyTorch
@@ -72,8 +73,8 @@ class DataSpec:
 
     def describe_labels(self) -> str:
         """'3 classes', '5 numbers per image', or '' without labels."""
-        unit = "numbers per label" if self.vectors else "classes"
-        return f"{self.c_dim} {unit}" if self.c_dim else ""
+        text = f"{plural(self.c_dim, 'number')} per label" if self.vectors else plural(self.c_dim, "class")
+        return text if self.c_dim else ""
 
     def open(
         self,
@@ -236,9 +237,11 @@ def open_dataset(
     is_bundled = where == BUNDLED
     source = open_source(_BUNDLED_FILE if is_bundled else where)
     source.listing.check_labels(where)
-    dataset_json = parse_dataset_json(source.dataset_json(), where, source.listing.top)
+    dataset_json, broken = read_dataset_json(source, where)
+    if broken and label is not None:
+        raise broken
     header = common_header(source, where, max_pixels, progress)
-    stored, problem = stored_labels(dataset_json, source.names, where)
+    stored, problem = (None, str(broken)) if broken else stored_labels(dataset_json, source.names, where)
     labels = chosen_labels(dataset_json, stored, label, source.names, where, classes)
     stored_size = header.height, header.width
     height, width = size or stored_size

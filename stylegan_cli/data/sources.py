@@ -13,9 +13,9 @@ from typing import BinaryIO
 from PIL import Image
 
 from ..errors import SganError
-from ..files import suggest_path
-from .codec import HEAD, Header, ImageError, decode, read_header
-from .formats import FORMATS, why_unreadable
+from ..files import existing_path
+from .codec import HEAD, TAIL, Header, ImageError, decode, may_turn_late, read_header
+from .formats import CONTAINER_SNIFF, FORMATS, container, why_unreadable
 from .listing import HIDDEN, Listing, duplicates, first_three, list_files, normalized, walk
 
 MAX_FILE = 1 << 30  # bytes of an image file: larger ones are rejected
@@ -46,9 +46,13 @@ class _Files:
         if reason := why_unreadable(head):
             raise ImageError(reason)
         try:
-            return read_header(head, max_pixels)
+            header = read_header(head, max_pixels)
         except ImageError:  # not a PNG, or a PNG with longer chunks
-            return read_header(self.read(name), max_pixels)
+            header = read_header(self.read(name), max_pixels)
+        if header.height != header.width and may_turn_late(head, lambda: self.tail(name, TAIL)):
+            image = self.image(name, max_pixels)
+            return Header(image.height, image.width, header.channels)
+        return header
 
     def image(self, name: str, max_pixels: int) -> Image.Image:
         """Decode the image, in mode L, RGB or RGBA. Raises ImageError."""
@@ -77,14 +81,19 @@ class FolderSource(_Files):
     def head(self, name: str) -> bytes:
         return _as_image_errors(lambda: self._bytes(name, HEAD))
 
-    def tail(self, name: str) -> bytes:
-        """Read the last 12 bytes."""
-        return self.read(name)[-12:]
+    def tail(self, name: str, count: int) -> bytes:
+        """Read the last bytes. Raises ImageError."""
+        return _as_image_errors(lambda: self._last_bytes(name, count))
 
     def checksum(self, name: str) -> tuple[int, int]:
         """Return (CRC-32, number of bytes)."""
         data = self.read(name)
         return zlib.crc32(data), len(data)
+
+    def _last_bytes(self, name: str, count: int) -> bytes:
+        with open(self.path / name, "rb") as f:
+            f.seek(-min(count, f.seek(0, os.SEEK_END)), os.SEEK_END)
+            return f.read()
 
     def _bytes(self, name: str, max_bytes: int) -> bytes:
         with open(self.path / name, "rb") as f:
@@ -128,12 +137,12 @@ class ZipSource(_Files):
     def head(self, name: str) -> bytes:
         return _as_image_errors(lambda: self._member(name, HEAD))
 
-    def tail(self, name: str) -> bytes:
-        """Read the last 12 bytes."""
+    def tail(self, name: str, count: int) -> bytes:
+        """Read the last bytes, or more. Raises ImageError."""
         info = self._members[name]
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size < 12:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size < count:
             return self.read(name)
-        return _as_image_errors(lambda: self._raw(info, info.file_size - 12, 12))
+        return _as_image_errors(lambda: self._raw(info, info.file_size - count, count))
 
     def checksum(self, name: str) -> tuple[int, int]:
         """Return (CRC-32, number of bytes) from the zip's directory, without reading the file."""
@@ -191,9 +200,7 @@ def open_source(
     path: str | os.PathLike,  # folder or zip
 ) -> FolderSource | ZipSource:
     """Open a source. Raises SganError if the path does not exist, is not a zip, or contains no images."""
-    path = Path(path)
-    if not path.exists():
-        raise SganError(f"{path} does not exist.", hint=suggest_path(path))
+    path = existing_path(path)
     source = FolderSource(path) if path.is_dir() else ZipSource(path)
     if not source.names:
         others = [f"{name} ({reason})" for name, reason in source.listing.ignored.items() if reason != HIDDEN]
@@ -211,12 +218,15 @@ def _as_image_errors(read):
 
 def _bad_zip(path: Path) -> SganError:
     with open(path, "rb") as f:
-        start = f.read(4)
-    if start == b"PK\x03\x04":
+        start = f.read(CONTAINER_SNIFF)
+    if start[:4] == b"PK\x03\x04":
         return SganError(
             f"{path} is truncated: the directory at the end of the zip is missing.", hint="Copy or download it again."
         )
+    kind, is_archive = container(start) or ("neither a folder nor a zip", False)
     return SganError(
-        f"{path} is neither a folder nor a zip.",
-        hint="Pass a folder or a zip of images; `sgan data pack FOLDER OUT.zip` makes such a zip.",
+        f"{path} is {kind}.",
+        hint="Unpack it, and pass the folder."
+        if is_archive
+        else "Pass a folder or a zip of images; `sgan data pack FOLDER OUT.zip` makes such a zip.",
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..config import base_size, check_choice
-from ..errors import SganError
+from ..errors import SganError, plural
 
 C = TypeVar("C", bound="ImageConfig")
 
@@ -61,7 +61,7 @@ class GeneratorConfig(ImageConfig):
     def describe(self) -> str:
         """One line for users: family, image size, latents, and details that depend on the family."""
         color = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
-        classes = f", {self.c_dim} classes" if self.c_dim else ""
+        classes = f", {plural(self.c_dim, 'class')}" if self.c_dim else ""
         image = f"{self.height}x{self.width} (height x width) {color}{classes}"
         return ", ".join([self._name(), image, f"z {self.z_dim}, w {self.w_dim}", *self._details()])
 
