@@ -68,7 +68,7 @@ def format_of(
 def container(
     head: bytes,  # the first CONTAINER_SNIFF bytes of a file, or more
 ) -> tuple[str, bool] | None:
-    """Return what another file than an image is, such as 'a tar archive', and whether it is an archive; None: unknown."""
+    """Return what another file is, such as 'a tar archive', and whether it is an archive; None: unknown."""
     if not head:
         return "empty", False
     if format_of(head):
