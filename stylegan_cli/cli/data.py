@@ -190,7 +190,7 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
         click.echo(
             f"{plural(report.num, 'image')} of {report.height}x{report.width} (height x width), {report.license}"
         )
-        click.echo("Attributes: " + _counted(report.attributes))
+        click.echo("Attributes: " + (_counted(report.attributes) or "none"))
         if report.classes:
             click.echo(f"{plural(len(report.classes), 'class')}: " + ", ".join(report.classes))
     click.echo(report.path)
