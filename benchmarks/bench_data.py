@@ -65,7 +65,7 @@ def main(bench: Bench, packaged: bool, small: int, large: int) -> None:
 
 def reader(source: type[ZipSource], path: Path | None) -> Run:
     def run(_: int) -> Tensor:
-        with mock.patch.object(dataset, "open_source", lambda path: source(Path(path))):
+        with mock.patch.object(dataset, "open_source", lambda path, _: source(Path(path))):
             data = dataset.open_dataset(path)
         return data.images(range(len(data)))
 

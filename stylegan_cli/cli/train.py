@@ -34,8 +34,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--data",
     metavar="PATH",
-    help="Dataset to train on: a zip or a folder of images of one size (`sgan data pack` makes one). "
-    "Default: that of --resume, else the bundled dataset.",
+    help="Dataset to train on: a zip or a folder of images of one size (`sgan data pack` makes one), an .npz "
+    "or .npy file, TFRecords or an LMDB. Default: that of --resume, else the bundled dataset.",
 )
 @click.option(
     "--cfg",

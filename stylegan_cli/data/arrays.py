@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,19 +11,19 @@ import numpy as np
 from PIL import Image
 
 from ..errors import SganError
-from ..files import existing_path
 from .codec import Header, check_pixels
 from .listing import Listing, first_three
-from .sources import FolderSource, ZipSource, open_source
+from .sources import Source
 
 _IMAGES, _LABELS = ("images", "x", "x_train", "arr_0"), ("labels", "label", "y", "y_train", "arr_1")
 
 
-class ArraySource:
+class ArraySource(Source):
     """The images of one array, with the labels stored beside it in an .npz."""
 
     def __init__(self, path: Path):
-        arrays = _load(path)
+        self.path = path
+        arrays = load_arrays(path)
         images = {k: a for k, a in arrays.items() if a.ndim in (3, 4)}
         key = next((k for k in (*_IMAGES, *images) if k in images and (k in _IMAGES or len(images) == 1)), None)
         if key is None:
@@ -35,7 +34,7 @@ class ArraySource:
             )
         self._pixels = _last_channels(images[key], f"{path}: {key}")
         label_key = next((k for k in _LABELS if k in arrays and k != key), None)
-        self.path, self._labels = path, None if label_key is None else arrays[label_key]
+        self._labels = None if label_key is None else arrays[label_key]
         others = {
             f"{k} {list(a.shape)}": f"another array; the images are {key}"
             + (f", the labels {label_key}" * bool(label_key))
@@ -44,40 +43,30 @@ class ArraySource:
         }
         self.listing = Listing([f"{i:08d}" for i in range(len(self._pixels))], others, None, [])
 
-    @property
-    def names(self) -> list[str]:
-        """The numbers of the images."""
-        return self.listing.images
-
     def header(self, name: str, max_pixels: int) -> Header:
-        """Return size and channels. Raises ImageError if there are too many pixels."""
         header = Header(*self._pixels.shape[1:])
         check_pixels(header.height, header.width, max_pixels)
         return header
 
     def image(self, name: str, max_pixels: int) -> Image.Image:
-        """Return the image in mode L, RGB or RGBA."""
         pixels = np.ascontiguousarray(self._pixels[int(name)])
         return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
+    def read(self, name: str) -> bytes:
+        return self._pixels[int(name)].tobytes()
+
+    def check_end(self, name: str) -> None:
+        """Do nothing: an array is complete."""
+
     def dataset_json(self) -> bytes | None:
-        """Return the labels as the text of a dataset.json."""
         if self._labels is None:
             return None
-        labels = _plain_labels(self._labels, len(self._pixels), self.path)
+        labels = plain_labels(self._labels, self.path, len(self._pixels))
         return json.dumps({"labels": list(zip(self.names, labels, strict=True))}).encode()
 
 
-def open_any(
-    path: str | os.PathLike,  # folder, zip, .npz or .npy
-) -> FolderSource | ZipSource | ArraySource:
-    """Open any source of images. Raises SganError if it has no images or cannot be read."""
-    where = existing_path(path)
-    is_array = where.suffix.lower() in (".npz", ".npy") and not where.is_dir()
-    return ArraySource(where) if is_array else open_source(where)
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read an .npz or .npy file, whatever its name; the array of an .npy is called images. Raises SganError."""
     try:
         content = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
         if isinstance(content, np.ndarray):
@@ -94,8 +83,12 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise SganError(f"{path} cannot be read: {reason}.", hint="Save plain uint8 arrays with numpy.savez.") from e
 
 
-def _plain_labels(labels: np.ndarray, count: int, path: Path) -> list:
-    """Convert labels [N], [N, 1] or [N, K] to numbers, lists of numbers or words for dataset.json."""
+def plain_labels(
+    labels: np.ndarray,  # [N], [N, 1] or [N, K]: numbers or words
+    path: Path,  # for messages
+    count: int,  # of images: N
+) -> list:
+    """Convert labels to numbers, lists of numbers or words for dataset.json. Raises SganError if that is impossible."""
     if labels.ndim not in (1, 2) or len(labels) != count:
         raise SganError(
             f"{path} has labels of shape {list(labels.shape)} for {count} images.",

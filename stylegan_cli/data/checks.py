@@ -12,11 +12,11 @@ from PIL import Image
 
 from ..errors import SganError, plural, suggest
 from ..progress import Progress
-from .codec import Header, ImageError, decode, ends_well
+from .codec import Header, ImageError
 from .formats import SUFFIXES
 from .labels import DatasetJson, Labels, classes_by_value, labels_of, parse_dataset_json
 from .listing import first_three
-from .sources import FolderSource, ZipSource
+from .sources import Source
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ OPAQUE = "All images are opaque, but have an alpha channel: `sgan data pack --ch
 REPACK = "`sgan data pack FOLDER OUT.zip` skips unreadable files and converts the rest to one format."
 
 
-def common_header(source: FolderSource | ZipSource, where: str, max_pixels: int, progress: Progress) -> Header:
+def common_header(source: Source, where: str, max_pixels: int, progress: Progress) -> Header:
     """Return the size and channels that all images share.
 
     Raises SganError that names the images that differ or cannot be read.
@@ -43,13 +43,8 @@ def common_header(source: FolderSource | ZipSource, where: str, max_pixels: int,
                 hint=f"`sgan data pack {where} OUT.zip {option}` makes them alike.",
             )
     pngs = [n for n in source.names if n.lower().endswith(".png") or not n.lower().endswith(SUFFIXES)]
-    check_each(pngs, lambda n: _check_end(source, n), where, progress)
+    check_each(pngs, source.check_end, where, progress)
     return headers[0]
-
-
-def _check_end(source: FolderSource | ZipSource, name: str) -> None:
-    if not ends_well(source.tail(name, 12)):
-        decode(source.read(name))
 
 
 def is_opaque(image: Image.Image) -> bool:
@@ -165,7 +160,7 @@ def pack_filter(
     return name
 
 
-def content_hash(source: FolderSource | ZipSource, dataset_json: DatasetJson, progress: Progress) -> str:
+def content_hash(source: Source, dataset_json: DatasetJson, progress: Progress) -> str:
     digest = hashlib.sha256()
     for i, name in enumerate(source.names, 1):
         crc, length = source.checksum(name)

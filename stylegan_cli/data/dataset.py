@@ -1,7 +1,7 @@
 """Datasets, opened for training or measuring: checked, read at a chosen size, labeled.
 
 A dataset is a zip or a folder of image files with an optional dataset.json, as stylegan2-ada-pytorch and stylegan3
-write them (labels.py documents the format).
+write them (labels.py documents the format), or another source of images (opening.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from .checks import (
 )
 from .codec import MAX_PIXELS, ImageError, box_reduce, to_array, to_channels
 from .labels import DatasetJson, Labels
-from .sources import FolderSource, ZipSource, open_source
+from .opening import open_source
+from .sources import Source
 
 if TYPE_CHECKING:  # configurations contain a DataSpec and are read without importing PyTorch
     from torch import Tensor
@@ -52,7 +53,7 @@ _SMALL = 128 * 128  # pixels of an image: below, threads only slow decoding down
 class DataSpec:
     """Which images a model was trained on: saved in every snapshot, so that metrics use the same ones."""
 
-    path: str  # path of a zip or folder, or packaged:critters64
+    path: str  # path of a source of images, or packaged:critters64
     content_hash: str  # SHA-256 of the names, checksums and lengths of the images, and of the labels
     num: int  # number of images
     height: int  # as read
@@ -90,7 +91,13 @@ class DataSpec:
         size, label = size or (self.height, self.width), self.label if labels else None
         try:
             dataset = open_dataset(
-                self.path, size=size, mirror=self.mirror, label=label, classes=self.classes, progress=progress
+                self.path,
+                size=size,
+                stored_size=(self.source_height, self.source_width),
+                mirror=self.mirror,
+                label=label,
+                classes=self.classes,
+                progress=progress,
             )
         except SganError as e:
             if missing_message is None:
@@ -106,7 +113,7 @@ class Dataset:
 
     def __init__(
         self,
-        source: FolderSource | ZipSource,
+        source: Source,
         spec: DataSpec,
         dataset_json: DatasetJson,
         labels: Labels | None,  # those to train on
@@ -216,9 +223,10 @@ class Dataset:
 
 
 def open_dataset(
-    path: str | os.PathLike | None,  # zip or folder; None or BUNDLED: the bundled dataset
+    path: str | os.PathLike | None,  # any source, see `open_source`; None or BUNDLED: the bundled dataset
     *,
     size: tuple[int, int] | None = None,  # (height, width) to read at, by area average; None: as stored
+    stored_size: tuple[int, int] | None = None,  # to choose of several that are stored; None: `size`, or the largest
     mirror: bool = False,  # only recorded: the training loop does the flipping
     label: str | None = None,  # None: no labels; 'labels': those of dataset.json; else the name of an attribute
     classes: tuple[str, ...] = (),  # order of an attribute's values, if it is known; else they are sorted
@@ -230,12 +238,12 @@ def open_dataset(
 
     The content hash of the spec is the SHA-256 of the name, CRC-32 and length of each image, by sorted name, followed
     by labels and attributes. It does not depend on time stamps, and is the same for a zip and for the folder that it
-    unpacks to. For a zip, the checksums come from its directory; a folder is read through once.
+    unpacks to. For a zip, the checksums come from its directory; a folder is read through once. TFRecords have CRC-32C.
     Raises SganError that names the first files at fault.
     """
     where = BUNDLED if path is None else str(path)
     is_bundled = where == BUNDLED
-    source = open_source(_BUNDLED_FILE if is_bundled else where)
+    source = open_source(_BUNDLED_FILE if is_bundled else where, stored_size or size)
     source.listing.check_labels(where)
     dataset_json, broken = read_dataset_json(source, where)
     if broken and label is not None:

@@ -7,12 +7,15 @@ import functools
 
 from PIL import Image
 
+from .crc32c import masked_crc32c
+
 SUFFIXES = (  # files of these are taken for images; others, if their content is one
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif"),
     *(".avif", ".avifs", ".heic", ".heif", ".hif"),
 )
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")  # Pillow's decoders to use
 NOT_AN_IMAGE = "not a PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIC image"
+TFRECORDS, LMDB = "TFRecords: pass the file itself", "LMDB: pass the file itself"  # said of them beside image files
 SNIFF = 32  # bytes that decide
 CONTAINER_SNIFF = 512  # bytes that tell containers apart
 
@@ -65,7 +68,7 @@ def format_of(
     return None
 
 
-def container(
+def kind_of(
     head: bytes,  # the first CONTAINER_SNIFF bytes of a file, or more
 ) -> tuple[str, bool] | None:
     """Return what another file is, such as 'a tar archive', and whether it is an archive; None: unknown."""
@@ -75,6 +78,17 @@ def container(
         return "one image", False
     known = [*((kind, True) for kind in _ARCHIVES.items()), *((kind, False) for kind in _OTHERS.items())]
     return next(((name, is_archive) for (name, (at, magic)), is_archive in known if head.startswith(magic, at)), None)
+
+
+def container_of(
+    name: str,
+    head: bytes,  # the first SNIFF bytes of a file, or more
+) -> str | None:
+    """Return TFRECORDS or LMDB if a file is one of these; TFRecords also by their name, as they may be damaged."""
+    length, crc = head[:8], int.from_bytes(head[8:12], "little")
+    if name.lower().endswith((".tfrecords", ".tfrecord")) or len(head) >= 16 and crc == masked_crc32c(length):
+        return TFRECORDS
+    return LMDB if head[16:20] == b"\xde\xc0\xef\xbe" else None
 
 
 def why_unreadable(

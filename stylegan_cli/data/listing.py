@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SganError
-from .formats import CONTAINER_SNIFF, NOT_AN_IMAGE, SUFFIXES, container, format_of
+from .formats import CONTAINER_SNIFF, NOT_AN_IMAGE, SUFFIXES, container_of, format_of, kind_of
 
 DATASET_JSON = "dataset.json"
 HIDDEN = "hidden file"
+SAME_IMAGES = "another size of the same images"
+EXPECTED = (HIDDEN, SAME_IMAGES)  # reasons not to take a file that are no fault
 MISPLACED = "labels that do not belong to all images"
 
 _SYSTEM = ("__macosx", "thumbs.db", "desktop.ini")  # of macOS and Windows, hidden there; in lower case
@@ -141,8 +143,8 @@ def _why_no_image(name: str, head: Callable[[str], bytes]) -> str | None:
         return "the file is empty"
     if format_of(start):
         return None
-    kind, is_archive = container(start) or ("", False)
-    return f"{kind}, which is not unpacked" if is_archive else NOT_AN_IMAGE
+    kind, is_archive = kind_of(start) or ("", False)
+    return container_of(name, start) or (f"{kind}, which is not unpacked" if is_archive else NOT_AN_IMAGE)
 
 
 def _escaped(character: str) -> str:

@@ -15,16 +15,14 @@ from ..config import base_size, check_choice
 from ..errors import MisuseError, SganError, plural
 from ..progress import Progress, silent
 from ..version import __version__
-from .arrays import ArraySource, open_any
 from .checks import OPAQUE, is_opaque, read_dataset_json, usable_attributes
 from .codec import MAX_PIXELS, Header, ImageError, check_padding, fit, png_bytes, to_channels
 from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
-from .listing import HIDDEN, first_three, printable
+from .listing import EXPECTED, first_three, printable
+from .opening import open_source
 from .parallel import ordered_map
-from .sources import FolderSource, ZipSource
+from .sources import Source
 from .writer import DatasetWriter, dataset_writer
-
-Source = FolderSource | ZipSource | ArraySource
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class _Form:
 
 
 def pack(
-    src: str | os.PathLike,  # folder (searched recursively), zip, .npz or .npy
+    src: str | os.PathLike,  # folder (searched recursively), zip or another source, see `open_source`
     dest: str | os.PathLike,  # path of the zip
     *,
     size: tuple[int, int] | None = None,  # (height, width); None: the size that all images share
@@ -83,7 +81,7 @@ def pack(
     if Path(src).resolve() == Path(dest).resolve():
         raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
     pad = _padding(crop, pad)
-    source = open_any(src)
+    source = open_source(src, size)
     dataset_json, notes = _dataset_json(source, labels, src)
     headers, skipped = _scan(source, max_pixels, progress)
     skipped |= source.listing.ignored
@@ -182,7 +180,7 @@ def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str
 
 
 def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
-    if files := [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason != HIDDEN]:
+    if files := [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason not in EXPECTED]:
         raise SganError(
             f"{src} has {plural(len(files), 'file')} that cannot be read as images: {first_three(files)}.",
             hint="Without --strict they are skipped.",
@@ -190,7 +188,7 @@ def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
 
 
 def _nothing_readable(skipped: dict[str, str], src: Any) -> SganError:
-    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason != HIDDEN]
+    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason not in EXPECTED]
     return SganError(f"None of the images of {src} can be read: {first_three(files)}.")
 
 
@@ -331,7 +329,7 @@ def _provenance(
         "filter": form.filter,
         **({"pad": form.pad} if form.crop == "pad" else {}),
         "channels": form.channels,
-        "skipped": [printable(name) for name, reason in sorted(skipped.items()) if reason != HIDDEN],
+        "skipped": [printable(name) for name, reason in sorted(skipped.items()) if reason not in EXPECTED],
         "classes": list(classes),
     }
     return {**provenance, "from": dataset_json.provenance} if dataset_json.provenance else provenance

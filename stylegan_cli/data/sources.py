@@ -1,4 +1,4 @@
-"""Sources of image files: a folder or a zip. Both are read by name, from any thread or process."""
+"""Sources of images, which are read by name, from any thread or process; those of image files: a folder or a zip."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ import struct
 import threading
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from PIL import Image
 
 from ..errors import SganError
-from ..files import existing_path
-from .codec import HEAD, TAIL, Header, ImageError, decode, may_turn_late, read_header
-from .formats import CONTAINER_SNIFF, FORMATS, container, why_unreadable
-from .listing import HIDDEN, Listing, duplicates, first_three, list_files, normalized, walk
+from .codec import HEAD, TAIL, Header, ImageError, decode, ends_well, may_turn_late, read_header
+from .formats import CONTAINER_SNIFF, kind_of, why_unreadable
+from .listing import Listing, duplicates, first_three, list_files, normalized, walk
+
+T = TypeVar("T")
 
 MAX_FILE = 1 << 30  # bytes of an image file: larger ones are rejected
 
 
-class _Files:
-    """Base class of folders and zips: decodes images from bytes."""
+class Source:
+    """Base class: images that are decoded from the bytes of files."""
 
     path: Path
     listing: Listing
 
     @property
     def names(self) -> list[str]:
-        """The sorted names of the image files."""
+        """The names of the images, in their order."""
         return self.listing.images
 
     def dataset_json(self) -> bytes | None:
@@ -43,12 +45,7 @@ class _Files:
     def header(self, name: str, max_pixels: int) -> Header:
         """Read size and channels. Raises ImageError if the file is not an image or has too many pixels."""
         head = self.head(name)
-        if reason := why_unreadable(head):
-            raise ImageError(reason)
-        try:
-            header = read_header(head, max_pixels)
-        except ImageError:  # not a PNG, or a PNG with longer chunks
-            header = read_header(self.read(name), max_pixels)
+        header = header_of(head, lambda: self.read(name), max_pixels)
         if header.height != header.width and may_turn_late(head, lambda: self.tail(name, TAIL)):
             image = self.image(name, max_pixels)
             return Header(image.height, image.width, header.channels)
@@ -58,16 +55,49 @@ class _Files:
         """Decode the image, in mode L, RGB or RGBA. Raises ImageError."""
         return decode(self.read(name), max_pixels)
 
+    def check_end(self, name: str) -> None:
+        """Raise ImageError if the file is a PNG and truncated, or another one and cannot be decoded."""
+        if not ends_well(self.tail(name, 12)):
+            decode(self.read(name))
+
     def read(self, name: str) -> bytes:
         """Read the whole file. Raises ImageError."""
         raise NotImplementedError
 
     def head(self, name: str) -> bytes:
         """Read the first HEAD bytes, or more. Raises ImageError."""
-        raise NotImplementedError
+        return self.read(name)
+
+    def tail(self, name: str, count: int) -> bytes:
+        """Read the last bytes, or more. Raises ImageError."""
+        return self.read(name)[-count:]
+
+    def checksum(self, name: str) -> tuple[int, int]:
+        """Return a CRC and the number of bytes."""
+        data = self.read(name)
+        return zlib.crc32(data), len(data)
 
 
-class FolderSource(_Files):
+class ThreadFile:
+    """Keeps the last file open, one for each thread and process, because they would share its position."""
+
+    def __init__(self):
+        self._local = threading.local()
+
+    def __reduce__(self):  # open files cannot be sent to another process
+        return ThreadFile, ()
+
+    def open(self, path: Path) -> BinaryIO:
+        """Return the open file at any position."""
+        key = os.getpid(), path
+        if getattr(self._local, "key", None) != key:
+            if hasattr(self._local, "key"):
+                self._local.file.close()
+            self._local.file, self._local.key = open(path, "rb"), key  # noqa: SIM115 (stays open)
+        return self._local.file
+
+
+class FolderSource(Source):
     """A folder of image files, searched recursively."""
 
     def __init__(self, path: Path):
@@ -76,19 +106,13 @@ class FolderSource(_Files):
         self.listing = list_files(names, lambda name: self._bytes(name, HEAD), others)
 
     def read(self, name: str) -> bytes:
-        return _as_image_errors(lambda: self._bytes(name, MAX_FILE + 1))
+        return as_image_errors(lambda: self._bytes(name, MAX_FILE + 1))
 
     def head(self, name: str) -> bytes:
-        return _as_image_errors(lambda: self._bytes(name, HEAD))
+        return as_image_errors(lambda: self._bytes(name, HEAD))
 
     def tail(self, name: str, count: int) -> bytes:
-        """Read the last bytes. Raises ImageError."""
-        return _as_image_errors(lambda: self._last_bytes(name, count))
-
-    def checksum(self, name: str) -> tuple[int, int]:
-        """Return (CRC-32, number of bytes)."""
-        data = self.read(name)
-        return zlib.crc32(data), len(data)
+        return as_image_errors(lambda: self._last_bytes(name, count))
 
     def _last_bytes(self, name: str, count: int) -> bytes:
         with open(self.path / name, "rb") as f:
@@ -103,7 +127,7 @@ class FolderSource(_Files):
         return data
 
 
-class ZipSource(_Files):
+class ZipSource(Source):
     """A zip of image files. Reads members without zipfile, for speed: see benchmarks/bench_data.py."""
 
     def __init__(self, path: Path):
@@ -122,27 +146,20 @@ class ZipSource(_Files):
                 f"{path} has more than one entry of the same name: {first_three(twice)}.",
                 hint="Unpack it, sort out which of them is meant, and pass the folder.",
             )
-        self._local = threading.local()
+        self._file = ThreadFile()
         self.listing = list_files(self._members, self._sniff, {})
 
-    def __getstate__(self):  # file handles cannot be sent to another process
-        return {k: v for k, v in self.__dict__.items() if k != "_local"}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state, _local=threading.local())
-
     def read(self, name: str) -> bytes:
-        return _as_image_errors(lambda: self._member(name))
+        return as_image_errors(lambda: self._member(name))
 
     def head(self, name: str) -> bytes:
-        return _as_image_errors(lambda: self._member(name, HEAD))
+        return as_image_errors(lambda: self._member(name, HEAD))
 
     def tail(self, name: str, count: int) -> bytes:
-        """Read the last bytes, or more. Raises ImageError."""
         info = self._members[name]
         if info.compress_type != zipfile.ZIP_STORED or info.file_size < count:
             return self.read(name)
-        return _as_image_errors(lambda: self._raw(info, info.file_size - count, count))
+        return as_image_errors(lambda: self._raw(info, info.file_size - count, count))
 
     def checksum(self, name: str) -> tuple[int, int]:
         """Return (CRC-32, number of bytes) from the zip's directory, without reading the file."""
@@ -178,7 +195,7 @@ class ZipSource(_Files):
 
     def _raw(self, info: zipfile.ZipInfo, start: int, count: int) -> bytes:
         """Read stored (possibly compressed) bytes of a member."""
-        file = self._handle()
+        file = self._file.open(self.path)
         file.seek(info.header_offset)
         head = file.read(30)
         if len(head) < 30 or head[:4] != b"PK\x03\x04":
@@ -190,26 +207,23 @@ class ZipSource(_Files):
             raise ImageError("its data in the zip is truncated")
         return data
 
-    def _handle(self) -> BinaryIO:
-        if getattr(self._local, "pid", None) != os.getpid():  # a forked process would share the file position
-            self._local.file, self._local.pid = open(self.path, "rb"), os.getpid()  # noqa: SIM115 (stays open)
-        return self._local.file
+
+def header_of(
+    head: bytes,  # the first HEAD bytes of an image file, or more
+    read: Callable[[], bytes],  # reads the whole file
+    max_pixels: int,
+) -> Header:
+    """Read size and channels of an image file, of all of it only if the head is not enough. Raises ImageError."""
+    if reason := why_unreadable(head):
+        raise ImageError(reason)
+    try:
+        return read_header(head, max_pixels)
+    except ImageError:  # not a PNG, or a PNG with longer chunks
+        return read_header(read(), max_pixels)
 
 
-def open_source(
-    path: str | os.PathLike,  # folder or zip
-) -> FolderSource | ZipSource:
-    """Open a source. Raises SganError if the path does not exist, is not a zip, or contains no images."""
-    path = existing_path(path)
-    source = FolderSource(path) if path.is_dir() else ZipSource(path)
-    if not source.names:
-        others = [f"{name} ({reason})" for name, reason in source.listing.ignored.items() if reason != HIDDEN]
-        contents = f", only {first_three(others)}" if others else ""
-        raise SganError(f"{path} contains no images{contents}.", hint=f"Supported formats: {', '.join(FORMATS)}.")
-    return source
-
-
-def _as_image_errors(read):
+def as_image_errors(read: Callable[[], T]) -> T:
+    """Call `read`; raise ImageError if it cannot read."""
     try:
         return read()
     except (OSError, zlib.error) as e:
@@ -223,10 +237,10 @@ def _bad_zip(path: Path) -> SganError:
         return SganError(
             f"{path} is truncated: the directory at the end of the zip is missing.", hint="Copy or download it again."
         )
-    kind, is_archive = container(start) or ("neither a folder nor a zip", False)
+    kind, is_archive = kind_of(start) or ("neither a folder nor a zip", False)
     return SganError(
         f"{path} is {kind}.",
         hint="Unpack it, and pass the folder."
         if is_archive
-        else "Pass a folder or a zip of images; `sgan data pack FOLDER OUT.zip` makes such a zip.",
+        else "Pass a folder or zip of images, TFRecords or an LMDB; `sgan data pack FOLDER OUT.zip` makes such a zip.",
     )

@@ -90,7 +90,7 @@ def test_missing_training_images(sgan, run, rgb_set, tmp_path, monkeypatch):
     """Path length needs no images; for FID the message says which option to use."""
     from stylegan_cli.data import dataset
 
-    monkeypatch.setattr(dataset, "open_source", lambda path: (_ for _ in ()).throw(SganError(f"{path} is gone.")))
+    monkeypatch.setattr(dataset, "open_source", lambda path, _: (_ for _ in ()).throw(SganError(f"{path} is gone.")))
     model = run / "snapshot-000000.016.safetensors"
     assert "ppl2_wend_20" in sgan("metrics", "ppl", "--num", "20", "--model", model).stdout
     assert_error(sgan("metrics", "fid", "--num", "20", "--model", model, "-q", code=1), "cannot be opened", "--data")
@@ -144,7 +144,7 @@ def test_metrics_during_training(sgan, rgb_set, tmp_path, monkeypatch):
     from stylegan_cli.data import dataset
 
     opened, open_source = [], dataset.open_source
-    monkeypatch.setattr(dataset, "open_source", lambda path: opened.append(path) or open_source(path))
+    monkeypatch.setattr(dataset, "open_source", lambda path, size: opened.append(path) or open_source(path, size))
     line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8", "--cbase", "64", "--cmax", "8"]
     line += ["--map-depth", "2", "--aug", "noaug", "--kimg", "0.016", "--snap", "0.008"]
     result = sgan(*line, "--metrics", "fid40_full,is20")

@@ -22,7 +22,7 @@ from stylegan_cli.data.codec import (
     to_array,
     to_channels,
 )
-from stylegan_cli.data.sources import open_source
+from stylegan_cli.data.opening import open_source
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 SMOOTH = np.stack(np.broadcast_arrays(np.arange(24)[:, None] * 10, np.arange(40) * 6, 128), -1).astype(np.uint8)

@@ -303,3 +303,11 @@ def test_png_without_ending_is_checked_to_its_end(source, monkeypatch):
     monkeypatch.setattr("stylegan_cli.data.dataset._CHECK_PIXELS", 0)
     with pytest.raises(SganError, match=r"has 1 unreadable image: a \("):
         open_dataset(source({"a": encoded()[:-60]}))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_are_refused(tmp_path):
+    """Opening one would wait for a writer forever."""
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(SganError, match="is not a regular file"):
+        open_dataset(tmp_path / "a.zip")

@@ -128,8 +128,14 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
 def _open_data(config: TrainConfig, path: str, progress: Progress) -> Dataset:
     """Open the dataset to continue with. Raises SganError if the networks do not fit its images or classes."""
     spec = config.data
-    size, label = (spec.height, spec.width), spec.label
-    dataset = open_dataset(os.path.abspath(path), size=size, mirror=spec.mirror, label=label, progress=progress)
+    dataset = open_dataset(
+        os.path.abspath(path),
+        size=(spec.height, spec.width),
+        stored_size=(spec.source_height, spec.source_width),
+        mirror=spec.mirror,
+        label=spec.label,
+        progress=progress,
+    )
     for what, before, now in (
         ("channels", spec.channels, dataset.spec.channels),
         ("classes", list(spec.classes), list(dataset.spec.classes)),
