@@ -15,7 +15,7 @@ import torch
 
 from ...config import base_size, check_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
-from ...errors import FieldError, MisuseError, SganError
+from ...errors import FieldError, MisuseError, SganError, plural
 from ...models.config import replace_known_fields
 from ...models.registry import build_discriminator, build_generator, presets
 from ...models.summary import summarize
@@ -124,7 +124,8 @@ def describe_run(
     data = config.data
     classes = f", {data.describe_labels()}" if data.c_dim else ""
     return (
-        f"Training on {data.num} images of {data.height}x{data.width} (height x width){classes} from {data.path}\n"
+        f"Training on {plural(data.num, 'image')} of {data.height}x{data.width} (height x width){classes} "
+        f"from {data.path}\n"
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
         f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}"
         + (f"\nFolder {folder} (reals.png: real images, fakes-*.png: generated images)" if folder else "")
