@@ -88,7 +88,7 @@ def _architecture(info: SnapshotInfo) -> dict[str, str]:
     D = info.discriminator
     discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
     return {
-        "Generator": info.generator.describe(info.data.label_unit if info.data else "classes"),
+        "Generator": info.generator.describe(info.data.label_unit if info.data else "class"),
         "Discriminator": discriminator,
     }
 

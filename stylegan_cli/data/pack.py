@@ -15,7 +15,7 @@ from ..config import base_size
 from ..errors import MisuseError, SganError, plural, printable
 from ..progress import Progress, silent
 from ..version import __version__
-from .checks import OPAQUE, is_opaque, usable_attributes
+from .checks import OPAQUE, is_opaque, read_dataset_json, usable_attributes
 from .codec import MAX_PIXELS, Header, ImageError, fit, padding, png_bytes, to_channels
 from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
 from .listing import EXPECTED, first_three
@@ -39,7 +39,7 @@ class PackReport:
     skipped: tuple[tuple[str, str], ...]  # (name, reason) of all files that were not taken
     warning: str | None  # set if no model can be trained at this size
     notes: tuple[str, ...] = ()  # what else the user should know
-    label_unit: str = "classes"  # or 'label values'
+    label_unit: str = "class"  # or "label value"
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,7 @@ def pack(
         raise MisuseError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
     pad = padding(crop, pad)
     source = open_source(src, size)
-    if labels is None:
-        source.listing.check_labels(str(src))
+    dataset_json, notes = _dataset_json(source, labels, src)
     headers, skipped = _scan(source, max_pixels, progress)
     skipped |= source.listing.ignored
     if strict:
@@ -91,14 +90,14 @@ def pack(
     if not headers:
         raise _nothing_readable(skipped, src)
     form = _form(headers, size, crop, pad, filter, channels, max_pixels, src)
-    dataset_json = parse_dataset_json(source.dataset_json(), str(src), source.listing.top)
     label_of, classes, unused = _labels(source, form, headers, skipped, dataset_json, labels, src)
     with dataset_writer(dest) as out:
         opaque = _pack_images(source, form, headers, skipped, out, workers, src if strict else None, progress)
         if not headers:
             raise _nothing_readable(skipped, src)
+        values = None if label_of is None else [label_of[name] for name in headers]
         out.finish(
-            None if label_of is None else [label_of[name] for name in headers],
+            values,
             _packed_attributes(dataset_json, source.names, headers),
             _provenance(src, form, dataset_json, skipped, classes),
         )
@@ -111,9 +110,19 @@ def pack(
         sum(_is_smaller(header, form) for header in headers.values()),
         tuple((printable(name), reason) for name, reason in sorted(skipped.items())),
         _warning(form.size),
-        (*unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
-        "label values" if label_of and isinstance(next(iter(label_of.values())), list) else "classes",
+        (*notes, *unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
+        "label value" if values and isinstance(values[0], list) else "class",
     )
+
+
+def _dataset_json(source: Source, labels: Any, src: Any) -> tuple[DatasetJson, list[str]]:
+    """Return dataset.json; an empty one and a note if it is unusable and `labels` replaces it."""
+    if labels is None:
+        source.listing.check_labels(str(src))
+    dataset_json, problem = read_dataset_json(source, str(src))
+    if problem and labels is None:
+        raise SganError(str(problem), hint="--labels none drops the labels.")
+    return dataset_json, [str(problem)] if problem else []
 
 
 def _pack_images(
@@ -232,7 +241,8 @@ def _labels(
     elif labels == "none" or labels is None and dataset_json.labels is None:
         return None, (), notes
     else:
-        content, where = (dataset_json, src) if labels is None else (_read_label_file(Path(labels)), labels)
+        content = dataset_json if labels is None else _read_label_file(Path(labels), source.names)
+        where = src if labels is None else labels
         known, hint = content.labels or {}, "--labels none drops the labels." if labels is None else None
         drop_unreadable([n for n in headers if known.get(n) is None])
         result = labels_of(content, list(headers), str(where), hint)
@@ -248,7 +258,7 @@ def _class_folders(names: list[str]) -> list[str]:
     return [p[1 if below else 0] for p in parts]
 
 
-def _read_label_file(path: Path) -> DatasetJson:
+def _read_label_file(path: Path, names: list[str]) -> DatasetJson:
     """Read labels from a JSON file."""
     try:
         text = path.read_bytes()
@@ -256,7 +266,7 @@ def _read_label_file(path: Path) -> DatasetJson:
         raise SganError(
             f"Cannot read the labels {path}: {e.strerror or e}.", hint="--labels takes folders, none, or a JSON file."
         ) from e
-    dataset_json = parse_dataset_json(text, str(path))
+    dataset_json = parse_dataset_json(text, str(path), names=names)
     if dataset_json.labels is None:
         raise SganError(f"{path} has no labels.", hint='Expected {"labels": [["a.png", 0], ...]}.')
     return dataset_json

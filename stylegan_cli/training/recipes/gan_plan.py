@@ -14,7 +14,7 @@ import torch
 
 from ...config import base_size, check_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
-from ...errors import FieldError, MisuseError, SganError, printable, quote
+from ...errors import FieldError, MisuseError, SganError, plural, printable, quote
 from ...models.config import replace_known_fields
 from ...models.discriminator import Discriminator
 from ...models.registry import build_discriminator, build_generator, presets
@@ -138,7 +138,8 @@ def describe_run(
     data = config.data
     classes = f", {data.describe_labels()}" if data.c_dim else ""
     lines = [
-        f"Training on {data.num} images of {data.height}x{data.width} (height x width){classes} from {data.path}",
+        f"Training on {plural(data.num, 'image')} of {data.height}x{data.width} (height x width){classes} "
+        f"from {data.path}",
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
         f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}",
     ]

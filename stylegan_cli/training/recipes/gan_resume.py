@@ -137,7 +137,7 @@ def _open_data(config: TrainConfig, path: str, progress: Progress) -> Dataset:
     )
     for what, before, now in (
         ("channels", spec.channels, dataset.spec.channels),
-        (spec.label_unit, list(spec.classes), list(dataset.spec.classes)),
+        ("label values" if spec.vectors else "classes", list(spec.classes), list(dataset.spec.classes)),
     ):
         if before != now:
             hint = f"Start a new run: sgan train --resume SNAPSHOT --data {quote(path)}"
