@@ -147,7 +147,7 @@ def _report(
 ) -> int:
     """Print what went wrong and how to fix it to stderr, in at most five lines; return the exit code."""
     if isinstance(error, click.ClickException):
-        error.message = printable(error.message)
+        vars(error)["message"] = printable(error.message)  # it may contain the user's own characters
         error.show()
         return error.exit_code
     if debug:

@@ -45,7 +45,7 @@ def save_image(
     if kind == "PNG":
         options["pnginfo"] = info = PngInfo()
         for key, value in (metadata or {}).items():
-            info.add_text(key, printable(value))
+            info.add_text(key, value.encode(errors="backslashreplace").decode())  # names of files may be undecodable
     else:
         options["quality"] = 95
         if metadata:

@@ -103,6 +103,20 @@ def walk(
     return names, others
 
 
+def unexpected(
+    skipped: dict[str, str],  # name -> reason
+) -> dict[str, str]:
+    """The files, sorted by name, whose reason is a fault."""
+    return {name: reason for name, reason in sorted(skipped.items()) if reason not in EXPECTED}
+
+
+def with_reasons(
+    skipped: dict[str, str],  # name -> reason
+) -> list[str]:
+    """Format `unexpected` files as 'name (reason)'."""
+    return [f"{name} ({reason})" for name, reason in unexpected(skipped).items()]
+
+
 def first_three(
     names: list[str],
 ) -> str:

@@ -9,7 +9,7 @@ from ..errors import SganError
 from ..files import existing_path
 from .arrays import ArraySource
 from .formats import FORMATS, LMDB, SNIFF, TFRECORDS, container_of
-from .listing import EXPECTED, first_three
+from .listing import first_three, with_reasons
 from .lmdbs import LmdbSource
 from .sources import FolderSource, Source, ZipSource
 from .tfrecords import TFRecordSource
@@ -23,7 +23,7 @@ def open_source(
     path = existing_path(path)
     source = _open_folder(path, size) if path.is_dir() else _open_file(path, size)
     if not source.names:
-        others = [f"{name} ({reason})" for name, reason in source.listing.ignored.items() if reason not in EXPECTED]
+        others = with_reasons(source.listing.ignored)
         contents = f", only {first_three(others)}" if others else ""
         raise SganError(f"{path} contains no images{contents}.", hint=f"Supported formats: {', '.join(FORMATS)}.")
     return source

@@ -18,7 +18,7 @@ from ..version import __version__
 from .checks import OPAQUE, is_opaque, read_dataset_json, usable_attributes
 from .codec import MAX_PIXELS, Header, ImageError, fit, padding, png_bytes, to_channels
 from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
-from .listing import EXPECTED, first_three
+from .listing import first_three, unexpected, with_reasons
 from .opening import open_source
 from .parallel import ordered_map
 from .sources import Source
@@ -165,7 +165,7 @@ def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str
 
 
 def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
-    if files := [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason not in EXPECTED]:
+    if files := with_reasons(skipped):
         raise SganError(
             f"{src} has {plural(len(files), 'file')} that cannot be read as images: {first_three(files)}.",
             hint="Without --strict they are skipped.",
@@ -173,8 +173,7 @@ def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
 
 
 def _nothing_readable(skipped: dict[str, str], src: Any) -> SganError:
-    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason not in EXPECTED]
-    return SganError(f"None of the images of {src} can be read: {first_three(files)}.")
+    return SganError(f"None of the images of {src} can be read: {first_three(with_reasons(skipped))}.")
 
 
 def _form(
@@ -313,7 +312,7 @@ def _provenance(
         "filter": form.filter,
         **({"pad": form.pad} if form.crop == "pad" else {}),
         "channels": form.channels,
-        "skipped": [printable(name) for name, reason in sorted(skipped.items()) if reason not in EXPECTED],
+        "skipped": list(map(printable, unexpected(skipped))),
         "classes": list(classes),
     }
     return {**provenance, "from": dataset_json.provenance} if dataset_json.provenance else provenance

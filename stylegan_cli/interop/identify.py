@@ -102,7 +102,7 @@ _CONTENTS: list[tuple[str, str, str]] = [
         _GENERATOR,
     ),
     (
-        r"(^|\.)(lin\d|lins\.\d)\.model\.\d\.|(^|\.)net\.slice\d\.",
+        r"(^|\.)(lin\d|lin[s]\.\d)\.model\.\d\.|(^|\.)net\.slice\d\.",
         "an LPIPS network, which measures distances",
         _GENERATOR,
     ),
