@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import PurePosixPath
 
+from ..errors import printable
 from ..pickled import Part
 from .checkpoint import FormatError, is_tensor
 from .modules import Contents, Module, read_tree
@@ -100,7 +101,7 @@ _CONTENTS: list[tuple[str, str, str]] = [
         _GENERATOR,
     ),
     (
-        r"(^|\.)(lin\d|lins\.\d)\.model\.\d\.|(^|\.)net\.slice\d\.",
+        r"(^|\.)(lin\d|lin[s]\.\d)\.model\.\d\.|(^|\.)net\.slice\d\.",
         "an LPIPS network, which measures distances",
         _GENERATOR,
     ),
@@ -251,4 +252,4 @@ def _is_text(head: bytes) -> bool:
 
 
 def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name[:60])
+    return printable(name[:60])

@@ -46,11 +46,13 @@ def test_graphs_generate_the_images_of_the_model(settings):
     assert current_implementation() == "auto"
 
 
-def test_file(tmp_path):
+@pytest.mark.parametrize("name", ["model.pt2", "undecodable \udcff.pt2"])
+def test_file(tmp_path, name):
     G, metadata = make(), {"config": "", "part": ""}
-    assert export_torch(G, tmp_path / "model.pt2", "synthesis") < 1e-4
-    assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
-    module = torch.export.load(tmp_path / "model.pt2", extra_files=metadata).module()
+    assert export_torch(G, tmp_path / name, "synthesis") < 1e-4
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    with open(tmp_path / name, "rb") as f:
+        module = torch.export.load(f, extra_files=metadata).module()
     ws = torch.randn(5, G.num_ws, 10)
     assert (module(ws) - G.synthesis(ws)).abs().max() < 1e-4
     assert read_generator(json.loads(metadata["config"])) == G.config and metadata["part"] == "synthesis"

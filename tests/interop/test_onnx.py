@@ -125,9 +125,11 @@ def test_stylegan3(tmp_path, kind):
     assert (torch.from_numpy(image) - expected).abs().max() < 1e-4 and expected.std() > 0.02
 
 
-def test_the_mapping_network_alone(G, tmp_path):
-    export_onnx(G, tmp_path / "mapping.onnx", "mapping")
-    session = onnxruntime.InferenceSession(tmp_path / "mapping.onnx", providers=["CPUExecutionProvider"])
+@pytest.mark.parametrize("name", ["mapping.onnx", "undecodable \udcff.onnx"])
+def test_the_mapping_network_alone(G, tmp_path, name):
+    export_onnx(G, tmp_path / name, "mapping")
+    content = (tmp_path / name).read_bytes()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     z, c = torch.randn(5, 8), torch.eye(3)[[0, 1, 2, 0, 1]]
     (ws,) = session.run(["ws"], {"z": z.numpy(), "c": c.numpy(), "truncation_psi": torch.tensor(0.3).numpy()})
     assert (torch.from_numpy(ws) - G.mapping(z, c, 0.3)).abs().max() < 1e-5
