@@ -43,7 +43,12 @@ def test_generate_and_mix(sgan, model, tmp_path):
 
 def test_interpolate(sgan, model, tmp_path):
     line = ("interpolate", "--model", model, "--seeds", "0-1", "--frames", "4", "-q")
-    for name, options in {"a": (), "b": ("--lock-view",), "c": ("--rotate", "360"), "d": ("--translate", "1,0")}.items():
+    for name, options in {
+        "a": (),
+        "b": ("--lock-view",),
+        "c": ("--rotate", "360"),
+        "d": ("--translate", "1,0"),
+    }.items():
         sgan(*line, *options, "--out", tmp_path / f"{name}.webp")
     assert len({(tmp_path / f"{name}.webp").read_bytes() for name in "abcd"}) == 4
 

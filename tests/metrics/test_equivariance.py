@@ -309,7 +309,7 @@ def test_measure(fakes):
 
 
 def test_refusals(tiny_generator, rgb_set):
-    refusal = "eqt5_int needs a model with an input transform, which StyleGAN3 has but StyleGAN2 has not."
+    refusal = "eqt5_int needs a model with an input transform, which StyleGAN3 models have and StyleGAN2 models do not."
     with pytest.raises(SganError, match=refusal):
         measure(resolve(["eqt"], num=5), tiny_generator(), None, "cpu")
     with pytest.raises(SganError, match="eqr5 needs at least 16 pixels per side, not 8x8"):
