@@ -33,9 +33,9 @@ class ZipfileSource(ZipSource):
         super().__init__(path)
         self._archive = zipfile.ZipFile(path)
 
-    def tail(self, name: str) -> bytes:
+    def tail(self, name: str, count: int) -> bytes:
         with self._archive.open(self._members[name]) as member:
-            member.seek(-12, os.SEEK_END)
+            member.seek(-count, os.SEEK_END)
             return member.read()
 
     def _member(self, name: str, most: int | None = None) -> bytes:

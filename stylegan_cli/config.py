@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from .errors import FieldError, SganError
+from .errors import FieldError, MisuseError, SganError
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -42,6 +42,17 @@ def base_size(
             hint=f"The nearest sizes are {sizes}.",
         )
     return height >> n, width >> n, n
+
+
+def check_size(
+    height: int,
+    width: int,
+) -> None:
+    """Check a size that the user chose. Raises MisuseError where `base_size` raises SganError."""
+    try:
+        base_size(height, width)
+    except SganError as e:
+        raise MisuseError(str(e), hint=e.hint) from e
 
 
 def level_of(

@@ -6,12 +6,13 @@ import contextlib
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from .errors import SganError, suggest
+from .errors import MisuseError, SganError, suggest
 
 if TYPE_CHECKING:
     from safetensors import safe_open
@@ -83,6 +84,23 @@ def remove_leftovers(
     for path in folder.glob(f".{prefix}*.tmp*"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def existing_path(
+    path: str | os.PathLike,  # of an input
+) -> Path:
+    """Return the path of a file or folder. Raises SganError if there is none, or if it is a pipe or a socket."""
+    if not str(path):
+        raise MisuseError("The name of the file or folder is empty.")
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError as e:
+        raise SganError(f"{path} does not exist.", hint=suggest_path(Path(path))) from e
+    except OSError as e:
+        raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise SganError(f"{path} is not a regular file.")
+    return Path(path)
 
 
 def suggest_path(

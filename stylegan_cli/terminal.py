@@ -7,16 +7,22 @@ import contextlib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-# Requests to stop: Ctrl-C; the system's; a terminal or a connection that closes. Windows has no SIGHUP.
-STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+from .errors import printable
+
+# Requests to stop that insist when they are repeated: Ctrl-C, the system's, Ctrl-\. Windows lacks some.
+INSISTENT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT") if hasattr(signal, name))
+
+# All requests to stop; shells, terminals and batch systems may send several of the others: a connection that closes,
+# the warning before the end of a job, a limit on CPU time.
+STOP_SIGNALS: tuple[signal.Signals, ...] = INSISTENT + tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)
 )
-HANGUP = getattr(signal, "SIGHUP", None)
 
 
 @contextlib.contextmanager
@@ -26,12 +32,13 @@ def handle_signals(
 ) -> Iterator[None]:
     """Call a handler on signals within the block, where they can be handled (not in threads).
 
-    An ignored SIGHUP stays ignored: that is what `nohup` does.
+    What is ignored stays ignored, as `nohup` and shells arrange it, except for Ctrl-C and SIGTERM.
     """
     previous = {}
     for number in signals:
         current = signal.getsignal(number)  # None: not Python's, so that it could not be restored
-        if current is not None and not (number == HANGUP and current == signal.SIG_IGN):
+        is_ignored = current == signal.SIG_IGN and number not in (signal.SIGINT, signal.SIGTERM)
+        if current is not None and not is_ignored:
             with contextlib.suppress(ValueError):  # not the main thread
                 previous[number] = signal.signal(number, handler)
     try:
@@ -41,14 +48,15 @@ def handle_signals(
             signal.signal(number, old)
 
 
-def stop_as_interrupt() -> contextlib.AbstractContextManager[None]:
-    """Treat SIGTERM and SIGHUP like Ctrl-C within the block, so that temporary files are removed and partial results
-    kept. A SIGHUP after another request is not a second one: shells and terminals send several."""
-    received: list[int] = []
+def stop_as_interrupt(
+    received: list[int],  # the numbers of the signals are added to it
+) -> contextlib.AbstractContextManager[None]:
+    """Treat all requests to stop like Ctrl-C within the block, so that temporary files are removed and partial results
+    kept."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        if number != HANGUP or len(received) == 1:
+        if number in INSISTENT or len(received) == 1:
             raise KeyboardInterrupt
 
     return handle_signals(interrupt, tuple(number for number in STOP_SIGNALS if number != signal.SIGINT))
@@ -65,7 +73,9 @@ def prepare_streams() -> None:
             stream.flush()
             is_terminal = stream.isatty()
             buffer = io.BufferedWriter(_Output(stream.fileno(), is_terminal or name == "stderr"))
-            stream = io.TextIOWrapper(buffer, stream.encoding, line_buffering=is_terminal or name == "stderr")
+            kind = _Lines if is_terminal or name == "stderr" else io.TextIOWrapper
+            encoding = "sgan_ascii" if codecs.lookup(stream.encoding).name == "ascii" else stream.encoding
+            stream = kind(buffer, encoding, line_buffering=is_terminal or name == "stderr")
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         stream.reconfigure(errors="sgan.escape")
@@ -93,6 +103,15 @@ class _Output(io.FileIO):
             return len(data)
 
 
+class _Lines(io.TextIOWrapper):
+    """Text for people, on a terminal or in a log: control characters are escaped, except what moves progress bars."""
+
+    def write(self, text: str, /) -> int:
+        is_move = re.fullmatch(r"[\r\n]*(\x1b\[A)*", text)  # to another line, as tqdm does
+        start = len(text) if is_move else text.startswith("\r")
+        return super().write(text[:start] + re.sub(r"[^\n\t]+", lambda line: printable(line[0]), text[start:]))
+
+
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
     """Write undecodable bytes of file names as the bytes that they are, and other characters as escapes."""
     if not isinstance(error, UnicodeEncodeError):
@@ -102,4 +121,14 @@ def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
     return b"".join(c.encode("ascii", h) for c, h in zip(characters, handlers, strict=True)), error.end
 
 
+def _find_ascii(name: str) -> codecs.CodecInfo | None:
+    """ASCII by another name, as Click would write UTF-8 instead of ASCII."""
+    if name != "sgan_ascii":
+        return None
+    codec = codecs.lookup("ascii")
+    parts = {part: getattr(codec, part) for part in ("encode", "decode", "incrementalencoder", "incrementaldecoder")}
+    return codecs.CodecInfo(name=name, **parts)
+
+
 codecs.register_error("sgan.escape", _escape)
+codecs.register(_find_ascii)

@@ -51,7 +51,7 @@ class ToyLayer(RunningMean):
             x = x + (noise * self.strength).to(x.dtype)
         return F.leaky_relu(x, self.slope)
 
-    def _update(self, mean):
+    def _update(self, mean, count):
         self.magnitude.lerp_(torch.where(mean.isfinite(), mean, self.magnitude), 0.1)
 
 

@@ -17,8 +17,10 @@ from PIL import Image
 
 from stylegan_cli.cli import COMMANDS, main
 from stylegan_cli.interop.nvidia_writer import write_nvidia
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.runs import PACKAGED_MODEL
-from stylegan_cli.snapshot import load_snapshot
+from stylegan_cli.snapshot import SnapshotInfo, load_snapshot, save_snapshot
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -269,6 +271,10 @@ def shortened(args):
         args = [a.replace("best.safetensors", "snapshot-000000.016.safetensors") for a in args]
     elif args[0] == "project":
         changes = {"--steps": "2", "--loss": "pixel"} | ({"--tune": "2"} if "--tune" in args else {})
+    elif args[0] == "equivariance":
+        changes = {"--frames": "2"}
+    elif args[0] == "spectrum":
+        changes = {"--num": "4"}
     elif args[0] == "attribute":
         changes = {"--steps": "2", "--loss": "pixel", "--num": "8"}
     elif args[0] == "convert" and args[2].endswith(".pt"):  # the little model has not its channels
@@ -347,6 +353,8 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     Path("labels.csv").write_text(f"seed,smile\n{rows}")
     model = load_snapshot(PACKAGED_MODEL)
     write_nvidia(Path("ffhq.pkl"), model.G, model.D, "sg3")
+    alias_free = build_generator(StyleGAN3Config(16, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=4))
+    save_snapshot(Path("alias-free.safetensors"), alias_free, None, SnapshotInfo(alias_free.config, None))
     for name in ("bald", "bearded", "me", "you", "projected", "out/projected", "out/edited"):
         Path(name).parent.mkdir(exist_ok=True)
         np.savez(f"{name}.npz", w=np.zeros((1, 512)))

@@ -66,7 +66,7 @@ def test_unsupported_settings_are_not_ignored(family, change):
 
 
 def test_the_message_for_an_unknown_family_lists_the_known_ones():
-    with pytest.raises(SganError, match="family 'stylegan9'.* only has stylegan2, stylegan, progan"):
+    with pytest.raises(SganError, match="family 'stylegan9'.* only has stylegan2, stylegan3, stylegan, progan"):
         read_generator(FLAT | {"family": "stylegan9"})
     with pytest.raises(SganError, match=r"family \['toy'\]"):
         read_generator(FLAT | {"family": ["toy"]})
@@ -81,7 +81,7 @@ def test_a_snapshot_of_an_unknown_family_is_refused(sgan, tiny_run, tmp_path):
     tensors = safetensors.torch.load_file(path)
     safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", header | {"info": json.dumps(info)})
     result = sgan("generate", "--model", tmp_path / "m.safetensors", "--outdir", tmp_path / "out", code=1)
-    assert "family 'stylegan9'" in result.stderr and "stylegan2, stylegan, progan" in result.stderr
+    assert "family 'stylegan9'" in result.stderr and "stylegan2, stylegan3, stylegan, progan" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -58,6 +58,7 @@ EXCEPTIONS = (  # (beginning of the file's name, pattern of what may stand there
     ("stylegan_cli/data/images.py", r"(?i)\bdraw\b"),  # Pillow's name for what lines and text are put on with
     ("stylegan_cli/inversion/histogram.py", r"(?i)\b_?draw"),
     ("stylegan_cli/metrics/spectrum_plots.py", r"(?i)\bdraw\b"),
+    ("stylegan_cli/session/equivariance.py", r"\bDraw\b"),
     ("stylegan_cli/inversion/attribution.py", r'"drawn"'),  # a key in the cache
     ("benchmarks/table.py", r'"pictures?"'),  # in results of before
     ("tests/test_benchmarks.py", r'"picture"'),

@@ -14,6 +14,7 @@ from PIL import Image
 
 from stylegan_cli.runs import PACKAGED_MODEL, latest_snapshot
 from stylegan_cli.snapshot import read_info
+from stylegan_cli.terminal import STOP_SIGNALS
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and pipes")
 
@@ -51,14 +52,14 @@ def large_images(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_leaves_no_temporary_file(large_images, tmp_path, number):
     out = tmp_path / "out"
     with started("data", "pack", large_images, out / "set.zip", "-q", "--workers", "2") as process:
         wait_for(lambda: any(out.glob(".set.zip*")), process)
         process.send_signal(number)
         stderr = process.communicate(timeout=30)[1].decode()
-    assert (process.returncode, list(out.iterdir())) == (130, [])
+    assert (process.returncode, list(out.iterdir())) == (128 + number, [])
     assert "Interrupted." in stderr and "Traceback" not in stderr
 
 
@@ -75,6 +76,22 @@ def test_hangups_save_the_run(rgb_set, tmp_path, ranks):
         stderr = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 0, stderr
     assert 0 < read_info(latest_snapshot(folder)).kimg < 1000 and not (folder / "failure.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGXCPU", "SIGQUIT"])
+def test_the_warnings_of_batch_systems_save_the_run(rgb_set, tmp_path, name):
+    """Slurm and others send SIGUSR1 before the end of a job; a limit on CPU time sends SIGXCPU every second."""
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "1000", "--snap", "1000"]
+    with started(*line) as process:
+        folder = tmp_path / "00000-rgb-auto"
+        wait_for((folder / "fakes-000000.png").exists, process)
+        time.sleep(0.5)
+        for _ in range(1 if name == "SIGQUIT" else 3):
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.01)
+        stderr = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 0, stderr
+    assert 0 < read_info(latest_snapshot(folder)).kimg < 1000
 
 
 def test_nohup(rgb_set, tmp_path):
@@ -153,3 +170,47 @@ def test_an_encoding_that_lacks_characters(rgb_set, tmp_path, encoding):
     record = Image.open(os.path.join(folder, path)).text
     assert all(value.isprintable() and value.encode() for value in record.values())
     assert b"\xff" not in json.dumps(record, ensure_ascii=False).encode()
+
+
+HOSTILE = "a\nb\tc\x1b[31m\u202ed\udcff"
+ESCAPED = r"a\nb\tc\x1b[31m\u202ed\xff"
+
+
+def run(line, **environment):
+    done = subprocess.run([*SGAN, *map(str, line)], capture_output=True, env=os.environ | environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_nothing_but_text_reaches_a_terminal(tmp_path):
+    """Names of datasets, classes, files and runs, in every line but the last one, which is a path for scripts."""
+    folder = tmp_path / f"data{HOSTILE}"
+    (folder / HOSTILE).mkdir(parents=True)
+    for i in range(16):
+        Image.new("RGB", (16, 16), (i, 99, 9 * i)).save(folder / HOSTILE / f"{i}.png")
+    (folder / HOSTILE / f"no{HOSTILE}").write_bytes(b"text")
+    dataset, runs = tmp_path / f"{HOSTILE}.zip", tmp_path / f"runs{HOSTILE}"
+    packed = run(["data", "pack", folder, dataset, "--labels", "folders"])
+    assert packed[1].decode().splitlines()[1].startswith(f"  {ESCAPED}/no{ESCAPED}: ")
+    trained = run(["train", "--data", dataset, "--cond", "--runs", runs, *SMALL, "--kimg", "0.016", "--snap", "0.016"])
+    (folder,) = runs.iterdir()
+    assert trained[0] == os.fsencode(folder) + b"\n"
+    model = run(["model", "info", folder])
+    table = run(["runs", "show", "--runs", runs])
+    for text in (packed[1], trained[1], *model, table[1], (folder / "log.txt").read_bytes()):
+        assert all(line.isprintable() for line in text.decode().split("\n")), text
+    assert f"0 {ESCAPED}\n" in model[0].decode()
+    page = (folder / "report.html").read_text("utf-8")
+    assert ESCAPED in page and all(line.isprintable() for line in page.split("\n"))
+    failed = subprocess.run([*SGAN, "model", "info", f"no{HOSTILE}"], capture_output=True)
+    assert failed.stderr.decode().splitlines()[0] == f"Error: no{ESCAPED} does not exist."
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1", "cp1252"])
+def test_escapes_are_in_the_encoding_of_the_stream(rgb_set, tmp_path, encoding):
+    """Click would write UTF-8 to a stream that is ASCII."""
+    folder = tmp_path / "猫→🙂é"
+    folder.mkdir()
+    name = "猫→🙂é".encode(encoding.partition(":")[0], "backslashreplace")
+    line = ["data", "info", rgb_set, "--outdir", folder]
+    assert name in run(line, PYTHONIOENCODING=encoding)[0].splitlines()[-1]

@@ -14,7 +14,7 @@ import typing
 
 import click
 
-from ..errors import MisuseError, SganError
+from ..errors import MisuseError, SganError, printable
 from ..terminal import prepare_streams, stop_as_interrupt
 from ..threads import check_num_threads, configure_openmp
 from ..version import __version__
@@ -31,6 +31,7 @@ COMMANDS = {
     "attribute": "Estimate whether a model generated an image.",
     "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",
     "spectrum": "Compare the power spectra of datasets and models.",
+    "equivariance": "Render a video of how images follow a moving input.",
     "model": "Show what a model file contains.",
     "convert": "Convert a checkpoint to another format.",
     "data": "Create and inspect datasets.",
@@ -52,9 +53,10 @@ EXTRAS = {
 }
 
 # Disk errors that the user can fix: no traceback is needed.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO)
+DISK_ERRORS += (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes; Click uses 2 as well
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes; Click uses 2 as well; 128 + number of a signal
 
 
 class LazyGroup(click.Group):
@@ -92,12 +94,13 @@ class LazyGroup(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         _open_closed_streams()
         prepare_streams()
+        signals: list[int] = []
         try:
             configure_openmp()
             # A bad number must not prevent the commands that explain it.
             if args and args[0] != "doctor" and not {"-h", "--help", "--version"} & {*args}:
                 check_num_threads()
-            with stop_as_interrupt():
+            with stop_as_interrupt(signals):
                 # Click returns the code of `ctx.exit(code)`; commands themselves return None.
                 code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or DONE
             sys.stdout.flush()
@@ -107,11 +110,14 @@ class LazyGroup(click.Group):
         except SystemExit:
             raise
         except BaseException as error:
-            code = _report(error, debug)
+            code = _report(error, debug, signals)
         sys.exit(code)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "color": True}  # no part of a name is a color
+
+
+@click.group(cls=LazyGroup, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="sgan", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error. Allowed anywhere among the arguments.")
 def main(debug: bool) -> None:
@@ -139,16 +145,18 @@ def _take_debug(args: typing.Sequence[str]) -> tuple[list[str], bool]:
 def _report(
     error: BaseException,
     debug: bool,  # print the traceback first, except of usage errors
+    signals: typing.Sequence[int] = (),  # that were received, other than Ctrl-C
 ) -> int:
     """Print what went wrong and how to fix it to stderr, in at most five lines; return the exit code."""
     if isinstance(error, click.ClickException):
+        vars(error)["message"] = printable(error.message)  # it may contain the user's own characters
         error.show()
         return error.exit_code
     if debug:
         traceback.print_exception(error)
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         click.echo("Interrupted.", err=True)
-        return INTERRUPTED
+        return 128 + signals[0] if signals else INTERRUPTED
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return FAILED  # one of several ranks that torchrun started: the first one reports
     message, hint = _explain(error)
@@ -165,9 +173,9 @@ def _explain(error: BaseException) -> tuple[str, str | None]:
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):  # torch's, without importing it
         return "Out of memory.", "Use a smaller --batch, or a smaller --batch-gpu in training."
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        where = f" {error.filename}" if error.filename else ""
+        where = f" {printable(str(error.filename))}" if error.filename else ""
         return f"Cannot read or write{where}: {error.strerror}.", None
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:300]}", "Run again with --debug to see the traceback."
 
 

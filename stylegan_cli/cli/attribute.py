@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..errors import MisuseError
+from ..errors import MisuseError, printable
 from .call import Call, keep_freed_memory, warn
 from .options import batch_option, outdir_option, projection_options, real_data_option, seed_option, session_options
 
@@ -73,7 +73,7 @@ def command(
         call.inform(f"Calibrated on {counts}: in {auc:.1%} of the pairs the generated one is nearer (AUC).")
         for attribution in result.attributions:
             verdict = _verdict(attribution.log_ratio, auc)
-            click.echo(f"{attribution.name}: distance {attribution.distance:.4f}, {verdict}")
+            click.echo(f"{printable(attribution.name)}: distance {attribution.distance:.4f}, {verdict}")
     attributions = [dataclasses.asdict(attribution) for attribution in result.attributions]
     call.print_result({"auc": auc, "judged": attributions, "files": files}, files[-1])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import SganError, plural
+from ..errors import SganError, plural, printable
 
 if typing.TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class Call:
 def warn(*sentences: str) -> None:
     """Print sentences to stderr, with --quiet too."""
     for sentence in sentences:
-        click.echo(sentence, err=True)
+        click.echo(printable(sentence), err=True)
 
 
 def output_file(

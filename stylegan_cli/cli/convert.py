@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import SganError
+from .call import warn
 from .options import output_options
 
 
@@ -68,7 +69,7 @@ def command(
     path, _ = find_model(source)
     if output.path.exists() and output.path.samefile(path):
         raise SganError(f"{out} is the input file itself.", hint="Use another name for OUT.")
-    for warning in write_model(open_model(path), output):
-        if not quiet:
-            click.echo(warning, err=True)
+    warnings = write_model(open_model(path), output)
+    if not quiet:
+        warn(*warnings)
     click.echo(json.dumps({"model": str(path), "file": out}) if as_json else out)

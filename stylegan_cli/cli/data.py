@@ -7,8 +7,8 @@ import typing
 
 import click
 
-from ..config import base_size
-from ..errors import plural
+from ..config import check_size
+from ..errors import plural, printable
 from .call import output_file, warn
 from .options import OrderedGroup, crop_options, out_options, output_options, seed_option, workers_option
 from .params import SIZE
@@ -85,7 +85,7 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
     from ..data.pack import pack
 
     if options["size"]:
-        base_size(*options["size"])  # refuse a size that no model supports
+        check_size(*options["size"])  # refuse a size that no model supports
     with bar(quiet, leave=False) as progress:
         chosen = {name: value for name, value in options.items() if value is not None}
         report = pack(src, dest, channels=int(channels) if channels else None, progress=progress, **chosen)
@@ -93,12 +93,13 @@ def pack_command(src: str, dest: str, channels: str | None, as_json: bool, quiet
         return click.echo(json.dumps(vars(report)))
     _print_skipped(report.skipped)
     if report.enlarged:
-        click.echo(f"{report.enlarged} images were smaller than --size and have been enlarged.", err=True)
+        were = "was smaller than --size and has" if report.enlarged == 1 else "were smaller than --size and have"
+        click.echo(f"{plural(report.enlarged, 'image')} {were} been enlarged.", err=True)
     warn(*filter(None, (report.warning, *report.notes)))
     if not quiet:
-        classes = f", {len(report.classes)} {report.label_unit}" if report.classes else ""
+        classes = f", {plural(len(report.classes), report.label_unit)}" if report.classes else ""
         size = f"{report.height}x{report.width} (height x width), {plural(report.channels, 'channel')}"
-        click.echo(f"{report.num} images of {size}{classes}")
+        click.echo(f"{plural(report.num, 'image')} of {size}{classes}")
     click.echo(report.path)
 
 
@@ -173,10 +174,12 @@ def demo_command(out: str, as_json: bool, quiet: bool, **options: typing.Any) ->
     if as_json:
         return click.echo(json.dumps(vars(report)))
     if not quiet:
-        click.echo(f"{report.num} images of {report.height}x{report.width} (height x width), {report.license}")
-        click.echo("Attributes: " + _counted(report.attributes))
+        click.echo(
+            f"{plural(report.num, 'image')} of {report.height}x{report.width} (height x width), {report.license}"
+        )
+        click.echo("Attributes: " + (_counted(report.attributes) or "none"))
         if report.classes:
-            click.echo(f"{len(report.classes)} classes: " + ", ".join(report.classes))
+            click.echo(f"{plural(len(report.classes), 'class')}: " + ", ".join(report.classes))
     click.echo(report.path)
 
 
@@ -192,7 +195,7 @@ def _table(facts: dict[str, typing.Any]) -> str:
         "hash": facts["content_hash"],
         **({"note": facts["note"]} if facts["note"] else {}),
     }
-    return "\n".join(f"{name:<12}{value}" for name, value in rows.items())
+    return "\n".join(f"{name:<12}{printable(str(value))}" for name, value in rows.items())
 
 
 def _labels(facts: dict[str, typing.Any]) -> dict[str, str]:
@@ -201,7 +204,7 @@ def _labels(facts: dict[str, typing.Any]) -> dict[str, str]:
         return {"labels": f"unusable: {facts['label_problem']}"}
     if names := facts["label_numbers"]:
         shown = ", ".join(names[:_MAX_SHOWN]) + (" ..." if len(names) > _MAX_SHOWN else "")
-        return {"labels": f"{len(names)} values per image ({shown})"}
+        return {"labels": f"{plural(len(names), 'value')} per image ({shown})"}
     return {"classes": _counted(facts["classes"]) or "none"}
 
 
@@ -227,6 +230,6 @@ def _print_skipped(skipped: typing.Sequence[tuple[str, str]], title: str = "Skip
     if skipped:
         click.echo(title.format(plural(len(skipped), "file")), err=True)
     for name, reason in skipped[:_MAX_LISTED]:
-        click.echo(f"  {name}: {reason}", err=True)
+        warn(f"  {name}: {reason}")
     if len(skipped) > _MAX_LISTED:
         click.echo(f"  and {len(skipped) - _MAX_LISTED} more; --json lists all", err=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..errors import printable
 from .call import Call, keep_freed_memory, output_file
 from .options import OrderedGroup, class_option, latents_option, out_options, sampling_options, session_options
 from .params import STYLES, Number
@@ -222,8 +223,9 @@ def _rows(directions: Directions) -> list[dict[str, typing.Any]]:
 
 
 def _print_table(directions: Directions) -> None:
-    width = max(len(name) for name in directions.names)
+    names = list(map(printable, directions.names))
+    width = max(map(len, names))
     click.echo(f"{'':4}{'':{width}}" + "".join(f"{name:>11}" for name in ("scale", *directions.figures)))
-    for k, row in enumerate(_rows(directions)):
-        name, *values = row.values()
+    for k, (name, row) in enumerate(zip(names, _rows(directions), strict=True)):
+        _, *values = row.values()
         click.echo(f"{k:3} {name:{width}}" + "".join(f"{value:11.3g}" for value in values))

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ..errors import MisuseError
-from .call import keep_freed_memory, resolve_device
+from .call import keep_freed_memory, resolve_device, warn
 from .options import (
     batch_option,
     detector_option,
@@ -152,11 +152,11 @@ def _requests(
     newest, description = find_model(model, runs)
     run = model if model is not None and Path(model).is_dir() else None
     if not quiet and run is None:
-        click.echo(description, err=True)
+        warn(description)
     for path in [newest] if run is None else snapshots(run):
         request = Request(protocol, path, model_info(path), reals, size)
         if run is not None and is_measured(request):
-            click.echo(f"{path.name} has already been measured.", err=True)
+            warn(f"{path.name} has already been measured.")
         else:
             yield request
 
@@ -171,7 +171,7 @@ def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> N
         click.echo(json.dumps({"model": path and str(path), **dataclasses.asdict(results)}))
         return
     if path is not None and not quiet:
-        click.echo(f"{path}:", err=True)
+        warn(f"{path}:")
     width = max(len(name) for name in results.values)
     for name, value in results.values.items():
         spread = f" ± {results.deviations[name]:.2g}" if name in results.deviations else ""
@@ -179,8 +179,7 @@ def _print(results: Results, path: Path | None, as_json: bool, quiet: bool) -> N
         counts = f"{reals} real, {fakes} generated images" if reals else f"{fakes} generated images"
         click.echo(f"{name:{width}}  {value:.6g}{spread}{unit_of(name)}" + ("" if quiet else f"   ({counts})"))
     if not quiet:
-        for note in results.notes:
-            click.echo(note, err=True)
+        warn(*results.notes)
 
 
 def _refuse_with_images(**options: typing.Any) -> None:

@@ -8,7 +8,7 @@ import click
 
 from .call import Call
 from .options import sampling_options, session_options
-from .params import LATENTS, STYLES
+from .params import LATENTS, STYLES, FiniteRange
 
 _IMAGES = "images, as seeds such as 0,5,10-20 or as files of latents (.npz, .npy or .pt)."
 
@@ -25,7 +25,7 @@ _IMAGES = "images, as seeds such as 0,5,10-20 or as files of latents (.npz, .npy
 )
 @click.option(
     "--blend",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=1.0,
     help="Share of the column image in these styles: 0 keeps the row's, 1 takes the column's.",
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import printable
 from .options import output_options
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     rows |= {f"Note {i}": note for i, note in enumerate(conversion_notes(path), 1)}
     width = max(map(len, rows))
     for name, value in rows.items():
-        click.echo(f"{name:{width}}  {value}")
+        click.echo(f"{name:{width}}  {printable(str(value))}")
     if layers:
         width = max(len(row.name) for row in G.layers)
         for row in G.layers:
@@ -87,7 +88,7 @@ def _architecture(info: SnapshotInfo) -> dict[str, str]:
     D = info.discriminator
     discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
     rows = {
-        "Generator": info.generator.describe(info.data.label_unit if info.data else "classes"),
+        "Generator": info.generator.describe(info.data.label_unit if info.data else "class"),
         "Discriminator": discriminator,
     }
     return rows | ({"Input": "can be moved and turned"} if info.generator.takes_transform else {})
@@ -107,6 +108,6 @@ def _label_names(info: SnapshotInfo) -> str:
 def _print_names(known: dict[str, bool], complete: bool) -> None:
     click.echo("Names in the pickle:")
     for name, inert in sorted(known.items()):
-        click.echo(f"  {'inert  ' if inert else 'UNKNOWN'}  {name}")
+        click.echo(f"  {'inert  ' if inert else 'UNKNOWN'}  {printable(name)}")
     if not complete:
         click.echo("  The rest of the file cannot be read; it may contain more names.")

@@ -20,9 +20,10 @@ class Numbers(click.ParamType):
         max_count: int = 1_000_000,  # numbers in a list
         words: tuple[str, ...] = (),  # accepted in place of numbers
         suffixes: tuple[str, ...] = (),  # of files that are accepted among the numbers, '.npz'
+        advice: str = "",  # a further sentence of the error
     ):
         self.name, self.noun, self.largest, self.max_count = name, noun, largest, max_count
-        self.words, self.suffixes = words, suffixes
+        self.words, self.suffixes, self.advice = words, suffixes, advice
 
     def convert(
         self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None
@@ -45,7 +46,7 @@ class Numbers(click.ParamType):
         if not match:
             words = f"{', '.join(self.words)}, or " if self.words else ""
             files = f", or files of latents ({', '.join(self.suffixes)})" if self.suffixes else ""
-            usage = f"Use {words}numbers and ranges such as 0,5,10-20{files}."
+            usage = f"Use {words}numbers and ranges such as 0,5,10-20{files}.{self.advice}"
             self.fail(f"{part!r} is not a valid {self.noun} list. {usage}", param, ctx)
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
@@ -114,6 +115,16 @@ class Vector(click.ParamType):
         return numbers
 
 
+class FiniteRange(click.FloatRange):
+    """A finite number in a range: Click's own also accepts nan and inf."""
+
+    def convert(self, value: typing.Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a valid number. Use a finite number such as 0.7.", param, ctx)
+        return number
+
+
 class ByLevel(click.ParamType):
     """A positive number for each level: '4:64,8:32' -> {4: 64, 8: 32}."""
 
@@ -164,7 +175,7 @@ class Aliases(click.Choice):
         return super().convert(self.aliases.get(value, value), param, ctx)
 
 
-SEEDS = Numbers("seeds", "seed", largest=2**32 - 1)
+SEEDS = Numbers("seeds", "seed", largest=2**32 - 1, advice=" Files of latents go to --from-w.")
 _FILES = (".npz", ".npy", ".pt", ".pth", ".pkl")
 LATENTS = Numbers("latents", "seed", largest=2**32 - 1, suffixes=_FILES)  # seeds and files of latents
 STYLES = Numbers("styles", "style", largest=999, max_count=1000, words=("coarse", "middle", "fine"))  # or indices of w

@@ -9,8 +9,9 @@ from dataclasses import asdict
 
 import click
 
+from ..errors import printable
 from ..runs import RunSummary, find_run, list_runs, summarize_run, unit_of
-from .call import output_file
+from .call import output_file, warn
 from .options import out_options, output_options, runs_option
 from .progress import bar
 
@@ -36,7 +37,7 @@ def command(runs: str, as_json: bool, quiet: bool) -> None:
     elif summaries:
         click.echo(_table([_row(run) for run in summaries]))
     elif not quiet:
-        click.echo(f"No runs in {runs} yet.\nStart one: sgan train", err=True)
+        warn(f"No runs in {runs} yet.", "Start one: sgan train")
 
 
 @command.command("show", short_help="Write a report of a run: curves, images and settings.")
@@ -82,12 +83,12 @@ _RIGHT_ALIGNED = (2, 3, 4)  # columns of numbers
 
 def _row(run: RunSummary) -> tuple[str, ...]:
     return (
-        run.name,
+        printable(run.name),
         run.state,
         f"{run.kimg:.6g}",
         "-" if run.of_kimg is None else f"{run.of_kimg:.6g}",
         "-" if run.sec_per_kimg is None else f"{run.sec_per_kimg:.3g}",
-        "-" if run.metric is None else f"{run.metric} {run.best:.5g}{unit_of(run.metric)}",
+        "-" if run.metric is None else printable(f"{run.metric} {run.best:.5g}{unit_of(run.metric)}"),
         time.strftime("%Y-%m-%d %H:%M", time.localtime(run.changed)),
     )
 

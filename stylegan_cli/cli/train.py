@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ..config import to_json
 from ..models.registry import presets
 from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
 from .call import resolve_device, warn
 from .options import device_option, features_option, gpus_option, kernels_option
-from .params import KIMG, SIZE, ByLevel, Number
+from .params import KIMG, SIZE, ByLevel, FiniteRange, Number
 from .progress import Bars, bar
 
 if TYPE_CHECKING:
@@ -81,21 +82,19 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option("--loss", type=click.Choice(list(OBJECTIVES)), help=f"Training objective: {_OBJECTIVES}. {_PRESET}")
 @click.option(
     "--gamma",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help=f"R1 regularization weight (R1 penalizes the discriminator's gradient at real images). {_PRESET}",
 )
 @click.option(
     "--r2",
     "r2_gamma",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="R2 regularization weight (like R1, at generated images). Default: 0.",
 )
-@click.option(
-    "--gp", "gp_weight", type=click.FloatRange(0), help="Gradient penalty weight of --loss wgan. Default: 10."
-)
+@click.option("--gp", "gp_weight", type=FiniteRange(0), help="Gradient penalty weight of --loss wgan. Default: 10.")
 @click.option(
     "--drift",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Weight of the discriminator's squared outputs in --loss wgan. Default: 0.001.",
 )
 @click.option(
@@ -109,17 +108,17 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     is_flag=True,
     help="Also train the discriminator to predict the class (AC-GAN). Requires --cond.",
 )
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help=f"Learning rate. {_PRESET}")
+@click.option("--lr", type=FiniteRange(0, min_open=True), help=f"Learning rate. {_PRESET}")
 @click.option(
     "--dlr",
     "d_lr",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Learning rate of the discriminator. Default: --lr if set, else from the preset.",
 )
-@click.option("--pl-weight", type=click.FloatRange(0), help=f"Path-length regularization weight. {_PRESET}")
+@click.option("--pl-weight", type=FiniteRange(0), help=f"Path-length regularization weight. {_PRESET}")
 @click.option(
     "--mixing-prob",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help=f"Probability of style mixing (one image from two latents). {_PRESET}",
 )
 @click.option(
@@ -162,7 +161,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--p",
     "aug_p",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Probability of each augmentation: constant with --aug fixed, at the start with --aug ada. Default: 0.",
 )
 @click.option(
@@ -264,7 +263,10 @@ def command(
     from ..training.recipes.gan_plan import summarize_networks
     from ..training.run import RunOptions
 
-    progress = click.get_current_context().with_resource(bar(quiet, leave=False))
+    context = click.get_current_context()
+    if not metrics and context.get_parameter_source("features") != ParameterSource.DEFAULT:
+        raise click.UsageError("--features has no effect without --metrics. Add --metrics fid, or remove it.")
+    progress = context.with_resource(bar(quiet, leave=False))
     device = str(resolve_device(device))
     run = _plan(data, cfg, resume, device, options, progress)
     if run.dataset and not quiet and distributed.is_first_on_machine():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import SganError
 from .codec import Header, check_pixels
-from .listing import Listing
+from .listing import Listing, first_three
 from .sources import Source
 
 _IMAGES, _LABELS = ("images", "x", "x_train", "arr_0"), ("labels", "label", "y", "y_train", "arr_1")
@@ -34,7 +34,7 @@ class ArraySource(Source):
             )
         self._pixels = _last_channels(images[key], f"{path}: {key}")
         label_key = next((k for k in _LABELS if k in arrays and k != key), None)
-        self._labels = None if label_key is None else plain_labels(arrays[label_key], path, len(self._pixels))
+        self._labels = None if label_key is None else arrays[label_key]
         others = {
             f"{k} {list(a.shape)}": f"another array; the images are {key}"
             + (f", the labels {label_key}" * bool(label_key))
@@ -61,7 +61,8 @@ class ArraySource(Source):
     def dataset_json(self) -> bytes | None:
         if self._labels is None:
             return None
-        return json.dumps({"labels": list(zip(self.names, self._labels, strict=True))}).encode()
+        labels = plain_labels(self._labels, self.path, len(self._pixels))
+        return json.dumps({"labels": list(zip(self.names, labels, strict=True))}).encode()
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -71,11 +72,15 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         if isinstance(content, np.ndarray):
             return {"images": content}
         with content:
-            return {key: content[key] for key in content.files}
+            arrays = {key: content[key] for key in content.files}
+        if wrong := [key for key, array in arrays.items() if not isinstance(array, np.ndarray)]:  # bytes of other files
+            raise ValueError(f"its {first_three(wrong)} is not a NumPy array")
+        return arrays
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as e:
-        if "allow_pickle" in str(e):
-            e = ValueError("it contains pickled objects, which could run arbitrary code")
-        raise SganError(f"{path} cannot be read: {e}.", hint="Save plain uint8 arrays with numpy.savez.") from e
+        reason = (getattr(e, "strerror", None) or str(e)).rstrip(".")
+        if "allow_pickle" in reason or "Python objects" in reason:
+            reason = "it contains pickled objects, which could run arbitrary code"
+        raise SganError(f"{path} cannot be read: {reason}.", hint="Save plain uint8 arrays with numpy.savez.") from e
 
 
 def plain_labels(
@@ -105,6 +110,8 @@ def _last_channels(pixels: np.ndarray, where: str) -> np.ndarray:
         known = {
             "f4": ("1", "(x * 255).round()"),
             "f8": ("1", "(x * 255).round()"),
+            "f2": ("1", "(x * 255).round()"),
+            "b1": ("1", "(x * 255)"),
             "u2": ("65535", "(x / 257).round()"),
         }
         limit, scaled = known.get(pixels.dtype.str[1:], ("255", "x"))

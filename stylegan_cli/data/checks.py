@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,7 +14,7 @@ from ..errors import SganError, plural, suggest
 from ..progress import Progress
 from .codec import Header, ImageError
 from .formats import SUFFIXES
-from .labels import DatasetJson, Labels, classes_by_value, labels_of
+from .labels import DatasetJson, Labels, classes_by_value, labels_of, parse_dataset_json
 from .listing import first_three
 from .sources import Source
 
@@ -67,6 +67,14 @@ def check_each(names: Sequence[str], work: Callable[[str], T], where: str, progr
             f"{where} has {plural(len(unreadable), 'unreadable image')}: {first_three(unreadable)}.", hint=REPACK
         )
     return results
+
+
+def read_dataset_json(source: Any, where: str) -> tuple[DatasetJson, SganError | None]:
+    """Return dataset.json, or an empty one and what is wrong with it: it does not matter until it is used."""
+    try:
+        return parse_dataset_json(source.dataset_json(), where, source.listing.top, source.names), None
+    except SganError as e:
+        return DatasetJson(), e
 
 
 def stored_labels(dataset_json: DatasetJson, names: list[str], where: str) -> tuple[Labels | None, str | None]:

@@ -7,8 +7,9 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageFilter, PngImagePlugin
@@ -25,6 +26,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit: larger images are rejected before
 CROPS = ("center", "pad", "none")  # see `fit`
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
 HEAD = 4096  # bytes: nearly always enough for all chunks before a PNG's pixels
+TAIL = 65536  # bytes: nearly always enough for all chunks after them
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {  # by orientation
@@ -69,13 +71,22 @@ def read_header(
 ) -> Header:
     """Read size and channels without decoding. Raises ImageError if it is not an image or has too many pixels."""
     with _opened(data, max_pixels) as image:
-        # For a PNG without EXIF before its pixels, getexif would decode the pixels to look for EXIF after them.
-        has_exif = image.format != "PNG" or "exif" in image.info
-        rotated = has_exif and _orientation(image) in (5, 6, 7, 8)
+        rotated = _orientation(image, Image.Image.getexif) in (5, 6, 7, 8)  # a PNG's own getexif decodes the pixels
         if rotated and image.format == "TIFF":  # Pillow rotates these itself, in some releases on loading
             image.load()
         width, height = image.size[::-1] if rotated and image.format != "TIFF" else image.size
         return Header(height, width, channels_of(image))
+
+
+def may_turn_late(
+    head: bytes,  # the first bytes of a file
+    tail: Callable[[], bytes],  # reads the last TAIL bytes
+) -> bool:
+    """Whether a PNG may have an orientation after its pixels, which `read_header` does not see."""
+    if not head.startswith(_PNG):
+        return False
+    end = tail()
+    return any(key in end for key in (b"eXIf", *_ORIENTED_TEXT))
 
 
 def decode(
@@ -224,7 +235,7 @@ def box_reduce(
 
 
 def ends_well(
-    tail: bytes,  # the last 12 bytes of a PNG file
+    tail: bytes,  # the last 12 bytes of a PNG file, or more
 ) -> bool:
     """Whether a PNG file ends with its end chunk. If not, it is truncated or has trailing data."""
     return tail[-12:] == b"\0\0\0\0IEND\xaeB`\x82"
@@ -265,16 +276,17 @@ def _without_text(
     return b"".join([*kept, png[start:]]) if kept else png
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, exif: Callable[[Any], Image.Exif] = lambda image: image.getexif()) -> int:
     """Orientation from EXIF or XMP, 1 to 8. Damaged metadata does not matter."""
     try:
-        return image.getexif().get(_ORIENTATION, 1)
+        return exif(image).get(_ORIENTATION, 1)
     except _BROKEN:
         return 1
 
 
 def _limit(max_pixels: int) -> str:
-    return f"the limit of {max_pixels / 1e6:.3g} million; `sgan data pack --max-pixels` raises it"
+    limit = f"{max_pixels / 1e6:.3g} million" if max_pixels >= 1e5 else f"{max_pixels}"
+    return f"the limit of {limit}; `sgan data pack --max-pixels` raises it"
 
 
 def _reason(error: BaseException) -> str:

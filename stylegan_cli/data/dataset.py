@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import SganError
+from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..threads import available_cores
 from .checks import (
@@ -30,11 +30,12 @@ from .checks import (
     common_header,
     content_hash,
     pack_filter,
+    read_dataset_json,
     stored_labels,
     usable_attributes,
 )
 from .codec import MAX_PIXELS, ImageError, box_reduce, to_array, to_channels
-from .labels import DatasetJson, Labels, parse_dataset_json
+from .labels import DatasetJson, Labels
 from .opening import open_source
 from .sources import Source
 
@@ -73,12 +74,12 @@ class DataSpec:
 
     def describe_labels(self) -> str:
         """'3 classes', '5 label values', or '' without labels."""
-        return f"{self.c_dim} {self.label_unit}" if self.c_dim else ""
+        return plural(self.c_dim, self.label_unit) if self.c_dim else ""
 
     @property
     def label_unit(self) -> str:
         """What c_dim counts."""
-        return "label values" if self.vectors else "classes"
+        return "label value" if self.vectors else "class"
 
     def open(
         self,
@@ -248,9 +249,11 @@ def open_dataset(
     is_bundled = where == BUNDLED
     source = open_source(_BUNDLED_FILE if is_bundled else where, stored_size or size)
     source.listing.check_labels(where)
-    dataset_json = parse_dataset_json(source.dataset_json(), where, source.listing.top)
+    dataset_json, broken = read_dataset_json(source, where)
+    if broken and label is not None:
+        raise broken
     header = common_header(source, where, max_pixels, progress)
-    stored, problem = stored_labels(dataset_json, source.names, where)
+    stored, problem = (None, str(broken)) if broken else stored_labels(dataset_json, source.names, where)
     labels = chosen_labels(dataset_json, stored, label, source.names, where, classes)
     stored_size = header.height, header.width
     height, width = size or stored_size

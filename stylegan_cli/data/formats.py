@@ -17,8 +17,25 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "HEIF")  
 NOT_AN_IMAGE = "not a PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIC image"
 TFRECORDS, LMDB = "TFRecords: pass the file itself", "LMDB: pass the file itself"  # said of them beside image files
 SNIFF = 32  # bytes that decide
+CONTAINER_SNIFF = 512  # bytes that tell containers apart
 
 _STARTS = {"PNG": (b"\x89PNG",), "JPEG": (b"\xff\xd8\xff",), "GIF": (b"GIF8",), "TIFF": (b"II*\0", b"MM\0*", b"II+\0")}
+_ARCHIVES = {  # name -> (place, bytes)
+    "a zip": (0, b"PK\3\4"),
+    "a tar archive": (257, b"ustar"),
+    "a gzip archive": (0, b"\x1f\x8b"),
+    "an xz archive": (0, b"\xfd7zXZ\0"),
+    "a bzip2 archive": (0, b"BZh"),
+    "a Zstandard archive": (0, b"\x28\xb5\x2f\xfd"),
+    "a 7z archive": (0, b"7z\xbc\xaf\x27\x1c"),
+    "a RAR archive": (0, b"Rar!"),
+}
+_OTHERS = {
+    "an HDF5 file": (0, b"\x89HDF\r\n"),
+    "a Parquet file": (0, b"PAR1"),
+    "a NumPy file": (0, b"\x93NUMPY"),
+    "a video": (4, b"ftyp"),
+}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # lengths of the header after that of the file
 _AVIF, _HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -49,6 +66,18 @@ def format_of(
         brands = {head[8:12], *(head[i : i + 4] for i in range(16, len(head), 4))}
         return "AVIF" if brands & set(_AVIF) else "HEIF" if brands & set(_HEIC) else None
     return None
+
+
+def kind_of(
+    head: bytes,  # the first CONTAINER_SNIFF bytes of a file, or more
+) -> tuple[str, bool] | None:
+    """Return what another file is, such as 'a tar archive', and whether it is an archive; None: unknown."""
+    if not head:
+        return "empty", False
+    if format_of(head):
+        return "one image", False
+    known = [*((kind, True) for kind in _ARCHIVES.items()), *((kind, False) for kind in _OTHERS.items())]
+    return next(((name, is_archive) for (name, (at, magic)), is_archive in known if head.startswith(magic, at)), None)
 
 
 def container_of(

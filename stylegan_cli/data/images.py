@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 
-from ..errors import SganError
+from ..errors import SganError, printable
 from ..files import atomic_path
 from .codec import from_array, to_channels
 
@@ -202,6 +202,7 @@ def font_for(
 ) -> tuple[ImageFont.FreeTypeFont, list[str]]:
     """Return Pillow's own font, which is Latin, or one of the system's that has more of the characters, and the texts.
     Characters that it lacks are escaped, as they would all look the same."""
+    texts = list(map(printable, texts))
     default = ImageFont.load_default(size)
     assert isinstance(default, ImageFont.FreeTypeFont), "Pillow returns a TrueType font when a size is passed"
     best, missing = default, _missing(default, "".join(texts))

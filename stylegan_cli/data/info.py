@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import plural
+from ..errors import plural, printable
 from .checks import OPAQUE
 from .codec import from_array, to_array
 from .dataset import Dataset
 from .images import image_grid
-from .listing import EXPECTED, first_three, printable
+from .listing import first_three, with_reasons
 
 _CELL = 128  # approximate size of a sheet's cells in pixels
 _CELLS = 80  # maximum number of images on a sheet
@@ -48,7 +48,7 @@ def notes(
     dataset: Dataset,
 ) -> list[str]:
     """Return sentences about files that are not taken and about alpha that is not needed."""
-    others = [f"{printable(n)} ({reason})" for n, reason in dataset.ignored.items() if reason not in EXPECTED]
+    others = with_reasons(dataset.ignored)
     path, opaque = dataset.spec.path, [OPAQUE] if _is_opaque(dataset) else []
     return [*([f"Skipped {plural(len(others), 'file')} of {path}: {first_three(others)}."] if others else []), *opaque]
 

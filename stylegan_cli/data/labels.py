@@ -15,12 +15,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from ..errors import SganError, plural
+from ..errors import SganError, plural, printable
 from .listing import DATASET_JSON, duplicates, first_three, normalized
 
 MAX_CLASSES = 65536  # larger class numbers are taken for a mistake
@@ -47,8 +49,11 @@ class DatasetJson:
 class Labels:
     """The labels of N images: classes, or vectors of numbers."""
 
-    names: tuple[str, ...]  # of the classes, or of the numbers of a vector
+    names: tuple[str, ...]  # of the classes, or of the numbers of a vector, with escapes for what is not text
     values: np.ndarray  # int64 [N] class numbers, or float64 [N, c_dim] vectors
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(map(printable, self.names)))
 
     @property
     def are_vectors(self) -> bool:
@@ -67,6 +72,7 @@ def parse_dataset_json(
     text: str | bytes | None,  # content of the file; None if there is none
     where: str,  # path of the dataset or file, for messages
     top: str = "",  # 'folder/' that the names in it are relative to
+    names: Iterable[str] = (),  # of the images: macOS and other systems compose accented letters differently
 ) -> DatasetJson:
     """Parse dataset.json. Raises SganError if it is not JSON or has an unknown form."""
     if text is None:
@@ -79,7 +85,7 @@ def parse_dataset_json(
         content = {"labels": content}
     if not isinstance(content, dict):
         raise SganError(f"The labels of {where} have an unknown form; expected {{'labels': [[name, class], ...]}}.")
-    if "labels" not in content and content and all(isinstance(v, (int, str)) for v in content.values()):
+    if content and not content.keys() & {"labels", "attributes", "sgan"}:
         content = {"labels": content}  # a bare mapping
     attributes, provenance = content.get("attributes") or {}, content.get("sgan") or {}
     for part in (content, attributes):
@@ -87,7 +93,7 @@ def parse_dataset_json(
             raise SganError(f"{DATASET_JSON} of {where} has more than one {twice[0]!r}.")
     if not _is_attributes(attributes) or not isinstance(provenance, dict):
         raise SganError(f"The attributes of {where} have an unknown form; expected {{name: [value, ...]}}.")
-    labels, twice = _pairs(content.get("labels"), where, top)
+    labels, twice = _pairs(content.get("labels"), where, _renaming(top, names))
     return DatasetJson(labels, attributes, provenance, twice)
 
 
@@ -172,7 +178,7 @@ class _Pairs(dict):
         self.duplicates = duplicates(key for key, _ in pairs) if len(self) < len(pairs) else []
 
 
-def _pairs(labels: Any, where: str, top: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+def _pairs(labels: Any, where: str, rename: Callable[[str], str]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """Return the labels by name, and the names that have more than one."""
     if labels is None:
         return None, ()
@@ -181,14 +187,22 @@ def _pairs(labels: Any, where: str, top: str) -> tuple[dict[str, Any] | None, tu
         isinstance(p, (list, tuple)) and len(p) == 2 and isinstance(p[0], str) for p in pairs
     ):
         raise SganError(f"The labels of {where} have an unknown form; expected [[name, class], ...].")
-    named = [(_image_name(name, top), value) for name, value in pairs]
-    twice = [_image_name(name, top) for name in getattr(labels, "duplicates", ())]
+    named = [(rename(name), value) for name, value in pairs]
+    twice = [rename(name) for name in getattr(labels, "duplicates", ())]
     return dict(named) or None, (*twice, *duplicates(name for name, _ in named))
 
 
-def _image_name(name: str, top: str) -> str:
-    name = normalized(name)
-    return name if name.startswith(top) else top + name
+def _renaming(top: str, names: Iterable[str]) -> Callable[[str], str]:
+    """Return the function from names in dataset.json to names of images."""
+    given = set(names)
+    composed = {unicodedata.normalize("NFC", n): n for n in given if not n.isascii()}
+
+    def rename(name: str) -> str:
+        name = normalized(name)
+        name = name if name.startswith(top) else top + name
+        return name if name in given else composed.get(unicodedata.normalize("NFC", name), name)
+
+    return rename
 
 
 def _is_attributes(attributes: Any) -> TypeGuard[dict[str, list[str]]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SganError
-from .formats import NOT_AN_IMAGE, SNIFF, SUFFIXES, container_of, format_of
+from ..errors import SganError, printable
+from .formats import CONTAINER_SNIFF, NOT_AN_IMAGE, SUFFIXES, container_of, format_of, kind_of
 
 DATASET_JSON = "dataset.json"
 HIDDEN = "hidden file"
@@ -16,7 +17,7 @@ SAME_IMAGES = "another size of the same images"
 EXPECTED = (HIDDEN, SAME_IMAGES)  # reasons not to take a file that are no fault
 MISPLACED = "labels that do not belong to all images"
 
-_SYSTEM = ("__MACOSX", "Thumbs.db", "desktop.ini")  # of macOS and Windows, hidden there
+_SYSTEM = ("__macosx", "thumbs.db", "desktop.ini")  # of macOS and Windows, hidden there; in lower case
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def list_files(
     images, found, ignored = [], [], dict(ignored)
     for name in sorted(names):
         parts = name.split("/")
-        if any(part.startswith(".") or part in _SYSTEM for part in parts):
+        if any(part.startswith(".") and part != ".." or part.lower() in _SYSTEM for part in parts):
             ignored[name] = HIDDEN
         elif parts[-1] == DATASET_JSON:
             found.append(name)
@@ -96,31 +97,38 @@ def walk(
                 elif entry.is_file():
                     names.append(name)
                 else:
-                    others[name] = "a link to nothing" if entry.is_symlink() else "not a regular file"
+                    others[name] = "not a regular file" if os.path.exists(entry.path) else "a link to nothing"
             except OSError as e:  # links that lead to each other, or a folder without permission
                 others[name] = e.strerror or str(e)
     return names, others
+
+
+def unexpected(
+    skipped: dict[str, str],  # name -> reason
+) -> dict[str, str]:
+    """The files, sorted by name, whose reason is a fault."""
+    return {name: reason for name, reason in sorted(skipped.items()) if reason not in EXPECTED}
+
+
+def with_reasons(
+    skipped: dict[str, str],  # name -> reason
+) -> list[str]:
+    """Format `unexpected` files as 'name (reason)'."""
+    return [f"{name} ({reason})" for name, reason in unexpected(skipped).items()]
 
 
 def first_three(
     names: list[str],
 ) -> str:
     """Format names as 'a, b, c and 5 more'."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(map(printable, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def normalized(
     name: str,
 ) -> str:
-    """Write the name of a file in a zip or in dataset.json as 'folder/file'."""
-    return name.replace("\\", "/").removeprefix("./")
-
-
-def printable(
-    name: str,
-) -> str:
-    """Escape the bytes of a file name that are not text, so that it can be printed and stored."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Write the name of a file in a zip or in dataset.json as 'folder/file'. It may begin with '../'."""
+    return posixpath.normpath(name.replace("\\", "/")).lstrip("/")
 
 
 def duplicates(
@@ -133,12 +141,15 @@ def duplicates(
 
 def _why_no_image(name: str, head: Callable[[str], bytes]) -> str | None:
     try:
-        start = head(name)[:SNIFF]
+        start = head(name)[:CONTAINER_SNIFF]
     except OSError as e:
         return e.strerror or str(e)
     if not start:
         return "the file is empty"
-    return None if format_of(start) else container_of(name, start) or NOT_AN_IMAGE
+    if format_of(start):
+        return None
+    kind, is_archive = kind_of(start) or ("", False)
+    return container_of(name, start) or (f"{kind}, which is not unpacked" if is_archive else NOT_AN_IMAGE)
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:

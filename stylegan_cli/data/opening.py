@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from ..errors import SganError
-from ..files import suggest_path
+from ..files import existing_path
 from .arrays import ArraySource
 from .formats import FORMATS, LMDB, SNIFF, TFRECORDS, container_of
-from .listing import EXPECTED, first_three
+from .listing import first_three, with_reasons
 from .lmdbs import LmdbSource
 from .sources import FolderSource, Source, ZipSource
 from .tfrecords import TFRecordSource
@@ -20,12 +20,10 @@ def open_source(
     size: tuple[int, int] | None = None,  # (height, width) to choose if images are stored in several; else the largest
 ) -> Source:
     """Open a source. Raises SganError if the path does not exist, is none of these, or contains no images."""
-    path = Path(path)
-    if not path.exists():
-        raise SganError(f"{path} does not exist.", hint=suggest_path(path))
+    path = existing_path(path)
     source = _open_folder(path, size) if path.is_dir() else _open_file(path, size)
     if not source.names:
-        others = [f"{name} ({reason})" for name, reason in source.listing.ignored.items() if reason not in EXPECTED]
+        others = with_reasons(source.listing.ignored)
         contents = f", only {first_three(others)}" if others else ""
         raise SganError(f"{path} contains no images{contents}.", hint=f"Supported formats: {', '.join(FORMATS)}.")
     return source
@@ -52,8 +50,6 @@ def _open_folder(path: Path, size: tuple[int, int] | None) -> Source:
 def _open_file(path: Path, size: tuple[int, int] | None) -> Source:
     if path.suffix.lower() in (".npz", ".npy"):
         return ArraySource(path)
-    if not path.is_file():  # opening a pipe waits for a writer
-        raise SganError(f"{path} is not a regular file.")
     try:
         with open(path, "rb") as f:
             kind = container_of(path.name, f.read(SNIFF))

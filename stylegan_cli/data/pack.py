@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..config import base_size
-from ..errors import SganError, plural
+from ..errors import MisuseError, SganError, plural, printable
 from ..progress import Progress, silent
 from ..version import __version__
-from .checks import OPAQUE, is_opaque, usable_attributes
+from .checks import OPAQUE, is_opaque, read_dataset_json, usable_attributes
 from .codec import MAX_PIXELS, Header, ImageError, fit, padding, png_bytes, to_channels
 from .labels import DatasetJson, classes_by_value, labels_of, parse_dataset_json
-from .listing import EXPECTED, first_three, printable
+from .listing import first_three, unexpected, with_reasons
 from .opening import open_source
 from .parallel import ordered_map
 from .sources import Source
@@ -39,7 +39,7 @@ class PackReport:
     skipped: tuple[tuple[str, str], ...]  # (name, reason) of all files that were not taken
     warning: str | None  # set if no model can be trained at this size
     notes: tuple[str, ...] = ()  # what else the user should know
-    label_unit: str = "classes"  # or 'label values'
+    label_unit: str = "class"  # or "label value"
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,10 @@ def pack(
     Raises SganError if the source, the labels or the destination cannot be used.
     """
     if Path(src).resolve() == Path(dest).resolve():
-        raise SganError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
+        raise MisuseError(f"{dest} is the source itself.", hint="Choose another name for the new dataset.")
     pad = padding(crop, pad)
     source = open_source(src, size)
-    if labels is None:
-        source.listing.check_labels(str(src))
+    dataset_json, notes = _dataset_json(source, labels, src)
     headers, skipped = _scan(source, max_pixels, progress)
     skipped |= source.listing.ignored
     if strict:
@@ -91,14 +90,14 @@ def pack(
     if not headers:
         raise _nothing_readable(skipped, src)
     form = _form(headers, size, crop, pad, filter, channels, max_pixels, src)
-    dataset_json = parse_dataset_json(source.dataset_json(), str(src), source.listing.top)
     label_of, classes, unused = _labels(source, form, headers, skipped, dataset_json, labels, src)
     with dataset_writer(dest) as out:
         opaque = _pack_images(source, form, headers, skipped, out, workers, src if strict else None, progress)
         if not headers:
             raise _nothing_readable(skipped, src)
+        values = None if label_of is None else [label_of[name] for name in headers]
         out.finish(
-            None if label_of is None else [label_of[name] for name in headers],
+            values,
             _packed_attributes(dataset_json, source.names, headers),
             _provenance(src, form, dataset_json, skipped, classes),
         )
@@ -111,9 +110,19 @@ def pack(
         sum(_is_smaller(header, form) for header in headers.values()),
         tuple((printable(name), reason) for name, reason in sorted(skipped.items())),
         _warning(form.size),
-        (*unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
-        "label values" if label_of and isinstance(next(iter(label_of.values())), list) else "classes",
+        (*notes, *unused, *_notes(source, dataset_json, opaque and channels is None and form.channels == 4)),
+        "label value" if values and isinstance(values[0], list) else "class",
     )
+
+
+def _dataset_json(source: Source, labels: Any, src: Any) -> tuple[DatasetJson, list[str]]:
+    """Return dataset.json; an empty one and a note if it is unusable and `labels` replaces it."""
+    if labels is None:
+        source.listing.check_labels(str(src))
+    dataset_json, problem = read_dataset_json(source, str(src))
+    if problem and labels is None:
+        raise SganError(str(problem), hint="--labels none drops the labels.")
+    return dataset_json, [str(problem)] if problem else []
 
 
 def _pack_images(
@@ -156,7 +165,7 @@ def _scan(source: Source, max_pixels: int, progress: Progress) -> tuple[dict[str
 
 
 def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
-    if files := [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason not in EXPECTED]:
+    if files := with_reasons(skipped):
         raise SganError(
             f"{src} has {plural(len(files), 'file')} that cannot be read as images: {first_three(files)}.",
             hint="Without --strict they are skipped.",
@@ -164,8 +173,7 @@ def _reject_skipped(skipped: dict[str, str], src: Any) -> None:
 
 
 def _nothing_readable(skipped: dict[str, str], src: Any) -> SganError:
-    files = [f"{name} ({reason})" for name, reason in sorted(skipped.items()) if reason not in EXPECTED]
-    return SganError(f"None of the images of {src} can be read: {first_three(files)}.")
+    return SganError(f"None of the images of {src} can be read: {first_three(with_reasons(skipped))}.")
 
 
 def _form(
@@ -232,14 +240,14 @@ def _labels(
     elif labels == "none" or labels is None and dataset_json.labels is None:
         return None, (), notes
     else:
-        content, where = (dataset_json, src) if labels is None else (_read_label_file(Path(labels)), labels)
+        content = dataset_json if labels is None else _read_label_file(Path(labels), source.names)
+        where = src if labels is None else labels
         known, hint = content.labels or {}, "--labels none drops the labels." if labels is None else None
         drop_unreadable([n for n in headers if known.get(n) is None])
         result = labels_of(content, list(headers), str(where), hint)
         if extra := list(known.keys() - set(source.names)):
             notes = [f"{where} has labels for {plural(len(extra), 'missing file')}: {first_three(sorted(extra))}."]
-    names = tuple(map(printable, result.names))
-    return dict(zip(headers, result.values.tolist(), strict=True)), names, notes
+    return dict(zip(headers, result.values.tolist(), strict=True)), result.names, notes
 
 
 def _class_folders(names: list[str]) -> list[str]:
@@ -249,7 +257,7 @@ def _class_folders(names: list[str]) -> list[str]:
     return [p[1 if below else 0] for p in parts]
 
 
-def _read_label_file(path: Path) -> DatasetJson:
+def _read_label_file(path: Path, names: list[str]) -> DatasetJson:
     """Read labels from a JSON file."""
     try:
         text = path.read_bytes()
@@ -257,7 +265,7 @@ def _read_label_file(path: Path) -> DatasetJson:
         raise SganError(
             f"Cannot read the labels {path}: {e.strerror or e}.", hint="--labels takes folders, none, or a JSON file."
         ) from e
-    dataset_json = parse_dataset_json(text, str(path))
+    dataset_json = parse_dataset_json(text, str(path), names=names)
     if dataset_json.labels is None:
         raise SganError(f"{path} has no labels.", hint='Expected {"labels": [["a.png", 0], ...]}.')
     return dataset_json
@@ -304,7 +312,7 @@ def _provenance(
         "filter": form.filter,
         **({"pad": form.pad} if form.crop == "pad" else {}),
         "channels": form.channels,
-        "skipped": [printable(name) for name, reason in sorted(skipped.items()) if reason not in EXPECTED],
+        "skipped": list(map(printable, unexpected(skipped))),
         "classes": list(classes),
     }
     return {**provenance, "from": dataset_json.provenance} if dataset_json.provenance else provenance

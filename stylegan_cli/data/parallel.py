@@ -58,7 +58,9 @@ def _team(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Ite
         with _interrupts_deferred():
             for _ in range(workers):
                 pipe, remote = context.Pipe()
-                process = context.Process(target=_serve, args=(remote, work, items), daemon=True)
+                # A forked process inherits these ends: they would keep the pipes open if this process is killed.
+                inherited = [pipe, *(p for p, _ in team)] if context.get_start_method() == "fork" else []
+                process = context.Process(target=_serve, args=(remote, inherited, work, items), daemon=True)
                 process.start()
                 remote.close()  # so that the pipe closes when the process ends
                 team.append((pipe, process))
@@ -70,8 +72,10 @@ def _team(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Ite
             pipe.close()
 
 
-def _serve(pipe: Connection, work: Callable[[Any], Any], items: Sequence[Any]) -> None:
-    """Run in a worker process: answer chunk numbers with results until the parent closes the pipe."""
+def _serve(pipe: Connection, inherited: list[Connection], work: Callable[[Any], Any], items: Sequence[Any]) -> None:
+    """Run in a worker process: answer chunk numbers with results until the parent closes the pipe or dies."""
+    for other in inherited:
+        other.close()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the parent handles them
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -14,8 +14,8 @@ from typing import BinaryIO, TypeVar
 from PIL import Image
 
 from ..errors import SganError
-from .codec import HEAD, Header, ImageError, decode, ends_well, read_header
-from .formats import why_unreadable
+from .codec import HEAD, TAIL, Header, ImageError, decode, ends_well, may_turn_late, read_header
+from .formats import CONTAINER_SNIFF, kind_of, why_unreadable
 from .listing import Listing, duplicates, first_three, list_files, normalized, walk
 
 T = TypeVar("T")
@@ -44,7 +44,12 @@ class Source:
 
     def header(self, name: str, max_pixels: int) -> Header:
         """Read size and channels. Raises ImageError if the file is not an image or has too many pixels."""
-        return header_of(self.head(name), lambda: self.read(name), max_pixels)
+        head = self.head(name)
+        header = header_of(head, lambda: self.read(name), max_pixels)
+        if header.height != header.width and may_turn_late(head, lambda: self.tail(name, TAIL)):
+            image = self.image(name, max_pixels)
+            return Header(image.height, image.width, header.channels)
+        return header
 
     def image(self, name: str, max_pixels: int) -> Image.Image:
         """Decode the image, in mode L, RGB or RGBA. Raises ImageError."""
@@ -52,7 +57,7 @@ class Source:
 
     def check_end(self, name: str) -> None:
         """Raise ImageError if the file is a PNG and truncated, or another one and cannot be decoded."""
-        if not ends_well(self.tail(name)):
+        if not ends_well(self.tail(name, 12)):
             decode(self.read(name))
 
     def read(self, name: str) -> bytes:
@@ -63,9 +68,9 @@ class Source:
         """Read the first HEAD bytes, or more. Raises ImageError."""
         return self.read(name)
 
-    def tail(self, name: str) -> bytes:
-        """Read the last 12 bytes. Raises ImageError."""
-        return self.read(name)[-12:]
+    def tail(self, name: str, count: int) -> bytes:
+        """Read the last bytes, or more. Raises ImageError."""
+        return self.read(name)[-count:]
 
     def checksum(self, name: str) -> tuple[int, int]:
         """Return a CRC and the number of bytes."""
@@ -106,6 +111,14 @@ class FolderSource(Source):
     def head(self, name: str) -> bytes:
         return as_image_errors(lambda: self._bytes(name, HEAD))
 
+    def tail(self, name: str, count: int) -> bytes:
+        return as_image_errors(lambda: self._last_bytes(name, count))
+
+    def _last_bytes(self, name: str, count: int) -> bytes:
+        with open(self.path / name, "rb") as f:
+            f.seek(-min(count, f.seek(0, os.SEEK_END)), os.SEEK_END)
+            return f.read()
+
     def _bytes(self, name: str, max_bytes: int) -> bytes:
         with open(self.path / name, "rb") as f:
             data = f.read(max_bytes)
@@ -142,11 +155,11 @@ class ZipSource(Source):
     def head(self, name: str) -> bytes:
         return as_image_errors(lambda: self._member(name, HEAD))
 
-    def tail(self, name: str) -> bytes:
+    def tail(self, name: str, count: int) -> bytes:
         info = self._members[name]
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size < 12:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size < count:
             return self.read(name)
-        return as_image_errors(lambda: self._raw(info, info.file_size - 12, 12))
+        return as_image_errors(lambda: self._raw(info, info.file_size - count, count))
 
     def checksum(self, name: str) -> tuple[int, int]:
         """Return (CRC-32, number of bytes) from the zip's directory, without reading the file."""
@@ -219,12 +232,15 @@ def as_image_errors(read: Callable[[], T]) -> T:
 
 def _bad_zip(path: Path) -> SganError:
     with open(path, "rb") as f:
-        start = f.read(4)
-    if start == b"PK\x03\x04":
+        start = f.read(CONTAINER_SNIFF)
+    if start[:4] == b"PK\x03\x04":
         return SganError(
             f"{path} is truncated: the directory at the end of the zip is missing.", hint="Copy or download it again."
         )
+    kind, is_archive = kind_of(start) or ("neither a folder nor a zip", False)
     return SganError(
-        f"{path} is neither a folder nor a zip.",
-        hint="Pass a folder or zip of images, TFRecords or an LMDB; `sgan data pack FOLDER OUT.zip` makes such a zip.",
+        f"{path} is {kind}.",
+        hint="Unpack it, and pass the folder."
+        if is_archive
+        else "Pass a folder or zip of images, TFRecords or an LMDB; `sgan data pack FOLDER OUT.zip` makes such a zip.",
     )

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ..errors import SganError, plural
-from ..terminal import HANGUP, STOP_SIGNALS, handle_signals
+from ..terminal import INSISTENT, STOP_SIGNALS, handle_signals
 from .one_rank import DONE, FAILED, READY, STOP, Failure, run_rank
 from .tensors import require_devices
 from .torchrun import call_as_launched, has_launcher, launcher_world_size
@@ -40,9 +40,9 @@ def launch(
 ) -> Any:  # return value of the function on the first rank, or on this one if torchrun started it
     """Run a function on every rank: in this process if there is one rank or torchrun started it, else in new processes.
 
-    The first Ctrl-C or SIGTERM is forwarded to the ranks as one SIGTERM, and they can take their time to stop; a second
-    one kills them. Raises KeyboardInterrupt if they were killed or did not handle SIGTERM yet. An error on any rank is
-    raised here, as a SganError; the other ranks are then killed, which also happens if this process ends.
+    The first Ctrl-C or other request to stop is forwarded to the ranks as one SIGTERM, and they can take their time;
+    a second one kills them. Raises KeyboardInterrupt if they were killed or did not handle SIGTERM yet. An error on any
+    rank is raised here, as a SganError; the other ranks are then killed, which also happens if this process ends.
     """
     ranks = ranks or launcher_world_size() or 1
     if has_launcher():
@@ -77,12 +77,12 @@ def _start_and_restart(ranks: int, restarts: int, work: tuple[Any, ...]) -> Any:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that the first request to stop sets; the second raises KeyboardInterrupt, later ones do nothing.
-    A SIGHUP is never the second: shells and terminals send several."""
+    """An event that the first request to stop sets; the second raises KeyboardInterrupt if it insists, later ones do
+    nothing."""
     stop_requested, interrupted = threading.Event(), threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop_requested.is_set() and not interrupted.is_set() and number != HANGUP:
+        if stop_requested.is_set() and not interrupted.is_set() and number in INSISTENT:
             interrupted.set()
             raise KeyboardInterrupt
         stop_requested.set()

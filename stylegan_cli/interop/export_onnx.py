@@ -60,7 +60,8 @@ def export_onnx(
 def _runtime(path: Path) -> Callable[[dict[str, Tensor]], Tensor]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    # It cannot open a path with undecodable bytes.
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
 
     def run(inputs: dict[str, Tensor]) -> Tensor:
         return torch.from_numpy(session.run(None, {name: x.numpy() for name, x in inputs.items()})[0])

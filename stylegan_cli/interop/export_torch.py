@@ -30,7 +30,9 @@ def export_torch(
     module = extract_part(G, part)
     program = trace(module, example_inputs(G, part, 2))
     with atomic_path(path) as temporary, quiet():
-        torch.export.save(program, temporary, extra_files=metadata_of(G, part))
-        loaded = torch.export.load(temporary).module()
+        with open(temporary, "w+b") as f:  # PyTorch cannot open a path with undecodable bytes
+            torch.export.save(program, f, extra_files=metadata_of(G, part))
+            f.seek(0)
+            loaded = torch.export.load(f).module()
         with ops.use("reference"):
             return largest_difference(module, G, part, lambda inputs: loaded(*inputs.values()))

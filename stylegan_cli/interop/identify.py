@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import PurePosixPath
 
+from ..errors import printable
 from ..pickled import Part
 from .checkpoint import FormatError, is_tensor
 from .modules import Contents, Module, read_tree
@@ -18,7 +19,7 @@ _NAMES_SHOWN = 3
 CONVERT_HELP = "`sgan convert --help` lists the checkpoints that can be opened."
 _GENERATOR = "Use the file with the generator, for example network-snapshot-*.pkl, or a .pt with g_ema."
 _UNPACK = "Unpack it, and use the checkpoint in it."
-_OTHER_GAN = "Only StyleGAN, StyleGAN2 and progressive GANs can be opened; use the program that wrote the file."
+_OTHER_GAN = "Only StyleGAN (1 to 3) and progressive GANs can be opened; use the program that wrote the file."
 DOWNLOAD_AGAIN = "Copy or download it again, and compare its size with the original's."
 
 # First bytes -> what the file is
@@ -65,9 +66,8 @@ _CHECKPOINTS = (".pkl", ".pt", ".pth", ".safetensors", ".ckpt", ".bin")
 # The patterns take linear time: a file may have a long path.
 # Architectures that contain a known generator, or look like one: pattern in the paths -> what the file is
 _VARIANTS: list[tuple[str, str]] = [
-    (r"(^|\.)mapping\.embed_proj\.", "a StyleGAN-XL model"),
+    (r"(^|\.)mapping\.embed_proj\.", "a StyleGAN-XL model (each of its stages has a layer schedule of its own)"),
     (r"(^|\.)(backbone\.synthesis|superresolution)\.", "an EG3D model"),
-    (r"(^|\.)synthesis\.(input\.(freqs|phases)$|L\d+_\d+_\d+\.)", "a StyleGAN3 model"),
     (r"(^|\.)(iwt|dwt)\.|\.iwt\.|\.dwt\.", "a SWAGAN"),
     (r"(^|\.)GAN(\.|$)|(^|\.)(G\.initial_conv|S\.net\.\d)|\.to_style1\.", "a model of lucidrains' stylegan2_pytorch"),
     (r"(^|\.)MainLayers\.\d", "an R3GAN model"),
@@ -101,7 +101,7 @@ _CONTENTS: list[tuple[str, str, str]] = [
         _GENERATOR,
     ),
     (
-        r"(^|\.)(lin\d|lins\.\d)\.model\.\d\.|(^|\.)net\.slice\d\.",
+        r"(^|\.)(lin\d|lin[s]\.\d)\.model\.\d\.|(^|\.)net\.slice\d\.",
         "an LPIPS network, which measures distances",
         _GENERATOR,
     ),
@@ -130,7 +130,12 @@ _CONTENTS: list[tuple[str, str, str]] = [
         "an incomplete StyleGAN2 generator: it lacks the constant input of its lowest level",
         _GENERATOR,
     ),
-    (r"(^|\.)(synthesis\.)?b4\.const$", "a synthesis network without its mapping network", _GENERATOR),
+    (
+        r"(^|\.)synthesis\.L\d+_\d+_\d+\.",
+        "an incomplete StyleGAN3 generator: it lacks the frequencies of its input",
+        _GENERATOR,
+    ),
+    (r"(^|\.)(synthesis\.)?(b4\.const|input\.freqs)$", "a synthesis network without its mapping network", _GENERATOR),
     (r"(^|\.)(mapping\.)?fc0\.weight$", "a mapping network without its synthesis network", _GENERATOR),
     (r"(^|\.)param_groups$", "the state of an optimizer, without a network", _GENERATOR),
     (r"(^|\.)style\.1\.weight$", "a mapping network without its synthesis network", _GENERATOR),
@@ -247,4 +252,4 @@ def _is_text(head: bytes) -> bool:
 
 
 def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name[:60])
+    return printable(name[:60])

@@ -11,13 +11,13 @@ from typing import Any
 
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..pickled import Part, PickleError
-from . import nvidia, nvidia_state, rosinality
+from . import nvidia, nvidia_state, nvidia_stylegan3, rosinality
 from .checkpoint import Checkpoint, FormatError, Loadable, OtherContentError
 from .identify import refuse_variants
 from .modules import Contents, Settings, read_tree
 from .nvidia_writer import NetworkCall, read_calls
 
-_NVIDIA, _ROSINALITY = "synthesis.b4.const", "input.input"  # tensors of the generators
+_NVIDIA, _NVIDIA3, _ROSINALITY = "synthesis.b4.const", "synthesis.input.freqs", "input.input"  # of the generators
 _NVIDIA_D, _ROSINALITY_D = "b4.out.weight", "final_linear.1.weight"  # and of the discriminators
 _MAX_NETWORKS = 32  # in one file
 _AVERAGE = re.compile(r"ema|avg|average|shadow|^gs$", re.IGNORECASE)  # in the name of a moving average
@@ -33,13 +33,15 @@ def read_networks(file: Part) -> Checkpoint:
     contents = Contents()
     contents.add(tree)
     refuse_variants(contents)
-    prefix, mark, others = _choose(contents, (_NVIDIA, _ROSINALITY))
+    prefix, mark, others = _choose(contents, (_NVIDIA, _NVIDIA3, _ROSINALITY))
     w_avg = _mean_of_w(contents, prefix) if mark == _ROSINALITY else None
     generator, tensors, notes = _generator_at(contents, prefix, mark, w_avg)
     discriminator, d_tensors, d_notes = _discriminator_of(contents, generator)
-    measure = mark == _ROSINALITY and w_avg is None or mark == _NVIDIA and "mapping.w_avg" not in contents.under(prefix)
     is_module = prefix.rstrip(".") in contents.modules
-    measure = measure and not (is_module and mark == _NVIDIA)  # such a file is incomplete
+    if mark == _ROSINALITY:
+        measure = w_avg is None
+    else:  # a module without it is incomplete
+        measure = not is_module and "mapping.w_avg" not in contents.under(prefix)
     guesses = ("The file has no mean of w; it was measured with 10,000 latents.",) if measure else ()
     settings = tree if isinstance(tree, dict) else {}
     return Checkpoint(
@@ -85,14 +87,19 @@ def _generator_at(
 ) -> tuple[GeneratorConfig, dict[str, Loadable], tuple[str, ...]]:
     if mark == _ROSINALITY:
         return rosinality.generator_of(_own_tensors(contents, prefix), w_avg)
-    if module := contents.modules.get(prefix.rstrip(".")):
+    module = contents.modules.get(prefix.rstrip("."))
+    if mark == _NVIDIA3:
+        if module is None:
+            return nvidia_stylegan3.state_generator_of(contents.under(prefix))
+        return nvidia_stylegan3.generator_of(module)
+    if module is not None:
         return (*nvidia.generator_of(module), ())
     return nvidia_state.generator_of(contents.under(prefix))
 
 
 def _own_tensors(contents: Contents, prefix: str) -> dict[str, Any]:
     """The tensors of a generator without what is beside them in a flat file: a mean of w, other networks."""
-    marks = (_NVIDIA, _ROSINALITY, _NVIDIA_D, _ROSINALITY_D)
+    marks = (_NVIDIA, _NVIDIA3, _ROSINALITY, _NVIDIA_D, _ROSINALITY_D)
     others = tuple(
         {path.removesuffix(mark) for path in contents.tensors for mark in marks if path.endswith("." + mark)}
     )
@@ -148,7 +155,7 @@ def _name(prefix: str) -> str:
 
 
 def _format(prefix: str, mark: str, is_module: bool) -> str:
-    if mark == _NVIDIA:
+    if mark != _ROSINALITY:
         return "NVIDIA PyTorch pickle" if is_module else "NVIDIA state dictionary"
     return "pSp, e4e or ReStyle file" if prefix.endswith("decoder.") else "rosinality file"
 

@@ -1,4 +1,4 @@
-"""Networks of NVIDIA's PyTorch programs, saved as whole modules: stylegan2-ada-pytorch, and StyleGAN2 of stylegan3.
+"""StyleGAN2 of NVIDIA's PyTorch programs stylegan2-ada-pytorch and stylegan3, saved as whole modules.
 
 A pickle holds {'G', 'D', 'G_ema', 'augment_pipe', 'training_set_kwargs'}; a network is a dictionary with its source
 code, which is ignored, and its `__dict__`. The weight names are the same as here. All settings are inferred from the
@@ -20,32 +20,40 @@ _LINEAR = ("embed", "affine", "out", "torgb", "skip")  # layers without an activ
 
 
 def generator_of(G: Module) -> tuple[StyleGAN2Config, dict[str, Loadable]]:
-    mapping, synthesis = (_part(G, name) for name in ("mapping", "synthesis"))
-    if "input" in synthesis.modules:
-        raise FormatError("it is a StyleGAN3 network, which is not supported yet")
+    fields, synthesis = generator_fields(G), _part(G, "synthesis")
     blocks = _levels(synthesis)
     top = blocks[max(blocks)]
     conv = _part(top, "conv1")
-    layers = [m for name, m in mapping.modules.items() if name.startswith("fc")]
     tensors = G.named_tensors()
     architecture = _word(top, "architecture")
     config = StyleGAN2Config(
-        *_size(synthesis),
-        channels=_int(synthesis, "img_channels"),
-        z_dim=_int(mapping, "z_dim"),
-        c_dim=_int(mapping, "c_dim"),
-        w_dim=_int(mapping, "w_dim"),
-        mapping_layers=_int(mapping, "num_layers", _MAX_LAYERS),
-        mapping_lr=_float(layers[0], "bias_gain", 1.0) if layers else 0.01,
+        **fields,
         architecture=architecture,
         fir=_fir_of(synthesis),
         half_levels=sum(bool(block.use_fp16) for block in blocks.values()),
         conv_clamp=_clamp(conv),
-        w_avg_beta=_float(mapping, "w_avg_beta", 0.995),
         **infer_channels({r: _rows(tensors, f"synthesis.b{r}.conv1.bias") for r in blocks}),
     )
-    _check_uniform(G, config.conv_clamp)
+    check_uniform(G, config.conv_clamp)
     return config, _without_filters(tensors)
+
+
+def generator_fields(G: Module) -> dict[str, Any]:
+    """The fields of a configuration that generators of all families have."""
+    mapping, synthesis = (_part(G, name) for name in ("mapping", "synthesis"))
+    height, width = _size(synthesis)
+    layers = [m for name, m in mapping.modules.items() if name.startswith("fc")]
+    return {
+        "height": height,
+        "width": width,
+        "channels": _int(synthesis, "img_channels"),
+        "z_dim": _int(mapping, "z_dim"),
+        "c_dim": _int(mapping, "c_dim"),
+        "w_dim": _int(mapping, "w_dim"),
+        "mapping_layers": _int(mapping, "num_layers", _MAX_LAYERS),
+        "mapping_lr": _float(layers[0], "bias_gain", 1.0) if layers else 0.01,
+        "w_avg_beta": _float(mapping, "w_avg_beta", 0.995),
+    }
 
 
 def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable]]:
@@ -69,7 +77,7 @@ def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable
         mbstd_channels=_int(mbstd, "num_channels") if mbstd else 0,
         **infer_channels({r: _rows(tensors, f"b{r}.conv0.bias") for r in blocks} | {4: _rows(tensors, "b4.conv.bias")}),
     )
-    _check_uniform(D, config.conv_clamp)
+    check_uniform(D, config.conv_clamp)
     return config, _without_filters(tensors)
 
 
@@ -130,7 +138,7 @@ def _filter(tensor: Loadable | None) -> tuple[float, ...]:
     return tuple(round(t, 4) for t in taps.tolist())
 
 
-def _check_uniform(network: Module, clamp: float | None) -> None:
+def check_uniform(network: Module, clamp: float | None) -> None:
     """Raise FormatError if the layers have different settings, where our configuration has one for all of them."""
     for prefix, module in network.walk():
         name = prefix.rstrip(".")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor
 
 from ..config import base_size, from_json, to_json
@@ -22,13 +23,16 @@ from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
 from ..models.stylegan2.config import StyleGAN2Config
+from ..models.stylegan3 import checkpoints as stylegan3
+from ..models.stylegan3.config import StyleGAN3Config
 from ..ops import fir_filter
 from ..pickled import Name, PickleError
 from ..tensors import Array
 from .checkpoint import Checkpoint
 
 _OTHER_FORMATS = "Use .onnx or .pt2, which support every model."
-REPOSITORIES = {"ada": "training.networks", "sg3": "training.networks_stylegan2"}  # the module with the networks
+REPOSITORIES = {"ada": "training.networks", "sg3": "training.networks_stylegan2"}  # the module with StyleGAN2
+_STYLEGAN3 = "training.networks_stylegan3"
 # Our field name -> NVIDIA's argument name, if they differ
 _NVIDIA_NAMES = {
     "channels": "img_channels",
@@ -74,7 +78,7 @@ def write_nvidia(
     """
     if repository not in REPOSITORIES:
         raise ValueError(f"repository must be one of {', '.join(REPOSITORIES)}, not {repository!r}")
-    _check_supported(G.config, None if D is None else D.config)
+    _check_supported(G.config, None if D is None else D.config, repository)
     generator = _network(G, "Generator", repository)
     tree = {
         "G": generator,
@@ -87,10 +91,13 @@ def write_nvidia(
         _Writer(f).write(tree)
 
 
-def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorConfig | None) -> None:
-    if not isinstance(generator, StyleGAN2Config):
+def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorConfig | None, repository: str) -> None:
+    if isinstance(generator, StyleGAN3Config) and repository != "sg3":
+        raise SganError("Only NVIDIA's repository stylegan3 supports StyleGAN3.", hint="Use --for sg3.")
+    if not isinstance(generator, (StyleGAN2Config, StyleGAN3Config)):
         raise SganError(
-            f"NVIDIA's repositories support only StyleGAN2, not the family {generator.family!r}.", hint=_OTHER_FORMATS
+            f"NVIDIA's repositories support only StyleGAN2 and StyleGAN3, not the family {generator.family!r}.",
+            hint=_OTHER_FORMATS,
         )
     if discriminator and (discriminator.blur or discriminator.fade):
         raise SganError(
@@ -115,10 +122,12 @@ def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorCon
 
 
 def arguments_of(
-    config: StyleGAN2Config | DiscriminatorConfig,
+    config: StyleGAN2Config | StyleGAN3Config | DiscriminatorConfig,
     repository: str,  # one of REPOSITORIES
 ) -> dict[str, Any]:
     """The arguments of NVIDIA's class for such a network. All are explicit, since the defaults differ."""
+    if isinstance(config, StyleGAN3Config):
+        return stylegan3.arguments_of(config)
     fields = to_json(config) | {"fir": list(config.fir)}
     flat = {_NVIDIA_NAMES.get(name, name): v for name, v in fields.items() if name not in _FIXED}
     groups = {
@@ -130,6 +139,8 @@ def arguments_of(
 def _weights(network: Generator | Discriminator) -> dict[str, Tensor]:
     """The state_dict of NVIDIA's network. It also contains the filters, which are two-dimensional if they are short."""
     tensors: dict[str, Tensor] = dict(network.named_parameters())
+    if isinstance(network.config, StyleGAN3Config):
+        tensors["synthesis.input.transform"] = torch.eye(3)
     for name, tensor in network.named_buffers():
         if name.endswith("blur_filter"):  # a single tap
             continue
@@ -176,17 +187,18 @@ _FLOAT32 = _Call(_Global("numpy", "dtype"), ("f4", False, True), (3, "<", None, 
 
 def _network(network: Generator | Discriminator, name: str, repository: str) -> _Prepared:
     config = network.config
-    assert isinstance(config, (StyleGAN2Config, DiscriminatorConfig))  # checked by _check_supported
+    assert isinstance(config, (StyleGAN2Config, StyleGAN3Config, DiscriminatorConfig))  # checked by _check_supported
     # Calls in a pickle have positional arguments only; a partial provides the keyword arguments.
-    network_class = _Global(REPOSITORIES[repository], name)
+    module = _STYLEGAN3 if isinstance(config, StyleGAN3Config) else REPOSITORIES[repository]
+    network_class = _Global(module, name)
     call = _Call(_PARTIAL, (network_class,), (network_class, (), arguments_of(config, repository), None))
-    module = _Call(_CALL, (call,), is_shared=True)
+    result = _Call(_CALL, (call,), is_shared=True)
     return _Prepared(
-        module,
+        result,
         (
-            _Call(_Global(_MODULE, "Module.load_state_dict"), (module, _weights(network))),
-            _Call(_Global(_MODULE, "Module.eval"), (module,)),
-            _Call(_Global(_MODULE, "Module.requires_grad_"), (module, False)),
+            _Call(_Global(_MODULE, "Module.load_state_dict"), (result, _weights(network))),
+            _Call(_Global(_MODULE, "Module.eval"), (result,)),
+            _Call(_Global(_MODULE, "Module.requires_grad_"), (result, False)),
         ),
     )
 
@@ -295,13 +307,21 @@ class _Partial:
         self.arguments = state[2]
 
 
-_CONFIGS = {"Generator": StyleGAN2Config, "Discriminator": DiscriminatorConfig}
+_CONFIGS = {
+    "Generator": StyleGAN2Config,
+    "StyleGAN3 Generator": StyleGAN3Config,
+    "Discriminator": DiscriminatorConfig,
+}
+# Tensors that follow from the configuration
+_LEFT_OUT = ("resample_filter", ".up_filter", ".down_filter", "synthesis.input.transform")
 
 
 def resolve_writer_name(module: str, name: str) -> Any:
     """The replacement for a name in such a file; None for other names, including numpy's."""
-    if module in REPOSITORIES.values() and name in _CONFIGS:
+    if module in REPOSITORIES.values() and name in ("Generator", "Discriminator"):
         return name
+    if (module, name) == (_STYLEGAN3, "Generator"):
+        return "StyleGAN3 Generator"
     meanings = {
         (_PARTIAL.module, _PARTIAL.name): _Partial,
         (_CALL.module, _CALL.name): NetworkCall,
@@ -319,7 +339,7 @@ def _load(network: Any, tensors: Any) -> None:
         raise PickleError("it loads weights into something other than a network")
     if not all(type(name) is str and isinstance(tensor, Array) for name, tensor in tensors.items()):
         raise PickleError("it has weights that are not arrays")
-    network.tensors = {name: t for name, t in tensors.items() if not name.endswith("resample_filter")}
+    network.tensors = {name: t for name, t in tensors.items() if not name.endswith(_LEFT_OUT)}
 
 
 def read_calls(
@@ -333,20 +353,25 @@ def read_calls(
 
 def config_of(
     network: NetworkCall,
-    class_name: str,  # one of _CONFIGS
+    class_name: str,  # 'Generator' or 'Discriminator'
 ) -> Any:
     """The configuration of a network. Raises PickleError if its arguments are invalid."""
-    if network.class_name != class_name:
-        raise PickleError(f"it has a {network.class_name} instead of a {class_name}")
+    name = network.class_name
+    if name is None or not name.endswith(class_name):
+        raise PickleError(f"it has a {name} instead of a {class_name}")
     flat: dict[str, Any] = {}
-    for name, value in network.arguments.items():
-        flat |= value if type(value) is dict else {name: value}
-    if not all(_is_plain(x) for x in (*flat, *flat.values())):
+    plain = [*network.arguments]
+    for argument, value in network.arguments.items():
+        flat |= value if type(value) is dict else {argument: value}
+        plain += [*value, *value.values()] if type(value) is dict else [value]
+    if not all(_is_plain(x) for x in plain):
         raise PickleError("a network's arguments are invalid")
     side = flat.pop("img_resolution", 0)
     fields = {_FIELD_NAMES.get(k, k): v for k, v in flat.items()} | {"height": side, "width": side}
     try:
-        return from_json(_CONFIGS[class_name], fields)
+        if _CONFIGS[name] is StyleGAN3Config:
+            fields = stylegan3.fields_of(network.arguments)
+        return from_json(_CONFIGS[name], fields)
     except SganError as e:
         raise PickleError(str(e).rstrip(".")) from e
 
@@ -357,4 +382,4 @@ def _is_plain(value: Any) -> bool:
         return len(value) < 40 and all(type(x) is float and abs(x) < 1e6 for x in value)
     if type(value) is str:
         return len(value) < 40
-    return value is None or (type(value) in (int, float) and abs(value) < 1 << 20)
+    return value is None or (type(value) in (bool, int, float) and abs(value) < 1 << 20)

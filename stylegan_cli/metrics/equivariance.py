@@ -33,10 +33,11 @@ def peak_signal_to_noise(
     """Compute EQ of the equations above with its standard error; at most 160."""
     squares, counts = errors.unbind(1)
     mse = max(float(squares.sum() / counts.sum()), _ROUNDING)
-    residuals = squares - mse * counts
-    n = len(errors)
-    deviation = math.sqrt(float(residuals.square().sum()) * n / (n - 1)) / float(counts.sum())
-    return Value(10 * math.log10(4 / mse), 10 / math.log(10) * deviation / mse)
+    value, n = 10 * math.log10(4 / mse), len(errors)
+    if n < 2:
+        return Value(value)
+    variance = (squares - mse * counts).square().sum() * n / (n - 1)
+    return Value(value, 10 / math.log(10) * math.sqrt(float(variance)) / (float(counts.sum()) * mse))
 
 
 def _compute(reals: Tensors, fakes: Tensors, settings: Settings) -> list[Value]:

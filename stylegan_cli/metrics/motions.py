@@ -15,7 +15,7 @@ from .metric import Motion
 from .resampling import limit_to_rotation, rotate, shift, shift_by_fraction
 from .stream import ModelSamples
 
-_MAX_SHIFT = 1 / 8  # of the image
+MAX_SHIFT = 1 / 8  # of the image
 _MAX_ANGLE = math.pi
 
 
@@ -29,7 +29,8 @@ class MotionErrors(ModelSamples):
         *sampling: Any,  # arguments of `ModelSamples` after G
     ):
         super().__init__(G, *sampling)
-        self.motion, self.sides = motion, (G.config.width, G.config.height)
+        self.motion: Motion = motion
+        self.sides = G.config.width, G.config.height
 
     def __call__(
         self,
@@ -52,7 +53,7 @@ class MotionErrors(ModelSamples):
         if self.motion == "rotate":
             return (2 * to_float64(counter.uniform(self.seed, "metrics.motion", index)) - 1) * _MAX_ANGLE
         u = 2 * to_float64(counter.uniform(self.seed, "metrics.motion", index, (2,))) - 1
-        pixels = u * _MAX_SHIFT * torch.tensor(self.sides).to(u)
+        pixels = u * MAX_SHIFT * torch.tensor(self.sides).to(u)
         return pixels.round() if self.motion == "int" else pixels
 
 

@@ -102,8 +102,11 @@ def measure_equivariance(
     settings: Settings,
 ) -> dict[Metric, Measurement]:
     """Measure the metrics with a motion."""
-    motions = [(m, m.motion) for m in metrics if m.motion is not None]
-    return {m: Measurement(_measure_pairs(m, make_pairs(motion), settings), "") for m, motion in motions}
+    measured = {}
+    for m in metrics:
+        if m.motion is not None:
+            measured[m] = Measurement(_measure_pairs(m, make_pairs(m.motion), settings), "")
+    return measured
 
 
 def _measure_pairs(

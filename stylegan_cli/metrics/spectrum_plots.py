@@ -131,7 +131,7 @@ def _add_slices(
         ]
         plot.line(points, _LINES[i % len(_LINES)], 2)
     plot.frame(x, y, _SLICE_WIDTH, _SLICE_HEIGHT)
-    plot.text(x + _SLICE_WIDTH / 2, y + _SLICE_HEIGHT + 42, "cycles per image width", "ms")
+    plot.text(x + _SLICE_WIDTH / 2, y + _SLICE_HEIGHT + 42, "cycles per image", "ms")
     plot.text(x - 44, y - 12, "dB", "ls")
 
 

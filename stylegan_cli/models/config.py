@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..config import base_size, check_choice, check_range
-from ..errors import SganError
+from ..errors import SganError, plural
 
 C = TypeVar("C", bound="ImageConfig")
 
@@ -61,11 +61,11 @@ class GeneratorConfig(ImageConfig):
 
     def describe(
         self,
-        unit: str = "classes",  # what c_dim counts
+        unit: str = "class",  # what c_dim counts
     ) -> str:
         """One line for users: family, image size, latents, and details that depend on the family."""
         color = {1: "gray", 3: "RGB", 4: "RGBA"}[self.channels]
-        labels = f", {self.c_dim} {unit}" if self.c_dim else ""
+        labels = f", {plural(self.c_dim, unit)}" if self.c_dim else ""
         image = f"{self.height}x{self.width} (height x width) {color}{labels}"
         return ", ".join([self._name(), image, f"z {self.z_dim}, w {self.w_dim}", *self._details()])
 

@@ -57,7 +57,9 @@ def require_transform(
     if not config.takes_transform:
         titles = [family.title for family in FAMILIES.values() if family.config.takes_transform]
         kinds = " and ".join(titles)
-        raise SganError(f"{what} needs a model with an input transform, which {kinds} has but {config.title} has not.")
+        raise SganError(
+            f"{what} needs a model with an input transform, which {kinds} models have and {config.title} models do not."
+        )
 
 
 def read_generator(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from ..errors import printable
 
 WIDTH, HEIGHT = 400, 216  # of a chart, in units of its viewBox: about pixels, a few less on a phone
 _TOP, _RIGHT, _BOTTOM = 10, 20, 40  # margins; the left one is as wide as its labels
@@ -38,6 +40,11 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+
+def escape(text: str) -> str:
+    """Escape text for HTML, and what is not text on one line."""
+    return html.escape(printable(text))
 
 
 def chart(

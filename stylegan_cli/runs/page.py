@@ -7,17 +7,16 @@ import io
 import json
 import os
 import re
-import shlex
 import string
 import time
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..errors import quote
 from ..files import write_atomic
 from ..progress import Progress, silent, track
-from .charts import Line, Points, chart
+from .charts import Line, Points, chart, escape
 from .folders import latest_snapshot
 from .history import HISTORY, describe_changes, flatten, read_history
 from .records import number, read_config, read_metrics, read_stats
@@ -73,7 +72,7 @@ def make_page(
         charts=_charts(stats, read_metrics(folder), [entry["kimg"] for entry in history])
         or "<p>No statistics yet.</p>",
         images=_images(folder, progress),
-        commands=escape("\n".join(_commands(folder.resolve(), summary))),
+        commands="\n".join(map(escape, _commands(folder.resolve(), summary))),
         config=_rows(_settings(config)) or "<tr><td>There is no config.json.</td></tr>",
         created=time.strftime("%Y-%m-%d %H:%M"),
     )
@@ -143,10 +142,10 @@ def _commands(folder: Path, summary: RunSummary) -> list[str]:
     """Commands to continue the run and to generate images with its model."""
     longer = f" --kimg {2 * summary.of_kimg:g}" if summary.state == "complete" and summary.of_kimg else ""
     best = folder / "best.safetensors"
-    lines = [f"sgan train --resume {shlex.quote(str(folder))}{longer}"]
+    lines = [f"sgan train --resume {quote(folder)}{longer}"]
     if best.is_file() or latest_snapshot(folder):
         model = best if best.is_file() else folder
-        lines.append(f"sgan generate --model {shlex.quote(str(model))} --seeds 0-99")
+        lines.append(f"sgan generate --model {quote(model)} --seeds 0-99")
     return lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import to_uint8
+from ..errors import quote
 from ..models.generator import Generator
 from ..models.registry import require_transform
 from ..progress import Progress, silent
@@ -128,4 +128,4 @@ def image_metadata(
     metadata = {name: str(value) for name, value in settings.items() if value is not None and name != "batch"}
     metadata["model"] = model
     metadata["Software"] = f"stylegan_cli {__version__}"
-    return metadata | ({"command": shlex.join(command)} if command else {})
+    return metadata | ({"command": " ".join(map(quote, command))} if command else {})

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import MisuseError, SganError
+from ..errors import MisuseError
 from ..models.generator import Generator
 from ..models.registry import require_transform
 from ..ops import to_float64
@@ -177,7 +177,7 @@ def plan_video(
     min_keyframes = 1 if kind == "trunc" else 2  # per cell
     items = items or range(6 if cells is None else cells if min_keyframes == 1 else 6 * cells)
     if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
-        raise SganError(
+        raise MisuseError(
             f"--kind slerp needs seeds, not files of latents: {', '.join(files)}.",
             hint="Use --kind spline or linear.",
         )

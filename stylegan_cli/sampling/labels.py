@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import SganError, plural, suggest
+from ..errors import SganError, plural, printable, suggest
 from ..models.label_space import LabelSpace
 from . import counter
 from .checks import Check
@@ -99,6 +99,7 @@ def _label(choice: Choice, space: LabelSpace) -> list[float]:  # [c_dim]
         return _one_hot([choice], space)
     if not isinstance(choice, str):
         return _vector(choice, space)
+    choice = printable(choice)  # as datasets record the undecodable bytes of a folder's name
     if choice in space.names:
         return _one_hot([space.names.index(choice)], space)
     parts = [part.strip() for part in choice.split(",")]

@@ -17,9 +17,10 @@ from ..metrics.registry import resolve
 from ..progress import Progress, silent
 from ..sampling.bound_files import owned_by
 from ..snapshot import open_training_dataset
-from . import attribute, edit, generate, interpolate, mix, noise, project
+from . import attribute, edit, equivariance, generate, interpolate, mix, noise, project
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
 from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
+from .equivariance import EquivarianceRequest, EquivarianceResult
 from .generate import GenerateRequest, GenerateResult
 from .interpolate import InterpolateRequest, InterpolateResult
 from .mix import MixRequest, MixResult
@@ -33,6 +34,8 @@ __all__ = [
     "AttributeTask",
     "EditRequest",
     "EditResult",
+    "EquivarianceRequest",
+    "EquivarianceResult",
     "FindRequest",
     "GenerateRequest",
     "GenerateResult",
@@ -86,6 +89,7 @@ class Session(Model):
     generate = _method(GenerateRequest, function=generate.generate)
     mix = _method(MixRequest, function=mix.mix)
     interpolate = _method(InterpolateRequest, function=interpolate.interpolate)
+    equivariance = _method(EquivarianceRequest, function=equivariance.equivariance)
     noise_study = _method(NoiseRequest, function=noise.noise_study)
     find_directions = _method(FindRequest, function=edit.find_directions)
     show_directions = _method(ShowRequest, function=edit.show_directions)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
-import torch
 from torch import Tensor
 
 from ..data.images import grid_columns
-from ..data.video import frame_grids, write_video
+from ..data.video import frame_grids
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.interpolate import Kind, plan_video
 from .model import Model, tuned_note, upcast
+from .video import VideoResult
 
 
 @dataclass(frozen=True)
@@ -50,31 +48,11 @@ class InterpolateRequest(SamplingOptions):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class InterpolateResult:
-    """F frames, generated on demand: `images` keeps all of them, `save` one batch at a time."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InterpolateResult(VideoResult):
+    """A video through keyframes."""
 
-    count: int  # F
-    fps: int
-    loop: bool
     keys: list[list[str]]  # names of the keyframes of each cell
-    metadata: dict[str, str]
-    notes: list[str]  # useful information
-    synthesize: Callable[[], Iterator[Tensor]]  # uint8 [C, H, W], frame by frame
-    warnings: list[str] = field(default_factory=list)  # important information
-
-    @functools.cached_property
-    def images(self) -> Tensor:  # uint8 [F, C, H, W]
-        return torch.stack(list(self.synthesize()))
-
-    def save(
-        self,
-        path: str | Path,  # .gif, .webp or .mp4
-    ) -> Path:
-        """Write the video atomically. Raises the errors of `write_video`."""
-        frames = self.images if "images" in self.__dict__ else self.synthesize()
-        write_video(frames, self.count, path, fps=self.fps, loop=self.loop, metadata=self.metadata)
-        return Path(path)
 
 
 def interpolate(
@@ -126,5 +104,11 @@ def interpolate(
         return model.with_kernels(frame_grids(cells, len(video.keyframes), columns))
 
     return InterpolateResult(
-        video.frames, request.fps, request.loop, video.keyframes, metadata, tuned_note(video.tuned), frames
+        count=video.frames,
+        fps=request.fps,
+        loop=request.loop,
+        metadata=metadata,
+        notes=tuned_note(video.tuned),
+        synthesize=frames,
+        keys=video.keyframes,
     )

@@ -142,7 +142,7 @@ class Engine(Generic[R]):
         self.recapture()  # the old rate is captured
 
     def recapture(self) -> None:
-        """Capture the phases as CUDA graphs anew, because they will run differently."""
+        """Capture the phases as CUDA graphs again, because they will run differently."""
         self._graphs.clear()
 
     def fit_memory(self) -> None:

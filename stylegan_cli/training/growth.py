@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import base_size, levels_of
-from ..errors import SganError, plural
+from ..errors import MisuseError, SganError, plural
 from .config import TrainConfig
 from .engine import Engine
 from .presets import PRESETS
@@ -135,13 +135,13 @@ def fade_reals(
 
 def _stages(config: TrainConfig) -> list[Stage]:
     if not (config.generator.grows and config.discriminator.grows):
-        raise SganError(
+        raise MisuseError(
             f"The networks of --cfg {config.cfg} do not support growing.",
             hint=f"Choose --cfg {' or '.join(name for name, p in PRESETS.items() if p.grow_from)}, or remove "
             "--grow-from.",
         )
     if config.freezed:
-        raise SganError("--freezed cannot be combined with a growing discriminator.", hint="Remove --freezed.")
+        raise MisuseError("--freezed cannot be combined with a growing discriminator.", hint="Remove --freezed.")
     if (growth := config.growth) is None:
         raise ValueError("the config has no growth schedule")
     h0, w0, _ = base_size(config.data.height, config.data.width, 0)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..config import to_json
 from ..data.images import save_image
+from ..errors import printable
 from ..files import atomic_path, wait_for_space, write_atomic
 from ..runs import read_metrics, snapshot_name, unit_of
 from ..runs.history import HISTORY, Changes, changed_settings, extend_history, read_history
@@ -60,6 +61,8 @@ class Recorder:
         about: dict[str, Any] | None,  # of the state that the run continues from; None: a new run
     ) -> Changes:  # since that state
         """Write config.json, with the changes of the settings, and the images that do not depend on the model."""
+        for name in ("log.txt", "stats.jsonl"):  # a run that cannot be logged is refused before anything changes
+            self._write(lambda name=name: open(self.folder / name, "ab").close())
         now = to_json(self.config)
         changes = changed_settings(about["config"], now) if about else {}
         history = extend_history(read_history(self.folder), about["kimg"], changes) if about else []
@@ -118,6 +121,7 @@ class Recorder:
         in_bar: bool = False,  # whether the progress bar shows the same
     ) -> None:
         """Write a line to the log, and print it unless the run is quiet."""
+        line = printable(line)
         if not (in_bar and not self.bar.disable):
             self._print(line)
         self.log.text(line)

@@ -108,8 +108,8 @@ class Run:
         messages: list[str] = []
         about = self._load(messages.append)
         if self.recorder is not None:
-            (self.folder / FAILURE).unlink(missing_ok=True)
             changes = self.recorder.record_settings(about)
+            (self.folder / FAILURE).unlink(missing_ok=True)
             self.recorder.start()
             self._log_start(about, messages, changes)
         if about is None:

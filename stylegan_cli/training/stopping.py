@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import distributed
-from ..terminal import HANGUP, STOP_SIGNALS, handle_signals
+from ..terminal import INSISTENT, STOP_SIGNALS, handle_signals
 
 
 class StopFlag:
@@ -45,13 +45,12 @@ class StopFlag:
 
 @contextlib.contextmanager
 def stop_on_interrupt(device: torch.device) -> Iterator[StopFlag]:
-    """Request a stop after the step on Ctrl-C, SIGTERM or SIGHUP, and stop at once on a second one, but not on a second
-    SIGHUP: shells and terminals send several. Several ranks only react to SIGTERM, which the process that started them
-    sends."""
+    """Request a stop after the step on any request, and stop at once on a second one if it insists. Several ranks only
+    react to SIGTERM, which the process that started them sends."""
     stop = StopFlag(device)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.requested and (number == HANGUP or distributed.world_size() > 1):
+        if stop.requested and (number not in INSISTENT or distributed.world_size() > 1):
             return  # torchrun and its parent may each have sent one
         if stop.requested:
             raise KeyboardInterrupt

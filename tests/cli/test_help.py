@@ -31,6 +31,7 @@ DIFFERENT = {
     "--batch": "train: per step; else: at a time",
     "--data": "train: to train on; edit find: labels; else: real images",
     "--direction": "edit show: several in one; edit apply: one at a time",
+    "--frames": "interpolate: from each image to the next; equivariance: all",
     "--grid": "generate: a flag; interpolate: rows and columns",
     "--layers": "edit find, edit show: styles; model info: a flag",
     "--loss": "train: objective; else: distance",

@@ -180,6 +180,18 @@ def test_closed_stdout_is_replaced(monkeypatch):
         "edit find --csv a --data b",
         "convert a.safetensors b.txt",
         "no-such-command",
+        "data pack . x.zip --pad red",
+        "data pack . x.zip --crop pad --pad nocolor",
+        "data pack . x.zip --size 7",
+        "data pack x.zip x.zip",
+        "interpolate --kind slerp --seeds a.npz,b.npz",
+        "train --gamma nan",
+        "train --lr inf",
+        "train --mixing-prob nan",
+        "train --size 8x999",
+        "train --grow-from 8",
+        "train --cfg demo-stylegan --freezed 1",
+        "train --features efficientnet-lite0",
     ],
 )
 def test_misused(sgan, line, tmp_path, monkeypatch):

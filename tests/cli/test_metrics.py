@@ -175,10 +175,12 @@ def test_equivariance_in_training(sgan, rgb_set, tmp_path):
     assert len(values) >= 2 and f"eqt4_int {values[-1]:.4g} dB" in (folder / "log.txt").read_text()
     best = f"{max(values):.5g} dB"
     assert best in sgan("runs", "--runs", folder.parent).stdout and (folder / "best.safetensors").is_file()
+    shown = sgan("metrics", "eqr", "--num", "2", "--model", folder / "best.safetensors").stdout.split()
+    assert shown[0] == "eqr2" and shown[2] == "±" and shown[4] == "dB"
 
 
 def test_equivariance_needs_an_input_transform(sgan, run, rgb_set, tmp_path):
-    refusal = "needs a model with an input transform, which StyleGAN3 has but StyleGAN2 has not."
+    refusal = "needs a model with an input transform, which StyleGAN3 models have and StyleGAN2 models do not."
     assert_error(sgan("metrics", "eqt", "--model", run, code=1), refusal)
     line = ["train", "--data", rgb_set, "--runs", tmp_path / "new", "--metrics", "eqt1k_int", "-q"]
     assert_error(sgan(*line, code=1), refusal)

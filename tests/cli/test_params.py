@@ -33,6 +33,7 @@ def test_seeds(text, numbers):
     [
         ("5-1", "The range '5-1' is descending. Use 1-5."),
         ("5-x", "'5-x' is not a valid seed list. Use numbers and ranges such as 0,5,10-20."),
+        ("me.npz", "Use numbers and ranges such as 0,5,10-20. Files of latents go to --from-w."),
         ("", "'' is not a valid seed list"),
         ("1,,2", "'' is not a valid seed list"),
         ("-3", "'-3' is not a valid seed list"),

@@ -35,6 +35,7 @@ def test_resume_continues_in_the_same_folder(sgan, rgb_set, tmp_path):
     assert stats == sorted(stats) and stats[-1] == 0.032
     assert json.loads((folder / "config.json").read_text())["kimg"] == 0.032
     assert_error(sgan("train", "--resume", folder, code=1), "complete at 0.032 kimg", "--kimg")
+    assert_error(sgan("train", "--resume", folder, "--kimg", "0.016", code=1), "at 0.032 kimg already", "--kimg")
 
 
 def test_resume_refuses_other_settings(sgan, tiny_run):
@@ -74,6 +75,24 @@ def test_a_refused_resume_does_not_mark_a_complete_run(sgan, rgb_set, make_set, 
     assert_error(sgan("train", "--resume", folder, "--kimg", "1", "--gpus", ranks, "-q", code=1), "have changed")
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     assert "complete" in sgan("runs", "--runs", tmp_path / "runs").stdout
+
+
+def test_a_run_that_cannot_be_logged_is_as_it_was(sgan, rgb_set, tmp_path):
+    line = ["train", "--data", rgb_set, "--runs", tmp_path, *SMALL, "--kimg", "0.008", "-q"]
+    folder = Path(sgan(*line).stdout.strip())
+    (folder / "log.txt").unlink()
+    (folder / "log.txt").mkdir()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert_error(sgan("train", "--resume", folder, "--kimg", "1", "-q", code=1), "Cannot write", "Is a directory")
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert "complete" in sgan("runs", "--runs", tmp_path).stdout
+
+
+def test_too_many_frozen_layers_are_refused_before_there_is_a_run(sgan, rgb_set, tmp_path):
+    line = ["train", "--data", rgb_set, "--runs", tmp_path / "runs", "--freezed", "99"]
+    assert_error(sgan(*line, "--dry-run", code=1), "--freezed is 99", "Choose --freezed from 0 to")
+    assert_error(sgan(*line, code=1), "--freezed is 99")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_snapshot_brings_its_dataset(sgan, class_run, rgb_set, make_set, tmp_path):
@@ -117,6 +136,9 @@ def test_resume_refuses_other_folders(sgan, tiny_run, tmp_path):
     assert_error(sgan("train", "--resume", tmp_path, code=1), "no training state")
     (tmp_path / "config.json").write_text("{")
     assert_error(sgan("train", "--resume", tmp_path, code=1), "config.json")
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert_error(sgan("train", "--resume", tmp_path, code=1), "Cannot read", "config.json")
+    assert_error(sgan("train", "--resume", "x" * 5000, code=1), "File name too long")
 
 
 def test_new_run_from_the_weights_of_a_model(sgan, tiny_run, rgba_set, tmp_path):

@@ -51,7 +51,7 @@ def test_padding_and_limit_of_pixels(tmp_path, photos):
     options = ["--size", "48", "--crop", "pad", "--pad", "white"]
     _, errors = sgan_data("pack", photos, dest, *options, "--max-pixels", 42 * 60)
     assert "Skipped 3 files:" in errors
-    assert "cat/3.jpg: its 43x60 pixels (height x width) exceed the limit of 0.00252 million" in errors
+    assert "cat/3.jpg: its 43x60 pixels (height x width) exceed the limit of 2520" in errors
     images = open_dataset(dest).images(range(3))
     assert (images[..., :7, :] == 255).all() and images[..., 24, :].float().std() > 10
     assert "crop pad, filter lanczos, pad white" in "\n".join(sgan_data("info", dest)[0])

@@ -304,8 +304,12 @@ def test_labels_that_cannot_be_used_matter_only_if_they_are(tmp_path, files, val
 
 
 @pytest.mark.parametrize("content", ["{", "7", '{"labels": 3}', '{"labels": [[1, 2]]}', '{"attributes": {"a": 1}}'])
-def test_dataset_json_of_unknown_form(tmp_path, files, content):
-    assert str(tmp_path / "a.zip") in error_of(write_zip(tmp_path / "a.zip", files, content))
+def test_dataset_json_of_unknown_form_matters_only_if_it_is_used(tmp_path, files, content):
+    path = write_zip(tmp_path / "a.zip", files, content)
+    message = error_of(path, label="labels")
+    assert str(path) in message
+    data = open_dataset(path)
+    assert len(data) == 6 and data.label_problem == message and data.attributes == {}
 
 
 def test_attribute_with_wrong_number_of_values(tmp_path, files):

@@ -143,7 +143,7 @@ def test_labels_in_other_scripts(monkeypatch):
     assert (font.getname()[0], texts) == (ImageFont.load_default(20).getname()[0], ["seed 7", "img_0"])
     monkeypatch.setattr(images, "_SYSTEM_FONTS", ())
     assert images.font_for(["кот", "a é"], 20)[1] == [r"\u043a\u043e\u0442", r"a \xe9"]
-    assert images.font_for(["a\udcff"], 20)[1] == [r"a\udcff"]
+    assert images.font_for(["a\udcff", "b\n"], 20)[1] == [r"a\xff", r"b\n"]
     cells = torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8)
     first, second = (images.labeled_grid(cells, None, None, [name, "x"], ["y"]) for name in ("кот", "пёс"))
     assert not torch.equal(first, second)

@@ -109,3 +109,9 @@ def test_some_vectors_represent_all():
     some = torch.tensor(labels_of(content, list(content.labels), "here").some_vectors())
     assert some.shape == (512, 8)
     assert torch.equal(some[[0, -1]], torch.from_numpy(vectors[[0, -1]]).float())
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5, 1], ["red", "hat"], {"a": 1}, None, 1, "cat"])
+def test_mappings_of_any_labels_are_read(value):
+    content = parse_dataset_json(json.dumps({"a.png": value, "b.png": value}), "x")
+    assert content.labels == {"a.png": value, "b.png": value}

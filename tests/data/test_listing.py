@@ -63,7 +63,9 @@ def test_every_file_is_packed_or_listed(source, tmp_path):
         ".DS_Store": (b"x", "hidden file"),
         "__MACOSX/._a.png": (b"x", "hidden file"),
         ".git/a.png": (encoded(), "hidden file"),
-        "sub/Thumbs.db": (b"x", "hidden file"),
+        "sub/thumbs.db": (b"x", "hidden file"),
+        "more.zip": (b"PK\3\4", "a zip, which is not unpacked"),
+        "more.tar": (bytes(257) + b"ustar", "a tar archive, which is not unpacked"),
     }
     path = source(files | {name: data for name, (data, _) in others.items()})
     report = pack(path, tmp_path / "o.zip")
@@ -72,7 +74,7 @@ def test_every_file_is_packed_or_listed(source, tmp_path):
     assert report.num + len(report.skipped) == len(files) + len(others)
     listed = [name for name, (_, reason) in others.items() if reason != "hidden file"]
     assert open_dataset(tmp_path / "o.zip").provenance["skipped"] == sorted(listed)
-    with pytest.raises(SganError, match=r"has 5 files that cannot be read as images: bad.jpg \(not a readable image\)"):
+    with pytest.raises(SganError, match=r"has 7 files that cannot be read as images: bad.jpg \(not a readable image\)"):
         pack(path, tmp_path / "o.zip", strict=True)
 
 
@@ -155,7 +157,31 @@ def test_circles_of_links_end(links, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipes_are_not_opened(links, tmp_path):
     os.mkfifo(links / "pipe.png")
-    assert dict(pack(links, tmp_path / "o.zip").skipped) == {"pipe.png": "not a regular file"}
+    (links / "null.png").symlink_to("/dev/null")
+    expected = dict.fromkeys(("pipe.png", "null.png"), "not a regular file")
+    assert dict(pack(links, tmp_path / "o.zip").skipped) == expected
+    for path in (links / "pipe.png", "/dev/null"):
+        with pytest.raises(SganError, match="is not a regular file"):
+            pack(path, tmp_path / "o.zip")
+
+
+@pytest.mark.parametrize(
+    "path, message", [("", "The name of the file or folder is empty"), ("x" * 300, "Cannot read x")]
+)
+def test_paths_that_cannot_exist(tmp_path, path, message):
+    for work in (open_dataset, lambda path: pack(path, tmp_path / "o.zip")):
+        with pytest.raises(SganError, match=f"^{message}"):
+            work(path)
+
+
+def test_control_characters_in_names_are_escaped(links, tmp_path):
+    (links / "a\n\x1b[31m.txt").write_bytes(b"text")
+    (links / "b\n").mkdir()
+    (links / "a.png").rename(links / "b\n" / "a\r.png")
+    report = pack(links, tmp_path / "o.zip", labels="folders")
+    assert report.classes == ("b\\n",) and report.skipped[0][0] == "a\\n\\x1b[31m.txt"
+    with pytest.raises(SganError, match=r"files? .*: a\\n\\x1b\[31m.txt"):
+        pack(links, tmp_path / "o.zip", strict=True)
 
 
 def test_names_that_are_not_text_are_escaped(links, tmp_path):
@@ -216,6 +242,42 @@ def test_names_of_other_systems(tmp_path):
             z.writestr(entry, data)
     data = open_dataset(tmp_path / "a.zip", label="labels")
     assert data.names == tuple(IMAGES) and data.class_index.tolist() == [1, 0]
+
+
+def write_raw_names(path, names):
+    """Write a zip with names that Python's writer would change."""
+    with zipfile.ZipFile(path, "w") as z:
+        for i, name in enumerate(names):
+            entry = zipfile.ZipInfo("x")
+            entry.filename = name
+            z.writestr(entry, encoded(seed=i))
+
+
+def test_names_that_leave_the_zip_are_only_names(tmp_path):
+    names = ("/etc/a.png", "../../b.png", "C:\\x\\c.png", "d//e.png", "/../f.png", "a/./g.png", "a/../h.png")
+    write_raw_names(tmp_path / "a.zip", names)
+    expected = ("../../b.png", "C:/x/c.png", "a/g.png", "d/e.png", "etc/a.png", "f.png", "h.png")
+    assert open_dataset(tmp_path / "a.zip").names == expected
+    report = pack(tmp_path / "a.zip", tmp_path / "o.zip")
+    assert report.num == len(names) and report.skipped == ()
+    write_raw_names(tmp_path / "b.zip", ["a/b.png", "a//b.png", "a/./b.png", "A/b.png"])
+    with pytest.raises(SganError, match=r"more than one entry of the same name: a/b.png\."):
+        open_dataset(tmp_path / "b.zip")
+
+
+def test_accents_are_composed_differently_on_macos(source, tmp_path):
+    """A zip from macOS has e + accent where the labels have one letter; two files that differ only in this stay two."""
+    labels = [["\u00e9.png", 1], ["\u00e4.png", 0]]
+    path = source(
+        {"e\u0301.png": encoded(), "\u00e4.png": encoded(seed=1), "dataset.json": json.dumps(labels).encode()}
+    )
+    assert open_dataset(path, label="labels").class_index.tolist() == [1, 0]
+    report = pack(path, tmp_path / "o.zip")
+    assert report.classes == ("0", "1") and report.notes == ()
+    path.rename(tmp_path / "old")
+    path = source({"e\u0301.png": encoded(), "\u00e9.png": encoded(seed=1), "dataset.json": b'[["\xc3\xa9.png", 0]]'})
+    with pytest.raises(SganError, match="has no label for 1 image: e\u0301.png"):
+        open_dataset(path, label="labels")
 
 
 def test_top_folder_is_no_class(source, tmp_path):

@@ -284,6 +284,21 @@ def test_opaque_alpha_is_reported(tmp_path):
     assert pack(tmp_path / "src", tmp_path / "o.zip").notes == ()
 
 
+@pytest.mark.parametrize("text", ["{", "7", '{"attributes": {"hat": [1, 2]}}'])
+def test_labels_of_unknown_form_matter_only_if_they_are_used(tmp_path, photos, dest, text):
+    (photos / "dataset.json").write_text(text)
+    message = error_of(photos, dest, size=(16, 16))
+    for labels, classes in (("none", ()), ("folders", ("cat", "dog"))):
+        report = pack(photos, tmp_path / "out.zip", size=(16, 16), labels=labels)
+        assert report.num == 7 and report.classes == classes and report.notes == (message,)
+
+
+def test_unused_labels_of_arrays_do_not_matter(tmp_path, dest):
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.zeros(3))
+    assert "labels of shape [3] for 2 images" in error_of(tmp_path / "a.npz", dest)
+    assert pack(tmp_path / "a.npz", tmp_path / "out.zip", labels="none").num == 2
+
+
 def test_attributes_that_do_not_fit_are_named(tmp_path):
     save(tmp_path / "src" / "a.png", make_image(8, 8))
     content = {"labels": None, "attributes": {"hat": ["x", "y"], "tie": ["z"]}}
@@ -358,6 +373,28 @@ def test_invalid_sources(tmp_path, dest):
     assert "neither a folder nor a zip" in error_of(tmp_path / "a.zip", dest)
 
 
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "is empty."),
+        (bytes(257) + b"ustar\x0000", "is a tar archive."),
+        (b"\x1f\x8b\x08", "is a gzip archive."),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file."),
+        (b"\x89PNG\r\n\x1a\n", "is one image."),
+        (b"a,b\n", "is neither a folder nor a zip."),
+    ],
+)
+def test_other_files_are_named(tmp_path, dest, data, message):
+    (tmp_path / "data").write_bytes(data)
+    assert error_of(tmp_path / "data", dest).endswith(message)
+
+
+def test_zip_of_other_files_is_no_array(tmp_path, photos, dest):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as z:
+        z.write(photos / "dog" / "g.png", "g.png")
+    assert error_of(tmp_path / "a.npz", dest).endswith("cannot be read: its g.png is not a NumPy array.")
+
+
 def test_truncated_zip(tmp_path, photos, dest):
     pack(photos, tmp_path / "a.zip", size=(16, 16))
     whole = (tmp_path / "a.zip").read_bytes()
@@ -385,7 +422,7 @@ def test_pixel_bomb_counts_as_unreadable(tmp_path, photos):
     report = pack(photos, tmp_path / "o.zip", size=(16, 16), max_pixels=2500)
     assert (
         "dog/d.tif",
-        "its 33x77 pixels (height x width) exceed the limit of 0.0025 million; `sgan data pack --max-pixels` raises it",
+        "its 33x77 pixels (height x width) exceed the limit of 2500; `sgan data pack --max-pixels` raises it",
     ) in report.skipped
 
 

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -54,3 +56,20 @@ def test_closing_ends_the_processes():
     assert len(multiprocessing.active_children()) == 2
     work.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_processes_end_when_their_parent_is_killed():
+    """The kernel kills a process that is out of memory; its workers must not stay behind."""
+    code = """
+from stylegan_cli.data.parallel import ordered_map
+work = ordered_map(abs, range(1000), 3)
+next(work)
+print("started", flush=True)
+input()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        assert process.stdout.readline() == b"started\n"
+        process.kill()
+        process.communicate(timeout=30)  # until no worker has the output open

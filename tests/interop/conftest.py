@@ -6,12 +6,16 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
+
+BUFFERS = ("noise_const", "w_avg", "freqs", "phases", "magnitude_ema")
 
 
 class Persistent:
@@ -69,7 +73,7 @@ def tree_of(network, frozen=()):
         place = root
         for part in path:
             place = place.at(part)
-        is_buffer = last in ("noise_const", "w_avg") or name.startswith(tuple(frozen)) and frozen
+        is_buffer = last in BUFFERS or name.startswith(tuple(frozen)) and frozen
         group = place.buffers if is_buffer else place.parameters
         group[last] = tensor.clone() if is_buffer else torch.nn.Parameter(tensor.clone())
     return root
@@ -77,15 +81,54 @@ def tree_of(network, frozen=()):
 
 def describe_generator(root, config):
     root.attributes |= {"_init_args": (), "_init_kwargs": {}, "z_dim": config.z_dim, "c_dim": config.c_dim}
-    mapping, synthesis = root.at("mapping"), root.at("synthesis")
-    mapping.attributes |= {name: getattr(config, name) for name in ("z_dim", "c_dim", "w_dim", "w_avg_beta")}
-    mapping.attributes |= {"num_layers": config.mapping_layers, "num_ws": 5}
-    for name, fc in mapping.modules.items():
-        fc.attributes |= {"activation": "lrelu" if name != "embed" else "linear", "bias_gain": config.mapping_lr}
+    describe_mapping(root, config)
+    if isinstance(config, StyleGAN3Config):
+        describe_stylegan3(root.at("synthesis"), config)
+        return
+    synthesis = root.at("synthesis")
     synthesis.attributes |= {"img_resolution": config.height, "img_channels": config.channels}
     levels = sorted(synthesis.modules, key=lambda n: int(n[1:]))
     for place, (name, block) in enumerate((n, synthesis.modules[n]) for n in levels):
         describe_block(block, config, len(levels) - place <= config.half_levels and name != "b4")
+
+
+def describe_mapping(root, config):
+    mapping = root.at("mapping")
+    mapping.attributes |= {name: getattr(config, name) for name in ("z_dim", "c_dim", "w_dim", "w_avg_beta")}
+    mapping.attributes |= {"num_layers": config.mapping_layers, "num_ws": 5}
+    for name, fc in mapping.modules.items():
+        fc.attributes |= {"activation": "lrelu" if name != "embed" else "linear", "bias_gain": config.mapping_lr}
+
+
+def describe_stylegan3(synthesis, config):
+    """The attributes and filters of a network with the published schedule, by the plain definition."""
+    plain, radial = load("models/plain_stylegan3.py"), config.radial
+    size = {"w_dim": config.w_dim, "img_resolution": config.height, "img_channels": config.channels}
+    settings = {"channel_base": config.channel_base, "channel_max": config.channel_max, "magnitude_ema_beta": 0.9989}
+    settings |= {"conv_kernel": 1, "use_radial_filters": True} if radial else {}
+    settings |= {"num_fp16_res": 0, "conv_clamp": None} if config.conv_clamp is None else {}
+    names = sorted((n for n in synthesis.modules if n != "input"), key=lambda n: int(n[1:].split("_")[0]))
+    synthesis.attributes |= size | {"_init_kwargs": size | settings, "layer_names": names, "output_scale": 0.25}
+    rows = plain.sampling(config.height)
+    entry = synthesis.at("input")
+    entry.buffers["transform"] = torch.eye(3)
+    entry.attributes |= {"sampling_rate": np.float64(rows[0][0]), "bandwidth": np.float64(rows[0][1])}
+    for i, name in enumerate(names):
+        (rate, cutoff, width, side), (new_rate, new_cutoff, new_width, new_side) = rows[max(i - 1, 0)], rows[i]
+        is_torgb, kernel = i == 14, 1 if i == 14 or radial else 3
+        high = max(rate, new_rate) * (1 if is_torgb else 2)
+        up, down, is_radial = high // rate, high // new_rate, radial and i < 12
+        layer, taps = synthesis.at(name), (1, 1) if is_torgb else (6 * up, 6 * down)
+        total = (new_side - 1) * down + 1 - (side + kernel - 1) * up + sum(taps) - 2
+        low = (total + up) // 2
+        layer.attributes |= {"is_torgb": is_torgb, "conv_kernel": kernel, "conv_clamp": config.conv_clamp}
+        layer.attributes |= {"up_factor": up, "down_factor": down, "down_radial": is_radial}
+        layer.attributes |= {"up_taps": taps[0], "down_taps": taps[1], "padding": [low, total - low] * 2}
+        layer.buffers |= {"up_filter": None, "down_filter": None}
+        if not is_torgb:
+            design = plain.radial_filter if is_radial else plain.separable_filter
+            layer.buffers["up_filter"] = plain.separable_filter(taps[0], cutoff, width, high).float()
+            layer.buffers["down_filter"] = design(taps[1], new_cutoff, new_width, high).float()
 
 
 def describe_discriminator(root, config):
@@ -158,7 +201,17 @@ def nvidia_bytes(nvidia_modules):
 @pytest.fixture(scope="session")
 def plain():
     """The module plain_stylegan2.py, which is not on the import path."""
-    spec = importlib.util.spec_from_file_location("plain_stylegan2", Path(__file__).with_name("plain_stylegan2.py"))
+    return load("interop/plain_stylegan2.py")
+
+
+@pytest.fixture(scope="session")
+def plain3():
+    """The module plain_stylegan3.py, which the tests of models share."""
+    return load("models/plain_stylegan3.py")
+
+
+def load(path):  # in the folder of the tests
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

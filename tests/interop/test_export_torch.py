@@ -13,6 +13,7 @@ from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_generator, read_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.ops.dispatch import current_implementation
 
 
@@ -27,10 +28,13 @@ def make(kind=StyleGAN2Config, **settings):
 
 STYLEGAN1 = {"kind": StyleGANConfig, "fir": (1.0, 1.0), "truncated": 2}
 PROGAN = {"kind": ProGANConfig, "fir": (1.0, 1.0)}
+STYLEGAN3_T = {"kind": StyleGAN3Config, "c_dim": 3}
+STYLEGAN3_R = {"kind": StyleGAN3Config, "kernel": 1, "radial": True}
 
 
 @pytest.mark.parametrize(
-    "settings", [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}, STYLEGAN1, PROGAN]
+    "settings",
+    [{"architecture": "orig"}, {"architecture": "resnet", "c_dim": 3}, STYLEGAN1, PROGAN, STYLEGAN3_T, STYLEGAN3_R],
 )
 def test_graphs_generate_the_images_of_the_model(settings):
     G = make(**settings)
@@ -42,11 +46,13 @@ def test_graphs_generate_the_images_of_the_model(settings):
     assert current_implementation() == "auto"
 
 
-def test_file(tmp_path):
+@pytest.mark.parametrize("name", ["model.pt2", "undecodable \udcff.pt2"])
+def test_file(tmp_path, name):
     G, metadata = make(), {"config": "", "part": ""}
-    assert export_torch(G, tmp_path / "model.pt2", "synthesis") < 1e-4
-    assert [p.name for p in tmp_path.iterdir()] == ["model.pt2"]
-    module = torch.export.load(tmp_path / "model.pt2", extra_files=metadata).module()
+    assert export_torch(G, tmp_path / name, "synthesis") < 1e-4
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    with open(tmp_path / name, "rb") as f:
+        module = torch.export.load(f, extra_files=metadata).module()
     ws = torch.randn(5, G.num_ws, 10)
     assert (module(ws) - G.synthesis(ws)).abs().max() < 1e-4
     assert read_generator(json.loads(metadata["config"])) == G.config and metadata["part"] == "synthesis"

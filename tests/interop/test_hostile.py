@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 import stylegan_cli
 from stylegan_cli.interop.nvidia_writer import write_nvidia
 from stylegan_cli.interop.rosinality_writer import write_unchecked
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 
 SCRIPT = Path(__file__).with_name("_hostile.py")
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -328,7 +330,12 @@ def zips():
 def good(networks, nvidia_bytes):
     """Small valid files, one of each format."""
     G, D = networks(size=8, channel_base=16, channel_max=2)
-    return {"good nvidia": nvidia_bytes(G, D, 4), "good nvidia 2": nvidia_bytes(G, None, 2)}
+    files = {"good nvidia": nvidia_bytes(G, D, 4), "good nvidia 2": nvidia_bytes(G, None, 2)}
+    return files | {"good stylegan3": nvidia_bytes(stylegan3(), None, 4)}
+
+
+def stylegan3():
+    return build_generator(StyleGAN3Config(16, 16, z_dim=2, w_dim=2, channel_base=32, channel_max=2))
 
 
 def test_corpus(good, tmp_path, monkeypatch):
@@ -366,6 +373,8 @@ def tiny(networks, nvidia_bytes, tmp_path_factory):
     common = {"size": 8, "channel_base": 16, "channel_max": 2, "architecture": "orig"}
     G, D = networks(d_architecture="orig", **common)
     contents = {"nvidia.pkl": nvidia_bytes(G, D, 4), "nvidia 2.pkl": nvidia_bytes(G, None, 2)}
+    contents["stylegan3.pkl"] = nvidia_bytes(stylegan3(), None, 4)
+    write_nvidia(folder / "built stylegan3.pkl", stylegan3(), None, "sg3")
     for name, data in contents.items():
         (folder / name).write_bytes(data)
     G, _ = networks(**common | {"architecture": "skip"})

@@ -125,8 +125,12 @@ def test_files_of_other_kinds(refusal, words):
 
 
 CONTENTS = {
-    "a StyleGAN3 model": ["synthesis.input.freqs", "synthesis.L0_36_512.weight", "mapping.fc0.weight"],
-    "a StyleGAN-XL model": ["mapping.embed_proj.weight", "synthesis.input.freqs", "synthesis.L0_36_512.weight"],
+    "an incomplete StyleGAN3 generator": ["synthesis.L0_36_512.weight", "mapping.fc0.weight"],
+    r"a StyleGAN-XL model \(each of its stages": [
+        "mapping.embed_proj.weight",
+        "synthesis.input.freqs",
+        "synthesis.L0_36_512.weight",
+    ],
     "an EG3D model": ["backbone.synthesis.b4.const", "superresolution.block0.conv0.weight"],
     "an R3GAN model": ["Model.MainLayers.0.Layers.0.LinearLayer1.weight"],
     "a model of lucidrains' stylegan2_pytorch": ["GAN.S.net.0.weight", "GAN.G.blocks.0.to_style1.weight"],

@@ -106,7 +106,6 @@ def test_half_precision_and_memory_formats(networks, nvidia_bytes, opened):
 @pytest.mark.parametrize(
     ("message", "change"),
     {
-        "StyleGAN3": lambda c: c["G_ema"].modules["synthesis"].at("input"),
         "activation sigmoid": lambda c: (
             c["G_ema"].modules["synthesis"].modules["b8"].modules["conv0"].attributes.update(activation="sigmoid")
         ),

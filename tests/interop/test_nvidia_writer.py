@@ -161,7 +161,7 @@ def test_unsupported_networks_are_refused(changes, message, tmp_path):
 def test_other_families_are_refused(tmp_path):
     orig = {"architecture": "orig", "channel_base": 64, "channel_max": 8}
     G = build_generator(StyleGANConfig(16, 16, fir=(1.0, 1.0), z_dim=8, w_dim=8, channel_base=64, channel_max=8))
-    with pytest.raises(SganError, match="support only StyleGAN2, not the family 'stylegan'"):
+    with pytest.raises(SganError, match="support only StyleGAN2 and StyleGAN3, not the family 'stylegan'"):
         write_nvidia(tmp_path / "m.pkl", G, None, "ada")
     for changes in ({"blur": (1.0, 2.0, 1.0)}, {"fade": True}):
         D = build_discriminator(DiscriminatorConfig(16, 16, **orig, **changes))

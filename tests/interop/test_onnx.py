@@ -14,6 +14,7 @@ from stylegan_cli.models.growing import set_alpha
 from stylegan_cli.models.registry import build_generator, read_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
@@ -107,9 +108,28 @@ def test_stylegan1(tmp_path):
     assert (torch.from_numpy(image) - G(z, truncation_psi=0.5, truncation_cutoff=8)).abs().max() > 0.01
 
 
-def test_the_mapping_network_alone(G, tmp_path):
-    export_onnx(G, tmp_path / "mapping.onnx", "mapping")
-    session = onnxruntime.InferenceSession(tmp_path / "mapping.onnx", providers=["CPUExecutionProvider"])
+@pytest.mark.parametrize("kind", [{"c_dim": 3}, {"kernel": 1, "radial": True}], ids=["T", "R"])
+def test_stylegan3(tmp_path, kind):
+    torch.manual_seed(0)
+    sizes = {"z_dim": 8, "w_dim": 10, "channel_base": 128, "channel_max": 8}
+    G = build_generator(StyleGAN3Config(16, 16, **sizes, **kind)).eval().requires_grad_(False)
+    G.synthesis.input.affine.weight.normal_()
+    for row in G.layers[1:]:  # as in a trained model, whose magnitudes do not shrink from layer to layer
+        G.get_submodule(row.name).magnitude_ema.fill_(0.5)
+    path, z, c = tmp_path / "model.onnx", torch.randn(3, 8), torch.eye(3) if G.config.c_dim else None
+    assert export_onnx(G, path) < 1e-4
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    inputs = {"z": z, "truncation_psi": torch.tensor(0.5)} | ({} if c is None else {"c": c})
+    (image,) = session.run(["image"], {name: x.numpy() for name, x in inputs.items()})
+    expected = G(z, c, 0.5)
+    assert (torch.from_numpy(image) - expected).abs().max() < 1e-4 and expected.std() > 0.02
+
+
+@pytest.mark.parametrize("name", ["mapping.onnx", "undecodable \udcff.onnx"])
+def test_the_mapping_network_alone(G, tmp_path, name):
+    export_onnx(G, tmp_path / name, "mapping")
+    content = (tmp_path / name).read_bytes()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     z, c = torch.randn(5, 8), torch.eye(3)[[0, 1, 2, 0, 1]]
     (ws,) = session.run(["ws"], {"z": z.numpy(), "c": c.numpy(), "truncation_psi": torch.tensor(0.3).numpy()})
     assert (torch.from_numpy(ws) - G.mapping(z, c, 0.3)).abs().max() < 1e-5

@@ -16,6 +16,7 @@ from stylegan_cli.metrics.measure import TrainingMetrics, compare_images, measur
 from stylegan_cli.metrics.motions import MotionErrors, compare, input_transform, squared_errors
 from stylegan_cli.metrics.registry import METRICS, resolve
 from stylegan_cli.metrics.resampling import limit_to_rotation, rotate, rotation_filter, shift, shift_by_fraction
+from stylegan_cli.models.label_space import LabelSpace
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.runs import unit_of
@@ -183,7 +184,7 @@ def test_band_limit_of_rotated_images():
 class Waves:
     """A generator whose images are sums of sines that follow the transform of the input, up to errors on purpose."""
 
-    num_ws, noise_layers, device = 1, (), CPU
+    num_ws, noise_layers, device, label_space = 1, (), CPU, LabelSpace(0)
 
     def __init__(self, size=(32, 32), frequency=4.0, sticks=0.0):
         height, width = size
@@ -271,6 +272,7 @@ def test_decibels():
     flat = torch.tensor([[0.04, 100.0], [0.12, 300.0], [0.2, 500.0]], dtype=torch.float64)
     value, deviation = peak_signal_to_noise(flat)
     assert value == pytest.approx(40) and deviation == pytest.approx(0, abs=1e-9)
+    assert peak_signal_to_noise(flat[:1]) == (pytest.approx(40), None)
     perfect = torch.tensor([[0.0, 10.0]] * 2, dtype=torch.float64)
     assert peak_signal_to_noise(perfect).value == pytest.approx(160, abs=0.1)
 
@@ -307,7 +309,7 @@ def test_measure(fakes):
 
 
 def test_refusals(tiny_generator, rgb_set):
-    refusal = "eqt5_int needs a model with an input transform, which StyleGAN3 has but StyleGAN2 has not."
+    refusal = "eqt5_int needs a model with an input transform, which StyleGAN3 models have and StyleGAN2 models do not."
     with pytest.raises(SganError, match=refusal):
         measure(resolve(["eqt"], num=5), tiny_generator(), None, "cpu")
     with pytest.raises(SganError, match="eqr5 needs at least 16 pixels per side, not 8x8"):

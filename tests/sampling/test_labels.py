@@ -46,6 +46,7 @@ def test_a_class_out_of_range(index):
         (1, ANIMALS, [0, 1, 0]),
         ("10", ANIMALS, [0, 0, 1]),  # names go before indices
         ("cat,dog", LabelSpace(2, ("cat,dog", "owl")), [1, 0]),
+        ("\udcff", LabelSpace(2, ("owl", "\\xff")), [0, 1]),  # a folder's name in undecodable bytes
         ("age", FACES, [1, 0]),
         ("smile, age", FACES, [1, 1]),
         ("0.25,-3", FACES, [0.25, -3]),

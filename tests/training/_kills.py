@@ -159,7 +159,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def final_state(folder: Path) -> dict[str, object]:
-    """All values of the last state by name, except the elapsed seconds."""
+    """All values of the last state by name, except the elapsed seconds and the run's id, which is random."""
     state, about = state_files.read_state(state_files.list_states(folder)[0])
     values: dict[str, object] = {}
 
@@ -173,7 +173,8 @@ def final_state(folder: Path) -> dict[str, object]:
             values[name] = value
 
     walk("", state)
-    values.pop(".record.seconds")
+    for name in ("seconds", "run"):
+        values.pop(f".record.{name}")
     return values
 
 

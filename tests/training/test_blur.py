@@ -55,7 +55,7 @@ def test_schedule_follows_the_images_shown(config):
         engine.close()
 
 
-def test_graphs_are_captured_anew_only_if_the_filter_changes_its_size(config):
+def test_graphs_are_captured_again_only_if_the_filter_changes_its_size(config):
     engine = make_engine(config, open_dataset(None, size=(16, 16)))
     (hook,) = engine.hooks.values()
     try:

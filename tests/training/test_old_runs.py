@@ -71,4 +71,4 @@ def test_an_unknown_family_is_reported_with_the_known_ones(sgan, folder):
     config["generator"]["family"] = "stylegan9"
     (folder / "config.json").write_text(json.dumps(config))
     result = sgan("train", "--resume", folder, "-q", code=1)
-    assert "'stylegan9'" in result.stderr and "stylegan2, stylegan, progan" in result.stderr
+    assert "'stylegan9'" in result.stderr and "stylegan2, stylegan3, stylegan, progan" in result.stderr

@@ -52,7 +52,7 @@ class StyleGAN3Config(StyledConfig):
         super().__post_init__()
         self._check(self.kernel in (1, 3), "kernel")
         self._check(1 <= self.critical + 1 <= self.num_layers <= 64, "num_layers or critical")
-        self._check(0 < self.first_cutoff < self.first_stopband and self.last_stopband > 1, "a cutoff or stopband")
+        self._check(0.5 <= self.first_cutoff < self.first_stopband and self.last_stopband > 1, "a cutoff or stopband")
         self._check(0 <= self.margin <= 64 and 1 <= self.filter_size <= 16, "margin or filter_size")
         self._check(self.lrelu_upsampling in (1, 2, 4) and 0 <= self.half_levels <= 20, "lrelu_upsampling, half_levels")
         self._check(self.magnitude_kimg > 0 and math.isfinite(self.output_scale), "magnitude_kimg or output_scale")

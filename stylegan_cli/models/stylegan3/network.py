@@ -126,8 +126,9 @@ class Layer(RunningMean):
         self.up_filter: Tensor | None
         self.down_filter: Tensor | None
         self.register_buffer("magnitude_ema", torch.ones([]))  # E[x^2]
-        self.register_buffer("up_filter", _filter(spec.up_filter), persistent=False)
-        self.register_buffer("down_filter", _filter(spec.down_filter), persistent=False)
+        with torch.device("cpu"):  # not 'meta', on which networks are built to be loaded: files have no filters
+            self.register_buffer("up_filter", _filter(spec.up_filter), persistent=False)
+            self.register_buffer("down_filter", _filter(spec.down_filter), persistent=False)
 
     def forward(
         self,

@@ -16,12 +16,15 @@ _PUBLISHED: dict[str, Any] = {
 }
 _ROTATION: dict[str, Any] = {"g_width": 2, "generator": {"kernel": 1, "radial": True}}
 
+_QUICK: dict[str, Any] = QUICK_SETTINGS | {"mixing_prob": 0.0}
+
 PRESETS: dict[str, Preset] = {
     "stylegan3-t": Preset("StyleGAN3-T: details move with the image", **_PUBLISHED),
     "stylegan3-r": Preset("StyleGAN3-R: they also turn with it", **_PUBLISHED, **_ROTATION, blur_sigma=10.0),
     "demo-stylegan3": Preset(
         "a small StyleGAN3-T that trains in minutes on two CPU cores",
-        **QUICK_SETTINGS | {"mixing_prob": 0.0},
-        kimg=40.0,
+        **_QUICK,
+        generator={"num_layers": 8, "margin": 5, "channel_base": 1024, "channel_max": 64},
+        kimg=60.0,
     ),
 }

@@ -31,7 +31,7 @@ from ..run import RunOptions, run_training
 from ..stats import Means
 from ..transfer import load_matching_tensors
 from .gan_objective import GanBatch, Objective
-from .gan_plan import folder_name
+from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
 
 
@@ -234,10 +234,6 @@ def train(
 
 def _unfrozen(D: Discriminator, freezed: int) -> list[nn.Parameter]:
     """Return the parameters to train with Freeze-D (Mo et al. 2020): the layers nearest to the image are frozen."""
-    if freezed >= len(D.layers):
-        raise SganError(
-            f"--freezed is {freezed}, but the discriminator has {len(D.layers)} layers.",
-            hint=f"Choose --freezed from 0 to {len(D.layers) - 1}.",
-        )
+    check_freezed(D, freezed)
     frozen = tuple(f"{name}." for name in D.layers[:freezed])
     return [p for name, p in D.named_parameters() if not name.startswith(frozen)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 import torch
 
-from ...config import base_size, level_of
+from ...config import base_size, check_size, level_of
 from ...data.dataset import BUNDLED, Dataset, DataSpec, open_dataset
-from ...errors import FieldError, MisuseError, SganError
+from ...errors import FieldError, MisuseError, SganError, plural, printable, quote
 from ...models.config import replace_known_fields
+from ...models.discriminator import Discriminator
 from ...models.registry import build_discriminator, build_generator, presets
 from ...models.summary import summarize
 from ...progress import Progress, silent
@@ -62,7 +62,7 @@ def plan_new_run(
 ) -> Plan:
     """Plan a new run. Raises SganError if dataset, options and snapshot are incompatible."""
     if resume and Path(resume).name.startswith("state-"):
-        hint = f"Resume its run: sgan train --resume {shlex.quote(str(Path(resume).parent))}"
+        hint = f"Resume its run: sgan train --resume {quote(Path(resume).parent)}"
         raise SganError(f"{resume} is a training state, not a snapshot.", hint=hint)
     info = read_info(resume) if resume else None
     if info and data is None:
@@ -76,7 +76,7 @@ def plan_new_run(
             f"{names} cannot be changed, because the networks come from {resume}.", hint=f"Remove {names}."
         )
     if size is not None:
-        base_size(*size)
+        check_size(*size)
     dataset = open_dataset(data, size=size, mirror=mirror, label=cond, progress=progress)
     if size is None and (size := _size(dataset.spec, cfg, None if PRESETS[cfg].grow_from else info)):
         dataset = dataset.resized(*size)
@@ -92,7 +92,21 @@ def plan_new_run(
         config = _with_networks_from(info, config, os.path.abspath(resume))
     if config.growth is not None:
         Growth(config)  # report an invalid schedule before training starts
+    with torch.device("meta"):
+        check_freezed(build_discriminator(config.discriminator), config.freezed)
     return Plan(config, start=Path(os.path.abspath(resume)) if resume else None, dataset=dataset)
+
+
+def check_freezed(
+    D: Discriminator,
+    freezed: int,  # number of layers
+) -> None:
+    """Raise SganError if Freeze-D would leave no layer to train."""
+    if freezed >= len(D.layers):
+        raise SganError(
+            f"--freezed is {freezed}, but the discriminator has {len(D.layers)} layers.",
+            hint=f"Choose --freezed from 0 to {len(D.layers) - 1}.",
+        )
 
 
 def folder_name(
@@ -123,12 +137,15 @@ def describe_run(
     """Describe the run that is about to start."""
     data = config.data
     classes = f", {data.describe_labels()}" if data.c_dim else ""
-    return (
-        f"Training on {data.num} images of {data.height}x{data.width} (height x width){classes} from {data.path}\n"
+    lines = [
+        f"Training on {plural(data.num, 'image')} of {data.height}x{data.width} (height x width){classes} "
+        f"from {data.path}",
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
-        f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}"
-        + (f"\nFolder {folder} (reals.png: real images, fakes-*.png: generated images)" if folder else "")
-    )
+        f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}",
+    ]
+    if folder:
+        lines.append(f"Folder {folder} (reals.png: real images, fakes-*.png: generated images)")
+    return "\n".join(map(printable, lines))
 
 
 def _objective(config: TrainConfig) -> str:
@@ -145,16 +162,16 @@ def describe_next_steps(
     """Return where the images are, and commands to continue with."""
     snapshot = latest_snapshot(folder)
     if snapshot is None:
-        return f"There is no snapshot yet. Resume: sgan train --resume {shlex.quote(str(folder))}"
+        return f"There is no snapshot yet. Resume: sgan train --resume {quote(folder)}"
     kimg = read_info(snapshot).kimg
-    option = "" if folder.parent.resolve() == Path("runs").resolve() else f" --runs {shlex.quote(str(folder.parent))}"
+    option = "" if folder.parent.resolve() == Path("runs").resolve() else f" --runs {quote(folder.parent)}"
     lines = [
         f"Images:    {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
         f"Generate:  sgan generate --seeds 0-99{option}",
     ]
-    resume = f"sgan train --resume {shlex.quote(str(folder))}"
+    resume = f"sgan train --resume {quote(folder)}"
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _recorded_data(info: SnapshotInfo, mirror: bool, cond: str | None) -> tuple[str | None, bool, str | None]:

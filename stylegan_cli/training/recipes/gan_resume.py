@@ -6,13 +6,12 @@ import dataclasses
 import json
 import math
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
 from ...config import to_json
 from ...data.dataset import Dataset, open_dataset
-from ...errors import MisuseError, SganError
+from ...errors import MisuseError, SganError, quote
 from ...progress import Progress, silent
 from ...runs import latest_snapshot, lock_run
 from ...runs.history import changed_settings, read_history
@@ -38,7 +37,7 @@ def plan_resumed_run(
     if not list_states(folder):
         snapshot = latest_snapshot(folder)
         command = (
-            f"sgan train --resume {shlex.quote(str(snapshot))} --data {config.data.path}" if snapshot else "sgan train"
+            f"sgan train --resume {quote(snapshot)} --data {quote(config.data.path)}" if snapshot else "sgan train"
         )
         raise SganError(f"{folder} has no training state to resume from.", hint=f"Start a new run: {command}")
     with lock_run(folder):  # fails if the run is in use
@@ -54,10 +53,9 @@ def plan_resumed_run(
         moved = dataset.spec.content_hash == config.data.content_hash
         spec = dataclasses.replace(config.data, path=dataset.spec.path) if moved else dataset.spec
         config = dataclasses.replace(config, data=spec)
-    if about.get("kimg", 0) >= config.kimg:
-        raise SganError(
-            f"The run in {folder} is complete at {config.kimg:g} kimg.", hint="Set a larger --kimg to continue."
-        )
+    if (kimg := about.get("kimg", 0)) >= config.kimg:
+        text = f"is complete at {kimg:g} kimg" if "kimg" not in changes else f"is at {kimg:g} kimg already"
+        raise SganError(f"The run in {folder} {text}.", hint="Set a larger --kimg to continue.")
     return Plan(config, Path(config.resume) if config.resume else None, folder, dataset)
 
 
@@ -68,7 +66,7 @@ def _read_settings(folder: Path) -> TrainConfig:
     refuse_other_recipe(folder, TrainConfig.recipe)
     try:
         return read_config(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise SganError(f"Cannot read {path}: {e}.") from e
 
 
@@ -139,9 +137,9 @@ def _open_data(config: TrainConfig, path: str, progress: Progress) -> Dataset:
     )
     for what, before, now in (
         ("channels", spec.channels, dataset.spec.channels),
-        (spec.label_unit, list(spec.classes), list(dataset.spec.classes)),
+        ("label values" if spec.vectors else "classes", list(spec.classes), list(dataset.spec.classes)),
     ):
         if before != now:
-            hint = f"Start a new run: sgan train --resume SNAPSHOT --data {shlex.quote(path)}"
+            hint = f"Start a new run: sgan train --resume SNAPSHOT --data {quote(path)}"
             raise SganError(f"The run cannot continue with {path}: its {what} are {now}, not {before}.", hint=hint)
     return dataset
