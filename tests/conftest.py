@@ -47,6 +47,29 @@ def sgan():
 
 
 @pytest.fixture(scope="session")
+def moving_generator():
+    """Builds a small StyleGAN3 generator whose latents move the image, with settled magnitudes."""
+    import torch
+
+    from stylegan_cli.models.registry import build_generator
+    from stylegan_cli.models.stylegan3.config import StyleGAN3Config
+
+    def build(size, channel_base, channel_max):
+        torch.manual_seed(0)
+        sizes = {"channel_base": channel_base, "channel_max": channel_max, "z_dim": 16, "w_dim": 16}
+        G = build_generator(StyleGAN3Config(size, size, magnitude_kimg=1e-6, **sizes)).requires_grad_(False)
+        G.synthesis.input.affine.weight.normal_(0, 0.3)
+        z = torch.randn(4, 16)
+        for _ in range(G.num_ws):  # each pass settles the magnitude of one more layer
+            with G.collect_statistics():
+                G(z)
+            G.commit_statistics(4, lambda total: total)
+        return G
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def make_set():
     """Write a zip of noisy images with two classes and an attribute: make_set(path, shape, num) -> path."""
 

@@ -20,19 +20,11 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..pickled import Name, PickleError, read_pickle
+from ..tensors import STORAGES
 
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of torch.save's format before it wrote zips
 _MAX_PICKLE = 1 << 26  # bytes of a TorchScript file's data.pkl
 _MAX_NAME = 1000  # characters of a tensor's name, which grows with its depth
-_STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "BoolStorage": torch.bool,
-}
 
 
 def read_tensors(
@@ -141,8 +133,8 @@ def _read_torchscript(z: zipfile.ZipFile, root: str) -> Any:
 def _torch_name(module: str, name: str) -> Any:
     if module == "__torch__" or module.startswith("__torch__."):
         return _Object
-    if module == "torch" and name in _STORAGES:
-        return _STORAGES[name]
+    if module == "torch" and name in STORAGES:
+        return STORAGES[name]
     if module == "torch.jit._pickle":  # build_intlist, restore_type_tag ...: keep the list, drop its type
         return lambda value, *_: value
     return {"torch._utils._rebuild_tensor_v2": _strided, "collections.OrderedDict": lambda: {}}.get(f"{module}.{name}")

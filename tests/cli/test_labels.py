@@ -118,6 +118,7 @@ def test_run_on_vectors_resumes(sgan, vector_run, tmp_path):
 
     shutil.copytree(vector_run, tmp_path / "run")
     sgan("train", "--resume", tmp_path / "run", "--kimg", "0.024", "-q")
+    assert (tmp_path / "run" / "snapshot-000000.024.safetensors").is_file()
 
 
 def test_classifier_needs_classes(sgan, vector_run, tmp_path):

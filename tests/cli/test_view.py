@@ -3,28 +3,17 @@
 import json
 
 import pytest
-import torch
 from PIL import Image
 
 from stylegan_cli.data.images import read_metadata
-from stylegan_cli.models.registry import build_generator
-from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.snapshot import SnapshotInfo, save_snapshot
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    torch.manual_seed(0)
-    config = StyleGAN3Config(16, 16, channel_base=256, channel_max=16, z_dim=16, w_dim=16, magnitude_kimg=1e-6)
-    G = build_generator(config).requires_grad_(False)
-    G.synthesis.input.affine.weight.normal_(0, 0.3)
-    z = torch.randn(4, 16)
-    for _ in range(G.num_ws):
-        with G.collect_statistics():
-            G(z)
-        G.commit_statistics(4, lambda total: total)
+def model(moving_generator, tmp_path_factory):
+    G = moving_generator(16, 256, 16)
     path = tmp_path_factory.mktemp("view") / "model.safetensors"
-    save_snapshot(path, G, None, SnapshotInfo(config))
+    save_snapshot(path, G, None, SnapshotInfo(G.config))
     return path
 
 

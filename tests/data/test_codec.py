@@ -1,6 +1,5 @@
 """Image files of every kind are decoded upright, in 8 bits, as gray, RGB or RGBA."""
 
-import contextlib
 import io
 import struct
 import zipfile
@@ -133,9 +132,13 @@ def test_damaged_avif_is_rejected():
     """Its decoder has exceptions of its own."""
     data = encoded(Image.fromarray(RGB), "AVIF")
     decode(data)
+    refused = 0
     for start in range(0, len(data), 7):
-        with contextlib.suppress(ImageError):
+        try:
             decode(data[:start] + b"\xff\x00\xff" + data[start + 3 :])
+        except ImageError:
+            refused += 1
+    assert refused
 
 
 @pytest.mark.parametrize("side", [12_000, 60_000])

@@ -8,21 +8,11 @@ from stylegan_cli.inversion.projector import ProjectionOptions, Projector, Start
 from stylegan_cli.inversion.view import View, without_view
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
-from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 
 
 @pytest.fixture(scope="module")
-def G():
-    torch.manual_seed(0)
-    config = StyleGAN3Config(16, 16, channel_base=512, channel_max=32, z_dim=16, w_dim=16, magnitude_kimg=1e-6)
-    G = build_generator(config).requires_grad_(False)
-    G.synthesis.input.affine.weight.normal_(0, 0.3)
-    z = torch.randn(4, 16)
-    for _ in range(G.num_ws):
-        with G.collect_statistics():
-            G(z)
-        G.commit_statistics(4, lambda total: total)
-    return G
+def G(moving_generator):
+    return moving_generator(16, 512, 32)
 
 
 def numbers(G, ws):  # cos, sin, x, y of the input, before their normalization

@@ -19,17 +19,8 @@ SMALL = {"channel_base": 1024, "channel_max": 64, "z_dim": 16, "w_dim": 16}
 
 
 @pytest.fixture(scope="module")
-def G():
-    torch.manual_seed(0)
-    G = build_generator(StyleGAN3Config(32, 32, magnitude_kimg=1e-6, **SMALL))
-    with torch.no_grad():
-        G.synthesis.input.affine.weight.normal_(0, 0.3)  # latents move the image
-        z = torch.randn(4, 16)
-        for _ in range(G.num_ws):  # each pass settles the magnitude of one more layer
-            with G.collect_statistics():
-                G(z)
-            G.commit_statistics(4, lambda total: total)
-    return G
+def G(moving_generator):
+    return moving_generator(32, 1024, 64)
 
 
 def images(G, options, seeds=(0, 1)):

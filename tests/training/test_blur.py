@@ -144,3 +144,11 @@ def test_a_run_resumes_exactly(config):
     finally:
         for engine in engines:
             engine.close()
+
+
+def test_a_run_resumes_from_its_files(sgan, tmp_path):
+    line = ("--size", "16", "--cbase", "64", "--cmax", "4", "--batch", "4", "--aug", "noaug", "--snap", "0.008")
+    sgan("train", "--cfg", "stylegan3-r", *line, "--kimg", "0.008", "--runs", tmp_path, "-q")
+    (run,) = tmp_path.iterdir()
+    sgan("train", "--resume", run, "--kimg", "0.016", "-q")
+    assert (run / "snapshot-000000.016.safetensors").is_file()
