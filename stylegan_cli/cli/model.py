@@ -91,7 +91,7 @@ def _architecture(info: SnapshotInfo) -> dict[str, str]:
         "Generator": info.generator.describe(info.data.label_unit if info.data else "class"),
         "Discriminator": discriminator,
     }
-    return rows | ({"Input": "can be moved and turned"} if info.generator.takes_transform else {})
+    return rows | ({"Input": "can be translated and rotated"} if info.generator.takes_transform else {})
 
 
 def _label_names(info: SnapshotInfo) -> str:

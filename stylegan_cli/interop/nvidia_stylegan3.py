@@ -26,7 +26,7 @@ _FILTER_ERROR = 1e-6  # largest difference of a tap
 _TRANSFORM = "synthesis.input.transform"
 _LEFT_OUT = (".up_filter", ".down_filter", ".transform")  # tensors that a configuration gives
 _MISSING = "it has no layer {}, which its settings give it"
-NOTE = "The file has no settings; NVIDIA's were assumed: the published schedule, a clamp of 256, a mapping_lr of 0.01."
+NOTE = "The file has no settings; what does not follow from its layers is as published."
 
 Generator = tuple[StyleGAN3Config, dict[str, Loadable], tuple[str, ...]]  # and notes on what is omitted or guessed
 
@@ -39,7 +39,7 @@ def generator_of(G: Module) -> Generator:
     if isinstance(arguments, dict) and arguments:
         config = from_json(StyleGAN3Config, fields_of(_plain(arguments)) | fields)
     else:
-        config, notes = _infer_settings(tensors, fields), (NOTE,)
+        config, notes = _infer_settings(tensors, _attributes(synthesis) | fields), (NOTE,)
     _check_layers(synthesis, config)
     check_uniform(G, config.conv_clamp)
     return _with_notes(config, tensors, notes)
@@ -57,6 +57,15 @@ def state_generator_of(weights: dict[str, Loadable]) -> Generator:
     if "mapping.w_avg" not in weights and not c_dim:
         weights["mapping.w_avg"] = ComputedTensor((w_dim,))
     return _with_notes(config, weights, (NOTE,))
+
+
+def _attributes(synthesis: Module) -> dict[str, Any]:
+    """The settings that the modules of a network without arguments still have."""
+    names = ("num_critical", "margin_size", "output_scale", "num_fp16_res")
+    attributes = {name: getattr(synthesis, name) for name in names}
+    fields = fields_of(_plain({name: value for name, value in attributes.items() if value is not None}))
+    layers = [m for name, m in synthesis.modules.items() if name.startswith("L")]
+    return fields | ({"conv_clamp": layers[0].conv_clamp} if layers and "conv_clamp" in layers[0].state else {})
 
 
 def _plain(arguments: dict) -> dict:
@@ -154,7 +163,7 @@ def _is_filter(taps: Loadable, spec: FilterSpec | None) -> bool:
 
 
 def _transform_notes(tensors: dict[str, Loadable]) -> tuple[str, ...]:
-    """A note if the input is moved or turned. Raises FormatError if it is deformed."""
+    """A note if the input is translated or rotated. Raises FormatError if it is deformed."""
     tensor = tensors.get(_TRANSFORM)
     if tensor is None:
         return ()

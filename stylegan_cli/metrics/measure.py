@@ -105,11 +105,14 @@ class TrainingMetrics:
 
     def __init__(
         self,
-        protocol: EvaluationProtocol,  # its first value decides which snapshot is best
+        protocol: EvaluationProtocol,  # the first value of its first metric of quality decides which snapshot is best
         progress: Progress = silent,
     ):
-        self.protocol, self.progress = protocol, progress
-        self.higher_is_better = protocol.metrics[0].outputs[0].higher_is_better
+        # Equivariance says nothing about quality: that of a flat image is perfect.
+        quality = [metric for metric in protocol.metrics if metric.motion is None]
+        others = [metric for metric in protocol.metrics if metric.motion is not None]
+        self.protocol, self.progress = dataclasses.replace(protocol, metrics=[*quality, *others]), progress
+        self.higher_is_better = quality[0].outputs[0].higher_is_better if quality else None
 
     def check(
         self,

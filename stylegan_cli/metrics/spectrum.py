@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..ops import to_float64
+from ..ops.dispatch import has_float64
 
 PADDING = 4  # the padded image is larger by this factor
 _BETA = 8.0  # of the Kaiser window
@@ -64,25 +65,27 @@ class PowerSums:
         self,
         height: int,  # of the images
         width: int,
+        device: torch.device | str = "cpu",  # of the calculation, if it has float64
     ):
+        device = torch.device(device)
+        device = device if has_float64(device) else torch.device("cpu")
         self.height, self.width, self.num, self.values = height, width, 0, 0
-        self.window = _window(height)[:, None] * _window(width)
+        self.window = (_window(height)[:, None] * _window(width)).to(device)
         self.total = self.squares = 0.0  # of all values - c
         shape = PADDING * height, PADDING * width // 2 + 1
-        self.power = torch.zeros(shape, dtype=torch.float64)  # sum of |F|²
-        self.transform = torch.zeros(shape, dtype=torch.complex128)  # sum of F
+        self.power = torch.zeros(shape, dtype=torch.float64, device=device)  # sum of |F|²
+        self.images = torch.zeros(height, width, dtype=torch.float64, device=device)  # sum of x - c: F is linear
 
     def add(
         self,
         images: Tensor,  # uint8 [N, C, H, W]
     ) -> None:
-        values = to_float64(images) - _MIDDLE
+        values = to_float64(images).to(self.window.device) - _MIDDLE
         self.num, self.values = self.num + len(images), self.values + values.numel()
         self.total, self.squares = self.total + float(values.sum()), self.squares + float(values.square().sum())
         for image in values:  # one at a time: the padded transform is large
-            transform = self._transform(image)
-            self.power += transform.abs().square().mean(0).cpu()
-            self.transform += transform.mean(0).cpu()
+            self.power += torch.view_as_real(self._transform(image)).square().sum(-1).mean(0)
+        self.images += values.mean(1).sum(0)
 
     @property
     def moments(self) -> tuple[float, float]:  # mean and standard deviation of all values, from 0 to 255
@@ -95,15 +98,16 @@ class PowerSums:
         mean: float,  # μ and σ of the equation above
         std: float,
     ) -> Spectrum:
-        shift, window = mean - _MIDDLE, self._transform(torch.ones(1, self.height, self.width, dtype=torch.float64))[0]
-        cross = (self.transform / self.num * window.conj()).real
+        shift = mean - _MIDDLE
+        average, window = self._transform(torch.stack([self.images / self.num, torch.ones_like(self.images)]))
+        cross = (average * window.conj()).real
         half = self.power / self.num - 2 * shift * cross + shift**2 * window.abs().square()
         power = _whole(half.clamp(min=0) / std**2, PADDING * self.width)
-        return Spectrum(name, power.numpy(), self.height, self.width, self.num, mean, std)
+        return Spectrum(name, power.cpu().numpy(), self.height, self.width, self.num, mean, std)
 
     def _transform(self, image: Tensor) -> Tensor:  # [C, H, W] -> [C, 4 H, 2 W + 1]
         size = PADDING * self.height, PADDING * self.width
-        return torch.fft.rfft2(image * self.window.to(image.device), size)
+        return torch.fft.rfft2(image * self.window, size)
 
 
 def _window(size: int) -> Tensor:  # [size], with a sum of squares of 1

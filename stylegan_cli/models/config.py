@@ -49,7 +49,7 @@ class GeneratorConfig(ImageConfig):
 
     family: ClassVar[str]  # name in files and in the registry
     title: ClassVar[str]  # name for users
-    takes_transform: ClassVar[bool] = False  # whether the input of the synthesis can be moved and turned
+    takes_transform: ClassVar[bool] = False  # whether the input of the synthesis can be translated and rotated
 
     z_dim: int = 512  # dimension of the input latent
     c_dim: int = 0  # classes, or values of a label; 0 = unconditional

@@ -72,8 +72,9 @@ class Synthesis(nn.Module):
         dtype: torch.dtype | None = None,  # half precision type for the rows with `half`; None: full precision
         transform: Tensor | None = None,  # [3, 3] or [N, 3, 3] of the input: the inverse of the image's motion
     ) -> Tensor:  # [N, channels, height, width]
-        """A transform is a similarity in coordinates from the center of the image, x to the right and y down, in image
-        widths and heights. Raises ValueError if ws, noise or transform do not match the network."""
+        """A transform applies to coordinates from the center of the image, x to the right and y down. Its linear part
+        rotates and scales, its translation is in image widths and heights. Raises ValueError if ws, noise or transform
+        do not match the network."""
         if ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must have shape [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
         if transform is not None:

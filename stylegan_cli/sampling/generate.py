@@ -70,7 +70,7 @@ class SamplingOptions:
                 require_transform(G.config, option)
         if self.translate is None and self.rotate is None:
             return None
-        return view_transform(self.translate, self.rotate)
+        return view_transform(self.translate, self.rotate, (G.config.width, G.config.height))
 
     def batch_for(self, G: Generator) -> int:
         """Return the batch size for a model."""

@@ -185,6 +185,8 @@ def plan_video(
         raise MisuseError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
     if lock_view:
         require_transform(G.config, "--lock-view")
+    if options.view(G) is not None and len(items) == (cells or 1) < min_keyframes * (cells or 1):
+        items = [*items, *items]  # images that only move
     latents = collect_latents(G, items, options, model)
     indices = style_indices(G.layers, styles) if kind == "mix" else []
     assignment = _assign_keyframes(len(latents), cells, min_keyframes)
@@ -213,7 +215,8 @@ def plan_video(
     ws = Frames([locked(path(cell)) for cell in assignment], times)
     transforms = None
     if options.view(G) is not None:
-        motion = view_path(options.translate, options.rotate, count if loop else count - 1, loop)
+        sides = G.config.width, G.config.height
+        motion = view_path(options.translate, options.rotate, count if loop else count - 1, loop, sides)
         transforms = Frames([motion] * len(assignment), times)
     return Video(latents.G, ws, noise, transforms, names, latents.tuned)
 

@@ -1,4 +1,4 @@
-"""Where the image lies in its frame, for generators whose input can be moved and turned (Karras et al. 2021)."""
+"""Where the image lies in its frame, for generators whose input can be translated and rotated (Karras et al. 2021)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from ..models.generator import Generator
 def view_transform(
     translate: tuple[float, float] | None,  # right and down, in image widths and heights
     rotate: float | None,  # counterclockwise, in degrees
+    sides: tuple[float, float] = (1, 1),  # width and height of the image, in any unit
 ) -> Tensor:  # [3, 3] float64, for `Generator.synthesis`
-    """The input transform that turns the image about its center, then moves it: the inverse of that motion."""
+    """The input transform that rotates the image about its center, then translates it: the inverse of that motion."""
     (x, y), angle = translate or (0.0, 0.0), math.radians(rotate or 0.0)
     cos, sin = math.cos(angle), math.sin(angle)
-    motion = torch.tensor([[cos, sin, x], [-sin, cos, y], [0, 0, 1]], dtype=torch.float64)
-    return torch.linalg.inv(motion)
+    width, height = sides
+    motion = torch.tensor([[cos, sin, x * width], [-sin, cos, y * height], [0, 0, 1]], dtype=torch.float64)
+    inverse = torch.linalg.inv(motion)
+    inverse[:2, 2] /= torch.tensor(sides, dtype=torch.float64)
+    return inverse
 
 
 def view_path(
@@ -27,6 +31,7 @@ def view_path(
     rotate: float | None,
     duration: float,  # time of the last frame, or of the first frame's return
     loop: bool,
+    sides: tuple[float, float] = (1, 1),
 ) -> Callable[[Tensor], Tensor]:  # times [M] float64 -> [M, 3, 3]
     """A steady motion. In a loop the image moves there and back; whole turns just go on."""
     turns = loop and (rotate or 0) % 360 == 0
@@ -37,7 +42,7 @@ def view_path(
             steady = time / duration if duration else 0.0
             swing = (1 - math.cos(2 * math.pi * steady)) / 2 if loop else steady
             moved = translate and (translate[0] * swing, translate[1] * swing)
-            transforms.append(view_transform(moved, (rotate or 0.0) * (steady if turns else swing)))
+            transforms.append(view_transform(moved, (rotate or 0.0) * (steady if turns else swing), sides))
         return torch.stack(transforms)
 
     return path

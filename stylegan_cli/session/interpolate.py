@@ -30,7 +30,7 @@ class InterpolateRequest(SamplingOptions):
     grid: tuple[int, int] | None = None  # rows and columns of cells, each with its own keyframes
     styles: str | Sequence[int] | None = None  # that kind 'mix' fades; None: 'coarse'
     sweep: tuple[float, float] | None = None  # range of psi for kind 'trunc'; None: 0 to 1
-    lock_view: bool = False  # keep the first keyframe's latent of the input, which moves and turns the image
+    lock_view: bool = False  # keep the first keyframe's latent of the input, which translates and rotates the image
 
     def __post_init__(self) -> None:
         super().__post_init__()

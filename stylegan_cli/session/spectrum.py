@@ -103,7 +103,7 @@ def measure_spectra(
                 f"{other[0]}x{other[1]}.",
                 hint="Compare datasets and models of one size, or read datasets with --size.",
             )
-    sums = [_sum_dataset(dataset, request, progress) for dataset in datasets]
+    sums = [_sum_dataset(dataset, request, device, progress) for dataset in datasets]
     sums += [_sum_model(path, request, device, progress) for path in paths]
     mean, std = sums[0].moments
     if std == 0:
@@ -132,8 +132,11 @@ def _open(data: str | Path, size: tuple[int, int] | None, progress: Progress) ->
     return dataset.resized(*size) if size else dataset
 
 
-def _sum_dataset(dataset: Dataset, request: SpectrumRequest, progress: Progress) -> PowerSums:
-    sums, images = PowerSums(dataset.spec.height, dataset.spec.width), Reals(dataset, False, torch.device("cpu"))
+def _sum_dataset(
+    dataset: Dataset, request: SpectrumRequest, device: torch.device | str, progress: Progress
+) -> PowerSums:
+    sums = PowerSums(dataset.spec.height, dataset.spec.width, device)
+    images = Reals(dataset, False, torch.device(device))
     count = min(request.num, len(dataset))
     progress(dataset.name, 0, count)
     for index in torch.arange(count).split(_BATCH):
@@ -145,10 +148,8 @@ def _sum_dataset(dataset: Dataset, request: SpectrumRequest, progress: Progress)
 def _sum_model(path: Path, request: SpectrumRequest, device: torch.device | str, progress: Progress) -> PowerSums:
     """Without truncation, with random classes and noise, as published."""
     G = open_model(path, device).G
-    sums, options = (
-        PowerSums(G.config.height, G.config.width),
-        SamplingOptions(noise_mode="random", batch=request.batch),
-    )
+    sums = PowerSums(G.config.height, G.config.width, device)
+    options = SamplingOptions(noise_mode="random", batch=request.batch)
     seeds = [(request.seed + i) % 2**32 for i in range(request.num)]
     images: Iterator[Tensor] = generate_images(
         G,
@@ -158,7 +159,7 @@ def _sum_model(path: Path, request: SpectrumRequest, device: torch.device | str,
         lambda _, done, total: progress(_model_name(path), done, total),
     )
     for image in images:
-        sums.add(to_rgb(image[None]).to(device))
+        sums.add(to_rgb(image[None]))
     return sums
 
 

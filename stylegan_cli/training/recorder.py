@@ -156,12 +156,14 @@ class Recorder:
         self,
         values: dict[str, float],  # name -> value; the first determines the best snapshot
         snapshot: Path,
-        higher_is_better: bool,  # for the first metric
+        higher_is_better: bool | None,  # for the first metric; None: no snapshot is best
     ) -> None:
         kimg = self.engine.shown / 1000
         name, value = next(iter(values.items()))
         previous = [v for _, v in read_metrics(self.folder).get(name, [])]
-        is_best = not previous or (value > max(previous) if higher_is_better else value < min(previous))
+        is_best = higher_is_better is not None and (
+            not previous or (value > max(previous) if higher_is_better else value < min(previous))
+        )
         for name, value in values.items():
             self.log.metric(name, value, kimg, snapshot.name)
             self.log_message(f"kimg {kimg:8.1f}   {name} {value:.4g}{unit_of(name)}")

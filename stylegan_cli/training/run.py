@@ -31,8 +31,8 @@ class Measure(Protocol):
     """Metrics, passed in by the command. Called on all ranks, with `metric_network` and `metric_data` of the recipe."""
 
     @property
-    def higher_is_better(self) -> bool:
-        """Whether higher values of the first metric are better."""
+    def higher_is_better(self) -> bool | None:
+        """Whether higher values of the first metric are better; None: no snapshot is best."""
         ...
 
     def __call__(self, network: Any, data: Any, device: torch.device, /) -> dict[str, float]: ...

@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan_cli.snapshot import load_snapshot, read_info
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
+from stylegan_cli.snapshot import SnapshotInfo, load_snapshot, read_info, save_snapshot
 from stylegan_cli.training.config import read_config
 
 SMALL = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2"]
@@ -165,6 +167,16 @@ def test_other_objectives(sgan, rgb_set, tmp_path):
     ):
         config = read_config(json.JSONDecoder().raw_decode(sgan(*line, *options).stdout)[0])
         assert config.discriminator.labels == labels
+
+
+@pytest.mark.parametrize(("kernel", "radial", "cfg"), [(3, False, "stylegan3-t"), (1, True, "stylegan3-r")])
+def test_fine_tuning_takes_the_preset_of_the_model(sgan, rgb_set, tmp_path, kernel, radial, cfg):
+    config = StyleGAN3Config(16, 16, channel_base=64, channel_max=8, z_dim=8, w_dim=8, kernel=kernel, radial=radial)
+    save_snapshot(tmp_path / "g.safetensors", build_generator(config), None, SnapshotInfo(config))
+    line = ["train", "--data", rgb_set, "--resume", tmp_path / "g.safetensors", "--dry-run"]
+    config = read_config(json.JSONDecoder().raw_decode(sgan(*line).stdout)[0])
+    assert (config.cfg, config.pl_weight, config.mixing_prob, config.d_lr) == (cfg, 0, 0, 0.002)
+    assert config.gamma == config.data.height * config.data.width * 2**-10 / config.batch
 
 
 # ----------------------------------------------------------------------------------------- bad input

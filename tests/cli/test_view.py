@@ -1,4 +1,4 @@
-"""Options that move and turn images: generate, mix, interpolate, project, and models without such an input."""
+"""Options that translate and rotate images: generate, mix, interpolate, project, and models without such an input."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_interpolate(sgan, model, tmp_path):
     assert len({(tmp_path / f"{name}.webp").read_bytes() for name in "abcd"}) == 4
 
 
-def test_project_finds_the_view_unless_it_is_constant(sgan, model, tmp_path):
+def test_project_records_a_constant_view(sgan, model, tmp_path):
     sgan("generate", "--model", model, "--seeds", "1", "--outdir", tmp_path, "-q")
     line = ("project", tmp_path / "seed0001.png", "--model", model, "--loss", "pixel", "--steps", "3", "-q")
     for view in ("optimize", "const"):
@@ -53,7 +53,7 @@ def test_project_finds_the_view_unless_it_is_constant(sgan, model, tmp_path):
 
 
 def test_model_info_says_which_models_can_be_moved(sgan, model):
-    assert "can be moved and turned" in sgan("model", "info", model).stdout
+    assert "can be translated and rotated" in sgan("model", "info", model).stdout
     facts = json.loads(sgan("model", "info", model, "--json").stdout)
     assert facts["info"]["generator"]["family"] == "stylegan3"
 

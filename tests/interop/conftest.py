@@ -109,6 +109,8 @@ def describe_stylegan3(synthesis, config):
     settings |= {"num_fp16_res": 0, "conv_clamp": None} if config.conv_clamp is None else {}
     names = sorted((n for n in synthesis.modules if n != "input"), key=lambda n: int(n[1:].split("_")[0]))
     synthesis.attributes |= size | {"_init_kwargs": size | settings, "layer_names": names, "output_scale": 0.25}
+    levels = settings.get("num_fp16_res", 4)
+    synthesis.attributes |= {"num_layers": 14, "num_critical": 2, "margin_size": 10, "num_fp16_res": levels}
     rows = plain.sampling(config.height)
     entry = synthesis.at("input")
     entry.buffers["transform"] = torch.eye(3)

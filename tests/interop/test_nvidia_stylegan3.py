@@ -29,10 +29,10 @@ ROTATED = torch.tensor([[math.cos(0.4), -math.sin(0.4), 0.1], [math.sin(0.4), ma
 ZOOMED_OUT = torch.tensor([[3.0, 0.5, 0.2], [-0.5, 3.0, 0.1], [0, 0, 1]])
 
 
-def make(kind="T", size=32):
+def make(kind="T", size=32, **fields):
     """A generator whose every parameter and statistic matters."""
     torch.manual_seed(0)
-    settings = {"channel_base": 256, "channel_max": 16, "z_dim": 8, "w_dim": 8} | KINDS[kind]
+    settings = {"channel_base": 256, "channel_max": 16, "z_dim": 8, "w_dim": 8} | KINDS[kind] | fields
     G = build_generator(StyleGAN3Config(size, size, **settings)).eval().requires_grad_(False)
     for name, tensor in G.state_dict().items():
         if name.endswith("magnitude_ema"):
@@ -148,6 +148,13 @@ def test_a_pickle_without_settings(nvidia_bytes, opened, kind, tmp_path):
     G = make(kind)
     assert_equal(opened(nvidia_bytes(G, change=lambda c: settings(c).clear())).G, G)
     assert "has no settings" in checkpoint_info(tmp_path / "x.pkl")[1][-1]
+
+
+def test_a_pickle_without_settings_keeps_what_its_layers_have(nvidia_bytes, opened):
+    G = make(conv_clamp=None, half_levels=0)
+    read = opened(nvidia_bytes(G, change=lambda c: settings(c).clear())).G
+    assert (read.config.conv_clamp, read.config.half_levels) == (None, 0)
+    assert_equal(read, G)
 
 
 def state_of(G):

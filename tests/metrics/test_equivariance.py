@@ -320,7 +320,9 @@ def test_refusals(tiny_generator, rgb_set):
     with pytest.raises(SganError, match="eqr32 measures a model, not images"):
         compare_images(resolve(["eqr"]), data, data)
     metrics = TrainingMetrics(resolve(["eqt5_int"]))
-    assert metrics.higher_is_better
+    assert metrics.higher_is_better is None  # that of a flat image is perfect
+    ordered = TrainingMetrics(resolve(["eqt5_int", "fid"]))
+    assert ordered.higher_is_better is False and ordered.protocol.metrics[0].motion is None
     metrics.check(data, StyleGAN3Config(16, 16))
     with pytest.raises(SganError, match="needs a model with an input transform"):
         metrics.check(data, StyleGAN2Config(16, 16))

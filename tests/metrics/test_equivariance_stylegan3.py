@@ -22,7 +22,7 @@ PUBLISHED = {"size": 64, "channels": 64, "count": 12}
 
 
 def shifted(spec):
-    """All samples lie one upsampled pixel aside."""
+    """All samples are shifted by one upsampled pixel."""
     left, right, top, bottom = spec.padding
     return dataclasses.replace(spec, padding=(left + 1, right - 1, top + 1, bottom - 1))
 
@@ -41,7 +41,7 @@ def truncates(spec):
 MISTAKES = {
     "none": lambda spec: spec,
     "truncating division": lambda spec: shifted(spec) if truncates(spec) else spec,
-    "other layers aside": lambda spec: shifted(spec) if spec.up_filter and not truncates(spec) else spec,
+    "other layers shifted": lambda spec: shifted(spec) if spec.up_filter and not truncates(spec) else spec,
     "separable filters": lambda spec: with_filters(spec, lambda f: dataclasses.replace(f, radial=False)),
     "half the transition": lambda spec: with_filters(
         spec, lambda f: dataclasses.replace(f, half_width=f.half_width / 2)
@@ -89,8 +89,8 @@ def check_mistakes(scale):
     for variant in "TR":  # invisible in translations
         assert abs(loss(variant, "int", "truncating division")) < 4
     assert measured("R", "rotate", "truncating division") < 45
-    assert loss("T", "int", "other layers aside") > 12 and loss("R", "int", "other layers aside") > 0
-    assert measured("R", "rotate", "other layers aside") < 35
+    assert loss("T", "int", "other layers shifted") > 12 and loss("R", "int", "other layers shifted") > 0
+    assert measured("R", "rotate", "other layers shifted") < 35
     assert abs(loss("R", "int", "separable filters")) < 4 and loss("R", "rotate", "separable filters") > 0.5
     assert loss("T", "int", "half the transition") > 2 and loss("R", "rotate", "half the transition") > 0.5
     assert loss("T", "int", "cutoff at Nyquist") > 12

@@ -1,4 +1,4 @@
-"""Moving and turning images: the input transform, its options, videos, and models that take none."""
+"""Translating and rotating images: the input transform, its options, videos, and models that take none."""
 
 import math
 
@@ -45,6 +45,17 @@ def test_translation_of_a_rectangle_is_in_its_own_widths_and_heights():
     torch.testing.assert_close(moved[:, :, s:, s:], still[:, :, :-s, :-s], atol=1e-5, rtol=0)
 
 
+def test_a_rectangle_rotates_then_translates_in_its_own_widths_and_heights():
+    torch.manual_seed(0)
+    G = build_generator(StyleGAN3Config(32, 64, **SMALL))
+    assert SamplingOptions(rotate=90.0, translate=(0.125, 0.25)).view(G) is not None
+    w, layer = torch.zeros(1, 16), G.synthesis.input
+    turned = layer(w, SamplingOptions(rotate=90.0).view(G))
+    moved = layer(w, SamplingOptions(rotate=90.0, translate=(0.125, 0.25)).view(G))
+    s = layer.signal.rate // 4
+    torch.testing.assert_close(moved[:, :, s:, s:], turned[:, :, :-s, :-s], atol=1e-4, rtol=0)
+
+
 def test_positive_rotation_is_counterclockwise(G):
     w = torch.zeros(1, 16)
     layer = G.synthesis.input
@@ -84,6 +95,13 @@ def test_video_locks_the_view_and_moves(G):
     assert free.transforms is not None
     torch.testing.assert_close(free.transforms[2:3][0], view_transform(None, 90), atol=1e-9, rtol=0)
     assert plan_video(G, [0, 1], SamplingOptions(), "linear").transforms is None
+
+
+def test_one_image_can_move(G):
+    video = plan_video(G, [3], SamplingOptions(rotate=90.0), "spline", steps=4)
+    assert video.frames == 8 and (video.ws[0:8] - video.ws[0:1]).abs().max() < 1e-5
+    with pytest.raises(SganError, match="One keyframe is not enough"):
+        plan_video(G, [3], SamplingOptions(), "spline")
 
 
 def test_directions_leave_the_view_alone_unless_asked(G):

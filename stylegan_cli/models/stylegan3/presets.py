@@ -20,7 +20,9 @@ _QUICK: dict[str, Any] = QUICK_SETTINGS | {"mixing_prob": 0.0}
 
 PRESETS: dict[str, Preset] = {
     "stylegan3-t": Preset("StyleGAN3-T: details move with the image", **_PUBLISHED),
-    "stylegan3-r": Preset("StyleGAN3-R: they also turn with it", **_PUBLISHED, **_ROTATION, blur_sigma=10.0),
+    "stylegan3-r": Preset(
+        "StyleGAN3-R: details also rotate with the image", **_PUBLISHED, **_ROTATION, blur_sigma=10.0
+    ),
     "demo-stylegan3": Preset(
         "a small StyleGAN3-T that trains in minutes on two CPU cores",
         **_QUICK,

@@ -96,13 +96,6 @@ def layer_specs(config: StyleGAN3Config) -> tuple[LayerSpec, ...]:
             down_filter = FilterSpec(config.filter_size * down, target.cutoff, target.half_width, rate, radial)
         extra = sum(f.taps - 1 for f in (up_filter, down_filter) if f)
 
-        def pad(
-            source_size: int, target_size: int, kernel: int = kernel, up: int = up, down: int = down, extra: int = extra
-        ) -> tuple[int, int]:
-            total = (target_size - 1) * down + 1 - (source_size + kernel - 1) * up + extra
-            low = (total + up) // 2  # rounds down, also below zero
-            return low, total - low
-
         specs.append(
             LayerSpec(
                 f"L{i}_{_size(target)}_{target.channels}",
@@ -115,10 +108,20 @@ def layer_specs(config: StyleGAN3Config) -> tuple[LayerSpec, ...]:
                 down,
                 up_filter,
                 down_filter,
-                (*pad(source.width, target.width), *pad(source.height, target.height)),
+                (
+                    *_padding(source.width, target.width, kernel, up, down, extra),
+                    *_padding(source.height, target.height, kernel, up, down, extra),
+                ),
             )
         )
     return tuple(specs)
+
+
+def _padding(source: int, target: int, kernel: int, up: int, down: int, extra: int) -> tuple[int, int]:
+    """Before and after an axis, so that its size becomes `target`; `extra` samples are lost to the filters."""
+    total = (target - 1) * down + 1 - (source + kernel - 1) * up + extra
+    low = (total + up) // 2  # rounds down, also below zero
+    return low, total - low
 
 
 def _size(signal: Signal) -> str:

@@ -67,7 +67,7 @@ def plan_new_run(
     info = read_info(resume) if resume else None
     if info and data is None:
         data, mirror, cond = _recorded_data(info, mirror, cond)
-    cfg = cfg or ("auto" if data else "demo")
+    cfg = cfg or (_preset_for(info) if info else "auto" if data else "demo")
     data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
     refuse_unused_options(cfg, options | {"cond": cond})
     if info and (fixed := [name for name in NETWORK_OPTIONS if options.get(name) is not None]):
@@ -95,6 +95,18 @@ def plan_new_run(
     with torch.device("meta"):
         check_freezed(build_discriminator(config.discriminator), config.freezed)
     return Plan(config, start=Path(os.path.abspath(resume)) if resume else None, dataset=dataset)
+
+
+def _preset_for(info: SnapshotInfo) -> str:
+    """The preset of the model's family, and of its variant, for images of any size that does not grow; if there is
+    none, auto."""
+    fitting = {}  # name -> number of the variant's fields
+    for name, (family, preset) in presets().items():
+        variant = preset.generator.items()
+        fits = family.name == info.generator.family and all(getattr(info.generator, k) == v for k, v in variant)
+        if fits and preset.size is None and preset.grow_from is None:
+            fitting[name] = len(variant)
+    return max(fitting, key=lambda name: fitting[name], default="auto")  # the first of several
 
 
 def check_freezed(
