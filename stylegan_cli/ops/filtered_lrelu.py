@@ -24,8 +24,9 @@ from .filters import separable_pairs
 from .tiles import Resampling, Tile, map_tiles
 from .upfirdn2d import upfirdn2d_reference
 
-# Separable filters that the kernel uses instead of one that is not, and the largest relative error of their sum.
-PAIRS = {torch.float16: (3, 5e-4), torch.bfloat16: (3, 5e-4), torch.float32: (4, 5e-7)}
+# Numbers of separable filters that the kernel can use instead of one that is not, and the largest relative error of
+# their sum.
+PAIRS = {torch.float16: ((2, 3), 5e-4), torch.bfloat16: ((2, 3), 5e-4), torch.float32: ((3, 4), 5e-7)}
 
 
 def filtered_lrelu(
@@ -197,25 +198,26 @@ def filtered_lrelu_cuda(
     return y
 
 
-_known_pairs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # filter -> its version, {count: its pairs}
+_known_pairs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # filter -> its version, {counts: its pairs}
 
 
 def _pairs(
     f: Tensor,  # [KH, KW]
-    count: int,
+    counts: tuple[int, ...],  # ascending
     error: float,
-) -> Tensor | None:  # [count, KH + KW] on the device of f; None: their error would be larger
+) -> Tensor | None:  # [count, KH + KW] on the device of f, of the smallest possible count; None: there is none
     """Decompose a filter, once: that needs the CPU."""
     if torch.compiler.is_compiling():  # the numbers are unknown
         return None
     version = None if f.is_inference() else f._version
     known = _known_pairs.get(f)
     pairs = known[1] if known and version is not None and known[0] == version else {}
-    if count not in pairs:
+    if counts not in pairs:
         y, x = separable_pairs(f, error)
-        pairs[count] = F.pad(torch.cat([y, x], dim=1), (0, 0, 0, count - len(y))) if len(y) <= count else None
-        _known_pairs[f] = version, pairs
-    return pairs[count]
+        count = min((count for count in counts if count >= len(y)), default=None)
+        padded = None if count is None else F.pad(torch.cat([y, x], dim=1), (0, 0, 0, count - len(y)))
+        pairs[counts], _known_pairs[f] = padded, (version, pairs)
+    return pairs[counts]
 
 
 _IMPLEMENTATIONS = {"cuda": filtered_lrelu_cuda, "composite": _composite, "reference": filtered_lrelu_reference}
