@@ -33,7 +33,7 @@ def find_unlabeled(
         )
     if method == "sefa":
         rows = [row for row in G.layers if row.w_index in set(layers)]
-        # What moves the image is no style, and has another unit.
+        # The numbers that move the image are not styles, and have other units.
         styled = [row for row in rows if row.kind != "input"] or rows
         vectors, eigenvalues = sefa([G.style_weight(row) for row in styled], count)
         figures = {"eigenvalue": eigenvalues.tolist()}
