@@ -54,9 +54,9 @@ def moving_generator():
     from stylegan_cli.models.registry import build_generator
     from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 
-    def build(size, channel_base, channel_max):
+    def build(size, channel_base, channel_max, **fields):
         torch.manual_seed(0)
-        sizes = {"channel_base": channel_base, "channel_max": channel_max, "z_dim": 16, "w_dim": 16}
+        sizes = {"channel_base": channel_base, "channel_max": channel_max, "z_dim": 16, "w_dim": 16, **fields}
         G = build_generator(StyleGAN3Config(size, size, magnitude_kimg=1e-6, **sizes)).requires_grad_(False)
         G.synthesis.input.affine.weight.normal_(0, 0.3)
         z = torch.randn(4, 16)

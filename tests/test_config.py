@@ -86,6 +86,15 @@ def test_options_override_the_preset_unless_none():
     assert settings.generator.channel_base == settings.discriminator.channel_base == 4096
 
 
+def test_channel_options_are_those_of_both_networks():
+    """Also if the preset has other channels for the generator."""
+    networks = {"channel_base": 256, "channel_max": 8}
+    settings = make_train_config("demo-stylegan3", data_spec(32, 32), **networks)
+    for network in (settings.generator, settings.discriminator):
+        assert (network.channel_base, network.channel_max) == (256, 8)
+    assert settings.generator.num_layers == 8
+
+
 def test_configurations_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         StyleGAN2Config(64, 64).height = 32

@@ -17,6 +17,7 @@ from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import FAMILIES, build_generator, presets, read_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.snapshot import load_snapshot, read_info
 
 TOY = Path(__file__).with_name("_toy_family.py")
@@ -25,6 +26,7 @@ CONFIGS = [
     StyleGAN2Config(16, 16, architecture="resnet", **SMALL),
     StyleGANConfig(16, 16, blur=(1.0, 2.0, 1.0), truncated=3, fade=True, **SMALL),
     ProGANConfig(16, 16, c_dim=2, **SMALL),
+    StyleGAN3Config(16, 16, c_dim=2, kernel=1, radial=True, **SMALL),  # is not in files of version 0.1
 ]
 # The format of version 0.1: one flat configuration for all families.
 FLAT = {"z_dim": 8, "c_dim": 0, "w_dim": 512, "mapping_layers": 8, "mapping_lr": 0.01, "labels": "embed"}
@@ -112,8 +114,11 @@ def test_the_interface_of_every_generator(config):
     G.mapping.w_avg.normal_()
     truncated = G.truncate(ws, torch.tensor(0.3), 1)
     assert torch.equal(truncated, G.truncate(ws, 0.3, 1)) and torch.equal(truncated[:, 1:], ws[:, 1:])
-    with pytest.raises(ValueError, match="transformed"):
-        G.synthesis(ws, transform=torch.eye(3))
+    if config.takes_transform:
+        assert torch.allclose(G.synthesis(ws, transform=torch.eye(3)), G.synthesis(ws), atol=1e-6)
+    else:
+        with pytest.raises(ValueError, match="transformed"):
+            G.synthesis(ws, transform=torch.eye(3))
 
 
 def test_a_new_family_works_without_a_change_to_the_package(rgb_set, tmp_path):

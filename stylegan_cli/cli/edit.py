@@ -86,7 +86,8 @@ def command() -> None:
 @click.option(
     "--layers",
     type=STYLES,
-    help="Layers that the directions change: coarse, middle, fine, or layer indices such as 0-4. Default: all.",
+    help="Layers that the directions change: coarse, middle, fine, or layer indices such as 0-4. Default: all, "
+    "without those that only move the image.",
 )
 @class_option
 @out_options("directions-METHOD.npz", "./out")

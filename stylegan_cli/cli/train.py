@@ -42,7 +42,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--cfg",
     type=click.Choice(list(presets())),
-    help=f"Preset, which chooses all settings: {_PRESETS}. Default: auto with --data, else demo.",
+    help=f"Preset, which chooses all settings: {_PRESETS}. Default: auto with --data, else demo; "
+    "with --resume FILE, that of the model's family.",
 )
 @click.option(
     "--size",

@@ -32,7 +32,10 @@ def find_unlabeled(
             f"--count {count} is too large: there are {limit} directions.", hint=f"Use --count 1 to {limit}."
         )
     if method == "sefa":
-        vectors, eigenvalues = sefa([G.style_weight(row) for row in G.layers if row.w_index in set(layers)], count)
+        rows = [row for row in G.layers if row.w_index in set(layers)]
+        # The numbers that move the image are not styles, and have other units.
+        styled = [row for row in rows if row.kind != "input"] or rows
+        vectors, eigenvalues = sefa([G.style_weight(row) for row in styled], count)
         figures = {"eigenvalue": eigenvalues.tolist()}
     else:
         vectors, variance = pca(w, count)

@@ -96,7 +96,8 @@ def measure(
         measured |= measure_path_lengths(metrics, lambda path, lpips: PathPairs(G, lpips, path, *sampling), settings)
         measured |= measure_equivariance(metrics, lambda motion: MotionErrors(G, motion, *sampling), settings)
     truncation = "" if protocol.truncation_psi == 1 else f"_trunc{protocol.truncation_psi:g}"
-    notes = _channel_notes({"the model": G.config.channels} | _channels(metrics, data))
+    detected = any(m.motion is None for m in metrics)  # others compare the generated images as they are
+    notes = _channel_notes(({"the model": G.config.channels} if detected else {}) | _channels(metrics, data))
     return _results(metrics, measured, data, truncation, notes, start)
 
 

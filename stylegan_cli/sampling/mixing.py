@@ -21,7 +21,7 @@ def style_indices(
     """Return the indices, among the num_ws latents, of a span of styles.
 
     Coarse, middle and fine are the levels 4-8, 16-32, and 64 and up. In a model with fewer levels the spans are shorter
-    so that none is empty; with fewer than three levels, spans consist of single layers. Raises SganError if an index is
+    so that none is empty; with fewer than three levels, each is a third of the layers. Raises SganError if an index is
     out of range, or a span is given for a model with fewer than three latents.
     """
     num_ws = max(row.w_index for row in layers) + 1
@@ -35,9 +35,9 @@ def style_indices(
             f"This model has {plural(num_ws, 'style')}, too few for {spans}.", hint=f"Choose {option} by number."
         )
     group = {row.w_index: row.group for row in layers}
-    units = [group[i] for i in range(num_ws)]  # levels, or single layers if there are too few levels
+    units = [group[i] for i in range(num_ws)]  # levels, or thirds if there are too few levels
     if len(set(units)) < 3:
-        units = list(range(num_ws))
+        units = [3 * i // num_ws for i in range(num_ws)]
     distinct = sorted(set(units))
     ends = _span_ends(len(distinct))
     low, high = {"coarse": (0, ends[0]), "middle": ends, "fine": (ends[1], len(distinct))}[styles]

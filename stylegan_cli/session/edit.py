@@ -15,13 +15,14 @@ from ..inversion.directions import Directions, load_directions, newest_direction
 from ..inversion.editing import apply_edits, pair_edits, render_before_after, render_strip, save_edited
 from ..inversion.factorize import find_unlabeled
 from ..inversion.seed_labels import read_table
+from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions
 from ..sampling.labels import Choice, label_choice
 from ..sampling.latent_files import Latents, filename_part
 from ..sampling.mixing import style_indices
-from ..sampling.view import style_indices_without_input
+from ..sampling.view import input_indices, style_indices_without_input
 from ..snapshot import open_training_dataset
 from ..training.recipes.classifier import open_classifier
 from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
@@ -44,7 +45,7 @@ class FindRequest:
     csv: str | None = None  # table of labels of seeds
     count: int | None = None  # number of directions, without labels; None: 10
     num: int = 10_000  # number of random latents to analyze
-    layers: str | Sequence[int] | None = None  # that the directions are for, see `style_indices`; None: all
+    layers: str | Sequence[int] | None = None  # that the directions are for, see `style_indices`; None: all styles
     class_index: Choice | None = None  # of the random latents; None: sampled from each seed
 
     def __post_init__(self) -> None:
@@ -154,7 +155,7 @@ def find_directions(
 ) -> Directions:
     """Find directions in the latent space, for `show_directions` and `edit`. Raises SganError if none can be found, or
     the labels are not available."""
-    layers = style_indices(model.G.layers, request.layers or style_indices_without_input(model.G), "--layers")
+    layers = _layers(model.G, request.layers or style_indices_without_input(model.G))
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
     common |= {"settings": model.file_settings, "model": model.fingerprint}
     if not request.labeled:
@@ -246,4 +247,11 @@ def _open(model: Model, request: _DirectionsRequest) -> tuple[str | None, Direct
         directions = load_directions(path, model.G, model.fingerprint)
     if request.layers is None:
         return path, directions, directions.layers
-    return path, directions, style_indices(model.G.layers, request.layers, "--layers")
+    return path, directions, _layers(model.G, request.layers)
+
+
+def _layers(G: Generator, layers: str | Sequence[int]) -> list[int]:
+    """The indices of w to edit. A span leaves out those that only move the image."""
+    indices = style_indices(G.layers, layers, "--layers")
+    moving = set(input_indices(G)) if isinstance(layers, str) else set()
+    return [i for i in indices if i not in moving] or indices

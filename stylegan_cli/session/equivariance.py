@@ -109,8 +109,8 @@ def _frames(
     for k in range(count):
         panels = {}
         for motion in errors:
-            # Between the steps, because there is nothing to undo at the start.
-            amounts = _amounts(motion, (k + 0.5) / count, still)
+            # Never at the start or halfway, where there is nothing to undo.
+            amounts = _amounts(motion, (k + 0.25) / count, still)
             images, errors[motion][k] = _move(motion, sources, sampling, still, amounts)
             panels[motion] = (*images, peak_signal_to_noise(errors[motion][k]).value)
         progress("frames", k + 1, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,9 @@ def make_train_config(
     options = {k: v for k, v in options.items() if v is not None}
     _refuse_unsupported(family, options)
     options = objective_defaults(options.get("loss", preset.loss), preset.aug) | options
+    # The user's channels are those of both networks, also if the preset has others for one of them.
+    own = {name: value for name, value in preset.generator.items() if name not in options}
+    preset = dataclasses.replace(preset, generator=own)
     res = max(data.height, data.width)
 
     def pick(name: str, rule: Any) -> Any:

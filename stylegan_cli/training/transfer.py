@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from ..models.generator import LayerInfo
 from .recipe import Phase
 
 
@@ -16,6 +19,20 @@ def load_matching_tensors(
     matching = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
     network.load_state_dict(matching, strict=False)
     return [name for name in own if name not in matching]
+
+
+def rename_layers(
+    state: dict[str, Tensor],  # state_dict of a generator
+    old: Sequence[LayerInfo],  # its layer table
+    new: Sequence[LayerInfo],  # that of a generator of the same family
+) -> dict[str, Tensor]:
+    """Rename the tensors of each layer to the layer in its place in a table of the same length: names may contain sizes
+    and channels."""
+    if len(old) != len(new):
+        return state
+    names = {f"{a.name}.": f"{b.name}." for a, b in zip(old, new)}
+    prefixes = {name: next((layer for layer in names if name.startswith(layer)), "") for name in state}
+    return {names.get(layer, "") + name.removeprefix(layer): state[name] for name, layer in prefixes.items()}
 
 
 def transfer_moments(old: Phase, new: Phase) -> None:

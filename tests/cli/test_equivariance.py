@@ -61,7 +61,7 @@ def test_a_frame_shows_the_moved_image_and_the_motion_undone(sgan, model, tmp_pa
     shown = frames(tmp_path / "a.webp")
     G = stylegan_cli.load(model)
     ws = G.mapping(torch.from_numpy(np.random.RandomState(5).randn(1, 8)).float())
-    angle = 2 * math.pi * 0.5 / 4
+    angle = 2 * math.pi * 0.25 / 4
     x, y = math.sin(angle) / 8, math.sin(2 * angle) / 16
     transform = torch.tensor([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
     ((moved, undone),) = cells(shown[0])

@@ -1,7 +1,8 @@
-"""Options that translate and rotate images: generate, mix, interpolate, project, and models without such an input."""
+"""Models whose input can be translated and rotated, in every command that makes images, and other models."""
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -50,6 +51,34 @@ def test_project_records_a_constant_view(sgan, model, tmp_path):
         sgan("generate", "--model", model, "--from-w", tmp_path / view / "projected.npz", "--outdir", tmp_path / view)
     assert "view" not in read_metadata(tmp_path / "optimize" / "proj.png")
     assert read_metadata(tmp_path / "const" / "proj.png")["view"] == "const"
+
+
+def test_edits_leave_the_view_alone_unless_it_is_asked_for_by_number(sgan, model, tmp_path):
+    file = tmp_path / "directions.npz"
+    line = ("edit", "find", "--model", model, "--method", "sefa", "--count", "2", "--num", "20", "--out", file, "-q")
+    for options, layers in (
+        ((), list(range(1, 16))),
+        (("--layers", "coarse"), [1, 2, 3, 4, 5]),
+        (("--layers", "0-1"), [0, 1]),
+    ):
+        sgan(*line, *options)
+        with np.load(file) as f:
+            assert f["layers"].tolist() == layers
+    line = ("edit", "apply", "--model", model, "--directions", file, "--seeds", "3", "--outdir", tmp_path, "-q")
+    for layers, moved in (("coarse", [1, 2, 3, 4, 5]), ("0", [0])):
+        sgan(*line, "--layers", layers)
+        with np.load(tmp_path / "edited.npz") as f:
+            ws = f["w"][0]
+        assert np.abs(ws - ws[-1]).max(1).nonzero()[0].tolist() == moved
+
+
+def test_attribute_and_noise(sgan, model, rgb_set, tmp_path):
+    sgan("generate", "--model", model, "--seeds", "1", "--outdir", tmp_path, "-q")
+    line = ("attribute", tmp_path / "seed0001.png", "--model", model, "--data", rgb_set, "--loss", "pixel")
+    options = ("--steps", "2", "--num", "8", "--outdir", tmp_path, "--json", "-q")
+    answer = json.loads(sgan(*line, *options).stdout)
+    assert (tmp_path / "attribute.png").is_file() and "seed0001" in json.dumps(answer)
+    assert "has no noise inputs" in sgan("noise", "--model", model, "-q", code=1).stderr
 
 
 def test_model_info_says_which_models_can_be_moved(sgan, model):

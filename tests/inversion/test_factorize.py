@@ -56,6 +56,13 @@ def test_sefa_uses_the_chosen_layers(G):
     assert directions.figures["eigenvalue"] == sorted(directions.figures["eigenvalue"], reverse=True)
 
 
+def test_sefa_leaves_out_what_moves_the_image(moving_generator):
+    """Also if a span of layers contains it, but not if it is the only one."""
+    G = moving_generator(16, 64, 8)
+    found = [find_unlabeled(G, "sefa", 4, layers, 50).vectors for layers in ([0, 1], [1], [0])]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[2], sefa([G.style_weight(G.layers[0])], 4)[0])
+
+
 def test_pca_is_that_of_numpy():
     rng = np.random.default_rng(0)
     w = rng.normal(size=(500, 8)) @ rng.normal(size=(8, 8)) + 5

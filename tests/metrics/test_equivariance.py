@@ -308,6 +308,12 @@ def test_measure(fakes):
     assert not any(torch.is_tensor(v) for v in results.values.values())
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels_are_compared_as_they_are(moving_generator, channels):
+    G = moving_generator(16, 64, 8, channels=channels)
+    assert measure(resolve(["eqt"], num=2), G, None, "cpu").notes == ()
+
+
 def test_refusals(tiny_generator, rgb_set):
     refusal = "eqt5_int needs a model with an input transform, which StyleGAN3 models have and StyleGAN2 models do not."
     with pytest.raises(SganError, match=refusal):

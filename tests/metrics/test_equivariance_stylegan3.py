@@ -17,8 +17,9 @@ from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.models.stylegan3.schedule import layer_specs
 
 SETTINGS = {"T": (1, {}), "R": (2, {"kernel": 1, "radial": True})}  # factor of the channels, fields
-SMALL = {"size": 32, "channels": 32, "count": 4}
-PUBLISHED = {"size": 64, "channels": 64, "count": 12}
+SMALL = {"size": (32, 32), "channels": 32, "count": 4}
+RECTANGLE = {"size": (24, 48), "channels": 32, "count": 4}
+PUBLISHED = {"size": (64, 64), "channels": 64, "count": 12}
 
 
 def shifted(spec):
@@ -58,7 +59,7 @@ def build(variant, mistake, size, channels):
     """A generator with a mistake, and magnitudes as one batch sets them."""
     factor, fields = SETTINGS[variant]
     width = factor * channels
-    config = StyleGAN3Config(size, size, z_dim=64, w_dim=64, channel_base=32 * width, channel_max=width, **fields)
+    config = StyleGAN3Config(*size, z_dim=64, w_dim=64, channel_base=32 * width, channel_max=width, **fields)
     torch.manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "layer_specs", lambda config: tuple(map(MISTAKES[mistake], layer_specs(config))))
@@ -105,8 +106,9 @@ def check_variants(scale, *, least_t, least_r):
     assert measured("T", "rotate") < 35  # T does not turn
 
 
-def test_variants():
-    check_variants(SMALL, least_t=60, least_r=65)
+@pytest.mark.parametrize("scale", [SMALL, RECTANGLE], ids=["square", "rectangle"])
+def test_variants(scale):
+    check_variants(scale, least_t=60, least_r=65)
 
 
 def test_mistakes():

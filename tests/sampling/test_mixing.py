@@ -6,6 +6,7 @@ import torch
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.sampling.mixing import SPANS, mix_styles, style_indices
 
 
@@ -44,6 +45,14 @@ def test_levels_of_a_small_model():
     assert [levels_of(layers, style_indices(layers, name)) for name in SPANS] == [[4, 8], [16], [32]]
     layers = table(3)
     assert [levels_of(layers, style_indices(layers, name)) for name in SPANS] == [[4], [8], [16]]
+
+
+@pytest.mark.parametrize(("size", "lengths"), [(16, [6, 5, 5]), (32, [6, 5, 5]), (64, [5, 4, 7]), (256, [6, 5, 5])])
+def test_spans_of_many_layers_at_few_levels(size, lengths):
+    with torch.device("meta"):
+        layers = build_generator(StyleGAN3Config(size, size, channel_base=4096, channel_max=4)).layers
+    spans = [style_indices(layers, name) for name in SPANS]
+    assert [len(span) for span in spans] == lengths and sum(spans, []) == list(range(16))
 
 
 def test_styles_by_index():

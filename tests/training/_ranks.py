@@ -36,6 +36,17 @@ def growing_config(dataset, ranks):
     )
 
 
+def alias_free_config(dataset, ranks):
+    """With parts of the batch on a single rank."""
+    return make_train_config(
+        *("demo-stylegan3", dataset.spec),
+        gpus=ranks,
+        **{"batch": 8, "batch_gpu": 4, "mbstd_group": 2, "mbstd_channels": 1, "channel_base": 64, "channel_max": 8},
+        **{"z_dim": 8, "w_dim": 8, "r1_interval": 4, "pl_weight": 2.0, "pl_interval": 4, "pl_batch_shrink": 1},
+        **{"aug": "ada", "aug_p": 0.3, "ema_kimg": 0.1, "blur_sigma": 2.0},
+    )
+
+
 def lack_memory_once(trainer, on_rank):
     """Let the first path lengths of one rank run out of memory, where others would wait for a sum over ranks."""
     objective, fails = trainer.recipe.objective, distributed.rank() == on_rank
@@ -78,6 +89,11 @@ def work(path, out, ranks):
     for _ in range(24):  # into the third stage
         trainer.step()
     results["growing"] = gather(trainer.stateful)
+    trainer.close()
+    trainer = make_engine(alias_free_config(dataset, ranks), dataset, dtype=torch.float64)
+    for _ in range(8):
+        trainer.step()
+    results["alias-free"] = gather(trainer.stateful)
     trainer.close()
     trainer = make_engine(config(dataset, ranks), dataset)
     lack_memory_once(trainer, on_rank=ranks - 1)

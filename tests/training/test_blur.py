@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import ndimage
 
 from stylegan_cli.data.dataset import open_dataset
@@ -146,9 +147,13 @@ def test_a_run_resumes_exactly(config):
             engine.close()
 
 
-def test_a_run_resumes_from_its_files(sgan, tmp_path):
-    line = ("--size", "16", "--cbase", "64", "--cmax", "4", "--batch", "4", "--aug", "noaug", "--snap", "0.008")
-    sgan("train", "--cfg", "stylegan3-r", *line, "--kimg", "0.008", "--runs", tmp_path, "-q")
-    (run,) = tmp_path.iterdir()
-    sgan("train", "--resume", run, "--kimg", "0.016", "-q")
-    assert (run / "snapshot-000000.016.safetensors").is_file()
+def test_a_run_resumes_exactly_from_its_files(sgan, tmp_path):
+    line = ("--size", "16", "--cbase", "64", "--cmax", "4", "--batch", "4", "--aug", "ada", "--p", "0.3")
+    line += ("--snap", "0.008", "--freezed", "2", "-q")
+    for name, kimg in (("whole", "0.016"), ("stopped", "0.008")):
+        sgan("train", "--cfg", "stylegan3-r", *line, "--kimg", kimg, "--runs", tmp_path / name)
+    (whole,), (stopped,) = ((tmp_path / name).iterdir() for name in ("whole", "stopped"))
+    sgan("train", "--resume", stopped, "--kimg", "0.016", "-q")
+    a, b = (load_file(next(run.glob("state-000000.016-*"))) for run in (whole, stopped))
+    assert a.keys() == b.keys() and {name for name in a if not torch.equal(a[name], b[name])} <= {"clock.seconds"}
+    assert a["G.synthesis.L3_36_8.magnitude_ema"] != 1

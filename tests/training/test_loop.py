@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
+from stylegan_cli.models.registry import build_generator
 from stylegan_cli.snapshot import Snapshot, SnapshotInfo
+from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.state import gather, restore
 
 BETAS = (0.0, 0.99)
@@ -279,6 +282,22 @@ def test_initial_weights_that_partly_match(make_config, make_trainer):
     assert not [name for name in new.recipe.new_tensors if ".conv" in name]
     assert torch.equal(new.recipe.G.synthesis.b8.conv0.weight, old.recipe.G.synthesis.b8.conv0.weight)
     assert torch.equal(new.recipe.G.mapping.fc0.weight, make_trainer(make_config()).recipe.G.mapping.fc0.weight)
+    new.step()
+
+
+@pytest.mark.parametrize("size", [(32, 32), (16, 24)])
+def test_initial_weights_of_another_size(rgb_set, make_trainer, size):
+    """Layers whose names contain their size are those in the same place of the table. Where the shape differs, they are
+    initialized."""
+    networks = {"channel_base": 64, "channel_max": 8, "batch": 8}
+    config = make_train_config("demo-stylegan3", open_dataset(rgb_set).spec, **networks)
+    old = build_generator(dataclasses.replace(config.generator, height=size[0], width=size[1]))
+    new = make_trainer(config, start=Snapshot(old, None, SnapshotInfo(old.config), Path("x")))
+    fit = 0
+    for (a, x), (b, y) in zip(old.state_dict().items(), new.recipe.G.state_dict().items(), strict=True):
+        assert (x.shape == y.shape) == (f"G.{b}" not in new.recipe.new_tensors)
+        fit += a != b and x.shape == y.shape and torch.equal(x, y)
+    assert fit >= 9  # tensors of layers with other names
     new.step()
 
 

@@ -50,6 +50,15 @@ def test_a_growing_run(results):
     assert max(worst.values()) < 1e-6, max(worst, key=worst.get)
 
 
+def test_a_run_with_magnitudes_of_features(results):
+    one, two = (flat(r["alias-free"]) for r in results)
+    assert one.keys() == two.keys()
+    worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
+    assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
+    magnitudes = [one[k] for k in one if k.startswith(".G.") and k.endswith("magnitude_ema")]
+    assert len(magnitudes) == 9 and all(value != 1 for value in magnitudes)
+
+
 def test_statistics_cover_all_ranks(results):
     one, two = (r["means"] for r in results)
     assert one.keys() == two.keys() >= {"loss/G", "loss/D", "r1/penalty", "path/length", "score/real"}

@@ -5,12 +5,15 @@ import json
 import pytest
 import torch
 
+from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
+from stylegan_cli.models.registry import build_generator
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.runs.history import describe_changes
 from stylegan_cli.runs.page import make_page
-from stylegan_cli.snapshot import load_snapshot
-from stylegan_cli.training.recipes import gan_resume
+from stylegan_cli.snapshot import SnapshotInfo, load_snapshot, save_snapshot
+from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipes import gan_plan, gan_resume
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state_files import list_states, read_about, read_state
@@ -62,6 +65,20 @@ def test_unchanged_settings_may_be_repeated(train_run):
     resume(folder, kimg=0.072, size=(16, 16), **repeated)
     a, b = (read_state(list_states(x)[0])[0]["G_ema"] for x in (uninterrupted, folder))
     assert all(torch.equal(a[name], b[name]) for name in a) and "history" not in settings(folder)
+
+
+@pytest.mark.parametrize(
+    ("trained", "fits"),
+    [("stylegan3-t", "stylegan3-t"), ("stylegan3-r", "stylegan3-r"), ("demo-stylegan3", "stylegan3-t")]
+    + [("paper256", "auto"), ("progan", "auto")],
+)
+def test_the_default_preset_for_the_weights_of_a_model_is_of_its_family(rgb_set, tmp_path, trained, fits):
+    config = make_train_config(trained, open_dataset(rgb_set).spec, channel_base=64, channel_max=8)
+    path = tmp_path / "model.safetensors"
+    save_snapshot(path, build_generator(config.generator), None, SnapshotInfo(config.generator))
+    plan = gan_plan.plan_new_run(str(rgb_set), None, str(path))
+    assert plan.config.cfg == fits and plan.config.pl_weight == (2 if fits == "auto" else 0)
+    assert gan_plan.plan_new_run(str(rgb_set), "auto", str(path)).config.cfg == "auto"
 
 
 def test_a_change_survives_a_kill_and_a_lost_state(train_run):

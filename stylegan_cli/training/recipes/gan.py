@@ -29,7 +29,7 @@ from ..optimizer import FusedAdam
 from ..recipe import Phase
 from ..run import RunOptions, run_training
 from ..stats import Means
-from ..transfer import load_matching_tensors
+from ..transfer import load_matching_tensors, rename_layers
 from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
@@ -128,7 +128,8 @@ class Gan(GrowingRecipe):
 
     def _load_start(self, start: Snapshot) -> list[str]:
         """Load matching weights. Return the names of tensors that the snapshot does not have."""
-        new = [f"G.{name}" for name in load_matching_tensors(self.G, start.G.state_dict())]
+        state = rename_layers(start.G.state_dict(), start.G.layers, self.G.layers)
+        new = [f"G.{name}" for name in load_matching_tensors(self.G, state)]
         if start.D is None:
             return [*new, "D"]
         return new + [f"D.{name}" for name in load_matching_tensors(self.D, start.D.state_dict())]

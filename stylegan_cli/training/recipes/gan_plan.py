@@ -50,7 +50,7 @@ class Plan:
 
 def plan_new_run(
     data: str | None,  # zip or folder; None: the bundled dataset
-    cfg: str | None,  # preset; None: auto, or demo for the bundled dataset
+    cfg: str | None,  # preset; None: auto, or demo for the bundled dataset; with `resume`, its family's
     resume: str | None = None,  # snapshot with the networks and weights to start from
     *,
     size: tuple[int, int] | None = None,  # (height, width) to resize the images to
@@ -67,7 +67,7 @@ def plan_new_run(
     info = read_info(resume) if resume else None
     if info and data is None:
         data, mirror, cond = _recorded_data(info, mirror, cond)
-    cfg = cfg or (_preset_for(info) if info else "auto" if data else "demo")
+    cfg = cfg or _default_preset(data, info)
     data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
     refuse_unused_options(cfg, options | {"cond": cond})
     if info and (fixed := [name for name in NETWORK_OPTIONS if options.get(name) is not None]):
@@ -95,18 +95,6 @@ def plan_new_run(
     with torch.device("meta"):
         check_freezed(build_discriminator(config.discriminator), config.freezed)
     return Plan(config, start=Path(os.path.abspath(resume)) if resume else None, dataset=dataset)
-
-
-def _preset_for(info: SnapshotInfo) -> str:
-    """The preset of the model's family, and of its variant, for images of any size that does not grow; if there is
-    none, auto."""
-    fitting = {}  # name -> number of the variant's fields
-    for name, (family, preset) in presets().items():
-        variant = preset.generator.items()
-        fits = family.name == info.generator.family and all(getattr(info.generator, k) == v for k, v in variant)
-        if fits and preset.size is None and preset.grow_from is None:
-            fitting[name] = len(variant)
-    return max(fitting, key=lambda name: fitting[name], default="auto")  # the first of several
 
 
 def check_freezed(
@@ -184,6 +172,23 @@ def describe_next_steps(
     resume = f"sgan train --resume {quote(folder)}"
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(map(printable, lines))
+
+
+def _default_preset(data: str | None, info: SnapshotInfo | None) -> str:
+    """Return `auto`, or `demo` for the bundled dataset. A model of another family has presets of its own: those without
+    a size are for any dataset, and the one with the most settings of the model fits best."""
+    default = "auto" if data else "demo"
+    model = info.generator if info else None
+    fits = {
+        name: len(preset.generator)
+        for name, (family, preset) in presets().items()
+        if model
+        and family.name == model.family
+        and preset.grow_from is None
+        and (preset.size is None) == (PRESETS[default].size is None)
+        and all(getattr(model, k) == value for k, value in preset.generator.items() if k not in NETWORK_OPTIONS)
+    }
+    return max(fits, key=fits.__getitem__, default=default)
 
 
 def _recorded_data(info: SnapshotInfo, mirror: bool, cond: str | None) -> tuple[str | None, bool, str | None]:
