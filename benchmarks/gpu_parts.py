@@ -193,7 +193,7 @@ def counters(obj: Context, path: Path) -> None:
     rows = read_counters(path.read_text(errors="replace"))
     for row in rows:
         print(row)
-    obj[0]("counters", rows=[], launches=rows)
+    obj[0]("counters", launches=rows)
     if not rows:
         raise click.ClickException(f"{path.name} has no launches")
 
