@@ -224,3 +224,18 @@ def test_a_call_from_the_checkout_alone(tmp_path):
     assert (
         entry["rows"][0]["ours"] > 0 and "passed" in done.stdout and "bench_trainer" in (tmp_path / "b.log").read_text()
     )
+
+
+def test_kernels_of_the_peer_are_built_beside_ours(load, cuda, tmp_path, capfd):
+    ops = tmp_path / "torch_utils" / "ops"
+    ops.mkdir(parents=True)
+    (ops / "bias_act.py").write_text("import pkg_resources\n_plugin = 1\ndef _init():\n    return True\n")
+    (ops / "upfirdn2d.py").write_text("_plugin = None\ndef _init():\n    raise OSError('no compiler')\n")
+    options = ["--peer", str(tmp_path), "--op", "bias_act", "--op", "upfirdn2d", "--op", "filtered_lrelu"]
+    result = CliRunner().invoke(load("gpu_parts").main, ["--device", "cpu", "build", *options])
+    assert result.exit_code == 0, result.output
+    assert sorted(capfd.readouterr().out.splitlines()) == [
+        "the peer has no filtered_lrelu",
+        "the peer's bias_act was built",
+        "torch_utils.ops.upfirdn2d was not built: OSError: no compiler",
+    ]
