@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import _peer
 import click
 import torch
 from _results import command_line, is_cuda, machine, save_entry
