@@ -140,4 +140,18 @@ struct ModulatedConv2d {
 };
 const char* modulated_conv2d(const ModulatedConv2d& args, void* stream);
 
+// out[s][n][i] = u, or if centered 2 u - 1; u is uniform in (0, 1), a function of key[s], index[n] and i
+constexpr int kSegments = 32;
+struct CounterUniform {
+    const void* index;  // [n] int64
+    void* out;          // float32, the segments one after the other: [n, count[s]]
+    int64_t n;
+    int64_t segments;   // at most kSegments
+    int32_t centered;
+    int64_t key[32];    // of each segment
+    int64_t count[32];  // numbers for each index
+    int64_t start[32];  // where the segment starts in out
+};
+const char* counter_uniform(const CounterUniform& args, void* stream);
+
 }  // namespace sgan

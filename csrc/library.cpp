@@ -377,6 +377,31 @@ Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, c
     return y;
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// counter_uniform
+
+Tensor counter_uniform(const Tensor& index, std::vector<int64_t> keys, std::vector<int64_t> counts, bool centered) {
+    STD_TORCH_CHECK(on_device(index), "index must be on a GPU");
+    STD_TORCH_CHECK(index.dim() == 1 && index.scalar_type() == ScalarType::Long, "index must be [N] int64");
+    STD_TORCH_CHECK(keys.size() == counts.size() && keys.size() <= sgan::kSegments, "there must be a count for each of "
+                    "at most 32 keys");
+    Tensor in = torch::stable::contiguous(index);
+    sgan::CounterUniform args{};
+    args.n = in.size(0), args.segments = static_cast<int64_t>(keys.size());
+    int64_t total = 0;
+    for (size_t s = 0; s < keys.size(); s++) {
+        STD_TORCH_CHECK(counts[s] >= 0, "counts must not be negative");
+        args.key[s] = keys[s], args.count[s] = counts[s], args.start[s] = total;
+        total += args.n * counts[s];
+    }
+    args.centered = centered;
+    Tensor out = torch::stable::empty({&total, 1}, ScalarType::Float, std::nullopt, in.device());
+    args.index = in.const_data_ptr(), args.out = out.mutable_data_ptr();
+    Launch launch(in);
+    raise("counter_uniform", sgan::counter_uniform(args, launch.stream));
+    return out;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
@@ -387,4 +412,5 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("filtered_lrelu", TORCH_BOX(&filtered_lrelu));
     m.impl("filtered_lrelu_linear", TORCH_BOX(&filtered_lrelu_linear));
     m.impl("modulated_conv2d", TORCH_BOX(&modulated_conv2d));
+    m.impl("counter_uniform", TORCH_BOX(&counter_uniform));
 }

@@ -167,13 +167,14 @@ class Objective:
         """Sample and map latents; with probability mixing_prob, a second z is used from a random layer on."""
         seed, index = self.config.seed, batch.index
         dtype = next(self.G.parameters()).dtype
-        shape = (self.config.generator.z_dim,)
-        z = counter.normal(seed, f"{purpose}.z", index, shape).to(dtype)
+        mixes = self.config.mixing_prob > 0 and self.G.num_ws > 1
+        shapes = {f"{purpose}.{name}": (self.config.generator.z_dim,) for name in ("z", "z2")[: 1 + mixes]}
+        z, *second_z = (z.to(dtype) for z in counter.normals(seed, shapes, index))
         with collect():
             ws = self.G.mapping(z, batch.fake_labels)
-        if self.config.mixing_prob == 0 or self.G.num_ws == 1:
+        if not mixes:
             return ws
-        other = self.G.mapping(counter.normal(seed, f"{purpose}.z2", index, shape).to(dtype), batch.fake_labels)
+        other = self.G.mapping(*second_z, batch.fake_labels)
         cut = 1 + counter.integers(seed, f"{purpose}.cut", index, self.G.num_ws - 1)  # [N] 1 ... num_ws - 1
         mixed = counter.uniform(seed, f"{purpose}.mix", index) < self.config.mixing_prob  # [N]
         layer = torch.arange(self.G.num_ws, device=ws.device)
