@@ -20,6 +20,7 @@ struct BiasAct {
     const void* x;      // [n, c, p]
     const void* scale;  // [n, c] acc, or null: 1
     const void* noise;  // [n or 1, p] acc, or null
+    const void* strength;  // [] acc, factor on the noise, or null: 1
     const void* b;      // [c] acc, or null
     const void* y;      // [n, c, p] output of the forward pass; backward only
     const void* dy;     // [n, c, p]; backward only
@@ -38,6 +39,41 @@ struct BiasAct {
     double clamp;  // infinity: none
 };
 const char* bias_act(const BiasAct& args, void* stream);
+
+// The derivatives of y = F(p) = clamp(gain act(p)), p = scale x + strength noise + b, act one of linear, relu, lrelu.
+//
+// Order 1, with dp = dy F'(p):   dx = scale dp,   dscale = sum dp x,   db = sum dp,   dstrength = sum dp noise.
+// Order 2, the derivatives of those in the direction (gx, gscale, gb, gstrength): with respect to dy
+//   dx = F'(p) (scale gx + gscale x + gb + gstrength noise),   to x   cx = gscale dp,   to scale   dscale = sum gx dp.
+// What is null is not computed, or is zero.
+struct EpilogueGrad {
+    const void* dy;         // [n, p, c]
+    const void* y;          // [n, p, c], or null: act is linear, without clamp
+    const void* x;          // [n, p, c], or null: dscale or gscale is null
+    const void* scale;      // [n, c] acc, or null: 1
+    const void* noise;      // [n or 1, p] acc, or null
+    const void* gx;         // [n, p, c], order 2
+    const void* gscale;     // [n, c] acc, order 2
+    const void* gb;         // [c] acc, order 2
+    const void* gstrength;  // [] acc, order 2
+    void* dx;               // [n, p, c]
+    void* cx;               // [n, p, c], order 2
+    void* dscale;           // [n, c] acc
+    void* db;               // [c] acc, order 1
+    void* dstrength;        // [] acc, order 1
+    void* partial;          // epilogue_workspace(args) numbers of acc
+    int64_t n;
+    int64_t c;
+    int64_t p;             // pixels
+    int64_t noise_stride;  // distance between the noise of two samples; 0: shared
+    Dtype dtype;           // of dy, y, x, gx, dx, cx
+    int32_t order;
+    double slope;  // of act below zero
+    double gain;
+    double clamp;  // infinity: none
+};
+int64_t epilogue_workspace(const EpilogueGrad& args);
+const char* epilogue_grad(const EpilogueGrad& args, void* stream);
 
 // y[i] = gain sum_k g[k] u[down i + k - pad],   u = x with up - 1 zeros after each sample, and zeros around
 // g is f reversed (a convolution) or, with flip, f itself (a correlation).

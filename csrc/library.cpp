@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 
 #include <array>
+#include <limits>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -229,6 +230,93 @@ Tensor bias_act_double_backward(const Tensor& ddp, const Tensor& dy, const Tenso
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// epilogue: bias_act with a strength of the noise, and its derivatives with all of their sums
+
+Tensor epilogue(const Tensor& x, const MaybeTensor& scale, const MaybeTensor& noise, const MaybeTensor& strength,
+                const MaybeTensor& b, double slope, double gain, double clamp) {
+    Tensor in = dense(x);
+    sgan::BiasAct args = bias_act_args(in, scale, noise, b, slope == 1 ? "linear" : "lrelu", gain, slope, clamp, 0);
+    args.strength = small<0>("strength", strength, x, {});
+    Tensor y = torch::stable::empty_like(in);
+    args.x = in.const_data_ptr(), args.out = y.mutable_data_ptr();
+    Launch launch(in);
+    raise("epilogue", sgan::bias_act(args, launch.stream));
+    return y;
+}
+
+// Arguments shared by both derivatives. Without anything of a single sample, the batch is one.
+sgan::EpilogueGrad epilogue_grad_args(const Tensor& dy, const MaybeTensor& y, const MaybeTensor& x,
+                                      const MaybeTensor& scale, const MaybeTensor& noise, double slope, double gain,
+                                      double clamp, int32_t order) {
+    const sgan::BiasAct like = bias_act_args(dy, scale, noise, std::nullopt, "lrelu", gain, slope, clamp, 1);
+    STD_TORCH_CHECK(like.channels_last || like.c == 1, "dy must be channels-last");
+    STD_TORCH_CHECK(y || (slope == 1 && clamp == std::numeric_limits<double>::infinity()), "y is needed");
+    sgan::EpilogueGrad args{};
+    args.scale = like.scale, args.noise = like.noise, args.noise_stride = like.noise_stride;
+    for (const MaybeTensor* t : {&y, &x}) {
+        if (!*t) continue;
+        check_same("y or x", **t, dy);
+        STD_TORCH_CHECK(format_of(**t) == format_of(dy), "y and x must have the memory format of dy");
+    }
+    args.dy = dy.const_data_ptr();
+    args.y = y ? y->const_data_ptr() : nullptr, args.x = x ? x->const_data_ptr() : nullptr;
+    const bool whole = !scale && !x && !noise;
+    args.n = whole ? 1 : like.n, args.c = like.c, args.p = whole ? like.n * like.p : like.p;
+    args.dtype = like.dtype, args.order = order;
+    args.slope = slope, args.gain = gain, args.clamp = clamp;
+    return args;
+}
+
+Tensor acc_empty(std::vector<int64_t> sizes, const Tensor& x) {
+    return torch::stable::empty({sizes.data(), sizes.size()}, acc_type(x), std::nullopt, x.device());
+}
+
+void launch_epilogue_grad(const char* op, sgan::EpilogueGrad& args, const Tensor& dy) {
+    Tensor partial = acc_empty({sgan::epilogue_workspace(args)}, dy);
+    args.partial = partial.mutable_data_ptr();
+    Launch launch(dy);
+    raise(op, sgan::epilogue_grad(args, launch.stream));
+}
+
+// dx, dscale if there is x, dstrength if there is noise, db if `bias`; what is not asked for is empty.
+std::tuple<Tensor, Tensor, Tensor, Tensor> epilogue_backward(const Tensor& dy, const MaybeTensor& y,
+                                                             const MaybeTensor& x, const MaybeTensor& scale,
+                                                             const MaybeTensor& noise, bool bias, double slope,
+                                                             double gain, double clamp) {
+    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, 1);
+    Tensor dx = torch::stable::empty_like(dy);
+    Tensor dscale = acc_empty({x ? dy.size(0) : 0, dy.size(1)}, dy), db = acc_empty({bias ? dy.size(1) : 0}, dy);
+    Tensor dstrength = noise ? acc_empty({}, dy) : acc_empty({0}, dy);
+    args.dx = dx.mutable_data_ptr();
+    args.dscale = x ? dscale.mutable_data_ptr() : nullptr, args.db = bias ? db.mutable_data_ptr() : nullptr;
+    args.dstrength = noise ? dstrength.mutable_data_ptr() : nullptr;
+    launch_epilogue_grad("epilogue_backward", args, dy);
+    return {dx, dscale, dstrength, db};
+}
+
+// The derivatives with respect to dy; x if `gscale` is given; and scale, if there is one and `gx` is given.
+std::tuple<Tensor, Tensor, Tensor> epilogue_double_backward(
+    const MaybeTensor& gx, const MaybeTensor& gscale, const MaybeTensor& gstrength, const MaybeTensor& gb,
+    const Tensor& dy, const MaybeTensor& y, const MaybeTensor& x, const MaybeTensor& scale, const MaybeTensor& noise,
+    double slope, double gain, double clamp) {
+    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, 2);
+    MaybeTensor direction;
+    if (gx) check_same("gx", *gx, dy), direction = laid_out_like(*gx, dy), args.gx = direction->const_data_ptr();
+    args.gscale = small<2>("gscale", gscale, dy, {dy.size(0), dy.size(1)});
+    args.gb = small<1>("gb", gb, dy, {dy.size(1)}), args.gstrength = small<0>("gstrength", gstrength, dy, {});
+    STD_TORCH_CHECK(!gscale || x, "gscale needs x");
+    STD_TORCH_CHECK(!gstrength || noise, "gstrength needs noise");
+    const bool has_scale = gx && scale;
+    Tensor ddy = torch::stable::empty_like(dy), cscale = acc_empty({has_scale ? dy.size(0) : 0, dy.size(1)}, dy);
+    Tensor cx = gscale ? torch::stable::empty_like(dy) : empty({0, 0, 0, 0}, dy.scalar_type(), dy, format_of(dy));
+    args.dx = ddy.mutable_data_ptr();
+    args.cx = gscale ? cx.mutable_data_ptr() : nullptr;
+    args.dscale = has_scale ? cscale.mutable_data_ptr() : nullptr;
+    launch_epilogue_grad("epilogue_double_backward", args, dy);
+    return {ddy, cx, cscale};
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // upfirdn2d
 
 Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std::vector<int64_t> padding, bool flip,
@@ -408,6 +496,9 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("bias_act", TORCH_BOX(&bias_act));
     m.impl("bias_act_backward", TORCH_BOX(&bias_act_backward));
     m.impl("bias_act_double_backward", TORCH_BOX(&bias_act_double_backward));
+    m.impl("epilogue", TORCH_BOX(&epilogue));
+    m.impl("epilogue_backward", TORCH_BOX(&epilogue_backward));
+    m.impl("epilogue_double_backward", TORCH_BOX(&epilogue_double_backward));
     m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d));
     m.impl("filtered_lrelu", TORCH_BOX(&filtered_lrelu));
     m.impl("filtered_lrelu_linear", TORCH_BOX(&filtered_lrelu_linear));

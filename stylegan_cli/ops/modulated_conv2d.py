@@ -20,6 +20,7 @@ from .bias_act import ACTIVATIONS, bias_act_reference, epilogue, negative_slope
 from .composite import Epilogue
 from .conv2d import conv2d_resample_composite, conv2d_resample_cuda, conv2d_resample_reference
 from .dispatch import choose
+from .epilogue import piecewise_epilogue
 
 EPS = 1e-8
 HALF = (torch.float16, torch.bfloat16)
@@ -159,9 +160,11 @@ def _composite(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
 
 def _cuda(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     """cuDNN's convolution between the other kernels."""
-    y, d = _convolved(layer, conv2d_resample_cuda)
+    w, style, d = _factors(layer)
+    x = piecewise_epilogue(layer.x, style)
+    y = conv2d_resample_cuda(x, w.to(x.dtype), layer.f, layer.up, padding=layer.padding)
     alpha = ACTIVATIONS[layer.act].alpha
-    return epilogue(y, d, layer.scaled_noise, layer.b, layer.act, layer.gain, alpha, layer.clamp)
+    return epilogue(y, d, layer.noise, layer.b, layer.act, layer.gain, alpha, layer.clamp, layer.strength)
 
 
 # The fused kernel: csrc/modulated_conv2d.cu, bound by csrc/library.cpp. It computes the layer in one pass over memory.

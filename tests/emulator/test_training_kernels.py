@@ -1,8 +1,14 @@
 """The kernels that only training needs, on the CPU: under the sanitizers, and as operators with their derivatives."""
 
+import functools
+import math
+
 import pytest
 import torch
+from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from stylegan_cli.ops.epilogue import epilogue_reference, piecewise_epilogue
 from stylegan_cli.sampling import counter
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -58,3 +64,182 @@ def test_counter_refuses(device):
 
 def test_opcheck_of_counter(device):
     torch.library.opcheck(torch.ops.sgan.counter_uniform.default, (INDEX.to(device), [1, -2], [3, 4], True))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The epilogue: scale, noise, bias, activation, in one pass for each derivative
+
+EPS = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 1.1e-3, torch.bfloat16: 9e-3}
+SLOPE, GAIN, CLAMP = 0.2, 1.3, 1.1
+
+
+def values(*shape, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    x = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def acc(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def assert_close(result, exact, what):
+    error, size = (result.double() - exact).abs().max().item(), max(1, exact.abs().max().item())
+    eps = EPS[result.dtype if result.dtype in (torch.float16, torch.bfloat16, torch.float64) else torch.float32]
+    assert error <= eps * size, f"{what}: {error} of {size}"  # NaN fails too
+
+
+def exact_derivatives(operands, dy, direction):
+    """y, rounded to the type of dy; first derivatives (dx, dscale, dstrength, db); and those of their product with the
+    direction with respect to dy, x and scale. y alone says which numbers were clamped."""
+    names = ("x", "scale", "strength", "b")
+    leaves = {name: operands[name].double().requires_grad_() for name in names}
+    dtype, dy = dy.dtype, dy.double().requires_grad_()
+    p = leaves["x"] * leaves["scale"][:, :, None, None] + operands["noise"].double() * leaves["strength"]
+    p = p + leaves["b"][:, None, None]
+    y = (torch.where(p > 0, p, SLOPE * p) * GAIN).clamp(-CLAMP, CLAMP).detach().to(dtype)
+    slope = GAIN * torch.where(y > 0, y.double() ** 0, SLOPE) * (y.abs() < torch.tensor(CLAMP, dtype=dtype))
+    first = torch.autograd.grad(slope * p, list(leaves.values()), dy, create_graph=True)
+    total = sum((a * b.double()).sum() for a, b in zip(first, direction))
+    return y, [g.detach() for g in first], torch.autograd.grad(total, (dy, leaves["x"], leaves["scale"]))
+
+
+def epilogue_calls(dtype, shape, shared_noise=False):
+    """Both launches, and [(name, result, exact)]."""
+    n, c, h, w = shape
+    small = acc(dtype)
+    operands = {"x": values(*shape, dtype=dtype, seed=1), "scale": values(n, c, dtype=small)}
+    operands |= {"strength": values(1, dtype=small)[0] / 3, "b": values(c, dtype=small) / 3}
+    operands["noise"] = values(1 if shared_noise else n, 1, h, w, dtype=small).contiguous()
+    dy, gx = values(*shape, dtype=dtype, seed=2), values(*shape, dtype=dtype, seed=3)
+    direction = gx, values(n, c, dtype=small, seed=4), values(1, dtype=small, seed=5)[0], values(c, dtype=small, seed=6)
+    y, first, second = exact_derivatives(operands, dy, direction)
+    y = y.contiguous(memory_format=torch.channels_last)
+    shared = {"dy": dy, "y": y, "x": operands["x"], "scale": operands["scale"], "noise": operands["noise"]}
+    shared |= {"n": n, "c": c, "p": h * w, "noise_stride": 0 if shared_noise else h * w, "dtype": dtype}
+    shared |= {
+        "slope": SLOPE,
+        "gain": GAIN,
+        "clamp": CLAMP,
+        "partial": torch.empty(4 * n * (2 * c + 4) * 8, dtype=small),
+    }
+    like = [torch.empty_like(t, dtype=small) for t in (operands["scale"], operands["strength"], operands["b"])]
+    dx, ddy, cx = (torch.empty_like(dy) for _ in range(3))
+    cscale = torch.empty_like(like[0])
+    one = shared | {"dx": dx, **dict(zip(("dscale", "dstrength", "db"), like)), "order": 1}
+    two = shared | dict(zip(("gx", "gscale", "gstrength", "gb"), direction))
+    two |= {"dx": ddy, "cx": cx, "dscale": cscale, "order": 2}
+    results = zip(("dx", "dscale", "dstrength", "db", "ddy", "cx", "cscale"), (dx, *like, ddy, cx, cscale))
+    return [("epilogue_grad", one), ("epilogue_grad", two)], [
+        (name, result, exact) for (name, result), exact in zip(results, [*first, *second])
+    ]
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+def test_epilogue_derivatives(emulator, dtype):
+    """With whole vectors and without; with more channels than threads; with several chunks of rows."""
+    cases = [(2, 16, 3, 5), (3, 5, 3, 7), (1, 264 if dtype == torch.float32 else 300, 2, 3), (2, 8, 40, 41)]
+    for shape in cases:
+        calls, results = epilogue_calls(dtype, shape, shared_noise=shape[0] == 3)
+        emulator.run(calls)
+        for name, result, exact in results:
+            assert_close(result, exact, (shape, name))
+
+
+def test_sums_have_the_same_bits_in_any_order_of_threads(emulator):
+    bits = []
+    for seed in range(2):
+        calls, results = epilogue_calls(torch.float16, (2, 8, 40, 41))
+        emulator.run(calls, seed=seed)
+        bits.append([result for _, result, _ in results])
+    assert all(torch.equal(*pair) for pair in zip(*bits))
+
+
+LAYOUTS = {"channels last": torch.channels_last, "planes": torch.contiguous_format}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("clamp", [None, 0.9])
+def test_epilogue_is_differentiable_twice(randn, layout, clamp):
+    x = randn(2, 3, 2, 2).contiguous(memory_format=LAYOUTS[layout])
+    leaves = [t.requires_grad_() for t in (x, randn(2, 3), randn(2, 1, 2, 2), randn(1)[0], randn(3))]
+    for noise_has_gradient in (False, True):
+        leaves[2].requires_grad_(noise_has_gradient)
+        function = functools.partial(piecewise_epilogue, slope=SLOPE, gain=GAIN, clamp=clamp)
+        assert gradcheck(function, leaves) and gradgradcheck(function, leaves)
+
+
+def test_scaling_is_differentiable_twice(randn):
+    leaves = [t.requires_grad_() for t in (values(2, 3, 2, 2).to(randn(1).device), randn(2, 3))]
+    assert gradcheck(piecewise_epilogue, leaves) and gradgradcheck(piecewise_epilogue, leaves)
+
+
+def test_rows_and_an_empty_batch(randn):
+    for shape in ((4, 3), (0, 3), (0, 3, 2, 2)):
+        x, b = randn(*shape).requires_grad_(), randn(3).requires_grad_()
+        y = piecewise_epilogue(x, b=b, slope=SLOPE)
+        dx, db = torch.autograd.grad(y.sum(), (x, b))
+        exact = torch.autograd.grad(epilogue_reference(x, None, None, None, b, SLOPE, 1.0, math.inf).sum(), (x, b))
+        torch.testing.assert_close((dx, db), exact)
+
+
+class Arguments(TorchDispatchMode):
+    """The arguments of each call of an operator."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name, self.calls = name, []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        if op.overloadpacket.__name__ == self.name:
+            self.calls.append(args)
+        return op(*args, **(kwargs or {}))
+
+
+def test_a_gradient_of_images_computes_no_others(randn):
+    """As in R1: neither when it is taken, nor the sums of what only its derivative needs."""
+    x = values(2, 3, 4, 4).to(randn(1).device).requires_grad_()
+    scale, strength, b = (t.requires_grad_() for t in (randn(2, 3), randn(1)[0], randn(3)))
+    y = piecewise_epilogue(x * 2, scale, randn(2, 1, 4, 4), strength, b * 1, SLOPE)
+    with Arguments("epilogue_backward") as seen:
+        (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        dx.square().sum().backward()
+    images, *rest = seen.calls
+    assert images[2] is None and images[4] is None and images[5] is False, "x, noise, bias"
+    assert b.grad is None and scale.grad is not None and strength.grad is None and not rest
+    with Arguments("epilogue_backward") as seen:
+        piecewise_epilogue(x * 2, scale, randn(2, 1, 4, 4), strength, b * 1, SLOPE).sum().backward()
+    assert seen.calls[0][2] is not None and seen.calls[0][4] is not None and seen.calls[0][5] is True
+    assert b.grad is not None and strength.grad is not None
+
+
+def test_opcheck_of_the_epilogue(randn):
+    x = values(2, 3, 4, 5, dtype=torch.float32).to(randn(1).device)
+    small = [randn(2, 3), randn(1, 1, 4, 5), randn(1)[0], randn(3)]
+    scale, noise, strength, b = (t.float() for t in small)
+    leaves = [t.clone().requires_grad_() for t in (x, scale, strength, b)]
+    sgan, params = torch.ops.sgan, (SLOPE, GAIN, CLAMP)
+    torch.library.opcheck(sgan.epilogue.default, (leaves[0], leaves[1], noise, *leaves[2:], *params))
+    torch.library.opcheck(sgan.epilogue_backward.default, (leaves[0], x, x, leaves[1], noise, True, *params))
+    torch.library.opcheck(
+        sgan.epilogue_backward.default, (leaves[0], None, None, None, None, False, 1.0, 1.0, math.inf)
+    )
+    cotangents = x, scale, strength, b
+    torch.library.opcheck(sgan.epilogue_double_backward.default, (*cotangents, x, x, x, scale, noise, *params))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"dy": lambda t: t.contiguous()}, "dy must be channels-last"),
+        ({"y": lambda t: t.contiguous()}, "memory format of dy"),
+        ({"y": lambda t: None}, "y is needed"),
+        ({"scale": lambda t: t[:1]}, "scale has the wrong shape"),
+    ],
+)
+def test_epilogue_refuses(randn, change, message):
+    x = values(2, 3, 4, 5, dtype=torch.float32).to(randn(1).device)
+    arguments = {"dy": x, "y": x, "x": None, "scale": randn(2, 3).float(), "noise": None}
+    arguments |= {name: function(arguments[name]) for name, function in change.items()}
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.sgan.epilogue_backward(*arguments.values(), True, SLOPE, GAIN, CLAMP)
