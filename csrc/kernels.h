@@ -75,6 +75,68 @@ struct EpilogueGrad {
 int64_t epilogue_workspace(const EpilogueGrad& args);
 const char* epilogue_grad(const EpilogueGrad& args, void* stream);
 
+// Weights and styles of a modulated convolution:
+//   w' = f w,   f = gain, or with normalize 1 / (sqrt(i taps) max |w[o]|);   q = sum over taps of w'^2
+//   s' = f s,   f = 1, or with normalize 1 / max |s[n]|;   d = 1 / sqrt(sum_i q s'^2 + 1e-8)
+struct ModulationWeights {
+    const void* w;  // [o, i, taps] acc
+    void* out;      // [o, i, taps] w'
+    void* q;        // [o, i] acc
+    void* factor;   // [o] acc, f
+    int64_t o;
+    int64_t i;
+    int64_t taps;
+    Dtype dtype;            // of out
+    int32_t channels_last;  // memory layout is [o, taps, i]
+    int32_t normalize;
+    double gain;
+};
+const char* modulation_weights(const ModulationWeights& args, void* stream);
+
+struct ModulationWeightsGrad {
+    const void* gw;      // [o, i, taps] gradient of w', or null
+    const void* gq;      // [o, i] acc, gradient of q, or null
+    const void* w;       // [o, i, taps] acc
+    const void* factor;  // [o] acc
+    void* dw;            // [o, i, taps] acc
+    int64_t o;
+    int64_t i;
+    int64_t taps;
+    Dtype dtype;  // of gw
+    int32_t channels_last;
+};
+const char* modulation_weights_grad(const ModulationWeightsGrad& args, void* stream);
+
+struct ModulationStyles {
+    const void* style;  // [n, i]
+    const void* q;      // [o, i]
+    void* out;          // [n, i] s'
+    void* d;            // [n, o]
+    void* factor;       // [n] f
+    int64_t n;
+    int64_t i;
+    int64_t o;
+    Dtype dtype;  // of all: float32 or float64
+    int32_t normalize;
+};
+const char* modulation_styles(const ModulationStyles& args, void* stream);
+
+struct ModulationStylesGrad {
+    const void* gs;     // [n, i] gradient of s', or null
+    const void* gd;     // [n, o] gradient of d
+    const void* style;  // [n, i] s'
+    const void* d;      // [n, o]
+    const void* q;      // [o, i]
+    const void* factor;  // [n]
+    void* ds;            // [n, i]
+    void* gq;            // [o, i], or null
+    int64_t n;
+    int64_t i;
+    int64_t o;
+    Dtype dtype;  // of all: float32 or float64
+};
+const char* modulation_styles_grad(const ModulationStylesGrad& args, void* stream);
+
 // y[i] = gain sum_k g[k] u[down i + k - pad],   u = x with up - 1 zeros after each sample, and zeros around
 // g is f reversed (a convolution) or, with flip, f itself (a correlation).
 struct UpFirDn2d {

@@ -317,6 +317,87 @@ std::tuple<Tensor, Tensor, Tensor> epilogue_double_backward(
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// modulation: weights and styles of a modulated convolution
+
+void check_acc(const char* name, const Tensor& t) {
+    STD_TORCH_CHECK(on_device(t), name, " must be on a GPU");
+    STD_TORCH_CHECK(t.scalar_type() == acc_type(t), name, " must be float32 or float64");
+}
+
+// w', q and factor; `half` is 0: w' has the type of w, 1: float16, 2: bfloat16.
+std::tuple<Tensor, Tensor, Tensor> modulation_weights(const Tensor& w, double gain, bool normalize, int64_t half) {
+    check_acc("w", w);
+    STD_TORCH_CHECK(w.dim() == 4, "w must be [O, I, k, k], not ", text(w));
+    Tensor in = dense(w);
+    const ScalarType type = half == 0 ? w.scalar_type() : half == 1 ? ScalarType::Half : ScalarType::BFloat16;
+    Tensor out = empty({w.size(0), w.size(1), w.size(2), w.size(3)}, type, w, format_of(in));
+    Tensor q = acc_empty({w.size(0), w.size(1)}, w), factor = acc_empty({w.size(0)}, w);
+    sgan::ModulationWeights args{};
+    args.w = in.const_data_ptr(), args.out = out.mutable_data_ptr();
+    args.q = q.mutable_data_ptr(), args.factor = factor.mutable_data_ptr();
+    args.o = w.size(0), args.i = w.size(1), args.taps = w.size(2) * w.size(3);
+    args.dtype = dtype_of("w", out), args.channels_last = channels_last(in);
+    args.normalize = normalize, args.gain = gain;
+    Launch launch(w);
+    raise("modulation_weights", sgan::modulation_weights(args, launch.stream));
+    return {out, q, factor};
+}
+
+Tensor modulation_weights_backward(const MaybeTensor& gw, const MaybeTensor& gq, const Tensor& w,
+                                   const Tensor& factor) {
+    check_acc("w", w);
+    Tensor in = dense(w), dw = torch::stable::empty_like(in);
+    sgan::ModulationWeightsGrad args{};
+    MaybeTensor upstream;
+    if (gw) {
+        check_device("gw", *gw, w);
+        STD_TORCH_CHECK(text(*gw) == text(w), "gw must have shape ", text(w), ", not ", text(*gw));
+        upstream = laid_out_like(*gw, in), args.gw = upstream->const_data_ptr();
+    }
+    args.gq = small<2>("gq", gq, w, {w.size(0), w.size(1)}), args.factor = small<1>("factor", factor, w, {w.size(0)});
+    args.w = in.const_data_ptr(), args.dw = dw.mutable_data_ptr();
+    args.o = w.size(0), args.i = w.size(1), args.taps = w.size(2) * w.size(3);
+    args.dtype = dtype_of("gw", gw ? *gw : w), args.channels_last = channels_last(in);
+    Launch launch(w);
+    raise("modulation_weights_backward", sgan::modulation_weights_grad(args, launch.stream));
+    return dw;
+}
+
+std::tuple<Tensor, Tensor, Tensor> modulation_styles(const Tensor& style, const Tensor& q, bool normalize) {
+    check_acc("style", style);
+    STD_TORCH_CHECK(style.dim() == 2, "style must be [N, I], not ", text(style));
+    Tensor in = torch::stable::contiguous(style);
+    sgan::ModulationStyles args{};
+    args.q = small<2>("q", q, style, {-1, style.size(1)});
+    args.n = style.size(0), args.i = style.size(1), args.o = q.size(0);
+    Tensor out = torch::stable::empty_like(in), d = acc_empty({args.n, args.o}, style);
+    Tensor factor = acc_empty({args.n}, style);
+    args.style = in.const_data_ptr(), args.out = out.mutable_data_ptr();
+    args.d = d.mutable_data_ptr(), args.factor = factor.mutable_data_ptr();
+    args.dtype = dtype_of("style", style), args.normalize = normalize;
+    Launch launch(style);
+    raise("modulation_styles", sgan::modulation_styles(args, launch.stream));
+    return {out, d, factor};
+}
+
+std::tuple<Tensor, Tensor> modulation_styles_backward(const MaybeTensor& gstyle, const Tensor& gd, const Tensor& style,
+                                                      const Tensor& d, const Tensor& q, const Tensor& factor,
+                                                      bool for_q) {
+    check_acc("style", style);
+    sgan::ModulationStylesGrad args{};
+    args.n = style.size(0), args.i = style.size(1), args.o = q.size(0);
+    args.gs = small<2>("gstyle", gstyle, style, {args.n, args.i}), args.gd = small<2>("gd", gd, style, {args.n, args.o});
+    args.style = small<2>("style", style, style, {args.n, args.i}), args.d = small<2>("d", d, style, {args.n, args.o});
+    args.q = small<2>("q", q, style, {args.o, args.i}), args.factor = small<1>("factor", factor, style, {args.n});
+    Tensor ds = torch::stable::empty_like(style), gq = acc_empty({for_q ? args.o : 0, args.i}, style);
+    args.ds = ds.mutable_data_ptr(), args.gq = for_q ? gq.mutable_data_ptr() : nullptr;
+    args.dtype = dtype_of("style", style);
+    Launch launch(style);
+    raise("modulation_styles_backward", sgan::modulation_styles_grad(args, launch.stream));
+    return {ds, gq};
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // upfirdn2d
 
 Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std::vector<int64_t> padding, bool flip,
@@ -499,6 +580,10 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("epilogue", TORCH_BOX(&epilogue));
     m.impl("epilogue_backward", TORCH_BOX(&epilogue_backward));
     m.impl("epilogue_double_backward", TORCH_BOX(&epilogue_double_backward));
+    m.impl("modulation_weights", TORCH_BOX(&modulation_weights));
+    m.impl("modulation_weights_backward", TORCH_BOX(&modulation_weights_backward));
+    m.impl("modulation_styles", TORCH_BOX(&modulation_styles));
+    m.impl("modulation_styles_backward", TORCH_BOX(&modulation_styles_backward));
     m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d));
     m.impl("filtered_lrelu", TORCH_BOX(&filtered_lrelu));
     m.impl("filtered_lrelu_linear", TORCH_BOX(&filtered_lrelu_linear));

@@ -9,9 +9,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..ops import bias_act
+from ..ops import bias_act, scaled_linear
 
 
 class EqualLinear(nn.Module):
@@ -35,11 +34,11 @@ class EqualLinear(nn.Module):
         self,
         x: Tensor,  # [N, in_features]
     ) -> Tensor:  # [N, out_features]
-        w = self.weight.to(x.dtype) * self.weight_gain
-        b = None if self.bias is None else self.bias.to(x.dtype) * self.lr_multiplier
+        w, b = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
         if self.act == "linear":
-            return F.linear(x, w, b)
-        return bias_act(F.linear(x, w), b, act=self.act)
+            return scaled_linear(x, w, b, self.weight_gain, self.lr_multiplier)
+        x = scaled_linear(x, w, None, self.weight_gain)
+        return bias_act(x, b if b is None or self.lr_multiplier == 1 else b * self.lr_multiplier, act=self.act)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, act={self.act}"

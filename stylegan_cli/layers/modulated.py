@@ -48,9 +48,9 @@ class ModulatedConv2d(nn.Module):
         clamp = clamp_for(self.clamp, x.dtype)
         return modulated_conv2d(
             x,
-            # Demodulation cancels this gain, but with it eps has the same effect at every width.
-            self.weight * self.weight_gain,
+            self.weight,
             self.affine(w),
+            w_gain=self.weight_gain,  # demodulation cancels it, but with it eps has the same effect at every width
             up=self.up,
             f=self.resample_filter,
             noise=noise,
@@ -84,7 +84,12 @@ class ToRGB(nn.Module):
         x: Tensor,  # [N, in_channels, H, W]
         w: Tensor,  # [N, w_dim]
     ) -> Tensor:  # [N, out_channels, H, W]
-        style = self.affine(w) * self.weight_gain
         return modulated_conv2d(
-            x, self.weight, style, demodulate=False, b=self.bias, clamp=clamp_for(self.clamp, x.dtype)
+            x,
+            self.weight,
+            self.affine(w),
+            w_gain=self.weight_gain,
+            demodulate=False,
+            b=self.bias,
+            clamp=clamp_for(self.clamp, x.dtype),
         )

@@ -21,9 +21,7 @@ from .composite import Epilogue
 from .conv2d import conv2d_resample_composite, conv2d_resample_cuda, conv2d_resample_reference
 from .dispatch import choose
 from .epilogue import piecewise_epilogue
-
-EPS = 1e-8
-HALF = (torch.float16, torch.bfloat16)
+from .modulation import HALF, modulation, modulation_reference
 
 
 def modulated_conv2d(
@@ -41,6 +39,7 @@ def modulated_conv2d(
     clamp: float | None = None,  # upper bound of the absolute result; None: no bound
     scale: Tensor | None = None,  # [] factor after demodulation
     padding: int | None = None,  # zeros on each side; None: k // 2, for a 'same' convolution. Requires up = 1
+    w_gain: float = 1.0,  # factor on w
 ) -> Tensor:  # [N, O, H * up, W * up]
     """Modulate, convolve, demodulate, add noise and bias, activate.
 
@@ -49,7 +48,7 @@ def modulated_conv2d(
     """
     _check(x, w, style, up, noise, b, act, padding)
     gain = ACTIVATIONS[act].gain if gain is None else float(gain)
-    layer = _Layer(x, w, style, demodulate, up, f, noise, noise_strength, b, act, gain, clamp, scale, padding)
+    layer = _Layer(x, w, style, demodulate, up, f, noise, noise_strength, b, act, gain, clamp, scale, padding, w_gain)
     return _IMPLEMENTATIONS[choose(x.device.type, cuda=ACTIVATIONS[act].kernel, fused=_is_fusible(layer))](layer)
 
 
@@ -70,6 +69,7 @@ class _Layer(NamedTuple):
     clamp: float | None
     scale: Tensor | None  # []
     padding: int | None
+    w_gain: float
 
     @property
     def slope(self) -> float | None:
@@ -121,15 +121,10 @@ def _convolved(
 
 def _factors(layer: _Layer) -> tuple[Tensor, Tensor, Tensor | None]:  # [O, I, k, k], [N, I], [N, O]
     """Weights and styles for the convolution, and the demodulation factors d."""
-    w, style = layer.w, layer.style
     if not layer.demodulate:
-        return w, style if layer.scale is None else style * layer.scale, None
-    if layer.x.dtype in HALF:
-        # d cancels any common factor. With weights of at most 1 / sqrt(fan_in) and styles of at most 1, the sum over
-        # 512 x 3 x 3 inputs of at most 256 stays below 17,400: half precision cannot overflow.
-        w = w.float() / (w[0].numel() ** 0.5 * w.abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
-        style = style.float() / style.abs().amax(1, keepdim=True).clamp_min(EPS)
-    d = (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt()
+        w = layer.w if layer.w_gain == 1 else layer.w * layer.w_gain
+        return w, layer.style if layer.scale is None else layer.style * layer.scale, None
+    w, style, d = modulation_reference(layer.w, layer.style, layer.w_gain, layer.x.dtype)
     return w, style, d if layer.scale is None else d * layer.scale
 
 
@@ -160,9 +155,11 @@ def _composite(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
 
 def _cuda(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     """cuDNN's convolution between the other kernels."""
-    w, style, d = _factors(layer)
+    w, style, d = modulation(layer.w, layer.style, layer.w_gain, layer.x.dtype, layer.demodulate)
+    if layer.scale is not None:
+        style, d = (style * layer.scale, None) if d is None else (style, d * layer.scale)
     x = piecewise_epilogue(layer.x, style)
-    y = conv2d_resample_cuda(x, w.to(x.dtype), layer.f, layer.up, padding=layer.padding)
+    y = conv2d_resample_cuda(x, w, layer.f, layer.up, padding=layer.padding)
     alpha = ACTIVATIONS[layer.act].alpha
     return epilogue(y, d, layer.noise, layer.b, layer.act, layer.gain, alpha, layer.clamp, layer.strength)
 

@@ -94,10 +94,11 @@ class SynthesisNetwork(Synthesis):
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         x, image = self.get_submodule("b4")(ws.shape[0]), None
+        each_w = ws.unbind(1)  # its gradient is a single operation
         shortcut = None  # 'resnet': from the level below, added after conv1
         for row in self.layers:
             place, _, name = row.path.rpartition(".")
-            block, layer, w = self.get_submodule(place), self.get_submodule(row.path), ws[:, row.w_index]
+            block, layer, w = self.get_submodule(place), self.get_submodule(row.path), each_w[row.w_index]
             assert isinstance(block, Block)
             if row.kind == "torgb":
                 rgb = layer(x, w)

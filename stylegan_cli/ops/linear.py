@@ -1,0 +1,42 @@
+"""Fully connected layers whose factors are part of the matrix product, not operations of their own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .epilogue import asked_gradients
+
+
+def scaled_linear(
+    x: Tensor,  # [N, I]
+    w: Tensor,  # [O, I]
+    b: Tensor | None = None,  # [O]
+    w_gain: float = 1.0,  # factor on w
+    b_gain: float = 1.0,  # factor on b
+) -> Tensor:  # [N, O]
+    """w_gain x w^T + b_gain b. Differentiable any number of times."""
+    return _ScaledLinear.apply(x, w.t(), b, w_gain, b_gain)
+
+
+# A product of matrices with a factor is closed under differentiation: y = f a b,  da = f dy b^T,  db = f a^T dy.
+
+
+class _ScaledLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, b, c, factor, c_factor):  # [N, K], [K, M], [M] or None -> [N, M]
+        ctx.save_for_backward(a, b)
+        ctx.factors, ctx.tensors = (factor, c_factor), (True, True, c is not None, False, False)
+        beta, c = (0, a.new_empty([])) if c is None else (c_factor, c)  # with beta 0, c is not read
+        return torch.addmm(c, a, b, beta=beta, alpha=factor)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        (dy,) = grads
+        a, b = ctx.saved_tensors
+        factor, c_factor = ctx.factors
+        asked = asked_gradients(ctx, ctx.tensors)
+        da = _ScaledLinear.apply(dy, b.t(), None, factor, 1.0) if asked[0] else None
+        db = _ScaledLinear.apply(a.t(), dy, None, factor, 1.0) if asked[1] else None
+        dc = dy.sum(0) if asked[2] else None
+        return da, db, dc if dc is None or c_factor == 1 else dc * c_factor, None, None
