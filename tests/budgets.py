@@ -97,7 +97,7 @@ def engine() -> tuple[Engine, GanBatch]:
     config = make_config(256, BATCH)
     with DEVICE:
         G, D = build_generator(config.generator), build_discriminator(config.discriminator)
-        G.requires_grad_(False), D.requires_grad_(False)
+        G.to(DEVICE).requires_grad_(False), D.to(DEVICE).requires_grad_(False)  # filters are built on the CPU
         empty = torch.empty(BATCH, 0)
         batch = GanBatch(torch.empty(BATCH, 3, 256, 256), empty, empty, torch.empty(BATCH, dtype=torch.int64))
     recipe = Recipe(BATCH, BATCH, DEVICE, means=Means())

@@ -1,7 +1,6 @@
 """The operations that dominate the running time of a StyleGAN, each with a reference; `use` chooses what runs."""
 
 from .bias_act import bias_act
-from .composite import feature_gradients_only
 from .conv2d import conv2d_resample, equalized_conv2d
 from .dispatch import has_float64, tensor_cores, to_float64, use
 from .filtered_lrelu import filtered_lrelu
@@ -17,7 +16,6 @@ __all__ = [
     "conv2d_resample",
     "downsample2d",
     "equalized_conv2d",
-    "feature_gradients_only",
     "filtered_lrelu",
     "fir_filter",
     "grid_sample",

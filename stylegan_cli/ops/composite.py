@@ -6,13 +6,13 @@ layout that is fastest for it. All are differentiable any number of times.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .asked import asked_gradients
 
 # Bias and activation
 
@@ -28,7 +28,7 @@ class PiecewiseLinear(torch.autograd.Function):
             y = torch.add((b * gain).reshape(1, -1, *[1] * (x.ndim - 2)), x, alpha=gain)
         _activate_(y, slope, clamp)
         ctx.save_for_backward(y)
-        ctx.bias, ctx.slope, ctx.gain, ctx.clamp = b is not None, slope, gain, clamp
+        ctx.tensors, ctx.slope, ctx.gain, ctx.clamp = (True, b is not None), slope, gain, clamp
         return y
 
     @staticmethod
@@ -36,7 +36,7 @@ class PiecewiseLinear(torch.autograd.Function):
         (dy,) = grads
         (y,) = ctx.saved_tensors
         dx = _PiecewiseLinearGradient.apply(dy, y, ctx.slope, ctx.gain, ctx.clamp)
-        db = dx.sum([0, *range(2, dx.ndim)]) if ctx.bias and ctx.needs_input_grad[1] else None
+        db = dx.sum([0, *range(2, dx.ndim)]) if asked_gradients(ctx, ctx.tensors)[1] else None
         return dx, db, None, None, None
 
 
@@ -89,13 +89,14 @@ class Epilogue(torch.autograd.Function):
         _activate_(out, slope, clamp)
         ctx.save_for_backward(y, d, noise, strength, out)
         ctx.activation = slope, 1, clamp
+        ctx.tensors = (True, True, True, noise is not None, strength is not None)
         return out
 
     @staticmethod
     def backward(ctx, *grads):
         (dout,) = grads
         y, d, noise, strength, out = ctx.saved_tensors
-        need_y, need_d, need_b, need_noise, need_strength, *_ = ctx.needs_input_grad
+        need_y, need_d, need_b, need_noise, need_strength = asked_gradients(ctx, ctx.tensors)
         dpre = _PiecewiseLinearGradient.apply(dout, out, *ctx.activation)
         dy = dpre * d[:, :, None, None] if need_y else None
         dd = (dpre * y).sum([2, 3]) if need_d else None
@@ -130,26 +131,10 @@ def convolve(
     padding: int = 0,
     transposed: bool = False,
 ) -> Tensor:  # [N, O, H', W']
-    """Like `plain_convolution`, with custom gradients on the CPU."""
-    function = _Convolution.apply if x.device.type == "cpu" else plain_convolution
+    """Like `plain_convolution`, with custom gradients on CPUs and CUDA: none that are not asked for, and second
+    derivatives by the same few functions, where PyTorch's transpose the images."""
+    function = plain_convolution if x.device.type == "mps" else _Convolution.apply
     return function(x, w, stride, padding, transposed)
-
-
-_features_only: ContextVar[bool] = ContextVar("features_only", default=False)
-
-
-@contextlib.contextmanager
-def feature_gradients_only() -> Iterator[None]:
-    """Skip the weight gradients of convolutions, for `torch.autograd.grad` with respect to images or latents.
-
-    PyTorch asks a function for the gradients of all its inputs; R1 and path length would discard these. Other threads
-    are not affected: on the CPU, gradients are computed in the thread that asks for them.
-    """
-    before = _features_only.set(True)
-    try:
-        yield
-    finally:
-        _features_only.reset(before)
 
 
 # Convolution is linear in x and in w, so the three functions below are closed under differentiation:
@@ -167,20 +152,19 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, *grads):
         (dy,) = grads
         x, w = ctx.saved_tensors
-        dx = _InputGradient.apply(dy, w, x.shape, *ctx.params) if ctx.needs_input_grad[0] else None
-        # Compiled code is reused outside the block: an extra gradient costs time, a missing one is wrong.
-        skipped = not torch.compiler.is_compiling() and _features_only.get()
-        needs_dw = ctx.needs_input_grad[1] and not skipped
-        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.params) if needs_dw else None
+        asked = asked_gradients(ctx, (True, True))
+        dx = _InputGradient.apply(dy, w, x, *ctx.params) if asked[0] else None
+        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.params) if asked[1] else None
         return dx, dw, None, None, None
 
 
 class _InputGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, dy, w, shape, *params):  # [N, O, H', W'], w -> [N, I, H, W]
+    def forward(ctx, dy, w, x, *params):  # [N, O, H', W'], w, [N, I, H, W] of which the shape is read -> [N, I, H, W]
         ctx.save_for_backward(dy, w)
         ctx.params = params
-        x = torch.empty(shape, dtype=dy.dtype, memory_format=torch.channels_last)  # only its shape is read
+        if dy.device.type == "cpu":  # the layout matters
+            x = torch.empty(x.shape, dtype=dy.dtype, memory_format=torch.channels_last)
         return _convolution_backward(dy, x, w, params, [True, False, False])[0]
 
     @staticmethod
@@ -197,9 +181,12 @@ class _WeightGradient(torch.autograd.Function):
     def forward(ctx, dy, x, shape, *params):  # [N, O, H', W'], [N, I, H, W] -> w
         ctx.save_for_backward(dy, x)
         ctx.params = params
-        if min(shape[:2]) >= 64:  # many channels: oneDNN sums over pixels 2 to 4 times as fast in this layout
-            dy, x = dy.contiguous(), x.contiguous()
-        w = torch.empty(shape, dtype=dy.dtype)  # only its shape is read
+        layout = torch.channels_last
+        if dy.device.type == "cpu":
+            layout = torch.contiguous_format
+            if min(shape[:2]) >= 64:  # many channels: oneDNN sums over pixels 2 to 4 times as fast in this layout
+                dy, x = dy.contiguous(), x.contiguous()
+        w = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=layout)  # only its shape is read
         return _convolution_backward(dy, x, w, params, [False, True, False])[1]
 
     @staticmethod
@@ -207,7 +194,7 @@ class _WeightGradient(torch.autograd.Function):
         (ddw,) = grads
         dy, x = ctx.saved_tensors
         ddy = _Convolution.apply(x, ddw, *ctx.params) if ctx.needs_input_grad[0] else None
-        dx = _InputGradient.apply(dy, ddw, x.shape, *ctx.params) if ctx.needs_input_grad[1] else None
+        dx = _InputGradient.apply(dy, ddw, x, *ctx.params) if ctx.needs_input_grad[1] else None
         return ddy, dx, None, None, None, None
 
 

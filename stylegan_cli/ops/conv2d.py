@@ -91,7 +91,7 @@ def _conv2d_resample(
 
 conv2d_resample_reference = functools.partial(_conv2d_resample, plain_convolution, upfirdn2d_reference)
 conv2d_resample_composite = functools.partial(_conv2d_resample, convolve, upfirdn2d_composite)
-conv2d_resample_cuda = functools.partial(_conv2d_resample, plain_convolution, upfirdn2d_cuda)
+conv2d_resample_cuda = functools.partial(_conv2d_resample, convolve, upfirdn2d_cuda)
 
 _IMPLEMENTATIONS = {
     "cuda": conv2d_resample_cuda,

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from .asked import asked_gradients
 from .dispatch import layout_of
 
 
@@ -87,27 +87,6 @@ def _(gx, gscale, gstrength, gb, dy, y, x, scale, noise, slope, gain, clamp):
 
 def _empty(size: Sequence[int], x: Tensor) -> Tensor:
     return x.new_empty(size, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-
-
-def asked_gradients(
-    ctx: Any,
-    inputs: Sequence[bool],  # which inputs are tensors
-) -> list[bool]:  # for each input
-    """Of the gradients in `ctx.needs_input_grad`, those that this backward pass passes on: for a gradient with respect
-    to images, none of weights."""
-    if torch.compiler.is_compiling():  # compiled code is used again for other passes
-        return list(ctx.needs_input_grad)
-    nodes = iter(ctx.next_functions)
-    return [_is_asked(next(nodes)[0]) if is_tensor else False for is_tensor in inputs]
-
-
-def _is_asked(node: Any) -> bool:
-    if node is None:
-        return False
-    try:
-        return torch._C._will_engine_execute_node(node)  # pyright: ignore[reportPrivateImportUsage] (has no public name)
-    except RuntimeError:  # a leaf of torch.autograd.grad
-        return True
 
 
 def _setup_forward(ctx, inputs, output):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .epilogue import asked_gradients
+from .asked import asked_gradients
 
 
 def scaled_linear(
@@ -37,6 +37,10 @@ class _ScaledLinear(torch.autograd.Function):
         factor, c_factor = ctx.factors
         asked = asked_gradients(ctx, ctx.tensors)
         da = _ScaledLinear.apply(dy, b.t(), None, factor, 1.0) if asked[0] else None
-        db = _ScaledLinear.apply(a.t(), dy, None, factor, 1.0) if asked[1] else None
+        db = None
+        if asked[1] and b.is_contiguous():
+            db = _ScaledLinear.apply(a.t(), dy, None, factor, 1.0)
+        elif asked[1]:  # in the layout of b, which is that of a parameter: its gradient is not copied
+            db = _ScaledLinear.apply(dy.t(), a, None, factor, 1.0).t()
         dc = dy.sum(0) if asked[2] else None
         return da, db, dc if dc is None or c_factor == 1 else dc * c_factor, None, None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .epilogue import asked_gradients
+from .asked import asked_gradients
 
 EPS = 1e-8
 HALF = (torch.float16, torch.bfloat16)

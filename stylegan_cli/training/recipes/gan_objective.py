@@ -90,8 +90,7 @@ class Objective:
     def discriminator_main(self, batch: GanBatch) -> Tensor:
         """The discriminator's loss on generated and real images, with the classification loss if it is a classifier."""
         fakes = self._fakes(batch, "d", self.G.collect_statistics)
-        fake, fake_classes = self._discriminate(fakes, batch.fake_labels, batch, "d.fake.aug")
-        real, real_classes = self._discriminate(batch.images, batch.labels, batch, "d.real.aug")
+        fake, real, fake_classes, real_classes = self._discriminate_both(fakes, batch)
         loss = self.loss.discriminator(real, fake)
         if self.loss.boundary is None:
             loss = loss + self.config.drift * losses.drift(real)
@@ -222,14 +221,41 @@ class Objective:
         self.means.add(name, loss)
         return self.config.aux_weight * loss.sum()
 
+    def _discriminate_both(
+        self,
+        fakes: Tensor,  # [N, C, H, W]
+        batch: GanBatch,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # [N, 1] logits of fakes, reals; [N, c_dim] class logits
+        """One pass over both, ordered so that no group of the minibatch deviation has images of both kinds; two passes
+        where the group is the whole batch."""
+        n, config = len(fakes), self.config.discriminator
+        group = (config.mbstd_group or n) if config.mbstd_channels else 1
+        kinds = (fakes, batch.fake_labels, "d.fake.aug"), (batch.images, batch.labels, "d.real.aug")
+        if group > n or group == n and config.mbstd_group is None:
+            (fake, a), (real, b) = (self._discriminate(x, c, batch, purpose) for x, c, purpose in kinds)
+            return fake, real, a, b
+        size = (group, n // group)  # image i is member i / groups of group i mod groups
+        augmented = [self._augmented(x, batch, purpose).unflatten(0, size) for x, _, purpose in kinds]
+        labels = torch.stack([c.unflatten(0, size) for _, c, _ in kinds], 1).flatten(0, 2)
+        images = torch.stack(augmented, 1).flatten(0, 2)  # [2 N, C, H, W]
+        outputs = self.D.forward_with_classes(images, labels, dtype=self.half)
+        fake, real, a, b = (
+            None if x is None else x.unflatten(0, (group, 2, n // group))[:, kind].flatten(0, 1)
+            for x in outputs
+            for kind in (0, 1)
+        )
+        assert fake is not None and real is not None
+        return fake, real, a, b
+
     def _discriminate(
         self, images: Tensor, labels: Tensor, batch: GanBatch, purpose: str
     ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits, [N, c_dim] class logits or None
+        return self.D.forward_with_classes(self._augmented(images, batch, purpose), labels, dtype=self.half)
+
+    def _augmented(self, images: Tensor, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W]
         if self.blur is not None:
             images = blur2d(images, self.blur)
-        if self.augment is not None:
-            images = self.augment(images, self.p.p, purpose, batch.index)
-        return self.D.forward_with_classes(images, labels, dtype=self.half)
+        return images if self.augment is None else self.augment(images, self.p.p, purpose, batch.index)
 
 
 def make_augment(
