@@ -123,6 +123,22 @@ def _warn_once(problem: str) -> None:
     warnings.warn(message, stacklevel=4)
 
 
+@contextlib.contextmanager
+def tensor_cores(
+    convolutions: bool,
+    products: bool = False,  # of matrices, in fully connected layers: few, and their errors reach every level
+) -> Iterator[None]:
+    """Whether float32 convolutions and products use tensor cores on CUDA, which round their operands to TF32: 10 bits
+    of mantissa, as in float16. Afterwards the settings are as before; they are those of the whole process."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32, cudnn.allow_tf32 = products, convolutions
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
 def has_float64(device: torch.device) -> bool:
     return device.type not in WITHOUT_FLOAT64
 

@@ -14,6 +14,7 @@ from ..data.images import to_uint8
 from ..errors import quote
 from ..models.generator import Generator
 from ..models.registry import require_transform
+from ..ops import tensor_cores
 from ..progress import Progress, silent
 from ..version import __version__
 from . import checks
@@ -111,7 +112,8 @@ def generate_images(
         else:
             maps = noise_maps(G, options.noise_mode, batch_seeds, ws.device)
         transform = view if transforms is None else transforms[i : i + len(batch_seeds)]
-        images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype, transform=transform)).cpu()
+        with tensor_cores(options.dtype is not None):
+            images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype, transform=transform)).cpu()
         progress("images", i + len(images), len(seeds))
         yield from images
 
