@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..ops import bias_act
+from .initial import normal
 
 
 class EqualLinear(nn.Module):
@@ -28,7 +29,7 @@ class EqualLinear(nn.Module):
         self.act = act
         self.lr_multiplier = lr_multiplier
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.weight = nn.Parameter(normal(out_features, in_features, divisor=lr_multiplier))
         self.bias = nn.Parameter(torch.full([out_features], bias_init / lr_multiplier)) if bias else None
 
     def forward(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.images import to_uint8
 from ..errors import quote
+from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..models.registry import require_transform
 from ..progress import Progress, silent
@@ -101,7 +102,7 @@ def generate_images(
     transforms: Batches | None = None,  # [N, 3, 3] of the input; None: that of the options
 ) -> Iterator[Tensor]:  # uint8 [C, H, W], one by one
     """Generate images in batches, and yield them one by one."""
-    batch, view = options.batch_for(G), options.view(G)
+    batch, view, synthesis = options.batch_for(G), options.view(G), frozen_synthesis(G)
     progress("images", 0, len(seeds))
     for i in range(0, len(seeds), batch):
         batch_seeds = seeds[i : i + batch]
@@ -111,7 +112,7 @@ def generate_images(
         else:
             maps = noise_maps(G, options.noise_mode, batch_seeds, ws.device)
         transform = view if transforms is None else transforms[i : i + len(batch_seeds)]
-        images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype, transform=transform)).cpu()
+        images = to_uint8(synthesis(ws, noise=maps, dtype=options.dtype, transform=transform)).cpu()
         progress("images", i + len(images), len(seeds))
         yield from images
 

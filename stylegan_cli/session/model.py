@@ -17,6 +17,7 @@ from ..data.images import save_image, to_rgb
 from ..errors import SganError
 from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
+from ..models.frozen import frozen_synthesis, weight_versions
 from ..models.generator import Generator
 from ..ops import dispatch
 from ..sampling.bound_files import Owner
@@ -46,7 +47,8 @@ class Model:
         self._file_state = _file_state(Path(path))
         self.snapshot: Snapshot = open_model(path, device)
         self.owner = Owner(self.info.run, self.info.origins, any_model)
-        self._opened = _weight_versions(self.G)
+        self._opened = weight_versions(self.G)
+        self._synthesis = frozen_synthesis(self.G)  # kept, so that every request uses the same prepared weights
         self._cached: tuple[object, str] | None = None  # versions of the weights, and their fingerprint
 
     @property
@@ -74,7 +76,7 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the generator's current weights; that of an unchanged file is cached."""
-        versions = _weight_versions(self.G)
+        versions = weight_versions(self.G)
         if self._cached is None or self._cached[0] != versions:
             self._cached = versions, fingerprint(self.G) if versions != self._opened else self._file_fingerprint()
         return self._cached[1]
@@ -198,12 +200,6 @@ def tuned_note(
 ) -> list[str]:
     """A note that all images come from a tuned generator, if so."""
     return [f"All images are generated with the tuned weights in {tuned}."] if tuned else []
-
-
-def _weight_versions(G: Generator) -> list[tuple[int, int]]:
-    """A list that differs after a weight has been changed in place or replaced."""
-    weights = G.state_dict(keep_vars=True).values()
-    return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
 
 
 def _file_state(path: Path) -> str | None:
