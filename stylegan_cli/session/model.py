@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +27,7 @@ from ..sampling.generate import SamplingOptions, image_metadata
 from ..sampling.labels import class_labels, label_metadata
 from ..sampling.latent_files import Latents, collect_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
+from ..threads import available_cores
 from ..version import __version__
 
 T = TypeVar("T")
@@ -184,7 +187,28 @@ class ImagesResult:
     ) -> list[Path]:  # the sheet last
         """Write all images and the sheet."""
         sheet = [] if self.sheet is None else [self.sheet]
-        return [output.save(folder, format) for output in (*self.outputs, *sheet)]
+        return list(save_outputs((*self.outputs, *sheet), folder, format))
+
+
+def save_outputs(
+    outputs: Iterable[OutputImage],
+    folder: str | Path,
+    format: str = "png",
+) -> Iterator[Path]:
+    """Write images on other threads while the next ones are computed, and yield their paths in order.
+
+    Few are waiting at a time. After an error or Ctrl-C, those are still written, so that none is missing between
+    others. Raises as `save_image`.
+    """
+    threads = available_cores()
+    waiting: deque[Future[Path]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
+        for output in outputs:
+            waiting.append(pool.submit(output.save, folder, format))
+            while len(waiting) > 2 * threads or (waiting and waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def upcast(
