@@ -1,4 +1,4 @@
-"""Every kernel compiles with nvcc, in no more registers than recorded; kernels that networks use do not spill, and those
+"""Every kernel compiles with nvcc, in no more registers than recorded. Those that networks use do not spill, and those
 that take most of their time stay within their budgets."""
 
 import json

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..ops import equalized_conv2d, fir_filter
 from ..ops.bias_act import ACTIVATIONS
+from .initial import normal
 from .precision import clamp_for
 
 
@@ -31,7 +32,7 @@ class EqualConv2d(nn.Module):
         super().__init__()
         self.act, self.up, self.down, self.clamp = act, up, down, clamp
         self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(fir), persistent=False)

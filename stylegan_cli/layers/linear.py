@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import bias_act, scaled_linear
+from .initial import normal
 
 
 class EqualLinear(nn.Module):
@@ -27,7 +28,7 @@ class EqualLinear(nn.Module):
         self.act = act
         self.lr_multiplier = lr_multiplier
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.weight = nn.Parameter(normal(out_features, in_features, divisor=lr_multiplier))
         self.bias = nn.Parameter(torch.full([out_features], bias_init / lr_multiplier)) if bias else None
 
     def forward(

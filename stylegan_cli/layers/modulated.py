@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -9,6 +10,10 @@ from torch import Tensor, nn
 
 from ..ops import fir_filter, modulated_conv2d
 from ..ops.bias_act import ACTIVATIONS
+from ..ops.composite import PackedConvolution
+from ..ops.dispatch import current_implementation
+from ..ops.modulated_conv2d import Prepared, phase_weights, prepare_weight
+from .initial import normal
 from .linear import EqualLinear
 from .precision import clamp_for
 
@@ -31,10 +36,10 @@ class ModulatedConv2d(nn.Module):
         self.up, self.clamp = up, clamp
         self.weight_gain = 1 / math.sqrt(in_channels * 9)
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("noise_const", torch.randn(height, width))
+        self.register_buffer("noise_const", normal(height, width))
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(fir), persistent=False)
 
@@ -61,6 +66,58 @@ class ModulatedConv2d(nn.Module):
             clamp=None if clamp is None else clamp * gain,
         )
 
+    def frozen(self, dtype: torch.dtype) -> FrozenConv2d:
+        """This layer with its current weights, for inputs of this type."""
+        return FrozenConv2d(self, dtype)
+
+
+class FrozenConv2d(nn.Module):
+    """A `ModulatedConv2d` whose weight will not change: prepared once, with the strength in the noise."""
+
+    style_gain = 1.0  # factor on what the affine map returns
+
+    def __init__(
+        self,
+        layer: ModulatedConv2d,
+        dtype: torch.dtype,  # of the inputs
+    ):
+        super().__init__()
+        self.up, self.clamp, self.dtype = layer.up, clamp_for(layer.clamp, dtype), dtype
+        self.weight, self.squares = prepare_weight(layer.weight.detach() * layer.weight_gain, dtype)
+        self.bias, self.noise_strength = layer.bias.detach(), layer.noise_strength.detach()
+        self.register_buffer("noise_const", layer.noise_const.detach() * self.noise_strength)
+        self.resample_filter = layer.resample_filter
+        self.convolution = PackedConvolution()
+
+    @functools.cached_property
+    def phases(self) -> Tensor | None:  # [4 O, I, 3, 3]
+        """The weight of the fused kernel for upsampling."""
+        fits = self.up == 2 and self.resample_filter.shape == (4,)
+        return phase_weights(self.weight.float(), self.resample_filter).to(self.dtype) if fits else None
+
+    def forward(
+        self,
+        x: Tensor,  # [N, in_channels, H / up, W / up]
+        factors: tuple[Tensor, Tensor],  # prepared style [N, in_channels], demodulation factors [N, out_channels]
+        noise: Tensor | None,  # [N or 1, 1, H, W] times the strength; None: no noise
+        gain: float = 1.0,  # multiplies the activation's gain and the clamp
+    ) -> Tensor:  # [N, out_channels, H, W]
+        style, d = factors
+        phases = self.phases if current_implementation() == "fused" else None
+        return modulated_conv2d(
+            x,
+            self.weight,
+            style,
+            up=self.up,
+            f=self.resample_filter,
+            noise=noise,
+            b=self.bias,
+            act="lrelu",
+            gain=ACTIVATIONS["lrelu"].gain * gain,
+            clamp=None if self.clamp is None else self.clamp * gain,
+            prepared=Prepared(d, phases, self.convolution),
+        )
+
 
 class ToRGB(nn.Module):
     """A modulated 1x1 convolution to image channels, without demodulation, noise or activation."""
@@ -76,7 +133,7 @@ class ToRGB(nn.Module):
         self.clamp = clamp
         self.weight_gain = 1 / math.sqrt(in_channels)
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(
@@ -92,4 +149,32 @@ class ToRGB(nn.Module):
             demodulate=False,
             b=self.bias,
             clamp=clamp_for(self.clamp, x.dtype),
+        )
+
+    def frozen(self, dtype: torch.dtype) -> FrozenToRGB:
+        """This layer with its current weights, for inputs of this type."""
+        return FrozenToRGB(self, dtype)
+
+
+class FrozenToRGB(nn.Module):
+    """A `ToRGB` whose weight will not change."""
+
+    def __init__(
+        self,
+        layer: ToRGB,
+        dtype: torch.dtype,  # of the inputs
+    ):
+        super().__init__()
+        self.style_gain, self.clamp, self.dtype = layer.weight_gain, clamp_for(layer.clamp, dtype), dtype
+        self.weight, self.squares = layer.weight.detach().to(dtype), None
+        self.bias = layer.bias.detach()
+
+    def forward(
+        self,
+        x: Tensor,  # [N, in_channels, H, W]
+        style: Tensor,  # [N, in_channels] with the gain of the layer
+    ) -> Tensor:  # [N, out_channels, H, W]
+        prepared = Prepared(None)
+        return modulated_conv2d(
+            x, self.weight, style, demodulate=False, b=self.bias, clamp=self.clamp, prepared=prepared
         )

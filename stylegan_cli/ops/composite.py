@@ -83,10 +83,7 @@ class Epilogue(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, d, b, noise, strength, slope, clamp):
         # y [N, O, H, W], d [N, O], b [O], noise [N or 1, 1, H, W] or None, strength [] or None -> [N, O, H, W]
-        out = torch.addcmul(b[:, None, None], y, d[:, :, None, None])
-        if noise is not None:
-            out.add_((noise * strength).to(out.dtype))
-        _activate_(out, slope, clamp)
+        out = apply_epilogue_(torch.empty_like(y), y, d, b, noise, strength, slope, clamp)
         ctx.save_for_backward(y, d, noise, strength, out)
         ctx.activation = slope, 1, clamp
         ctx.tensors = (True, True, True, noise is not None, strength is not None)
@@ -107,6 +104,23 @@ class Epilogue(torch.autograd.Function):
             dnoise = (over_channels * strength).sum_to_size(noise.shape) if need_noise else None
             dstrength = (over_channels * noise).sum().to(strength.dtype) if need_strength else None
         return dy, dd, db, dnoise, dstrength, None, None
+
+
+def apply_epilogue_(
+    out: Tensor,  # [N, O, H, W], changed; may be y
+    y: Tensor,  # [N, O, H, W]
+    d: Tensor,  # [N, O]
+    b: Tensor,  # [O]
+    noise: Tensor | None,  # [N or 1, 1, H, W]
+    strength: Tensor | None,  # [] factor on the noise
+    slope: float,
+    clamp: float | None,
+) -> Tensor:  # out
+    torch.addcmul(b[:, None, None], y, d[:, :, None, None], out=out)
+    if noise is not None:
+        out.add_((noise if strength is None else noise * strength).to(out.dtype))
+    _activate_(out, slope, clamp)
+    return out
 
 
 # Convolution
@@ -135,6 +149,49 @@ def convolve(
     derivatives by the same few functions, where PyTorch's transpose the images."""
     function = plain_convolution if x.device.type == "mps" else _Convolution.apply
     return function(x, w, stride, padding, transposed)
+
+
+class PackedConvolution:
+    """`plain_convolution` of one constant weight, without gradients. On a CPU it keeps the weight of its first call in
+    the layout in which oneDNN multiplies, into which PyTorch converts it in every call: for small images, that takes
+    longer than the convolution."""
+
+    def __init__(self) -> None:
+        self._packed: Tensor | None = None
+
+    def __call__(
+        self,
+        x: Tensor,  # [N, I, H, W]
+        w: Tensor,  # [O, I, k, k], transposed: [I, O, k, k]; the same in every call
+        stride: int = 1,
+        padding: int = 0,
+        transposed: bool = False,
+    ) -> Tensor:  # [N, O, H', W']
+        if not _can_pack(x):
+            return plain_convolution(x, w, stride, padding, transposed)
+        x = x.contiguous(memory_format=torch.channels_last)
+        size, common = [stride] * 2, ([1, 1], 1)  # dilation, groups
+        if transposed:
+            geometry = [padding] * 2, [0, 0], size, *common
+            pack, run = _onednn._reorder_convolution_transpose_weight, _onednn._convolution_transpose_pointwise
+        else:
+            geometry = [padding] * 2, size, *common
+            pack, run = _onednn._reorder_convolution_weight, _onednn._convolution_pointwise
+        if self._packed is None:
+            self._packed = pack(w, *geometry, list(x.shape))
+        return run(x, self._packed, None, *geometry, "none", [], "")
+
+
+_onednn = torch.ops.mkldnn
+
+
+def _can_pack(x: Tensor) -> bool:
+    """Whether this build of PyTorch has oneDNN, and convolutions of such an input use it."""
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(_onednn, "_reorder_convolution_transpose_weight"):
+        return False
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _onednn._is_mkldnn_bf16_supported())
 
 
 # Convolution is linear in x and in w, so the three functions below are closed under differentiation:

@@ -93,6 +93,14 @@ conv2d_resample_reference = functools.partial(_conv2d_resample, plain_convolutio
 conv2d_resample_composite = functools.partial(_conv2d_resample, convolve, upfirdn2d_composite)
 conv2d_resample_cuda = functools.partial(_conv2d_resample, convolve, upfirdn2d_cuda)
 
+
+def conv2d_resample_with(
+    convolution: Callable[..., Tensor],  # (x, w, stride=, padding=, transposed=)
+) -> Callable[..., Tensor]:
+    """The composite with another convolution."""
+    return functools.partial(_conv2d_resample, convolution, upfirdn2d_composite)
+
+
 _IMPLEMENTATIONS = {
     "cuda": conv2d_resample_cuda,
     "composite": conv2d_resample_composite,

@@ -90,7 +90,6 @@ def kernel_device() -> str:
     return _kernel_device.get()
 
 
-@torch.compiler.assume_constant_result
 def choose(
     device: str,  # device type of the tensors
     cuda: bool = True,  # the kernel supports this call
@@ -115,6 +114,10 @@ def choose(
     if choice == "fused" and fused:
         return "fused"
     return "cuda" if cuda else "composite"
+
+
+# torch.compiler.assume_constant_result sets this too, but imports the compiler, which takes longer than PyTorch itself.
+choose._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @functools.cache

@@ -4,7 +4,8 @@
 
 Where demodulation follows, d cancels any common factor: in half precision f_o = 1 / (sqrt(fan_in) max |w_o|) and
 f_n = 1 / max |s_n| keep all numbers small, elsewhere they are a constant gain and 1. As they cancel, their own gradient
-is zero: they are constants. The kernels, csrc/modulation.cu, are bound by csrc/library_training.cpp.
+is zero: they are constants. The reference is `prepare_weight`, `prepare_style` and `demodulation` in
+modulated_conv2d.py; the kernels, csrc/modulation.cu, are bound by csrc/library_training.cpp.
 """
 
 from __future__ import annotations
@@ -16,24 +17,6 @@ from .asked import asked_gradients
 
 EPS = 1e-8
 HALF = (torch.float16, torch.bfloat16)
-
-
-def modulation_reference(
-    w: Tensor,  # [O, I, k, k]
-    style: Tensor,  # [N, I]
-    gain: float,  # of the weights
-    dtype: torch.dtype,  # of the images
-) -> tuple[Tensor, Tensor, Tensor]:  # [O, I, k, k] w', [N, I] s', [N, O] d
-    """w', s' and d, the first two in at least single precision."""
-    if dtype in HALF:
-        # With weights of at most 1 / sqrt(fan_in) and styles of at most 1, the sum over 512 x 3 x 3 inputs of at most
-        # 256 stays below 17,400: half precision cannot overflow.
-        w, style = w.float(), style.float()
-        w = w / (w[0].numel() ** 0.5 * w.detach().abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
-        style = style / style.detach().abs().amax(1, keepdim=True).clamp_min(EPS)
-    elif gain != 1:
-        w = w * gain
-    return w, style, (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt()
 
 
 def modulation(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import EqualConv2d, ModulatedConv2d, ToRGB
+from ...layers.initial import normal
 from ...ops import fir_filter, upsample2d
 from ..config import Level
 from ..generator import Generator, LayerInfo, Synthesis
@@ -56,7 +57,7 @@ class Block(nn.Module):
             clamp=config.conv_clamp,
         )
         if below is None:
-            self.const = nn.Parameter(torch.randn(level.channels, level.height, level.width))
+            self.const = nn.Parameter(normal(level.channels, level.height, level.width))
         else:
             self.conv0 = convolution(below.channels, up=2)
         self.conv1 = convolution(level.channels)
