@@ -137,6 +137,26 @@ struct ModulationStylesGrad {
 };
 const char* modulation_styles_grad(const ModulationStylesGrad& args, void* stream);
 
+// The derivatives of ds in the direction u with respect to gs, gd, d, style and q.
+struct ModulationStylesSecond {
+    const void* u;       // [n, i]
+    const void* gd;      // [n, o]
+    const void* style;   // [n, i] s'
+    const void* d;       // [n, o]
+    const void* q;       // [o, i]
+    const void* factor;  // [n]
+    void* cgs;           // [n, i]
+    void* cgd;           // [n, o]
+    void* cd;            // [n, o]
+    void* cs;            // [n, i]
+    void* cq;            // [o, i]
+    int64_t n;
+    int64_t i;
+    int64_t o;
+    Dtype dtype;  // of all: float32 or float64
+};
+const char* modulation_styles_second(const ModulationStylesSecond& args, void* stream);
+
 // y[i] = gain sum_k g[k] u[down i + k - pad],   u = x with up - 1 zeros after each sample, and zeros around
 // g is f reversed (a convolution) or, with flip, f itself (a correlation).
 struct UpFirDn2d {

@@ -100,38 +100,95 @@ __global__ void __launch_bounds__(THREADS) styles_kernel(ModulationStyles args) 
     if (threadIdx.x % 32 == 0) static_cast<A*>(args.d)[n * args.o + o] = 1 / sqrt(sum + A(EPS));
 }
 
-// With e = -gd d^3 / 2:   ds = f_n (gs + 2 s' sum_o e_no q_oi),   gq_oi = sum_n e_no s'_ni^2
+// e = -gd d^3 / 2
+template <class A, class Args>
+__device__ __forceinline__ A e_of(const Args& args, int64_t at) {
+    const A d = static_cast<const A*>(args.d)[at];
+    return A(-0.5) * static_cast<const A*>(args.gd)[at] * d * d * d;
+}
+
+// sum_o e_no q_oi of 32 i, in every warp.
+template <class A, class Args>
+__device__ __forceinline__ A sum_outputs(const Args& args, int64_t n, int64_t i) {
+    A* shared = shared_memory<A>();  // [WARPS, 32]
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    A sum = 0;
+    for (int64_t o = warp; o < args.o && i < args.i; o += WARPS)
+        sum += e_of<A>(args, n * args.o + o) * static_cast<const A*>(args.q)[o * args.i + i];
+    shared[threadIdx.x] = sum;
+    __syncthreads();
+    sum = 0;
+    for (int r = 0; r < WARPS; r++) sum += shared[r * 32 + lane];
+    return sum;
+}
+
+// ds = f_n (gs + 2 s' sum_o e_no q_oi),   gq_oi = sum_n e_no s'_ni^2
 // Blocks y < n compute 32 ds of a sample, the others 32 gq of WARPS output channels.
 template <class A>
 __global__ void __launch_bounds__(THREADS) styles_grad_kernel(ModulationStylesGrad args) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int64_t i = static_cast<int64_t>(blockIdx.x) * 32 + lane, n = blockIdx.y;
-    const A *style = static_cast<const A*>(args.style), *q = static_cast<const A*>(args.q);
-    const auto e = [&](int64_t at) {
-        const A d = static_cast<const A*>(args.d)[at];
-        return A(-0.5) * static_cast<const A*>(args.gd)[at] * d * d * d;
-    };
+    const A* style = static_cast<const A*>(args.style);
     if (n >= args.n) {
         const int64_t o = (n - args.n) * WARPS + warp;
         if (o >= args.o || i >= args.i) return;
         A sum = 0;
         for (int64_t m = 0; m < args.n; m++) {
             const A s = style[m * args.i + i];
-            sum += e(m * args.o + o) * s * s;
+            sum += e_of<A>(args, m * args.o + o) * s * s;
         }
         static_cast<A*>(args.gq)[o * args.i + i] = sum;
         return;
     }
-    A* shared = shared_memory<A>();  // [WARPS, 32]
-    A sum = 0;
-    for (int64_t o = warp; o < args.o && i < args.i; o += WARPS) sum += e(n * args.o + o) * q[o * args.i + i];
-    shared[threadIdx.x] = sum;
-    __syncthreads();
+    const A sum = sum_outputs<A>(args, n, i);
     if (warp > 0 || i >= args.i) return;
-    for (int r = 1; r < WARPS; r++) sum += shared[r * 32 + lane];
     const int64_t at = n * args.i + i;
     const A g = args.gs ? static_cast<const A*>(args.gs)[at] : A(0);
     static_cast<A*>(args.ds)[at] = static_cast<const A*>(args.factor)[n] * (g + 2 * style[at] * sum);
+}
+
+// The derivatives of ds in the direction u: with v = f_n u and t_no = 2 sum_i s' v q
+//   cgs = v,   cgd = -t d^3 / 2,   cd = -3 t gd d^2 / 2,   cs = 2 v sum_o e q,   cq = 2 sum_n e s' v
+// Three kinds of blocks: WARPS t of a sample; 32 cs of a sample; 32 cq of WARPS output channels.
+template <class A>
+__global__ void __launch_bounds__(THREADS) styles_second_kernel(ModulationStylesSecond args) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int64_t o_tiles = ceil_div<int64_t>(args.o, WARPS), i_tiles = ceil_div<int64_t>(args.i, 32);
+    const A *style = static_cast<const A*>(args.style), *u = static_cast<const A*>(args.u);
+    const A *q = static_cast<const A*>(args.q), *factor = static_cast<const A*>(args.factor);
+    int64_t block = blockIdx.x;
+    if (block < args.n * o_tiles) {
+        const int64_t n = block / o_tiles, o = block % o_tiles * WARPS + warp;
+        if (o >= args.o) return;
+        A sum = 0;
+        for (int64_t i = lane; i < args.i; i += 32) sum += style[n * args.i + i] * u[n * args.i + i] * q[o * args.i + i];
+        const A t = 2 * factor[n] * sum_warp(sum);
+        if (lane) return;
+        const int64_t at = n * args.o + o;
+        const A d = static_cast<const A*>(args.d)[at], td2 = t * d * d;
+        static_cast<A*>(args.cgd)[at] = A(-0.5) * td2 * d;
+        static_cast<A*>(args.cd)[at] = A(-1.5) * td2 * static_cast<const A*>(args.gd)[at];
+        return;
+    }
+    block -= args.n * o_tiles;
+    if (block < args.n * i_tiles) {
+        const int64_t n = block / i_tiles, i = block % i_tiles * 32 + lane, at = n * args.i + i;
+        const A sum = sum_outputs<A>(args, n, i);
+        if (warp > 0 || i >= args.i) return;
+        const A v = factor[n] * u[at];
+        static_cast<A*>(args.cs)[at] = 2 * v * sum;
+        static_cast<A*>(args.cgs)[at] = v;
+        return;
+    }
+    block -= args.n * i_tiles;
+    const int64_t o = block / i_tiles * WARPS + warp, i = block % i_tiles * 32 + lane;
+    if (o >= args.o || i >= args.i) return;
+    A sum = 0;
+    for (int64_t n = 0; n < args.n; n++) {
+        const int64_t at = n * args.i + i;
+        sum += e_of<A>(args, n * args.o + o) * style[at] * u[at] * factor[n];
+    }
+    static_cast<A*>(args.cq)[o * args.i + i] = 2 * sum;
 }
 
 constexpr int64_t kMaxRows = 65535;  // of a grid
@@ -173,6 +230,15 @@ const char* modulation_styles_grad(const ModulationStylesGrad& args, void* strea
     if (args.dtype == Dtype::float64)
         return launch(styles_grad_kernel<double>, grid, dim3(THREADS), sizeof(double) * THREADS, stream, args);
     return launch(styles_grad_kernel<float>, grid, dim3(THREADS), sizeof(float) * THREADS, stream, args);
+}
+
+const char* modulation_styles_second(const ModulationStylesSecond& args, void* stream) {
+    if (args.n * args.i * args.o == 0) return nullptr;
+    const int64_t o_tiles = ceil_div<int64_t>(args.o, WARPS), i_tiles = ceil_div<int64_t>(args.i, 32);
+    const dim3 grid(static_cast<unsigned>(args.n * (o_tiles + i_tiles) + o_tiles * i_tiles));
+    if (args.dtype == Dtype::float64)
+        return launch(styles_second_kernel<double>, grid, dim3(THREADS), sizeof(double) * THREADS, stream, args);
+    return launch(styles_second_kernel<float>, grid, dim3(THREADS), sizeof(float) * THREADS, stream, args);
 }
 
 }  // namespace sgan

@@ -27,3 +27,7 @@ def _is_asked(node: Any) -> bool:
         return torch._C._will_engine_execute_node(node)  # pyright: ignore[reportPrivateImportUsage] (has no public name)
     except RuntimeError:  # a leaf of torch.autograd.grad
         return True
+
+
+def no_third_derivative(ctx, *_):
+    raise RuntimeError("The kernels are differentiable twice. For third derivatives use ops.use('reference')")

@@ -3,7 +3,7 @@
     y = F(p) = clamp(gain act(p), -c, c),   p = scale x + strength noise + b
 
 act is linear, relu or lrelu. With dp = F'(p) dy:  dx = scale dp,  dscale = sum dp x,  dstrength = sum dp noise,
-db = sum dp. The kernels, csrc/bias_act.cu and csrc/epilogue.cu, are bound by csrc/library.cpp.
+db = sum dp. The kernels, csrc/bias_act.cu and csrc/epilogue.cu, are bound by csrc/library_training.cpp.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .asked import asked_gradients
+from .asked import asked_gradients, no_third_derivative
 from .dispatch import layout_of
 
 
@@ -184,10 +184,6 @@ def _backward_backward(ctx, gx, gscale, gstrength, gb):
     return *gradients, None, None, None, None, None
 
 
-def _no_third_derivative(ctx, *_):
-    raise RuntimeError("The kernels are differentiable twice. For third derivatives use ops.use('reference')")
-
-
 torch.library.register_autograd("sgan::epilogue", _forward_backward, setup_context=_setup_forward)
 torch.library.register_autograd("sgan::epilogue_backward", _backward_backward, setup_context=_setup_backward)
-torch.library.register_autograd("sgan::epilogue_double_backward", _no_third_derivative)
+torch.library.register_autograd("sgan::epilogue_double_backward", no_third_derivative)

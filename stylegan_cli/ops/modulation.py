@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .asked import asked_gradients
+from .asked import asked_gradients, no_third_derivative
 
 EPS = 1e-8
 HALF = (torch.float16, torch.bfloat16)
@@ -59,6 +59,11 @@ torch.library.define(
     "sgan::modulation_styles_backward",
     "(Tensor? gstyle, Tensor gd, Tensor style, Tensor d, Tensor q, Tensor factor, bool for_q) -> (Tensor, Tensor)",
 )
+torch.library.define(
+    "sgan::modulation_styles_double_backward",
+    "(Tensor u, Tensor gd, Tensor style, Tensor d, Tensor q, Tensor factor) -> "
+    "(Tensor cgs, Tensor cgd, Tensor cs, Tensor cd, Tensor cq)",
+)
 
 
 @torch.library.register_fake("sgan::modulation_weights")
@@ -80,6 +85,11 @@ def _(style, q, normalize):
 @torch.library.register_fake("sgan::modulation_styles_backward")
 def _(gstyle, gd, style, d, q, factor, for_q):
     return torch.empty_like(style), q.new_empty(len(q) if for_q else 0, q.shape[1])
+
+
+@torch.library.register_fake("sgan::modulation_styles_double_backward")
+def _(u, gd, style, d, q, factor):
+    return tuple(torch.empty_like(t) for t in (style, d, style, d, q))
 
 
 def _setup_weights(ctx, inputs, output):
@@ -134,27 +144,20 @@ def _setup_styles_backward(ctx, inputs, output):
 def _styles_second(ctx, u, h):
     """With e = -gd d^3 / 2:   ds = f (gs + 2 s' (e q)),   gq = e^T s'^2"""
     gstyle, gd, style, d, q, factor = ctx.saved_tensors
-    squared, e = d.square(), None
-    e = gd * squared * d * -0.5
-    ce = cstyle = cq = cgstyle = None
+    cgs = cgd = cs = cd = cq = None
     if u is not None:
-        v = u * factor[:, None]
-        weighted = style * v
-        ce, cstyle, cq = 2 * (weighted @ q.t()), 2 * v * (e @ q), 2 * (e.t() @ weighted)
-        cgstyle = v if gstyle is not None else None
-    if h is not None and ctx.for_q:
-        from_q = style.square() @ h.t()
-        ce = from_q if ce is None else ce + from_q
-        second = 2 * style * (e @ h)
-        cstyle = second if cstyle is None else cstyle + second
-    if ce is None:
-        return (None,) * 7
-    ced = ce * squared
-    return cgstyle, ced * d * -0.5, cstyle, ced * gd * -1.5, cq, None, None
+        second = torch.ops.sgan.modulation_styles_double_backward
+        cgs, cgd, cs, cd, cq = second(u.contiguous(), gd, style, d, q, factor)
+    if h is not None and ctx.for_q:  # no phase of training needs these
+        e, ce = gd * d.pow(3) * -0.5, style.square() @ h.t()
+        parts = ce * d.pow(3) * -0.5, 2 * style * (e @ h), ce * gd * d.square() * -1.5
+        cgd, cs, cd = parts if u is None else (a + b for a, b in zip((cgd, cs, cd), parts, strict=True))
+    return cgs if gstyle is not None else None, cgd, cs, cd, cq, None, None
 
 
 _register = torch.library.register_autograd
 _register("sgan::modulation_weights", _weights_gradient, setup_context=_setup_weights)
 _register("sgan::modulation_weights_backward", _weights_second, setup_context=_setup_weights_backward)
 _register("sgan::modulation_styles", _styles_gradient, setup_context=_setup_styles)
+_register("sgan::modulation_styles_double_backward", no_third_derivative)
 _register("sgan::modulation_styles_backward", _styles_second, setup_context=_setup_styles_backward)

@@ -112,7 +112,7 @@ def _signed(x: int, bits: int = 32) -> int:
     return x - (1 << bits) if x >> (bits - 1) else x
 
 
-# The kernel: csrc/counter.cu, bound by csrc/library.cpp. It makes the same bits, in one launch instead of forty.
+# The kernel: csrc/counter.cu, bound by csrc/library_training.cpp. It makes the same bits, in one launch, not forty.
 
 _SEGMENTS = 32  # of one launch, as in csrc/kernels.h
 

@@ -9,6 +9,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylegan_cli.ops.epilogue import epilogue_reference, piecewise_epilogue
+from stylegan_cli.ops.modulated_conv2d import demodulation, prepare_style, prepare_weight
+from stylegan_cli.ops.modulation import modulation
 from stylegan_cli.sampling import counter
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -243,3 +245,112 @@ def test_epilogue_refuses(randn, change, message):
     arguments |= {name: function(arguments[name]) for name, function in change.items()}
     with pytest.raises(RuntimeError, match=message):
         torch.ops.sgan.epilogue_backward(*arguments.values(), True, SLOPE, GAIN, CLAMP)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Modulation: weights and styles
+
+
+def modulation_calls(dtype, n, i, o, k, layout):
+    """Every launcher, and [(name, result, exact)]; the shapes are not multiples of those of blocks."""
+    small, normalize = acc(dtype), int(dtype in (torch.float16, torch.bfloat16))
+    w, style = values(o, i, k, k, dtype=small).contiguous(memory_format=layout), values(n, i, dtype=small)
+    gain = 0.7
+    exact_w, squares = prepare_weight(w.double() * gain, dtype)
+    exact_s = prepare_style(style.double(), dtype).double()
+    f_w, f_s = (exact_w / w).mean([1, 2, 3]).double(), (exact_s / style).mean(1).double()
+    if normalize:  # in the precision of the results
+        f_w = 1 / (w[0].numel() ** 0.5 * w.double().abs().amax([1, 2, 3]))
+        squares = (w.double() * f_w[:, None, None, None]).square().sum([2, 3])
+    last = torch.channels_last == layout
+    new_w, q = torch.empty_like(w, dtype=dtype), torch.empty(o, i, dtype=small)
+    new_s, d = torch.empty(n, i, dtype=small), torch.empty(n, o, dtype=small)
+    factors = torch.empty(o, dtype=small), torch.empty(n, dtype=small)
+    sizes = {"o": o, "i": i}
+    shape = {**sizes, "taps": k * k, "dtype": dtype, "channels_last": int(last)}
+    weights = {"w": w, "out": new_w, "q": q, "factor": factors[0], **shape, "normalize": normalize, "gain": gain}
+    styles = {"style": style, "q": squares.to(small), "out": new_s, "d": d, "factor": factors[1], "n": n, **sizes}
+    styles |= {"dtype": small, "normalize": normalize}
+    exact_d = demodulation(exact_s, squares.double())
+    results = [("w", new_w, w.double() * f_w[:, None, None, None]), ("q", q, squares), ("f", factors[0], f_w)]
+    results += [("s", new_s, style.double() * f_s[:, None]), ("d", d, exact_d), ("f", factors[1], f_s)]
+    return [("modulation_weights", weights), ("modulation_styles", styles)], results
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_modulation_under_sanitizers(emulator, dtype, layout):
+    for n, i, o, k in ((2, 5, 3, 3), (3, 40, 19, 1), (1, 300, 9, 3)):
+        calls, results = modulation_calls(dtype, n, i, o, k, LAYOUTS[layout])
+        emulator.run(calls)
+        for name, result, exact in results:
+            assert_close(result, exact, (n, i, o, k, name))
+
+
+@pytest.mark.parametrize("small", [torch.float32, torch.float64], ids=str)
+def test_gradients_of_modulation_under_sanitizers(emulator, small):
+    n, i, o, k = 3, 37, 11, 3
+    w, gq, factor = values(o, i, k, k, dtype=small), values(o, i, dtype=small), values(o, dtype=small)
+    gw, dw = values(o, i, k, k, dtype=torch.bfloat16, seed=1), torch.empty_like(w)
+    gw = gw if small == torch.float32 else gw.double()
+    last = {"taps": 9, "channels_last": 1, "dtype": gw.dtype}
+    emulator.call("modulation_weights_grad", gw=gw, gq=gq, w=w, factor=factor, dw=dw, o=o, i=i, **last)
+    f = factor.double()[:, None, None, None]
+    assert_close(dw, f * (gw.double() + 2 * f * w.double() * gq.double()[:, :, None, None]), "dw")
+
+    style, u, gs = (values(n, i, dtype=small, seed=s) for s in (2, 3, 4))
+    gd, d, f = values(n, o, dtype=small, seed=5), values(n, o, dtype=small, seed=6), values(n, dtype=small)
+    q = values(o, i, dtype=small, seed=7)
+    ds, new_q, cgs, cs, cgd, cd, cq = (torch.empty_like(t) for t in (style, q, style, style, d, d, q))
+    shared = {"gd": gd, "style": style, "d": d, "q": q, "factor": f, "n": n, "i": i, "o": o, "dtype": small}
+    emulator.call("modulation_styles_grad", gs=gs, ds=ds, gq=new_q, **shared)
+    emulator.call("modulation_styles_second", u=u, cgs=cgs, cs=cs, cgd=cgd, cd=cd, cq=cq, **shared)
+    leaves = [t.double().requires_grad_() for t in (gs, gd, style, d, q)]
+    xgs, xgd, xs, xd, xq = leaves
+    e = -xgd * xd**3 / 2
+    exact = f.double()[:, None] * (xgs + 2 * xs * (e @ xq))
+    assert_close(ds, exact.detach(), "ds")
+    assert_close(new_q, (e.t() @ xs.square()).detach(), "gq")
+    second = torch.autograd.grad(exact, leaves, u.double())
+    for name, result, derivative in zip(("gs", "gd", "s", "d", "q"), (cgs, cgd, cs, cd, cq), second):
+        assert_close(result, derivative, name)
+
+
+@pytest.mark.parametrize("demodulate", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_modulation_is_differentiable_twice(randn, layout, demodulate):
+    w = (randn(2, 3, 3, 3) / 3).contiguous(memory_format=LAYOUTS[layout])
+    leaves = [t.requires_grad_() for t in (w, 1 + randn(2, 3) / 3)]
+
+    def function(w, style):
+        results = modulation(w, style, 0.7, torch.float64, demodulate)
+        return tuple(t for t in results if t is not None)
+
+    assert gradcheck(function, leaves) and gradgradcheck(function, leaves)
+
+
+def test_opcheck_of_modulation(randn):
+    w, style = (t.float().requires_grad_() for t in (randn(3, 4, 3, 3), randn(2, 4)))
+    q, gd, d, f = (randn(*shape).float() for shape in ((3, 4), (2, 3), (2, 3), (2,)))
+    sgan = torch.ops.sgan
+    torch.library.opcheck(sgan.modulation_weights.default, (w, 0.7, True, 1))
+    torch.library.opcheck(
+        sgan.modulation_weights_backward.default, (w.detach().half(), q, w.detach(), randn(3).float())
+    )
+    torch.library.opcheck(sgan.modulation_styles.default, (style, q.abs().requires_grad_(), True))
+    saved = (gd, style.detach(), d, q, f)
+    torch.library.opcheck(sgan.modulation_styles_backward.default, (style.detach(), *saved, True))
+    torch.library.opcheck(sgan.modulation_styles_double_backward.default, (style.detach(), *saved))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda randn: torch.ops.sgan.modulation_weights(randn(2, 3, 1, 1).half(), 1.0, False, 0), "must be float32"),
+        (lambda randn: torch.ops.sgan.modulation_weights(randn(2, 3), 1.0, False, 0), "w must be"),
+        (lambda randn: torch.ops.sgan.modulation_styles(randn(2, 3), randn(4, 2), False), "q has the wrong shape"),
+    ],
+)
+def test_modulation_refuses(randn, call, message):
+    with pytest.raises(RuntimeError, match=message):
+        call(randn)
