@@ -62,9 +62,9 @@ class Commands:
         """A benchmark that starts nothing new after most of its time."""
         peer = ["--peer", self.peer] if self.peer and name in WITH_PEER else []
         rounds = ["--rounds", "2"] if self.tiny else ["--seconds", f"{0.75 * limit:.0f}"]
-        shapes = TINY[name].split() if self.tiny else options
+        small = TINY[name].split() if self.tiny else []  # overrides the options before
         out = ["--device", self.device, "--out", str(self.out / f"{self.call}.json"), *rounds]
-        return [*PYTHON, str(HERE / f"bench_{name}.py"), *shapes, *out, *peer]
+        return [*PYTHON, str(HERE / f"bench_{name}.py"), *options, *small, *out, *peer]
 
     def part(self, name: str, *options: str) -> list[str]:
         out = ["--device", self.device, "--out", str(self.out / f"{self.call}-parts.json")]
@@ -100,10 +100,17 @@ TINY = {
 }
 
 
+def files_with_gpu_tests() -> list[str]:
+    """Without those of commands, which need more packages; the part 'check' does what they do."""
+    tests = HERE.parent / "tests"
+    marked = [path for path in sorted(tests.rglob("*.py")) if "pytest.mark.gpu" in path.read_text(encoding="utf-8")]
+    return [str(path.parent if path.name == "conftest.py" else path) for path in marked if path.parent.name != "cli"]
+
+
 def parts_of_a(make: Commands) -> list[Part]:
     synthesis = [make.bench("synthesis", limit, "--size", size, "--batch", batch) for size, batch, limit in SYNTHESIS]
     tf32 = make.bench("synthesis", 70, "--size", "256,1024", "--batch", "8", "--tf32")
-    gpu_tests = make.tests("-m", "gpu", "--maxfail", "30", str(HERE.parent / "tests"))
+    gpu_tests = make.tests("-m", "gpu", "--maxfail", "30", *files_with_gpu_tests())
     return [
         Part("build", [make.part("build")], 75),
         Part("check", [make.part("check")], 45),
