@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import fir_filter, modulated_conv2d
+from ..ops import fir_filter, modulated_conv2d, scaled_linear
 from ..ops.bias_act import ACTIVATIONS
 from ..ops.composite import PackedConvolution
 from ..ops.dispatch import current_implementation
@@ -16,6 +17,25 @@ from ..ops.modulated_conv2d import Prepared, phase_weights, prepare_weight
 from .initial import normal
 from .linear import EqualLinear
 from .precision import clamp_for
+
+
+def batched_styles(
+    affines: Sequence[EqualLinear],  # of all layers
+    ws: Sequence[Tensor],  # [N, w_dim] each
+) -> list[Tensor]:  # [N, features] each
+    """The styles of all layers, with one batched product for all that have as many features: a GPU spends more time on
+    launching small products than on computing them."""
+    styles: list[Tensor | None] = [None] * len(affines)
+    for features in dict.fromkeys(len(affine.weight) for affine in affines):
+        chosen = [i for i, affine in enumerate(affines) if len(affine.weight) == features]
+        first, parts = affines[chosen[0]], [affines[i] for i in chosen]
+        weights = torch.stack([affine.weight for affine in parts])  # [L, features, w_dim]
+        biases = torch.stack([affine.bias for affine in parts])  # pyright: ignore[reportCallIssue, reportArgumentType]
+        w = torch.stack([ws[i] for i in chosen])  # [L, N, w_dim]
+        results = scaled_linear(w, weights, biases, first.weight_gain, first.lr_multiplier)
+        for i, style in zip(chosen, results.unbind(), strict=True):
+            styles[i] = style
+    return [style for style in styles if style is not None]
 
 
 class ModulatedConv2d(nn.Module):
@@ -49,12 +69,13 @@ class ModulatedConv2d(nn.Module):
         w: Tensor,  # [N, w_dim]
         noise: Tensor | None,  # [N or 1, 1, H, W]; None: no noise
         gain: float = 1.0,  # multiplies the activation's gain and the clamp
+        style: Tensor | None = None,  # [N, in_channels] that belongs to w, from `batched_styles`
     ) -> Tensor:  # [N, out_channels, H, W]
         clamp = clamp_for(self.clamp, x.dtype)
         return modulated_conv2d(
             x,
             self.weight,
-            self.affine(w),
+            self.affine(w) if style is None else style,
             w_gain=self.weight_gain,  # demodulation cancels it, but with it eps has the same effect at every width
             up=self.up,
             f=self.resample_filter,
@@ -140,11 +161,12 @@ class ToRGB(nn.Module):
         self,
         x: Tensor,  # [N, in_channels, H, W]
         w: Tensor,  # [N, w_dim]
+        style: Tensor | None = None,  # [N, in_channels] that belongs to w, from `batched_styles`
     ) -> Tensor:  # [N, out_channels, H, W]
         return modulated_conv2d(
             x,
             self.weight,
-            self.affine(w),
+            self.affine(w) if style is None else style,
             w_gain=self.weight_gain,
             demodulate=False,
             b=self.bias,

@@ -2,7 +2,7 @@
 
 from .bias_act import bias_act
 from .conv2d import conv2d_resample, equalized_conv2d
-from .dispatch import has_float64, tensor_cores, to_float64, use
+from .dispatch import has_float64, has_kernels, tensor_cores, to_float64, use
 from .filtered_lrelu import filtered_lrelu
 from .filters import lowpass_filter, separable_pairs
 from .grid_sample import grid_sample
@@ -20,6 +20,7 @@ __all__ = [
     "fir_filter",
     "grid_sample",
     "has_float64",
+    "has_kernels",
     "lowpass_filter",
     "modulated_conv2d",
     "scaled_linear",

@@ -120,6 +120,11 @@ def choose(
 choose._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether ops run on the kernels there; unlike `choose`, never an error."""
+    return device.type == kernel_device() and choose(device.type) in ("cuda", "fused")
+
+
 @functools.cache
 def _warn_once(problem: str) -> None:
     message = f"{problem} Continuing without the CUDA kernels, which is slower. Run `sgan doctor` for details."

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..ops.dispatch import choose, kernel_device
+from ..ops import has_kernels
 
 
 def uniform(
@@ -42,7 +42,7 @@ def uniforms(
     index: Tensor,  # [N] int64
 ) -> list[Tensor]:  # [N, *shape] float32 each, in (0, 1)
     """The numbers of `uniform` for several purposes: on a GPU, from one kernel."""
-    if not _has_kernel(index):
+    if not has_kernels(index.device):  # some are made on the CPU, whatever the networks run on
         return [_uniform(seed, purpose, index, shape) for purpose, shape in shapes.items()]
     return _split(_kernel(seed, shapes, index, centered=False), shapes, len(index))
 
@@ -53,7 +53,7 @@ def normals(
     index: Tensor,  # [N] int64
 ) -> list[Tensor]:  # [N, *shape] float32 each
     """The numbers of `normal` for several purposes."""
-    if not _has_kernel(index):
+    if not has_kernels(index.device):
         centered = [_uniform(seed, purpose, index, shape).mul_(2).sub_(1) for purpose, shape in shapes.items()]
         return [u.erfinv_().mul_(math.sqrt(2)) for u in centered]
     numbers = _kernel(seed, shapes, index, centered=True).erfinv_().mul_(math.sqrt(2))
@@ -67,8 +67,14 @@ def integers(
     high: int,  # exclusive; must be far below 2^23 for a uniform distribution
 ) -> Tensor:  # [N] int64 in 0 ... high - 1
     """Sample uniformly distributed integers."""
-    odd = (uniform(seed, purpose, index) * 2**24).long()  # exact: 2 k + 1, k of 23 bits
-    return (odd * high) >> 24
+    return as_integers(uniform(seed, purpose, index), high)
+
+
+def as_integers(
+    u: Tensor,  # [...] from `uniform`
+    high: int,
+) -> Tensor:  # [...] int64, as from `integers`
+    return ((u * 2**24).long() * high) >> 24  # exact: 2 k + 1 with k of 23 bits, times high
 
 
 # The same in PyTorch's operations.
@@ -122,12 +128,6 @@ torch.library.define("sgan::counter_uniform", "(Tensor index, int[] keys, int[] 
 @torch.library.register_fake("sgan::counter_uniform")
 def _(index, keys, counts, centered):
     return index.new_empty(len(index) * sum(counts), dtype=torch.float32)
-
-
-def _has_kernel(index: Tensor) -> bool:
-    """Whether the kernel makes the numbers of this index. Some are made on the CPU, whatever the networks run on."""
-    device = index.device.type
-    return device == kernel_device() and choose(device) in ("cuda", "fused")
 
 
 def _kernel(

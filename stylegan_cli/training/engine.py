@@ -188,7 +188,7 @@ class Engine(Generic[R]):
             parameter.requires_grad_(True)
         phase.optimizer.zero_grad(set_to_none=True)
         for part in parts:
-            (phase.loss(part) * (phase.interval / self.recipe.batch)).backward()
+            (phase.loss(part) * (phase.interval / self.recipe.batch)).backward(inputs=phase.parameters)
         phase.network.requires_grad_(False)
         for parameter in phase.parameters:
             if parameter.grad is None:  # Adam would skip it: its moments and step count must follow every update

@@ -74,7 +74,7 @@ class Objective:
         logits, classes = self._discriminate(images, batch.fake_labels, batch, "g.aug")
         loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
-        return loss.sum() + self._classification("loss/G aux", (classes, batch.fake_labels))
+        return self._with_classification(loss.sum(), "loss/G aux", (classes, batch.fake_labels))
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, for one of every pl_batch_shrink images."""
@@ -99,7 +99,7 @@ class Objective:
         self.means.add("score/fake", fake)
         self.means.add("score/real", real)
         pairs = (real_classes, batch.labels), (fake_classes, batch.fake_labels)
-        return loss.sum() + self._classification("loss/D aux", *pairs)
+        return self._with_classification(loss.sum(), "loss/D aux", *pairs)
 
     def discriminator_penalties(self, batch: GanBatch) -> Tensor:
         """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP on augmented images, without the terms whose weight is 0."""
@@ -168,14 +168,18 @@ class Objective:
         dtype = next(self.G.parameters()).dtype
         mixes = self.config.mixing_prob > 0 and self.G.num_ws > 1
         shapes = {f"{purpose}.{name}": (self.config.generator.z_dim,) for name in ("z", "z2")[: 1 + mixes]}
-        z, *second_z = (z.to(dtype) for z in counter.normals(seed, shapes, index))
+        z = torch.cat(counter.normals(seed, shapes, index)).to(dtype)
+        labels = batch.fake_labels
+        ws = self.G.mapping(z, torch.cat([labels, labels]) if mixes and labels.shape[1] else labels)  # both z in one pass
+        ws, *second_ws = ws.split(len(index))
         with collect():
-            ws = self.G.mapping(z, batch.fake_labels)
+            self.G.mapping.collect(ws[:, 0])
         if not mixes:
             return ws
-        other = self.G.mapping(*second_z, batch.fake_labels)
-        cut = 1 + counter.integers(seed, f"{purpose}.cut", index, self.G.num_ws - 1)  # [N] 1 ... num_ws - 1
-        mixed = counter.uniform(seed, f"{purpose}.mix", index) < self.config.mixing_prob  # [N]
+        (other,) = second_ws
+        cut, mix = counter.uniforms(seed, {f"{purpose}.cut": (), f"{purpose}.mix": ()}, index)  # [N] each
+        cut = 1 + counter.as_integers(cut, self.G.num_ws - 1)  # 1 ... num_ws - 1
+        mixed = mix < self.config.mixing_prob
         layer = torch.arange(self.G.num_ws, device=ws.device)
         second = mixed[:, None] & (layer[None, :] >= cut[:, None])  # [N, num_ws]
         return torch.where(second[:, :, None], other, ws)
@@ -209,17 +213,18 @@ class Objective:
         self.means.add(f"{name}/penalty", values)
         return values.sum()
 
-    def _classification(
+    def _with_classification(
         self,
+        total: Tensor,  # [] of the other losses
         name: str,
         *pairs: tuple[Tensor | None, Tensor],  # [N, c_dim] class logits of D or None, [N, c_dim] labels
-    ) -> Tensor | float:  # [] sum over the images
+    ) -> Tensor:  # [] sum over the images
         terms = [losses.classification(classes, labels) for classes, labels in pairs if classes is not None]
         if not terms:
-            return 0.0
+            return total
         loss = sum(terms[1:], terms[0])
         self.means.add(name, loss)
-        return self.config.aux_weight * loss.sum()
+        return total + self.config.aux_weight * loss.sum()
 
     def _discriminate_both(
         self,
