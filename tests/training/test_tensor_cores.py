@@ -171,9 +171,9 @@ def gradients(config, phase_name, precision, dtype=torch.float32):
 @pytest.mark.parametrize("setting", SIZES)
 @pytest.mark.parametrize("phase", ["G", "G path length", "D", "D R1"])
 def test_gradients_are_no_worse_than_those_of_half_precision(setting, phase):
-    """The relative error against float64, with half precision at the highest levels: in the median of several networks,
-    it stays what it was with IEEE float32 at the others. A network of few numbers can differ much: rounding moves some
-    across the kinks of activations."""
+    """The relative error against float64, with half precision at the highest levels, without and with TF32 at the
+    others, in the median of several networks. Rounding moves numbers across the kinks of activations, which in a small
+    network changes much."""
     errors = []
     for seed in range(setting["seeds"]):
         config = make_config_of(setting, seed)
