@@ -19,14 +19,14 @@ __device__ __forceinline__ A sum_warp(A value) {
     return value;
 }
 
-// The largest absolute value of `count` numbers, for all threads of the block.
+// 1 / (scale times the largest absolute value of `count` numbers), for all threads of the block.
 template <class A>
-__device__ __forceinline__ A largest(const A* from, int64_t count) {
+__device__ __forceinline__ A normalizer(const A* from, int64_t count, A scale) {
     A* shared = shared_memory<A>();  // [THREADS]
-    A found = 0;
+    A found = EPS;
     for (int64_t i = threadIdx.x; i < count; i += THREADS) {
         const A size = fabs(from[i]);
-        found = size > found || size != size ? size : found;  // NaN stays
+        if (size > found || size != size) found = size;  // NaN stays
     }
     shared[threadIdx.x] = found;
     __syncthreads();
@@ -37,19 +37,18 @@ __device__ __forceinline__ A largest(const A* from, int64_t count) {
         }
         __syncthreads();
     }
-    found = shared[0];
+    if (threadIdx.x == 0) shared[0] = 1 / (scale * shared[0]);
     __syncthreads();
-    return found > A(EPS) || found != found ? found : A(EPS);
+    return shared[0];
 }
 
 // One block for each output channel.
 template <class T>
-__global__ void __launch_bounds__(THREADS) weights_kernel(ModulationWeights args) {
+__global__ void __launch_bounds__(THREADS, 4) weights_kernel(ModulationWeights args) {
     using A = acc_t<T>;
     const int64_t o = blockIdx.x, taps = args.taps, size = args.i * taps;
     const A* w = static_cast<const A*>(args.w) + o * size;
-    A f = static_cast<A>(args.gain);
-    if (args.normalize) f = 1 / (sqrt(static_cast<A>(size)) * largest(w, size));
+    const A f = args.normalize ? normalizer(w, size, static_cast<A>(args.gain)) : static_cast<A>(args.gain);
     T* out = static_cast<T*>(args.out) + o * size;
     for (int64_t i = threadIdx.x; i < args.i; i += THREADS) {
         A sum = 0;
@@ -84,7 +83,7 @@ template <class A>
 __global__ void __launch_bounds__(THREADS) styles_kernel(ModulationStyles args) {
     const int64_t n = blockIdx.x, o = static_cast<int64_t>(blockIdx.y) * WARPS + threadIdx.x / 32;
     const A* style = static_cast<const A*>(args.style) + n * args.i;
-    const A f = args.normalize ? 1 / largest(style, args.i) : A(1);
+    const A f = args.normalize ? normalizer(style, args.i, A(1)) : A(1);
     if (blockIdx.y == 0) {
         for (int64_t i = threadIdx.x; i < args.i; i += THREADS) static_cast<A*>(args.out)[n * args.i + i] = style[i] * f;
         if (threadIdx.x == 0) static_cast<A*>(args.factor)[n] = f;
@@ -195,8 +194,10 @@ constexpr int64_t kMaxRows = 65535;  // of a grid
 
 }  // namespace
 
-const char* modulation_weights(const ModulationWeights& args, void* stream) {
-    if (args.o * args.i == 0) return nullptr;
+const char* modulation_weights(const ModulationWeights& given, void* stream) {
+    if (given.o * given.i == 0) return nullptr;
+    ModulationWeights args = given;
+    if (args.normalize) args.gain = sqrt(static_cast<double>(args.i * args.taps));
     return with_dtype(args.dtype, [&](auto number) -> const char* {
         using T = decltype(number);
         return launch(weights_kernel<T>, dim3(static_cast<unsigned>(args.o)), dim3(THREADS),
