@@ -51,7 +51,7 @@ def generator(size: int) -> Generator:
     """A generator without values."""
     with DEVICE:
         config = make_config(size, 8).generator
-        return build_generator(config).eval().requires_grad_(False)
+        return build_generator(config).to(DEVICE).eval().requires_grad_(False)  # filters are built on the CPU
 
 
 def frozen(G: Generator) -> Synthesize:
