@@ -51,7 +51,7 @@ void launch_epilogue_grad(const char* op, sgan::EpilogueGrad& args, const Tensor
     raise(op, sgan::epilogue_grad(args, launch.stream));
 }
 
-// dx, dscale if there is x, dstrength if there is noise, db if `bias`; what is not asked for is empty.
+// dx, dscale if there is x, dstrength if there is noise, db if `bias`; what is not requested is empty.
 std::tuple<Tensor, Tensor, Tensor, Tensor> epilogue_backward(const Tensor& dy, const MaybeTensor& y,
                                                              const MaybeTensor& x, const MaybeTensor& scale,
                                                              const MaybeTensor& noise, bool bias, double slope,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .asked import asked_gradients
+from .requested import requested_gradients
 
 # Bias and activation
 
@@ -36,7 +36,7 @@ class PiecewiseLinear(torch.autograd.Function):
         (dy,) = grads
         (y,) = ctx.saved_tensors
         dx = _PiecewiseLinearGradient.apply(dy, y, ctx.slope, ctx.gain, ctx.clamp)
-        db = dx.sum([0, *range(2, dx.ndim)]) if asked_gradients(ctx, ctx.tensors)[1] else None
+        db = dx.sum([0, *range(2, dx.ndim)]) if requested_gradients(ctx, ctx.tensors)[1] else None
         return dx, db, None, None, None
 
 
@@ -93,7 +93,7 @@ class Epilogue(torch.autograd.Function):
     def backward(ctx, *grads):
         (dout,) = grads
         y, d, noise, strength, out = ctx.saved_tensors
-        need_y, need_d, need_b, need_noise, need_strength = asked_gradients(ctx, ctx.tensors)
+        need_y, need_d, need_b, need_noise, need_strength = requested_gradients(ctx, ctx.tensors)
         dpre = _PiecewiseLinearGradient.apply(dout, out, *ctx.activation)
         dy = dpre * d[:, :, None, None] if need_y else None
         dd = (dpre * y).sum([2, 3]) if need_d else None
@@ -145,7 +145,7 @@ def convolve(
     padding: int = 0,
     transposed: bool = False,
 ) -> Tensor:  # [N, O, H', W']
-    """Like `plain_convolution`, with custom gradients on CPUs and CUDA: none that are not asked for, and second
+    """Like `plain_convolution`, with custom gradients on CPUs and CUDA: none that are not requested, and second
     derivatives by the same few functions, where PyTorch's transpose the images."""
     function = plain_convolution if x.device.type == "mps" else _Convolution.apply
     return function(x, w, stride, padding, transposed)
@@ -209,9 +209,9 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, *grads):
         (dy,) = grads
         x, w = ctx.saved_tensors
-        asked = asked_gradients(ctx, (True, True))
-        dx = _InputGradient.apply(dy, w, x, *ctx.params) if asked[0] else None
-        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.params) if asked[1] else None
+        requested = requested_gradients(ctx, (True, True))
+        dx = _InputGradient.apply(dy, w, x, *ctx.params) if requested[0] else None
+        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.params) if requested[1] else None
         return dx, dw, None, None, None
 
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .asked import asked_gradients, no_third_derivative
 from .dispatch import layout_of
+from .requested import no_third_derivative, requested_gradients
 
 
 def piecewise_epilogue(
@@ -103,20 +103,20 @@ def _forward_backward(ctx, dy):
     y, x, scale, noise, strength = ctx.saved_tensors
     if dy is None:
         return (None,) * 8
-    asked = asked_gradients(ctx, ctx.tensors)
-    x, noise = x if asked[1] else None, noise if asked[2] or asked[3] else None
-    if asked[2] or not _is_one_pass(dy, y, x):
-        return *_separate_gradients(dy, y, x, scale, noise, strength, asked, *ctx.params), None, None, None
+    requested = requested_gradients(ctx, ctx.tensors)
+    x, noise = x if requested[1] else None, noise if requested[2] or requested[3] else None
+    if requested[2] or not _is_one_pass(dy, y, x):
+        return *_separate_gradients(dy, y, x, scale, noise, strength, requested, *ctx.params), None, None, None
     layout = layout_of(dy if y is None else y)
     dx, dscale, dstrength, db = torch.ops.sgan.epilogue_backward(
-        dy.contiguous(memory_format=layout), y, x, scale, noise, asked[4], *ctx.params
+        dy.contiguous(memory_format=layout), y, x, scale, noise, requested[4], *ctx.params
     )
     return (
         dx,
         dscale if x is not None else None,
         None,
         dstrength if noise is not None else None,
-        db if asked[4] else None,
+        db if requested[4] else None,
         None,
         None,
         None,
@@ -133,11 +133,11 @@ def _is_one_pass(dy: Tensor, y: Tensor | None, x: Tensor | None) -> bool:
 def _separate_gradients(
     dy: Tensor,  # [N, C, ...]
     y: Tensor | None,
-    x: Tensor | None,  # if dscale is asked for
+    x: Tensor | None,  # if dscale is requested
     scale: Tensor | None,
     noise: Tensor | None,
-    strength: Tensor | None,  # if dnoise is asked for
-    asked: Sequence[bool],  # for x, scale, noise, strength, b
+    strength: Tensor | None,  # if dnoise is requested
+    requested: Sequence[bool],  # for x, scale, noise, strength, b
     slope: float,
     gain: float,
     clamp: float,
@@ -158,9 +158,9 @@ def _separate_gradients(
     if noise is not None:
         over_channels = dp.sum(1, keepdim=True, dtype=acc)
         weighted = over_channels if strength is None else over_channels * strength
-        dnoise = weighted.sum_to_size(noise.shape) if asked[2] else None
-        dstrength = (over_channels * noise).sum() if asked[3] else None
-    if asked[4]:
+        dnoise = weighted.sum_to_size(noise.shape) if requested[2] else None
+        dstrength = (over_channels * noise).sum() if requested[3] else None
+    if requested[4]:
         db = dp.sum([0, *pixels], dtype=acc)
     return [dx, dscale, dnoise, dstrength, db]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .asked import asked_gradients
+from .requested import requested_gradients
 
 
 def scaled_linear(
@@ -35,12 +35,12 @@ class _ScaledLinear(torch.autograd.Function):
         (dy,) = grads
         a, b = ctx.saved_tensors
         factor, c_factor = ctx.factors
-        asked = asked_gradients(ctx, ctx.tensors)
-        da = _ScaledLinear.apply(dy, b.mT, None, factor, 1.0) if asked[0] else None
+        requested = requested_gradients(ctx, ctx.tensors)
+        da = _ScaledLinear.apply(dy, b.mT, None, factor, 1.0) if requested[0] else None
         db = None
-        if asked[1] and b.is_contiguous():
+        if requested[1] and b.is_contiguous():
             db = _ScaledLinear.apply(a.mT, dy, None, factor, 1.0)
-        elif asked[1]:  # in the layout of b, which is that of a parameter: its gradient is not copied
+        elif requested[1]:  # in the layout of b, which is that of a parameter: its gradient is not copied
             db = _ScaledLinear.apply(dy.mT, a, None, factor, 1.0).mT
-        dc = dy.sum(-2) if asked[2] else None
+        dc = dy.sum(-2) if requested[2] else None
         return da, db, dc if dc is None or c_factor == 1 else dc * c_factor, None, None

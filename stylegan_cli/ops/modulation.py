@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .asked import asked_gradients, no_third_derivative
+from .requested import no_third_derivative, requested_gradients
 
 EPS = 1e-8
 HALF = (torch.float16, torch.bfloat16)
@@ -129,7 +129,7 @@ def _setup_styles(ctx, inputs, output):
 def _styles_gradient(ctx, gstyle, gd, _):
     if gd is None:
         return None if gstyle is None else gstyle * ctx.saved_tensors[3][:, None], None, None
-    for_q = asked_gradients(ctx, (True, True, False))[1]
+    for_q = requested_gradients(ctx, (True, True, False))[1]
     gstyle = None if gstyle is None else gstyle.contiguous()
     ds, gq = torch.ops.sgan.modulation_styles_backward(gstyle, gd.contiguous(), *ctx.saved_tensors, for_q)
     return ds, gq if for_q else None, None

@@ -1,4 +1,4 @@
-"""Which gradients a backward pass is asked for."""
+"""The gradients that a backward pass requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def asked_gradients(
+def requested_gradients(
     ctx: Any,
     inputs: Sequence[bool],  # which inputs are tensors
 ) -> list[bool]:  # for each input
@@ -17,10 +17,10 @@ def asked_gradients(
     if torch.compiler.is_compiling():  # compiled code is used again for other passes
         return list(ctx.needs_input_grad)
     nodes = iter(ctx.next_functions)
-    return [_is_asked(next(nodes)[0]) if is_tensor else False for is_tensor in inputs]
+    return [_is_requested(next(nodes)[0]) if is_tensor else False for is_tensor in inputs]
 
 
-def _is_asked(node: Any) -> bool:
+def _is_requested(node: Any) -> bool:
     if node is None:
         return False
     try:
