@@ -212,8 +212,11 @@ def test_targets(load):
         "seconds": {},
         "ratio": {"kernels": 1.2, "grouped": 3},
     }
-    peers = [{"op": "synthesis", "case": str(r), "ratio": {"peer": r}} for r in (1.1, 1.6, 2.0)]
-    assert [is_met for _, _, is_met in load("_targets").targets([row, *peers])] == [True, False, True, True]
+    peers = [{"op": "synthesis", "case": str(r), "ratio": {"peer": 3, "peer channels_last": r}} for r in (1.6, 2.5)]
+    trainer = {"op": "trainer", "case": "256", "ratio": {"eager": 1.1, "peer": 1.7}}
+    found = load("_targets").targets([row, *peers, trainer])
+    assert [is_met for _, _, is_met in found] == [True, False, False, True]
+    assert "1.60, lowest for 1.6" in found[2][1]
     assert load("_targets").targets([]) == []
 
 

@@ -156,7 +156,7 @@ def test_every_part_runs(load, cuda, monkeypatch, tmp_path, call):
         if "pytest" in command:
             continue
         if "counters" in command:
-            (tmp_path / "a-ncu.csv").write_text(NCU)
+            Path(command[-1]).write_text(NCU)
         module, arguments = python_of(command)
         monkeypatch.setattr(sys, "argv", [f"{module}.py", *arguments])
         result = CliRunner().invoke(load(module).main, arguments)
@@ -166,7 +166,7 @@ def test_every_part_runs(load, cuda, monkeypatch, tmp_path, call):
     assert not [row for row in rows if "ours" not in row or row["failed"]]
     parts = tmp_path / f"{call}-parts.json"
     facts = [entry["part"] for entry in json.loads(parts.read_text())]
-    assert facts == (["build", "check", "profile", "counters"] if call == "a" else ["build"])
+    assert facts == (["build", "check", "profile", "counters", "counters"] if call == "a" else ["build"])
 
 
 def test_counters_of_ncu(load):
@@ -224,3 +224,18 @@ def test_a_call_from_the_checkout_alone(tmp_path):
     assert (
         entry["rows"][0]["ours"] > 0 and "passed" in done.stdout and "bench_trainer" in (tmp_path / "b.log").read_text()
     )
+
+
+def test_kernels_of_the_peer_are_built_beside_ours(load, cuda, tmp_path, capfd):
+    ops = tmp_path / "torch_utils" / "ops"
+    ops.mkdir(parents=True)
+    (ops / "bias_act.py").write_text("import pkg_resources\n_plugin = 1\ndef _init():\n    return True\n")
+    (ops / "upfirdn2d.py").write_text("_plugin = None\ndef _init():\n    raise OSError('no compiler')\n")
+    options = ["--peer", str(tmp_path), "--op", "bias_act", "--op", "upfirdn2d", "--op", "filtered_lrelu"]
+    result = CliRunner().invoke(load("gpu_parts").main, ["--device", "cpu", "build", *options])
+    assert result.exit_code == 0, result.output
+    assert sorted(capfd.readouterr().out.splitlines()) == [
+        "the peer has no filtered_lrelu",
+        "the peer's bias_act was built",
+        "torch_utils.ops.upfirdn2d was not built: OSError: no compiler",
+    ]
