@@ -224,10 +224,10 @@ class _Affines:
     ):
         first = maps[0][0].weight
         self.sizes = [len(affine.weight) for affine, _ in maps]
-        self.weight = first.new_zeros(len(maps), first.shape[1], max(self.sizes))  # [L, w_dim, S]
+        self.weight = first.new_zeros(len(maps), max(self.sizes), first.shape[1])  # [L, S, w_dim]
         self.bias = first.new_zeros(len(maps), 1, max(self.sizes))  # [L, 1, S]
         for i, ((affine, gain), size) in enumerate(zip(maps, self.sizes, strict=True)):
-            self.weight[i, :, :size] = affine.weight.t() * (affine.weight_gain * gain)
+            self.weight[i, :size] = affine.weight * (affine.weight_gain * gain)
             if affine.bias is not None:
                 self.bias[i, 0, :size] = affine.bias * (affine.lr_multiplier * gain)
 
@@ -235,7 +235,7 @@ class _Affines:
         self,
         w: Tensor,  # [L, N, w_dim]
     ) -> Tensor:  # [L, N, S]
-        return torch.baddbmm(self.bias, w, self.weight)
+        return torch.baddbmm(self.bias, w, self.weight.mT)  # in this layout, MKL adds up in several sums
 
 
 class _Factors:
