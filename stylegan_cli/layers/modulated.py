@@ -86,11 +86,11 @@ class FrozenConv2d(nn.Module):
         self._source, self._gain = layer.weight.detach(), layer.weight_gain  # no copy
         weight, self.squares = prepare_weight(self._source * self._gain, dtype)
         # The layout of the convolution, which is transposed if the layer upsamples.
-        weight = weight.transpose(0, 1) if self.up == 2 else weight
-        weight = weight.to(dtype, memory_format=torch.channels_last)
+        weight = weight.to(dtype).transpose(0, 1) if self.up == 2 else weight.to(dtype)
+        weight = weight.contiguous(memory_format=torch.channels_last)
         self.weight = weight.transpose(0, 1) if self.up == 2 else weight
         self.bias, self.noise_strength = layer.bias.detach(), layer.noise_strength.detach()
-        self.register_buffer("noise_const", layer.noise_const.detach() * self.noise_strength)
+        self.register_buffer("noise_const", layer.get_buffer("noise_const") * self.noise_strength)
         self.resample_filter = layer.resample_filter
         self.convolution = PackedConvolution()
 

@@ -58,14 +58,15 @@ class FrozenSynthesis:
 
     A call after a weight has been changed in place, replaced or moved uses the new weights. Only changes of a weight's
     `.data` are invisible to a call, as to autograd; `frozen_synthesis` notices those too, unless they only reorder
-    values. Where gradients are required, statistics collected or hooks registered, where the types or devices of
-    weights and latents differ, and where weights are inference tensors, whose changes nobody can see, the network
-    itself is called.
+    values. The network itself is called where gradients are required, statistics collected, hooks registered or a
+    `forward` replaced, where the types or devices of weights and latents differ, and where weights are inference
+    tensors, whose changes nobody can see.
     """
 
     def __init__(self, synthesis: Synthesis):
         self.synthesis = synthesis
         self._versions: list[tuple[int, int]] | None = None
+        self._weights: list[Tensor] = []  # kept, so that no other weights get their addresses
         self._checksum: Tensor | None = None
         self._networks: dict[torch.dtype | None, _Frozen] = {}
 
@@ -85,6 +86,7 @@ class FrozenSynthesis:
             if versions != self._versions:
                 self._networks = {}
                 self._versions, self._checksum = versions, _checksum(self.synthesis)
+                self._weights = list(self.synthesis.state_dict().values())
             if dtype not in self._networks:
                 self._networks[dtype] = _Frozen(self.synthesis, dtype)
             return self._networks[dtype](ws, noise, transform)
@@ -97,15 +99,12 @@ class FrozenSynthesis:
     def _can_freeze(self, ws: Tensor) -> bool:
         weights = [*self.synthesis.parameters(), *self.synthesis.buffers()]
         gradients = torch.is_grad_enabled() and any(t.requires_grad for t in (ws, *weights))
-        watched = any(
-            module._forward_hooks
-            or module._forward_pre_hooks
-            or (isinstance(module, RunningMean) and module.collecting)
-            for module in self.synthesis.modules()
-        )
+        modules = list(self.synthesis.modules())
+        watched = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)
+        collects = any(isinstance(m, RunningMean) and m.collecting for m in modules)
         blind = any(t.is_inference() for t in weights)
         same = all(t.dtype == ws.dtype and t.device == ws.device for t in self.synthesis.parameters())
-        return same and not (gradients or watched or blind) and current_implementation() != "reference"
+        return same and not (gradients or watched or collects or blind) and current_implementation() != "reference"
 
 
 @torch.no_grad()
@@ -153,7 +152,7 @@ class _Frozen:
         convolutions = {i: layer for i, layer in enumerate(frozen) if isinstance(layer, FrozenConv2d)}
         # The rows whose factors are computed together come first, those in half precision last among them.
         self.order = sorted(range(len(table)), key=lambda i: (i not in convolutions, dtypes[i] != full))
-        affines = [(layers[i].affine, getattr(frozen[i], "style_gain", 1.0)) for i in self.order]
+        affines = [(cast(EqualLinear, layers[i].affine), getattr(frozen[i], "style_gain", 1.0)) for i in self.order]
         self.affine = _Affines(affines)
         self.w_indices = torch.tensor([table[i].w_index for i in self.order], device=self.affine.weight.device)
         self.factors = _Factors([convolutions[i] for i in self.order[: len(convolutions)]]) if convolutions else None

@@ -148,6 +148,20 @@ def test_a_change_of_the_weights_is_noticed(change, name):
         assert not torch.equal(frozen(ws), before)
 
 
+def test_new_weights_at_the_address_of_old_ones():
+    """The allocator may return the memory of a weight that was just deleted."""
+    G = generator()
+    ws, layer, frozen = latents(G), G.synthesis.b32.conv1, frozen_synthesis(G)
+    before = frozen(ws)
+    for scale in (2, 3, 4):
+        weight = layer.weight.clone()
+        layer.weight = None
+        gc.collect()
+        layer.weight = torch.nn.Parameter(weight * scale + 0.1, requires_grad=False)
+        assert_same(frozen(ws), G.synthesis(ws))
+        assert not torch.equal(frozen(ws), before)
+
+
 @pytest.mark.parametrize("scale", [1.5, -1])
 def test_a_change_of_data_is_noticed_by_the_next_request(scale):
     """No counter sees it; one value in all weights is enough."""
