@@ -80,14 +80,14 @@ def test_generate(session, tmp_path):
 
 @pytest.fixture
 def slow_first(monkeypatch):
-    """Saving the first image takes longer than saving the others."""
-    save = session_model.OutputImage.save
+    """Encoding the first image takes longer than encoding the others."""
+    encode = session_model.encode_image
 
-    def slow(output, *arguments):
-        time.sleep(0.2 if output.name == "seed0000" else 0)
-        return save(output, *arguments)
+    def slow(image, format, metadata):
+        time.sleep(0.2 if metadata.get("seed") == "0" else 0)
+        return encode(image, format, metadata)
 
-    monkeypatch.setattr(session_model.OutputImage, "save", slow)
+    monkeypatch.setattr(session_model, "encode_image", slow)
     monkeypatch.setattr(session_model, "available_cores", lambda: 4)
 
 
@@ -123,8 +123,13 @@ def test_an_image_that_cannot_be_written_ends_the_saving(session, tmp_path):
     with pytest.raises(SganError, match=r"Cannot write .*seed0002.png"):
         session.generate(seeds=range(200)).save(tmp_path)
     written = {path.name for path in tmp_path.iterdir()}
-    assert {"seed0000.png", "seed0001.png", "seed0002.png"} <= written and "seed0150.png" not in written
-    assert not [name for name in written if name.startswith(".")]
+    assert written == {"seed0000.png", "seed0001.png", "seed0002.png"}
+
+
+def test_an_unknown_format(session, tmp_path):
+    with pytest.raises(SganError, match="'bmp' is not a supported image format"):
+        session.generate(seeds=[1]).save(tmp_path, "bmp")
+    assert not list(tmp_path.iterdir())
 
 
 def test_generating_imports_no_compiler(tmp_path):
