@@ -104,9 +104,14 @@ class FrozenConv2d(nn.Module):
     ):
         super().__init__()
         self.up, self.clamp, self.dtype = layer.up, clamp_for(layer.clamp, dtype), dtype
-        self.weight, self.squares = prepare_weight(layer.weight.detach() * layer.weight_gain, dtype)
+        self._source, self._gain = layer.weight.detach(), layer.weight_gain  # no copy
+        weight, self.squares = prepare_weight(self._source * self._gain, dtype)
+        # The layout of the convolution, which is transposed if the layer upsamples.
+        weight = weight.to(dtype).transpose(0, 1) if self.up == 2 else weight.to(dtype)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        self.weight = weight.transpose(0, 1) if self.up == 2 else weight
         self.bias, self.noise_strength = layer.bias.detach(), layer.noise_strength.detach()
-        self.register_buffer("noise_const", layer.noise_const.detach() * self.noise_strength)
+        self.register_buffer("noise_const", layer.get_buffer("noise_const") * self.noise_strength)
         self.resample_filter = layer.resample_filter
         self.convolution = PackedConvolution()
 
@@ -114,7 +119,10 @@ class FrozenConv2d(nn.Module):
     def phases(self) -> Tensor | None:  # [4 O, I, 3, 3]
         """The weight of the fused kernel for upsampling."""
         fits = self.up == 2 and self.resample_filter.shape == (4,)
-        return phase_weights(self.weight.float(), self.resample_filter).to(self.dtype) if fits else None
+        if not fits:
+            return None
+        weight, _ = prepare_weight(self._source * self._gain, self.dtype)
+        return phase_weights(weight, self.resample_filter).to(self.dtype)
 
     def forward(
         self,

@@ -25,6 +25,7 @@ from .generator import Generator, Noise, Synthesis
 from .statistics import RunningMean
 
 WARM_UP = 3  # eager runs before a graph is captured: cuDNN selects algorithms, kernels load
+FEATURES = 2**22  # numbers per thread of a CPU that are computed at a time
 GRAPHS = 4  # of one network; each owns the memory of its activations
 
 
@@ -57,13 +58,15 @@ class FrozenSynthesis:
 
     A call after a weight has been changed in place, replaced or moved uses the new weights. Only changes of a weight's
     `.data` are invisible to a call, as to autograd; `frozen_synthesis` notices those too, unless they only reorder
-    values. Where gradients are required or statistics collected, where the types or devices of weights and latents
-    differ, and where weights are inference tensors, whose changes nobody can see, the network itself is called.
+    values. The network itself is called where gradients are required, statistics collected, hooks registered or a
+    `forward` replaced, where the types or devices of weights and latents differ, and where weights are inference
+    tensors, whose changes nobody can see.
     """
 
     def __init__(self, synthesis: Synthesis):
         self.synthesis = synthesis
         self._versions: list[tuple[int, int]] | None = None
+        self._weights: list[Tensor] = []  # kept, so that no other weights get their addresses
         self._checksum: Tensor | None = None
         self._networks: dict[torch.dtype | None, _Frozen] = {}
 
@@ -83,6 +86,7 @@ class FrozenSynthesis:
             if versions != self._versions:
                 self._networks = {}
                 self._versions, self._checksum = versions, _checksum(self.synthesis)
+                self._weights = list(self.synthesis.state_dict().values())
             if dtype not in self._networks:
                 self._networks[dtype] = _Frozen(self.synthesis, dtype)
             return self._networks[dtype](ws, noise, transform)
@@ -95,10 +99,12 @@ class FrozenSynthesis:
     def _can_freeze(self, ws: Tensor) -> bool:
         weights = [*self.synthesis.parameters(), *self.synthesis.buffers()]
         gradients = torch.is_grad_enabled() and any(t.requires_grad for t in (ws, *weights))
-        collects = any(isinstance(module, RunningMean) and module.collecting for module in self.synthesis.modules())
+        modules = list(self.synthesis.modules())
+        watched = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)
+        collects = any(isinstance(m, RunningMean) and m.collecting for m in modules)
         blind = any(t.is_inference() for t in weights)
         same = all(t.dtype == ws.dtype and t.device == ws.device for t in self.synthesis.parameters())
-        return same and not (gradients or collects or blind) and current_implementation() != "reference"
+        return same and not (gradients or watched or collects or blind) and current_implementation() != "reference"
 
 
 @torch.no_grad()
@@ -118,7 +124,7 @@ class _Styles:
     def __init__(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
-        rows: list[Any],  # of each row of the layer table
+        rows: dict[int, Any],  # by the index of the row
     ):
         self.shape, self.dtype, self.device, self._rows = ws.shape, ws.dtype, ws.device, rows
 
@@ -147,11 +153,15 @@ class _Frozen:
         self.network = _copy(synthesis, dict(zip(layers, frozen, strict=True)))
         # Each row has an index of its own: what it takes is no longer a w that it shares with others.
         self.network.layers = tuple(dataclasses.replace(row, w_index=i) for i, row in enumerate(table))
-        self.affine = _Affines([layer.affine for layer in layers], [getattr(f, "style_gain", 1.0) for f in frozen])
-        self.w_indices = torch.tensor([row.w_index for row in table], device=self.affine.weight.device)
         convolutions = {i: layer for i, layer in enumerate(frozen) if isinstance(layer, FrozenConv2d)}
-        self.groups = [_Demodulated(convolutions, kind) for kind in {layer.dtype for layer in convolutions.values()}]
+        # The rows whose factors are computed together come first, those in half precision last among them.
+        self.order = sorted(range(len(table)), key=lambda i: (i not in convolutions, dtypes[i] != full))
+        affines = [(cast(EqualLinear, layers[i].affine), getattr(frozen[i], "style_gain", 1.0)) for i in self.order]
+        self.affine = _Affines(affines)
+        self.w_indices = torch.tensor([table[i].w_index for i in self.order], device=self.affine.weight.device)
+        self.factors = _Factors([convolutions[i] for i in self.order[: len(convolutions)]]) if convolutions else None
         self.strengths = {table[i].name: layer.noise_strength for i, layer in convolutions.items()}
+        self.features = max(row.height * row.width * row.channels for row in table)  # of an image, at most
         self.graphs: dict[Any, _Graph] = {}
 
     def __call__(
@@ -163,6 +173,8 @@ class _Frozen:
         maps = self.network.noise_maps(noise, ws)
         if noise != "const":  # which has the strengths already
             maps = {name: _scaled(x, self.strengths.get(name)) for name, x in maps.items()}
+        if ws.device.type == "cpu":
+            return self._run_in_parts(ws, maps, transform)
         if ws.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
             return self._run(ws, maps, transform)
         changing = {} if isinstance(noise, str) and noise != "random" else maps
@@ -174,6 +186,23 @@ class _Frozen:
             del self.graphs[next(iter(self.graphs))]
         return graph(inputs)
 
+    def _run_in_parts(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        maps: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer that takes noise
+        transform: Tensor | None,
+    ) -> Tensor:  # [N, channels, height, width]
+        """Larger features leave the processor's cache, and the C library returns their memory after each layer to the
+        system, which clears it for the next."""
+        count = max(FEATURES * torch.get_num_threads() // self.features, 1)
+        images = []
+        for i in range(0, max(len(ws), 1), count):
+            part = slice(i, i + count)
+            noise = {name: x if x is None or len(x) == 1 else x[part] for name, x in maps.items()}
+            moved = transform if transform is None or transform.ndim == 2 else transform[part]
+            images.append(self._run(ws[part], noise, moved))
+        return images[0] if len(images) == 1 else torch.cat(images)
+
     def _run(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
@@ -182,9 +211,10 @@ class _Frozen:
     ) -> Tensor:  # [N, channels, height, width]
         styles = self.affine(ws[:, self.w_indices].transpose(0, 1))
         rows: list[Any] = [style[:, :size] for style, size in zip(styles, self.affine.sizes, strict=True)]
-        for group in self.groups:
-            group.replace(rows, styles)
-        return self.network.synthesize(cast(Tensor, _Styles(ws, rows)), maps, self.dtype, transform)
+        if self.factors:
+            rows[: len(self.factors.layers)] = self.factors(styles)
+        by_index = dict(zip(self.order, rows, strict=True))
+        return self.network.synthesize(cast(Tensor, _Styles(ws, by_index)), maps, self.dtype, transform)
 
 
 class _Affines:
@@ -193,15 +223,14 @@ class _Affines:
     @torch.no_grad()
     def __init__(
         self,
-        maps: list[EqualLinear],
-        gains: list[float],  # on the styles of each layer
+        maps: list[tuple[EqualLinear, float]],  # and factors on their results
     ):
-        first = maps[0].weight
-        self.sizes = [len(affine.weight) for affine in maps]
-        self.weight = first.new_zeros(len(maps), first.shape[1], max(self.sizes))  # [L, w_dim, S]
+        first = maps[0][0].weight
+        self.sizes = [len(affine.weight) for affine, _ in maps]
+        self.weight = first.new_zeros(len(maps), max(self.sizes), first.shape[1])  # [L, S, w_dim]
         self.bias = first.new_zeros(len(maps), 1, max(self.sizes))  # [L, 1, S]
-        for i, (affine, gain, size) in enumerate(zip(maps, gains, self.sizes, strict=True)):
-            self.weight[i, :, :size] = affine.weight.t() * (affine.weight_gain * gain)
+        for i, ((affine, gain), size) in enumerate(zip(maps, self.sizes, strict=True)):
+            self.weight[i, :size] = affine.weight * (affine.weight_gain * gain)
             if affine.bias is not None:
                 self.bias[i, 0, :size] = affine.bias * (affine.lr_multiplier * gain)
 
@@ -209,35 +238,50 @@ class _Affines:
         self,
         w: Tensor,  # [L, N, w_dim]
     ) -> Tensor:  # [L, N, S]
-        return torch.baddbmm(self.bias, w, self.weight)
+        return torch.baddbmm(self.bias, w, self.weight.mT)  # in this layout, MKL adds up in several sums
 
 
-class _Demodulated:
-    """The layers with demodulation of one precision: their factors as one batched product."""
+class _Factors:
+    """The prepared styles and demodulation factors of all layers with demodulation, as one batched product."""
 
     def __init__(
         self,
-        layers: dict[int, FrozenConv2d],  # by index
-        dtype: torch.dtype,  # of the inputs of those to take
+        layers: list[FrozenConv2d],  # M
     ):
-        layers = {i: layer for i, layer in layers.items() if layer.dtype == dtype}
-        self.rows, self.dtype, self.sizes = list(layers), dtype, [layer.squares.shape for layer in layers.values()]
-        first, (outputs, inputs) = layers[self.rows[0]].squares, map(max, zip(*self.sizes))
-        self.index = torch.tensor(self.rows, device=first.device)
-        self.squares = first.new_zeros(len(layers), outputs, inputs)
-        for i, (layer, (o, k)) in enumerate(zip(layers.values(), self.sizes, strict=True)):
-            self.squares[i, :o, :k] = layer.squares
+        self.layers, self.indices = layers, {}
+        self.outputs, self.inputs = (tuple(sizes) for sizes in zip(*(layer.squares.shape for layer in layers)))
+        self.squares = layers[0].squares.new_zeros(len(layers), max(self.outputs), max(self.inputs))
+        for i, layer in enumerate(layers):
+            self.squares[i, : self.outputs[i], : self.inputs[i]] = layer.squares
 
-    def replace(
+    def __call__(
         self,
-        result: list[Any],  # by layer: receives style [N, I] and factors [N, O]
-        styles: Tensor,  # [L, N, S]
-    ) -> None:
-        style = prepare_style(styles[self.index, :, : self.squares.shape[2]], self.dtype)
-        d = demodulation(style, self.squares)  # [M, N, O]
-        style = style.to(self.dtype)
-        for i, (row, (outputs, inputs)) in enumerate(zip(self.rows, self.sizes, strict=True)):
-            result[row] = style[i, :, :inputs], d[i, :, :outputs]
+        styles: Tensor,  # [L, N, S], M of them first
+    ) -> list[tuple[Tensor, Tensor]]:  # style [N, I] and factors [N, O] of each
+        lowest, n = self.layers[-1].dtype, styles.shape[1]
+        # Normalized styles do not harm full precision: the factors cancel what is common to all.
+        style = prepare_style(styles[: len(self.layers), :, : self.squares.shape[2]], lowest)
+        factors = self._without_padding(demodulation(style, self.squares), self.outputs)
+        style, full = self._without_padding(style, self.inputs), sum(layer.dtype != lowest for layer in self.layers)
+        counts = [n * i for i in self.inputs]
+        k, half = sum(counts[:full]), lowest if current_implementation() != "fused" else style.dtype  # of its operands
+        parts = [*style[:k].split(counts[:full]), *style[k:].to(half).split(counts[full:])]
+        factors = factors.split([n * o for o in self.outputs])
+        pairs = zip(parts, self.inputs, factors, self.outputs, strict=True)
+        return [(s.view(n, i), d.view(n, o)) for s, i, d, o in pairs]
+
+    def _without_padding(
+        self,
+        x: Tensor,  # [M, N, S]
+        sizes: tuple[int, ...],  # [M]
+    ) -> Tensor:  # [N * sum of the sizes], layer by layer
+        """Kernels take the numbers of a layer without gaps; this moves those of all layers at once."""
+        n, width = x.shape[1:]
+        if (n, sizes) not in self.indices:
+            starts = torch.arange(n)[:, None] * width
+            blocks = [i * n * width + starts + torch.arange(size) for i, size in enumerate(sizes)]
+            self.indices[n, sizes] = torch.cat([block.flatten() for block in blocks]).to(x.device)
+        return x.reshape(-1)[self.indices[n, sizes]]
 
 
 class _Graph:

@@ -35,7 +35,7 @@ class Prepared(NamedTuple):
 def prepare_weight(
     w: Tensor,  # [O, I, k, k]
     dtype: torch.dtype,  # of the layer's input
-) -> tuple[Tensor, Tensor]:  # [O, I, k, k] in this type, [O, I]
+) -> tuple[Tensor, Tensor]:  # [O, I, k, k] not yet in this type, [O, I]
     """The weight of a demodulated layer for its convolution, and the sums of its squares over taps, for `demodulation`.
 
     Both depend on nothing else, and serve until the weight changes. Differentiable.
@@ -45,7 +45,7 @@ def prepare_weight(
         # styles of at most 1, the sum over 512 x 3 x 3 inputs of at most 256 stays below 17,400: half precision cannot
         # overflow.
         w = w.float() / (w[0].numel() ** 0.5 * w.detach().abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
-    return w.to(dtype), w.square().sum([2, 3])
+    return w, w.square().sum([2, 3])
 
 
 def prepare_style(

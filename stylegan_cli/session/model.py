@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from .. import cache, ops
-from ..data.images import save_image, to_rgb
+from ..data.images import encode_image, save_image, to_rgb
 from ..errors import SganError
+from ..files import write_atomic
 from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
 from ..models.frozen import frozen_synthesis, weight_versions
@@ -195,16 +196,28 @@ def save_outputs(
     folder: str | Path,
     format: str = "png",
 ) -> Iterator[Path]:
-    """Write images on other threads while the next ones are computed, and yield their paths in order.
+    """Encode and write images on other threads while the next ones are computed, and yield their paths.
 
-    Few are waiting at a time. After an error or Ctrl-C, those are still written, so that none is missing between
-    others. Raises as `save_image`.
+    They are encoded in parallel and written in order. Few are waiting at a time; after Ctrl-C those are still written.
+    After an error, none is. Raises as `save_image`.
     """
-    threads = available_cores()
+    threads, failed = available_cores(), []
     waiting: deque[Future[Path]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
+
+    def write(encoded: Future[bytes], path: Path) -> Path:
+        try:
+            content = encoded.result()
+            if not failed:
+                write_atomic(path, content)
+        except BaseException:
+            failed.append(path)
+            raise
+        return path
+
+    with ThreadPoolExecutor(threads) as encoders, ThreadPoolExecutor(1) as writer:
         for output in outputs:
-            waiting.append(pool.submit(output.save, folder, format))
+            encoded = encoders.submit(encode_image, output.image, format, output.metadata)
+            waiting.append(writer.submit(write, encoded, Path(folder) / f"{output.name}.{format}"))
             while len(waiting) > 2 * threads or (waiting and waiting[0].done()):
                 yield waiting.popleft().result()
         while waiting:

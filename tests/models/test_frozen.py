@@ -1,15 +1,18 @@
 """Frozen synthesis, compared with the network itself, for every family, and after every kind of change."""
 
+import contextlib
 import copy
 import gc
 import importlib
 import sys
 import weakref
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 
+from stylegan_cli.models import frozen as frozen_module
 from stylegan_cli.models.frozen import FrozenSynthesis, frozen_synthesis
 from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import FAMILIES, build_generator
@@ -145,6 +148,20 @@ def test_a_change_of_the_weights_is_noticed(change, name):
         assert not torch.equal(frozen(ws), before)
 
 
+def test_new_weights_at_the_address_of_old_ones():
+    """The allocator may return the memory of a weight that was just deleted."""
+    G = generator()
+    ws, layer, frozen = latents(G), G.synthesis.b32.conv1, frozen_synthesis(G)
+    before = frozen(ws)
+    for scale in (2, 3, 4):
+        weight = layer.weight.clone()
+        layer.weight = None
+        gc.collect()
+        layer.weight = torch.nn.Parameter(weight * scale + 0.1, requires_grad=False)
+        assert_same(frozen(ws), G.synthesis(ws))
+        assert not torch.equal(frozen(ws), before)
+
+
 @pytest.mark.parametrize("scale", [1.5, -1])
 def test_a_change_of_data_is_noticed_by_the_next_request(scale):
     """No counter sees it; one value in all weights is enough."""
@@ -186,6 +203,16 @@ def test_gradients_and_statistics_need_the_network_itself():
     before = [b.clone() for b in alias_free.synthesis.buffers()]
     alias_free.commit_statistics(3, lambda total: total)
     assert any(not torch.equal(a, b) for a, b in zip(alias_free.synthesis.buffers(), before, strict=True))
+
+
+def test_hooks_see_the_layers():
+    G, seen = generator(), []
+    frozen, ws = frozen_synthesis(G), latents(G)
+    frozen(ws)
+    with G.synthesis.b8.conv1.register_forward_hook(lambda *_: seen.append(1)):
+        frozen(ws)
+    frozen(ws)
+    assert len(seen) == 1
 
 
 def test_weights_without_version_counters_are_not_frozen():
@@ -237,3 +264,69 @@ def test_generating_uses_it(monkeypatch):
     options = SamplingOptions(batch=2)
     list(generate_images(G, lambda i, j: map_seeds(G, range(i, j), options), range(5), options))
     assert len(calls) == 3
+
+
+def test_batches_in_parts(monkeypatch):
+    """On a CPU, large images are synthesized one by one."""
+    G, parts, run = generator("stylegan3"), [], frozen_module._Frozen._run
+    monkeypatch.setattr(frozen_module, "FEATURES", 1)
+    recorded = lambda self, ws, *rest: parts.append(len(ws)) or run(self, ws, *rest)  # noqa: E731
+    monkeypatch.setattr(frozen_module._Frozen, "_run", recorded)
+    ws, turns = latents(G), torch.eye(3).repeat(3, 1, 1)
+    turns[:, 0, 2] = torch.tensor([0.1, 0.2, 0.3])
+    for transform in (None, turns[0], turns):
+        assert_same(frozen_synthesis(G)(ws, transform=transform), G.synthesis(ws, transform=transform))
+    assert parts == [1] * 9
+    G = generator()
+    noise = [torch.randn(1 if i else 3, 1, row.height, row.width) for i, row in enumerate(G.noise_layers)]
+    ws = latents(G)
+    assert_same(frozen_synthesis(G)(ws, noise), G.synthesis(ws, noise))
+    assert frozen_synthesis(G)(ws[:0]).shape == (0, 3, 32, 32)
+
+
+class FakeCuda:
+    """Streams that do nothing, and graphs that run their function again when replayed."""
+
+    def __init__(self, monkeypatch):
+        self.captured, self.replayed = 0, 0
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: mock.MagicMock())
+        monkeypatch.setattr(torch.cuda, "current_stream", mock.MagicMock())
+        monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: mock.MagicMock(replay=self.replay))
+        monkeypatch.setattr(torch.cuda, "graph", self.capture)
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+
+    @contextlib.contextmanager
+    def capture(self, graph, stream, capture_error_mode):
+        self.captured += 1
+        yield
+
+    def replay(self):
+        self.replayed += 1
+        graph = self.graph
+        graph.output.copy_(graph._call(graph.inputs))
+
+
+def test_a_graph_is_captured_once_and_gets_new_inputs(monkeypatch):
+    cuda, G = FakeCuda(monkeypatch), generator()
+    network = frozen_module._Frozen(G.synthesis, None)
+    graph = cuda.graph = frozen_module._Graph(network._run, network.network.noise_maps("const", latents(G)))
+    for i in range(frozen_module.WARM_UP + 2):
+        ws = latents(G) + i
+        result = graph({"ws": ws, "transform": None})
+        assert_same(result, G.synthesis(ws))
+    assert (cuda.captured, cuda.replayed) == (1, 2)
+    later = graph({"ws": ws - 1, "transform": None})
+    assert not torch.equal(result, later)  # a result stays as it was
+
+
+def test_a_graph_gets_new_noise(monkeypatch):
+    cuda, G = FakeCuda(monkeypatch), generator()
+    network = frozen_module._Frozen(G.synthesis, None)
+    ws = latents(G)
+    graph = cuda.graph = frozen_module._Graph(network._run, network.network.noise_maps("random", ws))
+    for _ in range(frozen_module.WARM_UP + 2):
+        noise = network.network.noise_maps("random", ws)
+        maps = {name: x * network.strengths[name] for name, x in noise.items()}
+        assert_same(graph({"ws": ws, "transform": None, **maps}), G.synthesis(ws, list(noise.values())))
+    assert (cuda.captured, cuda.replayed) == (1, 2)
