@@ -223,13 +223,13 @@ def _pointwise(layer: _Layer) -> Tensor:  # [N, O, H, W]
 def _cuda(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     """cuDNN's convolution between the other kernels."""
     if layer.prepared:
-        w, style, d = layer.w, layer.style, layer.prepared.d
+        y, d = _convolved(layer, conv2d_resample_cuda)
     else:
         w, style, d = modulation(layer.w, layer.style, layer.w_gain, layer.x.dtype, layer.demodulate)
-    if layer.scale is not None:
-        style, d = (style * layer.scale, None) if d is None else (style, d * layer.scale)
-    x = piecewise_epilogue(layer.x, style)
-    y = conv2d_resample_cuda(x, w, layer.f, layer.up, padding=layer.padding)
+        if layer.scale is not None:
+            style, d = (style * layer.scale, None) if d is None else (style, d * layer.scale)
+        x = piecewise_epilogue(layer.x, style)  # unlike x * style, it has both gradients in one pass
+        y = conv2d_resample_cuda(x, w, layer.f, layer.up, padding=layer.padding)
     alpha = ACTIVATIONS[layer.act].alpha
     return epilogue(y, d, layer.noise, layer.b, layer.act, layer.gain, alpha, layer.clamp, layer.strength)
 
