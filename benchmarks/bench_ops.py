@@ -1,4 +1,5 @@
-"""The individual ops: bias_act, upfirdn2d, and every modulated convolution of two synthesis networks.
+"""The individual ops: bias_act, upfirdn2d, on a GPU those of training, and every modulated convolution of two synthesis
+networks.
 
 python benchmarks/bench_ops.py
 python benchmarks/bench_ops.py --op modulated_conv2d --batch 1 --peer ../stylegan3
@@ -6,13 +7,15 @@ python benchmarks/bench_ops.py --op modulated_conv2d --batch 1 --peer ../stylega
 Times are those of the device alone. Alternatives: 'reference', our implementation in plain PyTorch; 'compiled', the
 same under torch.compile; 'composite', PyTorch operations arranged to be fast; 'grouped', a convolution with per-sample
 weights. For modulated convolution, 'fused' is the whole layer in one kernel, 'kernels' is cuDNN between our other
-kernels, and 'ours' is whichever of the two the op chooses.
+kernels, and 'ours' is whichever of the two the op chooses. For the gradients of its epilogue, 'separate' is one
+operation for each.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 import _peer
 import _plain
@@ -21,9 +24,10 @@ import torch
 from _harness import Bench, Numbers, Run, backward_of, benchmark, compiled, count_input_sets, cycle_through, wider_dtype
 from torch import Tensor
 
-from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d, use
+from stylegan_cli.ops import bias_act, epilogue, fir_filter, modulated_conv2d, upfirdn2d, use
+from stylegan_cli.sampling import counter
 
-OPS = ("bias_act", "upfirdn2d", "modulated_conv2d")
+OPS = ("bias_act", "upfirdn2d", "epilogue", "noise", "modulated_conv2d")
 TAPS = (1, 3, 3, 1)
 TWELVE = (1, 4, 9, 17, 25, 30, 30, 25, 17, 9, 4, 1)  # same length as in StyleGAN3
 CLAMP = 256.0
@@ -57,6 +61,10 @@ def main(bench: Bench, op, size, batch: int, channel_max: int, dtype: str | None
                 if side == 256 or len(size) == 1:
                     for kind in FILTERS:
                         time_upfirdn2d(bench, shape, torch.float32, kind, TWELVE, **options)
+        if "epilogue" in op and bench.cuda:
+            time_epilogue(bench, shape, dtype)
+        if "noise" in op and bench.cuda:
+            time_noise(bench, batch, side)
     if "modulated_conv2d" in op:
         for layer in layers(max(size), channel_max):
             time_modulated_conv2d(bench, batch, *layer, dtype, compiles)
@@ -183,6 +191,61 @@ def time_upfirdn2d(
         moved=moved,
         op="upfirdn2d",
         size=h,
+    )
+
+
+def time_epilogue(bench: Bench, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """All gradients of what follows a modulated convolution: dy, y and x read, dx written."""
+    n, c, h, w = shape
+    small = [randn(bench, torch.float32, *size) for size in ((n, c), (n, 1, h, w), (), (c,))]
+
+    def make_inputs():
+        return randn(bench, dtype, *shape, channels_last=True), randn(bench, dtype, *shape, channels_last=True)
+
+    moved = 4 * num_bytes(make_inputs()[0]) + num_bytes(small[1])
+    sets = [make_inputs() for _ in range(count_input_sets(moved, bench.device))]
+
+    def gradients(function, x, dy) -> list[Tensor]:
+        leaves = [t.to(t.dtype if x.dtype == dtype else x.dtype).requires_grad_() for t in (x.detach(), *small)]
+        leaves[2].requires_grad_(False)  # of the noise
+        with torch.enable_grad():
+            y = function(*leaves, 0.2, 2**0.5, CLAMP)
+        return list(torch.autograd.grad(y, [leaf for leaf in leaves if leaf.requires_grad], dy.to(y.dtype)))
+
+    def separate(x, dy):
+        with mock.patch.object(epilogue, "_is_one_pass", lambda *tensors: False):
+            return gradients(epilogue.piecewise_epilogue, x, dy)
+
+    ours = functools.partial(gradients, epilogue.piecewise_epilogue)
+    reference = functools.partial(gradients, epilogue.epilogue_reference)
+    bench.row(
+        title("epilogue, forward and backward", shape, True),
+        {name: cycle_through(f, sets) for name, f in {"ours": ours, "separate": separate}.items()},
+        exact=lambda: reference(*(t.to(wider_dtype(dtype)) for t in sets[0])),
+        plain=lambda: separate(*sets[0]),
+        dtype=dtype,
+        sets=len(sets),
+        moved=moved + 2 * num_bytes(sets[0][0]),
+        op="epilogue",
+        size=h,
+    )
+
+
+def time_noise(bench: Bench, batch: int, side: int) -> None:
+    """The noise maps of one pass of a generator: as many numbers as two maps of each size up to this one."""
+    index = torch.arange(batch, device=bench.device)
+    shapes = {f"{i}.{size}": (1, size, size) for size in (4 * 2**k for k in range(9)) if size <= side for i in "ab"}
+    functions = {"ours": counter.normals, "composite": use("composite")(counter.normals)}
+    bench.row(
+        f"noise up to {side}x{side}, batch {batch}",
+        {name: cycle_through(f, [(0, shapes, index)]) for name, f in functions.items()},
+        exact=lambda: [x.double() for x in functions["composite"](0, shapes, index)],
+        plain=lambda: functions["composite"](0, shapes, index),
+        dtype=torch.float32,
+        sets=1,
+        moved=20 * batch * sum(size[1] * size[2] for size in shapes.values()),
+        op="noise",
+        size=side,
     )
 
 

@@ -1,10 +1,11 @@
-"""Synthesis of StyleGAN2 images, eager and as one CUDA graph.
+"""Synthesis of StyleGAN2 images with prepared weights, eager and as one CUDA graph.
 
 python benchmarks/bench_synthesis.py --size 256 --batch 4
 python benchmarks/bench_synthesis.py --peer ../stylegan3
 
-On a GPU the highest levels are in half precision. The floor is the time that the device needs for the multiplications
-of the convolutions, or to read and write each layer once, whichever is longer, given its measured ceilings.
+On a GPU the highest levels are in half precision. `unprepared` is the network itself, as in training. The floor is the
+time that the device needs for the multiplications of the convolutions, or to read and write each layer once, whichever
+is longer, given its measured ceilings.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from _harness import Bench, Numbers, benchmark, compiled, cycle_through, graphed, time_share
 from torch import nn
 
+from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.ops import use
@@ -58,10 +60,11 @@ def generator(size: int, channel_base: int, device: torch.device) -> nn.Module:
 def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles: bool, note: str) -> None:
     half = dtype if dtype != torch.float32 else None
     sets = [(G.mapping(torch.randn(batch, 512, device=bench.device)),) for _ in range(2)]
-    ours = functools.partial(G.synthesis, dtype=half)
-    reference = use("reference")(ours)
+    ours = functools.partial(frozen_synthesis(G.requires_grad_(False)), dtype=half)
+    unprepared = functools.partial(G.synthesis, dtype=half)
+    reference = use("reference")(unprepared)
     exact = use("reference")(G.synthesis)
-    functions = {"ours": ours, "reference": reference}
+    functions = {"ours": ours, "unprepared": unprepared, "reference": reference}
     if bench.cuda:
         functions["fused"] = use("fused")(ours)
         functions["composite"] = use("composite")(ours)
@@ -76,7 +79,7 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
         fast = {name: function for name, function in functions.items() if name != "reference"}
         modes[", CUDA graph"] = (functools.partial(graphed, pool=torch.cuda.graph_pool_handle()), fast)
     if compiles:
-        functions["compiled"] = use("reference")(compiled(ours))
+        functions["compiled"] = use("reference")(compiled(unprepared))
     for mode, (run, candidates) in modes.items():
         row = bench.row(
             f"synthesis {G.config.height}x{G.config.width}, base {G.config.channel_base}, batch {batch}{note}{mode}",

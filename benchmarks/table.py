@@ -20,7 +20,7 @@ from _targets import targets
 
 # Title of a table -> the ops in it. Tables appear in this order.
 KINDS = {
-    "Synthesis": ("synthesis",),
+    "Synthesis": ("synthesis", "generate"),
     "Training": ("train_step", "trainer", "growth", "augment", "busy"),
     "Projection": ("project",),
     "Metrics": ("frechet", "features", "fid"),
@@ -42,6 +42,7 @@ COLUMNS = ("what", "against", "ratio", "device", "versions", "command", "date")
 # Descriptions of candidates whose names are short.
 ALTERNATIVES = {
     "busy": "1,000 spins",
+    "before": "the checkout named in the command",
     "bare": "only the passes of generator and loss network",
     "compiled": "plain PyTorch under torch.compile",
     "composite": "PyTorch operations arranged to be fast",
@@ -56,6 +57,7 @@ ALTERNATIVES = {
     "reference": "plain PyTorch",
     "scipy": "scipy.linalg.sqrtm",
     "singles": "the same images one by one",
+    "unprepared": "the network itself, as in training",
     "zipfile": "Python's zipfile",
 }
 # Terms in results files from before the glossary -> today's.

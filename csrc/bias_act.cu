@@ -103,8 +103,9 @@ __device__ __forceinline__ void preactivation(A (&p)[V], const BiasAct& args, in
     }
     if (args.noise) {
         load_small(v, args.noise, n * args.noise_stride + i, !last);
+        const A strength = args.strength ? *static_cast<const A*>(args.strength) : A(1);
 #pragma unroll
-        for (int j = 0; j < V; j++) p[j] += v[j];
+        for (int j = 0; j < V; j++) p[j] += v[j] * strength;
     }
     if (args.b) {
         load_small(v, args.b, c, last);

@@ -20,6 +20,7 @@ struct BiasAct {
     const void* x;      // [n, c, p]
     const void* scale;  // [n, c] acc, or null: 1
     const void* noise;  // [n or 1, p] acc, or null
+    const void* strength;  // [] acc, factor on the noise, or null: 1
     const void* b;      // [c] acc, or null
     const void* y;      // [n, c, p] output of the forward pass; backward only
     const void* dy;     // [n, c, p]; backward only
@@ -38,6 +39,123 @@ struct BiasAct {
     double clamp;  // infinity: none
 };
 const char* bias_act(const BiasAct& args, void* stream);
+
+// The derivatives of y = F(p) = clamp(gain act(p)), p = scale x + strength noise + b, act one of linear, relu, lrelu.
+//
+// Order 1, with dp = dy F'(p):   dx = scale dp,   dscale = sum dp x,   db = sum dp,   dstrength = sum dp noise.
+// Order 2, the derivatives of those in the direction (gx, gscale, gb, gstrength): with respect to dy
+//   dx = F'(p) (scale gx + gscale x + gb + gstrength noise),   to x   cx = gscale dp,   to scale   dscale = sum gx dp.
+// What is null is not computed, or is zero.
+struct EpilogueGrad {
+    const void* dy;         // [n, p, c]
+    const void* y;          // [n, p, c], or null: act is linear, without clamp
+    const void* x;          // [n, p, c], or null: dscale or gscale is null
+    const void* scale;      // [n, c] acc, or null: 1
+    const void* noise;      // [n or 1, p] acc, or null
+    const void* gx;         // [n, p, c], order 2
+    const void* gscale;     // [n, c] acc, order 2
+    const void* gb;         // [c] acc, order 2
+    const void* gstrength;  // [] acc, order 2
+    void* dx;               // [n, p, c]
+    void* cx;               // [n, p, c], order 2
+    void* dscale;           // [n, c] acc
+    void* db;               // [c] acc, order 1
+    void* dstrength;        // [] acc, order 1
+    void* partial;          // epilogue_workspace(args) numbers of acc
+    int64_t n;
+    int64_t c;
+    int64_t p;             // pixels
+    int64_t noise_stride;  // distance between the noise of two samples; 0: shared
+    Dtype dtype;           // of dy, y, x, gx, dx, cx
+    int32_t order;
+    double slope;  // of act below zero
+    double gain;
+    double clamp;  // infinity: none
+};
+int64_t epilogue_workspace(const EpilogueGrad& args);
+const char* epilogue_grad(const EpilogueGrad& args, void* stream);
+
+// Weights and styles of a modulated convolution:
+//   w' = f w,   f = gain, or with normalize 1 / (sqrt(i taps) max |w[o]|);   q = sum over taps of w'^2
+//   s' = f s,   f = 1, or with normalize 1 / max |s[n]|;   d = 1 / sqrt(sum_i q s'^2 + 1e-8)
+struct ModulationWeights {
+    const void* w;  // [o, i, taps] acc
+    void* out;      // [o, i, taps] w'
+    void* q;        // [o, i] acc
+    void* factor;   // [o] acc, f
+    int64_t o;
+    int64_t i;
+    int64_t taps;
+    Dtype dtype;            // of out
+    int32_t channels_last;  // memory layout is [o, taps, i]
+    int32_t normalize;
+    double gain;
+};
+const char* modulation_weights(const ModulationWeights& args, void* stream);
+
+struct ModulationWeightsGrad {
+    const void* gw;      // [o, i, taps] gradient of w', or null
+    const void* gq;      // [o, i] acc, gradient of q, or null
+    const void* w;       // [o, i, taps] acc
+    const void* factor;  // [o] acc
+    void* dw;            // [o, i, taps] acc
+    int64_t o;
+    int64_t i;
+    int64_t taps;
+    Dtype dtype;  // of gw
+    int32_t channels_last;
+};
+const char* modulation_weights_grad(const ModulationWeightsGrad& args, void* stream);
+
+struct ModulationStyles {
+    const void* style;  // [n, i]
+    const void* q;      // [o, i]
+    void* out;          // [n, i] s'
+    void* d;            // [n, o]
+    void* factor;       // [n] f
+    int64_t n;
+    int64_t i;
+    int64_t o;
+    Dtype dtype;  // of all: float32 or float64
+    int32_t normalize;
+};
+const char* modulation_styles(const ModulationStyles& args, void* stream);
+
+struct ModulationStylesGrad {
+    const void* gs;     // [n, i] gradient of s', or null
+    const void* gd;     // [n, o] gradient of d
+    const void* style;  // [n, i] s'
+    const void* d;      // [n, o]
+    const void* q;      // [o, i]
+    const void* factor;  // [n]
+    void* ds;            // [n, i]
+    void* gq;            // [o, i], or null
+    int64_t n;
+    int64_t i;
+    int64_t o;
+    Dtype dtype;  // of all: float32 or float64
+};
+const char* modulation_styles_grad(const ModulationStylesGrad& args, void* stream);
+
+// The derivatives of ds in the direction u with respect to gs, gd, d, style and q.
+struct ModulationStylesSecond {
+    const void* u;       // [n, i]
+    const void* gd;      // [n, o]
+    const void* style;   // [n, i] s'
+    const void* d;       // [n, o]
+    const void* q;       // [o, i]
+    const void* factor;  // [n]
+    void* cgs;           // [n, i]
+    void* cgd;           // [n, o]
+    void* cd;            // [n, o]
+    void* cs;            // [n, i]
+    void* cq;            // [o, i]
+    int64_t n;
+    int64_t i;
+    int64_t o;
+    Dtype dtype;  // of all: float32 or float64
+};
+const char* modulation_styles_second(const ModulationStylesSecond& args, void* stream);
 
 // y[i] = gain sum_k g[k] u[down i + k - pad],   u = x with up - 1 zeros after each sample, and zeros around
 // g is f reversed (a convolution) or, with flip, f itself (a correlation).
@@ -139,5 +257,19 @@ struct ModulatedConv2d {
     double clamp;  // infinity: none
 };
 const char* modulated_conv2d(const ModulatedConv2d& args, void* stream);
+
+// out[s][n][i] = u, or if centered 2 u - 1; u is uniform in (0, 1), a function of key[s], index[n] and i
+constexpr int kSegments = 32;
+struct CounterUniform {
+    const void* index;  // [n] int64
+    void* out;          // float32, the segments one after the other: [n, count[s]]
+    int64_t n;
+    int64_t segments;   // at most kSegments
+    int32_t centered;
+    int64_t key[32];    // of each segment
+    int64_t count[32];  // numbers for each index
+    int64_t start[32];  // where the segment starts in out
+};
+const char* counter_uniform(const CounterUniform& args, void* stream);
 
 }  // namespace sgan

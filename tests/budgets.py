@@ -28,6 +28,7 @@ from torch import Tensor
 
 from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.kernels.toolchain import find_nvcc
+from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.generator import Generator
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.training.engine import Engine
@@ -51,12 +52,14 @@ def generator(size: int) -> Generator:
     """A generator without values."""
     with DEVICE:
         config = make_config(size, 8).generator
-        return build_generator(config).eval().requires_grad_(False)
+        return build_generator(config).eval().requires_grad_(False).to(DEVICE)  # filters too
 
 
 def frozen(G: Generator) -> Synthesize:
     """Synthesis as commands run it: constant noise, no gradients."""
-    return functools.partial(G.synthesis, dtype=torch.float16)
+    synthesize = functools.partial(frozen_synthesis(G), dtype=torch.float16)
+    count(lambda: synthesize(torch.empty(1, G.num_ws, G.config.w_dim, device=DEVICE)))  # prepares the weights
+    return synthesize
 
 
 def training(G: Generator) -> Synthesize:
@@ -97,7 +100,7 @@ def engine() -> tuple[Engine, GanBatch]:
     config = make_config(256, BATCH)
     with DEVICE:
         G, D = build_generator(config.generator), build_discriminator(config.discriminator)
-        G.requires_grad_(False), D.requires_grad_(False)
+        G.to(DEVICE).requires_grad_(False), D.to(DEVICE).requires_grad_(False)  # filters are built on the CPU
         empty = torch.empty(BATCH, 0)
         batch = GanBatch(torch.empty(BATCH, 3, 256, 256), empty, empty, torch.empty(BATCH, dtype=torch.int64))
     recipe = Recipe(BATCH, BATCH, DEVICE, means=Means())

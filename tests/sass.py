@@ -22,6 +22,10 @@ HOT_ARCH = "90a"  # the architecture that budgets are for
 HOT = {
     "bias_act_kernel<__half,8,0,unsignedint,Rays>": None,
     "bias_act_kernel<__half,8,1,unsignedint,Rays>": None,
+    "epilogue_kernel<__half,8,1>": None,
+    "epilogue_kernel<__half,8,2>": None,
+    "counter_kernel(CounterUniform,int)>": None,
+    "weights_kernel<__half>": None,
     "upfirdn2d_tiled_kernel<__half,Tile<8,4,1,1,4,32,16,2>>": None,
     "upfirdn2d_tiled_kernel<__half,Tile<8,4,2,1,4,32,8,2>>": None,
     "upfirdn2d_tiled_kernel<__half,Tile<8,4,1,2,4,16,8,2>>": None,

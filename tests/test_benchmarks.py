@@ -19,6 +19,7 @@ TINY = {
     "bench_filtered_lrelu": "--channel-max 4 --size-max 36",
     "bench_ops": "--size 16 --batch 2 --channel-max 4",
     "bench_synthesis": "--size 16 --batch 2 --channel-base 64",
+    "bench_generate": f"--before {Path(__file__).parents[1]} --seeds 0",
     "bench_growth": "--size 16 --images 64",
     "bench_project": "--size 16 --batch 2 --channel-base 64",
     "bench_train_step": "--size 16 --batch 2 --channel-base 64 --augpipe bgc",
@@ -71,7 +72,14 @@ def test_benchmarks_write_their_rows(load, monkeypatch, tmp_path, name):
     assert {"device", "torch", "cuda", "driver", "commit", "date"} <= entry["machine"].keys()
     assert entry["ceilings"]["copy_gbs"] > 0
     for row in entry["rows"]:
-        assert row["ours"] > 0 and row["ratio"].keys() & {"reference", "bare", "full size", "zipfile", "default"}, row
+        assert row["ours"] > 0 and row["ratio"].keys() & {
+            "reference",
+            "bare",
+            "full size",
+            "zipfile",
+            "default",
+            "before",
+        }, row
         assert not row["wrong"] and not row["failed"], row
     table = load("table").entry_table(entry)
     assert sum(line.startswith("| ") for line in table.splitlines()) == len(entry["rows"]) + 2

@@ -5,6 +5,7 @@ import math
 import reprlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -75,6 +76,77 @@ def test_generate(session, tmp_path):
     assert torch.equal(again.images, result.images) and again.names == ["w0000", "w0001"]
     with pytest.raises(SganError, match="already"):
         again.save(tmp_path, latents=True)
+
+
+@pytest.fixture
+def slow_first(monkeypatch):
+    """Encoding the first image takes longer than encoding the others."""
+    encode = session_model.encode_image
+
+    def slow(image, format, metadata):
+        time.sleep(0.2 if metadata.get("seed") == "0" else 0)
+        return encode(image, format, metadata)
+
+    monkeypatch.setattr(session_model, "encode_image", slow)
+    monkeypatch.setattr(session_model, "available_cores", lambda: 4)
+
+
+def test_saving_on_threads_keeps_the_order(session, tmp_path, slow_first):
+    result = session.generate(seeds=range(40))
+    files = result.save(tmp_path, latents=True, grid=True)
+    assert [f.name for f in files] == [*(f"seed{i:04d}.png" for i in range(40)), "w.npz", "grid.png"]
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    for i in (0, 1, 39):
+        assert np.array_equal(np.asarray(Image.open(files[i])).transpose(2, 0, 1), result.images[i].numpy())
+        assert read_metadata(files[i])["seed"] == str(i)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SganError])
+def test_an_interrupted_save_leaves_whole_files_without_gaps(session, tmp_path, slow_first, interrupt):
+    """As a signal does, between the images."""
+    outputs = list(session.generate(seeds=range(12)))
+
+    def interrupted():
+        yield from outputs[:7]
+        raise interrupt("enough")
+
+    with pytest.raises(interrupt):
+        list(session_model.save_outputs(interrupted(), tmp_path))
+    files = sorted(tmp_path.iterdir())
+    assert [f.name for f in files] == [f"seed{i:04d}.png" for i in range(7)]
+    for file in files:
+        Image.open(file).load()
+
+
+def test_an_image_that_cannot_be_written_ends_the_saving(session, tmp_path):
+    (tmp_path / "seed0002.png").mkdir()
+    with pytest.raises(SganError, match=r"Cannot write .*seed0002.png"):
+        session.generate(seeds=range(200)).save(tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"seed0000.png", "seed0001.png", "seed0002.png"}
+
+
+def test_an_unknown_format(session, tmp_path):
+    with pytest.raises(SganError, match="'bmp' is not a supported image format"):
+        session.generate(seeds=[1]).save(tmp_path, "bmp")
+    assert not list(tmp_path.iterdir())
+
+
+def test_generating_imports_no_compiler(tmp_path):
+    """PyTorch's compiler takes longer to import than PyTorch."""
+    code = (
+        "import sys, torch, stylegan_cli\n"
+        "from stylegan_cli.models.config import ImageConfig\n"
+        "from stylegan_cli.models.registry import FAMILIES, build_generator\n"
+        f"session = stylegan_cli.open({str(PACKAGED_MODEL)!r})\n"
+        f"session.generate(seeds=[1]).save({str(tmp_path)!r})\n"
+        "with torch.device('meta'):\n"
+        "    for family in FAMILIES.values():\n"
+        "        build_generator(family.config(32, 32))\n"
+        "found = {'torch._dynamo', 'torch._inductor', 'sympy'} & sys.modules.keys()\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_request_or_its_fields(session):

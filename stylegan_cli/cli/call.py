@@ -56,6 +56,7 @@ class Call:
         """Open the model, and say which one it is. Raises SganError if there is none or it cannot be read."""
         from ..session import Session, find_model
 
+        keep_freed_memory()
         path, description = find_model(self.model, self.runs)
         self.inform(description)
         context = click.get_current_context()

@@ -194,8 +194,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="Numerical precision: fp32, tf32, or fp16 or bf16 at the highest resolutions. Default: fp16 on a GPU, else "
-    "fp32.",
+    help="Numerical precision: fp32, tf32, or fp16 or bf16 at the highest resolutions and tf32 at the others. Default: "
+    "fp16 on a GPU, else fp32.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Random seed. Default: 0.")
 @click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 
 from ..errors import SganError, printable
-from ..files import atomic_path
+from ..files import write_atomic
 from .codec import from_array, to_channels
 
 _FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
@@ -37,10 +38,18 @@ def save_image(
 
     Raises SganError if the format is unknown or the file cannot be written.
     """
-    suffix = (format or Path(path).suffix.lstrip(".")).lower()
-    if suffix not in _FORMATS:
-        raise SganError(f"{path}: {suffix!r} is not a supported image format.", hint="Choose png, jpg or webp.")
-    pillow_image, kind = _to_pillow(image), _FORMATS[suffix]
+    write_atomic(path, encode_image(image, format or Path(path).suffix.lstrip("."), metadata))
+
+
+def encode_image(
+    image: Tensor | np.ndarray,  # uint8 [C, H, W], C = 1, 3 or 4
+    format: str,  # 'png', 'jpg' or 'webp'
+    metadata: dict[str, str] | None = None,
+) -> bytes:
+    """The content of the file that `save_image` writes. Raises SganError if the format is unknown."""
+    if format.lower() not in _FORMATS:
+        raise SganError(f"{format!r} is not a supported image format.", hint="Choose png, jpg or webp.")
+    pillow_image, kind = _to_pillow(image), _FORMATS[format.lower()]
     options: dict = {}
     if kind == "PNG":
         options["pnginfo"] = info = PngInfo()
@@ -52,8 +61,9 @@ def save_image(
             options["exif"] = exif_with_description(json.dumps(metadata))
     if kind == "JPEG" and pillow_image.mode == "RGBA":
         pillow_image = to_channels(pillow_image, 3)
-    with atomic_path(path) as temporary:
-        pillow_image.save(temporary, kind, **options)
+    content = io.BytesIO()
+    pillow_image.save(content, kind, **options)
+    return content.getvalue()
 
 
 def exif_with_description(

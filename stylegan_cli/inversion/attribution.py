@@ -26,6 +26,7 @@ from ..data.dataset import Dataset, DataSpec
 from ..data.images import to_uint8
 from ..detectors.distances import Loss
 from ..errors import SganError
+from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import counter
@@ -198,7 +199,7 @@ def _generate(G: Generator, seed: int, index: Tensor) -> Tensor:  # [N] -> uint8
     z = counter.normal(seed, "attribute.z", index, (config.z_dim,))
     c = sample_labels(G.label_space, seed, "attribute.c", index)
     noise = sample_noise(G, seed, "attribute.noise", index)
-    return to_uint8(G.synthesis(G.mapping(z, c), noise=noise))
+    return to_uint8(frozen_synthesis(G)(G.mapping(z, c), noise=noise))
 
 
 def _as_target(images: Tensor) -> Tensor:  # uint8 [N, C, H, W] -> [-1, 1]

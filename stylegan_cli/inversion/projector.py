@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ..detectors.distances import Loss
 from ..errors import SganError
+from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import checks, counter
@@ -190,6 +191,7 @@ class Projector:
     ):
         self.G, self.targets, self.loss, self.options, self.mask = G, targets, loss, options, mask
         self.done, self.progress = 0, progress
+        self.synthesis = frozen_synthesis(G)  # where no gradients are needed
         n, device = len(targets), targets.device
         with torch.no_grad():
             self.features = loss.features(targets)
@@ -244,7 +246,7 @@ class Projector:
 
     def _distance(self, ws: Tensor) -> Tensor:  # [N]
         """Compare the images of latents with the targets, and update the best latents."""
-        images = self.G.synthesis(ws, noise="const" if self.noise is None else self.noise)
+        images = self.synthesis(ws, noise="const" if self.noise is None else self.noise)
         if self.mask is not None:
             images = torch.where(self.mask.bool(), images, self.targets)
         distance = self.loss.distance(self.loss.features(images), self.features)
@@ -306,7 +308,7 @@ class Projector:
         targets = self.features if self.mask is None else self.loss.features(self.targets * self.mask)
         distances, done = [], 0
         for ws in candidates.split(self.options.batch or batch_size(self.targets)):
-            images = self.G.synthesis(ws[:, None].expand(-1, self.G.num_ws, -1))
+            images = self.synthesis(ws[:, None].expand(-1, self.G.num_ws, -1))
             features = self.loss.features(images if self.mask is None else images * self.mask)
             rows = [self.loss.distance(features, [f[i : i + 1] for f in targets]) for i in range(n)]
             distances.append(torch.stack(rows))

@@ -5,5 +5,5 @@ from .conv import EqualConv2d
 from .layout import to_memory_format
 from .linear import EqualLinear
 from .minibatch import append_minibatch_std
-from .modulated import ModulatedConv2d, ToRGB
+from .modulated import ModulatedConv2d, ToRGB, batched_styles
 from .normalize import normalize_2nd_moment

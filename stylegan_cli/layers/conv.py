@@ -10,8 +10,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..ops import bias_act, conv2d_resample, fir_filter
+from ..ops import equalized_conv2d, fir_filter
 from ..ops.bias_act import ACTIVATIONS
+from .initial import normal
 from .precision import clamp_for
 
 
@@ -31,7 +32,7 @@ class EqualConv2d(nn.Module):
         super().__init__()
         self.act, self.up, self.down, self.clamp = act, up, down, clamp
         self.weight_gain = 1 / math.sqrt(in_channels * kernel**2)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(fir), persistent=False)
@@ -42,13 +43,18 @@ class EqualConv2d(nn.Module):
         gain: float = 1.0,  # multiplies the activation's gain and the clamp
     ) -> Tensor:  # [N, out_channels, H * up / down, W * up / down]
         clamp = clamp_for(self.clamp, x.dtype)
-        clamp = None if clamp is None else clamp * gain
-        gain = gain * ACTIVATIONS[self.act].gain
-        # These activations are positively homogeneous: a gain before them equals one after them, and is cheaper.
-        w = (self.weight * (self.weight_gain * gain)).to(x.dtype)
-        b = None if self.bias is None else (self.bias * gain).to(x.dtype)
-        x = conv2d_resample(x, w, self.resample_filter, up=self.up, down=self.down)
-        return bias_act(x, b, act=self.act, gain=1, clamp=clamp)
+        return equalized_conv2d(
+            x,
+            self.weight,
+            self.bias,
+            self.resample_filter,
+            up=self.up,
+            down=self.down,
+            act=self.act,
+            w_gain=self.weight_gain,
+            gain=ACTIVATIONS[self.act].gain * gain,
+            clamp=None if clamp is None else clamp * gain,
+        )
 
     def extra_repr(self) -> str:
         o, i, k, _ = self.weight.shape

@@ -9,9 +9,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..ops import bias_act
+from ..ops import bias_act, scaled_linear
+from .initial import normal
 
 
 class EqualLinear(nn.Module):
@@ -28,18 +28,18 @@ class EqualLinear(nn.Module):
         self.act = act
         self.lr_multiplier = lr_multiplier
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.weight = nn.Parameter(normal(out_features, in_features, divisor=lr_multiplier))
         self.bias = nn.Parameter(torch.full([out_features], bias_init / lr_multiplier)) if bias else None
 
     def forward(
         self,
         x: Tensor,  # [N, in_features]
     ) -> Tensor:  # [N, out_features]
-        w = self.weight.to(x.dtype) * self.weight_gain
-        b = None if self.bias is None else self.bias.to(x.dtype) * self.lr_multiplier
+        w, b = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
         if self.act == "linear":
-            return F.linear(x, w, b)
-        return bias_act(F.linear(x, w), b, act=self.act)
+            return scaled_linear(x, w, b, self.weight_gain, self.lr_multiplier)
+        x = scaled_linear(x, w, None, self.weight_gain)
+        return bias_act(x, b if b is None or self.lr_multiplier == 1 else b * self.lr_multiplier, act=self.act)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}, act={self.act}"

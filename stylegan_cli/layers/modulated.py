@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import fir_filter, modulated_conv2d
+from ..ops import fir_filter, modulated_conv2d, scaled_linear
 from ..ops.bias_act import ACTIVATIONS
+from ..ops.composite import PackedConvolution
+from ..ops.dispatch import current_implementation
+from ..ops.modulated_conv2d import Prepared, phase_weights, prepare_weight
+from .initial import normal
 from .linear import EqualLinear
 from .precision import clamp_for
+
+
+def batched_styles(
+    affines: Sequence[EqualLinear],  # of all layers
+    ws: Sequence[Tensor],  # [N, w_dim] each
+) -> list[Tensor]:  # [N, features] each
+    """The styles of all layers, with one batched product for all that have as many features: a GPU spends more time on
+    launching small products than on computing them."""
+    styles: list[Tensor | None] = [None] * len(affines)
+    for features in dict.fromkeys(len(affine.weight) for affine in affines):
+        chosen = [i for i, affine in enumerate(affines) if len(affine.weight) == features]
+        first, parts = affines[chosen[0]], [affines[i] for i in chosen]
+        weights = torch.stack([affine.weight for affine in parts])  # [L, features, w_dim]
+        biases = torch.stack([affine.bias for affine in parts])  # pyright: ignore[reportCallIssue, reportArgumentType]
+        w = torch.stack([ws[i] for i in chosen])  # [L, N, w_dim]
+        results = scaled_linear(w, weights, biases, first.weight_gain, first.lr_multiplier)
+        for i, style in zip(chosen, results.unbind(), strict=True):
+            styles[i] = style
+    return [style for style in styles if style is not None]
 
 
 class ModulatedConv2d(nn.Module):
@@ -31,10 +56,10 @@ class ModulatedConv2d(nn.Module):
         self.up, self.clamp = up, clamp
         self.weight_gain = 1 / math.sqrt(in_channels * 9)
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("noise_const", torch.randn(height, width))
+        self.register_buffer("noise_const", normal(height, width))
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(fir), persistent=False)
 
@@ -44,13 +69,14 @@ class ModulatedConv2d(nn.Module):
         w: Tensor,  # [N, w_dim]
         noise: Tensor | None,  # [N or 1, 1, H, W]; None: no noise
         gain: float = 1.0,  # multiplies the activation's gain and the clamp
+        style: Tensor | None = None,  # [N, in_channels] that belongs to w, from `batched_styles`
     ) -> Tensor:  # [N, out_channels, H, W]
         clamp = clamp_for(self.clamp, x.dtype)
         return modulated_conv2d(
             x,
-            # Demodulation cancels this gain, but with it eps has the same effect at every width.
-            self.weight * self.weight_gain,
-            self.affine(w),
+            self.weight,
+            self.affine(w) if style is None else style,
+            w_gain=self.weight_gain,  # demodulation cancels it, but with it eps has the same effect at every width
             up=self.up,
             f=self.resample_filter,
             noise=noise,
@@ -59,6 +85,66 @@ class ModulatedConv2d(nn.Module):
             act="lrelu",
             gain=ACTIVATIONS["lrelu"].gain * gain,
             clamp=None if clamp is None else clamp * gain,
+        )
+
+    def frozen(self, dtype: torch.dtype) -> FrozenConv2d:
+        """This layer with its current weights, for inputs of this type."""
+        return FrozenConv2d(self, dtype)
+
+
+class FrozenConv2d(nn.Module):
+    """A `ModulatedConv2d` whose weight will not change: prepared once, with the strength in the noise."""
+
+    style_gain = 1.0  # factor on what the affine map returns
+
+    def __init__(
+        self,
+        layer: ModulatedConv2d,
+        dtype: torch.dtype,  # of the inputs
+    ):
+        super().__init__()
+        self.up, self.clamp, self.dtype = layer.up, clamp_for(layer.clamp, dtype), dtype
+        self._source, self._gain = layer.weight.detach(), layer.weight_gain  # no copy
+        weight, self.squares = prepare_weight(self._source * self._gain, dtype)
+        # The layout of the convolution, which is transposed if the layer upsamples.
+        weight = weight.to(dtype).transpose(0, 1) if self.up == 2 else weight.to(dtype)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        self.weight = weight.transpose(0, 1) if self.up == 2 else weight
+        self.bias, self.noise_strength = layer.bias.detach(), layer.noise_strength.detach()
+        self.register_buffer("noise_const", layer.get_buffer("noise_const") * self.noise_strength)
+        self.resample_filter = layer.resample_filter
+        self.convolution = PackedConvolution()
+
+    @functools.cached_property
+    def phases(self) -> Tensor | None:  # [4 O, I, 3, 3]
+        """The weight of the fused kernel for upsampling."""
+        fits = self.up == 2 and self.resample_filter.shape == (4,)
+        if not fits:
+            return None
+        weight, _ = prepare_weight(self._source * self._gain, self.dtype)
+        return phase_weights(weight, self.resample_filter).to(self.dtype)
+
+    def forward(
+        self,
+        x: Tensor,  # [N, in_channels, H / up, W / up]
+        factors: tuple[Tensor, Tensor],  # prepared style [N, in_channels], demodulation factors [N, out_channels]
+        noise: Tensor | None,  # [N or 1, 1, H, W] times the strength; None: no noise
+        gain: float = 1.0,  # multiplies the activation's gain and the clamp
+    ) -> Tensor:  # [N, out_channels, H, W]
+        style, d = factors
+        phases = self.phases if current_implementation() == "fused" else None
+        return modulated_conv2d(
+            x,
+            self.weight,
+            style,
+            up=self.up,
+            f=self.resample_filter,
+            noise=noise,
+            b=self.bias,
+            act="lrelu",
+            gain=ACTIVATIONS["lrelu"].gain * gain,
+            clamp=None if self.clamp is None else self.clamp * gain,
+            prepared=Prepared(d, phases, self.convolution),
         )
 
 
@@ -76,15 +162,49 @@ class ToRGB(nn.Module):
         self.clamp = clamp
         self.weight_gain = 1 / math.sqrt(in_channels)
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(
         self,
         x: Tensor,  # [N, in_channels, H, W]
         w: Tensor,  # [N, w_dim]
+        style: Tensor | None = None,  # [N, in_channels] that belongs to w, from `batched_styles`
     ) -> Tensor:  # [N, out_channels, H, W]
-        style = self.affine(w) * self.weight_gain
         return modulated_conv2d(
-            x, self.weight, style, demodulate=False, b=self.bias, clamp=clamp_for(self.clamp, x.dtype)
+            x,
+            self.weight,
+            self.affine(w) if style is None else style,
+            w_gain=self.weight_gain,
+            demodulate=False,
+            b=self.bias,
+            clamp=clamp_for(self.clamp, x.dtype),
+        )
+
+    def frozen(self, dtype: torch.dtype) -> FrozenToRGB:
+        """This layer with its current weights, for inputs of this type."""
+        return FrozenToRGB(self, dtype)
+
+
+class FrozenToRGB(nn.Module):
+    """A `ToRGB` whose weight will not change."""
+
+    def __init__(
+        self,
+        layer: ToRGB,
+        dtype: torch.dtype,  # of the inputs
+    ):
+        super().__init__()
+        self.style_gain, self.clamp, self.dtype = layer.weight_gain, clamp_for(layer.clamp, dtype), dtype
+        self.weight, self.squares = layer.weight.detach().to(dtype), None
+        self.bias = layer.bias.detach()
+
+    def forward(
+        self,
+        x: Tensor,  # [N, in_channels, H, W]
+        style: Tensor,  # [N, in_channels] with the gain of the layer
+    ) -> Tensor:  # [N, out_channels, H, W]
+        prepared = Prepared(None)
+        return modulated_conv2d(
+            x, self.weight, style, demodulate=False, b=self.bias, clamp=self.clamp, prepared=prepared
         )

@@ -22,6 +22,7 @@ from ..errors import SganError
 from ..models.config import GeneratorConfig
 from ..models.generator import Generator
 from ..models.registry import require_transform
+from ..ops import tensor_cores
 from ..progress import Progress, silent
 from .metric import EvaluationProtocol, Metric, Settings
 from .motions import MotionErrors
@@ -198,13 +199,10 @@ def _isolated(
 ) -> Iterator[None]:
     """Disable TF32 and gradients; afterwards restore precision and random state, and free cached GPU memory."""
     cuda = device.type == "cuda"
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        with torch.no_grad(), torch.random.fork_rng([device] if cuda else []):
+        with tensor_cores(False), torch.no_grad(), torch.random.fork_rng([device] if cuda else []):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
         if cuda:
             torch.cuda.empty_cache()
 

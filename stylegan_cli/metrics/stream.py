@@ -21,6 +21,7 @@ from .. import distributed
 from ..data.dataset import Dataset
 from ..data.images import to_rgb, to_uint8
 from ..errors import SganError
+from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..sampling import counter
 from ..sampling.latents import sample_noise
@@ -97,6 +98,7 @@ class ModelSamples:
         truncation_psi: float = 1.0,
     ):
         self.G, self.labeled, self.device, self.seed, self.psi = G, labeled, device, seed, truncation_psi
+        self._synthesis = frozen_synthesis(G)
         self._counts = torch.zeros(2, dtype=torch.int64, device=device)  # not finite, all
 
     def labels(
@@ -119,9 +121,9 @@ class ModelSamples:
         self,
         ws: Tensor,  # [n, num_ws, w_dim]
         noise: list[Tensor],  # [n, 1, h, w] for each layer with noise
-        **transform: Tensor,  # of the input
+        transform: Tensor | None = None,  # of the input
     ) -> Tensor:  # [n, C, H, W]
-        images = self.G.synthesis(ws, noise=noise, **transform)
+        images = self._synthesis(ws, noise, transform=transform)
         self._counts[0] += (~images.isfinite().flatten(1).all(1)).sum()
         self._counts[1] += len(images)
         return images

@@ -50,7 +50,7 @@ class DiscriminatorBlock(nn.Module):
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:  # [N, out_channels, H/2, W/2], [N, channels, H/2, W/2]
         if self.has_fromrgb and image is not None:
-            y = self.fromrgb(image.to(dtype))
+            y = self.fromrgb(image.to(dtype, memory_format=torch.channels_last))
             x = y if x is None else x.to(dtype) + y
             image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
         assert x is not None  # the highest level has a fromRGB

@@ -75,12 +75,19 @@ class Synthesis(nn.Module):
         """A transform applies to coordinates from the center of the image, x to the right and y down. Its linear part
         rotates and scales, its translation is in image widths and heights. Raises ValueError if ws, noise or transform
         do not match the network."""
+        self.check_input(ws, transform)
+        return self.synthesize(ws, self.noise_maps(noise, ws), dtype, transform)
+
+    def check_input(
+        self,
+        ws: Tensor,
+        transform: Tensor | None,
+    ) -> None:
+        """Raise ValueError if ws or transform do not match the network, see `forward`."""
         if ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must have shape [N, {self.num_ws}, {self.w_dim}], not {list(ws.shape)}")
         if transform is not None:
             self._check_transform(transform, len(ws))
-        maps = zip((row.name for row in self.noise_layers), self._noise_maps(noise, ws))
-        return self.synthesize(ws, dict(maps), dtype, transform)
 
     def _check_transform(self, transform: Tensor, count: int) -> None:
         if not self.takes_transform:
@@ -96,7 +103,11 @@ class Synthesis(nn.Module):
         """The noise maps of noise mode 'const'."""
         return [self.get_buffer(f"{row.path}.noise_const") for row in self.noise_layers]
 
-    def _noise_maps(self, noise: Noise, ws: Tensor) -> list[Tensor | None]:  # [N or 1, 1, h, w] each
+    def noise_maps(self, noise: Noise, ws: Tensor) -> dict[str, Tensor | None]:  # [N or 1, 1, h, w] by name
+        """The noise of each layer that takes noise. Raises ValueError if their number is wrong."""
+        return dict(zip((row.name for row in self.noise_layers), self._noise_maps(noise, ws)))
+
+    def _noise_maps(self, noise: Noise, ws: Tensor) -> list[Tensor | None]:
         rows = self.noise_layers
         if noise == "none":
             return [None] * len(rows)

@@ -99,7 +99,7 @@ class MappingNetwork(RunningMean):
         count: int,
     ) -> None:
         mean = mean.to(self.w_avg.dtype)
-        self.w_avg.lerp_(torch.where(mean.isfinite().all(), mean, self.w_avg), 1 - self.w_avg_beta)
+        self.w_avg.lerp_(torch.where((mean - mean == 0).all(), mean, self.w_avg), 1 - self.w_avg_beta)
 
     def _input(self, z: Tensor | None, c: Tensor | None) -> Tensor:
         if self.c_dim > 0 and c is None:

@@ -1,12 +1,12 @@
 """The operations that dominate the running time of a StyleGAN, each with a reference; `use` chooses what runs."""
 
 from .bias_act import bias_act
-from .composite import feature_gradients_only
-from .conv2d import conv2d_resample
-from .dispatch import has_float64, to_float64, use
+from .conv2d import conv2d_resample, equalized_conv2d
+from .dispatch import has_float64, has_kernels, tensor_cores, to_float64, use
 from .filtered_lrelu import filtered_lrelu
 from .filters import lowpass_filter, separable_pairs
 from .grid_sample import grid_sample
+from .linear import scaled_linear
 from .modulated_conv2d import modulated_conv2d
 from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d
 
@@ -15,14 +15,17 @@ __all__ = [
     "blur2d",
     "conv2d_resample",
     "downsample2d",
-    "feature_gradients_only",
+    "equalized_conv2d",
     "filtered_lrelu",
     "fir_filter",
     "grid_sample",
     "has_float64",
+    "has_kernels",
     "lowpass_filter",
     "modulated_conv2d",
+    "scaled_linear",
     "separable_pairs",
+    "tensor_cores",
     "to_float64",
     "upfirdn2d",
     "upsample2d",

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .composite import PiecewiseLinear
 from .dispatch import choose, layout_of
+from .epilogue import piecewise_epilogue
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,14 @@ def epilogue(
     gain: float,
     alpha: float,
     clamp: float | None,
+    strength: Tensor | None = None,  # [] factor on the noise
 ) -> Tensor:  # [N, C, ...]
-    """Compute clamp(gain act(scale x + noise + b)) with the kernel, whose small operands have its accumulation type."""
-    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+    """Compute clamp(gain act(scale x + strength noise + b)) with the kernel."""
+    slope = negative_slope(act, alpha, gain)
+    if slope is not None:
+        return piecewise_epilogue(x, scale, noise, strength, b, slope, gain, clamp)
+    noise = noise if noise is None or strength is None else noise * strength
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32  # of the small operands
     scale, noise, b = (None if t is None else t.to(acc).contiguous() for t in (scale, noise, b))
     return torch.ops.sgan.bias_act(x, scale, noise, b, act, gain, alpha, math.inf if clamp is None else clamp)
 

@@ -6,13 +6,13 @@ layout that is fastest for it. All are differentiable any number of times.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .requested import requested_gradients
 
 # Bias and activation
 
@@ -28,7 +28,7 @@ class PiecewiseLinear(torch.autograd.Function):
             y = torch.add((b * gain).reshape(1, -1, *[1] * (x.ndim - 2)), x, alpha=gain)
         _activate_(y, slope, clamp)
         ctx.save_for_backward(y)
-        ctx.bias, ctx.slope, ctx.gain, ctx.clamp = b is not None, slope, gain, clamp
+        ctx.tensors, ctx.slope, ctx.gain, ctx.clamp = (True, b is not None), slope, gain, clamp
         return y
 
     @staticmethod
@@ -36,7 +36,7 @@ class PiecewiseLinear(torch.autograd.Function):
         (dy,) = grads
         (y,) = ctx.saved_tensors
         dx = _PiecewiseLinearGradient.apply(dy, y, ctx.slope, ctx.gain, ctx.clamp)
-        db = dx.sum([0, *range(2, dx.ndim)]) if ctx.bias and ctx.needs_input_grad[1] else None
+        db = dx.sum([0, *range(2, dx.ndim)]) if requested_gradients(ctx, ctx.tensors)[1] else None
         return dx, db, None, None, None
 
 
@@ -83,19 +83,17 @@ class Epilogue(torch.autograd.Function):
     @staticmethod
     def forward(ctx, y, d, b, noise, strength, slope, clamp):
         # y [N, O, H, W], d [N, O], b [O], noise [N or 1, 1, H, W] or None, strength [] or None -> [N, O, H, W]
-        out = torch.addcmul(b[:, None, None], y, d[:, :, None, None])
-        if noise is not None:
-            out.add_((noise * strength).to(out.dtype))
-        _activate_(out, slope, clamp)
+        out = apply_epilogue_(torch.empty_like(y), y, d, b, noise, strength, slope, clamp)
         ctx.save_for_backward(y, d, noise, strength, out)
         ctx.activation = slope, 1, clamp
+        ctx.tensors = (True, True, True, noise is not None, strength is not None)
         return out
 
     @staticmethod
     def backward(ctx, *grads):
         (dout,) = grads
         y, d, noise, strength, out = ctx.saved_tensors
-        need_y, need_d, need_b, need_noise, need_strength, *_ = ctx.needs_input_grad
+        need_y, need_d, need_b, need_noise, need_strength = requested_gradients(ctx, ctx.tensors)
         dpre = _PiecewiseLinearGradient.apply(dout, out, *ctx.activation)
         dy = dpre * d[:, :, None, None] if need_y else None
         dd = (dpre * y).sum([2, 3]) if need_d else None
@@ -106,6 +104,23 @@ class Epilogue(torch.autograd.Function):
             dnoise = (over_channels * strength).sum_to_size(noise.shape) if need_noise else None
             dstrength = (over_channels * noise).sum().to(strength.dtype) if need_strength else None
         return dy, dd, db, dnoise, dstrength, None, None
+
+
+def apply_epilogue_(
+    out: Tensor,  # [N, O, H, W], changed; may be y
+    y: Tensor,  # [N, O, H, W]
+    d: Tensor,  # [N, O]
+    b: Tensor,  # [O]
+    noise: Tensor | None,  # [N or 1, 1, H, W]
+    strength: Tensor | None,  # [] factor on the noise
+    slope: float,
+    clamp: float | None,
+) -> Tensor:  # out
+    torch.addcmul(b[:, None, None], y, d[:, :, None, None], out=out)
+    if noise is not None:
+        out.add_((noise if strength is None else noise * strength).to(out.dtype))
+    _activate_(out, slope, clamp)
+    return out
 
 
 # Convolution
@@ -130,26 +145,53 @@ def convolve(
     padding: int = 0,
     transposed: bool = False,
 ) -> Tensor:  # [N, O, H', W']
-    """Like `plain_convolution`, with custom gradients on the CPU."""
-    function = _Convolution.apply if x.device.type == "cpu" else plain_convolution
+    """Like `plain_convolution`, with custom gradients on CPUs and CUDA: none that are not requested, and second
+    derivatives by the same few functions, where PyTorch's transpose the images."""
+    function = plain_convolution if x.device.type == "mps" else _Convolution.apply
     return function(x, w, stride, padding, transposed)
 
 
-_features_only: ContextVar[bool] = ContextVar("features_only", default=False)
+class PackedConvolution:
+    """`plain_convolution` of one constant weight, without gradients. On a CPU it keeps the weight of its first call in
+    the layout in which oneDNN multiplies, into which PyTorch converts it in every call: for small images, that takes
+    longer than the convolution."""
+
+    def __init__(self) -> None:
+        self._packed: Tensor | None = None
+
+    def __call__(
+        self,
+        x: Tensor,  # [N, I, H, W]
+        w: Tensor,  # [O, I, k, k], transposed: [I, O, k, k]; the same in every call
+        stride: int = 1,
+        padding: int = 0,
+        transposed: bool = False,
+    ) -> Tensor:  # [N, O, H', W']
+        if not _can_pack(x):
+            return plain_convolution(x, w, stride, padding, transposed)
+        x = x.contiguous(memory_format=torch.channels_last)
+        size, common = [stride] * 2, ([1, 1], 1)  # dilation, groups
+        if transposed:
+            geometry = [padding] * 2, [0, 0], size, *common
+            pack, run = _onednn._reorder_convolution_transpose_weight, _onednn._convolution_transpose_pointwise
+        else:
+            geometry = [padding] * 2, size, *common
+            pack, run = _onednn._reorder_convolution_weight, _onednn._convolution_pointwise
+        if self._packed is None:
+            self._packed = pack(w, *geometry, list(x.shape))
+        return run(x, self._packed, None, *geometry, "none", [], "")
 
 
-@contextlib.contextmanager
-def feature_gradients_only() -> Iterator[None]:
-    """Skip the weight gradients of convolutions, for `torch.autograd.grad` with respect to images or latents.
+_onednn = torch.ops.mkldnn
 
-    PyTorch asks a function for the gradients of all its inputs; R1 and path length would discard these. Other threads
-    are not affected: on the CPU, gradients are computed in the thread that asks for them.
-    """
-    before = _features_only.set(True)
-    try:
-        yield
-    finally:
-        _features_only.reset(before)
+
+def _can_pack(x: Tensor) -> bool:
+    """Whether this build of PyTorch has oneDNN, and convolutions of such an input use it."""
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(_onednn, "_reorder_convolution_transpose_weight"):
+        return False
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _onednn._is_mkldnn_bf16_supported())
 
 
 # Convolution is linear in x and in w, so the three functions below are closed under differentiation:
@@ -167,20 +209,19 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, *grads):
         (dy,) = grads
         x, w = ctx.saved_tensors
-        dx = _InputGradient.apply(dy, w, x.shape, *ctx.params) if ctx.needs_input_grad[0] else None
-        # Compiled code is reused outside the block: an extra gradient costs time, a missing one is wrong.
-        skipped = not torch.compiler.is_compiling() and _features_only.get()
-        needs_dw = ctx.needs_input_grad[1] and not skipped
-        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.params) if needs_dw else None
+        requested = requested_gradients(ctx, (True, True))
+        dx = _InputGradient.apply(dy, w, x, *ctx.params) if requested[0] else None
+        dw = _WeightGradient.apply(dy, x, w.shape, *ctx.params) if requested[1] else None
         return dx, dw, None, None, None
 
 
 class _InputGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, dy, w, shape, *params):  # [N, O, H', W'], w -> [N, I, H, W]
+    def forward(ctx, dy, w, x, *params):  # [N, O, H', W'], w, [N, I, H, W] of which the shape is read -> [N, I, H, W]
         ctx.save_for_backward(dy, w)
         ctx.params = params
-        x = torch.empty(shape, dtype=dy.dtype, memory_format=torch.channels_last)  # only its shape is read
+        if dy.device.type == "cpu":  # the layout matters
+            x = torch.empty(x.shape, dtype=dy.dtype, memory_format=torch.channels_last)
         return _convolution_backward(dy, x, w, params, [True, False, False])[0]
 
     @staticmethod
@@ -197,9 +238,12 @@ class _WeightGradient(torch.autograd.Function):
     def forward(ctx, dy, x, shape, *params):  # [N, O, H', W'], [N, I, H, W] -> w
         ctx.save_for_backward(dy, x)
         ctx.params = params
-        if min(shape[:2]) >= 64:  # many channels: oneDNN sums over pixels 2 to 4 times as fast in this layout
-            dy, x = dy.contiguous(), x.contiguous()
-        w = torch.empty(shape, dtype=dy.dtype)  # only its shape is read
+        layout = torch.channels_last
+        if dy.device.type == "cpu":
+            layout = torch.contiguous_format
+            if min(shape[:2]) >= 64:  # many channels: oneDNN sums over pixels 2 to 4 times as fast in this layout
+                dy, x = dy.contiguous(), x.contiguous()
+        w = torch.empty(shape, dtype=dy.dtype, device=dy.device, memory_format=layout)  # only its shape is read
         return _convolution_backward(dy, x, w, params, [False, True, False])[1]
 
     @staticmethod
@@ -207,7 +251,7 @@ class _WeightGradient(torch.autograd.Function):
         (ddw,) = grads
         dy, x = ctx.saved_tensors
         ddy = _Convolution.apply(x, ddw, *ctx.params) if ctx.needs_input_grad[0] else None
-        dx = _InputGradient.apply(dy, ddw, x.shape, *ctx.params) if ctx.needs_input_grad[1] else None
+        dx = _InputGradient.apply(dy, ddw, x, *ctx.params) if ctx.needs_input_grad[1] else None
         return ddy, dx, None, None, None, None
 
 

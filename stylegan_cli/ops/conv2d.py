@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .bias_act import ACTIVATIONS, bias_act, epilogue
 from .composite import convolve, plain_convolution
 from .dispatch import choose
+from .modulation import scaled_weights
 from .upfirdn2d import downsample2d, upfirdn2d_composite, upfirdn2d_cuda, upfirdn2d_reference, upsample2d
 
 
@@ -28,6 +30,31 @@ def conv2d_resample(
     filter is missing.
     """
     return _IMPLEMENTATIONS[choose(x.device.type)](x, w, f, up, down, padding)
+
+
+def equalized_conv2d(
+    x: Tensor,  # [N, I, H, W]
+    w: Tensor,  # [O, I, k, k], k = 1 or 3
+    b: Tensor | None,  # [O]
+    f: Tensor | None = None,  # [K] resampling filter, required if up or down is 2
+    up: int = 1,  # 1 or 2
+    down: int = 1,  # 1 or 2
+    act: str = "linear",  # 'linear', 'relu' or 'lrelu'
+    w_gain: float = 1.0,  # factor on w
+    gain: float = 1.0,  # factor after the activation
+    clamp: float | None = None,  # upper bound of the absolute result; None: no bound
+) -> Tensor:  # [N, O, H * up / down, W * up / down]
+    """A layer: clamp(gain act(conv2d_resample(x, w_gain w) + b)). w and b can have higher precision than x; the result
+    has the type of x. Differentiable twice in x, w and b."""
+    implementation = choose(x.device.type)
+    # These activations are positively homogeneous: a gain before them equals one after them.
+    if implementation == "cuda" and (b is not None or act != "linear" or clamp is not None):
+        x = conv2d_resample_cuda(x, scaled_weights(w, w_gain, x.dtype)[0], f, up, down)
+        return epilogue(x, None, None, b, act, gain, ACTIVATIONS[act].alpha, clamp)
+    if implementation == "cuda":
+        return conv2d_resample_cuda(x, scaled_weights(w, w_gain * gain, x.dtype)[0], f, up, down)
+    w, b = (w * (w_gain * gain)).to(x.dtype), None if b is None else (b * gain).to(x.dtype)
+    return bias_act(_IMPLEMENTATIONS[implementation](x, w, f, up, down), b, act=act, gain=1, clamp=clamp)
 
 
 def _conv2d_resample(
@@ -64,7 +91,15 @@ def _conv2d_resample(
 
 conv2d_resample_reference = functools.partial(_conv2d_resample, plain_convolution, upfirdn2d_reference)
 conv2d_resample_composite = functools.partial(_conv2d_resample, convolve, upfirdn2d_composite)
-conv2d_resample_cuda = functools.partial(_conv2d_resample, plain_convolution, upfirdn2d_cuda)
+conv2d_resample_cuda = functools.partial(_conv2d_resample, convolve, upfirdn2d_cuda)
+
+
+def conv2d_resample_with(
+    convolution: Callable[..., Tensor],  # (x, w, stride=, padding=, transposed=)
+) -> Callable[..., Tensor]:
+    """The composite with another convolution."""
+    return functools.partial(_conv2d_resample, convolution, upfirdn2d_composite)
+
 
 _IMPLEMENTATIONS = {
     "cuda": conv2d_resample_cuda,

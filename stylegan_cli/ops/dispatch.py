@@ -90,7 +90,6 @@ def kernel_device() -> str:
     return _kernel_device.get()
 
 
-@torch.compiler.assume_constant_result
 def choose(
     device: str,  # device type of the tensors
     cuda: bool = True,  # the kernel supports this call
@@ -117,10 +116,35 @@ def choose(
     return "cuda" if cuda else "composite"
 
 
+# torch.compiler.assume_constant_result sets this too, but imports the compiler, which takes longer than PyTorch itself.
+choose._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether ops run on the kernels there; unlike `choose`, never an error."""
+    return device.type == kernel_device() and choose(device.type) in ("cuda", "fused")
+
+
 @functools.cache
 def _warn_once(problem: str) -> None:
     message = f"{problem} Continuing without the CUDA kernels, which is slower. Run `sgan doctor` for details."
     warnings.warn(message, stacklevel=4)
+
+
+@contextlib.contextmanager
+def tensor_cores(
+    convolutions: bool,
+    products: bool = False,  # of matrices, in fully connected layers: few, and their errors reach every level
+) -> Iterator[None]:
+    """Whether float32 convolutions and products use tensor cores on CUDA, which round their operands to TF32: 10 bits
+    of mantissa, as in float16. Afterwards the settings are as before; they are those of the whole process."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32, cudnn.allow_tf32 = products, convolutions
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def has_float64(device: torch.device) -> bool:

@@ -16,13 +16,52 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bias_act import ACTIVATIONS, bias_act_reference, epilogue, negative_slope
-from .composite import Epilogue
-from .conv2d import conv2d_resample_composite, conv2d_resample_cuda, conv2d_resample_reference
+from .bias_act import ACTIVATIONS, bias_act, bias_act_reference, epilogue, negative_slope
+from .composite import Epilogue, apply_epilogue_
+from .conv2d import conv2d_resample_composite, conv2d_resample_cuda, conv2d_resample_reference, conv2d_resample_with
 from .dispatch import choose
+from .epilogue import piecewise_epilogue
+from .modulation import EPS, HALF, modulation
 
-EPS = 1e-8
-HALF = (torch.float16, torch.bfloat16)
+
+class Prepared(NamedTuple):
+    """What `modulated_conv2d` otherwise computes in every call, for a weight and a style that are prepared already."""
+
+    d: Tensor | None  # [N, O] demodulation factors, as of `demodulation`; None: no demodulation
+    phases: Tensor | None = None  # [4 O, I, 3, 3] if up is 2: the weight of the fused kernel
+    convolution: Callable[..., Tensor] | None = None  # that of the composite, such as one that keeps its packed weight
+
+
+def prepare_weight(
+    w: Tensor,  # [O, I, k, k]
+    dtype: torch.dtype,  # of the layer's input
+) -> tuple[Tensor, Tensor]:  # [O, I, k, k] not yet in this type, [O, I]
+    """The weight of a demodulated layer for its convolution, and the sums of its squares over taps, for `demodulation`.
+
+    Both depend on nothing else, and serve until the weight changes. Differentiable.
+    """
+    if dtype in HALF:
+        # d cancels any common factor, which therefore has no gradient. With weights of at most 1 / sqrt(fan_in) and
+        # styles of at most 1, the sum over 512 x 3 x 3 inputs of at most 256 stays below 17,400: half precision cannot
+        # overflow.
+        w = w.float() / (w[0].numel() ** 0.5 * w.detach().abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
+    return w, w.square().sum([2, 3])
+
+
+def prepare_style(
+    style: Tensor,  # [..., I]
+    dtype: torch.dtype,  # of the layer's input
+) -> Tensor:  # [..., I]
+    """The style of a demodulated layer, see `prepare_weight`; zeros beyond its input channels change nothing."""
+    return style.float() / style.detach().abs().amax(-1, keepdim=True).clamp_min(EPS) if dtype in HALF else style
+
+
+def demodulation(
+    style: Tensor,  # [..., N, I] from `prepare_style`
+    squares: Tensor,  # [..., O, I] from `prepare_weight`
+) -> Tensor:  # [..., N, O]
+    """The factors d of one layer, or of several."""
+    return (style.square() @ squares.mT + EPS).rsqrt()
 
 
 def modulated_conv2d(
@@ -40,6 +79,8 @@ def modulated_conv2d(
     clamp: float | None = None,  # upper bound of the absolute result; None: no bound
     scale: Tensor | None = None,  # [] factor after demodulation
     padding: int | None = None,  # zeros on each side; None: k // 2, for a 'same' convolution. Requires up = 1
+    w_gain: float = 1.0,  # factor on w
+    prepared: Prepared | None = None,  # w and style are those of `prepare_weight` and `prepare_style`. No gradients
 ) -> Tensor:  # [N, O, H * up, W * up]
     """Modulate, convolve, demodulate, add noise and bias, activate.
 
@@ -48,7 +89,9 @@ def modulated_conv2d(
     """
     _check(x, w, style, up, noise, b, act, padding)
     gain = ACTIVATIONS[act].gain if gain is None else float(gain)
-    layer = _Layer(x, w, style, demodulate, up, f, noise, noise_strength, b, act, gain, clamp, scale, padding)
+    layer = _Layer(
+        x, w, style, demodulate, up, f, noise, noise_strength, b, act, gain, clamp, scale, padding, w_gain, prepared
+    )
     return _IMPLEMENTATIONS[choose(x.device.type, cuda=ACTIVATIONS[act].kernel, fused=_is_fusible(layer))](layer)
 
 
@@ -69,6 +112,8 @@ class _Layer(NamedTuple):
     clamp: float | None
     scale: Tensor | None  # []
     padding: int | None
+    w_gain: float
+    prepared: Prepared | None
 
     @property
     def slope(self) -> float | None:
@@ -121,14 +166,14 @@ def _convolved(
 def _factors(layer: _Layer) -> tuple[Tensor, Tensor, Tensor | None]:  # [O, I, k, k], [N, I], [N, O]
     """Weights and styles for the convolution, and the demodulation factors d."""
     w, style = layer.w, layer.style
+    if layer.prepared:
+        return w, style, layer.prepared.d
+    w = w if layer.w_gain == 1 else w * layer.w_gain
     if not layer.demodulate:
         return w, style if layer.scale is None else style * layer.scale, None
-    if layer.x.dtype in HALF:
-        # d cancels any common factor. With weights of at most 1 / sqrt(fan_in) and styles of at most 1, the sum over
-        # 512 x 3 x 3 inputs of at most 256 stays below 17,400: half precision cannot overflow.
-        w = w.float() / (w[0].numel() ** 0.5 * w.abs().amax([1, 2, 3], keepdim=True).clamp_min(EPS))
-        style = style.float() / style.abs().amax(1, keepdim=True).clamp_min(EPS)
-    d = (style.square() @ w.square().sum([2, 3]).t() + EPS).rsqrt()
+    w, squares = prepare_weight(w, layer.x.dtype)
+    style = prepare_style(style, layer.x.dtype)
+    d = demodulation(style, squares)
     return w, style, d if layer.scale is None else d * layer.scale
 
 
@@ -146,7 +191,10 @@ def _epilogue_reference(
 
 
 def _composite(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
-    y, d = _convolved(layer, conv2d_resample_composite)
+    if layer.prepared and not layer.demodulate and layer.w.shape[-1] == 1:
+        return _pointwise(layer)
+    convolution = layer.prepared and layer.prepared.convolution
+    y, d = _convolved(layer, conv2d_resample_with(convolution) if convolution else conv2d_resample_composite)
     noise, strength, b, slope = layer.noise, layer.strength, layer.b, layer.slope
     if slope is None or d is None or b is None:
         return _epilogue_reference(y, d, layer)
@@ -154,14 +202,36 @@ def _composite(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     if noise is not None:
         strength = (noise.new_ones([]) if strength is None else strength) * layer.gain
     d, b = d.to(y.dtype) * layer.gain, b.to(y.dtype) * layer.gain
+    if layer.prepared:
+        return apply_epilogue_(y, y, d, b, noise, strength, slope, layer.clamp)
     return Epilogue.apply(y, d, b, noise, strength, slope, layer.clamp)
+
+
+def _pointwise(layer: _Layer) -> Tensor:  # [N, O, H, W]
+    """A 1x1 convolution to few channels: the product of each image with weights of its own reads the input once."""
+    x, b = layer.x, layer.b
+    w = (layer.w[:, :, 0, 0] * layer.style[:, None]).to(x.dtype)  # [N, O, I]
+    if x.is_contiguous(memory_format=torch.channels_last):
+        pixels = x.permute(0, 2, 3, 1)
+        y = pixels.flatten(1, 2) @ w.mT  # [N, H * W, O]
+        y = y.unflatten(1, pixels.shape[1:3]).permute(0, 3, 1, 2)
+    else:
+        y = (w @ x.flatten(2)).unflatten(2, x.shape[2:])
+    return bias_act(y, None if b is None else b.to(y.dtype), layer.act, layer.gain, clamp=layer.clamp)
 
 
 def _cuda(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     """cuDNN's convolution between the other kernels."""
-    y, d = _convolved(layer, conv2d_resample_cuda)
+    if layer.prepared:
+        y, d = _convolved(layer, conv2d_resample_cuda)
+    else:
+        w, style, d = modulation(layer.w, layer.style, layer.w_gain, layer.x.dtype, layer.demodulate)
+        if layer.scale is not None:
+            style, d = (style * layer.scale, None) if d is None else (style, d * layer.scale)
+        x = piecewise_epilogue(layer.x, style)  # unlike x * style, it has both gradients in one pass
+        y = conv2d_resample_cuda(x, w, layer.f, layer.up, padding=layer.padding)
     alpha = ACTIVATIONS[layer.act].alpha
-    return epilogue(y, d, layer.scaled_noise, layer.b, layer.act, layer.gain, alpha, layer.clamp)
+    return epilogue(y, d, layer.noise, layer.b, layer.act, layer.gain, alpha, layer.clamp, layer.strength)
 
 
 # The fused kernel: csrc/modulated_conv2d.cu, bound by csrc/library.cpp. It computes the layer in one pass over memory.
@@ -177,7 +247,11 @@ def _is_fusible(layer: _Layer) -> bool:
 
 def _fused(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     w, style, d = _factors(layer)
-    w = (w if layer.f is None or layer.up == 1 else phase_weights(w, layer.f)).to(layer.x.dtype)
+    if layer.prepared and layer.prepared.phases is not None:
+        w = layer.prepared.phases
+    elif layer.f is not None and layer.up == 2:
+        w = phase_weights(w, layer.f)
+    w = w.to(layer.x.dtype)
     operands = (style, d, layer.scaled_noise, layer.b)
     style, d, noise, b = (None if t is None else t.float().contiguous() for t in operands)
     phases, clamp = 1 if layer.up == 1 else 4, math.inf if layer.clamp is None else layer.clamp

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from ..ops import has_kernels
 
 
 def uniform(
@@ -20,13 +23,7 @@ def uniform(
     shape: tuple[int, ...] = (),  # per image
 ) -> Tensor:  # [N, *shape] float32 in (0, 1)
     """Sample uniform numbers on the device of `index`."""
-    n, count = index.shape[0], math.prod(shape)
-    low, high = _keys(seed, purpose, index)
-    x = torch.arange(count, dtype=torch.int32, device=index.device).mul_(_signed(0x9E3779B9))
-    x = x[None, :] + low[:, None]
-    x = _mix_(_mix_(x).bitwise_xor_(high[:, None]))
-    x = x.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)  # 23 bits: adding 0.5 stays exact in float32
-    return x.to(torch.float32).add_(0.5).mul_(2.0**-23).reshape(n, *shape)
+    return uniforms(seed, {purpose: shape}, index)[0]
 
 
 def normal(
@@ -36,7 +33,31 @@ def normal(
     shape: tuple[int, ...] = (),
 ) -> Tensor:  # [N, *shape] float32, N(0, 1)
     """Sample normally distributed numbers by inverting their distribution function."""
-    return uniform(seed, purpose, index, shape).mul_(2).sub_(1).erfinv_().mul_(math.sqrt(2))
+    return normals(seed, {purpose: shape}, index)[0]
+
+
+def uniforms(
+    seed: int,
+    shapes: Mapping[str, tuple[int, ...]],  # purpose -> shape
+    index: Tensor,  # [N] int64
+) -> list[Tensor]:  # [N, *shape] float32 each, in (0, 1)
+    """The numbers of `uniform` for several purposes: on a GPU, from one kernel."""
+    if not has_kernels(index.device):  # some are made on the CPU, whatever the networks run on
+        return [_uniform(seed, purpose, index, shape) for purpose, shape in shapes.items()]
+    return _split(_kernel(seed, shapes, index, centered=False), shapes, len(index))
+
+
+def normals(
+    seed: int,
+    shapes: Mapping[str, tuple[int, ...]],  # purpose -> shape
+    index: Tensor,  # [N] int64
+) -> list[Tensor]:  # [N, *shape] float32 each
+    """The numbers of `normal` for several purposes."""
+    if not has_kernels(index.device):
+        centered = [_uniform(seed, purpose, index, shape).mul_(2).sub_(1) for purpose, shape in shapes.items()]
+        return [u.erfinv_().mul_(math.sqrt(2)) for u in centered]
+    numbers = _kernel(seed, shapes, index, centered=True).erfinv_().mul_(math.sqrt(2))
+    return _split(numbers, shapes, len(index))
 
 
 def integers(
@@ -46,18 +67,40 @@ def integers(
     high: int,  # exclusive; must be far below 2^23 for a uniform distribution
 ) -> Tensor:  # [N] int64 in 0 ... high - 1
     """Sample uniformly distributed integers."""
-    odd = (uniform(seed, purpose, index) * 2**24).long()  # exact: 2 k + 1, k of 23 bits
-    return (odd * high) >> 24
+    return as_integers(uniform(seed, purpose, index), high)
+
+
+def as_integers(
+    u: Tensor,  # [...] from `uniform`
+    high: int,
+) -> Tensor:  # [...] int64, as from `integers`
+    return ((u * 2**24).long() * high) >> 24  # exact: 2 k + 1 with k of 23 bits, times high
+
+
+# The same in PyTorch's operations.
+
+
+def _uniform(seed: int, purpose: str, index: Tensor, shape: tuple[int, ...]) -> Tensor:  # [N, *shape] float32
+    n, count = index.shape[0], math.prod(shape)
+    low, high = _keys(seed, purpose, index)
+    x = torch.arange(count, dtype=torch.int32, device=index.device).mul_(_signed(0x9E3779B9))
+    x = x[None, :] + low[:, None]
+    x = _mix_(_mix_(x).bitwise_xor_(high[:, None]))
+    x = x.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)  # 23 bits: adding 0.5 stays exact in float32
+    return x.to(torch.float32).add_(0.5).mul_(2.0**-23).reshape(n, *shape)
 
 
 def _keys(seed: int, purpose: str, index: Tensor) -> tuple[Tensor, Tensor]:  # two [N] int32
     """Compute a 64-bit key for each image: one round of SplitMix64 of the index, offset by seed and purpose."""
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    x = index * _signed(0x9E3779B97F4A7C15, 64) + int.from_bytes(digest[:8], "little", signed=True)
+    x = index * _signed(0x9E3779B97F4A7C15, 64) + _purpose_key(seed, purpose)
     x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9, 64)
     x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB, 64)
     x = x ^ _shift_right(x, 31)
     return x.to(torch.int32), (x >> 32).to(torch.int32)
+
+
+def _purpose_key(seed: int, purpose: str) -> int:  # 64 bits, signed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "little", signed=True)
 
 
 def _mix_(x: Tensor) -> Tensor:  # [...] int32, in place
@@ -73,3 +116,33 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:  # [...] int64, filled with ze
 
 def _signed(x: int, bits: int = 32) -> int:
     return x - (1 << bits) if x >> (bits - 1) else x
+
+
+# The kernel: csrc/counter.cu, bound by csrc/library_training.cpp. It makes the same bits, in one launch, not forty.
+
+_SEGMENTS = 32  # of one launch, as in csrc/kernels.h
+
+torch.library.define("sgan::counter_uniform", "(Tensor index, int[] keys, int[] counts, bool centered) -> Tensor")
+
+
+@torch.library.register_fake("sgan::counter_uniform")
+def _(index, keys, counts, centered):
+    return index.new_empty(len(index) * sum(counts), dtype=torch.float32)
+
+
+def _kernel(
+    seed: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    index: Tensor,  # [N]
+    centered: bool,  # in (-1, 1) instead of (0, 1)
+) -> Tensor:  # [sum of N * the numbers of each shape]
+    keys, counts = [_purpose_key(seed, purpose) for purpose in shapes], [math.prod(shape) for shape in shapes.values()]
+    starts = range(0, len(keys), _SEGMENTS)
+    parts = [(keys[i : i + _SEGMENTS], counts[i : i + _SEGMENTS]) for i in starts]
+    numbers = [torch.ops.sgan.counter_uniform(index, *part, centered) for part in parts]
+    return numbers[0] if len(numbers) == 1 else torch.cat(numbers)
+
+
+def _split(numbers: Tensor, shapes: Mapping[str, tuple[int, ...]], n: int) -> list[Tensor]:  # [N, *shape] each
+    parts = numbers.split([n * math.prod(shape) for shape in shapes.values()])
+    return [part.view(n, *shape) for part, shape in zip(parts, shapes.values(), strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from ..data.images import to_uint8
 from ..errors import quote
+from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..models.registry import require_transform
+from ..ops import tensor_cores
 from ..progress import Progress, silent
 from ..version import __version__
 from . import checks
@@ -101,7 +104,8 @@ def generate_images(
     transforms: Batches | None = None,  # [N, 3, 3] of the input; None: that of the options
 ) -> Iterator[Tensor]:  # uint8 [C, H, W], one by one
     """Generate images in batches, and yield them one by one."""
-    batch, view = options.batch_for(G), options.view(G)
+    batch, view, synthesis = options.batch_for(G), options.view(G), frozen_synthesis(G)
+    transfers: deque[tuple[int, Callable[[], Tensor]]] = deque()
     progress("images", 0, len(seeds))
     for i in range(0, len(seeds), batch):
         batch_seeds = seeds[i : i + batch]
@@ -111,9 +115,33 @@ def generate_images(
         else:
             maps = noise_maps(G, options.noise_mode, batch_seeds, ws.device)
         transform = view if transforms is None else transforms[i : i + len(batch_seeds)]
-        images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype, transform=transform)).cpu()
-        progress("images", i + len(images), len(seeds))
-        yield from images
+        with tensor_cores(options.dtype is not None):
+            images = to_uint8(synthesis(ws, noise=maps, dtype=options.dtype, transform=transform))
+        transfers.append((i + len(images), _to_cpu(images)))
+        # A GPU computes the next batch while this one is copied and used.
+        while len(transfers) > (images.device.type == "cuda" and i + batch < len(seeds)):
+            done, transfer = transfers.popleft()
+            images = transfer()
+            progress("images", done, len(seeds))
+            yield from images
+
+
+def _to_cpu(
+    images: Tensor,  # [N, C, H, W]
+) -> Callable[[], Tensor]:  # waits for the copy
+    """Start a copy to the CPU."""
+    if images.device.type != "cuda":
+        return images.cpu
+    result = torch.empty(images.shape, dtype=images.dtype, pin_memory=True)
+    result.copy_(images, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return result
+
+    return wait
 
 
 def image_metadata(

@@ -43,5 +43,5 @@ def sample_noise(
     index: Tensor,  # [N] int64
 ) -> list[Tensor]:  # [N, 1, h, w] for each layer with noise
     """Sample noise for a batch, see `counter`."""
-    sizes = {row.name: (1, row.height, row.width) for row in G.noise_layers}
-    return [counter.normal(seed, f"{purpose}.{name}", index, size) for name, size in sizes.items()]
+    shapes = {f"{purpose}.{row.name}": (1, row.height, row.width) for row in G.noise_layers}
+    return counter.normals(seed, shapes, index)

@@ -17,6 +17,7 @@ from ..metrics.equivariance import peak_signal_to_noise
 from ..metrics.metric import Motion
 from ..metrics.motions import MAX_SHIFT, compare, input_transform, squared_errors
 from ..metrics.resampling import rotate, shift_by_fraction
+from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..models.registry import require_transform
 from ..progress import Progress, silent
@@ -123,7 +124,7 @@ def _synthesize(
     sampling: SamplingOptions,
     transforms: Tensor | None = None,  # [N, 3, 3]
 ) -> Tensor:  # [N, C, H, W]
-    batch, images = sampling.batch_for(sources.G), []
+    batch, images, synthesis = sampling.batch_for(sources.G), [], frozen_synthesis(sources.G)
     for i in range(0, len(sources), batch):
         part = slice(i, i + batch)
         noise = noise_maps(sources.G, sampling.noise_mode, sources.seeds[part], sources.ws.device)
@@ -131,7 +132,7 @@ def _synthesize(
             noise = [maps[part] for maps in sources.noise]
         transform = None if transforms is None else transforms[part].to(sources.ws)
         ws, dtype = sources.ws[part], sampling.dtype
-        images.append(sources.G.synthesis(ws, noise=noise, dtype=dtype, transform=transform))
+        images.append(synthesis(ws, noise=noise, dtype=dtype, transform=transform))
     return torch.cat(images)
 
 

@@ -19,7 +19,7 @@ from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.labels import class_labels, describe_labels, label_metadata
 from ..sampling.latent_files import save_latents
 from ..sampling.latent_space import check_use
-from .model import Model, OutputImage, tuned_note, upcast
+from .model import Model, OutputImage, save_outputs, tuned_note, upcast
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class GenerateResult:
 
     @property
     def ws(self) -> Tensor:  # [N, num_ws, w_dim], on the CPU
-        return torch.stack([w for w, _ in self._latents_and_images])
+        return torch.stack([w for w, _ in self._latents_and_images]).cpu()
 
     def save(
         self,
@@ -79,17 +79,19 @@ class GenerateResult:
         """Write each image as soon as it is generated. Raises SganError for `latents` if they come from a file."""
         if latents and self.from_w:
             raise SganError(f"The latents are already in {self.from_w}.", hint="Remove latents=True.")
-        files, ws, images = [], [], []
-        for w, output in self._outputs():
-            files.append(output.save(folder, format))
-            if latents:
-                ws.append(w)
-            if grid:
-                images.append(output.image)
+        ws, images = [], []
+
+        def outputs() -> Iterator[OutputImage]:
+            for w, output in self._outputs():
+                ws.extend([w] if latents else [])
+                images.extend([output.image] if grid else [])
+                yield output
+
+        files = list(save_outputs(outputs(), folder, format))
         if latents:
             files.append(Path(folder) / "w.npz")
             model, settings = self.common_metadata["model"], self.model.file_settings
-            save_latents(files[-1], torch.stack(ws), seeds=self.seeds, model=model, settings=settings)
+            save_latents(files[-1], torch.stack(ws).cpu(), seeds=self.seeds, model=model, settings=settings)
         if grid:
             files.append(self._grid(images).save(folder, format))
         return files
@@ -133,7 +135,7 @@ def generate(
 
         def latents(i: int, j: int) -> Tensor:  # [j - i, num_ws, w_dim]
             ws = file.ws[i:j] if file else map_seeds(G, seeds[i:j], sampling)
-            ready.extend(ws.cpu())
+            ready.extend(ws)  # to copy them here would wait for all images before
             return ws
 
         for image in generate_images(G, latents, seeds, sampling, progress, noise=noise):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,10 +15,12 @@ import torch
 from torch import Tensor
 
 from .. import cache, ops
-from ..data.images import save_image, to_rgb
+from ..data.images import encode_image, save_image, to_rgb
 from ..errors import SganError
+from ..files import write_atomic
 from ..interop.opening import open_model
 from ..models.discriminator import Discriminator
+from ..models.frozen import frozen_synthesis, weight_versions
 from ..models.generator import Generator
 from ..ops import dispatch
 from ..sampling.bound_files import Owner
@@ -24,6 +28,7 @@ from ..sampling.generate import SamplingOptions, image_metadata
 from ..sampling.labels import class_labels, label_metadata
 from ..sampling.latent_files import Latents, collect_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
+from ..threads import available_cores
 from ..version import __version__
 
 T = TypeVar("T")
@@ -46,7 +51,8 @@ class Model:
         self._file_state = _file_state(Path(path))
         self.snapshot: Snapshot = open_model(path, device)
         self.owner = Owner(self.info.run, self.info.origins, any_model)
-        self._opened = _weight_versions(self.G)
+        self._opened = weight_versions(self.G)
+        self._synthesis = frozen_synthesis(self.G)  # kept, so that every request uses the same prepared weights
         self._cached: tuple[object, str] | None = None  # versions of the weights, and their fingerprint
 
     @property
@@ -74,7 +80,7 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the generator's current weights; that of an unchanged file is cached."""
-        versions = _weight_versions(self.G)
+        versions = weight_versions(self.G)
         if self._cached is None or self._cached[0] != versions:
             self._cached = versions, fingerprint(self.G) if versions != self._opened else self._file_fingerprint()
         return self._cached[1]
@@ -182,7 +188,40 @@ class ImagesResult:
     ) -> list[Path]:  # the sheet last
         """Write all images and the sheet."""
         sheet = [] if self.sheet is None else [self.sheet]
-        return [output.save(folder, format) for output in (*self.outputs, *sheet)]
+        return list(save_outputs((*self.outputs, *sheet), folder, format))
+
+
+def save_outputs(
+    outputs: Iterable[OutputImage],
+    folder: str | Path,
+    format: str = "png",
+) -> Iterator[Path]:
+    """Encode and write images on other threads while the next ones are computed, and yield their paths.
+
+    They are encoded in parallel and written in order. Few are waiting at a time; after Ctrl-C those are still written.
+    After an error, none is. Raises as `save_image`.
+    """
+    threads, failed = available_cores(), []
+    waiting: deque[Future[Path]] = deque()
+
+    def write(encoded: Future[bytes], path: Path) -> Path:
+        try:
+            content = encoded.result()
+            if not failed:
+                write_atomic(path, content)
+        except BaseException:
+            failed.append(path)
+            raise
+        return path
+
+    with ThreadPoolExecutor(threads) as encoders, ThreadPoolExecutor(1) as writer:
+        for output in outputs:
+            encoded = encoders.submit(encode_image, output.image, format, output.metadata)
+            waiting.append(writer.submit(write, encoded, Path(folder) / f"{output.name}.{format}"))
+            while len(waiting) > 2 * threads or (waiting and waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def upcast(
@@ -198,12 +237,6 @@ def tuned_note(
 ) -> list[str]:
     """A note that all images come from a tuned generator, if so."""
     return [f"All images are generated with the tuned weights in {tuned}."] if tuned else []
-
-
-def _weight_versions(G: Generator) -> list[tuple[int, int]]:
-    """A list that differs after a weight has been changed in place or replaced."""
-    weights = G.state_dict(keep_vars=True).values()
-    return [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
 
 
 def _file_state(path: Path) -> str | None:

@@ -65,7 +65,7 @@ class Engine(Generic[R]):
         self.device, self.clock = recipe.device, Clock()
         self.guard = Guard([phase.name for phase in recipe.phases], self.device)
         self.batch_gpu_halved = False  # by `fit_memory`
-        self._graph_memory = (torch.cuda.graph_pool_handle(), torch.cuda.Stream()) if recipe.graphs else None
+        self._graph_memory = _graph_memory() if recipe.graphs else None
         self._graphs: dict[str, Graphed] = {}
         self._batch: Batch | None = None  # the graphs' static input
 
@@ -188,7 +188,7 @@ class Engine(Generic[R]):
             parameter.requires_grad_(True)
         phase.optimizer.zero_grad(set_to_none=True)
         for part in parts:
-            (phase.loss(part) * (phase.interval / self.recipe.batch)).backward()
+            (phase.loss(part) * (phase.interval / self.recipe.batch)).backward(inputs=phase.parameters)
         phase.network.requires_grad_(False)
         for parameter in phase.parameters:
             if parameter.grad is None:  # Adam would skip it: its moments and step count must follow every update
@@ -203,6 +203,8 @@ class Engine(Generic[R]):
             self._dry_run()
         except torch.OutOfMemoryError:
             self._graphs.clear()
+            if self._graph_memory is not None:  # the pool of a capture that failed cannot be used again
+                self._graph_memory = _graph_memory()
             return True
         finally:
             for phase in self.recipe.phases:
@@ -231,6 +233,11 @@ class Engine(Generic[R]):
             for phase in self.recipe.phases:
                 for _ in range(1 if self._graph_memory is None else WARM_UP + 1):
                     self._run(phase, batch)
+
+
+def _graph_memory() -> tuple[Any, torch.cuda.Stream]:
+    """The memory pool and the stream that the graphs share."""
+    return torch.cuda.graph_pool_handle(), torch.cuda.Stream()
 
 
 def _optimizers(phases: list[Phase]) -> dict[str, GuardedOptimizer]:

@@ -31,12 +31,25 @@ class Graphed:
             self._eager()
             return
         if self._graph is None:
-            graph = torch.cuda.CUDAGraph()
-            # thread_local: the loader's thread pins memory meanwhile, which would invalidate a global capture.
-            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
-                self.work()
-            self._graph = graph
+            self._graph = self._capture()
         self._graph.replay()
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Raises torch.OutOfMemoryError if memory runs out, whatever the capture raises because it cannot end."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # A capture that fails leaves its stream current. thread_local: the loader's thread pins memory meanwhile,
+            # which would invalidate a global capture.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"),
+            ):
+                self.work()
+        except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise torch.OutOfMemoryError(f"CUDA out of memory in the capture of a graph: {error}") from None
+            raise
+        return graph
 
     def _eager(self) -> None:
         """Run on the stream of the capture, so that PyTorch's per-stream setup is done."""
@@ -45,3 +58,12 @@ class Graphed:
             self.work()
         torch.cuda.current_stream().wait_stream(self.stream)
         self._runs += 1
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one during which it was raised, says that memory ran out: CUDA, cuBLAS and cuDNN do so in
+    their own words."""
+    if error is None:
+        return False
+    words = ("out of memory", "ALLOC_FAILED")
+    return any(word in str(error) for word in words) or _is_out_of_memory(error.__context__)

@@ -31,8 +31,8 @@ class Guard:
         gradients: Iterable[Tensor],  # after the sum over ranks, so that the result is the same on all
     ) -> Tensor:  # [] float32, 1 if any number is not finite
         """Record whether all gradients are finite: their norms are only if all elements are."""
-        norms = torch.stack(torch._foreach_norm(list(gradients)))  # pyright: ignore[reportPrivateImportUsage] (has no public name)
-        bad = torch.maximum((~norms.sum().isfinite()).float(), self.hold)
+        total = torch.stack(torch._foreach_norm(list(gradients))).sum()  # pyright: ignore[reportPrivateImportUsage] (has no public name)
+        bad = torch.maximum((total - total != 0).float(), self.hold)  # infinity - infinity is not a number
         self.in_a_row[phase].add_(1).mul_(bad)
         torch.maximum(self._bad, bad, out=self._bad)
         return bad

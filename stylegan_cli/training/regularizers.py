@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..distributed import sum_over_ranks
-from ..ops import feature_gradients_only
 from .guard import finite_or
 
 
@@ -40,8 +39,7 @@ def interpolate_images(
 
 
 def _input_gradient(logits: Tensor, images: Tensor) -> Tensor:  # [N, C, H, W] dD/dx, differentiable
-    with feature_gradients_only():
-        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient
 
 
@@ -54,8 +52,7 @@ def path_lengths(
     """|| J_w^T y ||, y normal with variance 1 / (H W), root mean square over the ws of an image
     (Karras et al. 2020, section 3.2, equation 4)."""
     y = directions / math.sqrt(images.shape[2] * images.shape[3])
-    with feature_gradients_only():
-        (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=differentiable)
+    (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=differentiable)
     return gradient.square().sum(2).mean(1).sqrt()
 
 

@@ -29,9 +29,9 @@ class Means:
         values: Tensor,  # [...] non-finite elements are ignored
     ) -> None:
         values = values.detach()
-        finite = values.isfinite()
         dtype = torch.float64 if has_float64(values.device) else torch.float32
-        sums = (torch.where(finite, values, 0).sum(dtype=dtype), finite.sum(dtype=dtype))
+        finite = values - values == 0  # in fewer operations than isfinite
+        sums = (values.nan_to_num(0, 0, 0).sum(dtype=dtype), finite.sum(dtype=dtype))
         if name in self._sums:
             self._sums[name].add_(torch.stack(sums))
         else:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -242,17 +243,15 @@ def test_unwritable_folder(sgan, tiny_run, tmp_path, command):
 
 
 def test_full_disk(sgan, tiny_run, tmp_path, monkeypatch):
-    from PIL.Image import Image as PillowImage
+    write, calls = Path.write_bytes, []
 
-    save, calls = PillowImage.save, []
-
-    def full(self, path, *args, **options):
+    def full(path, content):
         calls.append(path)
-        save(self, path, *args, **options)
+        write(path, content)
         if len(calls) == 3:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PillowImage, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     out = tmp_path / "out"
     assert_error(
         sgan("generate", "--model", tiny_run, "--seeds", "0-9", "--outdir", out, "-q", code=1), "No space left"

@@ -88,7 +88,7 @@ def build_library() -> Path:
     """A library for torch.ops.load_library that registers the ops for CPU tensors, with emulated kernels."""
     folder = Path(torch.__file__).parent
     flags = ["-std=c++17", "-O2", "-fPIC", "-I", folder / "include", "-DTORCH_TARGET_VERSION=0x020a000000000000ULL"]
-    sources = [*sorted(CSRC.glob("*.cu")), CSRC / "library.cpp", HERE / "emulator.cpp"]
+    sources = [*sorted(CSRC.glob("*.cu")), *sorted(CSRC.glob("*.cpp")), HERE / "emulator.cpp"]
     link = ["-shared", "-L", folder / "lib", "-ltorch_cpu", "-lc10"]
     return compile_all("emulated.so", [(source, flags) for source in sources], link)
 

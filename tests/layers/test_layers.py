@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from stylegan_cli.layers import (
@@ -14,9 +14,10 @@ from stylegan_cli.layers import (
     ModulatedConv2d,
     ToRGB,
     append_minibatch_std,
+    batched_styles,
     normalize_2nd_moment,
 )
-from stylegan_cli.ops import conv2d_resample, use
+from stylegan_cli.ops import conv2d_resample, scaled_linear, use
 
 SQRT2 = math.sqrt(2)
 
@@ -231,3 +232,29 @@ def test_normalize_2nd_moment():
     assert np.allclose(y.numpy(), expected, rtol=1e-12)
     assert y[1:].square().mean(1).tolist() == pytest.approx([1, 1])
     assert normalize_2nd_moment(torch.zeros(1, 4)).abs().sum() == 0
+
+
+def test_batched_styles_are_those_of_each_layer():
+    layers = [double(EqualLinear(4, features, bias_init=1)) for features in (5, 3, 5, 2)]
+    ws = [randn(2, 4).requires_grad_(True) for _ in layers]
+    leaves = [*ws, *(layer.weight for layer in layers), *(layer.bias for layer in layers)]
+    results = []
+    for styles in (batched_styles(layers, ws), [layer(w) for layer, w in zip(layers, ws)]):
+        results.append((*styles, *torch.autograd.grad(sum(s.pow(3).sum() for s in styles), leaves)))
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2)], ids=["one", "several"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_scaled_linear(shape, bias):
+    *layers, n = shape
+    x, w = randn(*layers, n, 3).requires_grad_(True), randn(*layers, 4, 3).requires_grad_(True)
+    leaves = (x, w, randn(*layers, 4).requires_grad_(True)) if bias else (x, w)
+
+    def function(x, w, b=None):
+        return scaled_linear(x, w, b, 0.3, 0.7)
+
+    exact = 0.3 * x @ w.mT + (0.7 * leaves[2].unsqueeze(-2) if bias else 0)
+    assert torch.allclose(function(*leaves), exact, rtol=1e-12)
+    assert gradcheck(function, leaves) and gradgradcheck(function, leaves)

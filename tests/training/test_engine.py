@@ -1,9 +1,11 @@
 """The engine and runs are independent of the recipe: one that fits a line is trained, recorded, shown and resumed."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import re
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +21,7 @@ from stylegan_cli.runs import find_model
 from stylegan_cli.runs.page import make_page
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.engine import Engine
+from stylegan_cli.training.graphs import WARM_UP, Graphed
 from stylegan_cli.training.optimizer import FusedAdam
 from stylegan_cli.training.recipe import Batch, Phase, Recipe, Samples
 from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
@@ -210,6 +213,72 @@ def test_fit_memory_halves_batch_gpu_and_changes_nothing_else(monkeypatch):
     sizes.clear()
     engine.step()
     assert sizes == [4, 4] and recipe.line.weight != before["weight"]
+
+
+class Captures:
+    """torch.cuda without a GPU: streams do nothing, and a graph repeats nothing. A capture that is left by an error
+    cannot be ended, which raises another one."""
+
+    def __init__(self, message):
+        self.message, self.pools, self.capturing = message, [], False
+
+    def graph(self, graph, pool, stream, capture_error_mode):
+        @contextlib.contextmanager
+        def capture():
+            assert pool not in self.pools, "recording to this pool"
+            self.pools.append(pool)
+            self.capturing = True
+            try:
+                yield
+            except torch.OutOfMemoryError:
+                raise RuntimeError(self.message)  # noqa: B904 (as PyTorch does)
+            finally:
+                self.capturing = False
+            self.pools.remove(pool)
+
+        return capture()
+
+    def patch(self, monkeypatch):
+        stream = types.SimpleNamespace(wait_stream=lambda other: None)
+        fakes = {"graph": self.graph, "CUDAGraph": lambda: types.SimpleNamespace(replay=lambda: None)}
+        fakes |= {"Stream": lambda: stream, "current_stream": lambda: stream, "graph_pool_handle": object}
+        fakes["stream"] = lambda stream: contextlib.nullcontext()
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+
+def test_out_of_memory_during_capture_is_handled_like_any_other(monkeypatch):
+    """What PyTorch raises then is not an OutOfMemoryError, and the pool of the capture stays in use."""
+    captures = Captures("CUDA error: operation failed due to a previous error during capture")
+    captures.patch(monkeypatch)
+    recipe = LineRecipe(Settings(1))
+    recipe.halve_batch_gpu = lambda: setattr(recipe, "batch_gpu", recipe.batch_gpu // 2)
+    recipe.graphs = True
+
+    def loss(batch):
+        if captures.capturing and len(batch.x) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return LineRecipe._loss(recipe, batch)
+
+    recipe.phases = [dataclasses.replace(recipe.phases[0], loss=loss)]
+    engine = Engine(recipe)
+    engine.fit_memory()
+    assert recipe.batch_gpu == 4 and len(captures.pools) == 1
+    engine.step()
+
+
+@pytest.mark.parametrize("message, is_memory", [("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True), ("a bug", False)])
+def test_other_errors_during_capture(monkeypatch, message, is_memory):
+    Captures("").patch(monkeypatch)
+
+    def work():
+        raise RuntimeError(message)
+
+    graphed = Graphed(work, object(), torch.cuda.Stream())
+    graphed._runs = WARM_UP
+    with pytest.raises(RuntimeError, match=message) as error:
+        graphed()
+    assert isinstance(error.value, torch.OutOfMemoryError) == is_memory
 
 
 # ------------------------------------------------------------------------------------------- imports

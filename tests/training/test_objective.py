@@ -159,7 +159,7 @@ def test_the_gradient_penalty_is_between_reals_and_fakes(make_config, make_train
 def test_interpolated_images_have_the_label_of_the_real_image(make_config, make_trainer):
     trainer = make_trainer(make_config(label="labels", gp_weight=5.0, **WGAN), dtype=torch.float64)
     labels = []
-    trainer.recipe.G.mapping.register_forward_pre_hook(lambda m, args: labels.append(args[1]))
+    trainer.recipe.G.mapping.register_forward_pre_hook(lambda m, args: labels.extend(args[1].split(4)))
     eye = torch.eye(2).double()
     batch = dataclasses.replace(random_batch(), labels=eye[[0, 1, 1, 0]], fake_labels=eye[[1, 0, 0, 0]])
     trainer.recipe.objective.discriminator_penalties(batch)
@@ -362,3 +362,28 @@ def test_gradients_of_both_penalties_are_complete(trainer):
         assert [g is None for g in a] == [g is None for g in b]
         assert all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(a, b) if p is not None)
         assert sum(g is not None and g.abs().max() > 0 for g in a) > 10
+
+
+@pytest.mark.parametrize("group, std_channels, passes", [(2, 1, 1), (4, 1, 1), (8, 1, 2), (None, 1, 2), (4, 0, 1)])
+def test_fakes_and_reals_share_a_pass_but_no_group(make_config, make_trainer, group, std_channels, passes):
+    """The logits are those of a pass for each kind; the group of 8 is larger than the batch."""
+    config = make_config(label="hat", aug="ada", aug_p=0.5, batch=8)
+    networks = dataclasses.replace(config.discriminator, mbstd_group=2, mbstd_channels=std_channels)
+    trainer = make_trainer(dataclasses.replace(config, discriminator=networks), dtype=torch.float64)
+    objective, D = trainer.recipe.objective, trainer.recipe.D
+    D.b4.group = group
+    networks = dataclasses.replace(networks, mbstd_group=group)
+    objective.config = dataclasses.replace(objective.config, batch_gpu=8, batch=8, discriminator=networks)
+    batch = random_batch()
+    batch = dataclasses.replace(batch, labels=torch.eye(3).double()[[0, 1, 2, 0]])
+    batch = dataclasses.replace(batch, fake_labels=batch.labels.flip(0))
+    fakes, sizes = batch.images.flip(0).square(), []
+    forward = D.forward_with_classes
+    D.forward_with_classes = lambda images, *a, **k: sizes.append(len(images)) or forward(images, *a, **k)
+    fake, real, *_ = objective._discriminate_both(fakes, batch)
+    assert sizes == ([8] if passes == 1 else [4, 4])
+    for logits, images, labels, purpose in (
+        (fake, fakes, batch.fake_labels, "d.fake.aug"),
+        (real, batch.images, batch.labels, "d.real.aug"),
+    ):
+        assert torch.allclose(logits, objective._discriminate(images, labels, batch, purpose)[0], rtol=1e-10)

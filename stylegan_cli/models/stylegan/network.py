@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import EqualLinear, adain
+from ...layers.initial import normal
 from ...ops import bias_act, blur2d, conv2d_resample, fir_filter
 from ..generator import Generator, LayerInfo, Synthesis
 from ..growing import ImageOutput
@@ -43,14 +44,14 @@ class StyledConv2d(nn.Module):
         self.up, self.has_conv = up, in_channels > 0
         if in_channels:
             self.weight_gain = math.sqrt(2 / (in_channels * 9))
-            self.weight = nn.Parameter(torch.randn(row.channels, in_channels, 3, 3))
+            self.weight = nn.Parameter(normal(row.channels, in_channels, 3, 3))
         self.resample_filter: Tensor
         self.blur_filter: Tensor
         if up == 2:
             self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
             self.register_buffer("blur_filter", fir_filter(config.blur or [1.0]), persistent=False)
         self.noise_strength = nn.Parameter(torch.zeros(row.channels))
-        self.register_buffer("noise_const", torch.randn(row.height, row.width))
+        self.register_buffer("noise_const", normal(row.height, row.width))
         self.bias = nn.Parameter(torch.zeros(row.channels))
         self.affine = EqualLinear(config.w_dim, 2 * row.channels)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ...layers import EqualConv2d, ModulatedConv2d, ToRGB
-from ...ops import fir_filter, upsample2d
+from ...layers import EqualConv2d, EqualLinear, ModulatedConv2d, ToRGB, batched_styles
+from ...layers.initial import normal
+from ...ops import fir_filter, has_kernels, upsample2d
 from ..config import Level
 from ..generator import Generator, LayerInfo, Synthesis
 from ..mapping import MappingNetwork
@@ -56,7 +59,7 @@ class Block(nn.Module):
             clamp=config.conv_clamp,
         )
         if below is None:
-            self.const = nn.Parameter(torch.randn(level.channels, level.height, level.width))
+            self.const = nn.Parameter(normal(level.channels, level.height, level.width))
         else:
             self.conv0 = convolution(below.channels, up=2)
         self.conv1 = convolution(level.channels)
@@ -94,11 +97,15 @@ class SynthesisNetwork(Synthesis):
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         x, image = self.get_submodule("b4")(ws.shape[0]), None
+        each_w = ws.unbind(1)  # its gradient is a single operation
+        styles = self._styles(each_w) if isinstance(ws, Tensor) and has_kernels(ws.device) else {}
         shortcut = None  # 'resnet': from the level below, added after conv1
         for row in self.layers:
             place, _, name = row.path.rpartition(".")
-            block, layer, w = self.get_submodule(place), self.get_submodule(row.path), ws[:, row.w_index]
+            block, layer, w = self.get_submodule(place), self.get_submodule(row.path), each_w[row.w_index]
             assert isinstance(block, Block)
+            if row.name in styles:
+                layer = functools.partial(layer, style=styles[row.name])
             if row.kind == "torgb":
                 rgb = layer(x, w)
                 rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))  # sum in full precision
@@ -113,6 +120,11 @@ class SynthesisNetwork(Synthesis):
                 x = shortcut + layer(x, w, noise[row.name], gain=math.sqrt(0.5))
         assert image is not None  # the highest level has a toRGB
         return image
+
+    def _styles(self, ws: Sequence[Tensor]) -> dict[str, Tensor]:  # by name of the layer
+        affines = [self.get_submodule(f"{row.path}.affine") for row in self.layers]
+        styles = batched_styles(cast(list[EqualLinear], affines), [ws[row.w_index] for row in self.layers])
+        return dict(zip((row.name for row in self.layers), styles, strict=True))
 
 
 class StyleGAN2(Generator):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import EqualLinear
+from ...layers.initial import normal
 from ...layers.precision import clamp_for
 from ...ops import filtered_lrelu, lowpass_filter, modulated_conv2d
 from ..generator import Generator, LayerInfo, Synthesis
@@ -56,14 +57,11 @@ class FourierInput(nn.Module):
     ):
         super().__init__()
         self.signal, self.sides = signal, sides
-        direction = torch.randn(signal.channels, 2)
-        radius = direction.norm(dim=1, keepdim=True)
         self.freqs: Tensor
         self.phases: Tensor
-        # Uniform over a disc: the radius of a normal vector has the distribution 1 - exp(-r^2 / 2).
-        self.register_buffer("freqs", direction / radius * (-radius.square() / 4).exp() * signal.cutoff)
-        self.register_buffer("phases", torch.rand(signal.channels) - 0.5)
-        self.weight = nn.Parameter(torch.randn(signal.channels, signal.channels))
+        self.register_buffer("freqs", _frequencies(signal))
+        self.register_buffer("phases", torch.empty(signal.channels).uniform_(-0.5, 0.5))
+        self.weight = nn.Parameter(normal(signal.channels, signal.channels))
         self.affine = EqualLinear(w_dim, 4)
         with torch.no_grad():
             self.affine.weight.zero_()
@@ -107,6 +105,15 @@ class FourierInput(nn.Module):
         return (i + (0.5 - count / 2)) / self.signal.rate
 
 
+def _frequencies(signal: Signal) -> Tensor:  # [C, 2]
+    """Uniform over the disc of the band: the radius of a normal vector has the distribution 1 - exp(-r^2 / 2)."""
+    direction = normal(signal.channels, 2)
+    if direction.is_meta:
+        return direction
+    radius = direction.norm(dim=1, keepdim=True)
+    return direction / radius * (-radius.square() / 4).exp() * signal.cutoff
+
+
 class Layer(RunningMean):
     """y = down(lrelu(up(demod(conv(style * x)) / sqrt(E[x^2]) + b))); toRGB: y = conv(style * x) / sqrt(E[x^2]) + b
     (Karras et al. 2021, section 3.2, appendix B, F.2)."""
@@ -120,7 +127,7 @@ class Layer(RunningMean):
         self.spec, self.clamp, self.halflife = spec, config.conv_clamp, 1000 * config.magnitude_kimg
         inputs, outputs = spec.source.channels, spec.target.channels
         self.affine = EqualLinear(config.w_dim, inputs, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, spec.kernel, spec.kernel))
+        self.weight = nn.Parameter(normal(outputs, inputs, spec.kernel, spec.kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.magnitude_ema: Tensor
         self.up_filter: Tensor | None

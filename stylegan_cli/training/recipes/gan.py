@@ -16,6 +16,7 @@ from ...models.discriminator import Discriminator
 from ...models.generator import Generator
 from ...models.growing import set_alpha
 from ...models.registry import build_discriminator, build_generator
+from ...ops import tensor_cores
 from ...progress import Progress, silent
 from ...sampling import counter
 from ...snapshot import Snapshot, load_snapshot
@@ -222,14 +223,14 @@ def train(
         claimed = str(claim_folder(options.runs, folder_name(config))) if distributed.rank() == 0 else None
         folder = Path(distributed.broadcast_text(claimed))
     torch.backends.cudnn.benchmark = True  # shapes do not change
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = config.precision == "tf32"
 
     def build(resuming: bool) -> Engine[Gan]:
         weights = load_snapshot(start) if start and not resuming else None
         graphs = options.graphs and torch_device.type == "cuda"
         return make_engine(config, dataset or open_run_data(config), torch_device, weights, graphs=graphs)
 
-    run_training(config, folder, torch_device, build, GanReport, options)
+    with tensor_cores(config.precision != "fp32", products=config.precision == "tf32"):
+        run_training(config, folder, torch_device, build, GanReport, options)
     return folder
 
 

@@ -74,7 +74,7 @@ class Objective:
         logits, classes = self._discriminate(images, batch.fake_labels, batch, "g.aug")
         loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
-        return loss.sum() + self._classification("loss/G aux", (classes, batch.fake_labels))
+        return self._with_classification(loss.sum(), "loss/G aux", (classes, batch.fake_labels))
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, for one of every pl_batch_shrink images."""
@@ -90,8 +90,7 @@ class Objective:
     def discriminator_main(self, batch: GanBatch) -> Tensor:
         """The discriminator's loss on generated and real images, with the classification loss if it is a classifier."""
         fakes = self._fakes(batch, "d", self.G.collect_statistics)
-        fake, fake_classes = self._discriminate(fakes, batch.fake_labels, batch, "d.fake.aug")
-        real, real_classes = self._discriminate(batch.images, batch.labels, batch, "d.real.aug")
+        fake, real, fake_classes, real_classes = self._discriminate_both(fakes, batch)
         loss = self.loss.discriminator(real, fake)
         if self.loss.boundary is None:
             loss = loss + self.config.drift * losses.drift(real)
@@ -100,7 +99,7 @@ class Objective:
         self.means.add("score/fake", fake)
         self.means.add("score/real", real)
         pairs = (real_classes, batch.labels), (fake_classes, batch.fake_labels)
-        return loss.sum() + self._classification("loss/D aux", *pairs)
+        return self._with_classification(loss.sum(), "loss/D aux", *pairs)
 
     def discriminator_penalties(self, batch: GanBatch) -> Tensor:
         """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP on augmented images, without the terms whose weight is 0."""
@@ -167,15 +166,22 @@ class Objective:
         """Sample and map latents; with probability mixing_prob, a second z is used from a random layer on."""
         seed, index = self.config.seed, batch.index
         dtype = next(self.G.parameters()).dtype
-        shape = (self.config.generator.z_dim,)
-        z = counter.normal(seed, f"{purpose}.z", index, shape).to(dtype)
+        mixes = self.config.mixing_prob > 0 and self.G.num_ws > 1
+        shapes = {f"{purpose}.{name}": (self.config.generator.z_dim,) for name in ("z", "z2")[: 1 + mixes]}
+        z = torch.cat(counter.normals(seed, shapes, index)).to(dtype)
+        labels = batch.fake_labels
+        ws = self.G.mapping(
+            z, torch.cat([labels, labels]) if mixes and labels.shape[1] else labels
+        )  # both z in one pass
+        ws, *second_ws = ws.split(len(index))
         with collect():
-            ws = self.G.mapping(z, batch.fake_labels)
-        if self.config.mixing_prob == 0 or self.G.num_ws == 1:
+            self.G.mapping.collect(ws[:, 0])
+        if not mixes:
             return ws
-        other = self.G.mapping(counter.normal(seed, f"{purpose}.z2", index, shape).to(dtype), batch.fake_labels)
-        cut = 1 + counter.integers(seed, f"{purpose}.cut", index, self.G.num_ws - 1)  # [N] 1 ... num_ws - 1
-        mixed = counter.uniform(seed, f"{purpose}.mix", index) < self.config.mixing_prob  # [N]
+        (other,) = second_ws
+        cut, mix = counter.uniforms(seed, {f"{purpose}.cut": (), f"{purpose}.mix": ()}, index)  # [N] each
+        cut = 1 + counter.as_integers(cut, self.G.num_ws - 1)  # 1 ... num_ws - 1
+        mixed = mix < self.config.mixing_prob
         layer = torch.arange(self.G.num_ws, device=ws.device)
         second = mixed[:, None] & (layer[None, :] >= cut[:, None])  # [N, num_ws]
         return torch.where(second[:, :, None], other, ws)
@@ -209,26 +215,54 @@ class Objective:
         self.means.add(f"{name}/penalty", values)
         return values.sum()
 
-    def _classification(
+    def _with_classification(
         self,
+        total: Tensor,  # [] of the other losses
         name: str,
         *pairs: tuple[Tensor | None, Tensor],  # [N, c_dim] class logits of D or None, [N, c_dim] labels
-    ) -> Tensor | float:  # [] sum over the images
+    ) -> Tensor:  # [] sum over the images
         terms = [losses.classification(classes, labels) for classes, labels in pairs if classes is not None]
         if not terms:
-            return 0.0
+            return total
         loss = sum(terms[1:], terms[0])
         self.means.add(name, loss)
-        return self.config.aux_weight * loss.sum()
+        return total + self.config.aux_weight * loss.sum()
+
+    def _discriminate_both(
+        self,
+        fakes: Tensor,  # [N, C, H, W]
+        batch: GanBatch,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # [N, 1] logits of fakes, reals; [N, c_dim] class logits
+        """One pass over both, ordered so that no group of the minibatch deviation has images of both kinds; two passes
+        where the group is the whole batch."""
+        n, config = len(fakes), self.config.discriminator
+        group = (config.mbstd_group or n) if config.mbstd_channels else 1
+        kinds = (fakes, batch.fake_labels, "d.fake.aug"), (batch.images, batch.labels, "d.real.aug")
+        if group > n or group == n and config.mbstd_group is None:
+            (fake, a), (real, b) = (self._discriminate(x, c, batch, purpose) for x, c, purpose in kinds)
+            return fake, real, a, b
+        size = (group, n // group)  # image i is member i / groups of group i mod groups
+        augmented = [self._augmented(x, batch, purpose).unflatten(0, size) for x, _, purpose in kinds]
+        labels = torch.stack([c.unflatten(0, size) for _, c, _ in kinds], 1).flatten(0, 2)
+        images = torch.stack(augmented, 1).flatten(0, 2)  # [2 N, C, H, W]
+        outputs = self.D.forward_with_classes(images, labels, dtype=self.half)
+        fake, real, a, b = (
+            None if x is None else x.unflatten(0, (group, 2, n // group))[:, kind].flatten(0, 1)
+            for x in outputs
+            for kind in (0, 1)
+        )
+        assert fake is not None and real is not None
+        return fake, real, a, b
 
     def _discriminate(
         self, images: Tensor, labels: Tensor, batch: GanBatch, purpose: str
     ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits, [N, c_dim] class logits or None
+        return self.D.forward_with_classes(self._augmented(images, batch, purpose), labels, dtype=self.half)
+
+    def _augmented(self, images: Tensor, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W]
         if self.blur is not None:
             images = blur2d(images, self.blur)
-        if self.augment is not None:
-            images = self.augment(images, self.p.p, purpose, batch.index)
-        return self.D.forward_with_classes(images, labels, dtype=self.half)
+        return images if self.augment is None else self.augment(images, self.p.p, purpose, batch.index)
 
 
 def make_augment(

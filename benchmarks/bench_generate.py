@@ -1,0 +1,80 @@
+"""`sgan generate` from start to end, in turn with another checkout of this repository.
+
+python benchmarks/bench_generate.py --before ../before
+python benchmarks/bench_generate.py --before ../before --seeds 0-31 --model model.safetensors
+
+The clock is the processor time of the whole process, with one OpenMP thread; wall time is printed beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from _harness import Bench, benchmark
+
+
+@click.command()
+@click.option("--before", type=click.Path(path_type=Path), required=True, help="The other checkout.")
+@click.option("--seeds", default="0-255", show_default=True)
+@click.option("--model", help="Model. Default: the bundled one.")
+@benchmark
+def main(bench: Bench, before: Path, seeds: str, model: str | None) -> None:
+    trees = {"ours": Path(__file__).parents[1], "before": before.resolve()}
+    arguments = ["--seeds", seeds, "--device", str(bench.device), *(["--model", model] if model else [])]
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in trees}
+    for k in range(bench.rounds + 1):
+        for name, tree in trees.items():
+            measured = generate(tree, arguments)
+            if k:  # the first run fills the caches of files
+                times[name].append(measured)
+    processor, wall = ({name: [t[i] for t in ts] for name, ts in times.items()} for i in range(2))
+    seconds = {name: statistics.median(ts) for name, ts in processor.items()}
+    ratio = statistics.median(b / o for b, o in zip(processor["before"], processor["ours"], strict=True))
+    wall_ratio = statistics.median(b / o for b, o in zip(wall["before"], wall["ours"], strict=True))
+    bench.add(
+        {
+            "op": "generate",
+            "dtype": "float32",
+            "first": "ours",
+            "case": f"sgan generate --seeds {seeds}, {model or 'bundled model'}",
+            "seconds": seconds,
+            "rounds": processor,
+            "wall": wall,
+            "ours": seconds["ours"],
+            "ratio": {"before": ratio},
+            "wrong": [],
+            "failed": {},
+        }
+    )
+    print(f"  wall time {statistics.median(wall['ours']):.2f} s, before {wall_ratio:.2f}x")
+
+
+def generate(
+    tree: Path,  # a checkout
+    arguments: list[str],
+) -> tuple[float, float]:  # seconds of the processor and of the clock
+    """Generate images in a new process."""
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "stylegan_cli", "generate", "-q", "--outdir", "out", *arguments]
+        before, start = processor_seconds(), time.perf_counter()
+        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+        return processor_seconds() - before, time.perf_counter() - start
+
+
+def processor_seconds() -> float:
+    """Of all processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main()
