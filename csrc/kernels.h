@@ -119,7 +119,7 @@ const char* filtered_lrelu(const FilteredLrelu& args, void* stream);
 // (i, j): upsampling by two, with the filter already merged into the weights.
 struct ModulatedConv2d {
     const void* x;      // [n, h, w, in_c] dense
-    const void* w;      // [phases, out_c, k, k, in_c] dense
+    const void* w;      // [chunks, k k, phases, rows, 32] packed: see pack_weights in ops/modulated_conv2d.py
     const void* style;  // [n, in_c] float32
     const void* d;      // [n, out_c] float32, or null: 1
     const void* noise;  // [n or 1, out_h, out_w] float32, or null
@@ -134,10 +134,12 @@ struct ModulatedConv2d {
     Dtype dtype;           // of x, w and y: float16 or bfloat16
     int32_t k;             // 1 or 3
     int32_t phases;        // 1 or 4
+    int32_t wgmma;         // use it where the device has it
     double slope;          // of act below zero
     double gain;
     double clamp;  // infinity: none
 };
 const char* modulated_conv2d(const ModulatedConv2d& args, void* stream);
+int64_t packed_weights(const ModulatedConv2d& args);  // how many numbers w has
 
 }  // namespace sgan

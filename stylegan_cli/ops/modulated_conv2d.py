@@ -181,7 +181,9 @@ def _fused(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     operands = (style, d, layer.scaled_noise, layer.b)
     style, d, noise, b = (None if t is None else t.float().contiguous() for t in operands)
     phases, clamp = 1 if layer.up == 1 else 4, math.inf if layer.clamp is None else layer.clamp
-    return torch.ops.sgan.modulated_conv2d(layer.x, w, style, d, noise, b, phases, layer.slope, layer.gain, clamp)
+    packed = pack_weights(w.detach(), phases)
+    params = (phases, layer.slope, layer.gain, clamp)
+    return torch.ops.sgan.modulated_conv2d(layer.x, w, packed, style, d, noise, b, *params)
 
 
 _IMPLEMENTATIONS = {"fused": _fused, "cuda": _cuda, "composite": _composite, "reference": _reference}
@@ -203,22 +205,42 @@ def phase_weights(
     return torch.einsum("rta,sub,oiab->rsoitu", side, side, w).reshape(4 * o, i, 3, 3)
 
 
+def pack_weights(
+    w: Tensor,  # [phases O, I, k, k] half precision
+    phases: int = 1,  # 1, or 4 for `phase_weights`
+) -> Tensor:  # [chunks, k k, phases, rows, 32]
+    """The weights as the fused kernel copies them to shared memory.
+
+    32 input channels of a tap at a time, each a tile of `rows` filters that no one needs to check: O rounded up to 8
+    (1x1 only), 32, 64 or a multiple of 128, and zeros. Of the 64 bytes of a row, vector c of 16 is at c ^ (row / 2 % 4),
+    the 64-byte swizzle of wgmma, which keeps ldmatrix free of bank conflicts too. (PTX ISA, wgmma, shared memory)
+    """
+    o, i, k = w.shape[0] // phases, w.shape[1], w.shape[2]
+    rows = 8 if k == 1 and o <= 8 else 32 if o <= 32 else 64 if o <= 64 else -(-o // 128) * 128
+    chunks = -(-i // 32)
+    w = F.pad(w.reshape(phases, o, i, k * k), (0, 0, 0, chunks * 32 - i, 0, rows - o))
+    w = w.reshape(phases, rows, chunks, 4, 8, k * k).permute(2, 5, 0, 1, 3, 4)
+    c, row = torch.arange(4, device=w.device), torch.arange(rows, device=w.device)[:, None]
+    index = c ^ (row // 2 % 4)  # [rows, 4]
+    return w.gather(4, index[..., None].expand_as(w)).reshape(chunks, k * k, phases, rows, 32)
+
+
 torch.library.define(
     "sgan::modulated_conv2d",
-    "(Tensor x, Tensor w, Tensor style, Tensor? d, Tensor? noise, Tensor? b, int phases, float slope, "
+    "(Tensor x, Tensor w, Tensor packed, Tensor style, Tensor? d, Tensor? noise, Tensor? b, int phases, float slope, "
     "float gain, float clamp) -> Tensor",
 )
 
 
 @torch.library.register_fake("sgan::modulated_conv2d")
-def _(x, w, style, d, noise, b, phases, slope, gain, clamp):
+def _(x, w, packed, style, d, noise, b, phases, slope, gain, clamp):
     side = 2 if phases == 4 else 1
     size = (x.shape[0], w.shape[0] // phases, x.shape[2] * side, x.shape[3] * side)
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _setup(ctx, inputs, output):
-    x, w, style, d, noise, b, *ctx.params = inputs
+    x, w, _packed, style, d, noise, b, *ctx.params = inputs
     ctx.save_for_backward(x, w, style, d, noise, b, output)
 
 
@@ -226,7 +248,7 @@ def _backward(ctx, dout):
     """Gradient of y = act(d conv(style x, w) + noise + b), from operations that are differentiable again."""
     x, w, style, d, noise, b, y = ctx.saved_tensors
     phases, slope, gain, clamp = ctx.params
-    need_x, need_w, need_style, need_d, need_noise, need_b, *_ = ctx.needs_input_grad
+    need_x, need_w, _, need_style, need_d, need_noise, need_b, *_ = ctx.needs_input_grad
     dp = torch.ops.sgan.bias_act_backward(dout, y, None, None, None, None, "lrelu", gain, slope, clamp)  # [N, O, H, W]
     dx = dw = dstyle = dd = dnoise = db = None
     if need_x or need_w or need_style:
@@ -251,7 +273,7 @@ def _backward(ctx, dout):
         dnoise = dp.sum(1, keepdim=True, dtype=noise.dtype).sum_to_size(noise.shape)
     if b is not None and need_b:
         db = dp.sum([0, 2, 3], dtype=b.dtype)
-    return dx, dw, dstyle, dd, dnoise, db, None, None, None, None
+    return dx, dw, None, dstyle, dd, dnoise, db, None, None, None, None
 
 
 torch.library.register_autograd("sgan::modulated_conv2d", _backward, setup_context=_setup)

@@ -133,8 +133,10 @@ Fiber* take_fiber() {
 
 // Run any thread that is ready. Returns when it is the caller's turn again.
 void run_next() {
+    while (ready.empty() && alive)
+        if (!deliver_copy()) deadlock();
     if (ready.empty()) {
-        if (alive) deadlock();
+        check_block_is_done();
         current = nullptr;
         return switch_to(&host);
     }
@@ -168,6 +170,7 @@ void for_lanes(unsigned mask, F&& visit) {
 void finish_thread() {
     const size_t pending = current->copies.size();
     if (pending) fail("returned before %zu of its asynchronous copies arrived", pending);
+    check_thread_is_done();
     for_lanes(warp().inside, [](const Thread& other) {
         if (other.mask >> lane() & 1) fail("returned, but thread %u waits for it in %s", other.number, other.wait);
     });
@@ -193,6 +196,7 @@ void complete_exchange(unsigned mask) {
 
 void run_block() {
     std::memset(shared_begin, kPoison, shared_size);
+    start_block(shared_size);
     warps.assign((threads.size() + 31) / 32, Warp());
     alive = threads.size();
     for (Thread& thread : threads) {
@@ -248,6 +252,18 @@ int lane() { return static_cast<int>(current->number % 32); }
 
 unsigned char* shared() { return shared_begin; }
 
+unsigned thread_number() { return current->number; }
+
+unsigned random() { return order(); }
+
+void sleep(const char* name) {
+    current->wait = name;
+    current->mask = 0;
+    run_next();
+}
+
+void wake(unsigned thread) { release(threads[thread]); }
+
 void block_barrier() {
     current->wait = "__syncthreads";
     current->mask = 0;
@@ -290,7 +306,7 @@ const char* run_grid(dim3 grid, dim3 size, size_t shared_bytes, void (*thread)(c
         threads[i].index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     }
     void* memory = nullptr;  // exactly the requested size, so that AddressSanitizer detects overruns
-    if (posix_memalign(&memory, 128, shared_bytes)) return "out of memory";
+    if (posix_memalign(&memory, 1024, shared_bytes)) return "out of memory";
     shared_begin = static_cast<unsigned char*>(memory);
     shared_size = shared_bytes;
     for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
