@@ -206,7 +206,7 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
     T* x_tiles = shared_memory<T>();       // [2, PIXELS, ROW]
     T* w_tiles = x_tiles + 2 * C::X_TILE;  // [STAGES, BN, CHUNK]
     Place& at = *reinterpret_cast<Place*>(shared_memory<unsigned char>() + C::PLACE);  // in no register
-    if (threadIdx.x == 0) at = place_of<TILE_X, TILE_Y, C::BN>(blockIdx.x, tiles, args.phases);
+    if (threadIdx.x == 0) at = place_of<TILE_X, TILE_Y, C::BN>(blockIdx.x, tiles.out, tiles, args.phases);
     __syncthreads();
 
     float acc[C::MT][C::NT][4] = {};

@@ -52,9 +52,9 @@ struct Place {
 };
 
 template <int SIDE_X, int SIDE_Y, int BN>
-__device__ __forceinline__ Place place_of(unsigned tile, const Tiles& tiles, int phases) {
+__device__ __forceinline__ Place place_of(unsigned tile, int outs, const Tiles& tiles, int phases) {
     Place at;
-    at.out = static_cast<int>(tile % tiles.out) * BN, tile /= tiles.out;
+    at.out = static_cast<int>(tile % outs) * BN, tile /= outs;
     at.phase = static_cast<int>(tile % phases), tile /= phases;
     at.x = static_cast<int>(tile % tiles.x) * SIDE_X, tile /= tiles.x;
     at.y = static_cast<int>(tile % tiles.y) * SIDE_Y;

@@ -78,8 +78,9 @@ struct Block {
         constexpr int size = C::INPUT_STAGES * INPUT;
         return {first_inputs.memory + ring * size, first_inputs.barriers + ring * 2 * C::INPUT_STAGES};
     }
+    __device__ __forceinline__ int phases() const { return C::TEAM == 1 ? 1 : args.phases; }
     __device__ __forceinline__ Place place(unsigned tile) const {
-        return place_of<SIDE, SIDE, C::BN>(tile, tiles, args.phases);
+        return place_of<SIDE, SIDE, C::BN>(tile, C::TEAM == 1 ? 1 : tiles.out, tiles, phases());
     }
 };
 
@@ -233,7 +234,7 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[C::OWN][C::BN / 2
     using T = typename C::T;
     const ModulatedConv2d& args = block.args;
     const Finish finish(args);
-    const int lane = threadIdx.x % 32, q = lane % 4, side = args.phases == 4 ? 2 : 1;
+    const int lane = threadIdx.x % 32, q = lane % 4, side = block.phases() == 4 ? 2 : 1;
     const int row = at.y + patch / 2 * 8 + warp % 4 * 2, column = at.x + lane / 4;  // of the first pixel
     const int rows = static_cast<int>(args.height) - row, columns = static_cast<int>(args.width) - column;  // that exist
     const int out_c = static_cast<int>(args.out_c), out_w = static_cast<int>(args.width) * side;

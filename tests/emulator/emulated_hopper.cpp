@@ -1,4 +1,5 @@
 // Implementation of emulated_hopper.h.
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -118,8 +119,12 @@ void start_block(size_t shared_bytes) {
 }
 
 bool deliver_copy() {
-    if (copies.empty()) return false;
-    std::swap(copies[random() % copies.size()], copies.back());
+    // One that a thread waits for: the others arrive even later.
+    const auto awaited = std::partition(copies.begin(), copies.end(), [](const BulkCopy& copy) {
+        return find("copy_bulk", copy.barrier).waiting.empty();
+    });
+    if (awaited == copies.end()) return false;
+    std::swap(awaited[random() % (copies.end() - awaited)], copies.back());
     const BulkCopy copy = std::move(copies.back());
     copies.pop_back();
     write(copy.to, copy.bytes.data(), copy.bytes.size());

@@ -112,8 +112,8 @@ unsigned random();              // from SGAN_EMULATOR_SEED
 void sleep(const char* name);   // the current thread waits in this operation, until
 void wake(unsigned thread);     // another thread wakes it
 
-// In emulated_hopper.cpp, for emulator.cpp: a block starts; complete a bulk copy, if one is in flight; the current
-// thread, or the whole block, has returned.
+// In emulated_hopper.cpp, for emulator.cpp: a block starts; complete a bulk copy, if a thread waits for one; the
+// current thread, or the whole block, has returned.
 void start_block(size_t shared_bytes);
 bool deliver_copy();
 void check_thread_is_done();
