@@ -17,6 +17,7 @@ from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.ops.bias_act import ACTIVATIONS
+from stylegan_cli.ops.modulated_conv2d import pack_weights
 
 
 def rms_error(result, exact):
@@ -222,7 +223,7 @@ def test_opcheck(randn):
     w = randn(16, 4, 3, 3, dtype=h.dtype).requires_grad_()
     style, d = randn(2, 4, dtype=torch.float32).requires_grad_(), randn(2, 4, dtype=torch.float32).requires_grad_()
     upsampled_noise = randn(2, 1, 10, 12, dtype=torch.float32)
-    arguments = (h, w, style, d, upsampled_noise, b.clone().requires_grad_(), 4, 0.2, 1.3, 2.0)
+    arguments = (h, w, pack_weights(w.detach(), 4), style, d, upsampled_noise, b.clone().requires_grad_(), 4, 0.2, 1.3, 2.0)
     torch.library.opcheck(sgan.modulated_conv2d.default, arguments)
 
 
@@ -319,13 +320,14 @@ def test_upfirdn2d_refuses(randn, x, f, params, message):
 
 def test_modulated_conv2d_refuses(randn):
     x, w, style = randn(2, 4, 5, 5), randn(6, 4, 3, 3), randn(2, 4, dtype=torch.float32)
-    rest = (None, None, None, 1, 0.2, 1.0, math.inf)
+    rest, packed = (None, None, None, 1, 0.2, 1.0, math.inf), pack_weights(w.half())
     for tensors, message in [
-        ((x, w, style), "x must be float16 or bfloat16"),
-        ((x.half(), w, style), "w must have the dtype of x"),
-        ((x.half(), w.half()[:, :3], style), "w must be"),
-        ((x.half(), w.half(), style[:1]), "style has the wrong shape"),
-        ((x.half(), w.half(), style.half()), "style must be float32"),
+        ((x, w, packed, style), "x must be float16 or bfloat16"),
+        ((x.half(), w, packed.float(), style), "packed must have the dtype of x"),
+        ((x.half(), w, packed[:, :8], style), "packed must be the result of pack_weights"),
+        ((x.half(), w[:, :3], packed, style), "w must be"),
+        ((x.half(), w, packed, style[:1]), "style has the wrong shape"),
+        ((x.half(), w, packed, style.half()), "style must be float32"),
     ]:
         with pytest.raises(RuntimeError, match=message):
             torch.ops.sgan.modulated_conv2d(*tensors, *rest)
