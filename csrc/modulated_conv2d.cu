@@ -5,7 +5,8 @@
 // This file chooses between two kernels; modulated_conv2d_wgmma.cu has the other one. In the one here, a block computes
 // 8 x 16 pixels of BN channels, and processes a chunk of input channels at a time: its 10 x 18 pixels (3x3 needs a
 // border of one) are read once and used by all nine taps, while the weights of one tap after another stream through a
-// ring of buffers. Needs sm_80: mma.sync, ldmatrix, cp.async.
+// ring of buffers. When upsampling, these are 8 x 16 pixels of each phase: see modulated_conv2d.cuh. Needs sm_80:
+// mma.sync, ldmatrix, cp.async.
 
 #include "modulated_conv2d.cuh"
 
@@ -19,22 +20,26 @@ constexpr int WARPS = 8, THREADS = 32 * WARPS;
 constexpr int STAGES = 3;  // tiles of weights in flight or in use
 
 // K: side of the filter. BN: output channels of a block. WARPS_M by WARPS_N warps cover the block's tile. VECTORS: the
-// input has whole vectors of channels.
-template <class T_, int K_, int BN_, int WARPS_N_, bool VECTORS_ = true>
+// input, and when upsampling also the output, has whole vectors of channels.
+template <class T_, int K_, int BN_, int WARPS_N_, bool VECTORS_ = true, int UP_ = 1>
 struct Config {
     using T = T_;
     static constexpr bool VECTORS = VECTORS_;
     static constexpr int K = K_, TAPS = K * K, BN = BN_, WARPS_N = WARPS_N_, WARPS_M = WARPS / WARPS_N;
-    static constexpr int MT = BM / 16 / WARPS_M, NT = BN / 8 / WARPS_N;  // mma tiles of a warp
+    static constexpr int UP = UP_, PHASES = UP * UP, BORDER = UP == 2 ? 2 : K / 2;  // of the input, above and on the left
+    static constexpr int MT = BM / 16 / WARPS_M, NT = BN / 8 / WARPS_N;             // mma tiles of a warp, in each phase
+    static constexpr int OUT_X = UP == 2 ? TILE_X - 2 : TILE_X, OUT_Y = UP == 2 ? TILE_Y - 2 : TILE_Y;  // pixels of a tile
+    static constexpr int UNROLL = UP == 2 ? TAPS : 3;  // taps; the phase of a tap is known when compiling
     static constexpr int IN_X = TILE_X + K - 1, IN_Y = TILE_Y + K - 1, PIXELS = IN_X * IN_Y;
     static constexpr int LOADS = (PIXELS * PARTS + THREADS - 1) / THREADS;  // per thread, for one input tile
-    static constexpr int X_TILE = PIXELS * ROW, W_TILE = BN * CHUNK;          // in numbers
-    static constexpr int OUT_ROW = BN + 8;
+    static constexpr int X_TILE = PIXELS * ROW, W_TILE = BN * CHUNK;        // in numbers
+    static constexpr int OUT_ROW = UP == 2 ? BN : BN + 8;
     static constexpr size_t LOOP_BYTES = sizeof(T) * (2 * X_TILE + STAGES * W_TILE);
-    static constexpr size_t OUT_BYTES = sizeof(T) * BM * OUT_ROW;
+    static constexpr size_t OUT_BYTES = sizeof(T) * PHASES * BM * OUT_ROW;
     static constexpr size_t PLACE = LOOP_BYTES > OUT_BYTES ? LOOP_BYTES : OUT_BYTES;  // where the tile's place is kept
     static constexpr size_t BYTES = PLACE + sizeof(Place);
     static_assert(NT == 1 || NT % 2 == 0, "weights are read two mma tiles at a time");
+    static_assert(UP == 1 || (K == 3 && BN == 32 && MT == 1 && NT == 4), "unsupported tile");
 };
 
 // 8 channels of a row starting at `channel`, zero from `channels` on.
@@ -57,7 +62,7 @@ __device__ __forceinline__ void locate_input(int (&offsets)[C::LOADS], const Mod
 #pragma unroll
     for (int j = 0; j < C::LOADS; j++) {
         const int pixel = (threadIdx.x + j * THREADS) / PARTS;
-        const int y = at.y + pixel / C::IN_X - C::K / 2, x = at.x + pixel % C::IN_X - C::K / 2;
+        const int y = at.y + pixel / C::IN_X - C::BORDER, x = at.x + pixel % C::IN_X - C::BORDER;
         const bool inside = pixel < C::PIXELS && y >= 0 && y < height && x >= 0 && x < width;
         offsets[j] = inside ? (y * width + x) * static_cast<int>(args.in_c) : -1;
     }
@@ -103,19 +108,18 @@ __device__ __forceinline__ void copy_weights(typename C::T* tile, const typename
     for (int i = 0; i < C::W_TILE / 8; i += THREADS)
         if (i + THREADS <= C::W_TILE / 8 || threadIdx.x < C::W_TILE / 8 - i)
             copy_async_16(tile + (threadIdx.x + i) * 8, from + i * 8, 16);
-    from += tiles.step;
+    from += tiles.rows * CHUNK;
 }
 
-// acc += the input tile, shifted by the tap, times the tap's weights. Fragments are read before the products that
-// precede theirs.
+// acc += the input tile, shifted, times the weights of a tap. Fragments are read before the products that precede theirs.
 template <class C>
 __device__ __forceinline__ void multiply_tap(float (&acc)[C::MT][C::NT][4], const typename C::T* x,
-                                             const typename C::T* w, int tap) {
+                                             const typename C::T* w, int below, int right) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int matrix = lane / 8, in_matrix = lane % 8;
     const int row = warp % C::WARPS_N * C::NT * 8 + matrix / 2 * 8 + in_matrix;
     w += (C::BN == 8 ? in_matrix : row) * CHUNK;  // of one mma tile, the second half is unused
-    x += ((warp / C::WARPS_N * C::MT + tap / C::K) * C::IN_X + matrix % 2 * 8 + in_matrix + tap % C::K) * ROW;
+    x += ((warp / C::WARPS_N * C::MT + below) * C::IN_X + matrix % 2 * 8 + in_matrix + right) * ROW;
     x += matrix / 2 * 8;
     uint32_t a[2][4], b[2][C::NT][2];
     const auto load_b = [&](int k) {
@@ -144,20 +148,18 @@ __device__ __forceinline__ void multiply_tap(float (&acc)[C::MT][C::NT][4], cons
 // Finish the sums and write them to shared memory, from where they are stored in whole vectors.
 template <class C>
 __device__ __forceinline__ void finish_tile(const float (&acc)[C::MT][C::NT][4], typename C::T* tile,
-                                            const ModulatedConv2d& args, const Place& at) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, side = args.phases == 4 ? 2 : 1;
+                                            const ModulatedConv2d& args, const Finish& finish, const Place& at) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int height = static_cast<int>(args.height), width = static_cast<int>(args.width);
     const int first_row = warp / C::WARPS_N * C::MT, out_c = static_cast<int>(args.out_c);
     const float* noise = static_cast<const float*>(args.noise) + at.n * args.noise_stride;
     const float* d = static_cast<const float*>(args.d) + static_cast<int64_t>(at.n) * out_c;
     const float* b = static_cast<const float*>(args.b);
-    const Finish finish(args);
     float strength[C::MT][2];
 #pragma unroll
     for (int i = 0; i < 2 * C::MT; i++) {
         const int row = at.y + first_row + i / 2, column = at.x + lane / 4 + 8 * (i % 2);
-        const int pixel = (row * side + at.phase / 2) * width * side + column * side + at.phase % 2;
-        strength[i / 2][i % 2] = args.noise && row < height && column < width ? noise[pixel] : 0.f;
+        strength[i / 2][i % 2] = args.noise && row < height && column < width ? noise[row * width + column] : 0.f;
     }
 #pragma unroll
     for (int t = 0; t < C::NT; t++) {
@@ -184,19 +186,36 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[C::MT][C::NT][4],
 template <class C>
 __device__ __forceinline__ void write_tile(const typename C::T* tile, const ModulatedConv2d& args, const Place& at) {
     using T = typename C::T;
-    const int side = args.phases == 4 ? 2 : 1, out_c = static_cast<int>(args.out_c);
     const int height = static_cast<int>(args.height), width = static_cast<int>(args.width);
+    const int out_c = static_cast<int>(args.out_c);
     const bool vectors = args.out_c % 8 == 0 && reinterpret_cast<uintptr_t>(args.y) % 16 == 0;
-    T* y = static_cast<T*>(args.y) + static_cast<int64_t>(at.n) * height * width * side * side * out_c;
+    T* y = static_cast<T*>(args.y) + static_cast<int64_t>(at.n) * height * width * out_c;
     for (int i = threadIdx.x; i < BM * C::BN / 8; i += THREADS) {
         const int pixel = i / (C::BN / 8), channel = i % (C::BN / 8) * 8;
         const int row = at.y + pixel / TILE_X, column = at.x + pixel % TILE_X, o = at.out + channel;
         if (row >= height || column >= width || o >= out_c) continue;
-        T* to = y + ((row * side + at.phase / 2) * width * side + column * side + at.phase % 2) * out_c + o;
+        T* to = y + (row * width + column) * out_c + o;
         const Vec<T, 8> v = load<T, 8>(tile + pixel * C::OUT_ROW + channel);
         if (vectors) store<T, 8>(to, v);
         else
             for (int j = 0; j < 8 && o + j < out_c; j++) to[j] = v.at[j];
+    }
+}
+
+// Write the sums of all phases to shared memory: a warp has a row of pixels.
+template <class C>
+__device__ __forceinline__ void write_grid(const float (&acc)[C::PHASES][C::MT][C::NT][4], typename C::T* grid) {
+    const int lane = threadIdx.x % 32;
+    grid = grid_at<TILE_Y>(grid, threadIdx.x / 32 * 2, lane / 4 * 2) + lane % 4 * 8;
+#pragma unroll
+    for (int i = 0; i < 2 * C::PHASES; i++) {
+        uint32_t r[4];
+#pragma unroll
+        for (int t = 0; t < 4; t++) {
+            const float* c = acc[i / 2][0][t] + i % 2 * 2;
+            r[t] = pack<typename C::T>(c[0], c[1]);
+        }
+        store_pairs(grid_at<TILE_Y>(grid, i / 4, i % 2 * 16 + i / 2 % 2), transpose_4x4(r[0], r[1], r[2], r[3]));
     }
 }
 
@@ -206,15 +225,14 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
     T* x_tiles = shared_memory<T>();       // [2, PIXELS, ROW]
     T* w_tiles = x_tiles + 2 * C::X_TILE;  // [STAGES, BN, CHUNK]
     Place& at = *reinterpret_cast<Place*>(shared_memory<unsigned char>() + C::PLACE);  // in no register
-    if (threadIdx.x == 0) at = place_of<TILE_X, TILE_Y, C::BN>(blockIdx.x, tiles.out, tiles, args.phases);
+    if (threadIdx.x == 0) at = place_of<C::OUT_X, C::OUT_Y, C::BN>(blockIdx.x, tiles.out, tiles);
     __syncthreads();
 
-    float acc[C::MT][C::NT][4] = {};
+    float acc[C::PHASES][C::MT][C::NT][4] = {};
     Pairs next[C::LOADS];
     int offsets[C::LOADS];
     locate_input<C>(offsets, args, at);
-    const T* from = static_cast<const T*>(args.w) + static_cast<int64_t>(at.phase * tiles.rows + at.out) * CHUNK;
-    from += threadIdx.x * 8;
+    const T* from = static_cast<const T*>(args.w) + at.out * CHUNK + threadIdx.x * 8;
     read_input<C>(next, offsets, args, at, 0);
     for (int step = 0; step < STAGES - 1; step++) {
         if (step < tiles.chunks * C::TAPS) copy_weights<C>(w_tiles + step * C::W_TILE, from, tiles);
@@ -223,7 +241,7 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
     write_input<C>(x_tiles, next, args, at, 0);
 
     for (int chunk = 0; chunk < tiles.chunks; chunk++) {
-#pragma unroll 3  // with more, the compiler runs out of registers
+#pragma unroll(C::UNROLL)  // with more, the compiler runs out of registers
         for (int tap = 0; tap < C::TAPS; tap++) {
             const int buffer = (C::TAPS % STAGES ? chunk * C::TAPS + tap : tap) % STAGES;
             const int ahead = tap + STAGES - 1;     // the tap that is copied
@@ -233,21 +251,27 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
                 copy_weights<C>(w_tiles + (buffer + STAGES - 1) % STAGES * C::W_TILE, from, tiles);
             copy_async_commit();
             if (tap == 0 && chunk + 1 < tiles.chunks) read_input<C>(next, offsets, args, at, (chunk + 1) * CHUNK);
-            multiply_tap<C>(acc, x_tiles + chunk % 2 * C::X_TILE, w_tiles + buffer * C::W_TILE, tap);
+            const int row = tap / C::K, column = tap % C::K, phase = C::UP == 2 ? phase_of(row) * 2 + phase_of(column) : 0;
+            multiply_tap<C>(acc[phase], x_tiles + chunk % 2 * C::X_TILE, w_tiles + buffer * C::W_TILE,
+                            C::UP == 2 ? shift_of(row) : row, C::UP == 2 ? shift_of(column) : column);
         }
         if (chunk + 1 < tiles.chunks)
             write_input<C>(x_tiles + (chunk + 1) % 2 * C::X_TILE, next, args, at, (chunk + 1) * CHUNK);
     }
 
     __syncthreads();  // the tiles are free and can be reused for the output
-    finish_tile<C>(acc, x_tiles, args, at);
+    if constexpr (C::UP == 2) write_grid<C>(acc, x_tiles);
+    else finish_tile<C>(acc[0], x_tiles, args, tiles.finish, at);
     __syncthreads();
-    write_tile<C>(x_tiles, args, at);
+    if constexpr (C::UP == 2)
+        filter_tile<T, TILE_Y, C::VECTORS>(x_tiles, args, tiles.finish, at, static_cast<int>(threadIdx.x));
+    else
+        write_tile<C>(x_tiles, args, at);
 }
 
 template <class C>
 const char* launch_config(const ModulatedConv2d& args, void* stream) {
-    const Tiles tiles = tiles_of(args, TILE_X, TILE_Y, C::BN);
+    const Tiles tiles = tiles_of(args, C::OUT_X, C::OUT_Y, C::BN);
     if (tiles.count == 0) return "the batch is too large";
     return launch(modulated_conv2d_kernel<C>, dim3(tiles.count), dim3(THREADS), C::BYTES, stream, args, tiles);
 }
@@ -255,6 +279,11 @@ const char* launch_config(const ModulatedConv2d& args, void* stream) {
 // Wide blocks read the input fewer times; narrow ones waste less if there are few channels.
 template <class T>
 const char* launch_typed(const ModulatedConv2d& args, void* stream) {
+    if (args.up == 2) {
+        const bool vectors = args.in_c % 8 == 0 && args.out_c % 8 == 0 && aligned_16(args.x) && aligned_16(args.y);
+        if (vectors) return launch_config<Config<T, 3, 32, 1, true, 2>>(args, stream);
+        return launch_config<Config<T, 3, 32, 1, false, 2>>(args, stream);
+    }
     if (args.in_c % 8 || !aligned_16(args.x)) {
         if (args.k == 3) return launch_config<Config<T, 3, 32, 1, false>>(args, stream);
         if (args.out_c > 8) return launch_config<Config<T, 1, 32, 2, false>>(args, stream);
@@ -271,14 +300,15 @@ const char* launch_typed(const ModulatedConv2d& args, void* stream) {
 
 int64_t packed_weights(const ModulatedConv2d& args) {
     const Tiles tiles = tiles_of(args, TILE_X, TILE_Y, CHUNK);
-    return tiles.step * tiles.chunks * args.k * args.k;
+    return static_cast<int64_t>(tiles.chunks) * args.k * args.k * tiles.rows * CHUNK;
 }
 
 const char* modulated_conv2d(const ModulatedConv2d& args, void* stream) {
     if (args.n * args.out_c * args.height * args.width == 0) return nullptr;
-    const int64_t channels = args.in_c > args.out_c * args.phases ? args.in_c : args.out_c * args.phases;
+    const int64_t outputs = args.out_c * args.up * args.up, channels = args.in_c > outputs ? args.in_c : outputs;
     if (args.height * args.width * channels > std::numeric_limits<int32_t>::max()) return "the image is too large";
     if (args.k != 1 && args.k != 3) return "the filter must be 1x1 or 3x3";
+    if (args.up != 1 && (args.up != 2 || args.k != 3)) return "3x3 filters can upsample by 2";
     if (!aligned_16(args.w)) return "packed weights must be aligned to 16 bytes";
     if (args.dtype != Dtype::float16 && args.dtype != Dtype::bfloat16) return "tensor cores take float16 and bfloat16";
     if (args.wgmma && has_wgmma(args)) return modulated_conv2d_wgmma(args, stream);

@@ -4,6 +4,8 @@
 // it by the styles and write it to shared memory, and two warpgroups that multiply. They run ahead of each other by
 // some stages, also from tile to tile. wgmma takes the input from shared memory too: the 8 x 8 pixels of a patch under
 // one tap are 64 rows of a matrix whose descriptor says where they are, so that nothing is copied for a tap.
+//
+// When upsampling, these are 16 x 16 pixels of each phase: see modulated_conv2d.cuh.
 #include "hopper.cuh"
 #include "modulated_conv2d.cuh"
 
@@ -25,16 +27,19 @@ constexpr int MULTIPLIERS = 256, LOADERS = 224, THREADS = MULTIPLIERS + 32 + LOA
 
 // TEAM: warpgroups that share a tile. Alone, one multiplies while the other finishes its tile and stores it; each then
 // has its own ring of inputs, and the weights must fit into shared memory, where they stay.
-template <class T_, int BN_, int TEAM_>
+template <class T_, int BN_, int TEAM_, int UP_ = 1>
 struct Config {
     using T = T_;
-    static constexpr int BN = BN_, TEAM = TEAM_, OWN = PATCHES / TEAM;  // patches of a warpgroup
-    static constexpr int TAP = BN * CHUNK * 2, WEIGHTS = 3 * TAP;       // bytes; a stage has the taps of one row
+    static constexpr int BN = BN_, TEAM = TEAM_, UP = UP_, PHASES = UP * UP, OUT = UP == 2 ? OUT_X : SIDE;
+    static constexpr int OWN = PATCHES / TEAM;                     // patches of a warpgroup
+    static constexpr int TAP = BN * CHUNK * 2, WEIGHTS = 3 * TAP;  // bytes; a stage has the taps of one row
     static constexpr int WEIGHT_STAGES = BN == 128 ? 4 : 6;
     static constexpr int RINGS = 2 / TEAM, INPUT_STAGES = TEAM == 1 ? 2 : 3;
-    static constexpr int BARRIERS = 2 * (RINGS * INPUT_STAGES + WEIGHT_STAGES);
-    static constexpr size_t BYTES = WEIGHT_STAGES * WEIGHTS + RINGS * INPUT_STAGES * INPUT + BARRIERS * sizeof(uint64_t);
-    static_assert(TEAM * OWN == PATCHES, "patches cannot be divided");
+    static constexpr int BARRIERS = 2 * (RINGS * INPUT_STAGES + WEIGHT_STAGES) + 1;
+    static constexpr int INPUTS_AT = WEIGHT_STAGES * WEIGHTS, GRID_AT = INPUTS_AT + RINGS * INPUT_STAGES * INPUT;
+    static constexpr int BARRIERS_AT = GRID_AT + (UP == 2 ? PHASES * SIDE * SIDE * BN * 2 : 0);
+    static constexpr size_t BYTES = BARRIERS_AT + BARRIERS * sizeof(uint64_t);
+    static_assert(TEAM * OWN == PATCHES && (UP == 1 || (TEAM == 2 && BN == 32)), "unsupported tile");
 };
 
 #ifdef SGAN_WGMMA
@@ -73,14 +78,15 @@ struct Block {
     const Tiles& tiles;
     Ring<C::WEIGHT_STAGES, C::WEIGHTS> weights;  // items: rows of taps, of chunks, of tiles
     Inputs first_inputs;                         // items: chunks, of tiles
+    typename C::T* grid;                         // the phases of a tile, when upsampling
+    uint64_t* meeting;                           // barrier of the warps that multiply
 
     __device__ __forceinline__ Inputs inputs(int ring) const {
         constexpr int size = C::INPUT_STAGES * INPUT;
         return {first_inputs.memory + ring * size, first_inputs.barriers + ring * 2 * C::INPUT_STAGES};
     }
-    __device__ __forceinline__ int phases() const { return C::TEAM == 1 ? 1 : args.phases; }
     __device__ __forceinline__ Place place(unsigned tile) const {
-        return place_of<SIDE, SIDE, C::BN>(tile, C::TEAM == 1 ? 1 : tiles.out, tiles, phases());
+        return place_of<C::OUT, C::OUT, C::BN>(tile, C::TEAM == 1 ? 1 : tiles.out, tiles);
     }
 };
 
@@ -92,11 +98,11 @@ __device__ __forceinline__ void copy_weights(const Block<C>& block) {
     for (unsigned id = blockIdx.x; id < tiles.count; id += gridDim.x) {
         const Place at = block.place(id);
         const auto* from = static_cast<const typename C::T*>(block.args.w);
-        from += static_cast<int64_t>(at.phase * tiles.rows + at.out) * CHUNK;
+        from += at.out * CHUNK;
         for (int row = 0; row < 3 * tiles.chunks; row++, item++) {
             block.weights.wait_empty(item);
             mbarrier_expect(block.weights.full(item), C::WEIGHTS);
-            for (int i = 0; i < 3; i++, from += tiles.step)
+            for (int i = 0; i < 3; i++, from += tiles.rows * CHUNK)
                 copy_bulk(block.weights.stage(item) + i * C::TAP, from, C::TAP, block.weights.full(item));
         }
         if (C::TEAM == 1) break;
@@ -116,8 +122,8 @@ struct Chunk {
 
     __device__ __forceinline__ void locate(const Block<C>& block, int pixel) {
         const Place at = block.place(tile);
-        const int width = static_cast<int>(block.args.width), x = at.x + pixel % IN_SIDE - 1;
-        n = at.n, y = at.y + pixel / IN_SIDE - 1;
+        const int width = static_cast<int>(block.args.width), x = at.x + pixel % IN_SIDE - C::UP;
+        n = at.n, y = at.y + pixel / IN_SIDE - C::UP;
         offset = (y * width + x) * static_cast<int>(block.args.in_c);
         inside = x >= 0 && x < width && pixel < ROWS * IN_SIDE;
     }
@@ -175,56 +181,47 @@ __device__ __forceinline__ void load_inputs(const Block<C>& block, int loader) {
     }
 }
 
-// acc = the convolution at this warpgroup's patches, from the next items of its rings.
+// acc = the convolution at this warpgroup's patches, of each phase, from the next items of its rings.
 template <class C>
-__device__ __forceinline__ void multiply_tile(float (&acc)[C::OWN][C::BN / 2], const Block<C>& block,
+__device__ __forceinline__ void multiply_tile(float (&acc)[C::PHASES * C::OWN][C::BN / 2], const Block<C>& block,
                                               const typename Block<C>::Inputs& inputs, int patch, unsigned input,
                                               unsigned weight) {
     const uint64_t x_base = matrix_descriptor(inputs.memory, Swizzle::none, PLANE, IN_SIDE * 16);
     const uint64_t w_base = matrix_descriptor(block.weights.memory, Swizzle::bytes64, 16, 512);
-    const int steps = 3 * block.tiles.chunks;
-#pragma unroll 1
-    for (int step = 0; step < steps; step++) {
-        const int row = step % 3;
-        if (row == 0) inputs.wait_full(input + step / 3);
-        block.weights.wait_full(weight + step);
-        const unsigned x_at = (input + step / 3) % C::INPUT_STAGES * INPUT + row * IN_SIDE * 16;
-        const uint64_t x = x_base + x_at / 16;
-        const uint64_t w = w_base + (weight + step) % C::WEIGHT_STAGES * (C::WEIGHTS / 16);
-        warpgroup_fence();
+    const unsigned end = input + block.tiles.chunks;
+    bool add = false;
+    for (; input < end; input++) {
+        inputs.wait_full(input);
+#pragma unroll(C::UP == 2 ? 3 : 1)  // phases are known when compiling
+        for (int row = 0; row < 3; row++, weight++) {
+            block.weights.wait_full(weight);
+            const uint64_t x = x_base + input % C::INPUT_STAGES * (INPUT / 16);
+            const uint64_t w = w_base + weight % C::WEIGHT_STAGES * (C::WEIGHTS / 16);
+            warpgroup_fence();
 #pragma unroll
-        for (int column = 0; column < 3; column++)
+            for (int column = 0; column < 3; column++)
 #pragma unroll
-            for (int k = 0; k < CHUNK / 16; k++)
+                for (int k = 0; k < CHUNK / 16; k++)
 #pragma unroll
-                for (int m = 0; m < C::OWN; m++) {
-                    const int pixel = ((patch + m) / 2 * IN_SIDE + (patch + m) % 2) * 8 + column;
-                    warpgroup_multiply_add<typename C::T, C::BN>(acc[m], x + (k * 2 * PLANE / 16 + pixel),
-                                                                 w + (column * C::TAP + k * 32) / 16,
-                                                                 step + column + k > 0);
-                }
-        warpgroup_commit();
-        warpgroup_wait<1>();  // the previous step has been read
-        if (step > 0 && C::TEAM == 2) block.weights.release(weight + step - 1);
-        if (step > 0 && row == 0) inputs.release(input + step / 3 - 1);
+                    for (int m = 0; m < C::OWN; m++) {
+                        const int below = C::UP == 2 ? shift_of(row) : row, right = C::UP == 2 ? shift_of(column) : column;
+                        const int phase = C::UP == 2 ? phase_of(row) * 2 + phase_of(column) : 0;
+                        const int pixel = ((patch + m) / 2 * 8 + below) * IN_SIDE + (patch + m) % 2 * 8 + right;
+                        const bool starts = k == 0 && (C::UP == 2 ? row < 2 && column < 2 : row + column == 0);
+                        warpgroup_multiply_add<typename C::T, C::BN>(
+                            acc[phase * C::OWN + m], x + (k * 2 * PLANE / 16 + pixel),
+                            w + (column * C::TAP + k * 32) / 16, add || !starts);
+                    }
+            warpgroup_commit();
+            warpgroup_wait<1>();  // the previous row has been read
+            if (C::TEAM == 2 && (row > 0 || add)) block.weights.release(weight - 1);
+            if (row == 0 && add) inputs.release(input - 1);
+        }
+        add = true;
     }
     warpgroup_wait<0>();
-    if (C::TEAM == 2) block.weights.release(weight + steps - 1);
-    inputs.release(input + block.tiles.chunks - 1);
-}
-
-// Lane i of four lanes gets row i of the 4 x 4 numbers whose columns they had.
-__device__ __forceinline__ void transpose_4x4(uint32_t (&r)[4]) {
-#pragma unroll
-    for (int bit = 1; bit < 4; bit *= 2) {
-        const bool high = threadIdx.x & bit;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (i & bit) continue;
-            const uint32_t other = __shfl_xor_sync(~0u, high ? r[i] : r[i + bit], bit);
-            (high ? r[i] : r[i + bit]) = other;
-        }
-    }
+    if (C::TEAM == 2) block.weights.release(weight - 1);
+    inputs.release(end - 1);
 }
 
 // Finish the sums and store them, 32 channels at a time: after the exchange a lane has 8 of them.
@@ -233,16 +230,16 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[C::OWN][C::BN / 2
                                             const Place& at, int patch, int warp) {
     using T = typename C::T;
     const ModulatedConv2d& args = block.args;
-    const Finish finish(args);
-    const int lane = threadIdx.x % 32, q = lane % 4, side = block.phases() == 4 ? 2 : 1;
+    const Finish& finish = block.tiles.finish;
+    const int lane = threadIdx.x % 32, q = lane % 4;
     const int row = at.y + patch / 2 * 8 + warp % 4 * 2, column = at.x + lane / 4;  // of the first pixel
-    const int rows = static_cast<int>(args.height) - row, columns = static_cast<int>(args.width) - column;  // that exist
-    const int out_c = static_cast<int>(args.out_c), out_w = static_cast<int>(args.width) * side;
-    const int pixel = (row * side + at.phase / 2) * out_w + column * side + at.phase % 2;
+    const int width = static_cast<int>(args.width), out_c = static_cast<int>(args.out_c);
+    const int rows = static_cast<int>(args.height) - row, columns = width - column;  // that exist
+    const int pixel = row * width + column;
     const auto* d = static_cast<const float*>(args.d) + static_cast<int64_t>(at.n) * out_c;
     const auto* b = static_cast<const float*>(args.b);
     const auto* noise = static_cast<const float*>(args.noise) + at.n * args.noise_stride + pixel;
-    T* y = static_cast<T*>(args.y) + at.n * args.height * side * out_w * out_c + (pixel * out_c + at.out + q * 8);
+    T* y = static_cast<T*>(args.y) + at.n * args.height * width * out_c + (pixel * out_c + at.out + q * 8);
 #pragma unroll
     for (int pair = 0; pair < C::OWN; pair += 2) {  // of patches: four pixels
         int next[4];  // pixels from the first, -1: outside
@@ -250,7 +247,7 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[C::OWN][C::BN / 2
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int below = (pair + i / 2) / 2 * 8 + i % 2, right = i / 2 * 8;
-            next[i] = below < rows && right < columns ? (below * out_w + right) * side : -1;
+            next[i] = below < rows && right < columns ? below * width + right : -1;
             strength[i] = args.noise && next[i] >= 0 ? noise[next[i]] : 0.f;
         }
 #pragma unroll
@@ -273,12 +270,35 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[C::OWN][C::BN / 2
                     r[t] = pack<T>(finish(sums[0], scale[t].at[0], strength[i] + shift[t].at[0]),
                                    finish(sums[1], scale[t].at[1], strength[i] + shift[t].at[1]));
                 }
-                transpose_4x4(r);
-                if (next[i] >= 0 && first + q * 8 < out_c)
-                    store_pairs(y + next[i] * out_c + group * 32, Pairs{r[0], r[1], r[2], r[3]});
+                const Pairs out = transpose_4x4(r[0], r[1], r[2], r[3]);
+                if (next[i] >= 0 && first + q * 8 < out_c) store_pairs(y + next[i] * out_c + group * 32, out);
             }
         }
     }
+}
+
+// Write the sums of this warpgroup's patches to shared memory, filter those of both warpgroups and store the result.
+template <class C>
+__device__ __forceinline__ void finish_grid(const float (&acc)[C::PHASES * C::OWN][C::BN / 2], const Block<C>& block,
+                                            const Place& at, int patch, int warp) {
+    using T = typename C::T;
+    const int lane = threadIdx.x % 32;
+    T* grid = grid_at<SIDE>(block.grid, (patch / 2 * 8 + warp % 4 * 2) * 2, lane / 4 * 2) + lane % 4 * 8;
+#pragma unroll
+    for (int i = 0; i < C::PHASES * C::OWN * 2; i++) {
+        const float* c = acc[i / 2] + i % 2 * 2;
+        const Pairs t = transpose_4x4(pack<T>(c[0], c[1]), pack<T>(c[4], c[5]), pack<T>(c[8], c[9]), pack<T>(c[12], c[13]));
+        const int phase = i / 2 / C::OWN, m = i / 2 % C::OWN;
+        store_pairs(grid_at<SIDE>(grid, (m / 2 * 8 + i % 2) * 2 + phase / 2, m % 2 * 16 + phase % 2), t);
+    }
+    const auto meet = [&](uint32_t parity) {
+        __syncwarp();
+        if (lane == 0) mbarrier_arrive(block.meeting);
+        mbarrier_wait(block.meeting, parity);
+    };
+    meet(0);
+    filter_tile<T, SIDE, true>(block.grid, block.args, block.tiles.finish, at, static_cast<int>(threadIdx.x));
+    meet(1);
 }
 
 template <class C>
@@ -287,9 +307,11 @@ __device__ __forceinline__ void multiply_tiles(const Block<C>& block, int warp) 
     const unsigned chunks = static_cast<unsigned>(block.tiles.chunks);
     unsigned input = 0, weight = 0;
     for (unsigned id = blockIdx.x + ring * gridDim.x; id < block.tiles.count; id += C::RINGS * gridDim.x) {
-        float acc[C::OWN][C::BN / 2];
+        float acc[C::PHASES * C::OWN][C::BN / 2];
+        if constexpr (C::UP == 2) memset(acc, 0, sizeof acc);  // else their registers would be taken while filtering
         multiply_tile<C>(acc, block, block.inputs(ring), patch, input, weight);
-        finish_tile<C>(acc, block, block.place(id), patch, warp);
+        if constexpr (C::UP == 2) finish_grid<C>(acc, block, block.place(id), patch, warp);
+        else finish_tile<C>(acc, block, block.place(id), patch, warp);
         input += chunks;
         if (C::TEAM == 2) weight += 3 * chunks;
     }
@@ -302,12 +324,13 @@ __global__ void __launch_bounds__(SGAN_WGMMA_THREADS, 1)
     modulated_conv2d_wgmma_kernel(ModulatedConv2d args, Tiles tiles) {
 #ifdef SGAN_WGMMA
     auto* shared = shared_memory<unsigned char>();
-    unsigned char* inputs = shared + C::WEIGHT_STAGES * C::WEIGHTS;
-    auto* barriers = reinterpret_cast<uint64_t*>(inputs + C::RINGS * C::INPUT_STAGES * INPUT);
-    const Block<C> block{args, tiles, {shared, barriers}, {inputs, barriers + 2 * C::WEIGHT_STAGES}};
+    auto* barriers = reinterpret_cast<uint64_t*>(shared + C::BARRIERS_AT);
+    const Block<C> block{args, tiles, {shared, barriers}, {shared + C::INPUTS_AT, barriers + 2 * C::WEIGHT_STAGES},
+                         reinterpret_cast<typename C::T*>(shared + C::GRID_AT), barriers + C::BARRIERS - 1};
     if (threadIdx.x == 0) {
         block.weights.init(1, 4 * C::TEAM);
         for (int ring = 0; ring < C::RINGS; ring++) block.inputs(ring).init(LOADERS / 32, 4 * C::TEAM);
+        mbarrier_init(block.meeting, MULTIPLIERS / 32);
         mbarrier_publish();
     }
     __syncthreads();
@@ -325,7 +348,7 @@ __global__ void __launch_bounds__(SGAN_WGMMA_THREADS, 1)
 
 template <class C>
 const char* launch_config(const ModulatedConv2d& args, void* stream) {
-    const Tiles tiles = tiles_of(args, SIDE, SIDE, C::BN);
+    const Tiles tiles = tiles_of(args, C::OUT, C::OUT, C::BN);
     if (tiles.count == 0) return "the batch is too large";
     const unsigned blocks = min(tiles.count, static_cast<unsigned>(multiprocessors()));
     return launch(modulated_conv2d_wgmma_kernel<C>, dim3(blocks), dim3(THREADS), C::BYTES, stream, args, tiles);
@@ -335,7 +358,7 @@ const char* launch_config(const ModulatedConv2d& args, void* stream) {
 template <class T, int BN>
 const char* launch_width(const ModulatedConv2d& args, void* stream) {
     using Alone = Config<T, BN, 1>;
-    if (args.out_c <= BN && args.phases == 1 && 3 * ceil_div<int64_t>(args.in_c, CHUNK) <= Alone::WEIGHT_STAGES)
+    if (args.out_c <= BN && 3 * ceil_div<int64_t>(args.in_c, CHUNK) <= Alone::WEIGHT_STAGES)
         return launch_config<Alone>(args, stream);
     return launch_config<Config<T, BN, 2>>(args, stream);
 }
@@ -343,6 +366,7 @@ const char* launch_width(const ModulatedConv2d& args, void* stream) {
 // Wide tiles read the input fewer times; narrower ones waste less if there are few channels, or few pixels.
 template <class T>
 const char* launch_typed(const ModulatedConv2d& args, void* stream) {
+    if (args.up == 2) return launch_config<Config<T, 32, 2, 2>>(args, stream);
     const auto enough = static_cast<unsigned>(multiprocessors());
     if (args.out_c > 64 && tiles_of(args, SIDE, SIDE, 128).count >= enough)
         return launch_config<Config<T, 128, 2>>(args, stream);

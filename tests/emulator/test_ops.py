@@ -220,10 +220,11 @@ def test_opcheck(randn):
     torch.library.opcheck(sgan.bias_act_double_backward.default, (x, x, x, *operands, *params))
     torch.library.opcheck(sgan.upfirdn2d.default, (leaves[0], f, 2, 1, [2, 1, 2, 1], False, 4.0))
     h = x.half().requires_grad_()
-    w = randn(16, 4, 3, 3, dtype=h.dtype).requires_grad_()
+    w = randn(4, 4, 3, 3, dtype=h.dtype).requires_grad_()
     style, d = randn(2, 4, dtype=torch.float32).requires_grad_(), randn(2, 4, dtype=torch.float32).requires_grad_()
     upsampled_noise = randn(2, 1, 10, 12, dtype=torch.float32)
-    arguments = (h, w, pack_weights(w.detach(), 4), style, d, upsampled_noise, b.clone().requires_grad_(), 4, 0.2, 1.3, 2.0)
+    operands = (pack_weights(w.detach()), style, d, upsampled_noise, b.clone().requires_grad_(), f)
+    arguments = (h, w, *operands, 0.2, 1.3, 2.0)
     torch.library.opcheck(sgan.modulated_conv2d.default, arguments)
 
 
@@ -320,7 +321,7 @@ def test_upfirdn2d_refuses(randn, x, f, params, message):
 
 def test_modulated_conv2d_refuses(randn):
     x, w, style = randn(2, 4, 5, 5), randn(6, 4, 3, 3), randn(2, 4, dtype=torch.float32)
-    rest, packed = (None, None, None, 1, 0.2, 1.0, math.inf), pack_weights(w.half())
+    rest, packed = (None, None, None, None, 0.2, 1.0, math.inf), pack_weights(w.half())
     for tensors, message in [
         ((x, w, packed, style), "x must be float16 or bfloat16"),
         ((x.half(), w, packed.float(), style), "packed must have the dtype of x"),
