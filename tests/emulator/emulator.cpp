@@ -213,14 +213,16 @@ const char* refusal(dim3 grid, dim3 block, size_t shared_bytes) {
     const bool fits = grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535;
     if (!grid.x || !grid.y || !grid.z || !count) return "invalid configuration argument: nothing to run";
     if (!fits) return "invalid configuration argument: grid too large";
-    if (block.z > 64 || count > 1024) return "invalid configuration argument: block too large";
+    if (block.z > 64 || count > static_cast<uint64_t>(max_threads())) return "invalid configuration argument: block too large";
     return shared_bytes > kMaxShared ? "invalid argument: more than 227 KB of shared memory" : nullptr;
 }
 
-unsigned seed() {
-    const char* text = std::getenv("SGAN_EMULATOR_SEED");
-    return text ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : 1;
+unsigned setting(const char* name, unsigned otherwise) {
+    const char* text = std::getenv(name);
+    return text ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : otherwise;
 }
+
+unsigned seed() { return setting("SGAN_EMULATOR_SEED", 1); }
 
 void check_row(const char* name, const void* row) {  // 16 bytes of shared memory
     const auto* at = static_cast<const unsigned char*>(row);
@@ -255,6 +257,8 @@ unsigned char* shared() { return shared_begin; }
 unsigned thread_number() { return current->number; }
 
 unsigned random() { return order(); }
+
+int max_threads() { return static_cast<int>(setting("SGAN_EMULATOR_MAX_THREADS", 1024)); }
 
 void sleep(const char* name) {
     current->wait = name;

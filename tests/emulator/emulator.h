@@ -109,6 +109,7 @@ void block_barrier();
 void wait_for_copies(int pending);
 unsigned thread_number();       // in the block
 unsigned random();              // from SGAN_EMULATOR_SEED
+int max_threads();              // of a block: SGAN_EMULATOR_MAX_THREADS, or 1024
 void sleep(const char* name);   // the current thread waits in this operation, until
 void wake(unsigned thread);     // another thread wakes it
 
@@ -195,7 +196,7 @@ inline int multiprocessors() { return 3; }  // few, so that blocks of persistent
 
 template <class... P>
 int max_threads(void (*)(P...)) {
-    return 1024;
+    return emulator::max_threads();
 }
 
 inline float clamp_between(float x, float bound) { return x > bound ? bound : x < -bound ? -bound : x; }

@@ -332,10 +332,26 @@ def test_modulated_conv2d_does_not_depend_on_the_order_of_threads(emulator, wgmm
     assert all(torch.equal(out, outs[0]) for out in outs)
 
 
-def test_modulated_conv2d_requires_half_precision(emulator):
+@pytest.mark.parametrize("up", [1, 2])
+def test_modulated_conv2d_on_an_architecture_without_wgmma(emulator, monkeypatch, up):
+    """Compiled for it, the kernel with wgmma cannot be launched with the number of threads that it needs."""
+    monkeypatch.setenv("SGAN_EMULATOR_MAX_THREADS", "256")
+    fields, out, exact = modulated_call(torch.float16, 1, 8, 8, 4, 4, 3, up, wgmma=1)
+    emulator.call("modulated_conv2d", **fields)
+    assert_close(out, exact, up)
+
+
+def test_modulated_conv2d_refuses(emulator):
     fields, _, _ = modulated_call(torch.float16, 1, 8, 8, 4, 4, 3)
-    with pytest.raises(RuntimeError, match="float16 and bfloat16"):
-        emulator.call("modulated_conv2d", **(fields | {"dtype": torch.float32}))
+    for change, message in [
+        ({"dtype": torch.float32}, "float16 and bfloat16"),
+        ({"k": 5}, "1x1 or 3x3"),
+        ({"k": 1, "up": 2}, "3x3 filters can upsample"),
+        ({"height": 2**20, "width": 2**20}, "the image is too large"),
+        ({"n": 2**40}, "the batch is too large"),
+    ]:
+        with pytest.raises(RuntimeError, match=message):
+            emulator.call("modulated_conv2d", **(fields | change))
 
 
 def test_empty_batch(emulator):
