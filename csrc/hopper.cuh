@@ -1,7 +1,7 @@
 // Instructions of sm_90a: barriers with phases, bulk copies, and matrix products of a warpgroup from shared memory.
 //
-// They exist where SGAN_WGMMA is defined: in code for sm_90a, and under the emulator, which replaces them. Shared memory
-// has two views: loads and stores of threads use one, bulk copies and matrix products the other.
+// They exist where SGAN_WGMMA is defined: in code for sm_90a, and under the emulator, which replaces them. Shared
+// memory has two views: loads and stores of threads use one, bulk copies and matrix products the other.
 #pragma once
 
 #include "common.cuh"
@@ -36,7 +36,9 @@ __device__ __forceinline__ void mbarrier_init(uint64_t* barrier, int arrivals) {
 }
 
 // After initializing, before the __syncthreads() that lets other threads use the barriers.
-__device__ __forceinline__ void mbarrier_publish() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void mbarrier_publish() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 
 __device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
@@ -90,9 +92,13 @@ __device__ __forceinline__ void warpgroup_wait() {
 
 // Give registers back, or ask for more: how many a thread of this warpgroup has from now on. (PTX ISA, setmaxnreg)
 template <int REGISTERS>
-__device__ __forceinline__ void warpgroup_shrink() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
+__device__ __forceinline__ void warpgroup_shrink() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
 template <int REGISTERS>
-__device__ __forceinline__ void warpgroup_grow() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS)); }
+__device__ __forceinline__ void warpgroup_grow() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
 
 // c = a b^T, plus c if `add`: a is [64, 16], b [N, 16] of T, both described, and c [64, N] float in the registers of
 // four warps. With g = lane / 4 and q = 2 (lane % 4), warp w holds c[4 t + 2 h + j] = c(16 w + g + 8 h, 8 t + q + j).

@@ -115,8 +115,8 @@ const char* filtered_lrelu(const FilteredLrelu& args, void* stream);
 
 // y = clamp(gain act(d conv(style x, w) + noise + b)), act one of linear, relu, lrelu
 //
-// With up = 2, conv is a transposed convolution with stride 2, t[2 i + a] = sum w[a] x[i] along each axis, and the filter
-// after it: conv[j] = 2 sum_k f[3 - k] t[j - 1 + k].
+// With up = 2, conv is a transposed convolution with stride 2, t[2 i + a] = sum w[a] x[i] along each axis, and the
+// filter after it: conv[j] = 2 sum_k f[3 - k] t[j - 1 + k].
 struct ModulatedConv2d {
     const void* x;      // [n, h, w, in_c] dense
     const void* w;      // [chunks, k k, rows, 32] packed: see pack_weights in ops/modulated_conv2d.py

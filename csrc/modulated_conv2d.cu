@@ -26,9 +26,9 @@ struct Config {
     using T = T_;
     static constexpr bool VECTORS = VECTORS_;
     static constexpr int K = K_, TAPS = K * K, BN = BN_, WARPS_N = WARPS_N_, WARPS_M = WARPS / WARPS_N;
-    static constexpr int UP = UP_, PHASES = UP * UP, BORDER = UP == 2 ? 2 : K / 2;  // of the input, above and on the left
-    static constexpr int MT = BM / 16 / WARPS_M, NT = BN / 8 / WARPS_N;             // mma tiles of a warp, in each phase
-    static constexpr int OUT_X = UP == 2 ? TILE_X - 2 : TILE_X, OUT_Y = UP == 2 ? TILE_Y - 2 : TILE_Y;  // pixels of a tile
+    static constexpr int UP = UP_, PHASES = UP * UP, BORDER = UP == 2 ? 2 : K / 2;  // of the input, above and left
+    static constexpr int MT = BM / 16 / WARPS_M, NT = BN / 8 / WARPS_N;             // mma tiles of a warp and phase
+    static constexpr int LOST = UP == 2 ? 2 : 0, OUT_X = TILE_X - LOST, OUT_Y = TILE_Y - LOST;  // pixels of a tile
     static constexpr int UNROLL = UP == 2 ? TAPS : 3;  // taps; the phase of a tap is known when compiling
     static constexpr int IN_X = TILE_X + K - 1, IN_Y = TILE_Y + K - 1, PIXELS = IN_X * IN_Y;
     static constexpr int LOADS = (PIXELS * PARTS + THREADS - 1) / THREADS;  // per thread, for one input tile
@@ -84,8 +84,8 @@ __device__ __forceinline__ void read_input(Pairs (&v)[C::LOADS], const int (&off
 
 // Multiply them by the styles and write them to shared memory. All vectors of a thread have the same 8 channels.
 template <class C>
-__device__ __forceinline__ void write_input(typename C::T* tile, const Pairs (&v)[C::LOADS], const ModulatedConv2d& args,
-                                            const Place& at, int channel) {
+__device__ __forceinline__ void write_input(typename C::T* tile, const Pairs (&v)[C::LOADS],
+                                            const ModulatedConv2d& args, const Place& at, int channel) {
     using T = typename C::T;
     static_assert(THREADS % PARTS == 0, "all vectors of a thread need the same channels");
     const int first = threadIdx.x % PARTS * 8;
@@ -111,7 +111,7 @@ __device__ __forceinline__ void copy_weights(typename C::T* tile, const typename
     from += tiles.rows * CHUNK;
 }
 
-// acc += the input tile, shifted, times the weights of a tap. Fragments are read before the products that precede theirs.
+// acc += the input tile, shifted, times the weights of a tap. Fragments are read a product ahead.
 template <class C>
 __device__ __forceinline__ void multiply_tap(float (&acc)[C::MT][C::NT][4], const typename C::T* x,
                                              const typename C::T* w, int below, int right) {
@@ -251,7 +251,8 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
                 copy_weights<C>(w_tiles + (buffer + STAGES - 1) % STAGES * C::W_TILE, from, tiles);
             copy_async_commit();
             if (tap == 0 && chunk + 1 < tiles.chunks) read_input<C>(next, offsets, args, at, (chunk + 1) * CHUNK);
-            const int row = tap / C::K, column = tap % C::K, phase = C::UP == 2 ? phase_of(row) * 2 + phase_of(column) : 0;
+            const int row = tap / C::K, column = tap % C::K;
+            const int phase = C::UP == 2 ? phase_of(row) * 2 + phase_of(column) : 0;
             multiply_tap<C>(acc[phase], x_tiles + chunk % 2 * C::X_TILE, w_tiles + buffer * C::W_TILE,
                             C::UP == 2 ? shift_of(row) : row, C::UP == 2 ? shift_of(column) : column);
         }
@@ -312,7 +313,8 @@ const char* modulated_conv2d(const ModulatedConv2d& args, void* stream) {
     if (!aligned_16(args.w)) return "packed weights must be aligned to 16 bytes";
     if (args.dtype != Dtype::float16 && args.dtype != Dtype::bfloat16) return "tensor cores take float16 and bfloat16";
     if (args.wgmma && has_wgmma(args)) return modulated_conv2d_wgmma(args, stream);
-    return args.dtype == Dtype::float16 ? launch_typed<__half>(args, stream) : launch_typed<__nv_bfloat16>(args, stream);
+    if (args.dtype == Dtype::float16) return launch_typed<__half>(args, stream);
+    return launch_typed<__nv_bfloat16>(args, stream);
 }
 
 }  // namespace sgan

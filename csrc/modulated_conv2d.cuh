@@ -116,9 +116,9 @@ __device__ __forceinline__ Pairs transpose_4x4(uint32_t a, uint32_t b, uint32_t 
 // ---------------------------------------------------------------------------------------------------------------------
 // Upsampling
 //
-// t[2 i] has two taps along an axis, t[2 i + 1] has one: of its four phases, one has 4, two have 2 and one has 1 of the 9
-// taps. A tile computes GRID_X by GRID_Y pixels of each phase from i = first - 1 on, into shared memory; the filter then
-// yields all but two of them: 2 j and 2 j + 1 for GRID_X - 2 by GRID_Y - 2 pixels j from `first` on.
+// t[2 i] has two taps along an axis, t[2 i + 1] has one: of its four phases, one has 4, two have 2 and one has 1 of the
+// 9 taps. A tile computes GRID_X by GRID_Y pixels of each phase from i = first - 1 on, into shared memory; the filter
+// then yields all but two of them: 2 j and 2 j + 1 for GRID_X - 2 by GRID_Y - 2 pixels j from `first` on.
 
 constexpr int GRID_X = 16, OUT_X = GRID_X - 2;
 
@@ -126,15 +126,15 @@ constexpr int GRID_X = 16, OUT_X = GRID_X - 2;
 __host__ __device__ constexpr int phase_of(int tap) { return tap == 1; }
 __host__ __device__ constexpr int shift_of(int tap) { return tap < 2; }
 
-// t at pixel [y, x], where it is [2, 2, GRID_Y, GRID_X, 32]. Sums of two pixels can be looked up one after the other if the
-// first one has an even row and column.
+// t at pixel [y, x], where it is [2, 2, GRID_Y, GRID_X, 32]. If y and x are even, other pixels can be addressed from
+// there.
 template <int GRID_Y, class T>
 __device__ __forceinline__ T* grid_at(T* t, int y, int x) {
     return t + (((y % 2 * 2 + x % 2) * GRID_Y + y / 2) * GRID_X + x / 2) * 32;
 }
 
-// Filter t, finish the sums and store them. A thread computes 4 channels of two columns, and walks down half of the rows
-// with the last four of t, already filtered horizontally, in registers. 256 threads.
+// Filter t, finish the sums and store them. A thread computes 4 channels of two columns, and walks down half of the
+// rows with the last four of t, already filtered horizontally, in registers. 256 threads.
 template <class T, int GRID_Y, bool VECTORS>
 __device__ __forceinline__ void filter_tile(const T* t, const ModulatedConv2d& args, const Finish& finish,
                                             const Place& at, int thread) {

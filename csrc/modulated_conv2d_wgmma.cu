@@ -129,7 +129,8 @@ struct Chunk {
     }
 
     __device__ __forceinline__ Pairs read(const Block<C>& block, int r, int own) const {
-        const int height = static_cast<int>(block.args.height), row = static_cast<int>(block.args.width * block.args.in_c);
+        const int height = static_cast<int>(block.args.height);
+        const int row = static_cast<int>(block.args.width * block.args.in_c);
         if (!inside || y + r * ROWS < 0 || y + r * ROWS >= height || own < 0) return {};
         const T* x = static_cast<const T*>(block.args.x) + static_cast<int64_t>(n) * height * row;
         return load_pairs(x + (offset + r * ROWS * row + own));
@@ -204,7 +205,8 @@ __device__ __forceinline__ void multiply_tile(float (&acc)[C::PHASES * C::OWN][C
                 for (int k = 0; k < CHUNK / 16; k++)
 #pragma unroll
                     for (int m = 0; m < C::OWN; m++) {
-                        const int below = C::UP == 2 ? shift_of(row) : row, right = C::UP == 2 ? shift_of(column) : column;
+                        const int below = C::UP == 2 ? shift_of(row) : row;
+                        const int right = C::UP == 2 ? shift_of(column) : column;
                         const int phase = C::UP == 2 ? phase_of(row) * 2 + phase_of(column) : 0;
                         const int pixel = ((patch + m) / 2 * 8 + below) * IN_SIDE + (patch + m) % 2 * 8 + right;
                         const bool starts = k == 0 && (C::UP == 2 ? row < 2 && column < 2 : row + column == 0);
@@ -287,7 +289,8 @@ __device__ __forceinline__ void finish_grid(const float (&acc)[C::PHASES * C::OW
 #pragma unroll
     for (int i = 0; i < C::PHASES * C::OWN * 2; i++) {
         const float* c = acc[i / 2] + i % 2 * 2;
-        const Pairs t = transpose_4x4(pack<T>(c[0], c[1]), pack<T>(c[4], c[5]), pack<T>(c[8], c[9]), pack<T>(c[12], c[13]));
+        const Pairs t = transpose_4x4(pack<T>(c[0], c[1]), pack<T>(c[4], c[5]), pack<T>(c[8], c[9]),
+                                      pack<T>(c[12], c[13]));
         const int phase = i / 2 / C::OWN, m = i / 2 % C::OWN;
         store_pairs(grid_at<SIDE>(grid, (m / 2 * 8 + i % 2) * 2 + phase / 2, m % 2 * 16 + phase % 2), t);
     }
@@ -334,7 +337,7 @@ __global__ void __launch_bounds__(SGAN_WGMMA_THREADS, 1)
         mbarrier_publish();
     }
     __syncthreads();
-    const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);  // the same in all lanes, for the compiler
+    const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);  // known to be the same in all lanes
     if (warp < MULTIPLIERS / 32) {
         warpgroup_grow<192>();
         multiply_tiles<C>(block, warp);

@@ -1,7 +1,8 @@
 // Replacements for the PTX in csrc/hopper.cuh, which documents them. Implemented in emulated_hopper.cpp.
 //
-// A bulk copy arrives when every thread waits, and one of them for it; a matrix product when its group is waited for:
-// as late as possible. Until then the destination is NaN. Matrix products see a thread's writes only after publish_shared().
+// A bulk copy arrives when a thread waits for it, in half of the blocks only when every thread waits; a matrix product
+// when its group is waited for: as late as possible. Until then the destination is NaN. Matrix products see a thread's
+// writes only after publish_shared().
 #pragma once
 
 #include "emulator.h"

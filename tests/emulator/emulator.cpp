@@ -57,6 +57,7 @@ struct Thread {
 struct Warp {
     unsigned alive = 0;   // lanes that have not returned
     unsigned inside = 0;  // lanes that wait in a collective
+    unsigned rank = 0;    // a ready thread runs before those of lower rank
 };
 
 std::vector<Thread> threads;  // of the current block
@@ -69,6 +70,8 @@ Thread* current = nullptr;
 Fiber host{{}, {}, true}, *running = &host, *before = nullptr;
 std::vector<Fiber*> idle;
 std::minstd_rand order;
+bool ranked = false;  // warps have different ranks
+bool hasty = false;   // bulk copies arrive as soon as a thread waits for them
 void (*kernel)(const void*) = nullptr;
 const void* kernel_args = nullptr;
 
@@ -133,14 +136,21 @@ Fiber* take_fiber() {
 
 // Run any thread that is ready. Returns when it is the caller's turn again.
 void run_next() {
-    while (ready.empty() && alive)
-        if (!deliver_copy()) deadlock();
+    while (alive && (hasty || ready.empty()))
+        if (!deliver_copy()) {
+            if (ready.empty()) deadlock();
+            break;
+        }
     if (ready.empty()) {
         check_block_is_done();
         current = nullptr;
         return switch_to(&host);
     }
-    std::swap(ready[order() % ready.size()], ready.back());
+    size_t chosen = order() % ready.size();
+    const auto rank = [](size_t i) { return warps[ready[i]->number / 32].rank; };
+    for (size_t i = 0; ranked && i < ready.size(); i++)
+        if (rank(i) > rank(chosen)) chosen = i;
+    std::swap(ready[chosen], ready.back());
     current = ready.back();
     ready.pop_back();
     if (!current->fiber) current->fiber = take_fiber();
@@ -199,6 +209,8 @@ void run_block() {
     start_block(shared_size);
     warps.assign((threads.size() + 31) / 32, Warp());
     alive = threads.size();
+    ranked = order() / 64 % 2, hasty = order() / 64 % 2;  // in half of the blocks, some warps are much slower
+    for (Warp& warp : warps) warp.rank = order();
     for (Thread& thread : threads) {
         thread.fiber = nullptr;
         thread.groups = 0;
@@ -213,7 +225,8 @@ const char* refusal(dim3 grid, dim3 block, size_t shared_bytes) {
     const bool fits = grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535;
     if (!grid.x || !grid.y || !grid.z || !count) return "invalid configuration argument: nothing to run";
     if (!fits) return "invalid configuration argument: grid too large";
-    if (block.z > 64 || count > static_cast<uint64_t>(max_threads())) return "invalid configuration argument: block too large";
+    const bool small = block.z <= 64 && count <= static_cast<uint64_t>(max_threads());
+    if (!small) return "invalid configuration argument: block too large";
     return shared_bytes > kMaxShared ? "invalid argument: more than 227 KB of shared memory" : nullptr;
 }
 

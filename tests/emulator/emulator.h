@@ -1,9 +1,9 @@
 // CUDA for a plain C++ compiler: with SGAN_EMULATE, csrc/ runs on the CPU, under sanitizers.
 //
 // One thread of one block runs at a time, each on its own stack; it yields only where CUDA can make it wait: at
-// barriers and in warp collectives. SGAN_EMULATOR_SEED determines which thread runs next. Shared memory starts as NaN,
-// and asynchronous copies arrive as late as possible, so that a missing wait gives wrong numbers. There is no
-// __shared__: use shared_memory<T>(). Errors are reported with their location, followed by abort().
+// barriers and in warp collectives. SGAN_EMULATOR_SEED determines which thread runs next, and how fast warps are.
+// Shared memory starts as NaN, and asynchronous copies arrive as late as possible, so that a missing wait gives wrong
+// numbers. There is no __shared__: use shared_memory<T>(). Errors are reported with their location, then abort().
 #pragma once
 
 #include <math.h>

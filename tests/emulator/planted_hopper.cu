@@ -52,7 +52,8 @@ __global__ void product_kernel(Product args) {
         if (!is(Plant::unfinished)) warpgroup_wait<0>();
     }
     for (int i = 0; i < 16; i++) {
-        const int below = is(Plant::wrong_fragment) ? i % 2 : i / 2 % 2, right = is(Plant::wrong_fragment) ? i / 2 % 2 : i % 2;
+        const int half = i / 2 % 2, below = is(Plant::wrong_fragment) ? i % 2 : half;
+        const int right = is(Plant::wrong_fragment) ? half : i % 2;
         const int row = thread / 32 * 16 + thread % 32 / 4 + 8 * below, column = i / 4 * 8 + thread % 4 * 2 + right;
         static_cast<float*>(args.y)[row * 32 + column] = c[i];
     }
