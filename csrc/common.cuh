@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <type_traits>
@@ -25,7 +26,7 @@ namespace sgan {
 // The block's dynamic shared memory.
 template <class T>
 __device__ __forceinline__ T* shared_memory() {
-    extern __shared__ __align__(128) unsigned char bytes[];
+    extern __shared__ __align__(1024) unsigned char bytes[];
     return reinterpret_cast<T*>(bytes);
 }
 
@@ -40,6 +41,43 @@ const char* launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
     kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(args...);
     cudaError_t error = cudaGetLastError();
     return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// Number of multiprocessors of the current device.
+inline int multiprocessors() {
+    int device = 0, count = 1;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+    return count;
+}
+
+// Most threads of a block with which the kernel can be launched on the current device.
+template <class... P>
+int max_threads(void (*kernel)(P...)) {
+    cudaFuncAttributes attributes{};
+    if (cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess) return attributes.maxThreadsPerBlock;
+    cudaGetLastError();  // clears the error
+    return 0;
+}
+
+// x between -bound and bound. NaN stays NaN.
+__device__ __forceinline__ float clamp_between(float x, float bound) {
+    asm("min.NaN.f32 %0, %0, %1; max.NaN.f32 %0, %0, %2;" : "+f"(x) : "f"(bound), "f"(-bound));
+    return x;
+}
+
+// Two numbers converted to T, the first in the low half.
+template <class T>
+__device__ __forceinline__ uint32_t pack(float low, float high) {
+    uint32_t bits;
+    if constexpr (std::is_same_v<T, __half>) {
+        const __half2 both = __floats2half2_rn(low, high);
+        memcpy(&bits, &both, sizeof bits);
+    } else {
+        const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+        memcpy(&bits, &both, sizeof bits);
+    }
+    return bits;
 }
 
 // Copy 16 bytes from global to shared memory asynchronously; only the first `bytes` are read, the rest are zero.
@@ -129,6 +167,13 @@ __device__ __forceinline__ Vec<T, V> load(const T* from) {
 template <class T, int V>
 __device__ __forceinline__ void store(T* to, const Vec<T, V>& v) {
     *reinterpret_cast<Vec<T, V>*>(to) = v;
+}
+
+// The two numbers of pack().
+template <class T>
+__device__ __forceinline__ void unpack(uint32_t bits, float& low, float& high) {
+    const Vec<T, 2> both = *reinterpret_cast<const Vec<T, 2>*>(&bits);
+    low = to_acc(both.at[0]), high = to_acc(both.at[1]);
 }
 
 template <class I>

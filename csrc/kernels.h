@@ -233,15 +233,16 @@ const char* filtered_lrelu(const FilteredLrelu& args, void* stream);
 
 // y = clamp(gain act(d conv(style x, w) + noise + b)), act one of linear, relu, lrelu
 //
-// With phases = 4 output pixel (2i + r, 2j + s) is a convolution with the weights of phase 2r + s around input pixel
-// (i, j): upsampling by two, with the filter already merged into the weights.
+// With up = 2, conv is a transposed convolution with stride 2, t[2 i + a] = sum w[a] x[i] along each axis, and the
+// filter after it: conv[j] = 2 sum_k f[3 - k] t[j - 1 + k].
 struct ModulatedConv2d {
     const void* x;      // [n, h, w, in_c] dense
-    const void* w;      // [phases, out_c, k, k, in_c] dense
+    const void* w;      // [chunks, k k, rows, 32] packed: see pack_weights in ops/modulated_conv2d.py
     const void* style;  // [n, in_c] float32
     const void* d;      // [n, out_c] float32, or null: 1
     const void* noise;  // [n or 1, out_h, out_w] float32, or null
     const void* b;      // [out_c] float32, or null
+    const void* f;      // [4] float32 if up is 2
     void* y;            // [n, out_h, out_w, out_c] dense
     int64_t n;
     int64_t in_c;
@@ -251,12 +252,14 @@ struct ModulatedConv2d {
     int64_t noise_stride;  // distance between the noise of two samples; 0: shared
     Dtype dtype;           // of x, w and y: float16 or bfloat16
     int32_t k;             // 1 or 3
-    int32_t phases;        // 1 or 4
+    int32_t up;            // 1, or 2 if k is 3
+    int32_t wgmma;         // use it where the device has it
     double slope;          // of act below zero
     double gain;
     double clamp;  // infinity: none
 };
 const char* modulated_conv2d(const ModulatedConv2d& args, void* stream);
+int64_t packed_weights(const ModulatedConv2d& args);  // how many numbers w has
 
 // out[s][n][i] = u, or if centered 2 u - 1; u is uniform in (0, 1), a function of key[s], index[n] and i
 constexpr int kSegments = 32;

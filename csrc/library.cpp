@@ -163,29 +163,32 @@ Tensor filtered_lrelu_linear(const Tensor& x, const Tensor& codes, const Tensor&
 // ---------------------------------------------------------------------------------------------------------------------
 // modulated_conv2d
 
-Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, const MaybeTensor& d,
-                        const MaybeTensor& noise, const MaybeTensor& b, int64_t phases, double slope, double gain,
-                        double clamp) {
+// `packed` has the numbers of w in the order of the kernel; only the sizes of w matter. f: upsample by 2.
+Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& packed, const Tensor& style,
+                        const MaybeTensor& d, const MaybeTensor& noise, const MaybeTensor& b, const MaybeTensor& f,
+                        double slope, double gain, double clamp) {
     STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
     STD_TORCH_CHECK(x.dim() == 4, "x must be [N, I, H, W], not ", text(x));
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Half || x.scalar_type() == ScalarType::BFloat16,
                     "x must be float16 or bfloat16");
-    STD_TORCH_CHECK(phases == 1 || phases == 4, "phases must be 1 or 4, not ", phases);
-    check_device("w", w, x);
-    const bool fits = w.dim() == 4 && w.size(1) == x.size(1) && w.size(0) % phases == 0 && w.size(2) == w.size(3) &&
-                      (w.size(2) == 1 || w.size(2) == 3);
-    STD_TORCH_CHECK(fits, "w must be [phases O, ", x.size(1), ", k, k] with k 1 or 3, not ", text(w));
-    STD_TORCH_CHECK(w.scalar_type() == x.scalar_type(), "w must have the dtype of x");
+    check_device("packed", packed, x);
+    const bool fits = w.dim() == 4 && w.size(1) == x.size(1) && w.size(2) == w.size(3) &&
+                      (w.size(2) == 3 || (w.size(2) == 1 && !f));
+    STD_TORCH_CHECK(fits, "w must be [O, ", x.size(1), ", k, k] with k 3, or 1 without f, not ", text(w));
+    STD_TORCH_CHECK(packed.scalar_type() == x.scalar_type(), "packed must have the dtype of x");
     // The kernel supports one memory layout: channels innermost.
     Tensor in = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);
-    Tensor weights = torch::stable::contiguous(w, MemoryFormat::ChannelsLast);
     sgan::ModulatedConv2d args{};
     args.n = x.size(0), args.in_c = x.size(1), args.height = x.size(2), args.width = x.size(3);
-    args.out_c = w.size(0) / phases;
-    args.k = static_cast<int32_t>(w.size(2)), args.phases = static_cast<int32_t>(phases);
-    const int64_t side = phases == 4 ? 2 : 1, out_h = args.height * side, out_w = args.width * side;
+    args.out_c = w.size(0);
+    args.k = static_cast<int32_t>(w.size(2)), args.up = f ? 2 : 1;
+    args.wgmma = true;
+    STD_TORCH_CHECK(packed.is_contiguous() && packed.numel() == sgan::packed_weights(args),
+                    "packed must be the result of pack_weights, not ", text(packed));
+    const int64_t out_h = args.height * args.up, out_w = args.width * args.up;
     args.style = small<2>("style", style, x, {args.n, args.in_c});
     args.d = small<2>("d", d, x, {args.n, args.out_c});
+    args.f = small<1>("f", f, x, {4});
     args.noise = small<4>("noise", noise, x, {-1, 1, out_h, out_w});
     STD_TORCH_CHECK(!noise || noise->size(0) == 1 || noise->size(0) == args.n, "noise must have 1 or ", args.n,
                     " samples");
@@ -194,7 +197,7 @@ Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& style, c
     args.dtype = dtype_of("x", x);
     args.slope = slope, args.gain = gain, args.clamp = clamp;
     Tensor y = empty({args.n, args.out_c, out_h, out_w}, x.scalar_type(), x, MemoryFormat::ChannelsLast);
-    args.x = in.const_data_ptr(), args.w = weights.const_data_ptr(), args.y = y.mutable_data_ptr();
+    args.x = in.const_data_ptr(), args.w = packed.const_data_ptr(), args.y = y.mutable_data_ptr();
     Launch launch(x);
     raise("modulated_conv2d", sgan::modulated_conv2d(args, launch.stream));
     return y;

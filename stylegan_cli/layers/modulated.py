@@ -13,7 +13,7 @@ from ..ops import fir_filter, modulated_conv2d, scaled_linear
 from ..ops.bias_act import ACTIVATIONS
 from ..ops.composite import PackedConvolution
 from ..ops.dispatch import current_implementation
-from ..ops.modulated_conv2d import Prepared, phase_weights, prepare_weight
+from ..ops.modulated_conv2d import HALF, Prepared, pack_weights, prepare_weight
 from .initial import normal
 from .linear import EqualLinear
 from .precision import clamp_for
@@ -104,8 +104,7 @@ class FrozenConv2d(nn.Module):
     ):
         super().__init__()
         self.up, self.clamp, self.dtype = layer.up, clamp_for(layer.clamp, dtype), dtype
-        self._source, self._gain = layer.weight.detach(), layer.weight_gain  # no copy
-        weight, self.squares = prepare_weight(self._source * self._gain, dtype)
+        weight, self.squares = prepare_weight(layer.weight.detach() * layer.weight_gain, dtype)
         # The layout of the convolution, which is transposed if the layer upsamples.
         weight = weight.to(dtype).transpose(0, 1) if self.up == 2 else weight.to(dtype)
         weight = weight.contiguous(memory_format=torch.channels_last)
@@ -116,13 +115,9 @@ class FrozenConv2d(nn.Module):
         self.convolution = PackedConvolution()
 
     @functools.cached_property
-    def phases(self) -> Tensor | None:  # [4 O, I, 3, 3]
-        """The weight of the fused kernel for upsampling."""
-        fits = self.up == 2 and self.resample_filter.shape == (4,)
-        if not fits:
-            return None
-        weight, _ = prepare_weight(self._source * self._gain, self.dtype)
-        return phase_weights(weight, self.resample_filter).to(self.dtype)
+    def packed(self) -> Tensor:
+        """The weight of the fused kernel."""
+        return pack_weights(self.weight)
 
     def forward(
         self,
@@ -132,7 +127,7 @@ class FrozenConv2d(nn.Module):
         gain: float = 1.0,  # multiplies the activation's gain and the clamp
     ) -> Tensor:  # [N, out_channels, H, W]
         style, d = factors
-        phases = self.phases if current_implementation() == "fused" else None
+        packed = self.packed if current_implementation() == "fused" and self.dtype in HALF else None
         return modulated_conv2d(
             x,
             self.weight,
@@ -144,7 +139,7 @@ class FrozenConv2d(nn.Module):
             act="lrelu",
             gain=ACTIVATIONS["lrelu"].gain * gain,
             clamp=None if self.clamp is None else self.clamp * gain,
-            prepared=Prepared(d, phases, self.convolution),
+            prepared=Prepared(d, packed, self.convolution),
         )
 
 

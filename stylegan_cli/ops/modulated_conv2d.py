@@ -22,13 +22,14 @@ from .conv2d import conv2d_resample_composite, conv2d_resample_cuda, conv2d_resa
 from .dispatch import choose
 from .epilogue import piecewise_epilogue
 from .modulation import EPS, HALF, modulation
+from .upfirdn2d import upfirdn2d
 
 
 class Prepared(NamedTuple):
     """What `modulated_conv2d` otherwise computes in every call, for a weight and a style that are prepared already."""
 
     d: Tensor | None  # [N, O] demodulation factors, as of `demodulation`; None: no demodulation
-    phases: Tensor | None = None  # [4 O, I, 3, 3] if up is 2: the weight of the fused kernel
+    packed: Tensor | None = None  # the weight of the fused kernel, as of `pack_weights`
     convolution: Callable[..., Tensor] | None = None  # that of the composite, such as one that keeps its packed weight
 
 
@@ -247,71 +248,68 @@ def _is_fusible(layer: _Layer) -> bool:
 
 def _fused(layer: _Layer) -> Tensor:  # [N, O, H * up, W * up]
     w, style, d = _factors(layer)
-    if layer.prepared and layer.prepared.phases is not None:
-        w = layer.prepared.phases
-    elif layer.f is not None and layer.up == 2:
-        w = phase_weights(w, layer.f)
     w = w.to(layer.x.dtype)
-    operands = (style, d, layer.scaled_noise, layer.b)
-    style, d, noise, b = (None if t is None else t.float().contiguous() for t in operands)
-    phases, clamp = 1 if layer.up == 1 else 4, math.inf if layer.clamp is None else layer.clamp
-    return torch.ops.sgan.modulated_conv2d(layer.x, w, style, d, noise, b, phases, layer.slope, layer.gain, clamp)
+    packed = layer.prepared and layer.prepared.packed
+    packed = pack_weights(w.detach()) if packed is None else packed
+    operands = (style, d, layer.scaled_noise, layer.b, None if layer.up == 1 else layer.f)
+    operands = (None if t is None else t.float().contiguous() for t in operands)
+    clamp = math.inf if layer.clamp is None else layer.clamp
+    return torch.ops.sgan.modulated_conv2d(layer.x, w, packed, *operands, layer.slope, layer.gain, clamp)
 
 
 _IMPLEMENTATIONS = {"fused": _fused, "cuda": _cuda, "composite": _composite, "reference": _reference}
 
 
-def phase_weights(
-    w: Tensor,  # [O, I, 3, 3]
-    f: Tensor,  # [4]
-) -> Tensor:  # [4 O, I, 3, 3]
-    """The weights that map the 3x3 input pixels around (i, j) to output pixel (2i + r, 2j + s), phase 2r + s.
+def pack_weights(
+    w: Tensor,  # [O, I, k, k] half precision
+) -> Tensor:  # [chunks, k k, rows, 32]
+    """The weights as the fused kernel copies them to shared memory.
 
-    A transposed convolution with stride 2 and the filter after it are one convolution with 6x6 taps K, of which each
-    output pixel uses 3x3: y[j] = sum_i K[j - 2i] x[i],  K[m] = 4 sum_a w[a] f[3 - (a - m + 1)],  m = -2 ... 3.
+    For 32 input channels and a tap at a time, a tile of `rows` filters: O rounded up to 8 (1x1 only), 32, 64 or a
+    multiple of 128, so that the kernel checks no bounds. Vector c of the four 16-byte vectors of a row is at position
+    c ^ (row / 2 % 4), the 64-byte swizzle of wgmma (PTX ISA, section on its shared memory layout), which keeps ldmatrix
+    free of bank conflicts as well.
     """
-    o, i = w.shape[:2]
-    g = F.pad(f.to(w.dtype).flip(0), (2, 2))  # [8]
-    # One axis. For phase r and input pixel i + t - 1, K[r - 2 (t - 1)] uses three taps of f; the next t, two on.
-    side = 2 * torch.stack([g[1:].unfold(0, 3, 2), g[:-1].unfold(0, 3, 2)])  # [2, 3, 3]: r, t, a
-    return torch.einsum("rta,sub,oiab->rsoitu", side, side, w).reshape(4 * o, i, 3, 3)
+    o, i, k, _ = w.shape
+    rows = 8 if k == 1 and o <= 8 else 32 if o <= 32 else 64 if o <= 64 else -(-o // 128) * 128
+    chunks = -(-i // 32)
+    w = F.pad(w.flatten(2), (0, 0, 0, chunks * 32 - i, 0, rows - o))
+    w = w.reshape(rows, chunks, 4, 8, k * k).permute(1, 4, 0, 2, 3)
+    c, row = torch.arange(4, device=w.device), torch.arange(rows, device=w.device)[:, None]
+    index = c ^ (row // 2 % 4)  # [rows, 4]
+    return w.gather(3, index[..., None].expand_as(w)).flatten(3)
 
 
 torch.library.define(
     "sgan::modulated_conv2d",
-    "(Tensor x, Tensor w, Tensor style, Tensor? d, Tensor? noise, Tensor? b, int phases, float slope, "
+    "(Tensor x, Tensor w, Tensor packed, Tensor style, Tensor? d, Tensor? noise, Tensor? b, Tensor? f, float slope, "
     "float gain, float clamp) -> Tensor",
 )
 
 
 @torch.library.register_fake("sgan::modulated_conv2d")
-def _(x, w, style, d, noise, b, phases, slope, gain, clamp):
-    side = 2 if phases == 4 else 1
-    size = (x.shape[0], w.shape[0] // phases, x.shape[2] * side, x.shape[3] * side)
+def _(x, w, packed, style, d, noise, b, f, slope, gain, clamp):
+    up = 1 if f is None else 2
+    size = (x.shape[0], w.shape[0], x.shape[2] * up, x.shape[3] * up)
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _setup(ctx, inputs, output):
-    x, w, style, d, noise, b, *ctx.params = inputs
-    ctx.save_for_backward(x, w, style, d, noise, b, output)
+    x, w, _packed, style, d, noise, b, f, *ctx.params = inputs
+    ctx.save_for_backward(x, w, style, d, noise, b, f, output)
 
 
 def _backward(ctx, dout):
     """Gradient of y = act(d conv(style x, w) + noise + b), from operations that are differentiable again."""
-    x, w, style, d, noise, b, y = ctx.saved_tensors
-    phases, slope, gain, clamp = ctx.params
-    need_x, need_w, need_style, need_d, need_noise, need_b, *_ = ctx.needs_input_grad
+    x, w, style, d, noise, b, f, y = ctx.saved_tensors
+    slope, gain, clamp = ctx.params
+    need_x, need_w, _, need_style, need_d, need_noise, need_b, *_ = ctx.needs_input_grad
     dp = torch.ops.sgan.bias_act_backward(dout, y, None, None, None, None, "lrelu", gain, slope, clamp)  # [N, O, H, W]
     dx = dw = dstyle = dd = dnoise = db = None
     if need_x or need_w or need_style:
         dconv = dp if d is None else dp * d.to(dp.dtype)[:, :, None, None]
-        if phases == 4:  # [N, O, 2H, 2W] -> [N, 4 O, H, W]
-            n, o, h, width = dconv.shape
-            dconv = dconv.reshape(n, o, h // 2, 2, width // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, *x.shape[2:])
         s = style.to(x.dtype)[:, :, None, None]
-        dscaled, dw, _ = torch.ops.aten.convolution_backward(
-            dconv, x * s, w, None, [1, 1], [w.shape[-1] // 2] * 2, [1, 1], False, [0, 0], 1, [True, True, False]
-        )
+        dscaled, dw = _convolution_backward(dconv, x * s, w, f)
         dx = dscaled * s
         dstyle = (dscaled.to(style.dtype) * x).sum([2, 3])  # half precision would overflow
     if d is not None and need_d:
@@ -325,7 +323,27 @@ def _backward(ctx, dout):
         dnoise = dp.sum(1, keepdim=True, dtype=noise.dtype).sum_to_size(noise.shape)
     if b is not None and need_b:
         db = dp.sum([0, 2, 3], dtype=b.dtype)
-    return dx, dw, dstyle, dd, dnoise, db, None, None, None, None
+    return dx, dw, None, dstyle, dd, dnoise, db, None, None, None, None
+
+
+def _convolution_backward(
+    dy: Tensor,  # [N, O, H * up, W * up]
+    x: Tensor,  # [N, I, H, W]
+    w: Tensor,  # [O, I, k, k]
+    f: Tensor | None,  # [4] if up is 2
+) -> tuple[Tensor, Tensor]:  # [N, I, H, W], [O, I, k, k]
+    """Gradients of the convolution, which for up = 2 is transposed and followed by the filter."""
+    if f is None:
+        padding = [w.shape[-1] // 2] * 2
+        dx, dw, _ = torch.ops.aten.convolution_backward(
+            dy, x, w, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [True, True, False]
+        )
+        return dx, dw
+    dy = upfirdn2d(dy, f, padding=2, flip=True, gain=4)  # [N, O, 2 H + 1, 2 W + 1]
+    dx, dw, _ = torch.ops.aten.convolution_backward(
+        dy, x, w.transpose(0, 1), None, [2, 2], [0, 0], [1, 1], True, [0, 0], 1, [True, True, False]
+    )
+    return dx, dw.transpose(0, 1)
 
 
 torch.library.register_autograd("sgan::modulated_conv2d", _backward, setup_context=_setup)

@@ -57,6 +57,7 @@ struct Thread {
 struct Warp {
     unsigned alive = 0;   // lanes that have not returned
     unsigned inside = 0;  // lanes that wait in a collective
+    unsigned rank = 0;    // a ready thread runs before those of lower rank
 };
 
 std::vector<Thread> threads;  // of the current block
@@ -69,6 +70,8 @@ Thread* current = nullptr;
 Fiber host{{}, {}, true}, *running = &host, *before = nullptr;
 std::vector<Fiber*> idle;
 std::minstd_rand order;
+bool ranked = false;  // warps have different ranks
+bool hasty = false;   // bulk copies arrive as soon as a thread waits for them
 void (*kernel)(const void*) = nullptr;
 const void* kernel_args = nullptr;
 
@@ -133,12 +136,21 @@ Fiber* take_fiber() {
 
 // Run any thread that is ready. Returns when it is the caller's turn again.
 void run_next() {
+    while (alive && (hasty || ready.empty()))
+        if (!deliver_copy()) {
+            if (ready.empty()) deadlock();
+            break;
+        }
     if (ready.empty()) {
-        if (alive) deadlock();
+        check_block_is_done();
         current = nullptr;
         return switch_to(&host);
     }
-    std::swap(ready[order() % ready.size()], ready.back());
+    size_t chosen = order() % ready.size();
+    const auto rank = [](size_t i) { return warps[ready[i]->number / 32].rank; };
+    for (size_t i = 0; ranked && i < ready.size(); i++)
+        if (rank(i) > rank(chosen)) chosen = i;
+    std::swap(ready[chosen], ready.back());
     current = ready.back();
     ready.pop_back();
     if (!current->fiber) current->fiber = take_fiber();
@@ -168,6 +180,7 @@ void for_lanes(unsigned mask, F&& visit) {
 void finish_thread() {
     const size_t pending = current->copies.size();
     if (pending) fail("returned before %zu of its asynchronous copies arrived", pending);
+    check_thread_is_done();
     for_lanes(warp().inside, [](const Thread& other) {
         if (other.mask >> lane() & 1) fail("returned, but thread %u waits for it in %s", other.number, other.wait);
     });
@@ -193,8 +206,11 @@ void complete_exchange(unsigned mask) {
 
 void run_block() {
     std::memset(shared_begin, kPoison, shared_size);
+    start_block(shared_size);
     warps.assign((threads.size() + 31) / 32, Warp());
     alive = threads.size();
+    ranked = order() / 64 % 2, hasty = order() / 64 % 2;  // in half of the blocks, some warps are much slower
+    for (Warp& warp : warps) warp.rank = order();
     for (Thread& thread : threads) {
         thread.fiber = nullptr;
         thread.groups = 0;
@@ -209,14 +225,17 @@ const char* refusal(dim3 grid, dim3 block, size_t shared_bytes) {
     const bool fits = grid.x <= 0x7fffffff && grid.y <= 65535 && grid.z <= 65535;
     if (!grid.x || !grid.y || !grid.z || !count) return "invalid configuration argument: nothing to run";
     if (!fits) return "invalid configuration argument: grid too large";
-    if (block.z > 64 || count > 1024) return "invalid configuration argument: block too large";
+    const bool small = block.z <= 64 && count <= static_cast<uint64_t>(max_threads());
+    if (!small) return "invalid configuration argument: block too large";
     return shared_bytes > kMaxShared ? "invalid argument: more than 227 KB of shared memory" : nullptr;
 }
 
-unsigned seed() {
-    const char* text = std::getenv("SGAN_EMULATOR_SEED");
-    return text ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : 1;
+unsigned setting(const char* name, unsigned otherwise) {
+    const char* text = std::getenv(name);
+    return text ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : otherwise;
 }
+
+unsigned seed() { return setting("SGAN_EMULATOR_SEED", 1); }
 
 void check_row(const char* name, const void* row) {  // 16 bytes of shared memory
     const auto* at = static_cast<const unsigned char*>(row);
@@ -247,6 +266,20 @@ void fail(const char* format, ...) {
 int lane() { return static_cast<int>(current->number % 32); }
 
 unsigned char* shared() { return shared_begin; }
+
+unsigned thread_number() { return current->number; }
+
+unsigned random() { return order(); }
+
+int max_threads() { return static_cast<int>(setting("SGAN_EMULATOR_MAX_THREADS", 1024)); }
+
+void sleep(const char* name) {
+    current->wait = name;
+    current->mask = 0;
+    run_next();
+}
+
+void wake(unsigned thread) { release(threads[thread]); }
 
 void block_barrier() {
     current->wait = "__syncthreads";
@@ -290,7 +323,7 @@ const char* run_grid(dim3 grid, dim3 size, size_t shared_bytes, void (*thread)(c
         threads[i].index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     }
     void* memory = nullptr;  // exactly the requested size, so that AddressSanitizer detects overruns
-    if (posix_memalign(&memory, 128, shared_bytes)) return "out of memory";
+    if (posix_memalign(&memory, 1024, shared_bytes)) return "out of memory";
     shared_begin = static_cast<unsigned char*>(memory);
     shared_size = shared_bytes;
     for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)

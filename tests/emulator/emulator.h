@@ -1,9 +1,9 @@
 // CUDA for a plain C++ compiler: with SGAN_EMULATE, csrc/ runs on the CPU, under sanitizers.
 //
 // One thread of one block runs at a time, each on its own stack; it yields only where CUDA can make it wait: at
-// barriers and in warp collectives. SGAN_EMULATOR_SEED determines which thread runs next. Shared memory starts as NaN,
-// and asynchronous copies arrive as late as possible, so that a missing wait gives wrong numbers. There is no
-// __shared__: use shared_memory<T>(). Errors are reported with their location, followed by abort().
+// barriers and in warp collectives. SGAN_EMULATOR_SEED determines which thread runs next, and how fast warps are.
+// Shared memory starts as NaN, and asynchronous copies arrive as late as possible, so that a missing wait gives wrong
+// numbers. There is no __shared__: use shared_memory<T>(). Errors are reported with their location, then abort().
 #pragma once
 
 #include <math.h>
@@ -107,6 +107,19 @@ int lane();
 unsigned char* shared();
 void block_barrier();
 void wait_for_copies(int pending);
+unsigned thread_number();       // in the block
+unsigned random();              // from SGAN_EMULATOR_SEED
+int max_threads();              // of a block: SGAN_EMULATOR_MAX_THREADS, or 1024
+void sleep(const char* name);   // the current thread waits in this operation, until
+void wake(unsigned thread);     // another thread wakes it
+
+// In emulated_hopper.cpp, for emulator.cpp: a block starts; complete a bulk copy, if a thread waits for one; the
+// current thread, or the whole block, has returned.
+void start_block(size_t shared_bytes);
+bool deliver_copy();
+void check_thread_is_done();
+void check_block_is_done();
+
 const char* run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void*), const void* args);
 
 // Wait until every lane of the mask has arrived with its input; then `output` has the inputs in the order of lanes.
@@ -177,6 +190,24 @@ const char* launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
     using Thread = decltype(thread);
     const auto call = [](const void* thread) { (*static_cast<Thread*>(thread))(); };
     return emulator::run_grid(grid, block, shared_bytes, call, &thread);
+}
+
+inline int multiprocessors() { return 3; }  // few, so that blocks of persistent kernels have several tiles
+
+template <class... P>
+int max_threads(void (*)(P...)) {
+    return emulator::max_threads();
+}
+
+inline float clamp_between(float x, float bound) { return x > bound ? bound : x < -bound ? -bound : x; }
+
+template <class T>
+uint32_t pack(float low, float high) {
+    const auto bits = [](float x) {
+        if constexpr (std::is_same_v<T, __half>) return static_cast<uint32_t>(__float2half(x).bits);
+        else return static_cast<uint32_t>(__float2bfloat16(x).bits);
+    };
+    return bits(low) | bits(high) << 16;
 }
 
 void copy_async_16(void* shared, const void* global, int bytes);

@@ -22,6 +22,7 @@ from stylegan_cli.threads import available_cores
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
+EMULATOR = (HERE / "emulator.cpp", HERE / "emulated_hopper.cpp")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1")
 ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_abort=0",
@@ -88,7 +89,7 @@ def build_library() -> Path:
     """A library for torch.ops.load_library that registers the ops for CPU tensors, with emulated kernels."""
     folder = Path(torch.__file__).parent
     flags = ["-std=c++17", "-O2", "-fPIC", "-I", folder / "include", "-DTORCH_TARGET_VERSION=0x020a000000000000ULL"]
-    sources = [*sorted(CSRC.glob("*.cu")), *sorted(CSRC.glob("*.cpp")), HERE / "emulator.cpp"]
+    sources = [*sorted(CSRC.glob("*.cu")), *sorted(CSRC.glob("*.cpp")), *EMULATOR]
     link = ["-shared", "-L", folder / "lib", "-ltorch_cpu", "-lc10"]
     return compile_all("emulated.so", [(source, flags) for source in sources], link)
 
@@ -147,7 +148,7 @@ class Emulator:
         # With sanitizers, compiling at -O1 takes five times as long as at -O0, more than it saves in the tests.
         kernel_flags = [*flags, "-O0" if sanitize else "-O2", *(f"-D{define}" for define in defines)]
         driver_flags = [*flags, f'-DLAUNCHERS_HEADER="{header}"', f"-DLAUNCHERS={table}"]
-        jobs = [(HERE / "emulator.cpp", [*flags, "-O2"]), (HERE / "driver.cpp", driver_flags)]
+        jobs = [(HERE / "driver.cpp", driver_flags), *((source, [*flags, "-O2"]) for source in EMULATOR)]
         jobs += [(source, kernel_flags) for source in sources]
         self.program = compile_all("driver", jobs, SANITIZE[:1] if sanitize else ())
 
@@ -207,6 +208,6 @@ def trim(report: str, lines: int = 30) -> str:
     """The report of the last call, without the emulator's own functions and AddressSanitizer's shadow bytes."""
     report = re.split(r"^(?=call \d+: )", report, flags=re.M)[-1]
     head, _, rest = report.partition("Shadow bytes around")
-    own = re.compile(r"/emulator\.(h|cpp):|/driver\.cpp:|/usr/|libc|^$")
+    own = re.compile(r"/emulat(or|ed_hopper)\.(h|cpp):|/driver\.cpp:|/usr/|libc|^$")
     kept = [line for line in head.splitlines() if not own.search(line)][:lines]
     return "\n".join(kept + re.findall(r"^in block .*", rest, re.M))

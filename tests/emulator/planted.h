@@ -24,6 +24,17 @@ enum class Plant : int32_t {
     never_waits,       // returns while copies are in flight
     misaligned,        // reads 16 bytes from a misaligned address
     misaligned_copy,   // the same with an asynchronous copy
+    missing_phase,     // reads the result of a bulk copy without waiting for the barrier's phase
+    wrong_parity,      // waits for the phase before, which has ended
+    wrong_bytes,       // expects more bytes than are copied
+    uninitialized,     // uses a barrier that was never initialized
+    late_copy,         // starts a bulk copy that no one waits for
+    early_copy,        // overwrites a matrix that a product still reads
+    wrong_swizzle,     // describes a matrix as if its rows were shorter
+    wrong_fragment,    // takes the numbers of a result for those of other rows and columns
+    unpublished,       // multiplies what threads wrote, without publish_shared()
+    unfenced,          // multiplies without warpgroup_fence()
+    unfinished,        // reads a result without waiting for its group
 };
 
 // y[r, n - 1 - i] = x[r, i] for each row of n numbers: one block per row, one thread per number.
@@ -62,6 +73,21 @@ struct Multiply {
     int32_t bfloat16;
 };
 const char* multiply(const Multiply& args, void* stream);
+
+enum class Mode : int32_t { none, bytes128, bytes64, bytes32 };  // the swizzles of hopper.cuh
+
+// y = sum over steps of a b^T on a warpgroup.
+struct Product {
+    const void* a;  // [steps, 64, k]
+    const void* b;  // [steps, 32, k] swizzled; without swizzle, [steps, k / 8, 32, 8]
+    void* y;        // [64, 32] float
+    int64_t steps;
+    int64_t k;
+    Mode swizzle;
+    int32_t bfloat16;
+    Plant plant;
+};
+const char* product(const Product& args, void* stream);
 
 enum class Format : int32_t { float16, bfloat16 };
 

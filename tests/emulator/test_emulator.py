@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def planted(harness):
-    return harness.Emulator([HERE / "planted.cu"], HERE / "planted.h")
+    return harness.Emulator([HERE / "planted.cu", HERE / "planted_hopper.cu"], HERE / "planted.h")
 
 
 def reverse(planted, plant="none", seed=None, rows=2, n=64):
@@ -24,6 +24,25 @@ def rotate(planted, plant="none", seed=None, n=128 * 7):
     x, y = torch.arange(1.0, n + 1), torch.zeros(n)
     planted.call("rotate", seed, x=x, y=y, n=n, plant=plant)
     return y, x.roll(128)
+
+
+def swizzled(b, width):  # [steps, rows, k] of two bytes, bytes of a row
+    """Byte i of memory moves to where bits 4 to 6 of i are combined with bits 7 to 9, as far as a row has such bits."""
+    if width == 0:
+        return b.unflatten(2, (-1, 8)).transpose(1, 2).contiguous()
+    i = torch.arange(b[0].numel() * 2)
+    moved = i ^ (i >> 7 & width // 16 - 1) << 4
+    rows = b.view(torch.uint8).flatten(1)
+    return torch.empty_like(rows).scatter_(1, moved.expand_as(rows), rows).view(b.dtype)
+
+
+def product(planted, plant="none", seed=None, width=64, dtype=torch.float16):
+    g, k = torch.Generator().manual_seed(0), width // 2 or 32
+    a, b = torch.randn(5, 64, k, generator=g).to(dtype), torch.randn(5, 32, k, generator=g).to(dtype)
+    y, mode = torch.zeros(64, 32), {0: "none"}.get(width, f"bytes{width}")
+    fields = {"a": a, "b": swizzled(b, width), "y": y, "steps": 5, "k": k, "swizzle": mode, "plant": plant}
+    planted.call("product", seed, **fields, bfloat16=dtype == torch.bfloat16)
+    return y, (a.double() @ b.double().mT).sum(0).float()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -53,7 +72,11 @@ def test_off_by_one(planted):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
     ("kernel", "plant"),
-    [(reverse, "missing_barrier"), (rotate, "missing_wait"), (rotate, "late_group"), (rotate, "missing_sync")],
+    [
+        (reverse, "missing_barrier"),
+        *((rotate, plant) for plant in ("missing_wait", "late_group", "missing_sync")),
+        *((product, plant) for plant in ("early_copy", "unpublished")),
+    ],
 )
 def test_missing_synchronization_gives_nan(planted, kernel, plant, seed):
     assert kernel(planted, plant, seed)[0].isnan().any()
@@ -78,6 +101,13 @@ def test_unwritten_shared_memory_is_nan(planted):
         (rotate, "never_waits", "returned before 2 of its asynchronous copies arrived"),
         (rotate, "misaligned", r"(?s)misaligned address.*rotate_kernel"),
         (rotate, "misaligned_copy", "copy_async_16: .* is not aligned"),
+        (product, "missing_phase", "the block ended before 2 bulk copies arrived"),
+        (product, "wrong_parity", "the block ended before 2 bulk copies arrived"),
+        (product, "wrong_bytes", r"(?s)0 to 127: mbarrier_wait\n.*deadlock"),
+        (product, "uninitialized", "mbarrier_expect: the barrier is not initialized"),
+        (product, "late_copy", "the block ended before 1 bulk copies arrived"),
+        (product, "unfenced", "warpgroup_multiply_add: no warpgroup_fence"),
+        (product, "unfinished", "returned before 10 of its matrix products ended"),
     ],
 )
 def test_bugs_are_reported(planted, harness, kernel, plant, report):
@@ -113,6 +143,20 @@ def test_tensor_cores(planted, dtype):
     a, b, y = torch.randn(16, 16, generator=g).to(dtype), torch.randn(8, 16, generator=g).to(dtype), torch.zeros(16, 8)
     planted.call("multiply", a=a, b=b, y=y, bfloat16=dtype == torch.bfloat16)
     torch.testing.assert_close(y.double(), a.double() @ b.double().T, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [0, 32, 64, 128])
+def test_warpgroups(planted, width, dtype):
+    for seed in range(3):
+        y, exact = product(planted, seed=seed, width=width, dtype=dtype)
+        torch.testing.assert_close(y, exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("plant", ["wrong_swizzle", "wrong_fragment"])
+def test_wrong_layouts(planted, plant):
+    y, exact = product(planted, plant)
+    assert not y.isnan().any() and ((y - exact).abs() > 0.1).float().mean() > 0.4
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

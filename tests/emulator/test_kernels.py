@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from stylegan_cli.ops import filtered_lrelu, lowpass_filter, separable_pairs, upfirdn2d, use
 from stylegan_cli.ops.bias_act import ACTIVATIONS, negative_slope
-from stylegan_cli.ops.modulated_conv2d import phase_weights
+from stylegan_cli.ops.modulated_conv2d import pack_weights
 from stylegan_cli.ops.tiles import Resampling
 
 EPS = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 1.1e-3, torch.bfloat16: 9e-3}
@@ -252,28 +252,28 @@ def test_filtered_lrelu_refuses_long_filters(emulator):
 # modulated_conv2d
 
 
-def modulated_call(dtype, n, i, o, h, w, k, phases=1, bare=False):
-    up = 2 if phases == 4 else 1
+def modulated_call(dtype, n, i, o, h, w, k, up=1, bare=False, wgmma=0):
     x = randn(n, i, h, w, dtype=dtype, layout="channels_last")
     style = randn(n, i, dtype=torch.float32) + 1
     d, b = randn(n, o, dtype=torch.float32) / 3, randn(o, dtype=torch.float32)
     noise = randn(n, 1, h * up, w * up).float()
-    weights = randn(o, i, k, k) / (k * i**0.5)
-    f = torch.tensor([1.0, 3.0, 5.0, 2.0]).double() / 11
-    weights = (phase_weights(weights, f) if phases == 4 else weights).to(dtype)
-    weights = weights.contiguous(memory_format=torch.channels_last)
+    weights = (randn(o, i, k, k) / (k * i**0.5)).to(dtype)
+    f = torch.tensor([1.0, 3.0, 5.0, 2.0]) / 11
     scaled = (x.double() * style.double()[:, :, None, None]).to(dtype).double()
-    exact = F.conv2d(scaled, weights.double(), padding=k // 2)
-    if phases == 4:
-        exact = exact.reshape(n, 2, 2, o, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, o, 2 * h, 2 * w)
+    if up == 1:
+        exact = F.conv2d(scaled, weights.double(), padding=k // 2)
+    else:
+        exact = F.conv_transpose2d(scaled, weights.double().transpose(0, 1), stride=2)
+        with use("reference"):
+            exact = upfirdn2d(exact.to(dtype).double(), f.double(), padding=1, gain=4)
     if not bare:
         exact = exact * d.double()[:, :, None, None] + noise + b[:, None, None]
     exact = (F.leaky_relu(exact, 0.2) * 1.3).clamp(-1.5, 1.5)
     out = torch.empty(exact.shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
     operands = {} if bare else {"d": d, "noise": noise, "b": b}
-    fields = {"x": x, "w": weights, "style": style, "y": out, **operands}
+    fields = {"x": x, "w": pack_weights(weights), "style": style, "f": f if up == 2 else None, "y": out, **operands}
     fields |= {"n": n, "in_c": i, "out_c": o, "height": h, "width": w, "noise_stride": h * w * up**2, "dtype": dtype}
-    fields |= {"k": k, "phases": phases, "slope": 0.2, "gain": 1.3, "clamp": 1.5}
+    fields |= {"k": k, "up": up, "wgmma": wgmma, "slope": 0.2, "gain": 1.3, "clamp": 1.5}
     return fields, out, exact
 
 
@@ -287,7 +287,8 @@ def modulated_call(dtype, n, i, o, h, w, k, phases=1, bare=False):
         {"n": 1, "i": 16, "o": 40, "h": 4, "w": 5, "k": 3},  # blocks of 64 channels
         {"n": 1, "i": 16, "o": 140, "h": 4, "w": 5, "k": 3},  # two blocks of 128 channels
         {"n": 1, "i": 16, "o": 24, "h": 5, "w": 4, "k": 3, "bare": True},
-        {"n": 1, "i": 40, "o": 12, "h": 9, "w": 6, "k": 3, "phases": 4},
+        {"n": 1, "i": 40, "o": 16, "h": 9, "w": 17, "k": 3, "up": 2},  # four tiles of 6 x 14 pixels
+        {"n": 2, "i": 11, "o": 35, "h": 5, "w": 6, "k": 3, "up": 2},
         {"n": 2, "i": 72, "o": 3, "h": 9, "w": 17, "k": 1},  # toRGB
         {"n": 1, "i": 24, "o": 70, "h": 5, "w": 6, "k": 1},
     ],
@@ -299,19 +300,58 @@ def test_modulated_conv2d(emulator, dtype, case):
     assert_close(out, exact, case)  # products of half-precision numbers are exact: only the final rounding differs
 
 
-def test_modulated_conv2d_does_not_depend_on_the_order_of_threads(emulator):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "case",  # the emulator has three multiprocessors
+    [
+        {"n": 2, "i": 8, "o": 8, "h": 4, "w": 4},
+        {"n": 2, "i": 40, "o": 24, "h": 18, "w": 17},  # three tiles a block; the weights stay in shared memory
+        {"n": 2, "i": 104, "o": 32, "h": 17, "w": 16},  # four chunks: they do not stay
+        {"n": 3, "i": 64, "o": 64, "h": 16, "w": 18},
+        {"n": 1, "i": 16, "o": 200, "h": 4, "w": 5},  # few tiles of 128 channels: narrower ones
+        {"n": 2, "i": 48, "o": 136, "h": 17, "w": 5},  # two tiles of 128 channels, the second one almost empty
+        {"n": 1, "i": 16, "o": 24, "h": 5, "w": 4, "bare": True},
+        {"n": 2, "i": 40, "o": 40, "h": 15, "w": 15, "up": 2},  # 16 tiles of 14 x 14 pixels
+        {"n": 1, "i": 8, "o": 8, "h": 4, "w": 5, "up": 2, "bare": True},
+    ],
+    ids=lambda case: "-".join(map(str, case.values())),
+)
+def test_modulated_conv2d_with_wgmma(emulator, dtype, case):
+    fields, out, exact = modulated_call(dtype, **case, k=3, wgmma=1)
+    emulator.call("modulated_conv2d", **fields)
+    assert_close(out, exact, case)
+
+
+@pytest.mark.parametrize("wgmma", [0, 1])
+def test_modulated_conv2d_does_not_depend_on_the_order_of_threads(emulator, wgmma):
     outs = []
-    for seed in range(3):
-        fields, out, _ = modulated_call(torch.float16, 1, 40, 24, 9, 17, 3)
+    for seed in range(4):
+        fields, out, _ = modulated_call(torch.float16, 1, 40, 24, 18, 17, 3, wgmma=wgmma)
         emulator.run([("modulated_conv2d", fields)], seed=seed)
         outs.append(out)
-    assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
+    assert all(torch.equal(out, outs[0]) for out in outs)
 
 
-def test_modulated_conv2d_requires_half_precision(emulator):
+@pytest.mark.parametrize("up", [1, 2])
+def test_modulated_conv2d_on_an_architecture_without_wgmma(emulator, monkeypatch, up):
+    """Compiled for it, the kernel with wgmma cannot be launched with the number of threads that it needs."""
+    monkeypatch.setenv("SGAN_EMULATOR_MAX_THREADS", "256")
+    fields, out, exact = modulated_call(torch.float16, 1, 8, 8, 4, 4, 3, up, wgmma=1)
+    emulator.call("modulated_conv2d", **fields)
+    assert_close(out, exact, up)
+
+
+def test_modulated_conv2d_refuses(emulator):
     fields, _, _ = modulated_call(torch.float16, 1, 8, 8, 4, 4, 3)
-    with pytest.raises(RuntimeError, match="float16 and bfloat16"):
-        emulator.call("modulated_conv2d", **(fields | {"dtype": torch.float32}))
+    for change, message in [
+        ({"dtype": torch.float32}, "float16 and bfloat16"),
+        ({"k": 5}, "1x1 or 3x3"),
+        ({"k": 1, "up": 2}, "3x3 filters can upsample"),
+        ({"height": 2**20, "width": 2**20}, "the image is too large"),
+        ({"n": 2**40}, "the batch is too large"),
+    ]:
+        with pytest.raises(RuntimeError, match=message):
+            emulator.call("modulated_conv2d", **(fields | change))
 
 
 def test_empty_batch(emulator):

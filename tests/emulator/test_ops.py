@@ -17,6 +17,7 @@ from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.ops.bias_act import ACTIVATIONS
+from stylegan_cli.ops.modulated_conv2d import pack_weights
 
 
 def rms_error(result, exact):
@@ -219,10 +220,11 @@ def test_opcheck(randn):
     torch.library.opcheck(sgan.bias_act_double_backward.default, (x, x, x, *operands, *params))
     torch.library.opcheck(sgan.upfirdn2d.default, (leaves[0], f, 2, 1, [2, 1, 2, 1], False, 4.0))
     h = x.half().requires_grad_()
-    w = randn(16, 4, 3, 3, dtype=h.dtype).requires_grad_()
+    w = randn(4, 4, 3, 3, dtype=h.dtype).requires_grad_()
     style, d = randn(2, 4, dtype=torch.float32).requires_grad_(), randn(2, 4, dtype=torch.float32).requires_grad_()
     upsampled_noise = randn(2, 1, 10, 12, dtype=torch.float32)
-    arguments = (h, w, style, d, upsampled_noise, b.clone().requires_grad_(), 4, 0.2, 1.3, 2.0)
+    operands = (pack_weights(w.detach()), style, d, upsampled_noise, b.clone().requires_grad_(), f)
+    arguments = (h, w, *operands, 0.2, 1.3, 2.0)
     torch.library.opcheck(sgan.modulated_conv2d.default, arguments)
 
 
@@ -319,13 +321,14 @@ def test_upfirdn2d_refuses(randn, x, f, params, message):
 
 def test_modulated_conv2d_refuses(randn):
     x, w, style = randn(2, 4, 5, 5), randn(6, 4, 3, 3), randn(2, 4, dtype=torch.float32)
-    rest = (None, None, None, 1, 0.2, 1.0, math.inf)
+    rest, packed = (None, None, None, None, 0.2, 1.0, math.inf), pack_weights(w.half())
     for tensors, message in [
-        ((x, w, style), "x must be float16 or bfloat16"),
-        ((x.half(), w, style), "w must have the dtype of x"),
-        ((x.half(), w.half()[:, :3], style), "w must be"),
-        ((x.half(), w.half(), style[:1]), "style has the wrong shape"),
-        ((x.half(), w.half(), style.half()), "style must be float32"),
+        ((x, w, packed, style), "x must be float16 or bfloat16"),
+        ((x.half(), w, packed.float(), style), "packed must have the dtype of x"),
+        ((x.half(), w, packed[:, :8], style), "packed must be the result of pack_weights"),
+        ((x.half(), w[:, :3], packed, style), "w must be"),
+        ((x.half(), w, packed, style[:1]), "style has the wrong shape"),
+        ((x.half(), w, packed, style.half()), "style must be float32"),
     ]:
         with pytest.raises(RuntimeError, match=message):
             torch.ops.sgan.modulated_conv2d(*tensors, *rest)
