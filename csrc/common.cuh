@@ -136,6 +136,19 @@ __host__ __device__ constexpr I ceil_div(I a, I b) {
     return (a + b - 1) / b;
 }
 
+// Division of numbers below 2^31 by a constant, as a multiplication: a third of the instructions of a division.
+// (Granlund and Montgomery 1994, "Division by invariant integers using multiplication", figure 4.1)
+struct Divider {
+    explicit Divider(int64_t d) : divisor(static_cast<uint32_t>(d)) {
+        while ((int64_t{1} << shift) < d) shift++;
+        multiplier = static_cast<uint32_t>((((int64_t{1} << shift) - d) << 32) / d + 1);
+    }
+    __device__ __forceinline__ uint32_t quotient(uint32_t n) const {
+        return (static_cast<uint32_t>(static_cast<uint64_t>(n) * multiplier >> 32) + n) >> shift;
+    }
+    uint32_t divisor, multiplier, shift = 0;
+};
+
 inline bool aligned_16(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 constexpr int64_t kMaxGrid = std::numeric_limits<int32_t>::max();

@@ -36,10 +36,18 @@ def assert_close(result, exact, case):
 # bias_act
 
 
-def bias_act_call(act, dtype, layout, shape, with_operands, order, clamp):
+def misaligned(t):
+    """The same tensor one number after a multiple of 16 bytes."""
+    memory = t.new_empty(t.numel() + 1 + 16 // t.element_size())
+    start = -memory.data_ptr() // t.element_size() % (16 // t.element_size()) + 1
+    return memory.as_strided(t.shape, t.stride(), start).copy_(t)
+
+
+def bias_act_call(act, dtype, layout, shape, with_operands, order, clamp, shift=False):
     """One call and its expected output: (fields, out, exact)."""
     n, c, h, w = shape
     x, dy, ddp = (randn(*shape, dtype=dtype, layout=layout, seed=s) for s in (1, 2, 3))
+    x = misaligned(x) if shift else x
     scale, noise, b = randn(n, c, dtype=acc(dtype)), randn(n, 1, h, w, dtype=acc(dtype)), randn(c, dtype=acc(dtype))
     gain = 1.3
     p = x.double()
@@ -77,15 +85,44 @@ def test_bias_act(emulator, dtype):
     acts = [name for name, activation in ACTIVATIONS.items() if activation.kernel]
     smooth = [a for a in acts if negative_slope(a, 0.2, 1) is None]
     for act, order in [*itertools.product(acts, (0, 1)), *itertools.product(smooth, (2,))]:
-        for layout, shape in itertools.product(
-            LAYOUTS, [(2, 8, 4, 4), (2, 5, 3, 7)]
-        ):  # with whole vectors, and without
+        # With whole vectors; with vectors of several rows and samples; without vectors.
+        for layout, shape in itertools.product(LAYOUTS, [(2, 8, 4, 4), (2, 5, 3, 7)]):
             for with_operands, clamp in [(True, INF), (False, 0.7)]:
                 case = (act, dtype, layout, shape, with_operands, order, clamp)
                 cases.append((case, *bias_act_call(*case)))
     emulator.run([("bias_act", fields) for _, fields, _, _ in cases])
     for case, _, out, exact in cases:
         assert_close(out, exact, case)
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+def test_bias_act_of_images(emulator, dtype):
+    """Few channels and tiny images: a vector covers several pixels or samples. And memory that is not aligned."""
+    shapes = [*((2, c, 5, 7) for c in (1, 2, 3, 4, 6)), (5, 3, 1, 1), (4, 2, 1, 2), (3, 1, 1, 1), (9, 5, 1, 1)]
+    cases = [
+        (act, dtype, layout, shape, True, order, clamp)
+        for (act, order, clamp), layout, shape in itertools.product(
+            [("linear", 0, 0.9), ("lrelu", 1, INF), ("swish", 2, 0.9)], LAYOUTS, shapes
+        )
+    ]
+    cases += [("lrelu", dtype, layout, (2, 8, 4, 4), True, 0, INF, True) for layout in LAYOUTS]
+    calls = [(case, *bias_act_call(*case)) for case in cases]
+    emulator.run([("bias_act", fields) for _, fields, _, _ in calls])
+    for case, _, out, exact in calls:
+        assert_close(out, exact, case)
+
+
+def test_bias_act_in_several_launches(harness):
+    """Of samples that together have more numbers than an index: here 250."""
+    emulator = harness.Emulator([harness.CSRC / "bias_act.cu"], defines=["SGAN_MOST_NUMBERS=250"])
+    for act, order in (("lrelu", 0), ("lrelu", 1), ("swish", 2)):
+        case = (act, torch.float16, "channels_last", (5, 3, 5, 7), True, order, INF)
+        fields, out, exact = bias_act_call(*case)
+        emulator.call("bias_act", **fields)
+        assert_close(out, exact, case)
+    fields, _, _ = bias_act_call("lrelu", torch.float32, "planes", (1, 3, 10, 10), False, 0, INF)
+    with pytest.raises(RuntimeError, match="a sample has more than"):
+        emulator.call("bias_act", **fields)
 
 
 def test_bias_act_with_many_blocks_and_shared_noise(emulator):
