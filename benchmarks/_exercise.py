@@ -9,7 +9,16 @@ import itertools
 
 import torch
 
-from stylegan_cli.ops import bias_act, filtered_lrelu, fir_filter, lowpass_filter, modulated_conv2d, upfirdn2d, use
+from stylegan_cli.ops import (
+    add_skip,
+    bias_act,
+    filtered_lrelu,
+    fir_filter,
+    lowpass_filter,
+    modulated_conv2d,
+    upfirdn2d,
+    use,
+)
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -22,12 +31,21 @@ def randn(device, dtype, layout, *shape):
 
 def exercise_bias_act(device: str) -> None:
     """Forward, backward and double backward."""
-    for act, dtype, layout in itertools.product(ACTIVATIONS, DTYPES, LAYOUTS):
-        x = randn(device, dtype, layout, 2, 13, 7, 9).requires_grad_(True)
-        b = torch.randn(13, device=device).to(dtype).requires_grad_(True)
+    for act, dtype, layout, c in itertools.product(ACTIVATIONS, DTYPES, LAYOUTS, (3, 16)):
+        x = randn(device, dtype, layout, 2, c, 7, 9).requires_grad_(True)
+        b = torch.randn(c, device=device).to(dtype).requires_grad_(True)
         y = bias_act(x, b, act=act, clamp=1.5)
         (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         dx.square().sum().backward()
+
+
+def exercise_add_skip(device: str) -> None:
+    """Forward and backward, with rows that are no whole vectors."""
+    f = fir_filter((1, 3, 3, 1)).to(device)
+    for dtype, layout, width in itertools.product(DTYPES, LAYOUTS, (8, 18)):
+        x = randn(device, dtype, layout, 2, 3, 14, width).requires_grad_(True)
+        below = randn(device, torch.float32, layout, 2, 3, 7, width // 2).requires_grad_(True)
+        add_skip(x, torch.randn(3, device=device), below, f, 1.5).square().sum().backward()
 
 
 def exercise_upfirdn2d(device: str) -> None:
@@ -65,6 +83,7 @@ def main(device: str = "cuda") -> None:
     kernels, fused, half = ("cuda", "fused", torch.float16) if device == "cuda" else ("auto", "auto", torch.float32)
     with use(kernels):
         exercise_bias_act(device)
+        exercise_add_skip(device)
         exercise_upfirdn2d(device)
         exercise_filtered_lrelu(device)
     with torch.no_grad(), use(fused):

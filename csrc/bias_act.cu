@@ -108,25 +108,6 @@ __device__ __forceinline__ void load_places(A (&v)[V], const A* from, Place at, 
     }
 }
 
-// V numbers, or the first `count` of them.
-template <class T, int V>
-__device__ __forceinline__ Vec<T, V> load_some(const void* from, unsigned first, bool vector, unsigned count) {
-    const T* t = static_cast<const T*>(from) + first;
-    if (vector) return load<T, V>(t);
-    Vec<T, V> v;
-#pragma unroll
-    for (int j = 0; j < V; j++) v.at[j] = j < count ? t[j] : from_acc<T>(0);
-    return v;
-}
-
-template <class T, int V>
-__device__ __forceinline__ void store_some(T* to, const Vec<T, V>& v, bool vector, unsigned count) {
-    if (vector) return store<T, V>(to, v);
-#pragma unroll
-    for (int j = 0; j < V; j++)
-        if (j < count) to[j] = v.at[j];
-}
-
 // p = scale x + noise + b for the vector x, which starts at number `first`. WHOLE: rows consist of whole vectors.
 template <bool WHOLE, class T, int V, class A>
 __device__ __forceinline__ void preactivation(A (&p)[V], const Vec<T, V>& x, const BiasAct& args, const Rows& rows,

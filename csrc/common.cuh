@@ -131,6 +131,25 @@ __device__ __forceinline__ void store(T* to, const Vec<T, V>& v) {
     *reinterpret_cast<Vec<T, V>*>(to) = v;
 }
 
+// V numbers from number `first` on, or the first `count` of them if they are no whole vector.
+template <class T, int V>
+__device__ __forceinline__ Vec<T, V> load_some(const void* from, unsigned first, bool whole, unsigned count) {
+    const T* t = static_cast<const T*>(from) + first;
+    if (whole) return load<T, V>(t);
+    Vec<T, V> v;
+#pragma unroll
+    for (int j = 0; j < V; j++) v.at[j] = j < count ? t[j] : from_acc<T>(0);
+    return v;
+}
+
+template <class T, int V>
+__device__ __forceinline__ void store_some(T* to, const Vec<T, V>& v, bool whole, unsigned count) {
+    if (whole) return store<T, V>(to, v);
+#pragma unroll
+    for (int j = 0; j < V; j++)
+        if (j < count) to[j] = v.at[j];
+}
+
 template <class I>
 __host__ __device__ constexpr I ceil_div(I a, I b) {
     return (a + b - 1) / b;

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..ops import fir_filter, modulated_conv2d
+from ..ops import add_skip, fir_filter, modulated_conv2d
 from ..ops.bias_act import ACTIVATIONS
 from .linear import EqualLinear
 from .precision import clamp_for
@@ -63,7 +63,8 @@ class ModulatedConv2d(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A modulated 1x1 convolution to image channels, without demodulation, noise or activation."""
+    """A modulated 1x1 convolution to image channels, without demodulation, noise or activation, and the sum with the
+    image of the level below."""
 
     def __init__(
         self,
@@ -83,8 +84,9 @@ class ToRGB(nn.Module):
         self,
         x: Tensor,  # [N, in_channels, H, W]
         w: Tensor,  # [N, w_dim]
-    ) -> Tensor:  # [N, out_channels, H, W]
+        below: Tensor | None = None,  # [N, out_channels, H / 2, W / 2] image of the level below
+        f: Tensor | None = None,  # [K] filter to upsample it
+    ) -> Tensor:  # [N, out_channels, H, W] in full precision
         style = self.affine(w) * self.weight_gain
-        return modulated_conv2d(
-            x, self.weight, style, demodulate=False, b=self.bias, clamp=clamp_for(self.clamp, x.dtype)
-        )
+        y = modulated_conv2d(x, self.weight, style, demodulate=False)
+        return add_skip(y, self.bias, below, f, clamp_for(self.clamp, x.dtype))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import EqualConv2d, ModulatedConv2d, ToRGB
-from ...ops import fir_filter, upsample2d
+from ...ops import fir_filter
 from ..config import Level
 from ..generator import Generator, LayerInfo, Synthesis
 from ..mapping import MappingNetwork
@@ -100,9 +100,7 @@ class SynthesisNetwork(Synthesis):
             block, layer, w = self.get_submodule(place), self.get_submodule(row.path), ws[:, row.w_index]
             assert isinstance(block, Block)
             if row.kind == "torgb":
-                rgb = layer(x, w)
-                rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))  # sum in full precision
-                image = rgb if image is None else upsample2d(image, block.resample_filter) + rgb
+                image = layer(x, w, image, block.resample_filter)
                 continue
             x = x.to(dtype if dtype is not None and row.half else ws.dtype)
             if name == "conv0" and self.is_residual:
