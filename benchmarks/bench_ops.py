@@ -5,8 +5,8 @@ python benchmarks/bench_ops.py --op modulated_conv2d --batch 1 --peer ../stylega
 
 Times are those of the device alone. Alternatives: 'reference', our implementation in plain PyTorch; 'compiled', the
 same under torch.compile; 'composite', PyTorch operations arranged to be fast; 'separate', our other ops one by one;
-'grouped', a convolution with per-sample weights. For modulated convolution, 'fused' is the whole layer in one kernel, 'kernels' is cuDNN between our other
-kernels, and 'ours' is whichever of the two the op chooses.
+'grouped', a convolution with per-sample weights. For modulated convolution, 'fused' is the whole layer in one kernel,
+'kernels' is cuDNN between our other kernels, and 'ours' is whichever of the two the op chooses.
 """
 
 from __future__ import annotations

@@ -162,13 +162,12 @@ def test_opcheck_and_compile(randn):
         torch.library.opcheck(torch.ops.sgan.add_skip.default, (x, b, below, f, clamp))
     torch.library.opcheck(torch.ops.sgan.add_skip.default, (x, None, None, f, math.inf))
     torch._dynamo.reset()
-    compiled = torch.compile(lambda *t: add_skip(*t, 1.5), fullgraph=True, backend="aot_eager")
-    for function in (compiled, lambda *t: add_skip(*t, 1.5)):
-        y = function(x, b, below, f)
-        results = y, *grad(y.square().sum(), (x, b, below))
-        first = results if function is compiled else first
-    for traced, eager in zip(first, results):
-        torch.testing.assert_close(traced, eager)
+    function = lambda *t: add_skip(*t, f, 1.5)  # noqa: E731
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    traced, eager = (grad(call(x, b, below).square().sum(), (x, b, below)) for call in (compiled, function))
+    for pair in zip(traced, eager):
+        torch.testing.assert_close(*pair)
+    assert torch.equal(compiled(x, b, below), function(x, b, below))
 
 
 @pytest.mark.parametrize(
