@@ -3,7 +3,7 @@
 // The cases that StyleGAN uses (a short separable filter, a factor of 1 or 2) go through a tile in shared memory;
 // everything else is computed one output at a time.
 
-#include "common.cuh"
+#include "upfirdn2d_planes.cuh"
 
 namespace sgan {
 namespace {
@@ -76,20 +76,6 @@ struct Tile {
     static constexpr int THREADS = LANES * GX * SEGMENTS;
     static_assert(K % UP == 0 && GY % SEGMENTS == 0 && (UP == 1 || DOWN == 1), "unsupported tile");
 };
-
-// First group and number of groups along one axis.
-struct Side {
-    int64_t first;   // first sample of group 0
-    int64_t output;  // output r of group q is output + UP q + r
-    int64_t groups;
-};
-
-template <int UP>
-Side side_of(int64_t pad, int64_t out) {
-    if (UP == 1) return {-pad, 0, out};
-    const int64_t q = pad > 0 ? -((pad + 1) / 2) : -pad / 2;  // floor(-pad / 2)
-    return {q, 2 * q + pad, ceil_div<int64_t>(out - (2 * q + pad), 2)};
-}
 
 template <class T, class Tile>
 __global__ void __launch_bounds__(Tile::THREADS) upfirdn2d_tiled_kernel(UpFirDn2d args, Side side_x, Side side_y,
@@ -202,13 +188,14 @@ const char* launch_tiled(const UpFirDn2d& args, void* stream) {
                   tiles_y, chunks, tiles);
 }
 
-// Memory layout of the channels.
-enum class Layout { planes, vectors, pixels };  // rows along x; 16 bytes of channels at a time; few channels
+// Memory layout of the channels: rows along x; 16 bytes of channels at a time; few channels; anything else.
+enum class Layout { planes, vectors, pixels, other };
 
 template <class T>
 Layout layout_of(const UpFirDn2d& args) {
     constexpr int V = kVector<T>;
-    if (args.x_stride[1] != 1 || args.y_stride[1] != 1 || args.c == 1) return Layout::planes;
+    if (args.x_stride[1] != 1 || args.y_stride[1] != 1 || args.c == 1)
+        return args.x_stride[3] == 1 && args.y_stride[3] == 1 ? Layout::planes : Layout::other;
     bool vectors = args.c % V == 0 && aligned_16(args.x) && aligned_16(args.y);
     for (int side : {0, 2, 3}) vectors = vectors && args.x_stride[side] % V == 0 && args.y_stride[side] % V == 0;
     return vectors ? Layout::vectors : Layout::pixels;
@@ -221,10 +208,14 @@ const char* launch_any(const UpFirDn2d& args, void* stream) {
     const int factors = args.up <= 2 && args.down <= 2 ? 10 * args.up + args.down : 0;
     const Layout layout = layout_of<T>(args);
     if constexpr (!std::is_same_v<T, double>) {
-        if (args.separable && args.taps_x == 4 && layout == Layout::planes) {
-            if (factors == 11) return launch_tiled<T, Tile<1, 1, 1, 1, 4, 64, 32, 4>>(args, stream);
-            if (factors == 21) return launch_tiled<T, Tile<1, 1, 2, 1, 4, 32, 16, 4>>(args, stream);
-            if (factors == 12) return launch_tiled<T, Tile<1, 1, 1, 2, 4, 32, 16, 4>>(args, stream);
+        const char* error = nullptr;
+        if (layout == Layout::planes) {
+            if (launch_planes<T, Planes<T, V, 1, 1, 4>>(args, stream, error)) return error;
+            if (launch_planes<T, Planes<T, V, 2, 1, 4>>(args, stream, error)) return error;
+            if (launch_planes<T, Planes<T, V, 1, 2, 4>>(args, stream, error)) return error;
+            if (launch_planes<T, Planes<T, 4, 1, 1, 12>>(args, stream, error)) return error;
+            if (launch_planes<T, Planes<T, 4, 2, 1, 12>>(args, stream, error)) return error;
+            if (launch_planes<T, Planes<T, 4, 1, 2, 12>>(args, stream, error)) return error;
         }
         if (args.separable && args.taps_x == 4 && layout == Layout::vectors) {
             if (factors == 11) return launch_tiled<T, Tile<V, 4, 1, 1, 4, 32, 16, 2>>(args, stream);
@@ -236,10 +227,6 @@ const char* launch_any(const UpFirDn2d& args, void* stream) {
         if (args.separable && args.taps_x == 4 && layout == Layout::pixels) {
             if (factors == 21) return launch_tiled<T, Tile<1, 4, 2, 1, 4, 16, 16, 4>>(args, stream);
             if (factors == 12) return launch_tiled<T, Tile<1, 4, 1, 2, 4, 16, 16, 4>>(args, stream);
-        }
-        if (args.separable && args.taps_x == 12 && layout == Layout::planes) {
-            if (factors == 21) return launch_tiled<T, Tile<1, 1, 2, 1, 12, 32, 16, 4>>(args, stream);
-            if (factors == 12) return launch_tiled<T, Tile<1, 1, 1, 2, 12, 32, 16, 4>>(args, stream);
         }
         if (args.separable && args.taps_x == 12 && layout == Layout::pixels) {
             if (factors == 21) return launch_tiled<T, Tile<1, 4, 2, 1, 12, 16, 16, 4>>(args, stream);

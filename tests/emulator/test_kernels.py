@@ -145,11 +145,11 @@ def test_piecewise_linear_activations_have_no_second_derivative(emulator):
 FILTERS = {"4": (4,), "3": (3,), "12": (12,), "2d": (3, 4)}
 
 
-def upfirdn2d_call(dtype, layout, c, taps, up, down, pad, flip, size=(9, 11)):
+def upfirdn2d_call(dtype, layout, c, taps, up, down, pad, flip, size=(9, 11), place=lambda t: t):
     x, f = randn(2, c, *size, dtype=dtype, layout=layout), randn(*FILTERS[taps], dtype=acc(dtype)) / 3
     with use("reference"):
         exact = upfirdn2d(x.double(), f.double(), up, down, pad, flip, 1.5)
-    out = torch.empty(exact.shape, dtype=dtype).contiguous(memory_format=LAYOUTS[layout])
+    x, out = place(x), place(torch.empty(exact.shape, dtype=dtype).contiguous(memory_format=LAYOUTS[layout]))
     fields = {"x": x, "f": f, "y": out, "n": 2, "c": c, "h": size[0], "w": size[1], "dtype": dtype, "gain": 1.5}
     fields |= {"out_h": exact.shape[2], "out_w": exact.shape[3], "x_stride": x.stride(), "y_stride": out.stride()}
     fields |= {"pad_x": pad[0], "pad_y": pad[2], "up": up, "down": down, "flip": int(flip)}
@@ -166,6 +166,26 @@ def test_upfirdn2d(emulator, dtype):
                 cases.append((dtype, layout, c, taps, up, down, pad, flip))
         cases.append((dtype, layout, c, taps, 2, 1, (-1, 2, 3, -2), False))  # a negative padding crops
     cases = [case for case in cases if case[3] in ("4", "2d") or case[2] == 3]
+    calls = [(case, *upfirdn2d_call(*case)) for case in cases]
+    emulator.run([("upfirdn2d", fields) for _, fields, _, _ in calls])
+    for case, _, out, exact in calls:
+        assert_close(out, exact, case)
+
+
+def with_gaps(t):
+    """The same tensor in rows that are three numbers longer."""
+    memory = t.new_empty(*t.shape[:3], t.shape[3] + 3)
+    return memory[..., : t.shape[3]].copy_(t)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
+def test_upfirdn2d_of_planes_at_any_alignment(emulator, dtype, up, down):
+    cases = []
+    for taps, pads in (("4", [(1, 2, 2, 1), (2, 2, 3, 1), (0, 3, -1, 5)]), ("12", [(5, 6, 6, 5), (11, 0, 4, 7)])):
+        for width, pad, place in itertools.product((6, 8, 16, 17, 31), pads, (lambda t: t, misaligned, with_gaps)):
+            cases.append((dtype, "planes", 2, taps, up, down, pad, width % 2 == 0, (7, width), place))
+    cases += [(dtype, "planes", 1, "4", up, down, (2, 2, 2, 2), False, size) for size in ((1, 1), (1, 40), (20, 2))]
     calls = [(case, *upfirdn2d_call(*case)) for case in cases]
     emulator.run([("upfirdn2d", fields) for _, fields, _, _ in calls])
     for case, _, out, exact in calls:
