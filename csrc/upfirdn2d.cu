@@ -3,7 +3,7 @@
 // The cases that StyleGAN uses (a short separable filter, a factor of 1 or 2) go through a tile in shared memory;
 // everything else is computed one output at a time.
 
-#include "upfirdn2d_planes.cuh"
+#include "upfirdn2d_strips.cuh"
 
 namespace sgan {
 namespace {
@@ -196,42 +196,38 @@ Layout layout_of(const UpFirDn2d& args) {
     constexpr int V = kVector<T>;
     if (args.x_stride[1] != 1 || args.y_stride[1] != 1 || args.c == 1)
         return args.x_stride[3] == 1 && args.y_stride[3] == 1 ? Layout::planes : Layout::other;
+    if (args.x_stride[3] != args.c || args.y_stride[3] != args.c) return Layout::other;
     bool vectors = args.c % V == 0 && aligned_16(args.x) && aligned_16(args.y);
     for (int side : {0, 2, 3}) vectors = vectors && args.x_stride[side] % V == 0 && args.y_stride[side] % V == 0;
     return vectors ? Layout::vectors : Layout::pixels;
 }
 
-// Only the cases in use: 4 taps in every layout, and 12 taps (augmentations) in float32, the type of images.
+// The strips of P, in all cases in use.
+template <template <class, int, int, int, int> class P, class T, int V4, int V12>
+bool launch_cases(const UpFirDn2d& args, void* stream, const char*& error) {
+    return launch_strips<P<T, V4, 1, 1, 4>>(args, stream, error) ||
+           launch_strips<P<T, V4, 2, 1, 4>>(args, stream, error) ||
+           launch_strips<P<T, V4, 1, 2, 4>>(args, stream, error) ||
+           launch_strips<P<T, V12, 1, 1, 12>>(args, stream, error) ||
+           launch_strips<P<T, V12, 2, 1, 12>>(args, stream, error) ||
+           launch_strips<P<T, V12, 1, 2, 12>>(args, stream, error);
+}
+
 template <class T>
 const char* launch_any(const UpFirDn2d& args, void* stream) {
     constexpr int V = kVector<T>;
     const int factors = args.up <= 2 && args.down <= 2 ? 10 * args.up + args.down : 0;
     const Layout layout = layout_of<T>(args);
+    const char* error = nullptr;
     if constexpr (!std::is_same_v<T, double>) {
-        const char* error = nullptr;
-        if (layout == Layout::planes) {
-            if (launch_planes<T, Planes<T, V, 1, 1, 4>>(args, stream, error)) return error;
-            if (launch_planes<T, Planes<T, V, 2, 1, 4>>(args, stream, error)) return error;
-            if (launch_planes<T, Planes<T, V, 1, 2, 4>>(args, stream, error)) return error;
-            if (launch_planes<T, Planes<T, 4, 1, 1, 12>>(args, stream, error)) return error;
-            if (launch_planes<T, Planes<T, 4, 2, 1, 12>>(args, stream, error)) return error;
-            if (launch_planes<T, Planes<T, 4, 1, 2, 12>>(args, stream, error)) return error;
-        }
         if (args.separable && args.taps_x == 4 && layout == Layout::vectors) {
             if (factors == 11) return launch_tiled<T, Tile<V, 4, 1, 1, 4, 32, 16, 2>>(args, stream);
             if (factors == 21) return launch_tiled<T, Tile<V, 4, 2, 1, 4, 32, 8, 2>>(args, stream);
             if (factors == 12) return launch_tiled<T, Tile<V, 4, 1, 2, 4, 16, 8, 2>>(args, stream);
         }
-    }
-    if constexpr (std::is_same_v<T, float>) {
-        if (args.separable && args.taps_x == 4 && layout == Layout::pixels) {
-            if (factors == 21) return launch_tiled<T, Tile<1, 4, 2, 1, 4, 16, 16, 4>>(args, stream);
-            if (factors == 12) return launch_tiled<T, Tile<1, 4, 1, 2, 4, 16, 16, 4>>(args, stream);
-        }
-        if (args.separable && args.taps_x == 12 && layout == Layout::pixels) {
-            if (factors == 21) return launch_tiled<T, Tile<1, 4, 2, 1, 12, 16, 16, 4>>(args, stream);
-            if (factors == 12) return launch_tiled<T, Tile<1, 4, 1, 2, 12, 16, 16, 4>>(args, stream);
-        }
+        if (layout == Layout::planes && launch_cases<Planes, T, V, 4>(args, stream, error)) return error;
+        const bool pixels = layout == Layout::vectors || layout == Layout::pixels;
+        if (pixels && args.n * args.x_stride[0] <= kMaxGrid && launch_cases<Pixels, T, 4, 2>(args, stream, error)) return error;
     }
     return launch_general<T>(args, stream);
 }

@@ -192,6 +192,21 @@ def test_upfirdn2d_of_planes_at_any_alignment(emulator, dtype, up, down):
         assert_close(out, exact, case)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
+def test_upfirdn2d_of_pixels_with_any_number_of_channels(emulator, dtype, up, down):
+    cases = [
+        (dtype, "channels_last", c, taps, up, down, pad, c % 2 == 0, (7, width))
+        for c, width, (taps, pad) in itertools.product(
+            (2, 3, 4, 5, 12, 17), (1, 6, 11), (("4", (2, 2, 3, 1)), ("4", (1, 3, -1, 5)), ("12", (8, 9, 6, 5)))
+        )
+    ]
+    calls = [(case, *upfirdn2d_call(*case)) for case in cases]
+    emulator.run([("upfirdn2d", fields) for _, fields, _, _ in calls])
+    for case, _, out, exact in calls:
+        assert_close(out, exact, case)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
 def test_upfirdn2d_with_several_tiles(emulator, layout, up, down):
