@@ -1,7 +1,8 @@
-// upfirdn2d of planes, and of pixels with any number of channels: separable filters of K taps.
+// upfirdn2d with separable filters of K taps, of planes and of pixels.
 //
 // A thread walks down a strip of V numbers of a row of the output. The vertical filter adds each row, already filtered
-// horizontally, to the outputs that need it. Neighboring threads need the same samples, which they find in the cache.
+// horizontally, to the outputs that need it. Neighboring threads need the same samples, which they find in the cache:
+// there is no tile in shared memory, and no barrier, so that some warps compute while others wait for memory.
 #pragma once
 
 #include <cstring>
@@ -28,6 +29,7 @@ Side side_of(int64_t pad, int64_t out) {
 struct StripGrid {
     Divider vectors, strips, channels;  // vectors of a row, strips of a plane, planes of a sample
     Divider pitch;                      // numbers of a pixel
+    Divider lanes, width;               // vectors of a pixel that neighboring threads compute, and pixels of a row
     unsigned planes, groups;            // planes, and groups of rows of a strip
     unsigned length;                    // numbers of a row of the output
     Side y;
@@ -41,6 +43,9 @@ struct Strip {
     static constexpr int V = V_, UP = UP_, DOWN = DOWN_, K = K_, M = K / UP;  // M: taps per output
     static constexpr int PENDING = UP == 2 ? M + 1 : K / DOWN;  // rows of samples or of outputs that a thread keeps
     static_assert(K % (UP * DOWN) == 0, "unsupported filter");
+
+    // Number in a row where a thread's outputs begin.
+    static __device__ unsigned place(unsigned vector, const StripGrid&) { return vector * V; }
 };
 
 // Bits of the samples from `column` on that are in a row of `width` samples.
@@ -184,7 +189,56 @@ struct Pixels : Strip<T_, V_, UP_, DOWN_, K_> {
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Both
+// Vectors: V channels of a pixel. Neighboring threads compute the same few channels of neighboring pixels, because these
+// need the same samples.
+
+template <class T_, int V_, int UP_, int DOWN_, int K_>
+struct Vectors : Strip<T_, V_, UP_, DOWN_, K_> {
+    using S = Strip<T_, V_, UP_, DOWN_, K_>;
+    using typename S::A, typename S::T;
+    using S::V, S::UP, S::DOWN, S::K, S::M;
+    static constexpr bool PIXELS = true;
+
+    unsigned at;     // number of the first sample in its row; before the row it is a large number
+    unsigned valid;  // bits of the samples in the image
+    A taps[M];
+
+    static __device__ unsigned place(unsigned vector, const StripGrid& grid) {
+        const unsigned lanes = grid.lanes.divisor, rest = grid.lanes.quotient(vector), chunk = grid.width.quotient(rest);
+        const unsigned pixel = rest - chunk * grid.width.divisor, lane = vector - rest * lanes;
+        return pixel * grid.pitch.divisor + (chunk * lanes + lane) * V;
+    }
+
+    __device__ Vectors(const UpFirDn2d& args, const StripGrid& grid, unsigned first, const A (&g)[K]) {
+        const unsigned pixel = grid.pitch.quotient(first), pitch = grid.pitch.divisor;
+        const int upsampled = static_cast<int>(pixel) * DOWN - static_cast<int>(args.pad_x);
+        const int column = UP == 2 ? (upsampled + 1) >> 1 : upsampled;
+        at = column * pitch + first - pixel * pitch;
+        valid = valid_bits<M>(column, args.w);
+#pragma unroll
+        for (int m = 0; m < M; m++) taps[m] = UP == 1 ? g[m] : upsampled % 2 ? g[2 * m + 1] : g[2 * m];
+    }
+
+    __device__ void filter(A (&out)[V], const T* x, int64_t row, const StripGrid& grid) const {
+        unsigned i = at + static_cast<unsigned>(row);
+        uint32_t words[M][V * sizeof(T) / 4] = {};  // numbers of two bytes would be moved one by one
+#pragma unroll
+        for (int m = 0; m < M; m++, i += grid.pitch.divisor) {
+            if (!(valid >> m & 1)) continue;
+            const Vec<T, V> in = load<T, V>(x + i);
+            memcpy(words[m], &in, sizeof in);
+        }
+        T numbers[M][V];
+        memcpy(numbers, words, sizeof words);
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int j = 0; j < V; j++) out[j] += taps[m] * to_acc(numbers[m][j]);
+    }
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// All
 
 template <class P>
 __global__ void __launch_bounds__(256, P::K > 4 ? 2 : 3) upfirdn2d_strips_kernel(UpFirDn2d args, StripGrid grid) {
@@ -194,7 +248,7 @@ __global__ void __launch_bounds__(256, P::K > 4 ? 2 : 3) upfirdn2d_strips_kernel
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x, strip = grid.vectors.quotient(i);
     const unsigned plane = grid.strips.quotient(strip), n = grid.channels.quotient(plane);
     if (plane >= grid.planes) return;
-    const unsigned within = (i - strip * grid.vectors.divisor) * V;
+    const unsigned within = P::place(i - strip * grid.vectors.divisor, grid);
     const unsigned count = grid.length - within < V ? grid.length - within : V;
     const int64_t c = plane - n * grid.channels.divisor;
     const int64_t first = static_cast<int64_t>(strip - plane * grid.strips.divisor) * grid.groups;
@@ -270,7 +324,10 @@ bool launch_strips(const UpFirDn2d& args, void* stream, const char*& error) {
     const int64_t most = planes * vectors * y.groups / (1000 * 256), groups = most < 4 ? 4 : most < 32 ? most : 32;
     const int64_t strips = ceil_div(y.groups, groups), threads = planes * strips * vectors;
     if (threads > kMaxGrid || length > kMaxGrid) return false;
-    StripGrid grid{Divider(vectors), Divider(strips), Divider(channels), Divider(pitch)};
+    // Up to 128 bytes of a pixel by neighboring threads, or a power of two of vectors that divides the pixel.
+    const int64_t of_pixel = ceil_div<int64_t>(pitch, P::V), few = of_pixel % 4 == 0 ? 4 : of_pixel % 2 == 0 ? 2 : 1;
+    StripGrid grid{Divider(vectors), Divider(strips), Divider(channels),
+                   Divider(pitch),   Divider(of_pixel > 8 ? few : of_pixel), Divider(args.out_w)};
     grid.planes = static_cast<unsigned>(planes), grid.groups = static_cast<unsigned>(groups);
     grid.length = static_cast<unsigned>(length);
     grid.y = y;
