@@ -46,7 +46,13 @@ def _filtered_lrelu(rows: list[dict], other: str) -> dict[str, float]:
 
 
 def _against_peer(rows: list[dict]) -> dict[str, float]:
-    return {row["case"]: row["ratio"]["peer"] for row in rows if row["op"] == "synthesis" and "peer" in row["ratio"]}
+    """Case -> time of the peer over ours, in its best layout."""
+    ratios = {r["case"]: _peers(r) for r in rows if r["op"] == "synthesis"}
+    return {case: min(values) for case, values in ratios.items() if values}
+
+
+def _peers(row: dict) -> list[float]:
+    return [ratio for name, ratio in row["ratio"].items() if name.startswith("peer")]
 
 
 def _at_least(

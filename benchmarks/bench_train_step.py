@@ -69,7 +69,7 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
         contexts["composite"] = functools.partial(use, "composite")
     makers = {name: functools.partial(phases, half, context) for name, context in contexts.items()}
     if bench.cuda:
-        makers["CUDA graphs"] = lambda: {name: captured(run) for name, run in phases(half, torch.enable_grad).items()}
+        makers["CUDA graphs"] = lambda: captured(phases(half, torch.enable_grad, graphs=True))
     if not bench.cuda:
         plain = functools.partial(_plain.use, _plain.modulated_scale)
         name = "x * s, convolution, * d, separate elementwise"
@@ -81,12 +81,14 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
     plain = phases(half, reference)
     # The peer has its own random numbers, so its gradients cannot be verified against ours.
     if bench.peer and not bench.no_peer:
-        makers["peer"] = lambda: _peer.training_phases(bench.peer, config, half is not None, images)
+        for name, channels_last in _peer.LAYOUTS.items():
+            options = (bench.peer, config, half is not None, images, channels_last)
+            makers[name] = functools.partial(_peer.training_phases, *options)
     peak = {name: peak_memory(make) for name, make in makers.items()} if bench.cuda else {}
     steps = {name: make() for name, make in makers.items()}
     title = f"training step {side}x{side}, base {config.generator.channel_base}, batch {n}"
     facts = {"op": "train_step", "size": side, "batch": n, "dtype": dtype, "ahead": False}
-    facts["unverified"] = ("peer", f"with {augpipe}")
+    facts["unverified"] = (*_peer.LAYOUTS, f"with {augpipe}")
     # Rounding can move a value across the kink of an activation, which changes all gradients behind it.
     facts["tolerance"] = 3e-2 if half else 3e-3
     rows = {}
@@ -127,6 +129,7 @@ def our_phases(
     context: Callable,  # context manager that each phase runs in
     layout: torch.memory_format = torch.channels_last,
     dtype: torch.dtype = torch.float32,  # of the weights
+    graphs: bool = False,  # the steps will be captured
 ) -> dict[str, Run]:
     """Names of phases -> one optimizer step, which returns the gradients. Initial weights are always the same."""
     torch.manual_seed(0)
@@ -136,7 +139,7 @@ def our_phases(
     empty = images.new_zeros(len(images), 0, dtype=dtype)
     data = GanBatch(images.to(dtype), empty, empty, torch.arange(len(images), device=images.device))
     objective = Objective(config, G, D, Means())
-    return {phase.name: context()(_step(phase, data)) for phase in make_gan_phases(config, G, D, objective)}
+    return {phase.name: context()(_step(phase, data)) for phase in make_gan_phases(config, G, D, objective, graphs)}
 
 
 def _step(phase: Phase, data: GanBatch) -> Run:
@@ -153,14 +156,19 @@ def _step(phase: Phase, data: GanBatch) -> Run:
     return run
 
 
-def captured(run: Run) -> Run:
-    """The step as one CUDA graph, as in the training loop."""
+def captured(steps: dict[str, Run]) -> dict[str, Run]:
+    """Each step as one CUDA graph, in one pool of memory, as in the training loop."""
+    memory = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+    return {name: _captured(run, memory) for name, run in steps.items()}
+
+
+def _captured(run: Run, memory: tuple) -> Run:
     gradients: list[torch.Tensor] = []
 
     def work() -> None:
         gradients[:] = run(0)
 
-    graph = Graphed(work, torch.cuda.graph_pool_handle())
+    graph = Graphed(work, *memory)
 
     def call(_):
         graph()
