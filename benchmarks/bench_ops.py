@@ -60,6 +60,7 @@ def main(bench: Bench, op, size, batch: int, channel_max: int, dtype: str | None
                 if side == 256 or len(size) == 1:
                     for kind in FILTERS:
                         time_upfirdn2d(bench, shape, torch.float32, kind, TWELVE, **options)
+                        time_upfirdn2d(bench, (batch, 3, side, side), torch.float32, kind, TAPS, **options)
     if "modulated_conv2d" in op:
         for layer in layers(max(size), channel_max):
             time_modulated_conv2d(bench, batch, *layer, dtype, compiles)

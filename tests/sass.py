@@ -20,11 +20,16 @@ KERNELS = sorted((ROOT / "csrc").glob("*.cu"))
 HOT_ARCH = "90a"  # the architecture that budgets are for
 # The kernels that networks spend their time in -> an instruction that its main loop must have.
 HOT = {
-    "bias_act_kernel<__half,8,0,unsignedint,Rays>": None,
-    "bias_act_kernel<__half,8,1,unsignedint,Rays>": None,
-    "upfirdn2d_tiled_kernel<__half,Tile<8,4,1,1,4,32,16,2>>": None,
-    "upfirdn2d_tiled_kernel<__half,Tile<8,4,2,1,4,32,8,2>>": None,
-    "upfirdn2d_tiled_kernel<__half,Tile<8,4,1,2,4,16,8,2>>": None,
+    "bias_act_kernel<__half,true,0,Rays>": None,
+    "bias_act_kernel<__half,true,1,Rays>": None,
+    "bias_act_kernel<__half,false,0,Rays>": None,
+    "add_skip_kernel<__half>": None,
+    "upfirdn2d_strips_kernel<Vectors<__half,8,1,1,4>>": None,
+    "upfirdn2d_strips_kernel<Vectors<__half,8,2,1,4>>": None,
+    "upfirdn2d_strips_kernel<Vectors<__half,8,1,2,4>>": None,
+    "upfirdn2d_strips_kernel<Planes<__half,8,1,1,4>>": None,
+    "upfirdn2d_strips_kernel<Planes<__half,8,2,1,4>>": None,
+    "upfirdn2d_strips_kernel<Planes<__half,8,1,2,4>>": None,
     "modulated_conv2d_kernel<Config<__half,3,128,4>>": "HMMA",
     "modulated_conv2d_kernel<Config<__half,3,64,2>>": "HMMA",
     "modulated_conv2d_kernel<Config<__half,1,8,1>>": "HMMA",

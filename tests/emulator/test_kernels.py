@@ -201,6 +201,14 @@ def test_upfirdn2d_of_pixels_with_any_number_of_channels(emulator, dtype, up, do
             (2, 3, 4, 5, 12, 17), (1, 6, 11), (("4", (2, 2, 3, 1)), ("4", (1, 3, -1, 5)), ("12", (8, 9, 6, 5)))
         )
     ]
+    # Vectors of channels: five, nine, ten and twelve to a pixel, in groups of five, one, two and four.
+    vectors = 4 if dtype == torch.float32 else 8
+    cases += [
+        (dtype, "channels_last", n * vectors, taps, up, down, pad, n % 2 == 0, (6, width))
+        for n, width, (taps, pad) in itertools.product(
+            (5, 9, 10, 12), (1, 7), (("4", (2, 2, 3, 1)), ("4", (1, 3, -1, 5)), ("12", (8, 9, 6, 5)))
+        )
+    ]
     calls = [(case, *upfirdn2d_call(*case)) for case in cases]
     emulator.run([("upfirdn2d", fields) for _, fields, _, _ in calls])
     for case, _, out, exact in calls:
@@ -209,7 +217,7 @@ def test_upfirdn2d_of_pixels_with_any_number_of_channels(emulator, dtype, up, do
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
-def test_upfirdn2d_with_several_tiles(emulator, layout, up, down):
+def test_upfirdn2d_with_several_strips(emulator, layout, up, down):
     case = (torch.float16, layout, 8, "4", up, down, (2, 1, 2, 1), False, (70, 75))
     fields, out, exact = upfirdn2d_call(*case)
     emulator.call("upfirdn2d", **fields)
