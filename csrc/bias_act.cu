@@ -147,7 +147,7 @@ __device__ __forceinline__ void preactivation(A (&p)[V], const Vec<T, V>& x, con
 
 // ORDER 0 computes y, 1 computes dp, 2 computes dp'. Each thread processes one vector.
 template <class T, bool WHOLE, int ORDER, class Act>
-__global__ void __launch_bounds__(256) bias_act_kernel(BiasAct args, Act act, Rows rows) {
+__global__ void __launch_bounds__(256, 4) bias_act_kernel(BiasAct args, Act act, Rows rows) {
     using A = acc_t<T>;
     constexpr int V = kVector<T>;
     const unsigned first = (blockIdx.x * blockDim.x + threadIdx.x) * V;

@@ -32,7 +32,7 @@ struct StripGrid {
     Divider lanes, width;               // vectors of a pixel that neighboring threads compute, and pixels of a row
     unsigned planes, groups;            // planes, and groups of rows of a strip
     unsigned length;                    // numbers of a row of the output
-    Side y;
+    int first_y, output_y;              // see Side
     uint64_t end;  // of the bytes of x at which a thread can read its vectors
 };
 
@@ -42,6 +42,7 @@ struct Strip {
     using A = acc_t<T>;
     static constexpr int V = V_, UP = UP_, DOWN = DOWN_, K = K_, M = K / UP;  // M: taps per output
     static constexpr int PENDING = UP == 2 ? M + 1 : K / DOWN;  // rows of samples or of outputs that a thread keeps
+    static constexpr int THREADS = 128, BLOCKS = K > 4 ? 3 : DOWN == 2 ? 5 : 6;  // per multiprocessor, at least
     static_assert(K % (UP * DOWN) == 0, "unsupported filter");
 
     // Number in a row where a thread's outputs begin.
@@ -241,7 +242,7 @@ struct Vectors : Strip<T_, V_, UP_, DOWN_, K_> {
 // All
 
 template <class P>
-__global__ void __launch_bounds__(256, P::K > 4 ? 2 : 3) upfirdn2d_strips_kernel(UpFirDn2d args, StripGrid grid) {
+__global__ void __launch_bounds__(P::THREADS, P::BLOCKS) upfirdn2d_strips_kernel(UpFirDn2d args, StripGrid grid) {
     using T = typename P::T;
     using A = acc_t<T>;
     constexpr int V = P::V, UP = P::UP, DOWN = P::DOWN, K = P::K, PENDING = P::PENDING;
@@ -251,7 +252,7 @@ __global__ void __launch_bounds__(256, P::K > 4 ? 2 : 3) upfirdn2d_strips_kernel
     const unsigned within = P::place(i - strip * grid.vectors.divisor, grid);
     const unsigned count = grid.length - within < V ? grid.length - within : V;
     const int64_t c = plane - n * grid.channels.divisor;
-    const int64_t first = static_cast<int64_t>(strip - plane * grid.strips.divisor) * grid.groups;
+    const int first = static_cast<int>((strip - plane * grid.strips.divisor) * grid.groups);
 
     A taps[K], scaled[K];
 #pragma unroll
@@ -260,35 +261,41 @@ __global__ void __launch_bounds__(256, P::K > 4 ? 2 : 3) upfirdn2d_strips_kernel
         scaled[k] = taps[k] * static_cast<A>(args.gain);
     }
     const P columns(args, grid, within, scaled);
-    const int64_t x = n * args.x_stride[0] + c * args.x_stride[1];
-    T* y = static_cast<T*>(args.y) + n * args.y_stride[0] + c * args.y_stride[1] + within;
-    const auto filter_row = [&](A(&out)[V], int64_t row) {
+    const int height = static_cast<int>(args.h), out_height = static_cast<int>(args.out_h);
+    const int groups = static_cast<int>(grid.groups);
+    // Rows of samples, and rows of outputs, follow each other.
+    int row_x = grid.first_y + first * DOWN, row_y = grid.output_y + first * UP;
+    int64_t x = n * args.x_stride[0] + c * args.x_stride[1] + row_x * args.x_stride[2];
+    int64_t y = n * args.y_stride[0] + c * args.y_stride[1] + row_y * args.y_stride[2] + within;
+    const auto filter_row = [&](A(&out)[V]) {
 #pragma unroll
         for (int j = 0; j < V; j++) out[j] = 0;
-        if (row >= 0 && row < args.h)
-            columns.filter(out, static_cast<const T*>(args.x), x + row * args.x_stride[2], grid);
+        if (row_x >= 0 && row_x < height) columns.filter(out, static_cast<const T*>(args.x), x, grid);
+        row_x++, x += args.x_stride[2];
     };
-    const auto write_row = [&](int64_t row, const A(&v)[V]) {
-        if (row < 0 || row >= args.out_h) return;
-        T* to = y + row * args.y_stride[2];
-        Vec<T, V> out;
+    const auto write_row = [&](const A(&v)[V]) {
+        if (row_y >= 0 && row_y < out_height) {
+            T* to = static_cast<T*>(args.y) + y;
+            Vec<T, V> out;
 #pragma unroll
-        for (int j = 0; j < V; j++) out.at[j] = from_acc<T>(v[j]);
-        store_some(to, out, count == V && reinterpret_cast<uintptr_t>(to) % sizeof(out) == 0, count);
+            for (int j = 0; j < V; j++) out.at[j] = from_acc<T>(v[j]);
+            store_some(to, out, count == V && reinterpret_cast<uintptr_t>(to) % sizeof(out) == 0, count);
+        }
+        row_y++, y += args.y_stride[2];
     };
 
     A rows[PENDING][V] = {};
-    for (int64_t group = first - (PENDING - 1); group < first + grid.groups; group++) {
+    for (int group = 1 - PENDING; group < groups; group++) {  // before 0, outputs are not complete
         if constexpr (UP == 2) {  // rows[m] is row `group` + m of the samples
-            filter_row(rows[PENDING - 1], grid.y.first + group + PENDING - 1);
+            filter_row(rows[PENDING - 1]);
 #pragma unroll
-            for (int r = 0; r < 2 && group >= first; r++) {
+            for (int r = 0; r < 2 && group >= 0; r++) {
                 A out[V] = {};
 #pragma unroll
                 for (int m = 0; m < P::M; m++)
 #pragma unroll
                     for (int j = 0; j < V; j++) out[j] += taps[2 * m + r] * rows[r + m][j];
-                write_row(grid.y.output + 2 * group + r, out);
+                write_row(out);
             }
 #pragma unroll
             for (int m = 0; m + 1 < PENDING; m++)
@@ -298,13 +305,13 @@ __global__ void __launch_bounds__(256, P::K > 4 ? 2 : 3) upfirdn2d_strips_kernel
 #pragma unroll
             for (int d = 0; d < DOWN; d++) {
                 A in[V];
-                filter_row(in, grid.y.first + (group + PENDING - 1) * DOWN + d);
+                filter_row(in);
 #pragma unroll
                 for (int q = 0; q < PENDING; q++)
 #pragma unroll
                     for (int j = 0; j < V; j++) rows[q][j] += taps[q * DOWN + d] * in[j];
             }
-            if (group >= first) write_row(group, rows[PENDING - 1]);
+            if (group >= 0) write_row(rows[PENDING - 1]);
 #pragma unroll
             for (int q = PENDING - 1; q >= 0; q--)
 #pragma unroll
@@ -320,17 +327,17 @@ bool launch_strips(const UpFirDn2d& args, void* stream, const char*& error) {
     const int64_t pitch = P::PIXELS ? args.c : 1, channels = args.c / pitch, planes = args.n * channels;
     const int64_t length = args.out_w * pitch, vectors = ceil_div<int64_t>(length, P::V);
     const Side y = side_of<P::UP>(args.pad_y, args.out_h);
-    // Long strips compute little twice; about 1000 blocks fill every GPU.
-    const int64_t most = planes * vectors * y.groups / (1000 * 256), groups = most < 4 ? 4 : most < 32 ? most : 32;
+    // Long strips compute little twice; about 2000 blocks fill every GPU.
+    const int64_t most = planes * vectors * y.groups / (2000 * P::THREADS), groups = most < 4 ? 4 : most < 32 ? most : 32;
     const int64_t strips = ceil_div(y.groups, groups), threads = planes * strips * vectors;
-    if (threads > kMaxGrid || length > kMaxGrid) return false;
+    if (threads > kMaxGrid || length > kMaxGrid || args.h > kMaxGrid / 4 || args.out_h > kMaxGrid / 4) return false;
     // Up to 128 bytes of a pixel by neighboring threads, or a power of two of vectors that divides the pixel.
     const int64_t of_pixel = ceil_div<int64_t>(pitch, P::V), few = of_pixel % 4 == 0 ? 4 : of_pixel % 2 == 0 ? 2 : 1;
     StripGrid grid{Divider(vectors), Divider(strips), Divider(channels),
                    Divider(pitch),   Divider(of_pixel > 8 ? few : of_pixel), Divider(args.out_w)};
     grid.planes = static_cast<unsigned>(planes), grid.groups = static_cast<unsigned>(groups);
     grid.length = static_cast<unsigned>(length);
-    grid.y = y;
+    grid.first_y = static_cast<int>(y.first), grid.output_y = static_cast<int>(y.output);
     if constexpr (!P::PIXELS) {
         int64_t span = 1;
         const int64_t sizes[4] = {args.n, args.c, args.h, args.w};
@@ -338,8 +345,8 @@ bool launch_strips(const UpFirDn2d& args, void* stream, const char*& error) {
         const uint64_t bytes = span * sizeof(typename P::T), window = 16 * covering_chunks<typename P::T>(P::SAMPLES);
         grid.end = bytes < window ? 0 : bytes - window + 1;
     }
-    const dim3 blocks(static_cast<unsigned>(ceil_div<int64_t>(threads, 256)));
-    error = launch(upfirdn2d_strips_kernel<P>, blocks, dim3(256), 0, stream, args, grid);
+    const dim3 blocks(static_cast<unsigned>(ceil_div<int64_t>(threads, P::THREADS)));
+    error = launch(upfirdn2d_strips_kernel<P>, blocks, dim3(P::THREADS), 0, stream, args, grid);
     return true;
 }
 
