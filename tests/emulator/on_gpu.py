@@ -58,7 +58,6 @@ def build(
     if program.exists():
         return program
     with tempfile.TemporaryDirectory(dir=program.parent) as folder:
-
         Path(folder, "launchers.h").write_text(defines)
 
         def compile_one(source: Path) -> str:
