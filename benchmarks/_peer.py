@@ -86,14 +86,30 @@ def _stubs() -> Iterator[None]:
 def _without_kernels(peer: Peer, device: torch.device) -> str | None:
     if device.type != "cuda":
         return "its kernels need a GPU"
-    for module in filter(None, (peer.bias_act, peer.upfirdn2d, peer.filtered_lrelu)):
-        try:
-            loaded = module._init() and module._plugin is not None
-        except Exception as e:
-            return f"{module.__name__} was not built: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
-        if not loaded:
-            return f"{module.__name__} was not built"
-    return None
+    return _problem_of(peer.bias_act) or _problem_of(peer.upfirdn2d)  # the third is built when it is called
+
+
+def _problem_of(module: types.ModuleType) -> str | None:
+    """Build the kernels of one of its ops. Returns why that fails."""
+    try:
+        loaded = module._init() and module._plugin is not None
+    except Exception as e:
+        return f"{module.__name__} was not built: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
+    return None if loaded else f"{module.__name__} was not built"
+
+
+def build(
+    path: str,  # of the checkout
+    name: str,  # of an op with kernels
+) -> str:
+    """Build the kernels of one op into PyTorch's cache of extensions. Returns a sentence about it."""
+    sys.path.insert(0, str(Path(path).resolve()))
+    _set_toolchain()
+    with _stubs():
+        if importlib.util.find_spec(f"torch_utils.ops.{name}") is None:
+            return f"the peer has no {name}"
+        module = importlib.import_module(f"torch_utils.ops.{name}")
+    return _problem_of(module) or f"the peer's {name} was built"
 
 
 def _set_toolchain() -> None:

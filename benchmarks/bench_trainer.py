@@ -21,6 +21,7 @@ import torch
 from _harness import Bench, Run, benchmark, compare
 from bench_metrics import random_dataset
 
+from stylegan_cli.ops import use
 from stylegan_cli.training.config import TrainConfig
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine
@@ -39,9 +40,10 @@ def main(bench: Bench, size: int | None, batch: int | None, channel_base: int | 
         config = make_train_config("auto", dataset.spec, batch=batch, channel_base=channel_base, aug="noaug")
         config = dataclasses.replace(config, precision="fp16" if bench.cuda else "fp32")
         engines = {"ours": make_engine(config, dataset, bench.device, graphs=bench.cuda)}
-        if bench.cuda:
-            engines["eager"] = make_engine(config, dataset, bench.device)
-        runs: dict[str, Run] = {name: repeated(engine.step, steps) for name, engine in engines.items()}
+        engines["eager" if bench.cuda else "reference"] = make_engine(config, dataset, bench.device)
+        runs = {name: repeated(engine.step, steps) for name, engine in engines.items()}
+        if not bench.cuda:
+            runs["reference"] = use("reference")(runs["reference"])
         if bench.peer and not bench.no_peer:
             for name, channels_last in _peer.LAYOUTS.items():
                 runs[name] = repeated(peer_step(bench, config, channels_last), steps)

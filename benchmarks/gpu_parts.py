@@ -10,7 +10,9 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ from stylegan_cli.doctor import checks
 from stylegan_cli.kernels import build as kernels
 from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d, use
 
+HERE = Path(__file__).parent
 HALF = torch.float16
 # Column of our table -> the metrics of ncu that it can be in, whose names differ between architectures.
 COLUMNS = {
@@ -58,14 +61,25 @@ Context = tuple[Callable[..., None], torch.device]
 
 
 @main.command()
+@click.option("--peer", help="Checkout whose kernels to build at the same time.")
+@click.option("--op", multiple=True, default=("bias_act", "upfirdn2d"), help="Of the peer.")
 @click.pass_obj
-def build(obj: Context) -> None:
+def build(obj: Context, peer: str | None, op: tuple[str, ...]) -> None:
     """Build and load the kernels."""
+    others = [build_beside(peer, name) for name in op] if peer else []
     start = time.perf_counter()
     kernels.load()
     seconds = time.perf_counter() - start
-    print(f"built and loaded in {seconds:.1f} s")
+    print(f"built and loaded in {seconds:.1f} s", flush=True)
     obj[0]("build", seconds=seconds)
+    for process in others:
+        process.wait()
+
+
+def build_beside(peer: str, name: str) -> subprocess.Popen[bytes]:
+    code = "import sys, _peer; print(_peer.build(*sys.argv[1:]))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    return subprocess.Popen([sys.executable, "-c", code, peer, name], env=environment)
 
 
 @main.command()
@@ -193,7 +207,7 @@ def counters(obj: Context, path: Path) -> None:
     rows = read_counters(path.read_text(errors="replace"))
     for row in rows:
         print(row)
-    obj[0]("counters", rows=[], launches=rows)
+    obj[0]("counters", launches=rows)
     if not rows:
         raise click.ClickException(f"{path.name} has no launches")
 
