@@ -50,8 +50,9 @@ def main(bench: Bench, op, size, batch: int, channel_max: int, dtype: str | None
             # Compiled code does not depend on the layout: one is enough.
             options = {"channels_last": channels_last, "compiles": compiles and channels_last}
             if "bias_act" in op:
-                for channels in (shape[1], 3):
-                    time_bias_act(bench, (batch, channels, side, side), dtype, **options)
+                time_bias_act(bench, shape, dtype, **options)
+                if side == max(size):
+                    time_bias_act(bench, (batch, 3, side, side), dtype, **options)
             if "add_skip" in op:
                 time_add_skip(bench, (batch, 3, side, side), dtype, **options)
             if "upfirdn2d" in op:
@@ -60,6 +61,8 @@ def main(bench: Bench, op, size, batch: int, channel_max: int, dtype: str | None
                 if side == 256 or len(size) == 1:
                     for kind in FILTERS:
                         time_upfirdn2d(bench, shape, torch.float32, kind, TWELVE, **options)
+                if side == max(size):
+                    for kind in FILTERS:
                         time_upfirdn2d(bench, (batch, 3, side, side), torch.float32, kind, TAPS, **options)
     if "modulated_conv2d" in op:
         for layer in layers(max(size), channel_max):
