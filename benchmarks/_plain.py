@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,7 +17,6 @@ from stylegan_cli.layers import conv as conv_layer
 from stylegan_cli.layers import linear as linear_layer
 from stylegan_cli.layers import modulated as modulated_layer
 from stylegan_cli.models import discriminator as discriminator_model
-from stylegan_cli.models.stylegan2 import network as stylegan2_model
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
 
@@ -42,6 +42,11 @@ def fir(x: Tensor, f: Tensor, padding: tuple[int, int], up: int = 1, down: int =
 
 def upsample2d(x, f):
     return fir(x, f, (2, 1), up=2, gain=4)
+
+
+def add_skip(x, b, below, f, clamp):
+    image = bias_act(x, b, clamp=clamp).to(torch.promote_types(x.dtype, torch.float32))
+    return image if below is None else upsample2d(below, f) + image
 
 
 def downsample2d(x, f):
@@ -129,7 +134,7 @@ def use(
         (conv_layer, "bias_act", bias_act),
         (conv_layer, "conv2d_resample", conv2d_resample),
         (modulated_layer, "modulated_conv2d", modulated),
-        (stylegan2_model, "upsample2d", upsample2d),
+        (modulated_layer, "add_skip", add_skip),
         (discriminator_model, "downsample2d", downsample2d),
     ]
     originals = [getattr(module, name) for module, name, _ in replacements]

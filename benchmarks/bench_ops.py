@@ -1,14 +1,14 @@
-"""The individual ops: bias_act, upfirdn2d, on a GPU those of training, and every modulated convolution of two synthesis
-networks.
+"""The individual ops: bias_act, upfirdn2d, add_skip, on a GPU those of training, and every modulated convolution of two
+synthesis networks.
 
 python benchmarks/bench_ops.py
 python benchmarks/bench_ops.py --op modulated_conv2d --batch 1 --peer ../stylegan3
 
 Times are those of the device alone. Alternatives: 'reference', our implementation in plain PyTorch; 'compiled', the
-same under torch.compile; 'composite', PyTorch operations arranged to be fast; 'grouped', a convolution with per-sample
-weights. For modulated convolution, 'fused' is the whole layer in one kernel, 'kernels' is cuDNN between our other
-kernels, and 'ours' is whichever of the two the op chooses. For the gradients of its epilogue, 'separate' is one
-operation for each.
+same under torch.compile; 'composite', PyTorch operations arranged to be fast; 'separate', our other ops one by one;
+'grouped', a convolution with per-sample weights. For modulated convolution, 'fused' is the whole layer in one kernel,
+'kernels' is cuDNN between our other kernels, and 'ours' is whichever of the two the op chooses. For the gradients of
+its epilogue, 'separate' is one operation for each.
 """
 
 from __future__ import annotations
@@ -24,10 +24,19 @@ import torch
 from _harness import Bench, Numbers, Run, backward_of, benchmark, compiled, count_input_sets, cycle_through, wider_dtype
 from torch import Tensor
 
-from stylegan_cli.ops import bias_act, epilogue, fir_filter, modulated_conv2d, upfirdn2d, use
+from stylegan_cli.ops import (
+    add_skip,
+    bias_act,
+    epilogue,
+    fir_filter,
+    modulated_conv2d,
+    upfirdn2d,
+    upsample2d,
+    use,
+)
 from stylegan_cli.sampling import counter
 
-OPS = ("bias_act", "upfirdn2d", "epilogue", "noise", "modulated_conv2d")
+OPS = ("bias_act", "upfirdn2d", "add_skip", "epilogue", "noise", "modulated_conv2d")
 TAPS = (1, 3, 3, 1)
 TWELVE = (1, 4, 9, 17, 25, 30, 30, 25, 17, 9, 4, 1)  # same length as in StyleGAN3
 CLAMP = 256.0
@@ -55,12 +64,19 @@ def main(bench: Bench, op, size, batch: int, channel_max: int, dtype: str | None
             options = {"channels_last": channels_last, "compiles": compiles and channels_last}
             if "bias_act" in op:
                 time_bias_act(bench, shape, dtype, **options)
+                if side == max(size):
+                    time_bias_act(bench, (batch, 3, side, side), dtype, **options)
+            if "add_skip" in op:
+                time_add_skip(bench, (batch, 3, side, side), dtype, **options)
             if "upfirdn2d" in op:
                 for kind in FILTERS:
                     time_upfirdn2d(bench, shape, dtype, kind, TAPS, **options)
                 if side == 256 or len(size) == 1:
                     for kind in FILTERS:
                         time_upfirdn2d(bench, shape, torch.float32, kind, TWELVE, **options)
+                if side == max(size):
+                    for kind in FILTERS:
+                        time_upfirdn2d(bench, (batch, 3, side, side), torch.float32, kind, TAPS, **options)
         if "epilogue" in op and bench.cuda:
             time_epilogue(bench, shape, dtype)
         if "noise" in op and bench.cuda:
@@ -227,6 +243,50 @@ def time_epilogue(bench: Bench, shape: tuple[int, ...], dtype: torch.dtype) -> N
         sets=len(sets),
         moved=moved + 2 * num_bytes(sets[0][0]),
         op="epilogue",
+        size=h,
+    )
+
+
+def time_add_skip(
+    bench: Bench, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool, compiles: bool
+) -> None:
+    """What follows toRGB's convolution: x and the image below read, the image written in float32."""
+    n, c, h, w = shape
+    f, b = fir_filter(TAPS).to(bench.device), randn(bench, torch.float32, c)
+    image = torch.empty(shape, device="meta")
+
+    def make_inputs():
+        x = randn(bench, dtype, *shape, channels_last=channels_last)
+        return x, b, randn(bench, image.dtype, n, c, h // 2, w // 2, channels_last=channels_last)
+
+    first = make_inputs()
+    moved = num_bytes(first[0], first[2], image)
+    sets = [first, *(make_inputs() for _ in range(count_input_sets(moved, bench.device) - 1))]
+
+    def skip(x, b, below):
+        return add_skip(x, b, below, f.to(below.dtype), CLAMP)
+
+    def separate(x, b, below):
+        return bias_act(x, b.to(x.dtype), clamp=CLAMP).to(below.dtype) + upsample2d(below, f)
+
+    peer_skip = None
+    if bench.peer:
+        peer_f = bench.peer.upfirdn2d.setup_filter(list(TAPS), device=bench.device)
+
+        def peer_skip(x, b, below):
+            y = bench.peer.bias_act.bias_act(x, b.to(x.dtype), clamp=CLAMP).to(below.dtype)
+            return bench.peer.upfirdn2d.upsample2d(below, peer_f).add_(y)
+
+    functions = alternatives(bench, skip, peer_skip, compiles) | {"separate": separate}
+    bench.row(
+        title("add_skip", shape, channels_last),
+        {key: cycle_through(g, sets) for key, g in functions.items()},
+        exact=lambda: use("reference")(skip)(*(t.to(wider_dtype(dtype)) for t in first)),
+        plain=lambda: use("reference")(skip)(*first),
+        dtype=dtype,
+        sets=len(sets),
+        moved=moved,
+        op="add_skip",
         size=h,
     )
 

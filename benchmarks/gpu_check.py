@@ -125,7 +125,7 @@ SYNTHESIS = [("256", "8,1,32", 85), ("1024", "1,8", 70)]
 
 
 def parts_of_b(make: Commands) -> list[Part]:
-    memory_bound = ("--op", "bias_act", "--op", "upfirdn2d")
+    memory_bound = ("--op", "bias_act", "--op", "upfirdn2d", "--op", "add_skip")
     return [
         Part("build", [make.build()], 90),
         Part("train 256", [make.bench("train_step", 125, "--size", "256")], 125),

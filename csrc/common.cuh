@@ -176,10 +176,42 @@ __device__ __forceinline__ void unpack(uint32_t bits, float& low, float& high) {
     low = to_acc(both.at[0]), high = to_acc(both.at[1]);
 }
 
+// V numbers from number `first` on, or the first `count` of them if they are no whole vector.
+template <class T, int V>
+__device__ __forceinline__ Vec<T, V> load_some(const void* from, unsigned first, bool whole, unsigned count) {
+    const T* t = static_cast<const T*>(from) + first;
+    if (whole) return load<T, V>(t);
+    Vec<T, V> v;
+#pragma unroll
+    for (int j = 0; j < V; j++) v.at[j] = j < count ? t[j] : from_acc<T>(0);
+    return v;
+}
+
+template <class T, int V>
+__device__ __forceinline__ void store_some(T* to, const Vec<T, V>& v, bool whole, unsigned count) {
+    if (whole) return store<T, V>(to, v);
+#pragma unroll
+    for (int j = 0; j < V; j++)
+        if (j < count) to[j] = v.at[j];
+}
+
 template <class I>
 __host__ __device__ constexpr I ceil_div(I a, I b) {
     return (a + b - 1) / b;
 }
+
+// Division of numbers below 2^31 by a constant, as a multiplication: a third of the instructions of a division.
+// (Granlund and Montgomery 1994, "Division by invariant integers using multiplication", figure 4.1)
+struct Divider {
+    explicit Divider(int64_t d) : divisor(static_cast<uint32_t>(d)) {
+        while ((int64_t{1} << shift) < d) shift++;
+        multiplier = static_cast<uint32_t>((((int64_t{1} << shift) - d) << 32) / d + 1);
+    }
+    __device__ __forceinline__ uint32_t quotient(uint32_t n) const {
+        return (static_cast<uint32_t>(static_cast<uint64_t>(n) * multiplier >> 32) + n) >> shift;
+    }
+    uint32_t divisor, multiplier, shift = 0;
+};
 
 inline bool aligned_16(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 

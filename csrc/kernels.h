@@ -157,6 +157,24 @@ struct ModulationStylesSecond {
 };
 const char* modulation_styles_second(const ModulationStylesSecond& args, void* stream);
 
+// y = clamp(x + b) + up(below),   up(v)[i] = 2 sum_k g[k] u[i + k - 2] along each axis,   u = v with a zero after each
+// sample, and zeros around; g is f reversed
+struct AddSkip {
+    const void* x;      // [n, c, h, w] dense
+    const void* b;      // [c] acc, or null
+    const void* below;  // [n, c, h / 2, w / 2] acc, dense, or null: no image below
+    const void* f;      // [4] acc
+    void* y;            // [n, c, h, w] acc, dense
+    int64_t n;
+    int64_t c;
+    int64_t h;
+    int64_t w;
+    Dtype dtype;            // of x
+    int32_t channels_last;  // memory layout of x, below and y is [n, h, w, c]
+    double clamp;           // infinity: none
+};
+const char* add_skip(const AddSkip& args, void* stream);
+
 // y[i] = gain sum_k g[k] u[down i + k - pad],   u = x with up - 1 zeros after each sample, and zeros around
 // g is f reversed (a convolution) or, with flip, f itself (a correlation).
 struct UpFirDn2d {

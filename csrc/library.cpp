@@ -52,6 +52,36 @@ Tensor bias_act_double_backward(const Tensor& ddp, const Tensor& dy, const Tenso
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// add_skip
+
+Tensor add_skip(const Tensor& x, const MaybeTensor& b, const MaybeTensor& below, const Tensor& f, double clamp) {
+    STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
+    STD_TORCH_CHECK(x.dim() == 4, "x must be [N, C, H, W], not ", text(x));
+    Tensor in = dense(x);
+    sgan::AddSkip args{};
+    args.n = x.size(0), args.c = x.size(1), args.h = x.size(2), args.w = x.size(3);
+    args.dtype = dtype_of("x", x);
+    args.b = small<1>("b", b, x, {args.c}), args.f = small<1>("f", f, x, {4});
+    Tensor y = empty({args.n, args.c, args.h, args.w}, acc_type(x), x, format_of(in));
+    Tensor image = below ? laid_out_like(*below, in) : y;
+    if (below) {
+        check_device("below", *below, x);
+        const bool fits = below->dim() == 4 && below->size(0) == args.n && below->size(1) == args.c &&
+                          below->size(2) * 2 == args.h && below->size(3) * 2 == args.w;
+        STD_TORCH_CHECK(fits, "below has the wrong shape ", text(*below), " for ", text(x));
+        STD_TORCH_CHECK(below->scalar_type() == acc_type(x), "below must be ",
+                        acc_type(x) == ScalarType::Double ? "float64" : "float32");
+        args.below = image.const_data_ptr();
+    }
+    args.channels_last = channels_last(in);
+    args.clamp = clamp;
+    args.x = in.const_data_ptr(), args.y = y.mutable_data_ptr();
+    Launch launch(in);
+    raise("add_skip", sgan::add_skip(args, launch.stream));
+    return y;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // upfirdn2d
 
 Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std::vector<int64_t> padding, bool flip,
@@ -209,6 +239,7 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("bias_act", TORCH_BOX(&bias_act));
     m.impl("bias_act_backward", TORCH_BOX(&bias_act_backward));
     m.impl("bias_act_double_backward", TORCH_BOX(&bias_act_double_backward));
+    m.impl("add_skip", TORCH_BOX(&add_skip));
     m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d));
     m.impl("filtered_lrelu", TORCH_BOX(&filtered_lrelu));
     m.impl("filtered_lrelu_linear", TORCH_BOX(&filtered_lrelu_linear));

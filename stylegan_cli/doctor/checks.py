@@ -20,7 +20,17 @@ from torch import Tensor
 from ..errors import SganError
 from ..kernels import build
 from ..kernels.toolchain import BuildError
-from ..ops import bias_act, downsample2d, filtered_lrelu, fir_filter, lowpass_filter, modulated_conv2d, upsample2d, use
+from ..ops import (
+    add_skip,
+    bias_act,
+    downsample2d,
+    filtered_lrelu,
+    fir_filter,
+    lowpass_filter,
+    modulated_conv2d,
+    upsample2d,
+    use,
+)
 from ..ops.dispatch import kernel_device
 from ..ops.modulated_conv2d import HALF
 from ..threads import check_num_threads
@@ -123,6 +133,16 @@ def _fir(x: Tensor) -> Tensor:
     return fir_filter([1, 3, 3, 1]).to(x.device)
 
 
+def _add_skip_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
+    """Of images: three channels, and twice the size of the image below."""
+    x = 3 * _signs((n, 3, 2 * h, 2 * w)) + 0.3 * torch.randn(n, 3, 2 * h, 2 * w)
+    return [x, 4 * _signs((3,)), torch.randn(n, 3, h, w)]
+
+
+def _add_skip(x: Tensor, b: Tensor, below: Tensor) -> Tensor:
+    return add_skip(x, b, below, _fir(x), clamp=5)
+
+
 def _filtered(up: int, padding: tuple[int, int], radial: bool = False) -> Callable[..., Tensor]:
     """A layer of StyleGAN3. The kernel's own rounding is too small to change slopes."""
     fu, fd = lowpass_filter(6 * up, 0.25 / up, 0.1, 1), lowpass_filter(12, 0.2, 0.1, 1, radial)
@@ -154,6 +174,7 @@ CASES = (
         (lambda x: upsample2d(x, _fir(x)), lambda x: downsample2d(x, _fir(x))),
         lambda *size: [torch.randn(*size)],
     ),
+    _Case("add_skip", (_add_skip,), _add_skip_inputs),
     _Case(
         "filtered_lrelu",
         (_filtered(2, (9, 8)), _filtered(4, (14, 11)), _filtered(2, (11, 10), radial=True)),

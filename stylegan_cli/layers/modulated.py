@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..ops import fir_filter, modulated_conv2d, scaled_linear
+from ..ops import add_skip, fir_filter, modulated_conv2d, scaled_linear
 from ..ops.bias_act import ACTIVATIONS
 from ..ops.composite import PackedConvolution
 from ..ops.dispatch import current_implementation
@@ -144,7 +144,8 @@ class FrozenConv2d(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A modulated 1x1 convolution to image channels, without demodulation, noise or activation."""
+    """A modulated 1x1 convolution to image channels, without demodulation, noise or activation, and the sum with the
+    image of the level below."""
 
     def __init__(
         self,
@@ -164,17 +165,13 @@ class ToRGB(nn.Module):
         self,
         x: Tensor,  # [N, in_channels, H, W]
         w: Tensor,  # [N, w_dim]
+        below: Tensor | None = None,  # [N, out_channels, H / 2, W / 2] image of the level below
+        f: Tensor | None = None,  # [K] filter to upsample it
         style: Tensor | None = None,  # [N, in_channels] that belongs to w, from `batched_styles`
-    ) -> Tensor:  # [N, out_channels, H, W]
-        return modulated_conv2d(
-            x,
-            self.weight,
-            self.affine(w) if style is None else style,
-            w_gain=self.weight_gain,
-            demodulate=False,
-            b=self.bias,
-            clamp=clamp_for(self.clamp, x.dtype),
-        )
+    ) -> Tensor:  # [N, out_channels, H, W] in full precision
+        style = self.affine(w) if style is None else style
+        y = modulated_conv2d(x, self.weight, style, w_gain=self.weight_gain, demodulate=False)
+        return add_skip(y, self.bias, below, f, clamp_for(self.clamp, x.dtype))
 
     def frozen(self, dtype: torch.dtype) -> FrozenToRGB:
         """This layer with its current weights, for inputs of this type."""
@@ -198,8 +195,8 @@ class FrozenToRGB(nn.Module):
         self,
         x: Tensor,  # [N, in_channels, H, W]
         style: Tensor,  # [N, in_channels] with the gain of the layer
-    ) -> Tensor:  # [N, out_channels, H, W]
-        prepared = Prepared(None)
-        return modulated_conv2d(
-            x, self.weight, style, demodulate=False, b=self.bias, clamp=self.clamp, prepared=prepared
-        )
+        below: Tensor | None = None,  # [N, out_channels, H / 2, W / 2] image of the level below
+        f: Tensor | None = None,  # [K] filter to upsample it
+    ) -> Tensor:  # [N, out_channels, H, W] in full precision
+        y = modulated_conv2d(x, self.weight, style, demodulate=False, prepared=Prepared(None))
+        return add_skip(y, self.bias, below, f, self.clamp)

@@ -1,5 +1,6 @@
 """The operations that dominate the running time of a StyleGAN, each with a reference; `use` chooses what runs."""
 
+from .add_skip import add_skip
 from .bias_act import bias_act
 from .conv2d import conv2d_resample, equalized_conv2d
 from .dispatch import has_float64, has_kernels, tensor_cores, to_float64, use
@@ -11,6 +12,7 @@ from .modulated_conv2d import modulated_conv2d
 from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d
 
 __all__ = [
+    "add_skip",
     "bias_act",
     "blur2d",
     "conv2d_resample",

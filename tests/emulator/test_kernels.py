@@ -36,10 +36,18 @@ def assert_close(result, exact, case):
 # bias_act
 
 
-def bias_act_call(act, dtype, layout, shape, with_operands, order, clamp):
+def misaligned(t):
+    """The same tensor one number after a multiple of 16 bytes."""
+    memory = t.new_empty(t.numel() + 1 + 16 // t.element_size())
+    start = -memory.data_ptr() // t.element_size() % (16 // t.element_size()) + 1
+    return memory.as_strided(t.shape, t.stride(), start).copy_(t)
+
+
+def bias_act_call(act, dtype, layout, shape, with_operands, order, clamp, shift=False):
     """One call and its expected output: (fields, out, exact)."""
     n, c, h, w = shape
     x, dy, ddp = (randn(*shape, dtype=dtype, layout=layout, seed=s) for s in (1, 2, 3))
+    x = misaligned(x) if shift else x
     scale, noise, b = randn(n, c, dtype=acc(dtype)), randn(n, 1, h, w, dtype=acc(dtype)), randn(c, dtype=acc(dtype))
     gain = 1.3
     p = x.double()
@@ -77,15 +85,44 @@ def test_bias_act(emulator, dtype):
     acts = [name for name, activation in ACTIVATIONS.items() if activation.kernel]
     smooth = [a for a in acts if negative_slope(a, 0.2, 1) is None]
     for act, order in [*itertools.product(acts, (0, 1)), *itertools.product(smooth, (2,))]:
-        for layout, shape in itertools.product(
-            LAYOUTS, [(2, 8, 4, 4), (2, 5, 3, 7)]
-        ):  # with whole vectors, and without
+        # With whole vectors; with vectors of several rows and samples; without vectors.
+        for layout, shape in itertools.product(LAYOUTS, [(2, 8, 4, 4), (2, 5, 3, 7)]):
             for with_operands, clamp in [(True, INF), (False, 0.7)]:
                 case = (act, dtype, layout, shape, with_operands, order, clamp)
                 cases.append((case, *bias_act_call(*case)))
     emulator.run([("bias_act", fields) for _, fields, _, _ in cases])
     for case, _, out, exact in cases:
         assert_close(out, exact, case)
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+def test_bias_act_of_images(emulator, dtype):
+    """Few channels and tiny images: a vector covers several pixels or samples. And memory that is not aligned."""
+    shapes = [*((2, c, 5, 7) for c in (1, 2, 3, 4, 6)), (5, 3, 1, 1), (4, 2, 1, 2), (3, 1, 1, 1), (9, 5, 1, 1)]
+    cases = [
+        (act, dtype, layout, shape, True, order, clamp)
+        for (act, order, clamp), layout, shape in itertools.product(
+            [("linear", 0, 0.9), ("lrelu", 1, INF), ("swish", 2, 0.9)], LAYOUTS, shapes
+        )
+    ]
+    cases += [("lrelu", dtype, layout, (2, 8, 4, 4), True, 0, INF, True) for layout in LAYOUTS]
+    calls = [(case, *bias_act_call(*case)) for case in cases]
+    emulator.run([("bias_act", fields) for _, fields, _, _ in calls])
+    for case, _, out, exact in calls:
+        assert_close(out, exact, case)
+
+
+def test_bias_act_in_several_launches(harness):
+    """Of samples that together have more numbers than an index: here 250."""
+    emulator = harness.Emulator([harness.CSRC / "bias_act.cu"], defines=["SGAN_MOST_NUMBERS=250"])
+    for act, order in (("lrelu", 0), ("lrelu", 1), ("swish", 2)):
+        case = (act, torch.float16, "channels_last", (5, 3, 5, 7), True, order, INF)
+        fields, out, exact = bias_act_call(*case)
+        emulator.call("bias_act", **fields)
+        assert_close(out, exact, case)
+    fields, _, _ = bias_act_call("lrelu", torch.float32, "planes", (1, 3, 10, 10), False, 0, INF)
+    with pytest.raises(RuntimeError, match="a sample has more than"):
+        emulator.call("bias_act", **fields)
 
 
 def test_bias_act_with_many_blocks_and_shared_noise(emulator):
@@ -108,11 +145,11 @@ def test_piecewise_linear_activations_have_no_second_derivative(emulator):
 FILTERS = {"4": (4,), "3": (3,), "12": (12,), "2d": (3, 4)}
 
 
-def upfirdn2d_call(dtype, layout, c, taps, up, down, pad, flip, size=(9, 11)):
+def upfirdn2d_call(dtype, layout, c, taps, up, down, pad, flip, size=(9, 11), place=lambda t: t):
     x, f = randn(2, c, *size, dtype=dtype, layout=layout), randn(*FILTERS[taps], dtype=acc(dtype)) / 3
     with use("reference"):
         exact = upfirdn2d(x.double(), f.double(), up, down, pad, flip, 1.5)
-    out = torch.empty(exact.shape, dtype=dtype).contiguous(memory_format=LAYOUTS[layout])
+    x, out = place(x), place(torch.empty(exact.shape, dtype=dtype).contiguous(memory_format=LAYOUTS[layout]))
     fields = {"x": x, "f": f, "y": out, "n": 2, "c": c, "h": size[0], "w": size[1], "dtype": dtype, "gain": 1.5}
     fields |= {"out_h": exact.shape[2], "out_w": exact.shape[3], "x_stride": x.stride(), "y_stride": out.stride()}
     fields |= {"pad_x": pad[0], "pad_y": pad[2], "up": up, "down": down, "flip": int(flip)}
@@ -135,9 +172,52 @@ def test_upfirdn2d(emulator, dtype):
         assert_close(out, exact, case)
 
 
+def with_gaps(t):
+    """The same tensor in rows that are three numbers longer."""
+    memory = t.new_empty(*t.shape[:3], t.shape[3] + 3)
+    return memory[..., : t.shape[3]].copy_(t)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
+def test_upfirdn2d_of_planes_at_any_alignment(emulator, dtype, up, down):
+    cases = []
+    for taps, pads in (("4", [(1, 2, 2, 1), (2, 2, 3, 1), (0, 3, -1, 5)]), ("12", [(5, 6, 6, 5), (11, 0, 4, 7)])):
+        for width, pad, place in itertools.product((6, 8, 16, 17, 31), pads, (lambda t: t, misaligned, with_gaps)):
+            cases.append((dtype, "planes", 2, taps, up, down, pad, width % 2 == 0, (7, width), place))
+    cases += [(dtype, "planes", 1, "4", up, down, (2, 2, 2, 2), False, size) for size in ((1, 1), (1, 40), (20, 2))]
+    calls = [(case, *upfirdn2d_call(*case)) for case in cases]
+    emulator.run([("upfirdn2d", fields) for _, fields, _, _ in calls])
+    for case, _, out, exact in calls:
+        assert_close(out, exact, case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
+def test_upfirdn2d_of_pixels_with_any_number_of_channels(emulator, dtype, up, down):
+    cases = [
+        (dtype, "channels_last", c, taps, up, down, pad, c % 2 == 0, (7, width))
+        for c, width, (taps, pad) in itertools.product(
+            (2, 3, 4, 5, 12, 17), (1, 6, 11), (("4", (2, 2, 3, 1)), ("4", (1, 3, -1, 5)), ("12", (8, 9, 6, 5)))
+        )
+    ]
+    # Vectors of channels: five, nine, ten and twelve to a pixel, in groups of five, one, two and four.
+    vectors = 4 if dtype == torch.float32 else 8
+    cases += [
+        (dtype, "channels_last", n * vectors, taps, up, down, pad, n % 2 == 0, (6, width))
+        for n, width, (taps, pad) in itertools.product(
+            (5, 9, 10, 12), (1, 7), (("4", (2, 2, 3, 1)), ("4", (1, 3, -1, 5)), ("12", (8, 9, 6, 5)))
+        )
+    ]
+    calls = [(case, *upfirdn2d_call(*case)) for case in cases]
+    emulator.run([("upfirdn2d", fields) for _, fields, _, _ in calls])
+    for case, _, out, exact in calls:
+        assert_close(out, exact, case)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2)])
-def test_upfirdn2d_with_several_tiles(emulator, layout, up, down):
+def test_upfirdn2d_with_several_strips(emulator, layout, up, down):
     case = (torch.float16, layout, 8, "4", up, down, (2, 1, 2, 1), False, (70, 75))
     fields, out, exact = upfirdn2d_call(*case)
     emulator.call("upfirdn2d", **fields)

@@ -4,6 +4,7 @@ Emulated kernels are the same csrc/library.cpp and csrc/*.cu, registered for the
 """
 
 import functools
+import itertools
 import math
 import sys
 
@@ -198,6 +199,16 @@ def test_large_factors_and_short_filters_use_the_general_kernel(randn):
     x[0, 0, 12, 12] = math.inf
     y = ops.upfirdn2d(x, ops.fir_filter([1, 2, 1]).to(x.device), padding=1)
     assert not y.isnan().any()
+
+
+def test_infinity_reaches_only_the_outputs_that_need_it(randn):
+    f = ops.fir_filter([1, 3, 3, 1]).to(randn(1).device)
+    for c, layout in itertools.product((3, 8), (torch.contiguous_format, torch.channels_last)):
+        x = randn(1, c, 9, 10, dtype=torch.float32).contiguous(memory_format=layout)
+        x[0, 1, 4, 5] = math.inf
+        for options in ({"padding": (2, 1, 3, 0)}, {"up": 2, "padding": (2, 1, 3, 1)}, {"down": 2, "padding": 1}):
+            plain = ops.use("reference")(ops.upfirdn2d)(x, f, **options)
+            assert torch.equal(ops.upfirdn2d(x, f, **options).isfinite(), plain.isfinite())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

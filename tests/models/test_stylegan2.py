@@ -247,7 +247,7 @@ def test_only_the_highest_levels_run_in_half_precision(make_g, randn):
     G, dtypes = make_g(half_levels=1).float(), {}
     for row in G.layers:
         hook = G.get_submodule(row.name).register_forward_hook
-        hook(lambda m, i, y, name=row.name: dtypes.update({name: y.dtype}))
+        hook(lambda m, inputs, y, name=row.name: dtypes.update({name: inputs[0].dtype}))
     G(randn(1, 8).float(), dtype=torch.bfloat16)
     for row in G.layers:
         assert dtypes[row.name] == (torch.bfloat16 if row.height == 16 else torch.float32)

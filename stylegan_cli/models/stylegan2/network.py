@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...layers import EqualConv2d, EqualLinear, ModulatedConv2d, ToRGB, batched_styles
 from ...layers.initial import normal
-from ...ops import fir_filter, has_kernels, upsample2d
+from ...ops import fir_filter, has_kernels
 from ..config import Level
 from ..generator import Generator, LayerInfo, Synthesis
 from ..mapping import MappingNetwork
@@ -107,9 +107,7 @@ class SynthesisNetwork(Synthesis):
             if row.name in styles:
                 layer = functools.partial(layer, style=styles[row.name])
             if row.kind == "torgb":
-                rgb = layer(x, w)
-                rgb = rgb.to(torch.promote_types(rgb.dtype, torch.float32))  # sum in full precision
-                image = rgb if image is None else upsample2d(image, block.resample_filter) + rgb
+                image = layer(x, w, image, block.resample_filter)
                 continue
             x = x.to(dtype if dtype is not None and row.half else ws.dtype)
             if name == "conv0" and self.is_residual:
