@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..data.images import to_uint8
 from ..errors import quote
 from ..models.generator import Generator
 from ..models.registry import require_transform
+from ..ops import bfloat16_products, prefers_bfloat16, takes_bfloat16_products
 from ..progress import Progress, silent
 from ..version import __version__
 from . import checks
@@ -22,6 +23,7 @@ from .latents import latents_from_seeds, noise_maps
 from .view import view_transform
 
 LatentSpace = Literal["z", "w", "w+"]
+PRECISIONS = ("auto", "fp32", "bf32", "bf16", "fp16")
 
 
 class Batches(Protocol):
@@ -39,7 +41,7 @@ class SamplingOptions:
     class_index: Choice | None = None  # index or name, or label vector; None: sampled from each seed
     noise_mode: Literal["const", "random", "none"] = "const"
     batch: int | None = None  # batch size; None: depends on the image size
-    precision: str = "fp32"  # 'fp32', 'bf16' or 'fp16', for the highest levels
+    precision: str = "auto"  # 'fp32'; 'bf32': bfloat16 products; 'bf16', 'fp16': features; for the highest levels
     translate: tuple[float, float] | None = None  # right and down, in image widths and heights
     rotate: float | None = None  # counterclockwise, in degrees
     latent_space: LatentSpace | None = None  # of latents in files; None: as their names and shapes say
@@ -52,7 +54,7 @@ class SamplingOptions:
             class_index=label_choice(),
             noise_mode=checks.choice("const", "random", "none"),
             batch=checks.integer(1),
-            precision=checks.choice("fp32", "bf16", "fp16"),
+            precision=checks.choice(*PRECISIONS),
             translate=checks.list_of(checks.number(), "(0.1, 0.0)", 2, 2),
             rotate=checks.number(),
             latent_space=checks.choice("z", "w", "w+"),
@@ -60,8 +62,35 @@ class SamplingOptions:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Data type of the highest levels; None: full precision."""
-        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        """Data type of the highest levels' features; None: full precision."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+
+    def precision_for(self, G: Generator) -> str:
+        """Return the precision that a model computes in, with which its images can be reproduced on any machine.
+
+        bfloat16 products are chosen where they change an image by at most 1/255 in 99.9 % of its values: in the two
+        highest levels, if these only add their details to the image of the level below.
+        """
+        precision = self.precision
+        if precision == "auto":
+            adds_details = sum(row.kind == "torgb" for row in G.layers) > 1
+            faster = prefers_bfloat16(G.device, G.config.height, G.config.width)
+            precision = "bf32" if adds_details and faster else "fp32"
+        return "fp32" if precision == "bf32" and not takes_bfloat16_products(G.device) else precision
+
+    def for_measuring(self) -> SamplingOptions:
+        """Return these options with 'auto' as fp32, so that a figure does not depend on the processor."""
+        return dataclasses.replace(self, precision="fp32") if self.precision == "auto" else self
+
+    def synthesize(
+        self,
+        G: Generator,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        **inputs: Any,  # `noise` and `transform` of `Synthesis.forward`
+    ) -> Tensor:  # [N, C, H, W]
+        """Run the synthesis network in this precision."""
+        with bfloat16_products(G.config.height // 2 if self.precision_for(G) == "bf32" else None):
+            return G.synthesis(ws, dtype=self.dtype, **inputs)
 
     def view(self, G: Generator) -> Tensor | None:  # [3, 3]
         """Return the transform of the model's input; None: none. Raises SganError if the model takes none."""
@@ -111,7 +140,7 @@ def generate_images(
         else:
             maps = noise_maps(G, options.noise_mode, batch_seeds, ws.device)
         transform = view if transforms is None else transforms[i : i + len(batch_seeds)]
-        images = to_uint8(G.synthesis(ws, noise=maps, dtype=options.dtype, transform=transform)).cpu()
+        images = to_uint8(options.synthesize(G, ws, noise=maps, transform=transform)).cpu()
         progress("images", i + len(images), len(seeds))
         yield from images
 

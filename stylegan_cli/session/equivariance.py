@@ -81,7 +81,7 @@ def equivariance(
     Raises SganError if the model has no input transform, or a file does not fit it.
     """
     require_transform(model.G.config, "This video")
-    sampling = upcast(SamplingOptions, request)
+    sampling = upcast(SamplingOptions, request).for_measuring()
     sources = model.latents(request.seeds, sampling)
     settings = {"motion": request.motion, "frames": request.frames, "fps": request.fps}
     errors: dict[str, dict[int, Tensor]] = {motion: {} for motion in request.motions}
@@ -130,8 +130,7 @@ def _synthesize(
         if sources.noise is not None and sampling.noise_mode == "const":
             noise = [maps[part] for maps in sources.noise]
         transform = None if transforms is None else transforms[part].to(sources.ws)
-        ws, dtype = sources.ws[part], sampling.dtype
-        images.append(sources.G.synthesis(ws, noise=noise, dtype=dtype, transform=transform))
+        images.append(sampling.synthesize(sources.G, sources.ws[part], noise=noise, transform=transform))
     return torch.cat(images)
 
 

@@ -147,7 +147,7 @@ def _sum_model(path: Path, request: SpectrumRequest, device: torch.device | str,
     G = open_model(path, device).G
     sums, options = (
         PowerSums(G.config.height, G.config.width),
-        SamplingOptions(noise_mode="random", batch=request.batch),
+        SamplingOptions(noise_mode="random", batch=request.batch).for_measuring(),
     )
     seeds = [(request.seed + i) % 2**32 for i in range(request.num)]
     images: Iterator[Tensor] = generate_images(
