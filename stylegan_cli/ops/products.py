@@ -18,7 +18,7 @@ from torch import Tensor
 from .dispatch import choose
 
 MIN_PIXELS = 64 * 64  # networks of smaller images spend little of their time in convolutions
-MIN_CHANNELS = 16  # a convolution with fewer is bound by memory, and rounding its operands would cost more than it saves
+MIN_CHANNELS = 16  # with fewer, a convolution is bound by memory, and rounding costs more than it saves
 
 _min_height: ContextVar[int | None] = ContextVar("lowest height with bfloat16 products", default=None)
 

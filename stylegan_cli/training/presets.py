@@ -30,8 +30,8 @@ def make_train_config(
     gpus: int = 1,
     **options: Any,  # fields of TrainConfig, and channel_base, mapping_layers, mbstd_group ...; None: unset
 ) -> TrainConfig:
-    """Build the settings of a run from a preset, the dataset and options that take precedence over the preset. Precision
-    'auto' is that of training on this machine's CPU."""
+    """Build the settings of a run from a preset, the dataset and options that take precedence over the preset.
+    Precision 'auto' is that of training on this machine's CPU."""
     known = presets()
     if cfg not in known:
         raise MisuseError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
