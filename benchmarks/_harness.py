@@ -22,6 +22,8 @@ import torch
 from _results import command_line, is_cuda, machine, results_path, save_entry
 from torch import Tensor
 
+from stylegan_cli.cli.call import keep_freed_memory
+
 RELAXED_CANDIDATES = ("compiled", "peer")  # candidates that are allowed larger errors than ours
 Run = Callable[[int], object]  # one call on input set i -> one or more tensors
 
@@ -250,6 +252,7 @@ class Bench:
         peer: str | None = None,  # path of a peer's checkout
     ):
         self.device, self.rounds = torch.device(device), rounds
+        keep_freed_memory()  # as `sgan` does, for all candidates
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # keep float32 exact
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(0)

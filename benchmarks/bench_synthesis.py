@@ -24,6 +24,7 @@ from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.ops import use
+from stylegan_cli.sampling.generate import SamplingOptions
 
 
 @click.command()
@@ -71,9 +72,11 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
     else:
         functions["grouped convolutions, per-sample weights"] = plain_synthesis(G, _plain.modulated_grouped)
         functions["x * s, convolution, * d"] = plain_synthesis(G, _plain.modulated_scale)
+    automatic = {} if bench.cuda or half else in_precisions(G, "auto", "bf16")
     if bench.peer:
         for name, channels_last in _peer.LAYOUTS.items():
             functions[name] = peer_synthesis(bench, G, half, channels_last)
+    functions |= automatic
     modes = {"": (cycle_through, functions)}
     if bench.cuda:
         fast = {name: function for name, function in functions.items() if name != "reference"}
@@ -89,6 +92,7 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
             dtype=dtype,
             sets=len(sets),
             ahead=False,  # include the host's time, as users experience it
+            unverified=tuple(automatic),
             finish=functools.partial(add_rates, bench, G, batch, half),
             op="synthesis",
             size=G.config.height,
@@ -97,6 +101,13 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
         )
         if row and not bench.cuda:
             print(f"  outside convolutions: {1 - time_share(lambda: ours(*sets[0]), ('conv',)):.0%} of our time")
+
+
+def in_precisions(G: nn.Module, *precisions: str) -> dict[str, Callable]:
+    """Our synthesis as --precision computes it, whose errors tests/sampling/test_generate.py bounds."""
+    chosen = [SamplingOptions(precision=name) for name in precisions]
+    names = [f"--precision {options.precision} ({options.precision_for(G)})" for options in chosen]
+    return {name: functools.partial(options.synthesize, G) for name, options in zip(names, chosen, strict=True)}
 
 
 def _in_float64(G: nn.Module, ws: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,7 @@ from stylegan_cli.training.stats import Means
 
 DEFAULTS = {256: 16, 1024: 4}  # size -> batch, on a GPU
 PRECISION = {None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+HALF = {name: half for half, name in PRECISION.items()}
 
 
 @click.command()
@@ -67,6 +68,7 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
     contexts: dict[str, Callable] = {"ours": torch.enable_grad, "reference": reference}
     if bench.cuda:
         contexts["composite"] = functools.partial(use, "composite")
+    unverified = ["peer"]
     makers = {name: functools.partial(phases, half, context) for name, context in contexts.items()}
     if bench.cuda:
         makers["CUDA graphs"] = lambda: captured(phases(half, torch.enable_grad, graphs=True))
@@ -74,6 +76,9 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
         plain = functools.partial(_plain.use, _plain.modulated_scale)
         name = "x * s, convolution, * d, separate elementwise"
         makers[name] = functools.partial(phases, half, plain, torch.contiguous_format)
+        name = f"--precision auto ({automatic_precision(config)})"
+        unverified.append(name)  # tests/training/test_objective.py bounds its error
+        makers[name] = functools.partial(phases, HALF[automatic_precision(config)], torch.enable_grad)
     if augpipe:
         augmented = dataclasses.replace(config, aug="fixed", augpipe=augpipe, aug_p=0.5)
         makers[f"with {augpipe}"] = functools.partial(our_phases, augmented, images, half, torch.enable_grad)
@@ -88,7 +93,7 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
     steps = {name: make() for name, make in makers.items()}
     title = f"training step {side}x{side}, base {config.generator.channel_base}, batch {n}"
     facts = {"op": "train_step", "size": side, "batch": n, "dtype": dtype, "ahead": False}
-    facts["unverified"] = (*_peer.LAYOUTS, f"with {augpipe}")
+    facts["unverified"] = (*unverified, *_peer.LAYOUTS, f"with {augpipe}")
     # Rounding can move a value across the kink of an activation, which changes all gradients behind it.
     facts["tolerance"] = 3e-2 if half else 3e-3
     rows = {}
@@ -98,6 +103,11 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
         rows[phase] = bench.row(f"{title}, {phase}", runs, **at_0, **facts)
     if all(row and "ours" in row for row in rows.values()):
         bench.add(amortized(config, title, rows) | ({"peak_bytes": peak} if peak else {}))
+
+
+def automatic_precision(config: TrainConfig) -> str:
+    """What --precision auto chooses on this CPU."""
+    return make_train_config("auto", config.data, batch=config.batch, precision="auto").precision
 
 
 def amortized(config: TrainConfig, title: str, rows: dict[str, dict]) -> dict:

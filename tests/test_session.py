@@ -180,7 +180,7 @@ INVALID = {
         ("class_index", 1.5, "an integer"),
         ("noise_mode", "loud", "const, random, none"),
         ("batch", 0, "1 or more"),
-        ("precision", "x", "fp32, bf16, fp16"),
+        ("precision", "x", "auto, fp32, bf32, bf16, fp16"),
     ],
     "mix": [
         ("rows", [], "projected.npz"),

@@ -193,9 +193,10 @@ speed_options = combine_options(
     batch_option,
     click.option(
         "--precision",
-        type=click.Choice(["fp32", "bf16", "fp16"]),
-        default="fp32",
-        help="Precision of the highest resolutions; bf16 and fp16 are faster on a GPU.",
+        type=click.Choice(["auto", "fp32", "bf32", "bf16", "fp16"]),
+        default="auto",
+        help="Precision of the highest resolutions: fp32, bfloat16 products (bf32, on a CPU), bf16, fp16 or auto (bf32 "
+        "on a CPU that is faster with it, else fp32).",
     ),
 )
 

@@ -193,9 +193,10 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 )
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Numerical precision: fp32, tf32, or fp16 or bf16 at the highest resolutions and tf32 at the others. Default: "
-    "fp16 on a GPU, else fp32.",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    help="Numerical precision: fp32, tf32, fp16 or bf16 at the highest resolutions (on a GPU with tf32 at the others), "
+    "or auto (fp16 on a GPU, bf16 on a CPU that is faster with it, else fp32).",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Random seed. Default: 0.")
 @click.option(
@@ -300,8 +301,10 @@ def _plan(
 
     options["gpus"] = options["gpus"] or distributed.launcher_world_size()
     if resume and Path(resume).is_dir():
+        options["precision"] = None if options["precision"] == "auto" else options["precision"]
         return plan_resumed_run(Path(resume), {"cfg": cfg, **options}, data, progress)
-    options["precision"] = options["precision"] or ("fp16" if device.startswith("cuda") else "fp32")
+    if options["precision"] == "auto" and device != "cpu":
+        options["precision"] = "fp16" if device.startswith("cuda") else "fp32"
     return plan_new_run(data, cfg, resume and _snapshot(resume), progress=progress, **options)
 
 

@@ -32,7 +32,7 @@ def classify_latents(
         G,
         lambda i, j: ws[i:j].to(device),
         range(len(ws)),
-        SamplingOptions(),
+        SamplingOptions().for_measuring(),
         lambda _, done, total: progress("classifying images", done, total),
     )
     return classifier.classify(torch.stack(list(images)))

@@ -169,8 +169,8 @@ class ToRGB(nn.Module):
         f: Tensor | None = None,  # [K] filter to upsample it
         style: Tensor | None = None,  # [N, in_channels] that belongs to w, from `batched_styles`
     ) -> Tensor:  # [N, out_channels, H, W] in full precision
-        style = self.affine(w) if style is None else style
-        y = modulated_conv2d(x, self.weight, style, w_gain=self.weight_gain, demodulate=False)
+        styles = self.affine(w) if style is None else style
+        y = modulated_conv2d(x, self.weight, styles, w_gain=self.weight_gain, demodulate=False)
         return add_skip(y, self.bias, below, f, clamp_for(self.clamp, x.dtype))
 
     def frozen(self, dtype: torch.dtype) -> FrozenToRGB:

@@ -134,7 +134,7 @@ class _Styles:
     def __getitem__(self, index: tuple[slice, int]) -> Any:
         return self._rows[index[1]]
 
-    def unbind(self, dim: int) -> list[Any]:
+    def unbind(self, dim: int) -> dict[int, Any]:
         return self._rows
 
 

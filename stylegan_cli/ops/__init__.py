@@ -9,10 +9,12 @@ from .filters import lowpass_filter, separable_pairs
 from .grid_sample import grid_sample
 from .linear import scaled_linear
 from .modulated_conv2d import modulated_conv2d
+from .products import bfloat16_products, prefers_bfloat16, takes_bfloat16_products
 from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d
 
 __all__ = [
     "add_skip",
+    "bfloat16_products",
     "bias_act",
     "blur2d",
     "conv2d_resample",
@@ -25,8 +27,10 @@ __all__ = [
     "has_kernels",
     "lowpass_filter",
     "modulated_conv2d",
+    "prefers_bfloat16",
     "scaled_linear",
     "separable_pairs",
+    "takes_bfloat16_products",
     "tensor_cores",
     "to_float64",
     "upfirdn2d",

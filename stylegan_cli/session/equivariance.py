@@ -17,7 +17,6 @@ from ..metrics.equivariance import peak_signal_to_noise
 from ..metrics.metric import Motion
 from ..metrics.motions import MAX_SHIFT, compare, input_transform, squared_errors
 from ..metrics.resampling import rotate, shift_by_fraction
-from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..models.registry import require_transform
 from ..progress import Progress, silent
@@ -82,7 +81,7 @@ def equivariance(
     Raises SganError if the model has no input transform, or a file does not fit it.
     """
     require_transform(model.G.config, "This video")
-    sampling = upcast(SamplingOptions, request)
+    sampling = upcast(SamplingOptions, request).for_measuring()
     sources = model.latents(request.seeds, sampling)
     settings = {"motion": request.motion, "frames": request.frames, "fps": request.fps}
     errors: dict[str, dict[int, Tensor]] = {motion: {} for motion in request.motions}
@@ -124,15 +123,14 @@ def _synthesize(
     sampling: SamplingOptions,
     transforms: Tensor | None = None,  # [N, 3, 3]
 ) -> Tensor:  # [N, C, H, W]
-    batch, images, synthesis = sampling.batch_for(sources.G), [], frozen_synthesis(sources.G)
+    batch, images, synthesize = sampling.batch_for(sources.G), [], sampling.synthesizer(sources.G)
     for i in range(0, len(sources), batch):
         part = slice(i, i + batch)
         noise = noise_maps(sources.G, sampling.noise_mode, sources.seeds[part], sources.ws.device)
         if sources.noise is not None and sampling.noise_mode == "const":
             noise = [maps[part] for maps in sources.noise]
         transform = None if transforms is None else transforms[part].to(sources.ws)
-        ws, dtype = sources.ws[part], sampling.dtype
-        images.append(synthesis(ws, noise=noise, dtype=dtype, transform=transform))
+        images.append(synthesize(sources.ws[part], noise=noise, transform=transform))
     return torch.cat(images)
 
 

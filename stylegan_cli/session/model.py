@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -129,6 +130,7 @@ class Model:
     ) -> dict[str, str]:
         """The metadata of an image, from which it can be reproduced."""
         notes = "; ".join(self.model_notes) or None
+        sampling = dataclasses.replace(sampling, precision=sampling.precision_for(self.G))
         metadata = image_metadata(self.fingerprint, sampling, self.command, model_note=notes, **more)
         if sampling.class_index is None:
             return metadata

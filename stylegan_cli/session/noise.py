@@ -49,7 +49,7 @@ def noise_study(
     progress: Progress = silent,
 ) -> NoiseResult:
     """Study the effect of noise on images. Raises SganError if the model has no noise, or a file does not fit it."""
-    sampling = upcast(SamplingOptions, request)
+    sampling = upcast(SamplingOptions, request).for_measuring()
     sources = model.latents(request.seeds, sampling)
     columns = generate_columns(sources, sampling)
     each = track(sources.ws.unbind(), "images", progress)

@@ -149,7 +149,7 @@ def _sum_model(path: Path, request: SpectrumRequest, device: torch.device | str,
     """Without truncation, with random classes and noise, as published."""
     G = open_model(path, device).G
     sums = PowerSums(G.config.height, G.config.width, device)
-    options = SamplingOptions(noise_mode="random", batch=request.batch)
+    options = SamplingOptions(noise_mode="random", batch=request.batch).for_measuring()
     seeds = [(request.seed + i) % 2**32 for i in range(request.num)]
     images: Iterator[Tensor] = generate_images(
         G,

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from ..config import level_of, levels_of
 from ..data.dataset import DataSpec
 from ..errors import MisuseError
@@ -13,6 +15,7 @@ from ..models.config import DiscriminatorConfig, field_names
 from ..models.family import Family
 from ..models.presets import Preset
 from ..models.registry import presets
+from ..ops import prefers_bfloat16
 from .config import GrowthConfig, TrainConfig
 
 PRESETS = {name: preset for name, (_, preset) in presets().items()}
@@ -28,7 +31,8 @@ def make_train_config(
     gpus: int = 1,
     **options: Any,  # fields of TrainConfig, and channel_base, mapping_layers, mbstd_group ...; None: unset
 ) -> TrainConfig:
-    """Build the settings of a run from a preset, the dataset and options that take precedence over the preset."""
+    """Build the settings of a run from a preset, the dataset and options that take precedence over the preset.
+    Precision 'auto' is that of training on this machine's CPU."""
     known = presets()
     if cfg not in known:
         raise MisuseError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
@@ -53,7 +57,9 @@ def make_train_config(
     batch_gpu = options.pop("batch_gpu", max(batch // gpus, 1))
     largest = _largest_divisor(batch_gpu, preset.mbstd_group or 4)
     group = options.pop("mbstd_group") if "mbstd_group" in options else largest
-    generator, discriminator = _networks(family, preset, data, pick, options.get("precision") in ("fp16", "bf16"))
+    if options.get("precision") == "auto":
+        options["precision"] = "bf16" if prefers_bfloat16(torch.device("cpu"), data.height, data.width) else "fp32"
+    generator, discriminator = _networks(family, preset, data, pick, options.get("precision") == "fp16")
     discriminator |= {"mbstd_group": min(group, batch_gpu)}
     if options.pop("aux_classifier", False):
         discriminator["labels"] = "classifier"
@@ -86,7 +92,7 @@ def _networks(
     preset: Preset,
     data: DataSpec,
     pick: Callable[[str, Any], Any],  # (name, rule) -> the user's value, else the preset's, else the rule's
-    half: bool,  # whether to train in half precision
+    fp16: bool,  # whether to train in float16
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields of the generator's configuration that its family has, and those of the discriminator's."""
     shared = {
@@ -97,7 +103,7 @@ def _networks(
         "channel_base": pick("channel_base", lambda: 32768 if max(data.height, data.width) >= 512 else 16384),
         "channel_max": pick("channel_max", None),
         "mapping_lr": pick("mapping_lr", None),
-        "conv_clamp": 256.0 if half else None,  # float32 cannot overflow
+        "conv_clamp": 256.0 if fp16 else None,  # the other types cannot overflow
     }
     wide = {name: shared[name] * preset.g_width for name in ("channel_base", "channel_max")}
     latents = {name: pick(name, None) for name in ("z_dim", "w_dim", "mapping_layers")}

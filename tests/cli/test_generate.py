@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import stylegan_cli
 from stylegan_cli.data.images import read_metadata
+from stylegan_cli.ops import products
 from stylegan_cli.snapshot import load_snapshot
 
 
@@ -112,6 +114,20 @@ def test_truncation(generate):
     a, b = generate("--seeds", "1-2", "--trunc", "0"), generate("--seeds", "1-2", into="b")
     assert np.array_equal(pixels(a / "seed0001.png"), pixels(a / "seed0002.png"))
     assert not np.array_equal(pixels(b / "seed0001.png"), pixels(b / "seed0002.png"))
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_metadata_records_the_precision_in_use(generate, monkeypatch, faster):
+    """An image is made again with it where --precision auto chooses another."""
+    monkeypatch.setattr(products, "MIN_PIXELS", 0)
+    monkeypatch.setattr(products, "MIN_CHANNELS", 1)
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: faster, raising=False)
+    made = generate("--seeds", "7") / "seed0007.png"
+    precision = read_metadata(made)["precision"]
+    assert precision == ("bf32" if faster else "fp32")
+    again = {p: pixels(generate("--seeds", "7", "--precision", p, into=p) / made.name) for p in ("fp32", "bf32")}
+    assert np.array_equal(pixels(made), again[precision]) and not np.array_equal(again["fp32"], again["bf32"])
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stylegan_cli.ops import products
 from stylegan_cli.snapshot import load_snapshot, read_info
 from stylegan_cli.training.config import read_config
 
@@ -46,6 +47,23 @@ def test_resume_refuses_other_settings(sgan, tiny_run):
             sgan("train", "--resume", tiny_run, "--kimg", "1", *options, code=2), options[0], "cannot be changed"
         )
     assert before == {path: path.read_bytes() for path in tiny_run.iterdir()}
+
+
+def test_resume_keeps_the_precision(sgan, rgb_set, monkeypatch, tmp_path):
+    """Also where --precision auto would choose another."""
+    monkeypatch.setattr(products, "MIN_PIXELS", 0)
+    capability = {"_is_amx_tile_supported": True, "_is_avx512_bf16_supported": False}
+    for name in capability:
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: capability[name], raising=False)
+    line = ["--data", rgb_set, "--runs", tmp_path, *SMALL, "--device", "cpu", "-q"]
+    folder = Path(sgan("train", *line, "--kimg", "0.008").stdout.strip())
+    assert json.loads((folder / "config.json").read_text())["precision"] == "bf16"
+    capability["_is_amx_tile_supported"] = False
+    for kimg, options in (("0.016", []), ("0.024", ["--precision", "auto"])):
+        sgan("train", "--resume", folder, "--kimg", kimg, *options, "-q")
+        assert json.loads((folder / "config.json").read_text())["precision"] == "bf16"
+    result = sgan("train", "--resume", folder, "--kimg", "1", "--precision", "fp32", code=2)
+    assert_error(result, "--precision cannot be changed")
 
 
 def test_resume_with_changed_settings(sgan, rgb_set, make_set, tmp_path):

@@ -130,6 +130,26 @@ def test_dry_run(sgan, rgba_set, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("capability", "size", "options", "expected"),
+    [
+        (None, "64", [], "fp32"),
+        ("_is_amx_tile_supported", "64", [], "bf16"),
+        ("_is_avx512_bf16_supported", "64", ["--precision", "auto"], "bf16"),
+        ("_is_avx512_bf16_supported", "32", [], "fp32"),
+        ("_is_avx512_bf16_supported", "64", ["--precision", "fp32"], "fp32"),
+        (None, "64", ["--precision", "bf16"], "bf16"),
+    ],
+)
+def test_precision_is_that_of_the_processor(sgan, monkeypatch, capability, size, options, expected):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == capability, raising=False)
+    result = sgan("train", "--cfg", "auto", "--size", size, "--device", "cpu", *SMALL, *options, "--dry-run")
+    config = read_config(json.JSONDecoder().raw_decode(result.stdout)[0])
+    assert config.precision == expected
+    assert config.generator.conv_clamp is None  # the networks do not depend on the processor
+
+
 def test_smaller_size_and_other_options(sgan, rgba_set):
     line = ["--size", "12x24", "--gamma", "3", "--lr", "0.001", "--pl-weight", "0", "--mixing-prob", "0.5"]
     more = ["--ema-kimg", "2", "--batch-gpu", "4", "--mbstd-group", "2", "--seed", "5", "--cfg", "paper256"]

@@ -122,6 +122,15 @@ def test_upsampling_and_downsampling_by_two(dense, random, taps):
     assert equal(down, full[:, :, start + 1 : start + 7 : 2, start + 1 : start + 9 : 2])
 
 
+@pytest.mark.parametrize("padding", [(2, 1, 2, 1), (0, 2, 3, -1), (-1, 3, 1, 1)])
+def test_upsampling_in_bfloat16_with_an_asymmetric_filter(random, rms_error, padding):
+    x, f = random(2, 4, 5, 7).bfloat16(), FILTERS["even"] / 10
+    with ops.use("reference"):
+        exact = upfirdn2d(x.float(), f, up=2, padding=padding)
+    y = upfirdn2d(x, f, up=2, padding=padding)
+    assert y.dtype == torch.bfloat16 and rms_error(y, exact) < 4e-3 * exact.std()
+
+
 @pytest.mark.parametrize("resample", [upsample2d, downsample2d])
 def test_brightness_is_preserved(resample):
     y = resample(torch.ones(1, 1, 16, 16), fir_filter([1, 3, 3, 1]))
