@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import json
 import os
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -54,7 +56,8 @@ class Call:
 
     def open(self) -> Session:
         """Open the model, and say which one it is. Raises SganError if there is none or it cannot be read."""
-        from ..session import Session, find_model
+        with no_garbage():
+            from ..session import Session, find_model
 
         keep_freed_memory()
         path, description = find_model(self.model, self.runs)
@@ -109,6 +112,20 @@ def output_file(
     return out
 
 
+@contextlib.contextmanager
+def no_garbage() -> Iterator[None]:
+    """Collect no garbage while modules are imported: Python would look through all of PyTorch's objects several times,
+    a tenth of the program's start, and find none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def keep_freed_memory() -> None:
     """Let glibc reuse freed memory instead of returning it to the system, which would have to clear it again for each
     large activation; on a CPU that takes longer than the network itself."""
@@ -116,3 +133,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-4, 0)  # M_MMAP_MAX
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        from ..models import frozen
+
+        frozen.FEATURES = frozen.FEATURES_IN_KEPT_MEMORY

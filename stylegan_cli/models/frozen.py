@@ -25,7 +25,9 @@ from .generator import Generator, Noise, Synthesis
 from .statistics import RunningMean
 
 WARM_UP = 3  # eager runs before a graph is captured: cuDNN selects algorithms, kernels load
-FEATURES = 2**22  # numbers per thread of a CPU that are computed at a time
+# Numbers of one layer that a thread of a CPU computes at a time. The C library returns the memory of large features to
+# the system after each layer, which clears it for the next; where it does not, larger batches use the weights better.
+FEATURES, FEATURES_IN_KEPT_MEMORY = 2**22, 2**25
 GRAPHS = 4  # of one network; each owns the memory of its activations
 
 
@@ -192,8 +194,7 @@ class _Frozen:
         maps: dict[str, Tensor | None],  # [N or 1, 1, h, w] by the name of each layer that takes noise
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
-        """Larger features leave the processor's cache, and the C library returns their memory after each layer to the
-        system, which clears it for the next."""
+        """On a CPU, see `FEATURES`."""
         count = max(FEATURES * torch.get_num_threads() // self.features, 1)
         images = []
         for i in range(0, max(len(ws), 1), count):

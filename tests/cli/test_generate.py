@@ -1,5 +1,6 @@
 """`sgan generate` end to end: files, metadata, reproducibility, errors."""
 
+import gc
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 import stylegan_cli
+from stylegan_cli.cli.call import no_garbage
 from stylegan_cli.data.images import read_metadata
 from stylegan_cli.ops import products
 from stylegan_cli.snapshot import load_snapshot
@@ -256,6 +258,15 @@ def test_unwritable_folder(sgan, tiny_run, tmp_path, command):
     result = sgan(command, "--model", tiny_run, "--outdir", tmp_path / "file" / "out", "-q", code=1)
     assert_error(result, "Cannot write", "file")
     assert result.stdout == "" and names(tmp_path) == ["file"]
+
+
+def test_garbage_is_collected_after_the_start(sgan, tiny_run, tmp_path):
+    sgan("generate", "--model", tiny_run, "--seeds", "1", "--outdir", tmp_path / "out")
+    assert gc.isenabled()
+    with pytest.raises(ImportError), no_garbage():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
 
 
 def test_full_disk(sgan, tiny_run, tmp_path, monkeypatch):
