@@ -100,7 +100,7 @@ class SynthesisNetwork(Synthesis):
             block, layer, w = self.get_submodule(place), self.get_submodule(row.path), ws[:, row.w_index]
             assert isinstance(block, Block)
             if row.kind == "torgb":
-                image = layer(x, w, image, block.resample_filter)
+                image = layer(x, w, below=image, f=block.resample_filter)
                 continue
             x = x.to(dtype if dtype is not None and row.half else ws.dtype)
             if name == "conv0" and self.is_residual:
