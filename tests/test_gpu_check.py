@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
 OPS = {  # of the rows that each call measures
     "a": {"synthesis"},
-    "b": {"train_step", "trainer", "bias_act", "upfirdn2d", "modulated_conv2d"},
+    "b": {"train_step", "trainer", "bias_act", "upfirdn2d", "add_skip", "modulated_conv2d"},
     "c": {"synthesis", "filtered_lrelu", "project", "features"},
 }
 

@@ -107,7 +107,7 @@ class SynthesisNetwork(Synthesis):
             if row.name in styles:
                 layer = functools.partial(layer, style=styles[row.name])
             if row.kind == "torgb":
-                image = layer(x, w, image, block.resample_filter)
+                image = layer(x, w, below=image, f=block.resample_filter)
                 continue
             x = x.to(dtype if dtype is not None and row.half else ws.dtype)
             if name == "conv0" and self.is_residual:
