@@ -176,13 +176,7 @@ def plan_video(
     few, do not fit the cells, or cannot be read."""
     min_keyframes = 1 if kind == "trunc" else 2  # per cell
     items = items or range(6 if cells is None else cells if min_keyframes == 1 else 6 * cells)
-    if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
-        raise MisuseError(
-            f"--kind slerp needs seeds, not files of latents: {', '.join(files)}.",
-            hint="Use --kind spline or linear.",
-        )
-    if kind == "trunc" and options.trunc != 1:
-        raise MisuseError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
+    _check_kind(kind, items, options)
     if lock_view:
         require_transform(G.config, "--lock-view")
     if options.view(G) is not None and len(items) == (cells or 1) < min_keyframes * (cells or 1):
@@ -219,6 +213,16 @@ def plan_video(
         motion = view_path(options.translate, options.rotate, count if loop else count - 1, loop, sides)
         transforms = Frames([motion] * len(assignment), times)
     return Video(latents.G, ws, noise, transforms, names, latents.tuned)
+
+
+def _check_kind(kind: Kind, items: Sequence[int | str], options: SamplingOptions) -> None:
+    if kind == "slerp" and (files := [item for item in items if isinstance(item, str)]):
+        raise MisuseError(
+            f"--kind slerp needs seeds, not files of latents: {', '.join(files)}.",
+            hint="Use --kind spline or linear.",
+        )
+    if kind == "trunc" and options.trunc != 1:
+        raise MisuseError("--kind trunc varies the truncation itself.", hint="Replace --trunc by --sweep FROM TO.")
 
 
 def _assign_keyframes(
