@@ -81,7 +81,7 @@ def test_main_loop():
 
 
 def test_a_kernel_with_local_memory_is_not_hot():
-    usage = sass.Usage(32, 0, 0, sass.Instructions(Counter(LDL=1), Counter()))
+    usage = sass.Usage(16, 0, 0, sass.Instructions(Counter(LDL=1), Counter()))
     name = next(iter(sass.HOT))
     with pytest.raises(AssertionError, match="local memory"):
         check_hot({name: usage})
