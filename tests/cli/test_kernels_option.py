@@ -6,7 +6,7 @@ import pytest
 
 from stylegan_cli import distributed
 from stylegan_cli.errors import SganError
-from stylegan_cli.ops.composite import Epilogue  # used by every model
+from stylegan_cli.ops import composite as composite_ops
 
 OPTIONS = {"generate": ["--seeds", "1"], "mix": ["--rows", "1", "--cols", "2"]}
 
@@ -14,8 +14,8 @@ OPTIONS = {"generate": ["--seeds", "1"], "mix": ["--rows", "1", "--cols", "2"]}
 @pytest.fixture
 def composite(monkeypatch):
     """A list that gets an item for each use of the composite path."""
-    calls, apply = [], Epilogue.apply
-    monkeypatch.setattr(Epilogue, "apply", lambda *args: calls.append(1) or apply(*args))
+    calls, activate = [], composite_ops._activate_  # used by every model
+    monkeypatch.setattr(composite_ops, "_activate_", lambda *args: calls.append(1) or activate(*args))
     monkeypatch.delenv("SGAN_KERNELS", raising=False)
     return calls
 

@@ -15,6 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import stylegan_cli
 from stylegan_cli import ops
 from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.ops.bias_act import ACTIVATIONS
@@ -188,6 +189,25 @@ def test_a_generator_and_its_gradients(device):
     for result, exact in zip(gradients(), ops.use("reference")(gradients)()):
         if exact is not None:
             torch.testing.assert_close(result, exact, rtol=2e-4, atol=2e-4 * exact.abs().max().item() + 1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["cuda", "fused"])
+@pytest.mark.parametrize("dtype", [None, torch.float16], ids=str)
+def test_frozen_synthesis(device, implementation, dtype):
+    """As close to full precision as the network itself; five times, so that a GPU captures and replays a graph."""
+    torch.manual_seed(0)
+    sizes = {"channel_base": 256, "channel_max": 16, "z_dim": 8, "w_dim": 8}
+    G = build_generator(StyleGAN2Config(16, 16, mapping_layers=2, **sizes)).to(device).requires_grad_(False)
+    for name, weight in G.synthesis.named_parameters():
+        if name.endswith(("bias", "strength")):
+            weight.add_(0.3)
+    frozen = frozen_synthesis(G)
+    for k in range(5):
+        ws = G.mapping(torch.randn(3, 8, device=device)) + k
+        exact = ops.use("reference")(G.synthesis)(ws)
+        with ops.use(implementation):
+            plain, result = G.synthesis(ws, dtype=dtype), frozen(ws, dtype=dtype)
+        assert rms_error(result, exact) <= 1.5 * rms_error(plain, exact) + 1e-6 * exact.abs().max()
 
 
 def test_large_factors_and_short_filters_use_the_general_kernel(randn):
