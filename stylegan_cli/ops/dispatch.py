@@ -138,13 +138,12 @@ def tensor_cores(
 ) -> Iterator[None]:
     """Whether float32 convolutions and products use tensor cores on CUDA, which round their operands to TF32: 10 bits
     of mantissa, as in float16. Afterwards the settings are as before; they are those of the whole process."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32, cudnn.allow_tf32 = products, convolutions
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def has_float64(device: torch.device) -> bool:
