@@ -121,9 +121,9 @@ class ModelSamples:
         self,
         ws: Tensor,  # [n, num_ws, w_dim]
         noise: list[Tensor],  # [n, 1, h, w] for each layer with noise
-        transform: Tensor | None = None,  # of the input
+        **transform: Tensor,  # of the input
     ) -> Tensor:  # [n, C, H, W]
-        images = self._synthesis(ws, noise, transform=transform)
+        images = self._synthesis(ws, noise=noise, **transform)
         self._counts[0] += (~images.isfinite().flatten(1).all(1)).sum()
         self._counts[1] += len(images)
         return images

@@ -75,13 +75,20 @@ class FrozenSynthesis:
     def __call__(
         self,
         ws: Tensor,  # [N, num_ws, w_dim]
+        *options: Any,
+        **named_options: Any,
+    ) -> Tensor:  # [N, channels, height, width]
+        """See `Synthesis.forward`."""
+        call = self._call if self._can_freeze(ws) else self.synthesis
+        return call(ws, *options, **named_options)
+
+    def _call(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
         noise: Noise = "const",
         dtype: torch.dtype | None = None,
         transform: Tensor | None = None,
     ) -> Tensor:  # [N, channels, height, width]
-        """See `Synthesis.forward`."""
-        if not self._can_freeze(ws):
-            return self.synthesis(ws, noise=noise, dtype=dtype, transform=transform)
         self.synthesis.check_input(ws, transform)
         with torch.inference_mode(False), torch.no_grad():  # what is kept must be usable outside inference mode
             versions = weight_versions(self.synthesis)
@@ -99,6 +106,8 @@ class FrozenSynthesis:
             self._versions = None
 
     def _can_freeze(self, ws: Tensor) -> bool:
+        if not isinstance(self.synthesis, Synthesis):  # a stand-in
+            return False
         weights = [*self.synthesis.parameters(), *self.synthesis.buffers()]
         gradients = torch.is_grad_enabled() and any(t.requires_grad for t in (ws, *weights))
         modules = list(self.synthesis.modules())

@@ -83,7 +83,7 @@ def test_images_that_are_not_finite_are_counted(tiny_generator):
     G = tiny_generator()
     synthesis = G.synthesis.forward
 
-    def broken(ws, noise, dtype, transform):
+    def broken(ws, noise):
         images = synthesis(ws, noise=noise)
         images[1, 0, 3, 3], images[2] = torch.nan, torch.inf
         return images
