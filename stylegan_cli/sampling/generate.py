@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -89,13 +90,20 @@ class SamplingOptions:
         G: Generator,
     ) -> Callable[..., Tensor]:  # (ws, noise=, transform=) -> [N, C, H, W], see `Synthesis.forward`
         """Return the frozen synthesis network in this precision."""
-        synthesis, lowest = frozen_synthesis(G), G.config.height // 2 if self.precision_for(G) == "bf32" else None
+        synthesis = frozen_synthesis(G)
 
         def synthesize(ws: Tensor, **inputs: Any) -> Tensor:
-            with bfloat16_products(lowest), tensor_cores(self.dtype is not None):
+            with self.arithmetic(G):
                 return synthesis(ws, dtype=self.dtype, **inputs)
 
         return synthesize
+
+    @contextlib.contextmanager
+    def arithmetic(self, G: Generator) -> Iterator[None]:
+        """In this context, convolutions multiply in this precision; features have `dtype`."""
+        lowest = G.config.height // 2 if self.precision_for(G) == "bf32" else None
+        with bfloat16_products(lowest), tensor_cores(self.dtype is not None):
+            yield
 
     def view(self, G: Generator) -> Tensor | None:  # [3, 3]
         """Return the transform of the model's input; None: none. Raises SganError if the model takes none."""

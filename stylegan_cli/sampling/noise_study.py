@@ -77,11 +77,12 @@ def noise_std(
     Images are clamped and composited on white, but not rounded to bytes, which would hide the weak noise of a small
     model.
     """
-    synthesize = options.synthesizer(G)
     first, total, squares = None, *torch.zeros(2, dtype=torch.float64)
     for index in torch.arange(num_samples, device=ws.device).split(options.batch_for(G)):
         noise = sample_noise(G, 0, _PURPOSE, index)
-        images = to_float64(synthesize(ws.expand(len(index), -1, -1), noise=noise))
+        with options.arithmetic(G):  # not frozen: images without noise must be rounded alike
+            images = G.synthesis(ws.expand(len(index), -1, -1), noise=noise, dtype=options.dtype)
+        images = to_float64(images)
         images = to_rgb(images.clamp(-1, 1)) * 127.5
         first = images[:1] if first is None else first
         difference = images - first  # small numbers, so that the variance below does not suffer from cancellation
