@@ -7,14 +7,9 @@ events on a GPU, process time on a CPU with one thread.
 
 from __future__ import annotations
 
-import datetime
 import functools
-import json
 import math
-import platform
-import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections import deque
@@ -24,13 +19,14 @@ from pathlib import Path
 import _peer
 import click
 import torch
+from _results import command_line, is_cuda, machine, results_path, save_entry
 from torch import Tensor
 
 from stylegan_cli.cli.call import keep_freed_memory
 
-RESULTS = Path(__file__).parent / "results"
 RELAXED_CANDIDATES = ("compiled", "peer")  # candidates that are allowed larger errors than ours
 Run = Callable[[int], object]  # one call on input set i -> one or more tensors
+
 
 # ------------------------------------------------------------------------------------------- candidates
 
@@ -154,7 +150,7 @@ def compare(
     for run in candidates.values():
         for i in range(max(sets, 2)):
             run(i)
-    if device.type != "cuda":
+    if not is_cuda(device):
         clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
         timers = {name: functools.partial(_cpu_seconds, run, clock) for name, run in candidates.items()}
     else:
@@ -204,7 +200,7 @@ def count_input_sets(
     device: torch.device,
 ) -> int:
     """The number of input sets that together exceed the L2 cache."""
-    if device.type != "cuda":
+    if not is_cuda(device):
         return 2
     cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 50 << 20)
     return min(max(math.ceil(2 * cache / size), 2), 32)
@@ -227,8 +223,7 @@ def time_share(
 @torch.no_grad()
 def ceilings(device: torch.device) -> dict[str, float]:
     """Measured limits of the device: GB/s of a copy, read and written, and TFLOP/s of matrix products."""
-    cuda = device.type == "cuda"
-    numbers, side = (1 << 28, 8192) if cuda else (1 << 22, 256)
+    numbers, side = (1 << 28, 8192) if is_cuda(device) else (1 << 22, 256)
     pairs = [(torch.zeros(numbers, device=device), torch.ones(numbers, device=device)) for _ in range(2)]
     limits = {"copy_gbs": 2 * 4 * numbers / _median(lambda target, x: target.copy_(x), pairs, device) / 1e9}
     del pairs
@@ -271,7 +266,7 @@ class Bench:
 
     @property
     def cuda(self) -> bool:
-        return self.device.type == "cuda"
+        return is_cuda(self.device)
 
     def row(
         self,
@@ -363,12 +358,9 @@ class Bench:
         """Print a row, and write it to the results file."""
         self.rows.append(row)
         print(line(row), flush=True)
-        entry = {"command": _command_line(sys.argv), "ceilings": self.ceilings, "rows": self.rows}
+        entry = {"command": command_line(sys.argv), "ceilings": self.ceilings, "rows": self.rows}
         entry |= {"skipped": self.skipped, "peer": self.no_peer or "loaded", "machine": machine(self.device)}
-        entries = json.loads(self.path.read_text()) if self.path.exists() else []
-        entries = [e for e in entries if e.get("command") != entry["command"]] + [entry]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(entries, indent=1) + "\n")
+        save_entry(self.path, entry)
 
     def finish(self) -> None:
         """Exit, with code 1 if any of ours was wrong or failed."""
@@ -423,48 +415,6 @@ def line(row: dict) -> str:
     return "  ".join(parts)
 
 
-def results_path(device: torch.device) -> Path:
-    return RESULTS / f"{datetime.date.today()}-{_device(device).replace(' ', '-').lower()}.json"
-
-
-def machine(device: torch.device) -> dict[str, object]:
-    """Everything that the measurements depend on."""
-    return {
-        "device": _device(device),
-        "driver": _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "clock": "CUDA events" if device.type == "cuda" else "process time with one thread, otherwise wall time",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": _output_of("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--abbrev=40"),
-        "date": datetime.datetime.now().isoformat(timespec="seconds"),
-    }
-
-
-@functools.cache
-def _output_of(*command: str) -> str | None:
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
-
-
-def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -479,13 +429,3 @@ def _spread(times: list[float]) -> float:
 
 def _first_line(e: Exception) -> str:
     return f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
-
-
-def _command_line(arguments: list[str]) -> str:
-    """The command as typed, without --out, and with only the name of the peer's folder."""
-    kept, previous = [], ""
-    for argument in arguments[1:]:
-        if "--out" not in (previous, argument) and not argument.startswith("--out="):
-            kept.append(Path(argument).name if previous == "--peer" else argument)
-        previous = argument
-    return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *kept])

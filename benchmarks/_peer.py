@@ -86,14 +86,30 @@ def _stubs() -> Iterator[None]:
 def _without_kernels(peer: Peer, device: torch.device) -> str | None:
     if device.type != "cuda":
         return "its kernels need a GPU"
-    for module in filter(None, (peer.bias_act, peer.upfirdn2d, peer.filtered_lrelu)):
-        try:
-            loaded = module._init() and module._plugin is not None
-        except Exception as e:
-            return f"{module.__name__} was not built: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
-        if not loaded:
-            return f"{module.__name__} was not built"
-    return None
+    return _problem_of(peer.bias_act) or _problem_of(peer.upfirdn2d)  # the third is built when it is called
+
+
+def _problem_of(module: types.ModuleType) -> str | None:
+    """Build the kernels of one of its ops. Returns why that fails."""
+    try:
+        loaded = module._init() and module._plugin is not None
+    except Exception as e:
+        return f"{module.__name__} was not built: {type(e).__name__}: {str(e).partition(chr(10))[0]}"
+    return None if loaded else f"{module.__name__} was not built"
+
+
+def build(
+    path: str,  # of the checkout
+    name: str,  # of an op with kernels
+) -> str:
+    """Build the kernels of one op into PyTorch's cache of extensions. Returns a sentence about it."""
+    sys.path.insert(0, str(Path(path).resolve()))
+    _set_toolchain()
+    with _stubs():
+        if importlib.util.find_spec(f"torch_utils.ops.{name}") is None:
+            return f"the peer has no {name}"
+        module = importlib.import_module(f"torch_utils.ops.{name}")
+    return _problem_of(module) or f"the peer's {name} was built"
 
 
 def _set_toolchain() -> None:
@@ -108,13 +124,18 @@ def _set_toolchain() -> None:
 # ---------------------------------------------------------------------------------------------- networks
 
 
-def synthesis(peer: Peer, config: StyleGAN2Config, half: bool) -> nn.Module:
-    return peer.networks.SynthesisNetwork(**_arguments(config, half), w_dim=config.w_dim)
+LAYOUTS = {"peer": False, "peer channels_last": True}  # candidate -> layout of its half-precision levels
 
 
-def generator(peer: Peer, config: StyleGAN2Config, half: bool) -> nn.Module:
+def synthesis(peer: Peer, config: StyleGAN2Config, half: bool, channels_last: bool = False) -> nn.Module:
+    arguments = _arguments(config, half) | {"fp16_channels_last": channels_last}
+    return peer.networks.SynthesisNetwork(**arguments, w_dim=config.w_dim)
+
+
+def generator(peer: Peer, config: StyleGAN2Config, half: bool, channels_last: bool = False) -> nn.Module:
     arguments = {"z_dim": config.z_dim, "c_dim": 0, "w_dim": config.w_dim} | _arguments(config, half)
     sizes = {key: arguments.pop(key) for key in ("channel_base", "channel_max", "num_fp16_res", "conv_clamp")}
+    sizes["fp16_channels_last"] = channels_last
     nested = peer.networks.__name__ == "training.networks"  # stylegan2-ada-pytorch
     mapping = {"num_layers": config.mapping_layers}
     return peer.networks.Generator(
@@ -122,9 +143,11 @@ def generator(peer: Peer, config: StyleGAN2Config, half: bool) -> nn.Module:
     )
 
 
-def discriminator(peer: Peer, config: DiscriminatorConfig, half: bool) -> nn.Module:
+def discriminator(peer: Peer, config: DiscriminatorConfig, half: bool, channels_last: bool = False) -> nn.Module:
+    blocks = {"fp16_channels_last": channels_last}
     epilogue = {"mbstd_group_size": config.mbstd_group, "mbstd_num_channels": config.mbstd_channels}
-    return peer.networks.Discriminator(c_dim=0, **_arguments(config, half), epilogue_kwargs=epilogue)
+    arguments = _arguments(config, half)
+    return peer.networks.Discriminator(c_dim=0, **arguments, block_kwargs=blocks, epilogue_kwargs=epilogue)
 
 
 def _arguments(config: StyleGAN2Config | DiscriminatorConfig, half: bool) -> dict[str, object]:
@@ -179,10 +202,12 @@ def training_phases(
     config: TrainConfig,
     half: bool,
     images: Tensor,  # [N, C, H, W]
+    channels_last: bool = False,
 ) -> dict[str, Callable[[int], list[Tensor]]]:
     """Names of our phases -> the corresponding steps of the peer, with Adam."""
     device, n = images.device, len(images)
-    G, D = generator(peer, config.generator, half), discriminator(peer, config.discriminator, half)
+    G = generator(peer, config.generator, half, channels_last)
+    D = discriminator(peer, config.discriminator, half, channels_last)
     G, D = (m.to(device).train().requires_grad_(False) for m in (G, D))
     nets = {"G": G, "D": D, "G_mapping": G.mapping, "G_synthesis": G.synthesis, "device": device}
     nets |= {"r1_gamma": config.gamma, "style_mixing_prob": config.mixing_prob, "pl_weight": config.pl_weight}

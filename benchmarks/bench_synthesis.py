@@ -32,17 +32,17 @@ from stylegan_cli.sampling.generate import SamplingOptions
 @click.option(
     "--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Default: float16, or float32 on a CPU."
 )
-@click.option(
-    "--compile/--no-compile", "compiles", default=False, help="Also measure torch.compile, which takes minutes."
-)
+@click.option("--compile", "compiles", is_flag=True, help="Also measure torch.compile, which takes minutes.")
+@click.option("--tf32", is_flag=True, help="All candidates round float32 operands to TF32.")
 @benchmark
 @torch.no_grad()
-def main(bench: Bench, size, batch, channel_base: int | None, dtype: str | None, compiles: bool) -> None:
+def main(bench: Bench, size, batch, channel_base: int | None, dtype: str | None, compiles: bool, tf32: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     dtype = getattr(torch, dtype or ("float16" if bench.cuda else "float32"))
     for side in size or ((256, 1024) if bench.cuda else (256,)):
         G = generator(side, channel_base or (16384 if side < 512 else 32768), bench.device)
         for n in batch or ((1, 8, 32) if bench.cuda else (4,)):
-            measure(bench, G, n, dtype, compiles)
+            measure(bench, G, n, dtype, compiles, ", TF32" if tf32 else "")
 
 
 def generator(size: int, channel_base: int, device: torch.device) -> nn.Module:
@@ -56,7 +56,7 @@ def generator(size: int, channel_base: int, device: torch.device) -> nn.Module:
     return G
 
 
-def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles: bool) -> None:
+def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles: bool, note: str) -> None:
     half = dtype if dtype != torch.float32 else None
     sets = [(G.mapping(torch.randn(batch, 512, device=bench.device)),) for _ in range(2)]
     ours = functools.partial(G.synthesis, dtype=half)
@@ -71,7 +71,8 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
         functions["x * s, convolution, * d"] = plain_synthesis(G, _plain.modulated_scale)
     automatic = {} if bench.cuda or half else in_precisions(G, "auto", "bf16")
     if bench.peer:
-        functions["peer"] = peer_synthesis(bench, G, half)
+        for name, channels_last in _peer.LAYOUTS.items():
+            functions[name] = peer_synthesis(bench, G, half, channels_last)
     functions |= automatic
     modes = {"": (cycle_through, functions)}
     if bench.cuda:
@@ -81,7 +82,7 @@ def measure(bench: Bench, G: nn.Module, batch: int, dtype: torch.dtype, compiles
         functions["compiled"] = use("reference")(compiled(ours))
     for mode, (run, candidates) in modes.items():
         row = bench.row(
-            f"synthesis {G.config.height}x{G.config.width}, base {G.config.channel_base}, batch {batch}{mode}",
+            f"synthesis {G.config.height}x{G.config.width}, base {G.config.channel_base}, batch {batch}{note}{mode}",
             {name: run(function, sets) for name, function in candidates.items()},
             exact=lambda: exact(sets[0][0]) if half else _in_float64(G, sets[0][0]),
             plain=lambda: reference(sets[0][0]),
@@ -121,9 +122,9 @@ def plain_synthesis(G: nn.Module, modulated: Callable) -> Callable:
     return _plain.use(modulated)(other.synthesis)
 
 
-def peer_synthesis(bench: Bench, G: nn.Module, half: torch.dtype | None) -> Callable:
+def peer_synthesis(bench: Bench, G: nn.Module, half: torch.dtype | None, channels_last: bool) -> Callable:
     """The peer's network with our weights. Its half precision is float16."""
-    network = _peer.synthesis(bench.peer, G.config, half is not None).eval().to(bench.device)
+    network = _peer.synthesis(bench.peer, G.config, half is not None, channels_last).eval().to(bench.device)
     _peer.copy_weights(network, G.synthesis)
     return functools.partial(network, noise_mode="const")
 

@@ -68,10 +68,10 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
     contexts: dict[str, Callable] = {"ours": torch.enable_grad, "reference": reference}
     if bench.cuda:
         contexts["composite"] = functools.partial(use, "composite")
-    unverified = ["peer"]
+    unverified = [*_peer.LAYOUTS]
     makers = {name: functools.partial(phases, half, context) for name, context in contexts.items()}
     if bench.cuda:
-        makers["CUDA graphs"] = lambda: {name: captured(run) for name, run in phases(half, torch.enable_grad).items()}
+        makers["CUDA graphs"] = lambda: captured(phases(half, torch.enable_grad, graphs=True))
     if not bench.cuda:
         plain = functools.partial(_plain.use, _plain.modulated_scale)
         name = "x * s, convolution, * d, separate elementwise"
@@ -86,7 +86,9 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
     plain = phases(half, reference)
     # The peer has its own random numbers, so its gradients cannot be verified against ours.
     if bench.peer and not bench.no_peer:
-        makers["peer"] = lambda: _peer.training_phases(bench.peer, config, half is not None, images)
+        for name, channels_last in _peer.LAYOUTS.items():
+            options = (bench.peer, config, half is not None, images, channels_last)
+            makers[name] = functools.partial(_peer.training_phases, *options)
     peak = {name: peak_memory(make) for name, make in makers.items()} if bench.cuda else {}
     steps = {name: make() for name, make in makers.items()}
     title = f"training step {side}x{side}, base {config.generator.channel_base}, batch {n}"
@@ -137,6 +139,7 @@ def our_phases(
     context: Callable,  # context manager that each phase runs in
     layout: torch.memory_format = torch.channels_last,
     dtype: torch.dtype = torch.float32,  # of the weights
+    graphs: bool = False,  # the steps will be captured
 ) -> dict[str, Run]:
     """Names of phases -> one optimizer step, which returns the gradients. Initial weights are always the same."""
     torch.manual_seed(0)
@@ -146,7 +149,7 @@ def our_phases(
     empty = images.new_zeros(len(images), 0, dtype=dtype)
     data = GanBatch(images.to(dtype), empty, empty, torch.arange(len(images), device=images.device))
     objective = Objective(config, G, D, Means())
-    return {phase.name: context()(_step(phase, data)) for phase in make_gan_phases(config, G, D, objective)}
+    return {phase.name: context()(_step(phase, data)) for phase in make_gan_phases(config, G, D, objective, graphs)}
 
 
 def _step(phase: Phase, data: GanBatch) -> Run:
@@ -163,14 +166,19 @@ def _step(phase: Phase, data: GanBatch) -> Run:
     return run
 
 
-def captured(run: Run) -> Run:
-    """The step as one CUDA graph, as in the training loop."""
+def captured(steps: dict[str, Run]) -> dict[str, Run]:
+    """Each step as one CUDA graph, in one pool of memory, as in the training loop."""
+    memory = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+    return {name: _captured(run, memory) for name, run in steps.items()}
+
+
+def _captured(run: Run, memory: tuple) -> Run:
     gradients: list[torch.Tensor] = []
 
     def work() -> None:
         gradients[:] = run(0)
 
-    graph = Graphed(work, torch.cuda.graph_pool_handle())
+    graph = Graphed(work, *memory)
 
     def call(_):
         graph()

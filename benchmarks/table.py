@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from _harness import RESULTS
+from _results import RESULTS
 from _targets import targets
 
 # Title of a table -> the ops in it. Tables appear in this order.
 KINDS = {
     "Synthesis": ("synthesis",),
-    "Training": ("train_step", "growth", "augment", "busy"),
+    "Training": ("train_step", "trainer", "growth", "augment", "busy"),
     "Projection": ("project",),
     "Metrics": ("frechet", "features", "fid"),
     "Ops": ("bias_act", "upfirdn2d", "modulated_conv2d", "filtered_lrelu"),

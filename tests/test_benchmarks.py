@@ -22,6 +22,7 @@ TINY = {
     "bench_growth": "--size 16 --images 64",
     "bench_project": "--size 16 --batch 2 --channel-base 64",
     "bench_train_step": "--size 16 --batch 2 --channel-base 64 --augpipe bgc",
+    "bench_trainer": "--size 16 --batch 4 --channel-base 64 --steps 1",
 }
 
 
@@ -211,22 +212,12 @@ def test_targets(load):
         "seconds": {},
         "ratio": {"kernels": 1.2, "grouped": 3},
     }
-    peers = [{"op": "synthesis", "case": str(r), "ratio": {"peer": r}} for r in (1.1, 1.6, 2.0)]
-    assert [is_met for _, _, is_met in load("_targets").targets([row, *peers])] == [True, False, True, True]
+    peers = [{"op": "synthesis", "case": str(r), "ratio": {"peer": 3, "peer channels_last": r}} for r in (1.6, 2.5)]
+    trainer = {"op": "trainer", "case": "256", "ratio": {"eager": 1.1, "peer": 1.7}}
+    found = load("_targets").targets([row, *peers, trainer])
+    assert [is_met for _, _, is_met in found] == [True, False, False, True]
+    assert "1.60, lowest for 1.6" in found[2][1]
     assert load("_targets").targets([]) == []
-
-
-def test_parts_that_fail_or_hang(load, tmp_path):
-    check = load("gpu_check")
-    assert check.run(check.Part("good", [["true"], ["true"]], 5), 5, tmp_path) == "passed"
-    assert check.run(check.Part("bad", [["false"], ["true"]], 5), 5, tmp_path) == "FAILED with exit code 1"
-    assert check.run(check.Part("slow", [["sleep", "60"]], 5), 0.2, tmp_path).startswith("FAILED: stopped")
-    assert check.run(check.Part("absent", [["no-such-tool"]], 5), 5, tmp_path).startswith("skipped")
-
-
-def test_exercise_runs_every_kernel(load, capsys):
-    load("_exercise").main("cpu")
-    assert "every kernel ran" in capsys.readouterr().out
 
 
 def test_droplets(load, tmp_path):

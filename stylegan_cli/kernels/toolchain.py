@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import os
 import re
@@ -67,8 +68,8 @@ class Nvcc:
 
     @property
     def home(self) -> Path:
-        # On the PATH, follow links to the toolkit. Files from pip can be links out of the folder that they share.
-        return (self.path if self.source == "pip" else self.path.resolve()).parents[1]
+        # Follow links and scripts to the toolkit. Files from pip can be links out of the folder that they share.
+        return (self.path if self.source == "pip" else _behind_script(self.path.resolve())).parents[1]
 
     @property
     def includes(self) -> tuple[Path, ...]:
@@ -161,6 +162,17 @@ def _nvcc(path: Path, source: str) -> Iterator[Nvcc]:
         yield Nvcc(path, tuple(map(int, version.groups())), source)
 
 
+@functools.cache
+def _behind_script(path: Path) -> Path:
+    """The compiler that a script starts, which says where it is; any other file itself."""
+    if not path.is_file() or path.read_bytes()[:2] != b"#!":
+        return path
+    found = re.search(
+        r"^#\$ _HERE_=(.+)$", _output_of(path, "--dryrun", "-x", "cu", "-c", os.devnull, errors=True), re.M
+    )
+    return Path(found[1], "nvcc") if found else path
+
+
 def nvcc_problem(nvcc: Nvcc, targets: Sequence[str]) -> tuple[str, str] | None:
     """Why this compiler is not suitable for these architectures on this machine, and how to fix it; None if it is."""
     for name, package in _REQUIRED_FILES.items() if nvcc.source == "pip" else ():
@@ -234,10 +246,14 @@ def find_problems(
     return problems
 
 
-def _output_of(path: str | Path, *arguments: str) -> str:
+def _output_of(
+    path: str | Path,
+    *arguments: str,
+    errors: bool = False,  # its standard error instead
+) -> str:
     """The standard output of a program; empty if it fails."""
     try:
         result = subprocess.run([str(path), *arguments], capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return result.stdout if result.returncode == 0 else ""
+    return (result.stderr if errors else result.stdout) if result.returncode == 0 else ""

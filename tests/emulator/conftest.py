@@ -1,6 +1,7 @@
 """The emulator for the tests of csrc/, and the device that ops with kernels run on."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -10,21 +11,28 @@ from stylegan_cli import ops
 from stylegan_cli.ops import dispatch
 
 
-@pytest.fixture(scope="session")
-def harness():
-    """The module harness.py, which is not importable by name."""
-    spec = importlib.util.spec_from_file_location("emulator_harness", Path(__file__).with_name("harness.py"))
+def load(name):
+    """A module of this folder, which is not importable by name."""
+    spec = importlib.util.spec_from_file_location(f"emulator_{name}", Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def harness():
+    module = load("harness")
     if reason := module.missing():
         pytest.skip(reason)
     return module
 
 
 @pytest.fixture(scope="session")
-def emulator(harness):
+def emulator(request):
     """An emulator with all launchers of csrc/: emulator.call('bias_act', x=..., out=..., ...)."""
-    return harness.Emulator()
+    if tool := os.environ.get("SGAN_SANITIZER"):
+        return load("on_gpu").SanitizedKernels(tool)
+    return request.getfixturevalue("harness").Emulator()
 
 
 @pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])

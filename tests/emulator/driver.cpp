@@ -3,6 +3,7 @@
 // Compiled with LAUNCHERS_HEADER, which declares the launchers, and LAUNCHERS, a LAUNCHER(name, struct) for each.
 // A call is int64 [launcher, bytes of the struct, pointers], the struct, and for each pointer int64 [offset in the
 // struct, bytes (-1: null), offset from 16-byte alignment, written], and the bytes unless it is written.
+// With SGAN_EMULATE the kernels run on the CPU, otherwise on a GPU.
 // A result is int64 [length of the message (-1: null)], the message, and the bytes of each written pointer.
 #include LAUNCHERS_HEADER
 
@@ -13,7 +14,41 @@
 #include <cstring>
 #include <vector>
 
+#ifdef SGAN_EMULATE
+
 #include "emulator.h"
+
+static unsigned char* allocate(size_t bytes) { return static_cast<unsigned char*>(std::malloc(bytes)); }
+static void release(void* memory) { std::free(memory); }
+static void fill(void* memory, size_t bytes) { std::memset(memory, 0xff, bytes); }
+static void copy(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
+static void report_aborts() {
+    std::signal(SIGABRT, [](int) {  // raised by the sanitizers too
+        emulator::print_place();
+        std::_Exit(1);
+    });
+}
+
+#else
+
+#include <cuda_runtime.h>
+
+static void check(cudaError_t error) {
+    if (error == cudaSuccess) return;
+    std::fprintf(stderr, "CUDA: %s\n", cudaGetErrorString(error));
+    std::_Exit(3);
+}
+static unsigned char* allocate(size_t bytes) {
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, bytes ? bytes : 1));
+    return static_cast<unsigned char*>(memory);
+}
+static void release(void* memory) { check(cudaFree(memory)); }
+static void fill(void* memory, size_t bytes) { check(cudaMemset(memory, 0xff, bytes)); }
+static void copy(void* to, const void* from, size_t bytes) { check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault)); }
+static void report_aborts() {}
+
+#endif
 
 struct Launcher {
     const char* name;
@@ -25,7 +60,7 @@ static const Launcher launchers[] = {LAUNCHERS};
 
 struct Buffer {
     int64_t offset, size, shift, written;
-    unsigned char* memory;  // exactly what the kernel may access, so that AddressSanitizer detects anything else
+    unsigned char* memory;  // exactly what the kernel may access, so that sanitizers detect anything else
 };
 
 static void get(std::FILE* file, void* to, size_t bytes) {
@@ -36,11 +71,13 @@ static Buffer get_buffer(std::FILE* calls, unsigned char* args) {
     Buffer buffer{};
     get(calls, &buffer, 4 * sizeof(int64_t));
     if (buffer.size < 0) return buffer;
-    buffer.memory = static_cast<unsigned char*>(std::malloc(buffer.size + buffer.shift));
+    buffer.memory = allocate(buffer.size + buffer.shift);
     void* pointer = buffer.memory + buffer.shift;
     std::memcpy(args + buffer.offset, &pointer, sizeof pointer);
-    if (buffer.written) std::memset(pointer, 0xff, buffer.size);
-    else get(calls, pointer, buffer.size);
+    std::vector<unsigned char> content(buffer.written ? 0 : buffer.size);
+    get(calls, content.data(), content.size());
+    if (buffer.written) fill(pointer, buffer.size);
+    else if (buffer.size) copy(pointer, content.data(), buffer.size);
     return buffer;
 }
 
@@ -54,16 +91,17 @@ static void make_call(const int64_t (&head)[3], std::FILE* calls, std::FILE* res
     std::fwrite(&length, sizeof length, 1, results);
     if (message) std::fputs(message, results);
     for (const Buffer& buffer : buffers) {
-        if (buffer.size > 0 && buffer.written) std::fwrite(buffer.memory + buffer.shift, buffer.size, 1, results);
-        std::free(buffer.memory);
+        if (buffer.size > 0 && buffer.written) {
+            std::vector<unsigned char> content(buffer.size);  // the copy waits for the kernel
+            copy(content.data(), buffer.memory + buffer.shift, buffer.size);
+            std::fwrite(content.data(), buffer.size, 1, results);
+        }
+        if (buffer.size >= 0) release(buffer.memory);
     }
 }
 
 int main(int, char** argv) {
-    std::signal(SIGABRT, [](int) {  // raised by the sanitizers too
-        emulator::print_place();
-        std::_Exit(1);
-    });
+    report_aborts();
     std::FILE *calls = std::fopen(argv[1], "rb"), *results = std::fopen(argv[2], "wb");
     int64_t head[3];
     for (int i = 0; std::fread(head, sizeof head, 1, calls) == 1; i++) {

@@ -135,6 +135,8 @@ def pack_buffer(offset: int, tensor, written: bool) -> bytes:
 class Emulator:
     """Launchers compiled into one program, which is started for every call or list of calls."""
 
+    wrapper = ()  # the words before it on the command line
+
     def __init__(self, sources=None, header=CSRC / "kernels.h", defines=(), sanitize=True):
         sources = [Path(source) for source in sources or sorted(CSRC.glob("*.cu"))]
         code = "".join(source.read_text() for source in sources)
@@ -163,11 +165,10 @@ class Emulator:
         with tempfile.TemporaryDirectory() as folder:
             requests, results = Path(folder, "calls"), Path(folder, "results")
             requests.write_bytes(b"".join(self._pack(*call) for call in calls))
-            done = subprocess.run(
-                [self.program, requests, results], env=env, cwd=folder, capture_output=True, timeout=600
-            )
+            command, merged = [*self.wrapper, self.program, requests, results], subprocess.STDOUT
+            done = subprocess.run(command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=merged, timeout=600)
             if done.returncode:
-                raise EmulatorError(f"exit code {done.returncode}\n{trim(done.stderr.decode(errors='replace'))}")
+                raise EmulatorError(f"exit code {done.returncode}\n{trim(done.stdout.decode(errors='replace'))}")
             with results.open("rb") as file:
                 for call in calls:
                     self._unpack(file, *call)

@@ -1,6 +1,7 @@
 """Architectures, and compilers that are found or missing."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -130,6 +131,18 @@ def test_nvcc_search_order(toolkit, no_tools, monkeypatch):
     assert toolchain.find_nvcc(["90a"]).source == "CUDA_PATH"  # the first one that is new enough
     pip.chmod(0o644)
     assert [n.source for n in toolchain._all_nvccs()] == ["CUDA_HOME", "CUDA_PATH", "PATH"]
+
+
+def test_an_nvcc_that_is_a_script(toolkit, tmp_path):
+    """Its home is that of the compiler that it starts."""
+    path = toolkit.folder / "bin" / "nvcc"
+    toolkit.script(path, "13.0.88", action="true")
+    assert toolchain.Nvcc(path, (13, 0, 88), "PATH").home == toolkit.folder
+    wrapper = tmp_path / "wrapper" / "bin" / "nvcc"
+    wrapper.parent.mkdir(parents=True)
+    wrapper.write_text("#!/bin/sh\necho '#$ _HERE_=/opt/cuda-13.0/bin' >&2\n")
+    wrapper.chmod(0o755)
+    assert toolchain.Nvcc(wrapper, (13, 0, 88), "PATH").home == Path("/opt/cuda-13.0")
 
 
 @pytest.mark.parametrize("part", toolchain._REQUIRED_FILES)

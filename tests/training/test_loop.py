@@ -376,12 +376,15 @@ def test_half_precision_keeps_float32_weights(make_config, make_trainer):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_graphs_change_nothing(make_config, make_trainer, precision):
-    """Captured phases, including double backward and optimizer, equal eager ones."""
+    """Captured phases, including double backward and optimizer, equal eager ones as far as those equal themselves: some
+    sums of cuDNN have no fixed order, and twelve steps amplify the difference."""
     config = make_config(label="hat", aug="ada", precision=precision)
-    eager, captured = (make_trainer(config, device="cuda", graphs=graphs) for graphs in (False, True))
-    a, b = run(eager, 12), run(captured, 12)
+    trainers = [make_trainer(config, device="cuda", graphs=graphs) for graphs in (False, False, True)]
+    a, again, b = (run(trainer, 12) for trainer in trainers)
     for name in a:
-        assert torch.allclose(a[name].double(), b[name].double(), rtol=1e-3, atol=1e-4), name
+        x, other, y = (result[name].double() for result in (a, again, b))
+        unsteady = (x - other).abs().amax() if x.numel() else 0
+        assert ((x - y).abs() <= 1e-3 * x.abs() + 1e-4 + 8 * unsteady).all(), name
 
 
 def test_moving_average_of_the_generator(make_config, make_trainer):

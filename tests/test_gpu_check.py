@@ -1,0 +1,241 @@
+"""The three calls for a machine with a GPU run to their end, with CUDA mocked: no call dies of a mistake in Python.
+
+The kernels are emulated. What PyTorch would do on a GPU is replaced by functions with its signatures.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from stylegan_cli.ops import dispatch
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks"
+OPS = {  # of the rows that each call measures
+    "a": {"synthesis"},
+    "b": {"train_step", "trainer", "bias_act", "upfirdn2d", "modulated_conv2d"},
+    "c": {"synthesis", "filtered_lrelu", "project", "features"},
+}
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a module of benchmarks/, whose files import each other by name."""
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module
+
+
+class Event:
+    def __init__(self, enable_timing=False, blocking=False, interprocess=False, external=False):
+        self.recorded = False
+
+    def record(self, stream=None):
+        self.recorded = True
+
+    def synchronize(self):
+        assert self.recorded
+
+    def elapsed_time(self, end_event):
+        assert self.recorded and end_event.recorded
+        return 1.0
+
+
+class Stream:
+    def __init__(self, device=None, priority=0):
+        pass
+
+    def wait_stream(self, stream):
+        assert isinstance(stream, Stream)
+
+
+class Graph:
+    def __init__(self, keep_graph=False):
+        self.captured = False
+
+    def replay(self):
+        assert self.captured
+
+
+class Capture:
+    def __init__(self, cuda_graph, pool=None, stream=None, capture_error_mode="global"):
+        self.graph = cuda_graph
+
+    def __enter__(self):
+        assert not self.graph.captured
+
+    def __exit__(self, *error):
+        self.graph.captured = True
+
+
+@contextlib.contextmanager
+def on_stream(stream):
+    assert isinstance(stream, Stream)
+    yield
+
+
+RESULTS = {"memory_allocated": 0, "max_memory_allocated": 1 << 20, "get_device_name": "Stand-in 9000"}
+RESULTS |= {"graph_pool_handle": (0, 1), "get_device_properties": SimpleNamespace(L2_cache_size=1 << 10)}
+WITHOUT_RESULT = ("synchronize", "empty_cache", "reset_peak_memory_stats")
+CLASSES = {"Event": Event, "Stream": Stream, "CUDAGraph": Graph, "graph": Capture, "stream": on_stream}
+
+
+@pytest.fixture
+def cuda(load, monkeypatch):
+    """Benchmarks take the CPU for a GPU: kernels are emulated, and torch.cuda does nothing."""
+    spec = importlib.util.spec_from_file_location("emulator_harness", ROOT / "tests" / "emulator" / "harness.py")
+    harness = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(harness)
+    if reason := harness.missing():
+        pytest.skip(reason)
+    torch.ops.load_library(str(harness.build_library()))
+    for name in ("_results", "_harness", "gpu_parts"):
+        monkeypatch.setattr(load(name), "is_cuda", lambda device: True)
+    limits = {"copy_gbs": 1.0} | {f"matmul_tflops_{name}": 1.0 for name in ("float16", "bfloat16", "float32")}
+    monkeypatch.setattr(load("_harness"), "ceilings", lambda device: limits)
+    monkeypatch.setattr(load("gpu_parts").kernels, "load", lambda: None)
+    monkeypatch.setattr(load("bench_synthesis"), "compiled", lambda function: function)  # takes minutes
+    for name, stand_in in CLASSES.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    for name in (*RESULTS, *WITHOUT_RESULT):
+        function = mock.create_autospec(getattr(torch.cuda, name), return_value=RESULTS.get(name))
+        monkeypatch.setattr(torch.cuda, name, function)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: Stream())
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None, raising=False)
+    for name in ("start", "stop"):
+        monkeypatch.setattr(torch.cuda.profiler, name, lambda: None)
+    with dispatch.kernels_on("cpu"):
+        yield
+
+
+@pytest.mark.parametrize("name", ["Event", "Stream", "CUDAGraph", "graph"])
+def test_stand_ins_have_the_signatures_of_pytorch(name):
+    real = getattr(torch.cuda, name)
+    function = real.__init__ if name == "graph" else real.__new__
+    expected = list(inspect.signature(function).parameters)[1:]
+    ours = list(inspect.signature(CLASSES[name]).parameters)
+    assert expected[: len(ours)] == ours or "kwargs" in expected  # other builds of PyTorch take anything
+
+
+NCU = """==PROF== Connected to process 7
+"ID","Kernel Name","gpu__time_duration.sum","dram__throughput.avg.pct_of_peak_sustained_elapsed",\
+"sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active","smsp__issue_active.avg.per_cycle_active",\
+"launch__registers_per_thread","smsp__average_warps_issue_stalled_wait_per_issue_active.ratio",\
+"smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio"
+"","","us","%","%","inst/cycle","register/thread","inst","inst"
+"0","void sgan::bias_act_kernel<__half, 8>(sgan::BiasAct)","1,234.5","91.2","0","0.31","32","1.5","2.5"
+"1","sgan::modulated_conv2d_kernel<3>(sgan::ModulatedConv2d)","77","12","55.5","0.62","127","0.5","n/a"
+""".replace("\\\n", "")
+
+
+def python_of(command):
+    """The module of benchmarks/ and the arguments of a command, whatever starts Python."""
+    (script,) = [word for word in command if word.startswith(str(FOLDER)) and word.endswith(".py")]
+    return Path(script).stem, command[command.index(script) + 1 :]
+
+
+def commands_of(check, call, out):
+    parts = check.CALLS[call](check.Commands("cpu", out, call, None, True))
+    return [(part.name, command) for part in parts for command in part.commands]
+
+
+@pytest.mark.parametrize("call", OPS)
+def test_every_part_runs(load, cuda, monkeypatch, tmp_path, call):
+    check = load("gpu_check")
+    for name, command in commands_of(check, call, tmp_path):
+        if "pytest" in command:
+            continue
+        if "counters" in command:
+            Path(command[-1]).write_text(NCU)
+        module, arguments = python_of(command)
+        monkeypatch.setattr(sys, "argv", [f"{module}.py", *arguments])
+        result = CliRunner().invoke(load(module).main, arguments)
+        assert result.exit_code == 0, f"{name}: {result.output}"
+    rows = [row for entry in json.loads((tmp_path / f"{call}.json").read_text()) for row in entry["rows"]]
+    assert {row["op"] for row in rows} == OPS[call]
+    assert not [row for row in rows if "ours" not in row or row["failed"]]
+    parts = tmp_path / f"{call}-parts.json"
+    facts = [entry["part"] for entry in json.loads(parts.read_text())]
+    assert facts == (["build", "check", "profile", "counters", "counters"] if call == "a" else ["build"])
+
+
+def test_counters_of_ncu(load):
+    first, second = load("gpu_parts").read_counters(NCU)
+    assert first["kernel"] == "sgan::bias_act_kernel<__half, 8>" and first["microseconds"] == 1234.5
+    assert first["DRAM %"] == 91.2 and first["issue %"] == 0.31 and first["registers"] == 32
+    assert list(first["stalls"].items()) == [("barrier", 2.5), ("wait", 1.5)]
+    assert second["tensor pipe %"] == 55.5 and second["stalls"] == {"wait": 0.5} and second["occupancy %"] is None
+    assert load("gpu_parts").read_counters("==ERROR== no permission\n") == []
+
+
+@pytest.mark.parametrize("call", OPS)
+def test_limits_of_the_parts_fit_into_a_call(load, tmp_path, call):
+    """And benchmarks start nothing new in the last quarter of their part."""
+    check = load("gpu_check")
+    parts = check.CALLS[call](check.Commands("cuda", tmp_path, call, "../stylegan3", False))
+    assert sum(part.limit for part in parts) <= check.LIMIT <= 540
+    for part in parts:
+        seconds = [float(c[c.index("--seconds") + 1]) for c in part.commands if "--seconds" in c]
+        assert sum(seconds) <= 0.76 * part.limit, part.name
+
+
+def test_parts_that_fail_or_hang(load, tmp_path):
+    check, log = load("gpu_check"), tmp_path / "log"
+    assert check.run(check.Part("good", [["true"], ["true"]], 5), 5, log) == "passed"
+    assert check.run(check.Part("bad", [["false"], ["true"]], 5), 5, log) == "FAILED with exit code 1"
+    assert check.run(check.Part("slow", [["sleep", "60"]], 5), 0.2, log).startswith("FAILED: stopped")
+    assert check.run(check.Part("absent", [["no-such-tool"]], 5), 5, log).startswith("skipped")
+    refused = ["sh", "-c", "echo Device not supported; exit 1"]
+    assert "does not support this device" in check.run(check.Part("refused", [refused], 5), 5, log)
+    assert check.run(check.Part("bad", [["false"]], 5), 5, log) == "FAILED with exit code 1"  # not by older output
+
+
+def test_parts_get_the_time_that_others_saved(load, monkeypatch, tmp_path):
+    check, limits = load("gpu_check"), {}
+
+    def run(part, limit, log):
+        limits[part.name] = limit
+        return "FAILED: stopped" if part.name == "first" else "passed"
+
+    (tmp_path / "log").touch()
+    monkeypatch.setattr(check, "run", run)
+    parts = [check.Part("first", [], 10), check.Part("second", [], 20), check.Part("third", [], 30)]
+    verdicts = check.run_parts(parts, tmp_path / "log", check.time.monotonic() + 100)
+    assert [round(limits[name]) for name in ("first", "second", "third")] == [50, 70, 100]
+    assert "FAILED" in verdicts["first"] and "passed" in verdicts["third"]
+
+
+def test_a_call_from_the_checkout_alone(tmp_path):
+    """As a process, with nothing else on the path."""
+    command = [sys.executable, FOLDER / "gpu_check.py", "b", "--only", "trainer", "--tiny", "--device", "cpu"]
+    done = subprocess.run([*map(str, command), "--out", str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = json.loads((tmp_path / "b.json").read_text())
+    assert (
+        entry["rows"][0]["ours"] > 0 and "passed" in done.stdout and "bench_trainer" in (tmp_path / "b.log").read_text()
+    )
+
+
+def test_kernels_of_the_peer_are_built_beside_ours(load, cuda, tmp_path, capfd):
+    ops = tmp_path / "torch_utils" / "ops"
+    ops.mkdir(parents=True)
+    (ops / "bias_act.py").write_text("import pkg_resources\n_plugin = 1\ndef _init():\n    return True\n")
+    (ops / "upfirdn2d.py").write_text("_plugin = None\ndef _init():\n    raise OSError('no compiler')\n")
+    options = ["--peer", str(tmp_path), "--op", "bias_act", "--op", "upfirdn2d", "--op", "filtered_lrelu"]
+    result = CliRunner().invoke(load("gpu_parts").main, ["--device", "cpu", "build", *options])
+    assert result.exit_code == 0, result.output
+    assert sorted(capfd.readouterr().out.splitlines()) == [
+        "the peer has no filtered_lrelu",
+        "the peer's bias_act was built",
+        "torch_utils.ops.upfirdn2d was not built: OSError: no compiler",
+    ]
