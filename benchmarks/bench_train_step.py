@@ -68,7 +68,7 @@ def measure(bench: Bench, config: TrainConfig, dtype: torch.dtype, augpipe: str 
     contexts: dict[str, Callable] = {"ours": torch.enable_grad, "reference": reference}
     if bench.cuda:
         contexts["composite"] = functools.partial(use, "composite")
-    unverified = ["peer"]
+    unverified = [*_peer.LAYOUTS]
     makers = {name: functools.partial(phases, half, context) for name, context in contexts.items()}
     if bench.cuda:
         makers["CUDA graphs"] = lambda: captured(phases(half, torch.enable_grad, graphs=True))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -38,11 +37,9 @@ def make_train_config(
         raise MisuseError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
     family, preset = known[cfg]
     options = {k: v for k, v in options.items() if v is not None}
+    chosen = options.keys() & NETWORK_OPTIONS.keys()
     _refuse_unsupported(family, options)
     options = objective_defaults(options.get("loss", preset.loss), preset.aug) | options
-    # The user's channels are those of both networks, also if the preset has others for one of them.
-    own = {name: value for name, value in preset.generator.items() if name not in options}
-    preset = dataclasses.replace(preset, generator=own)
     res = max(data.height, data.width)
 
     def pick(name: str, rule: Any) -> Any:
@@ -59,7 +56,7 @@ def make_train_config(
     group = options.pop("mbstd_group") if "mbstd_group" in options else largest
     if options.get("precision") == "auto":
         options["precision"] = "bf16" if prefers_bfloat16(torch.device("cpu"), data.height, data.width) else "fp32"
-    generator, discriminator = _networks(family, preset, data, pick, options.get("precision") == "fp16")
+    generator, discriminator = _networks(family, preset, data, pick, options.get("precision") == "fp16", chosen)
     discriminator |= {"mbstd_group": min(group, batch_gpu)}
     if options.pop("aux_classifier", False):
         discriminator["labels"] = "classifier"
@@ -93,6 +90,7 @@ def _networks(
     data: DataSpec,
     pick: Callable[[str, Any], Any],  # (name, rule) -> the user's value, else the preset's, else the rule's
     fp16: bool,  # whether to train in float16
+    chosen: Collection[str],  # fields that the user set
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields of the generator's configuration that its family has, and those of the discriminator's."""
     shared = {
@@ -108,7 +106,9 @@ def _networks(
     wide = {name: shared[name] * preset.g_width for name in ("channel_base", "channel_max")}
     latents = {name: pick(name, None) for name in ("z_dim", "w_dim", "mapping_layers")}
     fields = field_names(family.config)
-    values = shared | wide | latents | dict(preset.generator)
+    # The user's channels are those of both networks, also if the preset has others for one of them.
+    own = {name: value for name, value in preset.generator.items() if name not in chosen}
+    values = shared | wide | latents | own
     generator = {name: value for name, value in values.items() if name in fields}
     return generator, shared | {"mbstd_channels": pick("mbstd_channels", None), **preset.discriminator}
 

@@ -47,7 +47,7 @@ def test_the_head_of_a_batch():
 
 
 def test_losses_and_gradients_in_bfloat16(make_config, make_trainer):
-    """The bounds of docs/guides/train.md: 3 % of a loss; 15 % of a gradient, which keeps its direction."""
+    """As docs/benchmarks.md says: 15 % of a gradient at most, which keeps its direction; and 3 % of a loss."""
     values = {}
     for precision in ("fp32", "bf16"):
         recipe = make_trainer(make_config(precision=precision, channel_max=32, channel_base=512)).recipe
