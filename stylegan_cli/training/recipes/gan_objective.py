@@ -233,8 +233,8 @@ class Objective:
         fakes: Tensor,  # [N, C, H, W]
         batch: GanBatch,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # [N, 1] logits of fakes, reals; [N, c_dim] class logits
-        """On a GPU one pass over both, ordered so that no group of the minibatch deviation has images of both kinds; two
-        passes where the group is the whole batch, and on a CPU, whose caches are small."""
+        """On a GPU one pass over both, ordered so that no group of the minibatch deviation has images of both kinds;
+        two passes where the group is the whole batch, and on a CPU, whose caches are small."""
         n, config = len(fakes), self.config.discriminator
         group = (config.mbstd_group or n) if config.mbstd_channels else 1
         kinds = (fakes, batch.fake_labels, "d.fake.aug"), (batch.images, batch.labels, "d.real.aug")
