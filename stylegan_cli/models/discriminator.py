@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import EqualConv2d, EqualLinear, append_minibatch_std
-from ..ops import blur2d, downsample2d, fir_filter
+from ..ops import blur2d, downsample2d, fir_filter, has_kernels
 from .config import DiscriminatorConfig, Level
 from .mapping import MappingNetwork
 
@@ -50,7 +50,8 @@ class DiscriminatorBlock(nn.Module):
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:  # [N, out_channels, H/2, W/2], [N, channels, H/2, W/2]
         if self.has_fromrgb and image is not None:
-            y = self.fromrgb(image.to(dtype, memory_format=torch.channels_last))
+            layout = torch.channels_last if has_kernels(image.device) else torch.preserve_format  # of all that follows
+            y = self.fromrgb(image.to(dtype, memory_format=layout))
             x = y if x is None else x.to(dtype) + y
             image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
         assert x is not None  # the highest level has a fromRGB

@@ -15,7 +15,7 @@ def requested_gradients(
     """Of the gradients in `ctx.needs_input_grad`, those that this backward pass passes on: for a gradient with respect
     to images, none of weights."""
     if torch.compiler.is_compiling():  # compiled code is used again for other passes
-        return list(ctx.needs_input_grad)
+        return list(ctx.needs_input_grad[: len(inputs)])
     nodes = iter(ctx.next_functions)
     return [_is_requested(next(nodes)[0]) if is_tensor else False for is_tensor in inputs]
 

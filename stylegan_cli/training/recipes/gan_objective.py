@@ -18,7 +18,7 @@ from torch import Tensor
 from ...distributed import sum_over_ranks, world_size
 from ...models.discriminator import Discriminator
 from ...models.generator import Generator
-from ...ops import blur2d
+from ...ops import blur2d, has_kernels
 from ...sampling import counter
 from ...sampling.latents import sample_noise
 from .. import losses
@@ -233,12 +233,12 @@ class Objective:
         fakes: Tensor,  # [N, C, H, W]
         batch: GanBatch,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # [N, 1] logits of fakes, reals; [N, c_dim] class logits
-        """One pass over both, ordered so that no group of the minibatch deviation has images of both kinds; two passes
-        where the group is the whole batch."""
+        """On a GPU one pass over both, ordered so that no group of the minibatch deviation has images of both kinds;
+        two passes where the group is the whole batch, and on a CPU, whose caches are small."""
         n, config = len(fakes), self.config.discriminator
         group = (config.mbstd_group or n) if config.mbstd_channels else 1
         kinds = (fakes, batch.fake_labels, "d.fake.aug"), (batch.images, batch.labels, "d.real.aug")
-        if group > n or group == n and config.mbstd_group is None:
+        if not has_kernels(fakes.device) or group > n or group == n and config.mbstd_group is None:
             (fake, a), (real, b) = (self._discriminate(x, c, batch, purpose) for x, c, purpose in kinds)
             return fake, real, a, b
         size = (group, n // group)  # image i is member i / groups of group i mod groups
