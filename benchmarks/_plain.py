@@ -66,6 +66,15 @@ def conv2d_resample(x, w, f=None, up=1, down=1):
     return F.conv2d(x, w, padding=k // 2)
 
 
+def equalized_conv2d(x, w, b, f, up=1, down=1, act="linear", w_gain=1.0, gain=1.0, clamp=None):
+    return bias_act(conv2d_resample(x, (w * w_gain).to(x.dtype), f, up, down), b, act, gain, clamp)
+
+
+def scaled_linear(x, w, b=None, w_gain=1.0, b_gain=1.0):
+    y = x @ (w * w_gain).mT
+    return y if b is None else y + b * b_gain
+
+
 def modulated_scale(
     x,
     w,
@@ -79,8 +88,10 @@ def modulated_scale(
     act="linear",
     gain=None,
     clamp=None,
+    w_gain=1.0,
 ):
     """x * s, convolution, * d, + noise, bias_act."""
+    w = w * w_gain
     y = conv2d_resample(x * style[:, :, None, None], w, f, up=up)
     if demodulate:
         d = ((w[None] * style[:, None, :, None, None]).square().sum([2, 3, 4]) + 1e-8).rsqrt()
@@ -103,9 +114,11 @@ def modulated_grouped(
     act="linear",
     gain=None,
     clamp=None,
+    w_gain=1.0,
 ):
     """Per-sample weights, and one convolution with a group per sample."""
     n, i, h, wd = x.shape
+    w = w * w_gain
     o, k = w.shape[0], w.shape[-1]
     w = w[None] * style[:, None, :, None, None]  # [N, O, I, k, k]
     if demodulate:
@@ -131,8 +144,8 @@ def use(
     """Replace the ops in the networks within the block."""
     replacements = [
         (linear_layer, "bias_act", bias_act),
-        (conv_layer, "bias_act", bias_act),
-        (conv_layer, "conv2d_resample", conv2d_resample),
+        (linear_layer, "scaled_linear", scaled_linear),
+        (conv_layer, "equalized_conv2d", equalized_conv2d),
         (modulated_layer, "modulated_conv2d", modulated),
         (modulated_layer, "add_skip", add_skip),
         (discriminator_model, "downsample2d", downsample2d),

@@ -107,7 +107,7 @@ def in_precisions(G: nn.Module, *precisions: str) -> dict[str, Callable]:
     """Our synthesis as --precision computes it, whose errors tests/sampling/test_generate.py bounds."""
     chosen = [SamplingOptions(precision=name) for name in precisions]
     names = [f"--precision {options.precision} ({options.precision_for(G)})" for options in chosen]
-    return {name: functools.partial(options.synthesize, G) for name, options in zip(names, chosen, strict=True)}
+    return {name: options.synthesizer(G) for name, options in zip(names, chosen, strict=True)}
 
 
 def _in_float64(G: nn.Module, ws: torch.Tensor) -> torch.Tensor:

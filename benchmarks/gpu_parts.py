@@ -27,6 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from stylegan_cli.doctor import checks
 from stylegan_cli.kernels import build as kernels
+from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.ops import bias_act, fir_filter, modulated_conv2d, upfirdn2d, use
 
 HERE = Path(__file__).parent
@@ -111,7 +112,7 @@ def profile_synthesis(obj: Context, size: int, batch: int, channel_base: int | N
     write_entry, device = obj
     G = generator(size, channel_base or (16384 if size < 512 else 32768), device)
     ws = G.mapping(torch.randn(batch, G.config.z_dim, device=device))
-    synthesize = functools.partial(G.synthesis, ws, dtype=HALF if is_cuda(device) else None)
+    synthesize = functools.partial(frozen_synthesis(G), ws, dtype=HALF if is_cuda(device) else None)
     for _ in range(3):
         synthesize()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda(device) else [])]

@@ -271,7 +271,7 @@ def test_every_update_is_one_of_adam_with_a_zero_where_there_is_no_gradient(make
             value, parameters = own(batch), phase.parameters
             weighted = value * (phase.interval / config.batch)
             gradients = torch.autograd.grad(weighted, parameters, retain_graph=True, allow_unused=True)
-            without[phase.name] = [p for p, g in zip(parameters, gradients) if g is None]
+            without[phase.name] = [p for p, g in zip(parameters, gradients) if g is None or not g.any()]
             for p, gradient in zip(parameters, gradients):
                 x, m, v, t = states[p]
                 g = torch.zeros_like(p) if gradient is None else gradient
