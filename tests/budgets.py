@@ -55,11 +55,17 @@ def generator(size: int) -> Generator:
         return build_generator(config).eval().requires_grad_(False).to(DEVICE)  # filters too
 
 
-def frozen(G: Generator) -> Synthesize:
+def frozen(G: Generator, implementation: str = "auto") -> Synthesize:
     """Synthesis as commands run it: constant noise, no gradients."""
     synthesize = functools.partial(frozen_synthesis(G), dtype=torch.float16)
-    count(lambda: synthesize(torch.empty(1, G.num_ws, G.config.w_dim, device=DEVICE)))  # prepares the weights
+    ws = torch.empty(1, G.num_ws, G.config.w_dim, device=DEVICE)
+    count(lambda: synthesize(ws), implementation)  # prepares the weights
     return synthesize
+
+
+def fused(G: Generator) -> Synthesize:
+    """The same with each convolution in half precision as one kernel."""
+    return frozen(G, "fused")
 
 
 def training(G: Generator) -> Synthesize:
@@ -82,7 +88,7 @@ def count_synthesis(
     with torch.set_grad_enabled(prepare is training):
         synthesize = prepare(G)
         ws = torch.empty(batch, G.num_ws, G.config.w_dim, device=DEVICE)
-        return count(lambda: synthesize(ws))
+        return count(lambda: synthesize(ws), "fused" if prepare is fused else "auto")
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -123,7 +129,7 @@ def count_phase(name: str) -> Count:
 
 # ---------------------------------------------------------------------------------------------------- table
 
-FORMS = {"frozen": frozen, "training": training}
+FORMS = {"frozen": frozen, "fused": fused, "training": training}
 PHASES = ("G", "G path length", "D", "D R1")
 # Other releases of PyTorch dispatch a few operations differently; other releases of ptxas make different code.
 SLACK, KERNEL_SLACK = 1.02, 1.1

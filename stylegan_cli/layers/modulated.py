@@ -191,6 +191,11 @@ class FrozenToRGB(nn.Module):
         self.weight, self.squares = layer.weight.detach().to(dtype), None
         self.bias = layer.bias.detach()
 
+    @functools.cached_property
+    def packed(self) -> Tensor:
+        """The weight of the fused kernel."""
+        return pack_weights(self.weight)
+
     def forward(
         self,
         x: Tensor,  # [N, in_channels, H, W]
@@ -198,5 +203,6 @@ class FrozenToRGB(nn.Module):
         below: Tensor | None = None,  # [N, out_channels, H / 2, W / 2] image of the level below
         f: Tensor | None = None,  # [K] filter to upsample it
     ) -> Tensor:  # [N, out_channels, H, W] in full precision
-        y = modulated_conv2d(x, self.weight, style, demodulate=False, prepared=Prepared(None))
+        packed = self.packed if current_implementation() == "fused" and self.dtype in HALF else None
+        y = modulated_conv2d(x, self.weight, style, demodulate=False, prepared=Prepared(None, packed))
         return add_skip(y, self.bias, below, f, self.clamp)

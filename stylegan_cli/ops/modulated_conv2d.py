@@ -54,7 +54,10 @@ def prepare_style(
     dtype: torch.dtype,  # of the layer's input
 ) -> Tensor:  # [..., I]
     """The style of a demodulated layer, see `prepare_weight`; zeros beyond its input channels change nothing."""
-    return style.float() / style.detach().abs().amax(-1, keepdim=True).clamp_min(EPS) if dtype in HALF else style
+    if dtype not in HALF:
+        return style
+    largest = torch.linalg.vector_norm(style.detach().float(), math.inf, dim=-1, keepdim=True)  # one kernel
+    return style.float() / largest.clamp_min(EPS)
 
 
 def demodulation(
