@@ -18,15 +18,13 @@ import torch
 from torch import Tensor
 
 import stylegan_cli
-from stylegan_cli.data.images import image_grid, to_rgb, to_uint8
+from stylegan_cli.data.images import labeled_grid, to_rgb, to_uint8
 from stylegan_cli.data.video import write_video
 from stylegan_cli.metrics.equivariance import peak_signal_to_noise
 from stylegan_cli.metrics.motions import MAX_SHIFT, MotionErrors, input_transform
 from stylegan_cli.metrics.resampling import shift_by_fraction
 from stylegan_cli.models.generator import Generator
 from stylegan_cli.sampling.latents import latents_from_seeds
-
-SCALE = 4  # of the video
 
 
 class ConstantErrors(MotionErrors):
@@ -87,6 +85,7 @@ def frames_of(
 ) -> Iterator[Tensor]:  # uint8 [3, H, W]
     """The figure eight of `sgan equivariance`."""
     height, width = generators[0].config.height, generators[0].config.width
+    labels = [f"{G.config.title}{text}" for G in generators for text in ("", ", undone")]
     columns = [G.mapping(latents_from_seeds(seeds, G.config.z_dim), None, 0.7) for G in generators]
     for k in range(frames):
         angle = 2 * math.pi * (k + 0.5) / frames
@@ -97,8 +96,8 @@ def frames_of(
             moved = synthesize(G, ws, "const", input_transform("frac", amounts, (width, height)).to(ws))
             undone, mask = shift_by_fraction(moved, -amounts)
             cells += [moved, torch.where(mask > 0, undone, torch.ones_like(undone))]
-        images = torch.stack([to_rgb(to_uint8(cell)) for cell in cells], 1).flatten(0, 1)
-        yield image_grid(images, len(cells), scale=SCALE)
+        images = torch.stack([to_rgb(to_uint8(cell)) for cell in cells], 1)
+        yield labeled_grid(images, None, None, [str(seed) for seed in seeds], labels)
 
 
 @click.command()

@@ -12,9 +12,12 @@ import pytest
 
 from stylegan_cli.kernels import build, toolchain
 
-# Logs its arguments, then writes its output in two halves with a pause in between.
+# Logs its arguments, except questions about itself, then writes its output in two halves with a pause in between.
 FAKE_COMPILER = """#!/bin/sh
-case " $* " in *" --version "*) echo 'release {release}, V{version}'; exit;; esac
+case " $* " in
+    *" --version "*) echo 'release {release}, V{version}'; exit;;
+    *" --dryrun "*) exit;;
+esac
 echo "$*" >> '{folder}/calls'
 for word; do
     [ "$last" = -o ] && out=$word
