@@ -56,7 +56,7 @@ def prepare_style(
     """The style of a demodulated layer, see `prepare_weight`; zeros beyond its input channels change nothing."""
     if dtype not in HALF:
         return style
-    largest = torch.linalg.vector_norm(style.detach().float(), math.inf, dim=-1, keepdim=True)  # one kernel
+    largest = torch.linalg.vector_norm(style.detach(), math.inf, dim=-1, keepdim=True)  # one kernel
     return style.float() / largest.clamp_min(EPS)
 
 

@@ -62,6 +62,8 @@ def product_dtype(
     height: int,  # the larger of input's and output's
 ) -> torch.dtype:
     """The type that a convolution multiplies in."""
+    if torch.compiler.is_compiling():  # context variables cannot be traced
+        return x.dtype
     lowest = _min_height.get()
     applies = lowest is not None and x.dtype == torch.float32 and height >= lowest and min(w.shape[:2]) >= MIN_CHANNELS
     return torch.bfloat16 if applies else x.dtype

@@ -166,7 +166,7 @@ def test_metrics_during_training(sgan, rgb_set, tmp_path, monkeypatch):
 
 
 def test_equivariance_in_training(sgan, rgb_set, tmp_path):
-    """Measured at each snapshot, in dB; the highest value is the best."""
+    """Measured at each snapshot, in dB."""
     line = ["train", "--cfg", "demo-stylegan3", "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8"]
     line += ["--cbase", "64", "--cmax", "4", "--aug", "noaug", "--kimg", "0.016", "--snap", "0.008"]
     sgan(*line, "--metrics", "eqt4_int", "-q")
@@ -174,8 +174,9 @@ def test_equivariance_in_training(sgan, rgb_set, tmp_path):
     values = [json.loads(text)["value"] for text in (folder / "metric-eqt4_int.jsonl").read_text().splitlines()]
     assert len(values) >= 2 and f"eqt4_int {values[-1]:.4g} dB" in (folder / "log.txt").read_text()
     best = f"{max(values):.5g} dB"
-    assert best in sgan("runs", "--runs", folder.parent).stdout and (folder / "best.safetensors").is_file()
-    shown = sgan("metrics", "eqr", "--num", "2", "--model", folder / "best.safetensors").stdout.split()
+    assert best in sgan("runs", "--runs", folder.parent).stdout
+    assert not (folder / "best.safetensors").exists()  # equivariance is no measure of quality
+    shown = sgan("metrics", "eqr", "--num", "2", "--model", folder).stdout.split()
     assert shown[0] == "eqr2" and shown[2] == "±" and shown[4] == "dB"
 
 
