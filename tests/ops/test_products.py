@@ -51,7 +51,7 @@ def test_operands_and_result_are_rounded_and_nothing_else(random, resampling):
     with bfloat16_products():
         y = conv2d_resample(x, w, f, **resampling)
     assert y.dtype == torch.float32
-    assert 1e-4 < relative_error(y, exact) < 3e-3
+    assert 1e-4 < relative_error(y, exact) < 2**-8  # less where the processor multiplies in bfloat16
     if not resampling:
         rounded = F.conv2d(x.bfloat16().double(), w.bfloat16().double(), padding=1)
         assert (y - rounded).abs().max() <= rounded.abs().max() * 2**-8
