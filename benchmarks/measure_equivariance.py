@@ -112,7 +112,7 @@ def main(models: tuple[str, ...], num: int, seeds: int, frames: int, out: str) -
     for path, G in zip(models, generators):
         values = "  ".join(f"{motion} {decibels(G, motion, num):5.1f} dB" for motion in ("int", "frac"))
         click.echo(f"{path}  EQ-T {values}  ({num} images)")
-    write_video(frames_of(generators, list(range(seeds)), frames), frames, out, fps=24, loop=True)
+    write_video(frames_of(generators, list(range(seeds)), frames), frames, out, fps=12, loop=True)
     click.echo(out)
 
 

@@ -175,7 +175,7 @@ def test_equivariance_in_training(sgan, rgb_set, tmp_path):
     assert len(values) >= 2 and f"eqt4_int {values[-1]:.4g} dB" in (folder / "log.txt").read_text()
     best = f"{max(values):.5g} dB"
     assert best in sgan("runs", "--runs", folder.parent).stdout
-    assert not (folder / "best.safetensors").exists()  # equivariance is no measure of quality
+    assert not (folder / "best.safetensors").exists()  # equivariance says nothing about quality
     shown = sgan("metrics", "eqr", "--num", "2", "--model", folder).stdout.split()
     assert shown[0] == "eqr2" and shown[2] == "±" and shown[4] == "dB"
 
