@@ -112,7 +112,7 @@ def time_layer(bench: Bench, name: str, layer: Layer, batch: int, dtype: torch.d
         reference = functools.partial(use("reference")(run), op)
         kind = f"{' radial' if layer.radial else ''}{' channels_last' if channels_last else ''}"
         bench.row(
-            f"{name} {c}x{size}x{size} up {up}{kind}, {direction}",
+            f"filtered_lrelu, {name.upper()} {c}x{size}x{size} up {up}{kind}, {direction}",
             alternatives(bench, functools.partial(run, op), functools.partial(run, peer_op), (x, b, dy)),
             exact=functools.partial(reference, *few),
             plain=functools.partial(reference, *(t.to(dtype) for t in few)),
