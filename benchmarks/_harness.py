@@ -250,9 +250,11 @@ class Bench:
         rounds: int = 7,
         seconds: float | None = None,  # start no new row after this time
         peer: str | None = None,  # path of a peer's checkout
+        keep_memory: bool = True,  # see `keep_freed_memory`, for all candidates
     ):
         self.device, self.rounds = torch.device(device), rounds
-        keep_freed_memory()  # as `sgan` does, for all candidates
+        if keep_memory:
+            keep_freed_memory()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # keep float32 exact
         torch.backends.cudnn.benchmark = True
         torch.manual_seed(0)
@@ -380,9 +382,14 @@ def benchmark(function: Callable) -> Callable:
     @click.option("--rounds", default=7, show_default=True)
     @click.option("--seconds", type=float, help="Start nothing new after this many seconds.")
     @click.option("--peer", help="Checkout of stylegan3 or stylegan2-ada-pytorch to measure in the same run.")
+    @click.option(
+        "--keep-memory/--return-memory",
+        default=True,
+        help="Whether the C library keeps freed memory, as in `sgan`, or returns it, as in other programs.",
+    )
     @functools.wraps(function)
-    def main(device, out, rounds, seconds, peer, **options):
-        bench = Bench(device, out, rounds, seconds, peer)
+    def main(device, out, rounds, seconds, peer, keep_memory, **options):
+        bench = Bench(device, out, rounds, seconds, peer, keep_memory)
         function(bench, **options)
         bench.finish()
 

@@ -33,8 +33,7 @@ NOTES = {
     "Projection": f"{NOTE} Passes alone are a lower bound, not an alternative: 0.98x means that all else in a step "
     "costs 2 %.",
     "Metrics": f"{NOTE} torch-fidelity is version 0.4.0, with the same images and weights.",
-    "Synthesis": f"{NOTE} As in `sgan`, freed memory is kept. Where the C library returns it after each layer, as in "
-    "other programs, StyleGAN3-T gains 4.6x and StyleGAN3-R 5.2x.",
+    "Synthesis": f"{NOTE} Freed memory is kept, as in `sgan`, unless the row says that the C library returned it.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"

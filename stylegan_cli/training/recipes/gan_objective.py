@@ -170,10 +170,8 @@ class Objective:
         shapes = {f"{purpose}.{name}": (self.config.generator.z_dim,) for name in ("z", "z2")[: 1 + mixes]}
         z = torch.cat(counter.normals(seed, shapes, index)).to(dtype)
         labels = batch.fake_labels
-        ws = self.G.mapping(
-            z, torch.cat([labels, labels]) if mixes and labels.shape[1] else labels
-        )  # both z in one pass
-        ws, *second_ws = ws.split(len(index))
+        labels = torch.cat([labels, labels]) if mixes and labels.shape[1] else labels
+        ws, *second_ws = self.G.mapping(z, labels).split(len(index))  # both z in one pass
         with collect():
             self.G.mapping.collect(ws[:, 0])
         if not mixes:
