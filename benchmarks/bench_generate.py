@@ -1,7 +1,7 @@
 """`sgan generate` from start to end, in turn with another checkout of this repository.
 
 python benchmarks/bench_generate.py --before ../before
-python benchmarks/bench_generate.py --before ../before --seeds 0-31 --model model.safetensors
+python benchmarks/bench_generate.py --before ../before --seeds 0-31 --model model.safetensors --batch 8
 
 The clock is the processor time of the whole process, with one OpenMP thread; wall time is printed beside it.
 """
@@ -25,10 +25,12 @@ from _harness import Bench, benchmark
 @click.option("--before", type=click.Path(path_type=Path), required=True, help="The other checkout.")
 @click.option("--seeds", default="0-255", show_default=True)
 @click.option("--model", help="Model. Default: the bundled one.")
+@click.option("--batch", help="Images at a time. Default: chosen by image size.")
 @benchmark
-def main(bench: Bench, before: Path, seeds: str, model: str | None) -> None:
+def main(bench: Bench, before: Path, seeds: str, model: str | None, batch: str | None) -> None:
     trees = {"ours": Path(__file__).parents[1], "before": before.resolve()}
     arguments = ["--seeds", seeds, "--device", str(bench.device), *(["--model", model] if model else [])]
+    arguments += ["--batch", batch] if batch else []
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in trees}
     for k in range(bench.rounds + 1):
         for name, tree in trees.items():
@@ -44,7 +46,8 @@ def main(bench: Bench, before: Path, seeds: str, model: str | None) -> None:
             "op": "generate",
             "dtype": "float32",
             "first": "ours",
-            "case": f"sgan generate --seeds {seeds}, {model or 'bundled model'}",
+            "case": f"sgan generate --seeds {seeds}, {Path(model).stem if model else 'bundled model'}"
+            + (f", batch {batch}" if batch else ""),
             "seconds": seconds,
             "rounds": processor,
             "wall": wall,
