@@ -84,19 +84,6 @@ __device__ __forceinline__ void sum_rows(A* partial, const A (&sum)[V], const Sh
     __syncthreads();
 }
 
-// The sum over the block, in its first thread.
-template <class A>
-__device__ __forceinline__ A sum_block(A value) {
-    A* shared = shared_memory<A>();
-    shared[threadIdx.x] = value;
-    __syncthreads();
-    for (int half = THREADS / 2; half; half /= 2) {
-        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-        __syncthreads();
-    }
-    return shared[0];
-}
-
 // Where the sums of the first kernel are: of dscale, db and dstrength.
 template <class A>
 struct Partial {

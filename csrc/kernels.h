@@ -157,6 +157,42 @@ struct ModulationStylesSecond {
 };
 const char* modulation_styles_second(const ModulationStylesSecond& args, void* stream);
 
+// out = gain (a + b), for several tensors in one launch; a b that is null is zero
+constexpr int kSums = 32;
+struct ScaledSums {
+    const void* a[32];  // of each tensor: numel numbers
+    const void* b[32];  // the same, or null
+    void* out[32];      // the same
+    int64_t numel[32];
+    double gain[32];
+    int64_t count;  // tensors, at most kSums
+    Dtype from;     // of a and b
+    Dtype to;       // of out
+};
+const char* scaled_sums(const ScaledSums& args, void* stream);
+
+// Minibatch standard deviation: image n is in group n mod (n / group), set f has c / sets channels, and with the mean m
+// and the deviation s = sqrt(variance + 1e-8) of each pixel and channel over a group
+//   order 0   out = x, and for each set a map of the mean of its s
+//   order 1   dx, the gradient, given that of out: dx = dout + r (x - m) / s,   r = sum dout[map] / (group numbers)
+//   order 2   the derivatives of dx in the direction u: out with respect to dout, dx with respect to x
+struct MinibatchStd {
+    const void* x;     // [n, c, p]
+    const void* dout;  // [n, c + sets, p]; orders 1 and 2
+    const void* u;     // [n, c, p]; order 2
+    void* out;         // [n, c + sets, p]; orders 0 and 2
+    void* dx;          // [n, c, p]; orders 1 and 2
+    int64_t n;
+    int64_t c;
+    int64_t p;  // pixels
+    int64_t sets;
+    int64_t group;
+    Dtype dtype;
+    int32_t channels_last;  // memory layouts are [n, p, c] and [n, p, c + sets]
+    int32_t order;
+};
+const char* minibatch_std(const MinibatchStd& args, void* stream);
+
 // y = clamp(x + b) + up(below),   up(v)[i] = 2 sum_k g[k] u[i + k - 2] along each axis,   u = v with a zero after each
 // sample, and zeros around; g is f reversed
 struct AddSkip {

@@ -11,6 +11,7 @@ from .bias_act import ACTIVATIONS, bias_act, epilogue
 from .composite import convolve, plain_convolution
 from .dispatch import choose
 from .modulation import scaled_weights
+from .scaled_weights import ScaledWeight
 from .upfirdn2d import downsample2d, upfirdn2d_composite, upfirdn2d_cuda, upfirdn2d_reference, upsample2d
 
 
@@ -43,16 +44,18 @@ def equalized_conv2d(
     w_gain: float = 1.0,  # factor on w
     gain: float = 1.0,  # factor after the activation
     clamp: float | None = None,  # upper bound of the absolute result; None: no bound
+    scaled: ScaledWeight | None = None,  # kernels read these instead of w, see `scaled_weights_of_layers`; up is 1
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
     """A layer: clamp(gain act(conv2d_resample(x, w_gain w) + b)). w and b can have higher precision than x; the result
-    has the type of x. Differentiable twice in x, w and b."""
+    has the type of x. Differentiable twice in x, w and b. `scaled` is w_gain w, without bias w_gain gain w."""
     implementation = choose(x.device.type)
-    # These activations are positively homogeneous: a gain before them equals one after them.
-    if implementation == "cuda" and (b is not None or act != "linear" or clamp is not None):
-        x = conv2d_resample_cuda(x, scaled_weights(w, w_gain, x.dtype)[0], f, up, down)
-        return epilogue(x, None, None, b, act, gain, ACTIVATIONS[act].alpha, clamp)
     if implementation == "cuda":
-        return conv2d_resample_cuda(x, scaled_weights(w, w_gain * gain, x.dtype)[0], f, up, down)
+        # These activations are positively homogeneous: without a bias, the gain is part of the weights.
+        total, gain = (w_gain, gain) if b is not None else (w_gain * gain, 1.0)
+        once, again = (scaled_weights(w, total, x.dtype)[0], None) if scaled is None else scaled
+        convolution = functools.partial(convolve, again=again)
+        x = _conv2d_resample(convolution, upfirdn2d_cuda, x, once, f, up, down)
+        return epilogue(x, None, None, b, act, gain, ACTIVATIONS[act].alpha, clamp)
     w, b = (w * (w_gain * gain)).to(x.dtype), None if b is None else (b * gain).to(x.dtype)
     return bias_act(_IMPLEMENTATIONS[implementation](x, w, f, up, down), b, act=act, gain=1, clamp=clamp)
 

@@ -103,16 +103,17 @@ class Objective:
 
     def discriminator_penalties(self, batch: GanBatch) -> Tensor:
         """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP on augmented images, without the terms whose weight is 0."""
-        config, total = self.config, batch.images.new_zeros([])
+        config, terms = self.config, []
         if config.gamma > 0:
-            total = total + config.gamma / 2 * self._penalty("r1", gradient_penalty, batch.images, batch.labels, batch)
+            r1 = self._penalty("r1", gradient_penalty, batch.images, batch.labels, batch)
+            terms.append(config.gamma / 2 * r1)
         if config.r2_gamma > 0:
-            fakes = self._fakes(batch, "r2")
-            total = total + config.r2_gamma / 2 * self._penalty("r2", gradient_penalty, fakes, batch.fake_labels, batch)
+            r2 = self._penalty("r2", gradient_penalty, self._fakes(batch, "r2"), batch.fake_labels, batch)
+            terms.append(config.r2_gamma / 2 * r2)
         if config.gp_weight > 0:
-            images = self._interpolated(batch)
-            total = total + config.gp_weight * self._penalty("gp", wgan_gp, images, batch.labels, batch)
-        return total
+            gp = self._penalty("gp", wgan_gp, self._interpolated(batch), batch.labels, batch)
+            terms.append(config.gp_weight * gp)
+        return sum(terms[1:], terms[0]) if terms else batch.images.new_zeros([])
 
     def discriminator_with_penalties(self, batch: GanBatch) -> Tensor:
         """Loss and penalties in one phase, for penalties at every step."""
