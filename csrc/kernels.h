@@ -52,6 +52,7 @@ struct EpilogueGrad {
     const void* x;          // [n, p, c], or null: dscale or gscale is null
     const void* scale;      // [n, c] acc, or null: 1
     const void* noise;      // [n or 1, p] acc, or null
+    const void* b;          // [c] acc, or null. If given, y is not that of the forward pass, but its x
     const void* gx;         // [n, p, c], order 2
     const void* gscale;     // [n, c] acc, order 2
     const void* gb;         // [c] acc, order 2
@@ -216,6 +217,7 @@ const char* add_skip(const AddSkip& args, void* stream);
 struct UpFirDn2d {
     const void* x;  // [n, c, h, w], any strides
     const void* f;  // [taps_y, taps_x] acc, or [taps_x] applied along both axes
+    const void* b;  // [c] acc, or null; read if x is activated
     void* y;        // [n, c, out_h, out_w], any strides
     int64_t n;
     int64_t c;
@@ -234,7 +236,11 @@ struct UpFirDn2d {
     int32_t taps_y;
     int32_t separable;  // f is [taps_x], and taps_y equals taps_x
     int32_t flip;       // f is not reversed
+    int32_t activates;  // the filter reads clamp(act_gain act(x + b)) instead of x, with `slope` below zero
     double gain;
+    double slope;
+    double act_gain;
+    double clamp;  // infinity: none
 };
 const char* upfirdn2d(const UpFirDn2d& args, void* stream);
 

@@ -24,11 +24,13 @@ Tensor epilogue(const Tensor& x, const MaybeTensor& scale, const MaybeTensor& no
 // Arguments shared by both derivatives. Without anything of a single sample, the batch is one.
 sgan::EpilogueGrad epilogue_grad_args(const Tensor& dy, const MaybeTensor& y, const MaybeTensor& x,
                                       const MaybeTensor& scale, const MaybeTensor& noise, double slope, double gain,
-                                      double clamp, int32_t order) {
+                                      double clamp, const MaybeTensor& b, int32_t order) {
     const sgan::BiasAct like = bias_act_args(dy, scale, noise, std::nullopt, "lrelu", gain, slope, clamp, 1);
     STD_TORCH_CHECK(like.channels_last || like.c == 1, "dy must be channels-last");
     STD_TORCH_CHECK(y || (slope == 1 && clamp == std::numeric_limits<double>::infinity()), "y is needed");
     sgan::EpilogueGrad args{};
+    STD_TORCH_CHECK(!b || y, "b needs y");
+    args.b = small<1>("b", b, dy, {dy.size(1)});
     args.scale = like.scale, args.noise = like.noise, args.noise_stride = like.noise_stride;
     for (const MaybeTensor* t : {&y, &x}) {
         if (!*t) continue;
@@ -55,8 +57,8 @@ void launch_epilogue_grad(const char* op, sgan::EpilogueGrad& args, const Tensor
 std::tuple<Tensor, Tensor, Tensor, Tensor> epilogue_backward(const Tensor& dy, const MaybeTensor& y,
                                                              const MaybeTensor& x, const MaybeTensor& scale,
                                                              const MaybeTensor& noise, bool bias, double slope,
-                                                             double gain, double clamp) {
-    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, 1);
+                                                             double gain, double clamp, const MaybeTensor& b) {
+    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, b, 1);
     Tensor dx = torch::stable::empty_like(dy);
     Tensor dscale = acc_empty({x ? dy.size(0) : 0, dy.size(1)}, dy), db = acc_empty({bias ? dy.size(1) : 0}, dy);
     Tensor dstrength = noise ? acc_empty({}, dy) : acc_empty({0}, dy);
@@ -71,8 +73,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> epilogue_backward(const Tensor& dy, c
 std::tuple<Tensor, Tensor, Tensor> epilogue_double_backward(
     const MaybeTensor& gx, const MaybeTensor& gscale, const MaybeTensor& gstrength, const MaybeTensor& gb,
     const Tensor& dy, const MaybeTensor& y, const MaybeTensor& x, const MaybeTensor& scale, const MaybeTensor& noise,
-    double slope, double gain, double clamp) {
-    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, 2);
+    double slope, double gain, double clamp, const MaybeTensor& b) {
+    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, b, 2);
     MaybeTensor direction;
     if (gx) check_same("gx", *gx, dy), direction = laid_out_like(*gx, dy), args.gx = direction->const_data_ptr();
     args.gscale = small<2>("gscale", gscale, dy, {dy.size(0), dy.size(1)});

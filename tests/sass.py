@@ -30,6 +30,7 @@ HOT = {
     "upfirdn2d_strips_kernel<Planes<__half,8,1,1,4>>": None,
     "upfirdn2d_strips_kernel<Planes<__half,8,2,1,4>>": None,
     "upfirdn2d_strips_kernel<Planes<__half,8,1,2,4>>": None,
+    "upfirdn2d_strips_kernel<ActivatedVectors<__half,8,1,1,4>>": None,
     "epilogue_kernel<__half,8,1>": None,
     "epilogue_kernel<__half,8,2>": None,
     "counter_kernel(CounterUniform,int)>": None,

@@ -44,6 +44,7 @@ class EqualConv2d(nn.Module):
         x: Tensor,  # [N, in_channels, H, W]
         gain: float = 1.0,  # multiplies the activation's gain and the clamp
         scaled: ScaledWeight | None = None,  # from `scaled_weights` with this gain and the type of x
+        before: EqualConv2d | None = None,  # x is its `convolve`; requires down = 2 and a kernel of 3
     ) -> Tensor:  # [N, out_channels, H * up / down, W * up / down]
         clamp = clamp_for(self.clamp, x.dtype)
         return equalized_conv2d(
@@ -58,7 +59,22 @@ class EqualConv2d(nn.Module):
             gain=ACTIVATIONS[self.act].gain * gain,
             clamp=None if clamp is None else clamp * gain,
             scaled=scaled,
+            before=None if before is None else before.rest(x.dtype),
         )
+
+    def convolve(
+        self,
+        x: Tensor,  # [N, in_channels, H, W]
+        scaled: ScaledWeight | None = None,  # as in `forward`
+    ) -> Tensor:  # [N, out_channels, H * up / down, W * up / down]
+        """Only the convolution. The next layer adds bias and activation."""
+        filter, w_gain = self.resample_filter, self.weight_gain
+        return equalized_conv2d(x, self.weight, None, filter, self.up, self.down, w_gain=w_gain, scaled=scaled)
+
+    def rest(self, dtype: torch.dtype) -> tuple[Tensor, str, float, float | None]:
+        """What `convolve` leaves out of `forward`: bias, activation, gain and clamp."""
+        assert self.bias is not None
+        return self.bias, self.act, ACTIVATIONS[self.act].gain, clamp_for(self.clamp, dtype)
 
     def extra_repr(self) -> str:
         o, i, k, _ = self.weight.shape

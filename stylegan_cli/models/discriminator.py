@@ -62,7 +62,9 @@ class DiscriminatorBlock(nn.Module):
         x, w0, w1 = x.to(dtype), scaled.get(self.conv0), scaled.get(self.conv1)
         if self.architecture == "resnet":
             y = self.skip(x, gain=RESNET_GAIN, scaled=scaled.get(self.skip))
-            return y + self.conv1(self.conv0(x, scaled=w0), gain=RESNET_GAIN, scaled=w1), image
+            if has_kernels(x.device):  # conv0's bias and activation are part of conv1's filter
+                return y + self.conv1(self.conv0.convolve(x, w0), RESNET_GAIN, w1, before=self.conv0), image
+            return y + self.conv1(self.conv0(x), gain=RESNET_GAIN), image
         return self.conv1(blur2d(self.conv0(x, scaled=w0), self.blur_filter), scaled=w1), image
 
 

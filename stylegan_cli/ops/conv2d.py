@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .activated_blur import Before, activated_blur
 from .bias_act import ACTIVATIONS, bias_act, epilogue
 from .composite import convolve, plain_convolution
 from .dispatch import choose
@@ -45,16 +46,20 @@ def equalized_conv2d(
     gain: float = 1.0,  # factor after the activation
     clamp: float | None = None,  # upper bound of the absolute result; None: no bound
     scaled: ScaledWeight | None = None,  # kernels read these instead of w, see `scaled_weights_of_layers`; up is 1
+    before: Before | None = None,  # bias and activation of x, which the filter adds if down is 2 and k is 3
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
     """A layer: clamp(gain act(conv2d_resample(x, w_gain w) + b)). w and b can have higher precision than x; the result
     has the type of x. Differentiable twice in x, w and b. `scaled` is w_gain w, without bias w_gain gain w."""
     implementation = choose(x.device.type)
+    if before is not None and implementation != "cuda":
+        x, before = bias_act(x, before[0].to(x.dtype), before[1], before[2], clamp=before[3]), None
     if implementation == "cuda":
         # These activations are positively homogeneous: without a bias, the gain is part of the weights.
         total, gain = (w_gain, gain) if b is not None else (w_gain * gain, 1.0)
         once, again = (scaled_weights(w, total, x.dtype)[0], None) if scaled is None else scaled
         convolution = functools.partial(convolve, again=again)
-        x = _conv2d_resample(convolution, upfirdn2d_cuda, x, once, f, up, down)
+        resample = upfirdn2d_cuda if before is None else functools.partial(activated_blur, before)
+        x = _conv2d_resample(convolution, resample, x, once, f, up, down)
         return epilogue(x, None, None, b, act, gain, ACTIVATIONS[act].alpha, clamp)
     w, b = (w * (w_gain * gain)).to(x.dtype), None if b is None else (b * gain).to(x.dtype)
     return bias_act(_IMPLEMENTATIONS[implementation](x, w, f, up, down), b, act=act, gain=1, clamp=clamp)

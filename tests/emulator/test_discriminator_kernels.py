@@ -8,9 +8,11 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from stylegan_cli.layers import EqualConv2d
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
-from stylegan_cli.ops import append_minibatch_std, use
+from stylegan_cli.ops import append_minibatch_std, bias_act, fir_filter, upfirdn2d, use
+from stylegan_cli.ops.activated_blur import activated_blur
 from stylegan_cli.ops.composite import convolve
 from stylegan_cli.ops.minibatch_std import append_minibatch_std_reference
 from stylegan_cli.ops.scaled_weights import MOST, scaled_weights_of_layers
@@ -22,6 +24,10 @@ LAYOUTS = {"channels last": torch.channels_last, "planes": torch.contiguous_form
 def values(*shape, dtype=torch.float64, seed=0, layout=torch.contiguous_format):
     generator = torch.Generator().manual_seed(seed + sum(shape))
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).contiguous(memory_format=layout)
+
+
+def acc(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def assert_close(result, exact, what, eps):
@@ -221,6 +227,106 @@ def test_opcheck_of_minibatch_std(device):
     torch.library.opcheck(torch.ops.sgan.minibatch_std_backward.default, (dy, x, 2, 1))
     saved = (dy.detach(), x.detach(), 2, 1)
     torch.library.opcheck(torch.ops.sgan.minibatch_std_double_backward.default, (x.detach(), *saved))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bias, activation and the filter after them
+
+SLOPE, GAIN, CLAMP = 0.2, 1.3, 1.1
+
+
+def activated_call(dtype, layout, c, taps, padding, size=(9, 11), b=True):
+    x, f = values(2, c, *size, dtype=dtype, layout=layout), values(taps, dtype=acc(dtype)) / 3
+    b = values(c, dtype=acc(dtype)) / 3 if b else None
+    with use("reference"):
+        activated = bias_act(x.double(), None if b is None else b.double(), "lrelu", GAIN, SLOPE, CLAMP)
+        exact = upfirdn2d(activated, f.double(), padding=padding)
+    out = torch.empty_like(exact, dtype=dtype).contiguous(memory_format=layout)
+    fields = {"x": x, "f": f, "b": b, "y": out, "n": 2, "c": c, "h": size[0], "w": size[1], "dtype": dtype, "gain": 1}
+    fields |= {"out_h": exact.shape[2], "out_w": exact.shape[3], "x_stride": x.stride(), "y_stride": out.stride()}
+    fields |= {"pad_x": padding[0], "pad_y": padding[2], "up": 1, "down": 1, "flip": 0, "taps_x": taps, "taps_y": taps}
+    fields |= {"separable": 1, "activates": 1, "slope": SLOPE, "act_gain": GAIN, "clamp": CLAMP}
+    return fields, out, exact
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+def test_activated_filters_under_sanitizers(emulator, dtype):
+    """Vectors of channels, in several strips too; fewer channels, planes and other filters, by the general kernel."""
+    last, planes = torch.channels_last, torch.contiguous_format
+    cases = [(last, c, 4, padding) for c in (8, 40, 5) for padding in ((2, 2, 2, 2), (1, 3, -1, 5))]
+    cases += [(last, 8, 4, (2, 1, 2, 1), (70, 35), False), (planes, 3, 4, (2, 2, 1, 1)), (last, 8, 3, (1, 1, 1, 1))]
+    calls = [(case, *activated_call(dtype, *case)) for case in cases]
+    emulator.run([("upfirdn2d", fields) for _, fields, _, _ in calls])
+    for case, _, out, exact in calls:
+        assert_close(out, exact, case, EPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+def test_slopes_from_what_precedes_the_activation(emulator, dtype):
+    """The derivatives of the epilogue are those from its result, to the bit."""
+    x, dy, gx = (values(2, 12, 5, 3, dtype=dtype, seed=seed, layout=torch.channels_last) for seed in range(3))
+    b = values(12, dtype=acc(dtype)) / 3
+    y = bias_act(x.to(b.dtype), b, "lrelu", GAIN, SLOPE, 1.0).to(dtype)
+    assert (y == 1).any() and (y == -1).sum() < (y == 1).sum()
+    shared = {"dy": dy, "n": 1, "c": 12, "p": 30, "noise_stride": 0, "dtype": dtype, "slope": SLOPE, "gain": GAIN}
+    shared |= {"clamp": 1.0, "partial": torch.empty(4000, dtype=b.dtype)}
+    found = []
+    for saved in ({"y": y}, {"y": x, "b": b}):
+        results = [torch.empty_like(t) for t in (dy, b, dy)]
+        emulator.call("epilogue_grad", **shared, **saved, dx=results[0], db=results[1], order=1)
+        emulator.call("epilogue_grad", **shared, **saved, gx=gx, gb=b, dx=results[2], order=2)
+        found.append(results)
+    assert all(torch.equal(*pair) for pair in zip(*found))
+
+
+@pytest.mark.parametrize("clamp", [None, 0.9])
+@pytest.mark.parametrize("c", [4, 3], ids=["one pass", "two"])
+def test_activated_blur_is_differentiable_twice(device, clamp, c):
+    x = values(2, c, 3, 4, layout=torch.channels_last).to(device).requires_grad_()
+    b, f = values(c).to(device).requires_grad_(), fir_filter((1, 3, 3, 1)).to(device)
+
+    def function(x, b):
+        return activated_blur((b, "lrelu", GAIN, clamp), x, f, 1, 1, (2, 1, 2, 2), False, 1.0)
+
+    with Calls("activated_blur") as seen:
+        y = function(x, b)
+    assert seen.count == (c == 4)
+    with use("reference"):
+        exact = upfirdn2d(bias_act(x, b, "lrelu", GAIN, SLOPE, clamp), f, padding=(2, 1, 2, 2))
+    torch.testing.assert_close(y, exact)
+    assert gradcheck(function, (x, b)) and gradgradcheck(function, (x, b))
+
+
+def test_activated_blur_refuses(device):
+    x, b, f = values(1, 4, 3, 3).to(device), values(4).to(device), values(4).to(device)
+    last = x.contiguous(memory_format=torch.channels_last)
+    for arguments, message in [((x, b, f), "channels-last"), ((last, b[:3], f), "b has the wrong shape")]:
+        with pytest.raises(RuntimeError, match=message):
+            torch.ops.sgan.activated_blur(*arguments, [1, 1, 1, 1], SLOPE, GAIN, CLAMP)
+
+
+def test_opcheck_of_activated_blur(device):
+    x = values(2, 4, 5, 4, dtype=torch.float32, layout=torch.channels_last).to(device).requires_grad_()
+    b, f = (values(4, dtype=torch.float32, seed=seed).to(device) for seed in (0, 1))
+    arguments = (x, b.clone().requires_grad_(), f, [2, 1, 1, 2], SLOPE, GAIN, CLAMP)
+    torch.library.opcheck(torch.ops.sgan.activated_blur.default, arguments)
+    dy, pre = x.detach().clone().requires_grad_(), x.detach()
+    params = (SLOPE, GAIN, CLAMP, b)
+    torch.library.opcheck(torch.ops.sgan.epilogue_backward.default, (dy, pre, None, None, None, True, *params))
+    second = (pre, None, None, b, pre, pre, None, None, None, *params)
+    torch.library.opcheck(torch.ops.sgan.epilogue_double_backward.default, second)
+
+
+def test_a_layer_that_adds_what_the_one_before_left_out(device):
+    first, second = EqualConv2d(3, 4, 3, act="lrelu", clamp=1.0), EqualConv2d(4, 5, 3, act="lrelu", down=2)
+    x = values(2, 3, 8, 8, layout=torch.channels_last).to(device)
+    for layer in (first, second):
+        layer.double().to(device)
+        torch.nn.init.normal_(layer.bias)
+    for implementation in ("cuda", "composite", "reference"):
+        with use(implementation), Calls("activated_blur") as seen:
+            torch.testing.assert_close(second(first.convolve(x), before=first), second(first(x)))
+        assert seen.count == (implementation == "cuda")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
