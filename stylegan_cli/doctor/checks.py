@@ -22,6 +22,7 @@ from ..kernels import build
 from ..kernels.toolchain import BuildError
 from ..ops import (
     add_skip,
+    append_minibatch_std,
     bias_act,
     downsample2d,
     filtered_lrelu,
@@ -175,6 +176,11 @@ CASES = (
         lambda *size: [torch.randn(*size)],
     ),
     _Case("add_skip", (_add_skip,), _add_skip_inputs),
+    _Case(
+        "minibatch_std",
+        (lambda x: append_minibatch_std(x, 2),),
+        lambda n, c, h, w: [torch.randn(n, 8 * c, 4, 4)],  # the lowest level
+    ),
     _Case(
         "filtered_lrelu",
         (_filtered(2, (9, 8)), _filtered(4, (14, 11)), _filtered(2, (11, 10), radial=True)),
