@@ -20,23 +20,25 @@ struct Strides {
     }
 };
 
-// Mean and deviation of one number over a group, of which `x` is the first and `step` the distance.
+// Mean and deviation of one number over a group, of which `x` is the first and `step` the distance. The mean is that of
+// differences to the first, which are exact where all are close: there the second derivative amplifies rounding most.
 template <class T>
 struct Moments {
     using A = acc_t<T>;
-    A mean = 0, deviation;
-    __device__ Moments(const T* x, unsigned step, unsigned group) {
+    A first, mean = 0, deviation;
+    __device__ Moments(const T* x, unsigned step, unsigned group) : first(to_acc(x[0])) {
 #pragma unroll 4
-        for (unsigned j = 0; j < group; j++) mean += to_acc(x[j * step]);
+        for (unsigned j = 1; j < group; j++) mean += to_acc(x[j * step]) - first;
         mean /= group;
         A variance = 0;
 #pragma unroll 4
         for (unsigned j = 0; j < group; j++) {
-            const A centered = to_acc(x[j * step]) - mean;
+            const A centered = center(x[j * step]);
             variance += centered * centered;
         }
         deviation = sqrt(variance / group + A(EPS));
     }
+    __device__ A center(T x) const { return to_acc(x) - first - mean; }
 };
 
 // A block for each group and set.
@@ -73,12 +75,12 @@ __global__ void __launch_bounds__(THREADS, 1) minibatch_std_kernel(MinibatchStd 
         for (unsigned j = 0; ORDER == 2 && j < group; j++) {
             const A direction = to_acc(u[at + j * step]);
             mean_u += direction;
-            product += direction * (to_acc(x[at + j * step]) - moments.mean);
+            product += direction * moments.center(x[at + j * step]);
         }
         mean_u /= group, product /= group;
         const A inverse = 1 / moments.deviation;
         for (unsigned j = 0; j < group; j++) {
-            const A centered = to_acc(x[at + j * step]) - moments.mean;
+            const A centered = moments.center(x[at + j * step]);
             if (ORDER == 0) out[wide_at + j * wide_step] = x[at + j * step];
             if (ORDER == 1)
                 dx[at + j * step] = from_acc<T>(to_acc(dout[wide_at + j * wide_step]) + rate * centered * inverse);

@@ -140,6 +140,11 @@ def _add_skip_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
     return [x, 4 * _signs((3,)), torch.randn(n, 3, h, w)]
 
 
+def _deviation_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
+    """Of the lowest level. The images differ: at equal ones, derivatives are steep."""
+    return [0.3 * torch.randn(n, 8 * c, 4, 4) + 3 * torch.arange(n)[:, None, None, None]]
+
+
 def _add_skip(x: Tensor, b: Tensor, below: Tensor) -> Tensor:
     return add_skip(x, b, below, _fir(x), clamp=5)
 
@@ -179,7 +184,7 @@ CASES = (
     _Case(
         "minibatch_std",
         (lambda x: append_minibatch_std(x, 2),),
-        lambda n, c, h, w: [torch.randn(n, 8 * c, 4, 4)],  # the lowest level
+        _deviation_inputs,
     ),
     _Case(
         "filtered_lrelu",

@@ -195,6 +195,22 @@ def test_minibatch_std_has_the_same_bits_in_any_order_of_threads(emulator):
     assert all(torch.equal(*pair) for pair in zip(*bits))
 
 
+def test_the_second_derivative_of_images_that_are_almost_equal(device):
+    """A few times less exact than the reference at most, where rounding of the mean would be amplified."""
+    x, u = (values(2, 64, 4, 4, dtype=torch.float32, seed=seed).to(device) for seed in (0, 1))
+    x[1] = x[0] + 1e-4 * x[1]
+    dy = values(2, 65, 4, 4, dtype=torch.float32, seed=2).to(device)
+
+    def second(dtype):
+        leaf = x.to(dtype).requires_grad_()
+        (dx,) = torch.autograd.grad(append_minibatch_std(leaf, 2), leaf, dy.to(dtype), create_graph=True)
+        return torch.autograd.grad(dx, leaf, u.to(dtype))[0].double()
+
+    with use("reference"):
+        exact, plain = second(torch.float64), second(torch.float32)
+    assert (second(torch.float32) - exact).norm() <= 4 * (plain - exact).norm()
+
+
 @pytest.mark.parametrize("change", [{"order": 3}, {"group": 3}, {"sets": 5}, {"group": 0}])
 def test_minibatch_std_refuses(emulator, change):
     ((name, fields), *_), _ = deviation_calls(torch.float32, (4, 6, 2, 2), 2, 1, torch.channels_last)
