@@ -66,7 +66,10 @@ def conv2d_resample(x, w, f=None, up=1, down=1):
     return F.conv2d(x, w, padding=k // 2)
 
 
-def equalized_conv2d(x, w, b, f, up=1, down=1, act="linear", w_gain=1.0, gain=1.0, clamp=None):
+def equalized_conv2d(
+    x, w, b, f, up=1, down=1, act="linear", w_gain=1.0, gain=1.0, clamp=None, scaled=None, before=None
+):
+    x = x if before is None else bias_act(x, *before)
     return bias_act(conv2d_resample(x, (w * w_gain).to(x.dtype), f, up, down), b, act, gain, clamp)
 
 

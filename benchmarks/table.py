@@ -24,7 +24,16 @@ KINDS = {
     "Training": ("train_step", "trainer", "growth", "augment", "busy"),
     "Projection": ("project",),
     "Metrics": ("frechet", "features", "fid"),
-    "Ops": ("bias_act", "upfirdn2d", "add_skip", "modulated_conv2d", "filtered_lrelu"),
+    "Ops": (
+        "bias_act",
+        "upfirdn2d",
+        "add_skip",
+        "minibatch_std",
+        "activated_blur",
+        "scaled_weights",
+        "modulated_conv2d",
+        "filtered_lrelu",
+    ),
     "Datasets": ("data",),
     "Editing": ("editing",),
 }

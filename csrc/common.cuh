@@ -213,6 +213,21 @@ struct Divider {
     uint32_t divisor, multiplier, shift = 0;
 };
 
+// The sum over the threads of the block, a power of two, for all of them. Uses a shared number of each.
+template <class A>
+__device__ __forceinline__ A sum_block(A value) {
+    A* shared = shared_memory<A>();
+    shared[threadIdx.x] = value;
+    __syncthreads();
+    for (unsigned half = blockDim.x / 2; half; half /= 2) {
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+        __syncthreads();
+    }
+    const A total = shared[0];
+    __syncthreads();
+    return total;
+}
+
 inline bool aligned_16(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 constexpr int64_t kMaxGrid = std::numeric_limits<int32_t>::max();

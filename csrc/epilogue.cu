@@ -49,13 +49,18 @@ __device__ __forceinline__ void store_numbers(void* to, int64_t at, const acc_t<
     store<T, V>(static_cast<T*>(to) + at, numbers);
 }
 
-// v[j] = slope of clamp(gain act(.)) where it gave y[j].
+// v[j] = slope of clamp(gain act(.)) where it gave y[j], or with b, at y[j] + b[j].
 template <class T, int V>
-__device__ __forceinline__ void load_slopes(acc_t<T> (&v)[V], const EpilogueGrad& args, int64_t at) {
+__device__ __forceinline__ void load_slopes(acc_t<T> (&v)[V], const EpilogueGrad& args, const acc_t<T> (&b)[V],
+                                            int64_t at) {
     using A = acc_t<T>;
     const A above = static_cast<A>(args.gain), below = above * static_cast<A>(args.slope);
     const A bound = to_acc(from_acc<T>(static_cast<A>(args.clamp)));  // rounded as in y
     load_numbers<T, V>(v, args.y, at);
+    if (args.b) {
+#pragma unroll
+        for (int j = 0; j < V; j++) v[j] = (v[j] + b[j]) * (v[j] + b[j] > 0 ? above : below);
+    }
 #pragma unroll
     for (int j = 0; j < V; j++) {
         const bool clamped = fabs(v[j]) >= bound && bound < A(INFINITY);
@@ -84,19 +89,6 @@ __device__ __forceinline__ void sum_rows(A* partial, const A (&sum)[V], const Sh
     __syncthreads();
 }
 
-// The sum over the block, in its first thread.
-template <class A>
-__device__ __forceinline__ A sum_block(A value) {
-    A* shared = shared_memory<A>();
-    shared[threadIdx.x] = value;
-    __syncthreads();
-    for (int half = THREADS / 2; half; half /= 2) {
-        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-        __syncthreads();
-    }
-    return shared[0];
-}
-
 // Where the sums of the first kernel are: of dscale, db and dstrength.
 template <class A>
 struct Partial {
@@ -120,8 +112,9 @@ __global__ void __launch_bounds__(THREADS) epilogue_kernel(EpilogueGrad args, Sh
     const bool active = row < step && c < args.c;
     const bool weighs_noise = ORDER == 1 ? args.dstrength != nullptr : args.gstrength != nullptr;
 
-    A scale[V], gscale[V], gb[V], sum_scale[V] = {}, sum_b[V] = {}, sum_strength = 0;
+    A scale[V], b[V], gscale[V], gb[V], sum_scale[V] = {}, sum_b[V] = {}, sum_strength = 0;
     load_row(scale, active ? args.scale : nullptr, n * args.c + c, A(1));
+    load_row(b, active ? args.b : nullptr, c, A(0));
     load_row(gscale, active ? args.gscale : nullptr, n * args.c + c, A(0));
     load_row(gb, active ? args.gb : nullptr, c, A(0));
     const A gstrength = args.gstrength ? *static_cast<const A*>(args.gstrength) : A(0);
@@ -129,7 +122,7 @@ __global__ void __launch_bounds__(THREADS) epilogue_kernel(EpilogueGrad args, Sh
         const int64_t at = (n * args.p + i) * args.c + c;
         const A noise = weighs_noise ? static_cast<const A*>(args.noise)[n * args.noise_stride + i] : A(0);
         A slope[V], dp[V], x[V], gx[V], out[V];
-        load_slopes<T, V>(slope, args, at);
+        load_slopes<T, V>(slope, args, b, at);
         load_numbers<T, V>(dp, args.dy, at);
         load_numbers<T, V>(x, args.x, at);
         if (ORDER == 2) load_numbers<T, V>(gx, args.gx, at);

@@ -52,6 +52,7 @@ struct EpilogueGrad {
     const void* x;          // [n, p, c], or null: dscale or gscale is null
     const void* scale;      // [n, c] acc, or null: 1
     const void* noise;      // [n or 1, p] acc, or null
+    const void* b;          // [c] acc, or null. If given, y is not that of the forward pass, but its x
     const void* gx;         // [n, p, c], order 2
     const void* gscale;     // [n, c] acc, order 2
     const void* gb;         // [c] acc, order 2
@@ -157,6 +158,42 @@ struct ModulationStylesSecond {
 };
 const char* modulation_styles_second(const ModulationStylesSecond& args, void* stream);
 
+// out = gain (a + b), for several tensors in one launch; a b that is null is zero
+constexpr int kSums = 32;
+struct ScaledSums {
+    const void* a[32];  // of each tensor: numel numbers
+    const void* b[32];  // the same, or null
+    void* out[32];      // the same
+    int64_t numel[32];
+    double gain[32];
+    int64_t count;  // tensors, at most kSums
+    Dtype from;     // of a and b
+    Dtype to;       // of out
+};
+const char* scaled_sums(const ScaledSums& args, void* stream);
+
+// Minibatch standard deviation: image n is in group n mod (n / group), set f has c / sets channels, and with the mean m
+// and the deviation s = sqrt(variance + 1e-8) of each pixel and channel over a group
+//   order 0   out = x, and for each set a map of the mean of its s
+//   order 1   dx, the gradient, given that of out: dx = dout + r (x - m) / s,   r = sum dout[map] / (group numbers)
+//   order 2   the derivatives of dx in the direction u: out with respect to dout, dx with respect to x
+struct MinibatchStd {
+    const void* x;     // [n, c, p]
+    const void* dout;  // [n, c + sets, p]; orders 1 and 2
+    const void* u;     // [n, c, p]; order 2
+    void* out;         // [n, c + sets, p]; orders 0 and 2
+    void* dx;          // [n, c, p]; orders 1 and 2
+    int64_t n;
+    int64_t c;
+    int64_t p;  // pixels
+    int64_t sets;
+    int64_t group;
+    Dtype dtype;
+    int32_t channels_last;  // memory layouts are [n, p, c] and [n, p, c + sets]
+    int32_t order;
+};
+const char* minibatch_std(const MinibatchStd& args, void* stream);
+
 // y = clamp(x + b) + up(below),   up(v)[i] = 2 sum_k g[k] u[i + k - 2] along each axis,   u = v with a zero after each
 // sample, and zeros around; g is f reversed
 struct AddSkip {
@@ -180,6 +217,7 @@ const char* add_skip(const AddSkip& args, void* stream);
 struct UpFirDn2d {
     const void* x;  // [n, c, h, w], any strides
     const void* f;  // [taps_y, taps_x] acc, or [taps_x] applied along both axes
+    const void* b;  // [c] acc, or null; read if x is activated
     void* y;        // [n, c, out_h, out_w], any strides
     int64_t n;
     int64_t c;
@@ -198,7 +236,11 @@ struct UpFirDn2d {
     int32_t taps_y;
     int32_t separable;  // f is [taps_x], and taps_y equals taps_x
     int32_t flip;       // f is not reversed
+    int32_t activates;  // the filter reads clamp(act_gain act(x + b)) instead of x, with `slope` below zero
     double gain;
+    double slope;
+    double act_gain;
+    double clamp;  // infinity: none
 };
 const char* upfirdn2d(const UpFirDn2d& args, void* stream);
 

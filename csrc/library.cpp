@@ -84,14 +84,15 @@ Tensor add_skip(const Tensor& x, const MaybeTensor& b, const MaybeTensor& below,
 // ---------------------------------------------------------------------------------------------------------------------
 // upfirdn2d
 
-Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std::vector<int64_t> padding, bool flip,
-                 double gain) {
+// `activation` is given if the filter reads activated numbers.
+Tensor upfirdn2d_of(const Tensor& x, const Tensor& f, int64_t up, int64_t down, const std::vector<int64_t>& padding,
+                    bool flip, double gain, const sgan::UpFirDn2d& activation) {
     STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
     STD_TORCH_CHECK(x.dim() == 4, "x must be [N, C, H, W], not ", text(x));
     STD_TORCH_CHECK(f.dim() == 1 || f.dim() == 2, "f must be [K] or [KH, KW], not ", text(f));
     STD_TORCH_CHECK(up >= 1 && up <= 1024 && down >= 1 && down <= 1024, "up and down must be 1 to 1024");
     STD_TORCH_CHECK(padding.size() == 4, "padding must be left, right, top, bottom");
-    sgan::UpFirDn2d args{};
+    sgan::UpFirDn2d args = activation;
     args.taps_x = static_cast<int32_t>(f.size(-1)), args.taps_y = static_cast<int32_t>(f.size(0));
     const int64_t h = x.size(2) * up + padding[2] + padding[3], w = x.size(3) * up + padding[0] + padding[1];
     STD_TORCH_CHECK(args.taps_x >= 1 && args.taps_y >= 1 && h >= args.taps_y && w >= args.taps_x, "f ", text(f),
@@ -110,6 +111,21 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std
     Launch launch(x);
     raise("upfirdn2d", sgan::upfirdn2d(args, launch.stream));
     return y;
+}
+
+Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up, int64_t down, std::vector<int64_t> padding, bool flip,
+                 double gain) {
+    return upfirdn2d_of(x, f, up, down, padding, flip, gain, {});
+}
+
+// The filter of clamp(gain lrelu(x + b)).
+Tensor activated_blur(const Tensor& x, const Tensor& b, const Tensor& f, std::vector<int64_t> padding, double slope,
+                      double gain, double clamp) {
+    STD_TORCH_CHECK(channels_last(x), "x must be channels-last");
+    sgan::UpFirDn2d activation{};
+    activation.b = small<1>("b", b, x, {x.size(1)});
+    activation.activates = 1, activation.slope = slope, activation.act_gain = gain, activation.clamp = clamp;
+    return upfirdn2d_of(x, f, 1, 1, padding, false, 1, activation);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -241,6 +257,7 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("bias_act_double_backward", TORCH_BOX(&bias_act_double_backward));
     m.impl("add_skip", TORCH_BOX(&add_skip));
     m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d));
+    m.impl("activated_blur", TORCH_BOX(&activated_blur));
     m.impl("filtered_lrelu", TORCH_BOX(&filtered_lrelu));
     m.impl("filtered_lrelu_linear", TORCH_BOX(&filtered_lrelu_linear));
     m.impl("modulated_conv2d", TORCH_BOX(&modulated_conv2d));

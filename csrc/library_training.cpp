@@ -24,11 +24,13 @@ Tensor epilogue(const Tensor& x, const MaybeTensor& scale, const MaybeTensor& no
 // Arguments shared by both derivatives. Without anything of a single sample, the batch is one.
 sgan::EpilogueGrad epilogue_grad_args(const Tensor& dy, const MaybeTensor& y, const MaybeTensor& x,
                                       const MaybeTensor& scale, const MaybeTensor& noise, double slope, double gain,
-                                      double clamp, int32_t order) {
+                                      double clamp, const MaybeTensor& b, int32_t order) {
     const sgan::BiasAct like = bias_act_args(dy, scale, noise, std::nullopt, "lrelu", gain, slope, clamp, 1);
     STD_TORCH_CHECK(like.channels_last || like.c == 1, "dy must be channels-last");
     STD_TORCH_CHECK(y || (slope == 1 && clamp == std::numeric_limits<double>::infinity()), "y is needed");
     sgan::EpilogueGrad args{};
+    STD_TORCH_CHECK(!b || y, "b needs y");
+    args.b = small<1>("b", b, dy, {dy.size(1)});
     args.scale = like.scale, args.noise = like.noise, args.noise_stride = like.noise_stride;
     for (const MaybeTensor* t : {&y, &x}) {
         if (!*t) continue;
@@ -55,8 +57,8 @@ void launch_epilogue_grad(const char* op, sgan::EpilogueGrad& args, const Tensor
 std::tuple<Tensor, Tensor, Tensor, Tensor> epilogue_backward(const Tensor& dy, const MaybeTensor& y,
                                                              const MaybeTensor& x, const MaybeTensor& scale,
                                                              const MaybeTensor& noise, bool bias, double slope,
-                                                             double gain, double clamp) {
-    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, 1);
+                                                             double gain, double clamp, const MaybeTensor& b) {
+    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, b, 1);
     Tensor dx = torch::stable::empty_like(dy);
     Tensor dscale = acc_empty({x ? dy.size(0) : 0, dy.size(1)}, dy), db = acc_empty({bias ? dy.size(1) : 0}, dy);
     Tensor dstrength = noise ? acc_empty({}, dy) : acc_empty({0}, dy);
@@ -71,8 +73,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> epilogue_backward(const Tensor& dy, c
 std::tuple<Tensor, Tensor, Tensor> epilogue_double_backward(
     const MaybeTensor& gx, const MaybeTensor& gscale, const MaybeTensor& gstrength, const MaybeTensor& gb,
     const Tensor& dy, const MaybeTensor& y, const MaybeTensor& x, const MaybeTensor& scale, const MaybeTensor& noise,
-    double slope, double gain, double clamp) {
-    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, 2);
+    double slope, double gain, double clamp, const MaybeTensor& b) {
+    sgan::EpilogueGrad args = epilogue_grad_args(dy, y, x, scale, noise, slope, gain, clamp, b, 2);
     MaybeTensor direction;
     if (gx) check_same("gx", *gx, dy), direction = laid_out_like(*gx, dy), args.gx = direction->const_data_ptr();
     args.gscale = small<2>("gscale", gscale, dy, {dy.size(0), dy.size(1)});
@@ -190,6 +192,95 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> modulation_styles_double_back
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// scaled_sums
+
+// gain (a + b) of each tensor; b has as many as a, or none. `half` as above.
+std::vector<Tensor> scaled_sums(std::vector<Tensor> a, std::vector<Tensor> b, std::vector<double> gain, int64_t half) {
+    STD_TORCH_CHECK(!a.empty() && a.size() <= sgan::kSums && gain.size() == a.size(), "there must be a gain for each "
+                    "of 1 to 32 tensors");
+    STD_TORCH_CHECK(b.empty() || b.size() == a.size(), "b must have as many tensors as a, or none");
+    const ScalarType to = half == 0 ? acc_type(a[0]) : half == 1 ? ScalarType::Half : ScalarType::BFloat16;
+    sgan::ScaledSums args{};
+    args.count = static_cast<int64_t>(a.size()), args.from = dtype_of("a", a[0]);
+    std::vector<Tensor> out;
+    for (size_t s = 0; s < a.size(); s++) {
+        check_device("a", a[s], a[0]);
+        STD_TORCH_CHECK(a[s].scalar_type() == a[0].scalar_type(), "all tensors must have the same type");
+        STD_TORCH_CHECK(a[s].dim() == 4 && (a[s].is_contiguous() || channels_last(a[s])), "a must be dense and "
+                        "[O, I, k, k]");
+        out.push_back(empty({a[s].size(0), a[s].size(1), a[s].size(2), a[s].size(3)}, to, a[s], format_of(a[s])));
+        args.a[s] = a[s].const_data_ptr(), args.out[s] = out[s].mutable_data_ptr();
+        args.numel[s] = a[s].numel(), args.gain[s] = gain[s];
+        if (b.empty()) continue;
+        check_same("b", b[s], a[s]);
+        STD_TORCH_CHECK(b[s].numel() == 0 || format_of(b[s]) == format_of(a[s]), "b must have the memory format of a");
+        args.b[s] = b[s].const_data_ptr();
+    }
+    args.to = dtype_of("out", out[0]);
+    Launch launch(a[0]);
+    raise("scaled_sums", sgan::scaled_sums(args, launch.stream));
+    return out;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// minibatch_std
+
+sgan::MinibatchStd minibatch_std_args(const Tensor& x, int64_t group, int64_t sets, int32_t order) {
+    STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
+    STD_TORCH_CHECK(x.dim() == 4 && (x.is_contiguous() || channels_last(x)), "x must be dense and [N, C, H, W]");
+    sgan::MinibatchStd args{};
+    args.x = x.const_data_ptr(), args.dtype = dtype_of("x", x), args.channels_last = channels_last(x);
+    args.n = x.size(0), args.c = x.size(1), args.p = x.size(2) * x.size(3);
+    args.sets = sets, args.group = group, args.order = order;
+    return args;
+}
+
+Tensor with_maps(const Tensor& x, int64_t sets) {
+    return empty({x.size(0), x.size(1) + sets, x.size(2), x.size(3)}, x.scalar_type(), x, format_of(x));
+}
+
+const void* gradient_of_maps(const Tensor& dy, const Tensor& x, int64_t sets) {
+    check_device("dy", dy, x);
+    const bool fits = dy.dim() == 4 && dy.size(0) == x.size(0) && dy.size(1) == x.size(1) + sets &&
+                      dy.size(2) == x.size(2) && dy.size(3) == x.size(3) && dy.scalar_type() == x.scalar_type();
+    STD_TORCH_CHECK(fits && format_of(dy) == format_of(x), "dy must have the type and memory format of x, and ",
+                    x.size(1) + sets, " channels, not ", text(dy));
+    return dy.const_data_ptr();
+}
+
+Tensor minibatch_std(const Tensor& x, int64_t group, int64_t sets) {
+    sgan::MinibatchStd args = minibatch_std_args(x, group, sets, 0);
+    Tensor out = with_maps(x, sets);
+    args.out = out.mutable_data_ptr();
+    Launch launch(x);
+    raise("minibatch_std", sgan::minibatch_std(args, launch.stream));
+    return out;
+}
+
+Tensor minibatch_std_backward(const Tensor& dy, const Tensor& x, int64_t group, int64_t sets) {
+    sgan::MinibatchStd args = minibatch_std_args(x, group, sets, 1);
+    Tensor dx = torch::stable::empty_like(x);
+    args.dout = gradient_of_maps(dy, x, sets), args.dx = dx.mutable_data_ptr();
+    Launch launch(x);
+    raise("minibatch_std_backward", sgan::minibatch_std(args, launch.stream));
+    return dx;
+}
+
+// The derivatives of dx in the direction u with respect to dy and x.
+std::tuple<Tensor, Tensor> minibatch_std_double_backward(const Tensor& u, const Tensor& dy, const Tensor& x,
+                                                         int64_t group, int64_t sets) {
+    sgan::MinibatchStd args = minibatch_std_args(x, group, sets, 2);
+    check_same("u", u, x);
+    STD_TORCH_CHECK(format_of(u) == format_of(x), "u must have the memory format of x");
+    Tensor cdy = with_maps(x, sets), cx = torch::stable::empty_like(x);
+    args.dout = gradient_of_maps(dy, x, sets), args.u = u.const_data_ptr();
+    args.out = cdy.mutable_data_ptr(), args.dx = cx.mutable_data_ptr();
+    Launch launch(x);
+    raise("minibatch_std_double_backward", sgan::minibatch_std(args, launch.stream));
+    return {cdy, cx};
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // counter_uniform
 
 Tensor counter_uniform(const Tensor& index, std::vector<int64_t> keys, std::vector<int64_t> counts, bool centered) {
@@ -225,5 +316,9 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("modulation_styles", TORCH_BOX(&modulation_styles));
     m.impl("modulation_styles_backward", TORCH_BOX(&modulation_styles_backward));
     m.impl("modulation_styles_double_backward", TORCH_BOX(&modulation_styles_double_backward));
+    m.impl("scaled_sums", TORCH_BOX(&scaled_sums));
+    m.impl("minibatch_std", TORCH_BOX(&minibatch_std));
+    m.impl("minibatch_std_backward", TORCH_BOX(&minibatch_std_backward));
+    m.impl("minibatch_std_double_backward", TORCH_BOX(&minibatch_std_double_backward));
     m.impl("counter_uniform", TORCH_BOX(&counter_uniform));
 }

@@ -40,7 +40,14 @@ __global__ void __launch_bounds__(256) upfirdn2d_general_kernel(UpFirDn2d args, 
                 if (ux + kx < 0 || at >= args.w || at * args.up != ux + kx) continue;
                 const int fx = args.flip ? kx : args.taps_x - 1 - kx;
                 const A tap = args.separable ? f[fx] : f[fy * args.taps_x + fx];
-                row += tap * to_acc(x[y * args.x_stride[2] + at * args.x_stride[3]]);
+                A v = to_acc(x[y * args.x_stride[2] + at * args.x_stride[3]]);
+                if (args.activates) {
+                    const A gain = static_cast<A>(args.act_gain), bound = static_cast<A>(args.clamp);
+                    v += args.b ? static_cast<const A*>(args.b)[c] : A(0);
+                    v *= v > 0 ? gain : gain * static_cast<A>(args.slope);
+                    v = v > bound ? bound : v < -bound ? -bound : v;
+                }
+                row += tap * v;
             }
             sum += args.separable ? f[fy] * row : row;
         }
@@ -93,6 +100,11 @@ const char* launch_any(const UpFirDn2d& args, void* stream) {
     const char* error = nullptr;
     if constexpr (!std::is_same_v<T, double>) {
         const Layout layout = layout_of<T>(args);
+        if (args.activates) {
+            const bool launched = layout == Layout::vectors &&
+                                  launch_strips<ActivatedVectors<T, V, 1, 1, 4>>(args, stream, error);
+            return launched ? error : launch_general<T>(args, stream);
+        }
         if (layout == Layout::planes && launch_cases<Planes, T, V, 4>(args, stream, error)) return error;
         if (layout == Layout::vectors && launch_cases<Vectors, T, V, 4>(args, stream, error)) return error;
         if (layout == Layout::pixels && launch_cases<Pixels, T, 4, 2>(args, stream, error)) return error;

@@ -221,6 +221,12 @@ struct Vectors : Strip<T_, V_, UP_, DOWN_, K_> {
     }
 
     __device__ void filter(A (&out)[V], const T* x, int64_t row, const StripGrid& grid) const {
+        filter_activated(out, x, row, grid, [](A v, int) { return v; });
+    }
+
+    // The same of activate(v, j) instead of each number v of channel j.
+    template <class F>
+    __device__ void filter_activated(A (&out)[V], const T* x, int64_t row, const StripGrid& grid, F activate) const {
         unsigned i = at + static_cast<unsigned>(row);
         uint32_t words[M][V * sizeof(T) / 4] = {};  // numbers of two bytes would be moved one by one
 #pragma unroll
@@ -234,7 +240,37 @@ struct Vectors : Strip<T_, V_, UP_, DOWN_, K_> {
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
-            for (int j = 0; j < V; j++) out[j] += taps[m] * to_acc(numbers[m][j]);
+            for (int j = 0; j < V; j++) out[j] += taps[m] * activate(to_acc(numbers[m][j]), j);
+    }
+};
+
+// The same of clamp(act_gain act(x + b)). Outside the image is zero: its taps are.
+template <class T_, int V_, int UP_, int DOWN_, int K_>
+struct ActivatedVectors : Vectors<T_, V_, UP_, DOWN_, K_> {
+    using S = Vectors<T_, V_, UP_, DOWN_, K_>;
+    using typename S::A, typename S::T;
+    using S::V, S::K, S::M;
+    static constexpr int BLOCKS = 5;
+
+    A b[V], above, below, bound;
+
+    __device__ ActivatedVectors(const UpFirDn2d& args, const StripGrid& grid, unsigned first, const A (&g)[K])
+        : S(args, grid, first, g) {
+        const unsigned channel = first % grid.pitch.divisor;
+#pragma unroll
+        for (int j = 0; j < V; j++) b[j] = args.b ? static_cast<const A*>(args.b)[channel + j] : A(0);
+#pragma unroll
+        for (int m = 0; m < M; m++) S::taps[m] = S::valid >> m & 1 ? S::taps[m] : A(0);
+        above = static_cast<A>(args.act_gain), below = above * static_cast<A>(args.slope);
+        bound = static_cast<A>(args.clamp);
+    }
+
+    __device__ void filter(A (&out)[V], const T* x, int64_t row, const StripGrid& grid) const {
+        S::filter_activated(out, x, row, grid, [this](A v, int j) {
+            v += b[j];
+            v *= v > 0 ? above : below;
+            return clamp_between(v, bound);
+        });
     }
 };
 

@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 TINY = {
     "bench_busy": "--busy 0 --threads 1 --steps 1",
     "bench_data": "--no-packaged --small 3 --large 2",
+    "bench_discriminator": "--batch 4 --channel-max 8",
     "bench_filtered_lrelu": "--channel-max 4 --size-max 36",
     "bench_ops": "--size 16 --batch 2 --channel-max 4",
     "bench_synthesis": "--size 16 --batch 2 --channel-base 64",

@@ -22,6 +22,7 @@ from ..kernels import build
 from ..kernels.toolchain import BuildError
 from ..ops import (
     add_skip,
+    append_minibatch_std,
     bias_act,
     downsample2d,
     filtered_lrelu,
@@ -139,6 +140,11 @@ def _add_skip_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
     return [x, 4 * _signs((3,)), torch.randn(n, 3, h, w)]
 
 
+def _deviation_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
+    """Of the lowest level. The images differ: at equal ones, derivatives are steep."""
+    return [0.3 * torch.randn(n, 8 * c, 4, 4) + 3 * torch.arange(n)[:, None, None, None]]
+
+
 def _add_skip(x: Tensor, b: Tensor, below: Tensor) -> Tensor:
     return add_skip(x, b, below, _fir(x), clamp=5)
 
@@ -175,6 +181,11 @@ CASES = (
         lambda *size: [torch.randn(*size)],
     ),
     _Case("add_skip", (_add_skip,), _add_skip_inputs),
+    _Case(
+        "minibatch_std",
+        (lambda x: append_minibatch_std(x, 2),),
+        _deviation_inputs,
+    ),
     _Case(
         "filtered_lrelu",
         (_filtered(2, (9, 8)), _filtered(4, (14, 11)), _filtered(2, (11, 10), radial=True)),

@@ -1,9 +1,8 @@
 """Layers that the networks share."""
 
 from .adain import adain
-from .conv import EqualConv2d
+from .conv import EqualConv2d, scaled_weights
 from .layout import to_memory_format
 from .linear import EqualLinear
-from .minibatch import append_minibatch_std
 from .modulated import ModulatedConv2d, ToRGB, batched_styles
 from .normalize import normalize_2nd_moment

@@ -5,12 +5,14 @@ y = clamp(gain act(resample(conv(x, weight / sqrt(fan_in))) + bias))
 
 from __future__ import annotations
 
+import collections
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import equalized_conv2d, fir_filter
+from ..ops import ScaledWeight, equalized_conv2d, fir_filter, scaled_weights_of_layers
 from ..ops.bias_act import ACTIVATIONS
 from .initial import normal
 from .precision import clamp_for
@@ -41,6 +43,8 @@ class EqualConv2d(nn.Module):
         self,
         x: Tensor,  # [N, in_channels, H, W]
         gain: float = 1.0,  # multiplies the activation's gain and the clamp
+        scaled: ScaledWeight | None = None,  # from `scaled_weights` with this gain and the type of x
+        before: EqualConv2d | None = None,  # x is its `convolve`; requires down = 2 and a kernel of 3
     ) -> Tensor:  # [N, out_channels, H * up / down, W * up / down]
         clamp = clamp_for(self.clamp, x.dtype)
         return equalized_conv2d(
@@ -54,8 +58,40 @@ class EqualConv2d(nn.Module):
             w_gain=self.weight_gain,
             gain=ACTIVATIONS[self.act].gain * gain,
             clamp=None if clamp is None else clamp * gain,
+            scaled=scaled,
+            before=None if before is None else before.rest(x.dtype),
         )
+
+    def convolve(
+        self,
+        x: Tensor,  # [N, in_channels, H, W]
+        scaled: ScaledWeight | None = None,  # as in `forward`
+    ) -> Tensor:  # [N, out_channels, H * up / down, W * up / down]
+        """Only the convolution. The next layer adds bias and activation."""
+        filter, w_gain = self.resample_filter, self.weight_gain
+        return equalized_conv2d(x, self.weight, None, filter, self.up, self.down, w_gain=w_gain, scaled=scaled)
+
+    def rest(self, dtype: torch.dtype) -> tuple[Tensor, str, float, float | None]:
+        """What `convolve` leaves out of `forward`: bias, activation, gain and clamp."""
+        assert self.bias is not None
+        return self.bias, self.act, ACTIVATIONS[self.act].gain, clamp_for(self.clamp, dtype)
 
     def extra_repr(self) -> str:
         o, i, k, _ = self.weight.shape
         return f"{i}, {o}, {k}x{k}, act={self.act}, up={self.up}, down={self.down}"
+
+
+def scaled_weights(
+    layers: Iterable[tuple[EqualConv2d, torch.dtype, float]],  # on the GPU; the type of the images, and the gain
+) -> dict[nn.Module, ScaledWeight]:
+    """The weights of several layers for their `forward`, from one launch for each type. Those that are frozen have no
+    gradients, which would be computed for nothing."""
+    groups = collections.defaultdict(list)
+    for layer, dtype, gain in layers:
+        folded = layer.weight_gain * (gain * ACTIVATIONS[layer.act].gain if layer.bias is None else 1)
+        groups[dtype, layer.weight.requires_grad].append((layer, folded))
+    found = {}
+    for (dtype, _), group in groups.items():
+        scaled = scaled_weights_of_layers([layer.weight for layer, _ in group], [gain for _, gain in group], dtype)
+        found |= dict(zip((layer for layer, _ in group), scaled, strict=True))
+    return found

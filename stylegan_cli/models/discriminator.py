@@ -7,15 +7,18 @@ from __future__ import annotations
 import collections
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import EqualConv2d, EqualLinear, append_minibatch_std
-from ..ops import blur2d, downsample2d, fir_filter, has_kernels
+from ..layers import EqualConv2d, EqualLinear, scaled_weights
+from ..ops import ScaledWeight, append_minibatch_std, blur2d, downsample2d, fir_filter, has_kernels
 from .config import DiscriminatorConfig, Level
 from .mapping import MappingNetwork
+
+RESNET_GAIN = math.sqrt(0.5)  # of both summands, whose sum then has the variance of each
+ScaledWeights = Mapping[nn.Module, ScaledWeight]  # of layers whose weights were prepared together
 
 
 class DiscriminatorBlock(nn.Module):
@@ -48,18 +51,21 @@ class DiscriminatorBlock(nn.Module):
         x: Tensor | None,  # [N, in_channels, H, W]
         image: Tensor | None,  # [N, channels, H, W] if this or a lower level has a fromRGB
         dtype: torch.dtype,
+        scaled: ScaledWeights,
     ) -> tuple[Tensor, Tensor | None]:  # [N, out_channels, H/2, W/2], [N, channels, H/2, W/2]
         if self.has_fromrgb and image is not None:
             layout = torch.channels_last if has_kernels(image.device) else torch.preserve_format  # of all that follows
-            y = self.fromrgb(image.to(dtype, memory_format=layout))
+            y = self.fromrgb(image.to(dtype, memory_format=layout), scaled=scaled.get(self.fromrgb))
             x = y if x is None else x.to(dtype) + y
             image = downsample2d(image, self.resample_filter) if self.architecture == "skip" else None
         assert x is not None  # the highest level has a fromRGB
-        x = x.to(dtype)
+        x, w0, w1 = x.to(dtype), scaled.get(self.conv0), scaled.get(self.conv1)
         if self.architecture == "resnet":
-            y = self.skip(x, gain=math.sqrt(0.5))
-            return y + self.conv1(self.conv0(x), gain=math.sqrt(0.5)), image
-        return self.conv1(blur2d(self.conv0(x), self.blur_filter)), image
+            y = self.skip(x, gain=RESNET_GAIN, scaled=scaled.get(self.skip))
+            if has_kernels(x.device):  # conv0's bias and activation are part of conv1's filter
+                return y + self.conv1(self.conv0.convolve(x, w0), RESNET_GAIN, w1, before=self.conv0), image
+            return y + self.conv1(self.conv0(x), gain=RESNET_GAIN), image
+        return self.conv1(blur2d(self.conv0(x, scaled=w0), self.blur_filter), scaled=w1), image
 
 
 class DiscriminatorEpilogue(nn.Module):
@@ -85,6 +91,7 @@ class DiscriminatorEpilogue(nn.Module):
         self,
         x: Tensor | None,  # [N, channels, h0, w0]
         image: Tensor | None,  # [N, image channels, h0, w0] if there is a fromRGB
+        scaled: ScaledWeights,
     ) -> Tensor:  # [N, out_features]
         if image is not None:
             y = self.fromrgb(image)
@@ -93,7 +100,7 @@ class DiscriminatorEpilogue(nn.Module):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.std_channels:
             x = append_minibatch_std(x, self.group, self.std_channels)
-        return self.out(self.fc(self.conv(x).flatten(1)))
+        return self.out(self.fc(self.conv(x, scaled=scaled.get(self.conv)).flatten(1)))
 
 
 class Discriminator(nn.Module):
@@ -143,9 +150,10 @@ class Discriminator(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] class logits with labels 'classifier', else None
         """Like `forward`, and with labels 'classifier' also predict the class."""
         config = self.config
-        last = collections.deque(self._blocks(image, dtype), maxlen=1)  # frees the features of each level early
+        scaled = self._scaled_weights(image, dtype)
+        last = collections.deque(self._blocks(image, dtype, scaled), maxlen=1)  # frees the features of each level early
         x, rest = last[0] if last else (None, image)
-        x = self.b4(x, rest)
+        x = self.b4(x, rest, scaled)
         if config.c_dim == 0:
             return x, None
         if config.labels == "classifier":
@@ -162,16 +170,35 @@ class Discriminator(nn.Module):
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
     ) -> list[Tensor]:  # [N, C, H/2, W/2], [N, C', H/4, W/4] ...
         """The output of each level, before the minibatch statistics; with a single level, that of its fromRGB."""
-        return [x for x, _ in self._blocks(image, None)] or [self.b4.fromrgb(image)]
+        return [x for x, _ in self._blocks(image, None, {})] or [self.b4.fromrgb(image)]
 
-    def _blocks(self, image: Tensor, dtype: torch.dtype | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _scaled_weights(self, image: Tensor, dtype: torch.dtype | None) -> ScaledWeights:
+        """The weights of all convolutions from a launch for each type. Without kernels, layers prepare their own."""
+        if not has_kernels(image.device) or torch.compiler.is_compiling():
+            return {}
+        blocks = [(self.get_submodule(f"b{level.name}"), self._type_of(level, image, dtype)) for level in self.levels]
+        layers = [
+            (layer, block_dtype, RESNET_GAIN if name == "skip" else 1.0)
+            for block, block_dtype in blocks
+            for name, layer in block.named_children()
+            if isinstance(layer, EqualConv2d)
+        ]
+        return scaled_weights([*layers, (self.b4.conv, torch.promote_types(image.dtype, torch.float32), 1.0)])
+
+    @staticmethod
+    def _type_of(level: Level, image: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+        """The type of a level's features; `dtype` is that of the highest ones."""
+        return dtype if dtype is not None and level.half else image.dtype
+
+    def _blocks(
+        self, image: Tensor, dtype: torch.dtype | None, scaled: ScaledWeights
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
         config = self.config
         if image.shape[1:] != (config.channels, config.height, config.width):
             raise ValueError(f"images must be [N, {config.channels}, {config.height}, {config.width}]")
-        x, rest, full = None, image, image.dtype
+        x, rest = None, image
         for level in self.levels:
-            level_dtype = dtype if dtype is not None and level.half else full
-            x, rest = self.get_submodule(f"b{level.name}")(x, rest, level_dtype)
+            x, rest = self.get_submodule(f"b{level.name}")(x, rest, self._type_of(level, image, dtype), scaled)
             if config.fade and level is self.levels[0]:
                 x = self._fade_in(x, image)
             yield x, rest

@@ -8,12 +8,16 @@ from .filtered_lrelu import filtered_lrelu
 from .filters import lowpass_filter, separable_pairs
 from .grid_sample import grid_sample
 from .linear import scaled_linear
+from .minibatch_std import append_minibatch_std
 from .modulated_conv2d import modulated_conv2d
 from .products import bfloat16_products, prefers_bfloat16, takes_bfloat16_products
+from .scaled_weights import ScaledWeight, scaled_weights_of_layers
 from .upfirdn2d import blur2d, downsample2d, fir_filter, upfirdn2d, upsample2d
 
 __all__ = [
+    "ScaledWeight",
     "add_skip",
+    "append_minibatch_std",
     "bfloat16_products",
     "bias_act",
     "blur2d",
@@ -29,6 +33,7 @@ __all__ = [
     "modulated_conv2d",
     "prefers_bfloat16",
     "scaled_linear",
+    "scaled_weights_of_layers",
     "separable_pairs",
     "takes_bfloat16_products",
     "tensor_cores",

@@ -145,6 +145,7 @@ def convolve(
     stride: int = 1,
     padding: int = 0,
     transposed: bool = False,
+    again: Tensor | None = None,  # w, to which the second derivatives pass their gradients; None: to w itself
 ) -> Tensor:  # [N, O, H', W']
     """Like `plain_convolution`, with custom gradients on CPUs and CUDA: none that are not requested, and second
     derivatives by the same few functions, where PyTorch's transpose the images; on a CPU with `bfloat16_products` where
@@ -152,7 +153,8 @@ def convolve(
     if x.device.type == "mps":
         return plain_convolution(x, w, stride, padding, transposed)
     dtype = product_dtype(x, w, x.shape[2] * (stride if transposed else 1))
-    return _Convolution.apply(x.to(dtype), w.to(dtype), stride, padding, transposed).to(x.dtype)
+    w, again = w.to(dtype), None if again is None else again.to(dtype)
+    return _Convolution.apply(x.to(dtype), w, again, stride, padding, transposed).to(x.dtype)
 
 
 class PackedConvolution:
@@ -205,8 +207,8 @@ def _can_pack(x: Tensor, dtype: torch.dtype) -> bool:
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, *params):  # [N, I, H, W], [O, I, k, k] (transposed: [I, O, k, k]) -> [N, O, H', W']
-        ctx.save_for_backward(x, w)
+    def forward(ctx, x, w, again, *params):  # [N, I, H, W], [O, I, k, k] (transposed: [I, O, k, k]) -> [N, O, H', W']
+        ctx.save_for_backward(x, w if again is None else again)
         ctx.params = params
         return plain_convolution(x, w, *params)
 
@@ -217,7 +219,7 @@ class _Convolution(torch.autograd.Function):
         requested = requested_gradients(ctx, (True, True))
         dx = _InputGradient.apply(dy, w, x, *ctx.params) if requested[0] else None
         dw = _WeightGradient.apply(dy, x, w.shape, *ctx.params) if requested[1] else None
-        return dx, dw, None, None, None
+        return dx, dw, None, None, None, None
 
 
 class _InputGradient(torch.autograd.Function):
@@ -233,7 +235,7 @@ class _InputGradient(torch.autograd.Function):
     def backward(ctx, *grads):
         (ddx,) = grads
         dy, w = ctx.saved_tensors
-        ddy = _Convolution.apply(ddx, w, *ctx.params) if ctx.needs_input_grad[0] else None
+        ddy = _Convolution.apply(ddx, w, None, *ctx.params) if ctx.needs_input_grad[0] else None
         dw = _WeightGradient.apply(dy, ddx, w.shape, *ctx.params) if ctx.needs_input_grad[1] else None
         return ddy, dw, None, None, None, None
 
@@ -257,7 +259,7 @@ class _WeightGradient(torch.autograd.Function):
     def backward(ctx, *grads):
         (ddw,) = grads
         dy, x = ctx.saved_tensors
-        ddy = _Convolution.apply(x, ddw, *ctx.params) if ctx.needs_input_grad[0] else None
+        ddy = _Convolution.apply(x, ddw, None, *ctx.params) if ctx.needs_input_grad[0] else None
         dx = _InputGradient.apply(dy, ddw, x, *ctx.params) if ctx.needs_input_grad[1] else None
         return ddy, dx, None, None, None, None
 

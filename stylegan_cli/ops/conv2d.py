@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .activated_blur import Before, activated_blur
 from .bias_act import ACTIVATIONS, bias_act, epilogue
 from .composite import convolve, plain_convolution
 from .dispatch import choose
 from .modulation import scaled_weights
+from .scaled_weights import ScaledWeight
 from .upfirdn2d import downsample2d, upfirdn2d_composite, upfirdn2d_cuda, upfirdn2d_reference, upsample2d
 
 
@@ -43,16 +45,22 @@ def equalized_conv2d(
     w_gain: float = 1.0,  # factor on w
     gain: float = 1.0,  # factor after the activation
     clamp: float | None = None,  # upper bound of the absolute result; None: no bound
+    scaled: ScaledWeight | None = None,  # kernels read these instead of w, see `scaled_weights_of_layers`; up is 1
+    before: Before | None = None,  # bias and activation of x, which the filter adds if down is 2 and k is 3
 ) -> Tensor:  # [N, O, H * up / down, W * up / down]
     """A layer: clamp(gain act(conv2d_resample(x, w_gain w) + b)). w and b can have higher precision than x; the result
-    has the type of x. Differentiable twice in x, w and b."""
+    has the type of x. Differentiable twice in x, w and b. `scaled` is w_gain w, without bias w_gain gain w."""
     implementation = choose(x.device.type)
-    # These activations are positively homogeneous: a gain before them equals one after them.
-    if implementation == "cuda" and (b is not None or act != "linear" or clamp is not None):
-        x = conv2d_resample_cuda(x, scaled_weights(w, w_gain, x.dtype)[0], f, up, down)
-        return epilogue(x, None, None, b, act, gain, ACTIVATIONS[act].alpha, clamp)
+    if before is not None and implementation != "cuda":
+        x, before = bias_act(x, before[0].to(x.dtype), before[1], before[2], clamp=before[3]), None
     if implementation == "cuda":
-        return conv2d_resample_cuda(x, scaled_weights(w, w_gain * gain, x.dtype)[0], f, up, down)
+        # These activations are positively homogeneous: without a bias, the gain is part of the weights.
+        total, gain = (w_gain, gain) if b is not None else (w_gain * gain, 1.0)
+        once, again = (scaled_weights(w, total, x.dtype)[0], None) if scaled is None else scaled
+        convolution = functools.partial(convolve, again=again)
+        resample = upfirdn2d_cuda if before is None else functools.partial(activated_blur, before)
+        x = _conv2d_resample(convolution, resample, x, once, f, up, down)
+        return epilogue(x, None, None, b, act, gain, ACTIVATIONS[act].alpha, clamp)
     w, b = (w * (w_gain * gain)).to(x.dtype), None if b is None else (b * gain).to(x.dtype)
     return bias_act(_IMPLEMENTATIONS[implementation](x, w, f, up, down), b, act=act, gain=1, clamp=clamp)
 

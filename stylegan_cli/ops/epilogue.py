@@ -54,14 +54,16 @@ def epilogue_reference(
 _OPERANDS = "Tensor? scale, Tensor? noise, Tensor? strength, Tensor? b"
 _SAVED = "Tensor dy, Tensor? y, Tensor? x, Tensor? scale, Tensor? noise"
 _PARAMS = "float slope, float gain, float clamp"
+_BEFORE = "Tensor? b=None"  # if given, y is not that of the forward pass, but its x, before the bias b
 torch.library.define("sgan::epilogue", f"(Tensor x, {_OPERANDS}, {_PARAMS}) -> Tensor")
 torch.library.define(
     "sgan::epilogue_backward",
-    f"({_SAVED}, bool bias, {_PARAMS}) -> (Tensor dx, Tensor dscale, Tensor dstrength, Tensor db)",
+    f"({_SAVED}, bool bias, {_PARAMS}, {_BEFORE}) -> (Tensor dx, Tensor dscale, Tensor dstrength, Tensor db)",
 )
 torch.library.define(
     "sgan::epilogue_double_backward",
-    f"(Tensor? gx, Tensor? gscale, Tensor? gstrength, Tensor? gb, {_SAVED}, {_PARAMS}) -> (Tensor, Tensor, Tensor)",
+    f"(Tensor? gx, Tensor? gscale, Tensor? gstrength, Tensor? gb, {_SAVED}, {_PARAMS}, {_BEFORE}) -> "
+    "(Tensor, Tensor, Tensor)",
 )
 
 
@@ -71,14 +73,14 @@ def _(x, scale, noise, strength, b, slope, gain, clamp):
 
 
 @torch.library.register_fake("sgan::epilogue_backward")
-def _(dy, y, x, scale, noise, bias, slope, gain, clamp):
+def _(dy, y, x, scale, noise, bias, slope, gain, clamp, b=None):
     n, c = dy.shape[:2]
     sizes = ([n if x is not None else 0, c], [] if noise is not None else [0], [c if bias else 0])
     return torch.empty_like(dy, memory_format=layout_of(dy)), *(_empty(size, dy) for size in sizes)
 
 
 @torch.library.register_fake("sgan::epilogue_double_backward")
-def _(gx, gscale, gstrength, gb, dy, y, x, scale, noise, slope, gain, clamp):
+def _(gx, gscale, gstrength, gb, dy, y, x, scale, noise, slope, gain, clamp, b=None):
     n, c = dy.shape[:2]
     cx = dy.new_empty(0, 0, 0, 0) if gscale is None else torch.empty_like(dy, memory_format=layout_of(dy))
     has_scale = gx is not None and scale is not None
@@ -166,22 +168,23 @@ def _separate_gradients(
 
 
 def _setup_backward(ctx, inputs, output):
-    dy, y, x, scale, noise, ctx.bias, *ctx.params = inputs
+    dy, y, x, scale, noise, ctx.bias, *ctx.params = inputs[:9]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(dy, y, x, scale, noise)
+    ctx.save_for_backward(dy, y, x, scale, noise, *inputs[9:])
 
 
 def _backward_backward(ctx, gx, gscale, gstrength, gb):
-    saved = _, _, x, scale, noise = ctx.saved_tensors
+    *saved, b = (*ctx.saved_tensors, None)[:6]
+    x, scale, noise = saved[2:]
     computed = (x is not None, noise is not None, ctx.bias)  # compiled code has gradients of empty tensors too
     directions = zip((gscale, gstrength, gb), computed, strict=True)
     gscale, gstrength, gb = (t.contiguous() if t is not None and has else None for t, has in directions)
     if gx is None and gscale is None and gstrength is None and gb is None:
-        return (None,) * 9
-    ddy, cx, cscale = torch.ops.sgan.epilogue_double_backward(gx, gscale, gstrength, gb, *saved, *ctx.params)
+        return (None,) * 10
+    ddy, cx, cscale = torch.ops.sgan.epilogue_double_backward(gx, gscale, gstrength, gb, *saved, *ctx.params, b)
     has_scale = gx is not None and scale is not None
     gradients = ddy, None, cx if gscale is not None else None, cscale if has_scale else None
-    return *gradients, None, None, None, None, None
+    return *gradients, None, None, None, None, None, None
 
 
 torch.library.register_autograd("sgan::epilogue", _forward_backward, setup_context=_setup_forward)

@@ -101,7 +101,7 @@ def _depthwise(
     return upfirdn2d_reference(x, f, up, down, padding, flip, gain)
 
 
-def _adjoint(
+def adjoint(
     x_size: Sequence[int],  # H, W of the input
     y_size: Sequence[int],  # H, W of the output
     f: Tensor,  # [K] or [KH, KW]
@@ -123,7 +123,7 @@ class _UpFirDn2d(torch.autograd.Function):
     def forward(ctx, x, f, *resampling):  # [N, C, H, W], [K] or [KH, KW] -> [N, C, H', W']
         y = _depthwise(x, f, *resampling)
         ctx.save_for_backward(f)
-        ctx.adjoint = _adjoint(x.shape[2:], y.shape[2:], f, *resampling)
+        ctx.adjoint = adjoint(x.shape[2:], y.shape[2:], f, *resampling)
         return y
 
     @staticmethod
@@ -164,7 +164,7 @@ def _(x, f, up, down, padding, flip, gain):
 def _setup(ctx, inputs, output):
     x, f, *resampling = inputs
     ctx.save_for_backward(f)
-    ctx.adjoint = _adjoint(x.shape[2:], output.shape[2:], f, *resampling)
+    ctx.adjoint = adjoint(x.shape[2:], output.shape[2:], f, *resampling)
 
 
 def _backward(ctx, dy):

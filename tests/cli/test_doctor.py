@@ -256,11 +256,11 @@ def test_kernels_that_agree(sgan, kernels, monkeypatch):
     assert "loaded" in rows(result)["kernels"] and last(result) == "Everything works: training runs at full speed."
     lines = [line for line in result.stdout.splitlines() if line.endswith(", ok")]
     whole = ("float32", "float16", "bfloat16")
-    names = ("bias_act", "upfirdn2d", "add_skip", "filtered_lrelu", "modulated_conv2d")
+    names = ("bias_act", "upfirdn2d", "add_skip", "minibatch_std", "filtered_lrelu", "modulated_conv2d")
     expected = {(kernel, dtype) for kernel in names for dtype in whole}
     expected |= {("modulated_conv2d, fused", dtype) for dtype in whole[1:]}
     assert {(line[:25].strip(), line[25:35].strip()) for line in lines} == expected
-    assert len(lines) == checks.NUM_CHECKS == 34 and all(" x   " in line for line in lines)
+    assert len(lines) == checks.NUM_CHECKS == 40 and all(" x   " in line for line in lines)
     assert set(fused) == {torch.float16, torch.bfloat16}
     assert "To do" not in result.stdout and ops.dispatch.current_implementation() == "auto"
 

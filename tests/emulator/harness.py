@@ -155,8 +155,9 @@ class Emulator:
     def call(self, name: str, seed: int | None = None, **fields) -> None:
         """Launch once: call('bias_act', x=tensor, out=tensor, n=1, dtype=x.dtype, act='lrelu', ...).
 
-        Pointers are tensors, or null if omitted. Memory that is not const starts as NaN, and is copied back into its
-        tensors. Raises EmulatorError with the report, or RuntimeError with the launcher's message.
+        Pointers are tensors, or null if omitted; an array of pointers is a list of them. Memory that is not const
+        starts as NaN, and is copied back into its tensors. Raises EmulatorError with the report, or RuntimeError with
+        the launcher's message.
         """
         self.run([(name, fields)], seed)
 
@@ -186,7 +187,8 @@ class Emulator:
         for kind, field, length in declared:
             value = fields.get(field)
             if kind in POINTERS:
-                buffers.append(pack_buffer(getattr(args_type, field).offset, value, kind == "void*"))
+                offset, pointers = getattr(args_type, field).offset, value if length else [value]
+                buffers += [pack_buffer(offset + 8 * i, t, kind == "void*") for i, t in enumerate(pointers or [])]
             elif kind in self.enums:
                 setattr(values, field, self.enums[kind].index(str(value).removeprefix("torch.")))
             else:
@@ -198,10 +200,11 @@ class Emulator:
         (length,) = struct.unpack("q", file.read(8))
         if length >= 0:
             raise RuntimeError(file.read(length).decode())
-        for kind, field, _ in self.structs[self.launchers[name]]:
-            tensor = fields.get(field)
-            if kind == "void*" and tensor is not None and tensor.numel():
-                copy_back(tensor, file.read(span(tensor) * tensor.element_size()))
+        for kind, field, length in self.structs[self.launchers[name]]:
+            value = fields.get(field)
+            for tensor in (value or []) if length else [value]:
+                if kind == "void*" and tensor is not None and tensor.numel():
+                    copy_back(tensor, file.read(span(tensor) * tensor.element_size()))
 
 
 def trim(report: str, lines: int = 30) -> str:

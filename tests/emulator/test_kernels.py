@@ -154,6 +154,7 @@ def upfirdn2d_call(dtype, layout, c, taps, up, down, pad, flip, size=(9, 11), pl
     fields |= {"out_h": exact.shape[2], "out_w": exact.shape[3], "x_stride": x.stride(), "y_stride": out.stride()}
     fields |= {"pad_x": pad[0], "pad_y": pad[2], "up": up, "down": down, "flip": int(flip)}
     fields |= {"taps_x": f.shape[-1], "taps_y": f.shape[0], "separable": int(f.ndim == 1)}
+    fields |= {"activates": 0, "slope": 1.0, "act_gain": 1.0, "clamp": math.inf}
     return fields, out, exact
 
 

@@ -13,11 +13,10 @@ from stylegan_cli.layers import (
     EqualLinear,
     ModulatedConv2d,
     ToRGB,
-    append_minibatch_std,
     batched_styles,
     normalize_2nd_moment,
 )
-from stylegan_cli.ops import conv2d_resample, scaled_linear, use
+from stylegan_cli.ops import append_minibatch_std, conv2d_resample, scaled_linear, use
 
 SQRT2 = math.sqrt(2)
 

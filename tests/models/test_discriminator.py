@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
-from stylegan_cli.layers import append_minibatch_std
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
 from stylegan_cli.models.summary import parameter_count
-from stylegan_cli.ops import conv2d_resample, downsample2d, fir_filter, use
+from stylegan_cli.ops import append_minibatch_std, conv2d_resample, downsample2d, fir_filter, use
 
 ARCHITECTURES = ["resnet", "skip", "orig"]
 FIR = fir_filter([1, 3, 3, 1])

@@ -8,13 +8,13 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.layers import append_minibatch_std
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.growing import set_alpha
 from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.summary import parameter_count, summarize
+from stylegan_cli.ops import append_minibatch_std
 
 OLD = {"architecture": "orig", "fir": (1.0, 1.0)}
 STYLEGAN = {"kind": StyleGANConfig, "fir": (1.0, 1.0), "blur": (1.0, 2.0, 1.0)}

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from stylegan_cli.layers import append_minibatch_std
+from stylegan_cli.ops import append_minibatch_std
 from stylegan_cli.sampling import counter
 from stylegan_cli.sampling.latents import sample_noise
 from stylegan_cli.training import losses
