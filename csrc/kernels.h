@@ -157,6 +157,54 @@ struct ModulationStylesSecond {
 };
 const char* modulation_styles_second(const ModulationStylesSecond& args, void* stream);
 
+// s' and d of several layers, as of ModulationStyles; and the weights of toRGBs, w s
+struct FrozenStyles {
+    const void* style;   // [layers, n, pitch] float32, as all; the first i[l] of a row
+    const void* weight;  // of each layer: [o, i] q, or w of a toRGB
+    void* out;           // of each layer: [n, i] s', or [n, o, i] w s of a toRGB
+    void* d;             // of each layer but toRGBs: [n, o]
+    int64_t n;
+    int64_t layers;  // at most kSegments
+    int64_t pitch;
+    int32_t normalize;  // the styles of layers that have a d
+    int64_t i[32];
+    int64_t o[32];
+    int64_t torgb[32];         // 0 or 1
+    int64_t weight_start[32];  // where the layer starts in each of the operands
+    int64_t out_start[32];
+    int64_t d_start[32];
+};
+const char* frozen_styles(const FrozenStyles& args, void* stream);
+
+// y = clamp(gain act(scale x + noise + b)), act one of linear, relu, lrelu;   out = next y
+// image = clamp(rgb y + rgb_b) + up(below), up as of AddSkip
+struct LayerEnd {
+    const void* x;        // [n, height, width, c]
+    const void* scale;    // [n, c] float32
+    const void* noise;    // [n or 1, height, width] float32, or null
+    const void* b;        // [c] float32
+    const void* next;     // [n, c] float32, or null: 1
+    const void* rgb;      // [n, image_c, c] float32, if there is an image
+    const void* rgb_b;    // [image_c] float32
+    const void* below;    // [n, height / 2, width / 2, image_c] float32, or null: no image below
+    const void* below_f;  // [4] float32
+    void* y;              // [n, height, width, c] out, or null: not needed
+    void* image;          // [n, height, width, image_c] float32, or null
+    int64_t n;
+    int64_t c;
+    int64_t height;
+    int64_t width;
+    int64_t noise_stride;  // distance between the noise of two samples; 0: shared
+    Dtype dtype;           // of x
+    Dtype out_dtype;       // of y: the same, or half precision for float32
+    int32_t image_c;       // at most 3
+    double slope;          // of act below zero
+    double gain;
+    double clamp;  // infinity: none
+    double image_clamp;
+};
+const char* layer_end(const LayerEnd& args, void* stream);
+
 // y = clamp(x + b) + up(below),   up(v)[i] = 2 sum_k g[k] u[i + k - 2] along each axis,   u = v with a zero after each
 // sample, and zeros around; g is f reversed
 struct AddSkip {
