@@ -58,35 +58,53 @@ __device__ __forceinline__ float sum_lanes(float value, int lanes) {
     return value;
 }
 
-// Number k of pixel [y, x]. A sample of the image below that is outside is replaced by its neighbor, times zero.
-template <class Args>
-__device__ __forceinline__ void write_image(const Args& args, int64_t n, int y, int x, int k, float sum) {
-    const int height = static_cast<int>(args.height), width = static_cast<int>(args.width);
-    const int channels = args.image_c;
-    const float bound = static_cast<float>(args.image_clamp);
-    float value = sum + static_cast<const float*>(args.rgb_b)[k];
-    value = value > bound ? bound : value < -bound ? -bound : value;  // written so that NaN stays NaN
-    if (args.below) {
-        const float* f = static_cast<const float*>(args.below_f);
-        const int samples[2] = {height / 2, width / 2}, at[2] = {y, x};
-        int first[2], second[2];
-        float taps[2][2];
+// Writes channel k of sample n of an image.
+struct ImageChannel {
+    const float* below;
+    float* image;
+    float f[4], b, bound;
+    int height, width, channels;
+
+    template <class Args>
+    __device__ __forceinline__ ImageChannel(const Args& args, int64_t n, int k)
+        : b(static_cast<const float*>(args.rgb_b)[k]), bound(static_cast<float>(args.image_clamp)),
+          height(static_cast<int>(args.height)), width(static_cast<int>(args.width)), channels(args.image_c) {
+        const int64_t first = n * height * width * channels;  // of n samples, all below are a fourth as large
+        image = static_cast<float*>(args.image) + first + k;
+        below = args.below ? static_cast<const float*>(args.below) + first / 4 + k : nullptr;
 #pragma unroll
-        for (int axis = 0; axis < 2; axis++) {
-            const int after = (at[axis] + 1) / 2, odd = at[axis] % 2;
-            const bool has_first = after > 0, has_second = after < samples[axis];
-            first[axis] = has_first ? after - 1 : 0, second[axis] = has_second ? after : samples[axis] - 1;
-            taps[axis][0] = has_first ? 2 * f[3 - odd] : 0.f, taps[axis][1] = has_second ? 2 * f[1 - odd] : 0.f;
-        }
-        const float* below = static_cast<const float*>(args.below) + n * samples[0] * samples[1] * channels + k;
-        const auto row = [&](int line) {
-            const float* from = below + static_cast<int64_t>(line) * samples[1] * channels;
-            return taps[1][0] * from[first[1] * channels] + taps[1][1] * from[second[1] * channels];
-        };
-        value += taps[0][0] * row(first[0]) + taps[0][1] * row(second[0]);
+        for (int i = 0; i < 4; i++) f[i] = 2 * static_cast<const float*>(args.below_f)[3 - i];
     }
-    static_cast<float*>(args.image)[((n * height + y) * width + x) * channels + k] = value;
-}
+
+    // Pixel [y, x]. A sample of the image below that is outside is replaced by its neighbor, times zero.
+    __device__ __forceinline__ void write(int y, int x, float sum) const {
+        float value = sum + b;
+        value = value > bound ? bound : value < -bound ? -bound : value;  // written so that NaN stays NaN
+        if (below) {
+            const Samples rows(y, height / 2, f), columns(x, width / 2, f);
+            const int left = columns.at[0] * channels, right = columns.at[1] * channels;
+            const auto row = [&](int line) {
+                const float* from = below + line * (width / 2) * channels;
+                return columns.tap[0] * from[left] + columns.tap[1] * from[right];
+            };
+            value += rows.tap[0] * row(rows.at[0]) + rows.tap[1] * row(rows.at[1]);
+        }
+        image[(y * width + x) * channels] = value;
+    }
+
+private:
+    // The two of `count` samples along an axis that reach a number of the upsampled image, see add_skip.cu.
+    struct Samples {
+        int at[2];
+        float tap[2];
+        __device__ __forceinline__ Samples(int place, int count, const float (&f)[4]) {
+            const int after = (place + 1) / 2;
+            const bool odd = place % 2, has_first = after > 0, has_second = after < count;
+            at[0] = has_first ? after - 1 : 0, at[1] = has_second ? after : count - 1;
+            tap[0] = has_first ? odd ? f[1] : f[0] : 0.f, tap[1] = has_second ? odd ? f[3] : f[2] : 0.f;
+        }
+    };
+};
 
 }  // namespace
 }  // namespace sgan

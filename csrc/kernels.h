@@ -301,6 +301,8 @@ const char* filtered_lrelu(const FilteredLrelu& args, void* stream);
 //
 // With up = 2, conv is a transposed convolution with stride 2, t[2 i + a] = sum w[a] x[i] along each axis, and the
 // filter after it: conv[j] = 2 sum_k f[3 - k] t[j - 1 + k].
+//
+// With up = 1, k = 3 and whole vectors of at most 128 channels, it also computes an image, as LayerEnd does.
 struct ModulatedConv2d {
     const void* x;      // [n, h, w, in_c] dense
     const void* w;      // [chunks, k k, rows, 32] packed: see pack_weights in ops/modulated_conv2d.py
@@ -309,7 +311,12 @@ struct ModulatedConv2d {
     const void* noise;  // [n or 1, out_h, out_w] float32, or null
     const void* b;      // [out_c] float32, or null
     const void* f;      // [4] float32 if up is 2
-    void* y;            // [n, out_h, out_w, out_c] dense
+    const void* rgb;      // [n, image_c, out_c] float32, if there is an image
+    const void* rgb_b;    // [image_c] float32
+    const void* below;    // [n, height / 2, width / 2, image_c] float32, or null: no image below
+    const void* below_f;  // [4] float32
+    void* y;            // [n, out_h, out_w, out_c] dense; null: only the image is needed
+    void* image;        // [n, height, width, image_c] float32, or null
     int64_t n;
     int64_t in_c;
     int64_t out_c;
@@ -320,9 +327,11 @@ struct ModulatedConv2d {
     int32_t k;             // 1 or 3
     int32_t up;            // 1, or 2 if k is 3
     int32_t wgmma;         // use it where the device has it
+    int32_t image_c;       // at most 3
     double slope;          // of act below zero
     double gain;
     double clamp;  // infinity: none
+    double image_clamp;
 };
 const char* modulated_conv2d(const ModulatedConv2d& args, void* stream);
 int64_t packed_weights(const ModulatedConv2d& args);  // how many numbers w has

@@ -66,7 +66,8 @@ __global__ void __launch_bounds__(THREADS, 2) layer_end_kernel(LayerEnd args, in
             if (i == item) sum = sums[i / kImageChannels][i % kImageChannels];
         const int pixel = static_cast<int>(first) + item / kImageChannels, k = item % kImageChannels;
         const int width = static_cast<int>(args.width);
-        if (pixel < pixels && k < args.image_c) write_image(args, n, pixel / width, pixel % width, k, sum);
+        if (pixel < pixels && k < args.image_c)
+            ImageChannel(args, n, k).write(pixel / width, pixel % width, sum);
     }
 }
 

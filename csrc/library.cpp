@@ -270,25 +270,23 @@ Tensor filtered_lrelu_linear(const Tensor& x, const Tensor& codes, const Tensor&
 // ---------------------------------------------------------------------------------------------------------------------
 // modulated_conv2d
 
-// `packed` has the numbers of w in the order of the kernel; only the sizes of w matter. f: upsample by 2.
-Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& packed, const Tensor& style,
-                        const MaybeTensor& d, const MaybeTensor& noise, const MaybeTensor& b, const MaybeTensor& f,
-                        double slope, double gain, double clamp) {
+// Arguments shared by both ops, of a filter [out_c, in_c, k, k] in the order of the kernel; `in` is x as it takes it.
+sgan::ModulatedConv2d modulated_conv2d_args(const Tensor& x, int64_t out_c, int64_t k, const Tensor& packed,
+                                            const Tensor& style, const MaybeTensor& d, const MaybeTensor& noise,
+                                            const MaybeTensor& b, const MaybeTensor& f, double slope, double gain,
+                                            double clamp, Tensor& in) {
     STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
     STD_TORCH_CHECK(x.dim() == 4, "x must be [N, I, H, W], not ", text(x));
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Half || x.scalar_type() == ScalarType::BFloat16,
                     "x must be float16 or bfloat16");
     check_device("packed", packed, x);
-    const bool fits = w.dim() == 4 && w.size(1) == x.size(1) && w.size(2) == w.size(3) &&
-                      (w.size(2) == 3 || (w.size(2) == 1 && !f));
-    STD_TORCH_CHECK(fits, "w must be [O, ", x.size(1), ", k, k] with k 3, or 1 without f, not ", text(w));
     STD_TORCH_CHECK(packed.scalar_type() == x.scalar_type(), "packed must have the dtype of x");
     // The kernel supports one memory layout: channels innermost.
-    Tensor in = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);
+    in = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);
     sgan::ModulatedConv2d args{};
     args.n = x.size(0), args.in_c = x.size(1), args.height = x.size(2), args.width = x.size(3);
-    args.out_c = w.size(0);
-    args.k = static_cast<int32_t>(w.size(2)), args.up = f ? 2 : 1;
+    args.out_c = out_c;
+    args.k = static_cast<int32_t>(k), args.up = f ? 2 : 1;
     args.wgmma = true;
     STD_TORCH_CHECK(packed.is_contiguous() && packed.numel() == sgan::packed_weights(args),
                     "packed must be the result of pack_weights, not ", text(packed));
@@ -303,11 +301,43 @@ Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& packed, 
     args.b = small<1>("b", b, x, {args.out_c});
     args.dtype = dtype_of("x", x);
     args.slope = slope, args.gain = gain, args.clamp = clamp;
-    Tensor y = empty({args.n, args.out_c, out_h, out_w}, x.scalar_type(), x, MemoryFormat::ChannelsLast);
-    args.x = in.const_data_ptr(), args.w = packed.const_data_ptr(), args.y = y.mutable_data_ptr();
+    args.x = in.const_data_ptr(), args.w = packed.const_data_ptr();
+    return args;
+}
+
+// Only the sizes of w matter. f: upsample by 2.
+Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& packed, const Tensor& style,
+                        const MaybeTensor& d, const MaybeTensor& noise, const MaybeTensor& b, const MaybeTensor& f,
+                        double slope, double gain, double clamp) {
+    const bool fits = x.dim() != 4 || (w.dim() == 4 && w.size(1) == x.size(1) && w.size(2) == w.size(3) &&
+                                       (w.size(2) == 3 || (w.size(2) == 1 && !f)));
+    STD_TORCH_CHECK(fits, "w must be [O, I, k, k] with the I of x ", text(x), " and k 3, or 1 without f, not ", text(w));
+    Tensor in;
+    sgan::ModulatedConv2d args = modulated_conv2d_args(x, w.size(0), w.size(2), packed, style, d, noise, b, f, slope,
+                                                       gain, clamp, in);
+    Tensor y = empty({args.n, args.out_c, args.height * args.up, args.width * args.up}, x.scalar_type(), x,
+                     MemoryFormat::ChannelsLast);
+    args.y = y.mutable_data_ptr();
     Launch launch(x);
     raise("modulated_conv2d", sgan::modulated_conv2d(args, launch.stream));
     return y;
+}
+
+// 3x3 filters to `channels`, and the image of what they yield. Without `features`, y has no channels.
+std::tuple<Tensor, Tensor> modulated_conv2d_image(
+    const Tensor& x, const Tensor& packed, int64_t channels, const Tensor& style, const Tensor& d,
+    const MaybeTensor& noise, const Tensor& b, const MaybeTensor& rgb, const MaybeTensor& rgb_b, MaybeTensor below,
+    const MaybeTensor& below_f, double slope, double gain, double clamp, double image_clamp, bool features) {
+    Tensor in;
+    sgan::ModulatedConv2d args = modulated_conv2d_args(x, channels, 3, packed, style, d, noise, b, std::nullopt, slope,
+                                                       gain, clamp, in);
+    Tensor y = empty({args.n, features ? channels : 0, args.height, args.width}, x.scalar_type(), x,
+                     MemoryFormat::ChannelsLast);
+    Tensor image = image_args(args, x, channels, rgb, rgb_b, below, below_f, image_clamp);
+    args.y = features ? y.mutable_data_ptr() : nullptr;
+    Launch launch(x);
+    raise("modulated_conv2d_image", sgan::modulated_conv2d(args, launch.stream));
+    return {y, image};
 }
 
 }  // namespace
@@ -323,4 +353,5 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("filtered_lrelu", TORCH_BOX(&filtered_lrelu));
     m.impl("filtered_lrelu_linear", TORCH_BOX(&filtered_lrelu_linear));
     m.impl("modulated_conv2d", TORCH_BOX(&modulated_conv2d));
+    m.impl("modulated_conv2d_image", TORCH_BOX(&modulated_conv2d_image));
 }

@@ -128,7 +128,7 @@ def read_instructions(
 
 
 def _is_main(body: Counter[str]) -> tuple[int, int]:
-    products = body["HGMMA"] + body["HMMA"]
+    products = body["HGMMA"] or body["HMMA"]  # beside HGMMA, HMMA is a part of the end
     return products, -body.total() if products else body.total()
 
 

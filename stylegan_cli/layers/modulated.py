@@ -14,7 +14,7 @@ from ..ops import add_skip, conv2d_resample, fir_filter, modulated_conv2d, scale
 from ..ops.bias_act import ACTIVATIONS
 from ..ops.composite import PackedConvolution
 from ..ops.dispatch import current_implementation
-from ..ops.frozen import IMAGE_CHANNELS, Image, layer_end
+from ..ops.frozen import IMAGE_CHANNELS, Image, layer_end, modulated_conv2d_image, takes_image
 from ..ops.modulated_conv2d import HALF, Prepared, pack_weights, prepare_weight
 from .initial import normal
 from .linear import EqualLinear
@@ -158,7 +158,7 @@ class FrozenConv2d(nn.Module):
         gain: float = 1.0,  # multiplies the activation's gain and the clamp
     ) -> Tensor:  # [N, out_channels, H, W]
         if isinstance(factors, KernelInputs):
-            if not self.is_fused:
+            if factors.part or not self.is_fused:
                 return self._on_kernels(x, factors, noise)
             assert factors.style is not None
             factors = factors.style, factors.d
@@ -189,7 +189,8 @@ class FrozenConv2d(nn.Module):
 
     def computes_image(self, torgb: FrozenToRGB) -> bool:
         """Whether its kernels compute the image too."""
-        return len(torgb.bias) <= IMAGE_CHANNELS and self.resample_filter.shape == (4,) and not self.is_fused
+        fits = len(torgb.bias) <= IMAGE_CHANNELS and self.resample_filter.shape == (4,)
+        return fits and (takes_image(self.weight) or not self.is_fused)
 
     def _on_kernels(
         self,
@@ -197,12 +198,16 @@ class FrozenConv2d(nn.Module):
         inputs: KernelInputs,
         noise: Tensor | None,  # [N or 1, 1, H, W]
     ) -> Tensor:  # [N, out_channels, H, W] times the style of the next layer; without channels if there is none
-        if inputs.style is not None:
-            x = x * inputs.style[:, :, None, None].to(x.dtype)
-        x = conv2d_resample(x, self.weight, self.resample_filter, self.up)
         image, lrelu = inputs.part and inputs.part.operands(self.resample_filter), ACTIVATIONS["lrelu"]
         activation = lrelu.alpha, lrelu.gain, self.clamp
-        y, rgb = layer_end(x, inputs.d, noise, self.bias, *activation, inputs.following, inputs.dtype, image)
+        if self.is_fused:
+            assert image is not None and inputs.style is not None
+            rest = noise, self.bias, *activation, image
+            y, rgb = modulated_conv2d_image(x, self.packed, inputs.style, inputs.d, *rest)
+        else:
+            x = x if inputs.style is None else x * inputs.style[:, :, None, None].to(x.dtype)
+            x = conv2d_resample(x, self.weight, self.resample_filter, self.up)
+            y, rgb = layer_end(x, inputs.d, noise, self.bias, *activation, inputs.following, inputs.dtype, image)
         if inputs.part:
             inputs.part.image = rgb
         return y

@@ -69,6 +69,34 @@ def layer_end(
     return y, None if image is None else rgb
 
 
+def modulated_conv2d_image(
+    x: Tensor,  # [N, I, H, W] half precision, on the GPU
+    packed: Tensor,  # weight [O, I, 3, 3], see `pack_weights`
+    style: Tensor,  # [N, I]
+    d: Tensor,  # [N, O] demodulation factors; `takes_image` says which O and I
+    noise: Tensor | None,  # [N or 1, 1, H, W]
+    b: Tensor,  # [O]
+    slope: float,  # of the activation below zero
+    gain: float,  # above zero
+    clamp: float | None,
+    image: Image,
+) -> tuple[Tensor, Tensor]:  # [N, O, H, W], or [N, 0, H, W] if nobody reads it; [N, K, H, W]
+    """`modulated_conv2d` and the image of the level in one kernel."""
+    style, d, noise, b = (None if t is None else t.float().contiguous() for t in (style, d, noise, b))
+    operands, bound, features = _image_operands(image)
+    params = (slope, gain, math.inf if clamp is None else clamp)
+    op = torch.ops.sgan.modulated_conv2d_image
+    return op(x, packed, len(b), style, d, noise, b, *operands, *params, bound, features)
+
+
+def takes_image(
+    w: Tensor,  # [O, I, 3, 3]
+) -> bool:
+    """Whether a block of the fused kernel has all channels of its pixels."""
+    o, i = w.shape[:2]
+    return o <= 128 and o % 8 == 0 and i % 8 == 0
+
+
 def _image_operands(
     image: Image | None,
 ) -> tuple[list[Tensor | None], float, bool]:
@@ -90,6 +118,11 @@ torch.library.define(
     f"(Tensor x, Tensor scale, Tensor? noise, Tensor b, Tensor? following, {_IMAGE}, {_PARAMS}, int half, "
     "bool features) -> (Tensor y, Tensor image)",
 )
+torch.library.define(
+    "sgan::modulated_conv2d_image",
+    f"(Tensor x, Tensor packed, int channels, Tensor style, Tensor d, Tensor? noise, Tensor b, {_IMAGE}, {_PARAMS}, "
+    "bool features) -> (Tensor y, Tensor image)",
+)
 
 
 @torch.library.register_fake("sgan::frozen_styles")
@@ -102,6 +135,11 @@ def _(style, weight, inputs, outputs, torgb, normalize):
 @torch.library.register_fake("sgan::layer_end")
 def _(x, scale, noise, b, following, rgb, rgb_b, below, below_f, slope, gain, clamp, image_clamp, half, features):
     return _results(x, x.shape[1], rgb, HALF[half - 1] if half else x.dtype, features)
+
+
+@torch.library.register_fake("sgan::modulated_conv2d_image")
+def _(x, packed, channels, style, d, noise, b, rgb, rgb_b, below, below_f, slope, gain, clamp, image_clamp, features):
+    return _results(x, channels, rgb, x.dtype, features)
 
 
 def _results(x: Tensor, channels: int, rgb: Tensor | None, dtype: torch.dtype, features: bool) -> tuple[Tensor, Tensor]:

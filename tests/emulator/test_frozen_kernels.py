@@ -13,8 +13,8 @@ from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.ops import add_skip
-from stylegan_cli.ops.frozen import Image, frozen_styles, layer_end
-from stylegan_cli.ops.modulated_conv2d import demodulation
+from stylegan_cli.ops.frozen import Image, frozen_styles, layer_end, modulated_conv2d_image
+from stylegan_cli.ops.modulated_conv2d import demodulation, pack_weights
 
 HALF = (torch.float16, torch.bfloat16)
 TAPS = torch.tensor([1.0, 3.0, 5.0, 2.0]) / 11  # not symmetric
@@ -207,6 +207,80 @@ def test_opcheck(device):
         rgb = [None if t is None else t.to(device) for t in rgb]
         arguments = (x, d, noise, b, following, *rgb, 0.2, 1.3, 1.5, 0.8, half, features)
         torch.library.opcheck(torch.ops.sgan.layer_end.default, arguments)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The image in the fused convolution
+
+CONVOLUTIONS = [  # n, inputs, outputs, height, width, channels of the image, image below
+    (2, 8, 8, 4, 4, 3, True),
+    (2, 40, 24, 18, 16, 1, True),  # several tiles
+    (1, 16, 32, 8, 18, 3, False),
+    (2, 104, 32, 6, 4, 2, True),
+    (2, 64, 64, 16, 18, 3, True),
+    (2, 24, 128, 8, 10, 3, True),
+    (1, 8, 72, 18, 4, 3, True),
+]
+
+
+def convolution(dtype, n, i, o, h, w, k, below):
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*size):
+        return torch.randn(size, generator=generator)
+
+    x = randn(n, i, h, w).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = (randn(o, i, 3, 3) / (3 * i**0.5)).to(dtype)
+    style, d, noise, b = randn(n, i) + 1, randn(n, o) / 3, randn(n, 1, h, w), randn(o)
+    under = randn(n, k, h // 2, w // 2).contiguous(memory_format=torch.channels_last) if below else None
+    image = Image((randn(n, k, o) / math.sqrt(o)).to(dtype).float(), randn(k), 0.8, under, TAPS, False)
+    scaled = (x.double() * style.double()[:, :, None, None]).to(dtype).double()
+    y = F.conv2d(scaled, weight.double(), padding=1) * d.double()[:, :, None, None] + noise + b[:, None, None]
+    y = (F.leaky_relu(y, 0.2) * 1.3).clamp(-1.5, 1.5)
+    return (x, pack_weights(weight), style, d, noise, b), image, y, expected_image(y, image)
+
+
+def assert_image(found, exact, dtype):
+    """Features are rounded before the image is computed from them."""
+    assert (found.double() - exact).square().mean().sqrt() < EPS[dtype] / 3
+    assert (found.double() - exact).abs().max() < 2 * EPS[dtype]
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("wgmma", [0, 1])
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=lambda case: "-".join(map(str, case)))
+def test_convolution_with_image_under_sanitizers(emulator, dtype, wgmma, case):
+    (x, packed, style, d, noise, b), image, y, rgb = convolution(dtype, *case)
+    n, i, o, h, w, k, _ = case
+    fields = {"x": x, "w": packed, "style": style, "d": d, "noise": noise, "b": b, "dtype": dtype, "image_c": k}
+    fields |= {"rgb": image.w, "rgb_b": image.b, "below": image.below, "below_f": image.f, "image_clamp": 0.8}
+    fields |= {"n": n, "in_c": i, "out_c": o, "height": h, "width": w, "noise_stride": h * w, "k": 3, "up": 1}
+    fields |= {"wgmma": wgmma, "slope": 0.2, "gain": 1.3, "clamp": 1.5}
+    for features in (True, False):
+        out = torch.empty(y.shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        target = torch.empty(rgb.shape).contiguous(memory_format=torch.channels_last)
+        emulator.call("modulated_conv2d", **fields | {"y": out if features else None, "image": target})
+        assert_image(target, rgb, dtype)
+        assert not features or ((out.double() - y).abs() <= EPS[dtype] * (y.abs() + 0.1)).all()
+
+
+def test_convolution_with_image(device):
+    for case in CONVOLUTIONS:
+        operands, image, y, rgb = convolution(torch.float16, *case)
+        operands = [t.to(device) for t in operands]
+        for alone in (False, True):
+            target = Image(*(t.to(device) if isinstance(t, torch.Tensor) else t for t in image[:5]), alone)
+            found, pixels = modulated_conv2d_image(*operands, 0.2, 1.3, 1.5, target)
+            assert_image(pixels.cpu(), rgb, torch.float16)
+            assert found.shape[1] == 0 if alone else (found.cpu().double() - y).abs().max() < 2e-3
+
+
+def test_opcheck_of_convolution_with_image(device):
+    (x, packed, *small), image, _, _ = convolution(torch.float16, *CONVOLUTIONS[0])
+    small = [t.to(device) for t in (*small, image.w, image.b, image.below, image.f)]
+    arguments = (x.to(device), packed.to(device), 8, *small, 0.2, 1.3, 1.5, 0.8)
+    for features in (False, True):
+        torch.library.opcheck(torch.ops.sgan.modulated_conv2d_image.default, (*arguments, features))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
