@@ -28,7 +28,7 @@ class KernelStyles:
         known = all(isinstance(layer, FrozenConv2d | FrozenToRGB) for layer in layers)
         if not (synthesis.is_chain and known and len(layers) <= LAYERS):
             return None
-        return None if any(layer.dtype == torch.float64 for layer in layers) else cls(layers, order)
+        return cls(layers, order) if next(synthesis.parameters()).dtype == torch.float32 else None
 
     def __init__(
         self,

@@ -82,11 +82,11 @@ def modulated_conv2d_image(
     image: Image,
 ) -> tuple[Tensor, Tensor]:  # [N, O, H, W], or [N, 0, H, W] if nobody reads it; [N, K, H, W]
     """`modulated_conv2d` and the image of the level in one kernel."""
-    style, d, noise, b = (None if t is None else t.float().contiguous() for t in (style, d, noise, b))
+    small = (None if t is None else t.float().contiguous() for t in (style, d, noise, b))
     operands, bound, features = _image_operands(image)
     params = (slope, gain, math.inf if clamp is None else clamp)
     op = torch.ops.sgan.modulated_conv2d_image
-    return op(x, packed, len(b), style, d, noise, b, *operands, *params, bound, features)
+    return op(x, packed, len(b), *small, *operands, *params, bound, features)
 
 
 def takes_image(

@@ -296,6 +296,14 @@ NETWORKS = {
 }
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_weights_of_other_types(device, dtype):
+    G = build_generator(StyleGAN2Config(8, 8, z_dim=8, w_dim=8, channel_base=64)).to(device, dtype)
+    G.requires_grad_(False)
+    ws = torch.randn(2, G.num_ws, 8, device=device, dtype=dtype)
+    torch.testing.assert_close(frozen_synthesis(G)(ws), G.synthesis(ws), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("implementation", ["cuda", "fused"])
 @pytest.mark.parametrize("dtype", [None, *HALF], ids=str)
