@@ -3,6 +3,7 @@ layers, and each layer's last kernel does what the next one would begin with."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -37,11 +38,15 @@ class KernelStyles:
     ):
         self.layers, self.order = layers, order
         self.is_torgb = [isinstance(layers[i], FrozenToRGB) for i in order]
-        matrices = [layers[i].matrix if image else layers[i].squares for i, image in zip(order, self.is_torgb)]
-        self.outputs, self.inputs = ([m.shape[k] for m in matrices] for k in range(2))
-        self.weights = torch.cat([m.flatten() for m in matrices])
+        self.matrices = [layers[i].matrix if image else layers[i].squares for i, image in zip(order, self.is_torgb)]
+        self.outputs, self.inputs = ([m.shape[k] for m in self.matrices] for k in range(2))
         self.convolutions = [i for i, layer in enumerate(layers) if isinstance(layer, FrozenConv2d)]
         self.normalize = any(layer.dtype in HALF for layer in layers)
+
+    @functools.cached_property
+    def weights(self) -> Tensor:
+        """The matrices, one after the other. Only the kernels need them."""
+        return torch.cat([m.flatten() for m in self.matrices])
 
     def __call__(
         self,
