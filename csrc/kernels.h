@@ -194,6 +194,54 @@ struct MinibatchStd {
 };
 const char* minibatch_std(const MinibatchStd& args, void* stream);
 
+// s' and d of several layers, as of ModulationStyles; and the weights of toRGBs, w s
+struct FrozenStyles {
+    const void* style;   // [layers, n, pitch] float32, as all; the first i[l] of a row
+    const void* weight;  // of each layer: [o, i] q, or w of a toRGB
+    void* out;           // of each layer: [n, i] s', or [n, o, i] w s of a toRGB
+    void* d;             // of each layer but toRGBs: [n, o]
+    int64_t n;
+    int64_t layers;  // at most kSegments
+    int64_t pitch;
+    int32_t normalize;  // the styles of layers that have a d
+    int64_t i[32];
+    int64_t o[32];
+    int64_t torgb[32];         // 0 or 1
+    int64_t weight_start[32];  // where the layer starts in each of the operands
+    int64_t out_start[32];
+    int64_t d_start[32];
+};
+const char* frozen_styles(const FrozenStyles& args, void* stream);
+
+// y = clamp(gain act(scale x + noise + b)), act one of linear, relu, lrelu;   out = next y
+// image = clamp(rgb y + rgb_b) + up(below), up as of AddSkip
+struct LayerEnd {
+    const void* x;        // [n, height, width, c]
+    const void* scale;    // [n, c] float32
+    const void* noise;    // [n or 1, height, width] float32, or null
+    const void* b;        // [c] float32
+    const void* next;     // [n, c] float32, or null: 1
+    const void* rgb;      // [n, image_c, c] float32, if there is an image
+    const void* rgb_b;    // [image_c] float32
+    const void* below;    // [n, height / 2, width / 2, image_c] float32, or null: no image below
+    const void* below_f;  // [4] float32
+    void* y;              // [n, height, width, c] out, or null: not needed
+    void* image;          // [n, height, width, image_c] float32, or null
+    int64_t n;
+    int64_t c;
+    int64_t height;
+    int64_t width;
+    int64_t noise_stride;  // distance between the noise of two samples; 0: shared
+    Dtype dtype;           // of x
+    Dtype out_dtype;       // of y: the same, or half precision for float32
+    int32_t image_c;       // at most 3
+    double slope;          // of act below zero
+    double gain;
+    double clamp;  // infinity: none
+    double image_clamp;
+};
+const char* layer_end(const LayerEnd& args, void* stream);
+
 // y = clamp(x + b) + up(below),   up(v)[i] = 2 sum_k g[k] u[i + k - 2] along each axis,   u = v with a zero after each
 // sample, and zeros around; g is f reversed
 struct AddSkip {
@@ -295,6 +343,8 @@ const char* filtered_lrelu(const FilteredLrelu& args, void* stream);
 //
 // With up = 2, conv is a transposed convolution with stride 2, t[2 i + a] = sum w[a] x[i] along each axis, and the
 // filter after it: conv[j] = 2 sum_k f[3 - k] t[j - 1 + k].
+//
+// With up = 1, k = 3 and whole vectors of at most 128 channels, it also computes an image, as LayerEnd does.
 struct ModulatedConv2d {
     const void* x;      // [n, h, w, in_c] dense
     const void* w;      // [chunks, k k, rows, 32] packed: see pack_weights in ops/modulated_conv2d.py
@@ -303,7 +353,12 @@ struct ModulatedConv2d {
     const void* noise;  // [n or 1, out_h, out_w] float32, or null
     const void* b;      // [out_c] float32, or null
     const void* f;      // [4] float32 if up is 2
-    void* y;            // [n, out_h, out_w, out_c] dense
+    const void* rgb;      // [n, image_c, out_c] float32, if there is an image
+    const void* rgb_b;    // [image_c] float32
+    const void* below;    // [n, height / 2, width / 2, image_c] float32, or null: no image below
+    const void* below_f;  // [4] float32
+    void* y;            // [n, out_h, out_w, out_c] dense; null: only the image is needed
+    void* image;        // [n, height, width, image_c] float32, or null
     int64_t n;
     int64_t in_c;
     int64_t out_c;
@@ -314,9 +369,11 @@ struct ModulatedConv2d {
     int32_t k;             // 1 or 3
     int32_t up;            // 1, or 2 if k is 3
     int32_t wgmma;         // use it where the device has it
+    int32_t image_c;       // at most 3
     double slope;          // of act below zero
     double gain;
     double clamp;  // infinity: none
+    double image_clamp;
 };
 const char* modulated_conv2d(const ModulatedConv2d& args, void* stream);
 int64_t packed_weights(const ModulatedConv2d& args);  // how many numbers w has

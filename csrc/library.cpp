@@ -82,6 +82,83 @@ Tensor add_skip(const Tensor& x, const MaybeTensor& b, const MaybeTensor& below,
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// layers of frozen networks
+
+// s' or, of a toRGB, w s of each layer; and d of all others.
+std::tuple<Tensor, Tensor> frozen_styles(const Tensor& style, const Tensor& weight, std::vector<int64_t> inputs,
+                                         std::vector<int64_t> outputs, std::vector<int64_t> torgb, bool normalize) {
+    STD_TORCH_CHECK(on_device(style), "style must be on a GPU");
+    STD_TORCH_CHECK(style.dim() == 3 && style.scalar_type() == ScalarType::Float, "style must be [L, N, S] float32");
+    sgan::FrozenStyles args{};
+    args.layers = style.size(0), args.n = style.size(1), args.pitch = style.size(2);
+    const auto count = static_cast<size_t>(args.layers);
+    STD_TORCH_CHECK(count <= sgan::kSegments && inputs.size() == count && outputs.size() == count &&
+                        torgb.size() == count, "there must be sizes of at most 32 layers");
+    int64_t weights = 0, outs = 0, factors = 0;
+    for (size_t l = 0; l < count; l++) {
+        STD_TORCH_CHECK(inputs[l] >= 0 && inputs[l] <= args.pitch && outputs[l] >= 0, "a layer has ", inputs[l],
+                        " channels, but style has ", args.pitch);
+        args.i[l] = inputs[l], args.o[l] = outputs[l], args.torgb[l] = torgb[l] != 0;
+        args.weight_start[l] = weights, args.out_start[l] = outs, args.d_start[l] = factors;
+        weights += inputs[l] * outputs[l], outs += args.n * inputs[l] * (torgb[l] ? outputs[l] : 1);
+        factors += torgb[l] ? 0 : args.n * outputs[l];
+    }
+    Tensor in = torch::stable::contiguous(style), out = acc_empty({outs}, style), d = acc_empty({factors}, style);
+    args.style = in.const_data_ptr(), args.weight = small<1>("weight", weight, style, {weights});
+    args.out = out.mutable_data_ptr(), args.d = d.mutable_data_ptr();
+    args.normalize = normalize;
+    Launch launch(style);
+    raise("frozen_styles", sgan::frozen_styles(args, launch.stream));
+    return {out, d};
+}
+
+// The operands of an image of n, c, h, w features in `args`, and where it is written; without rgb an empty tensor.
+template <class Args>
+Tensor image_args(Args& args, const Tensor& x, int64_t c, const MaybeTensor& rgb, const MaybeTensor& rgb_b,
+                  MaybeTensor& below, const MaybeTensor& below_f, double clamp) {
+    if (!rgb) return empty({0, 0, 0, 0}, ScalarType::Float, x, MemoryFormat::ChannelsLast);
+    STD_TORCH_CHECK(rgb_b && below_f, "an image needs rgb_b and below_f");
+    const int64_t k = rgb_b->numel();
+    args.image_c = static_cast<int32_t>(k), args.image_clamp = clamp;
+    args.rgb = small<3>("rgb", rgb, x, {args.n, k, c}), args.rgb_b = small<1>("rgb_b", rgb_b, x, {k});
+    args.below_f = small<1>("below_f", below_f, x, {4});
+    if (below) {
+        below = torch::stable::contiguous(*below, MemoryFormat::ChannelsLast);
+        check_device("below", *below, x);
+        const bool fits = below->dim() == 4 && below->size(0) == args.n && below->size(1) == k &&
+                          below->size(2) * 2 == args.height && below->size(3) * 2 == args.width;
+        STD_TORCH_CHECK(fits && below->scalar_type() == ScalarType::Float, "below does not fit, it is ", text(*below));
+        args.below = below->const_data_ptr();
+    }
+    Tensor image = empty({args.n, k, args.height, args.width}, ScalarType::Float, x, MemoryFormat::ChannelsLast);
+    args.image = image.mutable_data_ptr();
+    return image;
+}
+
+// half: 0: the type of x, 1: float16, 2: bfloat16. Without `features`, y has no channels.
+std::tuple<Tensor, Tensor> layer_end(const Tensor& x, const Tensor& scale, const MaybeTensor& noise, const Tensor& b,
+                                     const MaybeTensor& following, const MaybeTensor& rgb, const MaybeTensor& rgb_b,
+                                     MaybeTensor below, const MaybeTensor& below_f, double slope, double gain,
+                                     double clamp, double image_clamp, int64_t half, bool features) {
+    Tensor in = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);
+    const sgan::BiasAct like = bias_act_args(in, scale, noise, b, "lrelu", gain, slope, clamp, 0);
+    STD_TORCH_CHECK(x.dim() == 4, "x must be [N, C, H, W], not ", text(x));
+    sgan::LayerEnd args{};
+    args.x = in.const_data_ptr(), args.scale = like.scale, args.noise = like.noise, args.b = like.b;
+    args.n = like.n, args.c = like.c, args.height = x.size(2), args.width = x.size(3);
+    args.noise_stride = like.noise_stride, args.dtype = like.dtype;
+    args.next = small<2>("following", following, x, {args.n, args.c});
+    args.slope = slope, args.gain = gain, args.clamp = clamp;
+    const ScalarType type = half == 0 ? x.scalar_type() : half == 1 ? ScalarType::Half : ScalarType::BFloat16;
+    Tensor y = empty({args.n, features ? args.c : 0, args.height, args.width}, type, x, MemoryFormat::ChannelsLast);
+    Tensor image = image_args(args, x, args.c, rgb, rgb_b, below, below_f, image_clamp);
+    args.out_dtype = dtype_of("y", y), args.y = features ? y.mutable_data_ptr() : nullptr;
+    Launch launch(x);
+    raise("layer_end", sgan::layer_end(args, launch.stream));
+    return {y, image};
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // upfirdn2d
 
 // `activation` is given if the filter reads activated numbers.
@@ -209,25 +286,23 @@ Tensor filtered_lrelu_linear(const Tensor& x, const Tensor& codes, const Tensor&
 // ---------------------------------------------------------------------------------------------------------------------
 // modulated_conv2d
 
-// `packed` has the numbers of w in the order of the kernel; only the sizes of w matter. f: upsample by 2.
-Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& packed, const Tensor& style,
-                        const MaybeTensor& d, const MaybeTensor& noise, const MaybeTensor& b, const MaybeTensor& f,
-                        double slope, double gain, double clamp) {
+// Arguments shared by both ops, of a filter [out_c, in_c, k, k] in the order of the kernel; `in` is x as it takes it.
+sgan::ModulatedConv2d modulated_conv2d_args(const Tensor& x, int64_t out_c, int64_t k, const Tensor& packed,
+                                            const Tensor& style, const MaybeTensor& d, const MaybeTensor& noise,
+                                            const MaybeTensor& b, const MaybeTensor& f, double slope, double gain,
+                                            double clamp, Tensor& in) {
     STD_TORCH_CHECK(on_device(x), "x must be on a GPU");
     STD_TORCH_CHECK(x.dim() == 4, "x must be [N, I, H, W], not ", text(x));
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Half || x.scalar_type() == ScalarType::BFloat16,
                     "x must be float16 or bfloat16");
     check_device("packed", packed, x);
-    const bool fits = w.dim() == 4 && w.size(1) == x.size(1) && w.size(2) == w.size(3) &&
-                      (w.size(2) == 3 || (w.size(2) == 1 && !f));
-    STD_TORCH_CHECK(fits, "w must be [O, ", x.size(1), ", k, k] with k 3, or 1 without f, not ", text(w));
     STD_TORCH_CHECK(packed.scalar_type() == x.scalar_type(), "packed must have the dtype of x");
     // The kernel supports one memory layout: channels innermost.
-    Tensor in = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);
+    in = torch::stable::contiguous(x, MemoryFormat::ChannelsLast);
     sgan::ModulatedConv2d args{};
     args.n = x.size(0), args.in_c = x.size(1), args.height = x.size(2), args.width = x.size(3);
-    args.out_c = w.size(0);
-    args.k = static_cast<int32_t>(w.size(2)), args.up = f ? 2 : 1;
+    args.out_c = out_c;
+    args.k = static_cast<int32_t>(k), args.up = f ? 2 : 1;
     args.wgmma = true;
     STD_TORCH_CHECK(packed.is_contiguous() && packed.numel() == sgan::packed_weights(args),
                     "packed must be the result of pack_weights, not ", text(packed));
@@ -242,11 +317,43 @@ Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& packed, 
     args.b = small<1>("b", b, x, {args.out_c});
     args.dtype = dtype_of("x", x);
     args.slope = slope, args.gain = gain, args.clamp = clamp;
-    Tensor y = empty({args.n, args.out_c, out_h, out_w}, x.scalar_type(), x, MemoryFormat::ChannelsLast);
-    args.x = in.const_data_ptr(), args.w = packed.const_data_ptr(), args.y = y.mutable_data_ptr();
+    args.x = in.const_data_ptr(), args.w = packed.const_data_ptr();
+    return args;
+}
+
+// Only the sizes of w matter. f: upsample by 2.
+Tensor modulated_conv2d(const Tensor& x, const Tensor& w, const Tensor& packed, const Tensor& style,
+                        const MaybeTensor& d, const MaybeTensor& noise, const MaybeTensor& b, const MaybeTensor& f,
+                        double slope, double gain, double clamp) {
+    const bool fits = x.dim() != 4 || (w.dim() == 4 && w.size(1) == x.size(1) && w.size(2) == w.size(3) &&
+                                       (w.size(2) == 3 || (w.size(2) == 1 && !f)));
+    STD_TORCH_CHECK(fits, "w must be [O, I, k, k] with the I of x ", text(x), " and k 3, or 1 without f, not ", text(w));
+    Tensor in;
+    sgan::ModulatedConv2d args = modulated_conv2d_args(x, w.size(0), w.size(2), packed, style, d, noise, b, f, slope,
+                                                       gain, clamp, in);
+    Tensor y = empty({args.n, args.out_c, args.height * args.up, args.width * args.up}, x.scalar_type(), x,
+                     MemoryFormat::ChannelsLast);
+    args.y = y.mutable_data_ptr();
     Launch launch(x);
     raise("modulated_conv2d", sgan::modulated_conv2d(args, launch.stream));
     return y;
+}
+
+// 3x3 filters to `channels`, and the image of what they yield. Without `features`, y has no channels.
+std::tuple<Tensor, Tensor> modulated_conv2d_image(
+    const Tensor& x, const Tensor& packed, int64_t channels, const Tensor& style, const Tensor& d,
+    const MaybeTensor& noise, const Tensor& b, const MaybeTensor& rgb, const MaybeTensor& rgb_b, MaybeTensor below,
+    const MaybeTensor& below_f, double slope, double gain, double clamp, double image_clamp, bool features) {
+    Tensor in;
+    sgan::ModulatedConv2d args = modulated_conv2d_args(x, channels, 3, packed, style, d, noise, b, std::nullopt, slope,
+                                                       gain, clamp, in);
+    Tensor y = empty({args.n, features ? channels : 0, args.height, args.width}, x.scalar_type(), x,
+                     MemoryFormat::ChannelsLast);
+    Tensor image = image_args(args, x, channels, rgb, rgb_b, below, below_f, image_clamp);
+    args.y = features ? y.mutable_data_ptr() : nullptr;
+    Launch launch(x);
+    raise("modulated_conv2d_image", sgan::modulated_conv2d(args, launch.stream));
+    return {y, image};
 }
 
 }  // namespace
@@ -256,9 +363,12 @@ STABLE_TORCH_LIBRARY_IMPL(sgan, SGAN_DEVICE, m) {
     m.impl("bias_act_backward", TORCH_BOX(&bias_act_backward));
     m.impl("bias_act_double_backward", TORCH_BOX(&bias_act_double_backward));
     m.impl("add_skip", TORCH_BOX(&add_skip));
+    m.impl("frozen_styles", TORCH_BOX(&frozen_styles));
+    m.impl("layer_end", TORCH_BOX(&layer_end));
     m.impl("upfirdn2d", TORCH_BOX(&upfirdn2d));
     m.impl("activated_blur", TORCH_BOX(&activated_blur));
     m.impl("filtered_lrelu", TORCH_BOX(&filtered_lrelu));
     m.impl("filtered_lrelu_linear", TORCH_BOX(&filtered_lrelu_linear));
     m.impl("modulated_conv2d", TORCH_BOX(&modulated_conv2d));
+    m.impl("modulated_conv2d_image", TORCH_BOX(&modulated_conv2d_image));
 }

@@ -202,6 +202,29 @@ __device__ __forceinline__ void write_tile(const typename C::T* tile, const Modu
     }
 }
 
+// The image of the finished tile, which has all channels. A warp has a row of pixels.
+template <class C>
+__device__ __forceinline__ void write_tile_image(const typename C::T* tile, const ModulatedConv2d& args,
+                                                 const Place& at) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float sums[4] = {};
+    tile += (warp * TILE_X + lane % 16) * C::OUT_ROW + lane / 16 * 8;
+#pragma unroll 1
+    for (int first = 0; first < C::BN; first += 16) {
+        uint32_t a[4], b[2];
+        load_matrix_x4(a, tile + first);
+        load_image_weights<typename C::T>(b, args, at.n, first);
+        matrix_multiply_add<typename C::T>(sums, a, b[0], b[1]);
+    }
+    const int row = at.y + warp, column = at.x + lane / 4, k = lane % 4;
+    const float own[2] = {image_channel(sums), image_channel(sums + 2)};
+    if (row >= args.height || k >= args.image_c) return;
+    const ImageChannel image(args, at.n, k);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        if (column + 8 * i < args.width) image.write(row, column + 8 * i, own[i]);
+}
+
 // Write the sums of all phases to shared memory: a warp has a row of pixels.
 template <class C>
 __device__ __forceinline__ void write_grid(const float (&acc)[C::PHASES][C::MT][C::NT][4], typename C::T* grid) {
@@ -266,8 +289,10 @@ __global__ void __launch_bounds__(THREADS, 2) modulated_conv2d_kernel(ModulatedC
     __syncthreads();
     if constexpr (C::UP == 2)
         filter_tile<T, TILE_Y, C::VECTORS>(x_tiles, args, tiles.finish, at, static_cast<int>(threadIdx.x));
-    else
+    else if (args.y)
         write_tile<C>(x_tiles, args, at);
+    if constexpr (C::K == 3 && C::UP == 1 && C::VECTORS)
+        if (args.image) write_tile_image<C>(x_tiles, args, at);
 }
 
 template <class C>
@@ -311,6 +336,10 @@ const char* modulated_conv2d(const ModulatedConv2d& args, void* stream) {
     if (args.k != 1 && args.k != 3) return "the filter must be 1x1 or 3x3";
     if (args.up != 1 && (args.up != 2 || args.k != 3)) return "3x3 filters can upsample by 2";
     if (!aligned_16(args.w)) return "packed weights must be aligned to 16 bytes";
+    if (const char* error = check_image(args)) return error;
+    if (args.image && (args.k != 3 || args.up != 1 || args.in_c % 8 || args.out_c % 8 || args.out_c > 128 ||
+                       !aligned_16(args.x) || !aligned_16(args.rgb)))
+        return "an image needs whole vectors of at most 128 channels";
     if (args.dtype != Dtype::float16 && args.dtype != Dtype::bfloat16) return "tensor cores take float16 and bfloat16";
     if (args.wgmma && has_wgmma(args)) return modulated_conv2d_wgmma(args, stream);
     if (args.dtype == Dtype::float16) return launch_typed<__half>(args, stream);

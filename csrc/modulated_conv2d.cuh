@@ -1,7 +1,7 @@
 // What both kernels of the modulated convolution share: packed weights, tiles and the end of the computation.
 #pragma once
 
-#include "common.cuh"
+#include "image.cuh"
 
 namespace sgan {
 
@@ -111,6 +111,47 @@ __device__ __forceinline__ Pairs transpose_4x4(uint32_t a, uint32_t b, uint32_t 
         }
     }
     return {r[0], r[1], r[2], r[3]};
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The image: finished features, rounded to T, are one operand of a product on tensor cores, its weights the other.
+
+// Those of 16 channels from `first` on, for matrix_multiply_add.
+template <class T>
+__device__ __forceinline__ void load_image_weights(uint32_t (&b)[2], const ModulatedConv2d& args, int n, int first) {
+    const int lane = static_cast<int>(threadIdx.x % 32), k = lane / 4, out_c = static_cast<int>(args.out_c);
+    first += lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        Vec<float, 2> w{0.f, 0.f};
+        if (k < args.image_c && first + 8 * i < out_c)
+            w = load<float, 2>(static_cast<const float*>(args.rgb) + (n * args.image_c + k) * out_c + first + 8 * i);
+        b[i] = pack<T>(w.at[0], w.at[1]);
+    }
+}
+
+// Add to the image of two patches, of 16 pixels each, what 32 channels from `first` on contribute. r[2 m] and
+// r[2 m + 1] are pairs of channels of patch m: results of tensor cores lie as these take an operand.
+template <class T>
+__device__ __forceinline__ void add_to_image(float (&image)[2][4], const uint32_t (&r)[4][4],
+                                             const ModulatedConv2d& args, int n, int first) {
+#pragma unroll
+    for (int t = 0; t < 4; t += 2) {
+        uint32_t weights[2];
+        load_image_weights<T>(weights, args, n, first + t * 8);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            const uint32_t a[4] = {r[2 * m][t], r[2 * m + 1][t], r[2 * m][t + 1], r[2 * m + 1][t + 1]};
+            matrix_multiply_add<T>(image[m], a, weights[0], weights[1]);
+        }
+    }
+}
+
+// Lane q of four has channels 2 q and 2 q + 1 of a pixel, and gets channel q.
+__device__ __forceinline__ float image_channel(const float* two) {
+    const int lane = static_cast<int>(threadIdx.x % 32), from = lane / 4 * 4 + lane % 4 / 2;
+    const float even = __shfl_sync(~0u, two[0], from), odd = __shfl_sync(~0u, two[1], from);
+    return lane % 2 ? odd : even;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

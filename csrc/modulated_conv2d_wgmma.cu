@@ -153,6 +153,7 @@ template <class C>
 __device__ __forceinline__ void load_inputs(const Block<C>& block, int loader) {
     using T = typename C::T;
     const int first = loader % 4 * 8, pixel = loader / 4, in_c = static_cast<int>(block.args.in_c);
+    const int place = pixel < ROWS * IN_SIDE ? loader % 4 * PLANE + pixel * 16 : -1;  // of the first vector in a stage
     Chunk<C> chunk;
     chunk.tile = blockIdx.x - gridDim.x, chunk.channel = in_c;  // before the first
     Pairs v[ROUNDS] = {};
@@ -164,10 +165,10 @@ __device__ __forceinline__ void load_inputs(const Block<C>& block, int loader) {
         const auto inputs = block.inputs(turn % C::RINGS);
         const unsigned item = turn / C::RINGS * block.tiles.chunks + step;
         if (any) inputs.wait_empty(item);
-        unsigned char* to = inputs.stage(item) + loader % 4 * PLANE + pixel * 16;
+        unsigned char* to = inputs.stage(item) + place;
 #pragma unroll
         for (int r = 0; r < ROUNDS; r++) {
-            if (any && pixel < ROWS * IN_SIDE)
+            if (any && place >= 0)
                 store_pairs(reinterpret_cast<T*>(to + r * ROWS * IN_SIDE * 16), multiply_pairs<T>(v[r], s));
             v[r] = chunk.read(block, r, channel);
         }
@@ -242,40 +243,50 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[C::OWN][C::BN / 2
     const auto* b = static_cast<const float*>(args.b);
     const auto* noise = static_cast<const float*>(args.noise) + at.n * args.noise_stride + pixel;
     T* y = static_cast<T*>(args.y) + at.n * args.height * width * out_c + (pixel * out_c + at.out + q * 8);
+    const auto below = [](int pair, int i) { return (pair + i / 2) / 2 * 8 + i % 2; };  // of pixel i of a pair
+    const auto exists = [&](int pair, int i) { return below(pair, i) < rows && i / 2 * 8 < columns; };
+    const auto offset = [&](int pair, int i) { return below(pair, i) * width + i / 2 * 8; };
 #pragma unroll
     for (int pair = 0; pair < C::OWN; pair += 2) {  // of patches: four pixels
-        int next[4];  // pixels from the first, -1: outside
         float strength[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int below = (pair + i / 2) / 2 * 8 + i % 2, right = i / 2 * 8;
-            next[i] = below < rows && right < columns ? below * width + right : -1;
-            strength[i] = args.noise && next[i] >= 0 ? noise[next[i]] : 0.f;
-        }
+        for (int i = 0; i < 4; i++) strength[i] = args.noise && exists(pair, i) ? noise[offset(pair, i)] : 0.f;
+        float image[2][4] = {};  // of each patch
 #pragma unroll
         for (int group = 0; group < C::BN / 32; group++) {  // of channels
             const int first = at.out + group * 32;
-            Vec<float, 2> scale[4], shift[4];
+            uint32_t r[4][4];
 #pragma unroll
             for (int t = 0; t < 4; t++) {
                 const int channel = first + t * 8 + q * 2;
-                const bool exists = first + t * 8 < out_c;
-                scale[t] = args.d && exists ? load<float, 2>(d + channel) : Vec<float, 2>{1.f, 1.f};
-                shift[t] = args.b && exists ? load<float, 2>(b + channel) : Vec<float, 2>{0.f, 0.f};
+                const bool inside = first + t * 8 < out_c;
+                const auto scale = args.d && inside ? load<float, 2>(d + channel) : Vec<float, 2>{1.f, 1.f};
+                const auto shift = args.b && inside ? load<float, 2>(b + channel) : Vec<float, 2>{0.f, 0.f};
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float* sums = &acc[pair + i / 2][group * 16 + t * 4 + i % 2 * 2];
+                    r[i][t] = pack<T>(finish(sums[0], scale.at[0], strength[i] + shift.at[0]),
+                                      finish(sums[1], scale.at[1], strength[i] + shift.at[1]));
+                }
             }
+            if (args.image) add_to_image<T>(image, r, args, at.n, first);
+            if (!args.y) continue;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                uint32_t r[4];
-#pragma unroll
-                for (int t = 0; t < 4; t++) {
-                    const float* sums = &acc[pair + i / 2][group * 16 + t * 4 + i % 2 * 2];
-                    r[t] = pack<T>(finish(sums[0], scale[t].at[0], strength[i] + shift[t].at[0]),
-                                   finish(sums[1], scale[t].at[1], strength[i] + shift[t].at[1]));
-                }
-                const Pairs out = transpose_4x4(r[0], r[1], r[2], r[3]);
-                if (next[i] >= 0 && first + q * 8 < out_c) store_pairs(y + next[i] * out_c + group * 32, out);
+                const Pairs out = transpose_4x4(r[i][0], r[i][1], r[i][2], r[i][3]);
+                if (exists(pair, i) && first + q * 8 < out_c)
+                    store_pairs(y + offset(pair, i) * out_c + group * 32, out);
             }
         }
+        if (!args.image) continue;
+        float own[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) own[i] = image_channel(image[i / 2] + i % 2 * 2);
+        if (q >= args.image_c) continue;
+        const ImageChannel target(args, at.n, q);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (exists(pair, i)) target.write(row + below(pair, i), column + i / 2 * 8, own[i]);
     }
 }
 
@@ -371,7 +382,7 @@ template <class T>
 const char* launch_typed(const ModulatedConv2d& args, void* stream) {
     if (args.up == 2) return launch_config<Config<T, 32, 2, 2>>(args, stream);
     const auto enough = static_cast<unsigned>(multiprocessors());
-    if (args.out_c > 64 && tiles_of(args, SIDE, SIDE, 128).count >= enough)
+    if (args.out_c > 64 && (args.image || tiles_of(args, SIDE, SIDE, 128).count >= enough))
         return launch_config<Config<T, 128, 2>>(args, stream);
     if (args.out_c > 32 && (args.out_c <= 64 || tiles_of(args, SIDE, SIDE, 64).count >= enough))
         return launch_width<T, 64>(args, stream);

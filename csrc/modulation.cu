@@ -99,6 +99,33 @@ __global__ void __launch_bounds__(THREADS) styles_kernel(ModulationStyles args) 
     if (threadIdx.x % 32 == 0) static_cast<A*>(args.d)[n * args.o + o] = 1 / sqrt(sum + A(EPS));
 }
 
+// The same for several layers: blocks y are their tiles of WARPS output channels. A toRGB has weights instead of sums.
+__global__ void __launch_bounds__(THREADS) frozen_styles_kernel(FrozenStyles args) {
+    int layer = 0;
+    int64_t tile = blockIdx.y;
+    for (; tile >= ceil_div<int64_t>(args.o[layer], WARPS); layer++) tile -= ceil_div<int64_t>(args.o[layer], WARPS);
+    const int64_t n = blockIdx.x, o = tile * WARPS + threadIdx.x / 32, inputs = args.i[layer], outputs = args.o[layer];
+    const float* style = static_cast<const float*>(args.style) + (layer * args.n + n) * args.pitch;
+    const float* weight = static_cast<const float*>(args.weight) + args.weight_start[layer] + o * inputs;
+    float* out = static_cast<float*>(args.out) + args.out_start[layer];
+    if (args.torgb[layer]) {
+        for (int64_t i = threadIdx.x % 32; o < outputs && i < inputs; i += 32)
+            out[(n * outputs + o) * inputs + i] = weight[i] * style[i];
+        return;
+    }
+    const float f = args.normalize ? normalizer(style, inputs, 1.f) : 1.f;
+    for (int64_t i = threadIdx.x; tile == 0 && i < inputs; i += THREADS) out[n * inputs + i] = style[i] * f;
+    if (o >= outputs) return;
+    float sum = 0;
+    for (int64_t i = threadIdx.x % 32; i < inputs; i += 32) {
+        const float s = style[i] * f;
+        sum += s * s * weight[i];
+    }
+    sum = sum_warp(sum);
+    float* d = static_cast<float*>(args.d) + args.d_start[layer];
+    if (threadIdx.x % 32 == 0) d[n * outputs + o] = 1 / sqrt(sum + static_cast<float>(EPS));
+}
+
 // e = -gd d^3 / 2
 template <class A, class Args>
 __device__ __forceinline__ A e_of(const Args& args, int64_t at) {
@@ -221,6 +248,16 @@ const char* modulation_styles(const ModulationStyles& args, void* stream) {
     if (args.dtype == Dtype::float64)
         return launch(styles_kernel<double>, grid, dim3(THREADS), sizeof(double) * THREADS, stream, args);
     return launch(styles_kernel<float>, grid, dim3(THREADS), sizeof(float) * THREADS, stream, args);
+}
+
+const char* frozen_styles(const FrozenStyles& args, void* stream) {
+    if (args.layers < 1 || args.layers > kSegments) return "between 1 and 32 layers are prepared at once";
+    int64_t tiles = 0;
+    for (int64_t l = 0; l < args.layers; l++) tiles += ceil_div<int64_t>(args.o[l], WARPS);
+    if (args.n * tiles == 0) return nullptr;
+    if (tiles > kMaxRows) return "there are too many channels";
+    const dim3 grid(static_cast<unsigned>(args.n), static_cast<unsigned>(tiles));
+    return launch(frozen_styles_kernel, grid, dim3(THREADS), sizeof(float) * THREADS, stream, args);
 }
 
 const char* modulation_styles_grad(const ModulationStylesGrad& args, void* stream) {

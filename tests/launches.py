@@ -88,6 +88,8 @@ def cost(name: str, args: tuple, operands: list[Tensor], results: list[Tensor]) 
     if name in ("epilogue_backward", "epilogue_double_backward"):  # the second kernel adds up the sums of all blocks
         sums = any(t.numel() for t in results if t.shape != results[0].shape)
         return 1 + sums, size_of(*operands, *results)
+    if name == "modulated_conv2d":  # of w it takes the sizes; what it reads is the packed weight
+        return 1, size_of(*(t for t in operands if t is not args[1]), *results)
     if name in LISTS:
         lists, changed = LISTS[name]
         written = [t for i in changed for t in args[i]]

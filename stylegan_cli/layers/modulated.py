@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..ops import add_skip, fir_filter, modulated_conv2d, scaled_linear
+from ..ops import add_skip, conv2d_resample, fir_filter, modulated_conv2d, scaled_linear
 from ..ops.bias_act import ACTIVATIONS
 from ..ops.composite import PackedConvolution
 from ..ops.dispatch import current_implementation
+from ..ops.frozen import IMAGE_CHANNELS, Image, layer_end, modulated_conv2d_image, takes_image
 from ..ops.modulated_conv2d import HALF, Prepared, pack_weights, prepare_weight
 from .initial import normal
 from .linear import EqualLinear
@@ -92,6 +94,35 @@ class ModulatedConv2d(nn.Module):
         return FrozenConv2d(self, dtype)
 
 
+@dataclass
+class ImagePart:
+    """What the toRGB of a level takes on the kernels, and also the convolution before it, which can compute the image
+    along with its features."""
+
+    torgb: FrozenToRGB
+    w: Tensor  # [N, channels, I] times the style
+    below: ImagePart | None  # of the level below
+    is_last: bool  # nothing but the toRGB reads the features
+    image: Tensor | None = None  # [N, channels, H, W], once it is computed
+
+    def operands(self, f: Tensor) -> Image:
+        """For the convolution's kernel."""
+        below = self.below and self.below.image
+        return Image(self.w, self.torgb.bias, self.torgb.clamp, below, f, self.is_last)
+
+
+@dataclass
+class KernelInputs:
+    """What a convolution takes on the kernels. Each multiplies its result by the style of the next one, where only that
+    reads it: `following`."""
+
+    style: Tensor | None  # [N, in_channels]; None: x has been multiplied by it
+    d: Tensor  # [N, out_channels]
+    following: Tensor | None  # [N, out_channels]
+    dtype: torch.dtype  # of the result: that of the next convolution, if it alone reads it
+    part: ImagePart | None  # the image to be computed with the features, for a toRGB that does not read them
+
+
 class FrozenConv2d(nn.Module):
     """A `ModulatedConv2d` whose weight will not change: prepared once, with the strength in the noise."""
 
@@ -122,10 +153,15 @@ class FrozenConv2d(nn.Module):
     def forward(
         self,
         x: Tensor,  # [N, in_channels, H / up, W / up]
-        factors: tuple[Tensor, Tensor],  # prepared style [N, in_channels], demodulation factors [N, out_channels]
+        factors: tuple[Tensor, Tensor] | KernelInputs,  # prepared style [N, in_channels], d [N, out_channels]
         noise: Tensor | None,  # [N or 1, 1, H, W] times the strength; None: no noise
         gain: float = 1.0,  # multiplies the activation's gain and the clamp
     ) -> Tensor:  # [N, out_channels, H, W]
+        if isinstance(factors, KernelInputs):
+            if factors.part or not self.is_fused:
+                return self._on_kernels(x, factors, noise)
+            assert factors.style is not None
+            factors = factors.style, factors.d
         style, d = factors
         packed = self.packed if current_implementation() == "fused" and self.dtype in HALF else None
         return modulated_conv2d(
@@ -141,6 +177,40 @@ class FrozenConv2d(nn.Module):
             clamp=None if self.clamp is None else self.clamp * gain,
             prepared=Prepared(d, packed, self.convolution),
         )
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the convolution and all that surrounds it are one kernel."""
+        return (
+            current_implementation() == "fused"
+            and self.dtype in HALF
+            and (self.up == 1 or self.resample_filter.shape == (4,))
+        )
+
+    def computes_image(self, torgb: FrozenToRGB) -> bool:
+        """Whether its kernels compute the image too."""
+        fits = len(torgb.bias) <= IMAGE_CHANNELS and self.resample_filter.shape == (4,)
+        return fits and (takes_image(self.weight) or not self.is_fused)
+
+    def _on_kernels(
+        self,
+        x: Tensor,  # [N, in_channels, H / up, W / up]
+        inputs: KernelInputs,
+        noise: Tensor | None,  # [N or 1, 1, H, W]
+    ) -> Tensor:  # [N, out_channels, H, W] times the style of the next layer; without channels if there is none
+        image, lrelu = inputs.part and inputs.part.operands(self.resample_filter), ACTIVATIONS["lrelu"]
+        activation = lrelu.alpha, lrelu.gain, self.clamp
+        if self.is_fused:
+            assert image is not None and inputs.style is not None
+            rest = noise, self.bias, *activation, image
+            y, rgb = modulated_conv2d_image(x, self.packed, inputs.style, inputs.d, *rest)
+        else:
+            x = x if inputs.style is None else x * inputs.style[:, :, None, None].to(x.dtype)
+            x = conv2d_resample(x, self.weight, self.resample_filter, self.up)
+            y, rgb = layer_end(x, inputs.d, noise, self.bias, *activation, inputs.following, inputs.dtype, image)
+        if inputs.part:
+            inputs.part.image = rgb
+        return y
 
 
 class ToRGB(nn.Module):
@@ -189,6 +259,7 @@ class FrozenToRGB(nn.Module):
         super().__init__()
         self.style_gain, self.clamp, self.dtype = layer.weight_gain, clamp_for(layer.clamp, dtype), dtype
         self.weight, self.squares = layer.weight.detach().to(dtype), None
+        self.matrix = layer.weight.detach().flatten(1)  # [O, I]
         self.bias = layer.bias.detach()
 
     @functools.cached_property
@@ -199,10 +270,16 @@ class FrozenToRGB(nn.Module):
     def forward(
         self,
         x: Tensor,  # [N, in_channels, H, W]
-        style: Tensor,  # [N, in_channels] with the gain of the layer
+        style: Tensor | ImagePart,  # [N, in_channels] with the gain of the layer
         below: Tensor | None = None,  # [N, out_channels, H / 2, W / 2] image of the level below
         f: Tensor | None = None,  # [K] filter to upsample it
     ) -> Tensor:  # [N, out_channels, H, W] in full precision
+        if isinstance(style, ImagePart):
+            if style.image is None:
+                y = x.permute(0, 2, 3, 1).flatten(1, 2) @ style.w.to(x.dtype).mT  # [N, H * W, O]
+                y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+                style.image = add_skip(y, self.bias, below, f, self.clamp)
+            return style.image
         packed = self.packed if current_implementation() == "fused" and self.dtype in HALF else None
         y = modulated_conv2d(x, self.weight, style, demodulate=False, prepared=Prepared(None, packed))
         return add_skip(y, self.bias, below, f, self.clamp)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from ..layers import EqualLinear
 from ..layers.modulated import FrozenConv2d
-from ..ops.dispatch import current_implementation
+from ..ops.dispatch import current_implementation, has_kernels
 from ..ops.modulated_conv2d import demodulation, prepare_style
+from .frozen_kernels import KernelStyles
 from .generator import Generator, Noise, Synthesis
 from .statistics import RunningMean
 
@@ -171,6 +172,7 @@ class _Frozen:
         self.affine = _Affines(affines)
         self.w_indices = torch.tensor([table[i].w_index for i in self.order], device=self.affine.weight.device)
         self.factors = _Factors([convolutions[i] for i in self.order[: len(convolutions)]]) if convolutions else None
+        self.on_kernels = KernelStyles.of(synthesis, frozen, self.order)
         self.strengths = {table[i].name: layer.noise_strength for i, layer in convolutions.items()}
         self.features = max(row.height * row.width * row.channels for row in table)  # of an image, at most
         self.graphs: dict[Any, _Graph] = {}
@@ -220,11 +222,21 @@ class _Frozen:
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         styles = self.affine(ws[:, self.w_indices].transpose(0, 1))
+        if self.on_kernels and has_kernels(ws.device):
+            return self._synthesize(ws, self.on_kernels(styles), maps, transform)
         rows: list[Any] = [style[:, :size] for style, size in zip(styles, self.affine.sizes, strict=True)]
         if self.factors:
             rows[: len(self.factors.layers)] = self.factors(styles)
-        by_index = dict(zip(self.order, rows, strict=True))
-        return self.network.synthesize(cast(Tensor, _Styles(ws, by_index)), maps, self.dtype, transform)
+        return self._synthesize(ws, dict(zip(self.order, rows, strict=True)), maps, transform)
+
+    def _synthesize(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        rows: dict[int, Any],  # what each layer takes, by the index of its row
+        maps: dict[str, Tensor | None],
+        transform: Tensor | None,
+    ) -> Tensor:  # [N, channels, height, width]
+        return self.network.synthesize(cast(Tensor, _Styles(ws, rows)), maps, self.dtype, transform)
 
 
 class _Affines:

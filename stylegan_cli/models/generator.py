@@ -44,6 +44,7 @@ class Synthesis(nn.Module):
     """Generates images from latents. A family declares the layer table, creates its modules, and implements
     `synthesize`, which runs the layers of the table."""
 
+    is_chain = False  # whether each layer reads the result of the convolution before it, as it is
     takes_transform = False  # whether `transform` can move the input; set by the generator, from its configuration
 
     def __init__(

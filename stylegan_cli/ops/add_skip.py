@@ -81,7 +81,7 @@ def _cuda(
     f: Tensor | None,  # [4]
     clamp: float | None,
 ) -> Tensor:  # [N, C, H, W]
-    f = x.new_zeros(4) if f is None else f
+    f = x.new_zeros(4) if f is None or f.shape != (4,) else f  # there is no image below
     f, b = (None if t is None else t.to(x.device, image_dtype(x)).contiguous() for t in (f, b))
     return torch.ops.sgan.add_skip(x, b, below, f, math.inf if clamp is None else clamp)
 

@@ -355,6 +355,7 @@ def modulated_call(dtype, n, i, o, h, w, k, up=1, bare=False, wgmma=0):
     fields = {"x": x, "w": pack_weights(weights), "style": style, "f": f if up == 2 else None, "y": out, **operands}
     fields |= {"n": n, "in_c": i, "out_c": o, "height": h, "width": w, "noise_stride": h * w * up**2, "dtype": dtype}
     fields |= {"k": k, "up": up, "wgmma": wgmma, "slope": 0.2, "gain": 1.3, "clamp": 1.5}
+    fields |= {"image_c": 0, "image_clamp": 0}
     return fields, out, exact
 
 
@@ -430,6 +431,8 @@ def test_modulated_conv2d_refuses(emulator):
         ({"k": 1, "up": 2}, "3x3 filters can upsample"),
         ({"height": 2**20, "width": 2**20}, "the image is too large"),
         ({"n": 2**40}, "the batch is too large"),
+        ({"image": torch.empty(1, 3, 4, 4), "image_c": 4}, "1 to 3 channels"),
+        ({"image": torch.empty(1, 3, 4, 4), "image_c": 3, "out_c": 136}, "at most 128 channels"),
     ]:
         with pytest.raises(RuntimeError, match=message):
             emulator.call("modulated_conv2d", **(fields | change))

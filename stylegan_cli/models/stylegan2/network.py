@@ -82,6 +82,7 @@ class SynthesisNetwork(Synthesis):
     def __init__(self, config: StyleGAN2Config):
         super().__init__(layer_table(config), config.w_dim)
         self.is_residual = config.architecture == "resnet"
+        self.is_chain = not self.is_residual
         with_torgb = {row.name for row in self.layers if row.kind == "torgb"}
         below = None
         for level in config.levels():
