@@ -64,8 +64,8 @@ def _add_skip_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
 
 
 def _deviation_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
-    """Of the lowest level. The images differ: at equal ones, derivatives are steep."""
-    return [0.3 * torch.randn(n, 8 * c, 4, 4) + 3 * torch.arange(n)[:, None, None, None]]
+    """Of the lowest level. The images differ: at equal ones, derivatives are steep. Two would have no second ones."""
+    return [0.3 * torch.randn(4 * n, 8 * c, 4, 4) + 3 * torch.arange(4 * n)[:, None, None, None]]
 
 
 def _add_skip(x: Tensor, b: Tensor, below: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ CASES = (
     Case("add_skip", (_add_skip,), _add_skip_inputs),
     Case(
         "minibatch_std",
-        (lambda x: append_minibatch_std(x, 2),),
+        (lambda x: append_minibatch_std(x, 4),),
         _deviation_inputs,
     ),
     Case(
