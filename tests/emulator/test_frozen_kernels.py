@@ -318,6 +318,22 @@ def test_weights_of_other_types(device, dtype):
     torch.testing.assert_close(frozen_synthesis(G)(ws), G.synthesis(ws), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("implementation", ["cuda", "fused"])
+@pytest.mark.parametrize("layer", ["b8.conv0", "b8.conv1", "b16.torgb"])
+@pytest.mark.parametrize("name", ["weight", "bias", "affine.weight"])
+def test_a_change_of_the_weights_is_noticed(device, implementation, layer, name):
+    """The kernels have copies of them, and of what depends on them."""
+    torch.manual_seed(0)
+    config = StyleGAN2Config(16, 16, half_levels=2, channel_base=128, channel_max=16, z_dim=8, w_dim=8)
+    G = build_generator(config).to(device).requires_grad_(False)
+    ws, frozen = torch.randn(2, G.num_ws, 8, device=device), frozen_synthesis(G)
+    with ops.use(implementation):
+        before = frozen(ws, dtype=torch.float16)
+        G.synthesis.get_submodule(layer).get_parameter(name)[:1].mul_(1.5).add_(1)
+        after, plain = frozen(ws, dtype=torch.float16), G.synthesis(ws, dtype=torch.float16)
+    assert (after - plain).abs().max() < 0.1 * (after - before).abs().max()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("implementation", ["cuda", "fused"])
 @pytest.mark.parametrize("dtype", [None, *HALF], ids=str)
