@@ -192,7 +192,7 @@ class _Frozen:
             return self._run(ws, maps, transform)
         changing = {} if isinstance(noise, str) and noise != "random" else maps
         inputs = {"ws": ws, "transform": transform, **changing}
-        key = current_implementation(), noise if not changing else "", _shapes(inputs)
+        key = _settings(), noise if not changing else "", _shapes(inputs)
         graph = self.graphs.pop(key, None) or _Graph(self._run, maps)
         self.graphs[key] = graph  # the most recent last
         while len(self.graphs) > GRAPHS:
@@ -347,6 +347,11 @@ class _Graph:
         torch.cuda.current_stream().wait_stream(self.stream)
         result.record_stream(torch.cuda.current_stream())
         return result
+
+
+def _settings() -> tuple[Any, ...]:
+    """Those that a graph keeps from its capture: `ops.use` and `ops.tensor_cores`."""
+    return current_implementation(), torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
 def _shapes(inputs: dict[str, Tensor | None]) -> tuple[Any, ...]:

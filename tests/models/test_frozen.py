@@ -7,6 +7,7 @@ import importlib
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -19,7 +20,7 @@ from stylegan_cli.models.registry import FAMILIES, build_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
-from stylegan_cli.ops import use
+from stylegan_cli.ops import tensor_cores, use
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latents import sample_noise
 
@@ -330,3 +331,18 @@ def test_a_graph_gets_new_noise(monkeypatch):
         maps = {name: x * network.strengths[name] for name, x in noise.items()}
         assert_same(graph({"ws": ws, "transform": None, **maps}), G.synthesis(ws, list(noise.values())))
     assert (cuda.captured, cuda.replayed) == (1, 2)
+
+
+def test_other_settings_are_other_graphs(monkeypatch):
+    """A graph repeats what was captured: in fp32, it must not use tensor cores because an earlier call did."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(frozen_module, "_Graph", lambda *_: lambda inputs: None)
+    network = SimpleNamespace(noise_maps=lambda noise, ws: {})
+    self, ws = SimpleNamespace(network=network, _run=None, graphs={}), mock.MagicMock(device=torch.device("cuda"))
+    for i, (convolutions, products) in enumerate([(False, False), (True, False), (True, True)]):
+        for implementation in ("cuda", "composite"):
+            for _ in range(2):
+                with tensor_cores(convolutions, products), use(implementation):
+                    frozen_module._Frozen.__call__(self, ws, "const", None)
+        assert len(self.graphs) == min(2 * i + 2, frozen_module.GRAPHS)
+    assert len({key[0] for key in self.graphs}) == frozen_module.GRAPHS
