@@ -327,9 +327,14 @@ class _Graph:
             if self.runs <= WARM_UP:
                 return self._eager(inputs)
             self.inputs = {name: None if x is None else x.clone() for name, x in inputs.items()}
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
+            graph = torch.cuda.CUDAGraph()
+            # A capture that fails, where memory runs out, leaves its stream current.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+            ):
                 self.output = self._call(self.inputs)
+            self.graph = graph
         for name, x in inputs.items():
             if x is not None:
                 self.inputs[name].copy_(x)  # pyright: ignore[reportOptionalMemberAccess]

@@ -321,6 +321,28 @@ def test_a_graph_is_captured_once_and_gets_new_inputs(monkeypatch):
     assert not torch.equal(result, later)  # a result stays as it was
 
 
+def test_a_capture_that_fails_is_repeated(monkeypatch):
+    cuda, G = FakeCuda(monkeypatch), generator()
+    network, ws, streams = frozen_module._Frozen(G.synthesis, None), latents(G), []
+    calls = iter([*range(frozen_module.WARM_UP), "fails"])
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: streams.append(stream) or contextlib.nullcontext())
+
+    def run(*inputs):
+        if next(calls, None) == "fails":
+            raise torch.OutOfMemoryError
+        return network._run(*inputs)
+
+    graph = cuda.graph = frozen_module._Graph(run, network.network.noise_maps("const", ws))
+    for _ in range(frozen_module.WARM_UP):
+        graph({"ws": ws, "transform": None})
+    streams.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        graph({"ws": ws, "transform": None})
+    assert streams == [torch.cuda.current_stream()], "the one that is current afterwards"
+    assert_same(graph({"ws": ws + 1, "transform": None}), G.synthesis(ws + 1))
+    assert (cuda.captured, cuda.replayed) == (2, 1)
+
+
 def test_a_graph_gets_new_noise(monkeypatch):
     cuda, G = FakeCuda(monkeypatch), generator()
     network = frozen_module._Frozen(G.synthesis, None)
