@@ -137,8 +137,9 @@ def parts_of_b(make: Commands) -> list[Part]:
 
 
 def parts_of_c(make: Commands) -> list[Part]:
-    emulator = str(HERE.parent / "tests" / "emulator")
-    kernels = make.tests("-x", f"{emulator}/test_kernels.py")
+    emulator = HERE.parent / "tests" / "emulator"
+    kernels = make.tests("-x", str(emulator / "test_kernels.py"))
+    others = [str(path) for path in sorted(emulator.glob("test_*.py")) if "_under_sanitizers(" in path.read_text()]
     compiled = make.bench("synthesis", 80, "--size", "256", "--batch", "8", "--compile")
     return [
         Part("build", [make.build("filtered_lrelu", "bias_act", "upfirdn2d")], 90),
@@ -148,6 +149,8 @@ def parts_of_c(make: Commands) -> list[Part]:
         Part("project", [make.bench("project", 40)], 40),
         Part("metrics", [make.bench("metrics", 35, "--part", "features")], 35),
         Part("compiled", [compiled], 80),
+        # In the time that the others saved.
+        Part("memcheck more", [make.tests("-x", "-k", "under_sanitizers", *others)], 5, {"SGAN_SANITIZER": "memcheck"}),
     ]
 
 

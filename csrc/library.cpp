@@ -94,14 +94,15 @@ std::tuple<Tensor, Tensor> frozen_styles(const Tensor& style, const Tensor& weig
     const auto count = static_cast<size_t>(args.layers);
     STD_TORCH_CHECK(count <= sgan::kSegments && inputs.size() == count && outputs.size() == count &&
                         torgb.size() == count, "there must be sizes of at most 32 layers");
+    const auto aligned = [](int64_t numbers) { return (numbers + 3) / 4 * 4; };  // to 16 bytes
     int64_t weights = 0, outs = 0, factors = 0;
     for (size_t l = 0; l < count; l++) {
         STD_TORCH_CHECK(inputs[l] >= 0 && inputs[l] <= args.pitch && outputs[l] >= 0, "a layer has ", inputs[l],
                         " channels, but style has ", args.pitch);
         args.i[l] = inputs[l], args.o[l] = outputs[l], args.torgb[l] = torgb[l] != 0;
         args.weight_start[l] = weights, args.out_start[l] = outs, args.d_start[l] = factors;
-        weights += inputs[l] * outputs[l], outs += args.n * inputs[l] * (torgb[l] ? outputs[l] : 1);
-        factors += torgb[l] ? 0 : args.n * outputs[l];
+        weights += inputs[l] * outputs[l], outs += aligned(args.n * inputs[l] * (torgb[l] ? outputs[l] : 1));
+        factors += torgb[l] ? 0 : aligned(args.n * outputs[l]);
     }
     Tensor in = torch::stable::contiguous(style), out = acc_empty({outs}, style), d = acc_empty({factors}, style);
     args.style = in.const_data_ptr(), args.weight = small<1>("weight", weight, style, {weights});

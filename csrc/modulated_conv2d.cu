@@ -209,6 +209,7 @@ __device__ __forceinline__ void write_tile_image(const typename C::T* tile, cons
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     float sums[4] = {};
     tile += (warp * TILE_X + lane % 16) * C::OUT_ROW + lane / 16 * 8;
+    __syncwarp();  // whole warps multiply
 #pragma unroll 1
     for (int first = 0; first < C::BN; first += 16) {
         uint32_t a[4], b[2];
@@ -216,13 +217,7 @@ __device__ __forceinline__ void write_tile_image(const typename C::T* tile, cons
         load_image_weights<typename C::T>(b, args, at.n, first);
         matrix_multiply_add<typename C::T>(sums, a, b[0], b[1]);
     }
-    const int row = at.y + warp, column = at.x + lane / 4, k = lane % 4;
-    const float own[2] = {image_channel(sums), image_channel(sums + 2)};
-    if (row >= args.height || k >= args.image_c) return;
-    const ImageChannel image(args, at.n, k);
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-        if (column + 8 * i < args.width) image.write(row, column + 8 * i, own[i]);
+    write_image(args, at.n, sums, at.y + warp, at.x + lane / 4, 0, 8);
 }
 
 // Write the sums of all phases to shared memory: a warp has a row of pixels.

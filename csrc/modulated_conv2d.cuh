@@ -154,6 +154,22 @@ __device__ __forceinline__ float image_channel(const float* two) {
     return lane % 2 ? odd : even;
 }
 
+// Write what a product yields of the image: pixel [y, x] of the lane, and the one `below` and `right` of it, where they
+// are in the image.
+__device__ __forceinline__ void write_image(const ModulatedConv2d& args, int n, const float (&sums)[4], int y, int x,
+                                            int below, int right) {
+    const int k = static_cast<int>(threadIdx.x % 4);
+    const float own[2] = {image_channel(sums), image_channel(sums + 2)};
+    if (k < args.image_c) {
+        const ImageChannel image(args, n, k);
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (y + i * below < args.height && x + i * right < args.width)
+                image.write(y + i * below, x + i * right, own[i]);
+    }
+    __syncwarp();  // products follow, which whole warps execute together
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Upsampling
 //

@@ -96,9 +96,7 @@ __device__ __forceinline__ void copy_weights(const Block<C>& block) {
     const Tiles& tiles = block.tiles;
     unsigned item = 0;
     for (unsigned id = blockIdx.x; id < tiles.count; id += gridDim.x) {
-        const Place at = block.place(id);
-        const auto* from = static_cast<const typename C::T*>(block.args.w);
-        from += at.out * CHUNK;
+        const auto* from = static_cast<const typename C::T*>(block.args.w) + block.place(id).out * CHUNK;
         for (int row = 0; row < 3 * tiles.chunks; row++, item++) {
             block.weights.wait_empty(item);
             mbarrier_expect(block.weights.full(item), C::WEIGHTS);
@@ -279,14 +277,9 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[C::OWN][C::BN / 2
             }
         }
         if (!args.image) continue;
-        float own[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) own[i] = image_channel(image[i / 2] + i % 2 * 2);
-        if (q >= args.image_c) continue;
-        const ImageChannel target(args, at.n, q);
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (exists(pair, i)) target.write(row + below(pair, i), column + i / 2 * 8, own[i]);
+        for (int m = 0; m < 2; m++)
+            write_image(args, at.n, image[m], row + (pair + m) / 2 * 8, column + m * 8, 1, 0);
     }
 }
 

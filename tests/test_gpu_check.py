@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,17 @@ def test_limits_of_the_parts_fit_into_a_call(load, tmp_path, call):
     for part in parts:
         seconds = [float(c[c.index("--seconds") + 1]) for c in part.commands if "--seconds" in c]
         assert sum(seconds) <= 0.76 * part.limit, part.name
+
+
+def test_sanitizers_get_every_kernel(load, tmp_path):
+    """As the emulator does: what its tests call is called in the parts with a sanitizer too."""
+    check, emulator, called = load("gpu_check"), ROOT / "tests" / "emulator", ""
+    for part in check.CALLS["c"](check.Commands("cuda", tmp_path, "c", None, False)):
+        if part.environment.get("SGAN_SANITIZER") == "memcheck":
+            called += "".join(Path(w).read_text() for c in part.commands for w in c if w.startswith(str(emulator)))
+    code = "".join(path.read_text() for path in (ROOT / "csrc").glob("*.cu"))
+    launchers = set(re.findall(r"^const char\* (\w+)\(", (ROOT / "csrc" / "kernels.h").read_text(), re.M))
+    assert launchers and not {name for name in launchers if f" {name}(const" in code and f'"{name}"' not in called}
 
 
 def test_parts_that_fail_or_hang(load, tmp_path):

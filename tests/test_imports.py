@@ -18,6 +18,7 @@ import stylegan_cli
 
 PACKAGE = Path(stylegan_cli.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
+KERNELS = sorted((Path(__file__).parent.parent / "csrc").iterdir())
 DOCS = Path(__file__).parent.parent / "docs" / "architecture.md"
 
 # From top to bottom, with descriptions. Within a row, '|' separates siblings that do not import each other.
@@ -187,6 +188,11 @@ def test_functions_and_files_are_short(path):
     functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
     assert not {name: length for name, length in lengths.items() if length > 60}
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
+def test_sources_of_the_kernels_are_short(path):
+    assert len(path.read_text().splitlines()) <= 400
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), **BY_NAME)

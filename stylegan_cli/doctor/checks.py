@@ -20,21 +20,10 @@ from torch import Tensor
 from ..errors import SganError
 from ..kernels import build
 from ..kernels.toolchain import BuildError
-from ..ops import (
-    add_skip,
-    append_minibatch_std,
-    bias_act,
-    downsample2d,
-    filtered_lrelu,
-    fir_filter,
-    lowpass_filter,
-    modulated_conv2d,
-    upsample2d,
-    use,
-)
+from ..ops import use
 from ..ops.dispatch import kernel_device
-from ..ops.modulated_conv2d import HALF
 from ..threads import check_num_threads
+from .cases import CASES, Case
 from .machine import Advice, Machine, can_run_kernels, target_architectures
 
 FULL, SLOWER, WRONG = "full speed", "slower", "wrong"
@@ -103,15 +92,6 @@ class Check:
         return self.composite_seconds / self.seconds if self.seconds and self.composite_seconds else None
 
 
-@dataclass(frozen=True)
-class _Case:
-    kernel: str
-    functions: tuple[Callable[..., Tensor], ...]  # function(*inputs); the first one is timed
-    inputs: Callable[..., list[Tensor]]  # (n, c, h, w) -> tensors; the first is converted to the kernel's type
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, *HALF)
-    implementation: str = "cuda"  # or 'fused'
-
-
 SIZE = (2, 24, 9, 11)  # n, c, h, w for comparisons: not a multiple of what a thread block covers
 TIMED_SIZE = (8, 64, 256, 256)  # for timings on a GPU; elsewhere SIZE
 REPEATS = 20  # timings to take the median of
@@ -119,93 +99,18 @@ REPEATS = 20  # timings to take the median of
 # Errors that are always allowed. In float32 cuDNN can choose Winograd's algorithm for only one of the two layouts.
 ERROR_FLOORS = {torch.float32: 5e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 
-# Inputs stay away from the kinks of activation and clamp, where rounding decides which slope applies.
-
-
-def _bias_act_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
-    return [3 * _signs((n, c, h, w)) + 0.3 * torch.randn(n, c, h, w), 4 * _signs((c,))]
-
-
-def _bias_act(act: str, clamp: float | None = None) -> Callable[..., Tensor]:
-    return lambda x, b: bias_act(x, b.to(x.dtype), act=act, clamp=clamp)
-
-
-def _fir(x: Tensor) -> Tensor:
-    return fir_filter([1, 3, 3, 1]).to(x.device)
-
-
-def _add_skip_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
-    """Of images: three channels, and twice the size of the image below."""
-    x = 3 * _signs((n, 3, 2 * h, 2 * w)) + 0.3 * torch.randn(n, 3, 2 * h, 2 * w)
-    return [x, 4 * _signs((3,)), torch.randn(n, 3, h, w)]
-
-
-def _deviation_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
-    """Of the lowest level. The images differ: at equal ones, derivatives are steep."""
-    return [0.3 * torch.randn(n, 8 * c, 4, 4) + 3 * torch.arange(n)[:, None, None, None]]
-
-
-def _add_skip(x: Tensor, b: Tensor, below: Tensor) -> Tensor:
-    return add_skip(x, b, below, _fir(x), clamp=5)
-
-
-def _filtered(up: int, padding: tuple[int, int], radial: bool = False) -> Callable[..., Tensor]:
-    """A layer of StyleGAN3. The kernel's own rounding is too small to change slopes."""
-    fu, fd = lowpass_filter(6 * up, 0.25 / up, 0.1, 1), lowpass_filter(12, 0.2, 0.1, 1, radial)
-
-    def function(x: Tensor, b: Tensor) -> Tensor:
-        filters = fu.to(x.device), fd.to(x.device)
-        return filtered_lrelu(x, b.to(x.dtype), *filters, up, 2, (*padding, *padding), clamp=1.5)
-
-    return function
-
-
-def _modulated_inputs(n: int, c: int, h: int, w: int) -> list[Tensor]:
-    weight, style = torch.randn(c, c, 3, 3) / math.sqrt(9 * c), 1 + 0.3 * torch.randn(n, c)
-    return [torch.randn(n, c, h, w), weight, style, 0.1 * torch.randn(n, 1, h, w), 6 * _signs((c,))]
-
-
-def _modulated(up: int) -> Callable[..., Tensor]:
-    def function(x: Tensor, w: Tensor, style: Tensor, noise: Tensor, b: Tensor) -> Tensor:
-        noise = noise.repeat(1, 1, up, up)
-        return modulated_conv2d(x, w, style, up=up, f=_fir(x), noise=noise, b=b, act="lrelu")
-
-    return function
-
-
-CASES = (
-    _Case("bias_act", (_bias_act("lrelu", 5), _bias_act("swish")), _bias_act_inputs),
-    _Case(
-        "upfirdn2d",
-        (lambda x: upsample2d(x, _fir(x)), lambda x: downsample2d(x, _fir(x))),
-        lambda *size: [torch.randn(*size)],
-    ),
-    _Case("add_skip", (_add_skip,), _add_skip_inputs),
-    _Case(
-        "minibatch_std",
-        (lambda x: append_minibatch_std(x, 2),),
-        _deviation_inputs,
-    ),
-    _Case(
-        "filtered_lrelu",
-        (_filtered(2, (9, 8)), _filtered(4, (14, 11)), _filtered(2, (11, 10), radial=True)),
-        lambda *size: [torch.randn(*size), torch.randn(size[1])],
-    ),
-    _Case("modulated_conv2d", (_modulated(1), _modulated(2)), _modulated_inputs),
-    _Case("modulated_conv2d, fused", (_modulated(1), _modulated(2)), _modulated_inputs, HALF, "fused"),
-)
-NUM_CHECKS = 2 * sum(len(case.dtypes) for case in CASES)
+NUM_CHECKS = sum(len(case.dtypes) * len(case.whats) for case in CASES)
 
 
 def check_kernels() -> Iterator[Check]:
     """Check every kernel in every type, forward and gradients. The kernels must be loaded."""
     for case in CASES:
         for dtype in case.dtypes:
-            for what in ("forward", "gradients"):
+            for what in case.whats:
                 yield _check(case, dtype, what)
 
 
-def _check(case: _Case, dtype: torch.dtype, what: str) -> Check:
+def _check(case: Case, dtype: torch.dtype, what: str) -> Check:
     check = Check(case.kernel, str(dtype).removeprefix("torch."), what)
     try:
         error, allowed = max((_compare(case, *variant, dtype, what) for variant in _variants(case)), key=_excess)
@@ -217,7 +122,7 @@ def _check(case: _Case, dtype: torch.dtype, what: str) -> Check:
     return replace(check, error=error, allowed=allowed, seconds=seconds, composite_seconds=composite)
 
 
-def _variants(case: _Case) -> Iterator[tuple[Callable[..., Tensor], torch.memory_format]]:
+def _variants(case: Case) -> Iterator[tuple[Callable[..., Tensor], torch.memory_format]]:
     return itertools.product(case.functions, (torch.contiguous_format, torch.channels_last))
 
 
@@ -227,7 +132,7 @@ def _excess(error_and_allowed: tuple[float, float]) -> float:
 
 
 def _compare(
-    case: _Case, function: Callable[..., Tensor], layout: torch.memory_format, dtype: torch.dtype, what: str
+    case: Case, function: Callable[..., Tensor], layout: torch.memory_format, dtype: torch.dtype, what: str
 ) -> tuple[float, float]:
     """(relative error of the kernel, largest allowed error)"""
     inputs = _inputs(case, SIZE, dtype, layout)
@@ -241,16 +146,12 @@ def _compare(
 
 
 def _inputs(
-    case: _Case, size: tuple[int, int, int, int], dtype: torch.dtype, layout: torch.memory_format
+    case: Case, size: tuple[int, int, int, int], dtype: torch.dtype, layout: torch.memory_format
 ) -> list[Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         x, *others = case.inputs(*size)
     return [t.to(kernel_device()) for t in (x.to(dtype).contiguous(memory_format=layout), *others)]
-
-
-def _signs(shape: Sequence[int]) -> Tensor:
-    return torch.randint(0, 2, shape) * 2.0 - 1
 
 
 def _direction(like: Tensor) -> Tensor:
@@ -286,7 +187,7 @@ def _rms(t: Tensor) -> float:
     return t.square().mean().sqrt().item()
 
 
-def _time(case: _Case, dtype: torch.dtype, what: str, implementation: str) -> float | None:
+def _time(case: Case, dtype: torch.dtype, what: str, implementation: str) -> float | None:
     """Seconds for the case's first function, alone or with its first derivatives; None if memory runs out."""
     function, on_gpu = case.functions[0], kernel_device() == "cuda"
     try:

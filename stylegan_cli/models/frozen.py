@@ -192,7 +192,7 @@ class _Frozen:
             return self._run(ws, maps, transform)
         changing = {} if isinstance(noise, str) and noise != "random" else maps
         inputs = {"ws": ws, "transform": transform, **changing}
-        key = current_implementation(), noise if not changing else "", _shapes(inputs)
+        key = _settings(), noise if not changing else "", _shapes(inputs)
         graph = self.graphs.pop(key, None) or _Graph(self._run, maps)
         self.graphs[key] = graph  # the most recent last
         while len(self.graphs) > GRAPHS:
@@ -327,9 +327,14 @@ class _Graph:
             if self.runs <= WARM_UP:
                 return self._eager(inputs)
             self.inputs = {name: None if x is None else x.clone() for name, x in inputs.items()}
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
+            graph = torch.cuda.CUDAGraph()
+            # A capture that fails, where memory runs out, leaves its stream current.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"),
+            ):
                 self.output = self._call(self.inputs)
+            self.graph = graph
         for name, x in inputs.items():
             if x is not None:
                 self.inputs[name].copy_(x)  # pyright: ignore[reportOptionalMemberAccess]
@@ -347,6 +352,11 @@ class _Graph:
         torch.cuda.current_stream().wait_stream(self.stream)
         result.record_stream(torch.cuda.current_stream())
         return result
+
+
+def _settings() -> tuple[Any, ...]:
+    """Those that a graph keeps from its capture: `ops.use` and `ops.tensor_cores`."""
+    return current_implementation(), torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
 def _shapes(inputs: dict[str, Tensor | None]) -> tuple[Any, ...]:

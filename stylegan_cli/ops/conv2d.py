@@ -51,6 +51,10 @@ def equalized_conv2d(
     """A layer: clamp(gain act(conv2d_resample(x, w_gain w) + b)). w and b can have higher precision than x; the result
     has the type of x. Differentiable twice in x, w and b. `scaled` is w_gain w, without bias w_gain gain w."""
     implementation = choose(x.device.type)
+    if before is not None and (down, w.shape[-1]) != (2, 3):
+        raise ValueError(
+            f"what precedes a layer is added by the filter of down = 2 and k = 3, not {down} and {w.shape[-1]}"
+        )
     if before is not None and implementation != "cuda":
         x, before = bias_act(x, before[0].to(x.dtype), before[1], before[2], clamp=before[3]), None
     if implementation == "cuda":

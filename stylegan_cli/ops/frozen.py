@@ -40,11 +40,23 @@ def frozen_styles(
     """The prepared styles and demodulation factors of all layers, and the modulated weights of toRGBs."""
     n = styles.shape[1]
     out, d = torch.ops.sgan.frozen_styles(styles, weights, inputs, outputs, [int(x) for x in is_torgb], normalize)
-    rows = list(zip(inputs, outputs, is_torgb, strict=True))
-    parts = out.split([n * i * (o if image else 1) for i, o, image in rows])
-    prepared = [x.view(n, o, i) if image else x.view(n, i) for x, (i, o, image) in zip(parts, rows, strict=True)]
-    factors = d.split([0 if image else n * o for _, o, image in rows])
-    return prepared, [x.view(n, 0 if image else o) for x, (_, o, image) in zip(factors, rows, strict=True)]
+    shapes = [(n, o, i) if image else (n, i) for i, o, image in zip(inputs, outputs, is_torgb, strict=True)]
+    factors = [(n, 0 if image else o) for o, image in zip(outputs, is_torgb, strict=True)]
+    return _views(out, shapes), _views(d, factors)
+
+
+def _views(
+    x: Tensor,
+    shapes: Sequence[tuple[int, ...]],  # of tensors that follow each other, each from a multiple of 16 bytes on
+) -> list[Tensor]:
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = x.split([_aligned(size) for size in sizes])
+    return [part[:size].view(shape) for part, size, shape in zip(parts, sizes, shapes, strict=True)]
+
+
+def _aligned(size: int) -> int:
+    """As many float32, rounded up to a multiple of 16 bytes, which the kernels read at once."""
+    return -(-size // 4) * 4
 
 
 def layer_end(
@@ -128,8 +140,9 @@ torch.library.define(
 @torch.library.register_fake("sgan::frozen_styles")
 def _(style, weight, inputs, outputs, torgb, normalize):
     rows = list(zip(inputs, outputs, torgb, strict=True))
-    sizes = sum(i * (o if image else 1) for i, o, image in rows), sum(o for _, o, image in rows if not image)
-    return tuple(style.new_empty(style.shape[1] * size) for size in sizes)
+    n = style.shape[1]
+    sizes = [n * i * (o if image else 1) for i, o, image in rows], [n * o for _, o, image in rows if not image]
+    return tuple(style.new_empty(sum(map(_aligned, each))) for each in sizes)
 
 
 @torch.library.register_fake("sgan::layer_end")

@@ -25,7 +25,7 @@ def append_minibatch_std(
     not divisible.
     """
     n, c = x.shape[:2]
-    group = min(group or n, n)
+    group = max(min(group or n, n), 1)  # of no images too
     if n % group or c % channels:
         raise ValueError(f"a batch of {n} does not divide into groups of {group}, or {c} features into {channels} sets")
     if choose(x.device.type) == "cuda":

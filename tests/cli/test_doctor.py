@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stylegan_cli import ops
-from stylegan_cli.doctor import checks, machine
+from stylegan_cli.doctor import cases, checks, machine
 from stylegan_cli.kernels import build, toolchain
 from stylegan_cli.ops.dispatch import kernels_on
 from stylegan_cli.version import __version__
@@ -252,17 +252,26 @@ def test_kernels_that_agree(sgan, kernels, monkeypatch):
     fused, paths = [], module("modulated_conv2d")._IMPLEMENTATIONS
     real = paths["fused"]
     monkeypatch.setitem(paths, "fused", lambda layer: fused.append(layer.x.dtype) or real(layer))
+    blur, blurs = module("conv2d").activated_blur, []
+    monkeypatch.setattr(module("conv2d"), "activated_blur", lambda *args: blurs.append(1) or blur(*args))
     result = sgan("doctor", code=0)
     assert "loaded" in rows(result)["kernels"] and last(result) == "Everything works: training runs at full speed."
     lines = [line for line in result.stdout.splitlines() if line.endswith(", ok")]
     whole = ("float32", "float16", "bfloat16")
     names = ("bias_act", "upfirdn2d", "add_skip", "minibatch_std", "filtered_lrelu", "modulated_conv2d")
-    expected = {(kernel, dtype) for kernel in names for dtype in whole}
-    expected |= {("modulated_conv2d, fused", dtype) for dtype in whole[1:]}
+    names += ("activated_blur", "layer_end")
+    expected = {(kernel, dtype) for kernel in names for dtype in whole} | {("frozen_styles", "float32")}
+    expected |= {(f"modulated_conv2d, {what}", dtype) for what in ("fused", "image") for dtype in whole[1:]}
     assert {(line[:25].strip(), line[25:35].strip()) for line in lines} == expected
-    assert len(lines) == checks.NUM_CHECKS == 40 and all(" x   " in line for line in lines)
-    assert set(fused) == {torch.float16, torch.bfloat16}
+    assert len(lines) == checks.NUM_CHECKS == 52 and all(" x   " in line for line in lines)
+    assert set(fused) == {torch.float16, torch.bfloat16} and blurs
     assert "To do" not in result.stdout and ops.dispatch.current_implementation() == "auto"
+
+
+def test_every_check_can_fail(kernels):
+    """Where what is compared were almost zero, any error would be allowed."""
+    found = {(check.kernel, check.dtype, check.what): check.allowed for check in checks.check_kernels()}
+    assert len(found) == checks.NUM_CHECKS and not {name: x for name, x in found.items() if not 0 < x < 0.05}
 
 
 @pytest.fixture
@@ -285,6 +294,17 @@ def test_wrong_kernel(sgan, plant, monkeypatch, setting):
     result = sgan("doctor", code=1)
     assert sum(line.endswith("WRONG") for line in result.stdout.splitlines()) == 6
     assert "Wrong results: bias_act." in last(result) and os.environ.get("SGAN_KERNELS") == setting
+
+
+@pytest.mark.parametrize(
+    ("kernel", "op"), [("layer_end", "layer_end"), ("modulated_conv2d, image", "modulated_conv2d_image")]
+)
+@pytest.mark.parametrize("result", [0, 1], ids=["features", "image"])
+def test_wrong_kernels_of_frozen_networks(sgan, kernels, monkeypatch, kernel, op, result):
+    monkeypatch.setattr(checks, "CASES", [case for case in checks.CASES if case.kernel == kernel])
+    right = getattr(cases, op)
+    monkeypatch.setattr(cases, op, lambda *args: [y * (1.05 if i == result else 1) for i, y in enumerate(right(*args))])
+    assert f"Wrong results: {kernel}." in last(sgan("doctor", code=1))
 
 
 def test_wrong_gradient(sgan, plant):

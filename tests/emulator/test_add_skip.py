@@ -46,7 +46,7 @@ SHAPES = [(2, 3, 8, 8), (2, 3, 6, 10), (1, 2, 4, 2), (1, 1, 2, 6), (2, 4, 34, 4)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_kernel(emulator, dtype):
+def test_kernel_under_sanitizers(emulator, dtype):
     calls = []
     for shape, layout, with_below in [
         *itertools.product(SHAPES, LAYOUTS, (True, False)),

@@ -236,6 +236,14 @@ def test_minibatch_std_of_any_strides(device):
     torch.testing.assert_close((y, dx), (exact, *torch.autograd.grad(exact, x, exact)))
 
 
+def test_minibatch_std_of_no_images(device):
+    for implementation in ("cuda", "reference"):
+        with use(implementation):
+            x = values(0, 6, 2, 2).to(device).requires_grad_()
+            assert append_minibatch_std(x, 4, 2).shape == (0, 8, 2, 2)
+            assert torch.autograd.grad(append_minibatch_std(x, None).sum(), x)[0].shape == x.shape
+
+
 def test_opcheck_of_minibatch_std(device):
     x = values(4, 6, 2, 3, dtype=torch.float32, layout=torch.channels_last).to(device).requires_grad_()
     dy = values(4, 7, 2, 3, dtype=torch.float32, layout=torch.channels_last).to(device).requires_grad_()
@@ -343,6 +351,14 @@ def test_a_layer_that_adds_what_the_one_before_left_out(device):
         with use(implementation), Calls("activated_blur") as seen:
             torch.testing.assert_close(second(first.convolve(x), before=first), second(first(x)))
         assert seen.count == (implementation == "cuda")
+
+
+def test_only_the_filter_adds_what_the_layer_before_left_out(device):
+    first = EqualConv2d(3, 4, 3, act="lrelu").to(device)
+    x = first.convolve(values(2, 3, 4, 4, dtype=torch.float32).to(device))
+    for second in (EqualConv2d(4, 5, 3), EqualConv2d(4, 5, 1, down=2)):
+        with pytest.raises(ValueError, match="down = 2 and k = 3"):
+            second.to(device)(x, before=first)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -70,12 +70,13 @@ def test_styles_under_sanitizers(emulator, normalize):
         emulator.call("frozen_styles", **fields | {"layers": 33})
 
 
-@pytest.mark.parametrize("n", [0, 3])
+@pytest.mark.parametrize("n", [0, 1, 3])
 def test_styles(device, n):
     styles, weights = style_operands(n)
     inputs, outputs, is_torgb = zip(*LAYERS)
     flat = torch.cat([w.flatten() for w in weights]).to(device)
     out, d = frozen_styles(styles.to(device), flat, inputs, outputs, is_torgb, True)
+    assert not [t.shape for t in (*out, *d) if t.numel() and t.data_ptr() % 16], "kernels read 16 bytes at once"
     if n:
         for found, exact in zip(zip(out, d), expected_styles(styles, weights, True)):
             torch.testing.assert_close(found[0].cpu().double(), exact[0], rtol=1e-5, atol=1e-6)
@@ -195,7 +196,7 @@ def test_layer_end_refuses(device):
 
 
 def test_opcheck(device):
-    styles, weights = style_operands(2)
+    styles, weights = style_operands(4)  # whole vectors: what lies between those that are not is never written
     inputs, outputs, is_torgb = (list(row) for row in zip(*LAYERS))
     flat = torch.cat([w.flatten() for w in weights])
     arguments = (styles.to(device), flat.to(device), inputs, outputs, [int(x) for x in is_torgb], True)
@@ -296,12 +297,41 @@ NETWORKS = {
 }
 
 
+@pytest.mark.parametrize("implementation", ["cuda", "fused"])
+@pytest.mark.parametrize("n", [0, 1])
+def test_channels_that_are_no_whole_vectors(device, implementation, n):
+    """24, 12 and 6: the operands of some layers begin after those of others."""
+    torch.manual_seed(0)
+    config = StyleGAN2Config(32, 32, half_levels=3, channel_base=192, channel_max=24, z_dim=8, w_dim=8)
+    G = build_generator(config).to(device).requires_grad_(False)
+    ws = torch.randn(n, G.num_ws, 8, device=device)
+    with ops.use(implementation):
+        result, plain = frozen_synthesis(G)(ws, dtype=torch.float16), G.synthesis(ws, dtype=torch.float16)
+    torch.testing.assert_close(result, plain, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_weights_of_other_types(device, dtype):
     G = build_generator(StyleGAN2Config(8, 8, z_dim=8, w_dim=8, channel_base=64)).to(device, dtype)
     G.requires_grad_(False)
     ws = torch.randn(2, G.num_ws, 8, device=device, dtype=dtype)
     torch.testing.assert_close(frozen_synthesis(G)(ws), G.synthesis(ws), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("implementation", ["cuda", "fused"])
+@pytest.mark.parametrize("layer", ["b8.conv0", "b8.conv1", "b16.torgb"])
+@pytest.mark.parametrize("name", ["weight", "bias", "affine.weight"])
+def test_a_change_of_the_weights_is_noticed(device, implementation, layer, name):
+    """The kernels have copies of them, and of what depends on them."""
+    torch.manual_seed(0)
+    config = StyleGAN2Config(16, 16, half_levels=2, channel_base=128, channel_max=16, z_dim=8, w_dim=8)
+    G = build_generator(config).to(device).requires_grad_(False)
+    ws, frozen = torch.randn(2, G.num_ws, 8, device=device), frozen_synthesis(G)
+    with ops.use(implementation):
+        before = frozen(ws, dtype=torch.float16)
+        G.synthesis.get_submodule(layer).get_parameter(name)[:1].mul_(1.5).add_(1)
+        after, plain = frozen(ws, dtype=torch.float16), G.synthesis(ws, dtype=torch.float16)
+    assert (after - plain).abs().max() < 0.1 * (after - before).abs().max()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

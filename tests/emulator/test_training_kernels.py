@@ -138,7 +138,7 @@ def epilogue_calls(dtype, shape, shared_noise=False):
 
 
 @pytest.mark.parametrize("dtype", EPS, ids=str)
-def test_epilogue_derivatives(emulator, dtype):
+def test_epilogue_derivatives_under_sanitizers(emulator, dtype):
     """With whole vectors and without; with more channels than threads; with several chunks of rows."""
     cases = [(2, 16, 3, 5), (3, 5, 3, 7), (1, 264 if dtype == torch.float32 else 300, 2, 3), (2, 8, 40, 41)]
     for shape in cases:

@@ -7,6 +7,7 @@ import importlib
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -19,7 +20,7 @@ from stylegan_cli.models.registry import FAMILIES, build_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
-from stylegan_cli.ops import use
+from stylegan_cli.ops import tensor_cores, use
 from stylegan_cli.sampling.generate import SamplingOptions, generate_images, map_seeds
 from stylegan_cli.sampling.latents import sample_noise
 
@@ -320,6 +321,28 @@ def test_a_graph_is_captured_once_and_gets_new_inputs(monkeypatch):
     assert not torch.equal(result, later)  # a result stays as it was
 
 
+def test_a_capture_that_fails_is_repeated(monkeypatch):
+    cuda, G = FakeCuda(monkeypatch), generator()
+    network, ws, streams = frozen_module._Frozen(G.synthesis, None), latents(G), []
+    calls = iter([*range(frozen_module.WARM_UP), "fails"])
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: streams.append(stream) or contextlib.nullcontext())
+
+    def run(*inputs):
+        if next(calls, None) == "fails":
+            raise torch.OutOfMemoryError
+        return network._run(*inputs)
+
+    graph = cuda.graph = frozen_module._Graph(run, network.network.noise_maps("const", ws))
+    for _ in range(frozen_module.WARM_UP):
+        graph({"ws": ws, "transform": None})
+    streams.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        graph({"ws": ws, "transform": None})
+    assert streams == [torch.cuda.current_stream()], "the one that is current afterwards"
+    assert_same(graph({"ws": ws + 1, "transform": None}), G.synthesis(ws + 1))
+    assert (cuda.captured, cuda.replayed) == (2, 1)
+
+
 def test_a_graph_gets_new_noise(monkeypatch):
     cuda, G = FakeCuda(monkeypatch), generator()
     network = frozen_module._Frozen(G.synthesis, None)
@@ -330,3 +353,18 @@ def test_a_graph_gets_new_noise(monkeypatch):
         maps = {name: x * network.strengths[name] for name, x in noise.items()}
         assert_same(graph({"ws": ws, "transform": None, **maps}), G.synthesis(ws, list(noise.values())))
     assert (cuda.captured, cuda.replayed) == (1, 2)
+
+
+def test_other_settings_are_other_graphs(monkeypatch):
+    """A graph repeats what was captured: in fp32, it must not use tensor cores because an earlier call did."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(frozen_module, "_Graph", lambda *_: lambda inputs: None)
+    network = SimpleNamespace(noise_maps=lambda noise, ws: {})
+    self, ws = SimpleNamespace(network=network, _run=None, graphs={}), mock.MagicMock(device=torch.device("cuda"))
+    for i, (convolutions, products) in enumerate([(False, False), (True, False), (True, True)]):
+        for implementation in ("cuda", "composite"):
+            for _ in range(2):
+                with tensor_cores(convolutions, products), use(implementation):
+                    frozen_module._Frozen.__call__(self, ws, "const", None)
+        assert len(self.graphs) == min(2 * i + 2, frozen_module.GRAPHS)
+    assert len({key[0] for key in self.graphs}) == frozen_module.GRAPHS
