@@ -28,7 +28,7 @@ LARGE = {
     "channel_max": 512,
     "batch": 4,
     "seeds": 1,
-    "allowed": 1.1,
+    "allowed": 1.15,  # errors add up in squares: 1.41 would be as much again as half precision makes
 }
 PATH_LENGTH_ALLOWED = 1.05
 SIZES = [pytest.param(SMALL, id="32"), pytest.param(LARGE, id="256", marks=pytest.mark.slow)]
