@@ -32,6 +32,7 @@ from .version import __version__
 
 FORMAT = "stylegan_cli/1"
 _OTHER_FORMATS = {"stylegan_cli-state/1": "the state of a run", "stylegan_cli/tuned/1": "a file of tuned weights"}
+_OTHER_FORMATS |= {"stylegan_cli/encoder/1": "an encoder"}
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -117,9 +118,9 @@ def assemble(
     device: torch.device | str = "cpu",
 ) -> Snapshot:
     """Build a model from its configuration and weights. Raises SganError if they do not match."""
-    G = _build_and_load(lambda: build_generator(info.generator), tensors, "G.", path)
+    G = build_and_load(lambda: build_generator(info.generator), tensors, "G.", path)
     config = info.discriminator
-    D = _build_and_load(lambda: build_discriminator(config), tensors, "D.", path) if config else None
+    D = build_and_load(lambda: build_discriminator(config), tensors, "D.", path) if config else None
     if info.data and info.data.c_dim == info.generator.c_dim:
         G.label_space = LabelSpace(info.data.c_dim, info.data.classes, info.data.vectors)
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
@@ -161,6 +162,30 @@ def fingerprint(
     return digest.hexdigest()[:16]
 
 
+def build_and_load(
+    build: Callable[[], N],
+    tensors: dict[str, Tensor],  # <prefix><name in the network's state_dict>; emptied
+    prefix: str,
+    path: Path,  # file that they come from
+) -> N:
+    """Build a network and load its weights in float32, frozen and in eval mode. Raises SganError if they do not match
+    the network or are not finite."""
+    with torch.device("meta"):  # allocates nothing: the header may claim any size
+        network = build()
+    expected = network.state_dict()
+    # Removed from the dictionary, so that each tensor is in memory once while the memory format changes.
+    state = {name.removeprefix(prefix): tensors.pop(name).float() for name in list(tensors) if name.startswith(prefix)}
+    wrong = sorted(name for name in expected.keys() | state.keys() if _shape(expected, name) != _shape(state, name))
+    if wrong:
+        names = ", ".join(prefix + name for name in wrong[:3])
+        raise SganError(f"{path} does not match its own configuration: {names}.")
+    if broken := [name for name, tensor in state.items() if not _is_finite(tensor)]:
+        raise SganError(f"{path} contains values that are not finite, for example in {prefix + broken[0]}.")
+    network.load_state_dict(state, assign=True)
+    state.clear()
+    return to_memory_format(network).eval().requires_grad_(False)
+
+
 def _open(path: Path) -> safetensors.safe_open:
     if not path.is_file():
         raise SganError(f"{path} does not exist.")
@@ -179,23 +204,6 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
         return from_json(SnapshotInfo, json.loads(header["info"]), READERS)
     except (KeyError, ValueError, RecursionError, SganError) as e:
         raise SganError(f"{path} has an invalid header ({e}).") from e
-
-
-def _build_and_load(build: Callable[[], N], tensors: dict[str, Tensor], prefix: str, path: Path) -> N:
-    with torch.device("meta"):  # allocates nothing: the header may claim any size
-        network = build()
-    expected = network.state_dict()
-    # Removed from the dictionary, so that each tensor is in memory once while the memory format changes.
-    state = {name.removeprefix(prefix): tensors.pop(name).float() for name in list(tensors) if name.startswith(prefix)}
-    wrong = sorted(name for name in expected.keys() | state.keys() if _shape(expected, name) != _shape(state, name))
-    if wrong:
-        names = ", ".join(prefix + name for name in wrong[:3])
-        raise SganError(f"{path} does not match its own configuration: {names}.")
-    if broken := [name for name, tensor in state.items() if not _is_finite(tensor)]:
-        raise SganError(f"{path} contains values that are not finite, for example in {prefix + broken[0]}.")
-    network.load_state_dict(state, assign=True)
-    state.clear()
-    return to_memory_format(network).eval().requires_grad_(False)
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -28,6 +28,8 @@ COMMANDS = {
     "interpolate": "Render a video that moves through the latent space.",
     "noise": "Show how the noise inputs of a model affect its images.",
     "project": "Find the latents that reproduce an image.",
+    "encode": "Predict the latents of images with an encoder.",
+    "encoder": "Fit an encoder, which predicts the latents of an image.",
     "attribute": "Estimate whether a model generated an image.",
     "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",
     "spectrum": "Compare the power spectra of datasets and models.",

@@ -112,6 +112,16 @@ def output_file(
     return out
 
 
+def refuse_to_overwrite(
+    inputs: typing.Iterable[str | None],
+    outputs: typing.Iterable[Path],
+) -> None:
+    """Check the output paths. Raises SganError if an output would replace an input."""
+    output_paths = {path.resolve() for path in outputs}
+    if replaced := [path for path in inputs if path and Path(path).resolve() in output_paths]:
+        raise SganError(f"{replaced[0]} would be overwritten by its own result.", hint="Use another --outdir.")
+
+
 @contextlib.contextmanager
 def no_garbage() -> Iterator[None]:
     """Collect no garbage while modules are imported: Python would look through all of PyTorch's objects several times,

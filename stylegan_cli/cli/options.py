@@ -200,6 +200,14 @@ speed_options = combine_options(
     ),
 )
 
+# Passes `encoder` (str or None).
+encoder_option = click.option(
+    "--encoder",
+    metavar="PATH",
+    help="Encoder: a file, or a run folder of `sgan encoder fit`. Default: the newest one in --runs that was fitted to "
+    "the model, else that of the bundled model.",
+)
+
 # Passes `outdir`.
 outdir_option = click.option("--outdir", default="./out", metavar="FOLDER", help="Folder to write to.")
 

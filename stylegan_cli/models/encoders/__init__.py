@@ -1,0 +1,1 @@
+"""Encoders: networks that predict the latents of an image."""

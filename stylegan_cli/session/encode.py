@@ -1,0 +1,189 @@
+"""Encoding: latents of images, predicted in one go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.codec import CROPS, padding
+from ..data.images import to_uint8
+from ..data.opening import open_source
+from ..errors import SganError
+from ..inversion.projector import ProjectedLatents
+from ..inversion.results import Projection, output_paths, psnr, save_projection
+from ..inversion.targets import TargetReader, read_targets
+from ..models.frozen import frozen_synthesis
+from ..progress import Progress, silent
+from ..sampling import checks
+from ..sampling.encoders import Encoder, encode, find_encoder, load_encoder, mean_latents
+from ..sampling.generate import SamplingOptions
+from ..sampling.latent_files import save_latents, target_names
+from .model import Model
+
+_BATCH = 64  # images of 64 x 64 pixels at a time; fewer of larger ones
+
+
+@dataclass(frozen=True)
+class EncodeRequest:
+    """The images to encode."""
+
+    images: Sequence[str | Path] = ()  # files; or one folder or zip of images
+    encoder: str | Path | None = None  # file or run folder; None: the newest one for the model, else the bundled one
+    runs: str | Path = "./runs"  # where the newest one is looked for
+    crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
+    pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
+    batch: int | None = None  # images at a time; None: depends on their size
+
+    def __post_init__(self) -> None:
+        checks.check_fields(
+            self,
+            images=checks.list_of(checks.path(), "['face.png']"),
+            encoder=checks.path(),
+            runs=checks.path(),
+            crop=checks.choice(*CROPS),
+            pad=checks.string(),
+            batch=checks.integer(1),
+        )
+        padding(self.crop, self.pad)
+        if not self.images:
+            raise SganError("No image to encode.", hint="Name an image: sgan encode face.png")
+        if len(self.images) > 1 and any(is_collection(path) for path in self.images):
+            raise SganError("A folder or zip has to be encoded by itself.", hint="Name only it, or only images.")
+
+
+@dataclass(frozen=True, eq=False)
+class EncodeResult:
+    """The latents of N images."""
+
+    model: Model
+    request: EncodeRequest
+    encoder: Encoder
+    names: list[str]  # [N] of the images, unique as file names
+    ws: Tensor  # [N, num_ws, w_dim]
+    psnr: list[float]  # [N] of the reconstructions, in dB
+    finding: Projection | None  # images and reconstructions; None: the images are those of a folder or zip
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def images(self) -> Tensor:  # uint8 [N, C, H, W]
+        """The reconstructions. Those of a folder or zip are synthesized anew by `generate` from the saved latents."""
+        if self.finding is None:
+            raise SganError("The images of a folder or zip are not kept.", hint="Save the latents, and generate.")
+        with self.model.use_kernels():
+            return self.finding.images
+
+    def save(
+        self,
+        folder: str | Path,
+    ) -> list[Path]:
+        """Write encoded.npz, enc.png and compare.png, or for a folder or zip only the latents; return their paths."""
+        folder, targets = Path(folder), [str(path) for path in self.request.images]
+        settings = {"encoder": self.encoder.path.name, "targets": targets, "command": self.model.command}
+        owner = self.model.owner.settings(self.model.path)
+        if self.finding is None:
+            path = folder / "encoded.npz"
+            own = {"names": self.names, "model": self.model.fingerprint, "settings": {**owner, **settings}}
+            save_latents(path, self.ws, **own)
+            return [path]
+        metadata = self.model.metadata(SamplingOptions(), encoder=self.encoder.path.name)
+        with self.model.use_kernels():
+            return save_projection(
+                folder, self.names, self.finding, None, self.model.fingerprint, owner, settings, metadata
+            )
+
+
+def is_collection(path: str | Path) -> bool:
+    """Whether a path is a folder or a zip, rather than one image."""
+    return os.path.isdir(path) or Path(path).suffix.lower() == ".zip"
+
+
+def open_encoder(
+    model: Model,
+    encoder: str | Path | None,
+    runs: str | Path,
+    task: str = "invert",
+) -> Encoder:
+    """Open an encoder of the model, see `find_encoder`. Raises SganError if it has another task."""
+    path = find_encoder(encoder, runs, model.fingerprint, task)
+    result = load_encoder(path, model.G, model.fingerprint)
+    if result.info.task != task:
+        command = "sgan translate" if task == "invert" else "sgan encode"
+        raise SganError(f"{path} was fitted for the task {result.info.task}.", hint=f"Use it with `{command}`.")
+    return result
+
+
+def latents_of(
+    model: Model,
+    encoder: Encoder,
+    inputs: Tensor,  # [N, inputs, H, W]
+) -> Tensor:  # [N, num_ws, w_dim]
+    synthesis = frozen_synthesis(model.G)
+    with torch.no_grad():
+        return encode(encoder.network, encoder.passes, inputs, synthesis, mean_latents(model.G))[-1]
+
+
+def encoding_files(
+    request: EncodeRequest,
+    folder: str | Path,
+) -> list[Path]:
+    """The files that `EncodeResult.save` will write, except compare.png."""
+    if is_collection(request.images[0]):
+        return [Path(folder, "encoded.npz")]
+    return [path for pair in output_paths(Path(folder), target_names(request.images), "encoding") for path in pair]
+
+
+def encode_images(
+    model: Model,
+    request: EncodeRequest,
+    progress: Progress = silent,
+) -> EncodeResult:
+    """Predict the latents of images. Raises SganError if there is no encoder for the model, or an image cannot be
+    read."""
+    encoder = open_encoder(model, request.encoder, request.runs)
+    if is_collection(request.images[0]):
+        return _encode_collection(model, request, encoder, progress)
+    targets = read_targets(request.images, model.info, request.crop, padding(request.crop, request.pad))
+    targets = targets.to(model.device)
+    step = request.batch or _batch(model)
+    ws = torch.cat([latents_of(model, encoder, part) for part in targets.split(step)])
+    names = target_names(request.images)
+    finding = _finding(model, names, targets, ws, encoder.passes)
+    return EncodeResult(model, request, encoder, names, ws, psnr(finding).tolist(), finding)
+
+
+def _encode_collection(model: Model, request: EncodeRequest, encoder: Encoder, progress: Progress) -> EncodeResult:
+    """Encode a folder or zip in batches; only latents stay in memory."""
+    source = open_source(request.images[0])
+    reader = TargetReader(model.info, request.crop, padding(request.crop, request.pad))
+    names, step = list(source.names), request.batch or _batch(model)
+    ws, quality = [], []
+    progress("images", 0, len(names))
+    for batch in _batches(names, step):
+        targets = reader.read_source(source, batch).to(model.device)
+        found = latents_of(model, encoder, targets)
+        ws.append(found.cpu())
+        quality += psnr(_finding(model, batch, targets, found, encoder.passes)).tolist()
+        progress("images", len(quality), len(names))
+    return EncodeResult(model, request, encoder, names, torch.cat(ws), quality, None)
+
+
+def _finding(model: Model, names: Sequence[str], targets: Tensor, ws: Tensor, passes: int) -> Projection:
+    with torch.no_grad():
+        images = frozen_synthesis(model.G)(ws)
+    distance = (to_uint8(images).float() - to_uint8(targets).float()).square().mean((1, 2, 3)) / 127.5**2
+    latents = ProjectedLatents(ws, None, distance, [ws], passes)
+    return Projection(names, targets, latents, None, model.G, method="encoding")
+
+
+def _batches(names: list[str], step: int) -> Iterator[list[str]]:
+    return (names[i : i + step] for i in range(0, len(names), step))
+
+
+def _batch(model: Model) -> int:
+    return max(_BATCH * 64 * 64 // max(model.G.config.height * model.G.config.width, 64 * 64), 1)

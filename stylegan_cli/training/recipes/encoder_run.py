@@ -1,0 +1,228 @@
+"""A run that fits an encoder: planned from the user's options, started or resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import distributed
+from ...data.dataset import Dataset
+from ...detectors.losses import load_loss
+from ...errors import FieldError, MisuseError, SganError, quote
+from ...models.discriminator import Discriminator
+from ...models.encoders.pyramid import encoder_config
+from ...progress import Progress, silent
+from ...runs import latest_snapshot
+from ...sampling.degrade import make_task
+from ...sampling.encoders import read_encoder_info
+from ...snapshot import Snapshot, load_snapshot, open_training_dataset
+from ..encoder_config import EncoderRunConfig, read_encoder_config
+from ..engine import Engine
+from ..folders import claim_folder, read_newest_about
+from ..run import RunOptions, run_training
+from ..state_files import list_states
+from .encoder import EncoderRecipe
+from .encoder_report import EncoderReport
+
+_SMALL = 64  # pixels of the longer side: up to here, a run takes minutes on a CPU
+_HELD_OUT = 256  # images at most, and a tenth of the dataset
+_CRITIC_WEIGHT = 0.1  # of --editable (Tov et al. 2021, section 4.2)
+_NETWORK = ("space", "passes", "channel_base", "channel_max", "pyramid_channels", "reduced_channels")
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    config: EncoderRunConfig
+    dataset: Dataset
+    folder: Path | None  # of the run to resume; None: a new run
+
+
+def plan_new_encoder(
+    snapshot: Snapshot,  # the model
+    data: str | None = None,  # dataset; None: the one that the model was trained on
+    *,
+    editable: bool = False,
+    task: str = "invert",
+    task_options: dict[str, Any] | None = None,
+    held_out: int | None = None,
+    loss: str | None = None,  # None: the model's discriminator if it has one, else pixels alone
+    batch: int | None = None,
+    batch_gpu: int | None = None,
+    gpus: int | None = None,
+    **options: Any,  # other fields of EncoderConfig and EncoderRunConfig; None: the defaults
+) -> EncoderPlan:
+    """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
+    G, info = snapshot.G, snapshot.info
+    if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
+        raise SganError(f"{snapshot.path} has no styles: an encoder has nothing to predict.")
+    dataset = _open_data(snapshot, data)
+    options = {name: value for name, value in options.items() if value is not None}
+    is_small = max(G.config.height, G.config.width) <= _SMALL
+    defaults = {"lr": 1e-2, "kimg": 60.0, "snap": 10.0} if is_small else {"lr": 5e-3, "kimg": 1000.0, "snap": 50.0}
+    batch = batch or (24 if is_small else 16)
+    network = _trunk_like(snapshot.D)
+    network |= {name: options.pop(name) for name in _NETWORK if name in options}
+    task_options = task_options or {}
+    network["inputs"] = make_task(task, task_options).inputs(G.config.channels)
+    gpus = gpus or 1
+    try:
+        config = EncoderRunConfig(
+            model=os.path.abspath(snapshot.path),
+            fingerprint=snapshot.fingerprint,
+            data=dataset.spec,
+            encoder=encoder_config(G.config, G.layers, **network),
+            batch=batch,
+            batch_gpu=batch_gpu or max(batch // gpus, 1),
+            gpus=gpus,
+            held_out=min(_HELD_OUT, len(dataset) // 10) if held_out is None else held_out,
+            loss=loss or ("pixel" if snapshot.D is None else "discriminator"),
+            critic_weight=_CRITIC_WEIGHT if editable else 0.0,
+            task=task,
+            task_options=task_options,
+            run=info.run,
+            origins=info.origins,
+            **{**defaults, **options},
+        )
+    except FieldError as e:
+        raise MisuseError(f"--{e.field.replace('_', '-')} is {e.value}.", hint=e.hint) from e
+    _load_loss(config, snapshot)  # report what is missing before the run has a folder
+    return EncoderPlan(config, dataset, None)
+
+
+def plan_resumed_encoder(
+    folder: Path,  # of the run
+    kimg: float | None = None,  # its new length; None: unchanged
+    gpus: int | None = None,
+    batch_gpu: int | None = None,
+) -> EncoderPlan:
+    """Plan to resume a run from its last state. Raises SganError if that is not possible."""
+    path = folder / "config.json"
+    try:
+        config = read_encoder_config(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as e:
+        raise SganError(f"{folder} is not a run folder: it has no config.json.") from e
+    except (OSError, ValueError, RecursionError) as e:
+        raise SganError(f"Cannot read {path}: {e}.") from e
+    if not list_states(folder):
+        raise SganError(f"{folder} has no training state to resume from.", hint="Start a new run: sgan encoder fit")
+    gpus = gpus or config.gpus
+    share = math.gcd(max(config.batch // gpus, 1), config.batch_gpu)
+    changes = {"gpus": gpus, "batch_gpu": batch_gpu or share, "kimg": kimg or config.kimg}
+    config = dataclasses.replace(config, **changes)
+    if (done := read_newest_about(folder).get("kimg", 0)) >= config.kimg:
+        raise SganError(f"The run in {folder} is complete at {done:g} kimg.", hint="Set a larger --kimg to continue.")
+    changed = f"The images in {config.data.path} have changed since this run was started."
+    return EncoderPlan(config, config.data.open(changed_message=changed, hint="Start a new run."), folder)
+
+
+def fit_encoder(
+    config: EncoderRunConfig,
+    folder: Path | None,  # of the run; resumed if it contains a state. None: a new one
+    device: str,  # 'cpu' or 'cuda'; each rank uses its own GPU
+    options: RunOptions | None = None,  # None: the defaults
+    dataset: Dataset | None = None,  # of the run; None: opened here
+) -> Path:  # the folder
+    """Fit until kimg is reached or the user interrupts. Called on every rank; the first rank writes."""
+    options = options or RunOptions()
+    torch_device = torch.device(device)
+    if torch_device.index is not None:
+        torch.cuda.set_device(torch_device)
+    if folder is None:
+        claimed = str(claim_folder(options.runs, folder_name(config))) if distributed.rank() == 0 else None
+        folder = Path(distributed.broadcast_text(claimed))
+
+    def build(resuming: bool) -> Engine[EncoderRecipe]:
+        snapshot = open_model_of(config, torch_device)
+        images = dataset or config.data.open()
+        return Engine(EncoderRecipe(config, images, snapshot.G, snapshot.D, _load_loss(config, snapshot), torch_device))
+
+    run_training(config, folder, torch_device, build, EncoderReport, options)
+    return folder
+
+
+def open_model_of(
+    config: EncoderRunConfig,
+    device: torch.device,
+) -> Snapshot:
+    """Open the generator of a run. Raises SganError if its file is missing or has changed."""
+    snapshot = load_snapshot(config.model, device)
+    if snapshot.fingerprint != config.fingerprint:
+        raise SganError(f"The model in {config.model} has changed since this run was started.")
+    return snapshot
+
+
+def folder_name(
+    config: EncoderRunConfig,
+) -> str:
+    """The name of the run folder without its number, `<data>-encoder`, or `<data>-<task>`."""
+    return f"{Path(config.data.path.split(':')[-1]).stem}-{'encoder' if config.task == 'invert' else config.task}"
+
+
+def describe_fit(
+    config: EncoderRunConfig,
+    folder: Path | None,
+) -> str:
+    """Describe the run that is about to start."""
+    data, encoder = config.data, config.encoder
+    what = "an encoder" if config.task == "invert" else f"{config.task}"
+    lines = [
+        f"Fitting {what} on {data.num - config.held_out} images of {data.height}x{data.width} (height x width) from "
+        f"{data.path}; {config.held_out} more are held out",
+        f"{config.kimg:g} kimg, batch {config.batch}, loss {config.loss}, space {encoder.space}, "
+        f"{encoder.passes} {'pass' if encoder.passes == 1 else 'passes'}",
+    ]
+    return "\n".join([*lines, *([f"Folder {folder} (reconstructions-*.png: images beside them)"] if folder else [])])
+
+
+def describe_next(
+    config: EncoderRunConfig,
+    folder: Path,
+) -> str:
+    """Where the images are, and commands to continue with."""
+    snapshot = latest_snapshot(folder)
+    if snapshot is None:
+        return f"There is no snapshot yet. Resume: sgan encoder fit --resume {quote(folder)}"
+    image = folder / snapshot.name.replace("snapshot", "reconstructions").replace(".safetensors", ".png")
+    use = "encode IMAGE" if config.task == "invert" else "translate IMAGE"
+    lines = [f"Images:    {image}", f"Use it:    sgan {use} --encoder {quote(folder)}"]
+    resume = f"sgan encoder fit --resume {quote(folder)}"
+    kimg = read_encoder_info(snapshot).kimg
+    lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
+    return "\n".join(lines)
+
+
+def _open_data(snapshot: Snapshot, data: str | None, progress: Progress = silent) -> Dataset:
+    """Open the dataset at the size of the model's images."""
+    dataset = open_training_dataset(snapshot.info, data)
+    if dataset is None:
+        raise SganError(f"{snapshot.path} does not record which dataset it was trained on.", hint="Use --data.")
+    config, spec = snapshot.info.generator, dataset.spec
+    if (spec.height, spec.width) != (config.height, config.width):
+        raise SganError(
+            f"The images in {spec.path} are {spec.height}x{spec.width} (height x width), which cannot be reduced to "
+            f"the model's {config.height}x{config.width}.",
+            hint=f"Pack them: sgan data pack {quote(spec.path)} --size {config.height}x{config.width}",
+        )
+    if spec.channels != config.channels:
+        raise SganError(
+            f"The images in {spec.path} have {spec.channels} channels, but the model's have {config.channels}.",
+            hint="Use --data with images of that kind.",
+        )
+    return dataset
+
+
+def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Any:
+    levels = None if snapshot.D is None else snapshot.D.features
+    return load_loss(config.loss, levels, snapshot.path, snapshot.G.device)
+
+
+def _trunk_like(D: Discriminator | None) -> dict[str, Any]:
+    """The channels of the discriminator, whose weights the encoder can start from."""
+    return {} if D is None else {"channel_base": D.config.channel_base, "channel_max": D.config.channel_max}
