@@ -107,14 +107,15 @@ def open_encoder(
     model: Model,
     encoder: str | Path | None,
     runs: str | Path,
-    task: str = "invert",
+    task: str | None = "invert",  # None: any of `sgan translate`
 ) -> Encoder:
     """Open an encoder of the model, see `find_encoder`. Raises SganError if it has another task."""
     path = find_encoder(encoder, runs, model.fingerprint, task)
     result = load_encoder(path, model.G, model.fingerprint)
-    if result.info.task != task:
-        command = "sgan translate" if task == "invert" else "sgan encode"
-        raise SganError(f"{path} was fitted for the task {result.info.task}.", hint=f"Use it with `{command}`.")
+    own = result.info.task
+    if own == "invert" if task is None else own != task:
+        command = "sgan encode" if own == "invert" else f"sgan translate --task {own}"
+        raise SganError(f"{path} was fitted for the task {own}.", hint=f"Use it with `{command}`.")
     return result
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ... import distributed
 from ...data.dataset import Dataset
+from ...data.pairs import PairedDataset
 from ...data.sampler import Loader, Sampler
 from ...detectors.distances import Loss
 from ...errors import SganError
@@ -42,7 +43,7 @@ _R1 = 5.0  # weight of the critic's gradient penalty
 
 @dataclass(frozen=True)
 class EncoderBatch(Batch):
-    images: Tensor  # [N, C, H, W] in [-1, 1]
+    images: Tensor  # [N, C, H, W] in [-1, 1]; of pairs, the other image has further channels
     index: Tensor  # [N] int64, global index of each image since the run began
 
 
@@ -96,7 +97,7 @@ class EncoderRecipe(Recipe):
     def __init__(
         self,
         config: EncoderRunConfig,
-        dataset: Dataset,
+        dataset: Dataset | PairedDataset,
         G: Generator,
         D: nn.Module | None,  # its weights are the start; None: random ones
         loss: Loss,
@@ -121,7 +122,7 @@ class EncoderRecipe(Recipe):
         self.networks = {"E": self.E, "E_ema": self.ema.network}
         optimizer = FusedAdam(list(self.E.parameters()), lr=config.lr, betas=config.betas)
         self.phases = [Phase("E", self.E, optimizer, self._reconstruct)]
-        if config.latent_weight and config.task == "invert":
+        if config.latent_weight and not self.task.needs_source:
             interval = config.latent_interval
             self.phases.append(Phase("E latents", self.E, optimizer, self._predict_known, interval))
         optimizers = [optimizer]
@@ -138,11 +139,12 @@ class EncoderRecipe(Recipe):
     def _reconstruct(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
         """Distances between an image and its reconstruction, after every pass."""
         config, total = self.config, batch.images.new_zeros(())
+        targets = batch.images[:, : self.G.config.channels]
         with torch.no_grad():
-            features = self.loss.features(batch.images)
+            features = self.loss.features(targets)
         for ws in self._encode(self.task(batch.images, config.seed, batch.index)):
             images = self.G.synthesis(ws)
-            pixels = (images - batch.images).square().mean((1, 2, 3))
+            pixels = (images - targets).square().mean((1, 2, 3))
             distance = self.loss.distance(self.loss.features(images), features)
             spread = self._distance(ws, ws.mean(1, keepdim=True))
             losses = config.pixel_weight * pixels + config.loss_weight * distance + config.spread_weight * spread
@@ -160,7 +162,8 @@ class EncoderRecipe(Recipe):
             known = self._sample_ws(batch.index)
             noise = sample_noise(self.G, self.config.seed, "encoder.noise", batch.index)
             images = self.G.synthesis(known, noise=noise).clamp(-1, 1)
-        errors = [self._distance(ws, known) for ws in self._encode(images)]
+            inputs = self.task(images, self.config.seed, batch.index)
+        errors = [self._distance(ws, known) for ws in self._encode(inputs)]
         self.means.add("loss/latent", errors[-1])
         return self.config.latent_weight * torch.stack(errors).mean(0).sum()
 
@@ -248,4 +251,4 @@ class EncoderRecipe(Recipe):
             inputs = self.task(images, self.config.seed, part.to(self.device))
             passes = self.config.encoder.passes
             ws = encode(self.ema.network, passes, inputs, self.G.synthesis, self.start)[-1]
-            yield images, inputs, ws, self.G.synthesis(ws)
+            yield images[:, : self.G.config.channels], inputs, ws, self.G.synthesis(ws)
