@@ -50,7 +50,9 @@ _KINDS = {
     "ProgressiveBackboneEncoder": _Kind("e4e", "map", progressive=True),
     "ResNetProgressiveBackboneEncoder": _Kind("e4e", "map", resnet=True, progressive=True),
 }
-_RESNET_STEM = {"input_layer.0.": "conv1.", "input_layer.1.": "bn1.", "input_layer.2.": "relu."}
+_PREFIX = "encoder."  # of the names of its tensors
+_MEAN = f"{_PREFIX}latent_avg"  # which is beside it in the files
+_RESNET_STEM = {f"{_PREFIX}input_layer.{i}.": f"{_PREFIX}{name}." for i, name in enumerate(("conv1", "bn1", "relu"))}
 _CARS = "cars_encode"  # the dataset type whose images are 4:3
 _IR_BLOCKS = ((3, 4, 14, 3), (3, 13, 30, 3), (3, 8, 36, 3))  # of networks with 50, 100 and 152 layers
 _RESNET_BLOCKS = ((3, 4, 6, 3),)
@@ -81,7 +83,7 @@ class OpenedEncoder:
 class _Found:
     program: str
     config: IRSEConfig
-    tensors: dict[str, Loadable]  # by our names, without the mean
+    tensors: dict[str, Loadable]  # by encoder.<our name>, without the mean
     latent_avg: Tensor  # [num_ws, w_dim]
     notes: tuple[str, ...]
 
@@ -99,11 +101,11 @@ def open_encoder(
     with open(path, "rb") as f:
         found = _find(Part(f), model.G, path)
         with torch.device("meta"):
-            shapes = {name: tuple(tensor.shape) for name, tensor in IRSEEncoder(found.config).state_dict().items()}
-        del shapes["latent_avg"]
+            state = IRSEEncoder(found.config).state_dict(prefix=_PREFIX)
+        shapes = {name: tuple(state[name].shape) for name in state if name != _MEAN}
         weights = load_checked(found.tensors, shapes, path, path.stat().st_size)
-    weights["latent_avg"] = found.latent_avg
-    E = build_and_load(lambda: IRSEEncoder(found.config), weights, "", path)
+    weights[_MEAN] = found.latent_avg
+    E = build_and_load(lambda: IRSEEncoder(found.config), weights, _PREFIX, path)
     return OpenedEncoder(found.program, E.to(device), model, found.notes)
 
 
@@ -135,8 +137,8 @@ def _describe(contents: Contents, opts: dict, G: Generator) -> _Found:
     config = _config(weights, kind, opts, G)
     latent_avg, guesses = _latent_avg(contents.tensors.get("latent_avg"), config, opts, G)
     with torch.device("meta"):
-        ours = [name for name in IRSEEncoder(config).state_dict() if name != "latent_avg"]
-    names: Names = {name: (f"encoder.{_source(name, kind)}", None) for name in ours}
+        ours = [name for name in IRSEEncoder(config).state_dict(prefix=_PREFIX) if name != _MEAN]
+    names: Names = {name: (_source(name) if kind.resnet else name, None) for name in ours}
     tensors = map_names(names, weights, lambda name: name.endswith(".num_batches_tracked"))
     program = "ReStyle" if config.iterative else kind.program
     return _Found(program, config, tensors, latent_avg, (*_input_notes(config, G), *guesses))
@@ -203,11 +205,10 @@ def _count(weights: dict[str, Loadable], name: str) -> int:
     return count
 
 
-def _source(name: str, kind: _Kind) -> str:
-    """The name in the file of one of our tensors."""
-    if kind.resnet:
-        name = next((name.replace(a, b) for a, b in _RESNET_STEM.items() if name.startswith(a)), name)
-    return name
+def _source(name: str) -> str:
+    """The name in the file of one of our tensors, for ResNet34."""
+    start = next((start for start in _RESNET_STEM if name.startswith(start)), "")
+    return _RESNET_STEM.get(start, "") + name.removeprefix(start)
 
 
 def _latent_avg(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -80,18 +80,12 @@ class IRSEEncoder(nn.Module):
         return self._offsets(self._maps(images[:, :, _LETTERBOX] if self.config.letterbox else images))
 
     def _maps(self, x: Tensor) -> list[Tensor]:  # [N, width, size, size] of sizes 16, 32 and 64
-        x, maps = self.input_layer(x), []
-        for blocks in self._stages():
-            for block in blocks:
+        x, maps, blocks = self.input_layer(x), [], iter(self.body)
+        for count in self.config.blocks:
+            for block in islice(blocks, count):
                 x = block(x)
             maps.append(x)
         return maps[:0:-1]
-
-    def _stages(self) -> Iterator[nn.Sequential]:
-        first = 0
-        for count in self.config.blocks:
-            yield self.body[first : first + count]
-            first += count
 
     def _offsets(self, maps: list[Tensor]) -> Tensor:
         heads = self.config.heads

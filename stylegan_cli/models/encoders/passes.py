@@ -21,9 +21,9 @@ def encode(
 ) -> Tensor:  # ws [N, num_ws, w_dim]
     """Encode images. An iterative encoder starts at the mean latent and adds an offset in each pass (ReStyle, Alaluf et
     al. 2021, section 3.2). Raises ValueError if there are no passes, or the shape of the images is wrong."""
-    passes = E.passes if passes is None else passes
-    if passes < 1 or (passes > 1 and not E.iterative):
-        raise ValueError(f"the encoder takes {'1 pass or more' if E.iterative else 'one pass'}, not {passes}")
+    calls = E.passes if passes is None else passes
+    if calls < 1 or (calls > 1 and not E.iterative):
+        raise ValueError(f"the encoder takes {'1 pass or more' if E.iterative else 'one pass'}, not {calls}")
     if not E.iterative:
         return E.latent_avg + E(images)
     if images.shape[1:] != (E.input_channels // 2, E.input_size, E.input_size):
@@ -31,7 +31,7 @@ def encode(
         raise ValueError(f"images must have shape [N, {', '.join(map(str, expected))}], not {list(images.shape)}")
     synthesize = frozen_synthesis(G)
     ws = E.latent_avg[None]  # the same image for all
-    for _ in range(passes):
+    for _ in range(calls):
         present = adaptive_avg_pool2d(synthesize(ws), E.input_size)
         ws = ws + E(torch.cat([images, present.expand_as(images)], 1))
     return ws
