@@ -77,7 +77,8 @@ fit_options = combine_options(
     click.option(
         "--editable",
         is_flag=True,
-        help="Also train a critic that separates predicted latents from the model's own, which keeps them editable (e4e).",
+        help="Also train a critic that separates predicted latents from the model's own, which keeps them editable "
+        "(e4e).",
     ),
     click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Random seed."),
     click.option(
