@@ -7,9 +7,9 @@ from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.encoders.pyramid import EncoderConfig, PyramidEncoder, encoder_config
 from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
-from stylegan_cli.models.stylegan.config import StyleGANConfig
 
 SMALL = {"z_dim": 8, "w_dim": 12, "channel_base": 512, "channel_max": 8}
 TINY = {"channel_base": 512, "channel_max": 8, "pyramid_channels": 6, "reduced_channels": 4}
