@@ -238,7 +238,7 @@ def jpeg(
         content = io.BytesIO()
         from_array(pixels[:3].numpy()).save(content, "JPEG", quality=quality)
         with Image.open(content) as image:
-            results.append(torch.cat([torch.from_numpy(to_array(image)), pixels[3:]]))
+            results.append(torch.cat([torch.tensor(to_array(image)), pixels[3:]]))
     return torch.stack(results).to(images.device).float() / 127.5 - 1
 
 
