@@ -46,7 +46,7 @@ fit_options = combine_options(
     click.option(
         "--lr",
         type=FiniteRange(0, min_open=True),
-        help="Learning rate at the start; it falls to 0. Default: 0.01, or 0.005 for images above 64 pixels.",
+        help="Learning rate. It falls to 0. Default: 0.01, or 0.005 for images above 64 pixels.",
     ),
     click.option(
         "--space",
@@ -77,7 +77,8 @@ fit_options = combine_options(
     click.option(
         "--editable",
         is_flag=True,
-        help="Also train a critic that tells predicted latents from the model's own, which keeps them editable (e4e).",
+        help="Also train a critic that separates predicted latents from the model's own, which keeps them editable "
+        "(e4e).",
     ),
     click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Random seed."),
     click.option(

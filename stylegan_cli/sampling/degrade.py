@@ -25,6 +25,7 @@ from . import counter
 
 _REFERENCE = 512  # pixels of the shorter side for which blur is given
 _TAPS = 41  # of the widest blur
+_STROKE = 0.06  # half the width of a stroke, of the image's side
 _GRAY = (0.299, 0.587, 0.114)  # luma of RGB (ITU-R BT.601)
 
 
@@ -297,7 +298,7 @@ def jpeg(
         content = io.BytesIO()
         from_array(pixels[:3].numpy()).save(content, "JPEG", quality=quality)
         with Image.open(content) as image:
-            results.append(torch.cat([torch.from_numpy(to_array(image)), pixels[3:]]))
+            results.append(torch.cat([torch.tensor(to_array(image)), pixels[3:]]))
     return torch.stack(results).to(images.device).float() / 127.5 - 1
 
 
@@ -316,8 +317,8 @@ def _inside(position: Tensor, start: Tensor, length: Tensor) -> Tensor:
     return (position >= start) & (position < start + length)
 
 
-def _near(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, width: float = 0.06) -> Tensor:
+def _near(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor) -> Tensor:
     """Whether a point lies near the segment between two points."""
     dx, dy = x1 - x0, y1 - y0
     t = (((x - x0) * dx + (y - y0) * dy) / (dx.square() + dy.square()).clamp_min(1e-6)).clamp(0, 1)
-    return (x - x0 - t * dx).square() + (y - y0 - t * dy).square() < width**2
+    return (x - x0 - t * dx).square() + (y - y0 - t * dy).square() < _STROKE**2

@@ -121,7 +121,8 @@ def load_encoder(
     check_model(path, info.model, model, info.owner)
     config = info.encoder
     size, own = (config.height, config.width, config.channels), G.config
-    if size != (own.height, own.width, own.channels) or (len(config.levels), config.w_dim) != (G.num_ws, own.w_dim):
+    latents, inputs = (len(config.levels), config.w_dim), own.channels if info.task == "invert" else config.inputs
+    if size != (own.height, own.width, own.channels) or (*latents, config.inputs) != (G.num_ws, own.w_dim, inputs):
         raise SganError(f"{path} does not fit this model: its images or latents have other shapes.", hint=_AGAIN)
     network = build_and_load(lambda: PyramidEncoder(config), tensors, "E.", path)
     return Encoder(network.to(G.device), info, path)

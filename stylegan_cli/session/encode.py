@@ -72,7 +72,7 @@ class EncodeResult:
 
     @property
     def images(self) -> Tensor:  # uint8 [N, C, H, W]
-        """The reconstructions. Those of a folder or zip are synthesized anew by `generate` from the saved latents."""
+        """The reconstructions. Those of a folder or zip are synthesized again by `generate` from the saved latents."""
         if self.finding is None:
             raise SganError("The images of a folder or zip are not kept.", hint="Save the latents, and generate.")
         with self.model.use_kernels():

@@ -39,7 +39,7 @@ class EncoderRunConfig:
     latent_weight: float = 0.3  # of the mean squared difference of latents, of generated images with known latents
     latent_interval: int = 2  # steps between steps on generated images
     spread_weight: float = 0.02  # of the mean squared difference between the latents of one image
-    critic_weight: float = 0.0  # of a critic that tells predicted from mapped latents; 0: none
+    critic_weight: float = 0.0  # of a critic that separates predicted from mapped latents; 0: none
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
     task_options: dict = field(default_factory=dict)
     source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask

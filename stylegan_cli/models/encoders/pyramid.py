@@ -109,11 +109,10 @@ class PyramidEncoder(nn.Module):
         self.reduce = nn.ModuleDict({str(k): _reduction(k, width, reduced) for k in sorted({0, *config.levels})})
         features = reduced * lowest.height * lowest.width
         self.common = EqualLinear(features, config.w_dim)
-        self.heads = nn.ModuleList(
-            EqualLinear(features, config.w_dim) for _ in (config.levels if config.space == "w+" else ())
-        )
-        for head in self.heads:
+        heads = [EqualLinear(features, config.w_dim) for _ in (config.levels if config.space == "w+" else ())]
+        for head in heads:
             nn.init.zeros_(head.weight)  # all latents start alike
+        self.heads = nn.ModuleList(heads)
         self.deviation: Tensor
         self.register_buffer("deviation", torch.ones(config.w_dim))
 

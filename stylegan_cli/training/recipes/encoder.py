@@ -2,7 +2,7 @@
 
 E            pixels, features and latents of real images: G(E(x)) looks like x
 E latents    generated images, whose latents are known
-critic       with a critic weight: tells predicted latents from those of the mapping network (Tov et al. 2021, e4e,
+critic       with a critic weight: separates predicted latents from those of the mapping network (Tov et al. 2021, e4e,
              section 4.2), so that they remain editable
 """
 
@@ -51,21 +51,20 @@ class Rate:
     """Learning rates that rise for a moment, and then fall to 0 as a cosine until the end of the run."""
 
     def __init__(self, config: EncoderRunConfig, optimizers: list[FusedAdam]):
-        self.end, self.shown = config.kimg * 1000, 0
-        self.groups = [optimizer.param_groups[0] for optimizer in optimizers]
-        self.bases = [group["lr"] for group in self.groups]
+        self.end, self.shown, self.optimizers = config.kimg * 1000, 0, optimizers
+        self.bases = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
         self.apply(1.0)
 
     def apply(
         self,
         factor: float,  # of all rates
     ) -> None:
-        for group, base in zip(self.groups, self.bases, strict=True):
-            group["lr"] = base * self._curve() * factor
+        for optimizer, base in zip(self.optimizers, self.bases, strict=True):  # a loaded one has other groups
+            optimizer.param_groups[0]["lr"] = base * self._curve() * factor
 
     def step(self, batch: int) -> None:
         """Go on by a batch. Halvings of a rate since the last step remain."""
-        ratio = self.groups[0]["lr"] / max(self.bases[0] * self._curve(), 1e-30)
+        ratio = self.optimizers[0].param_groups[0]["lr"] / max(self.bases[0] * self._curve(), 1e-30)
         self.shown += batch
         self.apply(2.0 ** round(math.log2(max(ratio, 1e-30))))
 
@@ -138,7 +137,7 @@ class EncoderRecipe(Recipe):
 
     def _reconstruct(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
         """Distances between an image and its reconstruction, after every pass."""
-        config, total = self.config, batch.images.new_zeros(())
+        config, total, last = self.config, batch.images.new_zeros(()), {}
         targets = batch.images[:, : self.G.config.channels]
         with torch.no_grad():
             features = self.loss.features(targets)
@@ -152,7 +151,8 @@ class EncoderRecipe(Recipe):
                 logits = self.critic(self._normalized(ws).flatten(0, 1)).reshape(len(ws), -1)
                 losses = losses + config.critic_weight * F.softplus(-logits).mean(1)
             total = total + losses.sum()
-        for name, values in (("pixel", pixels), (config.loss, distance), ("spread", spread)):
+            last = {"pixel": pixels, config.loss: distance, "spread": spread}
+        for name, values in last.items():
             self.means.add(f"loss/{name}", values)
         return total / config.encoder.passes
 
