@@ -46,7 +46,7 @@ class TranslateRequest:
     def __post_init__(self) -> None:
         checks.check_fields(
             self,
-            images=checks.list_of(checks.path(), "['face.png']"),
+            images=checks.list_of(checks.path(), "['face.png']", 0),
             task=checks.choice(*(name for name in TASKS if name != Invert.name)),
             encoder=checks.path(),
             runs=checks.path(),
