@@ -35,6 +35,7 @@ class Invert:
 
     name: ClassVar[str] = "invert"
     needs_source: ClassVar[bool] = False  # whether it is another image, whose channels follow those of the image
+    compares_inputs: ClassVar[bool] = False  # whether a result is judged by what would be seen of it, too
 
     def check(
         self,
@@ -70,6 +71,7 @@ class SuperResolution(Invert):
     """The image reduced by an area average, and enlarged again with a bicubic filter."""
 
     name: ClassVar[str] = "superres"
+    compares_inputs: ClassVar[bool] = True
     factor: int = 4
 
     def check(self, size: tuple[int, int]) -> None:
@@ -109,6 +111,7 @@ class Sketch(Invert):
     """The outlines of the image: the local contrast of its luma, dark on white."""
 
     name: ClassVar[str] = "sketch"
+    compares_inputs: ClassVar[bool] = True
 
     def inputs(self, channels: int) -> int:
         return 1

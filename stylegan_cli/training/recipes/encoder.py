@@ -141,7 +141,8 @@ class EncoderRecipe(Recipe):
         targets = batch.images[:, : self.G.config.channels]
         with torch.no_grad():
             features = self.loss.features(targets)
-        for ws in self._encode(self.task(batch.images, config.seed, batch.index)):
+            inputs = self.task(batch.images, config.seed, batch.index)
+        for ws in self._encode(inputs):
             images = self.G.synthesis(ws)
             pixels = (images - targets).square().mean((1, 2, 3))
             distance = self.loss.distance(self.loss.features(images), features)
@@ -150,8 +151,11 @@ class EncoderRecipe(Recipe):
             if config.critic_weight:
                 logits = self.critic(self._normalized(ws).flatten(0, 1)).reshape(len(ws), -1)
                 losses = losses + config.critic_weight * F.softplus(-logits).mean(1)
-            total = total + losses.sum()
             last = {"pixel": pixels, config.loss: distance, "spread": spread}
+            if self.task.compares_inputs and config.input_weight:
+                last["input"] = (self.task(images, config.seed, batch.index) - inputs).square().mean((1, 2, 3))
+                losses = losses + config.input_weight * last["input"]
+            total = total + losses.sum()
         for name, values in last.items():
             self.means.add(f"loss/{name}", values)
         return total / config.encoder.passes
