@@ -71,7 +71,7 @@ def main(
     else:
         found = open_encoder(session, encoder, "runs")
         dataset = open_training_dataset(session.info)
-        assert dataset is not None and found.info.data is not None
+        assert dataset is not None and found.info is not None
         images = held_out(dataset, int(found.info.held_out["images"])).to(session.device)
         encode = lambda x: latents_of(session, found, x)  # noqa: E731
         figures = {"kimg": found.info.kimg, "images": len(images)}

@@ -6,6 +6,7 @@ the weights, except what has none: whether latents add up (e4e), which `opts` na
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from itertools import groupby
@@ -107,6 +108,19 @@ def open_encoder(
     weights[_MEAN] = found.latent_avg
     E = build_and_load(lambda: IRSEEncoder(found.config), weights, _PREFIX, path)
     return OpenedEncoder(found.program, E.to(device), model, found.notes)
+
+
+def has_encoder(
+    path: str | Path,
+) -> bool:
+    """Whether a file is a checkpoint of another program with an encoder. Reads no weights."""
+    path = Path(path)
+    if is_snapshot(path):
+        return False
+    contents = Contents()
+    with contextlib.suppress(SganError, PickleError, FormatError, *MALFORMED), open(path, "rb") as f:
+        contents.add(read_tree(Part(f)))
+    return any(re.match(r"((?:[^.]+\.)*?)encoder\.", name) for name in contents.tensors)
 
 
 def _find(

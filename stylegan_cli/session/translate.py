@@ -157,6 +157,7 @@ def translate_images(
 def _task_of(encoder: Encoder, model: Model) -> Invert:
     """The task of an encoder. Raises SganError if the options in the file are not valid, or do not fit its network."""
     info, config = encoder.info, model.G.config
+    assert info is not None, "encoders of other programs have no task"
     task = make_task(info.task, info.task_options)
     task.check((config.height, config.width))
     if task.inputs(config.channels) != info.encoder.inputs:

@@ -119,7 +119,7 @@ def test_encoders_match_their_definitions(case, plain_encoders, opened, decoder)
     """The differences from the original programs, at full size, were at most 5e-6, and 2e-5 after five passes."""
     encoder, weights = opened(case), plain_encoders.weights(CASES[case])
     E, G, ws = encoder.E, encoder.model.G, checkpoint(CASES[case], {}, {})["latent_avg"].expand(2, NUM_WS, W_DIM)
-    assert (encoder.program, E.num_ws, E.w_dim, E.input_size) == (CASES[case].program, NUM_WS, W_DIM, 256)
+    assert (encoder.program, E.num_ws, E.w_dim, E.input_size) == (CASES[case].program, NUM_WS, W_DIM, (256, 256))
     assert (E.input_channels, E.iterative, E.passes) == (CASES[case].channels, *((True, 3) if E.iterative else (0, 1)))
     target = images(3 if E.iterative else E.input_channels)
     for _ in range(E.passes):

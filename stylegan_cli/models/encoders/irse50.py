@@ -44,7 +44,7 @@ class IRSEConfig:
 class IRSEEncoder(nn.Module):
     """Maps images to offsets of latents from `latent_avg`, or from the present latents if it is iterative."""
 
-    input_size = 256  # pixels
+    input_size = (256, 256)  # pixels
     latent_avg: Tensor  # [num_ws, w_dim]; 0 if the network answers with latents rather than offsets
 
     def __init__(self, config: IRSEConfig):
@@ -74,8 +74,8 @@ class IRSEEncoder(nn.Module):
         images: Tensor,  # float [N, input_channels, 256, 256] in [-1, 1]; the present images after the targets
     ) -> Tensor:  # offsets [N, num_ws, w_dim]
         """Raises ValueError if the images have another shape."""
-        if images.shape[1:] != (self.input_channels, self.input_size, self.input_size):
-            expected = f"[N, {self.input_channels}, {self.input_size}, {self.input_size}]"
+        if images.shape[1:] != (self.input_channels, *self.input_size):
+            expected = f"[N, {self.input_channels}, {self.input_size[0]}, {self.input_size[1]}]"
             raise ValueError(f"images must have shape {expected}, not {list(images.shape)}")
         return self._offsets(self._maps(images[:, :, _LETTERBOX] if self.config.letterbox else images))
 
