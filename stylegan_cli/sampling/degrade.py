@@ -35,7 +35,7 @@ class Invert:
 
     name: ClassVar[str] = "invert"
     needs_source: ClassVar[bool] = False  # whether it is another image, whose channels follow those of the image
-    compares_inputs: ClassVar[bool] = False  # whether a result is judged by what would be seen of it, too
+    fidelity: ClassVar[float] = 1.0  # weight of the image itself in the loss: less if its colors cannot be known
 
     def check(
         self,
@@ -65,13 +65,19 @@ class Invert:
         """The inputs as images."""
         return inputs
 
+    def judged(
+        self,
+        images: Tensor,  # [N, C, H, W]
+    ) -> Tensor | None:  # [N, ...]
+        """What of a result has to be as in the image, besides the image itself."""
+        return None
+
 
 @dataclass(frozen=True)
 class SuperResolution(Invert):
     """The image reduced by an area average, and enlarged again with a bicubic filter."""
 
     name: ClassVar[str] = "superres"
-    compares_inputs: ClassVar[bool] = True
     factor: int = 4
 
     def check(self, size: tuple[int, int]) -> None:
@@ -84,7 +90,10 @@ class SuperResolution(Invert):
             )
 
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
-        return enlarge(reduce(images, self.factor), images.shape[2:])
+        return enlarge(self.judged(images), images.shape[2:])
+
+    def judged(self, images: Tensor) -> Tensor:
+        return reduce(images, self.factor)
 
 
 @dataclass(frozen=True)
@@ -111,12 +120,15 @@ class Sketch(Invert):
     """The outlines of the image: the local contrast of its luma, dark on white."""
 
     name: ClassVar[str] = "sketch"
-    compares_inputs: ClassVar[bool] = True
+    fidelity: ClassVar[float] = 0.1
 
     def inputs(self, channels: int) -> int:
         return 1
 
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
+        return self.judged(images)
+
+    def judged(self, images: Tensor) -> Tensor:
         return sketch(images)
 
 
@@ -175,6 +187,7 @@ class Mask(Invert):
 
     name: ClassVar[str] = "mask"
     needs_source: ClassVar[bool] = True
+    fidelity: ClassVar[float] = 0.1
     classes: tuple[str, ...] = ()  # their colors, #rrggbb, sorted
 
     def __post_init__(self) -> None:
@@ -187,6 +200,9 @@ class Mask(Invert):
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
         chosen = ((images[:, -1] + 1) * 127.5).round().long()
         return F.one_hot(chosen, len(self.classes)).permute(0, 3, 1, 2).to(images.dtype) * 2 - 1
+
+    def judged(self, images: Tensor) -> Tensor:
+        return sketch(images)
 
     def shown(self, inputs: Tensor) -> Tensor:
         colors = torch.tensor([list(bytes.fromhex(color[1:])) for color in self.classes], device=inputs.device)

@@ -36,7 +36,7 @@ class EncoderRunConfig:
     loss: str = "discriminator"  # distance of the reconstruction, beside that of the pixels: a name of losses.LOSSES
     loss_weight: float = 0.3
     pixel_weight: float = 1.0  # of the mean squared difference of pixels
-    input_weight: float = 2.0  # of the same of what the encoder sees, in tasks that compare it
+    judged_weight: float = 2.0  # of the same of what `degrade.Invert.judged` extracts
     latent_weight: float = 0.3  # of the mean squared difference of latents, of generated images with known latents
     latent_interval: int = 2  # steps between steps on generated images
     spread_weight: float = 0.02  # of the mean squared difference between the latents of one image
@@ -50,7 +50,7 @@ class EncoderRunConfig:
     def __post_init__(self) -> None:
         for name in ("batch", "batch_gpu", "gpus", "latent_interval"):
             check_range(self, name, 1)
-        names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "input_weight")
+        names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "judged_weight")
         for name in (*names, "latent_weight", "spread_weight", "critic_weight", "betas"):
             check_range(self, name)
         check_choice("loss", self.loss, LOSSES)

@@ -141,20 +141,21 @@ class EncoderRecipe(Recipe):
         targets = batch.images[:, : self.G.config.channels]
         with torch.no_grad():
             features = self.loss.features(targets)
-            inputs = self.task(batch.images, config.seed, batch.index)
-        for ws in self._encode(inputs):
+            judged = self.task.judged(targets)
+        for ws in self._encode(self.task(batch.images, config.seed, batch.index)):
             images = self.G.synthesis(ws)
             pixels = (images - targets).square().mean((1, 2, 3))
             distance = self.loss.distance(self.loss.features(images), features)
             spread = self._distance(ws, ws.mean(1, keepdim=True))
-            losses = config.pixel_weight * pixels + config.loss_weight * distance + config.spread_weight * spread
+            losses = self.task.fidelity * (config.pixel_weight * pixels + config.loss_weight * distance)
+            losses = losses + config.spread_weight * spread
             if config.critic_weight:
                 logits = self.critic(self._normalized(ws).flatten(0, 1)).reshape(len(ws), -1)
                 losses = losses + config.critic_weight * F.softplus(-logits).mean(1)
             last = {"pixel": pixels, config.loss: distance, "spread": spread}
-            if self.task.compares_inputs and config.input_weight:
-                last["input"] = (self.task(images, config.seed, batch.index) - inputs).square().mean((1, 2, 3))
-                losses = losses + config.input_weight * last["input"]
+            if judged is not None:
+                last["judged"] = (self.task.judged(images) - judged).square().mean((1, 2, 3))
+                losses = losses + config.judged_weight * last["judged"]
             total = total + losses.sum()
         for name, values in last.items():
             self.means.add(f"loss/{name}", values)
