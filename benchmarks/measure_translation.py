@@ -47,6 +47,7 @@ def main(run: Path, plain: str | None, num: int, styles: str, detector: str | No
     config = read_encoder_config(read_config(run))
     session, data = Session(config.model), open_data_of(config)
     encoder = open_encoder(session, latest_snapshot(run), "runs", config.task)
+    assert encoder.info is not None
     lpips, task = load_lpips("vgg", session.device, detector), make_task(config.task, config.task_options)
     order = counter.uniform(config.seed, "encoder.split", torch.arange(len(data))).argsort()
     index = order[: min(config.held_out, num)]
