@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..config import check_choice
 from ..data.codec import from_array, to_array
 from ..data.images import to_rgb, to_uint8
 from ..errors import MisuseError, SganError
@@ -173,6 +174,9 @@ class Pairs(Invert):
     needs_source: ClassVar[bool] = True
     channels: int = 3  # of the other image
 
+    def __post_init__(self) -> None:
+        check_choice("The number of channels", self.channels, (1, 3, 4))
+
     def inputs(self, channels: int) -> int:
         return self.channels
 
@@ -191,8 +195,9 @@ class Mask(Invert):
     classes: tuple[str, ...] = ()  # their colors, #rrggbb, sorted
 
     def __post_init__(self) -> None:
-        if not all(isinstance(color, str) and re.fullmatch("#[0-9a-f]{6}", color) for color in self.classes):
-            raise SganError(f"The classes must be colors such as #ff8000, not {self.classes!r}.")
+        colors = [x for x in self.classes if isinstance(x, str) and re.fullmatch("#[0-9a-f]{6}", x)]
+        if tuple(sorted(set(colors))) != self.classes:
+            raise SganError(f"The classes must be sorted colors such as #ff8000, not {self.classes!r}.")
 
     def inputs(self, channels: int) -> int:
         return len(self.classes)
@@ -224,7 +229,10 @@ def make_task(
     known = {field.name for field in dataclasses.fields(TASKS[name])}
     if unknown := sorted(options.keys() - known):
         raise MisuseError(f"The task {name} has no option {unknown[0]!r}.")
-    return TASKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    try:
+        return TASKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    except TypeError as e:
+        raise SganError(f"The options of the task {name} are not valid ({e}).") from e
 
 
 def reduce(

@@ -161,11 +161,12 @@ def test_results_depend_on_the_seed_alone(translate, fitted, inputs, tmp_path):
     assert "restore-5.png" in names(tmp_path / "out")
 
 
-def test_resumed_to_the_bit(sgan, fit, tiny_run, tmp_path):
-    """Class maps are opened again with the classes of before."""
-    runs = tmp_path / "runs"
-    fit("mask", tiny_run, runs / "a", "--kimg", "0.032")
-    fit("mask", tiny_run, runs / "b", "--kimg", "0.032")
+def test_resumed_to_the_bit(sgan, fit, tiny_run, sources, tmp_path):
+    """Class maps are opened again with the classes of before, if they have not changed."""
+    runs, maps = tmp_path / "runs", tmp_path / "maps.zip"
+    maps.write_bytes((sources / "mask.zip").read_bytes())
+    fit("mask", tiny_run, runs / "a", "--kimg", "0.032", "--source", maps)
+    fit("mask", tiny_run, runs / "b", "--kimg", "0.032", "--source", maps)
     (whole,), (half,) = ([p for p in (runs / name).iterdir() if p.is_dir()] for name in "ab")
     for path in half.glob("*000000.032*"):  # as if it had been killed after half of its length
         path.unlink()
@@ -176,6 +177,16 @@ def test_resumed_to_the_bit(sgan, fit, tiny_run, tmp_path):
     info = read_encoder_info(half / name)
     assert info == read_encoder_info(whole / name)
     assert info.task_options == {"classes": ["#000000", "#ff0000", "#ffffff"]}
+    with zipfile.ZipFile(maps, "a") as z:
+        z.writestr("more.png", z.read(z.namelist()[0]))
+    result = sgan("translate", "fit", "--resume", half, "--kimg", "0.048", "-q", code=1)
+    assert "no image of the same name" in result.stderr
+    with zipfile.ZipFile(sources / "mask.zip") as old, zipfile.ZipFile(maps, "w") as z:
+        first, second, *rest = old.namelist()
+        for name, taken_from in ((first, second), (second, first), *zip(rest, rest, strict=True)):
+            z.writestr(name, old.read(taken_from))
+    result = sgan("translate", "fit", "--resume", half, "--kimg", "0.048", "-q", code=1)
+    assert "have changed since this run was started" in result.stderr
 
 
 def test_images_have_any_name(sgan, fitted, inputs, tiny_run, tmp_path, monkeypatch):

@@ -125,9 +125,12 @@ def test_classes():
     colors = ((task.shown(seen) + 1) * 127.5).round()
     assert colors[index[:, None].expand(-1, 3, -1, -1) == 1].unique().tolist() == [0, 128, 255]
     assert torch.equal(colors[:, 0] == 255, index == 2)
-    for wrong in ("ffffff", "#fff", "#00000g", 3):
-        with pytest.raises(SganError, match="must be colors"):
-            make_task("mask", {"classes": [wrong]})
+    for wrong in (["ffffff"], ["#fff"], ["#00000g"], [3], "#000000", ["#ffffff", "#000000"], ["#ffffff", "#ffffff"]):
+        with pytest.raises(SganError, match="must be sorted colors"):
+            make_task("mask", {"classes": wrong})
+    for name, options in (("mask", {"classes": 3}), ("pairs", {"channels": 7})):
+        with pytest.raises(SganError, match="not valid|must be one of"):
+            make_task(name, options)
 
 
 def test_what_is_shown_has_no_channel_of_the_hole():
