@@ -41,7 +41,7 @@ class EncoderRunConfig:
     spread_weight: float = 0.02  # of the mean squared difference between the latents of one image
     critic_weight: float = 0.0  # of a critic that separates predicted from mapped latents; 0: none
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
-    task_options: dict[str, Any] = field(default_factory=dict)
+    task_options: dict = field(default_factory=dict)  # not as by default
     origins: tuple[str, ...] = ()  # of the model, see `Owner`
     run: str = ""  # of the model, see `Owner`
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ... import distributed
+from ...config import to_json
 from ...data.dataset import Dataset
 from ...detectors.losses import load_loss
 from ...errors import FieldError, MisuseError, SganError, quote
@@ -20,6 +21,7 @@ from ...models.discriminator import Discriminator
 from ...models.encoders.pyramid import encoder_config
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
+from ...runs.history import changed_settings
 from ...sampling.degrade import make_task
 from ...sampling.encoders import read_encoder_info
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
@@ -61,7 +63,8 @@ def plan_new_encoder(
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
     if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
-        raise SganError(f"{snapshot.path} has no styles: an encoder has nothing to predict.")
+        message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
+        raise SganError(message, hint="Use a model of another family, such as StyleGAN2: sgan train")
     dataset = _open_data(snapshot, data)
     options = {name: value for name, value in options.items() if value is not None}
     is_small = max(G.config.height, G.config.width) <= _SMALL
@@ -114,12 +117,27 @@ def plan_resumed_encoder(
         raise SganError(f"{folder} has no training state to resume from.", hint="Start a new run: sgan encoder fit")
     gpus = gpus or config.gpus
     share = math.gcd(max(config.batch // gpus, 1), config.batch_gpu)
+    about = read_newest_about(folder)
+    _refuse_edited_settings(config, about, folder)
     changes = {"gpus": gpus, "batch_gpu": batch_gpu or share, "kimg": kimg or config.kimg}
     config = dataclasses.replace(config, **changes)
-    if (done := read_newest_about(folder).get("kimg", 0)) >= config.kimg:
+    if (done := about.get("kimg", 0)) >= config.kimg:
         raise SganError(f"The run in {folder} is complete at {done:g} kimg.", hint="Set a larger --kimg to continue.")
     changed = f"The images in {config.data.path} have changed since this run was started."
     return EncoderPlan(config, config.data.open(changed_message=changed, hint="Start a new run."), folder)
+
+
+def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], folder: Path) -> None:
+    """Check config.json. Raises SganError if it differs from the settings of the last state, except for the place of
+    the model."""
+    edits = changed_settings(about.get("config", {}), to_json(config))
+    if names := sorted(edits.keys() - {"model"}):
+        before, now = edits[names[0]]
+        raise SganError(
+            f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
+            f"{now} now.",
+            hint="Undo the change, or start a new run: sgan encoder fit",
+        )
 
 
 def fit_encoder(
