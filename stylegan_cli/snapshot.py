@@ -126,6 +126,28 @@ def assemble(
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
 
 
+def build_and_load(
+    build: Callable[[], N],
+    tensors: dict[str, Tensor],  # those of the network are removed, so that each is in memory once
+    prefix: str,  # of the names of the network's tensors
+    path: Path,  # file that they come from
+) -> N:
+    """Build a network with given weights, in float32 and eval mode. Raises SganError if they do not match."""
+    with torch.device("meta"):  # allocates nothing: the header may claim any size
+        network = build()
+    expected = network.state_dict()
+    state = {name.removeprefix(prefix): tensors.pop(name).float() for name in list(tensors) if name.startswith(prefix)}
+    wrong = sorted(name for name in expected.keys() | state.keys() if _shape(expected, name) != _shape(state, name))
+    if wrong:
+        names = ", ".join(prefix + name for name in wrong[:3])
+        raise SganError(f"{path} does not match its own configuration: {names}.")
+    if broken := [name for name, tensor in state.items() if not _is_finite(tensor)]:
+        raise SganError(f"{path} contains values that are not finite, for example in {prefix + broken[0]}.")
+    network.load_state_dict(state, assign=True)
+    state.clear()
+    return to_memory_format(network).eval().requires_grad_(False)
+
+
 def open_training_dataset(
     info: SnapshotInfo,
     data: str | None = None,  # another dataset, to be read with the same labels
@@ -160,30 +182,6 @@ def fingerprint(
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def build_and_load(
-    build: Callable[[], N],
-    tensors: dict[str, Tensor],  # <prefix><name in the network's state_dict>; emptied
-    prefix: str,
-    path: Path,  # file that they come from
-) -> N:
-    """Build a network and load its weights in float32, frozen and in eval mode. Raises SganError if they do not match
-    the network or are not finite."""
-    with torch.device("meta"):  # allocates nothing: the header may claim any size
-        network = build()
-    expected = network.state_dict()
-    # Removed from the dictionary, so that each tensor is in memory once while the memory format changes.
-    state = {name.removeprefix(prefix): tensors.pop(name).float() for name in list(tensors) if name.startswith(prefix)}
-    wrong = sorted(name for name in expected.keys() | state.keys() if _shape(expected, name) != _shape(state, name))
-    if wrong:
-        names = ", ".join(prefix + name for name in wrong[:3])
-        raise SganError(f"{path} does not match its own configuration: {names}.")
-    if broken := [name for name, tensor in state.items() if not _is_finite(tensor)]:
-        raise SganError(f"{path} contains values that are not finite, for example in {prefix + broken[0]}.")
-    network.load_state_dict(state, assign=True)
-    state.clear()
-    return to_memory_format(network).eval().requires_grad_(False)
 
 
 def _open(path: Path) -> safetensors.safe_open:

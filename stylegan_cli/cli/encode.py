@@ -47,7 +47,7 @@ def command(
     check_writable(folder)
     with call.progress() as progress:
         result = call.open().encode(encode_request, progress)
-    call.inform(f"Encoder: {result.encoder.path}.")
+    call.inform(f"Encoder: {result.encoder.path}.", *result.notes)
     files = result.save(folder)
     if not call.as_json and result.finding is not None:
         for name, quality in zip(result.names, result.psnr, strict=True):

@@ -6,7 +6,6 @@ Tensors are named `E.<name in the encoder's state_dict>`; the header has the for
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import from_json, to_json
 from ..data.dataset import DataSpec
@@ -52,36 +51,14 @@ class EncoderInfo:
 class Encoder:
     """An encoder in memory."""
 
-    network: nn.Module  # [N, inputs, height, width] -> [N, num_ws, w_dim], the difference from the latents so far
-    info: EncoderInfo
+    network: Any  # see the docstring of models.encoders
     path: Path
+    info: EncoderInfo | None  # None: it is from another program
+    notes: tuple[str, ...] = ()  # what was guessed, and what its images have to be
 
     @property
-    def passes(self) -> int:
-        return self.info.encoder.passes
-
-
-def encode(
-    network: nn.Module,  # of an encoder
-    passes: int,
-    inputs: Tensor,  # [N, inputs, height, width]: images in [-1, 1], or what a task makes of them
-    synthesize: Callable[[Tensor], Tensor],  # ws [N, num_ws, w_dim] -> images [N, channels, height, width]
-    start: Tensor,  # [num_ws, w_dim] the mean of the latents
-) -> list[Tensor]:  # [N, num_ws, w_dim] after each pass
-    """Predict latents. With several passes, each sees the image of the latents so far and improves on them
-    (Alaluf et al. 2021, "ReStyle", section 3)."""
-    ws, results = start.expand(len(inputs), -1, -1), []
-    for _ in range(passes):
-        x = inputs if passes == 1 else torch.cat([inputs, synthesize(ws.detach())], 1)
-        ws = ws.detach() + network(x)
-        results.append(ws)
-    return results
-
-
-def mean_latents(
-    G: Generator,
-) -> Tensor:  # [num_ws, w_dim]
-    return G.mapping.w_avg.expand(G.num_ws, -1)
+    def task(self) -> str:
+        return self.info.task if self.info else "invert"
 
 
 def save_encoder(
@@ -125,7 +102,7 @@ def load_encoder(
     if size != (own.height, own.width, own.channels) or (*latents, config.inputs) != (G.num_ws, own.w_dim, inputs):
         raise SganError(f"{path} does not fit this model: its images or latents have other shapes.", hint=_AGAIN)
     network = build_and_load(lambda: PyramidEncoder(config), tensors, "E.", path)
-    return Encoder(network.to(G.device), info, path)
+    return Encoder(network.to(G.device), path, info)
 
 
 def find_encoder(

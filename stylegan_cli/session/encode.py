@@ -9,18 +9,23 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..data.codec import CROPS, padding
 from ..data.images import to_uint8
 from ..data.opening import open_source
 from ..errors import SganError
+from ..interop.encoders import has_encoder
+from ..interop.encoders import open_encoder as open_foreign_encoder
 from ..inversion.projector import ProjectedLatents
 from ..inversion.results import Projection, output_paths, psnr, save_projection
 from ..inversion.targets import TargetReader, read_targets
+from ..models.encoders.passes import encode
 from ..models.frozen import frozen_synthesis
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.encoders import Encoder, encode, find_encoder, load_encoder, mean_latents
+from ..sampling.bound_files import check_model
+from ..sampling.encoders import Encoder, find_encoder, load_encoder
 from ..sampling.generate import SamplingOptions
 from ..sampling.latent_files import save_latents, target_names
 from .model import Model
@@ -110,12 +115,25 @@ def open_encoder(
     task: str = "invert",
 ) -> Encoder:
     """Open an encoder of the model, see `find_encoder`. Raises SganError if it has another task."""
+    if encoder is None and task == "invert" and (own := _in_checkpoint(model, model.path)):
+        return own
     path = find_encoder(encoder, runs, model.fingerprint, task)
+    if task == "invert" and (foreign := _in_checkpoint(model, path)):
+        return foreign
     result = load_encoder(path, model.G, model.fingerprint)
-    if result.info.task != task:
+    if result.task != task:
         command = "sgan translate" if task == "invert" else "sgan encode"
-        raise SganError(f"{path} was fitted for the task {result.info.task}.", hint=f"Use it with `{command}`.")
+        raise SganError(f"{path} was fitted for the task {result.task}.", hint=f"Use it with `{command}`.")
     return result
+
+
+def _in_checkpoint(model: Model, path: Path) -> Encoder | None:
+    """The encoder in a checkpoint of another program; None if the file is not one of those that have one."""
+    if not has_encoder(path):
+        return None
+    opened = open_foreign_encoder(path, model.device)
+    check_model(path, opened.model.fingerprint, model.fingerprint, {"model": str(path)})
+    return Encoder(opened.E, path, None, opened.notes)
 
 
 def latents_of(
@@ -123,9 +141,11 @@ def latents_of(
     encoder: Encoder,
     inputs: Tensor,  # [N, inputs, H, W]
 ) -> Tensor:  # [N, num_ws, w_dim]
-    synthesis = frozen_synthesis(model.G)
-    with torch.no_grad():
-        return encode(encoder.network, encoder.passes, inputs, synthesis, mean_latents(model.G))[-1]
+    """Encode images, reduced or enlarged to what the encoder takes."""
+    E = encoder.network
+    if inputs.shape[2:] != E.input_size:
+        inputs = F.interpolate(inputs, E.input_size, mode="bilinear", antialias=True, align_corners=False)
+    return encode(E, model.G, inputs)
 
 
 def encoding_files(
@@ -153,8 +173,9 @@ def encode_images(
     step = request.batch or _batch(model)
     ws = torch.cat([latents_of(model, encoder, part) for part in targets.split(step)])
     names = target_names(request.images)
-    finding = _finding(model, names, targets, ws, encoder.passes)
-    return EncodeResult(model, request, encoder, names, ws, psnr(finding).tolist(), finding)
+    finding = _finding(model, names, targets, ws, encoder.network.passes)
+    quality = psnr(finding).tolist()
+    return EncodeResult(model, request, encoder, names, ws, quality, finding, list(encoder.notes))
 
 
 def _encode_collection(model: Model, request: EncodeRequest, encoder: Encoder, progress: Progress) -> EncodeResult:
@@ -168,9 +189,9 @@ def _encode_collection(model: Model, request: EncodeRequest, encoder: Encoder, p
         targets = reader.read_source(source, batch).to(model.device)
         found = latents_of(model, encoder, targets)
         ws.append(found.cpu())
-        quality += psnr(_finding(model, batch, targets, found, encoder.passes)).tolist()
+        quality += psnr(_finding(model, batch, targets, found, encoder.network.passes)).tolist()
         progress("images", len(quality), len(names))
-    return EncodeResult(model, request, encoder, names, torch.cat(ws), quality, None)
+    return EncodeResult(model, request, encoder, names, torch.cat(ws), quality, None, list(encoder.notes))
 
 
 def _finding(model: Model, names: Sequence[str], targets: Tensor, ws: Tensor, passes: int) -> Projection:

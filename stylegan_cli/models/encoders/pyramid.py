@@ -113,7 +113,11 @@ class PyramidEncoder(nn.Module):
         for head in heads:
             nn.init.zeros_(head.weight)  # all latents start alike
         self.heads = nn.ModuleList(heads)
-        self.deviation: Tensor
+        self.input_size, self.input_channels = (config.height, config.width), inputs
+        self.passes, self.iterative = config.passes, config.passes > 1
+        self.latent_avg: Tensor
+        self.deviation: Tensor  # of W
+        self.register_buffer("latent_avg", torch.zeros(len(config.levels), config.w_dim))
         self.register_buffer("deviation", torch.ones(config.w_dim))
 
     def start_from(

@@ -23,11 +23,11 @@ from ...data.sampler import Loader, Sampler
 from ...detectors.distances import Loss
 from ...errors import SganError
 from ...layers import EqualLinear, to_memory_format
+from ...models.encoders.passes import encode, encode_in_passes
 from ...models.encoders.pyramid import PyramidEncoder
 from ...models.generator import Generator
 from ...sampling import counter
 from ...sampling.degrade import make_task
-from ...sampling.encoders import encode, mean_latents
 from ...sampling.labels import sample_labels
 from ...sampling.latents import sample_noise
 from ..ema import EMA
@@ -107,14 +107,14 @@ class EncoderRecipe(Recipe):
         super().__init__(config.batch, config.batch_gpu, torch.device(device))
         self.config, self.dataset, self.G, self.loss = config, dataset, G, loss
         self.task = make_task(config.task, config.task_options)
-        self.start = mean_latents(G)
         order = counter.uniform(config.seed, "encoder.split", torch.arange(len(dataset))).argsort()
         self.held_out, train = order[: config.held_out], order[config.held_out :]
         torch.manual_seed(config.seed)  # the same initial weights on all ranks
         self.E = to_memory_format(PyramidEncoder(config.encoder)).to(self.device).requires_grad_(False)
         if D is not None:
             self.E.start_from(D)
-        self.E.deviation.copy_((self._sample_w(torch.arange(_SAMPLES)) - self.start[0]).square().mean(0).sqrt())
+        self.E.latent_avg.copy_(G.mapping.w_avg)
+        self.E.deviation.copy_((self._sample_w(torch.arange(_SAMPLES)) - G.mapping.w_avg).square().mean(0).sqrt())
         self.ema = EMA(self.E, config.ema_kimg * 1000, rampup=0.1)
         sampler = Sampler(
             len(train), seed=config.seed, rank=distributed.rank(), world=distributed.world_size(), chosen=train.numpy()
@@ -182,11 +182,7 @@ class EncoderRecipe(Recipe):
         return losses.sum()
 
     def _encode(self, inputs: Tensor) -> list[Tensor]:  # [N, num_ws, w_dim] after each pass
-        def synthesize(ws: Tensor) -> Tensor:
-            with torch.no_grad():
-                return self.G.synthesis(ws)
-
-        return encode(self.E, self.config.encoder.passes, inputs, synthesize, self.start)
+        return encode_in_passes(self.E, inputs, self.G.synthesis, self.config.encoder.passes)
 
     def _sample_ws(self, index: Tensor) -> Tensor:  # [N] -> [N, num_ws, w_dim]
         """Latents of the mapping network, half of them mixed from two."""
@@ -205,7 +201,7 @@ class EncoderRecipe(Recipe):
             return torch.cat([self.G.mapping(a, b)[:, 0] for a, b in zip(z.split(1000), parts, strict=True)])
 
     def _normalized(self, ws: Tensor) -> Tensor:  # [N, K, w_dim]
-        return (ws - self.start[0]) / self.E.deviation.clamp_min(1e-8)
+        return (ws - self.G.mapping.w_avg) / self.E.deviation.clamp_min(1e-8)
 
     def _distance(self, a: Tensor, b: Tensor) -> Tensor:  # [N, num_ws, w_dim] -> [N], 1 for the deviation of W
         return (a - b).square().sum(2).mean(1) / self.E.deviation.square().sum()
@@ -250,6 +246,5 @@ class EncoderRecipe(Recipe):
         for part in chosen[:count].split(max(self.batch_gpu, 1)):
             images = self.dataset.images(part).to(self.device).float() / 127.5 - 1
             inputs = self.task(images, self.config.seed, part.to(self.device))
-            passes = self.config.encoder.passes
-            ws = encode(self.ema.network, passes, inputs, self.G.synthesis, self.start)[-1]
+            ws = encode(self.ema.network, self.G, inputs)
             yield images, inputs, ws, self.G.synthesis(ws)

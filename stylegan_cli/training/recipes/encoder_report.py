@@ -62,7 +62,7 @@ class EncoderReport:
                 mean = ws.mean(1, keepdim=True)
                 variance = recipe.E.deviation.square().sum()
                 columns["spread"].append(((ws - mean).square().sum(2).mean(1) / variance).sqrt())
-                columns["offset"].append(((mean[:, 0] - recipe.start[0]).square().sum(1) / variance).sqrt())
+                columns["offset"].append(((mean[:, 0] - recipe.G.mapping.w_avg).square().sum(1) / variance).sqrt())
             self._measured = step, {name: torch.cat(parts).mean().item() for name, parts in columns.items()}
         return self._measured[1]
 
