@@ -11,14 +11,14 @@ from ..detectors.losses import LOSSES
 from ..errors import MisuseError, SganError
 from ..models.encoders.pyramid import EncoderConfig
 from ..runs.history import HISTORY
-from ..runs.records import recipe_of
+from ..runs.records import ENCODER, recipe_of
 
 
 @dataclass(frozen=True)
 class EncoderRunConfig:
     """The complete settings of a run: the same settings and model give the same run."""
 
-    recipe: ClassVar[str] = "encoder"
+    recipe: ClassVar[str] = ENCODER
     model: str  # path of the generator's file
     fingerprint: str  # of the generator
     data: DataSpec

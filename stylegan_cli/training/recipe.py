@@ -72,7 +72,6 @@ class Recipe:
     parts: dict[str, Stateful]  # other stateful parts, by name; small
     metric_network: nn.Module | None = None  # network to measure at a snapshot; None: none yet
     metric_data: Any = None  # dataset to compare it with
-    command = "sgan train"  # that starts and resumes its runs
     divergence_advice = "Start a new run with a lower learning rate."  # what to try when training diverges
     new_tensors: Sequence[str] = ()  # tensors that the initial checkpoint does not have
 

@@ -92,7 +92,6 @@ class LatentCritic(nn.Module):
 
 
 class EncoderRecipe(Recipe):
-    command = "sgan encoder fit"
     divergence_advice = "Start a new run with a lower --lr."
 
     def __init__(

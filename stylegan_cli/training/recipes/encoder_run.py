@@ -21,13 +21,14 @@ from ...models.discriminator import Discriminator
 from ...models.encoders.pyramid import encoder_config
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
+from ...runs.commands import use_command
 from ...runs.history import changed_settings
 from ...sampling.degrade import make_task
 from ...sampling.encoders import read_encoder_info
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
-from ..folders import claim_folder, read_newest_about
+from ..folders import claim_folder, read_newest_about, refuse_other_recipe
 from ..run import RunOptions, run_training
 from ..state_files import list_states
 from .encoder import EncoderRecipe
@@ -107,6 +108,7 @@ def plan_resumed_encoder(
 ) -> EncoderPlan:
     """Plan to resume a run from its last state. Raises SganError if that is not possible."""
     path = folder / "config.json"
+    refuse_other_recipe(folder, EncoderRunConfig.recipe)
     try:
         config = read_encoder_config(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as e:
@@ -208,8 +210,8 @@ def describe_next(
     if snapshot is None:
         return f"There is no snapshot yet. Resume: sgan encoder fit --resume {quote(folder)}"
     image = folder / snapshot.name.replace("snapshot", "reconstructions").replace(".safetensors", ".png")
-    use = "encode IMAGE" if config.task == "invert" else "translate IMAGE"
-    lines = [f"Images:    {image}", f"Use it:    sgan {use} --encoder {quote(folder)}"]
+    use = use_command(folder, {"recipe": config.recipe, "task": config.task})
+    lines = [f"Images:    {image}", f"Use it:    {use}"]
     resume = f"sgan encoder fit --resume {quote(folder)}"
     kimg = read_encoder_info(snapshot).kimg
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
