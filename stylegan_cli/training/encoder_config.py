@@ -42,12 +42,8 @@ class EncoderRunConfig:
     spread_weight: float = 0.04  # of the mean squared difference between the latents of one image
     critic_weight: float = 0.0  # of a critic that separates predicted from mapped latents; 0: none
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
-<<<<<<< HEAD
     task_options: dict = field(default_factory=dict)  # not as by default
-=======
-    task_options: dict = field(default_factory=dict)
     source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask
->>>>>>> trans
     origins: tuple[str, ...] = ()  # of the model, see `Owner`
     run: str = ""  # of the model, see `Owner`
 

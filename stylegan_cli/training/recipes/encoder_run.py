@@ -22,12 +22,8 @@ from ...models.discriminator import Discriminator
 from ...models.encoders.pyramid import encoder_config
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
-<<<<<<< HEAD
 from ...runs.history import changed_settings
-from ...sampling.degrade import make_task
-=======
 from ...sampling.degrade import TASKS, Mask, make_task
->>>>>>> trans
 from ...sampling.encoders import read_encoder_info
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
