@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset
+from .pairs import PairedDataset
 
 
 class Sampler:
@@ -71,7 +72,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | PairedDataset,
         sampler: Sampler,
         batch: int,  # number of images over all ranks
         pin: bool = False,  # whether to use pinned memory, for asynchronous copies to a GPU

@@ -27,18 +27,32 @@ class TargetReader:
         info: SnapshotInfo,  # of the model
         crop: str = "center",  # to the model's aspect ratio, see `codec.fit`
         pad: str = "black",
+        *,
+        size: tuple[int, int] | None = None,  # (height, width); None: the model's
+        channels: int | None = None,  # None: the model's
+        filter: str | None = None,  # of `codec.FILTERS`; None: as above
+        enlarging: str | None = None,  # filter of images that are smaller; None: the same
     ):
         config, data = info.generator, info.data
-        filter = "lanczos" if data is None else "box" if data.filter == "box" else data.pack_filter or "lanczos"
-        self.filter = filter if filter in ("box", "lanczos") else "lanczos"
-        self.size, self.channels, self.crop, self.pad = (config.height, config.width), config.channels, crop, pad
+        used = "lanczos" if data is None else "box" if data.filter == "box" else data.pack_filter or "lanczos"
+        self.filter = filter or (used if used in ("box", "lanczos") else "lanczos")
+        self.enlarging = enlarging or self.filter
+        self.size, self.channels = size or (config.height, config.width), channels or config.channels
+        self.crop, self.pad = crop, pad
 
     def read(
         self,
         paths: Sequence[str | Path],
     ) -> Tensor:  # [N, channels, height, width], -1 to 1 in steps of 1 / 127.5
         """Raises SganError if an image cannot be read, or its aspect ratio is very different from the model's."""
-        return _to_float([self._fit(_decode(path), path) for path in paths])
+        return self.convert([read_image(path) for path in paths], paths)
+
+    def convert(
+        self,
+        images: Sequence[Image.Image],
+        names: Sequence[str | Path],  # for messages
+    ) -> Tensor:  # as `read`
+        return _to_float([self._fit(image, name) for image, name in zip(images, names, strict=True)])
 
     def read_source(
         self,
@@ -55,7 +69,9 @@ class TargetReader:
         return _to_float(images)
 
     def _fit(self, image: Image.Image, name: str | Path) -> np.ndarray:
-        return _fit(image, name, self.size, self.channels, self.crop, self.filter, self.pad)
+        is_small = image.height < self.size[0] or image.width < self.size[1]
+        filter = self.enlarging if is_small else self.filter
+        return _fit(image, name, self.size, self.channels, self.crop, filter, self.pad)
 
 
 def read_targets(
@@ -79,14 +95,17 @@ def read_mask(
 ) -> Tensor:  # [1, 1, height, width] of 0 and 1
     """Read a mask: white pixels count, padding does not. Raises SganError if it cannot be read or is entirely black."""
     config = info.generator
-    pixels = _fit(_decode(path), path, (config.height, config.width), 1, crop, "box")
+    pixels = _fit(read_image(path), path, (config.height, config.width), 1, crop, "box")
     mask = torch.from_numpy(pixels >= 128).float()[None]
     if not mask.any():
         raise SganError(f"The mask {path} is entirely black.", hint="Use white for the pixels that count.")
     return mask
 
 
-def _decode(path: str | Path) -> Image.Image:
+def read_image(
+    path: str | Path,
+) -> Image.Image:
+    """Decode a file. Raises SganError if it cannot be read."""
     try:
         return decode(Path(path).read_bytes())
     except FileNotFoundError as e:

@@ -8,21 +8,25 @@ from typing import Any
 from ..errors import quote
 from .records import ENCODER, recipe_of
 
-_TRAIN = {ENCODER: "sgan encoder fit"}  # that starts and resumes runs of a recipe
-
 
 def train_command(
-    recipe: str | None,
+    config: dict[str, Any],  # contents of config.json, or its `recipe` and `task`
 ) -> str:
-    """The command that starts and resumes runs of a recipe."""
-    return _TRAIN.get(recipe or "", "sgan train")
+    """The command that starts and resumes such runs."""
+    if recipe_of(config) != ENCODER:
+        return "sgan train"
+    return "sgan encoder fit" if _inverts(config) else "sgan translate fit"
 
 
 def use_command(
     folder: str | os.PathLike,  # of the run, or one of its models
-    config: dict[str, Any],  # contents of config.json
+    config: dict[str, Any],  # as above
 ) -> str:
     """The command that uses the model or encoder of a run."""
     if recipe_of(config) != ENCODER:
         return f"sgan generate --model {quote(folder)} --seeds 0-99"
-    return f"sgan {'encode' if config.get('task') == 'invert' else 'translate'} IMAGE --encoder {quote(folder)}"
+    return f"sgan {'encode' if _inverts(config) else 'translate'} IMAGE --encoder {quote(folder)}"
+
+
+def _inverts(config: dict[str, Any]) -> bool:
+    return config.get("task", "invert") == "invert"

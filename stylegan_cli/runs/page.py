@@ -20,7 +20,7 @@ from .charts import Line, Points, chart, escape
 from .commands import train_command, use_command
 from .folders import latest_snapshot
 from .history import HISTORY, describe_changes, flatten, read_history
-from .records import HELD_OUT, number, read_config, read_metrics, read_stats, recipe_of
+from .records import HELD_OUT, number, read_config, read_metrics, read_stats
 from .summary import RunSummary, best_of, summarize_run, unit_of
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -154,7 +154,7 @@ def _commands(folder: Path, summary: RunSummary, config: dict[str, Any]) -> list
     """Commands to continue the run and to use its model or encoder."""
     longer = f" --kimg {2 * summary.of_kimg:g}" if summary.state == "complete" and summary.of_kimg else ""
     best = folder / "best.safetensors"
-    lines = [f"{train_command(recipe_of(config))} --resume {quote(folder)}{longer}"]
+    lines = [f"{train_command(config)} --resume {quote(folder)}{longer}"]
     if best.is_file() or latest_snapshot(folder):
         lines.append(use_command(best if best.is_file() else folder, config))
     return lines

@@ -1,4 +1,5 @@
-"""What an encoder sees of an image, by task: the image itself, or a damaged form of it that it learns to undo.
+"""What an encoder sees of an image, by task: the image itself, a damaged form of it, or another image that belongs to
+it, which it learns to translate.
 
 Every random number is a function of (seed, purpose, index of the image), see `counter`.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.codec import from_array, to_array
-from ..data.images import to_uint8
-from ..errors import MisuseError
+from ..data.images import to_rgb, to_uint8
+from ..errors import MisuseError, SganError
 from . import counter
 
 _REFERENCE = 512  # pixels of the shorter side for which blur is given
@@ -32,6 +34,14 @@ class Invert:
     """The image itself."""
 
     name: ClassVar[str] = "invert"
+    needs_source: ClassVar[bool] = False  # whether it is another image, whose channels follow those of the image
+    fidelity: ClassVar[float] = 1.0  # weight of the image itself in the loss: less if its colors cannot be known
+
+    def check(
+        self,
+        size: tuple[int, int],  # (H, W) of an image
+    ) -> None:
+        """Raise MisuseError if the options do not fit the size."""
 
     def inputs(
         self,
@@ -48,25 +58,42 @@ class Invert:
     ) -> Tensor:  # [N, inputs, H, W]
         return images
 
+    def shown(
+        self,
+        inputs: Tensor,  # [N, inputs, H, W]
+    ) -> Tensor:  # [N, 1, 3 or 4, H, W]
+        """The inputs as images."""
+        return inputs
+
+    def judged(
+        self,
+        images: Tensor,  # [N, C, H, W]
+    ) -> Tensor | None:  # [N, ...]
+        """What of a result has to be as in the image, besides the image itself."""
+        return None
+
 
 @dataclass(frozen=True)
 class SuperResolution(Invert):
-    """The image reduced by an area average, and enlarged again with a bicubic filter.
-
-    pSp (Richardson et al. 2021, section 5) reduces by random factors up to 32.
-    """
+    """The image reduced by an area average, and enlarged again with a bicubic filter."""
 
     name: ClassVar[str] = "superres"
     factor: int = 4
-    random: bool = False  # a random factor of 1, 2, 4 ... up to `factor` for each image
+
+    def check(self, size: tuple[int, int]) -> None:
+        height, width = size
+        factors = [k for k in range(2, min(size) // 2 + 1) if height % k == 0 and width % k == 0]
+        if self.factor not in factors:
+            raise MisuseError(
+                f"Images of {height}x{width} (height x width) cannot be reduced by the factor {self.factor}.",
+                hint=f"Use --factor {', '.join(map(str, factors))}.",
+            )
 
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
-        if not self.random:
-            return enlarge(reduce(images, self.factor), images.shape[2:])
-        steps = int(math.log2(self.factor)) + 1
-        chosen = counter.integers(seed, "superres", index, steps).tolist()
-        rows = [enlarge(reduce(x[None], 2**k), x.shape[1:]) for x, k in zip(images, chosen, strict=True)]
-        return torch.cat(rows)
+        return enlarge(self.judged(images), images.shape[2:])
+
+    def judged(self, images: Tensor) -> Tensor:
+        return reduce(images, self.factor)
 
 
 @dataclass(frozen=True)
@@ -84,17 +111,24 @@ class Inpaint(Invert):
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
         return with_hole(images, holes(images.shape[2:], seed, index))
 
+    def shown(self, inputs: Tensor) -> Tensor:
+        return inputs[:, :-1]
+
 
 @dataclass(frozen=True)
 class Sketch(Invert):
     """The outlines of the image: the local contrast of its luma, dark on white."""
 
     name: ClassVar[str] = "sketch"
+    fidelity: ClassVar[float] = 0.1
 
     def inputs(self, channels: int) -> int:
         return 1
 
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
+        return self.judged(images)
+
+    def judged(self, images: Tensor) -> Tensor:
         return sketch(images)
 
 
@@ -131,8 +165,53 @@ class Restore(Invert):
         return torch.where((u["gray"] < self.gray)[:, None, None, None], without_color(x), x)
 
 
+@dataclass(frozen=True)
+class Pairs(Invert):
+    """Another image."""
+
+    name: ClassVar[str] = "pairs"
+    needs_source: ClassVar[bool] = True
+    channels: int = 3  # of the other image
+
+    def inputs(self, channels: int) -> int:
+        return self.channels
+
+    def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
+        return images[:, -self.channels :]
+
+
+@dataclass(frozen=True)
+class Mask(Invert):
+    """A map of classes, with a channel for each class: 1 in its pixels, else -1. Next to the image, it is the index of
+    the class as a level of 0 to 255."""
+
+    name: ClassVar[str] = "mask"
+    needs_source: ClassVar[bool] = True
+    fidelity: ClassVar[float] = 0.1
+    classes: tuple[str, ...] = ()  # their colors, #rrggbb, sorted
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(color, str) and re.fullmatch("#[0-9a-f]{6}", color) for color in self.classes):
+            raise SganError(f"The classes must be colors such as #ff8000, not {self.classes!r}.")
+
+    def inputs(self, channels: int) -> int:
+        return len(self.classes)
+
+    def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
+        chosen = ((images[:, -1] + 1) * 127.5).round().long()
+        return F.one_hot(chosen, len(self.classes)).permute(0, 3, 1, 2).to(images.dtype) * 2 - 1
+
+    def judged(self, images: Tensor) -> Tensor:
+        return sketch(images)
+
+    def shown(self, inputs: Tensor) -> Tensor:
+        colors = torch.tensor([list(bytes.fromhex(color[1:])) for color in self.classes], device=inputs.device)
+        return colors[inputs.argmax(1)].permute(0, 3, 1, 2) / 127.5 - 1
+
+
 _RESTORE = ("sigma", "other", "anisotropic", "angle", "reduction", "noise", "quality", "gray")
-TASKS: dict[str, type[Invert]] = {task.name: task for task in (Invert, SuperResolution, Inpaint, Sketch, Restore)}
+_ALL = (Invert, SuperResolution, Inpaint, Sketch, Restore, Mask, Pairs)
+TASKS: dict[str, type[Invert]] = {task.name: task for task in _ALL}
 
 
 def make_task(
@@ -196,7 +275,7 @@ def sketch(
     images: Tensor,  # [N, C, H, W]
 ) -> Tensor:  # [N, 1, H, W]
     """Outlines: the gradient of the luma by Scharr's filter, dark on white."""
-    luma = F.pad(_luma(images), (1, 1, 1, 1), mode="replicate")
+    luma = F.pad(_luma(to_rgb(images)), (1, 1, 1, 1), mode="replicate")
     kernel = torch.tensor([[3.0, 0, -3], [10, 0, -10], [3, 0, -3]], device=images.device) / 16
     gradient = F.conv2d(luma, torch.stack([kernel, kernel.t()])[:, None])
     return (1 - 2 * torch.linalg.vector_norm(gradient, dim=1, keepdim=True)).clamp_min(-1)

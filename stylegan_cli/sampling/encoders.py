@@ -118,7 +118,7 @@ def find_encoder(
     encoder: str | Path | None,  # a file, or a run folder: its latest snapshot; None: see below
     runs: str | Path,  # the folder of all runs
     model: str,  # fingerprint of the model
-    task: str = "invert",
+    task: str | None = "invert",  # None: any task of `sgan translate`
 ) -> Path:
     """Find an encoder; without a name, the newest in `runs` that was fitted to the model, else the bundled one.
 
@@ -132,13 +132,15 @@ def find_encoder(
         return snapshot
     for folder in reversed(list_runs(runs)):
         config = read_config(folder)
-        fits = (recipe_of(config), config.get("fingerprint"), config.get("task")) == (ENCODER, model, task)
-        if fits and (snapshot := latest_snapshot(folder)):
+        own = config.get("task")
+        fits = (recipe_of(config), config.get("fingerprint")) == (ENCODER, model)
+        if fits and (own != "invert" if task is None else own == task) and (snapshot := latest_snapshot(folder)):
             return snapshot
     if task == "invert" and BUNDLED_ENCODER.is_file() and read_encoder_info(BUNDLED_ENCODER).model == model:
         return BUNDLED_ENCODER
-    fit = "sgan encoder fit" if task == "invert" else f"sgan translate fit --task {task}"
-    raise SganError(f"No run in {runs} has an encoder for this model.", hint=f"Make one: {fit} --model MODEL")
+    fit = "sgan encoder fit" if task == "invert" else f"sgan translate fit --task {task or 'superres'}"
+    purpose = f" and the task {task}" if task not in (None, "invert") else ""
+    raise SganError(f"No run in {runs} has an encoder for this model{purpose}.", hint=f"Make one: {fit} --model MODEL")
 
 
 def _open(path: Path) -> Any:

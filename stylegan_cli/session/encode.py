@@ -110,7 +110,7 @@ def open_encoder(
     model: Model,
     encoder: str | Path | None,
     runs: str | Path,
-    task: str = "invert",
+    task: str | None = "invert",  # None: any of `sgan translate`
 ) -> Encoder:
     """Open an encoder of the model, see `find_encoder`. Raises SganError if it has another task."""
     if encoder is None and task == "invert" and (own := _in_checkpoint(model, model.path)):
@@ -119,8 +119,8 @@ def open_encoder(
     if task == "invert" and (foreign := _in_checkpoint(model, path)):
         return foreign
     result = load_encoder(path, model.G, model.fingerprint)
-    if result.task != task:
-        command = "sgan translate" if task == "invert" else "sgan encode"
+    if result.task == "invert" if task is None else result.task != task:
+        command = "sgan encode" if result.task == "invert" else f"sgan translate --task {result.task}"
         raise SganError(f"{path} was fitted for the task {result.task}.", hint=f"Use it with `{command}`.")
     return result
 

@@ -36,20 +36,22 @@ class EncoderRunConfig:
     loss: str = "discriminator"  # distance of the reconstruction, beside that of the pixels: a name of losses.LOSSES
     loss_weight: float = 0.3
     pixel_weight: float = 1.0  # of the mean squared difference of pixels
-    latent_weight: float = 0.3  # of the mean squared difference of latents, of generated images with known latents
-    latent_interval: int = 2  # steps between steps on generated images
-    spread_weight: float = 0.02  # of the mean squared difference between the latents of one image
+    judged_weight: float = 2.0  # of the same of what `degrade.Invert.judged` extracts
+    latent_weight: float = 0.01  # of the mean squared difference of latents, of generated images with known latents
+    latent_interval: int = 4  # steps between steps on generated images
+    spread_weight: float = 0.04  # of the mean squared difference between the latents of one image
     critic_weight: float = 0.0  # of a critic that separates predicted from mapped latents; 0: none
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
     task_options: dict = field(default_factory=dict)  # not as by default
+    source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask
     origins: tuple[str, ...] = ()  # of the model, see `Owner`
     run: str = ""  # of the model, see `Owner`
 
     def __post_init__(self) -> None:
         for name in ("batch", "batch_gpu", "gpus", "latent_interval"):
             check_range(self, name, 1)
-        names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "latent_weight")
-        for name in (*names, "spread_weight", "critic_weight", "betas"):
+        names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "judged_weight")
+        for name in (*names, "latent_weight", "spread_weight", "critic_weight", "betas"):
             check_range(self, name)
         check_choice("loss", self.loss, LOSSES)
         if self.batch % (self.batch_gpu * self.gpus):

@@ -90,5 +90,5 @@ def refuse_other_recipe(
         if (run_recipe := recipe_of(values)) not in (None, recipe):
             raise SganError(
                 f"The run in {folder} uses the recipe {run_recipe!r} and cannot continue with {recipe!r}.",
-                hint=f"Resume it: {train_command(run_recipe)} --resume {quote(folder)}",
+                hint=f"Resume it: {train_command(read_config(folder))} --resume {quote(folder)}",
             )

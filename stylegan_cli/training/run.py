@@ -18,6 +18,7 @@ from ..files import remove_leftovers
 from ..runs import lock_run
 from ..runs.commands import train_command
 from ..runs.history import Changes, describe_changes
+from ..runs.records import read_config
 from .engine import Engine
 from .folders import FAILURE, record_failure, refuse_other_recipe
 from .guard import MAX_ROLLBACKS, MAX_STREAK
@@ -183,7 +184,7 @@ class Run:
         """Save a snapshot, samples and a state; measure metrics unless the run is being stopped."""
         start = time.monotonic()
         if not distributed.same_on_all_ranks(self.engine.trained_parameters):
-            hint = f"Resume from the last state: {train_command(self.config.recipe)} --resume {self.folder}"
+            hint = f"Resume from the last state: {train_command(read_config(self.folder))} --resume {self.folder}"
             raise SganError("The ranks have different weights.", hint=hint)
         snapshot = self._record(lambda r: r.save_snapshot())
         self._save_state()

@@ -37,6 +37,7 @@ DIFFERENT = {
     "--layers": "edit find, edit show: styles; model info: a flag",
     "--loss": "train: objective; else: distance",
     "--lr": "encoder: it falls",
+    "--mask": "project: pixels that count; translate: pixels that are given",
     "--noise-mode": "interpolate: without random",
     "--num": "the number of different things",
     "--precision": "train: of the training; else: of the highest resolutions",

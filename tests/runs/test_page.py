@@ -232,4 +232,4 @@ def test_a_run_that_fits_an_encoder(tmp_path, make_run):
     folder = (tmp_path / "00001-faces-encoder").resolve()
     assert f"sgan encoder fit --resume {folder} --kimg 200\nsgan encode IMAGE --encoder {folder}" in text
     text = "".join(Reader(make_page(make_encoder_run(make_run, tmp_path / "00002-a", "sketch"))).text)
-    assert "sgan translate IMAGE --encoder" in text
+    assert "sgan translate fit --resume" in text and "sgan translate IMAGE --encoder" in text

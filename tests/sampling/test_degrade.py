@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from stylegan_cli.errors import MisuseError
+from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.sampling.degrade import TASKS, Invert, holes, make_task, reduce
 
 SEED = 3
+OWN = [name for name, task in TASKS.items() if not task.needs_source]
 
 
 def images(channels=3, height=24, width=48, n=4):
@@ -15,7 +16,7 @@ def images(channels=3, height=24, width=48, n=4):
     return (smooth / 2).clamp(-1, 1)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 48)])
 def test_shape_and_range(name, channels, height, width):
@@ -27,17 +28,17 @@ def test_shape_and_range(name, channels, height, width):
     assert seen.min() >= -1 and seen.max() <= 1 and torch.equal(x, before)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", OWN)
 def test_each_image_has_its_own_numbers(name):
     """The same in any batch, others with another index or seed, except where nothing is random."""
-    task, x = make_task(name, {"random": True} if name == "superres" else {}), images()
+    task, x = make_task(name, {}), images()
     index = torch.tensor([5, 70, 2**40, 9])
     seen = task(x, SEED, index)
     assert torch.equal(task(x, SEED, index), seen)
     for i in range(4):
         alone = task(x[i : i + 1], SEED, index[i : i + 1])
         assert torch.allclose(alone, seen[i : i + 1], atol=2 / 255), "rounding may change a pixel before compression"
-    if name in ("inpaint", "restore", "superres"):
+    if name in ("inpaint", "restore"):
         same = x[:1].expand(16, -1, -1, -1)
         many = task(same, SEED, torch.arange(16))
         assert not torch.equal(many[:1].expand_as(many), many)
@@ -68,12 +69,15 @@ def test_holes():
 
 
 def test_outlines():
-    """White where nothing changes, dark at an edge, also at the border of the image and in gray images."""
+    """White where nothing changes, dark at an edge, also at the border of the image and in gray images. What is
+    transparent is white."""
     for channels in (1, 3, 4):
         x = torch.full((1, channels, 16, 16), -0.5)
-        x[..., 8:] = 0.9
+        x[:, :3, :, 8:], x[:, 3:] = 0.9, 1.0
         (seen,) = make_task("sketch", {})(x, SEED, torch.arange(1))
         assert (seen[0, :, 7:9] < 0).all() and torch.allclose(seen[0, :, :6], torch.ones(16, 6))
+    x[:, 3:] = -1
+    assert (make_task("sketch", {})(x, SEED, torch.arange(1)) == 1).all()
 
 
 def test_restoring_keeps_alpha_apart():
@@ -92,3 +96,40 @@ def test_settings():
     assert "superres" in e.value.hint
     with pytest.raises(MisuseError, match="superres has no option 'facter'"):
         make_task("superres", {"facter": 2})
+
+
+@pytest.mark.parametrize(
+    ("size", "factor"), [((32, 32), 3), ((32, 32), 32), ((32, 32), 64), ((24, 48), 16), ((24, 48), 24)]
+)
+def test_a_factor_that_does_not_fit(size, factor):
+    with pytest.raises(MisuseError, match=f"cannot be reduced by the factor {factor}") as e:
+        make_task("superres", {"factor": factor}).check(size)
+    assert "--factor 2, 4, 8" in e.value.hint or "--factor 2, 3, 4" in e.value.hint
+    make_task("superres", {"factor": 8}).check(size)
+
+
+def test_another_image_follows_the_channels_of_the_image():
+    x = torch.cat([images(4), images(1) / 2], 1)
+    task = make_task("pairs", {"channels": 1})
+    seen = task(x, SEED, torch.arange(4))
+    assert torch.equal(seen, x[:, 4:]) and task.inputs(4) == 1 and task.shown(seen) is seen
+
+
+def test_classes():
+    """One channel for each, and shown in their colors."""
+    task = make_task("mask", {"classes": ["#000000", "#0080ff", "#ffffff"]})
+    index = torch.randint(0, 3, (4, 24, 48))
+    x = torch.cat([images(3), index[:, None] / 127.5 - 1], 1)
+    seen = task(x, SEED, torch.arange(4))
+    assert task.inputs(3) == 3 and torch.equal(seen, torch.nn.functional.one_hot(index).permute(0, 3, 1, 2) * 2.0 - 1)
+    colors = ((task.shown(seen) + 1) * 127.5).round()
+    assert colors[index[:, None].expand(-1, 3, -1, -1) == 1].unique().tolist() == [0, 128, 255]
+    assert torch.equal(colors[:, 0] == 255, index == 2)
+    for wrong in ("ffffff", "#fff", "#00000g", 3):
+        with pytest.raises(SganError, match="must be colors"):
+            make_task("mask", {"classes": [wrong]})
+
+
+def test_what_is_shown_has_no_channel_of_the_hole():
+    task, x = make_task("inpaint", {}), images(4)
+    assert torch.equal(task.shown(task(x, SEED, torch.arange(4))), x * holes((24, 48), SEED, torch.arange(4)))

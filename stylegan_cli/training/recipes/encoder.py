@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ... import distributed
 from ...data.dataset import Dataset
+from ...data.pairs import PairedDataset
 from ...data.sampler import Loader, Sampler
 from ...detectors.distances import Loss
 from ...errors import SganError
@@ -42,7 +43,7 @@ _R1 = 5.0  # weight of the critic's gradient penalty
 
 @dataclass(frozen=True)
 class EncoderBatch(Batch):
-    images: Tensor  # [N, C, H, W] in [-1, 1]
+    images: Tensor  # [N, C, H, W] in [-1, 1]; of pairs, the other image has further channels
     index: Tensor  # [N] int64, global index of each image since the run began
 
 
@@ -97,7 +98,7 @@ class EncoderRecipe(Recipe):
     def __init__(
         self,
         config: EncoderRunConfig,
-        dataset: Dataset,
+        dataset: Dataset | PairedDataset,
         G: Generator,
         D: nn.Module | None,  # its weights are the start; None: random ones
         loss: Loss,
@@ -122,7 +123,7 @@ class EncoderRecipe(Recipe):
         self.networks = {"E": self.E, "E_ema": self.ema.network}
         optimizer = FusedAdam(list(self.E.parameters()), lr=config.lr, betas=config.betas)
         self.phases = [Phase("E", self.E, optimizer, self._reconstruct)]
-        if config.latent_weight and config.task == "invert":
+        if config.latent_weight and not self.task.needs_source:
             interval = config.latent_interval
             self.phases.append(Phase("E latents", self.E, optimizer, self._predict_known, interval))
         optimizers = [optimizer]
@@ -139,19 +140,25 @@ class EncoderRecipe(Recipe):
     def _reconstruct(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
         """Distances between an image and its reconstruction, after every pass."""
         config, total, last = self.config, batch.images.new_zeros(()), {}
+        targets = batch.images[:, : self.G.config.channels]
         with torch.no_grad():
-            features = self.loss.features(batch.images)
+            features = self.loss.features(targets)
+            judged = self.task.judged(targets)
         for ws in self._encode(self.task(batch.images, config.seed, batch.index)):
             images = self.G.synthesis(ws)
-            pixels = (images - batch.images).square().mean((1, 2, 3))
+            pixels = (images - targets).square().mean((1, 2, 3))
             distance = self.loss.distance(self.loss.features(images), features)
             spread = self._distance(ws, ws.mean(1, keepdim=True))
-            losses = config.pixel_weight * pixels + config.loss_weight * distance + config.spread_weight * spread
+            losses = self.task.fidelity * (config.pixel_weight * pixels + config.loss_weight * distance)
+            losses = losses + config.spread_weight * spread
             if config.critic_weight:
                 logits = self.critic(self._normalized(ws).flatten(0, 1)).reshape(len(ws), -1)
                 losses = losses + config.critic_weight * F.softplus(-logits).mean(1)
-            total = total + losses.sum()
             last = {"pixel": pixels, config.loss: distance, "spread": spread}
+            if judged is not None:
+                last["judged"] = (self.task.judged(images) - judged).square().mean((1, 2, 3))
+                losses = losses + config.judged_weight * last["judged"]
+            total = total + losses.sum()
         for name, values in last.items():
             self.means.add(f"loss/{name}", values)
         return total / config.encoder.passes
@@ -162,7 +169,8 @@ class EncoderRecipe(Recipe):
             known = self._sample_ws(batch.index)
             noise = sample_noise(self.G, self.config.seed, "encoder.noise", batch.index)
             images = self.G.synthesis(known, noise=noise).clamp(-1, 1)
-        errors = [self._distance(ws, known) for ws in self._encode(images)]
+            inputs = self.task(images, self.config.seed, batch.index)
+        errors = [self._distance(ws, known) for ws in self._encode(inputs)]
         self.means.add("loss/latent", errors[-1])
         return self.config.latent_weight * torch.stack(errors).mean(0).sum()
 
@@ -246,4 +254,4 @@ class EncoderRecipe(Recipe):
             images = self.dataset.images(part).to(self.device).float() / 127.5 - 1
             inputs = self.task(images, self.config.seed, part.to(self.device))
             ws = encode(self.ema.network, self.G, inputs)
-            yield images, inputs, ws, self.G.synthesis(ws)
+            yield images[:, : self.G.config.channels], inputs, ws, self.G.synthesis(ws)

@@ -38,7 +38,8 @@ class EncoderReport:
         """Pairs of columns: what the encoder sees, if that is not the image; the image; its reconstruction."""
         rows: list[Tensor] = []
         for images, inputs, _, found in self.engine.recipe.reconstructions(_PAIRS):
-            shown = [images, found] if self.config.task == "invert" else [_visible(inputs), images, found]
+            seen = [] if self.config.task == "invert" else [self.engine.recipe.task.shown(inputs)]
+            shown = [*seen, images, found]
             rows += [to_rgb(to_uint8(x)).cpu() for x in torch.stack([to_rgb(x) for x in shown], 1)]
         tiles = torch.cat(rows)
         columns = 8 if self.config.task == "invert" else 9
@@ -84,7 +85,7 @@ class EncoderReport:
         return {"lr": self.engine.recipe.phases[0].optimizer.param_groups[0]["lr"]}
 
     def summary(self, values: dict[str, float]) -> str:
-        names = ("pixel", self.config.loss, "latent", "spread")
+        names = ("pixel", self.config.loss, "judged", "latent", "spread")
         return " ".join(f"{name} {values[key]:.4f}" for name in names if (key := f"loss/{name}") in values)
 
     def end_stage(self, folder: Path, kimg: str) -> str | None:
@@ -98,15 +99,3 @@ class EncoderReport:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
-
-
-def _visible(inputs: Tensor) -> Tensor:  # [N, inputs, H, W] -> [N, 1, 3 or 4, H, W]
-    """The channels of the inputs that can be shown."""
-    if inputs.shape[1] in (1, 3):
-        return inputs
-    return inputs[:, :3] if inputs.shape[1] <= 5 and inputs.shape[1] > 3 else _classes(inputs)
-
-
-def _classes(inputs: Tensor) -> Tensor:  # [N, K, H, W] one-hot in [-1, 1] -> [N, 1, H, W]
-    """Each class as a gray level."""
-    return inputs.argmax(1, keepdim=True).float() / max(inputs.shape[1] - 1, 1) * 2 - 1

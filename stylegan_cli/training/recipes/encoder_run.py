@@ -15,15 +15,16 @@ import torch
 from ... import distributed
 from ...config import to_json
 from ...data.dataset import Dataset
+from ...data.pairs import PairedDataset, open_pairs
 from ...detectors.losses import load_loss
 from ...errors import FieldError, MisuseError, SganError, quote
 from ...models.discriminator import Discriminator
 from ...models.encoders.pyramid import encoder_config
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
-from ...runs.commands import use_command
+from ...runs.commands import train_command, use_command
 from ...runs.history import changed_settings
-from ...sampling.degrade import make_task
+from ...sampling.degrade import TASKS, Mask, make_task
 from ...sampling.encoders import read_encoder_info
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
@@ -43,7 +44,7 @@ _NETWORK = ("space", "passes", "channel_base", "channel_max", "pyramid_channels"
 @dataclass(frozen=True)
 class EncoderPlan:
     config: EncoderRunConfig
-    dataset: Dataset
+    dataset: Dataset | PairedDataset
     folder: Path | None  # of the run to resume; None: a new run
 
 
@@ -54,6 +55,7 @@ def plan_new_encoder(
     editable: bool = False,
     task: str = "invert",
     task_options: dict[str, Any] | None = None,
+    source: str | None = None,  # images or class maps with the names of the data's, for the tasks pairs and mask
     held_out: int | None = None,
     loss: str | None = None,  # None: the model's discriminator if it has one, else pixels alone
     batch: int | None = None,
@@ -73,8 +75,14 @@ def plan_new_encoder(
     batch = batch or (24 if is_small else 16)
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}
-    task_options = task_options or {}
-    network["inputs"] = make_task(task, task_options).inputs(G.config.channels)
+    task_options = dict(task_options or {})
+    pairs = _open_source(dataset, task, source)
+    if pairs is not None:
+        dataset, found = pairs
+        task_options |= found
+    kind = make_task(task, task_options)
+    kind.check((G.config.height, G.config.width))
+    network["inputs"] = kind.inputs(G.config.channels)
     gpus = gpus or 1
     try:
         config = EncoderRunConfig(
@@ -90,6 +98,7 @@ def plan_new_encoder(
             critic_weight=_CRITIC_WEIGHT if editable else 0.0,
             task=task,
             task_options=task_options,
+            source=None if pairs is None else pairs[0].other.spec,
             run=info.run,
             origins=info.origins,
             **{**defaults, **options},
@@ -125,8 +134,7 @@ def plan_resumed_encoder(
     config = dataclasses.replace(config, **changes)
     if (done := about.get("kimg", 0)) >= config.kimg:
         raise SganError(f"The run in {folder} is complete at {done:g} kimg.", hint="Set a larger --kimg to continue.")
-    changed = f"The images in {config.data.path} have changed since this run was started."
-    return EncoderPlan(config, config.data.open(changed_message=changed, hint="Start a new run."), folder)
+    return EncoderPlan(config, open_data_of(config), folder)
 
 
 def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], folder: Path) -> None:
@@ -147,7 +155,7 @@ def fit_encoder(
     folder: Path | None,  # of the run; resumed if it contains a state. None: a new one
     device: str,  # 'cpu' or 'cuda'; each rank uses its own GPU
     options: RunOptions | None = None,  # None: the defaults
-    dataset: Dataset | None = None,  # of the run; None: opened here
+    dataset: Dataset | PairedDataset | None = None,  # of the run; None: opened here
 ) -> Path:  # the folder
     """Fit until kimg is reached or the user interrupts. Called on every rank; the first rank writes."""
     options = options or RunOptions()
@@ -160,7 +168,7 @@ def fit_encoder(
 
     def build(resuming: bool) -> Engine[EncoderRecipe]:
         snapshot = open_model_of(config, torch_device)
-        images = dataset or config.data.open()
+        images = dataset or open_data_of(config)
         return Engine(EncoderRecipe(config, images, snapshot.G, snapshot.D, _load_loss(config, snapshot), torch_device))
 
     run_training(config, folder, torch_device, build, EncoderReport, options)
@@ -178,6 +186,20 @@ def open_model_of(
     return snapshot
 
 
+def open_data_of(
+    config: EncoderRunConfig,
+) -> Dataset | PairedDataset:
+    """Open the dataset of a run. Raises SganError if it is missing or has changed."""
+    changed, hint = "The images in {} have changed since this run was started.", "Start a new run."
+    dataset = config.data.open(changed_message=changed.format(config.data.path), hint=hint)
+    if (spec := config.source) is None:
+        return dataset
+    pairs, _ = open_pairs(dataset, spec.path, config.task == Mask.name, config.task_options.get("classes"))
+    if pairs.other.spec.content_hash != spec.content_hash:
+        raise SganError(changed.format(spec.path), hint=hint)
+    return pairs
+
+
 def folder_name(
     config: EncoderRunConfig,
 ) -> str:
@@ -191,7 +213,7 @@ def describe_fit(
 ) -> str:
     """Describe the run that is about to start."""
     data, encoder = config.data, config.encoder
-    what = "an encoder" if config.task == "invert" else f"{config.task}"
+    what = "an encoder" if config.task == "invert" else f"an encoder for the task {config.task}"
     lines = [
         f"Fitting {what} on {data.num - config.held_out} images of {data.height}x{data.width} (height x width) from "
         f"{data.path}; {config.held_out} more are held out",
@@ -206,13 +228,13 @@ def describe_next(
     folder: Path,
 ) -> str:
     """Where the images are, and commands to continue with."""
+    run = {"recipe": config.recipe, "task": config.task}
+    resume = f"{train_command(run)} --resume {quote(folder)}"
     snapshot = latest_snapshot(folder)
     if snapshot is None:
-        return f"There is no snapshot yet. Resume: sgan encoder fit --resume {quote(folder)}"
+        return f"There is no snapshot yet. Resume: {resume}"
     image = folder / snapshot.name.replace("snapshot", "reconstructions").replace(".safetensors", ".png")
-    use = use_command(folder, {"recipe": config.recipe, "task": config.task})
-    lines = [f"Images:    {image}", f"Use it:    {use}"]
-    resume = f"sgan encoder fit --resume {quote(folder)}"
+    lines = [f"Images:    {image}", f"Use it:    {use_command(folder, run)}"]
     kimg = read_encoder_info(snapshot).kimg
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(lines)
@@ -236,6 +258,19 @@ def _open_data(snapshot: Snapshot, data: str | None, progress: Progress = silent
             hint="Use --data with images of that kind.",
         )
     return dataset
+
+
+def _open_source(dataset: Dataset, task: str, source: str | None) -> tuple[PairedDataset, dict[str, Any]] | None:
+    """The dataset with the second source of the task, and what the task has to know of it; None: it has none."""
+    needed = task in TASKS and TASKS[task].needs_source
+    if source is None and needed:
+        raise MisuseError(f"The task {task} needs a second source of images.", hint="Name it: --source PATH")
+    if source is None:
+        return None
+    if not needed:
+        raise MisuseError(f"--source has no effect on the task {task}.", hint="Remove it.")
+    pairs, classes = open_pairs(dataset, source, task == Mask.name)
+    return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
 
 
 def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Any:
