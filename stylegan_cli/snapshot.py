@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .config import from_json, to_json
 from .data.dataset import Dataset, DataSpec, open_dataset
-from .errors import SganError
+from .errors import SganError, quote
 from .files import atomic_path, open_tensors
 from .layers import to_memory_format
 from .models.config import DiscriminatorConfig, GeneratorConfig
@@ -32,7 +32,7 @@ from .version import __version__
 
 FORMAT = "stylegan_cli/1"
 _OTHER_FORMATS = {"stylegan_cli-state/1": "the state of a run", "stylegan_cli/tuned/1": "a file of tuned weights"}
-_OTHER_FORMATS |= {"stylegan_cli/encoder/1": "an encoder"}
+ENCODER_FORMAT = "stylegan_cli/encoder/1"  # see sampling.encoders
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -194,6 +194,9 @@ def _open(path: Path) -> safetensors.safe_open:
 
 
 def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
+    if header and header.get("format") == ENCODER_FORMAT:
+        hint = f"Use it: sgan encode IMAGE --encoder {quote(path)}"
+        raise SganError(f"{path} is an encoder, not a model.", hint=hint)
     if what := _OTHER_FORMATS.get((header or {}).get("format", "")):
         raise SganError(f"{path} is {what}, not a snapshot.", hint="Use a snapshot-*.safetensors, or its run folder.")
     if not header or header.get("format") != FORMAT:

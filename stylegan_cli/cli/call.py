@@ -123,6 +123,26 @@ def refuse_to_overwrite(
 
 
 @contextlib.contextmanager
+def output_folder(
+    folder: Path,
+) -> Iterator[None]:
+    """Check that the folder can be written to. If it is new and the block writes nothing, it is removed again.
+
+    Raises SganError if it cannot be written to.
+    """
+    from ..files import check_writable
+
+    is_new = not folder.exists()
+    check_writable(folder)
+    try:
+        yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it has files
+                folder.rmdir()
+
+
+@contextlib.contextmanager
 def no_garbage() -> Iterator[None]:
     """Collect no garbage while modules are imported: Python would look through all of PyTorch's objects several times,
     a tenth of the program's start, and find none."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from .call import Call
+from ..errors import MisuseError
+from .call import Call, output_folder, refuse_to_overwrite
 from .options import batch_option, crop_options, encoder_option, outdir_option, session_options
 
 
@@ -37,18 +38,18 @@ def command(
       sgan encode a.png b.png --encoder runs/00001-faces-encoder
       sgan encode faces.zip
     """
-    from ..files import check_writable
     from ..session import EncodeRequest
     from ..session.encode import encoding_files
-    from .call import refuse_to_overwrite
 
+    if not request["images"]:
+        raise MisuseError("No image to encode.", hint="Name an image: sgan encode face.png")
     folder, encode_request = Path(outdir), EncodeRequest(runs=call.runs, **request)
     refuse_to_overwrite([*request["images"], request["encoder"]], encoding_files(encode_request, folder))
-    check_writable(folder)
-    with call.progress() as progress:
-        result = call.open().encode(encode_request, progress)
-    call.inform(f"Encoder: {result.encoder.path}.", *result.notes)
-    files = result.save(folder)
+    with output_folder(folder):
+        with call.progress() as progress:
+            result = call.open().encode(encode_request, progress)
+        call.inform(f"Encoder: {result.encoder.path}.", *result.notes)
+        files = result.save(folder)
     if not call.as_json and result.finding is not None:
         for name, quality in zip(result.names, result.psnr, strict=True):
             call.inform(f"{name}: PSNR {quality:.1f} dB")

@@ -19,6 +19,8 @@ from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
 from .projector import ProjectedLatents, ProjectionOptions
 
+SHEET = "compare.png"  # file name of the comparison of all targets
+
 _DIFFERENCE_SCALE = 4  # amplification of differences in the comparison
 
 
@@ -95,7 +97,7 @@ def save_projection(
     for i, (name, (_, path)) in enumerate(zip(projection.names, paths, strict=True)):
         details = {"target": name, "distance": f"{projection.distance[i]:.6g}", **metadata}
         save_image(projection.images[i], path, metadata=details)
-    sheet = folder / "compare.png"
+    sheet = folder / SHEET
     save_image(comparison_sheet(projection), sheet, metadata=metadata)
     return [*files, *(path for pair in paths for path in pair), sheet]
 

@@ -5,6 +5,7 @@ Tensors are named `E.<name in the encoder's state_dict>`; the header has the for
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,11 @@ from ..files import open_tensors, write_atomic
 from ..models.encoders.pyramid import EncoderConfig, PyramidEncoder
 from ..models.generator import Generator
 from ..runs import PACKAGED_MODEL, latest_snapshot, list_runs
-from ..runs.records import read_config, recipe_of
-from ..snapshot import build_and_load
+from ..runs.records import ENCODER, read_config, recipe_of
+from ..snapshot import ENCODER_FORMAT, build_and_load
 from ..version import __version__
 from .bound_files import check_model
 
-FORMAT = "stylegan_cli/encoder/1"
 BUNDLED_ENCODER = PACKAGED_MODEL.with_name("critters-encoder.safetensors")
 _AGAIN = "Make one with `sgan encoder fit`."
 
@@ -69,8 +69,17 @@ def save_encoder(
 ) -> None:
     """Write an encoder atomically. Raises SganError if the file cannot be written."""
     tensors = {f"E.{name}": t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()}
-    header = {"format": FORMAT, "info": json.dumps(to_json(info))}
+    header = {"format": ENCODER_FORMAT, "info": json.dumps(to_json(info))}
     write_atomic(path, safetensors.torch.save(tensors, metadata=header))
+
+
+def is_encoder(
+    path: Path,
+) -> bool:
+    """Whether a file says that it is an encoder."""
+    with contextlib.suppress(safetensors.SafetensorError, OSError), open_tensors(path) as f:
+        return (f.metadata() or {}).get("format") == ENCODER_FORMAT
+    return False
 
 
 def read_encoder_info(
@@ -124,7 +133,7 @@ def find_encoder(
     for folder in reversed(list_runs(runs)):
         config = read_config(folder)
         own = config.get("task")
-        fits = (recipe_of(config), config.get("fingerprint")) == ("encoder", model)
+        fits = (recipe_of(config), config.get("fingerprint")) == (ENCODER, model)
         if fits and (own != "invert" if task is None else own == task) and (snapshot := latest_snapshot(folder)):
             return snapshot
     if task == "invert" and BUNDLED_ENCODER.is_file() and read_encoder_info(BUNDLED_ENCODER).model == model:
@@ -144,7 +153,7 @@ def _open(path: Path) -> Any:
 
 
 def _info(path: Path, header: dict[str, str] | None) -> EncoderInfo:
-    if not header or header.get("format") != FORMAT:
+    if not header or header.get("format") != ENCODER_FORMAT:
         raise SganError(f"{path} is a safetensors file, but not an encoder.", hint=_AGAIN)
     try:
         return from_json(EncoderInfo, json.loads(header["info"]))

@@ -18,7 +18,7 @@ from ..errors import SganError
 from ..interop.encoders import has_encoder
 from ..interop.encoders import open_encoder as open_foreign_encoder
 from ..inversion.projector import ProjectedLatents
-from ..inversion.results import Projection, output_paths, psnr, save_projection
+from ..inversion.results import SHEET, Projection, output_paths, psnr, save_projection
 from ..inversion.targets import TargetReader, read_targets
 from ..models.encoders.passes import encode
 from ..models.frozen import frozen_synthesis
@@ -55,8 +55,6 @@ class EncodeRequest:
             batch=checks.integer(1),
         )
         padding(self.crop, self.pad)
-        if not self.images:
-            raise SganError("No image to encode.", hint="Name an image: sgan encode face.png")
         if len(self.images) > 1 and any(is_collection(path) for path in self.images):
             raise SganError("A folder or zip has to be encoded by itself.", hint="Name only it, or only images.")
 
@@ -68,7 +66,7 @@ class EncodeResult:
     model: Model
     request: EncodeRequest
     encoder: Encoder
-    names: list[str]  # [N] of the images, unique as file names
+    names: list[str]  # [N] of the images, unique as file names; of those of a folder or zip, their names in it
     ws: Tensor  # [N, num_ws, w_dim]
     psnr: list[float]  # [N] of the reconstructions, in dB
     finding: Projection | None  # images and reconstructions; None: the images are those of a folder or zip
@@ -152,10 +150,11 @@ def encoding_files(
     request: EncodeRequest,
     folder: str | Path,
 ) -> list[Path]:
-    """The files that `EncodeResult.save` will write, except compare.png."""
+    """The files that `EncodeResult.save` will write."""
     if is_collection(request.images[0]):
         return [Path(folder, "encoded.npz")]
-    return [path for pair in output_paths(Path(folder), target_names(request.images), "encoding") for path in pair]
+    pairs = output_paths(Path(folder), target_names(request.images), "encoding")
+    return [*(path for pair in pairs for path in pair), Path(folder, SHEET)]
 
 
 def encode_images(

@@ -18,7 +18,7 @@ from ..detectors.losses import LOSSES
 from ..errors import MisuseError
 from ..inversion.projection import ProjectionInput, choose_loss, prepare_input, project_images
 from ..inversion.projector import ProjectionOptions, Start, batch_size
-from ..inversion.results import Projection, output_paths, path_frames, psnr, save_projection
+from ..inversion.results import SHEET, Projection, output_paths, path_frames, psnr, save_projection
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
@@ -82,8 +82,9 @@ class ProjectTask:
         self,
         folder: str | Path,
     ) -> list[Path]:
-        """The files that `ProjectResult.save` will write for each image."""
-        return [path for pair in output_paths(Path(folder), self.task.names) for path in pair]
+        """The files that `ProjectResult.save` will write, except tuned weights."""
+        pairs = output_paths(Path(folder), self.task.names)
+        return [*(path for pair in pairs for path in pair), Path(folder, SHEET)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,14 @@ from ..detectors.losses import LOSSES
 from ..errors import MisuseError, SganError
 from ..models.encoders.pyramid import EncoderConfig
 from ..runs.history import HISTORY
-from ..runs.records import recipe_of
+from ..runs.records import ENCODER, recipe_of
 
 
 @dataclass(frozen=True)
 class EncoderRunConfig:
     """The complete settings of a run: the same settings and model give the same run."""
 
-    recipe: ClassVar[str] = "encoder"
+    recipe: ClassVar[str] = ENCODER
     model: str  # path of the generator's file
     fingerprint: str  # of the generator
     data: DataSpec
@@ -37,12 +37,12 @@ class EncoderRunConfig:
     loss_weight: float = 0.3
     pixel_weight: float = 1.0  # of the mean squared difference of pixels
     judged_weight: float = 2.0  # of the same of what `degrade.Invert.judged` extracts
-    latent_weight: float = 0.3  # of the mean squared difference of latents, of generated images with known latents
-    latent_interval: int = 2  # steps between steps on generated images
-    spread_weight: float = 0.02  # of the mean squared difference between the latents of one image
+    latent_weight: float = 0.01  # of the mean squared difference of latents, of generated images with known latents
+    latent_interval: int = 4  # steps between steps on generated images
+    spread_weight: float = 0.04  # of the mean squared difference between the latents of one image
     critic_weight: float = 0.0  # of a critic that separates predicted from mapped latents; 0: none
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
-    task_options: dict = field(default_factory=dict)
+    task_options: dict = field(default_factory=dict)  # not as by default
     source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask
     origins: tuple[str, ...] = ()  # of the model, see `Owner`
     run: str = ""  # of the model, see `Owner`

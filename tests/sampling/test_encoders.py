@@ -18,14 +18,13 @@ from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling import encoders
 from stylegan_cli.sampling.bound_files import Owner, owned_by
 from stylegan_cli.sampling.encoders import (
-    FORMAT,
     EncoderInfo,
     find_encoder,
     load_encoder,
     read_encoder_info,
     save_encoder,
 )
-from stylegan_cli.snapshot import SnapshotInfo, load_snapshot, save_snapshot
+from stylegan_cli.snapshot import ENCODER_FORMAT, SnapshotInfo, load_snapshot, save_snapshot
 
 TINY = {"channel_base": 64, "channel_max": 8, "pyramid_channels": 6, "reduced_channels": 4}
 MODEL = "0123456789abcdef"
@@ -110,7 +109,7 @@ def message(path, G, model=MODEL):
 
 def rewrite(path, info, tensors=None):
     tensors = safetensors.torch.load_file(path) if tensors is None else tensors
-    header = {"format": FORMAT, "info": info if isinstance(info, str) else json.dumps(info)}
+    header = {"format": ENCODER_FORMAT, "info": info if isinstance(info, str) else json.dumps(info)}
     safetensors.torch.save_file(tensors, path, header)
     return path
 

@@ -51,7 +51,8 @@ class EncoderConfig(ImageConfig):
         self._check(1 <= self.inputs <= 1024, "inputs")
         self._check(1 <= self.passes <= 100, "passes")
         highest = base_size(self.height, self.width, 0)[2]
-        self._check(bool(self.levels) and 0 <= min(self.levels) <= max(self.levels) <= highest, "levels")
+        self._check(1 <= len(self.levels) <= 256, "the number of levels")
+        self._check(0 <= min(self.levels) <= max(self.levels) <= highest, "levels")
         self.trunk()  # reports a channel base that is too small
 
     def trunk(self) -> DiscriminatorConfig:

@@ -93,6 +93,8 @@ class LatentCritic(nn.Module):
 
 
 class EncoderRecipe(Recipe):
+    divergence_advice = "Start a new run with a lower --lr."
+
     def __init__(
         self,
         config: EncoderRunConfig,
@@ -230,9 +232,10 @@ class EncoderRecipe(Recipe):
         self.rate.apply(0.5**rollbacks)
 
     def halve_batch_gpu(self) -> None:
-        if self.batch_gpu % 2:
+        if self.batch_gpu == 1:
             raise SganError("Out of memory with one image at a time on one rank.", hint="Use --loss pixel.")
-        self.batch_gpu //= 2
+        fewer = range(self.batch_gpu // 2, 0, -1)
+        self.batch_gpu = next(size for size in fewer if self.batch_gpu % size == 0)
 
     def close(self) -> None:
         self.loader.close()

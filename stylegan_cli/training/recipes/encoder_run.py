@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ... import distributed
+from ...config import to_json
 from ...data.dataset import Dataset
 from ...data.pairs import PairedDataset, open_pairs
 from ...detectors.losses import load_loss
@@ -21,12 +22,14 @@ from ...models.discriminator import Discriminator
 from ...models.encoders.pyramid import encoder_config
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
+from ...runs.commands import train_command, use_command
+from ...runs.history import changed_settings
 from ...sampling.degrade import TASKS, Mask, make_task
 from ...sampling.encoders import read_encoder_info
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
-from ..folders import claim_folder, read_newest_about
+from ..folders import claim_folder, read_newest_about, refuse_other_recipe
 from ..run import RunOptions, run_training
 from ..state_files import list_states
 from .encoder import EncoderRecipe
@@ -34,6 +37,7 @@ from .encoder_report import EncoderReport
 
 _SMALL = 64  # pixels of the longer side: up to here, a run takes minutes on a CPU
 _HELD_OUT = 256  # images at most, and a tenth of the dataset
+_LOSS_DEFAULTS = {"lpips": {"loss_weight": 0.8}}  # pSp (Richardson et al. 2021, section 3)
 _CRITIC_WEIGHT = 0.1  # of --editable (Tov et al. 2021, section 4.2)
 _NETWORK = ("space", "passes", "channel_base", "channel_max", "pyramid_channels", "reduced_channels")
 
@@ -63,7 +67,8 @@ def plan_new_encoder(
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
     if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
-        raise SganError(f"{snapshot.path} has no styles: an encoder has nothing to predict.")
+        message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
+        raise SganError(message, hint="Use a model of another family, such as StyleGAN2: sgan train")
     dataset = _open_data(snapshot, data)
     options = {name: value for name, value in options.items() if value is not None}
     is_small = max(G.config.height, G.config.width) <= _SMALL
@@ -97,7 +102,7 @@ def plan_new_encoder(
             source=None if pairs is None else pairs[0].other.spec,
             run=info.run,
             origins=info.origins,
-            **{**defaults, **options},
+            **{**defaults, **_LOSS_DEFAULTS.get(str(loss), {}), **options},
         )
     except FieldError as e:
         raise MisuseError(f"--{e.field.replace('_', '-')} is {e.value}.", hint=e.hint) from e
@@ -113,6 +118,7 @@ def plan_resumed_encoder(
 ) -> EncoderPlan:
     """Plan to resume a run from its last state. Raises SganError if that is not possible."""
     path = folder / "config.json"
+    refuse_other_recipe(folder, EncoderRunConfig.recipe)
     try:
         config = read_encoder_config(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as e:
@@ -123,11 +129,26 @@ def plan_resumed_encoder(
         raise SganError(f"{folder} has no training state to resume from.", hint="Start a new run: sgan encoder fit")
     gpus = gpus or config.gpus
     share = math.gcd(max(config.batch // gpus, 1), config.batch_gpu)
+    about = read_newest_about(folder)
+    _refuse_edited_settings(config, about, folder)
     changes = {"gpus": gpus, "batch_gpu": batch_gpu or share, "kimg": kimg or config.kimg}
     config = dataclasses.replace(config, **changes)
-    if (done := read_newest_about(folder).get("kimg", 0)) >= config.kimg:
+    if (done := about.get("kimg", 0)) >= config.kimg:
         raise SganError(f"The run in {folder} is complete at {done:g} kimg.", hint="Set a larger --kimg to continue.")
     return EncoderPlan(config, open_data_of(config), folder)
+
+
+def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], folder: Path) -> None:
+    """Check config.json. Raises SganError if it differs from the settings of the last state, except for the place of
+    the model."""
+    edits = changed_settings(about.get("config", {}), to_json(config))
+    if names := sorted(edits.keys() - {"model"}):
+        before, now = edits[names[0]]
+        raise SganError(
+            f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
+            f"{now} now.",
+            hint="Undo the change, or start a new run: sgan encoder fit",
+        )
 
 
 def fit_encoder(
@@ -208,14 +229,13 @@ def describe_next(
     folder: Path,
 ) -> str:
     """Where the images are, and commands to continue with."""
-    fit = "encoder fit" if config.task == "invert" else "translate fit"
+    run = {"recipe": config.recipe, "task": config.task}
+    resume = f"{train_command(run)} --resume {quote(folder)}"
     snapshot = latest_snapshot(folder)
     if snapshot is None:
-        return f"There is no snapshot yet. Resume: sgan {fit} --resume {quote(folder)}"
+        return f"There is no snapshot yet. Resume: {resume}"
     image = folder / snapshot.name.replace("snapshot", "reconstructions").replace(".safetensors", ".png")
-    use = "encode IMAGE" if config.task == "invert" else "translate IMAGE"
-    lines = [f"Images:    {image}", f"Use it:    sgan {use} --encoder {quote(folder)}"]
-    resume = f"sgan {fit} --resume {quote(folder)}"
+    lines = [f"Images:    {image}", f"Use it:    {use_command(folder, run)}"]
     kimg = read_encoder_info(snapshot).kimg
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(lines)
