@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from stylegan_cli.detectors.distances import PixelLoss
 from stylegan_cli.errors import MisuseError, SganError
+from stylegan_cli.models.encoders.passes import encode
 from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
@@ -189,11 +190,27 @@ def test_other_families_and_shapes(fit, tiny_run, moving_generator, rgb_set, tmp
 
 
 def test_a_task(fit, make_engine):
-    """The encoder sees the degraded image beside the mask; no latents of generated images are learned."""
+    """The encoder sees the degraded image beside the mask, also that of generated images, whose latents it learns."""
     folder, config = fit(task="inpaint", loss="pixel")
-    assert config.encoder.inputs == 4 and not any("latent" in line for line in read_stats(folder)[-1])
+    assert config.encoder.inputs == 4
     assert Image.open(folder / "reconstructions-000000.png").size == (9 * 64, 2 * 64)  # three images each
-    assert [phase.name for phase in make_engine(task="inpaint").recipe.phases] == ["E"]
+    assert [phase.name for phase in make_engine(task="inpaint").recipe.phases] == ["E", "E latents"]
+
+
+def test_what_is_judged(make_engine):
+    """In super-resolution also the reduced image; from a sketch, outlines more than colors."""
+    for task, fidelity in (("superres", 1.0), ("sketch", 0.1), ("inpaint", 1.0)):
+        engine = make_engine(task=task, loss="pixel", loss_weight=0.0, spread_weight=0.0)
+        recipe, batch = engine.recipe, engine.recipe.next_batch()
+        with torch.no_grad():
+            loss = recipe._reconstruct(batch)
+            inputs = recipe.task(batch.images, recipe.config.seed, batch.index)
+            images = recipe.G.synthesis(encode(recipe.E, recipe.G, inputs))
+            expected = fidelity * (images - batch.images).square().mean((1, 2, 3))
+            if task != "inpaint":
+                seen = recipe.task.judged(images) - recipe.task.judged(batch.images)
+                expected = expected + 2 * seen.square().mean((1, 2, 3))
+        assert torch.allclose(loss, expected.sum(), rtol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------- learning rate
