@@ -37,6 +37,7 @@ from .encoder_report import EncoderReport
 
 _SMALL = 64  # pixels of the longer side: up to here, a run takes minutes on a CPU
 _HELD_OUT = 256  # images at most, and a tenth of the dataset
+_LOSS_DEFAULTS = {"lpips": {"loss_weight": 0.8}}  # pSp (Richardson et al. 2021, section 3)
 _CRITIC_WEIGHT = 0.1  # of --editable (Tov et al. 2021, section 4.2)
 _NETWORK = ("space", "passes", "channel_base", "channel_max", "pyramid_channels", "reduced_channels")
 
@@ -102,7 +103,7 @@ def plan_new_encoder(
             source=None if pairs is None else pairs[0].other.spec,
             run=info.run,
             origins=info.origins,
-            **{**defaults, **options},
+            **{**defaults, **_LOSS_DEFAULTS.get(str(loss), {}), **options},
         )
     except FieldError as e:
         raise MisuseError(f"--{e.field.replace('_', '-')} is {e.value}.", hint=e.hint) from e
