@@ -264,8 +264,10 @@ def shortened(args):
             args[args.index("--resume") + 1] = f"{RUN}/snapshot-000000.016.safetensors"
         elif not args[args.index("--resume") + 1].endswith(".pkl"):
             changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
-    elif args[:2] == ["translate", "fit"]:
-        changes = SHORT
+    elif args[1:2] == ["fit"]:
+        changes = dict(SHORT)
+        if "--resume" in args:
+            changes = {"--kimg": "0.032", "--resume": str(max(Path("runs").glob("*-encoder")))}
     elif args[:2] == ["data", "pack"]:
         changes = {"--size": "32"}
     elif args[:2] == ["data", "demo"]:
@@ -347,8 +349,8 @@ def order(args):
     if args[0] == "train":  # later commands name the first two runs
         first = args == ("train", "--data", "faces.zip", "--mirror")
         return 1, not first, "--cond" not in args, "--resume" in args, "--kimg" not in args
-    if args[:2] == ("translate", "fit"):
-        return 2, False
+    if args[1:2] == ("fit",):
+        return (2, "--resume" in args)
     by_labels = "--csv" in args or "--from-labels" in args  # later commands use the newest directions, and more of them
     return 2, not by_labels, "ffhq.safetensors" in args[:2]
 

@@ -43,6 +43,7 @@ _CHARTS: list[tuple[str, str, dict[str, str], bool]] = [
     ("Latents of held-out images", "deviations of W", {x: HELD_OUT + x for x in ("spread", "offset")}, False),
     ("Loss of pixels", "loss", {"mean square": "loss/pixel"}, True),
     ("Loss of features", "loss", {x: f"loss/{x}" for x in ("discriminator", "lpips")}, True),
+    ("Loss of what the task judges", "loss", {"mean square": "loss/judged"}, True),
     ("Loss of latents", "variances of W", {x: f"loss/{x}" for x in ("latent", "spread")}, True),
     ("Loss of the critic", "loss", {"critic": "loss/critic"}, True),
     ("Learning rate", "learning rate", {"learning rate": "lr"}, False),

@@ -155,8 +155,9 @@ class EncoderRecipe(Recipe):
                 logits = self.critic(self._normalized(ws).flatten(0, 1)).reshape(len(ws), -1)
                 losses = losses + config.critic_weight * F.softplus(-logits).mean(1)
             last = {"pixel": pixels, config.loss: distance, "spread": spread}
-            if judged is not None:
-                last["judged"] = (self.task.judged(images) - judged).square().mean((1, 2, 3))
+            found = self.task.judged(images)
+            if judged is not None and found is not None:
+                last["judged"] = (found - judged).square().mean((1, 2, 3))
                 losses = losses + config.judged_weight * last["judged"]
             total = total + losses.sum()
         for name, values in last.items():

@@ -72,7 +72,8 @@ def plan_new_encoder(
     dataset = _open_data(snapshot, data)
     options = {name: value for name, value in options.items() if value is not None}
     is_small = max(G.config.height, G.config.width) <= _SMALL
-    defaults = {"lr": 1e-2, "kimg": 60.0, "snap": 10.0} if is_small else {"lr": 5e-3, "kimg": 1000.0, "snap": 50.0}
+    defaults = {"lr": 1e-2, "kimg": 60.0} if is_small else {"lr": 5e-3, "kimg": 1000.0}
+    defaults["snap"] = options.get("kimg", defaults["kimg"]) / (6 if is_small else 20)
     batch = batch or (24 if is_small else 16)
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}

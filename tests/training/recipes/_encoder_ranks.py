@@ -43,7 +43,7 @@ def work(path, out, ranks):
     counter.normal = lambda *arguments: normal(*arguments).double()
     try:
         engine = make_engine(path, ranks)
-        for _ in range(20):
+        for _ in range(12):
             engine.step()
     finally:
         counter.normal = normal

