@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import MisuseError
-from .call import Call, output_folder, refuse_to_overwrite
+from .call import Call, output_folder, refuse_to_overwrite, warn
 from .options import batch_option, crop_options, encoder_option, outdir_option, session_options
 
 
@@ -49,6 +49,7 @@ def command(
         with call.progress() as progress:
             result = call.open().encode(encode_request, progress)
         call.inform(f"Encoder: {result.encoder.path}.", *result.notes)
+        warn(*result.warnings)
         files = result.save(folder)
     if not call.as_json and result.finding is not None:
         for name, quality in zip(result.names, result.psnr, strict=True):

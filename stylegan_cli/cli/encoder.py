@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .call import resolve_device, warn
-from .options import OrderedGroup, combine_options, device_option, gpus_option, kernels_option, model_option
+from .options import (
+    OrderedGroup,
+    combine_options,
+    detector_option,
+    device_option,
+    gpus_option,
+    kernels_option,
+    model_option,
+)
 from .params import KIMG, FiniteRange
 from .progress import bar
 
@@ -67,6 +75,7 @@ fit_options = combine_options(
         "downloaded once), discriminator (features of the model's discriminator) or pixel (at several sizes). "
         "Default: discriminator, or pixel if the model has none.",
     ),
+    detector_option(),
     click.option(
         "--held-out",
         type=click.IntRange(0),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .call import Call, refuse_to_overwrite
+from .call import Call, output_folder, refuse_to_overwrite
 from .encoder import fit, fit_options
 from .options import (
     ImagesOrCommand,
@@ -79,17 +79,16 @@ def command(
       sgan translate photo.png --task inpaint --mask hole.png --num 5
       sgan translate sketch.png --task sketch --num 5 --styles middle
     """
-    from ..files import check_writable
     from ..session import TranslateRequest
     from ..session.translate import output_files
 
     folder, translation = Path(outdir), TranslateRequest(runs=call.runs, **request)
     refuse_to_overwrite([*request["images"], request["encoder"], request["mask"]], output_files(translation, folder))
-    check_writable(folder)
-    with call.progress() as progress:
-        result = call.open().translate(translation, progress)
-    call.inform(f"Encoder: {result.encoder.path} (task {result.task.name}).")
-    files = result.save(folder)
+    with output_folder(folder):
+        with call.progress() as progress:
+            result = call.open().translate(translation, progress)
+        call.inform(f"Encoder: {result.encoder.path} (task {result.task.name}).")
+        files = result.save(folder)
     if not call.as_json:
         call.inform(*result.notes)
     found = [{"name": name, **figures} for name, figures in zip(result.names, result.figures, strict=True)]

@@ -58,15 +58,15 @@ class TargetReader:
         self,
         source: Source,
         names: Sequence[str],  # of images in the source
-    ) -> Tensor:  # as `read`
-        """Read images of a folder or zip."""
-        images = []
+    ) -> tuple[Tensor | None, dict[str, str]]:  # as `read`, None without any; name -> why it cannot be read
+        """Read the images of a folder or zip that can be read."""
+        images, problems = [], {}
         for name in names:
             try:
                 images.append(self._fit(source.image(name, MAX_PIXELS), name))
-            except ImageError as e:
-                raise SganError(f"{name} cannot be read: {e}.") from e
-        return _to_float(images)
+            except (ImageError, SganError) as e:
+                problems[name] = str(e)
+        return _to_float(images) if images else None, problems
 
     def _fit(self, image: Image.Image, name: str | Path) -> np.ndarray:
         is_small = image.height < self.size[0] or image.width < self.size[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def encode_images(
     progress: Progress = silent,
 ) -> EncodeResult:
     """Predict the latents of images. Raises SganError if there is no encoder for the model, or an image cannot be
-    read."""
+    read; those of a folder or zip are left out with a warning."""
     encoder = open_encoder(model, request.encoder, request.runs)
     if is_collection(request.images[0]):
         return _encode_collection(model, request, encoder, progress)
@@ -182,15 +182,22 @@ def _encode_collection(model: Model, request: EncodeRequest, encoder: Encoder, p
     source = open_source(request.images[0])
     reader = TargetReader(model.info, request.crop, padding(request.crop, request.pad))
     names, step = list(source.names), request.batch or _batch(model)
-    ws, quality = [], []
+    ws, quality, problems = [], [], {}
     progress("images", 0, len(names))
-    for batch in _batches(names, step):
-        targets = reader.read_source(source, batch).to(model.device)
-        found = latents_of(model, encoder, targets)
-        ws.append(found.cpu())
-        quality += psnr(_finding(model, batch, targets, found, encoder.network.passes)).tolist()
-        progress("images", len(quality), len(names))
-    return EncodeResult(model, request, encoder, names, torch.cat(ws), quality, None, list(encoder.notes))
+    for i in range(0, len(names), step):
+        batch = names[i : i + step]
+        targets, unreadable = reader.read_source(source, batch)
+        problems |= unreadable
+        if targets is not None:
+            found = latents_of(model, encoder, targets.to(model.device))
+            ws.append(found.cpu())
+            quality += psnr(_finding(model, batch, targets.to(model.device), found, encoder.network.passes)).tolist()
+        progress("images", min(i + step, len(names)), len(names))
+    warnings = [f"Left out: {name}, which cannot be read: {why.rstrip('.')}." for name, why in problems.items()]
+    if not ws:
+        raise SganError(f"No image in {request.images[0]} can be read.", hint=warnings[0])
+    names = [name for name in names if name not in problems]
+    return EncodeResult(model, request, encoder, names, torch.cat(ws), quality, None, list(encoder.notes), warnings)
 
 
 def _finding(model: Model, names: Sequence[str], targets: Tensor, ws: Tensor, passes: int) -> Projection:
@@ -199,10 +206,6 @@ def _finding(model: Model, names: Sequence[str], targets: Tensor, ws: Tensor, pa
     distance = (to_uint8(images).float() - to_uint8(targets).float()).square().mean((1, 2, 3)) / 127.5**2
     latents = ProjectedLatents(ws, None, distance, [ws], passes)
     return Projection(names, targets, latents, None, model.G, method="encoding")
-
-
-def _batches(names: list[str], step: int) -> Iterator[list[str]]:
-    return (names[i : i + step] for i in range(0, len(names), step))
 
 
 def _batch(model: Model) -> int:

@@ -35,6 +35,7 @@ class EncoderRunConfig:
     ema_kimg: float = 5.0  # half-life of the encoder's moving average
     loss: str = "discriminator"  # distance of the reconstruction, beside that of the pixels: a name of losses.LOSSES
     loss_weight: float = 0.3
+    detector: str | None = None  # file with the weights of LPIPS; None: see detectors/weights.py
     pixel_weight: float = 1.0  # of the mean squared difference of pixels
     judged_weight: float = 2.0  # of the same of what `degrade.Invert.judged` extracts
     latent_weight: float = 0.01  # of the mean squared difference of latents, of generated images with known latents

@@ -204,13 +204,18 @@ def test_refused(encode, images, encoder_run, class_run, tmp_path):
 
 
 def test_damaged_images_in_a_folder(encode, images, tmp_path):
-    """The name of the image is in the message, and nothing is written."""
+    """They are named and left out; without any other nothing is written."""
     (tmp_path / "set").mkdir()
     data = images[0].read_bytes()
-    (tmp_path / "set" / "a.png").write_bytes(data)
     (tmp_path / "set" / "b.png").write_bytes(data[: len(data) // 2])
-    assert_error(encode(tmp_path / "set", code=1), "b.png", "cannot be read")
+    assert_error(encode(tmp_path / "set", code=1), "No image in", "b.png", "cannot be read")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "set" / "a.png").write_bytes(data)
+    (tmp_path / "set" / "c.png").write_bytes(images[1].read_bytes())
+    result = encode(tmp_path / "set")
+    assert "Left out: b.png, which cannot be read" in result.stderr
+    with np.load(tmp_path / "out" / "encoded.npz") as f:
+        assert f["names"].tolist() == ["a.png", "c.png"] and len(f["w"]) == 2
 
 
 def test_bad_encoders(encode, sgan, images, class_run, tiny_run, encoder_run, tmp_path):

@@ -193,3 +193,16 @@ def test_interrupted(sgan, class_run, tmp_path):
     kimg = read_encoder_info(latest_snapshot(folder)).kimg
     assert 0 < kimg < 100
     assert "stopped" in sgan("runs", "--runs", tmp_path).stdout
+
+
+def test_a_checkpoint_of_another_program(sgan, class_run, rgb_set, tmp_path, monkeypatch):
+    """It does not record a dataset. Its encoder is that of the model that it was made from."""
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    checkpoint, runs = tmp_path / "network.pkl", tmp_path / "runs"
+    sgan("convert", class_run, checkpoint, "--for", "ada", "-q")
+    line = ["encoder", "fit", "--model", checkpoint, "--runs", runs, *SHORT, "-q"]
+    assert_error(sgan(*line, code=1), "does not record which dataset", "--data")
+    folder = Path(sgan(*line, "--data", rgb_set).stdout.strip())
+    for model in (checkpoint, class_run):
+        result = sgan("encode", rgb_set, "--model", model, "--runs", runs, "--outdir", tmp_path / "out")
+        assert f"Encoder: {latest_snapshot(folder)}." in result.stderr

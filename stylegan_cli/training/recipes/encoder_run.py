@@ -59,6 +59,7 @@ def plan_new_encoder(
     source: str | None = None,  # images or class maps with the names of the data's, for the tasks pairs and mask
     held_out: int | None = None,
     loss: str | None = None,  # None: the model's discriminator if it has one, else pixels alone
+    detector: str | None = None,  # file with the weights of LPIPS
     batch: int | None = None,
     batch_gpu: int | None = None,
     gpus: int | None = None,
@@ -66,9 +67,9 @@ def plan_new_encoder(
 ) -> EncoderPlan:
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
-    if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
-        message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
-        raise SganError(message, hint="Use a model of another family, such as StyleGAN2: sgan train")
+    _require_styles(snapshot)
+    if detector is not None and loss != "lpips":
+        raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
     dataset = _open_data(snapshot, data)
     options = {name: value for name, value in options.items() if value is not None}
     is_small = max(G.config.height, G.config.width) <= _SMALL
@@ -97,6 +98,7 @@ def plan_new_encoder(
             gpus=gpus,
             held_out=min(_HELD_OUT, len(dataset) // 10) if held_out is None else held_out,
             loss=loss or ("pixel" if snapshot.D is None else "discriminator"),
+            detector=detector and os.path.abspath(detector),
             critic_weight=_CRITIC_WEIGHT if editable else 0.0,
             task=task,
             task_options=task_options,
@@ -275,9 +277,16 @@ def _open_source(dataset: Dataset, task: str, source: str | None) -> tuple[Paire
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
 
 
+def _require_styles(snapshot: Snapshot) -> None:
+    G = snapshot.G
+    if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
+        message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
+        raise SganError(message, hint="Use a model whose layers have styles: sgan train")
+
+
 def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Any:
     levels = None if snapshot.D is None else snapshot.D.features
-    return load_loss(config.loss, levels, snapshot.path, snapshot.G.device)
+    return load_loss(config.loss, levels, snapshot.path, snapshot.G.device, config.detector)
 
 
 def _trunk_like(D: Discriminator | None) -> dict[str, Any]:
