@@ -260,4 +260,4 @@ def test_uses_that_are_refused(sgan, fit, translate, fitted, inputs, alias_free,
     assert "No image to translate" in sgan("translate", "--num", "2", code=2).stderr
     encode = sgan("encode", inputs / "sketch.png", "--model", tiny_run, "--encoder", runs["sketch"], "-q", code=1)
     assert "was fitted for the task sketch" in encode.stderr and "sgan translate --task sketch" in encode.stderr
-    assert not (tmp_path / "out").exists() or not names(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
