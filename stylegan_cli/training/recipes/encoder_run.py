@@ -72,10 +72,8 @@ def plan_new_encoder(
         raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
     dataset = _open_data(snapshot, data)
     options = {name: value for name, value in options.items() if value is not None}
-    is_small = max(G.config.height, G.config.width) <= _SMALL
-    defaults = {"lr": 1e-2, "kimg": 60.0} if is_small else {"lr": 5e-3, "kimg": 1000.0}
-    defaults["snap"] = options.get("kimg", defaults["kimg"]) / (6 if is_small else 20)
-    batch = batch or (24 if is_small else 16)
+    defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
+    defaults |= {"batch": batch or defaults["batch"]}
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}
     task_options = dict(task_options or {})
@@ -93,8 +91,7 @@ def plan_new_encoder(
             fingerprint=snapshot.fingerprint,
             data=dataset.spec,
             encoder=encoder_config(G.config, G.layers, **network),
-            batch=batch,
-            batch_gpu=batch_gpu or max(batch // gpus, 1),
+            batch_gpu=batch_gpu or max(defaults["batch"] // gpus, 1),
             gpus=gpus,
             held_out=min(_HELD_OUT, len(dataset) // 10) if held_out is None else held_out,
             loss=loss or ("pixel" if snapshot.D is None else "discriminator"),
@@ -275,6 +272,12 @@ def _open_source(dataset: Dataset, task: str, source: str | None) -> tuple[Paire
         raise MisuseError(f"--source has no effect on the task {task}.", hint="Remove it.")
     pairs, classes = open_pairs(dataset, source, task == Mask.name)
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
+
+
+def _schedule(side: int, kimg: float | None) -> dict[str, Any]:
+    """Settings that depend on the longer side of the images, in pixels."""
+    values = {"lr": 1e-2, "kimg": 60.0, "batch": 24} if side <= _SMALL else {"lr": 5e-3, "kimg": 1000.0, "batch": 16}
+    return values | {"snap": (kimg or values["kimg"]) / (6 if side <= _SMALL else 20)}
 
 
 def _require_styles(snapshot: Snapshot) -> None:
