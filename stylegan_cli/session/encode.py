@@ -163,7 +163,7 @@ def encode_images(
     progress: Progress = silent,
 ) -> EncodeResult:
     """Predict the latents of images. Raises SganError if there is no encoder for the model, or an image cannot be
-    read; those of a folder or zip are left out with a warning."""
+    read; those of a folder or zip are omitted with a warning."""
     encoder = open_encoder(model, request.encoder, request.runs)
     if is_collection(request.images[0]):
         return _encode_collection(model, request, encoder, progress)
@@ -193,7 +193,7 @@ def _encode_collection(model: Model, request: EncodeRequest, encoder: Encoder, p
             ws.append(found.cpu())
             quality += psnr(_finding(model, batch, targets.to(model.device), found, encoder.network.passes)).tolist()
         progress("images", min(i + step, len(names)), len(names))
-    warnings = [f"Left out: {name}, which cannot be read: {why.rstrip('.')}." for name, why in problems.items()]
+    warnings = [f"Not encoded: {name}, which cannot be read: {why.rstrip('.')}." for name, why in problems.items()]
     if not ws:
         raise SganError(f"No image in {request.images[0]} can be read.", hint=warnings[0])
     names = [name for name in names if name not in problems]

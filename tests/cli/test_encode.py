@@ -204,7 +204,7 @@ def test_refused(encode, images, encoder_run, class_run, tmp_path):
 
 
 def test_damaged_images_in_a_folder(encode, images, tmp_path):
-    """They are named and left out; without any other nothing is written."""
+    """They are named and omitted; without any other nothing is written."""
     (tmp_path / "set").mkdir()
     data = images[0].read_bytes()
     (tmp_path / "set" / "b.png").write_bytes(data[: len(data) // 2])
@@ -213,7 +213,7 @@ def test_damaged_images_in_a_folder(encode, images, tmp_path):
     (tmp_path / "set" / "a.png").write_bytes(data)
     (tmp_path / "set" / "c.png").write_bytes(images[1].read_bytes())
     result = encode(tmp_path / "set")
-    assert "Left out: b.png, which cannot be read" in result.stderr
+    assert "Not encoded: b.png, which cannot be read" in result.stderr
     with np.load(tmp_path / "out" / "encoded.npz") as f:
         assert f["names"].tolist() == ["a.png", "c.png"] and len(f["w"]) == 2
 
