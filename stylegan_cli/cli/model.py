@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import printable
+from ..errors import plural, printable
 from .options import output_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..data.dataset import DataSpec
     from ..snapshot import SnapshotInfo
 
 
@@ -35,7 +38,7 @@ def command() -> None:
 def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     """Show what a model file contains: architecture, parameters, training data and metrics.
 
-    FILE is a snapshot, a run folder, or a checkpoint of another program (path or URL). For a
+    FILE is a snapshot, a run folder, an encoder, or a checkpoint of another program (path or URL). For a
     pickle, all classes and functions that it names are listed as inert (known and read as plain data) or UNKNOWN;
     none of them is executed.
 
@@ -49,8 +52,11 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     from ..interop.names import find_names
     from ..models.registry import build_discriminator, build_generator
     from ..models.summary import parameter_count
+    from ..sampling.encoders import is_encoder
 
     path, _ = find_model(file)
+    if is_encoder(path):
+        return _show_encoder(path, as_json)
     names = find_names(path)
     if not as_json and names and names.known:
         _print_names(names.known, names.complete)
@@ -71,17 +77,58 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
     if info.data:
-        rows["Dataset"] = f"{info.data.path} ({info.data.num} of {info.data.height}x{info.data.width}, height x width)"
+        rows["Dataset"] = _dataset(info.data)
     rows |= {"Origin": info.origin or "unknown", **{name: f"{value:.6g}" for name, value in info.metrics.items()}}
     rows |= {f"Note {i}": note for i, note in enumerate(conversion_notes(path), 1)}
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        click.echo(f"{name:{width}}  {printable(str(value))}")
+    _print_rows(rows)
     if layers:
         width = max(len(row.name) for row in G.layers)
         for row in G.layers:
             size = f"{row.height}x{row.width}"
             click.echo(f"{row.name:{width}}  w {row.w_index:<2}  {size:>11}  {row.channels:>4} channels")
+
+
+def _show_encoder(path: Path, as_json: bool) -> None:
+    """Print what the header of an encoder says."""
+    import torch
+
+    from ..config import to_json
+    from ..models.encoders.pyramid import PyramidEncoder
+    from ..models.summary import parameter_count
+    from ..sampling.encoders import read_encoder_info
+
+    info = read_encoder_info(path)
+    config = info.encoder
+    with torch.device("meta"):
+        count = parameter_count(PyramidEncoder(config))
+    if as_json:
+        return click.echo(json.dumps({"file": str(path), "parameters": {"E": count}, "info": to_json(info)}))
+    color = {1: "gray", 3: "RGB", 4: "RGBA"}[config.channels]
+    rows = {
+        "File": path,
+        "Written by": f"encoder of stylegan_cli {info.version}",
+        "Encoder": f"{config.height}x{config.width} (height x width) {color}, {len(config.levels)} latents of "
+        f"{config.w_dim}, space {config.space}, {plural(config.passes, 'pass')}",
+        "Task": info.task,
+        "Parameters": f"E {count:,}",
+        "Model": f"fingerprint {info.model}, {info.owner.get('model', 'of an unknown file')}",
+        "Trained": f"{info.kimg:g} kimg",
+    }
+    if info.data:
+        rows["Dataset"] = _dataset(info.data)
+    for name, value in info.held_out.items():
+        rows[f"Held out: {name}"] = f"{value:.6g} dB" if name == "psnr" else f"{value:.6g}"
+    _print_rows(rows)
+
+
+def _print_rows(rows: dict[str, Any]) -> None:
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        click.echo(f"{name:{width}}  {printable(str(value))}")
+
+
+def _dataset(data: DataSpec) -> str:
+    return f"{data.path} ({data.num} of {data.height}x{data.width}, height x width)"
 
 
 def _architecture(info: SnapshotInfo) -> dict[str, str]:

@@ -21,6 +21,29 @@ class OrderedGroup(click.Group):
         return list(self.commands)
 
 
+class ImagesOrCommand(OrderedGroup):
+    """A group with arguments and options of its own, which apply unless the first word is one of its commands."""
+
+    allow_interspersed_args = True
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: typing.Any,
+    ) -> click.Context:
+        if args and (command := self.commands.get(args[0])):
+            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return click.Command.parse_args(self, ctx, args)
+
+    def invoke(self, ctx: click.Context) -> typing.Any:
+        return click.Command.invoke(self, ctx)
+
+
 def combine_options(*options: typing.Callable) -> typing.Callable:
     """Combine several options into one decorator; the help shows them in the order given."""
 
@@ -198,6 +221,14 @@ speed_options = combine_options(
         help="Precision of the highest resolutions: fp32, bfloat16 products (bf32, on a CPU), bf16, fp16 or auto (bf32 "
         "on a CPU that is faster with it, else fp32).",
     ),
+)
+
+# Passes `encoder` (str or None).
+encoder_option = click.option(
+    "--encoder",
+    metavar="PATH",
+    help="Encoder: a file, or a run folder of `sgan encoder fit`. Default: the newest one in --runs that was fitted to "
+    "the model, else that of the bundled model.",
 )
 
 # Passes `outdir`.

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import MisuseError, SganError
-from .call import Call, keep_freed_memory, warn
+from ..errors import MisuseError
+from .call import Call, keep_freed_memory, refuse_to_overwrite, warn
 from .options import (
     batch_option,
     class_choice,
+    encoder_option,
     latent_space_option,
     outdir_option,
     projection_options,
@@ -43,7 +44,12 @@ if TYPE_CHECKING:
 )
 @click.option("--mask", metavar="IMAGE", help="Mask image. Only white pixels count. Default: all pixels.")
 @class_choice("any class")
-@click.option("--init", metavar="FILE", help="File of latents to start from. Default: see --candidates.")
+@click.option(
+    "--init",
+    metavar="FILE|encoder",
+    help="Latents to start from: a file, or those that an encoder predicts. Default: see --candidates.",
+)
+@encoder_option
 @latent_space_option
 @click.option(
     "--candidates",
@@ -99,9 +105,11 @@ def command(
     keep_freed_memory()
     with call.progress() as progress:
         session = call.open()
-        task = session.prepare_projection(**request)
+        task = session.prepare_projection(runs=call.runs, **request)
         warn(*task.warnings)
-        _refuse_to_overwrite([*request["images"], request["mask"], request["init"]], task.files(folder))
+        refuse_to_overwrite(
+            [*request["images"], request["mask"], request["init"], request["encoder"]], task.files(folder)
+        )
         check_writable(folder)
         result = session.project(task, progress)
         files = result.save(folder)
@@ -125,13 +133,6 @@ def _check(request: dict[str, Any]) -> None:
         if request["init"] is not None and request[option] is not None:
             name = option.removesuffix("_index")
             raise click.UsageError(f"--{name} and --init both choose the start. Use only one of them.")
-
-
-def _refuse_to_overwrite(inputs: list[str | None], outputs: list[Path]) -> None:
-    """Check the output paths. Raises SganError if an output would replace an input."""
-    output_paths = {path.resolve() for path in outputs}
-    if replaced := [path for path in inputs if path and Path(path).resolve() in output_paths]:
-        raise SganError(f"{replaced[0]} would be overwritten by its own projection.", hint="Use another --outdir.")
 
 
 def _print(result: ProjectResult, files: list[Path], call: Call) -> None:

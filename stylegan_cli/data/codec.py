@@ -24,7 +24,12 @@ PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: larger images are rejected before they are decoded
 CROPS = ("center", "pad", "none")  # see `fit`
-FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}
+FILTERS = {
+    "box": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Image.Resampling.NEAREST,
+}
 HEAD = 4096  # bytes: nearly always enough for all chunks before a PNG's pixels
 TAIL = 65536  # bytes: nearly always enough for all chunks after them
 
@@ -137,7 +142,7 @@ def fit(
     image: Image.Image,  # mode L, RGB or RGBA
     size: tuple[int, int],  # (height, width)
     crop: str,  # 'center': largest centered crop of that aspect ratio; 'pad': the whole image; 'none': stretch
-    filter: str,  # 'box' or 'lanczos'
+    filter: str,  # of FILTERS
     pad: str = "black",  # around the whole image: a color, or 'blur' for a blurred enlargement of it
 ) -> Image.Image:
     """Crop and resize to ``size``. An image that is of that size after cropping is not resampled.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -234,6 +234,7 @@ def open_dataset(
     mirror: bool = False,  # only recorded: the training loop does the flipping
     label: str | None = None,  # None: no labels; 'labels': those of dataset.json; else the name of an attribute
     classes: tuple[str, ...] = (),  # order of an attribute's values, if it is known; else they are sorted
+    convert: Callable[[Source], Source] | None = None,  # of the source, before anything else is read from it
     max_pixels: int = MAX_PIXELS,  # larger images are rejected before they are decoded
     cache_bytes: int = _CACHE_BYTES,  # datasets whose decoded size is below are kept in memory
     progress: Progress = silent,
@@ -249,6 +250,7 @@ def open_dataset(
     is_bundled = where == BUNDLED
     source = open_source(_BUNDLED_FILE if is_bundled else where, stored_size or size)
     source.listing.check_labels(where)
+    source = source if convert is None else convert(source)
     dataset_json, broken = read_dataset_json(source, where)
     if broken and label is not None:
         raise broken

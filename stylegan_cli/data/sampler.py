@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset
+from .pairs import PairedDataset
 
 
 class Sampler:
@@ -26,11 +27,12 @@ class Sampler:
         seed: int,
         rank: int = 0,
         world: int = 1,  # number of ranks
+        chosen: np.ndarray | None = None,  # [num] their dataset indices, if they are only some; None: 0 to num - 1
     ):
         if num < 1 or not 0 <= rank < world:
             raise ValueError(f"invalid sampler: {num} images, rank {rank} of {world}")
         self.num, self.seed, self.rank, self.world = num, seed, rank, world
-        self.position = 0
+        self.chosen, self.position = chosen, 0
         self._orders: dict[int, np.ndarray] = {}  # permutations in use, by epoch
 
     def next(
@@ -46,6 +48,7 @@ class Sampler:
         self._orders = {e: self._orders[e] if e in self._orders else self._order(e) for e in set(epochs)}
         indices = np.array([self._orders[e][i] for e, i in zip(epochs, offsets, strict=True)], np.int64)
         self.position += batch
+        indices = indices if self.chosen is None else self.chosen[indices]
         return torch.from_numpy(indices), torch.from_numpy(g)
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,7 +72,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | PairedDataset,
         sampler: Sampler,
         batch: int,  # number of images over all ranks
         pin: bool = False,  # whether to use pinned memory, for asynchronous copies to a GPU

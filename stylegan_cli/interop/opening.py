@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,12 @@ from ..sampling import counter
 from ..snapshot import Snapshot, SnapshotInfo, assemble, load_snapshot
 from ..tensors import is_legacy
 from . import mmgeneration, networks, tensorflow
-from .checkpoint import Checkpoint, ComputedTensor, FormatError, OtherContentError
+from .checkpoint import Checkpoint, ComputedTensor, FormatError, Loadable, OtherContentError
 from .identify import CONVERT_HELP, DOWNLOAD_AGAIN, identify_content, identify_head
 from .safetensors_file import is_foreign, is_safetensors
 
 # Raised by readers for a tree with the right structure but wrong types or values
-_MALFORMED = (
+MALFORMED = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError),
     zipfile.BadZipFile,
 )
@@ -109,7 +109,7 @@ def read_checkpoint(
             continue
         except (PickleError, SganError) as e:
             failure = failure or str(e).rstrip(".")
-        except _MALFORMED as e:
+        except MALFORMED as e:
             failure = failure or f"it is malformed ({type(e).__name__})"
     if failure is not None:
         cause = DOWNLOAD_AGAIN if "truncated" in failure else None
@@ -125,7 +125,16 @@ def load_tensors(
 ) -> dict[str, torch.Tensor]:
     """Read the tensors, after checking that their names and shapes match the configuration."""
     tensors = {f"G.{k}": v for k, v in checkpoint.G.items()} | {f"D.{k}": v for k, v in checkpoint.D.items()}
-    expected = _shapes(checkpoint.generator, checkpoint.discriminator)
+    return load_checked(tensors, _shapes(checkpoint.generator, checkpoint.discriminator), path, size)
+
+
+def load_checked(
+    tensors: Mapping[str, Loadable],
+    expected: dict[str, tuple[int, ...]],  # their shapes
+    path: Path,  # for the message
+    size: int,  # of the file in bytes: each value of a tensor takes at least one
+) -> dict[str, torch.Tensor]:
+    """Read tensors, after checking their names and shapes."""
     names = expected.keys() | tensors.keys()
     wrong = sorted(name for name in names if name not in tensors or tensors[name].size != expected.get(name))
     if wrong:
@@ -134,7 +143,7 @@ def load_tensors(
         raise SganError(f"{path} cannot be read: its tensors are larger than the file.")
     try:
         return {name: tensor.load() for name, tensor in tensors.items()}
-    except (PickleError, *_MALFORMED) as e:
+    except (PickleError, *MALFORMED) as e:
         raise SganError(f"{path} cannot be read: {e if isinstance(e, PickleError) else type(e).__name__}.") from e
 
 

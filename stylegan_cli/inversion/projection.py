@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..data.codec import padding
-from ..detectors import load_lpips
-from ..detectors.distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss
+from ..detectors.distances import Loss
+from ..detectors.losses import load_loss
 from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..sampling.generate import LatentSpace, SamplingOptions
-from ..sampling.latent_files import collect_latents, filename_part, unique_name
+from ..sampling.latent_files import collect_latents, target_names
 from ..sampling.latent_space import check_use
 from ..snapshot import Snapshot
 from .projector import ProjectionOptions, Start, project
 from .results import Projection
 from .targets import read_mask, read_targets
-
-LOSSES = ("lpips", "discriminator", "pixel")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def prepare_input(
     check_use(latent_space, init)
     options = SamplingOptions(latent_space=latent_space)
     start = None if init is None else _start(snapshot, init, options, len(targets), model)
-    return ProjectionInput(_names(images), targets, mask_pixels, start)
+    return ProjectionInput(target_names(images), targets, mask_pixels, start)
 
 
 def project_images(
@@ -79,11 +77,12 @@ def choose_loss(
         raise SganError(
             f"--detector has the weights of LPIPS, which --loss {name} does not use.", hint="Remove one of them."
         )
-    device = snapshot.G.device
+    levels = None if snapshot.D is None else snapshot.D.features
+    load = functools.partial(load_loss, levels=levels, model=snapshot.path, device=snapshot.G.device)
     if name is not None or detector is not None:
-        return load_loss(name or "lpips", snapshot, device, detector), []
+        return load(name or "lpips", file=detector), []
     try:
-        return load_loss("lpips", snapshot, device), []
+        return load("lpips"), []
     except SganError as e:
         if snapshot.D is None:
             raise
@@ -91,31 +90,7 @@ def choose_loss(
             f"LPIPS is not available; using --loss discriminator instead: {e}",
             f"To use LPIPS: {e.hint}",
         ]
-        return load_loss("discriminator", snapshot, device), warnings
-
-
-def load_loss(
-    name: str,  # of LOSSES
-    snapshot: Snapshot,
-    device: torch.device,
-    file: str | None = None,  # with the weights of LPIPS
-) -> Loss:
-    """Load a loss. Raises SganError if the discriminator or the weights that it needs are not available."""
-    if name == "pixel":
-        return PixelLoss()
-    if name == "discriminator":
-        if snapshot.D is None:
-            raise SganError(
-                f"{snapshot.path} has no discriminator, which --loss discriminator needs.",
-                hint="Use --loss lpips, or --loss pixel, which needs no network.",
-            )
-        return DiscriminatorLoss(snapshot.D.features)
-    try:
-        return LpipsLoss(load_lpips("vgg", device, file))
-    except SganError as e:
-        alternative = "--loss discriminator" if snapshot.D is not None else "--loss pixel"
-        hints = [e.hint, f"Or use {alternative}, which needs no download."]
-        raise SganError(str(e), hint="\n".join(filter(None, hints))) from e
+        return load("discriminator"), warnings
 
 
 def _start(snapshot: Snapshot, init: str | Path, options: SamplingOptions, n: int, model: str | None) -> Start:
@@ -127,9 +102,3 @@ def _start(snapshot: Snapshot, init: str | Path, options: SamplingOptions, n: in
     if latents.tuned:
         raise SganError(f"{init} belongs to a tuned generator.", hint="Use latents projected without --tune.")
     return Start(latents.ws, latents.noise)
-
-
-def _names(images: Sequence[str | Path]) -> list[str]:
-    """Return unique names of the images, for use in file names."""
-    taken: set[str] = set()
-    return [unique_name(filename_part(f"_{Path(image).stem}")[1:] or "image", taken) for image in images]

@@ -19,6 +19,8 @@ from ..sampling.latent_files import save_latents
 from ..sampling.tuned import save_tuned
 from .projector import ProjectedLatents, ProjectionOptions
 
+SHEET = "compare.png"  # file name of the comparison of all targets
+
 _DIFFERENCE_SCALE = 4  # amplification of differences in the comparison
 
 
@@ -34,6 +36,7 @@ class Projection:
     tuned: Generator | None = None  # G after tuning
     tuned_distance: Tensor | None = None  # [N]
     tuned_steps: int = 0
+    method: str = "projection"  # how the latents were found: 'projection' or 'encoding'
 
     @property
     def distance(self) -> Tensor:  # [N] according to the loss, after tuning if G was tuned
@@ -55,17 +58,19 @@ class Projection:
 def output_paths(
     folder: Path,
     names: Sequence[str],  # of the targets
+    method: str = "projection",  # see `Projection`
 ) -> list[tuple[Path, Path]]:
     """Return the paths of the latents and the image of each target; if there are several, they start with its name."""
     prefixes = [f"{name}-" if len(names) > 1 else "" for name in names]
-    return [(folder / f"{prefix}projected.npz", folder / f"{prefix}proj.png") for prefix in prefixes]
+    latents, image = {"projection": ("projected.npz", "proj.png"), "encoding": ("encoded.npz", "enc.png")}[method]
+    return [(folder / f"{prefix}{latents}", folder / f"{prefix}{image}") for prefix in prefixes]
 
 
 def save_projection(
     folder: Path,
     names: Sequence[str],  # of all targets, including those missing from an interrupted projection
     projection: Projection,
-    options: ProjectionOptions,
+    options: ProjectionOptions | None,  # saved with the latents; None: they were not searched
     model: str,  # fingerprint
     owner: dict,  # saved with the latents and the tuned weights, see `Owner.settings`
     settings: dict,  # saved with the latents
@@ -73,13 +78,10 @@ def save_projection(
 ) -> list[Path]:  # the files, the sheet last
     """Write `tuned-<hash>.safetensors` if G was tuned, the latents, the images, and the sheet `compare.png`."""
     files = [] if projection.tuned is None else [save_tuned(folder, projection.G, projection.tuned, model, owner)]
-    paths = output_paths(folder, names)[: len(projection.names)]
+    paths = output_paths(folder, names, projection.method)[: len(projection.names)]
     layers = [row.name for row in projection.G.noise_layers]
-    more = {
-        "projection": asdict(options),
-        "steps_made": projection.latents.steps,
-        "tuning_steps": projection.tuned_steps,
-    }
+    steps = {"steps_made": projection.latents.steps, "tuning_steps": projection.tuned_steps}
+    more = {"projection": asdict(options), **steps} if options else {}
     for i, (name, (path, _)) in enumerate(zip(projection.names, paths, strict=True)):
         maps = [m[i : i + 1] for m in projection.latents.noise or []]
         save_latents(
@@ -95,7 +97,7 @@ def save_projection(
     for i, (name, (_, path)) in enumerate(zip(projection.names, paths, strict=True)):
         details = {"target": name, "distance": f"{projection.distance[i]:.6g}", **metadata}
         save_image(projection.images[i], path, metadata=details)
-    sheet = folder / "compare.png"
+    sheet = folder / SHEET
     save_image(comparison_sheet(projection), sheet, metadata=metadata)
     return [*files, *(path for pair in paths for path in pair), sheet]
 
@@ -121,7 +123,12 @@ def comparison_sheet(
         difference = difference * projection.mask.cpu()
     amplified = (difference * _DIFFERENCE_SCALE).clamp(0, 255).to(torch.uint8)
     columns = [to_rgb(x) for x in (targets, before, after, amplified) if x is not None]
-    labels = ["target", "projection", *(["tuned"] if after is not None else []), f"difference x {_DIFFERENCE_SCALE}"]
+    labels = [
+        "target",
+        projection.method,
+        *(["tuned"] if after is not None else []),
+        f"difference x {_DIFFERENCE_SCALE}",
+    ]
     return labeled_grid(torch.stack(columns, dim=1), None, None, list(projection.names), labels)
 
 

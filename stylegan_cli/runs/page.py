@@ -17,13 +17,15 @@ from ..errors import quote
 from ..files import write_atomic
 from ..progress import Progress, silent, track
 from .charts import Line, Points, chart, escape
+from .commands import train_command, use_command
 from .folders import latest_snapshot
 from .history import HISTORY, describe_changes, flatten, read_history
-from .records import number, read_config, read_metrics, read_stats
+from .records import HELD_OUT, number, read_config, read_metrics, read_stats
 from .summary import RunSummary, best_of, summarize_run, unit_of
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _GRID = re.compile(r"([a-z]+)-([0-9]+(?:\.[0-9]+)?)\.png")  # images that a recipe writes at every snapshot
+_WHAT = {"reconstructions": "held-out images, each beside its reconstruction"}  # they show; by name
 _MAX_GRIDS = 60
 _WIDTHS = (1024, 768, 512, 384, 256, 192, 128)  # of a grid, in pixels: the first at which all of them fit
 _BUDGET = 5_500_000  # bytes of all images, before base64 adds a third
@@ -36,6 +38,15 @@ _CHARTS: list[tuple[str, str, dict[str, str], bool]] = [
     ("R1 penalty", "squared gradient", {"R1": "r1/penalty"}, True),
     ("Path length", "length", {"mean length": "path/length"}, True),
     ("Path-length penalty", "penalty", {"penalty": "path/penalty"}, True),
+    ("PSNR of held-out images", "dB", {"PSNR": f"{HELD_OUT}psnr"}, False),
+    ("Distance of held-out images", "distance", {x: HELD_OUT + x for x in ("discriminator", "lpips", "pixel")}, False),
+    ("Latents of held-out images", "deviations of W", {x: HELD_OUT + x for x in ("spread", "offset")}, False),
+    ("Loss of pixels", "loss", {"mean square": "loss/pixel"}, True),
+    ("Loss of features", "loss", {x: f"loss/{x}" for x in ("discriminator", "lpips")}, True),
+    ("Loss of what the task judges", "loss", {"mean square": "loss/judged"}, True),
+    ("Loss of latents", "variances of W", {x: f"loss/{x}" for x in ("latent", "spread")}, True),
+    ("Loss of the critic", "loss", {"critic": "loss/critic"}, True),
+    ("Learning rate", "learning rate", {"learning rate": "lr"}, False),
     ("Speed", "sec/kimg", {"sec/kimg": "sec_per_kimg"}, True),
     ("Diversity", "ratio to the data's", {"fakes": "diversity"}, False),
     ("Skipped steps", "steps", {"not finite": "guard/skipped"}, False),
@@ -72,7 +83,7 @@ def make_page(
         charts=_charts(stats, read_metrics(folder), [entry["kimg"] for entry in history])
         or "<p>No statistics yet.</p>",
         images=_images(folder, progress),
-        commands="\n".join(map(escape, _commands(folder.resolve(), summary))),
+        commands="\n".join(map(escape, _commands(folder.resolve(), summary, config))),
         config=_rows(_settings(config)) or "<tr><td>There is no config.json.</td></tr>",
         created=time.strftime("%Y-%m-%d %H:%M"),
     )
@@ -91,6 +102,8 @@ def _facts(summary: RunSummary, config: dict[str, Any], stats: list[dict[str, An
     facts = {
         "progress": f"{summary.kimg:g} of {of:g} kimg" if of else f"{summary.kimg:g} kimg",
         "preset": config.get("cfg"),
+        "model": config.get("model"),
+        "task": config.get("task"),
         "dataset": data.get("path"),
         "images": f"{data['num']} of {data.get('height')}x{data.get('width')}" if "num" in data else None,
         "time": duration(seconds[-1]) if seconds else None,
@@ -138,14 +151,13 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _commands(folder: Path, summary: RunSummary) -> list[str]:
-    """Commands to continue the run and to generate images with its model."""
+def _commands(folder: Path, summary: RunSummary, config: dict[str, Any]) -> list[str]:
+    """Commands to continue the run and to use its model or encoder."""
     longer = f" --kimg {2 * summary.of_kimg:g}" if summary.state == "complete" and summary.of_kimg else ""
     best = folder / "best.safetensors"
-    lines = [f"sgan train --resume {quote(folder)}{longer}"]
+    lines = [f"{train_command(config)} --resume {quote(folder)}{longer}"]
     if best.is_file() or latest_snapshot(folder):
-        model = best if best.is_file() else folder
-        lines.append(f"sgan generate --model {quote(model)} --seeds 0-99")
+        lines.append(use_command(best if best.is_file() else folder, config))
     return lines
 
 
@@ -180,7 +192,7 @@ def _points(stats: list[dict[str, Any]], name: str) -> Points:
 
 
 def _images(folder: Path, progress: Progress) -> str:
-    """The grids of generated images over time, and the grid of real images."""
+    """The grids of generated images or reconstructions over time, and the grid of real images."""
     grids = [(m[1], float(m[2]), p) for p in folder.iterdir() if (m := _GRID.fullmatch(p.name))]
     first = min((name for name, _, _ in grids), default="")
     chosen = sorted((kimg, path) for name, kimg, path in grids if name == first)
@@ -188,11 +200,12 @@ def _images(folder: Path, progress: Progress) -> str:
         chosen = [chosen[round(i * (len(chosen) - 1) / (_MAX_GRIDS - 1))] for i in range(_MAX_GRIDS)]
     reals, *fakes = _encode_all([folder / "reals.png", *(p for _, p in chosen)], progress)
     shown = [(kimg, uri) for (kimg, _), uri in zip(chosen, fakes, strict=True) if uri]
+    what = _WHAT.get(first, "generated images")
     parts = []
     if shown:
         parts.append(
-            f'<figure><img id="now" src="{shown[-1][1]}" alt="generated images">'
-            f'<figcaption>generated images at <output id="when">{shown[-1][0]:g}</output> kimg</figcaption></figure>'
+            f'<figure><img id="now" src="{shown[-1][1]}" alt="{what}">'
+            f'<figcaption>{what} at <output id="when">{shown[-1][0]:g}</output> kimg</figcaption></figure>'
         )
     if reals:
         parts.append(f'<figure><img src="{reals}" alt="real images"><figcaption>real images</figcaption></figure>')

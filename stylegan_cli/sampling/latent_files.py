@@ -156,6 +156,14 @@ def unique_name(
     return unique
 
 
+def target_names(
+    images: Sequence[str | Path],  # files
+) -> list[str]:
+    """Return unique names of images, for use in file names."""
+    taken: set[str] = set()
+    return [unique_name(filename_part(f"_{Path(image).stem}")[1:] or "image", taken) for image in images]
+
+
 def save_latents(
     path: str | Path,
     ws: Tensor,  # [N, num_ws, w_dim]

@@ -17,9 +17,10 @@ from ..metrics.registry import resolve
 from ..progress import Progress, silent
 from ..sampling.bound_files import owned_by
 from ..snapshot import open_training_dataset
-from . import attribute, edit, equivariance, generate, interpolate, mix, noise, project
+from . import attribute, edit, encode, equivariance, generate, interpolate, mix, noise, project, translate
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
 from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
+from .encode import EncodeRequest, EncodeResult
 from .equivariance import EquivarianceRequest, EquivarianceResult
 from .generate import GenerateRequest, GenerateResult
 from .interpolate import InterpolateRequest, InterpolateResult
@@ -27,6 +28,7 @@ from .mix import MixRequest, MixResult
 from .model import ImagesResult, Model, OutputImage
 from .noise import NoiseRequest, NoiseResult
 from .project import ProjectRequest, ProjectResult, ProjectTask
+from .translate import TranslateRequest, TranslateResult
 
 __all__ = [
     "AttributeRequest",
@@ -34,6 +36,8 @@ __all__ = [
     "AttributeTask",
     "EditRequest",
     "EditResult",
+    "EncodeRequest",
+    "EncodeResult",
     "EquivarianceRequest",
     "EquivarianceResult",
     "FindRequest",
@@ -53,6 +57,8 @@ __all__ = [
     "Session",
     "ShowRequest",
     "ShowResult",
+    "TranslateRequest",
+    "TranslateResult",
     "find_model",
 ]
 
@@ -96,6 +102,8 @@ class Session(Model):
     edit = _method(EditRequest, function=edit.edit)
     prepare_projection = _method(ProjectRequest, function=project.prepare_projection)
     project = _method(ProjectRequest, ProjectTask, function=project.project)
+    encode = _method(EncodeRequest, function=encode.encode_images)
+    translate = _method(TranslateRequest, function=translate.translate_images)
     prepare_attribution = _method(AttributeRequest, function=attribute.prepare_attribution)
     attribute = _method(AttributeRequest, AttributeTask, function=attribute.attribute)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ..data.codec import CROPS, padding
 from ..detectors.distances import Loss
+from ..detectors.losses import LOSSES
 from ..errors import SganError
 from ..inversion.attribution import Calibration, calibrate, calibration_key, load_calibration
 from ..inversion.histogram import histogram
-from ..inversion.projection import LOSSES, ProjectionInput, choose_loss, prepare_input, project_images
+from ..inversion.projection import ProjectionInput, choose_loss, prepare_input, project_images
 from ..inversion.projector import ProjectionOptions
 from ..inversion.results import comparison_sheet
 from ..progress import Progress, silent

@@ -7,21 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..data.codec import CROPS, padding
 from ..data.images import grid_columns
 from ..data.video import frame_grids, write_video
 from ..detectors.distances import Loss
-from ..inversion.projection import LOSSES, ProjectionInput, choose_loss, prepare_input, project_images
-from ..inversion.projector import ProjectionOptions
-from ..inversion.results import Projection, output_paths, path_frames, psnr, save_projection
+from ..detectors.losses import LOSSES
+from ..errors import MisuseError
+from ..inversion.projection import ProjectionInput, choose_loss, prepare_input, project_images
+from ..inversion.projector import ProjectionOptions, Start, batch_size
+from ..inversion.results import SHEET, Projection, output_paths, path_frames, psnr, save_projection
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import LatentSpace, SamplingOptions
+from .encode import latents_of, open_encoder
 from .model import Model, upcast
 
+ENCODER = "encoder"  # as `init`
 VIDEO_RATE = 20  # frames per second of the video of the search
 
 
@@ -35,7 +40,9 @@ class ProjectRequest(ProjectionOptions):
     mask: str | Path | None = None  # image: only pixels where it is white count
     crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
     pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
-    init: str | Path | None = None  # file of latents to start from
+    init: str | Path | None = None  # file of latents to start from; or 'encoder': those that an encoder predicts
+    encoder: str | Path | None = None  # file or run folder; None: see `sampling.encoders.find_encoder`
+    runs: str | Path = "./runs"  # where the newest encoder is looked for
     latent_space: LatentSpace | None = None  # of that file; None: as its names and shapes say
 
     def __post_init__(self) -> None:
@@ -47,11 +54,19 @@ class ProjectRequest(ProjectionOptions):
             detector=checks.path(),
             mask=checks.path(),
             init=checks.path(),
+            encoder=checks.path(),
+            runs=checks.path(),
             latent_space=checks.choice("z", "w", "w+"),
             crop=checks.choice(*CROPS),
             pad=checks.string(),
         )
         padding(self.crop, self.pad)
+        if self.encoder is not None and self.init != ENCODER:
+            raise MisuseError("--encoder has no effect without --init encoder.", hint="Add it, or remove --encoder.")
+        if self.init == ENCODER and self.space == "z":
+            raise MisuseError(
+                "An encoder predicts latents in W, which --space z cannot start from.", hint="Use --space w+."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +82,9 @@ class ProjectTask:
         self,
         folder: str | Path,
     ) -> list[Path]:
-        """The files that `ProjectResult.save` will write for each image."""
-        return [path for pair in output_paths(Path(folder), self.task.names) for path in pair]
+        """The files that `ProjectResult.save` will write, except tuned weights."""
+        pairs = output_paths(Path(folder), self.task.names)
+        return [*(path for pair in pairs for path in pair), Path(folder, SHEET)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,12 +192,20 @@ def prepare_projection(
         mask=request.mask,
         crop=request.crop,
         pad=request.pad,
-        init=request.init,
+        init=None if request.init == ENCODER else request.init,
         latent_space=request.latent_space,
         model=model.fingerprint if request.init else None,
     )
+    if request.init == ENCODER:
+        task = dataclasses.replace(task, start=_encoded_start(model, request, task.targets))
     loss, warnings = choose_loss(request.loss, model.snapshot, request.detector)
     return ProjectTask(request, task, loss, warnings)
+
+
+def _encoded_start(model: Model, request: ProjectRequest, targets: Tensor) -> Start:
+    encoder = open_encoder(model, request.encoder, request.runs)
+    ws = torch.cat([latents_of(model, encoder, part) for part in targets.split(request.batch or batch_size(targets))])
+    return Start(ws if request.space == "w+" else ws.mean(1, keepdim=True).expand_as(ws))
 
 
 def project(

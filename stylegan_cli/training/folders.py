@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import SganError
+from ..errors import SganError, quote
 from ..files import write_atomic
 from ..runs import latest_snapshot, next_run_dir
+from ..runs.commands import train_command
 from ..runs.records import read_config, recipe_of
 from .state_files import list_states, read_about
 
@@ -87,4 +88,7 @@ def refuse_other_recipe(
     """Check the recipe of a folder. Raises SganError if its settings or its newest state belong to another recipe."""
     for values in (read_config(folder), read_newest_about(folder)):
         if (run_recipe := recipe_of(values)) not in (None, recipe):
-            raise SganError(f"The run in {folder} uses the recipe {run_recipe!r} and cannot continue with {recipe!r}.")
+            raise SganError(
+                f"The run in {folder} uses the recipe {run_recipe!r} and cannot continue with {recipe!r}.",
+                hint=f"Resume it: {train_command(read_config(folder))} --resume {quote(folder)}",
+            )

@@ -72,7 +72,7 @@ class Recipe:
     parts: dict[str, Stateful]  # other stateful parts, by name; small
     metric_network: nn.Module | None = None  # network to measure at a snapshot; None: none yet
     metric_data: Any = None  # dataset to compare it with
-    divergence_advice = "a lower learning rate"  # what to try when training diverges
+    divergence_advice = "Start a new run with a lower learning rate."  # what to try when training diverges
     new_tensors: Sequence[str] = ()  # tensors that the initial checkpoint does not have
 
     def __init__(

@@ -16,7 +16,9 @@ from ..config import to_json
 from ..errors import SganError, plural
 from ..files import remove_leftovers
 from ..runs import lock_run
+from ..runs.commands import train_command
 from ..runs.history import Changes, describe_changes
+from ..runs.records import read_config
 from .engine import Engine
 from .folders import FAILURE, record_failure, refuse_other_recipe
 from .guard import MAX_ROLLBACKS, MAX_STREAK
@@ -182,7 +184,7 @@ class Run:
         """Save a snapshot, samples and a state; measure metrics unless the run is being stopped."""
         start = time.monotonic()
         if not distributed.same_on_all_ranks(self.engine.trained_parameters):
-            hint = f"Resume from the last state: sgan train --resume {self.folder}"
+            hint = f"Resume from the last state: {train_command(read_config(self.folder))} --resume {self.folder}"
             raise SganError("The ranks have different weights.", hint=hint)
         snapshot = self._record(lambda r: r.save_snapshot())
         self._save_state()
@@ -227,7 +229,7 @@ class Run:
             raise SganError(
                 f"Training diverged at kimg {kimg:g}: no finite gradients in {MAX_STREAK} steps in a row, even with "
                 f"the learning rate reduced to 1/{2**MAX_ROLLBACKS}.",
-                hint=f"Restart from a snapshot with {engine.recipe.divergence_advice}: sgan train --resume FILE",
+                hint=engine.recipe.divergence_advice,
             )
         if self.recorder is not None:
             self.writer.wait(lambda: self.stop.requested)

@@ -294,7 +294,7 @@ def load_newest(
             try_report(notify, f"Damaged training states, renamed to *{DAMAGED}: {names}. Using {path.name} instead.")
         return state, about, path
     if damaged or any(Path(folder).glob(f"state-*{DAMAGED}")):
-        hint = "Start a new run from the newest snapshot: sgan train --resume SNAPSHOT"
+        hint = "Start a new run. A model can be its start: sgan train --resume SNAPSHOT"
         raise SganError(f"All training states in {folder} are damaged.", hint=hint)
     return None
 

@@ -207,6 +207,12 @@ def plain():
 
 
 @pytest.fixture(scope="session")
+def plain_encoders():
+    """The module plain_encoders.py."""
+    return load("interop/plain_encoders.py")
+
+
+@pytest.fixture(scope="session")
 def plain3():
     """The module plain_stylegan3.py, which the tests of models share."""
     return load("models/plain_stylegan3.py")

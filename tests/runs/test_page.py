@@ -197,3 +197,39 @@ def test_output_path(tmp_path, make_run):
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def encoder_config(task="invert"):
+    data = {"path": "faces.zip", "num": 40, "height": 32, "width": 48}
+    return {"recipe": "encoder", "task": task, "model": "g.safetensors", "data": data, "kimg": 100.0}
+
+
+def make_encoder_run(make_run, folder, task="invert"):
+    """Lines as the recipe of encoders writes them, and its images in place of those of a GAN."""
+    run = make_run(folder, lines=0, grids=2, config=encoder_config(task))
+    (run / "reals.png").unlink()
+    for path in run.glob("fakes-*"):
+        path.rename(path.with_name(path.name.replace("fakes", "reconstructions")))
+    lines = [{"kimg": k, "loss/pixel": 1 / k, "loss/discriminator": 2 / k, "lr": 0.01 / k} for k in range(10, 100, 5)]
+    lines += [{"kimg": 20, "held_out/psnr": 18.0, "held_out/discriminator": 0.1}]
+    lines += [{"kimg": 100, "held_out/psnr": 21.5, "held_out/discriminator": 0.05, "held_out/spread": 0.2}]
+    (run / "stats.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in sorted(lines, key=lambda x: x["kimg"]))
+    )
+    return run
+
+
+def test_a_run_that_fits_an_encoder(tmp_path, make_run):
+    """Its charts have readable titles, the measured ones first; its commands use the encoder."""
+    reader = Reader(make_page(make_encoder_run(make_run, tmp_path / "00001-faces-encoder")))
+    facts = rows(reader)
+    assert (facts["psnr"], facts["model"], facts["task"]) == ("21.5 dB at best, at 100 kimg", "g.safetensors", "invert")
+    titles = [attrs["aria-label"] for attrs in reader.all("svg")]
+    assert titles[:2] == ["PSNR of held-out images", "Distance of held-out images"]
+    assert {"Loss of pixels", "Loss of features", "Learning rate"} <= set(titles) and not any("/" in t for t in titles)
+    text = "".join(reader.text)
+    assert "held-out images, each beside its reconstruction at 10 kimg" in text and "generated images" not in text
+    folder = (tmp_path / "00001-faces-encoder").resolve()
+    assert f"sgan encoder fit --resume {folder} --kimg 200\nsgan encode IMAGE --encoder {folder}" in text
+    text = "".join(Reader(make_page(make_encoder_run(make_run, tmp_path / "00002-a", "sketch"))).text)
+    assert "sgan translate fit --resume" in text and "sgan translate IMAGE --encoder" in text

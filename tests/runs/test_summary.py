@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from stylegan_cli.runs import lock_run, summarize_run
+from stylegan_cli.runs import lock_run, summarize_run, unit_of
 from stylegan_cli.runs.records import read_config, read_metrics, read_stats
 
 
@@ -113,3 +113,14 @@ def test_repeated_and_unordered_metrics(tmp_path, make_run):
     append(run / "metric-fid.jsonl", '{"value": 3, "kimg": 40}\n{"value": 2, "kimg": 20}\n{"value": 1, "kimg": 0}\n')
     append(run / "metric-fid.jsonl", '{"value": null, "kimg": 1}\n{"value": 1}\n{"value": Infinity, "kimg": 2}\n{"val')
     assert read_metrics(run) == {"fid": [(0, 1), (10, 4), (20, 2), (40, 3)]}
+
+
+def test_a_run_that_fits_an_encoder(tmp_path, make_run):
+    """Its quality is that of the held-out images, of which the best is the largest."""
+    run = make_run(tmp_path / "00000-a-encoder", lines=3, config={"recipe": "encoder", "kimg": 6.0})
+    assert summarize_run(run).metric is None
+    values = (2, 18.0), (4, 21.0), (6, 20.5), (8, float("nan"))
+    append(run / "stats.jsonl", "".join(json.dumps({"kimg": k, "held_out/psnr": v}) + "\n" for k, v in values))
+    summary = summarize_run(run)
+    assert (summary.metric, summary.best, summary.best_kimg) == ("psnr", 21.0, 4.0)
+    assert unit_of("psnr") == " dB"

@@ -174,7 +174,7 @@ def final_state(folder: Path) -> dict[str, object]:
 
     walk("", state)
     for name in ("seconds", "run"):
-        values.pop(f".record.{name}")
+        values.pop(f".record.{name}", None)
     return values
 
 

@@ -39,7 +39,7 @@ from .gan_report import GanReport
 class Gan(GrowingRecipe):
     """In a growing run, `config`, `dataset` and the networks are those of the current stage."""
 
-    divergence_advice = "a lower --lr or a higher --gamma"
+    divergence_advice = "Restart from a snapshot with a lower --lr or a higher --gamma: sgan train --resume FILE"
 
     def __init__(
         self,

@@ -1,0 +1,198 @@
+"""`sgan encoder`: fit."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .call import resolve_device, warn
+from .options import (
+    OrderedGroup,
+    combine_options,
+    detector_option,
+    device_option,
+    gpus_option,
+    kernels_option,
+    model_option,
+)
+from .params import KIMG, FiniteRange
+from .progress import bar
+
+if TYPE_CHECKING:
+    from ..training.recipes.encoder_run import EncoderPlan
+    from ..training.run import RunOptions
+
+# How an encoder is fitted, whatever its task.
+fit_options = combine_options(
+    click.option(
+        "--data",
+        metavar="PATH",
+        help="Dataset of images: a zip or a folder. Default: the one that the model was trained on.",
+    ),
+    click.option(
+        "--kimg",
+        type=KIMG,
+        help="Length of the run in kimg, thousands of images. Default: 60, or 1000 for images above 64 pixels.",
+    ),
+    click.option(
+        "--snap", type=KIMG, help="Interval between snapshots in kimg. Default: a sixth or a twentieth of it."
+    ),
+    click.option(
+        "--batch",
+        type=click.IntRange(1),
+        help="Number of images per step, over all GPUs together. Default: 24, or 16 for images above 64 pixels.",
+    ),
+    click.option(
+        "--batch-gpu",
+        type=click.IntRange(1),
+        help="Number of images at a time on one GPU; smaller values need less memory. Default: --batch / --gpus.",
+    ),
+    gpus_option,
+    click.option(
+        "--lr",
+        type=FiniteRange(0, min_open=True),
+        help="Learning rate. It falls to 0. Default: 0.01, or 0.005 for images above 64 pixels.",
+    ),
+    click.option(
+        "--space",
+        type=click.Choice(["w", "w+"]),
+        default="w+",
+        help="Latent space to predict: w (one latent for all layers: easier to edit) or w+ (one per layer: closer).",
+    ),
+    click.option(
+        "--passes",
+        type=click.IntRange(1, 100),
+        default=1,
+        help="Number of passes; from the second on, the encoder also sees the image of its latents so far (ReStyle).",
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(["lpips", "discriminator", "pixel"]),
+        help="Distance between image and reconstruction, beside the squared difference of pixels: lpips (weights "
+        "downloaded once), discriminator (features of the model's discriminator) or pixel (at several sizes). "
+        "Default: discriminator, or pixel if the model has none.",
+    ),
+    detector_option(),
+    click.option(
+        "--held-out",
+        type=click.IntRange(0),
+        metavar="NUM",
+        help="Number of images that are only used to "
+        "measure the encoder. Default: a tenth of the dataset, at most 256.",
+    ),
+    click.option(
+        "--editable",
+        is_flag=True,
+        help="Also train a critic that separates predicted latents from the model's own, which keeps them editable "
+        "(e4e).",
+    ),
+    click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Random seed."),
+    click.option(
+        "--resume",
+        metavar="FOLDER",
+        help="Run folder to continue as if it had not stopped. Only --kimg, --gpus and --batch-gpu can be changed.",
+    ),
+    model_option,
+    click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the log."),
+    device_option,
+    kernels_option,
+)
+
+
+@click.group("encoder", cls=OrderedGroup, short_help="Fit an encoder, which predicts the latents of an image.")
+def command() -> None:
+    """Fit an encoder, which predicts the latents of an image.
+
+    An encoder finds in milliseconds what `sgan project` searches for a minute: the latents that reproduce an image. It
+    belongs to one model, and works for images like those that the model was trained on. `sgan encode` uses it.
+
+    \b
+    Examples:
+      sgan encoder fit
+      sgan encoder fit --model runs/00000-faces-auto --data faces.zip
+    """
+
+
+@command.command("fit", short_help="Train an encoder for a model.")
+@fit_options
+def fit_command(**options: Any) -> None:
+    """Train an encoder for a model.
+
+    The encoder learns to predict latents from which the model reproduces real images, and the known latents of
+    generated images. Nothing is downloaded. Without options, this fits an encoder to the newest or the bundled model;
+    for 32x32 pixels that takes minutes on two CPU cores.
+
+    Writes a run folder such as runs/00001-faces-encoder with snapshots (encoders for `sgan encode`),
+    reconstructions-KIMG.png (images that the encoder has not seen, each beside its reconstruction), training states,
+    settings and logs. Ctrl-C finishes the current step and saves everything; --resume FOLDER then continues.
+
+    \b
+    Examples:
+      sgan encoder fit
+      sgan encoder fit --model faces.safetensors --data faces.zip --kimg 500
+      sgan encoder fit --resume runs/00001-faces-encoder
+    """
+    fit(options)
+
+
+def fit(
+    options: dict[str, Any],  # of `fit_options`; and the task
+) -> None:
+    """Fit an encoder with the options of a command."""
+    from .. import distributed
+    from ..interop.conversion import ensure_snapshot, find_model
+    from ..snapshot import load_snapshot
+    from ..training.recipes.encoder_run import plan_new_encoder, plan_resumed_encoder
+    from ..training.run import RunOptions
+
+    quiet, runs, resume, model = (options.pop(name) for name in ("quiet", "runs", "resume", "model"))
+    device = str(resolve_device(options.pop("device")))
+    with bar(quiet, leave=False):
+        if resume:
+            _refuse_changes()
+            plan = plan_resumed_encoder(Path(resume), options["kimg"], options["gpus"], options["batch_gpu"])
+        else:
+            path, description = find_model(model, runs)
+            if not quiet and distributed.is_first_on_machine():
+                warn(description)
+            options["gpus"] = options["gpus"] or distributed.launcher_world_size()
+            plan = plan_new_encoder(load_snapshot(ensure_snapshot(path)), **options)
+    _run(plan, device, RunOptions(quiet, runs=runs))
+
+
+def _refuse_changes() -> None:
+    """Refuse options that cannot be changed when a run is resumed."""
+    context = click.get_current_context()
+    free = {"resume", "kimg", "gpus", "batch_gpu", "quiet", "device", "runs", "kernels"}
+    for name in context.params.keys() - free:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} cannot be changed when a run is resumed. Remove it.")
+
+
+def _run(plan: EncoderPlan, device: str, options: RunOptions) -> None:
+    """Fit on all ranks; print what is fitted before, and what to do next after."""
+    from .. import distributed
+    from ..runs import next_run_dir
+    from ..training.folders import discard_unused, record_failure
+    from ..training.recipes.encoder_run import describe_fit, describe_next, fit_encoder, folder_name
+
+    config = plan.config
+    folder = plan.folder or (None if distributed.has_launcher() else next_run_dir(options.runs, folder_name(config)))
+    if not options.quiet and distributed.is_first_on_machine():
+        warn(*describe_fit(config, folder).split("\n"))
+    dataset = plan.dataset if distributed.has_launcher() or config.gpus == 1 else None
+    try:
+        with record_failure(folder) if folder else contextlib.nullcontext():
+            result = distributed.launch(fit_encoder, (config, folder, device, options, dataset), config.gpus, device)
+    except BaseException:
+        if plan.folder is None and folder is not None:
+            discard_unused(folder)
+        raise
+    if distributed.is_first_on_machine():
+        folder = folder or result
+        warn(*describe_next(config, folder).split("\n"))
+        click.echo(folder)

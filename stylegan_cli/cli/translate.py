@@ -1,0 +1,134 @@
+"""`sgan translate`: images, or fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .call import Call, output_folder, refuse_to_overwrite
+from .encoder import fit, fit_options
+from .options import (
+    ImagesOrCommand,
+    batch_option,
+    crop_options,
+    encoder_option,
+    outdir_option,
+    seed_option,
+    session_options,
+    trunc_option,
+)
+from .params import STYLES
+
+_TASKS = ("superres", "inpaint", "sketch", "restore", "mask", "pairs")
+
+_task_option = click.option(
+    "--task",
+    type=click.Choice(_TASKS),
+    help="Task: superres (enlarge), inpaint (fill a hole), sketch (outlines to images), restore (undo blur, noise and "
+    "JPEG artifacts), mask (class maps to images) or pairs (images of another kind).",
+)
+
+
+@click.group("translate", cls=ImagesOrCommand, short_help="Translate images with a model: enlarge, fill, restore.")
+@click.argument("images", metavar="IMAGE...", nargs=-1)
+@_task_option
+@click.option(
+    "--num",
+    type=click.IntRange(1, 1000),
+    default=1,
+    help="Number of results per image. The first has the styles that fit best, the others those of --seed and the "
+    "following seeds in the layers of --styles.",
+)
+@click.option(
+    "--styles",
+    type=STYLES,
+    help="Styles to vary: coarse, middle, fine, or layer indices such as 4-7; see `sgan mix`. Default: fine.",
+)
+@seed_option(2**32 - 1)
+@trunc_option()
+@click.option(
+    "--mask",
+    metavar="FILE",
+    help="Image of the hole for the task inpaint: white pixels are given, black ones are filled in. Default: "
+    "transparent pixels of the image are filled in.",
+)
+@encoder_option
+@crop_options
+@batch_option
+@outdir_option
+@session_options
+def command(
+    call: Call,
+    outdir: str,
+    **request: Any,  # see session.TranslateRequest
+) -> None:
+    """Translate images with a model: enlarge, fill, restore, or make them from sketches and class maps.
+
+    An encoder that was fitted to the task predicts latents of the model; the results are images of the model, and as
+    large. `sgan translate fit` makes such an encoder. Takes several images, not a folder or zip.
+
+    Writes NAME-1.png, NAME-2.png ... for each image, translated.npz (their latents, for `sgan edit` and the other
+    commands) and compare.png (the image, what the encoder sees of it, and the results).
+
+    \b
+    Examples:
+      sgan translate fit --task superres
+      sgan translate small.png
+      sgan translate photo.png --task inpaint --mask hole.png --num 5
+      sgan translate sketch.png --task sketch --num 5 --styles middle
+    """
+    from ..session import TranslateRequest
+    from ..session.translate import output_files
+
+    folder, translation = Path(outdir), TranslateRequest(runs=call.runs, **request)
+    refuse_to_overwrite([*request["images"], request["encoder"], request["mask"]], output_files(translation, folder))
+    with output_folder(folder):
+        with call.progress() as progress:
+            result = call.open().translate(translation, progress)
+        call.inform(f"Encoder: {result.encoder.path} (task {result.task.name}).")
+        files = result.save(folder)
+    if not call.as_json:
+        call.inform(*result.notes)
+    found = [{"name": name, **figures} for name, figures in zip(result.names, result.figures, strict=True)]
+    answer = {"encoder": result.encoder.path, "task": result.task.name, "found": found, "files": files}
+    call.print_result(answer, files[-1])
+
+
+@command.command("fit", short_help="Train an encoder for a task.")
+@_task_option
+@click.option(
+    "--factor",
+    type=click.IntRange(2),
+    help="Factor of enlargement for the task superres. Default: 4.",
+)
+@click.option(
+    "--source",
+    metavar="PATH",
+    help="Folder or zip with the images to translate from, for the tasks mask and pairs. Each has the name of its "
+    "image in --data. Those of mask are class maps: one color for each class, at most 64.",
+)
+@fit_options
+def fit_command(
+    task: str | None,
+    factor: int | None,
+    **options: Any,
+) -> None:
+    """Train an encoder for a task.
+
+    Works as `sgan encoder fit`, but the encoder sees something else than the image that it has to reproduce: a smaller,
+    damaged or incomplete image, its outlines, or an image that belongs to it. The model does not change.
+
+    \b
+    Examples:
+      sgan translate fit --task superres --factor 8
+      sgan translate fit --task inpaint --model faces.safetensors --data faces.zip
+      sgan translate fit --task mask --data faces.zip --source masks.zip
+      sgan translate fit --resume runs/00001-faces-superres
+    """
+    if task is None and not options["resume"]:
+        raise click.UsageError("Missing option --task. Choose one of " + ", ".join(_TASKS) + ".")
+    if factor is not None and task != "superres" and not options["resume"]:
+        raise click.UsageError(f"--factor has no effect on the task {task}. Remove it.")
+    fit({**options, "task": task, "task_options": {} if factor is None else {"factor": factor}})

@@ -1,0 +1,111 @@
+"""What the encoder of a task sees of a user's images, which are not degraded by the task, but are so already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..data.codec import fit
+from ..data.images import to_uint8
+from ..data.pairs import class_index, color_codes
+from ..errors import SganError
+from ..sampling.degrade import Inpaint, Invert, Mask, Pairs, Sketch, SuperResolution, enlarge, reduce, with_hole
+from ..snapshot import SnapshotInfo
+from .targets import TargetReader, read_image, read_mask
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """N images of a user."""
+
+    images: Tensor  # uint8 [N, 3, H, W], at the size of the model
+    inputs: Tensor  # [N, inputs, H, W] what the encoder sees
+    known: Tensor | None = None  # uint8 [N, C, H, W] pixels that are kept, where `given` is 1
+    given: Tensor | None = None  # [N, 1, H, W] of 0 and 1
+    small: Tensor | None = None  # [N, C, h, w] in [-1, 1]: the result has to look like it after reduction
+
+    def keep_given(
+        self,
+        results: Tensor,  # uint8 [N, C, H, W]
+    ) -> Tensor:  # uint8 [N, C, H, W]
+        """Copy the given pixels into results."""
+        if self.known is None or self.given is None:
+            return results
+        return torch.where(self.given.bool(), self.known, results)
+
+    def difference(
+        self,
+        results: Tensor,  # uint8 [N, C, H, W]
+    ) -> Tensor | None:  # [N]
+        """The root mean square difference between the reduced results and the input, 1 from black to white; None: the
+        task does not reduce."""
+        if self.small is None:
+            return None
+        reduced = reduce(results.float(), results.shape[2] // self.small.shape[2])
+        return ((reduced - (self.small * 127.5 + 127.5)) / 255).square().mean((1, 2, 3)).sqrt()
+
+
+def read_inputs(
+    task: Invert,
+    paths: Sequence[str | Path],
+    info: SnapshotInfo,  # of the model
+    crop: str = "center",
+    pad: str = "black",
+    mask: str | Path | None = None,  # for inpainting: white pixels are given
+) -> TaskInputs:
+    """Raises SganError if an image cannot be read, or does not fit the task."""
+    config, images = info.generator, [read_image(path) for path in paths]
+    size = config.height, config.width
+    shown = TargetReader(info, crop, pad, channels=3, enlarging="nearest").convert(images, paths)
+    shown = to_uint8(shown)
+    if isinstance(task, SuperResolution):
+        reduced = size[0] // task.factor, size[1] // task.factor
+        reader = TargetReader(info, crop, pad, size=reduced, filter="box", enlarging="bicubic")
+        small = reader.convert(images, paths)
+        return TaskInputs(shown, enlarge(small, size), small=small)
+    if isinstance(task, Inpaint):
+        given = _given_pixels(images, paths, info, crop, mask)
+        known = TargetReader(info, crop, pad).convert(images, paths)
+        return TaskInputs(shown, with_hole(known, given), to_uint8(known), given)
+    if isinstance(task, Mask):
+        maps = [fit(image, size, crop, "nearest", pad) for image in images]
+        index = [class_index(color_codes(x), task.classes, str(path)) for x, path in zip(maps, paths, strict=True)]
+        levels = torch.from_numpy(np.stack(index))[:, None].float() / 127.5 - 1
+        inputs = task(levels, 0, torch.arange(len(levels)))
+        return TaskInputs(to_uint8(task.shown(inputs)), inputs)
+    channels = 1 if isinstance(task, Sketch) else task.channels if isinstance(task, Pairs) else None
+    inputs = TargetReader(info, crop, pad, channels=channels, enlarging="bicubic").convert(images, paths)
+    return TaskInputs(shown, inputs)
+
+
+def _given_pixels(
+    images: Sequence[Image.Image],
+    paths: Sequence[str | Path],
+    info: SnapshotInfo,
+    crop: str,
+    mask: str | Path | None,
+) -> Tensor:  # [N, 1, H, W] of 0 and 1
+    """The pixels that are white in the mask, or opaque in the image. Padding is never given."""
+    if mask is not None:
+        given = read_mask(mask, info, crop)
+        if given.all():
+            raise SganError(f"The mask {mask} is entirely white: nothing is missing.", hint="Use black for the hole.")
+        return given.expand(len(images), -1, -1, -1)
+    config, rows = info.generator, []
+    for image, path in zip(images, paths, strict=True):
+        if image.mode != "RGBA" or config.channels == 4:
+            hint = "Name an image of the hole, black on white: --mask FILE"
+            raise SganError(f"{path} does not say which of its pixels are missing.", hint=hint)
+        alpha = fit(image.getchannel("A"), (config.height, config.width), crop, "box")
+        given = torch.from_numpy(np.asarray(alpha) == 255)
+        if given.all() or not given.any():
+            what = "no transparent pixel: nothing is missing" if given.all() else "no opaque pixel: nothing is given"
+            raise SganError(f"{path} has {what}.")
+        rows.append(given.float()[None])
+    return torch.stack(rows)

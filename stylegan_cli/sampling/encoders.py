@@ -1,0 +1,161 @@
+"""Encoders and their files: one safetensors file per encoder, which belongs to the generator that it was fitted to.
+
+Tensors are named `E.<name in the encoder's state_dict>`; the header has the format and an `EncoderInfo` as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from ..config import from_json, to_json
+from ..data.dataset import DataSpec
+from ..errors import SganError
+from ..files import open_tensors, write_atomic
+from ..models.encoders.pyramid import EncoderConfig, PyramidEncoder
+from ..models.generator import Generator
+from ..runs import PACKAGED_MODEL, latest_snapshot, list_runs
+from ..runs.records import ENCODER, read_config, recipe_of
+from ..snapshot import ENCODER_FORMAT, build_and_load
+from ..version import __version__
+from .bound_files import check_model
+
+BUNDLED_ENCODER = PACKAGED_MODEL.with_name("critters-encoder.safetensors")
+_AGAIN = "Make one with `sgan encoder fit`."
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """The contents of the header of an encoder's file."""
+
+    encoder: EncoderConfig
+    model: str  # fingerprint of the generator that it belongs to
+    task: str = "invert"  # what it does with an image: 'invert', or a task of `sgan translate`
+    data: DataSpec | None = None  # dataset that it was fitted to
+    kimg: float = 0.0  # thousands of real images that it has seen
+    held_out: dict = field(default_factory=dict)  # name -> mean over images that it has not seen
+    task_options: dict = field(default_factory=dict)  # of the task
+    owner: dict = field(default_factory=dict)  # the model, see `Owner.settings`
+    version: str = __version__  # version of the program that wrote it
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """An encoder in memory."""
+
+    network: Any  # see the docstring of models.encoders
+    path: Path
+    info: EncoderInfo | None  # None: it is from another program
+    notes: tuple[str, ...] = ()  # what was guessed, and what its images have to be
+
+    @property
+    def task(self) -> str:
+        return self.info.task if self.info else "invert"
+
+
+def save_encoder(
+    path: str | Path,
+    network: nn.Module,
+    info: EncoderInfo,
+    dtype: torch.dtype | None = None,  # precision of the stored tensors; None: unchanged
+) -> None:
+    """Write an encoder atomically. Raises SganError if the file cannot be written."""
+    tensors = {f"E.{name}": t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()}
+    header = {"format": ENCODER_FORMAT, "info": json.dumps(to_json(info))}
+    write_atomic(path, safetensors.torch.save(tensors, metadata=header))
+
+
+def is_encoder(
+    path: Path,
+) -> bool:
+    """Whether a file says that it is an encoder."""
+    with contextlib.suppress(safetensors.SafetensorError, OSError), open_tensors(path) as f:
+        return (f.metadata() or {}).get("format") == ENCODER_FORMAT
+    return False
+
+
+def read_encoder_info(
+    path: str | Path,
+) -> EncoderInfo:
+    """Read only the header. Raises SganError if the file is missing, damaged or not an encoder."""
+    path = Path(path)
+    with _open(path) as f:
+        return _info(path, f.metadata())
+
+
+def load_encoder(
+    path: str | Path,
+    G: Generator,  # the model
+    model: str,  # its fingerprint
+) -> Encoder:
+    """Load an encoder in float32 and eval mode.
+
+    Raises SganError if the file is missing, damaged, not an encoder, or belongs to another model.
+    """
+    path = Path(path)
+    with _open(path) as f:
+        info = _info(path, f.metadata())
+        tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+    check_model(path, info.model, model, info.owner)
+    config = info.encoder
+    size, own = (config.height, config.width, config.channels), G.config
+    latents, inputs = (len(config.levels), config.w_dim), own.channels if info.task == "invert" else config.inputs
+    if size != (own.height, own.width, own.channels) or (*latents, config.inputs) != (G.num_ws, own.w_dim, inputs):
+        raise SganError(f"{path} does not fit this model: its images or latents have other shapes.", hint=_AGAIN)
+    network = build_and_load(lambda: PyramidEncoder(config), tensors, "E.", path)
+    return Encoder(network.to(G.device), path, info)
+
+
+def find_encoder(
+    encoder: str | Path | None,  # a file, or a run folder: its latest snapshot; None: see below
+    runs: str | Path,  # the folder of all runs
+    model: str,  # fingerprint of the model
+    task: str | None = "invert",  # None: any task of `sgan translate`
+) -> Path:
+    """Find an encoder; without a name, the newest in `runs` that was fitted to the model, else the bundled one.
+
+    Raises SganError if there is none.
+    """
+    if encoder is not None:
+        path = Path(encoder)
+        snapshot = latest_snapshot(path) if path.is_dir() else path
+        if snapshot is None:
+            raise SganError(f"{encoder} contains no snapshot of an encoder.")
+        return snapshot
+    for folder in reversed(list_runs(runs)):
+        config = read_config(folder)
+        own = config.get("task")
+        fits = (recipe_of(config), config.get("fingerprint")) == (ENCODER, model)
+        if fits and (own != "invert" if task is None else own == task) and (snapshot := latest_snapshot(folder)):
+            return snapshot
+    if task == "invert" and BUNDLED_ENCODER.is_file() and read_encoder_info(BUNDLED_ENCODER).model == model:
+        return BUNDLED_ENCODER
+    fit = "sgan encoder fit" if task == "invert" else f"sgan translate fit --task {task or 'superres'}"
+    purpose = f" and the task {task}" if task not in (None, "invert") else ""
+    raise SganError(f"No run in {runs} has an encoder for this model{purpose}.", hint=f"Make one: {fit} --model MODEL")
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise SganError(f"{path} does not exist.")
+    try:
+        return open_tensors(path)
+    except (safetensors.SafetensorError, OSError) as e:
+        raise SganError(f"{path} is not an encoder, or it is damaged ({e}).", hint=_AGAIN) from e
+
+
+def _info(path: Path, header: dict[str, str] | None) -> EncoderInfo:
+    if not header or header.get("format") != ENCODER_FORMAT:
+        raise SganError(f"{path} is a safetensors file, but not an encoder.", hint=_AGAIN)
+    try:
+        return from_json(EncoderInfo, json.loads(header["info"]))
+    except (KeyError, ValueError, RecursionError, SganError) as e:
+        raise SganError(f"{path} has an invalid header ({e}).", hint=_AGAIN) from e

@@ -1,0 +1,196 @@
+"""Translation: images of the model from damaged, incomplete or other images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.codec import CROPS, padding
+from ..data.images import labeled_grid, to_rgb, to_uint8
+from ..errors import MisuseError, SganError
+from ..inversion.task_inputs import TaskInputs, read_inputs
+from ..progress import Progress, silent
+from ..sampling import checks
+from ..sampling.degrade import TASKS, Inpaint, Invert, make_task
+from ..sampling.encoders import Encoder
+from ..sampling.generate import SamplingOptions, generate_images, map_seeds
+from ..sampling.latent_files import save_latents, target_names
+from ..sampling.mixing import mix_styles, style_indices
+from .encode import is_collection, latents_of, open_encoder
+from .model import ImagesResult, Model, OutputImage
+
+LATENTS, SHEET = "translated.npz", "compare"
+
+
+@dataclass(frozen=True)
+class TranslateRequest:
+    """The images to translate."""
+
+    images: Sequence[str | Path] = ()  # files
+    task: str | None = None  # superres, inpaint, sketch, restore, mask or pairs; None: that of the encoder
+    encoder: str | Path | None = None  # file or run folder; None: the newest one for the model and the task
+    runs: str | Path = "./runs"  # where the newest one is looked for
+    num: int = 1  # results per image; from the second on, `styles` are those of random latents
+    styles: str | Sequence[int] | None = None  # 'coarse', 'middle', 'fine', or indices of w; None: fine
+    seed: int = 0  # of the second result; the following ones have the following seeds
+    trunc: float = 1.0  # truncation psi of random latents
+    mask: str | Path | None = None  # for inpainting: white pixels are given; None: opaque pixels are
+    crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
+    pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
+    batch: int | None = None  # images at a time; None: depends on their size
+
+    def __post_init__(self) -> None:
+        checks.check_fields(
+            self,
+            images=checks.list_of(checks.path(), "['face.png']", 0),
+            task=checks.choice(*(name for name in TASKS if name != Invert.name)),
+            encoder=checks.path(),
+            runs=checks.path(),
+            num=checks.integer(1),
+            styles=checks.styles(),
+            seed=checks.integer(0, checks.LARGEST_SEED),
+            trunc=checks.number(),
+            mask=checks.path(),
+            crop=checks.choice(*CROPS),
+            pad=checks.string(),
+            batch=checks.integer(1),
+        )
+        padding(self.crop, self.pad)
+        if not self.images:
+            raise MisuseError("No image to translate.", hint="Name an image: sgan translate face.png")
+        if any(is_collection(path) for path in self.images):
+            raise MisuseError("A folder or zip cannot be translated.", hint="Name images.")
+        if self.num == 1 and self.styles is not None:
+            raise MisuseError("The styles have no effect on one result.", hint="Add --num 5.")
+        if self.seed + self.num - 2 > checks.LARGEST_SEED:
+            raise MisuseError(f"There are not {self.num} seeds from {self.seed} on.", hint="Use a smaller --seed.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TranslateResult(ImagesResult):
+    """N x K images, K results for each of N images, and a sheet with all of them."""
+
+    model: Model
+    request: TranslateRequest
+    encoder: Encoder
+    task: Invert
+    names: list[str]  # [N] of the images, unique as file names
+    ws: Tensor  # [N, K, num_ws, w_dim]
+    figures: list[dict[str, list[float]]] = field(default_factory=list)  # [N] each by name, [K]: see `_figures`
+
+    def save(
+        self,
+        folder: str | Path,
+        format: str = "png",
+    ) -> list[Path]:  # the sheet last
+        """Write the latents, all images and the sheet."""
+        path = Path(folder, LATENTS)
+        settings = {"encoder": self.encoder.path.name, "targets": [str(image) for image in self.request.images]}
+        save_latents(
+            path,
+            self.ws.flatten(0, 1),
+            names=[output.name for output in self.outputs],
+            model=self.model.fingerprint,
+            settings={**self.model.file_settings, **settings},
+        )
+        return [path, *super().save(folder, format)]
+
+
+def output_files(
+    request: TranslateRequest,
+    folder: str | Path,
+) -> list[Path]:
+    """The files that `TranslateResult.save` will write."""
+    images = [f"{name}-{k + 1}.png" for name in target_names(request.images) for k in range(request.num)]
+    return [Path(folder, name) for name in (LATENTS, *images, f"{SHEET}.png")]
+
+
+def translate_images(
+    model: Model,
+    request: TranslateRequest,
+    progress: Progress = silent,
+) -> TranslateResult:
+    """Translate images with an encoder for the task. Raises SganError if there is none for the model, or an image does
+    not fit the task."""
+    encoder = open_encoder(model, request.encoder, request.runs, request.task)
+    task, sampling = _task_of(encoder, model), SamplingOptions(trunc=request.trunc, batch=request.batch)
+    if request.mask is not None and not isinstance(task, Inpaint):
+        raise MisuseError(f"A mask has no effect on the task {task.name}.", hint="Remove --mask.")
+    styles = style_indices(model.G.layers, request.styles or "fine") if request.num > 1 else []
+    pad = padding(request.crop, request.pad)
+    read = read_inputs(task, request.images, model.info, request.crop, pad, request.mask)
+    parts = read.inputs.split(sampling.batch_for(model.G))
+    ws = torch.cat([latents_of(model, encoder, part.to(model.device)) for part in parts])
+    seeds = range(request.seed, request.seed + request.num - 1)
+    results = ws[:, None]
+    if seeds:
+        results = torch.cat([results, mix_styles(ws, map_seeds(model.G, seeds, sampling), styles)], 1)
+    images = _synthesize(model, results, read, progress)
+    names = target_names(request.images)
+    metadata = model.metadata(SamplingOptions(), encoder=encoder.path.name, task=task.name)
+    varied = {"styles": str(styles), "trunc": f"{request.trunc:g}"}
+    outputs = [
+        OutputImage(f"{name}-{k + 1}", image, {"target": name, **metadata, **own})
+        for name, row in zip(names, images, strict=True)
+        for k, image in enumerate(row)
+        for own in [{**varied, "styles_seed": str(seeds[k - 1])} if k else {}]
+    ]
+    figures = _figures(read, images)
+    return TranslateResult(
+        outputs=outputs,
+        sheet=OutputImage(SHEET, _sheet(task, read, images, names), metadata),
+        notes=_notes(names, figures),
+        model=model,
+        request=request,
+        encoder=encoder,
+        task=task,
+        names=names,
+        ws=results,
+        figures=figures,
+    )
+
+
+def _task_of(encoder: Encoder, model: Model) -> Invert:
+    """The task of an encoder. Raises SganError if the options in the file are not valid, or do not fit its network."""
+    info, config = encoder.info, model.G.config
+    assert info is not None, "encoders of other programs have no task"
+    task = make_task(info.task, info.task_options)
+    task.check((config.height, config.width))
+    if task.inputs(config.channels) != info.encoder.inputs:
+        raise SganError(f"{encoder.path} does not fit its own task.", hint="Make one with `sgan translate fit`.")
+    return task
+
+
+def _synthesize(model: Model, ws: Tensor, read: TaskInputs, progress: Progress) -> Tensor:  # uint8 [N, K, C, H, W]
+    """Synthesize the images of ws [N, K, num_ws, w_dim], with the pixels that are given."""
+    flat = ws.flatten(0, 1)
+    images = generate_images(model.G, lambda i, j: flat[i:j], [0] * len(flat), SamplingOptions(), progress)
+    table = torch.stack(list(images)).unflatten(0, ws.shape[:2])
+    return torch.stack([read.keep_given(column) for column in table.unbind(1)], 1)
+
+
+def _figures(read: TaskInputs, images: Tensor) -> list[dict[str, list[float]]]:
+    """For super-resolution, `rms` of each result: see `TaskInputs.difference`."""
+    columns = [read.difference(column) for column in images.unbind(1)]
+    if columns[0] is None:
+        return [{} for _ in images]
+    return [{"rms": row} for row in torch.stack([x for x in columns if x is not None], 1).tolist()]
+
+
+def _notes(names: list[str], figures: list[dict[str, list[float]]]) -> list[str]:
+    return [
+        f"{name}: reduced again, the result differs from the input by {figure['rms'][0]:.3f} (RMS, 1 is white to black)"
+        for name, figure in zip(names, figures, strict=True)
+        if figure
+    ]
+
+
+def _sheet(task: Invert, read: TaskInputs, images: Tensor, names: list[str]) -> Tensor:  # uint8 [3, H', W']
+    """A row for each image: itself, what the encoder sees of it, and the results."""
+    columns = [read.images, to_rgb(to_uint8(task.shown(read.inputs))), *map(to_rgb, images.unbind(1))]
+    labels = ["input", "encoder's input", *(f"result {k + 1}" for k in range(images.shape[1]))]
+    return labeled_grid(torch.stack(columns, 1), None, None, names, labels)

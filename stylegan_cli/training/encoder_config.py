@@ -1,0 +1,76 @@
+"""The complete settings of a run that fits an encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..config import check_choice, check_range, from_json
+from ..data.dataset import DataSpec
+from ..detectors.losses import LOSSES
+from ..errors import MisuseError, SganError
+from ..models.encoders.pyramid import EncoderConfig
+from ..runs.history import HISTORY
+from ..runs.records import ENCODER, recipe_of
+
+
+@dataclass(frozen=True)
+class EncoderRunConfig:
+    """The complete settings of a run: the same settings and model give the same run."""
+
+    recipe: ClassVar[str] = ENCODER
+    model: str  # path of the generator's file
+    fingerprint: str  # of the generator
+    data: DataSpec
+    encoder: EncoderConfig
+    batch: int  # images per step, over all ranks
+    batch_gpu: int  # images at a time on one rank
+    gpus: int = 1  # ranks
+    kimg: float = 60.0  # length of the run in thousands of images
+    snap: float = 10.0  # thousands of images between snapshots
+    seed: int = 0
+    held_out: int = 256  # images that are only used to measure the encoder
+    lr: float = 2e-3  # of Adam, at the start; falls to 0 as a cosine
+    betas: tuple[float, float] = (0.9, 0.99)
+    ema_kimg: float = 5.0  # half-life of the encoder's moving average
+    loss: str = "discriminator"  # distance of the reconstruction, beside that of the pixels: a name of losses.LOSSES
+    loss_weight: float = 0.3
+    detector: str | None = None  # file with the weights of LPIPS; None: see detectors/weights.py
+    pixel_weight: float = 1.0  # of the mean squared difference of pixels
+    judged_weight: float = 2.0  # of the same of what `degrade.Invert.judged` extracts
+    latent_weight: float = 0.01  # of the mean squared difference of latents, of generated images with known latents
+    latent_interval: int = 4  # steps between steps on generated images
+    spread_weight: float = 0.04  # of the mean squared difference between the latents of one image
+    critic_weight: float = 0.0  # of a critic that separates predicted from mapped latents; 0: none
+    task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
+    task_options: dict = field(default_factory=dict)  # not as by default
+    source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask
+    origins: tuple[str, ...] = ()  # of the model, see `Owner`
+    run: str = ""  # of the model, see `Owner`
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "batch_gpu", "gpus", "latent_interval"):
+            check_range(self, name, 1)
+        names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "judged_weight")
+        for name in (*names, "latent_weight", "spread_weight", "critic_weight", "betas"):
+            check_range(self, name)
+        check_choice("loss", self.loss, LOSSES)
+        if self.batch % (self.batch_gpu * self.gpus):
+            raise MisuseError(
+                f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",
+                hint=f"Use a multiple of {self.gpus * self.batch_gpu} for --batch.",
+            )
+        if self.data.num - self.held_out < 1:
+            raise MisuseError(
+                f"--held-out {self.held_out} leaves no image to train on: the dataset has {self.data.num}.",
+                hint="Choose a smaller --held-out, such as 0.",
+            )
+
+
+def read_encoder_config(
+    values: dict[str, Any],  # contents of config.json
+) -> EncoderRunConfig:
+    """Read the settings of a run. Raises SganError as `from_json` does, and if they belong to another recipe."""
+    if (recipe := recipe_of(values)) not in (None, EncoderRunConfig.recipe):
+        raise SganError(f"The settings belong to the recipe {recipe!r}, not to {EncoderRunConfig.recipe!r}.")
+    return from_json(EncoderRunConfig, {n: value for n, value in values.items() if n not in ("recipe", HISTORY)})

@@ -1,0 +1,258 @@
+"""The recipe of encoders: a network that predicts the latents of images, for a generator that does not change.
+
+E            pixels, features and latents of real images: G(E(x)) looks like x
+E latents    generated images, whose latents are known
+critic       with a critic weight: separates predicted latents from those of the mapping network (Tov et al. 2021, e4e,
+             section 4.2), so that they remain editable
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ... import distributed
+from ...data.dataset import Dataset
+from ...data.pairs import PairedDataset
+from ...data.sampler import Loader, Sampler
+from ...detectors.distances import Loss
+from ...errors import SganError
+from ...layers import EqualLinear, to_memory_format
+from ...models.encoders.passes import encode, encode_in_passes
+from ...models.encoders.pyramid import PyramidEncoder
+from ...models.generator import Generator
+from ...sampling import counter
+from ...sampling.degrade import make_task
+from ...sampling.labels import sample_labels
+from ...sampling.latents import sample_noise
+from ..ema import EMA
+from ..encoder_config import EncoderRunConfig
+from ..optimizer import FusedAdam
+from ..recipe import Batch, Phase, Recipe
+
+_SAMPLES = 10_000  # latents from which the deviation of W is computed
+_WARM_UP = 1000  # images in which the learning rate rises
+_R1 = 5.0  # weight of the critic's gradient penalty
+
+
+@dataclass(frozen=True)
+class EncoderBatch(Batch):
+    images: Tensor  # [N, C, H, W] in [-1, 1]; of pairs, the other image has further channels
+    index: Tensor  # [N] int64, global index of each image since the run began
+
+
+class Rate:
+    """Learning rates that rise for a moment, and then fall to 0 as a cosine until the end of the run."""
+
+    def __init__(self, config: EncoderRunConfig, optimizers: list[FusedAdam]):
+        self.end, self.shown, self.optimizers = config.kimg * 1000, 0, optimizers
+        self.bases = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+        self.apply(1.0)
+
+    def apply(
+        self,
+        factor: float,  # of all rates
+    ) -> None:
+        for optimizer, base in zip(self.optimizers, self.bases, strict=True):  # a loaded one has other groups
+            optimizer.param_groups[0]["lr"] = base * self._curve() * factor
+
+    def step(self, batch: int) -> None:
+        """Go on by a batch. Halvings of a rate since the last step remain."""
+        ratio = self.optimizers[0].param_groups[0]["lr"] / max(self.bases[0] * self._curve(), 1e-30)
+        self.shown += batch
+        self.apply(2.0 ** round(math.log2(max(ratio, 1e-30))))
+
+    def _curve(self) -> float:
+        return min((self.shown + 1) / _WARM_UP, 1) * (0.5 + 0.5 * math.cos(math.pi * min(self.shown / self.end, 1)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"shown": self.shown}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.shown = state["shown"]
+
+
+class LatentCritic(nn.Module):
+    """Four layers that tell latents of the mapping network from predicted ones (Tov et al. 2021, section 4.2)."""
+
+    def __init__(self, w_dim: int):
+        super().__init__()
+        self.layers = nn.Sequential(*(EqualLinear(w_dim, w_dim, act="lrelu") for _ in range(3)), EqualLinear(w_dim, 1))
+
+    def forward(
+        self,
+        w: Tensor,  # [N, w_dim], of mean 0 and deviation 1
+    ) -> Tensor:  # [N, 1] logits
+        return self.layers(w)
+
+
+class EncoderRecipe(Recipe):
+    divergence_advice = "Start a new run with a lower --lr."
+
+    def __init__(
+        self,
+        config: EncoderRunConfig,
+        dataset: Dataset | PairedDataset,
+        G: Generator,
+        D: nn.Module | None,  # its weights are the start; None: random ones
+        loss: Loss,
+        device: torch.device | str = "cpu",
+    ):
+        super().__init__(config.batch, config.batch_gpu, torch.device(device))
+        self.config, self.dataset, self.G, self.loss = config, dataset, G, loss
+        self.task = make_task(config.task, config.task_options)
+        order = counter.uniform(config.seed, "encoder.split", torch.arange(len(dataset))).argsort()
+        self.held_out, train = order[: config.held_out], order[config.held_out :]
+        torch.manual_seed(config.seed)  # the same initial weights on all ranks
+        self.E = to_memory_format(PyramidEncoder(config.encoder)).to(self.device).requires_grad_(False)
+        if D is not None:
+            self.E.start_from(D)
+        self.E.latent_avg.copy_(G.mapping.w_avg)
+        self.E.deviation.copy_((self._sample_w(torch.arange(_SAMPLES)) - G.mapping.w_avg).square().mean(0).sqrt())
+        self.ema = EMA(self.E, config.ema_kimg * 1000, rampup=0.1)
+        sampler = Sampler(
+            len(train), seed=config.seed, rank=distributed.rank(), world=distributed.world_size(), chosen=train.numpy()
+        )
+        self.loader = Loader(dataset, sampler, config.batch, pin=self.device.type == "cuda")
+        self.networks = {"E": self.E, "E_ema": self.ema.network}
+        optimizer = FusedAdam(list(self.E.parameters()), lr=config.lr, betas=config.betas)
+        self.phases = [Phase("E", self.E, optimizer, self._reconstruct)]
+        if config.latent_weight and not self.task.needs_source:
+            interval = config.latent_interval
+            self.phases.append(Phase("E latents", self.E, optimizer, self._predict_known, interval))
+        optimizers = [optimizer]
+        if config.critic_weight:
+            self.critic = LatentCritic(config.encoder.w_dim).to(self.device).requires_grad_(False)
+            optimizers.append(FusedAdam(list(self.critic.parameters()), lr=config.lr / 5, betas=(0.0, 0.99)))
+            self.networks["critic"] = self.critic
+            self.phases.append(Phase("critic", self.critic, optimizers[1], self._criticize))
+        self.rate = Rate(config, optimizers)
+        self.parts = {"data": self.loader, "rate": self.rate}
+
+    # ------------------------------------------------------------------------------------------ phases
+
+    def _reconstruct(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
+        """Distances between an image and its reconstruction, after every pass."""
+        config, total, last = self.config, batch.images.new_zeros(()), {}
+        targets = batch.images[:, : self.G.config.channels]
+        with torch.no_grad():
+            features = self.loss.features(targets)
+            judged = self.task.judged(targets)
+        for ws in self._encode(self.task(batch.images, config.seed, batch.index)):
+            images = self.G.synthesis(ws)
+            pixels = (images - targets).square().mean((1, 2, 3))
+            distance = self.loss.distance(self.loss.features(images), features)
+            spread = self._distance(ws, ws.mean(1, keepdim=True))
+            losses = self.task.fidelity * (config.pixel_weight * pixels + config.loss_weight * distance)
+            losses = losses + config.spread_weight * spread
+            if config.critic_weight:
+                logits = self.critic(self._normalized(ws).flatten(0, 1)).reshape(len(ws), -1)
+                losses = losses + config.critic_weight * F.softplus(-logits).mean(1)
+            last = {"pixel": pixels, config.loss: distance, "spread": spread}
+            found = self.task.judged(images)
+            if judged is not None and found is not None:
+                last["judged"] = (found - judged).square().mean((1, 2, 3))
+                losses = losses + config.judged_weight * last["judged"]
+            total = total + losses.sum()
+        for name, values in last.items():
+            self.means.add(f"loss/{name}", values)
+        return total / config.encoder.passes
+
+    def _predict_known(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
+        """Distances between the latents of a generated image and their prediction."""
+        with torch.no_grad():
+            known = self._sample_ws(batch.index)
+            noise = sample_noise(self.G, self.config.seed, "encoder.noise", batch.index)
+            images = self.G.synthesis(known, noise=noise).clamp(-1, 1)
+            inputs = self.task(images, self.config.seed, batch.index)
+        errors = [self._distance(ws, known) for ws in self._encode(inputs)]
+        self.means.add("loss/latent", errors[-1])
+        return self.config.latent_weight * torch.stack(errors).mean(0).sum()
+
+    def _criticize(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
+        """The logistic loss of the critic, with R1."""
+        with torch.no_grad():
+            fake = self._normalized(self._encode(self.task(batch.images, self.config.seed, batch.index))[-1])
+            real = self._normalized(self._sample_w(batch.index, "encoder.critic")[:, None])[:, 0]
+        with torch.enable_grad():
+            real.requires_grad_(True)
+            logits = self.critic(real)
+            (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+        wrong = F.softplus(self.critic(fake.flatten(0, 1))).reshape(len(fake), -1).mean(1)
+        losses = F.softplus(-logits)[:, 0] + wrong + _R1 * gradient.square().sum(1)
+        self.means.add("loss/critic", losses)
+        return losses.sum()
+
+    def _encode(self, inputs: Tensor) -> list[Tensor]:  # [N, num_ws, w_dim] after each pass
+        return encode_in_passes(self.E, inputs, self.G.synthesis, self.config.encoder.passes)
+
+    def _sample_ws(self, index: Tensor) -> Tensor:  # [N] -> [N, num_ws, w_dim]
+        """Latents of the mapping network, half of them mixed from two."""
+        first, second = (self._sample_w(index, f"encoder.z{k}")[:, None] for k in (0, 1))
+        num = self.G.num_ws
+        cut = counter.integers(self.config.seed, "encoder.cut", index, 2 * num)[:, None]  # num and more: not mixed
+        return torch.where((torch.arange(num, device=index.device) < cut)[:, :, None], first, second)
+
+    def _sample_w(self, index: Tensor, purpose: str = "encoder.z") -> Tensor:  # [N] -> [N, w_dim]
+        index = index.to(self.device)
+        z_dim = self.G.config.z_dim
+        z = F.normalize(counter.normal(self.config.seed, purpose, index, (z_dim,)), dim=1) * math.sqrt(z_dim)
+        labels = sample_labels(self.G.label_space, self.config.seed, f"{purpose}.c", index)
+        with torch.no_grad():
+            parts = [None] * len(z.split(1000)) if labels is None else labels.split(1000)
+            return torch.cat([self.G.mapping(a, b)[:, 0] for a, b in zip(z.split(1000), parts, strict=True)])
+
+    def _normalized(self, ws: Tensor) -> Tensor:  # [N, K, w_dim]
+        return (ws - self.G.mapping.w_avg) / self.E.deviation.clamp_min(1e-8)
+
+    def _distance(self, a: Tensor, b: Tensor) -> Tensor:  # [N, num_ws, w_dim] -> [N], 1 for the deviation of W
+        return (a - b).square().sum(2).mean(1) / self.E.deviation.square().sum()
+
+    # ------------------------------------------------------------------------------------------ engine
+
+    def next_batch(self) -> EncoderBatch:
+        images, _, index = self.loader.next()
+        images, index = (t.to(self.device, non_blocking=True) for t in (images, index))
+        images = images.float() / 127.5 - 1
+        if self.dataset.spec.mirror:
+            flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
+            images = torch.where(flip[:, None, None, None], images.flip(3), images)
+        return EncoderBatch(images, index)
+
+    def after_step(self, shown: int) -> None:
+        self.ema.update(self.E, shown, self.batch)
+        self.rate.step(self.batch)
+
+    def apply_settings(self, rollbacks: int) -> None:
+        self.rate.apply(0.5**rollbacks)
+
+    def halve_batch_gpu(self) -> None:
+        if self.batch_gpu == 1:
+            raise SganError("Out of memory with one image at a time on one rank.", hint="Use --loss pixel.")
+        fewer = range(self.batch_gpu // 2, 0, -1)
+        self.batch_gpu = next(size for size in fewer if self.batch_gpu % size == 0)
+
+    def close(self) -> None:
+        self.loader.close()
+
+    # ------------------------------------------------------------------------------------- measurement
+
+    @torch.no_grad()
+    def reconstructions(
+        self,
+        count: int | None = None,  # number of images; None: all that are held out
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Held-out images, what the encoder sees of them, their latents and reconstructions, in batches. Without
+        held-out images, the first ones of the dataset."""
+        chosen = self.held_out if len(self.held_out) else torch.arange(min(len(self.dataset), 64))
+        for part in chosen[:count].split(max(self.batch_gpu, 1)):
+            images = self.dataset.images(part).to(self.device).float() / 127.5 - 1
+            inputs = self.task(images, self.config.seed, part.to(self.device))
+            ws = encode(self.ema.network, self.G, inputs)
+            yield images[:, : self.G.config.channels], inputs, ws, self.G.synthesis(ws)

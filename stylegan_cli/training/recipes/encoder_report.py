@@ -1,0 +1,101 @@
+"""What a run of an encoder reports: held-out images beside their reconstructions, and how much they differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...data.images import image_grid, to_rgb, to_uint8
+from ...sampling.encoders import EncoderInfo, save_encoder
+from ..encoder_config import EncoderRunConfig
+from ..engine import Engine
+from ..recipe import Samples
+
+_PAIRS = 24  # images in the grid
+
+
+class EncoderReport:
+    """Measures the moving average of the encoder on the images that are held out."""
+
+    slows_down = False
+
+    def __init__(
+        self,
+        engine: Engine[Any],  # of an EncoderRecipe
+        config: EncoderRunConfig,
+    ):
+        self.engine, self.config = engine, config
+        self.scale = max(1, 64 // config.data.width)
+        self._measured: tuple[int, dict[str, float]] | None = None  # at which step, and what
+
+    def fixed_images(self) -> dict[str, Tensor]:
+        return {}
+
+    def make_samples(self) -> Samples:
+        """Pairs of columns: what the encoder sees, if that is not the image; the image; its reconstruction."""
+        rows: list[Tensor] = []
+        for images, inputs, _, found in self.engine.recipe.reconstructions(_PAIRS):
+            seen = [] if self.config.task == "invert" else [self.engine.recipe.task.shown(inputs)]
+            shown = [*seen, images, found]
+            rows += [to_rgb(to_uint8(x)).cpu() for x in torch.stack([to_rgb(x) for x in shown], 1)]
+        tiles = torch.cat(rows)
+        columns = 8 if self.config.task == "invert" else 9
+        return Samples(
+            images={"reconstructions": image_grid(tiles, columns, scale=self.scale)},
+            values={f"held_out/{name}": value for name, value in self.measure().items()},
+        )
+
+    def measure(self) -> dict[str, float]:
+        """Means over the held-out images: PSNR in dB, the distance of the run's loss, and how far the latents of an
+        image differ and are from the mean, in deviations of W."""
+        recipe, step = self.engine.recipe, self.engine.clock.step
+        if self._measured is None or self._measured[0] != step:
+            columns = {"psnr": [], recipe.config.loss: [], "spread": [], "offset": []}
+            for images, _, ws, found in recipe.reconstructions():
+                error = (to_uint8(images).float() - to_uint8(found).float()).square().mean((1, 2, 3)).clamp_min(1e-4)
+                columns["psnr"].append(10 * (255**2 / error).log10())
+                loss = recipe.loss
+                with torch.no_grad():
+                    columns[recipe.config.loss].append(loss.distance(loss.features(found), loss.features(images)))
+                mean = ws.mean(1, keepdim=True)
+                variance = recipe.E.deviation.square().sum()
+                columns["spread"].append(((ws - mean).square().sum(2).mean(1) / variance).sqrt())
+                columns["offset"].append(((mean[:, 0] - recipe.G.mapping.w_avg).square().sum(1) / variance).sqrt())
+            self._measured = step, {name: torch.cat(parts).mean().item() for name, parts in columns.items()}
+        return self._measured[1]
+
+    def save(self, path: Path, kimg: float) -> None:
+        config = self.config
+        info = EncoderInfo(
+            encoder=config.encoder,
+            model=config.fingerprint,
+            task=config.task,
+            task_options=config.task_options,
+            data=config.data,
+            kimg=kimg,
+            held_out={"images": float(len(self.engine.recipe.held_out)), **self.measure()},
+            owner={"model": config.model, "run": config.run, "origins": list(config.origins)},
+        )
+        save_encoder(path, self.engine.recipe.ema.network, info)
+
+    def values(self) -> dict[str, float]:
+        return {"lr": self.engine.recipe.phases[0].optimizer.param_groups[0]["lr"]}
+
+    def summary(self, values: dict[str, float]) -> str:
+        names = ("pixel", self.config.loss, "judged", "latent", "spread")
+        return " ".join(f"{name} {values[key]:.4f}" for name in names if (key := f"loss/{name}") in values)
+
+    def end_stage(self, folder: Path, kimg: str) -> str | None:
+        psnr = self.measure()["psnr"]
+        return f"kimg {kimg:>8}   held-out images: PSNR {psnr:.2f} dB, {self.config.loss} distance " + (
+            f"{self.measure()[self.config.loss]:.4f}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

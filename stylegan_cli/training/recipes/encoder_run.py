@@ -1,0 +1,297 @@
+"""A run that fits an encoder: planned from the user's options, started or resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ... import distributed
+from ...config import to_json
+from ...data.dataset import Dataset
+from ...data.pairs import PairedDataset, open_pairs
+from ...detectors.losses import load_loss
+from ...errors import FieldError, MisuseError, SganError, quote
+from ...models.discriminator import Discriminator
+from ...models.encoders.pyramid import encoder_config
+from ...progress import Progress, silent
+from ...runs import latest_snapshot
+from ...runs.commands import train_command, use_command
+from ...runs.history import changed_settings
+from ...sampling.degrade import TASKS, Mask, make_task
+from ...sampling.encoders import read_encoder_info
+from ...snapshot import Snapshot, load_snapshot, open_training_dataset
+from ..encoder_config import EncoderRunConfig, read_encoder_config
+from ..engine import Engine
+from ..folders import claim_folder, read_newest_about, refuse_other_recipe
+from ..run import RunOptions, run_training
+from ..state_files import list_states
+from .encoder import EncoderRecipe
+from .encoder_report import EncoderReport
+
+_SMALL = 64  # pixels of the longer side: up to here, a run takes minutes on a CPU
+_HELD_OUT = 256  # images at most, and a tenth of the dataset
+_LOSS_DEFAULTS = {"lpips": {"loss_weight": 0.8}}  # pSp (Richardson et al. 2021, section 3)
+_CRITIC_WEIGHT = 0.1  # of --editable (Tov et al. 2021, section 4.2)
+_NETWORK = ("space", "passes", "channel_base", "channel_max", "pyramid_channels", "reduced_channels")
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    config: EncoderRunConfig
+    dataset: Dataset | PairedDataset
+    folder: Path | None  # of the run to resume; None: a new run
+
+
+def plan_new_encoder(
+    snapshot: Snapshot,  # the model
+    data: str | None = None,  # dataset; None: the one that the model was trained on
+    *,
+    editable: bool = False,
+    task: str = "invert",
+    task_options: dict[str, Any] | None = None,
+    source: str | None = None,  # images or class maps with the names of the data's, for the tasks pairs and mask
+    held_out: int | None = None,
+    loss: str | None = None,  # None: the model's discriminator if it has one, else pixels alone
+    detector: str | None = None,  # file with the weights of LPIPS
+    batch: int | None = None,
+    batch_gpu: int | None = None,
+    gpus: int | None = None,
+    **options: Any,  # other fields of EncoderConfig and EncoderRunConfig; None: the defaults
+) -> EncoderPlan:
+    """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
+    G, info = snapshot.G, snapshot.info
+    _require_styles(snapshot)
+    if detector is not None and loss != "lpips":
+        raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
+    dataset = _open_data(snapshot, data)
+    options = {name: value for name, value in options.items() if value is not None}
+    defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
+    defaults |= {"batch": batch or defaults["batch"]}
+    network = _trunk_like(snapshot.D)
+    network |= {name: options.pop(name) for name in _NETWORK if name in options}
+    task_options = dict(task_options or {})
+    pairs = _open_source(dataset, task, source)
+    if pairs is not None:
+        dataset, found = pairs
+        task_options |= found
+    kind = make_task(task, task_options)
+    kind.check((G.config.height, G.config.width))
+    network["inputs"] = kind.inputs(G.config.channels)
+    gpus = gpus or 1
+    try:
+        config = EncoderRunConfig(
+            model=os.path.abspath(snapshot.path),
+            fingerprint=snapshot.fingerprint,
+            data=dataset.spec,
+            encoder=encoder_config(G.config, G.layers, **network),
+            batch_gpu=batch_gpu or max(defaults["batch"] // gpus, 1),
+            gpus=gpus,
+            held_out=min(_HELD_OUT, len(dataset) // 10) if held_out is None else held_out,
+            loss=loss or ("pixel" if snapshot.D is None else "discriminator"),
+            detector=detector and os.path.abspath(detector),
+            critic_weight=_CRITIC_WEIGHT if editable else 0.0,
+            task=task,
+            task_options=task_options,
+            source=None if pairs is None else pairs[0].other.spec,
+            run=info.run,
+            origins=info.origins,
+            **{**defaults, **_LOSS_DEFAULTS.get(str(loss), {}), **options},
+        )
+    except FieldError as e:
+        raise MisuseError(f"--{e.field.replace('_', '-')} is {e.value}.", hint=e.hint) from e
+    _load_loss(config, snapshot)  # report what is missing before the run has a folder
+    return EncoderPlan(config, dataset, None)
+
+
+def plan_resumed_encoder(
+    folder: Path,  # of the run
+    kimg: float | None = None,  # its new length; None: unchanged
+    gpus: int | None = None,
+    batch_gpu: int | None = None,
+) -> EncoderPlan:
+    """Plan to resume a run from its last state. Raises SganError if that is not possible."""
+    path = folder / "config.json"
+    refuse_other_recipe(folder, EncoderRunConfig.recipe)
+    try:
+        config = read_encoder_config(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as e:
+        raise SganError(f"{folder} is not a run folder: it has no config.json.") from e
+    except (OSError, ValueError, RecursionError) as e:
+        raise SganError(f"Cannot read {path}: {e}.") from e
+    if not list_states(folder):
+        raise SganError(f"{folder} has no training state to resume from.", hint="Start a new run: sgan encoder fit")
+    gpus = gpus or config.gpus
+    share = math.gcd(max(config.batch // gpus, 1), config.batch_gpu)
+    about = read_newest_about(folder)
+    _refuse_edited_settings(config, about, folder)
+    changes = {"gpus": gpus, "batch_gpu": batch_gpu or share, "kimg": kimg or config.kimg}
+    config = dataclasses.replace(config, **changes)
+    if (done := about.get("kimg", 0)) >= config.kimg:
+        raise SganError(f"The run in {folder} is complete at {done:g} kimg.", hint="Set a larger --kimg to continue.")
+    return EncoderPlan(config, open_data_of(config), folder)
+
+
+def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], folder: Path) -> None:
+    """Check config.json. Raises SganError if it differs from the settings of the last state, except for the place of
+    the model."""
+    edits = changed_settings(about.get("config", {}), to_json(config))
+    if names := sorted(edits.keys() - {"model"}):
+        before, now = edits[names[0]]
+        raise SganError(
+            f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
+            f"{now} now.",
+            hint="Undo the change, or start a new run: sgan encoder fit",
+        )
+
+
+def fit_encoder(
+    config: EncoderRunConfig,
+    folder: Path | None,  # of the run; resumed if it contains a state. None: a new one
+    device: str,  # 'cpu' or 'cuda'; each rank uses its own GPU
+    options: RunOptions | None = None,  # None: the defaults
+    dataset: Dataset | PairedDataset | None = None,  # of the run; None: opened here
+) -> Path:  # the folder
+    """Fit until kimg is reached or the user interrupts. Called on every rank; the first rank writes."""
+    options = options or RunOptions()
+    torch_device = torch.device(device)
+    if torch_device.index is not None:
+        torch.cuda.set_device(torch_device)
+    if folder is None:
+        claimed = str(claim_folder(options.runs, folder_name(config))) if distributed.rank() == 0 else None
+        folder = Path(distributed.broadcast_text(claimed))
+
+    def build(resuming: bool) -> Engine[EncoderRecipe]:
+        snapshot = open_model_of(config, torch_device)
+        images = dataset or open_data_of(config)
+        return Engine(EncoderRecipe(config, images, snapshot.G, snapshot.D, _load_loss(config, snapshot), torch_device))
+
+    run_training(config, folder, torch_device, build, EncoderReport, options)
+    return folder
+
+
+def open_model_of(
+    config: EncoderRunConfig,
+    device: torch.device,
+) -> Snapshot:
+    """Open the generator of a run. Raises SganError if its file is missing or has changed."""
+    snapshot = load_snapshot(config.model, device)
+    if snapshot.fingerprint != config.fingerprint:
+        raise SganError(f"The model in {config.model} has changed since this run was started.")
+    return snapshot
+
+
+def open_data_of(
+    config: EncoderRunConfig,
+) -> Dataset | PairedDataset:
+    """Open the dataset of a run. Raises SganError if it is missing or has changed."""
+    changed, hint = "The images in {} have changed since this run was started.", "Start a new run."
+    dataset = config.data.open(changed_message=changed.format(config.data.path), hint=hint)
+    if (spec := config.source) is None:
+        return dataset
+    pairs, _ = open_pairs(dataset, spec.path, config.task == Mask.name, config.task_options.get("classes"))
+    if pairs.other.spec.content_hash != spec.content_hash:
+        raise SganError(changed.format(spec.path), hint=hint)
+    return pairs
+
+
+def folder_name(
+    config: EncoderRunConfig,
+) -> str:
+    """The name of the run folder without its number, `<data>-encoder`, or `<data>-<task>`."""
+    return f"{Path(config.data.path.split(':')[-1]).stem}-{'encoder' if config.task == 'invert' else config.task}"
+
+
+def describe_fit(
+    config: EncoderRunConfig,
+    folder: Path | None,
+) -> str:
+    """Describe the run that is about to start."""
+    data, encoder = config.data, config.encoder
+    what = "an encoder" if config.task == "invert" else f"an encoder for the task {config.task}"
+    lines = [
+        f"Fitting {what} on {data.num - config.held_out} images of {data.height}x{data.width} (height x width) from "
+        f"{data.path}; {config.held_out} more are held out",
+        f"{config.kimg:g} kimg, batch {config.batch}, loss {config.loss}, space {encoder.space}, "
+        f"{encoder.passes} {'pass' if encoder.passes == 1 else 'passes'}",
+    ]
+    return "\n".join([*lines, *([f"Folder {folder} (reconstructions-*.png: images beside them)"] if folder else [])])
+
+
+def describe_next(
+    config: EncoderRunConfig,
+    folder: Path,
+) -> str:
+    """Where the images are, and commands to continue with."""
+    run = {"recipe": config.recipe, "task": config.task}
+    resume = f"{train_command(run)} --resume {quote(folder)}"
+    snapshot = latest_snapshot(folder)
+    if snapshot is None:
+        return f"There is no snapshot yet. Resume: {resume}"
+    image = folder / snapshot.name.replace("snapshot", "reconstructions").replace(".safetensors", ".png")
+    lines = [f"Images:    {image}", f"Use it:    {use_command(folder, run)}"]
+    kimg = read_encoder_info(snapshot).kimg
+    lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
+    return "\n".join(lines)
+
+
+def _open_data(snapshot: Snapshot, data: str | None, progress: Progress = silent) -> Dataset:
+    """Open the dataset at the size of the model's images."""
+    dataset = open_training_dataset(snapshot.info, data)
+    if dataset is None:
+        raise SganError(f"{snapshot.path} does not record which dataset it was trained on.", hint="Use --data.")
+    config, spec = snapshot.info.generator, dataset.spec
+    if (spec.height, spec.width) != (config.height, config.width):
+        raise SganError(
+            f"The images in {spec.path} are {spec.height}x{spec.width} (height x width), which cannot be reduced to "
+            f"the model's {config.height}x{config.width}.",
+            hint=f"Pack them: sgan data pack {quote(spec.path)} --size {config.height}x{config.width}",
+        )
+    if spec.channels != config.channels:
+        raise SganError(
+            f"The images in {spec.path} have {spec.channels} channels, but the model's have {config.channels}.",
+            hint="Use --data with images of that kind.",
+        )
+    return dataset
+
+
+def _open_source(dataset: Dataset, task: str, source: str | None) -> tuple[PairedDataset, dict[str, Any]] | None:
+    """The dataset with the second source of the task, and what the task has to know of it; None: it has none."""
+    needed = task in TASKS and TASKS[task].needs_source
+    if source is None and needed:
+        raise MisuseError(f"The task {task} needs a second source of images.", hint="Name it: --source PATH")
+    if source is None:
+        return None
+    if not needed:
+        raise MisuseError(f"--source has no effect on the task {task}.", hint="Remove it.")
+    pairs, classes = open_pairs(dataset, source, task == Mask.name)
+    return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
+
+
+def _schedule(side: int, kimg: float | None) -> dict[str, Any]:
+    """Settings that depend on the longer side of the images, in pixels."""
+    values = {"lr": 1e-2, "kimg": 60.0, "batch": 24} if side <= _SMALL else {"lr": 5e-3, "kimg": 1000.0, "batch": 16}
+    return values | {"snap": (kimg or values["kimg"]) / (6 if side <= _SMALL else 20)}
+
+
+def _require_styles(snapshot: Snapshot) -> None:
+    G = snapshot.G
+    if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
+        message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
+        raise SganError(message, hint="Use a model whose layers have styles: sgan train")
+
+
+def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Any:
+    levels = None if snapshot.D is None else snapshot.D.features
+    return load_loss(config.loss, levels, snapshot.path, snapshot.G.device, config.detector)
+
+
+def _trunk_like(D: Discriminator | None) -> dict[str, Any]:
+    """The channels of the discriminator, whose weights the encoder can start from."""
+    return {} if D is None else {"channel_base": D.config.channel_base, "channel_max": D.config.channel_max}

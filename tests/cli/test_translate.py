@@ -1,0 +1,263 @@
+"""`sgan translate fit` and `sgan translate` end to end: every task, on tiny models; files, figures, errors."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from stylegan_cli.data.images import read_metadata
+from stylegan_cli.models.progan.config import ProGANConfig
+from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.models.stylegan3.config import StyleGAN3Config
+from stylegan_cli.sampling.encoders import read_encoder_info
+from stylegan_cli.snapshot import SnapshotInfo, save_snapshot
+
+SHORT = ["--kimg", "0.016", "--snap", "0.016", "--batch", "8", "--held-out", "4", "-q"]
+TASKS = ("superres", "inpaint", "sketch", "restore", "mask", "pairs")
+COLORS = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 255]], np.uint8)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def sources(rgba_set, tmp_path_factory):
+    """Class maps and other images with the names of `rgba_set`."""
+    folder, rng = tmp_path_factory.mktemp("sources"), np.random.default_rng(1)
+    with zipfile.ZipFile(rgba_set) as z:
+        stored = [name for name in z.namelist() if name.endswith(".png")]
+    for kind in ("mask", "pairs"):
+        with zipfile.ZipFile(folder / f"{kind}.zip", "w") as z:
+            for name in stored:
+                shape = (24, 48) if kind == "mask" else (48, 96)
+                values = COLORS[rng.integers(0, 3, shape)] if kind == "mask" else rng.integers(0, 256, shape)
+                buffer = io.BytesIO()
+                Image.fromarray(values.astype(np.uint8)).save(buffer, "PNG")
+                z.writestr(name, buffer.getvalue())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alias_free(tmp_path_factory):
+    """A model of another family, without a discriminator, for images of 24 x 48 with alpha."""
+    torch.manual_seed(0)
+    G = build_generator(StyleGAN3Config(24, 48, channels=4, z_dim=8, w_dim=8, channel_base=64, channel_max=4))
+    path = tmp_path_factory.mktemp("models") / "alias-free.safetensors"
+    save_snapshot(path, G, None, SnapshotInfo(G.config, None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def fit(sgan, rgba_set, sources):
+    def run(task, model, runs, *more, code=0):
+        source = ["--source", sources / f"{task}.zip"] if task in ("mask", "pairs") else []
+        data = ["--data", rgba_set, "--model", model, "--runs", runs, *SHORT, *source, *more]
+        return sgan("translate", "fit", "--task", task, *data, code=code)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def fitted(fit, tiny_run, tmp_path_factory):
+    """A folder with a run for each task, on a model of rectangles with alpha."""
+    runs = tmp_path_factory.mktemp("fitted")
+    for task in TASKS:
+        fit(task, tiny_run, runs)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """An image for each task, and a mask."""
+    folder, rng = tmp_path_factory.mktemp("inputs"), np.random.default_rng(2)
+    for task in TASKS:
+        values = COLORS[rng.integers(0, 3, (24, 48))] if task == "mask" else rng.integers(0, 256, (24, 48, 4))
+        Image.fromarray(values.astype(np.uint8)).save(folder / f"{task}.png")
+    hole = np.full((24, 48), 255, np.uint8)
+    hole[5:12, 8:30] = 0
+    Image.fromarray(hole).save(folder / "hole.png")
+    return folder
+
+
+@pytest.fixture
+def translate(sgan, inputs, tiny_run, tmp_path):
+    def run(task, *more, model=tiny_run, runs=None, code=0, image=None):
+        mask = ["--mask", inputs / "hole.png"] if task == "inpaint" and "--mask" not in more else []
+        words = [image or inputs / f"{task}.png", "--model", model, "--runs", runs, "--outdir", tmp_path / "out", "-q"]
+        return sgan("translate", *words, *mask, *more, code=code)
+
+    return run
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task(sgan, translate, fitted, inputs, tiny_run, tmp_path, task):
+    answer = json.loads(translate(task, "--task", task, "--num", "3", "--json", runs=fitted).stdout)
+    out = tmp_path / "out"
+    assert answer["task"] == task and f"-{task}/snapshot-000000.016" in answer["encoder"]
+    assert names(out) == sorted(["compare.png", "translated.npz", *(f"{task}-{k}.png" for k in (1, 2, 3))])
+    assert answer["files"][-1] == str(out / "compare.png") and len(answer["files"]) == 5
+    images = [pixels(out / f"{task}-{k}.png") for k in (1, 2, 3)]
+    assert all(image.shape == (24, 48, 4) for image in images)
+    assert not np.array_equal(images[0], images[1]) and not np.array_equal(images[1], images[2])
+    with np.load(out / "translated.npz") as f:
+        assert f["w"].shape[0] == 3 and list(f["names"]) == [f"{task}-{k}" for k in (1, 2, 3)]
+    again = ["--from-w", out / "translated.npz", "--model", tiny_run, "--outdir", tmp_path / "again", "-q"]
+    sgan("generate", *again)
+    given = pixels(inputs / "hole.png") == 255 if task == "inpaint" else np.zeros((24, 48), bool)
+    for k, image in enumerate(images):
+        if task == "inpaint":
+            assert np.array_equal(image[given], pixels(inputs / f"{task}.png")[given]), "given pixels are kept exactly"
+        assert np.abs(image - pixels(tmp_path / "again" / f"w000{k}.png"))[~given].max() <= 1
+    record = read_metadata(out / f"{task}-2.png")
+    assert record["task"] == task and record["styles_seed"] == "0" and record["target"] == task
+    (found,) = answer["found"]
+    assert found["name"] == task and (len(found["rms"]) == 3 if task == "superres" else "rms" not in found)
+
+
+def test_figures_of_super_resolution(translate, fitted, inputs, tmp_path):
+    """Printed, and those of the files."""
+    answer = json.loads(translate("superres", "--task", "superres", "--json", runs=fitted).stdout)
+    (rms,) = answer["found"][0]["rms"]
+    small = pixels(inputs / "superres.png").reshape(6, 4, 12, 4, 4).mean((1, 3))
+    result = pixels(tmp_path / "out" / "superres-1.png").reshape(6, 4, 12, 4, 4).mean((1, 3))
+    opaque = np.sqrt(((small - result)[..., 3] ** 2).mean()) / 255
+    assert 0 < rms < 1 and opaque > 0
+    Image.fromarray(result.round().astype(np.uint8)).save(tmp_path / "small.png")
+    words = ("superres", "--task", "superres", "--json")
+    answer = json.loads(translate(*words, runs=fitted, image=tmp_path / "small.png").stdout)
+    reduced = pixels(tmp_path / "out" / "small-1.png").reshape(6, 4, 12, 4, 4).mean((1, 3))
+    expected = np.sqrt(((reduced - result.round()) ** 2).mean()) / 255
+    assert answer["found"][0]["rms"][0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_another_family(fit, translate, alias_free, tmp_path):
+    """Without a discriminator, and without options: the newest encoder of the model."""
+    fit("inpaint", alias_free, tmp_path / "runs", "--batch", "2", "--kimg", "0.002", "--held-out", "1")
+    translate("inpaint", "--num", "2", "--styles", "0-3", model=alias_free, runs=tmp_path / "runs")
+    assert names(tmp_path / "out") == ["compare.png", "inpaint-1.png", "inpaint-2.png", "translated.npz"]
+
+
+def test_results_depend_on_the_seed_alone(translate, fitted, inputs, tmp_path):
+    """The first result is the same for any seed; the second with seed 6 is the third with seed 5."""
+    images = {}
+    for seed, num in ((5, 3), (6, 2), (5, 5)):
+        words = ("--task", "sketch", "--seed", seed, "--num", num, "--styles", "coarse")
+        translate("sketch", inputs / "restore.png", *words, runs=fitted)
+        images[seed, num] = [pixels(tmp_path / "out" / f"sketch-{k + 1}.png") for k in range(num)]
+    first, other, five = images.values()
+    assert np.array_equal(first[0], other[0]) and np.abs(first[2] - other[1]).max() <= 1
+    assert len({image.tobytes() for image in five}) == 5, "five results differ"
+    assert "restore-5.png" in names(tmp_path / "out")
+
+
+def test_resumed_to_the_bit(sgan, fit, tiny_run, sources, tmp_path):
+    """Class maps are opened again with the classes of before, if they have not changed."""
+    runs, maps = tmp_path / "runs", tmp_path / "maps.zip"
+    maps.write_bytes((sources / "mask.zip").read_bytes())
+    fit("mask", tiny_run, runs / "a", "--kimg", "0.032", "--source", maps)
+    fit("mask", tiny_run, runs / "b", "--kimg", "0.032", "--source", maps)
+    (whole,), (half,) = ([p for p in (runs / name).iterdir() if p.is_dir()] for name in "ab")
+    for path in half.glob("*000000.032*"):  # as if it had been killed after half of its length
+        path.unlink()
+    sgan("translate", "fit", "--resume", half, "-q")
+    name = "snapshot-000000.032.safetensors"
+    expected, actual = (load_file(folder / name) for folder in (whole, half))
+    assert expected.keys() == actual.keys() and all(torch.equal(expected[key], actual[key]) for key in expected)
+    info = read_encoder_info(half / name)
+    assert info == read_encoder_info(whole / name)
+    assert info.task_options == {"classes": ["#000000", "#ff0000", "#ffffff"]}
+    with zipfile.ZipFile(maps, "a") as z:
+        z.writestr("more.png", z.read(z.namelist()[0]))
+    result = sgan("translate", "fit", "--resume", half, "--kimg", "0.048", "-q", code=1)
+    assert "no image of the same name" in result.stderr
+    with zipfile.ZipFile(sources / "mask.zip") as old, zipfile.ZipFile(maps, "w") as z:
+        first, second, *rest = old.namelist()
+        for name, taken_from in ((first, second), (second, first), *zip(rest, rest, strict=True)):
+            z.writestr(name, old.read(taken_from))
+    result = sgan("translate", "fit", "--resume", half, "--kimg", "0.048", "-q", code=1)
+    assert "have changed since this run was started" in result.stderr
+
+
+def test_images_have_any_name(sgan, fitted, inputs, tiny_run, tmp_path, monkeypatch):
+    """Also that of the command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fit").write_bytes((inputs / "restore.png").read_bytes())
+    sgan("translate", "./fit", "--task", "restore", "--model", tiny_run, "--runs", fitted, "-q")
+    assert names(tmp_path / "out") == ["compare.png", "fit-1.png", "translated.npz"]
+    assert "--task" in sgan("translate", "--help").stdout and "fit " in sgan("translate", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "message"),
+    [
+        ("superres", ["--factor", "5"], "cannot be reduced by the factor 5"),
+        ("superres", ["--factor", "48"], "cannot be reduced by the factor 48"),
+        ("sketch", ["--factor", "2"], "--factor has no effect on the task sketch"),
+        ("sketch", ["--source", "x.zip"], "--source has no effect on the task sketch"),
+    ],
+)
+def test_settings_that_are_refused(fit, tiny_run, tmp_path, task, words, message):
+    assert message in fit(task, tiny_run, tmp_path / "runs", *words, code=2).stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_fits_that_are_refused(sgan, fit, inputs, tiny_run, tmp_path):
+    words = ["--runs", tmp_path / "runs", "-q"]
+    assert "Missing option --task" in sgan("translate", "fit", *words, code=2).stderr
+    model = ["--model", tiny_run, *words]
+    assert "needs a second source" in sgan("translate", "fit", "--task", "mask", *model, code=2).stderr
+    assert "differ in" in fit("pairs", tiny_run, tmp_path / "runs", "--source", inputs, code=1).stderr
+    (tmp_path / "others").mkdir()
+    Image.open(inputs / "mask.png").save(tmp_path / "others" / "mask.png")
+    for task in ("mask", "pairs"):
+        other = ["--source", tmp_path / "others"]
+        assert (
+            "no image of the same name for 40 images" in fit(task, tiny_run, tmp_path / "runs", *other, code=1).stderr
+        )
+    G = build_generator(StyleGAN2Config(16, 16, z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=4))
+    save_snapshot(tmp_path / "rgb.safetensors", G, None, SnapshotInfo(G.config, None))
+    result = fit("sketch", tmp_path / "rgb.safetensors", tmp_path / "runs", code=1)
+    assert "cannot be reduced to the model's 16x16" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_without_styles(fit, tmp_path):
+    config = ProGANConfig(24, 48, channels=4, z_dim=8, channel_base=64, channel_max=8)
+    save_snapshot(tmp_path / "progan.safetensors", build_generator(config), None, SnapshotInfo(config, None))
+    assert "has no styles" in fit("sketch", tmp_path / "progan.safetensors", tmp_path / "runs", code=1).stderr
+
+
+def test_uses_that_are_refused(sgan, fit, translate, fitted, inputs, alias_free, tiny_run, tmp_path):
+    """In one sentence, and nothing is written."""
+    runs = {task: fitted / f"0000{i}-rgba-{task}" for i, task in enumerate(TASKS)}
+
+    def refused(task, *words, **options):
+        return translate(task, *words, runs=options.pop("runs", fitted), code=None, **options).stderr
+
+    assert "was fitted for the task sketch" in refused("restore", "--task", "restore", "--encoder", runs["sketch"])
+    assert "belongs to the model" in refused("sketch", "--encoder", runs["sketch"], model=alias_free)
+    assert "has an encoder for this model and the task sketch" in refused("sketch", "--task", "sketch", runs=tmp_path)
+    assert "styles have no effect" in refused("sketch", "--task", "sketch", "--styles", "fine")
+    assert "A mask has no effect" in refused("sketch", "--task", "sketch", "--mask", inputs / "hole.png")
+    assert "no style 99" in refused("sketch", "--task", "sketch", "--styles", "99", "--num", "2")
+    assert "which is not the color of a class" in refused("mask", "--task", "mask", image=inputs / "restore.png")
+    assert "A folder or zip" in refused("sketch", image=inputs)
+    assert "does not exist" in refused("sketch", "--task", "sketch", image=tmp_path / "nothing.png")
+    for level, message in ((255, "nothing is missing"), (0, "entirely black")):
+        Image.new("L", (48, 24), level).save(tmp_path / "mask.png")
+        assert message in refused("inpaint", "--task", "inpaint", "--mask", tmp_path / "mask.png")
+    assert "No image to translate" in sgan("translate", "--num", "2", code=2).stderr
+    encode = sgan("encode", inputs / "sketch.png", "--model", tiny_run, "--encoder", runs["sketch"], "-q", code=1)
+    assert "was fitted for the task sketch" in encode.stderr and "sgan translate --task sketch" in encode.stderr
+    assert not (tmp_path / "out").exists()
