@@ -334,7 +334,7 @@ def test_project_and_tune(session, tmp_path):
     session.generate(seeds=[7]).save(tmp_path)
     watch = Watch()
     task = session.prepare_projection(images=[tmp_path / "seed0007.png"], loss="pixel", steps=4, candidates=6)
-    assert [f.name for f in task.files(tmp_path)] == ["projected.npz", "proj.png"]
+    assert [f.name for f in task.files(tmp_path)] == ["projected.npz", "proj.png", "compare.png"]
     result = session.project(task, watch)
     watch.assert_complete("steps", "candidates")
     assert result.names == ["seed0007"] and not result.interrupted and not result.missing

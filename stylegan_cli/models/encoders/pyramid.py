@@ -143,7 +143,7 @@ class PyramidEncoder(nn.Module):
         x = self.fromrgb(x)
         features = [x]  # from the highest level
         for name in self.down:
-            features.append(self.get_submodule(name)(features[-1], None, x.dtype)[0])
+            features.append(self.get_submodule(name)(features[-1], None, x.dtype, {})[0])
         reduced, up = {}, None
         for k, lateral in enumerate(self.lateral):
             y = lateral(features[-1 - k])
