@@ -35,7 +35,7 @@ class Case:
     inputs: Callable[..., list[Tensor]]  # (n, c, h, w) -> tensors; the first is converted to the kernel's type
     dtypes: tuple[torch.dtype, ...] = (torch.float32, *HALF)
     implementation: str = "cuda"  # or 'fused'
-    whats: tuple[str, ...] = ("forward", "gradients")  # what is compared
+    parts: tuple[str, ...] = ("forward", "gradients")  # what is compared
 
 
 # Inputs stay away from the kinks of activation and clamp, where rounding decides which slope applies.
@@ -194,7 +194,7 @@ CASES = (
     Case("modulated_conv2d", (_modulated(1), _modulated(2)), _modulated_inputs),
     Case("modulated_conv2d, fused", (_modulated(1), _modulated(2)), _modulated_inputs, HALF, "fused"),
     Case("activated_blur", (_downsampling,), _downsampling_inputs),
-    Case("frozen_styles", (_styles,), _style_inputs, (torch.float32,), whats=("forward",)),
-    Case("layer_end", (_layer_end,), _layer_end_inputs, whats=("forward",)),
+    Case("frozen_styles", (_styles,), _style_inputs, (torch.float32,), parts=("forward",)),
+    Case("layer_end", (_layer_end,), _layer_end_inputs, parts=("forward",)),
     Case("modulated_conv2d, image", (_with_image,), _with_image_inputs, HALF, "fused", ("forward",)),
 )

@@ -99,14 +99,14 @@ REPEATS = 20  # timings to take the median of
 # Errors that are always allowed. In float32 cuDNN can choose Winograd's algorithm for only one of the two layouts.
 ERROR_FLOORS = {torch.float32: 5e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 
-NUM_CHECKS = sum(len(case.dtypes) * len(case.whats) for case in CASES)
+NUM_CHECKS = sum(len(case.dtypes) * len(case.parts) for case in CASES)
 
 
 def check_kernels() -> Iterator[Check]:
     """Check every kernel in every type, forward and gradients. The kernels must be loaded."""
     for case in CASES:
         for dtype in case.dtypes:
-            for what in case.whats:
+            for what in case.parts:
                 yield _check(case, dtype, what)
 
 
