@@ -26,6 +26,7 @@ from stylegan_cli.data.dataset import Dataset
 from stylegan_cli.data.images import to_rgb, to_uint8
 from stylegan_cli.detectors import load_lpips
 from stylegan_cli.detectors.distances import DiscriminatorLoss
+from stylegan_cli.detectors.image_classifier import ImageClassifier
 from stylegan_cli.detectors.lpips import Lpips
 from stylegan_cli.inversion.attributes import TEST_STRENGTH, find_from_images
 from stylegan_cli.inversion.directions import sample_w
@@ -76,11 +77,13 @@ def main(
         encode = lambda x: latents_of(session, found, x)  # noqa: E731
         figures = {"kimg": found.info.kimg, "images": len(images)}
         figures |= measure_reconstruction(session, encode, images, lpips)
-        figures |= measure_attributes(session, dataset, encode, images)
+        with bar(quiet=False) as progress:
+            classifier = open_classifier(dataset, session.G.config, progress=progress)
+        figures |= measure_attributes(session, classifier, encode, images)
         if searched:
             figures |= measure_search(session, encode, images[:searched], lpips)
         if edited:
-            figures |= measure_editing(session, dataset, encode, lpips, edited)
+            figures |= measure_editing(session, classifier, encode, lpips, edited)
     for name, value in figures.items():
         print(f"{name:45s} {value:.4g}")
     if out:
@@ -124,11 +127,9 @@ def measure_reconstruction(
 
 @torch.no_grad()
 def measure_attributes(
-    session: Session, dataset: Dataset, encode: Callable[[Tensor], Tensor], images: Tensor
+    session: Session, classifier: ImageClassifier, encode: Callable[[Tensor], Tensor], images: Tensor
 ) -> dict[str, float]:
     """How often the classifier reads the same value from an image and from its reconstruction."""
-    with bar(quiet=False) as progress:
-        classifier = open_classifier(dataset, session.G.config, progress=progress)
     real = classifier.classify(to_uint8(images))
     found = classifier.classify(to_uint8(session.G.synthesis(encode(images))))
     same = {name: (real[name].argmax(1) == found[name].argmax(1)).double().mean().item() for name in real}
@@ -160,11 +161,10 @@ def measure_search(
 
 
 def measure_editing(
-    session: Session, dataset: Dataset, encode: Callable[[Tensor], Tensor], lpips: Lpips, count: int
+    session: Session, classifier: ImageClassifier, encode: Callable[[Tensor], Tensor], lpips: Lpips, count: int
 ) -> dict[str, float]:
     """Seeds are edited, encoded, and edited back; and edits of encoded images are compared with edits of seeds."""
     G = session.G
-    classifier = open_classifier(dataset, G.config)
     directions = find_from_images(G, classifier, range(G.num_ws))
     seeds = to_all_layers(G, sample_w(G, range(FIRST_SEED, FIRST_SEED + count)))
     values = directions.settings["values"]
