@@ -10,7 +10,8 @@ once or taken from --detector. Times are of the processor, with one thread.
 
 from __future__ import annotations
 
-import json
+import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import click
 import torch
+from _results import command_line, machine, save_entry
 from torch import Tensor
 
 from stylegan_cli.cli.call import keep_freed_memory
@@ -42,6 +44,7 @@ from stylegan_cli.training.recipes.encoder_run import fit_encoder, plan_new_enco
 from stylegan_cli.training.run import RunOptions
 
 FIRST_SEED = 1_000_000  # of the edited images
+NUM = 10_000  # of random latents that directions are found from
 
 
 @click.command()
@@ -87,7 +90,26 @@ def main(
     for name, value in figures.items():
         print(f"{name:45s} {value:.4g}")
     if out:
-        out.write_text(json.dumps({"model": session.fingerprint, **figures}, indent=1) + "\n")
+        save_entry(
+            out, {"command": command_line(sys.argv), "machine": machine(session.device), "rows": [row_of(figures)]}
+        )
+
+
+def row_of(figures: dict[str, float]) -> dict:
+    """A row of a results file: the encoder beside 400 steps of projection."""
+    alone, found = (figures.get(f"{name}: LPIPS", math.nan) for name in ("encoder, searched images", "400 steps"))
+    seconds = {"ours": figures.get("encoder: ms per image", math.nan) / 1000}
+    seconds["projection"] = figures.get("400 steps: seconds per image", math.nan)
+    return {
+        "op": "encoder",
+        "dtype": "float32",
+        "case": f"sgan encode, one image: LPIPS {alone:.3f}, of the projection {found:.3f}",
+        "seconds": seconds,
+        "ratio": {"w+ projection": seconds["projection"] / seconds["ours"]},
+        "figures": figures,
+        "wrong": [],
+        "failed": {},
+    }
 
 
 def held_out(dataset: Dataset, count: int) -> Tensor:  # [count, C, H, W] in [-1, 1]
@@ -165,7 +187,7 @@ def measure_editing(
 ) -> dict[str, float]:
     """Seeds are edited, encoded, and edited back; and edits of encoded images are compared with edits of seeds."""
     G = session.G
-    directions = find_from_images(G, classifier, range(G.num_ws))
+    directions = find_from_images(G, classifier, range(G.num_ws), NUM)
     seeds = to_all_layers(G, sample_w(G, range(FIRST_SEED, FIRST_SEED + count)))
     values = directions.settings["values"]
     with torch.no_grad():

@@ -23,6 +23,7 @@ KINDS = {
     "Synthesis": ("synthesis", "stylegan3", "generate"),
     "Training": ("train_step", "trainer", "growth", "augment", "busy"),
     "Projection": ("project",),
+    "Encoders": ("encoder",),
     "Metrics": ("frechet", "features", "fid"),
     "Ops": (
         "bias_act",
@@ -56,6 +57,7 @@ ALTERNATIVES = {
     "bare": "only the passes of generator and loss network",
     "compiled": "plain PyTorch under torch.compile",
     "composite": "PyTorch operations arranged to be fast",
+    "w+ projection": "projection in w+, 400 steps",
     "default": "OpenMP's default settings",
     "eigenvalues": "eigenvalues of the matrix product",
     "full size": "training at full size",
