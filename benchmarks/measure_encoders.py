@@ -10,6 +10,7 @@ once or taken from --detector. Times are of the processor, with one thread.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from torch import Tensor
 from stylegan_cli.cli.call import keep_freed_memory
 from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.dataset import Dataset
-from stylegan_cli.data.images import to_rgb, to_uint8
+from stylegan_cli.data.images import save_image, to_rgb, to_uint8
 from stylegan_cli.detectors import load_lpips
 from stylegan_cli.detectors.distances import DiscriminatorLoss
 from stylegan_cli.detectors.image_classifier import ImageClassifier
@@ -77,7 +78,7 @@ def main(
         dataset = open_training_dataset(session.info)
         assert dataset is not None and found.info is not None
         images = held_out(dataset, int(found.info.held_out["images"])).to(session.device)
-        encode = lambda x: latents_of(session, found, x)  # noqa: E731
+        encode = functools.partial(latents_of, session, found)
         figures = {"kimg": found.info.kimg, "images": len(images)}
         figures |= measure_reconstruction(session, encode, images, lpips)
         with bar(quiet=False) as progress:
@@ -223,8 +224,6 @@ def measure_overfitting(session: Session, lpips: Lpips, count: int, kimg: float)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "few"
         path.mkdir()
-        from stylegan_cli.data.images import save_image
-
         for i, image in enumerate(dataset.images(range(count))):
             save_image(image, path / f"{i}.png")
         plan = plan_new_encoder(session.snapshot, str(path), held_out=0, kimg=kimg, snap=kimg)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .call import resolve_device, warn
+from .launch import launch_run
 from .options import (
     OrderedGroup,
     combine_options,
@@ -150,7 +150,7 @@ def fit(
 
     quiet, runs, resume, model = (options.pop(name) for name in ("quiet", "runs", "resume", "model"))
     device = str(resolve_device(options.pop("device")))
-    with bar(quiet, leave=False):
+    with bar(quiet, leave=False) as progress:
         if resume:
             _refuse_changes()
             plan = plan_resumed_encoder(Path(resume), options["kimg"], options["gpus"], options["batch_gpu"])
@@ -159,7 +159,7 @@ def fit(
             if not quiet and distributed.is_first_on_machine():
                 warn(description)
             options["gpus"] = options["gpus"] or distributed.launcher_world_size()
-            plan = plan_new_encoder(load_snapshot(ensure_snapshot(path)), **options)
+            plan = plan_new_encoder(load_snapshot(ensure_snapshot(path)), progress=progress, **options)
     _run(plan, device, RunOptions(quiet, runs=runs))
 
 
@@ -174,25 +174,19 @@ def _refuse_changes() -> None:
 
 
 def _run(plan: EncoderPlan, device: str, options: RunOptions) -> None:
-    """Fit on all ranks; print what is fitted before, and what to do next after."""
     from .. import distributed
-    from ..runs import next_run_dir
-    from ..training.folders import discard_unused, record_failure
     from ..training.recipes.encoder_run import describe_fit, describe_next, fit_encoder, folder_name
 
     config = plan.config
-    folder = plan.folder or (None if distributed.has_launcher() else next_run_dir(options.runs, folder_name(config)))
-    if not options.quiet and distributed.is_first_on_machine():
-        warn(*describe_fit(config, folder).split("\n"))
     dataset = plan.dataset if distributed.has_launcher() or config.gpus == 1 else None
-    try:
-        with record_failure(folder) if folder else contextlib.nullcontext():
-            result = distributed.launch(fit_encoder, (config, folder, device, options, dataset), config.gpus, device)
-    except BaseException:
-        if plan.folder is None and folder is not None:
-            discard_unused(folder)
-        raise
-    if distributed.is_first_on_machine():
-        folder = folder or result
-        warn(*describe_next(config, folder).split("\n"))
-        click.echo(folder)
+    launch_run(
+        fit_encoder,
+        lambda folder: (config, folder, device, options, dataset),
+        folder=plan.folder,
+        name=folder_name(config),
+        gpus=config.gpus,
+        device=device,
+        options=options,
+        describe=lambda folder: describe_fit(config, folder),
+        describe_next=lambda folder: describe_next(config, folder),
+    )

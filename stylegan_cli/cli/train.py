@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from ..config import to_json
 from ..models.registry import presets
 from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
 from .call import resolve_device, warn
+from .launch import launch_run
 from .options import device_option, features_option, gpus_option, kernels_option
 from .params import KIMG, SIZE, ByLevel, FiniteRange, Number
 from .progress import Bars, bar
@@ -309,29 +309,21 @@ def _plan(
 
 
 def _train(run: Plan, device: str, options: RunOptions, dataset: Dataset | None) -> None:
-    """Train in the run folder on all ranks; print what is trained before, and what to do next after."""
-    from .. import distributed
-    from ..runs import next_run_dir
-    from ..training.folders import discard_unused, record_failure
     from ..training.recipes.gan import train
     from ..training.recipes.gan_plan import describe_next_steps, describe_run, folder_name
 
-    # Ranks that torchrun started agree on a folder first; for our own it is made here, as they may be restarted.
-    folder = run.folder or (None if distributed.has_launcher() else next_run_dir(options.runs, folder_name(run.config)))
-    if not options.quiet and distributed.is_first_on_machine():
-        click.echo(describe_run(run.config, folder), err=True)
-    try:
-        with record_failure(folder) if folder else contextlib.nullcontext():
-            arguments = run.config, folder, device, run.start, options, dataset
-            result = distributed.launch(train, arguments, run.config.gpus, device)
-    except BaseException:
-        if run.folder is None and folder is not None:
-            discard_unused(folder)
-        raise
-    if distributed.is_first_on_machine():
-        folder = folder or result
-        click.echo(describe_next_steps(run.config, folder), err=True)
-        click.echo(folder)
+    config = run.config
+    launch_run(
+        train,
+        lambda folder: (config, folder, device, run.start, options, dataset),
+        folder=run.folder,
+        name=folder_name(config),
+        gpus=config.gpus,
+        device=device,
+        options=options,
+        describe=lambda folder: describe_run(config, folder),
+        describe_next=lambda folder: describe_next_steps(config, folder),
+    )
 
 
 def _snapshot(resume: str) -> str:

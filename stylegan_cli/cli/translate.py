@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..errors import MisuseError
 from .call import Call, output_folder, refuse_to_overwrite
 from .encoder import fit, fit_options
 from .options import (
@@ -82,6 +83,8 @@ def command(
     from ..session import TranslateRequest
     from ..session.translate import output_files
 
+    if not request["images"]:
+        raise MisuseError("No image to translate.", hint="Name an image: sgan translate face.png")
     folder, translation = Path(outdir), TranslateRequest(runs=call.runs, **request)
     refuse_to_overwrite([*request["images"], request["encoder"], request["mask"]], output_files(translation, folder))
     with output_folder(folder):

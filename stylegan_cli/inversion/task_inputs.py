@@ -62,8 +62,7 @@ def read_inputs(
     """Raises SganError if an image cannot be read, or does not fit the task."""
     config, images = info.generator, [read_image(path) for path in paths]
     size = config.height, config.width
-    shown = TargetReader(info, crop, pad, channels=3, enlarging="nearest").convert(images, paths)
-    shown = to_uint8(shown)
+    shown = to_uint8(TargetReader(info, crop, pad, channels=3, enlarging="nearest").convert(images, paths))
     if isinstance(task, SuperResolution):
         reduced = size[0] // task.factor, size[1] // task.factor
         reader = TargetReader(info, crop, pad, size=reduced, filter="box", enlarging="bicubic")

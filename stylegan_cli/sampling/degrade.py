@@ -151,7 +151,8 @@ class Restore(Invert):
         small = min(height, width) / _REFERENCE
         sigma = _between(u["sigma"], *self.sigma) * small
         other = torch.where(u["anisotropic"] < 0.5, _between(u["other"], *self.sigma) * small, sigma)
-        x = blur(images, sigma, other, u["angle"] * math.pi)
+        radius = math.ceil(3 * self.sigma[1] * small)  # of the widest blur, so that no image depends on the others
+        x = blur(images, sigma, other, u["angle"] * math.pi, radius)
         grain = counter.normal(seed, "restore.noise", index, (channels, height, width))
         factor = _between(u["reduction"], *self.reduction).tolist()
         level = (_between(u["noise"], *self.noise) / 127.5).tolist()
@@ -300,11 +301,11 @@ def blur(
     sigma: Tensor,  # [N] in pixels, along the first axis
     other: Tensor,  # [N] along the second axis
     angle: Tensor,  # [N] of the first axis, in radians
+    radius: int,  # of the filter in pixels, at most 20 and less than a side
 ) -> Tensor:  # [N, C, H, W]
     """Blur each image with its own Gaussian."""
     n, channels, height, width = images.shape
-    radius = min(max(math.ceil(3 * max(sigma.max().item(), other.max().item())), 1), _TAPS // 2)
-    radius = min(radius, min(height, width) - 1)
+    radius = min(max(radius, 1), _TAPS // 2, min(height, width) - 1)
     offset = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     y, x = torch.meshgrid(offset, offset, indexing="ij")
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]

@@ -56,7 +56,7 @@ class EncodeRequest:
         )
         padding(self.crop, self.pad)
         if len(self.images) > 1 and any(is_collection(path) for path in self.images):
-            raise SganError("A folder or zip has to be encoded by itself.", hint="Name only it, or only images.")
+            raise SganError("A folder or zip has to be named alone.", hint="Name only it, or only images.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..data.codec import CROPS, padding
+from ..data.codec import padding
 from ..data.images import labeled_grid, to_rgb, to_uint8
 from ..errors import MisuseError, SganError
 from ..inversion.task_inputs import TaskInputs, read_inputs
@@ -20,48 +20,34 @@ from ..sampling.encoders import Encoder
 from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.latent_files import save_latents, target_names
 from ..sampling.mixing import mix_styles, style_indices
-from .encode import is_collection, latents_of, open_encoder
+from .encode import EncodeRequest, is_collection, latents_of, open_encoder
 from .model import ImagesResult, Model, OutputImage
 
 LATENTS, SHEET = "translated.npz", "compare"
 
 
 @dataclass(frozen=True)
-class TranslateRequest:
-    """The images to translate."""
+class TranslateRequest(EncodeRequest):
+    """The images to translate: files, no folder or zip."""
 
-    images: Sequence[str | Path] = ()  # files
     task: str | None = None  # superres, inpaint, sketch, restore, mask or pairs; None: that of the encoder
-    encoder: str | Path | None = None  # file or run folder; None: the newest one for the model and the task
-    runs: str | Path = "./runs"  # where the newest one is looked for
     num: int = 1  # results per image; from the second on, `styles` are those of random latents
     styles: str | Sequence[int] | None = None  # 'coarse', 'middle', 'fine', or indices of w; None: fine
     seed: int = 0  # of the second result; the following ones have the following seeds
     trunc: float = 1.0  # truncation psi of random latents
     mask: str | Path | None = None  # for inpainting: white pixels are given; None: opaque pixels are
-    crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
-    pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
-    batch: int | None = None  # images at a time; None: depends on their size
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         checks.check_fields(
             self,
-            images=checks.list_of(checks.path(), "['face.png']", 0),
             task=checks.choice(*(name for name in TASKS if name != Invert.name)),
-            encoder=checks.path(),
-            runs=checks.path(),
             num=checks.integer(1),
             styles=checks.styles(),
             seed=checks.integer(0, checks.LARGEST_SEED),
             trunc=checks.number(),
             mask=checks.path(),
-            crop=checks.choice(*CROPS),
-            pad=checks.string(),
-            batch=checks.integer(1),
         )
-        padding(self.crop, self.pad)
-        if not self.images:
-            raise MisuseError("No image to translate.", hint="Name an image: sgan translate face.png")
         if any(is_collection(path) for path in self.images):
             raise MisuseError("A folder or zip cannot be translated.", hint="Name images.")
         if self.num == 1 and self.styles is not None:

@@ -20,7 +20,7 @@ from ..runs.commands import train_command
 from ..runs.history import Changes, describe_changes
 from ..runs.records import read_config
 from .engine import Engine
-from .folders import FAILURE, record_failure, refuse_other_recipe
+from .folders import FAILURE, claim_folder, record_failure, refuse_other_recipe
 from .guard import MAX_ROLLBACKS, MAX_STREAK
 from .recipe import Report, RunConfig
 from .recorder import Recorder
@@ -57,6 +57,22 @@ _INEXACT = (
 )
 
 C = TypeVar("C", bound=RunConfig)
+
+
+def prepare_rank(
+    device: str,  # 'cpu' or 'cuda'; each rank uses its own GPU
+    folder: Path | None,  # of the run; None: a new one
+    runs: str,  # where it is created
+    name: str,  # of the new folder without its number
+) -> tuple[torch.device, Path]:
+    """Select this rank's GPU, and agree on a folder with the other ranks."""
+    selected = torch.device(device)
+    if selected.index is not None:
+        torch.cuda.set_device(selected)
+    torch.backends.cudnn.benchmark = True  # shapes do not change
+    if folder is None:
+        folder = Path(distributed.broadcast_text(str(claim_folder(runs, name)) if distributed.rank() == 0 else None))
+    return selected, folder
 
 
 def run_training(

@@ -194,7 +194,7 @@ def test_refused(encode, images, encoder_run, class_run, tmp_path):
         "texts contains no images": [tmp_path / "texts"],
         "empty.zip contains no images": [tmp_path / "empty.zip"],
         "text.zip": [tmp_path / "text.zip"],
-        "by itself": [images[0].parent, images[0]],
+        "named alone": [images[0].parent, images[0]],
         "no effect": [images[0], "--pad", "red"],
     }
     for message, args in cases.items():

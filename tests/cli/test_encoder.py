@@ -50,6 +50,14 @@ def test_what_is_printed(fit, tmp_path):
     assert Path(image).is_file()
 
 
+def test_a_run_is_resumed_from_any_folder(sgan, fit, rgb_set, tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(rgb_set).parent)
+    folder = Path(fit("--data", Path(rgb_set).name, "-q").stdout.strip())
+    monkeypatch.chdir(tmp_path)
+    sgan("encoder", "fit", "--resume", folder, "--kimg", "0.048", "-q")
+    assert read_encoder_info(latest_snapshot(folder)).kimg == 0.048
+
+
 def test_quiet(fit, tmp_path):
     """Only what to do next is printed, as by `sgan train`."""
     result = fit("-q")

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from ... import distributed
 from ...config import to_json
 from ...data.dataset import Dataset
 from ...data.pairs import PairedDataset, open_pairs
+from ...detectors.distances import Loss
 from ...detectors.losses import load_loss
 from ...errors import FieldError, MisuseError, SganError, quote
 from ...models.discriminator import Discriminator
@@ -29,8 +29,8 @@ from ...sampling.encoders import read_encoder_info
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
-from ..folders import claim_folder, read_newest_about, refuse_other_recipe
-from ..run import RunOptions, run_training
+from ..folders import read_newest_about, refuse_other_recipe
+from ..run import RunOptions, prepare_rank, run_training
 from ..state_files import list_states
 from .encoder import EncoderRecipe
 from .encoder_report import EncoderReport
@@ -63,6 +63,7 @@ def plan_new_encoder(
     batch: int | None = None,
     batch_gpu: int | None = None,
     gpus: int | None = None,
+    progress: Progress = silent,
     **options: Any,  # other fields of EncoderConfig and EncoderRunConfig; None: the defaults
 ) -> EncoderPlan:
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
@@ -70,14 +71,14 @@ def plan_new_encoder(
     _require_styles(snapshot)
     if detector is not None and loss != "lpips":
         raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
-    dataset = _open_data(snapshot, data)
+    dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
     defaults |= {"batch": batch or defaults["batch"]}
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}
     task_options = dict(task_options or {})
-    pairs = _open_source(dataset, task, source)
+    pairs = _open_source(dataset, task, source and os.path.abspath(source), progress)
     if pairs is not None:
         dataset, found = pairs
         task_options |= found
@@ -160,12 +161,7 @@ def fit_encoder(
 ) -> Path:  # the folder
     """Fit until kimg is reached or the user interrupts. Called on every rank; the first rank writes."""
     options = options or RunOptions()
-    torch_device = torch.device(device)
-    if torch_device.index is not None:
-        torch.cuda.set_device(torch_device)
-    if folder is None:
-        claimed = str(claim_folder(options.runs, folder_name(config))) if distributed.rank() == 0 else None
-        folder = Path(distributed.broadcast_text(claimed))
+    torch_device, folder = prepare_rank(device, folder, options.runs, folder_name(config))
 
     def build(resuming: bool) -> Engine[EncoderRecipe]:
         snapshot = open_model_of(config, torch_device)
@@ -241,7 +237,7 @@ def describe_next(
     return "\n".join(lines)
 
 
-def _open_data(snapshot: Snapshot, data: str | None, progress: Progress = silent) -> Dataset:
+def _open_data(snapshot: Snapshot, data: str | None) -> Dataset:
     """Open the dataset at the size of the model's images."""
     dataset = open_training_dataset(snapshot.info, data)
     if dataset is None:
@@ -261,7 +257,9 @@ def _open_data(snapshot: Snapshot, data: str | None, progress: Progress = silent
     return dataset
 
 
-def _open_source(dataset: Dataset, task: str, source: str | None) -> tuple[PairedDataset, dict[str, Any]] | None:
+def _open_source(
+    dataset: Dataset, task: str, source: str | None, progress: Progress
+) -> tuple[PairedDataset, dict[str, Any]] | None:
     """The dataset with the second source of the task, and what the task has to know of it; None: it has none."""
     needed = task in TASKS and TASKS[task].needs_source
     if source is None and needed:
@@ -270,7 +268,7 @@ def _open_source(dataset: Dataset, task: str, source: str | None) -> tuple[Paire
         return None
     if not needed:
         raise MisuseError(f"--source has no effect on the task {task}.", hint="Remove it.")
-    pairs, classes = open_pairs(dataset, source, task == Mask.name)
+    pairs, classes = open_pairs(dataset, source, task == Mask.name, progress=progress)
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
 
 
@@ -287,7 +285,7 @@ def _require_styles(snapshot: Snapshot) -> None:
         raise SganError(message, hint="Use a model whose layers have styles: sgan train")
 
 
-def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Any:
+def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Loss:
     levels = None if snapshot.D is None else snapshot.D.features
     return load_loss(config.loss, levels, snapshot.path, snapshot.G.device, config.detector)
 

@@ -24,11 +24,10 @@ from ..blur import BlurSchedule
 from ..config import TrainConfig
 from ..ema import EMA
 from ..engine import Engine, Hook
-from ..folders import claim_folder
 from ..growth import GrowingRecipe, Growth, fade_reals
 from ..optimizer import FusedAdam
 from ..recipe import Phase
-from ..run import RunOptions, run_training
+from ..run import RunOptions, prepare_rank, run_training
 from ..stats import Means
 from ..transfer import load_matching_tensors, rename_layers
 from .gan_objective import GanBatch, Objective
@@ -216,13 +215,7 @@ def train(
 ) -> Path:  # the folder
     """Train until kimg is reached or the user interrupts. Called on every rank; the first rank writes."""
     options = options or RunOptions()
-    torch_device = torch.device(device)
-    if torch_device.index is not None:
-        torch.cuda.set_device(torch_device)
-    if folder is None:
-        claimed = str(claim_folder(options.runs, folder_name(config))) if distributed.rank() == 0 else None
-        folder = Path(distributed.broadcast_text(claimed))
-    torch.backends.cudnn.benchmark = True  # shapes do not change
+    torch_device, folder = prepare_rank(device, folder, options.runs, folder_name(config))
 
     def build(resuming: bool) -> Engine[Gan]:
         weights = load_snapshot(start) if start and not resuming else None
