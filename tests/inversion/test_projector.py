@@ -153,9 +153,12 @@ def test_initial_latents(G, targets):
         project(G, targets, PixelLoss(), SHORT, start=Start(each))
 
 
-def test_a_step_follows_the_schedule(G, targets, monkeypatch):
-    """Check the deviation of w in each step, and the learning rate, against the paper."""
-    projector = Projector(G, targets[:1], PixelLoss(), ProjectionOptions(steps=40, candidates=0, noise="const"))
+@pytest.mark.parametrize("deviation_of_w", [0.05, 0.0], ids=["mean", "start"])
+def test_a_step_follows_the_schedule(G, targets, monkeypatch, deviation_of_w):
+    """Check the deviation of w in each step, and the learning rate, against the paper; from a start, w is exact."""
+    start = None if deviation_of_w else Start(map_seeds(G, [100], SamplingOptions()))
+    options = ProjectionOptions(space="w", steps=40, candidates=0, noise="const")
+    projector = Projector(G, targets[:1], PixelLoss(), options, start=start)
     seen, real = [], G.synthesis.forward
 
     def record(ws, **more):
@@ -168,7 +171,7 @@ def test_a_step_follows_the_schedule(G, targets, monkeypatch):
         projector.step()
         t = k / 40
         deviation = (seen[-1] - before).square().mean().sqrt()
-        expected = projector.std * 0.05 * max(0.0, 1 - t / 0.75) ** 2
+        expected = projector.std * deviation_of_w * max(0.0, 1 - t / 0.75) ** 2
         assert torch.allclose(deviation, expected, rtol=0.25, atol=1e-6)
         assert projector.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * lr_multiplier(t))
 
