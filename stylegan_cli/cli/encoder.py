@@ -70,12 +70,20 @@ fit_options = combine_options(
     ),
     click.option(
         "--loss",
-        type=click.Choice(["lpips", "discriminator", "pixel"]),
+        type=click.Choice(["lpips", "discriminator", "efficientnet", "pixel"]),
         help="Distance between image and reconstruction, beside the squared difference of pixels: lpips (weights "
-        "downloaded once), discriminator (features of the model's discriminator) or pixel (at several sizes). "
+        "downloaded once), discriminator (features of the model's discriminator), efficientnet (those of "
+        "EfficientNet-Lite0, whose weights are installed with metrics) or pixel (at several sizes). "
         "Default: discriminator, or pixel if the model has none.",
     ),
     detector_option(),
+    click.option(
+        "--identity",
+        metavar="face|FILE",
+        help="Also compare faces with a network that tells persons apart: face (dlib's; weights downloaded once), or a "
+        "file with its weights or those of ArcFace (pSp's model_ir_se50.pth). For models of faces that are aligned as "
+        "in FFHQ, of 64 pixels or more.",
+    ),
     click.option(
         "--held-out",
         type=click.IntRange(0),

@@ -35,7 +35,9 @@ class EncoderRunConfig:
     ema_kimg: float = 5.0  # half-life of the encoder's moving average
     loss: str = "discriminator"  # distance of the reconstruction, beside that of the pixels: a name of losses.LOSSES
     loss_weight: float = 0.3
-    detector: str | None = None  # file with the weights of LPIPS; None: see detectors/weights.py
+    detector: str | None = None  # file with the weights of the loss; None: see detectors/weights.py
+    identity: str | None = None  # network that compares faces: 'face', or a file; None: they are not compared
+    identity_weight: float = 0.1  # of its distance (pSp: Richardson et al. 2021, section 3.2)
     pixel_weight: float = 1.0  # of the mean squared difference of pixels
     judged_weight: float = 2.0  # of the same of what `degrade.Invert.judged` extracts
     latent_weight: float = 0.01  # of the mean squared difference of latents, of generated images with known latents
@@ -52,7 +54,7 @@ class EncoderRunConfig:
         for name in ("batch", "batch_gpu", "gpus", "latent_interval"):
             check_range(self, name, 1)
         names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "judged_weight")
-        for name in (*names, "latent_weight", "spread_weight", "critic_weight", "betas"):
+        for name in (*names, "latent_weight", "spread_weight", "critic_weight", "identity_weight", "betas"):
             check_range(self, name)
         check_choice("loss", self.loss, LOSSES)
         if self.batch % (self.batch_gpu * self.gpus):
