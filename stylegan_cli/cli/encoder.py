@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import SganError
 from .call import resolve_device, warn
 from .launch import launch_run
 from .options import (
@@ -101,7 +104,8 @@ fit_options = combine_options(
     click.option(
         "--resume",
         metavar="FOLDER",
-        help="Run folder to continue as if it had not stopped. Only --kimg, --gpus and --batch-gpu can be changed.",
+        help="Run folder to continue as if it had not stopped. Only --kimg, --gpus and --batch-gpu can be changed; "
+        "--model says where its model is now.",
     ),
     model_option,
     click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the log."),
@@ -162,19 +166,46 @@ def fit(
         if resume:
             _refuse_changes()
             plan = plan_resumed_encoder(Path(resume), options["kimg"], options["gpus"], options["batch_gpu"])
+            plan = _with_model(plan, model)
         else:
             path, description = find_model(model, runs)
             if not quiet and distributed.is_first_on_machine():
                 warn(description)
             options["gpus"] = options["gpus"] or distributed.launcher_world_size()
-            plan = plan_new_encoder(load_snapshot(ensure_snapshot(path)), progress=progress, **options)
+            snapshot = load_snapshot(ensure_snapshot(path))
+            checkpoint = _place(path, snapshot.path)["checkpoint"]
+            plan = plan_new_encoder(snapshot, progress=progress, checkpoint=checkpoint, **options)
     _run(plan, device, RunOptions(quiet, runs=runs))
+
+
+def _with_model(
+    plan: EncoderPlan,  # of a run to resume
+    model: str | None,  # where it is now
+) -> EncoderPlan:
+    """Find the model of a run again. A checkpoint of another program whose conversion is no longer in the cache is
+    converted again. Raises SganError if there is neither."""
+    from ..interop.conversion import ensure_snapshot, find_model
+
+    config = plan.config
+    if model is None and os.path.isfile(config.model):
+        return plan
+    if model is None and not (config.checkpoint and os.path.isfile(config.checkpoint)):
+        missing = config.checkpoint or config.model
+        raise SganError(f"The model of this run, {missing}, does not exist.", hint="Say where it is: --model FILE")
+    path, _ = find_model(model or config.checkpoint)
+    place = _place(path, ensure_snapshot(path))
+    return dataclasses.replace(plan, config=dataclasses.replace(config, **place))
+
+
+def _place(path: Path, snapshot: Path) -> dict[str, str | None]:
+    """Where a model is: its snapshot, and the checkpoint that it was converted from."""
+    return {"model": os.path.abspath(snapshot), "checkpoint": None if snapshot == path else os.path.abspath(path)}
 
 
 def _refuse_changes() -> None:
     """Refuse options that cannot be changed when a run is resumed."""
     context = click.get_current_context()
-    free = {"resume", "kimg", "gpus", "batch_gpu", "quiet", "device", "runs", "kernels"}
+    free = {"resume", "model", "kimg", "gpus", "batch_gpu", "quiet", "device", "runs", "kernels"}
     for name in context.params.keys() - free:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = "--" + name.replace("_", "-")

@@ -19,7 +19,7 @@ class EncoderRunConfig:
     """The complete settings of a run: the same settings and model give the same run."""
 
     recipe: ClassVar[str] = ENCODER
-    model: str  # path of the generator's file
+    model: str  # path of the generator's file, a snapshot
     fingerprint: str  # of the generator
     data: DataSpec
     encoder: EncoderConfig
@@ -47,6 +47,7 @@ class EncoderRunConfig:
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
     task_options: dict = field(default_factory=dict)  # not as by default
     source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask
+    checkpoint: str | None = None  # file of another program that the snapshot was converted from
     origins: tuple[str, ...] = ()  # of the model, see `Owner`
     run: str = ""  # of the model, see `Owner`
 

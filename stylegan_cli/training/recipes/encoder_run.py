@@ -151,7 +151,7 @@ def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], fol
     """Check config.json. Raises SganError if it differs from the settings of the last state, except for the place of
     the model."""
     edits = changed_settings(about.get("config", {}), to_json(config))
-    if names := sorted(edits.keys() - {"model"}):
+    if names := sorted(edits.keys() - {"model", "checkpoint"}):
         before, now = edits[names[0]]
         raise SganError(
             f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
@@ -188,7 +188,8 @@ def open_model_of(
     """Open the generator of a run. Raises SganError if its file is missing or has changed."""
     snapshot = load_snapshot(config.model, device)
     if snapshot.fingerprint != config.fingerprint:
-        raise SganError(f"The model in {config.model} has changed since this run was started.")
+        message = f"The model in {config.model} has changed since this run was started, or is another one."
+        raise SganError(message, hint="Name that of the run: --model FILE")
     return snapshot
 
 
