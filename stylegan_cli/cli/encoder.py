@@ -100,6 +100,12 @@ fit_options = combine_options(
         help="Also train a critic that separates predicted latents from the model's own, which keeps them editable "
         "(e4e).",
     ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "tf32"]),
+        default="auto",
+        help="Numerical precision: fp32, tf32 (faster on a GPU) or auto (tf32 on a GPU, else fp32).",
+    ),
     click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Random seed."),
     click.option(
         "--resume",
@@ -162,6 +168,8 @@ def fit(
 
     quiet, runs, resume, model = (options.pop(name) for name in ("quiet", "runs", "resume", "model"))
     device = str(resolve_device(options.pop("device")))
+    if options["precision"] == "auto":
+        options["precision"] = "tf32" if device.startswith("cuda") else "fp32"
     with bar(quiet, leave=False) as progress:
         if resume:
             _refuse_changes()

@@ -36,6 +36,7 @@ class EncoderRunConfig:
     loss: str = "discriminator"  # distance of the reconstruction, beside that of the pixels: a name of losses.LOSSES
     loss_weight: float = 0.3
     detector: str | None = None  # file with the weights of the loss; None: see detectors/weights.py
+    precision: str = "fp32"  # 'tf32': of the operands of convolutions and products, on CUDA
     identity: str | None = None  # network that compares faces: 'face', or a file; None: they are not compared
     identity_weight: float = 0.1  # of its distance (pSp: Richardson et al. 2021, section 3.2)
     pixel_weight: float = 1.0  # of the mean squared difference of pixels
@@ -58,6 +59,7 @@ class EncoderRunConfig:
         for name in (*names, "latent_weight", "spread_weight", "critic_weight", "identity_weight", "betas"):
             check_range(self, name)
         check_choice("loss", self.loss, LOSSES)
+        check_choice("precision", self.precision, ("fp32", "tf32"))
         if self.batch % (self.batch_gpu * self.gpus):
             raise MisuseError(
                 f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",

@@ -68,10 +68,11 @@ def test_quiet(fit, tmp_path):
 
 def test_options_reach_the_run(fit, rgb_set, tmp_path):
     options = ["--space", "w", "--passes", "2", "--loss", "pixel", "--editable", "--lr", "0.001", "--seed", "5"]
-    fit(*options, "--data", rgb_set, "--batch-gpu", "4", "-q")
+    fit(*options, "--data", rgb_set, "--batch-gpu", "4", "--precision", "tf32", "-q")
     config = json.loads((tmp_path / "runs" / "00000-rgb-encoder" / "config.json").read_text())
     assert (config["encoder"]["space"], config["encoder"]["passes"], config["loss"]) == ("w", 2, "pixel")
     assert (config["lr"], config["seed"], config["batch_gpu"]) == (0.001, 5, 4) and config["critic_weight"] > 0
+    assert config["precision"] == "tf32"
 
 
 def test_resume(sgan, fit, tmp_path):

@@ -21,6 +21,7 @@ from ...errors import FieldError, MisuseError, SganError, quote
 from ...models.discriminator import Discriminator
 from ...models.encoders.identity import FACE, MIN_SIDE, load_identity
 from ...models.encoders.pyramid import encoder_config
+from ...ops import tensor_cores
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
 from ...runs.commands import train_command, use_command
@@ -177,7 +178,8 @@ def fit_encoder(
         loss, identity = _load_losses(config, snapshot)
         return Engine(EncoderRecipe(config, images, snapshot.G, snapshot.D, loss, torch_device, identity))
 
-    run_training(config, folder, torch_device, build, EncoderReport, options)
+    with tensor_cores(config.precision == "tf32", products=config.precision == "tf32"):
+        run_training(config, folder, torch_device, build, EncoderReport, options)
     return folder
 
 

@@ -218,6 +218,21 @@ def test_what_is_judged(make_engine):
         assert torch.allclose(loss, expected.sum(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_tensor_cores(model, tmp_path, monkeypatch, precision):
+    """They are used as the settings of the run say, not as those of the process do."""
+    flags, module = [], "stylegan_cli.training.recipes.encoder_run.run_training"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", precision == "fp32")
+    before = torch.backends.cuda.matmul.allow_tf32
+    monkeypatch.setattr(
+        module, lambda *_: flags.extend([torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32])
+    )
+    plan = plan_new_encoder(model, None, precision=precision, **SHORT)
+    fit_encoder(plan.config, tmp_path, "cpu", QUIET, plan.dataset)
+    assert flags == [precision == "tf32"] * 2
+    assert torch.backends.cuda.matmul.allow_tf32 == before and torch.backends.cudnn.allow_tf32 == (precision == "fp32")
+
+
 def test_faces_are_compared(make_engine):
     engine = make_engine(loss="pixel", loss_weight=0.0, spread_weight=0.0, pixel_weight=0.0)
     recipe, batch = engine.recipe, engine.recipe.next_batch()
