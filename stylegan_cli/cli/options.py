@@ -333,7 +333,7 @@ def detector_option(name: str = "detector") -> typing.Callable:
         "--detector",
         name,
         metavar="FILE",
-        help="File with the weights of the network that extracts features (Inception, VGG16 or LPIPS). "
+        help="File with the weights of the network that extracts features (Inception, VGG16, LPIPS or EfficientNet). "
         "Default: found in the folder SGAN_DETECTORS, else downloaded once.",
     )
 
@@ -367,9 +367,10 @@ projection_options = combine_options(
     ),
     click.option(
         "--loss",
-        type=click.Choice(["lpips", "discriminator", "pixel"]),
-        help="Distance to minimize: lpips (perceptual), discriminator (features of the model's discriminator) or "
-        "pixel. Default: lpips (weights downloaded once), or discriminator if they cannot be downloaded.",
+        type=click.Choice(["lpips", "discriminator", "efficientnet", "pixel"]),
+        help="Distance to minimize: lpips (perceptual), discriminator (features of the model's discriminator), "
+        "efficientnet (those of EfficientNet-Lite0, whose weights are installed with metrics) or pixel. Default: lpips "
+        "(weights downloaded once), or discriminator if they cannot be downloaded.",
     ),
     detector_option(),
     crop_options,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import MisuseError
-from .call import Call, output_folder, refuse_to_overwrite
+from .call import Call, output_folder, refuse_to_overwrite, warn
 from .encoder import fit, fit_options
 from .options import (
     ImagesOrCommand,
@@ -68,10 +68,11 @@ def command(
     """Translate images with a model: enlarge, fill, restore, or make them from sketches and class maps.
 
     An encoder that was fitted to the task predicts latents of the model; the results are images of the model, and as
-    large. `sgan translate fit` makes such an encoder. Takes several images, not a folder or zip.
+    large. `sgan translate fit` makes such an encoder. Takes images, or one folder or zip of images.
 
     Writes NAME-1.png, NAME-2.png ... for each image, translated.npz (their latents, for `sgan edit` and the other
-    commands) and compare.png (the image, what the encoder sees of it, and the results).
+    commands) and compare.png (the image, what the encoder sees of it, and the results; of a folder or zip, the first
+    ones).
 
     \b
     Examples:
@@ -79,19 +80,22 @@ def command(
       sgan translate small.png
       sgan translate photo.png --task inpaint --mask hole.png --num 5
       sgan translate sketch.png --task sketch --num 5 --styles middle
+      sgan translate photos --task restore
     """
     from ..session import TranslateRequest
-    from ..session.translate import output_files
+    from ..session.translate import input_and_output_files
 
     if not request["images"]:
         raise MisuseError("No image to translate.", hint="Name an image: sgan translate face.png")
     folder, translation = Path(outdir), TranslateRequest(runs=call.runs, **request)
-    refuse_to_overwrite([*request["images"], request["encoder"], request["mask"]], output_files(translation, folder))
+    inputs, outputs = input_and_output_files(translation, folder)
+    refuse_to_overwrite([*map(str, inputs), request["encoder"], request["mask"]], outputs)
     with output_folder(folder):
         with call.progress() as progress:
             result = call.open().translate(translation, progress)
+            files = result.save(folder)
         call.inform(f"Encoder: {result.encoder.path} (task {result.task.name}).")
-        files = result.save(folder)
+        warn(*result.warnings)
     if not call.as_json:
         call.inform(*result.notes)
     found = [{"name": name, **figures} for name, figures in zip(result.names, result.figures, strict=True)]

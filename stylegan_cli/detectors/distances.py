@@ -1,4 +1,4 @@
-"""Three differentiable distances between images.
+"""Differentiable distances between images.
 
 Each extracts features of images, once for a target, and computes the distance between two sets of features.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.images import to_rgb
+from .frozen import full_precision
 from .lpips import Lpips
 
 _MAX_SIDE = 256  # pixels of the shorter side that LPIPS is computed at (Karras et al. 2020, appendix D)
@@ -54,8 +55,7 @@ class LpipsLoss:
         images: Tensor,  # [N, C, H, W]
     ) -> list[Tensor]:  # each [N, D]
         images = _fit_side(images, self.lpips.network.min_side, _MAX_SIDE)
-        views = [images] if images.shape[1] != 4 else [to_rgb(images), to_rgb(images, background=0)]
-        return [self.lpips.features(to_rgb(view)) for view in views]
+        return [self.lpips.features(view) for view in _views(images)]
 
     def distance(
         self,
@@ -67,16 +67,13 @@ class LpipsLoss:
 
 @dataclass(frozen=True, eq=False)
 class DiscriminatorLoss:
-    """Feature matching with the model's own discriminator (Salimans et al. 2016, section 3.1).
+    """Feature matching with the model's own discriminator (Salimans et al. 2016, section 3.1), or another network.
 
     d = mean over levels of |D_l(x) - D_l(t)|^2 / |D_l(t)|^2
     """
 
-    levels: Callable[[Tensor], list[Tensor]]  # discriminator's features per level: [N, C, H, W] to [N, c, h, w] each
-
-    @property
-    def name(self) -> str:
-        return "discriminator"
+    levels: Callable[[Tensor], list[Tensor]]  # features per level: [N, C, H, W] to [N, c, h, w] each
+    name: str = "discriminator"
 
     def features(
         self,
@@ -90,6 +87,28 @@ class DiscriminatorLoss:
         b: list[Tensor],
     ) -> Tensor:  # [N]
         return _mean([_mean_square(x - y) / _mean_square(y).clamp_min(1e-8) for x, y in zip(a, b, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class CosineLoss:
+    """1 - cosine of the vectors that a network assigns to images. Images with alpha are compared as by LPIPS."""
+
+    name: str
+    network: Callable[[Tensor], Tensor]  # [N, 3, H, W] to [N, D]
+    unit: float = 1.0  # what counts as a distance of 1
+
+    def features(
+        self,
+        images: Tensor,  # [N, C, H, W]
+    ) -> list[Tensor]:  # each [N, D] of length 1
+        return [F.normalize(self.network(view), dim=1) for view in _views(images)]
+
+    def distance(
+        self,
+        a: list[Tensor],
+        b: list[Tensor],
+    ) -> Tensor:  # [N]
+        return _mean([(x - y).square().sum(1) / (2 * self.unit) for x, y in zip(a, b, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,25 @@ class PixelLoss:
         b: list[Tensor],
     ) -> Tensor:  # [N]
         return _mean([(x - y).abs().mean((1, 2, 3)) for x, y in zip(a, b, strict=True)], len(a) / 3)
+
+
+def rgb_levels(
+    levels: Callable[[Tensor], list[Tensor]],  # of RGB images
+    min_side: int,
+    max_side: int,
+) -> Callable[[Tensor], list[Tensor]]:  # of images with any number of channels and of any size
+    """Extract features of images as LPIPS does, whatever their channels and size."""
+
+    def extract(images: Tensor) -> list[Tensor]:
+        with full_precision():
+            return [x for view in _views(_fit_side(images, min_side, max_side)) for x in levels(view)]
+
+    return extract
+
+
+def _views(images: Tensor) -> list[Tensor]:  # [N, C, H, W] -> [N, 3, H, W] each
+    """The images in RGB; with alpha, on white and on black."""
+    return [to_rgb(images)] if images.shape[1] != 4 else [to_rgb(images), to_rgb(images, background=0)]
 
 
 def _fit_side(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .frozen import FoldedConv
 
 SIZE = 224
+MIN_SIDE, MAX_SIDE = 64, 256  # pixels of the shorter side, of images for `levels`
 # repeats, kernel, stride of the first block, expansion, output channels
 _STAGES = [
     (1, 3, 1, 1, 16),
@@ -21,6 +22,7 @@ _STAGES = [
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 ]
+_TAPS = (0, 2, 4, 10, 15)  # the last block of each size
 
 
 class EfficientNetLite0(nn.Module):
@@ -47,6 +49,18 @@ class EfficientNetLite0(nn.Module):
             x = F.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 255)
         x = (x - 127) / 128
         return {"pool": _relu6(self.head(self.blocks(_relu6(self.stem(x))))).mean((2, 3))}
+
+    def levels(
+        self,
+        images: Tensor,  # [N, 3, H, W] float, -1 black to 1 white, of any size
+    ) -> list[Tensor]:  # [N, C, h, w] of each size, and [N, 1280, 1, 1]
+        """Features of an image at its own size, through which gradients flow."""
+        x, maps = _relu6(self.stem((images * 127.5 + 0.5) / 128)), []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in _TAPS:
+                maps.append(x)
+        return [*maps, _relu6(self.head(x)).mean((2, 3), keepdim=True)]
 
 
 class SameConv(FoldedConv):

@@ -52,6 +52,7 @@ def load_weights(
     network: nn.Module,  # on the device 'meta'
     tensors: dict[str, Tensor],  # by module name; others are ignored
     path: Path,  # their file, for messages
+    hint: str = _HINT,
 ) -> nn.Module:
     """Load weights in float32, eval mode, without gradients. Raises SganError if they belong to another network."""
     expected = expected_shapes(network)
@@ -64,10 +65,10 @@ def load_weights(
         raise SganError(
             f"{path} does not have the weights of {type(network).__name__}: {name} {actual}, expected "
             f"{list(expected[name])} ({len(mismatched)} of {len(expected)} tensors do not match).",
-            hint=_HINT,
+            hint=hint,
         )
     if broken := [name for name in expected if not torch.isfinite(tensors[name]).all()]:
-        raise SganError(f"{path} has weights that are not finite, for example in {broken[0]}.", hint=_HINT)
+        raise SganError(f"{path} has weights that are not finite, for example in {broken[0]}.", hint=hint)
     state = {}
     for name, module in network.named_modules():
         if isinstance(module, FoldedConv):

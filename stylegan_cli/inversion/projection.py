@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.codec import padding
 from ..detectors.distances import Loss
-from ..detectors.losses import load_loss
+from ..detectors.losses import WITH_FILE, load_loss
 from ..errors import SganError, plural
 from ..progress import Progress, silent
 from ..sampling.generate import LatentSpace, SamplingOptions
@@ -70,13 +70,11 @@ def project_images(
 def choose_loss(
     name: str | None,  # see `load_loss`; None: LPIPS if its weights are available, else the discriminator
     snapshot: Snapshot,
-    detector: str | None,  # file with the weights of LPIPS
+    detector: str | None,  # file with the weights of the loss
 ) -> tuple[Loss, list[str]]:  # and warnings, if LPIPS is not available
     """Choose a loss. Raises SganError, with a hint about the alternatives, if it is not available."""
-    if detector is not None and name not in (None, "lpips"):
-        raise SganError(
-            f"--detector has the weights of LPIPS, which --loss {name} does not use.", hint="Remove one of them."
-        )
+    if detector is not None and name not in (None, *WITH_FILE):
+        raise SganError(f"--loss {name} has no weights that --detector could have.", hint="Remove one of them.")
     levels = None if snapshot.D is None else snapshot.D.features
     load = functools.partial(load_loss, levels=levels, model=snapshot.path, device=snapshot.G.device)
     if name is not None or detector is not None:

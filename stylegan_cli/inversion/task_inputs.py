@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..data.codec import fit
+from ..data.codec import MAX_PIXELS, ImageError, fit
 from ..data.images import to_uint8
 from ..data.pairs import class_index, color_codes
+from ..data.sources import Source
 from ..errors import SganError
 from ..sampling.degrade import Inpaint, Invert, Mask, Pairs, Sketch, SuperResolution, enlarge, reduce, with_hole
 from ..snapshot import SnapshotInfo
@@ -60,8 +62,38 @@ def read_inputs(
     mask: str | Path | None = None,  # for inpainting: white pixels are given
 ) -> TaskInputs:
     """Raises SganError if an image cannot be read, or does not fit the task."""
-    config, images = info.generator, [read_image(path) for path in paths]
-    size = config.height, config.width
+    return _inputs_of([read_image(path) for path in paths], task, paths, info, crop, pad, mask)
+
+
+def read_source_inputs(
+    task: Invert,
+    source: Source,
+    names: Sequence[str],  # of images in the source
+    *options: Any,  # as `read_inputs` from `info` on
+) -> tuple[TaskInputs | None, dict[str, str]]:  # None without any; name -> why it is omitted
+    """Read the images of a folder or zip that can be read and fit the task."""
+    parts, problems = [], {}
+    for name in names:
+        try:
+            parts.append(_inputs_of([source.image(name, MAX_PIXELS)], task, [name], *options))
+        except (ImageError, SganError) as e:
+            problems[name] = str(e)
+    if not parts:
+        return None, problems
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(TaskInputs)}
+    return TaskInputs(**{k: None if v[0] is None else torch.cat(v) for k, v in columns.items()}), problems
+
+
+def _inputs_of(
+    images: Sequence[Image.Image],
+    task: Invert,
+    paths: Sequence[str | Path],  # for messages
+    info: SnapshotInfo,
+    crop: str,
+    pad: str,
+    mask: str | Path | None,
+) -> TaskInputs:
+    size = info.generator.height, info.generator.width
     shown = to_uint8(TargetReader(info, crop, pad, channels=3, enlarging="nearest").convert(images, paths))
     if isinstance(task, SuperResolution):
         reduced = size[0] // task.factor, size[1] // task.factor

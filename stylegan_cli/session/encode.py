@@ -169,7 +169,7 @@ def encode_images(
         return _encode_collection(model, request, encoder, progress)
     targets = read_targets(request.images, model.info, request.crop, padding(request.crop, request.pad))
     targets = targets.to(model.device)
-    step = request.batch or _batch(model)
+    step = request.batch or batch_of(model)
     ws = torch.cat([latents_of(model, encoder, part) for part in targets.split(step)])
     names = target_names(request.images)
     finding = _finding(model, names, targets, ws, encoder.network.passes)
@@ -181,7 +181,7 @@ def _encode_collection(model: Model, request: EncodeRequest, encoder: Encoder, p
     """Encode a folder or zip in batches; only latents stay in memory."""
     source = open_source(request.images[0])
     reader = TargetReader(model.info, request.crop, padding(request.crop, request.pad))
-    names, step = list(source.names), request.batch or _batch(model)
+    names, step = list(source.names), request.batch or batch_of(model)
     ws, quality, problems = [], [], {}
     progress("images", 0, len(names))
     for i in range(0, len(names), step):
@@ -208,5 +208,8 @@ def _finding(model: Model, names: Sequence[str], targets: Tensor, ws: Tensor, pa
     return Projection(names, targets, latents, None, model.G, method="encoding")
 
 
-def _batch(model: Model) -> int:
+def batch_of(
+    model: Model,
+) -> int:
+    """Images of a folder or zip at a time."""
     return max(_BATCH * 64 * 64 // max(model.G.config.height * model.G.config.width, 64 * 64), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..data.codec import padding
 from ..data.images import labeled_grid, to_rgb, to_uint8
+from ..data.opening import open_source
 from ..errors import MisuseError, SganError
-from ..inversion.task_inputs import TaskInputs, read_inputs
+from ..inversion.task_inputs import TaskInputs, read_inputs, read_source_inputs
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.degrade import TASKS, Inpaint, Invert, make_task
@@ -20,15 +21,16 @@ from ..sampling.encoders import Encoder
 from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.latent_files import save_latents, target_names
 from ..sampling.mixing import mix_styles, style_indices
-from .encode import EncodeRequest, is_collection, latents_of, open_encoder
-from .model import ImagesResult, Model, OutputImage
+from .encode import EncodeRequest, batch_of, is_collection, latents_of, open_encoder
+from .model import ImagesResult, Model, OutputImage, save_outputs
 
 LATENTS, SHEET = "translated.npz", "compare"
+_ROWS = 16  # images of a folder or zip in the sheet
 
 
 @dataclass(frozen=True)
 class TranslateRequest(EncodeRequest):
-    """The images to translate: files, no folder or zip."""
+    """The images to translate."""
 
     task: str | None = None  # superres, inpaint, sketch, restore, mask or pairs; None: that of the encoder
     num: int = 1  # results per image; from the second on, `styles` are those of random latents
@@ -48,8 +50,6 @@ class TranslateRequest(EncodeRequest):
             trunc=checks.number(),
             mask=checks.path(),
         )
-        if any(is_collection(path) for path in self.images):
-            raise MisuseError("A folder or zip cannot be translated.", hint="Name images.")
         if self.num == 1 and self.styles is not None:
             raise MisuseError("The styles have no effect on one result.", hint="Add --num 5.")
         if self.seed + self.num - 2 > checks.LARGEST_SEED:
@@ -74,41 +74,141 @@ class TranslateResult(ImagesResult):
         format: str = "png",
     ) -> list[Path]:  # the sheet last
         """Write the latents, all images and the sheet."""
-        path = Path(folder, LATENTS)
-        settings = {"encoder": self.encoder.path.name, "targets": [str(image) for image in self.request.images]}
-        save_latents(
-            path,
-            self.ws.flatten(0, 1),
-            names=[output.name for output in self.outputs],
-            model=self.model.fingerprint,
-            settings={**self.model.file_settings, **settings},
-        )
+        names = [output.name for output in self.outputs]
+        path = _save_latents(folder, self.model, self.encoder, self.request, self.ws, names)
         return [path, *super().save(folder, format)]
 
 
-def output_files(
+@dataclass(eq=False)
+class TranslateStream:
+    """The results of a folder or zip, made while they are written. Only latents are kept."""
+
+    model: Model
+    request: TranslateRequest
+    encoder: Encoder
+    task: Invert
+    parts: Callable[[], Iterator[TranslateResult]]  # in batches; of these, only the first has a sheet
+    problems: dict[str, str]  # name of an image in the source -> why it is omitted; complete after `save`
+    names: list[str] = field(default_factory=list)  # of the images, as in `TranslateResult`; filled by `save`
+    figures: list[dict[str, list[float]]] = field(default_factory=list)  # likewise
+
+    @property
+    def images(self) -> Tensor:
+        raise SganError("The images of a folder or zip are not kept.", hint="Save them, or translate named images.")
+
+    @property
+    def warnings(self) -> list[str]:
+        return [f"Not translated: {name}: {why.rstrip('.')}." for name, why in self.problems.items()]
+
+    @property
+    def notes(self) -> list[str]:
+        values = [figure["rms"][0] for figure in self.figures if figure]
+        return _notes(["On average"], [{"rms": [sum(values) / len(values)]}]) if values else []
+
+    def save(
+        self,
+        folder: str | Path,
+        format: str = "png",
+    ) -> list[Path]:  # the sheet last
+        """Make and write all images, then the latents, and a sheet of the first ones. Raises SganError if there is no
+        image that can be translated."""
+        ws: list[Tensor] = []
+        sheets: list[OutputImage] = []
+        outputs: list[str] = []
+
+        def results() -> Iterator[OutputImage]:
+            for part in self.parts():
+                ws.append(part.ws.cpu())
+                sheets.extend([part.sheet] if part.sheet else [])
+                self.names += part.names
+                self.figures += part.figures
+                outputs.extend(output.name for output in part.outputs)
+                yield from part.outputs
+
+        files = list(save_outputs(results(), folder, format))
+        if not ws:
+            raise SganError(f"No image in {self.request.images[0]} can be translated.", hint=self.warnings[0])
+        path = _save_latents(folder, self.model, self.encoder, self.request, torch.cat(ws), outputs)
+        return [path, *files, sheets[0].save(folder, format)]
+
+
+def _save_latents(
+    folder: str | Path,
+    model: Model,
+    encoder: Encoder,
+    request: TranslateRequest,
+    ws: Tensor,  # [N, K, num_ws, w_dim]
+    names: list[str],  # [N * K]
+) -> Path:
+    path = Path(folder, LATENTS)
+    settings = {"encoder": encoder.path.name, "targets": [str(image) for image in request.images]}
+    settings = {**model.file_settings, **settings}
+    save_latents(path, ws.flatten(0, 1), names=names, model=model.fingerprint, settings=settings)
+    return path
+
+
+def input_and_output_files(
     request: TranslateRequest,
     folder: str | Path,
-) -> list[Path]:
-    """The files that `TranslateResult.save` will write."""
-    images = [f"{name}-{k + 1}.png" for name in target_names(request.images) for k in range(request.num)]
-    return [Path(folder, name) for name in (LATENTS, *images, f"{SHEET}.png")]
+) -> tuple[list[Path], list[Path]]:
+    """The files that are read, and those that `save` will write."""
+    inputs = [Path(path) for path in request.images]
+    names = target_names(inputs)
+    if is_collection(inputs[0]):
+        stored = open_source(inputs[0]).names
+        names = target_names(stored)
+        inputs += [inputs[0] / name for name in stored if inputs[0].is_dir()]
+    results = [f"{name}-{k + 1}.png" for name in names for k in range(request.num)]
+    return inputs, [Path(folder, name) for name in (LATENTS, *results, f"{SHEET}.png")]
 
 
 def translate_images(
     model: Model,
     request: TranslateRequest,
     progress: Progress = silent,
-) -> TranslateResult:
+) -> TranslateResult | TranslateStream:
     """Translate images with an encoder for the task. Raises SganError if there is none for the model, or an image does
-    not fit the task."""
+    not fit the task; those of a folder or zip are omitted with a warning."""
     encoder = open_encoder(model, request.encoder, request.runs, request.task)
-    task, sampling = _task_of(encoder, model), SamplingOptions(trunc=request.trunc, batch=request.batch)
+    task = _task_of(encoder, model)
     if request.mask is not None and not isinstance(task, Inpaint):
         raise MisuseError(f"A mask has no effect on the task {task.name}.", hint="Remove --mask.")
     styles = style_indices(model.G.layers, request.styles or "fine") if request.num > 1 else []
-    pad = padding(request.crop, request.pad)
-    read = read_inputs(task, request.images, model.info, request.crop, pad, request.mask)
+    options = (model.info, request.crop, padding(request.crop, request.pad), request.mask)
+    if not is_collection(request.images[0]):
+        read = read_inputs(task, request.images, *options)
+        return _translate(model, request, encoder, task, styles, read, target_names(request.images), progress)
+    source, step, problems = open_source(request.images[0]), request.batch or batch_of(model), {}
+    names = dict(zip(source.names, target_names(source.names), strict=True))
+
+    def parts() -> Iterator[TranslateResult]:
+        progress("images", 0, len(names))
+        rows = _ROWS
+        for i in range(0, len(names), step):
+            batch = source.names[i : i + step]
+            read, unreadable = read_source_inputs(task, source, batch, *options)
+            problems.update(unreadable)
+            own = [names[name] for name in batch if name not in unreadable]
+            if read is not None:
+                yield _translate(model, request, encoder, task, styles, read, own, silent, rows)
+                rows = 0
+            progress("images", min(i + step, len(names)), len(names))
+
+    return TranslateStream(model, request, encoder, task, lambda: model.with_kernels(parts()), problems)
+
+
+def _translate(
+    model: Model,
+    request: TranslateRequest,
+    encoder: Encoder,
+    task: Invert,
+    styles: list[int],  # that vary
+    read: TaskInputs,
+    names: list[str],
+    progress: Progress,
+    rows: int | None = None,  # of the sheet; None: all, 0: no sheet
+) -> TranslateResult:
+    sampling = SamplingOptions(trunc=request.trunc, batch=request.batch)
     parts = read.inputs.split(sampling.batch_for(model.G))
     ws = torch.cat([latents_of(model, encoder, part.to(model.device)) for part in parts])
     seeds = range(request.seed, request.seed + request.num - 1)
@@ -116,7 +216,6 @@ def translate_images(
     if seeds:
         results = torch.cat([results, mix_styles(ws, map_seeds(model.G, seeds, sampling), styles)], 1)
     images = _synthesize(model, results, read, progress)
-    names = target_names(request.images)
     metadata = model.metadata(SamplingOptions(), encoder=encoder.path.name, task=task.name)
     varied = {"styles": str(styles), "trunc": f"{request.trunc:g}"}
     outputs = [
@@ -128,7 +227,7 @@ def translate_images(
     figures = _figures(read, images)
     return TranslateResult(
         outputs=outputs,
-        sheet=OutputImage(SHEET, _sheet(task, read, images, names), metadata),
+        sheet=None if rows == 0 else OutputImage(SHEET, _sheet(task, read, images, names, rows), metadata),
         notes=_notes(names, figures),
         model=model,
         request=request,
@@ -175,8 +274,15 @@ def _notes(names: list[str], figures: list[dict[str, list[float]]]) -> list[str]
     ]
 
 
-def _sheet(task: Invert, read: TaskInputs, images: Tensor, names: list[str]) -> Tensor:  # uint8 [3, H', W']
+def _sheet(
+    task: Invert,
+    read: TaskInputs,
+    images: Tensor,  # uint8 [N, K, C, H, W]
+    names: list[str],
+    rows: int | None,
+) -> Tensor:  # uint8 [3, H', W']
     """A row for each image: itself, what the encoder sees of it, and the results."""
     columns = [read.images, to_rgb(to_uint8(task.shown(read.inputs))), *map(to_rgb, images.unbind(1))]
+    columns, names = [column[:rows] for column in columns], names[:rows]
     labels = ["input", "encoder's input", *(f"result {k + 1}" for k in range(images.shape[1]))]
     return labeled_grid(torch.stack(columns, 1), None, None, names, labels)

@@ -19,7 +19,7 @@ class EncoderRunConfig:
     """The complete settings of a run: the same settings and model give the same run."""
 
     recipe: ClassVar[str] = ENCODER
-    model: str  # path of the generator's file
+    model: str  # path of the generator's file, a snapshot
     fingerprint: str  # of the generator
     data: DataSpec
     encoder: EncoderConfig
@@ -35,7 +35,10 @@ class EncoderRunConfig:
     ema_kimg: float = 5.0  # half-life of the encoder's moving average
     loss: str = "discriminator"  # distance of the reconstruction, beside that of the pixels: a name of losses.LOSSES
     loss_weight: float = 0.3
-    detector: str | None = None  # file with the weights of LPIPS; None: see detectors/weights.py
+    detector: str | None = None  # file with the weights of the loss; None: see detectors/weights.py
+    precision: str = "fp32"  # 'tf32': of the operands of convolutions and products, on CUDA
+    identity: str | None = None  # network that compares faces: 'face', or a file; None: they are not compared
+    identity_weight: float = 0.1  # of its distance (pSp: Richardson et al. 2021, section 3.2)
     pixel_weight: float = 1.0  # of the mean squared difference of pixels
     judged_weight: float = 2.0  # of the same of what `degrade.Invert.judged` extracts
     latent_weight: float = 0.01  # of the mean squared difference of latents, of generated images with known latents
@@ -45,6 +48,7 @@ class EncoderRunConfig:
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
     task_options: dict = field(default_factory=dict)  # not as by default
     source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask
+    checkpoint: str | None = None  # file of another program that the snapshot was converted from
     origins: tuple[str, ...] = ()  # of the model, see `Owner`
     run: str = ""  # of the model, see `Owner`
 
@@ -52,9 +56,10 @@ class EncoderRunConfig:
         for name in ("batch", "batch_gpu", "gpus", "latent_interval"):
             check_range(self, name, 1)
         names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "judged_weight")
-        for name in (*names, "latent_weight", "spread_weight", "critic_weight", "betas"):
+        for name in (*names, "latent_weight", "spread_weight", "critic_weight", "identity_weight", "betas"):
             check_range(self, name)
         check_choice("loss", self.loss, LOSSES)
+        check_choice("precision", self.precision, ("fp32", "tf32"))
         if self.batch % (self.batch_gpu * self.gpus):
             raise MisuseError(
                 f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.runs import latest_snapshot
+from stylegan_cli.runs import PACKAGED_MODEL, latest_snapshot
 from stylegan_cli.sampling.encoders import read_encoder_info
 from stylegan_cli.snapshot import load_snapshot, save_snapshot
 
@@ -67,10 +68,11 @@ def test_quiet(fit, tmp_path):
 
 def test_options_reach_the_run(fit, rgb_set, tmp_path):
     options = ["--space", "w", "--passes", "2", "--loss", "pixel", "--editable", "--lr", "0.001", "--seed", "5"]
-    fit(*options, "--data", rgb_set, "--batch-gpu", "4", "-q")
+    fit(*options, "--data", rgb_set, "--batch-gpu", "4", "--precision", "tf32", "-q")
     config = json.loads((tmp_path / "runs" / "00000-rgb-encoder" / "config.json").read_text())
     assert (config["encoder"]["space"], config["encoder"]["passes"], config["loss"]) == ("w", 2, "pixel")
     assert (config["lr"], config["seed"], config["batch_gpu"]) == (0.001, 5, 4) and config["critic_weight"] > 0
+    assert config["precision"] == "tf32"
 
 
 def test_resume(sgan, fit, tmp_path):
@@ -84,7 +86,6 @@ def test_resume(sgan, fit, tmp_path):
         ["--batch", "4"],
         ["--lr", "1"],
         ["--seed", "1"],
-        ["--model", folder],
         ["--editable"],
         ["--data", "a"],
     ):
@@ -214,3 +215,17 @@ def test_a_checkpoint_of_another_program(sgan, class_run, rgb_set, tmp_path, mon
     for model in (checkpoint, class_run):
         result = sgan("encode", rgb_set, "--model", model, "--runs", runs, "--outdir", tmp_path / "out")
         assert f"Encoder: {latest_snapshot(folder)}." in result.stderr
+    shutil.rmtree(tmp_path / "cache")
+    resumed = ["encoder", "fit", "--resume", folder, "-q"]
+    sgan(*resumed, "--kimg", "0.04")  # converted again
+    shutil.rmtree(tmp_path / "cache")
+    checkpoint.rename(moved := tmp_path / "moved.pkl")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert_error(sgan(*resumed, "--kimg", "0.048", code=1), f"{checkpoint}, does not exist", "--model FILE")
+    other = sgan(*resumed, "--kimg", "0.048", "--model", PACKAGED_MODEL, code=1)
+    assert_error(other, "has changed since this run was started, or is another one", "--model FILE")
+    assert before == {p.name: p.read_bytes() for p in folder.iterdir()}
+    sgan(*resumed, "--kimg", "0.048", "--model", moved)
+    assert read_encoder_info(latest_snapshot(folder)).kimg == 0.048
+    shutil.rmtree(tmp_path / "cache")
+    sgan(*resumed, "--kimg", "0.056")  # converted from the new place

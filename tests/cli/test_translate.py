@@ -148,6 +148,46 @@ def test_another_family(fit, translate, alias_free, tmp_path):
     assert names(tmp_path / "out") == ["compare.png", "inpaint-1.png", "inpaint-2.png", "translated.npz"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_folder_or_zip(translate, fitted, inputs, tmp_path, kind):
+    """In batches: the same files as of its images; a sheet of the first ones; others are omitted with a warning."""
+    source, out, stored = tmp_path / "photos", tmp_path / "out", ("superres", "sketch", "restore")
+    (source / "deep").mkdir(parents=True)
+    for name in stored:
+        (source / "deep" / f"{name}.png").write_bytes((inputs / f"{name}.png").read_bytes())
+    (source / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    if kind == "zip":
+        with zipfile.ZipFile(source := tmp_path / "photos.zip", "w") as z:
+            for path in (tmp_path / "photos").rglob("*.png"):
+                z.write(path, path.relative_to(tmp_path / "photos"))
+    images = [inputs / f"{name}.png" for name in sorted(stored)]
+    words = ("--task", "superres", "--num", "2", "--seed", "3", "--json")
+    alone = json.loads(translate("superres", *images[1:], *words, image=images[0], runs=fitted).stdout)
+    expected = {path.name: pixels(path) for path in out.glob("*-?.png")}
+    with np.load(out / "translated.npz") as f:
+        latents, order = f["w"], f["names"].tolist()
+    for path in out.iterdir():
+        path.unlink()
+    result = translate("superres", *words, "--batch", "2", image=source, runs=fitted)
+    assert "Not translated: broken.png" in result.stderr and result.stderr.count("Not translated") == 1
+    assert names(out) == sorted([*expected, "compare.png", "translated.npz"])
+    assert all(np.abs(pixels(out / name) - image).max() <= 1 for name, image in expected.items())
+    answer = json.loads(result.stdout)
+    assert [x["name"] for x in answer["found"]] == [x["name"] for x in alone["found"]] == sorted(stored)
+    assert all(a["rms"] == pytest.approx(b["rms"], abs=1e-3) for a, b in zip(answer["found"], alone["found"]))
+    with np.load(out / "translated.npz") as f:
+        assert np.allclose(f["w"], latents, atol=1e-4) and f["names"].tolist() == order
+
+
+def test_a_folder_is_not_overwritten(sgan, fitted, inputs, tiny_run, tmp_path):
+    """By the result of another image of the folder."""
+    for name in ("a.png", "a-1.png"):
+        (tmp_path / name).write_bytes((inputs / "sketch.png").read_bytes())
+    words = ["--task", "sketch", "--model", tiny_run, "--runs", fitted, "-q"]
+    result = sgan("translate", tmp_path, *words, "--outdir", tmp_path, code=1)
+    assert "would be overwritten by its own result" in result.stderr and names(tmp_path) == ["a-1.png", "a.png"]
+
+
 def test_results_depend_on_the_seed_alone(translate, fitted, inputs, tmp_path):
     """The first result is the same for any seed; the second with seed 6 is the third with seed 5."""
     images = {}
@@ -252,7 +292,13 @@ def test_uses_that_are_refused(sgan, fit, translate, fitted, inputs, alias_free,
     assert "A mask has no effect" in refused("sketch", "--task", "sketch", "--mask", inputs / "hole.png")
     assert "no style 99" in refused("sketch", "--task", "sketch", "--styles", "99", "--num", "2")
     assert "which is not the color of a class" in refused("mask", "--task", "mask", image=inputs / "restore.png")
-    assert "A folder or zip" in refused("sketch", image=inputs)
+    assert "has to be named alone" in refused("sketch", inputs / "mask.png", image=inputs)
+    (tmp_path / "empty").mkdir()
+    assert "contains no images" in refused("sketch", image=tmp_path / "empty")
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "a.png").write_bytes((inputs / "restore.png").read_bytes())
+    message = refused("mask", "--task", "mask", image=tmp_path / "maps")
+    assert "can be translated" in message and "not the color of a class" in message
     assert "does not exist" in refused("sketch", "--task", "sketch", image=tmp_path / "nothing.png")
     for level, message in ((255, "nothing is missing"), (0, "entirely black")):
         Image.new("L", (48, 24), level).save(tmp_path / "mask.png")

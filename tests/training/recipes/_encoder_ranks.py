@@ -13,7 +13,7 @@ from stylegan_cli.sampling import counter
 from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.recipes.encoder import EncoderRecipe
-from stylegan_cli.training.recipes.encoder_run import _load_loss, plan_new_encoder
+from stylegan_cli.training.recipes.encoder_run import _load_losses, plan_new_encoder
 from stylegan_cli.training.state import gather
 
 OPTIONS = {"kimg": 0.4, "batch": 8, "held_out": 4, "passes": 2, "editable": True, "lr": 0.002}
@@ -32,7 +32,7 @@ def make_engine(path, ranks):
     plan = plan_new_encoder(snapshot, gpus=ranks, **OPTIONS)
     for network in (snapshot.G, snapshot.D):
         network.double()
-    recipe = Double(plan.config, plan.dataset, snapshot.G, snapshot.D, _load_loss(plan.config, snapshot))
+    recipe = Double(plan.config, plan.dataset, snapshot.G, snapshot.D, _load_losses(plan.config, snapshot)[0])
     for network in recipe.networks.values():
         network.double()
     return Engine(recipe)

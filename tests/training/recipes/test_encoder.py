@@ -20,6 +20,7 @@ from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.models.encoders.passes import encode
 from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.runs import latest_snapshot, snapshots
 from stylegan_cli.runs.records import read_stats
@@ -28,6 +29,7 @@ from stylegan_cli.snapshot import SnapshotInfo, load_snapshot, save_snapshot
 from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.recipes.encoder import EncoderRecipe, Rate
 from stylegan_cli.training.recipes.encoder_run import (
+    describe_fit,
     describe_next,
     fit_encoder,
     plan_new_encoder,
@@ -214,6 +216,55 @@ def test_what_is_judged(make_engine):
                 seen = recipe.task.judged(images) - recipe.task.judged(batch.images)
                 expected = expected + 2 * seen.square().mean((1, 2, 3))
         assert torch.allclose(loss, expected.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_tensor_cores(model, tmp_path, monkeypatch, precision):
+    """They are used as the settings of the run say, not as those of the process do."""
+    flags, module = [], "stylegan_cli.training.recipes.encoder_run.run_training"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", precision == "fp32")
+    before = torch.backends.cuda.matmul.allow_tf32
+    monkeypatch.setattr(
+        module, lambda *_: flags.extend([torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32])
+    )
+    plan = plan_new_encoder(model, None, precision=precision, **SHORT)
+    fit_encoder(plan.config, tmp_path, "cpu", QUIET, plan.dataset)
+    assert flags == [precision == "tf32"] * 2
+    assert torch.backends.cuda.matmul.allow_tf32 == before and torch.backends.cudnn.allow_tf32 == (precision == "fp32")
+
+
+def test_faces_are_compared(make_engine):
+    engine = make_engine(loss="pixel", loss_weight=0.0, spread_weight=0.0, pixel_weight=0.0)
+    recipe, batch = engine.recipe, engine.recipe.next_batch()
+    with torch.no_grad():
+        assert recipe._reconstruct(batch) == 0
+        recipe.identity = loss = PixelLoss()
+        images = recipe.G.synthesis(encode(recipe.E, recipe.G, batch.images))
+        expected = 0.1 * loss.distance(loss.features(images), loss.features(batch.images)).sum()
+        assert torch.allclose(recipe._reconstruct(batch), expected, rtol=1e-4)
+
+
+def test_a_run_with_a_network_of_faces(fit, face_api, make_set, tmp_path):
+    """Recorded, measured, and resumed to the bit; also in the folder of the file that was named."""
+    torch.manual_seed(0)
+    config = StyleGAN2Config(64, 64, z_dim=8, w_dim=8, mapping_layers=2, channel_base=64, channel_max=4)
+    save_snapshot(tmp_path / "g.safetensors", build_generator(config), None, SnapshotInfo(config))
+    file = os.path.relpath(face_api / "face_recognition_model.bin")
+    options = {"kimg": 0.004, "snap": 0.002, "batch": 2, "held_out": 1, "identity": file}
+    options |= {"channel_base": 256, "channel_max": 8, "pyramid_channels": 8}
+    data = make_set(tmp_path / "faces.zip", (64, 64, 3), 8)
+    folder, config = fit(snapshot=load_snapshot(tmp_path / "g.safetensors"), data=str(data), **options)
+    assert config.identity == os.path.abspath(file) and "loss pixel + identity" in describe_fit(config, folder)
+    assert read_encoder_info(latest_snapshot(folder)).held_out["identity"] > 0
+    assert read_stats(folder)[-1]["loss/identity"] > 0 and "identity" in log(folder)
+    expected = final_state(folder)
+    list_states(folder)[0].unlink()
+    resume(folder)
+    assert same(final_state(folder), expected)
+
+
+def test_faces_that_are_too_small(model, tmp_path):
+    assert "no identity below 64 pixels: the model's are 16x16" in refused(model, None, MisuseError, identity="face")
 
 
 # ------------------------------------------------------------------------------------------- learning rate
