@@ -476,7 +476,7 @@ def test_the_critic_separates(make_engine):
 
 
 def test_what_skips_train(make_engine, model):
-    """The encoder, the convolutions, a copy of the generator and one of the discriminator; the loss starts as without."""
+    """The encoder, the convolutions, and copies of the generator and the discriminator."""
     engine, plain = make_engine(task="restore", skips=True, r1_interval=2), make_engine(task="restore")
     recipe = engine.recipe
     assert [phase.name for phase in recipe.phases] == ["E", "E latents", "D", "D R1"]
@@ -503,21 +503,6 @@ def test_what_skips_train(make_engine, model):
     assert not {"loss/absolute", "loss/G", "loss/D"} & plain.means.take().keys()
 
 
-def test_skips_learn_what_latents_cannot_say(make_engine):
-    """Images of noise, seen as they are: the features carry them."""
-    losses = {}
-    for skips in (False, True):
-        engine = make_engine(
-            task="superres", task_options={"factor": 2}, skips=skips, kimg=100.0, lr=0.03, seed=1, loss="pixel"
-        )
-        engine.recipe.rate.shown = 1000
-        for k in range(60):
-            engine.step()
-            if k in (49, 59):
-                losses[skips] = engine.means.take()["loss/pixel"]
-    assert losses[True] < 0.9 * losses[False]
-
-
 def test_a_file_with_skips(fit, model):
     """It has only what differs from the model; held-out figures are those of the fine-tuned network."""
     folder, config = fit(task="inpaint", skips=True)
@@ -527,8 +512,7 @@ def test_a_file_with_skips(fit, model):
     assert any(name.startswith("skips.convs.") for name in names)
     assert "skips.synthesis.b16.conv1.weight" in names and "skips.synthesis.b16.conv1.noise_const" not in names
     state, _ = read_state(list_states(folder)[0])
-    expected = {name: t for name, t in state["skips_ema"].items()}
-    assert same(encoder.skips.state_dict(), expected)
+    assert same(encoder.skips.state_dict(), dict(state["skips_ema"]))
     engine = Engine(EncoderRecipe(config, open_data_of(config), model.G, model.D, PixelLoss()))
     engine.restore({k: v for k, v in state.items() if k != "record"})
     errors = [(a - b).square().mean() for a, _, _, b in engine.recipe.reconstructions()]
@@ -539,7 +523,7 @@ def test_a_file_with_skips(fit, model):
 
 def test_skips_without_a_discriminator(fit, model, tmp_path):
     save_snapshot(tmp_path / "g.safetensors", model.G, None, dataclasses.replace(model.info, discriminator=None))
-    folder, _ = fit(snapshot=load_snapshot(tmp_path / "g.safetensors"), task="restore", skips=True)
+    folder, _ = fit(snapshot=load_snapshot(tmp_path / "g.safetensors"), task="restore", skips=True, kimg=0.016)
     assert "loss/absolute" in read_stats(folder)[-2] and "loss/D" not in read_stats(folder)[-2]
 
 
