@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -295,11 +295,12 @@ class EncoderRecipe(Recipe):
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Held-out images, what the encoder sees of them, their latents and reconstructions, in batches. Without
         held-out images, the first ones of the dataset."""
+        skips = None if self.skips_ema is None else cast(SkipSynthesis, self.skips_ema.network)
         chosen = self.held_out if len(self.held_out) else torch.arange(min(len(self.dataset), 64))
         for part in chosen[:count].split(max(self.batch_gpu, 1)):
             images = self.dataset.images(part).to(self.device).float() / 127.5 - 1
             inputs = self.task(images, self.config.seed, part.to(self.device))
-            skips, features = self.skips_ema and self.skips_ema.network, []
+            features: list[list[Tensor]] = []
             ws = encode(self.ema.network, self.G, inputs, skips=skips, features=features)
             found = self.G.synthesis(ws) if skips is None else skips(ws, features[-1])
             yield images[:, : self.G.config.channels], inputs, ws, found
