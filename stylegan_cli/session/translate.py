@@ -14,6 +14,7 @@ from ..data.images import labeled_grid, to_rgb, to_uint8
 from ..data.opening import open_source
 from ..errors import MisuseError, SganError
 from ..inversion.task_inputs import TaskInputs, read_inputs, read_source_inputs
+from ..models.encoders.skips import SkipSynthesis
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.degrade import TASKS, Inpaint, Invert, make_task
@@ -34,7 +35,7 @@ class TranslateRequest(EncodeRequest):
 
     task: str | None = None  # superres, inpaint, sketch, restore, mask or pairs; None: that of the encoder
     num: int = 1  # results per image; from the second on, `styles` are those of random latents
-    styles: str | Sequence[int] | None = None  # 'coarse', 'middle', 'fine', or indices of w; None: fine
+    styles: str | Sequence[int] | None = None  # 'coarse', 'middle', 'fine', or indices of w; None: the upper half
     seed: int = 0  # of the second result; the following ones have the following seeds
     trunc: float = 1.0  # truncation psi of random latents
     mask: str | Path | None = None  # for inpainting: white pixels are given; None: opaque pixels are
@@ -173,7 +174,9 @@ def translate_images(
     task = _task_of(encoder, model)
     if request.mask is not None and not isinstance(task, Inpaint):
         raise MisuseError(f"A mask has no effect on the task {task.name}.", hint="Remove --mask.")
-    styles = style_indices(model.G.layers, request.styles or "fine") if request.num > 1 else []
+    upper_half = range(model.G.num_ws // 2, model.G.num_ws)  # pSp (Richardson et al. 2021, section 5): 8-17 of 18
+    chosen = style_indices(model.G.layers, request.styles) if request.styles else list(upper_half)
+    styles = chosen if request.num > 1 else []
     options = (model.info, request.crop, padding(request.crop, request.pad), request.mask)
     if not is_collection(request.images[0]):
         read = read_inputs(task, request.images, *options)
@@ -209,13 +212,17 @@ def _translate(
     rows: int | None = None,  # of the sheet; None: all, 0: no sheet
 ) -> TranslateResult:
     sampling = SamplingOptions(trunc=request.trunc, batch=request.batch)
-    parts = read.inputs.split(sampling.batch_for(model.G))
-    ws = torch.cat([latents_of(model, encoder, part.to(model.device)) for part in parts])
+    features: list[list[Tensor]] = []  # of the last pass, for each part
+    ws = []
+    for part in read.inputs.split(sampling.batch_for(model.G)):
+        ws.append(latents_of(model, encoder, part.to(model.device), seen := []))
+        features += seen[-1:]
+    ws = torch.cat(ws)
     seeds = range(request.seed, request.seed + request.num - 1)
     results = ws[:, None]
     if seeds:
         results = torch.cat([results, mix_styles(ws, map_seeds(model.G, seeds, sampling), styles)], 1)
-    images = _synthesize(model, results, read, progress)
+    images = _synthesize(model, encoder, results, features, read, progress)
     metadata = model.metadata(SamplingOptions(), encoder=encoder.path.name, task=task.name)
     varied = {"styles": str(styles), "trunc": f"{request.trunc:g}"}
     outputs = [
@@ -250,12 +257,40 @@ def _task_of(encoder: Encoder, model: Model) -> Invert:
     return task
 
 
-def _synthesize(model: Model, ws: Tensor, read: TaskInputs, progress: Progress) -> Tensor:  # uint8 [N, K, C, H, W]
-    """Synthesize the images of ws [N, K, num_ws, w_dim], with the pixels that are given."""
-    flat = ws.flatten(0, 1)
-    images = generate_images(model.G, lambda i, j: flat[i:j], [0] * len(flat), SamplingOptions(), progress)
-    table = torch.stack(list(images)).unflatten(0, ws.shape[:2])
+def _synthesize(
+    model: Model,
+    encoder: Encoder,
+    ws: Tensor,  # [N, K, num_ws, w_dim]
+    features: list[list[Tensor]],  # of parts of the images, for the encoder's skips
+    read: TaskInputs,
+    progress: Progress,
+) -> Tensor:  # uint8 [N, K, C, H, W]
+    """Synthesize images, with the pixels that are given."""
+    if encoder.skips is not None:
+        table = _synthesize_with_skips(encoder.skips, ws, features, progress)
+    else:
+        flat = ws.flatten(0, 1)
+        images = generate_images(model.G, lambda i, j: flat[i:j], [0] * len(flat), SamplingOptions(), progress)
+        table = torch.stack(list(images)).unflatten(0, ws.shape[:2])
     return torch.stack([read.keep_given(column) for column in table.unbind(1)], 1)
+
+
+@torch.no_grad()
+def _synthesize_with_skips(
+    skips: SkipSynthesis,
+    ws: Tensor,  # [N, K, num_ws, w_dim]
+    features: list[list[Tensor]],  # of parts of the N images
+    progress: Progress,
+) -> Tensor:  # uint8 [N, K, C, H, W]
+    sizes, done, table = [len(levels[0]) for levels in features], 0, []
+    progress("images", 0, ws.shape[0] * ws.shape[1])
+    for part, levels in zip(ws.split(sizes), features, strict=True):
+        columns = []
+        for column in part.unbind(1):
+            columns.append(to_uint8(skips(column, levels)).cpu())
+            progress("images", done := done + len(part), ws.shape[0] * ws.shape[1])
+        table.append(torch.stack(columns, 1))
+    return torch.cat(table)
 
 
 def _figures(read: TaskInputs, images: Tensor) -> list[dict[str, list[float]]]:
