@@ -18,6 +18,7 @@ from ...data.pairs import PairedDataset, open_pairs
 from ...detectors.distances import Loss
 from ...detectors.losses import WITH_FILE, load_loss
 from ...errors import FieldError, MisuseError, SganError, quote
+from ...models.config import GeneratorConfig
 from ...models.discriminator import Discriminator
 from ...models.encoders.identity import FACE, MIN_SIDE, load_identity
 from ...models.encoders.pyramid import encoder_config
@@ -72,13 +73,7 @@ def plan_new_encoder(
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
     _require_styles(snapshot)
-    if detector is not None and loss not in WITH_FILE:
-        hint = "Add --loss lpips or --loss efficientnet, or remove --detector."
-        raise MisuseError("--detector has the weights of the loss.", hint=hint)
-    if identity is not None and min(G.config.height, G.config.width) < MIN_SIDE:
-        size = f"{G.config.height}x{G.config.width} (height x width)"
-        message = f"--identity compares faces, which have no identity below {MIN_SIDE} pixels: the model's are {size}."
-        raise MisuseError(message, hint="Remove --identity.")
+    _check_losses(G.config, loss, detector, identity)
     dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
@@ -296,6 +291,16 @@ def _require_styles(snapshot: Snapshot) -> None:
     if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
         message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
         raise SganError(message, hint="Use a model whose layers have styles: sgan train")
+
+
+def _check_losses(model: GeneratorConfig, loss: str | None, detector: str | None, identity: str | None) -> None:
+    if detector is not None and loss not in WITH_FILE:
+        hint = "Add --loss lpips or --loss efficientnet, or remove --detector."
+        raise MisuseError("--detector has the weights of the loss.", hint=hint)
+    if identity is not None and min(model.height, model.width) < MIN_SIDE:
+        size = f"{model.height}x{model.width} (height x width)"
+        message = f"--identity compares faces, which have no identity below {MIN_SIDE} pixels: the model's are {size}."
+        raise MisuseError(message, hint="Remove --identity.")
 
 
 def _load_losses(config: EncoderRunConfig, snapshot: Snapshot) -> tuple[Loss, Loss | None]:  # and that of faces
