@@ -78,8 +78,7 @@ def plan_new_encoder(
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
     defaults |= {"batch": batch or defaults["batch"]}
-    network = _trunk_like(snapshot.D)
-    network |= {name: options.pop(name) for name in _NETWORK if name in options}
+    network = _trunk_like(snapshot.D) | {name: options.pop(name) for name in _NETWORK if name in options}
     task_options = dict(task_options or {})
     pairs = _open_source(dataset, task, source and os.path.abspath(source), progress)
     if pairs is not None:
