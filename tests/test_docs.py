@@ -266,6 +266,9 @@ def shortened(args):
             changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
     elif args[1:2] == ["fit"]:
         changes = dict(SHORT)
+        if "--identity" in args:  # the little model has too few pixels for faces
+            place = args.index("--identity")
+            del args[place : place + 2]
         if "--resume" in args:
             changes = {"--kimg": "0.032", "--resume": str(max(Path("runs").glob("*-encoder")))}
     elif args[:2] == ["data", "pack"]:

@@ -83,9 +83,9 @@ fit_options = combine_options(
     click.option(
         "--identity",
         metavar="face|FILE",
-        help="Also compare faces with a network that tells persons apart: face (dlib's; weights downloaded once), or a "
-        "file with its weights or those of ArcFace (pSp's model_ir_se50.pth). For models of faces that are aligned as "
-        "in FFHQ, of 64 pixels or more.",
+        help="Also compare the persons, for models of faces: face (dlib's network; weights downloaded once), or a file "
+        "with its weights or those of ArcFace (pSp's model_ir_se50.pth). Faces have to be aligned as in FFHQ, and have "
+        "64 pixels or more.",
     ),
     click.option(
         "--held-out",

@@ -69,7 +69,7 @@ def read_source_inputs(
     task: Invert,
     source: Source,
     names: Sequence[str],  # of images in the source
-    *options: Any,  # as `read_inputs` from `info` on
+    options: tuple[Any, ...],  # as `read_inputs` from `info` on
 ) -> tuple[TaskInputs | None, dict[str, str]]:  # None without any; name -> why it is omitted
     """Read the images of a folder or zip that can be read and fit the task."""
     parts, problems = [], {}
@@ -80,8 +80,9 @@ def read_source_inputs(
             problems[name] = str(e)
     if not parts:
         return None, problems
-    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(TaskInputs)}
-    return TaskInputs(**{k: None if v[0] is None else torch.cat(v) for k, v in columns.items()}), problems
+    columns: dict[str, Any] = {field.name: [getattr(part, field.name) for part in parts] for field in fields(parts[0])}
+    joined: dict[str, Any] = {name: None if x[0] is None else torch.cat(x) for name, x in columns.items()}
+    return TaskInputs(**joined), problems
 
 
 def _inputs_of(

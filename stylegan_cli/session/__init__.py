@@ -28,7 +28,7 @@ from .mix import MixRequest, MixResult
 from .model import ImagesResult, Model, OutputImage
 from .noise import NoiseRequest, NoiseResult
 from .project import ProjectRequest, ProjectResult, ProjectTask
-from .translate import TranslateRequest, TranslateResult
+from .translate import TranslateRequest, TranslateResult, TranslateStream
 
 __all__ = [
     "AttributeRequest",
@@ -59,6 +59,7 @@ __all__ = [
     "ShowResult",
     "TranslateRequest",
     "TranslateResult",
+    "TranslateStream",
     "find_model",
 ]
 

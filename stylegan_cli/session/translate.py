@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,23 +182,35 @@ def translate_images(
     if not is_collection(request.images[0]):
         read = read_inputs(task, request.images, *options)
         return _translate(model, request, encoder, task, styles, read, target_names(request.images), progress)
-    source, step, problems = open_source(request.images[0]), request.batch or batch_of(model), {}
-    names = dict(zip(source.names, target_names(source.names), strict=True))
+    source, problems = open_source(request.images[0]), {}
+    translate = functools.partial(_translate, model, request, encoder, task, styles)
+    read_batch = functools.partial(read_source_inputs, task, source, options=options)
 
     def parts() -> Iterator[TranslateResult]:
-        progress("images", 0, len(names))
-        rows = _ROWS
-        for i in range(0, len(names), step):
-            batch = source.names[i : i + step]
-            read, unreadable = read_source_inputs(task, source, batch, *options)
-            problems.update(unreadable)
-            own = [names[name] for name in batch if name not in unreadable]
-            if read is not None:
-                yield _translate(model, request, encoder, task, styles, read, own, silent, rows)
-                rows = 0
-            progress("images", min(i + step, len(names)), len(names))
+        step = request.batch or batch_of(model)
+        return model.with_kernels(_translate_batches(source.names, step, read_batch, translate, problems, progress))
 
-    return TranslateStream(model, request, encoder, task, lambda: model.with_kernels(parts()), problems)
+    return TranslateStream(model, request, encoder, task, parts, problems)
+
+
+def _translate_batches(
+    stored: list[str],  # names in the source
+    step: int,  # images at a time
+    read: Callable[[list[str]], tuple[TaskInputs | None, dict[str, str]]],  # see `read_source_inputs`
+    translate: Callable[..., TranslateResult],  # `_translate` from its inputs on
+    problems: dict[str, str],  # receives those of `read`
+    progress: Progress,
+) -> Iterator[TranslateResult]:
+    names, rows = dict(zip(stored, target_names(stored), strict=True)), _ROWS
+    progress("images", 0, len(names))
+    for i in range(0, len(names), step):
+        batch = stored[i : i + step]
+        inputs, unreadable = read(batch)
+        problems.update(unreadable)
+        if inputs is not None:
+            yield translate(inputs, [names[name] for name in batch if name not in unreadable], silent, rows)
+            rows = 0
+        progress("images", min(i + step, len(names)), len(names))
 
 
 def _translate(

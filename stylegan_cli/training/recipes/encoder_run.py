@@ -74,14 +74,13 @@ def plan_new_encoder(
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
     _require_styles(snapshot)
-    _refuse_useless_options(G.config, task, loss, detector, identity, bool(options.get("skips")))
+    if options.get("skips") and task == Invert.name:
+        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
+    _check_losses(G.config, loss, detector, identity)
     dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
-    defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
-    defaults |= {"batch": batch or defaults["batch"]}
-    defaults |= {"gamma": _GAMMA * G.config.height * G.config.width / defaults["batch"]}
-    network = _trunk_like(snapshot.D)
-    network |= {name: options.pop(name) for name in _NETWORK if name in options}
+    defaults = _schedule(G.config, options.get("kimg"), batch)
+    network = _trunk_like(snapshot.D) | {name: options.pop(name) for name in _NETWORK if name in options}
     task_options = dict(task_options or {})
     pairs = _open_source(dataset, task, source and os.path.abspath(source), progress)
     if pairs is not None:
@@ -115,20 +114,6 @@ def plan_new_encoder(
         raise MisuseError(f"--{e.field.replace('_', '-')} is {e.value}.", hint=e.hint) from e
     _load_losses(config, snapshot)  # report what is missing before the run has a folder
     return EncoderPlan(config, dataset, None)
-
-
-def _refuse_useless_options(
-    model: GeneratorConfig, task: str, loss: str | None, detector: str | None, identity: str | None, skips: bool
-) -> None:
-    if detector is not None and loss not in WITH_FILE:
-        hint = "Add --loss lpips or --loss efficientnet, or remove --detector."
-        raise MisuseError("--detector has the weights of the loss.", hint=hint)
-    if identity is not None and min(model.height, model.width) < MIN_SIDE:
-        size = f"{model.height}x{model.width} (height x width)"
-        message = f"--identity compares faces, which have no identity below {MIN_SIDE} pixels: the model's are {size}."
-        raise MisuseError(message, hint="Remove --identity.")
-    if skips and task == Invert.name:
-        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
 
 
 def plan_resumed_encoder(
@@ -296,10 +281,12 @@ def _open_source(
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
 
 
-def _schedule(side: int, kimg: float | None) -> dict[str, Any]:
-    """Settings that depend on the longer side of the images, in pixels."""
-    values = {"lr": 1e-2, "kimg": 60.0, "batch": 24} if side <= _SMALL else {"lr": 5e-3, "kimg": 1000.0, "batch": 16}
-    return values | {"snap": (kimg or values["kimg"]) / (6 if side <= _SMALL else 20)}
+def _schedule(model: GeneratorConfig, kimg: float | None, batch: int | None) -> dict[str, Any]:
+    """Settings that depend on the size of the images."""
+    small = max(model.height, model.width) <= _SMALL
+    values = {"lr": 1e-2, "kimg": 60.0, "batch": 24} if small else {"lr": 5e-3, "kimg": 1000.0, "batch": 16}
+    values |= {"batch": batch or values["batch"], "snap": (kimg or values["kimg"]) / (6 if small else 20)}
+    return values | {"gamma": _GAMMA * model.height * model.width / values["batch"]}
 
 
 def _require_styles(snapshot: Snapshot) -> None:
@@ -307,6 +294,16 @@ def _require_styles(snapshot: Snapshot) -> None:
     if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
         message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
         raise SganError(message, hint="Use a model whose layers have styles: sgan train")
+
+
+def _check_losses(model: GeneratorConfig, loss: str | None, detector: str | None, identity: str | None) -> None:
+    if detector is not None and loss not in WITH_FILE:
+        hint = "Add --loss lpips or --loss efficientnet, or remove --detector."
+        raise MisuseError("--detector has the weights of the loss.", hint=hint)
+    if identity is not None and min(model.height, model.width) < MIN_SIDE:
+        size = f"{model.height}x{model.width} (height x width)"
+        message = f"--identity compares faces, which have no identity below {MIN_SIDE} pixels: the model's are {size}."
+        raise MisuseError(message, hint="Remove --identity.")
 
 
 def _load_losses(config: EncoderRunConfig, snapshot: Snapshot) -> tuple[Loss, Loss | None]:  # and that of faces
