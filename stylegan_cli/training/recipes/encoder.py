@@ -236,10 +236,14 @@ class EncoderRecipe(Recipe):
         return encode_in_passes(self.E, inputs, lambda ws: skips(ws, found[-1] if found else ()), passes, found)
 
     def _reconstructions(self, batch: EncoderBatch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Latents and images after each pass."""
+        """Latents and images after each pass. Skips could copy what is given, and leave nothing to learn but that."""
         features: list[list[Tensor]] = []
-        for k, ws in enumerate(self._encode(self.task(batch.images, self.config.seed, batch.index), features)):
-            yield ws, self.G.synthesis(ws) if self.skips is None else self.skips(ws, features[k])
+        inputs = self.task(batch.images, self.config.seed, batch.index)
+        for k, ws in enumerate(self._encode(inputs, features)):
+            if self.skips is None:
+                yield ws, self.G.synthesis(ws)
+            else:
+                yield ws, self.task.completed(self.skips(ws, features[k]), inputs)
 
     def _sample_ws(self, index: Tensor) -> Tensor:  # [N] -> [N, num_ws, w_dim]
         """Latents of the mapping network, half of them mixed from two."""
@@ -307,5 +311,5 @@ class EncoderRecipe(Recipe):
             inputs = self.task(images, self.config.seed, part.to(self.device))
             features: list[list[Tensor]] = []
             ws = encode(self.ema.network, self.G, inputs, skips=skips, features=features)
-            found = self.G.synthesis(ws) if skips is None else skips(ws, features[-1])
+            found = self.G.synthesis(ws) if skips is None else self.task.completed(skips(ws, features[-1]), inputs)
             yield images[:, : self.G.config.channels], inputs, ws, found

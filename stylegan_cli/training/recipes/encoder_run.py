@@ -89,15 +89,14 @@ def plan_new_encoder(
     kind = make_task(task, task_options)
     kind.check((G.config.height, G.config.width))
     network["inputs"] = kind.inputs(G.config.channels)
-    gpus = gpus or 1
     try:
         config = EncoderRunConfig(
             model=os.path.abspath(snapshot.path),
             fingerprint=snapshot.fingerprint,
             data=dataset.spec,
             encoder=encoder_config(G.config, G.layers, **network),
-            batch_gpu=batch_gpu or max(defaults["batch"] // gpus, 1),
-            gpus=gpus,
+            batch_gpu=batch_gpu or max(defaults["batch"] // (gpus or 1), 1),
+            gpus=gpus or 1,
             held_out=min(_HELD_OUT, len(dataset) // 10) if held_out is None else held_out,
             loss=loss or ("pixel" if snapshot.D is None else "discriminator"),
             detector=detector and os.path.abspath(detector),
