@@ -112,7 +112,8 @@ def _given_pixels(
     for image, path in zip(images, paths, strict=True):
         if image.mode != "RGBA" or config.channels == 4:
             hint = "Name an image of the hole, black on white: --mask FILE"
-            raise SganError(f"{path} does not say which of its pixels are missing.", hint=hint)
+            why = ": the model's images may be transparent, too" if image.mode == "RGBA" else ""
+            raise SganError(f"{path} does not say which of its pixels are missing{why}.", hint=hint)
         alpha = fit(image.getchannel("A"), (config.height, config.width), crop, "box")
         given = torch.from_numpy(np.asarray(alpha) == 255)
         if given.all() or not given.any():
