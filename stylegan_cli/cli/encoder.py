@@ -124,8 +124,9 @@ fit_options = combine_options(
 def command() -> None:
     """Fit an encoder, which predicts the latents of an image.
 
-    An encoder finds in milliseconds what `sgan project` searches for a minute: the latents that reproduce an image. It
-    belongs to one model, and works for images like those that the model was trained on. `sgan encode` uses it.
+    An encoder predicts in milliseconds what `sgan project` searches for seconds or minutes: the latents that reproduce
+    an image. It belongs to one model, and works for images like those that the model was trained on. `sgan encode` uses
+    it.
 
     \b
     Examples:

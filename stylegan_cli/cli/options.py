@@ -130,8 +130,8 @@ kernels_option = click.option(
 _any_model_option = click.option(
     "--any-model",
     is_flag=True,
-    help="Also accept files of latents, directions and tuned weights that belong to another model, such as one that "
-    "this model was fine-tuned from. Other snapshots of the same run need no option.",
+    help="Also accept files of latents, directions, tuned weights and encoders that belong to another model, such as "
+    "one that this model was fine-tuned from. Other snapshots of the same run need no option.",
 )
 
 
@@ -227,8 +227,8 @@ speed_options = combine_options(
 encoder_option = click.option(
     "--encoder",
     metavar="PATH",
-    help="Encoder: a file, or a run folder of `sgan encoder fit`. Default: the newest one in --runs that was fitted to "
-    "the model, else that of the bundled model.",
+    help="Encoder: a file, or a run folder of `sgan encoder fit` or `sgan translate fit`. Default: the newest one in "
+    "--runs for the model and the task; else, to encode images of the bundled model, the bundled one.",
 )
 
 # Passes `outdir`.

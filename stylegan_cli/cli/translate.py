@@ -32,14 +32,19 @@ _task_option = click.option(
 )
 
 
-@click.group("translate", cls=ImagesOrCommand, short_help="Translate images with a model: enlarge, fill, restore.")
+@click.group(
+    "translate",
+    cls=ImagesOrCommand,
+    subcommand_metavar="| fit ...",
+    short_help="Translate images with a model: enlarge, fill, restore.",
+)
 @click.argument("images", metavar="IMAGE...", nargs=-1)
 @_task_option
 @click.option(
     "--num",
     type=click.IntRange(1, 1000),
     default=1,
-    help="Number of results per image. The first has the styles that fit best, the others those of --seed and the "
+    help="Number of results per image. The first has the predicted styles, the others those of --seed and the "
     "following seeds in the layers of --styles.",
 )
 @click.option(

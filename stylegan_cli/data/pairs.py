@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import SganError, plural
 from ..progress import Progress, silent
 from .checks import check_each
-from .codec import MAX_PIXELS, Header, ImageError, fit, to_channels
+from .codec import MAX_PIXELS, Header, fit, to_channels
 from .dataset import Dataset, open_dataset
 from .listing import first_three
 from .sources import Source
@@ -42,7 +42,8 @@ class PairedDataset:
                 raise SganError(
                     f"{e.spec.path} has no image of the same name for {plural(len(alone), 'image')} of "
                     f"{d.spec.path}: {first_three(alone)}.",
-                    hint="Give both images of a pair the same name.",
+                    hint="Give both images of a pair the same name. `sgan data pack` numbers images: use it for both "
+                    "folders or for none.",
                 )
         self._index = np.array([other_names[stem] for stem in names], np.int64)
 
@@ -86,7 +87,11 @@ class ClassMaps(Source):
         header = self.source.header(name, max_pixels)
         if header.height * self.size[1] != header.width * self.size[0]:
             size = f"{self.size[0]}x{self.size[1]}"
-            raise ImageError(f"its {header.size_text} pixels, height x width, have another aspect ratio than {size}")
+            raise SganError(
+                f"{name} in {self.path} is {header.size_text} (height x width), which is not the aspect ratio of "
+                f"{size}.",
+                hint="Crop class maps like their images, and do not average their colors.",
+            )
         return Header(*self.size, 1)
 
     def image(self, name: str, max_pixels: int) -> Image.Image:

@@ -17,6 +17,7 @@ from ..files import suggest_path
 from ..snapshot import SnapshotInfo
 
 _MAX_ASPECT_RATIO = 8  # relative to the model's; images with a larger one are rejected
+_ROUNDING = 0.03  # deviation of the aspect ratios of an image and its mask, one of which was reduced
 
 
 class TargetReader:
@@ -100,6 +101,23 @@ def read_mask(
     if not mask.any():
         raise SganError(f"The mask {path} is entirely black.", hint="Use white for the pixels that count.")
     return mask
+
+
+def check_mask_shape(
+    path: str | Path,  # of the mask
+    images: Sequence[Image.Image],  # that it is for
+    names: Sequence[str | Path],  # for messages
+    info: SnapshotInfo,
+) -> None:
+    """Raise SganError if a mask has neither the aspect ratio of an image, nor the size of the model."""
+    width, height = read_image(path).size
+    for image, name in zip(images, names, strict=True):
+        ratio = (width * image.height) / (height * image.width)
+        if abs(ratio - 1) > _ROUNDING and (height, width) != (info.generator.height, info.generator.width):
+            raise SganError(
+                f"The mask {path} is {height}x{width} (height x width), but {name} is {image.height}x{image.width}.",
+                hint="Make the mask as large as the image.",
+            )
 
 
 def read_image(

@@ -17,9 +17,20 @@ from ..data.images import to_uint8
 from ..data.pairs import class_index, color_codes
 from ..data.sources import Source
 from ..errors import SganError
-from ..sampling.degrade import Inpaint, Invert, Mask, Pairs, Sketch, SuperResolution, enlarge, reduce, with_hole
+from ..sampling.degrade import (
+    Inpaint,
+    Invert,
+    Mask,
+    Pairs,
+    Sketch,
+    SuperResolution,
+    enlarge,
+    reduce,
+    visible,
+    with_hole,
+)
 from ..snapshot import SnapshotInfo
-from .targets import TargetReader, read_image, read_mask
+from .targets import TargetReader, check_mask_shape, read_image, read_mask
 
 
 @dataclass(frozen=True)
@@ -49,8 +60,8 @@ class TaskInputs:
         task does not reduce."""
         if self.small is None:
             return None
-        reduced = reduce(results.float(), results.shape[2] // self.small.shape[2])
-        return ((reduced - (self.small * 127.5 + 127.5)) / 255).square().mean((1, 2, 3)).sqrt()
+        reduced = reduce(results.float() / 127.5 - 1, results.shape[2] // self.small.shape[2])
+        return ((visible(reduced) - visible(self.small)) / 2).square().mean((1, 2, 3)).sqrt()
 
 
 def read_inputs(
@@ -125,6 +136,7 @@ def _given_pixels(
 ) -> Tensor:  # [N, 1, H, W] of 0 and 1
     """The pixels that are white in the mask, or opaque in the image. Padding is never given."""
     if mask is not None:
+        check_mask_shape(mask, images, paths, info)
         given = read_mask(mask, info, crop)
         if given.all():
             raise SganError(f"The mask {mask} is entirely white: nothing is missing.", hint="Use black for the hole.")
@@ -133,7 +145,8 @@ def _given_pixels(
     for image, path in zip(images, paths, strict=True):
         if image.mode != "RGBA" or config.channels == 4:
             hint = "Name an image of the hole, black on white: --mask FILE"
-            raise SganError(f"{path} does not say which of its pixels are missing.", hint=hint)
+            why = ": the model's images may be transparent, too" if image.mode == "RGBA" else ""
+            raise SganError(f"{path} does not say which of its pixels are missing{why}.", hint=hint)
         alpha = fit(image.getchannel("A"), (config.height, config.width), crop, "box")
         given = torch.from_numpy(np.asarray(alpha) == 255)
         if given.all() or not given.any():

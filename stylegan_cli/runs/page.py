@@ -25,7 +25,7 @@ from .summary import RunSummary, best_of, summarize_run, unit_of
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _GRID = re.compile(r"([a-z]+)-([0-9]+(?:\.[0-9]+)?)\.png")  # images that a recipe writes at every snapshot
-_WHAT = {"reconstructions": "held-out images, each beside its reconstruction"}  # they show; by name
+_WHAT = {"reconstructions": "held-out images, each with its reconstruction on the right"}  # they show; by name
 _MAX_GRIDS = 60
 _WIDTHS = (1024, 768, 512, 384, 256, 192, 128)  # of a grid, in pixels: the first at which all of them fit
 _BUDGET = 5_500_000  # bytes of all images, before base64 adds a third

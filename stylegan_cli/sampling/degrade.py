@@ -99,10 +99,10 @@ class SuperResolution(Invert):
             )
 
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
-        return enlarge(self.judged(images), images.shape[2:])
+        return enlarge(reduce(images, self.factor), images.shape[2:])
 
     def judged(self, images: Tensor) -> Tensor:
-        return reduce(images, self.factor)
+        return F.avg_pool2d(visible(images), self.factor)
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,9 @@ class Restore(Invert):
         sigma = _between(u["sigma"], *self.sigma) * small
         other = torch.where(u["anisotropic"] < 0.5, _between(u["other"], *self.sigma) * small, sigma)
         radius = math.ceil(3 * self.sigma[1] * small)  # of the widest blur, so that no image depends on the others
-        x = blur(images, sigma, other, u["angle"] * math.pi, radius)
+        x = blur(visible(images), sigma, other, u["angle"] * math.pi, radius)
         grain = counter.normal(seed, "restore.noise", index, (channels, height, width))
+        grain[:, 3:] = 0  # as JPEG, noise is that of colors
         factor = _between(u["reduction"], *self.reduction).tolist()
         level = (_between(u["noise"], *self.noise) / 127.5).tolist()
         quality = _between(u["quality"], *self.quality).tolist()
@@ -172,7 +173,7 @@ class Restore(Invert):
         for i in range(n):
             size = [max(round(side / max(factor[i], 1)), 4) for side in (height, width)]
             y = F.interpolate(x[i : i + 1], size, mode="bilinear", antialias=True, align_corners=False)
-            y = (y + level[i] * grain[i : i + 1, :, : size[0], : size[1]]).clamp(-1, 1)
+            y = (_colored(y) + level[i] * grain[i : i + 1, :, : size[0], : size[1]]).clamp(-1, 1)
             rows.append(enlarge(jpeg(y, round(quality[i])), (height, width)))
         x = torch.cat(rows)
         return torch.where((u["gray"] < self.gray)[:, None, None, None], without_color(x), x)
@@ -251,15 +252,38 @@ def reduce(
     images: Tensor,  # [N, C, H, W]
     factor: int,
 ) -> Tensor:  # [N, C, H / factor, W / factor]
-    """Average blocks of factor x factor pixels."""
-    return F.avg_pool2d(images, factor)
+    """Average blocks of factor x factor pixels. As in `data.codec.fit`, colors are weighted by alpha, so that those of
+    transparent pixels do not bleed in."""
+    return _colored(F.avg_pool2d(visible(images), factor))
 
 
 def enlarge(
     images: Tensor,  # [N, C, h, w]
     size: Any,  # (H, W)
 ) -> Tensor:  # [N, C, H, W]
-    return F.interpolate(images, tuple(size), mode="bicubic", align_corners=False).clamp(-1, 1)
+    enlarged = F.interpolate(visible(images), tuple(size), mode="bicubic", align_corners=False)
+    return _colored(enlarged.clamp(-1, 1))
+
+
+def visible(
+    images: Tensor,  # [N, C, H, W]
+) -> Tensor:  # [N, C, H, W]
+    """Colors on black: weighted by alpha. The same without alpha."""
+    if images.shape[1] < 4:
+        return images
+    return torch.cat([(images[:, :3] + 1) * _opacity(images) - 1, images[:, 3:]], 1)
+
+
+def _colored(images: Tensor) -> Tensor:
+    """The inverse of `visible`, where anything is visible."""
+    if images.shape[1] < 4:
+        return images
+    colors = (images[:, :3] + 1) / _opacity(images).clamp_min(1 / 255) - 1
+    return torch.cat([colors.clamp(-1, 1), images[:, 3:]], 1)
+
+
+def _opacity(images: Tensor) -> Tensor:  # [N, 4, H, W] -> [N, 1, H, W] of 0 to 1
+    return ((images[:, 3:] + 1) / 2).clamp(0, 1)
 
 
 def with_hole(

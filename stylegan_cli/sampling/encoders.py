@@ -167,6 +167,9 @@ def _info(path: Path, header: dict[str, str] | None) -> EncoderInfo:
     if not header or header.get("format") != ENCODER_FORMAT:
         raise SganError(f"{path} is a safetensors file, but not an encoder.", hint=_AGAIN)
     try:
-        return from_json(EncoderInfo, json.loads(header["info"]))
+        info = from_json(EncoderInfo, json.loads(header["info"]))
+        if not all(type(value) in (int, float) for value in info.held_out.values()):
+            raise ValueError("the figures on held-out images are not numbers")
+        return info
     except (KeyError, ValueError, RecursionError, SganError) as e:
         raise SganError(f"{path} has an invalid header ({e}).", hint=_AGAIN) from e

@@ -120,8 +120,10 @@ def open_encoder(
         return foreign
     result = load_encoder(path, model.G, model.fingerprint)
     if result.task == "invert" if task is None else result.task != task:
-        command = "sgan encode" if result.task == "invert" else f"sgan translate --task {result.task}"
-        raise SganError(f"{path} was fitted for the task {result.task}.", hint=f"Use it with `{command}`.")
+        if result.task == "invert":
+            raise SganError(f"{path} was not fitted for a task of translation.", hint="Use it with `sgan encode`.")
+        hint = f"Use it with `sgan translate --task {result.task}`."
+        raise SganError(f"{path} was fitted for the task {result.task}.", hint=hint)
     return result
 
 

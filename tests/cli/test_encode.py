@@ -240,6 +240,10 @@ def test_bad_encoders(encode, sgan, images, class_run, tiny_run, encoder_run, tm
     assert_error(result, "fingerprint", "--any-model")
     more = ["--model", tiny_run, "--encoder", snapshot, "--any-model", "--outdir", tmp_path / "out"]
     assert_error(sgan("encode", images[0], *more, code=1), "does not fit this model")
+    result = sgan(
+        "translate", images[0], "--model", class_run, "--encoder", snapshot, "--outdir", tmp_path / "out", code=1
+    )
+    assert_error(result, "not fitted for a task of translation", "sgan encode")
     assert not (tmp_path / "out").exists()
 
 

@@ -27,6 +27,10 @@ def pixels(path):
     return np.asarray(Image.open(path)).astype(int)
 
 
+def visible(rgba):
+    return np.concatenate([rgba[..., :3] * (rgba[..., 3:] / 255), rgba[..., 3:]], -1)
+
+
 def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
@@ -136,8 +140,8 @@ def test_figures_of_super_resolution(translate, fitted, inputs, tmp_path):
     Image.fromarray(result.round().astype(np.uint8)).save(tmp_path / "small.png")
     words = ("superres", "--task", "superres", "--json")
     answer = json.loads(translate(*words, runs=fitted, image=tmp_path / "small.png").stdout)
-    reduced = pixels(tmp_path / "out" / "small-1.png").reshape(6, 4, 12, 4, 4).mean((1, 3))
-    expected = np.sqrt(((reduced - result.round()) ** 2).mean()) / 255
+    reduced = visible(pixels(tmp_path / "out" / "small-1.png")).reshape(6, 4, 12, 4, 4).mean((1, 3))
+    expected = np.sqrt(((reduced - visible(result.round())) ** 2).mean()) / 255
     assert answer["found"][0]["rms"][0] == pytest.approx(expected, abs=1e-5)
 
 
@@ -323,6 +327,8 @@ def test_uses_that_are_refused(sgan, fit, translate, fitted, inputs, alias_free,
     for level, message in ((255, "nothing is missing"), (0, "entirely black")):
         Image.new("L", (48, 24), level).save(tmp_path / "mask.png")
         assert message in refused("inpaint", "--task", "inpaint", "--mask", tmp_path / "mask.png")
+    Image.new("L", (24, 48)).save(tmp_path / "mask.png")
+    assert "is 48x24" in refused("inpaint", "--task", "inpaint", "--mask", tmp_path / "mask.png")
     assert "No image to translate" in sgan("translate", "--num", "2", code=2).stderr
     encode = sgan("encode", inputs / "sketch.png", "--model", tiny_run, "--encoder", runs["sketch"], "-q", code=1)
     assert "was fitted for the task sketch" in encode.stderr and "sgan translate --task sketch" in encode.stderr

@@ -81,7 +81,7 @@ def test_class_maps_are_not_averaged(images, tmp_path):
         (classes, ".jpg", "a.jpg in .* is a JPEG, whose edges have other colors than its classes"),
         (lambda rng, i: rng.integers(0, 256, (16, 24), dtype=np.uint8), ".png", "have 256 colors, but .* at most 64"),
         (lambda rng, i: np.full((16, 24, 3), 7, np.uint8), ".png", "have only the color #070707"),
-        (lambda rng, i: classes(rng, i, (16, 16)), ".png", "a.png .*another aspect ratio than 16x24"),
+        (lambda rng, i: classes(rng, i, (16, 16)), ".png", "a.png in .* is 16x16 .* not the aspect ratio of 16x24"),
     ],
 )
 def test_class_maps_that_are_refused(images, tmp_path, make, suffix, message):

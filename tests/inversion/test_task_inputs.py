@@ -58,6 +58,31 @@ def test_super_resolution(noisy):
     assert torch.allclose(read.difference(shifted)[0], by_hand) and read.difference(pixels[None])[0] < 0.003
 
 
+def test_transparent_images_are_reduced_as_in_training(noisy):
+    """Colors are weighted by alpha by the file reader and by the task; what is invisible is not measured."""
+    task, (path, pixels) = make_task("superres", {"factor": 4}), noisy("a.png", (16, 24, 4))
+    read = read_inputs(task, [path], info(4))
+    assert (read.inputs - task(pixels[None] / 127.5 - 1, 0, torch.arange(1))).abs().max() < 0.03
+    hidden = pixels[None].clone()
+    hidden[:, 3], hidden[:, 3, :, 12:] = 255, 0
+    path.unlink()
+    Image.fromarray(hidden[0].permute(1, 2, 0).numpy()).save(path)
+    hidden[:, :3, :, 12:] = 77
+    assert read_inputs(task, [path], info(4)).difference(hidden)[0] < 0.003
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((160, 241), True), ((16, 24), True), ((40, 40), False)])
+def test_masks_of_another_shape(noisy, shape, fits):
+    """As the image, of any size, or as large as the model."""
+    (path, _), (mask, _) = noisy("photo.png", (80, 120, 3)), noisy("mask.png", shape)
+    task = make_task("inpaint", {})
+    if fits:
+        assert read_inputs(task, [path], info(), mask=mask).given is not None
+        return
+    with pytest.raises(SganError, match="is 40x40 .* but .*photo.png is 80x120"):
+        read_inputs(task, [path], info(), mask=mask)
+
+
 def test_given_pixels_are_kept_exactly(noisy, tmp_path):
     """By a mask, or the transparency of the image."""
     path, pixels = noisy("a.png", (16, 24, 3))

@@ -97,6 +97,20 @@ def test_restoring_keeps_alpha_apart():
     assert (seen[:, 3] > 0.98).all(), "an opaque image stays opaque"
 
 
+@pytest.mark.parametrize("name", ["superres", "restore"])
+def test_transparent_colors_do_not_bleed_in(name):
+    """What is hidden under transparent pixels changes nothing, and edges are not darker than the image."""
+    x = torch.ones(4, 4, 32, 32)
+    x[:, :, :, 13:] = -1
+    other = x.clone()
+    other[:, :3, :, 13:] = 1
+    task = make_task(name, {"noise": (0.0, 0.0), "quality": (100, 100)} if name == "restore" else {})
+    seen, again = (task(y, SEED, torch.arange(4)) for y in (x, other))
+    assert torch.allclose(seen, again, atol=0.02)
+    edge = (seen[:, 3:] > -0.5) & (seen[:, 3:] < 0.9)
+    assert edge.any() and (seen[:, :3][edge.expand(-1, 3, -1, -1)] > 0.9).all()
+
+
 def test_settings():
     """As from JSON: lists are tuples again."""
     task = make_task("restore", {"sigma": [1.0, 2.0], "gray": 0.0})

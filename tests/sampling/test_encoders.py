@@ -168,6 +168,7 @@ def test_invalid_headers(G, saved):
     fields += [{"space": "z"}, {"passes": 10**9}, {"channel_max": -1}, {"channel_base": 10**12}, {"inputs": 0}]
     fields += [{"inputs": 1000}, {"w_dim": 10**9}, {"pyramid_channels": 65536}, {"from the future": 1}]
     bad = ["{", "[]", "7", "[" * 100_000, {}, {"encoder": 3}, info | {"model": 7}, info | {"held_out": [1]}]
+    bad += [info | {"held_out": {"psnr": "x"}}, info | {"held_out": {"psnr": None}}]
     bad += [info | {"owner": "x"}, info | {"task": 3}, {k: v for k, v in info.items() if k != "encoder"}]
     bad += [info | {"encoder": network | change} for change in fields]
     for content in bad:
