@@ -56,6 +56,7 @@ NUM = 10_000  # of random latents that directions are found from
 @click.option("--edited", default=64, show_default=True, help="Number of seeds that are edited; 0: none.")
 @click.option("--overfit", type=int, help="Only fit a new encoder to this number of images, and measure it on them.")
 @click.option("--kimg", default=60.0, show_default=True, help="Length of that run.")
+@click.option("--loss", help="Loss of that run. Default: that of `sgan encoder fit`.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the figures as JSON.")
 def main(
     model: str | None,
@@ -65,6 +66,7 @@ def main(
     edited: int,
     overfit: int | None,
     kimg: float,
+    loss: str | None,
     out: Path | None,
 ) -> None:
     torch.set_num_threads(1)
@@ -72,7 +74,7 @@ def main(
     session = Session(find_model(model, "nowhere")[0])
     lpips = load_lpips("vgg", session.device, detector)
     if overfit:
-        figures = measure_overfitting(session, lpips, overfit, kimg)
+        figures = measure_overfitting(session, lpips, overfit, kimg, loss, detector)
     else:
         found = open_encoder(session, encoder, "runs")
         dataset = open_training_dataset(session.info)
@@ -217,7 +219,9 @@ def measure_editing(
     }
 
 
-def measure_overfitting(session: Session, lpips: Lpips, count: int, kimg: float) -> dict[str, float]:
+def measure_overfitting(
+    session: Session, lpips: Lpips, count: int, kimg: float, loss: str | None, detector: str | None
+) -> dict[str, float]:
     """Fit an encoder to a few images, and measure it on the same."""
     dataset = open_training_dataset(session.info)
     assert dataset is not None
@@ -226,7 +230,9 @@ def measure_overfitting(session: Session, lpips: Lpips, count: int, kimg: float)
         path.mkdir()
         for i, image in enumerate(dataset.images(range(count))):
             save_image(image, path / f"{i}.png")
-        plan = plan_new_encoder(session.snapshot, str(path), held_out=0, kimg=kimg, snap=kimg)
+        file = detector if loss == "lpips" else None
+        options = {"held_out": 0, "kimg": kimg, "snap": kimg, "loss": loss, "detector": file}
+        plan = plan_new_encoder(session.snapshot, str(path), **options)
         start = time.process_time()
         run = fit_encoder(plan.config, Path(folder) / "run", str(session.device), RunOptions(quiet=True), plan.dataset)
         seconds = time.process_time() - start
