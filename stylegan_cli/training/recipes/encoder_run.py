@@ -74,6 +74,8 @@ def plan_new_encoder(
         raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
     if options.get("skips") and task == Invert.name:
         raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
+    if options.get("adversarial_weight") and snapshot.D is None:
+        raise MisuseError(f"{snapshot.path} has no discriminator, which --adversarial needs.", hint="Remove it.")
     dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
