@@ -72,15 +72,12 @@ def plan_new_encoder(
     _require_styles(snapshot)
     if detector is not None and loss != "lpips":
         raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
-    if options.get("skips") and task == Invert.name:
-        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
-    if options.get("adversarial_weight") and snapshot.D is None:
-        raise MisuseError(f"{snapshot.path} has no discriminator, which --adversarial needs.", hint="Remove it.")
+    _check_skips(snapshot, task, options)
     dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
-    defaults |= {"batch": batch or defaults["batch"]}
-    defaults |= {"gamma": _GAMMA * G.config.height * G.config.width / defaults["batch"]}
+    batch = batch or defaults["batch"]
+    defaults |= {"batch": batch, "gamma": _GAMMA * G.config.height * G.config.width / batch}
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}
     task_options = dict(task_options or {})
@@ -289,6 +286,13 @@ def _require_styles(snapshot: Snapshot) -> None:
     if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
         message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
         raise SganError(message, hint="Use a model whose layers have styles: sgan train")
+
+
+def _check_skips(snapshot: Snapshot, task: str, options: dict[str, Any]) -> None:
+    if options.get("skips") and task == Invert.name:
+        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
+    if options.get("adversarial_weight") and snapshot.D is None:
+        raise MisuseError(f"{snapshot.path} has no discriminator, which --adversarial needs.", hint="Remove it.")
 
 
 def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Loss:
