@@ -75,9 +75,7 @@ def plan_new_encoder(
     _check_skips(snapshot, task, options)
     dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
-    defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
-    batch = batch or defaults["batch"]
-    defaults |= {"batch": batch, "gamma": _GAMMA * G.config.height * G.config.width / batch}
+    defaults = _schedule(G.config.height, G.config.width, options.get("kimg"), batch)
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}
     task_options = dict(task_options or {})
@@ -275,9 +273,12 @@ def _open_source(
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
 
 
-def _schedule(side: int, kimg: float | None) -> dict[str, Any]:
-    """Settings that depend on the longer side of the images, in pixels."""
+def _schedule(height: int, width: int, kimg: float | None, batch: int | None) -> dict[str, Any]:
+    """Settings that depend on the size of the images."""
+    side = max(height, width)
     values = {"lr": 1e-2, "kimg": 60.0, "batch": 24} if side <= _SMALL else {"lr": 5e-3, "kimg": 1000.0, "batch": 16}
+    values["batch"] = batch or values["batch"]
+    values["gamma"] = _GAMMA * height * width / values["batch"]
     return values | {"snap": (kimg or values["kimg"]) / (6 if side <= _SMALL else 20)}
 
 
