@@ -114,7 +114,12 @@ def test_runs(sgan, fit, tmp_path):
     (summary,) = json.loads(sgan("runs", "--runs", tmp_path / "runs", "--json").stdout)
     assert summary["state"] == "complete" and summary["best"] > 0
     page = Path(sgan("runs", "show", "--runs", tmp_path / "runs").stdout.strip()).read_text()
-    for words in ("sgan encoder fit --resume", "sgan encode IMAGE --encoder", "PSNR of held-out", "reconstruction at"):
+    for words in (
+        "sgan encoder fit --resume",
+        "sgan encode IMAGE --encoder",
+        "PSNR of held-out",
+        "reconstruction on the right at <output",
+    ):
         assert words in page, words
     assert "sgan generate" not in page and "sgan train" not in page and "held_out/" not in page
 

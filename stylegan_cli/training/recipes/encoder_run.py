@@ -74,8 +74,7 @@ def plan_new_encoder(
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
     _require_styles(snapshot)
-    if options.get("skips") and task == Invert.name:
-        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
+    _check_skips(snapshot, task, options)
     _check_losses(G.config, loss, detector, identity)
     dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
@@ -303,6 +302,13 @@ def _check_losses(model: GeneratorConfig, loss: str | None, detector: str | None
         size = f"{model.height}x{model.width} (height x width)"
         message = f"--identity compares faces, which have no identity below {MIN_SIDE} pixels: the model's are {size}."
         raise MisuseError(message, hint="Remove --identity.")
+
+
+def _check_skips(snapshot: Snapshot, task: str, options: dict[str, Any]) -> None:
+    if options.get("skips") and task == Invert.name:
+        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
+    if options.get("adversarial_weight") and snapshot.D is None:
+        raise MisuseError(f"{snapshot.path} has no discriminator, which --adversarial needs.", hint="Remove it.")
 
 
 def _load_losses(config: EncoderRunConfig, snapshot: Snapshot) -> tuple[Loss, Loss | None]:  # and that of faces
