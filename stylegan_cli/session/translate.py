@@ -16,6 +16,7 @@ from ..data.opening import open_source
 from ..errors import MisuseError, SganError
 from ..inversion.task_inputs import TaskInputs, read_inputs, read_source_inputs
 from ..models.encoders.skips import SkipSynthesis
+from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.degrade import TASKS, Inpaint, Invert, make_task
@@ -175,8 +176,7 @@ def translate_images(
     task = _task_of(encoder, model)
     if request.mask is not None and not isinstance(task, Inpaint):
         raise MisuseError(f"A mask has no effect on the task {task.name}.", hint="Remove --mask.")
-    upper_half = range(model.G.num_ws // 2, model.G.num_ws)  # pSp (Richardson et al. 2021, section 5): 8-17 of 18
-    chosen = style_indices(model.G.layers, request.styles) if request.styles else list(upper_half)
+    chosen = style_indices(model.G.layers, request.styles) if request.styles else upper_half(model.G)
     styles = chosen if request.num > 1 else []
     options = (model.info, request.crop, padding(request.crop, request.pad), request.mask)
     if not is_collection(request.images[0]):
@@ -211,6 +211,13 @@ def _translate_batches(
             yield translate(inputs, [names[name] for name in batch if name not in unreadable], silent, rows)
             rows = 0
         progress("images", min(i + step, len(names)), len(names))
+
+
+def upper_half(
+    G: Generator,
+) -> list[int]:
+    """The styles that vary by default: nearly those of pSp (Richardson et al. 2021, section 5), 8 to 17 of 18."""
+    return list(range(G.num_ws // 2, G.num_ws))
 
 
 def _translate(
