@@ -106,7 +106,7 @@ def row_of(figures: dict[str, float]) -> dict:
     return {
         "op": "encoder",
         "dtype": "float32",
-        "case": f"sgan encode, one image: LPIPS {alone:.3f}, of the projection {found:.3f}",
+        "case": f"encoder, per image in batches of 64: LPIPS {alone:.3f}, of the projection {found:.3f}",
         "seconds": seconds,
         "ratio": {"w+ projection": seconds["projection"] / seconds["ours"]},
         "figures": figures,

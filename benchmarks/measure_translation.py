@@ -26,12 +26,12 @@ from stylegan_cli.detectors.lpips import Lpips
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.runs.records import read_config
 from stylegan_cli.sampling import counter
-from stylegan_cli.sampling.degrade import Inpaint, Invert, SuperResolution, make_task, reduce
+from stylegan_cli.sampling.degrade import Invert, SuperResolution, make_task, reduce
 from stylegan_cli.sampling.generate import SamplingOptions, map_seeds
-from stylegan_cli.sampling.mixing import mix_styles, style_indices
+from stylegan_cli.sampling.mixing import style_indices
 from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
-from stylegan_cli.session.translate import upper_half
+from stylegan_cli.session.translate import default_styles, vary
 from stylegan_cli.training.encoder_config import read_encoder_config
 from stylegan_cli.training.recipes.encoder_run import open_data_of
 
@@ -69,21 +69,24 @@ def main(
             return session.G.synthesis(ws)
         return encoder.skips(ws, [x[: len(ws)] for x in features])
 
-    found = {"result": keep(task, images, inputs, synthesize(ws))}
+    found = {"result": task.completed(synthesize(ws), inputs)}
     if not task.needs_source:
         found |= baselines(task, images, inputs)
     if plain is not None:
         other = open_encoder(session, plain, "runs")
         plain_ws = latents_of(session, other, task.shown(inputs))
-        found["plain encoder"] = keep(task, images, inputs, session.G.synthesis(plain_ws))
+        found["plain encoder"] = task.completed(session.G.synthesis(plain_ws), inputs)
     figures = {f"LPIPS: {name}": compare(lpips, x, images).mean().item() for name, x in found.items()}
     if isinstance(task, SuperResolution):
-        difference = reduce(found["result"], task.factor) - reduce(images, task.factor)
-        figures["RMS after reduction"] = (difference / 2).square().mean((1, 2, 3)).sqrt().mean().item()
-    chosen = style_indices(session.G.layers, styles) if styles else upper_half(session.G)
-    mixed = mix_styles(ws[:VARIED], map_seeds(session.G, range(4), SamplingOptions()), chosen)
-    kept = images[:VARIED], inputs[:VARIED]
-    five = [keep(task, *kept, synthesize(x)) for x in torch.cat([ws[:VARIED, None], mixed], 1).unbind(1)]
+        for name in ("result", "plain encoder"):
+            if name in found:
+                difference = reduce(found[name], task.factor) - reduce(images, task.factor)
+                rms = (difference / 2).square().mean((1, 2, 3)).sqrt().mean().item()
+                figures[f"RMS after reduction: {name}"] = rms
+    chosen = style_indices(session.G.layers, styles) if styles else default_styles(task, session.G)
+    four, some = map_seeds(session.G, range(4), SamplingOptions()), inputs[:VARIED]
+    varied = vary(session, encoder, task, some, ws[:VARIED], four, chosen)
+    five = [task.completed(synthesize(x), some) for x in varied.unbind(1)]
     distances = [compare(lpips, a, b).mean() for a, b in itertools.combinations(five, 2)]
     figures["LPIPS between five results"] = torch.stack(distances).mean().item()
     figures |= {"kimg": encoder.info.kimg, "images": len(images)}
@@ -110,11 +113,6 @@ def row_of(task: Invert, figures: dict[str, float], kind: str) -> dict:
     }
 
 
-def keep(task: Invert, images: Tensor, inputs: Tensor, results: Tensor) -> Tensor:
-    """As `sgan translate`: given pixels are kept when a hole is filled."""
-    return torch.where(inputs[:, -1:] > 0, images, results) if isinstance(task, Inpaint) else results
-
-
 def baselines(task: Invert, images: Tensor, inputs: Tensor) -> dict[str, Tensor]:
     """What is seen, which is enlarged with a bicubic filter; and the same after a median filter."""
     seen = to_rgb(task.shown(inputs)) if len(images[0]) == 3 else task.shown(inputs)
@@ -123,7 +121,7 @@ def baselines(task: Invert, images: Tensor, inputs: Tensor) -> dict[str, Tensor]
         image: Image.Image = from_array(pixels.numpy()).filter(ImageFilter.MedianFilter(MEDIAN))
         median.append(torch.from_numpy(to_array(image).copy()))
     filtered = torch.stack(median).float() / 127.5 - 1
-    return {"input": seen, "median filter": keep(task, images, inputs, filtered)}
+    return {"input": seen, "median filter": task.completed(filtered, inputs)}
 
 
 def compare(lpips: Lpips, a: Tensor, b: Tensor) -> Tensor:  # [N, C, H, W] -> [N]

@@ -50,7 +50,8 @@ _task_option = click.option(
 @click.option(
     "--styles",
     type=STYLES,
-    help="Styles to vary: coarse, middle, fine, or layer indices such as 4-7; see `sgan mix`. Default: the upper half.",
+    help="Styles to vary: coarse, middle, fine, or layer indices such as 4-7; see `sgan mix`. Default: the upper half, "
+    "or all when a hole is filled.",
 )
 @seed_option(2**32 - 1)
 @trunc_option()
@@ -100,7 +101,7 @@ def command(
         with call.progress() as progress:
             result = call.open().translate(translation, progress)
             files = result.save(folder)
-        call.inform(f"Encoder: {result.encoder.path} (task {result.task.name}).")
+        call.inform(f"Encoder: {result.encoder.description}.")
         warn(*result.warnings)
     if not call.as_json:
         call.inform(*result.notes)

@@ -37,6 +37,7 @@ class Invert:
     name: ClassVar[str] = "invert"
     needs_source: ClassVar[bool] = False  # whether it is another image, whose channels follow those of the image
     fidelity: ClassVar[float] = 1.0  # weight of the image itself in the loss: less if its colors cannot be known
+    varies_all: ClassVar[bool] = False  # whether several results differ in all styles, rather than in the upper half
 
     def check(
         self,
@@ -73,6 +74,13 @@ class Invert:
     ) -> Tensor:  # [N, C, H, W]
         """The results with what is given exactly."""
         return results
+
+    def reconsidered(
+        self,
+        results: Tensor,  # [N, C, H, W], completed
+    ) -> Tensor | None:  # [N, inputs, H, W]
+        """What the encoder sees of a result with other styles, to make it fit what is given; None: it need not."""
+        return None
 
     def judged(
         self,
@@ -113,6 +121,7 @@ class Inpaint(Invert):
     """
 
     name: ClassVar[str] = "inpaint"
+    varies_all: ClassVar[bool] = True
 
     def inputs(self, channels: int) -> int:
         return channels + 1
@@ -125,6 +134,9 @@ class Inpaint(Invert):
 
     def completed(self, results: Tensor, inputs: Tensor) -> Tensor:
         return torch.where(inputs[:, -1:] > 0, inputs[:, :-1], results)
+
+    def reconsidered(self, results: Tensor) -> Tensor:
+        return with_hole(results, results.new_ones(1, 1, *results.shape[2:]))
 
 
 @dataclass(frozen=True)

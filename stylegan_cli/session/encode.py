@@ -133,6 +133,12 @@ def _in_checkpoint(model: Model, path: Path) -> Encoder | None:
         return None
     opened = open_foreign_encoder(path, model.device)
     check_model(path, opened.model.fingerprint, model.fingerprint, {"model": str(path)})
+    channels = model.G.config.channels
+    if opened.E.input_channels != channels * (2 if opened.E.iterative else 1):
+        raise SganError(
+            f"The encoder in {path} takes sketches or class maps, not images.",
+            hint="Use it from Python: stylegan_cli.interop.encoders.open_encoder",
+        )
     return Encoder(opened.E, path, None, opened.notes)
 
 

@@ -118,7 +118,7 @@ def test_runs(sgan, fit, tmp_path):
         "sgan encoder fit --resume",
         "sgan encode IMAGE --encoder",
         "PSNR of held-out",
-        "reconstruction on the right at <output",
+        "followed by its reconstruction at <output",
     ):
         assert words in page, words
     assert "sgan generate" not in page and "sgan train" not in page and "held_out/" not in page

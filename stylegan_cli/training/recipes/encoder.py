@@ -72,9 +72,10 @@ class Rate:
 
     def step(self, batch: int) -> None:
         """Go on by a batch. Halvings of a rate since the last step remain."""
-        ratio = self.optimizers[0].param_groups[0]["lr"] / max(self.bases[0][0] * self._curve(), 1e-30)
+        before = self.bases[0][0] * self._curve()
+        ratio = self.optimizers[0].param_groups[0]["lr"] / before if before else 1.0
         self.shown += batch
-        self.apply(2.0 ** round(math.log2(max(ratio, 1e-30))))
+        self.apply(2.0 ** round(math.log2(ratio)) if ratio else 1.0)
 
     def _curve(self) -> float:
         return min((self.shown + 1) / _WARM_UP, 1) * (0.5 + 0.5 * math.cos(math.pi * min(self.shown / self.end, 1)))
@@ -311,5 +312,5 @@ class EncoderRecipe(Recipe):
             inputs = self.task(images, self.config.seed, part.to(self.device))
             features: list[list[Tensor]] = []
             ws = encode(self.ema.network, self.G, inputs, skips=skips, features=features)
-            found = self.G.synthesis(ws) if skips is None else self.task.completed(skips(ws, features[-1]), inputs)
-            yield images[:, : self.G.config.channels], inputs, ws, found
+            found = self.G.synthesis(ws) if skips is None else skips(ws, features[-1])
+            yield images[:, : self.G.config.channels], inputs, ws, self.task.completed(found, inputs)

@@ -130,7 +130,7 @@ def plan_resumed_encoder(
     except (OSError, ValueError, RecursionError) as e:
         raise SganError(f"Cannot read {path}: {e}.") from e
     if not list_states(folder):
-        raise SganError(f"{folder} has no training state to resume from.", hint="Start a new run: sgan encoder fit")
+        raise SganError(f"{folder} has no training state to resume from.", hint=f"Start a new run: {_command(config)}")
     gpus = gpus or config.gpus
     share = math.gcd(max(config.batch // gpus, 1), config.batch_gpu)
     about = read_newest_about(folder)
@@ -151,7 +151,7 @@ def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], fol
         raise SganError(
             f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
             f"{now} now.",
-            hint="Undo the change, or start a new run: sgan encoder fit",
+            hint=f"Undo the change, or start a new run: {_command(config)}",
         )
 
 
@@ -224,6 +224,8 @@ def describe_fit(
         f"{config.kimg:g} kimg, batch {config.batch}, loss {config.loss}{identity}, space {encoder.space}, "
         f"{encoder.passes} {'pass' if encoder.passes == 1 else 'passes'}{', skips' if config.skips else ''}",
     ]
+    if classes := config.task_options.get("classes"):
+        lines.append(f"{len(classes)} classes: {', '.join(classes)}")
     return "\n".join([*lines, *([f"Folder {folder} (reconstructions-*.png: images beside them)"] if folder else [])])
 
 
@@ -233,7 +235,7 @@ def describe_next(
 ) -> str:
     """Where the images are, and commands to continue with."""
     run = {"recipe": config.recipe, "task": config.task}
-    resume = f"{train_command(run)} --resume {quote(folder)}"
+    resume = f"{_command(config)} --resume {quote(folder)}"
     snapshot = latest_snapshot(folder)
     if snapshot is None:
         return f"There is no snapshot yet. Resume: {resume}"
@@ -242,6 +244,10 @@ def describe_next(
     kimg = read_encoder_info(snapshot).kimg
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(lines)
+
+
+def _command(config: EncoderRunConfig) -> str:
+    return train_command({"recipe": config.recipe, "task": config.task})
 
 
 def _open_data(snapshot: Snapshot, data: str | None) -> Dataset:

@@ -394,7 +394,7 @@ def test_a_longer_run(fit):
     resume(folder, kimg=0.128)
     assert [p.name for p in snapshots(folder)][-1] == "snapshot-000000.128.safetensors"
     rates = {line["kimg"]: line["lr"] for line in read_stats(folder) if "lr" in line}
-    assert rates[0.064] == 0 < rates[0.096] and rates[0.128] == 0
+    assert rates[0.064] == rates[0.128] == 0 and rates[0.096] > 0.1 * max(rates.values())
 
 
 def test_another_batch_gpu(fit):
