@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_program(sgan, class_run, rgb_set, tmp_path, mon
     folder = Path(sgan(*line, "--data", rgb_set).stdout.strip())
     for model in (checkpoint, class_run):
         result = sgan("encode", rgb_set, "--model", model, "--runs", runs, "--outdir", tmp_path / "out")
-        assert f"Encoder: {latest_snapshot(folder)}." in result.stderr
+        assert f"Encoder: {latest_snapshot(folder)} (held-out" in result.stderr
     shutil.rmtree(tmp_path / "cache")
     resumed = ["encoder", "fit", "--resume", folder, "-q"]
     sgan(*resumed, "--kimg", "0.04")  # converted again
