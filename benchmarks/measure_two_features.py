@@ -14,7 +14,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -160,8 +161,8 @@ def main(
 
 
 def compare_methods(work: Work, judges: Judges, start: Path, plain: Path) -> None:
-    """Conditional training, editing in the latent space, and models that are blended layer by layer."""
-    cond = work.run("cond", "cond.zip", work.base, cond="labels")
+    """Fine-tuning with both features as labels, editing in the latent space, and models blended layer by layer."""
+    cond = work.run("cond", "cond.zip", work.tuned, start, cond="labels")
     G = of_snapshot(cond)
     add(work, judges, "--cond, both asked for", generate(G, work.num, torch.ones(1, 2)))
     base = load_snapshot(start).G
@@ -184,12 +185,11 @@ def report(work: Work, out: Path | None) -> None:
     plain = work.rows["fine-tuned, no guide"]
     rows = []
     for name, figures in work.rows.items():
-        relative = {key: figures[key] / plain[key] for key in ("LPIPS between images", "kernel distance")}
-        text = f"{name}: both {figures['both']:.0%}, diversity {relative['LPIPS between images']:.2f}x, "
-        text += f"kernel distance {relative['kernel distance']:.2f}x"
-        rows.append({"op": "two features", "dtype": "float32", "case": text, "seconds": {}, "ratio": relative})
-        rows[-1] |= {"figures": figures, "wrong": [], "failed": {}}
-        print(text)
+        ratio = {key: figures[key] / plain[key] for key in ("LPIPS between images", "kernel distance")}
+        case = f"{name}: both {figures['both']:.0%}"
+        print(case, *(f"{key} {value:.2f}x" for key, value in ratio.items()), sep=", ")
+        row = {"op": "guide", "dtype": "float32", "case": case, "seconds": {}, "ratio": ratio, "figures": figures}
+        rows.append(row | {"wrong": [], "failed": {}})
     if out:
         settings = {"base kimg": work.base, "tuned kimg": work.tuned, "images": work.num}
         entry = {"command": command_line(sys.argv), "machine": machine(torch.device("cpu")), "rows": rows}
@@ -200,30 +200,35 @@ def report(work: Work, out: Path | None) -> None:
 
 
 def render_datasets(work: Work, count: int) -> None:
-    """Write base.zip (three kinds of people), cond.zip (with two numbers as labels), beards.zip, bald.zip and
+    """Write base.zip (three kinds of people), cond.zip (the same with two numbers as labels), beards.zip, bald.zip and
     both.zip."""
-    bald, beards, plain, both = (
-        [(f"{name}-{i}", *kind) for i in range(n)]
-        for name, kind, n in (
-            ("bald", (True, False), count),
-            ("beard", (False, True), count),
-            ("plain", (False, False), count),
-            ("both", (True, True), count // 3),
-        )
-    )
+    kinds = {"bald": (True, False), "beard": (False, True), "plain": (False, False)}
+    bald, beards, plain = ([(f"{name}-{i}", *kind) for i in range(count)] for name, kind in kinds.items())
+    both = [(f"both-{i}", True, True) for i in range(count // 3)]
     mixed = [person for three in zip(bald, beards, plain, strict=True) for person in three]
-    for name, people in {"base": mixed, "cond": mixed, "beards": beards, "bald": bald, "both": both}.items():
-        path = work.path(f"{name}.zip")
-        if path.is_file():
-            continue
-        labels = [[float(b), float(x)] for _, b, x in people] if name == "cond" else None
-        attributes = {"head": ["bald" if b else "hair" for _, b, _ in people]}
-        attributes |= {"beard": ["yes" if x else "no" for _, _, x in people]}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with dataset_writer(path) as writer:
-            for png in rendered(people):
-                writer.add(png)
-            writer.finish(labels, attributes, {"source": "DiceBear open-peeps", "classes": ["bald", "beard"]})
+    for name, people in {"base": mixed, "beards": beards, "bald": bald, "both": both}.items():
+        if not work.path(f"{name}.zip").is_file():
+            write_dataset(work.path(f"{name}.zip"), rendered(people), people)
+    if not work.path("cond.zip").is_file():
+        labels = [[float(b), float(x)] for _, b, x in mixed]
+        with zipfile.ZipFile(work.path("base.zip")) as z:
+            images = [z.read(name) for name in sorted(z.namelist()) if name.endswith(".png")]
+        write_dataset(work.path("cond.zip"), images, mixed, labels)
+
+
+def write_dataset(
+    path: Path,
+    images: Iterable[bytes],
+    people: Sequence[tuple[str, bool, bool]],  # seed, whether bald, whether bearded
+    labels: list[list[float]] | None = None,
+) -> None:
+    attributes = {"head": ["bald" if b else "hair" for _, b, _ in people]}
+    attributes |= {"beard": ["yes" if x else "no" for _, _, x in people]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with dataset_writer(path) as writer:
+        for png in images:
+            writer.add(png)
+        writer.finish(labels, attributes, {"source": "DiceBear open-peeps", "classes": ["bald", "beard"]})
 
 
 def rendered(people: list[tuple[str, bool, bool]]) -> Iterator[bytes]:
