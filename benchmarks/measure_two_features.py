@@ -112,12 +112,25 @@ class Work:
         return train(plan.config, None, "cpu", plan.start, RunOptions(quiet=True, runs=str(runs)), plan.dataset)
 
 
+class Numbers(click.ParamType):
+    """Numbers separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        return [float(part) for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+NUMBERS = Numbers()
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--detector", metavar="FILE", help="Weights of LPIPS.")
 @click.option("--base", default=80.0, show_default=True, help="Length of the base model's run in kimg.")
 @click.option("--tuned", default=20.0, show_default=True, help="Length of the fine-tuned models' runs in kimg.")
-@click.option("--weights", default="1", show_default=True, metavar="W,...", help="Of the critic in G's loss.")
+@click.option("--weights-one", type=NUMBERS, default="4", metavar="W,...", help="Of the critic, with bearded people.")
+@click.option("--weights-both", type=NUMBERS, default="2", metavar="W,...", help="Of both critics, with all people.")
 @click.option("--discriminator-weight", default=0.0, show_default=True, help="Of the critic in D's loss.")
 @click.option("--images", default=2000, show_default=True, help="Number of images of each kind of people.")
 @click.option("--num", default=512, show_default=True, help="Number of images that are measured.")
@@ -128,7 +141,8 @@ def main(
     detector: str | None,
     base: float,
     tuned: float,
-    weights: str,
+    weights_one: list[float],
+    weights_both: list[float],
     discriminator_weight: float,
     images: int,
     num: int,
@@ -142,15 +156,11 @@ def main(
     run = work.run("base", "base.zip", base)
     start = latest_snapshot(run)
     assert start is not None
-    critic = make_critic(work, run)
     plain = work.run("beards", "beards.zip", tuned, start)
-    guided = {}
-    for weight in map(float, weights.split(",")):
-        name = f"guided {weight:g}" + (f", {discriminator_weight:g} in D" if discriminator_weight else "")
-        options = {"guide": [critic], "guide_weight": [weight], "guide_discriminator": [discriminator_weight]}
-        guided[name] = work.run(name.replace(" ", "-").replace(",", ""), "beards.zip", tuned, start, **options)
+    guided = guided_runs(work, run, start, (weights_one, weights_both), discriminator_weight)
     judges = make_judges(work, detector)
-    add(work, judges, "real", open_dataset(work.path("both.zip")).images(range(min(num, images // 3 // 2))))
+    real = open_dataset(work.path("both.zip")).images(range(images // 6, images // 3))  # not seen by the judge
+    add(work, judges, "real, both", real[:num])
     add(work, judges, "base model", generate(load_snapshot(start).G, num))
     add(work, judges, "fine-tuned, no guide", of_run(plain, num))
     for name, path in guided.items():
@@ -158,6 +168,23 @@ def main(
     if not only_guided:
         compare_methods(work, judges, start, plain)
     report(work, out)
+
+
+def guided_runs(
+    work: Work, run: Path, start: Path, weights: Sequence[Sequence[float]], discriminator_weight: float
+) -> dict[str, Path]:
+    """Fine-tuned on bearded people with a critic of baldness, and on all people with critics of both features."""
+    critics = [make_critic(work, run, *feature) for feature in FEATURES]
+    runs = {"all people, no guide": work.run("all", "base.zip", work.tuned, start)}
+    for what, data, chosen, own in (
+        ("bearded", "beards.zip", critics[:1], weights[0]),
+        ("all", "base.zip", critics, weights[1]),
+    ):
+        for weight in own:
+            options = {"guide": chosen, "guide_weight": [weight], "guide_discriminator": [discriminator_weight]}
+            path = work.run(f"{what}-{weight:g}-{discriminator_weight:g}", data, work.tuned, start, **options)
+            runs[f"{what} people, {len(chosen)} critics, W {weight:g}, V {discriminator_weight:g}"] = path
+    return runs
 
 
 def compare_methods(work: Work, judges: Judges, start: Path, plain: Path) -> None:
@@ -252,11 +279,11 @@ def rendered(people: list[tuple[str, bool, bool]]) -> Iterator[bytes]:
 # ------------------------------------------------------------------------------------------- methods
 
 
-def make_critic(work: Work, run: Path) -> str:
-    path = work.path("critic.safetensors")
+def make_critic(work: Work, run: Path, attribute: str, value: str) -> str:
+    path = work.path(f"critic-{attribute}-{value}.safetensors")
     if not path.is_file():
         with bar(quiet=False) as progress:
-            critic = fit_critic(open_dataset(work.path("base.zip")), *FEATURES[0], run, progress=progress)
+            critic = fit_critic(open_dataset(work.path("base.zip")), attribute, value, run, progress=progress)
         save_critic(path, critic)
     return str(path)
 
@@ -318,8 +345,8 @@ def load_like(G: Generator) -> Generator:
 def make_judges(work: Work, detector: str | None) -> Judges:
     device = torch.device("cpu")
     features, lpips = load_detector("efficientnet-lite0", device), load_lpips("vgg", device, detector)
-    network = train_judge(open_dataset(work.path("base.zip")))
     both = open_dataset(work.path("both.zip"))
+    network = train_judge(open_dataset(work.path("base.zip")), both)
     judges = Judges(features, lpips, network, torch.zeros(0))
     judges.both = extract(features, both.images(range(len(both) // 2, len(both))))
     return judges
@@ -341,21 +368,26 @@ class Residual(nn.Module):
         return F.avg_pool2d(self.skip(x) + self.second(F.silu(self.norms[1](y))), 2)
 
 
-def train_judge(dataset: Dataset, steps: int = 400) -> nn.Module:
-    """A residual network of other widths, normalization, activation and pooling than the critic, with another seed."""
+def train_judge(dataset: Dataset, both: Dataset, steps: int = 300) -> nn.Module:
+    """A residual network of other widths, normalization, activation and pooling than the critic, with another seed. One
+    image in four is of half of the people with both features, which no method sees: without them, it learns that
+    bearded people are not bald."""
     torch.manual_seed(1234)
     network = nn.Sequential(
-        nn.Conv2d(3, 16, 5, 1, 2), Residual(16, 32), Residual(32, 64), Residual(64, 64), nn.GroupNorm(8, 64), nn.SiLU()
+        *(nn.Conv2d(3, 24, 5, 2, 2), Residual(24, 48), Residual(48, 64), nn.GroupNorm(8, 64), nn.SiLU()),
+        *(nn.Flatten(), nn.Linear(64 * 16, 2)),
     )
-    network = nn.Sequential(network, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 2))
     targets = torch.tensor([[x == value for x in dataset.attributes[name]] for name, value in FEATURES]).T.float()
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.02)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for step in range(steps):
-        index = counter.integers(1234, "judge", torch.arange(64 * step, 64 * step + 64), len(dataset))
-        x = dataset.images(index).float() / 127.5 - 1
+        order = torch.arange(64 * step, 64 * step + 64)
+        index = counter.integers(1234, "judge", order[:48], len(dataset))
+        joint = counter.integers(1234, "judge.both", order[48:], len(both) // 2)
+        x = torch.cat([dataset.images(index), both.images(joint)]).float() / 127.5 - 1
         x = x + 0.1 * torch.rand(64, 1, 1, 1) * torch.randn_like(x)
-        loss = F.binary_cross_entropy_with_logits(network(x), targets[index])
+        y = torch.cat([targets[index], torch.ones(16, 2)])
+        loss = F.binary_cross_entropy_with_logits(network(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

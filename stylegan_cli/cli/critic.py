@@ -61,7 +61,7 @@ def fit_command(
 
     The critic learns to tell images with NAME=VALUE from all others, and from noise and blur. It is measured on a tenth
     of the images, which it is not trained on. Writes out/critic-NAME-VALUE.safetensors for `sgan train --guide`. Takes
-    about a minute on a CPU.
+    a few minutes on a CPU.
 
     \b
     Examples:

@@ -160,9 +160,10 @@ def fit_classifier(
     seed: int,
     steps: int | None,
     progress: Progress,
+    recipe: type[ClassifierRecipe] = ClassifierRecipe,
 ) -> None:
     steps = steps or max(_STEPS, _EPOCHS * len(x) // _BATCH)
-    engine = Engine(ClassifierRecipe(classifier, x, torch.stack(targets, 1), seed, steps))
+    engine = Engine(recipe(classifier, x, torch.stack(targets, 1), seed, steps))
     for _ in track(range(steps), "learning attributes", progress):
         engine.step()
 

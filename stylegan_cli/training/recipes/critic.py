@@ -2,7 +2,8 @@
 others, also from what is no image at all.
 
 Examples without the attribute are the other images of the dataset, early generated images of a run, and images that
-noise or blur have made unrecognizable. A critic that never saw such images is easily fooled by a generator.
+noise or blur have made unrecognizable. A critic that never saw such images is easily fooled by a generator; so is one
+whose judgment a small change of the pixels can turn around, so its gradient is penalized.
 """
 
 from __future__ import annotations
@@ -23,14 +24,27 @@ from ...progress import Progress, silent
 from ...runs.records import number, read_config
 from ...sampling import counter
 from ...sampling.critics import Critic, CriticInfo, fit_images, make_classifier
-from .classifier import fit_classifier
+from .classifier import ClassifierRecipe, LabeledBatch, fit_classifier
 
 MIN_SKILL = 0.2  # a critic with less is refused
 _IMAGES = 10_000  # maximum number of images of a dataset to use
 _FEWEST = 10  # images with, and without the value, that are needed
 _EARLY = 0.1  # fraction of a run in which its images count as unformed
 _BROKEN = 4  # one image in so many is also shown as noise or blur
+_SMOOTHNESS = 10.0  # weight of the gradient penalty, for 3 x 32 x 32 values
 _GRID = re.compile(r"fakes-([0-9]+(?:\.[0-9]+)?)\.png")
+
+
+class CriticRecipe(ClassifierRecipe):
+    """Adds a penalty on the squared gradient of the logit with respect to the image."""
+
+    def _loss(self, batch: LabeledBatch) -> Tensor:  # [] sum over images
+        images, (targets,) = batch.images.requires_grad_(True), batch.targets.unbind(1)
+        (log_probabilities,) = self.classifier(images)
+        logits = log_probabilities[:, 1] - log_probabilities[:, 0]
+        (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+        weight = _SMOOTHNESS * images[0].numel() / 3072  # a change of an image is larger with more pixels
+        return F.cross_entropy(log_probabilities, targets, reduction="sum") + weight / 2 * gradient.square().sum()
 
 
 def fit_critic(
@@ -60,7 +74,7 @@ def fit_critic(
         torch.manual_seed(seed)
         classifier = make_classifier(attribute, value, x.shape[1], fine=max(x.shape[2:]) <= 32)
         answers = torch.cat([targets[tests:], targets.new_zeros(len(others))])
-        fit_classifier(classifier, torch.cat([x[tests:], others]), [answers], seed, steps, progress)
+        fit_classifier(classifier, torch.cat([x[tests:], others]), [answers], seed, steps, progress, CriticRecipe)
     classifier.eval().requires_grad_(False)
     form = {"channels": x.shape[1], "height": x.shape[2], "width": x.shape[3], "fine": max(x.shape[2:]) <= 32}
     blank = CriticInfo(attribute, value, **form, accuracy=0, majority=0, low=0, high=1)
