@@ -165,9 +165,10 @@ def main(
     add(work, judges, "fine-tuned, no guide", of_run(plain, num))
     for name, path in guided.items():
         add(work, judges, name, of_run(path, num))
+    report(work, out)
     if not only_guided:
         compare_methods(work, judges, start, plain)
-    report(work, out)
+        report(work, out)
 
 
 def guided_runs(
@@ -175,26 +176,25 @@ def guided_runs(
 ) -> dict[str, Path]:
     """Fine-tuned on bearded people with a critic of baldness, and on all people with critics of both features."""
     critics = [make_critic(work, run, *feature) for feature in FEATURES]
-    runs = {"all people, no guide": work.run("all", "base.zip", work.tuned, start)}
+    runs = {}
     for what, data, chosen, own in (
         ("bearded", "beards.zip", critics[:1], weights[0]),
         ("all", "base.zip", critics, weights[1]),
     ):
+        count = "a critic" if len(chosen) == 1 else "two critics"
         for weight in own:
             options = {"guide": chosen, "guide_weight": [weight], "guide_discriminator": [discriminator_weight]}
             path = work.run(f"{what}-{weight:g}-{discriminator_weight:g}", data, work.tuned, start, **options)
-            runs[f"{what} people, {len(chosen)} critics, W {weight:g}, V {discriminator_weight:g}"] = path
+            runs[f"{what} people, {count}, W {weight:g}, V {discriminator_weight:g}"] = path
     return runs
 
 
 def compare_methods(work: Work, judges: Judges, start: Path, plain: Path) -> None:
     """Fine-tuning with both features as labels, editing in the latent space, and models blended layer by layer."""
-    cond = work.run("cond", "cond.zip", work.tuned, start, cond="labels")
-    G = of_snapshot(cond)
-    add(work, judges, "--cond, both asked for", generate(G, work.num, torch.ones(1, 2)))
-    base = load_snapshot(start).G
-    for strength, images in edited(work, base):
+    for strength, images in edited(work, load_snapshot(start).G):
         add(work, judges, f"edited by {strength:g}", images)
+    cond = work.run("cond", "cond.zip", work.tuned, start, cond="labels")
+    add(work, judges, "--cond, both asked for", generate(of_snapshot(cond), work.num, torch.ones(1, 2)))
     bald = work.run("bald", "bald.zip", work.tuned, start)
     for name, model in blended(of_snapshot(plain), of_snapshot(bald)):
         add(work, judges, name, generate(model, work.num))
@@ -304,7 +304,6 @@ def generate(G: Generator, num: int, c: Tensor | None = None) -> Tensor:  # uint
     return torch.cat([to_uint8(G(part, c if c is None else c.expand(len(part), -1))) for part in z.split(64)])
 
 
-@torch.no_grad()
 def edited(work: Work, G: Generator) -> Iterator[tuple[float, Tensor]]:
     """Bald people of the base model, moved along its direction of beards."""
     with bar(quiet=False) as progress:
@@ -312,12 +311,16 @@ def edited(work: Work, G: Generator) -> Iterator[tuple[float, Tensor]]:
         directions = find_from_images(G, classifier, range(G.num_ws), 4000, ["beard"], progress=progress)
     index = directions.settings["values"].index(["beard", "yes"])
     z = latents_from_seeds(range(FIRST_SEED, FIRST_SEED + 6 * work.num), G.config.z_dim)
-    w = torch.cat([G.mapping(part)[:, 0] for part in z.split(256)])
-    images = [to_uint8(G.synthesis(part)) for part in to_all_layers(G, w).split(64)]
-    heads = classifier.classify(torch.cat(images))["head"].argmax(1)
-    bald = to_all_layers(G, w[heads == classifier.attributes["head"].index("bald")][: work.num])
+    ws = to_all_layers(G, torch.cat([G.mapping(part)[:, 0] for part in z.split(256)]))
+    heads = classifier.classify(synthesize(G, ws))["head"].argmax(1)
+    bald = ws[heads == classifier.attributes["head"].index("bald")][: work.num]
     for strength in STRENGTHS:
-        yield strength, torch.cat([to_uint8(G.synthesis(x)) for x in directions.move(bald, index, strength).split(64)])
+        yield strength, synthesize(G, directions.move(bald, index, strength))
+
+
+@torch.no_grad()
+def synthesize(G: Generator, ws: Tensor) -> Tensor:  # uint8 [N, C, H, W]
+    return torch.cat([to_uint8(G.synthesis(part)) for part in ws.split(64)])
 
 
 def blended(beards: Generator, bald: Generator) -> Iterator[tuple[str, Generator]]:
