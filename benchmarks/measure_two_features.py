@@ -11,6 +11,7 @@ method has seen.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import sys
@@ -331,15 +332,9 @@ def blended(beards: Generator, bald: Generator) -> Iterator[tuple[str, Generator
             state, other = dict(coarse.state_dict()), fine.state_dict()
             sizes = [n for n in levels if n >= level]
             state |= {k: v for k, v in other.items() if any(f".b{n}." in f".{k}" for n in sizes)}
-            G = load_like(coarse)
+            G = copy.deepcopy(coarse)
             G.load_state_dict(state)
             yield f"blended: {name} below {level}", G
-
-
-def load_like(G: Generator) -> Generator:
-    from stylegan_cli.models.registry import build_generator
-
-    return build_generator(G.config).eval().requires_grad_(False)
 
 
 # -------------------------------------------------------------------------------------------- judges
