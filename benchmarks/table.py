@@ -25,6 +25,7 @@ KINDS = {
     "Projection": ("project",),
     "Encoders": ("encoder",),
     "Translation": ("translation",),
+    "Guides": ("guide",),
     "Metrics": ("frechet", "features", "fid"),
     "Ops": (
         "bias_act",
@@ -46,6 +47,8 @@ NOTES = {
     "Metrics": f"{NOTE} torch-fidelity is version 0.4.0, with the same images and weights.",
     "Synthesis": f"{NOTE} Freed memory is kept, as in `sgan`, unless the row says that the C library returned it.",
     "Translation": "Ratio: the LPIPS (VGG16) of the alternative over ours, on held-out images.",
+    "Guides": "Of each method, the share of images with both features. Ratio: its diversity or kernel distance over "
+    "that of fine-tuning without a guide.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"

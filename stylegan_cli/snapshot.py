@@ -33,6 +33,8 @@ from .version import __version__
 FORMAT = "stylegan_cli/1"
 _OTHER_FORMATS = {"stylegan_cli-state/1": "the state of a run", "stylegan_cli/tuned/1": "a file of tuned weights"}
 ENCODER_FORMAT = "stylegan_cli/encoder/1"  # see sampling.encoders
+CRITIC_FORMAT = "stylegan_cli/critic/1"  # see sampling.critics
+_OTHER_FORMATS[CRITIC_FORMAT] = "an attribute critic"
 N = TypeVar("N", bound=nn.Module)
 
 

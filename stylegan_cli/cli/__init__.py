@@ -30,6 +30,7 @@ COMMANDS = {
     "project": "Find the latents that reproduce an image.",
     "encode": "Predict the latents of images with an encoder.",
     "encoder": "Fit an encoder, which predicts the latents of an image.",
+    "critic": "Train a critic, which judges an attribute of images.",
     "translate": "Translate images with a model: enlarge, fill, restore.",
     "attribute": "Estimate whether a model generated an image.",
     "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",

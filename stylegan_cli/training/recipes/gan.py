@@ -25,6 +25,7 @@ from ..config import TrainConfig
 from ..ema import EMA
 from ..engine import Engine, Hook
 from ..growth import GrowingRecipe, Growth, fade_reals
+from ..guides import load_guides
 from ..optimizer import FusedAdam, lazy_adam
 from ..recipe import Phase
 from ..run import RunOptions, prepare_rank, run_training
@@ -63,7 +64,8 @@ class Gan(GrowingRecipe):
         self.G.to(self.device, dtype=dtype).requires_grad_(False)
         self.D.to(self.device, dtype=dtype).requires_grad_(False)
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
-        self.objective = Objective(config, self.G, self.D, self.means)
+        guides = load_guides(config.guides, config.loss, self.device, dtype)
+        self.objective = Objective(config, self.G, self.D, self.means, guides)
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
