@@ -53,8 +53,16 @@ def main(run: Path, plain: str | None, num: int, styles: str, detector: str | No
     index = order[: min(config.held_out, num)]
     rows = data.images(index).float() / 127.5 - 1
     images, inputs = rows[:, : config.data.channels], task(rows, config.seed, index)
-    ws = torch.cat([latents_of(session, encoder, part) for part in inputs.split(64)])
-    found = {"result": keep(task, images, inputs, session.G.synthesis(ws))}
+    found_in: list[list[Tensor]] = []  # features of each part
+    ws = torch.cat([latents_of(session, encoder, part, found_in) for part in inputs.split(64)])
+    features = [torch.cat(levels) for levels in zip(*found_in[encoder.network.passes - 1 :: encoder.network.passes])]
+
+    def synthesize(ws: Tensor) -> Tensor:
+        if encoder.skips is None:
+            return session.G.synthesis(ws)
+        return encoder.skips(ws, [x[: len(ws)] for x in features])
+
+    found = {"result": keep(task, images, inputs, synthesize(ws))}
     if not task.needs_source:
         found |= baselines(task, images, inputs)
     if plain is not None:
@@ -67,10 +75,11 @@ def main(run: Path, plain: str | None, num: int, styles: str, detector: str | No
         figures["RMS after reduction"] = (difference / 2).square().mean((1, 2, 3)).sqrt().mean().item()
     chosen = style_indices(session.G.layers, styles)
     mixed = mix_styles(ws[:8], map_seeds(session.G, range(4), SamplingOptions()), chosen)
-    five = [session.G.synthesis(x) for x in torch.cat([ws[:8, None], mixed], 1).unbind(1)]
+    five = [synthesize(x) for x in torch.cat([ws[:8, None], mixed], 1).unbind(1)]
     pairs = itertools.combinations([keep(task, images[:8], inputs[:8], x) for x in five], 2)
     figures["LPIPS between five results"] = torch.stack([compare(lpips, a, b).mean() for a, b in pairs]).mean().item()
-    print(json.dumps({"task": task.name, "kimg": encoder.info.kimg, "images": len(images), **figures}))
+    about = {"task": task.name, "skips": encoder.skips is not None}
+    print(json.dumps({**about, "kimg": encoder.info.kimg, "images": len(images), **figures}))
 
 
 def keep(task: Invert, images: Tensor, inputs: Tensor, results: Tensor) -> Tensor:

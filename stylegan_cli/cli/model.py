@@ -109,7 +109,7 @@ def _show_encoder(path: Path, as_json: bool) -> None:
         "Written by": f"encoder of stylegan_cli {info.version}",
         "Encoder": f"{config.height}x{config.width} (height x width) {color}, {len(config.levels)} latents of "
         f"{config.w_dim}, space {config.space}, {plural(config.passes, 'pass')}",
-        "Task": info.task,
+        "Task": info.task + (", with skips to a fine-tuned generator" if info.skips else ""),
         "Parameters": f"E {count:,}",
         "Model": f"fingerprint {info.model}, {info.owner.get('model', 'of an unknown file')}",
         "Trained": f"{info.kimg:g} kimg",

@@ -71,7 +71,8 @@ def command(
     large. `sgan translate fit` makes such an encoder. Takes several images, not a folder or zip.
 
     Writes NAME-1.png, NAME-2.png ... for each image, translated.npz (their latents, for `sgan edit` and the other
-    commands) and compare.png (the image, what the encoder sees of it, and the results).
+    commands) and compare.png (the image, what the encoder sees of it, and the results). If the encoder was fitted with
+    --skips, the latents alone give other images: those of the model without features of the input.
 
     \b
     Examples:
@@ -112,6 +113,12 @@ def command(
     help="Folder or zip with the images to translate from, for the tasks mask and pairs. Each has the name of its "
     "image in --data. Those of mask are class maps: one color for each class, at most 64.",
 )
+@click.option(
+    "--skips",
+    is_flag=True,
+    help="Also add features of the encoder to a copy of the generator, which is fine-tuned: closer to the image, but "
+    "results are not reproduced by their latents alone.",
+)
 @fit_options
 def fit_command(
     task: str | None,
@@ -121,7 +128,8 @@ def fit_command(
     """Train an encoder for a task.
 
     Works as `sgan encoder fit`, but the encoder sees something else than the image that it has to reproduce: a smaller,
-    damaged or incomplete image, its outlines, or an image that belongs to it. The model does not change.
+    damaged or incomplete image, its outlines, or an image that belongs to it. The model does not change: with --skips
+    the encoder's file contains a fine-tuned copy of it.
 
     \b
     Examples:

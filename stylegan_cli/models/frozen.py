@@ -61,9 +61,9 @@ class FrozenSynthesis:
 
     A call after a weight has been changed in place, replaced or moved uses the new weights. Only changes of a weight's
     `.data` are invisible to a call, as to autograd; `frozen_synthesis` notices those too, unless they only reorder
-    values. The network itself is called where gradients are required, statistics collected, hooks registered or a
-    `forward` replaced, where the types or devices of weights and latents differ, and where weights are inference
-    tensors, whose changes nobody can see.
+    values. The network itself is called where gradients are required, statistics collected, features read or changed,
+    hooks registered or a `forward` replaced, where the types or devices of weights and latents differ, and where
+    weights are inference tensors, whose changes nobody can see.
     """
 
     def __init__(self, synthesis: Synthesis):
@@ -80,7 +80,7 @@ class FrozenSynthesis:
         **named_options: Any,
     ) -> Tensor:  # [N, channels, height, width]
         """See `Synthesis.forward`."""
-        call = self._call if self._can_freeze(ws) else self.synthesis
+        call = self._call if not named_options.get("features") and self._can_freeze(ws) else self.synthesis
         return call(ws, *options, **named_options)
 
     def _call(
@@ -89,6 +89,7 @@ class FrozenSynthesis:
         noise: Noise = "const",
         dtype: torch.dtype | None = None,
         transform: Tensor | None = None,
+        features: None = None,
     ) -> Tensor:  # [N, channels, height, width]
         self.synthesis.check_input(ws, transform)
         with torch.inference_mode(False), torch.no_grad():  # what is kept must be usable outside inference mode

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from .mapping import MappingNetwork
 from .statistics import RunningMean
 
 Noise = Literal["const", "random", "none"] | Sequence[Tensor]
+FeatureFunction = Callable[[Tensor], Tensor | None]  # takes features [N, C, H, W]; those that it returns replace them
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class LayerInfo:
     noise: bool  # whether it takes a noise map [N or 1, 1, height, width]
     half: bool  # whether it runs in half precision when the caller selects half precision
     bandwidth: float | None = None  # highest frequency of its output in cycles per image; None: unlimited
+    margin: int = 0  # pixels of its output beyond each edge of the image
 
     @property
     def path(self) -> str:
@@ -72,12 +75,39 @@ class Synthesis(nn.Module):
         noise: Noise = "const",  # or one [N or 1, 1, h, w] for each of `noise_layers`, in order
         dtype: torch.dtype | None = None,  # half precision type for the rows with `half`; None: full precision
         transform: Tensor | None = None,  # [3, 3] or [N, 3, 3] of the input: the inverse of the image's motion
+        features: Mapping[str, FeatureFunction] | None = None,  # by the name of a layer in the layer table
     ) -> Tensor:  # [N, channels, height, width]
         """A transform applies to coordinates from the center of the image, x to the right and y down. Its linear part
-        rotates and scales, its translation is in image widths and heights. Raises ValueError if ws, noise or transform
-        do not match the network."""
+        rotates and scales, its translation is in image widths and heights.
+
+        `features` reads or changes the output of layers, with gradients, in the precision of each layer:
+
+            maps = {}
+            G.synthesis(ws, features={row.name: functools.partial(maps.__setitem__, row.name) for row in G.layers})
+            G.synthesis(ws, features={"synthesis.b8.conv1": lambda x: x + change})
+
+        Raises ValueError if ws, noise, transform or the name of a layer do not match the network."""
         self.check_input(ws, transform)
-        return self.synthesize(ws, self.noise_maps(noise, ws), dtype, transform)
+        with self._hooks(features) if features else contextlib.nullcontext():
+            return self.synthesize(ws, self.noise_maps(noise, ws), dtype, transform)
+
+    @contextlib.contextmanager
+    def _hooks(self, features: Mapping[str, FeatureFunction]) -> Iterator[None]:
+        """Call functions with the output of layers; other threads may use the network without them."""
+        paths, thread = {row.name: row.path for row in self.layers}, threading.get_ident()
+        if unknown := sorted(features.keys() - paths.keys()):
+            raise ValueError(f"there is no layer {unknown[0]!r} in the layer table")
+
+        def hook(function: FeatureFunction, x: Tensor) -> Tensor | None:
+            changed = function(x) if threading.get_ident() == thread else None
+            return changed if changed is None else changed.to(x.dtype)
+
+        with contextlib.ExitStack() as stack:
+            for name, function in features.items():
+                layer = self.get_submodule(paths[name])
+                handle = layer.register_forward_hook(lambda _, __, x, function=function: hook(function, x))
+                stack.callback(handle.remove)
+            yield
 
     def check_input(
         self,

@@ -1,6 +1,7 @@
 """Encoders and their files: one safetensors file per encoder, which belongs to the generator that it was fitted to.
 
-Tensors are named `E.<name in the encoder's state_dict>`; the header has the format and an `EncoderInfo` as JSON.
+Tensors are named `E.<name in the encoder's state_dict>`, and with skips `skips.<name in that of SkipSynthesis>`, unless
+they are those of the generator. The header has the format and an `EncoderInfo` as JSON.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import from_json, to_json
 from ..data.dataset import DataSpec
 from ..errors import SganError
 from ..files import open_tensors, write_atomic
 from ..models.encoders.pyramid import EncoderConfig, PyramidEncoder
+from ..models.encoders.skips import SkipSynthesis
 from ..models.generator import Generator
 from ..runs import PACKAGED_MODEL, latest_snapshot, list_runs
 from ..runs.records import ENCODER, read_config, recipe_of
@@ -43,6 +45,7 @@ class EncoderInfo:
     kimg: float = 0.0  # thousands of real images that it has seen
     held_out: dict = field(default_factory=dict)  # name -> mean over images that it has not seen
     task_options: dict = field(default_factory=dict)  # of the task
+    skips: bool = False  # whether its features are added in a copy of the generator
     owner: dict = field(default_factory=dict)  # the model, see `Owner.settings`
     version: str = __version__  # version of the program that wrote it
 
@@ -55,6 +58,7 @@ class Encoder:
     path: Path
     info: EncoderInfo | None  # None: it is from another program
     notes: tuple[str, ...] = ()  # what was guessed, and what its images have to be
+    skips: SkipSynthesis | None = None  # takes the place of the generator's synthesis network
 
     @property
     def task(self) -> str:
@@ -66,9 +70,12 @@ def save_encoder(
     network: nn.Module,
     info: EncoderInfo,
     dtype: torch.dtype | None = None,  # precision of the stored tensors; None: unchanged
+    skips: dict[str, Tensor] | None = None,  # see `SkipSynthesis.differences`
 ) -> None:
     """Write an encoder atomically. Raises SganError if the file cannot be written."""
-    tensors = {f"E.{name}": t.detach().to("cpu", dtype).contiguous() for name, t in network.state_dict().items()}
+    parts = {"E": network.state_dict(), "skips": skips or {}}
+    named = {f"{prefix}.{name}": t for prefix, state in parts.items() for name, t in state.items()}
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in named.items()}
     header = {"format": ENCODER_FORMAT, "info": json.dumps(to_json(info))}
     write_atomic(path, safetensors.torch.save(tensors, metadata=header))
 
@@ -110,8 +117,12 @@ def load_encoder(
     latents, inputs = (len(config.levels), config.w_dim), own.channels if info.task == "invert" else config.inputs
     if size != (own.height, own.width, own.channels) or (*latents, config.inputs) != (G.num_ws, own.w_dim, inputs):
         raise SganError(f"{path} does not fit this model: its images or latents have other shapes.", hint=_AGAIN)
-    network = build_and_load(lambda: PyramidEncoder(config), tensors, "E.", path)
-    return Encoder(network.to(G.device), path, info)
+    network = build_and_load(lambda: PyramidEncoder(config), tensors, "E.", path).to(G.device)
+    if not info.skips:
+        return Encoder(network, path, info)
+    own = {f"skips.synthesis.{name}": t.cpu() for name, t in G.synthesis.state_dict().items()}
+    skips = build_and_load(lambda: SkipSynthesis(config, G.synthesis), own | tensors, "skips.", path)
+    return Encoder(network, path, info, skips=skips.to(G.device))
 
 
 def find_encoder(

@@ -138,12 +138,13 @@ def latents_of(
     model: Model,
     encoder: Encoder,
     inputs: Tensor,  # [N, inputs, H, W]
+    features: list[list[Tensor]] | None = None,  # receives those for the encoder's skips, after each pass
 ) -> Tensor:  # [N, num_ws, w_dim]
     """Encode images, reduced or enlarged to what the encoder takes."""
     E = encoder.network
     if inputs.shape[2:] != E.input_size:
         inputs = F.interpolate(inputs, E.input_size, mode="bilinear", antialias=True, align_corners=False)
-    return encode(E, model.G, inputs)
+    return encode(E, model.G, inputs, skips=encoder.skips, features=features)
 
 
 def encoding_files(

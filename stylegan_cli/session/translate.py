@@ -13,6 +13,7 @@ from ..data.codec import padding
 from ..data.images import labeled_grid, to_rgb, to_uint8
 from ..errors import MisuseError, SganError
 from ..inversion.task_inputs import TaskInputs, read_inputs
+from ..models.encoders.skips import SkipSynthesis
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.degrade import TASKS, Inpaint, Invert, make_task
@@ -109,13 +110,17 @@ def translate_images(
     styles = style_indices(model.G.layers, request.styles or "fine") if request.num > 1 else []
     pad = padding(request.crop, request.pad)
     read = read_inputs(task, request.images, model.info, request.crop, pad, request.mask)
-    parts = read.inputs.split(sampling.batch_for(model.G))
-    ws = torch.cat([latents_of(model, encoder, part.to(model.device)) for part in parts])
+    features: list[list[Tensor]] = []  # of the last pass, for each part
+    ws = []
+    for part in read.inputs.split(sampling.batch_for(model.G)):
+        ws.append(latents_of(model, encoder, part.to(model.device), seen := []))
+        features += seen[-1:]
+    ws = torch.cat(ws)
     seeds = range(request.seed, request.seed + request.num - 1)
     results = ws[:, None]
     if seeds:
         results = torch.cat([results, mix_styles(ws, map_seeds(model.G, seeds, sampling), styles)], 1)
-    images = _synthesize(model, results, read, progress)
+    images = _synthesize(model, encoder, results, features, read, progress)
     names = target_names(request.images)
     metadata = model.metadata(SamplingOptions(), encoder=encoder.path.name, task=task.name)
     varied = {"styles": str(styles), "trunc": f"{request.trunc:g}"}
@@ -151,12 +156,40 @@ def _task_of(encoder: Encoder, model: Model) -> Invert:
     return task
 
 
-def _synthesize(model: Model, ws: Tensor, read: TaskInputs, progress: Progress) -> Tensor:  # uint8 [N, K, C, H, W]
-    """Synthesize the images of ws [N, K, num_ws, w_dim], with the pixels that are given."""
-    flat = ws.flatten(0, 1)
-    images = generate_images(model.G, lambda i, j: flat[i:j], [0] * len(flat), SamplingOptions(), progress)
-    table = torch.stack(list(images)).unflatten(0, ws.shape[:2])
+def _synthesize(
+    model: Model,
+    encoder: Encoder,
+    ws: Tensor,  # [N, K, num_ws, w_dim]
+    features: list[list[Tensor]],  # of parts of the images, for the encoder's skips
+    read: TaskInputs,
+    progress: Progress,
+) -> Tensor:  # uint8 [N, K, C, H, W]
+    """Synthesize images, with the pixels that are given."""
+    if encoder.skips is not None:
+        table = _synthesize_with_skips(encoder.skips, ws, features, progress)
+    else:
+        flat = ws.flatten(0, 1)
+        images = generate_images(model.G, lambda i, j: flat[i:j], [0] * len(flat), SamplingOptions(), progress)
+        table = torch.stack(list(images)).unflatten(0, ws.shape[:2])
     return torch.stack([read.keep_given(column) for column in table.unbind(1)], 1)
+
+
+@torch.no_grad()
+def _synthesize_with_skips(
+    skips: SkipSynthesis,
+    ws: Tensor,  # [N, K, num_ws, w_dim]
+    features: list[list[Tensor]],  # of parts of the N images
+    progress: Progress,
+) -> Tensor:  # uint8 [N, K, C, H, W]
+    sizes, done, table = [len(levels[0]) for levels in features], 0, []
+    progress("images", 0, ws.shape[0] * ws.shape[1])
+    for part, levels in zip(ws.split(sizes), features, strict=True):
+        columns = []
+        for column in part.unbind(1):
+            columns.append(to_uint8(skips(column, levels)).cpu())
+            progress("images", done := done + len(part), ws.shape[0] * ws.shape[1])
+        table.append(torch.stack(columns, 1))
+    return torch.cat(table)
 
 
 def _figures(read: TaskInputs, images: Tensor) -> list[dict[str, list[float]]]:

@@ -42,6 +42,13 @@ class EncoderRunConfig:
     latent_interval: int = 4  # steps between steps on generated images
     spread_weight: float = 0.04  # of the mean squared difference between the latents of one image
     critic_weight: float = 0.0  # of a critic that separates predicted from mapped latents; 0: none
+    skips: bool = False  # add features of the encoder in a fine-tuned copy of the generator, see `SkipSynthesis`
+    tuning: float = 0.1  # learning rate of that copy, relative to that of the encoder
+    absolute_weight: float = 1.0  # with skips: of the mean absolute difference of pixels
+    adversarial_weight: float = 0.02  # with skips, if the model has a discriminator: of the logistic loss
+    discriminator_lr: float = 0.1  # of the discriminator's copy, relative to that of the encoder
+    gamma: float = 0.01  # weight of its R1
+    r1_interval: int = 16  # steps between penalties
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
     task_options: dict = field(default_factory=dict)  # not as by default
     source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask
@@ -49,9 +56,10 @@ class EncoderRunConfig:
     run: str = ""  # of the model, see `Owner`
 
     def __post_init__(self) -> None:
-        for name in ("batch", "batch_gpu", "gpus", "latent_interval"):
+        for name in ("batch", "batch_gpu", "gpus", "latent_interval", "r1_interval"):
             check_range(self, name, 1)
         names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "judged_weight")
+        names += ("tuning", "absolute_weight", "adversarial_weight", "discriminator_lr", "gamma")
         for name in (*names, "latent_weight", "spread_weight", "critic_weight", "betas"):
             check_range(self, name)
         check_choice("loss", self.loss, LOSSES)

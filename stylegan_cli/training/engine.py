@@ -138,7 +138,8 @@ class Engine(Generic[R]):
         factor: float,  # of all learning rates
     ) -> None:
         for optimizer in _optimizers(self.recipe.phases).values():
-            optimizer.param_groups[0]["lr"] *= factor
+            for group in optimizer.param_groups:
+                group["lr"] *= factor
         self.recapture()  # the old rate is captured
 
     def recapture(self) -> None:

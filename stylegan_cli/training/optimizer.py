@@ -65,3 +65,17 @@ class FusedAdam(torch.optim.Adam):
             for name, value in slots.items():
                 if value.shape == parameter.shape:
                     slots[name] = torch.empty_like(parameter).copy_(value)
+
+
+def lazy_adam(
+    parameters: list[nn.Parameter],
+    interval: int | None,  # steps between regularizations; None: no regularization
+    lr: float,
+    betas: tuple[float, float],
+    capturable: bool = False,  # for CUDA graphs
+    **options: Any,
+) -> FusedAdam:
+    """With a regularizer every k steps, an optimizer makes k + 1 updates in k steps; learning rate and betas are
+    corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
+    c = 1 if interval is None else interval / (interval + 1)
+    return FusedAdam(parameters, capturable, lr=lr * c, betas=(float(betas[0] ** c), float(betas[1] ** c)), **options)

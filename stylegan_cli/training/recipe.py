@@ -60,7 +60,7 @@ class Phase:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters to train: all of the network's that are not frozen."""
-        return self.optimizer.param_groups[0]["params"]
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
 class Recipe:

@@ -148,6 +148,26 @@ def test_another_family(fit, translate, alias_free, tmp_path):
     assert names(tmp_path / "out") == ["compare.png", "inpaint-1.png", "inpaint-2.png", "translated.npz"]
 
 
+def test_skips(sgan, fit, translate, inputs, tiny_run, tmp_path):
+    """The results are those of a fine-tuned copy of the model, not of the latents alone; styles vary as without."""
+    runs = tmp_path / "runs"
+    result = fit("inpaint", tiny_run, runs, "--skips", "--lr", "0.1")
+    (folder,) = runs.iterdir()
+    assert "skips to a fine-tuned generator" in sgan("model", "info", folder / "snapshot-000000.016.safetensors").stdout
+    answer = json.loads(translate("inpaint", "--num", "3", "--styles", "0-3", "--json", runs=runs).stdout)
+    assert answer["encoder"].startswith(str(folder)) and result.code == 0
+    out = tmp_path / "out"
+    images = [pixels(out / f"inpaint-{k}.png") for k in (1, 2, 3)]
+    assert len({image.tobytes() for image in images}) == 3
+    given = pixels(inputs / "hole.png") == 255
+    assert all(np.array_equal(image[given], pixels(inputs / "inpaint.png")[given]) for image in images)
+    sgan("generate", "--from-w", out / "translated.npz", "--model", tiny_run, "--outdir", tmp_path / "again", "-q")
+    assert np.abs(images[0] - pixels(tmp_path / "again" / "w0000.png"))[~given].max() > 1
+    assert "latents alone" in sgan("translate", "--help").stdout
+    words = ["translate", "fit", "--resume", folder, "--skips", "-q"]
+    assert "--skips cannot be changed" in sgan(*words, code=2).stderr
+
+
 def test_results_depend_on_the_seed_alone(translate, fitted, inputs, tmp_path):
     """The first result is the same for any seed; the second with seed 6 is the third with seed 5."""
     images = {}

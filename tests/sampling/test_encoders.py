@@ -14,6 +14,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.layers import to_memory_format
 from stylegan_cli.models.encoders.passes import encode, encode_in_passes
 from stylegan_cli.models.encoders.pyramid import PyramidEncoder, encoder_config
+from stylegan_cli.models.encoders.skips import SkipSynthesis
 from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling import encoders
 from stylegan_cli.sampling.bound_files import Owner, owned_by
@@ -183,6 +184,46 @@ def test_weights_that_do_not_match(G, network, saved):
         tensors = {k: v.clone() for k, v in weights.items()}
         tensors[name][0, 0] = value
         assert "not finite" in message(rewrite(saved, info, tensors), G)
+
+
+@pytest.fixture
+def with_skips(G, network, tmp_path):
+    """A file with skips of which one layer was fine-tuned."""
+    skips = SkipSynthesis(network.config, G.synthesis).requires_grad_(False)
+    for conv in skips.convs:
+        conv.weight.normal_()
+    skips.synthesis.b8.conv1.weight.mul_(1.1)
+    info = EncoderInfo(network.config, MODEL, task="restore", skips=True)
+    save_encoder(tmp_path / "s.safetensors", network, info, skips=skips.differences(G.synthesis))
+    return tmp_path / "s.safetensors", skips
+
+
+def test_round_trip_with_skips(G, with_skips, saved):
+    path, skips = with_skips
+    names = {name for name in safetensors.torch.load_file(path) if name.startswith("skips.")}
+    convs = {f"skips.convs.{k}.{kind}" for k in range(len(skips.convs)) for kind in ("weight", "bias")}
+    assert names == convs | {"skips.synthesis.b8.conv1.weight"}
+    before = {name: t.clone() for name, t in G.synthesis.state_dict().items()}
+    found, x, features = load_encoder(path, G, MODEL), torch.randn(2, 3, 16, 16), []
+    ws = encode(found.network, G, x, skips=found.skips, features=features)
+    assert torch.equal(found.skips(ws, features[0]), skips(ws, features[0]))
+    assert not any(p.requires_grad for p in found.skips.parameters()) and not found.skips.training
+    found.skips.synthesis.b8.conv1.weight.zero_()
+    assert all(torch.equal(t, before[name]) for name, t in G.synthesis.state_dict().items())
+    assert load_encoder(saved, G, MODEL).skips is None
+
+
+def test_skips_that_do_not_match(G, with_skips):
+    path, _ = with_skips
+    info, weights = to_json(read_encoder_info(path)), safetensors.torch.load_file(path)
+    changes = [{"skips.convs.0.weight": torch.zeros(3)}, {"skips.convs.9.weight": torch.zeros(1)}]
+    changes += [{"skips.synthesis.b8.conv1.weight": torch.zeros(2, 2)}, {"skips.synthesis.extra": torch.zeros(1)}]
+    missing = {k: v for k, v in weights.items() if k != "skips.convs.1.bias"}
+    for tensors in (missing, *(weights | change for change in changes)):
+        assert "does not match its own configuration: skips." in message(rewrite(path, info, tensors), G)
+    broken = weights | {"skips.convs.0.bias": torch.full_like(weights["skips.convs.0.bias"], torch.nan)}
+    assert "not finite" in message(rewrite(path, info, broken), G)
+    message(rewrite(path, info | {"skips": "x"}, weights), G)
 
 
 # --------------------------------------------------------------------------------------- finding them

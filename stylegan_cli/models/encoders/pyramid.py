@@ -67,6 +67,12 @@ class EncoderConfig(ImageConfig):
         )
 
     @property
+    def feature_channels(self) -> list[int]:
+        """Of the features of `PyramidEncoder.forward`."""
+        levels, up = self.trunk().levels(), max(self.levels) + 1
+        return [self.pyramid_channels] * up + [level.channels for level in levels[up:]]
+
+    @property
     def halvings(self) -> int:
         """How often an image is halved before the first layer."""
         return max(math.ceil(math.log2(max(self.height, self.width) / _LONGEST)), 0)
@@ -137,6 +143,8 @@ class PyramidEncoder(nn.Module):
     def forward(
         self,
         x: Tensor,  # [N, inputs, height, width], with several passes [N, inputs + channels, height, width]; in [-1, 1]
+        seen: list[Tensor] | None = None,  # receives the features of each level, the lowest first: on the way up if the
+        # level is on it, else on the way down
     ) -> Tensor:  # [N, num_ws, w_dim] difference of the latents from those so far
         if self.config.halvings:
             x = F.avg_pool2d(x, 2**self.config.halvings)
@@ -148,8 +156,12 @@ class PyramidEncoder(nn.Module):
         for k, lateral in enumerate(self.lateral):
             y = lateral(features[-1 - k])
             up = y if up is None else y + F.interpolate(up, scale_factor=2, mode="bilinear")
+            if seen is not None:
+                seen.append(up)
             if str(k) in self.reduce:
                 reduced[k] = self.reduce[str(k)](up).flatten(1)
+        if seen is not None:
+            seen += features[::-1][len(seen) :]
         common = self.common(reduced[0])
         if not len(self.heads):
             return (common * self.deviation)[:, None].expand(-1, len(self.config.levels), -1)

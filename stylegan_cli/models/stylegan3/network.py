@@ -25,7 +25,8 @@ def layer_table(
     first, specs = signals(config)[0], layer_specs(config)
     rates = sorted({spec.target.rate for spec in specs})
     size = (first.height, first.width, first.channels)
-    rows = [LayerInfo("synthesis.input", "input", 0, 0, *size, False, False, first.cutoff)]
+    margin = _margin(config, first)
+    rows = [LayerInfo("synthesis.input", "input", 0, 0, *size, False, False, first.cutoff, margin)]
     for i, spec in enumerate(specs, 1):
         signal = spec.target
         rows.append(
@@ -40,9 +41,14 @@ def layer_table(
                 False,
                 spec.half,
                 signal.cutoff,
+                _margin(config, signal),
             )
         )
     return tuple(rows)
+
+
+def _margin(config: StyleGAN3Config, signal: Signal) -> int:
+    return (signal.height - signal.rate * config.height // config.level) // 2
 
 
 class FourierInput(nn.Module):

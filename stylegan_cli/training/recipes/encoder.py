@@ -4,10 +4,13 @@ E            pixels, features and latents of real images: G(E(x)) looks like x
 E latents    generated images, whose latents are known
 critic       with a critic weight: separates predicted latents from those of the mapping network (Tov et al. 2021, e4e,
              section 4.2), so that they remain editable
+
+With skips, E also trains a copy of the generator with skips; two more phases train its discriminator, see adversary.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,8 +27,10 @@ from ...data.sampler import Loader, Sampler
 from ...detectors.distances import Loss
 from ...errors import SganError
 from ...layers import EqualLinear, to_memory_format
+from ...models.discriminator import Discriminator
 from ...models.encoders.passes import encode, encode_in_passes
 from ...models.encoders.pyramid import PyramidEncoder
+from ...models.encoders.skips import SkipSynthesis
 from ...models.generator import Generator
 from ...sampling import counter
 from ...sampling.degrade import make_task
@@ -35,6 +40,7 @@ from ..ema import EMA
 from ..encoder_config import EncoderRunConfig
 from ..optimizer import FusedAdam
 from ..recipe import Batch, Phase, Recipe
+from .adversary import Adversary
 
 _SAMPLES = 10_000  # latents from which the deviation of W is computed
 _WARM_UP = 1000  # images in which the learning rate rises
@@ -44,6 +50,7 @@ _R1 = 5.0  # weight of the critic's gradient penalty
 @dataclass(frozen=True)
 class EncoderBatch(Batch):
     images: Tensor  # [N, C, H, W] in [-1, 1]; of pairs, the other image has further channels
+    labels: Tensor  # [N, c_dim] of the images
     index: Tensor  # [N] int64, global index of each image since the run began
 
 
@@ -52,19 +59,20 @@ class Rate:
 
     def __init__(self, config: EncoderRunConfig, optimizers: list[FusedAdam]):
         self.end, self.shown, self.optimizers = config.kimg * 1000, 0, optimizers
-        self.bases = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+        self.bases = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self.apply(1.0)
 
     def apply(
         self,
         factor: float,  # of all rates
     ) -> None:
-        for optimizer, base in zip(self.optimizers, self.bases, strict=True):  # a loaded one has other groups
-            optimizer.param_groups[0]["lr"] = base * self._curve() * factor
+        for optimizer, bases in zip(self.optimizers, self.bases, strict=True):  # a loaded one has other groups
+            for group, base in zip(optimizer.param_groups, bases, strict=True):
+                group["lr"] = base * self._curve() * factor
 
     def step(self, batch: int) -> None:
         """Go on by a batch. Halvings of a rate since the last step remain."""
-        ratio = self.optimizers[0].param_groups[0]["lr"] / max(self.bases[0] * self._curve(), 1e-30)
+        ratio = self.optimizers[0].param_groups[0]["lr"] / max(self.bases[0][0] * self._curve(), 1e-30)
         self.shown += batch
         self.apply(2.0 ** round(math.log2(max(ratio, 1e-30))))
 
@@ -100,7 +108,7 @@ class EncoderRecipe(Recipe):
         config: EncoderRunConfig,
         dataset: Dataset | PairedDataset,
         G: Generator,
-        D: nn.Module | None,  # its weights are the start; None: random ones
+        D: Discriminator | None,  # its weights are the start; None: random ones
         loss: Loss,
         device: torch.device | str = "cpu",
     ):
@@ -123,17 +131,37 @@ class EncoderRecipe(Recipe):
         self.networks = {"E": self.E, "E_ema": self.ema.network}
         optimizer = FusedAdam(list(self.E.parameters()), lr=config.lr, betas=config.betas)
         self.phases = [Phase("E", self.E, optimizer, self._reconstruct)]
+        self.skips = self.skips_ema = self.adversary = None
         if config.latent_weight and not self.task.needs_source:
             interval = config.latent_interval
             self.phases.append(Phase("E latents", self.E, optimizer, self._predict_known, interval))
         optimizers = [optimizer]
+        if config.skips:
+            self._add_skips(optimizers, D)
         if config.critic_weight:
             self.critic = LatentCritic(config.encoder.w_dim).to(self.device).requires_grad_(False)
             optimizers.append(FusedAdam(list(self.critic.parameters()), lr=config.lr / 5, betas=(0.0, 0.99)))
             self.networks["critic"] = self.critic
-            self.phases.append(Phase("critic", self.critic, optimizers[1], self._criticize))
+            self.phases.append(Phase("critic", self.critic, optimizers[-1], self._criticize))
         self.rate = Rate(config, optimizers)
         self.parts = {"data": self.loader, "rate": self.rate}
+
+    def _add_skips(self, optimizers: list[FusedAdam], D: Discriminator | None) -> None:
+        """Train a copy of the generator with skips beside E, and one of D against it."""
+        config, (optimizer,) = self.config, optimizers
+        skips = SkipSynthesis(config.encoder, self.G.synthesis)
+        self.skips = to_memory_format(skips).to(self.device).requires_grad_(False)
+        self.skips_ema = EMA(self.skips, config.ema_kimg * 1000, rampup=0.1)
+        self.networks |= {"skips": self.skips, "skips_ema": self.skips_ema.network}
+        optimizer.add_param_group({"params": [*skips.convs.parameters()]})
+        optimizer.add_param_group({"params": [*skips.synthesis.parameters()], "lr": config.lr * config.tuning})
+        both = nn.ModuleList([self.E, self.skips])
+        self.phases = [dataclasses.replace(phase, network=both) for phase in self.phases]
+        if D is not None and config.adversarial_weight:
+            self.adversary = Adversary(config, D, self.means)
+            self.networks["D"] = self.adversary.D
+            self.phases += self.adversary.phases(lambda batch: list(self._reconstructions(batch))[-1][1])
+            optimizers.append(self.adversary.optimizer)
 
     # ------------------------------------------------------------------------------------------ phases
 
@@ -144,8 +172,7 @@ class EncoderRecipe(Recipe):
         with torch.no_grad():
             features = self.loss.features(targets)
             judged = self.task.judged(targets)
-        for ws in self._encode(self.task(batch.images, config.seed, batch.index)):
-            images = self.G.synthesis(ws)
+        for ws, images in self._reconstructions(batch):
             pixels = (images - targets).square().mean((1, 2, 3))
             distance = self.loss.distance(self.loss.features(images), features)
             spread = self._distance(ws, ws.mean(1, keepdim=True))
@@ -155,6 +182,12 @@ class EncoderRecipe(Recipe):
                 logits = self.critic(self._normalized(ws).flatten(0, 1)).reshape(len(ws), -1)
                 losses = losses + config.critic_weight * F.softplus(-logits).mean(1)
             last = {"pixel": pixels, config.loss: distance, "spread": spread}
+            if config.skips:
+                last["absolute"] = (images - targets).abs().mean((1, 2, 3))
+                losses = losses + self.task.fidelity * config.absolute_weight * last["absolute"]
+            if self.adversary is not None:
+                last["G"] = self.adversary.generator(images, batch.labels)
+                losses = losses + config.adversarial_weight * last["G"]
             found = self.task.judged(images)
             if judged is not None and found is not None:
                 last["judged"] = (found - judged).square().mean((1, 2, 3))
@@ -189,8 +222,19 @@ class EncoderRecipe(Recipe):
         self.means.add("loss/critic", losses)
         return losses.sum()
 
-    def _encode(self, inputs: Tensor) -> list[Tensor]:  # [N, num_ws, w_dim] after each pass
-        return encode_in_passes(self.E, inputs, self.G.synthesis, self.config.encoder.passes)
+    def _encode(self, inputs: Tensor, features: list[list[Tensor]] | None = None) -> list[Tensor]:
+        """Latents [N, num_ws, w_dim] after each pass. With skips, `features` receives those of each."""
+        passes, skips = self.config.encoder.passes, self.skips
+        if skips is None:
+            return encode_in_passes(self.E, inputs, self.G.synthesis, passes)
+        found = [] if features is None else features
+        return encode_in_passes(self.E, inputs, lambda ws: skips(ws, found[-1] if found else ()), passes, found)
+
+    def _reconstructions(self, batch: EncoderBatch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Latents and images after each pass."""
+        features: list[list[Tensor]] = []
+        for k, ws in enumerate(self._encode(self.task(batch.images, self.config.seed, batch.index), features)):
+            yield ws, self.G.synthesis(ws) if self.skips is None else self.skips(ws, features[k])
 
     def _sample_ws(self, index: Tensor) -> Tensor:  # [N] -> [N, num_ws, w_dim]
         """Latents of the mapping network, half of them mixed from two."""
@@ -217,16 +261,17 @@ class EncoderRecipe(Recipe):
     # ------------------------------------------------------------------------------------------ engine
 
     def next_batch(self) -> EncoderBatch:
-        images, _, index = self.loader.next()
-        images, index = (t.to(self.device, non_blocking=True) for t in (images, index))
+        images, labels, index = (t.to(self.device, non_blocking=True) for t in self.loader.next())
         images = images.float() / 127.5 - 1
         if self.dataset.spec.mirror:
             flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
             images = torch.where(flip[:, None, None, None], images.flip(3), images)
-        return EncoderBatch(images, index)
+        return EncoderBatch(images, labels, index)
 
     def after_step(self, shown: int) -> None:
         self.ema.update(self.E, shown, self.batch)
+        if self.skips is not None and self.skips_ema is not None:
+            self.skips_ema.update(self.skips, shown, self.batch)
         self.rate.step(self.batch)
 
     def apply_settings(self, rollbacks: int) -> None:
@@ -254,5 +299,7 @@ class EncoderRecipe(Recipe):
         for part in chosen[:count].split(max(self.batch_gpu, 1)):
             images = self.dataset.images(part).to(self.device).float() / 127.5 - 1
             inputs = self.task(images, self.config.seed, part.to(self.device))
-            ws = encode(self.ema.network, self.G, inputs)
-            yield images[:, : self.G.config.channels], inputs, ws, self.G.synthesis(ws)
+            skips, features = self.skips_ema and self.skips_ema.network, []
+            ws = encode(self.ema.network, self.G, inputs, skips=skips, features=features)
+            found = self.G.synthesis(ws) if skips is None else skips(ws, features[-1])
+            yield images[:, : self.G.config.channels], inputs, ws, found

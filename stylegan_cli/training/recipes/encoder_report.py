@@ -74,18 +74,21 @@ class EncoderReport:
             model=config.fingerprint,
             task=config.task,
             task_options=config.task_options,
+            skips=config.skips,
             data=config.data,
             kimg=kimg,
             held_out={"images": float(len(self.engine.recipe.held_out)), **self.measure()},
             owner={"model": config.model, "run": config.run, "origins": list(config.origins)},
         )
-        save_encoder(path, self.engine.recipe.ema.network, info)
+        recipe = self.engine.recipe
+        more = {} if recipe.skips_ema is None else recipe.skips_ema.network.differences(recipe.G.synthesis)
+        save_encoder(path, recipe.ema.network, info, skips=more)
 
     def values(self) -> dict[str, float]:
         return {"lr": self.engine.recipe.phases[0].optimizer.param_groups[0]["lr"]}
 
     def summary(self, values: dict[str, float]) -> str:
-        names = ("pixel", self.config.loss, "judged", "latent", "spread")
+        names = ("pixel", self.config.loss, "judged", "latent", "spread", "G", "D")
         return " ".join(f"{name} {values[key]:.4f}" for name in names if (key := f"loss/{name}") in values)
 
     def end_stage(self, folder: Path, kimg: str) -> str | None:

@@ -24,7 +24,7 @@ from ...progress import Progress, silent
 from ...runs import latest_snapshot
 from ...runs.commands import train_command, use_command
 from ...runs.history import changed_settings
-from ...sampling.degrade import TASKS, Mask, make_task
+from ...sampling.degrade import TASKS, Invert, Mask, make_task
 from ...sampling.encoders import read_encoder_info
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
@@ -38,6 +38,7 @@ from .encoder_report import EncoderReport
 _SMALL = 64  # pixels of the longer side: up to here, a run takes minutes on a CPU
 _HELD_OUT = 256  # images at most, and a tenth of the dataset
 _LOSS_DEFAULTS = {"lpips": {"loss_weight": 0.8}}  # pSp (Richardson et al. 2021, section 3)
+_GAMMA = 2e-4  # of R1 with --skips, per pixel and image of a batch (Karras et al. 2020, ADA, appendix C)
 _CRITIC_WEIGHT = 0.1  # of --editable (Tov et al. 2021, section 4.2)
 _NETWORK = ("space", "passes", "channel_base", "channel_max", "pyramid_channels", "reduced_channels")
 
@@ -71,10 +72,13 @@ def plan_new_encoder(
     _require_styles(snapshot)
     if detector is not None and loss != "lpips":
         raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
+    if options.get("skips") and task == Invert.name:
+        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
     dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
     defaults |= {"batch": batch or defaults["batch"]}
+    defaults |= {"gamma": _GAMMA * G.config.height * G.config.width / defaults["batch"]}
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}
     task_options = dict(task_options or {})
@@ -215,7 +219,7 @@ def describe_fit(
         f"Fitting {what} on {data.num - config.held_out} images of {data.height}x{data.width} (height x width) from "
         f"{data.path}; {config.held_out} more are held out",
         f"{config.kimg:g} kimg, batch {config.batch}, loss {config.loss}, space {encoder.space}, "
-        f"{encoder.passes} {'pass' if encoder.passes == 1 else 'passes'}",
+        f"{encoder.passes} {'pass' if encoder.passes == 1 else 'passes'}{', skips' if config.skips else ''}",
     ]
     return "\n".join([*lines, *([f"Folder {folder} (reconstructions-*.png: images beside them)"] if folder else [])])
 

@@ -25,7 +25,7 @@ from ..config import TrainConfig
 from ..ema import EMA
 from ..engine import Engine, Hook
 from ..growth import GrowingRecipe, Growth, fade_reals
-from ..optimizer import FusedAdam
+from ..optimizer import FusedAdam, lazy_adam
 from ..recipe import Phase
 from ..run import RunOptions, prepare_rank, run_training
 from ..stats import Means
@@ -185,11 +185,7 @@ def _adam(
     interval: int | None,  # steps between regularizations; None: no regularization
     capturable: bool = False,  # for CUDA graphs
 ) -> FusedAdam:
-    """Build the optimizer. With a regularizer every k steps, it makes k + 1 updates in k steps; learning rate and betas
-    are corrected by c = k / (k + 1) (Karras et al. 2020, appendix B, "lazy regularization")."""
-    c = 1 if interval is None else interval / (interval + 1)
-    betas = (float(config.betas[0] ** c), float(config.betas[1] ** c))
-    return FusedAdam(parameters, capturable, lr=lr * c, betas=betas, eps=config.eps)
+    return lazy_adam(parameters, interval, lr, config.betas, capturable, eps=config.eps)
 
 
 def open_run_data(

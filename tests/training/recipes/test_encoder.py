@@ -28,8 +28,10 @@ from stylegan_cli.snapshot import SnapshotInfo, load_snapshot, save_snapshot
 from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.recipes.encoder import EncoderRecipe, Rate
 from stylegan_cli.training.recipes.encoder_run import (
+    describe_fit,
     describe_next,
     fit_encoder,
+    open_data_of,
     plan_new_encoder,
     plan_resumed_encoder,
 )
@@ -40,6 +42,7 @@ from stylegan_cli.training.state_files import list_states, read_state
 QUIET = RunOptions(quiet=True)
 SHORT = {"kimg": 0.064, "snap": 0.032, "batch": 8, "held_out": 4}  # 8 steps, 3 states
 EVERYTHING = {"passes": 2, "editable": True, "batch_gpu": 4}  # with state of its own
+EVERYTHING |= {"task": "restore", "skips": True, "r1_interval": 4}
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +291,7 @@ def test_divergence_is_explained(fit, poison, tmp_path):
 # ------------------------------------------------------------------------------------- killed and resumed
 
 
-@pytest.mark.parametrize("options", [{}, EVERYTHING, {"task": "restore"}], ids=["default", "everything", "task"])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["default", "everything"])
 def test_resumed_from_any_state_it_ends_the_same(fit, options):
     folder, _ = fit(**options)
     expected, encoder = final_state(folder), load_file(latest_snapshot(folder))
@@ -418,14 +421,15 @@ def ranks(class_run, tmp_path_factory):
 def test_two_ranks_equal_one(ranks):
     flat = runpy.run_path(str(Path(__file__).parents[1] / "test_ranks.py"))["flat"]
     one, two = (flat(r["state"]) for r in ranks)
-    assert one.keys() == two.keys() and any(".critic" in k for k in one)
+    assert one.keys() == two.keys()
+    assert all(any(f".{name}" in k for k in one) for name in ("critic", "skips", "skips_ema", "D", "optimizer.D"))
     worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
     assert max(worst.values()) < 1e-8, max(worst, key=worst.get)
 
 
 def test_statistics_cover_all_ranks(ranks):
     one, two = (r["means"] for r in ranks)
-    assert one.keys() == two.keys() >= {"loss/pixel", "loss/latent", "loss/critic", "loss/spread"}
+    assert one.keys() == two.keys() >= {"loss/pixel", "loss/latent", "loss/critic", "loss/spread", "loss/G", "loss/D"}
     assert all(two[k] == pytest.approx(one[k], rel=1e-7) for k in one)
 
 
@@ -466,6 +470,81 @@ def test_the_critic_separates(make_engine):
         engine._update(recipe.phases[0], batch)
         losses.append(engine.means.take()["loss/critic"])
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+# ------------------------------------------------------------------------------------------------- skips
+
+
+def test_what_skips_train(make_engine, model):
+    """The encoder, the convolutions, a copy of the generator and one of the discriminator; the loss starts as without."""
+    engine, plain = make_engine(task="restore", skips=True, r1_interval=2), make_engine(task="restore")
+    recipe = engine.recipe
+    assert [phase.name for phase in recipe.phases] == ["E", "E latents", "D", "D R1"]
+    rates = [group["lr"] for group in recipe.phases[0].optimizer.param_groups]
+    assert rates[0] == rates[1] > 5 * rates[2] > 0 and len(rates) == 3
+    networks = {
+        "E": recipe.E,
+        "convs": recipe.skips.convs,
+        "synthesis": recipe.skips.synthesis,
+        "D": recipe.adversary.D,
+    }
+    before = {name: [p.clone() for p in network.parameters()] for name, network in networks.items()}
+    own = [t.clone() for part in (recipe.G, model.D) for t in part.state_dict().values()]
+    for _ in range(3):
+        engine.step()
+        plain.step()
+    for name, network in networks.items():
+        same_weights = [torch.equal(a, b) for a, b in zip(before[name], network.parameters(), strict=True)]
+        assert not any(same_weights) if name == "convs" else sum(same_weights) < len(same_weights) / 2, name
+    now = [t for part in (recipe.G, model.D) for t in part.state_dict().values()]
+    assert all(torch.equal(a, b) for a, b in zip(own, now, strict=True))
+    values = engine.means.take()
+    assert {"loss/absolute", "loss/G", "loss/D", "r1/penalty"} <= values.keys()
+    assert not {"loss/absolute", "loss/G", "loss/D"} & plain.means.take().keys()
+
+
+def test_skips_learn_what_latents_cannot_say(make_engine):
+    """Images of noise, seen as they are: the features carry them."""
+    losses = {}
+    for skips in (False, True):
+        engine = make_engine(
+            task="superres", task_options={"factor": 2}, skips=skips, kimg=100.0, lr=0.03, seed=1, loss="pixel"
+        )
+        engine.recipe.rate.shown = 1000
+        for k in range(60):
+            engine.step()
+            if k in (49, 59):
+                losses[skips] = engine.means.take()["loss/pixel"]
+    assert losses[True] < 0.9 * losses[False]
+
+
+def test_a_file_with_skips(fit, model):
+    """It has only what differs from the model; held-out figures are those of the fine-tuned network."""
+    folder, config = fit(task="inpaint", skips=True)
+    encoder = load_encoder(latest_snapshot(folder), model.G, model.fingerprint)
+    names = load_file(latest_snapshot(folder)).keys()
+    assert encoder.info.skips and encoder.skips is not None and ", skips" in describe_fit(config, folder)
+    assert any(name.startswith("skips.convs.") for name in names)
+    assert "skips.synthesis.b16.conv1.weight" in names and "skips.synthesis.b16.conv1.noise_const" not in names
+    state, _ = read_state(list_states(folder)[0])
+    expected = {name: t for name, t in state["skips_ema"].items()}
+    assert same(encoder.skips.state_dict(), expected)
+    engine = Engine(EncoderRecipe(config, open_data_of(config), model.G, model.D, PixelLoss()))
+    engine.restore({k: v for k, v in state.items() if k != "record"})
+    errors = [(a - b).square().mean() for a, _, _, b in engine.recipe.reconstructions()]
+    psnr = 10 * torch.log10(4 / torch.stack(errors).mean()).item()
+    engine.close()
+    assert encoder.info.held_out["psnr"] == pytest.approx(psnr, abs=1)
+
+
+def test_skips_without_a_discriminator(fit, model, tmp_path):
+    save_snapshot(tmp_path / "g.safetensors", model.G, None, dataclasses.replace(model.info, discriminator=None))
+    folder, _ = fit(snapshot=load_snapshot(tmp_path / "g.safetensors"), task="restore", skips=True)
+    assert "loss/absolute" in read_stats(folder)[-2] and "loss/D" not in read_stats(folder)[-2]
+
+
+def test_skips_need_a_task(model):
+    assert "--skips" in refused(model, None, MisuseError, skips=True)
 
 
 # ------------------------------------------------------------------------------------------------ memory
