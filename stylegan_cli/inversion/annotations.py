@@ -56,7 +56,7 @@ def read_annotations(
     masks = [_read_mask(mask, image.size) for image, (_, mask) in zip(images, pairs, strict=True)]
     classes = _find_classes(masks, str(folder))
     size = info.generator.height, info.generator.width
-    maps = [_reduce(mask, size, crop, classes, str(path)) for mask, (_, path) in zip(masks, pairs, strict=True)]
+    maps = [reduce_map(mask, size, crop, classes, str(path)) for mask, (_, path) in zip(masks, pairs, strict=True)]
     labels = torch.from_numpy(np.stack(maps))
     counts = torch.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
     few = [f"{color} ({n})" for color, n in zip(classes, counts, strict=True) if n < _FEW and len(classes) > 2]
@@ -113,7 +113,7 @@ def _find_classes(masks: Sequence[Image.Image], where: str) -> tuple[str, ...]:
     return tuple(map(color_name, sorted(found)))
 
 
-def _reduce(
+def reduce_map(
     mask: Image.Image,  # mode RGBA
     size: tuple[int, int],  # of the model
     crop: str,

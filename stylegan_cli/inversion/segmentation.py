@@ -36,6 +36,7 @@ _L2 = 0.02  # for 5000 pixels; more for fewer
 _STEPS = 60
 _FLOOR = 0.1  # frequency of a class: at least this fraction of that if all were equal
 _ALIKE = 3  # pixels that get the class of one that is most similar to them
+_SHARPNESS = 20.0  # a difference in cosine of 0.05 is a factor of e between the probabilities of class means
 _ABSENT = -1e4  # bias of a class that does not occur
 _FOLDS = 8
 
@@ -156,7 +157,7 @@ def _frequencies(
 
 def _match(
     samples: Sequence[Samples], num_classes: int, threshold: float
-) -> tuple[Tensor, Tensor]:  # [K, D] of length 1, [K]
+) -> tuple[Tensor, Tensor]:  # [K, D] of one length, [K]
     means: list[list[Tensor]] = [[] for _ in range(num_classes)]
     for sample in samples:
         labels = sample.labels
@@ -168,6 +169,8 @@ def _match(
             means[k].append(share @ sample.features[chosen])
     absent = samples[0].features.new_zeros(samples[0].features.shape[1])
     weight = torch.stack([F.normalize(torch.stack(m).mean(0), dim=0) if m else absent for m in means])
+    norm = torch.cat([sample.features for sample in samples]).norm(dim=1).mean()
+    weight = weight * (_SHARPNESS / norm)  # for those who need probabilities
     return weight, weight.new_tensor([0.0 if m else _ABSENT for m in means])
 
 

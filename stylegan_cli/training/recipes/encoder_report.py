@@ -88,7 +88,7 @@ class EncoderReport:
         return {"lr": self.engine.recipe.phases[0].optimizer.param_groups[0]["lr"]}
 
     def summary(self, values: dict[str, float]) -> str:
-        names = ("pixel", self.config.loss, "judged", "latent", "spread", "G", "D")
+        names = ("pixel", self.config.loss, "judged", "segmenter", "latent", "spread", "G", "D")
         return " ".join(f"{name} {values[key]:.4f}" for name in names if (key := f"loss/{name}") in values)
 
     def end_stage(self, folder: Path, kimg: str) -> str | None:
