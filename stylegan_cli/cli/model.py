@@ -38,7 +38,7 @@ def command() -> None:
 def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     """Show what a model file contains: architecture, parameters, training data and metrics.
 
-    FILE is a snapshot, a run folder, an encoder, or a checkpoint of another program (path or URL). For a
+    FILE is a snapshot, a run folder, an encoder, a segmenter, or a checkpoint of another program (path or URL). For a
     pickle, all classes and functions that it names are listed as inert (known and read as plain data) or UNKNOWN;
     none of them is executed.
 
@@ -53,10 +53,13 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     from ..models.registry import build_discriminator, build_generator
     from ..models.summary import parameter_count
     from ..sampling.encoders import is_encoder
+    from ..sampling.segmenter_files import is_segmenter
 
     path, _ = find_model(file)
     if is_encoder(path):
         return _show_encoder(path, as_json)
+    if is_segmenter(path):
+        return _show_segmenter(path, as_json)
     names = find_names(path)
     if not as_json and names and names.known:
         _print_names(names.known, names.complete)
@@ -118,6 +121,25 @@ def _show_encoder(path: Path, as_json: bool) -> None:
         rows["Dataset"] = _dataset(info.data)
     for name, value in info.held_out.items():
         rows[f"Held out: {name}"] = f"{value:.6g} dB" if name == "psnr" else f"{value:.6g}"
+    _print_rows(rows)
+
+
+def _show_segmenter(path: Path, as_json: bool) -> None:
+    """Print what the header of a segmenter says."""
+    from ..config import to_json
+    from ..sampling.segmenter_files import read_segmenter_info
+
+    info = read_segmenter_info(path)
+    if as_json:
+        return click.echo(json.dumps({"file": str(path), "info": to_json(info)}))
+    rows = {
+        "File": path,
+        "Written by": f"segmenter of stylegan_cli {info.version}",
+        "Classes": ", ".join(info.classes),
+        "Method": f"{info.method}, {plural(info.examples, 'annotated image')}",
+        "Model": f"fingerprint {info.model}, {info.owner.get('model', 'of an unknown file')}",
+    }
+    rows |= {f"Left out: {name}": "-" if iou is None else f"IoU {iou:.3f}" for name, iou in info.iou.items()}
     _print_rows(rows)
 
 

@@ -73,7 +73,8 @@ def command(
     from ..session.segment import SegmentRequest, output_files
 
     folder, segment_request = Path(outdir), SegmentRequest(seeds=seeds or (), runs=call.runs, **request)
-    inputs = [*request["images"], request["segmenter"], request["encoder"]]
+    masks = [str(Path(image).with_suffix(".mask.png")) for image in request["images"]]  # perhaps painted by hand
+    inputs = [*request["images"], *masks, request["segmenter"], request["encoder"]]
     refuse_to_overwrite(inputs, output_files(segment_request, folder))
     with output_folder(folder), call.progress() as progress:
         result = call.open().segment(segment_request, progress)

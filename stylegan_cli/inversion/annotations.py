@@ -147,10 +147,10 @@ def recorded_options(
     if metadata.get("model") != model or not (seed.isascii() and seed.isdecimal()):
         return None
     choice: Choice | None = metadata.get("class")
-    if choice is not None and "," in choice:
-        choice = tuple(float(x) for x in choice.split(","))
     cutoff = metadata.get("trunc_cutoff")
     try:
+        if choice is not None and "," in choice:
+            choice = tuple(float(x) for x in choice.split(","))
         return int(seed), SamplingOptions(
             trunc=float(metadata.get("trunc", "1")),
             trunc_cutoff=None if cutoff is None else int(cutoff),

@@ -5,6 +5,7 @@ Tensors are `weight.<name of a layer>` [K, C] and `bias` [K]. The header has the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -81,6 +82,15 @@ def save_segmenter(
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in named.items()}
     header = {"format": SEGMENTER_FORMAT, "info": json.dumps(to_json(info))}
     write_atomic(path, safetensors.torch.save(tensors, metadata=header))
+
+
+def is_segmenter(
+    path: Path,
+) -> bool:
+    """Whether a file says that it is a segmenter."""
+    with contextlib.suppress(safetensors.SafetensorError, OSError), open_tensors(path) as f:
+        return (f.metadata() or {}).get("format") == SEGMENTER_FORMAT
+    return False
 
 
 def read_segmenter_info(

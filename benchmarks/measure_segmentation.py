@@ -1,0 +1,179 @@
+"""Segmenters fitted to five annotated images, on images that neither they nor their masks come from; and images made
+from masks.
+
+python benchmarks/measure_segmentation.py
+python benchmarks/measure_segmentation.py --model runs/00000-critters64-demo --steps 300
+python benchmarks/measure_segmentation.py --images 0 --segmenter out/segmenter.safetensors --encoder runs/00000-mask
+
+Images are DiceBear critters with exact masks of five parts (`_parts.py`), for a model that was trained on such. Latents
+are found as by `sgan segment IMAGE`. All figures are intersections over union of all pixels together, at the size of
+the model; medians over choices of the five images. Times are of the processor, with one thread.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from _parts import CLASSES, render_parts
+from _results import command_line, machine, save_entry
+from torch import Tensor
+
+from stylegan_cli.cli.call import keep_freed_memory
+from stylegan_cli.cli.progress import bar
+from stylegan_cli.data.images import to_uint8
+from stylegan_cli.inversion.segmentation import UNKNOWN, Example, Overlap, class_maps, fit, read_samples
+from stylegan_cli.runs import find_model
+from stylegan_cli.sampling import regions
+from stylegan_cli.sampling.degrade import Mask
+from stylegan_cli.session import Session
+from stylegan_cli.session.encode import latents_of, open_encoder
+from stylegan_cli.session.fit_segmenter import SearchOptions, search_latents
+from stylegan_cli.session.segment import open_segmenter
+
+NUM = 5  # annotated images
+COLORS = tuple(sorted(CLASSES.values()))
+NAMES = [name for color in COLORS for name in CLASSES if CLASSES[name] == color]
+
+
+@click.command()
+@click.option("--model", metavar="PATH", help="Default: the bundled model.")
+@click.option("--images", "count", default=64, show_default=True, help="Number of images with masks.")
+@click.option("--choices", default=5, show_default=True, help="Number of choices of the annotated ones.")
+@click.option("--steps", type=int, help="Of the search for latents. Default: as `sgan segment`.")
+@click.option("--points", default=5, show_default=True, help="Annotated pixels of each class in sparse masks.")
+@click.option("--segmenter", metavar="FILE", help="For --encoder and --sparse-encoder.")
+@click.option("--encoder", metavar="PATH", help="Of `sgan translate fit --task mask --segmenter`; measured too.")
+@click.option("--sparse-encoder", metavar="PATH", help="The same with --sparse.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the figures as JSON.")
+def main(
+    model: str | None,
+    count: int,
+    choices: int,
+    steps: int | None,
+    points: int,
+    segmenter: str | None,
+    encoder: str | None,
+    sparse_encoder: str | None,
+    out: Path | None,
+) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    session = Session(find_model(model, "nowhere")[0])
+    images, maps = render(session, max(count, 64))
+    figures: dict[str, float] = {"images": count, "size": session.G.config.height}
+    if count:
+        start = time.process_time()
+        with bar(quiet=False) as progress:
+            ws, source = search_latents(session, SearchOptions(runs="nowhere", steps=steps), images[:count], progress)
+        figures["seconds per image"] = (time.process_time() - start) / count
+        print(f"latents: {source}")
+        figures |= measure_choices(session, ws, maps[:count], choices, points)
+    for name, path in (("", encoder), (f"{points} points: ", sparse_encoder)):
+        if path:
+            figures |= measure_translation(session, segmenter, path, maps, points if name else None, name)
+    for name, value in figures.items():
+        print(f"{name:50s} {value:.4g}")
+    if out:
+        row = {
+            "op": "segmentation",
+            "dtype": "float32",
+            "case": f"five annotated images of {session.G.config.height} pixels: background, body and mean IoU",
+            "seconds": {},
+            "ratio": {},
+            "figures": figures,
+            "wrong": [],
+            "failed": {},
+        }
+        save_entry(out, {"command": command_line(sys.argv), "machine": machine(session.device), "rows": [row]})
+
+
+def render(
+    session: Session,
+    count: int,
+) -> tuple[Tensor, Tensor]:  # [N, C, H, W] in [-1, 1], [N, H, W] int64
+    """Drawings that are in no dataset of `sgan data demo`, and the classes of their pixels."""
+    palette = np.array([list(bytes.fromhex(color[1:])) for color in COLORS])
+    images, maps = [], []
+    for i in range(count):
+        image, mask = render_parts(f"held-out-{i}", session.G.config.height)
+        images.append(np.asarray(image).transpose(2, 0, 1))
+        maps.append((np.asarray(mask)[:, :, None] == palette).all(3).argmax(2))
+    return torch.from_numpy(np.stack(images)).float() / 127.5 - 1, torch.from_numpy(np.stack(maps))
+
+
+def measure_choices(session: Session, ws: Tensor, maps: Tensor, choices: int, points: int) -> dict[str, float]:
+    """Each choice of the annotated images, with each method, on all other images."""
+    found: dict[str, list[list[float]]] = {}
+    G = session.G
+    for choice in range(choices):
+        chosen = torch.randperm(len(ws), generator=torch.Generator().manual_seed(choice))[:NUM].tolist()
+        rest = [i for i in range(len(ws)) if i not in chosen]
+        whole = [Example(ws[i : i + 1], maps[i]) for i in chosen]
+        sparse = [Example(e.ws, some_points(e.labels, points, choice)) for e in whole]
+        for name, examples, method in (
+            ("linear", whole, "linear"),
+            ("nearest", whole, "nearest"),
+            (f"{points} points, linear", sparse, "linear"),
+            (f"{points} points, nearest", sparse, "nearest"),
+        ):
+            linear = fit(G, read_samples(G, examples), len(COLORS), method)
+            overlap = Overlap(len(COLORS))
+            with torch.no_grad():
+                for part in torch.tensor(rest).split(32):
+                    overlap.add(class_maps(linear.read(G.synthesis, ws[part])[1]), maps[part])
+            found.setdefault(name, []).append([*(v or 0.0 for v in overlap.values), overlap.mean])
+    return {
+        f"{name}: {part}": statistics.median(row[k] for row in rows)
+        for name, rows in found.items()
+        for k, part in enumerate([*NAMES, "mean"])
+    }
+
+
+def some_points(labels: Tensor, count: int, seed: int) -> Tensor:  # [H, W] -> [H, W]
+    flat, generator = labels.flatten(), torch.Generator().manual_seed(seed)
+    result = torch.full_like(flat, UNKNOWN)
+    for k in flat.unique():
+        places = (flat == k).nonzero()[:, 0]
+        chosen = places[torch.randperm(len(places), generator=generator)[:count]]
+        result[chosen] = k
+    return result.reshape(labels.shape)
+
+
+@torch.no_grad()
+def measure_translation(
+    session: Session,
+    segmenter: str | None,
+    path: str,  # of the encoder
+    maps: Tensor,  # [N, H, W]
+    points: int | None,  # that the encoder sees of each class; None: all
+    name: str,
+) -> dict[str, float]:
+    """Masks to images, and back to masks: by the segmenter from the latents of the image, and from those that are found
+    for its pixels as for any other image."""
+    reader, encoder = open_segmenter(session, segmenter), open_encoder(session, path, "runs", "mask")
+    assert encoder.info is not None
+    task = Mask(COLORS)
+    seen = maps if points is None else torch.stack([some_points(m, points, i) for i, m in enumerate(maps)])
+    inputs = task.channels_of(torch.where(seen == UNKNOWN, regions.UNKNOWN, seen))
+    ws = torch.cat([latents_of(session, encoder, part) for part in inputs.split(32)])
+    images, logits = reader.linear.read(session.G.synthesis, ws)
+    pixels = to_uint8(images).float() / 127.5 - 1
+    again, _ = search_latents(session, SearchOptions(runs="nowhere"), pixels)
+    figures = {}
+    for way, found in (("mask, image, mask", logits), ("searched", reader.linear.read(session.G.synthesis, again)[1])):
+        overlap = Overlap(len(COLORS))
+        overlap.add(class_maps(found), maps)
+        values = dict(zip(NAMES, overlap.values, strict=True))
+        figures |= {f"{name}{way}: {part}": value or 0.0 for part, value in values.items()}
+        figures[f"{name}{way}: background and body"] = ((values["background"] or 0) + (values["body"] or 0)) / 2
+    return figures
+
+
+if __name__ == "__main__":
+    main()
