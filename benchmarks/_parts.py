@@ -1,4 +1,4 @@
-"""DiceBear critters with exact masks of their parts: the same drawing with each part in one color, nothing translucent.
+"""DiceBear critters with exact masks of their parts: the same image with each part in one color, nothing translucent.
 
 Image and mask of a seed text are those of `make_demo_dataset`: '<seed>-<number>'.
 """
@@ -25,7 +25,7 @@ _SCALE = 4  # a pixel has the class of most of its 4 x 4 points
 def render_parts(
     seed: str,
     size: int,  # pixels of a side
-) -> tuple[Image.Image, Image.Image]:  # RGB: the drawing and its mask
+) -> tuple[Image.Image, Image.Image]:  # RGB: the image and its mask
     """Raises SganError if DiceBear is not installed."""
     image = fit(_render(seed, 64, False), (size, size), "center", "box")
     flat = np.asarray(_render(seed, size * _SCALE, True)).astype(int)
@@ -57,7 +57,7 @@ def _flat(definition: dict[str, Any]) -> dict[str, Any]:
         values["values"] = [f"#{k:06x}" for k in range(1, count + 1)]  # replaced below; as many, so that seeds agree
     for name in ("body", "top", "eyes", "mouth"):
         for variant in definition["components"][name]["variants"].values():
-            variant["elements"] = _painted(variant["elements"], CLASSES[name])
+            variant["elements"] = _in_one_color(variant["elements"], CLASSES[name])
     for name in ("pattern", "cheeks"):
         for variant in definition["components"][name]["variants"].values():
             variant["elements"] = []
@@ -66,7 +66,7 @@ def _flat(definition: dict[str, Any]) -> dict[str, Any]:
     return definition
 
 
-def _painted(elements: list[dict], color: str) -> list[dict]:
+def _in_one_color(elements: list[dict], color: str) -> list[dict]:
     result = []
     for element in copy.deepcopy(elements):
         attributes = element.get("attributes", {})
@@ -76,6 +76,6 @@ def _painted(elements: list[dict], color: str) -> list[dict]:
             if attributes.get(name, "none") != "none":
                 attributes[name] = color
         if "children" in element and element.get("name") not in ("defs", "clipPath"):
-            element["children"] = _painted(element["children"], color)
+            element["children"] = _in_one_color(element["children"], color)
         result.append(element)
     return result

@@ -31,6 +31,7 @@ from stylegan_cli.inversion.segmentation import UNKNOWN, Example, Overlap, class
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import regions
 from stylegan_cli.sampling.degrade import Mask
+from stylegan_cli.sampling.segmenter_files import Segmenter
 from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
 from stylegan_cli.session.fit_segmenter import SearchOptions, search_latents
@@ -97,7 +98,7 @@ def render(
     session: Session,
     count: int,
 ) -> tuple[Tensor, Tensor]:  # [N, C, H, W] in [-1, 1], [N, H, W] int64
-    """Drawings that are in no dataset of `sgan data demo`, and the classes of their pixels."""
+    """Images that are in no dataset of `sgan data demo`, and the classes of their pixels."""
     palette = np.array([list(bytes.fromhex(color[1:])) for color in COLORS])
     images, maps = [], []
     for i in range(count):
@@ -145,7 +146,6 @@ def some_points(labels: Tensor, count: int, seed: int) -> Tensor:  # [H, W] -> [
     return result.reshape(labels.shape)
 
 
-@torch.no_grad()
 def measure_translation(
     session: Session,
     segmenter: str | None,
@@ -162,17 +162,22 @@ def measure_translation(
     seen = maps if points is None else torch.stack([some_points(m, points, i) for i, m in enumerate(maps)])
     inputs = task.channels_of(torch.where(seen == UNKNOWN, regions.UNKNOWN, seen))
     ws = torch.cat([latents_of(session, encoder, part) for part in inputs.split(32)])
-    images, logits = reader.linear.read(session.G.synthesis, ws)
+    images, logits = read(session, reader, ws)
     pixels = to_uint8(images).float() / 127.5 - 1
     again, _ = search_latents(session, SearchOptions(runs="nowhere"), pixels)
     figures = {}
-    for way, found in (("mask, image, mask", logits), ("searched", reader.linear.read(session.G.synthesis, again)[1])):
+    for way, found in (("mask, image, mask", logits), ("searched", read(session, reader, again)[1])):
         overlap = Overlap(len(COLORS))
         overlap.add(class_maps(found), maps)
         values = dict(zip(NAMES, overlap.values, strict=True))
         figures |= {f"{name}{way}: {part}": value or 0.0 for part, value in values.items()}
         figures[f"{name}{way}: background and body"] = ((values["background"] or 0) + (values["body"] or 0)) / 2
     return figures
+
+
+@torch.no_grad()
+def read(session: Session, segmenter: Segmenter, ws: Tensor) -> tuple[Tensor, Tensor]:
+    return segmenter.linear.read(session.G.synthesis, ws)
 
 
 if __name__ == "__main__":

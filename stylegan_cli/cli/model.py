@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,14 +53,10 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     from ..interop.names import find_names
     from ..models.registry import build_discriminator, build_generator
     from ..models.summary import parameter_count
-    from ..sampling.encoders import is_encoder
-    from ..sampling.segmenter_files import is_segmenter
 
     path, _ = find_model(file)
-    if is_encoder(path):
-        return _show_encoder(path, as_json)
-    if is_segmenter(path):
-        return _show_segmenter(path, as_json)
+    if show := _what_shows(path):
+        return show(path, as_json)
     names = find_names(path)
     if not as_json and names and names.known:
         _print_names(names.known, names.complete)
@@ -89,6 +86,14 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
         for row in G.layers:
             size = f"{row.height}x{row.width}"
             click.echo(f"{row.name:{width}}  w {row.w_index:<2}  {size:>11}  {row.channels:>4} channels")
+
+
+def _what_shows(path: Path) -> Callable[[Path, bool], None] | None:
+    """The function that shows a file that belongs to a model; None: it is a model itself."""
+    from ..sampling.encoders import is_encoder
+    from ..sampling.segmenter_files import is_segmenter
+
+    return _show_encoder if is_encoder(path) else _show_segmenter if is_segmenter(path) else None
 
 
 def _show_encoder(path: Path, as_json: bool) -> None:
@@ -139,7 +144,7 @@ def _show_segmenter(path: Path, as_json: bool) -> None:
         "Method": f"{info.method}, {plural(info.examples, 'annotated image')}",
         "Model": f"fingerprint {info.model}, {info.owner.get('model', 'of an unknown file')}",
     }
-    rows |= {f"Left out: {name}": "-" if iou is None else f"IoU {iou:.3f}" for name, iou in info.iou.items()}
+    rows |= {f"Held out: {name}": "-" if iou is None else f"IoU {iou:.3f}" for name, iou in info.iou.items()}
     _print_rows(rows)
 
 

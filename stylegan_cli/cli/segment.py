@@ -73,7 +73,8 @@ def command(
     from ..session.segment import SegmentRequest, output_files
 
     folder, segment_request = Path(outdir), SegmentRequest(seeds=seeds or (), runs=call.runs, **request)
-    masks = [str(Path(image).with_suffix(".mask.png")) for image in request["images"]]  # perhaps painted by hand
+    masks = [Path(image).with_suffix(".mask.png") for image in request["images"]]
+    masks = [str(mask) for mask in masks if mask.exists()]  # perhaps made by hand
     inputs = [*request["images"], *masks, request["segmenter"], request["encoder"]]
     refuse_to_overwrite(inputs, output_files(segment_request, folder))
     with output_folder(folder), call.progress() as progress:
@@ -118,7 +119,7 @@ def fit_command(
 ) -> None:
     """Learn to label pixels from a few images with masks.
 
-    Images that `sgan generate` has written with this model need no search: paint masks for some of them. The latents of
+    Images that `sgan generate` has written with this model need no search: make masks for some of them. The latents of
     other images are found first. With two or more images, each is also predicted by a segmenter that was fitted to the
     others, which is how well masks of new images will be.
 
@@ -127,7 +128,6 @@ def fit_command(
 
     \b
     Examples:
-      sgan generate --seeds 0-4 --outdir masks
       sgan segment fit --annotated masks
       sgan segment fit --annotated photos --model faces.safetensors --out faces-parts.safetensors
     """
@@ -148,6 +148,6 @@ def fit_command(
         sources = [f"{result.latents.count(s)} from {s}" for s in dict.fromkeys(result.latents)]
         call.inform(f"Latents: {', '.join(sources)}.")
         for name, value in info.iou.items():
-            call.inform(f"Left out: {name} IoU {'-' if value is None else f'{value:.3f}'}")
+            call.inform(f"Held out: {name} IoU {'-' if value is None else f'{value:.3f}'}")
     latents = dict(zip(result.names, result.latents, strict=True))
     call.print_result({"classes": info.classes, "latents": latents, "iou": info.iou, "files": files}, files[0])

@@ -49,7 +49,7 @@ def read_annotations(
     crop: str = "center",  # see `codec.fit`
     pad: str = "black",
 ) -> Annotations:
-    """Raises SganError if a file cannot be read, a picture has no mask or a mask no picture, or there is only one
+    """Raises SganError if a file cannot be read, an image has no mask or a mask no image, or there is only one
     class, or more than MAX_CLASSES."""
     pairs = _find_pairs(existing_path(folder))
     images = [read_image(image) for image, _ in pairs]
@@ -67,7 +67,7 @@ def read_annotations(
 
 
 def _find_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """The picture and the mask of each example."""
+    """The image and the mask of each example."""
     if not folder.is_dir():
         raise SganError(f"{folder} is not a folder.", hint=_LAYOUT)
     try:
@@ -75,15 +75,15 @@ def _find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     except OSError as e:
         raise SganError(f"Cannot read {folder}: {e.strerror or e}.") from e
     masks = {p.stem[: -len(MASK)]: p for p in files if p.stem.endswith(MASK)}
-    pictures = {p.stem: p for p in files if not p.stem.endswith(MASK)}
-    if not masks and not pictures:
+    images = {p.stem: p for p in files if not p.stem.endswith(MASK)}
+    if not masks and not images:
         raise SganError(f"{folder} has no annotated image.", hint=_LAYOUT)
-    for here, there, what in ((pictures, masks, "mask"), (masks, pictures, "picture")):
+    for here, there, what in ((images, masks, "mask"), (masks, images, "image")):
         for stem, path in here.items():
             if stem not in there:
                 name = f"{stem}{MASK if what == 'mask' else ''}.png"
                 raise SganError(f"{path} has no {what}: {folder / name} does not exist.", hint=_LAYOUT)
-    return [(pictures[stem], masks[stem]) for stem in sorted(masks)]
+    return [(images[stem], masks[stem]) for stem in sorted(masks)]
 
 
 def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:  # mode RGBA
@@ -91,7 +91,7 @@ def _read_mask(path: Path, size: tuple[int, int]) -> Image.Image:  # mode RGBA
     mask = read_image(path)
     if mask.size != size:
         raise SganError(
-            f"{path} has {mask.height}x{mask.width} pixels (height x width), but its picture has {size[1]}x{size[0]}."
+            f"{path} has {mask.height}x{mask.width} pixels (height x width), but its image has {size[1]}x{size[0]}."
         )
     return mask.convert("RGBA")
 

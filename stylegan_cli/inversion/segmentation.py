@@ -226,7 +226,7 @@ class Overlap:
 
 
 @torch.no_grad()
-def leave_out(
+def hold_out(
     G: Generator,
     examples: Sequence[Example],
     samples: Sequence[Samples],
@@ -238,10 +238,10 @@ def leave_out(
     """Fit to all images but one, or of many but some, and compare its prediction with its annotation."""
     folds, overlap = min(len(examples), _FOLDS), Overlap(num_classes)
     for fold in range(folds):
-        progress("left out", fold, folds)
+        progress("held out", fold, folds)
         linear = fit(G, [s for i, s in enumerate(samples) if i % folds != fold], num_classes, method, threshold)
         for example in examples[fold::folds]:
             found = class_maps(linear.read(G.synthesis, example.ws, **example.options)[1])
             overlap.add(found[0].cpu(), example.labels)
-    progress("left out", folds, folds)
+    progress("held out", folds, folds)
     return overlap

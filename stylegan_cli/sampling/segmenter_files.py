@@ -39,7 +39,7 @@ class SegmenterInfo:
     model: str  # fingerprint of the generator that it belongs to
     method: str = "linear"
     examples: int = 0  # annotated images
-    iou: dict = field(default_factory=dict)  # intersection over union of images left out: `mean`, and by color
+    iou: dict = field(default_factory=dict)  # intersection over union of images held out: `mean`, and by color
     owner: dict = field(default_factory=dict)  # the model, see `Owner.settings`
     version: str = __version__  # version of the program that wrote it
 

@@ -15,7 +15,7 @@ from ..detectors.losses import load_loss
 from ..errors import MisuseError
 from ..inversion.annotations import Annotations, read_annotations, recorded_options
 from ..inversion.projector import ProjectionOptions, Start, project
-from ..inversion.segmentation import METHODS, Example, class_maps, fit, leave_out, read_samples
+from ..inversion.segmentation import METHODS, Example, class_maps, fit, hold_out, read_samples
 from ..inversion.targets import TargetReader
 from ..progress import Progress, silent
 from ..sampling import checks
@@ -121,7 +121,7 @@ def fit_segmenter(
     linear = fit(model.G, samples, count, request.labels, request.threshold)
     iou: dict[str, float | None] = {}
     if len(examples) > 1:
-        overlap = leave_out(model.G, examples, samples, count, request.labels, request.threshold, progress)
+        overlap = hold_out(model.G, examples, samples, count, request.labels, request.threshold, progress)
         iou = {"mean": overlap.mean, **dict(zip(annotated.classes, overlap.values, strict=True))}
     with torch.no_grad():
         read = [linear.read(model.G.synthesis, e.ws, **e.options) for e in examples]

@@ -93,7 +93,7 @@ def segment(sgan, fitted, tiny_run, tmp_path):
 
 
 def test_a_dataset_of_seeds(sgan, segment, annotated, tiny_run, tmp_path):
-    """Images and masks of the same names, as the commands for datasets read them. The images are those of `generate`."""
+    """Images and masks of the same names, as the commands for datasets read them; images as of `generate`."""
     answer = json.loads(segment("--seeds", "0-9", "--trunc", "0.7", "--batch", "4", "--json", "-q").stdout)
     out = tmp_path / "out"
     assert names(out) == ["images.zip", "masks.zip", "segmented.png"] and answer["images"] == 10
@@ -149,7 +149,7 @@ def test_what_is_refused(sgan, segment, fitted, annotated, class_run, tmp_path):
     assert not (tmp_path / "out").exists(), "nothing is left"
     assert "is a segmenter, not a snapshot" in sgan("generate", "--model", path, code=1).stderr
     words = [image, "--segmenter", path, "--outdir", annotated]
-    assert "seed0000.mask.png would be overwritten" in sgan("segment", *words, code=1).stderr, "painted by hand"
+    assert "seed0000.mask.png would be overwritten" in sgan("segment", *words, code=1).stderr, "made by hand"
     words = ["--annotated", annotated, "--out", annotated / "seed0000.safetensors", "--model", class_run]
     assert "seed0000.png would be overwritten" in sgan("segment", "fit", *words, code=1).stderr
 

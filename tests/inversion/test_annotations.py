@@ -101,7 +101,7 @@ def test_bad_folders(tmp_path, folder):
     Image.new("RGB", (16, 16)).save(folder / "a.png")
     refused(r"a.png has no mask: .*a.mask.png does not exist")
     (folder / "a.png").rename(folder / "b.mask.png")
-    refused(r"b.mask.png has no picture: .*b.png does not exist")
+    refused(r"b.mask.png has no image: .*b.png does not exist")
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_one_mask_without_annotation(folder):
         read_annotations(write(folder, "b", halves(left=NOTHING, right=NOTHING)), INFO)
 
 
-def test_another_size_than_the_picture(folder):
-    with pytest.raises(SganError, match=r"has 16x16 pixels \(height x width\), but its picture has 16x32"):
+def test_another_size_than_the_image(folder):
+    with pytest.raises(SganError, match=r"has 16x16 pixels \(height x width\), but its image has 16x32"):
         read_annotations(write(folder, size=(32, 16)), INFO)
 
 

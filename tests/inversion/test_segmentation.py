@@ -1,11 +1,11 @@
-"""Fitting of segmenters: both methods, sparse annotations, frequencies of classes, images left out."""
+"""Fitting of segmenters: both methods, sparse annotations, frequencies of classes, images held out."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from stylegan_cli.inversion import segmentation
-from stylegan_cli.inversion.segmentation import UNKNOWN, Example, Overlap, Samples, fit, leave_out, propagate
+from stylegan_cli.inversion.segmentation import UNKNOWN, Example, Overlap, Samples, fit, hold_out, propagate
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.sampling.segmenter import features_at
@@ -100,7 +100,9 @@ def test_propagate():
     assert propagate(features, labels, 0.4).tolist() == [1, 1, 1, 1, 4, 4, 4, 4, UNKNOWN]
     assert propagate(features, labels, 0.6).tolist() == [1, 1, 1, 1, UNKNOWN, 4, 4, 4, UNKNOWN]
     labels[5] = 2
-    assert propagate(features, labels, 0.4).tolist() == [1, 1, 1, 1, 2, 2, 4, 4, UNKNOWN], "the annotated keep theirs"
+    assert propagate(features, labels, 0.4).tolist() == [1, 1, 1, 1, 2, 2, 4, 4, UNKNOWN], (
+        "annotated pixels keep their class"
+    )
 
 
 def test_pixels_of_small_classes_are_kept():
@@ -129,15 +131,15 @@ def test_overlap():
     assert overlap.values == [0.5, 0.75, None]
 
 
-def test_images_left_out(G, examples):
+def test_images_held_out(G, examples):
     """Each is predicted by what was fitted to the others."""
     samples = segmentation.read_samples(G, examples[:3])
     done = []
-    overlap = leave_out(G, examples[:3], samples, 3, "linear", progress=lambda *x: done.append(x))
+    overlap = hold_out(G, examples[:3], samples, 3, "linear", progress=lambda *x: done.append(x))
     expected = Overlap(3)
     for i in range(3):
         linear = fit(G, [s for j, s in enumerate(samples) if j != i], 3)
         expected.add(linear.read(G.synthesis, examples[i].ws)[1].argmax(1)[0], examples[i].labels)
     assert overlap.values == expected.values and 0.3 < overlap.mean < 1
-    assert done[-1] == ("left out", 3, 3)
-    assert leave_out(G, examples * 2, samples * 2 + samples * 2, 3, "nearest").mean > 0
+    assert done[-1] == ("held out", 3, 3)
+    assert hold_out(G, examples * 2, samples * 2 + samples * 2, 3, "nearest").mean > 0

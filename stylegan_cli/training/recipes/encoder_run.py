@@ -72,28 +72,18 @@ def plan_new_encoder(
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
     _require_styles(snapshot)
-    if detector is not None and loss != "lpips":
-        raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
-    if options.get("skips") and task == Invert.name:
-        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
-    task_options = dict(task_options or {})
+    _check_options(task, loss, detector, bool(options.get("skips")))
+    data, source, segmenter = (path and os.path.abspath(path) for path in (data, source, segmenter))  # see `--resume`
     if segmenter is not None:
         _check_segmenter(task, data, source, options)
-        pairs, segmenter = None, os.path.abspath(segmenter)
-        dataset = GeneratedPairs(segmenter, G, snapshot.fingerprint, options.get("seed") or 0)
-        task_options["classes"] = list(dataset.classes)
-    else:
-        dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
-        pairs = _open_source(dataset, task, source and os.path.abspath(source), progress)
+    dataset, found = _open_images(snapshot, task, data, source, segmenter, options.get("seed") or 0, progress)
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
     defaults |= {"batch": batch or defaults["batch"]}
     defaults |= {"gamma": _GAMMA * G.config.height * G.config.width / defaults["batch"]}
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}
-    if pairs is not None:
-        dataset, found = pairs
-        task_options |= found
+    task_options = {**(task_options or {}), **found}
     kind = make_task(task, task_options)
     kind.check((G.config.height, G.config.width))
     network["inputs"] = kind.inputs(G.config.channels)
@@ -113,7 +103,7 @@ def plan_new_encoder(
             task=task,
             task_options=task_options,
             segmenter=segmenter,
-            source=None if pairs is None else pairs[0].other.spec,
+            source=dataset.other.spec if isinstance(dataset, PairedDataset) else None,
             run=info.run,
             origins=info.origins,
             **{**defaults, **_LOSS_DEFAULTS.get(str(loss), {}), **options},
@@ -278,20 +268,38 @@ def _open_data(snapshot: Snapshot, data: str | None) -> Dataset:
     return dataset
 
 
-def _open_source(
-    dataset: Dataset, task: str, source: str | None, progress: Progress
-) -> tuple[PairedDataset, dict[str, Any]] | None:
-    """The dataset with the second source of the task, and what the task has to know of it; None: it has none."""
+def _open_images(
+    snapshot: Snapshot,
+    task: str,
+    data: str | None,
+    source: str | None,
+    segmenter: str | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[Dataset | PairedDataset | GeneratedPairs, dict[str, Any]]:
+    """The images to train on, with the second source of the task, and what the task has to know of it."""
+    if segmenter is not None:
+        generated = GeneratedPairs(segmenter, snapshot.G, snapshot.fingerprint, seed)
+        return generated, {"classes": list(generated.classes)}
+    dataset = _open_data(snapshot, data)
     needed = task in TASKS and TASKS[task].needs_source
     if source is None and needed:
         either = ", or --segmenter FILE" if task == Mask.name else ""
         raise MisuseError(f"The task {task} needs a second source of images.", hint=f"Name it: --source PATH{either}")
     if source is None:
-        return None
+        return dataset, {}
     if not needed:
         raise MisuseError(f"--source has no effect on the task {task}.", hint="Remove it.")
     pairs, classes = open_pairs(dataset, source, task == Mask.name, progress=progress)
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
+
+
+def _check_options(task: str, loss: str | None, detector: str | None, skips: bool) -> None:
+    """Raise MisuseError if options have no effect."""
+    if detector is not None and loss != "lpips":
+        raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
+    if skips and task == Invert.name:
+        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
 
 
 def _check_segmenter(task: str, data: str | None, source: str | None, options: dict[str, Any]) -> None:
