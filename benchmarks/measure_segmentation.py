@@ -3,6 +3,7 @@ from masks.
 
 python benchmarks/measure_segmentation.py
 python benchmarks/measure_segmentation.py --model runs/00000-critters64-demo --steps 300
+python benchmarks/measure_segmentation.py --write masks
 python benchmarks/measure_segmentation.py --images 0 --segmenter out/segmenter.safetensors --encoder runs/00000-mask
 
 Images are DiceBear critters with exact masks of five parts (`_parts.py`), for a model that was trained on such. Latents
@@ -48,6 +49,7 @@ NAMES = [name for color in COLORS for name in CLASSES if CLASSES[name] == color]
 @click.option("--choices", default=5, show_default=True, help="Number of choices of the annotated ones.")
 @click.option("--steps", type=int, help="Of the search for latents. Default: as `sgan segment`.")
 @click.option("--points", default=5, show_default=True, help="Annotated pixels of each class in sparse masks.")
+@click.option("--write", type=click.Path(path_type=Path), help="Only write five images with masks to a folder.")
 @click.option("--segmenter", metavar="FILE", help="For --encoder and --sparse-encoder.")
 @click.option("--encoder", metavar="PATH", help="Of `sgan translate fit --task mask --segmenter`; measured too.")
 @click.option("--sparse-encoder", metavar="PATH", help="The same with --sparse.")
@@ -58,6 +60,7 @@ def main(
     choices: int,
     steps: int | None,
     points: int,
+    write: Path | None,
     segmenter: str | None,
     encoder: str | None,
     sparse_encoder: str | None,
@@ -66,6 +69,8 @@ def main(
     torch.set_num_threads(1)
     keep_freed_memory()
     session = Session(find_model(model, "nowhere")[0])
+    if write is not None:
+        return write_annotated(write, session.G.config.height)
     images, maps = render(session, max(count, 64))
     figures: dict[str, float] = {"images": count, "size": session.G.config.height}
     if count:
@@ -81,17 +86,38 @@ def main(
     for name, value in figures.items():
         print(f"{name:50s} {value:.4g}")
     if out:
-        row = {
-            "op": "segmentation",
-            "dtype": "float32",
-            "case": f"five annotated images of {session.G.config.height} pixels: background, body and mean IoU",
-            "seconds": {},
-            "ratio": {},
-            "figures": figures,
-            "wrong": [],
-            "failed": {},
-        }
-        save_entry(out, {"command": command_line(sys.argv), "machine": machine(session.device), "rows": [row]})
+        rows = rows_of(figures, points)
+        save_entry(out, {"command": command_line(sys.argv), "machine": machine(session.device), "rows": rows})
+
+
+def rows_of(figures: dict[str, float], points: int) -> list[dict]:
+    """Rows of a results file: a linear classifier beside class means, points beside whole masks."""
+    size, rows = f"{figures['size']:.0f}x{figures['size']:.0f}", []
+
+    def add(case: str, name: str, part: str, against: dict[str, str]) -> None:
+        if f"{name}: {part}" in figures:
+            values = {other: figures[f"{name}: {part}"] / figures[f"{key}: {part}"] for other, key in against.items()}
+            case = f"{case}: {part} {figures[f'{name}: {part}']:.2f}"
+            about = {"op": "segmentation", "dtype": "float32", "case": case, "seconds": {}, "ratio": values}
+            rows.append({**about, "figures": figures, "wrong": [], "failed": {}})
+
+    few, both = f"{points} points", "background and body"
+    for part in ("background", "body", "mean"):
+        add(f"sgan segment, {NUM} whole masks of {size}", "linear", part, {"class means": "nearest"})
+    add(f"sgan segment, {few} a class in {NUM} masks of {size}", f"{few}, linear", "mean", {"whole masks": "linear"})
+    add("sgan translate: mask, image, mask", "mask, image, mask", both, {"the image searched": "searched"})
+    whole = {"whole masks": "mask, image, mask"}
+    add(f"sgan translate, {few} a class: mask, image, mask", f"{few}: mask, image, mask", both, whole)
+    return rows
+
+
+def write_annotated(folder: Path, size: int) -> None:
+    """The images that a segmenter for --segmenter is fitted to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(NUM):
+        image, mask = render_parts(f"annotated-{i}", size)
+        image.save(folder / f"{i}.png")
+        mask.save(folder / f"{i}.mask.png")
 
 
 def render(

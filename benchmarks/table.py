@@ -37,6 +37,7 @@ KINDS = {
     ),
     "Datasets": ("data",),
     "Editing": ("editing",),
+    "Segmentation": ("segmentation",),
 }
 NOTE = "Ratio: the time of the alternative over ours, measured in the same run. Above 1, ours is faster."
 NOTES = {
@@ -45,6 +46,8 @@ NOTES = {
     "Metrics": f"{NOTE} torch-fidelity is version 0.4.0, with the same images and weights.",
     "Synthesis": f"{NOTE} Freed memory is kept, as in `sgan`, unless the row says that the C library returned it.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
+    "Segmentation": "Intersection over union with exact masks of images that nothing was fitted to. Ratio: to that of "
+    "the alternative.",
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 START, END = "<!-- tables -->\n", "<!-- end of tables -->"

@@ -16,6 +16,7 @@ from stylegan_cli.data.pairs import open_pairs
 from stylegan_cli.sampling.encoders import read_encoder_info
 from stylegan_cli.sampling.segmenter_files import read_segmenter_info
 from stylegan_cli.session import Session
+from stylegan_cli.snapshot import SnapshotInfo, save_snapshot
 from stylegan_cli.training.generated_pairs import GeneratedPairs
 
 SHORT = ["--kimg", "0.016", "--snap", "0.016", "--batch", "8", "--held-out", "4", "-q"]
@@ -120,6 +121,26 @@ def test_images(segment, annotated, tmp_path):
     mask = pixels(out / "seed0000.mask.png")
     assert mask.shape == (24, 48, 3) and {tuple(c) for c in mask.reshape(-1, 3)} <= {(0, 0, 0), (255, 0, 0)}
     assert read_metadata(out / "seed0000.mask.png")["segmenter"] == "segmenter.safetensors"
+
+
+def test_another_family(sgan, moving_generator, tmp_path):
+    """Whose layers have margins, and which has no discriminator."""
+    G = moving_generator(16, 64, 8)
+    save_snapshot(tmp_path / "m.safetensors", G, None, SnapshotInfo(G.config, None))
+    model = ["--model", tmp_path / "m.safetensors", "-q"]
+    masks, out = tmp_path / "masks", tmp_path / "out"
+    sgan("generate", "--seeds", "0-2", "--outdir", masks, *model)
+    for path in sorted(masks.iterdir()):
+        image = pixels(path).sum(2)
+        Image.fromarray(COLORS[(image < np.median(image)).astype(int)]).save(path.with_suffix(".mask.png"))
+    answer = json.loads(sgan("segment", "fit", "--annotated", masks, "--outdir", out, "--json", *model).stdout)
+    assert answer["iou"]["mean"] > 0.3 and set(answer["latents"].values()) == {"seed"}
+    words = ["--segmenter", out / "segmenter.safetensors", "--outdir", out, *model]
+    sgan("segment", "--seeds", "0-2", *words)
+    pairs, _ = open_pairs(open_dataset(out / "images.zip"), str(out / "masks.zip"), class_maps=True)
+    given = [pixels(masks / f"seed000{i}.mask.png")[..., 0] == 255 for i in range(3)]
+    assert np.mean([given[i] == pairs.images([i])[0, -1].numpy() for i in range(3)]) > 0.75
+    sgan("segment", masks / "seed0000.png", "--steps", "2", *words)
 
 
 def test_in_python(fitted, annotated, tiny_run, tmp_path):

@@ -71,8 +71,7 @@ def plan_new_encoder(
 ) -> EncoderPlan:
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
-    _require_styles(snapshot)
-    _check_options(task, loss, detector, bool(options.get("skips")))
+    _check_options(snapshot, task, loss, detector, bool(options.get("skips")))
     data, source, segmenter = (path and os.path.abspath(path) for path in (data, source, segmenter))  # see `--resume`
     if segmenter is not None:
         _check_segmenter(task, data, source, options)
@@ -294,8 +293,9 @@ def _open_images(
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
 
 
-def _check_options(task: str, loss: str | None, detector: str | None, skips: bool) -> None:
-    """Raise MisuseError if options have no effect."""
+def _check_options(snapshot: Snapshot, task: str, loss: str | None, detector: str | None, skips: bool) -> None:
+    """Raise SganError if the model has no styles, or options have no effect."""
+    _require_styles(snapshot)
     if detector is not None and loss != "lpips":
         raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
     if skips and task == Invert.name:
