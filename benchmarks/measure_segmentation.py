@@ -28,11 +28,12 @@ from torch import Tensor
 from stylegan_cli.cli.call import keep_freed_memory
 from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.images import to_uint8
+from stylegan_cli.inversion.refine import refine
 from stylegan_cli.inversion.segmentation import UNKNOWN, Example, Overlap, class_maps, fit, read_samples
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import regions
 from stylegan_cli.sampling.degrade import Mask
-from stylegan_cli.sampling.segmenter_files import Segmenter
+from stylegan_cli.sampling.segmenter import Linear
 from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
 from stylegan_cli.session.fit_segmenter import SearchOptions, search_latents
@@ -79,7 +80,7 @@ def main(
             ws, source = search_latents(session, SearchOptions(runs="nowhere", steps=steps), images[:count], progress)
         figures["seconds per image"] = (time.process_time() - start) / count
         print(f"latents: {source}")
-        figures |= measure_choices(session, ws, maps[:count], choices, points)
+        figures |= measure_choices(session, ws, images[:count], maps[:count], choices, points)
     for name, path in (("", encoder), (f"{points} points: ", sparse_encoder)):
         if path:
             figures |= measure_translation(session, segmenter, path, maps, points if name else None, name)
@@ -102,8 +103,9 @@ def rows_of(figures: dict[str, float], points: int) -> list[dict]:
             rows.append({**about, "figures": figures, "wrong": [], "failed": {}})
 
     few, both = f"{points} points", "background and body"
+    others = {"class means": "nearest", "not refined": "linear, not refined"}
     for part in ("background", "body", "mean"):
-        add(f"sgan segment, {NUM} whole masks of {size}", "linear", part, {"class means": "nearest"})
+        add(f"sgan segment, {NUM} whole masks of {size}", "linear", part, others)
     add(f"sgan segment, {few} a class in {NUM} masks of {size}", f"{few}, linear", "mean", {"whole masks": "linear"})
     add("sgan translate: mask, image, mask", "mask, image, mask", both, {"the image searched": "searched"})
     whole = {"whole masks": "mask, image, mask"}
@@ -134,8 +136,11 @@ def render(
     return torch.from_numpy(np.stack(images)).float() / 127.5 - 1, torch.from_numpy(np.stack(maps))
 
 
-def measure_choices(session: Session, ws: Tensor, maps: Tensor, choices: int, points: int) -> dict[str, float]:
-    """Each choice of the annotated images, with each method, on all other images."""
+def measure_choices(
+    session: Session, ws: Tensor, images: Tensor, maps: Tensor, choices: int, points: int
+) -> dict[str, float]:
+    """Each choice of the annotated images, with each method, on all other images; refined as by `sgan segment`, and
+    without."""
     found: dict[str, list[list[float]]] = {}
     G = session.G
     for choice in range(choices):
@@ -150,11 +155,13 @@ def measure_choices(session: Session, ws: Tensor, maps: Tensor, choices: int, po
             (f"{points} points, nearest", sparse, "nearest"),
         ):
             linear = fit(G, read_samples(G, examples), len(COLORS), method)
-            overlap = Overlap(len(COLORS))
-            with torch.no_grad():
-                for part in torch.tensor(rest).split(32):
-                    overlap.add(class_maps(linear.read(G.synthesis, ws[part])[1]), maps[part])
-            found.setdefault(name, []).append([*(v or 0.0 for v in overlap.values), overlap.mean])
+            overlap, alone = Overlap(len(COLORS)), Overlap(len(COLORS))
+            for part in torch.tensor(rest).split(32):
+                _, logits = read(session, linear, ws[part])
+                overlap.add(class_maps(refine(logits, images[part])), maps[part])
+                alone.add(class_maps(logits), maps[part])
+            for way, result in (("", overlap), (", not refined", alone)):
+                found.setdefault(f"{name}{way}", []).append([*(v or 0.0 for v in result.values), result.mean])
     return {
         f"{name}: {part}": statistics.median(row[k] for row in rows)
         for name, rows in found.items()
@@ -188,11 +195,14 @@ def measure_translation(
     seen = maps if points is None else torch.stack([some_points(m, points, i) for i, m in enumerate(maps)])
     inputs = task.channels_of(torch.where(seen == UNKNOWN, regions.UNKNOWN, seen))
     ws = torch.cat([latents_of(session, encoder, part) for part in inputs.split(32)])
-    images, logits = read(session, reader, ws)
+    images, logits = read(session, reader.linear, ws)
     pixels = to_uint8(images).float() / 127.5 - 1
     again, _ = search_latents(session, SearchOptions(runs="nowhere"), pixels)
     figures = {}
-    for way, found in (("mask, image, mask", logits), ("searched", read(session, reader, again)[1])):
+    for way, found in (
+        ("mask, image, mask", logits),
+        ("searched", refine(read(session, reader.linear, again)[1], pixels)),
+    ):
         overlap = Overlap(len(COLORS))
         overlap.add(class_maps(found), maps)
         values = dict(zip(NAMES, overlap.values, strict=True))
@@ -202,8 +212,8 @@ def measure_translation(
 
 
 @torch.no_grad()
-def read(session: Session, segmenter: Segmenter, ws: Tensor) -> tuple[Tensor, Tensor]:
-    return segmenter.linear.read(session.G.synthesis, ws)
+def read(session: Session, linear: Linear, ws: Tensor) -> tuple[Tensor, Tensor]:
+    return linear.read(session.G.synthesis, ws)
 
 
 if __name__ == "__main__":

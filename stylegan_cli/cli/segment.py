@@ -42,6 +42,11 @@ _search_options = combine_options(
     metavar="FILE",
     help="Segmenter of `sgan segment fit`. Default: out/segmenter.safetensors.",
 )
+@click.option(
+    "--refine/--no-refine",
+    default=True,
+    help="Move the masks of image files to the edges of the image, from which its reconstruction may differ.",
+)
 @trunc_option()
 @class_option
 @_search_options

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.images import encode_image, labeled_grid, save_image, to_rgb, to_uint8
 from ..data.writer import dataset_writer
 from ..errors import MisuseError
+from ..inversion.refine import refine
 from ..inversion.segmentation import class_maps
 from ..progress import Progress, silent
 from ..sampling import checks
@@ -33,6 +34,7 @@ class SegmentRequest(SamplingOptions, SearchOptions):
     seeds: Sequence[int] = ()
     images: Sequence[str | Path] = ()  # files
     segmenter: str | Path | Segmenter | None = None  # None: out/segmenter.safetensors
+    refine: bool = True  # move the masks of images to their edges, see `inversion.refine`
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +43,7 @@ class SegmentRequest(SamplingOptions, SearchOptions):
             self,
             seeds=checks.list_of(checks.integer(0, checks.LARGEST_SEED), "[0, 1, 2]", 0),
             images=checks.list_of(checks.path(), "['face.png']", 0),
+            refine=checks.flag(),
             segmenter=lambda name, value: value if isinstance(value, Segmenter) else checks.path()(name, value),
         )
         if bool(self.images) == bool(len(self.seeds)):
@@ -138,12 +141,12 @@ def segment(
         return SegmentSeedsResult(model, request, segmenter, progress)
     targets = read_images(model, request, request.images)
     ws, source = search_latents(model, request, targets, progress)
-    found, maps = [], []
+    found, maps, batch = [], [], upcast(SamplingOptions, request).batch_for(model.G)
     with torch.no_grad():
-        for part in ws.split(upcast(SamplingOptions, request).batch_for(model.G)):
+        for part, target in zip(ws.split(batch), targets.to(model.device).split(batch), strict=True):
             images, logits = segmenter.linear.read(model.G.synthesis, part)
             found.append(to_uint8(images).cpu())
-            maps.append(class_maps(logits).cpu())
+            maps.append(class_maps(refine(logits, target) if request.refine else logits).cpu())
     names, maps = target_names(request.images), torch.cat(maps)
     metadata = model.metadata(SamplingOptions(), segmenter=segmenter.path.name)
     masks = zip(names, colored(maps, segmenter.info.classes), strict=True)
