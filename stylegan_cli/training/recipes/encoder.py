@@ -175,7 +175,7 @@ class EncoderRecipe(Recipe):
         with torch.no_grad():
             features = self.loss.features(targets)
             judged = self.task.judged(targets)
-        for ws, images, logits in self._reconstructions(batch):
+        for ws, images, classes in self._reconstructions(batch):
             pixels = (images - targets).square().mean((1, 2, 3))
             distance = self.loss.distance(self.loss.features(images), features)
             spread = self._distance(ws, ws.mean(1, keepdim=True))
@@ -195,8 +195,8 @@ class EncoderRecipe(Recipe):
             if judged is not None and found is not None:
                 last["judged"] = (found - judged).square().mean((1, 2, 3))
                 losses = losses + config.judged_weight * last["judged"]
-            if logits is not None:
-                wrong = F.cross_entropy(logits, class_levels(batch.images), reduction="none")
+            if classes is not None:
+                wrong = F.cross_entropy(classes, class_levels(batch.images), reduction="none")
                 last["segmenter"] = wrong.mean((1, 2))
                 losses = losses + config.segmenter_weight * last["segmenter"]
             total = total + losses.sum()
