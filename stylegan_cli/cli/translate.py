@@ -20,7 +20,7 @@ from .options import (
     session_options,
     trunc_option,
 )
-from .params import STYLES
+from .params import STYLES, FiniteRange
 
 _TASKS = ("superres", "inpaint", "sketch", "restore", "mask", "pairs")
 
@@ -131,11 +131,19 @@ def command(
     help="Also add features of the encoder to a copy of the generator, which is fine-tuned: closer to the image, but "
     "results are not reproduced by their latents alone.",
 )
+@click.option(
+    "--adversarial",
+    type=FiniteRange(0),
+    metavar="WEIGHT",
+    help="With --skips, weight of the loss against a copy of the model's discriminator, such as 0.1. Doubles the time "
+    "per image. Default: 0, none.",
+)
 @fit_options
 def fit_command(
     task: str | None,
     factor: int | None,
     sparse: bool,
+    adversarial: float | None,
     **options: Any,
 ) -> None:
     """Train an encoder for a task.
@@ -159,4 +167,7 @@ def fit_command(
     if sparse and task != "mask" and not options["resume"]:
         raise click.UsageError(f"--sparse has no effect on the task {task}. Remove it.")
     task_options = {**({} if factor is None else {"factor": factor}), **({"sparse": True} if sparse else {})}
+    if adversarial and not options["skips"] and not options["resume"]:
+        raise click.UsageError("--adversarial has an effect with --skips only. Add --skips, or remove it.")
+    options["adversarial_weight"] = adversarial
     fit({**options, "task": task, "task_options": task_options})

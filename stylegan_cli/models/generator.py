@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,15 +99,15 @@ class Synthesis(nn.Module):
         if unknown := sorted(features.keys() - paths.keys()):
             raise ValueError(f"there is no layer {unknown[0]!r} in the layer table")
 
-        def hook(function: FeatureFunction, x: Tensor) -> Tensor | None:
+        def hook(function: FeatureFunction, layer: nn.Module, inputs: object, x: Tensor) -> Tensor | None:
             changed = function(x) if threading.get_ident() == thread else None
             return changed if changed is None else changed.to(x.dtype)
 
         with contextlib.ExitStack() as stack:
             for name, function in features.items():
-                layer = self.get_submodule(paths[name])
-                handle = layer.register_forward_hook(lambda _, __, x, function=function: hook(function, x))
-                stack.callback(handle.remove)
+                stack.enter_context(
+                    self.get_submodule(paths[name]).register_forward_hook(functools.partial(hook, function))
+                )
             yield
 
     def check_input(

@@ -66,6 +66,14 @@ class Invert:
         """The inputs as images."""
         return inputs
 
+    def completed(
+        self,
+        results: Tensor,  # [N, C, H, W]
+        inputs: Tensor,  # [N, inputs, H, W]
+    ) -> Tensor:  # [N, C, H, W]
+        """The results with what is given exactly."""
+        return results
+
     def judged(
         self,
         images: Tensor,  # [N, C, H, W]
@@ -114,6 +122,9 @@ class Inpaint(Invert):
 
     def shown(self, inputs: Tensor) -> Tensor:
         return inputs[:, :-1]
+
+    def completed(self, results: Tensor, inputs: Tensor) -> Tensor:
+        return torch.where(inputs[:, -1:] > 0, inputs[:, :-1], results)
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ class EncoderRunConfig:
     spread_weight: float = 0.04  # of the mean squared difference between the latents of one image
     critic_weight: float = 0.0  # of a critic that separates predicted from mapped latents; 0: none
     skips: bool = False  # add features of the encoder in a fine-tuned copy of the generator, see `SkipSynthesis`
-    tuning: float = 0.1  # learning rate of that copy, relative to that of the encoder
+    tuning: float = 0.3  # learning rate of that copy, relative to that of the encoder
     absolute_weight: float = 1.0  # with skips: of the mean absolute difference of pixels
-    adversarial_weight: float = 0.02  # with skips, if the model has a discriminator: of the logistic loss
+    adversarial_weight: float = 0.0  # with skips: of the logistic loss of a copy of the model's discriminator
     discriminator_lr: float = 0.1  # of the discriminator's copy, relative to that of the encoder
     gamma: float = 0.01  # weight of its R1
     r1_interval: int = 16  # steps between penalties

@@ -14,7 +14,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -238,13 +238,17 @@ class EncoderRecipe(Recipe):
         return encode_in_passes(self.E, inputs, lambda ws: skips(ws, found[-1] if found else ()), passes, found)
 
     def _reconstructions(self, batch: EncoderBatch) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Latents, images and, with a segmenter, logits of their classes after each pass."""
+        """Latents, images and, with a segmenter, logits of their classes after each pass. Skips could copy what is
+        given, and leave nothing to learn but that."""
         features: list[list[Tensor]] = []
-        for k, ws in enumerate(self._encode(self.task(batch.images, self.config.seed, batch.index), features)):
+        inputs = self.task(batch.images, self.config.seed, batch.index)
+        for k, ws in enumerate(self._encode(inputs, features)):
             if self.segmenter is not None:
                 yield ws, *self.segmenter.read(self.G.synthesis, ws)
+            elif self.skips is None:
+                yield ws, self.G.synthesis(ws), None
             else:
-                yield ws, self.G.synthesis(ws) if self.skips is None else self.skips(ws, features[k]), None
+                yield ws, self.task.completed(self.skips(ws, features[k]), inputs), None
 
     def _sample_ws(self, index: Tensor) -> Tensor:  # [N] -> [N, num_ws, w_dim]
         """Latents of the mapping network, half of them mixed from two."""
@@ -305,11 +309,12 @@ class EncoderRecipe(Recipe):
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Held-out images, what the encoder sees of them, their latents and reconstructions, in batches. Without
         held-out images, the first ones of the dataset."""
+        skips = None if self.skips_ema is None else cast(SkipSynthesis, self.skips_ema.network)
         chosen = self.held_out if len(self.held_out) else torch.arange(min(len(self.dataset), 64))
         for part in chosen[:count].split(max(self.batch_gpu, 1)):
             images = self.dataset.images(part).to(self.device).float() / 127.5 - 1
             inputs = self.task(images, self.config.seed, part.to(self.device))
-            skips, features = self.skips_ema and self.skips_ema.network, []
+            features: list[list[Tensor]] = []
             ws = encode(self.ema.network, self.G, inputs, skips=skips, features=features)
-            found = self.G.synthesis(ws) if skips is None else skips(ws, features[-1])
+            found = self.G.synthesis(ws) if skips is None else self.task.completed(skips(ws, features[-1]), inputs)
             yield images[:, : self.G.config.channels], inputs, ws, found

@@ -71,15 +71,13 @@ def plan_new_encoder(
 ) -> EncoderPlan:
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
-    _check_options(snapshot, task, loss, detector, bool(options.get("skips")))
+    _check_options(snapshot, task, loss, detector, options)
     data, source, segmenter = (path and os.path.abspath(path) for path in (data, source, segmenter))  # see `--resume`
     if segmenter is not None:
         _check_segmenter(task, data, source, options)
     dataset, found = _open_images(snapshot, task, data, source, segmenter, options.get("seed") or 0, progress)
     options = {name: value for name, value in options.items() if value is not None}
-    defaults = _schedule(max(G.config.height, G.config.width), options.get("kimg"))
-    defaults |= {"batch": batch or defaults["batch"]}
-    defaults |= {"gamma": _GAMMA * G.config.height * G.config.width / defaults["batch"]}
+    defaults = _schedule(G.config.height, G.config.width, options.get("kimg"), batch)
     network = _trunk_like(snapshot.D)
     network |= {name: options.pop(name) for name in _NETWORK if name in options}
     task_options = {**(task_options or {}), **found}
@@ -293,13 +291,12 @@ def _open_images(
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
 
 
-def _check_options(snapshot: Snapshot, task: str, loss: str | None, detector: str | None, skips: bool) -> None:
+def _check_options(snapshot: Snapshot, task: str, loss: str | None, detector: str | None, options: dict) -> None:
     """Raise SganError if the model has no styles, or options have no effect."""
     _require_styles(snapshot)
     if detector is not None and loss != "lpips":
         raise MisuseError("--detector has the weights of LPIPS.", hint="Add --loss lpips, or remove --detector.")
-    if skips and task == Invert.name:
-        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
+    _check_skips(snapshot, task, options)
 
 
 def _check_segmenter(task: str, data: str | None, source: str | None, options: dict[str, Any]) -> None:
@@ -313,9 +310,12 @@ def _check_segmenter(task: str, data: str | None, source: str | None, options: d
         raise MisuseError(message, hint="Remove one of them.")
 
 
-def _schedule(side: int, kimg: float | None) -> dict[str, Any]:
-    """Settings that depend on the longer side of the images, in pixels."""
+def _schedule(height: int, width: int, kimg: float | None, batch: int | None) -> dict[str, Any]:
+    """Settings that depend on the size of the images."""
+    side = max(height, width)
     values = {"lr": 1e-2, "kimg": 60.0, "batch": 24} if side <= _SMALL else {"lr": 5e-3, "kimg": 1000.0, "batch": 16}
+    values["batch"] = batch or values["batch"]
+    values["gamma"] = _GAMMA * height * width / values["batch"]
     return values | {"snap": (kimg or values["kimg"]) / (6 if side <= _SMALL else 20)}
 
 
@@ -324,6 +324,13 @@ def _require_styles(snapshot: Snapshot) -> None:
     if not any(row.kind != "input" for row in G.layers) or G.num_ws < 2:
         message = f"{snapshot.path} has no styles: an encoder has nothing to predict."
         raise SganError(message, hint="Use a model whose layers have styles: sgan train")
+
+
+def _check_skips(snapshot: Snapshot, task: str, options: dict[str, Any]) -> None:
+    if options.get("skips") and task == Invert.name:
+        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
+    if options.get("adversarial_weight") and snapshot.D is None:
+        raise MisuseError(f"{snapshot.path} has no discriminator, which --adversarial needs.", hint="Remove it.")
 
 
 def _load_loss(config: EncoderRunConfig, snapshot: Snapshot) -> Loss:
