@@ -39,6 +39,7 @@ KINDS = {
     ),
     "Datasets": ("data",),
     "Editing": ("editing",),
+    "Segmentation": ("segmentation",),
 }
 NOTE = "Ratio: the time of the alternative over ours, measured in the same run. Above 1, ours is faster."
 NOTES = {
@@ -50,6 +51,8 @@ NOTES = {
     "Guides": "Of each method, the share of images with both features. Ratio: its diversity or kernel distance over "
     "that of fine-tuning without a guide.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
+    "Segmentation": "Intersection over union with exact masks of images that nothing was fitted to. Ratio: to that of "
+    "the alternative.",
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 START, END = "<!-- tables -->\n", "<!-- end of tables -->"

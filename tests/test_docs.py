@@ -265,6 +265,10 @@ def shortened(args):
             args[args.index("--resume") + 1] = f"{RUN}/snapshot-000000.016.safetensors"
         elif not args[args.index("--resume") + 1].endswith(".pkl"):
             changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
+    elif args[:2] == ["segment", "fit"] or args[0] == "segment" and "--seeds" not in args:
+        changes = {"--steps": "2"}
+    elif args[0] == "segment":
+        args[args.index("--seeds") + 1] = "0-3"
     elif args[1:2] == ["fit"]:
         changes = dict(SHORT) if args[0] != "critic" else {}
         if "--identity" in args:  # the little model has too few pixels for faces
@@ -345,6 +349,15 @@ def write_images(folder, count):
         Image.fromarray(pixels).save(folder / f"{i}.jpg")
 
 
+def write_annotated(folder, count):
+    """Random images, with masks of two halves."""
+    write_images(folder, count)
+    for i in range(count):
+        mask = np.zeros((40, 48, 3), np.uint8)
+        mask[:, 24:] = 255
+        Image.fromarray(mask).save(folder / f"{i}.mask.png")
+
+
 class Detector:
     """In place of networks whose weights would have to be downloaded."""
 
@@ -366,6 +379,8 @@ def order(args):
     if args[0] == "train":  # later commands name the first two runs
         first = args == ("train", "--data", "faces.zip", "--mirror")
         return 1, not first, "--cond" not in args, "--resume" in args, "--kimg" not in args
+    if args[:2] == ("segment", "fit"):
+        return 2, -1, "--out" in args
     if args[1:2] == ("fit",):
         return (2, "--resume" in args)
     by_labels = "--csv" in args or "--from-labels" in args  # later commands use the newest directions, and more of them
@@ -387,6 +402,8 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     for name in ("target.png", "a.png", "b.png", "c.png", "small.png", "face.jpg", "eyes.png", "suspicious.png"):
         Image.open("photos/0.jpg").convert("L" if name == "eyes.png" else "RGB").save(name)
     write_people("people.zip")
+    write_annotated(Path("masks"), 2)
+    shutil.copy("masks/0.mask.png", "mask.png")
     rows = "".join(f"{seed},{'yes' if seed % 2 else 'no'}\n" for seed in range(64))
     Path("labels.csv").write_text(f"seed,smile\n{rows}")
     model = load_snapshot(PACKAGED_MODEL)

@@ -32,6 +32,7 @@ COMMANDS = {
     "encoder": "Fit an encoder, which predicts the latents of an image.",
     "critic": "Train a critic, which judges an attribute of images.",
     "translate": "Translate images with a model: enlarge, fill, restore.",
+    "segment": "Label the pixels of images, after a few examples.",
     "attribute": "Estimate whether a model generated an image.",
     "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",
     "spectrum": "Compare the power spectra of datasets and models.",

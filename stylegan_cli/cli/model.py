@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,9 +41,9 @@ def command() -> None:
 def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     """Show what a model file contains: architecture, parameters, training data and metrics.
 
-    FILE is a snapshot, a run folder, an encoder, a critic, or a checkpoint of another program (path or URL). For a
-    pickle, all classes and functions that it names are listed as inert (known and read as plain data) or UNKNOWN;
-    none of them is executed.
+    FILE is a snapshot, a run folder, an encoder, a critic, a segmenter, or a checkpoint of another program (path or
+    URL). For a pickle, all classes and functions that it names are listed as inert (known and read as plain data) or
+    UNKNOWN; none of them is executed.
 
     \b
     Examples:
@@ -93,8 +94,10 @@ def _other_kind(path: Path) -> Callable[[Path, bool], None] | None:
     """The function that shows a file that is not a model; None for models."""
     from ..sampling.critics import is_critic
     from ..sampling.encoders import is_encoder
+    from ..sampling.segmenter_files import is_segmenter
 
-    return _show_encoder if is_encoder(path) else _show_critic if is_critic(path) else None
+    kinds = ((is_encoder, _show_encoder), (is_critic, _show_critic), (is_segmenter, _show_segmenter))
+    return next((show for is_kind, show in kinds if is_kind(path)), None)
 
 
 def _show_encoder(path: Path, as_json: bool) -> None:
@@ -151,6 +154,25 @@ def _show_critic(path: Path, as_json: bool) -> None:
         rows["Junk"] = f"early images of {info.junk}{rejected}"
     if info.data:
         rows["Dataset"] = _dataset(info.data)
+    _print_rows(rows)
+
+
+def _show_segmenter(path: Path, as_json: bool) -> None:
+    """Print what the header of a segmenter says."""
+    from ..config import to_json
+    from ..sampling.segmenter_files import read_segmenter_info
+
+    info = read_segmenter_info(path)
+    if as_json:
+        return click.echo(json.dumps({"file": str(path), "info": to_json(info)}))
+    rows = {
+        "File": path,
+        "Written by": f"segmenter of stylegan_cli {info.version}",
+        "Classes": ", ".join(info.classes),
+        "Method": f"{info.method}, {plural(info.examples, 'annotated image')}",
+        "Model": f"fingerprint {info.model}, {info.owner.get('model', 'of an unknown file')}",
+    }
+    rows |= {f"Held out: {name}": "-" if iou is None else f"IoU {iou:.3f}" for name, iou in info.iou.items()}
     _print_rows(rows)
 
 

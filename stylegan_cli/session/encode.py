@@ -127,6 +127,20 @@ def open_encoder(
     return result
 
 
+def open_encoder_if_any(
+    model: Model,
+    encoder: str | Path | None,
+    runs: str | Path,
+) -> Encoder | None:
+    """As `open_encoder`, but None if no encoder is named and there is none for the model."""
+    if encoder is None and not has_encoder(model.path):
+        try:
+            encoder = find_encoder(None, runs, model.fingerprint)
+        except SganError:
+            return None
+    return open_encoder(model, encoder, runs)
+
+
 def _in_checkpoint(model: Model, path: Path) -> Encoder | None:
     """The encoder in a checkpoint of another program; None if the file is not one of those that have one."""
     if not has_encoder(path):
