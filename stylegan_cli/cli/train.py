@@ -65,7 +65,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "runs",
     default="./runs",
     metavar="FOLDER",
-    help="Folder that contains the run folders of `sgan train`.",
+    help="Folder that contains the run folders.",
 )
 @click.option(
     "--kimg", type=KIMG, help=f"Length of the run in kimg, thousands of images shown to the discriminator. {_PRESET}"
