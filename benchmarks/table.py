@@ -24,6 +24,7 @@ KINDS = {
     "Training": ("train_step", "trainer", "growth", "augment", "busy"),
     "Projection": ("project",),
     "Encoders": ("encoder",),
+    "Codes": ("codes",),
     "Metrics": ("frechet", "features", "fid"),
     "Ops": (
         "bias_act",
@@ -44,6 +45,8 @@ NOTES = {
     "costs 2 %.",
     "Metrics": f"{NOTE} torch-fidelity is version 0.4.0, with the same images and weights.",
     "Synthesis": f"{NOTE} Freed memory is kept, as in `sgan`, unless the row says that the C library returned it.",
+    "Codes": "What a code of `sgan train --info 8` says about an attribute that the model never saw, and at most "
+    "could. Ratio: over what shuffled codes seem to say.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"

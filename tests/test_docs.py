@@ -1,6 +1,7 @@
 """README.md and docs/ say what works: links lead somewhere, commands parse and run, files and extras exist."""
 
 import functools
+import json
 import re
 import shlex
 import shutil
@@ -290,6 +291,10 @@ def shortened(args):
         args = ["convert", args[1], "other.safetensors"]
     elif args[:2] == ["edit", "find"]:
         changes = {"--num": "64"}
+        if "codes" in args:
+            configs = Path("runs").glob("*/config.json")
+            run = next(p.parent for p in configs if json.loads(p.read_text()).get("info"))
+            changes |= {"--model": str(run), "--outdir": "codes"}  # later commands use directions of another model
         if "--from-labels" in args:  # the random images have no attributes
             args = ["edit", "find", "--csv", "labels.csv"]
     elif args[:2] == ["edit", "show"]:

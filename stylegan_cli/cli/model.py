@@ -71,8 +71,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
         facts = {"file": str(path), "written_by": written_by(path), "parameters": parameters, "info": to_json(info)}
         return click.echo(json.dumps(facts | {"names": names and dataclasses.asdict(names)}))
     rows = {"File": path, "Written by": written_by(path), **_architecture(info)}
-    if names_of_labels := _label_names(info):
-        rows["Labels" if info.data and info.data.vectors else "Classes"] = names_of_labels
+    rows |= _labels(info)
     rows |= {"Parameters": ", ".join(f"{name} {count:,}" for name, count in parameters.items() if count)}
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
@@ -135,16 +134,28 @@ def _architecture(info: SnapshotInfo) -> dict[str, str]:
     D = info.discriminator
     discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
     rows = {
-        "Generator": info.generator.describe(info.data.label_unit if info.data else "class"),
+        "Generator": info.generator.describe(_unit(info)),
         "Discriminator": discriminator,
     }
     return rows | ({"Input": "can be translated and rotated"} if info.generator.takes_transform else {})
 
 
+def _unit(info: SnapshotInfo) -> str:
+    """What the number of classes counts."""
+    return "code" if info.codes.values else info.data.label_unit if info.data else "class"
+
+
+def _labels(info: SnapshotInfo) -> dict[str, str]:
+    """Rows of the classes or labels, and of the codes, which nobody named."""
+    values, numbers = info.codes.values, info.codes.numbers
+    rows = {"Labels" if info.data and info.data.vectors else "Classes": _label_names(info)} if info.is_labeled else {}
+    codes = [f"{values} values (--class 0 to {values - 1})"] if values else []
+    codes += [f"the first {plural(numbers, 'number')} of z"] if numbers else []
+    return rows | ({"Codes": ", ".join(codes)} if codes else {})
+
+
 def _label_names(info: SnapshotInfo) -> str:
     """The classes with their indices, or the names of the numbers of a label."""
-    if not info.generator.c_dim:
-        return ""
     names = info.data.classes if info.data and info.data.c_dim == info.generator.c_dim else ()
     is_vector = bool(info.data and info.data.vectors)
     shown = [name if is_vector or name == str(i) else f"{i} {name}" for i, name in enumerate(names[:_MAX_CLASSES])]

@@ -136,7 +136,7 @@ class Session(Model):
     ) -> Results:
         """Measure metrics of the model."""
         protocol, reals = resolve(names, **options), None
-        if self.info.generator.c_dim or protocol.needs_reals:
+        if self.info.is_labeled or protocol.needs_reals:
             reals = open_training_dataset(self.info, None if data is None else str(data))
         with self.use_kernels():
             return measure(protocol, self.G, reals, self.device, progress)

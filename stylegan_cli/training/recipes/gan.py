@@ -15,10 +15,12 @@ from ...errors import SganError
 from ...models.discriminator import Discriminator
 from ...models.generator import Generator
 from ...models.growing import set_alpha
+from ...models.label_space import Codes, LabelSpace
 from ...models.registry import build_discriminator, build_generator
 from ...ops import tensor_cores
 from ...progress import Progress, silent
 from ...sampling import counter
+from ...sampling.labels import sample_labels
 from ...snapshot import Snapshot, load_snapshot
 from ..blur import BlurSchedule
 from ..config import TrainConfig
@@ -57,6 +59,8 @@ class Gan(GrowingRecipe):
         self.alpha = 1.0  # weight of the highest level while it fades in
         torch.manual_seed(config.seed)  # the same initial weights on all ranks
         self.G: Generator = build_generator(config.generator)
+        if config.info:
+            self.G.label_space = LabelSpace(config.info, codes=Codes(config.info, config.info_continuous))
         self.D = build_discriminator(config.discriminator)
         if start is not None:
             self.new_tensors = self._load_start(start)
@@ -82,8 +86,11 @@ class Gan(GrowingRecipe):
 
     def next_batch(self) -> GanBatch:
         images, labels, index = self.loader.next()
-        label_index = counter.integers(self.config.seed, "label", index, len(self.dataset))
-        fake_labels = self.dataset.labels(label_index)
+        fake_labels = sample_labels(self.G.label_space, self.config.seed, "info", index) if self.config.info else None
+        if fake_labels is None:
+            fake_labels = self.dataset.labels(counter.integers(self.config.seed, "label", index, len(self.dataset)))
+        else:
+            labels = torch.zeros_like(fake_labels)  # real images have no code; D takes none
         fake_labels = fake_labels.pin_memory() if self.loader.pin else fake_labels
         images, labels, fake_labels, index = (
             t.to(self.device, non_blocking=True) for t in (images, labels, fake_labels, index)
