@@ -19,6 +19,7 @@ from ..sampling.bound_files import owned_by
 from ..snapshot import open_training_dataset
 from . import attribute, edit, encode, equivariance, generate, interpolate, mix, noise, project, translate
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
+from .blend import BlendRequest, blend_models
 from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
 from .encode import EncodeRequest, EncodeResult
 from .equivariance import EquivarianceRequest, EquivarianceResult
@@ -34,6 +35,7 @@ __all__ = [
     "AttributeRequest",
     "AttributeResult",
     "AttributeTask",
+    "BlendRequest",
     "EditRequest",
     "EditResult",
     "EncodeRequest",
@@ -60,6 +62,7 @@ __all__ = [
     "TranslateRequest",
     "TranslateResult",
     "TranslateStream",
+    "blend_models",
     "find_model",
 ]
 
