@@ -25,6 +25,7 @@ KINDS = {
     "Projection": ("project",),
     "Encoders": ("encoder",),
     "Codes": ("codes",),
+    "Modes": ("modes",),
     "Metrics": ("frechet", "features", "fid"),
     "Ops": (
         "bias_act",
@@ -47,6 +48,7 @@ NOTES = {
     "Synthesis": f"{NOTE} Freed memory is kept, as in `sgan`, unless the row says that the C library returned it.",
     "Codes": "What a code of `sgan train --info 8` says about an attribute that the model never saw, and at most "
     "could. Ratio: over what shuffled codes seem to say.",
+    "Modes": "Two digits in one image, 16x16, after 10 kimg, means of two runs. Ratio: of the modes covered.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"

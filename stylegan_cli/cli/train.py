@@ -125,6 +125,16 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 @click.option(
     "--info-weight", type=FiniteRange(0), help="Weight of the recovery of the codes in both losses. Default: 1."
 )
+@click.option(
+    "--mode-regularize",
+    "mode_weight",
+    type=FiniteRange(0, min_open=True),
+    is_flag=False,
+    flag_value=1.0,
+    metavar="[WEIGHT]",
+    help="Also train an encoder, and the generator to reproduce real images from what it finds: against mode collapse "
+    "(MRGAN). The run then has an encoder for `sgan encode`. Default: off; without WEIGHT, 1.",
+)
 @click.option("--lr", type=FiniteRange(0, min_open=True), help=f"Learning rate. {_PRESET}")
 @click.option(
     "--dlr",

@@ -57,6 +57,7 @@ class TrainConfig:
     info: int = 0  # values of a code that takes the place of the class, and that D recovers (InfoGAN); 0: none
     info_continuous: int = 0  # numbers of z, from the first, that D recovers
     info_weight: float = 1.0  # weight of the recovery of the codes in both losses
+    mode_weight: float = 0.0  # weight of the terms of mode regularization (MRGAN), which train an encoder; 0: none
     r1_interval: int = 16  # steps between D's gradient penalties
     pl_weight: float = 2.0  # weight of path-length regularization, 0 = off
     pl_interval: int = 4  # steps between path-length regularizations
@@ -84,7 +85,7 @@ class TrainConfig:
         for name in ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas", "r2_gamma"):
             check_range(self, name)
         names = ("gp_weight", "drift", "aux_weight", "freezed", "blur_sigma", "blur_kimg")
-        for name in (*names, "info", "info_continuous", "info_weight"):
+        for name in (*names, "info", "info_continuous", "info_weight", "mode_weight"):
             check_range(self, name)
         if self.d_lr is not None:
             check_range(self, "d_lr")
@@ -94,6 +95,17 @@ class TrainConfig:
         check_choice("precision", self.precision, PRECISIONS)
         _check_objective(self)
         _check_codes(self)
+        if self.mode_weight and self.generator.c_dim:
+            classes = "--info" if self.info else "--cond"
+            raise MisuseError(
+                f"--mode-regularize cannot be combined with {classes}: its encoder does not know classes.",
+                hint="Remove one of them.",
+            )
+        if self.mode_weight and self.growth:
+            raise MisuseError(
+                "--mode-regularize cannot be combined with growing: its encoder has one size.",
+                hint="Remove it, or choose a --cfg that does not grow.",
+            )
         if len(self.betas) != 2 or max(self.betas) >= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1.")
         if self.batch % self.gpus:

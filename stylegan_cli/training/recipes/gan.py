@@ -12,7 +12,9 @@ from ... import distributed
 from ...data.dataset import Dataset
 from ...data.sampler import Loader, Sampler
 from ...errors import SganError
+from ...layers import to_memory_format
 from ...models.discriminator import Discriminator
+from ...models.encoders.pyramid import PyramidEncoder, z_encoder_config
 from ...models.generator import Generator
 from ...models.growing import set_alpha
 from ...models.label_space import Codes, LabelSpace
@@ -67,12 +69,21 @@ class Gan(GrowingRecipe):
         self.G.to(self.device, dtype=dtype).requires_grad_(False)
         self.D.to(self.device, dtype=dtype).requires_grad_(False)
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
-        self.objective = Objective(config, self.G, self.D, self.means)
+        self.E = self.E_ema = None
+        if config.mode_weight:
+            E = PyramidEncoder(z_encoder_config(config.generator, config.discriminator))
+            self.E = to_memory_format(E).to(self.device, dtype=dtype).requires_grad_(False)
+            self.E_ema = EMA(self.E, config.ema_kimg * 1000, config.ema_rampup)
+        self.objective = Objective(config, self.G, self.D, self.means, self.E)
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
         self.parts = {"path_length": self.objective.path_length, "augment": self.objective.p, "data": self.loader}
         self.phases = make_gan_phases(config, self.G, self.D, self.objective, graphs)
+        if self.E is not None and self.E_ema is not None:
+            self.networks |= {"E": self.E, "E_ema": self.E_ema.network}
+            optimizer = _adam(list(self.E.parameters()), config, config.lr, None, graphs)
+            self.phases.append(Phase("E", self.E, optimizer, self.objective.mode_terms))
         # Metrics are only defined at the full size.
         self.metric_network, self.metric_data = (self.ema.network if self.dataset is dataset else None), dataset
 
@@ -105,6 +116,8 @@ class Gan(GrowingRecipe):
     def after_step(self, shown: int) -> None:
         self.objective.p.update(self.batch)
         self.ema.update(self.G, shown, self.batch)
+        if self.E is not None and self.E_ema is not None:
+            self.E_ema.update(self.E, shown, self.batch)
 
     def apply_settings(self, rollbacks: int) -> None:
         for optimizer in {phase.optimizer for phase in self.phases if isinstance(phase.optimizer, FusedAdam)}:

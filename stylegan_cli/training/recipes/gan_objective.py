@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...distributed import sum_over_ranks, world_size
 from ...models.discriminator import Discriminator
+from ...models.encoders.pyramid import PyramidEncoder
 from ...models.generator import Generator
 from ...ops import blur2d, has_kernels, tensor_cores
 from ...sampling import counter
@@ -41,6 +42,9 @@ class GanBatch(Batch):
     index: Tensor  # [N] int64, global index of each image since the run began
 
 
+MODE_PIXELS, MODE_REALISM = 10.0, 0.2  # weights of mode regularization; measured by benchmarks/measure_modes.py
+
+
 class Objective:
     def __init__(
         self,
@@ -48,8 +52,9 @@ class Objective:
         G: Generator,
         D: Discriminator,
         means: Means,  # collects losses and scores
+        E: PyramidEncoder | None = None,  # of mode regularization
     ):
-        self.config, self.G, self.D, self.means = config, G, D, means
+        self.config, self.G, self.D, self.means, self.E = config, G, D, means, E
         self.loss = losses.LOSSES[config.loss]
         weight = next(G.parameters())
         self.path_length = PathLengthMean(config.pl_decay, weight.device, weight.dtype)
@@ -75,7 +80,25 @@ class Objective:
         loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
         total = self._with_codes(loss.sum(), "loss/G", classes, batch)
+        total = total if self.E is None else total + self.mode_terms(batch)
         return self._with_classification(total, "loss/G aux", (classes, batch.fake_labels))
+
+    def mode_terms(self, batch: GanBatch) -> Tensor:
+        """What MRGAN adds to the losses of the generator and its encoder (Che et al. 2017, section 3.2): the distance
+        between real images and their reconstructions, and D's opinion of these. A mode that the generator does not
+        make is reconstructed badly, or looks fake.
+
+        E predicts z: normalized as any z is, it is as likely as any other, so what is reconstructed is also generated.
+        The mapping network need not reach a predicted w.
+        """
+        assert self.E is not None
+        images = self._synthesize(self.G.mapping(self.E(batch.images)[:, 0]), batch, "modes")
+        pixels = (images - batch.images).square().mean((1, 2, 3))
+        logits, _ = self._discriminate(images, batch.fake_labels, batch, "modes.aug")
+        loss = self.loss.generator(logits)[:, 0]
+        self.means.add("loss/E pixels", pixels)
+        self.means.add("loss/E", loss)
+        return self.config.mode_weight * (MODE_PIXELS * pixels + MODE_REALISM * loss).sum()
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, for one of every pl_batch_shrink images."""

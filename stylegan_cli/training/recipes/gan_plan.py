@@ -35,7 +35,7 @@ _AUGMENTATIONS = {
 
 # Options with other names than their fields.
 _NAMES = {"aug_p": "--p", "ada_target": "--target", "r2_gamma": "--r2", "gp_weight": "--gp"}
-_NAMES |= {"r1_interval": "--penalty-interval", "d_lr": "--dlr", **NETWORK_OPTIONS}
+_NAMES |= {"mode_weight": "--mode-regularize", "r1_interval": "--penalty-interval", "d_lr": "--dlr", **NETWORK_OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ def _objective(config: TrainConfig) -> str:
     classes = ["classes"] if config.discriminator.labels == "classifier" and not config.info else []
     codes = [f"a code of {config.info} values"] if config.info else []
     codes += [f"codes of {plural(config.info_continuous, 'number')}"] if config.info_continuous else []
+    codes += [f"mode regularization {config.mode_weight:g}"] if config.mode_weight else []
     return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes, *codes])
 
 
@@ -174,6 +175,8 @@ def describe_next_steps(
         f"Images:    {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
         f"Generate:  sgan generate --seeds 0-99{option}",
     ]
+    if config.mode_weight:
+        lines.append(f"Encode:    sgan encode IMAGE{option}")
     resume = f"sgan train --resume {quote(folder)}"
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(map(printable, lines))

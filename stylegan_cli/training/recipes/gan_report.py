@@ -14,8 +14,10 @@ from ...data.codec import to_array
 from ...data.images import image_grid, save_image, to_uint8
 from ...models.label_space import Codes
 from ...sampling import counter
+from ...sampling.bound_files import Owner
+from ...sampling.encoders import RUN_ENCODER, EncoderInfo, save_encoder
 from ...sampling.latents import latents_from_seeds
-from ...snapshot import SnapshotInfo, save_snapshot
+from ...snapshot import SnapshotInfo, fingerprint, save_snapshot
 from ..collapse import CollapseAlarm
 from ..config import TrainConfig
 from ..engine import Engine
@@ -74,6 +76,15 @@ class GanReport:
             origins=self.origins,
             codes=Codes(self.config.info, self.config.info_continuous),
         )
+        if recipe.E_ema is not None:  # before the model that it is for: if the run is killed, the next one has both
+            encoder = EncoderInfo(
+                encoder=recipe.E.config,
+                model=fingerprint(recipe.ema.network),
+                data=recipe.config.data,
+                kimg=kimg,
+                owner=Owner(self.run, self.origins).settings(path),
+            )
+            save_encoder(path.with_name(RUN_ENCODER), recipe.E_ema.network, encoder)
         save_snapshot(path, recipe.ema.network, recipe.D, info)
 
     def values(self) -> dict[str, float]:
