@@ -106,7 +106,7 @@ def row_of(figures: dict[str, float]) -> dict:
     return {
         "op": "encoder",
         "dtype": "float32",
-        "case": f"sgan encode, one image: LPIPS {alone:.3f}, of the projection {found:.3f}",
+        "case": f"encoder, per image in batches of 64: LPIPS {alone:.3f}, of the projection {found:.3f}",
         "seconds": seconds,
         "ratio": {"w+ projection": seconds["projection"] / seconds["ours"]},
         "figures": figures,
@@ -234,7 +234,8 @@ def measure_overfitting(
         options = {"held_out": 0, "kimg": kimg, "snap": kimg, "loss": loss, "detector": file}
         plan = plan_new_encoder(session.snapshot, str(path), **options)
         start = time.process_time()
-        run = fit_encoder(plan.config, Path(folder) / "run", str(session.device), RunOptions(quiet=True), plan.dataset)
+        quiet = RunOptions(quiet=True, runs=folder)
+        run = fit_encoder(plan.config, None, str(session.device), quiet, plan.dataset)
         seconds = time.process_time() - start
         encoder = open_encoder(session, run, folder)
         images = dataset.images(range(count)).float() / 127.5 - 1

@@ -9,14 +9,16 @@ LPIPS is that with VGG16, whose weights are downloaded once or taken from --dete
 from __future__ import annotations
 
 import itertools
-import json
+import sys
 from pathlib import Path
 
 import click
 import torch
+from _results import command_line, machine, save_entry
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from stylegan_cli.cli.params import STYLES
 from stylegan_cli.data.codec import from_array, to_array
 from stylegan_cli.data.images import to_rgb, to_uint8
 from stylegan_cli.detectors import load_lpips
@@ -24,25 +26,30 @@ from stylegan_cli.detectors.lpips import Lpips
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.runs.records import read_config
 from stylegan_cli.sampling import counter
-from stylegan_cli.sampling.degrade import Inpaint, Invert, SuperResolution, make_task, reduce
+from stylegan_cli.sampling.degrade import Invert, SuperResolution, make_task, reduce
 from stylegan_cli.sampling.generate import SamplingOptions, map_seeds
-from stylegan_cli.sampling.mixing import mix_styles, style_indices
+from stylegan_cli.sampling.mixing import style_indices
 from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
+from stylegan_cli.session.translate import default_styles, vary
 from stylegan_cli.training.encoder_config import read_encoder_config
 from stylegan_cli.training.recipes.encoder_run import open_data_of
 
 MEDIAN = 3  # pixels of the median filter
+VARIED = 64  # images of which five results are compared
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--plain", metavar="PATH", help="An encoder of images, which sees what the task makes of them.")
 @click.option("--num", default=128, show_default=True, help="Number of held-out images.")
-@click.option("--styles", default="fine", show_default=True, help="Styles of five different results.")
+@click.option("--styles", type=STYLES, help="Styles of five different results. Default: the upper half.")
 @click.option("--detector", metavar="FILE", help="Weights of LPIPS.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also add the figures to a results file.")
 @torch.no_grad()
-def main(run: Path, plain: str | None, num: int, styles: str, detector: str | None) -> None:
+def main(
+    run: Path, plain: str | None, num: int, styles: str | list[int] | None, detector: str | None, out: Path | None
+) -> None:
     torch.set_num_threads(1)
     config = read_encoder_config(read_config(run))
     session, data = Session(config.model), open_data_of(config)
@@ -62,29 +69,48 @@ def main(run: Path, plain: str | None, num: int, styles: str, detector: str | No
             return session.G.synthesis(ws)
         return encoder.skips(ws, [x[: len(ws)] for x in features])
 
-    found = {"result": keep(task, images, inputs, synthesize(ws))}
+    found = {"result": task.completed(synthesize(ws), inputs)}
     if not task.needs_source:
         found |= baselines(task, images, inputs)
     if plain is not None:
         other = open_encoder(session, plain, "runs")
         plain_ws = latents_of(session, other, task.shown(inputs))
-        found["plain encoder"] = keep(task, images, inputs, session.G.synthesis(plain_ws))
+        found["plain encoder"] = task.completed(session.G.synthesis(plain_ws), inputs)
     figures = {f"LPIPS: {name}": compare(lpips, x, images).mean().item() for name, x in found.items()}
     if isinstance(task, SuperResolution):
-        difference = reduce(found["result"], task.factor) - reduce(images, task.factor)
-        figures["RMS after reduction"] = (difference / 2).square().mean((1, 2, 3)).sqrt().mean().item()
-    chosen = style_indices(session.G.layers, styles)
-    mixed = mix_styles(ws[:8], map_seeds(session.G, range(4), SamplingOptions()), chosen)
-    five = [synthesize(x) for x in torch.cat([ws[:8, None], mixed], 1).unbind(1)]
-    pairs = itertools.combinations([keep(task, images[:8], inputs[:8], x) for x in five], 2)
-    figures["LPIPS between five results"] = torch.stack([compare(lpips, a, b).mean() for a, b in pairs]).mean().item()
-    about = {"task": task.name, "skips": encoder.skips is not None}
-    print(json.dumps({**about, "kimg": encoder.info.kimg, "images": len(images), **figures}))
+        for name in ("result", "plain encoder"):
+            if name in found:
+                difference = reduce(found[name], task.factor) - reduce(images, task.factor)
+                rms = (difference / 2).square().mean((1, 2, 3)).sqrt().mean().item()
+                figures[f"RMS after reduction: {name}"] = rms
+    chosen = style_indices(session.G.layers, styles) if styles else default_styles(task, session.G)
+    four, some = map_seeds(session.G, range(4), SamplingOptions()), inputs[:VARIED]
+    varied = vary(session, encoder, task, some, ws[:VARIED], four, chosen)
+    five = [task.completed(synthesize(x), some) for x in varied.unbind(1)]
+    distances = [compare(lpips, a, b).mean() for a, b in itertools.combinations(five, 2)]
+    figures["LPIPS between five results"] = torch.stack(distances).mean().item()
+    figures |= {"kimg": encoder.info.kimg, "images": len(images)}
+    for name, value in figures.items():
+        print(f"{name:45s} {value:.4g}")
+    if out:
+        row = row_of(task, figures, "skips, " if encoder.info.skips else "")
+        save_entry(out, {"command": command_line(sys.argv), "machine": machine(session.device), "rows": [row]})
 
 
-def keep(task: Invert, images: Tensor, inputs: Tensor, results: Tensor) -> Tensor:
-    """As `sgan translate`: given pixels are kept when a hole is filled."""
-    return torch.where(inputs[:, -1:] > 0, images, results) if isinstance(task, Inpaint) else results
+def row_of(task: Invert, figures: dict[str, float], kind: str) -> dict:
+    """A row of a results file: how much farther the alternatives are from the images."""
+    own = figures["LPIPS: result"]
+    others = {name.removeprefix("LPIPS: "): value for name, value in figures.items() if name.startswith("LPIPS: ")}
+    return {
+        "op": "translation",
+        "dtype": "float32",
+        "case": f"sgan translate --task {task.name} ({kind}{figures['kimg']:g} kimg): LPIPS {own:.3f}",
+        "seconds": {},
+        "ratio": {name: value / own for name, value in others.items() if name != "result"},
+        "figures": figures,
+        "wrong": [],
+        "failed": {},
+    }
 
 
 def baselines(task: Invert, images: Tensor, inputs: Tensor) -> dict[str, Tensor]:
@@ -95,7 +121,7 @@ def baselines(task: Invert, images: Tensor, inputs: Tensor) -> dict[str, Tensor]
         image: Image.Image = from_array(pixels.numpy()).filter(ImageFilter.MedianFilter(MEDIAN))
         median.append(torch.from_numpy(to_array(image).copy()))
     filtered = torch.stack(median).float() / 127.5 - 1
-    return {"input": seen, "median filter": keep(task, images, inputs, filtered)}
+    return {"input": seen, "median filter": task.completed(filtered, inputs)}
 
 
 def compare(lpips: Lpips, a: Tensor, b: Tensor) -> Tensor:  # [N, C, H, W] -> [N]

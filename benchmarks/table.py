@@ -26,6 +26,8 @@ KINDS = {
     "Encoders": ("encoder",),
     "Codes": ("codes",),
     "Modes": ("modes",),
+    "Translation": ("translation",),
+    "Guides": ("guide",),
     "Metrics": ("frechet", "features", "fid"),
     "Ops": (
         "bias_act",
@@ -39,6 +41,7 @@ KINDS = {
     ),
     "Datasets": ("data",),
     "Editing": ("editing",),
+    "Segmentation": ("segmentation",),
 }
 NOTE = "Ratio: the time of the alternative over ours, measured in the same run. Above 1, ours is faster."
 NOTES = {
@@ -49,7 +52,12 @@ NOTES = {
     "Codes": "What a code of `sgan train --info 8` says about an attribute that the model never saw, and at most "
     "could. Ratio: over what shuffled codes seem to say.",
     "Modes": "Two digits in one image, 16x16, after 10 kimg, means of two runs. Ratio: of the modes covered.",
+    "Translation": "Ratio: the LPIPS (VGG16) of the alternative over ours, on held-out images.",
+    "Guides": "Of each method, the share of images with both features. Ratio: its diversity or kernel distance over "
+    "that of fine-tuning without a guide.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
+    "Segmentation": "Intersection over union with exact masks of images that nothing was fitted to. Ratio: to that of "
+    "the alternative.",
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 START, END = "<!-- tables -->\n", "<!-- end of tables -->"

@@ -134,8 +134,13 @@ def to_json(
 ) -> dict[str, Any]:
     """Convert a dataclass to plain JSON values; a generator's configuration gets the name of its family."""
     tag = {"family": config.family} if hasattr(config, "family") else {}
-    values = ((field.name, getattr(config, field.name)) for field in dataclasses.fields(config))
-    return tag | {name: to_json(x) if dataclasses.is_dataclass(x) else copy.deepcopy(x) for name, x in values}
+    return tag | {field.name: _to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+        return tuple(map(_to_json, value))
+    return to_json(value) if dataclasses.is_dataclass(value) else copy.deepcopy(value)
 
 
 def from_json(

@@ -31,8 +31,15 @@ from .models.registry import READERS, build_discriminator, build_generator
 from .version import __version__
 
 FORMAT = "stylegan_cli/1"
-_OTHER_FORMATS = {"stylegan_cli-state/1": "the state of a run", "stylegan_cli/tuned/1": "a file of tuned weights"}
 ENCODER_FORMAT = "stylegan_cli/encoder/1"  # see sampling.encoders
+CRITIC_FORMAT = "stylegan_cli/critic/1"  # see sampling.critics
+SEGMENTER_FORMAT = "stylegan_cli/segmenter/1"  # see sampling.segmenter_files
+_OTHER_FORMATS = {
+    "stylegan_cli-state/1": "the state of a run",
+    "stylegan_cli/tuned/1": "a file of tuned weights",
+    CRITIC_FORMAT: "an attribute critic",
+    SEGMENTER_FORMAT: "a segmenter",
+}
 N = TypeVar("N", bound=nn.Module)
 
 

@@ -265,8 +265,12 @@ def shortened(args):
             args[args.index("--resume") + 1] = f"{RUN}/snapshot-000000.016.safetensors"
         elif not args[args.index("--resume") + 1].endswith(".pkl"):
             changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
+    elif args[:2] == ["segment", "fit"] or args[0] == "segment" and "--seeds" not in args:
+        changes = {"--steps": "2"}
+    elif args[0] == "segment":
+        args[args.index("--seeds") + 1] = "0-3"
     elif args[1:2] == ["fit"]:
-        changes = dict(SHORT)
+        changes = dict(SHORT) if args[0] != "critic" else {}
         if "--identity" in args:  # the little model has too few pixels for faces
             place = args.index("--identity")
             del args[place : place + 2]
@@ -331,6 +335,17 @@ def write_class_maps(dataset, path):
                 maps.writestr(name, content.getvalue())
 
 
+def write_people(path):
+    """A few images with an attribute that is easy to see."""
+    with zipfile.ZipFile(path, "w") as z:
+        for i in range(60):
+            content = BytesIO()
+            Image.fromarray(np.full((32, 32, 3), 220 if i % 2 else 60 + i, np.uint8)).save(content, "PNG")
+            z.writestr(f"{i:02d}.png", content.getvalue())
+        heads = ["bald" if i % 2 else "hair" for i in range(60)]
+        z.writestr("dataset.json", json.dumps({"labels": None, "attributes": {"head": heads}}))
+
+
 def write_images(folder, count):
     """A few random images in place of a user's."""
     folder.mkdir(parents=True)
@@ -338,6 +353,15 @@ def write_images(folder, count):
     for i in range(count):
         pixels = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.jpg")
+
+
+def write_annotated(folder, count):
+    """Random images, with masks of two halves."""
+    write_images(folder, count)
+    for i in range(count):
+        mask = np.zeros((40, 48, 3), np.uint8)
+        mask[:, 24:] = 255
+        Image.fromarray(mask).save(folder / f"{i}.mask.png")
 
 
 class Detector:
@@ -356,9 +380,13 @@ def order(args):
     """Commands that write what others read come first."""
     if args[0] == "data":
         return 0, "info" in args
+    if "--guide" in args:
+        return (3,)  # needs a critic
     if args[0] == "train":  # later commands name the first two runs
         first = args == ("train", "--data", "faces.zip", "--mirror")
         return 1, not first, "--cond" not in args, "--resume" in args, "--kimg" not in args
+    if args[:2] == ("segment", "fit"):
+        return 2, -1, "--out" in args
     if args[1:2] == ("fit",):
         return (2, "--resume" in args)
     by_labels = "--csv" in args or "--from-labels" in args  # later commands use the newest directions, and more of them
@@ -367,9 +395,11 @@ def order(args):
 
 def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     from stylegan_cli.metrics import passes
+    from stylegan_cli.training.recipes import classifier
 
     monkeypatch.setattr(passes, "load_detector", lambda *arguments: Detector())
     monkeypatch.setattr(passes, "load_lpips", lambda *arguments: Detector())
+    monkeypatch.setattr(classifier, "_STEPS", 40)
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     write_images(Path("photos"), 9)
@@ -377,6 +407,9 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     write_images(Path("animals/dogs"), 4)
     for name in ("target.png", "a.png", "b.png", "c.png", "small.png", "face.jpg", "eyes.png", "suspicious.png"):
         Image.open("photos/0.jpg").convert("L" if name == "eyes.png" else "RGB").save(name)
+    write_people("people.zip")
+    write_annotated(Path("masks"), 2)
+    shutil.copy("masks/0.mask.png", "mask.png")
     rows = "".join(f"{seed},{'yes' if seed % 2 else 'no'}\n" for seed in range(64))
     Path("labels.csv").write_text(f"seed,smile\n{rows}")
     model = load_snapshot(PACKAGED_MODEL)
@@ -394,6 +427,8 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     for line in lines:
         if "portraits.zip" in line.words:
             shutil.copy("faces.zip", "portraits.zip")
+        if "beards.zip" in line.words:
+            shutil.copy("faces.zip", "beards.zip")
         if "masks.zip" in line.words:
             write_class_maps("faces.zip", "masks.zip")
         result = CliRunner().invoke(main, shortened(line.words))

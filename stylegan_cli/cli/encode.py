@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..errors import MisuseError
+from ..errors import MisuseError, plural
 from .call import Call, output_folder, refuse_to_overwrite, warn
 from .options import batch_option, crop_options, encoder_option, outdir_option, session_options
 
@@ -48,13 +48,14 @@ def command(
     with output_folder(folder):
         with call.progress() as progress:
             result = call.open().encode(encode_request, progress)
-        call.inform(f"Encoder: {result.encoder.path}.", *result.notes)
+        call.inform(f"Encoder: {result.encoder.description}.", *result.notes)
         warn(*result.warnings)
         files = result.save(folder)
     if not call.as_json and result.finding is not None:
         for name, quality in zip(result.names, result.psnr, strict=True):
             call.inform(f"{name}: PSNR {quality:.1f} dB")
     elif not call.as_json:
-        call.inform(f"{len(result.names)} images: PSNR {sum(result.psnr) / len(result.psnr):.1f} dB on average")
+        mean = sum(result.psnr) / len(result.psnr)
+        call.inform(f"{plural(len(result.names), 'image')}: PSNR {mean:.1f} dB on average")
     found = [{"name": name, "psnr": quality} for name, quality in zip(result.names, result.psnr, strict=True)]
     call.print_result({"encoder": result.encoder.path, "found": found, "files": files}, files[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..snapshot import SnapshotInfo
 
 
+_COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}  # by number of channels
 _MAX_CLASSES = 100  # that are listed by name
 
 
@@ -40,9 +42,9 @@ def command() -> None:
 def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     """Show what a model file contains: architecture, parameters, training data and metrics.
 
-    FILE is a snapshot, a run folder, an encoder, or a checkpoint of another program (path or URL). For a
-    pickle, all classes and functions that it names are listed as inert (known and read as plain data) or UNKNOWN;
-    none of them is executed.
+    FILE is a snapshot, a run folder, an encoder, a critic, a segmenter, or a checkpoint of another program (path or
+    URL). For a pickle, all classes and functions that it names are listed as inert (known and read as plain data) or
+    UNKNOWN; none of them is executed.
 
     \b
     Examples:
@@ -54,11 +56,10 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     from ..interop.names import find_names
     from ..models.registry import build_discriminator, build_generator
     from ..models.summary import parameter_count
-    from ..sampling.encoders import is_encoder
 
     path, _ = find_model(file)
-    if is_encoder(path):
-        return _show_encoder(path, as_json)
+    if show := _other_kind(path):
+        return show(path, as_json)
     names = find_names(path)
     if not as_json and names and names.known:
         _print_names(names.known, names.complete)
@@ -149,6 +150,16 @@ def blend_command(
     click.echo(json.dumps({"file": str(path), "origin": model.info.origin}) if as_json else path)
 
 
+def _other_kind(path: Path) -> Callable[[Path, bool], None] | None:
+    """The function that shows a file that is not a model; None for models."""
+    from ..sampling.critics import is_critic
+    from ..sampling.encoders import is_encoder
+    from ..sampling.segmenter_files import is_segmenter
+
+    kinds = ((is_encoder, _show_encoder), (is_critic, _show_critic), (is_segmenter, _show_segmenter))
+    return next((show for is_kind, show in kinds if is_kind(path)), None)
+
+
 def _show_encoder(path: Path, as_json: bool) -> None:
     """Print what the header of an encoder says."""
     import torch
@@ -164,12 +175,11 @@ def _show_encoder(path: Path, as_json: bool) -> None:
         count = parameter_count(PyramidEncoder(config))
     if as_json:
         return click.echo(json.dumps({"file": str(path), "parameters": {"E": count}, "info": to_json(info)}))
-    color = {1: "gray", 3: "RGB", 4: "RGBA"}[config.channels]
     rows = {
         "File": path,
         "Written by": f"encoder of stylegan_cli {info.version}",
-        "Encoder": f"{config.height}x{config.width} (height x width) {color}, {len(config.levels)} latents of "
-        f"{config.w_dim}, space {config.space}, {plural(config.passes, 'pass')}",
+        "Encoder": f"{config.height}x{config.width} (height x width) {_COLORS[config.channels]}, "
+        f"{len(config.levels)} latents of {config.w_dim}, space {config.space}, {plural(config.passes, 'pass')}",
         "Task": info.task + (", with skips to a fine-tuned generator" if info.skips else ""),
         "Parameters": f"E {count:,}",
         "Model": f"fingerprint {info.model}, {info.owner.get('model', 'of an unknown file')}",
@@ -179,6 +189,50 @@ def _show_encoder(path: Path, as_json: bool) -> None:
         rows["Dataset"] = _dataset(info.data)
     for name, value in info.held_out.items():
         rows[f"Held out: {name}"] = f"{value:.6g} dB" if name == "psnr" else f"{value:.6g}"
+    _print_rows(rows)
+
+
+def _show_critic(path: Path, as_json: bool) -> None:
+    """Print what the header of a critic says."""
+    from ..config import to_json
+    from ..sampling.critics import read_critic_info
+
+    info = read_critic_info(path)
+    if as_json:
+        return click.echo(json.dumps({"file": str(path), "skill": info.skill, "info": to_json(info)}))
+    rows = {
+        "File": path,
+        "Written by": f"critic of stylegan_cli {info.version}",
+        "Critic": f"of {info.name}",
+        "Images": f"{info.height}x{info.width} (height x width) {_COLORS[info.channels]}; others are resized",
+        "Held out: accuracy": f"{info.accuracy:.3f} on {plural(info.held_out, 'image')}; {info.majority:.3f} without "
+        "looking",
+        "Held out: skill": f"{info.skill:.3f}",
+    }
+    if info.junk:
+        rejected = "" if info.junk_rejected is None else f", of which {info.junk_rejected:.0%} are rejected"
+        rows["Junk"] = f"early images of {info.junk}{rejected}"
+    if info.data:
+        rows["Dataset"] = _dataset(info.data)
+    _print_rows(rows)
+
+
+def _show_segmenter(path: Path, as_json: bool) -> None:
+    """Print what the header of a segmenter says."""
+    from ..config import to_json
+    from ..sampling.segmenter_files import read_segmenter_info
+
+    info = read_segmenter_info(path)
+    if as_json:
+        return click.echo(json.dumps({"file": str(path), "info": to_json(info)}))
+    rows = {
+        "File": path,
+        "Written by": f"segmenter of stylegan_cli {info.version}",
+        "Classes": ", ".join(info.classes),
+        "Method": f"{info.method}, {plural(info.examples, 'annotated image')}",
+        "Model": f"fingerprint {info.model}, {info.owner.get('model', 'of an unknown file')}",
+    }
+    rows |= {f"Held out: {name}": "-" if iou is None else f"IoU {iou:.3f}" for name, iou in info.iou.items()}
     _print_rows(rows)
 
 

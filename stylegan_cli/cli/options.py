@@ -26,6 +26,9 @@ class ImagesOrCommand(OrderedGroup):
 
     allow_interspersed_args = True
 
+    def __init__(self, *options: typing.Any, **named: typing.Any) -> None:
+        super().__init__(*options, **{"no_args_is_help": False, **named})  # the command asks for what is missing
+
     def make_context(
         self,
         info_name: str | None,
@@ -56,9 +59,7 @@ def combine_options(*options: typing.Callable) -> typing.Callable:
 
 
 # Passes `runs` (str).
-runs_option = click.option(
-    "--runs", metavar="FOLDER", default="./runs", help="Folder that contains the run folders of `sgan train`."
-)
+runs_option = click.option("--runs", metavar="FOLDER", default="./runs", help="Folder that contains the run folders.")
 
 # Passes `model` (str or None) and `runs` (str), for `interop.conversion.find_model`.
 model_option = combine_options(

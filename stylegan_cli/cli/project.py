@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 @click.option(
     "--init",
     metavar="FILE|encoder",
-    help="Latents to start from: a file, or those that an encoder predicts. Default: see --candidates.",
+    help="Latents to start from: a file, or those that an encoder predicts (with --space w, their mean). Default: see "
+    "--candidates.",
 )
 @encoder_option
 @latent_space_option

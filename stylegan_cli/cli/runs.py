@@ -42,7 +42,7 @@ def command(runs: str, as_json: bool, quiet: bool) -> None:
 
 @command.command("show", short_help="Write a report of a run: curves, images and settings.")
 @click.argument("run", required=False)
-@click.option("--runs", metavar="FOLDER", help="Folder that contains the run folders of `sgan train`. Default: ./runs.")
+@click.option("--runs", metavar="FOLDER", help="Folder that contains the run folders. Default: ./runs.")
 @out_options("report.html", "that of the run")
 @output_options
 @click.pass_context

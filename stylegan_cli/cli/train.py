@@ -65,7 +65,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "runs",
     default="./runs",
     metavar="FOLDER",
-    help="Folder that contains the run folders of `sgan train`.",
+    help="Folder that contains the run folders.",
 )
 @click.option(
     "--kimg", type=KIMG, help=f"Length of the run in kimg, thousands of images shown to the discriminator. {_PRESET}"
@@ -232,6 +232,27 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--data; or a model as for --model of the other commands, to start a new run from its weights.",
 )
 @click.option(
+    "--guide",
+    multiple=True,
+    metavar="FILE",
+    help="Attribute critic from `sgan critic fit`: generated images also get its attribute, which no image of the "
+    "dataset needs to have. Repeat it for several critics.",
+)
+@click.option(
+    "--guide-weight",
+    multiple=True,
+    type=FiniteRange(0),
+    help="Weight of the critic in the generator's loss: one for all critics, or one for each. Default: 1; 15 with "
+    "--loss lsgan.",
+)
+@click.option(
+    "--guide-discriminator",
+    multiple=True,
+    type=FiniteRange(0),
+    help="Weight of the critic in the discriminator's loss, so that images with the attribute may pass for real. "
+    "Default: 0.",
+)
+@click.option(
     "--metrics",
     metavar="NAME,...",
     help="Metrics to measure at every snapshot, such as fid5k_full,kid; the first one decides which is best. "
@@ -327,6 +348,7 @@ def _plan(
 
     options["gpus"] = options["gpus"] or distributed.launcher_world_size()
     if resume and Path(resume).is_dir():
+        options |= {name: options[name] or None for name in options if name.startswith("guide")}
         options["precision"] = None if options["precision"] == "auto" else options["precision"]
         return plan_resumed_run(Path(resume), {"cfg": cfg, **options}, data, progress)
     if options["precision"] == "auto" and device != "cpu":

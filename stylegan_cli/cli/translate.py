@@ -20,7 +20,7 @@ from .options import (
     session_options,
     trunc_option,
 )
-from .params import STYLES
+from .params import STYLES, FiniteRange
 
 _TASKS = ("superres", "inpaint", "sketch", "restore", "mask", "pairs")
 
@@ -50,7 +50,8 @@ _task_option = click.option(
 @click.option(
     "--styles",
     type=STYLES,
-    help="Styles to vary: coarse, middle, fine, or layer indices such as 4-7; see `sgan mix`. Default: the upper half.",
+    help="Styles to vary: coarse, middle, fine, or layer indices such as 4-7; see `sgan mix`. Default: the upper half, "
+    "or all when a hole is filled.",
 )
 @seed_option(2**32 - 1)
 @trunc_option()
@@ -100,7 +101,7 @@ def command(
         with call.progress() as progress:
             result = call.open().translate(translation, progress)
             files = result.save(folder)
-        call.inform(f"Encoder: {result.encoder.path} (task {result.task.name}).")
+        call.inform(f"Encoder: {result.encoder.description}.")
         warn(*result.warnings)
     if not call.as_json:
         call.inform(*result.notes)
@@ -123,15 +124,36 @@ def command(
     "image in --data. Those of mask are class maps: one color for each class, at most 64.",
 )
 @click.option(
+    "--segmenter",
+    metavar="FILE",
+    help="Segmenter of `sgan segment fit`, for the task mask without --data and --source: the encoder is trained on "
+    "generated images and their masks, and the segmenter also judges the results.",
+)
+@click.option(
+    "--sparse",
+    is_flag=True,
+    help="For the task mask: the encoder sees a few points or strokes of each class, so that class maps may be "
+    "transparent where the class is not given.",
+)
+@click.option(
     "--skips",
     is_flag=True,
     help="Also add features of the encoder to a copy of the generator, which is fine-tuned: closer to the image, but "
     "results are not reproduced by their latents alone.",
 )
+@click.option(
+    "--adversarial",
+    type=FiniteRange(0),
+    metavar="WEIGHT",
+    help="With --skips, weight of the loss against a copy of the model's discriminator, such as 0.1. Doubles the time "
+    "per image. Default: 0, none.",
+)
 @fit_options
 def fit_command(
     task: str | None,
     factor: int | None,
+    sparse: bool,
+    adversarial: float | None,
     **options: Any,
 ) -> None:
     """Train an encoder for a task.
@@ -145,10 +167,17 @@ def fit_command(
       sgan translate fit --task superres --factor 8
       sgan translate fit --task inpaint --model faces.safetensors --data faces.zip
       sgan translate fit --task mask --data faces.zip --source masks.zip
+      sgan translate fit --task mask --segmenter out/segmenter.safetensors --sparse
       sgan translate fit --resume runs/00001-faces-superres
     """
     if task is None and not options["resume"]:
         raise click.UsageError("Missing option --task. Choose one of " + ", ".join(_TASKS) + ".")
     if factor is not None and task != "superres" and not options["resume"]:
         raise click.UsageError(f"--factor has no effect on the task {task}. Remove it.")
-    fit({**options, "task": task, "task_options": {} if factor is None else {"factor": factor}})
+    if sparse and task != "mask" and not options["resume"]:
+        raise click.UsageError(f"--sparse has no effect on the task {task}. Remove it.")
+    task_options = {**({} if factor is None else {"factor": factor}), **({"sparse": True} if sparse else {})}
+    if adversarial and not options["skips"] and not options["resume"]:
+        raise click.UsageError("--adversarial has an effect with --skips only. Add --skips, or remove it.")
+    options["adversarial_weight"] = adversarial
+    fit({**options, "task": task, "task_options": task_options})

@@ -99,9 +99,7 @@ class ClassMaps(Source):
         return Image.fromarray(class_index(codes, self.classes, f"{name} in {self.path}"))
 
     def _codes(self, name: str, max_pixels: int) -> np.ndarray:
-        if self.source.head(name).startswith(_JPEG):
-            hint = _LOSSLESS
-            raise SganError(f"{name} in {self.path} is a JPEG, whose edges have other colors than its classes.", hint)
+        refuse_jpeg(self.source.head(name), f"{name} in {self.path}")
         return color_codes(fit(self.source.image(name, max_pixels), self.size, "none", "nearest"))
 
     def _find_classes(self, progress: Progress) -> Iterable[str]:
@@ -140,6 +138,15 @@ def open_pairs(
 
     other = open_dataset(path, size=size, convert=convert if class_maps else None, progress=progress)
     return PairedDataset(dataset, other), tuple(found)
+
+
+def refuse_jpeg(
+    head: bytes,  # the first bytes of a class map
+    name: str,  # for the message
+) -> None:
+    """Raise SganError if a class map is a JPEG."""
+    if head.startswith(_JPEG):
+        raise SganError(f"{name} is a JPEG, whose edges have other colors than its classes.", hint=_LOSSLESS)
 
 
 def color_codes(

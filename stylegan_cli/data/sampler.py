@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Dataset
-from .pairs import PairedDataset
+
+class Images(Protocol):
+    """A dataset, or what takes its place."""
+
+    def images(self, indices: Tensor, /) -> Tensor: ...  # [N] -> uint8 [N, C, H, W]
+
+    def labels(self, indices: Tensor, /) -> Tensor: ...  # [N] -> float32 [N, c_dim]
 
 
 class Sampler:
@@ -72,7 +77,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: Dataset | PairedDataset,
+        dataset: Images,
         sampler: Sampler,
         batch: int,  # number of images over all ranks
         pin: bool = False,  # whether to use pinned memory, for asynchronous copies to a GPU

@@ -66,7 +66,13 @@ def prepare(
     images: Tensor,  # uint8 [N, C, H, W]
 ) -> Tensor:  # float [N, C, h, w] in [-1, 1], at most 64 pixels
     """Convert images to the classifier's input."""
-    x = images.float() / 127.5 - 1
-    while max(x.shape[2:]) > _MAX_SIDE:
-        x = avg_pool2d(x, 2)
-    return x
+    return reduce(images.float() / 127.5 - 1)
+
+
+def reduce(
+    images: Tensor,  # float [N, C, H, W]
+) -> Tensor:  # float [N, C, h, w], at most 64 pixels
+    """Halve images until they fit the classifier."""
+    while max(images.shape[2:]) > _MAX_SIDE:
+        images = avg_pool2d(images, 2)
+    return images

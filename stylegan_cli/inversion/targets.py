@@ -99,7 +99,7 @@ def read_mask(
     pixels = _fit(read_image(path), path, (config.height, config.width), 1, crop, "box")
     mask = torch.from_numpy(pixels >= 128).float()[None]
     if not mask.any():
-        raise SganError(f"The mask {path} is entirely black.", hint="Use white for the pixels that count.")
+        raise SganError(f"The mask {path} is entirely black.", hint="Use white for the pixels that count or are given.")
     return mask
 
 

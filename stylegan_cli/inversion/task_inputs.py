@@ -29,7 +29,9 @@ from ..sampling.degrade import (
     visible,
     with_hole,
 )
+from ..sampling.regions import UNKNOWN
 from ..snapshot import SnapshotInfo
+from .annotations import reduce_map
 from .targets import TargetReader, check_mask_shape, read_image, read_mask
 
 
@@ -117,14 +119,26 @@ def _inputs_of(
         known = TargetReader(info, crop, pad).convert(images, paths)
         return TaskInputs(shown, with_hole(known, given), to_uint8(known), given)
     if isinstance(task, Mask):
-        maps = [fit(image, size, crop, "nearest", pad) for image in images]
-        index = [class_index(color_codes(x), task.classes, str(path)) for x, path in zip(maps, paths, strict=True)]
-        levels = torch.from_numpy(np.stack(index))[:, None].float() / 127.5 - 1
-        inputs = task(levels, 0, torch.arange(len(levels)))
+        maps = [_read_map(image, task, size, crop, pad, str(path)) for image, path in zip(images, paths, strict=True)]
+        inputs = task.channels_of(torch.from_numpy(np.stack(maps)))
         return TaskInputs(to_uint8(task.shown(inputs)), inputs)
     channels = 1 if isinstance(task, Sketch) else task.channels if isinstance(task, Pairs) else None
     inputs = TargetReader(info, crop, pad, channels=channels, enlarging="bicubic").convert(images, paths)
     return TaskInputs(shown, inputs)
+
+
+def _read_map(
+    image: Image.Image, task: Mask, size: tuple[int, int], crop: str, pad: str, name: str
+) -> np.ndarray:  # int64 [H, W]
+    """A class map. The class of transparent pixels is unknown."""
+    if image.mode != "RGBA" or image.getchannel("A").getextrema() == (255, 255):
+        return class_index(color_codes(fit(image, size, crop, "nearest", pad)), task.classes, name).astype(np.int64)
+    if not task.sparse:
+        raise SganError(
+            f"{name} has transparent pixels, but this encoder knows only complete class maps.",
+            hint="Fit another one: sgan translate fit --task mask --segmenter FILE --sparse",
+        )
+    return np.where((maps := reduce_map(image, size, crop, task.classes, name)) < 0, UNKNOWN, maps)
 
 
 def _given_pixels(

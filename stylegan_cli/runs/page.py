@@ -25,10 +25,12 @@ from .summary import RunSummary, best_of, summarize_run, unit_of
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _GRID = re.compile(r"([a-z]+)-([0-9]+(?:\.[0-9]+)?)\.png")  # images that a recipe writes at every snapshot
-_WHAT = {"reconstructions": "held-out images, each with its reconstruction on the right"}  # they show; by name
+_WHAT = {"reconstructions": "held-out images, each followed by its reconstruction"}  # they show; by name
 _MAX_GRIDS = 60
 _WIDTHS = (1024, 768, 512, 384, 256, 192, 128)  # of a grid, in pixels: the first at which all of them fit
 _BUDGET = 5_500_000  # bytes of all images, before base64 adds a third
+
+_DISTANCES = ("discriminator", "lpips", "efficientnet", "identity", "pixel")  # losses of encoders
 
 # Title, unit, legend -> name in stats.jsonl, whether it is noisy.
 _CHARTS: list[tuple[str, str, dict[str, str], bool]] = [
@@ -39,10 +41,10 @@ _CHARTS: list[tuple[str, str, dict[str, str], bool]] = [
     ("Path length", "length", {"mean length": "path/length"}, True),
     ("Path-length penalty", "penalty", {"penalty": "path/penalty"}, True),
     ("PSNR of held-out images", "dB", {"PSNR": f"{HELD_OUT}psnr"}, False),
-    ("Distance of held-out images", "distance", {x: HELD_OUT + x for x in ("discriminator", "lpips", "pixel")}, False),
+    ("Distance of held-out images", "distance", {x: HELD_OUT + x for x in _DISTANCES}, False),
     ("Latents of held-out images", "deviations of W", {x: HELD_OUT + x for x in ("spread", "offset")}, False),
-    ("Loss of pixels", "loss", {"mean square": "loss/pixel"}, True),
-    ("Loss of features", "loss", {x: f"loss/{x}" for x in ("discriminator", "lpips")}, True),
+    ("Loss of pixels", "loss", {"mean square": "loss/pixel", "absolute": "loss/absolute"}, True),
+    ("Loss of features", "loss", {x: f"loss/{x}" for x in _DISTANCES if x != "pixel"}, True),
     ("Loss of what the task judges", "loss", {"mean square": "loss/judged"}, True),
     ("Loss of latents", "variances of W", {x: f"loss/{x}" for x in ("latent", "spread")}, True),
     ("Loss of the critic", "loss", {"critic": "loss/critic"}, True),

@@ -23,10 +23,10 @@ from ..data.codec import from_array, to_array
 from ..data.images import to_rgb, to_uint8
 from ..errors import MisuseError, SganError
 from . import counter
+from .regions import UNKNOWN, class_levels, holes, revealed
 
 _REFERENCE = 512  # pixels of the shorter side for which blur is given
 _TAPS = 41  # of the widest blur
-_STROKE = 0.06  # half the width of a stroke, of the image's side
 _GRAY = (0.299, 0.587, 0.114)  # luma of RGB (ITU-R BT.601)
 
 
@@ -37,6 +37,7 @@ class Invert:
     name: ClassVar[str] = "invert"
     needs_source: ClassVar[bool] = False  # whether it is another image, whose channels follow those of the image
     fidelity: ClassVar[float] = 1.0  # weight of the image itself in the loss: less if its colors cannot be known
+    varies_all: ClassVar[bool] = False  # whether several results differ in all styles, rather than in the upper half
 
     def check(
         self,
@@ -73,6 +74,13 @@ class Invert:
     ) -> Tensor:  # [N, C, H, W]
         """The results with what is given exactly."""
         return results
+
+    def reconsidered(
+        self,
+        results: Tensor,  # [N, C, H, W], completed
+    ) -> Tensor | None:  # [N, inputs, H, W]
+        """What the encoder sees of a result with other styles, to make it fit what is given; None: it need not."""
+        return None
 
     def judged(
         self,
@@ -113,6 +121,7 @@ class Inpaint(Invert):
     """
 
     name: ClassVar[str] = "inpaint"
+    varies_all: ClassVar[bool] = True
 
     def inputs(self, channels: int) -> int:
         return channels + 1
@@ -125,6 +134,9 @@ class Inpaint(Invert):
 
     def completed(self, results: Tensor, inputs: Tensor) -> Tensor:
         return torch.where(inputs[:, -1:] > 0, inputs[:, :-1], results)
+
+    def reconsidered(self, results: Tensor) -> Tensor:
+        return with_hole(results, results.new_ones(1, 1, *results.shape[2:]))
 
 
 @dataclass(frozen=True)
@@ -199,13 +211,16 @@ class Pairs(Invert):
 
 @dataclass(frozen=True)
 class Mask(Invert):
-    """A map of classes, with a channel for each class: 1 in its pixels, else -1. Next to the image, it is the index of
-    the class as a level of 0 to 255."""
+    """A map of classes, with a channel for each class: 1 in its pixels, else -1; all 0 where the class is unknown. Next
+    to the image, it is the index of the class as a level of 0 to 255; 255 is unknown.
+
+    Of a sparse map the encoder sees a few points of each class, or strokes, or sometimes all."""
 
     name: ClassVar[str] = "mask"
     needs_source: ClassVar[bool] = True
     fidelity: ClassVar[float] = 0.1
     classes: tuple[str, ...] = ()  # their colors, #rrggbb, sorted
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         colors = [x for x in self.classes if isinstance(x, str) and re.fullmatch("#[0-9a-f]{6}", x)]
@@ -216,15 +231,25 @@ class Mask(Invert):
         return len(self.classes)
 
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
-        chosen = ((images[:, -1] + 1) * 127.5).round().long()
-        return F.one_hot(chosen, len(self.classes)).permute(0, 3, 1, 2).to(images.dtype) * 2 - 1
+        maps = class_levels(images)
+        if self.sparse:
+            maps = torch.where(revealed(maps, len(self.classes), seed, index), maps, UNKNOWN)
+        return self.channels_of(maps)
+
+    def channels_of(
+        self,
+        maps: Tensor,  # [N, H, W] int64
+    ) -> Tensor:  # [N, inputs, H, W]
+        k = torch.arange(len(self.classes), device=maps.device)[:, None, None]
+        return ((maps[:, None] == k).float() * 2 - 1) * (maps != UNKNOWN)[:, None]
 
     def judged(self, images: Tensor) -> Tensor:
         return sketch(images)
 
     def shown(self, inputs: Tensor) -> Tensor:
         colors = torch.tensor([list(bytes.fromhex(color[1:])) for color in self.classes], device=inputs.device)
-        return colors[inputs.argmax(1)].permute(0, 3, 1, 2) / 127.5 - 1
+        shown = colors[inputs.argmax(1)].permute(0, 3, 1, 2) / 127.5 - 1
+        return shown * (inputs != 0).any(1, keepdim=True)
 
 
 _RESTORE = ("sigma", "other", "anisotropic", "angle", "reduction", "noise", "quality", "gray")
@@ -293,28 +318,6 @@ def with_hole(
     return torch.cat([images * given, given.expand(len(images), -1, -1, -1) * 2 - 1], 1)
 
 
-def holes(
-    size: Any,  # (H, W)
-    seed: int,
-    index: Tensor,  # [N] int64
-) -> Tensor:  # [N, 1, H, W]: 1 for given pixels, 0 in the hole
-    """Random holes: a rectangle of a quarter to three quarters of each side, four strokes, or one half."""
-    height, width = size
-    u = counter.uniform(seed, "inpaint", index, (24,))[:, :, None, None]
-    y = (torch.arange(height, device=index.device)[:, None] + 0.5) / height
-    x = (torch.arange(width, device=index.device)[None] + 0.5) / width
-    tall, wide = 0.25 + 0.5 * u[:, 0], 0.25 + 0.5 * u[:, 1]
-    rectangle = _inside(y, (1 - tall) * u[:, 2], tall) & _inside(x, (1 - wide) * u[:, 3], wide)
-    strokes = torch.zeros_like(rectangle)
-    for k in range(4, 20, 4):
-        strokes = strokes | _near(x, y, *(u[:, k + j] for j in range(4)))
-    side = torch.where(u[:, 20] < 0.5, x.expand(height, width), y.expand(height, width))
-    half = torch.where(u[:, 21] < 0.5, side < 0.5, side > 0.5)
-    kind = u[:, 22]
-    hole = torch.where(kind < 0.4, rectangle, torch.where(kind < 0.8, strokes, half))
-    return (~hole).float()[:, None]
-
-
 def sketch(
     images: Tensor,  # [N, C, H, W]
 ) -> Tensor:  # [N, 1, H, W]
@@ -374,14 +377,3 @@ def _luma(images: Tensor) -> Tensor:  # [N, C, H, W] -> [N, 1, H, W]
 
 def _between(u: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * u
-
-
-def _inside(position: Tensor, start: Tensor, length: Tensor) -> Tensor:
-    return (position >= start) & (position < start + length)
-
-
-def _near(x: Tensor, y: Tensor, x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor) -> Tensor:
-    """Whether a point lies near the segment between two points."""
-    dx, dy = x1 - x0, y1 - y0
-    t = (((x - x0) * dx + (y - y0) * dy) / (dx.square() + dy.square()).clamp_min(1e-6)).clamp(0, 1)
-    return (x - x0 - t * dx).square() + (y - y0 - t * dy).square() < _STROKE**2

@@ -62,6 +62,15 @@ class Encoder:
     skips: SkipSynthesis | None = None  # takes the place of the generator's synthesis network
 
     @property
+    def description(self) -> str:
+        """Its file, and what is known of it."""
+        if self.info is None:
+            return str(self.path)
+        known = [] if self.info.task == "invert" else [f"task {self.info.task}"]
+        known += [f"held-out images: PSNR {self.info.held_out['psnr']:.1f} dB"] if "psnr" in self.info.held_out else []
+        return f"{self.path} ({'; '.join(known)})" if known else str(self.path)
+
+    @property
     def task(self) -> str:
         return self.info.task if self.info else "invert"
 
@@ -160,7 +169,7 @@ def find_encoder(
         return BUNDLED_ENCODER
     fit = "sgan encoder fit" if task == "invert" else f"sgan translate fit --task {task or 'superres'}"
     purpose = f" and the task {task}" if task not in (None, "invert") else ""
-    raise SganError(f"No run in {runs} has an encoder for this model{purpose}.", hint=f"Make one: {fit} --model MODEL")
+    raise SganError(f"No run in {runs} has an encoder for this model{purpose}.", hint=f"Make one: {fit}")
 
 
 def _open(path: Path) -> Any:

@@ -17,18 +17,33 @@ from ..metrics.registry import resolve
 from ..progress import Progress, silent
 from ..sampling.bound_files import owned_by
 from ..snapshot import open_training_dataset
-from . import attribute, edit, encode, equivariance, generate, interpolate, mix, noise, project, translate
+from . import (
+    attribute,
+    edit,
+    encode,
+    equivariance,
+    fit_segmenter,
+    generate,
+    interpolate,
+    mix,
+    noise,
+    project,
+    segment,
+    translate,
+)
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
 from .blend import BlendRequest, blend_models
 from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
 from .encode import EncodeRequest, EncodeResult
 from .equivariance import EquivarianceRequest, EquivarianceResult
+from .fit_segmenter import FitSegmenterRequest, FitSegmenterResult
 from .generate import GenerateRequest, GenerateResult
 from .interpolate import InterpolateRequest, InterpolateResult
 from .mix import MixRequest, MixResult
 from .model import ImagesResult, Model, OutputImage
 from .noise import NoiseRequest, NoiseResult
 from .project import ProjectRequest, ProjectResult, ProjectTask
+from .segment import SegmentRequest, SegmentResult, SegmentSeedsResult
 from .translate import TranslateRequest, TranslateResult, TranslateStream
 
 __all__ = [
@@ -43,6 +58,8 @@ __all__ = [
     "EquivarianceRequest",
     "EquivarianceResult",
     "FindRequest",
+    "FitSegmenterRequest",
+    "FitSegmenterResult",
     "GenerateRequest",
     "GenerateResult",
     "ImagesResult",
@@ -56,6 +73,9 @@ __all__ = [
     "ProjectRequest",
     "ProjectResult",
     "ProjectTask",
+    "SegmentRequest",
+    "SegmentResult",
+    "SegmentSeedsResult",
     "Session",
     "ShowRequest",
     "ShowResult",
@@ -108,6 +128,8 @@ class Session(Model):
     project = _method(ProjectRequest, ProjectTask, function=project.project)
     encode = _method(EncodeRequest, function=encode.encode_images)
     translate = _method(TranslateRequest, function=translate.translate_images)
+    fit_segmenter = _method(FitSegmenterRequest, function=fit_segmenter.fit_segmenter)
+    segment = _method(SegmentRequest, function=segment.segment)
     prepare_attribution = _method(AttributeRequest, function=attribute.prepare_attribution)
     attribute = _method(AttributeRequest, AttributeTask, function=attribute.attribute)
 

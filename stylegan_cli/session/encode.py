@@ -127,12 +127,32 @@ def open_encoder(
     return result
 
 
+def open_encoder_if_any(
+    model: Model,
+    encoder: str | Path | None,
+    runs: str | Path,
+) -> Encoder | None:
+    """As `open_encoder`, but None if no encoder is named and there is none for the model."""
+    if encoder is None and not has_encoder(model.path):
+        try:
+            encoder = find_encoder(None, runs, model.fingerprint)
+        except SganError:
+            return None
+    return open_encoder(model, encoder, runs)
+
+
 def _in_checkpoint(model: Model, path: Path) -> Encoder | None:
     """The encoder in a checkpoint of another program; None if the file is not one of those that have one."""
     if not has_encoder(path):
         return None
     opened = open_foreign_encoder(path, model.device)
     check_model(path, opened.model.fingerprint, model.fingerprint, {"model": str(path)})
+    channels = model.G.config.channels
+    if opened.E.input_channels != channels * (2 if opened.E.iterative else 1):
+        raise SganError(
+            f"The encoder in {path} takes sketches or class maps, not images.",
+            hint="Use it from Python: stylegan_cli.interop.encoders.open_encoder",
+        )
     return Encoder(opened.E, path, None, opened.notes)
 
 

@@ -16,6 +16,8 @@ from ..data.opening import open_source
 from ..errors import MisuseError, SganError
 from ..inversion.task_inputs import TaskInputs, read_inputs, read_source_inputs
 from ..models.encoders.skips import SkipSynthesis
+from ..models.frozen import frozen_synthesis
+from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.degrade import TASKS, Inpaint, Invert, make_task
@@ -100,7 +102,8 @@ class TranslateStream:
 
     @property
     def warnings(self) -> list[str]:
-        return [f"Not translated: {name}: {why.rstrip('.')}." for name, why in self.problems.items()]
+        named = (why if why.startswith(name) else f"{name}: {why}" for name, why in self.problems.items())
+        return [f"Not translated: {why.rstrip('.')}." for why in named]
 
     @property
     def notes(self) -> list[str]:
@@ -127,11 +130,17 @@ class TranslateStream:
                 outputs.extend(output.name for output in part.outputs)
                 yield from part.outputs
 
-        files = list(save_outputs(results(), folder, format))
-        if not ws:
-            raise SganError(f"No image in {self.request.images[0]} can be translated.", hint=self.warnings[0])
-        path = _save_latents(folder, self.model, self.encoder, self.request, torch.cat(ws), outputs)
-        return [path, *files, sheets[0].save(folder, format)]
+        files: list[Path] = []
+        try:
+            files += save_outputs(results(), folder, format)
+            if not ws:
+                raise SganError(f"No image in {self.request.images[0]} can be translated.", hint=self.warnings[0])
+        finally:  # what is done is kept when the rest is not
+            if ws:
+                latents = torch.cat(ws)
+                files.insert(0, _save_latents(folder, self.model, self.encoder, self.request, latents, outputs))
+                files.append(sheets[0].save(folder, format))
+        return files
 
 
 def _save_latents(
@@ -175,8 +184,7 @@ def translate_images(
     task = _task_of(encoder, model)
     if request.mask is not None and not isinstance(task, Inpaint):
         raise MisuseError(f"A mask has no effect on the task {task.name}.", hint="Remove --mask.")
-    upper_half = range(model.G.num_ws // 2, model.G.num_ws)  # pSp (Richardson et al. 2021, section 5): 8-17 of 18
-    chosen = style_indices(model.G.layers, request.styles) if request.styles else list(upper_half)
+    chosen = style_indices(model.G.layers, request.styles) if request.styles else default_styles(task, model.G)
     styles = chosen if request.num > 1 else []
     options = (model.info, request.crop, padding(request.crop, request.pad), request.mask)
     if not is_collection(request.images[0]):
@@ -213,6 +221,34 @@ def _translate_batches(
         progress("images", min(i + step, len(names)), len(names))
 
 
+def default_styles(
+    task: Invert,
+    G: Generator,
+) -> list[int]:
+    """The styles that vary: the upper half, nearly those of pSp (Richardson et al. 2021, section 5), 8 to 17 of 18; all
+    of them if other results are fitted to what is given."""
+    return list(range(0 if task.varies_all else G.num_ws // 2, G.num_ws))
+
+
+def vary(
+    model: Model,
+    encoder: Encoder,
+    task: Invert,
+    inputs: Tensor,  # [N, inputs, H, W]
+    ws: Tensor,  # [N, num_ws, w_dim] of these inputs
+    latents: Tensor,  # [K, num_ws, w_dim] that styles are taken from
+    styles: list[int],
+) -> Tensor:  # [N, 1 + K, num_ws, w_dim], the first as they are
+    """Latents with other styles. Where pixels are given, the image that they complete is encoded once more."""
+    results = [ws]
+    for column in mix_styles(ws, latents, styles).unbind(1):
+        with torch.no_grad():
+            images = task.completed(frozen_synthesis(model.G)(column).clamp(-1, 1), inputs)
+            again = task.reconsidered(images)
+        results.append(column if again is None else latents_of(model, encoder, again))
+    return torch.stack(results, 1)
+
+
 def _translate(
     model: Model,
     request: TranslateRequest,
@@ -226,16 +262,16 @@ def _translate(
 ) -> TranslateResult:
     sampling = SamplingOptions(trunc=request.trunc, batch=request.batch)
     features: list[list[Tensor]] = []  # of the last pass, for each part
-    ws = []
-    for part in read.inputs.split(sampling.batch_for(model.G)):
-        ws.append(latents_of(model, encoder, part.to(model.device), seen := []))
-        features += seen[-1:]
-    ws = torch.cat(ws)
+    results: list[Tensor] = []  # of each part
     seeds = range(request.seed, request.seed + request.num - 1)
-    results = ws[:, None]
-    if seeds:
-        results = torch.cat([results, mix_styles(ws, map_seeds(model.G, seeds, sampling), styles)], 1)
-    images = _synthesize(model, encoder, results, features, read, progress)
+    latents = map_seeds(model.G, seeds, sampling) if seeds else None
+    for part in read.inputs.split(sampling.batch_for(model.G)):
+        part = part.to(model.device)
+        ws = latents_of(model, encoder, part, seen := [])
+        features += seen[-1:]
+        results.append(ws[:, None] if latents is None else vary(model, encoder, task, part, ws, latents, styles))
+    ws = torch.cat(results)
+    images = _synthesize(model, encoder, ws, features, read, progress)
     metadata = model.metadata(SamplingOptions(), encoder=encoder.path.name, task=task.name)
     varied = {"styles": str(styles), "trunc": f"{request.trunc:g}"}
     outputs = [
@@ -254,7 +290,7 @@ def _translate(
         encoder=encoder,
         task=task,
         names=names,
-        ws=results,
+        ws=ws,
         figures=figures,
     )
 

@@ -30,6 +30,26 @@ class GrowthConfig:
 
 
 @dataclass(frozen=True)
+class GuideConfig:
+    """An attribute critic that adds a term to the losses, see training/guides.py."""
+
+    path: str  # of the critic's file
+    content_hash: str  # SHA-256 of the file
+    attribute: str  # that it judges
+    value: str
+    weight: float  # of its term in the generator's loss
+    discriminator_weight: float = 0.0  # of its term in the discriminator's loss
+
+    def __post_init__(self) -> None:
+        check_range(self, "weight")
+        check_range(self, "discriminator_weight")
+
+    @property
+    def name(self) -> str:
+        return f"{self.attribute}={self.value}"
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The complete settings of a training run: the same TrainConfig gives the same run."""
 
@@ -78,6 +98,7 @@ class TrainConfig:
     freezed: int = 0  # Freeze-D: number of D's layers, counted from the image, that are not trained
     resume: str | None = None  # model file with the initial weights
     growth: GrowthConfig | None = None  # None: full size from the start
+    guides: tuple[GuideConfig, ...] = ()  # attribute critics
 
     def __post_init__(self) -> None:
         for name in ("batch", "batch_gpu", "gpus", "r1_interval", "pl_interval", "pl_batch_shrink", "ada_interval"):

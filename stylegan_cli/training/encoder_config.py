@@ -48,12 +48,14 @@ class EncoderRunConfig:
     skips: bool = False  # add features of the encoder in a fine-tuned copy of the generator, see `SkipSynthesis`
     tuning: float = 0.3  # learning rate of that copy, relative to that of the encoder
     absolute_weight: float = 1.0  # with skips: of the mean absolute difference of pixels
-    adversarial_weight: float = 0.02  # with skips, if the model has a discriminator: of the logistic loss
+    adversarial_weight: float = 0.0  # with skips: of the logistic loss of a copy of the model's discriminator
     discriminator_lr: float = 0.1  # of the discriminator's copy, relative to that of the encoder
     gamma: float = 0.01  # weight of its R1
     r1_interval: int = 16  # steps between penalties
     task: str = "invert"  # what the encoder sees of an image, a name of degrade.TASKS
     task_options: dict = field(default_factory=dict)  # not as by default
+    segmenter: str | None = None  # file that gives the class maps of generated images, for the task mask
+    segmenter_weight: float = 1.0  # of the cross-entropy between its classes of the result and the map
     source: DataSpec | None = None  # images or class maps with the names of the data's, for the tasks pairs and mask
     checkpoint: str | None = None  # file of another program that the snapshot was converted from
     origins: tuple[str, ...] = ()  # of the model, see `Owner`
@@ -64,7 +66,7 @@ class EncoderRunConfig:
             check_range(self, name, 1)
         names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "judged_weight")
         names += ("tuning", "absolute_weight", "adversarial_weight", "discriminator_lr", "gamma", "identity_weight")
-        for name in (*names, "latent_weight", "spread_weight", "critic_weight", "betas"):
+        for name in (*names, "latent_weight", "spread_weight", "critic_weight", "segmenter_weight", "betas"):
             check_range(self, name)
         check_choice("loss", self.loss, LOSSES)
         check_choice("precision", self.precision, ("fp32", "tf32"))

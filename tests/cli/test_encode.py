@@ -59,7 +59,7 @@ def test_one_image(encode, images, encoder_run, class_run, tmp_path):
     assert names(out) == ["compare.png", "enc.png", "encoded.npz"]
     assert result.stdout.splitlines()[-1] == str(out / "compare.png")
     snapshot = latest_snapshot(encoder_run)
-    assert f"Encoder: {snapshot}." in result.stderr and "a: PSNR" in result.stderr
+    assert f"Encoder: {snapshot} (held-out images: PSNR" in result.stderr and "a: PSNR" in result.stderr
     record = read_metadata(out / "enc.png")
     assert record["target"] == "a" and record["encoder"] == snapshot.name and record["model"]
     session = stylegan_cli.open(class_run)

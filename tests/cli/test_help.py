@@ -35,6 +35,7 @@ DIFFERENT = {
     "--frames": "interpolate: from each image to the next; equivariance: all",
     "--grid": "generate: a flag; interpolate: rows and columns",
     "--kimg": "train: shown to the discriminator; encoder: images",
+    "--labels": "data pack: of the dataset; segment fit: the method",
     "--layers": "edit find, edit show: styles; model info: a flag",
     "--loss": "train: objective; else: distance",
     "--lr": "encoder: it falls",
@@ -46,8 +47,10 @@ DIFFERENT = {
     "--resume": "train: also the weights of a model; encoder: a run only",
     "--rotate": "interpolate: over the whole video",
     "--seeds": "generate: seeds only; interpolate: keyframes",
+    "--segmenter": "segment: to use; translate fit: to train with",
     "--size": "metrics, train: of what is read; data: of what is written",
     "--space": "project: to search; encoder: to predict",
+    "--steps": "project: of the search; segment: perhaps none",
     "--styles": "mix: from the column; interpolate: that fade",
     "--translate": "interpolate: over the whole video",
 }

@@ -195,7 +195,7 @@ def test_a_folder_is_not_overwritten(sgan, fitted, inputs, tiny_run, tmp_path):
 def test_skips(sgan, fit, translate, inputs, tiny_run, tmp_path):
     """The results are those of a fine-tuned copy of the model, not of the latents alone; styles vary as without."""
     runs = tmp_path / "runs"
-    fit("inpaint", tiny_run, runs, "--skips", "--lr", "0.1")
+    fit("inpaint", tiny_run, runs, "--skips", "--adversarial", "0.1", "--lr", "0.1")
     (folder,) = runs.iterdir()
     assert "skips to a fine-tuned generator" in sgan("model", "info", folder / "snapshot-000000.016.safetensors").stdout
     answer = json.loads(translate("inpaint", "--num", "3", "--styles", "0-3", "--json", runs=runs).stdout)
@@ -268,6 +268,7 @@ def test_images_have_any_name(sgan, fitted, inputs, tiny_run, tmp_path, monkeypa
         ("superres", ["--factor", "5"], "cannot be reduced by the factor 5"),
         ("superres", ["--factor", "48"], "cannot be reduced by the factor 48"),
         ("sketch", ["--factor", "2"], "--factor has no effect on the task sketch"),
+        ("sketch", ["--adversarial", "1"], "--adversarial has an effect with --skips only"),
         ("sketch", ["--source", "x.zip"], "--source has no effect on the task sketch"),
     ],
 )

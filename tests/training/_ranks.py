@@ -4,21 +4,34 @@ python _ranks.py DATA.zip OUT.pt RANKS
 """
 
 import sys
+from pathlib import Path
 
 import torch
 
 from stylegan_cli import distributed
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
+from stylegan_cli.sampling.critics import Critic, CriticInfo, content_hash, make_classifier, save_critic
+from stylegan_cli.training.config import GuideConfig
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine
 from stylegan_cli.training.state import gather
 
 
-def config(dataset, ranks):
+def make_guide(folder):
+    """The settings of a critic that every rank writes: an untrained one."""
+    torch.manual_seed(0)
+    info = CriticInfo("hat", "tall", 3, 16, 16, True, accuracy=1, majority=0.5, low=-1, high=1)
+    path = folder / f"critic-{distributed.world_size()}.safetensors"
+    save_critic(path, Critic(info, make_classifier("hat", "tall", 3, True)))
+    return GuideConfig(str(path), content_hash(path), "hat", "tall", 2.0, 0.5)
+
+
+def config(dataset, ranks, guides=()):
     return make_train_config(
         *("auto", dataset.spec),
         gpus=ranks,
+        guides=guides,
         **{"batch": 8, "mbstd_group": 2, "channel_base": 64, "channel_max": 8},
         **{"z_dim": 8, "w_dim": 8, "mapping_layers": 2, "gamma": 2.0, "r1_interval": 8, "pl_interval": 4},
         **{"ema_kimg": 0.1, "mixing_prob": 0.9, "lr": 0.002, "aug": "ada", "ada_kimg": 5.0, "aug_p": 0.3},
@@ -79,7 +92,8 @@ def record_gradients(trainer):
 def work(path, out, ranks):
     dataset = open_dataset(path, size=(8, 8), mirror=True, label="hat")
     results = {}
-    trainer = make_engine(config(dataset, ranks), dataset, dtype=torch.float64)
+    guides = (make_guide(Path(out).parent),)
+    trainer = make_engine(config(dataset, ranks, guides), dataset, dtype=torch.float64)
     for _ in range(50):
         trainer.step()
     results["state"] = gather(trainer.stateful)

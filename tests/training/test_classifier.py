@@ -79,13 +79,13 @@ def test_training_is_bit_exact_and_leaves_the_global_generator_alone(dataset):
 
 def test_held_out_images_are_not_used_for_training(dataset, monkeypatch):
     seen = []
-    fit = recipe._fit
+    fit = recipe.fit_classifier
 
     def spy(classifier, x, *rest):
         seen.append(x)
         fit(classifier, x, *rest)
 
-    monkeypatch.setattr(recipe, "_fit", spy)
+    monkeypatch.setattr(recipe, "fit_classifier", spy)
     train_classifier(dataset, ["side"], indices=range(0, N, 2), steps=1)
     assert len(seen[0]) == N // 2 - N // 20
     rows = {x.numpy().tobytes() for x in seen[0]}

@@ -34,7 +34,7 @@ def flat(value, name=""):
 
 
 def test_float64_for_50_steps_with_both_regularizers(results):
-    """With adaptive augmentation."""
+    """With adaptive augmentation, and a guide in both losses."""
     one, two = (flat(r["state"]) for r in results)
     assert 0.2 < one[".augment.p"] != pytest.approx(0.3)
     assert one.keys() == two.keys() and any("path_length" in k for k in one)
@@ -61,7 +61,11 @@ def test_a_run_with_magnitudes_of_features(results):
 
 def test_statistics_cover_all_ranks(results):
     one, two = (r["means"] for r in results)
-    assert one.keys() == two.keys() >= {"loss/G", "loss/D", "r1/penalty", "path/length", "score/real"}
+    assert (
+        one.keys()
+        == two.keys()
+        >= {"loss/G", "loss/D", "r1/penalty", "path/length", "score/real", "loss/guide hat=tall"}
+    )
     assert all(two[k] == pytest.approx(one[k], rel=1e-8) for k in one)
 
 

@@ -101,7 +101,7 @@ def train_classifier(
         torch.manual_seed(seed)
         values = {name: labels.names for name, labels in classes.items()}
         classifier = ImageClassifier(values, x.shape[1], fine=max(x.shape[2:]) <= _FINE)
-        _fit(classifier, x[num_test:], [t[num_test:] for t in targets], seed, steps, progress)
+        fit_classifier(classifier, x[num_test:], [t[num_test:] for t in targets], seed, steps, progress)
     predictions = classifier.eval().requires_grad_(False).classify(x[:num_test]).values()
     for name, logits, target in zip(names, predictions, targets, strict=True):
         accuracy = (logits.argmax(1) == target[:num_test]).double().mean().item()
@@ -153,16 +153,17 @@ def choose_attributes(
     return usable
 
 
-def _fit(
+def fit_classifier(
     classifier: ImageClassifier,
     x: Tensor,  # uint8 [N, C, h, w]
     targets: list[Tensor],  # one [N] int64 per attribute
     seed: int,
     steps: int | None,
     progress: Progress,
+    recipe: type[ClassifierRecipe] = ClassifierRecipe,
 ) -> None:
     steps = steps or max(_STEPS, _EPOCHS * len(x) // _BATCH)
-    engine = Engine(ClassifierRecipe(classifier, x, torch.stack(targets, 1), seed, steps))
+    engine = Engine(recipe(classifier, x, torch.stack(targets, 1), seed, steps))
     for _ in track(range(steps), "learning attributes", progress):
         engine.step()
 

@@ -36,8 +36,10 @@ from ...sampling import counter
 from ...sampling.degrade import make_task
 from ...sampling.labels import sample_labels
 from ...sampling.latents import sample_noise
+from ...sampling.regions import class_levels
 from ..ema import EMA
 from ..encoder_config import EncoderRunConfig
+from ..generated_pairs import GeneratedPairs
 from ..optimizer import FusedAdam
 from ..recipe import Batch, Phase, Recipe
 from .adversary import Adversary
@@ -72,9 +74,10 @@ class Rate:
 
     def step(self, batch: int) -> None:
         """Go on by a batch. Halvings of a rate since the last step remain."""
-        ratio = self.optimizers[0].param_groups[0]["lr"] / max(self.bases[0][0] * self._curve(), 1e-30)
+        before = self.bases[0][0] * self._curve()
+        ratio = self.optimizers[0].param_groups[0]["lr"] / before if before else 1.0
         self.shown += batch
-        self.apply(2.0 ** round(math.log2(max(ratio, 1e-30))))
+        self.apply(2.0 ** round(math.log2(ratio)) if ratio else 1.0)
 
     def _curve(self) -> float:
         return min((self.shown + 1) / _WARM_UP, 1) * (0.5 + 0.5 * math.cos(math.pi * min(self.shown / self.end, 1)))
@@ -106,7 +109,7 @@ class EncoderRecipe(Recipe):
     def __init__(
         self,
         config: EncoderRunConfig,
-        dataset: Dataset | PairedDataset,
+        dataset: Dataset | PairedDataset | GeneratedPairs,
         G: Generator,
         D: Discriminator | None,  # its weights are the start; None: random ones
         loss: Loss,
@@ -115,6 +118,7 @@ class EncoderRecipe(Recipe):
     ):
         super().__init__(config.batch, config.batch_gpu, torch.device(device))
         self.config, self.dataset, self.G, self.loss, self.identity = config, dataset, G, loss, identity
+        self.segmenter = dataset.segmenter if isinstance(dataset, GeneratedPairs) else None
         self.task = make_task(config.task, config.task_options)
         order = counter.uniform(config.seed, "encoder.split", torch.arange(len(dataset))).argsort()
         self.held_out, train = order[: config.held_out], order[config.held_out :]
@@ -174,7 +178,7 @@ class EncoderRecipe(Recipe):
             features = self.loss.features(targets)
             person = self.identity.features(targets) if self.identity else []
             judged = self.task.judged(targets)
-        for ws, images in self._reconstructions(batch):
+        for ws, images, classes in self._reconstructions(batch):
             pixels = (images - targets).square().mean((1, 2, 3))
             distance = self.loss.distance(self.loss.features(images), features)
             spread = self._distance(ws, ws.mean(1, keepdim=True))
@@ -197,6 +201,10 @@ class EncoderRecipe(Recipe):
             if judged is not None and found is not None:
                 last["judged"] = (found - judged).square().mean((1, 2, 3))
                 losses = losses + config.judged_weight * last["judged"]
+            if classes is not None:
+                wrong = F.cross_entropy(classes, class_levels(batch.images), reduction="none")
+                last["segmenter"] = wrong.mean((1, 2))
+                losses = losses + config.segmenter_weight * last["segmenter"]
             total = total + losses.sum()
         for name, values in last.items():
             self.means.add(f"loss/{name}", values)
@@ -235,15 +243,18 @@ class EncoderRecipe(Recipe):
         found = [] if features is None else features
         return encode_in_passes(self.E, inputs, lambda ws: skips(ws, found[-1] if found else ()), passes, found)
 
-    def _reconstructions(self, batch: EncoderBatch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Latents and images after each pass. Skips could copy what is given, and leave nothing to learn but that."""
+    def _reconstructions(self, batch: EncoderBatch) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Latents, images and, with a segmenter, logits of their classes after each pass. Skips could copy what is
+        given, and leave nothing to learn but that."""
         features: list[list[Tensor]] = []
         inputs = self.task(batch.images, self.config.seed, batch.index)
         for k, ws in enumerate(self._encode(inputs, features)):
-            if self.skips is None:
-                yield ws, self.G.synthesis(ws)
+            if self.segmenter is not None:
+                yield ws, *self.segmenter.read(self.G.synthesis, ws)
+            elif self.skips is None:
+                yield ws, self.G.synthesis(ws), None
             else:
-                yield ws, self.task.completed(self.skips(ws, features[k]), inputs)
+                yield ws, self.task.completed(self.skips(ws, features[k]), inputs), None
 
     def _sample_ws(self, index: Tensor) -> Tensor:  # [N] -> [N, num_ws, w_dim]
         """Latents of the mapping network, half of them mixed from two."""
@@ -311,5 +322,5 @@ class EncoderRecipe(Recipe):
             inputs = self.task(images, self.config.seed, part.to(self.device))
             features: list[list[Tensor]] = []
             ws = encode(self.ema.network, self.G, inputs, skips=skips, features=features)
-            found = self.G.synthesis(ws) if skips is None else self.task.completed(skips(ws, features[-1]), inputs)
-            yield images[:, : self.G.config.channels], inputs, ws, found
+            found = self.G.synthesis(ws) if skips is None else skips(ws, features[-1])
+            yield images[:, : self.G.config.channels], inputs, ws, self.task.completed(found, inputs)

@@ -89,7 +89,8 @@ class EncoderReport:
         return {"lr": self.engine.recipe.phases[0].optimizer.param_groups[0]["lr"]}
 
     def summary(self, values: dict[str, float]) -> str:
-        names = ("pixel", self.config.loss, "identity", "judged", "latent", "spread", "G", "D")
+        names = ("pixel", self.config.loss, "identity", "absolute", "judged", "segmenter", "latent", "spread", "critic")
+        names += ("G", "D")
         return " ".join(f"{name} {values[key]:.4f}" for name in names if (key := f"loss/{name}") in values)
 
     def end_stage(self, folder: Path, kimg: str) -> str | None:

@@ -33,6 +33,7 @@ from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
 from ..folders import read_newest_about, refuse_other_recipe
+from ..generated_pairs import GeneratedPairs
 from ..run import RunOptions, prepare_rank, run_training
 from ..state_files import list_states
 from .encoder import EncoderRecipe
@@ -49,7 +50,7 @@ _NETWORK = ("space", "passes", "channel_base", "channel_max", "pyramid_channels"
 @dataclass(frozen=True)
 class EncoderPlan:
     config: EncoderRunConfig
-    dataset: Dataset | PairedDataset
+    dataset: Dataset | PairedDataset | GeneratedPairs
     folder: Path | None  # of the run to resume; None: a new run
 
 
@@ -60,6 +61,7 @@ def plan_new_encoder(
     editable: bool = False,
     task: str = "invert",
     task_options: dict[str, Any] | None = None,
+    segmenter: str | None = None,  # for the task mask: generated images and their class maps, instead of data
     source: str | None = None,  # images or class maps with the names of the data's, for the tasks pairs and mask
     held_out: int | None = None,
     loss: str | None = None,  # None: the model's discriminator if it has one, else pixels alone
@@ -73,19 +75,15 @@ def plan_new_encoder(
 ) -> EncoderPlan:
     """Plan a new run. Raises SganError if the model has no styles, or the dataset or an option does not fit it."""
     G, info = snapshot.G, snapshot.info
-    _require_styles(snapshot)
-    if options.get("skips") and task == Invert.name:
-        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
-    _check_losses(G.config, loss, detector, identity)
-    dataset = _open_data(snapshot, data and os.path.abspath(data))  # a run can be resumed from any folder
+    _check_options(snapshot, task, loss, detector, identity, options)
+    data, source, segmenter = (path and os.path.abspath(path) for path in (data, source, segmenter))  # see `--resume`
+    if segmenter is not None:
+        _check_segmenter(task, data, source, options)
+    dataset, found = _open_images(snapshot, task, data, source, segmenter, options.get("seed") or 0, progress)
     options = {name: value for name, value in options.items() if value is not None}
     defaults = _schedule(G.config, options.get("kimg"), batch)
     network = _trunk_like(snapshot.D) | {name: options.pop(name) for name in _NETWORK if name in options}
-    task_options = dict(task_options or {})
-    pairs = _open_source(dataset, task, source and os.path.abspath(source), progress)
-    if pairs is not None:
-        dataset, found = pairs
-        task_options |= found
+    task_options = {**(task_options or {}), **found}
     kind = make_task(task, task_options)
     kind.check((G.config.height, G.config.width))
     network["inputs"] = kind.inputs(G.config.channels)
@@ -104,7 +102,8 @@ def plan_new_encoder(
             critic_weight=_CRITIC_WEIGHT if editable else 0.0,
             task=task,
             task_options=task_options,
-            source=None if pairs is None else pairs[0].other.spec,
+            segmenter=segmenter,
+            source=dataset.other.spec if isinstance(dataset, PairedDataset) else None,
             run=info.run,
             origins=info.origins,
             **{**defaults, **_LOSS_DEFAULTS.get(str(loss), {}), **options},
@@ -131,7 +130,7 @@ def plan_resumed_encoder(
     except (OSError, ValueError, RecursionError) as e:
         raise SganError(f"Cannot read {path}: {e}.") from e
     if not list_states(folder):
-        raise SganError(f"{folder} has no training state to resume from.", hint="Start a new run: sgan encoder fit")
+        raise SganError(f"{folder} has no training state to resume from.", hint=f"Start a new run: {_command(config)}")
     gpus = gpus or config.gpus
     share = math.gcd(max(config.batch // gpus, 1), config.batch_gpu)
     about = read_newest_about(folder)
@@ -152,7 +151,7 @@ def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], fol
         raise SganError(
             f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
             f"{now} now.",
-            hint="Undo the change, or start a new run: sgan encoder fit",
+            hint=f"Undo the change, or start a new run: {_command(config)}",
         )
 
 
@@ -161,7 +160,7 @@ def fit_encoder(
     folder: Path | None,  # of the run; resumed if it contains a state. None: a new one
     device: str,  # 'cpu' or 'cuda'; each rank uses its own GPU
     options: RunOptions | None = None,  # None: the defaults
-    dataset: Dataset | PairedDataset | None = None,  # of the run; None: opened here
+    dataset: Dataset | PairedDataset | GeneratedPairs | None = None,  # of the run; None: opened here
 ) -> Path:  # the folder
     """Fit until kimg is reached or the user interrupts. Called on every rank; the first rank writes."""
     options = options or RunOptions()
@@ -169,7 +168,7 @@ def fit_encoder(
 
     def build(resuming: bool) -> Engine[EncoderRecipe]:
         snapshot = open_model_of(config, torch_device)
-        images = dataset or open_data_of(config)
+        images = open_data_of(config, snapshot) if config.segmenter else dataset or open_data_of(config)
         loss, identity = _load_losses(config, snapshot)
         return Engine(EncoderRecipe(config, images, snapshot.G, snapshot.D, loss, torch_device, identity))
 
@@ -192,9 +191,16 @@ def open_model_of(
 
 def open_data_of(
     config: EncoderRunConfig,
-) -> Dataset | PairedDataset:
+    snapshot: Snapshot | None = None,  # the model; None: opened here, if it is needed
+) -> Dataset | PairedDataset | GeneratedPairs:
     """Open the dataset of a run. Raises SganError if it is missing or has changed."""
     changed, hint = "The images in {} have changed since this run was started.", "Start a new run."
+    if config.segmenter is not None:
+        G = (snapshot or open_model_of(config, torch.device("cpu"))).G
+        generated = GeneratedPairs(config.segmenter, G, config.fingerprint, config.seed)
+        if generated.spec.content_hash != config.data.content_hash:
+            raise SganError(f"{config.segmenter} has changed since this run was started.", hint=hint)
+        return generated
     dataset = config.data.open(changed_message=changed.format(config.data.path), hint=hint)
     if (spec := config.source) is None:
         return dataset
@@ -219,12 +225,15 @@ def describe_fit(
     data, encoder = config.data, config.encoder
     identity = " + identity" if config.identity else ""
     what = "an encoder" if config.task == "invert" else f"an encoder for the task {config.task}"
+    kind = "generated images" if config.segmenter else "images"
     lines = [
-        f"Fitting {what} on {data.num - config.held_out} images of {data.height}x{data.width} (height x width) from "
+        f"Fitting {what} on {data.num - config.held_out} {kind} of {data.height}x{data.width} (height x width) from "
         f"{data.path}; {config.held_out} more are held out",
         f"{config.kimg:g} kimg, batch {config.batch}, loss {config.loss}{identity}, space {encoder.space}, "
         f"{encoder.passes} {'pass' if encoder.passes == 1 else 'passes'}{', skips' if config.skips else ''}",
     ]
+    if classes := config.task_options.get("classes"):
+        lines.append(f"{len(classes)} classes: {', '.join(classes)}")
     return "\n".join([*lines, *([f"Folder {folder} (reconstructions-*.png: images beside them)"] if folder else [])])
 
 
@@ -234,7 +243,7 @@ def describe_next(
 ) -> str:
     """Where the images are, and commands to continue with."""
     run = {"recipe": config.recipe, "task": config.task}
-    resume = f"{train_command(run)} --resume {quote(folder)}"
+    resume = f"{_command(config)} --resume {quote(folder)}"
     snapshot = latest_snapshot(folder)
     if snapshot is None:
         return f"There is no snapshot yet. Resume: {resume}"
@@ -243,6 +252,10 @@ def describe_next(
     kimg = read_encoder_info(snapshot).kimg
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(lines)
+
+
+def _command(config: EncoderRunConfig) -> str:
+    return train_command({"recipe": config.recipe, "task": config.task})
 
 
 def _open_data(snapshot: Snapshot, data: str | None) -> Dataset:
@@ -265,19 +278,50 @@ def _open_data(snapshot: Snapshot, data: str | None) -> Dataset:
     return dataset
 
 
-def _open_source(
-    dataset: Dataset, task: str, source: str | None, progress: Progress
-) -> tuple[PairedDataset, dict[str, Any]] | None:
-    """The dataset with the second source of the task, and what the task has to know of it; None: it has none."""
+def _open_images(
+    snapshot: Snapshot,
+    task: str,
+    data: str | None,
+    source: str | None,
+    segmenter: str | None,
+    seed: int,
+    progress: Progress,
+) -> tuple[Dataset | PairedDataset | GeneratedPairs, dict[str, Any]]:
+    """The images to train on, with the second source of the task, and what the task has to know of it."""
+    if segmenter is not None:
+        generated = GeneratedPairs(segmenter, snapshot.G, snapshot.fingerprint, seed)
+        return generated, {"classes": list(generated.classes)}
+    dataset = _open_data(snapshot, data)
     needed = task in TASKS and TASKS[task].needs_source
     if source is None and needed:
-        raise MisuseError(f"The task {task} needs a second source of images.", hint="Name it: --source PATH")
+        either = ", or --segmenter FILE" if task == Mask.name else ""
+        raise MisuseError(f"The task {task} needs a second source of images.", hint=f"Name it: --source PATH{either}")
     if source is None:
-        return None
+        return dataset, {}
     if not needed:
         raise MisuseError(f"--source has no effect on the task {task}.", hint="Remove it.")
     pairs, classes = open_pairs(dataset, source, task == Mask.name, progress=progress)
     return pairs, {"classes": list(classes)} if classes else {"channels": pairs.other.spec.channels}
+
+
+def _check_options(
+    snapshot: Snapshot, task: str, loss: str | None, detector: str | None, identity: str | None, options: dict
+) -> None:
+    """Raise SganError if the model has no styles, or options have no effect."""
+    _require_styles(snapshot)
+    _check_losses(snapshot.G.config, loss, detector, identity)
+    _check_skips(snapshot, task, options)
+
+
+def _check_segmenter(task: str, data: str | None, source: str | None, options: dict[str, Any]) -> None:
+    """Raise MisuseError if other options do not go with a segmenter."""
+    if task != Mask.name:
+        raise MisuseError(f"--segmenter has no effect on the task {task}.", hint="Remove it.")
+    if name := "--data" if data is not None else "--source" if source is not None else None:
+        raise MisuseError(f"{name} has no effect with --segmenter: images are generated.", hint="Remove one of them.")
+    if options.get("skips"):
+        message = "--segmenter reads the features of the model itself, which --skips changes."
+        raise MisuseError(message, hint="Remove one of them.")
 
 
 def _schedule(model: GeneratorConfig, kimg: float | None, batch: int | None) -> dict[str, Any]:
@@ -303,6 +347,13 @@ def _check_losses(model: GeneratorConfig, loss: str | None, detector: str | None
         size = f"{model.height}x{model.width} (height x width)"
         message = f"--identity compares faces, which have no identity below {MIN_SIDE} pixels: the model's are {size}."
         raise MisuseError(message, hint="Remove --identity.")
+
+
+def _check_skips(snapshot: Snapshot, task: str, options: dict[str, Any]) -> None:
+    if options.get("skips") and task == Invert.name:
+        raise MisuseError("--skips has an effect on translation only.", hint="Name a task, such as superres.")
+    if options.get("adversarial_weight") and snapshot.D is None:
+        raise MisuseError(f"{snapshot.path} has no discriminator, which --adversarial needs.", hint="Remove it.")
 
 
 def _load_losses(config: EncoderRunConfig, snapshot: Snapshot) -> tuple[Loss, Loss | None]:  # and that of faces

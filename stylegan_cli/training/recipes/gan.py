@@ -29,6 +29,7 @@ from ..config import TrainConfig
 from ..ema import EMA
 from ..engine import Engine, Hook
 from ..growth import GrowingRecipe, Growth, fade_reals
+from ..guides import load_guides
 from ..optimizer import FusedAdam, lazy_adam
 from ..recipe import Phase
 from ..run import RunOptions, prepare_rank, run_training
@@ -74,7 +75,8 @@ class Gan(GrowingRecipe):
             E = PyramidEncoder(z_encoder_config(config.generator, config.discriminator))
             self.E = to_memory_format(E).to(self.device, dtype=dtype).requires_grad_(False)
             self.E_ema = EMA(self.E, config.ema_kimg * 1000, config.ema_rampup)
-        self.objective = Objective(config, self.G, self.D, self.means, self.E)
+        guides = load_guides(config.guides, config.loss, self.device, dtype)
+        self.objective = Objective(config, self.G, self.D, self.means, guides, self.E)
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -25,6 +25,7 @@ from ...sampling.latents import sample_noise
 from .. import losses
 from ..augment import AdaptiveP, Augment
 from ..config import TrainConfig
+from ..guides import Guide
 from ..recipe import Batch
 from ..regularizers import PathLengthMean, gradient_penalty, interpolate_images, path_lengths, wgan_gp
 from ..stats import Means
@@ -52,10 +53,11 @@ class Objective:
         G: Generator,
         D: Discriminator,
         means: Means,  # collects losses and scores
+        guides: Sequence[Guide] = (),
         E: PyramidEncoder | None = None,  # of mode regularization
     ):
         self.config, self.G, self.D, self.means, self.E = config, G, D, means, E
-        self.loss = losses.LOSSES[config.loss]
+        self.loss, self.guides = losses.LOSSES[config.loss], guides
         weight = next(G.parameters())
         self.path_length = PathLengthMean(config.pl_decay, weight.device, weight.dtype)
         self.half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
@@ -76,9 +78,11 @@ class Objective:
         ws = self._latents(batch, "g", self.G.collect_statistics)
         with self.G.collect_statistics():
             images = self._synthesize(ws, batch, "g")
-        logits, classes = self._discriminate(images, batch.fake_labels, batch, "g.aug")
+        seen = self._augmented(images, batch, "g.aug")
+        logits, classes = self.D.forward_with_classes(seen, batch.fake_labels, dtype=self.half)
         loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
+        loss = self._guide_generator(loss, seen)
         total = self._with_codes(loss.sum(), "loss/G", classes, batch)
         total = total if self.E is None else total + self.mode_terms(batch)
         return self._with_classification(total, "loss/G aux", (classes, batch.fake_labels))
@@ -120,6 +124,7 @@ class Objective:
             loss = loss + self.config.drift * losses.drift(real)
         self.p.observe(real - (self.loss.boundary or 0))
         self.means.add("loss/D", loss)
+        loss = self._guide_discriminator(loss, fake, fakes, batch)
         self.means.add("score/fake", fake)
         self.means.add("score/real", real)
         total = self._with_codes(loss.sum(), "loss/D", fake_classes, batch)
@@ -249,6 +254,30 @@ class Objective:
         values = penalty(self._discriminate(images, labels, batch, f"{name}.aug")[0], images)
         self.means.add(f"{name}/penalty", values)
         return values.sum()
+
+    def _guide_generator(
+        self,
+        loss: Tensor,  # [N, 1] of G
+        seen: Tensor,  # [N, C, H, W] augmented generated images
+    ) -> Tensor:  # [N, 1] with the guides' terms
+        for guide in self.guides:
+            term = guide.term(seen)
+            self.means.add(f"loss/guide {guide.config.name}", term)
+            loss = loss + guide.config.weight * term
+        return loss
+
+    def _guide_discriminator(
+        self,
+        loss: Tensor,  # [N, 1] of D
+        logits: Tensor,  # [N, 1] of D for generated images
+        fakes: Tensor,  # [N, C, H, W] the same images, before augmentation
+        batch: GanBatch,
+    ) -> Tensor:  # [N, 1] with the guides' terms
+        for guide in self.guides:
+            if guide.config.discriminator_weight > 0:
+                reward = guide.reward(self._augmented(fakes, batch, "d.fake.aug"))
+                loss = loss + guide.config.discriminator_weight * reward * self.loss.generator(logits)
+        return loss
 
     def _with_classification(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ...runs import latest_snapshot
 from ...snapshot import SnapshotInfo, open_training_dataset, read_info
 from ..config import TrainConfig
 from ..growth import Growth
+from ..guides import plan_guides
 from ..presets import NETWORK_OPTIONS, PRESETS, make_train_config, objective_defaults
 
 _AUGMENTATIONS = {
@@ -56,6 +57,9 @@ def plan_new_run(
     size: tuple[int, int] | None = None,  # (height, width) to resize the images to
     mirror: bool = False,
     cond: str | None = None,  # name of the labels to condition on
+    guide: Sequence[str] = (),  # attribute critics, see `plan_guides`
+    guide_weight: Sequence[float] = (),
+    guide_discriminator: Sequence[float] = (),
     gpus: int | None = None,
     progress: Progress = silent,
     **options: Any,  # see `make_train_config`
@@ -89,8 +93,10 @@ def plan_new_run(
         options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
         if PRESETS[cfg].grow_from:
             options = {"grow_from": _level_to_grow_from(info, cfg, resume)} | options
+    loss = options.get("loss") or PRESETS[cfg].loss
+    guides = plan_guides(guide, guide_weight, guide_discriminator, loss, dataset.spec)
     with named_options():
-        config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, **options)
+        config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, guides=guides, **options)
     if resume and info:
         config = _with_networks_from(info, config, os.path.abspath(resume))
     if config.growth is not None:
@@ -158,6 +164,7 @@ def _objective(config: TrainConfig) -> str:
     codes = [f"a code of {config.info} values"] if config.info else []
     codes += [f"codes of {plural(config.info_continuous, 'number')}"] if config.info_continuous else []
     codes += [f"mode regularization {config.mode_weight:g}"] if config.mode_weight else []
+    codes += [f"guide {guide.name} {guide.weight:g}" for guide in config.guides]
     return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes, *codes])
 
 

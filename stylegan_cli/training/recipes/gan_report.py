@@ -95,6 +95,8 @@ class GanReport:
         text = f"G {values.get('loss/G', 0):.2f} D {values.get('loss/D', 0):.2f}"
         for name in ("R1", "R2", "GP"):
             text += f" {name} {values[key]:.3f}" if (key := f"{name.lower()}/penalty") in values else ""
+        for guide in self.config.guides:
+            text += f" {guide.name} {values[key]:.2f}" if (key := f"loss/guide {guide.name}") in values else ""
         return text + (f"   p {values['augment/p']:.3f}" if self.config.aug == "ada" else "")
 
     @property

@@ -17,6 +17,7 @@ from ...runs import latest_snapshot, lock_run
 from ...runs.history import changed_settings, read_history
 from ..config import TrainConfig, read_config
 from ..folders import read_newest_about, refuse_other_recipe
+from ..guides import check_files
 from ..state_files import list_states
 from .gan_plan import Plan, named_options, option_name, refuse_unused_options
 
@@ -44,6 +45,7 @@ def plan_resumed_run(
         pass
     about = read_newest_about(folder)
     _refuse_edited_settings(config, about, folder)
+    check_files(config.guides)
     mirror = changes.pop("mirror", False)
     config = _redistributed(config, changes)
     if mirror:

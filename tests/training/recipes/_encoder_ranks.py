@@ -17,7 +17,7 @@ from stylegan_cli.training.recipes.encoder_run import _load_losses, plan_new_enc
 from stylegan_cli.training.state import gather
 
 OPTIONS = {"kimg": 0.4, "batch": 8, "held_out": 4, "passes": 2, "editable": True, "lr": 0.002}
-OPTIONS |= {"task": "restore", "skips": True, "r1_interval": 4}
+OPTIONS |= {"task": "restore", "skips": True, "adversarial_weight": 0.1, "r1_interval": 4}
 
 
 class Double(EncoderRecipe):

@@ -1,0 +1,211 @@
+"""Fitting a segmenter to a few annotated images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.codec import CROPS, padding
+from ..data.images import labeled_grid, save_image, to_rgb, to_uint8
+from ..detectors.losses import load_loss
+from ..errors import MisuseError
+from ..inversion.annotations import Annotations, read_annotations, recorded_options
+from ..inversion.projector import ProjectionOptions, Start, project
+from ..inversion.segmentation import METHODS, Example, class_maps, fit, hold_out, read_samples
+from ..inversion.targets import TargetReader
+from ..progress import Progress, silent
+from ..sampling import checks
+from ..sampling.generate import SamplingOptions, map_seeds
+from ..sampling.latent_files import target_names
+from ..sampling.latents import noise_maps
+from ..sampling.segmenter_files import Segmenter, SegmenterInfo, colored, save_segmenter
+from .encode import latents_of, open_encoder_if_any
+from .model import Model
+
+_STEPS, _STEPS_ALONE = 100, 400  # of a search from the latents of an encoder, and without one
+_SAME = 2  # levels by which an image may differ from the one that its metadata describes
+_SHOWN = 16  # examples on the sheet
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How the latents of images are found: predicted by an encoder, if there is one, and then searched from there."""
+
+    encoder: str | Path | None = None  # file or run folder; None: see `sampling.encoders.find_encoder`
+    runs: str | Path = "./runs"  # where the newest encoder is looked for
+    steps: int | None = None  # of the search; 0: only encode; None: 100 from an encoder's latents, else 400
+    crop: str = "center"  # to the model's aspect ratio; 'pad': keep the whole image; or 'none'
+    pad: str | None = None  # with 'pad': a color, or 'blur'; None: black
+
+    def check_search(self) -> None:
+        """Check the fields, see `checks.check_fields`."""
+        checks.check_fields(
+            self,
+            encoder=checks.path(),
+            runs=checks.path(),
+            steps=checks.integer(0),
+            crop=checks.choice(*CROPS),
+            pad=checks.string(),
+        )
+        padding(self.crop, self.pad)
+
+
+@dataclass(frozen=True)
+class FitSegmenterRequest(SearchOptions):
+    """The annotated images, and how to learn from them."""
+
+    annotated: str | Path = ""  # folder with NAME.png and NAME.mask.png
+    labels: str = "linear"  # 'linear': a linear classifier; 'nearest': class means
+    threshold: float = 0.5  # cosine above which pixels get the class of a similar one; for sparse masks and 'nearest'
+
+    def __post_init__(self) -> None:
+        self.check_search()
+        checks.check_fields(
+            self,
+            annotated=checks.path(),
+            labels=checks.choice(*METHODS),
+            threshold=checks.number(-1, 1),
+        )
+        if not str(self.annotated):
+            raise MisuseError("No annotated images.", hint="Name their folder: --annotated DIR")
+
+
+@dataclass(frozen=True, eq=False)
+class FitSegmenterResult:
+    """A segmenter, and how well it does."""
+
+    model: Model
+    request: FitSegmenterRequest
+    segmenter: Segmenter
+    names: list[str]  # [N] of the annotated images
+    latents: list[str]  # [N] where they come from: 'seed', 'encoder' or 'projection'
+    annotated: Annotations
+    found: Tensor  # uint8 [N, C, H, W] images of the latents
+    maps: Tensor  # int64 [N, H, W] predicted classes
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def sheet(self) -> Tensor:  # uint8 [3, H', W']
+        """A row for each of the first examples: the image, the image of its latents, its mask, and the prediction."""
+        part, classes = slice(_SHOWN), self.segmenter.info.classes
+        columns = [to_rgb(to_uint8(self.annotated.images[part])), to_rgb(self.found[part])]
+        columns += [colored(self.annotated.labels[part], classes), colored(self.maps[part], classes)]
+        titles = ["image", "reconstruction", "mask", "prediction"]
+        return labeled_grid(torch.stack([c.cpu() for c in columns], 1), None, None, self.names[part], titles)
+
+    def save(
+        self,
+        path: str | Path,
+    ) -> list[Path]:  # the segmenter, the sheet
+        """Write the segmenter, and a sheet of the same name beside it."""
+        path = Path(path)
+        save_segmenter(path, self.segmenter.linear, self.segmenter.info)
+        sheet = path.with_suffix(".png")
+        save_image(self.sheet, sheet, metadata=self.model.metadata(SamplingOptions(), segmenter=path.name))
+        return [path, sheet]
+
+
+def fit_segmenter(
+    model: Model,
+    request: FitSegmenterRequest,
+    progress: Progress = silent,
+) -> FitSegmenterResult:
+    """Fit a segmenter to annotated images. Raises SganError if one cannot be read, or has no mask."""
+    annotated = read_annotations(request.annotated, model.info, request.crop, padding(request.crop, request.pad))
+    examples, sources = _examples(model, request, annotated, progress)
+    samples, count = read_samples(model.G, examples), len(annotated.classes)
+    linear = fit(model.G, samples, count, request.labels, request.threshold)
+    iou: dict[str, float | None] = {}
+    if len(examples) > 1:
+        overlap = hold_out(model.G, examples, samples, count, request.labels, request.threshold, progress)
+        iou = {"mean": overlap.mean, **dict(zip(annotated.classes, overlap.values, strict=True))}
+    with torch.no_grad():
+        read = [linear.read(model.G.synthesis, e.ws, **e.options) for e in examples]
+    info = SegmenterInfo(
+        classes=annotated.classes,
+        model=model.fingerprint,
+        method=request.labels,
+        examples=len(examples),
+        iou=iou,
+        owner=model.owner.settings(model.path),
+    )
+    return FitSegmenterResult(
+        model,
+        request,
+        Segmenter(linear, info, Path()),
+        target_names(annotated.paths),
+        sources,
+        annotated,
+        torch.cat([to_uint8(images).cpu() for images, _ in read]),
+        torch.cat([class_maps(logits).cpu() for _, logits in read]),
+        annotated.warnings,
+    )
+
+
+def _examples(
+    model: Model, request: FitSegmenterRequest, annotated: Annotations, progress: Progress
+) -> tuple[list[Example], list[str]]:
+    """The examples with their latents, and where these come from."""
+    known = [_recorded(model, path, image) for path, image in zip(annotated.paths, annotated.images, strict=True)]
+    unknown = [i for i, example in enumerate(known) if example is None]
+    found, source = {}, ""
+    if unknown:
+        ws, source = search_latents(model, request, annotated.images[unknown], progress)
+        found = dict(zip(unknown, ws.split(1), strict=True))
+    examples = [
+        Example(found[i], labels) if example is None else Example(example[0], labels, example[1])
+        for i, (example, labels) in enumerate(zip(known, annotated.labels, strict=True))
+    ]
+    return examples, [source if example is None else "seed" for example in known]
+
+
+def _recorded(model: Model, path: Path, image: Tensor) -> tuple[Tensor, dict] | None:
+    """The latents of an image and the options of its synthesis, if its metadata has them and gives the same image."""
+    recorded = recorded_options(path, model.fingerprint)
+    if recorded is None:
+        return None
+    seed, sampling = recorded
+    with torch.no_grad():
+        ws = map_seeds(model.G, [seed], sampling).clone()
+        options = {"noise": noise_maps(model.G, sampling.noise_mode, [seed], ws.device)}
+        same = to_uint8(model.G.synthesis(ws, **options)).cpu().int() - to_uint8(image[None]).int()
+    return (ws, options) if same.abs().max() <= _SAME else None
+
+
+def read_images(
+    model: Model,
+    request: SearchOptions,
+    paths: Sequence[str | Path],
+) -> Tensor:  # [N, C, H, W] in [-1, 1]
+    return TargetReader(model.info, request.crop, padding(request.crop, request.pad)).read(paths)
+
+
+def search_latents(
+    model: Model,
+    request: SearchOptions,
+    images: Tensor,  # [N, C, H, W] in [-1, 1]
+    progress: Progress = silent,
+) -> tuple[Tensor, str]:  # [N, num_ws, w_dim], 'encoder' or 'projection'
+    """Find the latents of images in W+, with the model's own noise, by the distance of the discriminator's features, or
+    of pixels if the model has none. Raises SganError if there are no steps and no encoder."""
+    targets, start = images.to(model.device), None
+    encoder = open_encoder_if_any(model, request.encoder, request.runs)
+    if encoder is not None:
+        start = torch.cat([latents_of(model, encoder, part) for part in targets.split(32)])
+    steps = request.steps if request.steps is not None else _STEPS if encoder else _STEPS_ALONE
+    if steps == 0:
+        if start is None:
+            raise MisuseError("Without an encoder, latents have to be searched.", hint="Use more --steps than 0.")
+        return start, "encoder"
+    D = model.D
+    levels = None if D is None else D.features
+    loss = load_loss("pixel" if D is None else "discriminator", levels, model.path, model.device)
+    options = ProjectionOptions(space="w+", steps=steps, noise="const")
+    result = project(model.G, targets, loss, options, start=None if start is None else Start(start), progress=progress)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result.ws.detach(), "projection"
