@@ -26,7 +26,7 @@ from .layers import to_memory_format
 from .models.config import DiscriminatorConfig, GeneratorConfig
 from .models.discriminator import Discriminator
 from .models.generator import Generator
-from .models.label_space import LabelSpace
+from .models.label_space import Codes, LabelSpace
 from .models.registry import READERS, build_discriminator, build_generator
 from .version import __version__
 
@@ -55,7 +55,13 @@ class SnapshotInfo:
     origin: str = ""  # the preset it was trained with, or the file it was converted from
     run: str = ""  # random id of the training run; empty in files of older versions
     origins: tuple[str, ...] = ()  # ids of runs and fingerprints of models that the run was fine-tuned from
+    codes: Codes = Codes()
     version: str = __version__  # version of the program that wrote it
+
+    @property
+    def is_labeled(self) -> bool:
+        """Whether the classes are those of the dataset."""
+        return self.generator.c_dim > 0 and not self.codes.values
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,9 @@ def assemble(
     config = info.discriminator
     D = build_and_load(lambda: build_discriminator(config), tensors, "D.", path) if config else None
     if info.data and info.data.c_dim == info.generator.c_dim:
-        G.label_space = LabelSpace(info.data.c_dim, info.data.classes, info.data.vectors)
+        G.label_space = LabelSpace(info.data.c_dim, info.data.classes, info.data.vectors, info.codes)
+    elif info.codes.values == info.generator.c_dim:
+        G.label_space = LabelSpace(info.generator.c_dim, codes=info.codes)
     return Snapshot(G.to(device), None if D is None else D.to(device), info, path)
 
 
@@ -165,7 +173,7 @@ def open_training_dataset(
     Raises SganError if it no longer exists or has changed.
     """
     spec, model_size = info.data, (info.generator.height, info.generator.width)
-    labeled = info.generator.c_dim > 0
+    labeled = info.is_labeled
     if data is not None:
         label = spec.label if spec and labeled else None
         classes = spec.classes if spec else ()

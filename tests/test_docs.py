@@ -295,8 +295,14 @@ def shortened(args):
         args = ["convert", args[1], "other.safetensors"]
     elif args[:2] == ["edit", "find"]:
         changes = {"--num": "64"}
+        if "codes" in args:
+            configs = Path("runs").glob("*/config.json")
+            run = next(p.parent for p in configs if json.loads(p.read_text()).get("info"))
+            changes |= {"--model": str(run), "--outdir": "codes"}  # later commands use directions of another model
         if "--from-labels" in args:  # the random images have no attributes
             args = ["edit", "find", "--csv", "labels.csv"]
+    elif args[:2] == ["model", "blend"]:  # two models of one run
+        args[2:4] = [f"{RUN}/snapshot-000000.016.safetensors", RUN]
     elif args[:2] == ["edit", "show"]:
         changes = {"--strengths": "0"}
     elif args[0] == "interpolate":

@@ -60,6 +60,7 @@ EXCEPTIONS = (  # (beginning of the file's name, pattern of what may stand there
     ("stylegan_cli/metrics/spectrum_plots.py", r"(?i)\bdraw\b"),
     ("stylegan_cli/session/equivariance.py", r"\bDraw\b"),
     ("stylegan_cli/inversion/attribution.py", r'"drawn"'),  # a key in the cache
+    ("benchmarks/measure_modes.py", r"\bDraw\b"),
     ("benchmarks/table.py", r'"pictures?"'),  # in results of before
     ("tests/test_benchmarks.py", r'"picture"'),
     ("tests/cli/test_help.py", r'"Left out"'),

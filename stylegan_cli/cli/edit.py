@@ -71,9 +71,9 @@ def command() -> None:
 @command.command("find", short_help="Find directions from random latents, from the weights or from labels.")
 @click.option(
     "--method",
-    type=click.Choice(["pca", "sefa"]),
-    help="Method without labels: pca (GANSpace: principal components of random latents) or sefa (SeFa: from the "
-    "weights). Default: pca.",
+    type=click.Choice(["pca", "sefa", "codes"]),
+    help="Method without labels: pca (GANSpace: principal components of random latents), sefa (SeFa: from the weights) "
+    "or codes (the codes of a model trained with `sgan train --info`). Default: pca.",
 )
 @click.option("--from-labels", is_flag=True, help="Use the labels of the dataset that the model was trained on.")
 @click.option(
@@ -108,6 +108,7 @@ def find_command(
     \b
     Examples:
       sgan edit find --method sefa --layers coarse
+      sgan edit find --method codes
       sgan edit find --from-labels --attributes backgroundColor,bodyColor
       sgan edit find --csv smiles.csv
     """

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import plural, printable
-from .options import output_options
+from ..errors import SganError, plural, printable
+from .call import output_file
+from .options import out_options, output_options
+from .params import STYLES, FiniteRange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from ..data.dataset import DataSpec
     from ..snapshot import SnapshotInfo
 
@@ -24,13 +24,14 @@ _COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}  # by number of channels
 _MAX_CLASSES = 100  # that are listed by name
 
 
-@click.group(short_help="Show what a model file contains.")
+@click.group(short_help="Show what a model file contains, and blend two models.")
 def command() -> None:
-    """Show what a model file contains.
+    """Show what a model file contains, and blend two models.
 
     \b
     Examples:
       sgan model info runs/00000-faces-auto
+      sgan model blend faces.safetensors runs/00001-cartoons-auto --layers coarse
     """
 
 
@@ -73,8 +74,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
         facts = {"file": str(path), "written_by": written_by(path), "parameters": parameters, "info": to_json(info)}
         return click.echo(json.dumps(facts | {"names": names and dataclasses.asdict(names)}))
     rows = {"File": path, "Written by": written_by(path), **_architecture(info)}
-    if names_of_labels := _label_names(info):
-        rows["Labels" if info.data and info.data.vectors else "Classes"] = names_of_labels
+    rows |= _labels(info)
     rows |= {"Parameters": ", ".join(f"{name} {count:,}" for name, count in parameters.items() if count)}
     if info.kimg:
         rows["Trained"] = f"{info.kimg:g} kimg"
@@ -88,6 +88,66 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
         for row in G.layers:
             size = f"{row.height}x{row.width}"
             click.echo(f"{row.name:{width}}  w {row.w_index:<2}  {size:>11}  {row.channels:>4} channels")
+
+
+@command.command("blend", short_help="Blend two models of one ancestor: layers or weights of both.")
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--layers",
+    type=STYLES,
+    help="Layers to take from B: coarse (shape), middle, fine (color), or indices of w such as 0-4. The others, and "
+    "the mapping network, are those of A.",
+)
+@click.option(
+    "--level",
+    type=click.IntRange(4),
+    help="Instead of --layers: take all layers up to this level from B, such as 16 for those of 16x16.",
+)
+@click.option(
+    "--weight",
+    type=FiniteRange(0, 1),
+    help="Weight of B in these layers, 0 to 1. Default: 1 with --layers or --level; else 0.5 of all weights.",
+)
+@click.option(
+    "--smooth",
+    type=FiniteRange(0),
+    default=0.0,
+    help="Width of the transition from B to A, in layers or levels. Default: 0, none.",
+)
+@click.option("--any-model", is_flag=True, help="Also blend models whose files name no ancestor in common.")
+@out_options("blend.safetensors", "./out")
+@output_options
+def blend_command(
+    a: str, b: str, out: str | None, outdir: str | None, as_json: bool, quiet: bool, **request: Any
+) -> None:
+    """Blend two models of one ancestor, and write one.
+
+    A and B are snapshots, run folders or checkpoints of other programs: of one run, or one fine-tuned from the other,
+    or both fine-tuned from one model (`sgan train --resume`). Their layers then fit together, so that coarse layers of
+    one and fine layers of the other make images with the shapes of one and the colors of the other; or the weights of
+    both are interpolated. The result is a model for all commands, with the discriminator of A.
+
+    \b
+    Examples:
+      sgan model blend runs/00000-faces-auto runs/00001-cartoons-auto --layers coarse
+      sgan model blend faces.safetensors cartoons.safetensors --level 16 --smooth 1
+      sgan model blend faces.safetensors cartoons.safetensors --weight 0.3
+    """
+    from ..interop.conversion import find_model
+    from ..interop.opening import open_model
+    from ..session import BlendRequest, blend_models
+    from ..snapshot import save_snapshot
+
+    blend, paths = BlendRequest(**request), [find_model(model)[0] for model in (a, b)]
+    path = Path(output_file(out, outdir, "blend.safetensors"))
+    if any(path.exists() and path.samefile(source) for source in paths):
+        raise SganError(f"{path} is one of the models to blend.", hint="Use another --out.")
+    model = blend_models(open_model(paths[0]), open_model(paths[1]), blend)
+    save_snapshot(path, model.G, model.D, model.info)
+    if not quiet:
+        click.echo(f"Blended: {model.info.origin}", err=True)
+    click.echo(json.dumps({"file": str(path), "origin": model.info.origin}) if as_json else path)
 
 
 def _other_kind(path: Path) -> Callable[[Path, bool], None] | None:
@@ -190,16 +250,28 @@ def _architecture(info: SnapshotInfo) -> dict[str, str]:
     D = info.discriminator
     discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
     rows = {
-        "Generator": info.generator.describe(info.data.label_unit if info.data else "class"),
+        "Generator": info.generator.describe(_unit(info)),
         "Discriminator": discriminator,
     }
     return rows | ({"Input": "can be translated and rotated"} if info.generator.takes_transform else {})
 
 
+def _unit(info: SnapshotInfo) -> str:
+    """What the number of classes counts."""
+    return "code" if info.codes.values else info.data.label_unit if info.data else "class"
+
+
+def _labels(info: SnapshotInfo) -> dict[str, str]:
+    """Rows of the classes or labels, and of the codes, which nobody named."""
+    values, numbers = info.codes.values, info.codes.numbers
+    rows = {"Labels" if info.data and info.data.vectors else "Classes": _label_names(info)} if info.is_labeled else {}
+    codes = [f"{values} values (--class 0 to {values - 1})"] if values else []
+    codes += [f"the first {plural(numbers, 'number')} of z"] if numbers else []
+    return rows | ({"Codes": ", ".join(codes)} if codes else {})
+
+
 def _label_names(info: SnapshotInfo) -> str:
     """The classes with their indices, or the names of the numbers of a label."""
-    if not info.generator.c_dim:
-        return ""
     names = info.data.classes if info.data and info.data.c_dim == info.generator.c_dim else ()
     is_vector = bool(info.data and info.data.vectors)
     shown = [name if is_vector or name == str(i) else f"{i} {name}" for i, name in enumerate(names[:_MAX_CLASSES])]

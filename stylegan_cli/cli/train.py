@@ -109,6 +109,32 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     is_flag=True,
     help="Also train the discriminator to predict the class (AC-GAN). Requires --cond.",
 )
+@click.option(
+    "--info",
+    type=click.IntRange(2),
+    metavar="K",
+    help="Number of values of a code that the generator takes in the place of a class, and that the discriminator "
+    "recovers from its images: kinds of images, found without labels (InfoGAN). Default: no code.",
+)
+@click.option(
+    "--info-continuous",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Number of numbers of z that the discriminator recovers: gradual properties. Default: none.",
+)
+@click.option(
+    "--info-weight", type=FiniteRange(0), help="Weight of the recovery of the codes in both losses. Default: 1."
+)
+@click.option(
+    "--mode-regularize",
+    "mode_weight",
+    type=FiniteRange(0, min_open=True),
+    is_flag=False,
+    flag_value=1.0,
+    metavar="[WEIGHT]",
+    help="Also train an encoder, and the generator to reproduce real images from what it finds: against mode collapse "
+    "(MRGAN). The run then has an encoder for `sgan encode`. Default: off; without WEIGHT, 1.",
+)
 @click.option("--lr", type=FiniteRange(0, min_open=True), help=f"Learning rate. {_PRESET}")
 @click.option(
     "--dlr",

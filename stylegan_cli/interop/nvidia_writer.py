@@ -119,6 +119,8 @@ def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorCon
             f"NVIDIA's discriminator supports only the labels 'projection', not {discriminator.labels!r}.",
             hint="Use --drop-discriminator.",
         )
+    if discriminator and discriminator.codes:
+        raise SganError("NVIDIA's discriminator does not support codes.", hint="Use --drop-discriminator.")
 
 
 def arguments_of(

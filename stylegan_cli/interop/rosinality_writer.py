@@ -96,6 +96,7 @@ def _discriminator_limits(config: DiscriminatorConfig) -> list[tuple[bool, str]]
     return [
         (config.architecture != "resnet", f"only the architecture 'resnet', not {config.architecture!r}"),
         (maps != 1, f"only 1 map of the minibatch standard deviation, not {maps}"),
+        (config.codes > 0, f"no codes, not {config.codes}"),
     ]
 
 

@@ -37,7 +37,7 @@ class Directions:
     scales: Tensor  # [K] float32, standard deviation of w along each: the step of strength 1
     names: list[str]  # [K]
     layers: list[int]  # w indices to move by default
-    method: str  # 'pca', 'sefa' or 'labels'
+    method: str  # 'pca', 'sefa', 'codes' or 'labels'
     model: str  # fingerprint
     strength: float = DEFAULT_STRENGTH  # a good strength to show them
     figures: dict[str, list[float]] = field(default_factory=dict)  # name -> [K] measurements of each

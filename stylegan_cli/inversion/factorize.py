@@ -1,4 +1,4 @@
-"""Directions without labels: from the weights (SeFa), and from samples of W (PCA)."""
+"""Directions without labels: from the weights (SeFa), from samples of W (PCA), and from codes (InfoGAN)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..errors import SganError
 from ..models.generator import Generator
-from ..sampling.labels import Choice
+from ..sampling.labels import Choice, class_labels
+from ..sampling.latents import latents_from_seeds
 from ..snapshot import fingerprint
 from .directions import Directions, sample_w, std_along, unit_vectors
 
@@ -49,6 +50,44 @@ def find_unlabeled(
         model=model or fingerprint(G),
         figures=figures,
         settings={"num": num, "class": class_index, **(settings or {})},
+    )
+
+
+def find_codes(
+    G: Generator,
+    layers: Sequence[int],  # w indices that the directions are for
+    num: int,  # number of seeds, starting at 0
+    settings: dict | None = None,  # saved in the file
+    model: str | None = None,  # fingerprint of G, if known
+) -> Directions:
+    """Find a direction for each value of the code, from the other values to it, and for each number of z that is a
+    code. Raises SganError if the model has no codes.
+
+    The figure `explained` is the share of the variance of w along the direction that follows the code.
+    """
+    codes = G.label_space.codes
+    if not codes.values + codes.numbers:
+        raise SganError("This model was trained without codes.", hint="Train one with them: sgan train --info 10")
+    seeds = range(num)
+    w = sample_w(G, seeds)
+    numbers = latents_from_seeds(seeds, G.config.z_dim)[:, : codes.numbers].double()
+    parts, names = [numbers], [f"z{i}" for i in range(codes.numbers)]
+    if codes.values and (labels := class_labels(None, seeds, G.label_space)) is not None:
+        parts, names = [labels.double(), numbers], [f"code={k}" for k in range(codes.values)] + names
+    values = torch.cat(parts, 1)  # [N, K]
+    values, centered = values - values.mean(0), w - w.mean(0)
+    vectors = unit_vectors(values.T @ centered)  # of a value: the mean w with it, less the mean of all
+    along = centered @ vectors.double().T
+    explained = (values * along).mean(0).square() / (values.square().mean(0) * along.square().mean(0)).clamp_min(1e-30)
+    return Directions(
+        vectors=vectors,
+        scales=std_along(w, vectors),
+        names=names,
+        layers=list(layers),
+        method="codes",
+        model=model or fingerprint(G),
+        figures={"explained": explained.tolist()},
+        settings={"num": num, **(settings or {})},
     )
 
 

@@ -84,7 +84,7 @@ def measure(
     check_sizes(metrics, G.config.height, G.config.width)
     check_enough(metrics, data)
     settings = _settings(protocol, torch.device(device), G.config.height * G.config.width, progress)
-    sampling = (data if G.config.c_dim else None, settings.device, protocol.seed, protocol.truncation_psi)
+    sampling = (data if _is_labeled(G) else None, settings.device, protocol.seed, protocol.truncation_psi)
     with _isolated(settings.device):
         measured = measure_with_detectors(
             metrics,
@@ -215,7 +215,7 @@ def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) 
     if data is None:
         if metrics_with_reals := [m for m in metrics if m.max_reals]:
             raise SganError(f"{metrics_with_reals[0].name()} needs real images.", hint="Pass them with --data.")
-        if config.c_dim:
+        if _is_labeled(G):
             raise SganError(
                 "Measuring a conditional model needs its dataset, for the frequency of the labels.",
                 hint="Pass it with --data.",
@@ -229,11 +229,16 @@ def _check_model(metrics: Sequence[Metric], G: Generator, data: Dataset | None) 
             f"read at {spec.height}x{spec.width}.",
             hint=f"Read or pack them with --size {config.height}x{config.width}.",
         )
-    if spec and config.c_dim and spec.c_dim != config.c_dim:
+    if spec and _is_labeled(G) and spec.c_dim != config.c_dim:
         raise SganError(
             f"The model has {config.c_dim} {unit}, but {spec.path} is read with {spec.describe_labels() or 'none'}.",
             hint="Use the dataset and the labels that the model was trained on.",
         )
+
+
+def _is_labeled(G: Generator) -> bool:
+    """Whether the classes are those of the dataset."""
+    return G.config.c_dim > 0 and not G.label_space.codes.values
 
 
 def check_transform(

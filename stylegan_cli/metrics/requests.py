@@ -58,7 +58,7 @@ def measure_file(
 ) -> Results:
     """Measure a model's file, on all ranks. Raises SganError like `measure`, or if a file cannot be opened."""
     snapshot, reals = open_model(request.path, device), None
-    if snapshot.info.generator.c_dim or request.protocol.needs_reals:
+    if snapshot.info.is_labeled or request.protocol.needs_reals:
         reals = open_training_dataset(snapshot.info, request.reals and request.reals.path, request.size)
     results = measure(request.protocol, snapshot.G, reals, device, progress)
     if reals and snapshot.info.data and request.protocol.needs_reals:

@@ -24,6 +24,7 @@ from ..errors import SganError
 from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..sampling import counter
+from ..sampling.labels import sample_labels
 from ..sampling.latents import sample_noise
 
 
@@ -105,9 +106,9 @@ class ModelSamples:
         self,
         index: Tensor,  # [n] int64
     ) -> Tensor | None:  # [n, c_dim] float32
-        """Sample the label of a random image of the dataset for each image."""
+        """Sample the label of a random image of the dataset for each image, or a code."""
         if self.labeled is None:
-            return None
+            return sample_labels(self.G.label_space, self.seed, "metrics.class", index)
         chosen = counter.integers(self.seed, "metrics.class", index, len(self.labeled))
         return self.labeled.labels(chosen.cpu()).to(index.device)
 

@@ -169,6 +169,7 @@ class DiscriminatorConfig(LevelsConfig):
 
     c_dim: int = 0  # classes, or values of a label; 0 = unconditional
     labels: str = "projection"  # or 'dot': one logit per class; 'classifier': it also predicts the class
+    codes: int = 0  # numbers of z, from the first, that it also predicts
     mapping_layers: int = 8  # of the label mapping ('projection' only)
     mapping_lr: float = 0.01
     architecture: str = "resnet"  # 'resnet'; 'skip': image pyramid; 'orig': plain
@@ -195,7 +196,7 @@ class DiscriminatorConfig(LevelsConfig):
         check_range(self, "mapping_layers", 0, 64)
         self._check(self.mapping_lr > 0, "mapping_lr")
         self._check(not self.blur or (len(self.blur) == 3 and is_filter(self.blur)), "the filter blur")
-        self._check(min(self.c_dim, self.mbstd_channels, (self.mbstd_group or 1) - 1) >= 0, "a dimension")
+        self._check(min(self.c_dim, self.codes, self.mbstd_channels, (self.mbstd_group or 1) - 1) >= 0, "a dimension")
         lowest = self.levels()[0].channels
         if self.mbstd_channels and lowest % self.mbstd_channels:
             raise SganError(

@@ -117,7 +117,7 @@ class Discriminator(nn.Module):
             self.add_module(f"b{level.name}", block)
         outputs = {"projection": lowest.channels, "dot": config.c_dim, "classifier": 1 + config.c_dim}
         features = outputs[config.labels] if config.c_dim else 1
-        self.b4 = DiscriminatorEpilogue(config, lowest, features, has_fromrgb=lowest in with_fromrgb)
+        self.b4 = DiscriminatorEpilogue(config, lowest, features + config.codes, has_fromrgb=lowest in with_fromrgb)
         if config.fade:
             self.alpha: Tensor
             self.resample_filter: Tensor
@@ -147,23 +147,22 @@ class Discriminator(nn.Module):
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
         c: Tensor | None = None,  # [N, c_dim] one-hot; not needed with labels 'classifier'
         dtype: torch.dtype | None = None,  # as in `forward`
-    ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim] class logits with labels 'classifier', else None
-        """Like `forward`, and with labels 'classifier' also predict the class."""
+    ) -> tuple[Tensor, Tensor | None]:  # [N, 1] logits; [N, c_dim + codes] predictions, None if there are none
+        """Like `forward`; with labels 'classifier' also predict the class, as logits, and with codes their numbers."""
         config = self.config
         scaled = self._scaled_weights(image, dtype)
         last = collections.deque(self._blocks(image, dtype, scaled), maxlen=1)  # frees the features of each level early
         x, rest = last[0] if last else (None, image)
         x = self.b4(x, rest, scaled)
-        if config.c_dim == 0:
-            return x, None
-        if config.labels == "classifier":
-            return x[:, :1], x[:, 1:]
+        if config.c_dim == 0 or config.labels == "classifier":
+            return x[:, :1], x[:, 1:] if x.shape[1] > 1 else None
+        x, predictions = x[:, : x.shape[1] - config.codes], x[:, x.shape[1] - config.codes :] if config.codes else None
         if c is None:
             raise ValueError(f"this discriminator is conditional: it needs c of shape [N, {config.c_dim}]")
         if config.labels == "dot":
-            return (x * c).sum(1, keepdim=True), None
+            return (x * c).sum(1, keepdim=True), predictions
         # Projection discriminator (Miyato and Koyama 2018), scaled to unit variance.
-        return (x * self.mapping(None, c)).sum(1, keepdim=True) / math.sqrt(x.shape[1]), None
+        return (x * self.mapping(None, c)).sum(1, keepdim=True) / math.sqrt(x.shape[1]), predictions
 
     def features(
         self,

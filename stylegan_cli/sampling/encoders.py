@@ -21,7 +21,7 @@ from ..config import from_json, to_json
 from ..data.dataset import DataSpec
 from ..errors import SganError
 from ..files import open_tensors, write_atomic
-from ..models.encoders.pyramid import EncoderConfig, PyramidEncoder
+from ..models.encoders.pyramid import EncoderConfig, MappedEncoder, PyramidEncoder
 from ..models.encoders.skips import SkipSynthesis
 from ..models.generator import Generator
 from ..runs import PACKAGED_MODEL, latest_snapshot, list_runs
@@ -30,6 +30,7 @@ from ..snapshot import ENCODER_FORMAT, build_and_load
 from ..version import __version__
 from .bound_files import check_model
 
+RUN_ENCODER = "encoder.safetensors"  # in a run of a model: that of the latest snapshot, see `sgan train`
 BUNDLED_ENCODER = PACKAGED_MODEL.with_name("critters-encoder.safetensors")
 _AGAIN = "Make one with `sgan encoder fit`."
 
@@ -124,9 +125,12 @@ def load_encoder(
     config = info.encoder
     size, own = (config.height, config.width, config.channels), G.config
     latents, inputs = (len(config.levels), config.w_dim), own.channels if info.task == "invert" else config.inputs
-    if size != (own.height, own.width, own.channels) or (*latents, config.inputs) != (G.num_ws, own.w_dim, inputs):
+    expected = (1, own.z_dim) if config.space == "z" else (G.num_ws, own.w_dim)
+    if size != (own.height, own.width, own.channels) or (*latents, config.inputs) != (*expected, inputs):
         raise SganError(f"{path} does not fit this model: its images or latents have other shapes.", hint=_AGAIN)
     network = build_and_load(lambda: PyramidEncoder(config), tensors, "E.", path).to(G.device)
+    if config.space == "z":
+        return Encoder(MappedEncoder(network, G.mapping, G.num_ws, own.w_dim).to(G.device), path, info)
     if not info.skips:
         return Encoder(network, path, info)
     own = {f"skips.synthesis.{name}": t.cpu() for name, t in G.synthesis.state_dict().items()}
@@ -140,19 +144,24 @@ def find_encoder(
     model: str,  # fingerprint of the model
     task: str | None = "invert",  # None: any task of `sgan translate`
 ) -> Path:
-    """Find an encoder; without a name, the newest in `runs` that was fitted to the model, else the bundled one.
+    """Find an encoder; without a name, the newest in `runs` that was fitted to the model or trained with it, else the
+    bundled one.
 
     Raises SganError if there is none.
     """
     if encoder is not None:
         path = Path(encoder)
-        snapshot = latest_snapshot(path) if path.is_dir() else path
+        own = path / RUN_ENCODER
+        snapshot = path if not path.is_dir() else own if own.is_file() else latest_snapshot(path)
         if snapshot is None:
             raise SganError(f"{encoder} contains no snapshot of an encoder.")
         return snapshot
     for folder in reversed(list_runs(runs)):
         config = read_config(folder)
         own = config.get("task")
+        beside = folder / RUN_ENCODER
+        if task == "invert" and is_encoder(beside) and read_encoder_info(beside).model == model:
+            return beside
         fits = (recipe_of(config), config.get("fingerprint")) == (ENCODER, model)
         if fits and (own != "invert" if task is None else own == task) and (snapshot := latest_snapshot(folder)):
             return snapshot

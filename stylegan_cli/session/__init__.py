@@ -32,6 +32,7 @@ from . import (
     translate,
 )
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
+from .blend import BlendRequest, blend_models
 from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
 from .encode import EncodeRequest, EncodeResult
 from .equivariance import EquivarianceRequest, EquivarianceResult
@@ -49,6 +50,7 @@ __all__ = [
     "AttributeRequest",
     "AttributeResult",
     "AttributeTask",
+    "BlendRequest",
     "EditRequest",
     "EditResult",
     "EncodeRequest",
@@ -80,6 +82,7 @@ __all__ = [
     "TranslateRequest",
     "TranslateResult",
     "TranslateStream",
+    "blend_models",
     "find_model",
 ]
 
@@ -158,7 +161,7 @@ class Session(Model):
     ) -> Results:
         """Measure metrics of the model."""
         protocol, reals = resolve(names, **options), None
-        if self.info.generator.c_dim or protocol.needs_reals:
+        if self.info.is_labeled or protocol.needs_reals:
             reals = open_training_dataset(self.info, None if data is None else str(data))
         with self.use_kernels():
             return measure(protocol, self.G, reals, self.device, progress)

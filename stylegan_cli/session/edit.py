@@ -13,7 +13,7 @@ from ..errors import MisuseError, SganError
 from ..inversion.attributes import find_from_images, find_from_table
 from ..inversion.directions import Directions, load_directions, newest_directions
 from ..inversion.editing import apply_edits, pair_edits, render_before_after, render_strip, save_edited
-from ..inversion.factorize import find_unlabeled
+from ..inversion.factorize import find_codes, find_unlabeled
 from ..inversion.seed_labels import read_table
 from ..models.generator import Generator
 from ..progress import Progress, silent
@@ -38,7 +38,8 @@ def _directions(name: str, value: Any) -> Any:
 class FindRequest:
     """How to find directions."""
 
-    method: str | None = None  # 'pca' from random latents, 'sefa' from the weights; None: pca, or labels if any are set
+    method: str | None = None  # 'pca' from random latents, 'sefa' from the weights, 'codes' of a model that has some;
+    # None: pca, or labels if any are set
     from_labels: bool = False  # use the labels of the training images
     attributes: Sequence[str] | None = None  # attributes to use; None: all
     data: str | None = None  # dataset whose labels to use
@@ -51,7 +52,7 @@ class FindRequest:
     def __post_init__(self) -> None:
         checks.check_fields(
             self,
-            method=checks.choice("pca", "sefa"),
+            method=checks.choice("pca", "sefa", "codes"),
             from_labels=checks.flag(),
             data=checks.path(),
             csv=checks.path(),
@@ -69,6 +70,11 @@ class FindRequest:
             raise MisuseError(
                 "--count has no effect with labels: each value gives a direction.", hint="Choose --attributes instead."
             )
+
+        if self.method == "codes" and self.count:
+            raise MisuseError("--count has no effect with --method codes: each code gives a direction.")
+        if self.method == "codes" and self.class_index is not None:
+            raise MisuseError("--class has no effect with --method codes.", hint="Remove --class.")
 
     @property
     def labeled(self) -> bool:
@@ -158,6 +164,8 @@ def find_directions(
     layers = _layers(model.G, request.layers or style_indices_without_input(model.G))
     common: dict[str, Any] = {"layers": layers, "num": request.num, "class_index": request.class_index}
     common |= {"settings": model.file_settings, "model": model.fingerprint}
+    if request.method == "codes":
+        return find_codes(model.G, layers, request.num, model.file_settings, model.fingerprint)
     if not request.labeled:
         return find_unlabeled(model.G, request.method or "pca", request.count or 10, **common)
     names = request.attributes

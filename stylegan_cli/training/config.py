@@ -74,6 +74,10 @@ class TrainConfig:
     gp_weight: float = 0.0  # weight of the gradient penalty ('wgan')
     drift: float = 0.001  # weight of D's squared output on reals ('wgan')
     aux_weight: float = 1.0  # weight of the classification loss (D with labels 'classifier')
+    info: int = 0  # values of a code that takes the place of the class, and that D recovers (InfoGAN); 0: none
+    info_continuous: int = 0  # numbers of z, from the first, that D recovers
+    info_weight: float = 1.0  # weight of the recovery of the codes in both losses
+    mode_weight: float = 0.0  # weight of the terms of mode regularization (MRGAN), which train an encoder; 0: none
     r1_interval: int = 16  # steps between D's gradient penalties
     pl_weight: float = 2.0  # weight of path-length regularization, 0 = off
     pl_interval: int = 4  # steps between path-length regularizations
@@ -101,7 +105,8 @@ class TrainConfig:
             check_range(self, name, 1)
         for name in ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas", "r2_gamma"):
             check_range(self, name)
-        for name in ("gp_weight", "drift", "aux_weight", "freezed", "blur_sigma", "blur_kimg"):
+        names = ("gp_weight", "drift", "aux_weight", "freezed", "blur_sigma", "blur_kimg")
+        for name in (*names, "info", "info_continuous", "info_weight", "mode_weight"):
             check_range(self, name)
         if self.d_lr is not None:
             check_range(self, "d_lr")
@@ -110,6 +115,18 @@ class TrainConfig:
         check_choice("aug", self.aug, ("ada", "fixed", "noaug", "diffaug"))
         check_choice("precision", self.precision, PRECISIONS)
         _check_objective(self)
+        _check_codes(self)
+        if self.mode_weight and self.generator.c_dim:
+            classes = "--info" if self.info else "--cond"
+            raise MisuseError(
+                f"--mode-regularize cannot be combined with {classes}: its encoder does not know classes.",
+                hint="Remove one of them.",
+            )
+        if self.mode_weight and self.growth:
+            raise MisuseError(
+                "--mode-regularize cannot be combined with growing: its encoder has one size.",
+                hint="Remove it, or choose a --cfg that does not grow.",
+            )
         if len(self.betas) != 2 or max(self.betas) >= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1.")
         if self.batch % self.gpus:
@@ -147,6 +164,22 @@ def _check_objective(config: TrainConfig) -> None:
     if config.discriminator.labels == "classifier" and config.data.vectors:
         hint = "Remove --aux-classifier."
         raise SganError("A discriminator with a classifier needs classes, but the labels are vectors.", hint=hint)
+
+
+def _check_codes(config: TrainConfig) -> None:
+    """Check the codes. Raises SganError if they exclude classes of the dataset, or do not fit into z."""
+    if config.info == 1:
+        raise MisuseError("A code of one value says nothing.", hint="Choose --info 2 or more.")
+    if config.info and config.data.c_dim:
+        raise MisuseError(
+            "--info and --cond cannot be combined: the code takes the place of the class.",
+            hint="Remove --cond, or replace --info by --info-continuous.",
+        )
+    if config.info_continuous > config.generator.z_dim:
+        raise MisuseError(
+            f"--info-continuous is {config.info_continuous}, but z has {config.generator.z_dim} numbers.",
+            hint="Choose a few, such as --info-continuous 2.",
+        )
 
 
 def read_config(

@@ -86,6 +86,15 @@ def classification(
     return F.cross_entropy(classes, c, reduction="none")
 
 
+def code_recovery(
+    predicted: Tensor,  # [N, codes] numbers that D predicts
+    codes: Tensor,  # [N, codes] numbers of z
+) -> Tensor:  # [N]
+    """-log N(codes; predicted, 1), without its constant: the lower bound of the mutual information between numbers and
+    images that InfoGAN adds to both losses (Chen et al. 2016, equation 5). For classes it is `classification`."""
+    return (predicted - codes).square().sum(1) / 2
+
+
 @dataclass(frozen=True)
 class Loss:
     """An objective: the loss of each network."""

@@ -56,9 +56,10 @@ def make_train_config(
     group = options.pop("mbstd_group") if "mbstd_group" in options else largest
     if options.get("precision") == "auto":
         options["precision"] = "bf16" if prefers_bfloat16(torch.device("cpu"), data.height, data.width) else "fp32"
-    generator, discriminator = _networks(family, preset, data, pick, options.get("precision") == "fp16", chosen)
+    generator, discriminator = _networks(family, preset, data, options, pick, chosen)
     discriminator |= {"mbstd_group": min(group, batch_gpu)}
-    if options.pop("aux_classifier", False):
+    discriminator["codes"] = options.get("info_continuous", 0)
+    if options.pop("aux_classifier", False) or options.get("info"):
         discriminator["labels"] = "classifier"
     return TrainConfig(
         cfg=cfg,
@@ -88,8 +89,8 @@ def _networks(
     family: Family,
     preset: Preset,
     data: DataSpec,
+    options: dict[str, Any],
     pick: Callable[[str, Any], Any],  # (name, rule) -> the user's value, else the preset's, else the rule's
-    fp16: bool,  # whether to train in float16
     chosen: Collection[str],  # fields that the user set
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the fields of the generator's configuration that its family has, and those of the discriminator's."""
@@ -97,11 +98,11 @@ def _networks(
         "height": data.height,
         "width": data.width,
         "channels": data.channels,
-        "c_dim": data.c_dim,
+        "c_dim": options.get("info") or data.c_dim,  # the code takes the place of the class
         "channel_base": pick("channel_base", lambda: 32768 if max(data.height, data.width) >= 512 else 16384),
         "channel_max": pick("channel_max", None),
         "mapping_lr": pick("mapping_lr", None),
-        "conv_clamp": 256.0 if fp16 else None,  # the other types cannot overflow
+        "conv_clamp": 256.0 if options.get("precision") == "fp16" else None,  # the other types cannot overflow
     }
     wide = {name: shared[name] * preset.g_width for name in ("channel_base", "channel_max")}
     latents = {name: pick(name, None) for name in ("z_dim", "w_dim", "mapping_layers")}

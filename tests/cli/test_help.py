@@ -28,6 +28,7 @@ IDS = [f"{path} {option.opts[0]}" for path, option in OPTIONS]
 
 # Options whose meaning differs from command to command, although the name is the same.
 DIFFERENT = {
+    "--any-model": "model blend: models to blend; else: files of another model",
     "--batch": "train: per step; else: at a time",
     "--data": "train: to train on; edit find: labels; else: real images",
     "--direction": "edit show: several in one; edit apply: one at a time",

@@ -36,7 +36,7 @@ class EncoderConfig(ImageConfig):
     w_dim: int = 512  # dimension of a latent w
     levels: tuple[int, ...] = ()  # for each latent, the level that it is computed from: 0 is the lowest
     inputs: int = 3  # channels that the encoder sees: those of the image, or of what a task makes of it
-    space: str = "w+"  # 'w+': a latent for each style; 'w': the same for all
+    space: str = "w+"  # 'w+': a latent for each style; 'w': the same for all; 'z': one for the mapping network
     passes: int = 1  # number of passes; from the second on, the encoder also sees the image of its latents so far
     channel_base: int = 16384  # feature maps on the way down, as in the discriminator: min(base / level, max)
     channel_max: int = 512
@@ -45,11 +45,12 @@ class EncoderConfig(ImageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("space", self.space, ("w", "w+"))
+        check_choice("space", self.space, ("w", "w+", "z"))
         sizes = (self.w_dim, self.channel_max, self.pyramid_channels, self.reduced_channels)
         self._check(1 <= min(sizes) <= max(sizes) <= 65536, "a number of channels")
         self._check(1 <= self.inputs <= 1024, "inputs")
         self._check(1 <= self.passes <= 100, "passes")
+        self._check(self.space != "z" or (len(self.levels), self.passes) == (1, 1), "the space z")
         highest = base_size(self.height, self.width, 0)[2]
         self._check(1 <= len(self.levels) <= 256, "the number of levels")
         self._check(0 <= min(self.levels) <= max(self.levels) <= highest, "levels")
@@ -93,6 +94,24 @@ def encoder_config(
     rows = {row.w_index: row for row in reversed(layers)}  # the first layer of each latent
     levels = [min(max(round(math.log2(rows[i].height / lowest)), 0), limit) for i in sorted(rows)]
     return dataclasses.replace(config, levels=tuple(levels))
+
+
+def z_encoder_config(
+    generator: GeneratorConfig,
+    discriminator: DiscriminatorConfig,  # whose channels it has
+) -> EncoderConfig:
+    """An encoder to z."""
+    return EncoderConfig(
+        height=generator.height,
+        width=generator.width,
+        channels=generator.channels,
+        w_dim=generator.z_dim,
+        levels=(0,),
+        inputs=generator.channels,
+        space="z",
+        channel_base=discriminator.channel_base,
+        channel_max=discriminator.channel_max,
+    )
 
 
 class PyramidEncoder(nn.Module):
@@ -167,6 +186,30 @@ class PyramidEncoder(nn.Module):
             return (common * self.deviation)[:, None].expand(-1, len(self.config.levels), -1)
         own = [common + head(reduced[k]) for head, k in zip(self.heads, self.config.levels, strict=True)]
         return torch.stack(own, 1) * self.deviation
+
+
+class MappedEncoder(nn.Module):
+    """An encoder to z and the generator's mapping network: together an encoder to W."""
+
+    latent_avg: Tensor
+
+    def __init__(
+        self,
+        E: PyramidEncoder,  # of the space z
+        mapping: nn.Module,
+        num_ws: int,
+        w_dim: int,
+    ):
+        super().__init__()
+        self.E, self.mapping = E, mapping
+        self.input_size, self.input_channels, self.passes, self.iterative = E.input_size, E.input_channels, 1, False
+        self.register_buffer("latent_avg", torch.zeros(num_ws, w_dim))
+
+    def forward(
+        self,
+        x: Tensor,  # [N, channels, height, width] in [-1, 1]
+    ) -> Tensor:  # [N, num_ws, w_dim]
+        return self.mapping(self.E(x)[:, 0])
 
 
 def _reduction(

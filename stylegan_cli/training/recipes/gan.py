@@ -12,13 +12,17 @@ from ... import distributed
 from ...data.dataset import Dataset
 from ...data.sampler import Loader, Sampler
 from ...errors import SganError
+from ...layers import to_memory_format
 from ...models.discriminator import Discriminator
+from ...models.encoders.pyramid import PyramidEncoder, z_encoder_config
 from ...models.generator import Generator
 from ...models.growing import set_alpha
+from ...models.label_space import Codes, LabelSpace
 from ...models.registry import build_discriminator, build_generator
 from ...ops import tensor_cores
 from ...progress import Progress, silent
 from ...sampling import counter
+from ...sampling.labels import sample_labels
 from ...snapshot import Snapshot, load_snapshot
 from ..blur import BlurSchedule
 from ..config import TrainConfig
@@ -58,19 +62,30 @@ class Gan(GrowingRecipe):
         self.alpha = 1.0  # weight of the highest level while it fades in
         torch.manual_seed(config.seed)  # the same initial weights on all ranks
         self.G: Generator = build_generator(config.generator)
+        if config.info:
+            self.G.label_space = LabelSpace(config.info, codes=Codes(config.info, config.info_continuous))
         self.D = build_discriminator(config.discriminator)
         if start is not None:
             self.new_tensors = self._load_start(start)
         self.G.to(self.device, dtype=dtype).requires_grad_(False)
         self.D.to(self.device, dtype=dtype).requires_grad_(False)
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
+        self.E = self.E_ema = None
+        if config.mode_weight:
+            E = PyramidEncoder(z_encoder_config(config.generator, config.discriminator))
+            self.E = to_memory_format(E).to(self.device, dtype=dtype).requires_grad_(False)
+            self.E_ema = EMA(self.E, config.ema_kimg * 1000, config.ema_rampup)
         guides = load_guides(config.guides, config.loss, self.device, dtype)
-        self.objective = Objective(config, self.G, self.D, self.means, guides)
+        self.objective = Objective(config, self.G, self.D, self.means, guides, self.E)
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
         self.parts = {"path_length": self.objective.path_length, "augment": self.objective.p, "data": self.loader}
         self.phases = make_gan_phases(config, self.G, self.D, self.objective, graphs)
+        if self.E is not None and self.E_ema is not None:
+            self.networks |= {"E": self.E, "E_ema": self.E_ema.network}
+            optimizer = _adam(list(self.E.parameters()), config, config.lr, None, graphs)
+            self.phases.append(Phase("E", self.E, optimizer, self.objective.mode_terms))
         # Metrics are only defined at the full size.
         self.metric_network, self.metric_data = (self.ema.network if self.dataset is dataset else None), dataset
 
@@ -84,8 +99,11 @@ class Gan(GrowingRecipe):
 
     def next_batch(self) -> GanBatch:
         images, labels, index = self.loader.next()
-        label_index = counter.integers(self.config.seed, "label", index, len(self.dataset))
-        fake_labels = self.dataset.labels(label_index)
+        fake_labels = sample_labels(self.G.label_space, self.config.seed, "info", index) if self.config.info else None
+        if fake_labels is None:
+            fake_labels = self.dataset.labels(counter.integers(self.config.seed, "label", index, len(self.dataset)))
+        else:
+            labels = torch.zeros_like(fake_labels)  # real images have no code; D takes none
         fake_labels = fake_labels.pin_memory() if self.loader.pin else fake_labels
         images, labels, fake_labels, index = (
             t.to(self.device, non_blocking=True) for t in (images, labels, fake_labels, index)
@@ -100,6 +118,8 @@ class Gan(GrowingRecipe):
     def after_step(self, shown: int) -> None:
         self.objective.p.update(self.batch)
         self.ema.update(self.G, shown, self.batch)
+        if self.E is not None and self.E_ema is not None:
+            self.E_ema.update(self.E, shown, self.batch)
 
     def apply_settings(self, rollbacks: int) -> None:
         for optimizer in {phase.optimizer for phase in self.phases if isinstance(phase.optimizer, FusedAdam)}:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...distributed import sum_over_ranks, world_size
 from ...models.discriminator import Discriminator
+from ...models.encoders.pyramid import PyramidEncoder
 from ...models.generator import Generator
 from ...ops import blur2d, has_kernels, tensor_cores
 from ...sampling import counter
@@ -42,6 +43,9 @@ class GanBatch(Batch):
     index: Tensor  # [N] int64, global index of each image since the run began
 
 
+MODE_PIXELS, MODE_REALISM = 10.0, 0.2  # weights of mode regularization; measured by benchmarks/measure_modes.py
+
+
 class Objective:
     def __init__(
         self,
@@ -50,8 +54,9 @@ class Objective:
         D: Discriminator,
         means: Means,  # collects losses and scores
         guides: Sequence[Guide] = (),
+        E: PyramidEncoder | None = None,  # of mode regularization
     ):
-        self.config, self.G, self.D, self.means = config, G, D, means
+        self.config, self.G, self.D, self.means, self.E = config, G, D, means, E
         self.loss, self.guides = losses.LOSSES[config.loss], guides
         weight = next(G.parameters())
         self.path_length = PathLengthMean(config.pl_decay, weight.device, weight.dtype)
@@ -78,7 +83,26 @@ class Objective:
         loss = self.loss.generator(logits)
         self.means.add("loss/G", loss)
         loss = self._guide_generator(loss, seen)
-        return self._with_classification(loss.sum(), "loss/G aux", (classes, batch.fake_labels))
+        total = self._with_codes(loss.sum(), "loss/G", classes, batch)
+        total = total if self.E is None else total + self.mode_terms(batch)
+        return self._with_classification(total, "loss/G aux", (classes, batch.fake_labels))
+
+    def mode_terms(self, batch: GanBatch) -> Tensor:
+        """What MRGAN adds to the losses of the generator and its encoder (Che et al. 2017, section 3.2): the distance
+        between real images and their reconstructions, and D's opinion of these. A mode that the generator does not
+        make is reconstructed badly, or looks fake.
+
+        E predicts z: normalized as any z is, it is as likely as any other, so what is reconstructed is also generated.
+        The mapping network need not reach a predicted w.
+        """
+        assert self.E is not None
+        images = self._synthesize(self.G.mapping(self.E(batch.images)[:, 0]), batch, "modes")
+        pixels = (images - batch.images).square().mean((1, 2, 3))
+        logits, _ = self._discriminate(images, batch.fake_labels, batch, "modes.aug")
+        loss = self.loss.generator(logits)[:, 0]
+        self.means.add("loss/E pixels", pixels)
+        self.means.add("loss/E", loss)
+        return self.config.mode_weight * (MODE_PIXELS * pixels + MODE_REALISM * loss).sum()
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, for one of every pl_batch_shrink images."""
@@ -103,8 +127,9 @@ class Objective:
         loss = self._guide_discriminator(loss, fake, fakes, batch)
         self.means.add("score/fake", fake)
         self.means.add("score/real", real)
+        total = self._with_codes(loss.sum(), "loss/D", fake_classes, batch)
         pairs = (real_classes, batch.labels), (fake_classes, batch.fake_labels)
-        return self._with_classification(loss.sum(), "loss/D aux", *pairs)
+        return self._with_classification(total, "loss/D aux", *pairs)
 
     def discriminator_penalties(self, batch: GanBatch) -> Tensor:
         """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP on augmented images, without the terms whose weight is 0."""
@@ -178,6 +203,8 @@ class Objective:
         mixes = self.config.mixing_prob > 0 and self.G.num_ws > 1
         shapes = {f"{purpose}.{name}": (self.config.generator.z_dim,) for name in ("z", "z2")[: 1 + mixes]}
         z = torch.cat(counter.normals(seed, shapes, index)).to(dtype)
+        if numbers := self.config.info_continuous:  # the same in both
+            z = torch.cat([self._numbers(batch).repeat(1 + mixes, 1), z[:, numbers:]], 1)
         labels = batch.fake_labels
         labels = torch.cat([labels, labels]) if mixes and labels.shape[1] else labels
         ws, *second_ws = self.G.mapping(z, labels).split(len(index))  # both z in one pass
@@ -193,6 +220,11 @@ class Objective:
         second = mixed[:, None] & (layer[None, :] >= cut[:, None])  # [N, num_ws]
         return torch.where(second[:, :, None], other, ws)
 
+    def _numbers(self, batch: GanBatch) -> Tensor:  # [N, info_continuous]
+        """The first numbers of z, which D recovers."""
+        numbers = counter.normal(self.config.seed, "info.numbers", batch.index, (self.config.info_continuous,))
+        return numbers.to(batch.images.dtype)
+
     def _synthesize(self, ws: Tensor, batch: GanBatch, purpose: str) -> Tensor:  # [N, C, H, W]
         noise = sample_noise(self.G, self.config.seed, f"{purpose}.noise", batch.index)
         return self.G.synthesis(ws, noise=[n.to(ws.dtype) for n in noise], dtype=self.half)
@@ -204,8 +236,9 @@ class Objective:
         return self._synthesize(self._latents(batch, purpose, collect), batch, purpose)
 
     def _interpolated(self, batch: GanBatch) -> Tensor:  # [N, C, H, W]
-        """Interpolate between real and generated images with the same labels."""
-        fakes = self._fakes(dataclasses.replace(batch, fake_labels=batch.labels), "gp")
+        """Interpolate between real and generated images with the same labels; real ones have no code."""
+        same = batch if self.config.info else dataclasses.replace(batch, fake_labels=batch.labels)
+        fakes = self._fakes(same, "gp")
         weight = counter.uniform(self.config.seed, "gp.mix", batch.index)
         return interpolate_images(batch.images, fakes, weight.to(fakes.dtype))
 
@@ -250,14 +283,38 @@ class Objective:
         self,
         total: Tensor,  # [] of the other losses
         name: str,
-        *pairs: tuple[Tensor | None, Tensor],  # [N, c_dim] class logits of D or None, [N, c_dim] labels
+        *pairs: tuple[Tensor | None, Tensor],  # predictions of D, see `forward_with_classes`; [N, c_dim] labels
     ) -> Tensor:  # [] sum over the images
-        terms = [losses.classification(classes, labels) for classes, labels in pairs if classes is not None]
+        if self.D.config.labels != "classifier" or self.config.info:
+            return total
+        c_dim = self.D.config.c_dim
+        terms = [losses.classification(found[:, :c_dim], labels) for found, labels in pairs if found is not None]
         if not terms:
             return total
         loss = sum(terms[1:], terms[0])
         self.means.add(name, loss)
         return total + self.config.aux_weight * loss.sum()
+
+    def _with_codes(
+        self,
+        total: Tensor,  # [] of the other losses
+        name: str,
+        predictions: Tensor | None,  # of D for generated images, see `forward_with_classes`
+        batch: GanBatch,
+    ) -> Tensor:  # [] sum over the images
+        """Add how well D recovers the codes of generated images (Chen et al. 2016, equation 6)."""
+        values, numbers = self.config.info, self.config.info_continuous
+        if predictions is None or not values + numbers:
+            return total
+        terms = []
+        if values:
+            terms.append(losses.classification(predictions[:, :values], batch.fake_labels))
+            self.means.add(f"{name} code", terms[-1])
+        if numbers:
+            start = predictions.shape[1] - numbers
+            terms.append(losses.code_recovery(predictions[:, start:], self._numbers(batch)))
+            self.means.add(f"{name} numbers", terms[-1])
+        return total + self.config.info_weight * torch.stack(terms).sum()
 
     def _discriminate_both(
         self,

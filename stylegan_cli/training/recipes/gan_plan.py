@@ -36,7 +36,7 @@ _AUGMENTATIONS = {
 
 # Options with other names than their fields.
 _NAMES = {"aug_p": "--p", "ada_target": "--target", "r2_gamma": "--r2", "gp_weight": "--gp"}
-_NAMES |= {"r1_interval": "--penalty-interval", "d_lr": "--dlr", **NETWORK_OPTIONS}
+_NAMES |= {"mode_weight": "--mode-regularize", "r1_interval": "--penalty-interval", "d_lr": "--dlr", **NETWORK_OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ def plan_new_run(
         data, mirror, cond = _recorded_data(info, mirror, cond)
     cfg = cfg or _default_preset(data, info)
     data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
+    if info and not cond:  # go on with the model's codes
+        codes = {"info": info.codes.values or None, "info_continuous": info.codes.numbers or None}
+        options = {name: codes.get(name) if x is None else x for name, x in (codes | options).items()}
     refuse_unused_options(cfg, options | {"cond": cond})
     if info and (fixed := [name for name in NETWORK_OPTIONS if options.get(name) is not None]):
         names = ", ".join(NETWORK_OPTIONS[name] for name in fixed)
@@ -157,9 +160,12 @@ def describe_run(
 def _objective(config: TrainConfig) -> str:
     """Summarize the objective, for example 'hinge, gamma 1, R2 0.5, classes'."""
     weights = {"gamma": config.gamma, "R2": config.r2_gamma, "gradient penalty": config.gp_weight}
-    classes = ["classes"] if config.discriminator.labels == "classifier" else []
-    guides = [f"guide {guide.name} {guide.weight:g}" for guide in config.guides]
-    return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes, *guides])
+    classes = ["classes"] if config.discriminator.labels == "classifier" and not config.info else []
+    codes = [f"a code of {config.info} values"] if config.info else []
+    codes += [f"codes of {plural(config.info_continuous, 'number')}"] if config.info_continuous else []
+    codes += [f"mode regularization {config.mode_weight:g}"] if config.mode_weight else []
+    codes += [f"guide {guide.name} {guide.weight:g}" for guide in config.guides]
+    return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes, *codes])
 
 
 def describe_next_steps(
@@ -176,6 +182,8 @@ def describe_next_steps(
         f"Images:    {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
         f"Generate:  sgan generate --seeds 0-99{option}",
     ]
+    if config.mode_weight:
+        lines.append(f"Encode:    sgan encode IMAGE{option}")
     resume = f"sgan train --resume {quote(folder)}"
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(map(printable, lines))
@@ -238,11 +246,12 @@ def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
 def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
     """Replace the networks by the snapshot's, adapted to the run's images and settings, without an EMA ramp-up."""
     data, group = config.data, config.discriminator.mbstd_group
-    values = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": data.c_dim}
+    values = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": config.generator.c_dim}
     values |= {"conv_clamp": config.discriminator.conv_clamp, "fade": False}
     generator = replace_known_fields(info.generator, **values)
     discriminator = config.discriminator
     if info.discriminator:
+        values["codes"] = discriminator.codes
         use_own = not data.c_dim or discriminator.labels == "classifier"
         labels = discriminator.labels if use_own else info.discriminator.labels
         discriminator = replace_known_fields(info.discriminator, **values, mbstd_group=group, labels=labels)
@@ -275,6 +284,8 @@ def refuse_unused_options(
     _refuse_options_of_other_objectives(loss, options)
     if options.get("aux_classifier") and not options.get("cond"):
         raise MisuseError("--aux-classifier needs labels.", hint="Add --cond.")
+    if options.get("info_weight") is not None and not (options.get("info") or options.get("info_continuous")):
+        raise MisuseError("--info-weight has no effect without codes.", hint="Add --info 10, or remove --info-weight.")
     aug = options.get("aug") or objective_defaults(loss, PRESETS[cfg].aug).get("aug", PRESETS[cfg].aug)
     unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
     for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):

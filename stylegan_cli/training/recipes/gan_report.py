@@ -12,9 +12,12 @@ from torch import Tensor
 
 from ...data.codec import to_array
 from ...data.images import image_grid, save_image, to_uint8
+from ...models.label_space import Codes
 from ...sampling import counter
+from ...sampling.bound_files import Owner
+from ...sampling.encoders import RUN_ENCODER, EncoderInfo, save_encoder
 from ...sampling.latents import latents_from_seeds
-from ...snapshot import SnapshotInfo, save_snapshot
+from ...snapshot import SnapshotInfo, fingerprint, save_snapshot
 from ..collapse import CollapseAlarm
 from ..config import TrainConfig
 from ..engine import Engine
@@ -38,6 +41,9 @@ class GanReport:
         count, self.columns = _grid_shape(config.data.height, config.data.width)
         index = counter.integers(config.seed, "reals", torch.arange(count), len(dataset))
         self.labels = dataset.labels(index).to(engine.device) if config.data.c_dim else None
+        if config.info:  # a code in each row
+            codes = torch.arange(count) // self.columns % config.info
+            self.labels = torch.nn.functional.one_hot(codes, config.info).float().to(engine.device)
         self.z = latents_from_seeds(range(count), config.generator.z_dim).to(engine.device)
         self.scale = max(1, 64 // config.data.width)
         self.reals = dataset.images(index)
@@ -68,7 +74,17 @@ class GanReport:
             origin=f"sgan train --cfg {self.config.cfg}",
             run=self.run,
             origins=self.origins,
+            codes=Codes(self.config.info, self.config.info_continuous),
         )
+        if recipe.E_ema is not None:  # before the model that it is for: if the run is killed, the next one has both
+            encoder = EncoderInfo(
+                encoder=recipe.E.config,
+                model=fingerprint(recipe.ema.network),
+                data=recipe.config.data,
+                kimg=kimg,
+                owner=Owner(self.run, self.origins).settings(path),
+            )
+            save_encoder(path.with_name(RUN_ENCODER), recipe.E_ema.network, encoder)
         save_snapshot(path, recipe.ema.network, recipe.D, info)
 
     def values(self) -> dict[str, float]:
