@@ -195,7 +195,7 @@ def compare_methods(work: Work, judges: Judges, start: Path, plain: Path) -> Non
     for strength, images in edited(work, load_snapshot(start).G):
         add(work, judges, f"edited by {strength:g}", images)
     cond = work.run("cond", "cond.zip", work.tuned, start, cond="labels")
-    add(work, judges, "--cond, both asked for", generate(of_snapshot(cond), work.num, torch.ones(1, 2)))
+    add(work, judges, "--cond, both requested", generate(of_snapshot(cond), work.num, torch.ones(1, 2)))
     bald = work.run("bald", "bald.zip", work.tuned, start)
     for name, model in blended(of_snapshot(plain), of_snapshot(bald)):
         add(work, judges, name, generate(model, work.num))

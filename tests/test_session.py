@@ -229,7 +229,7 @@ INVALID = {
         ("candidates", -1, "0 or more"),
         ("noise", "random", "optimize, const"),
         ("lr", math.nan, "a number"),
-        ("loss", "l2", "lpips, discriminator, pixel"),
+        ("loss", "l2", "lpips, discriminator, efficientnet, pixel"),
         ("crop", "left", "center, pad, none"),
         ("init", 3, "a file name"),
         ("mask", [1], "a file name"),

@@ -111,5 +111,5 @@ def test_options_that_mean_the_same_have_the_same_name():
     names = {}
     for _, option in OPTIONS:
         names.setdefault(main_help(option.help), set()).add(max(option.opts, key=len))
-    names.pop("Folder that contains the run folders of `sgan train`.")  # --outdir is another name of --runs in train
+    names.pop("Folder that contains the run folders.")  # --outdir is another name of --runs in train
     assert {text: n for text, n in names.items() if len(n) > 1} == {}

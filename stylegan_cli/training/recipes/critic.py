@@ -1,5 +1,5 @@
 """The recipe of attribute critics: the image classifier, trained to tell images with one value of an attribute from all
-others, also from what is no image at all.
+others, also from what is not an image at all.
 
 Examples without the attribute are the other images of the dataset, early generated images of a run, and images that
 noise or blur have made unrecognizable. A critic that never saw such images is easily fooled by a generator; so is one
@@ -30,7 +30,7 @@ MIN_SKILL = 0.2  # a critic with less is refused
 _IMAGES = 10_000  # maximum number of images of a dataset to use
 _FEWEST = 10  # images with, and without the value, that are needed
 _EARLY = 0.1  # fraction of a run in which its images count as unformed
-_BROKEN = 4  # one image in so many is also shown as noise or blur
+_BROKEN = 4  # of this number of images, one is also shown as noise or blur
 _SMOOTHNESS = 10.0  # weight of the gradient penalty, for 3 x 32 x 32 values
 _GRID = re.compile(r"fakes-([0-9]+(?:\.[0-9]+)?)\.png")
 
