@@ -22,7 +22,7 @@ def command() -> None:
     \b
     Examples:
       sgan critic fit --data people.zip --attribute head=bald
-      sgan train --resume runs/00000-people-auto --data beards.zip --guide out/critic-head-bald.safetensors
+      sgan train --resume people.safetensors --data beards.zip --guide out/critic-head-bald.safetensors
     """
 
 

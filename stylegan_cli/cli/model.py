@@ -113,7 +113,7 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     "--smooth",
     type=FiniteRange(0),
     default=0.0,
-    help="Width of the transition from B to A, in layers or levels. Default: 0, none.",
+    help="Width of the transition from B to A, in layers or levels; 0: none.",
 )
 @click.option("--any-model", is_flag=True, help="Also blend models whose files name no ancestor in common.")
 @out_options("blend.safetensors", "./out")

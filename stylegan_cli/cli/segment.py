@@ -126,7 +126,7 @@ def fit_command(
 
     Images that `sgan generate` has written with this model need no search: make masks for some of them. The latents of
     other images are found first. With two or more images, each is also predicted by a segmenter that was fitted to the
-    others, which is how well masks of new images will be.
+    others, which shows how well masks of new images will be, before --refine.
 
     Writes out/segmenter.safetensors, and segmenter.png: the images, their reconstructions, masks and predictions. Look
     at it: where a reconstruction is not like its image, its mask teaches little.

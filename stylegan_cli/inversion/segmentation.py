@@ -3,8 +3,8 @@
 linear    logistic regression of all layers' features, each of mean 0 and variance 1 (DatasetGAN, Zhang et al. 2021, has
           networks with hidden layers in its place)
 nearest   the mean feature of each class, averaged over images; the largest cosine wins (Endo and Kanamori 2021,
-          "Few-shot Semantic Image Synthesis", section 3.2). Of sparse annotations, the class of each annotated pixel is
-          also that of its three most similar pixels
+          "Few-shot Semantic Image Synthesis", section 3.2, with the features of one layer). Of sparse annotations, the
+          class of each annotated pixel is also that of its three most similar pixels
 
 Where most pixels are not annotated, nobody knows how frequent a class is: all are equal in the regression, and their
 frequencies are then estimated from the pixels without annotation (Saerens et al. 2002, "Adjusting the Outputs of a

@@ -228,10 +228,7 @@ def test_a_run_that_fits_an_encoder(tmp_path, make_run):
     assert titles[:2] == ["PSNR of held-out images", "Distance of held-out images"]
     assert {"Loss of pixels", "Loss of features", "Learning rate"} <= set(titles) and not any("/" in t for t in titles)
     text = "".join(reader.text)
-    assert (
-        "held-out images, each with its reconstruction on the right at 10 kimg" in text
-        and "generated images" not in text
-    )
+    assert "held-out images, each followed by its reconstruction at 10 kimg" in text and "generated images" not in text
     folder = (tmp_path / "00001-faces-encoder").resolve()
     assert f"sgan encoder fit --resume {folder} --kimg 200\nsgan encode IMAGE --encoder {folder}" in text
     text = "".join(Reader(make_page(make_encoder_run(make_run, tmp_path / "00002-a", "sketch"))).text)

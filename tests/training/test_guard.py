@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from stylegan_cli.training.collapse import FRACTION, CollapseAlarm, mean_pairwise_distance
+from stylegan_cli.training.collapse import FRACTION, CollapseAlarm, advice, mean_pairwise_distance
 from stylegan_cli.training.guard import Guard, finite_or
 from stylegan_cli.training.optimizer import FusedAdam
 
@@ -130,7 +130,7 @@ def test_mean_pairwise_distance():
 
 
 def test_the_alarm_is_armed_by_diverse_images():
-    alarm = CollapseAlarm(noise(16))
+    alarm = CollapseAlarm(noise(16), advice("lsgan", True))
     same = noise(1).repeat(16, 1, 1, 1)
     assert alarm.check(same) == (0, None)
     ratio, warning = alarm.check(noise(16, 1))
@@ -140,3 +140,4 @@ def test_the_alarm_is_armed_by_diverse_images():
     other = CollapseAlarm(noise(16))
     other.load_state_dict(alarm.state_dict())
     assert other.check(same)[1] is not None
+    assert "--gamma" in advice("logistic", True) and "--gamma" in advice("lsgan", False) and not advice("wgan", False)

@@ -35,6 +35,7 @@ def test_kills_at_every_point_of_a_write_and_between(kills, data, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_losing_a_rank_resumes_all_from_the_last_state(kills, data, tmp_path):
     result = kills["child"](data, tmp_path / "lost", 2, "lose 13")
     assert result.returncode == 0 and (tmp_path / "lost.lost").exists()

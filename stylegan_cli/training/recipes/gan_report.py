@@ -18,7 +18,7 @@ from ...sampling.bound_files import Owner
 from ...sampling.encoders import RUN_ENCODER, EncoderInfo, save_encoder
 from ...sampling.latents import latents_from_seeds
 from ...snapshot import SnapshotInfo, fingerprint, save_snapshot
-from ..collapse import CollapseAlarm
+from ..collapse import CollapseAlarm, advice
 from ..config import TrainConfig
 from ..engine import Engine
 from ..growth import Growth
@@ -47,7 +47,8 @@ class GanReport:
         self.z = latents_from_seeds(range(count), config.generator.z_dim).to(engine.device)
         self.scale = max(1, 64 // config.data.width)
         self.reals = dataset.images(index)
-        self.alarm = CollapseAlarm(self.reals)
+        regularizable = not (config.mode_weight or config.generator.c_dim or config.growth)
+        self.alarm = CollapseAlarm(self.reals, advice(config.loss, regularizable))
         self.run, self.origins = secrets.token_hex(8), engine.recipe.origins
 
     def fixed_images(self) -> dict[str, Tensor]:

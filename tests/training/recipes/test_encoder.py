@@ -560,7 +560,7 @@ def test_skips_do_not_learn_to_copy(make_engine):
     batch = recipe.next_batch()
     given = recipe.task(batch.images, recipe.config.seed, batch.index)[:, -1:].expand_as(batch.images) > 0
     with torch.no_grad():
-        ((ws, images),) = recipe._reconstructions(batch)
+        ((ws, images, _),) = recipe._reconstructions(batch)
         assert given.any() and not given.all() and torch.equal(images[given], batch.images[given])
         assert torch.allclose(images[~given], recipe.G.synthesis(ws)[~given], atol=1e-5)
         for targets, _, _, found in recipe.reconstructions():
