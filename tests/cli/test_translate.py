@@ -323,7 +323,7 @@ def test_uses_that_are_refused(sgan, fit, translate, fitted, inputs, alias_free,
     (tmp_path / "empty").mkdir()
     assert "contains no images" in refused("sketch", image=tmp_path / "empty")
     (tmp_path / "maps").mkdir()
-    (tmp_path / "maps" / "a.png").write_bytes((inputs / "restore.png").read_bytes())
+    (tmp_path / "opaque.png").rename(tmp_path / "maps" / "a.png")
     message = refused("mask", "--task", "mask", image=tmp_path / "maps")
     assert "can be translated" in message and "not the color of a class" in message
     assert "does not exist" in refused("sketch", "--task", "sketch", image=tmp_path / "nothing.png")
