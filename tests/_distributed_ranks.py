@@ -75,6 +75,7 @@ def always_lost(folder):
 def user_error(folder):
     with Path(folder, "user_error").open("a") as f:
         f.write("started\n")
+    distributed.sum_over_ranks(torch.ones(1))  # both have started
     if distributed.rank() == 1:
         raise SganError("The images are gone.", hint="Bring them back.")
     distributed.sum_over_ranks(torch.ones(1))
