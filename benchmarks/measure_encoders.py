@@ -36,11 +36,11 @@ from stylegan_cli.inversion.directions import sample_w
 from stylegan_cli.inversion.evaluate_directions import classify_latents, to_all_layers
 from stylegan_cli.inversion.projector import ProjectionOptions, Start, project
 from stylegan_cli.runs import find_model
-from stylegan_cli.sampling import counter
 from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
 from stylegan_cli.snapshot import open_training_dataset
 from stylegan_cli.training.recipes.classifier import open_classifier
+from stylegan_cli.training.recipes.encoder import split
 from stylegan_cli.training.recipes.encoder_run import fit_encoder, plan_new_encoder
 from stylegan_cli.training.run import RunOptions
 
@@ -117,8 +117,7 @@ def row_of(figures: dict[str, float]) -> dict:
 
 def held_out(dataset: Dataset, count: int) -> Tensor:  # [count, C, H, W] in [-1, 1]
     """The images that a run with seed 0 does not train on."""
-    index = counter.uniform(0, "encoder.split", torch.arange(len(dataset))).argsort()[:count]
-    return dataset.images(index).float() / 127.5 - 1
+    return dataset.images(split(0, len(dataset), count)[0]).float() / 127.5 - 1
 
 
 def compare(lpips: Lpips, a: Tensor, b: Tensor) -> Tensor:  # [N, C, H, W] -> [N]

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import torch
 from _results import command_line, machine, save_entry
+from measure_encoders import compare
 from PIL import Image, ImageFilter
 from torch import Tensor
 
@@ -22,17 +23,16 @@ from stylegan_cli.cli.params import STYLES
 from stylegan_cli.data.codec import from_array, to_array
 from stylegan_cli.data.images import to_rgb, to_uint8
 from stylegan_cli.detectors import load_lpips
-from stylegan_cli.detectors.lpips import Lpips
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.runs.records import read_config
-from stylegan_cli.sampling import counter
-from stylegan_cli.sampling.degrade import Invert, SuperResolution, make_task, reduce
+from stylegan_cli.sampling.degrade import SuperResolution, Task, make_task, reduce
 from stylegan_cli.sampling.generate import SamplingOptions, map_seeds
 from stylegan_cli.sampling.mixing import style_indices
 from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
 from stylegan_cli.session.translate import default_styles, vary
 from stylegan_cli.training.encoder_config import read_encoder_config
+from stylegan_cli.training.recipes.encoder import split
 from stylegan_cli.training.recipes.encoder_run import open_data_of
 
 MEDIAN = 3  # pixels of the median filter
@@ -56,8 +56,7 @@ def main(
     encoder = open_encoder(session, latest_snapshot(run), "runs", config.task)
     assert encoder.info is not None
     lpips, task = load_lpips("vgg", session.device, detector), make_task(config.task, config.task_options)
-    order = counter.uniform(config.seed, "encoder.split", torch.arange(len(data))).argsort()
-    index = order[: min(config.held_out, num)]
+    index = split(config.seed, len(data), min(config.held_out, num))[0]
     rows = data.images(index).float() / 127.5 - 1
     images, inputs = rows[:, : config.data.channels], task(rows, config.seed, index)
     found_in: list[list[Tensor]] = []  # features of each part
@@ -85,7 +84,7 @@ def main(
                 figures[f"RMS after reduction: {name}"] = rms
     chosen = style_indices(session.G.layers, styles) if styles else default_styles(task, session.G)
     four, some = map_seeds(session.G, range(4), SamplingOptions()), inputs[:VARIED]
-    varied = vary(session, encoder, task, some, ws[:VARIED], four, chosen)
+    varied = vary(session, encoder, task, some, ws[:VARIED], four, chosen, synthesize)
     five = [task.completed(synthesize(x), some) for x in varied.unbind(1)]
     distances = [compare(lpips, a, b).mean() for a, b in itertools.combinations(five, 2)]
     figures["LPIPS between five results"] = torch.stack(distances).mean().item()
@@ -97,7 +96,7 @@ def main(
         save_entry(out, {"command": command_line(sys.argv), "machine": machine(session.device), "rows": [row]})
 
 
-def row_of(task: Invert, figures: dict[str, float], kind: str) -> dict:
+def row_of(task: Task, figures: dict[str, float], kind: str) -> dict:
     """A row of a results file: how much farther the alternatives are from the images."""
     own = figures["LPIPS: result"]
     others = {name.removeprefix("LPIPS: "): value for name, value in figures.items() if name.startswith("LPIPS: ")}
@@ -113,7 +112,7 @@ def row_of(task: Invert, figures: dict[str, float], kind: str) -> dict:
     }
 
 
-def baselines(task: Invert, images: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+def baselines(task: Task, images: Tensor, inputs: Tensor) -> dict[str, Tensor]:
     """What is seen, which is enlarged with a bicubic filter; and the same after a median filter."""
     seen = to_rgb(task.shown(inputs)) if len(images[0]) == 3 else task.shown(inputs)
     median = []
@@ -122,11 +121,6 @@ def baselines(task: Invert, images: Tensor, inputs: Tensor) -> dict[str, Tensor]
         median.append(torch.from_numpy(to_array(image).copy()))
     filtered = torch.stack(median).float() / 127.5 - 1
     return {"input": seen, "median filter": task.completed(filtered, inputs)}
-
-
-def compare(lpips: Lpips, a: Tensor, b: Tensor) -> Tensor:  # [N, C, H, W] -> [N]
-    parts = zip(a.clamp(-1, 1).split(64), b.split(64), strict=True)
-    return torch.cat([lpips(to_rgb(x), to_rgb(y)) for x, y in parts])
 
 
 if __name__ == "__main__":

@@ -251,6 +251,18 @@ SHORT_NETWORK = {"--size": "32", "--cbase": "64", "--cmax": "8"}
 RUN = "runs/00000-faces-auto"
 
 
+def shortened_fit(args):
+    """Of an encoder, or a critic; and the changes of its options."""
+    if args[0] == "critic":
+        return args, {}
+    if "--identity" in args:  # the little model has too few pixels for faces
+        place = args.index("--identity")
+        args = args[:place] + args[place + 2 :]
+    if "--resume" in args:
+        return args, {"--kimg": "0.032", "--resume": str(max(Path("runs").glob("*-encoder")))}
+    return args, SHORT
+
+
 def shortened(args):
     args = list(args)
     changes = {}
@@ -265,17 +277,10 @@ def shortened(args):
             args[args.index("--resume") + 1] = f"{RUN}/snapshot-000000.016.safetensors"
         elif not args[args.index("--resume") + 1].endswith(".pkl"):
             changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
-    elif args[:2] == ["segment", "fit"] or args[0] == "segment" and "--seeds" not in args:
-        changes = {"--steps": "2"}
     elif args[0] == "segment":
-        args[args.index("--seeds") + 1] = "0-3"
+        changes = {"--seeds": "0-3"} if "--seeds" in args else {"--steps": "2"}
     elif args[1:2] == ["fit"]:
-        changes = dict(SHORT) if args[0] != "critic" else {}
-        if "--identity" in args:  # the little model has too few pixels for faces
-            place = args.index("--identity")
-            del args[place : place + 2]
-        if "--resume" in args:
-            changes = {"--kimg": "0.032", "--resume": str(max(Path("runs").glob("*-encoder")))}
+        args, changes = shortened_fit(args)
     elif args[:2] == ["data", "pack"]:
         changes = {"--size": "32"}
     elif args[:2] == ["data", "demo"]:

@@ -152,12 +152,12 @@ def blend_command(
 
 def _other_kind(path: Path) -> Callable[[Path, bool], None] | None:
     """The function that shows a file that is not a model; None for models."""
-    from ..sampling.critics import is_critic
-    from ..sampling.encoders import is_encoder
-    from ..sampling.segmenter_files import is_segmenter
+    from ..sampling.critics import CRITIC_FILE
+    from ..sampling.encoders import ENCODER_FILE
+    from ..sampling.segmenter_files import SEGMENTER_FILE
 
-    kinds = ((is_encoder, _show_encoder), (is_critic, _show_critic), (is_segmenter, _show_segmenter))
-    return next((show for is_kind, show in kinds if is_kind(path)), None)
+    kinds = ((ENCODER_FILE, _show_encoder), (CRITIC_FILE, _show_critic), (SEGMENTER_FILE, _show_segmenter))
+    return next((show for kind, show in kinds if kind.is_kind_of(path)), None)
 
 
 def _show_encoder(path: Path, as_json: bool) -> None:
@@ -167,9 +167,9 @@ def _show_encoder(path: Path, as_json: bool) -> None:
     from ..config import to_json
     from ..models.encoders.pyramid import PyramidEncoder
     from ..models.summary import parameter_count
-    from ..sampling.encoders import read_encoder_info
+    from ..sampling.encoders import ENCODER_FILE
 
-    info = read_encoder_info(path)
+    info = ENCODER_FILE.read_info(path)
     config = info.encoder
     with torch.device("meta"):
         count = parameter_count(PyramidEncoder(config))
@@ -195,9 +195,9 @@ def _show_encoder(path: Path, as_json: bool) -> None:
 def _show_critic(path: Path, as_json: bool) -> None:
     """Print what the header of a critic says."""
     from ..config import to_json
-    from ..sampling.critics import read_critic_info
+    from ..sampling.critics import CRITIC_FILE
 
-    info = read_critic_info(path)
+    info = CRITIC_FILE.read_info(path)
     if as_json:
         return click.echo(json.dumps({"file": str(path), "skill": info.skill, "info": to_json(info)}))
     rows = {
@@ -220,9 +220,9 @@ def _show_critic(path: Path, as_json: bool) -> None:
 def _show_segmenter(path: Path, as_json: bool) -> None:
     """Print what the header of a segmenter says."""
     from ..config import to_json
-    from ..sampling.segmenter_files import read_segmenter_info
+    from ..sampling.segmenter_files import SEGMENTER_FILE
 
-    info = read_segmenter_info(path)
+    info = SEGMENTER_FILE.read_info(path)
     if as_json:
         return click.echo(json.dumps({"file": str(path), "info": to_json(info)}))
     rows = {

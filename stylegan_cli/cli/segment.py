@@ -109,9 +109,8 @@ def command(
 @click.option(
     "--threshold",
     type=click.FloatRange(-1, 1),
-    default=0.5,
     help="Similarity from which on pixels get the class of an annotated one, for masks with few annotated pixels and "
-    "--labels nearest.",
+    "--labels nearest. Default: 0.5.",
 )
 @_search_options
 @out_options("segmenter.safetensors", "./out")

@@ -19,17 +19,17 @@ from ..data.sources import Source
 from ..errors import SganError
 from ..sampling.degrade import (
     Inpaint,
-    Invert,
     Mask,
     Pairs,
     Sketch,
     SuperResolution,
+    Task,
     enlarge,
     reduce,
     visible,
     with_hole,
 )
-from ..sampling.regions import UNKNOWN
+from ..sampling.regions import UNKNOWN_LEVEL
 from ..snapshot import SnapshotInfo
 from .annotations import reduce_map
 from .targets import TargetReader, check_mask_shape, read_image, read_mask
@@ -67,7 +67,7 @@ class TaskInputs:
 
 
 def read_inputs(
-    task: Invert,
+    task: Task,
     paths: Sequence[str | Path],
     info: SnapshotInfo,  # of the model
     crop: str = "center",
@@ -79,7 +79,7 @@ def read_inputs(
 
 
 def read_source_inputs(
-    task: Invert,
+    task: Task,
     source: Source,
     names: Sequence[str],  # of images in the source
     options: tuple[Any, ...],  # as `read_inputs` from `info` on
@@ -100,7 +100,7 @@ def read_source_inputs(
 
 def _inputs_of(
     images: Sequence[Image.Image],
-    task: Invert,
+    task: Task,
     paths: Sequence[str | Path],  # for messages
     info: SnapshotInfo,
     crop: str,
@@ -138,7 +138,7 @@ def _read_map(
             f"{name} has transparent pixels, but this encoder knows only complete class maps.",
             hint="Fit another one: sgan translate fit --task mask --segmenter FILE --sparse",
         )
-    return np.where((maps := reduce_map(image, size, crop, task.classes, name)) < 0, UNKNOWN, maps)
+    return np.where((maps := reduce_map(image, size, crop, task.classes, name)) < 0, UNKNOWN_LEVEL, maps)
 
 
 def _given_pixels(

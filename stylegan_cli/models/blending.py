@@ -12,7 +12,6 @@ import math
 from collections.abc import Collection, Sequence
 
 import torch
-from torch import Tensor
 
 from ..config import base_size
 from .generator import Generator, LayerInfo
@@ -70,7 +69,7 @@ def blend(
         weight = _weight_of(name, a.layers, weights) if name.startswith("synthesis.") else rest
         if weight:
             other = others[name].to(tensor)
-            tensor.copy_(torch.lerp(tensor, other, weight) if weight < 1 and _is_float(tensor) else other)
+            tensor.copy_(torch.lerp(tensor, other, weight) if weight < 1 and tensor.is_floating_point() else other)
     return result
 
 
@@ -82,7 +81,3 @@ def _weight_of(name: str, layers: Sequence[LayerInfo], weights: Sequence[float])
     block = name.rpartition(".")[0].rpartition(".")[0]
     same = [w for row, w in zip(layers, weights, strict=True) if block.count(".") and row.name.startswith(f"{block}.")]
     return same[-1] if same else weights[0]
-
-
-def _is_float(tensor: Tensor) -> bool:
-    return tensor.is_floating_point()

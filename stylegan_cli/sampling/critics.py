@@ -5,28 +5,19 @@ Tensors are named `C.<name in the classifier's state_dict>`; the header has the 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import check_range, from_json, to_json
+from ..config import check_range
 from ..data.dataset import DataSpec
 from ..detectors.image_classifier import ImageClassifier
-from ..errors import SganError
-from ..files import open_tensors, write_atomic
 from ..snapshot import CRITIC_FORMAT, build_and_load
 from ..version import __version__
-
-_AGAIN = "Make one with `sgan critic fit`."
+from .file_kinds import FileKind
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,9 @@ class CriticInfo:
     def skill(self) -> float:
         """Held-out accuracy, rescaled: 0 for always giving the more frequent answer, 1 for no errors."""
         return (self.accuracy - self.majority) / max(1 - self.majority, 1e-9)
+
+
+CRITIC_FILE = FileKind(CRITIC_FORMAT, "an attribute critic", CriticInfo, "Make one with `sgan critic fit`.")
 
 
 class Critic(nn.Module):
@@ -118,25 +112,7 @@ def save_critic(
 ) -> None:
     """Write a critic atomically. Raises SganError if the file cannot be written."""
     state = critic.classifier.state_dict()
-    tensors = {f"C.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    header = {"format": CRITIC_FORMAT, "info": json.dumps(to_json(critic.info))}
-    write_atomic(path, safetensors.torch.save(tensors, metadata=header))
-
-
-def is_critic(
-    path: Path,
-) -> bool:
-    """Whether a file says that it is a critic."""
-    with contextlib.suppress(safetensors.SafetensorError, OSError), open_tensors(path) as f:
-        return (f.metadata() or {}).get("format") == CRITIC_FORMAT
-    return False
-
-
-def read_critic_info(
-    path: str | Path,
-) -> CriticInfo:
-    """Read only the header. Raises SganError if the file is missing, damaged or not a critic."""
-    return _read(Path(path), tensors=False)[0]
+    CRITIC_FILE.save(path, {f"C.{name}": t.detach().cpu().contiguous() for name, t in state.items()}, critic.info)
 
 
 def load_critic(
@@ -144,36 +120,9 @@ def load_critic(
     device: torch.device | str = "cpu",
 ) -> Critic:
     """Load a critic in float32 and eval mode. Raises SganError if the file is missing, damaged or not a critic."""
-    info, tensors = _read(Path(path), tensors=True)
+    with CRITIC_FILE.open(Path(path)) as (f, info):
+        tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     build = build_and_load(
         lambda: make_classifier(info.attribute, info.value, info.channels, info.fine), tensors, "C.", Path(path)
     )
     return Critic(info, build).to(device).eval().requires_grad_(False)
-
-
-def content_hash(
-    path: str | Path,
-) -> str:
-    """Return the SHA-256 of a file. Raises SganError if it cannot be read."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as e:
-        raise SganError(f"Cannot read {path}: {e.strerror or e}.") from e
-
-
-def _read(path: Path, tensors: bool) -> tuple[CriticInfo, dict[str, Any]]:
-    """The header, and the tensors if they are needed."""
-    if not path.is_file():
-        raise SganError(f"{path} does not exist.", hint=_AGAIN)
-    try:
-        with open_tensors(path) as f:
-            header = f.metadata() or {}
-            if header.get("format") != CRITIC_FORMAT:
-                raise SganError(f"{path} is a safetensors file, but not an attribute critic.", hint=_AGAIN)
-            found = {name: f.get_tensor(name) for name in f.keys()} if tensors else {}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, OSError) as e:
-        raise SganError(f"{path} is not an attribute critic, or it is damaged ({e}).", hint=_AGAIN) from e
-    try:
-        return from_json(CriticInfo, json.loads(header["info"])), found
-    except (KeyError, ValueError, RecursionError, SganError) as e:
-        raise SganError(f"{path} has an invalid header ({e}).", hint=_AGAIN) from e

@@ -23,7 +23,7 @@ from ..data.codec import from_array, to_array
 from ..data.images import to_rgb, to_uint8
 from ..errors import MisuseError, SganError
 from . import counter
-from .regions import UNKNOWN, class_levels, holes, revealed
+from .regions import UNKNOWN_LEVEL, class_levels, holes, revealed
 
 _REFERENCE = 512  # pixels of the shorter side for which blur is given
 _TAPS = 41  # of the widest blur
@@ -31,13 +31,13 @@ _GRAY = (0.299, 0.587, 0.114)  # luma of RGB (ITU-R BT.601)
 
 
 @dataclass(frozen=True)
-class Invert:
-    """The image itself."""
+class Task:
+    """What the encoder sees: the image itself, unless a task says otherwise."""
 
-    name: ClassVar[str] = "invert"
+    name: ClassVar[str]
     needs_source: ClassVar[bool] = False  # whether it is another image, whose channels follow those of the image
     fidelity: ClassVar[float] = 1.0  # weight of the image itself in the loss: less if its colors cannot be known
-    varies_all: ClassVar[bool] = False  # whether several results differ in all styles, rather than in the upper half
+    gives_pixels: ClassVar[bool] = False  # whether the inputs are an image with a hole, and a channel that says where
 
     def check(
         self,
@@ -75,13 +75,6 @@ class Invert:
         """The results with what is given exactly."""
         return results
 
-    def reconsidered(
-        self,
-        results: Tensor,  # [N, C, H, W], completed
-    ) -> Tensor | None:  # [N, inputs, H, W]
-        """What the encoder sees of a result with other styles, to make it fit what is given; None: it need not."""
-        return None
-
     def judged(
         self,
         images: Tensor,  # [N, C, H, W]
@@ -91,7 +84,14 @@ class Invert:
 
 
 @dataclass(frozen=True)
-class SuperResolution(Invert):
+class Invert(Task):
+    """The image itself."""
+
+    name: ClassVar[str] = "invert"
+
+
+@dataclass(frozen=True)
+class SuperResolution(Task):
     """The image reduced by an area average, and enlarged again with a bicubic filter."""
 
     name: ClassVar[str] = "superres"
@@ -114,14 +114,14 @@ class SuperResolution(Invert):
 
 
 @dataclass(frozen=True)
-class Inpaint(Invert):
+class Inpaint(Task):
     """The image with a gray hole, and a channel that is 1 where pixels are given and -1 in the hole.
 
     The hole is one of: a rectangle, strokes, or everything but one half.
     """
 
     name: ClassVar[str] = "inpaint"
-    varies_all: ClassVar[bool] = True
+    gives_pixels: ClassVar[bool] = True
 
     def inputs(self, channels: int) -> int:
         return channels + 1
@@ -135,12 +135,9 @@ class Inpaint(Invert):
     def completed(self, results: Tensor, inputs: Tensor) -> Tensor:
         return torch.where(inputs[:, -1:] > 0, inputs[:, :-1], results)
 
-    def reconsidered(self, results: Tensor) -> Tensor:
-        return with_hole(results, results.new_ones(1, 1, *results.shape[2:]))
-
 
 @dataclass(frozen=True)
-class Sketch(Invert):
+class Sketch(Task):
     """The outlines of the image: the local contrast of its luma, dark on white."""
 
     name: ClassVar[str] = "sketch"
@@ -157,7 +154,7 @@ class Sketch(Invert):
 
 
 @dataclass(frozen=True)
-class Restore(Invert):
+class Restore(Task):
     """The image blurred, reduced, with noise and JPEG artifacts, and enlarged again: the ranges of GPEN (Yang et al.
     2021, section 4.1, and the published code), for images of 512 pixels."""
 
@@ -192,7 +189,7 @@ class Restore(Invert):
 
 
 @dataclass(frozen=True)
-class Pairs(Invert):
+class Pairs(Task):
     """Another image."""
 
     name: ClassVar[str] = "pairs"
@@ -210,7 +207,7 @@ class Pairs(Invert):
 
 
 @dataclass(frozen=True)
-class Mask(Invert):
+class Mask(Task):
     """A map of classes, with a channel for each class: 1 in its pixels, else -1; all 0 where the class is unknown. Next
     to the image, it is the index of the class as a level of 0 to 255; 255 is unknown.
 
@@ -233,7 +230,7 @@ class Mask(Invert):
     def __call__(self, images: Tensor, seed: int, index: Tensor) -> Tensor:
         maps = class_levels(images)
         if self.sparse:
-            maps = torch.where(revealed(maps, len(self.classes), seed, index), maps, UNKNOWN)
+            maps = torch.where(revealed(maps, len(self.classes), seed, index), maps, UNKNOWN_LEVEL)
         return self.channels_of(maps)
 
     def channels_of(
@@ -241,7 +238,7 @@ class Mask(Invert):
         maps: Tensor,  # [N, H, W] int64
     ) -> Tensor:  # [N, inputs, H, W]
         k = torch.arange(len(self.classes), device=maps.device)[:, None, None]
-        return ((maps[:, None] == k).float() * 2 - 1) * (maps != UNKNOWN)[:, None]
+        return ((maps[:, None] == k).float() * 2 - 1) * (maps != UNKNOWN_LEVEL)[:, None]
 
     def judged(self, images: Tensor) -> Tensor:
         return sketch(images)
@@ -254,13 +251,13 @@ class Mask(Invert):
 
 _RESTORE = ("sigma", "other", "anisotropic", "angle", "reduction", "noise", "quality", "gray")
 _ALL = (Invert, SuperResolution, Inpaint, Sketch, Restore, Mask, Pairs)
-TASKS: dict[str, type[Invert]] = {task.name: task for task in _ALL}
+TASKS: dict[str, type[Task]] = {task.name: task for task in _ALL}
 
 
 def make_task(
     name: str,  # of TASKS
     options: dict[str, Any],  # its fields that are not as by default
-) -> Invert:
+) -> Task:
     """Make a task from saved settings. Raises MisuseError if the name or an option is unknown."""
     if name not in TASKS:
         raise MisuseError(f"There is no task {name!r}.", hint=f"Choose from {', '.join(TASKS)}.")

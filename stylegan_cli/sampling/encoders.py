@@ -6,21 +6,15 @@ they are those of the generator. The header has the format and an `EncoderInfo` 
 
 from __future__ import annotations
 
-import contextlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..config import from_json, to_json
 from ..data.dataset import DataSpec
 from ..errors import SganError
-from ..files import open_tensors, write_atomic
 from ..models.encoders.pyramid import EncoderConfig, MappedEncoder, PyramidEncoder
 from ..models.encoders.skips import SkipSynthesis
 from ..models.generator import Generator
@@ -29,6 +23,7 @@ from ..runs.records import ENCODER, read_config, recipe_of
 from ..snapshot import ENCODER_FORMAT, build_and_load
 from ..version import __version__
 from .bound_files import check_model
+from .file_kinds import FileKind
 
 RUN_ENCODER = "encoder.safetensors"  # in a run of a model: that of the latest snapshot, see `sgan train`
 BUNDLED_ENCODER = PACKAGED_MODEL.with_name("critters-encoder.safetensors")
@@ -49,6 +44,13 @@ class EncoderInfo:
     skips: bool = False  # whether its features are added in a copy of the generator
     owner: dict = field(default_factory=dict)  # the model, see `Owner.settings`
     version: str = __version__  # version of the program that wrote it
+
+    def __post_init__(self) -> None:
+        if not all(type(value) in (int, float) for value in self.held_out.values()):
+            raise ValueError("the figures on held-out images are not numbers")
+
+
+ENCODER_FILE = FileKind(ENCODER_FORMAT, "an encoder", EncoderInfo, _AGAIN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,27 +87,7 @@ def save_encoder(
     """Write an encoder atomically. Raises SganError if the file cannot be written."""
     parts = {"E": network.state_dict(), "skips": skips or {}}
     named = {f"{prefix}.{name}": t for prefix, state in parts.items() for name, t in state.items()}
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in named.items()}
-    header = {"format": ENCODER_FORMAT, "info": json.dumps(to_json(info))}
-    write_atomic(path, safetensors.torch.save(tensors, metadata=header))
-
-
-def is_encoder(
-    path: Path,
-) -> bool:
-    """Whether a file says that it is an encoder."""
-    with contextlib.suppress(safetensors.SafetensorError, OSError), open_tensors(path) as f:
-        return (f.metadata() or {}).get("format") == ENCODER_FORMAT
-    return False
-
-
-def read_encoder_info(
-    path: str | Path,
-) -> EncoderInfo:
-    """Read only the header. Raises SganError if the file is missing, damaged or not an encoder."""
-    path = Path(path)
-    with _open(path) as f:
-        return _info(path, f.metadata())
+    ENCODER_FILE.save(path, {name: t.detach().to("cpu", dtype).contiguous() for name, t in named.items()}, info)
 
 
 def load_encoder(
@@ -118,8 +100,7 @@ def load_encoder(
     Raises SganError if the file is missing, damaged, not an encoder, or belongs to another model.
     """
     path = Path(path)
-    with _open(path) as f:
-        info = _info(path, f.metadata())
+    with ENCODER_FILE.open(path) as (f, info):
         tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
     check_model(path, info.model, model, info.owner)
     config = info.encoder
@@ -160,34 +141,13 @@ def find_encoder(
         config = read_config(folder)
         own = config.get("task")
         beside = folder / RUN_ENCODER
-        if task == "invert" and is_encoder(beside) and read_encoder_info(beside).model == model:
+        if task == "invert" and ENCODER_FILE.is_kind_of(beside) and ENCODER_FILE.read_info(beside).model == model:
             return beside
         fits = (recipe_of(config), config.get("fingerprint")) == (ENCODER, model)
         if fits and (own != "invert" if task is None else own == task) and (snapshot := latest_snapshot(folder)):
             return snapshot
-    if task == "invert" and BUNDLED_ENCODER.is_file() and read_encoder_info(BUNDLED_ENCODER).model == model:
+    if task == "invert" and BUNDLED_ENCODER.is_file() and ENCODER_FILE.read_info(BUNDLED_ENCODER).model == model:
         return BUNDLED_ENCODER
     fit = "sgan encoder fit" if task == "invert" else f"sgan translate fit --task {task or 'superres'}"
     purpose = f" and the task {task}" if task not in (None, "invert") else ""
     raise SganError(f"No run in {runs} has an encoder for this model{purpose}.", hint=f"Make one: {fit}")
-
-
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise SganError(f"{path} does not exist.")
-    try:
-        return open_tensors(path)
-    except (safetensors.SafetensorError, OSError) as e:
-        raise SganError(f"{path} is not an encoder, or it is damaged ({e}).", hint=_AGAIN) from e
-
-
-def _info(path: Path, header: dict[str, str] | None) -> EncoderInfo:
-    if not header or header.get("format") != ENCODER_FORMAT:
-        raise SganError(f"{path} is a safetensors file, but not an encoder.", hint=_AGAIN)
-    try:
-        info = from_json(EncoderInfo, json.loads(header["info"]))
-        if not all(type(value) in (int, float) for value in info.held_out.values()):
-            raise ValueError("the figures on held-out images are not numbers")
-        return info
-    except (KeyError, ValueError, RecursionError, SganError) as e:
-        raise SganError(f"{path} has an invalid header ({e}).", hint=_AGAIN) from e

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from . import counter
 
 _STROKE = 0.06  # half the width of a stroke, of the image's side
-UNKNOWN = 255  # level of pixels of a class map whose class is not known
+UNKNOWN_LEVEL = 255  # level of pixels of a class map whose class is not known
 
 
 def holes(

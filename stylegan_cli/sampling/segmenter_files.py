@@ -5,26 +5,20 @@ Tensors are `weight.<name of a layer>` [K, C] and `bias` [K]. The header has the
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..config import from_json, to_json
 from ..data.pairs import MAX_CLASSES
 from ..errors import SganError
-from ..files import open_tensors, write_atomic
 from ..models.generator import Generator
 from ..snapshot import SEGMENTER_FORMAT
 from ..version import __version__
 from .bound_files import check_model
+from .file_kinds import FileKind
 from .segmenter import Linear, feature_layers
 
 DEFAULT_FILE = "segmenter.safetensors"
@@ -42,6 +36,14 @@ class SegmenterInfo:
     iou: dict = field(default_factory=dict)  # intersection over union of images held out: `mean`, and by color
     owner: dict = field(default_factory=dict)  # the model, see `Owner.settings`
     version: str = __version__  # version of the program that wrote it
+
+    def __post_init__(self) -> None:
+        colors = [c for c in self.classes if isinstance(c, str) and re.fullmatch("#[0-9a-f]{6}", c)]
+        if tuple(sorted(set(colors))) != self.classes or not 2 <= len(colors) <= MAX_CLASSES:
+            raise ValueError(f"the classes must be 2 to {MAX_CLASSES} sorted colors")
+
+
+SEGMENTER_FILE = FileKind(SEGMENTER_FORMAT, "a segmenter", SegmenterInfo, _AGAIN)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,27 +81,7 @@ def save_segmenter(
 ) -> None:
     """Write a segmenter atomically. Raises SganError if the file cannot be written."""
     named = {"bias": linear.bias, **{f"weight.{name}": w for name, w in linear.weights.items()}}
-    tensors = {name: t.detach().float().cpu().contiguous() for name, t in named.items()}
-    header = {"format": SEGMENTER_FORMAT, "info": json.dumps(to_json(info))}
-    write_atomic(path, safetensors.torch.save(tensors, metadata=header))
-
-
-def is_segmenter(
-    path: Path,
-) -> bool:
-    """Whether a file says that it is a segmenter."""
-    with contextlib.suppress(safetensors.SafetensorError, OSError), open_tensors(path) as f:
-        return (f.metadata() or {}).get("format") == SEGMENTER_FORMAT
-    return False
-
-
-def read_segmenter_info(
-    path: str | Path,
-) -> SegmenterInfo:
-    """Read only the header. Raises SganError if the file is missing, damaged or not a segmenter."""
-    path = Path(path)
-    with _open(path) as f:
-        return _info(path, f.metadata())
+    SEGMENTER_FILE.save(path, {name: t.detach().float().cpu().contiguous() for name, t in named.items()}, info)
 
 
 def load_segmenter(
@@ -109,8 +91,7 @@ def load_segmenter(
 ) -> Segmenter:
     """Load a segmenter. Raises SganError if the file is missing, damaged, not one, or belongs to another model."""
     path = Path(path)
-    with _open(path) as f:
-        info = _info(path, f.metadata())
+    with SEGMENTER_FILE.open(path) as (f, info):
         check_model(path, info.model, model, info.owner)
         layers = {f"weight.{row.name}": row for row in feature_layers(G.synthesis)}
         expected = {name: [len(info.classes), row.channels] for name, row in layers.items()}
@@ -134,25 +115,3 @@ def find_segmenter(
     if segmenter is None and not path.is_file():
         raise SganError(f"There is no segmenter {path}.", hint=f"{_AGAIN}, or name one: --segmenter FILE")
     return path
-
-
-def _open(path: Path) -> Any:
-    if not path.is_file():
-        raise SganError(f"{path} does not exist.", hint=_AGAIN)
-    try:
-        return open_tensors(path)
-    except (safetensors.SafetensorError, OSError) as e:
-        raise SganError(f"{path} is not a segmenter, or it is damaged ({e}).", hint=_AGAIN) from e
-
-
-def _info(path: Path, header: dict[str, str] | None) -> SegmenterInfo:
-    if not header or header.get("format") != SEGMENTER_FORMAT:
-        raise SganError(f"{path} is a safetensors file, but not a segmenter.", hint=_AGAIN)
-    try:
-        info = from_json(SegmenterInfo, json.loads(header["info"]))
-        colors = [c for c in info.classes if isinstance(c, str) and re.fullmatch("#[0-9a-f]{6}", c)]
-        if tuple(sorted(set(colors))) != info.classes or not 2 <= len(colors) <= MAX_CLASSES:
-            raise ValueError(f"the classes must be 2 to {MAX_CLASSES} sorted colors")
-    except (KeyError, ValueError, RecursionError, SganError) as e:
-        raise SganError(f"{path} has an invalid header ({e}).", hint=_AGAIN) from e
-    return info

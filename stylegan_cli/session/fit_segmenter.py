@@ -29,6 +29,7 @@ from .model import Model
 _STEPS, _STEPS_ALONE = 100, 400  # of a search from the latents of an encoder, and without one
 _SAME = 2  # levels by which an image may differ from the one that its metadata describes
 _SHOWN = 16  # examples on the sheet
+_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class FitSegmenterRequest(SearchOptions):
 
     annotated: str | Path = ""  # folder with NAME.png and NAME.mask.png
     labels: str = "linear"  # 'linear': a linear classifier; 'nearest': class means
-    threshold: float = 0.5  # cosine above which pixels get the class of a similar one; for sparse masks and 'nearest'
+    threshold: float | None = None  # cosine above which pixels get the class of a similar one, of sparse masks by
+    # 'nearest'; None: 0.5
 
     def __post_init__(self) -> None:
         self.check_search()
@@ -72,6 +74,8 @@ class FitSegmenterRequest(SearchOptions):
         )
         if not str(self.annotated):
             raise MisuseError("No annotated images.", hint="Name their folder: --annotated DIR")
+        if self.threshold is not None and self.labels != "nearest":
+            raise MisuseError("--threshold has an effect on --labels nearest only.", hint="Remove it.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +122,11 @@ def fit_segmenter(
     annotated = read_annotations(request.annotated, model.info, request.crop, padding(request.crop, request.pad))
     examples, sources = _examples(model, request, annotated, progress)
     samples, count = read_samples(model.G, examples), len(annotated.classes)
-    linear = fit(model.G, samples, count, request.labels, request.threshold)
+    threshold = _THRESHOLD if request.threshold is None else request.threshold
+    linear = fit(model.G, samples, count, request.labels, threshold)
     iou: dict[str, float | None] = {}
     if len(examples) > 1:
-        overlap = hold_out(model.G, examples, samples, count, request.labels, request.threshold, progress)
+        overlap = hold_out(model.G, examples, samples, count, request.labels, threshold, progress)
         iou = {"mean": overlap.mean, **dict(zip(annotated.classes, overlap.values, strict=True))}
     with torch.no_grad():
         read = [linear.read(model.G.synthesis, e.ws, **e.options) for e in examples]

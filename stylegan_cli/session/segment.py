@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -25,6 +25,11 @@ from .model import ImagesResult, Model, OutputImage, upcast
 
 IMAGES, MASKS, SHEET, COMPARISON = "images.zip", "masks.zip", "segmented.png", "compare"
 _SHOWN = 8  # images on the sheet of a dataset
+
+
+# Options that have an effect on one of both only.
+_OF_FILES = {"encoder": "--encoder", "steps": "--steps", "crop": "--crop", "pad": "--pad", "refine": "--no-refine"}
+_OF_SEEDS = {"trunc": "--trunc", "class_index": "--class"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,11 @@ class SegmentRequest(SamplingOptions, SearchOptions):
         if bool(self.images) == bool(len(self.seeds)):
             what = "Both seeds and images are named." if self.images else "There is nothing to segment."
             raise MisuseError(what, hint="Name seeds, --seeds 0-99, or images: sgan segment face.png")
+        kind, others = ("images of seeds", _OF_FILES) if len(self.seeds) else ("image files", _OF_SEEDS)
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, option in others.items():
+            if getattr(self, name) != defaults[name]:
+                raise MisuseError(f"{option} has no effect on {kind}.", hint=f"Remove {option}.")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

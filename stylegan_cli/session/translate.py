@@ -20,7 +20,7 @@ from ..models.frozen import frozen_synthesis
 from ..models.generator import Generator
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.degrade import TASKS, Inpaint, Invert, make_task
+from ..sampling.degrade import TASKS, Inpaint, Invert, Task, make_task, with_hole
 from ..sampling.encoders import Encoder
 from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.latent_files import save_latents, target_names
@@ -67,7 +67,7 @@ class TranslateResult(ImagesResult):
     model: Model
     request: TranslateRequest
     encoder: Encoder
-    task: Invert
+    task: Task
     names: list[str]  # [N] of the images, unique as file names
     ws: Tensor  # [N, K, num_ws, w_dim]
     figures: list[dict[str, list[float]]] = field(default_factory=list)  # [N] each by name, [K]: see `_figures`
@@ -90,7 +90,7 @@ class TranslateStream:
     model: Model
     request: TranslateRequest
     encoder: Encoder
-    task: Invert
+    task: Task
     parts: Callable[[], Iterator[TranslateResult]]  # in batches; of these, only the first has a sheet
     problems: dict[str, str]  # name of an image in the source -> why it is omitted; complete after `save`
     names: list[str] = field(default_factory=list)  # of the images, as in `TranslateResult`; filled by `save`
@@ -222,38 +222,40 @@ def _translate_batches(
 
 
 def default_styles(
-    task: Invert,
+    task: Task,
     G: Generator,
 ) -> list[int]:
     """The styles that vary: the upper half, nearly those of pSp (Richardson et al. 2021, section 5), 8 to 17 of 18; all
-    of them if other results are fitted to what is given."""
-    return list(range(0 if task.varies_all else G.num_ws // 2, G.num_ws))
+    of them where `vary` fits the results to given pixels."""
+    return list(range(0 if task.gives_pixels else G.num_ws // 2, G.num_ws))
 
 
 def vary(
     model: Model,
     encoder: Encoder,
-    task: Invert,
+    task: Task,
     inputs: Tensor,  # [N, inputs, H, W]
     ws: Tensor,  # [N, num_ws, w_dim] of these inputs
     latents: Tensor,  # [K, num_ws, w_dim] that styles are taken from
     styles: list[int],
+    synthesize: Callable[[Tensor], Tensor],  # ws [N, num_ws, w_dim] -> images [N, C, H, W], for these inputs
 ) -> Tensor:  # [N, 1 + K, num_ws, w_dim], the first as they are
-    """Latents with other styles. Where pixels are given, the image that they complete is encoded once more."""
-    results = [ws]
-    for column in mix_styles(ws, latents, styles).unbind(1):
+    """Latents with other styles. Where pixels are given, the image that they complete is encoded once more, without a
+    hole, so that what was in it fits."""
+    others = mix_styles(ws, latents, styles)
+    if task.gives_pixels:
         with torch.no_grad():
-            images = task.completed(frozen_synthesis(model.G)(column).clamp(-1, 1), inputs)
-            again = task.reconsidered(images)
-        results.append(column if again is None else latents_of(model, encoder, again))
-    return torch.stack(results, 1)
+            images = [task.completed(synthesize(x).clamp(-1, 1), inputs) for x in others.unbind(1)]
+        given = inputs.new_ones(1, 1, *inputs.shape[2:])
+        others = torch.stack([latents_of(model, encoder, with_hole(x, given)) for x in images], 1)
+    return torch.cat([ws[:, None], others], 1)
 
 
 def _translate(
     model: Model,
     request: TranslateRequest,
     encoder: Encoder,
-    task: Invert,
+    task: Task,
     styles: list[int],  # that vary
     read: TaskInputs,
     names: list[str],
@@ -269,7 +271,12 @@ def _translate(
         part = part.to(model.device)
         ws = latents_of(model, encoder, part, seen := [])
         features += seen[-1:]
-        results.append(ws[:, None] if latents is None else vary(model, encoder, task, part, ws, latents, styles))
+        if latents is None:
+            results.append(ws[:, None])
+            continue
+        skips = encoder.skips and functools.partial(encoder.skips, features=seen[-1])
+        synthesize = skips or frozen_synthesis(model.G)
+        results.append(vary(model, encoder, task, part, ws, latents, styles, synthesize))
     ws = torch.cat(results)
     images = _synthesize(model, encoder, ws, features, read, progress)
     metadata = model.metadata(SamplingOptions(), encoder=encoder.path.name, task=task.name)
@@ -295,7 +302,7 @@ def _translate(
     )
 
 
-def _task_of(encoder: Encoder, model: Model) -> Invert:
+def _task_of(encoder: Encoder, model: Model) -> Task:
     """The task of an encoder. Raises SganError if the options in the file are not valid, or do not fit its network."""
     info, config = encoder.info, model.G.config
     assert info is not None, "encoders of other programs have no task"
@@ -359,7 +366,7 @@ def _notes(names: list[str], figures: list[dict[str, list[float]]]) -> list[str]
 
 
 def _sheet(
-    task: Invert,
+    task: Task,
     read: TaskInputs,
     images: Tensor,  # uint8 [N, K, C, H, W]
     names: list[str],

@@ -40,7 +40,7 @@ class EncoderRunConfig:
     identity: str | None = None  # network that compares faces: 'face', or a file; None: they are not compared
     identity_weight: float = 0.1  # of its distance (pSp: Richardson et al. 2021, section 3.2)
     pixel_weight: float = 1.0  # of the mean squared difference of pixels
-    judged_weight: float = 2.0  # of the same of what `degrade.Invert.judged` extracts
+    judged_weight: float = 2.0  # of the same of what `degrade.Task.judged` extracts
     latent_weight: float = 0.01  # of the mean squared difference of latents, of generated images with known latents
     latent_interval: int = 4  # steps between steps on generated images
     spread_weight: float = 0.04  # of the mean squared difference between the latents of one image

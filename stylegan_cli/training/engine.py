@@ -117,7 +117,8 @@ class Engine(Generic[R]):
         """Continue with another recipe of the same phases, with learning rates reduced for earlier rollbacks."""
         self.recipe.close()
         self.recipe, self._batch = recipe, None
-        self.scale_learning_rates(0.5**self.guard.rollbacks)
+        self.recipe.apply_settings(self.guard.rollbacks)
+        self.recapture()
         if self.device.type == "cuda":
             self.fit_memory()
 
@@ -132,15 +133,6 @@ class Engine(Generic[R]):
         self.recipe.apply_settings(self.guard.rollbacks)
         self.recipe.discard_batch()
         self._graphs.clear()  # they hold addresses of the old optimizer state
-
-    def scale_learning_rates(
-        self,
-        factor: float,  # of all learning rates
-    ) -> None:
-        for optimizer in _optimizers(self.recipe.phases).values():
-            for group in optimizer.param_groups:
-                group["lr"] *= factor
-        self.recapture()  # the old rate is captured
 
     def recapture(self) -> None:
         """Capture the phases as CUDA graphs again, because they will run differently."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..cache import sha256_of
 from ..data.dataset import DataSpec
 from ..data.images import to_uint8
 from ..models.generator import Generator
@@ -39,7 +39,7 @@ class GeneratedPairs:
         config = G.config
         self.spec = DataSpec(
             path=segmenter,
-            content_hash=hashlib.sha256(Path(segmenter).read_bytes()).hexdigest(),
+            content_hash=sha256_of(Path(segmenter)),
             num=COUNT,
             height=config.height,
             width=config.width,

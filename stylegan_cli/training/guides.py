@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..cache import sha256_of
 from ..data.dataset import DataSpec
 from ..errors import MisuseError, SganError, quote
-from ..sampling.critics import Critic, content_hash, load_critic, read_critic_info
+from ..sampling.critics import CRITIC_FILE, Critic, load_critic
 from .config import GuideConfig
 
 # Of the thesis' method with least squares: losses (1, 1, 0.1) of D and (2, 30) of G, over twice its (D - 1)^2 / 2.
@@ -77,7 +79,7 @@ def check_files(
         hint = f"Restore it: the run cannot continue without its guide {config.name}."
         if not os.path.isfile(config.path):
             raise SganError(f"The critic {config.path} of this run does not exist.", hint=hint)
-        if content_hash(config.path) != config.content_hash:
+        if sha256_of(Path(config.path)) != config.content_hash:
             raise SganError(f"The critic {config.path} has changed since this run was started.", hint=hint)
 
 
@@ -98,7 +100,7 @@ def plan_guides(
             )
     guides: list[GuideConfig] = []
     for i, path in enumerate(paths):
-        info = read_critic_info(path)
+        info = CRITIC_FILE.read_info(path)
         if info.channels != data.channels:
             raise SganError(
                 f"The critic {path} judges images with {info.channels} channels, but those in {data.path} have "
@@ -114,7 +116,7 @@ def plan_guides(
         guides.append(
             GuideConfig(
                 os.path.abspath(path),
-                content_hash(path),
+                sha256_of(Path(path)),
                 info.attribute,
                 info.value,
                 _pick(weights, i, DEFAULT_WEIGHTS.get(loss, DEFAULT_WEIGHT)),

@@ -100,7 +100,7 @@ class Recipe:
         self,
         rollbacks: int,  # so far: each halves the learning rates
     ) -> None:
-        """Called after a state was loaded: replace what it holds of settings, which may have changed since."""
+        """Set the learning rates; and replace what a loaded state holds of settings, which may have changed since."""
 
     def halve_batch_gpu(self) -> None:
         """Halve `batch_gpu` to save memory. Raises SganError if that would change the result."""

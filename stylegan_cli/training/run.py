@@ -253,7 +253,7 @@ class Run:
         messages: list[str] = []
         about = self._load(messages.append)
         self._rollback_state = self._loaded_state
-        engine.scale_learning_rates(0.5 ** (count - engine.guard.rollbacks))
+        engine.recipe.apply_settings(count)
         engine.guard.reset_streaks(count)
         engine.means.clear()
         self._overdue = False

@@ -94,6 +94,9 @@ def test_projection_and_an_encoder(sgan, run, tmp_path):
     encoder = sgan("encoder", "fit", "--model", run, "--runs", tmp_path / "runs", *short).stdout.strip()
     arguments = ["--model", run, "--encoder", encoder, "--outdir", tmp_path / "e", "-q"]
     sgan("encode", tmp_path / "seed0001.png", *arguments)
+    for path in (tmp_path / "p" / "projected.npz", tmp_path / "e" / "encoded.npz"):
+        with np.load(path) as f:
+            assert f["w"].shape[0] == 1 and np.isfinite(f["w"]).all()
 
 
 def test_fine_tuning_goes_on_with_the_codes(run, rgb_set):

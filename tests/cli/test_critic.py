@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylegan_cli.sampling.critics import read_critic_info
+from stylegan_cli.sampling.critics import CRITIC_FILE
 from stylegan_cli.training.recipes import classifier
 
 TINY = ["--batch", "8", "--cbase", "64", "--cmax", "8", "--map-depth", "2", "--kimg", "0.032", "--snap", "0.016", "-q"]
@@ -70,7 +70,11 @@ def test_early_images_of_a_run(sgan, fit, rgb_set, tmp_path):
     result = fit("--junk", folder, "--json", "--out", "dark.safetensors", attribute="tone=dark")
     facts = json.loads(result.stdout)
     assert facts["file"] == str(tmp_path / "out" / "dark.safetensors") and 0 <= facts["junk_rejected"] <= 1
-    assert read_critic_info(facts["file"]).junk == folder
+    assert CRITIC_FILE.read_info(facts["file"]).junk == folder
+    path = next((tmp_path / folder).glob("snapshot-*.safetensors"))
+    short = ["--batch", "8", "--kimg", "0.016", "--snap", "0.016", "-q"]
+    tuned = sgan("train", "--resume", path, "--runs", tmp_path / "tuned", *short).stdout.strip()
+    assert "started from trained weights" in fit("--junk", tuned, code=1).stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.runs import PACKAGED_MODEL, latest_snapshot
-from stylegan_cli.sampling.encoders import read_encoder_info
+from stylegan_cli.sampling.encoders import ENCODER_FILE
 from stylegan_cli.snapshot import load_snapshot, save_snapshot
 
 SHORT = ["--kimg", "0.032", "--snap", "0.016", "--batch", "8", "--held-out", "4"]
@@ -56,7 +56,7 @@ def test_a_run_is_resumed_from_any_folder(sgan, fit, rgb_set, tmp_path, monkeypa
     folder = Path(fit("--data", Path(rgb_set).name, "-q").stdout.strip())
     monkeypatch.chdir(tmp_path)
     sgan("encoder", "fit", "--resume", folder, "--kimg", "0.048", "-q")
-    assert read_encoder_info(latest_snapshot(folder)).kimg == 0.048
+    assert ENCODER_FILE.read_info(latest_snapshot(folder)).kimg == 0.048
 
 
 def test_quiet(fit, tmp_path):
@@ -80,7 +80,7 @@ def test_resume(sgan, fit, tmp_path):
     assert_error(sgan("encoder", "fit", "--resume", folder, "-q", code=1), "complete at 0.032 kimg", "--kimg")
     result = sgan("encoder", "fit", "--resume", folder, "--kimg", "0.048", "-q")
     assert result.stdout == f"{folder}\n" and names(tmp_path / "runs") == [folder.name]
-    assert read_encoder_info(latest_snapshot(folder)).kimg == 0.048
+    assert ENCODER_FILE.read_info(latest_snapshot(folder)).kimg == 0.048
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     for options in (
         ["--batch", "4"],
@@ -185,7 +185,7 @@ def test_an_error_while_starting_leaves_no_folder(fit, tmp_path, monkeypatch):
 
 def test_two_ranks(fit, tmp_path):
     folder = Path(fit("--gpus", "2", "-q").stdout.strip())
-    assert read_encoder_info(latest_snapshot(folder)).kimg == 0.032
+    assert ENCODER_FILE.read_info(latest_snapshot(folder)).kimg == 0.032
     assert "2 ranks" not in (folder / "log.txt").read_text()
 
 
@@ -204,7 +204,7 @@ def test_interrupted(sgan, class_run, tmp_path):
     (folder,) = tmp_path.iterdir()
     assert process.returncode == 0 and stdout == f"{folder}\n", stderr
     assert "Stopping after this step" in stderr and f"sgan encoder fit --resume {folder}" in stderr
-    kimg = read_encoder_info(latest_snapshot(folder)).kimg
+    kimg = ENCODER_FILE.read_info(latest_snapshot(folder)).kimg
     assert 0 < kimg < 100
     assert "stopped" in sgan("runs", "--runs", tmp_path).stdout
 
@@ -231,6 +231,6 @@ def test_a_checkpoint_of_another_program(sgan, class_run, rgb_set, tmp_path, mon
     assert_error(other, "has changed since this run was started, or is another one", "--model FILE")
     assert before == {p.name: p.read_bytes() for p in folder.iterdir()}
     sgan(*resumed, "--kimg", "0.048", "--model", moved)
-    assert read_encoder_info(latest_snapshot(folder)).kimg == 0.048
+    assert ENCODER_FILE.read_info(latest_snapshot(folder)).kimg == 0.048
     shutil.rmtree(tmp_path / "cache")
     sgan(*resumed, "--kimg", "0.056")  # converted from the new place

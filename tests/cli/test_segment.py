@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import read_metadata, save_image
 from stylegan_cli.data.pairs import open_pairs
-from stylegan_cli.sampling.encoders import read_encoder_info
-from stylegan_cli.sampling.segmenter_files import read_segmenter_info
+from stylegan_cli.sampling.encoders import ENCODER_FILE
+from stylegan_cli.sampling.segmenter_files import SEGMENTER_FILE
 from stylegan_cli.session import Session
 from stylegan_cli.snapshot import SnapshotInfo, save_snapshot
 from stylegan_cli.training.generated_pairs import GeneratedPairs
@@ -58,7 +58,7 @@ def test_fit_to_annotated_seeds(fitted, annotated):
         "segmenter.png",
         "segmenter.safetensors",
     ]
-    info = read_segmenter_info(path)
+    info = SEGMENTER_FILE.read_info(path)
     assert (info.examples, info.method, info.iou) == (3, "linear", answer["iou"])
     assert 0 < info.iou["mean"] <= 1
 
@@ -81,7 +81,7 @@ def test_without_exact_latents(sgan, annotated, tiny_run, tmp_path):
     answer = json.loads(result.stdout)
     assert answer["latents"] == {"seed0000": "seed", "seed0001": "projection", "seed0002": "seed"}
     assert names(tmp_path) == ["changed", "own.png", "own.safetensors"]
-    assert read_segmenter_info(tmp_path / "own.safetensors").method == "nearest"
+    assert SEGMENTER_FILE.read_info(tmp_path / "own.safetensors").method == "nearest"
 
 
 @pytest.fixture
@@ -160,6 +160,12 @@ def test_what_is_refused(sgan, segment, fitted, annotated, class_run, tmp_path):
     image, path = annotated / "seed0000.png", fitted[1]
     assert "There is nothing to segment" in segment(code=2).stderr
     assert "Both seeds and images" in segment(image, "--seeds", "1", code=2).stderr
+    for option, value in (("--trunc", "0.5"), ("--class", "1")):
+        assert f"{option} has no effect on image files" in segment(image, option, value, code=2).stderr
+    for option in (["--no-refine"], ["--steps", "2"], ["--crop", "pad"]):
+        assert f"{option[0]} has no effect on images of seeds" in segment("--seeds", "1", *option, code=2).stderr
+    words = ["--annotated", annotated, "--threshold", "0.9", "--model", class_run]
+    assert "--labels nearest only" in sgan("segment", "fit", *words, code=2).stderr
     assert "latents have to be searched" in segment(image, "--steps", "0", code=2).stderr
     assert "belongs to the model with fingerprint" in segment("--seeds", "1", model=class_run, code=1).stderr
     assert "does not exist" in segment("--seeds", "1", segmenter=tmp_path / "no", code=1).stderr
@@ -195,7 +201,7 @@ def translator(sgan, fitted, tiny_run, tmp_path_factory):
 
 
 def test_translation_is_trained_on_generated_pairs(translator):
-    info = read_encoder_info(translator / "snapshot-000000.016.safetensors")
+    info = ENCODER_FILE.read_info(translator / "snapshot-000000.016.safetensors")
     assert info.task == "mask" and info.encoder.inputs == 2
     assert info.task_options == {"classes": ["#000000", "#ff0000"], "sparse": True}
     stats = [json.loads(line) for line in (translator / "stats.jsonl").read_text().splitlines()]

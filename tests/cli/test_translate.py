@@ -1,6 +1,7 @@
 """`sgan translate fit` and `sgan translate` end to end: every task, on tiny models; files, figures, errors."""
 
 import io
+import itertools
 import json
 import zipfile
 
@@ -10,12 +11,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import stylegan_cli
+import stylegan_cli.session.translate as translate_module
 from stylegan_cli.data.images import read_metadata
 from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
-from stylegan_cli.sampling.encoders import read_encoder_info
+from stylegan_cli.sampling.encoders import ENCODER_FILE
+from stylegan_cli.session import TranslateRequest
 from stylegan_cli.snapshot import SnapshotInfo, save_snapshot
 
 SHORT = ["--kimg", "0.016", "--snap", "0.016", "--batch", "8", "--held-out", "4", "-q"]
@@ -183,6 +187,41 @@ def test_a_folder_or_zip(translate, fitted, inputs, tmp_path, kind):
         assert np.allclose(f["w"], latents, atol=1e-4) and f["names"].tolist() == order
 
 
+def test_an_interrupted_folder_keeps_what_is_done(fitted, inputs, tiny_run, tmp_path):
+    """The images, latents and sheet of the batches that were finished."""
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes((inputs / "sketch.png").read_bytes())
+    session = stylegan_cli.open(str(tiny_run))
+    stream = session.translate(TranslateRequest(images=[tmp_path], task="sketch", runs=fitted, batch=1))
+    parts = stream.parts
+
+    def two_of_them():
+        yield from itertools.islice(parts(), 2)
+        raise KeyboardInterrupt
+
+    stream.parts = two_of_them
+    with pytest.raises(KeyboardInterrupt):
+        stream.save(tmp_path / "out")
+    assert names(tmp_path / "out") == ["a-1.png", "b-1.png", "compare.png", "translated.npz"]
+    with np.load(tmp_path / "out" / "translated.npz") as f:
+        assert len(f["w"]) == 2 and f["names"].tolist() == ["a-1", "b-1"]
+
+
+def test_other_results_of_a_hole_fit_what_is_around_it(translate, fitted, inputs, tmp_path, monkeypatch):
+    """The completed image is encoded once more; results of other tasks are not."""
+    seen = []
+    real = translate_module.latents_of
+    monkeypatch.setattr(translate_module, "latents_of", lambda m, e, x, *more: seen.append(x) or real(m, e, x, *more))
+    translate("inpaint", "--task", "inpaint", "--num", "3", runs=fitted)
+    first, *others = seen
+    assert len(others) == 2 and (first[:, -1] < 0).any() and all((x[:, -1] == 1).all() for x in others)
+    given = first[:, -1:] > 0
+    assert all(torch.equal(torch.where(given, x[:, :-1], 0), torch.where(given, first[:, :-1], 0)) for x in others)
+    seen.clear()
+    translate("sketch", "--task", "sketch", "--num", "3", runs=fitted)
+    assert len(seen) == 1
+
+
 def test_a_folder_is_not_overwritten(sgan, fitted, inputs, tiny_run, tmp_path):
     """By the result of another image of the folder."""
     for name in ("a.png", "a-1.png"):
@@ -238,8 +277,8 @@ def test_resumed_to_the_bit(sgan, fit, tiny_run, sources, tmp_path):
     name = "snapshot-000000.032.safetensors"
     expected, actual = (load_file(folder / name) for folder in (whole, half))
     assert expected.keys() == actual.keys() and all(torch.equal(expected[key], actual[key]) for key in expected)
-    info = read_encoder_info(half / name)
-    assert info == read_encoder_info(whole / name)
+    info = ENCODER_FILE.read_info(half / name)
+    assert info == ENCODER_FILE.read_info(whole / name)
     assert info.task_options == {"classes": ["#000000", "#ff0000", "#ffffff"]}
     with zipfile.ZipFile(maps, "a") as z:
         z.writestr("more.png", z.read(z.namelist()[0]))

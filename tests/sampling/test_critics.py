@@ -9,13 +9,12 @@ import torch
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.sampling.critics import (
+    CRITIC_FILE,
     Critic,
     CriticInfo,
     fit_images,
-    is_critic,
     load_critic,
     make_classifier,
-    read_critic_info,
     save_critic,
 )
 from stylegan_cli.snapshot import read_info
@@ -40,7 +39,7 @@ def path(critic, tmp_path):
 def test_a_loaded_critic_is_the_same(critic, path):
     images = torch.randn(5, 3, 16, 24)
     loaded = load_critic(path)
-    assert loaded.info == INFO == read_critic_info(path) and is_critic(path)
+    assert loaded.info == INFO == CRITIC_FILE.read_info(path) and CRITIC_FILE.is_kind_of(path)
     assert torch.equal(loaded(images), critic(images)) and loaded(images).shape == (5,)
     assert not any(p.requires_grad for p in loaded.parameters())
     assert INFO.skill == pytest.approx(0.875)
@@ -86,7 +85,7 @@ def test_damaged_files_are_refused(path, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(SganError, match="damaged"):
             load_critic(path)
-        assert not is_critic(path)
+        assert not CRITIC_FILE.is_kind_of(path)
     with pytest.raises(SganError, match="does not exist"):
         load_critic(tmp_path / "missing.safetensors")
     path.write_bytes(safetensors.torch.save(tensors, {"format": "other"}))

@@ -19,10 +19,10 @@ from stylegan_cli.runs import PACKAGED_MODEL
 from stylegan_cli.sampling import encoders
 from stylegan_cli.sampling.bound_files import Owner, owned_by
 from stylegan_cli.sampling.encoders import (
+    ENCODER_FILE,
     EncoderInfo,
     find_encoder,
     load_encoder,
-    read_encoder_info,
     save_encoder,
 )
 from stylegan_cli.snapshot import ENCODER_FORMAT, SnapshotInfo, load_snapshot, save_snapshot
@@ -62,7 +62,7 @@ def test_round_trip(G, network, saved):
     encoder = load_encoder(saved, G, MODEL)
     state, expected = encoder.network.state_dict(), network.state_dict()
     assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
-    assert encoder.info == read_encoder_info(saved) and encoder.network.passes == 1 and encoder.path == saved
+    assert encoder.info == ENCODER_FILE.read_info(saved) and encoder.network.passes == 1 and encoder.path == saved
     assert (encoder.info.data, encoder.info.kimg, encoder.info.held_out) == (SPEC, 1.5, {"psnr": 20.0})
     assert not encoder.network.training and not any(p.requires_grad for p in encoder.network.parameters())
     x = torch.randn(2, 3, 16, 16)
@@ -72,7 +72,7 @@ def test_round_trip(G, network, saved):
 def test_half_precision(G, network, saved, tmp_path):
     """The file is half as large; the network computes in float32 with rounded weights."""
     half = tmp_path / "half.safetensors"
-    save_encoder(half, network, read_encoder_info(saved), torch.float16)
+    save_encoder(half, network, ENCODER_FILE.read_info(saved), torch.float16)
     assert half.stat().st_size < 0.7 * saved.stat().st_size
     state = load_encoder(half, G, MODEL).network.state_dict()
     assert all(t.dtype == torch.float32 for t in state.values())
@@ -125,7 +125,7 @@ def test_another_model(G, saved):
 def test_a_model_of_another_shape(G, small_model, saved, tmp_path):
     with owned_by(Owner(any_model=True)):
         assert "does not fit this model" in message(saved, small_model(channels=1), "other")
-        info = to_json(read_encoder_info(saved))
+        info = to_json(ENCODER_FILE.read_info(saved))
         rewrite(saved, info | {"encoder": info["encoder"] | {"w_dim": 4}})
         assert "does not fit this model" in message(saved, G, "other")
     other = make_network(G, inputs=4)
@@ -145,7 +145,7 @@ def test_a_cut_file(G, saved, keep):
     saved.write_bytes(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
     assert "damaged" in message(saved, G)
     with pytest.raises(SganError):
-        read_encoder_info(saved)
+        ENCODER_FILE.read_info(saved)
 
 
 def test_files_of_other_kinds(G, tmp_path):
@@ -162,7 +162,7 @@ def test_an_encoder_is_not_a_model(saved):
 
 
 def test_invalid_headers(G, saved):
-    info = json.loads(json.dumps(to_json(read_encoder_info(saved))))
+    info = json.loads(json.dumps(to_json(ENCODER_FILE.read_info(saved))))
     network = info["encoder"]
     fields = [{"height": 31}, {"height": "x"}, {"levels": []}, {"levels": [0] * 10_000}, {"levels": [99] * G.num_ws}]
     fields += [{"space": "z"}, {"passes": 10**9}, {"channel_max": -1}, {"channel_base": 10**12}, {"inputs": 0}]
@@ -176,7 +176,7 @@ def test_invalid_headers(G, saved):
 
 
 def test_weights_that_do_not_match(G, network, saved):
-    info, weights = to_json(read_encoder_info(saved)), safetensors.torch.load_file(saved)
+    info, weights = to_json(ENCODER_FILE.read_info(saved)), safetensors.torch.load_file(saved)
     name = "E.common.weight"
     missing = {k: v for k, v in weights.items() if k != name}
     for tensors in (missing, weights | {name: torch.zeros(3)}, weights | {"E.extra": torch.zeros(1)}):
@@ -216,7 +216,7 @@ def test_round_trip_with_skips(G, with_skips, saved):
 
 def test_skips_that_do_not_match(G, with_skips):
     path, _ = with_skips
-    info, weights = to_json(read_encoder_info(path)), safetensors.torch.load_file(path)
+    info, weights = to_json(ENCODER_FILE.read_info(path)), safetensors.torch.load_file(path)
     changes = [{"skips.convs.0.weight": torch.zeros(3)}, {"skips.convs.9.weight": torch.zeros(1)}]
     changes += [{"skips.synthesis.b8.conv1.weight": torch.zeros(2, 2)}, {"skips.synthesis.extra": torch.zeros(1)}]
     missing = {k: v for k, v in weights.items() if k != "skips.convs.1.bias"}
@@ -282,7 +282,7 @@ def test_a_failed_save_keeps_the_old_file(network, saved, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(SganError, match="No space left"):
-        save_encoder(saved, network, dataclasses.replace(read_encoder_info(saved), kimg=2.0))
+        save_encoder(saved, network, dataclasses.replace(ENCODER_FILE.read_info(saved), kimg=2.0))
     monkeypatch.undo()
     assert saved.read_bytes() == before and [p.name for p in saved.parent.iterdir()] == [saved.name]
 

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from stylegan_cli.sampling.degrade import Mask
-from stylegan_cli.sampling.regions import UNKNOWN, class_levels, revealed
+from stylegan_cli.sampling.regions import UNKNOWN_LEVEL, class_levels, revealed
 
 
 def maps(n=400, size=32):
@@ -43,8 +43,8 @@ def test_points_of_large_maps_are_disks_within_their_class():
 
 def test_channels():
     task = Mask(("#000000", "#ff0000", "#ffffff"), sparse=True)
-    levels = torch.tensor([[[0, 1], [2, UNKNOWN]]]).float()[None] / 127.5 - 1
-    assert class_levels(levels)[0].tolist() == [[0, 1], [2, UNKNOWN]]
+    levels = torch.tensor([[[0, 1], [2, UNKNOWN_LEVEL]]]).float()[None] / 127.5 - 1
+    assert class_levels(levels)[0].tolist() == [[0, 1], [2, UNKNOWN_LEVEL]]
     inputs = task.channels_of(class_levels(levels))
     assert inputs[0].flatten(1).T.tolist() == [[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [0, 0, 0]]
     assert task.shown(inputs)[0].flatten(1).T.tolist() == [[-1, -1, -1], [1, -1, -1], [1, 1, 1], [0, 0, 0]]

@@ -15,10 +15,10 @@ from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.sampling.segmenter import Linear, feature_layers, features_at, inner, split_by_layer
 from stylegan_cli.sampling.segmenter_files import (
+    SEGMENTER_FILE,
     SegmenterInfo,
     colored,
     load_segmenter,
-    read_segmenter_info,
     save_segmenter,
 )
 from stylegan_cli.snapshot import SEGMENTER_FORMAT
@@ -109,7 +109,7 @@ def saved(tmp_path):
 def test_a_file_returns_what_was_saved(saved):
     G, linear, info, path = saved
     read = load_segmenter(path, G, "f" * 16)
-    assert read.info == info == read_segmenter_info(path)
+    assert read.info == info == SEGMENTER_FILE.read_info(path)
     assert read.linear.weights.keys() == linear.weights.keys()
     assert all(torch.equal(read.linear.weights[name], w) for name, w in linear.weights.items())
     assert torch.equal(read.linear.bias, linear.bias)

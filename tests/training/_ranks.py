@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from stylegan_cli import distributed
+from stylegan_cli.cache import sha256_of
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
-from stylegan_cli.sampling.critics import Critic, CriticInfo, content_hash, make_classifier, save_critic
+from stylegan_cli.sampling.critics import Critic, CriticInfo, make_classifier, save_critic
 from stylegan_cli.training.config import GuideConfig
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine
@@ -24,7 +25,7 @@ def make_guide(folder):
     info = CriticInfo("hat", "tall", 3, 16, 16, True, accuracy=1, majority=0.5, low=-1, high=1)
     path = folder / f"critic-{distributed.world_size()}.safetensors"
     save_critic(path, Critic(info, make_classifier("hat", "tall", 3, True)))
-    return GuideConfig(str(path), content_hash(path), "hat", "tall", 2.0, 0.5)
+    return GuideConfig(str(path), sha256_of(path), "hat", "tall", 2.0, 0.5)
 
 
 def config(dataset, ranks, guides=()):

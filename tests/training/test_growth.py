@@ -239,7 +239,7 @@ def test_rollback_to_an_earlier_stage(make_config, make_trainer):
     steps(trainer, 12)
     assert trainer.hooks["growth"].index == 4
     trainer.restore(state)
-    trainer.scale_learning_rates(0.5)
+    trainer.recipe.apply_settings(1)
     trainer.guard.reset_streaks(1)
     rate = trainer.recipe.phases[0].optimizer.param_groups[0]["lr"]
     steps(trainer, 12)

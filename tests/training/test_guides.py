@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from stylegan_cli.cache import sha256_of
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
-from stylegan_cli.sampling.critics import Critic, CriticInfo, content_hash, make_classifier, save_critic
+from stylegan_cli.sampling.critics import Critic, CriticInfo, make_classifier, save_critic
 from stylegan_cli.training.config import GuideConfig, read_config
 from stylegan_cli.training.guides import plan_guides
 from stylegan_cli.training.presets import make_train_config
@@ -29,7 +30,7 @@ def make_guide(tmp_path):
         path = tmp_path / f"{attribute}-{value}-{seed}.safetensors"
         info = CriticInfo(attribute, value, *shape, True, accuracy=1, majority=0.5, low=-0.1, high=-0.03)
         save_critic(path, Critic(info, make_classifier(attribute, value, shape[0], True)))
-        return GuideConfig(str(path), content_hash(path), attribute, value, weight, discriminator_weight)
+        return GuideConfig(str(path), sha256_of(path), attribute, value, weight, discriminator_weight)
 
     return make
 

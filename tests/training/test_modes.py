@@ -12,7 +12,7 @@ from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.models.encoders.passes import encode
 from stylegan_cli.runs import latest_snapshot
-from stylegan_cli.sampling.encoders import RUN_ENCODER, find_encoder, load_encoder, read_encoder_info
+from stylegan_cli.sampling.encoders import ENCODER_FILE, RUN_ENCODER, find_encoder, load_encoder
 from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes import gan_objective
@@ -95,7 +95,7 @@ def test_the_encoder_of_a_run(train_run):
     folder, config = train_run(mode_weight=1.0)
     snapshot = load_snapshot(latest_snapshot(folder))
     path, G = folder / RUN_ENCODER, snapshot.G
-    info = read_encoder_info(path)
+    info = ENCODER_FILE.read_info(path)
     assert (info.model, info.encoder.space, info.kimg) == (snapshot.fingerprint, "z", 0.048)
     assert info.owner["run"] == snapshot.info.run
     runs = folder.parent / "runs"

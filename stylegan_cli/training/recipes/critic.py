@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ...data.codec import to_array
 from ...data.dataset import Dataset
+from ...data.images import to_uint8
 from ...detectors.image_classifier import prepare, reduce
 from ...errors import SganError, suggest
 from ...progress import Progress, silent
@@ -135,7 +136,11 @@ def early_images(
     grids = sorted((float(m[1]), p) for p in run.iterdir() if (m := _GRID.fullmatch(p.name)))
     if not grids:
         raise SganError(f"{run} has no grids of generated images, fakes-*.png.", hint="Use a folder of `sgan train`.")
-    data = read_config(run).get("data", {})
+    config = read_config(run)
+    if config.get("resume"):
+        hint = "Use the run that the first model was trained in."
+        raise SganError(f"{run} started from trained weights: its first images are not unformed.", hint=hint)
+    data = config.get("data", {})
     height, width, channels = (number(data.get(name)) for name in ("height", "width", "channels"))
     if not height or not width or channels != form[0] or height * form[2] != width * form[1]:
         raise SganError(f"The images of {run} differ from the dataset's in channels or proportions.")
@@ -145,10 +150,6 @@ def early_images(
     parts = [_cut(path, int(height) * scale, int(width) * scale, scale) for path in early]
     x = fit_images(torch.cat(parts).float() / 127.5 - 1, *form[1:])
     return to_uint8(x)
-
-
-def to_uint8(x: Tensor) -> Tensor:  # float [N, C, h, w] in [-1, 1] -> uint8
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _cut(path: Path, height: int, width: int, scale: int) -> Tensor:  # uint8 [N, C, height / scale, width / scale]

@@ -56,28 +56,35 @@ class EncoderBatch(Batch):
     index: Tensor  # [N] int64, global index of each image since the run began
 
 
+def split(
+    seed: int,
+    count: int,  # images
+    held_out: int,
+) -> tuple[Tensor, Tensor]:  # int64 indices of the images that are held out, and of those to train on
+    order = counter.uniform(seed, "encoder.split", torch.arange(count)).argsort()
+    return order[:held_out], order[held_out:]
+
+
 class Rate:
     """Learning rates that rise for a moment, and then fall to 0 as a cosine until the end of the run."""
 
     def __init__(self, config: EncoderRunConfig, optimizers: list[FusedAdam]):
-        self.end, self.shown, self.optimizers = config.kimg * 1000, 0, optimizers
+        self.end, self.shown, self.factor, self.optimizers = config.kimg * 1000, 0, 1.0, optimizers
         self.bases = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self.apply(1.0)
 
     def apply(
         self,
-        factor: float,  # of all rates
+        factor: float,  # of all rates, from now on
     ) -> None:
+        self.factor = factor
         for optimizer, bases in zip(self.optimizers, self.bases, strict=True):  # a loaded one has other groups
             for group, base in zip(optimizer.param_groups, bases, strict=True):
                 group["lr"] = base * self._curve() * factor
 
     def step(self, batch: int) -> None:
-        """Go on by a batch. Halvings of a rate since the last step remain."""
-        before = self.bases[0][0] * self._curve()
-        ratio = self.optimizers[0].param_groups[0]["lr"] / before if before else 1.0
         self.shown += batch
-        self.apply(2.0 ** round(math.log2(ratio)) if ratio else 1.0)
+        self.apply(self.factor)
 
     def _curve(self) -> float:
         return min((self.shown + 1) / _WARM_UP, 1) * (0.5 + 0.5 * math.cos(math.pi * min(self.shown / self.end, 1)))
@@ -120,8 +127,7 @@ class EncoderRecipe(Recipe):
         self.config, self.dataset, self.G, self.loss, self.identity = config, dataset, G, loss, identity
         self.segmenter = dataset.segmenter if isinstance(dataset, GeneratedPairs) else None
         self.task = make_task(config.task, config.task_options)
-        order = counter.uniform(config.seed, "encoder.split", torch.arange(len(dataset))).argsort()
-        self.held_out, train = order[: config.held_out], order[config.held_out :]
+        self.held_out, train = split(config.seed, len(dataset), config.held_out)
         torch.manual_seed(config.seed)  # the same initial weights on all ranks
         self.E = to_memory_format(PyramidEncoder(config.encoder)).to(self.device).requires_grad_(False)
         if D is not None:

@@ -28,7 +28,7 @@ from ...runs import latest_snapshot
 from ...runs.commands import train_command, use_command
 from ...runs.history import changed_settings
 from ...sampling.degrade import TASKS, Invert, Mask, make_task
-from ...sampling.encoders import read_encoder_info
+from ...sampling.encoders import ENCODER_FILE
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
@@ -249,7 +249,7 @@ def describe_next(
         return f"There is no snapshot yet. Resume: {resume}"
     image = folder / snapshot.name.replace("snapshot", "reconstructions").replace(".safetensors", ".png")
     lines = [f"Images:    {image}", f"Use it:    {use_command(folder, run)}"]
-    kimg = read_encoder_info(snapshot).kimg
+    kimg = ENCODER_FILE.read_info(snapshot).kimg
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
     return "\n".join(lines)
 

@@ -273,10 +273,10 @@ class Objective:
         fakes: Tensor,  # [N, C, H, W] the same images, before augmentation
         batch: GanBatch,
     ) -> Tensor:  # [N, 1] with the guides' terms
-        for guide in self.guides:
-            if guide.config.discriminator_weight > 0:
-                reward = guide.reward(self._augmented(fakes, batch, "d.fake.aug"))
-                loss = loss + guide.config.discriminator_weight * reward * self.loss.generator(logits)
+        if guides := [guide for guide in self.guides if guide.config.discriminator_weight > 0]:
+            seen = self._augmented(fakes, batch, "d.fake.aug")
+            for guide in guides:
+                loss = loss + guide.config.discriminator_weight * guide.reward(seen) * self.loss.generator(logits)
         return loss
 
     def _with_classification(

@@ -24,7 +24,7 @@ from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.runs import latest_snapshot, snapshots
 from stylegan_cli.runs.records import read_stats
-from stylegan_cli.sampling.encoders import load_encoder, read_encoder_info
+from stylegan_cli.sampling.encoders import ENCODER_FILE, load_encoder
 from stylegan_cli.snapshot import SnapshotInfo, load_snapshot, save_snapshot
 from stylegan_cli.training.engine import Engine
 from stylegan_cli.training.recipes.encoder import EncoderRecipe, Rate
@@ -106,7 +106,7 @@ def test_files_of_a_run(fit, model, class_run):
     assert [p.name for p in snapshots(folder)] == [f"snapshot-000000.{k}.safetensors" for k in ("032", "064")]
     settings = json.loads((folder / "config.json").read_text())
     assert (settings["recipe"], settings["task"], settings["fingerprint"]) == ("encoder", "invert", model.fingerprint)
-    info = read_encoder_info(latest_snapshot(folder))
+    info = ENCODER_FILE.read_info(latest_snapshot(folder))
     assert (info.kimg, info.model, info.task, info.data) == (0.064, model.fingerprint, "invert", config.data)
     assert info.held_out.keys() == {"images", "psnr", "discriminator", "spread", "offset"}
     assert info.held_out["images"] == 4 and 3 < info.held_out["psnr"] < 60
@@ -140,7 +140,7 @@ def test_held_out_images_are_not_trained_on(make_engine):
 def test_without_held_out_images(fit):
     """It is measured on images that it was trained on; their number is recorded."""
     folder, _ = fit(held_out=0)
-    assert read_encoder_info(latest_snapshot(folder)).held_out["images"] == 0
+    assert ENCODER_FILE.read_info(latest_snapshot(folder)).held_out["images"] == 0
     assert (folder / "reconstructions-000000.064.png").is_file()
 
 
@@ -190,7 +190,7 @@ def test_other_families_and_shapes(fit, tiny_run, moving_generator, rgb_set, tmp
         snapshot = load_snapshot(tmp_path / "g.safetensors")
         folder, config = fit(snapshot=snapshot, data=str(rgb_set), space="w")
         assert config.loss == "pixel" and isinstance(snapshot.info.generator, StyleGAN3Config)
-    assert read_encoder_info(latest_snapshot(folder)).encoder == config.encoder
+    assert ENCODER_FILE.read_info(latest_snapshot(folder)).encoder == config.encoder
 
 
 def test_a_task(fit, make_engine):
@@ -257,7 +257,7 @@ def test_a_run_with_a_network_of_faces(fit, face_api, make_set, tmp_path):
     data = make_set(tmp_path / "faces.zip", (64, 64, 3), 8)
     folder, config = fit(snapshot=load_snapshot(tmp_path / "g.safetensors"), data=str(data), **options)
     assert config.identity == os.path.abspath(file) and "loss pixel + identity" in describe_fit(config, folder)
-    assert read_encoder_info(latest_snapshot(folder)).held_out["identity"] > 0
+    assert ENCODER_FILE.read_info(latest_snapshot(folder)).held_out["identity"] > 0
     assert read_stats(folder)[-1]["loss/identity"] > 0 and "identity" in log(folder)
     expected = final_state(folder)
     list_states(folder)[0].unlink()
