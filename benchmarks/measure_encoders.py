@@ -28,7 +28,7 @@ from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.dataset import Dataset
 from stylegan_cli.data.images import save_image, to_rgb, to_uint8
 from stylegan_cli.detectors import load_lpips
-from stylegan_cli.detectors.distances import DiscriminatorLoss
+from stylegan_cli.detectors.distances import FeatureLoss
 from stylegan_cli.detectors.image_classifier import ImageClassifier
 from stylegan_cli.detectors.lpips import Lpips
 from stylegan_cli.inversion.attributes import TEST_STRENGTH, find_from_images
@@ -165,7 +165,7 @@ def measure_search(
 ) -> dict[str, float]:
     """The encoder beside optimization with the discriminator's distance."""
     assert session.D is not None
-    loss, figures = DiscriminatorLoss(session.D.features), {}
+    loss, figures = FeatureLoss(session.D.features), {}
     ws = encode(images)
     alone = compare(lpips, session.G.synthesis(ws), images).mean().item()
     figures["encoder, searched images: LPIPS"] = alone

@@ -66,8 +66,8 @@ class LpipsLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class DiscriminatorLoss:
-    """Feature matching with the model's own discriminator (Salimans et al. 2016, section 3.1), or another network.
+class FeatureLoss:
+    """Feature matching (Salimans et al. 2016, section 3.1): with the model's own discriminator, or another network.
 
     d = mean over levels of |D_l(x) - D_l(t)|^2 / |D_l(t)|^2
     """

