@@ -11,7 +11,6 @@ method has seen.
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import sys
@@ -39,6 +38,7 @@ from stylegan_cli.detectors import load_detector, load_lpips
 from stylegan_cli.inversion.attributes import find_from_images
 from stylegan_cli.inversion.evaluate_directions import to_all_layers
 from stylegan_cli.metrics.kernel import kernel_distance
+from stylegan_cli.models.blending import blend, layer_weights, level_units
 from stylegan_cli.models.generator import Generator
 from stylegan_cli.runs import latest_snapshot, list_runs
 from stylegan_cli.sampling import counter
@@ -128,10 +128,10 @@ NUMBERS = Numbers()
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--detector", metavar="FILE", help="Weights of LPIPS.")
-@click.option("--base", default=80.0, show_default=True, help="Length of the base model's run in kimg.")
+@click.option("--base", default=100.0, show_default=True, help="Length of the base model's run in kimg.")
 @click.option("--tuned", default=20.0, show_default=True, help="Length of the fine-tuned models' runs in kimg.")
-@click.option("--weights-one", type=NUMBERS, default="4", metavar="W,...", help="Of the critic, with bearded people.")
-@click.option("--weights-both", type=NUMBERS, default="2", metavar="W,...", help="Of both critics, with all people.")
+@click.option("--weights-one", type=NUMBERS, default="5", metavar="W,...", help="Of the critic, with bearded people.")
+@click.option("--weights-both", type=NUMBERS, default="1.5", metavar="W,...", help="Of both critics, with all people.")
 @click.option("--discriminator-weight", default=0.0, show_default=True, help="Of the critic in D's loss.")
 @click.option("--images", default=2000, show_default=True, help="Number of images of each kind of people.")
 @click.option("--num", default=512, show_default=True, help="Number of images that are measured.")
@@ -327,15 +327,11 @@ def synthesize(G: Generator, ws: Tensor) -> Tensor:  # uint8 [N, C, H, W]
 
 def blended(beards: Generator, bald: Generator) -> Iterator[tuple[str, Generator]]:
     """Models with the coarse layers of one model and the fine ones of the other; the mapping is that of the coarse."""
-    levels = sorted({row.height for row in beards.layers if row.height > 4})
-    for level in levels:
+    units = level_units(beards.layers, SIZE)
+    for level in sorted(set(units))[1:]:
+        weights = layer_weights(units, {unit for unit in units if unit >= level})
         for coarse, fine, name in ((bald, beards, "bald"), (beards, bald, "bearded")):
-            state, other = dict(coarse.state_dict()), fine.state_dict()
-            sizes = [n for n in levels if n >= level]
-            state |= {k: v for k, v in other.items() if any(f".b{n}." in f".{k}" for n in sizes)}
-            G = copy.deepcopy(coarse)
-            G.load_state_dict(state)
-            yield f"blended: {name} below {level}", G
+            yield f"blended: {name} below {level}", blend(coarse, fine, weights)
 
 
 # -------------------------------------------------------------------------------------------- judges

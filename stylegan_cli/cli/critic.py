@@ -87,13 +87,13 @@ def fit_command(
     save_critic(path, critic)
     info = critic.info
     if as_json:
-        facts = {"attribute": name, "value": value, "accuracy": info.accuracy, "majority": info.majority}
+        facts = {"attribute": name, "value": value, "accuracy": info.accuracy}
         facts |= {"skill": info.skill, "held_out": info.held_out, "junk_rejected": info.junk_rejected}
         return click.echo(json.dumps({"file": str(path), **facts}))
     if not quiet:
         click.echo(
-            f"{info.name}: {info.accuracy:.1%} of {info.held_out} held-out images are judged correctly "
-            f"({info.majority:.1%} without looking; skill {info.skill:.2f})",
+            f"{info.name}: {info.accuracy:.1%} of {info.held_out} held-out images are judged correctly, both kinds "
+            f"counted equally (50% by chance; skill {info.skill:.2f})",
             err=True,
         )
         if info.junk_rejected is not None:

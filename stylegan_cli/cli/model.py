@@ -205,8 +205,7 @@ def _show_critic(path: Path, as_json: bool) -> None:
         "Written by": f"critic of stylegan_cli {info.version}",
         "Critic": f"of {info.name}",
         "Images": f"{info.height}x{info.width} (height x width) {_COLORS[info.channels]}; others are resized",
-        "Held out: accuracy": f"{info.accuracy:.3f} on {plural(info.held_out, 'image')}; {info.majority:.3f} without "
-        "looking",
+        "Held out: accuracy": f"{info.accuracy:.3f} on {plural(info.held_out, 'image')}; 0.5 by chance",
         "Held out: skill": f"{info.skill:.3f}",
     }
     if info.junk:

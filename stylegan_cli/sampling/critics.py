@@ -30,8 +30,7 @@ class CriticInfo:
     height: int  # in pixels, of the images that the network sees
     width: int
     fine: bool  # whether its first convolution keeps the size
-    accuracy: float  # on held-out images of the dataset
-    majority: float  # accuracy of always giving the more frequent answer
+    accuracy: float  # of held-out images of the dataset, the mean of those with the attribute and those without
     low: float  # mean logit of held-out images without the attribute
     high: float  # mean logit of those with it
     held_out: int = 0  # number of held-out images
@@ -43,8 +42,7 @@ class CriticInfo:
     def __post_init__(self) -> None:
         for name in ("channels", "height", "width"):
             check_range(self, name, 1, 2**16)
-        for name in ("accuracy", "majority"):
-            check_range(self, name, 0, 1)
+        check_range(self, "accuracy", 0, 1)
         for name in ("low", "high"):
             check_range(self, name, -1e6, 1e6)
 
@@ -54,8 +52,8 @@ class CriticInfo:
 
     @property
     def skill(self) -> float:
-        """Held-out accuracy, rescaled: 0 for always giving the more frequent answer, 1 for no errors."""
-        return (self.accuracy - self.majority) / max(1 - self.majority, 1e-9)
+        """Held-out accuracy, rescaled: 0 by chance, 1 for no errors."""
+        return 2 * self.accuracy - 1
 
 
 CRITIC_FILE = FileKind(CRITIC_FORMAT, "an attribute critic", CriticInfo, "Make one with `sgan critic fit`.")

@@ -22,7 +22,7 @@ from stylegan_cli.training.state import gather
 def make_guide(folder):
     """The settings of a critic that every rank writes: an untrained one."""
     torch.manual_seed(0)
-    info = CriticInfo("hat", "tall", 3, 16, 16, True, accuracy=1, majority=0.5, low=-1, high=1)
+    info = CriticInfo("hat", "tall", 3, 16, 16, True, accuracy=1, low=-1, high=1)
     path = folder / f"critic-{distributed.world_size()}.safetensors"
     save_critic(path, Critic(info, make_classifier("hat", "tall", 3, True)))
     return GuideConfig(str(path), sha256_of(path), "hat", "tall", 2.0, 0.5)

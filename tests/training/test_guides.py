@@ -28,7 +28,7 @@ def make_guide(tmp_path):
     def make(attribute="head", value="bald", weight=1.0, discriminator_weight=0.0, seed=0, shape=(3, 16, 16)):
         torch.manual_seed(seed)
         path = tmp_path / f"{attribute}-{value}-{seed}.safetensors"
-        info = CriticInfo(attribute, value, *shape, True, accuracy=1, majority=0.5, low=-0.1, high=-0.03)
+        info = CriticInfo(attribute, value, *shape, True, accuracy=1, low=-0.1, high=-0.03)
         save_critic(path, Critic(info, make_classifier(attribute, value, shape[0], True)))
         return GuideConfig(str(path), sha256_of(path), attribute, value, weight, discriminator_weight)
 

@@ -32,6 +32,7 @@ _IMAGES = 10_000  # maximum number of images of a dataset to use
 _FEWEST = 10  # images with, and without the value, that are needed
 _EARLY = 0.1  # fraction of a run in which its images count as unformed
 _BROKEN = 4  # of this number of images, one is also shown as noise or blur
+_RARE = 3  # an image with the value is repeated until there are at most this many others for each
 _SMOOTHNESS = 10.0  # weight of the gradient penalty, for 3 x 32 x 32 values
 _GRID = re.compile(r"fakes-([0-9]+(?:\.[0-9]+)?)\.png")
 
@@ -58,49 +59,67 @@ def fit_critic(
     steps: int | None = None,  # see `train_classifier`
     progress: Progress = silent,
 ) -> Critic:
-    """Train on a random nine tenths of the images; skill is measured on the others. Raises SganError if the dataset has
-    no such attribute or value, too few images of it, or if it cannot be recognized."""
+    """Train on nine tenths of the images with the value, and of those without; skill is measured on the others. Raises
+    SganError if the dataset has no such attribute or value, too few images of it, or if it cannot be recognized."""
     check_value(dataset, attribute, value)
-    has = torch.tensor([x == value for x in dataset.attributes[attribute]])
-    index = counter.uniform(seed, "critic.split", torch.arange(len(dataset))).argsort()[:_IMAGES]
-    x = torch.cat([to_uint8(prepare(dataset.images(part))) for part in index.split(256)])
-    targets = has[index].long()
-    early = early_images(junk, x.shape[1:])[: len(x)] if junk else x[:0]
+    train, test = _split(torch.tensor([x == value for x in dataset.attributes[attribute]]), seed)
+    without, with_it = (_read(dataset, index) for index in train)
+    early = early_images(junk, without.shape[1:])[: len(without)] if junk else without[:0]
     early = early[counter.uniform(seed, "critic.junk", torch.arange(len(early))).argsort()]
-    tests, early_tests = max(len(x) // 10, 1), len(early) // 8
-    broken = _break(x[tests:][::_BROKEN], seed)
-    repeats = max(len(x) // (_BROKEN * max(len(early), 1)), 1)  # a run has few early images
-    others = torch.cat([early[early_tests:].repeat(repeats, 1, 1, 1), broken])
+    early_tests = len(early) // 8
+    repeats = max(len(without) // (_BROKEN * max(len(early), 1)), 1)  # a run has few early images
+    broken = _break(torch.cat([without, with_it])[::_BROKEN], seed)
+    others = torch.cat([without, early[early_tests:].repeat(repeats, 1, 1, 1), broken])
+    with_it = with_it.repeat(max(round(len(others) / (_RARE * len(with_it))), 1), 1, 1, 1)
+    form = {"channels": others.shape[1], "height": others.shape[2], "width": others.shape[3]}
+    fine = max(others.shape[2:]) <= 32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = make_classifier(attribute, value, x.shape[1], fine=max(x.shape[2:]) <= 32)
-        answers = torch.cat([targets[tests:], targets.new_zeros(len(others))])
-        fit_classifier(classifier, torch.cat([x[tests:], others]), [answers], seed, steps, progress, CriticRecipe)
+        classifier = make_classifier(attribute, value, others.shape[1], fine)
+        x, targets = (
+            torch.cat([others, with_it]),
+            torch.arange(2).repeat_interleave(torch.tensor([len(others), len(with_it)])),
+        )
+        fit_classifier(classifier, x, [targets], seed, steps, progress, CriticRecipe)
     classifier.eval().requires_grad_(False)
-    form = {"channels": x.shape[1], "height": x.shape[2], "width": x.shape[3], "fine": max(x.shape[2:]) <= 32}
-    blank = CriticInfo(attribute, value, **form, accuracy=0, majority=0, low=0, high=1)
-    logits = _logits(Critic(blank, classifier), x[:tests])
-    with_it = targets[:tests] == 1
+    blank = CriticInfo(attribute, value, **form, fine=fine, accuracy=0, low=0, high=1)
+    low, high = (_logits(Critic(blank, classifier), _read(dataset, index)) for index in test)
     info = CriticInfo(
         attribute,
         value,
         **form,
-        accuracy=((logits > 0) == with_it).double().mean().item(),
-        majority=max(has.double().mean().item(), 1 - has.double().mean().item()),
-        low=logits[~with_it].mean().item() if (~with_it).any() else 0.0,
-        high=logits[with_it].mean().item() if with_it.any() else 1.0,
-        held_out=tests,
+        fine=fine,
+        accuracy=((low < 0).double().mean().item() + (high > 0).double().mean().item()) / 2,
+        low=low.mean().item(),
+        high=high.mean().item(),
+        held_out=len(low) + len(high),
         junk=str(junk or ""),
         junk_rejected=_rejected(Critic(blank, classifier), early[:early_tests]),
         data=dataset.spec,
     )
     if info.skill < MIN_SKILL or not info.low < info.high:
         raise SganError(
-            f"{info.name} cannot be recognized: {info.accuracy:.0%} of held-out images are judged correctly, and "
-            f"{info.majority:.0%} would be without looking.",
+            f"{info.name} cannot be recognized: {info.accuracy:.0%} of held-out images are judged correctly, where 50% "
+            "would be by chance.",
             hint="Choose an attribute that can be seen in the images, or use more of them.",
         )
     return Critic(info, classifier)
+
+
+def _split(
+    has: Tensor,  # bool [N] whether an image has the value
+    seed: int,
+) -> tuple[list[Tensor], list[Tensor]]:  # to train on, held out: indices of images without, and with the value
+    """Hold out a tenth of both kinds. Of many images, the rarer kind is kept where possible."""
+    order = counter.uniform(seed, "critic.split", torch.arange(len(has))).argsort()
+    kinds = [order[~has[order]], order[has[order]]]
+    kinds = [kind[: max(_IMAGES // 2, _IMAGES - len(other))] for kind, other in zip(kinds, kinds[::-1], strict=True)]
+    tests = [max(len(kind) // 10, _FEWEST // 3) for kind in kinds]
+    return [k[n:] for k, n in zip(kinds, tests, strict=True)], [k[:n] for k, n in zip(kinds, tests, strict=True)]
+
+
+def _read(dataset: Dataset, index: Tensor) -> Tensor:  # uint8 [N, C, h, w]
+    return torch.cat([to_uint8(prepare(dataset.images(part))) for part in index.split(256)])
 
 
 def check_value(dataset: Dataset, attribute: str, value: str) -> None:
@@ -177,7 +196,7 @@ def _break(
     small = F.adaptive_avg_pool2d(images, (min(4, x.shape[2]), min(4, x.shape[3])))
     blurred = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
     noise = counter.normal(seed, "critic.noise", index, tuple(images.shape[1:]))
-    hidden = torch.where(blur < 0.6, blurred, 0.3 * images)
+    hidden = torch.where(blur < 0.6, blurred, 0.1 * images)
     return to_uint8(hidden + torch.where(blur < 0.3, 0.0, 0.3 + 0.7 * strength) * noise)
 
 

@@ -21,7 +21,7 @@ N = 160
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """A bright left or right half; `luck` is not visible."""
+    """A bright left or right half, and in one of 16 images a blue top; `luck` is not visible."""
     rng = np.random.default_rng(0)
     side = rng.integers(0, 2, N)
     path = tmp_path_factory.mktemp("critic") / "halves.zip"
@@ -29,11 +29,13 @@ def dataset(tmp_path_factory):
         for i in range(N):
             pixels = rng.integers(60, 120, (16, 16, 3))
             pixels[:, slice(0, 8) if side[i] == 0 else slice(8, 16)] += 90
+            pixels[:4] = [20, 20, 250] if i % 16 == 5 else pixels[:4]
             buffer = BytesIO()
             Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
             z.writestr(f"{i:04d}.png", buffer.getvalue())
         luck = ["good" if x < 0.4 else "bad" for x in rng.random(N)]
         attributes = {"side": ["left" if s == 0 else "right" for s in side], "luck": luck}
+        attributes["top"] = ["blue" if i % 16 == 5 else "other" for i in range(N)]
         attributes["rare"] = ["yes" if i < 5 else "no" for i in range(N)]
         z.writestr("dataset.json", json.dumps({"labels": None, "attributes": attributes}))
     return open_dataset(path)
@@ -66,7 +68,7 @@ def run(tmp_path_factory):
 def test_it_learns_the_attribute_and_rejects_junk(dataset, run):
     critic = fit_critic(dataset, "side", "left", run, steps=40)
     info = critic.info
-    assert info.skill > 0.8 and info.held_out == N // 10 and info.low < 0 < info.high
+    assert info.skill > 0.8 and info.held_out in (N // 10 - 1, N // 10) and info.low < 0 < info.high
     assert (info.attribute, info.value, info.channels, info.height, info.width) == ("side", "left", 3, 16, 16)
     assert info.junk == str(run) and info.junk_rejected == 1 and info.data == dataset.spec
     images = dataset.images(range(N)).float() / 127.5 - 1
@@ -75,6 +77,26 @@ def test_it_learns_the_attribute_and_rejects_junk(dataset, run):
     noise = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     blurred = images[has].mean((2, 3), keepdim=True).expand(-1, -1, 16, 16)
     assert (critic(noise) < 0).double().mean() > 0.9 and (critic(blurred) < 0).double().mean() > 0.9
+
+
+def test_a_rare_value_is_learned_and_held_out(dataset):
+    """Of 10 images with it, 3 are held out; always answering no is right for 94 % of the images, and has no skill."""
+    info = fit_critic(dataset, "top", "blue", steps=40).info
+    assert info.skill > 0.8 and info.held_out == 3 + (N - 10) // 10 and info.low < 0 < info.high
+
+
+@pytest.mark.parametrize("count", [10, 30, 150])
+def test_both_kinds_are_held_out(count, monkeypatch):
+    """Also if there are more images than are used: those of the rarer kind are kept."""
+    monkeypatch.setattr(recipe, "_IMAGES", 100)
+    has = torch.arange(200) < count
+    train, test = recipe._split(has, 0)
+    used = [torch.cat(kind) for kind in zip(train, test, strict=True)]
+    assert [has[kind].float().mean() for kind in used] == [0, 1] and sum(map(len, used)) == 100
+    assert len(used[1]) == min(count, 50) and all(
+        len(kind) == max(len(u) // 10, 3) for kind, u in zip(test, used, strict=True)
+    )
+    assert all(len(kind.unique()) == len(kind) for kind in used)
 
 
 def test_junk_makes_the_difference(dataset, run):
