@@ -228,7 +228,8 @@ speed_options = combine_options(
 encoder_option = click.option(
     "--encoder",
     metavar="PATH",
-    help="Encoder: a file, or a run folder of `sgan encoder fit` or `sgan translate fit`. Default: the newest one in "
+    help="Encoder: a file, or a run folder of `sgan encoder fit`, `sgan translate fit` or `sgan train "
+    "--mode-regularize`. Default: the newest one in "
     "--runs for the model and the task; else, to encode images of the bundled model, the bundled one.",
 )
 

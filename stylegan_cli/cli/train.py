@@ -111,10 +111,11 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 )
 @click.option(
     "--info",
-    type=click.IntRange(2),
+    type=click.IntRange(0),
     metavar="K",
     help="Number of values of a code that the generator takes in the place of a class, and that the discriminator "
-    "recovers from its images: kinds of images, found without labels (InfoGAN). Default: no code.",
+    "recovers from its images: kinds of images, found without labels (InfoGAN). 0 drops that of the model to start "
+    "from. Default: that of the model, else no code.",
 )
 @click.option(
     "--info-continuous",

@@ -146,6 +146,10 @@ class TrainConfig:
                 hint="Choose --batch-gpu as a multiple of --mbstd-group.",
             )
 
+    @property
+    def inputs(self) -> list[tuple[str, str]]:
+        return [(guide.path, guide.content_hash) for guide in self.guides]
+
 
 def _check_objective(config: TrainConfig) -> None:
     """Check the objective. Raises SganError if it is incompatible with penalties, augmentation or labels."""

@@ -81,6 +81,10 @@ class EncoderRunConfig:
                 hint="Choose a smaller --held-out, such as 0.",
             )
 
+    @property
+    def inputs(self) -> list[tuple[str, str]]:
+        return [] if self.segmenter is None else [(self.segmenter, self.data.content_hash)]
+
 
 def read_encoder_config(
     values: dict[str, Any],  # contents of config.json

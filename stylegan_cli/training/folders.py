@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..cache import sha256_of
 from ..errors import SganError, quote
-from ..files import write_atomic
+from ..files import atomic_path, write_atomic
 from ..runs import latest_snapshot, next_run_dir
 from ..runs.commands import train_command
 from ..runs.records import read_config, recipe_of
@@ -92,3 +93,32 @@ def refuse_other_recipe(
                 f"The run in {folder} uses the recipe {run_recipe!r} and cannot continue with {recipe!r}.",
                 hint=f"Resume it: {train_command(read_config(folder))} --resume {quote(folder)}",
             )
+
+
+def keep_copy(
+    folder: Path,  # of the run
+    path: str,  # of a file that the run reads
+    content_hash: str,  # SHA-256
+) -> None:
+    """Copy a file into the run folder, since commands overwrite their outputs. Raises SganError if the disk is full."""
+    copy = _copy_of(folder, path, content_hash)
+    if not copy.is_file() and os.path.isfile(path):
+        with atomic_path(copy) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def find_kept(
+    folder: Path,  # of the run
+    path: str,  # of the file when the run was started
+    content_hash: str,  # SHA-256
+) -> str:
+    """Return the path of a file, or of its copy in the run folder if it is gone or has changed."""
+    copy = _copy_of(folder, path, content_hash)
+    same = os.path.isfile(path) and sha256_of(Path(path)) == content_hash
+    return str(copy.absolute()) if not same and copy.is_file() else path
+
+
+def _copy_of(folder: Path, path: str, content_hash: str) -> Path:
+    name = Path(path)
+    kept = name.stem.removesuffix(f"-{content_hash[:8]}")  # it may be that of another run
+    return folder / f"{kept}-{content_hash[:8]}{name.suffix}"

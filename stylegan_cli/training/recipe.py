@@ -137,6 +137,8 @@ class RunConfig(Protocol):
     def batch(self) -> int: ...  # images per step, over all ranks
     @property
     def data(self) -> DataSpec: ...  # dataset that metrics compare with
+    @property
+    def inputs(self) -> list[tuple[str, str]]: ...  # path and SHA-256 of files that the run reads besides
 
 
 class Report(Stateful, Protocol):

@@ -20,7 +20,7 @@ from ..runs.commands import train_command
 from ..runs.history import Changes, describe_changes
 from ..runs.records import read_config
 from .engine import Engine
-from .folders import FAILURE, claim_folder, record_failure, refuse_other_recipe
+from .folders import FAILURE, claim_folder, keep_copy, record_failure, refuse_other_recipe
 from .guard import MAX_ROLLBACKS, MAX_STREAK
 from .recipe import Report, RunConfig
 from .recorder import Recorder
@@ -89,6 +89,8 @@ def run_training(
             stack.enter_context(lock_run(folder))
             refuse_other_recipe(folder, config.recipe)
             stack.enter_context(record_failure(folder))
+            for path, content_hash in config.inputs:
+                keep_copy(folder, path, content_hash)
         stop = stack.enter_context(stop_on_interrupt(device))
         engine = build(bool(list_states(folder)))
         stack.callback(engine.close)

@@ -10,9 +10,11 @@ from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import MisuseError
 from stylegan_cli.models.config import DiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
+from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.losses import code_recovery
 from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipes.gan_plan import plan_new_run
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,13 @@ def test_numbers_with_classes_of_the_dataset(make_config, make_trainer):
         engine.step()
         means = engine.means.take()
         assert means["loss/G numbers"] > 0 and ("loss/G aux" in means) == aux and "loss/G code" not in means
+
+
+def test_a_model_with_a_code_goes_on_with_it_or_without(train_run, rgb_set):
+    folder, _ = train_run(info=3, pl_weight=0)
+    start = str(latest_snapshot(folder))
+    same, without = (plan_new_run(str(rgb_set), None, start, info=info).config for info in (None, 0))
+    assert (same.info, same.generator.c_dim) == (3, 3) and (without.info, without.generator.c_dim) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(train_run, make_guide):
 def test_a_run_does_not_continue_without_its_guide(train_run, make_guide, tmp_path):
     guide = make_guide()
     folder, _ = train_run(guides=(guide,))
+    (copy,) = folder.glob("head-bald-0-*.safetensors")
+    copy.unlink()
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     path = tmp_path / "head-bald-0.safetensors"
     content = path.read_bytes()
@@ -187,6 +189,23 @@ def test_a_run_does_not_continue_without_its_guide(train_run, make_guide, tmp_pa
             resume(folder, 0.072)
 
 
+def test_a_run_keeps_a_copy_of_its_guide(train_run, make_guide, tmp_path):
+    """`sgan critic fit` writes the next critic to the same file."""
+    guide = make_guide()
+    whole, _ = train_run(name="whole", kimg=0.096, guides=(guide,))
+    folder, _ = train_run(guides=(guide,))
+    path = tmp_path / "head-bald-0.safetensors"
+    (copy,) = folder.glob("head-bald-0-*.safetensors")
+    assert copy.read_bytes() == path.read_bytes()
+    path.write_bytes(b"another")
+    resume(folder, 0.072)
+    path.unlink()
+    resume(folder, 0.096)
+    a, b = (read_state(list_states(x)[0])[0] for x in (whole, folder))
+    assert all(torch.equal(a["G"][name], b["G"][name]) for name in a["G"])
+    assert read_config(json.loads((folder / "config.json").read_text())).guides[0].path == str(copy)
+
+
 def test_plans(rgb_set, make_guide):
     guides = [make_guide(), make_guide("beard", "yes", seed=1)]
     paths = [guide.path for guide in guides]
@@ -200,7 +219,7 @@ def test_plans(rgb_set, make_guide):
     weights, config = plan(guide_weight=[2.0, 3.0], guide_discriminator=[0.1])
     assert weights == [(2, 0.1), (3, 0.1)]
     assert [g.content_hash for g in config.guides] == [g.content_hash for g in guides]
-    assert "guide head=bald 2, guide beard=yes 3" in gan_plan.describe_run(config, None)
+    assert "guide head=bald 2 (discriminator 0.1), guide beard=yes 3 (" in gan_plan.describe_run(config, None)
     with pytest.raises(SganError, match="There are 2 --guide-weight for 1 --guide"):
         plan_guides(paths[:1], [1.0, 2.0], (), "logistic", config.data)
     with pytest.raises(SganError, match="--guide-discriminator has no effect without --guide"):

@@ -32,7 +32,7 @@ from ...sampling.encoders import ENCODER_FILE
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
-from ..folders import read_newest_about, refuse_other_recipe
+from ..folders import find_kept, read_newest_about, refuse_other_recipe
 from ..generated_pairs import GeneratedPairs
 from ..run import RunOptions, prepare_rank, run_training
 from ..state_files import list_states
@@ -135,7 +135,9 @@ def plan_resumed_encoder(
     share = math.gcd(max(config.batch // gpus, 1), config.batch_gpu)
     about = read_newest_about(folder)
     _refuse_edited_settings(config, about, folder)
-    changes = {"gpus": gpus, "batch_gpu": batch_gpu or share, "kimg": kimg or config.kimg}
+    changes: dict[str, Any] = {"gpus": gpus, "batch_gpu": batch_gpu or share, "kimg": kimg or config.kimg}
+    if config.segmenter is not None:
+        changes["segmenter"] = find_kept(folder, config.segmenter, config.data.content_hash)
     config = dataclasses.replace(config, **changes)
     if (done := about.get("kimg", 0)) >= config.kimg:
         raise SganError(f"The run in {folder} is complete at {done:g} kimg.", hint="Set a larger --kimg to continue.")
@@ -143,10 +145,10 @@ def plan_resumed_encoder(
 
 
 def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], folder: Path) -> None:
-    """Check config.json. Raises SganError if it differs from the settings of the last state, except for the place of
-    the model."""
+    """Check config.json. Raises SganError if it differs from the settings of the last state, except for the places of
+    the model and the segmenter."""
     edits = changed_settings(about.get("config", {}), to_json(config))
-    if names := sorted(edits.keys() - {"model", "checkpoint"}):
+    if names := sorted(edits.keys() - {"model", "checkpoint", "segmenter"}):
         before, now = edits[names[0]]
         raise SganError(
             f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "

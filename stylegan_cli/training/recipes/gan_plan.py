@@ -164,7 +164,9 @@ def _objective(config: TrainConfig) -> str:
     codes = [f"a code of {config.info} values"] if config.info else []
     codes += [f"codes of {plural(config.info_continuous, 'number')}"] if config.info_continuous else []
     codes += [f"mode regularization {config.mode_weight:g}"] if config.mode_weight else []
-    codes += [f"guide {guide.name} {guide.weight:g}" for guide in config.guides]
+    for guide in config.guides:
+        own = f" (discriminator {guide.discriminator_weight:g})" if guide.discriminator_weight else ""
+        codes.append(f"guide {guide.name} {guide.weight:g}{own}")
     return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes, *codes])
 
 

@@ -16,7 +16,7 @@ from ...progress import Progress, silent
 from ...runs import latest_snapshot, lock_run
 from ...runs.history import changed_settings, read_history
 from ..config import TrainConfig, read_config
-from ..folders import read_newest_about, refuse_other_recipe
+from ..folders import find_kept, read_newest_about, refuse_other_recipe
 from ..guides import check_files
 from ..state_files import list_states
 from .gan_plan import Plan, named_options, option_name, refuse_unused_options
@@ -45,7 +45,10 @@ def plan_resumed_run(
         pass
     about = read_newest_about(folder)
     _refuse_edited_settings(config, about, folder)
-    check_files(config.guides)
+    places = [find_kept(folder, guide.path, guide.content_hash) for guide in config.guides]
+    guides = tuple(dataclasses.replace(g, path=path) for g, path in zip(config.guides, places, strict=True))
+    check_files(guides)
+    config = dataclasses.replace(config, guides=guides)
     mirror = changes.pop("mirror", False)
     config = _redistributed(config, changes)
     if mirror:
