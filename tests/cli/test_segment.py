@@ -209,9 +209,12 @@ def test_translation_is_trained_on_generated_pairs(translator):
 
 
 def test_resumed_to_the_bit(sgan, translator, fitted, tiny_run, tmp_path):
-    words = ["--task", "mask", "--segmenter", fitted[1], "--sparse", "--model", tiny_run, "--runs", tmp_path, *SHORT]
+    """Also when the segmenter is gone: the run keeps a copy."""
+    segmenter, runs = shutil.copy(fitted[1], tmp_path / "segmenter.safetensors"), tmp_path / "runs"
+    words = ["--task", "mask", "--segmenter", segmenter, "--sparse", "--model", tiny_run, "--runs", runs, *SHORT]
     sgan("translate", "fit", *words, "--kimg", "0.032")
-    (whole,) = (p for p in tmp_path.iterdir() if p.is_dir())
+    (whole,) = (p for p in runs.iterdir() if p.is_dir())
+    segmenter.unlink()
     half = tmp_path / "half"
     shutil.copytree(whole, half)
     for path in half.glob("*000000.032*"):

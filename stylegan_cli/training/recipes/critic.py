@@ -8,6 +8,7 @@ whose judgment a small change of the pixels can turn around, so its gradient is 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -71,30 +72,24 @@ def fit_critic(
     broken = _break(torch.cat([without, with_it])[::_BROKEN], seed)
     others = torch.cat([without, early[early_tests:].repeat(repeats, 1, 1, 1), broken])
     with_it = with_it.repeat(max(round(len(others) / (_RARE * len(with_it))), 1), 1, 1, 1)
-    form = {"channels": others.shape[1], "height": others.shape[2], "width": others.shape[3]}
     fine = max(others.shape[2:]) <= 32
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = make_classifier(attribute, value, others.shape[1], fine)
-        x, targets = (
-            torch.cat([others, with_it]),
-            torch.arange(2).repeat_interleave(torch.tensor([len(others), len(with_it)])),
-        )
-        fit_classifier(classifier, x, [targets], seed, steps, progress, CriticRecipe)
+        targets = torch.tensor([0] * len(others) + [1] * len(with_it))
+        fit_classifier(classifier, torch.cat([others, with_it]), [targets], seed, steps, progress, CriticRecipe)
     classifier.eval().requires_grad_(False)
-    blank = CriticInfo(attribute, value, **form, fine=fine, accuracy=0, low=0, high=1)
-    low, high = (_logits(Critic(blank, classifier), _read(dataset, index)) for index in test)
-    info = CriticInfo(
-        attribute,
-        value,
-        **form,
-        fine=fine,
+    info = CriticInfo(attribute, value, *others.shape[1:], fine, accuracy=0, low=0, high=1)
+    critic = Critic(info, classifier)
+    low, high = (_logits(critic, _read(dataset, index)) for index in test)
+    info = dataclasses.replace(
+        info,
         accuracy=((low < 0).double().mean().item() + (high > 0).double().mean().item()) / 2,
         low=low.mean().item(),
         high=high.mean().item(),
         held_out=len(low) + len(high),
         junk=str(junk or ""),
-        junk_rejected=_rejected(Critic(blank, classifier), early[:early_tests]),
+        junk_rejected=_rejected(critic, early[:early_tests]),
         data=dataset.spec,
     )
     if info.skill < MIN_SKILL or not info.low < info.high:
