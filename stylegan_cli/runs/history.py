@@ -14,7 +14,7 @@ from .records import number, read_config
 HISTORY = "history"  # its name in config.json
 
 # Settings that do not change what is learned.
-_NO_CHANGE = ("recipe", "kimg", "snap", "gpus", "batch_gpu", "data.path", HISTORY)
+_NO_CHANGE = ("recipe", "kimg", "snap", "gpus", "batch_gpu", "data.path", "segmenter", HISTORY)
 
 Changes = dict[str, list[Any]]  # dotted name of a setting -> [before, now]
 
@@ -25,8 +25,19 @@ def changed_settings(
 ) -> Changes:
     """The settings that differ and that matter, of those that both versions of the program know."""
     old, new = flatten(before), flatten(now)
-    names = [name for name in old if name not in _NO_CHANGE and name in new and new[name] != old[name]]
+    names = [
+        name for name in old if name not in _NO_CHANGE and name in new and _contents(new[name]) != _contents(old[name])
+    ]
     return {name: [old[name], new[name]] for name in names}
+
+
+def _contents(value: Any) -> Any:
+    """Files in a list are the same wherever they lie."""
+    if not isinstance(value, list):
+        return value
+    return [
+        {k: v for k, v in x.items() if k != "path"} if isinstance(x, dict) and "content_hash" in x else x for x in value
+    ]
 
 
 def read_history(

@@ -62,6 +62,9 @@ def test_a_critic_guides_a_run(sgan, fit, rgb_set, tmp_path):
     assert "--guide cannot be changed when a run is resumed" in other.stderr
     sgan("train", "--resume", folder, "--kimg", "0.048", "-q")
     path.unlink()
+    (copy,) = (tmp_path / folder).glob("critic-*.safetensors")
+    assert "Settings changed" not in sgan("train", "--resume", folder, "--kimg", "0.056").stderr
+    copy.unlink()
     assert "does not exist" in sgan("train", "--resume", folder, "--kimg", "0.064", code=1).stderr
 
 

@@ -79,7 +79,8 @@ def fit_critic(
         targets = torch.tensor([0] * len(others) + [1] * len(with_it))
         fit_classifier(classifier, torch.cat([others, with_it]), [targets], seed, steps, progress, CriticRecipe)
     classifier.eval().requires_grad_(False)
-    info = CriticInfo(attribute, value, *others.shape[1:], fine, accuracy=0, low=0, high=1)
+    channels, height, width = others.shape[1:]
+    info = CriticInfo(attribute, value, channels, height, width, fine, accuracy=0, low=0, high=1)
     critic = Critic(info, classifier)
     low, high = (_logits(critic, _read(dataset, index)) for index in test)
     info = dataclasses.replace(

@@ -145,10 +145,10 @@ def plan_resumed_encoder(
 
 
 def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], folder: Path) -> None:
-    """Check config.json. Raises SganError if it differs from the settings of the last state, except for the places of
-    the model and the segmenter."""
+    """Check config.json. Raises SganError if it differs from the settings of the last state, except for the place of
+    the model."""
     edits = changed_settings(about.get("config", {}), to_json(config))
-    if names := sorted(edits.keys() - {"model", "checkpoint", "segmenter"}):
+    if names := sorted(edits.keys() - {"model", "checkpoint"}):
         before, now = edits[names[0]]
         raise SganError(
             f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
