@@ -396,18 +396,6 @@ def benchmark(function: Callable) -> Callable:
     return main
 
 
-class Numbers(click.ParamType):
-    """A list of integers such as 256,1024."""
-
-    name = "numbers"
-
-    def convert(self, value, param, ctx):
-        try:
-            return tuple(int(part) for part in value.split(",")) if isinstance(value, str) else value
-        except ValueError:
-            self.fail(f"{value!r} is not a valid list of numbers. Use for example 256,1024.")
-
-
 def line(row: dict) -> str:
     """A row as text for the terminal."""
     if row.get("ours") is None:

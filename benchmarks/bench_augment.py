@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import click
 import torch
-from _harness import Bench, Numbers, backward_of, benchmark, cycle_through, graphed, wider_dtype
+from _harness import Bench, backward_of, benchmark, cycle_through, graphed, wider_dtype
+from _options import Numbers
 from torch import Tensor
 
 from stylegan_cli.ops import use

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from _harness import Bench, Numbers, benchmark
+from _harness import Bench, benchmark
+from _options import Numbers
 
 from stylegan_cli.threads import BUSY, QUIET, available_cores
 

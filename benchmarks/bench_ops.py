@@ -21,7 +21,8 @@ import _peer
 import _plain
 import click
 import torch
-from _harness import Bench, Numbers, Run, backward_of, benchmark, compiled, count_input_sets, cycle_through, wider_dtype
+from _harness import Bench, Run, backward_of, benchmark, compiled, count_input_sets, cycle_through, wider_dtype
+from _options import Numbers
 from torch import Tensor
 
 from stylegan_cli.ops import (

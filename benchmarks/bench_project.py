@@ -11,7 +11,8 @@ import statistics
 
 import click
 import torch
-from _harness import Bench, Numbers, Run, benchmark, compare
+from _harness import Bench, Run, benchmark, compare
+from _options import Numbers
 from torch import nn
 
 from stylegan_cli.data.dataset import DataSpec

@@ -12,7 +12,8 @@ import functools
 
 import click
 import torch
-from _harness import Bench, Numbers, benchmark, cycle_through
+from _harness import Bench, benchmark, cycle_through
+from _options import Numbers
 
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config

@@ -17,7 +17,8 @@ import _peer
 import _plain
 import click
 import torch
-from _harness import Bench, Numbers, benchmark, compiled, cycle_through, graphed, time_share
+from _harness import Bench, benchmark, compiled, cycle_through, graphed, time_share
+from _options import Numbers
 from torch import nn
 
 from stylegan_cli.models.frozen import frozen_synthesis

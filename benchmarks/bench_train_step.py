@@ -18,7 +18,8 @@ import _peer
 import _plain
 import click
 import torch
-from _harness import Bench, Numbers, Run, benchmark
+from _harness import Bench, Run, benchmark
+from _options import Numbers
 from torch import nn
 
 from stylegan_cli.data.dataset import DataSpec

@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 import torch
+from _options import Numbers
 from _results import command_line, machine, save_entry
 from PIL import Image
 from torch import Tensor, nn
@@ -44,11 +45,12 @@ from stylegan_cli.runs import latest_snapshot, list_runs
 from stylegan_cli.sampling import counter
 from stylegan_cli.sampling.critics import save_critic
 from stylegan_cli.sampling.latents import latents_from_seeds
-from stylegan_cli.snapshot import load_snapshot
+from stylegan_cli.snapshot import load_snapshot, read_info
 from stylegan_cli.training.recipes.classifier import open_classifier
 from stylegan_cli.training.recipes.critic import fit_critic
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.recipes.gan_plan import plan_new_run
+from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
 from stylegan_cli.training.run import RunOptions
 
 SIZE = (32, 32)
@@ -102,27 +104,18 @@ class Work:
         return self.folder / name
 
     def run(self, name: str, data: str, kimg: float, start: Path | None = None, **options: Any) -> Path:
-        """Train, unless it is done; return the run folder."""
+        """Train, or go on with a run that was interrupted, unless it is done; return the run folder."""
         runs = self.folder / name
-        if done := list_runs(runs):
-            return done[0]
+        begun = next(iter(list_runs(runs)), None)
+        if begun and (path := latest_snapshot(begun)) and read_info(path).kimg >= kimg:
+            return begun
         print(f"training {name}, {kimg:g} kimg", flush=True)
-        plan = plan_new_run(
-            str(self.path(data)), "demo", start and str(start), kimg=kimg, snap=max(kimg / 16, 1), **options
-        )
-        return train(plan.config, None, "cpu", plan.start, RunOptions(quiet=True, runs=str(runs)), plan.dataset)
-
-
-class Numbers(click.ParamType):
-    """Numbers separated by commas."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
-        return [float(part) for part in value.split(",") if part] if isinstance(value, str) else value
-
-
-NUMBERS = Numbers()
+        settings = options | {"kimg": kimg, "snap": max(kimg / 16, 1)}
+        if begun:
+            plan = plan_resumed_run(begun, {"kimg": kimg})
+        else:
+            plan = plan_new_run(str(self.path(data)), "demo", start and str(start), **settings)
+        return train(plan.config, begun, "cpu", plan.start, RunOptions(quiet=True, runs=str(runs)), plan.dataset)
 
 
 @click.command()
@@ -130,8 +123,12 @@ NUMBERS = Numbers()
 @click.option("--detector", metavar="FILE", help="Weights of LPIPS.")
 @click.option("--base", default=100.0, show_default=True, help="Length of the base model's run in kimg.")
 @click.option("--tuned", default=20.0, show_default=True, help="Length of the fine-tuned models' runs in kimg.")
-@click.option("--weights-one", type=NUMBERS, default="5", metavar="W,...", help="Of the critic, with bearded people.")
-@click.option("--weights-both", type=NUMBERS, default="1.5", metavar="W,...", help="Of both critics, with all people.")
+@click.option(
+    "--weights-one", type=Numbers(float), default="5", metavar="W,...", help="Of the critic, with bearded people."
+)
+@click.option(
+    "--weights-both", type=Numbers(float), default="1.5", metavar="W,...", help="Of both critics, with all people."
+)
 @click.option("--discriminator-weight", default=0.0, show_default=True, help="Of the critic in D's loss.")
 @click.option("--images", default=2000, show_default=True, help="Number of images of each kind of people.")
 @click.option("--num", default=512, show_default=True, help="Number of images that are measured.")
@@ -142,8 +139,8 @@ def main(
     detector: str | None,
     base: float,
     tuned: float,
-    weights_one: list[float],
-    weights_both: list[float],
+    weights_one: Sequence[float],
+    weights_both: Sequence[float],
     discriminator_weight: float,
     images: int,
     num: int,

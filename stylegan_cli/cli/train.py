@@ -119,9 +119,10 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
 )
 @click.option(
     "--info-continuous",
-    type=click.IntRange(1),
+    type=click.IntRange(0),
     metavar="N",
-    help="Number of numbers of z that the discriminator recovers: gradual properties. Default: none.",
+    help="Number of numbers of z that the discriminator recovers: gradual properties. 0 drops those of the model to "
+    "start from. Default: as that model, else none.",
 )
 @click.option(
     "--info-weight", type=FiniteRange(0), help="Weight of the recovery of the codes in both losses. Default: 1."

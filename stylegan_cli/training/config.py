@@ -147,7 +147,7 @@ class TrainConfig:
             )
 
     @property
-    def inputs(self) -> list[tuple[str, str]]:
+    def needed_files(self) -> list[tuple[str, str]]:
         return [(guide.path, guide.content_hash) for guide in self.guides]
 
 

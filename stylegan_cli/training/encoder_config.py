@@ -82,7 +82,7 @@ class EncoderRunConfig:
             )
 
     @property
-    def inputs(self) -> list[tuple[str, str]]:
+    def needed_files(self) -> list[tuple[str, str]]:
         return [] if self.segmenter is None else [(self.segmenter, self.data.content_hash)]
 
 

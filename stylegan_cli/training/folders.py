@@ -102,7 +102,7 @@ def keep_copy(
 ) -> None:
     """Copy a file into the run folder, since commands overwrite their outputs. Raises SganError if the disk is full."""
     copy = _copy_of(folder, path, content_hash)
-    if not copy.is_file() and os.path.isfile(path):
+    if not copy.is_file() and _is_file(path, content_hash):
         with atomic_path(copy) as temporary:
             shutil.copyfile(path, temporary)
 
@@ -114,11 +114,14 @@ def find_kept(
 ) -> str:
     """Return the path of a file, or of its copy in the run folder if it is gone or has changed."""
     copy = _copy_of(folder, path, content_hash)
-    same = os.path.isfile(path) and sha256_of(Path(path)) == content_hash
-    return str(copy.absolute()) if not same and copy.is_file() else path
+    return path if _is_file(path, content_hash) or not copy.is_file() else str(copy.absolute())
+
+
+def _is_file(path: str, content_hash: str) -> bool:
+    return os.path.isfile(path) and sha256_of(Path(path)) == content_hash
 
 
 def _copy_of(folder: Path, path: str, content_hash: str) -> Path:
     name = Path(path)
-    kept = name.stem.removesuffix(f"-{content_hash[:8]}")  # it may be that of another run
-    return folder / f"{kept}-{content_hash[:8]}{name.suffix}"
+    stem = name.stem.removesuffix(f"-{content_hash[:8]}")  # the file may be such a copy
+    return folder / f"{stem}-{content_hash[:8]}{name.suffix}"

@@ -138,7 +138,7 @@ class RunConfig(Protocol):
     @property
     def data(self) -> DataSpec: ...  # dataset that metrics compare with
     @property
-    def inputs(self) -> list[tuple[str, str]]: ...  # path and SHA-256 of files that the run reads besides
+    def needed_files(self) -> list[tuple[str, str]]: ...  # beside dataset and model: path, SHA-256
 
 
 class Report(Stateful, Protocol):

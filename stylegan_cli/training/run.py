@@ -89,7 +89,7 @@ def run_training(
             stack.enter_context(lock_run(folder))
             refuse_other_recipe(folder, config.recipe)
             stack.enter_context(record_failure(folder))
-            for path, content_hash in config.inputs:
+            for path, content_hash in config.needed_files:
                 keep_copy(folder, path, content_hash)
         stop = stack.enter_context(stop_on_interrupt(device))
         engine = build(bool(list_states(folder)))

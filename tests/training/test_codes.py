@@ -119,10 +119,15 @@ def test_numbers_with_classes_of_the_dataset(make_config, make_trainer):
 
 
 def test_a_model_with_a_code_goes_on_with_it_or_without(train_run, rgb_set):
-    folder, _ = train_run(info=3, pl_weight=0)
+    folder, _ = train_run(info=3, info_continuous=2, pl_weight=0)
     start = str(latest_snapshot(folder))
-    same, without = (plan_new_run(str(rgb_set), None, start, info=info).config for info in (None, 0))
-    assert (same.info, same.generator.c_dim) == (3, 3) and (without.info, without.generator.c_dim) == (0, 0)
+
+    def codes(**options):
+        config = plan_new_run(str(rgb_set), None, start, **options).config
+        return config.info, config.generator.c_dim, config.info_continuous, config.discriminator.codes
+
+    assert codes() == (3, 3, 2, 2) and codes(info=0) == (0, 0, 2, 2) and codes(info_continuous=0) == (3, 3, 0, 0)
+    assert codes(info=0, info_continuous=0) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

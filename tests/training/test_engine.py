@@ -32,7 +32,7 @@ from stylegan_cli.training.state_files import list_states, read_about, read_stat
 @dataclass(frozen=True)
 class Settings:
     recipe: ClassVar[str] = "line"
-    inputs: ClassVar[list[tuple[str, str]]] = []
+    needed_files: ClassVar[list[tuple[str, str]]] = []
     kimg: float
     snap: float = 0.064
     batch: int = 8

@@ -10,6 +10,7 @@ from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import SganError
 from stylegan_cli.sampling.critics import Critic, CriticInfo, make_classifier, save_critic
 from stylegan_cli.training.config import GuideConfig, read_config
+from stylegan_cli.training.folders import find_kept, keep_copy
 from stylegan_cli.training.guides import plan_guides
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes import gan_plan, gan_resume
@@ -204,6 +205,24 @@ def test_a_run_keeps_a_copy_of_its_guide(train_run, make_guide, tmp_path):
     a, b = (read_state(list_states(x)[0])[0] for x in (whole, folder))
     assert all(torch.equal(a["G"][name], b["G"][name]) for name in a["G"])
     assert read_config(json.loads((folder / "config.json").read_text())).guides[0].path == str(copy)
+
+
+def test_only_the_file_of_the_run_is_kept(tmp_path):
+    path, run = tmp_path / "critic.safetensors", tmp_path / "run"
+    run.mkdir()
+    path.write_bytes(b"first")
+    content_hash = sha256_of(path)
+    path.write_bytes(b"second")
+    keep_copy(run, str(path), content_hash)
+    assert not list(run.iterdir()) and find_kept(run, str(path), content_hash) == str(path)
+    path.write_bytes(b"first")
+    keep_copy(run, str(path), content_hash)
+    (copy,) = run.iterdir()
+    assert find_kept(run, str(path), content_hash) == str(path)
+    path.unlink()
+    assert find_kept(run, str(path), content_hash) == str(copy)
+    keep_copy(run, str(copy), content_hash)
+    assert list(run.iterdir()) == [copy]
 
 
 def test_plans(rgb_set, make_guide):

@@ -29,7 +29,7 @@ from ..optimizer import GuardedAdamW
 from ..recipe import Batch, Phase, Recipe
 
 _PROTOCOL = 1  # increment when the same images give another network
-_FINE = 32  # pixels; for larger images the first convolution also halves the size
+FINE = 32  # pixels; for larger images the first convolution also halves the size
 _IMAGES = 10_000  # maximum number of images of a dataset to use
 _BATCH, _STEPS, _EPOCHS = 64, 450, 4  # batch size; minimum number of steps and of epochs
 _RATE, _DECAY = 3e-3, 0.01
@@ -93,20 +93,28 @@ def train_classifier(
     """Train on a random nine tenths of the images; `recognition` is measured on the others."""
     index = torch.arange(len(dataset)) if indices is None else torch.tensor(list(indices))
     index = index[counter.uniform(seed, "classifier.split", index).argsort()[:_IMAGES]]
-    x = torch.cat([_to_uint8(prepare(dataset.images(part))) for part in index.split(256)])
+    x = read_images(dataset, index)
     classes = {name: classes_by_value(dataset.attributes[name]) for name in names}
     targets = [torch.from_numpy(labels.values)[index] for labels in classes.values()]
     num_test = max(len(x) // 10, 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         values = {name: labels.names for name, labels in classes.items()}
-        classifier = ImageClassifier(values, x.shape[1], fine=max(x.shape[2:]) <= _FINE)
+        classifier = ImageClassifier(values, x.shape[1], fine=max(x.shape[2:]) <= FINE)
         fit_classifier(classifier, x[num_test:], [t[num_test:] for t in targets], seed, steps, progress)
     predictions = classifier.eval().requires_grad_(False).classify(x[:num_test]).values()
     for name, logits, target in zip(names, predictions, targets, strict=True):
         accuracy = (logits.argmax(1) == target[:num_test]).double().mean().item()
         classifier.recognition[name] = Recognition(accuracy, (target.bincount().max() / len(target)).item())
     return classifier
+
+
+def read_images(
+    dataset: Dataset,
+    index: Tensor,  # [N] int64
+) -> Tensor:  # uint8 [N, C, h, w]
+    """Read images at the classifier's size."""
+    return torch.cat([_to_uint8(prepare(dataset.images(part))) for part in index.split(256)])
 
 
 def open_classifier(

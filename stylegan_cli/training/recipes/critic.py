@@ -26,14 +26,15 @@ from ...progress import Progress, silent
 from ...runs.records import number, read_config
 from ...sampling import counter
 from ...sampling.critics import Critic, CriticInfo, fit_images, make_classifier
-from .classifier import ClassifierRecipe, LabeledBatch, fit_classifier
+from .classifier import FINE, ClassifierRecipe, LabeledBatch, fit_classifier, read_images
 
 MIN_SKILL = 0.2  # a critic with less is refused
 _IMAGES = 10_000  # maximum number of images of a dataset to use
 _FEWEST = 10  # images with, and without the value, that are needed
 _EARLY = 0.1  # fraction of a run in which its images count as unformed
 _BROKEN = 4  # of this number of images, one is also shown as noise or blur
-_RARE = 3  # an image with the value is repeated until there are at most this many others for each
+_HELD_OUT = 3  # images with, and without the value, at least
+_RARE = 3  # rare images with the value are repeated: for each, there are about this many others
 _SMOOTHNESS = 10.0  # weight of the gradient penalty, for 3 x 32 x 32 values
 _GRID = re.compile(r"fakes-([0-9]+(?:\.[0-9]+)?)\.png")
 
@@ -64,7 +65,7 @@ def fit_critic(
     SganError if the dataset has no such attribute or value, too few images of it, or if it cannot be recognized."""
     check_value(dataset, attribute, value)
     train, test = _split(torch.tensor([x == value for x in dataset.attributes[attribute]]), seed)
-    without, with_it = (_read(dataset, index) for index in train)
+    without, with_it = (read_images(dataset, index) for index in train)
     early = early_images(junk, without.shape[1:])[: len(without)] if junk else without[:0]
     early = early[counter.uniform(seed, "critic.junk", torch.arange(len(early))).argsort()]
     early_tests = len(early) // 8
@@ -72,7 +73,7 @@ def fit_critic(
     broken = _break(torch.cat([without, with_it])[::_BROKEN], seed)
     others = torch.cat([without, early[early_tests:].repeat(repeats, 1, 1, 1), broken])
     with_it = with_it.repeat(max(round(len(others) / (_RARE * len(with_it))), 1), 1, 1, 1)
-    fine = max(others.shape[2:]) <= 32
+    fine = max(others.shape[2:]) <= FINE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = make_classifier(attribute, value, others.shape[1], fine)
@@ -82,7 +83,7 @@ def fit_critic(
     channels, height, width = others.shape[1:]
     info = CriticInfo(attribute, value, channels, height, width, fine, accuracy=0, low=0, high=1)
     critic = Critic(info, classifier)
-    low, high = (_logits(critic, _read(dataset, index)) for index in test)
+    low, high = (_logits(critic, read_images(dataset, index)) for index in test)
     info = dataclasses.replace(
         info,
         accuracy=((low < 0).double().mean().item() + (high > 0).double().mean().item()) / 2,
@@ -110,12 +111,8 @@ def _split(
     order = counter.uniform(seed, "critic.split", torch.arange(len(has))).argsort()
     kinds = [order[~has[order]], order[has[order]]]
     kinds = [kind[: max(_IMAGES // 2, _IMAGES - len(other))] for kind, other in zip(kinds, kinds[::-1], strict=True)]
-    tests = [max(len(kind) // 10, _FEWEST // 3) for kind in kinds]
+    tests = [max(len(kind) // 10, _HELD_OUT) for kind in kinds]
     return [k[n:] for k, n in zip(kinds, tests, strict=True)], [k[:n] for k, n in zip(kinds, tests, strict=True)]
-
-
-def _read(dataset: Dataset, index: Tensor) -> Tensor:  # uint8 [N, C, h, w]
-    return torch.cat([to_uint8(prepare(dataset.images(part))) for part in index.split(256)])
 
 
 def check_value(dataset: Dataset, attribute: str, value: str) -> None:

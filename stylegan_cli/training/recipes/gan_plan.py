@@ -161,13 +161,13 @@ def _objective(config: TrainConfig) -> str:
     """Summarize the objective, for example 'hinge, gamma 1, R2 0.5, classes'."""
     weights = {"gamma": config.gamma, "R2": config.r2_gamma, "gradient penalty": config.gp_weight}
     classes = ["classes"] if config.discriminator.labels == "classifier" and not config.info else []
-    codes = [f"a code of {config.info} values"] if config.info else []
-    codes += [f"codes of {plural(config.info_continuous, 'number')}"] if config.info_continuous else []
-    codes += [f"mode regularization {config.mode_weight:g}"] if config.mode_weight else []
+    others = [f"a code of {config.info} values"] if config.info else []
+    others += [f"codes of {plural(config.info_continuous, 'number')}"] if config.info_continuous else []
+    others += [f"mode regularization {config.mode_weight:g}"] if config.mode_weight else []
     for guide in config.guides:
-        own = f" (discriminator {guide.discriminator_weight:g})" if guide.discriminator_weight else ""
-        codes.append(f"guide {guide.name} {guide.weight:g}{own}")
-    return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes, *codes])
+        second = f" (discriminator {guide.discriminator_weight:g})" if guide.discriminator_weight else ""
+        others.append(f"guide {guide.name} {guide.weight:g}{second}")
+    return ", ".join([config.loss, *(f"{name} {x:g}" for name, x in weights.items() if x > 0), *classes, *others])
 
 
 def describe_next_steps(
