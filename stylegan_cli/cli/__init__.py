@@ -25,6 +25,7 @@ COMMANDS = {
     "generate": "Generate images with a trained model.",
     "mix": "Mix the styles of images in a grid.",
     "edit": "Find directions in the latent space and edit images along them.",
+    "explore": "Explore a model in the browser.",
     "interpolate": "Render a video that moves through the latent space.",
     "noise": "Show how the noise inputs of a model affect its images.",
     "project": "Find the latents that reproduce an image.",
@@ -54,7 +55,9 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "resvg_py": "demo",
+    "starlette": "web",
     "tensorboard": "tb",
+    "uvicorn": "web",
 }
 
 # Disk errors that the user can fix: no traceback is needed.

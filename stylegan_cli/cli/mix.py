@@ -29,12 +29,14 @@ _IMAGES = "images, as seeds such as 0,5,10-20 or as files of latents (.npz, .npy
     default=1.0,
     help="Share of the column image in these styles: 0 keeps the row's, 1 takes the column's.",
 )
+@click.option("--save-w", is_flag=True, help="Also write the latents of the mixed images to w.npz, for other commands.")
 @sampling_options
 @session_options
 def command(
     call: Call,
     outdir: str,
     format: str,
+    save_w: bool,
     **request: Any,  # see session.MixRequest
 ) -> None:
     """Mix the styles of images in a grid.
@@ -55,5 +57,5 @@ def command(
         session = call.open()
         result = session.mix(progress=progress, **request)
     call.inform(*result.notes)
-    files = result.save(outdir, format)
+    files = result.save(outdir, format, latents=save_w)
     call.print_result({"model": session.path, "styles": result.styles, "files": files}, files[-1])

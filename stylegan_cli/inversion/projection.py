@@ -18,7 +18,7 @@ from ..sampling.generate import LatentSpace, SamplingOptions
 from ..sampling.latent_files import collect_latents, target_names
 from ..sampling.latent_space import check_use
 from ..snapshot import Snapshot
-from .projector import ProjectionOptions, Start, project
+from .projector import ProjectionOptions, Start, Watch, project
 from .results import Projection
 from .targets import read_mask, read_targets
 
@@ -60,9 +60,10 @@ def project_images(
     options: ProjectionOptions,
     loss: Loss,
     progress: Progress = silent,
+    watch: Watch | None = None,  # called after each step, before `progress`
 ) -> Projection:
     """Project images. Ctrl-C stops early and returns the result so far, which is marked as interrupted."""
-    latents = project(snapshot.G, inputs.targets, loss, options, inputs.mask, inputs.start, progress)
+    latents = project(snapshot.G, inputs.targets, loss, options, inputs.mask, inputs.start, progress, watch)
     n = len(latents.ws)
     return Projection(inputs.names[:n], inputs.targets[:n], latents, inputs.mask, snapshot.G)
 

@@ -13,6 +13,7 @@ Where latents also move the image (Karras et al. 2021), its rotation and transla
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,7 @@ from ..sampling.latents import sample_noise
 from ..sampling.view import input_indices
 from .view import View, without_view
 
+Watch = Callable[[Tensor], None]  # takes the best latents so far of a batch [N, num_ws, w_dim], after each step
 _NUM_SAMPLES = 10_000  # for the mean and the standard deviation of W
 _NOISE_WEIGHT = 1e5
 _MAX_PATH_LENGTH = 100  # number of intermediate latents to keep
@@ -100,6 +102,7 @@ def project(
     mask: Tensor | None = None,  # [1, 1, H, W]: 1 counts, 0 does not
     start: Start | None = None,  # None: the closest of the candidates
     progress: Progress = silent,
+    watch: Watch | None = None,
 ) -> ProjectedLatents:
     """Project targets in batches. Ctrl-C stops early and returns the results so far.
 
@@ -115,7 +118,7 @@ def project(
         for k, i in enumerate(offsets):
             part = slice(i, i + batch)
             projector = Projector(G, targets[part], loss, options, mask, start and start.select(part), progress)
-            parts.append(_run(projector, progress, k * options.steps, total))
+            parts.append(_run(projector, progress, k * options.steps, total, watch))
             if parts[-1].interrupted:
                 break
     except KeyboardInterrupt:  # before the first step of a batch
@@ -136,6 +139,7 @@ def _run(
     progress: Progress,
     previous_steps: int,  # completed for other targets
     total: int,  # steps for all targets
+    watch: Watch | None,
 ) -> ProjectedLatents:
     path, interval, interrupted, figure = [], -(-projector.options.steps // _MAX_PATH_LENGTH), False, ""
     try:
@@ -145,6 +149,8 @@ def _run(
             projector.step()
             if projector.done % 10 == 0:
                 figure = f", distance={projector.best.distance.mean():.4f}"
+            if watch:
+                watch(projector.best.ws)
             progress(f"steps{figure}", previous_steps + projector.done, total)
         projector.evaluate()
     except KeyboardInterrupt:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..data.images import labeled_grid
+from ..errors import SganError
 from ..progress import Progress, silent
 from ..sampling import checks
 from ..sampling.generate import SamplingOptions, generate_images
-from ..sampling.latent_files import filename_part
+from ..sampling.latent_files import Latents, filename_part, save_latents
 from ..sampling.mixing import mix_styles, style_indices
 from .model import ImagesResult, Model, OutputImage, tuned_note, upcast
 
@@ -44,6 +46,37 @@ class MixResult(ImagesResult):
     styles: list[int]  # indices of w that come from the column
     row_images: Tensor  # uint8 [R, C, H, W]
     col_images: Tensor  # uint8 [K, C, H, W]
+    model: Model
+    sources: Latents  # of rows and columns
+    ws: Tensor  # [R * K, num_ws, w_dim] of the mixed images
+
+    def save(
+        self,
+        folder: str | Path,
+        format: str = "png",
+        *,
+        latents: bool = False,  # also write w.npz, the latents of the mixed images for other requests
+    ) -> list[Path]:  # the sheet last
+        """Write all images and the sheet. Raises SganError for `latents` if they belong to a tuned generator."""
+        if latents and self.sources.tuned:
+            raise SganError(
+                f"The latents belong to the tuned generator in {self.sources.tuned}.", hint="Remove latents=True."
+            )
+        files = super().save(folder, format)
+        if latents:
+            files.insert(0, Path(folder) / "w.npz")
+            rows = [r for r in range(len(self.row_images)) for _ in range(len(self.col_images))]
+            maps, layers = self.sources.noise_of(rows), [row.name for row in self.sources.G.noise_layers]
+            save_latents(
+                files[0],
+                self.ws,
+                seeds=[self.sources.seeds[r] for r in rows],
+                names=[output.name for output in self.outputs],
+                noise=None if maps is None else dict(zip(layers, maps, strict=True)),
+                model=self.outputs[0].metadata["model"],
+                settings=self.model.file_settings,
+            )
+        return files
 
 
 def mix(
@@ -83,4 +116,7 @@ def mix(
         styles=indices,
         row_images=row_images,
         col_images=col_images,
+        model=model,
+        sources=sources,
+        ws=mixed.flatten(0, 1),
     )

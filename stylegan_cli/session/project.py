@@ -17,7 +17,7 @@ from ..detectors.distances import Loss
 from ..detectors.losses import LOSSES
 from ..errors import MisuseError
 from ..inversion.projection import ProjectionInput, choose_loss, prepare_input, project_images
-from ..inversion.projector import ProjectionOptions, Start, batch_size
+from ..inversion.projector import ProjectionOptions, Start, Watch, batch_size
 from ..inversion.results import SHEET, Projection, output_paths, path_frames, psnr, save_projection
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
@@ -212,11 +212,14 @@ def project(
     model: Model,
     request: ProjectRequest | ProjectTask,
     progress: Progress = silent,
+    watch: Watch | None = None,  # takes the best latents so far [N, num_ws, w_dim] after each step
 ) -> ProjectResult:
     """Search the latents whose images are closest to the targets. Ctrl-C keeps the best results so far; raises
     KeyboardInterrupt if there are none."""
     task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
-    finding = project_images(model.snapshot, task.task, upcast(ProjectionOptions, task.request), task.loss, progress)
+    finding = project_images(
+        model.snapshot, task.task, upcast(ProjectionOptions, task.request), task.loss, progress, watch
+    )
     return ProjectResult(model, task, finding, finding.latents.interrupted)
 
 

@@ -107,6 +107,19 @@ def test_conditional_model(mix, class_run):
     assert (record["class"], record["class_name"]) == ("1", "none")
 
 
+def test_saved_latents_continue(mix, source):
+    """Mixing in two steps: the mixed images, saved and mixed with the row image again, are what they were."""
+    first = mix("--rows", "1", "--cols", "2,3", "--styles", "0-2", "--save-w", "--noise-mode", "none")
+    again = mix("--rows", first / "w.npz", "--cols", "1", "--styles", "0-2", "--noise-mode", "none", into="again")
+    changed = mix("--rows", "1", "--cols", first / "w.npz", "--styles", "0-2", "--noise-mode", "none", into="changed")
+    for name, seed in (("mix0001-0002", 2), ("mix0001-0003", 3)):
+        image = pixels(first / f"mix0001-{seed:04d}.png")
+        assert not np.array_equal(image, source(1))
+        assert abs(pixels(changed / f"mix0001-{name}.png") - image).max() <= 1
+        restored = pixels(again / f"mix{name}-0001.png")
+        assert not np.array_equal(restored, image)
+
+
 def test_styles_out_of_range(sgan, tiny_run, tmp_path):
     result = sgan("mix", "--model", tiny_run, "--styles", "6-8", "--outdir", tmp_path / "out", "-q", code=1)
     assert "no style 8" in result.stderr and "0-7" in result.stderr

@@ -1,0 +1,83 @@
+"""sgan explore"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import SganError
+from .call import Call
+from .options import session_options
+
+
+@click.command(short_help="Explore a model in the browser.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8765, help="Port; if it is in use, the next free one.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    help="Address to listen on. With any other than the default, other machines can connect; the token in the printed "
+    "address is then all that protects the explorer.",
+)
+@click.option("--open/--no-open", "open_", default=True, help="Open the page in the browser.")
+@click.option("--outdir", default="./out/explore", metavar="FOLDER", help="Folder to write to.")
+@session_options
+def command(
+    call: Call,
+    port: int,
+    host: str,
+    open_: bool,
+    outdir: str,
+) -> None:
+    """Explore a model in the browser.
+
+    Shows an endless gallery of images, mixes their styles, moves them along directions, finds photos in the latent
+    space, drags points of an image to other places, and renders videos; for a run folder, also how the model has
+    developed. Everything that the page does can be repeated with the command that it shows. Prints the address of the
+    page, which contains a random token: whoever has it can use the explorer. Ctrl-C ends it.
+
+    Needs Starlette and uvicorn: pip install 'stylegan-cli[web]'.
+
+    \b
+    Examples:
+      sgan explore
+      sgan explore --model runs/00000-faces-auto
+      sgan explore --no-open --port 9000
+    """
+    import starlette  # noqa: F401 (a missing extra is reported before the model is opened)
+    import uvicorn  # noqa: F401
+
+    from ..files import check_writable
+
+    session = call.open()
+    from ..explore.folder import Folder
+    from ..explore.pictures import Pictures
+    from ..explore.server import listen, serve
+
+    folder = Path(outdir)
+    run = Path(call.model) if call.model and Path(call.model).is_dir() else None
+    if run is None and session.info.run and session.path.parent.joinpath("config.json").is_file():
+        run = session.path.parent
+    model = ["--model", call.model] if call.model else []
+    model += ["--runs", call.runs] if not call.model and call.runs != "./runs" else []
+    check_writable(folder)
+    sock = listen(host, port)
+    found = sock.getsockname()[1]
+    if found != port:
+        call.inform(f"Port {port} is in use; using {found}.")
+    pictures = Pictures(session, Folder(folder), model, run)
+
+    def ready(address: str) -> None:
+        call.print_result({"model": session.path, "address": address}, address)
+        if open_ and not click.launch(address) == 0:
+            call.inform("No browser could be opened: open the address yourself.")
+        call.inform("Press Ctrl-C to end.")
+
+    try:
+        serve(pictures, host, sock, ready)
+    except SganError:
+        raise
+    finally:
+        sock.close()
+    call.inform("Stopped.")

@@ -1,0 +1,213 @@
+"""The addresses of the explorer, and the functions behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from importlib.resources import files
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ..errors import MisuseError, SganError
+from . import calls, works
+from .facts import describe_model, list_snapshots
+from .folder import MEDIA
+from .guard import TooLargeError
+from .jobs import MAX_JOBS, Job
+from .pictures import Origin, Pictures, Shot, to_rgba
+from .turns import BusyError, Turns
+
+T = TypeVar("T")
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_PAGE = "index.html"
+
+
+class App:
+    """The application of one model. Every computation of an image takes a turn; long work passes it on in between."""
+
+    def __init__(self, pictures: Pictures):
+        self.pictures, self.turns = pictures, Turns()
+        self.jobs: dict[str, Job] = {}  # running ones, by the page's names
+        page = files("stylegan_cli.explore") / "page"
+        self.page = {f.name: f.read_bytes() for f in page.iterdir() if f.name.endswith(tuple(_TYPES))}
+        self.threads = anyio.CapacityLimiter(64)
+
+    def asgi(self) -> Starlette:
+        pictures = self.pictures
+        return Starlette(
+            routes=[
+                Route("/", self.send_page),
+                Route("/page/{name}", self.send_page),
+                Route("/api/model", self.answer(lambda: describe_model(pictures))),
+                Route("/api/items", self.answer(lambda: {"items": pictures.folder.list("*.npz", "directions-")})),
+                Route("/api/directions", self.answer(lambda: {"files": works.list_directions(pictures)})),
+                Route("/api/snapshots", self.answer(lambda: list_snapshots(pictures))),
+                Route("/api/files/{name:path}", self.send_file),
+                Route("/api/images", self.show(calls.ImagesCall, pictures.images), methods=["POST"]),
+                Route("/api/mix", self.show(calls.MixCall, pictures.mix), methods=["POST"]),
+                Route("/api/grid", self.show(calls.GridCall, pictures.grid), methods=["POST"]),
+                Route("/api/edit", self.show(calls.EditCall, pictures.edit), methods=["POST"]),
+                Route("/api/walk", self.show(calls.WalkCall, pictures.walk), methods=["POST"]),
+                Route("/api/keep", self.keep, methods=["POST"]),
+                Route("/api/photo", self.photo, methods=["POST"]),
+                Route("/api/encode", self.encode, methods=["POST"]),
+                Route("/api/find", self.start(calls.FindCall, works.find), methods=["POST"]),
+                Route("/api/project", self.start(calls.ProjectCall, works.project), methods=["POST"]),
+                Route("/api/drag", self.start(calls.DragCall, works.drag), methods=["POST"]),
+                Route("/api/export", self.start(calls.ExportCall, works.export), methods=["POST"]),
+                Route("/api/stop", self.stop, methods=["POST"]),
+            ],
+            exception_handlers={
+                SganError: _refused,
+                BusyError: lambda request, error: _error(503, "The explorer is busy.", "Try again in a moment."),
+                TooLargeError: lambda request, error: _error(
+                    413, "The request is too large.", "Choose a smaller file."
+                ),
+                ClientDisconnect: lambda request, error: _error(499, "The page has gone."),
+                404: lambda request, error: _error(404, "There is nothing at this address."),
+                405: lambda request, error: _error(405, "This address takes other requests."),
+                500: lambda request, error: _error(500, "Unexpected error; see the terminal."),
+            },
+        )
+
+    async def send_page(self, request: Request) -> Response:
+        name = request.path_params.get("name", _PAGE)
+        if name not in self.page:
+            return _error(404, "There is nothing at this address.")
+        kind = next(kind for suffix, kind in _TYPES.items() if name.endswith(suffix))
+        return Response(self.page[name], media_type=kind)
+
+    async def send_file(self, request: Request) -> Response:
+        path = self.pictures.folder.find(request.path_params["name"], *MEDIA)
+        return FileResponse(path, media_type=MEDIA[path.suffix], filename=path.name)
+
+    def answer(self, function: Callable[[], dict[str, Any]]) -> Callable[[Request], Any]:
+        """An address that answers with JSON."""
+
+        async def endpoint(request: Request) -> Response:
+            return JSONResponse(await self.compute(request, function))
+
+        return endpoint
+
+    def show(self, kind: type[T], function: Callable[[T], Shot]) -> Callable[[Request], Any]:
+        """An address that answers with images."""
+
+        async def endpoint(request: Request) -> Response:
+            call = await _call(kind, request)
+            shot = await self.compute(request, lambda: function(call))
+            count, _, height, width = shot.images.shape
+            headers = {"X-Count": count, "X-Height": height, "X-Width": width}
+            headers |= {"X-Command": quote("\n".join(shot.commands))}
+            headers |= {} if shot.frames is None else {"X-Frames": shot.frames}
+            text = {name: str(value) for name, value in headers.items()}
+            return Response(to_rgba(shot.images), media_type="application/octet-stream", headers=text)
+
+        return endpoint
+
+    def start(self, kind: type[Any], work: Callable[[Pictures, Any, Job], dict[str, Any]]) -> Callable[[Request], Any]:
+        """An address that answers with the events of long work, which ends with the connection."""
+
+        async def endpoint(request: Request) -> Response:
+            call = await _call(kind, request)
+            if len(self.jobs) >= MAX_JOBS or call.job in self.jobs:
+                raise BusyError
+            loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+            def notify() -> None:
+                with contextlib.suppress(RuntimeError):  # the server has stopped
+                    loop.call_soon_threadsafe(changed.set)
+
+            job = self.jobs[call.job] = Job(self.turns, notify)
+            run = loop.run_in_executor(None, job.run, lambda job: work(self.pictures, call, job))
+            run.add_done_callback(lambda _: self.jobs.pop(call.job, None))
+            return StreamingResponse(_events(job, changed), media_type="application/x-ndjson")
+
+        return endpoint
+
+    async def keep(self, request: Request) -> Response:
+        body = await _json(request)
+        kinds: dict[object, tuple[type[calls.Shown], Callable[[Any], Origin]]] = {
+            "image": (calls.ImagesCall, self.pictures.origin_of_images),
+            "mix": (calls.MixCall, self.pictures.origin_of_mix),
+            "edit": (calls.EditCall, self.pictures.origin_of_edit),
+        }
+        kind = body.pop("kind", None) if isinstance(body, dict) else None
+        if kind not in kinds:
+            raise MisuseError("kind must be image, mix or edit.")
+        call = calls.parse(kinds[kind][0], body)
+        make = kinds[kind][1]
+        return JSONResponse(await self.compute(request, lambda: works.keep(self.pictures, str(kind), call, make(call))))
+
+    async def photo(self, request: Request) -> Response:
+        content = await request.body()
+        return JSONResponse(await self.compute(request, lambda: works.add_photo(self.pictures, content)))
+
+    async def encode(self, request: Request) -> Response:
+        call = await _call(calls.PhotoCall, request)
+        return JSONResponse(await self.compute(request, lambda: works.encode(self.pictures, call)))
+
+    async def stop(self, request: Request) -> Response:
+        call = await _call(calls.StopCall, request)
+        if job := self.jobs.get(call.job):
+            job.stopped = True
+        return JSONResponse({})
+
+    async def compute(self, request: Request, function: Callable[[], T]) -> T:
+        """Call a function in its turn, on another thread, unless the page has gone by then."""
+        if len(self.jobs) > MAX_JOBS or self.threads.statistics().tasks_waiting > 64:
+            raise BusyError
+
+        def call() -> T:
+            with self.turns.take():
+                return function()
+
+        if await request.is_disconnected():
+            raise ClientDisconnect
+        return await anyio.to_thread.run_sync(call, limiter=self.threads)
+
+    def cancel(self) -> None:
+        """End all long work."""
+        for job in list(self.jobs.values()):
+            job.cancelled = True
+
+
+async def _events(job: Job, changed: asyncio.Event) -> AsyncIterator[bytes]:
+    """One line of JSON for each event. When the connection ends, so does the job."""
+    try:
+        while True:
+            await changed.wait()
+            changed.clear()
+            finished = job.finished
+            if (event := job.take()) is not None:
+                yield json.dumps(event).encode() + b"\n"
+            if finished:
+                return
+    finally:
+        job.cancelled = True
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise MisuseError("The body of a call must be JSON.") from None
+
+
+async def _call(kind: type[T], request: Request) -> T:
+    return calls.parse(kind, await _json(request))
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    return _error(400, str(error), getattr(error, "hint", None))
+
+
+def _error(status: int, error: str, hint: str | None = None) -> Response:
+    return JSONResponse({"error": error, "hint": hint}, status)

@@ -1,0 +1,58 @@
+"""One model, many callers: only the one whose turn it is computes."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import threading
+from collections.abc import Iterator
+
+IMAGE, JOB = 0, 1  # ranks: an image that somebody waits for goes before a step of long work
+MAX_WAITING = 48
+
+
+class BusyError(Exception):
+    """Too many callers are waiting."""
+
+
+class Turns:
+    """A lock whose holders come in order of rank, then of arrival."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[int, int]] = []  # a heap of (rank, ticket)
+        self._tickets = itertools.count()
+        self._taken = False
+
+    @contextlib.contextmanager
+    def take(self, rank: int = IMAGE) -> Iterator[None]:
+        """Wait for the turn, and keep it within the context. Raises BusyError if too many wait already."""
+        self._acquire(rank)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def pass_on(self, rank: int = JOB) -> None:
+        """Let callers of a lower rank go first, in the middle of one's own turn."""
+        with self._changed:
+            if not self._waiting or self._waiting[0][0] >= rank:
+                return
+        self._release()
+        self._acquire(rank, always=True)
+
+    def _acquire(self, rank: int, always: bool = False) -> None:
+        with self._changed:
+            if len(self._waiting) >= MAX_WAITING and not always:
+                raise BusyError
+            ticket = (rank, next(self._tickets))
+            heapq.heappush(self._waiting, ticket)
+            self._changed.wait_for(lambda: not self._taken and self._waiting[0] == ticket)
+            heapq.heappop(self._waiting)
+            self._taken = True
+
+    def _release(self) -> None:
+        with self._changed:
+            self._taken = False
+            self._changed.notify_all()

@@ -1,0 +1,231 @@
+"""What jobs do: keeping images, photos, projections, directions, videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..data.codec import ImageError, decode
+from ..data.images import read_metadata, save_image
+from ..errors import SganError
+from ..inversion.directions import save_directions
+from ..inversion.targets import TargetReader
+from ..progress import Progress
+from ..sampling.generate import SamplingOptions, generate_images
+from ..sampling.latent_files import save_latents
+from ..session import ProjectRequest
+from ..session.encode import open_encoder_if_any
+from .calls import ExportCall, FindCall, ImagesCall, PhotoCall, ProjectCall, Shown
+from .jobs import Job, frame_of
+from .pictures import Origin, Pictures, final_sampling
+
+MAX_PHOTO_PIXELS = 2**26
+_REPRODUCIBLE = {"seed", "model", "trunc", "trunc_cutoff", "class", "class_name", "noise_mode", "translate", "rotate"}
+_REPRODUCIBLE |= {"precision", "command", "Software", "model_note", "latent_space"}  # fields of a plain image
+
+
+def keep(pictures: Pictures, kind: str, call: Shown, origin: Origin) -> dict[str, Any]:
+    """Write the latents and the image of a view, for other views and commands."""
+    session, sources = pictures.model(call), origin.sources
+    layers = [row.name for row in sources.G.noise_layers]
+    noise = sources.noise_of(origin.noise_from[:1])
+    if sources.tuned:
+        raise SganError("Images of tuned weights cannot be kept.", hint="Use the file of latents itself.")
+    shot = pictures.render(dataclasses.replace(call, size=None), origin)
+    path = pictures.folder.new(kind, ".npz")
+    latents, image = path.with_name(f"{path.name}.npz"), path.with_name(f"{path.name}.png")
+    save_latents(
+        latents,
+        origin.ws[:1],
+        seeds=[sources.seeds[origin.noise_from[0]]],
+        names=[path.name],
+        noise=None if noise is None else dict(zip(layers, noise, strict=True)),
+        model=session.fingerprint,
+        settings={**session.owner.settings(session.path), "command": shot.commands},
+    )
+    metadata = session.metadata(final_sampling(call.sampling), latents=latents.name, commands="\n".join(shot.commands))
+    save_image(shot.images[0], image, metadata=metadata)
+    return {"item": latents.name, "image": image.name}
+
+
+# --------------------------------------------------------------------------------------------- photos
+
+
+def add_photo(pictures: Pictures, content: bytes) -> dict[str, Any]:
+    """Write an uploaded image to the output folder, and show it as the model would see it. If it is one that the model
+    has made, also return what makes it again. Raises SganError if it is no image, or a very large one."""
+    try:
+        image = decode(content, MAX_PHOTO_PIXELS)
+    except ImageError as e:
+        raise SganError(f"The file cannot be read: {e}.", hint="Choose a PNG, JPEG or WebP image.") from e
+    target = TargetReader(pictures.session.info).convert([image], ["the image"])
+    with Image.open(io.BytesIO(content)) as opened:
+        is_png = opened.format == "PNG"
+    path = pictures.folder.add("photo", ".png", content if is_png else _png(image))
+    shown = frame_of((target[0] * 127.5 + 127.5).round().byte())
+    return {"photo": path.name, "image": shown, "restored": _restored(pictures, path) if is_png else None}
+
+
+def _png(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def _restored(pictures: Pictures, path: Path) -> dict[str, Any] | None:
+    """The seed and settings of an image of this model, from its metadata; None if they do not suffice."""
+    found = read_metadata(path)
+    if not {"seed", "model"} <= found.keys() <= _REPRODUCIBLE or found["model"] != pictures.session.fingerprint:
+        return None
+    try:
+        view = found.get("translate")
+        result = {
+            "item": int(found["seed"]),
+            "trunc": float(found.get("trunc", 1)),
+            "trunc_cutoff": int(found["trunc_cutoff"]) if "trunc_cutoff" in found else None,
+            "class": int(found["class"]) if "class" in found else None,
+            "noise": found.get("noise_mode", "const"),
+            "translate": [float(x) for x in view.strip("()[]").split(",")] if view else None,
+            "rotate": float(found["rotate"]) if "rotate" in found else None,
+        }
+        ImagesCall(
+            items=[result["item"]], trunc=result["trunc"], class_index=result["class"], noise_mode=result["noise"]
+        )
+    except (ValueError, SganError):  # labels of several numbers; a file that somebody has changed
+        return None
+    return result
+
+
+def encode(pictures: Pictures, call: PhotoCall) -> dict[str, Any]:
+    """The latents of a photo, by the model's encoder."""
+    path = pictures.folder.find(call.photo, ".png")
+    result = pictures.session.encode(images=[str(path)])
+    folder = path.with_suffix("")
+    files = result.save(folder)
+    command = pictures.commands.line(f"encode {path}", outdir=folder)
+    return _found(pictures, files, result.images[0], result.psnr[0], command)
+
+
+def has_encoder(pictures: Pictures) -> bool:
+    try:
+        return open_encoder_if_any(pictures.session, None, "./runs") is not None
+    except SganError:
+        return False
+
+
+def project(pictures: Pictures, call: ProjectCall, job: Job) -> dict[str, Any]:
+    """Search the latents of a photo, and show the best so far."""
+    session, path = pictures.session, pictures.folder.find(call.photo, ".png")
+    loss = "lpips" if session.D is None else "discriminator"
+    request = ProjectRequest(images=[str(path)], steps=call.steps, space=call.space, loss=loss, init=call.init)
+    image: dict[str, Any] = {}
+
+    def watch(ws: Any) -> None:
+        image.clear()
+        if job.wants_image():
+            (shown,) = generate_images(session.G, lambda i, j: ws[i:j], [0], SamplingOptions())
+            image["image"] = frame_of(shown)
+
+    def progress(what: str, done: int, total: int) -> None:
+        job.report(what, done, total, **image)
+
+    result = session.project(request, progress, watch)
+    folder = path.with_suffix("")
+    files = result.save(folder)
+    options = {"steps": call.steps, "space": call.space, "loss": loss, "init": call.init, "outdir": folder}
+    command = pictures.commands.line(f"project {path}", **options)
+    return _found(pictures, files, result.images[0], result.psnr[0], command)
+
+
+def _found(pictures: Pictures, files: list[Path], image: Any, psnr: float, command: str) -> dict[str, Any]:
+    item = next(path for path in files if path.suffix == ".npz").relative_to(pictures.folder.path).as_posix()
+    return {"item": item, "image": frame_of(image), "psnr": round(psnr, 2), "command": command}
+
+
+# ----------------------------------------------------------------------------------------- directions
+
+
+def list_directions(pictures: Pictures) -> list[dict[str, Any]]:
+    """The files of directions in the output folder that belong to the model."""
+    found = []
+    for name in pictures.folder.list("directions-*.npz"):
+        try:
+            found.append(_described(pictures, name))
+        except SganError:  # of another model
+            continue
+    return found
+
+
+def _described(pictures: Pictures, name: str) -> dict[str, Any]:
+    directions = pictures.directions(pictures.session, name)
+    return {
+        "file": name,
+        "method": directions.method,
+        "strength": directions.strength,
+        "layers": directions.layers,
+        "names": directions.names,
+    }
+
+
+def find(pictures: Pictures, call: FindCall, job: Job) -> dict[str, Any]:
+    """Find directions, and write them to the output folder."""
+    labeled = call.method == "labels"
+    options: dict[str, Any] = {"from_labels": True} if labeled else {"method": call.method}
+    if call.count and call.method in ("pca", "sefa"):
+        options["count"] = call.count
+    job.report("directions", 0, 1)
+    directions = pictures.session.find_directions(progress=_following(job), **options)
+    path = pictures.folder.path / f"directions-{directions.method}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_directions(path, directions)
+    command = pictures.commands.line("edit find", **options, outdir=path.parent)
+    return {"file": _described(pictures, path.name), "command": command}
+
+
+# ---------------------------------------------------------------------------------------------- videos
+
+
+def export(pictures: Pictures, call: ExportCall, job: Job) -> dict[str, Any]:
+    """Write the video of a walk to the output folder."""
+    session, keys = pictures.model(call), _final_keys(pictures, call)
+    path = pictures.folder.new("walk", f".{call.format}")
+    path = path.with_name(f"{path.name}.{call.format}")
+    options = {"kind": call.kind, "frames": call.frames, "fps": call.fps, "loop": call.loop}
+    sampling = {"trunc": call.trunc, "trunc_cutoff": call.trunc_cutoff, "class_index": call.class_index}
+    if any(isinstance(key, str) for key in keys):
+        sampling = {"class_index": call.class_index if any(isinstance(key, int) for key in keys) else None}
+    try:
+        session.interpolate(seeds=keys, progress=_following(job), **options, **sampling).save(path)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return {"file": path.name, "command": "\n".join(pictures.walk_commands(call, call.fps, path))}
+
+
+def _final_keys(pictures: Pictures, call: ExportCall) -> list[int | str]:
+    """Key images for one request: `Pictures.latents` truncates seeds only, a request files as well."""
+    keys: list[int | str] = []
+    for key in call.keys:
+        if isinstance(key, str):
+            keys.append(str(pictures.folder.find(key, ".npz")))
+        elif call.trunc == 1 or all(isinstance(k, int) for k in call.keys):
+            keys.append(key)
+        else:
+            folder = pictures.folder.path / f"seed{key}"
+            options = SamplingOptions(call.trunc, call.trunc_cutoff, call.class_index)
+            request = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+            pictures.model(call).generate(seeds=[key], **request).save(folder, latents=True)
+            keys.append(str(folder / "w.npz"))
+    return keys
+
+
+def _following(job: Job) -> Progress:
+    return lambda what, done, total: job.report(what, done, total)
+
+
+def drag(pictures: Pictures, call: Any, job: Job) -> dict[str, Any]:
+    raise SganError("to come")
