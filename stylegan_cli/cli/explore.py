@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from ..errors import SganError
 from .call import Call
 from .options import session_options
 
@@ -70,14 +69,10 @@ def command(
 
     def ready(address: str) -> None:
         call.print_result({"model": session.path, "address": address}, address)
-        if open_ and not click.launch(address) == 0:
+        if open_ and click.launch(address) != 0:
             call.inform("No browser could be opened: open the address yourself.")
         call.inform("Press Ctrl-C to end.")
 
-    try:
+    with sock:
         serve(pictures, host, sock, ready)
-    except SganError:
-        raise
-    finally:
-        sock.close()
     call.inform("Stopped.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from ..sampling.generate import SamplingOptions
 MAX_IMAGES, MAX_SIDE, MAX_STEPS, MAX_FRAMES, MAX_KEYS, MAX_POINTS, MAX_EDITS = 64, 8, 2000, 600, 24, 32, 64
 Item = int | str  # a seed, or the name of a file of latents in the output folder
 T = TypeVar("T")
+_FIELDS = {"class": "class_index", "noise": "noise_mode"}  # the page's names
 
 
 def parse(
@@ -25,10 +27,10 @@ def parse(
     if not isinstance(body, dict):
         raise MisuseError("The body of a call must be a JSON object.")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
-    named = {{"class": "class_index", "noise": "noise_mode"}.get(name, name): value for name, value in body.items()}
+    named = {_FIELDS.get(name, name): value for name, value in body.items()}
     for name in named:
         if name not in fields:
-            raise MisuseError(f"There is no field {str(name)[:40]!r}.", hint=suggest(name, fields) or None)
+            raise MisuseError(f"There is no field {name[:40]!r}.", hint=suggest(name[:40], fields) or None)
     required = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
     if missing := [name for name in required if name not in named]:
         raise MisuseError(f"The field {missing[0]!r} is missing.")
@@ -45,20 +47,12 @@ def _items(most: int) -> checks.Check:
     return checks.list_of(_item, "[0, 1, 'edit-0001.npz']", 1, most)
 
 
-def _optional(check: checks.Check) -> checks.Check:
-    return lambda name, value: None if value is None else check(name, value)
-
-
 _LAYERS = checks.list_of(checks.integer(0, 1000), "[0, 1, 2]", 1, 200)
 _NAME = checks.string()
 
 
 def _job(name: str, value: Any) -> str:
-    if (
-        isinstance(value, str)
-        and 0 < len(value) <= 40
-        and all(c.isascii() and (c.isalnum() or c == "-") for c in value)
-    ):
+    if isinstance(value, str) and re.fullmatch("[A-Za-z0-9-]{1,40}", value):
         return value
     raise MisuseError(f"{name} must be a short word of letters, digits and dashes.")
 

@@ -36,9 +36,8 @@ class Folder:
             path = self.path / name
             if path.is_file() and not path.is_symlink() and not path.parent.is_symlink():
                 return path
-        raise SganError(
-            f"There is no file {str(name)[:100]!r} in the output folder.", hint="Choose one that is listed."
-        )
+        message = f"There is no file {str(name)[:100]!r} in the output folder."
+        raise SganError(message, hint="Choose one that is listed.")
 
     def list(
         self,

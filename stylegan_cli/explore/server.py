@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import socket
 from collections.abc import Callable
@@ -25,7 +26,8 @@ def listen(
     """A socket on the port, or on one of the next ones if it is in use. Raises SganError if all are, or the address is
     not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in range(port, min(port + PORTS, 65536)):
+    last = min(port + PORTS - 1, 65535)
+    for candidate in range(port, last + 1):
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -34,17 +36,11 @@ def listen(
             return sock
         except OSError as e:
             sock.close()
-            if e.errno is None or isinstance(e, socket.gaierror) or host_is_wrong(e):
+            if isinstance(e, socket.gaierror) or e.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 raise SganError(f"Cannot listen on {host}: {e.strerror or e}.", hint="Use --host 127.0.0.1.") from e
             if isinstance(e, PermissionError):
                 raise SganError(f"Port {candidate} is reserved.", hint="Use --port 8765.") from e
-    raise SganError(f"Ports {port} to {candidate} are in use.", hint="Use --port with another number.")
-
-
-def host_is_wrong(error: OSError) -> bool:
-    import errno
-
-    return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+    raise SganError(f"Ports {port} to {last} are in use.", hint="Use --port with another number.")
 
 
 def serve(

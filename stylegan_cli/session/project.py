@@ -217,9 +217,8 @@ def project(
     """Search the latents whose images are closest to the targets. Ctrl-C keeps the best results so far; raises
     KeyboardInterrupt if there are none."""
     task = request if isinstance(request, ProjectTask) else prepare_projection(model, request)
-    finding = project_images(
-        model.snapshot, task.task, upcast(ProjectionOptions, task.request), task.loss, progress, watch
-    )
+    options = upcast(ProjectionOptions, task.request)
+    finding = project_images(model.snapshot, task.task, options, task.loss, progress, watch)
     return ProjectResult(model, task, finding, finding.latents.interrupted)
 
 
