@@ -23,11 +23,16 @@ from .folder import MEDIA
 from .guard import TooLargeError
 from .jobs import MAX_JOBS, Job
 from .pictures import Origin, Pictures, Shot, to_rgba
-from .turns import BusyError, Turns
+from .turns import Turns
 
 T = TypeVar("T")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _PAGE = "index.html"
+MAX_WAITING = 64  # calls
+
+
+class BusyError(Exception):
+    """Too much is to be done."""
 
 
 class App:
@@ -38,7 +43,9 @@ class App:
         self.jobs: dict[str, Job] = {}  # running ones, by the page's names
         page = files("stylegan_cli.explore") / "page"
         self.page = {f.name: f.read_bytes() for f in page.iterdir() if f.name.endswith(tuple(_TYPES))}
-        self.threads = anyio.CapacityLimiter(64)
+        self.waiting = 0  # calls that have not been answered
+        self.next = anyio.CapacityLimiter(2)  # one computes, the next one is ready; the others wait here
+        self.threads = anyio.CapacityLimiter(2)
 
     def asgi(self) -> Starlette:
         pictures = self.pictures
@@ -102,13 +109,13 @@ class App:
 
         async def endpoint(request: Request) -> Response:
             call = await _call(kind, request)
-            shot = await self.compute(request, lambda: function(call))
+            shot, content = await self.compute(request, lambda: (shot := function(call), to_rgba(shot.images)))
             count, _, height, width = shot.images.shape
             headers = {"X-Count": count, "X-Height": height, "X-Width": width}
             headers |= {"X-Command": quote("\n".join(shot.commands))}
             headers |= {} if shot.frames is None else {"X-Frames": shot.frames}
             text = {name: str(value) for name, value in headers.items()}
-            return Response(to_rgba(shot.images), media_type="application/octet-stream", headers=text)
+            return Response(content, media_type="application/octet-stream", headers=text)
 
         return endpoint
 
@@ -162,16 +169,21 @@ class App:
 
     async def compute(self, request: Request, function: Callable[[], T]) -> T:
         """Call a function in its turn, on another thread, unless the page has gone by then."""
-        if len(self.jobs) > MAX_JOBS or self.threads.statistics().tasks_waiting > 64:
-            raise BusyError
 
         def call() -> T:
             with self.turns.take():
                 return function()
 
-        if await request.is_disconnected():
-            raise ClientDisconnect
-        return await anyio.to_thread.run_sync(call, limiter=self.threads)
+        if self.waiting >= MAX_WAITING:
+            raise BusyError
+        self.waiting += 1
+        try:
+            async with self.next:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                return await anyio.to_thread.run_sync(call, limiter=self.threads)
+        finally:
+            self.waiting -= 1
 
     def cancel(self) -> None:
         """End all long work."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import SganError
 from .pictures import to_rgba
-from .turns import JOB, BusyError, Turns
+from .turns import JOB, Turns
 
 MAX_JOBS = 3
 _INTERVAL = 0.05  # seconds between two images
@@ -48,8 +48,6 @@ class Job:
             self._put({"error": "Stopped before there was a result.", "hint": None})
         except SganError as e:
             self._put({"error": str(e), "hint": e.hint})
-        except BusyError:
-            self._put({"error": "The explorer is busy.", "hint": "Wait for the other work to end, or cancel it."})
         except Exception as e:  # the page has to know, whatever it is
             self._put({"error": f"Unexpected error: {type(e).__name__}: {e}", "hint": None})
         finally:
@@ -61,18 +59,19 @@ class Job:
         what: str,
         done: int,
         total: int,
+        can_stop: bool = True,  # whether there is something to keep
         **more: Any,  # further fields of the event
     ) -> None:
         """Report progress; let those go first who wait for an image. Raises Cancelled, or KeyboardInterrupt to stop."""
         name, _, figure = what.partition(", ")
         self._put({"what": name, "done": done, "total": total, "figure": figure or None, **more})
         self._turns.pass_on()
-        self.check()
+        self.check(can_stop)
 
-    def check(self) -> None:
+    def check(self, can_stop: bool = True) -> None:
         if self.cancelled:
             raise Cancelled
-        if self.stopped:
+        if self.stopped and can_stop:
             self.stopped = False
             raise KeyboardInterrupt
 

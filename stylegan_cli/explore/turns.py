@@ -9,11 +9,6 @@ import threading
 from collections.abc import Iterator
 
 IMAGE, JOB = 0, 1  # ranks: an image that somebody waits for goes before a step of long work
-MAX_WAITING = 48
-
-
-class BusyError(Exception):
-    """Too many callers are waiting."""
 
 
 class Turns:
@@ -27,7 +22,7 @@ class Turns:
 
     @contextlib.contextmanager
     def take(self, rank: int = IMAGE) -> Iterator[None]:
-        """Wait for the turn, and keep it within the context. Raises BusyError if too many wait already."""
+        """Wait for the turn, and keep it within the context."""
         self._acquire(rank)
         try:
             yield
@@ -40,12 +35,10 @@ class Turns:
             if not self._waiting or self._waiting[0][0] >= rank:
                 return
         self._release()
-        self._acquire(rank, always=True)
+        self._acquire(rank)
 
-    def _acquire(self, rank: int, always: bool = False) -> None:
+    def _acquire(self, rank: int) -> None:
         with self._changed:
-            if len(self._waiting) >= MAX_WAITING and not always:
-                raise BusyError
             ticket = (rank, next(self._tickets))
             heapq.heappush(self._waiting, ticket)
             self._changed.wait_for(lambda: not self._taken and self._waiting[0] == ticket)

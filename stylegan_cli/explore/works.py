@@ -131,7 +131,7 @@ def project(pictures: Pictures, call: ProjectCall, job: Job) -> dict[str, Any]:
             image["image"] = frame_of(shown)
 
     def progress(what: str, done: int, total: int) -> None:
-        job.report(what, done, total, **image)
+        job.report(what, done, total, done > 0 and what.startswith("steps"), **image)
 
     result = session.project(request, progress, watch)
     folder = path.with_suffix("")

@@ -1,0 +1,292 @@
+"""The explorer's server: what its calls answer, and that the commands that it names make the same."""
+
+import base64
+import http.client
+import json
+import shlex
+import socket
+import time
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DIRECTIONS = "directions-pca.npz"
+
+
+def pixels(path):
+    """An image file as [H, W, 4]."""
+    return np.asarray(Image.open(path).convert("RGBA")).astype(int)
+
+
+def frame_of(video):
+    """The present frame [32, 32, 3], which videos enlarge."""
+    return np.asarray(video.convert("RGB")).astype(int)[1::4, 1::4]
+
+
+def decoded(frame):
+    data = np.frombuffer(base64.b64decode(frame["data"]), np.uint8)
+    return data.reshape(frame["height"], frame["width"], 4).astype(int)
+
+
+def run_commands(sgan, explorer, monkeypatch, commands, name):
+    """Run command lines in the explorer's folder; return the image of this name that the last one writes."""
+    monkeypatch.chdir(explorer.folder)
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "sgan"
+        sgan(*words, "-q")
+    outdir = words[words.index("--outdir") + 1] if "--outdir" in words else "out"
+    return pixels(explorer.folder / outdir / name)
+
+
+@pytest.fixture(scope="module")
+def directions(explorer):
+    return explorer.events("/api/find", job="find", method="pca", count=4)[0]["result"]["file"]
+
+
+def test_the_model_is_described(explorer):
+    model = explorer.get("/api/model")
+    assert (model["width"], model["height"], model["num_ws"]) == (32, 32, 8)
+    assert [layer["index"] for layer in model["layers"]] == list(range(8))
+    assert sorted(i for group in model["groups"].values() for i in group) == list(range(8))
+    assert model["encoder"] and not model["run"] and not model["transform"] and model["classes"] is None
+
+
+@pytest.mark.parametrize("options", [{}, {"trunc": 0.6}, {"trunc": 0.5, "trunc_cutoff": 3, "noise": "none"}])
+def test_images_are_those_of_generate(explorer, sgan, monkeypatch, options):
+    frames, commands = explorer.frames("/api/images", items=[4, 7], **options)
+    assert len(commands) == 1 and len(frames) == 2
+    for seed, frame in zip((4, 7), frames, strict=True):
+        made = run_commands(sgan, explorer, monkeypatch, commands, f"seed{seed:04d}.png")
+        assert abs(made - frame).max() <= 1
+
+
+def test_images_are_reduced_to_what_is_shown(explorer):
+    (whole,), _ = explorer.frames("/api/images", items=[4])
+    (small,), _ = explorer.frames("/api/images", items=[4], size=16)
+    assert small.shape == (16, 16, 4)
+    assert abs(whole.reshape(16, 2, 16, 2, 4).mean((1, 3)) - small).max() <= 1
+
+
+def test_a_mix_of_three_images_is_two_commands(explorer, sgan, monkeypatch):
+    donors = [{"item": 2, "layers": [0, 1]}, {"item": 3, "layers": [5, 4]}]
+    (frame,), commands = explorer.frames("/api/mix", base=1, donors=donors, blend=0.75, trunc=0.8)
+    assert len(commands) == 2
+    made = run_commands(sgan, explorer, monkeypatch, commands, "mixmix0001-0002-0003.png")
+    assert abs(made - frame).max() <= 1
+    (base,), _ = explorer.frames("/api/images", items=[1], trunc=0.8)
+    assert abs(base.astype(int) - frame).mean() > 3
+
+
+def test_a_mix_without_donors_is_the_image(explorer):
+    (frame,), commands = explorer.frames("/api/mix", base=1)
+    (image,), same = explorer.frames("/api/images", items=[1])
+    assert np.array_equal(frame, image) and commands == same
+
+
+def test_a_grid_has_rows_columns_and_cells(explorer, sgan, monkeypatch):
+    frames, commands = explorer.frames("/api/grid", rows=[1, 2], cols=[3, 4, 5], layers=[0, 1, 2])
+    assert len(frames) == 2 + 3 + 6
+    made = run_commands(sgan, explorer, monkeypatch, commands, "mix0002-0004.png")
+    assert abs(made - frames[5 + 3 + 1]).max() <= 1
+
+
+def test_an_edit_is_that_of_the_command(explorer, sgan, monkeypatch, directions):
+    edits = [{"file": DIRECTIONS, "index": 0, "strength": -2}, {"file": DIRECTIONS, "index": 3, "strength": 1.5}]
+    (frame,), commands = explorer.frames("/api/edit", item=3, edits=edits, layers=[0, 1, 2, 3], trunc=0.9)
+    made = run_commands(sgan, explorer, monkeypatch, commands, "edit0003.png")
+    assert abs(made - frame).max() <= 1
+    (other,), _ = explorer.frames("/api/edit", item=3, edits=edits, trunc=0.9)
+    assert abs(other.astype(int) - frame).max() > 3  # of all layers
+
+
+def test_a_kept_image_is_shown_as_it_was(explorer, sgan, monkeypatch, directions):
+    """Truncation acts on seeds only, so that a kept image stays what it was."""
+    call = {"item": 3, "edits": [{"file": DIRECTIONS, "index": 1, "strength": 2}], "trunc": 0.5}
+    (frame,), _ = explorer.frames("/api/edit", **call)
+    kept = explorer.post("/api/keep", kind="edit", **call)
+    assert kept["item"] in explorer.get("/api/items")["items"]
+    assert abs(pixels(explorer.out / kept["image"]) - frame).max() <= 1
+    (shown,), commands = explorer.frames("/api/images", items=[kept["item"]], trunc=0.5)
+    assert abs(shown.astype(int) - frame).max() <= 1
+    made = run_commands(sgan, explorer, monkeypatch, commands, "w0000.png")
+    assert abs(made - frame).max() <= 1
+    donors = [{"item": kept["item"], "layers": [0, 1, 2]}]
+    (mixed,), commands = explorer.frames("/api/mix", base=8, donors=donors, trunc=0.5)
+    name = kept["item"].removesuffix(".npz")
+    assert abs(run_commands(sgan, explorer, monkeypatch, commands, f"mixw-{name}.png") - mixed).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["spline", "linear", "slerp"])
+def test_the_frames_of_a_walk_are_those_of_the_video(explorer, sgan, monkeypatch, kind):
+    walk = {"keys": [1, 2, 3], "kind": kind, "frames": 4, "loop": False, "trunc": 0.7}
+    status, headers, _ = explorer.request("POST", "/api/walk", json.dumps(walk))
+    assert status == 200 and headers["x-frames"] == "9"
+    result = explorer.events("/api/export", job=f"export-{kind}", fps=10, format="gif", **walk)[0]["result"]
+    content = explorer.request("GET", f"/api/files/{result['file']}")[2]
+    with Image.open(BytesIO(content)) as video:
+        assert video.n_frames == 9
+        for index in (0, 3, 8):
+            video.seek(index)
+            (frame,), _ = explorer.frames("/api/walk", index=index, **walk)  # a GIF has 256 colors
+            assert abs(frame_of(video) - frame[..., :3]).mean() < 6
+    made = explorer.out / result["file"]
+    before = made.read_bytes()
+    made.unlink()
+    monkeypatch.chdir(explorer.folder)
+    for command in result["command"].splitlines():
+        sgan(*shlex.split(command)[1:], "-q")
+    with Image.open(BytesIO(before)) as a, Image.open(made) as b:
+        assert a.n_frames == b.n_frames and abs(np.asarray(a.convert("RGB")) - np.asarray(b.convert("RGB"))).max() == 0
+
+
+def test_a_walk_through_kept_images_and_truncated_seeds(explorer):
+    kept = explorer.post("/api/keep", kind="image", items=[5])["item"]
+    walk = {"keys": [1, kept], "frames": 3, "loop": False, "trunc": 0.4}
+    result = explorer.events("/api/export", job="both", format="webp", **walk)[0]["result"]
+    with Image.open(explorer.out / result["file"]) as video:
+        for index, item in ((0, 1), (3, kept)):
+            video.seek(index)
+            (image,), _ = explorer.frames("/api/images", items=[item], trunc=0.4)
+            assert abs(frame_of(video) - image[..., :3]).mean() < 8
+
+
+def test_a_photo_is_encoded_and_projected(explorer):
+    (image,), _ = explorer.frames("/api/images", items=[11])
+    content = BytesIO()
+    Image.fromarray(image[..., :3]).resize((80, 80), Image.Resampling.BICUBIC).save(content, "JPEG")
+    photo = explorer.request("POST", "/api/photo", content.getvalue())
+    assert photo[0] == 200
+    photo = json.loads(photo[2])
+    assert photo["restored"] is None and abs(decoded(photo["image"]) - image).mean() < 8
+    encoded = explorer.post("/api/encode", photo=photo["photo"])
+    assert encoded["psnr"] > 20 and abs(decoded(encoded["image"]) - image).mean() < 20
+    last, *events = explorer.events("/api/project", job="p", photo=photo["photo"], steps=60, space="w+")
+    found = last["result"]
+    assert found["psnr"] > encoded["psnr"]
+    assert any("image" in event for event in events) and {event["total"] for event in events} >= {60}
+    (shown,), _ = explorer.frames("/api/images", items=[found["item"]])
+    assert abs(decoded(found["image"]) - shown).max() <= 1
+
+
+def test_a_generated_image_is_restored(explorer, sgan):
+    sgan("generate", "--seeds", 21, "--trunc", 0.7, "--noise-mode", "none", "--outdir", explorer.folder / "g", "-q")
+    content = (explorer.folder / "g" / "seed0021.png").read_bytes()
+    restored = json.loads(explorer.request("POST", "/api/photo", content)[2])["restored"]
+    assert restored["item"] == 21 and restored["trunc"] == 0.7 and restored["noise"] == "none"
+    item = restored.pop("item")
+    (frame,), _ = explorer.frames("/api/images", items=[item], **restored)
+    assert abs(pixels(explorer.folder / "g" / "seed0021.png") - frame).max() <= 1
+
+
+def test_an_edited_image_is_not_taken_for_its_seed(explorer, sgan, directions):
+    options = ["--directions", explorer.out / DIRECTIONS, "--seeds", 3, "--outdir", explorer.folder / "e", "-q"]
+    sgan("edit", "apply", *options)
+    content = (explorer.folder / "e" / "edit0003.png").read_bytes()
+    assert json.loads(explorer.request("POST", "/api/photo", content)[2])["restored"] is None
+
+
+def test_long_work_can_be_stopped_and_keeps_what_it_has(explorer):
+    photo = upload(explorer)
+    connection, answer = begin(explorer, "/api/project", job="long", photo=photo, steps=2000)
+    first_step(answer)
+    explorer.post("/api/stop", job="long")
+    last = [json.loads(line) for line in answer.read().splitlines()][-1]
+    connection.close()
+    assert last["result"]["item"].endswith("projected.npz")
+
+
+def test_a_closed_page_cancels_its_work(explorer):
+    photo = upload(explorer)
+    connection, answer = begin(explorer, "/api/project", job="gone", photo=photo, steps=2000)
+    answer.readline()
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:  # the name is free as soon as the work has ended
+        status, _, content = explorer.request(
+            "POST", "/api/find", json.dumps({"job": "gone", "method": "pca", "count": 2})
+        )
+        if status == 200:
+            break
+        time.sleep(0.1)
+    assert status == 200, content
+    assert not (explorer.out / photo.removesuffix(".png")).exists()
+
+
+def test_images_are_answered_while_work_goes_on(explorer):
+    connection, answer = begin(explorer, "/api/project", job="slow", photo=upload(explorer), steps=2000)
+    first_step(answer)
+    started = time.monotonic()
+    for seed in range(5):
+        explorer.frames("/api/images", items=[seed])
+    waited = time.monotonic() - started
+    explorer.post("/api/stop", job="slow")
+    events = [json.loads(line) for line in answer.read().splitlines()]
+    connection.close()
+    assert "result" in events[-1]
+    assert waited < 20  # 2,000 steps take longer
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/api/images", {"items": []}, "items"),
+        ("/api/images", {"items": [-1]}, "items"),
+        ("/api/images", {"items": [0] * 65}, "items"),
+        ("/api/images", {"items": [0], "trunc": "x"}, "trunc"),
+        ("/api/images", {"items": [0], "trunk": 1}, "trunk"),
+        ("/api/images", {"items": [0], "class": 1}, "no classes"),
+        ("/api/images", {"items": [0], "rotate": 5}, "--rotate"),
+        ("/api/images", {"items": ["missing.npz"]}, "missing.npz"),
+        ("/api/images", {"items": ["../../etc/passwd.npz"]}, "passwd"),
+        ("/api/images", {"items": [0], "snapshot": "snapshot-000001.safetensors"}, "snapshot"),
+        ("/api/images", {}, "items"),
+        ("/api/images", [1], "object"),
+        ("/api/mix", {"base": 1, "donors": [{"item": 2, "layers": [99]}]}, "layer 99"),
+        ("/api/mix", {"base": 1, "donors": [{"item": 2}]}, "layers"),
+        ("/api/grid", {"rows": [1] * 9, "cols": [1], "layers": [0]}, "rows"),
+        ("/api/edit", {"item": 1, "edits": [{"file": "no.npz", "index": 0, "strength": 1}]}, "no.npz"),
+        ("/api/walk", {"keys": [1]}, "key image"),
+        ("/api/walk", {"keys": [1, 2], "index": 90}, "frame 90"),
+        ("/api/walk", {"keys": [1, 2], "kind": "trunc"}, "kind"),
+        ("/api/keep", {"kind": "all"}, "kind"),
+        ("/api/keep", {"kind": "mix", "base": "x.npz"}, "x.npz"),
+        ("/api/encode", {"photo": "photo-9999.png"}, "photo-9999"),
+        ("/api/export", {"job": "a b", "keys": [1, 2]}, "job"),
+        ("/api/find", {"job": "a", "count": 400}, "count"),
+    ],
+)
+def test_bad_calls_get_a_sentence(explorer, path, body, words):
+    status, _, content = explorer.request("POST", path, json.dumps(body))
+    answer = json.loads(content)
+    assert status == 400 and words in answer["error"]
+
+
+def test_directions_of_a_method_that_the_model_lacks(explorer):
+    event = explorer.events("/api/find", job="codes", method="codes")[0]
+    assert "codes" in event["error"]
+
+
+def upload(explorer):
+    (image,), _ = explorer.frames("/api/images", items=[12])
+    content = BytesIO()
+    Image.fromarray(image[..., :3]).save(content, "PNG")
+    return json.loads(explorer.request("POST", "/api/photo", content.getvalue())[2])["photo"]
+
+
+def first_step(answer):
+    """Wait until the search has something to keep."""
+    while not (event := json.loads(answer.readline())).get("done") or event["what"] != "steps":
+        pass
+
+
+def begin(explorer, path, **body):
+    """Start long work, whose events are read later."""
+    connection = http.client.HTTPConnection("127.0.0.1", explorer.port, timeout=60)
+    connection.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {explorer.token}"})
+    answer = connection.getresponse()
+    assert answer.status == 200
+    return connection, answer
