@@ -27,7 +27,7 @@ def parse(
     if not isinstance(body, dict):
         raise MisuseError("The body of a call must be a JSON object.")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
-    named = {_FIELDS.get(name, name): value for name, value in body.items()}
+    named: dict[str, Any] = {_FIELDS.get(name, str(name)): value for name, value in body.items()}
     for name in named:
         if name not in fields:
             raise MisuseError(f"There is no field {name[:40]!r}.", hint=suggest(name[:40], fields) or None)
