@@ -36,12 +36,17 @@ class Explorer:
     def out(self):
         return self.folder / "out" / "explore"
 
-    def request(self, method, path, body=None, headers=None, token=True):
-        """Status, headers (lower case), content."""
+    def connect(self, method, path, body=None, headers=None, token=True):
+        """Send a request, whose answer can be read from the connection."""
         own = {"Authorization": f"Bearer {self.token}"} if token else {}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        connection.request(method, path, body, own | (headers or {}))
+        return connection
+
+    def request(self, method, path, body=None, headers=None, token=True):
+        """Status, headers (lower case), content."""
+        connection = self.connect(method, path, body, headers, token)
         try:
-            connection.request(method, path, body, own | (headers or {}))
             answer = connection.getresponse()
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
         finally:
@@ -78,7 +83,7 @@ class Explorer:
             self.process.kill()
 
 
-def start_explorer(folder, *options):
+def _start(folder, *options):
     """Start `sgan explore` and wait for its address."""
     command = [sys.executable, "-m", "stylegan_cli", "explore", "--no-open", "--device", "cpu", *map(str, options)]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -88,9 +93,15 @@ def start_explorer(folder, *options):
     return Explorer(process, address, Path(folder))
 
 
+@pytest.fixture(scope="session")
+def start_explorer():
+    """Start `sgan explore` in a folder: start_explorer(folder, '--port', 9000) -> Explorer."""
+    return _start
+
+
 @pytest.fixture(scope="module")
 def explorer(tmp_path_factory):
     """The bundled model's."""
-    found = start_explorer(tmp_path_factory.mktemp("explorer"))
+    found = _start(tmp_path_factory.mktemp("explorer"))
     yield found
     found.stop()

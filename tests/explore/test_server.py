@@ -1,7 +1,6 @@
 """The explorer's server: what its calls answer, and that the commands that it names make the same."""
 
 import base64
-import http.client
 import json
 import shlex
 import socket
@@ -285,8 +284,7 @@ def first_step(answer):
 
 def begin(explorer, path, **body):
     """Start long work, whose events are read later."""
-    connection = http.client.HTTPConnection("127.0.0.1", explorer.port, timeout=60)
-    connection.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {explorer.token}"})
+    connection = explorer.connect("POST", path, json.dumps(body))
     answer = connection.getresponse()
     assert answer.status == 200
     return connection, answer
