@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import webbrowser
 from pathlib import Path
 
 import click
@@ -69,10 +72,16 @@ def command(
 
     def ready(address: str) -> None:
         call.print_result({"model": session.path, "address": address}, address)
-        if open_ and click.launch(address) != 0:
+        if open_ and not open_browser(address):
             call.inform("No browser could be opened: open the address yourself.")
         call.inform("Press Ctrl-C to end.")
 
     with sock:
         serve(pictures, host, sock, ready)
     call.inform("Stopped.")
+
+
+def open_browser(address: str) -> bool:
+    """Whether a browser could be started. Without a screen it could only be one that takes over the terminal."""
+    has_screen = sys.platform in ("darwin", "win32") or any(os.environ.get(x) for x in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return has_screen and webbrowser.open(address)

@@ -100,7 +100,7 @@ def test_without_the_extra(sgan, monkeypatch, package):
 def test_a_browser_that_is_not_there(tmp_path):
     """The address is printed, and the server goes on."""
     command = [sys.executable, "-m", "stylegan_cli", "explore", "--port", "9310", "--json"]
-    env = os.environ | {"PATH": "", "HOME": str(tmp_path), "BROWSER": "/no/such/browser"}
+    env = os.environ | {"PATH": "", "HOME": str(tmp_path), "BROWSER": "/no/such/browser", "DISPLAY": ":9"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, env=env, **pipes) as process:
         assert json.loads(process.stdout.readline())["address"].startswith("http://127.0.0.1:")
