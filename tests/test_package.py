@@ -92,5 +92,5 @@ def test_metadata(dist):
         "tqdm",
     }
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("cuda", "demo", "docs", "heic", "lmdb", "lpips", "metrics", "onnx", "tb", "test", "video"),
+        *("cuda", "demo", "docs", "heic", "lmdb", "lpips", "metrics", "onnx", "tb", "test", "video", "web"),
     }

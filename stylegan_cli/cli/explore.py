@@ -14,7 +14,7 @@ from .options import session_options
 
 
 @click.command(short_help="Explore a model in the browser.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8765, help="Port; if it is in use, the next free one.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8765, help="Port to listen on. If it is in use, the next free one is.")
 @click.option(
     "--host",
     metavar="ADDRESS",
@@ -54,8 +54,8 @@ def command(
 
     session = call.open()
     from ..explore.folder import Folder
-    from ..explore.pictures import Pictures
     from ..explore.server import listen, serve
+    from ..explore.views import Views
 
     folder = Path(outdir)
     run = Path(call.model) if call.model and Path(call.model).is_dir() else None
@@ -68,7 +68,7 @@ def command(
     found = sock.getsockname()[1]
     if found != port:
         call.inform(f"Port {port} is in use; using {found}.")
-    pictures = Pictures(session, Folder(folder), model, run)
+    views = Views(session, Folder(folder), model, run)
 
     def ready(address: str) -> None:
         call.print_result({"model": session.path, "address": address}, address)
@@ -77,7 +77,7 @@ def command(
         call.inform("Press Ctrl-C to end.")
 
     with sock:
-        serve(pictures, host, sock, ready)
+        serve(views, host, sock, ready)
     call.inform("Stopped.")
 
 

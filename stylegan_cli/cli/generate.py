@@ -19,7 +19,7 @@ from .params import SEEDS
 @click.option(
     "--from-w", metavar="FILE", help="File of latents (from --save-w or `sgan project`) to use instead of --seeds."
 )
-@click.option("--save-w", is_flag=True, help="Also write the latents to w.npz, for --from-w.")
+@click.option("--save-w", is_flag=True, help="Also write the latents to w.npz, for other commands.")
 @click.option("--grid", is_flag=True, help="Also write all images in one file, grid.png.")
 @sampling_options
 @session_options

@@ -29,7 +29,7 @@ _IMAGES = "images, as seeds such as 0,5,10-20 or as files of latents (.npz, .npy
     default=1.0,
     help="Share of the column image in these styles: 0 keeps the row's, 1 takes the column's.",
 )
-@click.option("--save-w", is_flag=True, help="Also write the latents of the mixed images to w.npz, for other commands.")
+@click.option("--save-w", is_flag=True, help="Also write the latents to w.npz, for other commands.")
 @sampling_options
 @session_options
 def command(

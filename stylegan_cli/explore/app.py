@@ -22,8 +22,8 @@ from .facts import describe_model, list_snapshots
 from .folder import MEDIA
 from .guard import TooLargeError
 from .jobs import MAX_JOBS, Job
-from .pictures import Origin, Pictures, Shot, to_rgba
 from .turns import Turns
+from .views import Origin, Shot, Views, to_rgba
 
 T = TypeVar("T")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -38,8 +38,8 @@ class BusyError(Exception):
 class App:
     """The application of one model. Every computation of an image takes a turn; long work passes it on in between."""
 
-    def __init__(self, pictures: Pictures):
-        self.pictures, self.turns = pictures, Turns()
+    def __init__(self, views: Views):
+        self.views, self.turns = views, Turns()
         self.jobs: dict[str, Job] = {}  # running ones, by the page's names
         page = files("stylegan_cli.explore") / "page"
         self.page = {f.name: f.read_bytes() for f in page.iterdir() if f.name.endswith(tuple(_TYPES))}
@@ -48,21 +48,21 @@ class App:
         self.threads = anyio.CapacityLimiter(2)
 
     def asgi(self) -> Starlette:
-        pictures = self.pictures
+        views = self.views
         return Starlette(
             routes=[
                 Route("/", self.send_page),
                 Route("/page/{name}", self.send_page),
-                Route("/api/model", self.answer(lambda: describe_model(pictures))),
-                Route("/api/items", self.answer(lambda: {"items": pictures.folder.list("*.npz", "directions-")})),
-                Route("/api/directions", self.answer(lambda: {"files": works.list_directions(pictures)})),
-                Route("/api/snapshots", self.answer(lambda: list_snapshots(pictures))),
+                Route("/api/model", self.answer(lambda: describe_model(views))),
+                Route("/api/items", self.answer(lambda: {"items": views.folder.list("*.npz", "directions-")})),
+                Route("/api/directions", self.answer(lambda: {"files": works.list_directions(views)})),
+                Route("/api/snapshots", self.answer(lambda: list_snapshots(views))),
                 Route("/api/files/{name:path}", self.send_file),
-                Route("/api/images", self.show(calls.ImagesCall, pictures.images), methods=["POST"]),
-                Route("/api/mix", self.show(calls.MixCall, pictures.mix), methods=["POST"]),
-                Route("/api/grid", self.show(calls.GridCall, pictures.grid), methods=["POST"]),
-                Route("/api/edit", self.show(calls.EditCall, pictures.edit), methods=["POST"]),
-                Route("/api/walk", self.show(calls.WalkCall, pictures.walk), methods=["POST"]),
+                Route("/api/images", self.show(calls.ImagesCall, views.images), methods=["POST"]),
+                Route("/api/mix", self.show(calls.MixCall, views.mix), methods=["POST"]),
+                Route("/api/grid", self.show(calls.GridCall, views.grid), methods=["POST"]),
+                Route("/api/edit", self.show(calls.EditCall, views.edit), methods=["POST"]),
+                Route("/api/walk", self.show(calls.WalkCall, views.walk), methods=["POST"]),
                 Route("/api/keep", self.keep, methods=["POST"]),
                 Route("/api/photo", self.photo, methods=["POST"]),
                 Route("/api/encode", self.encode, methods=["POST"]),
@@ -93,7 +93,7 @@ class App:
         return Response(self.page[name], media_type=kind)
 
     async def send_file(self, request: Request) -> Response:
-        path = self.pictures.folder.find(request.path_params["name"], *MEDIA)
+        path = self.views.folder.find(request.path_params["name"], *MEDIA)
         return FileResponse(path, media_type=MEDIA[path.suffix], filename=path.name)
 
     def answer(self, function: Callable[[], dict[str, Any]]) -> Callable[[Request], Any]:
@@ -119,7 +119,7 @@ class App:
 
         return endpoint
 
-    def start(self, kind: type[Any], work: Callable[[Pictures, Any, Job], dict[str, Any]]) -> Callable[[Request], Any]:
+    def start(self, kind: type[Any], work: Callable[[Views, Any, Job], dict[str, Any]]) -> Callable[[Request], Any]:
         """An address that answers with the events of long work, which ends with the connection."""
 
         async def endpoint(request: Request) -> Response:
@@ -133,7 +133,7 @@ class App:
                     loop.call_soon_threadsafe(changed.set)
 
             job = self.jobs[call.job] = Job(self.turns, notify)
-            run = loop.run_in_executor(None, job.run, lambda job: work(self.pictures, call, job))
+            run = loop.run_in_executor(None, job.run, lambda job: work(self.views, call, job))
             run.add_done_callback(lambda _: self.jobs.pop(call.job, None))
             return StreamingResponse(_events(job, changed), media_type="application/x-ndjson")
 
@@ -142,24 +142,24 @@ class App:
     async def keep(self, request: Request) -> Response:
         body = await _json(request)
         kinds: dict[object, tuple[type[calls.Shown], Callable[[Any], Origin]]] = {
-            "image": (calls.ImagesCall, self.pictures.origin_of_images),
-            "mix": (calls.MixCall, self.pictures.origin_of_mix),
-            "edit": (calls.EditCall, self.pictures.origin_of_edit),
+            "image": (calls.ImagesCall, self.views.origin_of_images),
+            "mix": (calls.MixCall, self.views.origin_of_mix),
+            "edit": (calls.EditCall, self.views.origin_of_edit),
         }
         kind = body.pop("kind", None) if isinstance(body, dict) else None
         if kind not in kinds:
             raise MisuseError("kind must be image, mix or edit.")
         call = calls.parse(kinds[kind][0], body)
         make = kinds[kind][1]
-        return JSONResponse(await self.compute(request, lambda: works.keep(self.pictures, str(kind), call, make(call))))
+        return JSONResponse(await self.compute(request, lambda: works.keep(self.views, str(kind), call, make(call))))
 
     async def photo(self, request: Request) -> Response:
         content = await request.body()
-        return JSONResponse(await self.compute(request, lambda: works.add_photo(self.pictures, content)))
+        return JSONResponse(await self.compute(request, lambda: works.add_photo(self.views, content)))
 
     async def encode(self, request: Request) -> Response:
         call = await _call(calls.PhotoCall, request)
-        return JSONResponse(await self.compute(request, lambda: works.encode(self.pictures, call)))
+        return JSONResponse(await self.compute(request, lambda: works.encode(self.views, call)))
 
     async def stop(self, request: Request) -> Response:
         call = await _call(calls.StopCall, request)

@@ -21,7 +21,7 @@ def parse(
     kind: type[T],  # a dataclass below
     body: Any,  # JSON, or an instance
 ) -> T:
-    """Raises MisuseError if the body is no object, or a field is unknown, missing or invalid."""
+    """Raises MisuseError if the body is not an object, or a field is unknown, missing or invalid."""
     if isinstance(body, kind):
         return body
     if not isinstance(body, dict):

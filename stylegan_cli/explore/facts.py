@@ -13,13 +13,13 @@ from ..snapshot import read_info
 from ..version import __version__
 from . import calls
 from .guard import MAX_UPLOAD
-from .pictures import MAX_PIXELS, Pictures
+from .views import MAX_PIXELS, Views
 from .works import has_encoder
 
 
-def describe_model(pictures: Pictures) -> dict[str, Any]:
+def describe_model(views: Views) -> dict[str, Any]:
     """The model, and what can be done with it."""
-    session = pictures.session
+    session = views.session
     G, space = session.G, session.G.label_space
     config = G.config
     classes = None
@@ -52,10 +52,10 @@ def describe_model(pictures: Pictures) -> dict[str, Any]:
         "transform": config.takes_transform,
         "noise": bool(G.noise_layers),
         "discriminator": session.D is not None,
-        "encoder": has_encoder(pictures),
-        "run": pictures.run is not None,
-        "outdir": str(pictures.folder.path),
-        "command": pictures.commands.line("explore"),
+        "encoder": has_encoder(views),
+        "run": views.run is not None,
+        "outdir": str(views.folder.path),
+        "command": views.commands.line("explore"),
         "version": __version__,
         "limits": {
             "upload_bytes": MAX_UPLOAD,
@@ -68,12 +68,12 @@ def describe_model(pictures: Pictures) -> dict[str, Any]:
     }
 
 
-def list_snapshots(pictures: Pictures) -> dict[str, Any]:
+def list_snapshots(views: Views) -> dict[str, Any]:
     """The snapshots of the run, and whether it is training."""
-    if pictures.run is None:
+    if views.run is None:
         return {"snapshots": [], "training": False}
-    found = [{"name": path.name, "kimg": read_info(path).kimg} for path in snapshots(pictures.run)]
-    return {"snapshots": found, "training": is_running(pictures.run)}
+    found = [{"name": path.name, "kimg": read_info(path).kimg} for path in snapshots(views.run)]
+    return {"snapshots": found, "training": is_running(views.run)}
 
 
 def _groups(G: Generator) -> dict[str, list[int]]:

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import SganError
-from .pictures import to_rgba
 from .turns import JOB, Turns
+from .views import to_rgba
 
 MAX_JOBS = 3
 _INTERVAL = 0.05  # seconds between two images

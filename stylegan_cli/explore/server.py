@@ -13,7 +13,7 @@ import uvicorn
 from ..errors import SganError
 from .app import App
 from .guard import Guard
-from .pictures import Pictures
+from .views import Views
 
 PORTS = 20  # that are tried, from the first
 _GRACE = 2  # seconds that open connections get at the end
@@ -44,7 +44,7 @@ def listen(
 
 
 def serve(
-    pictures: Pictures,
+    views: Views,
     host: str,
     sock: socket.socket,
     ready: Callable[[str], None],  # called with the address of the page once it can be opened
@@ -52,7 +52,7 @@ def serve(
     """Serve the explorer until Ctrl-C."""
     token, port = secrets.token_urlsafe(24), sock.getsockname()[1]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    app = App(pictures)
+    app = App(views)
     config = uvicorn.Config(
         Guard(app.asgi(), token, port, host),
         log_level="error",

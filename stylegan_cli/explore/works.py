@@ -21,22 +21,22 @@ from ..session import ProjectRequest
 from ..session.encode import open_encoder_if_any
 from .calls import ExportCall, FindCall, ImagesCall, PhotoCall, ProjectCall, Shown
 from .jobs import Job, frame_of
-from .pictures import Origin, Pictures, final_sampling
+from .views import Origin, Views, final_sampling
 
 MAX_PHOTO_PIXELS = 2**26
 _REPRODUCIBLE = {"seed", "model", "trunc", "trunc_cutoff", "class", "class_name", "noise_mode", "translate", "rotate"}
 _REPRODUCIBLE |= {"precision", "command", "Software", "model_note", "latent_space"}  # fields of a plain image
 
 
-def keep(pictures: Pictures, kind: str, call: Shown, origin: Origin) -> dict[str, Any]:
+def keep(views: Views, kind: str, call: Shown, origin: Origin) -> dict[str, Any]:
     """Write the latents and the image of a view, for other views and commands."""
-    session, sources = pictures.model(call), origin.sources
+    session, sources = views.model(call), origin.sources
     layers = [row.name for row in sources.G.noise_layers]
     noise = sources.noise_of(origin.noise_from[:1])
     if sources.tuned:
         raise SganError("Images of tuned weights cannot be kept.", hint="Use the file of latents itself.")
-    shot = pictures.render(dataclasses.replace(call, size=None), origin)
-    path = pictures.folder.new(kind, ".npz")
+    shot = views.render(dataclasses.replace(call, size=None), origin)
+    path = views.folder.new(kind, ".npz")
     latents, image = path.with_name(f"{path.name}.npz"), path.with_name(f"{path.name}.png")
     save_latents(
         latents,
@@ -55,19 +55,19 @@ def keep(pictures: Pictures, kind: str, call: Shown, origin: Origin) -> dict[str
 # --------------------------------------------------------------------------------------------- photos
 
 
-def add_photo(pictures: Pictures, content: bytes) -> dict[str, Any]:
+def add_photo(views: Views, content: bytes) -> dict[str, Any]:
     """Write an uploaded image to the output folder, and show it as the model would see it. If it is one that the model
-    has made, also return what makes it again. Raises SganError if it is no image, or a very large one."""
+    has made, also return what makes it again. Raises SganError if it cannot be read, or is very large."""
     try:
         image = decode(content, MAX_PHOTO_PIXELS)
     except ImageError as e:
         raise SganError(f"The file cannot be read: {e}.", hint="Choose a PNG, JPEG or WebP image.") from e
-    target = TargetReader(pictures.session.info).convert([image], ["the image"])
+    target = TargetReader(views.session.info).convert([image], ["the image"])
     with Image.open(io.BytesIO(content)) as opened:
         is_png = opened.format == "PNG"
-    path = pictures.folder.add("photo", ".png", content if is_png else _png(image))
+    path = views.folder.add("photo", ".png", content if is_png else _png(image))
     shown = frame_of((target[0] * 127.5 + 127.5).round().byte())
-    return {"photo": path.name, "image": shown, "restored": _restored(pictures, path) if is_png else None}
+    return {"photo": path.name, "image": shown, "restored": _restored(views, path) if is_png else None}
 
 
 def _png(image: Image.Image) -> bytes:
@@ -76,10 +76,10 @@ def _png(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def _restored(pictures: Pictures, path: Path) -> dict[str, Any] | None:
+def _restored(views: Views, path: Path) -> dict[str, Any] | None:
     """The seed and settings of an image of this model, from its metadata; None if they do not suffice."""
     found = read_metadata(path)
-    if not {"seed", "model"} <= found.keys() <= _REPRODUCIBLE or found["model"] != pictures.session.fingerprint:
+    if not {"seed", "model"} <= found.keys() <= _REPRODUCIBLE or found["model"] != views.session.fingerprint:
         return None
     try:
         view = found.get("translate")
@@ -100,26 +100,26 @@ def _restored(pictures: Pictures, path: Path) -> dict[str, Any] | None:
     return result
 
 
-def encode(pictures: Pictures, call: PhotoCall) -> dict[str, Any]:
+def encode(views: Views, call: PhotoCall) -> dict[str, Any]:
     """The latents of a photo, by the model's encoder."""
-    path = pictures.folder.find(call.photo, ".png")
-    result = pictures.session.encode(images=[str(path)])
+    path = views.folder.find(call.photo, ".png")
+    result = views.session.encode(images=[str(path)])
     folder = path.with_suffix("")
     files = result.save(folder)
-    command = pictures.commands.line(f"encode {path}", outdir=folder)
-    return _found(pictures, files, result.images[0], result.psnr[0], command)
+    command = views.commands.line(f"encode {path}", outdir=folder)
+    return _found(views, files, result.images[0], result.psnr[0], command)
 
 
-def has_encoder(pictures: Pictures) -> bool:
+def has_encoder(views: Views) -> bool:
     try:
-        return open_encoder_if_any(pictures.session, None, "./runs") is not None
+        return open_encoder_if_any(views.session, None, "./runs") is not None
     except SganError:
         return False
 
 
-def project(pictures: Pictures, call: ProjectCall, job: Job) -> dict[str, Any]:
+def project(views: Views, call: ProjectCall, job: Job) -> dict[str, Any]:
     """Search the latents of a photo, and show the best so far."""
-    session, path = pictures.session, pictures.folder.find(call.photo, ".png")
+    session, path = views.session, views.folder.find(call.photo, ".png")
     loss = "lpips" if session.D is None else "discriminator"
     request = ProjectRequest(images=[str(path)], steps=call.steps, space=call.space, loss=loss, init=call.init)
     image: dict[str, Any] = {}
@@ -137,31 +137,31 @@ def project(pictures: Pictures, call: ProjectCall, job: Job) -> dict[str, Any]:
     folder = path.with_suffix("")
     files = result.save(folder)
     options = {"steps": call.steps, "space": call.space, "loss": loss, "init": call.init, "outdir": folder}
-    command = pictures.commands.line(f"project {path}", **options)
-    return _found(pictures, files, result.images[0], result.psnr[0], command)
+    command = views.commands.line(f"project {path}", **options)
+    return _found(views, files, result.images[0], result.psnr[0], command)
 
 
-def _found(pictures: Pictures, files: list[Path], image: Any, psnr: float, command: str) -> dict[str, Any]:
-    item = next(path for path in files if path.suffix == ".npz").relative_to(pictures.folder.path).as_posix()
+def _found(views: Views, files: list[Path], image: Any, psnr: float, command: str) -> dict[str, Any]:
+    item = next(path for path in files if path.suffix == ".npz").relative_to(views.folder.path).as_posix()
     return {"item": item, "image": frame_of(image), "psnr": round(psnr, 2), "command": command}
 
 
 # ----------------------------------------------------------------------------------------- directions
 
 
-def list_directions(pictures: Pictures) -> list[dict[str, Any]]:
+def list_directions(views: Views) -> list[dict[str, Any]]:
     """The files of directions in the output folder that belong to the model."""
     found = []
-    for name in pictures.folder.list("directions-*.npz"):
+    for name in views.folder.list("directions-*.npz"):
         try:
-            found.append(_described(pictures, name))
+            found.append(_described(views, name))
         except SganError:  # of another model
             continue
     return found
 
 
-def _described(pictures: Pictures, name: str) -> dict[str, Any]:
-    directions = pictures.directions(pictures.session, name)
+def _described(views: Views, name: str) -> dict[str, Any]:
+    directions = views.directions(views.session, name)
     return {
         "file": name,
         "method": directions.method,
@@ -171,28 +171,28 @@ def _described(pictures: Pictures, name: str) -> dict[str, Any]:
     }
 
 
-def find(pictures: Pictures, call: FindCall, job: Job) -> dict[str, Any]:
+def find(views: Views, call: FindCall, job: Job) -> dict[str, Any]:
     """Find directions, and write them to the output folder."""
     labeled = call.method == "labels"
     options: dict[str, Any] = {"from_labels": True} if labeled else {"method": call.method}
     if call.count and call.method in ("pca", "sefa"):
         options["count"] = call.count
     job.report("directions", 0, 1)
-    directions = pictures.session.find_directions(progress=_following(job), **options)
-    path = pictures.folder.path / f"directions-{directions.method}.npz"
+    directions = views.session.find_directions(progress=_following(job), **options)
+    path = views.folder.path / f"directions-{directions.method}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_directions(path, directions)
-    command = pictures.commands.line("edit find", **options, outdir=path.parent)
-    return {"file": _described(pictures, path.name), "command": command}
+    command = views.commands.line("edit find", **options, outdir=path.parent)
+    return {"file": _described(views, path.name), "command": command}
 
 
 # ---------------------------------------------------------------------------------------------- videos
 
 
-def export(pictures: Pictures, call: ExportCall, job: Job) -> dict[str, Any]:
+def export(views: Views, call: ExportCall, job: Job) -> dict[str, Any]:
     """Write the video of a walk to the output folder."""
-    session, keys = pictures.model(call), _final_keys(pictures, call)
-    path = pictures.folder.new("walk", f".{call.format}")
+    session, keys = views.model(call), _final_keys(views, call)
+    path = views.folder.new("walk", f".{call.format}")
     path = path.with_name(f"{path.name}.{call.format}")
     options = {"kind": call.kind, "frames": call.frames, "fps": call.fps, "loop": call.loop}
     sampling = {"trunc": call.trunc, "trunc_cutoff": call.trunc_cutoff, "class_index": call.class_index}
@@ -203,22 +203,22 @@ def export(pictures: Pictures, call: ExportCall, job: Job) -> dict[str, Any]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return {"file": path.name, "command": "\n".join(pictures.walk_commands(call, call.fps, path))}
+    return {"file": path.name, "command": "\n".join(views.walk_commands(call, call.fps, path))}
 
 
-def _final_keys(pictures: Pictures, call: ExportCall) -> list[int | str]:
-    """Key images for one request: `Pictures.latents` truncates seeds only, a request files as well."""
+def _final_keys(views: Views, call: ExportCall) -> list[int | str]:
+    """Key images for one request: `Views.latents` truncates seeds only, a request files as well."""
     keys: list[int | str] = []
     for key in call.keys:
         if isinstance(key, str):
-            keys.append(str(pictures.folder.find(key, ".npz")))
+            keys.append(str(views.folder.find(key, ".npz")))
         elif call.trunc == 1 or all(isinstance(k, int) for k in call.keys):
             keys.append(key)
         else:
-            folder = pictures.folder.path / f"seed{key}"
+            folder = views.folder.path / f"seed{key}"
             options = SamplingOptions(call.trunc, call.trunc_cutoff, call.class_index)
             request = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-            pictures.model(call).generate(seeds=[key], **request).save(folder, latents=True)
+            views.model(call).generate(seeds=[key], **request).save(folder, latents=True)
             keys.append(str(folder / "w.npz"))
     return keys
 
@@ -227,5 +227,5 @@ def _following(job: Job) -> Progress:
     return lambda what, done, total: job.report(what, done, total)
 
 
-def drag(pictures: Pictures, call: Any, job: Job) -> dict[str, Any]:
+def drag(views: Views, call: Any, job: Job) -> dict[str, Any]:
     raise SganError("to come")

@@ -10,7 +10,7 @@ from stylegan_cli.explore.turns import IMAGE, JOB, Turns
 
 
 def queue(turns, ranks):
-    """Start a thread for each rank while the turn is taken; return the order in which they got theirs."""
+    """Start a thread for each rank while the turn is taken; return the order in which they got it."""
     order, threads = [], []
 
     def wait(name, rank):

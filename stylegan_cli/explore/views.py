@@ -47,7 +47,7 @@ class Origin:
     commands: list[str]
 
 
-class Pictures:
+class Views:
     """A model, or the snapshots of a run, and an output folder. Not for several threads at a time, see `turns`."""
 
     def __init__(
