@@ -14,7 +14,12 @@ from .options import session_options
 
 
 @click.command(short_help="Explore a model in the browser.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8765, help="Port to listen on. If it is in use, the next free one is.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8765,
+    help="Port to listen on. If it is in use, the next free one is.",
+)
 @click.option(
     "--host",
     metavar="ADDRESS",

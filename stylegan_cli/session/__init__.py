@@ -7,6 +7,7 @@ through a callback, see `stylegan_cli.progress`.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from ..interop.conversion import find_model
 from ..metrics.measure import Results, measure
 from ..metrics.registry import resolve
-from ..progress import Progress, silent
+from ..progress import Progress
 from ..sampling.bound_files import owned_by
 from ..snapshot import open_training_dataset
 from . import (
@@ -42,6 +43,7 @@ from .interpolate import InterpolateRequest, InterpolateResult
 from .mix import MixRequest, MixResult
 from .model import ImagesResult, Model, OutputImage
 from .noise import NoiseRequest, NoiseResult
+from .notebook import default_progress
 from .project import ProjectRequest, ProjectResult, ProjectTask
 from .segment import SegmentRequest, SegmentResult, SegmentSeedsResult
 from .translate import TranslateRequest, TranslateResult, TranslateStream
@@ -97,6 +99,7 @@ def _method(
 ) -> Callable[..., T]:
     """Make a method that takes a request, or the fields of a request by name."""
     names, kinds = {field.name for field in dataclasses.fields(kind)}, (kind, *tasks)
+    reports = "progress" in inspect.signature(function).parameters
 
     def method(self: Session, request: object = None, *more: Any, **options: Any) -> T:
         fields = {name: options.pop(name) for name in names & options.keys()}
@@ -105,6 +108,8 @@ def _method(
         elif fields or not isinstance(request, kinds):
             names_of_kinds = " or ".join(k.__name__ for k in kinds)
             raise TypeError(f"{function.__name__} takes a {names_of_kinds}, or the fields of a request by name")
+        if reports and not more:
+            options.setdefault("progress", default_progress())
         with self.use_kernels(), owned_by(self.owner):
             return function(self, request, *more, **options)
 
@@ -137,26 +142,26 @@ class Session(Model):
         self,
         result: ProjectResult,
         steps: int,
-        progress: Progress = silent,
+        progress: Progress | None = None,  # None: a bar in notebooks
     ) -> ProjectResult:
         """Tune the generator around a projection, further if it is tuned already. Ctrl-C keeps the progress so far."""
         with self.use_kernels():
-            return project.tune_projection(result, steps, progress)
+            return project.tune_projection(result, steps, progress or default_progress())
 
     def calibrate(
         self,
         task: AttributeTask,
-        progress: Progress = silent,
+        progress: Progress | None = None,  # None: a bar in notebooks
     ) -> AttributeTask:
         """Add the calibration: distances of projected generated and real images, which are cached."""
         with self.use_kernels():
-            return attribute.add_calibration(self, task, progress)
+            return attribute.add_calibration(self, task, progress or default_progress())
 
     def metrics(
         self,
         *names: str,  # fid, kid, ppl ..., see metrics.registry
         data: str | Path | None = None,  # real images; None: those that the model was trained on
-        progress: Progress = silent,
+        progress: Progress | None = None,  # None: a bar in notebooks
         **options: Any,  # see metrics.registry.resolve
     ) -> Results:
         """Measure metrics of the model."""
@@ -164,4 +169,4 @@ class Session(Model):
         if self.info.is_labeled or protocol.needs_reals:
             reals = open_training_dataset(self.info, None if data is None else str(data))
         with self.use_kernels():
-            return measure(protocol, self.G, reals, self.device, progress)
+            return measure(protocol, self.G, reals, self.device, progress or default_progress())

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.codec import CROPS, padding
-from ..data.images import to_uint8
+from ..data.images import encode_image, to_uint8
 from ..data.opening import open_source
 from ..errors import SganError
 from ..interop.encoders import has_encoder
 from ..interop.encoders import open_encoder as open_foreign_encoder
 from ..inversion.projector import ProjectedLatents
-from ..inversion.results import SHEET, Projection, output_paths, psnr, save_projection
+from ..inversion.results import SHEET, Projection, comparison_sheet, output_paths, psnr, save_projection
 from ..inversion.targets import TargetReader, read_targets
 from ..models.encoders.passes import encode
 from ..models.frozen import frozen_synthesis
@@ -80,6 +80,12 @@ class EncodeResult:
             raise SganError("The images of a folder or zip are not kept.", hint="Save the latents, and generate.")
         with self.model.use_kernels():
             return self.finding.images
+
+    def _repr_png_(self) -> bytes | None:
+        if self.finding is None:
+            return None
+        with self.model.use_kernels():
+            return encode_image(comparison_sheet(self.finding), "png")
 
     def save(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from ..sampling.labels import class_labels, describe_labels, label_metadata
 from ..sampling.latent_files import save_latents
 from ..sampling.latent_space import check_use
 from .model import Model, OutputImage, save_outputs, tuned_note, upcast
+from .notebook import MAX_IMAGES, grid_png
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,10 @@ class GenerateResult:
         if grid:
             files.append(self._grid(images).save(folder, format))
         return files
+
+    def _repr_png_(self) -> bytes:
+        images = (output.image for output in itertools.islice(self, MAX_IMAGES))
+        return grid_png(torch.stack(list(images)))
 
     def _outputs(self) -> Iterator[tuple[Tensor, OutputImage]]:
         pairs = self._latents_and_images if "_latents_and_images" in self.__dict__ else self.synthesize()

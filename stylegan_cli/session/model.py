@@ -25,12 +25,13 @@ from ..models.frozen import frozen_synthesis, weight_versions
 from ..models.generator import Generator
 from ..ops import dispatch
 from ..sampling.bound_files import Owner
-from ..sampling.generate import SamplingOptions, image_metadata
+from ..sampling.generate import SamplingOptions, generate_images, image_metadata, map_seeds
 from ..sampling.labels import class_labels, label_metadata
 from ..sampling.latent_files import Latents, collect_latents
 from ..snapshot import Snapshot, SnapshotInfo, fingerprint
 from ..threads import available_cores
 from ..version import __version__
+from .notebook import grid_png, image_html, table_html
 
 T = TypeVar("T")
 
@@ -137,6 +138,18 @@ class Model:
         labels = class_labels(sampling.class_index, [0], self.G.label_space)
         return metadata | label_metadata(None if labels is None else labels[0], self.G.label_space)
 
+    def _repr_html_(self) -> str:
+        """The model and a few of its images."""
+        config = self.G.config
+        size = f"{config.height} x {config.width} pixels (height x width)"
+        facts = {"model": self.path.name, "family": config.title, "images": size, "kimg": f"{self.info.kimg:g}"}
+        seeds = range(max(1, min(8, 2**19 // (config.height * config.width))))
+        with self.use_kernels():
+            sampling = SamplingOptions()
+            ws = map_seeds(self.G, seeds, sampling)
+            images = torch.stack(list(generate_images(self.G, lambda i, j: ws[i:j], seeds, sampling)))
+        return table_html(facts | {"device": self.device}) + image_html(grid_png(images), "png")
+
     @property
     def model_notes(self) -> list[str]:
         """A sentence for each file of another model that was used."""
@@ -166,6 +179,9 @@ class OutputImage:
         save_image(self.image, path, metadata=self.metadata)
         return path
 
+    def _repr_png_(self) -> bytes:
+        return encode_image(self.image, "png", self.metadata)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImagesResult:
@@ -191,6 +207,9 @@ class ImagesResult:
         """Write all images and the sheet."""
         sheet = [] if self.sheet is None else [self.sheet]
         return list(save_outputs((*self.outputs, *sheet), folder, format))
+
+    def _repr_png_(self) -> bytes:
+        return grid_png(self.images) if self.sheet is None else encode_image(self.sheet.image, "png")
 
 
 def save_outputs(

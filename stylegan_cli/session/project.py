@@ -11,14 +11,22 @@ import torch
 from torch import Tensor
 
 from ..data.codec import CROPS, padding
-from ..data.images import grid_columns
+from ..data.images import encode_image, grid_columns
 from ..data.video import frame_grids, write_video
 from ..detectors.distances import Loss
 from ..detectors.losses import LOSSES
 from ..errors import MisuseError
 from ..inversion.projection import ProjectionInput, choose_loss, prepare_input, project_images
 from ..inversion.projector import ProjectionOptions, Start, Watch, batch_size
-from ..inversion.results import SHEET, Projection, output_paths, path_frames, psnr, save_projection
+from ..inversion.results import (
+    SHEET,
+    Projection,
+    comparison_sheet,
+    output_paths,
+    path_frames,
+    psnr,
+    save_projection,
+)
 from ..inversion.tuning import tune
 from ..progress import Progress, silent
 from ..sampling import checks
@@ -144,6 +152,10 @@ class ProjectResult:
             "pad": request.pad,
         }
         return self.model.metadata(SamplingOptions(class_index=request.class_index), loss=loss, **more)
+
+    def _repr_png_(self) -> bytes:
+        with self.model.use_kernels():
+            return encode_image(comparison_sheet(self.finding), "png")
 
     def save(
         self,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.video import write_video
+from .notebook import video_html
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,3 +38,6 @@ class VideoResult:
         frames = self.images if "images" in self.__dict__ else self.synthesize()
         write_video(frames, self.count, path, fps=self.fps, loop=self.loop, metadata=self.metadata)
         return Path(path)
+
+    def _repr_html_(self) -> str:
+        return video_html(self.save)
