@@ -121,13 +121,13 @@ class Work:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--detector", metavar="FILE", help="Weights of LPIPS.")
-@click.option("--base", default=100.0, show_default=True, help="Length of the base model's run in kimg.")
-@click.option("--tuned", default=20.0, show_default=True, help="Length of the fine-tuned models' runs in kimg.")
+@click.option("--base", default=45.0, show_default=True, help="Length of the base model's run in kimg.")
+@click.option("--tuned", default=11.0, show_default=True, help="Length of the fine-tuned models' runs in kimg.")
 @click.option(
-    "--weights-one", type=Numbers(float), default="5", metavar="W,...", help="Of the critic, with bearded people."
+    "--weights-one", type=Numbers(float), default="4", metavar="W,...", help="Of the critic, with bearded people."
 )
 @click.option(
-    "--weights-both", type=Numbers(float), default="1.5", metavar="W,...", help="Of both critics, with all people."
+    "--weights-both", type=Numbers(float), default="1", metavar="W,...", help="Of both critics, with all people."
 )
 @click.option("--discriminator-weight", default=0.0, show_default=True, help="Of the critic in D's loss.")
 @click.option("--images", default=2000, show_default=True, help="Number of images of each kind of people.")
