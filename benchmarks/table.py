@@ -56,8 +56,8 @@ NOTES = {
     "Translation": "Ratio: the LPIPS (VGG16) of the alternative over ours, on held-out images.",
     "Guides": "Of each method, the share of images with both features. Ratio: its diversity or kernel distance over "
     "that of fine-tuning without a guide.",
-    "Explorer": "Ratio: one synthesis alone over the time from a request to its frame. Of memory: the end over the first "
-    "minute.",
+    "Explorer": "Ratio: one synthesis alone over the time from a request to its frame; of memory, the end over the "
+    "first minute.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
     "Segmentation": "Intersection over union with exact masks of images that nothing was fitted to. Ratio: to that of "
     "the alternative.",

@@ -399,12 +399,14 @@ def order(args):
 
 
 def test_every_shape_of_command_runs(tmp_path, monkeypatch):
+    from stylegan_cli.explore import server
     from stylegan_cli.metrics import passes
     from stylegan_cli.training.recipes import classifier
 
     monkeypatch.setattr(passes, "load_detector", lambda *arguments: Detector())
     monkeypatch.setattr(passes, "load_lpips", lambda *arguments: Detector())
     monkeypatch.setattr(classifier, "_STEPS", 40)
+    monkeypatch.setattr(server, "serve", lambda views, host, sock, ready: ready("http://127.0.0.1:8765/"))
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     write_images(Path("photos"), 9)

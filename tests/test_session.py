@@ -330,6 +330,18 @@ def test_directions(session, tmp_path):
             session.find_directions(**options)
 
 
+def test_a_projection_can_be_watched(session, tmp_path):
+    """The best latents so far after each step: they get no worse, and the last are the result's."""
+    session.generate(seeds=[7]).save(tmp_path)
+    seen, target = [], torch.from_numpy(np.asarray(Image.open(tmp_path / "seed0007.png")).copy()).permute(2, 0, 1)
+    request = {"images": [tmp_path / "seed0007.png"], "loss": "pixel", "steps": 6, "candidates": 3}
+    result = session.project(watch=seen.append, **request)
+    assert len(seen) == 6 and torch.equal(result.ws, session.project(**request).ws)
+    with torch.no_grad():
+        distance = [(session.G.synthesis(ws) * 127.5 + 127.5 - target).square().mean().item() for ws in seen]
+    assert distance == sorted(distance, reverse=True) and distance[-1] < distance[0]
+
+
 def test_project_and_tune(session, tmp_path):
     session.generate(seeds=[7]).save(tmp_path)
     watch = Watch()
