@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,8 @@ class Page:
         parts = urlsplit(address)
         self.process, self.token = process, parse_qs(parts.query)["token"][0]
         self.connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 0)
+        self.connection.connect()
+        self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as browsers do
 
     def post(self, path: str, **body: object) -> bytes:
         self.connection.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {self.token}"})

@@ -156,11 +156,15 @@ def no_garbage() -> Iterator[None]:
             gc.enable()
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(
+    threads: bool = False,  # whether several threads compute: they then share what is kept
+) -> None:
     """Let glibc reuse freed memory instead of returning it to the system, which would have to clear it again for each
     large activation; on a CPU that takes longer than the network itself."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
+        if threads:
+            libc.mallopt(-8, 1)  # M_ARENA_MAX
         libc.mallopt(-4, 0)  # M_MMAP_MAX
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
         from ..models import frozen

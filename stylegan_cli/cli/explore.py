@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from .call import Call
+from .call import Call, keep_freed_memory
 from .options import session_options
 
 
@@ -69,6 +69,7 @@ def command(
     model = ["--model", call.model] if call.model else []
     model += ["--runs", call.runs] if not call.model and call.runs != "./runs" else []
     check_writable(folder)
+    keep_freed_memory(threads=True)
     sock = listen(host, port)
     found = sock.getsockname()[1]
     if found != port:

@@ -28,7 +28,8 @@ def listen(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     last = min(port + PORTS - 1, 65535)
     for candidate in range(port, last + 1):
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        # Named, since asyncio sends small packets at once (TCP_NODELAY) only where it knows that the protocol is TCP.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((host, candidate))
