@@ -80,14 +80,15 @@ def save_edited(
     items: Sequence[int | str],  # seeds and files that the latents come from
     model: str,  # fingerprint of the model before tuning
     settings: dict,  # how the latents were made
+    name: str = "edited.npz",
 ) -> Path:
-    """Write edited.npz, which includes the noise of the images, and copy the tuned weights that they need."""
+    """Write a file of latents, which includes the noise of the images, and copy the tuned weights that they need."""
     if latents.tuned:
         tuned = next(t for item in items if isinstance(item, str) and (t := load_latent_file(item).tuned))
         if tuned.parent.resolve() != folder.resolve():
             write_atomic(folder / tuned.name, tuned.read_bytes())
     layers = [row.name for row in latents.G.noise_layers]
-    path = folder / "edited.npz"
+    path = folder / name
     save_latents(
         path,
         edited,

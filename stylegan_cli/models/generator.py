@@ -7,7 +7,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ from .statistics import RunningMean
 
 Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 FeatureFunction = Callable[[Tensor], Tensor | None]  # takes features [N, C, H, W]; those that it returns replace them
+
+
+class _Found(Exception):  # noqa: N818 (not an error)
+    """All features that `Synthesis.read_features` reads are known."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,25 @@ class Synthesis(nn.Module):
         self.check_input(ws, transform)
         with self._hooks(features) if features else contextlib.nullcontext():
             return self.synthesize(ws, self.noise_maps(noise, ws), dtype, transform)
+
+    def read_features(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        names: Sequence[str],  # of layers in the layer table
+        **options: Any,  # of `forward`
+    ) -> dict[str, Tensor]:  # [N, C, h, w] by the name of the layer, in its precision
+        """The outputs of layers, with gradients. Layers above the last of them are not computed. Raises as `forward`
+        does."""
+        found: dict[str, Tensor] = {}
+
+        def read(name: str, x: Tensor) -> None:
+            found[name] = x
+            if len(found) == len(set(names)):
+                raise _Found
+
+        with contextlib.suppress(_Found):
+            self(ws, features={name: functools.partial(read, name) for name in names}, **options)
+        return found
 
     @contextlib.contextmanager
     def _hooks(self, features: Mapping[str, FeatureFunction]) -> Iterator[None]:

@@ -20,6 +20,7 @@ from ..sampling.bound_files import owned_by
 from ..snapshot import open_training_dataset
 from . import (
     attribute,
+    drag,
     edit,
     encode,
     equivariance,
@@ -34,6 +35,7 @@ from . import (
 )
 from .attribute import AttributeRequest, AttributeResult, AttributeTask
 from .blend import BlendRequest, blend_models
+from .drag import Drag, DragRequest, DragResult
 from .edit import EditRequest, EditResult, FindRequest, ShowRequest, ShowResult
 from .encode import EncodeRequest, EncodeResult
 from .equivariance import EquivarianceRequest, EquivarianceResult
@@ -53,6 +55,9 @@ __all__ = [
     "AttributeResult",
     "AttributeTask",
     "BlendRequest",
+    "Drag",
+    "DragRequest",
+    "DragResult",
     "EditRequest",
     "EditResult",
     "EncodeRequest",
@@ -129,6 +134,8 @@ class Session(Model):
     find_directions = _method(FindRequest, function=edit.find_directions)
     show_directions = _method(ShowRequest, function=edit.show_directions)
     edit = _method(EditRequest, function=edit.edit)
+    prepare_drag = _method(DragRequest, function=drag.prepare_drag)
+    drag = _method(DragRequest, drag.Drag, function=drag.drag)
     prepare_projection = _method(ProjectRequest, function=project.prepare_projection)
     project = _method(ProjectRequest, ProjectTask, function=project.project)
     encode = _method(EncodeRequest, function=encode.encode_images)
