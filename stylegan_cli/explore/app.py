@@ -135,7 +135,8 @@ class App:
             job = self.jobs[call.job] = Job(self.turns, notify)
             run = loop.run_in_executor(None, job.run, lambda job: work(self.views, call, job))
             run.add_done_callback(lambda _: self.jobs.pop(call.job, None))
-            return StreamingResponse(_events(job, changed), media_type="application/x-ndjson")
+            events = _events(job, changed, lambda: self.jobs.pop(call.job, None))
+            return StreamingResponse(events, media_type="application/x-ndjson")
 
         return endpoint
 
@@ -191,13 +192,14 @@ class App:
             job.cancelled = True
 
 
-async def _events(job: Job, changed: asyncio.Event) -> AsyncIterator[bytes]:
+async def _events(job: Job, changed: asyncio.Event, end: Callable[[], object]) -> AsyncIterator[bytes]:
     """One line of JSON for each event. When the connection ends, so does the job."""
     try:
         while True:
             await changed.wait()
             changed.clear()
-            finished = job.finished
+            if finished := job.finished:
+                end()
             if (event := job.take()) is not None:
                 yield json.dumps(event).encode() + b"\n"
             if finished:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -59,12 +59,12 @@ class Job:
         what: str,
         done: int,
         total: int,
+        more: Mapping[str, Any] | None = None,  # further fields of the event
         can_stop: bool = True,  # whether there is something to keep
-        **more: Any,  # further fields of the event
     ) -> None:
         """Report progress; let those go first who wait for an image. Raises Cancelled, or KeyboardInterrupt to stop."""
         name, _, figure = what.partition(", ")
-        self._put({"what": name, "done": done, "total": total, "figure": figure or None, **more})
+        self._put({"what": name, "done": done, "total": total, "figure": figure or None, **(more or {})})
         self._turns.pass_on()
         self.check(can_stop)
 

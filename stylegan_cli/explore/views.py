@@ -171,9 +171,7 @@ class Views:
 
     def latents(self, session: Session, items: Sequence[Item], call: Shown) -> Latents:
         """The latents of items, one of each. Truncation changes seeds only: what a file holds is shown as it is."""
-        sampling = call.sampling
-        if all(isinstance(item, str) for item in items):
-            sampling = final_sampling(sampling)
+        sampling = self.sampling_of(items, call)
         files = [item if isinstance(item, int) else str(self.folder.find(item, ".npz")) for item in items]
         with self._context(session):
             found = session.latents(files, dataclasses.replace(sampling, trunc=1.0, trunc_cutoff=None))
@@ -186,6 +184,10 @@ class Views:
         return dataclasses.replace(
             found, ws=ws[first], names=names, seeds=seeds, items=list(range(len(items))), noise=found.noise_of(first)
         )
+
+    def sampling_of(self, items: Sequence[Item], call: Shown) -> SamplingOptions:
+        """The options for items: those of a call, or without what has no effect on files."""
+        return call.sampling if any(isinstance(item, int) for item in items) else final_sampling(call.sampling)
 
     def render(self, call: Shown, origin: Origin) -> Shot:
         """Synthesize images, reduced to what the page shows."""
@@ -231,8 +233,7 @@ class Views:
         flat = [item for items in lists for item in items]
         files = any(isinstance(item, str) for item in flat)
         if not files or call.trunc == 1:
-            sampling = call.sampling if not files or any(isinstance(item, int) for item in flat) else None
-            return [], [self.commands.items(items) for items in lists], sampling or final_sampling(call.sampling)
+            return [], [self.commands.items(items) for items in lists], self.sampling_of(flat, call)
         seeds = [item for item in dict.fromkeys(flat) if isinstance(item, int)]
         folders = {seed: f"seed{seed}" for seed in seeds}
         before = [
@@ -270,7 +271,7 @@ class Views:
         moves = [move for move in call.edits if move.strength]
         if not moves:
             return self._image_commands(call, [call.item])
-        sampling = call.sampling if isinstance(call.item, int) else final_sampling(call.sampling)
+        sampling = self.sampling_of([call.item], call)
         source, lines = self.commands.items([call.item]), []
         for name, group in _grouped(moves, lambda move: move.file):
             options = {

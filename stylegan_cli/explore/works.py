@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import dataclasses
 import io
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 
 from ..data.codec import ImageError, decode
 from ..data.images import read_metadata, save_image
-from ..errors import SganError
+from ..errors import MisuseError, SganError
 from ..inversion.directions import save_directions
 from ..inversion.targets import TargetReader
 from ..progress import Progress
 from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.latent_files import save_latents
 from ..session import ProjectRequest
+from ..session.drag import describe_points
 from ..session.encode import open_encoder_if_any
-from .calls import ExportCall, FindCall, ImagesCall, PhotoCall, ProjectCall, Shown
+from .calls import DragCall, ExportCall, FindCall, ImagesCall, PhotoCall, ProjectCall, Shown
 from .jobs import Job, frame_of
 from .views import Origin, Views, final_sampling
 
@@ -131,7 +136,7 @@ def project(views: Views, call: ProjectCall, job: Job) -> dict[str, Any]:
             image["image"] = frame_of(shown)
 
     def progress(what: str, done: int, total: int) -> None:
-        job.report(what, done, total, done > 0 and what.startswith("steps"), **image)
+        job.report(what, done, total, image, can_stop=done > 0 and what.startswith("steps"))
 
     result = session.project(request, progress, watch)
     folder = path.with_suffix("")
@@ -227,5 +232,42 @@ def _following(job: Job) -> Progress:
     return lambda what, done, total: job.report(what, done, total)
 
 
-def drag(views: Views, call: Any, job: Job) -> dict[str, Any]:
-    raise SganError("to come")
+# --------------------------------------------------------------------------------------------- dragging
+
+
+def drag(views: Views, call: DragCall, job: Job) -> dict[str, Any]:
+    """Drag points of an image, and show each step."""
+    session, sampling = views.model(call), views.sampling_of([call.item], call)
+    start = call.item if isinstance(call.item, int) else str(views.folder.find(call.item, ".npz"))
+    points = [(x, y, to_x, to_y) for x, y, to_x, to_y in call.points]
+    mask = None if call.mask is None else _mask(call.mask, (session.G.config.height, session.G.config.width))
+    options = {field.name: getattr(sampling, field.name) for field in dataclasses.fields(sampling)}
+    task = session.prepare_drag(start=start, points=points, mask=mask, steps=call.steps, **options)
+    with contextlib.suppress(KeyboardInterrupt):
+        for step in task.steps():
+            image = {"image": frame_of(task.image(step.ws))} if job.wants_image() else {}
+            state = {"points": step.points, "distance": max(step.distance)}
+            job.report("steps", step.index, call.steps, state | image)
+    result = task.result()
+    path = views.folder.new("drag", ".npz")
+    files = result.save(path.parent, path.name)
+    options = {"seeds": views.commands.items([call.item]), "points": describe_points(points), "steps": call.steps}
+    if mask is not None:
+        options["mask"] = path.with_name(f"{path.name}-mask.png")
+        save_image(mask[None].to(torch.uint8) * 255, options["mask"])
+    command = views.command(call, "edit drag", sampling, **options, outdir=path.parent)
+    found = {"points": result.points, "distance": result.distance, "command": command}
+    return {"item": files[0].name, "image": frame_of(result.image), **found}
+
+
+def _mask(
+    text: str,  # base64 of a byte for each pixel
+    size: tuple[int, int],  # height and width
+) -> Tensor:  # bool [H, W]
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError:
+        content = b""
+    if len(content) != size[0] * size[1]:
+        raise MisuseError(f"The mask must have {size[0] * size[1]} bytes, one for each pixel.")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).reshape(size) > 0

@@ -288,3 +288,32 @@ def begin(explorer, path, **body):
     answer = connection.getresponse()
     assert answer.status == 200
     return connection, answer
+
+
+def test_a_point_is_dragged(explorer):
+    """The steps move the handle; the result is an item that later drags go on from."""
+    (before,), _ = explorer.frames("/api/images", items=[1])
+    drag = {"points": [[16, 12, 16, 7]], "steps": 60}
+    last, *events = explorer.events("/api/drag", job="d", item=1, **drag)
+    found = last["result"]
+    assert found["distance"][0] < 3 and abs(found["points"][0][1] - 12) > 2
+    steps = [event for event in events if event["what"] == "steps"]
+    assert {"points", "distance"} <= steps[0].keys() and any("image" in event for event in steps)
+    (after,), _ = explorer.frames("/api/images", items=[found["item"]])
+    assert abs(decoded(found["image"]) - after).max() <= 1 and abs(after.astype(int) - before).mean() > 2
+    again = explorer.events("/api/drag", job="d", item=found["item"], points=[[16, 7, 16, 10]], steps=5)[0]["result"]
+    assert again["item"] != found["item"]
+
+
+def test_a_mask_keeps_the_rest(explorer):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:16] = 1
+    drag = {"points": [[16, 12, 16, 7]], "steps": 40}
+    free = explorer.events("/api/drag", job="m", item=1, **drag)[0]["result"]
+    held = explorer.events("/api/drag", job="m", item=1, mask=base64.b64encode(mask).decode(), **drag)[0]["result"]
+    (before,), _ = explorer.frames("/api/images", items=[1])
+    change = [abs(decoded(x["image"]) - before)[16:, :, :3].mean() for x in (free, held)]
+    assert change[1] < change[0]
+    assert "--mask" in held["command"]
+    wrong = explorer.events("/api/drag", job="m", item=1, mask="AAAA", **drag)[0]
+    assert "1024 bytes" in wrong["error"]
