@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..models.generator import Generator
 from ..progress import Progress, silent
-from ..sampling.segmenter import Linear, features_at, split_by_layer
+from ..sampling.segmenter import Linear, class_maps, features_at, split_by_layer
 
 METHODS = ("linear", "nearest")
 UNKNOWN = -1  # label of pixels that are not annotated
@@ -189,12 +189,6 @@ def propagate(
     return torch.where(known, labels, found)
 
 
-def class_maps(
-    logits: Tensor,  # [N, K, H, W]
-) -> Tensor:  # [N, H, W] int64
-    return logits.argmax(1)
-
-
 @dataclass
 class Overlap:
     """Intersection over union of class maps, over all their pixels together."""
@@ -206,8 +200,8 @@ class Overlap:
 
     def add(
         self,
-        found: Tensor,  # [...] int64
-        given: Tensor,  # [...]; UNKNOWN does not count
+        found: Tensor,  # [...] integers
+        given: Tensor,  # [...] int64; UNKNOWN does not count
     ) -> None:
         for k in range(self.num_classes):
             a, b = (found == k) & (given != UNKNOWN), given == k
