@@ -108,7 +108,9 @@ def _regress(samples: Sequence[Samples], num_classes: int) -> tuple[Tensor, Tens
     known = labels != UNKNOWN
     frequency = counts / counts.sum()
     mean = frequency @ features
-    scale = ((frequency @ features.square()) - mean.square()).clamp_min(1e-12).sqrt().clamp_min(1e-4)
+    parts = zip(frequency.split(256), features.split(256), strict=True)  # all squares would take much memory
+    square = torch.stack([share @ part.square() for share, part in parts]).sum(0)
+    scale = (square - mean.square()).clamp_min(1e-12).sqrt().clamp_min(1e-4)
     features.sub_(mean).div_(scale)
     given, target = (features, labels) if known.all() else (features[known], labels[known])
     per_class = torch.zeros(num_classes, device=labels.device).index_add_(0, target, counts[known])

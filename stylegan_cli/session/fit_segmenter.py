@@ -31,6 +31,7 @@ _STEPS, _STEPS_ALONE = 100, 400  # of a search from the latents of an encoder, a
 # By how many levels, in how many of its values, an image may differ from the one that its metadata describes.
 _LEVELS, _SAME = 2, 0.999
 _SHOWN = 16  # examples on the sheet
+_PIXELS = 2**16  # of the images that a CPU searches at a time: one of 256x256
 _THRESHOLD = 0.5
 
 
@@ -226,7 +227,9 @@ def search_latents(
     D = model.D
     levels = None if D is None else D.features
     loss = load_loss("pixel" if D is None else "discriminator", levels, model.path, model.device)
-    options = ProjectionOptions(space="w+", steps=steps, noise="const")
+    height, width = targets.shape[2:]
+    batch = min(max(_PIXELS // (height * width), 1), 8) if targets.device.type == "cpu" else None
+    options = ProjectionOptions(space="w+", steps=steps, noise="const", batch=batch)
     result = project(model.G, targets, loss, options, start=None if start is None else Start(start), progress=progress)
     if result.interrupted:
         raise KeyboardInterrupt

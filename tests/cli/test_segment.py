@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.data.images import read_metadata, save_image
 from stylegan_cli.data.pairs import open_pairs
+from stylegan_cli.inversion.projector import Projector
 from stylegan_cli.inversion.refine import refine
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
@@ -21,7 +22,7 @@ from stylegan_cli.runs import find_model
 from stylegan_cli.sampling.encoders import ENCODER_FILE
 from stylegan_cli.sampling.segmenter import class_maps
 from stylegan_cli.sampling.segmenter_files import SEGMENTER_FILE
-from stylegan_cli.session import Session
+from stylegan_cli.session import Session, fit_segmenter
 from stylegan_cli.snapshot import SnapshotInfo, save_snapshot
 from stylegan_cli.training.generated_pairs import GeneratedPairs
 
@@ -128,6 +129,20 @@ def test_recorded_images_of_any_precision(sgan, tiny_run, tmp_path, precision):
     result = sgan("segment", "fit", *words)
     assert json.loads(result.stdout)["latents"] == {"seed0000": "seed", "seed0007": "seed"}
     assert "are searched" not in result.stderr
+
+
+def test_images_are_searched_in_groups(annotated, tiny_run, monkeypatch):
+    """On a CPU, as many as there is memory for, with the same result."""
+    session, sizes = Session(find_model(tiny_run, "nowhere")[0]), []
+    options = fit_segmenter.SearchOptions(steps=4, runs="nowhere")
+    images = torch.from_numpy(generated(annotated)).float() / 127.5 - 1
+    whole, _ = fit_segmenter.search_latents(session, options, images)
+    step = Projector.step
+    monkeypatch.setattr(Projector, "step", lambda self: (sizes.append(len(self.targets)), step(self)))
+    monkeypatch.setattr(fit_segmenter, "_PIXELS", 2 * 24 * 48 + 1)
+    found, source = fit_segmenter.search_latents(session, options, images)
+    assert sizes == [2] * 4 + [1] * 4 and source == "projection"
+    assert torch.allclose(found, whole, atol=1e-3) and not torch.allclose(found[0], found[1], atol=1e-2)
 
 
 @pytest.fixture
