@@ -4,17 +4,22 @@ from masks.
 python benchmarks/measure_segmentation.py
 python benchmarks/measure_segmentation.py --model runs/00000-critters64-demo --steps 300
 python benchmarks/measure_segmentation.py --write masks
+python benchmarks/measure_segmentation.py --images 0 --memory
 python benchmarks/measure_segmentation.py --images 0 --segmenter out/segmenter.safetensors --encoder runs/00000-mask
 
 Images are DiceBear critters with exact masks of five parts (`_parts.py`), for a model that was trained on such. Latents
 are found as by `sgan segment IMAGE`. All figures are intersections over union of all pixels together, at the size of
-the model; medians over choices of the five images. Times are of the processor, with one thread.
+the model; medians over choices of the five images. Times are of the processor, with one thread. Memory is what
+`sgan segment fit` as a process of its own has in use at most, with a model of 256x256 that was not trained.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,17 +34,22 @@ from stylegan_cli.cli.call import keep_freed_memory
 from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.images import to_uint8
 from stylegan_cli.inversion.refine import refine
-from stylegan_cli.inversion.segmentation import UNKNOWN, Example, Overlap, class_maps, fit, read_samples
+from stylegan_cli.inversion.segmentation import UNKNOWN, Example, Overlap, fit, read_samples
+from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.registry import build_discriminator, build_generator
+from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import find_model
 from stylegan_cli.sampling import regions
 from stylegan_cli.sampling.degrade import Mask
-from stylegan_cli.sampling.segmenter import Linear
+from stylegan_cli.sampling.segmenter import Linear, class_maps
 from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
 from stylegan_cli.session.fit_segmenter import SearchOptions, search_latents
 from stylegan_cli.session.segment import open_segmenter
+from stylegan_cli.snapshot import SnapshotInfo, save_snapshot
 
 NUM = 5  # annotated images
+SIZE, LIMIT = 256, 2.0  # of the model whose memory is measured; GB that should be enough
 COLORS = tuple(sorted(CLASSES.values()))
 NAMES = [name for color in COLORS for name in CLASSES if CLASSES[name] == color]
 
@@ -51,6 +61,7 @@ NAMES = [name for color in COLORS for name in CLASSES if CLASSES[name] == color]
 @click.option("--steps", type=int, help="Of the search for latents. Default: as `sgan segment`.")
 @click.option("--points", default=5, show_default=True, help="Annotated pixels of each class in sparse masks.")
 @click.option("--write", type=click.Path(path_type=Path), help="Only write five images with masks to a folder.")
+@click.option("--memory", is_flag=True, help="Also measure the memory of `sgan segment fit`.")
 @click.option("--segmenter", metavar="FILE", help="For --encoder and --sparse-encoder.")
 @click.option("--encoder", metavar="PATH", help="Of `sgan translate fit --task mask --segmenter`; measured too.")
 @click.option("--sparse-encoder", metavar="PATH", help="The same with --sparse.")
@@ -62,6 +73,7 @@ def main(
     steps: int | None,
     points: int,
     write: Path | None,
+    memory: bool,
     segmenter: str | None,
     encoder: str | None,
     sparse_encoder: str | None,
@@ -84,6 +96,7 @@ def main(
     for name, path in (("", encoder), (f"{points} points: ", sparse_encoder)):
         if path:
             figures |= measure_translation(session, segmenter, path, maps, points if name else None, name)
+    figures |= measure_memory() if memory else {}
     for name, value in figures.items():
         print(f"{name:50s} {value:.4g}")
     if out:
@@ -110,6 +123,12 @@ def rows_of(figures: dict[str, float], points: int) -> list[dict]:
     add("sgan translate: mask, image, mask", "mask, image, mask", both, {"the image searched": "searched"})
     whole = {"whole masks": "mask, image, mask"}
     add(f"sgan translate, {few} a class: mask, image, mask", f"{few}: mask, image, mask", both, whole)
+    for way in ("generated", "searched"):
+        if f"GB, {way}" in figures:
+            value, limit = figures[f"GB, {way}"], {f"a limit of {LIMIT:g} GB": figures[f"GB, {way}"] / LIMIT}
+            case = f"memory of sgan segment fit, {NUM} {way} images of {SIZE}x{SIZE}: {value:.2f} GB"
+            about = {"op": "segmentation", "dtype": "float32", "case": case, "seconds": {}, "ratio": limit}
+            rows.append({**about, "figures": figures, "wrong": [], "failed": {}})
     return rows
 
 
@@ -209,6 +228,43 @@ def measure_translation(
         figures |= {f"{name}{way}: {part}": value or 0.0 for part, value in values.items()}
         figures[f"{name}{way}: background and body"] = ((values["background"] or 0) + (values["body"] or 0)) / 2
     return figures
+
+
+def measure_memory() -> dict[str, float]:
+    """The most memory that fitting to five images takes, in 10^9 bytes: images whose metadata names their seeds, and
+    images whose latents are searched. More steps of the search take as much."""
+    torch.manual_seed(0)
+    generator, discriminator = (
+        StyleGAN2Config(SIZE, SIZE, channel_base=16384),
+        DiscriminatorConfig(SIZE, SIZE, channel_base=16384),
+    )
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        model, masks = Path(folder, "model.safetensors"), Path(folder, "masks")
+        networks = build_generator(generator), build_discriminator(discriminator)
+        save_snapshot(model, *networks, SnapshotInfo(generator, discriminator))
+        write_annotated(masks, SIZE)
+        searched = ["--steps", "2"]
+        figures["GB, searched"] = peak_of("segment", "fit", "--annotated", masks, "--model", model, *searched)
+        peak_of("generate", "--seeds", f"0-{NUM - 1}", "--model", model, "--outdir", masks)
+        for i in range(NUM):
+            (masks / f"seed{i:04d}.png").rename(masks / f"{i}.png")
+        figures["GB, generated"] = peak_of("segment", "fit", "--annotated", masks, "--model", model)
+    return figures
+
+
+def peak_of(
+    *words: str | Path,
+) -> float:  # 10^9 bytes
+    """Run a command of `sgan` with one thread. Raises RuntimeError if it fails."""
+    line = [sys.executable, "-m", "stylegan_cli", *map(str, words), "-q"]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(line, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"sgan {' '.join(map(str, words))} failed")
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 @torch.no_grad()

@@ -115,7 +115,11 @@ def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     default=0.0,
     help="Width of the transition from B to A, in layers or levels; 0: none.",
 )
-@click.option("--any-model", is_flag=True, help="Also blend models whose files name no ancestor in common.")
+@click.option(
+    "--any-model",
+    is_flag=True,
+    help="Also blend models whose files name no ancestor in common, or other classes; those of A are kept.",
+)
 @out_options("blend.safetensors", "./out")
 @output_options
 def blend_command(

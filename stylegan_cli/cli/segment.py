@@ -10,7 +10,6 @@ import click
 from .call import Call, output_file, output_folder, refuse_to_overwrite, warn
 from .options import (
     ImagesOrCommand,
-    batch_option,
     class_option,
     combine_options,
     crop_options,
@@ -18,6 +17,7 @@ from .options import (
     out_options,
     outdir_option,
     session_options,
+    speed_options,
     trunc_option,
 )
 from .params import SEEDS
@@ -50,7 +50,7 @@ _search_options = combine_options(
 @trunc_option()
 @class_option
 @_search_options
-@batch_option
+@speed_options
 @outdir_option
 @session_options
 def command(
@@ -84,6 +84,7 @@ def command(
     refuse_to_overwrite(inputs, output_files(segment_request, folder))
     with output_folder(folder), call.progress() as progress:
         result = call.open().segment(segment_request, progress)
+        call.inform(*result.notes)
         files = result.save(folder)
     info = result.segmenter.info
     answer = {"segmenter": result.segmenter.path, "classes": info.classes}

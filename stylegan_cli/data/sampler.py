@@ -48,13 +48,20 @@ class Sampler:
         if batch % self.world:
             raise ValueError(f"a batch of {batch} is not divisible by {self.world} ranks")
         g = np.arange(self.position, self.position + batch, dtype=np.int64)
-        g = g[g % self.world == self.rank]
-        epochs, offsets = (x.tolist() for x in divmod(g, self.num))
-        self._orders = {e: self._orders[e] if e in self._orders else self._order(e) for e in set(epochs)}
-        indices = np.array([self._orders[e][i] for e, i in zip(epochs, offsets, strict=True)], np.int64)
+        g = torch.from_numpy(g[g % self.world == self.rank])
         self.position += batch
-        indices = indices if self.chosen is None else self.chosen[indices]
-        return torch.from_numpy(indices), torch.from_numpy(g)
+        return self.at(g), g
+
+    def at(
+        self,
+        positions: Tensor,  # [N] int64
+    ) -> Tensor:  # [N] int64 dataset indices
+        """Return which images are at some positions. Other threads may call this too."""
+        epochs, offsets = (x.tolist() for x in divmod(positions.numpy(), self.num))
+        known = self._orders
+        self._orders = orders = {e: known[e] if e in known else self._order(e) for e in set(epochs)}
+        indices = np.array([orders[e][i] for e, i in zip(epochs, offsets, strict=True)], np.int64)
+        return torch.from_numpy(indices if self.chosen is None else self.chosen[indices])
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position}

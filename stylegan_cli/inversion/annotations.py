@@ -21,8 +21,9 @@ from ..data.images import read_metadata
 from ..data.pairs import MAX_CLASSES, class_index, color_codes, color_name, refuse_jpeg
 from ..errors import SganError
 from ..files import existing_path
+from ..models.label_space import LabelSpace
+from ..sampling.checks import LARGEST_SEED
 from ..sampling.generate import SamplingOptions
-from ..sampling.labels import Choice
 from ..snapshot import SnapshotInfo
 from .segmentation import UNKNOWN
 from .targets import TargetReader, read_image
@@ -140,23 +141,32 @@ def _opaque(mask: Image.Image) -> np.ndarray:  # [H, W] bool
 def recorded_options(
     path: str | os.PathLike,  # of an image
     model: str,  # fingerprint
+    space: LabelSpace,  # of the model
 ) -> tuple[int, SamplingOptions] | None:
-    """The seed and the options that an image says it was generated with by this model; None: it does not."""
+    """The seed and the options that the metadata of an image names; None: it names no seed. Raises SganError if they
+    are of another model, or not valid."""
     metadata = read_metadata(path)
     seed = metadata.get("seed", "")
-    if metadata.get("model") != model or not (seed.isascii() and seed.isdecimal()):
+    if not (seed.isascii() and seed.isdecimal()):
         return None
-    choice: Choice | None = metadata.get("class")
-    cutoff = metadata.get("trunc_cutoff")
+    if metadata.get("model") != model:
+        raise SganError("It is of another model.")
+    choice, read = metadata.get("class"), metadata.get
     try:
-        if choice is not None and "," in choice:
-            choice = tuple(float(x) for x in choice.split(","))
+        if int(seed) > LARGEST_SEED:
+            raise ValueError(seed)
         return int(seed), SamplingOptions(
-            trunc=float(metadata.get("trunc", "1")),
-            trunc_cutoff=None if cutoff is None else int(cutoff),
-            class_index=choice,
-            noise_mode=metadata.get("noise_mode", "const"),  # pyright: ignore[reportArgumentType] (checked)
-            precision=metadata.get("precision", "fp32"),
+            trunc=float(read("trunc", "1")),
+            trunc_cutoff=int(metadata["trunc_cutoff"]) if "trunc_cutoff" in metadata else None,
+            class_index=None if choice is None else _numbers(choice) if space.vectors else int(choice),
+            noise_mode=read("noise_mode", "const"),  # pyright: ignore[reportArgumentType] (checked)
+            precision=read("precision", "fp32"),
+            translate=_numbers(metadata["translate"]) if "translate" in metadata else None,  # pyright: ignore
+            rotate=float(metadata["rotate"]) if "rotate" in metadata else None,
         )
     except (ValueError, SganError):
-        return None
+        raise SganError("It or the settings beside it are not valid.") from None
+
+
+def _numbers(text: str) -> tuple[float, ...]:  # 1,2 or (1.0, 2.0)
+    return tuple(float(x) for x in text.strip("()").split(","))

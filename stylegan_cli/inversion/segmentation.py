@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..models.generator import Generator
 from ..progress import Progress, silent
-from ..sampling.segmenter import Linear, features_at, split_by_layer
+from ..sampling.segmenter import Linear, class_maps, features_at, split_by_layer
 
 METHODS = ("linear", "nearest")
 UNKNOWN = -1  # label of pixels that are not annotated
@@ -108,7 +108,9 @@ def _regress(samples: Sequence[Samples], num_classes: int) -> tuple[Tensor, Tens
     known = labels != UNKNOWN
     frequency = counts / counts.sum()
     mean = frequency @ features
-    scale = ((frequency @ features.square()) - mean.square()).clamp_min(1e-12).sqrt().clamp_min(1e-4)
+    parts = zip(frequency.split(256), features.split(256), strict=True)  # all squares would take much memory
+    square = torch.stack([share @ part.square() for share, part in parts]).sum(0)
+    scale = (square - mean.square()).clamp_min(1e-12).sqrt().clamp_min(1e-4)
     features.sub_(mean).div_(scale)
     given, target = (features, labels) if known.all() else (features[known], labels[known])
     per_class = torch.zeros(num_classes, device=labels.device).index_add_(0, target, counts[known])
@@ -189,12 +191,6 @@ def propagate(
     return torch.where(known, labels, found)
 
 
-def class_maps(
-    logits: Tensor,  # [N, K, H, W]
-) -> Tensor:  # [N, H, W] int64
-    return logits.argmax(1)
-
-
 @dataclass
 class Overlap:
     """Intersection over union of class maps, over all their pixels together."""
@@ -206,8 +202,8 @@ class Overlap:
 
     def add(
         self,
-        found: Tensor,  # [...] int64
-        given: Tensor,  # [...]; UNKNOWN does not count
+        found: Tensor,  # [...] integers
+        given: Tensor,  # [...] int64; UNKNOWN does not count
     ) -> None:
         for k in range(self.num_classes):
             a, b = (found == k) & (given != UNKNOWN), given == k

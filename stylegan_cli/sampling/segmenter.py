@@ -65,6 +65,12 @@ class Linear:
         return images, total
 
 
+def class_maps(
+    logits: Tensor,  # [N, K, H, W]
+) -> Tensor:  # uint8 [N, H, W]
+    return logits.argmax(1).to(torch.uint8)
+
+
 def enlarge(
     x: Tensor,  # [N, K, h, w]
     size: tuple[int, ...],

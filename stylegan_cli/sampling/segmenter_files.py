@@ -66,12 +66,12 @@ def palette(
 
 
 def colored(
-    maps: Tensor,  # [N, H, W] int64; negative: not annotated
+    maps: Tensor,  # [N, H, W] integers; negative: not annotated
     classes: tuple[str, ...],
 ) -> Tensor:  # uint8 [N, 3, H, W]
     """Class maps in the colors of their classes; what is not annotated is gray."""
     colors = torch.cat([palette(classes), torch.full((1, 3), 128, dtype=torch.uint8)])
-    return colors[maps.cpu()].permute(0, 3, 1, 2)
+    return colors[maps.cpu().long()].permute(0, 3, 1, 2)
 
 
 def save_segmenter(

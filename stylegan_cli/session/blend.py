@@ -26,7 +26,7 @@ class BlendRequest:
     level: int | None = None  # or its layers up to this level, 4 * 2^k. Without both: all, with the mapping network
     weight: float | None = None  # of its weights in these layers; None: 1, or 0.5 of all
     smooth: float = 0.0  # width of the transition between the models, in layers or levels; 0: hard
-    any_model: bool = False  # also accept models without a known ancestor in common
+    any_model: bool = False  # also accept models without a known ancestor in common, and with other classes
 
     def __post_init__(self) -> None:
         checks.check_fields(
@@ -55,11 +55,12 @@ def blend_models(
     """Blend two models. The mapping network, the discriminator and the dataset are those of the first one; without
     chosen layers, the mapping network is interpolated too.
 
-    Raises SganError if the models have other shapes or no ancestor in common, or if there are no such layers.
+    Raises SganError if the models have other shapes, other classes or no ancestor in common, or no such layers.
     """
     _require_same_shape(a, b)
     if not request.any_model:
         _require_common_ancestor(a, b)
+        _require_same_classes(a, b)
     layers, whole = a.G.layers, request.layers is None and request.level is None
     if request.layers is not None:
         units, chosen = style_units(layers), set(style_indices(layers, request.layers, "--layers"))
@@ -106,6 +107,18 @@ def _require_common_ancestor(a: Snapshot, b: Snapshot) -> None:
         "were fine-tuned from. Layers that were trained apart do not fit together.",
         hint="Fine-tune both from one model with sgan train --resume; or add --any-model if they are related.",
     )
+
+
+def _require_same_classes(a: Snapshot, b: Snapshot) -> None:
+    """Require that classes have the same names where both models have names, which are not only their numbers."""
+    names = zip(a.G.label_space.names, b.G.label_space.names, strict=False)
+    for k, (first, second) in enumerate(names):
+        if first == second or str(k) in (first, second):
+            continue
+        raise SganError(
+            f"{a.path} and {b.path} have other classes: class {k} is {first!r} in one and {second!r} in the other.",
+            hint="Blend models of the same classes; or add --any-model, which keeps the names of the first model.",
+        )
 
 
 def _union(*lineages: Sequence[str]) -> tuple[str, ...]:

@@ -12,23 +12,26 @@ from torch import Tensor
 from ..data.codec import CROPS, padding
 from ..data.images import labeled_grid, save_image, to_rgb, to_uint8
 from ..detectors.losses import load_loss
-from ..errors import MisuseError
+from ..errors import MisuseError, SganError
 from ..inversion.annotations import Annotations, read_annotations, recorded_options
 from ..inversion.projector import ProjectionOptions, Start, project
-from ..inversion.segmentation import METHODS, Example, class_maps, fit, hold_out, read_samples
+from ..inversion.segmentation import METHODS, Example, fit, hold_out, read_samples
 from ..inversion.targets import TargetReader
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.generate import SamplingOptions, map_seeds
+from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.latent_files import target_names
 from ..sampling.latents import noise_maps
+from ..sampling.segmenter import Linear, class_maps
 from ..sampling.segmenter_files import Segmenter, SegmenterInfo, colored, save_segmenter
 from .encode import latents_of, open_encoder_if_any
 from .model import Model
 
 _STEPS, _STEPS_ALONE = 100, 400  # of a search from the latents of an encoder, and without one
-_SAME = 2  # levels by which an image may differ from the one that its metadata describes
+# By how many levels, in how many of its values, an image may differ from the one that its metadata describes.
+_LEVELS, _SAME = 2, 0.999
 _SHOWN = 16  # examples on the sheet
+_PIXELS = 2**16  # of the images that a CPU searches at a time: one of 256x256
 _THRESHOLD = 0.5
 
 
@@ -89,7 +92,7 @@ class FitSegmenterResult:
     latents: list[str]  # [N] where they come from: 'seed', 'encoder' or 'projection'
     annotated: Annotations
     found: Tensor  # uint8 [N, C, H, W] images of the latents
-    maps: Tensor  # int64 [N, H, W] predicted classes
+    maps: Tensor  # uint8 [N, H, W] predicted classes
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -120,7 +123,7 @@ def fit_segmenter(
 ) -> FitSegmenterResult:
     """Fit a segmenter to annotated images. Raises SganError if one cannot be read, or has no mask."""
     annotated = read_annotations(request.annotated, model.info, request.crop, padding(request.crop, request.pad))
-    examples, sources = _examples(model, request, annotated, progress)
+    examples, sources, warnings = _examples(model, request, annotated, progress)
     samples, count = read_samples(model.G, examples), len(annotated.classes)
     threshold = _THRESHOLD if request.threshold is None else request.threshold
     linear = fit(model.G, samples, count, request.labels, threshold)
@@ -128,8 +131,7 @@ def fit_segmenter(
     if len(examples) > 1:
         overlap = hold_out(model.G, examples, samples, count, request.labels, threshold, progress)
         iou = {"mean": overlap.mean, **dict(zip(annotated.classes, overlap.values, strict=True))}
-    with torch.no_grad():
-        read = [linear.read(model.G.synthesis, e.ws, **e.options) for e in examples]
+    found, maps = zip(*(_predict(model, linear, example) for example in examples), strict=True)
     info = SegmenterInfo(
         classes=annotated.classes,
         model=model.fingerprint,
@@ -145,17 +147,30 @@ def fit_segmenter(
         target_names(annotated.paths),
         sources,
         annotated,
-        torch.cat([to_uint8(images).cpu() for images, _ in read]),
-        torch.cat([class_maps(logits).cpu() for _, logits in read]),
-        annotated.warnings,
+        torch.cat(found),
+        torch.cat(maps),
+        [*annotated.warnings, *warnings],
     )
+
+
+@torch.no_grad()
+def _predict(model: Model, linear: Linear, example: Example) -> tuple[Tensor, Tensor]:
+    """The image [1, C, H, W] and the class map [1, H, W] of an example, uint8: logits of many images need memory."""
+    images, logits = linear.read(model.G.synthesis, example.ws, **example.options)
+    return to_uint8(images).cpu(), class_maps(logits).cpu()
 
 
 def _examples(
     model: Model, request: FitSegmenterRequest, annotated: Annotations, progress: Progress
-) -> tuple[list[Example], list[str]]:
-    """The examples with their latents, and where these come from."""
-    known = [_recorded(model, path, image) for path, image in zip(annotated.paths, annotated.images, strict=True)]
+) -> tuple[list[Example], list[str], list[str]]:
+    """The examples with their latents, where these come from, and why those in metadata are not used."""
+    known, warnings = [], []
+    for path, image in zip(annotated.paths, annotated.images, strict=True):
+        try:
+            known.append(_recorded(model, path, image))
+        except SganError as e:
+            known.append(None)
+            warnings.append(f"The latents of {path} are searched, although its metadata names a seed. {e}")
     unknown = [i for i, example in enumerate(known) if example is None]
     found, source = {}, ""
     if unknown:
@@ -165,20 +180,23 @@ def _examples(
         Example(found[i], labels) if example is None else Example(example[0], labels, example[1])
         for i, (example, labels) in enumerate(zip(known, annotated.labels, strict=True))
     ]
-    return examples, [source if example is None else "seed" for example in known]
+    return examples, [source if example is None else "seed" for example in known], warnings
 
 
 def _recorded(model: Model, path: Path, image: Tensor) -> tuple[Tensor, dict] | None:
-    """The latents of an image and the options of its synthesis, if its metadata has them and gives the same image."""
-    recorded = recorded_options(path, model.fingerprint)
+    """The latents of an image and the options of its synthesis by its metadata; None if this names no seed. Raises
+    SganError if another image is generated from them."""
+    recorded = recorded_options(path, model.fingerprint, model.G.label_space)
     if recorded is None:
         return None
-    seed, sampling = recorded
-    with torch.no_grad():
-        ws = map_seeds(model.G, [seed], sampling).clone()
-        options = {"noise": noise_maps(model.G, sampling.noise_mode, [seed], ws.device)}
-        same = to_uint8(model.G.synthesis(ws, **options)).cpu().int() - to_uint8(image[None]).int()
-    return (ws, options) if same.abs().max() <= _SAME else None
+    (seed, sampling), G = recorded, model.G
+    ws = map_seeds(G, [seed], sampling)
+    (again,) = generate_images(G, lambda i, j: ws, [seed], sampling)
+    near = (again.int() - to_uint8(image).int()).abs() <= _LEVELS
+    if near.float().mean() < _SAME:
+        raise SganError("This model generates another image from it.")
+    noise = noise_maps(G, sampling.noise_mode, [seed], ws.device)
+    return ws.clone(), {"noise": noise, "transform": sampling.view(G)}
 
 
 def read_images(
@@ -209,7 +227,9 @@ def search_latents(
     D = model.D
     levels = None if D is None else D.features
     loss = load_loss("pixel" if D is None else "discriminator", levels, model.path, model.device)
-    options = ProjectionOptions(space="w+", steps=steps, noise="const")
+    height, width = targets.shape[2:]
+    batch = min(max(_PIXELS // (height * width), 1), 8) if targets.device.type == "cpu" else None
+    options = ProjectionOptions(space="w+", steps=steps, noise="const", batch=batch)
     result = project(model.G, targets, loss, options, start=None if start is None else Start(start), progress=progress)
     if result.interrupted:
         raise KeyboardInterrupt

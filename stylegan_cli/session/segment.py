@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,12 +14,14 @@ from ..data.images import encode_image, labeled_grid, save_image, to_rgb, to_uin
 from ..data.writer import dataset_writer
 from ..errors import MisuseError
 from ..inversion.refine import refine
-from ..inversion.segmentation import class_maps
+from ..models.label_space import LabelSpace
 from ..progress import Progress, silent
 from ..sampling import checks
-from ..sampling.generate import SamplingOptions, map_seeds
+from ..sampling.generate import SamplingOptions, generate_images, map_seeds
+from ..sampling.labels import class_labels, describe_labels, label_metadata
 from ..sampling.latent_files import target_names
 from ..sampling.latents import noise_maps
+from ..sampling.segmenter import class_maps
 from ..sampling.segmenter_files import Segmenter, colored, find_segmenter, load_segmenter
 from .fit_segmenter import SearchOptions, read_images, search_latents
 from .model import ImagesResult, Model, OutputImage, upcast
@@ -29,7 +32,7 @@ _SHOWN = 8  # images on the sheet of a dataset
 
 # Options that have an effect on one of both only.
 _OF_FILES = {"encoder": "--encoder", "steps": "--steps", "crop": "--crop", "pad": "--pad", "refine": "--no-refine"}
-_OF_SEEDS = {"trunc": "--trunc", "class_index": "--class"}
+_OF_SEEDS = {"trunc": "--trunc", "class_index": "--class", "precision": "--precision"}
 
 
 @dataclass(frozen=True)
@@ -68,17 +71,18 @@ class SegmentResult(ImagesResult):
     segmenter: Segmenter
     ws: Tensor  # [N, num_ws, w_dim]
     latents: str  # where they come from: 'encoder' or 'projection'
-    maps: Tensor  # int64 [N, H, W] indices of classes
+    maps: Tensor  # uint8 [N, H, W] indices of classes
     names: list[str]  # [N]
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentSeedsResult:
-    """Generated images and their masks, computed on demand."""
+    """N images as `generate` makes them, and their masks, computed on demand."""
 
     model: Model
     request: SegmentRequest
     segmenter: Segmenter
+    labels: Tensor | None  # [N, c_dim] of the images; None: the model has no classes
     progress: Progress = silent
     notes: list[str] = field(default_factory=list)
 
@@ -86,21 +90,24 @@ class SegmentSeedsResult:
         return len(self.request.seeds)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield each image uint8 [C, H, W], and its classes int64 [H, W]."""
+        """Yield each image uint8 [C, H, W], and the class of each pixel uint8 [H, W]."""
         return self.model.with_kernels(self._pairs())
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        model, seeds, sampling = self.model, list(self.request.seeds), upcast(SamplingOptions, self.request)
-        G, view, batch = model.G, sampling.view(model.G), sampling.batch_for(model.G)
-        self.progress("images", 0, len(seeds))
-        for i in range(0, len(seeds), batch):
-            part = seeds[i : i + batch]
-            with torch.no_grad():
-                ws = map_seeds(G, part, sampling).clone()
-                options = {"noise": noise_maps(G, sampling.noise_mode, part, ws.device), "transform": view}
-                images, logits = self.segmenter.linear.read(G.synthesis, ws, **options)
-            yield from zip(to_uint8(images).cpu(), class_maps(logits).cpu(), strict=True)
-            self.progress("images", i + len(part), len(seeds))
+        G, seeds, sampling = self.model.G, list(self.request.seeds), upcast(SamplingOptions, self.request)
+        view, ready = sampling.view(G), deque[Tensor]()  # class maps of the current batch
+
+        def latents(i: int, j: int) -> Tensor:  # [j - i, num_ws, w_dim]
+            """The network that is faster for images has other features, and its images differ in the last bit."""
+            ws = map_seeds(G, seeds[i:j], sampling)
+            options = {"noise": noise_maps(G, sampling.noise_mode, seeds[i:j], ws.device), "transform": view}
+            with sampling.arithmetic(G):
+                _, logits = self.segmenter.linear.read(G.synthesis, ws, dtype=sampling.dtype, **options)
+            ready.extend(class_maps(logits).cpu())
+            return ws
+
+        for image in generate_images(G, latents, seeds, sampling, self.progress):
+            yield image, ready.popleft()
 
     def save(
         self,
@@ -109,20 +116,34 @@ class SegmentSeedsResult:
         """Write images.zip and masks.zip, in which an image and its mask have the same name, and a sheet of the first
         ones."""
         paths, classes = [Path(folder, name) for name in (IMAGES, MASKS, SHEET)], self.segmenter.info.classes
-        metadata = self.model.metadata(upcast(SamplingOptions, self.request), segmenter=self.segmenter.path.name)
+        common = self.model.metadata(upcast(SamplingOptions, self.request), segmenter=self.segmenter.path.name)
+        made = {"source": "sgan segment", "model": self.model.fingerprint, "segmenter": self.segmenter.path.name}
+        values, names = _stored_labels(self.labels, self.model.G.label_space)
+        given = [None] * len(self) if self.labels is None else self.labels
         shown: list[tuple[Tensor, Tensor]] = []
         with dataset_writer(paths[0]) as images, dataset_writer(paths[1]) as masks:
-            for seed, (image, classes_of_pixels) in zip(self.request.seeds, self, strict=True):
-                images.add(encode_image(image, "png", {"seed": str(seed), **metadata}))
+            for seed, label, (image, classes_of_pixels) in zip(self.request.seeds, given, self, strict=True):
+                metadata = {"seed": str(seed), **common, **label_metadata(label, self.model.G.label_space)}
+                images.add(encode_image(image, "png", metadata))
                 mask = colored(classes_of_pixels[None], classes)[0]
                 masks.add(encode_image(mask, "png"))
                 shown += [(image, classes_of_pixels)] if len(shown) < _SHOWN else []
-            made = {"model": self.model.fingerprint, "segmenter": self.segmenter.path.name, "classes": list(classes)}
-            images.finish(None, {}, {"source": "sgan segment", **made})
-            masks.finish(None, {}, {"source": "sgan segment", **made})
+            images.finish(values, {}, {**made, "colors": list(classes), **names})
+            masks.finish(None, {}, {**made, "colors": list(classes)})
         first, maps = (torch.stack(parts) for parts in zip(*shown, strict=True))
         save_image(_sheet([first], maps, classes, [str(s) for s in self.request.seeds[:_SHOWN]]), paths[2])
         return paths
+
+
+def _stored_labels(
+    labels: Tensor | None,  # [N, c_dim]
+    space: LabelSpace,
+) -> tuple[list[int] | list[list[float]] | None, dict[str, list[str]]]:
+    """What dataset.json says about the labels of images, and about their names."""
+    if labels is None:
+        return None, {}
+    values = labels.tolist() if space.vectors else labels.argmax(1).tolist()
+    return values, {"classes": list(space.names)} if space.names else {}
 
 
 def output_files(
@@ -146,9 +167,10 @@ def segment(
     segmenter for the model, or an image cannot be read."""
     segmenter = open_segmenter(model, request.segmenter)
     if not request.images:
-        upcast(SamplingOptions, request).view(model.G)
-        map_seeds(model.G, request.seeds[:1], upcast(SamplingOptions, request))  # there may be no such class
-        return SegmentSeedsResult(model, request, segmenter, progress)
+        upcast(SamplingOptions, request).view(model.G)  # which it may not have
+        labels = class_labels(request.class_index, request.seeds, model.G.label_space)
+        notes = [] if labels is None else [describe_labels(labels, model.G.label_space)]
+        return SegmentSeedsResult(model, request, segmenter, labels, progress, notes)
     targets = read_images(model, request, request.images)
     ws, source = search_latents(model, request, targets, progress)
     found, maps, batch = [], [], upcast(SamplingOptions, request).batch_for(model.G)

@@ -16,8 +16,10 @@ from ..data.dataset import DataSpec
 from ..data.images import to_uint8
 from ..models.generator import Generator
 from ..sampling import counter
+from ..sampling.generate import SamplingOptions
 from ..sampling.labels import sample_labels
 from ..sampling.latents import sample_noise
+from ..sampling.segmenter import class_maps
 from ..sampling.segmenter_files import load_segmenter
 
 COUNT = 65_536  # images, as if of a dataset
@@ -57,8 +59,8 @@ class GeneratedPairs:
         indices: Sequence[int] | np.ndarray | Tensor,  # [N]
     ) -> Tensor:
         """Return images, and the index of the class of each pixel, uint8 [N, C + 1, H, W]."""
-        index = torch.as_tensor(indices, dtype=torch.int64)
-        parts = [self._pairs(part.to(self.G.device)).cpu() for part in index.split(32)]
+        index, batch = torch.as_tensor(indices, dtype=torch.int64), SamplingOptions().batch_for(self.G)
+        parts = [self._pairs(part.to(self.G.device)).cpu() for part in index.split(batch)]
         return torch.cat(parts)
 
     def labels(
@@ -78,4 +80,4 @@ class GeneratedPairs:
         noise = sample_noise(self.G, self.seed, "generated.noise", index)
         ws = self.G.mapping(z, self._labels(index))
         images, logits = self.segmenter.read(self.G.synthesis, ws, noise=noise)
-        return torch.cat([to_uint8(images), logits.argmax(1, keepdim=True).to(torch.uint8)], 1)
+        return torch.cat([to_uint8(images), class_maps(logits)[:, None]], 1)

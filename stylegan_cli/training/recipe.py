@@ -21,7 +21,7 @@ B = TypeVar("B", bound="Batch")
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's share of a step. The fields of a subclass are tensors with one row per image."""
+    """One rank's share of a step. The fields of a subclass are tensors with one row per image, or None."""
 
     def split(
         self: B,
@@ -29,11 +29,11 @@ class Batch:
     ) -> list[B]:
         """Split round-robin, as images are split over ranks, so that minibatch-deviation groups stay together."""
         parts = len(next(iter(vars(self).values()))) // size
-        return [dataclasses.replace(self, **{n: t[k::parts] for n, t in vars(self).items()}) for k in range(parts)]
+        return [dataclasses.replace(self, **{n: t[k::parts] for n, t in self._tensors.items()}) for k in range(parts)]
 
     def copy_from(self: B, other: B) -> B:
         """Copy another batch into these tensors."""
-        for name, tensor in vars(self).items():
+        for name, tensor in self._tensors.items():
             tensor.copy_(vars(other)[name])
         return self
 
@@ -42,7 +42,11 @@ class Batch:
         size: int,
     ) -> B:
         """Return the first `size` images."""
-        return dataclasses.replace(self, **{name: tensor[:size] for name, tensor in vars(self).items()})
+        return dataclasses.replace(self, **{name: tensor[:size] for name, tensor in self._tensors.items()})
+
+    @property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
 
 
 @dataclass(frozen=True)

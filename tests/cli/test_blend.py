@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import latest_snapshot
@@ -80,11 +81,32 @@ def test_bad_options(sgan, tuned, tmp_path, arguments, words):
     assert not out.parent.exists()
 
 
-def save(path, height=16, channel_max=8, seed=0, **info):
+def save(path, height=16, channel_max=8, seed=0, c_dim=0, **info):
     torch.manual_seed(seed)
-    config = StyleGAN2Config(height, height, channel_base=64, channel_max=channel_max, w_dim=8, z_dim=8)
+    config = StyleGAN2Config(height, height, c_dim=c_dim, channel_base=64, channel_max=channel_max, w_dim=8, z_dim=8)
     save_snapshot(path, build_generator(config), None, SnapshotInfo(config, **info))
     return path
+
+
+def test_other_classes(sgan, tmp_path):
+    """Refused where both models name their classes and one differs; the names of the first are kept."""
+
+    def model(name, classes):
+        data = DataSpec("a.zip", "0" * 64, 9, 16, 16, 3, 16, 16, label="kind", classes=classes)
+        return save(tmp_path / f"{name}.safetensors", seed=len(name), c_dim=2, run="1", data=data)
+
+    animals, others = model("a", ("cat", "dog")), model("bb", ("cat", "fox"))
+    out = tmp_path / "out" / "blend.safetensors"
+    stderr = sgan("model", "blend", animals, others, "--out", out, code=1).stderr
+    assert "class 1 is 'dog' in one and 'fox' in the other" in stderr and "--any-model" in stderr
+    assert not out.parent.exists()
+    sgan("model", "blend", animals, others, "--out", out, "--any-model")
+    assert load_snapshot(out).G.label_space.names == ("cat", "dog")
+    same, numbered = model("ccc", ("cat", "dog")), model("dddd", ("0", "1"))
+    unnamed = save(tmp_path / "e.safetensors", seed=5, c_dim=2, run="1")
+    for other in (same, numbered, unnamed):
+        sgan("model", "blend", animals, other, "--out", out)
+        assert load_snapshot(out).G.label_space.names == ("cat", "dog")
 
 
 def test_models_that_share_no_ancestor(sgan, tmp_path):

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,17 @@ def test_ranks_share_one_order(world):
             assert (rank_positions % world == rank).all()
             assert torch.equal(rank_positions, positions[positions % world == rank])
             assert torch.equal(rank_indices, indices[positions % world == rank])
+
+
+@pytest.mark.parametrize("chosen", [None, np.arange(100, 110)])
+def test_images_at_positions(chosen):
+    """Of any epoch, on any rank, whatever the sampler is at."""
+    whole, second = (Sampler(10, seed=3, rank=r, world=w, chosen=chosen) for r, w in ((0, 1), (1, 2)))
+    order, _ = whole.next(40)
+    for _ in range(5):
+        indices, positions = second.next(8)
+        assert torch.equal(second.at(positions), indices) and torch.equal(order[positions], indices)
+        assert torch.equal(second.at(torch.tensor([39, 0, 12])), order[[39, 0, 12]])
 
 
 def test_indivisible_batch_is_rejected():

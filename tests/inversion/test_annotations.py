@@ -9,7 +9,9 @@ from stylegan_cli.data.images import save_image
 from stylegan_cli.errors import SganError
 from stylegan_cli.inversion.annotations import read_annotations, recorded_options
 from stylegan_cli.inversion.segmentation import UNKNOWN
+from stylegan_cli.models.label_space import LabelSpace
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
+from stylegan_cli.sampling.generate import SamplingOptions, image_metadata
 from stylegan_cli.snapshot import SnapshotInfo
 
 INFO = SnapshotInfo(StyleGAN2Config(16, 16), None)
@@ -143,16 +145,44 @@ def test_a_damaged_mask(folder):
 
 
 def test_recorded_options(tmp_path):
-    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    image, classes = torch.zeros(3, 8, 8, dtype=torch.uint8), LabelSpace(3)
 
-    def read(**metadata):
+    def read(space=classes, **metadata):
         save_image(image, tmp_path / "a.png", metadata=metadata)
-        return recorded_options(tmp_path / "a.png", "f00")
+        return recorded_options(tmp_path / "a.png", "f00", space)
 
-    seed, options = read(seed="7", model="f00", trunc="0.7", trunc_cutoff="3", noise_mode="none")
-    assert (seed, options.trunc, options.trunc_cutoff, options.noise_mode) == (7, 0.7, 3, "none")
-    assert read(seed="7", model="f00", **{"class": "0.5,-2"})[1].class_index == (0.5, -2.0)
-    for metadata in ({}, {"seed": "7"}, {"seed": "7", "model": "e00"}, {"seed": "7-1", "model": "f00"}):
+    written = SamplingOptions(0.7, 3, 2, "none", precision="bf16", translate=(0.25, -0.5), rotate=30.0)
+    text = image_metadata("f00", written, ["sgan", "generate"], seed=7)
+    assert read(**text) == (7, written)
+    assert read(seed="7", model="f00") == (7, SamplingOptions(precision="fp32"))
+    vectors, own = LabelSpace(2, vectors=((0.5, -2.0),)), {"seed": "7", "model": "f00"}
+    assert read(vectors, **own, **{"class": "0.5,-2"})[1].class_index == (0.5, -2.0)
+    assert read(LabelSpace(1, vectors=((0.5,),)), **own, **{"class": "1"})[1].class_index == (1.0,)
+    assert read(LabelSpace(2, ("1", "0")), **own, **{"class": "1"})[1].class_index == 1, "an index, not the name"
+    for metadata in ({}, {"model": "f00"}, {"seed": "7-1", "model": "f00"}, {"seed": "\u0667", "model": "f00"}):
         assert read(**metadata) is None
-    for bad in ({"trunc": "nan"}, {"trunc": "x"}, {"noise_mode": "?"}, {"class": "1,x"}, {"trunc_cutoff": "-1"}):
-        assert read(seed="7", model="f00", **bad) is None
+    for model in ({}, {"model": "e00"}):
+        with pytest.raises(SganError, match="It is of another model"):
+            read(seed="7", **model)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", "99999999999"),
+        ("trunc", "nan"),
+        ("trunc", "x"),
+        ("trunc_cutoff", "-1"),
+        ("class", "1,x"),
+        ("noise_mode", "?"),
+        ("precision", "fp8"),
+        ("translate", "0.5"),
+        ("translate", "(1, )"),
+        ("rotate", "left"),
+    ],
+)
+def test_damaged_records(tmp_path, name, value):
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    save_image(image, tmp_path / "a.png", metadata={"seed": "7", "model": "f00", name: value})
+    with pytest.raises(SganError, match="not valid"):
+        recorded_options(tmp_path / "a.png", "f00", LabelSpace(3))

@@ -142,4 +142,15 @@ def test_images_held_out(G, examples):
         expected.add(linear.read(G.synthesis, examples[i].ws)[1].argmax(1)[0], examples[i].labels)
     assert overlap.values == expected.values and 0.3 < overlap.mean < 1
     assert done[-1] == ("held out", 3, 3)
-    assert hold_out(G, examples * 2, samples * 2 + samples * 2, 3, "nearest").mean > 0
+
+
+def test_many_images_are_held_out_in_groups(G, examples, monkeypatch):
+    """Of five images in two groups, 0, 2 and 4 are predicted by what was fitted to 1 and 3, and these by the others."""
+    monkeypatch.setattr(segmentation, "_FOLDS", 2)
+    samples, expected = segmentation.read_samples(G, examples[:5]), Overlap(3)
+    for held, others in (((0, 2, 4), (1, 3)), ((1, 3), (0, 2, 4))):
+        linear = fit(G, [samples[i] for i in others], 3, "nearest")
+        for i in held:
+            expected.add(linear.read(G.synthesis, examples[i].ws)[1].argmax(1)[0], examples[i].labels)
+    found = hold_out(G, examples[:5], samples, 3, "nearest")
+    assert found.values == expected.values and len(set(found.values)) == 3

@@ -13,7 +13,7 @@ from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
-from stylegan_cli.sampling.segmenter import Linear, feature_layers, features_at, inner, split_by_layer
+from stylegan_cli.sampling.segmenter import Linear, class_maps, feature_layers, features_at, inner, split_by_layer
 from stylegan_cli.sampling.segmenter_files import (
     SEGMENTER_FILE,
     SegmenterInfo,
@@ -87,11 +87,23 @@ def test_logits_have_gradients(G):
 
 def test_options_reach_the_synthesis(G):
     ws, (_, linear) = latents(G), random_linear(G)
-    if not G.noise_layers:
-        pytest.skip("no noise")
     for row in G.noise_layers:
         G.get_submodule(row.name).noise_strength.fill_(1.0)
-    assert not torch.allclose(linear.read(G.synthesis, ws)[1], linear.read(G.synthesis, ws, noise="none")[1])
+    options = {"noise": "none"} if G.noise_layers else {"transform": torch.diag(torch.tensor([-1.0, -1.0, 1.0]))}
+    images, logits = linear.read(G.synthesis, ws, **options)
+    assert torch.equal(images, G.synthesis(ws, **options))
+    plain = linear.read(G.synthesis, ws)[1]
+    assert (logits - plain).abs().mean() > 0.05 * plain.std()
+    points = torch.tensor([[0, 500]]).expand(2, -1)
+    moved, still = (features_at(G.synthesis, ws, points, SIZE, **given) for given in (options, {}))
+    assert (moved - still).abs().mean() > 0.05 * still.std()
+
+
+def test_class_maps():
+    logits = torch.zeros(1, 64, 1, 3)
+    logits[0, 63, 0, 1], logits[0, 7, 0, 2] = 1, 2
+    assert class_maps(logits).tolist() == [[[0, 63, 7]]] and class_maps(logits).dtype == torch.uint8
+    assert colored(class_maps(logits) % 3, CLASSES)[0, :, 0].T.tolist() == [[0, 0, 0], [0, 0, 0], [0, 255, 0]]
 
 
 # ---------------------------------------------------------------------------------------------- files

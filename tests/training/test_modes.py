@@ -1,5 +1,8 @@
 """Mode regularization (MRGAN): its terms, the encoder that a run leaves, resuming, ranks."""
 
+import dataclasses
+import json
+import math
 import runpy
 import subprocess
 import sys
@@ -7,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.data.images import to_uint8
 from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.models.encoders.passes import encode
 from stylegan_cli.runs import latest_snapshot
@@ -16,6 +21,7 @@ from stylegan_cli.sampling.encoders import ENCODER_FILE, RUN_ENCODER, find_encod
 from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes import gan_objective
+from stylegan_cli.training.recipes.encoder import split
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state_files import list_states, read_state
@@ -70,12 +76,41 @@ def test_reconstructions_improve(make_config, make_trainer):
     assert engine.means.take()["loss/E pixels"] < 0.6 * first
 
 
-def test_a_run_without_it_is_unchanged(make_config, make_trainer):
+def test_it_changes_nothing_but_its_terms(make_config, make_trainer):
+    """The same initial weights, images and random numbers as without it, and so the same other losses."""
     plain, regularized = (make_trainer(make_config(mode_weight=w)) for w in (0.0, 1.0))
-    for name in ("G", "D"):
-        own, other = (e.recipe.networks[name].state_dict() for e in (plain, regularized))
-        assert all(torch.equal(x, other[k]) for k, x in own.items())
-    assert "E" not in plain.recipe.networks and "optimizer.E" not in plain.stateful
+    for _ in range(2):
+        batches = [engine.recipe.next_batch() for engine in (plain, regularized)]
+    assert torch.equal(*(batch.images for batch in batches)) and torch.equal(*(batch.index for batch in batches))
+    for name in ("discriminator_main", "discriminator_penalties", "generator_path_length"):
+        values = [getattr(e.recipe.objective, name)(b) for e, b in zip((plain, regularized), batches, strict=True)]
+        assert torch.equal(*values) and values[0] != 0, name
+    own, whole = (e.recipe.objective.generator_main(b) for e, b in zip((plain, regularized), batches, strict=True))
+    terms = regularized.recipe.objective.mode_terms(batches[1])
+    assert (whole - terms).item() == pytest.approx(own.item(), rel=1e-5) and terms > 0.1 * own
+    assert set(regularized.stateful) - set(plain.stateful) == {"E", "E_ema", "optimizer.E"}
+    plain.step()
+    assert not any("E" in name.split("/")[-1].split() for name in plain.means.take())
+
+
+def test_images_that_are_held_out(make_config, make_trainer, rgb_set):
+    """In each epoch the same tenth, mirrored or not; their terms are 0, and nothing is learned from them."""
+    recipe = make_trainer(make_config(mode_weight=1.0)).recipe
+    dataset, seen = open_dataset(rgb_set), []
+    held_out = dataset.images(recipe.held_out).float() / 127.5 - 1
+    assert len(recipe.held_out) == 3
+    for _ in range(8):  # two epochs
+        batch = recipe.next_batch()
+        same = [any(torch.equal(x, y) or torch.equal(x, y.flip(2)) for y in held_out) for x in batch.images]
+        assert batch.held_out.tolist() == same
+        seen += [batch] if 0 < sum(same) < 8 else []
+    batch = dataclasses.replace(seen[0], images=seen[0].images.requires_grad_(True))
+    (gradient,) = torch.autograd.grad(recipe.objective.mode_terms(batch), batch.images)
+    assert torch.equal(gradient.abs().sum((1, 2, 3)) == 0, batch.held_out)
+    every = dataclasses.replace(batch, held_out=torch.ones(8, dtype=torch.bool))
+    recipe.means.take()
+    assert recipe.objective.mode_terms(every) == 0 and "loss/E" not in recipe.means.take()
+    assert all(part.held_out.shape == (4,) for part in batch.split(4)) and batch.head(3).held_out.shape == (3,)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(train_run, make_config):
@@ -88,7 +123,10 @@ def test_a_resumed_run_ends_with_the_same_bits(train_run, make_config):
     assert {"E", "E_ema", "optimizer.E"} <= a.keys()
     for part in ("G", "E", "E_ema"):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
-    assert (whole / RUN_ENCODER).read_bytes()[-1000:] == (folder / RUN_ENCODER).read_bytes()[-1000:]
+    own, other = (load_file(x / RUN_ENCODER) for x in (whole, folder))
+    assert own.keys() == other.keys() and all(torch.equal(own[name], other[name]) for name in own)
+    own, other = (ENCODER_FILE.read_info(x / RUN_ENCODER) for x in (whole, folder))
+    assert own.held_out == other.held_out and own.model == other.model
 
 
 def test_the_encoder_of_a_run(train_run):
@@ -110,6 +148,17 @@ def test_the_encoder_of_a_run(train_run):
     ws = encode(encoder.network, G, images)
     z = encoder.network.E(images)[:, 0]
     assert ws.shape == (3, G.num_ws, 8) and torch.equal(ws, G.mapping(z))
+    held_out, _ = split(config.seed, 32, 3)
+    images = open_dataset(config.data.path).images(held_out)
+    with torch.no_grad():
+        found = to_uint8(G.synthesis(encode(encoder.network, G, images.float() / 127.5 - 1)))
+    errors = (images.double() - found.double()).square().mean((1, 2, 3))
+    psnr = (20 * math.log10(255) - 10 * errors.log10()).mean().item()
+    assert info.held_out == {"images": 3.0, "psnr": pytest.approx(psnr, abs=0.01)}
+    lines = [json.loads(line) for line in (path.parent / "stats.jsonl").read_text().splitlines()]
+    measured = [line["held_out/psnr"] for line in lines if "held_out/psnr" in line]
+    assert len(measured) == 3 and measured[-1] == pytest.approx(psnr, abs=0.01) and len(set(measured)) == 3
+    assert (path.parent / "log.txt").read_text().count(f"held-out images: PSNR {psnr:.2f} dB") == 1
     with pytest.raises(SganError, match="belongs to the model"):
         load_encoder(path, G, "0123456789abcdef")
 

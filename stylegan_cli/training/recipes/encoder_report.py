@@ -17,6 +17,15 @@ from ..recipe import Samples
 _PAIRS = 24  # images in the grid
 
 
+def psnr(
+    images: Tensor,  # [N, C, H, W] in [-1, 1]
+    found: Tensor,  # [N, C, H, W]
+) -> Tensor:  # [N] in dB
+    """Peak signal-to-noise ratio of images with 256 levels: 10 log10(255^2 / mean squared difference)."""
+    error = (to_uint8(images).float() - to_uint8(found).float()).square().mean((1, 2, 3)).clamp_min(1e-4)
+    return 10 * (255**2 / error).log10()
+
+
 class EncoderReport:
     """Measures the moving average of the encoder on the images that are held out."""
 
@@ -56,8 +65,7 @@ class EncoderReport:
             losses = {recipe.config.loss: recipe.loss} | ({"identity": recipe.identity} if recipe.identity else {})
             columns = {"psnr": [], **{name: [] for name in losses}, "spread": [], "offset": []}
             for images, _, ws, found in recipe.reconstructions():
-                error = (to_uint8(images).float() - to_uint8(found).float()).square().mean((1, 2, 3)).clamp_min(1e-4)
-                columns["psnr"].append(10 * (255**2 / error).log10())
+                columns["psnr"].append(psnr(images, found))
                 with torch.no_grad():
                     for name, loss in losses.items():
                         columns[name].append(loss.distance(loss.features(found), loss.features(images)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ... import distributed
 from ...data.dataset import Dataset
@@ -35,9 +37,12 @@ from ..recipe import Phase
 from ..run import RunOptions, prepare_rank, run_training
 from ..stats import Means
 from ..transfer import load_matching_tensors, rename_layers
+from .encoder import split
 from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
+
+HELD_OUT = 64  # images at most, and a tenth of the dataset, that the encoder of mode regularization does not see
 
 
 class Gan(GrowingRecipe):
@@ -79,11 +84,13 @@ class Gan(GrowingRecipe):
         self.objective = Objective(config, self.G, self.D, self.means, guides, self.E)
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
+        self.held_out, _ = split(config.seed, len(self.dataset), min(len(self.dataset) // 10, HELD_OUT))  # from E
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
         self.parts = {"path_length": self.objective.path_length, "augment": self.objective.p, "data": self.loader}
         self.phases = make_gan_phases(config, self.G, self.D, self.objective, graphs)
         if self.E is not None and self.E_ema is not None:
             self.networks |= {"E": self.E, "E_ema": self.E_ema.network}
+            # Not with G's phase, though its pass has the same gradient: E follows what the step has made of G and D.
             optimizer = _adam(list(self.E.parameters()), config, config.lr, None, graphs)
             self.phases.append(Phase("E", self.E, optimizer, self.objective.mode_terms))
         # Metrics are only defined at the full size.
@@ -99,6 +106,7 @@ class Gan(GrowingRecipe):
 
     def next_batch(self) -> GanBatch:
         images, labels, index = self.loader.next()
+        held_out = torch.isin(self.loader.sampler.at(index), self.held_out) if self.E else None
         fake_labels = sample_labels(self.G.label_space, self.config.seed, "info", index) if self.config.info else None
         if fake_labels is None:
             fake_labels = self.dataset.labels(counter.integers(self.config.seed, "label", index, len(self.dataset)))
@@ -113,7 +121,17 @@ class Gan(GrowingRecipe):
             flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
             images = torch.where(flip[:, None, None, None], images.flip(3), images)
         images = fade_reals(images, self.alpha)
-        return GanBatch(images, labels.to(self.dtype), fake_labels.to(self.dtype), index)
+        held_out = None if held_out is None else held_out.to(self.device, non_blocking=True)
+        return GanBatch(images, labels.to(self.dtype), fake_labels.to(self.dtype), index, held_out)
+
+    @torch.no_grad()
+    def reconstructions(self) -> Iterator[tuple[Tensor, Tensor]]:  # [N, C, H, W] each
+        """The images that the encoder has not learned from, and their reconstructions by the moving averages."""
+        assert self.E_ema is not None
+        E, G = self.E_ema.network, cast(Generator, self.ema.network)
+        for part in self.held_out.split(self.batch_gpu):
+            images = self.dataset.images(part).to(self.device, self.dtype) / 127.5 - 1
+            yield images, G.synthesis(G.mapping(E(images)[:, 0]))
 
     def after_step(self, shown: int) -> None:
         self.objective.p.update(self.batch)

@@ -41,6 +41,7 @@ class GanBatch(Batch):
     labels: Tensor  # [N, c_dim] of the real images
     fake_labels: Tensor  # [N, c_dim] for the generated images
     index: Tensor  # [N] int64, global index of each image since the run began
+    held_out: Tensor | None = None  # [N] bool, whether the encoder of mode regularization does not learn from an image
 
 
 MODE_PIXELS, MODE_REALISM = 10.0, 0.2  # weights of mode regularization; measured by benchmarks/measure_modes.py
@@ -96,13 +97,17 @@ class Objective:
         The mapping network need not reach a predicted w.
         """
         assert self.E is not None
-        images = self._synthesize(self.G.mapping(self.E(batch.images)[:, 0]), batch, "modes")
+        images, held_out = self._synthesize(self.G.mapping(self.E(batch.images)[:, 0]), batch, "modes"), batch.held_out
+        if held_out is not None:  # nor do others teach about them, by the minibatch deviation
+            images = torch.where(held_out[:, None, None, None], images.detach(), images)
         pixels = (images - batch.images).square().mean((1, 2, 3))
         logits, _ = self._discriminate(images, batch.fake_labels, batch, "modes.aug")
         loss = self.loss.generator(logits)[:, 0]
-        self.means.add("loss/E pixels", pixels)
-        self.means.add("loss/E", loss)
-        return self.config.mode_weight * (MODE_PIXELS * pixels + MODE_REALISM * loss).sum()
+        for name, values in (("loss/E pixels", pixels), ("loss/E", loss)):
+            kept = values if held_out is None else values.detach().masked_fill(held_out, torch.nan)
+            self.means.add(name, kept)  # which ignores what is not a number
+        terms = MODE_PIXELS * pixels + MODE_REALISM * loss
+        return self.config.mode_weight * (terms if held_out is None else terms.masked_fill(held_out, 0)).sum()
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, for one of every pl_batch_shrink images."""

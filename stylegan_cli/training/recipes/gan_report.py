@@ -13,6 +13,7 @@ from torch import Tensor
 from ...data.codec import to_array
 from ...data.images import image_grid, save_image, to_uint8
 from ...models.label_space import Codes
+from ...runs.records import HELD_OUT
 from ...sampling import counter
 from ...sampling.bound_files import Owner
 from ...sampling.encoders import RUN_ENCODER, EncoderInfo, save_encoder
@@ -23,6 +24,7 @@ from ..config import TrainConfig
 from ..engine import Engine
 from ..growth import Growth
 from ..recipe import Samples
+from .encoder_report import psnr
 
 PHASES = "phases.png"  # of a growing run: one row per level
 
@@ -50,6 +52,7 @@ class GanReport:
         regularizable = not (config.mode_weight or config.generator.c_dim or config.growth)
         self.alarm = CollapseAlarm(self.reals, advice(config.loss, regularizable))
         self.run, self.origins = secrets.token_hex(8), engine.recipe.origins
+        self._measured: tuple[int, dict[str, float]] | None = None  # at which step, and what
 
     def fixed_images(self) -> dict[str, Tensor]:
         return {"reals": image_grid(self.reals, self.columns, scale=self.scale)}
@@ -60,10 +63,20 @@ class GanReport:
         diversity, warning = self.alarm.check(fakes)
         return Samples(
             images={"fakes": image_grid(fakes, self.columns, scale=self.scale)},
-            values={"diversity": diversity},
+            values={"diversity": diversity, **{f"{HELD_OUT}{name}": x for name, x in self.measure().items()}},
             warning=warning,
             short_warning="COLLAPSING?" if warning else "",
         )
+
+    def measure(self) -> dict[str, float]:
+        """The mean PSNR in dB of the images that the encoder of mode regularization has not seen; empty without."""
+        recipe, step = self.engine.recipe, self.engine.clock.step
+        if recipe.E is None or not len(recipe.held_out):
+            return {}
+        if self._measured is None or self._measured[0] != step:
+            values = torch.cat([psnr(images, found) for images, found in recipe.reconstructions()])
+            self._measured = step, {"psnr": values.mean().item()}
+        return self._measured[1]
 
     def save(self, path: Path, kimg: float) -> None:
         recipe = self.engine.recipe
@@ -83,6 +96,7 @@ class GanReport:
                 model=fingerprint(recipe.ema.network),
                 data=recipe.config.data,
                 kimg=kimg,
+                held_out={"images": float(len(recipe.held_out)), **measured} if (measured := self.measure()) else {},
                 owner=Owner(self.run, self.origins).settings(path),
             )
             save_encoder(path.with_name(RUN_ENCODER), recipe.E_ema.network, encoder)
@@ -106,10 +120,11 @@ class GanReport:
         return self.growth is not None and not self.growth.is_last
 
     def end_stage(self, folder: Path, kimg: str) -> str | None:
-        """Add a row of generated images to phases.png after each level, and describe the next stage."""
+        """Add a row of generated images to phases.png after each level, and describe the next stage; or the encoder of
+        mode regularization."""
         growth = self.growth
         if growth is None:
-            return None
+            return f"kimg {kimg:>8}   held-out images: PSNR {m['psnr']:.2f} dB" if (m := self.measure()) else None
         if not growth.stage.config.generator.fades:
             row = image_grid(self._fakes(self.columns), self.columns, scale=self.scale, pad=4)
             _add_row(folder / PHASES, growth.levels.index(growth.stage.level), row)
