@@ -14,23 +14,22 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.codec import ImageError, decode
-from ..data.images import read_metadata, save_image
+from ..data.images import save_image
 from ..errors import MisuseError, SganError
+from ..inversion.annotations import is_recorded, recorded_options
 from ..inversion.directions import save_directions
 from ..inversion.targets import TargetReader
 from ..progress import Progress
-from ..sampling.generate import SamplingOptions, generate_images
+from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.latent_files import save_latents
 from ..session import ProjectRequest
 from ..session.drag import describe_points
 from ..session.encode import open_encoder_if_any
-from .calls import DragCall, ExportCall, FindCall, ImagesCall, PhotoCall, ProjectCall, Shown
+from .calls import DragCall, ExportCall, FindCall, PhotoCall, ProjectCall, Shown
 from .jobs import Job, frame_of
 from .views import Origin, Views, final_sampling
 
 MAX_PHOTO_PIXELS = 2**26
-_REPRODUCIBLE = {"seed", "model", "trunc", "trunc_cutoff", "class", "class_name", "noise_mode", "translate", "rotate"}
-_REPRODUCIBLE |= {"precision", "command", "Software", "model_note", "latent_space"}  # fields of a plain image
 
 
 def keep(views: Views, kind: str, call: Shown, origin: Origin) -> dict[str, Any]:
@@ -71,8 +70,9 @@ def add_photo(views: Views, content: bytes) -> dict[str, Any]:
     with Image.open(io.BytesIO(content)) as opened:
         is_png = opened.format == "PNG"
     path = views.folder.add("photo", ".png", content if is_png else _png(image))
-    shown = frame_of((target[0] * 127.5 + 127.5).round().byte())
-    return {"photo": path.name, "image": shown, "restored": _restored(views, path) if is_png else None}
+    shown = (target[0] * 127.5 + 127.5).round().byte()
+    restored = _restored(views, path, shown) if is_png else None
+    return {"photo": path.name, "image": frame_of(shown), "restored": restored}
 
 
 def _png(image: Image.Image) -> bytes:
@@ -81,28 +81,23 @@ def _png(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def _restored(views: Views, path: Path) -> dict[str, Any] | None:
-    """The seed and settings of an image of this model, from its metadata; None if they do not suffice."""
-    found = read_metadata(path)
-    if not {"seed", "model"} <= found.keys() <= _REPRODUCIBLE or found["model"] != views.session.fingerprint:
-        return None
+def _restored(views: Views, path: Path, image: Tensor) -> dict[str, Any] | None:
+    """The seed and settings of an image [C, H, W] of this model, from its metadata; None if they make another one."""
+    session = views.session
     try:
-        view = found.get("translate")
-        result = {
-            "item": int(found["seed"]),
-            "trunc": float(found.get("trunc", 1)),
-            "trunc_cutoff": int(found["trunc_cutoff"]) if "trunc_cutoff" in found else None,
-            "class": int(found["class"]) if "class" in found else None,
-            "noise": found.get("noise_mode", "const"),
-            "translate": [float(x) for x in view.strip("()[]").split(",")] if view else None,
-            "rotate": float(found["rotate"]) if "rotate" in found else None,
-        }
-        ImagesCall(
-            items=[result["item"]], trunc=result["trunc"], class_index=result["class"], noise_mode=result["noise"]
-        )
-    except (ValueError, SganError):  # labels of several numbers; a file that somebody has changed
+        recorded = recorded_options(path, session.fingerprint, session.G.label_space)
+    except SganError:
         return None
-    return result
+    if recorded is None or session.G.label_space.vectors:  # which the page cannot choose
+        return None
+    seed, sampling = recorded
+    ws = map_seeds(session.G, [seed], sampling)
+    (again,) = generate_images(session.G, lambda i, j: ws, [seed], sampling)
+    if again.shape != image.shape or not is_recorded(image, again):
+        return None
+    shown = {"class": sampling.class_index, "noise": sampling.noise_mode, "rotate": sampling.rotate}
+    shown |= {name: getattr(sampling, name) for name in ("trunc", "trunc_cutoff", "translate")}
+    return {"item": seed, **shown}
 
 
 def encode(views: Views, call: PhotoCall) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..data.codec import CROPS, padding
 from ..data.images import labeled_grid, save_image, to_rgb, to_uint8
 from ..detectors.losses import load_loss
 from ..errors import MisuseError, SganError
-from ..inversion.annotations import Annotations, read_annotations, recorded_options
+from ..inversion.annotations import Annotations, is_recorded, read_annotations, recorded_options
 from ..inversion.projector import ProjectionOptions, Start, project
 from ..inversion.segmentation import METHODS, Example, fit, hold_out, read_samples
 from ..inversion.targets import TargetReader
@@ -28,8 +28,6 @@ from .encode import latents_of, open_encoder_if_any
 from .model import Model
 
 _STEPS, _STEPS_ALONE = 100, 400  # of a search from the latents of an encoder, and without one
-# By how many levels, in how many of its values, an image may differ from the one that its metadata describes.
-_LEVELS, _SAME = 2, 0.999
 _SHOWN = 16  # examples on the sheet
 _PIXELS = 2**16  # of the images that a CPU searches at a time: one of 256x256
 _THRESHOLD = 0.5
@@ -192,8 +190,7 @@ def _recorded(model: Model, path: Path, image: Tensor) -> tuple[Tensor, dict] | 
     (seed, sampling), G = recorded, model.G
     ws = map_seeds(G, [seed], sampling)
     (again,) = generate_images(G, lambda i, j: ws, [seed], sampling)
-    near = (again.int() - to_uint8(image).int()).abs() <= _LEVELS
-    if near.float().mean() < _SAME:
+    if not is_recorded(to_uint8(image), again):
         raise SganError("This model generates another image from it.")
     noise = noise_maps(G, sampling.noise_mode, [seed], ws.device)
     return ws.clone(), {"noise": noise, "transform": sampling.view(G)}
