@@ -1,0 +1,117 @@
+// A photo in the latent space: by the encoder at once, by projection with live progress.
+
+import { decoded, follow, jobName, post, upload } from "./api.js";
+import { model } from "./model.js";
+import { pick, update } from "./state.js";
+import { announce, button, complain, el, imageCanvas, progress, select, show } from "./ui.js";
+import { showCommand } from "./tray.js";
+
+export function create(root) {
+  const input = el("input", { type: "file", accept: "image/*", className: "hidden", tabIndex: -1, "aria-label": "Image file" });
+  const zone = el("button", { type: "button", className: "zone", onclick: () => input.click() },
+    el("strong", {}, "Choose an image, or drop or paste one here"),
+    el("span", { className: "muted" }, "PNG, JPEG or WebP. An image that `sgan generate` wrote restores its seed and settings."));
+  const target = imageCanvas("The photo, as the model sees it");
+  const found = imageCanvas("The image found");
+  const caption = el("figcaption", { className: "muted" }, "found");
+  const pair = el("div", { className: "pair", hidden: true },
+    el("figure", {}, target, el("figcaption", { className: "muted" }, "photo")), el("figure", {}, found, caption));
+  const steps = el("input", { type: "number", min: 10, max: model.limits.steps, step: 10, value: 400, "aria-label": "Steps" });
+  let space = "w+";
+  let init = model.encoder ? "encoder" : "";
+  const spaces = select("Latent space", [["w+", "W+, closer"], ["w", "W, easier to edit"]], space, (value) => (space = value));
+  const starts = model.encoder ? select("Start", [["encoder", "from the encoder"], ["", "from the mean"]], init, (value) => (init = value)) : null;
+  let controller = null;
+  let job = null;
+  const bar = progress(() => post("/api/stop", { job }).catch(complain), () => controller?.abort());
+  const go = button("Project", project);
+  const use = button("Use it", () => item && pick(item), { hidden: true, title: "Pick the image for the other views" });
+  const restore = button("Restore seed and settings", restoreSettings, { hidden: true, className: "primary" });
+  const form = el("div", { className: "form", hidden: true }, el("label", {}, el("span", {}, "Steps"), steps), spaces, starts, go, use, restore, bar);
+  root.append(zone, input, pair, form);
+
+  let photo = null;
+  let item = null;
+  let restored = null;
+
+  function shown(result, how) {
+    item = result.item;
+    show(found, decoded(result.image));
+    caption.textContent = `${how}, PSNR ${result.psnr} dB`;
+    use.hidden = false;
+    showCommand(result.command);
+    announce(caption.textContent);
+  }
+
+  async function open(file) {
+    if (!file) return;
+    if (file.size > model.limits.upload_bytes) return complain(new Error(`${file.name} is larger than ${model.limits.upload_bytes / 2 ** 20} MB.`));
+    controller?.abort();
+    try {
+      const answer = await upload(file);
+      photo = answer.photo;
+      restored = answer.restored;
+      item = null;
+      pair.hidden = form.hidden = false;
+      use.hidden = true;
+      restore.hidden = !restored;
+      show(target, decoded(answer.image));
+      found.width = found.height = 1;
+      caption.textContent = model.encoder ? "" : "press Project";
+      if (model.encoder) {
+        shown(await post("/api/encode", { photo }), "encoder");
+        pick(item);
+      }
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  async function project() {
+    controller = new AbortController();
+    job = jobName();
+    go.disabled = true;
+    bar.start();
+    const onevent = (event) => {
+      bar.follow(event);
+      if (event.image) show(found, decoded(event.image));
+      if (event.what === "steps") caption.textContent = `step ${event.done}`;
+    };
+    const count = Math.min(model.limits.steps, Math.max(1, Number(steps.value) || 400));
+    try {
+      const body = { job, photo, steps: count, space, ...(init ? { init } : {}) };
+      shown(await follow("/api/project", body, onevent, controller.signal), "projection");
+      pick(item);
+    } catch (error) {
+      complain(error);
+    } finally {
+      go.disabled = false;
+      bar.end();
+    }
+  }
+
+  function restoreSettings() {
+    const { item: seed, trunc, class: cls, noise, translate, rotate } = restored;
+    update({ trunc, cls, noise, move: [...(translate ?? [0, 0]), rotate ?? 0], from: seed, view: "gallery", starred: false });
+    pick(seed);
+  }
+
+  input.addEventListener("change", () => {
+    open(input.files[0]);
+    input.value = "";
+  });
+  for (const name of ["dragover", "dragenter"]) root.addEventListener(name, (event) => {
+    event.preventDefault();
+    zone.classList.add("over");
+  });
+  for (const name of ["dragleave", "drop"]) root.addEventListener(name, () => zone.classList.remove("over"));
+  root.addEventListener("drop", (event) => {
+    event.preventDefault();
+    open(event.dataTransfer.files[0]);
+  });
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((f) => f.type.startsWith("image/"));
+    if (file && !root.hidden) open(file);
+  });
+  return () => {};
+}
