@@ -239,6 +239,6 @@ def square(
 ) -> Tensor:  # [M, 2]
     """The points of a grid in a square around 0, the nearest first."""
     n = int(radius / spacing + 1e-6)
-    line = torch.arange(-n, n + 1) * spacing
+    line = torch.arange(-n, n + 1) * float(spacing)
     points = torch.cartesian_prod(line, line)
     return points[points.norm(dim=1).argsort(stable=True)]
