@@ -64,7 +64,7 @@ class PointPairs(click.ParamType):
     default=1.0,
     help="Distance to its target at which a point has arrived, in pixels.",
 )
-@click.option("--lr", type=FiniteRange(0, min_open=True), help="Learning rate. Default: 0.01.")
+@click.option("--lr", type=FiniteRange(0, min_open=True), help="Learning rate. Default: by the size of the image.")
 @click.option("--mask-weight", type=FiniteRange(0), default=20.0, help="Weight of changes outside of --mask.")
 @click.option(
     "--layer",
@@ -74,7 +74,8 @@ class PointPairs(click.ParamType):
 @click.option(
     "--coarse",
     type=click.IntRange(1),
-    help="Number of styles that may change, from the coarsest. Default: those that --layer depends on.",
+    default=6,
+    help="Number of styles that may change, from the coarsest.",
 )
 @click.option(
     "--video",

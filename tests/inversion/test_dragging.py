@@ -58,13 +58,13 @@ def test_offsets():
 
 
 def test_tracking_finds_where_the_feature_went():
-    handle = torch.tensor([[5.0, 4.0]])
-    wanted = sample(blob(5, 4), handle[:, None], SIZE)[..., :1]
-    moved = blob(7, 5)[:, :1]
-    assert track(moved, wanted, handle, square(3, 0.5), SIZE).tolist() == [[7.0, 5.0]]
-    assert track(moved, wanted, handle, square(0.5, 0.5), SIZE).tolist() == [[5.5, 4.5]]  # out of reach
+    handle = torch.tensor([[5.5, 4.5]])
+    wanted = sample(blob(5.5, 4.5), handle[:, None], SIZE)[..., :1]
+    moved = blob(7.5, 5.5)[:, :1]
+    assert track(moved, wanted, handle, square(3, 0.5), SIZE).tolist() == [[7.5, 5.5]]
+    assert track(moved, wanted, handle, square(0.5, 0.5), SIZE).tolist() == [[6.0, 5.0]]  # out of reach
     same = torch.ones(1, 1, *SIZE)
-    assert track(same, same[0, :, :1, 0][None], handle, square(3, 1), SIZE).tolist() == [[5.0, 4.0]]
+    assert track(same, same[0, :, :1, 0][None], handle, square(3, 1), SIZE).tolist() == [[5.5, 4.5]]
     corner = torch.tensor([[15.5, 11.5]])
     assert (track(-blob(40, 40), wanted.expand(1, 1, 2), corner, square(3, 1), SIZE) <= torch.tensor([16, 12])).all()
 
