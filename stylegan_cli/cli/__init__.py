@@ -24,7 +24,7 @@ COMMANDS = {
     "train": "Train a StyleGAN on a dataset of images.",
     "generate": "Generate images with a trained model.",
     "mix": "Mix the styles of images in a grid.",
-    "edit": "Find directions in the latent space and edit images along them.",
+    "edit": "Edit images along directions in the latent space, or by dragging.",
     "explore": "Explore a model in the browser.",
     "interpolate": "Render a video that moves through the latent space.",
     "noise": "Show how the noise inputs of a model affect its images.",

@@ -1,4 +1,4 @@
-"""`sgan edit`: find, show, apply."""
+"""`sgan edit`: find, show, apply; drag is in drag.py."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from ..errors import printable
 from .call import Call, keep_freed_memory, output_file
+from .drag import drag_command
 from .options import OrderedGroup, class_option, latents_option, out_options, sampling_options, session_options
 from .params import STYLES, Number
 
@@ -52,19 +53,21 @@ _layers_option = click.option(
 )
 
 
-@click.group("edit", cls=OrderedGroup, short_help="Find directions in the latent space and edit images along them.")
+@click.group("edit", cls=OrderedGroup, short_help="Edit images along directions in the latent space, or by dragging.")
 def command() -> None:
-    """Find directions in the latent space and edit images along them.
+    """Edit images along directions in the latent space, or by dragging points.
 
     The latent space is the space of the model's inputs. Moving along a direction in it changes one property of the
     image, such as pose or color. First `find` directions, then `show` what they do, then `apply` them to images.
-    Directions belong to the model that they were found with.
+    Directions belong to the model that they were found with. To `drag` needs no directions: what is at some points of
+    an image moves to other points.
 
     \b
     Examples:
       sgan edit find
       sgan edit show
       sgan edit apply --direction 3 --strength 2
+      sgan edit drag --seed 3 --points 16,12:20,12
     """
 
 
@@ -216,6 +219,9 @@ def apply_command(
     call.inform(*result.notes)
     files = result.save(outdir, format)
     call.print_result({"model": session.path, **result.about, "files": files}, files[-1])
+
+
+command.add_command(drag_command)
 
 
 def _rows(directions: Directions) -> list[dict[str, typing.Any]]:

@@ -29,7 +29,8 @@ from ..sampling import checks
 from ..sampling.segmenter import inner
 from ..sampling.view import style_indices_without_input
 
-_LAYER_SIDE = 0.25  # of the image: the default layer is the last one that is not larger
+_PAPER = 512  # side of the images for which the paper gives lengths
+_SIDE, _LEAST = 0.25, 16  # the default layer is the last one of at most this fraction of the image, or this size
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class DragOptions:
     layer: str | None = None  # name of the layer whose features move; None: see `feature_layer`
     radius: float | None = None  # r1 of motion supervision; None: 3 at 512 pixels, at least 1
     track_radius: float | None = None  # r2 of point tracking; None: 12 at 512 pixels, at least 2
-    lr: float = 0.01  # learning rate
+    lr: float | None = None  # learning rate; None: 0.002 from 512 pixels up, up to 0.01 for smaller images
     mask_weight: float = 20.0  # lambda: how much what may not move is held
-    coarse: int | None = None  # number of ws to optimize, from the first; None: those that the layer depends on
+    coarse: int = 6  # number of ws to optimize, from the first; not those that the layer does not depend on
     steps: int = 300  # at most
     tolerance: float = 1.0  # distance to the target at which a handle has arrived
 
@@ -93,7 +94,8 @@ def feature_layer(
                 f"This model has no layer {name!r}.", hint=f"Choose from {', '.join(r.path for r in rows)}."
             )
         return names[name]
-    fits = [row for row in rows if row.height - 2 * row.margin <= _LAYER_SIDE * G.config.height]
+    limit = max(_SIDE * G.config.height, _LEAST)
+    fits = [row for row in rows if row.height - 2 * row.margin <= limit]
     return fits[-1] if fits else rows[0]
 
 
@@ -119,7 +121,9 @@ class Dragger:
         chosen = [i for i in style_indices_without_input(G) if i <= self.row.w_index]
         self._chosen = torch.tensor(chosen[: options.coarse], device=G.device)
         self._first, self._moving = first, first[:, self._chosen].clone().requires_grad_(True)
-        self._optimizer = torch.optim.Adam([self._moving], lr=options.lr)
+        scale = max(self.size) / _PAPER
+        lr = 0.002 * min(max(1 / scale, 1), 5) if options.lr is None else options.lr
+        self._optimizer = torch.optim.Adam([self._moving], lr=lr)
         self.targets = torch.tensor(targets, dtype=torch.float32, device=G.device).reshape(-1, 2)
         self.points = torch.tensor(handles, dtype=torch.float32, device=G.device).reshape(-1, 2)
         with torch.enable_grad():
@@ -127,9 +131,8 @@ class Dragger:
         self._first_features = self._features.detach()
         self._wanted = sample(self._first_features, self.points[:, None], self.size)  # [P, 1, C]
         self._held = None if mask is None else hold_weights(mask.to(G.device), self._features)
-        larger = max(self.size) / 512
-        self._patch = disc(max(3 * larger, 1) if options.radius is None else options.radius, 1.0).to(G.device)
-        reach = max(12 * larger, 2) if options.track_radius is None else options.track_radius
+        self._patch = disc(max(3 * scale, 1) if options.radius is None else options.radius, 1.0).to(G.device)
+        reach = max(12 * scale, 2) if options.track_radius is None else options.track_radius
         self._search = square(reach, 0.5).to(G.device)
 
     @property
@@ -239,6 +242,6 @@ def square(
 ) -> Tensor:  # [M, 2]
     """The points of a grid in a square around 0, the nearest first."""
     n = int(radius / spacing + 1e-6)
-    line = torch.arange(-n, n + 1) * spacing
+    line = torch.arange(-n, n + 1) * float(spacing)
     points = torch.cartesian_prod(line, line)
     return points[points.norm(dim=1).argsort(stable=True)]

@@ -51,7 +51,7 @@ class DragRequest(SamplingOptions, DragOptions):
         SamplingOptions.__post_init__(self)
         DragOptions.__post_init__(self)
         point = checks.list_of(checks.number(), "(4, 4, 8, 4)", 4, 4)
-        checks.check_fields(self, start=_start, points=checks.list_of(point, "[(4, 4, 8, 4)]"), mask=_mask)
+        checks.check_fields(self, start=_start, points=checks.list_of(point, "[(4, 4, 8, 4)]", 0), mask=_mask)
 
 
 class Drag:
@@ -293,7 +293,7 @@ def read_move_mask(
     """Read a mask. Raises SganError if it has another size, is not black and white, or all of it must not move."""
     name = "The mask"
     if isinstance(mask, (str, Path)):
-        name, mask = f"The mask {mask}", np.asarray(read_image(mask).convert("L"))
+        name, mask = f"The mask {mask}", np.array(read_image(mask).convert("L"))
         if grey := set(np.unique(mask)) - {0, 255}:
             raise SganError(
                 f"{name} has pixels of gray level {min(grey)}, neither black nor white.",
@@ -301,8 +301,11 @@ def read_move_mask(
             )
     found = torch.as_tensor(mask) != 0
     if tuple(found.shape) != size:
-        sizes = " is {}x{}, but the image is {}x{} (height x width)".format(*found.shape[:2], *size)
-        raise SganError(f"{name}{sizes}.", hint="Make the mask as large as the image.")
+        found_size, image_size = ("x".join(map(str, shape)) for shape in (found.shape, size))
+        raise SganError(
+            f"{name} is {found_size}, but the image is {image_size} (height x width).",
+            hint="Make the mask as large as the image.",
+        )
     if not found.any():
         raise SganError(f"{name} lets nothing move.", hint="Paint what may move white.")
     return found

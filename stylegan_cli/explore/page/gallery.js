@@ -18,11 +18,22 @@ export function create(root) {
   const end = el("div", { className: "sentinel", "aria-hidden": "true" });
   root.append(bar, grid, end);
 
-  const per = Math.min(24, model.limits.images);
+  let columns = 1;
+  let per = 24; // images of a chunk, in whole rows
   let next = 0; // first seed of the next chunk
   let kept = [];
-  const columns = () => Math.max(1, getComputedStyle(grid.querySelector(".chunk") ?? grid).gridTemplateColumns.split(" ").length);
-  rove(grid, ".tile", columns);
+  rove(grid, ".tile", () => columns);
+
+  function measure() {
+    const style = getComputedStyle(document.documentElement);
+    const [tile, gap] = ["--tile", "--gap"].map((name) => parseFloat(style.getPropertyValue(name)));
+    const before = columns;
+    columns = Math.max(1, Math.floor((grid.clientWidth + gap) / (tile + gap)));
+    per = columns * Math.max(1, Math.round(24 / columns));
+    grid.style.setProperty("--columns", columns);
+    return columns !== before;
+  }
+  new ResizeObserver(() => !root.hidden && measure() && restart()).observe(grid);
 
   const near = new IntersectionObserver(
     (entries) => {
@@ -53,6 +64,7 @@ export function create(root) {
   }
 
   function restart() {
+    measure();
     grid.replaceChildren();
     next = state.from;
     if (state.starred) {

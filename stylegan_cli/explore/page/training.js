@@ -29,7 +29,7 @@ export function create(root) {
     const wanted = items().slice(0, model.limits.images);
     const { images, command } = await frames("/api/images", { items: wanted, size: 256, ...sampling(), snapshot: chosen.name });
     if (grid.children.length !== wanted.length) {
-      grid.replaceChildren(...wanted.map(() => el("div", { className: "cell" }, el("div", { className: "tile" }, imageCanvas(""), el("span", { className: "name" })))));
+      grid.replaceChildren(...wanted.map(() => el("div", { className: "cell" }, el("div", { className: "tile" }, imageCanvas("Image"), el("span", { className: "name" })))));
     }
     wanted.forEach((item, i) => {
       const canvas = grid.children[i].querySelector("canvas");

@@ -16,9 +16,10 @@ export function el(tag, properties = {}, ...children) {
 
 export const labelOf = (item) => (typeof item === "number" ? `Seed ${item}` : item.replace(/\.npz$/, "").replace("/", ", "));
 
-// A canvas that shows one image.
+// A canvas that shows one image. Without a label, what is around it says what it is.
 export function imageCanvas(label, properties = {}) {
-  return el("canvas", { width: 1, height: 1, role: "img", "aria-label": label, ...properties });
+  const named = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
+  return el("canvas", { width: 1, height: 1, ...named, ...properties });
 }
 
 export function show(canvas, image) {
