@@ -246,7 +246,8 @@ def drag(views: Views, call: DragCall, job: Job) -> dict[str, Any]:
     result = task.result()
     path = views.folder.new("drag", ".npz")
     files = result.save(path.parent, path.name)
-    options = {"seeds": views.commands.items([call.item]), "points": describe_points(points), "steps": call.steps}
+    source = {"seed": start} if isinstance(start, int) else {"latents": start}
+    options = source | {"points": describe_points(points), "steps": call.steps}
     if mask is not None:
         options["mask"] = path.with_name(f"{path.name}-mask.png")
         save_image(mask[None].to(torch.uint8) * 255, options["mask"])

@@ -35,9 +35,9 @@ class Person:
 
     def __init__(self, page, address):
         self.page, self.address, self.errors, self.pending = page, address, [], set()
-        page.on("request", self.pending.add)
-        page.on("requestfinished", self.pending.discard)
-        page.on("requestfailed", self.pending.discard)
+        page.on("request", lambda request: self.pending.add(request))
+        page.on("requestfinished", lambda request: self.pending.discard(request))
+        page.on("requestfailed", lambda request: self.pending.discard(request))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.goto(address)
@@ -362,7 +362,7 @@ def test_a_walk_plays_and_is_exported(person, explorer):
     ninth = person.pixels(".walk .result")
     assert np.array_equal(ninth, frame(explorer, "/api/walk", keys=[1, 2, 3], frames=6, index=9))
     page.get_by_role("button", name="Play").click()
-    page.wait_for_timeout(700)
+    page.wait_for_timeout(330)
     page.get_by_role("button", name="Pause").click()
     assert page.locator(".walk figcaption").inner_text() != "Frame 10 of 18, 0.6 s"
     page.get_by_label("Seed 3: earlier").click()
@@ -413,7 +413,8 @@ def test_the_snapshots_of_a_run(browser, start_explorer, tiny_run, tmp_path):
         person.slide("Snapshot", 0)
         oldest = person.pixels(".training canvas")
         assert not np.array_equal(newest, oldest)
-        assert np.array_equal(oldest, frame(explorer, "/api/images", items=[0], snapshot=names[0]))
+        # A canvas rounds colors where they are transparent.
+        assert abs(oldest - frame(explorer, "/api/images", items=[0], snapshot=names[0])).max() <= 4
         shutil.copy(run / names[0], run / "snapshot-000009.safetensors")  # while it trains
         person.page.wait_for_selector(f"text=of {len(names) + 1}", timeout=15000)
         assert person.errors == []

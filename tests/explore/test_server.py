@@ -305,7 +305,7 @@ def test_a_point_is_dragged(explorer):
     assert again["item"] != found["item"]
 
 
-def test_a_mask_keeps_the_rest(explorer):
+def test_a_mask_keeps_the_rest(explorer, sgan, monkeypatch):
     mask = np.zeros((32, 32), np.uint8)
     mask[:16] = 1
     drag = {"points": [[16, 12, 16, 7]], "steps": 40}
@@ -314,6 +314,7 @@ def test_a_mask_keeps_the_rest(explorer):
     (before,), _ = explorer.frames("/api/images", items=[1])
     change = [abs(decoded(x["image"]) - before)[16:, :, :3].mean() for x in (free, held)]
     assert change[1] < change[0]
-    assert "--mask" in held["command"]
+    made = run_commands(sgan, explorer, monkeypatch, [held["command"]], "drag.png")
+    assert abs(made - decoded(held["image"])).max() <= 2
     wrong = explorer.events("/api/drag", job="m", item=1, mask="AAAA", **drag)[0]
     assert "1024 bytes" in wrong["error"]
