@@ -82,7 +82,7 @@ class PointPairs(click.ParamType):
     metavar="FILE",
     help="Also write a video of the steps: .gif, .webp, or .mp4 (needs pip install 'stylegan-cli[video]').",
 )
-@click.option("--marks/--no-marks", default=True, help="Draw the points in the video.")
+@click.option("--marks/--no-marks", default=True, help="Mark the points in the video.")
 @truncation_options
 @click.option(
     "--noise-mode",
