@@ -42,6 +42,7 @@ KINDS = {
     "Datasets": ("data",),
     "Editing": ("editing",),
     "Explorer": ("explorer",),
+    "Dragging": ("dragging",),
     "Segmentation": ("segmentation",),
 }
 NOTE = "Ratio: the time of the alternative over ours, measured in the same run. Above 1, ours is faster."
@@ -59,6 +60,8 @@ NOTES = {
     "Explorer": "Ratio: one synthesis alone over the time from a request to its frame; of memory, the end over the "
     "first minute.",
     "Editing": "Ratio: the share with our directions over the share with random directions.",
+    "Dragging": "One handle in each of 50 images, a target 4 to 8 pixels away, in any direction. Ratio: to the share "
+    "with a mask, or with the image of another seed; of the change, that without the mask over that with it.",
     "Segmentation": "Intersection over union with exact masks of images that nothing was fitted to. Ratio: to that of "
     "the alternative.",
 }

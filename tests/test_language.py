@@ -56,6 +56,7 @@ EXCEPTIONS = (  # (beginning of the file's name, pattern of what may stand there
     ("docs/glossary.md", r"\|[^|]*\|$"),  # the column of what not to write
     ("CONTRIBUTING.md", r"ours to theirs"),
     ("stylegan_cli/data/images.py", r"(?i)\bdraw\b"),  # Pillow's name for what lines and text are put on with
+    ("stylegan_cli/data/markers.py", r"ImageDraw\.Draw"),
     ("stylegan_cli/inversion/histogram.py", r"(?i)\b_?draw"),
     ("stylegan_cli/metrics/spectrum_plots.py", r"(?i)\bdraw\b"),
     ("stylegan_cli/session/equivariance.py", r"\bDraw\b"),

@@ -82,7 +82,7 @@ class PointPairs(click.ParamType):
     metavar="FILE",
     help="Also write a video of the steps: .gif, .webp, or .mp4 (needs pip install 'stylegan-cli[video]').",
 )
-@click.option("--marks/--no-marks", default=True, help="Draw the points in the video.")
+@click.option("--marks/--no-marks", default=True, help="Mark the points in the video.")
 @truncation_options
 @click.option(
     "--noise-mode",
@@ -138,15 +138,14 @@ def drag_command(
 
 def _print(result: DragResult, files: list[Path], call: Call) -> None:
     call.inform(*result.notes)
-    rows = zip(result.path[0].points, result.points, result.drag.targets, result.distance, strict=True)
-    points = [dict(zip(("handle", "now", "target", "distance"), row, strict=True)) for row in rows]
-    if not call.as_json:
-        for row in points:
-            call.inform(
-                "{:g},{:g}: now {:g},{:g}, {distance:.1f} pixels from {:g},{:g}".format(
-                    *row["handle"], *row["now"], *row["target"], distance=row["distance"]
-                )
-            )
+    points = []
+    for handle, now, target, distance in zip(
+        result.path[0].points, result.points, result.drag.targets, result.distance, strict=True
+    ):
+        points.append({"handle": handle, "now": now, "target": target, "distance": distance})
+        if not call.as_json:
+            a, b, c = ("{:g},{:g}".format(*point) for point in (handle, now, target))
+            call.inform(f"{a}: now {b}, {distance:.1f} pixels from {c}")
     call.print_result({"points": points, "steps": result.path[-1].index, "files": files}, files[1])
     if result.interrupted:
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.images import labeled_grid, save_image
-from ..data.markers import draw_points
+from ..data.markers import mark_points
 from ..data.video import write_video
 from ..errors import MisuseError, SganError
 from ..inversion.dragging import Dragger, DragOptions, DragStep, check_draggable
@@ -205,13 +205,13 @@ class DragResult:
         """The image before and after, with the handle and target points."""
         ends = [self.path[0], self.path[-1]]
         images = self.drag.images([step.ws for step in ends])
-        cells = [draw_points(x, s.points, self.drag.targets) for x, s in zip(images, ends, strict=True)]
+        cells = [mark_points(x, s.points, self.drag.targets) for x, s in zip(images, ends, strict=True)]
         return labeled_grid(torch.stack(cells)[None], None, None, [""], ["before", "after"])
 
     def save_video(
         self,
         path: str | Path,  # .gif, .webp or .mp4
-        marks: bool = True,  # draw the points
+        marks: bool = True,  # show the points
         progress: Progress = silent,
     ) -> Path:
         """Write a video of the steps."""
@@ -222,7 +222,7 @@ class DragResult:
     def _frames(self, marks: bool, progress: Progress) -> Iterator[Tensor]:  # uint8 [C, H', W']
         for step in track(self.path, "frames", progress):
             points, targets = (step.points, self.drag.targets) if marks else ([], [])
-            yield draw_points(self.drag.image(step.ws), points, targets)
+            yield mark_points(self.drag.image(step.ws), points, targets)
 
 
 def output_files(
@@ -297,7 +297,7 @@ def read_move_mask(
         if grey := set(np.unique(mask)) - {0, 255}:
             raise SganError(
                 f"{name} has pixels of gray level {min(grey)}, neither black nor white.",
-                hint="Paint what may move white and the rest black, without smooth edges, and save it as PNG.",
+                hint="Make what may move white and the rest black, without smooth edges, and save it as PNG.",
             )
     found = torch.as_tensor(mask) != 0
     if tuple(found.shape) != size:
@@ -307,7 +307,7 @@ def read_move_mask(
             hint="Make the mask as large as the image.",
         )
     if not found.any():
-        raise SganError(f"{name} lets nothing move.", hint="Paint what may move white.")
+        raise SganError(f"{name} lets nothing move.", hint="Make what may move white.")
     return found
 
 

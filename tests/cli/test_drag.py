@@ -36,7 +36,7 @@ def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
-def paint(path, size=(32, 32), box=(4, 6, 28, 24), mode="1", edge=None):
+def write_mask(path, size=(32, 32), box=(4, 6, 28, 24), mode="1", edge=None):
     mask = Image.new(mode, size)
     mask.paste(255 if mode == "L" else 1, box)
     if edge is not None:
@@ -64,7 +64,7 @@ def test_json(drag, here):
 
 
 def test_video_and_the_next_drag(drag, sgan, here):
-    mask = paint(here / "mask.png")
+    mask = write_mask(here / "mask.png")
     drag("--seed", "3", "--points", POINTS, "--steps", "3", "--mask", mask, "--video", "steps.gif", "--trunc", "0.7")
     with Image.open(here / "steps.gif") as video:
         assert video.size == (256, 256) and video.n_frames >= 2
@@ -105,10 +105,10 @@ def test_of_a_class(drag, class_run):
     ],
 )
 def test_mistakes(drag, here, args, message):
-    paint(here / "small.png", (16, 16), (2, 2, 9, 9))
-    paint(here / "gray.png", mode="L", edge=100)
-    paint(here / "black.png", box=(0, 0, 0, 0))
-    paint(here / "drag.png")
+    write_mask(here / "small.png", (16, 16), (2, 2, 9, 9))
+    write_mask(here / "gray.png", mode="L", edge=100)
+    write_mask(here / "black.png", box=(0, 0, 0, 0))
+    write_mask(here / "drag.png")
     files = names(here)
     result = drag(*args, code=None)
     assert message in " ".join(result.stderr.split()) and not result.stdout

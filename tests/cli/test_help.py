@@ -46,6 +46,7 @@ DIFFERENT = {
     "--quiet": "train: without a result on stdout",
     "--resume": "train: also the weights of a model; encoder: a run only",
     "--rotate": "interpolate: over the whole video",
+    "--seed": "edit drag: the image; else: of random numbers",
     "--seeds": "generate: seeds only; interpolate: keyframes",
     "--segmenter": "segment: to use; translate fit: to train with",
     "--size": "metrics, train: of what is read; data: of what is written",
@@ -53,6 +54,7 @@ DIFFERENT = {
     "--steps": "project: of the search; segment: perhaps none",
     "--styles": "mix: from the column; interpolate: that fade",
     "--translate": "interpolate: over the whole video",
+    "--video": "project: a format; edit drag: a file",
 }
 
 

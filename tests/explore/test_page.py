@@ -413,8 +413,9 @@ def test_the_snapshots_of_a_run(browser, start_explorer, tiny_run, tmp_path):
         person.slide("Snapshot", 0)
         oldest = person.pixels(".training canvas")
         assert not np.array_equal(newest, oldest)
-        # A canvas rounds colors where they are transparent.
-        assert abs(oldest - frame(explorer, "/api/images", items=[0], snapshot=names[0])).max() <= 4
+        wanted = frame(explorer, "/api/images", items=[0], snapshot=names[0])
+        visible = wanted[..., 3] > 64  # a canvas rounds colors that are nearly transparent
+        assert visible.any() and abs(oldest - wanted)[visible].max() <= 4
         shutil.copy(run / names[0], run / "snapshot-000009.safetensors")  # while it trains
         person.page.wait_for_selector(f"text=of {len(names) + 1}", timeout=15000)
         assert person.errors == []
