@@ -294,9 +294,9 @@ def read_move_mask(
     name = "The mask"
     if isinstance(mask, (str, Path)):
         name, mask = f"The mask {mask}", np.array(read_image(mask).convert("L"))
-        if grey := set(np.unique(mask)) - {0, 255}:
+        if levels := set(np.unique(mask)) - {0, 255}:
             raise SganError(
-                f"{name} has pixels of gray level {min(grey)}, neither black nor white.",
+                f"{name} has pixels of gray level {min(levels)}, neither black nor white.",
                 hint="Make what may move white and the rest black, without smooth edges, and save it as PNG.",
             )
     found = torch.as_tensor(mask) != 0
