@@ -104,7 +104,6 @@ def _method(
 ) -> Callable[..., T]:
     """Make a method that takes a request, or the fields of a request by name."""
     names, kinds = {field.name for field in dataclasses.fields(kind)}, (kind, *tasks)
-    reports = "progress" in inspect.signature(function).parameters
 
     def method(self: Session, request: object = None, *more: Any, **options: Any) -> T:
         fields = {name: options.pop(name) for name in names & options.keys()}
@@ -113,14 +112,19 @@ def _method(
         elif fields or not isinstance(request, kinds):
             names_of_kinds = " or ".join(k.__name__ for k in kinds)
             raise TypeError(f"{function.__name__} takes a {names_of_kinds}, or the fields of a request by name")
-        if reports and not more:
-            options.setdefault("progress", default_progress())
+        options = _defaults(function, more) | options
         with self.use_kernels(), owned_by(self.owner):
             return function(self, request, *more, **options)
 
     method.__name__, method.__qualname__ = function.__name__, f"Session.{function.__name__}"
     method.__doc__ = function.__doc__
     return method
+
+
+def _defaults(function: Callable[..., Any], more: tuple[Any, ...]) -> dict[str, Any]:
+    """Progress, for functions that report it."""
+    reports = not more and "progress" in inspect.signature(function).parameters
+    return {"progress": default_progress()} if reports else {}
 
 
 class Session(Model):

@@ -74,7 +74,8 @@ def test_files(session, tmp_path):
     record = read_metadata(files[1])
     assert (record["start"], record["points"], record["steps"]) == ("3", "16,12:19,12", "4")
     assert record["trunc"] == "0.8"
-    assert "seed" not in record and recorded_options(files[1], session.fingerprint) is None  # it is not seed 3's image
+    assert "seed" not in record  # it is not seed 3's image
+    assert recorded_options(files[1], session.fingerprint, session.G.label_space) is None
     assert load_latent_file(files[0]).settings["points"] == "16,12:19,12"
     sheet = np.asarray(Image.open(files[2])).astype(int)
     red, blue = ((abs(sheet - color).sum(2) == 0).sum() for color in ((230, 50, 50), (50, 110, 230)))
