@@ -184,7 +184,7 @@ def rows_of(session: Session, free: Figures, masked: Figures, chance: dict[str, 
     outside, held = statistics.fmean(free.change), statistics.fmean(masked.change)
     result = [
         row("within 1 pixel of the target, as tracked", share, {"with a mask": share / arrived} if arrived else {}),
-        row("change outside of the mask", held, {"without the mask": outside / held}, "{:.3f} of 1"),
+        row("change outside of the mask, values from 0 to 1", held, {"without the mask": outside / held}, "{:.3f}"),
         {**row("a step", ms, {}, f"{{:.1f}} ms, {steps:.0f} steps"), "figures": {"ms": ms, "steps": steps}},
     ]
     for name, values in free.nearer.items():
