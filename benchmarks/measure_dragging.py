@@ -184,7 +184,7 @@ def rows_of(session: Session, free: Figures, masked: Figures, chance: dict[str, 
     outside, held = statistics.fmean(free.change), statistics.fmean(masked.change)
     result = [
         row("within 1 pixel of the target, as tracked", share, {"with a mask": share / arrived} if arrived else {}),
-        row("change outside of the mask", held, {"without the mask": outside / held}, "{:.3f} of 1"),
+        row("change outside of the mask, values from 0 to 1", held, {"without the mask": outside / held}, "{:.3f}"),
         {**row("a step", ms, {}, f"{{:.1f}} ms, {steps:.0f} steps"), "figures": {"ms": ms, "steps": steps}},
     ]
     for name, values in free.nearer.items():
@@ -194,7 +194,10 @@ def rows_of(session: Session, free: Figures, masked: Figures, chance: dict[str, 
         ratio = {"another seed": value / by_luck} if value and by_luck else {}
         result.append(row(f"more like the handle at the target than at its place, by {what}", value, ratio))
         result[-1]["figures"] |= {"chance": by_luck, "masked": statistics.fmean(masked.nearer[name])}
-        result[-1]["figures"] |= {"tracked": statistics.fmean(free.tracked[name])}
+        if name != own.name:
+            there = statistics.fmean(free.tracked[name])
+            ratio = {"tracked by the dragged layer": there / share} if there and share else {}
+            result.append(row(f"within 1 pixel of the target, tracked by {what}", there, ratio))
     result[0]["figures"]["masked"], result[1]["figures"]["without"] = arrived, outside
     return result
 

@@ -298,6 +298,8 @@ def shortened(args):
         changes = {"--steps": "2", "--loss": "pixel", "--num": "8"}
     elif args[0] == "convert" and args[2].endswith(".pt"):  # the little model has not its channels
         args = ["convert", args[1], "other.safetensors"]
+    elif args[:2] == ["edit", "drag"]:
+        changes = {"--steps": "2"}
     elif args[:2] == ["edit", "find"]:
         changes = {"--num": "64"}
         if "codes" in args:
@@ -417,6 +419,7 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     write_people("people.zip")
     write_annotated(Path("masks"), 2)
     shutil.copy("masks/0.mask.png", "mask.png")
+    Image.new("1", (32, 32), 1).save("mouth.png")
     rows = "".join(f"{seed},{'yes' if seed % 2 else 'no'}\n" for seed in range(64))
     Path("labels.csv").write_text(f"seed,smile\n{rows}")
     model = load_snapshot(PACKAGED_MODEL)

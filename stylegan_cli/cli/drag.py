@@ -65,7 +65,7 @@ class PointPairs(click.ParamType):
     help="Distance to its target at which a point has arrived, in pixels.",
 )
 @click.option("--lr", type=FiniteRange(0, min_open=True), help="Learning rate. Default: by the size of the image.")
-@click.option("--mask-weight", type=FiniteRange(0), default=20.0, help="Weight of changes outside of --mask.")
+@click.option("--mask-weight", type=FiniteRange(0), default=1.0, help="Weight of changes outside of --mask.")
 @click.option(
     "--layer",
     metavar="NAME",

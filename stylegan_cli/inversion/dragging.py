@@ -41,7 +41,7 @@ class DragOptions:
     radius: float | None = None  # r1 of motion supervision; None: 3 at 512 pixels, at least 1
     track_radius: float | None = None  # r2 of point tracking; None: 12 at 512 pixels, at least 2
     lr: float | None = None  # learning rate; None: 0.002 from 512 pixels up, up to 0.01 for smaller images
-    mask_weight: float = 20.0  # lambda: how much what may not move is held
+    mask_weight: float = 1.0  # lambda: how much what may not move is held; the paper's 20 holds the points too
     coarse: int = 6  # number of ws to optimize, from the first; not those that the layer does not depend on
     steps: int = 300  # at most
     tolerance: float = 1.0  # distance to the target at which a handle has arrived
