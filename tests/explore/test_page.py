@@ -141,6 +141,7 @@ def test_a_shared_link_shows_the_same(person, browser, explorer):
     person.open("mix")
     person.page.click('button.layer[data-layer="0"][data-place="1"]')
     shown = person.pixels(".mix .result")
+    person.page.wait_for_timeout(300)  # the address follows
     other = browser.new_page()
     other.goto(person.page.url)
     other.wait_for_selector(".mix .result[data-ready]")

@@ -2,7 +2,7 @@
 
 import { ApiError, get, token } from "./api.js";
 import { model, openModel } from "./model.js";
-import { canRedo, canUndo, openFavorites, redo, state, subscribe, undo, update } from "./state.js";
+import { canRedo, canUndo, openFavorites, redo, state, subscribe, undo, update, writeAddress } from "./state.js";
 import { load, save } from "./store.js";
 import { announce, button, complain, el, select, slider } from "./ui.js";
 import { createTray } from "./tray.js";
@@ -85,6 +85,7 @@ function createHeader() {
   const forward = button("Redo", redo, { title: "Redo (Ctrl Shift Z)" });
   const theme = button("Theme", changeTheme, { title: "Light, dark, or as the system" });
   const link = button("Copy link", async () => {
+    writeAddress();
     await navigator.clipboard.writeText(location.href);
     announce("Link copied");
     link.textContent = "Copied";

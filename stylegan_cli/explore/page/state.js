@@ -76,8 +76,17 @@ function travel(source, target) {
   publish(Object.keys(state).filter((key) => JSON.stringify(before[key]) !== JSON.stringify(state[key])));
 }
 
-function publish(changed) {
+// Browsers refuse to change the address hundreds of times in a few seconds.
+let timer = 0;
+export function writeAddress() {
+  clearTimeout(timer);
   history.replaceState(null, "", location.pathname + location.search + serialize());
+}
+window.addEventListener("pagehide", writeAddress);
+
+function publish(changed) {
+  clearTimeout(timer);
+  timer = setTimeout(writeAddress, 200);
   for (const listener of listeners) listener(new Set(changed));
 }
 
