@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import SganError
-from .turns import JOB, Turns
+from .turns import JOB, GaveUp, Turns
 from .views import to_rgba
 
 MAX_JOBS = 3
@@ -39,16 +40,17 @@ class Job:
     def run(self, work: Callable[[Job], dict[str, Any]]) -> None:
         """Do the work, and report its result or what went wrong."""
         try:
-            with self._turns.take(JOB):
+            with self._turns.take(JOB, lambda: self.cancelled):
                 self.check()
                 self._put({"result": work(self)})
-        except Cancelled:
+        except (Cancelled, GaveUp):
             pass
         except KeyboardInterrupt:
             self._put({"error": "Stopped before there was a result.", "hint": None})
         except SganError as e:
             self._put({"error": str(e), "hint": e.hint})
         except Exception as e:  # the page has to know, whatever it is
+            traceback.print_exc()
             self._put({"error": f"Unexpected error: {type(e).__name__}: {e}", "hint": None})
         finally:
             self.finished = True
@@ -83,6 +85,11 @@ class Job:
             return False
         self._shown = time.monotonic()
         return True
+
+    def cancel(self) -> None:
+        """End the work as soon as it reports, or does not even begin."""
+        self.cancelled = True
+        self._turns.wake()
 
     def take(self) -> dict[str, Any] | None:
         """The newest event that has not been taken."""
