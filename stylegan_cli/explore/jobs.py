@@ -19,7 +19,7 @@ MAX_JOBS = 3
 _INTERVAL = 0.05  # seconds between two images
 
 
-class Cancelled(BaseException):
+class Canceled(BaseException):
     """Nobody waits for the result any more."""
 
 
@@ -35,15 +35,15 @@ class Job:
         self._lock = threading.Lock()
         self._event: dict[str, Any] | None = None
         self._shown = 0.0  # when the last image was made
-        self.cancelled = self.stopped = self.finished = False
+        self.canceled = self.stopped = self.finished = False
 
     def run(self, work: Callable[[Job], dict[str, Any]]) -> None:
         """Do the work, and report its result or what went wrong."""
         try:
-            with self._turns.take(JOB, lambda: self.cancelled):
+            with self._turns.take(JOB, lambda: self.canceled):
                 self.check()
                 self._put({"result": work(self)})
-        except (Cancelled, GaveUp):
+        except (Canceled, GaveUp):
             pass
         except KeyboardInterrupt:
             self._put({"error": "Stopped before there was a result.", "hint": None})
@@ -64,15 +64,15 @@ class Job:
         more: Mapping[str, Any] | None = None,  # further fields of the event
         can_stop: bool = True,  # whether there is something to keep
     ) -> None:
-        """Report progress; let those go first who wait for an image. Raises Cancelled, or KeyboardInterrupt to stop."""
+        """Report progress; let those go first who wait for an image. Raises Canceled, or KeyboardInterrupt to stop."""
         name, _, figure = what.partition(", ")
         self._put({"what": name, "done": done, "total": total, "figure": figure or None, **(more or {})})
         self._turns.pass_on()
         self.check(can_stop)
 
     def check(self, can_stop: bool = True) -> None:
-        if self.cancelled:
-            raise Cancelled
+        if self.canceled:
+            raise Canceled
         if self.stopped and can_stop:
             self.stopped = False
             raise KeyboardInterrupt
@@ -88,7 +88,7 @@ class Job:
 
     def cancel(self) -> None:
         """End the work as soon as it reports, or does not even begin."""
-        self.cancelled = True
+        self.canceled = True
         self._turns.wake()
 
     def take(self) -> dict[str, Any] | None:

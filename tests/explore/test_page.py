@@ -266,7 +266,7 @@ def test_a_photo(person, explorer, tmp_path):
     assert page.locator("#tray li").count() >= 1
 
 
-def test_a_projection_can_be_cancelled_and_stopped(person, explorer, tmp_path):
+def test_a_projection_can_be_canceled_and_stopped(person, explorer, tmp_path):
     page = person.page
     photo = tmp_path / "photo.png"
     Image.fromarray(frame(explorer, "/api/images", items=[15])[..., :3].astype(np.uint8)).save(photo)
