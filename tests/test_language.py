@@ -70,7 +70,7 @@ PATTERNS = {
     re.compile(rf"(?<![A-Za-z]){pattern if '|' not in pattern else f'(?:{pattern})'}(?![A-Za-z])", re.I): instead
     for pattern, instead in WORDS.items()
 }
-BINARY = {".png", ".gif", ".zip", ".safetensors", ".npz"}
+BINARY = {".png", ".gif", ".webp", ".zip", ".safetensors", ".npz"}
 OWN = ("tests/test_language.py", "tests/training/old", "benchmarks/results")
 
 

@@ -56,6 +56,7 @@ def command(
     import uvicorn  # noqa: F401
 
     from ..files import check_writable
+    from ..runs.folders import PACKAGED_MODEL
 
     session = call.open()
     from ..explore.folder import Folder
@@ -66,8 +67,8 @@ def command(
     run = Path(call.model) if call.model and Path(call.model).is_dir() else None
     if run is None and session.info.run and session.path.parent.joinpath("config.json").is_file():
         run = session.path.parent
-    model = ["--model", call.model] if call.model else []
-    model += ["--runs", call.runs] if not call.model and call.runs != "./runs" else []
+    # Named by its file, as a run or the newest model may be another one tomorrow.
+    model = [] if session.path == PACKAGED_MODEL else ["--model", str(session.path)]
     check_writable(folder)
     keep_freed_memory(threads=True)
     sock = listen(host, port)

@@ -45,7 +45,7 @@ class App:
         self.page = {f.name: f.read_bytes() for f in page.iterdir() if f.name.endswith(tuple(_TYPES))}
         self.waiting = 0  # calls that have not been answered
         self.next = anyio.CapacityLimiter(2)  # one computes, the next one is ready; the others wait here
-        self.threads = anyio.CapacityLimiter(2)
+        self.threads, self.uploads = anyio.CapacityLimiter(2), anyio.Semaphore(1)
 
     def asgi(self) -> Starlette:
         views = self.views
@@ -54,11 +54,13 @@ class App:
                 Route("/", self.send_page),
                 Route("/page/{name}", self.send_page),
                 Route("/api/model", self.answer(lambda: describe_model(views))),
-                Route("/api/items", self.answer(lambda: {"items": views.folder.list("*.npz", "directions-")})),
+                Route("/api/items", self.answer(lambda: {"items": works.list_items(views)})),
+                Route("/api/favorites", self.favorites, methods=["GET", "POST"]),
                 Route("/api/directions", self.answer(lambda: {"files": works.list_directions(views)})),
                 Route("/api/snapshots", self.answer(lambda: list_snapshots(views))),
                 Route("/api/files/{name:path}", self.send_file),
                 Route("/api/images", self.show(calls.ImagesCall, views.images), methods=["POST"]),
+                Route("/api/command", self.command, methods=["POST"]),
                 Route("/api/mix", self.show(calls.MixCall, views.mix), methods=["POST"]),
                 Route("/api/grid", self.show(calls.GridCall, views.grid), methods=["POST"]),
                 Route("/api/edit", self.show(calls.EditCall, views.edit), methods=["POST"]),
@@ -75,9 +77,7 @@ class App:
             exception_handlers={
                 SganError: _refused,
                 BusyError: lambda request, error: _error(503, "The explorer is busy.", "Try again in a moment."),
-                TooLargeError: lambda request, error: _error(
-                    413, "The request is too large.", "Choose a smaller file."
-                ),
+                TooLargeError: lambda request, error: _error(413, "The request is too large.", "Send less at a time."),
                 ClientDisconnect: lambda request, error: _error(499, "The page has gone."),
                 404: lambda request, error: _error(404, "There is nothing at this address."),
                 405: lambda request, error: _error(405, "This address takes other requests."),
@@ -140,6 +140,10 @@ class App:
 
         return endpoint
 
+    async def command(self, request: Request) -> Response:
+        call = await _call(calls.ImagesCall, request)
+        return JSONResponse({"command": "\n".join(self.views.image_commands(call, call.items))})
+
     async def keep(self, request: Request) -> Response:
         body = await _json(request)
         kinds: dict[object, tuple[type[calls.Shown], Callable[[Any], Origin]]] = {
@@ -154,9 +158,16 @@ class App:
         make = kinds[kind][1]
         return JSONResponse(await self.compute(request, lambda: works.keep(self.views, str(kind), call, make(call))))
 
+    async def favorites(self, request: Request) -> Response:
+        if request.method == "POST":
+            works.save_favorites(self.views, await _call(calls.FavoritesCall, request))
+        return JSONResponse({"items": works.load_favorites(self.views)})
+
     async def photo(self, request: Request) -> Response:
-        content = await request.body()
-        return JSONResponse(await self.compute(request, lambda: works.add_photo(self.views, content)))
+        async with self.uploads:  # one in memory at a time
+            content = await request.body()
+            photo = await anyio.to_thread.run_sync(works.read_photo, self.views, content)
+        return JSONResponse(await self.compute(request, lambda: works.add_photo(self.views, *photo)))
 
     async def encode(self, request: Request) -> Response:
         call = await _call(calls.PhotoCall, request)
@@ -189,7 +200,7 @@ class App:
     def cancel(self) -> None:
         """End all long work."""
         for job in list(self.jobs.values()):
-            job.cancelled = True
+            job.cancel()
 
 
 async def _events(job: Job, changed: asyncio.Event, end: Callable[[], object]) -> AsyncIterator[bytes]:
@@ -205,7 +216,8 @@ async def _events(job: Job, changed: asyncio.Event, end: Callable[[], object]) -
             if finished:
                 return
     finally:
-        job.cancelled = True
+        job.cancel()
+        end()
 
 
 async def _json(request: Request) -> Any:

@@ -12,6 +12,7 @@ from ..sampling import checks
 from ..sampling.generate import SamplingOptions
 
 MAX_IMAGES, MAX_SIDE, MAX_STEPS, MAX_FRAMES, MAX_KEYS, MAX_POINTS, MAX_EDITS = 64, 8, 2000, 600, 24, 32, 64
+MAX_FAVORITES = 10_000
 Item = int | str  # a seed, or the name of a file of latents in the output folder
 T = TypeVar("T")
 _FIELDS = {"class": "class_index", "noise": "noise_mode"}  # the page's names
@@ -247,6 +248,14 @@ class DragCall(Shown):
         point = checks.list_of(checks.number(-1e5, 1e5), "[4, 4, 8, 4]", 4, 4)
         points = checks.list_of(point, "[[4, 4, 8, 4]]", 1, MAX_POINTS)
         checks.check_fields(self, job=_job, item=_item, points=points, mask=_NAME, steps=checks.integer(1, MAX_STEPS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FavoritesCall:
+    items: list[Item]
+
+    def __post_init__(self) -> None:
+        checks.check_fields(self, items=checks.list_of(_item, "[0, 1]", 0, MAX_FAVORITES))
 
 
 @dataclass(frozen=True, kw_only=True)

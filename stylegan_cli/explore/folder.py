@@ -72,6 +72,21 @@ class Folder:
             except FileExistsError:
                 number += 1
 
+    def new_folder(
+        self,
+        stem: str,
+    ) -> Path:
+        """A new folder `<stem>-<number>`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = self.path / f"{stem}-{number:02d}"
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+
     def add(
         self,
         stem: str,

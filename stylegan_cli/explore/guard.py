@@ -8,7 +8,8 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY, MAX_UPLOAD = 2**20, 2**25  # bytes
+MAX_BODY, MAX_MASK, MAX_UPLOAD = 2**20, 2**23, 2**25  # bytes
+LIMITS = {"/api/photo": MAX_UPLOAD, "/api/drag": MAX_MASK}
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -48,7 +49,7 @@ class Guard:
         if problem := self._problem(scope["path"], headers):
             await self._refuse(send, *problem)
             return
-        limit, size = MAX_UPLOAD if scope["path"] == "/api/photo" else MAX_BODY, 0
+        limit, size = LIMITS.get(scope["path"], MAX_BODY), 0
 
         async def receive_bounded() -> Message:
             nonlocal size

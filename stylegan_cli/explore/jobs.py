@@ -5,20 +5,21 @@ from __future__ import annotations
 import base64
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import SganError
-from .turns import JOB, Turns
+from .turns import JOB, GaveUp, Turns
 from .views import to_rgba
 
 MAX_JOBS = 3
 _INTERVAL = 0.05  # seconds between two images
 
 
-class Cancelled(BaseException):
+class Canceled(BaseException):
     """Nobody waits for the result any more."""
 
 
@@ -34,21 +35,22 @@ class Job:
         self._lock = threading.Lock()
         self._event: dict[str, Any] | None = None
         self._shown = 0.0  # when the last image was made
-        self.cancelled = self.stopped = self.finished = False
+        self.canceled = self.stopped = self.finished = False
 
     def run(self, work: Callable[[Job], dict[str, Any]]) -> None:
         """Do the work, and report its result or what went wrong."""
         try:
-            with self._turns.take(JOB):
+            with self._turns.take(JOB, lambda: self.canceled):
                 self.check()
                 self._put({"result": work(self)})
-        except Cancelled:
+        except (Canceled, GaveUp):
             pass
         except KeyboardInterrupt:
             self._put({"error": "Stopped before there was a result.", "hint": None})
         except SganError as e:
             self._put({"error": str(e), "hint": e.hint})
         except Exception as e:  # the page has to know, whatever it is
+            traceback.print_exc()
             self._put({"error": f"Unexpected error: {type(e).__name__}: {e}", "hint": None})
         finally:
             self.finished = True
@@ -62,15 +64,15 @@ class Job:
         more: Mapping[str, Any] | None = None,  # further fields of the event
         can_stop: bool = True,  # whether there is something to keep
     ) -> None:
-        """Report progress; let those go first who wait for an image. Raises Cancelled, or KeyboardInterrupt to stop."""
+        """Report progress; let those go first who wait for an image. Raises Canceled, or KeyboardInterrupt to stop."""
         name, _, figure = what.partition(", ")
         self._put({"what": name, "done": done, "total": total, "figure": figure or None, **(more or {})})
         self._turns.pass_on()
         self.check(can_stop)
 
     def check(self, can_stop: bool = True) -> None:
-        if self.cancelled:
-            raise Cancelled
+        if self.canceled:
+            raise Canceled
         if self.stopped and can_stop:
             self.stopped = False
             raise KeyboardInterrupt
@@ -83,6 +85,11 @@ class Job:
             return False
         self._shown = time.monotonic()
         return True
+
+    def cancel(self) -> None:
+        """End the work as soon as it reports, or does not even begin."""
+        self.canceled = True
+        self._turns.wake()
 
     def take(self) -> dict[str, Any] | None:
         """The newest event that has not been taken."""

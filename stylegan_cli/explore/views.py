@@ -14,10 +14,10 @@ from torch import Tensor
 from ..errors import MisuseError, SganError
 from ..inversion.directions import Directions, load_directions
 from ..runs.folders import snapshots
-from ..sampling.bound_files import owned_by
+from ..sampling.bound_files import check_model, owned_by
 from ..sampling.generate import SamplingOptions, generate_images
 from ..sampling.interpolate import Frames, frame_times, linear, spherical, spline
-from ..sampling.latent_files import Latents
+from ..sampling.latent_files import Latents, load_latent_file
 from ..sampling.mixing import mix_styles
 from ..session import Session
 from .calls import EditCall, GridCall, ImagesCall, Item, MixCall, Move, Shown, WalkCall
@@ -94,8 +94,6 @@ class Views:
             raise MisuseError("One key image is not enough.", hint="Add another one.")
         sources = self.latents(session, call.keys, call)
         times = frame_times(len(call.keys), call.frames, call.loop)
-        if call.index >= len(times):
-            raise MisuseError(f"There is no frame {call.index}: there are {len(times)}.")
         if call.kind == "slerp":
             if any(isinstance(key, str) for key in call.keys):
                 raise MisuseError("Great circles need seeds, not files of latents.", hint="Choose spline or linear.")
@@ -103,11 +101,12 @@ class Views:
                 path = spherical(session.G, [int(key) for key in call.keys], call.sampling)
         else:
             path = spline(sources.ws, call.loop) if call.kind == "spline" else linear(sources.ws)
-        part = slice(call.index, call.index + 1)
+        index = min(call.index, len(times) - 1)
+        part = slice(index, index + 1)
         with self._context(session):
             ws = Frames([path], times)[part]
             maps = sources.noise and [Frames([linear(m)], times)[part] for m in sources.noise]
-        shown = dataclasses.replace(sources, noise=maps, seeds=[call.index])
+        shown = dataclasses.replace(sources, noise=maps, seeds=[index])
         shot = self.render(call, Origin(shown, ws, [0], self.walk_commands(call)))
         return dataclasses.replace(shot, frames=len(times))
 
@@ -126,7 +125,7 @@ class Views:
     def origin_of_images(self, call: ImagesCall) -> Origin:
         session = self.model(call)
         sources = self.latents(session, call.items, call)
-        return Origin(sources, sources.ws, list(range(len(sources))), self._image_commands(call, call.items))
+        return Origin(sources, sources.ws, list(range(len(sources))), self.image_commands(call, call.items))
 
     def origin_of_mix(self, call: MixCall) -> Origin:
         """The base's latents, and those of each donor in its layers."""
@@ -193,7 +192,7 @@ class Views:
         """Synthesize images, reduced to what the page shows."""
         session, sources = self.model(call), origin.sources
         config = session.G.config
-        factor = max(1, max(config.height, config.width) // call.size) if call.size else 1
+        factor = self.factor(session, call.size)
         if len(origin.ws) * config.height * config.width > MAX_PIXELS * factor**2:
             raise MisuseError(f"{len(origin.ws)} images of this size are too many at a time.", hint="Ask for fewer.")
         seeds = [sources.seeds[i] for i in origin.noise_from]
@@ -201,6 +200,22 @@ class Views:
         with self._context(session):
             images = generate_images(sources.G, lambda i, j: origin.ws[i:j], seeds, call.sampling, noise=noise)
             return Shot(torch.stack([reduced(image, factor) for image in images]), origin.commands)
+
+    def factor(self, session: Session, size: int | None) -> int:
+        """By how much images are reduced for a longest side of `size`, which they then still have."""
+        config = session.G.config
+        return max(1, max(config.height, config.width) // size) if size else 1
+
+    def is_own(self, name: str) -> bool:
+        """Whether a file of latents belongs to the model or its run."""
+        try:
+            with self._context(self.session):
+                file = load_latent_file(self.folder.find(name, ".npz"))
+                if file.model is not None:
+                    check_model(file.path, file.model, self.session.fingerprint, file.settings)
+        except SganError:
+            return False
+        return True
 
     def directions(self, session: Session, name: str) -> Directions:
         with self._context(session):
@@ -235,7 +250,7 @@ class Views:
         if not files or call.trunc == 1:
             return [], [self.commands.items(items) for items in lists], self.sampling_of(flat, call)
         seeds = [item for item in dict.fromkeys(flat) if isinstance(item, int)]
-        folders = {seed: f"seed{seed}" for seed in seeds}
+        folders = {seed: final_folder(seed, call) for seed in seeds}
         before = [
             self.command(
                 call, "generate", call.sampling, seeds=str(seed), save_w=True, outdir=self.folder.path / folders[seed]
@@ -245,7 +260,7 @@ class Views:
         named = [[f"{folders[i]}/w.npz" if isinstance(i, int) else i for i in items] for items in lists]
         return before, [self.commands.items(items) for items in named], final_sampling(call.sampling)
 
-    def _image_commands(self, call: Shown, items: Sequence[Item]) -> list[str]:
+    def image_commands(self, call: Shown, items: Sequence[Item]) -> list[str]:
         seeds, files = [i for i in items if isinstance(i, int)], [i for i in items if isinstance(i, str)]
         commands = [self.command(call, "generate", call.sampling, seeds=self.commands.items(seeds))] if seeds else []
         final = final_sampling(call.sampling)
@@ -254,7 +269,7 @@ class Views:
     def _mix_commands(self, call: MixCall) -> list[str]:
         """One `sgan mix` for each donor, which continues with the latents of the one before."""
         if not call.donors:
-            return self._image_commands(call, [call.base])
+            return self.image_commands(call, [call.base])
         before, items, sampling = self._prepared([[call.base], *([donor.item] for donor in call.donors)], call)
         row, lines = items[0], before
         whole = dataclasses.replace(sampling, trunc=1.0, trunc_cutoff=None)
@@ -270,7 +285,7 @@ class Views:
         """One `sgan edit apply` for each file of directions."""
         moves = [move for move in call.edits if move.strength]
         if not moves:
-            return self._image_commands(call, [call.item])
+            return self.image_commands(call, [call.item])
         sampling = self.sampling_of([call.item], call)
         source, lines = self.commands.items([call.item]), []
         for name, group in _grouped(moves, lambda move: move.file):
@@ -283,6 +298,12 @@ class Views:
             lines.append(self.command(call, "edit apply", sampling, seeds=source, **options))
             source, sampling = "out/edited.npz", final_sampling(call.sampling)
         return lines
+
+
+def final_folder(seed: int, call: Shown) -> str:
+    """The folder in the output folder for the truncated latents of a seed; the page does not list it."""
+    cutoff = "" if call.trunc_cutoff is None else f"-{call.trunc_cutoff}"
+    return f".seeds/{seed}-{call.trunc:g}{cutoff}"
 
 
 def final_sampling(sampling: SamplingOptions) -> SamplingOptions:

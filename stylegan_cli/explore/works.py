@@ -6,6 +6,8 @@ import base64
 import contextlib
 import dataclasses
 import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +18,21 @@ from torch import Tensor
 from ..data.codec import ImageError, decode
 from ..data.images import save_image
 from ..errors import MisuseError, SganError
+from ..files import write_atomic
 from ..inversion.annotations import is_recorded, recorded_options
 from ..inversion.directions import save_directions
 from ..inversion.targets import TargetReader
 from ..progress import Progress
 from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.latent_files import save_latents
-from ..session import ProjectRequest
+from ..session import ProjectRequest, Session
 from ..session.drag import describe_points
 from ..session.encode import open_encoder_if_any
-from .calls import DragCall, ExportCall, FindCall, PhotoCall, ProjectCall, Shown
+from .calls import DragCall, ExportCall, FavoritesCall, FindCall, Item, PhotoCall, ProjectCall, Shown
 from .jobs import Job, frame_of
-from .views import Origin, Views, final_sampling
+from .views import Origin, Shot, Views, final_folder, final_sampling, reduced
 
-MAX_PHOTO_PIXELS = 2**26
+MAX_PHOTO_PIXELS = 2**25
 
 
 def keep(views: Views, kind: str, call: Shown, origin: Origin) -> dict[str, Any]:
@@ -42,36 +45,90 @@ def keep(views: Views, kind: str, call: Shown, origin: Origin) -> dict[str, Any]
     shot = views.render(dataclasses.replace(call, size=None), origin)
     path = views.folder.new(kind, ".npz")
     latents, image = path.with_name(f"{path.name}.npz"), path.with_name(f"{path.name}.png")
+    with removed_if_failed(latents):
+        _save_kept(session, latents, origin, shot, None if noise is None else dict(zip(layers, noise, strict=True)))
+        metadata = session.metadata(
+            final_sampling(call.sampling), latents=latents.name, commands="\n".join(shot.commands)
+        )
+        save_image(shot.images[0], image, metadata=metadata)
+    return {"item": latents.name, "image": image.name}
+
+
+def _save_kept(session: Session, path: Path, origin: Origin, shot: Shot, noise: dict[str, Tensor] | None) -> None:
     save_latents(
-        latents,
+        path,
         origin.ws[:1],
-        seeds=[sources.seeds[origin.noise_from[0]]],
-        names=[path.name],
-        noise=None if noise is None else dict(zip(layers, noise, strict=True)),
+        seeds=[origin.sources.seeds[origin.noise_from[0]]],
+        names=[path.stem],
+        noise=noise,
         model=session.fingerprint,
         settings={**session.owner.settings(session.path), "command": shot.commands},
     )
-    metadata = session.metadata(final_sampling(call.sampling), latents=latents.name, commands="\n".join(shot.commands))
-    save_image(shot.images[0], image, metadata=metadata)
-    return {"item": latents.name, "image": image.name}
+
+
+@contextlib.contextmanager
+def removed_if_failed(path: Path) -> Iterator[None]:
+    """Remove a file, whose name was reserved, if what is written to it fails."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def list_items(views: Views) -> list[str]:
+    """The files of latents in the output folder that belong to the model, the newest first."""
+    return [name for name in views.folder.list("*.npz", "directions-") if views.is_own(name)]
+
+
+FAVORITES = "favorites.json"
+
+
+def load_favorites(views: Views) -> list[Item]:
+    """The favorites of the model, or of its run."""
+    return _all_favorites(views).get(views.session.info.run or views.session.fingerprint, [])
+
+
+def save_favorites(views: Views, call: FavoritesCall) -> None:
+    found = _all_favorites(views) | {views.session.info.run or views.session.fingerprint: call.items}
+    views.folder.path.mkdir(parents=True, exist_ok=True)
+    write_atomic(views.folder.path / FAVORITES, json.dumps(found).encode())
+
+
+def _all_favorites(views: Views) -> dict[str, list[Item]]:
+    try:
+        found = json.loads((views.folder.path / FAVORITES).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 # --------------------------------------------------------------------------------------------- photos
 
 
-def add_photo(views: Views, content: bytes) -> dict[str, Any]:
-    """Write an uploaded image to the output folder, and show it as the model would see it. If it is one that the model
-    has made, also return what makes it again. Raises SganError if it cannot be read, or is very large."""
+def read_photo(views: Views, content: bytes) -> tuple[bytes, bool]:
+    """What is kept of an uploaded image, and whether it is the file itself: a PNG of moderate size, which may record
+    how it was made. Raises SganError if it cannot be read, or has very many pixels."""
     try:
         image = decode(content, MAX_PHOTO_PIXELS)
     except ImageError as e:
         raise SganError(f"The file cannot be read: {e}.", hint="Choose a PNG, JPEG or WebP image.") from e
-    target = TargetReader(views.session.info).convert([image], ["the image"])
     with Image.open(io.BytesIO(content)) as opened:
         is_png = opened.format == "PNG"
-    path = views.folder.add("photo", ".png", content if is_png else _png(image))
+    side = max(2048, 4 * max(views.session.G.config.height, views.session.G.config.width))
+    if is_png and max(image.size) <= side:
+        return content, True
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return _png(image), False
+
+
+def add_photo(views: Views, content: bytes, is_own: bool) -> dict[str, Any]:
+    """Write a photo to the output folder, and show it as the model would see it. If it is an image that the model has
+    made, also return what makes it again."""
+    target = TargetReader(views.session.info).convert([decode(content)], ["the image"])
+    path = views.folder.add("photo", ".png", content)
     shown = (target[0] * 127.5 + 127.5).round().byte()
-    restored = _restored(views, path, shown) if is_png else None
+    restored = _restored(views, path, shown) if is_own else None
     return {"photo": path.name, "image": frame_of(shown), "restored": restored}
 
 
@@ -104,7 +161,7 @@ def encode(views: Views, call: PhotoCall) -> dict[str, Any]:
     """The latents of a photo, by the model's encoder."""
     path = views.folder.find(call.photo, ".png")
     result = views.session.encode(images=[str(path)])
-    folder = path.with_suffix("")
+    folder = views.folder.new_folder(path.stem)
     files = result.save(folder)
     command = views.commands.line(f"encode {path}", outdir=folder)
     return _found(views, files, result.images[0], result.psnr[0], command)
@@ -134,7 +191,7 @@ def project(views: Views, call: ProjectCall, job: Job) -> dict[str, Any]:
         job.report(what, done, total, image, can_stop=done > 0 and what.startswith("steps"))
 
     result = session.project(request, progress, watch)
-    folder = path.with_suffix("")
+    folder = views.folder.new_folder(path.stem)
     files = result.save(folder)
     options = {"steps": call.steps, "space": call.space, "loss": loss, "init": call.init, "outdir": folder}
     command = views.commands.line(f"project {path}", **options)
@@ -179,10 +236,11 @@ def find(views: Views, call: FindCall, job: Job) -> dict[str, Any]:
         options["count"] = call.count
     job.report("directions", 0, 1)
     directions = views.session.find_directions(progress=_following(job), **options)
-    path = views.folder.path / f"directions-{directions.method}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_directions(path, directions)
-    command = views.commands.line("edit find", **options, outdir=path.parent)
+    path = views.folder.new(f"directions-{directions.method}", ".npz")
+    path = path.with_name(f"{path.name}.npz")
+    with removed_if_failed(path):
+        save_directions(path, directions)
+    command = views.commands.line("edit find", **options, out=path)
     return {"file": _described(views, path.name), "command": command}
 
 
@@ -198,11 +256,8 @@ def export(views: Views, call: ExportCall, job: Job) -> dict[str, Any]:
     sampling = {"trunc": call.trunc, "trunc_cutoff": call.trunc_cutoff, "class_index": call.class_index}
     if any(isinstance(key, str) for key in keys):
         sampling = {"class_index": call.class_index if any(isinstance(key, int) for key in keys) else None}
-    try:
+    with removed_if_failed(path):
         session.interpolate(seeds=keys, progress=_following(job), **options, **sampling).save(path)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
     return {"file": path.name, "command": "\n".join(views.walk_commands(call, call.fps, path))}
 
 
@@ -215,7 +270,7 @@ def _final_keys(views: Views, call: ExportCall) -> list[int | str]:
         elif call.trunc == 1 or all(isinstance(k, int) for k in call.keys):
             keys.append(key)
         else:
-            folder = views.folder.path / f"seed{key}"
+            folder = views.folder.path / final_folder(key, call)
             options = SamplingOptions(call.trunc, call.trunc_cutoff, call.class_index)
             request = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
             views.model(call).generate(seeds=[key], **request).save(folder, latents=True)
@@ -238,14 +293,16 @@ def drag(views: Views, call: DragCall, job: Job) -> dict[str, Any]:
     mask = None if call.mask is None else _mask(call.mask, (session.G.config.height, session.G.config.width))
     options = {field.name: getattr(sampling, field.name) for field in dataclasses.fields(sampling)}
     task = session.prepare_drag(start=start, points=points, mask=mask, steps=call.steps, **options)
+    factor = views.factor(session, call.size)
     with contextlib.suppress(KeyboardInterrupt):
         for step in task.steps():
-            image = {"image": frame_of(task.image(step.ws))} if job.wants_image() else {}
+            image = {"image": frame_of(reduced(task.image(step.ws), factor))} if job.wants_image() else {}
             state = {"points": step.points, "distance": max(step.distance)}
             job.report("steps", step.index, call.steps, state | image)
     result = task.result()
     path = views.folder.new("drag", ".npz")
-    files = result.save(path.parent, path.name)
+    with removed_if_failed(path.with_name(f"{path.name}.npz")):
+        files = result.save(path.parent, path.name)
     source = {"seed": start} if isinstance(start, int) else {"latents": start}
     options = source | {"points": describe_points(points), "steps": call.steps}
     if mask is not None:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..data.images import encode_image, grid_columns, image_grid
 from ..progress import Progress, silent
 
-MAX_IMAGES = 64  # of one grid
+MAX_IMAGES, MAX_SIDE = 64, 256  # of one grid; of each of its images
 _INTERVAL = 0.1  # seconds between two updates of a bar
 
 
@@ -28,7 +29,7 @@ def default_progress() -> Progress:
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
-    return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class NotebookProgress:
@@ -62,7 +63,10 @@ class NotebookProgress:
 def grid_png(
     images: Tensor,  # uint8 [N, C, H, W]
 ) -> bytes:
-    """The first images as a PNG, small ones enlarged."""
+    """The first images as a PNG, small ones enlarged, large ones reduced."""
+    factor = -(-max(images.shape[2:]) // MAX_SIDE)
+    if factor > 1:
+        images = torch.nn.functional.avg_pool2d(images.float(), factor).round().to(torch.uint8)
     height, width = images.shape[2:]
     columns = grid_columns(min(len(images), MAX_IMAGES), height / width)
     return encode_image(image_grid(images[:MAX_IMAGES], columns, scale=max(1, 64 // width)), "png")

@@ -127,6 +127,7 @@ def test_picks_and_favorites(person):
     assert page.locator("#tray li").count() == 1
     page.hover('.cell:has(.tile[data-item="7"])')
     page.click('.cell:has(.tile[data-item="7"]) .star')
+    page.wait_for_timeout(300)  # the address follows
     page.reload()
     page.wait_for_selector(".tile canvas[data-ready]")
     assert page.locator("#tray li").count() == 1  # picks are in the address
@@ -204,7 +205,8 @@ def test_editing(person, explorer):
     assert page.locator(".sliders input").count() == 4
     before = person.pixels(".edit .result")
     person.slide("pca1", 3)
-    edits = [{"file": "directions-pca.npz", "index": 1, "strength": 3}]
+    file = explorer.get("/api/directions")["files"][0]["file"]
+    edits = [{"file": file, "index": 1, "strength": 3}]
     assert np.array_equal(person.pixels(".edit .result"), frame(explorer, "/api/edit", item=3, edits=edits))
     page.get_by_role("button", name="fine", exact=True).click()  # off
     edited = person.pixels(".edit .result")
@@ -223,6 +225,7 @@ def test_editing(person, explorer):
 def test_a_moving_slider_never_waits_for_stale_frames(person, explorer):
     person.pick(3)
     person.open("edit")
+    person.page.wait_for_selector(".sliders input, .sliders .empty")
     if not person.page.query_selector(".sliders input"):
         person.page.get_by_role("button", name="Find", exact=True).click()
     person.page.wait_for_selector(".sliders input", timeout=30000)
@@ -264,7 +267,7 @@ def test_a_photo(person, explorer, tmp_path):
     assert page.locator("#tray li").count() >= 1
 
 
-def test_a_projection_can_be_cancelled_and_stopped(person, explorer, tmp_path):
+def test_a_projection_can_be_canceled_and_stopped(person, explorer, tmp_path):
     page = person.page
     photo = tmp_path / "photo.png"
     Image.fromarray(frame(explorer, "/api/images", items=[15])[..., :3].astype(np.uint8)).save(photo)

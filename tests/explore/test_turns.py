@@ -68,7 +68,7 @@ def test_a_slow_reader_gets_the_newest_event():
     assert job.take() is None
 
 
-def test_stopping_and_cancelling():
+def test_stopping_and_canceling():
     job = Job(Turns(), lambda: None)
 
     def work(job):
@@ -78,6 +78,6 @@ def test_stopping_and_cancelling():
     job.run(work)
     assert "Stopped" in job.take()["error"]
     job = Job(Turns(), lambda: None)
-    job.cancelled = True
+    job.canceled = True
     job.run(lambda job: pytest.fail("must not begin"))
     assert job.finished and job.take() is None

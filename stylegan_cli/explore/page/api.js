@@ -67,7 +67,9 @@ export async function follow(path, body, onEvent, signal) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new ApiError("The server has stopped.", "Start `sgan explore` again.", 0);
+    });
     if (done) throw new ApiError("The work has ended without a result.", null, 0);
     const lines = (text + value).split("\n");
     text = lines.pop();

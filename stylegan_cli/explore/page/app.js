@@ -1,11 +1,11 @@
 // The page: header, tabs, tray, command, keys. Each view is a module with `create(root)`, which returns its `update`.
 
-import { ApiError, get, token } from "./api.js";
-import { model, openModel } from "./model.js";
+import { ApiError, token } from "./api.js";
+import { forgetThumbnails, model, openModel, SAMPLING } from "./model.js";
 import { canRedo, canUndo, openFavorites, redo, state, subscribe, undo, update, writeAddress } from "./state.js";
 import { load, save } from "./store.js";
-import { announce, button, complain, el, select, slider } from "./ui.js";
-import { createTray } from "./tray.js";
+import { announce, button, complain, copyText, el, select, slider } from "./ui.js";
+import { createTray, presentCommand } from "./tray.js";
 import * as drag from "./drag.js";
 import * as edit from "./edit.js";
 import * as gallery from "./gallery.js";
@@ -31,7 +31,7 @@ const KEYS = [
   ["Space or Enter", "pick the focused image"],
   ["F", "mark it as a favorite"],
   ["Delete", "reset a slider, remove a point"],
-  ["Ctrl Z, Ctrl Shift Z", "undo, redo"],
+  ["Ctrl Z, Ctrl Shift Z or Ctrl Y", "undo, redo"],
   ["?", "show these keys"],
 ];
 
@@ -45,7 +45,7 @@ async function start() {
     return;
   }
   await openModel();
-  openFavorites(model.name);
+  await openFavorites();
   byId("title").textContent = model.title;
   document.documentElement.style.setProperty("--aspect", `${model.width} / ${model.height}`);
   document.documentElement.style.setProperty("--ratio", String(model.width / model.height));
@@ -55,6 +55,7 @@ async function start() {
   createHeader();
   createTabs();
   createTray(byId("tray"));
+  if (model.styles) photo.acceptFiles();
   subscribe(refresh);
   openView();
 }
@@ -76,7 +77,11 @@ function createHeader() {
     min: -1, max: 1.5, step: 0.05, value: state.trunc, reset: 1, format: (x) => x.toFixed(2),
     onvalue: (x) => update({ trunc: x }, "trunc"),
   });
-  const controls = [trunc];
+  const cutoff = el("input", { type: "number", min: 0, max: model.num_ws, placeholder: "all", "aria-label": "Number of truncated styles" });
+  cutoff.addEventListener("change", () => update({ cutoff: cutoff.value === "" ? null : Math.min(model.num_ws, Math.max(0, Math.round(cutoff.value))) }));
+  const truncated = el("label", {}, el("span", {}, "Styles"), cutoff);
+  const past = button("", () => update({ snapshot: null }), { title: "Back to the model that was opened" });
+  const controls = [trunc, truncated, past];
   let cls = null;
   if (model.classes) {
     const options = [["", "from the seed"], ...model.classes.map((c) => [c.index, c.name])];
@@ -93,18 +98,19 @@ function createHeader() {
   const back = button("Undo", undo, { title: "Undo (Ctrl Z)" });
   const forward = button("Redo", redo, { title: "Redo (Ctrl Shift Z)" });
   const theme = button("Theme", changeTheme, { title: "Light, dark, or as the system" });
-  const link = button("Copy link", async () => {
+  const link = button("Copy link", () => {
     writeAddress();
-    await navigator.clipboard.writeText(location.href);
-    announce("Link copied");
-    link.textContent = "Copied";
-    setTimeout(() => (link.textContent = "Copy link"), 1500);
+    copyText(location.href, link);
   }, { title: "Copy a link to this view" });
   byId("actions").append(back, forward, link, theme, button("Keys", showKeys, { title: "All keys (?)" }));
   const follow = () => {
     back.disabled = !canUndo();
     forward.disabled = !canRedo();
     trunc.set(state.trunc);
+    truncated.hidden = state.trunc === 1 || !model.styles;
+    if (document.activeElement !== cutoff) cutoff.value = state.cutoff ?? "";
+    past.hidden = state.snapshot === null;
+    past.textContent = `${(state.snapshot ?? "").replace(".safetensors", "")} ×`;
     if (cls) cls.querySelector("select").value = state.cls ?? "";
     if (noise) noise.querySelector("select").value = state.noise;
   };
@@ -163,12 +169,13 @@ function openView() {
   }
   const view = opened[name];
   view.root.hidden = false;
-  byId("command").replaceChildren();
+  presentCommand(view.root.dataset.command ?? "");
   view.update(new Set(["view", ...view.stale]));
   view.stale.clear();
 }
 
 function refresh(changed) {
+  if (SAMPLING.some((key) => changed.has(key))) forgetThumbnails();
   for (const [name, view] of Object.entries(opened)) {
     if (name !== state.view) for (const key of changed) view.stale.add(key);
   }
@@ -192,26 +199,14 @@ document.addEventListener("keydown", (event) => {
     if (event.shiftKey) redo();
     else undo();
   }
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || !model) return;
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "y" && !typing) {
+    event.preventDefault();
+    redo();
+  }
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || !model || byId("keys").open) return;
   if (event.key === "?") showKeys();
   const place = Number(event.key) - 1;
   if (views()[place]) update({ view: views()[place][0] });
 });
 
-// Wait for a server that has stopped.
-async function begin() {
-  try {
-    await start();
-  } catch (error) {
-    complain(error);
-    if (error.status !== 0) return;
-    const timer = setInterval(async () => {
-      if (await get("/api/model").catch(() => null)) {
-        clearInterval(timer);
-        location.reload();
-      }
-    }, 3000);
-  }
-}
-
-begin();
+start().catch(complain);

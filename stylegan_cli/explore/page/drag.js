@@ -1,8 +1,8 @@
 // Points of the image are dragged to other places; a mask says what may move.
 
 import { decoded, follow, frames, jobName, newest, post } from "./api.js";
-import { model, SAMPLING, sampling } from "./model.js";
-import { pick, state, undo } from "./state.js";
+import { model, SAMPLING, sampling, shownSize } from "./model.js";
+import { settle, state, update } from "./state.js";
 import { announce, button, complain, el, imageCanvas, labelOf, progress, show, slider } from "./ui.js";
 import { createOverlay } from "./overlay.js";
 import { needsItem, showCommand } from "./tray.js";
@@ -24,7 +24,11 @@ export function create(root) {
     button(title, () => setMode(mode), { "data-mode": mode }));
   const brush = slider("Brush", { min: 1, max: Math.round(Math.max(model.width, model.height) / 3), step: 1, value: Math.round(model.width / 8), reset: Math.round(model.width / 8), onvalue: (x) => overlay.setBrush(x) });
   const clearMask = button("Clear mask", () => overlay.clearMask(), { className: "quiet" });
-  const back = button("Undo drag", undo, { title: "Back to the image before (Ctrl Z)" });
+  const back = button("Undo drag", () => {
+    const { item, points } = before.get(state.item);
+    update({ item, points });
+  }, { title: "Back to the image before" });
+  const before = new Map(); // result of a drag -> what it began with
   const hint = el("p", { className: "muted" }, "Drag on the image from where something is to where it should go, or click both places. Brush a mask over what may move; the rest then stays.");
   const side = el("div", { className: "side" }, hint, el("div", { className: "bar", role: "group", "aria-label": "Tool" }, modes), brush, el("div", { className: "bar" }, add, clear, clearMask), list,
     el("div", { className: "bar" }, el("label", {}, el("span", {}, "Steps"), steps), start, back), bar);
@@ -41,14 +45,18 @@ export function create(root) {
   }
 
   const render = newest(async () => {
-    const { images, command } = await frames("/api/images", { items: [state.item], ...sampling() });
+    const { images, command } = await frames("/api/images", { items: [state.item], size: shownSize(canvas), ...sampling() });
     show(canvas, images[0]);
     canvas.setAttribute("aria-label", labelOf(state.item));
     caption.textContent = labelOf(state.item);
-    showCommand(command);
+    showCommand(root, before.get(state.item)?.command ?? command);
   }, complain);
 
+  const numbers = (points) => points.map(({ x, y, tx, ty }) => [x, y, tx, ty].map((value) => Number(value.toFixed(2))));
+  const named = (points) => points.map(([x, y, tx, ty]) => ({ x, y, tx, ty }));
+
   function changed(points) {
+    if (!job) update({ points: numbers(points) }, "points");
     start.disabled = !points.length || Boolean(job);
     if (list.contains(document.activeElement)) return;
     list.replaceChildren(...points.map((point, k) => {
@@ -65,12 +73,12 @@ export function create(root) {
 
   async function run() {
     controller = new AbortController();
+    const begun = { item: state.item, points: state.points };
     job = jobName();
     start.disabled = true;
     bar.start();
     overlay.lock(true);
-    const points = overlay.points().map(({ x, y, tx, ty }) => [x, y, tx, ty]);
-    const body = { job, item: state.item, points, mask: overlay.mask(), steps: Math.min(1000, Math.max(1, Number(steps.value) || 200)), ...sampling() };
+    const body = { job, ...begun, size: shownSize(canvas), mask: overlay.mask(), steps: Math.min(1000, Math.max(1, Number(steps.value) || 200)), ...sampling() };
     try {
       const result = await follow("/api/drag", body, (event) => {
         bar.follow(event);
@@ -79,19 +87,22 @@ export function create(root) {
         if (event.distance !== undefined) caption.textContent = `step ${event.done}, ${event.distance.toFixed(1)} pixels to go`;
       }, controller.signal);
       show(canvas, decoded(result.image));
-      overlay.place(result.points);
       const farthest = Math.max(...result.distance);
       announce(`Dragged, ${farthest.toFixed(1)} pixels from the target`);
-      showCommand(result.command);
-      pick(result.item);
+      before.set(result.item, { ...begun, command: result.command });
+      settle();
+      const points = result.points.map(([x, y], k) => [x, y, begun.points[k][2], begun.points[k][3]]);
+      const picks = [...state.picks, result.item];
+      // Whoever works elsewhere meanwhile keeps the current image.
+      update(state.item === begun.item ? { picks, item: result.item, points } : { picks });
     } catch (error) {
       complain(error);
-      render();
     } finally {
       job = null;
       bar.end();
       overlay.lock(false);
-      changed(overlay.points());
+      overlay.set(named(state.points));
+      render();
     }
   }
 
@@ -101,7 +112,8 @@ export function create(root) {
     split.hidden = state.item === null;
     empty.hidden = state.item !== null;
     if (state.item === null) return needsItem(empty);
-    back.hidden = typeof state.item !== "string";
+    back.hidden = !before.has(state.item);
+    if (!job && JSON.stringify(numbers(overlay.points())) !== JSON.stringify(state.points)) overlay.set(named(state.points));
     const other = last !== state.item;
     last = state.item;
     if (other || ["view", "item", ...SAMPLING].some((key) => what.has(key))) return job ? null : render();

@@ -19,6 +19,9 @@ export function create(root) {
   const finder = createFinder(async (file) => {
     await list();
     update({ file: file.file, strengths: {} });
+    build();
+    refreshLayers();
+    render();
   });
   const side = el("div", { className: "side" }, chooser, layers, sliders, resetAll, el("details", { className: "finder" }, el("summary", {}, "Find directions"), finder));
   const split = el("div", { className: "split" }, figure, side);
@@ -42,7 +45,7 @@ export function create(root) {
     show(canvas, images[0]);
     canvas.setAttribute("aria-label", `${labelOf(state.item)}, ${before ? "before" : "edited"}`);
     caption.textContent = `${labelOf(state.item)}${before ? ", before" : ""}`;
-    if (!before) showCommand(command);
+    if (!before) showCommand(root, command);
   }, complain);
 
   function hold(on) {
@@ -87,7 +90,7 @@ export function create(root) {
       const reach = 2 * chosen.strength;
       return slider(name, {
         min: -reach, max: reach, step: reach / 60, value: state.strengths[index] ?? 0, reset: 0, format: (x) => x.toFixed(1),
-        onvalue: (x) => update({ strengths: { ...state.strengths, [index]: Math.abs(x) < 1e-9 ? 0 : Number(x.toFixed(3)) } }, `strength ${index}`),
+        onvalue: (x) => update({ file: chosen.file, strengths: { ...state.strengths, [index]: Math.abs(x) < 1e-9 ? 0 : Number(x.toFixed(3)) } }, `strength ${index}`),
       });
     }));
     if (!chosen) sliders.replaceChildren(el("p", { className: "empty" }, "No directions of this model yet."));
@@ -95,19 +98,20 @@ export function create(root) {
 
   function refreshLayers() {
     const all = model.layers.map((layer) => layer.index);
+    const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
     const on = new Set(state.editLayers ?? file()?.layers ?? all);
     const groups = styleGroups().map(([name, indices]) => {
       const pressed = indices.every((i) => on.has(i));
       const toggle = () => {
         const next = all.filter((i) => (indices.includes(i) ? !pressed : on.has(i)));
-        if (next.length) update({ editLayers: next.length === all.length ? null : next });
+        if (next.length) update({ editLayers: same(next, file()?.layers ?? all) ? null : next });
       };
       return button(name, toggle, { "aria-pressed": String(pressed), title: `Layers ${indices.join(", ")}` });
     });
     const single = model.layers.map(({ index, name, size }) => {
       const toggle = () => {
         const next = all.filter((i) => (i === index ? !on.has(i) : on.has(i)));
-        if (next.length) update({ editLayers: next.length === all.length ? null : next });
+        if (next.length) update({ editLayers: same(next, file()?.layers ?? all) ? null : next });
       };
       return button(String(index), toggle, { className: "small", "aria-pressed": String(on.has(index)), title: `${name}, ${size}`, "aria-label": `Layer ${index}` });
     });

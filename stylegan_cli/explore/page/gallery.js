@@ -1,6 +1,6 @@
 // An endless grid of seeds. Chunks that are far away lose their images, and get them again when they come back.
 
-import { get } from "./api.js";
+import { get, newest, post } from "./api.js";
 import { model, SAMPLING, sampling, thumbnail } from "./model.js";
 import { favorites, isPicked, pick, state, toggleFavorite, unpick, update } from "./state.js";
 import { button, complain, el, imageCanvas, labelOf, rove } from "./ui.js";
@@ -95,11 +95,13 @@ export function create(root) {
     if (document.activeElement !== from) from.value = state.from;
   }
 
-  function command() {
-    const { trunc, class: cls, noise } = sampling();
-    const options = [trunc === undefined ? "" : ` --trunc ${trunc}`, cls === undefined ? "" : ` --class ${cls}`, noise ? ` --noise-mode ${noise}` : ""];
-    showCommand(`${model.command.replace(" explore", " generate")} --seeds ${state.from}-${state.from + per - 1}${options.join("")}`);
-  }
+  const command = newest(async () => {
+    const seeds = Array.from({ length: Math.min(per, LAST + 1 - state.from) }, (_, i) => state.from + i);
+    const items = state.starred ? [...favorites] : seeds;
+    if (!items.length) return showCommand(root, "");
+    const most = 64; // in one call
+    showCommand(root, (await post("/api/command", { items: items.slice(0, most), ...sampling() })).command);
+  }, complain);
 
   let begun = false;
   return async (changed) => {

@@ -9,7 +9,7 @@ import { needsItem, showCommand, styleGroups } from "./tray.js";
 export function create(root) {
   const modes = el("div", { className: "bar", role: "group", "aria-label": "How to mix" });
   const body = el("div", { className: "body" });
-  const views = { layers: createLayers(), grid: createGrid() };
+  const views = { layers: createLayers(root), grid: createGrid(root) };
   for (const [mode, title] of [["layers", "By layer"], ["grid", "Rows and columns"]]) {
     modes.append(button(title, () => update({ mode }), { "data-mode": mode }));
   }
@@ -38,7 +38,7 @@ export function mixBody() {
   return { base: state.picks[0], donors: donors.filter((donor) => donor.layers.length), blend: state.blend, ...sampling() };
 }
 
-function createLayers() {
+function createLayers(root) {
   const canvas = imageCanvas("Mixed image", { className: "result" });
   const blend = slider("Blend", {
     min: 0, max: 1, step: 0.01, value: state.blend, reset: 1, format: (x) => x.toFixed(2), onvalue: (x) => update({ blend: x }, "blend"),
@@ -59,15 +59,16 @@ function createLayers() {
   const render = newest(async () => {
     const { images, command } = await frames("/api/mix", { size: shownSize(canvas), ...mixBody() });
     show(canvas, images[0]);
-    showCommand(command);
+    showCommand(root, command);
   }, complain);
   let built = "";
   brush(table);
   return {
     element,
-    refresh() {
+    refresh(changed) {
       const now = JSON.stringify(state.picks);
       if (now !== built) build(table);
+      else if (SAMPLING.some((key) => changed.has(key))) again(table);
       built = now;
       for (const cell of table.querySelectorAll("button.layer")) {
         cell.setAttribute("aria-pressed", String(sourceOf(Number(cell.dataset.layer)) === Number(cell.dataset.place)));
@@ -77,6 +78,8 @@ function createLayers() {
     },
   };
 }
+
+const again = (root) => root.querySelectorAll("canvas[data-item]").forEach((canvas) => thumbnail(canvas, JSON.parse(canvas.dataset.item)));
 
 function build(table) {
   const groups = styleGroups();
@@ -127,16 +130,19 @@ function brush(table) {
 
 // -------------------------------------------------------------------------------------------- rows and columns
 
-function createGrid() {
+function createGrid(root) {
+  const blend = slider("Blend", {
+    min: 0, max: 1, step: 0.01, value: state.blend, reset: 1, format: (x) => x.toFixed(2), onvalue: (x) => update({ blend: x }, "blend"),
+  });
   const chooser = el("div", { className: "chooser", role: "group", "aria-label": "Rows and columns" });
   const layers = el("div", { className: "bar", role: "group", "aria-label": "Layers from the columns" });
   const table = el("div", { className: "matrix" });
-  const side = el("div", { className: "side" }, el("p", { className: "muted" }, "Each image has the chosen layers of its column, and the others of its row."), layers, chooser);
+  const side = el("div", { className: "side" }, el("p", { className: "muted" }, "Each image has the chosen layers of its column, and the others of its row. Rows and columns are at most eight each."), layers, blend, chooser);
   const element = el("div", { className: "split" }, el("figure", { className: "wide" }, el("div", { className: "scroll" }, table)), side);
   const most = 8;
   const sides = () => {
-    const cols = state.picks.filter((item) => state.cols.includes(item)).slice(0, most);
-    const rows = state.picks.filter((item) => !state.cols.includes(item)).slice(0, most);
+    const cols = state.picks.filter((item) => columns().includes(item)).slice(0, most);
+    const rows = state.picks.filter((item) => !columns().includes(item)).slice(0, most);
     return { rows, cols };
   };
   const chosen = () => state.gridLayers ?? model.groups.coarse ?? [0];
@@ -146,12 +152,12 @@ function createGrid() {
     const size = Math.max(48, Math.min(256, Math.round((table.clientWidth / (cols.length + 1)) * devicePixelRatio)));
     const { images, command } = await frames("/api/grid", { rows, cols, layers: chosen(), blend: state.blend, size, ...sampling() });
     fill(table, rows, cols, images);
-    showCommand(command);
+    showCommand(root, command);
   }, complain);
   return {
     element,
     refresh(changed) {
-      if (!state.cols.length && state.picks.length > 1) state.cols = state.picks.slice(Math.ceil(state.picks.length / 2));
+      blend.set(state.blend);
       layers.replaceChildren(...styleGroups().map(([name, indices]) => {
         const on = indices.every((i) => chosen().includes(i));
         const toggle = () => {
@@ -159,6 +165,10 @@ function createGrid() {
           if (next.length) update({ gridLayers: next });
         };
         return button(name, toggle, { "aria-pressed": String(on) });
+      }), ...model.layers.map(({ index, size }) => {
+        const on = chosen().includes(index);
+        const next = on ? chosen().filter((i) => i !== index) : [...chosen(), index].sort((a, b) => a - b);
+        return button(String(index), () => next.length && update({ gridLayers: next }), { className: "small", "aria-pressed": String(on), "aria-label": `Layer ${index}`, title: size });
       }));
       if (["picks", "cols", "view", "mode", ...SAMPLING].some((key) => changed.has(key))) chooser.replaceChildren(...state.picks.map(choice));
       const { rows, cols } = sides();
@@ -168,11 +178,14 @@ function createGrid() {
   };
 }
 
+// Unless chosen, the second half of the picked images.
+const columns = () => (state.cols.length ? state.cols : state.picks.slice(Math.ceil(state.picks.length / 2)));
+
 function choice(item) {
   const canvas = imageCanvas("");
   thumbnail(canvas, item);
-  const column = state.cols.includes(item);
-  const set = (on) => update({ cols: on ? [...state.cols, item] : state.cols.filter((other) => other !== item) });
+  const column = columns().includes(item);
+  const set = (on) => update({ cols: on ? [...columns(), item] : columns().filter((other) => other !== item) });
   const toggle = (text, on) => button(text, () => set(on), { "aria-pressed": String(column === on), "aria-label": `${labelOf(item)}: ${text}` });
   return el("div", { className: "choice" }, canvas, el("span", {}, labelOf(item)), toggle("row", false), toggle("column", true));
 }

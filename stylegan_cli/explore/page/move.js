@@ -67,7 +67,7 @@ export function create(root) {
     const { images, command } = await frames("/api/images", { items: [state.item], size: shownSize(canvas), ...sampling() });
     show(canvas, images[0]);
     canvas.setAttribute("aria-label", `${labelOf(state.item)}; arrow keys move it`);
-    showCommand(command);
+    showCommand(root, command);
   }, complain);
 
   return () => {

@@ -2,9 +2,27 @@
 
 import { decoded, follow, jobName, post, upload } from "./api.js";
 import { model } from "./model.js";
-import { pick, update } from "./state.js";
+import { pick, state, update } from "./state.js";
 import { announce, button, complain, el, imageCanvas, progress, select, show } from "./ui.js";
 import { showCommand } from "./tray.js";
+
+let receive = null; // once the view exists
+let waiting = null; // a file that came before
+
+// An image that is dropped or pasted anywhere opens this view.
+export function acceptFiles() {
+  const arrive = (files, event) => {
+    const file = [...(files ?? [])].find((f) => f.type.startsWith("image/"));
+    if (!file) return;
+    event.preventDefault();
+    if (receive) receive(file);
+    else waiting = file;
+    update({ view: "photo" });
+  };
+  document.addEventListener("dragover", (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+  document.addEventListener("drop", (event) => arrive(event.dataTransfer?.files, event));
+  document.addEventListener("paste", (event) => arrive(event.clipboardData?.files, event));
+}
 
 export function create(root) {
   const input = el("input", { type: "file", accept: "image/*", className: "hidden", tabIndex: -1, "aria-label": "Image file" });
@@ -39,16 +57,19 @@ export function create(root) {
     show(found, decoded(result.image));
     caption.textContent = `${how}, PSNR ${result.psnr} dB`;
     use.hidden = false;
-    showCommand(result.command);
+    showCommand(root, result.command);
     announce(caption.textContent);
   }
 
+  let latest = 0;
   async function open(file) {
     if (!file) return;
+    const own = ++latest; // only the newest photo is shown
     if (file.size > model.limits.upload_bytes) return complain(new Error(`${file.name} is larger than ${model.limits.upload_bytes / 2 ** 20} MB.`));
     controller?.abort();
     try {
       const answer = await upload(file);
+      if (own !== latest) return;
       photo = answer.photo;
       restored = answer.restored;
       item = null;
@@ -59,8 +80,10 @@ export function create(root) {
       found.width = found.height = 1;
       caption.textContent = model.encoder ? "" : "press Project";
       if (model.encoder) {
-        shown(await post("/api/encode", { photo }), "encoder");
-        pick(item);
+        const result = await post("/api/encode", { photo });
+        if (own !== latest) return;
+        shown(result, "encoder");
+        take();
       }
     } catch (error) {
       complain(error);
@@ -81,7 +104,7 @@ export function create(root) {
     try {
       const body = { job, photo, steps: count, space, ...(init ? { init } : {}) };
       shown(await follow("/api/project", body, onevent, controller.signal), "projection");
-      pick(item);
+      take();
     } catch (error) {
       complain(error);
     } finally {
@@ -90,9 +113,15 @@ export function create(root) {
     }
   }
 
+  // Whoever works elsewhere meanwhile keeps the current image.
+  function take() {
+    if (!root.hidden) pick(item);
+    else if (!state.picks.includes(item)) update({ picks: [...state.picks, item] });
+  }
+
   function restoreSettings() {
-    const { item: seed, trunc, class: cls, noise, translate, rotate } = restored;
-    update({ trunc, cls, noise, move: [...(translate ?? [0, 0]), rotate ?? 0], from: seed, view: "gallery", starred: false });
+    const { item: seed, trunc, trunc_cutoff: cutoff, class: cls, noise, translate, rotate } = restored;
+    update({ trunc, cutoff, cls, noise, move: [...(translate ?? [0, 0]), rotate ?? 0], from: seed, view: "gallery", starred: false });
     pick(seed);
   }
 
@@ -100,18 +129,10 @@ export function create(root) {
     open(input.files[0]);
     input.value = "";
   });
-  for (const name of ["dragover", "dragenter"]) root.addEventListener(name, (event) => {
-    event.preventDefault();
-    zone.classList.add("over");
-  });
-  for (const name of ["dragleave", "drop"]) root.addEventListener(name, () => zone.classList.remove("over"));
-  root.addEventListener("drop", (event) => {
-    event.preventDefault();
-    open(event.dataTransfer.files[0]);
-  });
-  document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])].find((f) => f.type.startsWith("image/"));
-    if (file && !root.hidden) open(file);
-  });
-  return () => {};
+  receive = open;
+  return () => {
+    const file = waiting;
+    waiting = null;
+    open(file);
+  };
 }

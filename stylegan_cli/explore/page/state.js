@@ -1,10 +1,11 @@
 // What the page shows: one object, with a history, in the address.
 
-import { load, save } from "./store.js";
+import { get, post } from "./api.js";
 
 const defaults = {
   view: "gallery", // the open tab
   trunc: 1,
+  cutoff: null, // number of truncated styles; null: all
   cls: null, // class; null: from the seed
   noise: "const",
   from: 0, // first seed of the gallery
@@ -24,16 +25,38 @@ const defaults = {
   fps: 30,
   loop: true,
   move: [0, 0, 0], // right, down, counterclockwise
-  snapshot: null, // null: the newest
+  snapshot: null, // null: the model that was opened
+  points: [], // Drag: [x, y, target x, target y]
+  frame: 0, // Walk
 };
 const short = {
-  view: "v", trunc: "t", cls: "c", noise: "n", from: "s", starred: "f", picks: "p", item: "i", by: "m", blend: "b",
+  view: "v", trunc: "t", cutoff: "tc", cls: "c", noise: "n", from: "s", starred: "f", picks: "p", item: "i", by: "m", blend: "b",
   mode: "g", cols: "gc", gridLayers: "gl", file: "d", strengths: "e", editLayers: "l", kind: "k", perKey: "wf", fps: "fps",
-  loop: "o", move: "xy", snapshot: "at",
+  loop: "o", move: "xy", snapshot: "at", points: "dp", frame: "wi",
 };
 const HISTORY = 200;
 
+// What a link may contain.
+const isNumber = (low, high) => (x) => typeof x === "number" && x >= low && x <= high;
+const isItem = (x) => (typeof x === "string" ? /^[\w][\w.+/-]*$/.test(x) : Number.isInteger(x) && x >= 0 && x < 2 ** 32);
+const isText = (x) => typeof x === "string";
+const isFlag = (x) => typeof x === "boolean";
+const isIndex = (x) => Number.isInteger(x) && x >= 0 && x < 1000;
+const listOf = (fits, most = 500) => (x) => Array.isArray(x) && x.length <= most && x.every(fits);
+const maybe = (fits) => (x) => x === null || fits(x);
+const FITS = {
+  view: isText, trunc: isNumber(-4, 4), cutoff: maybe(isIndex), cls: maybe(isIndex), noise: (x) => ["const", "random", "none"].includes(x),
+  from: (x) => isItem(x) && !isText(x), starred: isFlag, picks: listOf(isItem), item: maybe(isItem), by: listOf(isIndex), blend: isNumber(0, 1),
+  mode: (x) => ["layers", "grid"].includes(x), cols: listOf(isItem), gridLayers: maybe(listOf(isIndex)), file: maybe(isText),
+  strengths: (x) => x !== null && typeof x === "object" && Object.values(x).every(isNumber(-100, 100)), editLayers: maybe(listOf(isIndex)),
+  kind: (x) => ["spline", "linear", "slerp"].includes(x), perKey: isNumber(1, 600), fps: isNumber(1, 60), loop: isFlag,
+  move: (x) => listOf(isNumber(-3600, 3600), 3)(x) && x.length === 3, snapshot: maybe(isText),
+  points: listOf((p) => listOf(isNumber(0, 1e5), 4)(p) && p.length === 4, 32), frame: isNumber(0, 1e6),
+};
+const UNDONE = Object.keys(defaults).filter((key) => !["view", "frame"].includes(key)); // part of the history
+
 export const state = { ...structuredClone(defaults), ...parse(location.hash) };
+
 const listeners = new Set();
 const past = [];
 const future = [];
@@ -47,12 +70,14 @@ export function subscribe(listener) {
 export function update(patch, about = null) {
   const changed = Object.keys(patch).filter((key) => JSON.stringify(patch[key]) !== JSON.stringify(state[key]));
   if (!changed.length) return;
-  if (!about || about !== last) {
-    past.push(JSON.stringify(state));
+  if (changed.some((key) => UNDONE.includes(key)) && (!about || about !== last)) {
+    past.push(entry());
     if (past.length > HISTORY) past.shift();
   }
-  last = about;
-  future.length = 0;
+  if (changed.some((key) => UNDONE.includes(key))) {
+    last = about;
+    future.length = 0;
+  }
   Object.assign(state, patch);
   publish(changed);
 }
@@ -67,9 +92,11 @@ export const redo = () => travel(future, past);
 export const canUndo = () => past.length > 0;
 export const canRedo = () => future.length > 0;
 
+const entry = () => JSON.stringify(Object.fromEntries(UNDONE.map((key) => [key, state[key]])));
+
 function travel(source, target) {
   if (!source.length) return;
-  target.push(JSON.stringify(state));
+  target.push(entry());
   const before = { ...state };
   Object.assign(state, JSON.parse(source.pop()));
   last = null;
@@ -111,8 +138,7 @@ function parse(hash) {
     if (!parts.has(name)) continue;
     try {
       const value = JSON.parse(parts.get(name).replaceAll("'", '"'));
-      const fits = defaults[key] === null || value === null || typeof value === typeof defaults[key];
-      if (fits && Array.isArray(value) === Array.isArray(defaults[key] ?? value)) found[key] = value;
+      if (FITS[key](value)) found[key] = value;
     } catch {
       // another program's address
     }
@@ -127,7 +153,6 @@ window.addEventListener("hashchange", () => {
 
 // ------------------------------------------------------------------------------------------ picked images
 
-export const same = (a, b) => a === b;
 export const isPicked = (item) => state.picks.includes(item);
 
 export function pick(item) {
@@ -143,17 +168,15 @@ export function unpick(item) {
   update({ picks, by, cols: state.cols.filter((other) => other !== item), item: state.item === item ? (picks[0] ?? null) : state.item });
 }
 
-// Favorites persist in this browser, for each model.
-let name = "favorites";
+// Favorites persist in the output folder, for each model or run.
 export let favorites = new Set();
 
-export function openFavorites(model) {
-  name = `favorites ${model}`;
-  favorites = new Set(load(name, []));
+export async function openFavorites() {
+  favorites = new Set((await get("/api/favorites")).items);
 }
 
-export function toggleFavorite(item) {
+export async function toggleFavorite(item) {
   if (!favorites.delete(item)) favorites.add(item);
-  save(name, [...favorites]);
+  post("/api/favorites", { items: [...favorites] }).catch((error) => console.error(error.message));
   for (const listener of listeners) listener(new Set(["favorites"]));
 }

@@ -37,17 +37,17 @@ export function create(root) {
       canvas.setAttribute("aria-label", `${labelOf(item)} at ${chosen.kimg} kimg`);
       grid.children[i].querySelector(".name").textContent = typeof item === "number" ? item : labelOf(item);
     });
-    showCommand(command);
+    showCommand(root, command);
   }, complain);
 
   async function poll() {
     try {
       const answer = await get("/api/snapshots");
-      const before = snapshots.length;
+      const before = snapshots.map((s) => s.name).join();
       snapshots = answer.snapshots;
       time.max = Math.max(0, snapshots.length - 1);
       refresh(answer.training);
-      if (snapshots.length !== before) await render();
+      if (snapshots.map((s) => s.name).join() !== before) await render();
     } catch (error) {
       if (error.status !== 0) complain(error);
     }

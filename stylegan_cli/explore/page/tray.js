@@ -2,7 +2,7 @@
 
 import { model, SAMPLING, thumbnail } from "./model.js";
 import { pick, state, subscribe, unpick, update } from "./state.js";
-import { announce, button, el, imageCanvas, labelOf, rove } from "./ui.js";
+import { button, copyText, el, imageCanvas, labelOf, rove } from "./ui.js";
 
 export function createTray(root) {
   const list = el("ul", { "aria-label": "Picked images" });
@@ -52,19 +52,18 @@ function create(item) {
   return el("li", { "data-item": JSON.stringify(item) }, choose, remove);
 }
 
-// The command that makes what is shown.
-export function showCommand(text) {
+// The command that makes what a view shows; that of a hidden view waits until it is opened.
+export function showCommand(view, text) {
+  view.dataset.command = text;
+  if (!view.hidden) presentCommand(text);
+}
+
+export function presentCommand(text) {
   const root = document.getElementById("command");
   const lines = text.split("\n").filter(Boolean);
-  const shown = root.dataset.text;
-  if (shown === text && root.children.length) return;
+  if (root.dataset.text === text) return;
   root.dataset.text = text;
-  const copy = button("Copy", async () => {
-    await navigator.clipboard.writeText(lines.join("\n"));
-    announce("Command copied");
-    copy.textContent = "Copied";
-    setTimeout(() => (copy.textContent = "Copy"), 1500);
-  });
+  const copy = button("Copy", () => copyText(lines.join("\n"), copy));
   const code = el("code", { tabIndex: 0, role: "region", "aria-label": "Command" }, lines.map((line) => el("span", {}, line)));
   root.replaceChildren(...(lines.length ? [code, copy] : []));
 }

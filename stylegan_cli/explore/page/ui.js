@@ -87,6 +87,19 @@ export function select(label, options, value, onvalue, properties = {}) {
   return el("label", { className: "select" }, el("span", {}, label), input);
 }
 
+// Copy a text, and say so on the button. Pages that are not served from this machine may not use the clipboard.
+export async function copyText(text, source) {
+  const before = source.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    source.textContent = "Copied";
+    announce("Copied");
+  } catch {
+    prompt("Copy this text:", text);
+  }
+  setTimeout(() => (source.textContent = before), 1500);
+}
+
 // -------------------------------------------------------------------------------------------------- messages
 
 export function complain(error) {

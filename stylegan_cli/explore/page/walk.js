@@ -14,8 +14,10 @@ export function create(root) {
   const scrub = el("input", { type: "range", min: 0, max: 1, value: 0, step: 1, "aria-label": "Frame" });
   const play = button("Play", () => setPlaying(!playing));
   const keys = el("ol", { className: "timeline", "aria-label": "Key images" });
+  const fields = {};
   const number = (label, key, min, max) => {
     const input = el("input", { type: "number", min, max, value: state[key], "aria-label": label });
+    fields[key] = input;
     input.addEventListener("change", () => update({ [key]: Math.min(max, Math.max(min, Math.round(Number(input.value) || min))) }));
     return el("label", {}, el("span", {}, label), input);
   };
@@ -43,13 +45,13 @@ export function create(root) {
     return { keys: state.picks, kind: state.kind, frames: state.perKey, loop: state.loop, ...fields };
   };
   const render = newest(async () => {
-    const index = Math.min(Number(scrub.value), count - 1);
+    const index = Number(scrub.value);
     const { images, command, frames: all } = await frames("/api/walk", { index, size: shownSize(canvas), ...body() });
     show(canvas, images[0]);
     count = all;
     scrub.max = all - 1;
-    caption.textContent = `Frame ${index + 1} of ${all}, ${(all / state.fps).toFixed(1)} s`;
-    showCommand(command);
+    caption.textContent = `Frame ${Math.min(index, all - 1) + 1} of ${all}, ${(all / state.fps).toFixed(1)} s`;
+    showCommand(root, command);
   }, (error) => {
     setPlaying(false);
     complain(error);
@@ -88,7 +90,7 @@ export function create(root) {
     try {
       const request = { job: jobName(), fps: state.fps, format, ...body() };
       const { file, command } = await follow("/api/export", request, bar.follow, controller.signal);
-      showCommand(command);
+      showCommand(root, command);
       announce(`Written: ${file}`);
       download(await blob(`/api/files/${file}`), file);
     } catch (error) {
@@ -103,7 +105,8 @@ export function create(root) {
     const picks = [...state.picks];
     const [item] = picks.splice(place, 1);
     picks.splice(place + step, 0, item);
-    update({ picks });
+    const swap = { [place]: place + step, [place + step]: place };
+    update({ picks, by: state.by.map((k) => swap[k] ?? k) });
   }
 
   function refreshKeys() {
@@ -136,6 +139,10 @@ export function create(root) {
     if (["view", "picks", ...SAMPLING].some((key) => changed.has(key))) refreshKeys();
     kind.querySelector("select").value = state.kind;
     loop.checked = state.loop;
+    for (const [key, input] of Object.entries(fields)) input.value = state[key];
+    if (state.picks.length > model.limits.keys) {
+      return complain(new Error(`A walk has at most ${model.limits.keys} key images: remove ${state.picks.length - model.limits.keys}.`));
+    }
     return render();
   };
 }
