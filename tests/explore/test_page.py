@@ -489,14 +489,18 @@ def test_on_a_phone_the_image_stays_in_sight(person):
 
 def test_each_view_keeps_its_place(person):
     page = person.page
-    page.wait_for_selector('.tile[data-item="40"] canvas[data-ready]')
+    page.wait_for_selector('.tile[data-item="80"] canvas[data-ready]')  # below what is in sight
     page.evaluate("document.getElementById('main').scrollTop = 300")
+    person.settle()
+    sent = []
+    page.on("request", lambda request: sent.append(request.url))
     person.open("walk")
     person.settle()
     assert page.evaluate("document.getElementById('main').scrollTop") == 0
     person.open("gallery")
     person.settle()
     assert page.evaluate("document.getElementById('main').scrollTop") == 300
+    assert not [url for url in sent if url.endswith("/api/images")]  # the gallery has kept its images
 
 
 def test_the_track_of_a_slider_is_filled_from_its_neutral_value(person):

@@ -35,16 +35,17 @@ export function create(root) {
   }
   new ResizeObserver(() => !root.hidden && measure() && restart()).observe(grid);
 
+  const scroller = document.getElementById("main"); // margins around the window would have no effect within it
   const near = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
         if (isIntersecting) fill(target);
-        else empty(target);
+        else if (!root.hidden) empty(target);
       }
     },
-    { rootMargin: "1200px" },
+    { root: scroller, rootMargin: "1200px" },
   );
-  const more = new IntersectionObserver((entries) => entries.some((x) => x.isIntersecting) && append(), { rootMargin: "800px" });
+  const more = new IntersectionObserver((entries) => entries.some((x) => x.isIntersecting) && append(), { root: scroller, rootMargin: "800px" });
   more.observe(end);
 
   function append() {
