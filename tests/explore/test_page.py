@@ -260,6 +260,7 @@ def test_a_photo(person, explorer, tmp_path):
     assert abs(target - image).mean() < 8 and abs(encoded - image).mean() < 20
     page.get_by_label("Steps").fill("80")
     page.get_by_role("button", name="Project").click()
+    page.wait_for_selector("#live >> text=/steps [2-6][0-9] of 80/", timeout=60000, state="attached")
     page.wait_for_selector("text=projection, PSNR", timeout=60000)
     found = np.array(canvases[1].evaluate(PIXELS)).reshape(32, 32, 4)[..., :3]
     assert abs(found - target).mean() < abs(encoded - target).mean()
@@ -354,6 +355,37 @@ def test_dragging_with_a_mask_and_the_keyboard(person, explorer):
     assert "--mask" in person.page.inner_text("#command code")
 
 
+def test_clicks_set_a_handle_and_its_target(person):
+    page = person.page
+    person.pick(1)
+    person.open("drag")
+    person.pixels(".drag .result")
+    box = page.query_selector(".overlay").bounding_box()
+
+    def click(x, y):
+        page.mouse.click(box["x"] + box["width"] * x / 32, box["y"] + box["height"] * y / 32)
+
+    def points():
+        rows = [li.query_selector_all("input") for li in page.query_selector_all(".points li")]
+        return [[float(field.input_value()) for field in row] for row in rows]
+
+    click(8, 8)
+    assert len(points()) == 1
+    click(8, 16)
+    assert np.allclose(points(), [[8, 8, 8, 16]], atol=0.2)
+    click(8, 16)  # takes the target, and sets none
+    click(24, 8)
+    page.keyboard.press("Escape")
+    click(24, 20)  # a handle of its own
+    click(24, 28)
+    assert np.allclose(points(), [[8, 8, 8, 16], [24, 8, 24, 8], [24, 20, 24, 28]], atol=0.2)
+    page.keyboard.press("ArrowRight")  # moves what was pressed last
+    page.keyboard.press("ArrowRight")
+    assert np.allclose(points()[2], [24, 20, 25, 28], atol=0.2)
+    page.keyboard.press("Delete")
+    assert len(points()) == 2
+
+
 def test_a_walk_plays_and_is_exported(person, explorer):
     page = person.page
     person.pick(1, 2, 3)
@@ -425,6 +457,52 @@ def test_the_snapshots_of_a_run(browser, start_explorer, tiny_run, tmp_path):
         assert person.errors == []
     finally:
         explorer.stop()
+
+
+@pytest.mark.parametrize(("width", "density"), [(1280, 1), (1111, 1), (390, 2), (320, 2)])
+def test_pixels_of_small_images_have_equal_sizes(browser, explorer, width, density):
+    context = browser.new_context(viewport={"width": width, "height": 800}, device_scale_factor=density)
+    person = Person(context.new_page(), explorer.address)
+    person.pick(1, 2)
+    sizes = {".tile canvas": person.page.query_selector('.tile[data-item="1"] canvas').bounding_box()["width"]}
+    for view in ("mix", "edit", "drag", "walk"):
+        person.open(view)
+        person.pixels(f".{view} .result")
+        sizes[view] = person.page.query_selector(f".{view} .result").bounding_box()["width"]
+    context.close()
+    assert all(size * density % 32 == 0 and size * density >= 64 for size in sizes.values()), sizes
+
+
+def test_on_a_phone_the_image_stays_in_sight(person):
+    page = person.page
+    page.set_viewport_size({"width": 390, "height": 700})
+    person.pick(1, 2, 3)
+    for view in ("mix", "walk"):
+        person.open(view)
+        person.pixels(f".{view} .result")
+        page.evaluate("document.getElementById('main').scrollTop = 1e6")
+        box, main = (page.query_selector(s).bounding_box() for s in (f".{view} .result", "#main"))
+        assert box["y"] >= main["y"] - 1 and box["y"] + box["height"] <= main["y"] + main["height"]
+
+
+def test_each_view_keeps_its_place(person):
+    page = person.page
+    page.wait_for_selector('.tile[data-item="40"] canvas[data-ready]')
+    main = page.query_selector("main")
+    main.evaluate("m => { m.scrollTop = 300; }")
+    for view, place in (("walk", 0), ("gallery", 300)):
+        person.open(view)
+        person.settle()
+        assert main.evaluate("m => m.scrollTop") == place
+
+
+def test_the_track_of_a_slider_is_filled_from_its_neutral_value(person):
+    for value, low, high in ((0.25, 50, 80), (1.5, 80, 100), (1, 80, 80)):
+        person.slide("Truncation", value)
+        slider = person.page.get_by_label("Truncation", exact=True).and_(person.page.locator("input"))
+        style = slider.get_attribute("style")
+        found = dict(part.strip().split(": ") for part in style.split(";") if part.strip())
+        assert [float(found[name].rstrip("%")) for name in ("--low", "--high")] == pytest.approx([low, high])
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844), (320, 640)])

@@ -49,6 +49,7 @@ async function start() {
   byId("title").textContent = model.title;
   document.documentElement.style.setProperty("--aspect", `${model.width} / ${model.height}`);
   document.documentElement.style.setProperty("--ratio", String(model.width / model.height));
+  if (model.width < 128) showWholePixels(model.width);
   document.title = `${model.title} - sgan explore`;
   if (!views().some(([name]) => name === state.view)) update({ view: "gallery" });
   createHeader();
@@ -57,6 +58,14 @@ async function start() {
   if (model.styles) photo.acceptFiles();
   subscribe(refresh);
   openView();
+}
+
+// Sizes of images on the page are such that all their pixels have the same size.
+function showWholePixels(width) {
+  const { style } = document.documentElement;
+  const step = devicePixelRatio >= 2 && width % 2 === 0 ? width / 2 : width;
+  style.setProperty("--pixels", `${step}px`);
+  style.setProperty("--tile", `${Math.ceil(90 / width) * width}px`);
 }
 
 const views = () => VIEWS.filter(([, , , fits]) => fits());
@@ -148,7 +157,11 @@ function openView() {
     tab.tabIndex = name === state.view ? 0 : -1;
   }
   const [name, title, module] = views().find(([key]) => key === state.view) ?? views()[0];
-  for (const other of Object.values(opened)) other.root.hidden = true;
+  for (const other of Object.values(opened)) {
+    if (!other.root.hidden) other.scroll = byId("main").scrollTop;
+    other.root.hidden = true;
+  }
+  requestAnimationFrame(() => (byId("main").scrollTop = opened[name].scroll ?? 0)); // each view keeps its place
   if (!opened[name]) {
     const root = el("section", { id: `view-${name}`, className: `view ${name}`, role: "tabpanel", "aria-label": title });
     byId("main").append(root);

@@ -29,7 +29,7 @@ export function create(root) {
     update({ item, points });
   }, { title: "Back to the image before" });
   const before = new Map(); // result of a drag -> what it began with
-  const hint = el("p", { className: "muted" }, "Press on the image where something is, drag to where it should go, and release. Brush a mask over what may move; the rest then stays.");
+  const hint = el("p", { className: "muted" }, "Drag on the image from where something is to where it should go, or click both places. Brush a mask over what may move; the rest then stays.");
   const side = el("div", { className: "side" }, hint, el("div", { className: "bar", role: "group", "aria-label": "Tool" }, modes), brush, el("div", { className: "bar" }, add, clear, clearMask), list,
     el("div", { className: "bar" }, el("label", {}, el("span", {}, "Steps"), steps), start, back), bar);
   const split = el("div", { className: "split" }, el("figure", {}, stage, caption), side);

@@ -24,6 +24,7 @@ export function createOverlay(width, height, onchange) {
   let brush = 4;
   let held = null; // { k, end: 'handle' | 'target' }
   let locked = false;
+  let open = null; // the number of a point whose target is still to be set
 
   const position = (event) => {
     const box = element.getBoundingClientRect();
@@ -45,10 +46,19 @@ export function createOverlay(width, height, onchange) {
   }
 
   function set(next) {
+    if (next.length < points.length) aim(null);
     points = next;
     refresh();
     onchange(points);
   }
+
+  function aim(k) {
+    open = k;
+    element.classList.toggle("aiming", k !== null);
+  }
+
+  // The keys act on the point that was pressed last.
+  const take = () => marks.querySelector(`[data-key="${held.k}-${held.end}"]`).focus({ preventScroll: true });
 
   function move(k, patch) {
     set(points.map((p, i) => (i === k ? { ...p, ...patch } : p)));
@@ -59,11 +69,21 @@ export function createOverlay(width, height, onchange) {
   function refresh() {
     const focused = marks.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     marks.replaceChildren(...points.flatMap((p, k) => [
-      svg("line", { x1: p.x, y1: p.y, x2: p.tx, y2: p.ty, class: "way", "stroke-width": unit * 0.7 }),
+      svg("path", { d: arrow(p), class: "way" }),
       dot(p.tx, p.ty, "target", k),
       dot(p.x, p.y, "handle", k),
     ]));
     if (focused) marks.querySelector(`[data-key="${focused}"]`)?.focus();
+  }
+
+  // From the handle to the rim of the target, with a head.
+  function arrow({ x, y, tx, ty }) {
+    const length = Math.hypot(tx - x, ty - y);
+    if (length < unit * 4) return "";
+    const [ux, uy] = [(tx - x) / length, (ty - y) / length];
+    const [ex, ey] = [tx - ux * unit * 2.4, ty - uy * unit * 2.4];
+    const side = (sign) => `${ex - unit * (2 * ux + sign * 1.4 * uy)} ${ey - unit * (2 * uy - sign * 1.4 * ux)}`;
+    return `M${x} ${y}L${ex} ${ey}M${side(1)}L${ex} ${ey}L${side(-1)}`;
   }
 
   function dot(x, y, end, k) {
@@ -78,6 +98,7 @@ export function createOverlay(width, height, onchange) {
         event.preventDefault();
         place(k, end, x + step[0], y + step[1]);
       }
+      if (event.key === "Escape") aim(null);
       if (event.key === "Delete" || event.key === "Backspace") remove(k);
     });
     return circle;
@@ -119,11 +140,18 @@ export function createOverlay(width, height, onchange) {
       paintAt(x, y);
       return;
     }
+    if (open !== null && points[open]) {
+      held = { k: open, end: "target" };
+      aim(null);
+      place(held.k, held.end, x, y);
+      return take();
+    }
     held = find(x, y);
     if (!held) {
-      held = { k: points.length, end: "target" };
+      held = { k: points.length, end: "target", isNew: true };
       set([...points, { x, y, tx: x, ty: y }]);
     }
+    take();
   });
   element.addEventListener("pointermove", (event) => {
     if (!held) return;
@@ -131,7 +159,12 @@ export function createOverlay(width, height, onchange) {
     if (held === "brush") paintAt(x, y);
     else place(held.k, held.end, x, y);
   });
-  for (const name of ["pointerup", "pointercancel"]) element.addEventListener(name, () => (held = null));
+  for (const name of ["pointerup", "pointercancel"]) element.addEventListener(name, () => {
+    const point = points[held?.k];
+    const isClick = point && held.isNew && Math.hypot(point.tx - point.x, point.ty - point.y) * scale() < 4;
+    aim(isClick ? held.k : null);
+    held = null;
+  });
 
   return {
     element,
@@ -141,9 +174,15 @@ export function createOverlay(width, height, onchange) {
     remove,
     add: () => set([...points, { x: width / 2, y: height / 2, tx: width / 2, ty: height / 3 }]),
     place: (found) => set(points.map((p, k) => (found[k] ? { ...p, x: found[k][0], y: found[k][1] } : p))),
-    setMode: (next) => (mode = next),
+    setMode: (next) => {
+      mode = next;
+      aim(null);
+    },
     setBrush: (size) => (brush = size),
-    lock: (on) => (locked = on),
+    lock: (on) => {
+      locked = on;
+      aim(null);
+    },
     clearMask: () => {
       moves = new Uint8Array(width * height);
       showVeil();

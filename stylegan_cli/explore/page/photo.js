@@ -28,7 +28,7 @@ export function create(root) {
   const input = el("input", { type: "file", accept: "image/*", className: "hidden", tabIndex: -1, "aria-label": "Image file" });
   const zone = el("button", { type: "button", className: "zone", onclick: () => input.click() },
     el("strong", {}, "Choose an image, or drop or paste one here"),
-    el("span", { className: "muted" }, "PNG, JPEG or WebP. An image that `sgan generate` wrote restores its seed and settings."));
+    el("span", { className: "muted" }, "PNG, JPEG or WebP. An image that ", el("code", {}, "sgan generate"), " wrote restores its seed and settings."));
   const target = imageCanvas("The photo, as the model sees it");
   const found = imageCanvas("The image found");
   const caption = el("figcaption", { className: "muted" }, "found");

@@ -41,8 +41,10 @@ export function slider(label, { min, max, step, value, reset, format = (x) => x,
   const output = el("output", {}, String(format(value)));
   const input = el("input", { type: "range", min, max, step, "aria-label": label, ...properties });
   input.value = value;
+  fillTrack(input, reset ?? 0);
   const changed = () => {
     output.textContent = format(Number(input.value));
+    fillTrack(input, reset ?? 0);
     onvalue(Number(input.value));
   };
   input.addEventListener("input", changed);
@@ -51,6 +53,7 @@ export function slider(label, { min, max, step, value, reset, format = (x) => x,
   root.set = (x) => {
     input.value = x;
     output.textContent = format(x);
+    fillTrack(input, reset ?? 0);
   };
   const restore = () => {
     root.set(reset ?? 0);
@@ -62,6 +65,15 @@ export function slider(label, { min, max, step, value, reset, format = (x) => x,
     if (event.key === "Delete" || event.key === "Backspace") restore();
   });
   return root;
+}
+
+// The track is filled from the value that changes nothing to the present one.
+function fillTrack(input, neutral) {
+  const [min, max] = [Number(input.min), Number(input.max)];
+  const place = (x) => (100 * (Math.min(max, Math.max(min, x)) - min)) / (max - min);
+  const ends = [place(neutral), place(Number(input.value))];
+  input.style.setProperty("--low", `${Math.min(...ends)}%`);
+  input.style.setProperty("--high", `${Math.max(...ends)}%`);
 }
 
 export function select(label, options, value, onvalue, properties = {}) {
@@ -112,7 +124,9 @@ export function progress(onstop, oncancel) {
   const text = el("span", { className: "muted" });
   const stop = onstop ? button("Stop and keep", onstop) : null;
   const root = el("div", { className: "progress", hidden: true }, bar, text, stop, button("Cancel", oncancel));
+  let said = 0;
   root.start = () => {
+    said = 0;
     root.hidden = false;
     bar.removeAttribute("value");
     text.textContent = "Waiting";
@@ -121,6 +135,9 @@ export function progress(onstop, oncancel) {
     bar.max = total || 1;
     bar.value = done;
     text.textContent = `${what} ${done} of ${total}${figure ? `, ${figure.replace("=", " ")}` : ""}`;
+    const quarter = Math.floor((4 * done) / (total || 1));
+    if (quarter > said) announce(text.textContent); // not each step: a screen reader could not follow
+    said = quarter;
   };
   root.end = () => {
     root.hidden = true;
