@@ -103,17 +103,22 @@ function travel(source, target) {
   publish(Object.keys(state).filter((key) => JSON.stringify(before[key]) !== JSON.stringify(state[key])));
 }
 
-// Browsers refuse to change the address hundreds of times in a few seconds.
+// Browsers refuse to change the address hundreds of times in a few seconds. The first change is written at once, since a
+// page that is reloaded no longer may.
+const PAUSE = 200; // milliseconds
 let timer = 0;
+let written = -PAUSE;
 export function writeAddress() {
   clearTimeout(timer);
+  written = performance.now();
   history.replaceState(null, "", location.pathname + location.search + serialize());
 }
 window.addEventListener("pagehide", writeAddress);
 
 function publish(changed) {
   clearTimeout(timer);
-  timer = setTimeout(writeAddress, 200);
+  if (performance.now() - written >= PAUSE) writeAddress();
+  else timer = setTimeout(writeAddress, PAUSE);
   for (const listener of listeners) listener(new Set(changed));
 }
 
