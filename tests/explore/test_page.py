@@ -366,10 +366,8 @@ def test_clicks_set_a_handle_and_its_target(person):
         page.mouse.click(box["x"] + box["width"] * x / 32, box["y"] + box["height"] * y / 32)
 
     def points():
-        return [
-            [float(field.input_value()) for field in li.query_selector_all("input")]
-            for li in page.query_selector_all(".points li")
-        ]
+        rows = [li.query_selector_all("input") for li in page.query_selector_all(".points li")]
+        return [[float(field.input_value()) for field in row] for row in rows]
 
     click(8, 8)
     assert len(points()) == 1
@@ -490,25 +488,23 @@ def test_on_a_phone_the_image_stays_in_sight(person):
 def test_each_view_keeps_its_place(person):
     page = person.page
     page.wait_for_selector('.tile[data-item="80"] canvas[data-ready]')  # below what is in sight
-    page.evaluate("document.getElementById('main').scrollTop = 300")
+    main = page.query_selector("main")
+    main.evaluate("m => { m.scrollTop = 300; }")
     person.settle()
     sent = []
     page.on("request", lambda request: sent.append(request.url))
-    person.open("walk")
-    person.settle()
-    assert page.evaluate("document.getElementById('main').scrollTop") == 0
-    person.open("gallery")
-    person.settle()
-    assert page.evaluate("document.getElementById('main').scrollTop") == 300
+    for view, place in (("walk", 0), ("gallery", 300)):
+        person.open(view)
+        person.settle()
+        assert main.evaluate("m => m.scrollTop") == place
     assert not [url for url in sent if url.endswith("/api/images")]  # the gallery has kept its images
 
 
 def test_the_track_of_a_slider_is_filled_from_its_neutral_value(person):
     for value, low, high in ((0.25, 50, 80), (1.5, 80, 100), (1, 80, 80)):
         person.slide("Truncation", value)
-        style = (
-            person.page.get_by_label("Truncation", exact=True).and_(person.page.locator("input")).get_attribute("style")
-        )
+        slider = person.page.get_by_label("Truncation", exact=True).and_(person.page.locator("input"))
+        style = slider.get_attribute("style")
         found = dict(part.strip().split(": ") for part in style.split(";") if part.strip())
         assert [float(found[name].rstrip("%")) for name in ("--low", "--high")] == pytest.approx([low, high])
 

@@ -18,6 +18,7 @@ export function create(root) {
   const end = el("div", { className: "sentinel", "aria-hidden": "true" });
   root.append(bar, grid, end);
 
+  const main = document.getElementById("main"); // what scrolls
   let columns = 1;
   let per = 24; // images of a chunk, in whole rows
   let next = 0; // first seed of the next chunk
@@ -35,7 +36,6 @@ export function create(root) {
   }
   new ResizeObserver(() => !root.hidden && measure() && restart()).observe(grid);
 
-  const scroller = document.getElementById("main"); // margins around the window would have no effect within it
   const near = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
@@ -43,9 +43,9 @@ export function create(root) {
         else if (!root.hidden) empty(target);
       }
     },
-    { root: scroller, rootMargin: "1200px" },
+    { root: main, rootMargin: "1200px" },
   );
-  const more = new IntersectionObserver((entries) => entries.some((x) => x.isIntersecting) && append(), { root: scroller, rootMargin: "800px" });
+  const more = new IntersectionObserver((entries) => entries.some((x) => x.isIntersecting) && append(), { root: main, rootMargin: "800px" });
   more.observe(end);
 
   function append() {
