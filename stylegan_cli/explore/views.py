@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from .commands import Commands, format_indices
 from .folder import Folder
 
 MAX_PIXELS = 2**24  # of all images of one call
+T = TypeVar("T")
+_RECENT = 32  # latents and directions that are kept
 _SNAPSHOTS = 2  # of a run, besides the model itself, that stay in memory
 
 
@@ -60,6 +63,7 @@ class Views:
         self.session, self.folder, self.run = session, folder, run
         self.commands = Commands(model, folder.path)
         self._opened: dict[str, Session] = {}
+        self._recent: dict[Hashable, Any] = {}
 
     # ------------------------------------------------------------------------------------------ calls
 
@@ -172,6 +176,13 @@ class Views:
         """The latents of items, one of each. Truncation changes seeds only: what a file holds is shown as it is."""
         sampling = self.sampling_of(items, call)
         files = [item if isinstance(item, int) else str(self.folder.find(item, ".npz")) for item in items]
+        versions = tuple(file if isinstance(file, int) else _version(Path(file)) for file in files)
+        key = (session.fingerprint, versions, sampling)
+        return self._kept(key, lambda: self._collect(session, items, files, sampling))
+
+    def _collect(
+        self, session: Session, items: Sequence[Item], files: list[int | str], sampling: SamplingOptions
+    ) -> Latents:
         with self._context(session):
             found = session.latents(files, dataclasses.replace(sampling, trunc=1.0, trunc_cutoff=None))
             ws = found.ws.clone()
@@ -218,8 +229,24 @@ class Views:
         return True
 
     def directions(self, session: Session, name: str) -> Directions:
-        with self._context(session):
-            return load_directions(self.folder.find(name, ".npz"), session.G, session.fingerprint)
+        path = self.folder.find(name, ".npz")
+
+        def load() -> Directions:
+            with self._context(session):
+                return load_directions(path, session.G, session.fingerprint)
+
+        return self._kept((_version(path), session.fingerprint), load)
+
+    def _kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was made for this key before, or is made now: a moving slider needs the same things for each frame."""
+        if key not in self._recent:
+            made = make()
+            if getattr(made, "tuned", None):  # a generator of its own, which is large
+                return made
+            self._recent[key] = made
+            while len(self._recent) > _RECENT:
+                del self._recent[next(iter(self._recent))]
+        return self._recent[key]
 
     def check_layers(self, session: Session, layers: list[int]) -> list[int]:
         if wrong := [i for i in layers if i >= session.G.num_ws]:
@@ -330,6 +357,12 @@ def to_rgba(
         alpha = torch.full((n, 1, height, width), 255, dtype=torch.uint8)
         images = torch.cat([images.expand(-1, 3, -1, -1) if channels == 1 else images, alpha], 1)
     return images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
+
+
+def _version(path: Path) -> tuple[str, int, int]:
+    """Differs after a file has been replaced."""
+    stat = path.stat()
+    return str(path), stat.st_mtime_ns, stat.st_size
 
 
 def _grouped(moves: Sequence[Move], key: Callable[[Move], str]) -> list[tuple[str, list[Move]]]:
