@@ -15,11 +15,20 @@ export function acceptFiles() {
     const file = [...(files ?? [])].find((f) => f.type.startsWith("image/"));
     if (!file) return;
     event.preventDefault();
+    mark(false);
     if (receive) receive(file);
     else waiting = file;
     update({ view: "photo" });
   };
-  document.addEventListener("dragover", (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+  const mark = (on) => document.querySelector(".zone")?.classList.toggle("over", on);
+  document.addEventListener("dragover", (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    mark(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) mark(false);
+  });
   document.addEventListener("drop", (event) => arrive(event.dataTransfer?.files, event));
   document.addEventListener("paste", (event) => arrive(event.clipboardData?.files, event));
 }
