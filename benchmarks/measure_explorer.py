@@ -59,6 +59,11 @@ class Page:
             raise RuntimeError(content.decode())
         return content
 
+    def find(self, method: str, count: int) -> str:
+        """The name of a new file of directions."""
+        events = self.post("/api/find", job="find", method=method, count=count)
+        return json.loads(events.splitlines()[-1])["result"]["file"]["file"]
+
     def memory(self) -> float:
         """Of the server, in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -111,13 +116,13 @@ def random_model(folder: Path, size: int) -> Path:
 
 def measure_frames(page: Page, path: Path, size: int, frames: int) -> dict[str, object]:
     """The time from a request to the frame, beside one synthesis alone."""
-    page.post("/api/find", job="find", method="sefa", count=1)
+    file = page.find("sefa", 1)
     session, sampling = Session(path), SamplingOptions()
     ws, synthesize = map_seeds(session.G, [3], sampling), sampling.synthesizer(session.G)
     shown, alone = [], []
     for i in range(frames + WARM_UP):
         start = time.perf_counter()
-        edits = [{"file": "directions-sefa.npz", "index": 0, "strength": 3 * i / frames}]
+        edits = [{"file": file, "index": 0, "strength": 3 * i / frames}]
         page.post("/api/edit", item=3, edits=edits)
         middle = time.perf_counter()
         with torch.inference_mode():
@@ -133,12 +138,12 @@ def measure_frames(page: Page, path: Path, size: int, frames: int) -> dict[str, 
 
 def measure_memory(page: Page, minutes: float) -> dict[str, object]:
     """Move sliders of all views."""
-    page.post("/api/find", job="find", method="pca", count=5)
+    file = page.find("pca", 5)
     begin, first, count = time.monotonic(), 0.0, 0
     while (elapsed := time.monotonic() - begin) < 60 * minutes:
         if not first and elapsed > min(60, 20 * minutes):
             first = page.memory()
-        edits = [{"file": "directions-pca.npz", "index": count % 5, "strength": count % 40 / 10 - 2}]
+        edits = [{"file": file, "index": count % 5, "strength": count % 40 / 10 - 2}]
         page.post("/api/edit", item=count % 1000, edits=edits, trunc=count % 10 / 10)
         page.post("/api/mix", base=count, donors=[{"item": count + 1, "layers": [count % 8]}], blend=count % 10 / 10)
         page.post("/api/walk", keys=[count, 1, 2], index=count % 135)
