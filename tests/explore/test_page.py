@@ -274,15 +274,19 @@ def test_a_projection_can_be_canceled_and_stopped(person, explorer, tmp_path):
     person.open("photo")
     page.set_input_files("input[type=file]", photo)
     page.wait_for_selector("text=encoder, PSNR", timeout=30000)
+    folders = {path.name for path in explorer.out.iterdir() if path.is_dir()}
     page.get_by_label("Steps").fill("2000")
     page.get_by_role("button", name="Project").click()
     page.wait_for_selector(".photo .progress >> text=/steps [1-9]/", timeout=30000)
     page.get_by_role("button", name="Cancel").click()
     page.wait_for_selector(".photo .progress", state="hidden")
+    assert {path.name for path in explorer.out.iterdir() if path.is_dir()} == folders  # nothing is kept
     page.get_by_role("button", name="Project").click()
     page.wait_for_selector(".photo .progress >> text=/steps [1-9]/", timeout=30000)
     page.get_by_role("button", name="Stop and keep").click()
     page.wait_for_selector("text=projection, PSNR", timeout=30000)
+    kept = {path.name for path in explorer.out.iterdir() if path.is_dir()} - folders
+    assert len(kept) == 1 and (explorer.out / kept.pop() / "projected.npz").is_file()
 
 
 def test_a_generated_image_restores_its_settings(person, explorer, sgan, tmp_path):
@@ -299,6 +303,7 @@ def test_a_file_that_is_not_an_image(person, tmp_path):
     person.open("photo")
     person.page.set_input_files("input[type=file]", tmp_path / "notes.txt")
     person.page.wait_for_selector("#messages >> text=cannot be read")
+    assert person.page.locator("#tray li").count() == 0 and not person.page.is_visible(".pair")
     person.errors.clear()  # the browser's own line about the status
 
 
@@ -559,6 +564,7 @@ def test_without_a_token(browser, explorer):
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{explorer.port}/")
     page.wait_for_selector("text=Open the address that `sgan explore` printed.")
+    assert page.query_selector(".tile") is None and page.query_selector("#tabs button") is None
     page.close()
 
 
