@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan_cli.kernels import toolchain
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.training.config import TrainConfig
 
@@ -143,14 +143,14 @@ def generator(peer: Peer, config: StyleGAN2Config, half: bool, channels_last: bo
     )
 
 
-def discriminator(peer: Peer, config: DiscriminatorConfig, half: bool, channels_last: bool = False) -> nn.Module:
+def discriminator(peer: Peer, config: LevelsDiscriminatorConfig, half: bool, channels_last: bool = False) -> nn.Module:
     blocks = {"fp16_channels_last": channels_last}
     epilogue = {"mbstd_group_size": config.mbstd_group, "mbstd_num_channels": config.mbstd_channels}
     arguments = _arguments(config, half)
     return peer.networks.Discriminator(c_dim=0, **arguments, block_kwargs=blocks, epilogue_kwargs=epilogue)
 
 
-def _arguments(config: StyleGAN2Config | DiscriminatorConfig, half: bool) -> dict[str, object]:
+def _arguments(config: StyleGAN2Config | LevelsDiscriminatorConfig, half: bool) -> dict[str, object]:
     return {
         "img_resolution": config.height,
         "img_channels": config.channels,

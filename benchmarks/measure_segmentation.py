@@ -35,7 +35,7 @@ from stylegan_cli.cli.progress import bar
 from stylegan_cli.data.images import to_uint8
 from stylegan_cli.inversion.refine import refine
 from stylegan_cli.inversion.segmentation import UNKNOWN, Example, Overlap, fit, read_samples
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.runs import find_model
@@ -236,7 +236,7 @@ def measure_memory() -> dict[str, float]:
     torch.manual_seed(0)
     generator, discriminator = (
         StyleGAN2Config(SIZE, SIZE, channel_base=16384),
-        DiscriminatorConfig(SIZE, SIZE, channel_base=16384),
+        LevelsDiscriminatorConfig(SIZE, SIZE, channel_base=16384),
     )
     figures = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ import stylegan_cli
 from stylegan_cli.config import to_json
 from stylegan_cli.data.dataset import DataSpec
 from stylegan_cli.errors import SganError
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.snapshot import SnapshotInfo, fingerprint, load_snapshot, read_info, save_snapshot
@@ -27,7 +27,7 @@ def model():
     torch.manual_seed(0)
     small = {"channels": 4, "c_dim": 2, "channel_base": 64, "channel_max": 8, "mapping_layers": 2}
     g = StyleGAN2Config(24, 48, z_dim=8, w_dim=8, **small)
-    d = DiscriminatorConfig(24, 48, **small)
+    d = LevelsDiscriminatorConfig(24, 48, **small)
     G, D = build_generator(g), build_discriminator(d)
     G.mapping.w_avg.normal_()
     info = SnapshotInfo(g, d, SPEC, kimg=1.25, metrics={"fid50k_full": 3.5}, origin="a test")

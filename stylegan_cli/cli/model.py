@@ -251,10 +251,9 @@ def _dataset(data: DataSpec) -> str:
 
 def _architecture(info: SnapshotInfo) -> dict[str, str]:
     D = info.discriminator
-    discriminator = f"{D.architecture}, channel base {D.channel_base}" if D else "none"
     rows = {
         "Generator": info.generator.describe(_unit(info)),
-        "Discriminator": discriminator,
+        "Discriminator": D.describe() if D else "none",
     }
     return rows | ({"Input": "can be translated and rotated"} if info.generator.takes_transform else {})
 

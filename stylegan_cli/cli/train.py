@@ -90,7 +90,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--r2",
     "r2_gamma",
     type=FiniteRange(0),
-    help="R2 regularization weight (like R1, at generated images). Default: 0.",
+    help="R2 regularization weight (like R1, at generated images). Default: --gamma with relativistic, else 0.",
 )
 @click.option("--gp", "gp_weight", type=FiniteRange(0), help="Gradient penalty weight of --loss wgan. Default: 10.")
 @click.option(
@@ -102,7 +102,8 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "--penalty-interval",
     "r1_interval",
     type=click.IntRange(1),
-    help=f"Number of steps between R1, R2 or gradient penalties. Default: 16; 1 with wgan or --cfg {_EVERY_STEP}.",
+    help=f"Number of steps between R1, R2 or gradient penalties. Default: 16; 1 with wgan, "
+    f"relativistic or --cfg {_EVERY_STEP}.",
 )
 @click.option(
     "--aux-classifier",
@@ -143,6 +144,17 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     "d_lr",
     type=FiniteRange(0, min_open=True),
     help="Learning rate of the discriminator. Default: --lr if set, else from the preset.",
+)
+@click.option(
+    "--d-steps",
+    type=click.IntRange(1),
+    help=f"Number of steps of the discriminator for one of the generator. {_PRESET}",
+)
+@click.option(
+    "--schedule-kimg",
+    type=FiniteRange(0),
+    help="Time in kimg in which learning rate and gamma fall along a cosine, to a quarter and a tenth, or to what the "
+    "preset says; 0 keeps them. Default: from the preset; most keep them.",
 )
 @click.option("--pl-weight", type=FiniteRange(0), help=f"Path-length regularization weight. {_PRESET}")
 @click.option(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from ..errors import SganError
 from ..models.checkpoints import Conversion, Names
-from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import DiscriminatorConfig, GeneratorConfig, LevelsDiscriminatorConfig
+from ..models.discriminator import Discriminator
+from ..models.levels_discriminator import LevelsDiscriminator
 from ..pickled import PickleError
 from ..sampling import counter
 
@@ -141,3 +144,15 @@ def map_names(
 
 def is_tensor(value: Any) -> bool:
     return hasattr(type(value), "load") and hasattr(value, "size")  # objects in pickles have any attribute
+
+
+def require_levels(
+    D: Discriminator | None,
+) -> LevelsDiscriminator | None:
+    """Raise SganError if other programs do not have such a discriminator."""
+    if D is not None and not isinstance(D.config, LevelsDiscriminatorConfig):
+        raise SganError(
+            f"Other programs do not have the discriminator of this model, {D.config.family!r}.",
+            hint="Remove it with --drop-discriminator.",
+        )
+    return cast(LevelsDiscriminator | None, D)

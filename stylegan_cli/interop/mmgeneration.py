@@ -12,7 +12,7 @@ import dataclasses
 import re
 from typing import Any
 
-from ..models.config import DiscriminatorConfig
+from ..models.config import LevelsDiscriminatorConfig
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError
 from ..tensors import is_legacy, read_legacy, read_zip
@@ -131,7 +131,7 @@ def _generator_of(weights: dict[str, Any]) -> tuple[StyleGAN2Config, dict[str, L
 
 def _discriminator_of(
     weights: dict[str, Any], generator: StyleGAN2Config
-) -> tuple[DiscriminatorConfig, dict[str, Loadable]]:
+) -> tuple[LevelsDiscriminatorConfig, dict[str, Loadable]]:
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith("ada_aug.")}
     config, tensors = rosinality.discriminator_of(_renamed(weights, _D_NAMES), generator)
     return dataclasses.replace(config, fir=_fir_of(weights)), tensors

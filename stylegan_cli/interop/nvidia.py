@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..models.config import DiscriminatorConfig
+from ..models.config import LevelsDiscriminatorConfig
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import PickleError
 from .checkpoint import FormatError, Loadable, infer_channels
@@ -56,14 +56,14 @@ def generator_fields(G: Module) -> dict[str, Any]:
     }
 
 
-def discriminator_of(D: Module) -> tuple[DiscriminatorConfig, dict[str, Loadable]]:
+def discriminator_of(D: Module) -> tuple[LevelsDiscriminatorConfig, dict[str, Loadable]]:
     blocks = _levels(D)
     epilogue = blocks.pop(4)
     top, mbstd = blocks[max(blocks)], epilogue.modules.get("mbstd")
     mapping = D.modules.get("mapping")
     labels = [m for name, m in mapping.modules.items() if name.startswith("fc")] if mapping else []
     tensors = D.named_tensors()
-    config = DiscriminatorConfig(
+    config = LevelsDiscriminatorConfig(
         *_size(D),
         channels=_int(D, "img_channels"),
         c_dim=_int(D, "c_dim"),

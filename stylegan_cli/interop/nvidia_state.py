@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..models.config import DiscriminatorConfig
+from ..models.config import LevelsDiscriminatorConfig
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import PickleError
 from .checkpoint import ComputedTensor, Loadable, infer_channels, random_noise, shape_of
@@ -56,7 +56,7 @@ def generator_of(
 
 def discriminator_of(
     weights: dict[str, Loadable],
-) -> tuple[DiscriminatorConfig, dict[str, Loadable]]:
+) -> tuple[LevelsDiscriminatorConfig, dict[str, Loadable]]:
     """Raises PickleError and FormatError."""
     weights = {name: t for name, t in weights.items() if re.match(r"(mapping|b\d+)\.", name)}
     levels = _levels(weights, r"b(\d+)\.conv0\.bias")
@@ -65,7 +65,7 @@ def discriminator_of(
     widths = {r: shape_of(weights, f"b{r}.conv0.bias", 1)[0] for r in levels}
     is_conditional = "mapping.embed.weight" in weights
     has_fromrgb = "b4.fromrgb.weight" in weights
-    config = DiscriminatorConfig(
+    config = LevelsDiscriminatorConfig(
         top,
         top,
         channels=shape_of(weights, f"b{top}.fromrgb.weight", 4)[1],

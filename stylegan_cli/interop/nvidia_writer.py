@@ -19,16 +19,17 @@ from torch import Tensor
 from ..config import base_size, from_json, to_json
 from ..errors import SganError
 from ..files import atomic_path
-from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import GeneratorConfig, LevelsDiscriminatorConfig
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
+from ..models.levels_discriminator import LevelsDiscriminator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..models.stylegan3 import checkpoints as stylegan3
 from ..models.stylegan3.config import StyleGAN3Config
 from ..ops import fir_filter
 from ..pickled import Name, PickleError
 from ..tensors import Array
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, require_levels
 
 _OTHER_FORMATS = "Use .onnx or .pt2, which support every model."
 REPOSITORIES = {"ada": "training.networks", "sg3": "training.networks_stylegan2"}  # the module with StyleGAN2
@@ -55,7 +56,7 @@ _NESTED = {
     },
     ("sg3", StyleGAN2Config): {"mapping_kwargs": ("num_layers", "lr_multiplier", "w_avg_beta")},
     **dict.fromkeys(
-        [("ada", DiscriminatorConfig), ("sg3", DiscriminatorConfig)],
+        [("ada", LevelsDiscriminatorConfig), ("sg3", LevelsDiscriminatorConfig)],
         {
             "mapping_kwargs": ("num_layers", "lr_multiplier"),
             "block_kwargs": ("resample_filter",),
@@ -78,7 +79,9 @@ def write_nvidia(
     """
     if repository not in REPOSITORIES:
         raise ValueError(f"repository must be one of {', '.join(REPOSITORIES)}, not {repository!r}")
-    _check_supported(G.config, None if D is None else D.config, repository)
+    _check_generator(G.config, repository)
+    D = require_levels(D)
+    _check_supported(G.config, None if D is None else D.config)
     generator = _network(G, "Generator", repository)
     tree = {
         "G": generator,
@@ -91,7 +94,7 @@ def write_nvidia(
         _Writer(f).write(tree)
 
 
-def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorConfig | None, repository: str) -> None:
+def _check_generator(generator: GeneratorConfig, repository: str) -> None:
     if isinstance(generator, StyleGAN3Config) and repository != "sg3":
         raise SganError("Only NVIDIA's repository stylegan3 supports StyleGAN3.", hint="Use --for sg3.")
     if not isinstance(generator, (StyleGAN2Config, StyleGAN3Config)):
@@ -99,6 +102,13 @@ def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorCon
             f"NVIDIA's repositories support only StyleGAN2 and StyleGAN3, not the family {generator.family!r}.",
             hint=_OTHER_FORMATS,
         )
+    if generator.c_dim and generator.labels != "embed":
+        raise SganError(
+            f"NVIDIA's generator supports only the labels 'embed', not {generator.labels!r}.", hint=_OTHER_FORMATS
+        )
+
+
+def _check_supported(generator: GeneratorConfig, discriminator: LevelsDiscriminatorConfig | None) -> None:
     if discriminator and (discriminator.blur or discriminator.fade):
         raise SganError(
             "NVIDIA's discriminator does not support growing or an additional blur filter.",
@@ -110,10 +120,6 @@ def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorCon
             raise SganError(
                 f"NVIDIA's networks support only squares of 8, 16, 32 ... pixels, not {size}.", hint=_OTHER_FORMATS
             )
-    if generator.c_dim and generator.labels != "embed":
-        raise SganError(
-            f"NVIDIA's generator supports only the labels 'embed', not {generator.labels!r}.", hint=_OTHER_FORMATS
-        )
     if discriminator and discriminator.c_dim and discriminator.labels != "projection":
         raise SganError(
             f"NVIDIA's discriminator supports only the labels 'projection', not {discriminator.labels!r}.",
@@ -124,7 +130,7 @@ def _check_supported(generator: GeneratorConfig, discriminator: DiscriminatorCon
 
 
 def arguments_of(
-    config: StyleGAN2Config | StyleGAN3Config | DiscriminatorConfig,
+    config: StyleGAN2Config | StyleGAN3Config | LevelsDiscriminatorConfig,
     repository: str,  # one of REPOSITORIES
 ) -> dict[str, Any]:
     """The arguments of NVIDIA's class for such a network. All are explicit, since the defaults differ."""
@@ -138,7 +144,7 @@ def arguments_of(
     return {"img_resolution": config.height} | flat | groups
 
 
-def _weights(network: Generator | Discriminator) -> dict[str, Tensor]:
+def _weights(network: Generator | LevelsDiscriminator) -> dict[str, Tensor]:
     """The state_dict of NVIDIA's network. It also contains the filters, which are two-dimensional if they are short."""
     tensors: dict[str, Tensor] = dict(network.named_parameters())
     if isinstance(network.config, StyleGAN3Config):
@@ -187,9 +193,11 @@ _IDENTITY = _Call(_Global("torch.nn.modules.linear", "Identity"))
 _FLOAT32 = _Call(_Global("numpy", "dtype"), ("f4", False, True), (3, "<", None, None, None, -1, -1, 0), is_shared=True)
 
 
-def _network(network: Generator | Discriminator, name: str, repository: str) -> _Prepared:
+def _network(network: Generator | LevelsDiscriminator, name: str, repository: str) -> _Prepared:
     config = network.config
-    assert isinstance(config, (StyleGAN2Config, StyleGAN3Config, DiscriminatorConfig))  # checked by _check_supported
+    assert isinstance(
+        config, (StyleGAN2Config, StyleGAN3Config, LevelsDiscriminatorConfig)
+    )  # checked by _check_supported
     # Calls in a pickle have positional arguments only; a partial provides the keyword arguments.
     module = _STYLEGAN3 if isinstance(config, StyleGAN3Config) else REPOSITORIES[repository]
     network_class = _Global(module, name)
@@ -312,7 +320,7 @@ class _Partial:
 _CONFIGS = {
     "Generator": StyleGAN2Config,
     "StyleGAN3 Generator": StyleGAN3Config,
-    "Discriminator": DiscriminatorConfig,
+    "Discriminator": LevelsDiscriminatorConfig,
 }
 # Tensors that follow from the configuration
 _LEFT_OUT = ("resample_filter", ".up_filter", ".down_filter", "synthesis.input.transform")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import GeneratorConfig, LevelsDiscriminatorConfig
 from ..models.stylegan2.checkpoints import first_row, rosinality_discriminator, rosinality_generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import PickleError
@@ -66,10 +66,10 @@ def generator_of(
 def discriminator_of(
     weights: dict[str, Any],
     generator: GeneratorConfig,  # of the same file
-) -> tuple[DiscriminatorConfig, dict[str, Loadable]]:
+) -> tuple[LevelsDiscriminatorConfig, dict[str, Loadable]]:
     blocks = _count(weights, "convs", "conv1.0.weight")
     inputs = {4 << (blocks + 1 - i): shape_of(weights, f"convs.{i}.conv1.1.bias", 1)[0] for i in range(1, blocks + 1)}
-    config = DiscriminatorConfig(
+    config = LevelsDiscriminatorConfig(
         generator.height,
         generator.width,
         channels=shape_of(weights, "convs.0.0.weight", 4)[1],

@@ -16,12 +16,14 @@ from ..config import base_size
 from ..errors import SganError
 from ..files import write_atomic
 from ..models.checkpoints import Names
-from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import GeneratorConfig, LevelsDiscriminatorConfig
 from ..models.discriminator import Discriminator
 from ..models.generator import Generator
+from ..models.levels_discriminator import LevelsDiscriminator
 from ..models.stylegan2.checkpoints import rosinality_discriminator, rosinality_generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..ops import fir_filter
+from .checkpoint import require_levels
 
 _TAPS = (1.0, 3.0, 3.0, 1.0)
 _MAX_SIZE = 1024  # the largest level in rosinality's table of widths
@@ -44,7 +46,7 @@ def write_rosinality(
     check_layers(G.config)
     assert isinstance(G.config, StyleGAN2Config)  # checked by check_layers
     multipliers = check_widths(G.config)
-    if D is not None:
+    if (D := require_levels(D)) is not None:
         check_layers(D.config)
         if not multipliers & check_widths(D.config):
             raise SganError(
@@ -55,7 +57,7 @@ def write_rosinality(
 
 
 def check_layers(
-    config: GeneratorConfig | DiscriminatorConfig,
+    config: GeneratorConfig | LevelsDiscriminatorConfig,
 ) -> None:
     """Raise SganError if rosinality's networks do not have such layers, whatever their width."""
     if isinstance(config, GeneratorConfig) and not isinstance(config, StyleGAN2Config):
@@ -76,7 +78,7 @@ def check_layers(
             f"only the resampling filter 1,3,3,1, not {','.join(f'{tap:g}' for tap in config.fir)}",
         ),
     ]
-    is_discriminator = isinstance(config, DiscriminatorConfig)
+    is_discriminator = isinstance(config, LevelsDiscriminatorConfig)
     specific = _discriminator_limits(config) if is_discriminator else _generator_limits(config)
     for is_violated, limit in common + specific:
         if is_violated:
@@ -91,7 +93,7 @@ def _generator_limits(config: StyleGAN2Config) -> list[tuple[bool, str]]:
     ]
 
 
-def _discriminator_limits(config: DiscriminatorConfig) -> list[tuple[bool, str]]:
+def _discriminator_limits(config: LevelsDiscriminatorConfig) -> list[tuple[bool, str]]:
     maps = config.mbstd_channels
     return [
         (config.architecture != "resnet", f"only the architecture 'resnet', not {config.architecture!r}"),
@@ -101,7 +103,7 @@ def _discriminator_limits(config: DiscriminatorConfig) -> list[tuple[bool, str]]
 
 
 def check_widths(
-    config: StyleGAN2Config | DiscriminatorConfig,
+    config: StyleGAN2Config | LevelsDiscriminatorConfig,
 ) -> set[int]:  # values of channel_multiplier for the same widths; up to 32 pixels, all of them
     """Find the channel multiplier. Raises SganError if rosinality's networks do not have these widths."""
     widths = {level.name: level.channels for level in config.levels()}
@@ -117,18 +119,18 @@ def _width(level: int, multiplier: int) -> int:
     return 512 if level < 64 else 16384 // level * multiplier
 
 
-def _role(config: StyleGAN2Config | DiscriminatorConfig) -> str:
+def _role(config: StyleGAN2Config | LevelsDiscriminatorConfig) -> str:
     return "generator" if isinstance(config, GeneratorConfig) else "discriminator"
 
 
-def _hint(config: StyleGAN2Config | DiscriminatorConfig) -> str:
+def _hint(config: StyleGAN2Config | LevelsDiscriminatorConfig) -> str:
     return _OTHER_FORMATS if isinstance(config, GeneratorConfig) else _DROP_DISCRIMINATOR
 
 
 def write_unchecked(
     path: Path,
     G: Generator,
-    D: Discriminator | None,
+    D: LevelsDiscriminator | None,
 ) -> None:
     """Like `write_rosinality`, without the checks of layers and widths."""
     generator = _generator_state(G)
@@ -148,13 +150,13 @@ def _generator_state(G: Generator) -> dict[str, Tensor]:
     return _rename(G, names) | {f"{name}.kernel": up for name in kernels}
 
 
-def _discriminator_state(D: Discriminator) -> dict[str, Tensor]:
+def _discriminator_state(D: LevelsDiscriminator) -> dict[str, Tensor]:
     levels = base_size(D.config.height, D.config.width)[2]
     kernels = [f"convs.{i}.{branch}.0.kernel" for i in range(1, levels + 1) for branch in ("conv2", "skip")]
     return _rename(D, rosinality_discriminator(levels)) | dict.fromkeys(kernels, _kernel())
 
 
-def _rename(network: Generator | Discriminator, names: Names) -> dict[str, Tensor]:
+def _rename(network: Generator | LevelsDiscriminator, names: Names) -> dict[str, Tensor]:
     state = network.state_dict()
     return {target: _add_dimensions(target, _copy(state[name])) for name, (target, _) in names.items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import GeneratorConfig, LevelsDiscriminatorConfig
 from ..models.stylegan2.checkpoints import tensorflow_discriminator, tensorflow_generator
 from ..models.stylegan2.config import StyleGAN2Config
 from ..pickled import Part, PickleError
@@ -83,7 +83,7 @@ def generator_of(
 def discriminator_of(
     D: Network,
     generator: GeneratorConfig,  # of the same file
-) -> tuple[DiscriminatorConfig, dict[str, Loadable]]:
+) -> tuple[LevelsDiscriminatorConfig, dict[str, Loadable]]:
     weights, arguments = D.variables(), Arguments(D)
     levels = levels_of(weights, r"(\d+)x\1/Conv0/bias")
     arguments.require(nonlinearity="lrelu")
@@ -102,7 +102,7 @@ def discriminator_of(
     mapping_lr = arguments.get_float("mapping_lrmul", 0.1)
     if mapping_lr is None:
         raise PickleError("its mapping_lrmul is not a valid number")
-    config = DiscriminatorConfig(
+    config = LevelsDiscriminatorConfig(
         top,
         top,
         channels=shape_of(weights, f"{from_rgb}/weight", 4)[2],

@@ -22,7 +22,7 @@ from ..models.checkpoints import (
     permute_kernel,
     squeeze_first,
 )
-from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.config import GeneratorConfig, LevelsDiscriminatorConfig
 from ..models.stylegan.checkpoints import (
     divide_by_gain,
     tensorflow_d_layers,
@@ -73,7 +73,7 @@ def generator_of(
 def discriminator_of(
     D: Network,
     generator: GeneratorConfig,  # of the same file
-) -> tuple[DiscriminatorConfig, dict[str, Loadable]]:
+) -> tuple[LevelsDiscriminatorConfig, dict[str, Loadable]]:
     weights, arguments, level = D.variables(), Arguments(D), generator.height
     levels = [4, *levels_of(weights, r"(\d+)x\1/Conv0/bias")]
     arguments.require(nonlinearity="lrelu", use_wscale=True)
@@ -86,7 +86,7 @@ def discriminator_of(
         raise FormatError("its last layers have different widths, which is not supported")
     if outputs != (generator.c_dim or 1):
         raise FormatError(f"it has {outputs} outputs per image")
-    config = DiscriminatorConfig(
+    config = LevelsDiscriminatorConfig(
         level,
         level,
         channels=shape_of(weights, f"FromRGB_lod{len(above)}/weight", 4)[2],
@@ -124,7 +124,7 @@ def _upsampling_kernel(r: int, arguments: Arguments) -> Conversion:
     return permute_kernel if fused is True or (fused == "auto" and r >= _FUSED) else flip_kernel
 
 
-def _image_levels(config: GeneratorConfig | DiscriminatorConfig) -> tuple[int, ...]:
+def _image_levels(config: GeneratorConfig | LevelsDiscriminatorConfig) -> tuple[int, ...]:
     """The levels with a toRGB or fromRGB."""
     return (config.height, config.height // 2) if config.fades else (config.height,)
 
@@ -143,7 +143,7 @@ def _lod(weights: dict[str, Loadable], name: str, levels: list[int]) -> float:
 
 
 def _alpha(
-    config: GeneratorConfig | DiscriminatorConfig,
+    config: GeneratorConfig | LevelsDiscriminatorConfig,
     name: str,
     lod: float,
     level: int,

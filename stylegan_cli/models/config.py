@@ -50,6 +50,7 @@ class GeneratorConfig(ImageConfig):
     family: ClassVar[str]  # name in files and in the registry
     title: ClassVar[str]  # name for users
     takes_transform: ClassVar[bool] = False  # whether the input of the synthesis can be translated and rotated
+    uses_batch: ClassVar[bool] = False  # whether images of a batch depend on each other during training
 
     z_dim: int = 512  # dimension of the input latent
     c_dim: int = 0  # classes, or values of a label; 0 = unconditional
@@ -164,12 +165,36 @@ class GrowingConfig(LevelsConfig):
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig(LevelsConfig):
-    """The discriminator of StyleGAN2 and, with architecture 'orig' and other filters, of the growing networks."""
+class DiscriminatorConfig(ImageConfig):
+    """The base class of the families' configurations of discriminators."""
+
+    family: ClassVar[str]  # name in files and in the registry
 
     c_dim: int = 0  # classes, or values of a label; 0 = unconditional
-    labels: str = "projection"  # or 'dot': one logit per class; 'classifier': it also predicts the class
+    labels: str = "projection"  # how it takes labels; 'classifier': it predicts the class instead
     codes: int = 0  # numbers of z, from the first, that it also predicts
+
+    @property
+    def batch_group(self) -> int | None:
+        """Number of images whose outputs depend on each other; None: the whole batch."""
+        return 1
+
+    def describe(self) -> str:
+        """A few words for users."""
+        return ", ".join(self._details())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(min(self.c_dim, self.codes) >= 0, "a dimension")
+
+
+@dataclass(frozen=True)
+class LevelsDiscriminatorConfig(LevelsConfig, DiscriminatorConfig):
+    """The discriminator of StyleGAN2 and, with architecture 'orig' and other filters, of the growing networks. Labels:
+    'projection', 'dot' (one logit per class) or 'classifier'."""
+
+    family: ClassVar[str] = "levels"
+
     mapping_layers: int = 8  # of the label mapping ('projection' only)
     mapping_lr: float = 0.01
     architecture: str = "resnet"  # 'resnet'; 'skip': image pyramid; 'orig': plain
@@ -187,6 +212,13 @@ class DiscriminatorConfig(LevelsConfig):
     def fades(self) -> bool:
         return self.fade
 
+    @property
+    def batch_group(self) -> int | None:
+        return self.mbstd_group if self.mbstd_channels else 1
+
+    def _details(self) -> list[str]:
+        return [self.architecture, *super()._details()]
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.fade or self.blur) and not self.grows:
@@ -196,7 +228,7 @@ class DiscriminatorConfig(LevelsConfig):
         check_range(self, "mapping_layers", 0, 64)
         self._check(self.mapping_lr > 0, "mapping_lr")
         self._check(not self.blur or (len(self.blur) == 3 and is_filter(self.blur)), "the filter blur")
-        self._check(min(self.c_dim, self.codes, self.mbstd_channels, (self.mbstd_group or 1) - 1) >= 0, "a dimension")
+        self._check(min(self.mbstd_channels, (self.mbstd_group or 1) - 1) >= 0, "a dimension")
         lowest = self.levels()[0].channels
         if self.mbstd_channels and lowest % self.mbstd_channels:
             raise SganError(

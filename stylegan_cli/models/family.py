@@ -8,18 +8,33 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .config import GeneratorConfig
+from .config import DiscriminatorConfig, GeneratorConfig, LevelsDiscriminatorConfig
 from .presets import Preset
 
 if typing.TYPE_CHECKING:
+    from .discriminator import Discriminator
     from .generator import Generator
 
 
 def lazy_build(
     package: str,  # name of the family's package
-) -> Callable[[typing.Any], Generator]:
-    """The function `build` of the package's network.py, which is imported at the first call: it needs PyTorch."""
-    return lambda config: importlib.import_module(".network", package).build(config)
+    module: str = "network",  # in the package
+) -> Callable[[typing.Any], typing.Any]:
+    """The function `build` of a module of a package, which is imported at the first call: it needs PyTorch."""
+    return lambda config: importlib.import_module(f".{module}", package).build(config)
+
+
+@dataclass(frozen=True)
+class DiscriminatorFamily:
+    config: type[DiscriminatorConfig]
+    build: Callable[[typing.Any], Discriminator]  # builds a discriminator with fresh weights from a configuration
+
+    @property
+    def name(self) -> str:
+        return self.config.family
+
+
+LEVELS = DiscriminatorFamily(LevelsDiscriminatorConfig, lazy_build(__package__ or "", "levels_discriminator"))
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,7 @@ class Family:
     config: type[GeneratorConfig]
     build: Callable[[typing.Any], Generator]  # builds a generator with fresh weights from a configuration
     presets: Mapping[str, Preset]  # by name; the first one is the family's default
+    discriminator: DiscriminatorFamily = LEVELS  # that its presets train
 
     @property
     def name(self) -> str:

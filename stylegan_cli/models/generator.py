@@ -6,6 +6,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from ..layers import EqualLinear
 from .config import GeneratorConfig
 from .label_space import LabelSpace
 from .mapping import MappingNetwork
-from .statistics import RunningMean
+from .statistics import collect_statistics, commit_statistics, discard_statistics
 
 Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 FeatureFunction = Callable[[Tensor], Tensor | None]  # takes features [N, C, H, W]; those that it returns replace them
@@ -254,31 +255,18 @@ class Generator(nn.Module):
 
     # ------------------------------------------------------------------------------ training statistics
 
-    @contextlib.contextmanager
-    def collect_statistics(self) -> Iterator[None]:
-        """In this context, forward passes collect the sums with which `commit_statistics` updates the running means."""
-        modules = self._running_means()
-        for module in modules:
-            module.collecting = True
-        try:
-            yield
-        finally:
-            for module in modules:
-                module.collecting = False
+    def collect_statistics(self) -> AbstractContextManager[None]:
+        """See statistics.py."""
+        return collect_statistics(self)
 
     def commit_statistics(
         self,
         count: int,  # number of images over all ranks
         reduce: Callable[[Tensor], Tensor],  # sums a tensor over all ranks
     ) -> None:
-        """Update the running means with the statistics of a batch, unless these are not finite."""
-        for module in self._running_means():
-            module.commit(count, reduce)
+        """See statistics.py."""
+        commit_statistics(self, count, reduce)
 
     def discard_statistics(self) -> None:
-        """Discard the statistics of a batch that will not be finished."""
-        for module in self._running_means():
-            module.discard()
-
-    def _running_means(self) -> list[RunningMean]:
-        return [module for module in self.modules() if isinstance(module, RunningMean)]
+        """See statistics.py."""
+        discard_statistics(self)

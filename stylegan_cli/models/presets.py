@@ -3,9 +3,22 @@ the settings that follow a rule."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How settings move along a cosine from the start of a run to values that then stay. None: they do not move."""
+
+    kimg: float  # thousands of images in which they move
+    lr: float | None = None  # multiple of the learning rates at the end
+    gamma: float | None = None  # multiple of the weights of R1 and R2 at the end
+    beta2: float | None = None  # second of Adam's betas at the end
+    ema_kimg: float | None = None  # half-life of the generator's moving average at the end
+    aug_p: float | None = None  # probability of augmentation at the end
 
 
 @dataclass(frozen=True)
@@ -25,15 +38,19 @@ class Preset:
     mapping_lr: float = 0.01
     lr: float | None = None  # None: 0.002 from 1024 pixels up, else 0.0025
     d_lr: float | None = None  # the discriminator's; None: as the generator's
+    d_steps: int = 1  # steps of the discriminator for one of the generator
+    betas: tuple[float, float] = (0.0, 0.99)  # of Adam
     loss: str = "logistic"
     gamma: float | None = None  # None: gamma_factor * height * width / batch
     gamma_factor: float = 0.0002
+    r2_gamma: float | None = None  # None: gamma if the loss is 'relativistic', else 0
     r1_interval: int = 16
     ema_kimg: float | None = None  # None: batch * 10 / 32
     ema_rampup: float | None = 0.05
     pl_weight: float = 2.0
     mixing_prob: float = 0.9
     aug: str = "ada"
+    augpipe: str = "bgc"
     blur_sigma: float = 0.0  # blur of D's images at the start, in pixels, over the first batch * 200 / 32 kimg
     generator: Mapping[str, Any] = field(default_factory=dict)  # further fields of the family's configuration
     discriminator: Mapping[str, Any] = field(default_factory=dict)  # further fields of the DiscriminatorConfig
@@ -42,9 +59,22 @@ class Preset:
     fade_kimg: float = 600.0
     grow_batch: tuple[tuple[int, int], ...] = ()  # (level, batch) of levels with a batch other than `batch`
     by_level: bool = False  # if batch and lr are None, use the values of the ProGAN and StyleGAN papers for each level
+    schedule: Schedule | None = None  # None: settings stay the same
     kimg: float = 25000.0
     snap: float = 200.0
     size: int | None = None  # size to read the images at (longest side)
+    by_size: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # longest side -> fields that replace these
+    # for images of this size or more
+
+    def at(
+        self,
+        size: int,  # longest side of the images
+    ) -> Preset:
+        """The preset for images of a size: with the fields of the largest entry of `by_size` that is not larger, or of
+        the smallest one."""
+        sizes = sorted(self.by_size)
+        nearest = max((s for s in sizes if s <= size), default=sizes[0] if sizes else None)
+        return self if nearest is None else dataclasses.replace(self, by_size={}, **self.by_size[nearest])
 
 
 # Settings that presets of several families share.

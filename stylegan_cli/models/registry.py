@@ -9,7 +9,7 @@ from ..config import from_json
 from ..errors import SganError
 from . import progan, stylegan, stylegan2, stylegan3
 from .config import DiscriminatorConfig, GeneratorConfig, field_names
-from .family import Family
+from .family import DiscriminatorFamily, Family
 from .presets import Preset
 
 if typing.TYPE_CHECKING:
@@ -17,12 +17,13 @@ if typing.TYPE_CHECKING:
     from .generator import Generator
 
 FAMILIES: dict[str, Family] = {f.name: f for f in (stylegan2.FAMILY, stylegan3.FAMILY, stylegan.FAMILY, progan.FAMILY)}
+DISCRIMINATORS: dict[str, DiscriminatorFamily] = {f.discriminator.name: f.discriminator for f in FAMILIES.values()}
 
 # Old files have one flat configuration with the fields of all families. The fields that a family lacks were ignored, or
 # had to be empty.
 _IGNORED_FIELDS = {"w_dim", "mapping_layers", "mapping_lr", "labels", "architecture", "conv_clamp"}
 _EMPTY_FIELDS = {"truncated", "blur", "fade"}
-_DEFAULT_FAMILY = "stylegan2"  # of files that name no family
+_DEFAULT_FAMILY, _DEFAULT_DISCRIMINATOR = "stylegan2", "levels"  # of files that name no family
 
 
 def presets() -> dict[str, tuple[Family, Preset]]:
@@ -44,9 +45,8 @@ def build_discriminator(
 ) -> Discriminator:
     """Build a discriminator with fresh weights, in the fastest memory format for convolutions."""
     from ..layers import to_memory_format
-    from .discriminator import Discriminator
 
-    return to_memory_format(Discriminator(config))
+    return to_memory_format(DISCRIMINATORS[config.family].build(config))
 
 
 def require_transform(
@@ -80,4 +80,22 @@ def read_generator(
     return from_json(config_class, {field: value for field, value in values.items() if field not in unused})
 
 
-READERS: dict[type, Callable[[typing.Any], typing.Any]] = {GeneratorConfig: read_generator}  # for `from_json`
+def read_discriminator(
+    values: typing.Any,  # a configuration from `to_json`, of this or an older version
+) -> DiscriminatorConfig:
+    """Read a configuration of any family. Raises SganError if the family is unknown, and as `from_json` does."""
+    if not isinstance(values, Mapping):
+        raise SganError(f"DiscriminatorConfig: expected fields, found {type(values).__name__}.")
+    name = values.get("family", _DEFAULT_DISCRIMINATOR)
+    if not isinstance(name, str) or name not in DISCRIMINATORS:
+        raise SganError(
+            f"The discriminator has the family {name!r}, but this version only has {', '.join(DISCRIMINATORS)}; "
+            "was the file written by a newer version?"
+        )
+    return from_json(DISCRIMINATORS[name].config, {field: x for field, x in values.items() if field != "family"})
+
+
+READERS: dict[type, Callable[[typing.Any], typing.Any]] = {  # for `from_json`
+    GeneratorConfig: read_generator,
+    DiscriminatorConfig: read_discriminator,
+}

@@ -6,7 +6,8 @@ the running means once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -57,3 +58,40 @@ class RunningMean(nn.Module):
         count: int,  # its number of images
     ) -> None:
         raise NotImplementedError
+
+
+@contextlib.contextmanager
+def collect_statistics(
+    network: nn.Module,
+) -> Iterator[None]:
+    """In this context, forward passes collect the sums with which `commit_statistics` updates the running means."""
+    modules = _running_means(network)
+    for module in modules:
+        module.collecting = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.collecting = False
+
+
+def commit_statistics(
+    network: nn.Module,
+    count: int,  # number of images over all ranks
+    reduce: Callable[[Tensor], Tensor],  # sums a tensor over all ranks
+) -> None:
+    """Update the running means with the statistics of a batch, unless these are not finite."""
+    for module in _running_means(network):
+        module.commit(count, reduce)
+
+
+def discard_statistics(
+    network: nn.Module,
+) -> None:
+    """Discard the statistics of a batch that will not be finished."""
+    for module in _running_means(network):
+        module.discard()
+
+
+def _running_means(network: nn.Module) -> list[RunningMean]:
+    return [module for module in network.modules() if isinstance(module, RunningMean)]

@@ -7,6 +7,7 @@ OBJECTIVES = {  # name in losses.LOSSES -> description
     "hinge": "margins of 1",
     "lsgan": "least squares",
     "wgan": "Wasserstein, with the gradient penalty",
+    "relativistic": "generated against real images in pairs, with R1 and R2",
 }
 _GROUPS = ("blit", "geom", "color", "filter", "noise", "cutout")
 PIPES: dict[str, tuple[str, ...]] = {  # augmentation pipeline -> its groups of transformations, in order

@@ -30,6 +30,27 @@ class GrowthConfig:
 
 
 @dataclass(frozen=True)
+class ScheduleConfig:
+    """Settings that move along a cosine from the start of a run until `kimg`, and then stay (Huang et al. 2024,
+    section 4.1 and table 6). At the start they have the values of the TrainConfig; None: they stay the same."""
+
+    kimg: float  # thousands of images in which they move
+    lr: float | None = None  # learning rate of the generator at the end; the discriminator's moves in proportion
+    gamma: float | None = None  # weight of R1 at the end; that of R2 moves in proportion
+    beta2: float | None = None  # second of Adam's betas
+    ema_kimg: float | None = None  # half-life of the generator's moving average
+    aug_p: float | None = None  # probability of augmentation ('fixed')
+
+    def __post_init__(self) -> None:
+        for name in ("kimg", "lr", "gamma", "ema_kimg"):
+            if getattr(self, name) is not None:
+                check_range(self, name)
+        for name in ("beta2", "aug_p"):
+            if getattr(self, name) is not None:
+                check_range(self, name, 0, 1)
+
+
+@dataclass(frozen=True)
 class GuideConfig:
     """An attribute critic that adds a term to the losses, see training/guides.py."""
 
@@ -66,6 +87,7 @@ class TrainConfig:
     seed: int = 0
     lr: float = 0.0025  # Adam's learning rate
     d_lr: float | None = None  # the discriminator's; None: lr
+    d_steps: int = 1  # steps of the discriminator for one of the generator
     betas: tuple[float, float] = (0.0, 0.99)
     eps: float = 1e-8
     loss: str = "logistic"  # the objective, a name of choices.OBJECTIVES
@@ -98,10 +120,20 @@ class TrainConfig:
     freezed: int = 0  # Freeze-D: number of D's layers, counted from the image, that are not trained
     resume: str | None = None  # model file with the initial weights
     growth: GrowthConfig | None = None  # None: full size from the start
+    schedule: ScheduleConfig | None = None  # None: all settings stay the same
     guides: tuple[GuideConfig, ...] = ()  # attribute critics
 
     def __post_init__(self) -> None:
-        for name in ("batch", "batch_gpu", "gpus", "r1_interval", "pl_interval", "pl_batch_shrink", "ada_interval"):
+        for name in (
+            "batch",
+            "batch_gpu",
+            "gpus",
+            "r1_interval",
+            "pl_interval",
+            "pl_batch_shrink",
+            "ada_interval",
+            "d_steps",
+        ):
             check_range(self, name, 1)
         for name in ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas", "r2_gamma"):
             check_range(self, name)
@@ -139,8 +171,8 @@ class TrainConfig:
                 f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",
                 hint=f"Use a multiple of {self.gpus * self.batch_gpu} for --batch.",
             )
-        group = self.discriminator.mbstd_group
-        if self.discriminator.mbstd_channels and group and self.batch_gpu % min(group, self.batch_gpu):
+        group = self.discriminator.batch_group
+        if group and self.batch_gpu % min(group, self.batch_gpu):
             raise MisuseError(
                 f"--batch-gpu {self.batch_gpu} is not a multiple of --mbstd-group {group}.",
                 hint="Choose --batch-gpu as a multiple of --mbstd-group.",

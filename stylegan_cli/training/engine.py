@@ -180,8 +180,9 @@ class Engine(Generic[R]):
         for parameter in phase.parameters:
             parameter.requires_grad_(True)
         phase.optimizer.zero_grad(set_to_none=True)
+        weight = phase.interval if phase.weight is None else phase.weight
         for part in parts:
-            (phase.loss(part) * (phase.interval / self.recipe.batch)).backward(inputs=phase.parameters)
+            (phase.loss(part) * (weight / self.recipe.batch)).backward(inputs=phase.parameters)
         phase.network.requires_grad_(False)
         for parameter in phase.parameters:
             if parameter.grad is None:  # Adam would skip it: its moments and step count must follow every update

@@ -175,8 +175,8 @@ def _resized(
 ) -> TrainConfig:
     """Return the run's settings at another size. Batches are accumulated in the same number of parts."""
     parts = config.batch // config.batch_gpu
-    group = config.discriminator.mbstd_group or 1
-    if batch % parts or (config.discriminator.mbstd_channels and batch // parts % min(group, batch // parts)):
+    group = config.discriminator.batch_group or 1
+    if batch % parts or batch // parts % min(group, batch // parts):
         raise SganError(
             f"The batch of {batch} at level {level} cannot be divided into {plural(parts, 'part')} "
             f"with minibatch-deviation groups of {group}.",

@@ -70,6 +70,23 @@ def discriminator_wasserstein(
     return fake - real
 
 
+def generator_relativistic(
+    fake: Tensor,  # [N, 1] outputs for generated images
+    real: Tensor,  # [N, 1] outputs for real images
+) -> Tensor:  # [N, 1]
+    """-log(sigmoid(D(fake) - D(real))): each generated image shall look more real than the real image of its place
+    (Jolicoeur-Martineau 2019, RpGAN; Huang et al. 2024, equation 2, with f(t) = -log(1 + exp(-t)))."""
+    return F.softplus(real - fake)
+
+
+def discriminator_relativistic(
+    real: Tensor,  # [N, 1] outputs for real images
+    fake: Tensor,  # [N, 1] outputs for generated images
+) -> Tensor:  # [N, 1]
+    """-log(sigmoid(D(real) - D(fake))): the same game, seen from the other side."""
+    return F.softplus(fake - real)
+
+
 def drift(
     real: Tensor,  # [N, 1] outputs for real images
 ) -> Tensor:  # [N, 1]
@@ -99,9 +116,11 @@ def code_recovery(
 class Loss:
     """An objective: the loss of each network."""
 
-    generator: Callable[[Tensor], Tensor]  # D(fake) [N, 1] -> [N, 1]
+    generator: Callable[..., Tensor]  # D(fake) [N, 1], with `paired` also D(real) -> [N, 1]
     discriminator: Callable[[Tensor, Tensor], Tensor]  # D(real), D(fake) [N, 1] -> [N, 1]
     boundary: float | None  # the output that separates real from fake; None: there is none
+    paired: bool = False  # whether the loss of a generated image depends on D's output for a real one
+    drifts: bool = False  # whether D's outputs need a drift penalty to stay near 0
 
 
 LOSSES: dict[str, Loss] = {  # the names of choices.OBJECTIVES
@@ -109,5 +128,6 @@ LOSSES: dict[str, Loss] = {  # the names of choices.OBJECTIVES
     "saturating": Loss(generator_saturating, discriminator_logistic, 0.0),
     "hinge": Loss(generator_linear, discriminator_hinge, 0.0),
     "lsgan": Loss(generator_least_squares, discriminator_least_squares, 0.5),
-    "wgan": Loss(generator_linear, discriminator_wasserstein, None),
+    "wgan": Loss(generator_linear, discriminator_wasserstein, None, drifts=True),
+    "relativistic": Loss(generator_relativistic, discriminator_relativistic, None, paired=True),
 }

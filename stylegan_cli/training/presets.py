@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..config import level_of, levels_of
 from ..data.dataset import DataSpec
 from ..errors import MisuseError
-from ..models.config import DiscriminatorConfig, field_names
+from ..models.config import DiscriminatorConfig, GeneratorConfig, ImageConfig, field_names
 from ..models.family import Family
-from ..models.presets import Preset
+from ..models.presets import Preset, Schedule
 from ..models.registry import presets
 from ..ops import prefers_bfloat16
-from .config import GrowthConfig, TrainConfig
+from .config import GrowthConfig, ScheduleConfig, TrainConfig
+
+C = TypeVar("C", bound=ImageConfig)
+_DEFAULT_SCHEDULE = Schedule(kimg=0.0, lr=0.25, gamma=0.1)  # of --schedule-kimg, for presets that have none
 
 PRESETS = {name: preset for name, (_, preset) in presets().items()}
 
 # Options of the networks' architecture, by field.
+_AS_IN_PRESET = ("loss", "r1_interval", "pl_weight", "mixing_prob", "aug", "augpipe", "kimg", "snap", "betas")
+_AS_IN_PRESET += ("d_steps",)
 NETWORK_OPTIONS = {"channel_base": "--cbase", "channel_max": "--cmax", "mapping_layers": "--map-depth"}
 
 
@@ -36,6 +41,7 @@ def make_train_config(
     if cfg not in known:
         raise MisuseError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
     family, preset = known[cfg]
+    preset = preset.at(max(data.height, data.width))
     options = {k: v for k, v in options.items() if v is not None}
     chosen = options.keys() & NETWORK_OPTIONS.keys()
     _refuse_unsupported(family, options)
@@ -56,31 +62,34 @@ def make_train_config(
     group = options.pop("mbstd_group") if "mbstd_group" in options else largest
     if options.get("precision") == "auto":
         options["precision"] = "bf16" if prefers_bfloat16(torch.device("cpu"), data.height, data.width) else "fp32"
-    generator, discriminator = _networks(family, preset, data, options, pick, chosen)
-    discriminator |= {"mbstd_group": min(group, batch_gpu)}
-    discriminator["codes"] = options.get("info_continuous", 0)
+    own = {"mbstd_group": min(group, batch_gpu), "codes": options.get("info_continuous", 0)}
     if options.pop("aux_classifier", False) or options.get("info"):
-        discriminator["labels"] = "classifier"
+        own["labels"] = "classifier"
+    generator, discriminator = _networks(family, preset, data, options, pick, chosen, own)
+    gamma = pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch)
+    ema_kimg = pick("ema_kimg", lambda: batch * 10 / 32)
+    loss = options.get("loss", preset.loss)
+    r2_gamma = pick("r2_gamma", lambda: gamma if loss == "relativistic" else 0.0)
+    schedule = _schedule(preset, options, lr_of(top), gamma, ema_kimg)
     return TrainConfig(
         cfg=cfg,
         data=data,
-        generator=family.config(**generator),
-        discriminator=DiscriminatorConfig(**discriminator),
+        generator=generator,
+        discriminator=discriminator,
         gpus=gpus,
         batch=batch,
         batch_gpu=batch_gpu,
         lr=lr_of(top),
         d_lr=d_lr,
-        gamma=pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch),
-        ema_kimg=pick("ema_kimg", lambda: batch * 10 / 32),
+        gamma=gamma,
+        r2_gamma=r2_gamma,
+        ema_kimg=0.0 if schedule and schedule.ema_kimg is not None else ema_kimg,
         ema_rampup=options.pop("ema_rampup", preset.ema_rampup),
         blur_sigma=options.pop("blur_sigma", preset.blur_sigma),
         blur_kimg=batch * 200 / 32,
         growth=growth,
-        **{
-            name: options.pop(name, getattr(preset, name))
-            for name in ("loss", "r1_interval", "pl_weight", "mixing_prob", "aug", "kimg", "snap")
-        },
+        schedule=schedule,
+        **{name: options.pop(name, getattr(preset, name)) for name in _AS_IN_PRESET},
         **options,
     )
 
@@ -92,8 +101,9 @@ def _networks(
     options: dict[str, Any],
     pick: Callable[[str, Any], Any],  # (name, rule) -> the user's value, else the preset's, else the rule's
     chosen: Collection[str],  # fields that the user set
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields of the generator's configuration that its family has, and those of the discriminator's."""
+    own: dict[str, Any],  # fields of the discriminator that take precedence over the preset
+) -> tuple[GeneratorConfig, DiscriminatorConfig]:
+    """Return the configurations of both networks, from the fields that their families have."""
     shared = {
         "height": data.height,
         "width": data.width,
@@ -106,17 +116,40 @@ def _networks(
     }
     wide = {name: shared[name] * preset.g_width for name in ("channel_base", "channel_max")}
     latents = {name: pick(name, None) for name in ("z_dim", "w_dim", "mapping_layers")}
-    fields = field_names(family.config)
     # The user's channels are those of both networks, also if the preset has others for one of them.
-    own = {name: value for name, value in preset.generator.items() if name not in chosen}
-    values = shared | wide | latents | own
-    generator = {name: value for name, value in values.items() if name in fields}
-    return generator, shared | {"mbstd_channels": pick("mbstd_channels", None), **preset.discriminator}
+    g = shared | wide | latents | {name: value for name, value in preset.generator.items() if name not in chosen}
+    d = shared | {"mbstd_channels": pick("mbstd_channels", None)}
+    d |= {name: value for name, value in preset.discriminator.items() if name not in chosen} | own
+    return _build(family.config, g), _build(family.discriminator.config, d)
+
+
+def _build(config: type[C], values: dict[str, Any]) -> C:
+    names = field_names(config)
+    return config(**{name: value for name, value in values.items() if name in names})
+
+
+def _schedule(
+    preset: Preset, options: dict[str, Any], lr: float, gamma: float, ema_kimg: float
+) -> ScheduleConfig | None:
+    """Return what the settings move to; `--schedule-kimg` is removed from the options."""
+    kimg, given = options.pop("schedule_kimg", None), preset.schedule or _DEFAULT_SCHEDULE
+    if kimg == 0 or (kimg is None and preset.schedule is None):
+        return None
+    return ScheduleConfig(
+        kimg=kimg or given.kimg,
+        lr=None if given.lr is None else lr * given.lr,
+        gamma=None if given.gamma is None or not gamma else gamma * given.gamma,
+        beta2=given.beta2,
+        ema_kimg=None if given.ema_kimg is None else ema_kimg,
+        aug_p=given.aug_p if options.get("aug", preset.aug) == "fixed" and "aug_p" not in options else None,
+    )
 
 
 def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
-    for name, option in NETWORK_OPTIONS.items():
-        if name in options and name not in field_names(family.config):
+    network_options = dict.fromkeys(NETWORK_OPTIONS, family.config) | {"mbstd_group": family.discriminator.config}
+    for name, config in network_options.items():
+        option = NETWORK_OPTIONS.get(name, "--mbstd-group")
+        if name in options and name not in field_names(config):
             raise MisuseError(f"{option} has no effect on {family.title} models.", hint=f"Remove {option}.")
 
 
@@ -125,6 +158,8 @@ def objective_defaults(
     aug: str,  # the preset's augmentation
 ) -> dict[str, Any]:
     """Return the settings that an objective changes by default."""
+    if loss == "relativistic":
+        return {"r1_interval": 1}  # Huang et al. 2024, section 3: both penalties, at every step
     if loss != "wgan":
         return {}
     # Gulrajani et al. 2017, algorithm 1: lambda = 10, at every step.

@@ -57,7 +57,8 @@ class Phase:
     network: nn.Module
     optimizer: GuardedOptimizer
     loss: Callable[[Any], Tensor]  # recipe's batch -> [] sum over its images
-    interval: int = 1  # steps between runs; the loss is multiplied by it
+    interval: int = 1  # steps between runs
+    weight: float | None = None  # of the loss; None: the interval
     end: Callable[[], None] | None = None  # called after the last part of the batch, on all ranks
     begin: Callable[[list[Any]], None] | None = None  # called with the parts of the batch before the first one's loss
 

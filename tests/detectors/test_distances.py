@@ -8,13 +8,13 @@ import torch
 from stylegan_cli.detectors import load_lpips
 from stylegan_cli.detectors.distances import CosineLoss, FeatureLoss, LpipsLoss, PixelLoss, _fit_side
 from stylegan_cli.detectors.losses import load_loss
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
 
 
 def discriminator(channels=3, height=32, width=32, architecture="resnet"):
     torch.manual_seed(0)
-    config = DiscriminatorConfig(
+    config = LevelsDiscriminatorConfig(
         height, width, channels=channels, channel_base=128, channel_max=16, architecture=architecture
     )
     return build_discriminator(config).eval().requires_grad_(False)

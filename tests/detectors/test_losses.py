@@ -9,7 +9,7 @@ import torch
 from stylegan_cli.detectors import load_detector
 from stylegan_cli.detectors.losses import load_loss
 from stylegan_cli.errors import SganError
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
 
 
@@ -18,7 +18,7 @@ def test_unavailable_losses(tmp_path, monkeypatch):
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("SGAN_DETECTORS", raising=False)
-    D = build_discriminator(DiscriminatorConfig(16, 16, channel_base=64, channel_max=8))
+    D = build_discriminator(LevelsDiscriminatorConfig(16, 16, channel_base=64, channel_max=8))
     load = functools.partial(load_loss, model=Path("x"), device=torch.device("cpu"))
     with pytest.raises(SganError, match="offline|OFFLINE") as e:
         load("lpips", D.features)

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stylegan_cli.layers import EqualConv2d
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
 from stylegan_cli.ops import append_minibatch_std, bias_act, fir_filter, upfirdn2d, use
 from stylegan_cli.ops.activated_blur import activated_blur
@@ -370,7 +370,9 @@ def make_d(device):
     def make(**options):
         torch.manual_seed(0)
         options = {"channel_base": 128, "channel_max": 8, "mbstd_group": 2} | options
-        return build_discriminator(DiscriminatorConfig(16, 16, **options)).double().to(device).requires_grad_(True)
+        return (
+            build_discriminator(LevelsDiscriminatorConfig(16, 16, **options)).double().to(device).requires_grad_(True)
+        )
 
     return make
 

@@ -14,7 +14,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import stylegan_cli
 from stylegan_cli import ops
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
@@ -176,7 +176,7 @@ def test_a_generator_and_its_gradients(device):
     torch.manual_seed(0)
     config = {"height": 16, "width": 16, "channels": 3, "c_dim": 0, "channel_base": 256, "channel_max": 16}
     G = build_generator(StyleGAN2Config(**config, z_dim=8, w_dim=8, mapping_layers=2)).to(device)
-    D = build_discriminator(DiscriminatorConfig(**config)).to(device)
+    D = build_discriminator(LevelsDiscriminatorConfig(**config)).to(device)
     z = torch.randn(4, 8, device=device)
 
     def gradients():

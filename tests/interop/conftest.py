@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
@@ -169,7 +169,7 @@ def networks():
         torch.manual_seed(seed)
         common = {"c_dim": c_dim, "channel_base": 64, "channel_max": 8, "fir": fir, "half_levels": 0} | common
         config = StyleGAN2Config(size, size, z_dim=6, w_dim=5, mapping_layers=2, architecture=architecture, **common)
-        d_config = DiscriminatorConfig(size, size, architecture=d_architecture, mbstd_group=2, **common)
+        d_config = LevelsDiscriminatorConfig(size, size, architecture=d_architecture, mbstd_group=2, **common)
         G, D = build_generator(config), build_discriminator(d_config)
         for network in (G, D):
             for tensor in network.state_dict().values():

@@ -17,7 +17,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.interop import nvidia_writer
 from stylegan_cli.interop.nvidia_writer import REPOSITORIES, write_nvidia
 from stylegan_cli.interop.opening import open_model
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
@@ -36,7 +36,7 @@ def make(kind, size=(16, 16)):
     torch.manual_seed(0)
     g_settings, d_settings, common = KINDS[kind]
     G = build_generator(StyleGAN2Config(*size, z_dim=8, w_dim=10, **SIZES, **common, **g_settings))
-    D = build_discriminator(DiscriminatorConfig(*size, **SIZES, **common, **d_settings))
+    D = build_discriminator(LevelsDiscriminatorConfig(*size, **SIZES, **common, **d_settings))
     G.mapping.w_avg.normal_()
     for network in (G, D):
         for p in network.parameters():
@@ -73,7 +73,7 @@ def repositories(monkeypatch):
         class Discriminator(StandIn):
             def __init__(self, *, mapping_kwargs, block_kwargs, epilogue_kwargs, **others):
                 arguments = others | mapping_kwargs | block_kwargs | epilogue_kwargs
-                super().__init__(arguments, DiscriminatorConfig, build_discriminator)
+                super().__init__(arguments, LevelsDiscriminatorConfig, build_discriminator)
 
         return {"Generator": Generator, "Discriminator": Discriminator}
 
@@ -164,7 +164,7 @@ def test_other_families_are_refused(tmp_path):
     with pytest.raises(SganError, match="support only StyleGAN2 and StyleGAN3, not the family 'stylegan'"):
         write_nvidia(tmp_path / "m.pkl", G, None, "ada")
     for changes in ({"blur": (1.0, 2.0, 1.0)}, {"fade": True}):
-        D = build_discriminator(DiscriminatorConfig(16, 16, **orig, **changes))
+        D = build_discriminator(LevelsDiscriminatorConfig(16, 16, **orig, **changes))
         with pytest.raises(SganError, match="does not support growing or an additional blur"):
             write_nvidia(tmp_path / "m.pkl", make("plain")[0], D, "sg3")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.interop.checkpoint import FormatError
 from stylegan_cli.interop.networks import read_networks
 from stylegan_cli.interop.opening import open_model
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.pickled import Part, PickleError
@@ -25,7 +25,7 @@ def pair():
     """A generator and a discriminator at 32 x 32 without weights of zero."""
     torch.manual_seed(3)
     G = build_generator(StyleGAN2Config(32, 32, z_dim=24, w_dim=24, mapping_layers=3, **SHAPE)).eval()
-    D = build_discriminator(DiscriminatorConfig(32, 32, **SHAPE)).eval()
+    D = build_discriminator(LevelsDiscriminatorConfig(32, 32, **SHAPE)).eval()
     with torch.no_grad():
         for name, p in [*G.named_parameters(), *D.named_parameters()]:
             if name.endswith(("bias", "strength")):

@@ -10,7 +10,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.interop import rosinality_writer
 from stylegan_cli.interop.opening import open_model
 from stylegan_cli.interop.rosinality_writer import check_layers, check_widths, write_rosinality, write_unchecked
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
@@ -23,7 +23,7 @@ def pair():
     """A generator and a discriminator at 16 x 16 without weights of zero."""
     torch.manual_seed(5)
     G = build_generator(StyleGAN2Config(16, 16, z_dim=10, w_dim=10, mapping_layers=3, **SHAPE))
-    D = build_discriminator(DiscriminatorConfig(16, 16, **SHAPE))
+    D = build_discriminator(LevelsDiscriminatorConfig(16, 16, **SHAPE))
     with torch.no_grad():
         for p in (*G.parameters(), *D.parameters()):
             p.add_(0.3 * torch.randn_like(p))
@@ -121,7 +121,7 @@ def test_the_file_is_reproducible_and_contains_only_the_weights(pair, tmp_path):
     assert torch.load(tmp_path / "c.pt", weights_only=True)["d"]["convs.0.0.weight"].dtype == torch.float32
 
 
-G64, D64 = StyleGAN2Config(64, 64), DiscriminatorConfig(64, 64)
+G64, D64 = StyleGAN2Config(64, 64), LevelsDiscriminatorConfig(64, 64)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_settings_that_are_lost_are_accepted():
         (64, 65536, 1024, None),
     ],
 )
-@pytest.mark.parametrize("kind", [StyleGAN2Config, DiscriminatorConfig])
+@pytest.mark.parametrize("kind", [StyleGAN2Config, LevelsDiscriminatorConfig])
 def test_widths(kind, size, base, most, multipliers):
     config = kind(size, size, channel_base=base, channel_max=most)
     if multipliers is not None:

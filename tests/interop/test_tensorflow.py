@@ -12,7 +12,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.interop.checkpoint import FormatError
 from stylegan_cli.interop.opening import open_model
 from stylegan_cli.interop.tensorflow import read_tensorflow
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.pickled import Part, PickleError
@@ -128,7 +128,7 @@ def make_pair(g=None, d=None, **common):
     } | common
     config = StyleGAN2Config(z_dim=6, w_dim=6, mapping_layers=2, **common, **(g or {}))
     G = build_generator(config)
-    D = build_discriminator(DiscriminatorConfig(mbstd_group=2, mapping_lr=0.1, **common, **(d or {})))
+    D = build_discriminator(LevelsDiscriminatorConfig(mbstd_group=2, mapping_lr=0.1, **common, **(d or {})))
     for network in (G, D):
         for tensor in network.state_dict().values():
             tensor.add_(torch.randn_like(tensor) * 0.2)

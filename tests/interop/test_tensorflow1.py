@@ -14,7 +14,7 @@ from stylegan_cli.errors import SganError
 from stylegan_cli.interop.checkpoint import FormatError
 from stylegan_cli.interop.opening import open_model
 from stylegan_cli.interop.tensorflow import read_tensorflow
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.pickled import Part, PickleError
@@ -34,7 +34,7 @@ def make_pair(side=16, d=None, **common):
     labels = ("concat", "dot") if common.get("c_dim") else ("embed", "projection")
     G = build_generator(StyleGANConfig(side, side, labels=labels[0], **shape, **common))
     d_settings = {"architecture": "orig", "conv_clamp": None, "labels": labels[1], "mbstd_group": 2}
-    D = build_discriminator(DiscriminatorConfig(side, side, **d_settings, **common, **(d or {})))
+    D = build_discriminator(LevelsDiscriminatorConfig(side, side, **d_settings, **common, **(d or {})))
     for network in (G, D):
         for tensor in network.state_dict().values():
             tensor.add_(torch.randn_like(tensor) * 0.2)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stylegan_cli.models.config import DiscriminatorConfig, field_names
+from stylegan_cli.models.config import LevelsDiscriminatorConfig, field_names
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 
@@ -33,7 +33,7 @@ def make_d():
     def make(height=16, width=16, **options):
         torch.manual_seed(0)
         options = {"mapping_layers": 2, "channel_base": 64, "channel_max": 8} | options
-        return randomize(build_discriminator(DiscriminatorConfig(height, width, **options)))
+        return randomize(build_discriminator(LevelsDiscriminatorConfig(height, width, **options)))
 
     return make
 

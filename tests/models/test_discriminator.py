@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
 from stylegan_cli.models.summary import parameter_count
 from stylegan_cli.ops import append_minibatch_std, conv2d_resample, downsample2d, fir_filter, use
@@ -16,7 +16,7 @@ FIR = fir_filter([1, 3, 3, 1])
 
 def test_parameter_count():
     with torch.device("meta"):
-        D = build_discriminator(DiscriminatorConfig(256, 256, channel_base=16384))
+        D = build_discriminator(LevelsDiscriminatorConfig(256, 256, channel_base=16384))
     assert parameter_count(D) == 24_001_089
 
 

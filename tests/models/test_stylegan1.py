@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from stylegan_cli.errors import SganError
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.growing import set_alpha
 from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
@@ -26,7 +26,7 @@ def test_parameter_counts(kind, millions):
     """Karras et al. 2019, section 2: 26.2 M parameters, the traditional generator 23.1 M."""
     with torch.device("meta"):
         G = build_generator(kind(1024, 1024, channel_base=16384))
-        D = build_discriminator(DiscriminatorConfig(1024, 1024, channel_base=16384, **OLD))
+        D = build_discriminator(LevelsDiscriminatorConfig(1024, 1024, channel_base=16384, **OLD))
     assert round(parameter_count(G) / 1e6, 1) == millions and round(parameter_count(D) / 1e6, 1) == 23.1
 
 

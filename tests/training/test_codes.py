@@ -8,7 +8,7 @@ import torch
 
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import MisuseError
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.registry import build_discriminator
 from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling import counter
@@ -23,7 +23,7 @@ from stylegan_cli.training.recipes.gan_plan import plan_new_run
 )
 def test_a_discriminator_predicts_codes_beside_any_labels(c_dim, labels, predicted):
     D = build_discriminator(
-        DiscriminatorConfig(16, 16, c_dim=c_dim, labels=labels, codes=2, channel_base=64, channel_max=8)
+        LevelsDiscriminatorConfig(16, 16, c_dim=c_dim, labels=labels, codes=2, channel_base=64, channel_max=8)
     )
     x, c = torch.randn(4, 3, 16, 16), torch.eye(3)[[0, 1, 2, 0]] if c_dim else None
     logits, predictions = D.forward_with_classes(x, c)

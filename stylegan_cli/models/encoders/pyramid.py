@@ -20,13 +20,14 @@ from torch.nn import functional as F
 
 from ...config import base_size, check_choice
 from ...layers import EqualConv2d, EqualLinear
-from ..config import DiscriminatorConfig, GeneratorConfig, ImageConfig
-from ..discriminator import DiscriminatorBlock
+from ..config import DiscriminatorConfig, GeneratorConfig, ImageConfig, LevelsDiscriminatorConfig, field_names
 from ..generator import LayerInfo
+from ..levels_discriminator import DiscriminatorBlock
 
 _LONGEST = 256  # pixels of the longer side that an encoder sees; larger images are averaged to it
 _HIGHEST = 4  # number of halvings from the level of the finest latents to the lowest level
 _FIR = (1.0, 1.0)  # averages pixels
+_WIDTHS = ("channel_base", "channel_max")
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class EncoderConfig(ImageConfig):
         self._check(0 <= min(self.levels) <= max(self.levels) <= highest, "levels")
         self.trunk()  # reports a channel base that is too small
 
-    def trunk(self) -> DiscriminatorConfig:
+    def trunk(self) -> LevelsDiscriminatorConfig:
         """The network on the way down: that of a discriminator of the size that the encoder sees."""
         shrink = 2**self.halvings
-        return DiscriminatorConfig(
+        return LevelsDiscriminatorConfig(
             height=self.height // shrink,
             width=self.width // shrink,
             channel_base=self.channel_base,
@@ -109,8 +110,7 @@ def z_encoder_config(
         levels=(0,),
         inputs=generator.channels,
         space="z",
-        channel_base=discriminator.channel_base,
-        channel_max=discriminator.channel_max,
+        **{name: getattr(discriminator, name) for name in _WIDTHS if name in field_names(discriminator)},
     )
 
 

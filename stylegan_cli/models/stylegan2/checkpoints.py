@@ -16,7 +16,7 @@ from ..checkpoints import (
     squeeze_noise,
     transpose,
 )
-from ..config import DiscriminatorConfig
+from ..config import LevelsDiscriminatorConfig
 from .config import StyleGAN2Config
 
 # TensorFlow: StyleGAN2 and StyleGAN2-ADA
@@ -35,7 +35,7 @@ def tensorflow_generator(config: StyleGAN2Config, levels: list[int], to_rgb: str
     return names | _tf_modulated(f"b{max(levels)}.torgb", to_rgb)
 
 
-def tensorflow_discriminator(config: DiscriminatorConfig, levels: list[int], from_rgb: str) -> Names:
+def tensorflow_discriminator(config: LevelsDiscriminatorConfig, levels: list[int], from_rgb: str) -> Names:
     names: Names = dense("b4.fc", "4x4/Dense0") | dense("b4.out", "Output") | convolution("b4.conv", "4x4/Conv")
     for level in (4, *levels) if config.architecture == "skip" else ():
         names |= convolution(f"b{level}.fromrgb", f"{level}x{level}/FromRGB")

@@ -33,7 +33,7 @@ class Adversary:
     ):
         self.config, self.means = config, means
         self.D = copy.deepcopy(D).requires_grad_(False)
-        self.D.b4.group = 1  # no deviation within the batch
+        self.D.judge_separately()
         lr, betas = config.lr * config.discriminator_lr, (0.0, 0.99)
         self.optimizer = lazy_adam(list(self.D.parameters()), config.r1_interval if config.gamma else None, lr, betas)
 

@@ -366,4 +366,4 @@ def _load_losses(config: EncoderRunConfig, snapshot: Snapshot) -> tuple[Loss, Lo
 
 def _trunk_like(D: Discriminator | None) -> dict[str, Any]:
     """The channels of the discriminator, whose weights the encoder can start from."""
-    return {} if D is None else {"channel_base": D.config.channel_base, "channel_max": D.config.channel_max}
+    return {name: getattr(D.config, name) for name in ("channel_base", "channel_max") if D and hasattr(D.config, name)}

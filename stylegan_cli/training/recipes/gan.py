@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -35,6 +36,7 @@ from ..guides import load_guides
 from ..optimizer import FusedAdam, lazy_adam
 from ..recipe import Phase
 from ..run import RunOptions, prepare_rank, run_training
+from ..schedule import CosineSchedule
 from ..stats import Means
 from ..transfer import load_matching_tensors, rename_layers
 from .encoder import split
@@ -65,6 +67,7 @@ class Gan(GrowingRecipe):
         self.dataset = dataset.resized(config.data.height, config.data.width)
         self.origins = start.lineage if start else ()
         self.alpha = 1.0  # weight of the highest level while it fades in
+        self.rollbacks, self.lr_scale, self.beta2 = 0, 1.0, None  # see `set_optimizers`
         torch.manual_seed(config.seed)  # the same initial weights on all ranks
         self.G: Generator = build_generator(config.generator)
         if config.info:
@@ -140,20 +143,29 @@ class Gan(GrowingRecipe):
             self.E_ema.update(self.E, shown, self.batch)
 
     def apply_settings(self, rollbacks: int) -> None:
+        self.rollbacks = rollbacks
+        self.set_optimizers()
+        if self.config.aug != "ada" and not (self.config.schedule and self.config.schedule.aug_p is not None):
+            self.objective.p.p.fill_(self.config.aug_p)
+
+    def set_optimizers(self) -> None:
+        """Set what a schedule or a rollback changes."""
         for optimizer in {phase.optimizer for phase in self.phases if isinstance(phase.optimizer, FusedAdam)}:
             group, defaults = optimizer.param_groups[0], optimizer.defaults
-            group |= {name: defaults[name] for name in ("betas", "eps")} | {"lr": defaults["lr"] * 0.5**rollbacks}
-        if self.config.aug != "ada":
-            self.objective.p.p.fill_(self.config.aug_p)
+            beta1, beta2 = defaults["betas"]
+            if self.beta2 is not None:  # corrected for lazy regularization as the first value was
+                beta2 = self.beta2 ** (math.log(beta2) / math.log(self.config.betas[1]))
+            group |= {"betas": (beta1, beta2), "eps": defaults["eps"]}
+            group["lr"] = defaults["lr"] * self.lr_scale * 0.5**self.rollbacks
 
     def halve_batch_gpu(self) -> None:
         """Halve `batch_gpu`. Results stay the same as long as it is a multiple of pl_batch_shrink."""
-        half, group = self.batch_gpu // 2, self.config.discriminator.mbstd_group
-        grouped = self.config.discriminator.mbstd_channels > 0
-        if self.batch_gpu % 2 or grouped and (group is None or half % group):
+        half, group = self.batch_gpu // 2, self.config.discriminator.batch_group
+        whole = self.config.generator.uses_batch or group is None
+        if self.batch_gpu % 2 or whole or half % (group or 1):
             raise SganError(
                 f"Out of memory with {self.batch_gpu} images at a time on one rank, the fewest that "
-                f"minibatch-deviation groups of {group or 'all'} allow.",
+                + ("batch normalization allows." if whole else f"minibatch-deviation groups of {group} allow."),
                 hint="Choose a smaller --mbstd-group, --batch-gpu, --size or --cbase, or --precision fp16.",
             )
         self.config = self.objective.config = dataclasses.replace(self.config, batch_gpu=half)
@@ -186,6 +198,8 @@ def make_engine(
     """Build the engine of a run, with growing if the config says so."""
     growth = Growth(config) if config.growth else None
     hooks: dict[str, Hook] = {"growth": growth} if growth else {}
+    if config.schedule is not None:
+        hooks["schedule"] = CosineSchedule(config)
     if config.blur_sigma > 0:
         hooks["blur"] = BlurSchedule(config.blur_sigma, config.blur_kimg)
     recipe = Gan(growth.stage.config if growth else config, dataset, device, start, dtype, graphs)
@@ -204,12 +218,14 @@ def make_gan_phases(
     penalties = [name for name, weight in weights.items() if weight > 0]
     d_interval = config.r1_interval if penalties and config.r1_interval > 1 else None
     g = _adam(list(G.parameters()), config, config.lr, g_interval, graphs)
+    steps = config.d_steps
     d_lr = config.lr if config.d_lr is None else config.d_lr
     d = _adam(_unfrozen(D, config.freezed), config, d_lr, d_interval, graphs)
-    phases = [Phase("G", G, g, objective.generator_main, end=objective.end_main)]
+    phases = [Phase("G", G, g, objective.generator_main, steps, 1.0, objective.end_main)]
     if g_interval:
         path, end = objective.generator_path_length, objective.end_generator_path_length
-        phases.append(Phase("G path length", G, g, path, g_interval, end, objective.begin_generator_path_length))
+        begin = objective.begin_generator_path_length
+        phases.append(Phase("G path length", G, g, path, g_interval * steps, float(g_interval), end, begin))
     every_step = bool(penalties) and d_interval is None
     d_loss = objective.discriminator_with_penalties if every_step else objective.discriminator_main
     phases.append(Phase("D", D, d, d_loss, end=objective.end_main))

@@ -19,6 +19,7 @@ from ...distributed import sum_over_ranks, world_size
 from ...models.discriminator import Discriminator
 from ...models.encoders.pyramid import PyramidEncoder
 from ...models.generator import Generator
+from ...models.statistics import collect_statistics, commit_statistics, discard_statistics
 from ...ops import blur2d, has_kernels, tensor_cores
 from ...sampling import counter
 from ...sampling.latents import sample_noise
@@ -64,6 +65,7 @@ class Objective:
         self.half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
         self.augment = make_augment(config)
         self.blur: Tensor | None = None  # [K] taps of a blur before augmentation
+        self.gamma_scale = 1.0  # of the weights of R1 and R2, see training/schedule.py
         self.p = AdaptiveP(
             config.aug_p,
             config.ada_target if config.aug == "ada" else None,
@@ -81,7 +83,7 @@ class Objective:
             images = self._synthesize(ws, batch, "g")
         seen = self._augmented(images, batch, "g.aug")
         logits, classes = self.D.forward_with_classes(seen, batch.fake_labels, dtype=self.half)
-        loss = self.loss.generator(logits)
+        loss = self._generator_loss(logits, self._real_logits(batch, "g.real.aug"))
         self.means.add("loss/G", loss)
         loss = self._guide_generator(loss, seen)
         total = self._with_codes(loss.sum(), "loss/G", classes, batch)
@@ -102,7 +104,7 @@ class Objective:
             images = torch.where(held_out[:, None, None, None], images.detach(), images)
         pixels = (images - batch.images).square().mean((1, 2, 3))
         logits, _ = self._discriminate(images, batch.fake_labels, batch, "modes.aug")
-        loss = self.loss.generator(logits)[:, 0]
+        loss = self._generator_loss(logits, self._real_logits(batch, "modes.real.aug"))[:, 0]
         for name, values in (("loss/E pixels", pixels), ("loss/E", loss)):
             kept = values if held_out is None else values.detach().masked_fill(held_out, torch.nan)
             self.means.add(name, kept)  # which ignores what is not a number
@@ -123,13 +125,14 @@ class Objective:
     def discriminator_main(self, batch: GanBatch) -> Tensor:
         """The discriminator's loss on generated and real images, with the classification loss if it is a classifier."""
         fakes = self._fakes(batch, "d", self.G.collect_statistics)
-        fake, real, fake_classes, real_classes = self._discriminate_both(fakes, batch)
+        with collect_statistics(self.D):
+            fake, real, fake_classes, real_classes = self._discriminate_both(fakes, batch)
         loss = self.loss.discriminator(real, fake)
-        if self.loss.boundary is None:
+        if self.loss.drifts:
             loss = loss + self.config.drift * losses.drift(real)
-        self.p.observe(real - (self.loss.boundary or 0))
+        self.p.observe(real - (fake if self.loss.paired else self.loss.boundary or 0))
         self.means.add("loss/D", loss)
-        loss = self._guide_discriminator(loss, fake, fakes, batch)
+        loss = self._guide_discriminator(loss, fake, real, fakes, batch)
         self.means.add("score/fake", fake)
         self.means.add("score/real", real)
         total = self._with_codes(loss.sum(), "loss/D", fake_classes, batch)
@@ -141,10 +144,10 @@ class Objective:
         config, terms = self.config, []
         if config.gamma > 0:
             r1 = self._penalty("r1", gradient_penalty, batch.images, batch.labels, batch)
-            terms.append(config.gamma / 2 * r1)
+            terms.append(self.gamma_scale * config.gamma / 2 * r1)
         if config.r2_gamma > 0:
             r2 = self._penalty("r2", gradient_penalty, self._fakes(batch, "r2"), batch.fake_labels, batch)
-            terms.append(config.r2_gamma / 2 * r2)
+            terms.append(self.gamma_scale * config.r2_gamma / 2 * r2)
         if config.gp_weight > 0:
             gp = self._penalty("gp", wgan_gp, self._interpolated(batch), batch.labels, batch)
             terms.append(config.gp_weight * gp)
@@ -167,6 +170,7 @@ class Objective:
         """Update the generator's training statistics with a pass over the batch of all ranks. The mean of w moves with
         every pass of G, as in StyleGAN2-ADA: those of both losses and of the path length."""
         self.G.commit_statistics(self.config.batch, sum_over_ranks)
+        commit_statistics(self.D, 2 * self.config.batch, sum_over_ranks)  # of real and generated images
 
     def end_generator_path_length(self) -> None:
         """Update the generator's training statistics with the part of the batch whose path lengths were taken."""
@@ -174,7 +178,8 @@ class Objective:
 
     def discard_batch(self) -> None:
         """Drop what an unfinished batch accumulated."""
-        self.G.discard_statistics()
+        for network in (self.G, self.D):
+            discard_statistics(network)
 
     # ------------------------------------------------------------------------------------------- parts
 
@@ -260,6 +265,20 @@ class Objective:
         self.means.add(f"{name}/penalty", values)
         return values.sum()
 
+    def _real_logits(self, batch: GanBatch, purpose: str) -> Tensor | None:  # [N, 1], without gradients
+        """D's outputs for the real images, if the loss of generated ones depends on them."""
+        if not self.loss.paired:
+            return None
+        with torch.no_grad():
+            return self._discriminate(batch.images, batch.labels, batch, purpose)[0]
+
+    def _generator_loss(
+        self,
+        fake: Tensor,  # [N, 1] logits of generated images
+        real: Tensor | None,  # [N, 1] logits of real images, if the loss depends on them
+    ) -> Tensor:  # [N, 1]
+        return self.loss.generator(fake) if real is None else self.loss.generator(fake, real)
+
     def _guide_generator(
         self,
         loss: Tensor,  # [N, 1] of G
@@ -275,13 +294,15 @@ class Objective:
         self,
         loss: Tensor,  # [N, 1] of D
         logits: Tensor,  # [N, 1] of D for generated images
-        fakes: Tensor,  # [N, C, H, W] the same images, before augmentation
+        real: Tensor,  # [N, 1] of D for real images
+        fakes: Tensor,  # [N, C, H, W] the generated images, before augmentation
         batch: GanBatch,
     ) -> Tensor:  # [N, 1] with the guides' terms
         if guides := [guide for guide in self.guides if guide.config.discriminator_weight > 0]:
             seen = self._augmented(fakes, batch, "d.fake.aug")
             for guide in guides:
-                loss = loss + guide.config.discriminator_weight * guide.reward(seen) * self.loss.generator(logits)
+                wanted = self._generator_loss(logits, real if self.loss.paired else None)
+                loss = loss + guide.config.discriminator_weight * guide.reward(seen) * wanted
         return loss
 
     def _with_classification(
@@ -328,10 +349,10 @@ class Objective:
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # [N, 1] logits of fakes, reals; [N, c_dim] class logits
         """On a GPU one pass over both, ordered so that no group of the minibatch deviation has images of both kinds;
         two passes where the group is the whole batch, and on a CPU, whose caches are small."""
-        n, config = len(fakes), self.config.discriminator
-        group = (config.mbstd_group or n) if config.mbstd_channels else 1
+        n, own_group = len(fakes), self.config.discriminator.batch_group
+        group = own_group or n
         kinds = (fakes, batch.fake_labels, "d.fake.aug"), (batch.images, batch.labels, "d.real.aug")
-        if not has_kernels(fakes.device) or group > n or group == n and config.mbstd_group is None:
+        if not has_kernels(fakes.device) or group > n or group == n and own_group is None:
             (fake, a), (real, b) = (self._discriminate(x, c, batch, purpose) for x, c, purpose in kinds)
             return fake, real, a, b
         size = (group, n // group)  # image i is member i / groups of group i mod groups

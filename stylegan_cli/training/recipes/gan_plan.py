@@ -247,9 +247,9 @@ def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
 
 def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
     """Replace the networks by the snapshot's, adapted to the run's images and settings, without an EMA ramp-up."""
-    data, group = config.data, config.discriminator.mbstd_group
+    data, group = config.data, getattr(config.discriminator, "mbstd_group", None)
     values = {"height": data.height, "width": data.width, "channels": data.channels, "c_dim": config.generator.c_dim}
-    values |= {"conv_clamp": config.discriminator.conv_clamp, "fade": False}
+    values |= {"conv_clamp": getattr(config.discriminator, "conv_clamp", None), "fade": False}
     generator = replace_known_fields(info.generator, **values)
     discriminator = config.discriminator
     if info.discriminator:

@@ -79,7 +79,8 @@ def _changes(config: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that differ from the run's settings. Raises SganError if one of them cannot be changed."""
     data, discriminator = config.data, config.discriminator
     current = {**vars(config.generator), **vars(config), "size": (data.height, data.width), "cond": data.label}
-    current |= {"mirror": data.mirror, "mbstd_group": discriminator.mbstd_group}
+    current |= {"mirror": data.mirror, "mbstd_group": getattr(discriminator, "mbstd_group", None)}
+    current |= {"schedule_kimg": config.schedule.kimg if config.schedule else 0}
     current |= {"aux_classifier": discriminator.labels == "classifier"}
     changes = {name: x for name, x in options.items() if name not in current or current[name] != x}
     if fixed := sorted(changes.keys() - {*_EXECUTION, *_TRAINING, "mirror"}):
@@ -120,10 +121,10 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     if "batch_gpu" not in changes and batch % (config.batch_gpu * gpus):
         changes = changes | {"batch_gpu": math.gcd(max(batch // gpus, 1), config.batch_gpu)}
     with named_options():
-        new, group = dataclasses.replace(config, **changes), config.discriminator.mbstd_group
-    if config.discriminator.mbstd_channels and min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
+        new, group = dataclasses.replace(config, **changes), config.discriminator.batch_group
+    if min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
         raise SganError(
-            f"--batch-gpu {new.batch_gpu} is smaller than a minibatch-deviation group of {group}.",
+            f"--batch-gpu {new.batch_gpu} is smaller than a minibatch-deviation group of {group or 'all'}.",
             hint=f"Choose fewer --gpus, a larger --batch-gpu, or a --batch that is a multiple of {group}.",
         )
     return new

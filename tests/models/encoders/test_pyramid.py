@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stylegan_cli.errors import MisuseError, SganError
-from stylegan_cli.models.config import DiscriminatorConfig
+from stylegan_cli.models.config import LevelsDiscriminatorConfig
 from stylegan_cli.models.encoders.pyramid import EncoderConfig, PyramidEncoder, encoder_config
 from stylegan_cli.models.registry import build_discriminator, build_generator
 from stylegan_cli.models.stylegan.config import StyleGANConfig
@@ -76,7 +76,7 @@ def test_it_starts_from_the_discriminator():
     """Every module on the way down and the first layer; of another architecture, what has the same shape."""
     config = StyleGAN2Config(32, 32, **SMALL)
     E, _ = build(config)
-    D = build_discriminator(DiscriminatorConfig(32, 32, channel_base=512, channel_max=8))
+    D = build_discriminator(LevelsDiscriminatorConfig(32, 32, channel_base=512, channel_max=8))
     before = {name: t.clone() for name, t in E.state_dict().items()}
     E.start_from(D)
     own, given = E.state_dict(), D.state_dict()
