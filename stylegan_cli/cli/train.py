@@ -11,12 +11,13 @@ from click.core import ParameterSource
 
 from ..config import to_json
 from ..models.registry import presets
-from ..training.choices import OBJECTIVES, PIPES, PRECISIONS
+from ..training.choices import PRECISIONS
 from .call import resolve_device, warn
 from .launch import launch_run
 from .options import device_option, features_option, gpus_option, kernels_option
-from .params import KIMG, SIZE, ByLevel, FiniteRange, Number
+from .params import KIMG, SIZE, FiniteRange
 from .progress import Bars, bar
+from .train_options import PRESET, learning_options
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -25,11 +26,7 @@ if TYPE_CHECKING:
     from ..training.recipes.gan_plan import Plan
     from ..training.run import Measure, RunOptions
 
-_PRESET = "Default: from the preset."
 _PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets().items())
-_OBJECTIVES = ", ".join(f"{name} ({about})" for name, about in OBJECTIVES.items())
-_EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == 1)
-_PIPES = [name for name in PIPES if name != "diffaug"]
 
 
 @click.command(short_help="Train a StyleGAN on a dataset of images.")
@@ -68,11 +65,15 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     help="Folder that contains the run folders.",
 )
 @click.option(
-    "--kimg", type=KIMG, help=f"Length of the run in kimg, thousands of images shown to the discriminator. {_PRESET}"
+    "--kimg",
+    type=KIMG,
+    help=f"Length of the run in kimg, thousands of images shown to the discriminator. {PRESET}",
 )
-@click.option("--snap", type=KIMG, help=f"Interval between snapshots in kimg. {_PRESET}")
+@click.option("--snap", type=KIMG, help=f"Interval between snapshots in kimg. {PRESET}")
 @click.option(
-    "--batch", type=click.IntRange(1), help=f"Number of images per training step, over all GPUs together. {_PRESET}"
+    "--batch",
+    type=click.IntRange(1),
+    help=f"Number of images per training step, over all GPUs together. {PRESET}",
 )
 @click.option(
     "--batch-gpu",
@@ -80,157 +81,7 @@ _PIPES = [name for name in PIPES if name != "diffaug"]
     help="Number of images at a time on one GPU; smaller values need less memory. Default: --batch / --gpus.",
 )
 @gpus_option
-@click.option("--loss", type=click.Choice(list(OBJECTIVES)), help=f"Training objective: {_OBJECTIVES}. {_PRESET}")
-@click.option(
-    "--gamma",
-    type=FiniteRange(0),
-    help=f"R1 regularization weight (R1 penalizes the discriminator's gradient at real images). {_PRESET}",
-)
-@click.option(
-    "--r2",
-    "r2_gamma",
-    type=FiniteRange(0),
-    help="R2 regularization weight (like R1, at generated images). Default: --gamma with relativistic, else 0.",
-)
-@click.option("--gp", "gp_weight", type=FiniteRange(0), help="Gradient penalty weight of --loss wgan. Default: 10.")
-@click.option(
-    "--drift",
-    type=FiniteRange(0),
-    help="Weight of the discriminator's squared outputs in --loss wgan. Default: 0.001.",
-)
-@click.option(
-    "--penalty-interval",
-    "r1_interval",
-    type=click.IntRange(1),
-    help=f"Number of steps between R1, R2 or gradient penalties. Default: 16; 1 with wgan, "
-    f"relativistic or --cfg {_EVERY_STEP}.",
-)
-@click.option(
-    "--aux-classifier",
-    is_flag=True,
-    help="Also train the discriminator to predict the class (AC-GAN). Requires --cond.",
-)
-@click.option(
-    "--info",
-    type=click.IntRange(0),
-    metavar="K",
-    help="Number of values of a code that the generator takes in the place of a class, and that the discriminator "
-    "recovers from its images: kinds of images, found without labels (InfoGAN). 0 drops that of the model to start "
-    "from. Default: that of the model, else no code.",
-)
-@click.option(
-    "--info-continuous",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Number of numbers of z that the discriminator recovers: gradual properties. 0 drops those of the model to "
-    "start from. Default: as that model, else none.",
-)
-@click.option(
-    "--info-weight", type=FiniteRange(0), help="Weight of the recovery of the codes in both losses. Default: 1."
-)
-@click.option(
-    "--mode-regularize",
-    "mode_weight",
-    type=FiniteRange(0, min_open=True),
-    is_flag=False,
-    flag_value=1.0,
-    metavar="[WEIGHT]",
-    help="Also train an encoder, and the generator to reproduce real images from what it finds: against mode collapse "
-    "(MRGAN). The run then has an encoder for `sgan encode`. Default: off; without WEIGHT, 1.",
-)
-@click.option("--lr", type=FiniteRange(0, min_open=True), help=f"Learning rate. {_PRESET}")
-@click.option(
-    "--dlr",
-    "d_lr",
-    type=FiniteRange(0, min_open=True),
-    help="Learning rate of the discriminator. Default: --lr if set, else from the preset.",
-)
-@click.option(
-    "--d-steps",
-    type=click.IntRange(1),
-    help=f"Number of steps of the discriminator for one of the generator. {_PRESET}",
-)
-@click.option(
-    "--schedule-kimg",
-    type=FiniteRange(0),
-    help="Time in kimg in which learning rate and gamma fall along a cosine, to a quarter and a tenth, or to what the "
-    "preset says; 0 keeps them. Default: from the preset; most keep them.",
-)
-@click.option("--pl-weight", type=FiniteRange(0), help=f"Path-length regularization weight. {_PRESET}")
-@click.option(
-    "--mixing-prob",
-    type=FiniteRange(0, 1),
-    help=f"Probability of style mixing (one image from two latents). {_PRESET}",
-)
-@click.option(
-    "--ema-kimg", type=KIMG, help=f"Half-life in kimg of the moving average of the generator's weights. {_PRESET}"
-)
-@click.option(
-    "--cbase",
-    "channel_base",
-    type=click.IntRange(16),
-    help=f"Channel base: layers at resolution r have min(cbase / r, cmax) channels. {_PRESET}",
-)
-@click.option("--cmax", "channel_max", type=click.IntRange(1), help=f"Maximum number of channels per layer. {_PRESET}")
-@click.option(
-    "--map-depth", "mapping_layers", type=click.IntRange(1), help=f"Number of layers of the mapping network. {_PRESET}"
-)
-@click.option(
-    "--mbstd-group",
-    type=click.IntRange(1),
-    help=f"Number of images per group of the minibatch standard deviation. {_PRESET}",
-)
-@click.option(
-    "--aug",
-    type=click.Choice(["ada", "fixed", "noaug", "diffaug"]),
-    help="Augmentation of the images that the discriminator sees: ada (adaptive, as strong as overfitting requires), "
-    f"fixed (constant strength), noaug (none) or diffaug (DiffAugment). {_PRESET}",
-)
-@click.option(
-    "--augpipe",
-    type=click.Choice(_PIPES),
-    help="Augmentations of --aug ada and fixed: blit (flips, shifts, 90-degree turns), geom (scaling, rotation), "
-    "color, filter, noise, cutout, or the first letters of several in this order. Default: bgc.",
-)
-@click.option(
-    "--target",
-    "ada_target",
-    type=Number(),
-    help="Target of --aug ada for r_t, the mean sign of the discriminator's outputs on real images, which rises as it "
-    "overfits. Default: 0.6.",
-)
-@click.option(
-    "--p",
-    "aug_p",
-    type=FiniteRange(0, 1),
-    help="Probability of each augmentation: constant with --aug fixed, at the start with --aug ada. Default: 0.",
-)
-@click.option(
-    "--freezed",
-    type=click.IntRange(0),
-    help="Number of discriminator layers to freeze, counted from the image (Freeze-D). Default: 0.",
-)
-@click.option(
-    "--grow-from",
-    type=click.IntRange(4),
-    metavar="LEVEL",
-    help="Level (resolution: 4, 8, 16 ...) at which progressive growing starts; higher ones are added during training. "
-    "Default: from the preset; most do not grow.",
-)
-@click.option("--grow-kimg", type=KIMG, help=f"Training time at each level of a growing run, in kimg. {_PRESET}")
-@click.option("--fade-kimg", type=KIMG, help=f"Time to fade in each new level, in kimg. {_PRESET}")
-@click.option(
-    "--grow-batch",
-    type=ByLevel(int),
-    metavar="LEVEL:BATCH,...",
-    help=f"Batch size per level of a growing run, such as 4:64,8:32. {_PRESET}",
-)
-@click.option(
-    "--grow-lr",
-    type=ByLevel(float),
-    metavar="LEVEL:RATE,...",
-    help=f"Learning rate per level of a growing run, such as 128:0.0015. {_PRESET}",
-)
+@learning_options
 @click.option(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),

@@ -74,7 +74,7 @@ def generator_relativistic(
     fake: Tensor,  # [N, 1] outputs for generated images
     real: Tensor,  # [N, 1] outputs for real images
 ) -> Tensor:  # [N, 1]
-    """-log(sigmoid(D(fake) - D(real))): each generated image shall look more real than the real image of its place
+    """-log(sigmoid(D(fake) - D(real))): each generated image has to look more real than the real image of its place
     (Jolicoeur-Martineau 2019, RpGAN; Huang et al. 2024, equation 2, with f(t) = -log(1 + exp(-t)))."""
     return F.softplus(real - fake)
 

@@ -62,10 +62,7 @@ def make_train_config(
     group = options.pop("mbstd_group") if "mbstd_group" in options else largest
     if options.get("precision") == "auto":
         options["precision"] = "bf16" if prefers_bfloat16(torch.device("cpu"), data.height, data.width) else "fp32"
-    own = {"mbstd_group": min(group, batch_gpu), "codes": options.get("info_continuous", 0)}
-    if options.pop("aux_classifier", False) or options.get("info"):
-        own["labels"] = "classifier"
-    generator, discriminator = _networks(family, preset, data, options, pick, chosen, own)
+    generator, discriminator = _networks(family, preset, data, options, pick, chosen, min(group, batch_gpu))
     gamma = pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch)
     ema_kimg = pick("ema_kimg", lambda: batch * 10 / 32)
     loss = options.get("loss", preset.loss)
@@ -101,7 +98,7 @@ def _networks(
     options: dict[str, Any],
     pick: Callable[[str, Any], Any],  # (name, rule) -> the user's value, else the preset's, else the rule's
     chosen: Collection[str],  # fields that the user set
-    own: dict[str, Any],  # fields of the discriminator that take precedence over the preset
+    mbstd_group: int,
 ) -> tuple[GeneratorConfig, DiscriminatorConfig]:
     """Return the configurations of both networks, from the fields that their families have."""
     shared = {
@@ -119,7 +116,10 @@ def _networks(
     # The user's channels are those of both networks, also if the preset has others for one of them.
     g = shared | wide | latents | {name: value for name, value in preset.generator.items() if name not in chosen}
     d = shared | {"mbstd_channels": pick("mbstd_channels", None)}
-    d |= {name: value for name, value in preset.discriminator.items() if name not in chosen} | own
+    d |= {name: value for name, value in preset.discriminator.items() if name not in chosen}
+    d |= {"mbstd_group": mbstd_group, "codes": options.get("info_continuous", 0)}
+    if options.pop("aux_classifier", False) or options.get("info"):
+        d["labels"] = "classifier"
     return _build(family.config, g), _build(family.discriminator.config, d)
 
 

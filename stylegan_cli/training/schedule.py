@@ -12,7 +12,7 @@ from typing import Any
 from .config import TrainConfig
 from .engine import Engine
 
-STEPS = 256  # in which the settings move, so that CUDA graphs, which contain them, are captured anew that often
+STEPS = 256  # in which the settings move, so that CUDA graphs, which contain them, are not captured again at every step
 
 
 def at(
