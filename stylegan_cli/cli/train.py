@@ -216,9 +216,7 @@ def _plan(
         options |= {name: options[name] or None for name in options if name.startswith("guide")}
         options["precision"] = None if options["precision"] == "auto" else options["precision"]
         return plan_resumed_run(Path(resume), {"cfg": cfg, **options}, data, progress)
-    if options["precision"] == "auto" and device != "cpu":
-        options["precision"] = "fp16" if device.startswith("cuda") else "fp32"
-    return plan_new_run(data, cfg, resume and _snapshot(resume), progress=progress, **options)
+    return plan_new_run(data, cfg, resume and _snapshot(resume), device=device, progress=progress, **options)
 
 
 def _train(run: Plan, device: str, options: RunOptions, dataset: Dataset | None) -> None:

@@ -132,7 +132,8 @@ learning_options = combine_options(
         "--augpipe",
         type=click.Choice(_PIPES),
         help="Augmentations of --aug ada and fixed: blit (flips, shifts, 90-degree turns), geom (scaling, rotation), "
-        "color, filter, noise, cutout, or the first letters of several in this order. Default: bgc.",
+        "color, filter, noise, cutout, the first letters of several in this order, or modern (blit, geom, half as "
+        f"often color, cutout). {PRESET}",
     ),
     click.option(
         "--target",

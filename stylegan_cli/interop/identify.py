@@ -70,7 +70,6 @@ _VARIANTS: list[tuple[str, str]] = [
     (r"(^|\.)(backbone\.synthesis|superresolution)\.", "an EG3D model"),
     (r"(^|\.)(iwt|dwt)\.|\.iwt\.|\.dwt\.", "a SWAGAN"),
     (r"(^|\.)GAN(\.|$)|(^|\.)(G\.initial_conv|S\.net\.\d)|\.to_style1\.", "a model of lucidrains' stylegan2_pytorch"),
-    (r"(^|\.)MainLayers\.\d", "an R3GAN model"),
 ]
 # Other content: pattern -> what the file is -> how to go on
 _CONTENTS: list[tuple[str, str, str]] = [

@@ -19,7 +19,6 @@ from .tensorflow_network import resolve_name as resolve_tensorflow_name
 
 PERSISTENT = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _UNSUPPORTED = {  # top-level package that a pickle names -> program
-    "R3GAN": "R3GAN",
     "dill": "StyleGAN-XL, or another program that uses dill",
     "pg_modules": "StyleGAN-XL or Projected GAN",
 }
@@ -84,6 +83,13 @@ class Settings:
         self.values = state if isinstance(state, dict) else {}
 
 
+class _NetworkClass(str):
+    """The name of a class for files that call it; in those that hold its objects, it makes them."""
+
+    def __call__(self) -> Module:
+        return Module(self)
+
+
 class _AnyClass:
     """Replaces a class of a torch.save file: its objects are data. Functions are refused: they have arguments."""
 
@@ -112,10 +118,17 @@ def resolve_name(module: str, name: str) -> Any:
         raise FormatError(f"it is a checkpoint of {program}, which is not supported")
     if f"{module}.{name}" in _SETTINGS:
         return Settings
+    if module.startswith(_PLAIN_MODULES):
+        return _AnyClass(f"{module}.{name}")
+    if module == "torch" and name in _TYPES:
+        return name
     module, name = _SAME.get(f"{module}.{name}", (module, name))
-    return resolve_writer_name(module, name) or resolve_tensorflow_name(module, name)
+    found = resolve_writer_name(module, name)
+    return _NetworkClass(found) if type(found) is str else found or resolve_tensorflow_name(module, name)
 
 
+_PLAIN_MODULES = ("torch.nn.modules.", "R3GAN.")  # whose objects, saved by reference to their class, are data
+_TYPES = ("float32", "float16", "bfloat16", "float64")
 _MEANINGS = {
     PERSISTENT: _reconstruct_persistent,
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,

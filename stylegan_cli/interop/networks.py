@@ -11,7 +11,7 @@ from typing import Any
 
 from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..pickled import Part, PickleError
-from . import nvidia, nvidia_state, nvidia_stylegan3, rosinality
+from . import nvidia, nvidia_state, nvidia_stylegan3, r3gan, rosinality
 from .checkpoint import Checkpoint, FormatError, Loadable, OtherContentError
 from .identify import refuse_variants
 from .modules import Contents, Settings, read_tree
@@ -19,6 +19,8 @@ from .nvidia_writer import NetworkCall, read_calls
 
 _NVIDIA, _NVIDIA3, _ROSINALITY = "synthesis.b4.const", "synthesis.input.freqs", "input.input"  # of the generators
 _NVIDIA_D, _ROSINALITY_D = "b4.out.weight", "final_linear.1.weight"  # and of the discriminators
+_GENERATORS = (_NVIDIA, _NVIDIA3, _ROSINALITY, r3gan.GENERATOR)
+_DISCRIMINATORS = (_NVIDIA_D, _ROSINALITY_D, r3gan.DISCRIMINATOR)
 _MAX_NETWORKS = 32  # in one file
 _AVERAGE = re.compile(r"ema|avg|average|shadow|^gs$", re.IGNORECASE)  # in the name of a moving average
 _MEANS_OF_W = ("latent_avg", "mean_latent", "w_avg", "dlatent_avg")
@@ -33,13 +35,15 @@ def read_networks(file: Part) -> Checkpoint:
     contents = Contents()
     contents.add(tree)
     refuse_variants(contents)
-    prefix, mark, others = _choose(contents, (_NVIDIA, _NVIDIA3, _ROSINALITY))
+    prefix, mark, others = _choose(contents, _GENERATORS)
     w_avg = _mean_of_w(contents, prefix) if mark == _ROSINALITY else None
     generator, tensors, notes = _generator_at(contents, prefix, mark, w_avg)
     discriminator, d_tensors, d_notes = _discriminator_of(contents, generator)
     is_module = prefix.rstrip(".") in contents.modules
     if mark == _ROSINALITY:
         measure = w_avg is None
+    elif mark == r3gan.GENERATOR:  # the mean of z is 0
+        measure = generator.c_dim > 0
     else:  # a module without it is incomplete
         measure = not is_module and "mapping.w_avg" not in contents.under(prefix)
     guesses = ("The file has no mean of w; it was measured with 10,000 latents.",) if measure else ()
@@ -88,6 +92,8 @@ def _generator_at(
     if mark == _ROSINALITY:
         return rosinality.generator_of(_own_tensors(contents, prefix), w_avg)
     module = contents.modules.get(prefix.rstrip("."))
+    if mark == r3gan.GENERATOR:
+        return (*r3gan.generator_of(contents.under(prefix), module), ())
     if mark == _NVIDIA3:
         if module is None:
             return nvidia_stylegan3.state_generator_of(contents.under(prefix))
@@ -99,7 +105,7 @@ def _generator_at(
 
 def _own_tensors(contents: Contents, prefix: str) -> dict[str, Any]:
     """The tensors of a generator without what is beside them in a flat file: a mean of w, other networks."""
-    marks = (_NVIDIA, _NVIDIA3, _ROSINALITY, _NVIDIA_D, _ROSINALITY_D)
+    marks = (*_GENERATORS, *_DISCRIMINATORS)
     others = tuple(
         {path.removesuffix(mark) for path in contents.tensors for mark in marks if path.endswith("." + mark)}
     )
@@ -111,15 +117,18 @@ def _discriminator_of(
     contents: Contents, generator: GeneratorConfig
 ) -> tuple[DiscriminatorConfig | None, dict[str, Loadable], tuple[str, ...]]:
     try:
-        prefix, mark, _ = _choose(contents, (_NVIDIA_D, _ROSINALITY_D))
+        prefix, mark, _ = _choose(contents, _DISCRIMINATORS)
     except OtherContentError:
         return None, {}, ()
-    if mark == _NVIDIA_D and (module := contents.modules.get(prefix.rstrip("."))):
+    module = contents.modules.get(prefix.rstrip("."))
+    if mark == _NVIDIA_D and module is not None:
         return (*nvidia.discriminator_of(module), ())
     weights = contents.under(prefix)
     try:
         if mark == _NVIDIA_D:
             return (*nvidia_state.discriminator_of(weights), ())
+        if mark == r3gan.DISCRIMINATOR:
+            return (*r3gan.discriminator_of(weights, module), ())
         return (*rosinality.discriminator_of(weights, generator), ())
     except FormatError as e:  # the generator is useful without it
         return None, {}, (f"The discriminator is omitted: {e}.",)
@@ -155,6 +164,8 @@ def _name(prefix: str) -> str:
 
 
 def _format(prefix: str, mark: str, is_module: bool) -> str:
+    if mark == r3gan.GENERATOR:
+        return "R3GAN pickle" if is_module else "R3GAN state dictionary"
     if mark != _ROSINALITY:
         return "NVIDIA PyTorch pickle" if is_module else "NVIDIA state dictionary"
     return "pSp, e4e or ReStyle file" if prefix.endswith("decoder.") else "rosinality file"

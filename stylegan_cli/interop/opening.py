@@ -155,7 +155,10 @@ def _is_from_torch_save(file: Part) -> bool:
 def _measure_w_avg(G: Generator) -> None:
     """Calculate the mean of w, for truncation, for an unconditional model without one."""
     z = counter.normal(0, "w_avg", torch.arange(_W_AVG_SAMPLES), (G.config.z_dim,)).to(G.mapping.w_avg.device)
-    G.mapping.w_avg.copy_(torch.cat([G.mapping(part)[:, 0] for part in z.split(500)]).mean(0))
+    c = torch.eye(G.config.c_dim)[torch.arange(len(z)) % G.config.c_dim] if G.config.c_dim else None
+    labels = [None] * len(z) if c is None else c.split(500)
+    ws = [G.mapping(part, label)[:, 0] for part, label in zip(z.split(500), labels)]
+    G.mapping.w_avg.copy_(torch.cat(ws).mean(0))
 
 
 @functools.lru_cache(4)

@@ -6,3 +6,4 @@ from .layout import to_memory_format
 from .linear import EqualLinear
 from .modulated import ModulatedConv2d, ToRGB, batched_styles
 from .normalize import normalize_2nd_moment
+from .plain import PlainConv2d, PlainLinear

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..layers import EqualLinear
+from ..layers import EqualLinear, PlainLinear
 from .config import GeneratorConfig
 from .label_space import LabelSpace
 from .mapping import MappingNetwork
@@ -250,7 +250,7 @@ class Generator(nn.Module):
     ) -> Tensor:  # [styles, w_dim]
         """The effective weight of the affine map from w to a layer's styles: style = style_weight w + bias."""
         affine = self.get_submodule(f"{row.name}.affine")
-        assert isinstance(affine, EqualLinear)
+        assert isinstance(affine, (EqualLinear, PlainLinear))
         return affine.weight * affine.weight_gain
 
     # ------------------------------------------------------------------------------ training statistics

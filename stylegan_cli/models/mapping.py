@@ -6,10 +6,10 @@ w = fc(... fc([normalize(z), normalize(embed(c))]))
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..layers import EqualLinear, normalize_2nd_moment
-from .config import StyledConfig
+from .config import GeneratorConfig, StyledConfig
 from .statistics import RunningMean
 
 
@@ -112,3 +112,27 @@ class MappingNetwork(RunningMean):
         if self.labels == "concat":
             return normalize_2nd_moment(torch.cat([z, y], dim=1))
         return torch.cat([normalize_2nd_moment(z), normalize_2nd_moment(y)], dim=1)
+
+
+class DirectMapping(MappingNetwork):
+    """Without layers: w is z, followed by the embedded label."""
+
+    def __init__(
+        self,
+        config: GeneratorConfig,  # with the field w_avg_beta
+        embed: nn.Module | None,  # from a label [N, c_dim] to [N, w_dim - z_dim]; None: unconditional
+        num_ws: int,
+    ):
+        beta = getattr(config, "w_avg_beta", 0.995)
+        super().__init__(config.z_dim, 0, config.w_dim, 0, num_ws, w_avg_beta=beta)
+        self.c_dim = config.c_dim
+        if embed is not None:
+            self.embed = embed
+
+    def _input(self, z: Tensor | None, c: Tensor | None) -> Tensor:
+        assert z is not None
+        if not self.c_dim:
+            return z
+        if c is None:
+            raise ValueError(f"this network is conditional: it needs c of shape [N, {self.c_dim}]")
+        return torch.cat([z, self.embed(c)], 1)

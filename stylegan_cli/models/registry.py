@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from ..config import from_json
 from ..errors import SganError
-from . import progan, stylegan, stylegan2, stylegan3
+from . import progan, r3gan, stylegan, stylegan2, stylegan3
 from .config import DiscriminatorConfig, GeneratorConfig, field_names
 from .family import DiscriminatorFamily, Family
 from .presets import Preset
@@ -16,7 +16,9 @@ if typing.TYPE_CHECKING:
     from .discriminator import Discriminator
     from .generator import Generator
 
-FAMILIES: dict[str, Family] = {f.name: f for f in (stylegan2.FAMILY, stylegan3.FAMILY, stylegan.FAMILY, progan.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    package.FAMILY.name: package.FAMILY for package in (stylegan2, stylegan3, stylegan, progan, r3gan)
+}
 DISCRIMINATORS: dict[str, DiscriminatorFamily] = {f.discriminator.name: f.discriminator for f in FAMILIES.values()}
 
 # Old files have one flat configuration with the fields of all families. The fields that a family lacks were ignored, or

@@ -13,5 +13,6 @@ _GROUPS = ("blit", "geom", "color", "filter", "noise", "cutout")
 PIPES: dict[str, tuple[str, ...]] = {  # augmentation pipeline -> its groups of transformations, in order
     **{group: (group,) for group in _GROUPS},
     **{"bgcfnc"[:n]: _GROUPS[:n] for n in range(2, 7)},  # bg, bgc, bgcf, bgcfn, bgcfnc
+    "modern": ("blit", "geom", "rare color", "cutout"),  # Huang et al. 2024: color at half the probability
     "diffaug": ("diffaug",),
 }

@@ -33,10 +33,11 @@ def make_train_config(
     data: DataSpec,
     *,
     gpus: int = 1,
+    device: str = "cpu",
     **options: Any,  # fields of TrainConfig, and channel_base, mapping_layers, mbstd_group ...; None: unset
 ) -> TrainConfig:
     """Build the settings of a run from a preset, the dataset and options that take precedence over the preset.
-    Precision 'auto' is that of training on this machine's CPU."""
+    Precision 'auto' is the fastest of the device."""
     known = presets()
     if cfg not in known:
         raise MisuseError(f"There is no preset {cfg!r}.", hint="Choose from " + ", ".join(known) + ".")
@@ -45,6 +46,7 @@ def make_train_config(
     options = {k: v for k, v in options.items() if v is not None}
     chosen = options.keys() & NETWORK_OPTIONS.keys()
     _refuse_unsupported(family, options)
+    lr_given = "lr" in options
     options = objective_defaults(options.get("loss", preset.loss), preset.aug) | options
     res = max(data.height, data.width)
 
@@ -52,7 +54,6 @@ def make_train_config(
         value = options.pop(name, getattr(preset, name, None))
         return rule() if value is None else value
 
-    d_lr = options.pop("d_lr", None if "lr" in options else preset.d_lr)
     batch_of, lr_of = _by_level(preset, options, res, gpus)
     growth = _growth(preset, data, batch_of, lr_of, options)
     top = level_of(data.height, data.width)
@@ -61,12 +62,10 @@ def make_train_config(
     largest = _largest_divisor(batch_gpu, preset.mbstd_group or 4)
     group = options.pop("mbstd_group") if "mbstd_group" in options else largest
     if options.get("precision") == "auto":
-        options["precision"] = "bf16" if prefers_bfloat16(torch.device("cpu"), data.height, data.width) else "fp32"
+        options["precision"] = _precision(family, device, data)
     generator, discriminator = _networks(family, preset, data, options, pick, chosen, min(group, batch_gpu))
     gamma = pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch)
     ema_kimg = pick("ema_kimg", lambda: batch * 10 / 32)
-    loss = options.get("loss", preset.loss)
-    r2_gamma = pick("r2_gamma", lambda: gamma if loss == "relativistic" else 0.0)
     schedule = _schedule(preset, options, lr_of(top), gamma, ema_kimg)
     return TrainConfig(
         cfg=cfg,
@@ -77,9 +76,9 @@ def make_train_config(
         batch=batch,
         batch_gpu=batch_gpu,
         lr=lr_of(top),
-        d_lr=d_lr,
+        d_lr=options.pop("d_lr", None if lr_given else preset.d_lr),
         gamma=gamma,
-        r2_gamma=r2_gamma,
+        r2_gamma=pick("r2_gamma", lambda: gamma if options.get("loss", preset.loss) == "relativistic" else 0.0),
         ema_kimg=0.0 if schedule and schedule.ema_kimg is not None else ema_kimg,
         ema_rampup=options.pop("ema_rampup", preset.ema_rampup),
         blur_sigma=options.pop("blur_sigma", preset.blur_sigma),
@@ -143,6 +142,13 @@ def _schedule(
         ema_kimg=None if given.ema_kimg is None else ema_kimg,
         aug_p=given.aug_p if options.get("aug", preset.aug) == "fixed" and "aug_p" not in options else None,
     )
+
+
+def _precision(family: Family, device: str, data: DataSpec) -> str:
+    if device.startswith("cuda"):
+        return family.config.half_type
+    prefers = device == "cpu" and prefers_bfloat16(torch.device("cpu"), data.height, data.width)
+    return "bf16" if prefers else "fp32"
 
 
 def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import difflib
 from torch import Tensor
 
 from ..choices import PIPES
+from ..config import TrainConfig
 from .adaptive import AdaptiveP
 from .color import recolor
 from .diffaug import diff_augment
@@ -47,7 +48,7 @@ class Augment:
         groups = PIPES[self.pipe]
         if "diffaug" in groups:
             return diff_augment(images, self.seed, purpose, index)
-        params = Parameters(self.seed, purpose, index, p, images.dtype)
+        params = Parameters(self.seed, purpose, index, p, images.dtype, "rare color" in groups)
         if "blit" in groups or "geom" in groups:
             images = transform(images, params, blit="blit" in groups, general="geom" in groups)
         for group, function in _PIXEL_TRANSFORMS.items():
@@ -56,4 +57,19 @@ class Augment:
         return images
 
 
-_PIXEL_TRANSFORMS = {"color": recolor, "filter": amplify_bands, "noise": add_noise, "cutout": cut_out}
+_PIXEL_TRANSFORMS = {
+    "color": recolor,
+    "rare color": recolor,
+    "filter": amplify_bands,
+    "noise": add_noise,
+    "cutout": cut_out,
+}
+
+
+def make_augment(
+    config: TrainConfig,
+) -> Augment | None:
+    """Build the augmentation of D's images; None if there is none."""
+    if config.aug == "noaug":
+        return None
+    return Augment("diffaug" if config.aug == "diffaug" else config.augpipe, config.seed)

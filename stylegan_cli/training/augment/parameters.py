@@ -34,6 +34,7 @@ TABLE: dict[str, tuple[int, str, float]] = {
     "cutout": (3, "uniform", 1),  # center, -1 and 1 being the edges; then 0 for no cutout
 }
 _COUNTS = [count for count, _, _ in TABLE.values()]
+_COLOR = tuple(name in ("brightness", "contrast", "luma", "hue", "saturation") for name in TABLE)
 _START = {name: sum(_COUNTS[:i]) for i, name in enumerate(TABLE)}
 
 
@@ -47,6 +48,7 @@ class Parameters:
         index: Tensor,  # [N] int64, global index of each image
         p: Tensor,  # [] probability of each transformation
         dtype: torch.dtype,  # of the values
+        rare_color: bool = False,  # whether color transformations have half the probability
     ):
         self.seed, self.purpose, self.index = seed, f"{purpose}.augment", index
         coin, normal, rotation, strength = _columns(index.device)
@@ -54,6 +56,8 @@ class Parameters:
         coins, u = u[:, : len(TABLE)], u[:, len(TABLE) :] * 2 - 1
         # Two rotations, with a probability p that at least one is applied.
         probability = torch.where(rotation, 1 - (1 - p).sqrt(), p)  # [transformations]
+        if rare_color:
+            probability = torch.where(constant(_COLOR, index.device), p / 2, probability)
         values = torch.where(normal, u.erfinv() * math.sqrt(2), u) * strength  # [N, values]
         self._values = torch.where((coins < probability).index_select(1, coin), values, 0).to(dtype)
 

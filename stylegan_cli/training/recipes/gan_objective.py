@@ -24,7 +24,7 @@ from ...ops import blur2d, has_kernels, tensor_cores
 from ...sampling import counter
 from ...sampling.latents import sample_noise
 from .. import losses
-from ..augment import AdaptiveP, Augment
+from ..augment import AdaptiveP, make_augment
 from ..config import TrainConfig
 from ..guides import Guide
 from ..recipe import Batch
@@ -124,7 +124,13 @@ class Objective:
 
     def discriminator_main(self, batch: GanBatch) -> Tensor:
         """The discriminator's loss on generated and real images, with the classification loss if it is a classifier."""
-        fakes = self._fakes(batch, "d", self.G.collect_statistics)
+        return self._discriminator_loss(batch, self._fakes(batch, "d", self.G.collect_statistics))[0]
+
+    def _discriminator_loss(
+        self,
+        batch: GanBatch,
+        fakes: Tensor,  # [N, C, H, W]
+    ) -> tuple[Tensor, Tensor, Tensor]:  # [] sum over the images; [N, 1] logits of real and generated images
         with collect_statistics(self.D):
             fake, real, fake_classes, real_classes = self._discriminate_both(fakes, batch)
         loss = self.loss.discriminator(real, fake)
@@ -137,7 +143,7 @@ class Objective:
         self.means.add("score/real", real)
         total = self._with_codes(loss.sum(), "loss/D", fake_classes, batch)
         pairs = (real_classes, batch.labels), (fake_classes, batch.fake_labels)
-        return self._with_classification(total, "loss/D aux", *pairs)
+        return self._with_classification(total, "loss/D aux", *pairs), real, fake
 
     def discriminator_penalties(self, batch: GanBatch) -> Tensor:
         """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP on augmented images, without the terms whose weight is 0."""
@@ -154,8 +160,21 @@ class Objective:
         return sum(terms[1:], terms[0]) if terms else batch.images.new_zeros([])
 
     def discriminator_with_penalties(self, batch: GanBatch) -> Tensor:
-        """Loss and penalties in one phase, for penalties at every step."""
-        return self.discriminator_main(batch) + self.discriminator_penalties(batch)
+        """Loss and penalties in one phase, for penalties at every step. R1 and R2 are those of the images and passes of
+        the loss."""
+        config = self.config
+        if config.gp_weight > 0:  # between these images
+            return self.discriminator_main(batch) + self.discriminator_penalties(batch)
+        fakes = self._fakes(batch, "d", self.G.collect_statistics).requires_grad_(config.r2_gamma > 0)
+        batch = dataclasses.replace(batch, images=batch.images.detach().requires_grad_(config.gamma > 0))
+        total, real, fake = self._discriminator_loss(batch, fakes)
+        terms = ("r1", config.gamma, real, batch.images), ("r2", config.r2_gamma, fake, fakes)
+        for name, weight, logits, images in terms:
+            if weight > 0:
+                values = gradient_penalty(logits, images)
+                self.means.add(f"{name}/penalty", values)
+                total = total + self.gamma_scale * weight / 2 * values.sum()
+        return total
 
     # -------------------------------------------------------- at the beginning and the end of a phase
 
@@ -377,12 +396,3 @@ class Objective:
         if self.blur is not None:
             images = blur2d(images, self.blur)
         return images if self.augment is None else self.augment(images, self.p.p, purpose, batch.index)
-
-
-def make_augment(
-    config: TrainConfig,
-) -> Augment | None:
-    """Build the augmentation of D's images; None if there is none."""
-    if config.aug == "noaug":
-        return None
-    return Augment("diffaug" if config.aug == "diffaug" else config.augpipe, config.seed)

@@ -61,6 +61,7 @@ def plan_new_run(
     guide_weight: Sequence[float] = (),
     guide_discriminator: Sequence[float] = (),
     gpus: int | None = None,
+    device: str = "cpu",
     progress: Progress = silent,
     **options: Any,  # see `make_train_config`
 ) -> Plan:
@@ -96,7 +97,7 @@ def plan_new_run(
     loss = options.get("loss") or PRESETS[cfg].loss
     guides = plan_guides(guide, guide_weight, guide_discriminator, loss, dataset.spec)
     with named_options():
-        config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, guides=guides, **options)
+        config = make_train_config(cfg, dataset.spec, gpus=gpus or 1, device=device, guides=guides, **options)
     if resume and info:
         config = _with_networks_from(info, config, os.path.abspath(resume))
     if config.growth is not None:

@@ -1,0 +1,163 @@
+"""Settings that move along a cosine, and the training of the relativistic objective against its plain definition."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.errors import MisuseError, SganError
+from stylegan_cli.models.presets import Schedule
+from stylegan_cli.sampling import counter
+from stylegan_cli.training.config import ScheduleConfig
+from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipes.gan import make_engine
+
+SMALL = {"channel_base": 128, "channel_max": 16, "batch": 4, "z_dim": 8}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return open_dataset(None, size=(16, 16))
+
+
+@pytest.fixture
+def engine_of(dataset):
+    engines = []
+
+    def make(cfg="r3gan", dtype=torch.float32, **options):
+        config = make_train_config(cfg, dataset.spec, **SMALL | options)
+        engines.append(make_engine(config, dataset, dtype=dtype))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+def cosine(start, end, t):
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * t))
+
+
+def settings(engine):
+    recipe = engine.recipe
+    g = recipe.phases[0].optimizer.param_groups[0]
+    objective = recipe.objective
+    return [g["lr"], g["betas"][1], objective.gamma_scale, recipe.ema.half_life, float(objective.p.p)]
+
+
+def test_settings_follow_the_images_shown(engine_of):
+    """As released for CIFAR-10: learning rate, gamma, Adam's second beta, moving average and augmentation."""
+    engine = engine_of()
+    assert (engine.recipe.config.gamma, engine.recipe.config.r2_gamma) == (0.05, 0.05)
+    assert engine.recipe.config.ema_kimg == 0
+    for shown, t in ((0, 0), (10_000_000, 0.5), (15_000_000, 0.75), (20_000_000, 1), (30_000_000, 1)):
+        engine.clock.shown = shown
+        engine.hooks["schedule"].before_step(engine)
+        ends = ((2e-4, 5e-5), (0.9, 0.99), (1, 0.1), (0, 5e6), (0, 0.55))
+        assert settings(engine) == pytest.approx([cosine(a, b, t) for a, b in ends], rel=1e-6)
+
+
+def test_graphs_are_captured_again_only_when_settings_move(engine_of, monkeypatch):
+    engine, calls = engine_of(), []
+    monkeypatch.setattr(engine, "recapture", lambda: calls.append(engine.shown))
+    for shown in range(0, 200_000, 10_000):
+        engine.clock.shown = shown
+        engine.hooks["schedule"].before_step(engine)
+    assert len(calls) == 3  # of 256 in 20 million images
+
+
+def test_a_rollback_and_a_schedule_act_together(engine_of):
+    engine = engine_of()
+    engine.clock.shown = 20_000_000
+    engine.hooks["schedule"].before_step(engine)
+    engine.recipe.apply_settings(2)
+    assert settings(engine) == pytest.approx([5e-5 / 4, 0.99, 0.1, 5e6, 0.55])
+
+
+def test_lazy_regularization_corrects_the_scheduled_beta(engine_of):
+    engine = engine_of("demo", schedule_kimg=1.0)
+    config = engine.recipe.config
+    assert config.schedule == ScheduleConfig(1.0, lr=config.lr / 4, gamma=config.gamma / 10)
+    config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, beta2=0.999))
+    other = make_engine(config, engine.recipe.full_dataset)
+    other.clock.shown = 1000
+    other.hooks["schedule"].before_step(other)
+    d = other.recipe.phases[-1].optimizer.param_groups[0]
+    assert d["betas"][1] == pytest.approx(0.999 ** (16 / 17)) and d["lr"] == pytest.approx(config.lr * 16 / 17 / 4)
+    other.close()
+
+
+def test_options_scale_a_schedule(dataset):
+    config = make_train_config("r3gan", dataset.spec, lr=4e-4, gamma=1.0, schedule_kimg=50.0, **SMALL)
+    assert (config.schedule.lr, config.schedule.gamma, config.schedule.kimg) == pytest.approx((1e-4, 0.1, 50))
+    assert make_train_config("r3gan", dataset.spec, schedule_kimg=0.0, **SMALL).schedule is None
+    assert make_train_config("demo", dataset.spec, **SMALL).schedule is None
+    constant = make_train_config("r3gan", dataset.spec, aug="noaug", **SMALL)
+    assert constant.schedule.aug_p is None and constant.aug == "noaug"
+    with pytest.raises(SganError):
+        ScheduleConfig(kimg=-1.0)
+
+
+def test_presets_by_size():
+    from stylegan_cli.models.r3gan.presets import PRESETS
+
+    found = {size: PRESETS["r3gan"].at(size).gamma for size in (16, 32, 48, 64, 100, 256, 1024)}
+    assert found == {16: 0.05, 32: 0.05, 48: 0.05, 64: 2.0, 100: 2.0, 256: 150.0, 1024: 150.0}
+    assert isinstance(PRESETS["r3gan"].at(64).schedule, Schedule)
+
+
+def test_options_without_effect_are_refused(dataset):
+    for options in ({"mapping_layers": 3}, {"mbstd_group": 2}):
+        with pytest.raises(MisuseError, match="has no effect on R3GAN models"):
+            make_train_config("r3gan", dataset.spec, **SMALL | options)
+
+
+# ------------------------------------------------------------------------------------------- ten steps
+
+
+def adam(parameters, gradients, moments, step, lr, beta2):
+    """Kingma and Ba 2015, algorithm 1, with beta1 = 0."""
+    for p, g, v in zip(parameters, gradients, moments, strict=True):
+        v.mul_(beta2).add_((1 - beta2) * g * g)
+        p.data -= lr * g / ((v / (1 - beta2**step)).sqrt() + 1e-8)
+
+
+def squared_gradient(logits, images):
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum([1, 2, 3])
+
+
+def test_ten_steps_against_the_plain_definition(engine_of):
+    """Losses, gradients and weights: L_D = mean f(D(real) - D(fake)) + gamma / 2 (R1 + R2), L_G = mean f(D(fake) -
+    D(real)), f(t) = log(1 + exp(-t)), with Adam, in float64 (Huang et al. 2024, equations 2 to 4)."""
+    engine = engine_of(dtype=torch.float64, aug="noaug", gamma=0.7, schedule_kimg=0.0)
+    recipe, lr, gamma = engine.recipe, 2e-4, 0.7
+    G, D = (torch.nn.Module.requires_grad_(n, True) for n in map(copy.deepcopy, (recipe.G, recipe.D)))
+    lists = {network: list(network.parameters()) for network in (G, D)}
+    moments = {network: [torch.zeros_like(p) for p in lists[network]] for network in (G, D)}
+    taken, step_of = [], type(recipe).next_batch
+    recipe.next_batch = lambda: taken.append(step_of(recipe)) or taken[-1]
+    for step in range(1, 11):
+        recipe.means.clear()
+        engine.step()
+        batch, means = taken[-1], recipe.means.take()
+        z = {p: counter.normal(0, f"{p}.z", batch.index, (8,)).double() for p in ("g", "d")}
+        loss_G = F.softplus(D(batch.images).detach() - D(G(z["g"]))).mean()
+        gradients = torch.autograd.grad(loss_G, lists[G])
+        adam(lists[G], gradients, moments[G], step, lr, 0.9)
+        real, fake = batch.images.clone().requires_grad_(), G(z["d"]).detach().requires_grad_()
+        real_logits, fake_logits = D(real), D(fake)
+        adversarial = F.softplus(fake_logits - real_logits)
+        penalty = squared_gradient(real_logits, real) + squared_gradient(fake_logits, fake)
+        gradients_D = torch.autograd.grad((adversarial[:, 0] + gamma / 2 * penalty).mean(), lists[D])
+        adam(lists[D], gradients_D, moments[D], step, lr, 0.9)
+        assert means["loss/G"] == pytest.approx(loss_G.item(), rel=1e-9)
+        assert means["loss/D"] == pytest.approx(adversarial.mean().item(), rel=1e-9)
+        assert means["r1/penalty"] + means["r2/penalty"] == pytest.approx(penalty.mean().item(), rel=1e-9)
+        for ours, plain in ((recipe.G, G), (recipe.D, D)):
+            for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+                torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
