@@ -321,3 +321,19 @@ def test_diverging_run_is_reported(sgan, rgb_set, tmp_path):
 def test_impossible_settings_leave_no_folder(sgan, rgb_set, tmp_path):
     assert_error(sgan("train", "--runs", tmp_path / "runs", "--cmax", "30", code=1), "30 channels", "--cmax")
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_modern_baseline_trains_resumes_and_generates(sgan, rgb_set, tmp_path):
+    small = ("--size", "16", "--cbase", "64", "--cmax", "8", "--batch", "4", "--snap", "0.008", "-q", "--device", "cpu")
+    sgan("train", "--data", rgb_set, "--cfg", "r3gan", "--kimg", "0.008", *small, "--runs", tmp_path)
+    (folder,) = tmp_path.glob("00000-*")
+    assert json.loads((folder / "config.json").read_text())["schedule"]["aug_p"] == 0.55
+    sgan("train", "--resume", folder, "--kimg", "0.016", "-q", "--device", "cpu")
+    sgan("generate", "--model", folder, "--seeds", "0-3", "--outdir", tmp_path / "out", "--device", "cpu")
+    assert "R3GAN" in sgan("model", "info", folder).stdout
+    result = sgan("train", "--data", rgb_set, "--cfg", "r3gan", "--map-depth", "3", code=2)
+    assert "--map-depth has no effect on R3GAN models" in result.stderr
+    result = sgan("train", "--data", rgb_set, "--loss", "relativistic", "--gp", "1", code=2)
+    assert "--gp has no effect with --loss relativistic" in result.stderr
+    result = sgan("mix", "--model", folder, "--rows", "1", "--cols", "2", code=1)
+    assert "1 style" in result.stderr

@@ -132,7 +132,6 @@ CONTENTS = {
         "synthesis.L0_36_512.weight",
     ],
     "an EG3D model": ["backbone.synthesis.b4.const", "superresolution.block0.conv0.weight"],
-    "an R3GAN model": ["Model.MainLayers.0.Layers.0.LinearLayer1.weight"],
     "a model of lucidrains' stylegan2_pytorch": ["GAN.S.net.0.weight", "GAN.G.blocks.0.to_style1.weight"],
     "a StyleGAN of rosinality's style-based-gan": ["generator.progression.0.conv1.0.bias", "style.1.weight"],
     "a GFPGAN model": ["params_ema.stylegan_decoder.style_mlp.1.weight"],
@@ -199,7 +198,6 @@ def test_programs_are_named_by_their_classes(refusal, monkeypatch):
     for package, words in {
         "dill._dill": "StyleGAN-XL",
         "pg_modules.networks_fastgan": "StyleGAN-XL or Projected GAN",
-        "R3GAN.Networks": "R3GAN",
         "sklearn.svm": r"sklearn\.svm\.Thing",
     }.items():
         module, Thing = types.ModuleType(package), type("Thing", (), {"__module__": package})

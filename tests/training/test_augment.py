@@ -209,10 +209,25 @@ def test_a_cuda_graph_equals_the_cpu(pipe):
 
 
 def test_names():
-    assert " ".join(PIPES) == "blit geom color filter noise cutout bg bgc bgcf bgcfn bgcfnc diffaug"
+    assert " ".join(PIPES) == "blit geom color filter noise cutout bg bgc bgcf bgcfn bgcfnc modern diffaug"
     assert PIPES["bgc"] == ("blit", "geom", "color")
     with pytest.raises(ValueError, match="no augmentation pipeline 'bgd'. Did you mean 'bg"):
         Augment("bgd", 0)
+
+
+def test_the_modern_pipeline_has_color_half_as_often():
+    """And neither filters nor noise (Huang et al. 2024); all other parameters are those of bgc with a cutout."""
+    index = torch.arange(20000)
+    often, rare = (Parameters(0, "x", index, torch.tensor(0.6), torch.float32, rare) for rare in (False, True))
+    for name in ("brightness", "contrast", "luma", "hue", "saturation"):
+        assert (rare[name] != 0).float().mean().item() == pytest.approx(0.3, abs=0.012)
+        assert ((rare[name] == 0) | (rare[name] == often[name])).all()
+    for name in ("flip", "shift", "scale", "glide", "cutout"):
+        assert torch.equal(rare[name], often[name])
+    x = noise(6, 3, 16, 16)
+    seen = Augment("modern", 0)(x, torch.tensor(1.0), "x", torch.arange(6))
+    assert all(not torch.equal(a, b) for a, b in zip(x, seen))
+    assert (seen == 0).all(1).flatten(1).float().mean(1).amax() > 0.1
 
 
 # ---------------------------------------------------------------------------------------------- geometry

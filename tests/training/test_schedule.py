@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from stylegan_cli.data.dataset import open_dataset
@@ -14,7 +15,8 @@ from stylegan_cli.models.presets import Schedule
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.config import ScheduleConfig
 from stylegan_cli.training.presets import make_train_config
-from stylegan_cli.training.recipes.gan import make_engine
+from stylegan_cli.training.recipes.gan import make_engine, train
+from stylegan_cli.training.run import RunOptions
 
 SMALL = {"channel_base": 128, "channel_max": 16, "batch": 4, "z_dim": 8}
 
@@ -161,3 +163,17 @@ def test_ten_steps_against_the_plain_definition(engine_of):
         for ours, plain in ((recipe.G, G), (recipe.D, D)):
             for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
                 torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
+
+
+def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path):
+    """In the middle of a schedule."""
+
+    def run(name, *lengths):
+        (tmp_path / name).mkdir()
+        for kimg in lengths:
+            config = make_train_config("r3gan", dataset.spec, kimg=kimg, snap=0.016, schedule_kimg=0.04, **SMALL)
+            train(config, tmp_path / name, "cpu", options=RunOptions(quiet=True), dataset=dataset)
+        return load_file(next(tmp_path.glob(f"{name}/snapshot-*.032.safetensors")))
+
+    whole, resumed = run("whole", 0.032), run("resumed", 0.016, 0.032)
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -26,10 +26,10 @@ def generator_names(
     if conditional:
         names["mapping.embed.weight"] = ("Model.EmbeddingLayer.weight", None)
     for k, count in enumerate(channels):
-        ours, theirs = f"synthesis.b{4 << k}", f"Model.MainLayers.{k}.Layers"
-        names |= _blocks(ours, theirs, range(1, blocks + 1))
+        ours, source = f"synthesis.b{4 << k}", f"Model.MainLayers.{k}.Layers"
+        names |= _blocks(ours, source, range(1, blocks + 1))
         if k and channels[k - 1] != count:
-            names[f"{ours}.resample.conv.weight"] = (f"{theirs}.0.LinearLayer.Layer.weight", None)
+            names[f"{ours}.resample.conv.weight"] = (f"{source}.0.LinearLayer.Layer.weight", None)
     return names
 
 
@@ -48,16 +48,16 @@ def discriminator_names(
     if conditional:
         names["embed.weight"] = ("Model.EmbeddingLayer.weight", None)
     for k, count in enumerate(channels):
-        ours, theirs = f"b{4 << (last - k)}", f"Model.MainLayers.{k}.Layers"
-        names |= _blocks(ours, theirs, range(blocks))
+        ours, source = f"b{4 << (last - k)}", f"Model.MainLayers.{k}.Layers"
+        names |= _blocks(ours, source, range(blocks))
         if k < last and channels[k + 1] != count:
-            names[f"{ours}.resample.conv.weight"] = (f"{theirs}.{blocks}.LinearLayer.Layer.weight", None)
+            names[f"{ours}.resample.conv.weight"] = (f"{source}.{blocks}.LinearLayer.Layer.weight", None)
     return names
 
 
-def _blocks(ours: str, theirs: str, places: range) -> Names:
+def _blocks(ours: str, source: str, places: range) -> Names:
     return {
-        f"{ours}.blocks.{i}.{name}": (f"{theirs}.{place}.{source}", None)
+        f"{ours}.blocks.{i}.{name}": (f"{source}.{place}.{part}", None)
         for i, place in enumerate(places)
-        for name, source in _BLOCK.items()
+        for name, part in _BLOCK.items()
     }

@@ -295,7 +295,7 @@ def refuse_unused_options(
         if options.get(name) is not None:
             hint = f"Remove {option_name(name)}, or choose --aug ada."
             raise MisuseError(f"{option_name(name)} has no effect with --aug {aug}.", hint=hint)
-    if aug == "fixed" and not options.get("aug_p"):
+    if aug == "fixed" and not options.get("aug_p") and PRESETS[cfg].aug != "fixed":  # whose schedule has one
         raise MisuseError("--aug fixed needs a probability.", hint="Set one, for example --p 0.2.")
 
 
