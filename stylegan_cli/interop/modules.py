@@ -118,13 +118,11 @@ def resolve_name(module: str, name: str) -> Any:
         raise FormatError(f"it is a checkpoint of {program}, which is not supported")
     if f"{module}.{name}" in _SETTINGS:
         return Settings
-    if module.startswith(_PLAIN_MODULES):
-        return _AnyClass(f"{module}.{name}")
-    if module == "torch" and name in _TYPES:
-        return name
     module, name = _SAME.get(f"{module}.{name}", (module, name))
     found = resolve_writer_name(module, name)
-    return _NetworkClass(found) if type(found) is str else found or resolve_tensorflow_name(module, name)
+    if found or module.startswith(_PLAIN_MODULES):
+        return _NetworkClass(found) if type(found) is str else found or _AnyClass(f"{module}.{name}")
+    return name if module == "torch" and name in _TYPES else resolve_tensorflow_name(module, name)
 
 
 _PLAIN_MODULES = ("torch.nn.modules.", "R3GAN.")  # whose objects, saved by reference to their class, are data

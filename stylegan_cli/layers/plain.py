@@ -17,7 +17,7 @@ from .initial import normal
 class PlainLinear(nn.Module):
     """Without bias."""
 
-    weight_gain = 1.0  # as of `EqualLinear`: the effective weight is weight * weight_gain
+    weight_gain, lr_multiplier, bias = 1.0, 1.0, None  # as of `EqualLinear`
 
     def __init__(
         self,
