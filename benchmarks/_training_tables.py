@@ -1,0 +1,133 @@
+"""Markdown tables of training runs: means over seeds, with their standard deviation."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from _rows import Row
+
+BASELINE = "baseline"
+DISTANCES = ("frechet", "kernel")
+_FORMATS: dict[str, Callable[[float], str]] = {
+    "frechet": lambda x: f"{x:.1f}",
+    "kernel": lambda x: f"{1000 * x:.1f}",
+    "diversity": lambda x: f"{x:.2f}",
+    "kimg": lambda x: f"{x:.0f}",
+}
+
+
+def families_table(rows: Sequence[Row]) -> str:
+    """One table for each dataset and length of the runs: a line per family, the best first."""
+    header = ("family", "preset", "parameters of G, D", "kimg", "Fréchet", "kernel, 10⁻³", "diversity", "seeds")
+    parts, ours = [], [row for row in rows if row["op"] == "families"]
+    references = {row["data"]: row for row in ours if not row["settings"]["cfg"]}
+    for (data, seconds), group in grouped([row for row in ours if row["settings"]["cfg"]], "data", "seconds").items():
+        lines = []
+        for runs in sorted(grouped(group, "case").values(), key=lambda runs: mean(runs, "frechet")):
+            preset = f"`{runs[0]['settings']['cfg']}`"
+            lines.append((runs[0]["case"], preset, sizes(runs), *figure_cells(runs), str(len(runs))))
+        if reference := references.get(data):
+            lines.insert(0, (reference["case"], "", "", "", *figure_cells([reference])[1:], ""))
+        parts.append(f"{data}, {seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
+    return "\n\n".join(parts)
+
+
+def screening_table(rows: Sequence[Row]) -> str:
+    """Each variant of the recipe, the best first, with what it changes."""
+    header = ("variant", "settings", "kimg", "Fréchet", "kernel, 10⁻³", "diversity", "seeds")
+    parts = []
+    for (data, seconds), group in grouped([row for row in rows if row["op"] == "screening"], "data", "seconds").items():
+        ranked = sorted(grouped(group, "case").values(), key=lambda runs: mean(runs, "frechet"))
+        lines = [(runs[0]["case"], changes(runs[0]), *figure_cells(runs), str(len(runs))) for runs in ranked]
+        parts.append(f"{data}, {seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
+    return "\n\n".join(parts)
+
+
+def finals_table(rows: Sequence[Row]) -> str:
+    """The distances of each finalist on each dataset, and whether it is better than the baseline on all of them."""
+    finals = [row for row in rows if row["op"] == "finals"]
+    parts = []
+    for (seconds,), group in grouped(finals, "seconds").items():
+        names = sorted({row["data"] for row in group})
+        header = (
+            "variant",
+            *(f"{name}, {figure}" for name in names for figure in ("Fréchet", "kernel, 10⁻³")),
+            "better",
+        )
+        lines = []
+        for case, runs in grouped(group, "case").items():
+            by_data = {name: [row for row in runs if row["data"] == name] for name in names}
+            cells = (cell(by_data[name], figure) for name in names for figure in DISTANCES)
+            lines.append((case[0], *cells, "" if case[0] == BASELINE else verdict(group, case[0], names)))
+        parts.append(f"{seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
+    return "\n\n".join(parts)
+
+
+def verdict(rows: Sequence[Row], case: str, names: list[str]) -> str:
+    """On which datasets a variant is better than the baseline by more than the noise of the seeds."""
+    won = [name for name in names if all(is_better(rows, case, name, figure) for figure in DISTANCES)]
+    return "on all" if won == names else "on " + ", ".join(won) if won else "no"
+
+
+def is_better(rows: Sequence[Row], case: str, data: str, figure: str) -> bool:
+    """Whether the mean is lower by more than two standard errors of the difference of the means."""
+    ours, base = ([r for r in rows if (r["case"], r["data"]) == (name, data)] for name in (case, BASELINE))
+    if min(len(ours), len(base)) < 2 or any(r["failed"] for r in (*ours, *base)):
+        return False
+    error = math.sqrt(sum(statistics.variance(values(runs, figure)) / len(runs) for runs in (ours, base)))
+    return mean(base, figure) - mean(ours, figure) > 2 * error
+
+
+# ------------------------------------------------------------------------------------------- parts
+
+
+def grouped(rows: Iterable[Row], *names: str) -> dict[tuple, list[Row]]:
+    """Rows by the values of these fields, in the order of their first row."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return groups
+
+
+def values(runs: Iterable[Row], figure: str) -> list[float]:
+    """A figure of the runs that did not diverge."""
+    return [run["kimg"] if figure == "kimg" else run["figures"][figure] for run in runs if not run["failed"]]
+
+
+def mean(runs: Sequence[Row], figure: str) -> float:
+    """The mean over seeds; infinite if a run diverged, so that it comes last."""
+    return math.inf if any(run["failed"] for run in runs) else statistics.fmean(values(runs, figure))
+
+
+def cell(runs: Sequence[Row], figure: str) -> str:
+    """Mean and standard deviation over seeds."""
+    if not runs:
+        return ""
+    found, show = values(runs, figure), _FORMATS.get(figure, lambda x: f"{x:.1f}")
+    if len(found) < len(runs):
+        return f"{len(runs) - len(found)} of {len(runs)} diverged"
+    spread = f" ± {show(statistics.stdev(found))}" if len(found) > 1 and figure != "kimg" else ""
+    return show(statistics.fmean(found)) + spread
+
+
+def figure_cells(runs: Sequence[Row]) -> list[str]:
+    return [cell(runs, figure) for figure in ("kimg", *DISTANCES, "diversity")]
+
+
+def sizes(runs: Sequence[Row]) -> str:
+    """Parameters of both networks, in thousands."""
+    counts = next((run["parameters"] for run in runs if run["parameters"]), {})
+    return ", ".join(f"{count / 1000:.0f}k" for count in counts.values())
+
+
+def changes(run: Row) -> str:
+    """The settings of a run that differ from its preset's."""
+    pairs = {name: value for name, value in run["settings"].items() if name != "cfg"}
+    return ", ".join(f"`{name}` {value}" for name, value in pairs.items()) or f"`{run['settings']['cfg']}`"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)

