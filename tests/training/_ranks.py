@@ -61,6 +61,16 @@ def alias_free_config(dataset, ranks):
     )
 
 
+def relativistic_config(dataset, ranks):
+    """Pairs of images, both penalties at every step, parts of the batch, and settings that move."""
+    return make_train_config(
+        *("r3gan", dataset.spec),
+        gpus=ranks,
+        **{"batch": 8, "batch_gpu": 4, "channel_base": 64, "channel_max": 8, "z_dim": 8, "gamma": 2.0},
+        **{"schedule_kimg": 0.08, "lr": 0.002},
+    )
+
+
 def lack_memory_once(trainer, on_rank):
     """Let the first path lengths of one rank run out of memory, where others would wait for a sum over ranks."""
     objective, fails = trainer.recipe.objective, distributed.rank() == on_rank
@@ -109,6 +119,11 @@ def work(path, out, ranks):
     for _ in range(8):
         trainer.step()
     results["alias-free"] = gather(trainer.stateful)
+    trainer.close()
+    trainer = make_engine(relativistic_config(dataset, ranks), dataset, dtype=torch.float64)
+    for _ in range(8):
+        trainer.step()
+    results["relativistic"] = gather(trainer.stateful)
     trainer.close()
     trainer = make_engine(config(dataset, ranks), dataset)
     lack_memory_once(trainer, on_rank=ranks - 1)

@@ -50,6 +50,13 @@ def test_a_growing_run(results):
     assert max(worst.values()) < 1e-6, max(worst, key=worst.get)
 
 
+def test_a_run_with_pairs_of_images_and_moving_settings(results):
+    one, two = (flat(r["relativistic"]) for r in results)
+    assert one.keys() == two.keys() and one[".augment.p"] > 0.3
+    worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
+    assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
+
+
 def test_a_run_with_magnitudes_of_features(results):
     one, two = (flat(r["alias-free"]) for r in results)
     assert one.keys() == two.keys()
