@@ -50,6 +50,7 @@ class GeneratorConfig(ImageConfig):
     family: ClassVar[str]  # name in files and in the registry
     title: ClassVar[str]  # name for users
     takes_transform: ClassVar[bool] = False  # whether the input of the synthesis can be translated and rotated
+    has_styles: ClassVar[bool] = True  # whether several latents w control an image, which can be mixed
     half_type: ClassVar[str] = "fp16"  # the precision of mixed training on a GPU, a name of training.choices.PRECISIONS
     uses_batch: ClassVar[bool] = False  # whether images of a batch depend on each other during training
 

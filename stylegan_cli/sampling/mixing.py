@@ -29,6 +29,11 @@ def style_indices(
         if invalid := [i for i in styles if not 0 <= i < num_ws]:
             raise SganError(f"This model has no style {invalid[0]}.", hint=f"Choose {option} from 0-{num_ws - 1}.")
         return list(styles)
+    if num_ws == 1:
+        raise SganError(
+            "This model has one latent for all layers, so there are no styles to choose or to mix.",
+            hint="Interpolate instead: sgan interpolate --seeds 1,2",
+        )
     if num_ws < len(SPANS):
         spans = ", ".join(SPANS)
         raise SganError(

@@ -157,6 +157,9 @@ def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
         option = NETWORK_OPTIONS.get(name, "--mbstd-group")
         if name in options and name not in field_names(config):
             raise MisuseError(f"{option} has no effect on {family.title} models.", hint=f"Remove {option}.")
+    if options.get("mixing_prob") and not family.config.has_styles:
+        reason = "which have one latent for all layers"
+        raise MisuseError(f"--mixing-prob has no effect on {family.title} models, {reason}.", hint="Remove it.")
 
 
 def objective_defaults(

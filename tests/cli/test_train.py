@@ -336,4 +336,8 @@ def test_the_modern_baseline_trains_resumes_and_generates(sgan, rgb_set, tmp_pat
     result = sgan("train", "--data", rgb_set, "--loss", "relativistic", "--gp", "1", code=2)
     assert "--gp has no effect with --loss relativistic" in result.stderr
     result = sgan("mix", "--model", folder, "--rows", "1", "--cols", "2", code=1)
-    assert "1 style" in result.stderr
+    assert "no styles to choose or to mix" in result.stderr
+    result = sgan("train", "--data", rgb_set, "--cfg", "r3gan", "--mixing-prob", "0.5", code=2)
+    assert "--mixing-prob has no effect on R3GAN models" in result.stderr
+    result = sgan("train", "--resume", next(folder.glob("snapshot-*")), "--dry-run", "--device", "cpu")
+    assert json.loads(result.stdout.partition("\n\n")[0])["cfg"] == "r3gan"

@@ -12,6 +12,7 @@ from ..config import GeneratorConfig, GrowingConfig
 class ProGANConfig(GrowingConfig, GeneratorConfig):
     family: ClassVar[str] = "progan"
     title: ClassVar[str] = "ProGAN"
+    has_styles: ClassVar[bool] = False
 
     w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
 

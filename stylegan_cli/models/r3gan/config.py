@@ -46,6 +46,7 @@ class ResidualConfig(LevelsConfig):
 class R3GANConfig(ResidualConfig, GeneratorConfig):
     family: ClassVar[str] = "r3gan"
     title: ClassVar[str] = "R3GAN"
+    has_styles: ClassVar[bool] = False
     half_type: ClassVar[str] = "bf16"  # nothing bounds the features, which can exceed the range of float16
 
     z_dim: int = 64

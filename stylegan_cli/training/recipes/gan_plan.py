@@ -194,16 +194,16 @@ def describe_next_steps(
 
 def _default_preset(data: str | None, info: SnapshotInfo | None) -> str:
     """Return `auto`, or `demo` for the bundled dataset. A model of another family has presets of its own: those without
-    a size are for any dataset, and the one with the most settings of the model fits best."""
+    a size are for any dataset, those with one for the bundled one if there are any, and the one with the most settings
+    of the model fits best."""
     default = "auto" if data else "demo"
     model = info.generator if info else None
     fits = {
-        name: len(preset.generator)
+        name: ((preset.size is None) == (PRESETS[default].size is None), len(preset.generator))
         for name, (family, preset) in presets().items()
         if model
         and family.name == model.family
         and preset.grow_from is None
-        and (preset.size is None) == (PRESETS[default].size is None)
         and all(getattr(model, k) == value for k, value in preset.generator.items() if k not in NETWORK_OPTIONS)
     }
     return max(fits, key=fits.__getitem__, default=default)
