@@ -52,7 +52,7 @@ def render_critters(train: Path, held_out: Path) -> None:
 
 
 def render_peeps(train: Path, held_out: Path) -> None:
-    """Drawings of people."""
+    """People in the style open-peeps."""
     for path, num, seed in ((train, TRAINED, 0), (held_out, HELD_OUT, 1)):
         make_demo_dataset(path, style="open-peeps", num=num, size=SIZE, seed=seed)
 

@@ -28,6 +28,7 @@ from stylegan_cli.data.images import image_grid, save_image
 from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.metrics.measure import compare_images, measure
 from stylegan_cli.metrics.metric import EvaluationProtocol
+from stylegan_cli.metrics.passes import require_detectors
 from stylegan_cli.metrics.registry import resolve
 from stylegan_cli.metrics.stream import Fakes
 from stylegan_cli.models.generator import Generator
@@ -43,6 +44,20 @@ from stylegan_cli.training.recipes.gan import Gan, make_engine
 
 NUM = 4000  # generated images that are measured
 DIVERSITY = 500  # images whose pairs are compared
+# Widths and pace of the demo presets, for families without one.
+SMALL: dict[str, Any] = {
+    "batch": 16,
+    "channel_base": 512,
+    "channel_max": 128,
+    "z_dim": 128,
+    "mbstd_group": 16,
+    "mbstd_channels": 4,
+    "ema_kimg": 4.0,
+    "ema_rampup": 0.1,
+    "aug": "noaug",
+}
+# Full size after a fifth of the time, as in demo-stylegan.
+GROWING: dict[str, Any] = {"grow_from": 4, "grow_kimg": 5.0, "fade_kimg": 5.0, "grow_batch": {4: 64, 8: 64, 16: 32}}
 NETWORKS = ("generator", "discriminator")
 FOLDER = Path(__file__).parents[1] / "out" / "training"
 _CPU = torch.device("cpu")
@@ -60,14 +75,14 @@ class Run:
     seed: int
     seconds: float  # of one thread
     settings: dict[str, Any] = field(default_factory=dict)  # see `make_config`; 'schedule': see `anneal`
-    metrics: tuple[str, ...] = ()  # further ones, such as ppl2_wend
+    metrics: tuple[str, ...] = ()  # further ones: 'ppl', 'eqt', 'eqr'
 
     @property
     def name(self) -> str:
         return re.sub(r"[^\w.]+", "-", f"{self.op}-{self.case}-{self.data}-{self.seed}-{self.seconds:g}s").lower()
 
     def row(self, num: int) -> Row:  # number of measured images
-        """The start of its row, which tells it from all others."""
+        """The start of its row, which no other run has."""
         facts = {"settings": {"cfg": self.cfg, **self.settings}, "images": [TRAINED, HELD_OUT, num]}
         return {name: getattr(self, name) for name in NAME} | facts
 
@@ -108,6 +123,8 @@ def script_options(function: Callable[..., None]) -> Callable[..., None]:
             function(Options(Rows(out), work, **shared), **values)
         except SganError as e:
             raise click.ClickException(" ".join(filter(None, [str(e), e.hint]))) from e
+        except ModuleNotFoundError as e:
+            raise click.ClickException(f"{e}. Run pip install {(e.name or '').replace('_', '-')}.") from e
 
     path = click.Path(dir_okay=False, path_type=Path)
     for decorator in (
@@ -130,6 +147,9 @@ def work_on(runs: Sequence[Run], options: Options) -> None:
     missing = [run for run in wanted if options.rows.find(run.row(options.num)) is None]
     for run in missing:  # mistakes show before hours of training
         check(run, options)
+    for run in () if options.plan else {run.metrics: run for run in missing}.values():
+        for protocol in (distances(options.num), *further(run, options)):
+            require_detectors(protocol.metrics, protocol.detector_file)
     hours = sum(run.seconds for run in missing) / 3600
     print(
         f"{len(wanted) - len(missing)} of {len(wanted)} runs are done; the others train {hours:.1f} hours.", flush=True
@@ -277,10 +297,9 @@ def measure_model(run: Run, G: Generator, parts: Parts, options: Options) -> dic
         measured = measure(distances(options.num), G, parts.held_out, _CPU)
         figures = dict(zip(("frechet", "kernel"), measured.values.values(), strict=True))
         figures["diversity"] = diversity(generate(G, DIVERSITY), parts)
-        for name in run.metrics:
-            file = options.detector if name.startswith("ppl") else None
-            protocol = resolve([name], num=options.num // 4, detector_file=file)
-            (figures[name],) = measure(protocol, G, None, _CPU).values.values()
+        for name, protocol in zip(run.metrics, further(run, options), strict=True):
+            if G.config.takes_transform or name == "ppl":
+                (figures[name],) = measure(protocol, G, None, _CPU).values.values()
     except SganError as e:
         if "not finite" in str(e):
             raise DivergedError(str(e)) from e
@@ -298,6 +317,13 @@ def measure_images(parts: Parts, num: int) -> dict[str, float]:
 def distances(num: int) -> EvaluationProtocol:
     """Fréchet and kernel distance of `sgan metrics fid4k_full kid4k_full --features efficientnet-lite0`."""
     return resolve(["fid50k_full", "kid50k_full"], num=num, features="efficientnet-lite0")
+
+
+def further(run: Run, options: Options) -> list[EvaluationProtocol]:
+    """The protocols of the run's further metrics, with a quarter of the images: they need fewer."""
+    files = [options.detector if name == "ppl" else None for name in run.metrics]
+    metrics = zip(run.metrics, files, strict=True)
+    return [resolve([name], num=options.num // 4, detector_file=file) for name, file in metrics]
 
 
 def diversity(images: torch.Tensor, parts: Parts) -> float:  # uint8 [N, 3, H, W]

@@ -6,16 +6,45 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
+from _ablations import ABLATIONS
 from _rows import Row
 
 BASELINE = "baseline"
 DISTANCES = ("frechet", "kernel")
+RULE = (
+    "A variant is better than the baseline on a dataset if the means of both distances are smaller by more than two "
+    "standard errors of their difference. It becomes the default if it is better on all datasets."
+)
+ABLATION_NOTE = (
+    "The published figures are of networks hundreds of times as large, trained for days on photographs of up to 1024 x "
+    "1024 pixels. Only the order of the rows can be compared."
+)
 _FORMATS: dict[str, Callable[[float], str]] = {
     "frechet": lambda x: f"{x:.1f}",
     "kernel": lambda x: f"{1000 * x:.1f}",
     "diversity": lambda x: f"{x:.2f}",
     "kimg": lambda x: f"{x:.0f}",
 }
+_TITLES = {"frechet": "Fréchet", "kernel": "kernel, 10⁻³", "ppl": "path length", "eqt": "EQ-T", "eqr": "EQ-R"}
+
+
+def training_tables(rows: Sequence[Row]) -> str:
+    """All tables that have rows, with headings."""
+    note = "Single changes of the preset `demo`, and combinations of those that helped."
+    recipes = (("### Screening", note, screening_table(rows)), ("### Finals", RULE, finals_table(rows)))
+    ablations = (ablation_table(name, rows) for name in ABLATIONS if any(row["op"] == name for row in rows))
+    parts = (
+        ("## Families", "The smallest preset of each family.", families_table(rows)),
+        ("## Recipes", "", _sections(recipes)),
+        ("## Ablations", ABLATION_NOTE, "\n\n".join(ablations)),
+    )
+    return _sections(parts)
+
+
+def _sections(
+    parts: Iterable[tuple[str, str, str]],  # heading, note, tables
+) -> str:
+    return "\n\n".join("\n\n".join(filter(None, part)) for part in parts if part[2])
 
 
 def families_table(rows: Sequence[Row]) -> str:
@@ -65,6 +94,20 @@ def finals_table(rows: Sequence[Row]) -> str:
     return "\n\n".join(parts)
 
 
+def ablation_table(name: str, rows: Sequence[Row]) -> str:
+    """A table of a paper, with the published figures and ours."""
+    ablation = ABLATIONS[name]
+    ours = [row for row in rows if row["op"] == name]
+    figures = ("kimg", *DISTANCES, "diversity", *ablation.metrics)
+    header = ("configuration", *ablation.columns, *(f"ours: {_TITLES.get(x, x)}" for x in figures), "note")
+    lines, blank = [], ("",) * len(ablation.columns)
+    for row in ablation.configurations:
+        runs = [run for run in ours if run["case"] == row.name]
+        lines.append((row.name, *(row.published or blank), *(cell(runs, figure) for figure in figures), row.note))
+    lengths = ", ".join(dict.fromkeys(f"{row['seconds']:g} seconds of one thread on {row['data']}" for row in ours))
+    return f"### {ablation.title}\n\nOurs: {lengths or 'not measured yet'}.\n\n{markdown(header, lines)}"
+
+
 def verdict(rows: Sequence[Row], case: str, names: list[str]) -> str:
     """On which datasets a variant is better than the baseline by more than the noise of the seeds."""
     won = [name for name in names if all(is_better(rows, case, name, figure) for figure in DISTANCES)]
@@ -105,6 +148,8 @@ def cell(runs: Sequence[Row], figure: str) -> str:
     """Mean and standard deviation over seeds."""
     if not runs:
         return ""
+    if not any(run["failed"] or figure == "kimg" or figure in run["figures"] for run in runs):
+        return ""  # this network has no such figure
     found, show = values(runs, figure), _FORMATS.get(figure, lambda x: f"{x:.1f}")
     if len(found) < len(runs):
         return f"{len(runs) - len(found)} of {len(runs)} diverged"

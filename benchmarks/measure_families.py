@@ -1,6 +1,6 @@
 """Every family of generators at 32 x 32 pixels: what it learns of the bundled dataset in eight minutes on two cores.
 
-python benchmarks/measure_families.py --out benchmarks/results/training/2026-11-28-cpu-families.json
+python benchmarks/measure_families.py --out benchmarks/results/training/2026-11-28-families.json
 python benchmarks/measure_families.py --preset demo --preset progan --seeds 1 --seconds 60
 
 The time is that of one thread, 960 seconds, so that the runs can share a machine. What is measured is the moving
@@ -13,27 +13,13 @@ from typing import Any
 
 import click
 from _datasets import DATASETS
-from _training import Options, Run, script_options, work_on
+from _training import GROWING, SMALL, Options, Run, script_options, work_on
 from _training_tables import families_table
 
 from stylegan_cli.models.config import field_names
 from stylegan_cli.models.registry import presets
 from stylegan_cli.training.presets import NETWORK_OPTIONS
 
-# Widths and pace of the demo presets, for families without one.
-SMALL: dict[str, Any] = {
-    "batch": 16,
-    "channel_base": 512,
-    "channel_max": 128,
-    "z_dim": 128,
-    "mbstd_group": 16,
-    "mbstd_channels": 4,
-    "ema_kimg": 4.0,
-    "ema_rampup": 0.1,
-    "aug": "noaug",
-}
-# Full size after a fifth of the time, as in demo-stylegan.
-GROWING: dict[str, Any] = {"grow_from": 4, "grow_kimg": 5.0, "fade_kimg": 5.0, "grow_batch": {4: 64, 8: 64, 16: 32}}
 # Line of the table -> its preset, and settings for this size.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ProGAN": ("progan", SMALL | GROWING | {"lr": 0.002}),

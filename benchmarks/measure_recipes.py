@@ -1,6 +1,6 @@
 """A search for a better recipe of the demo preset: what to change so that the same time gives better images.
 
-python benchmarks/measure_recipes.py --out benchmarks/results/training/2026-11-28-cpu-recipes.json
+python benchmarks/measure_recipes.py --out benchmarks/results/training/2026-11-28-recipes.json
 python benchmarks/measure_recipes.py --stage finals --finalist relativistic-3 --out ...
 
 Three stages. `screening` trains each single change for four minutes on critters. `combining` starts with the best one,
@@ -20,7 +20,7 @@ import click
 from _datasets import DATASETS
 from _rows import Row
 from _training import Options, Run, is_known, script_options, work_on
-from _training_tables import BASELINE, finals_table, grouped, mean, screening_table
+from _training_tables import BASELINE, RULE, finals_table, grouped, mean, screening_table
 
 PRESET = "demo"
 STAGES = ("screening", "combining", "finals")
@@ -111,7 +111,7 @@ def main(
     if "finals" in (stages or STAGES):
         names = [BASELINE, *(chosen or finalists(options.rows.all(), best))]
         work_on(final_runs(names, data or tuple(DATASETS), seeds, seconds), options)
-    print("\n\n".join(filter(None, [screening_table(options.rows.all()), finals_table(options.rows.all())])))
+    print("\n\n".join(filter(None, [screening_table(options.rows.all()), finals_table(options.rows.all()), RULE])))
 
 
 def screening_runs(names: Iterable[str], trials: list[tuple[int, float]]) -> list[Run]:

@@ -1,7 +1,7 @@
 """Markdown tables of benchmark results.
 
 python benchmarks/table.py                                           (a summary of all committed results)
-python benchmarks/table.py --docs                                    (write that summary into docs/benchmarks.md)
+python benchmarks/table.py --docs                                    (write that into the pages in docs/)
 python benchmarks/table.py benchmarks/results/2026-11-21-cpu.json    (one file, with times and ceilings)
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 from _results import RESULTS
 from _targets import targets
+from _training_tables import training_tables
 
 # Title of a table -> the ops in it. Tables appear in this order.
 KINDS = {
@@ -65,7 +66,8 @@ NOTES = {
     "Segmentation": "Intersection over union with exact masks of images that nothing was fitted to. Ratio: to that of "
     "the alternative.",
 }
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[1] / "docs"
+TRAINING = RESULTS / "training"  # files of the scripts that train
 START, END = "<!-- tables -->\n", "<!-- end of tables -->"
 COLUMNS = ("what", "against", "ratio", "device", "versions", "command", "date")
 
@@ -104,20 +106,25 @@ _TERMS = {
 @click.command()
 @click.argument("path", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--op", multiple=True, help="Only rows of this op, such as modulated_conv2d or synthesis.")
-@click.option("--docs", is_flag=True, help="Write the summary into docs/benchmarks.md.")
+@click.option("--docs", is_flag=True, help="Write the tables into docs/benchmarks.md and docs/families.md.")
 def main(path: Path | None, op: tuple[str, ...], docs: bool) -> None:
     """Print Markdown tables of one results file, or a summary of all committed ones."""
     if docs:
         if path is not None or op:
             raise click.UsageError("--docs writes the summary of all results; it takes no other argument.")
-        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        for name, tables in pages().items():
+            page = DOCS / name
+            page.write_text(with_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
         return
     if path is None:
         print(summary(sorted(RESULTS.glob("*.json")), op))
         return
     entries = json.loads(path.read_text())
-    print("\n\n".join(filter(None, (entry_table(entry, op) for entry in entries))))
     rows = [row for entry in entries for row in entry.get("rows", [])]
+    if any({"seed", "settings"} <= row.keys() for row in rows):
+        print(training_tables(rows))
+        return
+    print("\n\n".join(filter(None, (entry_table(entry, op) for entry in entries))))
     if lines := [f"- {text}: {value} ({'met' if is_met else 'missed'})" for text, value, is_met in targets(rows)]:
         print("\n" + "\n".join(lines))
 
@@ -148,13 +155,21 @@ def summary(
     return "\n\n".join(parts)
 
 
+def pages() -> dict[str, str]:
+    """The tables of each page in docs/, from all committed results."""
+    entries = [entry for path in sorted(TRAINING.glob("*.json")) for entry in json.loads(path.read_text())]
+    rows = [row for entry in entries for row in entry["rows"]]
+    return {"benchmarks.md": summary(sorted(RESULTS.glob("*.json"))), "families.md": training_tables(rows)}
+
+
 def with_tables(
-    text: str,  # of docs/benchmarks.md
+    text: str,  # of a page
+    tables: str,
 ) -> str:
-    """Replace the tables between the two marks by those of all committed results."""
+    """Replace what is between the two marks."""
     before, _, rest = text.partition(START)
     _, end, after = rest.partition(END)
-    return f"{before}{START}\n{summary(sorted(RESULTS.glob('*.json')))}\n\n{end}{after}"
+    return f"{before}{START}\n{tables}\n\n{end}{after}" if tables else f"{before}{START}\n{end}{after}"
 
 
 def read_lines(path: Path) -> Iterator[Line]:

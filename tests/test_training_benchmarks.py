@@ -40,6 +40,13 @@ def write_images(train, held_out):
                 z.writestr(f"{i:03d}.png", content.getvalue())
 
 
+class Distance(Detector):
+    """In place of LPIPS."""
+
+    def __call__(self, a, b):
+        return (a - b).square().mean([1, 2, 3])
+
+
 @pytest.fixture
 def load(monkeypatch):
     """Import a module of benchmarks/, whose files import each other by name."""
@@ -51,13 +58,14 @@ def load(monkeypatch):
 def run(load, monkeypatch, tmp_path):
     """Run a script on a few flat images; return its output, and the rows of its results file."""
     monkeypatch.setattr("stylegan_cli.metrics.passes.load_detector", lambda *args: Detector())
+    monkeypatch.setattr("stylegan_cli.metrics.passes.load_lpips", lambda *args: Distance())
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
     for name in load("_datasets").DATASETS:
         monkeypatch.setitem(load("_datasets").DATASETS, name, write_images)
     path = tmp_path / "results" / "rows.json"
 
-    def run(script, arguments, code=0):
-        arguments = [*arguments.split(), "--out", str(path), "--work", str(tmp_path / "work")]
+    def run(script, arguments, code=0, only=""):
+        arguments = [*arguments.split(), "--only", only, "--out", str(path), "--work", str(tmp_path / "work")]
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
         result = CliRunner().invoke(load(script).main, arguments)
         assert result.exit_code == code, result.output
@@ -236,6 +244,51 @@ def test_a_recipe_must_be_better_than_the_noise(load, ours, kernel, better):
     )
 
 
+def test_page_of_all_tables(load):
+    tables = load("_training_tables")
+    rows = rows_of("families", "StyleGAN2", "critters", [20, 21]) + rows_of("families", "ProGAN", "critters", [9])
+    for row in rows:
+        row["parameters"] = {"G": 1000, "D": 2000}
+    page = tables.training_tables(rows)
+    assert [line for line in page.splitlines() if line.startswith("#")] == ["## Families"]
+    assert list(table_of(page))[2:] == ["ProGAN", "StyleGAN2"], "the best first"
+    assert table_of(page)["StyleGAN2"][4:6] == ["20.5 ± 0.7", "20500.0 ± 707.1"]
+    rows += rows_of("finals", "baseline", "critters", [3, 4]) + rows_of(
+        "stylegan3", "T: + flexible layers", "earth", [7]
+    )
+    page = tables.training_tables(rows)
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert headings[:4] == ["## Families", "## Recipes", "### Finals", "## Ablations"] and len(headings) == 5
+    assert "9 seconds of one thread on earth" in page and "not built" in table_of(page)["B: + Fourier features"][-1]
+    assert not tables.training_tables([])
+
+
+def test_committed_results_have_tables(load):
+    """What is in the results files is on the page; nothing in them is of a case that is gone."""
+    table, ablations = load("table"), load("_ablations").ABLATIONS
+    entries = [entry for path in sorted(table.TRAINING.glob("*.json")) for entry in json.loads(path.read_text())]
+    for entry in entries:
+        assert entry["command"].startswith("python benchmarks/measure_") and entry["machine"]["processor"]
+        for row in entry["rows"]:
+            assert row["op"] in ("families", "screening", "finals", *ablations)
+            assert row["case"] in table.pages()["families.md"]
+
+
+def test_table_of_one_file(run, load, tmp_path):
+    run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    result = CliRunner().invoke(load("table").main, [str(tmp_path / "results" / "rows.json")])
+    assert result.exit_code == 0 and "demo" in table_of(result.output)
+
+
+def test_missing_weights_are_found_before_any_training(run, monkeypatch):
+    from stylegan_cli.detectors import load_lpips
+
+    monkeypatch.setattr("stylegan_cli.metrics.passes.load_lpips", load_lpips)
+    arguments = f"--table stylegan2 --detector missing.ckpt {SHORT.replace('8', '16')}"
+    output, rows = run("measure_ablations", arguments, code=1)
+    assert "Error: missing.ckpt does not exist." in output and not rows
+
+
 def test_changes_that_help_are_combined(run, load, monkeypatch):
     """With distances that count the changes that help, the search finds them all, in the order of their gain."""
     recipes, training = load("measure_recipes"), load("_training")
@@ -266,6 +319,44 @@ def test_changes_that_help_are_combined(run, load, monkeypatch):
     _, rows = run("measure_recipes", f"--best 2 --seeds 1 --screening-seconds 1 --data critters {SHORT}")
     assert [row["case"] for row in rows if row["op"] == "screening"][-2:] == ["b+a", "b+a+e"]
     assert [row["case"] for row in rows if row["op"] == "finals"] == ["baseline", "b", "a", "b+a"]
+
+
+@pytest.mark.parametrize(
+    ("table", "case", "figures"),
+    [
+        ("stylegan", "C: + mapping and styles", set()),
+        ("stylegan2", "C: + lazy regularization", {"ppl"}),
+        ("stylegan3", "A: StyleGAN2", set()),  # its input cannot be moved
+        ("stylegan3", "G: + non-critical sampling", {"eqt", "eqr"}),
+    ],
+)
+def test_ablations_are_beside_the_published_figures(run, load, monkeypatch, table, case, figures):
+    ablation = load("_ablations").ABLATIONS[table]
+    (row,) = [row for row in ablation.configurations if row.name == case]
+    if table == "stylegan":
+        monkeypatch.setitem(row.settings, "grow_from", 32)  # growing takes longer than a test
+    output, (found,) = run("measure_ablations", f"--table {table} {SHORT.replace('8', '16')}", only=case)
+    assert found["figures"].keys() == {"frechet", "kernel", "diversity"} | figures
+    cells = table_of(output)[case]
+    assert tuple(cells[1 : 1 + len(row.published)]) == row.published
+    assert f"{found['figures']['diversity']:.2f}" in cells
+    names = [row.name for row in ablation.configurations]
+    assert [name for name in table_of(output) if name in names] == names
+
+
+def test_every_configuration_can_be_trained(load):
+    """All lines of a table differ, and those that are not built say why."""
+    ablations, training = load("_ablations").ABLATIONS, load("_training")
+    spec = load("_datasets").open_dataset(None, size=(32, 32)).spec
+    for name, ablation in ablations.items():
+        configs = []
+        for row in ablation.configurations:
+            assert not row.published or len(row.published) == len(ablation.columns)
+            assert row.cfg or "not built" in row.note
+            run = training.Run(name, row.name, row.cfg, "critters", 0, 1.0, dict(row.settings))
+            if row.cfg and training.is_known(run):
+                configs.append(training.make_config(run, spec))
+        assert len({str(config) for config in configs}) == len(configs) > 5
 
 
 def test_tiles_of_land_are_in_one_part(load):

@@ -116,24 +116,28 @@ def sampling(resolution):
     return rows
 
 
-def synthesize(state, ws, resolution, radial, transform=None, clamp=256.0):
-    """[N, C, R, R] from ws [N, 16, w_dim] with the weights of a state_dict in float64."""
-    rows = sampling(resolution)
+def resampling_filter(design, taps, factor, cutoff, half_width, rate):
+    return design(taps * factor, cutoff, half_width, rate) if factor > 1 else torch.ones(1, dtype=torch.float64)
+
+
+def synthesize(state, ws, resolution, radial, transform=None, clamp=256.0, rows=None, upsampling=2):
+    """[N, C, R, R] from ws [N, layers, w_dim] with the weights of a state_dict in float64."""
+    rows = rows or sampling(resolution)
     names = sorted({k.split(".")[1] for k in state if ".L" in k}, key=lambda name: int(name[1:].split("_")[0]))
     rate, cutoff, half_width, size = rows[0]
     x = input_layer(state, ws[:, 0], size, rate, cutoff, transform)
-    for i, name in enumerate(names[:14]):
+    for i, name in enumerate(names[:-1]):
         new_rate, new_cutoff, new_half_width, new_size = rows[i]
-        high = 2 * max(rate, new_rate)
+        high = upsampling * max(rate, new_rate)
         up, down = high // rate, high // new_rate
-        fu = separable_filter(6 * up, cutoff, half_width, high)
+        fu = resampling_filter(separable_filter, 6, up, cutoff, half_width, high)
         design = radial_filter if radial and i < 12 else separable_filter
-        fd = design(6 * down, new_cutoff, new_half_width, high)
+        fd = resampling_filter(design, 6, down, new_cutoff, new_half_width, high)
         k = state[f"synthesis.{name}.weight"].shape[-1]
-        total = (new_size - 1) * down + 1 - (size + k - 1) * up + 6 * up - 1 + 6 * down - 1
+        total = (new_size - 1) * down + 1 - (size + k - 1) * up + len(fu) - 1 + len(fd) - 1
         low = math.floor((total + up) / 2)
         padding = (low, total - low) * 2
         x = layer(state, f"synthesis.{name}", x, ws[:, i + 1], fu, fd, up, down, padding, clamp)
         rate, cutoff, half_width, size = rows[i]
         assert x.shape[-1] == size
-    return 0.25 * to_image(state, f"synthesis.{names[14]}", x, ws[:, 15], clamp)
+    return 0.25 * to_image(state, f"synthesis.{names[-1]}", x, ws[:, -1], clamp)

@@ -36,8 +36,10 @@ CONFIGS = {
     "resnet": StyleGAN2Config(32, 32, **SIZES, architecture="resnet"),
     "orig": StyleGAN2Config(32, 32, **SIZES, architecture="orig"),
     "stylegan": StyleGANConfig(32, 32, **SIZES),
+    "latent": StyleGANConfig(32, 32, **SIZES, input="latent", noise=False),
     "progan": ProGANConfig(32, 32, z_dim=8, channel_base=128, channel_max=16),
     "stylegan3": StyleGAN3Config(32, 32, **SIZES),
+    "octaves": StyleGAN3Config(32, 32, **SIZES, octaves=True, num_layers=7, critical=7, moves=False),
     "toy": toy.ToyConfig(32, 32, **SIZES),
 }
 

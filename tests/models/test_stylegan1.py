@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.config import LevelsDiscriminatorConfig
+from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.growing import set_alpha
 from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.registry import build_discriminator, build_generator
@@ -54,7 +55,8 @@ def affine(layer, w):
 
 
 def styled(layer, x, w, noise):
-    x = lrelu(x + layer.noise_strength[:, None, None] * noise + layer.bias[:, None, None])
+    x = x if noise is None else x + layer.noise_strength[:, None, None] * noise
+    x = lrelu(x + layer.bias[:, None, None])
     x = (x - x.mean([2, 3], keepdim=True)) / (x.var([2, 3], correction=0, keepdim=True) + 1e-8).sqrt()
     scale, shift = affine(layer, w).chunk(2, 1)
     return x * (scale + 1)[:, :, None, None] + shift[:, :, None, None]
@@ -67,8 +69,11 @@ def rgb(images, x, level):
 
 def level_features(G, ws, noise):
     """The features of each level by definition: nearest-neighbor upsampling, convolution, blur, noise, bias, AdaIN."""
-    s, ws, noise = G.synthesis, list(ws.unbind(1)), [n[:, None] for n in noise]
-    x = s.const.expand(ws[0].shape[0], -1, -1, -1)
+    s, ws, noise = G.synthesis, list(ws.unbind(1)), [n if n is None else n[:, None] for n in noise]
+    if G.config.input == "const":
+        x = s.const.expand(ws[0].shape[0], -1, -1, -1)
+    else:
+        x = F.linear(ws[0], s.input.affine.weight * (math.sqrt(2) / 4 / math.sqrt(8))).reshape(-1, *s.input.shape)
     for level in (level.name for level in G.config.levels()):
         block = s.get_submodule(f"b{level}")
         if level > 4:
@@ -86,6 +91,21 @@ def test_stylegan_matches_its_definition(make_g, randn, size):
     *_, x = level_features(G, ws, noise)
     expected = rgb(G.synthesis.pictures, x, G.config.levels()[-1].name)
     assert torch.allclose(G.synthesis(ws, noise=[n[:, None] for n in noise]), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("input", ["const", "latent"])
+def test_stylegan_without_noise(make_g, randn, input):
+    """Karras et al. 2019, table 1: D has no noise, and C takes the latent at the lowest level too."""
+    G = make_g(12, 24, input=input, noise=False, **STYLEGAN)
+    ws = randn(3, G.num_ws, 8)
+    assert [row.w_index for row in G.layers] == ([0] if input == "latent" else []) + list(range(G.num_ws))
+    *_, x = level_features(G, ws, [None] * G.num_ws)
+    expected = rgb(G.synthesis.pictures, x, G.config.levels()[-1].name)
+    assert torch.allclose(G.synthesis(ws), expected, atol=1e-10)
+    assert torch.allclose(frozen_synthesis(G)(ws), expected, atol=1e-10)
+    assert not G.noise_layers and not [name for name in G.state_dict() if "noise" in name]
+    with pytest.raises(SganError, match="generator input"):
+        make_g(8, 8, input="image", **STYLEGAN)
 
 
 def test_progan_matches_its_definition(make_g, randn):

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from stylegan_cli.errors import SganError
+from stylegan_cli.models.frozen import frozen_synthesis
 from stylegan_cli.models.registry import build_generator
+from stylegan_cli.models.stylegan3.checkpoints import arguments_of
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
 from stylegan_cli.models.stylegan3.schedule import layer_specs
 from stylegan_cli.models.summary import parameter_count
@@ -161,6 +163,41 @@ def test_network_equals_its_plain_definition(size, kind, c_dim, transform, clamp
     torch.testing.assert_close(image, expected, atol=2e-6, rtol=0)  # filters are stored in float32
 
 
+# Rate, cutoff and half width of each layer before the schedule of StyleGAN3, and its size: two layers of each rate.
+_HALF = math.sqrt(2) - 1
+CRITICAL = [(rate, rate / 2, _HALF * rate / 2, rate + 20) for rate in (4, 8, 8, 16, 16, 32)]
+OCTAVES = [(rate, cutoff * (1 - _HALF if rate < 32 else 1), half, size) for rate, cutoff, half, size in CRITICAL]
+BEFORE = {
+    "E": ({"critical": 7, "lrelu_upsampling": 1, "moves": False}, CRITICAL, 1),
+    "F": ({"critical": 7, "moves": False}, CRITICAL, 2),
+    "G": ({"moves": False}, OCTAVES, 2),
+    "H": ({}, OCTAVES, 2),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_configurations_before_the_published_networks(name):
+    """Karras et al. 2021, figure 3 left: E to H."""
+    settings, rows, upsampling = BEFORE[name]
+    config = StyleGAN3Config(32, 32, octaves=True, num_layers=7, **SMALL | settings)
+    rows = [*rows, (32, 16.0, _HALF * 16, 32)]
+    found = [(s.target.rate, s.target.cutoff, s.target.half_width, s.target.height) for s in layer_specs(config)[:-1]]
+    assert found == [pytest.approx(row) for row in rows]
+    G = random_generator(config)
+    state, ws = dict(G.state_dict()), torch.randn(2, G.num_ws, 32).double()
+    if not config.moves:
+        state |= {"synthesis.input.affine.weight": torch.zeros(4, 32).double()}
+        state |= {"synthesis.input.affine.bias": torch.tensor([1.0, 0, 0, 0]).double()}
+    expected = synthesize(state, ws, 32, False, ROTATED.double(), rows=rows, upsampling=upsampling)
+    with torch.no_grad():
+        image = G.synthesis(ws, transform=ROTATED.double())
+        frozen = frozen_synthesis(G)(ws, transform=ROTATED.double())
+    torch.testing.assert_close(image, expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(frozen, image)
+    with pytest.raises(SganError, match="NVIDIA's StyleGAN3 has no layers whose rates double"):
+        arguments_of(config)
+
+
 def test_transform_of_each_image():
     G = random_generator(StyleGAN3Config(16, 16, **SMALL))
     ws = G.mapping(torch.randn(2, 32).double())
@@ -229,6 +266,8 @@ def test_half_precision_of_the_highest_rates_is_close(kind, dtype, error):
         ({"channel_base": 16}, "leaves no channels"),
         ({"first_cutoff": 5.0}, "cutoff"),
         ({"critical": 14}, "critical"),
+        ({"octaves": True}, "octaves need 9 layers, not 14"),
+        ({"octaves": True, "num_layers": 9, "critical": 10}, "critical"),
         ({"first_cutoff": 4.0, "height": 8, "width": 8}, "highest frequency"),
     ],
 )

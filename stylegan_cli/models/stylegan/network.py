@@ -20,14 +20,17 @@ from .config import StyleGANConfig
 def layer_table(
     config: StyleGANConfig,
 ) -> tuple[LayerInfo, ...]:
-    """Two layers per level; the first layer of the lowest level has no convolution."""
-    return tuple(
-        LayerInfo(
-            f"synthesis.b{level.name}.{name}", "conv", i, k, level.height, level.width, level.channels, True, level.half
-        )
-        for k, level in enumerate(config.levels())
-        for i, name in enumerate(("conv0", "conv1"), 2 * k)
-    )
+    """Two layers per level; the first layer of the lowest level has no convolution. Before them the input, if it is a
+    function of the latent."""
+    levels, rows = config.levels(), []
+    if config.input == "latent":
+        size = levels[0].height, levels[0].width, levels[0].channels
+        rows.append(LayerInfo("synthesis.input", "conv", 0, 0, *size, False, levels[0].half))
+    for k, level in enumerate(levels):
+        size = level.height, level.width, level.channels
+        for i, name in enumerate(("conv0", "conv1"), 2 * k):
+            rows.append(LayerInfo(f"synthesis.b{level.name}.{name}", "conv", i, k, *size, config.noise, level.half))
+    return tuple(rows)
 
 
 class StyledConv2d(nn.Module):
@@ -50,8 +53,9 @@ class StyledConv2d(nn.Module):
         if up == 2:
             self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
             self.register_buffer("blur_filter", fir_filter(config.blur or [1.0]), persistent=False)
-        self.noise_strength = nn.Parameter(torch.zeros(row.channels))
-        self.register_buffer("noise_const", normal(row.height, row.width))
+        if config.noise:
+            self.noise_strength = nn.Parameter(torch.zeros(row.channels))
+            self.register_buffer("noise_const", normal(row.height, row.width))
         self.bias = nn.Parameter(torch.zeros(row.channels))
         self.affine = EqualLinear(config.w_dim, 2 * row.channels)
 
@@ -72,13 +76,30 @@ class StyledConv2d(nn.Module):
         return adain(x, self.affine(w))
 
 
+class LatentInput(nn.Module):
+    """From the latent to the input of the lowest level: x = reshape(A w)."""
+
+    def __init__(self, w_dim: int, shape: tuple[int, int, int]):
+        super().__init__()
+        self.shape, self.affine = shape, EqualLinear(w_dim, math.prod(shape), bias=False)
+
+    def forward(
+        self,
+        w: Tensor,  # [N, w_dim]
+    ) -> Tensor:  # [N, channels, height, width]
+        return (self.affine(w) * (math.sqrt(2) / 4)).unflatten(1, self.shape)
+
+
 class SynthesisNetwork(Synthesis):
     def __init__(self, config: StyleGANConfig):
         super().__init__(layer_table(config), config.w_dim)
         levels = config.levels()
-        self.const = nn.Parameter(torch.ones(levels[0].channels, levels[0].height, levels[0].width))
-        channels = 0
-        for row in self.layers:
+        shape, channels = (levels[0].channels, levels[0].height, levels[0].width), 0
+        if config.input == "const":
+            self.const = nn.Parameter(torch.ones(shape))
+        else:
+            self.input = LatentInput(config.w_dim, shape)
+        for row in self.layers[config.input == "latent" :]:
             block, _, name = row.path.rpartition(".")
             if name == "conv0":
                 self.add_module(block, nn.Module())
@@ -99,10 +120,14 @@ class SynthesisNetwork(Synthesis):
     def _features(
         self, ws: Tensor, noise: dict[str, Tensor | None], half: torch.dtype | None
     ) -> Iterator[Tensor]:  # [N, C, h, w] of each level, lowest first
-        x = self.const.expand(ws.shape[0], -1, -1, -1)
-        for row in self.layers:
+        first, *rest = self.layers
+        if first.path == "input":
+            x, rows = self.input(ws[:, first.w_index]), rest
+        else:
+            x, rows = self.const.expand(ws.shape[0], -1, -1, -1), [first, *rest]
+        for row in rows:
             x = x.to(half if half is not None and row.half else ws.dtype)
-            x = self.get_submodule(row.path)(x, ws[:, row.w_index], noise[row.name])
+            x = self.get_submodule(row.path)(x, ws[:, row.w_index], noise.get(row.name))
             if row.path.endswith("conv1"):
                 yield x
 

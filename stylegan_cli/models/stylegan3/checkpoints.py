@@ -36,7 +36,9 @@ _BATCH = 32  # NVIDIA's decay of the magnitudes is per batch, ours per image: th
 def arguments_of(
     config: StyleGAN3Config,  # of a square image
 ) -> dict[str, Any]:
-    """The arguments of NVIDIA's Generator."""
+    """The arguments of NVIDIA's Generator. Raises SganError if it does not have the layers."""
+    if config.octaves:
+        raise SganError("NVIDIA's StyleGAN3 has no layers whose rates double every two layers.")
     names = _OTHERS | _SYNTHESIS
     return {
         "img_resolution": config.height,

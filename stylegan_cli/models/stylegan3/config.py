@@ -25,6 +25,8 @@ class StyleGAN3Config(StyledConfig):
     radial: bool = False  # whether downsampling filters are radially symmetric, as in StyleGAN3-R
     num_layers: int = 14  # without input and toRGB
     critical: int = 2  # last layers that are sampled critically, before toRGB
+    octaves: bool = False  # rates double every two layers from 4 on, as before StyleGAN3: no first_ and last_ settings
+    moves: bool = True  # whether a latent moves the input
     first_cutoff: float = 2.0  # of the input, in cycles per image
     first_stopband: float = 2**2.1
     last_stopband: float = 2**0.3  # relative to the last cutoff
@@ -51,11 +53,14 @@ class StyleGAN3Config(StyledConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check(self.kernel in (1, 3), "kernel")
-        self._check(1 <= self.critical + 1 <= self.num_layers <= 64, "num_layers or critical")
+        self._check(0 <= self.critical < self.num_layers + self.octaves <= 65, "num_layers or critical")
         self._check(0.5 <= self.first_cutoff < self.first_stopband and self.last_stopband > 1, "a cutoff or stopband")
         self._check(0 <= self.margin <= 64 and 1 <= self.filter_size <= 16, "margin or filter_size")
         self._check(self.lrelu_upsampling in (1, 2, 4) and 0 <= self.half_levels <= 20, "lrelu_upsampling, half_levels")
         self._check(self.magnitude_kimg > 0 and math.isfinite(self.output_scale), "magnitude_kimg or output_scale")
+        octave_layers = 2 * (self.level.bit_length() - 3) + 1
+        if self.octaves and self.num_layers != octave_layers:
+            raise SganError(f"{type(self).__name__}: octaves need {octave_layers} layers, not {self.num_layers}.")
         if self.level / 2 <= self.first_cutoff:
             raise SganError(
                 f"{self.title} cannot generate images of {self.height}x{self.width} (height x width): their highest "

@@ -60,9 +60,10 @@ class FourierInput(nn.Module):
         signal: Signal,
         w_dim: int,
         sides: tuple[float, float],  # width and height of the image in sides of the nominal resolution
+        moves: bool = True,  # whether w moves the waves; else only a transform does
     ):
         super().__init__()
-        self.signal, self.sides = signal, sides
+        self.signal, self.sides, self.moves = signal, sides, moves
         self.freqs: Tensor
         self.phases: Tensor
         self.register_buffer("freqs", _frequencies(signal))
@@ -85,7 +86,7 @@ class FourierInput(nn.Module):
         phases = self.phases + m[:, :2, 2] @ self.freqs.t()  # [N, C]
         s = self.signal
         # Frequencies that a transform moves out of the band fade out.
-        fade = 1 - (freqs.norm(dim=2) - s.cutoff) / (s.rate / 2 - s.cutoff)
+        fade = 1 - (freqs.norm(dim=2) - s.cutoff) / max(s.rate / 2 - s.cutoff, 1e-6)
         amplitudes = fade.clamp(0, 1)  # [N, C]
         x, y = (self._positions(n, m) for n in (s.width, s.height))
         cycles = freqs[:, None, None, :, 0] * x[:, None] + freqs[:, None, None, :, 1] * y[:, None, None]
@@ -95,6 +96,8 @@ class FourierInput(nn.Module):
 
     def _motion(self, w: Tensor) -> Tensor:  # [N, 3, 3]
         """The rotation and translation of the latents: rotate(r) translate(-t)."""
+        if not self.moves:
+            return torch.eye(3, dtype=w.dtype, device=w.device).expand(w.shape[0], 3, 3)
         t = self.affine(w)
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, x, y = t.unbind(1)
@@ -191,7 +194,7 @@ class SynthesisNetwork(Synthesis):
         super().__init__(layer_table(config), config.w_dim)
         self.output_scale = config.output_scale
         sides = config.width / config.level, config.height / config.level
-        self.input = FourierInput(signals(config)[0], config.w_dim, sides)
+        self.input = FourierInput(signals(config)[0], config.w_dim, sides, config.moves)
         for spec in layer_specs(config):
             self.add_module(spec.name, Layer(config, spec))
 

@@ -57,14 +57,10 @@ def signals(config: StyleGAN3Config) -> tuple[Signal, ...]:
     level, last = 4 << n, config.num_layers
     rows = []
     for i in range(last + 1):
-        exponent = min(i / (last - config.critical), 1)
-        cutoff = config.first_cutoff * (level / 2 / config.first_cutoff) ** exponent
-        stopband = config.first_stopband * (level / 2 * config.last_stopband / config.first_stopband) ** exponent
-        rate = 2 ** math.ceil(math.log2(min(2 * stopband, level)))
+        rate, cutoff, half_width = (_octave if config.octaves else _flexible)(config, i, level)
         margin = config.margin if i < last - 1 else 0
         height, width = (rate * h0 // 4, rate * w0 // 4) if i < last - 1 else (config.height, config.width)
         channels = round(min(config.channel_base / (2 * cutoff), config.channel_max))
-        half_width = max(stopband, rate / 2) - cutoff
         rows.append(
             Signal(
                 height + 2 * margin,
@@ -76,6 +72,24 @@ def signals(config: StyleGAN3Config) -> tuple[Signal, ...]:
             )
         )
     return tuple(rows)
+
+
+def _flexible(config: StyleGAN3Config, i: int, level: int) -> tuple[int, float, float]:
+    """Rate, cutoff and half width of layer i: cutoff and stopband grow exponentially (section 3.2, "flexible layer
+    specifications")."""
+    exponent = min(i / (config.num_layers - config.critical), 1)
+    cutoff = config.first_cutoff * (level / 2 / config.first_cutoff) ** exponent
+    stopband = config.first_stopband * (level / 2 * config.last_stopband / config.first_stopband) ** exponent
+    rate = 2 ** math.ceil(math.log2(min(2 * stopband, level)))
+    return rate, cutoff, max(stopband, rate / 2) - cutoff
+
+
+def _octave(config: StyleGAN3Config, i: int, level: int) -> tuple[int, float, float]:
+    """Rate, cutoff and half width of layer i in the steps of StyleGAN2 (section 3.2, configurations E to H)."""
+    rate = min(4 << (i + 1) // 2, level)
+    half_width = (math.sqrt(2) - 1) * rate / 2
+    is_critical = i >= config.num_layers - config.critical
+    return rate, rate / 2 - (0 if is_critical else half_width), half_width
 
 
 def layer_specs(config: StyleGAN3Config) -> tuple[LayerSpec, ...]:
