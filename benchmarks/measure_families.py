@@ -35,6 +35,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "generator.channel_max": 128,
         },
     ),
+    "R3GAN": (
+        "r3gan",
+        {
+            "batch": 16,
+            "channel_base": 1024,
+            "channel_max": 64,
+            "gamma": 3.0,
+            "lr": 0.002,
+            "ema_kimg": 4.0,
+            "aug": "noaug",
+            "schedule_kimg": 0.0,  # instead, by the time of the run:
+            "schedule.lr": 0.25,
+            "schedule.gamma": 0.1,
+        },
+    ),
 }
 REALS = "training images"  # the line that says what is attainable
 
@@ -78,7 +93,9 @@ def small(preset: str) -> dict[str, Any]:
     """Settings that make a preset as small as the demos, as far as its family has them."""
     if preset.startswith("demo") or preset not in presets():
         return {}
-    missing = NETWORK_OPTIONS.keys() - field_names(presets()[preset][0].config)
+    family = presets()[preset][0]
+    missing = NETWORK_OPTIONS.keys() - field_names(family.config)
+    missing |= {"mbstd_group", "mbstd_channels"} - field_names(family.discriminator.config)
     return {name: value for name, value in SMALL.items() if name not in missing}
 
 
