@@ -16,13 +16,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from stylegan_cli.layers import EqualConv2d, EqualLinear
+from stylegan_cli.layers.statistics import RunningMean
 from stylegan_cli.models.config import LevelsConfig, StyledConfig
 from stylegan_cli.models.family import Family
 from stylegan_cli.models.generator import Generator, LayerInfo, Synthesis
 from stylegan_cli.models.mapping import MappingNetwork
 from stylegan_cli.models.presets import Preset
 from stylegan_cli.models.registry import FAMILIES
-from stylegan_cli.models.statistics import RunningMean
 
 
 @dataclass(frozen=True)

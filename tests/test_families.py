@@ -13,8 +13,13 @@ from PIL import Image
 
 from stylegan_cli.config import to_json
 from stylegan_cli.errors import SganError
+from stylegan_cli.models.biggan.config import BigGANConfig
+from stylegan_cli.models.dcgan.config import DCGANConfig
 from stylegan_cli.models.progan.config import ProGANConfig
+from stylegan_cli.models.r3gan.config import R3GANConfig
 from stylegan_cli.models.registry import FAMILIES, build_generator, presets, read_generator
+from stylegan_cli.models.sagan.config import SAGANConfig
+from stylegan_cli.models.sngan.config import SNGANConfig
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
@@ -22,11 +27,19 @@ from stylegan_cli.snapshot import load_snapshot, read_info
 
 TOY = Path(__file__).with_name("_toy_family.py")
 SMALL = {"z_dim": 8, "channel_base": 64, "channel_max": 8}
+NEW = [  # not in files of version 0.1
+    StyleGAN3Config(16, 16, c_dim=2, kernel=1, radial=True, **SMALL),
+    R3GANConfig(16, 16, c_dim=2, **SMALL),
+    DCGANConfig(16, 16, **SMALL),
+    SNGANConfig(16, 16, c_dim=2, **SMALL),
+    SAGANConfig(16, 16, attention=8, **SMALL),
+    BigGANConfig(16, 16, c_dim=2, **SMALL | {"z_dim": 9}),
+]
 CONFIGS = [
     StyleGAN2Config(16, 16, architecture="resnet", **SMALL),
     StyleGANConfig(16, 16, blur=(1.0, 2.0, 1.0), truncated=3, fade=True, **SMALL),
     ProGANConfig(16, 16, c_dim=2, **SMALL),
-    StyleGAN3Config(16, 16, c_dim=2, kernel=1, radial=True, **SMALL),  # is not in files of version 0.1
+    *NEW,
 ]
 # The format of version 0.1: one flat configuration for all families.
 FLAT = {"z_dim": 8, "c_dim": 0, "w_dim": 512, "mapping_layers": 8, "mapping_lr": 0.01, "labels": "embed"}
@@ -109,7 +122,7 @@ def test_the_interface_of_every_generator(config):
     assert [row for row in G.layers if row.noise] == list(G.noise_layers)
     assert [list(noise.shape) for noise in G.stored_noise()] == [[row.height, row.width] for row in G.noise_layers]
     c = torch.eye(2)[[0, 1, 1]] if config.c_dim else None
-    ws = G.mapping(torch.randn(3, 8), c)
+    ws = G.mapping(torch.randn(3, config.z_dim), c)
     assert ws.shape == (3, G.num_ws, config.w_dim)
     G.mapping.w_avg.normal_()
     truncated = G.truncate(ws, torch.tensor(0.3), 1)

@@ -9,6 +9,7 @@ from .tensors import (
     alone,
     any_rank,
     broadcast_text,
+    differentiable_sum_over_ranks,
     gather_over_ranks,
     rank,
     same_on_all_ranks,

@@ -74,6 +74,23 @@ def sum_over_ranks(
     return tensor
 
 
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, tensor: Tensor) -> Tensor:
+        return sum_over_ranks(tensor.clone())
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _SumOverRanks.apply(gradient)  # pyright: ignore[reportReturnType]
+
+
+def differentiable_sum_over_ranks(
+    tensor: Tensor,  # [...] the same shape on all ranks
+) -> Tensor:  # [...] a new one
+    """Sum over all ranks. Its gradient is that of the sum of all ranks' losses, any number of times."""
+    return _SumOverRanks.apply(tensor)  # pyright: ignore[reportReturnType]
+
+
 def sum_gradients(
     parameters: Iterable[torch.nn.Parameter],
 ) -> None:

@@ -14,3 +14,12 @@ def normal(
     have no values anyway; PyTorch would import its compiler for them, which takes longer than to load a small model."""
     x = torch.empty(shape)
     return x if x.is_meta else x.normal_().div_(divisor)
+
+
+def orthogonal(
+    *shape: int,
+) -> Tensor:  # [*shape]
+    """Return a matrix [shape[0], others] with orthonormal rows or columns (Saxe et al. 2014). On the meta device, as
+    `normal`."""
+    x = normal(*shape)
+    return x if x.is_meta else torch.nn.init.orthogonal_(x)

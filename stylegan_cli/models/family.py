@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from .classic.config import ResidualDiscriminatorConfig
 from .config import DiscriminatorConfig, GeneratorConfig, LevelsDiscriminatorConfig
 from .presets import Preset
 
@@ -34,7 +35,9 @@ class DiscriminatorFamily:
         return self.config.family
 
 
-LEVELS = DiscriminatorFamily(LevelsDiscriminatorConfig, lazy_build(__package__ or "", "levels_discriminator"))
+_HERE = __package__ or ""
+LEVELS = DiscriminatorFamily(LevelsDiscriminatorConfig, lazy_build(_HERE, "levels_discriminator"))
+RESIDUAL = DiscriminatorFamily(ResidualDiscriminatorConfig, lazy_build(_HERE, "classic.residual"))
 
 
 @dataclass(frozen=True)

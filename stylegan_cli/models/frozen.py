@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from ..layers import EqualLinear
 from ..layers.modulated import FrozenConv2d
+from ..layers.statistics import RunningMean
 from ..ops.dispatch import current_implementation, has_kernels
 from ..ops.modulated_conv2d import demodulation, prepare_style
 from .frozen_kernels import KernelStyles
 from .generator import Generator, Noise, Synthesis
-from .statistics import RunningMean
 
 WARM_UP = 3  # eager runs before a graph is captured: cuDNN selects algorithms, kernels load
 # Numbers of one layer that a thread of a CPU computes at a time. The C library returns the memory of large features to
@@ -116,6 +116,8 @@ class FrozenSynthesis:
         watched = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)
         collects = any(isinstance(m, RunningMean) and m.collecting for m in modules)
         blind = any(t.is_inference() for t in weights)
+        if not self.synthesis.can_freeze:
+            return False
         same = all(t.dtype == ws.dtype and t.device == ws.device for t in self.synthesis.parameters())
         return same and not (gradients or watched or collects or blind) and current_implementation() != "reference"
 

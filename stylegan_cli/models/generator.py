@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import EqualLinear, PlainLinear
+from ..layers.statistics import collect_statistics, commit_statistics, discard_statistics
 from .config import GeneratorConfig
 from .label_space import LabelSpace
 from .mapping import MappingNetwork
-from .statistics import collect_statistics, commit_statistics, discard_statistics
 
 Noise = Literal["const", "random", "none"] | Sequence[Tensor]
 FeatureFunction = Callable[[Tensor], Tensor | None]  # takes features [N, C, H, W]; those that it returns replace them
@@ -53,6 +53,7 @@ class Synthesis(nn.Module):
     """Generates images from latents. A family declares the layer table, creates its modules, and implements
     `synthesize`, which runs the layers of the table."""
 
+    can_freeze = True  # whether each layer's latent acts by one affine map, see models/frozen.py
     is_chain = False  # whether each layer reads the result of the convolution before it, as it is
     takes_transform = False  # whether `transform` can move the input; set by the generator, from its configuration
 
@@ -153,6 +154,15 @@ class Synthesis(nn.Module):
         if not is_similarity(transform):
             raise ValueError("transform must be a similarity: rotation, uniform scaling and translation")
 
+    def style_weight(
+        self,
+        row: LayerInfo,
+    ) -> Tensor:  # [styles, w_dim]
+        """The effective weight of the affine map from w to a layer's styles: style = style_weight w + bias."""
+        affine = self.get_submodule(f"{row.path}.affine")
+        assert isinstance(affine, (EqualLinear, PlainLinear))
+        return affine.weight * affine.weight_gain
+
     def stored_noise(
         self,
     ) -> list[Tensor]:  # [h, w] for each of `noise_layers`, in order
@@ -249,9 +259,7 @@ class Generator(nn.Module):
         row: LayerInfo,
     ) -> Tensor:  # [styles, w_dim]
         """The effective weight of the affine map from w to a layer's styles: style = style_weight w + bias."""
-        affine = self.get_submodule(f"{row.name}.affine")
-        assert isinstance(affine, (EqualLinear, PlainLinear))
-        return affine.weight * affine.weight_gain
+        return self.synthesis.style_weight(row)
 
     # ------------------------------------------------------------------------------ training statistics
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import EqualLinear, normalize_2nd_moment
+from ..layers.statistics import RunningMean
 from .config import GeneratorConfig, StyledConfig
-from .statistics import RunningMean
 
 
 class MappingNetwork(RunningMean):

@@ -104,3 +104,12 @@ GROWING: dict[str, Any] = {
     "aug": "noaug",
 }
 GROWN_AS_PUBLISHED: dict[str, Any] = {"channel_base": 16384, "ema_kimg": 10.0, "ema_rampup": None, "by_level": True}
+CLASSIC: dict[str, Any] = {  # before adaptive augmentation, regularizers and style mixing
+    "gamma": 0.0,
+    "ema_kimg": 10.0,
+    "ema_rampup": 0.05,
+    "pl_weight": 0.0,
+    "mixing_prob": 0.0,
+    "aug": "noaug",
+}
+HINGE: dict[str, Any] = {"loss": "hinge"}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from ..config import from_json
 from ..errors import SganError
-from . import progan, r3gan, stylegan, stylegan2, stylegan3
+from . import biggan, dcgan, progan, r3gan, sagan, sngan, stylegan, stylegan2, stylegan3
 from .config import DiscriminatorConfig, GeneratorConfig, field_names
 from .family import DiscriminatorFamily, Family
 from .presets import Preset
@@ -17,7 +17,8 @@ if typing.TYPE_CHECKING:
     from .generator import Generator
 
 FAMILIES: dict[str, Family] = {
-    package.FAMILY.name: package.FAMILY for package in (stylegan2, stylegan3, stylegan, progan, r3gan)
+    package.FAMILY.name: package.FAMILY
+    for package in (stylegan2, stylegan3, stylegan, progan, r3gan, dcgan, sngan, sagan, biggan)
 }
 DISCRIMINATORS: dict[str, DiscriminatorFamily] = {f.discriminator.name: f.discriminator for f in FAMILIES.values()}
 

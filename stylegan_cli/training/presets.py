@@ -113,6 +113,7 @@ def _networks(
     wide = {name: shared[name] * preset.g_width for name in ("channel_base", "channel_max")}
     latents = {name: pick(name, None) for name in ("z_dim", "w_dim", "mapping_layers")}
     # The user's channels are those of both networks, also if the preset has others for one of them.
+    chosen = {*chosen, *(("widths",) if {"channel_base", "channel_max"} & set(chosen) else ())}
     g = shared | wide | latents | {name: value for name, value in preset.generator.items() if name not in chosen}
     d = shared | {"mbstd_channels": pick("mbstd_channels", None)}
     d |= {name: value for name, value in preset.discriminator.items() if name not in chosen}

@@ -101,6 +101,9 @@ class Recipe:
     ) -> None:
         """Update moving averages and schedules after the phases."""
 
+    def prepare_snapshot(self) -> None:
+        """Measure what snapshots and samples need, on all ranks alike. The next step must not depend on it."""
+
     def apply_settings(
         self,
         rollbacks: int,  # so far: each halves the learning rates

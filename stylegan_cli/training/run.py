@@ -134,6 +134,7 @@ class Run:
             self._log_start(about, messages, changes)
         if about is None:
             start = time.monotonic()
+            self.engine.recipe.prepare_snapshot()
             self._record(lambda r: r.save_samples())
             self._save_state()
             self._record(lambda r: r.add_pause(time.monotonic() - start))
@@ -204,6 +205,7 @@ class Run:
         if not distributed.same_on_all_ranks(self.engine.trained_parameters):
             hint = f"Resume from the last state: {train_command(read_config(self.folder))} --resume {self.folder}"
             raise SganError("The ranks have different weights.", hint=hint)
+        self.engine.recipe.prepare_snapshot()
         snapshot = self._record(lambda r: r.save_snapshot())
         self._save_state()
         if self.options.measure is not None and not stopping and self.engine.recipe.metric_network is not None:

@@ -71,6 +71,15 @@ def relativistic_config(dataset, ranks):
     )
 
 
+def normalized_config(dataset, ranks):
+    """Batch and spectral normalization, self-attention, parts of z for each block, several steps of D for one of G."""
+    return make_train_config(
+        *("biggan", dataset.spec),
+        gpus=ranks,
+        **{"batch": 8, "channel_base": 64, "channel_max": 8, "z_dim": 8, "lr": 0.002, "d_lr": 0.004},
+    )
+
+
 def lack_memory_once(trainer, on_rank):
     """Let the first path lengths of one rank run out of memory, where others would wait for a sum over ranks."""
     objective, fails = trainer.recipe.objective, distributed.rank() == on_rank
@@ -119,6 +128,12 @@ def work(path, out, ranks):
     for _ in range(8):
         trainer.step()
     results["alias-free"] = gather(trainer.stateful)
+    trainer.close()
+    trainer = make_engine(normalized_config(dataset, ranks), dataset, dtype=torch.float64)
+    for _ in range(6):
+        trainer.step()
+    trainer.recipe.prepare_snapshot()
+    results["normalized"] = gather(trainer.stateful)
     trainer.close()
     trainer = make_engine(relativistic_config(dataset, ranks), dataset, dtype=torch.float64)
     for _ in range(8):

@@ -57,6 +57,13 @@ def test_a_run_with_pairs_of_images_and_moving_settings(results):
     assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
 
 
+def test_a_run_with_batch_and_spectral_normalization(results):
+    one, two = (flat(r["normalized"]) for r in results)
+    assert one.keys() == two.keys() and any(name.endswith(".u") for name in one)
+    worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
+    assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
+
+
 def test_a_run_with_magnitudes_of_features(results):
     one, two = (flat(r["alias-free"]) for r in results)
     assert one.keys() == two.keys()

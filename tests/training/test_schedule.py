@@ -165,15 +165,42 @@ def test_ten_steps_against_the_plain_definition(engine_of):
                 torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
 
 
-def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path):
-    """In the middle of a schedule."""
+@pytest.mark.parametrize("cfg", ["r3gan", "dcgan", "sngan", "biggan"])
+def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path, cfg):
+    """In the middle of a schedule, between steps of G, with running moments and power iterations."""
 
     def run(name, *lengths):
         (tmp_path / name).mkdir()
+        options = SMALL | ({"z_dim": 60} if cfg == "biggan" else {})
         for kimg in lengths:
-            config = make_train_config("r3gan", dataset.spec, kimg=kimg, snap=0.016, schedule_kimg=0.04, **SMALL)
+            config = make_train_config(cfg, dataset.spec, kimg=kimg, snap=0.012, schedule_kimg=0.04, **options)
             train(config, tmp_path / name, "cpu", options=RunOptions(quiet=True), dataset=dataset)
         return load_file(next(tmp_path.glob(f"{name}/snapshot-*.032.safetensors")))
 
-    whole, resumed = run("whole", 0.032), run("resumed", 0.016, 0.032)
+    whole, resumed = run("whole", 0.032), run("resumed", 0.012, 0.032)
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_steps_of_the_discriminator(engine_of):
+    """Five for each of G, whose gradient has the weight of one batch."""
+    engine = engine_of("sngan")
+    g, d = (phase.optimizer for phase in engine.recipe.phases)
+    for _ in range(10):
+        engine.step()
+    steps = [int(next(iter(o.state.values()))["step"]) for o in (g, d)]
+    assert steps == [2, 10] and (engine.recipe.phases[0].interval, engine.recipe.phases[0].weight) == (5, 1.0)
+
+
+def test_samples_have_the_statistics_of_the_moving_average(engine_of):
+    """Not those of the trained weights; and the steps that follow are the same without samples."""
+    (engine, other), weights = [engine_of("dcgan") for _ in range(2)], []
+    for trainer in (engine, other):
+        for _ in range(4):
+            trainer.step()
+    before = engine.recipe.ema.network.synthesis.norm.mean.clone()
+    engine.recipe.prepare_snapshot()
+    assert not torch.allclose(engine.recipe.ema.network.synthesis.norm.mean, before, atol=1e-3)
+    for trainer in (engine, other):
+        trainer.step()
+        weights.append(trainer.recipe.ema.network.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

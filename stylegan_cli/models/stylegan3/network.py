@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from ...layers import EqualLinear
 from ...layers.initial import normal
 from ...layers.precision import clamp_for
+from ...layers.statistics import RunningMean
 from ...ops import filtered_lrelu, lowpass_filter, modulated_conv2d
 from ..generator import Generator, LayerInfo, Synthesis
 from ..mapping import MappingNetwork
-from ..statistics import RunningMean
 from .config import StyleGAN3Config
 from .schedule import FilterSpec, LayerSpec, Signal, layer_specs, signals
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from ... import distributed
 from ...data.dataset import Dataset
 from ...data.sampler import Loader, Sampler
 from ...errors import SganError
-from ...layers import to_memory_format
+from ...layers import iterate_power, measure_standing_statistics, to_memory_format
 from ...models.discriminator import Discriminator
 from ...models.encoders.pyramid import PyramidEncoder, z_encoder_config
 from ...models.generator import Generator
@@ -44,6 +45,7 @@ from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
 
+STANDING = 16  # passes whose statistics a snapshot of a network with batch normalization has
 HELD_OUT = 64  # images at most, and a tenth of the dataset, that the encoder of mode regularization does not see
 
 
@@ -138,9 +140,30 @@ class Gan(GrowingRecipe):
 
     def after_step(self, shown: int) -> None:
         self.objective.p.update(self.batch)
+        for network in (self.G, self.D):
+            iterate_power(network)
         self.ema.update(self.G, shown, self.batch)
         if self.E is not None and self.E_ema is not None:
             self.E_ema.update(self.E, shown, self.batch)
+
+    def prepare_snapshot(self) -> None:
+        """Measure the statistics of the moving average's own features, which are not those of the trained weights. The
+        next update of the average replaces them."""
+        G, config = cast(Generator, self.ema.network), self.config
+        images = self.batch_gpu * distributed.world_size()  # as many as are normalized together
+        iterate_power(G)
+        labels = counter.integers(config.seed, "standing.label", torch.arange(STANDING * images), len(self.dataset))
+
+        def run(part: Tensor) -> None:
+            z = counter.normal(config.seed, "standing.z", part, (config.generator.z_dim,))
+            c = self.dataset.labels(labels[part]) if config.data.c_dim else None
+            if config.info:
+                c = sample_labels(self.G.label_space, config.seed, "standing.info", part)
+            G(z.to(self.device, self.dtype), c if c is None else c.to(self.device, self.dtype))
+
+        with distributed.alone():
+            parts = torch.arange(STANDING * images).split(images)
+            measure_standing_statistics(G, [functools.partial(run, part) for part in parts], STANDING * images)
 
     def apply_settings(self, rollbacks: int) -> None:
         self.rollbacks = rollbacks

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ...distributed import sum_over_ranks, world_size
+from ...layers.statistics import collect_statistics, commit_statistics, discard_statistics
 from ...models.discriminator import Discriminator
 from ...models.encoders.pyramid import PyramidEncoder
 from ...models.generator import Generator
-from ...models.statistics import collect_statistics, commit_statistics, discard_statistics
 from ...ops import blur2d, has_kernels, tensor_cores
 from ...sampling import counter
 from ...sampling.latents import sample_noise

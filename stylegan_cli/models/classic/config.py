@@ -1,0 +1,89 @@
+"""Configurations of generators and discriminators before styles: convolutions, batch and spectral normalization."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...config import check_choice, check_range
+from ...errors import SganError
+from ..config import DiscriminatorConfig, GeneratorConfig, Level, LevelsConfig
+
+
+@dataclass(frozen=True)
+class StartingConfig(LevelsConfig):
+    """Networks that may leave out the lowest levels."""
+
+    lowest: int = 4  # the level that the generator starts with, or the discriminator ends with
+    widths: tuple[int, ...] = ()  # channels of the levels, lowest first; empty: by channel_base and channel_max
+
+    def levels(self) -> tuple[Level, ...]:
+        levels = [level for level in super().levels() if level.name >= self.lowest]
+        widths = self.widths or [level.channels for level in levels]
+        return tuple(dataclasses.replace(level, channels=n) for level, n in zip(levels, widths))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count = sum(level.name >= self.lowest for level in super().levels())
+        if self.widths and (len(self.widths) != count or min(self.widths) < 1):
+            raise SganError(f"{type(self).__name__}: {len(self.widths)} widths do not fit {count} levels.")
+        if len(self.levels()) < 2:
+            size = f"{self.height}x{self.width}"
+            raise SganError(
+                f"Images of {size} (height x width) have no level above {self.lowest}, where these networks begin.",
+                hint="Use larger images: --size 32, or another --cfg.",
+            )
+
+
+@dataclass(frozen=True)
+class ClassicConfig(StartingConfig, GeneratorConfig):
+    """Generators whose input is z, followed by the label as it is."""
+
+    has_styles: ClassVar[bool] = False
+    uses_batch: ClassVar[bool] = True  # batch normalization
+
+    z_dim: int = 128
+    w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
+
+    @property
+    def w_dim(self) -> int:
+        """There is no mapping network: w is z, followed by the label."""
+        return self.z_dim + self.c_dim
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(0 <= self.w_avg_beta <= 1, f"w_avg_beta {self.w_avg_beta}")
+
+
+@dataclass(frozen=True)
+class ResidualGeneratorConfig(ClassicConfig):
+    """Generators of residual blocks (Miyato et al. 2018, tables 4 and 5)."""
+
+    attention: int = 0  # level after which there is self-attention; 0: none
+    spectral: bool = False  # whether the generator too has spectral normalization
+
+
+@dataclass(frozen=True)
+class ClassicDiscriminatorConfig(StartingConfig, DiscriminatorConfig):
+    """Labels: 'projection' (Miyato and Koyama 2018) or 'classifier'."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("discriminator labels", self.labels, ("projection", "classifier"))
+
+
+@dataclass(frozen=True)
+class ResidualDiscriminatorConfig(ClassicDiscriminatorConfig):
+    """Discriminators of residual blocks with spectral normalization."""
+
+    family: ClassVar[str] = "residual"
+
+    extra_blocks: int = 1  # blocks at the lowest level that do not downsample
+    attention: int = 0  # level after which there is self-attention; 0: none
+    pooled_attention: bool = False  # as in BigGAN
+    wide: bool = False  # whether both convolutions of a block have its output's channels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "extra_blocks", 0, 16)
