@@ -46,7 +46,7 @@ def networks(c_dim):
     return G, D
 
 
-def theirs(G, D):
+def their_states(G, D):
     """Their state dictionaries, with the filters that their modules hold."""
     conditional = G.config.c_dim > 0
     names = checkpoints.generator_names(CHANNELS, 2, conditional)
@@ -81,7 +81,7 @@ def module_of(state, classes, name, half):
 @pytest.mark.parametrize("whole", [True, False])
 def test_networks_are_read(classes, tmp_path, c_dim, whole):
     G, D = networks(c_dim)
-    g, d = theirs(G, D)
+    g, d = their_states(G, D)
     tree = {"G": {}, "D": d, "G_ema": g, "cur_nimg": 5000}
     if whole:
         tree["D"] = module_of(d, classes, "Discriminator", half=(0,))
@@ -106,7 +106,7 @@ def test_what_differs_is_refused(tmp_path):
     G, D = networks(0)
 
     def refusal(change):
-        g, _ = theirs(G, D)
+        g, _ = their_states(G, D)
         change(g)
         torch.save({"G_ema": g}, tmp_path / "x.pt")
         with pytest.raises(SganError) as e:
