@@ -32,8 +32,8 @@ from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
 from stylegan_cli.session.translate import default_styles, vary
 from stylegan_cli.training.encoder_config import read_encoder_config
-from stylegan_cli.training.recipes.encoder import split
 from stylegan_cli.training.recipes.encoder_run import open_data_of
+from stylegan_cli.training.recipes.fitting import split
 
 MEDIAN = 3  # pixels of the median filter
 VARIED = 64  # images of which five results are compared
