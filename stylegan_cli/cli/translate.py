@@ -80,7 +80,8 @@ def command(
     Writes NAME-1.png, NAME-2.png ... for each image, translated.npz (their latents, for `sgan edit` and the other
     commands) and compare.png (the image, what the encoder sees of it, and the results; of a folder or zip, the first
     ones). If the encoder was fitted with --skips, the latents alone give other images: those of the model without
-    features of the input.
+    features of the input. With the file of pix2pix in --encoder, no model is used, and there are no latents: other
+    results than the first have the dropout of --seed and the following seeds.
 
     \b
     Examples:
@@ -169,7 +170,8 @@ def fit_command(
 
     Works as `sgan encoder fit`, but the encoder sees something else than the image that it has to reproduce: a smaller,
     damaged or incomplete image, its outlines, or an image that belongs to it. The model does not change: with --skips
-    the encoder's file contains a fine-tuned copy of it.
+    the encoder's file contains a fine-tuned copy of it. With --recipe pix2pix there is no model: a U-net learns to
+    translate the images of --source to those of --data.
 
     \b
     Examples:

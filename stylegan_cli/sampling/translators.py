@@ -38,7 +38,10 @@ class TranslatorInfo:
 
 
 TRANSLATOR_FILE = FileKind(
-    TRANSLATOR_FORMAT, "a translator", TranslatorInfo, "Make one with `sgan translate fit --recipe pix2pix`."
+    TRANSLATOR_FORMAT,
+    "a translator",
+    TranslatorInfo,
+    "Make one with `sgan translate fit --task pairs --recipe pix2pix`.",
 )
 
 
