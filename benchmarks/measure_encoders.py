@@ -40,8 +40,8 @@ from stylegan_cli.session import Session
 from stylegan_cli.session.encode import latents_of, open_encoder
 from stylegan_cli.snapshot import open_training_dataset
 from stylegan_cli.training.recipes.classifier import open_classifier
-from stylegan_cli.training.recipes.encoder import split
 from stylegan_cli.training.recipes.encoder_run import fit_encoder, plan_new_encoder
+from stylegan_cli.training.recipes.fitting import split
 from stylegan_cli.training.run import RunOptions
 
 FIRST_SEED = 1_000_000  # of the edited images

@@ -34,6 +34,7 @@ FORMAT = "stylegan_cli/1"
 ENCODER_FORMAT = "stylegan_cli/encoder/1"  # see sampling.encoders
 CRITIC_FORMAT = "stylegan_cli/critic/1"  # see sampling.critics
 SEGMENTER_FORMAT = "stylegan_cli/segmenter/1"  # see sampling.segmenter_files
+TRANSLATOR_FORMAT = "stylegan_cli/translator/1"  # see sampling.translators
 _OTHER_FORMATS = {
     "stylegan_cli-state/1": "the state of a run",
     "stylegan_cli/tuned/1": "a file of tuned weights",
@@ -209,9 +210,13 @@ def _open(path: Path) -> safetensors.safe_open:
 
 
 def _info(path: Path, header: dict[str, str] | None) -> SnapshotInfo:
-    if header and header.get("format") == ENCODER_FORMAT:
-        hint = f"Use it: sgan encode IMAGE --encoder {quote(path)}"
-        raise SganError(f"{path} is an encoder, not a model.", hint=hint)
+    for format, what, use in (
+        (ENCODER_FORMAT, "an encoder", "encode"),
+        (TRANSLATOR_FORMAT, "a translator of pix2pix", "translate"),
+    ):
+        if header and header.get("format") == format:
+            hint = f"Use it: sgan {use} IMAGE --encoder {quote(path)}"
+            raise SganError(f"{path} is {what}, not a model.", hint=hint)
     if what := _OTHER_FORMATS.get((header or {}).get("format", "")):
         raise SganError(f"{path} is {what}, not a snapshot.", hint="Use a snapshot-*.safetensors, or its run folder.")
     if not header or header.get("format") != FORMAT:

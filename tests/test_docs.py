@@ -18,6 +18,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from stylegan_cli.cli import COMMANDS, main
+from stylegan_cli.detectors import vgg
+from stylegan_cli.detectors.style import StyleNetwork
 from stylegan_cli.interop.nvidia_writer import write_nvidia
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
@@ -291,6 +293,10 @@ def shortened(args):
         args = [a.replace("best.safetensors", "snapshot-000000.016.safetensors") for a in args]
     elif args[0] == "project":
         changes = {"--steps": "2", "--loss": "pixel"} | ({"--tune": "2"} if "--tune" in args else {})
+    elif args[0] == "stylize":
+        changes = {"--steps": "1"}
+    elif args[0] == "translate" and any("pix2pix" in arg for arg in args):
+        changes = {"--encoder": str(max(Path("runs").glob("*-pix2pix")))}
     elif args[0] == "equivariance":
         changes = {"--frames": "2"}
     elif args[0] == "spectrum":
@@ -404,10 +410,12 @@ def order(args):
 def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     from stylegan_cli.explore import server
     from stylegan_cli.metrics import passes
+    from stylegan_cli.session import stylize
     from stylegan_cli.training.recipes import classifier
 
     monkeypatch.setattr(passes, "load_detector", lambda *arguments: Detector())
     monkeypatch.setattr(passes, "load_lpips", lambda *arguments: Detector())
+    monkeypatch.setattr(stylize, "load_style_network", lambda *arguments: StyleNetwork(vgg.convolutions(), "0123abcd"))
     monkeypatch.setattr(classifier, "_STEPS", 40)
     monkeypatch.setattr(server, "serve", lambda views, host, sock, ready: ready("http://127.0.0.1:8765/"))
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
@@ -415,7 +423,8 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     write_images(Path("photos"), 9)
     write_images(Path("animals/cats"), 5)
     write_images(Path("animals/dogs"), 4)
-    for name in ("target.png", "a.png", "b.png", "c.png", "small.png", "face.jpg", "eyes.png", "suspicious.png"):
+    names = ("target.png", "a.png", "b.png", "c.png", "small.png", "face.jpg", "eyes.png", "suspicious.png")
+    for name in (*names, "sketch.png", "photo.jpg", "painting.jpg"):
         Image.open("photos/0.jpg").convert("L" if name == "eyes.png" else "RGB").save(name)
     write_people("people.zip")
     write_annotated(Path("masks"), 2)
@@ -442,6 +451,9 @@ def test_every_shape_of_command_runs(tmp_path, monkeypatch):
             shutil.copy("faces.zip", "beards.zip")
         if "masks.zip" in line.words:
             write_class_maps("faces.zip", "masks.zip")
+        if "edges.zip" in line.words:
+            shutil.copy("faces.zip", "images.zip")
+            write_class_maps("faces.zip", "edges.zip")
         result = CliRunner().invoke(main, shortened(line.words))
         codes = (0, 3) if line.words[0] == "doctor" else (0,)  # 3: works, but slower than with a GPU
         assert result.exit_code in codes, f"{line}\n{result.output}{result.exception!r}"

@@ -33,6 +33,7 @@ COMMANDS = {
     "encoder": "Fit an encoder, which predicts the latents of an image.",
     "critic": "Train a critic, which judges an attribute of images.",
     "translate": "Translate images with a model: enlarge, fill, restore.",
+    "stylize": "Give images the style of another, such as a painting.",
     "segment": "Label the pixels of images, after a few examples.",
     "attribute": "Estimate whether a model generated an image.",
     "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",

@@ -26,6 +26,7 @@ from .progress import bar
 
 if TYPE_CHECKING:
     from ..training.recipes.encoder_run import EncoderPlan
+    from ..training.recipes.pix2pix_run import Pix2PixPlan
     from ..training.run import RunOptions
 
 # How an encoder is fitted, whatever its task.
@@ -165,26 +166,35 @@ def fit(
     from ..interop.conversion import ensure_snapshot, find_model
     from ..snapshot import load_snapshot
     from ..training.recipes.encoder_run import plan_new_encoder, plan_resumed_encoder
-    from ..training.run import RunOptions
 
-    quiet, runs, resume, model = (options.pop(name) for name in ("quiet", "runs", "resume", "model"))
-    device = str(resolve_device(options.pop("device")))
-    if options["precision"] == "auto":
-        options["precision"] = "tf32" if device.startswith("cuda") else "fp32"
-    with bar(quiet, leave=False) as progress:
+    model, (resume, device, how) = options.pop("model"), pop_shared(options)
+    with bar(how.quiet, leave=False) as progress:
         if resume:
-            _refuse_changes()
+            refuse_changes({"resume", "model", "kimg", "gpus", "batch_gpu", "quiet", "device", "runs", "kernels"})
             plan = plan_resumed_encoder(Path(resume), options["kimg"], options["gpus"], options["batch_gpu"])
             plan = _with_model(plan, model)
         else:
-            path, description = find_model(model, runs)
-            if not quiet and distributed.is_first_on_machine():
+            path, description = find_model(model, how.runs)
+            if not how.quiet and distributed.is_first_on_machine():
                 warn(description)
             options["gpus"] = options["gpus"] or distributed.launcher_world_size()
             snapshot = load_snapshot(ensure_snapshot(path))
             checkpoint = _place(path, snapshot.path)["checkpoint"]
             plan = plan_new_encoder(snapshot, progress=progress, checkpoint=checkpoint, **options)
-    _run(plan, device, RunOptions(quiet, runs=runs))
+    run_fit(plan, device, how)
+
+
+def pop_shared(
+    options: dict[str, Any],  # of `fit_options`
+) -> tuple[str | None, str, RunOptions]:
+    """Take the folder to resume, the device, and how the run is executed; choose the precision for the device."""
+    from ..training.run import RunOptions
+
+    quiet, runs, resume, device = (options.pop(name) for name in ("quiet", "runs", "resume", "device"))
+    device = str(resolve_device(device))
+    if options["precision"] == "auto":
+        options["precision"] = "tf32" if device.startswith("cuda") else "fp32"
+    return resume, device, RunOptions(quiet, runs=runs)
 
 
 def _with_model(
@@ -211,30 +221,40 @@ def _place(path: Path, snapshot: Path) -> dict[str, str | None]:
     return {"model": os.path.abspath(snapshot), "checkpoint": None if snapshot == path else os.path.abspath(path)}
 
 
-def _refuse_changes() -> None:
-    """Refuse options that cannot be changed when a run is resumed."""
+def given_options() -> set[str]:
+    """The parameters of this command that are given on the command line."""
     context = click.get_current_context()
-    free = {"resume", "model", "kimg", "gpus", "batch_gpu", "quiet", "device", "runs", "kernels"}
-    for name in context.params.keys() - free:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = "--" + name.replace("_", "-")
-            raise click.UsageError(f"{option} cannot be changed when a run is resumed. Remove it.")
+    source = click.core.ParameterSource.COMMANDLINE
+    return {name for name in context.params if context.get_parameter_source(name) is source}
 
 
-def _run(plan: EncoderPlan, device: str, options: RunOptions) -> None:
+def refuse_changes(
+    free: set[str],  # options that can be changed when a run is resumed
+) -> None:
+    """Refuse the others."""
+    for name in sorted(given_options() - free):
+        option = "--" + name.replace("_", "-")
+        raise click.UsageError(f"{option} cannot be changed when a run is resumed. Remove it.")
+
+
+def run_fit(plan: EncoderPlan | Pix2PixPlan, device: str, options: RunOptions) -> None:
+    """Start the run of a plan, or continue it."""
     from .. import distributed
-    from ..training.recipes.encoder_run import describe_fit, describe_next, fit_encoder, folder_name
+    from ..training.recipes import encoder_run, pix2pix_run
+    from ..training.recipes.fitting_run import describe_next
 
-    config = plan.config
+    config: Any = plan.config
     dataset = plan.dataset if distributed.has_launcher() or config.gpus == 1 else None
+    is_pix2pix = isinstance(plan, pix2pix_run.Pix2PixPlan)
+    describe = pix2pix_run.describe_fit if is_pix2pix else encoder_run.describe_fit
     launch_run(
-        fit_encoder,
+        pix2pix_run.fit_pix2pix if is_pix2pix else encoder_run.fit_encoder,
         lambda folder: (config, folder, device, options, dataset),
         folder=plan.folder,
-        name=folder_name(config),
+        name=encoder_run.folder_name(config),
         gpus=config.gpus,
         device=device,
         options=options,
-        describe=lambda folder: describe_fit(config, folder),
+        describe=lambda folder: describe(config, folder),
         describe_next=lambda folder: describe_next(config, folder),
     )

@@ -42,9 +42,9 @@ def command() -> None:
 def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     """Show what a model file contains: architecture, parameters, training data and metrics.
 
-    FILE is a snapshot, a run folder, an encoder, a critic, a segmenter, or a checkpoint of another program (path or
-    URL). For a pickle, all classes and functions that it names are listed as inert (known and read as plain data) or
-    UNKNOWN; none of them is executed.
+    FILE is a snapshot, a run folder, an encoder, a translator of pix2pix, a critic, a segmenter, or a checkpoint of
+    another program (path or URL). For a pickle, all classes and functions that it names are listed as inert (known and
+    read as plain data) or UNKNOWN; none of them is executed.
 
     \b
     Examples:
@@ -159,8 +159,10 @@ def _other_kind(path: Path) -> Callable[[Path, bool], None] | None:
     from ..sampling.critics import CRITIC_FILE
     from ..sampling.encoders import ENCODER_FILE
     from ..sampling.segmenter_files import SEGMENTER_FILE
+    from ..sampling.translators import TRANSLATOR_FILE
 
     kinds = ((ENCODER_FILE, _show_encoder), (CRITIC_FILE, _show_critic), (SEGMENTER_FILE, _show_segmenter))
+    kinds += ((TRANSLATOR_FILE, _show_translator),)
     return next((show for kind, show in kinds if kind.is_kind_of(path)), None)
 
 
@@ -191,9 +193,39 @@ def _show_encoder(path: Path, as_json: bool) -> None:
     }
     if info.data:
         rows["Dataset"] = _dataset(info.data)
-    for name, value in info.held_out.items():
-        rows[f"Held out: {name}"] = f"{value:.6g} dB" if name == "psnr" else f"{value:.6g}"
-    _print_rows(rows)
+    _print_rows(rows | _held_out(info.held_out))
+
+
+def _held_out(figures: dict[str, float]) -> dict[str, str]:
+    return {f"Held out: {k}": f"{value:.6g} dB" if k == "psnr" else f"{value:.6g}" for k, value in figures.items()}
+
+
+def _show_translator(path: Path, as_json: bool) -> None:
+    """Print what the header of a translator says."""
+    import torch
+
+    from ..config import to_json
+    from ..models.summary import parameter_count
+    from ..models.translators.pix2pix import UNet
+    from ..sampling.translators import TRANSLATOR_FILE
+
+    info = TRANSLATOR_FILE.read_info(path)
+    config = info.generator
+    with torch.device("meta"):
+        count = parameter_count(UNet(config))
+    if as_json:
+        return click.echo(json.dumps({"file": str(path), "parameters": {"G": count}, "info": to_json(info)}))
+    rows = {
+        "File": path,
+        "Written by": f"translator of stylegan_cli {info.version}",
+        "Translator": f"pix2pix, {config.height}x{config.width} (height x width), {_COLORS[config.inputs]} to "
+        f"{_COLORS[config.channels]}",
+        "Parameters": f"G {count:,}",
+        "Trained": f"{info.kimg:g} kimg",
+    }
+    for name, spec in (("Dataset", info.data), ("Source", info.source)):
+        rows |= {name: _dataset(spec)} if spec else {}
+    _print_rows(rows | _held_out(info.held_out))
 
 
 def _show_critic(path: Path, as_json: bool) -> None:

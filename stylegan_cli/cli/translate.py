@@ -21,6 +21,7 @@ from .options import (
     trunc_option,
 )
 from .params import STYLES, FiniteRange
+from .translators import fit_pix2pix, fits_pix2pix, translate
 
 _TASKS = ("superres", "inpaint", "sketch", "restore", "mask", "pairs")
 
@@ -79,7 +80,8 @@ def command(
     Writes NAME-1.png, NAME-2.png ... for each image, translated.npz (their latents, for `sgan edit` and the other
     commands) and compare.png (the image, what the encoder sees of it, and the results; of a folder or zip, the first
     ones). If the encoder was fitted with --skips, the latents alone give other images: those of the model without
-    features of the input.
+    features of the input. With the file of pix2pix in --encoder, no model is used, and there are no latents: other
+    results than the first have the dropout of --seed and the following seeds.
 
     \b
     Examples:
@@ -99,7 +101,7 @@ def command(
     refuse_to_overwrite([*map(str, inputs), request["encoder"], request["mask"]], outputs)
     with output_folder(folder):
         with call.progress() as progress:
-            result = call.open().translate(translation, progress)
+            result = translate(call, translation, progress)
             files = result.save(folder)
         call.inform(f"Encoder: {result.encoder.description}.")
         warn(*result.warnings)
@@ -122,6 +124,13 @@ def command(
     metavar="PATH",
     help="Folder or zip with the images to translate from, for the tasks mask and pairs. Each has the name of its "
     "image in --data. Those of mask are class maps: one color for each class, at most 64.",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["encoder", "pix2pix"]),
+    default="encoder",
+    help="Network to train: encoder (predicts latents of the model) or, for the task pairs, pix2pix (a U-net of pixels "
+    "against a discriminator of patches, without a model).",
 )
 @click.option(
     "--segmenter",
@@ -154,13 +163,15 @@ def fit_command(
     factor: int | None,
     sparse: bool,
     adversarial: float | None,
+    recipe: str,
     **options: Any,
 ) -> None:
     """Train an encoder for a task.
 
     Works as `sgan encoder fit`, but the encoder sees something else than the image that it has to reproduce: a smaller,
     damaged or incomplete image, its outlines, or an image that belongs to it. The model does not change: with --skips
-    the encoder's file contains a fine-tuned copy of it.
+    the encoder's file contains a fine-tuned copy of it. With --recipe pix2pix there is no model: a U-net learns to
+    translate the images of --source to those of --data.
 
     \b
     Examples:
@@ -168,10 +179,13 @@ def fit_command(
       sgan translate fit --task inpaint --model faces.safetensors --data faces.zip
       sgan translate fit --task mask --data faces.zip --source masks.zip
       sgan translate fit --task mask --segmenter out/segmenter.safetensors --sparse
+      sgan translate fit --task pairs --recipe pix2pix --source edges.zip --data images.zip
       sgan translate fit --resume runs/00001-faces-superres
     """
     if task is None and not options["resume"]:
         raise click.UsageError("Missing option --task. Choose one of " + ", ".join(_TASKS) + ".")
+    if fits_pix2pix(recipe, options["resume"]):
+        return fit_pix2pix({**options, "task": task})
     if factor is not None and task != "superres" and not options["resume"]:
         raise click.UsageError(f"--factor has no effect on the task {task}. Remove it.")
     if sparse and task != "mask" and not options["resume"]:
@@ -179,5 +193,4 @@ def fit_command(
     task_options = {**({} if factor is None else {"factor": factor}), **({"sparse": True} if sparse else {})}
     if adversarial and not options["skips"] and not options["resume"]:
         raise click.UsageError("--adversarial has an effect with --skips only. Add --skips, or remove it.")
-    options["adversarial_weight"] = adversarial
-    fit({**options, "task": task, "task_options": task_options})
+    fit({**options, "adversarial_weight": adversarial, "task": task, "task_options": task_options})

@@ -139,7 +139,8 @@ def check_size(
     text = f"The images of {where} are {stored[0]}x{stored[1]} (height x width)"
     if size[0] > stored[0] or size[1] > stored[1]:
         raise SganError(
-            f"{text} and cannot be enlarged to {size[0]}x{size[1]} on reading.", hint="Choose a smaller --size."
+            f"{text} and cannot be enlarged to {size[0]}x{size[1]} on reading.",
+            hint="Choose a smaller --size, or larger images.",
         )
     if size[0] * stored[1] != size[1] * stored[0]:
         raise SganError(

@@ -12,6 +12,7 @@ from . import efficientnet, inception, vgg
 from .frozen import Detector, load_weights, to_device
 from .lpips import Lpips, LpipsNetwork, from_jax, from_lpips
 from .reader import read_tensors
+from .style import StyleNetwork
 from .weights import find_weights
 
 # Name -> the network, and the function that renames the tensors of a file to the names of its modules
@@ -66,3 +67,18 @@ def load_lpips(
             hint="Use the published weights of LPIPS.",
         )
     return Lpips(net, fingerprint, is_standard, to_device(network, device))
+
+
+def load_style_network(
+    device: torch.device | str = "cpu",
+    file: str | os.PathLike | None = None,  # weights of VGG16, as for LPIPS; None: see weights.find_weights
+) -> StyleNetwork:
+    """Load the network of style transfer. Raises SganError if its weights are not available, or belong to another
+    one."""
+    weights = find_weights("lpips-vgg", file)
+    tensors = from_jax(vgg.from_nvidia(read_tensors(weights.path)))
+    with torch.device("meta"):
+        network = vgg.convolutions()
+    own = {name.removeprefix("features."): t for name, t in tensors.items()}
+    load_weights(network, own, weights.path)
+    return StyleNetwork(to_device(network, device), weights.fingerprint)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .resize import resize_like_tensorflow
 
 SIZE = 224
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for [0, 1]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for [0, 1]
 _CHANNELS = [(64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)]  # each group ends in max pooling
 TAPS = (3, 8, 15, 22, 29)  # indices in `convolutions` of the last ReLU of each group
 
@@ -37,7 +37,7 @@ class Vgg16(nn.Module):
     ) -> dict[str, Tensor]:
         """Return {'fc2': [N, 4096]}."""
         x = resize_like_tensorflow(images, SIZE) / 255
-        mean, std = (torch.tensor(values, device=x.device)[:, None, None] for values in (_MEAN, _STD))
+        mean, std = (torch.tensor(values, device=x.device)[:, None, None] for values in (MEAN, STD))
         return {"fc2": self.classifier(self.features((x - mean) / std).flatten(1))}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,13 +12,24 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.codec import MAX_PIXELS, ImageError, decode, fit, to_array, to_channels
+from ..data.dataset import DataSpec
 from ..data.sources import Source
 from ..errors import SganError
 from ..files import suggest_path
-from ..snapshot import SnapshotInfo
+from ..models.config import ImageConfig
 
 _MAX_ASPECT_RATIO = 8  # relative to the model's; images with a larger one are rejected
 _ROUNDING = 0.03  # deviation of the aspect ratios of an image and its mask, one of which was reduced
+
+
+class Form(Protocol):
+    """What images have to be like, such as a model's: the header of its snapshot."""
+
+    @property
+    def generator(self) -> ImageConfig: ...
+
+    @property
+    def data(self) -> DataSpec | None: ...  # the dataset that it was trained on
 
 
 class TargetReader:
@@ -25,7 +37,7 @@ class TargetReader:
 
     def __init__(
         self,
-        info: SnapshotInfo,  # of the model
+        info: Form,  # of the model
         crop: str = "center",  # to the model's aspect ratio, see `codec.fit`
         pad: str = "black",
         *,
@@ -77,7 +89,7 @@ class TargetReader:
 
 def read_targets(
     paths: Sequence[str | Path],
-    info: SnapshotInfo,  # of the model
+    info: Form,  # of the model
     crop: str = "center",
     pad: str = "black",
 ) -> Tensor:  # [N, channels, height, width], -1 to 1 in steps of 1 / 127.5
@@ -91,7 +103,7 @@ def _to_float(images: list[np.ndarray]) -> Tensor:  # uint8 [C, H, W] each -> [N
 
 def read_mask(
     path: str | Path,
-    info: SnapshotInfo,
+    info: Form,
     crop: str = "center",
 ) -> Tensor:  # [1, 1, height, width] of 0 and 1
     """Read a mask: white pixels count, padding does not. Raises SganError if it cannot be read or is entirely black."""
@@ -107,7 +119,7 @@ def check_mask_shape(
     path: str | Path,  # of the mask
     images: Sequence[Image.Image],  # that it is for
     names: Sequence[str | Path],  # for messages
-    info: SnapshotInfo,
+    info: Form,
 ) -> None:
     """Raise SganError if a mask has neither the aspect ratio of an image, nor the size of the model."""
     width, height = read_image(path).size

@@ -30,9 +30,8 @@ from ..sampling.degrade import (
     with_hole,
 )
 from ..sampling.regions import UNKNOWN_LEVEL
-from ..snapshot import SnapshotInfo
 from .annotations import reduce_map
-from .targets import TargetReader, check_mask_shape, read_image, read_mask
+from .targets import Form, TargetReader, check_mask_shape, read_image, read_mask
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class TaskInputs:
 def read_inputs(
     task: Task,
     paths: Sequence[str | Path],
-    info: SnapshotInfo,  # of the model
+    info: Form,  # of the model
     crop: str = "center",
     pad: str = "black",
     mask: str | Path | None = None,  # for inpainting: white pixels are given
@@ -102,7 +101,7 @@ def _inputs_of(
     images: Sequence[Image.Image],
     task: Task,
     paths: Sequence[str | Path],  # for messages
-    info: SnapshotInfo,
+    info: Form,
     crop: str,
     pad: str,
     mask: str | Path | None,
@@ -144,7 +143,7 @@ def _read_map(
 def _given_pixels(
     images: Sequence[Image.Image],
     paths: Sequence[str | Path],
-    info: SnapshotInfo,
+    info: Form,
     crop: str,
     mask: str | Path | None,
 ) -> Tensor:  # [N, 1, H, W] of 0 and 1

@@ -7,6 +7,7 @@ from .conv import EqualConv2d, scaled_weights
 from .layout import to_memory_format
 from .linear import EqualLinear
 from .modulated import ModulatedConv2d, ToRGB, batched_styles
+from .norm_conv import NormConv2d
 from .normalize import normalize_2nd_moment
 from .plain import PlainConv2d, PlainLinear
 from .spectral import SpectralConv2d, SpectralLinear, iterate_power

@@ -6,14 +6,14 @@ import os
 from typing import Any
 
 from ..errors import quote
-from .records import ENCODER, recipe_of
+from .records import ENCODER, PIX2PIX, recipe_of
 
 
 def train_command(
     config: dict[str, Any],  # contents of config.json, or its `recipe` and `task`
 ) -> str:
     """The command that starts and resumes such runs."""
-    if recipe_of(config) != ENCODER:
+    if recipe_of(config) not in (ENCODER, PIX2PIX):
         return "sgan train"
     return "sgan encoder fit" if _inverts(config) else "sgan translate fit"
 
@@ -23,10 +23,10 @@ def use_command(
     config: dict[str, Any],  # as above
 ) -> str:
     """The command that uses the model or encoder of a run."""
-    if recipe_of(config) != ENCODER:
+    if recipe_of(config) not in (ENCODER, PIX2PIX):
         return f"sgan generate --model {quote(folder)} --seeds 0-99"
     return f"sgan {'encode' if _inverts(config) else 'translate'} IMAGE --encoder {quote(folder)}"
 
 
 def _inverts(config: dict[str, Any]) -> bool:
-    return config.get("task", "invert") == "invert"
+    return recipe_of(config) == ENCODER and config.get("task", "invert") == "invert"

@@ -11,6 +11,7 @@ from typing import Any
 
 GAN = "gan"  # the recipe whose snapshots are models; also used by runs that predate recipe names
 ENCODER = "encoder"  # the recipe whose snapshots are encoders
+PIX2PIX = "pix2pix"  # the recipe whose snapshots are translators
 HELD_OUT = "held_out/"  # beginning of the names of what is measured on images that an encoder is not fitted to
 
 _METRIC = re.compile(r"metric-(.+)\.jsonl")

@@ -11,7 +11,17 @@ from typing import Any
 
 from .folders import latest_snapshot
 from .lock import is_running
-from .records import ENCODER, HELD_OUT, last_change, number, read_config, read_metrics, read_stats, recipe_of
+from .records import (
+    ENCODER,
+    HELD_OUT,
+    PIX2PIX,
+    last_change,
+    number,
+    read_config,
+    read_metrics,
+    read_stats,
+    recipe_of,
+)
 
 _IN_DECIBELS = re.compile(r"eq[tr][0-9]|psnr")
 _HIGHER_IS_BETTER = re.compile(r"is[0-9]|eq[tr][0-9]|psnr|.*(precision|recall|density|coverage|accuracy)")
@@ -27,7 +37,7 @@ class RunSummary:
     kimg: float  # thousands of images shown so far
     of_kimg: float | None  # length of the run; None: unknown
     sec_per_kimg: float | None  # at the last line of its statistics
-    metric: str | None  # the first in its configuration, else the one with the oldest file; of an encoder, 'psnr'
+    metric: str | None  # the first in its configuration, else the one with the oldest file; 'psnr' of other recipes
     best: float | None  # the metric's best value
     best_kimg: float | None  # where it was measured
     failure: str | None  # reason, if it failed
@@ -41,7 +51,8 @@ def summarize_run(
     folder = Path(folder)
     config, stats = read_config(folder), read_stats(folder, tail=True)
     kimg, of_kimg, failure = _kimg(folder, stats), number(config.get("kimg")), read_failure(folder)
-    metrics = read_held_out(folder) if recipe_of(config) == ENCODER else read_metrics(folder)
+    fits = recipe_of(config) in (ENCODER, PIX2PIX)
+    metrics = read_held_out(folder) if fits else read_metrics(folder)
     metric, best_kimg, best = _best(metrics, config)
     paces = [pace for line in stats if (pace := number(line.get("sec_per_kimg"))) is not None]
     return RunSummary(
@@ -76,7 +87,7 @@ def unit_of(
 
 
 def read_held_out(
-    folder: Path,  # of a run that fits an encoder
+    folder: Path,  # of a run that fits an encoder or translator
 ) -> dict[str, list[tuple[float, float]]]:
     """(kimg, PSNR in dB) of the held-out images, as from `read_metrics`."""
     lines = [(line["kimg"], number(line.get(f"{HELD_OUT}psnr"))) for line in read_stats(folder)]

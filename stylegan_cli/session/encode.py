@@ -20,6 +20,7 @@ from ..interop.encoders import open_encoder as open_foreign_encoder
 from ..inversion.projector import ProjectedLatents
 from ..inversion.results import SHEET, Projection, comparison_sheet, output_paths, psnr, save_projection
 from ..inversion.targets import TargetReader, read_targets
+from ..models.config import ImageConfig
 from ..models.encoders.passes import encode
 from ..models.frozen import frozen_synthesis
 from ..progress import Progress, silent
@@ -198,7 +199,7 @@ def encode_images(
         return _encode_collection(model, request, encoder, progress)
     targets = read_targets(request.images, model.info, request.crop, padding(request.crop, request.pad))
     targets = targets.to(model.device)
-    step = request.batch or batch_of(model)
+    step = request.batch or batch_of(model.G.config)
     ws = torch.cat([latents_of(model, encoder, part) for part in targets.split(step)])
     names = target_names(request.images)
     finding = _finding(model, names, targets, ws, encoder.network.passes)
@@ -210,7 +211,7 @@ def _encode_collection(model: Model, request: EncodeRequest, encoder: Encoder, p
     """Encode a folder or zip in batches; only latents stay in memory."""
     source = open_source(request.images[0])
     reader = TargetReader(model.info, request.crop, padding(request.crop, request.pad))
-    names, step = list(source.names), request.batch or batch_of(model)
+    names, step = list(source.names), request.batch or batch_of(model.G.config)
     ws, quality, problems = [], [], {}
     progress("images", 0, len(names))
     for i in range(0, len(names), step):
@@ -238,7 +239,7 @@ def _finding(model: Model, names: Sequence[str], targets: Tensor, ws: Tensor, pa
 
 
 def batch_of(
-    model: Model,
+    images: ImageConfig,
 ) -> int:
     """Images of a folder or zip at a time."""
-    return max(_BATCH * 64 * 64 // max(model.G.config.height * model.G.config.width, 64 * 64), 1)
+    return max(_BATCH * 64 * 64 // max(images.height * images.width, 64 * 64), 1)

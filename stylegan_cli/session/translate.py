@@ -25,6 +25,7 @@ from ..sampling.encoders import Encoder
 from ..sampling.generate import SamplingOptions, generate_images, map_seeds
 from ..sampling.latent_files import save_latents, target_names
 from ..sampling.mixing import mix_styles, style_indices
+from ..sampling.translators import Translator
 from .encode import EncodeRequest, batch_of, is_collection, latents_of, open_encoder
 from .model import ImagesResult, Model, OutputImage, save_outputs
 
@@ -64,12 +65,12 @@ class TranslateRequest(EncodeRequest):
 class TranslateResult(ImagesResult):
     """N x K images, K results for each of N images, and a sheet with all of them."""
 
-    model: Model
+    model: Model | None  # None: of a translator, which needs none
     request: TranslateRequest
-    encoder: Encoder
+    encoder: Encoder | Translator
     task: Task
     names: list[str]  # [N] of the images, unique as file names
-    ws: Tensor  # [N, K, num_ws, w_dim]
+    ws: Tensor | None  # [N, K, num_ws, w_dim]; None without a model
     figures: list[dict[str, list[float]]] = field(default_factory=list)  # [N] each by name, [K]: see `_figures`
 
     def save(
@@ -79,17 +80,17 @@ class TranslateResult(ImagesResult):
     ) -> list[Path]:  # the sheet last
         """Write the latents, all images and the sheet."""
         names = [output.name for output in self.outputs]
-        path = _save_latents(folder, self.model, self.encoder, self.request, self.ws, names)
-        return [path, *super().save(folder, format)]
+        latents = _save_latents(folder, self.model, self.encoder, self.request, self.ws, names)
+        return [*latents, *super().save(folder, format)]
 
 
 @dataclass(eq=False)
 class TranslateStream:
     """The results of a folder or zip, made while they are written. Only latents are kept."""
 
-    model: Model
+    model: Model | None  # as in `TranslateResult`
     request: TranslateRequest
-    encoder: Encoder
+    encoder: Encoder | Translator
     task: Task
     parts: Callable[[], Iterator[TranslateResult]]  # in batches; of these, only the first has a sheet
     problems: dict[str, str]  # name of an image in the source -> why it is omitted; complete after `save`
@@ -123,7 +124,7 @@ class TranslateStream:
 
         def results() -> Iterator[OutputImage]:
             for part in self.parts():
-                ws.append(part.ws.cpu())
+                ws.extend([] if part.ws is None else [part.ws.cpu()])
                 sheets.extend([part.sheet] if part.sheet else [])
                 self.names += part.names
                 self.figures += part.figures
@@ -133,29 +134,31 @@ class TranslateStream:
         files: list[Path] = []
         try:
             files += save_outputs(results(), folder, format)
-            if not ws:
+            if not outputs:
                 raise SganError(f"No image in {self.request.images[0]} can be translated.", hint=self.warnings[0])
         finally:  # what is done is kept when the rest is not
-            if ws:
-                latents = torch.cat(ws)
-                files.insert(0, _save_latents(folder, self.model, self.encoder, self.request, latents, outputs))
+            if outputs:
+                latents = torch.cat(ws) if ws else None
+                files[:0] = _save_latents(folder, self.model, self.encoder, self.request, latents, outputs)
                 files.append(sheets[0].save(folder, format))
         return files
 
 
 def _save_latents(
     folder: str | Path,
-    model: Model,
-    encoder: Encoder,
+    model: Model | None,
+    encoder: Encoder | Translator,
     request: TranslateRequest,
-    ws: Tensor,  # [N, K, num_ws, w_dim]
+    ws: Tensor | None,  # [N, K, num_ws, w_dim]
     names: list[str],  # [N * K]
-) -> Path:
+) -> list[Path]:  # one, or without a model none
+    if model is None or ws is None:
+        return []
     path = Path(folder, LATENTS)
     settings = {"encoder": encoder.path.name, "targets": [str(image) for image in request.images]}
     settings = {**model.file_settings, **settings}
     save_latents(path, ws.flatten(0, 1), names=names, model=model.fingerprint, settings=settings)
-    return path
+    return [path]
 
 
 def input_and_output_files(
@@ -195,13 +198,13 @@ def translate_images(
     read_batch = functools.partial(read_source_inputs, task, source, options=options)
 
     def parts() -> Iterator[TranslateResult]:
-        step = request.batch or batch_of(model)
-        return model.with_kernels(_translate_batches(source.names, step, read_batch, translate, problems, progress))
+        step = request.batch or batch_of(model.G.config)
+        return model.with_kernels(translate_batches(source.names, step, read_batch, translate, problems, progress))
 
     return TranslateStream(model, request, encoder, task, parts, problems)
 
 
-def _translate_batches(
+def translate_batches(
     stored: list[str],  # names in the source
     step: int,  # images at a time
     read: Callable[[list[str]], tuple[TaskInputs | None, dict[str, str]]],  # see `read_source_inputs`
@@ -290,7 +293,7 @@ def _translate(
     figures = _figures(read, images)
     return TranslateResult(
         outputs=outputs,
-        sheet=None if rows == 0 else OutputImage(SHEET, _sheet(task, read, images, names, rows), metadata),
+        sheet=None if rows == 0 else OutputImage(SHEET, comparison(task, read, images, names, rows), metadata),
         notes=_notes(names, figures),
         model=model,
         request=request,
@@ -365,7 +368,7 @@ def _notes(names: list[str], figures: list[dict[str, list[float]]]) -> list[str]
     ]
 
 
-def _sheet(
+def comparison(
     task: Task,
     read: TaskInputs,
     images: Tensor,  # uint8 [N, K, C, H, W]

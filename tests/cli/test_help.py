@@ -52,9 +52,11 @@ DIFFERENT = {
     "--size": "metrics, train: of what is read; data: of what is written",
     "--space": "project: to search; encoder: to predict",
     "--steps": "project: of the search; segment: perhaps none",
+    "--style": "data demo: of avatars; stylize: an image",
     "--styles": "mix: from the column; interpolate: that fade",
     "--translate": "interpolate: over the whole video",
     "--video": "project: a format; edit drag: a file",
+    "--weight": "model blend: of a model; stylize: of the style",
 }
 
 

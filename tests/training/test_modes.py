@@ -21,7 +21,7 @@ from stylegan_cli.sampling.encoders import ENCODER_FILE, RUN_ENCODER, find_encod
 from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes import gan_objective
-from stylegan_cli.training.recipes.encoder import split
+from stylegan_cli.training.recipes.fitting import split
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state_files import list_states, read_state

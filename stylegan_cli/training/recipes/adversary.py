@@ -39,7 +39,7 @@ class Adversary:
 
     def phases(
         self,
-        fakes: Callable[[Any], Tensor],  # EncoderBatch -> [N, C, H, W]
+        fakes: Callable[[Any], Tensor],  # ImageBatch -> [N, C, H, W]
     ) -> list[Phase]:
         phases = [Phase("D", self.D, self.optimizer, lambda batch: self._separate(fakes, batch))]
         if self.config.gamma:

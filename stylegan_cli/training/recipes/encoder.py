@@ -13,19 +13,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ... import distributed
 from ...data.dataset import Dataset
 from ...data.pairs import PairedDataset
-from ...data.sampler import Loader, Sampler
 from ...detectors.distances import Loss
-from ...errors import SganError
 from ...layers import EqualLinear, to_memory_format
 from ...models.discriminator import Discriminator
 from ...models.encoders.passes import encode, encode_in_passes
@@ -41,59 +37,12 @@ from ..ema import EMA
 from ..encoder_config import EncoderRunConfig
 from ..generated_pairs import GeneratedPairs
 from ..optimizer import FusedAdam
-from ..recipe import Batch, Phase, Recipe
+from ..recipe import Phase
 from .adversary import Adversary
+from .fitting import FittingRecipe, ImageBatch, Rate, split  # noqa: F401 (of the recipe of models)
 
 _SAMPLES = 10_000  # latents from which the deviation of W is computed
-_WARM_UP = 1000  # images in which the learning rate rises
 _R1 = 5.0  # weight of the critic's gradient penalty
-
-
-@dataclass(frozen=True)
-class EncoderBatch(Batch):
-    images: Tensor  # [N, C, H, W] in [-1, 1]; of pairs, the other image has further channels
-    labels: Tensor  # [N, c_dim] of the images
-    index: Tensor  # [N] int64, global index of each image since the run began
-
-
-def split(
-    seed: int,
-    count: int,  # images
-    held_out: int,
-) -> tuple[Tensor, Tensor]:  # int64 indices of the images that are held out, and of those to train on
-    order = counter.uniform(seed, "encoder.split", torch.arange(count)).argsort()
-    return order[:held_out], order[held_out:]
-
-
-class Rate:
-    """Learning rates that rise for a moment, and then fall to 0 as a cosine until the end of the run."""
-
-    def __init__(self, config: EncoderRunConfig, optimizers: list[FusedAdam]):
-        self.end, self.shown, self.factor, self.optimizers = config.kimg * 1000, 0, 1.0, optimizers
-        self.bases = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-        self.apply(1.0)
-
-    def apply(
-        self,
-        factor: float,  # of all rates, from now on
-    ) -> None:
-        self.factor = factor
-        for optimizer, bases in zip(self.optimizers, self.bases, strict=True):  # a loaded one has other groups
-            for group, base in zip(optimizer.param_groups, bases, strict=True):
-                group["lr"] = base * self._curve() * factor
-
-    def step(self, batch: int) -> None:
-        self.shown += batch
-        self.apply(self.factor)
-
-    def _curve(self) -> float:
-        return min((self.shown + 1) / _WARM_UP, 1) * (0.5 + 0.5 * math.cos(math.pi * min(self.shown / self.end, 1)))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"shown": self.shown}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.shown = state["shown"]
 
 
 class LatentCritic(nn.Module):
@@ -110,8 +59,9 @@ class LatentCritic(nn.Module):
         return self.layers(w)
 
 
-class EncoderRecipe(Recipe):
+class EncoderRecipe(FittingRecipe):
     divergence_advice = "Start a new run with a lower --lr."
+    memory_advice = "Use --loss pixel."
 
     def __init__(
         self,
@@ -123,11 +73,10 @@ class EncoderRecipe(Recipe):
         device: torch.device | str = "cpu",
         identity: Loss | None = None,  # a further distance, with a config that has one
     ):
-        super().__init__(config.batch, config.batch_gpu, torch.device(device))
-        self.config, self.dataset, self.G, self.loss, self.identity = config, dataset, G, loss, identity
+        super().__init__(config, dataset, device)
+        self.config, self.G, self.loss, self.identity = config, G, loss, identity
         self.segmenter = dataset.segmenter if isinstance(dataset, GeneratedPairs) else None
         self.task = make_task(config.task, config.task_options)
-        self.held_out, train = split(config.seed, len(dataset), config.held_out)
         torch.manual_seed(config.seed)  # the same initial weights on all ranks
         self.E = to_memory_format(PyramidEncoder(config.encoder)).to(self.device).requires_grad_(False)
         if D is not None:
@@ -135,10 +84,6 @@ class EncoderRecipe(Recipe):
         self.E.latent_avg.copy_(G.mapping.w_avg)
         self.E.deviation.copy_((self._sample_w(torch.arange(_SAMPLES)) - G.mapping.w_avg).square().mean(0).sqrt())
         self.ema = EMA(self.E, config.ema_kimg * 1000, rampup=0.1)
-        sampler = Sampler(
-            len(train), seed=config.seed, rank=distributed.rank(), world=distributed.world_size(), chosen=train.numpy()
-        )
-        self.loader = Loader(dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.networks = {"E": self.E, "E_ema": self.ema.network}
         optimizer = FusedAdam(list(self.E.parameters()), lr=config.lr, betas=config.betas)
         self.phases = [Phase("E", self.E, optimizer, self._reconstruct)]
@@ -154,7 +99,7 @@ class EncoderRecipe(Recipe):
             optimizers.append(FusedAdam(list(self.critic.parameters()), lr=config.lr / 5, betas=(0.0, 0.99)))
             self.networks["critic"] = self.critic
             self.phases.append(Phase("critic", self.critic, optimizers[-1], self._criticize))
-        self.rate = Rate(config, optimizers)
+        self.rate = Rate(config.kimg, optimizers)
         self.parts = {"data": self.loader, "rate": self.rate}
 
     def _add_skips(self, optimizers: list[FusedAdam], D: Discriminator | None) -> None:
@@ -176,7 +121,7 @@ class EncoderRecipe(Recipe):
 
     # ------------------------------------------------------------------------------------------ phases
 
-    def _reconstruct(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
+    def _reconstruct(self, batch: ImageBatch) -> Tensor:  # [] sum over the images
         """Distances between an image and its reconstruction, after every pass."""
         config, total, last = self.config, batch.images.new_zeros(()), {}
         targets = batch.images[:, : self.G.config.channels]
@@ -216,7 +161,7 @@ class EncoderRecipe(Recipe):
             self.means.add(f"loss/{name}", values)
         return total / config.encoder.passes
 
-    def _predict_known(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
+    def _predict_known(self, batch: ImageBatch) -> Tensor:  # [] sum over the images
         """Distances between the latents of a generated image and their prediction."""
         with torch.no_grad():
             known = self._sample_ws(batch.index)
@@ -227,7 +172,7 @@ class EncoderRecipe(Recipe):
         self.means.add("loss/latent", errors[-1])
         return self.config.latent_weight * torch.stack(errors).mean(0).sum()
 
-    def _criticize(self, batch: EncoderBatch) -> Tensor:  # [] sum over the images
+    def _criticize(self, batch: ImageBatch) -> Tensor:  # [] sum over the images
         """The logistic loss of the critic, with R1."""
         with torch.no_grad():
             fake = self._normalized(self._encode(self.task(batch.images, self.config.seed, batch.index))[-1])
@@ -249,7 +194,7 @@ class EncoderRecipe(Recipe):
         found = [] if features is None else features
         return encode_in_passes(self.E, inputs, lambda ws: skips(ws, found[-1] if found else ()), passes, found)
 
-    def _reconstructions(self, batch: EncoderBatch) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def _reconstructions(self, batch: ImageBatch) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Latents, images and, with a segmenter, logits of their classes after each pass. Skips could copy what is
         given, and leave nothing to learn but that."""
         features: list[list[Tensor]] = []
@@ -286,31 +231,11 @@ class EncoderRecipe(Recipe):
 
     # ------------------------------------------------------------------------------------------ engine
 
-    def next_batch(self) -> EncoderBatch:
-        images, labels, index = (t.to(self.device, non_blocking=True) for t in self.loader.next())
-        images = images.float() / 127.5 - 1
-        if self.dataset.spec.mirror:
-            flip = counter.uniform(self.config.seed, "mirror", index) < 0.5
-            images = torch.where(flip[:, None, None, None], images.flip(3), images)
-        return EncoderBatch(images, labels, index)
-
     def after_step(self, shown: int) -> None:
         self.ema.update(self.E, shown, self.batch)
         if self.skips is not None and self.skips_ema is not None:
             self.skips_ema.update(self.skips, shown, self.batch)
-        self.rate.step(self.batch)
-
-    def apply_settings(self, rollbacks: int) -> None:
-        self.rate.apply(0.5**rollbacks)
-
-    def halve_batch_gpu(self) -> None:
-        if self.batch_gpu == 1:
-            raise SganError("Out of memory with one image at a time on one rank.", hint="Use --loss pixel.")
-        fewer = range(self.batch_gpu // 2, 0, -1)
-        self.batch_gpu = next(size for size in fewer if self.batch_gpu % size == 0)
-
-    def close(self) -> None:
-        self.loader.close()
+        super().after_step(shown)
 
     # ------------------------------------------------------------------------------------- measurement
 
@@ -319,11 +244,9 @@ class EncoderRecipe(Recipe):
         self,
         count: int | None = None,  # number of images; None: all that are held out
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Held-out images, what the encoder sees of them, their latents and reconstructions, in batches. Without
-        held-out images, the first ones of the dataset."""
+        """Held-out images, what the encoder sees of them, their latents and reconstructions, in batches."""
         skips = None if self.skips_ema is None else cast(SkipSynthesis, self.skips_ema.network)
-        chosen = self.held_out if len(self.held_out) else torch.arange(min(len(self.dataset), 64))
-        for part in chosen[:count].split(max(self.batch_gpu, 1)):
+        for part in self.measured(count):
             images = self.dataset.images(part).to(self.device).float() / 127.5 - 1
             inputs = self.task(images, self.config.seed, part.to(self.device))
             features: list[list[Tensor]] = []

@@ -26,15 +26,16 @@ def psnr(
     return 10 * (255**2 / error).log10()
 
 
-class EncoderReport:
-    """Measures the moving average of the encoder on the images that are held out."""
+class HeldOutReport:
+    """Shows and measures what a network makes of the images that are held out."""
 
     slows_down = False
+    distance: str  # name of the distance that is logged beside PSNR
 
     def __init__(
         self,
-        engine: Engine[Any],  # of an EncoderRecipe
-        config: EncoderRunConfig,
+        engine: Engine[Any],  # whose recipe has `reconstructions` and a `task`
+        config: Any,  # of the run
     ):
         self.engine, self.config = engine, config
         self.scale = max(1, 64 // config.data.width)
@@ -44,7 +45,7 @@ class EncoderReport:
         return {}
 
     def make_samples(self) -> Samples:
-        """Pairs of columns: what the encoder sees, if that is not the image; the image; its reconstruction."""
+        """Columns: what the network sees, if that is not the image; the image; what it makes of it."""
         rows: list[Tensor] = []
         for images, inputs, _, found in self.engine.recipe.reconstructions(_PAIRS):
             seen = [] if self.config.task == "invert" else [self.engine.recipe.task.shown(inputs)]
@@ -57,24 +58,60 @@ class EncoderReport:
             values={f"held_out/{name}": value for name, value in self.measure().items()},
         )
 
+    def compute(self) -> dict[str, float]:
+        """Means over the held-out images, among them `psnr` and that of `distance`."""
+        raise NotImplementedError
+
     def measure(self) -> dict[str, float]:
-        """Means over the held-out images: PSNR in dB, the distances of the run's losses, and how far the latents of an
-        image differ and are from the mean, in deviations of W."""
-        recipe, step = self.engine.recipe, self.engine.clock.step
+        """`compute`, once per step."""
+        step = self.engine.clock.step
         if self._measured is None or self._measured[0] != step:
-            losses = {recipe.config.loss: recipe.loss} | ({"identity": recipe.identity} if recipe.identity else {})
-            columns = {"psnr": [], **{name: [] for name in losses}, "spread": [], "offset": []}
-            for images, _, ws, found in recipe.reconstructions():
-                columns["psnr"].append(psnr(images, found))
-                with torch.no_grad():
-                    for name, loss in losses.items():
-                        columns[name].append(loss.distance(loss.features(found), loss.features(images)))
-                mean = ws.mean(1, keepdim=True)
-                variance = recipe.E.deviation.square().sum()
-                columns["spread"].append(((ws - mean).square().sum(2).mean(1) / variance).sqrt())
-                columns["offset"].append(((mean[:, 0] - recipe.G.mapping.w_avg).square().sum(1) / variance).sqrt())
-            self._measured = step, {name: torch.cat(parts).mean().item() for name, parts in columns.items()}
+            self._measured = step, self.compute()
         return self._measured[1]
+
+    def values(self) -> dict[str, float]:
+        return {"lr": self.engine.recipe.phases[0].optimizer.param_groups[0]["lr"]}
+
+    def end_stage(self, folder: Path, kimg: str) -> str | None:
+        found = self.measure()
+        return f"kimg {kimg:>8}   held-out images: PSNR {found['psnr']:.2f} dB, {self.distance} distance " + (
+            f"{found[self.distance]:.4f}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class EncoderReport(HeldOutReport):
+    """Measures the moving average of the encoder on the images that are held out."""
+
+    def __init__(
+        self,
+        engine: Engine[Any],  # of an EncoderRecipe
+        config: EncoderRunConfig,
+    ):
+        super().__init__(engine, config)
+        self.distance = config.loss
+
+    def compute(self) -> dict[str, float]:
+        """PSNR in dB, the distances of the run's losses, and how far the latents of an image differ and are from the
+        mean, in deviations of W."""
+        recipe = self.engine.recipe
+        losses = {recipe.config.loss: recipe.loss} | ({"identity": recipe.identity} if recipe.identity else {})
+        columns = {"psnr": [], **{name: [] for name in losses}, "spread": [], "offset": []}
+        for images, _, ws, found in recipe.reconstructions():
+            columns["psnr"].append(psnr(images, found))
+            with torch.no_grad():
+                for name, loss in losses.items():
+                    columns[name].append(loss.distance(loss.features(found), loss.features(images)))
+            mean = ws.mean(1, keepdim=True)
+            variance = recipe.E.deviation.square().sum()
+            columns["spread"].append(((ws - mean).square().sum(2).mean(1) / variance).sqrt())
+            columns["offset"].append(((mean[:, 0] - recipe.G.mapping.w_avg).square().sum(1) / variance).sqrt())
+        return {name: torch.cat(parts).mean().item() for name, parts in columns.items()}
 
     def save(self, path: Path, kimg: float) -> None:
         config = self.config
@@ -93,22 +130,7 @@ class EncoderReport:
         more = {} if recipe.skips_ema is None else recipe.skips_ema.network.differences(recipe.G.synthesis)
         save_encoder(path, recipe.ema.network, info, skips=more)
 
-    def values(self) -> dict[str, float]:
-        return {"lr": self.engine.recipe.phases[0].optimizer.param_groups[0]["lr"]}
-
     def summary(self, values: dict[str, float]) -> str:
         names = ("pixel", self.config.loss, "identity", "absolute", "judged", "segmenter", "latent", "spread", "critic")
         names += ("G", "D")
         return " ".join(f"{name} {values[key]:.4f}" for name in names if (key := f"loss/{name}") in values)
-
-    def end_stage(self, folder: Path, kimg: str) -> str | None:
-        psnr = self.measure()["psnr"]
-        return f"kimg {kimg:>8}   held-out images: PSNR {psnr:.2f} dB, {self.config.loss} distance " + (
-            f"{self.measure()[self.config.loss]:.4f}"
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ...config import to_json
 from ...data.dataset import Dataset
 from ...data.pairs import PairedDataset, open_pairs
 from ...detectors.distances import Loss
@@ -24,23 +20,21 @@ from ...models.encoders.identity import FACE, MIN_SIDE, load_identity
 from ...models.encoders.pyramid import encoder_config
 from ...ops import tensor_cores
 from ...progress import Progress, silent
-from ...runs import latest_snapshot
-from ...runs.commands import train_command, use_command
-from ...runs.history import changed_settings
+from ...runs.records import ENCODER
 from ...sampling.degrade import TASKS, Invert, Mask, make_task
-from ...sampling.encoders import ENCODER_FILE
 from ...snapshot import Snapshot, load_snapshot, open_training_dataset
 from ..encoder_config import EncoderRunConfig, read_encoder_config
 from ..engine import Engine
-from ..folders import find_kept, read_newest_about, refuse_other_recipe
+from ..folders import find_kept
 from ..generated_pairs import GeneratedPairs
+from ..pix2pix_config import Pix2PixRunConfig
 from ..run import RunOptions, prepare_rank, run_training
-from ..state_files import list_states
 from .encoder import EncoderRecipe
 from .encoder_report import EncoderReport
+from .fitting_run import CHANGED, START_AGAIN, read_settings, reopen_pairs, with_changes
 
-_SMALL = 64  # pixels of the longer side: up to here, a run takes minutes on a CPU
-_HELD_OUT = 256  # images at most, and a tenth of the dataset
+SMALL = 64  # pixels of the longer side: up to here, a run takes minutes on a CPU
+HELD_OUT = 256  # images at most, and a tenth of the dataset
 _LOSS_DEFAULTS = {"lpips": {"loss_weight": 0.8}}  # pSp (Richardson et al. 2021, section 3)
 _GAMMA = 2e-4  # of R1 with --skips, per pixel and image of a batch (Karras et al. 2020, ADA, appendix C)
 _CRITIC_WEIGHT = 0.1  # of --editable (Tov et al. 2021, section 4.2)
@@ -95,7 +89,7 @@ def plan_new_encoder(
             encoder=encoder_config(G.config, G.layers, **network),
             batch_gpu=batch_gpu or max(defaults["batch"] // (gpus or 1), 1),
             gpus=gpus or 1,
-            held_out=min(_HELD_OUT, len(dataset) // 10) if held_out is None else held_out,
+            held_out=min(HELD_OUT, len(dataset) // 10) if held_out is None else held_out,
             loss=loss or ("pixel" if snapshot.D is None else "discriminator"),
             detector=detector and os.path.abspath(detector),
             identity=identity if identity in (None, FACE) else os.path.abspath(identity),
@@ -121,40 +115,10 @@ def plan_resumed_encoder(
     batch_gpu: int | None = None,
 ) -> EncoderPlan:
     """Plan to resume a run from its last state. Raises SganError if that is not possible."""
-    path = folder / "config.json"
-    refuse_other_recipe(folder, EncoderRunConfig.recipe)
-    try:
-        config = read_encoder_config(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as e:
-        raise SganError(f"{folder} is not a run folder: it has no config.json.") from e
-    except (OSError, ValueError, RecursionError) as e:
-        raise SganError(f"Cannot read {path}: {e}.") from e
-    if not list_states(folder):
-        raise SganError(f"{folder} has no training state to resume from.", hint=f"Start a new run: {_command(config)}")
-    gpus = gpus or config.gpus
-    share = math.gcd(max(config.batch // gpus, 1), config.batch_gpu)
-    about = read_newest_about(folder)
-    _refuse_edited_settings(config, about, folder)
-    changes: dict[str, Any] = {"gpus": gpus, "batch_gpu": batch_gpu or share, "kimg": kimg or config.kimg}
-    if config.segmenter is not None:
-        changes["segmenter"] = find_kept(folder, config.segmenter, config.data.content_hash)
-    config = dataclasses.replace(config, **changes)
-    if (done := about.get("kimg", 0)) >= config.kimg:
-        raise SganError(f"The run in {folder} is complete at {done:g} kimg.", hint="Set a larger --kimg to continue.")
+    config = read_settings(folder, read_encoder_config, EncoderRunConfig.recipe, ("model", "checkpoint"))
+    kept = config.segmenter and find_kept(folder, config.segmenter, config.data.content_hash)
+    config = with_changes(config, folder, kimg, gpus, batch_gpu, segmenter=kept)
     return EncoderPlan(config, open_data_of(config), folder)
-
-
-def _refuse_edited_settings(config: EncoderRunConfig, about: dict[str, Any], folder: Path) -> None:
-    """Check config.json. Raises SganError if it differs from the settings of the last state, except for the place of
-    the model."""
-    edits = changed_settings(about.get("config", {}), to_json(config))
-    if names := sorted(edits.keys() - {"model", "checkpoint"}):
-        before, now = edits[names[0]]
-        raise SganError(
-            f"{folder / 'config.json'} differs from the settings of the last state: {names[0]}: {before} then, "
-            f"{now} now.",
-            hint=f"Undo the change, or start a new run: {_command(config)}",
-        )
 
 
 def fit_encoder(
@@ -196,27 +160,24 @@ def open_data_of(
     snapshot: Snapshot | None = None,  # the model; None: opened here, if it is needed
 ) -> Dataset | PairedDataset | GeneratedPairs:
     """Open the dataset of a run. Raises SganError if it is missing or has changed."""
-    changed, hint = "The images in {} have changed since this run was started.", "Start a new run."
     if config.segmenter is not None:
         G = (snapshot or open_model_of(config, torch.device("cpu"))).G
         generated = GeneratedPairs(config.segmenter, G, config.fingerprint, config.seed)
         if generated.spec.content_hash != config.data.content_hash:
-            raise SganError(f"{config.segmenter} has changed since this run was started.", hint=hint)
+            raise SganError(f"{config.segmenter} has changed since this run was started.", hint=START_AGAIN)
         return generated
-    dataset = config.data.open(changed_message=changed.format(config.data.path), hint=hint)
-    if (spec := config.source) is None:
-        return dataset
-    pairs, _ = open_pairs(dataset, spec.path, config.task == Mask.name, config.task_options.get("classes"))
-    if pairs.other.spec.content_hash != spec.content_hash:
-        raise SganError(changed.format(spec.path), hint=hint)
-    return pairs
+    if config.source is not None:
+        is_mask = config.task == Mask.name
+        return reopen_pairs(config.data, config.source, is_mask, config.task_options.get("classes"))
+    return config.data.open(changed_message=CHANGED.format(config.data.path), hint=START_AGAIN)
 
 
 def folder_name(
-    config: EncoderRunConfig,
+    config: EncoderRunConfig | Pix2PixRunConfig,
 ) -> str:
-    """The name of the run folder without its number, `<data>-encoder`, or `<data>-<task>`."""
-    return f"{Path(config.data.path.split(':')[-1]).stem}-{'encoder' if config.task == 'invert' else config.task}"
+    """The name of the run folder without its number, `<data>-encoder`, `<data>-<task>` or `<data>-pix2pix`."""
+    kind = config.task if config.recipe == ENCODER and config.task != Invert.name else config.recipe
+    return f"{Path(config.data.path.split(':')[-1]).stem}-{kind}"
 
 
 def describe_fit(
@@ -237,27 +198,6 @@ def describe_fit(
     if classes := config.task_options.get("classes"):
         lines.append(f"{len(classes)} classes: {', '.join(classes)}")
     return "\n".join([*lines, *([f"Folder {folder} (reconstructions-*.png: images beside them)"] if folder else [])])
-
-
-def describe_next(
-    config: EncoderRunConfig,
-    folder: Path,
-) -> str:
-    """Where the images are, and commands to continue with."""
-    run = {"recipe": config.recipe, "task": config.task}
-    resume = f"{_command(config)} --resume {quote(folder)}"
-    snapshot = latest_snapshot(folder)
-    if snapshot is None:
-        return f"There is no snapshot yet. Resume: {resume}"
-    image = folder / snapshot.name.replace("snapshot", "reconstructions").replace(".safetensors", ".png")
-    lines = [f"Images:    {image}", f"Use it:    {use_command(folder, run)}"]
-    kimg = ENCODER_FILE.read_info(snapshot).kimg
-    lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
-    return "\n".join(lines)
-
-
-def _command(config: EncoderRunConfig) -> str:
-    return train_command({"recipe": config.recipe, "task": config.task})
 
 
 def _open_data(snapshot: Snapshot, data: str | None) -> Dataset:
@@ -328,7 +268,7 @@ def _check_segmenter(task: str, data: str | None, source: str | None, options: d
 
 def _schedule(model: GeneratorConfig, kimg: float | None, batch: int | None) -> dict[str, Any]:
     """Settings that depend on the size of the images."""
-    small = max(model.height, model.width) <= _SMALL
+    small = max(model.height, model.width) <= SMALL
     values = {"lr": 1e-2, "kimg": 60.0, "batch": 24} if small else {"lr": 5e-3, "kimg": 1000.0, "batch": 16}
     values |= {"batch": batch or values["batch"], "snap": (kimg or values["kimg"]) / (6 if small else 20)}
     return values | {"gamma": _GAMMA * model.height * model.width / values["batch"]}

@@ -27,15 +27,16 @@ from stylegan_cli.runs.records import read_stats
 from stylegan_cli.sampling.encoders import ENCODER_FILE, load_encoder
 from stylegan_cli.snapshot import SnapshotInfo, load_snapshot, save_snapshot
 from stylegan_cli.training.engine import Engine
-from stylegan_cli.training.recipes.encoder import EncoderRecipe, Rate
+from stylegan_cli.training.recipes.encoder import EncoderRecipe
 from stylegan_cli.training.recipes.encoder_run import (
     describe_fit,
-    describe_next,
     fit_encoder,
     open_data_of,
     plan_new_encoder,
     plan_resumed_encoder,
 )
+from stylegan_cli.training.recipes.fitting import Rate
+from stylegan_cli.training.recipes.fitting_run import describe_next
 from stylegan_cli.training.run import RunOptions
 from stylegan_cli.training.state import gather
 from stylegan_cli.training.state_files import list_states, read_state

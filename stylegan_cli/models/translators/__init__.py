@@ -1,0 +1,1 @@
+"""Translators: networks that map images to images, without a generator of images that they would belong to."""
