@@ -39,7 +39,7 @@ from ..generated_pairs import GeneratedPairs
 from ..optimizer import FusedAdam
 from ..recipe import Phase
 from .adversary import Adversary
-from .fitting import FittingRecipe, ImageBatch, Rate, split  # noqa: F401 (of the recipe of models)
+from .fitting import FittingRecipe, ImageBatch, Rate
 
 _SAMPLES = 10_000  # latents from which the deviation of W is computed
 _R1 = 5.0  # weight of the critic's gradient penalty

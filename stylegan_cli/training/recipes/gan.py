@@ -40,7 +40,7 @@ from ..run import RunOptions, prepare_rank, run_training
 from ..schedule import CosineSchedule
 from ..stats import Means
 from ..transfer import load_matching_tensors, rename_layers
-from .encoder import split
+from .fitting import split
 from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
