@@ -4,7 +4,7 @@ python benchmarks/measure_ablations.py --detector vgg16.ckpt --out benchmarks/re
 python benchmarks/measure_ablations.py --table stylegan3 --only "T: " --seconds 60
 
 A published FID and our Fréchet distance have nothing in common but the order of the lines, and even that need not be
-the same: ours are small networks after a few minutes on drawings. Path lengths need the weights of LPIPS.
+the same: ours are small networks after a few minutes. Path lengths need the weights of LPIPS.
 """
 
 from __future__ import annotations
