@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from stylegan_cli.layers import conv as conv_layer
 from stylegan_cli.layers import linear as linear_layer
 from stylegan_cli.layers import modulated as modulated_layer
-from stylegan_cli.models import discriminator as discriminator_model
+from stylegan_cli.models import levels_discriminator as discriminator_model
 from stylegan_cli.ops.bias_act import ACTIVATIONS
 
 
