@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from ..models.registry import presets
-from ..training.choices import OBJECTIVES, PIPES
+from ..training.choices import ENCODERS, OBJECTIVES, PIPES
 from .options import combine_options
 from .params import KIMG, ByLevel, FiniteRange, Number
 
 PRESET = "Default: from the preset."
 _OBJECTIVES = ", ".join(f"{name} ({about})" for name, about in OBJECTIVES.items())
+_ENCODERS = ", ".join(f"{name} ({about})" for name, about in ENCODERS.items())
 _EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == 1)
 _PIPES = [name for name in PIPES if name != "diffaug"]
 
@@ -62,6 +63,12 @@ learning_options = combine_options(
     ),
     click.option(
         "--info-weight", type=FiniteRange(0), help="Weight of the recovery of the codes in both losses. Default: 1."
+    ),
+    click.option(
+        "--recipe",
+        "encoder",
+        type=click.Choice(list(ENCODERS)),
+        help=f"Also train an encoder: {_ENCODERS}. The run then has an encoder for `sgan encode`. Default: none.",
     ),
     click.option(
         "--mode-regularize",

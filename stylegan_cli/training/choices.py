@@ -9,6 +9,10 @@ OBJECTIVES = {  # name in losses.LOSSES -> description
     "wgan": "Wasserstein, with the gradient penalty",
     "relativistic": "generated against real images in pairs, with R1 and R2",
 }
+ENCODERS = {  # name in recipes/encoding.py -> description
+    "bigan": "the discriminator judges pairs of an image and its latent",
+    "vaegan": "an autoencoder whose distance of images is that of the discriminator's features",
+}
 _GROUPS = ("blit", "geom", "color", "filter", "noise", "cutout")
 PIPES: dict[str, tuple[str, ...]] = {  # augmentation pipeline -> its groups of transformations, in order
     **{group: (group,) for group in _GROUPS},

@@ -12,7 +12,7 @@ from ..models.config import DiscriminatorConfig, GeneratorConfig
 from ..models.registry import READERS
 from ..runs.history import HISTORY
 from ..runs.records import GAN, recipe_of
-from .choices import OBJECTIVES, PRECISIONS
+from .choices import ENCODERS, OBJECTIVES, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class TrainConfig:
     info: int = 0  # values of a code that takes the place of the class, and that D recovers (InfoGAN); 0: none
     info_continuous: int = 0  # numbers of z, from the first, that D recovers
     info_weight: float = 1.0  # weight of the recovery of the codes in both losses
+    encoder: str = ""  # 'bigan', 'vaegan': how an encoder is trained beside both networks; empty: there is none
     mode_weight: float = 0.0  # weight of the terms of mode regularization (MRGAN), which train an encoder; 0: none
     r1_interval: int = 16  # steps between D's gradient penalties
     pl_weight: float = 2.0  # weight of path-length regularization, 0 = off
@@ -148,17 +149,7 @@ class TrainConfig:
         check_choice("precision", self.precision, PRECISIONS)
         _check_objective(self)
         _check_codes(self)
-        if self.mode_weight and self.generator.c_dim:
-            classes = "--info" if self.info else "--cond"
-            raise MisuseError(
-                f"--mode-regularize cannot be combined with {classes}: its encoder does not know classes.",
-                hint="Remove one of them.",
-            )
-        if self.mode_weight and self.growth:
-            raise MisuseError(
-                "--mode-regularize cannot be combined with growing: its encoder has one size.",
-                hint="Remove it, or choose a --cfg that does not grow.",
-            )
+        _check_encoder(self)
         if len(self.betas) != 2 or max(self.betas) >= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1.")
         if self.batch % self.gpus:
@@ -200,6 +191,36 @@ def _check_objective(config: TrainConfig) -> None:
     if config.discriminator.labels == "classifier" and config.data.vectors:
         hint = "Remove --aux-classifier."
         raise SganError("A discriminator with a classifier needs classes, but the labels are vectors.", hint=hint)
+
+
+def _check_encoder(config: TrainConfig) -> None:
+    """Check what is trained with an encoder. Raises SganError if that excludes classes, codes or growing."""
+    check_choice("encoder", config.encoder, ("", *ENCODERS))
+    option = f"--recipe {config.encoder}" if config.encoder else "--mode-regularize" if config.mode_weight else ""
+    if config.encoder and config.mode_weight:
+        raise MisuseError(
+            f"{option} and --mode-regularize cannot be combined: each trains an encoder.", hint="Remove one of them."
+        )
+    if option and config.generator.c_dim:
+        classes = "--info" if config.info else "--cond"
+        raise MisuseError(
+            f"{option} cannot be combined with {classes}: its encoder does not know classes.",
+            hint="Remove one of them.",
+        )
+    if config.encoder and config.info_continuous:
+        raise MisuseError(
+            f"{option} cannot be combined with --info-continuous: its encoder recovers all of z.",
+            hint="Remove one of them.",
+        )
+    if option and config.growth:
+        raise MisuseError(
+            f"{option} cannot be combined with growing: its encoder has one size.",
+            hint="Remove it, or choose a --cfg that does not grow.",
+        )
+    if config.encoder == "bigan" and config.mixing_prob:
+        raise MisuseError(
+            f"{option} cannot be combined with --mixing-prob: an image of two latents has no z.", hint="Remove it."
+        )
 
 
 def _check_codes(config: TrainConfig) -> None:

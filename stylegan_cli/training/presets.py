@@ -47,7 +47,7 @@ def make_train_config(
     chosen = options.keys() & NETWORK_OPTIONS.keys()
     _refuse_unsupported(family, options)
     lr_given = "lr" in options
-    options = objective_defaults(options.get("loss", preset.loss), preset.aug) | options
+    options = objective_defaults(options.get("loss", preset.loss), preset.aug, options.get("encoder")) | options
     res = max(data.height, data.width)
 
     def pick(name: str, rule: Any) -> Any:
@@ -120,6 +120,8 @@ def _networks(
     d |= {"mbstd_group": mbstd_group, "codes": options.get("info_continuous", 0)}
     if options.pop("aux_classifier", False) or options.get("info"):
         d["labels"] = "classifier"
+    if options.get("encoder") == "bigan":
+        d["c_dim"] = g["z_dim"]  # it takes z in the place of a label
     return _build(family.config, g), _build(family.discriminator.config, d)
 
 
@@ -166,15 +168,17 @@ def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
 def objective_defaults(
     loss: str,  # name of an objective
     aug: str,  # the preset's augmentation
+    encoder: str | None = None,  # how an encoder is trained, a name of choices.ENCODERS
 ) -> dict[str, Any]:
     """Return the settings that an objective changes by default."""
+    unmixed = {"mixing_prob": 0.0} if encoder == "bigan" else {}  # an image of two latents has no z
     if loss == "relativistic":
-        return {"r1_interval": 1}  # Huang et al. 2024, section 3: both penalties, at every step
+        return unmixed | {"r1_interval": 1}  # Huang et al. 2024, section 3: both penalties, at every step
     if loss != "wgan":
-        return {}
+        return unmixed
     # Gulrajani et al. 2017, algorithm 1: lambda = 10, at every step.
     penalty = {"gamma": 0.0, "gp_weight": 10.0, "r1_interval": 1}
-    return penalty | ({"aug": "noaug"} if aug == "ada" else {})
+    return unmixed | penalty | ({"aug": "noaug"} if aug == "ada" else {})
 
 
 def _by_level(

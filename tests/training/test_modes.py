@@ -20,7 +20,7 @@ from stylegan_cli.runs import latest_snapshot
 from stylegan_cli.sampling.encoders import ENCODER_FILE, RUN_ENCODER, find_encoder, load_encoder
 from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.presets import make_train_config
-from stylegan_cli.training.recipes import gan_objective
+from stylegan_cli.training.recipes import encoding
 from stylegan_cli.training.recipes.fitting import split
 from stylegan_cli.training.recipes.gan import train
 from stylegan_cli.training.run import RunOptions
@@ -31,8 +31,8 @@ SCRIPT = Path(__file__).parent / "_mode_ranks.py"
 
 def test_the_terms(make_config, make_trainer, monkeypatch):
     """The weighted mean square of the pixels, and the generator's loss of reconstructions, for G and for E."""
-    monkeypatch.setattr(gan_objective, "MODE_PIXELS", 3.0)
-    monkeypatch.setattr(gan_objective, "MODE_REALISM", 0.5)
+    monkeypatch.setattr(encoding, "MODE_PIXELS", 3.0)
+    monkeypatch.setattr(encoding, "MODE_REALISM", 0.5)
     recipe = make_trainer(make_config(mode_weight=2.0)).recipe
     batch, objective = recipe.next_batch(), recipe.objective
     z = recipe.E(batch.images)[:, 0]

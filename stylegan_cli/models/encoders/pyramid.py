@@ -100,13 +100,14 @@ def encoder_config(
 def z_encoder_config(
     generator: GeneratorConfig,
     discriminator: DiscriminatorConfig,  # whose channels it has
+    outputs: int = 1,  # numbers that it predicts for each of z
 ) -> EncoderConfig:
     """An encoder to z."""
     return EncoderConfig(
         height=generator.height,
         width=generator.width,
         channels=generator.channels,
-        w_dim=generator.z_dim,
+        w_dim=generator.z_dim * outputs,
         levels=(0,),
         inputs=generator.channels,
         space="z",
@@ -186,6 +187,18 @@ class PyramidEncoder(nn.Module):
             return (common * self.deviation)[:, None].expand(-1, len(self.config.levels), -1)
         own = [common + head(reduced[k]) for head, k in zip(self.heads, self.config.levels, strict=True)]
         return torch.stack(own, 1) * self.deviation
+
+
+def first_outputs(
+    E: PyramidEncoder,  # of the space z
+    count: int,
+) -> PyramidEncoder:
+    """An encoder that predicts the first numbers only: z, without its variance."""
+    result = PyramidEncoder(dataclasses.replace(E.config, w_dim=count))
+    rows = ("common.weight", "common.bias", "deviation")
+    state = {name: x[:count] if name in rows else x for name, x in E.state_dict().items()}
+    result.load_state_dict(state | {"latent_avg": E.latent_avg[:, :count]})
+    return result
 
 
 class MappedEncoder(nn.Module):

@@ -40,6 +40,7 @@ from ..run import RunOptions, prepare_rank, run_training
 from ..schedule import CosineSchedule
 from ..stats import Means
 from ..transfer import load_matching_tensors, rename_layers
+from .encoding import EncodingObjective, objective_class
 from .fitting import split
 from .gan_objective import GanBatch, Objective
 from .gan_plan import check_freezed, folder_name
@@ -80,13 +81,14 @@ class Gan(GrowingRecipe):
         self.G.to(self.device, dtype=dtype).requires_grad_(False)
         self.D.to(self.device, dtype=dtype).requires_grad_(False)
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
+        guides = load_guides(config.guides, config.loss, self.device, dtype)
+        make, parts = objective_class(config), (config, self.G, self.D, self.means, guides)
         self.E = self.E_ema = None
-        if config.mode_weight:
-            E = PyramidEncoder(z_encoder_config(config.generator, config.discriminator))
+        if make is not None:
+            E = PyramidEncoder(z_encoder_config(config.generator, config.discriminator, 1 + make.predicts_variance))
             self.E = to_memory_format(E).to(self.device, dtype=dtype).requires_grad_(False)
             self.E_ema = EMA(self.E, config.ema_kimg * 1000, config.ema_rampup)
-        guides = load_guides(config.guides, config.loss, self.device, dtype)
-        self.objective = Objective(config, self.G, self.D, self.means, guides, self.E)
+        self.objective = Objective(*parts) if make is None or self.E is None else make(*parts, E=self.E)
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.held_out, _ = split(config.seed, len(self.dataset), min(len(self.dataset) // 10, HELD_OUT))  # from E
@@ -97,7 +99,8 @@ class Gan(GrowingRecipe):
             self.networks |= {"E": self.E, "E_ema": self.E_ema.network}
             # Not with G's phase, though its pass has the same gradient: E follows what the step has made of G and D.
             optimizer = _adam(list(self.E.parameters()), config, config.lr, None, graphs)
-            self.phases.append(Phase("E", self.E, optimizer, self.objective.mode_terms))
+            assert isinstance(self.objective, EncodingObjective)
+            self.phases.append(Phase("E", self.E, optimizer, self.objective.encoder_main))
         # Metrics are only defined at the full size.
         self.metric_network, self.metric_data = (self.ema.network if self.dataset is dataset else None), dataset
 
@@ -136,7 +139,7 @@ class Gan(GrowingRecipe):
         E, G = self.E_ema.network, cast(Generator, self.ema.network)
         for part in self.held_out.split(self.batch_gpu):
             images = self.dataset.images(part).to(self.device, self.dtype) / 127.5 - 1
-            yield images, G.synthesis(G.mapping(E(images)[:, 0]))
+            yield images, G.synthesis(G.mapping(E(images)[:, 0, : G.config.z_dim]))
 
     def after_step(self, shown: int) -> None:
         self.objective.p.update(self.batch)

@@ -18,7 +18,6 @@ from torch import Tensor
 from ...distributed import sum_over_ranks, world_size
 from ...layers.statistics import collect_statistics, commit_statistics, discard_statistics
 from ...models.discriminator import Discriminator
-from ...models.encoders.pyramid import PyramidEncoder
 from ...models.generator import Generator
 from ...ops import blur2d, has_kernels, tensor_cores
 from ...sampling import counter
@@ -45,9 +44,6 @@ class GanBatch(Batch):
     held_out: Tensor | None = None  # [N] bool, whether the encoder of mode regularization does not learn from an image
 
 
-MODE_PIXELS, MODE_REALISM = 10.0, 0.2  # weights of mode regularization; measured by benchmarks/measure_modes.py
-
-
 class Objective:
     def __init__(
         self,
@@ -56,9 +52,8 @@ class Objective:
         D: Discriminator,
         means: Means,  # collects losses and scores
         guides: Sequence[Guide] = (),
-        E: PyramidEncoder | None = None,  # of mode regularization
     ):
-        self.config, self.G, self.D, self.means, self.E = config, G, D, means, E
+        self.config, self.G, self.D, self.means = config, G, D, means
         self.loss, self.guides = losses.LOSSES[config.loss], guides
         weight = next(G.parameters())
         self.path_length = PathLengthMean(config.pl_decay, weight.device, weight.dtype)
@@ -82,34 +77,12 @@ class Objective:
         with self.G.collect_statistics():
             images = self._synthesize(ws, batch, "g")
         seen = self._augmented(images, batch, "g.aug")
-        logits, classes = self.D.forward_with_classes(seen, batch.fake_labels, dtype=self.half)
+        logits, classes = self.D.forward_with_classes(seen, self.fake_condition(batch, "g"), dtype=self.half)
         loss = self._generator_loss(logits, self._real_logits(batch, "g.real.aug"))
         self.means.add("loss/G", loss)
         loss = self._guide_generator(loss, seen)
         total = self._with_codes(loss.sum(), "loss/G", classes, batch)
-        total = total if self.E is None else total + self.mode_terms(batch)
         return self._with_classification(total, "loss/G aux", (classes, batch.fake_labels))
-
-    def mode_terms(self, batch: GanBatch) -> Tensor:
-        """What MRGAN adds to the losses of the generator and its encoder (Che et al. 2017, section 3.2): the distance
-        between real images and their reconstructions, and D's opinion of these. A mode that the generator does not
-        make is reconstructed badly, or looks fake.
-
-        E predicts z: normalized as any z is, it is as likely as any other, so what is reconstructed is also generated.
-        The mapping network need not reach a predicted w.
-        """
-        assert self.E is not None
-        images, held_out = self._synthesize(self.G.mapping(self.E(batch.images)[:, 0]), batch, "modes"), batch.held_out
-        if held_out is not None:  # nor do others teach about them, by the minibatch deviation
-            images = torch.where(held_out[:, None, None, None], images.detach(), images)
-        pixels = (images - batch.images).square().mean((1, 2, 3))
-        logits, _ = self._discriminate(images, batch.fake_labels, batch, "modes.aug")
-        loss = self._generator_loss(logits, self._real_logits(batch, "modes.real.aug"))[:, 0]
-        for name, values in (("loss/E pixels", pixels), ("loss/E", loss)):
-            kept = values if held_out is None else values.detach().masked_fill(held_out, torch.nan)
-            self.means.add(name, kept)  # which ignores what is not a number
-        terms = MODE_PIXELS * pixels + MODE_REALISM * loss
-        return self.config.mode_weight * (terms if held_out is None else terms.masked_fill(held_out, 0)).sum()
 
     def generator_path_length(self, batch: GanBatch) -> Tensor:
         """pl_weight (|J^T y| - a)^2, for one of every pl_batch_shrink images."""
@@ -149,10 +122,12 @@ class Objective:
         """gamma / 2 R1 + r2_gamma / 2 R2 + gp_weight GP on augmented images, without the terms whose weight is 0."""
         config, terms = self.config, []
         if config.gamma > 0:
-            r1 = self._penalty("r1", gradient_penalty, batch.images, batch.labels, batch)
+            r1 = self._penalty("r1", gradient_penalty, batch.images, self.real_condition(batch), batch)
             terms.append(self.gamma_scale * config.gamma / 2 * r1)
         if config.r2_gamma > 0:
-            r2 = self._penalty("r2", gradient_penalty, self._fakes(batch, "r2"), batch.fake_labels, batch)
+            r2 = self._penalty(
+                "r2", gradient_penalty, self._fakes(batch, "r2"), self.fake_condition(batch, "r2"), batch
+            )
             terms.append(self.gamma_scale * config.r2_gamma / 2 * r2)
         if config.gp_weight > 0:
             gp = self._penalty("gp", wgan_gp, self._interpolated(batch), batch.labels, batch)
@@ -175,6 +150,14 @@ class Objective:
                 self.means.add(f"{name}/penalty", values)
                 total = total + self.gamma_scale * weight / 2 * values.sum()
         return total
+
+    def fake_condition(self, batch: GanBatch, purpose: str) -> Tensor:  # [N, c_dim of D]
+        """What D takes beside the images that are generated for a purpose."""
+        return batch.fake_labels
+
+    def real_condition(self, batch: GanBatch) -> Tensor:  # [N, c_dim of D]
+        """What D takes beside the real images."""
+        return batch.labels
 
     # -------------------------------------------------------- at the beginning and the end of a phase
 
@@ -289,7 +272,7 @@ class Objective:
         if not self.loss.paired:
             return None
         with torch.no_grad():
-            return self._discriminate(batch.images, batch.labels, batch, purpose)[0]
+            return self._discriminate(batch.images, self.real_condition(batch), batch, purpose)[0]
 
     def _generator_loss(
         self,
@@ -370,7 +353,10 @@ class Objective:
         two passes where the group is the whole batch, and on a CPU, whose caches are small."""
         n, own_group = len(fakes), self.config.discriminator.batch_group
         group = own_group or n
-        kinds = (fakes, batch.fake_labels, "d.fake.aug"), (batch.images, batch.labels, "d.real.aug")
+        kinds = (
+            (fakes, self.fake_condition(batch, "d"), "d.fake.aug"),
+            (batch.images, self.real_condition(batch), "d.real.aug"),
+        )
         if not has_kernels(fakes.device) or group > n or group == n and own_group is None:
             (fake, a), (real, b) = (self._discriminate(x, c, batch, purpose) for x, c, purpose in kinds)
             return fake, real, a, b

@@ -36,7 +36,13 @@ _AUGMENTATIONS = {
 
 # Options with other names than their fields.
 _NAMES = {"aug_p": "--p", "ada_target": "--target", "r2_gamma": "--r2", "gp_weight": "--gp"}
-_NAMES |= {"mode_weight": "--mode-regularize", "r1_interval": "--penalty-interval", "d_lr": "--dlr", **NETWORK_OPTIONS}
+_NAMES |= {
+    "mode_weight": "--mode-regularize",
+    "encoder": "--recipe",
+    "r1_interval": "--penalty-interval",
+    "d_lr": "--dlr",
+    **NETWORK_OPTIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,10 @@ def summarize_networks(
     """Return tables of both networks' layers, output sizes and parameter counts."""
     g, d = config.generator, config.discriminator
     label = torch.zeros(1, g.c_dim) if g.c_dim else None
-    image = torch.zeros(1, d.channels, d.height, d.width)
+    image, condition = torch.zeros(1, d.channels, d.height, d.width), torch.zeros(1, d.c_dim) if d.c_dim else None
     tables = [
         summarize("Generator", build_generator(g), torch.zeros(1, g.z_dim), label),
-        summarize("Discriminator", build_discriminator(d), image, label),
+        summarize("Discriminator", build_discriminator(d), image, condition),
     ]
     return "\n\n".join(tables)
 
@@ -164,6 +170,7 @@ def _objective(config: TrainConfig) -> str:
     classes = ["classes"] if config.discriminator.labels == "classifier" and not config.info else []
     others = [f"a code of {config.info} values"] if config.info else []
     others += [f"codes of {plural(config.info_continuous, 'number')}"] if config.info_continuous else []
+    others += [config.encoder] if config.encoder else []
     others += [f"mode regularization {config.mode_weight:g}"] if config.mode_weight else []
     for guide in config.guides:
         second = f" (discriminator {guide.discriminator_weight:g})" if guide.discriminator_weight else ""
@@ -185,7 +192,7 @@ def describe_next_steps(
         f"Images:    {folder / snapshot.name.replace('snapshot', 'fakes').replace('.safetensors', '.png')}",
         f"Generate:  sgan generate --seeds 0-99{option}",
     ]
-    if config.mode_weight:
+    if config.mode_weight or config.encoder:
         lines.append(f"Encode:    sgan encode IMAGE{option}")
     resume = f"sgan train --resume {quote(folder)}"
     lines.append(f"Resume:    {resume}" if kimg < config.kimg else f"Continue:  {resume} --kimg {2 * config.kimg:g}")
@@ -257,6 +264,7 @@ def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) ->
         values["codes"] = discriminator.codes
         use_own = not data.c_dim or discriminator.labels == "classifier"
         labels = discriminator.labels if use_own else info.discriminator.labels
+        values["c_dim"] = generator.z_dim if config.encoder == "bigan" else generator.c_dim
         discriminator = replace_known_fields(info.discriminator, **values, mbstd_group=group, labels=labels)
     networks = {"generator": generator, "discriminator": discriminator}
     return dataclasses.replace(config, **networks, ema_rampup=None, resume=resume)
@@ -285,6 +293,9 @@ def refuse_unused_options(
     """Check that every option is used. Raises SganError if an option has no effect, as that is probably a mistake."""
     loss = options.get("loss") or PRESETS[cfg].loss
     _refuse_options_of_other_objectives(loss, options)
+    if options.get("encoder") and options.get("aux_classifier"):
+        message = f"--recipe {options['encoder']} cannot be combined with --aux-classifier."
+        raise MisuseError(message, hint="Remove one of them.")
     if options.get("aux_classifier") and not options.get("cond"):
         raise MisuseError("--aux-classifier needs labels.", hint="Add --cond.")
     if options.get("info_weight") is not None and not (options.get("info") or options.get("info_continuous")):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...data.codec import to_array
 from ...data.images import image_grid, save_image, to_uint8
+from ...models.encoders.pyramid import first_outputs
 from ...models.label_space import Codes
 from ...runs.records import HELD_OUT
 from ...sampling import counter
@@ -49,7 +50,7 @@ class GanReport:
         self.z = latents_from_seeds(range(count), config.generator.z_dim).to(engine.device)
         self.scale = max(1, 64 // config.data.width)
         self.reals = dataset.images(index)
-        regularizable = not (config.mode_weight or config.generator.c_dim or config.growth)
+        regularizable = not (config.mode_weight or config.encoder or config.generator.c_dim or config.growth)
         self.alarm = CollapseAlarm(self.reals, advice(config.loss, regularizable))
         self.run, self.origins = secrets.token_hex(8), engine.recipe.origins
         self._measured: tuple[int, dict[str, float]] | None = None  # at which step, and what
@@ -91,15 +92,16 @@ class GanReport:
             codes=Codes(self.config.info, self.config.info_continuous),
         )
         if recipe.E_ema is not None:  # before the model that it is for: if the run is killed, the next one has both
+            E = first_outputs(recipe.E_ema.network, self.config.generator.z_dim)
             encoder = EncoderInfo(
-                encoder=recipe.E.config,
+                encoder=E.config,
                 model=fingerprint(recipe.ema.network),
                 data=recipe.config.data,
                 kimg=kimg,
                 held_out={"images": float(len(recipe.held_out)), **measured} if (measured := self.measure()) else {},
                 owner=Owner(self.run, self.origins).settings(path),
             )
-            save_encoder(path.with_name(RUN_ENCODER), recipe.E_ema.network, encoder)
+            save_encoder(path.with_name(RUN_ENCODER), E, encoder)
         save_snapshot(path, recipe.ema.network, recipe.D, info)
 
     def values(self) -> dict[str, float]:
