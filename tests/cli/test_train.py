@@ -341,3 +341,20 @@ def test_the_modern_baseline_trains_resumes_and_generates(sgan, rgb_set, tmp_pat
     assert "--mixing-prob has no effect on R3GAN models" in result.stderr
     result = sgan("train", "--resume", next(folder.glob("snapshot-*")), "--dry-run", "--device", "cpu")
     assert json.loads(result.stdout.partition("\n\n")[0])["cfg"] == "r3gan"
+
+
+def test_an_encoder_beside_both_networks(sgan, rgb_set, tmp_path):
+    small = ("--size", "16", "--cbase", "64", "--cmax", "8", "--batch", "4", "--kimg", "0.008", "-q", "--device", "cpu")
+    for recipe in ("bigan", "vaegan"):
+        result = sgan("train", "--data", rgb_set, "--recipe", recipe, *small, "--runs", tmp_path)
+        assert "sgan encode IMAGE" in result.stderr
+        folder = sorted(tmp_path.glob("0000*"))[-1]
+        sgan("encode", folder / "reals.png", "--model", folder, "--encoder", folder, "--outdir", tmp_path / recipe)
+        sgan("train", "--resume", folder, "--kimg", "0.016", "-q", "--device", "cpu")
+    options = ("--data", rgb_set, "--cond", "hat", "--recipe", "vaegan", "--aux-classifier")
+    assert "cannot be combined with --aux-classifier" in sgan("train", *options, code=2).stderr
+    (snapshot, *_) = sorted((tmp_path / "00000-rgb-auto").glob("snapshot-*"))
+    result = sgan("train", "--resume", snapshot, "--recipe", "bigan", "--dry-run", "--device", "cpu")
+    assert json.loads(result.stdout.partition("\n\n")[0])["discriminator"]["c_dim"] == 512
+    result = sgan("train", "--resume", snapshot, "--dry-run", "--device", "cpu")
+    assert json.loads(result.stdout.partition("\n\n")[0])["discriminator"]["c_dim"] == 0

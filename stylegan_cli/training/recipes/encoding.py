@@ -158,7 +158,7 @@ class VaeGanObjective(EncodingObjective):
             features = self.D.features(batch.images.detach())
             real = features[len(features) // 2]
         found = self.D.features(images)[len(features) // 2]
-        return (found - real).square().mean((1, 2, 3)) / real.square().mean().clamp_min(1e-8)
+        return (found - real).square().mean((1, 2, 3)) / real.square().mean((1, 2, 3)).clamp_min(1e-8)
 
 
 def divergence(
