@@ -241,17 +241,27 @@ def _check_codes(config: TrainConfig) -> None:
         )
 
 
+def refuse_for_chains(
+    title: str,  # of a family of chains of generators
+    used: dict[str, Any],  # option -> whether it is used
+) -> None:
+    """Raise SganError if an option is used."""
+    for option, value in used.items():
+        if value:
+            raise MisuseError(
+                f"{option} does not apply to {title} models, each of whose stages has a discriminator of its own.",
+                hint=f"Remove {option}, or choose another --cfg.",
+            )
+
+
 def _check_chain(config: TrainConfig) -> None:
     """Check what a chain of generators cannot be trained with. Raises SganError."""
-    title, discriminator = config.generator.title, config.discriminator
+    title = config.generator.title
     if not config.generator.is_chain:
         if config.stage_kimg:
             raise MisuseError(f"--stage-kimg has no effect on {title} models.", hint="Remove it.")
         return
     used = {
-        "--info": config.info,
-        "--info-continuous": config.info_continuous,
-        "--aux-classifier": discriminator.labels == "classifier",
         f"--recipe {config.encoder}": config.encoder,
         "--mode-regularize": config.mode_weight,
         "--guide": config.guides,
@@ -262,11 +272,7 @@ def _check_chain(config: TrainConfig) -> None:
         "--aug ada": config.aug == "ada",
         f"--precision {config.precision}": config.precision in ("fp16", "bf16"),
     }
-    if option := next((name for name, value in used.items() if value), None):
-        raise MisuseError(
-            f"{option} does not apply to {title} models, each of whose stages has a discriminator of its own.",
-            hint=f"Remove {option}, or choose another --cfg.",
-        )
+    refuse_for_chains(title, used)
     if config.stage_kimg and not config.generator.learns_in_turn:
         message = f"--stage-kimg has no effect on {title} models, whose stages learn at the same time."
         raise MisuseError(message, hint="Remove it.")

@@ -15,7 +15,7 @@ from ..models.family import Family
 from ..models.presets import Preset, Schedule
 from ..models.registry import presets
 from ..ops import prefers_bfloat16
-from .config import GrowthConfig, ScheduleConfig, TrainConfig
+from .config import GrowthConfig, ScheduleConfig, TrainConfig, refuse_for_chains
 
 C = TypeVar("C", bound=ImageConfig)
 _DEFAULT_SCHEDULE = Schedule(kimg=0.0, lr=0.25, gamma=0.1)  # of --schedule-kimg, for presets that have none
@@ -162,6 +162,9 @@ def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
         option = NETWORK_OPTIONS.get(name, "--mbstd-group")
         if name in options and name not in field_names(config):
             raise MisuseError(f"{option} has no effect on {family.title} models.", hint=f"Remove {option}.")
+    if family.config.is_chain:
+        names = {"info": "--info", "info_continuous": "--info-continuous", "aux_classifier": "--aux-classifier"}
+        refuse_for_chains(family.title, {option: options.get(name) for name, option in names.items()})
     if options.get("mixing_prob") and not (family.config.has_styles or family.config.is_chain):
         reason = "which have one latent for all layers"
         raise MisuseError(f"--mixing-prob has no effect on {family.title} models, {reason}.", hint="Remove it.")

@@ -215,9 +215,9 @@ class StageDiscriminator(Discriminator):
 
     def check_image(self, image: Tensor) -> None:
         """Raise ValueError if images have another size than those of the stage."""
-        expected = self.config.channels, self.level.height, self.level.width
-        if tuple(image.shape[1:]) != expected:
-            raise ValueError(f"images must be {[None, *expected]}, not {list(image.shape)}".replace("None", "N"))
+        channels, height, width = self.config.channels, self.level.height, self.level.width
+        if image.shape[1:] != (channels, height, width):
+            raise ValueError(f"images must be [N, {channels}, {height}, {width}]")
 
 
 class ChainDiscriminator(Discriminator):
@@ -256,4 +256,3 @@ class ChainDiscriminator(Discriminator):
     def judge_separately(self) -> None:
         for k in range(self.last + 1):
             self.stage(k).judge_separately()
-

@@ -1,4 +1,4 @@
-"""Presets of LAPGAN: with the sizes of the paper's networks for CIFAR-10 (Denton et al. 2015, section 3.1), and small."""
+"""Presets of LAPGAN: networks as for CIFAR-10 (Denton et al. 2015, section 3.1), and small ones."""
 
 from typing import Any
 

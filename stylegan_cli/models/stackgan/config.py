@@ -56,7 +56,7 @@ class StackConfig(StartingConfig):
         check_choice("enlarge", self.enlarge, (2, 4))
         check_range(self, "condition", 1)
         self._check(not self.widths and self.lowest == 4, "widths or lowest")
-        self.stages  # raises SganError
+        assert len(self.stages) == 2  # or an SganError says why not
 
 
 @dataclass(frozen=True)

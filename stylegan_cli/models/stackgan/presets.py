@@ -23,10 +23,11 @@ PRESETS: dict[str, Preset] = {
         | {
             "batch": 16,
             "z_dim": 128,
-            "channel_base": 256,
+            "channel_base": 512,
             "channel_max": 64,
+            "g_width": 1,
             "generator": {"enlarge": 2, "condition": 32, "blocks": 2},
-            "discriminator": {"enlarge": 2, "condition": 32},
+            "discriminator": {"enlarge": 2, "condition": 32, "channel_max": 48},
             "lr": 4e-4,
             "ema_kimg": 4.0,
             "ema_rampup": 0.1,

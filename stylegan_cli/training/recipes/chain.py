@@ -140,8 +140,8 @@ class ChainObjective:
         self,
         shown: int,  # images
     ) -> None:
-        """Show the last stage's images from when it is trained, those of the one before until then."""
-        set_alpha(self.G, float(shown >= self.stages[-1].start))
+        """Show the last stage's images as soon as it is trained, those of the one before until then."""
+        set_alpha(self.G, float(shown > self.stages[-1].start or not self.stages[-1].start))
 
     def discard_batch(self) -> None:
         """Drop what an unfinished batch accumulated."""

@@ -110,9 +110,11 @@ class GanReport:
         return {"augment/p": float(p.p), "augment/r_t": float(p.r_t)} if self.config.aug in ("ada", "fixed") else {}
 
     def summary(self, values: dict[str, float]) -> str:
-        sizes = self.engine.recipe.objective.suffixes  # of the stages of a chain, not all of which may be trained
-        losses = [(s, *(values.get(f"loss/{n}{s}", 0) for n in "GD")) for s in sizes if s == "" or f"loss/G{s}" in values]
-        text = "  ".join(f"{s} G {g:.2f} D {d:.2f}".strip() for s, g, d in losses if len(losses) == 1 or g or d)
+        text = "  ".join(
+            f"{stage} G {values.get(f'loss/G{stage}', 0):.2f} D {values[f'loss/D{stage}']:.2f}".strip()
+            for stage in self.engine.recipe.objective.suffixes  # not all stages of a chain may be trained
+            if f"loss/D{stage}" in values
+        )
         for name in ("R1", "R2", "GP"):
             text += f" {name} {values[key]:.3f}" if (key := f"{name.lower()}/penalty") in values else ""
         for guide in self.config.guides:
