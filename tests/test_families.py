@@ -15,11 +15,13 @@ from stylegan_cli.config import to_json
 from stylegan_cli.errors import SganError
 from stylegan_cli.models.biggan.config import BigGANConfig
 from stylegan_cli.models.dcgan.config import DCGANConfig
+from stylegan_cli.models.lapgan.config import LapganConfig
 from stylegan_cli.models.progan.config import ProGANConfig
 from stylegan_cli.models.r3gan.config import R3GANConfig
 from stylegan_cli.models.registry import FAMILIES, build_generator, presets, read_generator
 from stylegan_cli.models.sagan.config import SAGANConfig
 from stylegan_cli.models.sngan.config import SNGANConfig
+from stylegan_cli.models.stackgan.config import StackganConfig
 from stylegan_cli.models.stylegan.config import StyleGANConfig
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.stylegan3.config import StyleGAN3Config
@@ -34,6 +36,8 @@ NEW = [  # not in files of version 0.1
     SNGANConfig(16, 16, c_dim=2, **SMALL),
     SAGANConfig(16, 16, attention=8, **SMALL),
     BigGANConfig(16, 16, c_dim=2, **SMALL | {"z_dim": 9}),
+    LapganConfig(16, 16, hidden=8, **SMALL),
+    StackganConfig(16, 16, c_dim=2, enlarge=2, condition=2, blocks=1, **SMALL),
 ]
 CONFIGS = [
     StyleGAN2Config(16, 16, architecture="resnet", **SMALL),

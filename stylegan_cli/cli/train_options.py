@@ -170,6 +170,12 @@ learning_options = combine_options(
     click.option("--grow-kimg", type=KIMG, help=f"Training time at each level of a growing run, in kimg. {PRESET}"),
     click.option("--fade-kimg", type=KIMG, help=f"Time to fade in each new level, in kimg. {PRESET}"),
     click.option(
+        "--stage-kimg",
+        type=KIMG,
+        help="Training time of the first stage of --cfg stackgan in kimg; the second stage follows. Default: half of "
+        "--kimg.",
+    ),
+    click.option(
         "--grow-batch",
         type=ByLevel(int),
         metavar="LEVEL:BATCH,...",

@@ -52,6 +52,8 @@ class GeneratorConfig(ImageConfig):
     takes_transform: ClassVar[bool] = False  # whether the input of the synthesis can be translated and rotated
     has_styles: ClassVar[bool] = True  # whether several latents w control an image, which can be mixed
     half_type: ClassVar[str] = "fp16"  # the precision of mixed training on a GPU, a name of training.choices.PRECISIONS
+    is_chain: ClassVar[bool] = False  # whether it is a chain of generators, see models/chain
+    learns_in_turn: ClassVar[bool] = False  # whether each of them is trained after the one before, on its images
     uses_batch: ClassVar[bool] = False  # whether images of a batch depend on each other during training
 
     z_dim: int = 512  # dimension of the input latent

@@ -59,6 +59,7 @@ class Preset:
     fade_kimg: float = 600.0
     grow_batch: tuple[tuple[int, int], ...] = ()  # (level, batch) of levels with a batch other than `batch`
     by_level: bool = False  # if batch and lr are None, use the values of the ProGAN and StyleGAN papers for each level
+    stage_kimg: float | None = None  # of each stage but the last of a chain that learns in turn; None: equal parts
     schedule: Schedule | None = None  # None: settings stay the same
     kimg: float = 25000.0
     snap: float = 200.0

@@ -122,6 +122,7 @@ class TrainConfig:
     resume: str | None = None  # model file with the initial weights
     growth: GrowthConfig | None = None  # None: full size from the start
     schedule: ScheduleConfig | None = None  # None: all settings stay the same
+    stage_kimg: float = 0.0  # thousands of images in which each stage of a chain but the last is trained; 0: at once
     guides: tuple[GuideConfig, ...] = ()  # attribute critics
 
     def __post_init__(self) -> None:
@@ -139,7 +140,7 @@ class TrainConfig:
         for name in ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas", "r2_gamma"):
             check_range(self, name)
         names = ("gp_weight", "drift", "aux_weight", "freezed", "blur_sigma", "blur_kimg")
-        for name in (*names, "info", "info_continuous", "info_weight", "mode_weight"):
+        for name in (*names, "info", "info_continuous", "info_weight", "mode_weight", "stage_kimg"):
             check_range(self, name)
         if self.d_lr is not None:
             check_range(self, "d_lr")
@@ -150,6 +151,7 @@ class TrainConfig:
         _check_objective(self)
         _check_codes(self)
         _check_encoder(self)
+        _check_chain(self)
         if len(self.betas) != 2 or max(self.betas) >= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1.")
         if self.batch % self.gpus:
@@ -236,6 +238,48 @@ def _check_codes(config: TrainConfig) -> None:
         raise MisuseError(
             f"--info-continuous is {config.info_continuous}, but z has {config.generator.z_dim} numbers.",
             hint="Choose a few, such as --info-continuous 2.",
+        )
+
+
+def refuse_for_chains(
+    title: str,  # of a family of chains of generators
+    used: dict[str, Any],  # option -> whether it is used
+) -> None:
+    """Raise SganError if an option is used."""
+    for option, value in used.items():
+        if value:
+            raise MisuseError(
+                f"{option} does not apply to {title} models, each of whose stages has a discriminator of its own.",
+                hint=f"Remove {option}, or choose another --cfg.",
+            )
+
+
+def _check_chain(config: TrainConfig) -> None:
+    """Check what a chain of generators cannot be trained with. Raises SganError."""
+    title = config.generator.title
+    if not config.generator.is_chain:
+        if config.stage_kimg:
+            raise MisuseError(f"--stage-kimg has no effect on {title} models.", hint="Remove it.")
+        return
+    used = {
+        f"--recipe {config.encoder}": config.encoder,
+        "--mode-regularize": config.mode_weight,
+        "--guide": config.guides,
+        "--pl-weight": config.pl_weight,
+        "--mixing-prob": config.mixing_prob,
+        "--freezed": config.freezed,
+        "--grow-from": config.growth,
+        "--aug ada": config.aug == "ada",
+        f"--precision {config.precision}": config.precision in ("fp16", "bf16"),
+    }
+    refuse_for_chains(title, used)
+    if config.stage_kimg and not config.generator.learns_in_turn:
+        message = f"--stage-kimg has no effect on {title} models, whose stages learn at the same time."
+        raise MisuseError(message, hint="Remove it.")
+    if config.generator.learns_in_turn and not 0 < config.stage_kimg < config.kimg:
+        raise MisuseError(
+            f"The second stage starts at {config.stage_kimg:g} kimg, but the run ends at {config.kimg:g} kimg.",
+            hint="Choose a larger --kimg or a smaller --stage-kimg.",
         )
 
 

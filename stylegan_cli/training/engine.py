@@ -102,7 +102,7 @@ class Engine(Generic[R]):
             hook.before_step(self)
         batch = self._static_batch(self.recipe.next_batch())
         for phase in self.recipe.phases:
-            if self.clock.step % phase.interval == 0:
+            if phase.is_due(self.clock.step, self.shown):
                 self._run(phase, batch)
         self.guard.tick()
         self.recipe.after_step(self.shown)

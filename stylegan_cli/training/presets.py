@@ -15,7 +15,7 @@ from ..models.family import Family
 from ..models.presets import Preset, Schedule
 from ..models.registry import presets
 from ..ops import prefers_bfloat16
-from .config import GrowthConfig, ScheduleConfig, TrainConfig
+from .config import GrowthConfig, ScheduleConfig, TrainConfig, refuse_for_chains
 
 C = TypeVar("C", bound=ImageConfig)
 _DEFAULT_SCHEDULE = Schedule(kimg=0.0, lr=0.25, gamma=0.1)  # of --schedule-kimg, for presets that have none
@@ -67,6 +67,7 @@ def make_train_config(
     gamma = pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch)
     ema_kimg = pick("ema_kimg", lambda: batch * 10 / 32)
     schedule = _schedule(preset, options, lr_of(top), gamma, ema_kimg)
+    half = options.get("kimg", preset.kimg) / 2 if generator.learns_in_turn else 0.0
     return TrainConfig(
         cfg=cfg,
         data=data,
@@ -85,6 +86,7 @@ def make_train_config(
         blur_kimg=batch * 200 / 32,
         growth=growth,
         schedule=schedule,
+        stage_kimg=pick("stage_kimg", lambda: half),
         **{name: options.pop(name, getattr(preset, name)) for name in _AS_IN_PRESET},
         **options,
     )
@@ -150,8 +152,8 @@ def _schedule(
 def _precision(family: Family, device: str, data: DataSpec) -> str:
     if device.startswith("cuda"):
         return family.config.half_type
-    prefers = device == "cpu" and prefers_bfloat16(torch.device("cpu"), data.height, data.width)
-    return "bf16" if prefers else "fp32"
+    mixed = family.config.half_type in ("fp16", "bf16") and device == "cpu"
+    return "bf16" if mixed and prefers_bfloat16(torch.device("cpu"), data.height, data.width) else "fp32"
 
 
 def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
@@ -160,7 +162,10 @@ def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
         option = NETWORK_OPTIONS.get(name, "--mbstd-group")
         if name in options and name not in field_names(config):
             raise MisuseError(f"{option} has no effect on {family.title} models.", hint=f"Remove {option}.")
-    if options.get("mixing_prob") and not family.config.has_styles:
+    if family.config.is_chain:
+        names = {"info": "--info", "info_continuous": "--info-continuous", "aux_classifier": "--aux-classifier"}
+        refuse_for_chains(family.title, {option: options.get(name) for name, option in names.items()})
+    if options.get("mixing_prob") and not (family.config.has_styles or family.config.is_chain):
         reason = "which have one latent for all layers"
         raise MisuseError(f"--mixing-prob has no effect on {family.title} models, {reason}.", hint="Remove it.")
 

@@ -61,6 +61,15 @@ class Phase:
     weight: float | None = None  # of the loss; None: the interval
     end: Callable[[], None] | None = None  # called after the last part of the batch, on all ranks
     begin: Callable[[list[Any]], None] | None = None  # called with the parts of the batch before the first one's loss
+    start: int = 0  # images shown from which on it runs
+    stop: int | None = None  # images shown from which on it no longer runs; None: until the end
+
+    def is_due(
+        self,
+        step: int,  # steps before
+        shown: int,  # images before
+    ) -> bool:
+        return step % self.interval == 0 and self.start <= shown and (self.stop is None or shown < self.stop)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

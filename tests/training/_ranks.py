@@ -80,6 +80,13 @@ def normalized_config(dataset, ranks):
     )
 
 
+def chain_config(dataset, ranks, cfg):
+    """Stages with batch normalization in turn, and with parts of the batch at once."""
+    own = {"z_dim": 80, "stage_kimg": 0.032} if cfg == "demo-stackgan" else {"z_dim": 8, "batch_gpu": 4, "gamma": 1.0}
+    sizes = {"batch": 8, "channel_base": 64, "channel_max": 8, "lr": 0.002, "kimg": 0.064}
+    return make_train_config(cfg, dataset.spec, gpus=ranks, **sizes | own)
+
+
 def lack_memory_once(trainer, on_rank):
     """Let the first path lengths of one rank run out of memory, where others would wait for a sum over ranks."""
     objective, fails = trainer.recipe.objective, distributed.rank() == on_rank
@@ -140,6 +147,14 @@ def work(path, out, ranks):
         trainer.step()
     results["relativistic"] = gather(trainer.stateful)
     trainer.close()
+    for cfg in ("demo-lapgan", "demo-stackgan"):
+        larger = open_dataset(path, mirror=True, label="hat")
+        trainer = make_engine(chain_config(larger, ranks, cfg), larger, dtype=torch.float64)
+        for _ in range(8):
+            trainer.step()
+        trainer.recipe.prepare_snapshot()
+        results[cfg] = gather(trainer.stateful)
+        trainer.close()
     trainer = make_engine(config(dataset, ranks), dataset)
     lack_memory_once(trainer, on_rank=ranks - 1)
     trainer.fit_memory()

@@ -64,6 +64,15 @@ def test_a_run_with_batch_and_spectral_normalization(results):
     assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
 
 
+@pytest.mark.parametrize("cfg", ["demo-lapgan", "demo-stackgan"])
+def test_chains_of_generators(results, cfg):
+    """In turn, past the start of the second stage, and at once."""
+    one, two = (flat(r[cfg]) for r in results)
+    assert one.keys() == two.keys() and any("optimizer.G 8x8" in name for name in one)
+    worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
+    assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
+
+
 def test_a_run_with_magnitudes_of_features(results):
     one, two = (flat(r["alias-free"]) for r in results)
     assert one.keys() == two.keys()

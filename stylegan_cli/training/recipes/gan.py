@@ -40,6 +40,7 @@ from ..run import RunOptions, prepare_rank, run_training
 from ..schedule import CosineSchedule
 from ..stats import Means
 from ..transfer import load_matching_tensors, rename_layers
+from .chain import ChainObjective
 from .encoding import EncodingObjective, objective_class
 from .fitting import split
 from .gan_objective import GanBatch, Objective
@@ -80,7 +81,6 @@ class Gan(GrowingRecipe):
             self.new_tensors = self._load_start(start)
         self.G.to(self.device, dtype=dtype).requires_grad_(False)
         self.D.to(self.device, dtype=dtype).requires_grad_(False)
-        self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
         guides = load_guides(config.guides, config.loss, self.device, dtype)
         make, parts = objective_class(config), (config, self.G, self.D, self.means, guides)
         self.E = self.E_ema = None
@@ -88,13 +88,16 @@ class Gan(GrowingRecipe):
             E = PyramidEncoder(z_encoder_config(config.generator, config.discriminator, 1 + make.predicts_variance))
             self.E = to_memory_format(E).to(self.device, dtype=dtype).requires_grad_(False)
             self.E_ema = EMA(self.E, config.ema_kimg * 1000, config.ema_rampup)
-        self.objective = Objective(*parts) if make is None or self.E is None else make(*parts, E=self.E)
+        self.objective = ChainObjective(*parts) if config.generator.is_chain else Objective(*parts)
+        if make is not None and self.E is not None:
+            self.objective = make(*parts, E=self.E)
+        self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
         self.held_out, _ = split(config.seed, len(self.dataset), min(len(self.dataset) // 10, HELD_OUT))  # from E
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
         self.parts = {"path_length": self.objective.path_length, "augment": self.objective.p, "data": self.loader}
-        self.phases = make_gan_phases(config, self.G, self.D, self.objective, graphs)
+        self.phases = self._make_phases()
         if self.E is not None and self.E_ema is not None:
             self.networks |= {"E": self.E, "E_ema": self.E_ema.network}
             # Not with G's phase, though its pass has the same gradient: E follows what the step has made of G and D.
@@ -145,6 +148,8 @@ class Gan(GrowingRecipe):
         self.objective.p.update(self.batch)
         for network in (self.G, self.D):
             iterate_power(network)
+        if isinstance(self.objective, ChainObjective):
+            self.objective.advance(shown + self.batch)
         self.ema.update(self.G, shown, self.batch)
         if self.E is not None and self.E_ema is not None:
             self.E_ema.update(self.E, shown, self.batch)
@@ -203,6 +208,16 @@ class Gan(GrowingRecipe):
 
     def close(self) -> None:
         self.loader.close()
+
+    def _make_phases(self) -> list[Phase]:
+        config, graphs, objective = self.config, self.graphs, self.objective
+        if not isinstance(objective, ChainObjective):
+            return make_gan_phases(config, self.G, self.D, objective, graphs)
+        return [
+            phase
+            for one in objective.stages
+            for phase in one.phases(make_gan_phases(config, one.stage, one.D, one, graphs))
+        ]
 
     def _load_start(self, start: Snapshot) -> list[str]:
         """Load matching weights. Return the names of tensors that the snapshot does not have."""

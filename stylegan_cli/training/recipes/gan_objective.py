@@ -45,6 +45,8 @@ class GanBatch(Batch):
 
 
 class Objective:
+    suffixes = ("",)  # of the names of its losses among the means
+
     def __init__(
         self,
         config: TrainConfig,

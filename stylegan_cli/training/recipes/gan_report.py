@@ -27,6 +27,7 @@ from ..growth import Growth
 from ..recipe import Samples
 from .encoder_report import psnr
 
+STRIP = 8  # images of stages-<kimg>.png
 PHASES = "phases.png"  # of a growing run: one row per level
 
 
@@ -63,7 +64,7 @@ class GanReport:
         fakes = self._fakes()
         diversity, warning = self.alarm.check(fakes)
         return Samples(
-            images={"fakes": image_grid(fakes, self.columns, scale=self.scale)},
+            images={"fakes": image_grid(fakes, self.columns, scale=self.scale), **self._stages(fakes)},
             values={"diversity": diversity, **{f"{HELD_OUT}{name}": x for name, x in self.measure().items()}},
             warning=warning,
             short_warning="COLLAPSING?" if warning else "",
@@ -109,7 +110,11 @@ class GanReport:
         return {"augment/p": float(p.p), "augment/r_t": float(p.r_t)} if self.config.aug in ("ada", "fixed") else {}
 
     def summary(self, values: dict[str, float]) -> str:
-        text = f"G {values.get('loss/G', 0):.2f} D {values.get('loss/D', 0):.2f}"
+        text = "  ".join(
+            f"{stage} G {values.get(f'loss/G{stage}', 0):.2f} D {values[f'loss/D{stage}']:.2f}".strip()
+            for stage in self.engine.recipe.objective.suffixes  # not all stages of a chain may be trained
+            if f"loss/D{stage}" in values
+        )
         for name in ("R1", "R2", "GP"):
             text += f" {name} {values[key]:.3f}" if (key := f"{name.lower()}/penalty") in values else ""
         for guide in self.config.guides:
@@ -146,6 +151,23 @@ class GanReport:
         self.alarm.load_state_dict(state["alarm"])
         self.run = state.get("run", self.run)  # older states have none
         self.origins = state.get("origins", self.origins)
+
+    def _stages(
+        self,
+        fakes: Tensor,  # [N, C, H, W] uint8
+    ) -> dict[str, Tensor]:  # name -> uint8 [C, H', W']
+        """A row for each of the first images of a chain of generators: what each stage makes, enlarged."""
+        network = self.engine.recipe.ema.network
+        if not network.config.is_chain:
+            return {}
+        *names, _ = (row.name for row in network.layers)
+        with torch.no_grad():
+            ws = network.mapping(self.z[:STRIP], None if self.labels is None else self.labels[:STRIP])
+            found = network.synthesis.read_features(ws, names)
+        size = tuple(fakes.shape[2:])
+        stages = [torch.nn.functional.interpolate(found[name], size, mode="nearest") for name in names]
+        columns = [*(to_uint8(x).cpu() for x in stages), fakes[:STRIP]]
+        return {"stages": image_grid(torch.stack(columns, 1).flatten(0, 1), len(columns), scale=self.scale, pad=2)}
 
     def _fakes(
         self,

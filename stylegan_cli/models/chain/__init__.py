@@ -1,0 +1,1 @@
+"""Chains of generators, each of which enlarges the image of the one before: what LAPGAN and StackGAN share."""
