@@ -26,7 +26,7 @@ class PlainLinear(nn.Module):
         gain: float = 1.0,
     ):
         super().__init__()
-        self.weight = nn.Parameter(normal(out_features, in_features, divisor=math.sqrt(in_features)) * gain)
+        self.weight = nn.Parameter(normal(out_features, in_features, divisor=math.sqrt(in_features), gain=gain))
 
     def forward(
         self,
@@ -55,7 +55,7 @@ class PlainConv2d(nn.Module):
         super().__init__()
         self.groups, self.up, self.down = groups, up, down
         shape = (out_channels, in_channels // groups, kernel, kernel)
-        self.weight = nn.Parameter(normal(*shape, divisor=math.sqrt(math.prod(shape[1:]))) * gain)
+        self.weight = nn.Parameter(normal(*shape, divisor=math.sqrt(math.prod(shape[1:])), gain=gain))
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(fir), persistent=False)
 

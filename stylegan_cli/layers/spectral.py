@@ -33,7 +33,7 @@ class Spectral(nn.Module):
         self.weight, self.spectral = nn.Parameter(weight), spectral
         self.bias = nn.Parameter(torch.zeros(len(weight))) if bias else None
         if spectral:
-            self.register_buffer("u", F.normalize(torch.ones(len(weight)) + normal(len(weight)), dim=0))
+            self.register_buffer("u", normal(len(weight)))
             if not weight.is_meta:
                 self.iterate(_FIRST_ITERATIONS)
 

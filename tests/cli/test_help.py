@@ -44,6 +44,7 @@ DIFFERENT = {
     "--num": "the number of different things",
     "--precision": "train: of the training; else: of the highest resolutions",
     "--quiet": "train: without a result on stdout",
+    "--recipe": "train: an encoder beside both networks; translate fit: a network of its own",
     "--resume": "train: also the weights of a model; encoder: a run only",
     "--rotate": "interpolate: over the whole video",
     "--seed": "edit drag: the image; else: of random numbers",

@@ -36,7 +36,7 @@ class Conv(nn.Module):
         super().__init__()
         self.stride, self.padding = stride, (kernel - 1) // 2
         shape = (out_channels, in_channels, kernel, kernel)
-        self.weight = nn.Parameter(normal(*shape) * (deviation or math.sqrt(2 / math.prod(shape[1:]))))
+        self.weight = nn.Parameter(normal(*shape, gain=deviation or math.sqrt(2 / math.prod(shape[1:]))))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(

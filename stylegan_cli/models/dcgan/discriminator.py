@@ -24,7 +24,7 @@ class Down(nn.Module):
         bias: bool,
     ):
         super().__init__()
-        self.weight = nn.Parameter(normal(out_channels, in_channels, 5, 5) * DEVIATION)
+        self.weight = nn.Parameter(normal(out_channels, in_channels, 5, 5, gain=DEVIATION))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(

@@ -35,7 +35,7 @@ class Up(nn.Module):
         bias: bool,
     ):
         super().__init__()
-        self.weight = nn.Parameter(normal(in_channels, out_channels, 5, 5) * DEVIATION)
+        self.weight = nn.Parameter(normal(in_channels, out_channels, 5, 5, gain=DEVIATION))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
     def forward(

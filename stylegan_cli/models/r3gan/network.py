@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...layers import PlainConv2d, PlainLinear
+from ...layers.initial import normal
 from ..config import Level
 from ..generator import Generator, LayerInfo, Synthesis
 from ..mapping import DirectMapping
@@ -32,7 +33,7 @@ class Basis(nn.Module):
     ):
         super().__init__()
         self.affine = PlainLinear(w_dim, level.channels)
-        self.maps = nn.Parameter(torch.randn(level.channels, level.height, level.width))
+        self.maps = nn.Parameter(normal(level.channels, level.height, level.width))
 
     def forward(
         self,
