@@ -98,7 +98,7 @@ setup(
     packages=[*find_packages(include=["stylegan_cli", "stylegan_cli.*"]), "stylegan_cli.csrc"],
     package_dir={"stylegan_cli.csrc": "csrc"},  # top-level in the repository, inside the package once installed
     package_data={
-        "stylegan_cli": ["assets/**", "prebuilt/*", "py.typed", "runs/*.html", "explore/page/*"],
+        "stylegan_cli": ["assets/**", "prebuilt/*", "py.typed", "interop/*.json", "runs/*.html", "explore/page/*"],
         "stylegan_cli.csrc": ["*"],
     },
     entry_points={"console_scripts": ["sgan = stylegan_cli.cli:main"]},

@@ -89,7 +89,7 @@ def _receive_with_retries(url: str, sha256: str | None, part: Path, path: Path) 
     while True:
         size = _size(part)
         try:
-            return _receive(url, part, path.name)
+            return _receive(url, part, path)
         except urllib.error.HTTPError as e:
             if e.code == 416 and size:  # there are no further bytes; the hash shows whether the file is right
                 return
@@ -103,23 +103,28 @@ def _receive_with_retries(url: str, sha256: str | None, part: Path, path: Path) 
         time.sleep(RETRY_DELAY * 2 ** (attempts - 1))
 
 
-def _receive(url: str, part: Path, name: str) -> None:
+def _receive(url: str, part: Path, path: Path) -> None:
     """Append the missing bytes over one connection, or start over if the server does not support ranges."""
-    start = _size(part)
+    start, name = _size(part), path.name
     headers = {"User-Agent": f"stylegan_cli/{__version__}"} | ({"Range": f"bytes={start}-"} if start else {})
     with _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             start = 0
         length = _content_length(response.headers.get("Content-Length"), url)
         total = start + length if length is not None else None
+        block = response.read(_BLOCK)
+        if not start and block.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
+            hint = f"Open it in a browser, download the file, and put it at {path}."
+            raise SganError(f"{url} is a web page, not the file {name} itself.", hint)
         bar = tqdm(desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=None)
         with open(part, "ab" if start else "wb") as f, bar:
-            while block := response.read(_BLOCK):
+            while block:
                 if f.tell() + len(block) > (_MAX_SIZE if total is None else total):
                     f.truncate(0)
                     raise SganError(f"{url} sends more data for {name} than allowed; the download was discarded.")
                 f.write(block)
                 bar.update(len(block))
+                block = response.read(_BLOCK)
     if total and _size(part) < total:
         raise ConnectionError("the connection was cut")
 

@@ -1,11 +1,13 @@
 """Shared by several tests: tiny datasets and runs, the command line, real LPIPS weights."""
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -172,3 +174,19 @@ def face_api(tmp_path_factory):
                 write_atomic(folder / name, archive.extractfile(f"package/model/{name}").read())
         path.unlink()
     return folder
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A web server, tests/_server.py, an empty cache, and no delay between attempts to download."""
+    from stylegan_cli import download
+
+    monkeypatch.syspath_prepend(Path(__file__).parent)  # tests are imported without it
+    monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("SGAN_OFFLINE", raising=False)
+    monkeypatch.setattr(download, "RETRY_DELAY", 0.0)
+    with importlib.import_module("_server").Server() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()

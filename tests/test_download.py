@@ -1,11 +1,8 @@
-"""Downloads from a server in this process that cuts connections, returns errors and sends wrong data."""
+"""Downloads from a server that cuts connections, returns errors and sends wrong data."""
 
 import hashlib
-import http.server
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
 
 import pytest
@@ -18,62 +15,10 @@ BODY = bytes(range(256)) * 400
 RIGHT = hashlib.sha256(BODY).hexdigest()
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Sends BODY. `ranges` lists the requested ranges; if `cut` is set, each response ends after that many bytes."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.ranges, self.responses, self.cut, self.resumes, self.pause = [], [], None, True, 0.0
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/weights.bin"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, requested = self.server, self.headers.get("Range")
-        server.ranges.append(requested)
-        if response := server.responses.pop(0) if server.responses else None:
-            status, headers = response
-            self.send_response(status)
-            for name, value in {"Content-Length": "0", **headers}.items():
-                if value is not None:
-                    self.send_header(name, value)
-            self.end_headers()
-            if status == 200:
-                self.wfile.write(BODY)
-            return
-        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and server.resumes else 0
-        if start >= len(BODY):
-            self.send_response(416)
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
-        self.send_header("Content-Length", str(len(BODY) - start))
-        self.end_headers()
-        time.sleep(server.pause)
-        self.wfile.write(BODY[start:][: server.cut])
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    """A server of BODY, an empty cache, and no delay between attempts."""
-    monkeypatch.setenv("SGAN_CACHE", str(tmp_path))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.delenv("SGAN_OFFLINE", raising=False)
-    monkeypatch.setattr(download, "RETRY_DELAY", 0.0)
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield server
-        server.shutdown()
+def server(server):
+    server.body = BODY
+    return server
 
 
 def cached(name):
@@ -168,6 +113,19 @@ def test_a_missing_file_is_requested_once(server):
     with pytest.raises(SganError, match="HTTP 404"):
         fetch(server.url, RIGHT, "weights.bin")
     assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><p>Too large to scan", b"\xef\xbb\xbf\n<html>"])
+def test_a_web_page_is_not_the_file(server, page):
+    """And what is already there is kept."""
+    part = cached("weights.bin.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(BODY[:50_000])
+    server.body, server.resumes = page, False
+    with pytest.raises(SganError, match=f"^{server.url} is a web page, not the file weights.bin itself") as e:
+        fetch(server.url, None, "weights.bin")
+    assert e.value.hint == f"Open it in a browser, download the file, and put it at {cached('weights.bin')}."
+    assert cached_files() == ["weights.bin.part"] and part.read_bytes() == BODY[:50_000] and len(server.ranges) == 1
 
 
 def test_a_refused_connection(server):

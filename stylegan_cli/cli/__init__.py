@@ -39,7 +39,7 @@ COMMANDS = {
     "metrics": "Measure the quality of a model or a dataset: FID, KID and more.",
     "spectrum": "Compare the power spectra of datasets and models.",
     "equivariance": "Render a video of how images follow a moving input.",
-    "model": "Show what a model file contains, and blend two models.",
+    "model": "List public models and download them, show and blend models.",
     "convert": "Convert a checkpoint to another format.",
     "data": "Create and inspect datasets.",
     "runs": "List training runs, or write a report of one.",

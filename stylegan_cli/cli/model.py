@@ -14,6 +14,7 @@ from ..errors import SganError, plural, printable
 from .call import output_file
 from .options import out_options, output_options
 from .params import STYLES, FiniteRange
+from .public import get_command, list_command
 
 if TYPE_CHECKING:
     from ..data.dataset import DataSpec
@@ -24,15 +25,21 @@ _COLORS = {1: "gray", 3: "RGB", 4: "RGBA"}  # by number of channels
 _MAX_CLASSES = 100  # that are listed by name
 
 
-@click.group(short_help="Show what a model file contains, and blend two models.")
+@click.group(short_help="List public models and download them, show and blend models.")
 def command() -> None:
-    """Show what a model file contains, and blend two models.
+    """List public models and download them by name, show what a model file contains, and blend two models.
 
     \b
     Examples:
+      sgan model list faces
+      sgan model get ada-ffhq
       sgan model info runs/00000-faces-auto
       sgan model blend faces.safetensors runs/00001-cartoons-auto --layers coarse
     """
+
+
+command.add_command(list_command)
+command.add_command(get_command)
 
 
 @command.command("info", short_help="Show architecture, parameters, training data and metrics.")
@@ -42,9 +49,9 @@ def command() -> None:
 def info_command(file: str, layers: bool, as_json: bool, quiet: bool) -> None:
     """Show what a model file contains: architecture, parameters, training data and metrics.
 
-    FILE is a snapshot, a run folder, an encoder, a translator of pix2pix, a critic, a segmenter, or a checkpoint of
-    another program (path or URL). For a pickle, all classes and functions that it names are listed as inert (known and
-    read as plain data) or UNKNOWN; none of them is executed.
+    FILE is a snapshot, a run folder, an encoder, a translator of pix2pix, a critic, a segmenter, a checkpoint of
+    another program (path or URL), or the name of a public model. For a pickle, all classes and functions that it names
+    are listed as inert (known and read as plain data) or UNKNOWN; none of them is executed.
 
     \b
     Examples:

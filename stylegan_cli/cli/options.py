@@ -68,7 +68,8 @@ model_option = combine_options(
         "--network",
         "model",
         metavar="PATH",
-        help="Model: a snapshot, a run folder (its newest snapshot), or a checkpoint of another program (path or URL). "
+        help="Model: a snapshot, a run folder (its newest snapshot), a checkpoint of another program (path or URL), or "
+        "a public model by its name (`sgan model list`). "
         "Default: the newest snapshot in --runs, else the bundled model.",
     ),
     runs_option,

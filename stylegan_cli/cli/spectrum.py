@@ -35,7 +35,8 @@ from .progress import bar
     "models",
     metavar="PATH",
     multiple=True,
-    help="Model: a snapshot, a run folder (its newest snapshot), or a checkpoint of another program (path or URL). "
+    help="Model: a snapshot, a run folder (its newest snapshot), a checkpoint of another program (path or URL), or "
+    "a public model by its name (`sgan model list`). "
     "Default: none with --data, else the newest snapshot in --runs, else the bundled model. Can be repeated.",
 )
 @runs_option

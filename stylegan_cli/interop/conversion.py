@@ -18,31 +18,35 @@ from ..runs import folders
 from ..snapshot import Snapshot, SnapshotInfo, read_info, save_snapshot
 from ..version import __version__
 from .opening import checkpoint_info, is_snapshot, open_model
+from .zoo import locate_public
 
 _READERS_VERSION = 1  # increased when a reader changes its result for the same file
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as in PyTorch's hub: the first digits of the SHA-256
 
 
 def find_model(
-    model: str | os.PathLike | None,  # a file, a run folder or a URL; None: the newest of `runs`, else the bundled one
+    # a file, a run folder, the name of a public model, or a URL; None: the newest of `runs`, else the bundled one
+    model: str | os.PathLike | None,
     runs: str | os.PathLike = "runs",  # the folder of all runs
 ) -> tuple[Path, str]:
     """Find a model file, and a sentence that says which one it is.
 
-    Raises SganError if the file does not exist or cannot be downloaded, or if the folder has no snapshot.
+    Raises SganError if the file does not exist, cannot be downloaded or is a public model that is not in the cache, or
+    if the folder has no snapshot.
     """
     return folders.find_model(None if model is None else locate(os.fspath(model)), runs)
 
 
 def locate(
-    model: str,  # a path or a URL
+    model: str,  # a path, the name of a public model, or a URL
 ) -> Path:
-    """The local path of a model. A URL is downloaded once, and verified if its file name contains its hash.
+    """The local path of a model. A URL is downloaded once, and verified if its file name contains its hash. A public
+    model must be in the cache; a file or folder of its name has precedence.
 
-    Raises SganError if the download fails.
+    Raises SganError if the download fails, or if the public model is not in the cache.
     """
     if not re.match(r"https?://", model):
-        return Path(model)
+        return Path(model) if os.path.lexists(model) else locate_public(model) or Path(model)
     name = re.sub(r"[^\w.-]", "_", model.split("?")[0].rstrip("/").rpartition("/")[2]) or "model"
     match = _HASH_IN_NAME.search(name)
     sha256 = match[1] if match and len(match[1]) == 64 else None

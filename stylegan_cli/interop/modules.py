@@ -118,11 +118,18 @@ def resolve_name(module: str, name: str) -> Any:
         raise FormatError(f"it is a checkpoint of {program}, which is not supported")
     if f"{module}.{name}" in _SETTINGS:
         return Settings
-    module, name = _SAME.get(f"{module}.{name}", (module, name))
+    module, name = _SAME.get(f"{module}.{name}", (_renamed(module), name))
     found = resolve_writer_name(module, name)
     if found or module.startswith(_PLAIN_MODULES):
         return _NetworkClass(found) if type(found) is str else found or _AnyClass(f"{module}.{name}")
     return name if module == "torch" and name in _TYPES else resolve_tensorflow_name(module, name)
+
+
+def _renamed(module: str) -> str:
+    """Today's name of a module of R3GAN; its published models were saved under an earlier one."""
+    if module == "training.networks_baseline":
+        return "training.networks"
+    return f"R3GAN.{module[12:]}" if module.startswith("BaselineGAN.") else module
 
 
 _PLAIN_MODULES = ("torch.nn.modules.", "R3GAN.")  # whose objects, saved by reference to their class, are data

@@ -15,6 +15,7 @@ from stylegan_cli.models.r3gan.config import R3GANConfig, R3GANDiscriminatorConf
 from stylegan_cli.models.registry import build_discriminator, build_generator
 
 CHANNELS = [24, 24, 16]  # of the levels 4, 8 and 16
+PROGRAM = ("training.networks", "R3GAN.Networks")
 NETWORK = {"channel_base": 256, "channel_max": 24, "group_channels": 16}
 
 
@@ -59,14 +60,14 @@ def their_states(G, D):
     return states
 
 
-def module_of(state, classes, name, half):
-    root = classes("training.networks", name)()
+def module_of(state, classes, name, half, program=PROGRAM):
+    root = classes(program[0], name)()
     for path, tensor in state.items():
         *parents, leaf = path.split(".")
         module = root
         for parent in parents:
             if parent not in module._modules:
-                module.add_module(parent, classes("R3GAN.Networks", "Part")())
+                module.add_module(parent, classes(program[1], "Part")())
             module = module._modules[parent]
         if leaf == "Kernel":
             module.register_buffer(leaf, tensor)
@@ -78,14 +79,15 @@ def module_of(state, classes, name, half):
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("whole", [PROGRAM, ("training.networks_baseline", "BaselineGAN.Networks"), None])
 def test_networks_are_read(classes, tmp_path, c_dim, whole):
+    """Whole modules, also under the earlier name of the program, that of its published models; or their weights."""
     G, D = networks(c_dim)
     g, d = their_states(G, D)
     tree = {"G": {}, "D": d, "G_ema": g, "cur_nimg": 5000}
     if whole:
-        tree["D"] = module_of(d, classes, "Discriminator", half=(0,))
-        tree["G_ema"] = module_of(g, classes, "Generator", half=(2,))
+        tree["D"] = module_of(d, classes, "Discriminator", half=(0,), program=whole)
+        tree["G_ema"] = module_of(g, classes, "Generator", half=(2,), program=whole)
     (tmp_path / "r3gan.pkl").write_bytes(pickle.dumps(tree))
     model = open_model(tmp_path / "r3gan.pkl")
     expected = {**vars(G.config), "half_levels": 1 if whole else 4}
