@@ -13,6 +13,7 @@ PRESET = "Default: from the preset."
 _OBJECTIVES = ", ".join(f"{name} ({about})" for name, about in OBJECTIVES.items())
 _ENCODERS = ", ".join(f"{name} ({about})" for name, about in ENCODERS.items())
 _EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == 1)
+_IN_TURN = ", ".join(name for name, (family, _) in presets().items() if family.config.learns_in_turn)
 _PIPES = [name for name in PIPES if name != "diffaug"]
 
 learning_options = combine_options(
@@ -172,8 +173,8 @@ learning_options = combine_options(
     click.option(
         "--stage-kimg",
         type=KIMG,
-        help="Training time of the first stage of --cfg stackgan in kimg; the second stage follows. Default: half of "
-        "--kimg.",
+        help=f"Training time of the first stage of --cfg {_IN_TURN} in kimg; then the second stage is trained. "
+        "Default: half of --kimg.",
     ),
     click.option(
         "--grow-batch",

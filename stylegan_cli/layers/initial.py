@@ -11,8 +11,9 @@ def normal(
     divisor: float = 1.0,
     gain: float = 1.0,
 ) -> Tensor:  # [*shape]
-    """Return random numbers from gain N(0, 1) / divisor. On the meta device, on which networks are built to be loaded, they
-    have no values anyway; PyTorch would import its compiler for them, which takes longer than to load a small model."""
+    """Return random numbers from gain N(0, 1) / divisor. On the meta device, on which networks are built to be loaded,
+    they have no values anyway; PyTorch would import its compiler for them, which takes longer than to load a small
+    model."""
     x = torch.empty(shape)
     return x if x.is_meta else x.normal_().div_(divisor).mul_(gain)
 

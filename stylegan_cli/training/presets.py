@@ -59,15 +59,13 @@ def make_train_config(
     top = level_of(data.height, data.width)
     batch = batch_of(top)
     batch_gpu = options.pop("batch_gpu", max(batch // gpus, 1))
-    largest = _largest_divisor(batch_gpu, preset.mbstd_group or 4)
-    group = options.pop("mbstd_group") if "mbstd_group" in options else largest
+    group = options.pop("mbstd_group", None) or _largest_divisor(batch_gpu, preset.mbstd_group or 4)
     if options.get("precision") == "auto":
         options["precision"] = _precision(family, device, data)
     generator, discriminator = _networks(family, preset, data, options, pick, chosen, min(group, batch_gpu))
     gamma = pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch)
     ema_kimg = pick("ema_kimg", lambda: batch * 10 / 32)
     schedule = _schedule(preset, options, lr_of(top), gamma, ema_kimg)
-    half = options.get("kimg", preset.kimg) / 2 if generator.learns_in_turn else 0.0
     return TrainConfig(
         cfg=cfg,
         data=data,
@@ -86,7 +84,7 @@ def make_train_config(
         blur_kimg=batch * 200 / 32,
         growth=growth,
         schedule=schedule,
-        stage_kimg=pick("stage_kimg", lambda: half),
+        stage_kimg=pick("stage_kimg", lambda: options.get("kimg", preset.kimg) / 2 * generator.learns_in_turn),
         **{name: options.pop(name, getattr(preset, name)) for name in _AS_IN_PRESET},
         **options,
     )
