@@ -16,9 +16,8 @@ __all__ = ["__version__", "load", "open"]
 
 
 def open(
-    path: str
-    | os.PathLike
-    | None = None,  # snapshot, run folder, or checkpoint of another program (path or URL); None: newest in ./runs
+    # snapshot, run folder, checkpoint of another program (path or URL), or a public model; None: newest in ./runs
+    path: str | os.PathLike | None = None,
     device: str | torch.device = "cpu",
     kernels: str | None = None,  # implementation of the ops: 'auto', 'cuda', 'reference' ...; None: from SGAN_KERNELS
 ) -> Session:

@@ -1,5 +1,6 @@
 """README.md and docs/ say what works: links lead somewhere, commands parse and run, files and extras exist."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -402,14 +403,19 @@ def order(args):
 
 def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     from stylegan_cli.explore import server
+    from stylegan_cli.interop import getting, zoo
     from stylegan_cli.metrics import passes
     from stylegan_cli.training.recipes import classifier
 
     monkeypatch.setattr(passes, "load_detector", lambda *arguments: Detector())
     monkeypatch.setattr(passes, "load_lpips", lambda *arguments: Detector())
     monkeypatch.setattr(classifier, "_STEPS", 40)
+    monkeypatch.setattr(getting, "fetch", lambda url, sha256, name: shutil.copy("ffhq.pkl", cached / name))
+    unhashed = {name: dataclasses.replace(model, sha256="") for name, model in zoo.public_models().items()}
+    monkeypatch.setattr(zoo, "public_models", lambda: unhashed)
     monkeypatch.setattr(server, "serve", lambda views, host, sock, ready: ready("http://127.0.0.1:8765/"))
     monkeypatch.setenv("SGAN_CACHE", str(tmp_path / "cache"))
+    (cached := tmp_path / "cache" / "downloads").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     write_images(Path("photos"), 9)
     write_images(Path("animals/cats"), 5)
