@@ -74,7 +74,7 @@ def normalized(x, s, name):
 
 
 def test_stackgan_against_its_definition():
-    G, _ = networks("stackgan", 3)
+    G, _ = networks("stackgan", 3, size=(32, 32))
     s, z, c = G.synthesis.state_dict(), latents(G), labels(3)
 
     def condition(k, epsilon):  # Zhang et al. 2017, section 3.2
@@ -90,11 +90,12 @@ def test_stackgan_against_its_definition():
 
     x = torch.cat([condition(0, z[:, :3]), z[:, 3:5]], 1) @ s["stage0.dense.weight"][:, :, 0, 0].T
     x = normalized(x.reshape(4, 8, 4, 4), s, "stage0.norm").relu()
-    x = block(up(x), "stage0.b8", padding=1).relu()
+    for name in ("b8", "b16"):
+        x = block(up(x), f"stage0.{name}", padding=1).relu()
     small = F.conv2d(x, s["stage0.out.weight"], s["stage0.out.bias"], padding=1).tanh()
     x = F.conv2d(small, s["stage1.encode.0.weight"], s["stage1.encode.0.bias"], padding=1).relu()
     x = block(x, "stage1.encode.2", stride=2, padding=1).relu()
-    repeated = condition(1, z[:, 5:8])[:, :, None, None].expand(-1, -1, 4, 4)
+    repeated = condition(1, z[:, 5:8])[:, :, None, None].expand(-1, -1, 8, 8)
     x = block(torch.cat([x, repeated], 1), "stage1.join", padding=1).relu()
     y = block(x, "stage1.residual.0.block0", padding=1).relu()
     x = (x + block(y, "stage1.residual.0.block1", padding=1)).relu()

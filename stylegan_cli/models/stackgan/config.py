@@ -52,8 +52,8 @@ class StackConfig(StartingConfig):
         )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_choice("enlarge", self.enlarge, (2, 4))
+        super().__post_init__()
         check_range(self, "condition", 1)
         self._check(not self.widths and self.lowest == 4, "widths or lowest")
         assert len(self.stages) == 2  # or an SganError says why not

@@ -141,7 +141,7 @@ class SecondStage(StackStage):
         self.w_dim = config.w_dim
         levels = {level.name: level for level in config.stage_levels(1, factor=2)}
         first, last = config.stages
-        bottom = max(first.name // 4, 4)
+        bottom = max(first.name // 4, min(first.name, 8))  # 16 as published; not below 8, where too little remains
         self.encode = nn.Sequential(conv(config.channels, levels[first.name].channels, 3, bias=True), nn.ReLU())
         name = first.name
         while name > bottom:
