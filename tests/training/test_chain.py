@@ -103,7 +103,7 @@ def test_stages_of_lapgan_learn_at_once_and_alone(config_of, make_trainer):
 
 def test_stages_of_stackgan_learn_in_turn(config_of, make_trainer):
     """The first half of the run trains the first stage, which is frozen afterwards."""
-    engine = make_trainer(config_of("demo-stackgan"))
+    engine = make_trainer(config_of("demo-stackgan", gamma=0.0))
     recipe = engine.recipe
     assert engine.recipe.config.stage_kimg == 0.024
     assert [(p.name, p.start, p.stop) for p in recipe.phases] == [
