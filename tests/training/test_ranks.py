@@ -61,6 +61,10 @@ def test_a_run_with_batch_and_spectral_normalization(results):
     one, two = (flat(r["normalized"]) for r in results)
     assert one.keys() == two.keys() and any(name.endswith(".u") for name in one)
     worst = {k: (one[k] - two[k]).abs().max().item() for k in one if one[k].numel()}
+    # Normalization divides by deviations that are almost 0, which enlarges rounding in the average's standing moments.
+    moments = {k: x for k, x in worst.items() if k.startswith(".G_ema") and k.endswith((".mean", ".variance"))}
+    assert max(moments.values()) < 1e-6, max(moments, key=moments.get)
+    worst = {k: x for k, x in worst.items() if k not in moments}
     assert max(worst.values()) < 1e-9, max(worst, key=worst.get)
 
 
