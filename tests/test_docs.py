@@ -275,6 +275,8 @@ def shortened(args):
         changes = dict(SHORT)
         if "demo-stylegan" in args:
             changes |= {"--kimg": "0.024", "--grow-kimg": "0.001", "--fade-kimg": "0.001", "--grow-from": "16"}
+        if "--stage-kimg" in args:
+            changes |= {"--stage-kimg": "0.008"}
         if "--resume" not in args:
             changes |= SHORT_NETWORK
         elif args[args.index("--resume") + 1].endswith(".safetensors"):

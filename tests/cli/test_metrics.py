@@ -54,6 +54,19 @@ def test_metrics_are_listed_without_a_name(sgan):
     assert "fid  fid50k_full" in lines[0] and len(lines) == 17
 
 
+@pytest.mark.parametrize("cfg", ["demo-lapgan", "demo-stackgan"])
+def test_chains_are_measured_during_training_and_afterwards(sgan, rgb_set, tmp_path, cfg):
+    line = ["train", "--cfg", cfg, "--data", rgb_set, "--runs", tmp_path / "runs", "--batch", "8", "--cbase", "64"]
+    run = sgan(*line, "--cmax", "8", "--kimg", "0.016", "--snap", "0.008", "-q", "--metrics", "fid40_full")
+    folder = Path(run.stdout.strip())
+    lines = [json.loads(line) for line in (folder / "metric-fid40_full.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    result = sgan("metrics", "fid", "ppl", "--num", "40", "--model", folder)
+    values = dict(line.split()[:2] for line in result.stdout.splitlines())
+    assert float(values["fid40_full"]) == pytest.approx(lines[-1]["value"], rel=1e-3)
+    assert any(name.startswith("ppl") for name in values)
+
+
 def test_values_are_printed_and_recorded_beside_the_model(sgan, run):
     result = sgan("metrics", "fid", "pr", "--num", "40", "--model", run / "snapshot-000000.016.safetensors")
     names = [line.split()[0] for line in result.stdout.splitlines()]
