@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +40,7 @@ from stylegan_cli.training.growth import Growth
 from stylegan_cli.training.guard import MAX_STREAK
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import Gan, make_engine
+from stylegan_cli.training.schedule import at
 
 NUM = 4000  # generated images that are measured
 DIVERSITY = 500  # images whose pairs are compared
@@ -254,14 +254,9 @@ def anneal(
 ) -> None:
     """Move learning rates and penalties along half a cosine from their settings to a factor of them, as the schedules
     of Huang et al. 2024 (R3GAN, appendix D) do in the first part of a run."""
-    half = (1 + math.cos(math.pi * progress)) / 2  # 1 to 0
-    factors = {name: end + (1 - end) * half for name, end in schedule.items()}
-    if "lr" in factors:
-        for optimizer in {phase.optimizer for phase in recipe.phases}:
-            optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * factors["lr"]  # pyright: ignore[reportAttributeAccessIssue] (of Adam)
-    if "gamma" in factors:
-        weights = {name: getattr(recipe.config, name) * factors["gamma"] for name in ("gamma", "r2_gamma")}
-        recipe.objective.config = dataclasses.replace(recipe.config, **weights)
+    recipe.lr_scale = at(1.0, schedule.get("lr", 1.0), progress)
+    recipe.objective.gamma_scale = at(1.0, schedule.get("gamma", 1.0), progress)
+    recipe.set_optimizers()
 
 
 def _under(settings: dict[str, Any], prefix: str) -> dict[str, Any]:

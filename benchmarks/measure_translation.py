@@ -94,12 +94,7 @@ def main(
         translator = load_translator(latest_snapshot(rival))
         five["pix2pix"] = [translator.translate(inputs[:VARIED], seed) for seed in (None, *range(4))]
     figures = {f"LPIPS: {name}": compare(lpips, x, images).mean().item() for name, x in found.items()}
-    if isinstance(task, SuperResolution):
-        for name in ("result", "plain encoder"):
-            if name in found:
-                difference = reduce(found[name], task.factor) - reduce(images, task.factor)
-                rms = (difference / 2).square().mean((1, 2, 3)).sqrt().mean().item()
-                figures[f"RMS after reduction: {name}"] = rms
+    figures |= reduced(task, found, images)
     chosen = style_indices(session.G.layers, styles) if styles else default_styles(task, session.G)
     four, some = map_seeds(session.G, range(4), SamplingOptions()), inputs[:VARIED]
     varied = vary(session, encoder, task, some, ws[:VARIED], four, chosen, synthesize)
@@ -116,6 +111,17 @@ def main(
     if out:
         row = row_of(task, figures, "skips, " if encoder.info.skips else "")
         save_entry(out, {"command": command_line(sys.argv), "machine": machine(session.device), "rows": [row]})
+
+
+def reduced(task: Task, found: dict[str, Tensor], images: Tensor) -> dict[str, float]:
+    """Of super-resolution: how much the results differ when they are made small again."""
+    if not isinstance(task, SuperResolution):
+        return {}
+    figures = {}
+    for name in {"result", "plain encoder"} & found.keys():
+        difference = reduce(found[name], task.factor) - reduce(images, task.factor)
+        figures[f"RMS after reduction: {name}"] = (difference / 2).square().mean((1, 2, 3)).sqrt().mean().item()
+    return figures
 
 
 def translated(run: Path, index: Tensor, images: Tensor, inputs: Tensor) -> dict[str, Tensor]:

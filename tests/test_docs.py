@@ -267,49 +267,55 @@ def shortened_fit(args):
     return args, SHORT
 
 
+# What makes a command short, by its first words.
+SHORTER = {
+    ("data", "pack"): {"--size": "32"},
+    ("data", "demo"): {"--num": "6", "--size": "32"},
+    ("stylize",): {"--steps": "1"},
+    ("equivariance",): {"--frames": "2"},
+    ("spectrum",): {"--num": "4"},
+    ("attribute",): {"--steps": "2", "--loss": "pixel", "--num": "8"},
+    ("edit", "drag"): {"--steps": "2"},
+    ("edit", "show"): {"--strengths": "0"},
+    ("interpolate",): {"--frames": "2"},
+    ("noise",): {"--draws": "2"},
+}
+
+
+def shortened_training(args):
+    args = [a.replace("fid5k_full", "fid16_full") for a in args]
+    changes = dict(SHORT)
+    if "demo-stylegan" in args:
+        changes |= {"--kimg": "0.024", "--grow-kimg": "0.001", "--fade-kimg": "0.001", "--grow-from": "16"}
+    if "--stage-kimg" in args:
+        changes |= {"--stage-kimg": "0.008"}
+    if "--resume" not in args:
+        changes |= SHORT_NETWORK
+    elif args[args.index("--resume") + 1].endswith(".safetensors"):
+        args[args.index("--resume") + 1] = f"{RUN}/snapshot-000000.016.safetensors"
+    elif not args[args.index("--resume") + 1].endswith(".pkl"):
+        changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
+    return args, changes
+
+
 def shortened(args):
     args = list(args)
-    changes = {}
+    changes = next((short for words, short in SHORTER.items() if tuple(args[: len(words)]) == words), {})
     if args[0] == "train":
-        args = [a.replace("fid5k_full", "fid16_full") for a in args]
-        changes = dict(SHORT)
-        if "demo-stylegan" in args:
-            changes |= {"--kimg": "0.024", "--grow-kimg": "0.001", "--fade-kimg": "0.001", "--grow-from": "16"}
-        if "--stage-kimg" in args:
-            changes |= {"--stage-kimg": "0.008"}
-        if "--resume" not in args:
-            changes |= SHORT_NETWORK
-        elif args[args.index("--resume") + 1].endswith(".safetensors"):
-            args[args.index("--resume") + 1] = f"{RUN}/snapshot-000000.016.safetensors"
-        elif not args[args.index("--resume") + 1].endswith(".pkl"):
-            changes = {"--kimg": "0.024" if "--kimg" in args else "0.032", "--resume": RUN}
+        args, changes = shortened_training(args)
     elif args[0] == "segment":
         changes = {"--seeds": "0-3"} if "--seeds" in args else {"--steps": "2"}
     elif args[1:2] == ["fit"]:
         args, changes = shortened_fit(args)
-    elif args[:2] == ["data", "pack"]:
-        changes = {"--size": "32"}
-    elif args[:2] == ["data", "demo"]:
-        changes = {"--num": "6", "--size": "32"}
     elif args[0] == "metrics" and len(args) > 1:
         changes = {"--num": "8"}
         args = [a.replace("best.safetensors", "snapshot-000000.016.safetensors") for a in args]
     elif args[0] == "project":
         changes = {"--steps": "2", "--loss": "pixel"} | ({"--tune": "2"} if "--tune" in args else {})
-    elif args[0] == "stylize":
-        changes = {"--steps": "1"}
     elif args[0] == "translate" and any("pix2pix" in arg for arg in args):
         changes = {"--encoder": str(max(Path("runs").glob("*-pix2pix")))}
-    elif args[0] == "equivariance":
-        changes = {"--frames": "2"}
-    elif args[0] == "spectrum":
-        changes = {"--num": "4"}
-    elif args[0] == "attribute":
-        changes = {"--steps": "2", "--loss": "pixel", "--num": "8"}
     elif args[0] == "convert" and args[2].endswith(".pt"):  # the little model has not its channels
         args = ["convert", args[1], "other.safetensors"]
-    elif args[:2] == ["edit", "drag"]:
-        changes = {"--steps": "2"}
     elif args[:2] == ["edit", "find"]:
         changes = {"--num": "64"}
         if "codes" in args:
@@ -320,12 +326,6 @@ def shortened(args):
             args = ["edit", "find", "--csv", "labels.csv"]
     elif args[:2] == ["model", "blend"]:  # two models of one run
         args[2:4] = [f"{RUN}/snapshot-000000.016.safetensors", RUN]
-    elif args[:2] == ["edit", "show"]:
-        changes = {"--strengths": "0"}
-    elif args[0] == "interpolate":
-        changes = {"--frames": "2"}
-    elif args[0] == "noise":
-        changes = {"--draws": "2"}
     elif args == ["doctor"]:
         args = ["doctor", "--no-build"]
     for option, value in changes.items():

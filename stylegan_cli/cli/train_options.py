@@ -12,7 +12,9 @@ from .params import KIMG, ByLevel, FiniteRange, Number
 PRESET = "Default: from the preset."
 _OBJECTIVES = ", ".join(f"{name} ({about})" for name, about in OBJECTIVES.items())
 _ENCODERS = ", ".join(f"{name} ({about})" for name, about in ENCODERS.items())
-_EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == 1)
+_EVERY_STEP = ", ".join(
+    name for name, (_, preset) in presets().items() if preset.r1_interval == 1 and preset.loss != "relativistic"
+)
 _IN_TURN = ", ".join(name for name, (family, _) in presets().items() if family.config.learns_in_turn)
 _PIPES = [name for name in PIPES if name != "diffaug"]
 

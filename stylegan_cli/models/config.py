@@ -104,6 +104,19 @@ class StyledConfig(GeneratorConfig):
 
 
 @dataclass(frozen=True)
+class DirectConfig(GeneratorConfig):
+    """Generators without a mapping network: w is z, with the label."""
+
+    has_styles: ClassVar[bool] = False
+
+    w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check(0 <= self.w_avg_beta <= 1, f"w_avg_beta {self.w_avg_beta}")
+
+
+@dataclass(frozen=True)
 class Level:
     """One resolution of a network that doubles or halves the size of its features from level to level."""
 

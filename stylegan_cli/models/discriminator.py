@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..layers import BatchNorm
 from .config import DiscriminatorConfig
 
 
@@ -44,6 +45,9 @@ class Discriminator(nn.Module):
 
     def judge_separately(self) -> None:
         """From now on use no statistics of the batch."""
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.eval()
 
     def check_image(self, image: Tensor) -> None:
         config = self.config

@@ -5,12 +5,14 @@ w = fc(... fc([normalize(z), normalize(embed(c))]))
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ..layers import EqualLinear, normalize_2nd_moment
 from ..layers.statistics import RunningMean
-from .config import GeneratorConfig, StyledConfig
+from .config import DirectConfig, StyledConfig
 
 
 class MappingNetwork(RunningMean):
@@ -119,20 +121,40 @@ class DirectMapping(MappingNetwork):
 
     def __init__(
         self,
-        config: GeneratorConfig,  # with the field w_avg_beta
-        embed: nn.Module | None,  # from a label [N, c_dim] to [N, w_dim - z_dim]; None: unconditional
+        config: DirectConfig,
+        embed: nn.Module | None,  # from a label [N, c_dim] to [N, labels]; None: unconditional
         num_ws: int,
+        uniform: bool = False,  # whether z is uniform in [-1, 1]: 2 Phi(z) - 1 of normal numbers
     ):
-        beta = getattr(config, "w_avg_beta", 0.995)
-        super().__init__(config.z_dim, 0, config.w_dim, 0, num_ws, w_avg_beta=beta)
-        self.c_dim = config.c_dim
+        super().__init__(config.z_dim, 0, config.w_dim, 0, num_ws, w_avg_beta=config.w_avg_beta)
+        self.c_dim, self.uniform = config.c_dim, uniform
         if embed is not None:
             self.embed = embed
 
     def _input(self, z: Tensor | None, c: Tensor | None) -> Tensor:
         assert z is not None
+        z = torch.erf(z / math.sqrt(2)) if self.uniform else z
         if not self.c_dim:
             return z
         if c is None:
             raise ValueError(f"this network is conditional: it needs c of shape [N, {self.c_dim}]")
         return torch.cat([z, self.embed(c)], 1)
+
+
+class PartsMapping(DirectMapping):
+    """w_k is part k of z, followed by the embedded label. What z has beyond equal parts has no effect."""
+
+    def forward(
+        self,
+        z: Tensor | None,  # [N, z_dim]
+        c: Tensor | None = None,  # [N, c_dim] one-hot; None for an unconditional network
+        truncation_psi: float | Tensor = 1.0,  # 1: no truncation, 0: the mean of w
+        truncation_cutoff: int | None = None,  # number of ws to truncate; None: all
+    ) -> Tensor:  # [N, num_ws, w_dim]
+        assert self.num_ws is not None
+        x, part = self._input(z, c), self.z_dim // self.num_ws
+        parts = x[:, : self.num_ws * part].unflatten(1, (self.num_ws, part))
+        label = x[:, None, self.z_dim :].expand(-1, self.num_ws, -1)
+        ws = torch.cat([parts, label], 2)
+        self.collect(ws[:, 0])
+        return self.truncate(ws, truncation_psi, truncation_cutoff)

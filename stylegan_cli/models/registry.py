@@ -69,14 +69,7 @@ def read_generator(
     values: typing.Any,  # a configuration from `to_json`, of this or an older version
 ) -> GeneratorConfig:
     """Read a configuration of any family. Raises SganError if the family is unknown, and as `from_json` does."""
-    if not isinstance(values, Mapping):
-        raise SganError(f"GeneratorConfig: expected fields, found {type(values).__name__}.")
-    name = values.get("family", _DEFAULT_FAMILY)
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise SganError(
-            f"The generator has the family {name!r}, but this version only has {', '.join(FAMILIES)}; "
-            "was the file written by a newer version?"
-        )
+    name = _family_of(values, "generator", FAMILIES, _DEFAULT_FAMILY)
     config_class = FAMILIES[name].config
     unused = {field for field, value in values.items() if field in _EMPTY_FIELDS and not value} | _IGNORED_FIELDS
     unused = unused - field_names(config_class) | {"family"}
@@ -87,15 +80,21 @@ def read_discriminator(
     values: typing.Any,  # a configuration from `to_json`, of this or an older version
 ) -> DiscriminatorConfig:
     """Read a configuration of any family. Raises SganError if the family is unknown, and as `from_json` does."""
+    name = _family_of(values, "discriminator", DISCRIMINATORS, _DEFAULT_DISCRIMINATOR)
+    return from_json(DISCRIMINATORS[name].config, {field: x for field, x in values.items() if field != "family"})
+
+
+def _family_of(values: typing.Any, network: str, known: Mapping[str, object], default: str) -> str:
+    """The family that a configuration names. Raises SganError if it is unknown."""
     if not isinstance(values, Mapping):
-        raise SganError(f"DiscriminatorConfig: expected fields, found {type(values).__name__}.")
-    name = values.get("family", _DEFAULT_DISCRIMINATOR)
-    if not isinstance(name, str) or name not in DISCRIMINATORS:
+        raise SganError(f"{network.title()}Config: expected fields, found {type(values).__name__}.")
+    name = values.get("family", default)
+    if not isinstance(name, str) or name not in known:
         raise SganError(
-            f"The discriminator has the family {name!r}, but this version only has {', '.join(DISCRIMINATORS)}; "
+            f"The {network} has the family {name!r}, but this version only has {', '.join(known)}; "
             "was the file written by a newer version?"
         )
-    return from_json(DISCRIMINATORS[name].config, {field: x for field, x in values.items() if field != "family"})
+    return name
 
 
 READERS: dict[type, Callable[[typing.Any], typing.Any]] = {  # for `from_json`

@@ -71,11 +71,8 @@ def _translate(
     progress: Progress,
     rows: int | None = None,  # of the sheet; None: all, 0: no sheet
 ) -> TranslateResult:
-    seeds, device = (
-        [None, *range(request.seed, request.seed + request.num - 1)],
-        next(translator.network.parameters()).device,
-    )
-    parts = []
+    seeds = [None, *range(request.seed, request.seed + request.num - 1)]
+    device, parts = next(translator.network.parameters()).device, []
     progress("images", 0, len(names))
     for part in read.inputs.split(request.batch or batch_of(translator.info.generator)):
         parts.append(torch.stack([to_uint8(translator.translate(part.to(device), seed)).cpu() for seed in seeds], 1))

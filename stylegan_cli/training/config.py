@@ -126,17 +126,9 @@ class TrainConfig:
     guides: tuple[GuideConfig, ...] = ()  # attribute critics
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch",
-            "batch_gpu",
-            "gpus",
-            "r1_interval",
-            "pl_interval",
-            "pl_batch_shrink",
-            "ada_interval",
-            "d_steps",
-        ):
+        for name in ("r1_interval", "pl_interval", "pl_batch_shrink", "ada_interval", "d_steps"):
             check_range(self, name, 1)
+        check_batch(self)
         for name in ("seed", "kimg", "snap", "lr", "eps", "ema_kimg", "gamma", "pl_weight", "betas", "r2_gamma"):
             check_range(self, name)
         names = ("gp_weight", "drift", "aux_weight", "freezed", "blur_sigma", "blur_kimg")
@@ -154,16 +146,6 @@ class TrainConfig:
         _check_chain(self)
         if len(self.betas) != 2 or max(self.betas) >= 1:
             raise SganError("TrainConfig: betas must be two numbers below 1.")
-        if self.batch % self.gpus:
-            raise MisuseError(
-                f"--batch {self.batch} is not a multiple of --gpus {self.gpus}.",
-                hint=f"Use a multiple of {self.gpus} for --batch.",
-            )
-        if self.batch % (self.batch_gpu * self.gpus):
-            raise MisuseError(
-                f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",
-                hint=f"Use a multiple of {self.gpus * self.batch_gpu} for --batch.",
-            )
         group = self.discriminator.batch_group
         if group and self.batch_gpu % min(group, self.batch_gpu):
             raise MisuseError(
@@ -174,6 +156,24 @@ class TrainConfig:
     @property
     def needed_files(self) -> list[tuple[str, str]]:
         return [(guide.path, guide.content_hash) for guide in self.guides]
+
+
+def check_batch(
+    config: Any,  # the settings of a run, with batch, batch_gpu and gpus
+) -> None:
+    """Raise SganError if the batch cannot be divided among the ranks, in parts of `batch_gpu`."""
+    for name in ("batch", "batch_gpu", "gpus"):
+        check_range(config, name, 1)
+    if config.batch % config.gpus:
+        raise MisuseError(
+            f"--batch {config.batch} is not a multiple of --gpus {config.gpus}.",
+            hint=f"Use a multiple of {config.gpus} for --batch.",
+        )
+    if config.batch % (config.batch_gpu * config.gpus):
+        raise MisuseError(
+            f"--batch {config.batch} is not a multiple of --gpus {config.gpus} times --batch-gpu {config.batch_gpu}.",
+            hint=f"Use a multiple of {config.gpus * config.batch_gpu} for --batch.",
+        )
 
 
 def _check_objective(config: TrainConfig) -> None:

@@ -12,6 +12,7 @@ from ..errors import MisuseError, SganError
 from ..models.encoders.pyramid import EncoderConfig
 from ..runs.history import HISTORY
 from ..runs.records import ENCODER, recipe_of
+from .config import check_batch
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class EncoderRunConfig:
     run: str = ""  # of the model, see `Owner`
 
     def __post_init__(self) -> None:
-        for name in ("batch", "batch_gpu", "gpus", "latent_interval", "r1_interval"):
+        for name in ("latent_interval", "r1_interval"):
             check_range(self, name, 1)
         names = ("seed", "kimg", "snap", "held_out", "lr", "ema_kimg", "loss_weight", "pixel_weight", "judged_weight")
         names += ("tuning", "absolute_weight", "adversarial_weight", "discriminator_lr", "gamma", "identity_weight")
@@ -70,20 +71,23 @@ class EncoderRunConfig:
             check_range(self, name)
         check_choice("loss", self.loss, LOSSES)
         check_choice("precision", self.precision, ("fp32", "tf32"))
-        if self.batch % (self.batch_gpu * self.gpus):
-            raise MisuseError(
-                f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",
-                hint=f"Use a multiple of {self.gpus * self.batch_gpu} for --batch.",
-            )
-        if self.data.num - self.held_out < 1:
-            raise MisuseError(
-                f"--held-out {self.held_out} leaves no image to train on: the dataset has {self.data.num}.",
-                hint="Choose a smaller --held-out, such as 0.",
-            )
+        check_batch(self)
+        check_held_out(self)
 
     @property
     def needed_files(self) -> list[tuple[str, str]]:
         return [] if self.segmenter is None else [(self.segmenter, self.data.content_hash)]
+
+
+def check_held_out(
+    config: Any,  # the settings of a run, with data and held_out
+) -> None:
+    """Raise SganError if no image is left to train on."""
+    if config.data.num - config.held_out < 1:
+        raise MisuseError(
+            f"--held-out {config.held_out} leaves no image to train on: the dataset has {config.data.num}.",
+            hint="Choose a smaller --held-out, such as 0.",
+        )
 
 
 def read_encoder_config(

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 from ..config import check_choice, check_range, from_json
 from ..data.dataset import DataSpec
-from ..errors import MisuseError, SganError
+from ..errors import SganError
 from ..models.translators.pix2pix import TranslatorConfig
 from ..runs.history import HISTORY
 from ..runs.records import PIX2PIX, recipe_of
+from .config import check_batch
+from .encoder_config import check_held_out
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,12 @@ class Pix2PixRunConfig:
     task: str = "pairs"
 
     def __post_init__(self) -> None:
-        for name in ("batch", "batch_gpu", "gpus"):
-            check_range(self, name, 1)
         for name in ("seed", "kimg", "snap", "held_out", "lr", "betas", "absolute_weight"):
             check_range(self, name)
         check_choice("precision", self.precision, ("fp32", "tf32"))
         check_choice("task", self.task, ("pairs",))
-        if self.batch % (self.batch_gpu * self.gpus):
-            raise MisuseError(
-                f"--batch {self.batch} is not a multiple of --gpus {self.gpus} times --batch-gpu {self.batch_gpu}.",
-                hint=f"Use a multiple of {self.gpus * self.batch_gpu} for --batch.",
-            )
-        if self.data.num - self.held_out < 1:
-            raise MisuseError(
-                f"--held-out {self.held_out} leaves no image to train on: the dataset has {self.data.num}.",
-                hint="Choose a smaller --held-out, such as 0.",
-            )
+        check_batch(self)
+        check_held_out(self)
 
     @property
     def needed_files(self) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ class CosineSchedule:
     def __init__(self, config: TrainConfig):
         assert config.schedule is not None
         self.config, self.schedule = config, config.schedule
-        self._applied: float | None = None
+        self._applied: tuple[Any, float] | None = None  # recipe, and t
 
     def is_due(self, shown: int) -> bool:
         return False
@@ -39,10 +39,10 @@ class CosineSchedule:
         """Apply the settings of this step, if they have changed."""
         passed = engine.shown / max(self.schedule.kimg * 1000, 1)
         t = math.floor(min(passed, 1.0) * STEPS) / STEPS
-        if t != self._applied:
+        if (engine.recipe, t) != self._applied:  # growing replaces the recipe
             self._apply(engine.recipe, t)
             engine.recapture()
-            self._applied = t
+            self._applied = engine.recipe, t
 
     def _apply(self, recipe: Any, t: float) -> None:
         config, end = self.config, self.schedule

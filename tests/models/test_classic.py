@@ -166,7 +166,7 @@ def test_batches(cfg):
 
 
 def test_attention_is_where_the_configuration_says():
-    G, D = small("sagan", **{})
+    G, D = small("sagan")
     assert G.config.attention == 16
     config = dataclasses.replace(G.config, attention=8)
     assert build_generator(config).synthesis.attention.gamma.shape == ()

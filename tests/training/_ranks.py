@@ -20,10 +20,10 @@ from stylegan_cli.training.state import gather
 
 
 def make_guide(folder):
-    """The settings of a critic that every rank writes: an untrained one."""
+    """The settings of an untrained critic. Each rank writes its own file: another would find it half-written."""
     torch.manual_seed(0)
     info = CriticInfo("hat", "tall", 3, 16, 16, True, accuracy=1, low=-1, high=1)
-    path = folder / f"critic-{distributed.world_size()}.safetensors"
+    path = folder / f"critic-{distributed.world_size()}-{distributed.rank()}.safetensors"
     save_critic(path, Critic(info, make_classifier("hat", "tall", 3, True)))
     return GuideConfig(str(path), sha256_of(path), "hat", "tall", 2.0, 0.5)
 

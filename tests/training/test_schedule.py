@@ -16,6 +16,7 @@ from stylegan_cli.sampling import counter
 from stylegan_cli.training.config import ScheduleConfig
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine, train
+from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
 from stylegan_cli.training.run import RunOptions
 
 SMALL = {"channel_base": 128, "channel_max": 16, "batch": 4, "z_dim": 8}
@@ -91,6 +92,33 @@ def test_lazy_regularization_corrects_the_scheduled_beta(engine_of):
     d = other.recipe.phases[-1].optimizer.param_groups[0]
     assert d["betas"][1] == pytest.approx(0.999 ** (16 / 17)) and d["lr"] == pytest.approx(config.lr * 16 / 17 / 4)
     other.close()
+
+
+def test_a_stage_of_a_growing_run_has_the_settings_of_its_time(dataset):
+    config = make_train_config("demo-stylegan", dataset.spec, schedule_kimg=1.0, grow_kimg=0.1, fade_kimg=0.1, kimg=9.0)
+    engine = make_engine(config, dataset)
+    engine.clock.shown = 1000
+    engine.hooks["schedule"].before_step(engine)
+    engine.replace_recipe(engine.recipe.rebuild(engine.recipe.config))
+    engine.hooks["schedule"].before_step(engine)
+    assert (engine.recipe.lr_scale, engine.recipe.objective.gamma_scale) == pytest.approx((0.25, 0.1))
+    engine.close()
+
+
+def test_changed_settings_of_a_resumed_run_keep_the_proportions(dataset, tmp_path):
+    config = make_train_config("r3gan", dataset.spec, kimg=0.008, snap=0.008, **SMALL)
+    train(config, tmp_path, "cpu", options=RunOptions(quiet=True), dataset=dataset)
+    changes = {"kimg": 0.016, "lr": 4e-4, "gamma": 0.5, "ema_kimg": 100.0, "aug_p": 0.2}
+    resumed = plan_resumed_run(tmp_path, changes).config
+    assert (resumed.lr, resumed.gamma, resumed.ema_kimg, resumed.aug_p) == (4e-4, 0.5, 0.0, 0.2)
+    found = resumed.schedule
+    assert (found.lr, found.gamma, found.ema_kimg, found.aug_p) == (
+        pytest.approx(1e-4),
+        pytest.approx(0.05),
+        100.0,
+        None,
+    )
+    assert plan_resumed_run(tmp_path, {"kimg": 0.016}).config.schedule == config.schedule
 
 
 def test_options_scale_a_schedule(dataset):

@@ -8,17 +8,16 @@ from typing import ClassVar
 from ...config import check_choice
 from ...errors import SganError
 from ..classic.config import StartingConfig
-from ..config import DiscriminatorConfig, GeneratorConfig, Level
+from ..config import DirectConfig, DiscriminatorConfig, Level
 
 
 @dataclass(frozen=True)
-class ChainConfig(StartingConfig, GeneratorConfig):
+class ChainConfig(StartingConfig, DirectConfig):
     """Generators of several stages. Each takes a part of z, the label, and the image of the stage before."""
 
     is_chain: ClassVar[bool] = True
+    has_styles: ClassVar[bool] = True  # each stage has a part of z of its own
     half_type: ClassVar[str] = "tf32"  # these networks run in full precision
-
-    w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
 
     @property
     def stages(self) -> tuple[Level, ...]:
@@ -41,7 +40,6 @@ class ChainConfig(StartingConfig, GeneratorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check(0 <= self.w_avg_beta <= 1, f"w_avg_beta {self.w_avg_beta}")
         if self.part < 1:
             raise SganError(f"z has {self.z_dim} numbers, fewer than there are stages: {len(self.stages)}.")
 

@@ -5,49 +5,18 @@ x_0 = G_0(w_0),   x_k = G_k(w_k, x_{k-1}),   w_k = [part k of z, label]
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...layers.initial import normal
 from ...ops import downsample2d, fir_filter
 from ..config import Level
 from ..discriminator import Discriminator
 from ..generator import Generator, LayerInfo, Synthesis
-from ..mapping import DirectMapping
+from ..mapping import PartsMapping
 from .config import ChainConfig, ChainDiscriminatorConfig
-
-
-class Conv(nn.Module):
-    """A convolution with weights of their final scale, in the precision of its input."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,  # an odd one keeps the size; 4 with a stride of 2
-        stride: int = 1,  # 2 halves the size
-        bias: bool = True,
-        deviation: float | None = None,  # of the initial weights; None: sqrt(2 / fan-in) (He et al. 2015)
-    ):
-        super().__init__()
-        self.stride, self.padding = stride, (kernel - 1) // 2
-        shape = (out_channels, in_channels, kernel, kernel)
-        self.weight = nn.Parameter(normal(*shape, gain=deviation or math.sqrt(2 / math.prod(shape[1:]))))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-
-    def forward(
-        self,
-        x: Tensor,  # [N, in_channels, H, W]
-    ) -> Tensor:  # [N, out_channels, H / stride, W / stride]
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
-
-    def extra_repr(self) -> str:
-        o, i, k, _ = self.weight.shape
-        return f"{i}, {o}, {k}x{k}, stride={self.stride}"
 
 
 class Stage(nn.Module):
@@ -144,36 +113,18 @@ class ChainSynthesis(Synthesis):
         return self.stage(row.w_index).style_weight()
 
 
-class ChainMapping(DirectMapping):
-    """w_k is part k of z, followed by the label."""
+class Chain(Generator):
+    synthesis: ChainSynthesis
 
     def __init__(
         self,
         config: ChainConfig,
-        uniform: bool = False,  # whether z is uniform in [-1, 1]: 2 Phi(z) - 1 of normal numbers
+        make_stage: Callable[[int, Level], Stage],  # from its number and the level of its image
+        uniform: bool = False,  # whether z is uniform, see `DirectMapping`
     ):
-        super().__init__(config, nn.Identity() if config.c_dim else None, len(config.stages))
-        self.part, self.uniform = config.part, uniform
-
-    def forward(
-        self,
-        z: Tensor | None,  # [N, z_dim]
-        c: Tensor | None = None,  # [N, c_dim] one-hot; None for an unconditional network
-        truncation_psi: float | Tensor = 1.0,  # 1: no truncation, 0: the mean of w
-        truncation_cutoff: int | None = None,  # number of ws to truncate; None: all
-    ) -> Tensor:  # [N, stages, w_dim]
-        assert self.num_ws is not None
-        label = self._input(z, c)[:, self.z_dim :]
-        assert z is not None
-        parts = z[:, : self.num_ws * self.part].unflatten(1, (self.num_ws, -1))
-        parts = torch.erf(parts / math.sqrt(2)) if self.uniform else parts
-        ws = torch.cat([parts, label[:, None].expand(-1, self.num_ws, -1)], 2)
-        self.collect(ws[:, 0])
-        return self.truncate(ws, truncation_psi, truncation_cutoff)
-
-
-class Chain(Generator):
-    synthesis: ChainSynthesis
+        embed = nn.Identity() if config.c_dim else None
+        mapping = PartsMapping(config, embed, len(config.stages), uniform)
+        super().__init__(config, ChainSynthesis(config, make_stage), mapping)
 
 
 class StageDiscriminator(Discriminator):
@@ -252,7 +203,3 @@ class ChainDiscriminator(Discriminator):
         image: Tensor,  # [N, channels, height, width] in [-1, 1]
     ) -> list[Tensor]:  # [N, C, h, w] each
         return self.stage(self.last).features(image)
-
-    def judge_separately(self) -> None:
-        for k in range(self.last + 1):
-            self.stage(k).judge_separately()

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ...config import check_choice, check_range
 from ...errors import SganError
-from ..config import DiscriminatorConfig, GeneratorConfig, Level, LevelsConfig
+from ..config import DirectConfig, DiscriminatorConfig, Level, LevelsConfig
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,17 @@ class StartingConfig(LevelsConfig):
 
 
 @dataclass(frozen=True)
-class ClassicConfig(StartingConfig, GeneratorConfig):
+class ClassicConfig(StartingConfig, DirectConfig):
     """Generators whose input is z, followed by the label as it is."""
 
-    has_styles: ClassVar[bool] = False
     uses_batch: ClassVar[bool] = True  # batch normalization
 
     z_dim: int = 128
-    w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
 
     @property
     def w_dim(self) -> int:
         """There is no mapping network: w is z, followed by the label."""
         return self.z_dim + self.c_dim
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check(0 <= self.w_avg_beta <= 1, f"w_avg_beta {self.w_avg_beta}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ...layers import BatchNorm, SpectralLinear
+from ...layers import SpectralLinear
 from ..discriminator import Discriminator
 from .config import ClassicDiscriminatorConfig
 
@@ -61,8 +61,3 @@ class ClassicDiscriminator(Discriminator):
     ) -> list[Tensor]:  # [N, C, h, w] after each block
         self.check_image(image)
         return list(self.levels_of(image, None))
-
-    def judge_separately(self) -> None:
-        for module in self.modules():
-            if isinstance(module, BatchNorm):
-                module.eval()

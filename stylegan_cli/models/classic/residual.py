@@ -198,29 +198,22 @@ class ResidualDiscriminator(ClassicDiscriminator):
 
     def __init__(self, config: ResidualDiscriminatorConfig):
         levels = config.levels()[::-1]  # from that of the image
-        below = min(config.channel_base // (config.lowest // 2), config.channel_max)
+        below = min(config.channel_base // (config.lowest // 2), config.channel_max)  # at half the lowest level
         super().__init__(config, below if config.extra_blocks else levels[-1].channels, spectral=True)
-        channels, names, self.halves = config.channels, [], []
-        for level, result in zip(levels, levels[1:]):
-            self._add(f"b{level.name}", channels, result.channels, True, channels == config.channels)
-            channels = result.channels
-            self.halves.append(level.half)
-            names.append(f"b{level.name}")
-            if result.name == config.attention:
+        # Of each block: name, whether it runs in half precision, channels of the result, whether it halves the size.
+        blocks = [(f"b{at.name}", at.half, to.channels, True) for at, to in zip(levels, levels[1:])]
+        blocks += [(f"extra{k}", False, below, False) for k in range(config.extra_blocks)]
+        channels, self.blocks = config.channels, [(name, half) for name, half, *_ in blocks]
+        names: list[str] = []
+        for k, (name, _, result, down) in enumerate(blocks):
+            hidden = result if config.wide or not k else channels
+            self.add_module(name, DownBlock(channels, hidden, result, down, first=not k))
+            names.append(name)
+            channels = result
+            if name == f"b{2 * config.attention}":  # whose result is that level
                 self.attention = SelfAttention(channels, config.pooled_attention)
                 names.append("attention")
-        for k in range(config.extra_blocks):
-            self._add(f"extra{k}", channels, below, False, False)
-            channels = below
-            self.halves.append(False)
-            names.append(f"extra{k}")
-        self.blocks = [name for name in names if name != "attention"]
-        self.attended = names[names.index("attention") - 1] if "attention" in names else ""
         self.layers = (*names, "out")
-
-    def _add(self, name: str, channels: int, out_channels: int, down: bool, first: bool) -> None:
-        hidden = out_channels if first or self.config.wide else channels
-        self.add_module(name, DownBlock(channels, hidden, out_channels, down, first))
 
     def levels_of(
         self,
@@ -228,9 +221,9 @@ class ResidualDiscriminator(ClassicDiscriminator):
         dtype: torch.dtype | None,
     ) -> Iterator[Tensor]:  # [N, C, h, w] after each block
         x = image
-        for name, half in zip(self.blocks, self.halves, strict=True):
+        for name, half in self.blocks:
             x = self.get_submodule(name)(x.to(dtype if dtype is not None and half else image.dtype))
-            if name == self.attended:
+            if name == f"b{2 * self.config.attention}":
                 x = self.attention(x)
             yield x
 

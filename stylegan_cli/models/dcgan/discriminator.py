@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...layers.initial import normal
+from ...layers import PlainConv2d
 from ..classic.discriminator import ClassicDiscriminator
 from .config import DCGANDiscriminatorConfig
 from .network import DEVIATION, batch_norm
-
-
-class Down(nn.Module):
-    """A 5x5 convolution with stride 2."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        bias: bool,
-    ):
-        super().__init__()
-        self.weight = nn.Parameter(normal(out_channels, in_channels, 5, 5, gain=DEVIATION))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-
-    def forward(
-        self,
-        x: Tensor,  # [N, in_channels, H, W]
-    ) -> Tensor:  # [N, out_channels, H / 2, W / 2]
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.conv2d(x, self.weight.to(x.dtype), bias, stride=2, padding=2)
 
 
 class DCGANDiscriminator(ClassicDiscriminator):
@@ -47,7 +27,8 @@ class DCGANDiscriminator(ClassicDiscriminator):
         channels, names, self.halves = config.channels, [], []
         for level, result in zip(levels, levels[1:]):
             block, is_first = nn.Module(), level is levels[0]
-            block.down = Down(channels, result.channels, bias=is_first)
+            gain = DEVIATION * math.sqrt(channels * 5**2)
+            block.down = PlainConv2d(channels, result.channels, 5, gain=gain, bias=is_first, stride=2)
             if not is_first:
                 block.norm = batch_norm(result.channels)
             channels = result.channels

@@ -17,14 +17,6 @@ from .config import DCGANConfig
 DEVIATION = 0.02  # of initial weights and of the gains of batch normalization
 
 
-class UniformMapping(DirectMapping):
-    """z is uniform in [-1, 1] as published: 2 Phi(z) - 1 of normal numbers."""
-
-    def _input(self, z: Tensor | None, c: Tensor | None) -> Tensor:
-        assert z is not None
-        return super()._input(torch.erf(z / 2**0.5), c)
-
-
 class Up(nn.Module):
     """A transposed 5x5 convolution with stride 2 ("fractionally-strided")."""
 
@@ -99,7 +91,7 @@ class SynthesisNetwork(Synthesis):
 class DCGAN(Generator):
     def __init__(self, config: DCGANConfig):
         embed = nn.Identity() if config.c_dim else None
-        super().__init__(config, SynthesisNetwork(config), UniformMapping(config, embed, num_ws=1))
+        super().__init__(config, SynthesisNetwork(config), DirectMapping(config, embed, num_ws=1, uniform=True))
 
 
 build = DCGAN  # for `family.lazy_build`

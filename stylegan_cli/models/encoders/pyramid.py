@@ -194,6 +194,8 @@ def first_outputs(
     count: int,
 ) -> PyramidEncoder:
     """An encoder that predicts the first numbers only: z, without its variance."""
+    if count == E.config.w_dim:
+        return E
     result = PyramidEncoder(dataclasses.replace(E.config, w_dim=count))
     rows = ("common.weight", "common.bias", "deviation")
     state = {name: x[:count] if name in rows else x for name, x in E.state_dict().items()}

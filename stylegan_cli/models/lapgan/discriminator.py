@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...layers import SpectralLinear
-from ..chain.network import ChainDiscriminator, Conv, StageDiscriminator
+from ...layers import PlainConv2d, PlainLinear
+from ..chain.network import ChainDiscriminator, StageDiscriminator
 from ..config import Level
 from .config import LapganDiscriminatorConfig
+from .network import RELU_GAIN
 
 
 class LowestDiscriminator(StageDiscriminator):
@@ -25,9 +26,9 @@ class LowestDiscriminator(StageDiscriminator):
     ):
         super().__init__(config, level)
         numbers = config.channels * level.height * level.width + config.c_dim
-        self.dense0 = SpectralLinear(numbers, config.hidden, spectral=False)
-        self.dense1 = SpectralLinear(config.hidden, config.hidden, spectral=False)
-        self.out = SpectralLinear(config.hidden, 1, spectral=False)
+        self.dense0 = PlainLinear(numbers, config.hidden, RELU_GAIN, bias=True)
+        self.dense1 = PlainLinear(config.hidden, config.hidden, RELU_GAIN, bias=True)
+        self.out = PlainLinear(config.hidden, 1, bias=True)
 
     def hidden(
         self,
@@ -51,10 +52,10 @@ class ConvDiscriminator(StageDiscriminator):
     ):
         super().__init__(config, level)
         size = level.height * level.width
-        self.plane = SpectralLinear(config.c_dim, size, bias=False, spectral=False) if config.c_dim else None
-        self.conv0 = Conv(config.channels + (config.c_dim > 0), level.channels, 5)
-        self.conv1 = Conv(level.channels, level.channels, 5, stride=2)
-        self.out = SpectralLinear(level.channels * size // 4, 1, spectral=False)
+        self.plane = PlainLinear(config.c_dim, size) if config.c_dim else None
+        self.conv0 = PlainConv2d(config.channels + (config.c_dim > 0), level.channels, 5, gain=RELU_GAIN, bias=True)
+        self.conv1 = PlainConv2d(level.channels, level.channels, 5, gain=RELU_GAIN, bias=True, stride=2)
+        self.out = PlainLinear(level.channels * size // 4, 1, bias=True)
 
     def hidden(
         self,

@@ -9,15 +9,19 @@ the plane, as it makes that of the label there.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...layers import SpectralLinear
+from ...layers import PlainConv2d, PlainLinear
 from ...ops import fir_filter, upsample2d
-from ..chain.network import Chain, ChainMapping, ChainSynthesis, Conv, Stage
+from ..chain.network import Chain, Stage
 from ..config import Level
 from .config import LapganConfig
+
+RELU_GAIN = math.sqrt(2)  # of weights before a ReLU (He et al. 2015)
 
 
 class LowestStage(Stage):
@@ -30,9 +34,9 @@ class LowestStage(Stage):
     ):
         super().__init__()
         self.shape = (config.channels, level.height, level.width)
-        self.affine = SpectralLinear(config.w_dim, config.hidden, spectral=False)
-        self.dense = SpectralLinear(config.hidden, config.hidden, spectral=False)
-        self.out = SpectralLinear(config.hidden, config.channels * level.height * level.width, spectral=False)
+        self.affine = PlainLinear(config.w_dim, config.hidden, RELU_GAIN, bias=True)
+        self.dense = PlainLinear(config.hidden, config.hidden, RELU_GAIN, bias=True)
+        self.out = PlainLinear(config.hidden, config.channels * level.height * level.width, bias=True)
 
     def forward(
         self,
@@ -56,10 +60,10 @@ class ResidualStage(Stage):
         super().__init__()
         planes = 2 if config.c_dim else 1  # one for z, one for the label; w_dim has both
         self.shape = (planes, level.height, level.width)
-        self.affine = SpectralLinear(config.w_dim, planes * level.height * level.width, spectral=False)
-        self.conv0 = Conv(config.channels + planes, level.channels, 7)
-        self.conv1 = Conv(level.channels, level.channels, 7)
-        self.out = Conv(level.channels, config.channels, 5)
+        self.affine = PlainLinear(config.w_dim, planes * level.height * level.width, bias=True)
+        self.conv0 = PlainConv2d(config.channels + planes, level.channels, 7, gain=RELU_GAIN, bias=True)
+        self.conv1 = PlainConv2d(level.channels, level.channels, 7, gain=RELU_GAIN, bias=True)
+        self.out = PlainConv2d(level.channels, config.channels, 5, gain=RELU_GAIN, bias=True)
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(config.fir), persistent=False)
 
@@ -77,12 +81,8 @@ class ResidualStage(Stage):
         return self.affine.weight
 
 
-class Lapgan(Chain):
-    def __init__(self, config: LapganConfig):
-        def make_stage(k: int, level: Level) -> Stage:
-            return ResidualStage(config, level) if k else LowestStage(config, level)
-
-        super().__init__(config, ChainSynthesis(config, make_stage), ChainMapping(config, uniform=True))
-
-
-build = Lapgan  # for `family.lazy_build`
+def build(config: LapganConfig) -> Chain:
+    """Build the generators, for `family.lazy_build`."""
+    return Chain(
+        config, lambda k, level: ResidualStage(config, level) if k else LowestStage(config, level), uniform=True
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...config import check_choice, check_range
-from ..config import DiscriminatorConfig, GeneratorConfig, LevelsConfig
+from ..config import DirectConfig, DiscriminatorConfig, LevelsConfig
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,17 @@ class ResidualConfig(LevelsConfig):
 
 
 @dataclass(frozen=True)
-class R3GANConfig(ResidualConfig, GeneratorConfig):
+class R3GANConfig(ResidualConfig, DirectConfig):
     family: ClassVar[str] = "r3gan"
     title: ClassVar[str] = "R3GAN"
-    has_styles: ClassVar[bool] = False
     half_type: ClassVar[str] = "bf16"  # nothing bounds the features, which can exceed the range of float16
 
     z_dim: int = 64
-    w_avg_beta: float = 0.995  # decay of the running mean of w, per batch
 
     @property
     def w_dim(self) -> int:
         """There is no mapping network: w is z, followed by an embedding of the label of the same size."""
         return self.z_dim * (2 if self.c_dim else 1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check(0 <= self.w_avg_beta <= 1, f"w_avg_beta {self.w_avg_beta}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...layers import BatchNorm, SpectralLinear
+from ...layers import PlainLinear
 from ..chain.network import ChainDiscriminator, StageDiscriminator
 from ..config import Level
 from .config import StackganDiscriminatorConfig
@@ -32,10 +32,10 @@ class StackDiscriminator(StageDiscriminator):
             self.blocks.append(Block(channels, lower.channels, 4, 2, slope=0.2) if len(self.blocks) else first)
             channels = lower.channels
         if config.c_dim:
-            self.embed = SpectralLinear(config.c_dim, config.condition, spectral=False)
+            self.embed = PlainLinear(config.c_dim, config.condition, bias=True)
             self.join = Block(channels + config.condition, channels, 1, slope=0.2)
         lowest = levels[-1]
-        self.out = SpectralLinear(channels * lowest.height * lowest.width, 1, spectral=False)
+        self.out = PlainLinear(channels * lowest.height * lowest.width, 1, bias=True)
         names = [f"blocks.{i}" for i in range(len(self.blocks))]
         self.layers = (*names, *(("embed", "join") if config.c_dim else ()), "out")
 
@@ -52,11 +52,6 @@ class StackDiscriminator(StageDiscriminator):
             condition = F.leaky_relu(self.embed(c), 0.2)[:, :, None, None].expand(-1, -1, *x.shape[2:])
             found.append(self.join(torch.cat([x, condition], 1)))
         return found
-
-    def judge_separately(self) -> None:
-        for module in self.modules():
-            if isinstance(module, BatchNorm):
-                module.eval()
 
 
 def build(config: StackganDiscriminatorConfig) -> ChainDiscriminator:

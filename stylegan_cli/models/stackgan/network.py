@@ -7,19 +7,22 @@ mu = 0 and sigma = 1, the distribution to which its regularization pulls.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...layers import SpectralLinear
-from ..chain.network import Chain, ChainMapping, ChainSynthesis, Conv, Stage
-from ..config import Level
+from ...layers import PlainConv2d, PlainLinear
+from ..chain.network import Chain, Stage
 from ..dcgan.network import DEVIATION, batch_norm
 from .config import StackganConfig
 
 
-def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, bias: bool = False) -> Conv:
-    return Conv(in_channels, out_channels, kernel, stride, bias, DEVIATION)
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, bias: bool = False) -> PlainConv2d:
+    """A convolution whose weights all start with the same deviation."""
+    gain = DEVIATION * math.sqrt(in_channels * kernel**2)
+    return PlainConv2d(in_channels, out_channels, kernel, gain=gain, bias=bias, stride=stride)
 
 
 class Block(nn.Module):
@@ -67,7 +70,7 @@ class Condition(nn.Module):
     def __init__(self, config: StackganConfig):
         super().__init__()
         self.size, self.part = config.condition, config.part
-        self.affine = SpectralLinear(config.c_dim, 2 * self.size, spectral=False) if config.c_dim else None
+        self.affine = PlainLinear(config.c_dim, 2 * self.size, bias=True) if config.c_dim else None
 
     def forward(
         self,
@@ -173,12 +176,6 @@ class SecondStage(StackStage):
         return F.pad(weight, (0, self.w_dim - self.condition.size))
 
 
-class Stackgan(Chain):
-    def __init__(self, config: StackganConfig):
-        def make_stage(k: int, level: Level) -> Stage:
-            return SecondStage(config) if k else FirstStage(config)
-
-        super().__init__(config, ChainSynthesis(config, make_stage), ChainMapping(config))
-
-
-build = Stackgan  # for `family.lazy_build`
+def build(config: StackganConfig) -> Chain:
+    """Build the generators, for `family.lazy_build`."""
+    return Chain(config, lambda k, level: SecondStage(config) if k else FirstStage(config))

@@ -20,8 +20,9 @@ from ..config import TrainConfig
 from .gan_objective import GanBatch, Objective
 
 MODE_PIXELS, MODE_REALISM = 10.0, 0.2  # weights of mode regularization; measured by benchmarks/measure_modes.py
-PRIOR = 0.02  # weight of the divergence of VAE-GAN from the normal distribution, per number of z
-SIMILARITY = 5.0  # weight of the distance of features in the loss of VAE-GAN's generator
+# Of VAE-GAN, not measured yet: weights of the divergence from the normal distribution, of each number of z, and of the
+# distance of features in the loss of the generator
+PRIOR, SIMILARITY = 0.02, 5.0
 
 
 class EncodingObjective(Objective):

@@ -48,7 +48,7 @@ from .gan_plan import check_freezed, folder_name
 from .gan_report import GanReport
 
 STANDING = 16  # passes whose statistics a snapshot of a network with batch normalization has
-HELD_OUT = 64  # images at most, and a tenth of the dataset, that the encoder of mode regularization does not see
+HELD_OUT = 64  # images at most, and a tenth of the dataset, that an encoder beside both networks does not see
 
 
 class Gan(GrowingRecipe):
@@ -81,16 +81,8 @@ class Gan(GrowingRecipe):
             self.new_tensors = self._load_start(start)
         self.G.to(self.device, dtype=dtype).requires_grad_(False)
         self.D.to(self.device, dtype=dtype).requires_grad_(False)
-        guides = load_guides(config.guides, config.loss, self.device, dtype)
-        make, parts = objective_class(config), (config, self.G, self.D, self.means, guides)
         self.E = self.E_ema = None
-        if make is not None:
-            E = PyramidEncoder(z_encoder_config(config.generator, config.discriminator, 1 + make.predicts_variance))
-            self.E = to_memory_format(E).to(self.device, dtype=dtype).requires_grad_(False)
-            self.E_ema = EMA(self.E, config.ema_kimg * 1000, config.ema_rampup)
-        self.objective = ChainObjective(*parts) if config.generator.is_chain else Objective(*parts)
-        if make is not None and self.E is not None:
-            self.objective = make(*parts, E=self.E)
+        self.objective = self._make_objective()
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
@@ -100,10 +92,6 @@ class Gan(GrowingRecipe):
         self.phases = self._make_phases()
         if self.E is not None and self.E_ema is not None:
             self.networks |= {"E": self.E, "E_ema": self.E_ema.network}
-            # Not with G's phase, though its pass has the same gradient: E follows what the step has made of G and D.
-            optimizer = _adam(list(self.E.parameters()), config, config.lr, None, graphs)
-            assert isinstance(self.objective, EncodingObjective)
-            self.phases.append(Phase("E", self.E, optimizer, self.objective.encoder_main))
         # Metrics are only defined at the full size.
         self.metric_network, self.metric_data = (self.ema.network if self.dataset is dataset else None), dataset
 
@@ -148,8 +136,7 @@ class Gan(GrowingRecipe):
         self.objective.p.update(self.batch)
         for network in (self.G, self.D):
             iterate_power(network)
-        if isinstance(self.objective, ChainObjective):
-            self.objective.advance(shown + self.batch)
+        self.objective.advance(shown + self.batch)
         self.ema.update(self.G, shown, self.batch)
         if self.E is not None and self.E_ema is not None:
             self.E_ema.update(self.E, shown, self.batch)
@@ -209,15 +196,30 @@ class Gan(GrowingRecipe):
     def close(self) -> None:
         self.loader.close()
 
+    def _make_objective(self) -> Objective | ChainObjective:
+        """The objective, and the encoder if it trains one."""
+        config = self.config
+        guides = load_guides(config.guides, config.loss, self.device, self.dtype)
+        parts = (config, self.G, self.D, self.means, guides)
+        make = objective_class(config)
+        if make is None:
+            return ChainObjective(*parts) if config.generator.is_chain else Objective(*parts)
+        E = PyramidEncoder(z_encoder_config(config.generator, config.discriminator, 1 + make.predicts_variance))
+        self.E = to_memory_format(E).to(self.device, dtype=self.dtype).requires_grad_(False)
+        self.E_ema = EMA(self.E, config.ema_kimg * 1000, config.ema_rampup)
+        return make(*parts, E=self.E)
+
     def _make_phases(self) -> list[Phase]:
-        config, graphs, objective = self.config, self.graphs, self.objective
-        if not isinstance(objective, ChainObjective):
-            return make_gan_phases(config, self.G, self.D, objective, graphs)
-        return [
-            phase
-            for one in objective.stages
-            for phase in one.phases(make_gan_phases(config, one.stage, one.D, one, graphs))
-        ]
+        config, objective = self.config, self.objective
+        if isinstance(objective, ChainObjective):
+            stages = [(one, make_gan_phases(config, one.stage, one.D, one, self.graphs)) for one in objective.stages]
+            return [phase for one, phases in stages for phase in one.phases(phases)]
+        phases = make_gan_phases(config, self.G, self.D, objective, self.graphs)
+        if isinstance(objective, EncodingObjective):
+            # Not with G's phase, though its pass may have the same gradient: E follows what the step has made of both.
+            optimizer = _adam(list(objective.E.parameters()), config, config.lr, None, self.graphs)
+            phases.append(Phase("E", objective.E, optimizer, objective.encoder_main))
+        return phases
 
     def _load_start(self, start: Snapshot) -> list[str]:
         """Load matching weights. Return the names of tensors that the snapshot does not have."""
@@ -258,8 +260,7 @@ def make_gan_phases(
     weights = {"R1": config.gamma, "R2": config.r2_gamma, "GP": config.gp_weight}
     penalties = [name for name, weight in weights.items() if weight > 0]
     d_interval = config.r1_interval if penalties and config.r1_interval > 1 else None
-    g = _adam(list(G.parameters()), config, config.lr, g_interval, graphs)
-    steps = config.d_steps
+    g, steps = _adam(list(G.parameters()), config, config.lr, g_interval, graphs), config.d_steps
     d_lr = config.lr if config.d_lr is None else config.d_lr
     d = _adam(_unfrozen(D, config.freezed), config, d_lr, d_interval, graphs)
     phases = [Phase("G", G, g, objective.generator_main, steps, 1.0, objective.end_main)]

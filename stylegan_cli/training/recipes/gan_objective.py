@@ -41,7 +41,7 @@ class GanBatch(Batch):
     labels: Tensor  # [N, c_dim] of the real images
     fake_labels: Tensor  # [N, c_dim] for the generated images
     index: Tensor  # [N] int64, global index of each image since the run began
-    held_out: Tensor | None = None  # [N] bool, whether the encoder of mode regularization does not learn from an image
+    held_out: Tensor | None = None  # [N] bool, whether an encoder does not learn from an image
 
 
 class Objective:
@@ -70,6 +70,9 @@ class Objective:
             interval=config.ada_interval,
             device=weight.device,
         )
+
+    def advance(self, shown: int) -> None:
+        """Called after each step, with the number of images shown."""
 
     # ------------------------------------------------------------------------------------------ phases
 

@@ -15,7 +15,7 @@ from ...errors import MisuseError, SganError, quote
 from ...progress import Progress, silent
 from ...runs import latest_snapshot, lock_run
 from ...runs.history import changed_settings, read_history
-from ..config import TrainConfig, read_config
+from ..config import ScheduleConfig, TrainConfig, read_config
 from ..folders import find_kept, read_newest_about, refuse_other_recipe
 from ..guides import check_files
 from ..state_files import list_states
@@ -120,6 +120,9 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     gpus, batch = changes.get("gpus", config.gpus), changes.get("batch", config.batch)
     if "batch_gpu" not in changes and batch % (config.batch_gpu * gpus):
         changes = changes | {"batch_gpu": math.gcd(max(batch // gpus, 1), config.batch_gpu)}
+    if config.schedule:
+        changes = {**changes, "schedule": _rescheduled(config, config.schedule, changes)}
+        changes |= {"ema_kimg": config.ema_kimg} if config.schedule.ema_kimg is not None else {}
     with named_options():
         new, group = dataclasses.replace(config, **changes), config.discriminator.batch_group
     if min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
@@ -128,6 +131,21 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
             hint=f"Choose fewer --gpus, a larger --batch-gpu, or a --batch that is a multiple of {group}.",
         )
     return new
+
+
+def _rescheduled(config: TrainConfig, schedule: ScheduleConfig, changes: dict[str, Any]) -> ScheduleConfig:
+    """The schedule of a run with changed settings: what falls in proportion still does, the moving average gets its new
+    length at the end, and a probability that the user sets is constant."""
+    ends: dict[str, Any] = {}
+    for name in ("lr", "gamma"):
+        end, before = getattr(schedule, name), getattr(config, name)
+        if name in changes and end is not None and before:
+            ends[name] = end * changes[name] / before
+    if "ema_kimg" in changes and schedule.ema_kimg is not None:
+        ends["ema_kimg"] = changes["ema_kimg"]
+    if "aug_p" in changes or changes.get("aug", config.aug) != config.aug:
+        ends["aug_p"] = None
+    return dataclasses.replace(schedule, **ends)
 
 
 def _open_data(config: TrainConfig, path: str, progress: Progress) -> Dataset:
