@@ -60,7 +60,8 @@ def wrong(x):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "bench_busy" else ()) for name in TINY]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("bench_busy", "bench_generate") else ()) for name in TINY],
 )
 def test_benchmarks_write_their_rows(load, monkeypatch, tmp_path, name):
     path = tmp_path / "results.json"

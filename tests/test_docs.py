@@ -410,6 +410,7 @@ def order(args):
     return 2, not by_labels, "ffhq.safetensors" in args[:2]
 
 
+@pytest.mark.slow
 def test_every_shape_of_command_runs(tmp_path, monkeypatch):
     from stylegan_cli.explore import server
     from stylegan_cli.interop import getting, zoo

@@ -150,7 +150,8 @@ def commands_of(check, call, out):
     return [(part.name, command) for part in parts for command in part.commands]
 
 
-@pytest.mark.parametrize("call", [pytest.param(call, marks=() if call == "a" else pytest.mark.slow) for call in OPS])
+@pytest.mark.slow
+@pytest.mark.parametrize("call", OPS)
 def test_every_part_runs(load, cuda, monkeypatch, tmp_path, call):
     check = load("gpu_check")
     for name, command in commands_of(check, call, tmp_path):

@@ -209,7 +209,7 @@ def test_annealing_ends_at_the_factors(load):
         training.anneal(engine.recipe, {"lr": 0.1, "gamma": 0.1}, progress)
         for optimizer in optimizers:
             assert optimizer.param_groups[0]["lr"] == pytest.approx(optimizer.defaults["lr"] * factor)
-        assert engine.recipe.objective.config.gamma == pytest.approx(30 * factor)
+        assert engine.recipe.objective.gamma_scale == pytest.approx(factor)
     engine.close()
 
 

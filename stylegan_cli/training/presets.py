@@ -22,9 +22,9 @@ _DEFAULT_SCHEDULE = Schedule(kimg=0.0, lr=0.25, gamma=0.1)  # of --schedule-kimg
 
 PRESETS = {name: preset for name, (_, preset) in presets().items()}
 
-# Options of the networks' architecture, by field.
 _AS_IN_PRESET = ("loss", "r1_interval", "pl_weight", "mixing_prob", "aug", "augpipe", "kimg", "snap", "betas")
 _AS_IN_PRESET += ("d_steps",)
+# Options of the networks' architecture, by field.
 NETWORK_OPTIONS = {"channel_base": "--cbase", "channel_max": "--cmax", "mapping_layers": "--map-depth"}
 
 

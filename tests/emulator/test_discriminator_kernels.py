@@ -221,7 +221,7 @@ def test_minibatch_std_refuses(emulator, change):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("group", "sets"), [(2, 1), (4, 2), (None, 1)])
 def test_minibatch_std_is_differentiable_twice(device, layout, group, sets):
-    x = values(4, 4, 2, 3, layout=LAYOUTS[layout]).to(device).requires_grad_()
+    x = values(4, 2, 2, 2, layout=LAYOUTS[layout]).to(device).requires_grad_()
     y = append_minibatch_std(x, group, sets)
     assert y.is_contiguous(memory_format=LAYOUTS[layout])
     torch.testing.assert_close(y, append_minibatch_std_reference(x, group or 4, sets))

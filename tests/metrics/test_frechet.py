@@ -44,7 +44,7 @@ def test_closed_form_for_other_covariances():
     assert frechet_distance(n, A @ cov @ A, m, cov) == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("shape", [(300, 50), (50, 300), (24, 2048), (2, 8)])
+@pytest.mark.parametrize("shape", [(300, 50), (50, 300), (24, 512), (2, 8)])
 @pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
 def test_distance_to_itself_is_zero(shape, scale):
     x = normal(*shape).exp() * scale

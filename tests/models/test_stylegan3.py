@@ -140,9 +140,9 @@ ZOOMED_OUT = torch.tensor([[3.0, 0.5, 0.2], [-0.5, 3.0, 0.1], [0, 0, 1]])  # mov
     [
         (16, {}, 0, None, 256.0),
         (32, {}, 3, ROTATED, 256.0),
-        (64, {}, 0, ZOOMED_OUT, None),
+        (32, {}, 0, ZOOMED_OUT, None),
         (32, R_KIND, 0, ROTATED, 0.9),
-        (64, R_KIND, 3, None, 256.0),
+        (16, R_KIND, 3, None, 256.0),
     ],
 )
 def test_network_equals_its_plain_definition(size, kind, c_dim, transform, clamp):
