@@ -34,10 +34,12 @@ def _relativistic(gamma: float, interval: int = 16) -> dict[str, Any]:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     BASELINE: {},
+    "relativistic-0.3": _relativistic(0.3),
     "relativistic-1": _relativistic(1.0),
     "relativistic-3": _relativistic(3.0),
     "relativistic-10": _relativistic(10.0),
     "relativistic-30": _relativistic(30.0),
+    "relativistic-1-every-4": _relativistic(1.0, 4),
     "relativistic-10-every-4": _relativistic(10.0, 4),
     "relativistic-3-every-1": _relativistic(3.0, 1),
     "r2": {"gamma": 15.0, "r2_gamma": 15.0},
