@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from _training import GROWING, SMALL
+from _training import GROWING, LOGISTIC, SMALL
 
 from stylegan_cli.training.choices import OBJECTIVES
 
@@ -59,8 +59,8 @@ def _stylegan() -> Ablation:
 
 def _stylegan2() -> Ablation:
     every_step = {"mixing_prob": 0.9, "r1_interval": 1}
-    plain = {"mixing_prob": 0.9, "generator.architecture": "orig", "discriminator.architecture": "orig"}
-    new = {"mixing_prob": 0.9, "pl_weight": 2.0}
+    plain = LOGISTIC | {"mixing_prob": 0.9, "generator.architecture": "orig", "discriminator.architecture": "orig"}
+    new = LOGISTIC | {"mixing_prob": 0.9, "pl_weight": 2.0}
     no_growing = "without growing, which our StyleGAN2 does not have"
     return Ablation(
         "StyleGAN2 (Karras et al. 2020, table 1)",
@@ -116,7 +116,8 @@ def _architectures() -> Ablation:
                 f"G {g}, D {d}",
                 figures,
                 "demo",
-                {
+                LOGISTIC
+                | {
                     "mixing_prob": 0.9,
                     "pl_weight": 2.0,
                     "generator.architecture": g,
@@ -139,7 +140,9 @@ def _stylegan3() -> Ablation:
         "StyleGAN3 (Karras et al. 2021, figure 3, left)",
         ("FID, FFHQ-U", "EQ-T", "EQ-R"),
         (
-            Configuration("A: StyleGAN2", ("5.14", "-", "-"), "demo", {"mixing_prob": 0.9, "pl_weight": 2.0}),
+            Configuration(
+                "A: StyleGAN2", ("5.14", "-", "-"), "demo", LOGISTIC | {"mixing_prob": 0.9, "pl_weight": 2.0}
+            ),
             Configuration("B: + Fourier features", ("4.79", "16.23", "10.81"), note=reason),
             Configuration("C: - noise", ("4.54", "15.81", "10.84"), note=reason),
             Configuration(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from _ablations import ABLATIONS
 from _rows import Row
@@ -30,7 +31,8 @@ _TITLES = {"frechet": "Fréchet", "kernel": "kernel, 10⁻³", "ppl": "path leng
 
 def training_tables(rows: Sequence[Row]) -> str:
     """All tables that have rows, with headings."""
-    note = "Single changes of the preset `demo`, and combinations of those that helped."
+    before = "what the preset `demo` was before: `--loss logistic --gamma 30 --cbase 512 --cmax 128`"
+    note = f"Single changes of {before}; and combinations of those that helped."
     recipes = (("### Screening", note, screening_table(rows)), ("### Finals", RULE, finals_table(rows)))
     ablations = (ablation_table(name, rows) for name in ABLATIONS if any(row["op"] == name for row in rows))
     parts = (
@@ -69,7 +71,8 @@ def screening_table(rows: Sequence[Row]) -> str:
     parts = []
     for (data, seconds), group in grouped([row for row in rows if row["op"] == "screening"], "data", "seconds").items():
         ranked = sorted(grouped(group, "case").values(), key=lambda runs: mean(runs, "frechet"))
-        lines = [(runs[0]["case"], changes(runs[0]), *figure_cells(runs), str(len(runs))) for runs in ranked]
+        base = next((row["settings"] for row in group if row["case"] == BASELINE), {})
+        lines = [(runs[0]["case"], changes(runs[0], base), *figure_cells(runs), str(len(runs))) for runs in ranked]
         parts.append(f"{data}, {seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
     return "\n\n".join(parts)
 
@@ -167,10 +170,10 @@ def sizes(runs: Sequence[Row]) -> str:
     return ", ".join(f"{count / 1000:.0f}k" for count in counts.values())
 
 
-def changes(run: Row) -> str:
-    """The settings of a run that differ from its preset's."""
-    pairs = {name: value for name, value in run["settings"].items() if name != "cfg"}
-    return ", ".join(f"`{name}` {value}" for name, value in pairs.items()) or f"`{run['settings']['cfg']}`"
+def changes(run: Row, base: Mapping[str, Any]) -> str:
+    """The settings of a run that differ from those of the baseline."""
+    pairs = {name: value for name, value in run["settings"].items() if value != base.get(name)}
+    return ", ".join(f"`{name}` {value}" for name, value in pairs.items())
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

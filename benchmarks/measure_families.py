@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 from _datasets import DATASETS
-from _training import GROWING, SMALL, Options, Run, script_options, work_on
+from _training import GROWING, LOGISTIC, SMALL, Options, Run, script_options, work_on
 from _training_tables import families_table
 
 from stylegan_cli.models.config import field_names
@@ -24,7 +24,8 @@ from stylegan_cli.training.presets import NETWORK_OPTIONS
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ProGAN": ("progan", SMALL | GROWING | {"lr": 0.002}),
     "StyleGAN": ("demo-stylegan", {}),
-    "StyleGAN2": ("demo", {}),
+    "StyleGAN2": ("demo", LOGISTIC),
+    "StyleGAN2, our recipe": ("demo", {}),
     "StyleGAN3-T": ("demo-stylegan3", {}),
     "StyleGAN3-R": (
         "demo-stylegan3",

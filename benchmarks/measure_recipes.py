@@ -19,7 +19,7 @@ from typing import Any
 import click
 from _datasets import DATASETS
 from _rows import Row
-from _training import Options, Run, is_known, script_options, work_on
+from _training import LOGISTIC, Options, Run, is_known, script_options, work_on
 from _training_tables import BASELINE, RULE, finals_table, grouped, mean, screening_table
 
 PRESET = "demo"
@@ -138,12 +138,16 @@ def final_runs(names: Iterable[str], data: tuple[str, ...], seeds: int, seconds:
 
 def settings_of(name: str) -> dict[str, Any]:
     """The settings of a variant, or of several joined by '+'."""
-    settings: dict[str, Any] = {}
+    return LOGISTIC | changes_of(name)
+
+
+def changes_of(name: str) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
     for part in name.split("+"):
         if part not in VARIANTS:
             raise click.UsageError(f"There is no variant {part!r}. Choose from {', '.join(VARIANTS)}.")
-        settings |= VARIANTS[part]
-    return settings
+        changes |= VARIANTS[part]
+    return changes
 
 
 def combine(trials: list[tuple[int, float]], options: Options) -> None:
@@ -152,7 +156,7 @@ def combine(trials: list[tuple[int, float]], options: Options) -> None:
     together = candidates[0] if candidates else None
     for name in candidates[1:]:
         assert together is not None
-        if settings_of(together).keys() & settings_of(name).keys():
+        if changes_of(together).keys() & changes_of(name).keys():
             continue
         work_on(screening_runs([f"{together}+{name}"], trials), options)
         scores = ranking(options.rows.all())

@@ -12,9 +12,7 @@ from .params import KIMG, ByLevel, FiniteRange, Number
 PRESET = "Default: from the preset."
 _OBJECTIVES = ", ".join(f"{name} ({about})" for name, about in OBJECTIVES.items())
 _ENCODERS = ", ".join(f"{name} ({about})" for name, about in ENCODERS.items())
-_EVERY_STEP = ", ".join(
-    name for name, (_, preset) in presets().items() if preset.r1_interval == 1 and preset.loss != "relativistic"
-)
+_EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == 1)
 _IN_TURN = ", ".join(name for name, (family, _) in presets().items() if family.config.learns_in_turn)
 _PIPES = [name for name in PIPES if name != "diffaug"]
 
@@ -41,8 +39,7 @@ learning_options = combine_options(
         "--penalty-interval",
         "r1_interval",
         type=click.IntRange(1),
-        help=f"Number of steps between R1, R2 or gradient penalties. Default: 16; 1 with wgan, "
-        f"relativistic or --cfg {_EVERY_STEP}.",
+        help=f"Number of steps between R1, R2 or gradient penalties. Default: 16; 1 with wgan or --cfg {_EVERY_STEP}.",
     ),
     click.option(
         "--aux-classifier",

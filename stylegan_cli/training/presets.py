@@ -175,8 +175,6 @@ def objective_defaults(
 ) -> dict[str, Any]:
     """Return the settings that an objective changes by default."""
     unmixed = {"mixing_prob": 0.0} if encoder == "bigan" else {}  # an image of two latents has no z
-    if loss == "relativistic":
-        return unmixed | {"r1_interval": 1}  # Huang et al. 2024, section 3: both penalties, at every step
     if loss != "wgan":
         return unmixed
     # Gulrajani et al. 2017, algorithm 1: lambda = 10, at every step.
