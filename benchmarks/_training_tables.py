@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from _ablations import ABLATIONS
+from _datasets import DATASETS
 from _rows import Row
 
 BASELINE = "baseline"
@@ -33,7 +34,12 @@ def training_tables(rows: Sequence[Row]) -> str:
     """All tables that have rows, with headings."""
     before = "what the preset `demo` was before: `--loss logistic --gamma 30 --cbase 512 --cmax 128`"
     note = f"Single changes of {before}; and combinations of those that helped."
-    recipes = (("### Screening", note, screening_table(rows)), ("### Finals", RULE, finals_table(rows)))
+    auto = "What the preset `auto` could take over, with `--cbase 512 --cmax 128`."
+    recipes = (
+        ("### Screening", note, screening_table(rows)),
+        ("### Finals", RULE, finals_table(rows)),
+        ("### Preset auto", auto, finals_table(rows, "auto")),
+    )
     ablations = (ablation_table(name, rows) for name in ABLATIONS if any(row["op"] == name for row in rows))
     parts = (
         ("## Families", "The smallest preset of each family.", families_table(rows)),
@@ -77,9 +83,9 @@ def screening_table(rows: Sequence[Row]) -> str:
     return "\n\n".join(parts)
 
 
-def finals_table(rows: Sequence[Row]) -> str:
+def finals_table(rows: Sequence[Row], op: str = "finals") -> str:
     """The distances of each finalist on each dataset, and whether it is better than the baseline on all of them."""
-    finals = [row for row in rows if row["op"] == "finals"]
+    finals = [row for row in rows if row["op"] == op]
     parts = []
     for (seconds,), group in grouped(finals, "seconds").items():
         names = sorted({row["data"] for row in group})
@@ -114,7 +120,7 @@ def ablation_table(name: str, rows: Sequence[Row]) -> str:
 def verdict(rows: Sequence[Row], case: str, names: list[str]) -> str:
     """On which datasets a variant is better than the baseline by more than the noise of the seeds."""
     won = [name for name in names if all(is_better(rows, case, name, figure) for figure in DISTANCES)]
-    return "on all" if won == names else "on " + ", ".join(won) if won else "no"
+    return "on all" if len(won) == len(DATASETS) else "on " + ", ".join(won) if won else "no"
 
 
 def is_better(rows: Sequence[Row], case: str, data: str, figure: str) -> bool:

@@ -7,7 +7,7 @@ Three stages. `screening` trains each single change for four minutes on critters
 and adds the others that helped in the order of their gain, each if it helps again. `finals` trains the baseline, the
 best combination and the best single changes for sixteen minutes on three datasets with three seeds. A recipe replaces
 the baseline if both of its distances are smaller on all datasets by more than two standard errors of the difference.
-The time is that of one thread.
+`auto` does the same with what the preset auto could take over, in narrow networks. The time is that of one thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from _training import LOGISTIC, Options, Run, is_known, script_options, work_on
 from _training_tables import BASELINE, RULE, finals_table, grouped, mean, screening_table
 
 PRESET = "demo"
-STAGES = ("screening", "combining", "finals")
+STAGES = ("screening", "combining", "finals", "auto")
 SCREENED_ON = "critters"
 
 
@@ -80,6 +80,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "diffaug": {"aug": "diffaug"},
     "blur": {"blur_sigma": 2.0},
 }
+# Of the preset auto, which has a rule for gamma.
+AUTO: dict[str, dict[str, Any]] = {
+    BASELINE: {},
+    "relativistic": {"loss": "relativistic"},
+    "no path length": {"pl_weight": 0.0},
+    "relativistic, no path length": {"loss": "relativistic", "pl_weight": 0.0},
+}
 
 
 @click.command()
@@ -88,7 +95,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "--finalist", "chosen", multiple=True, help="A variant, or several joined by '+'. Default: the best ones."
 )
 @click.option("--best", default=3, show_default=True, help="Single changes that reach the finals.")
-@click.option("--data", multiple=True, type=click.Choice(list(DATASETS)), help="Of the finals. Default: all.")
+@click.option("--data", multiple=True, type=click.Choice(list(DATASETS)), help="Of finals and auto. Default: all.")
 @click.option("--screening-seeds", default=1, show_default=True, help="Runs of each variant before the finals.")
 @click.option("--screening-seconds", default=240.0, show_default=True, help="Their length.")
 @click.option("--seeds", default=3, show_default=True, help="Runs of each finalist on each dataset.")
@@ -113,7 +120,10 @@ def main(
     if "finals" in (stages or STAGES):
         names = [BASELINE, *(chosen or finalists(options.rows.all(), best))]
         work_on(final_runs(names, data or tuple(DATASETS), seeds, seconds), options)
-    print("\n\n".join(filter(None, [screening_table(options.rows.all()), finals_table(options.rows.all()), RULE])))
+    if "auto" in (stages or STAGES):
+        work_on(auto_runs(data or tuple(DATASETS), seeds, seconds), options)
+    rows = options.rows.all()
+    print("\n\n".join(filter(None, [screening_table(rows), finals_table(rows), finals_table(rows, "auto"), RULE])))
 
 
 def screening_runs(names: Iterable[str], trials: list[tuple[int, float]]) -> list[Run]:
@@ -133,6 +143,16 @@ def final_runs(names: Iterable[str], data: tuple[str, ...], seeds: int, seconds:
         for seed in range(seeds)
         for where in data
         for name in names
+    ]
+
+
+def auto_runs(data: tuple[str, ...], seeds: int, seconds: float) -> list[Run]:
+    small = LOGISTIC | {"gamma": None}
+    return [
+        Run("auto", name, "auto", where, seed, seconds, small | changes)
+        for seed in range(seeds)
+        for where in data
+        for name, changes in AUTO.items()
     ]
 
 
