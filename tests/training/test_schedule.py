@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import math
 
 import pytest
@@ -109,6 +110,9 @@ def test_changed_settings_of_a_resumed_run_keep_the_proportions(dataset, tmp_pat
     config = make_train_config("r3gan", dataset.spec, kimg=0.008, snap=0.008, **SMALL)
     train(config, tmp_path, "cpu", options=RunOptions(quiet=True), dataset=dataset)
     changes = {"kimg": 0.016, "lr": 4e-4, "gamma": 0.5, "ema_kimg": 100.0, "aug_p": 0.2}
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    found = {(line["lr"], line["gamma"]) for line in lines if "gamma" in line}
+    assert found == {(config.lr, config.gamma)}, "nothing has moved in 8 images"
     resumed = plan_resumed_run(tmp_path, changes).config
     assert (resumed.lr, resumed.gamma, resumed.ema_kimg, resumed.aug_p) == (4e-4, 0.5, 0.0, 0.2)
     found = resumed.schedule

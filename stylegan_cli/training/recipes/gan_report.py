@@ -106,8 +106,14 @@ class GanReport:
         save_snapshot(path, recipe.ema.network, recipe.D, info)
 
     def values(self) -> dict[str, float]:
-        p = self.engine.recipe.objective.p
-        return {"augment/p": float(p.p), "augment/r_t": float(p.r_t)} if self.config.aug in ("ada", "fixed") else {}
+        recipe, values = self.engine.recipe, {}
+        if self.config.aug in ("ada", "fixed"):
+            p = recipe.objective.p
+            values |= {"augment/p": float(p.p), "augment/r_t": float(p.r_t)}
+        if self.config.schedule:
+            values |= {"lr": self.config.lr * recipe.lr_scale}
+            values |= {"gamma": self.config.gamma * recipe.objective.gamma_scale}
+        return values
 
     def summary(self, values: dict[str, float]) -> str:
         text = "  ".join(
