@@ -175,8 +175,8 @@ def _stylegan3() -> Ablation:
 
 def _objectives() -> Ablation:
     penalties = {
-        "no penalty": {"gamma": 0.0},
-        "R1": {"gamma": 30.0},
+        "no penalty": {"gamma": 0.0, "r2_gamma": 0.0},
+        "R1": {"gamma": 30.0, "r2_gamma": 0.0},
         "R1 and R2": {"gamma": 15.0, "r2_gamma": 15.0},
     }
     published = {  # of 1,000 modes

@@ -56,7 +56,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 _CLASSIC: dict[str, Any] = {"batch": 16, "channel_base": 1024, "channel_max": 64, "ema_kimg": 4.0, "ema_rampup": 0.1}
 FAMILIES |= {
     "DCGAN": ("dcgan", _CLASSIC | {"channel_base": 2048, "channel_max": 256}),
-    "SNGAN": ("sngan", _CLASSIC | {"discriminator.extra_blocks": 2}),
+    "SNGAN": ("sngan", _CLASSIC),
     "SAGAN": ("sagan", _CLASSIC),
     "BigGAN": ("biggan", _CLASSIC),
 }

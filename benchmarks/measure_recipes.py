@@ -29,7 +29,8 @@ SCREENED_ON = "critters"
 
 def _relativistic(gamma: float, interval: int = 16) -> dict[str, Any]:
     """Pairs of real and generated images, with a penalty on both (Huang et al. 2024)."""
-    return {"loss": "relativistic", "gamma": gamma, "r2_gamma": gamma, "r1_interval": interval}
+    changes = {"loss": "relativistic", "gamma": gamma, "r2_gamma": gamma}
+    return changes if interval == 16 else changes | {"r1_interval": interval}
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -87,7 +87,7 @@ _PRESETS = ", ".join(f"{name} ({preset.about})" for name, (_, preset) in presets
     type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
     help="Numerical precision: fp32, tf32, fp16 or bf16 at the highest resolutions (on a GPU with tf32 at the others), "
-    "or auto (fp16 on a GPU, bf16 on a CPU that is faster with it, else fp32).",
+    "or auto (the fastest one: on a GPU what suits the networks, bf16 on a CPU that is faster with it, else fp32).",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Random seed. Default: 0.")
 @click.option(

@@ -52,9 +52,10 @@ class BatchNorm(RunningMean):
         return self._over_ranks(x, gain).to(dtype)
 
     def _over_ranks(self, x: Tensor, gain: Tensor | None) -> Tensor:
-        local = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-        mean, second = (differentiable_sum_over_ranks(local) / world_size()).unbind()
-        y = (x - mean[:, None, None]) * (second - mean.square() + EPS).rsqrt()[:, None, None]
+        mean = differentiable_sum_over_ranks(x.mean((0, 2, 3))) / world_size()
+        centered = x - mean[:, None, None]
+        variance = differentiable_sum_over_ranks(centered.square().mean((0, 2, 3))) / world_size()
+        y = centered * (variance + EPS).rsqrt()[:, None, None]
         if gain is None or self.bias is None:
             return y
         return y * gain[:, None, None] + self.bias[:, None, None]
@@ -68,7 +69,7 @@ class BatchNorm(RunningMean):
         count: int,
     ) -> None:
         is_finite = mean.isfinite().all()
-        values = mean[0], mean[1] - mean[0].square()
+        values = mean[0], (mean[1] - mean[0].square()).clamp_min(0)  # rounding can make it negative
         for running, new in zip((self.mean, self.variance), values, strict=True):
             running.lerp_(torch.where(is_finite, new.to(running.dtype), running), self.momentum)
 
@@ -98,7 +99,8 @@ class ConditionalBatchNorm(nn.Module):
 def measure_standing_statistics(
     network: nn.Module,
     batches: Iterable[Callable[[], object]],  # each is a forward pass over as many images
-    count: int,  # images of all passes
+    count: int,  # images of all passes, over all ranks
+    reduce: Callable[[Tensor], Tensor] = lambda total: total,  # sums over ranks
 ) -> None:
     """Replace the running moments by those over several batches of the present weights ("standing statistics", Brock et
     al. 2019, section 4.1). Has no effect on a network without batch normalization."""
@@ -115,4 +117,4 @@ def measure_standing_statistics(
         with collect_statistics(network):
             for run in batches:
                 run()
-        commit_statistics(network, count, lambda total: total)
+        commit_statistics(network, count, reduce)

@@ -50,8 +50,8 @@ class Discriminator(nn.Module):
                 module.eval()
 
     def check_image(self, image: Tensor) -> None:
-        config = self.config
         """Raise ValueError if images have another size than the network's."""
+        config = self.config
         if image.shape[1:] != (config.channels, config.height, config.width):
             raise ValueError(f"images must be [N, {config.channels}, {config.height}, {config.width}]")
 

@@ -117,7 +117,7 @@ class MappingNetwork(RunningMean):
 
 
 class DirectMapping(MappingNetwork):
-    """Without layers: w is z, followed by the embedded label."""
+    """Without layers: w is z, followed by the embedded label, which truncation leaves alone."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class DirectMapping(MappingNetwork):
         uniform: bool = False,  # whether z is uniform in [-1, 1]: 2 Phi(z) - 1 of normal numbers
     ):
         super().__init__(config.z_dim, 0, config.w_dim, 0, num_ws, w_avg_beta=config.w_avg_beta)
-        self.c_dim, self.uniform = config.c_dim, uniform
+        self.c_dim, self.uniform, self.part = config.c_dim, uniform, config.z_dim
         if embed is not None:
             self.embed = embed
 
@@ -140,9 +140,28 @@ class DirectMapping(MappingNetwork):
             raise ValueError(f"this network is conditional: it needs c of shape [N, {self.c_dim}]")
         return torch.cat([z, self.embed(c)], 1)
 
+    def truncate(
+        self,
+        ws: Tensor,  # [N, num_ws, w_dim]
+        psi: float | Tensor,
+        cutoff: int | None = None,
+    ) -> Tensor:  # [N, num_ws, w_dim]
+        truncated = super().truncate(ws, psi, cutoff)
+        return torch.cat([truncated[..., : self.part], ws[..., self.part :]], 2) if self.c_dim else truncated
+
 
 class PartsMapping(DirectMapping):
     """w_k is part k of z, followed by the embedded label. What z has beyond equal parts has no effect."""
+
+    def __init__(
+        self,
+        config: DirectConfig,
+        embed: nn.Module | None,
+        num_ws: int,
+        uniform: bool = False,
+    ):
+        super().__init__(config, embed, num_ws, uniform)
+        self.part = config.z_dim // num_ws
 
     def forward(
         self,
@@ -152,8 +171,8 @@ class PartsMapping(DirectMapping):
         truncation_cutoff: int | None = None,  # number of ws to truncate; None: all
     ) -> Tensor:  # [N, num_ws, w_dim]
         assert self.num_ws is not None
-        x, part = self._input(z, c), self.z_dim // self.num_ws
-        parts = x[:, : self.num_ws * part].unflatten(1, (self.num_ws, part))
+        x = self._input(z, c)
+        parts = x[:, : self.num_ws * self.part].unflatten(1, (self.num_ws, self.part))
         label = x[:, None, self.z_dim :].expand(-1, self.num_ws, -1)
         ws = torch.cat([parts, label], 2)
         self.collect(ws[:, 0])

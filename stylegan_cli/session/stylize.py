@@ -68,7 +68,7 @@ def stylize_images(
     progress: Progress = silent,
     command: Sequence[str] = (),  # command line, for the metadata of images
 ) -> StylizeResult:
-    """Give images the style of another. Ctrl-C keeps the image so far. Raises SganError if an image cannot be read or
+    """Give images the style of another. Ctrl-C keeps the images so far. Raises SganError if an image cannot be read or
     is too small, or the weights of VGG16 are not available."""
     style, *images = (_read(path, request.size) for path in (request.style, *request.images))
     network = load_style_network(device, request.detector)
@@ -78,7 +78,13 @@ def stylize_images(
     outputs, interrupted = [], False
     for name, path, image in zip(target_names(request.images), request.images, images, strict=True):
         how = {"weight": request.weight, "steps": request.steps, "progress": progress}
-        found, interrupted = stylize(network, image.to(device), style.to(device), **how)
+        try:
+            found, interrupted = stylize(network, image.to(device), style.to(device), **how)
+        except KeyboardInterrupt:
+            if not outputs:
+                raise
+            interrupted = True
+            break
         outputs.append(OutputImage(f"{name}-styled", to_uint8(found)[0].cpu(), {"content": str(path), **metadata}))
         if interrupted:
             break

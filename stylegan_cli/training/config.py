@@ -35,8 +35,8 @@ class ScheduleConfig:
     section 4.1 and table 6). At the start they have the values of the TrainConfig; None: they stay the same."""
 
     kimg: float  # thousands of images in which they move
-    lr: float | None = None  # learning rate of the generator at the end; the discriminator's moves in proportion
-    gamma: float | None = None  # weight of R1 at the end; that of R2 moves in proportion
+    lr: float | None = None  # multiple of the learning rates at the end
+    gamma: float | None = None  # multiple of the weights of R1 and R2 at the end
     beta2: float | None = None  # second of Adam's betas
     ema_kimg: float | None = None  # half-life of the generator's moving average
     aug_p: float | None = None  # probability of augmentation ('fixed')
@@ -213,6 +213,11 @@ def _check_encoder(config: TrainConfig) -> None:
         raise MisuseError(
             f"{option} cannot be combined with --info-continuous: its encoder recovers all of z.",
             hint="Remove one of them.",
+        )
+    if config.encoder == "bigan" and config.gp_weight:
+        raise MisuseError(
+            f"{option} cannot be combined with --loss {config.loss}: no z belongs to an image between two others.",
+            hint="Choose another --loss, or --gp 0.",
         )
     if option and config.growth:
         raise MisuseError(

@@ -223,6 +223,8 @@ class Engine(Generic[R]):
             with distributed.alone():
                 self._backward(phase, batch.split(self.recipe.batch_gpu)[:1])
             phase.optimizer.step_unless(self.guard.hold)
+        with distributed.alone():
+            self.recipe.prepare_snapshot()
         if distributed.world_size() == 1:
             for phase in self.recipe.phases:
                 for _ in range(1 if self._graph_memory is None else WARM_UP + 1):

@@ -65,7 +65,7 @@ def make_train_config(
     generator, discriminator = _networks(family, preset, data, options, pick, chosen, min(group, batch_gpu))
     gamma = pick("gamma", lambda: preset.gamma_factor * data.height * data.width / batch)
     ema_kimg = pick("ema_kimg", lambda: batch * 10 / 32)
-    schedule = _schedule(preset, options, lr_of(top), gamma, ema_kimg)
+    schedule = _schedule(preset, options, ema_kimg)
     return TrainConfig(
         cfg=cfg,
         data=data,
@@ -130,17 +130,15 @@ def _build(config: type[C], values: dict[str, Any]) -> C:
     return config(**{name: value for name, value in values.items() if name in names})
 
 
-def _schedule(
-    preset: Preset, options: dict[str, Any], lr: float, gamma: float, ema_kimg: float
-) -> ScheduleConfig | None:
+def _schedule(preset: Preset, options: dict[str, Any], ema_kimg: float) -> ScheduleConfig | None:
     """Return what the settings move to; `--schedule-kimg` is removed from the options."""
     kimg, given = options.pop("schedule_kimg", None), preset.schedule or _DEFAULT_SCHEDULE
     if kimg == 0 or (kimg is None and preset.schedule is None):
         return None
     return ScheduleConfig(
         kimg=kimg or given.kimg,
-        lr=None if given.lr is None else lr * given.lr,
-        gamma=None if given.gamma is None or not gamma else gamma * given.gamma,
+        lr=given.lr,
+        gamma=given.gamma,
         beta2=given.beta2,
         ema_kimg=None if given.ema_kimg is None else ema_kimg,
         aug_p=given.aug_p if options.get("aug", preset.aug) == "fixed" and "aug_p" not in options else None,

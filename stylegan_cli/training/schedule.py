@@ -47,13 +47,14 @@ class CosineSchedule:
     def _apply(self, recipe: Any, t: float) -> None:
         config, end = self.config, self.schedule
         if end.lr is not None:
-            recipe.lr_scale = at(1.0, end.lr / config.lr, t)
+            recipe.lr_scale = at(1.0, end.lr, t)
         if end.beta2 is not None:
             recipe.beta2 = at(config.betas[1], end.beta2, t)
         if end.gamma is not None:
-            recipe.objective.gamma_scale = at(1.0, end.gamma / config.gamma, t)
+            recipe.objective.gamma_scale = at(1.0, end.gamma, t)
         if end.ema_kimg is not None:
-            recipe.ema.half_life = at(config.ema_kimg, end.ema_kimg, t) * 1000
+            for ema in recipe.averages:
+                ema.half_life = at(config.ema_kimg, end.ema_kimg, t) * 1000
         if end.aug_p is not None:
             recipe.objective.p.p.fill_(at(config.aug_p, end.aug_p, t))
         recipe.set_optimizers()

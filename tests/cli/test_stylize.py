@@ -58,6 +58,20 @@ def test_stopped(stylize, images, tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["b-styled.png"]
 
 
+def test_stopped_before_the_second_image_has_changed(stylize, images, tmp_path, monkeypatch):
+    real, calls = module.stylize, []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return real(*arguments, **{**options, "steps": 1})
+
+    monkeypatch.setattr(module, "stylize", interrupted)
+    assert "a.png" in stylize(images / "b.png", images / "a.png", code=130).stderr
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["b-styled.png"]
+
+
 @pytest.mark.parametrize(
     ("words", "message", "code"),
     [

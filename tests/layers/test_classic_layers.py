@@ -139,6 +139,13 @@ def test_values_that_are_not_finite_leave_the_running_moments():
     assert norm.mean.tolist() == [0, 0] and norm.variance.tolist() == [1, 1]
 
 
+def test_variances_of_constant_channels_are_not_negative():
+    norm = BatchNorm(1280)
+    x = torch.linspace(0, 40, 1280)[None, :, None, None].expand(8, 1280, 5, 5)
+    measure_standing_statistics(norm, [lambda: norm(x)] * 3, 24)
+    assert norm.variance.min() >= 0 and norm.eval()(x).isfinite().all()
+
+
 def test_standing_statistics_are_those_of_all_passes():
     network = torch.nn.Sequential(BatchNorm(2, affine=False), torch.nn.ReLU(), BatchNorm(2)).double().eval()
     network[0].mean.fill_(7)

@@ -132,8 +132,22 @@ def test_parts_of_z_and_the_shared_embedding():
     before, after = (G.synthesis.read_features(w, features) for w in (ws, changed))
     same = [torch.equal(before[name], after[name]) for name in features]
     assert same == [True, True, False], "a part of z acts on its level and those above"
-    with pytest.raises(SganError, match="64 numbers, which cannot be divided among 3 levels"):
-        BigGANConfig(16, 16, z_dim=64)
+    with pytest.raises(SganError, match="a dimension is out of range"):
+        BigGANConfig(16, 16, z_dim=2)
+
+
+@pytest.mark.parametrize("cfg", [*FAMILIES, "r3gan", "stackgan"])
+def test_truncation_leaves_the_class_alone(cfg):
+    G = build_generator(config_of(cfg, 16, 3, batch=4, **SMALL).generator).eval()
+    with torch.no_grad():
+        G.mapping.w_avg.normal_()
+        z, c = torch.randn(3, G.config.z_dim), torch.eye(3)
+        ws, half, none = (G.mapping(z, c, psi) for psi in (1.0, 0.5, 0.0))
+    part = G.mapping.part
+    assert part < ws.shape[2] and torch.equal(half[..., part:], ws[..., part:])
+    torch.testing.assert_close(half[..., :part], (ws[..., :part] + G.mapping.w_avg[:part]) / 2)
+    torch.testing.assert_close(none[..., :part], G.mapping.w_avg[:part].expand_as(none[..., :part]))
+    assert not torch.equal(none[0], none[1]), "of another class"
 
 
 @pytest.mark.parametrize("cfg", FAMILIES)
@@ -167,8 +181,8 @@ def test_batches(cfg):
 
 def test_attention_is_where_the_configuration_says():
     G, D = small("sagan")
-    assert G.config.attention == 16
-    config = dataclasses.replace(G.config, attention=8)
+    assert G.config.attention == D.config.attention == 8
+    config = dataclasses.replace(G.config, attention=16)
     assert build_generator(config).synthesis.attention.gamma.shape == ()
     assert not hasattr(build_generator(dataclasses.replace(config, attention=0)).synthesis, "attention")
     d = build_discriminator(dataclasses.replace(D.config, attention=8))
@@ -179,8 +193,18 @@ def test_attention_is_where_the_configuration_says():
 def test_sizes_that_a_family_cannot_make():
     with pytest.raises(SganError, match="no level above 8"):
         dataclasses.replace(config_of("sngan", 32).discriminator, height=8, width=8)
-    with pytest.raises(SganError, match="3 widths do not fit 2 levels"):
+    with pytest.raises(SganError, match="have 2 levels, but these networks have channels for 3"):
         DCGANConfig(8, 8, widths=(4, 4, 4))
+    with pytest.raises(SganError, match="no level 64 for self-attention, only 8, 16, 32"):
+        config_of("biggan", 120)
+
+
+@pytest.mark.parametrize("cfg", ["sagan", "biggan"])
+@pytest.mark.parametrize("size", [16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512])
+def test_sizes_between_those_of_the_papers(cfg, size):
+    config = config_of(cfg, size)
+    for network in (config.generator, config.discriminator):
+        assert network.attention in [level.name for level in network.levels()]
 
 
 def test_channels_of_the_user_replace_the_widths_of_a_table():

@@ -11,6 +11,7 @@ from stylegan_cli.models.encoders.passes import encode
 from stylegan_cli.sampling import counter
 from stylegan_cli.sampling.encoders import RUN_ENCODER, load_encoder
 from stylegan_cli.snapshot import load_snapshot
+from stylegan_cli.training.choices import OBJECTIVES
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes import encoding
 from stylegan_cli.training.recipes.gan import train
@@ -154,6 +155,7 @@ def test_a_resumed_run_and_its_encoder(train_run, make_config, encoder):
         ({"info_continuous": 2}, "cannot be combined with --info-continuous"),
         ({"mode_weight": 1.0}, "cannot be combined: each trains an encoder"),
         ({"mixing_prob": 0.5}, "an image of two latents has no z"),
+        ({"loss": "wgan", "gamma": 0.0, "mixing_prob": 0.0}, "no z belongs to an image between two others"),
     ],
 )
 def test_what_excludes_an_encoder(make_config, options, message):
@@ -166,6 +168,15 @@ def test_growing_is_refused(rgb_set):
 
     with pytest.raises(MisuseError, match="--recipe vaegan cannot be combined with growing"):
         make_train_config("demo-stylegan", open_dataset(rgb_set).spec, encoder="vaegan")
+
+
+@pytest.mark.parametrize("loss", OBJECTIVES)
+@pytest.mark.parametrize("encoder", ["bigan", "vaegan"])
+def test_every_objective(make_config, make_trainer, encoder, loss):
+    penalty = {"gp_weight": 0.0 if encoder == "bigan" else 10.0, "gamma": 0.0} if loss == "wgan" else {}
+    engine = make_trainer(make_config(encoder=encoder, loss=loss, mixing_prob=0.0, r1_interval=1, **penalty))
+    engine.step()
+    assert not engine.guard.skipped, "all gradients are finite"
 
 
 @pytest.mark.parametrize("cfg", ["r3gan", "dcgan", "biggan"])

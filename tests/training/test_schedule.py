@@ -85,7 +85,7 @@ def test_a_rollback_and_a_schedule_act_together(engine_of):
 def test_lazy_regularization_corrects_the_scheduled_beta(engine_of):
     engine = engine_of("demo", schedule_kimg=1.0)
     config = engine.recipe.config
-    assert config.schedule == ScheduleConfig(1.0, lr=config.lr / 4, gamma=config.gamma / 10)
+    assert config.schedule == ScheduleConfig(1.0, lr=0.25, gamma=0.1)
     config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, beta2=0.999))
     other = make_engine(config, engine.recipe.full_dataset)
     other.clock.shown = 1000
@@ -116,24 +116,28 @@ def test_changed_settings_of_a_resumed_run_keep_the_proportions(dataset, tmp_pat
     resumed = plan_resumed_run(tmp_path, changes).config
     assert (resumed.lr, resumed.gamma, resumed.ema_kimg, resumed.aug_p) == (4e-4, 0.5, 0.0, 0.2)
     found = resumed.schedule
-    assert (found.lr, found.gamma, found.ema_kimg, found.aug_p) == (
-        pytest.approx(1e-4),
-        pytest.approx(0.05),
-        100.0,
-        None,
-    )
+    assert (found.lr, found.gamma, found.ema_kimg, found.aug_p) == (0.25, 0.1, 100.0, None)
     assert plan_resumed_run(tmp_path, {"kimg": 0.016}).config.schedule == config.schedule
+    unpenalized = plan_resumed_run(tmp_path, {"kimg": 0.016, "gamma": 0.0, "r2_gamma": 1.0}).config
+    train(unpenalized, tmp_path, "cpu", options=RunOptions(quiet=True), dataset=dataset)
 
 
 def test_options_scale_a_schedule(dataset):
     config = make_train_config("r3gan", dataset.spec, lr=4e-4, gamma=1.0, schedule_kimg=50.0, **SMALL)
-    assert (config.schedule.lr, config.schedule.gamma, config.schedule.kimg) == pytest.approx((1e-4, 0.1, 50))
+    assert (config.schedule.lr, config.schedule.gamma, config.schedule.kimg) == (0.25, 0.1, 50)
     assert make_train_config("r3gan", dataset.spec, schedule_kimg=0.0, **SMALL).schedule is None
     assert make_train_config("demo", dataset.spec, **SMALL).schedule is None
     constant = make_train_config("r3gan", dataset.spec, aug="noaug", **SMALL)
     assert constant.schedule.aug_p is None and constant.aug == "noaug"
     with pytest.raises(SganError):
         ScheduleConfig(kimg=-1.0)
+
+
+def test_the_average_of_an_encoder_follows_the_schedule(engine_of):
+    engine = engine_of(encoder="vaegan")
+    engine.clock.shown = 10_000_000
+    engine.hooks["schedule"].before_step(engine)
+    assert engine.recipe.E_ema.half_life == engine.recipe.ema.half_life == pytest.approx(2.5e6)
 
 
 def test_presets_by_size():
@@ -197,7 +201,7 @@ def test_ten_steps_against_the_plain_definition(engine_of):
                 torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("cfg", ["r3gan", "dcgan", "sngan", "biggan"])
+@pytest.mark.parametrize("cfg", ["r3gan", "dcgan", "sngan", "sagan", "biggan"])
 def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path, cfg):
     """In the middle of a schedule, between steps of G, with running moments and power iterations."""
 
@@ -211,6 +215,27 @@ def test_a_resumed_run_continues_to_the_bit(dataset, tmp_path, cfg):
 
     whole, resumed = run("whole", 0.032), run("resumed", 0.012, 0.032)
     assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("loss", ["relativistic", "logistic"])
+def test_pairs_have_the_same_class(loss):
+    dataset = open_dataset(None, size=(16, 16), label="bodyVariant")
+    engine = make_engine(make_train_config("r3gan", dataset.spec, loss=loss, **SMALL), dataset)
+    batch = engine.recipe.next_batch()
+    assert batch.labels.shape == (4, 14) and (batch.labels.sum(1) == 1).all()
+    assert torch.equal(batch.labels, batch.fake_labels) == (loss == "relativistic")
+    engine.close()
+
+
+def test_as_many_images_are_normalized_together_in_a_resumed_run(dataset, tmp_path):
+    config = make_train_config("dcgan", dataset.spec, kimg=0.008, snap=0.008, **SMALL)
+    train(config, tmp_path, "cpu", options=RunOptions(quiet=True), dataset=dataset)
+    two = plan_resumed_run(tmp_path, {"kimg": 0.016, "gpus": 2}).config
+    assert (two.gpus, two.batch_gpu) == (2, 2)
+    larger = plan_resumed_run(tmp_path, {"kimg": 0.016, "batch": 8}).config
+    assert (larger.batch, larger.batch_gpu) == (8, 4)
+    with pytest.raises(SganError, match="seen 4 images at a time in this run; with --gpus 1 and --batch-gpu 2"):
+        plan_resumed_run(tmp_path, {"kimg": 0.016, "batch_gpu": 2})
 
 
 def test_steps_of_the_discriminator(engine_of):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...config import check_range
-from ...errors import SganError
 from ..classic.config import ResidualGeneratorConfig
 
 
@@ -23,7 +22,7 @@ class BigGANConfig(ResidualGeneratorConfig):
 
     @property
     def parts(self) -> int:
-        """Of z: one for the first layer and each block."""
+        """Of z: one for the first layer and each block. A rest has no effect."""
         return len(self.levels())
 
     @property
@@ -34,5 +33,3 @@ class BigGANConfig(ResidualGeneratorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "embedding", 1)
-        if self.z_dim % self.parts:
-            raise SganError(f"z has {self.z_dim} numbers, which cannot be divided among {self.parts} levels.")

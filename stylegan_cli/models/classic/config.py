@@ -27,7 +27,12 @@ class StartingConfig(LevelsConfig):
         super().__post_init__()
         count = sum(level.name >= self.lowest for level in super().levels())
         if self.widths and (len(self.widths) != count or min(self.widths) < 1):
-            raise SganError(f"{type(self).__name__}: {len(self.widths)} widths do not fit {count} levels.")
+            size = f"{self.height}x{self.width}"
+            raise SganError(
+                f"Images of {size} (height x width) have {count} levels, but these networks have channels for "
+                f"{len(self.widths)}.",
+                hint="Use a smaller power of two for --size, such as 256, or another --cfg.",
+            )
         if len(self.levels()) < 2:
             size = f"{self.height}x{self.width}"
             raise SganError(
@@ -57,6 +62,10 @@ class ResidualGeneratorConfig(ClassicConfig):
     attention: int = 0  # level after which there is self-attention; 0: none
     spectral: bool = False  # whether the generator too has spectral normalization
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_attention(self.attention, [level.name for level in self.levels()[1:]])
+
 
 @dataclass(frozen=True)
 class ClassicDiscriminatorConfig(StartingConfig, DiscriminatorConfig):
@@ -81,3 +90,13 @@ class ResidualDiscriminatorConfig(ClassicDiscriminatorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "extra_blocks", 0, 16)
+        _check_attention(self.attention, [level.name for level in self.levels()[:-1]])
+
+
+def _check_attention(attention: int, levels: list[int]) -> None:
+    """Raise SganError if no block makes the features that attention is for."""
+    if attention and attention not in levels:
+        raise SganError(
+            f"Images of this size have no level {attention} for self-attention, only {', '.join(map(str, levels))}.",
+            hint="Use a power of two for --size, such as 64, or another --cfg.",
+        )

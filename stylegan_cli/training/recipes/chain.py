@@ -126,6 +126,8 @@ class StageObjective(Objective):
 class ChainObjective:
     """The objectives of all stages, and what they share."""
 
+    half: torch.dtype | None = None  # these networks run in full precision
+
     def __init__(self, config: TrainConfig, G: Generator, D: Discriminator, means: Means, guides: Sequence[Guide] = ()):
         assert isinstance(G, Chain) and isinstance(D, ChainDiscriminator)
         self.G, numbers = G, range(len(G.synthesis.stages))

@@ -34,6 +34,7 @@ from ..ema import EMA
 from ..engine import Engine, Hook
 from ..growth import GrowingRecipe, Growth, fade_reals
 from ..guides import load_guides
+from ..losses import LOSSES
 from ..optimizer import FusedAdam, lazy_adam
 from ..recipe import Phase
 from ..run import RunOptions, prepare_rank, run_training
@@ -84,9 +85,11 @@ class Gan(GrowingRecipe):
         self.E = self.E_ema = None
         self.objective = self._make_objective()
         self.ema = EMA(self.G, config.ema_kimg * 1000, config.ema_rampup)
+        self.averages = [ema for ema in (self.ema, self.E_ema) if ema is not None]
         sampler = Sampler(len(self.dataset), seed=config.seed, rank=distributed.rank(), world=distributed.world_size())
         self.loader = Loader(self.dataset, sampler, config.batch, pin=self.device.type == "cuda")
-        self.held_out, _ = split(config.seed, len(self.dataset), min(len(self.dataset) // 10, HELD_OUT))  # from E
+        held_out = min(len(self.dataset) // 10, HELD_OUT) if self.E is not None else 0
+        self.held_out, _ = split(config.seed, len(self.dataset), held_out)
         self.networks = {"G": self.G, "D": self.D, "G_ema": self.ema.network}
         self.parts = {"path_length": self.objective.path_length, "augment": self.objective.p, "data": self.loader}
         self.phases = self._make_phases()
@@ -107,10 +110,12 @@ class Gan(GrowingRecipe):
         images, labels, index = self.loader.next()
         held_out = torch.isin(self.loader.sampler.at(index), self.held_out) if self.E else None
         fake_labels = sample_labels(self.G.label_space, self.config.seed, "info", index) if self.config.info else None
-        if fake_labels is None:
-            fake_labels = self.dataset.labels(counter.integers(self.config.seed, "label", index, len(self.dataset)))
-        else:
+        if fake_labels is not None:
             labels = torch.zeros_like(fake_labels)  # real images have no code; D takes none
+        elif LOSSES[self.config.loss].paired:
+            fake_labels = labels  # the images of a pair have the same label, as in R3GAN
+        else:
+            fake_labels = self.dataset.labels(counter.integers(self.config.seed, "label", index, len(self.dataset)))
         fake_labels = fake_labels.pin_memory() if self.loader.pin else fake_labels
         images, labels, fake_labels, index = (
             t.to(self.device, non_blocking=True) for t in (images, labels, fake_labels, index)
@@ -143,9 +148,10 @@ class Gan(GrowingRecipe):
 
     def prepare_snapshot(self) -> None:
         """Measure the statistics of the moving average's own features, which are not those of the trained weights. The
-        next update of the average replaces them."""
+        next update of the average replaces them. Each rank generates its share of what is normalized together."""
         G, config = cast(Generator, self.ema.network), self.config
-        images = self.batch_gpu * distributed.world_size()  # as many as are normalized together
+        ranks, rank = distributed.world_size(), distributed.rank()
+        images = self.batch_gpu * ranks
         iterate_power(G)
         labels = counter.integers(config.seed, "standing.label", torch.arange(STANDING * images), len(self.dataset))
 
@@ -154,11 +160,12 @@ class Gan(GrowingRecipe):
             c = self.dataset.labels(labels[part]) if config.data.c_dim else None
             if config.info:
                 c = sample_labels(self.G.label_space, config.seed, "standing.info", part)
-            G(z.to(self.device, self.dtype), c if c is None else c.to(self.device, self.dtype))
+            c = c if c is None else c.to(self.device, self.dtype)
+            G(z.to(self.device, self.dtype), c, dtype=self.objective.half)
 
-        with distributed.alone():
-            parts = torch.arange(STANDING * images).split(images)
-            measure_standing_statistics(G, [functools.partial(run, part) for part in parts], STANDING * images)
+        parts = torch.arange(STANDING * images).view(STANDING, ranks, -1)[:, rank]
+        passes = [functools.partial(run, part) for part in parts]
+        measure_standing_statistics(G, passes, STANDING * images, distributed.sum_over_ranks)
 
     def apply_settings(self, rollbacks: int) -> None:
         self.rollbacks = rollbacks

@@ -71,7 +71,7 @@ class GanReport:
         )
 
     def measure(self) -> dict[str, float]:
-        """The mean PSNR in dB of the images that the encoder of mode regularization has not seen; empty without."""
+        """The mean PSNR in dB of the images that an encoder beside both networks has not seen; empty without one."""
         recipe, step = self.engine.recipe, self.engine.clock.step
         if recipe.E is None or not len(recipe.held_out):
             return {}
@@ -111,7 +111,7 @@ class GanReport:
             p = recipe.objective.p
             values |= {"augment/p": float(p.p), "augment/r_t": float(p.r_t)}
         if self.config.schedule:
-            values |= {"lr": self.config.lr * recipe.lr_scale}
+            values |= {"lr": self.config.lr * recipe.lr_scale * 0.5**recipe.rollbacks}
             values |= {"gamma": self.config.gamma * recipe.objective.gamma_scale}
         return values
 
@@ -133,8 +133,8 @@ class GanReport:
         return self.growth is not None and not self.growth.is_last
 
     def end_stage(self, folder: Path, kimg: str) -> str | None:
-        """Add a row of generated images to phases.png after each level, and describe the next stage; or the encoder of
-        mode regularization."""
+        """Add a row of generated images to phases.png after each level, and describe the next stage; or the
+        encoder."""
         growth = self.growth
         if growth is None:
             return f"kimg {kimg:>8}   held-out images: PSNR {m['psnr']:.2f} dB" if (m := self.measure()) else None

@@ -116,16 +116,26 @@ def _refuse_edited_settings(config: TrainConfig, about: dict[str, Any], folder: 
 
 def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """Apply changes, with a number of images at a time that fits the batch and the number of ranks. Raises SganError if
-    D's minibatch-deviation groups would change."""
+    D's minibatch-deviation groups would change, or how many images are normalized together."""
     gpus, batch = changes.get("gpus", config.gpus), changes.get("batch", config.batch)
-    if "batch_gpu" not in changes and batch % (config.batch_gpu * gpus):
+    together = config.batch_gpu * config.gpus if config.generator.uses_batch else None
+    if "batch_gpu" not in changes and together:
+        changes = changes | {"batch_gpu": max(together // gpus, 1)}
+    elif "batch_gpu" not in changes and batch % (config.batch_gpu * gpus):
         changes = changes | {"batch_gpu": math.gcd(max(batch // gpus, 1), config.batch_gpu)}
     if config.schedule:
         changes = {**changes, "schedule": _rescheduled(config, config.schedule, changes)}
         changes |= {"ema_kimg": config.ema_kimg} if config.schedule.ema_kimg is not None else {}
     with named_options():
         new, group = dataclasses.replace(config, **changes), config.discriminator.batch_group
-    if min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
+    if together:
+        if (found := new.batch_gpu * new.gpus) != together:
+            raise SganError(
+                f"Batch normalization has seen {together} images at a time in this run; with --gpus {new.gpus} and "
+                f"--batch-gpu {new.batch_gpu} it would see {found}.",
+                hint=f"Choose --gpus and --batch-gpu whose product is {together}.",
+            )
+    elif min(group or config.batch_gpu, config.batch_gpu) > new.batch_gpu:
         raise SganError(
             f"--batch-gpu {new.batch_gpu} is smaller than a minibatch-deviation group of {group or 'all'}.",
             hint=f"Choose fewer --gpus, a larger --batch-gpu, or a --batch that is a multiple of {group}.",
@@ -134,13 +144,9 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
 
 
 def _rescheduled(config: TrainConfig, schedule: ScheduleConfig, changes: dict[str, Any]) -> ScheduleConfig:
-    """The schedule of a run with changed settings: what falls in proportion still does, the moving average gets its new
-    length at the end, and a probability that the user sets is constant."""
+    """The schedule of a run with changed settings: the moving average gets its new length at the end, and a probability
+    that the user sets is constant."""
     ends: dict[str, Any] = {}
-    for name in ("lr", "gamma"):
-        end, before = getattr(schedule, name), getattr(config, name)
-        if name in changes and end is not None and before:
-            ends[name] = end * changes[name] / before
     if "ema_kimg" in changes and schedule.ema_kimg is not None:
         ends["ema_kimg"] = changes["ema_kimg"]
     if "aug_p" in changes or changes.get("aug", config.aug) != config.aug:
