@@ -56,7 +56,7 @@ SMALL: dict[str, Any] = {
     "ema_rampup": 0.1,
     "aug": "noaug",
 }
-# The preset `demo` before measure_recipes.py, in the width of the other demos: StyleGAN2 as published, but small.
+# What measure_recipes.py starts from: StyleGAN2 as published, but small.
 LOGISTIC: dict[str, Any] = {"channel_base": 512, "channel_max": 128, "loss": "logistic", "gamma": 30.0}
 # Full size after a fifth of the time, as in demo-stylegan.
 GROWING: dict[str, Any] = {"grow_from": 4, "grow_kimg": 5.0, "fade_kimg": 5.0, "grow_batch": {4: 64, 8: 64, 16: 32}}

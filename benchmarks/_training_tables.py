@@ -32,8 +32,8 @@ _TITLES = {"frechet": "Fréchet", "kernel": "kernel, 10⁻³", "ppl": "path leng
 
 def training_tables(rows: Sequence[Row]) -> str:
     """All tables that have rows, with headings."""
-    before = "what the preset `demo` was before: `--loss logistic --gamma 30 --cbase 512 --cmax 128`"
-    note = f"Single changes of {before}; and combinations of those that helped."
+    start = "`--cfg demo --loss logistic --gamma 30 --cbase 512 --cmax 128`"
+    note = f"Single changes of {start}, and combinations of those that helped."
     auto = "What the preset `auto` could take over, with `--cbase 512 --cmax 128`."
     recipes = (
         ("### Screening", note, screening_table(rows)),
@@ -74,10 +74,10 @@ def families_table(rows: Sequence[Row]) -> str:
 def screening_table(rows: Sequence[Row]) -> str:
     """Each variant of the recipe, the best first, with what it changes."""
     header = ("variant", "settings", "kimg", "Fréchet", "kernel, 10⁻³", "diversity", "seeds")
-    parts = []
-    for (data, seconds), group in grouped([row for row in rows if row["op"] == "screening"], "data", "seconds").items():
+    parts, screened = [], [row for row in rows if row["op"] == "screening"]
+    base = next((row["settings"] for row in rows if row["case"] == BASELINE), {})
+    for (data, seconds), group in grouped(screened, "data", "seconds").items():
         ranked = sorted(grouped(group, "case").values(), key=lambda runs: mean(runs, "frechet"))
-        base = next((row["settings"] for row in group if row["case"] == BASELINE), {})
         lines = [(runs[0]["case"], changes(runs[0], base), *figure_cells(runs), str(len(runs))) for runs in ranked]
         parts.append(f"{data}, {seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
     return "\n\n".join(parts)

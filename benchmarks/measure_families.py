@@ -25,7 +25,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ProGAN": ("progan", SMALL | GROWING | {"lr": 0.002}),
     "StyleGAN": ("demo-stylegan", {}),
     "StyleGAN2": ("demo", LOGISTIC),
-    "StyleGAN2, our recipe": ("demo", {}),
+    "BiGAN": ("demo", LOGISTIC | {"encoder": "bigan"}),
+    "VAE-GAN": ("demo", LOGISTIC | {"encoder": "vaegan"}),
     "StyleGAN3-T": ("demo-stylegan3", {}),
     "StyleGAN3-R": (
         "demo-stylegan3",

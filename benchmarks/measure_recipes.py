@@ -93,6 +93,9 @@ AUTO: dict[str, dict[str, Any]] = {
 @click.command()
 @click.option("--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Default: all.")
 @click.option(
+    "--variant", "screened", multiple=True, help="Of the screening, or several joined by '+'. Default: all single ones."
+)
+@click.option(
     "--finalist", "chosen", multiple=True, help="A variant, or several joined by '+'. Default: the best ones."
 )
 @click.option("--best", default=3, show_default=True, help="Single changes that reach the finals.")
@@ -105,6 +108,7 @@ AUTO: dict[str, dict[str, Any]] = {
 def main(
     options: Options,
     stages: tuple[str, ...],
+    screened: tuple[str, ...],
     chosen: tuple[str, ...],
     best: int,
     data: tuple[str, ...],
@@ -115,7 +119,7 @@ def main(
 ) -> None:
     trials = [(seed, screening_seconds) for seed in range(screening_seeds)]
     if "screening" in (stages or STAGES):
-        work_on(screening_runs(VARIANTS, trials), options)
+        work_on(screening_runs(screened or VARIANTS, trials), options)
     if "combining" in (stages or STAGES) and not options.plan:
         combine(trials, options)
     if "finals" in (stages or STAGES):

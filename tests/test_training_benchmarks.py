@@ -179,10 +179,10 @@ def test_every_family_has_a_small_model(load):
 def test_settings_of_networks(load):
     make_config, Run = load("_training").make_config, load("_training").Run
     spec = load("_datasets").open_dataset(None, size=(32, 32)).spec
-    settings = {"batch": 8, "generator.architecture": "orig", "discriminator.channel_max": 32, "schedule.lr": 0.1}
+    settings = {"batch": 8, "generator.architecture": "orig", "discriminator.channel_max": 64, "schedule.lr": 0.1}
     config = make_config(Run("screening", "x", "demo", "critters", 3, 1.0, settings), spec)
     assert (config.batch, config.seed, config.generator.architecture) == (8, 3, "orig")
-    assert (config.generator.channel_max, config.discriminator.channel_max) == (64, 32)
+    assert (config.generator.channel_max, config.discriminator.channel_max) == (128, 64)
     with pytest.raises(SganError, match="The generator of demo has no field 'style'"):
         make_config(Run("screening", "x", "demo", "critters", 3, 1.0, {"generator.style": 1}), spec)
 

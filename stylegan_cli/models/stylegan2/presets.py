@@ -14,12 +14,7 @@ def _paper_preset(size: int, **settings: Any) -> Preset:
 
 PRESETS: dict[str, Preset] = {
     "auto": Preset("settings from the image size and the number of GPUs"),
-    # Chosen by benchmarks/measure_recipes.py, see docs/families.md.
-    "demo": Preset(
-        "a small network that trains in minutes on two CPU cores",
-        **QUICK_SETTINGS | {"channel_base": 256, "channel_max": 64, "loss": "relativistic", "gamma": 1.0},
-        kimg=60.0,
-    ),
+    "demo": Preset("a small network that trains in minutes on two CPU cores", **QUICK_SETTINGS, kimg=40.0),
     "stylegan2": Preset(
         "StyleGAN2 config F as published",
         **_PAPER,
