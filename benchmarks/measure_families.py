@@ -9,15 +9,19 @@ average of the generator, at the end: 4,000 images against 1,000 that no run has
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from _datasets import DATASETS
-from _training import GROWING, LOGISTIC, SMALL, Options, Run, script_options, work_on
+from _training import GROWING, LOGISTIC, SMALL, Options, Run, generate, script_options, work_on
 from _training_tables import families_table
 
+from stylegan_cli.data.images import labeled_grid, save_image
 from stylegan_cli.models.config import field_names
 from stylegan_cli.models.registry import presets
+from stylegan_cli.snapshot import load_snapshot
 from stylegan_cli.training.presets import NETWORK_OPTIONS
 
 # Line of the table -> its preset, and settings for this size.
@@ -71,14 +75,26 @@ REALS = "training images"  # the line that says what is attainable
 @click.option("--data", default="critters", show_default=True, type=click.Choice(list(DATASETS)), help="Dataset.")
 @click.option("--seeds", default=2, show_default=True, help="Number of runs of each family.")
 @click.option("--seconds", default=960.0, show_default=True, help="Length of a run, in seconds of one thread.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="PNG with a row of images of each family's first run.")
 @script_options
-def main(options: Options, chosen: tuple[str, ...], data: str, seeds: int, seconds: float) -> None:
+def main(options: Options, chosen: tuple[str, ...], data: str, seeds: int, seconds: float, sheet: Path | None) -> None:
     cases = {case: FAMILIES.get(case) or (case, small(case)) for case in chosen} if chosen else every_family()
     runs = [Run("families", REALS, "", data, 0, 0.0)]
     for seed in range(seeds):
         runs += [Run("families", case, cfg, data, seed, seconds, own) for case, (cfg, own) in cases.items()]
     work_on(runs, options)
+    if sheet:
+        save_sheet([run for run in runs if run.cfg and run.seed == 0], options, sheet)
     print(families_table(options.rows.all()))
+
+
+def save_sheet(runs: list[Run], options: Options, path: Path) -> None:
+    """Eight images of each run that is done, in the order of the table. Their width is that of a page."""
+    done = [(row, run) for run in runs if (row := options.rows.find(run.row(options.num))) and not row["failed"]]
+    done.sort(key=lambda pair: pair[0]["figures"]["frechet"])
+    images = [generate(load_snapshot(options.folder / "models" / f"{run.name}.safetensors").G, 8) for _, run in done]
+    names = [run.case for _, run in done]
+    save_image(labeled_grid(torch.stack(images), None, None, names, [""] * 8), path)
 
 
 def every_family() -> dict[str, tuple[str, dict[str, Any]]]:

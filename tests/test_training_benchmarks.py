@@ -81,8 +81,11 @@ def table_of(output):
 
 
 def test_a_run_is_measured_and_kept(run, tmp_path):
-    output, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
+    sheet = tmp_path / "families.png"
+    output, rows = run("measure_families", f"--preset demo --seeds 1 --sheet {sheet} {SHORT}")
     assert [(row["case"], row["seed"]) for row in rows] == [("training images", 0), ("demo", 0)]
+    with Image.open(sheet) as image:
+        assert image.width > 8 * 96 and 96 < image.height < 192
     reals, demo = rows
     assert demo["kimg"] > 0 and demo["processor_seconds"] >= 0.2 and demo["parameters"]["G"] > 100_000
     assert demo["figures"].keys() == {"frechet", "kernel", "diversity"} and demo["images"][2] == 8
