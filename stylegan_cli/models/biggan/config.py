@@ -17,7 +17,6 @@ class BigGANConfig(ResidualGeneratorConfig):
 
     z_dim: int = 120
     spectral: bool = True
-    attention: int = 64
     embedding: int = 128  # numbers of the embedded label, which all blocks share
 
     @property

@@ -14,4 +14,3 @@ class SAGANConfig(ResidualGeneratorConfig):
     title: ClassVar[str] = "SAGAN"
 
     spectral: bool = True
-    attention: int = 32
