@@ -8,17 +8,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..config import check_range
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """How settings move along a cosine from the start of a run to values that then stay. None: they do not move."""
+    """Settings that move along a cosine from the start of a run until `kimg`, and then stay (Huang et al. 2024,
+    section 4.1 and table 6). None: they do not move."""
 
     kimg: float  # thousands of images in which they move
     lr: float | None = None  # multiple of the learning rates at the end
     gamma: float | None = None  # multiple of the weights of R1 and R2 at the end
     beta2: float | None = None  # second of Adam's betas at the end
     ema_kimg: float | None = None  # half-life of the generator's moving average at the end
-    aug_p: float | None = None  # probability of augmentation at the end
+    aug_p: float | None = None  # probability of augmentation ('fixed') at the end
+
+    def __post_init__(self) -> None:
+        for name in ("kimg", "lr", "gamma", "ema_kimg"):
+            if getattr(self, name) is not None:
+                check_range(self, name)
+        for name in ("beta2", "aug_p"):
+            if getattr(self, name) is not None:
+                check_range(self, name, 0, 1)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from ..config import check_choice, check_range, from_json
 from ..data.dataset import DataSpec
 from ..errors import MisuseError, SganError
 from ..models.config import DiscriminatorConfig, GeneratorConfig
+from ..models.presets import Schedule
 from ..models.registry import READERS
 from ..runs.history import HISTORY
 from ..runs.records import GAN, recipe_of
@@ -27,27 +28,6 @@ class GrowthConfig:
     fade_kimg: float = 600.0  # thousands of images in which a level fades in
     batch: tuple[int, ...] = ()  # batch of each level from `start` on; empty: the run's batch
     lr: tuple[float, ...] = ()  # learning rate of each level, likewise
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """Settings that move along a cosine from the start of a run until `kimg`, and then stay (Huang et al. 2024,
-    section 4.1 and table 6). At the start they have the values of the TrainConfig; None: they stay the same."""
-
-    kimg: float  # thousands of images in which they move
-    lr: float | None = None  # multiple of the learning rates at the end
-    gamma: float | None = None  # multiple of the weights of R1 and R2 at the end
-    beta2: float | None = None  # second of Adam's betas
-    ema_kimg: float | None = None  # half-life of the generator's moving average
-    aug_p: float | None = None  # probability of augmentation ('fixed')
-
-    def __post_init__(self) -> None:
-        for name in ("kimg", "lr", "gamma", "ema_kimg"):
-            if getattr(self, name) is not None:
-                check_range(self, name)
-        for name in ("beta2", "aug_p"):
-            if getattr(self, name) is not None:
-                check_range(self, name, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -121,7 +101,7 @@ class TrainConfig:
     freezed: int = 0  # Freeze-D: number of D's layers, counted from the image, that are not trained
     resume: str | None = None  # model file with the initial weights
     growth: GrowthConfig | None = None  # None: full size from the start
-    schedule: ScheduleConfig | None = None  # None: all settings stay the same
+    schedule: Schedule | None = None  # None: all settings stay the same
     stage_kimg: float = 0.0  # thousands of images in which each stage of a chain but the last is trained; 0: at once
     guides: tuple[GuideConfig, ...] = ()  # attribute critics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from ..models.family import Family
 from ..models.presets import Preset, Schedule
 from ..models.registry import presets
 from ..ops import prefers_bfloat16
-from .config import GrowthConfig, ScheduleConfig, TrainConfig, refuse_for_chains
+from .config import GrowthConfig, TrainConfig, refuse_for_chains
 
 C = TypeVar("C", bound=ImageConfig)
 _DEFAULT_SCHEDULE = Schedule(kimg=0.0, lr=0.25, gamma=0.1)  # of --schedule-kimg, for presets that have none
@@ -130,16 +131,14 @@ def _build(config: type[C], values: dict[str, Any]) -> C:
     return config(**{name: value for name, value in values.items() if name in names})
 
 
-def _schedule(preset: Preset, options: dict[str, Any], ema_kimg: float) -> ScheduleConfig | None:
+def _schedule(preset: Preset, options: dict[str, Any], ema_kimg: float) -> Schedule | None:
     """Return what the settings move to; `--schedule-kimg` is removed from the options."""
     kimg, given = options.pop("schedule_kimg", None), preset.schedule or _DEFAULT_SCHEDULE
     if kimg == 0 or (kimg is None and preset.schedule is None):
         return None
-    return ScheduleConfig(
+    return dataclasses.replace(
+        given,
         kimg=kimg or given.kimg,
-        lr=given.lr,
-        gamma=given.gamma,
-        beta2=given.beta2,
         ema_kimg=None if given.ema_kimg is None else ema_kimg,
         aug_p=given.aug_p if options.get("aug", preset.aug) == "fixed" and "aug_p" not in options else None,
     )

@@ -14,7 +14,6 @@ from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.errors import MisuseError, SganError
 from stylegan_cli.models.presets import Schedule
 from stylegan_cli.sampling import counter
-from stylegan_cli.training.config import ScheduleConfig
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine, train
 from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
@@ -85,7 +84,7 @@ def test_a_rollback_and_a_schedule_act_together(engine_of):
 def test_lazy_regularization_corrects_the_scheduled_beta(engine_of):
     engine = engine_of("demo", schedule_kimg=1.0)
     config = engine.recipe.config
-    assert config.schedule == ScheduleConfig(1.0, lr=0.25, gamma=0.1)
+    assert config.schedule == Schedule(1.0, lr=0.25, gamma=0.1)
     config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, beta2=0.999))
     other = make_engine(config, engine.recipe.full_dataset)
     other.clock.shown = 1000
@@ -130,7 +129,7 @@ def test_options_scale_a_schedule(dataset):
     constant = make_train_config("r3gan", dataset.spec, aug="noaug", **SMALL)
     assert constant.schedule.aug_p is None and constant.aug == "noaug"
     with pytest.raises(SganError):
-        ScheduleConfig(kimg=-1.0)
+        Schedule(kimg=-1.0)
 
 
 def test_the_average_of_an_encoder_follows_the_schedule(engine_of):

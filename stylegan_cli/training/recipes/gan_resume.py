@@ -12,10 +12,11 @@ from typing import Any
 from ...config import to_json
 from ...data.dataset import Dataset, open_dataset
 from ...errors import MisuseError, SganError, quote
+from ...models.presets import Schedule
 from ...progress import Progress, silent
 from ...runs import latest_snapshot, lock_run
 from ...runs.history import changed_settings, read_history
-from ..config import ScheduleConfig, TrainConfig, read_config
+from ..config import TrainConfig, read_config
 from ..folders import find_kept, read_newest_about, refuse_other_recipe
 from ..guides import check_files
 from ..state_files import list_states
@@ -143,7 +144,7 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     return new
 
 
-def _rescheduled(config: TrainConfig, schedule: ScheduleConfig, changes: dict[str, Any]) -> ScheduleConfig:
+def _rescheduled(config: TrainConfig, schedule: Schedule, changes: dict[str, Any]) -> Schedule:
     """The schedule of a run with changed settings: the moving average gets its new length at the end, and a probability
     that the user sets is constant."""
     ends: dict[str, Any] = {}
