@@ -213,7 +213,7 @@ def make_config(run: Run, data: DataSpec) -> TrainConfig:
     Raises SganError if the settings do not fit each other, or a network lacks a field.
     """
     plain = {name: value for name, value in run.settings.items() if "." not in name}
-    config = make_train_config(run.cfg, data, **{"seed": run.seed, "kimg": _FOREVER, **plain})
+    config = make_train_config(run.cfg, data, **{"seed": run.seed, "kimg": _FOREVER, "precision": "auto", **plain})
     for network in NETWORKS:
         fields, old = _under(run.settings, network), getattr(config, network)
         if unknown := fields.keys() - {f.name for f in dataclasses.fields(old)}:

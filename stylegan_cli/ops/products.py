@@ -27,10 +27,11 @@ def prefers_bfloat16(
     device: torch.device,
     height: int,  # of the images
     width: int,
+    min_pixels: int = MIN_PIXELS,
 ) -> bool:
     """Whether networks of such images run faster with bfloat16: on a processor with instructions that multiply in it
     (AMX or AVX512-BF16), if PyTorch uses them. Without them it emulates bfloat16, more slowly than float32."""
-    if device.type != "cpu" or height * width < MIN_PIXELS or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or height * width < min_pixels or not torch.backends.mkldnn.is_available():
         return False
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -41,10 +41,8 @@ def uniforms(
     shapes: Mapping[str, tuple[int, ...]],  # purpose -> shape
     index: Tensor,  # [N] int64
 ) -> list[Tensor]:  # [N, *shape] float32 each, in (0, 1)
-    """The numbers of `uniform` for several purposes: on a GPU, from one kernel."""
-    if not has_kernels(index.device):  # some are made on the CPU, whatever the networks run on
-        return [_uniform(seed, purpose, index, shape) for purpose, shape in shapes.items()]
-    return _split(_kernel(seed, shapes, index, centered=False), shapes, len(index))
+    """The numbers of `uniform` for several purposes, made together."""
+    return _split(_numbers(seed, shapes, index, centered=False), shapes, len(index))
 
 
 def normals(
@@ -52,11 +50,8 @@ def normals(
     shapes: Mapping[str, tuple[int, ...]],  # purpose -> shape
     index: Tensor,  # [N] int64
 ) -> list[Tensor]:  # [N, *shape] float32 each
-    """The numbers of `normal` for several purposes."""
-    if not has_kernels(index.device):
-        centered = [_uniform(seed, purpose, index, shape).mul_(2).sub_(1) for purpose, shape in shapes.items()]
-        return [u.erfinv_().mul_(math.sqrt(2)) for u in centered]
-    numbers = _kernel(seed, shapes, index, centered=True).erfinv_().mul_(math.sqrt(2))
+    """The numbers of `normal` for several purposes, made together."""
+    numbers = _numbers(seed, shapes, index, centered=True).erfinv_().mul_(math.sqrt(2))
     return _split(numbers, shapes, len(index))
 
 
@@ -77,30 +72,56 @@ def as_integers(
     return ((u * 2**24).long() * high) >> 24  # exact: 2 k + 1 with k of 23 bits, times high
 
 
-# The same in PyTorch's operations.
-
-
-def _uniform(seed: int, purpose: str, index: Tensor, shape: tuple[int, ...]) -> Tensor:  # [N, *shape] float32
-    n, count = index.shape[0], math.prod(shape)
-    low, high = _keys(seed, purpose, index)
-    x = torch.arange(count, dtype=torch.int32, device=index.device).mul_(_signed(0x9E3779B9))
-    x = x[None, :] + low[:, None]
-    x = _mix_(_mix_(x).bitwise_xor_(high[:, None]))
-    x = x.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)  # 23 bits: adding 0.5 stays exact in float32
-    return x.to(torch.float32).add_(0.5).mul_(2.0**-23).reshape(n, *shape)
-
-
-def _keys(seed: int, purpose: str, index: Tensor) -> tuple[Tensor, Tensor]:  # two [N] int32
-    """Compute a 64-bit key for each image: one round of SplitMix64 of the index, offset by seed and purpose."""
-    x = index * _signed(0x9E3779B97F4A7C15, 64) + _purpose_key(seed, purpose)
-    x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9, 64)
-    x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB, 64)
-    x = x ^ _shift_right(x, 31)
-    return x.to(torch.int32), (x >> 32).to(torch.int32)
+def _numbers(
+    seed: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    index: Tensor,  # [N]
+    centered: bool,  # in (-1, 1) instead of (0, 1)
+) -> Tensor:  # [sum of N * the numbers of each shape]
+    keys, counts = [_purpose_key(seed, purpose) for purpose in shapes], [math.prod(shape) for shape in shapes.values()]
+    if not has_kernels(index.device):  # some are made on the CPU, whatever the networks run on
+        return _composite(index, keys, counts, centered)
+    starts = range(0, len(keys), _SEGMENTS)
+    parts = [(keys[i : i + _SEGMENTS], counts[i : i + _SEGMENTS]) for i in starts]
+    numbers = [torch.ops.sgan.counter_uniform(index, *part, centered) for part in parts]
+    return numbers[0] if len(numbers) == 1 else torch.cat(numbers)
 
 
 def _purpose_key(seed: int, purpose: str) -> int:  # 64 bits, signed
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "little", signed=True)
+
+
+def _split(numbers: Tensor, shapes: Mapping[str, tuple[int, ...]], n: int) -> list[Tensor]:  # [N, *shape] each
+    parts = numbers.split([n * math.prod(shape) for shape in shapes.values()])
+    return [part.view(n, *shape) for part, shape in zip(parts, shapes.values(), strict=True)]
+
+
+# The numbers in PyTorch's operations.
+
+
+def _composite(index: Tensor, keys: list[int], counts: list[int], centered: bool) -> Tensor:  # as `_numbers`
+    n = len(index)
+    positions = torch.arange(max(counts, default=0), dtype=torch.int32, device=index.device).mul_(_signed(0x9E3779B9))
+    x = torch.empty(n * sum(counts), dtype=torch.int32, device=index.device)
+    parts = [part.view(n, count) for part, count in zip(x.split([n * c for c in counts]), counts, strict=True)]
+    low, high = _image_keys(keys, index)
+    for part, key in zip(parts, low, strict=True):
+        torch.add(positions[: part.shape[1]], key[:, None], out=part)
+    _mix_(x)
+    for part, key in zip(parts, high, strict=True):
+        part.bitwise_xor_(key[:, None])
+    bits = _mix_(x).bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)  # 23 bits: adding 0.5 stays exact in float32
+    u = bits.to(torch.float32).add_(0.5).mul_(2.0**-23)
+    return u.mul_(2).sub_(1) if centered else u
+
+
+def _image_keys(keys: list[int], index: Tensor) -> tuple[Tensor, Tensor]:  # two [purposes, N] int32
+    """Compute a 64-bit key for each image: one round of SplitMix64 of the index, offset by seed and purpose."""
+    x = index * _signed(0x9E3779B97F4A7C15, 64) + torch.tensor(keys, dtype=torch.int64, device=index.device)[:, None]
+    x = (x ^ _shift_right(x, 30)) * _signed(0xBF58476D1CE4E5B9, 64)
+    x = (x ^ _shift_right(x, 27)) * _signed(0x94D049BB133111EB, 64)
+    x = x ^ _shift_right(x, 31)
+    return x.to(torch.int32), (x >> 32).to(torch.int32)
 
 
 def _mix_(x: Tensor) -> Tensor:  # [...] int32, in place
@@ -118,7 +139,7 @@ def _signed(x: int, bits: int = 32) -> int:
     return x - (1 << bits) if x >> (bits - 1) else x
 
 
-# The kernel: csrc/counter.cu, bound by csrc/library_training.cpp. It makes the same bits, in one launch, not forty.
+# The kernel: csrc/counter.cu, bound by csrc/library_training.cpp. It makes the same bits, in one launch.
 
 _SEGMENTS = 32  # of one launch, as in csrc/kernels.h
 
@@ -128,21 +149,3 @@ torch.library.define("sgan::counter_uniform", "(Tensor index, int[] keys, int[] 
 @torch.library.register_fake("sgan::counter_uniform")
 def _(index, keys, counts, centered):
     return index.new_empty(len(index) * sum(counts), dtype=torch.float32)
-
-
-def _kernel(
-    seed: int,
-    shapes: Mapping[str, tuple[int, ...]],
-    index: Tensor,  # [N]
-    centered: bool,  # in (-1, 1) instead of (0, 1)
-) -> Tensor:  # [sum of N * the numbers of each shape]
-    keys, counts = [_purpose_key(seed, purpose) for purpose in shapes], [math.prod(shape) for shape in shapes.values()]
-    starts = range(0, len(keys), _SEGMENTS)
-    parts = [(keys[i : i + _SEGMENTS], counts[i : i + _SEGMENTS]) for i in starts]
-    numbers = [torch.ops.sgan.counter_uniform(index, *part, centered) for part in parts]
-    return numbers[0] if len(numbers) == 1 else torch.cat(numbers)
-
-
-def _split(numbers: Tensor, shapes: Mapping[str, tuple[int, ...]], n: int) -> list[Tensor]:  # [N, *shape] each
-    parts = numbers.split([n * math.prod(shape) for shape in shapes.values()])
-    return [part.view(n, *shape) for part, shape in zip(parts, shapes.values(), strict=True)]

@@ -78,7 +78,8 @@ def test_least_squares_are_the_published_objective(make_config, make_trainer, ma
     expected = (2 * (logits[:, 0] - 1) ** 2 + 30 * (f - 1) ** 2).sum()
     assert loss == pytest.approx(expected.item() / 4, rel=1e-12)
     loss = objective.discriminator_main(batch)
-    (_, fake), (_, real), (_, judged) = *d, *c
+    (_, both), (_, judged) = *d, *c
+    fake, real = (x.flatten(0, 1) for x in both.unflatten(0, (config.discriminator.batch_group, 2, -1)).unbind(1))
     f = ((judged - critic.info.low) / (critic.info.high - critic.info.low)).clamp(0, 1)
     expected = ((real[:, 0] - 1) ** 2 + fake[:, 0] ** 2 + 0.1 * f * (fake[:, 0] - 1) ** 2).sum()
     assert loss == pytest.approx(expected.item() / 2, rel=1e-12)

@@ -385,9 +385,8 @@ def test_gradients_of_both_penalties_are_complete(trainer):
 
 
 @pytest.mark.parametrize("group, std_channels, passes", [(2, 1, 1), (4, 1, 1), (8, 1, 2), (None, 1, 2), (4, 0, 1)])
-def test_fakes_and_reals_share_a_pass_but_no_group(make_config, make_trainer, monkeypatch, group, std_channels, passes):
+def test_fakes_and_reals_share_a_pass_but_no_group(make_config, make_trainer, group, std_channels, passes):
     """The logits are those of a pass for each kind; the group of 8 is larger than the batch."""
-    monkeypatch.setattr("stylegan_cli.training.recipes.gan_objective.has_kernels", lambda device: True)  # as on a GPU
     config = make_config(label="hat", aug="ada", aug_p=0.5, batch=8)
     networks = dataclasses.replace(config.discriminator, mbstd_group=2, mbstd_channels=std_channels)
     trainer = make_trainer(dataclasses.replace(config, discriminator=networks), dtype=torch.float64)

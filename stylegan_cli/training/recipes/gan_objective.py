@@ -19,7 +19,7 @@ from ...distributed import sum_over_ranks, world_size
 from ...layers.statistics import collect_statistics, commit_statistics, discard_statistics
 from ...models.discriminator import Discriminator
 from ...models.generator import Generator
-from ...ops import blur2d, has_kernels, tensor_cores
+from ...ops import blur2d, tensor_cores
 from ...sampling import counter
 from ...sampling.latents import sample_noise
 from .. import losses
@@ -354,15 +354,15 @@ class Objective:
         fakes: Tensor,  # [N, C, H, W]
         batch: GanBatch,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # [N, 1] logits of fakes, reals; [N, c_dim] class logits
-        """On a GPU one pass over both, ordered so that no group of the minibatch deviation has images of both kinds;
-        two passes where the group is the whole batch, and on a CPU, whose caches are small."""
+        """One pass over both, ordered so that no group of the minibatch deviation has images of both kinds; two passes
+        where the group is whatever the batch is."""
         n, own_group = len(fakes), self.config.discriminator.batch_group
         group = own_group or n
         kinds = (
             (fakes, self.fake_condition(batch, "d"), "d.fake.aug"),
             (batch.images, self.real_condition(batch), "d.real.aug"),
         )
-        if not has_kernels(fakes.device) or group > n or group == n and own_group is None:
+        if group > n or group == n and own_group is None:
             (fake, a), (real, b) = (self._discriminate(x, c, batch, purpose) for x, c, purpose in kinds)
             return fake, real, a, b
         size = (group, n // group)  # image i is member i / groups of group i mod groups
