@@ -46,7 +46,7 @@ _NVIDIA_NAMES = {
 }
 _FIELD_NAMES = {argument: field for field, argument in _NVIDIA_NAMES.items()}
 # Fields without an argument: NVIDIA's networks have one fixed value, see _check_supported
-_FIXED = ("height", "width", "labels", "family", "blur", "fade")
+_FIXED = ("height", "width", "labels", "family", "blur", "fade", "input", "noise")
 # Arguments that NVIDIA's classes take in nested dictionaries
 _SYNTHESIS = ("channel_base", "channel_max", "num_fp16_res", "conv_clamp", "architecture", "resample_filter")
 _NESTED = {
@@ -114,6 +114,8 @@ def _check_supported(generator: GeneratorConfig, discriminator: LevelsDiscrimina
             "NVIDIA's discriminator does not support growing or an additional blur filter.",
             hint="Use --drop-discriminator.",
         )
+    if isinstance(generator, StyleGAN2Config) and (generator.input != "const" or not generator.noise):
+        raise SganError("NVIDIA's StyleGAN2 supports only a constant input, and noise.", hint=_OTHER_FORMATS)
     for config in (generator, discriminator or generator):
         if base_size(config.height, config.width)[:2] != (4, 4):
             size = f"{config.height}x{config.width}"

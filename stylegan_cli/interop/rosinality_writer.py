@@ -88,6 +88,8 @@ def check_layers(
 def _generator_limits(config: StyleGAN2Config) -> list[tuple[bool, str]]:
     return [
         (config.architecture != "skip", f"only the architecture 'skip', not {config.architecture!r}"),
+        (config.input != "const", f"only a constant input, not {config.input!r}"),
+        (not config.noise, "only layers with noise"),
         (config.mapping_lr != 0.01, f"only a mapping_lr of 0.01, not {config.mapping_lr:g}"),
         (config.z_dim != config.w_dim, f"only equal dimensions of z and w, not {config.z_dim} and {config.w_dim}"),
     ]

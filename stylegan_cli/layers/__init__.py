@@ -4,6 +4,7 @@ from .adain import adain
 from .attention import SelfAttention
 from .batch_norm import BatchNorm, ConditionalBatchNorm, measure_standing_statistics
 from .conv import EqualConv2d, scaled_weights
+from .fourier import FourierInput
 from .layout import to_memory_format
 from .linear import EqualLinear
 from .modulated import ModulatedConv2d, ToRGB, batched_styles

@@ -53,6 +53,7 @@ class ModulatedConv2d(nn.Module):
         up: int = 1,  # 1 or 2; 2: the input has half the size of the output
         fir: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0),  # resampling filter
         clamp: float | None = None,  # bound on the output
+        noise: bool = True,  # whether it can add noise
     ):
         super().__init__()
         self.up, self.clamp = up, clamp
@@ -60,8 +61,9 @@ class ModulatedConv2d(nn.Module):
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(normal(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.noise_strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("noise_const", normal(height, width))
+        self.noise_strength = nn.Parameter(torch.zeros([])) if noise else None
+        if noise:
+            self.register_buffer("noise_const", normal(height, width))
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", fir_filter(fir), persistent=False)
 
@@ -140,8 +142,10 @@ class FrozenConv2d(nn.Module):
         weight = weight.to(dtype).transpose(0, 1) if self.up == 2 else weight.to(dtype)
         weight = weight.contiguous(memory_format=torch.channels_last)
         self.weight = weight.transpose(0, 1) if self.up == 2 else weight
-        self.bias, self.noise_strength = layer.bias.detach(), layer.noise_strength.detach()
-        self.register_buffer("noise_const", layer.get_buffer("noise_const") * self.noise_strength)
+        self.bias, self.noise_strength = layer.bias.detach(), None
+        if layer.noise_strength is not None:
+            self.noise_strength = layer.noise_strength.detach()
+            self.register_buffer("noise_const", layer.get_buffer("noise_const") * self.noise_strength)
         self.resample_filter = layer.resample_filter
         self.convolution = PackedConvolution()
 

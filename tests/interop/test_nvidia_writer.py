@@ -158,6 +158,14 @@ def test_unsupported_networks_are_refused(changes, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("changes", [{"input": "fourier"}, {"noise": False}], ids=str)
+def test_other_inputs_and_layers_without_noise_are_refused(changes, tmp_path):
+    G = build_generator(StyleGAN2Config(32, 32, channel_base=128, **changes))
+    with pytest.raises(SganError, match="only a constant input, and noise"):
+        write_nvidia(tmp_path / "m.pkl", G, None, "ada")
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_families_are_refused(tmp_path):
     orig = {"architecture": "orig", "channel_base": 64, "channel_max": 8}
     G = build_generator(StyleGANConfig(16, 16, fir=(1.0, 1.0), z_dim=8, w_dim=8, channel_base=64, channel_max=8))

@@ -141,6 +141,8 @@ G64, D64 = StyleGAN2Config(64, 64), LevelsDiscriminatorConfig(64, 64)
         (G64, {"architecture": "orig"}, "'skip', not 'orig'"),
         (D64, {"architecture": "skip"}, "'resnet', not 'skip'"),
         (StyleGANConfig(64, 64), {}, "support only StyleGAN2, not the family 'stylegan'"),
+        (G64, {"input": "fourier"}, "a constant input, not 'fourier'"),
+        (G64, {"noise": False}, "only layers with noise"),
         (G64, {"mapping_lr": 0.1}, "mapping_lr of 0.01, not 0.1"),
         (G64, {"z_dim": 256}, "not 256 and 512"),
         (D64, {"mbstd_channels": 4}, "standard deviation, not 4"),

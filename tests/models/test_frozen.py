@@ -35,6 +35,7 @@ CONFIGS = {
     "wide": StyleGAN2Config(16, 24, **SIZES, channels=1, conv_clamp=0.5, fir=(1.0, 2.0, 1.0)),
     "resnet": StyleGAN2Config(32, 32, **SIZES, architecture="resnet"),
     "orig": StyleGAN2Config(32, 32, **SIZES, architecture="orig"),
+    "waves": StyleGAN2Config(32, 32, **SIZES, input="fourier", noise=False),
     "stylegan": StyleGANConfig(32, 32, **SIZES),
     "latent": StyleGANConfig(32, 32, **SIZES, input="latent", noise=False),
     "progan": ProGANConfig(32, 32, z_dim=8, channel_base=128, channel_max=16),

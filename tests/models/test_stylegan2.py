@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
+from stylegan_cli.errors import SganError
 from stylegan_cli.layers import normalize_2nd_moment
 from stylegan_cli.models.registry import build_generator
 from stylegan_cli.models.stylegan2.config import StyleGAN2Config
 from stylegan_cli.models.summary import parameter_count, summarize
 from stylegan_cli.ops import conv2d_resample, fir_filter, upsample2d, use
+from stylegan_cli.sampling.view import view_transform
 
 ARCHITECTURES = ["skip", "resnet", "orig"]
 
@@ -275,3 +277,37 @@ def test_the_generator_is_mapping_then_synthesis(make_g, randn):
     assert torch.equal(G.mapping(z)[:, 0], G.mapping(z)[:, -1])
     assert torch.allclose(G(z), G(z * 7), atol=1e-6)  # z is normalized
     assert torch.allclose(normalize_2nd_moment(z).square().mean(1), torch.ones(3).double())
+
+
+# ------------------------------------------------------------------- StyleGAN3's configurations B and C
+
+
+def test_a_fourier_input_moves_with_its_transform(make_g, randn):
+    """Its frequencies are at most 2 cycles per image, all that 4 pixels can have; a quarter of the image is a pixel."""
+    G = make_g(32, 64, input="fourier")
+    block, ws = G.synthesis.b4, G.mapping(randn(2, G.config.z_dim))
+    assert not hasattr(block, "const") and block.input.freqs.norm(dim=1).amax() < 2
+    still, moved = (block(ws, view_transform(offset, None)) for offset in ((0.0, 0.0), (0.125, 0.25)))
+    assert still.shape == (2, block.input.freqs.shape[0], 4, 8)
+    torch.testing.assert_close(moved[:, :, 1:, 1:], still[:, :, :-1, :-1])
+    assert not torch.allclose(moved, still, atol=0.1)
+    assert not torch.allclose(*(G.synthesis(ws, transform=view_transform(t, None)) for t in ((0.0, 0.0), (0.1, 0.0))))
+
+
+def test_only_a_fourier_input_takes_a_transform(make_g, randn):
+    G = make_g(32, 32)
+    assert not G.config.takes_transform
+    with pytest.raises(ValueError, match="cannot be transformed"):
+        G.synthesis(G.mapping(randn(1, G.config.z_dim)), transform=torch.eye(3))
+
+
+def test_without_noise(make_g, randn):
+    G = make_g(32, 32, noise=False)
+    assert not G.noise_layers and not any("noise" in name for name in G.state_dict())
+    ws = G.mapping(randn(2, G.config.z_dim))
+    torch.testing.assert_close(G.synthesis(ws, noise="random"), G.synthesis(ws, noise="none"), rtol=0, atol=0)
+
+
+def test_an_unknown_input():
+    with pytest.raises(SganError, match="input"):
+        StyleGAN2Config(32, 32, input="latent")

@@ -41,7 +41,7 @@ def test_translation_of_a_rectangle_is_in_its_own_widths_and_heights():
     G = build_generator(StyleGAN3Config(32, 64, **SMALL)).synthesis.input
     w = torch.zeros(1, 16)
     still, moved = G(w, None), G(w, view_transform((0.125, 0.25), None))
-    s = G.signal.rate // 4  # pixels of 1/8 of the width, and of 1/4 of the height
+    s = G.rate // 4  # pixels of 1/8 of the width, and of 1/4 of the height
     torch.testing.assert_close(moved[:, :, s:, s:], still[:, :, :-s, :-s], atol=1e-5, rtol=0)
 
 
@@ -52,7 +52,7 @@ def test_a_rectangle_rotates_then_translates_in_its_own_widths_and_heights():
     w, layer = torch.zeros(1, 16), G.synthesis.input
     turned = layer(w, SamplingOptions(rotate=90.0).view(G))
     moved = layer(w, SamplingOptions(rotate=90.0, translate=(0.125, 0.25)).view(G))
-    s = layer.signal.rate // 4
+    s = layer.rate // 4
     torch.testing.assert_close(moved[:, :, s:, s:], turned[:, :, :-s, :-s], atol=1e-4, rtol=0)
 
 

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ...layers import EqualConv2d, EqualLinear, ModulatedConv2d, ToRGB, batched_styles
+from ...layers import EqualConv2d, EqualLinear, FourierInput, ModulatedConv2d, ToRGB, batched_styles
 from ...layers.initial import normal
 from ...ops import fir_filter, has_kernels
 from ..config import Level
@@ -29,7 +29,7 @@ def layer_table(
         at, size = f"synthesis.b{level.name}", (level.height, level.width)
         last = level is levels[-1]
         for name in ("conv0", "conv1") if k else ("conv1",):
-            rows.append(LayerInfo(f"{at}.{name}", "conv", w_index, k, *size, level.channels, True, level.half))
+            rows.append(LayerInfo(f"{at}.{name}", "conv", w_index, k, *size, level.channels, config.noise, level.half))
             w_index += 1
         if last or config.architecture == "skip":  # shares its latent with the next level's first convolution
             group = k if last else k + 1
@@ -38,7 +38,7 @@ def layer_table(
 
 
 class Block(nn.Module):
-    """The modules of one level: at the lowest level the constant, else conv0; conv1; and depending on the architecture
+    """The modules of one level: at the lowest level the input, else conv0; conv1; and depending on the architecture
     a toRGB and a shortcut."""
 
     def __init__(
@@ -57,8 +57,12 @@ class Block(nn.Module):
             width=level.width,
             fir=config.fir,
             clamp=config.conv_clamp,
+            noise=config.noise,
         )
-        if below is None:
+        if below is None and config.input == "fourier":
+            size, sides = (level.channels, level.height, level.width), (level.width / 4, level.height / 4)
+            self.input = FourierInput(*size, rate=4, cutoff=2.0, sides=sides)
+        elif below is None:
             self.const = nn.Parameter(normal(level.channels, level.height, level.width))
         else:
             self.conv0 = convolution(below.channels, up=2)
@@ -72,10 +76,13 @@ class Block(nn.Module):
 
     def forward(
         self,
-        count: int,
-    ) -> Tensor:  # [count, channels, height, width]
-        """The constant of the lowest level, repeated."""
-        return self.const.expand(count, -1, -1, -1)
+        ws: Tensor,  # [N, num_ws, w_dim], of which the number is read
+        transform: Tensor | None,  # [3, 3] or [N, 3, 3]
+    ) -> Tensor:  # [N, channels, height, width]
+        """The input of the lowest level."""
+        if hasattr(self, "input"):
+            return self.input(ws, transform)
+        return self.const.expand(ws.shape[0], -1, -1, -1)
 
 
 class SynthesisNetwork(Synthesis):
@@ -97,8 +104,8 @@ class SynthesisNetwork(Synthesis):
         dtype: torch.dtype | None,
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
-        x, image = self.get_submodule("b4")(ws.shape[0]), None
         each_w = ws.unbind(1)  # its gradient is a single operation
+        x, image = self.get_submodule("b4")(ws, transform), None
         styles = self._styles(each_w) if isinstance(ws, Tensor) and has_kernels(ws.device) else {}
         shortcut = None  # 'resnet': from the level below, added after conv1
         for row in self.layers:
@@ -114,9 +121,9 @@ class SynthesisNetwork(Synthesis):
             if name == "conv0" and self.is_residual:
                 shortcut = block.skip(x, gain=math.sqrt(0.5))
             if shortcut is None or name == "conv0":
-                x = layer(x, w, noise[row.name])
+                x = layer(x, w, noise.get(row.name))
             else:
-                x = shortcut + layer(x, w, noise[row.name], gain=math.sqrt(0.5))
+                x = shortcut + layer(x, w, noise.get(row.name), gain=math.sqrt(0.5))
         assert image is not None  # the highest level has a toRGB
         return image
 

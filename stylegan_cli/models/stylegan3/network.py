@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ...layers import EqualLinear
+from ...layers import EqualLinear, FourierInput
 from ...layers.initial import normal
 from ...layers.precision import clamp_for
 from ...layers.statistics import RunningMean
@@ -49,78 +49,6 @@ def layer_table(
 
 def _margin(config: StyleGAN3Config, signal: Signal) -> int:
     return (signal.height - signal.rate * config.height // config.level) // 2
-
-
-class FourierInput(nn.Module):
-    """x = W a sin(2 pi (f p + phi)) / sqrt(C) at every pixel p, with frequencies f and phases phi that a latent rotates
-    and moves (Karras et al. 2021, section 3.1, appendix F.1)."""
-
-    def __init__(
-        self,
-        signal: Signal,
-        w_dim: int,
-        sides: tuple[float, float],  # width and height of the image in sides of the nominal resolution
-        moves: bool = True,  # whether w moves the waves; else only a transform does
-    ):
-        super().__init__()
-        self.signal, self.sides, self.moves = signal, sides, moves
-        self.freqs: Tensor
-        self.phases: Tensor
-        self.register_buffer("freqs", _frequencies(signal))
-        self.register_buffer("phases", torch.empty(signal.channels).uniform_(-0.5, 0.5))
-        self.weight = nn.Parameter(normal(signal.channels, signal.channels))
-        self.affine = EqualLinear(w_dim, 4)
-        with torch.no_grad():
-            self.affine.weight.zero_()
-            assert self.affine.bias is not None
-            self.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
-
-    def forward(
-        self,
-        w: Tensor,  # [N, w_dim]
-        transform: Tensor | None,  # [3, 3] or [N, 3, 3], inverse of the image's motion in image widths; None: identity
-    ) -> Tensor:  # [N, C, height, width]
-        m = self._motion(w)
-        m = m if transform is None else m @ self._in_nominal_sides(transform.to(m))
-        freqs = self.freqs @ m[:, :2, :2]  # [N, C, 2]
-        phases = self.phases + m[:, :2, 2] @ self.freqs.t()  # [N, C]
-        s = self.signal
-        # Frequencies that a transform moves out of the band fade out.
-        fade = 1 - (freqs.norm(dim=2) - s.cutoff) / max(s.rate / 2 - s.cutoff, 1e-6)
-        amplitudes = fade.clamp(0, 1)  # [N, C]
-        x, y = (self._positions(n, m) for n in (s.width, s.height))
-        cycles = freqs[:, None, None, :, 0] * x[:, None] + freqs[:, None, None, :, 1] * y[:, None, None]
-        waves = (2 * math.pi * (cycles + phases[:, None, None])).sin() * amplitudes[:, None, None]  # [N, H, W, C]
-        mixed = waves @ (self.weight / math.sqrt(s.channels)).t()
-        return mixed.permute(0, 3, 1, 2)
-
-    def _motion(self, w: Tensor) -> Tensor:  # [N, 3, 3]
-        """The rotation and translation of the latents: rotate(r) translate(-t)."""
-        if not self.moves:
-            return torch.eye(3, dtype=w.dtype, device=w.device).expand(w.shape[0], 3, 3)
-        t = self.affine(w)
-        t = t / t[:, :2].norm(dim=1, keepdim=True)
-        cos, sin, x, y = t.unbind(1)
-        zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-        rows = (cos, -sin, sin * y - cos * x, sin, cos, -sin * x - cos * y, zero, zero, one)
-        return torch.stack(rows, 1).reshape(-1, 3, 3)
-
-    def _in_nominal_sides(self, transform: Tensor) -> Tensor:  # [3, 3] or [N, 3, 3]
-        """The transform with a translation in sides of the nominal resolution instead of image widths and heights."""
-        return transform * transform.new_tensor([[1, 1, self.sides[0]], [1, 1, self.sides[1]], [1, 1, 1]])
-
-    def _positions(self, count: int, like: Tensor) -> Tensor:  # [count], in widths of the nominal image
-        i = torch.arange(count, device=like.device, dtype=like.dtype)
-        return (i + (0.5 - count / 2)) / self.signal.rate
-
-
-def _frequencies(signal: Signal) -> Tensor:  # [C, 2]
-    """Uniform over the disc of the band: the radius of a normal vector has the distribution 1 - exp(-r^2 / 2)."""
-    direction = normal(signal.channels, 2)
-    if direction.is_meta:
-        return direction
-    radius = direction.norm(dim=1, keepdim=True)
-    return direction / radius * (-radius.square() / 4).exp() * signal.cutoff
 
 
 class Layer(RunningMean):
@@ -193,8 +121,9 @@ class SynthesisNetwork(Synthesis):
     def __init__(self, config: StyleGAN3Config):
         super().__init__(layer_table(config), config.w_dim)
         self.output_scale = config.output_scale
-        sides = config.width / config.level, config.height / config.level
-        self.input = FourierInput(signals(config)[0], config.w_dim, sides, config.moves)
+        first, sides = signals(config)[0], (config.width / config.level, config.height / config.level)
+        size = first.channels, first.height, first.width
+        self.input = FourierInput(*size, first.rate, first.cutoff, sides, config.w_dim, config.moves)
         for spec in layer_specs(config):
             self.add_module(spec.name, Layer(config, spec))
 
