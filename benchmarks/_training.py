@@ -184,6 +184,7 @@ def do(run: Run, options: Options) -> Row:
             trained = train(run, parts)
             networks = {"G": trained.G, "D": trained.D}
             outcome |= {"kimg": trained.kimg, "processor_seconds": round(trained.seconds, 1)}
+            outcome["precision"] = trained.config.precision
             outcome["parameters"] = {name: count_parameters(network) for name, network in networks.items()}
             keep(run, trained, options.folder)
             figures = measure_model(run, trained.G, parts, options)

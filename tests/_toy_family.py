@@ -29,9 +29,12 @@ from stylegan_cli.models.registry import FAMILIES
 class ToyConfig(LevelsConfig, StyledConfig):
     family: ClassVar[str] = "toy"
     title: ClassVar[str] = "Toy"
-    takes_transform: ClassVar[bool] = True
 
     slope: float = 0.1  # of the activation; a field that no other family has
+
+    @property
+    def takes_transform(self) -> bool:
+        return True
 
 
 class ToyLayer(RunningMean):

@@ -114,8 +114,11 @@ def _check_supported(generator: GeneratorConfig, discriminator: LevelsDiscrimina
             "NVIDIA's discriminator does not support growing or an additional blur filter.",
             hint="Use --drop-discriminator.",
         )
-    if isinstance(generator, StyleGAN2Config) and (generator.input != "const" or not generator.noise):
-        raise SganError("NVIDIA's StyleGAN2 supports only a constant input, and noise.", hint=_OTHER_FORMATS)
+    if isinstance(generator, StyleGAN2Config) and generator.input != "const":
+        message = f"NVIDIA's StyleGAN2 supports only a constant input, not {generator.input!r}."
+        raise SganError(message, hint=_OTHER_FORMATS)
+    if isinstance(generator, StyleGAN2Config) and not generator.noise:
+        raise SganError("NVIDIA's StyleGAN2 supports only layers with noise.", hint=_OTHER_FORMATS)
     for config in (generator, discriminator or generator):
         if base_size(config.height, config.width)[:2] != (4, 4):
             size = f"{config.height}x{config.width}"

@@ -1,4 +1,4 @@
-"""The input of an alias-free generator: waves (Karras et al. 2021, section 3.1, appendix F.1)."""
+"""Fourier features as the input of a generator (Karras et al. 2021, section 3.1, appendix F.1)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ class FourierInput(nn.Module):
         cutoff: float,  # highest frequency, in cycles per side of the nominal resolution
         sides: tuple[float, float],  # width and height of the image in sides of the nominal resolution
         w_dim: int | None = None,  # None: there is no latent
-        moves: bool = True,  # whether the latent moves the waves; else only a transform does
+        moves: bool = True,  # with a latent: whether it moves the waves; else only a transform does
     ):
         super().__init__()
         self.height, self.width, self.rate, self.cutoff = height, width, rate, cutoff
-        self.sides, self.moves = sides, moves and w_dim is not None
+        self.moves = moves and w_dim is not None
+        self.in_sides: Tensor  # factors on a transform: its translation in nominal sides, not in those of the image
+        scale = torch.tensor([[1, 1, sides[0]], [1, 1, sides[1]], [1, 1, 1]], dtype=torch.float32, device="cpu")
+        self.register_buffer("in_sides", scale, persistent=False)
         self.freqs: Tensor
         self.phases: Tensor
         self.register_buffer("freqs", _frequencies(channels, cutoff))
@@ -44,11 +47,11 @@ class FourierInput(nn.Module):
 
     def forward(
         self,
-        w: Tensor,  # [N, w_dim]; without a latent [N, ...], of which the number is read
+        w: Tensor,  # [N, w_dim]; only N matters where no latent moves the waves
         transform: Tensor | None,  # [3, 3] or [N, 3, 3], inverse of the image's motion in image widths; None: identity
     ) -> Tensor:  # [N, C, height, width]
         m = self._motion(w)
-        m = m if transform is None else m @ self._in_nominal_sides(transform.to(m))
+        m = m if transform is None else m @ (transform.to(m) * self.in_sides)
         freqs = self.freqs @ m[:, :2, :2]  # [N, C, 2]
         phases = self.phases + m[:, :2, 2] @ self.freqs.t()  # [N, C]
         # Frequencies that a transform moves out of the band fade out.
@@ -70,10 +73,6 @@ class FourierInput(nn.Module):
         zero, one = torch.zeros_like(cos), torch.ones_like(cos)
         rows = (cos, -sin, sin * y - cos * x, sin, cos, -sin * x - cos * y, zero, zero, one)
         return torch.stack(rows, 1).reshape(-1, 3, 3)
-
-    def _in_nominal_sides(self, transform: Tensor) -> Tensor:  # [3, 3] or [N, 3, 3]
-        """The transform with a translation in sides of the nominal resolution instead of image widths and heights."""
-        return transform * transform.new_tensor([[1, 1, self.sides[0]], [1, 1, self.sides[1]], [1, 1, 1]])
 
     def _positions(self, count: int, like: Tensor) -> Tensor:  # [count], in widths of the nominal image
         i = torch.arange(count, device=like.device, dtype=like.dtype)

@@ -49,7 +49,6 @@ class GeneratorConfig(ImageConfig):
 
     family: ClassVar[str]  # name in files and in the registry
     title: ClassVar[str]  # name for users
-    takes_transform: ClassVar[bool] = False  # whether the input of the synthesis can be translated and rotated
     has_styles: ClassVar[bool] = True  # whether several latents w control an image, which can be mixed
     half_type: ClassVar[str] = "fp16"  # the precision of mixed training on a GPU, a name of training.choices.PRECISIONS
     is_chain: ClassVar[bool] = False  # whether it is a chain of generators, see models/chain
@@ -63,6 +62,11 @@ class GeneratorConfig(ImageConfig):
         # Dimension of a latent w: a field in most families, otherwise derived from other fields.
         @property
         def w_dim(self) -> int: ...
+
+    @property
+    def takes_transform(self) -> bool:
+        """Whether the input of the synthesis can be translated and rotated."""
+        return False
 
     def describe(
         self,

@@ -187,6 +187,7 @@ class _Frozen:
         transform: Tensor | None,
     ) -> Tensor:  # [N, channels, height, width]
         maps = self.network.noise_maps(noise, ws)
+        transform = transform if transform is None else transform.to(ws)  # a graph cannot copy it from the CPU
         if noise != "const":  # which has the strengths already
             maps = {name: _scaled(x, self.strengths.get(name)) for name, x in maps.items()}
         if ws.device.type == "cpu":

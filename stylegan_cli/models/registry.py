@@ -58,10 +58,8 @@ def require_transform(
 ) -> None:
     """Raise SganError if the input of a generator cannot be moved."""
     if not config.takes_transform:
-        titles = [family.title for family in FAMILIES.values() if family.config.takes_transform is True]  # all models
-        kinds = " and ".join(titles)
         raise SganError(
-            f"{what} needs a model with an input transform, which {kinds} models have and {config.title} models do not."
+            f"{what} needs a model whose input can be translated and rotated; that of this {config.title} model cannot."
         )
 
 

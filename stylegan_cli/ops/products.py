@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .dispatch import choose
 
-MIN_PIXELS = 64 * 64  # networks of smaller images spend little of their time in convolutions
+MIN_PIXELS = 64 * 64  # of images that are generated: smaller ones take little of their time in convolutions
+MIN_PIXELS_TRAINING = 32 * 32  # gradients have twice as many convolutions, and their batches are larger
 MIN_CHANNELS = 16  # with fewer, a convolution is bound by memory, and rounding costs more than it saves
 
 _min_height: ContextVar[int | None] = ContextVar("lowest height with bfloat16 products", default=None)
@@ -27,11 +28,12 @@ def prefers_bfloat16(
     device: torch.device,
     height: int,  # of the images
     width: int,
-    min_pixels: int = MIN_PIXELS,
+    training: bool = False,
 ) -> bool:
     """Whether networks of such images run faster with bfloat16: on a processor with instructions that multiply in it
     (AMX or AVX512-BF16), if PyTorch uses them. Without them it emulates bfloat16, more slowly than float32."""
-    if device.type != "cpu" or height * width < min_pixels or not torch.backends.mkldnn.is_available():
+    least = MIN_PIXELS_TRAINING if training else MIN_PIXELS
+    if device.type != "cpu" or height * width < least or not torch.backends.mkldnn.is_available():
         return False
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -41,7 +41,7 @@ def uniforms(
     shapes: Mapping[str, tuple[int, ...]],  # purpose -> shape
     index: Tensor,  # [N] int64
 ) -> list[Tensor]:  # [N, *shape] float32 each, in (0, 1)
-    """The numbers of `uniform` for several purposes, made together."""
+    """The numbers of `uniform` for several purposes, made together: they share memory."""
     return _split(_numbers(seed, shapes, index, centered=False), shapes, len(index))
 
 
@@ -50,7 +50,7 @@ def normals(
     shapes: Mapping[str, tuple[int, ...]],  # purpose -> shape
     index: Tensor,  # [N] int64
 ) -> list[Tensor]:  # [N, *shape] float32 each
-    """The numbers of `normal` for several purposes, made together."""
+    """The numbers of `normal` for several purposes, made together: they share memory."""
     numbers = _numbers(seed, shapes, index, centered=True).erfinv_().mul_(math.sqrt(2))
     return _split(numbers, shapes, len(index))
 
@@ -79,7 +79,7 @@ def _numbers(
     centered: bool,  # in (-1, 1) instead of (0, 1)
 ) -> Tensor:  # [sum of N * the numbers of each shape]
     keys, counts = [_purpose_key(seed, purpose) for purpose in shapes], [math.prod(shape) for shape in shapes.values()]
-    if not has_kernels(index.device):  # some are made on the CPU, whatever the networks run on
+    if not shapes or not has_kernels(index.device):  # some are made on the CPU, whatever the networks run on
         return _composite(index, keys, counts, centered)
     starts = range(0, len(keys), _SEGMENTS)
     parts = [(keys[i : i + _SEGMENTS], counts[i : i + _SEGMENTS]) for i in starts]
@@ -99,7 +99,7 @@ def _split(numbers: Tensor, shapes: Mapping[str, tuple[int, ...]], n: int) -> li
 # The numbers in PyTorch's operations.
 
 
-def _composite(index: Tensor, keys: list[int], counts: list[int], centered: bool) -> Tensor:  # as `_numbers`
+def _composite(index: Tensor, keys: list[int], counts: list[int], centered: bool) -> Tensor:  # [sum of N * counts]
     n = len(index)
     positions = torch.arange(max(counts, default=0), dtype=torch.int32, device=index.device).mul_(_signed(0x9E3779B9))
     x = torch.empty(n * sum(counts), dtype=torch.int32, device=index.device)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import MisuseError
+from ..errors import MisuseError, SganError
 from ..models.generator import Generator
 from ..models.registry import require_transform
 from ..ops import to_float64
@@ -179,6 +179,8 @@ def plan_video(
     _check_kind(kind, items, options)
     if lock_view:
         require_transform(G.config, "--lock-view")
+        if not input_indices(G):
+            raise SganError("--lock-view needs a model whose latents move the image; those of this model do not.")
     if options.view(G) is not None and len(items) == (cells or 1) < min_keyframes * (cells or 1):
         items = [*items, *items]  # images that only move
     latents = collect_latents(G, items, options, model)

@@ -148,7 +148,7 @@ def _precision(family: Family, device: str, data: DataSpec) -> str:
     if device.startswith("cuda"):
         return family.config.half_type
     mixed = family.config.half_type in ("fp16", "bf16") and device == "cpu"
-    faster = prefers_bfloat16(torch.device("cpu"), data.height, data.width, min_pixels=32 * 32)
+    faster = prefers_bfloat16(torch.device("cpu"), data.height, data.width, training=True)
     return "bf16" if mixed and faster else "fp32"
 
 

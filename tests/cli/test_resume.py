@@ -51,7 +51,7 @@ def test_resume_refuses_other_settings(sgan, tiny_run):
 
 def test_resume_keeps_the_precision(sgan, rgb_set, monkeypatch, tmp_path):
     """Also where --precision auto would choose another."""
-    monkeypatch.setattr(products, "MIN_PIXELS", 0)
+    monkeypatch.setattr(products, "MIN_PIXELS_TRAINING", 0)
     capability = {"_is_amx_tile_supported": True, "_is_avx512_bf16_supported": False}
     for name in capability:
         monkeypatch.setattr(torch.cpu, name, lambda name=name: capability[name], raising=False)

@@ -104,8 +104,9 @@ def test_double_precision():
     assert_same(frozen_synthesis(G)(ws), G.synthesis(ws), 1e-12)
 
 
-def test_a_transform():
-    G = generator("toy")
+@pytest.mark.parametrize("name", ["toy", "waves", "stylegan3"])
+def test_a_transform(name):
+    G = generator(name)
     ws, transform = latents(G), torch.tensor([[1.0, 0, 0.2], [0, 1, 0.1], [0, 0, 1]])
     frozen = frozen_synthesis(G)
     assert_same(frozen(ws, transform=transform), G.synthesis(ws, transform=transform))

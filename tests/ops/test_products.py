@@ -31,6 +31,8 @@ def test_preferred_where_the_processor_multiplies_in_bfloat16(processor, capabil
     processor(*capabilities)
     assert prefers_bfloat16(CPU, 256, 256) is expected
     assert prefers_bfloat16(CPU, 128, 32) is expected and not prefers_bfloat16(CPU, 32, 32)
+    assert prefers_bfloat16(CPU, 32, 32, training=True) is expected
+    assert not prefers_bfloat16(CPU, 16, 16, training=True)
     assert not prefers_bfloat16(torch.device("cuda"), 256, 256)
 
 

@@ -33,6 +33,16 @@ def test_numbers_do_not_depend_on_batch_and_order(sample):
         assert torch.equal(sample(3, "z", INDEX[rank::3], (4, 5)), whole[rank::3])
 
 
+@pytest.mark.parametrize("count", [0, 1, 5])
+@pytest.mark.parametrize("several, one", [(counter.uniforms, counter.uniform), (counter.normals, counter.normal)])
+def test_numbers_of_several_purposes_are_those_of_each(several, one, count):
+    shapes, index = {"a": (), "b": (0,), "c": (7, 5), "d": (3, 1, 2)}, INDEX[7 : 7 + count]
+    results = several(3, shapes, index)
+    for result, (purpose, shape) in zip(results, shapes.items(), strict=True):
+        assert result.shape == (count, *shape) and torch.equal(result, one(3, purpose, index, shape))
+    assert several(3, {}, index) == []
+
+
 def test_the_global_generator_is_not_changed():
     state = torch.get_rng_state()
     counter.normal(0, "z", INDEX, (3,))

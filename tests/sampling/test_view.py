@@ -112,10 +112,17 @@ def test_models_without_an_input_to_move():
     G = build_generator(StyleGAN2Config(16, 16, channel_base=128, channel_max=8))
     for options in (SamplingOptions(translate=(0, 0)), SamplingOptions(rotate=0)):
         with pytest.raises(
-            SganError, match="needs a model with an input transform, which StyleGAN3 models have and StyleGAN2"
+            SganError, match="needs a model whose input can be translated and rotated; that of this StyleGAN2 model"
         ):
             images(G, options)
-    with pytest.raises(SganError, match="--lock-view needs a model with"):
+    with pytest.raises(SganError, match="--lock-view needs a model whose input"):
+        plan_video(G, [0, 1], SamplingOptions(), "linear", lock_view=True)
+
+
+def test_latents_that_do_not_move_the_image_cannot_be_locked():
+    G = build_generator(StyleGAN2Config(16, 16, channel_base=128, channel_max=8, input="fourier"))
+    assert images(G, SamplingOptions(translate=(0.25, 0))).shape[1:] == (3, 16, 16)
+    with pytest.raises(SganError, match="--lock-view needs a model whose latents move the image"):
         plan_video(G, [0, 1], SamplingOptions(), "linear", lock_view=True)
 
 

@@ -20,11 +20,15 @@ class StyleGAN2Config(LevelsConfig, StyledConfig):
     conv_clamp: float | None = 256.0  # bound on convolution outputs, so that half precision cannot overflow
 
     @property
-    def takes_transform(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride] (of every model in others)
+    def takes_transform(self) -> bool:
         return self.input == "fourier"
 
     def _name(self) -> str:
         return f"{self.title}, {self.architecture}"
+
+    def _details(self) -> list[str]:
+        parts = {"Fourier features": self.input == "fourier", "no noise": not self.noise}
+        return [*super()._details(), *(part for part, has in parts.items() if has)]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -59,13 +59,13 @@ class Block(nn.Module):
             clamp=config.conv_clamp,
             noise=config.noise,
         )
-        if below is None and config.input == "fourier":
-            size, sides = (level.channels, level.height, level.width), (level.width / 4, level.height / 4)
-            self.input = FourierInput(*size, rate=4, cutoff=2.0, sides=sides)
-        elif below is None:
-            self.const = nn.Parameter(normal(level.channels, level.height, level.width))
-        else:
+        size = level.channels, level.height, level.width
+        if below is not None:
             self.conv0 = convolution(below.channels, up=2)
+        elif config.input == "const":
+            self.const = nn.Parameter(normal(*size))
+        else:  # up to 2 cycles, all that 4 samples can have (Karras et al. 2021, section 3.1)
+            self.input = FourierInput(*size, rate=4, cutoff=2.0, sides=(level.width / 4, level.height / 4))
         self.conv1 = convolution(level.channels)
         if has_torgb:
             self.torgb = ToRGB(level.channels, config.channels, config.w_dim, clamp=config.conv_clamp)

@@ -15,7 +15,6 @@ from ..config import StyledConfig
 class StyleGAN3Config(StyledConfig):
     family: ClassVar[str] = "stylegan3"
     title: ClassVar[str] = "StyleGAN3"
-    takes_transform: ClassVar[bool] = True
 
     mapping_layers: int = 2
     w_avg_beta: float = 0.998
@@ -37,6 +36,10 @@ class StyleGAN3Config(StyledConfig):
     half_levels: int = 4  # number of highest rates that run in half precision when the caller selects half precision
     conv_clamp: float | None = 256.0  # bound on the outputs of layers
     magnitude_kimg: float = 20.0  # half-life of the running means of magnitudes, in thousands of images
+
+    @property
+    def takes_transform(self) -> bool:
+        return True
 
     @property
     def level(self) -> int:

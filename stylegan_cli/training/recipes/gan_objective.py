@@ -355,7 +355,7 @@ class Objective:
         batch: GanBatch,
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:  # [N, 1] logits of fakes, reals; [N, c_dim] class logits
         """One pass over both, ordered so that no group of the minibatch deviation has images of both kinds; two passes
-        where the group is whatever the batch is."""
+        where a group is a whole batch, of any size."""
         n, own_group = len(fakes), self.config.discriminator.batch_group
         group = own_group or n
         kinds = (
