@@ -58,9 +58,7 @@ def require_transform(
 ) -> None:
     """Raise SganError if the input of a generator cannot be moved."""
     if not config.takes_transform:
-        raise SganError(
-            f"{what} needs a model whose input can be translated and rotated; that of this {config.title} model cannot."
-        )
+        raise SganError(f"{what} needs a model with an input transform, which this {config.title} model does not have.")
 
 
 def read_generator(

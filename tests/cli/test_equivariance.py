@@ -100,9 +100,7 @@ def test_session(model, tmp_path):
 def test_refused(sgan, model, tiny_run, tmp_path):
     line = ["--outdir", tmp_path / "out", "-q"]
     result = sgan("equivariance", "--model", tiny_run, *line, code=1)
-    assert (
-        "needs a model whose input can be translated and rotated; that of this StyleGAN2 model cannot." in result.stderr
-    )
+    assert "needs a model with an input transform, which this StyleGAN2 model does not have." in result.stderr
     sgan("equivariance", "--model", model, *line, "--frames", "1", code=2)
     sgan("equivariance", "--model", model, *line, "--out", "a.avi", code=2)
     sgan("equivariance", "--model", model, *line, "--seeds", "no.npz", code=1)

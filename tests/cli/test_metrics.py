@@ -194,7 +194,7 @@ def test_equivariance_in_training(sgan, rgb_set, tmp_path):
 
 
 def test_equivariance_needs_an_input_transform(sgan, run, rgb_set, tmp_path):
-    refusal = "needs a model whose input can be translated and rotated; that of this StyleGAN2 model cannot."
+    refusal = "needs a model with an input transform, which this StyleGAN2 model does not have."
     assert_error(sgan("metrics", "eqt", "--model", run, code=1), refusal)
     line = ["train", "--data", rgb_set, "--runs", tmp_path / "new", "--metrics", "eqt1k_int", "-q"]
     assert_error(sgan(*line, code=1), refusal)

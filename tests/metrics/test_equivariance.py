@@ -315,7 +315,7 @@ def test_other_channels_are_compared_as_they_are(moving_generator, channels):
 
 
 def test_refusals(tiny_generator, rgb_set):
-    refusal = "eqt5_int needs a model whose input can be translated and rotated; that of this StyleGAN2 model cannot."
+    refusal = "eqt5_int needs a model with an input transform, which this StyleGAN2 model does not have."
     with pytest.raises(SganError, match=refusal):
         measure(resolve(["eqt"], num=5), tiny_generator(), None, "cpu")
     with pytest.raises(SganError, match="eqr5 needs at least 16 pixels per side, not 8x8"):
@@ -330,5 +330,5 @@ def test_refusals(tiny_generator, rgb_set):
     ordered = TrainingMetrics(resolve(["eqt5_int", "fid"]))
     assert ordered.higher_is_better is False and ordered.protocol.metrics[0].motion is None
     metrics.check(data, StyleGAN3Config(16, 16))
-    with pytest.raises(SganError, match="needs a model whose input can be translated and rotated"):
+    with pytest.raises(SganError, match="needs a model with an input transform"):
         metrics.check(data, StyleGAN2Config(16, 16))
