@@ -28,10 +28,7 @@ class FourierInput(nn.Module):
     ):
         super().__init__()
         self.height, self.width, self.rate, self.cutoff = height, width, rate, cutoff
-        self.moves = moves and w_dim is not None
-        self.in_sides: Tensor  # factors on a transform: its translation in nominal sides, not in those of the image
-        scale = torch.tensor([[1, 1, sides[0]], [1, 1, sides[1]], [1, 1, 1]], dtype=torch.float32, device="cpu")
-        self.register_buffer("in_sides", scale, persistent=False)
+        self.sides, self.moves = sides, moves and w_dim is not None
         self.freqs: Tensor
         self.phases: Tensor
         self.register_buffer("freqs", _frequencies(channels, cutoff))
@@ -51,7 +48,7 @@ class FourierInput(nn.Module):
         transform: Tensor | None,  # [3, 3] or [N, 3, 3], inverse of the image's motion in image widths; None: identity
     ) -> Tensor:  # [N, C, height, width]
         m = self._motion(w)
-        m = m if transform is None else m @ (transform.to(m) * self.in_sides)
+        m = m if transform is None else m @ self._in_nominal_sides(transform.to(m))
         freqs = self.freqs @ m[:, :2, :2]  # [N, C, 2]
         phases = self.phases + m[:, :2, 2] @ self.freqs.t()  # [N, C]
         # Frequencies that a transform moves out of the band fade out.
@@ -73,6 +70,12 @@ class FourierInput(nn.Module):
         zero, one = torch.zeros_like(cos), torch.ones_like(cos)
         rows = (cos, -sin, sin * y - cos * x, sin, cos, -sin * x - cos * y, zero, zero, one)
         return torch.stack(rows, 1).reshape(-1, 3, 3)
+
+    def _in_nominal_sides(self, transform: Tensor) -> Tensor:  # [3, 3] or [N, 3, 3]
+        """The transform with a translation in sides of the nominal resolution instead of image widths and heights."""
+        x, y, one = transform[..., 2].unbind(-1)
+        moved = torch.stack([x * self.sides[0], y * self.sides[1], one], -1)
+        return torch.cat([transform[..., :2], moved.unsqueeze(-1)], -1)
 
     def _positions(self, count: int, like: Tensor) -> Tensor:  # [count], in widths of the nominal image
         i = torch.arange(count, device=like.device, dtype=like.dtype)
