@@ -76,7 +76,7 @@ def screening_table(rows: Sequence[Row]) -> str:
     header = ("variant", "settings", "kimg", "Fréchet", "kernel, 10⁻³", "diversity", "seeds")
     parts, screened = [], [row for row in rows if row["op"] == "screening"]
     base = next((row["settings"] for row in rows if row["case"] == BASELINE), {})
-    for (data, seconds), group in grouped(screened, "data", "seconds").items():
+    for (data, seconds), group in sorted(grouped(screened, "data", "seconds").items(), key=lambda pair: pair[0]):
         ranked = sorted(grouped(group, "case").values(), key=lambda runs: mean(runs, "frechet"))
         lines = [(runs[0]["case"], changes(runs[0], base), *figure_cells(runs), str(len(runs))) for runs in ranked]
         parts.append(f"{data}, {seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
@@ -87,7 +87,7 @@ def finals_table(rows: Sequence[Row], op: str = "finals") -> str:
     """The distances of each finalist on each dataset, and whether it is better than the baseline on all of them."""
     finals = [row for row in rows if row["op"] == op]
     parts = []
-    for (seconds,), group in grouped(finals, "seconds").items():
+    for (seconds,), group in sorted(grouped(finals, "seconds").items(), key=lambda pair: pair[0]):
         names = sorted({row["data"] for row in group})
         header = (
             "variant",
