@@ -17,6 +17,10 @@ RULE = (
     "A variant is better than the baseline on a dataset if the means of both distances are smaller by more than two "
     "standard errors of their difference. It becomes the default if it is better on all datasets."
 )
+AVERAGES_NOTE = (
+    "Fréchet distance of moving averages of the same runs of `demo`, and in brackets its ratio to that of a tenth. The "
+    "half-life is a fraction of the images shown so far."
+)
 ABLATION_NOTE = (
     "The published figures are of networks hundreds of times as large, trained for days on photographs of up to 1024 x "
     "1024 pixels. Only the order of the rows can be compared."
@@ -38,6 +42,7 @@ def training_tables(rows: Sequence[Row]) -> str:
     recipes = (
         ("### Screening", note, screening_table(rows)),
         ("### Finals", RULE, finals_table(rows)),
+        ("### Moving average", AVERAGES_NOTE, averages_table(rows)),
         ("### Preset auto", auto, finals_table(rows, "auto")),
     )
     ablations = (ablation_table(name, rows) for name in ABLATIONS if any(row["op"] == name for row in rows))
@@ -101,6 +106,25 @@ def finals_table(rows: Sequence[Row], op: str = "finals") -> str:
             lines.append((case[0], *cells, "" if case[0] == BASELINE else verdict(group, case[0], names)))
         parts.append(f"{seconds:g} seconds of one thread:\n\n{markdown(header, lines)}")
     return "\n\n".join(parts)
+
+
+def averages_table(rows: Sequence[Row]) -> str:
+    """A line per variant and half-life, a column per dataset and length: the mean distance, its ratio to a tenth."""
+    cells: dict[tuple[str, str], dict[str, dict[int, float]]] = {}  # line, column, seed
+    for row in (row for row in rows if row["op"] == "averages"):
+        variant, fraction, kimg = row["case"].split(", ")
+        line = cells.setdefault((variant, fraction), {})
+        line.setdefault(f"{row['data']}, {kimg}", {})[row["seed"]] = mean([row], "frechet")
+    columns = list(dict.fromkeys(column for line in cells.values() for column in line))
+
+    def text(variant: str, fraction: str, column: str) -> str:
+        ours, tenth = (cells.get((variant, name), {}).get(column, {}) for name in (fraction, "0.1"))
+        ratios = [ours[seed] / tenth[seed] for seed in ours if seed in tenth]
+        ratio = f" ({statistics.mean(ratios):.2f})" if ratios else ""
+        return f"{statistics.mean(ours.values()):.1f}{ratio}" if ours else ""
+
+    lines = [(*key, *(text(*key, column) for column in columns)) for key in sorted(cells)]
+    return markdown(["variant", "half-life", *columns], lines) if lines else ""
 
 
 def ablation_table(name: str, rows: Sequence[Row]) -> str:

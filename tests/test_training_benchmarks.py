@@ -97,6 +97,26 @@ def test_a_run_is_measured_and_kept(run, tmp_path):
         assert sheet.size == (512, 512)
 
 
+def test_averages_of_one_run(run, load, monkeypatch):
+    """Each is measured at each stop, of the same run; a second call measures nothing."""
+    averages = load("measure_averages")
+    arguments = "--variant batch-8 --data critters --seeds 1 --kimg 0.04 --kimg 0.02 --num 8"
+    output, rows = run("measure_averages", arguments)
+    stops = [(0.02, f) for f in averages.FRACTIONS] + [(0.04, f) for f in averages.FRACTIONS]
+    assert [row["case"] for row in rows] == [f"batch-8, {f:g}, {kimg} kimg" for kimg, f in stops]
+    assert [row["kimg"] for row in rows] == 5 * [0.024] + 5 * [0.04]
+    assert len({row["figures"]["frechet"] for row in rows}) > 2 and rows[0]["settings"]["batch"] == 8
+    table = {line.split(" | ")[1]: line.strip("| ").split(" | ") for line in output.splitlines() if "| " in line}
+    assert table["half-life"][2:] == ["critters, 0.02 kimg", "critters, 0.04 kimg"] and "(1.00)" in table["0.1"][2]
+    ratio = rows[0]["figures"]["frechet"] / rows[4]["figures"]["frechet"]
+    assert table["0.005"][2] == f"{rows[0]['figures']['frechet']:.1f} ({ratio:.2f})"
+    monkeypatch.setattr(averages, "follow", None)
+    assert run("measure_averages", arguments)[1] == rows
+    assert "(" not in load("_training_tables").averages_table([row for row in rows if ", 0.1," not in row["case"]])
+    output, _ = run("measure_averages", arguments.replace("--seeds 1", "--seeds 2 --plan"))
+    assert output.count("averages-batch-8-0.1-0.02-kimg-critters-1-0s") == 1 and "critters-0" not in output
+
+
 def test_a_finished_run_is_not_repeated(run, load, monkeypatch):
     _, rows = run("measure_families", f"--preset demo --seeds 1 {SHORT}")
     monkeypatch.setattr(load("_training"), "do", None)
@@ -275,8 +295,9 @@ def test_committed_results_have_tables(load):
     for entry in entries:
         assert entry["command"].startswith("python benchmarks/measure_") and entry["machine"]["processor"]
         for row in entry["rows"]:
-            assert row["op"] in ("families", "screening", "finals", "auto", *ablations)
-            assert row["case"] in table.pages()["families.md"]
+            assert row["op"] in ("families", "screening", "finals", "auto", "averages", *ablations)
+            parts = row["case"].split(", ") if row["op"] == "averages" else [row["case"]]
+            assert all(part in table.pages()["families.md"] for part in parts)
 
 
 def test_table_of_one_file(run, load, tmp_path):
