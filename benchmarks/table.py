@@ -22,7 +22,7 @@ from _training_tables import training_tables
 # Title of a table -> the ops in it. Tables appear in this order.
 KINDS = {
     "Synthesis": ("synthesis", "stylegan3", "generate"),
-    "Training": ("train_step", "trainer", "growth", "augment", "busy"),
+    "Training": ("train_step", "trainer", "versions", "growth", "augment", "busy"),
     "Projection": ("project",),
     "Encoders": ("encoder",),
     "Codes": ("codes",),

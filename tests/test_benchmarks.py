@@ -24,8 +24,11 @@ TINY = {
     "bench_growth": "--size 16 --images 64",
     "bench_project": "--size 16 --batch 2 --channel-base 64",
     "bench_train_step": "--size 16 --batch 2 --channel-base 64 --augpipe bgc",
+    "bench_versions": f"--before {Path(__file__).parents[1]} --steps 1",
     "bench_trainer": "--size 16 --batch 4 --channel-base 64 --steps 1",
 }
+
+SLOW = ("bench_busy", "bench_generate", "bench_versions")  # start several processes
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def wrong(x):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in ("bench_busy", "bench_generate") else ()) for name in TINY],
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in TINY],
 )
 def test_benchmarks_write_their_rows(load, monkeypatch, tmp_path, name):
     path = tmp_path / "results.json"

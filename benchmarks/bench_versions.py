@@ -1,0 +1,80 @@
+"""A training step of this version and of another checkout, in turn, as `sgan train` runs it.
+
+git worktree add ../before COMMIT
+python benchmarks/bench_versions.py --before ../before --rounds 20
+python benchmarks/bench_versions.py --before ../before --cfg demo-stylegan3
+
+Each version is a process of its own, on one thread of a CPU, which trains the preset on the bundled images with the
+precision that it chooses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from _harness import Bench, benchmark
+from bench_busy import measure
+
+HERE = Path(__file__).parents[1]
+# Of both versions: only what has not changed between them.
+SERVE = """
+import sys, time, torch
+from stylegan_cli.cli.call import keep_freed_memory
+from stylegan_cli.data.dataset import open_dataset
+from stylegan_cli.training.presets import make_train_config
+from stylegan_cli.training.recipes.gan import make_engine
+
+cfg, steps = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+keep_freed_memory()
+dataset = open_dataset(None, size=(32, 32))
+engine = make_engine(make_train_config(cfg, dataset.spec, precision="auto", kimg=1e9), dataset, "cpu")
+for _ in sys.stdin:
+    start = time.process_time()
+    for _ in range(steps):
+        engine.step()
+    print((time.process_time() - start) / steps, flush=True)
+engine.close()
+"""
+
+
+@click.command()
+@click.option(
+    "--before", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Checkout."
+)
+@click.option("--cfg", default="demo", show_default=True, help="Preset that both versions have.")
+@click.option("--steps", default=16, show_default=True, help="Steps of one measurement: all phases run in 16.")
+@benchmark
+def main(bench: Bench, before: Path, cfg: str, steps: int) -> None:
+    with contextlib.ExitStack() as stack:
+        trees = {"ours": HERE, "before": before}
+        trainers = {name: stack.enter_context(trainer(tree, cfg, steps)) for name, tree in trees.items()}
+        times = measure(trainers, bench.rounds)
+    ratio = statistics.median(old / new for old, new in zip(times["before"], times["ours"], strict=True))
+    seconds = {name: statistics.median(ts) for name, ts in times.items()}
+    row = {"case": f"training step, {cfg} preset, one thread", "op": "versions", "dtype": "auto", "first": "ours"}
+    row |= {"seconds": seconds, "ours": seconds["ours"], "ratio": {"before": ratio}, "wrong": [], "failed": {}}
+    bench.add(row)
+
+
+@contextlib.contextmanager
+def trainer(tree: Path, cfg: str, steps: int) -> Iterator[subprocess.Popen]:
+    """A process that runs some training steps of a checkout for each line it receives, and prints the seconds per
+    step."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SERVE, cfg, str(steps)]  # imports from the current folder first
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tree, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        yield process
+        process.communicate()  # closes its input, which ends it
+
+
+if __name__ == "__main__":
+    main()
