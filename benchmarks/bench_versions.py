@@ -25,12 +25,13 @@ from bench_busy import measure
 HERE = Path(__file__).parents[1]
 # Of both versions: only what has not changed between them.
 SERVE = """
-import sys, time, torch
+import os, sys, time, torch, stylegan_cli
 from stylegan_cli.cli.call import keep_freed_memory
 from stylegan_cli.data.dataset import open_dataset
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine
 
+assert os.path.samefile(os.path.dirname(stylegan_cli.__path__[0]), "."), "another version is installed"
 cfg, steps = sys.argv[1], int(sys.argv[2])
 torch.set_num_threads(1)
 keep_freed_memory()
