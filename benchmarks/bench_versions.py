@@ -4,8 +4,8 @@ git worktree add ../before COMMIT
 python benchmarks/bench_versions.py --before ../before --rounds 20
 python benchmarks/bench_versions.py --before ../before --cfg demo-stylegan3
 
-Each version is a process of its own, on one thread of a CPU, which trains the preset on the bundled images with the
-precision that it chooses.
+Each version is a process of its own, on a CPU, which trains the preset on the bundled images with the precision that it
+chooses. The clock is that of the processor with one thread, otherwise wall time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import click
 from _harness import Bench, benchmark
 from bench_busy import measure
 
+from stylegan_cli.threads import BUSY
+
 HERE = Path(__file__).parents[1]
 # Of both versions: only what has not changed between them.
 SERVE = """
@@ -32,16 +34,17 @@ from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine
 
 assert os.path.samefile(os.path.dirname(stylegan_cli.__path__[0]), "."), "another version is installed"
-cfg, steps = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
+cfg, steps, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+clock = time.process_time if threads == 1 else time.perf_counter
+torch.set_num_threads(threads)
 keep_freed_memory()
 dataset = open_dataset(None, size=(32, 32))
 engine = make_engine(make_train_config(cfg, dataset.spec, precision="auto", kimg=1e9), dataset, "cpu")
 for _ in sys.stdin:
-    start = time.process_time()
+    start = clock()
     for _ in range(steps):
         engine.step()
-    print((time.process_time() - start) / steps, flush=True)
+    print((clock() - start) / steps, flush=True)
 engine.close()
 """
 
@@ -52,25 +55,27 @@ engine.close()
 )
 @click.option("--cfg", default="demo", show_default=True, help="Preset that both versions have.")
 @click.option("--steps", default=16, show_default=True, help="Steps of one measurement: all phases run in 16.")
+@click.option("--threads", default=1, show_default=True, help="Number of threads of each version.")
 @benchmark
-def main(bench: Bench, before: Path, cfg: str, steps: int) -> None:
+def main(bench: Bench, before: Path, cfg: str, steps: int, threads: int) -> None:
     with contextlib.ExitStack() as stack:
         trees = {"ours": HERE, "before": before}
-        trainers = {name: stack.enter_context(trainer(tree, cfg, steps)) for name, tree in trees.items()}
+        trainers = {name: stack.enter_context(trainer(tree, cfg, steps, threads)) for name, tree in trees.items()}
         times = measure(trainers, bench.rounds)
     ratio = statistics.median(old / new for old, new in zip(times["before"], times["ours"], strict=True))
     seconds = {name: statistics.median(ts) for name, ts in times.items()}
-    row = {"case": f"training step, {cfg} preset, one thread", "op": "versions", "dtype": "auto", "first": "ours"}
+    case = f"training step, {cfg} preset, " + ("one thread" if threads == 1 else f"{threads} threads")
+    row = {"case": case, "op": "versions", "dtype": "auto", "first": "ours"}
     row |= {"seconds": seconds, "ours": seconds["ours"], "ratio": {"before": ratio}, "wrong": [], "failed": {}}
     bench.add(row)
 
 
 @contextlib.contextmanager
-def trainer(tree: Path, cfg: str, steps: int) -> Iterator[subprocess.Popen]:
+def trainer(tree: Path, cfg: str, steps: int, threads: int) -> Iterator[subprocess.Popen]:
     """A process that runs some training steps of a checkout for each line it receives, and prints the seconds per
     step."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SERVE, cfg, str(steps)]  # imports from the current folder first
+    environment = {**os.environ, **BUSY, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-c", SERVE, cfg, str(steps), str(threads)]  # imports from the current folder first
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=tree, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         yield process
