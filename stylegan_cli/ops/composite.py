@@ -24,11 +24,10 @@ class PiecewiseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, b, slope, gain, clamp):  # x [N, C, ...], b [C] or None -> [N, C, ...]
         if b is None:
-            y = _activate_(x * gain, slope, clamp)
+            y = x * gain
         else:
-            dtype = _broadcast_dtype(x)
-            b = (b * gain).to(dtype).reshape(1, -1, *[1] * (x.ndim - 2))
-            y = _activate_(torch.add(b, x.to(dtype), alpha=gain), slope, clamp).to(x.dtype)
+            y = torch.add((b * gain).reshape(1, -1, *[1] * (x.ndim - 2)), x, alpha=gain)
+        _activate_(y, slope, clamp)
         ctx.save_for_backward(y)
         ctx.tensors, ctx.slope, ctx.gain, ctx.clamp = (True, b is not None), slope, gain, clamp
         return y
@@ -70,20 +69,12 @@ def _activate_(
     y: Tensor,  # [N, C, ...] with the gain applied, changed in place
     slope: float,  # below zero
     clamp: float | None,
-) -> Tensor:  # y
+) -> None:
     """Activate and clamp in place."""
     if slope != 1:
         F.leaky_relu_(y, slope)
     if clamp is not None:
         y.clamp_(-clamp, clamp)
-    return y
-
-
-def _broadcast_dtype(x: Tensor) -> torch.dtype:  # x [N, C, ...]
-    """The type in which to add one number for each channel or pixel: on CPUs, sums of bfloat16 over fewer channels than
-    a vector register holds take 20 times as long as in float32."""
-    narrow = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.shape[1] < 32
-    return torch.float32 if narrow else x.dtype
 
 
 class Epilogue(torch.autograd.Function):
@@ -126,13 +117,11 @@ def apply_epilogue_(
     slope: float,
     clamp: float | None,
 ) -> Tensor:  # out
-    dtype = _broadcast_dtype(y)
-    y, b, d = (t.to(dtype) for t in (y, b, d))
-    total = torch.addcmul(b[:, None, None], y, d[:, :, None, None], out=out if dtype == out.dtype else None)
+    torch.addcmul(b[:, None, None], y, d[:, :, None, None], out=out)
     if noise is not None:
-        total.add_((noise if strength is None else noise * strength).to(dtype))
-    _activate_(total, slope, clamp)
-    return total if total is out else out.copy_(total)
+        out.add_((noise if strength is None else noise * strength).to(out.dtype))
+    _activate_(out, slope, clamp)
+    return out
 
 
 # Convolution
