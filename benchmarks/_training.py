@@ -57,7 +57,9 @@ SMALL: dict[str, Any] = {
     "aug": "noaug",
 }
 # What measure_recipes.py starts from: StyleGAN2 as published, but small.
-LOGISTIC: dict[str, Any] = {"channel_base": 512, "channel_max": 128, "loss": "logistic", "gamma": 30.0}
+LOGISTIC: dict[str, Any] = {
+    **{"channel_base": 512, "channel_max": 128, "loss": "logistic", "gamma": 30.0, "r1_interval": 16, "ema_rampup": 0.1}
+}
 # Full size after a fifth of the time, as in demo-stylegan.
 GROWING: dict[str, Any] = {"grow_from": 4, "grow_kimg": 5.0, "fade_kimg": 5.0, "grow_batch": {4: 64, 8: 64, 16: 32}}
 NETWORKS = ("generator", "discriminator")

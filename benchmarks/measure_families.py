@@ -15,7 +15,7 @@ from typing import Any
 import click
 import torch
 from _datasets import DATASETS
-from _training import GROWING, LOGISTIC, SMALL, Options, Run, generate, script_options, work_on
+from _training import GROWING, SMALL, Options, Run, generate, script_options, work_on
 from _training_tables import families_table
 
 from stylegan_cli.data.images import labeled_grid, save_image
@@ -28,9 +28,9 @@ from stylegan_cli.training.presets import NETWORK_OPTIONS
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ProGAN": ("progan", SMALL | GROWING | {"lr": 0.002}),
     "StyleGAN": ("demo-stylegan", {}),
-    "StyleGAN2": ("demo", LOGISTIC),
-    "BiGAN": ("demo", LOGISTIC | {"encoder": "bigan"}),
-    "VAE-GAN": ("demo", LOGISTIC | {"encoder": "vaegan"}),
+    "StyleGAN2": ("demo", {}),
+    "BiGAN": ("demo", {"encoder": "bigan"}),
+    "VAE-GAN": ("demo", {"encoder": "vaegan"}),
     "StyleGAN3-T": ("demo-stylegan3", {}),
     "StyleGAN3-R": (
         "demo-stylegan3",

@@ -164,7 +164,7 @@ def final_runs(names: Iterable[str], data: tuple[str, ...], seeds: int, seconds:
 
 
 def auto_runs(data: tuple[str, ...], seeds: int, seconds: float) -> list[Run]:
-    small = LOGISTIC | {"gamma": None}
+    small = LOGISTIC | {"gamma": None, "ema_rampup": None}
     return [
         Run("auto", name, "auto", where, seed, seconds, small | changes)
         for seed in range(seeds)
