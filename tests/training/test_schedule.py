@@ -90,7 +90,8 @@ def test_lazy_regularization_corrects_the_scheduled_beta(engine_of):
     other.clock.shown = 1000
     other.hooks["schedule"].before_step(other)
     d = other.recipe.phases[-1].optimizer.param_groups[0]
-    assert d["betas"][1] == pytest.approx(0.999 ** (16 / 17)) and d["lr"] == pytest.approx(config.lr * 16 / 17 / 4)
+    share = config.r1_interval / (config.r1_interval + 1)
+    assert d["betas"][1] == pytest.approx(0.999**share) and d["lr"] == pytest.approx(config.lr * share / 4)
     other.close()
 
 
