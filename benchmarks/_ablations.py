@@ -17,9 +17,14 @@ class Configuration:
 
     name: str
     published: tuple[str, ...] = ()  # as printed, by the table's columns
-    cfg: str = ""  # name of a preset; empty: it is not built
+    cfg: str = ""  # name of a preset
     settings: Mapping[str, Any] = field(default_factory=dict)
-    note: str = ""  # how it differs from the published one, or why it is not built
+    note: str = ""  # how it differs from the published one
+
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """What is in the row of its run. Lines of two tables with the same settings have the same run."""
+        return {"cfg": self.cfg, **self.settings}
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,9 @@ class Ablation:
 
 
 def _stylegan() -> Ablation:
-    plain = {"mixing_prob": 0.0, "generator.noise": False}
-    tuned = {"loss": "logistic", "gamma": 30.0, "lr": 0.006, "generator.fir": (1.0, 3.0, 3.0, 1.0)}
+    styles = {"mixing_prob": 0.0, "r1_interval": 1}
+    plain = styles | {"generator.noise": False}
+    tuned = {"loss": "logistic", "gamma": 30.0, "r1_interval": 1, "lr": 0.006, "generator.fir": (1.0, 3.0, 3.0, 1.0)}
     return Ablation(
         "StyleGAN (Karras et al. 2019, table 1)",
         ("FID, CelebA-HQ", "FID, FFHQ"),
@@ -45,14 +51,20 @@ def _stylegan() -> Ablation:
                 ("6.11", "5.25"),
                 "progan",
                 SMALL | GROWING | tuned | {"discriminator.blur": (1.0, 2.0, 1.0)},
-                "logistic loss with R1, as for FFHQ",
+                "logistic loss with R1, as for FFHQ; three times the learning rate of A",
             ),
             Configuration(
-                "C: + mapping and styles", ("5.34", "4.85"), "demo-stylegan", plain | {"generator.input": "latent"}
+                "C: + mapping and styles",
+                ("5.34", "4.85"),
+                "demo-stylegan",
+                plain | {"generator.input": "latent"},
+                "from here on two mapping layers instead of eight",
             ),
             Configuration("D: - traditional input", ("5.07", "4.88"), "demo-stylegan", plain),
-            Configuration("E: + noise", ("5.06", "4.42"), "demo-stylegan", {"mixing_prob": 0.0}),
-            Configuration("F: + mixing regularization", ("5.17", "4.40"), "demo-stylegan", {"mixing_prob": 0.9}),
+            Configuration("E: + noise", ("5.06", "4.42"), "demo-stylegan", styles),
+            Configuration(
+                "F: + mixing regularization", ("5.17", "4.40"), "demo-stylegan", styles | {"mixing_prob": 0.9}
+            ),
         ),
     )
 
@@ -141,7 +153,7 @@ def _stylegan3() -> Ablation:
         "StyleGAN3 (Karras et al. 2021, figure 3, left)",
         ("FID, FFHQ-U", "EQ-T", "EQ-R"),
         (
-            Configuration("A: StyleGAN2", ("5.14", "-", "-"), "demo", baseline),
+            Configuration("A: StyleGAN2", ("5.14", "-", "-"), "demo", baseline, "two mapping layers in all lines"),
             Configuration("B: + Fourier features", ("4.79", "16.23", "10.81"), "demo", waves),
             Configuration("C: - noise", ("4.54", "15.81", "10.84"), "demo", waves | {"generator.noise": False}),
             Configuration(
@@ -149,9 +161,16 @@ def _stylegan3() -> Ablation:
                 ("5.21", "19.47", "10.41"),
                 "demo-stylegan3",
                 coarse | {"generator.margin": 0, "generator.filter_size": 2},
-                "upsampling filters have four taps, as the bilinear ones, but those of a Kaiser window",
+                "from here on the channels and gamma of `demo-stylegan3`; upsampling filters have four taps, as the "
+                "bilinear ones, but those of a Kaiser window",
             ),
-            Configuration("E: + boundaries, upsampling", ("6.02", "24.62", "10.97"), "demo-stylegan3", coarse),
+            Configuration(
+                "E: + boundaries, upsampling",
+                ("6.02", "24.62", "10.97"),
+                "demo-stylegan3",
+                coarse,
+                "from here on a margin of 5 pixels instead of 10",
+            ),
             Configuration(
                 "F: + filtered nonlinearities",
                 ("6.35", "30.60", "10.81"),
@@ -160,12 +179,15 @@ def _stylegan3() -> Ablation:
             ),
             Configuration("G: + non-critical sampling", ("4.78", "43.90", "10.84"), "demo-stylegan3", octaves | still),
             Configuration("H: + transformed Fourier features", ("4.64", "45.20", "10.61"), "demo-stylegan3", octaves),
-            Configuration("T: + flexible layers", ("4.62", "63.01", "13.12"), "demo-stylegan3"),
+            Configuration(
+                "T: + flexible layers", ("4.62", "63.01", "13.12"), "demo-stylegan3", note="8 layers instead of 14"
+            ),
             Configuration(
                 "R: + rotation",
                 ("4.50", "66.65", "40.48"),
                 "demo-stylegan3",
                 wide | {"generator.kernel": 1, "generator.radial": True},
+                "as T, and without the blur of D's images",
             ),
         ),
         ("eqt", "eqr"),
@@ -179,20 +201,27 @@ def _objectives() -> Ablation:
         "R1 and R2": {"gamma": 15.0, "r2_gamma": 15.0},
     }
     published = {  # of 1,000 modes
-        "logistic, R1": ("failed",),
+        "logistic, R1": ("Fail",),
         "logistic, R1 and R2": ("693",),
-        "relativistic, R1": ("failed",),
+        "relativistic, R1": ("Fail",),
         "relativistic, R1 and R2": ("1000",),
     }
-    names = [name for name in dict.fromkeys([*OBJECTIVES, "relativistic"]) if name != "wgan"]
     rows = [
-        Configuration(f"{loss}, {penalty}", published.get(f"{loss}, {penalty}", ()), "demo", {"loss": loss, **weights})
-        for loss in names
+        Configuration(
+            f"{loss}, {penalty}",
+            published.get(f"{loss}, {penalty}", ()),
+            "demo",
+            LOGISTIC | {"loss": loss, **weights},
+            "half the weight for each penalty" if weights["r2_gamma"] else "",
+        )
+        for loss in OBJECTIVES
+        if loss != "wgan"
         for penalty, weights in penalties.items()
     ]
-    wgan = Configuration("wgan, gradient penalty", (), "demo", {"loss": "wgan"})
-    title = "Objectives and penalties (modes of stacked MNIST: Huang et al. 2024, table 1)"
-    return Ablation(title, ("modes",), (*rows, wgan))
+    small = {name: value for name, value in LOGISTIC.items() if name not in ("gamma", "r1_interval")}
+    wgan = Configuration("wgan, gradient penalty", (), "demo", small | {"loss": "wgan"})
+    title = "Objectives and penalties (Huang et al. 2024, table 1)"
+    return Ablation(title, ("modes found of 1,000, stacked MNIST",), (*rows, wgan))
 
 
 ABLATIONS: dict[str, Ablation] = {

@@ -56,7 +56,7 @@ SMALL: dict[str, Any] = {
     "ema_rampup": 0.1,
     "aug": "noaug",
 }
-# What measure_recipes.py starts from: StyleGAN2 as published, but small.
+# What measure_recipes.py starts from: the preset demo as it was before the search.
 LOGISTIC: dict[str, Any] = {
     **{"channel_base": 512, "channel_max": 128, "loss": "logistic", "gamma": 30.0, "r1_interval": 16, "ema_rampup": 0.1}
 }
@@ -175,7 +175,7 @@ def check(run: Run, options: Options) -> None:
 
 
 def do(run: Run, options: Options) -> Row:
-    """Do a run and return its row. A run that diverges is a result too: its row has no figures."""
+    """Do a run and return its row. A run that fails is a result too: its row has no figures."""
     parts, row = options.parts(run.data), run.row(options.num)
     print(f"{run.name}: {row['settings']}", flush=True)
     outcome: Row = {"kimg": 0.0, "processor_seconds": 0.0, "parameters": {}, "figures": {}, "failed": []}
@@ -191,14 +191,14 @@ def do(run: Run, options: Options) -> Row:
             keep(run, trained, options.folder)
             figures = measure_model(run, trained.G, parts, options)
         outcome["figures"] = {name: float(f"{value:.5g}") for name, value in figures.items()}
-    except DivergedError as e:
+    except FailedError as e:
         outcome["failed"] = [str(e)]
     print(f"{run.name}: {outcome['failed'] or outcome['figures']}", flush=True)
     return row | outcome
 
 
-class DivergedError(SganError):
-    """Training has diverged."""
+class FailedError(SganError):
+    """Training has diverged, or the time was too short for the preset."""
 
 
 # ------------------------------------------------------------------------------------------- training
@@ -226,7 +226,7 @@ def make_config(run: Run, data: DataSpec) -> TrainConfig:
 
 
 def train(run: Run, parts: Parts) -> Trained:
-    """Train for the run's seconds. Raises SganError if it diverges, or has not grown to full size by then."""
+    """Train for the run's seconds. Raises FailedError if it diverges, or has not come to its last stage by then."""
     config, schedule = make_config(run, parts.train.spec), _under(run.settings, "schedule")
     engine, shown_at = make_engine(config, parts.train), 0.1
     start, used = time.process_time(), 0.0
@@ -236,20 +236,18 @@ def train(run: Run, parts: Parts) -> Trained:
             engine.step()
             used = time.process_time() - start
             if engine.clock.step % 64 == 0 and engine.guard.streak() >= MAX_STREAK:
-                raise DivergedError(f"Training diverged after {engine.shown / 1000:.1f} kimg.")
+                raise FailedError(f"Training diverged after {engine.shown / 1000:.1f} kimg.")
             if used >= shown_at * run.seconds:
                 print(f"{run.name}: {used:.0f} of {run.seconds:g} s, {engine.shown / 1000:.1f} kimg", flush=True)
                 shown_at += 0.1
     finally:
         engine.close()
-    recipe = engine.recipe
+    recipe, kimg = engine.recipe, engine.shown / 1000
     if recipe.metric_network is None:
-        level = recipe.config.data.height
-        raise SganError(
-            f"{run.name} has only grown to {level} pixels in {engine.shown / 1000:.1f} kimg.",
-            hint="Shorten its grow_kimg and fade_kimg, or train for more seconds.",
-        )
-    return Trained(config, recipe.metric_network, recipe.D, engine.shown / 1000, used)
+        raise FailedError(f"The networks have only grown to {recipe.config.data.height} pixels in {kimg:.1f} kimg.")
+    if late := [phase.name for phase in recipe.phases if phase.start >= engine.shown]:
+        raise FailedError(f"The phase {late[-1]!r} has not begun in {kimg:.1f} kimg.")
+    return Trained(config, recipe.metric_network, recipe.D, kimg, used)
 
 
 def anneal(
@@ -302,7 +300,7 @@ def measure_model(run: Run, G: Generator, parts: Parts, options: Options) -> dic
                 (figures[name],) = measure(protocol, G, None, _CPU).values.values()
     except SganError as e:
         if "not finite" in str(e):
-            raise DivergedError(str(e)) from e
+            raise FailedError(str(e)) from e
         raise
     return figures
 

@@ -13,7 +13,7 @@ import click
 from _ablations import ABLATIONS
 from _datasets import DATASETS
 from _training import Options, Run, is_known, script_options, work_on
-from _training_tables import ablation_table
+from _training_tables import ablation_table, as_stored
 
 
 @click.command()
@@ -24,14 +24,13 @@ from _training_tables import ablation_table
 @script_options
 def main(options: Options, tables: tuple[str, ...], data: str, seeds: int, seconds: float) -> None:
     names = tables or tuple(ABLATIONS)
-    runs = [
-        Run(name, row.name, row.cfg, data, seed, seconds, dict(row.settings), ABLATIONS[name].metrics)
-        for seed in range(seeds)
-        for name in names
-        for row in ABLATIONS[name].configurations
-        if row.cfg
-    ]
-    work_on([run for run in runs if is_known(run)], options)
+    runs: dict[str, Run] = {}  # by seed and settings, which lines of two tables can share
+    for seed in range(seeds):
+        for name in names:
+            for row in ABLATIONS[name].configurations:
+                run = Run(name, row.name, row.cfg, data, seed, seconds, dict(row.settings), ABLATIONS[name].metrics)
+                runs.setdefault(f"{seed} {as_stored(row.run_settings)}", run)
+    work_on([run for run in runs.values() if is_known(run)], options)
     print("\n\n".join(ablation_table(name, options.rows.all()) for name in names))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
+import torch
 from _datasets import DATASETS
 from _rows import Row
 from _training import Options, Run, make_config, measure_model, script_options
@@ -34,6 +35,7 @@ FRACTIONS = (0.005, 0.01, 0.02, 0.05, 0.1)
 @click.option("--kimg", "stops", multiple=True, type=float, default=(25.0, 50.0), show_default=True, help="When.")
 @script_options
 def main(options: Options, variants: Sequence[str], data: Sequence[str], seeds: int, stops: Sequence[float]) -> None:
+    torch.set_num_threads(1)
     keep_freed_memory()
     stops = sorted(stops)
     for seed in range(seeds):

@@ -7,7 +7,7 @@ Three stages. `screening` trains each single change for four minutes on critters
 and adds the others that helped in the order of their gain, each if it helps again. `finals` trains the baseline, the
 best combination and the best single changes for sixteen minutes on three datasets with three seeds. A recipe replaces
 the baseline if both of its distances are smaller on all datasets by more than two standard errors of the difference.
-`auto` does the same with what the preset auto could take over, in narrow networks. The time is that of one thread.
+The time is that of one thread.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from typing import Any
 
 import click
 from _datasets import DATASETS
-from _rows import Row
 from _training import LOGISTIC, Options, Run, is_known, script_options, work_on
 from _training_tables import BASELINE, RULE, finals_table, grouped, mean, screening_table
 
 PRESET = "demo"
-STAGES = ("screening", "combining", "finals", "auto")
+STAGES = ("screening", "combining", "finals")
 SCREENED_ON = "critters"
 
 
@@ -93,13 +92,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "diffaug": {"aug": "diffaug"},
     "blur": {"blur_sigma": 2.0},
 }
-# Of the preset auto, which has a rule for gamma.
-AUTO: dict[str, dict[str, Any]] = {
-    BASELINE: {},
-    "relativistic": {"loss": "relativistic"},
-    "no path length": {"pl_weight": 0.0},
-    "relativistic, no path length": {"loss": "relativistic", "pl_weight": 0.0},
-}
 
 
 @click.command()
@@ -111,11 +103,11 @@ AUTO: dict[str, dict[str, Any]] = {
     "--finalist", "chosen", multiple=True, help="A variant, or several joined by '+'. Default: the best ones."
 )
 @click.option("--best", default=3, show_default=True, help="Single changes that reach the finals.")
-@click.option("--data", multiple=True, type=click.Choice(list(DATASETS)), help="Of finals and auto. Default: all.")
+@click.option("--data", multiple=True, type=click.Choice(list(DATASETS)), help="Datasets of the finals. Default: all.")
 @click.option("--screening-seeds", default=1, show_default=True, help="Runs of each variant before the finals.")
-@click.option("--screening-seconds", default=240.0, show_default=True, help="Their length.")
+@click.option("--screening-seconds", default=240.0, show_default=True, help="Length of a run before the finals.")
 @click.option("--seeds", default=3, show_default=True, help="Runs of each finalist on each dataset.")
-@click.option("--seconds", default=960.0, show_default=True, help="Their length.")
+@click.option("--seconds", default=960.0, show_default=True, help="Length of a run of the finals.")
 @script_options
 def main(
     options: Options,
@@ -135,12 +127,10 @@ def main(
     if "combining" in (stages or STAGES) and not options.plan:
         combine(trials, options)
     if "finals" in (stages or STAGES):
-        names = [BASELINE, *(chosen or finalists(options.rows.all(), best))]
+        names = [BASELINE, *(chosen or finalists(ranking(trials, options), best))]
         work_on(final_runs(names, data or tuple(DATASETS), seeds, seconds), options)
-    if "auto" in (stages or STAGES):
-        work_on(auto_runs(data or tuple(DATASETS), seeds, seconds), options)
     rows = options.rows.all()
-    print("\n\n".join(filter(None, [screening_table(rows), finals_table(rows), finals_table(rows, "auto"), RULE])))
+    print("\n\n".join(filter(None, [screening_table(rows), finals_table(rows), RULE])))
 
 
 def screening_runs(names: Iterable[str], trials: list[tuple[int, float]]) -> list[Run]:
@@ -163,16 +153,6 @@ def final_runs(names: Iterable[str], data: tuple[str, ...], seeds: int, seconds:
     ]
 
 
-def auto_runs(data: tuple[str, ...], seeds: int, seconds: float) -> list[Run]:
-    small = LOGISTIC | {"gamma": None, "ema_rampup": None}
-    return [
-        Run("auto", name, "auto", where, seed, seconds, small | changes)
-        for seed in range(seeds)
-        for where in data
-        for name, changes in AUTO.items()
-    ]
-
-
 def settings_of(name: str) -> dict[str, Any]:
     """The settings of a variant, or of several joined by '+'."""
     return LOGISTIC | changes_of(name)
@@ -189,33 +169,37 @@ def changes_of(name: str) -> dict[str, Any]:
 
 def combine(trials: list[tuple[int, float]], options: Options) -> None:
     """Add changes that helped on their own to the best one, in the order of their gain, and keep those that help."""
-    candidates = helpful(options.rows.all())
+    candidates = helpful(ranking(trials, options))
     together = candidates[0] if candidates else None
     for name in candidates[1:]:
         assert together is not None
         if changes_of(together).keys() & changes_of(name).keys():
             continue
         work_on(screening_runs([f"{together}+{name}"], trials), options)
-        scores = ranking(options.rows.all())
+        scores = ranking(trials, options)
         if scores.get(f"{together}+{name}", math.inf) < scores[together]:
             together = f"{together}+{name}"
 
 
-def finalists(rows: list[Row], best: int) -> list[str]:
+def finalists(scores: dict[str, float], best: int) -> list[str]:
     """The best single changes, and the best combination."""
-    together = next((name for name in ranking(rows) if "+" in name), None)
-    return [*helpful(rows)[:best], *([together] if together else [])]
+    together = next((name for name in scores if "+" in name), None)
+    return [*helpful(scores)[:best], *([together] if together else [])]
 
 
-def helpful(rows: list[Row]) -> list[str]:
+def helpful(scores: dict[str, float]) -> list[str]:
     """The single changes that were better than the baseline, the best first."""
-    scores = ranking(rows)
     return [name for name, score in scores.items() if "+" not in name and score < scores.get(BASELINE, 0)]
 
 
-def ranking(rows: list[Row]) -> dict[str, float]:
-    """The mean Fréchet distance of each variant of the screening, the smallest first."""
-    screened = grouped([row for row in rows if row["op"] == "screening"], "case")
+def ranking(trials: list[tuple[int, float]], options: Options) -> dict[str, float]:
+    """The mean Fréchet distance of each variant of the screening over runs that can be compared, the smallest first."""
+    comparable = [
+        row
+        for row in options.rows.all()
+        if row["op"] == "screening" and (row["seed"], row["seconds"]) in trials and row["images"][2] == options.num
+    ]
+    screened = grouped(comparable, "case")
     return dict(sorted(((case, mean(runs, "frechet")) for (case,), runs in screened.items()), key=lambda pair: pair[1]))
 
 
