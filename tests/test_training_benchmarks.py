@@ -359,7 +359,7 @@ def test_changes_that_help_are_combined(run, load, monkeypatch, tmp_path):
     assert [row["case"] for row in rows if row["op"] == "screening"][-2:] == ["b+a", "b+a+e"]
     assert [row["case"] for row in rows if row["op"] == "finals"] == ["baseline", "b", "a", "b+a"]
     options = training.Options(load("_rows").Rows(tmp_path / "results" / "rows.json"), tmp_path, num=8)
-    assert list(recipes.ranking([(0, 1.0)], options))[:2] == ["b+a", "b"]
+    assert next(iter(recipes.ranking([(0, 1.0)], options))) == "b+a"
     assert not recipes.ranking([(0, 2.0)], options), "runs of another length cannot be compared"
 
 

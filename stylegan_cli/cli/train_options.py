@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..models.presets import Preset
 from ..models.registry import presets
 from ..training.choices import ENCODERS, OBJECTIVES, PIPES
 from .options import combine_options
@@ -12,7 +13,12 @@ from .params import KIMG, ByLevel, FiniteRange, Number
 PRESET = "Default: from the preset."
 _OBJECTIVES = ", ".join(f"{name} ({about})" for name, about in OBJECTIVES.items())
 _ENCODERS = ", ".join(f"{name} ({about})" for name, about in ENCODERS.items())
-_EVERY_STEP = ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == 1)
+_INTERVALS = {preset.r1_interval for _, preset in presets().values()} - {Preset.r1_interval}
+_BY_INTERVAL = "; ".join(
+    f"{interval} with {'wgan or ' * (interval == 1)}--cfg "
+    + ", ".join(name for name, (_, preset) in presets().items() if preset.r1_interval == interval)
+    for interval in sorted(_INTERVALS)
+)
 _IN_TURN = ", ".join(name for name, (family, _) in presets().items() if family.config.learns_in_turn)
 _PIPES = [name for name in PIPES if name != "diffaug"]
 
@@ -39,7 +45,7 @@ learning_options = combine_options(
         "--penalty-interval",
         "r1_interval",
         type=click.IntRange(1),
-        help=f"Number of steps between R1, R2 or gradient penalties. Default: 16; 1 with wgan or --cfg {_EVERY_STEP}.",
+        help=f"Number of steps between R1, R2 or gradient penalties. Default: {Preset.r1_interval}; {_BY_INTERVAL}.",
     ),
     click.option(
         "--aux-classifier",

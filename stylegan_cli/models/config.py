@@ -190,6 +190,7 @@ class DiscriminatorConfig(ImageConfig):
     """The base class of the families' configurations of discriminators."""
 
     family: ClassVar[str]  # name in files and in the registry
+    uses_batch: ClassVar[bool] = False  # whether the whole batch is normalized together
 
     c_dim: int = 0  # classes, or values of a label; 0 = unconditional
     labels: str = "projection"  # how it takes labels; 'classifier': it predicts the class instead
@@ -198,7 +199,7 @@ class DiscriminatorConfig(ImageConfig):
     @property
     def batch_group(self) -> int | None:
         """Number of images whose outputs depend on each other; None: the whole batch."""
-        return 1
+        return None if self.uses_batch else 1
 
     def describe(self) -> str:
         """A few words for users."""

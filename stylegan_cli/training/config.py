@@ -163,6 +163,12 @@ def _check_objective(config: TrainConfig) -> None:
         raise MisuseError("--loss wgan uses the gradient penalty, not R1 or R2.", hint="Remove --gamma and --r2.")
     if config.loss != "wgan" and config.gp_weight > 0:
         raise MisuseError(f"--loss {config.loss} uses R1 and R2, not the gradient penalty.", hint="Remove --gp.")
+    if config.gp_weight > 0 and config.discriminator.uses_batch:
+        raise MisuseError(
+            "--loss wgan penalizes the gradient of each image, which is not defined with batch normalization in the "
+            f"discriminator, as {config.generator.title} models have it (Gulrajani et al. 2017, section 4).",
+            hint="Choose another --loss, or another --cfg.",
+        )
     if config.loss == "wgan" and config.aug == "ada":
         raise MisuseError(
             "--aug ada does not work with --loss wgan, which has no boundary between real and generated images.",

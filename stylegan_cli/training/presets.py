@@ -48,7 +48,7 @@ def make_train_config(
     chosen = options.keys() & NETWORK_OPTIONS.keys()
     _refuse_unsupported(family, options)
     lr_given = "lr" in options
-    options = objective_defaults(options.get("loss", preset.loss), preset.aug, options.get("encoder")) | options
+    options = objective_defaults(options.get("loss", preset.loss), preset, options.get("encoder")) | options
     res = max(data.height, data.width)
 
     def pick(name: str, rule: Any) -> Any:
@@ -168,16 +168,18 @@ def _refuse_unsupported(family: Family, options: dict[str, Any]) -> None:
 
 def objective_defaults(
     loss: str,  # name of an objective
-    aug: str,  # the preset's augmentation
+    preset: Preset,
     encoder: str | None = None,  # how an encoder is trained, a name of choices.ENCODERS
 ) -> dict[str, Any]:
     """Return the settings that an objective changes by default."""
     unmixed = {"mixing_prob": 0.0} if encoder == "bigan" else {}  # an image of two latents has no z
+    if loss == "relativistic" and preset.gamma == 0:
+        return unmixed | {"gamma": None}  # by rule: without penalties it does not converge
     if loss != "wgan":
         return unmixed
     # Gulrajani et al. 2017, algorithm 1: lambda = 10, at every step.
     penalty = {"gamma": 0.0, "gp_weight": 10.0, "r1_interval": 1}
-    return unmixed | penalty | ({"aug": "noaug"} if aug == "ada" else {})
+    return unmixed | penalty | ({"aug": "noaug"} if preset.aug == "ada" else {})
 
 
 def _by_level(

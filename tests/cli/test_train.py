@@ -342,6 +342,10 @@ def test_the_modern_baseline_trains_resumes_and_generates(sgan, rgb_set, tmp_pat
     assert "--mixing-prob has no effect on R3GAN models" in result.stderr
     result = sgan("train", "--resume", next(folder.glob("snapshot-*")), "--dry-run", "--device", "cpu")
     assert json.loads(result.stdout.partition("\n\n")[0])["cfg"] == "r3gan"
+    line = ("train", "--resume", next(folder.glob("snapshot-*")), "--cfg", "dcgan", "--dry-run")
+    assert (
+        "has the networks of R3GAN, but --cfg dcgan trains those of DCGAN.\nRemove --cfg." in sgan(*line, code=2).stderr
+    )
 
 
 def test_an_encoder_beside_both_networks(sgan, rgb_set, tmp_path):

@@ -140,8 +140,8 @@ def test_losses_of_stackgan_with_labels(recipe_of):
     expected = (loss + chain.PRIOR * prior).sum()
     assert objective.generator_main(own).item() == pytest.approx(expected.item(), rel=1e-9)
     fake, real = D(fakes("d"), batch.fake_labels), D(batch.images, batch.labels)
-    wrong = D(batch.images, batch.fake_labels)
-    mismatched = (batch.labels != batch.fake_labels).any(1, keepdim=True)
+    others = torch.cat([batch.labels[1:], batch.labels[:1]])
+    wrong, mismatched = D(batch.images, others), (batch.labels != others).any(1, keepdim=True)
     assert 0 < mismatched.sum() < 8
     negative = (F.softplus(fake) + F.softplus(torch.where(mismatched, wrong, fake))) / 2
     expected = (F.softplus(-real) + negative).sum()
@@ -150,6 +150,15 @@ def test_losses_of_stackgan_with_labels(recipe_of):
     grads = torch.autograd.grad(objective.generator_main(own), list(G.parameters()), allow_unused=True)
     reached = {name for (name, _), g in zip(G.named_parameters(), grads) if g is not None and g.abs().sum() > 0}
     assert stages_of(reached) == {"stage1"} and any("condition" in name for name in reached)
+
+
+def test_pairs_see_wrong_labels_too(recipe_of):
+    """Although the generated image of a pair has the label of the real one."""
+    recipe = recipe_of("demo-stackgan", "hat", loss="relativistic")
+    stage, batch = recipe.objective.stages[0], recipe.next_batch()
+    stage.discriminator_main(stage.batch_of_stage(batch))
+    means = recipe.means.take()
+    assert means["loss/D labels 8x8"] != means["loss/D 8x8"]
 
 
 def test_without_labels_there_is_neither_a_prior_nor_a_wrong_label(recipe_of):
@@ -288,9 +297,11 @@ def test_constant_augmentation_and_other_objectives(config_of, make_trainer):
         stages = engine.recipe.objective.stages
         assert {stage.gamma_scale for stage in stages} == {engine.recipe.objective.gamma_scale} != {1.0}
         assert all(float(stage.p.p) == 0.5 for stage in stages) and engine.means.take()["r2/penalty 8x8"] > 0
-        wasserstein = make_trainer(config_of(cfg, loss="wgan"))
-        wasserstein.step()
-        assert wasserstein.means.take()["gp/penalty 8x8"] >= 0
+    wasserstein = make_trainer(config_of("demo-lapgan", loss="wgan"))
+    wasserstein.step()
+    assert wasserstein.means.take()["gp/penalty 8x8"] >= 0
+    with pytest.raises(MisuseError, match="with batch normalization in the discriminator, as StackGAN models have it"):
+        config_of("demo-stackgan", loss="wgan")
 
 
 def test_parts_of_a_batch(config_of, make_trainer):

@@ -16,6 +16,7 @@ from stylegan_cli.models.presets import Schedule
 from stylegan_cli.sampling import counter
 from stylegan_cli.training.presets import make_train_config
 from stylegan_cli.training.recipes.gan import make_engine, train
+from stylegan_cli.training.recipes.gan_plan import describe_run
 from stylegan_cli.training.recipes.gan_resume import plan_resumed_run
 from stylegan_cli.training.run import RunOptions
 
@@ -118,6 +119,7 @@ def test_changed_settings_of_a_resumed_run_keep_the_proportions(dataset, tmp_pat
     found = resumed.schedule
     assert (found.lr, found.gamma, found.ema_kimg, found.aug_p) == (0.25, 0.1, 100.0, None)
     assert plan_resumed_run(tmp_path, {"kimg": 0.016}).config.schedule == config.schedule
+    assert resumed.r2_gamma == 0.5, "both penalties have the same weight"
     unpenalized = plan_resumed_run(tmp_path, {"kimg": 0.016, "gamma": 0.0, "r2_gamma": 1.0}).config
     train(unpenalized, tmp_path, "cpu", options=RunOptions(quiet=True), dataset=dataset)
 
@@ -138,6 +140,19 @@ def test_the_average_of_an_encoder_follows_the_schedule(engine_of):
     engine.clock.shown = 10_000_000
     engine.hooks["schedule"].before_step(engine)
     assert engine.recipe.E_ema.half_life == engine.recipe.ema.half_life == pytest.approx(2.5e6)
+
+
+def test_a_run_that_is_short_for_its_schedule_says_so(dataset):
+    short = make_train_config("r3gan", dataset.spec, kimg=1000.0, **SMALL)
+    assert "hardly begins in 1000 kimg. To fit it to the run: --schedule-kimg 1000" in describe_run(short, None)
+    assert "schedule" not in describe_run(dataclasses.replace(short, kimg=20000.0), None)
+
+
+@pytest.mark.parametrize("cfg", ["dcgan", "sngan", "sagan", "biggan", "demo-lapgan", "demo-stackgan"])
+def test_pairs_always_have_penalties(dataset, cfg):
+    config = make_train_config(cfg, dataset.spec, loss="relativistic", batch=4)
+    assert config.gamma == config.r2_gamma > 0
+    assert make_train_config(cfg, dataset.spec, loss="relativistic", gamma=0.0, batch=4).r2_gamma == 0
 
 
 def test_presets_by_size():
@@ -232,6 +247,8 @@ def test_as_many_images_are_normalized_together_in_a_resumed_run(dataset, tmp_pa
     train(config, tmp_path, "cpu", options=RunOptions(quiet=True), dataset=dataset)
     two = plan_resumed_run(tmp_path, {"kimg": 0.016, "gpus": 2}).config
     assert (two.gpus, two.batch_gpu) == (2, 2)
+    with pytest.raises(MisuseError, match="sees 4 images at a time in this run: --batch 6 is not a multiple"):
+        plan_resumed_run(tmp_path, {"kimg": 0.016, "batch": 6})
     larger = plan_resumed_run(tmp_path, {"kimg": 0.016, "batch": 8}).config
     assert (larger.batch, larger.batch_gpu) == (8, 4)
     with pytest.raises(SganError, match="seen 4 images at a time in this run; with --gpus 1 and --batch-gpu 2"):

@@ -21,11 +21,7 @@ class DCGANConfig(ClassicConfig):
 @dataclass(frozen=True)
 class DCGANDiscriminatorConfig(ClassicDiscriminatorConfig):
     family: ClassVar[str] = "dcgan"
+    uses_batch: ClassVar[bool] = True  # batch normalization
 
     channel_base: int = 4096
     channel_max: int = 1024
-
-    @property
-    def batch_group(self) -> int | None:
-        """Batch normalization sees all images."""
-        return None

@@ -83,11 +83,7 @@ class StackganConfig(StackConfig, ChainConfig):
 @dataclass(frozen=True)
 class StackganDiscriminatorConfig(StackConfig, ChainDiscriminatorConfig):
     family: ClassVar[str] = "stackgan"
+    uses_batch: ClassVar[bool] = True  # batch normalization
 
     channel_base: int = 3072
     channel_max: int = 768
-
-    @property
-    def batch_group(self) -> int | None:
-        """Batch normalization sees all images."""
-        return None

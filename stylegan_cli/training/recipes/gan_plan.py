@@ -78,6 +78,8 @@ def plan_new_run(
     info = read_info(resume) if resume else None
     if info and data is None:
         data, mirror, cond = _recorded_data(info, mirror, cond)
+    if cfg and info:
+        _refuse_other_family(info, cfg, str(resume))
     cfg = cfg or _default_preset(data, info)
     data = data and os.path.abspath(data)  # so that the run can be resumed from any folder
     if info and not cond:  # go on with the model's codes
@@ -99,7 +101,8 @@ def plan_new_run(
         # A pretrained discriminator overfits sooner.
         options = {"ada_kimg": 100.0, "blur_sigma": 0.0} | {k: v for k, v in options.items() if v is not None}
         if PRESETS[cfg].grow_from:
-            options = {"grow_from": _level_to_grow_from(info, cfg, resume)} | options
+            level = level_of(info.generator.height, info.generator.width)
+            options = {"grow_from": level // (2 if info.generator.fades else 1)} | options  # or that it fades in from
     loss = options.get("loss") or PRESETS[cfg].loss
     guides = plan_guides(guide, guide_weight, guide_discriminator, loss, dataset.spec)
     with named_options():
@@ -159,6 +162,11 @@ def describe_run(
         f"Preset {config.cfg}: {config.kimg:g} kimg, batch {config.batch}, {_objective(config)}, {config.precision}, "
         f"{_AUGMENTATIONS[config.aug].format(config.augpipe)}",
     ]
+    if config.schedule and config.kimg < config.schedule.kimg / 10:
+        lines.append(
+            f"Its schedule of {config.schedule.kimg:g} kimg hardly begins in {config.kimg:g} kimg. To fit it to the "
+            f"run: --schedule-kimg {config.kimg:g}"
+        )
     if folder:
         lines.append(f"Folder {folder} (reals.png: real images, fakes-*.png: generated images)")
     return "\n".join(map(printable, lines))
@@ -241,16 +249,14 @@ def _fit(height: int, width: int, longest: int) -> tuple[int, int] | None:
     return (max(round(height * scale), 1), max(round(width * scale), 1)) if scale < 1 else None
 
 
-def _level_to_grow_from(info: SnapshotInfo, cfg: str, resume: str) -> int:
-    """Return the model's highest level, or the one below while it fades in. Raises SganError if the model and
-    the preset are of different families."""
+def _refuse_other_family(info: SnapshotInfo, cfg: str, resume: str) -> None:
+    """Raises SganError if the model and the preset are of different families."""
     model, family = info.generator, presets()[cfg][0]
     if model.family != family.name:
-        raise SganError(
-            f"{resume} is a {model.title} model, but --cfg {cfg} trains a {family.title} model.",
+        raise MisuseError(
+            f"{resume} has the networks of {model.title}, but --cfg {cfg} trains those of {family.title}.",
             hint="Remove --cfg.",
         )
-    return level_of(model.height, model.width) // (2 if model.fades else 1)
 
 
 def _with_networks_from(info: SnapshotInfo, config: TrainConfig, resume: str) -> TrainConfig:
@@ -300,7 +306,7 @@ def refuse_unused_options(
         raise MisuseError("--aux-classifier needs labels.", hint="Add --cond.")
     if options.get("info_weight") is not None and not (options.get("info") or options.get("info_continuous")):
         raise MisuseError("--info-weight has no effect without codes.", hint="Add --info 10, or remove --info-weight.")
-    aug = options.get("aug") or objective_defaults(loss, PRESETS[cfg].aug).get("aug", PRESETS[cfg].aug)
+    aug = options.get("aug") or objective_defaults(loss, PRESETS[cfg]).get("aug", PRESETS[cfg].aug)
     unused = {"noaug": ("augpipe", "aug_p", "ada_target"), "diffaug": ("augpipe", "aug_p", "ada_target")}
     for name in unused.get(aug, ("ada_target",) if aug == "fixed" else ()):
         if options.get(name) is not None:

@@ -51,7 +51,8 @@ class GanReport:
         self.z = latents_from_seeds(range(count), config.generator.z_dim).to(engine.device)
         self.scale = max(1, 64 // config.data.width)
         self.reals = dataset.images(index)
-        regularizable = not (config.mode_weight or config.encoder or config.generator.c_dim or config.growth)
+        g, others = config.generator, (config.mode_weight, config.encoder, config.growth)
+        regularizable = not (any(others) or g.c_dim or g.is_chain)
         self.alarm = CollapseAlarm(self.reals, advice(config.loss, regularizable))
         self.run, self.origins = secrets.token_hex(8), engine.recipe.origins
         self._measured: tuple[int, dict[str, float]] | None = None  # at which step, and what

@@ -121,9 +121,16 @@ def _redistributed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     gpus, batch = changes.get("gpus", config.gpus), changes.get("batch", config.batch)
     together = config.batch_gpu * config.gpus if config.generator.uses_batch else None
     if "batch_gpu" not in changes and together:
+        if batch % together:
+            raise MisuseError(
+                f"Batch normalization sees {together} images at a time in this run: --batch {batch} is not a multiple.",
+                hint=f"Use a multiple of {together} for --batch.",
+            )
         changes = changes | {"batch_gpu": max(together // gpus, 1)}
     elif "batch_gpu" not in changes and batch % (config.batch_gpu * gpus):
         changes = changes | {"batch_gpu": math.gcd(max(batch // gpus, 1), config.batch_gpu)}
+    if "gamma" in changes and "r2_gamma" not in changes and config.r2_gamma == config.gamma:
+        changes = changes | {"r2_gamma": changes["gamma"]}
     if config.schedule:
         changes = {**changes, "schedule": _rescheduled(config, config.schedule, changes)}
         changes |= {"ema_kimg": config.ema_kimg} if config.schedule.ema_kimg is not None else {}
