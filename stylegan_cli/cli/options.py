@@ -365,8 +365,8 @@ projection_options = combine_options(
         "--space",
         type=click.Choice(["w", "w+", "z"]),
         help="Latent space to search: w (one latent for all layers), w+ (one per layer: closer, but harder to edit) or "
-        "z (the model's input, with the class as it is). Default: w, or z in a model without a mapping network, whose w "
-        "is z and the class.",
+        "z (the model's input, with the class as it is). Default: w, or z in a model without a mapping network, whose "
+        "w is z and the class.",
     ),
     click.option(
         "--loss",

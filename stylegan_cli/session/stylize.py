@@ -102,8 +102,8 @@ def _read(path: str | Path, size: int) -> Tensor:  # [1, 3, H, W] in [-1, 1]
         needed = math.ceil(MIN_SIDE * longer / min(image.size))
         hint = f"Use --size {needed}." if min(image.size) >= MIN_SIDE else "Use a larger image."
         raise SganError(
-            f"{path} has {height}x{width} pixels (height x width){reduced}, but style transfer needs {MIN_SIDE} on each "
-            "side.",
+            f"{path} has {height}x{width} pixels (height x width){reduced}, but style transfer needs {MIN_SIDE} on "
+            "each side.",
             hint=hint,
         )
     return torch.from_numpy(to_array(fit(image, (height, width), "none", "lanczos")).copy())[None].float() / 127.5 - 1
