@@ -92,7 +92,7 @@ def test_what_is_refused(stylize, images, tmp_path, words, message, code):
 
 
 def test_a_larger_size_is_offered_where_it_helps(stylize, images):
-    assert "--size" not in stylize(images / "flat.png", "--size", "40", code=1).stderr.splitlines()[-1]
+    assert "--size" not in stylize(images / "flat.png", "--size", "50", code=1).stderr.splitlines()[-1]
     assert "--size" not in stylize(images / "flat.png", code=1).stderr
     assert "Use --size 43." in stylize(images / "a.png", "--size", "32", code=1).stderr
     assert module._read(images / "a.png", 43).shape == (1, 3, 32, 43)
